@@ -1,0 +1,1 @@
+//! The exit tester: probes through an exit, what they came to, and when the next one is due.

@@ -1,0 +1,1 @@
+//! Opens streams to exits and targets; the only room that does.

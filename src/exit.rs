@@ -1,0 +1,163 @@
+//! Exits: what we know of each place that traffic can leave from, and which of them are usable. Pure.
+//!
+//! An exit is named by its [`ExitId`] everywhere: a relay by its fingerprint, a public proxy by its protocol and
+//! address. The *observed* IP is a fact of its own, because the address that a relay announces is often not the one
+//! that a site sees, and a choice made by the announced one is the mistake that most such gateways ship.
+//!
+//! Next: [`crate::route`] chooses among exits; [`crate::dial`] opens streams to them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// A Tor relay's identity: the SHA-1 of its identity key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint(pub [u8; 20]);
+
+/// A text that is not 40 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a fingerprint is 40 hexadecimal digits")]
+pub struct BadFingerprint;
+
+impl FromStr for Fingerprint {
+    type Err = BadFingerprint;
+
+    /// Reads 40 hexadecimal digits of either case, with or without a leading `$`.
+    fn from_str(text: &str) -> Result<Self, BadFingerprint> {
+        let digits = text.strip_prefix('$').unwrap_or(text).as_bytes();
+        let mut id = [0; 20];
+        if digits.len() != 40 {
+            return Err(BadFingerprint);
+        }
+        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |b: u8| (b as char).to_digit(16).ok_or(BadFingerprint);
+            *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+        }
+        Ok(Self(id))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    /// 40 upper-case digits, as tor writes them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where exits come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// Tor exit relays.
+    Tor,
+    /// Free proxy lists.
+    Public,
+    /// This machine's own address; off unless `gateway.allow_direct`.
+    Direct,
+}
+
+impl Source {
+    /// Every source, in the order in which they are listed.
+    pub const ALL: [Self; 3] = [Self::Tor, Self::Public, Self::Direct];
+
+    /// The word for it in usernames, the API, logs and metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tor => "tor",
+            Self::Public => "public",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+/// How a public proxy is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// HTTP: CONNECT, or absolute-form where CONNECT is refused.
+    Http,
+    /// SOCKS4, names by 4a.
+    Socks4,
+    /// SOCKS5.
+    Socks5,
+}
+
+impl Protocol {
+    /// The URL scheme.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Socks4 => "socks4",
+            Self::Socks5 => "socks5",
+        }
+    }
+}
+
+/// A public proxy as lists name it: the same address under two protocols is two exits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PublicId {
+    /// How it is spoken to.
+    pub protocol: Protocol,
+    /// Where it listens.
+    pub addr: SocketAddr,
+}
+
+/// The name of one exit, the same in code, store, API and logs.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ExitId {
+    /// A Tor exit relay.
+    Tor(Fingerprint),
+    /// A public proxy.
+    Public(Arc<PublicId>),
+    /// This machine itself.
+    Direct,
+}
+
+impl ExitId {
+    /// Where this exit comes from.
+    pub fn source(&self) -> Source {
+        match self {
+            Self::Tor(_) => Source::Tor,
+            Self::Public(_) => Source::Public,
+            Self::Direct => Source::Direct,
+        }
+    }
+}
+
+impl fmt::Display for ExitId {
+    /// A relay's fingerprint, a public proxy's URL, or `direct`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tor(fingerprint) => write!(f, "{fingerprint}"),
+            Self::Public(public) => write!(f, "{}://{}", public.protocol.as_str(), public.addr),
+            Self::Direct => f.write_str("direct"),
+        }
+    }
+}
+
+impl fmt::Debug for ExitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_forty_digits_of_either_case() {
+        let text = "0008D9640FE4947F73E355F67E20C2D290BBC72C";
+        let id: Fingerprint = text.parse().unwrap();
+        assert_eq!(id.to_string(), text);
+        assert_eq!(format!("${}", text.to_lowercase()).parse(), Ok(id));
+        for bad in ["", "00", &text[1..], &format!("{text}0"), &text.replace('F', "G"), &text.replace("00", "é")] {
+            assert_eq!(bad.parse::<Fingerprint>(), Err(BadFingerprint), "{bad}");
+        }
+    }
+}

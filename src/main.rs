@@ -1,0 +1,3 @@
+//! argv → config → runtime → app → exit code.
+
+fn main() {}

@@ -1,0 +1,263 @@
+//! Words about addresses: what a client may ask for, and what must never be printed.
+//!
+//! Every other room speaks of a [`Target`] and not of a string with a colon in it, so that a name that came from a
+//! stranger is checked once, here, before it is put into a SOCKS request, an HTTP head, a control command or a log
+//! line. A [`Host`] cannot hold a space, a line break, a NUL or a colon, whatever the client sent: header injection
+//! into the next hop ends in [`Host::parse`].
+//!
+//! Next: [`crate::gateway`] builds targets from what clients say; [`crate::dial`] opens streams to them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use subtle::ConstantTimeEq;
+
+/// Where a client wants to go: a name that nobody has resolved yet, or an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Host {
+    /// An address, v4-mapped v6 already unmapped (so that `::ffff:127.0.0.1` is loopback to every rule).
+    Ip(IpAddr),
+    /// A DNS-like name: lower case, 1 to 253 bytes, no trailing dot.
+    Name(Box<str>),
+}
+
+/// Why a text is not a [`Host`] or a [`Target`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadTarget {
+    /// Nothing where the host should be.
+    #[error("the host is empty")]
+    EmptyHost,
+    /// Longer than DNS allows.
+    #[error("the host is longer than 253 bytes")]
+    HostTooLong,
+    /// A byte that no host name carries.
+    #[error("the host holds a byte that is not a letter, digit, '-', '_' or '.'")]
+    HostByte,
+    /// An empty label (`a..b`) or one of more than 63 bytes.
+    #[error("the host has an empty label or one longer than 63 bytes")]
+    HostLabel,
+    /// No `:port` behind the host.
+    #[error("the port is missing")]
+    NoPort,
+    /// Not a number from 1 to 65535.
+    #[error("the port is not a number from 1 to 65535")]
+    BadPort,
+}
+
+impl Host {
+    /// Reads a host as clients write it: a name, an IPv4 literal, an IPv6 literal with or without brackets.
+    pub fn parse(text: &str) -> Result<Self, BadTarget> {
+        if text.is_empty() {
+            return Err(BadTarget::EmptyHost);
+        }
+        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+        if let Some(v6) = bare {
+            return v6.parse::<Ipv6Addr>().map(|ip| Self::from(IpAddr::V6(ip))).map_err(|_| BadTarget::HostByte);
+        }
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(Self::from(ip));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text);
+        if name.is_empty() {
+            return Err(BadTarget::EmptyHost);
+        }
+        if name.len() > 253 {
+            return Err(BadTarget::HostTooLong);
+        }
+        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+            return Err(BadTarget::HostByte);
+        }
+        if name.split('.').any(|label| label.is_empty() || label.len() > 63) {
+            return Err(BadTarget::HostLabel);
+        }
+        // "127.1" and "0x7f.1" are addresses to the resolvers of this world and names to Rust: a name whose last
+        // label begins with a digit cannot be in DNS, and refusing it closes that way round the private ranges.
+        let last = name.rsplit('.').next().unwrap_or(name);
+        if last.bytes().next().is_some_and(|b| b.is_ascii_digit()) {
+            return Err(BadTarget::HostByte);
+        }
+        Ok(Self::Name(name.to_ascii_lowercase().into()))
+    }
+
+    /// True of a Tor onion service's name.
+    pub fn is_onion(&self) -> bool {
+        matches!(self, Self::Name(name) if name.ends_with(".onion"))
+    }
+}
+
+impl From<IpAddr> for Host {
+    fn from(ip: IpAddr) -> Self {
+        Self::Ip(ip.to_canonical())
+    }
+}
+
+impl From<Ipv4Addr> for Host {
+    fn from(ip: Ipv4Addr) -> Self {
+        Self::Ip(IpAddr::V4(ip))
+    }
+}
+
+impl fmt::Display for Host {
+    /// As it stands in a URL: IPv6 in brackets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]"),
+            Self::Ip(IpAddr::V4(ip)) => write!(f, "{ip}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// The host and port that a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Target {
+    /// The host, not resolved.
+    pub host: Host,
+    /// The port, never 0.
+    pub port: u16,
+}
+
+impl Target {
+    /// A target from its parts; port 0 is refused.
+    pub fn new(host: Host, port: u16) -> Result<Self, BadTarget> {
+        if port == 0 { Err(BadTarget::BadPort) } else { Ok(Self { host, port }) }
+    }
+}
+
+impl FromStr for Target {
+    type Err = BadTarget;
+
+    /// Reads `host:port`, as in `CONNECT host:port` and in a URL's authority.
+    fn from_str(text: &str) -> Result<Self, BadTarget> {
+        let (host, port) = text.rsplit_once(':').ok_or(BadTarget::NoPort)?;
+        // "::1" has colons and no port; only a bracketed v6 literal may stand before one.
+        if host.contains(':') && !host.starts_with('[') {
+            return Err(BadTarget::NoPort);
+        }
+        if port.is_empty() || port.len() > 5 || !port.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(BadTarget::BadPort);
+        }
+        Self::new(Host::parse(host)?, port.parse().map_err(|_| BadTarget::BadPort)?)
+    }
+}
+
+impl From<SocketAddr> for Target {
+    fn from(addr: SocketAddr) -> Self {
+        Self { host: addr.ip().into(), port: addr.port() }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// A key, token or password: compared in constant time, masked wherever it could be printed.
+#[derive(Clone, Default, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Wraps a secret text.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the one place that must send or store it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Compares in a time that depends on the lengths only.
+    pub fn matches(&self, given: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(given).into()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(other.0.as_bytes())
+    }
+}
+
+impl Eq for Secret {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_what_clients_write() {
+        for (text, want) in [
+            ("example.com:443", "example.com:443"),
+            ("EXAMPLE.com.:80", "example.com:80"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+            ("10.0.0.1:1", "10.0.0.1:1"),
+            ("_dmarc.x_y.test:65535", "_dmarc.x_y.test:65535"),
+        ] {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_no_host_carries() {
+        use BadTarget::*;
+        for (text, why) in [
+            ("", NoPort),
+            (":80", EmptyHost),
+            (".:80", EmptyHost),
+            ("a..b:80", HostLabel),
+            ("a b:80", HostByte),
+            ("a\r\nX: y:80", NoPort),
+            ("a\0b:80", HostByte),
+            ("127.1:80", HostByte),
+            ("0x7f.0.0.0x1:80", HostByte),
+            ("2130706433:80", HostByte),
+            ("::1:80", NoPort),
+            ("[::1:80", HostByte),
+            ("a:0", BadPort),
+            ("a:65536", BadPort),
+            ("a:+80", BadPort),
+            ("a:", BadPort),
+            ("a", NoPort),
+            ("münchen.de:80", HostByte),
+        ] {
+            assert_eq!(text.parse::<Target>(), Err(why), "{text:?}");
+        }
+        assert_eq!(Host::parse(&format!("{}.b", "a".repeat(64))), Err(HostLabel));
+        assert_eq!(Host::parse(&"a.".repeat(130)), Err(HostTooLong));
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(format!("{secret:?}"), "***");
+        assert!(secret.matches(b"hunter2") && !secret.matches(b"hunter") && !secret.matches(b""));
+    }
+
+    proptest! {
+        #[test]
+        fn a_target_survives_being_written_and_read(host in "[a-z]([a-z0-9-]{0,10}\\.){0,3}[a-z]{2,5}", port in 1u16..) {
+            let target = Target::new(Host::parse(&host).unwrap(), port).unwrap();
+            prop_assert_eq!(target.to_string().parse::<Target>().unwrap(), target);
+        }
+
+        #[test]
+        fn no_text_makes_a_host_with_a_dangerous_byte(text in ".{0,300}") {
+            if let Ok(host) = Host::parse(&text) {
+                prop_assert!(host.to_string().bytes().all(|b| b.is_ascii_graphic()));
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Where exits come from, one file a source.

@@ -1,0 +1,1 @@
+//! The shipped binary on a real private Tor network.

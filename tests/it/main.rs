@@ -1,0 +1,3 @@
+//! Integration tests, one binary: the parts wired together on loopback, without tor.
+
+mod architecture;

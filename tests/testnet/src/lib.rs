@@ -1,0 +1,1 @@
+//! A private Tor network, a fake web and fake sources, all on loopback.
