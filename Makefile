@@ -1,0 +1,51 @@
+# Two commands: `make run` (everything to have a gateway, then the gateway) and `make test` (everything to trust a change).
+# Each installs what it lacks. The rest is for people who work on exitgate; CONTRIBUTING.md says which to use when.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+STAGE := .ci/stage
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## install tor if absent, build, start the gateway with no config file
+	@.ci/need cargo cc tor
+	cargo build --release --locked
+	exec target/release/exitgate serve
+
+demo: ## a private Tor network, a fake web and the gateway on this machine: exitgate at work with no internet
+	@.ci/need cargo cc tor curl
+	cargo run --locked --example demo
+
+test: ## everything but the slowest: format, lints, documents, licences, unit, integration and end-to-end tests
+	@.ci/need cargo cc tor curl python3 git
+	@$(STAGE) fetch   cargo fetch --locked
+	@$(STAGE) format  cargo fmt --all --check
+	@$(STAGE) lint    cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(STAGE) doc     env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	@$(STAGE) deny    .ci/deny
+	@$(STAGE) build   .ci/cargo-test --no-run
+	@$(STAGE) unit    .ci/cargo-test --lib
+	@$(STAGE) it      .ci/cargo-test --test it
+	@$(STAGE) testnet .ci/cargo-test -p exitgate-testnet
+	@$(STAGE) e2e     .ci/cargo-test --test e2e
+	@$(STAGE) report
+
+verify: ## the slower rest: the shipped binary, from a release build, as its user would drive it
+	@.ci/need cargo cc tor curl
+	@$(STAGE) release cargo build --release --locked --bin exitgate --example demo
+	@$(STAGE) demo    .ci/try-demo
+	@$(STAGE) report
+
+bench: ## the benchmarks, figures to benches/README.md's reading guide
+	@.ci/need cargo cc tor
+	cargo bench --locked
+
+fmt: ## format everything
+	cargo fmt --all
+
+clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
+	rm -rf exitgate-data target/testnet
+
+.PHONY: help run demo test verify bench fmt clean-state
