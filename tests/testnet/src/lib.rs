@@ -6,20 +6,29 @@
 //!
 //! - [`ground`]: addresses and a folder of one's own
 //! - [`layout`], [`network`]: who is in the network, and the network
-//! - [`control`]: tor's control protocol, as far as tests need it
+//! - [`dns`], [`web`]: the names that exits resolve, and the sites behind them
+//! - [`control`], [`fetch`]: the two protocols that tests speak themselves
 
 pub mod control;
+pub mod dns;
+pub mod fetch;
 pub mod ground;
 pub mod layout;
 pub mod network;
+pub mod testbed;
+pub mod web;
 
 mod cache;
 mod clock;
 mod process;
 mod snapshot;
+mod stage;
 mod torrc;
 
 pub use control::Control;
+pub use dns::Dns;
 pub use ground::Ground;
 pub use layout::{ExitSpec, Options, Relay, Role};
 pub use network::{Client, ClientOptions, Network, Start, Wait};
+pub use testbed::Testbed;
+pub use web::Web;
