@@ -1,0 +1,148 @@
+//! A client for tests: SOCKS5, TLS against the test CA, one GET. Small on purpose, so that nothing of the gateway's own
+//! code stands on both sides of a test.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail, ensure};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// A SOCKS5 server's refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocksRefusal(pub u8);
+
+impl std::fmt::Display for SocksRefusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SOCKS5 reply {:#04x}", self.0)
+    }
+}
+
+impl std::error::Error for SocksRefusal {}
+
+/// An answer, whole.
+#[derive(Clone, Debug)]
+pub struct Got {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Got {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Opens a tunnel to `host:port` through a SOCKS5 server, with a user name and password if there are any. A refusal is a
+/// [`SocksRefusal`] at the root of the error.
+pub async fn socks5(proxy: SocketAddr, login: Option<(&str, &str)>, host: &str, port: u16) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect(proxy).await.with_context(|| format!("cannot reach {proxy}"))?;
+    stream.write_all(&[5, 1, if login.is_some() { 2 } else { 0 }]).await?;
+    let mut chosen = [0; 2];
+    stream.read_exact(&mut chosen).await?;
+    if let Some((user, password)) = login {
+        ensure!(chosen == [5, 2], "the server wants no password: {chosen:?}");
+        let mut message = vec![1];
+        message.extend(counted(user)?);
+        message.extend(counted(password)?);
+        stream.write_all(&message).await?;
+        let mut verdict = [0; 2];
+        stream.read_exact(&mut verdict).await?;
+        ensure!(verdict[1] == 0, "the server refuses {user}");
+    }
+    let mut message = vec![5, 1, 0, 3];
+    message.extend(counted(host)?);
+    message.extend(port.to_be_bytes());
+    stream.write_all(&message).await?;
+    let mut reply = [0; 4];
+    stream.read_exact(&mut reply).await?;
+    if reply[1] != 0 {
+        return Err(SocksRefusal(reply[1]).into());
+    }
+    let address = match reply[3] {
+        1 => 4,
+        4 => 16,
+        3 => usize::from(stream.read_u8().await?),
+        other => bail!("address type {other}"),
+    };
+    stream.read_exact(&mut vec![0; address + 2]).await?;
+    Ok(stream)
+}
+
+/// Speaks TLS to `host` over a tunnel, trusting only the CA in the PEM file `ca`.
+pub async fn tls(tunnel: TcpStream, host: &str, ca: &Path) -> anyhow::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca)?)?;
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let host = ServerName::try_from(host.to_owned())?;
+    Ok(TlsConnector::from(Arc::new(config)).connect(host, tunnel).await?)
+}
+
+/// One GET over an open tunnel; reads until the server closes.
+pub async fn get(tunnel: impl AsyncRead + AsyncWrite + Unpin, host: &str, path: &str) -> anyhow::Result<Got> {
+    get_with(tunnel, host, path, &[]).await
+}
+
+/// [`get`] with more headers.
+pub async fn get_with(
+    mut tunnel: impl AsyncRead + AsyncWrite + Unpin,
+    host: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> anyhow::Result<Got> {
+    let mut request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    tunnel.write_all(format!("{request}\r\n").as_bytes()).await?;
+    let mut answer = Vec::new();
+    tunnel.read_to_end(&mut answer).await?;
+    parse(&answer).with_context(|| format!("no HTTP answer: {:?}", String::from_utf8_lossy(&answer)))
+}
+
+fn parse(answer: &[u8]) -> Option<Got> {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&answer[..end]).ok()?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let (name, value) = line.split_once(':')?;
+        headers.append(HeaderName::try_from(name).ok()?, HeaderValue::from_str(value.trim()).ok()?);
+    }
+    Some(Got { status, headers, body: answer[end + 4..].to_vec() })
+}
+
+fn counted(text: &str) -> anyhow::Result<Vec<u8>> {
+    let length = u8::try_from(text.len()).context("more than 255 bytes")?;
+    Ok([&[length], text.as_bytes()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_taken_apart() {
+        let got = parse(b"HTTP/1.1 429 Too Many\r\nA: 1\r\nA: 2\r\n\r\nbody").unwrap();
+        assert_eq!((got.status, got.headers.get_all("a").iter().count(), got.text().as_str()), (429, 2, "body"));
+        for broken in [&b""[..], b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", b"x\r\n\r\n"] {
+            assert!(parse(broken).is_none());
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Keys of a new network, made side by side: they are most of a cold start.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+
+use crate::layout::{DIR_PORT, OR_PORT, Relay, Role};
+
+/// Makes every relay's keys, fills in the fingerprints, and returns the `DirAuthority` line.
+pub(super) async fn make(folder: &Path, relays: &mut [Relay]) -> anyhow::Result<String> {
+    let mut identities = JoinSet::new();
+    for (index, relay) in relays.iter().enumerate() {
+        let home = folder.join(&relay.name);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(home.join("keys"))?;
+        let name = relay.name.clone();
+        identities.spawn(async move { (index, identity(&home, &name).await) });
+    }
+    let authority = relays.iter().position(|relay| relay.role == Role::Authority).context("no authority")?;
+    let address = format!("{}:{DIR_PORT}", relays[authority].ip);
+    let vote_key = certificate(folder.join(&relays[authority].name).join("keys"), &address).await?;
+    while let Some(made) = identities.join_next().await {
+        let (index, fingerprint) = made?;
+        relays[index].fingerprint = fingerprint?;
+    }
+    let Relay { name, fingerprint, .. } = &relays[authority];
+    Ok(format!("DirAuthority {name} orport={OR_PORT} no-v2 v3ident={vote_key} {address} {fingerprint}"))
+}
+
+/// Has tor make a relay's identity keys in its home; its fingerprint.
+async fn identity(home: &Path, name: &str) -> anyhow::Result<String> {
+    let output = Command::new("tor")
+        .args(["--ignore-missing-torrc", "-f"])
+        .arg(home.join("none"))
+        .args(["--list-fingerprint", "--quiet", "--ORPort", "1", "--SocksPort", "0", "--AddressDisableIPv6", "1"])
+        .args(["--Address", "127.0.0.1", "--Nickname", name, "--DataDirectory"])
+        .arg(home)
+        .args(["--DirAuthority", &format!("x 127.0.0.1:1 {}", "F".repeat(40))]) // else it wants a real address
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("cannot run tor: is it installed?")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    fingerprint(&said, name)
+        .with_context(|| format!("tor made no keys for {name}: {said}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The fingerprint in tor's line `name 0123 4567 …`.
+fn fingerprint(said: &str, name: &str) -> Option<String> {
+    let line = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    let hex: String = line.split_whitespace().collect();
+    (hex.len() == 40 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(hex)
+}
+
+/// Has `tor-gencert` make the authority's voting keys; the fingerprint of the identity that signs them.
+async fn certificate(keys: PathBuf, address: &str) -> anyhow::Result<String> {
+    let mut child = Command::new("tor-gencert")
+        .args(["--create-identity-key", "-m", "24", "-a", address, "--passphrase-fd", "0"])
+        .args(["-i", "authority_identity_key", "-s", "authority_signing_key", "-c", "authority_certificate"])
+        .current_dir(&keys)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot run tor-gencert: it comes with tor")?;
+    child.stdin.take().context("tor-gencert has no stdin")?.write_all(b"testnet\n").await?;
+    let output = child.wait_with_output().await?;
+    if !output.status.success() {
+        bail!("tor-gencert: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let certificate = fs::read_to_string(keys.join("authority_certificate"))?;
+    let identity = certificate.lines().find_map(|line| line.strip_prefix("fingerprint "));
+    Ok(identity.context("the authority's certificate names no fingerprint")?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fingerprint_is_read_from_what_tor_says() {
+        let hex = "0123 4567 89AB CDEF 0123 4567 89AB CDEF 0123 4567";
+        let found = fingerprint(&format!("a notice\nus1 {hex}\n"), "us1").unwrap();
+        assert_eq!(found, "0123456789ABCDEF0123456789ABCDEF01234567");
+        for said in ["", "us1 0123\n", "us10 0123", "us1 zzzz zzzz zzzz zzzz zzzz zzzz zzzz zzzz zzzz zzzz"] {
+            assert_eq!(fingerprint(said, "us1"), None, "{said:?}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The few system calls that std does not offer. The only unsafe code of the crate.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+/// Makes the child die when the *thread* that starts it dies, however it dies, and lets it keep `hold` open across
+/// exec, so that whatever `hold` locks stays locked until the last child is gone.
+#[expect(unsafe_code, reason = "pre_exec is unsafe by signature")]
+pub(super) fn bind_to_parent(command: &mut Command, hold: RawFd) {
+    let parent = std::process::id();
+    let last_steps = move || {
+        check(prctl_die_with_parent())?;
+        if parent_id() != parent {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH)); // it died before the prctl took effect
+        }
+        check(keep_across_exec(hold))
+    };
+    // SAFETY: between fork and exec the closure only makes the system calls prctl, getppid and fcntl, which are
+    // async-signal-safe, on values that it owns; it neither allocates nor locks (`from_raw_os_error` and
+    // `last_os_error` only store a number).
+    unsafe { command.pre_exec(last_steps) };
+}
+
+/// Sends a signal to a child that has not been waited for.
+#[expect(unsafe_code, reason = "std sends no signal but SIGKILL")]
+pub(super) fn signal(pid: u32, signal: i32) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: kill takes two integers and touches no memory of ours. The caller holds the child unwaited, so the
+    // number cannot have been given to another process.
+    check(unsafe { libc::kill(pid, signal) })
+}
+
+#[expect(unsafe_code, reason = "a system call")]
+fn prctl_die_with_parent() -> i32 {
+    // SAFETY: PR_SET_PDEATHSIG takes one integer and touches no memory of ours.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }
+}
+
+#[expect(unsafe_code, reason = "a system call")]
+fn parent_id() -> u32 {
+    // SAFETY: getppid takes nothing and cannot fail.
+    unsafe { libc::getppid() }.cast_unsigned()
+}
+
+#[expect(unsafe_code, reason = "a system call")]
+fn keep_across_exec(fd: RawFd) -> i32 {
+    // SAFETY: F_SETFD takes one integer; a bad descriptor is an error, not undefined behaviour.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,47 @@
+//! Everything that most tests want, with one call.
+
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use crate::dns::Dns;
+use crate::ground::Ground;
+use crate::layout::Options;
+use crate::network::Network;
+use crate::web::Web;
+
+/// A private Tor network whose exits reach a fake web by name.
+#[derive(Debug)]
+pub struct Testbed {
+    /// The fake web.
+    pub web: Web,
+    /// The name server of the exits.
+    pub dns: Dns,
+    /// The network.
+    pub network: Network,
+    /// The addresses and the folder of all of them.
+    pub ground: Arc<Ground>,
+}
+
+static SHARED: OnceCell<Testbed> = OnceCell::const_new();
+
+impl Testbed {
+    /// Starts everything with the default network.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(Options::default()).await
+    }
+
+    /// Starts everything with a network of one's own.
+    pub async fn start_with(options: Options) -> anyhow::Result<Self> {
+        let ground = Ground::claim()?;
+        let (web, dns) = (Web::start(&ground).await?, Dns::start(&ground).await?);
+        let network = Network::start_on(&ground, options).await?;
+        Ok(Self { web, dns, network, ground })
+    }
+
+    /// The testbed of this process, started by whoever asks first. It ends with the process, so a test that stops relays or
+    /// changes what others see starts its own.
+    pub async fn shared() -> &'static Self {
+        SHARED.get_or_init(|| async { Self::start().await.expect("the testbed starts") }).await
+    }
+}

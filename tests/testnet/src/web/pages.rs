@@ -1,0 +1,270 @@
+//! Every page of the fake web, on one page.
+//!
+//! | path | answer |
+//! | --- | --- |
+//! | `/` | a line of text; on `shop.test` the shop, which refuses whom [`super::Web::shop_refuses`] names |
+//! | `/ip` | the source IP as text; a `?nonce=` comes back as `X-Nonce`, here and on every echo |
+//! | `/ip.json`, `/origin.json`, `/query.json`, `/tor.json` | `{"ip":…}`, `{"origin":…}`, `{"query":…}`, `{"IsTor":true,"IP":…}`, each with `"nonce"` if there was one |
+//! | `/headers` | the request's headers as JSON, and the source |
+//! | `/bytes/N` | N bytes of [`super::pattern`]; `Range` and `If-Range` are honoured |
+//! | `/slow/S` | S bytes, one a second |
+//! | `/sleep/S` | the source IP after S seconds |
+//! | `/hang` | nothing, ever |
+//! | `/status/N` | status N |
+//! | `/redirect/N` | N redirects, then `/ip` |
+//! | `/redirect-to?url=…` | one redirect to anywhere (percent-encoded) |
+//! | `/echo` (POST, PUT) | the body comes back while it arrives |
+//! | `/page` | HTML with fifty scripts, `/asset/I.js`; each adds the source IP that it saw to `window.seen`, and the page shows them |
+//! | `/ws` | a WebSocket that echoes |
+//! | `/files/NAME/…` | files of a folder given to [`super::Web::serve_folder`] |
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body, Incoming};
+use serde_json::json;
+
+use super::body::{Drip, Pattern, range};
+use super::server::Visit;
+use super::websocket;
+
+/// Scripts of `/page`: what an ordinary page loads, and more than a browser opens connections for at once.
+const ASSETS: usize = 50;
+
+pub(super) type Page = Response<UnsyncBoxBody<Bytes, hyper::Error>>;
+
+/// The answer to a request.
+pub(super) async fn answer(visit: &Visit, request: Request<Incoming>) -> Page {
+    let host = text_of(&request, &header::HOST).split(':').next().unwrap_or_default().to_ascii_lowercase();
+    if host == "shop.test" || host.ends_with(".shop.test") {
+        return shop(visit);
+    }
+    let nonce = parameter(&request, "nonce");
+    let path = request.uri().path().to_owned();
+    let (head, tail) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
+    let mut page = match (head, tail) {
+        ("", _) => text("the fake web\n"),
+        ("ip", "") => text(&visit.source.ip().to_string()),
+        ("ip.json" | "origin.json" | "query.json" | "tor.json", "") => ip_json(visit, head, nonce.as_deref()),
+        ("headers", "") => headers(visit, &request),
+        ("bytes", length) => with_number(length, |length| bytes(&request, length)),
+        ("slow", seconds) => with_number(seconds, |seconds| page_of(Drip::new(seconds))),
+        ("sleep", seconds) => sleep(visit, seconds).await,
+        ("hang", _) => std::future::pending().await,
+        ("status", code) => code.parse().map_or_else(|_| status(StatusCode::BAD_REQUEST), status),
+        ("redirect", count) => with_number(count, |count| redirect(&onward(count))),
+        ("redirect-to", "") => parameter(&request, "url").map_or_else(|| status(StatusCode::BAD_REQUEST), |to| redirect(&to)),
+        ("echo", "") => return echo(request),
+        ("page", "") => html(),
+        ("asset", _) => typed("text/javascript", format!("(window.seen ??= []).push(\"{}\");\n", visit.source.ip())),
+        ("ws", "") => upgrade(visit, request),
+        ("files", file) => files(visit, request.method(), file).await,
+        _ => status(StatusCode::NOT_FOUND),
+    };
+    if let Some(nonce) = nonce.and_then(|nonce| HeaderValue::from_str(&nonce).ok()) {
+        page.headers_mut().insert(HeaderName::from_static("x-nonce"), nonce);
+    }
+    page
+}
+
+/// A header as text; empty if it is missing.
+pub(super) fn text_of<'a, T>(request: &'a Request<T>, name: &HeaderName) -> &'a str {
+    request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn shop(visit: &Visit) -> Page {
+    let refused = visit.site.shop.lock().unwrap_or_else(PoisonError::into_inner).get(&visit.source.ip()).copied();
+    match refused.map(StatusCode::from_u16) {
+        None => text("welcome to the shop\n"),
+        Some(Ok(code)) => {
+            let mut page = status(code);
+            if code == StatusCode::TOO_MANY_REQUESTS {
+                page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+            }
+            page
+        }
+        Some(Err(_)) => status(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+fn ip_json(visit: &Visit, kind: &str, nonce: Option<&str>) -> Page {
+    let ip = visit.source.ip();
+    let mut body = match kind {
+        "origin.json" => json!({ "origin": ip }),
+        "query.json" => json!({ "query": ip }),
+        "tor.json" => json!({ "IsTor": true, "IP": ip }),
+        _ => json!({ "ip": ip }),
+    };
+    if let Some(nonce) = nonce {
+        body["nonce"] = nonce.into();
+    }
+    typed("application/json", body.to_string())
+}
+
+fn headers(visit: &Visit, request: &Request<Incoming>) -> Page {
+    let mut all = serde_json::Map::new();
+    for name in request.headers().keys() {
+        let values: Vec<_> =
+            request.headers().get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        all.insert(name.to_string(), values.join(", ").into());
+    }
+    typed("application/json", json!({ "ip": visit.source.ip(), "headers": all }).to_string())
+}
+
+fn bytes(request: &Request<Incoming>, length: u64) -> Page {
+    let tag = format!("\"{length}\"");
+    let if_range = text_of(request, &header::IF_RANGE);
+    let wanted = Some(text_of(request, &header::RANGE)).filter(|_| if_range.is_empty() || if_range == tag);
+    let mut page = match range(wanted, length) {
+        Ok(None) => page_of(Pattern(0..length)),
+        Ok(Some(stretch)) => {
+            let of = format!("bytes {}-{}/{length}", stretch.start, stretch.end - 1);
+            with(StatusCode::PARTIAL_CONTENT, page_of(Pattern(stretch)), header::CONTENT_RANGE, &of)
+        }
+        Err(()) => {
+            let of = format!("bytes */{length}");
+            with(StatusCode::RANGE_NOT_SATISFIABLE, text(""), header::CONTENT_RANGE, &of)
+        }
+    };
+    let fixed = [(header::ACCEPT_RANGES, "bytes"), (header::CONTENT_TYPE, "application/octet-stream"), (header::ETAG, &tag)];
+    for (name, value) in fixed {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            page.headers_mut().insert(name, value);
+        }
+    }
+    page
+}
+
+async fn sleep(visit: &Visit, seconds: &str) -> Page {
+    let Some(pause) = seconds.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) else {
+        return status(StatusCode::BAD_REQUEST);
+    };
+    tokio::time::sleep(pause).await;
+    text(&visit.source.ip().to_string())
+}
+
+fn onward(count: u64) -> String {
+    if count <= 1 { "/ip".into() } else { format!("/redirect/{}", count - 1) }
+}
+
+fn redirect(to: &str) -> Page {
+    with(StatusCode::FOUND, text(""), header::LOCATION, to)
+}
+
+fn echo(request: Request<Incoming>) -> Page {
+    let kind = request.headers().get(header::CONTENT_TYPE).cloned();
+    let mut page = Response::new(request.into_body().boxed_unsync());
+    if let Some(kind) = kind {
+        page.headers_mut().insert(header::CONTENT_TYPE, kind);
+    }
+    page
+}
+
+fn html() -> Page {
+    let scripts: String = (1..=ASSETS).map(|at| format!("<script src=\"/asset/{at}.js\"></script>\n")).collect();
+    let show = "<script>document.getElementById('seen').textContent = JSON.stringify(window.seen)</script>";
+    let body = format!("<!doctype html><title>a page</title>\n<pre id=seen></pre>\n{scripts}{show}\n");
+    typed("text/html; charset=utf-8", body)
+}
+
+fn upgrade(visit: &Visit, mut request: Request<Incoming>) -> Page {
+    let key = HeaderName::from_static("sec-websocket-key");
+    let accept = websocket::accept_key(text_of(&request, &key));
+    if !request.headers().contains_key(&key) {
+        return status(StatusCode::UPGRADE_REQUIRED);
+    }
+    *visit.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(hyper::upgrade::on(&mut request));
+    let page = with(StatusCode::SWITCHING_PROTOCOLS, text(""), HeaderName::from_static("sec-websocket-accept"), &accept);
+    let page = with(StatusCode::SWITCHING_PROTOCOLS, page, header::UPGRADE, "websocket");
+    with(StatusCode::SWITCHING_PROTOCOLS, page, header::CONNECTION, "Upgrade")
+}
+
+async fn files(visit: &Visit, method: &Method, file: &str) -> Page {
+    let Some(path) = file_path(visit, file).filter(|_| *method == Method::GET || *method == Method::HEAD) else {
+        return status(StatusCode::NOT_FOUND);
+    };
+    match tokio::fs::read(&path).await {
+        Ok(data) => typed("application/octet-stream", data),
+        Err(_) => status(StatusCode::NOT_FOUND),
+    }
+}
+
+fn file_path(visit: &Visit, file: &str) -> Option<PathBuf> {
+    let (name, rest) = file.split_once('/')?;
+    let folder = visit.site.folders.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()?;
+    let plain = Path::new(rest).components().all(|part| matches!(part, Component::Normal(_)));
+    plain.then(|| folder.join(rest))
+}
+
+fn with_number(text: &str, page: impl FnOnce(u64) -> Page) -> Page {
+    text.parse().map_or_else(|_| status(StatusCode::BAD_REQUEST), page)
+}
+
+/// A parameter of the query, percent-decoded.
+fn parameter(request: &Request<Incoming>, name: &str) -> Option<String> {
+    let query = request.uri().query()?;
+    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    Some(decode(value))
+}
+
+/// Percent-decoding; what is no code stays as it is.
+fn decode(value: &str) -> String {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let code = (first == b'%').then(|| after.get(..2)).flatten();
+        let code = code.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        bytes.push(code.unwrap_or(if first == b'+' { b' ' } else { first }));
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+pub(super) fn text(body: &str) -> Page {
+    typed("text/plain; charset=utf-8", body.to_owned())
+}
+
+fn typed(kind: &'static str, body: impl Into<Bytes>) -> Page {
+    let mut page = page_of(Full::new(body.into()));
+    page.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    page
+}
+
+fn page_of(body: impl Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static) -> Page {
+    Response::new(body.map_err(|never| match never {}).boxed_unsync())
+}
+
+fn status(code: StatusCode) -> Page {
+    let mut page = text(&format!("{code}\n"));
+    *page.status_mut() = code;
+    page
+}
+
+fn with(code: StatusCode, mut page: Page, name: HeaderName, value: &str) -> Page {
+    let Ok(value) = HeaderValue::from_str(value) else { return status(StatusCode::BAD_REQUEST) };
+    *page.status_mut() = code;
+    page.headers_mut().insert(name, value);
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_codes() {
+        for (coded, plain) in [("a%2Fb", "a/b"), ("a+b", "a b"), ("100%", "100%"), ("%zz", "%zz"), ("%C3%A9", "é")] {
+            assert_eq!(decode(coded), plain);
+        }
+    }
+
+    #[test]
+    fn redirects_count_down() {
+        assert_eq!([onward(3), onward(2), onward(1), onward(0)], ["/redirect/2", "/redirect/1", "/ip", "/ip"]);
+    }
+}
