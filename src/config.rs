@@ -32,6 +32,7 @@ mod read;
 mod route;
 mod secret;
 mod source;
+mod syntax;
 mod tls;
 mod tor;
 mod tree;
@@ -119,7 +120,7 @@ pub struct Exposure {
 impl Default for Config {
     /// What no file at all means.
     fn default() -> Self {
-        let mut findings = Findings::of(tree::Node::empty(&"defaults".into()), false);
+        let mut findings = Findings::of(tree::Node::empty(&"defaults".into()), false, Vec::new());
         Self::settle(&file::File::default(), None, &mut findings)
     }
 }

@@ -178,7 +178,9 @@ impl Spoken for Uri {
         match url.authority() {
             None => Err(String::new()),
             Some(authority) if authority.as_str().contains('@') => Err("it may not carry a user name".to_owned()),
-            Some(_) if !matches!(url.scheme_str(), Some("http" | "https")) => Err("it is not http or https".to_owned()),
+            Some(_) if !matches!(url.scheme_str(), Some("http" | "https")) => {
+                Err("it does not begin with http:// or https://".to_owned())
+            }
             Some(_) => Ok(url),
         }
     }
@@ -206,7 +208,9 @@ mod tests {
         for bad in ["", "0", "0-5", "9-5", "70000", "1-", "-1", "1-2-3", "a"] {
             assert_eq!(round::<PortRange>(bad), None, "{bad}");
         }
-        for (text, want) in [("10.1.2.3/8", "10.0.0.0/8"), ("10.1.2.3", "10.1.2.3/32"), ("fd00::/8", "fd00::/8"), ("::1", "::1/128")] {
+        for (text, want) in
+            [("10.1.2.3/8", "10.0.0.0/8"), ("10.1.2.3", "10.1.2.3/32"), ("fd00::/8", "fd00::/8"), ("::1", "::1/128")]
+        {
             assert_eq!(round::<IpNet>(text).as_deref(), Some(want));
         }
         for bad in ["", "10.0.0.0/33", "10.0.0/8", "localhost"] {
@@ -218,7 +222,8 @@ mod tests {
         for bad in ["", "unix:", "unix:run/tor", "tor", "tor:0", "/run/tor/control"] {
             assert_eq!(round::<Endpoint>(bad), None, "{bad}");
         }
-        for (text, want) in [("http://a.test", "http://a.test/"), ("https://a.test:1/b?c=d", "https://a.test:1/b?c=d")] {
+        for (text, want) in [("http://a.test", "http://a.test/"), ("https://a.test:1/b?c=d", "https://a.test:1/b?c=d")]
+        {
             assert_eq!(round::<Uri>(text).as_deref(), Some(want));
         }
         for bad in ["", "a.test", "/b", "ftp://a.test", "http://u:p@a.test/", "http://", "localhost:80"] {

@@ -26,7 +26,8 @@ pub struct Api {
 impl Api {
     pub(super) fn settle(file: &file::Api, findings: &mut Findings) -> Self {
         let table = KeyPath::from("api");
-        let token = Written { table: &table, key: "token", inline: file.token.as_ref(), file: file.token_file.as_ref() };
+        let token =
+            Written { table: &table, key: "token", inline: file.token.as_ref(), file: file.token_file.as_ref() };
         let token = token.settle(findings);
         let (inline, read_file) = (file.read_token.as_ref(), file.read_token_file.as_ref());
         let read_token = Written { table: &table, key: "read_token", inline, file: read_file }.settle(findings);

@@ -8,7 +8,7 @@ use http::Uri;
 use regex::bytes::Regex;
 
 use super::finding::{Findings, KeyPath};
-use super::word::{List, Word};
+use super::word::{List, Spoken as _, Word};
 use super::{file, tls};
 
 /// How exits are tested.
@@ -136,7 +136,11 @@ fn check_numbers(file: &file::Check, findings: &mut Findings) {
         findings.fault("check.passes", what, "lower it, or raise check.probes");
     }
     if file.stale_after.0 <= file.every.0 && findings.is_sound(&"check.every".into()) {
-        let what = format!("is not longer than check.every ({:?}): every verdict would be stale before the next", file.every.0);
+        let what = format!(
+            "is {}, not longer than check.every ({}): every verdict would be stale before the next",
+            file.stale_after.0.write(),
+            file.every.0.write()
+        );
         findings.fault("check.stale_after", what, "raise it to several times check.every");
     }
 }
@@ -144,8 +148,16 @@ fn check_numbers(file: &file::Check, findings: &mut Findings) {
 fn echo(written: &List<Word<Uri>>, findings: &mut Findings) -> Vec<Uri> {
     let urls: Vec<_> = written.iter().map(|(_, url)| url.0.clone()).collect();
     match urls.len() {
-        0 => findings.fault("check.echo", "is empty", "name two servers of two operators that answer with the caller's address"),
-        1 => findings.warn("check.echo", "names one server", "name a second one, of another operator: one alone could lie"),
+        0 => findings.fault(
+            "check.echo",
+            "is empty",
+            "name two servers of two operators that answer with the caller's address",
+        ),
+        1 => findings.warn(
+            "check.echo",
+            "names one server",
+            "name a second one, of another operator: one alone could lie",
+        ),
         _ => {}
     }
     urls
@@ -181,7 +193,11 @@ fn targets(written: &List<file::CheckTarget>, findings: &mut Findings) -> Vec<Ch
 
 fn one_target(written: &file::CheckTarget, at: &KeyPath, findings: &mut Findings) -> Option<CheckTarget> {
     match &written.name {
-        None => findings.fault(at.key("name"), "is missing", "write name = \"shop\": a route asks for it by check = \"shop\""),
+        None => findings.fault(
+            at.key("name"),
+            "is missing",
+            "write name = \"shop\": a route asks for it by check = \"shop\"",
+        ),
         Some(name) if !is_name(name) => {
             let hint = "use up to 63 lower-case letters, digits and `-`, beginning with a letter";
             findings.fault(at.key("name"), format!("is {name:?}"), hint);

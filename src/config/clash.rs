@@ -16,9 +16,12 @@ pub(super) fn addresses(listen: &Many<SocketAddr>, at: &str, findings: &mut Find
 /// Reports each address that an earlier one of the list already takes.
 pub(super) fn report(wanted: &[(KeyPath, SocketAddr)], findings: &mut Findings) {
     for (index, (at, address)) in wanted.iter().enumerate() {
-        let Some((earlier, taken)) = wanted[..index].iter().find(|(_, taken)| overlap(*taken, *address)) else { continue };
+        let Some((earlier, taken)) = wanted[..index].iter().find(|(_, taken)| overlap(*taken, *address)) else {
+            continue;
+        };
         if findings.is_sound(earlier) {
-            let what = format!("asks for {address}, and {earlier} already has {taken}");
+            let place = findings.whereabouts(earlier);
+            let what = format!("asks for {address}, and {earlier}{place} already has {taken}");
             findings.fault(at, what, "give each listener a port of its own");
         }
     }

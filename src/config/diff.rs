@@ -90,7 +90,9 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
 }
 
 fn needs_restart(key: &str) -> bool {
-    RESTART.iter().any(|listed| key.strip_prefix(listed).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
+    RESTART
+        .iter()
+        .any(|listed| key.strip_prefix(listed).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
 }
 
 impl Settled {
@@ -162,7 +164,10 @@ mod tests {
             changes("[tor]\nattach = [{ control = 'a:1', socks = 'a:2' }]", "[gateway]\nhedge = 0.1"),
             "changed: gateway.hedge; waits for a restart: tor.attach[0]"
         );
-        assert_eq!(changes("", "[gateway]\nlisten = '127.0.0.1:2'\nroute_ports = 7"), "changed: gateway.route_ports; waits for a restart: gateway.listen");
+        assert_eq!(
+            changes("", "[gateway]\nlisten = '127.0.0.1:2'\nroute_ports = 7"),
+            "changed: gateway.route_ports; waits for a restart: gateway.listen"
+        );
     }
 
     #[test]

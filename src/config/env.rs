@@ -23,7 +23,8 @@ pub(super) fn lay_on(root: &mut Node, vars: impl IntoIterator<Item = (String, St
 
 fn lay(root: &mut Node, name: &str, value: &str) -> Result<(), Finding> {
     let place = Place::Variable(name.into());
-    let fault = |what: String, hint: &str| Finding { place: place.clone(), key: String::new(), what, hint: hint.into() };
+    let fault =
+        |what: String, hint: &str| Finding { place: place.clone(), key: String::new(), what, hint: hint.into() };
     let path: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
     if value.contains(char::REPLACEMENT_CHARACTER) {
         return Err(fault("holds bytes that are no text".into(), "write it in UTF-8"));
@@ -41,9 +42,12 @@ fn lay(root: &mut Node, name: &str, value: &str) -> Result<(), Finding> {
                 let hint = "set the whole list: EXITGATE__ROUTES='[{ name = \"a\", selector = \"us\" }]'";
                 return Err(fault(format!("reaches into a list with `{key}`"), hint));
             }
-            _ => return Err(fault(format!("looks for `{key}` inside a plain value"), "drop the last part of the name")),
+            _ => {
+                return Err(fault(format!("looks for `{key}` inside a plain value"), "drop the last part of the name"));
+            }
         };
-        here = entries.entry(key.clone()).or_insert_with(|| Node { place: place.clone(), ..Node::empty(&Arc::from("")) });
+        here =
+            entries.entry(key.clone()).or_insert_with(|| Node { place: place.clone(), ..Node::empty(&Arc::from("")) });
     }
     merge(here, node);
     Ok(())
@@ -123,10 +127,26 @@ mod tests {
     #[test]
     fn a_fault_names_the_variable() {
         for (name, value, want) in [
-            ("EXITGATE__GATEWAY__LISEN", "x", "EXITGATE__GATEWAY__LISEN: gateway.lisen is not a key\n    did you mean `listen`?"),
-            ("EXITGATE__GATEWAY__POOL", "many", "EXITGATE__GATEWAY__POOL: gateway.pool is \"many\"\n    write a whole number from 1 to 10000"),
-            ("EXITGATE____X", "1", "EXITGATE____X: names no key\n    write EXITGATE__SECTION__KEY, as in EXITGATE__GATEWAY__LISTEN"),
-            ("EXITGATE__DATA_DIR__X", "1", "EXITGATE__DATA_DIR__X: looks for `x` inside a plain value\n    drop the last part of the name"),
+            (
+                "EXITGATE__GATEWAY__LISEN",
+                "x",
+                "EXITGATE__GATEWAY__LISEN: gateway.lisen is not a key\n    did you mean `listen`?",
+            ),
+            (
+                "EXITGATE__GATEWAY__POOL",
+                "many",
+                "EXITGATE__GATEWAY__POOL: gateway.pool is \"many\"\n    write a whole number from 1 to 10000",
+            ),
+            (
+                "EXITGATE____X",
+                "1",
+                "EXITGATE____X: names no key\n    write EXITGATE__SECTION__KEY, as in EXITGATE__GATEWAY__LISTEN",
+            ),
+            (
+                "EXITGATE__DATA_DIR__X",
+                "1",
+                "EXITGATE__DATA_DIR__X: looks for `x` inside a plain value\n    drop the last part of the name",
+            ),
         ] {
             assert_eq!(fault("data_dir = 'a'", name, value), want);
         }

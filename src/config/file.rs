@@ -269,8 +269,8 @@ mod tests {
     const PAGE: &str = include_str!("../../config/exitgate.toml");
 
     fn findings(text: &str) -> Findings {
-        let root = Node::parse(&"exitgate.toml".into(), text).unwrap_or_else(|faults| panic!("{faults:?}"));
-        Findings::of(root, false)
+        let (root, faults) = Node::parse(&"exitgate.toml".into(), text);
+        Findings::of(root, false, faults)
     }
 
     fn parsed(text: &str) -> (File, Vec<TableSeen>) {
@@ -338,8 +338,14 @@ mod tests {
         let (file, _) = parsed(&with_examples());
         let pairs = [
             (serde_json::to_value(Route::default()), serde_json::to_value(file.routes.iter().next().unwrap().1)),
-            (serde_json::to_value(SourceList::default()), serde_json::to_value(file.sources.list.iter().next().unwrap().1)),
-            (serde_json::to_value(CheckTarget::default()), serde_json::to_value(file.check.targets.iter().next().unwrap().1)),
+            (
+                serde_json::to_value(SourceList::default()),
+                serde_json::to_value(file.sources.list.iter().next().unwrap().1),
+            ),
+            (
+                serde_json::to_value(CheckTarget::default()),
+                serde_json::to_value(file.check.targets.iter().next().unwrap().1),
+            ),
         ];
         for (code, page) in pairs {
             let (code, page) = (code.unwrap(), page.unwrap());

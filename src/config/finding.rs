@@ -7,7 +7,6 @@
 //! Faults are collected, never returned: a section that finds one goes on with a stand-in value, and the whole
 //! configuration is thrown away at the end. That is why validation here reads top to bottom without a `?`.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -33,11 +32,6 @@ impl KeyPath {
     /// The path of an element of this list.
     pub(super) fn index(&self, index: usize) -> Self {
         self.then(Step::Index(index))
-    }
-
-    /// True of this path itself and of every table or list around it.
-    fn starts_with(&self, other: &Self) -> bool {
-        self.0.starts_with(&other.0)
     }
 
     fn then(&self, step: Step) -> Self {
@@ -155,16 +149,14 @@ pub(super) struct Findings {
     root: Node,
     /// Whether every user of this machine can read the file.
     open_file: bool,
-    /// Values of a wrong shape: they were replaced by their defaults, so nothing more is said about them.
-    misshapen: BTreeSet<KeyPath>,
     faults: Vec<Finding>,
     warnings: Vec<Finding>,
 }
 
 impl Findings {
-    /// Nothing found yet in this text.
-    pub(super) fn of(root: Node, open_file: bool) -> Self {
-        Self { root, open_file, misshapen: BTreeSet::new(), faults: Vec::new(), warnings: Vec::new() }
+    /// What reading the text has found already.
+    pub(super) fn of(root: Node, open_file: bool, faults: Vec<Finding>) -> Self {
+        Self { root, open_file, faults, warnings: Vec::new() }
     }
 
     /// The tree that the findings are about.
@@ -186,7 +178,6 @@ impl Findings {
     /// was nothing at that path to take out.
     pub(super) fn misshapen(&mut self, at: &KeyPath, what: String, hint: String) -> bool {
         self.fault(at, what, hint);
-        self.misshapen.insert(at.clone());
         self.root.cut(at)
     }
 
@@ -196,14 +187,24 @@ impl Findings {
         self.warnings.push(finding);
     }
 
-    /// True when the value at this path is the one that was written, or a default on purpose.
+    /// True when the value at this path is the one that was written, or a default on purpose; false when it stands in
+    /// for one that was reported.
     pub(super) fn is_sound(&self, at: &KeyPath) -> bool {
-        !self.misshapen.iter().any(|wrong| at.starts_with(wrong))
+        !self.root.is_cut(at)
     }
 
     /// True of a value that stands in a file which every user of this machine can read.
     pub(super) fn in_open_file(&self, at: &KeyPath) -> bool {
         self.open_file && matches!(self.root.place_of(at), Place::Line(..))
+    }
+
+    /// Where another key stands, to be put behind its name.
+    pub(super) fn whereabouts(&self, at: &KeyPath) -> String {
+        match self.root.place_of(at) {
+            Place::Line(_, line) => format!(" (line {line})"),
+            Place::Variable(name) => format!(" ({name})"),
+            Place::File(_) => " (by default)".to_owned(),
+        }
     }
 
     /// The verdict: the warnings of a usable configuration, or every fault.

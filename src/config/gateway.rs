@@ -13,7 +13,7 @@ use super::address::PortRange;
 use super::clash::addresses;
 use super::finding::{Findings, KeyPath};
 use super::secret::{MAKE_ONE, Written};
-use super::word::{List, Word};
+use super::word::{List, Spoken as _, Word};
 use super::{file, tls};
 use crate::net::Secret;
 
@@ -179,7 +179,7 @@ fn check_times(file: &file::Gateway, findings: &mut Findings) {
     for (short_key, short, long_key, long) in pairs {
         let table = KeyPath::from("gateway");
         if short > long && findings.is_sound(&table.key(long_key)) {
-            let what = format!("is longer than gateway.{long_key} ({long:?})");
+            let what = format!("is {}, longer than gateway.{long_key} ({})", short.write(), long.write());
             findings.fault(table.key(short_key), what, format!("shorten it, or raise gateway.{long_key}"));
         }
     }
@@ -187,7 +187,11 @@ fn check_times(file: &file::Gateway, findings: &mut Findings) {
 
 fn target_ports(file: &file::Gateway, findings: &mut Findings) -> PortRules {
     if file.allowed_ports.is_empty() {
-        findings.fault("gateway.allowed_ports", "is empty, so that no target could be reached", "write [\"1-65535\"] for all");
+        findings.fault(
+            "gateway.allowed_ports",
+            "is empty, so that no target could be reached",
+            "write [\"1-65535\"] for all",
+        );
     }
     let ranges = |list: &List<Word<PortRange>>| list.iter().map(|(_, range)| range.0).collect();
     PortRules { allowed: ranges(&file.allowed_ports), denied: ranges(&file.denied_ports) }
@@ -198,7 +202,8 @@ fn alias_prefixes(prefixes: &List<String>, findings: &mut Findings) -> Vec<Strin
     for (index, prefix) in prefixes.iter() {
         let plain = prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if !plain || prefix.len() < 2 || !prefix.ends_with('-') {
-            let hint = "write what stands before the first key of the old username, with its closing `-`: \"customer-acme-\"";
+            let hint =
+                "write what stands before the first key of the old username, with its closing `-`: \"customer-acme-\"";
             findings.fault(KeyPath::from("gateway.alias_prefixes").index(index), format!("is {prefix:?}"), hint);
         }
         found.push(prefix.to_ascii_lowercase());
@@ -219,7 +224,8 @@ fn keys(written: &List<file::Key>, findings: &mut Findings) -> Vec<ClientKey> {
         let (Some(name), Some(secret)) = (name, secret.settle(findings)) else { continue };
         if let Some(twin) = keys.iter().find(|other| other.secret == secret) {
             let what = format!("is the same secret as that of {:?}", twin.name);
-            findings.fault(&at, what, "give each key a secret of its own: the password alone says who a client is");
+            let at = at.key(if key.key.is_some() { "key" } else { "key_file" });
+            findings.fault(at, what, "give each key a secret of its own: the password alone says who a client is");
         }
         keys.push(ClientKey { name, secret, limits: limits(&key.limits) });
     }

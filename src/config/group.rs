@@ -16,8 +16,23 @@ const COUNTRIES: &str = "ad ae af ag ai al am ao aq ar as at au aw ax az ba bb b
 
 /// Words that mean something of their own in a username.
 const RESERVED: [&str; 17] = [
-    "any", "strict", "flexible", "session", "ttl", "exit", "asn", "source", "rotate", "country", "cc", "sessid",
-    "sessionid", "sesstime", "sessionduration", "lifetime", "direct",
+    "any",
+    "strict",
+    "flexible",
+    "session",
+    "ttl",
+    "exit",
+    "asn",
+    "source",
+    "rotate",
+    "country",
+    "cc",
+    "sessid",
+    "sessionid",
+    "sesstime",
+    "sessionduration",
+    "lifetime",
+    "direct",
 ];
 
 /// Names for lists of countries, as `[groups]` defines them.
@@ -48,7 +63,8 @@ impl Groups {
 fn check_name(name: &str, at: &KeyPath, findings: &mut Findings) {
     let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if !plain || !name.starts_with(|c: char| c.is_ascii_lowercase()) || !(2..=32).contains(&name.len()) {
-        let hint = "use 2 to 32 lower-case letters, digits and _, beginning with a letter: it is one piece of a username";
+        let hint =
+            "use 2 to 32 lower-case letters, digits and _, beginning with a letter: it is one piece of a username";
         findings.fault(at, "is no name for a group", hint);
     } else if is_country(name) {
         findings.fault(at, "is named like a country", format!("choose a longer name, such as \"{name}_plus\""));
@@ -68,7 +84,8 @@ fn countries(members: &List<String>, at: &KeyPath, findings: &mut Findings) -> V
     for (index, code) in members.iter() {
         let code = code.to_ascii_lowercase();
         if !is_country(&code) {
-            let hint = if code == "uk" { "the United Kingdom is \"gb\"" } else { "write a two-letter code, such as \"de\"" };
+            let hint =
+                if code == "uk" { "the United Kingdom is \"gb\"" } else { "write a two-letter code, such as \"de\"" };
             findings.fault(at.index(index), format!("is {code:?}, which is no country"), hint);
         } else if countries.contains(&code) {
             findings.warn(at.index(index), format!("names {code:?} again"), "remove it");

@@ -79,15 +79,9 @@ fn build(
     selectors: Option<SelectorCheck<'_>>,
     open_file: bool,
 ) -> Result<(Config, Vec<Finding>), Faults> {
-    let (mut root, mut broken) = match Node::parse(name, text) {
-        Ok(root) => (root, Vec::new()),
-        Err(faults) => (Node::empty(name), faults),
-    };
-    broken.extend(env::lay_on(&mut root, vars));
-    if let Some(faults) = Faults::some(broken) {
-        return Err(faults);
-    }
-    let mut findings = Findings::of(root, open_file);
+    let (mut root, mut faults) = Node::parse(name, text);
+    faults.extend(env::lay_on(&mut root, vars));
+    let mut findings = Findings::of(root, open_file, faults);
     let file: file::File = read::read(&mut findings);
     let config = Config::settle(&file, selectors, &mut findings);
     Ok((config, findings.close()?))
@@ -96,7 +90,9 @@ fn build(
 fn no_file(name: &Arc<str>, why: &io::Error) -> Finding {
     let (what, hint) = match why.kind() {
         io::ErrorKind::NotFound => ("there is no such file".to_owned(), "correct --config, or leave it out"),
-        io::ErrorKind::PermissionDenied => ("this user may not read it".to_owned(), "make it readable, or use another user"),
+        io::ErrorKind::PermissionDenied => {
+            ("this user may not read it".to_owned(), "make it readable, or use another user")
+        }
         io::ErrorKind::InvalidData => ("it is not text".to_owned(), "write it in UTF-8"),
         io::ErrorKind::IsADirectory => ("it is a folder".to_owned(), "name the file in it"),
         _ => (format!("it cannot be read: {why}"), "correct --config, or leave it out"),

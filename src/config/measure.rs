@@ -163,12 +163,31 @@ mod tests {
 
     #[test]
     fn durations_as_people_write_them() {
-        for (text, millis) in
-            [("500ms", 500), ("30s", 30_000), ("1h30m", 5_400_000), ("7d", 604_800_000), (" 2h ", 7_200_000), ("1h 1s", 3_601_000)]
-        {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("1h30m", 5_400_000),
+            ("7d", 604_800_000),
+            (" 2h ", 7_200_000),
+            ("1h 1s", 3_601_000),
+        ] {
             assert_eq!(Duration::read(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", " ", "30", "s", "30 s", "30x", "-1s", "1.5h", "3000000000d", "20000000000000000000s", "0s", "4000d", "1m!"] {
+        for text in [
+            "",
+            " ",
+            "30",
+            "s",
+            "30 s",
+            "30x",
+            "-1s",
+            "1.5h",
+            "3000000000d",
+            "20000000000000000000s",
+            "0s",
+            "4000d",
+            "1m!",
+        ] {
             assert!(Duration::read(text).is_err(), "{text}");
         }
         assert_eq!(Grace::read("0s"), Ok(Grace(Duration::ZERO)));
@@ -177,7 +196,9 @@ mod tests {
 
     #[test]
     fn sizes_as_people_write_them() {
-        for (text, bytes) in [("0", 0), ("500", 500), ("1KB", 1_000), ("64KiB", 65_536), ("10 MiB", 10 << 20), ("2B", 2)] {
+        for (text, bytes) in
+            [("0", 0), ("500", 500), ("1KB", 1_000), ("64KiB", 65_536), ("10 MiB", 10 << 20), ("2B", 2)]
+        {
             assert_eq!(Bytes::read(text), Ok(Bytes(bytes)), "{text}");
         }
         for text in ["", "KB", "1kb", "-1", "1.5MB", "99999999999999999999", "99999999999999GiB"] {

@@ -119,6 +119,7 @@ impl serde::de::Error for Wrong {
     }
 
     fn invalid_value(found: Unexpected<'_>, wanted: &dyn Expected) -> Self {
+        let number_in_quotes = matches!(found, Unexpected::Str(text) if text.parse::<f64>().is_ok());
         let found = match found {
             Unexpected::Bool(yes) => yes.to_string(),
             Unexpected::Signed(number) => number.to_string(),
@@ -130,7 +131,9 @@ impl serde::de::Error for Wrong {
             Unexpected::Other(said) => said.to_owned(),
             other => other.to_string(),
         };
-        Self::new(format!("is {found}"), format!("write {}", plain(&wanted.to_string())))
+        let wanted = wanted.to_string();
+        let quoted = if number_in_quotes && wanted.contains("number") { ", without quotes" } else { "" };
+        Self::new(format!("is {found}"), format!("write {}{quoted}", plain(&wanted)))
     }
 
     fn unknown_variant(found: &str, known: &'static [&'static str]) -> Self {
@@ -152,7 +155,7 @@ fn plain(wanted: &str) -> &str {
         "u16" => "a whole number from 0 to 65535",
         "u32" => "a whole number from 0 to 4294967295",
         "u64" | "usize" => "a whole number, not below 0",
-        "f64" => "a number",
+        "f64" => "a number such as 0.5",
         "a sequence" => "a list: [ … ]",
         wanted if wanted.starts_with("struct") || wanted == "a map" => "a table: [section] or { key = value }",
         wanted => wanted,
@@ -271,7 +274,9 @@ impl<'de> MapAccess<'de> for Entries<'_> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
         self.next = self.pairs.next();
-        self.next.map(|(key, _)| seed.deserialize(IntoDeserializer::<Wrong>::into_deserializer(key.as_str()))).transpose()
+        self.next
+            .map(|(key, _)| seed.deserialize(IntoDeserializer::<Wrong>::into_deserializer(key.as_str())))
+            .transpose()
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
@@ -329,8 +334,8 @@ mod tests {
     }
 
     fn faults(text: &str) -> (Garden, Vec<String>) {
-        let root = Node::parse(&"t".into(), text).unwrap();
-        let mut findings = Findings::of(root, false);
+        let (root, faults) = Node::parse(&"t".into(), text);
+        let mut findings = Findings::of(root, false, faults);
         let garden = read(&mut findings);
         let told = findings.close().err().map(|faults| {
             faults.iter().map(|fault| format!("{} {} {}; {}", fault.place, fault.key, fault.what, fault.hint)).collect()
@@ -363,9 +368,15 @@ mod tests {
     #[test]
     fn a_table_where_a_value_belongs_and_the_other_way_round() {
         let (_, told) = faults("[trees]\nx = 1\n[name]\n");
-        assert_eq!(told, ["t:1 trees is a table; write a whole number from 0 to 255", "t:3 name is a table; write text in quotes"]);
+        assert_eq!(
+            told,
+            ["t:1 trees is a table; write a whole number from 0 to 255", "t:3 name is a table; write text in quotes"]
+        );
         let (_, told) = faults("beds = 5\nopen = 2024-01-01");
-        assert_eq!(told, ["t:1 beds is 5; write a list: [ … ]", "t:2 open is the date 2024-01-01; write true or false"]);
+        assert_eq!(
+            told,
+            ["t:1 beds is 5; write a list: [ … ]", "t:2 open is the date 2024-01-01; write true or false"]
+        );
         let (garden, told) = faults("beds = [5, {kind = 'roses'}]");
         assert_eq!(told, ["t:1 beds[0] is 5; write a table: [section] or { key = value }"]);
         assert_eq!(garden.beds.iter().map(|(at, bed)| (at, &bed.kind)).collect::<Vec<_>>(), [(1, &Some(Kind::Roses))]);

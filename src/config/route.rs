@@ -124,12 +124,7 @@ impl Around<'_> {
         }
     }
 
-    fn check_selector<'r>(
-        &self,
-        written: &'r file::Route,
-        at: &KeyPath,
-        findings: &mut Findings,
-    ) -> Option<&'r str> {
+    fn check_selector<'r>(&self, written: &'r file::Route, at: &KeyPath, findings: &mut Findings) -> Option<&'r str> {
         let Some(selector) = written.selector.as_deref() else {
             findings.fault(at.key("selector"), "is missing", "write selector = \"us-strict\", \"nonus\", \"any\", …");
             return None;
@@ -184,7 +179,11 @@ impl Around<'_> {
             findings.fault(at.key("source"), "names \"direct\", which is off", hint);
         }
         if written.fallback && written.source.iter().count() < 2 {
-            findings.fault(at.key("fallback"), "has nothing to fall back to", "list two sources or more, the preferred one first");
+            findings.fault(
+                at.key("fallback"),
+                "has nothing to fall back to",
+                "list two sources or more, the preferred one first",
+            );
         }
     }
 }
@@ -197,14 +196,22 @@ fn check_name<'r>(
 ) -> Option<&'r str> {
     let at = at.key("name");
     let Some(name) = name else {
-        findings.fault(at, "is missing", "write name = \"shop-us\": it is a username of its own and the key of its pins");
+        findings.fault(
+            at,
+            "is missing",
+            "write name = \"shop-us\": it is a username of its own and the key of its pins",
+        );
         return None;
     };
     if !is_name(name) {
         let hint = "use up to 63 lower-case letters, digits and `-`, beginning with a letter";
         findings.fault(&at, format!("is {name:?}"), hint);
     } else if let Some(first) = earlier.get(name) {
-        findings.fault(&at, format!("is {name:?}, as is {first}"), "give each route a name of its own");
+        findings.fault(
+            &at,
+            format!("is {name:?}, as is {first}{}", findings.whereabouts(first)),
+            "give each route a name of its own",
+        );
     } else {
         earlier.insert(name, at);
     }

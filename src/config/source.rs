@@ -6,7 +6,7 @@ use http::Uri;
 
 use super::file;
 use super::finding::{Findings, KeyPath};
-use super::word::{List, Word};
+use super::word::{List, Spoken as _, Word};
 use crate::exit::{Protocol, Source};
 
 /// Where exits come from.
@@ -27,7 +27,7 @@ pub struct Sources {
 pub struct Onionoo {
     /// Whether it is asked at all.
     pub enabled: bool,
-    /// The `details` document, without a query.
+    /// The `details` document, without a query; the file may name its server alone.
     pub url: Uri,
     /// How often.
     pub every: Duration,
@@ -173,16 +173,22 @@ fn folder(url: &Uri) -> String {
     url.to_string().trim_end_matches('/').to_owned()
 }
 
+/// The details document of a server that is named alone.
+fn document(url: &Uri) -> Uri {
+    let alone = url.path() == "/" && url.query().is_none();
+    alone.then(|| format!("{url}details").parse().ok()).flatten().unwrap_or_else(|| url.clone())
+}
+
 fn onionoo(file: &file::Onionoo, findings: &mut Findings) -> Onionoo {
-    let url = &file.url.0;
+    let url = document(&file.url.0);
     if file.enabled && file.every.0 < HOURLY && url.host() == Some("onionoo.torproject.org") {
-        let what = format!("is {:?}, and the data there change once an hour", file.every.0);
+        let what = format!("is {}, and the data there change once an hour", file.every.0.write());
         findings.warn("sources.onionoo.every", what, "write \"1h\" or more");
     }
     if url.query().is_some() {
         findings.fault("sources.onionoo.url", "has a query", "end it at /details: the query is ours to choose");
     }
-    Onionoo { enabled: file.enabled, url: url.clone(), every: file.every.0, timeout: file.timeout.0 }
+    Onionoo { enabled: file.enabled, url, every: file.every.0, timeout: file.timeout.0 }
 }
 
 fn lists(written: &List<file::SourceList>, findings: &mut Findings) -> Vec<ProxyList> {
@@ -190,7 +196,11 @@ fn lists(written: &List<file::SourceList>, findings: &mut Findings) -> Vec<Proxy
     for (index, list) in written.iter() {
         let at = KeyPath::from("sources.list").index(index);
         if list.name.is_none() {
-            findings.fault(at.key("name"), "is missing", "write name = \"my-list\": it labels the source in /sources and metrics");
+            findings.fault(
+                at.key("name"),
+                "is missing",
+                "write name = \"my-list\": it labels the source in /sources and metrics",
+            );
         }
         if list.url.is_none() {
             findings.fault(at.key("url"), "is missing", "write url = \"https://…\"");
@@ -198,7 +208,11 @@ fn lists(written: &List<file::SourceList>, findings: &mut Findings) -> Vec<Proxy
         let (Some(name), Some(Word(url))) = (&list.name, &list.url) else { continue };
         let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
         if !plain || !(1..=64).contains(&name.len()) {
-            findings.fault(at.key("name"), format!("is {name:?}"), "use 1 to 64 lower-case letters, digits, `-` and `_`");
+            findings.fault(
+                at.key("name"),
+                format!("is {name:?}"),
+                "use 1 to 64 lower-case letters, digits, `-` and `_`",
+            );
         } else if lists.iter().any(|other| other.name == *name) || ["onionoo", "proxifly"].contains(&name.as_str()) {
             findings.fault(at.key("name"), format!("is {name:?}, as is another source's"), "choose another name");
         }

@@ -135,12 +135,7 @@ fn attach(written: &List<file::Attach>, findings: &mut Findings) -> Vec<Attach> 
     engines
 }
 
-fn required(
-    written: &Option<Word<Endpoint>>,
-    table: &KeyPath,
-    key: &str,
-    findings: &mut Findings,
-) -> Option<Endpoint> {
+fn required(written: &Option<Word<Endpoint>>, table: &KeyPath, key: &str, findings: &mut Findings) -> Option<Endpoint> {
     if written.is_none() {
         let hint = format!("write {key} = \"unix:/path/of/the/socket\" or {key} = \"host:port\"");
         findings.fault(table.key(key), "is missing", hint);

@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::finding::{Finding, KeyPath, Place, Step};
+use super::syntax::{self, Lines, TAKEN_OUT};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -42,25 +43,24 @@ impl Node {
         Self { place: Place::File(name.clone()), said: None, value: Value::Table(BTreeMap::new()) }
     }
 
-    /// Reads a whole file. What is not TOML is reported with every line that is not; nothing else can be said then,
-    /// because a lost quotation mark makes nonsense of all that follows it.
-    pub(super) fn parse(name: &Arc<str>, text: &str) -> Result<Self, Vec<Finding>> {
-        let lines = Lines::of(name, text);
-        let (table, errors) = DeTable::parse_recoverable(text);
-        if !errors.is_empty() {
-            return Err(errors.iter().map(|error| lines.syntax(error)).collect());
-        }
-        let mut too_long = Vec::new();
-        let root = lines.table(table.get_ref(), Place::File(name.clone()), &mut too_long);
-        if too_long.is_empty() { Ok(root) } else { Err(too_long) }
+    /// Reads a whole file as far as it is TOML, and reports where it is not. What was reported is cut out of the tree.
+    pub(super) fn parse(name: &Arc<str>, text: &str) -> (Self, Vec<Finding>) {
+        let place = Place::File(name.clone());
+        let (text, mut faults) = syntax::mend(name, text);
+        let table = text.as_deref().and_then(|text| Some((text, DeTable::parse(text).ok()?)));
+        let root = match &table {
+            Some((text, table)) => Lines::of(name, text).table(table.get_ref(), place, &mut faults),
+            None => Self { place, said: None, value: Value::Cut },
+        };
+        (root, faults)
     }
 
     /// Reads one value in TOML's syntax, as it stands in a variable.
     pub(super) fn parse_value(place: &Place, text: &str) -> Result<Self, String> {
         let value = DeValue::parse(text).map_err(|error| error.message().to_owned())?;
-        let mut too_long = Vec::new();
-        let node = Placed(place).value(value.get_ref(), place.clone(), &mut too_long);
-        too_long.pop().map_or(Ok(node), |finding| Err(finding.what))
+        let mut faults = Vec::new();
+        let node = Placed(place).value(value.get_ref(), place.clone(), &mut faults);
+        faults.pop().map_or(Ok(node), |finding| Err(finding.what))
     }
 
     /// The place of a value, or of the innermost table around it that was written at all.
@@ -92,6 +92,19 @@ impl Node {
         !matches!(std::mem::replace(&mut here.value, Value::Cut), Value::Cut)
     }
 
+    /// True of a value that was cut, or that stands inside one.
+    pub(super) fn is_cut(&self, path: &KeyPath) -> bool {
+        let mut here = Some(self);
+        let mut steps = path.0.iter();
+        while let Some(node) = here {
+            if matches!(node.value, Value::Cut) {
+                return true;
+            }
+            here = steps.next().and_then(|step| node.child(step));
+        }
+        false
+    }
+
     fn child(&self, step: &Step) -> Option<&Self> {
         match (&self.value, step) {
             (Value::Table(entries), Step::Key(key)) => entries.get(key),
@@ -116,6 +129,7 @@ trait Standing {
 
     fn value(&self, value: &DeValue<'_>, place: Place, faults: &mut Vec<Finding>) -> Node {
         let value = match value {
+            DeValue::String(text) if *text == TAKEN_OUT => Value::Cut,
             DeValue::String(text) => Value::Text(text.to_string()),
             DeValue::Boolean(yes) => Value::Bool(*yes),
             DeValue::Datetime(time) => Value::Time(time.to_string()),
@@ -123,8 +137,8 @@ trait Standing {
             DeValue::Integer(digits) => match i64::from_str_radix(digits.as_str(), digits.radix()) {
                 Ok(number) => Value::Integer(number),
                 Err(_) => {
-                    let what = format!("the number {digits} does not fit into 64 bits");
-                    let hint = "write a smaller number".to_owned();
+                    let what = "this number does not fit into 64 bits".to_owned();
+                    let hint = "write a smaller one, or put it in quotes if it is text".to_owned();
                     faults.push(Finding { place: place.clone(), key: String::new(), what, hint });
                     Value::Cut
                 }
@@ -139,28 +153,9 @@ trait Standing {
     }
 }
 
-/// Where the lines of a file begin.
-struct Lines<'a> {
-    name: &'a Arc<str>,
-    starts: Vec<usize>,
-}
-
-impl<'a> Lines<'a> {
-    fn of(name: &'a Arc<str>, text: &str) -> Self {
-        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { name, starts }
-    }
-
-    fn syntax(&self, error: &toml::de::Error) -> Finding {
-        let place = error.span().map_or_else(|| Place::File(self.name.clone()), |span| self.place(span));
-        let hint = "mend the line; the other keys are read once all of it is TOML".to_owned();
-        Finding { place, key: String::new(), what: format!("this is not TOML: {}", error.message()), hint }
-    }
-}
-
 impl Standing for Lines<'_> {
     fn place(&self, span: Range<usize>) -> Place {
-        Place::Line(self.name.clone(), self.starts.partition_point(|start| *start <= span.start))
+        Lines::place(self, span)
     }
 }
 

@@ -86,7 +86,12 @@ fn the_examples_are_usable() {
     }
     let closed = Exposure::default();
     let open = Exposure { make_key: true, make_token: true };
-    let want = [("containers.toml", open, 1), ("home.toml", closed, 2), ("private-network.toml", closed, 1), ("team.toml", closed, 2)];
+    let want = [
+        ("containers.toml", open, 1),
+        ("home.toml", closed, 2),
+        ("private-network.toml", closed, 1),
+        ("team.toml", closed, 2),
+    ];
     assert_eq!(seen, want.map(|(name, exposure, routes)| (name.to_owned(), exposure, routes)));
 }
 
@@ -151,7 +156,10 @@ fn check_config_says_all_of_it_and_exits_64() {
     assert_eq!(run(&["check-config"], &[]), (Some(0), "config ok: defaults\n".into(), String::new()));
     let (code, stdout, stderr) = run(&["check-config"], &[("EXITGATE__TOR__ENGINS", "2")]);
     assert_eq!((code, stdout.as_str()), (Some(64), ""));
-    assert_eq!(stderr, "EXITGATE__TOR__ENGINS: tor.engins is not a key\n    did you mean `engines`?\n1 fault in the configuration\n");
+    assert_eq!(
+        stderr,
+        "EXITGATE__TOR__ENGINS: tor.engins is not a key\n    did you mean `engines`?\n1 fault in the configuration\n"
+    );
 
     fs::write(dir.path().join("exitgate.toml"), "[gateway]\nlisten = '0.0.0.0:1080'\n").unwrap();
     let (code, stdout, stderr) = run(&["check-config"], &[]);
@@ -166,7 +174,10 @@ fn check_config_says_all_of_it_and_exits_64() {
     }
     let (code, _, stderr) = run(&["check-config", "--config", "nowhere.toml"], &[]);
     assert_eq!(code, Some(64));
-    assert_eq!(stderr, "nowhere.toml: there is no such file\n    correct --config, or leave it out\n1 fault in the configuration\n");
+    assert_eq!(
+        stderr,
+        "nowhere.toml: there is no such file\n    correct --config, or leave it out\n1 fault in the configuration\n"
+    );
 }
 
 #[test]
@@ -180,7 +191,11 @@ fn a_secret_in_a_file_for_everybody_is_warned_of() {
         said(&exitgate(dir.path(), &["check-config", "-c", "c.toml"], &[])).2
     };
     assert_eq!(warned(0o600), "");
-    assert!(warned(0o644).starts_with("warning: c.toml:2: api.token stands in a file that every user"), "{}", warned(0o644));
+    assert!(
+        warned(0o644).starts_with("warning: c.toml:2: api.token stands in a file that every user"),
+        "{}",
+        warned(0o644)
+    );
 }
 
 #[test]
@@ -205,6 +220,16 @@ fn the_command_line_explains_itself() {
         assert_eq!((code, stdout.as_str()), (Some(64), ""), "{wrong:?}");
         assert!(stderr.starts_with("error: "), "{stderr}");
     }
+}
+
+#[test]
+fn the_unit_waits_longer_than_a_drain_takes() {
+    let unit = fs::read_to_string("config/exitgate.service").unwrap();
+    let stop = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix('s')).unwrap();
+    let stop = std::time::Duration::from_secs(stop.parse().unwrap());
+    // The kill after the grace, and tor's own end, take some seconds more.
+    assert!(stop >= Config::default().lifecycle.drain + std::time::Duration::from_secs(15));
+    assert!(unit.contains("\nKillMode=mixed\n") && unit.contains("\nRestartPreventExitStatus=64\n"));
 }
 
 #[test]
