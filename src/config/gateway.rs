@@ -66,7 +66,7 @@ pub struct Gateway {
     pub allow_direct: bool,
     /// Which ports of targets may be asked for.
     pub target_ports: PortRules,
-    /// What may stand in front of a paid gateway's keys in a username; lower case, each ends in `-`.
+    /// What may stand in front of a paid gateway's keys in a username; lower case, without a `-` at the end.
     pub alias_prefixes: Vec<String>,
     /// Wrong passwords from one address under one key before it has to wait.
     pub auth_failures: NonZeroU32,
@@ -201,12 +201,11 @@ fn alias_prefixes(prefixes: &List<String>, findings: &mut Findings) -> Vec<Strin
     let mut found = Vec::new();
     for (index, prefix) in prefixes.iter() {
         let plain = prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if !plain || prefix.len() < 2 || !prefix.ends_with('-') {
-            let hint =
-                "write what stands before the first key of the old username, with its closing `-`: \"customer-acme-\"";
+        if !plain || prefix.trim_matches('-').is_empty() {
+            let hint = "write what stands before the first key of the old username: \"customer-acme\"";
             findings.fault(KeyPath::from("gateway.alias_prefixes").index(index), format!("is {prefix:?}"), hint);
         }
-        found.push(prefix.to_ascii_lowercase());
+        found.push(prefix.trim_end_matches('-').to_ascii_lowercase());
     }
     found
 }

@@ -19,12 +19,12 @@ const RESERVED: [&str; 17] = [
     "any",
     "strict",
     "flexible",
+    "rotate",
     "session",
     "ttl",
     "exit",
     "asn",
     "source",
-    "rotate",
     "country",
     "cc",
     "sessid",
@@ -32,7 +32,7 @@ const RESERVED: [&str; 17] = [
     "sesstime",
     "sessionduration",
     "lifetime",
-    "direct",
+    "sessionlength",
 ];
 
 /// Names for lists of countries, as `[groups]` defines them.
@@ -62,9 +62,9 @@ impl Groups {
 
 fn check_name(name: &str, at: &KeyPath, findings: &mut Findings) {
     let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-    if !plain || !name.starts_with(|c: char| c.is_ascii_lowercase()) || !(2..=32).contains(&name.len()) {
+    if !plain || !name.starts_with(|c: char| c.is_ascii_lowercase()) || name.len() > 63 {
         let hint =
-            "use 2 to 32 lower-case letters, digits and _, beginning with a letter: it is one piece of a username";
+            "use 1 to 63 lower-case letters, digits and _, beginning with a letter: it is one piece of a username";
         findings.fault(at, "is no name for a group", hint);
     } else if is_country(name) {
         findings.fault(at, "is named like a country", format!("choose a longer name, such as \"{name}_plus\""));

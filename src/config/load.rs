@@ -99,3 +99,33 @@ fn no_file(name: &Arc<str>, why: &io::Error) -> Finding {
     };
     Finding { place: Place::File(name.clone()), key: String::new(), what, hint: hint.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The documented file with its examples taken in: every key there is.
+    fn page() -> String {
+        let page = include_str!("../../config/exitgate.toml");
+        let taken_in =
+            |line: &str| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line).to_owned();
+        page.lines().map(taken_in).collect::<Vec<_>>().join("\n")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn a_slip_of_the_hand_is_told_and_never_a_panic(at in 0..page().len(), slip in "[\\[\\]{}=\"'#\n0-9a-z-]{0,3}") {
+            let page = page();
+            let at = (at..).find(|at| page.is_char_boundary(*at)).unwrap_or_default();
+            let rest = page[at..].char_indices().nth(1).map_or("", |(next, _)| &page[at + next..]);
+            if let Err(faults) = parse("t", &format!("{}{slip}{rest}", &page[..at]), [], None) {
+                prop_assert!(faults.iter().count() > 0);
+                prop_assert!(faults.iter().all(|fault| !fault.what.is_empty() && !fault.hint.is_empty()));
+            }
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::file;
 use super::finding::{Findings, KeyPath};
@@ -52,9 +53,11 @@ pub enum Rotate {
 
 impl Log {
     pub(super) fn settle(file: &file::Log, findings: &mut Findings) -> Self {
-        if let Err(why) = EnvFilter::builder().parse(&file.level) {
+        // A bare word that is no level would be taken for the name of a module, and silence all others.
+        let mut bare = file.level.split(',').map(str::trim).filter(|part| !part.contains(['=', '[']));
+        if bare.any(|word| word.parse::<LevelFilter>().is_err()) || EnvFilter::builder().parse(&file.level).is_err() {
             let hint = "write error, warn, info, debug or trace, or directives such as \"info,exitgate::tor=debug\"";
-            findings.fault("log.level", format!("is {:?}: {why}", file.level), hint);
+            findings.fault("log.level", format!("is {:?}", file.level), hint);
         }
         if let Some(path) = &file.file {
             check_folder(findings, &"log.file".into(), path);

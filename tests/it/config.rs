@@ -2,6 +2,7 @@
 //! stay usable.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -54,6 +55,9 @@ fn what_works_goes_on_working() {
     for path in files("tests/config/valid") {
         let (config, _) = parse(name(&path), &fs::read_to_string(&path).unwrap()).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!(config::diff(&config, &config).to_string(), "nothing changed");
+        if name(&path) == "minimal.toml" {
+            assert_eq!(config::diff(&config, &Config::default()).to_string(), "nothing changed");
+        }
     }
 }
 
@@ -126,7 +130,16 @@ fn who_is_exposed_and_who_is_open() {
 fn what_works_but_is_worth_a_second_look() {
     let warnings = |text: &str| parse("t", text).unwrap().1;
     assert_eq!(warnings(""), "");
+    let dir = tempfile::tempdir().unwrap();
+    let mode = |mode| {
+        for file in ["cert.pem", "key.pem", "team.key"] {
+            let copy = dir.path().join(file);
+            fs::copy(Path::new("tests/config/files").join(file), &copy).unwrap();
+            fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
     let text = fs::read_to_string("tests/config/valid/keys.toml").unwrap();
+    let text = text.replace("tests/config/files", dir.path().to_str().unwrap());
     let all = [
         text.as_str(),
         "[tor]\nenabled = false\ncircuits_per_second = 50.0\n",
@@ -136,7 +149,11 @@ fn what_works_but_is_worth_a_second_look() {
     ]
     .concat()
     .replace("token = \"short\"", "listen = '0.0.0.0:8080'\nread_token = \"short\"");
+    mode(0o600);
     insta::assert_snapshot!("warnings", warnings(&all));
+    mode(0o644);
+    let open: Vec<_> = warnings(&text).lines().filter(|line| line.contains("every user")).map(str::to_owned).collect();
+    assert_eq!(open.len(), 2, "the client's key and the certificate's: {open:?}");
 }
 
 fn exitgate(dir: &Path, args: &[&str], vars: &[(&str, &str)]) -> Output {
@@ -182,7 +199,6 @@ fn check_config_says_all_of_it_and_exits_64() {
 
 #[test]
 fn a_secret_in_a_file_for_everybody_is_warned_of() {
-    use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("c.toml");
     fs::write(&file, "[api]\ntoken = 'correct-horse-battery'\n").unwrap();
