@@ -71,8 +71,7 @@ impl fmt::Display for Changes {
     }
 }
 
-/// Compares two configurations. Changed content of a key's or a certificate's file counts as a change of the key that
-/// names the file.
+/// Compares two configurations. New content of a file that holds a secret, a certificate or torrc lines is a change too.
 pub fn diff(old: &Config, new: &Config) -> Changes {
     let (old, new) = (&old.settled.0, &new.settled.0);
     let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
@@ -111,6 +110,10 @@ impl Settled {
         }
         for (name, token) in [("token", &config.api.token), ("read_token", &config.api.read_token)] {
             keys.insert(format!("api.{name}"), token.as_ref().map(digest).unwrap_or_default());
+        }
+        for (index, engine) in config.tor.attach.iter().enumerate() {
+            let password = engine.password.as_ref().map(digest).unwrap_or_default();
+            keys.insert(format!("tor.attach[{index}].password"), password);
         }
         for (name, path) in [("tor.torrc", &config.tor.torrc), ("check.ca_file", &config.check.ca_file)] {
             if let Some(path) = path {

@@ -115,7 +115,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
+        #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
         fn a_slip_of_the_hand_is_told_and_never_a_panic(at in 0..page().len(), slip in "[\\[\\]{}=\"'#\n0-9a-z-]{0,3}") {
