@@ -1,3 +1,4 @@
 //! Integration tests, one binary: the parts wired together on loopback, without tor.
 
 mod architecture;
+mod config;

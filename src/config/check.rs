@@ -1,0 +1,238 @@
+//! `[check]`: how exits are tested, and against what.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+use regex::bytes::Regex;
+
+use super::finding::{Findings, KeyPath};
+use super::word::{List, Spoken as _, Word};
+use super::{file, tls};
+
+/// How exits are tested.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// Servers that answer with the address that they see.
+    pub echo: Vec<Uri>,
+    /// What a route's `check` may name: those of the file, then the presets that the file does not redefine.
+    pub targets: Vec<CheckTarget>,
+    /// Certificates to trust beside the public roots; known to hold at least one.
+    pub ca_file: Option<PathBuf>,
+    /// New checks a second; above 0.
+    pub per_second: f64,
+    /// Checks at once.
+    pub concurrency: NonZeroU32,
+    /// How often an exit is tested again.
+    pub every: Duration,
+    /// How long one probe may take.
+    pub timeout: Duration,
+    /// Probes of one check.
+    pub probes: NonZeroU32,
+    /// How many of them must pass; not more than `probes`.
+    pub passes: NonZeroU32,
+    /// When a verdict is too old to count; longer than `every`.
+    pub stale_after: Duration,
+    /// How long a site's refusal keeps an exit away from that site.
+    pub ban_for: Duration,
+    /// What is different for public proxies.
+    pub public: CheckPublic,
+}
+
+/// A page and what it must answer.
+#[derive(Clone, Debug)]
+pub struct CheckTarget {
+    /// What a route's `check` calls it.
+    pub name: String,
+    /// The page.
+    pub url: Uri,
+    /// Any of these statuses will do; at least one.
+    pub expect_status: Vec<u16>,
+    /// The body must contain this.
+    pub expect_body: Option<String>,
+    /// The body must match this.
+    pub expect_regex: Option<Regex>,
+    /// The site that a failure bans the exit from.
+    pub site: String,
+    /// Ours rather than the file's: tested only when a route names it.
+    pub preset: bool,
+}
+
+/// How public proxies are tested.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckPublic {
+    /// Checks at once.
+    pub concurrency: NonZeroU32,
+    /// How long the connection may take.
+    pub connect_timeout: Duration,
+    /// How long a probe may take after that.
+    pub timeout: Duration,
+    /// How often those are tried again that do not work.
+    pub failed_every: Duration,
+    /// How often those are tried again that work.
+    pub working_every: Duration,
+    /// Requests of the second, longer test of those that pass the first; 0 leaves it out.
+    pub extended_probes: u32,
+    /// Failures in a row after which one is forgotten.
+    pub remove_after: NonZeroU32,
+}
+
+/// Ready targets: name, page, what the body holds, site. Both answer a browser without an account, and both refuse
+/// addresses that they dislike.
+const PRESETS: [[&str; 4]; 2] = [
+    [
+        "steam",
+        "https://steamcommunity.com/market/search/render/?norender=1&count=1",
+        "\"success\":true",
+        "steamcommunity.com",
+    ],
+    ["maps", "https://maps.googleapis.com/maps/api/js", "google.maps", "googleapis.com"],
+];
+
+impl Check {
+    /// The target that a route's `check` names.
+    pub fn target(&self, name: &str) -> Option<&CheckTarget> {
+        self.targets.iter().find(|target| target.name == name)
+    }
+
+    pub(super) fn settle(file: &file::Check, findings: &mut Findings) -> Self {
+        check_numbers(file, findings);
+        let ca_file = file.ca_file.clone();
+        if let Some(path) = &ca_file {
+            tls::certificates(findings, &"check.ca_file".into(), path);
+        }
+        Self {
+            echo: echo(&file.echo, findings),
+            targets: targets(&file.targets, findings),
+            ca_file,
+            per_second: file.per_second,
+            concurrency: file.concurrency.positive(),
+            every: file.every.0,
+            timeout: file.timeout.0,
+            probes: file.probes.positive(),
+            passes: file.passes.positive(),
+            stale_after: file.stale_after.0,
+            ban_for: file.ban_for.0,
+            public: CheckPublic {
+                concurrency: file.public.concurrency.positive(),
+                connect_timeout: file.public.connect_timeout.0,
+                timeout: file.public.timeout.0,
+                failed_every: file.public.failed_every.0,
+                working_every: file.public.working_every.0,
+                extended_probes: file.public.extended_probes.0,
+                remove_after: file.public.remove_after.positive(),
+            },
+        }
+    }
+}
+
+fn check_numbers(file: &file::Check, findings: &mut Findings) {
+    if !(file.per_second > 0.0 && file.per_second <= 1_000_000.0) {
+        findings.fault("check.per_second", format!("is {}", file.per_second), "write a number above 0, such as 5.0");
+    }
+    if file.passes.0 > file.probes.0 && findings.is_sound(&"check.probes".into()) {
+        let what = format!("is {}, more than the {} probes of a check", file.passes.0, file.probes.0);
+        findings.fault("check.passes", what, "lower it, or raise check.probes");
+    }
+    if file.stale_after.0 <= file.every.0 && findings.is_sound(&"check.every".into()) {
+        let what = format!(
+            "is {}, not longer than check.every ({}): every verdict would be stale before the next",
+            file.stale_after.0.write(),
+            file.every.0.write()
+        );
+        findings.fault("check.stale_after", what, "raise it to several times check.every");
+    }
+}
+
+fn echo(written: &List<Word<Uri>>, findings: &mut Findings) -> Vec<Uri> {
+    let urls: Vec<_> = written.iter().map(|(_, url)| url.0.clone()).collect();
+    match urls.len() {
+        0 => findings.fault(
+            "check.echo",
+            "is empty",
+            "name two servers of two operators that answer with the caller's address",
+        ),
+        1 => findings.warn(
+            "check.echo",
+            "names one server",
+            "name a second one, of another operator: one alone could lie",
+        ),
+        _ => {}
+    }
+    urls
+}
+
+fn targets(written: &List<file::CheckTarget>, findings: &mut Findings) -> Vec<CheckTarget> {
+    let mut targets: Vec<CheckTarget> = Vec::new();
+    for (index, target) in written.iter() {
+        let at = KeyPath::from("check.targets").index(index);
+        let found = one_target(target, &at, findings);
+        let Some(found) = found else { continue };
+        if targets.iter().any(|other| other.name == found.name) {
+            let what = format!("is {:?}, as is another target's", found.name);
+            findings.fault(at.key("name"), what, "give each target a name of its own");
+        }
+        targets.push(found);
+    }
+    for [name, url, body, site] in PRESETS {
+        if !targets.iter().any(|target| target.name == name) {
+            targets.push(CheckTarget {
+                name: name.to_owned(),
+                url: Uri::from_static(url),
+                expect_status: vec![200],
+                expect_body: Some(body.to_owned()),
+                expect_regex: None,
+                site: site.to_owned(),
+                preset: true,
+            });
+        }
+    }
+    targets
+}
+
+fn one_target(written: &file::CheckTarget, at: &KeyPath, findings: &mut Findings) -> Option<CheckTarget> {
+    match &written.name {
+        None => findings.fault(
+            at.key("name"),
+            "is missing",
+            "write name = \"shop\": a route asks for it by check = \"shop\"",
+        ),
+        Some(name) if !is_name(name) => {
+            let hint = "use up to 63 lower-case letters, digits and `-`, beginning with a letter";
+            findings.fault(at.key("name"), format!("is {name:?}"), hint);
+        }
+        Some(_) => {}
+    }
+    if written.url.is_none() {
+        findings.fault(at.key("url"), "is missing", "write url = \"https://…\": the page to ask for");
+    }
+    if written.expect_status.0.is_empty() {
+        findings.fault(at.key("expect_status"), "is an empty list", "write a status such as 200, or leave the key out");
+    }
+    let expect_regex = written.expect_regex.as_ref().and_then(|text| match Regex::new(text) {
+        Ok(regex) => Some(regex),
+        Err(why) => {
+            let hint = "mend the expression, or use expect_body for plain text; 'single quotes' keep backslashes";
+            findings.fault(at.key("expect_regex"), format!("is no regular expression: {}", last_line(&why)), hint);
+            None
+        }
+    });
+    let (name, url) = (written.name.clone()?, written.url.as_ref()?.0.clone());
+    let site = written.site.clone().or_else(|| url.host().map(str::to_owned)).unwrap_or_default();
+    let expect_status = written.expect_status.0.iter().map(|(_, status)| status.0.0).collect();
+    let expect_body = written.expect_body.clone();
+    Some(CheckTarget { name, url, expect_status, expect_body, expect_regex, site, preset: false })
+}
+
+/// `regex` draws a picture of the expression above its reason; a message wants the reason.
+fn last_line(why: &regex::Error) -> String {
+    let text = why.to_string();
+    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
+/// True of what routes and check targets may be called.
+pub(super) fn is_name(text: &str) -> bool {
+    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    plain && (1..=63).contains(&text.len()) && text.starts_with(|c: char| c.is_ascii_lowercase())
+}

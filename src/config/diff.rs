@@ -1,0 +1,213 @@
+//! What changed between two configurations, and what of it a running gateway can take up.
+//!
+//! The comparison is made on every key there is, flattened to text, and not key by key: a key that nobody thought of
+//! would otherwise change in silence. Lists of tables go by the `name` of their entries, so that moving a route in the
+//! file changes nothing. Secrets and the files that hold them are compared by digest; no value ever leaves this page.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde_json::Value;
+
+use super::secret::{digest, digest_of};
+use super::{Config, file};
+
+/// Keys (and all inside them) that shape a socket, a process or a file which is made once, at the start.
+pub(super) const RESTART: [&str; 14] = [
+    "data_dir",
+    "log.file",
+    "log.format",
+    "log.keep",
+    "log.rotate",
+    "gateway.listen",
+    "gateway.route_bind",
+    "gateway.max_connections",
+    "api.listen",
+    "api.console",
+    "tor.enabled",
+    "tor.binary",
+    "tor.engines",
+    "tor.attach",
+];
+
+/// Every key with what it is, as text that can be compared.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Settled(BTreeMap<String, String>);
+
+impl fmt::Debug for Settled {
+    /// Only how much there is: some of it are digests of secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Settled({} keys)", self.0.len())
+    }
+}
+
+/// What changed, as key paths; lists of tables go by name: `routes[us-strict].pool`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What a running gateway takes up.
+    pub live: Vec<String>,
+    /// What waits for the next start.
+    pub restart: Vec<String>,
+}
+
+impl Changes {
+    /// True when the two say the same.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty() && self.restart.is_empty()
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = |keys: &[String]| keys.join(", ");
+        match (self.live.is_empty(), self.restart.is_empty()) {
+            (true, true) => f.write_str("nothing changed"),
+            (false, true) => write!(f, "changed: {}", said(&self.live)),
+            (true, false) => write!(f, "waits for a restart: {}", said(&self.restart)),
+            (false, false) => {
+                write!(f, "changed: {}; waits for a restart: {}", said(&self.live), said(&self.restart))
+            }
+        }
+    }
+}
+
+/// Compares two configurations. New content of a file that holds a secret, a certificate or torrc lines is a change too.
+pub fn diff(old: &Config, new: &Config) -> Changes {
+    let (old, new) = (&old.settled.0, &new.settled.0);
+    let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let changed = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
+    // An entry of a list sorts before its keys, and says it all when it came or went as a whole.
+    let mut whole: Vec<String> = Vec::new();
+    for key in changed {
+        let inside = whole.last().is_some_and(|entry| entry.ends_with(']') && key.starts_with(&format!("{entry}.")));
+        if !inside {
+            whole.push(key.clone());
+        }
+    }
+    let (restart, live) = whole.into_iter().partition(|key| needs_restart(key));
+    Changes { live, restart }
+}
+
+fn needs_restart(key: &str) -> bool {
+    RESTART
+        .iter()
+        .any(|listed| key.strip_prefix(listed).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
+}
+
+impl Settled {
+    /// Flattens what was written, and adds what was read from the files that it names.
+    pub(super) fn of(file: &file::File, config: &Config) -> Self {
+        let mut keys = BTreeMap::new();
+        if let Ok(value) = serde_json::to_value(file) {
+            flatten("", &value, &mut keys);
+        }
+        for key in &config.gateway.keys {
+            keys.insert(format!("gateway.keys[{}].key", key.name), digest(&key.secret));
+        }
+        if let Some(tls) = &config.gateway.tls {
+            let chain: Vec<u8> = tls.certified.cert.iter().flat_map(|cert| cert.iter().copied()).collect();
+            keys.insert("gateway.tls.cert".to_owned(), format!("{} {}", tls.cert.display(), digest_of(&chain)));
+        }
+        for (name, token) in [("token", &config.api.token), ("read_token", &config.api.read_token)] {
+            keys.insert(format!("api.{name}"), token.as_ref().map(digest).unwrap_or_default());
+        }
+        for (index, engine) in config.tor.attach.iter().enumerate() {
+            let password = engine.password.as_ref().map(digest).unwrap_or_default();
+            keys.insert(format!("tor.attach[{index}].password"), password);
+        }
+        for (name, path) in [("tor.torrc", &config.tor.torrc), ("check.ca_file", &config.check.ca_file)] {
+            if let Some(path) = path {
+                let content = std::fs::read(path).unwrap_or_default();
+                keys.insert(name.to_owned(), format!("{} {}", path.display(), digest_of(&content)));
+            }
+        }
+        Self(keys)
+    }
+}
+
+fn flatten(path: &str, value: &Value, keys: &mut BTreeMap<String, String>) {
+    let dot = if path.is_empty() { "" } else { "." };
+    match value {
+        Value::Object(entries) => {
+            entries.iter().for_each(|(key, inner)| flatten(&format!("{path}{dot}{key}"), inner, keys));
+        }
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            for (index, item) in items.iter().enumerate() {
+                let name = item.get("name").and_then(Value::as_str).map_or_else(|| index.to_string(), str::to_owned);
+                let entry = format!("{path}[{name}]");
+                keys.insert(entry.clone(), String::new());
+                flatten(&entry, item, keys);
+            }
+        }
+        Value::Array(items) if items.is_empty() => {}
+        Value::Null => {}
+        plain => _ = keys.insert(path.to_owned(), plain.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        parse("t.toml", text, [], None).unwrap_or_else(|faults| panic!("{faults}")).0
+    }
+
+    fn changes(old: &str, new: &str) -> String {
+        diff(&config(old), &config(new)).to_string()
+    }
+
+    #[test]
+    fn what_is_live_and_what_waits() {
+        assert_eq!(changes("", "[log]\nlevel = 'info'\n[gateway]\nidle_timeout = '900s'"), "nothing changed");
+        assert_eq!(changes("", "[log]\nlevel = 'debug'"), "changed: log.level");
+        assert_eq!(changes("", "data_dir = 'x'"), "waits for a restart: data_dir");
+        assert_eq!(
+            changes("[tor]\nattach = [{ control = 'a:1', socks = 'a:2' }]", "[gateway]\nhedge = 0.1"),
+            "changed: gateway.hedge; waits for a restart: tor.attach[0]"
+        );
+        assert_eq!(
+            changes("", "[gateway]\nlisten = '127.0.0.1:2'\nroute_ports = 7"),
+            "changed: gateway.route_ports; waits for a restart: gateway.listen"
+        );
+    }
+
+    #[test]
+    fn entries_go_by_name_and_come_and_go_as_a_whole() {
+        let (a, b) = ("[[routes]]\nname = 'a'\nselector = 'us'\n", "[[routes]]\nname = 'b'\nselector = 'de'\n");
+        assert_eq!(changes(&format!("{a}{b}"), &format!("{b}{a}")), "nothing changed");
+        assert_eq!(changes(a, &format!("{b}{a}")), "changed: routes[b]");
+        assert_eq!(changes(a, b), "changed: routes[a], routes[b]");
+        assert_eq!(changes(a, &format!("{a}pool = 2\nhops = 2\n")), "changed: routes[a].hops, routes[a].pool");
+    }
+
+    #[test]
+    fn secrets_are_compared_and_never_shown() {
+        let key = |secret: &str| format!("[[gateway.keys]]\nname = 'a'\nkey = '{secret}'\n[api]\ntoken = '{secret}'");
+        let (old, new) = (key("correct-horse-battery"), key("staple-staple-staple"));
+        assert_eq!(changes(&old, &old), "nothing changed");
+        assert_eq!(changes(&old, &new), "changed: api.token, gateway.keys[a].key");
+        assert!(!format!("{:?}", config(&old)).contains("horse"));
+    }
+
+    #[test]
+    fn the_content_of_a_file_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let text = format!("[[gateway.keys]]\nname = 'a'\nkey_file = '{}'", path.display());
+        std::fs::write(&path, "correct-horse-battery\n").unwrap();
+        let old = config(&text);
+        std::fs::write(&path, "staple-staple-staple\n").unwrap();
+        assert_eq!(diff(&old, &config(&text)).live, ["gateway.keys[a].key"]);
+    }
+
+    #[test]
+    fn restart_keys_are_keys() {
+        let settled = Settled::of(&file::File::default(), &Config::default());
+        for key in RESTART {
+            let known = settled.0.keys().any(|known| known == key || known.starts_with(&format!("{key}.")));
+            assert!(known || ["log.file", "tor.attach"].contains(&key), "{key} is no key");
+        }
+    }
+}

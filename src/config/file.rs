@@ -1,0 +1,385 @@
+//! The file as it is written: every key, and what it is when it is left out.
+//!
+//! This page is the schema and nothing else. What a key means, and why its default is what it is, stands in
+//! `config/exitgate.toml`, which a test holds equal to this page in both directions. What values are sensible together
+//! is the business of the pages beside this one, which turn each section into types that cannot be wrong.
+//!
+//! It serialises for one reader, `diff.rs`, which wants every key with its value; secrets come out as digests.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::address::{Endpoint, PortRange, Status};
+use super::measure::{After, Bytes, Grace, Int};
+use super::secret::Hidden;
+use super::word::{List, Many, Word};
+use super::{Auth, Engine, ListFormat, ListProtocol, LogFormat, Rotate, RouteSource, Through};
+
+/// Declares a section: its keys, and the value of each that is not empty, zero or off by default.
+macro_rules! section {
+    ($name:ident { $($key:ident: $kind:ty $(= $default:expr)?,)* }) => {
+        #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub(super) struct $name { $(pub(super) $key: $kind,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: section!(@or $($default)?),)* }
+            }
+        }
+    };
+    (@or) => { Default::default() };
+    (@or $default:expr) => { $default };
+}
+
+section!(File {
+    data_dir: PathBuf = "./exitgate-data".into(),
+    log: Log,
+    lifecycle: Lifecycle,
+    gateway: Gateway,
+    api: Api,
+    tor: Tor,
+    sources: Sources,
+    check: Check,
+    store: Store,
+    groups: BTreeMap<String, List<String>>,
+    routes: List<Route>,
+});
+
+section!(Log {
+    level: String = "info".into(),
+    format: LogFormat = LogFormat::Auto,
+    file: Option<PathBuf>,
+    rotate: Rotate = Rotate::Daily,
+    keep: Int<0, 10_000> = Int(7),
+    targets: bool,
+});
+
+section!(Lifecycle { drain: Word<Grace> = Word(Grace(Duration::from_secs(30))), });
+
+section!(Gateway {
+    listen: Many<SocketAddr> = loopback(1080),
+    route_bind: Word<IpAddr> = Word(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    route_ports: Word<PortRange> = Word(PortRange::OF_ROUTES),
+    max_connections: Int<0, 10_000_000> = Int(0),
+    handshake_timeout: Word<Duration> = seconds(10),
+    dial_timeout: Word<Duration> = seconds(30),
+    attempt_timeout: Word<Duration> = seconds(12),
+    max_attempts: Int<1, 20> = Int(3),
+    idle_timeout: Word<Duration> = minutes(15),
+    half_closed_timeout: Word<Duration> = minutes(2),
+    keep_alive_timeout: Word<Duration> = minutes(1),
+    hedge: f64 = 0.05,
+    pool: Int<1, 10_000> = Int(8),
+    pin_ttl: Word<Duration> = days(30),
+    repin_after: Word<After> = Word(After(Some(Duration::from_mins(10)))),
+    session_ttl: Word<Duration> = minutes(10),
+    max_session_ttl: Word<Duration> = days(1),
+    max_sessions: Int<1, 10_000_000> = Int(100_000),
+    max_implicit_routes: Int<1, 1_000_000> = Int(1_000),
+    implicit_idle: Word<Duration> = minutes(60),
+    allow_private_targets: bool,
+    allow_direct: bool,
+    allowed_ports: List<Word<PortRange>> = [Word(PortRange::ALL)].into_iter().collect(),
+    denied_ports: List<Word<PortRange>> = PortRange::new(25, 25).map(Word).into_iter().collect(),
+    alias_prefixes: List<String>,
+    auth_failures: Int<1, 1_000_000> = Int(10),
+    auth_pause: Word<Duration> = minutes(1),
+    client_limits: Limits,
+    proxy_protocol: ProxyProtocol,
+    tls: Option<Tls>,
+    keys: List<Key>,
+});
+
+section!(Limits {
+    connections: Int<0, 10_000_000> = Int(0),
+    per_second: Int<0, 10_000_000> = Int(0),
+    bytes_per_second: Word<Bytes>,
+});
+
+section!(ProxyProtocol { trusted: List<Word<IpNet>>, });
+
+section!(Tls { cert: Option<PathBuf>, key: Option<PathBuf>, });
+
+section!(Key { name: Option<String>, key: Option<Hidden>, key_file: Option<PathBuf>, limits: Limits, });
+
+section!(Api {
+    listen: Many<SocketAddr> = loopback(8080),
+    token: Option<Hidden>,
+    token_file: Option<PathBuf>,
+    read_token: Option<Hidden>,
+    read_token_file: Option<PathBuf>,
+    hosts: List<String>,
+    console: bool = true,
+});
+
+section!(Tor {
+    enabled: bool = true,
+    binary: PathBuf = "tor".into(),
+    engines: Int<0, 64> = Int(0),
+    circuits_per_second: f64 = 1.0,
+    circuit_timeout: Word<Duration> = seconds(20),
+    max_circuit_age: Word<Duration> = minutes(60),
+    streams_per_circuit: Int<1, 10_000> = Int(16),
+    spare_circuits: Int<0, 32> = Int(2),
+    torrc: Option<PathBuf>,
+    extra: List<String>,
+    geoip_file: Option<PathBuf>,
+    geoip6_file: Option<PathBuf>,
+    attach: List<Attach>,
+});
+
+section!(Attach {
+    control: Option<Word<Endpoint>>,
+    socks: Option<Word<Endpoint>>,
+    onion_socks: Option<Word<Endpoint>>,
+    password: Option<Hidden>,
+    password_file: Option<PathBuf>,
+    cookie_file: Option<PathBuf>,
+});
+
+section!(Sources { onionoo: Onionoo, exit_addresses: ExitAddresses, proxifly: Proxifly, list: List<SourceList>, });
+
+section!(Onionoo {
+    enabled: bool = true,
+    url: Word<Uri> = url("https://onionoo.torproject.org/details"),
+    every: Word<Duration> = minutes(60),
+    timeout: Word<Duration> = minutes(2),
+});
+
+section!(ExitAddresses {
+    enabled: bool,
+    url: Word<Uri> = url("https://check.torproject.org/exit-addresses"),
+    every: Word<Duration> = minutes(60),
+});
+
+section!(Proxifly {
+    enabled: bool,
+    url: Word<Uri> = url("https://cdn.jsdelivr.net/gh/proxifly/free-proxy-list@main/proxies"),
+    mirror: Option<Word<Uri>> = Some(url("https://raw.githubusercontent.com/proxifly/free-proxy-list/main/proxies")),
+    every: Word<Duration> = minutes(1),
+    through: Through = Through::Direct,
+});
+
+section!(SourceList {
+    name: Option<String>,
+    url: Option<Word<Uri>>,
+    every: Word<Duration> = minutes(60),
+    format: ListFormat = ListFormat::Auto,
+    protocol: ListProtocol = ListProtocol::Http,
+    through: Through = Through::Direct,
+});
+
+section!(Check {
+    echo: List<Word<Uri>> = ECHOES.into_iter().map(url).collect(),
+    targets: List<CheckTarget>,
+    ca_file: Option<PathBuf>,
+    per_second: f64 = 5.0,
+    concurrency: Int<1, 100_000> = Int(50),
+    every: Word<Duration> = minutes(30),
+    timeout: Word<Duration> = seconds(20),
+    probes: Int<1, 100> = Int(3),
+    passes: Int<1, 100> = Int(2),
+    stale_after: Word<Duration> = minutes(6 * 60),
+    ban_for: Word<Duration> = minutes(60),
+    public: CheckPublic,
+});
+
+section!(CheckTarget {
+    name: Option<String>,
+    url: Option<Word<Uri>>,
+    expect_status: Many<Status> = Many::one(Status(200)),
+    expect_body: Option<String>,
+    expect_regex: Option<String>,
+    site: Option<String>,
+});
+
+section!(CheckPublic {
+    concurrency: Int<1, 100_000> = Int(1_000),
+    connect_timeout: Word<Duration> = seconds(5),
+    timeout: Word<Duration> = seconds(10),
+    failed_every: Word<Duration> = seconds(30),
+    working_every: Word<Duration> = minutes(20),
+    extended_probes: Int<0, 1_000> = Int(20),
+    remove_after: Int<1, 1_000> = Int(5),
+});
+
+section!(Store { keep_checks: Word<Duration> = days(14), });
+
+section!(Route {
+    name: Option<String>,
+    selector: Option<String>,
+    source: List<RouteSource>,
+    fallback: bool,
+    port: Option<Int<1, 65_535>>,
+    pool: Option<Int<1, 10_000>>,
+    check: Option<String>,
+    auth: Option<Auth>,
+    allow: List<Word<IpNet>>,
+    exclusive: bool,
+    engine: Engine = Engine::Shared,
+    rotate_every: Option<Word<Duration>>,
+    repin_after: Option<Word<After>>,
+    hops: Int<2, 3> = Int(3),
+    ipv6: bool,
+});
+
+/// Two echoes of two operators, so that one that lies is caught. Both answer over HTTPS with a public certificate.
+const ECHOES: [&str; 2] = ["https://check.torproject.org/api/ip", "https://api.ipify.org"];
+
+const fn seconds(count: u64) -> Word<Duration> {
+    Word(Duration::from_secs(count))
+}
+
+const fn minutes(count: u64) -> Word<Duration> {
+    Word(Duration::from_mins(count))
+}
+
+const fn days(count: u64) -> Word<Duration> {
+    Word(Duration::from_hours(24 * count))
+}
+
+fn url(text: &'static str) -> Word<Uri> {
+    Word(Uri::from_static(text))
+}
+
+fn loopback(port: u16) -> Many<SocketAddr> {
+    Many::one(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::super::diff::RESTART;
+    use super::super::finding::Findings;
+    use super::super::read::{TableSeen, read, read_tables};
+    use super::super::tree::Node;
+    use super::*;
+
+    /// The page that documents us.
+    const PAGE: &str = include_str!("../../config/exitgate.toml");
+
+    fn findings(text: &str) -> Findings {
+        let (root, faults) = Node::parse(&"exitgate.toml".into(), text);
+        Findings::of(root, false, faults)
+    }
+
+    fn parsed(text: &str) -> (File, Vec<TableSeen>) {
+        let mut found = findings(text);
+        let _: File = read(&mut found);
+        found.close().unwrap_or_else(|faults| panic!("{faults}"));
+        read_tables(&mut findings(text))
+    }
+
+    /// A line that is an example of a key or a section without default: `#` and no space.
+    fn example(line: &str) -> Option<&str> {
+        line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()))
+    }
+
+    /// The page with its examples taken in.
+    fn with_examples() -> String {
+        PAGE.lines().map(|line| example(line).unwrap_or(line)).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The keys of a table that have a default, with that default.
+    fn defaults(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+        let empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        value.as_object().into_iter().flatten().filter(move |(_, value)| !empty(value))
+    }
+
+    #[test]
+    fn the_page_says_what_the_code_does() {
+        assert_eq!(parsed(PAGE).0, File::default(), "a value in config/exitgate.toml is not the default in code");
+    }
+
+    #[test]
+    fn the_page_names_every_key_of_the_code() {
+        let (_, tables) = parsed(&with_examples());
+        let mut missing = Vec::new();
+        for table in &tables {
+            let absent = table.fields.iter().filter(|field| !table.written.iter().any(|key| key == *field));
+            missing.extend(absent.map(|field| table.path.key(field).to_string()));
+        }
+        assert!(missing.is_empty(), "not in config/exitgate.toml: {missing:?}");
+        assert!(tables.len() > 20, "only {} tables seen", tables.len());
+    }
+
+    #[test]
+    fn a_key_with_a_default_is_not_a_mere_example() {
+        fn walk(path: &str, code: &Value, page: Option<&toml::Value>, missing: &mut Vec<String>) {
+            for (key, value) in defaults(code) {
+                let said = page.and_then(|table| table.get(key));
+                let path = format!("{path}.{key}");
+                match value {
+                    Value::Object(inner) if inner.is_empty() => {}
+                    Value::Object(_) => walk(&path, value, said, missing),
+                    _ if said.is_none() => missing.push(path),
+                    _ => {}
+                }
+            }
+        }
+        let mut missing = Vec::new();
+        let page: toml::Value = toml::from_str(PAGE).unwrap();
+        walk("", &serde_json::to_value(File::default()).unwrap(), Some(&page), &mut missing);
+        assert!(missing.is_empty(), "have a default, and the page shows none: {missing:?}");
+    }
+
+    #[test]
+    fn examples_of_list_entries_show_their_defaults() {
+        let (file, _) = parsed(&with_examples());
+        let pairs = [
+            (serde_json::to_value(Route::default()), serde_json::to_value(file.routes.iter().next().unwrap().1)),
+            (
+                serde_json::to_value(SourceList::default()),
+                serde_json::to_value(file.sources.list.iter().next().unwrap().1),
+            ),
+            (
+                serde_json::to_value(CheckTarget::default()),
+                serde_json::to_value(file.check.targets.iter().next().unwrap().1),
+            ),
+        ];
+        for (code, page) in pairs {
+            let (code, page) = (code.unwrap(), page.unwrap());
+            for (key, value) in defaults(&code) {
+                assert_eq!(Some(value), page.get(key), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_key_has_its_line_of_why_and_says_when_it_waits_for_a_restart() {
+        let mut section = String::new();
+        let mut marked = BTreeSet::new();
+        let mut above = "";
+        for line in PAGE.lines() {
+            let text = example(line).unwrap_or(line);
+            let path = if let Some(header) = text.strip_prefix('[') {
+                section = header.trim_matches(['[', ']']).to_owned();
+                Some(section.clone())
+            } else if !text.starts_with('#') {
+                let dot = if section.is_empty() { "" } else { "." };
+                text.split_once(" = ").map(|(key, _)| format!("{section}{dot}{key}"))
+            } else {
+                None
+            };
+            if let Some(path) = path {
+                let why = above.starts_with("# ");
+                assert!(why || text.starts_with('['), "no line of why above {path}");
+                if why && above.contains("(restart)") {
+                    marked.insert(path);
+                }
+            }
+            above = line;
+        }
+        assert_eq!(marked, RESTART.iter().map(|key| (*key).to_owned()).collect());
+    }
+}

@@ -1,0 +1,255 @@
+//! What a person sees of the configuration: the message for each broken file, word for word, and the files that must
+//! stay usable.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use exitgate::config::{self, Auth, Config, Exposure, Groups, Origin};
+
+/// A grammar just large enough to have an opinion, so that these messages do not change with the real one.
+fn selector(text: &str, groups: &Groups) -> Result<(), String> {
+    let mut tokens = text.split('-');
+    let geo = tokens.next().unwrap_or_default();
+    if geo.len() != 2 && !["any", "nonus"].contains(&geo) && groups.get(geo).is_none() {
+        return Err(format!("`{geo}` is neither a country nor a group"));
+    }
+    match tokens.find(|token| !["strict", "source", "any", "direct"].contains(token)) {
+        Some(token) => Err(format!("`{token}` is not a token")),
+        None => Ok(()),
+    }
+}
+
+fn files(dir: &str) -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    files
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+fn parse(name: &str, text: &str) -> Result<(Config, String), String> {
+    let (config, warnings) = config::parse(name, text, [], Some(&selector)).map_err(|faults| faults.to_string())?;
+    Ok((config, warnings.iter().map(|warning| format!("{warning}\n")).collect()))
+}
+
+#[test]
+fn each_broken_file_has_its_message() {
+    let files = files("tests/config/invalid");
+    assert!(files.len() >= 20, "only {} broken files", files.len());
+    for path in files {
+        let said = parse(name(&path), &fs::read_to_string(&path).unwrap()).expect_err(name(&path));
+        insta::with_settings!({ prepend_module_to_snapshot => false, snapshot_path => "../config/invalid", omit_expression => true }, {
+            insta::assert_snapshot!(path.file_stem().unwrap().to_str().unwrap(), said);
+        });
+    }
+}
+
+#[test]
+fn what_works_goes_on_working() {
+    for path in files("tests/config/valid") {
+        let (config, _) = parse(name(&path), &fs::read_to_string(&path).unwrap()).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(config::diff(&config, &config).to_string(), "nothing changed");
+        if name(&path) == "minimal.toml" {
+            assert_eq!(config::diff(&config, &Config::default()).to_string(), "nothing changed");
+        }
+    }
+}
+
+/// The examples name files of `/etc/exitgate`, which a test makes elsewhere.
+#[test]
+fn the_examples_are_usable() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_str().unwrap();
+    let fixture = |file: &str| fs::read(format!("tests/config/files/{file}")).unwrap();
+    for (path, content) in [
+        ("keys/crawl", fixture("team.key")),
+        ("keys/qa", b"another-fine-secret".to_vec()),
+        ("keys/admin", b"admin-admin-admin".to_vec()),
+        ("keys/prometheus", b"prometheus-reads".to_vec()),
+        ("tls/chain.pem", fixture("cert.pem")),
+        ("tls/key.pem", fixture("key.pem")),
+        ("private/ca.pem", fixture("cert.pem")),
+        ("private/geoip", b"0,1,DE".to_vec()),
+    ] {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let mut seen = Vec::new();
+    for path in files("config/examples") {
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.replace("/etc/exitgate", root).replace("/var/log/exitgate", root);
+        let (config, _) = parse(name(&path), &text).unwrap_or_else(|why| panic!("{why}"));
+        seen.push((name(&path).to_owned(), config.exposure, config.routes.len()));
+    }
+    let closed = Exposure::default();
+    let open = Exposure { make_key: true, make_token: true };
+    let want = [
+        ("containers.toml", open, 1),
+        ("home.toml", closed, 2),
+        ("private-network.toml", closed, 1),
+        ("team.toml", closed, 2),
+    ];
+    assert_eq!(seen, want.map(|(name, exposure, routes)| (name.to_owned(), exposure, routes)));
+}
+
+#[test]
+fn who_is_exposed_and_who_is_open() {
+    let exposure = |text: &str| parse("t", text).unwrap().0.exposure;
+    let key = "[[gateway.keys]]\nname = 'a'\nkey = 'correct-horse-battery'\n";
+    for (text, make_key, make_token) in [
+        ("", false, false),
+        ("[gateway]\nlisten = ['127.0.0.1:1', '127.9.9.9:1', '[::1]:1', '[::ffff:127.0.0.1]:1']", false, false),
+        ("[gateway]\nlisten = ['127.0.0.1:1', '192.0.2.1:1']", true, false),
+        ("[gateway]\nroute_bind = '::'", true, false),
+        (&format!("[gateway]\nlisten = '0.0.0.0:1'\n{key}"), false, false),
+        ("[api]\nlisten = '[::]:1'", false, true),
+        ("[api]\nlisten = '[::]:1'\nread_token = 'only-for-reading'", false, true),
+        ("[api]\nlisten = '[::]:1'\ntoken = 'correct-horse-battery'", false, false),
+    ] {
+        assert_eq!(exposure(text), Exposure { make_key, make_token }, "{text}");
+    }
+    let auth = |gateway: &str, route: &str| {
+        let text = format!("[gateway]\n{gateway}\n[[routes]]\nname = 'a'\nselector = 'us'\n{route}");
+        parse("t", &text).unwrap().0.routes[0].auth
+    };
+    assert_eq!(auth("", ""), Auth::Open);
+    assert_eq!(auth("", "auth = 'key'"), Auth::Key);
+    assert_eq!(auth("route_bind = '0.0.0.0'", ""), Auth::Key);
+    assert_eq!(auth("route_bind = '0.0.0.0'", "allow = ['10.0.0.0/8']"), Auth::Key);
+    assert_eq!(auth("route_bind = '0.0.0.0'", "auth = 'open'\nallow = ['10.0.0.0/8']"), Auth::Open);
+}
+
+#[test]
+fn what_works_but_is_worth_a_second_look() {
+    let warnings = |text: &str| parse("t", text).unwrap().1;
+    assert_eq!(warnings(""), "");
+    let dir = tempfile::tempdir().unwrap();
+    let mode = |mode| {
+        for file in ["cert.pem", "key.pem", "team.key"] {
+            let copy = dir.path().join(file);
+            fs::copy(Path::new("tests/config/files").join(file), &copy).unwrap();
+            fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    let text = fs::read_to_string("tests/config/valid/keys.toml").unwrap();
+    let text = text.replace("tests/config/files", dir.path().to_str().unwrap());
+    let all = [
+        text.as_str(),
+        "[tor]\nenabled = false\ncircuits_per_second = 50.0\n",
+        "[sources.onionoo]\nevery = '5m'\n",
+        "[check]\necho = ['https://api.ipify.org']\n",
+        "[groups]\ndach = ['de', 'DE']\n",
+    ]
+    .concat()
+    .replace("token = \"short\"", "listen = '0.0.0.0:8080'\nread_token = \"short\"");
+    mode(0o600);
+    insta::assert_snapshot!("warnings", warnings(&all));
+    mode(0o644);
+    let open: Vec<_> = warnings(&text).lines().filter(|line| line.contains("every user")).map(str::to_owned).collect();
+    assert_eq!(open.len(), 2, "the client's key and the certificate's: {open:?}");
+}
+
+fn exitgate(dir: &Path, args: &[&str], vars: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_exitgate"));
+    command.args(args).current_dir(dir).env_clear().envs(vars.iter().copied()).output().unwrap()
+}
+
+fn said(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn check_config_says_all_of_it_and_exits_64() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str], vars: &[(&str, &str)]| said(&exitgate(dir.path(), args, vars));
+    assert_eq!(run(&["check-config"], &[]), (Some(0), "config ok: defaults\n".into(), String::new()));
+    let (code, stdout, stderr) = run(&["check-config"], &[("EXITGATE__TOR__ENGINS", "2")]);
+    assert_eq!((code, stdout.as_str()), (Some(64), ""));
+    assert_eq!(
+        stderr,
+        "EXITGATE__TOR__ENGINS: tor.engins is not a key\n    did you mean `engines`?\n1 fault in the configuration\n"
+    );
+
+    fs::write(dir.path().join("exitgate.toml"), "[gateway]\nlisten = '0.0.0.0:1080'\n").unwrap();
+    let (code, stdout, stderr) = run(&["check-config"], &[]);
+    assert_eq!((code, stdout.as_str()), (Some(0), "config ok: ./exitgate.toml\n"));
+    assert!(stderr.starts_with("warning: ./exitgate.toml:1: gateway.keys is empty"), "{stderr}");
+
+    fs::write(dir.path().join("bad.toml"), "[tor]\nengines = 'x'\nbinari = ''\n").unwrap();
+    for command in ["check-config", "serve", "reload"] {
+        let (code, stdout, stderr) = run(&[command, "--config", "bad.toml"], &[]);
+        assert_eq!((code, stdout.as_str()), (Some(64), ""), "{command}");
+        assert!(stderr.ends_with("2 faults in the configuration\n"), "{command}: {stderr}");
+    }
+    let (code, _, stderr) = run(&["check-config", "--config", "nowhere.toml"], &[]);
+    assert_eq!(code, Some(64));
+    assert_eq!(
+        stderr,
+        "nowhere.toml: there is no such file\n    correct --config, or leave it out\n1 fault in the configuration\n"
+    );
+}
+
+#[test]
+fn a_secret_in_a_file_for_everybody_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    fs::write(&file, "[api]\ntoken = 'correct-horse-battery'\n").unwrap();
+    let warned = |mode| {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        said(&exitgate(dir.path(), &["check-config", "-c", "c.toml"], &[])).2
+    };
+    assert_eq!(warned(0o600), "");
+    assert!(
+        warned(0o644).starts_with("warning: c.toml:2: api.token stands in a file that every user"),
+        "{}",
+        warned(0o644)
+    );
+}
+
+#[test]
+fn the_command_line_explains_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| said(&exitgate(dir.path(), args, &[("COLUMNS", "100")]));
+    let (code, help, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!("help", help);
+    for command in ["serve", "check-config", "reload", "completions"] {
+        let (code, help, _) = run(&[command, "--help"]);
+        assert_eq!(code, Some(0));
+        insta::assert_snapshot!(format!("help_{}", command.replace('-', "_")), help);
+    }
+    let (code, stdout, stderr) = run(&[]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.contains("Usage: exitgate"), "{stdout}");
+    assert_eq!(run(&["--version"]), (Some(0), format!("exitgate {}\n", env!("CARGO_PKG_VERSION")), String::new()));
+    assert_eq!(run(&["completions", "bash"]).0, Some(0));
+    for wrong in [&["sreve"][..], &["serve", "--confg", "x"], &["completions", "tcsh"], &["serve", "extra"]] {
+        let (code, stdout, stderr) = run(wrong);
+        assert_eq!((code, stdout.as_str()), (Some(64), ""), "{wrong:?}");
+        assert!(stderr.starts_with("error: "), "{stderr}");
+    }
+}
+
+#[test]
+fn the_unit_waits_longer_than_a_drain_takes() {
+    let unit = fs::read_to_string("config/exitgate.service").unwrap();
+    let stop = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix('s')).unwrap();
+    let stop = std::time::Duration::from_secs(stop.parse().unwrap());
+    // The kill after the grace, and tor's own end, take some seconds more.
+    assert!(stop >= Config::default().lifecycle.drain + std::time::Duration::from_secs(15));
+    assert!(unit.contains("\nKillMode=mixed\n") && unit.contains("\nRestartPreventExitStatus=64\n"));
+}
+
+#[test]
+fn a_file_is_found_where_it_should_be() {
+    let asked = config::find(Some(Path::new("/x/y.toml")));
+    assert_eq!(asked, Origin::File("/x/y.toml".into()));
+}
