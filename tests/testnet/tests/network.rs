@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use exitgate_testnet::{Client, Testbed, fetch};
+use exitgate_testnet::{Client, ClientOptions, Testbed, Wait, fetch};
 
 /// GETs over HTTP through `client`, on a circuit of its own for each `isolation`.
 async fn get(client: &Client, isolation: &str, host: &str, port: u16, path: &str) -> anyhow::Result<fetch::Got> {
@@ -15,8 +15,11 @@ async fn get(client: &Client, isolation: &str, host: &str, port: u16, path: &str
 async fn every_exit_leaves_from_its_own_address() {
     let bed = Testbed::start().await.unwrap();
     eprintln!("network: {:?} in {:?}", bed.network.start_kind(), bed.network.start_took());
-    let client = bed.network.client("each", &["StrictNodes 1"]).await.unwrap();
-    eprintln!("client: bootstrapped in {:?}", client.boot_took());
+    // Without circuits made in advance, each stream gets one to the exit that is set at that moment.
+    let lines = ["StrictNodes 1", "__DisablePredictedCircuits 1"].map(String::from).to_vec();
+    let options = ClientOptions { lines, wait: Wait::Directory, seed: None };
+    let client = bed.network.client_with("each", options).await.unwrap();
+    eprintln!("client: directory in {:?}", client.boot_took());
     let mut control = client.control().await.unwrap();
     for exit in bed.network.exits() {
         control.command(&format!("SETCONF ExitNodes=${}", exit.fingerprint)).await.unwrap();
