@@ -21,6 +21,7 @@ pub mod web;
 mod cache;
 mod clock;
 mod process;
+mod shim;
 mod snapshot;
 mod stage;
 mod torrc;

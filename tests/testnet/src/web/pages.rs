@@ -58,7 +58,9 @@ pub(super) async fn answer(visit: &Visit, request: Request<Incoming>) -> Page {
         ("hang", _) => std::future::pending().await,
         ("status", code) => code.parse().map_or_else(|_| status(StatusCode::BAD_REQUEST), status),
         ("redirect", count) => with_number(count, |count| redirect(&onward(count))),
-        ("redirect-to", "") => parameter(&request, "url").map_or_else(|| status(StatusCode::BAD_REQUEST), |to| redirect(&to)),
+        ("redirect-to", "") => {
+            parameter(&request, "url").map_or_else(|| status(StatusCode::BAD_REQUEST), |to| redirect(&to))
+        }
         ("echo", "") => return echo(request),
         ("page", "") => html(),
         ("asset", _) => typed("text/javascript", format!("(window.seen ??= []).push(\"{}\");\n", visit.source.ip())),
@@ -131,7 +133,8 @@ fn bytes(request: &Request<Incoming>, length: u64) -> Page {
             with(StatusCode::RANGE_NOT_SATISFIABLE, text(""), header::CONTENT_RANGE, &of)
         }
     };
-    let fixed = [(header::ACCEPT_RANGES, "bytes"), (header::CONTENT_TYPE, "application/octet-stream"), (header::ETAG, &tag)];
+    let fixed =
+        [(header::ACCEPT_RANGES, "bytes"), (header::CONTENT_TYPE, "application/octet-stream"), (header::ETAG, &tag)];
     for (name, value) in fixed {
         if let Ok(value) = HeaderValue::from_str(value) {
             page.headers_mut().insert(name, value);
@@ -179,7 +182,8 @@ fn upgrade(visit: &Visit, mut request: Request<Incoming>) -> Page {
         return status(StatusCode::UPGRADE_REQUIRED);
     }
     *visit.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(hyper::upgrade::on(&mut request));
-    let page = with(StatusCode::SWITCHING_PROTOCOLS, text(""), HeaderName::from_static("sec-websocket-accept"), &accept);
+    let page =
+        with(StatusCode::SWITCHING_PROTOCOLS, text(""), HeaderName::from_static("sec-websocket-accept"), &accept);
     let page = with(StatusCode::SWITCHING_PROTOCOLS, page, header::UPGRADE, "websocket");
     with(StatusCode::SWITCHING_PROTOCOLS, page, header::CONNECTION, "Upgrade")
 }

@@ -69,7 +69,8 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, vis
             Ok::<_, Infallible>(pages::answer(&visit, request).await)
         }
     });
-    let http = http1::Builder::new().timer(TokioTimer::new()).half_close(true).serve_connection(TokioIo::new(stream), service);
+    let http =
+        http1::Builder::new().timer(TokioTimer::new()).half_close(true).serve_connection(TokioIo::new(stream), service);
     if http.with_upgrades().await.is_err() {
         return; // a client that breaks off is no fault of ours
     }
