@@ -21,16 +21,6 @@ pub(crate) struct Shared<'a> {
 /// What the authority votes by before it is told to vote now: far enough away that no half-known network is voted on.
 pub(crate) const FIRST_VOTE_GRID: u64 = 1800;
 
-/// Bytes a second that a relay believes to have carried: without any, the consensus has no weights at all and path
-/// selection by weight cannot be tested. Exits get less than guards so that weighting is visible. Arbitrary.
-fn observed_bandwidth(role: Role) -> u64 {
-    match role {
-        Role::Authority => 500_000,
-        Role::Guard => 4_000_000,
-        Role::Exit => 2_000_000,
-    }
-}
-
 /// Lines for anything that is to join the network.
 pub(crate) fn join(folder: &Path, authority: &str) -> Vec<String> {
     vec![
@@ -150,7 +140,7 @@ pub(crate) fn client(shared: &Shared<'_>, name: &str, extra: &[String]) -> Strin
 /// The `state` file of a relay that never ran: a day of traffic that it remembers, so that it advertises a bandwidth.
 pub(crate) fn state(role: Role, now: u64) -> String {
     const DAY: u64 = 86_400;
-    let rate = observed_bandwidth(role);
+    let rate = role.observed_bandwidth();
     let mut state = String::new();
     for way in ["Read", "Write"] {
         let (end, total) = (clock::stamp(now), rate * DAY);
