@@ -48,7 +48,10 @@ impl Control {
     pub async fn info(&mut self, key: &str) -> anyhow::Result<String> {
         let answer = self.command(&format!("GETINFO {key}")).await?;
         let value = answer.first().and_then(|line| line.strip_prefix(key)).and_then(|rest| rest.strip_prefix('='));
-        Ok(value.with_context(|| format!("GETINFO {key}: tor answered {answer:?}"))?.trim_start_matches('\n').to_owned())
+        Ok(value
+            .with_context(|| format!("GETINFO {key}: tor answered {answer:?}"))?
+            .trim_start_matches('\n')
+            .to_owned())
     }
 
     async fn block(&mut self) -> anyhow::Result<String> {

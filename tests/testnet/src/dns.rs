@@ -12,6 +12,7 @@ use tokio::net::UdpSocket;
 
 use crate::ground::Ground;
 use crate::network::dns_address;
+use crate::onionoo;
 use crate::stage::{self, Task};
 use crate::web;
 
@@ -55,7 +56,7 @@ struct Book {
 
 impl Dns {
     /// Starts where the exits of a network on `ground` ask. Every name under `.test` is the fake web, but for
-    /// `hang.test`, `closed.test`, `other.test` (its other addresses), `dual.test` (also `::1`), `rebind.test` (127.0.0.1),
+    /// `hang.test`, `closed.test`, `other.test` (its other addresses), `dual.test` (also `::1`), `onionoo.test` (port 8080), `rebind.test` (127.0.0.1),
     /// `refused.test`, `failed.test`, `silent.test`, and `nx.test`, which does not exist. All else does not exist either.
     pub async fn start(ground: &Ground) -> anyhow::Result<Self> {
         let address = dns_address(ground);
@@ -69,6 +70,7 @@ impl Dns {
         dns.set("closed.test", Answer::ip(ground.ip(web::SUBNET, web::CLOSED)));
         dns.set("other.test", Answer::ip(ground.ip(web::SUBNET, web::OTHER)));
         dns.set("dual.test", Answer::Addresses(vec![web.into(), Ipv6Addr::LOCALHOST.into()]));
+        dns.set("onionoo.test", Answer::ip(ground.ip(onionoo::SUBNET, 1)));
         dns.set("rebind.test", Answer::ip([127, 0, 0, 1]));
         dns.set("refused.test", Answer::Refused);
         dns.set("failed.test", Answer::Failed);

@@ -47,7 +47,12 @@ impl Got {
 
 /// Opens a tunnel to `host:port` through a SOCKS5 server, with a user name and password if there are any. A refusal is a
 /// [`SocksRefusal`] at the root of the error.
-pub async fn socks5(proxy: SocketAddr, login: Option<(&str, &str)>, host: &str, port: u16) -> anyhow::Result<TcpStream> {
+pub async fn socks5(
+    proxy: SocketAddr,
+    login: Option<(&str, &str)>,
+    host: &str,
+    port: u16,
+) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect(proxy).await.with_context(|| format!("cannot reach {proxy}"))?;
     stream.write_all(&[5, 1, if login.is_some() { 2 } else { 0 }]).await?;
     let mut chosen = [0; 2];

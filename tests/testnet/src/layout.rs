@@ -120,6 +120,18 @@ pub enum Role {
     Exit,
 }
 
+impl Role {
+    /// Bytes a second that a relay believes to have carried: without any, the consensus has no weights at all and path
+    /// selection by weight cannot be tested. Exits get less than guards so that weighting is visible. Arbitrary.
+    pub(crate) fn observed_bandwidth(self) -> u64 {
+        match self {
+            Self::Authority => 500_000,
+            Self::Guard => 4_000_000,
+            Self::Exit => 2_000_000,
+        }
+    }
+}
+
 /// One relay of the network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relay {
@@ -161,9 +173,8 @@ pub(crate) fn relays(options: &Options, ground: &Ground) -> Vec<Relay> {
         policy: vec!["reject *:*".into()],
     };
     let mut relays = vec![fixed("auth1".into(), Role::Authority, ground.ip(10, 1), GUARD_COUNTRY)];
-    relays.extend(
-        (1..=options.guards).map(|n| fixed(format!("guard{n}"), Role::Guard, ground.ip(20, n), GUARD_COUNTRY)),
-    );
+    relays
+        .extend((1..=options.guards).map(|n| fixed(format!("guard{n}"), Role::Guard, ground.ip(20, n), GUARD_COUNTRY)));
     relays.extend(options.exits.iter().zip(1..).map(|(spec, n)| Relay {
         outbound: ground.ip(if spec.leaves_from.is_some() { 2 } else { 1 }, n),
         outbound_country: spec.leaves_from.as_ref().unwrap_or(&spec.country).clone(),
@@ -195,7 +206,8 @@ mod tests {
         let relays = relays(&Options::default(), &ground);
         let count = |role| relays.iter().filter(|relay| relay.role == role).count();
         assert_eq!((count(Role::Authority), count(Role::Guard), count(Role::Exit)), (1, 6, 8));
-        let by_outbound = |country| relays.iter().filter(|r| r.role == Role::Exit && r.outbound_country == country).count();
+        let by_outbound =
+            |country| relays.iter().filter(|r| r.role == Role::Exit && r.outbound_country == country).count();
         assert_eq!((by_outbound("US"), by_outbound("CA"), by_outbound("DE")), (3, 1, 1));
         let split: Vec<_> = relays.iter().filter(|relay| relay.is_split()).collect();
         assert_eq!((split.len(), split[0].country.as_str()), (1, "US"), "geo by OR address must be wrong about it");

@@ -7,6 +7,7 @@
 //! - [`ground`]: addresses and a folder of one's own
 //! - [`layout`], [`network`]: who is in the network, and the network
 //! - [`dns`], [`web`]: the names that exits resolve, and the sites behind them
+//! - [`onionoo`]: where a gateway learns of relays
 //! - [`control`], [`fetch`]: the two protocols that tests speak themselves
 
 pub mod control;
@@ -15,12 +16,15 @@ pub mod fetch;
 pub mod ground;
 pub mod layout;
 pub mod network;
+pub mod onionoo;
 pub mod testbed;
 pub mod web;
 
 mod cache;
 mod clock;
+mod page;
 mod process;
+mod shim;
 mod snapshot;
 mod stage;
 mod torrc;
@@ -30,5 +34,6 @@ pub use dns::Dns;
 pub use ground::Ground;
 pub use layout::{ExitSpec, Options, Relay, Role};
 pub use network::{Client, ClientOptions, Network, Start, Wait};
+pub use onionoo::Onionoo;
 pub use testbed::Testbed;
 pub use web::Web;

@@ -20,6 +20,7 @@ use crate::control::Control;
 use crate::ground::Ground;
 use crate::layout::{self, DNS_PORT, Options, Relay, Role};
 use crate::process::{Keeper, Signal};
+use crate::shim::Shim;
 use crate::torrc::{self, Shared};
 use crate::{cache, clock, snapshot};
 
@@ -58,7 +59,7 @@ pub struct Network {
 pub(crate) struct Site {
     keeper: Keeper, // first: processes must be gone before their folder goes
     ground: Arc<Ground>,
-    shim: PathBuf,
+    shim: Shim,
     authority: String,
 }
 
@@ -72,7 +73,7 @@ impl Network {
     pub async fn start_on(ground: &Arc<Ground>, options: Options) -> anyhow::Result<Self> {
         let begun = Instant::now();
         let cache = cache::dir()?;
-        let (shim, version) = tokio::try_join!(cache::shim(&cache), tor_version())?;
+        let (shim, version) = tokio::try_join!(Shim::get(&cache), tor_version())?;
         let relays = layout::relays(&options, ground);
         let saved = snapshot::path(&cache, &snapshot_name(&options, &relays, &version));
         let plan = Plan { ground: ground.clone(), shim, relays, options, begun };
@@ -220,10 +221,7 @@ impl Site {
     /// Starts a relay whose torrc is written.
     async fn spawn_relay(&self, relay: &Relay) -> anyhow::Result<()> {
         let mut command = self.tor(&relay.name)?;
-        command.env("LD_PRELOAD", &self.shim).env("TESTNET_NODELAY", "1").env("TESTNET_BIND_OR", relay.ip.to_string());
-        if relay.role == Role::Exit {
-            command.env("TESTNET_BIND", relay.outbound.to_string());
-        }
+        command.envs(self.shim.env_of(relay));
         self.keeper.spawn(&relay.name, command).await
     }
 
@@ -260,7 +258,7 @@ impl Site {
 #[derive(Debug)]
 struct Plan {
     ground: Arc<Ground>,
-    shim: PathBuf,
+    shim: Shim,
     relays: Vec<Relay>,
     options: Options,
     begun: Instant,
@@ -281,10 +279,14 @@ impl Plan {
 
     async fn cold(&self) -> anyhow::Result<(Network, snapshot::Index)> {
         let mut relays = self.relays.clone();
-        let authority = keys::make(self.ground.folder(), &mut relays).await?;
+        let authority = keys::make(self.ground.folder(), boot::authority(&relays)?, &self.shim).await?;
         let site = self.site(authority.clone(), &relays)?;
         boot::spawn_all(&site, &relays, self.deadline()).await?;
         boot::vote(&site, &relays, &self.options, self.deadline()).await?;
+        for relay in &mut relays {
+            let fingerprint = keys::written_fingerprint(&site.home(&relay.name), &relay.name);
+            relay.fingerprint = fingerprint.with_context(|| format!("{} has no fingerprint", relay.name))?;
+        }
         let valid_until = boot::consensus(&relays, self.deadline()).await?;
         boot::informed(&site, &relays, self.deadline()).await?;
         let index = snapshot::Index { relays: relays.clone(), authority, valid_until };
@@ -297,13 +299,15 @@ impl Plan {
         fs::write(folder.join("geoip"), layout::geoip(relays))?;
         fs::write(folder.join("geoip6"), "# none\n")?;
         fs::write(folder.join("resolv.conf"), format!("nameserver {}\n", dns_address(&self.ground)))?;
-        fs::write(folder.join("bandwidths"), torrc::bandwidths(relays, clock::now()))?;
         // Half a grid away: what is voted on is what we ask for, when we ask for it.
         let vote_offset = (clock::now() + torrc::FIRST_VOTE_GRID / 2) % torrc::FIRST_VOTE_GRID;
         let shared = Shared { folder, options: &self.options, relays, authority: &authority, vote_offset };
         for relay in relays {
-            make_home(folder, &relay.name)?;
-            fs::write(folder.join(&relay.name).join("torrc"), torrc::relay(&shared, relay))?;
+            let home = make_home(folder, &relay.name)?;
+            fs::write(home.join("torrc"), torrc::relay(&shared, relay))?;
+            if !home.join("state").exists() {
+                fs::write(home.join("state"), torrc::state(relay.role, clock::now()))?;
+            }
         }
         let keeper = Keeper::new(self.ground.hold())?;
         Ok(Site { keeper, ground: self.ground.clone(), shim: self.shim.clone(), authority })
@@ -323,8 +327,10 @@ impl Plan {
 }
 
 /// Makes a folder that only we may read: tor insists.
-fn make_home(folder: &Path, name: &str) -> anyhow::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder.join(name)).context("cannot make a relay's folder")
+fn make_home(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let home = folder.join(name);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&home).context("cannot make a folder for tor")?;
+    Ok(home)
 }
 
 /// A name for the snapshot of this layout on this ground with this tor: a digest of every torrc, without what changes

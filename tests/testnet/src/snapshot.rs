@@ -76,7 +76,9 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::set_permissions(to, fs::metadata(from)?.permissions())?; // tor refuses key folders that others may read
     for entry in fs::read_dir(from)? {
         let entry = entry?;
-        if TRANSIENT.iter().any(|name| entry.file_name() == *name) || entry.file_name().to_string_lossy().ends_with(".tmp") {
+        if TRANSIENT.iter().any(|name| entry.file_name() == *name)
+            || entry.file_name().to_string_lossy().ends_with(".tmp")
+        {
             continue;
         }
         let target = to.join(entry.file_name());

@@ -51,7 +51,10 @@ pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Accepts for ever and runs `serve` for each connection; all of them end with the task.
-pub(crate) fn accept<F>(listener: TcpListener, mut serve: impl FnMut(TcpStream, SocketAddr) -> F + Send + 'static) -> Task
+pub(crate) fn accept<F>(
+    listener: TcpListener,
+    mut serve: impl FnMut(TcpStream, SocketAddr) -> F + Send + 'static,
+) -> Task
 where
     F: Future<Output = ()> + Send + 'static,
 {

@@ -8,15 +8,18 @@ use crate::dns::Dns;
 use crate::ground::Ground;
 use crate::layout::Options;
 use crate::network::Network;
+use crate::onionoo::Onionoo;
 use crate::web::Web;
 
-/// A private Tor network whose exits reach a fake web by name.
+/// A private Tor network whose exits reach a fake web by name, and an Onionoo that knows it.
 #[derive(Debug)]
 pub struct Testbed {
     /// The fake web.
     pub web: Web,
     /// The name server of the exits.
     pub dns: Dns,
+    /// What the outside world says about the network's relays.
+    pub onionoo: Onionoo,
     /// The network.
     pub network: Network,
     /// The addresses and the folder of all of them.
@@ -36,7 +39,8 @@ impl Testbed {
         let ground = Ground::claim()?;
         let (web, dns) = (Web::start(&ground).await?, Dns::start(&ground).await?);
         let network = Network::start_on(&ground, options).await?;
-        Ok(Self { web, dns, network, ground })
+        let onionoo = Onionoo::start(&ground, network.relays()).await?;
+        Ok(Self { web, dns, onionoo, network, ground })
     }
 
     /// The testbed of this process, started by whoever asks first. It ends with the process, so a test that stops relays or

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::clock;
 use crate::layout::{DIR_PORT, OR_PORT, Options, Relay, Role};
 
 /// What all torrcs of one network share.
@@ -19,10 +20,6 @@ pub(crate) struct Shared<'a> {
 
 /// What the authority votes by before it is told to vote now: far enough away that no half-known network is voted on.
 pub(crate) const FIRST_VOTE_GRID: u64 = 1800;
-
-/// Bandwidth in kB/s that the authority "measured": without any, the consensus has no weights at all and path selection by
-/// weight cannot be tested. Exits get less than guards so that weighting is visible. Arbitrary.
-const MEASURED: [(Role, u32); 3] = [(Role::Authority, 500), (Role::Guard, 4000), (Role::Exit, 2000)];
 
 /// Lines for anything that is to join the network.
 pub(crate) fn join(folder: &Path, authority: &str) -> Vec<String> {
@@ -110,9 +107,8 @@ fn authority(shared: &Shared<'_>, relay: &Relay) -> Vec<String> {
         "TestingMinFastFlagThreshold 0".into(),
         "AuthDirMaxServersPerAddr 0".into(),
         "MinUptimeHidServDirectoryV2 0".into(),
-        format!("V3BandwidthsFile {}", shared.folder.join("bandwidths").display()),
-        // Keys that rotate would make a cached consensus useless; cc_alg=2 is what the public network has; one authority
-        // counts as no measurement, and unmeasured relays are capped unless told otherwise.
+        // Keys that rotate would make a cached consensus useless; cc_alg=2 is what the public network has; bandwidth that
+        // nobody measured is capped at 20 kB/s unless told otherwise.
         "ConsensusParams onion-key-rotation-days=90 cc_alg=2 sendme_emit_min_version=1 maxunmeasuredbw=1000000".into(),
     ]
 }
@@ -141,14 +137,17 @@ pub(crate) fn client(shared: &Shared<'_>, name: &str, extra: &[String]) -> Strin
     text(&lines)
 }
 
-/// A `V3BandwidthsFile`: the time of the measurement, then a line a relay.
-pub(crate) fn bandwidths(relays: &[Relay], now: u64) -> String {
-    let mut file = format!("{now}\n");
-    for relay in relays {
-        let measured = MEASURED.iter().find(|(role, _)| *role == relay.role).map_or(1, |(_, bandwidth)| *bandwidth);
-        let _ = writeln!(file, "node_id=${} bw={measured}", relay.fingerprint); // writing to a String cannot fail
+/// The `state` file of a relay that never ran: a day of traffic that it remembers, so that it advertises a bandwidth.
+pub(crate) fn state(role: Role, now: u64) -> String {
+    const DAY: u64 = 86_400;
+    let rate = role.observed_bandwidth();
+    let mut state = String::new();
+    for way in ["Read", "Write"] {
+        let (end, total) = (clock::stamp(now), rate * DAY);
+        let _ = writeln!(state, "BWHistory{way}Ends {end}\nBWHistory{way}Interval {DAY}"); // a String takes all
+        let _ = writeln!(state, "BWHistory{way}Values {total}\nBWHistory{way}Maxima {rate}");
     }
-    file
+    state
 }
 
 fn text(lines: &[String]) -> String {

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use exitgate_testnet::{Client, Testbed, fetch};
+use exitgate_testnet::{Client, ClientOptions, Network, Options, Role, Testbed, Wait, fetch};
 
 /// GETs over HTTP through `client`, on a circuit of its own for each `isolation`.
 async fn get(client: &Client, isolation: &str, host: &str, port: u16, path: &str) -> anyhow::Result<fetch::Got> {
@@ -15,8 +15,11 @@ async fn get(client: &Client, isolation: &str, host: &str, port: u16, path: &str
 async fn every_exit_leaves_from_its_own_address() {
     let bed = Testbed::start().await.unwrap();
     eprintln!("network: {:?} in {:?}", bed.network.start_kind(), bed.network.start_took());
-    let client = bed.network.client("each", &["StrictNodes 1"]).await.unwrap();
-    eprintln!("client: bootstrapped in {:?}", client.boot_took());
+    // Without circuits made in advance, each stream gets one to the exit that is set at that moment.
+    let lines = ["StrictNodes 1", "__DisablePredictedCircuits 1"].map(String::from).to_vec();
+    let options = ClientOptions { lines, wait: Wait::Directory, seed: None };
+    let client = bed.network.client_with("each", options).await.unwrap();
+    eprintln!("client: directory in {:?}", client.boot_took());
     let mut control = client.control().await.unwrap();
     for exit in bed.network.exits() {
         control.command(&format!("SETCONF ExitNodes=${}", exit.fingerprint)).await.unwrap();
@@ -25,4 +28,31 @@ async fn every_exit_leaves_from_its_own_address() {
         assert_eq!(bed.web.sources("/ip").last(), Some(&IpAddr::V4(exit.outbound)));
     }
     assert!(bed.dns.asked().iter().any(|name| name == "echo.test"));
+}
+
+#[tokio::test]
+async fn the_directory_says_what_the_public_one_would() {
+    let network = Network::start(Options::default()).await.unwrap();
+    let options = ClientOptions { wait: Wait::Directory, ..ClientOptions::default() };
+    let client = network.client_with("directory", options).await.unwrap();
+    let mut control = client.control().await.unwrap();
+    let consensus = control.info("dir/status-vote/current/consensus-microdesc").await.unwrap();
+    assert!(consensus.contains("\nbandwidth-weights Wbd="), "weights are what path selection goes by");
+    for relay in network.relays() {
+        let status = control.info(&format!("ns/id/{}", relay.fingerprint)).await.unwrap();
+        let flags = status.lines().find(|line| line.starts_with("s ")).unwrap();
+        let has = |flag: &str| flags.split(' ').any(|word| word == flag);
+        assert!(["Fast", "Stable", "Running", "Valid"].into_iter().all(has), "{} {flags}", relay.name);
+        assert_eq!(
+            (has("Exit"), has("Guard")),
+            (relay.role == Role::Exit, relay.role == Role::Guard),
+            "{}",
+            relay.name
+        );
+        assert!(!status.contains("w Bandwidth=0"), "{} {status}", relay.name);
+        let ip: IpAddr = relay.ip.into();
+        assert_eq!(control.info(&format!("ip-to-country/{ip}")).await.unwrap(), relay.country.to_lowercase());
+    }
+    assert!(control.info("md/name/no443").await.unwrap().contains("\np reject 443\n"));
+    assert!(control.info("md/name/us1").await.unwrap().contains("\np accept 1-65535\n"));
 }

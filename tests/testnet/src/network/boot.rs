@@ -131,7 +131,8 @@ pub(super) async fn back(site: &Site, relay: &Relay, deadline: Instant) -> anyho
     informed(site, std::slice::from_ref(relay), deadline).await
 }
 
-fn authority(relays: &[Relay]) -> anyhow::Result<&Relay> {
+/// The authority among `relays`.
+pub(super) fn authority(relays: &[Relay]) -> anyhow::Result<&Relay> {
     relays.iter().find(|relay| relay.role == Role::Authority).context("no authority")
 }
 

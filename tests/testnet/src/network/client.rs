@@ -17,7 +17,8 @@ use crate::torrc::{self, Shared};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a client keeps of a directory, and what a seeded one is given.
-const DIRECTORY: [&str; 4] = ["cached-microdesc-consensus", "cached-microdescs", "cached-microdescs.new", "cached-certs"];
+const DIRECTORY: [&str; 4] =
+    ["cached-microdesc-consensus", "cached-microdescs", "cached-microdescs.new", "cached-certs"];
 
 /// What to wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

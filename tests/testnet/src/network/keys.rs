@@ -1,4 +1,4 @@
-//! Keys of a new network, made side by side: they are most of a cold start.
+//! The keys that must be there before a network can start: the authority's, by which everybody knows it.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -8,32 +8,27 @@ use std::process::Stdio;
 use anyhow::{Context as _, bail};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
-use tokio::task::JoinSet;
 
-use crate::layout::{DIR_PORT, OR_PORT, Relay, Role};
+use crate::layout::{DIR_PORT, OR_PORT, Relay};
+use crate::shim::Shim;
 
-/// Makes every relay's keys, fills in the fingerprints, and returns the `DirAuthority` line.
-pub(super) async fn make(folder: &Path, relays: &mut [Relay]) -> anyhow::Result<String> {
-    let mut identities = JoinSet::new();
-    for (index, relay) in relays.iter().enumerate() {
-        let home = folder.join(&relay.name);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(home.join("keys"))?;
-        let name = relay.name.clone();
-        identities.spawn(async move { (index, identity(&home, &name).await) });
-    }
-    let authority = relays.iter().position(|relay| relay.role == Role::Authority).context("no authority")?;
-    let address = format!("{}:{DIR_PORT}", relays[authority].ip);
-    let vote_key = certificate(folder.join(&relays[authority].name).join("keys"), &address).await?;
-    while let Some(made) = identities.join_next().await {
-        let (index, fingerprint) = made?;
-        relays[index].fingerprint = fingerprint?;
-    }
-    let Relay { name, fingerprint, .. } = &relays[authority];
-    Ok(format!("DirAuthority {name} orport={OR_PORT} no-v2 v3ident={vote_key} {address} {fingerprint}"))
+/// Makes the authority's keys and returns the `DirAuthority` line. The other relays make their own when they start.
+pub(super) async fn make(folder: &Path, authority: &Relay, shim: &Shim) -> anyhow::Result<String> {
+    let home = folder.join(&authority.name);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(home.join("keys"))?;
+    let address = format!("{}:{DIR_PORT}", authority.ip);
+    let (fingerprint, vote_key) =
+        tokio::try_join!(identity(&home, &authority.name, shim), certificate(home.join("keys"), &address, shim))?;
+    Ok(format!("DirAuthority {} orport={OR_PORT} no-v2 v3ident={vote_key} {address} {fingerprint}", authority.name))
 }
 
-/// Has tor make a relay's identity keys in its home; its fingerprint.
-async fn identity(home: &Path, name: &str) -> anyhow::Result<String> {
+/// Reads the fingerprint that a relay has written into its home, once it has.
+pub(super) fn written_fingerprint(home: &Path, name: &str) -> Option<String> {
+    fingerprint(&fs::read_to_string(home.join("fingerprint")).ok()?, name)
+}
+
+/// Has tor make identity keys in `home`; their fingerprint.
+async fn identity(home: &Path, name: &str, shim: &Shim) -> anyhow::Result<String> {
     let output = Command::new("tor")
         .args(["--ignore-missing-torrc", "-f"])
         .arg(home.join("none"))
@@ -41,6 +36,7 @@ async fn identity(home: &Path, name: &str) -> anyhow::Result<String> {
         .args(["--Address", "127.0.0.1", "--Nickname", name, "--DataDirectory"])
         .arg(home)
         .args(["--DirAuthority", &format!("x 127.0.0.1:1 {}", "F".repeat(40))]) // else it wants a real address
+        .envs(shim.env())
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
@@ -51,7 +47,7 @@ async fn identity(home: &Path, name: &str) -> anyhow::Result<String> {
         .with_context(|| format!("tor made no keys for {name}: {said}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// The fingerprint in tor's line `name 0123 4567 …`.
+/// The fingerprint in tor's line `name 0123 4567 …`, in which spaces may be missing.
 fn fingerprint(said: &str, name: &str) -> Option<String> {
     let line = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
     let hex: String = line.split_whitespace().collect();
@@ -59,11 +55,12 @@ fn fingerprint(said: &str, name: &str) -> Option<String> {
 }
 
 /// Has `tor-gencert` make the authority's voting keys; the fingerprint of the identity that signs them.
-async fn certificate(keys: PathBuf, address: &str) -> anyhow::Result<String> {
+async fn certificate(keys: PathBuf, address: &str, shim: &Shim) -> anyhow::Result<String> {
     let mut child = Command::new("tor-gencert")
         .args(["--create-identity-key", "-m", "24", "-a", address, "--passphrase-fd", "0"])
         .args(["-i", "authority_identity_key", "-s", "authority_signing_key", "-c", "authority_certificate"])
         .current_dir(&keys)
+        .envs(shim.env())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -22,25 +22,21 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body, Incoming};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use hyper::body::Incoming;
 use serde_json::json;
 
 use super::body::{Drip, Pattern, range};
 use super::server::Visit;
 use super::websocket;
+use crate::page::{self, Page, header_text, status, text, typed, with};
 
 /// Scripts of `/page`: what an ordinary page loads, and more than a browser opens connections for at once.
 const ASSETS: usize = 50;
 
-pub(super) type Page = Response<UnsyncBoxBody<Bytes, hyper::Error>>;
-
 /// The answer to a request.
 pub(super) async fn answer(visit: &Visit, request: Request<Incoming>) -> Page {
-    let host = text_of(&request, &header::HOST).split(':').next().unwrap_or_default().to_ascii_lowercase();
+    let host = header_text(&request, &header::HOST).split(':').next().unwrap_or_default().to_ascii_lowercase();
     if host == "shop.test" || host.ends_with(".shop.test") {
         return shop(visit);
     }
@@ -53,12 +49,14 @@ pub(super) async fn answer(visit: &Visit, request: Request<Incoming>) -> Page {
         ("ip.json" | "origin.json" | "query.json" | "tor.json", "") => ip_json(visit, head, nonce.as_deref()),
         ("headers", "") => headers(visit, &request),
         ("bytes", length) => with_number(length, |length| bytes(&request, length)),
-        ("slow", seconds) => with_number(seconds, |seconds| page_of(Drip::new(seconds))),
+        ("slow", seconds) => with_number(seconds, |seconds| page::of(Drip::new(seconds))),
         ("sleep", seconds) => sleep(visit, seconds).await,
         ("hang", _) => std::future::pending().await,
         ("status", code) => code.parse().map_or_else(|_| status(StatusCode::BAD_REQUEST), status),
         ("redirect", count) => with_number(count, |count| redirect(&onward(count))),
-        ("redirect-to", "") => parameter(&request, "url").map_or_else(|| status(StatusCode::BAD_REQUEST), |to| redirect(&to)),
+        ("redirect-to", "") => {
+            parameter(&request, "url").map_or_else(|| status(StatusCode::BAD_REQUEST), |to| redirect(&to))
+        }
         ("echo", "") => return echo(request),
         ("page", "") => html(),
         ("asset", _) => typed("text/javascript", format!("(window.seen ??= []).push(\"{}\");\n", visit.source.ip())),
@@ -70,11 +68,6 @@ pub(super) async fn answer(visit: &Visit, request: Request<Incoming>) -> Page {
         page.headers_mut().insert(HeaderName::from_static("x-nonce"), nonce);
     }
     page
-}
-
-/// A header as text; empty if it is missing.
-pub(super) fn text_of<'a, T>(request: &'a Request<T>, name: &HeaderName) -> &'a str {
-    request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 fn shop(visit: &Visit) -> Page {
@@ -118,20 +111,21 @@ fn headers(visit: &Visit, request: &Request<Incoming>) -> Page {
 
 fn bytes(request: &Request<Incoming>, length: u64) -> Page {
     let tag = format!("\"{length}\"");
-    let if_range = text_of(request, &header::IF_RANGE);
-    let wanted = Some(text_of(request, &header::RANGE)).filter(|_| if_range.is_empty() || if_range == tag);
+    let if_range = header_text(request, &header::IF_RANGE);
+    let wanted = Some(header_text(request, &header::RANGE)).filter(|_| if_range.is_empty() || if_range == tag);
     let mut page = match range(wanted, length) {
-        Ok(None) => page_of(Pattern(0..length)),
+        Ok(None) => page::of(Pattern(0..length)),
         Ok(Some(stretch)) => {
             let of = format!("bytes {}-{}/{length}", stretch.start, stretch.end - 1);
-            with(StatusCode::PARTIAL_CONTENT, page_of(Pattern(stretch)), header::CONTENT_RANGE, &of)
+            with(StatusCode::PARTIAL_CONTENT, page::of(Pattern(stretch)), header::CONTENT_RANGE, &of)
         }
         Err(()) => {
             let of = format!("bytes */{length}");
             with(StatusCode::RANGE_NOT_SATISFIABLE, text(""), header::CONTENT_RANGE, &of)
         }
     };
-    let fixed = [(header::ACCEPT_RANGES, "bytes"), (header::CONTENT_TYPE, "application/octet-stream"), (header::ETAG, &tag)];
+    let fixed =
+        [(header::ACCEPT_RANGES, "bytes"), (header::CONTENT_TYPE, "application/octet-stream"), (header::ETAG, &tag)];
     for (name, value) in fixed {
         if let Ok(value) = HeaderValue::from_str(value) {
             page.headers_mut().insert(name, value);
@@ -158,7 +152,7 @@ fn redirect(to: &str) -> Page {
 
 fn echo(request: Request<Incoming>) -> Page {
     let kind = request.headers().get(header::CONTENT_TYPE).cloned();
-    let mut page = Response::new(request.into_body().boxed_unsync());
+    let mut page = page::of(request.into_body());
     if let Some(kind) = kind {
         page.headers_mut().insert(header::CONTENT_TYPE, kind);
     }
@@ -174,12 +168,13 @@ fn html() -> Page {
 
 fn upgrade(visit: &Visit, mut request: Request<Incoming>) -> Page {
     let key = HeaderName::from_static("sec-websocket-key");
-    let accept = websocket::accept_key(text_of(&request, &key));
+    let accept = websocket::accept_key(header_text(&request, &key));
     if !request.headers().contains_key(&key) {
         return status(StatusCode::UPGRADE_REQUIRED);
     }
     *visit.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(hyper::upgrade::on(&mut request));
-    let page = with(StatusCode::SWITCHING_PROTOCOLS, text(""), HeaderName::from_static("sec-websocket-accept"), &accept);
+    let page =
+        with(StatusCode::SWITCHING_PROTOCOLS, text(""), HeaderName::from_static("sec-websocket-accept"), &accept);
     let page = with(StatusCode::SWITCHING_PROTOCOLS, page, header::UPGRADE, "websocket");
     with(StatusCode::SWITCHING_PROTOCOLS, page, header::CONNECTION, "Upgrade")
 }
@@ -223,33 +218,6 @@ fn decode(value: &str) -> String {
         rest = if code.is_some() { &after[2..] } else { after };
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-pub(super) fn text(body: &str) -> Page {
-    typed("text/plain; charset=utf-8", body.to_owned())
-}
-
-fn typed(kind: &'static str, body: impl Into<Bytes>) -> Page {
-    let mut page = page_of(Full::new(body.into()));
-    page.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    page
-}
-
-fn page_of(body: impl Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static) -> Page {
-    Response::new(body.map_err(|never| match never {}).boxed_unsync())
-}
-
-fn status(code: StatusCode) -> Page {
-    let mut page = text(&format!("{code}\n"));
-    *page.status_mut() = code;
-    page
-}
-
-fn with(code: StatusCode, mut page: Page, name: HeaderName, value: &str) -> Page {
-    let Ok(value) = HeaderValue::from_str(value) else { return status(StatusCode::BAD_REQUEST) };
-    *page.status_mut() = code;
-    page.headers_mut().insert(name, value);
-    page
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! One connection to the web, from accept to close.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,16 +7,15 @@ use std::time::Instant;
 
 use http::{Request, header};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::record::Seen;
 use super::{Site, pages, websocket};
+use crate::page;
 
 /// Who is asking, and over what.
 #[derive(Debug)]
@@ -62,22 +60,20 @@ pub(super) async fn connection(stream: TcpStream, source: SocketAddr, tls: Optio
 }
 
 async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, visit: Arc<Visit>) {
-    let service = service_fn(|request| {
+    let answer = |request: Request<Incoming>| {
         let visit = visit.clone();
         async move {
             visit.site.seen.add(seen(&visit, &request));
-            Ok::<_, Infallible>(pages::answer(&visit, request).await)
+            pages::answer(&visit, request).await
         }
-    });
-    let http = http1::Builder::new().timer(TokioTimer::new()).half_close(true).serve_connection(TokioIo::new(stream), service);
-    if http.with_upgrades().await.is_err() {
+    };
+    if page::serve(stream, answer).await.is_err() {
         return; // a client that breaks off is no fault of ours
     }
     let upgrade = visit.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(Ok(stream)) = match upgrade {
-        Some(upgrade) => Some(upgrade.await),
-        None => None,
-    } {
+    if let Some(upgrade) = upgrade
+        && let Ok(stream) = upgrade.await
+    {
         let _ = websocket::echo(TokioIo::new(stream)).await; // as above
     }
 }
@@ -89,7 +85,7 @@ fn seen(visit: &Visit, request: &Request<Incoming>) -> Seen {
         source: visit.source,
         tls: visit.tls,
         method: request.method().clone(),
-        host: pages::text_of(request, &header::HOST).to_owned(),
+        host: page::header_text(request, &header::HOST).to_owned(),
         path: uri.path_and_query().map_or_else(|| uri.path().to_owned(), ToString::to_string),
         headers: request.headers().clone(),
     }

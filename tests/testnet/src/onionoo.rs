@@ -1,0 +1,290 @@
+//! A fake Onionoo, and the exit list beside it: what the outside world would say about exactly this network.
+//!
+//! Answers have the shape of the real service, down to one relay a line. What a gateway must survive can be ordered:
+//! errors, half an answer, data of yesterday, a 304 that never ends ([`Onionoo::behave`]).
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{HeaderValue, Request, StatusCode, header};
+use hyper::body::Incoming;
+
+pub use self::details::Details;
+use self::query::Query;
+use crate::clock;
+use crate::ground::Ground;
+use crate::layout::{Relay, Role};
+use crate::page::{self, Page, header_text};
+use crate::stage::{self, Task};
+
+mod details;
+mod policy;
+mod query;
+
+/// Third octet of its address.
+pub(crate) const SUBNET: u8 = 81;
+/// Its port.
+pub const PORT: u16 = 8080;
+
+const JSON: &str = "application/json; charset=utf-8";
+
+/// How an answer goes wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Behaviour {
+    /// It does not.
+    #[default]
+    Normal,
+    /// This status and nothing else (500, 503, …).
+    Status(u16),
+    /// Half of the body, then the connection closes.
+    Truncated,
+    /// 200 and a body that is not what was asked for.
+    Garbage,
+    /// 304 whatever the request says.
+    NotModified,
+    /// Good data that is this many hours old, and says so.
+    Stale(u64),
+    /// No answer at all.
+    Hang,
+}
+
+/// A request as it was seen.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Path and query.
+    pub path: String,
+    /// The `If-Modified-Since` header; empty if there was none.
+    pub if_modified_since: String,
+    /// The answer's status.
+    pub status: u16,
+}
+
+/// A running fake; it ends with this value.
+#[derive(Debug)]
+pub struct Onionoo {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    _task: Task,
+    _ground: Arc<Ground>,
+}
+
+#[derive(Debug)]
+struct State {
+    relays: Vec<Details>,
+    /// When the consensus behind the data was published, and when the data changed last: seconds since 1970.
+    published: u64,
+    modified: u64,
+    details: Behaviour,
+    exit_list: Behaviour,
+    asked: Vec<Asked>,
+}
+
+impl Onionoo {
+    /// Starts on `ground` with what is true of `relays`.
+    pub async fn start(ground: &Arc<Ground>, relays: &[Relay]) -> anyhow::Result<Self> {
+        let address = SocketAddr::from((ground.ip(SUBNET, 1), PORT));
+        let now = clock::now();
+        let published = now - now % 3600;
+        let exits = relays.iter().filter(|relay| relay.role == Role::Exit).count();
+        let state = Arc::new(Mutex::new(State {
+            relays: relays.iter().map(|relay| Details::of(relay, exits, published)).collect(),
+            published,
+            modified: now,
+            details: Behaviour::Normal,
+            exit_list: Behaviour::Normal,
+            asked: Vec::new(),
+        }));
+        let (listener, shared) = (stage::listen(address).await?, state.clone());
+        let task = stage::accept(listener, move |stream, _| {
+            let state = shared.clone();
+            async move {
+                let _ = page::serve(stream, |request| answer(state.clone(), request)).await; // a client that breaks off
+            }
+        });
+        Ok(Self { address, state, _task: task, _ground: ground.clone() })
+    }
+
+    /// The base of its URLs: `/details` goes behind it.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The URL of the exit list, in TorDNSEL's form.
+    pub fn exit_list_url(&self) -> String {
+        format!("{}/exit-addresses", self.url())
+    }
+
+    /// How `/details` answers from now on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        self.lock().details = behaviour;
+    }
+
+    /// How the exit list answers from now on.
+    pub fn exit_list_behaves(&self, behaviour: Behaviour) {
+        self.lock().exit_list = behaviour;
+    }
+
+    /// Changes what it knows, and publishes that: the next conditional request gets it.
+    pub fn edit(&self, change: impl FnOnce(&mut Vec<Details>)) {
+        let mut state = self.lock();
+        change(&mut state.relays);
+        state.publish();
+    }
+
+    /// Adds `count` relays that do not exist, every other one an exit, as if the network had that size.
+    pub fn add_synthetic(&self, count: u32) {
+        self.edit(|relays| {
+            let known = u32::try_from(relays.len()).unwrap_or(u32::MAX);
+            let published = clock::now();
+            relays.extend((known..known + count).map(|index| Details::synthetic(index, published)));
+        });
+    }
+
+    /// Publishes the same data anew, as happens every hour.
+    pub fn publish(&self) {
+        self.lock().publish();
+    }
+
+    /// Every request so far.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.lock().asked.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Dates have seconds, so two publications in one second must still differ.
+    fn publish(&mut self) {
+        self.modified = clock::now().max(self.modified + 1);
+    }
+
+    fn tag(&self) -> String {
+        format!("\"{:x}\"", self.modified)
+    }
+
+    fn is_known_to(&self, request: &Request<Incoming>) -> bool {
+        let tag = header_text(request, &header::IF_NONE_MATCH);
+        if !tag.is_empty() {
+            return tag == "*" || tag.split(',').any(|known| known.trim().trim_start_matches("W/") == self.tag());
+        }
+        let since = clock::parse_http_date(header_text(request, &header::IF_MODIFIED_SINCE));
+        since.is_some_and(|since| since >= self.modified)
+    }
+
+    /// The details document: an envelope with one relay a line.
+    fn document(&self, query: &Query<'_>, hours_old: u64) -> String {
+        let (shown, skipped, truncated) = query.choose(&self.relays);
+        let fields = query.fields();
+        let lines: Vec<String> = shown.iter().map(|relay| relay.line(fields.as_deref())).collect();
+        let count =
+            |name: &str, number: usize| if number > 0 { format!("\"{name}\":{number},\n") } else { String::new() };
+        let published = clock::stamp(self.published - hours_old * 3600);
+        format!(
+            "{{\"version\":\"8.0\",\n\"build_revision\":\"89598ea\",\n\"relays_published\":\"{published}\",\n{}\
+             \"relays\":[\n{}\n],\n{}\"bridges_published\":\"{published}\",\n\"bridges\":[\n]}}\n",
+            count("relays_skipped", skipped),
+            lines.join(",\n"),
+            count("relays_truncated", truncated),
+        )
+    }
+
+    /// The exit list: what the scanner found in the last day.
+    fn exit_list(&self, hours_old: u64) -> String {
+        let at = |minutes: u64| clock::stamp(self.published - hours_old * 3600 - minutes * 60);
+        let mut list = String::new();
+        for relay in &self.relays {
+            let Some(addresses) = relay.get("exit_addresses").and_then(|addresses| addresses.as_array()) else {
+                continue;
+            };
+            let print = relay.text("fingerprint");
+            list += &format!("ExitNode {print}\nPublished {}\nLastStatus {}\n", at(600), at(60));
+            for address in addresses.iter().filter_map(|address| address.as_str()) {
+                list += &format!("ExitAddress {address} {}\n", at(40));
+            }
+        }
+        list
+    }
+}
+
+async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Page {
+    let page = decide(&state, &request);
+    let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+    let if_modified_since = header_text(&request, &header::IF_MODIFIED_SINCE).to_owned();
+    let status = page.as_ref().map_or(0, |page| page.status().as_u16());
+    let asked = Asked { path, if_modified_since, status };
+    state.lock().unwrap_or_else(PoisonError::into_inner).asked.push(asked);
+    match page {
+        Some(page) => page,
+        None => std::future::pending().await,
+    }
+}
+
+/// The answer; nothing if there is to be none.
+fn decide(state: &Mutex<State>, request: &Request<Incoming>) -> Option<Page> {
+    let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let (behaviour, kind) = match request.uri().path() {
+        "/details" => (state.details, JSON),
+        "/exit-addresses" => (state.exit_list, "text/plain; charset=utf-8"),
+        _ => return Some(page::status(StatusCode::NOT_FOUND)),
+    };
+    let hours_old = if let Behaviour::Stale(hours) = behaviour { hours } else { 0 };
+    let body = match Query::parse(request.uri().query().unwrap_or_default()) {
+        Err(_) => return Some(page::status(StatusCode::BAD_REQUEST)),
+        Ok(query) if kind == JSON => state.document(&query, hours_old),
+        Ok(_) => state.exit_list(hours_old),
+    };
+    Some(match behaviour {
+        Behaviour::Hang => return None,
+        Behaviour::Status(code) => {
+            StatusCode::from_u16(code).map_or_else(|_| page::status(StatusCode::OK), page::status)
+        }
+        Behaviour::NotModified => not_modified(&state),
+        Behaviour::Truncated => page::cut_short(kind, &Bytes::from(body)),
+        Behaviour::Garbage => page::typed("text/html", "<html><body>This is fine.</body></html>"),
+        Behaviour::Normal | Behaviour::Stale(_) if state.is_known_to(request) => not_modified(&state),
+        Behaviour::Normal | Behaviour::Stale(_) => dated(&state, packed(request, kind, body)),
+    })
+}
+
+fn not_modified(state: &State) -> Page {
+    let mut page = page::of(http_body_util::Empty::new());
+    *page.status_mut() = StatusCode::NOT_MODIFIED;
+    dated(state, page)
+}
+
+/// With the headers that a cache wants.
+fn dated(state: &State, mut page: Page) -> Page {
+    let age = clock::now().saturating_sub(state.modified);
+    let max_age = (2700u64.saturating_sub(age) / 300 * 300).max(300); // the real service's own formula
+    let values = [
+        (header::LAST_MODIFIED, clock::http_date(state.modified)),
+        (header::ETAG, state.tag()),
+        (header::CACHE_CONTROL, format!("public, max-age={max_age}")),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*".into()),
+    ];
+    for (name, value) in values {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            page.headers_mut().insert(name, value);
+        }
+    }
+    page
+}
+
+/// Compressed, when the client takes that.
+fn packed(request: &Request<Incoming>, kind: &'static str, body: String) -> Page {
+    if !header_text(request, &header::ACCEPT_ENCODING).contains("gzip") {
+        return page::typed(kind, body);
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let packed = encoder.write_all(body.as_bytes()).and_then(|()| encoder.finish());
+    let mut page = page::typed(kind, packed.unwrap_or_default()); // memory does not fail to be written to
+    page.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    page
+}
