@@ -15,6 +15,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+pub mod direct;
+
 /// A stream that ends at the target.
 #[derive(Debug)]
 pub enum Stream {

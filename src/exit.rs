@@ -4,7 +4,20 @@
 //! address. The *observed* IP is a fact of its own, because the address that a relay announces is often not the one
 //! that a site sees, and a choice made by the announced one is the mistake that most such gateways ship.
 //!
-//! Next: [`crate::route`] chooses among exits; [`crate::dial`] opens streams to them.
+//! Next: `exit/facts.rs` (what is known of one), `exit/catalog.rs` (all of them, indexed), `exit/load.rs` (what changes
+//! with every connection); [`crate::route`] chooses among exits; [`crate::dial`] opens streams to them.
+
+pub mod catalog;
+pub mod country;
+pub mod facts;
+pub mod load;
+pub mod moment;
+pub mod policy;
+
+pub use catalog::{Catalog, Slot};
+pub use facts::{Exit, Known, Listing, Verdict};
+pub use load::Load;
+pub use moment::Moment;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -9,17 +9,24 @@
 //! A panic is a bug and is counted, but it ends one connection or one run of a worker, never the gateway:
 //! [`Tasks::spawn`] contains it, [`Tasks::supervise`] starts the worker again after a pause.
 //!
-//! Next: [`crate::app`] builds the tree; `main.rs` turns signals into [`Lifecycle::stop`].
+//! Next: [`crate::app`] builds the tree; `main.rs` turns signals into [`Lifecycle::stop`]; a [`Cut`] ends one connection.
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+mod cut;
+
+pub use cut::Cut;
 
 /// How long a worker rests before it starts again after a panic or an early return. Arbitrary: long enough that a
 /// worker which dies at once does not spin, short enough that nobody notices a single death.
@@ -30,23 +37,21 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 
 /// A handle on the tree of tasks: cheap to clone, given to whatever must spawn or must know when to stop.
 #[derive(Clone, Debug)]
-pub struct Tasks {
+pub struct Tasks(Arc<Tree>);
+
+#[derive(Debug, Default)]
+struct Tree {
     tracker: TaskTracker,
     stop: CancellationToken,
     kill: CancellationToken,
-    panics: Arc<AtomicU64>,
+    panics: AtomicU64,
 }
 
 impl Tasks {
     /// Runs `work` as a task of its own. A panic in it is logged, counted and ends there.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        let tasks = self.clone();
-        self.tracker.spawn(async move {
-            if let Err(panic) = contain(work).await {
-                tasks.report(name, &*panic);
-            }
-        });
+        self.0.tracker.spawn(Contained { name, tree: self.0.clone(), work });
     }
 
     /// Runs a worker until shutdown: `make` makes one run of it, and a run that panics or returns is followed by
@@ -58,9 +63,7 @@ impl Tasks {
         let tasks = self.clone();
         self.spawn(name, async move {
             while !tasks.is_stopping() {
-                if let Err(panic) = contain(make()).await {
-                    tasks.report(name, &*panic);
-                }
+                Contained { name, tree: tasks.0.clone(), work: make() }.await;
                 tokio::select! {
                     () = tasks.stopping() => {}
                     () = tokio::time::sleep(RESTART_PAUSE) => {}
@@ -71,29 +74,31 @@ impl Tasks {
 
     /// Resolves once no new work may be taken.
     pub async fn stopping(&self) {
-        self.stop.cancelled().await;
+        self.0.stop.cancelled().await;
     }
 
     /// True once no new work may be taken.
     pub fn is_stopping(&self) -> bool {
-        self.stop.is_cancelled()
+        self.0.stop.is_cancelled()
     }
 
     /// Resolves once the grace is over: end now, wherever you are.
     pub async fn killed(&self) {
-        self.kill.cancelled().await;
+        self.0.kill.cancelled().await;
     }
 
     /// How many tasks run now.
     pub fn running(&self) -> usize {
-        self.tracker.len()
+        self.0.tracker.len()
     }
 
     /// How many tasks have panicked since the start.
     pub fn panics(&self) -> u64 {
-        self.panics.load(Ordering::Relaxed)
+        self.0.panics.load(Ordering::Relaxed)
     }
+}
 
+impl Tree {
     fn report(&self, task: &'static str, panic: &(dyn Any + Send)) {
         self.panics.fetch_add(1, Ordering::Relaxed);
         let message = panic
@@ -105,16 +110,34 @@ impl Tasks {
     }
 }
 
-/// Runs a future to its end or to its panic. Unwind safety: what a panicking task shared with others is behind locks
-/// and atomics that hold no half-made state across an await, or is dropped with it.
-async fn contain(work: impl Future<Output = ()>) -> Result<(), Box<dyn Any + Send>> {
-    let mut work = std::pin::pin!(work);
-    std::future::poll_fn(move |cx| match std::panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
-        Ok(std::task::Poll::Ready(())) => std::task::Poll::Ready(Ok(())),
-        Ok(std::task::Poll::Pending) => std::task::Poll::Pending,
-        Err(panic) => std::task::Poll::Ready(Err(panic)),
-    })
-    .await
+pin_project! {
+    /// A future whose panic is reported and is its end. A type and not an `async fn`, which would hold `work` twice: a
+    /// task is allocated and copied whole for every connection.
+    ///
+    /// Unwind safety: what a panicking task shared with others is behind locks and atomics that hold no half-made
+    /// state across an await, or is dropped with it.
+    struct Contained<F> {
+        name: &'static str,
+        tree: Arc<Tree>,
+        #[pin]
+        work: F,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Contained<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let work = this.work;
+        match catch_unwind(AssertUnwindSafe(|| work.poll(cx))) {
+            Ok(poll) => poll,
+            Err(panic) => {
+                this.tree.report(this.name, &*panic);
+                Poll::Ready(())
+            }
+        }
+    }
 }
 
 /// How a shutdown went.
@@ -141,13 +164,7 @@ impl Default for Lifecycle {
 impl Lifecycle {
     /// A tree with nothing in it yet.
     pub fn new() -> Self {
-        let tasks = Tasks {
-            tracker: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            kill: CancellationToken::new(),
-            panics: Arc::default(),
-        };
-        Self { tasks }
+        Self { tasks: Tasks(Arc::default()) }
     }
 
     /// The handle to spawn with.
@@ -157,7 +174,7 @@ impl Lifecycle {
 
     /// Stops: no new work, then up to `grace` for what runs, then the kill. `hurry` cuts the grace short.
     pub async fn stop(self, grace: Duration, hurry: impl Future<Output = ()>) -> Ended {
-        let Tasks { tracker, stop, kill, .. } = self.tasks;
+        let Tree { tracker, stop, kill, .. } = &*self.tasks.0;
         stop.cancel();
         tracker.close();
         let drained = tokio::select! {

@@ -1,1 +1,6 @@
-//! Who may do how much: connections at once, new ones a second, bytes a second, failed keys.
+//! Who may do how much.
+
+mod bucket;
+pub mod target;
+
+pub use bucket::Bucket;

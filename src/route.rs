@@ -6,6 +6,36 @@
 //!
 //! Next: [`crate::gateway`] asks for a choice per connection; [`crate::tor`] keeps circuits for what is [`Wanted`].
 
+pub mod balance;
+pub mod ban;
+pub mod choose;
+pub mod event;
+pub mod explain;
+#[cfg(test)]
+mod fixture;
+mod holder;
+pub mod implicit;
+mod lru;
+pub mod memory;
+pub mod pin;
+pub mod policy;
+pub mod pool;
+pub mod selector;
+pub mod session;
+pub mod table;
+pub mod wanted;
+
+pub use ban::{Bans, Site};
+pub use choose::{Ask, Plan, Rotated, View, decide, rotate};
+pub use event::{Cause, Event, Moved};
+pub use explain::{Explanation, Refusal, Why, explain};
+pub use holder::{Holder, HolderRef};
+pub use memory::Memory;
+pub use policy::Policy;
+pub use pool::Pool;
+pub use selector::{Selector, Words};
+pub use table::{Route, RouteTable, Wish};
+
 use std::collections::BTreeMap;
 
 use crate::exit::Fingerprint;

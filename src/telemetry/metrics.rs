@@ -1,8 +1,8 @@
 //! Every metric's name, kind and meaning, on one page.
 //!
 //! Nothing else in the tree spells a metric's name, so that a dashboard can be checked against this page and a rename
-//! is one line. Labels are `listener`, `protocol`, `route`, `source`, `country`, `engine`, `outcome`, `reason`: words
-//! with few values. Never a host, a user, an address, or an id that a client can invent: each new value would be a new
+//! is one line. Labels are `listener`, `protocol`, `route`, `source`, `country`, `engine`, `outcome`, `reason`, `way`:
+//! words with few values. Never a host, a user, an address, or an id that a client can invent: each new value would be a new
 //! series for ever.
 
 /// What a metric counts.
@@ -38,6 +38,34 @@ names! {
     Gauge TASKS = "exitgate_tasks";
     /// 1, with the version as a label.
     Gauge BUILD_INFO = "exitgate_build_info";
+    /// Connections accepted, by how they speak (`none`: it was never known).
+    Counter CONNECTIONS = "exitgate_connections_total";
+    /// Connections open now.
+    Gauge CONNECTIONS_OPEN = "exitgate_connections_open";
+    /// What clients asked for and what it came to: a tunnel, a look-up or one exchange of plain HTTP each count once.
+    Counter REQUESTS = "exitgate_requests_total";
+    /// Streams to targets open now.
+    Gauge STREAMS_OPEN = "exitgate_streams_open";
+    /// From a complete request to a stream that is open at its target.
+    Histogram OPEN_SECONDS = "exitgate_open_seconds";
+    /// Bytes relayed, while they move; `way` is `up` (client to target) or `down`.
+    Counter BYTES = "exitgate_relayed_bytes_total";
+    /// Writes that wait for the store's thread.
+    Gauge STORE_QUEUE = "exitgate_store_queue";
+    /// 1 while the database file takes no writes and the gateway goes on from memory.
+    Gauge STORE_FAILING = "exitgate_store_failing";
+    /// Transactions that the database file refused, by reason.
+    Counter STORE_FAULTS = "exitgate_store_faults_total";
+    /// Notes (history, last uses) that were dropped: the queue was full, or the file failed for too long.
+    Counter STORE_NOTES_LOST = "exitgate_store_notes_lost_total";
+    /// Time that a transaction took: everything that waited when it began.
+    Histogram STORE_WRITE_SECONDS = "exitgate_store_write_seconds";
+    /// Requests to sources of exits, by source and outcome.
+    Counter SOURCE_REQUESTS = "exitgate_source_requests_total";
+    /// Exits that a source's last good answer describes.
+    Gauge SOURCE_RECORDS = "exitgate_source_exits";
+    /// When a source last answered well, in seconds since the epoch.
+    Gauge SOURCE_GOOD = "exitgate_source_last_good_timestamp_seconds";
 }
 
 /// Tells the recorder what each name means, for the `# HELP` lines.

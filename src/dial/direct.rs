@@ -1,0 +1,166 @@
+//! Straight to the target, from this machine's own address: for measuring, and for fleets that mix.
+//!
+//! The only place that resolves a name, because with every other way out the exit does it. The rules on targets are
+//! asked about each address that the name resolved to and about nothing else: what was checked is what is connected
+//! to, so that a name that changes its mind in between gains nothing.
+//!
+//! Several addresses are tried as RFC 8305 says, in short: families in turn, the next one when the last failed or after
+//! a moment, and the first that answers wins.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{DialError, EngineFault, Stream, TargetFault};
+use crate::limit::target::Rules;
+use crate::net::{Host, Target};
+
+/// How long an address may keep silent before the next one is tried beside it: RFC 8305's recommended value.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// Addresses of one name that are tried. Arbitrary: a name with more is a large service, and four dead ones in a row
+/// are an answer.
+const MOST_ADDRESSES: usize = 4;
+
+/// Opens a stream to the target. Every address is judged by `rules` before it is connected to.
+pub async fn dial(target: &Target, rules: &Rules, deadline: Instant) -> Result<Stream, DialError> {
+    rules.target(target).map_err(|_| TargetFault::Forbidden)?;
+    let Host::Name(name) = &target.host else {
+        let Host::Ip(ip) = target.host else { unreachable!("a host is a name or an address") };
+        return connected(SocketAddr::new(ip, target.port), deadline).await;
+    };
+    let resolved = timeout_at(deadline, resolve(name, target.port)).await.map_err(|_| TargetFault::NameFailed)??;
+    let addresses = allowed(resolved, rules)?;
+    match addresses[..] {
+        [one] => connected(one, deadline).await,
+        _ => timeout_at(deadline, race(&addresses)).await.map_err(|_| TargetFault::Timeout)?,
+    }
+}
+
+async fn connected(addr: SocketAddr, deadline: Instant) -> Result<Stream, DialError> {
+    timeout_at(deadline, connect(addr)).await.map_err(|_| TargetFault::Timeout)?
+}
+
+/// The addresses that may be connected to, families in turn, never none.
+fn allowed(resolved: Vec<SocketAddr>, rules: &Rules) -> Result<Vec<SocketAddr>, TargetFault> {
+    if resolved.is_empty() {
+        return Err(TargetFault::NoSuchName);
+    }
+    let mut left: Vec<SocketAddr> = resolved
+        .into_iter()
+        .map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+        .filter(|addr| rules.address(*addr).is_ok())
+        .collect();
+    let mut ordered = Vec::with_capacity(MOST_ADDRESSES);
+    while !left.is_empty() && ordered.len() < MOST_ADDRESSES {
+        let last: Option<&SocketAddr> = ordered.last();
+        let other = left.iter().position(|addr| last.is_some_and(|last| last.is_ipv4() != addr.is_ipv4()));
+        ordered.push(left.remove(other.unwrap_or(0)));
+    }
+    if ordered.is_empty() { Err(TargetFault::Forbidden) } else { Ok(ordered) }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that resolves names; see above")]
+async fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, TargetFault> {
+    match tokio::net::lookup_host((name, port)).await {
+        Ok(found) => Ok(found.collect()),
+        Err(fault) => Err(resolver_fault(&fault.to_string())),
+    }
+}
+
+/// The standard library tells failures of `getaddrinfo` apart by nothing but the text of `gai_strerror`: glibc's,
+/// musl's and macOS's words for "no such name" and "no address of that kind". Anything else may be better next time.
+fn resolver_fault(text: &str) -> TargetFault {
+    const NO_SUCH_NAME: [&str; 5] = [
+        "Name or service not known",
+        "No address associated with hostname",
+        "Name does not resolve",
+        "Name has no usable address",
+        "nodename nor servname provided",
+    ];
+    if NO_SUCH_NAME.iter().any(|words| text.contains(words)) {
+        TargetFault::NoSuchName
+    } else {
+        TargetFault::NameFailed
+    }
+}
+
+/// The first of several addresses that answers. When none does, the fault of the first: the others were its stand-ins.
+async fn race(addresses: &[SocketAddr]) -> Result<Stream, DialError> {
+    let mut waiting = addresses.iter();
+    let mut tries: Vec<Pin<Box<dyn Future<Output = Result<Stream, DialError>> + Send>>> = Vec::new();
+    let mut first_fault = None;
+    loop {
+        if let Some(addr) = waiting.next() {
+            tries.push(Box::pin(connect(*addr)));
+        }
+        if tries.is_empty() {
+            return Err(first_fault.unwrap_or(TargetFault::Unreachable.into()));
+        }
+        let may_add = waiting.len() > 0;
+        let mut head_start = pin!(sleep(HEAD_START));
+        let ended = poll_fn(|cx| {
+            for at in 0..tries.len() {
+                if let Poll::Ready(outcome) = tries[at].as_mut().poll(cx) {
+                    drop(tries.swap_remove(at));
+                    return Poll::Ready(Some(outcome));
+                }
+            }
+            if may_add { head_start.as_mut().poll(cx).map(|()| None) } else { Poll::Pending }
+        })
+        .await;
+        match ended {
+            Some(Ok(stream)) => return Ok(stream),
+            Some(Err(fault)) => _ = first_fault.get_or_insert(fault),
+            None => {}
+        }
+    }
+}
+
+async fn connect(addr: SocketAddr) -> Result<Stream, DialError> {
+    let attempt = async {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+        socket.set_tcp_nodelay(true)?;
+        match socket.connect(&addr.into()) {
+            Err(fault) if fault.raw_os_error() != Some(libc::EINPROGRESS) => return Err(fault),
+            _ => {}
+        }
+        let stream = TcpStream::from_std(socket.into())?;
+        // A target on this machine has answered by now: asking spares a turn of the event loop.
+        if stream.peer_addr().is_err() {
+            stream.writable().await?;
+            stream.take_error()?.map_or(Ok(()), Err)?;
+        }
+        Ok(stream)
+    };
+    attempt.await.map(Stream::Tcp).map_err(|fault| connect_fault(&fault))
+}
+
+/// Whose fault it is that a connect failed.
+fn connect_fault(fault: &io::Error) -> DialError {
+    use io::ErrorKind::*;
+    match fault.raw_os_error() {
+        // EADDRNOTAVAIL: every port of ours towards this target is taken.
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EAGAIN) => {
+            return EngineFault::Exhausted.into();
+        }
+        _ => {}
+    }
+    let whose = match fault.kind() {
+        ConnectionRefused => TargetFault::Refused,
+        ConnectionReset | ConnectionAborted => TargetFault::Reset,
+        TimedOut => TargetFault::Timeout,
+        _ => TargetFault::Unreachable, // no route, no family, a firewall of ours
+    };
+    whose.into()
+}
+
+#[cfg(test)]
+mod tests;

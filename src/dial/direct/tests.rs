@@ -1,0 +1,110 @@
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::limit::target::{Own, Ports};
+
+fn rules(allow_private: bool) -> Rules {
+    Rules::new(Ports::default(), allow_private, Own::new())
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+async fn fault_of(target: &str, rules: &Rules) -> Option<DialError> {
+    dial(&target.parse().unwrap(), rules, soon()).await.err()
+}
+
+fn addrs(list: &str) -> Vec<SocketAddr> {
+    list.split_whitespace().map(|addr| addr.parse().unwrap()).collect()
+}
+
+#[test]
+fn only_allowed_addresses_are_left_families_in_turn() {
+    for (resolved, want) in [
+        ("1.1.1.1:1 2.2.2.2:1 [2606::1]:1 [2606::2]:1", Ok("1.1.1.1:1 [2606::1]:1 2.2.2.2:1 [2606::2]:1")),
+        ("[2606::1]:1 [2606::2]:1 1.1.1.1:1", Ok("[2606::1]:1 1.1.1.1:1 [2606::2]:1")),
+        ("10.0.0.1:1 1.1.1.1:1 127.0.0.1:1", Ok("1.1.1.1:1")),
+        ("[::ffff:127.0.0.1]:1 [64:ff9b::7f00:1]:1", Err(TargetFault::Forbidden)),
+        ("1.1.1.1:1 1.1.1.2:1 1.1.1.3:1 1.1.1.4:1 1.1.1.5:1", Ok("1.1.1.1:1 1.1.1.2:1 1.1.1.3:1 1.1.1.4:1")),
+        ("", Err(TargetFault::NoSuchName)),
+    ] {
+        assert_eq!(allowed(addrs(resolved), &rules(false)), want.map(addrs), "{resolved}");
+    }
+}
+
+#[test]
+fn the_resolvers_words_tell_whether_to_try_again() {
+    for (text, want) in [
+        ("failed to lookup address information: Name or service not known", TargetFault::NoSuchName),
+        ("failed to lookup address information: No address associated with hostname", TargetFault::NoSuchName),
+        ("failed to lookup address information: Name does not resolve", TargetFault::NoSuchName),
+        ("failed to lookup address information: Temporary failure in name resolution", TargetFault::NameFailed),
+        ("failed to lookup address information: Try again", TargetFault::NameFailed),
+        ("anything", TargetFault::NameFailed),
+    ] {
+        assert_eq!(resolver_fault(text), want, "{text}");
+    }
+}
+
+#[test]
+fn an_errno_is_somebodys_fault() {
+    for (code, want) in [
+        (libc::ECONNREFUSED, DialError::Target(TargetFault::Refused)),
+        (libc::ECONNRESET, DialError::Target(TargetFault::Reset)),
+        (libc::ETIMEDOUT, DialError::Target(TargetFault::Timeout)),
+        (libc::EHOSTUNREACH, DialError::Target(TargetFault::Unreachable)),
+        (libc::ENETUNREACH, DialError::Target(TargetFault::Unreachable)),
+        (libc::EPERM, DialError::Target(TargetFault::Unreachable)),
+        (libc::EMFILE, DialError::Engine(EngineFault::Exhausted)),
+        (libc::EADDRNOTAVAIL, DialError::Engine(EngineFault::Exhausted)),
+    ] {
+        assert_eq!(connect_fault(&io::Error::from_raw_os_error(code)), want, "errno {code}");
+    }
+}
+
+#[tokio::test]
+async fn reaches_a_literal_and_says_who_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let target = addr.to_string();
+    let Ok(Stream::Tcp(stream)) = dial(&target.parse().unwrap(), &rules(true), soon()).await else {
+        panic!("not connected")
+    };
+    assert_eq!(stream.peer_addr().unwrap(), addr);
+    assert!(stream.nodelay().unwrap());
+    assert_eq!(fault_of(&target, &rules(false)).await, Some(TargetFault::Forbidden.into()));
+    let own = Own::new();
+    own.insert(addr);
+    let ours = Rules::new(Ports::default(), true, own);
+    assert_eq!(fault_of(&target, &ours).await, Some(TargetFault::Forbidden.into()));
+    drop(listener);
+    assert_eq!(fault_of(&target, &rules(true)).await, Some(TargetFault::Refused.into()));
+}
+
+#[tokio::test]
+async fn a_name_is_judged_by_what_it_resolves_to() {
+    // The machine's own name resolves without a network (RFC 6761), and to loopback only.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let resolved = resolve("localhost", port).await.unwrap();
+    assert_eq!(allowed(resolved, &rules(false)), Err(TargetFault::Forbidden));
+    assert_eq!(fault_of(&format!("localhost:{port}"), &rules(true)).await, None);
+}
+
+#[tokio::test]
+async fn the_next_address_is_tried_when_one_fails_and_the_first_fault_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let good = listener.local_addr().unwrap();
+    let dead = SocketAddr::new([127, 0, 0, 2].into(), good.port());
+    assert!(race(&[dead, good]).await.is_ok());
+    assert_eq!(race(&[dead, dead]).await.err(), Some(TargetFault::Refused.into()));
+}
+
+#[tokio::test]
+async fn the_deadline_holds() {
+    let target = "127.0.0.1:9".parse().unwrap();
+    // A deadline that has passed lets nothing begin that takes time, and names whom we waited for.
+    let fault = dial(&target, &rules(true), Instant::now() - Duration::from_secs(1)).await.err();
+    assert!(matches!(fault, Some(DialError::Target(TargetFault::Timeout | TargetFault::Refused))), "{fault:?}");
+}

@@ -1,0 +1,144 @@
+//! The life of one connection, top to bottom. Start reading here.
+//!
+//! A connection is accepted elsewhere and ends here. [`serve`] reads its first byte, and that byte says what it speaks:
+//! 4 and 5 are SOCKS, 0x16 is a TLS handshake with any of the others inside, and everything else is HTTP or nothing. The
+//! protocol's own page takes it from there (`connection/socks.rs`, `connection/http.rs`): a request, the gate's leave,
+//! a stream to the target, the success reply and never before it, and then a [`Tunnel`], which is two sockets and no
+//! protocol any more.
+//!
+//! From accept to a complete request there is one deadline, not one a read, so a client that sends a byte a second gets
+//! no more time than one that sends none. Whatever happens, the [`Record`] drops at the end and writes it down.
+//!
+//! Next: [`super::gate`] is what is asked on the way; [`super::relay`] carries an open tunnel.
+
+mod desk;
+mod http;
+mod opening;
+mod plain;
+mod socks;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use self::opening::Opening;
+use super::client::{ClientStream, Inbox};
+use super::failure::{AuthFault, ClientFault, Failure};
+use super::gate::{Ask, Caller, Door, Gate, Opened, Protocol, Refusal};
+use super::record::{Outcome, Record};
+use super::relay::{Terms, Traffic, relay};
+use super::socks::Socks;
+use crate::lifecycle::Cut;
+
+/// Serves one accepted connection to its end.
+pub async fn serve<G: Gate>(stream: TcpStream, peer: SocketAddr, cut: Cut, door: Arc<Door>, gate: Arc<G>) {
+    let mut record = Record::begin(door.clone(), peer);
+    let traffic = record.traffic().clone();
+    let place = Place { gate: &*gate, door: &door, cut: &cut, traffic: &traffic, peer };
+    let Some(Some(tunnel)) = cut.race(open(stream, place, &mut record)).await else { return };
+    let Tunnel { client, opened, first_up } = tunnel;
+    let Opened { stream, idle, rate, first_down, lease, .. } = opened;
+    let flow = record.flow();
+    let terms = Terms { first_up: &first_up, first_down: &first_down, idle, rate, meter: &flow, cut: &cut };
+    let end = relay(client, stream, terms).await;
+    drop(lease);
+    record.settle(Outcome::Ended(end.reason));
+}
+
+/// A client and its target, introduced.
+struct Tunnel<L> {
+    client: ClientStream,
+    opened: Opened<L>,
+    /// What the client has sent already.
+    first_up: Vec<u8>,
+}
+
+/// What stays the same for as long as a connection lives.
+struct Place<'c, G> {
+    gate: &'c G,
+    door: &'c Door,
+    cut: &'c Cut,
+    traffic: &'c Arc<Traffic>,
+    peer: SocketAddr,
+}
+
+/// A connection whose first byte is there.
+struct Connection<'c, G> {
+    place: Place<'c, G>,
+    record: &'c mut Record,
+    stream: ClientStream,
+    inbox: Inbox,
+    client: SocketAddr,
+    tls: bool,
+    /// Until when the request that is being read must be complete.
+    deadline: Instant,
+}
+
+/// From the first byte to an open tunnel, or to the end without one.
+async fn open<'c, G: Gate>(stream: TcpStream, place: Place<'c, G>, record: &'c mut Record) -> Option<Tunnel<G::Lease>> {
+    let deadline = Instant::now() + place.door.opening;
+    let read = Opening::read(stream, place.peer, place.door, deadline).await;
+    let Opening { stream, inbox, client, tls } = match read {
+        Ok(opening) => opening,
+        Err(failure) => {
+            record.refused(&failure.into());
+            return None;
+        }
+    };
+    record.introduced(client, tls);
+    let socks = Socks::begin(*inbox.bytes().first()?, place.door.demands_key);
+    let connection = Connection { place, record, stream, inbox, client, tls, deadline };
+    match socks {
+        Some(socks) => connection.socks(socks).await,
+        None => connection.http().await,
+    }
+}
+
+impl<'c, G: Gate> Connection<'c, G> {
+    /// Reads more of what must be complete by the deadline.
+    async fn more(&mut self) -> Result<(), Failure> {
+        match timeout_at(self.deadline, self.inbox.fill(&mut self.stream)).await {
+            Err(_) => Err(Failure::Client(ClientFault::Slow)),
+            Ok(Ok(0) | Err(_)) => Err(Failure::Client(ClientFault::Left)),
+            Ok(Ok(_)) => Ok(()),
+        }
+    }
+
+    /// Who asks.
+    fn caller<'a>(&self, protocol: Protocol, username: &'a str) -> Caller<'a>
+    where
+        'c: 'a,
+    {
+        let Place { door, cut, traffic, peer, .. } = self.place;
+        Caller { door, protocol, peer, client: self.client, tls: self.tls, username, traffic, cut }
+    }
+
+    /// May this client come in? A door that demands a key is not opened for none, whatever the gate would say.
+    fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<G::Pass, Refusal> {
+        if self.place.door.demands_key && password.is_none() {
+            return Err(Failure::Auth(AuthFault::Missing).into());
+        }
+        self.place.gate.admit(caller, password)
+    }
+
+    /// A stream to the target, unless the client hangs up first: a scraper that gave up must not hold an exit.
+    async fn open(&mut self, caller: &Caller<'_>, pass: &G::Pass, ask: Ask<'_>) -> Result<Opened<G::Lease>, Refusal> {
+        let opened = tokio::select! {
+            biased;
+            opened = self.place.gate.open(caller, pass, ask) => opened?,
+            () = self.stream.departed(&mut self.inbox) => return Err(Failure::Client(ClientFault::Left).into()),
+        };
+        self.record.opened(&opened.facts);
+        Ok(opened)
+    }
+
+    /// No protocol any more.
+    fn tunnel(self, opened: Opened<G::Lease>) -> Tunnel<G::Lease> {
+        Tunnel { client: self.stream, opened, first_up: self.inbox.into_rest() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

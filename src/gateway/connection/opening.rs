@@ -1,0 +1,103 @@
+//! Before the protocol: the first read, a PROXY header where one is due, a TLS handshake where one begins.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::gateway::client::{ClientStream, Inbox};
+use crate::gateway::failure::{ClientFault, Failure};
+use crate::gateway::gate::Door;
+use crate::gateway::proxy_protocol::{self, Header};
+
+/// The first byte of a TLS record that holds a handshake.
+const HANDSHAKE: u8 = 0x16;
+
+/// A fatal `handshake_failure`, in TLS's own words, for a client that speaks TLS to a port that does not: it then says
+/// so at once, instead of waiting for a ServerHello.
+const NO_TLS: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 40];
+
+/// A connection of which the first bytes have been read.
+pub(super) struct Opening {
+    pub(super) stream: ClientStream,
+    pub(super) inbox: Inbox,
+    pub(super) client: SocketAddr,
+    pub(super) tls: bool,
+}
+
+impl Opening {
+    /// Reads until the first byte of a protocol is there. By the deadline, or not at all.
+    pub(super) async fn read(
+        stream: TcpStream,
+        peer: SocketAddr,
+        door: &Door,
+        deadline: Instant,
+    ) -> Result<Self, Failure> {
+        let mut opening = Self { stream: ClientStream::Tcp(stream), inbox: Inbox::default(), client: peer, tls: false };
+        opening.first_byte(deadline).await?;
+        if !door.trusted.is_empty() || proxy_protocol::is_header(opening.inbox.bytes()) {
+            opening.introduction(peer, door, deadline).await?;
+        }
+        if opening.inbox.bytes().first() != Some(&HANDSHAKE) {
+            return Ok(opening);
+        }
+        // Boxed: a handshake is large, and most connections have none.
+        Box::pin(opening.secured(door, deadline)).await
+    }
+
+    async fn first_byte(&mut self, deadline: Instant) -> Result<(), Failure> {
+        within(deadline, self.inbox.begin(&mut self.stream)).await
+    }
+
+    async fn more(&mut self, deadline: Instant) -> Result<(), Failure> {
+        within(deadline, self.inbox.fill(&mut self.stream)).await
+    }
+
+    /// A PROXY header: must be there if the peer is trusted, must not if it is not.
+    async fn introduction(&mut self, peer: SocketAddr, door: &Door, deadline: Instant) -> Result<(), Failure> {
+        const WRONG: Failure = Failure::Client(ClientFault::ProxyHeader);
+        if !door.trusted.iter().any(|net| net.contains(&peer.ip().to_canonical())) {
+            return if proxy_protocol::is_header(self.inbox.bytes()) { Err(WRONG) } else { Ok(()) };
+        }
+        loop {
+            match proxy_protocol::parse(self.inbox.bytes()) {
+                Err(_) => return Err(WRONG),
+                Ok(None) => self.more(deadline).await?,
+                Ok(Some(Header { length, client })) => {
+                    self.inbox.consume(length);
+                    self.client = client.unwrap_or(peer);
+                    break;
+                }
+            }
+        }
+        if self.inbox.is_empty() { self.more(deadline).await } else { Ok(()) }
+    }
+
+    async fn secured(mut self, door: &Door, deadline: Instant) -> Result<Self, Failure> {
+        const WRONG: Failure = Failure::Client(ClientFault::Tls);
+        let Some(acceptor) = &door.tls else {
+            // Told or not, it is over.
+            let _ = self.stream.send(&NO_TLS).await;
+            self.stream.farewell().await;
+            return Err(WRONG);
+        };
+        let hello = std::mem::take(&mut self.inbox).into_rest();
+        let handshake = timeout_at(deadline, self.stream.secure(acceptor, &hello)).await;
+        self.stream = handshake.map_err(|_| Failure::Client(ClientFault::Slow))?.map_err(|_| WRONG)?;
+        self.tls = true;
+        self.more(deadline).await?;
+        Ok(self)
+    }
+}
+
+/// Something was read, in time.
+async fn within(
+    deadline: Instant,
+    read: impl Future<Output = std::io::Result<usize>>,
+) -> Result<(), Failure> {
+    match timeout_at(deadline, read).await {
+        Err(_) => Err(Failure::Client(ClientFault::Slow)),
+        Ok(Ok(0) | Err(_)) => Err(Failure::Client(ClientFault::Left)),
+        Ok(Ok(_)) => Ok(()),
+    }
+}

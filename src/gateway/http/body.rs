@@ -1,0 +1,266 @@
+//! Where a message's body ends, so that its bytes can be handed on exactly as they came.
+//!
+//! A [`Body`] is shown the bytes that follow a head and says how many of them belong to the message. It decodes nothing
+//! and changes nothing: chunk sizes, extensions and trailers go through verbatim, at no copy and no memory. What it
+//! does insist on is that there is only one way to read them: a chunk size is hexadecimal digits and no sign or prefix,
+//! every line ends in CRLF, and extensions and trailers are bounded.
+//!
+//! Next: [`super::forward`] moves the bytes; [`super::request`] and [`super::response`] choose the framing.
+
+use super::head::is_token;
+
+/// The most bytes that the extensions of one chunk may take. Arbitrary: nobody uses them.
+const EXTENSION_MAX: u32 = 1024;
+
+/// The most bytes that all trailers may take. Arbitrary: far beyond gRPC-Web and digests, which are what uses them.
+const TRAILERS_MAX: u32 = 8 * 1024;
+
+/// How much of a message is still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// This many bytes; zero is the end.
+    Length(u64),
+    /// Chunks.
+    Chunked(Chunks),
+    /// Whatever comes until the connection ends.
+    UntilClose,
+}
+
+/// A chunk that can be read in two ways, or in none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a malformed chunk")]
+pub struct BadChunk;
+
+impl Body {
+    /// No body.
+    pub const NONE: Self = Self::Length(0);
+
+    /// How many of the leading bytes belong to this body.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
+        match self {
+            Self::Length(left) => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left -= taken as u64;
+                Ok(taken)
+            }
+            Self::Chunked(chunks) => chunks.take(bytes),
+            Self::UntilClose => Ok(bytes.len()),
+        }
+    }
+
+    /// True once nothing more belongs to it. A body until close is over when the connection is.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::Length(0) | Self::Chunked(Chunks { state: State::Over, .. }))
+    }
+
+    /// True if the end of the connection, coming now, ends it as it should.
+    pub fn may_end_here(&self) -> bool {
+        self.is_over() || *self == Self::UntilClose
+    }
+}
+
+/// Where in a chunked body we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunks {
+    state: State,
+    size: u64,
+    spent: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    FirstDigit,
+    Digits,
+    Blank,
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    TrailerStart,
+    TrailerName,
+    TrailerValue,
+    TrailerLf,
+    LastLf,
+    Over,
+}
+
+impl Default for Chunks {
+    fn default() -> Self {
+        Self { state: State::FirstDigit, size: 0, spent: 0 }
+    }
+}
+
+impl Chunks {
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
+        let mut at = 0;
+        while at < bytes.len() && self.state != State::Over {
+            if self.state == State::Data {
+                let taken = usize::try_from(self.size).unwrap_or(usize::MAX).min(bytes.len() - at);
+                self.size -= taken as u64;
+                at += taken;
+                if self.size == 0 {
+                    self.state = State::DataCr;
+                }
+            } else {
+                self.state = self.next(bytes[at])?;
+                at += 1;
+            }
+        }
+        Ok(at)
+    }
+
+    fn next(&mut self, byte: u8) -> Result<State, BadChunk> {
+        use State::*;
+        let next = match (self.state, byte) {
+            (FirstDigit | Digits, digit) if digit.is_ascii_hexdigit() => self.digit(digit)?,
+            (Digits | Blank | Extension, b'\r') => SizeLf,
+            (Digits | Blank, b' ' | b'\t') => self.spend(EXTENSION_MAX, Blank)?,
+            (Digits | Blank, b';') => self.spend(EXTENSION_MAX, Extension)?,
+            (Extension, byte) if is_text(byte) => self.spend(EXTENSION_MAX, Extension)?,
+            (SizeLf, b'\n') if self.size == 0 => self.begin(TrailerStart),
+            (SizeLf, b'\n') => self.begin(Data),
+            (DataCr, b'\r') => DataLf,
+            (DataLf, b'\n') => self.begin(FirstDigit),
+            (TrailerStart, b'\r') => LastLf,
+            (TrailerStart | TrailerName, byte) if is_token(byte) => self.spend(TRAILERS_MAX, TrailerName)?,
+            (TrailerName, b':') => self.spend(TRAILERS_MAX, TrailerValue)?,
+            (TrailerValue, b'\r') => TrailerLf,
+            (TrailerValue, byte) if is_text(byte) => self.spend(TRAILERS_MAX, TrailerValue)?,
+            (TrailerLf, b'\n') => self.spend(TRAILERS_MAX, TrailerStart)?,
+            (LastLf, b'\n') => Over,
+            _ => return Err(BadChunk),
+        };
+        Ok(next)
+    }
+
+    /// One more digit of the size: 16 at most, so that no parser's number overflows before ours does.
+    fn digit(&mut self, digit: u8) -> Result<State, BadChunk> {
+        let value = (digit as char).to_digit(16).ok_or(BadChunk)?;
+        self.size = self.size << 4 | u64::from(value);
+        self.spend(16, State::Digits)
+    }
+
+    fn begin(&mut self, state: State) -> State {
+        self.spent = 0;
+        state
+    }
+
+    fn spend(&mut self, most: u32, state: State) -> Result<State, BadChunk> {
+        // Blanks and extensions go on counting where the digits stopped, which only makes their bound 16 bytes less.
+        self.spent += 1;
+        if self.spent > most { Err(BadChunk) } else { Ok(state) }
+    }
+}
+
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7F)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// How many bytes belong to the body, fed `piece` at a time; and whether it is over.
+    fn take(mut body: Body, bytes: &[u8], piece: usize) -> Result<(usize, bool), BadChunk> {
+        let mut at = 0;
+        while at < bytes.len() && !body.is_over() {
+            let end = (at + piece).min(bytes.len());
+            at += body.take(&bytes[at..end])?;
+        }
+        Ok((at, body.is_over()))
+    }
+
+    fn chunked() -> Body {
+        Body::Chunked(Chunks::default())
+    }
+
+    #[test]
+    fn a_length_is_that_many_bytes() {
+        assert_eq!(take(Body::Length(5), b"hello, you", 3), Ok((5, true)));
+        assert_eq!(take(Body::Length(5), b"hell", 9), Ok((4, false)));
+        assert_eq!(take(Body::NONE, b"next", 9), Ok((0, true)));
+        assert_eq!(take(Body::UntilClose, b"all of it", 2), Ok((9, false)));
+        assert!(Body::UntilClose.may_end_here() && !Body::Length(1).may_end_here() && !chunked().may_end_here());
+    }
+
+    #[test]
+    fn chunks_end_where_they_say() {
+        for body in [
+            "0\r\n\r\n",
+            "5\r\nhello\r\n0\r\n\r\n",
+            "A\r\n0123456789\r\n00\r\n\r\n",
+            "5;a=b;c=\"d\"\r\nhello\r\n0;last\r\n\r\n",
+            "5 ;a=b\r\nhello\r\n0  \r\n\r\n",
+            "1\r\n\n\r\n0\r\nDigest: x\r\nEmpty:\r\n\r\n",
+            "0000000000000001\r\nx\r\n0\r\n\r\n",
+        ] {
+            let bytes = [body.as_bytes(), b"GET / HTTP/1.1"].concat();
+            for piece in [1, 2, 7, 100] {
+                assert_eq!(take(chunked(), &bytes, piece), Ok((body.len(), true)), "{body:?}");
+            }
+            assert_eq!(take(chunked(), &body.as_bytes()[..body.len() - 1], 100), Ok((body.len() - 1, false)), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_can_be_read_in_two_ways_is_refused() {
+        let long_extension = format!("1;{}\r\n", "x".repeat(2000));
+        let long_trailer = format!("0\r\nA: {}\r\n\r\n", "x".repeat(9000));
+        for body in [
+            "\r\n",
+            " 5\r\n",
+            "+5\r\n",
+            "-1\r\n",
+            "0x5\r\n",
+            "5\nhello",
+            "5\r\r\n",
+            "5 5\r\n",
+            "5;a\nb\r\n",
+            "5;\0\r\n",
+            "5,\r\n",
+            "G\r\n",
+            "00000000000000001\r\n",
+            "fffffffffffffffff\r\n",
+            "1\r\nxx\r\n",
+            "1\r\nx\n",
+            "1\r\nx0\r\n\r\n",
+            "0\r\n\n",
+            "0\r\nA: b\n",
+            "0\r\n folded: x\r\n",
+            "0\r\nno colon\r\n",
+            "0\r\n: x\r\n",
+            "0\r\nA : b\r\n",
+            "0\r\nA: \0\r\n",
+            &long_extension,
+            &long_trailer,
+        ] {
+            for piece in [1, 1000, 10_000] {
+                assert_eq!(take(chunked(), body.as_bytes(), piece), Err(BadChunk), "{body:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_found_whole(chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..300), 0..6), piece in 1usize..200) {
+            let mut bytes = Vec::new();
+            for chunk in &chunks {
+                bytes.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+                bytes.extend(chunk);
+                bytes.extend(b"\r\n");
+            }
+            bytes.extend(b"0\r\n\r\n");
+            let length = bytes.len();
+            bytes.extend(b"0\r\n\r\n");
+            prop_assert_eq!(take(chunked(), &bytes, piece), Ok((length, true)));
+        }
+
+        #[test]
+        fn pieces_do_not_matter(bytes in "[0-9a-f;: A\r\n]{0,60}", piece in 1usize..20) {
+            prop_assert_eq!(take(chunked(), bytes.as_bytes(), piece), take(chunked(), bytes.as_bytes(), 1000));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What is understood, what is refused, and what the target gets.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::gateway::http::body::Chunks;
+use crate::gateway::http::head::Scan;
+
+/// Reads bytes as the connection does: the scan first, then the head.
+fn read(bytes: &[u8]) -> Result<Request<'_>, Fault> {
+    let end = Scan::default().end(bytes)?.ok_or(Fault::StartLine)?;
+    Request::parse(&bytes[..end])
+}
+
+fn form_of(line: &str) -> Result<String, Fault> {
+    read(format!("{line} HTTP/1.1\r\nHost: elsewhere\r\n\r\n").as_bytes()).map(|request| match request.form {
+        Form::Authority(target) => format!("connect {target}"),
+        Form::Absolute { target, authority, path } => format!("{target} as {authority} for {path}"),
+        Form::Origin(path) => format!("here {path}"),
+        Form::Asterisk => "*".into(),
+    })
+}
+
+#[test]
+fn the_four_forms() {
+    for (line, want) in [
+        ("CONNECT a.test:443", Ok("connect a.test:443")),
+        ("CONNECT [2001:db8::1]:443", Ok("connect [2001:db8::1]:443")),
+        ("CONNECT a.test", Err(Fault::Target)),
+        ("CONNECT http://a.test/", Err(Fault::Target)),
+        ("CONNECT /", Err(Fault::Target)),
+        ("CONNECT us@a.test:443", Err(Fault::Userinfo)),
+        ("CONNECT a.test:0", Err(Fault::Target)),
+        ("GET http://A.test", Ok("a.test:80 as A.test for ")),
+        ("GET http://a.test:8080/x?y=http://b.test/", Ok("a.test:8080 as a.test:8080 for /x?y=http://b.test/")),
+        ("GET HTTP://a.test:/x", Ok("a.test:80 as a.test: for /x")),
+        ("GET http://a.test?x", Ok("a.test:80 as a.test for ?x")),
+        ("GET http://[2001:db8::1]/", Ok("[2001:db8::1]:80 as [2001:db8::1] for /")),
+        ("GET http://[2001:db8::1]:81/", Ok("[2001:db8::1]:81 as [2001:db8::1]:81 for /")),
+        ("OPTIONS http://a.test", Ok("a.test:80 as a.test for *")),
+        ("GET https://a.test/", Err(Fault::Scheme)),
+        ("GET ftp://a.test/", Err(Fault::Scheme)),
+        ("GET http://u:p@a.test/", Err(Fault::Userinfo)),
+        ("GET http://a.test\\@b.test/", Err(Fault::Userinfo)),
+        ("GET http://a.test\\b.test/", Err(Fault::Target)),
+        ("GET http:///x", Err(Fault::Target)),
+        ("GET http://a.test:99999/", Err(Fault::Target)),
+        ("GET http://a.test::/", Err(Fault::Target)),
+        ("GET http://a.test:80:/", Err(Fault::Target)),
+        ("GET http://a%2etest/", Err(Fault::Target)),
+        ("GET http://127.1/", Err(Fault::Target)),
+        ("GET http://a.test/#x", Err(Fault::Target)),
+        ("GET a.test", Err(Fault::Target)),
+        ("GET http:a.test", Err(Fault::Target)),
+        ("GET /path", Ok("here /path")),
+        ("GET //a.test/", Ok("here //a.test/")),
+        ("OPTIONS *", Ok("*")),
+        ("GET *", Err(Fault::Target)),
+    ] {
+        assert_eq!(form_of(line), want.map(str::to_owned), "{line}");
+    }
+}
+
+/// Every shape that two programs could read in two ways. Each entry is a whole opening.
+const SMUGGLED: &[(&[u8], Fault)] = &[
+    (b"GET http://a/ HTTP/1.1\nHost: a\n\n", Fault::BareLf),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", Fault::BareLf),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\n", Fault::BareLf),
+    (b"GET http://a/ HTTP/1.1\rHost: a\r\r", Fault::BareCr),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\rX: y\r\n\r\n", Fault::BareCr),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n X: y\r\n\r\n", Fault::Folded),
+    (b"GET http://a/ HTTP/1.1\r\n Host: a\r\n\r\n", Fault::Folded),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\tTransfer-Encoding: chunked\r\n\r\n", Fault::Folded),
+    (b"GET http://a/\0 HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Control),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\0b\r\n\r\n", Fault::Control),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\x0b\r\n\r\n", Fault::Control),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\x0bchunked\r\n\r\n", Fault::Control),
+    (b"GET http://a/ HTTP/1.1\r\nHost : a\r\n\r\n", Fault::SpaceBeforeColon),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n", Fault::SpaceBeforeColon),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length\t: 5\r\n\r\n", Fault::SpaceBeforeColon),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n", Fault::Field),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n", Fault::Field),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nTransfer\x2fEncoding: chunked\r\n\r\n", Fault::Field),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Fault::Host),
+    (b"GET http://a/ HTTP/1.1\r\nX: y\r\n\r\n", Fault::Host),
+    (b"GET http://a/ HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", Fault::Host),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", Fault::SecondLength),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", Fault::SecondLength),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", Fault::Length),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", Fault::Length),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5 5\r\n\r\n", Fault::Length),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n", Fault::Length),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", Fault::LengthAndCoding),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n", Fault::LengthAndCoding),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n", Fault::Coding),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity, chunked\r\n\r\n", Fault::Coding),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", Fault::Coding),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", Fault::Coding),
+    (b"POST http://a/ HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Fault::OldCoding),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: close, Content-Length\r\n\r\n", Fault::Stripped),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: transfer-encoding\r\n\r\n", Fault::Stripped),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nProxy-Connection: host\r\n\r\n", Fault::Stripped),
+    (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", Fault::UnexpectedBody),
+    (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Fault::UnexpectedBody),
+    (b"TRACE http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", Fault::UnexpectedBody),
+    (b"GET  http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
+    (b"GET http://a/  HTTP/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
+    (b"GET http://a/ HTTP/1.1 \r\nHost: a\r\n\r\n", Fault::StartLine),
+    (b"GET http://a/ x HTTP/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
+    (b"GET\thttp://a/\tHTTP/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
+    (b"GET http://a/\r\n\r\n", Fault::StartLine),
+    (b"G@T http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
+    (b"GET http://a/ http/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
+    (b"GET http://a/ HTTP/1.10\r\nHost: a\r\n\r\n", Fault::Version),
+    (b"GET http://a/ HTTP/2.0\r\nHost: a\r\n\r\n", Fault::Version),
+    (b"PRI * HTTP/2.0\r\n\r\n", Fault::Version),
+    (b"GET http://a/\xc3\xbc HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Target),
+    (b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Userinfo),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", Fault::Expectation),
+];
+
+#[test]
+fn every_smuggling_shape_is_refused() {
+    assert!(SMUGGLED.len() >= 30);
+    for &(bytes, fault) in SMUGGLED {
+        assert_eq!(read(bytes).err(), Some(fault), "{}", bytes.escape_ascii());
+        assert!((400..600).contains(&Failure::from(fault).status()) && Failure::from(fault).status() != 407);
+    }
+}
+
+fn forwarded(head: &str) -> String {
+    let request = read(head.as_bytes()).unwrap();
+    let Form::Absolute { authority, path, .. } = request.form else { panic!("{head}") };
+    let mut out = Vec::new();
+    request.write_for(authority, path, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn the_target_sees_what_the_client_would_have_sent_it() {
+    for (head, want) in [
+        // As curl writes it: Proxy-Connection becomes the Connection that it stands for, credentials end here.
+        (
+            "GET http://a.test/x?y HTTP/1.1\r\nHost: a.test\r\nProxy-Authorization: Basic eDp5\r\nUser-Agent: curl/8\r\nAccept: */*\r\nProxy-Connection: Keep-Alive\r\n\r\n",
+            "GET /x?y HTTP/1.1\r\nHost: a.test\r\nUser-Agent: curl/8\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n",
+        ),
+        // Host is the target's, whatever the client says; its place and case stay.
+        ("GET http://A.test:81 HTTP/1.1\r\nAccept: x\r\nhOST: evil\r\n\r\n", "GET / HTTP/1.1\r\nAccept: x\r\nhOST: A.test:81\r\n\r\n"),
+        ("GET http://a.test?q HTTP/1.1\r\nHost: x\r\n\r\n", "GET /?q HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+        ("OPTIONS http://a.test HTTP/1.1\r\nHost: x\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+        ("GET http://a.test/ HTTP/1.0\r\n\r\n", "GET / HTTP/1.0\r\nHost: a.test\r\nConnection: close\r\n\r\n"),
+        ("GET http://a.test/ HTTP/1.0\r\nExpect: 100-continue\r\nConnection: keep-alive\r\n\r\n", "GET / HTTP/1.0\r\nHost: a.test\r\nConnection: close\r\n\r\n"),
+        (
+            "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nTrailer: D\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\nConnection: close\r\nTrailer: D\r\n\r\n",
+        ),
+        (
+            "GET http://a.test/ws HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n",
+            "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n",
+        ),
+        (
+            "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        ),
+        (
+            "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nTE: gzip, trailers\r\nConnection: TE\r\nKeep-Alive: 5\r\nX-Exitgate: 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: TE\r\nTE: trailers\r\n\r\n",
+        ),
+    ] {
+        assert_eq!(forwarded(head), want);
+    }
+}
+
+#[test]
+fn what_follows_a_head_is_known() {
+    let of = |lines: &str| {
+        let head = format!("POST http://a/ HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let request = read(head.as_bytes()).unwrap();
+        (request.body, request.persists(), request.expects, request.upgrade.is_some())
+    };
+    assert_eq!(of(""), (Body::NONE, true, false, false));
+    assert_eq!(of("Content-Length: 7\r\nConnection: close\r\n"), (Body::Length(7), false, false, false));
+    assert_eq!(of("Transfer-Encoding: chunked\r\nExpect: 100-Continue\r\n"), (Body::Chunked(Chunks::default()), true, true, false));
+    assert_eq!(of("Connection: upgrade\r\nUpgrade: a\r\n"), (Body::NONE, true, false, true));
+    // No upgrade where it is not announced, is announced twice, or would follow a body.
+    assert!(!of("Upgrade: a\r\n").3);
+    assert!(!of("Connection: upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n").3);
+    assert!(!of("Connection: upgrade\r\nUpgrade: a\r\nContent-Length: 1\r\n").3);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Request::parse(&bytes);
+        let _ = Request::parse(&[&b"GET http://a/ HTTP/1.1\r\n"[..], &bytes, b"\r\n\r\n"].concat());
+    }
+
+    #[test]
+    fn what_goes_on_is_a_head_of_its_own(path in "/[!-~&&[^#]]{0,20}", names in proptest::collection::vec("[A-Za-z-]{1,12}", 0..8), value in "[ -~]{0,20}") {
+        let mut head = format!("GET http://a.test{path} HTTP/1.1\r\nHost: b\r\n");
+        for name in names.iter().filter(|name| !name.eq_ignore_ascii_case("host")) {
+            head.push_str(&format!("X-{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        let sent = forwarded(&head);
+        prop_assert_eq!(Scan::default().end(sent.as_bytes()), Ok(Some(sent.len())));
+        let again = read(sent.as_bytes()).unwrap();
+        prop_assert_eq!(again.form, Form::Origin(path.as_str()));
+        prop_assert_eq!(again.fields.get("host").unwrap().value, b"a.test");
+    }
+}

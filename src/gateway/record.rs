@@ -1,0 +1,346 @@
+//! The record of one connection: what it adds to the metrics, and its one line in the access log.
+//!
+//! It is a guard. Whatever way a connection ends (its client leaves, a limit, a kill, a panic), the record drops, and the
+//! drop writes the line; a connection without one cannot exist. What is counted while it lives (bytes, streams open) is
+//! counted at once, so that a tunnel of ten hours is not invisible for ten hours.
+//!
+//! Handles of metrics are fetched once for a listener or a route and lent to its connections: looking one up by name
+//! and labels costs more than everything else here together. Targets and user names stay out of the line unless
+//! `log.targets` asks for them.
+//!
+//! Names: [`crate::telemetry::metrics`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use super::failure::Failure;
+use super::gate::{Door, Facts, Protocol, Refusal};
+use super::relay::{Meter, Reason, Traffic, Way};
+use crate::exit::{ExitId, Source};
+use crate::net::Target;
+use crate::telemetry::metrics::{BYTES, CONNECTIONS, CONNECTIONS_OPEN, OPEN_SECONDS, REQUESTS, STREAMS_OPEN};
+
+/// How many pairs of protocol and outcome keep their handle. All that a healthy route sees are a dozen; those beyond
+/// this many are looked up each time.
+const KEPT: usize = 48;
+
+/// What a request came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did not get what it asked for.
+    Failed(Failure),
+    /// A tunnel was open, and this ended it.
+    Ended(Reason),
+    /// A plain exchange, from request to answer.
+    Answered,
+    /// A name or address was looked up.
+    Resolved,
+    /// We answered it ourselves: the page, or exit.gate.
+    Here,
+    /// It was cut while it was being served.
+    Cut,
+}
+
+impl Outcome {
+    /// The label and the word in the access line.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Failed(failure) => failure.label(),
+            Self::Ended(reason) => reason.as_str(),
+            Self::Answered => "answered",
+            Self::Resolved => "resolved",
+            Self::Here => "here",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+/// What a listener counts.
+#[derive(Clone, Debug)]
+pub struct ListenerMeters(Arc<ListenerHandles>);
+
+#[derive(Debug)]
+struct ListenerHandles {
+    label: Arc<str>,
+    open: Gauge,
+    requests: Requests,
+}
+
+impl ListenerMeters {
+    /// Fetches the handles of a listener.
+    pub fn new(label: &str) -> Self {
+        let open = gauge!(CONNECTIONS_OPEN, "listener" => label.to_owned());
+        Self(Arc::new(ListenerHandles { label: label.into(), open, requests: Requests::new("none") }))
+    }
+
+    fn spoken(&self, protocol: &'static str) {
+        // One look-up a connection; it is the only one.
+        counter!(CONNECTIONS, "listener" => self.0.label.clone(), "protocol" => protocol).increment(1);
+    }
+}
+
+/// What a route counts.
+#[derive(Debug)]
+pub struct RouteMeters {
+    label: Arc<str>,
+    open: Gauge,
+    up: Counter,
+    down: Counter,
+    opened: [OnceLock<Histogram>; Source::ALL.len()],
+    requests: Requests,
+}
+
+impl RouteMeters {
+    /// Fetches the handles of a route. Routes without a name share the label `implicit`.
+    pub fn new(label: &str) -> Self {
+        let bytes = |way: &'static str| counter!(BYTES, "route" => label.to_owned(), "way" => way);
+        Self {
+            open: gauge!(STREAMS_OPEN, "route" => label.to_owned()),
+            up: bytes("up"),
+            down: bytes("down"),
+            opened: Default::default(),
+            requests: Requests::new(label),
+            label: label.into(),
+        }
+    }
+
+    fn opened(&self, source: Source, after: Duration) {
+        let at = Source::ALL.iter().position(|&known| known == source).unwrap_or_default();
+        let fetch = || histogram!(OPEN_SECONDS, "route" => self.label.clone(), "source" => source.as_str());
+        self.opened[at].get_or_init(fetch).record(after);
+    }
+}
+
+/// The counters of one route by protocol and outcome, each fetched when it is first needed and kept.
+#[derive(Debug)]
+struct Requests {
+    route: Arc<str>,
+    kept: Box<[OnceLock<(&'static str, &'static str, Counter)>]>,
+}
+
+impl Requests {
+    fn new(route: &str) -> Self {
+        Self { route: route.into(), kept: (0..KEPT).map(|_| OnceLock::new()).collect() }
+    }
+
+    fn count(&self, protocol: &'static str, outcome: &'static str) {
+        let fetch = || counter!(REQUESTS, "route" => self.route.clone(), "protocol" => protocol, "outcome" => outcome);
+        for place in &self.kept {
+            let (p, o, counter) = place.get_or_init(|| (protocol, outcome, fetch()));
+            if *p == protocol && *o == outcome {
+                return counter.increment(1);
+            }
+        }
+        fetch().increment(1);
+    }
+}
+
+/// Counts bytes as they move, for the connection and for its route.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow<'a> {
+    traffic: &'a Traffic,
+    route: Option<&'a RouteMeters>,
+}
+
+impl Meter for Flow<'_> {
+    fn moved(&self, way: Way, bytes: u64) {
+        self.traffic.moved(way, bytes);
+        if let Some(route) = self.route {
+            match way {
+                Way::Up => route.up.increment(bytes),
+                Way::Down => route.down.increment(bytes),
+            }
+        }
+    }
+}
+
+/// One connection, from accept to close.
+#[derive(Debug)]
+pub struct Record {
+    door: Arc<Door>,
+    begun: Instant,
+    asked: Option<Instant>,
+    client: SocketAddr,
+    tls: bool,
+    protocol: Option<Protocol>,
+    traffic: Arc<Traffic>,
+    way: Option<WayOut>,
+    streaming: bool,
+    open_after: Option<Duration>,
+    requests: u32,
+    outcome: Option<Outcome>,
+    named: Option<Box<(String, String)>>,
+}
+
+/// The exit that served last.
+#[derive(Debug)]
+struct WayOut {
+    route: Arc<str>,
+    exit: ExitId,
+    ip: Option<IpAddr>,
+    meters: Arc<RouteMeters>,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Door").field("label", &self.label).field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+impl Record {
+    /// Opens the record of a connection that has just been accepted.
+    pub fn begin(door: Arc<Door>, client: SocketAddr) -> Self {
+        door.meters.0.open.increment(1);
+        Self {
+            door,
+            begun: Instant::now(),
+            asked: None,
+            client,
+            tls: false,
+            protocol: None,
+            traffic: Arc::default(),
+            way: None,
+            streaming: false,
+            open_after: None,
+            requests: 0,
+            outcome: None,
+            named: None,
+        }
+    }
+
+    /// Where it came in.
+    pub fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// Its bytes, live.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
+    }
+
+    /// Counts bytes for the connection and for the route that serves it now.
+    pub fn flow(&self) -> Flow<'_> {
+        Flow { traffic: &self.traffic, route: self.way.as_ref().map(|way| &*way.meters) }
+    }
+
+    /// Who the client is, as a trusted peer says it or as its socket does, and whether it came over TLS.
+    pub fn introduced(&mut self, client: SocketAddr, tls: bool) {
+        (self.client, self.tls) = (client, tls);
+    }
+
+    /// It speaks this. Said again when an HTTP connection turns from plain requests to a tunnel; counted once.
+    pub fn speaks(&mut self, protocol: Protocol) {
+        if self.protocol.is_none() {
+            self.door.meters.spoken(protocol.as_str());
+        }
+        self.protocol = Some(protocol);
+    }
+
+    /// A whole request is there.
+    pub fn asked(&mut self, username: &str, target: Option<&Target>) {
+        self.asked = Some(Instant::now());
+        if self.door.log_targets {
+            let target = target.map(Target::to_string).unwrap_or_default();
+            self.named = Some(Box::new((username.to_owned(), target)));
+        }
+    }
+
+    /// A stream to the target is open.
+    pub fn opened(&mut self, facts: &Facts) {
+        self.closed();
+        let after = self.asked.unwrap_or(self.begun).elapsed();
+        facts.meters.opened(facts.exit.source(), after);
+        self.open_after = Some(after);
+        self.serves(facts);
+    }
+
+    /// A stream that is open already serves another request.
+    pub fn serves(&mut self, facts: &Facts) {
+        self.closed();
+        facts.meters.open.increment(1);
+        self.streaming = true;
+        self.way = Some(WayOut {
+            route: facts.route.clone(),
+            exit: facts.exit.clone(),
+            ip: facts.ip,
+            meters: facts.meters.clone(),
+        });
+    }
+
+    /// The request came to this.
+    pub fn settle(&mut self, outcome: Outcome) {
+        self.count(outcome, None);
+    }
+
+    /// The request was refused: by a route, if it came to one.
+    pub fn refused(&mut self, refusal: &Refusal) {
+        self.count(Outcome::Failed(refusal.failure), refusal.meters.as_deref());
+    }
+
+    /// Counts it where it happened: at the route that refused, or that serves now, or else at no route.
+    fn count(&mut self, outcome: Outcome, route: Option<&RouteMeters>) {
+        let serving = self.way.as_ref().filter(|_| self.streaming).map(|way| &*way.meters);
+        let requests = route.or(serving).map_or(&self.door.meters.0.requests, |route| &route.requests);
+        requests.count(self.protocol.map_or("none", Protocol::as_str), outcome.label());
+        self.settled(outcome);
+    }
+
+    fn settled(&mut self, outcome: Outcome) {
+        self.closed();
+        self.asked = None;
+        self.requests += 1;
+        self.outcome = Some(outcome);
+    }
+
+    fn closed(&mut self) {
+        if let (true, Some(way)) = (std::mem::take(&mut self.streaming), &self.way) {
+            way.meters.open.decrement(1);
+        }
+    }
+
+    fn log(&self) {
+        let way = self.way.as_ref();
+        tracing::info!(
+            target: "access",
+            listener = &*self.door.label,
+            protocol = self.protocol.map(Protocol::as_str),
+            tls = self.tls.then_some(true),
+            client = %self.client.ip(),
+            username = self.named.as_ref().map(|named| &*named.0),
+            target = self.named.as_ref().map(|named| &*named.1),
+            route = way.map(|way| &*way.route),
+            exit = way.map(|way| tracing::field::display(&way.exit)),
+            ip = way.and_then(|way| way.ip).map(tracing::field::display),
+            outcome = self.outcome.map_or("none", Outcome::label),
+            requests = self.requests,
+            up = self.traffic.up(),
+            down = self.traffic.down(),
+            open_ms = self.open_after.map(millis),
+            ms = millis(self.begun.elapsed()),
+        );
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.asked.is_some() {
+            self.settle(Outcome::Cut);
+        }
+        self.closed();
+        if self.protocol.is_none() {
+            self.door.meters.spoken("none");
+        }
+        self.door.meters.0.open.decrement(1);
+        self.log();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! What the tests of the front share: a door, a gate that says what its script says, and clients on loopback.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use super::connection::serve;
+use super::failure::{AuthFault, Failure, NoExit};
+use super::gate::{Ask, Caller, Door, Errand, Facts, Gate, Lookup, Opened, Refusal, Resolved, Sight};
+use super::record::{ListenerMeters, RouteMeters};
+use super::relay::Idle;
+use crate::dial::Stream;
+use crate::exit::ExitId;
+use crate::lifecycle::Cut;
+use crate::net::Target;
+
+/// A door without keys, TLS or trusted peers.
+pub fn door() -> Door {
+    Door {
+        label: Arc::from("shared"),
+        addr: "127.0.0.1:1080".parse().unwrap(),
+        route: None,
+        demands_key: false,
+        tls: None,
+        trusted: Vec::new(),
+        opening: Duration::from_secs(10),
+        keep_alive: Duration::from_secs(60),
+        log_targets: false,
+        meters: ListenerMeters::new("shared"),
+    }
+}
+
+/// What one `open` comes to.
+pub enum Open {
+    /// This stream.
+    Stream(UnixStream),
+    /// This stream, with the early head sent on it.
+    Early(UnixStream),
+    /// This refusal.
+    Refused(Refusal),
+    /// Nothing, ever.
+    Hangs,
+}
+
+/// A gate that does what its script says and writes down what it is asked.
+pub struct Script {
+    opens: Mutex<VecDeque<Open>>,
+    /// The one key that it lets in; none: anybody.
+    key: Option<&'static [u8]>,
+    reuse: bool,
+    log: Arc<Mutex<Vec<String>>>,
+    meters: Arc<RouteMeters>,
+    pub stopping: CancellationToken,
+}
+
+/// Writes down that the way out was given back.
+pub struct Lease(Arc<Mutex<Vec<String>>>);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().push("given back".into());
+    }
+}
+
+impl Script {
+    pub fn new(opens: impl IntoIterator<Item = Open>) -> Self {
+        Self {
+            opens: Mutex::new(opens.into_iter().collect()),
+            key: None,
+            reuse: true,
+            log: Arc::default(),
+            meters: Arc::new(RouteMeters::new("us")),
+            stopping: CancellationToken::new(),
+        }
+    }
+
+    /// A gate whose targets are the other ends of these.
+    pub fn targets<const N: usize>() -> (Self, [UnixStream; N]) {
+        let pairs: [_; N] = std::array::from_fn(|_| UnixStream::pair().unwrap());
+        let (near, far): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+        (Self::new(near.into_iter().map(Open::Stream)), far.try_into().unwrap())
+    }
+
+    pub fn with_key(self, key: &'static [u8]) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
+    pub fn without_reuse(self) -> Self {
+        Self { reuse: false, ..self }
+    }
+
+    /// What it was asked and told, and forgets it.
+    pub fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.log.lock().unwrap())
+    }
+
+    fn note(&self, line: String) {
+        self.log.lock().unwrap().push(line);
+    }
+}
+
+/// What every stream of a script is said to leave from.
+pub const EXIT_IP: [u8; 4] = [192, 0, 2, 7];
+
+impl Gate for Script {
+    type Pass = ();
+    type Lease = Lease;
+
+    fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<(), Refusal> {
+        match (self.key, password) {
+            (Some(key), given) if given != Some(key) => {
+                self.note(format!("{} kept out", caller.client.ip()));
+                Err(Failure::Auth(AuthFault::Wrong).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn open(&self, caller: &Caller<'_>, (): &(), ask: Ask<'_>) -> Result<Opened<Lease>, Refusal> {
+        let Ask { target, avoid, early } = ask;
+        let who = format!("{} {}@{target}", caller.protocol.as_str(), caller.username);
+        self.note(if avoid.is_empty() { who } else { format!("{who} but not {avoid:?}") });
+        let lease = Lease(self.log.clone());
+        let next = self.opens.lock().unwrap().pop_front();
+        let (mut stream, sent) = match next {
+            Some(Open::Stream(stream)) => (stream, false),
+            Some(Open::Early(stream)) => (stream, !early.is_empty()),
+            Some(Open::Refused(refusal)) => return Err(refusal),
+            Some(Open::Hangs) => pending().await,
+            None => return Err(Failure::NoExit(NoExit::NoneMatch).into()),
+        };
+        if sent {
+            stream.write_all(early).await.unwrap();
+        }
+        let facts = Facts {
+            exit: ExitId::Direct,
+            ip: Some(IpAddr::from(EXIT_IP)),
+            country: Some(*b"US"),
+            checked: None,
+            moved: None,
+            route: "us".into(),
+            meters: self.meters.clone(),
+        };
+        let idle = Idle { open: Duration::from_secs(30), half: Duration::from_secs(30), stalled: Duration::from_secs(30) };
+        let reuse = self.reuse;
+        Ok(Opened { stream: Stream::Unix(stream), facts, idle, rate: None, first_down: Vec::new(), sent, reuse, lease })
+    }
+
+    async fn resolve(&self, caller: &Caller<'_>, (): &(), lookup: Lookup<'_>) -> Result<Resolved, Refusal> {
+        self.note(format!("{} {lookup:?}", caller.username));
+        Ok(match lookup {
+            Lookup::Address(_) => Resolved::Address(IpAddr::from([203, 0, 113, 9])),
+            Lookup::Pointer(_) => Resolved::Name("a.test".into()),
+        })
+    }
+
+    async fn errand(&self, caller: &Caller<'_>, (): &(), errand: Errand<'_>) -> Result<String, Refusal> {
+        self.note(format!("{} {errand:?}", caller.username));
+        Ok("{\"exit\":1}".into())
+    }
+
+    fn witnessed(&self, _: &Lease, target: &Target, sight: Sight) {
+        self.note(format!("{target} {sight:?}"));
+    }
+
+    async fn stopping(&self, _: &Door) {
+        self.stopping.cancelled().await;
+    }
+}
+
+/// A bare connection on loopback: the client's end, ours, and the client's address.
+pub async fn sockets() -> (TcpStream, TcpStream, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    #[expect(clippy::disallowed_methods, reason = "a test is its own client")]
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (ours, peer) = listener.accept().await.unwrap();
+    (client, ours, peer)
+}
+
+/// Serves one connection while `client` plays the other end; both must come to an end.
+pub async fn talk(door: Door, gate: &Arc<Script>, client: impl AsyncFnOnce(TcpStream)) {
+    let (theirs, ours, peer) = sockets().await;
+    let served = serve(ours, peer, Cut::new(), Arc::new(door), gate.clone());
+    let both = async { tokio::join!(served, client(theirs)) };
+    // Paused clocks run through this in no time, so that a hang is a failure and not a wait.
+    tokio::time::timeout(Duration::from_secs(600), both).await.expect("a connection that never ends");
+}
+
+/// Reads exactly what is expected; on a difference, shows both as text.
+pub async fn expect(stream: &mut (impl AsyncRead + Unpin), want: impl AsRef<[u8]>) {
+    let want = want.as_ref();
+    let mut got = Vec::new();
+    while got.len() < want.len() {
+        let mut piece = vec![0; want.len() - got.len()];
+        match stream.read(&mut piece).await {
+            Ok(n) if n > 0 => got.extend_from_slice(&piece[..n]),
+            end => panic!("{end:?} after {}, wanted {}", got.escape_ascii(), want.escape_ascii()),
+        }
+    }
+    assert_eq!(got.escape_ascii().to_string(), want.escape_ascii().to_string());
+}
+
+/// Everything up to the end of the stream.
+pub async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).await.unwrap();
+    String::from_utf8_lossy(&got).into_owned()
+}
+
+/// A head up to its empty line.
+pub async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut got = Vec::new();
+    while !got.ends_with(b"\r\n\r\n") {
+        got.push(stream.read_u8().await.unwrap_or_else(|_| panic!("no head in {}", got.escape_ascii())));
+    }
+    String::from_utf8(got).unwrap()
+}
+
+/// The fields that every answer through [`Script`] carries.
+pub const FACTS: &str =
+    "X-Exitgate-Exit-Ip: 192.0.2.7\r\nX-Exitgate-Exit-Country: US\r\nX-Exitgate-Exit: direct\r\nX-Exitgate-Route: us\r\n";
+
+/// What is written and counted while it lives.
+pub struct Observed {
+    metrics: PrometheusHandle,
+    lines: Lines,
+    _subscriber: tracing::subscriber::DefaultGuard,
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs `work` with its own metrics and its own log, on this thread.
+pub fn observed<T>(work: impl AsyncFnOnce() -> T) -> (T, Observed) {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
+    let subscriber = tracing::subscriber::set_default(subscriber);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let result = metrics::with_local_recorder(&recorder, || runtime.block_on(work()));
+    (result, Observed { metrics: recorder.handle(), lines, _subscriber: subscriber })
+}
+
+impl Observed {
+    /// The access lines, each with the fields that are asked for.
+    pub fn access(&self, fields: &[&str]) -> Vec<Vec<String>> {
+        let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines
+            .filter(|line| line["target"] == "access" || line["listener"].is_string())
+            .map(|line| fields.iter().map(|field| line[*field].to_string().replace('"', "")).collect())
+            .collect()
+    }
+
+    /// The samples whose line begins with this.
+    pub fn samples(&self, prefix: &str) -> Vec<String> {
+        let mut samples: Vec<_> = self.metrics.render().lines().filter(|line| line.starts_with(prefix)).map(str::to_owned).collect();
+        samples.sort();
+        samples
+    }
+}

@@ -1,0 +1,231 @@
+//! Where a client may go: ports, ranges of addresses, names that never leave a network, and never ourselves.
+//!
+//! A gateway that fetches what strangers ask for is a door into the network it stands in, unless it looks at the
+//! address that it is about to connect to. The *name* says little: anybody can point a name at 169.254.169.254, and
+//! point it elsewhere a second later. So a target is checked twice: as asked for (every source), and again as each
+//! address that its name resolved to, just before the connect (whoever resolves: [`crate::dial`]).
+//!
+//! Next: `limit/target/scope.rs` sorts addresses.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::net::{Host, Target};
+
+mod scope;
+
+pub use scope::{Scope, scope};
+
+/// Names that mean something only inside a network, or only on one machine.
+const INNER_NAMES: [&str; 12] = [
+    "localhost",
+    "localdomain",
+    "local",
+    "internal",
+    "intranet",
+    "private",
+    "corp",
+    "home",
+    "lan",
+    "home.arpa",
+    "ip6-localhost",
+    "ip6-loopback",
+];
+
+/// Why a target is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Forbidden {
+    /// The port is not one of those that are allowed.
+    #[error("the port is not allowed")]
+    Port,
+    /// The address is not on the public internet.
+    #[error("the address is {0}, not on the public internet")]
+    Range(Scope),
+    /// The name is one of an inner network.
+    #[error("the name belongs to an inner network")]
+    Name,
+    /// One of this gateway's own listeners.
+    #[error("the target is this gateway itself")]
+    Ourselves,
+}
+
+/// Which ports a target may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// Only these; empty = all.
+    pub allow: Vec<RangeInclusive<u16>>,
+    /// Not these, whatever `allow` says.
+    pub deny: Vec<RangeInclusive<u16>>,
+}
+
+impl Ports {
+    /// True if a target may have this port.
+    pub fn allows(&self, port: u16) -> bool {
+        let within = |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&port));
+        (self.allow.is_empty() || within(&self.allow)) && !within(&self.deny)
+    }
+}
+
+/// The addresses that this gateway listens on now. Clones are the same list.
+#[derive(Clone, Debug, Default)]
+pub struct Own(Arc<ArcSwap<Vec<SocketAddr>>>);
+
+impl Own {
+    /// An empty list.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// We listen on `addr` from now on.
+    pub fn insert(&self, addr: SocketAddr) {
+        self.0.rcu(|list| list.iter().copied().chain([addr]).collect::<Vec<_>>());
+    }
+
+    /// We do not any more. An address that was inserted twice stays once.
+    pub fn remove(&self, addr: SocketAddr) {
+        self.0.rcu(|list| {
+            let mut list = Vec::clone(list);
+            if let Some(at) = list.iter().position(|own| *own == addr) {
+                list.swap_remove(at);
+            }
+            list
+        });
+    }
+
+    /// True if a connection to `addr` from here would come to one of our listeners.
+    pub fn includes(&self, addr: SocketAddr) -> bool {
+        self.reached_by(addr, is_of_this_machine)
+    }
+
+    fn reached_by(&self, addr: SocketAddr, is_here: impl Fn(IpAddr) -> bool) -> bool {
+        let ip = addr.ip().to_canonical();
+        self.0.load().iter().filter(|own| own.port() == addr.port()).any(|own| {
+            let own = own.ip().to_canonical();
+            // 0.0.0.0 as a target is this machine to every kernel that we know.
+            own == ip || ip.is_unspecified() || own.is_unspecified() && (ip.is_loopback() || is_here(ip))
+        })
+    }
+}
+
+/// An address is this machine's own if one can bind it. Asked only about a target whose port is one of ours.
+fn is_of_this_machine(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// What targets may be. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    ports: Arc<Ports>,
+    allow_private: bool,
+    own: Own,
+}
+
+impl Rules {
+    /// `allow_private` lets targets be anywhere but here: in tests, and where the gateway is there to reach inwards.
+    pub fn new(ports: Ports, allow_private: bool, own: Own) -> Self {
+        Self { ports: Arc::new(ports), allow_private, own }
+    }
+
+    /// Judges a target as it was asked for, before anybody resolves or dials: holds for every source.
+    pub fn target(&self, target: &Target) -> Result<(), Forbidden> {
+        match &target.host {
+            Host::Ip(ip) => self.address(SocketAddr::new(*ip, target.port)),
+            Host::Name(name) if !self.allow_private && is_inner(name) => Err(Forbidden::Name),
+            Host::Name(_) => self.port(target.port),
+        }
+    }
+
+    /// Judges an address that is about to be connected to.
+    pub fn address(&self, addr: SocketAddr) -> Result<(), Forbidden> {
+        self.port(addr.port())?;
+        let scope = scope(addr.ip());
+        if !self.allow_private && scope != Scope::Public {
+            return Err(Forbidden::Range(scope));
+        }
+        if self.own.includes(addr) { Err(Forbidden::Ourselves) } else { Ok(()) }
+    }
+
+    fn port(&self, port: u16) -> Result<(), Forbidden> {
+        if self.ports.allows(port) { Ok(()) } else { Err(Forbidden::Port) }
+    }
+}
+
+/// True of a name that is, or ends in, one of [`INNER_NAMES`].
+fn is_inner(name: &str) -> bool {
+    INNER_NAMES.iter().any(|inner| {
+        name.strip_suffix(inner).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(allow_private: bool) -> Rules {
+        let own = Own::new();
+        own.insert("127.0.0.1:1080".parse().unwrap());
+        own.insert("[::]:8080".parse().unwrap());
+        Rules::new(Ports { allow: Vec::new(), deny: vec![25..=25] }, allow_private, own)
+    }
+
+    #[test]
+    fn a_target_is_judged_as_asked_for() {
+        use Forbidden::*;
+        for (target, want, when_private_is_allowed) in [
+            ("93.184.216.34:443", Ok(()), Ok(())),
+            ("example.com:443", Ok(()), Ok(())),
+            ("example.com:25", Err(Port), Err(Port)),
+            ("93.184.216.34:25", Err(Port), Err(Port)),
+            ("10.0.0.1:80", Err(Range(Scope::Private)), Ok(())),
+            ("169.254.169.254:80", Err(Range(Scope::Metadata)), Ok(())),
+            ("[::ffff:127.0.0.1]:80", Err(Range(Scope::Loopback)), Ok(())),
+            ("localhost:80", Err(Name), Ok(())),
+            ("a.LOCALHOST.:80", Err(Name), Ok(())),
+            ("metadata.google.internal:80", Err(Name), Ok(())),
+            ("notlocalhost:80", Ok(()), Ok(())),
+            ("local.example.com:80", Ok(()), Ok(())),
+            ("127.0.0.1:1080", Err(Range(Scope::Loopback)), Err(Ourselves)),
+            ("127.0.0.1:1081", Err(Range(Scope::Loopback)), Ok(())),
+            ("0.0.0.0:1080", Err(Range(Scope::Unspecified)), Err(Ourselves)),
+            ("[::1]:8080", Err(Range(Scope::Loopback)), Err(Ourselves)),
+            ("127.9.9.9:8080", Err(Range(Scope::Loopback)), Err(Ourselves)),
+            ("127.9.9.9:1080", Err(Range(Scope::Loopback)), Ok(())),
+        ] {
+            let target: Target = target.parse().unwrap();
+            assert_eq!(rules(false).target(&target), want, "{target}");
+            assert_eq!(rules(true).target(&target), when_private_is_allowed, "{target}, private allowed");
+        }
+    }
+
+    #[test]
+    fn a_listener_on_every_address_is_reached_by_each_of_this_machine() {
+        let own = Own::new();
+        own.insert("0.0.0.0:1080".parse().unwrap());
+        let here = |ip: IpAddr| ip == IpAddr::from([203, 0, 113, 7]);
+        assert!(own.reached_by("203.0.113.7:1080".parse().unwrap(), here));
+        assert!(own.reached_by("[::ffff:203.0.113.7]:1080".parse().unwrap(), here));
+        assert!(!own.reached_by("203.0.113.7:1081".parse().unwrap(), here));
+        assert!(!own.reached_by("203.0.113.8:1080".parse().unwrap(), here));
+        own.remove("0.0.0.0:1080".parse().unwrap());
+        assert!(!own.reached_by("203.0.113.7:1080".parse().unwrap(), here));
+    }
+
+    #[test]
+    fn an_address_is_ours_if_it_can_be_bound() {
+        assert!(is_of_this_machine([127, 0, 0, 1].into()));
+        assert!(!is_of_this_machine([192, 0, 2, 1].into()), "a documentation address on a test machine?");
+    }
+
+    #[test]
+    fn ports_are_all_or_those_allowed_less_those_denied() {
+        let web = Ports { allow: vec![80..=80, 443..=443, 8000..=8999], deny: vec![8080..=8080] };
+        let allowed = |ports: &Ports| {
+            [25, 80, 443, 8000, 8080, 8999, 9000].into_iter().filter(|port| ports.allows(*port)).collect::<Vec<_>>()
+        };
+        assert_eq!(allowed(&web), [80, 443, 8000, 8999]);
+        assert_eq!(allowed(&Ports::default()).len(), 7);
+    }
+}

@@ -1,0 +1,263 @@
+//! Bans: which site refuses which exit, until when; and when not to believe it.
+//!
+//! A shop that blocks an exit says nothing about that exit elsewhere, so a ban belongs to (site, exit) and ends by
+//! itself. A site is a registrable domain: `www.` and `api.` of one shop share their block list, two tenants of
+//! `github.io` do not. Bans are a value in the snapshot, so that reading them takes no lock: they change a few times a
+//! second at most, and are asked for with every connection.
+//!
+//! A site that is down looks, exit by exit, exactly like a site that bans them all. [`Blame`] tells the two apart.
+
+use std::borrow::{Borrow, Cow};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::exit::{ExitId, Moment};
+use crate::net::Host;
+
+/// Sites that bans are kept for. Arbitrary: strangers report sites, so there is a bound; this many at a hundred bans
+/// each are some 30 MB. Beyond it the site whose bans end first is forgotten.
+const SITES: usize = 4096;
+
+/// How long ago an exit may have passed a target to count as recently good; the order of the tester's round.
+const RECENT: Duration = Duration::from_secs(3600);
+
+/// How close together failures must lie to be the target's.
+const TOGETHER: Duration = Duration::from_secs(60);
+
+/// Fewer failures than this are no evidence against a target, whatever share of the good exits they are. Arbitrary:
+/// two exits can fail together by accident.
+const EVIDENCE: usize = 3;
+
+/// What a ban is for: a registrable domain, or an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Site(Arc<str>);
+
+impl Site {
+    /// The site that a host belongs to.
+    pub fn of(host: &Host) -> Self {
+        Self(name(host).into())
+    }
+
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Borrow<str> for Site {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A name that is itself a public suffix, or under none, is its own site.
+fn name(host: &Host) -> Cow<'_, str> {
+    match host {
+        Host::Name(name) => Cow::Borrowed(psl::domain_str(name).unwrap_or(name)),
+        Host::Ip(ip) => Cow::Owned(ip.to_string()),
+    }
+}
+
+/// Every ban, as of one snapshot. A clone is a pointer.
+#[derive(Clone, Debug, Default)]
+pub struct Bans(Arc<HashMap<Site, Arc<SiteBans>>>);
+
+/// One site's bans.
+#[derive(Clone, Debug, Default)]
+pub struct SiteBans(HashMap<ExitId, Moment>);
+
+impl SiteBans {
+    /// When the exit's ban ends, if there is one.
+    pub fn until(&self, exit: &ExitId, now: Moment) -> Option<Moment> {
+        self.0.get(exit).copied().filter(|until| *until > now)
+    }
+}
+
+impl Bans {
+    /// The bans of the site that a host belongs to.
+    pub fn of(&self, host: &Host) -> Option<&SiteBans> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.get(&*name(host)).map(|bans| &**bans)
+    }
+
+    /// When a ban ends, if there is one.
+    pub fn until(&self, site: &Site, exit: &ExitId, now: Moment) -> Option<Moment> {
+        self.0.get(site)?.until(exit, now)
+    }
+
+    /// Every ban that holds now.
+    pub fn iter(&self, now: Moment) -> impl Iterator<Item = (&Site, &ExitId, Moment)> {
+        let held = move |(exit, until): (_, &Moment)| (*until > now).then_some((exit, *until));
+        self.0.iter().flat_map(move |(site, bans)| bans.0.iter().filter_map(held).map(move |(exit, until)| (site, exit, until)))
+    }
+
+    /// With these bans too. A ban that is there already is made longer, never shorter.
+    pub fn with(&self, bans: impl IntoIterator<Item = (Site, ExitId, Moment)>) -> Self {
+        let mut next = self.clone();
+        let sites = Arc::make_mut(&mut next.0);
+        for (site, exit, until) in bans {
+            let held = Arc::make_mut(sites.entry(site).or_default()).0.entry(exit).or_insert(until);
+            *held = until.max(*held);
+            if sites.len() > SITES {
+                let ends = |bans: &SiteBans| bans.0.values().max().copied();
+                let first = sites.iter().min_by_key(|(_, bans)| ends(bans)).map(|(site, _)| site.clone());
+                first.and_then(|site| sites.remove(&site));
+            }
+        }
+        next
+    }
+
+    /// Without this one.
+    pub fn without(&self, site: &Site, exit: &ExitId) -> Self {
+        if !self.0.get(site).is_some_and(|bans| bans.0.contains_key(exit)) {
+            return self.clone();
+        }
+        let mut next = self.clone();
+        let sites = Arc::make_mut(&mut next.0);
+        if let Some(bans) = sites.get_mut(site) {
+            Arc::make_mut(bans).0.remove(exit);
+        }
+        sites.retain(|_, bans| !bans.0.is_empty());
+        next
+    }
+
+    /// Without those that are over; `None` if none is.
+    pub fn swept(&self, now: Moment) -> Option<Self> {
+        let over = |bans: &SiteBans| bans.0.values().any(|until| *until <= now);
+        if !self.0.values().any(|bans| over(bans)) {
+            return None;
+        }
+        let mut next = self.clone();
+        let sites = Arc::make_mut(&mut next.0);
+        for bans in sites.values_mut().filter(|bans| over(bans)) {
+            Arc::make_mut(bans).0.retain(|_, until| *until > now);
+        }
+        sites.retain(|_, bans| !bans.0.is_empty());
+        Some(next)
+    }
+}
+
+/// True if so many exits failing a target at a time speaks against the target: more than half of those that were good.
+pub fn speaks_against_target(recently_good: usize, failing: usize) -> bool {
+    failing >= EVIDENCE && failing * 2 > recently_good
+}
+
+/// One target's witnesses: which exits passed it lately, and which of those fail it now.
+#[derive(Clone, Debug, Default)]
+pub struct Blame(HashMap<ExitId, Witness>);
+
+#[derive(Clone, Copy, Debug)]
+struct Witness {
+    good: Moment,
+    failed: Option<Moment>,
+}
+
+impl Blame {
+    /// Notes a result. The failure of an exit that was not good before says nothing of the target.
+    pub fn note(&mut self, exit: &ExitId, failed: bool, now: Moment) {
+        match self.0.get_mut(exit) {
+            Some(witness) if failed => witness.failed = Some(now),
+            Some(witness) => *witness = Witness { good: now, failed: None },
+            None if failed => {}
+            None => drop(self.0.insert(exit.clone(), Witness { good: now, failed: None })),
+        }
+    }
+
+    /// True if the target is to blame now. Whoever asks forgets witnesses that are too old.
+    pub fn is_on_target(&mut self, now: Moment) -> bool {
+        self.0.retain(|_, witness| now.since(witness.good) < RECENT);
+        let failing = |witness: &&Witness| witness.failed.is_some_and(|at| now.since(at) < TOGETHER);
+        speaks_against_target(self.0.len(), self.0.values().filter(failing).count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Fingerprint;
+
+    const START: Moment = Moment(1_788_314_400_000_000);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn exit(n: u8) -> ExitId {
+        ExitId::Tor(Fingerprint([n; 20]))
+    }
+
+    fn site(host: &str) -> Site {
+        Site::of(&Host::parse(host).unwrap())
+    }
+
+    #[test]
+    fn a_site_is_what_one_owner_has() {
+        for (host, want) in [
+            ("www.shop.example.com", "example.com"),
+            ("example.com", "example.com"),
+            ("a.b.shop.co.uk", "shop.co.uk"),
+            ("co.uk", "co.uk"),
+            ("one.github.io", "one.github.io"),
+            ("x.one.github.io", "one.github.io"),
+            ("shop", "shop"),
+            ("www.shop.test", "shop.test"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:db8::1", "2001:db8::1"),
+        ] {
+            assert_eq!(site(host).as_str(), want, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_ban_belongs_to_one_site_and_ends() {
+        let shop = site("shop.com");
+        let empty = Bans::default();
+        let bans = empty.with([(shop.clone(), exit(1), START.after(MINUTE))]);
+        let asked = |host: &str, n, now| bans.of(&Host::parse(host).unwrap()).and_then(|bans| bans.until(&exit(n), now));
+        assert_eq!(asked("api.shop.com", 1, START), Some(START.after(MINUTE)));
+        assert_eq!(asked("api.shop.com", 2, START), None);
+        assert_eq!(asked("shop.org", 1, START), None);
+        assert_eq!(asked("shop.com", 1, START.after(MINUTE)), None);
+        assert!(empty.of(&Host::parse("shop.com").unwrap()).is_none(), "the snapshot before is as it was");
+        let longer = bans.with([(shop.clone(), exit(1), START.after(2 * MINUTE)), (shop.clone(), exit(1), START)]);
+        assert_eq!(longer.until(&shop, &exit(1), START), Some(START.after(2 * MINUTE)));
+        assert_eq!(longer.without(&shop, &exit(1)).iter(START).count(), 0);
+        assert!(bans.swept(START).is_none());
+        assert_eq!(bans.swept(START.after(MINUTE)).unwrap().0.len(), 0);
+    }
+
+    #[test]
+    fn bans_of_invented_sites_are_bounded() {
+        let ban = |n: usize| (site(&format!("s{n}.com")), exit(1), START.after(MINUTE * (n as u32 + 1)));
+        let bans = Bans::default().with((0..SITES + 10).map(ban));
+        assert_eq!(bans.0.len(), SITES);
+        assert!(bans.until(&site("s9.com"), &exit(1), START).is_none(), "what ends first goes first");
+        assert!(bans.until(&site("s10.com"), &exit(1), START).is_some());
+    }
+
+    #[test]
+    fn when_most_good_exits_fail_at_once_it_is_the_target() {
+        for (good, failing, want) in [(0, 0, false), (2, 2, false), (3, 3, true), (6, 3, false), (6, 4, true), (2000, 1001, true)] {
+            assert_eq!(speaks_against_target(good, failing), want, "{failing} of {good}");
+        }
+        let mut blame = Blame::default();
+        (0..10).for_each(|n| blame.note(&exit(n), false, START));
+        // Exits that never passed it are no witnesses.
+        (50..90).for_each(|n| blame.note(&exit(n), true, START));
+        (0..5).for_each(|n| blame.note(&exit(n), true, START.after(MINUTE / 2)));
+        assert!(!blame.is_on_target(START.after(MINUTE / 2)));
+        blame.note(&exit(5), true, START.after(MINUTE));
+        assert!(blame.is_on_target(START.after(MINUTE)));
+        assert!(!blame.is_on_target(START.after(2 * MINUTE)), "six failures over two minutes are six bans");
+        blame.note(&exit(5), false, START.after(2 * MINUTE));
+        assert!(!blame.is_on_target(START.after(RECENT + MINUTE)));
+        assert_eq!(blame.0.len(), 1, "old witnesses are forgotten");
+    }
+}

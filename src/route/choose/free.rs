@@ -1,0 +1,106 @@
+//! Connections that are bound to no exit: the best of the pool, or another each time.
+
+use std::sync::Arc;
+
+use rand::{Rng, RngExt};
+
+use super::super::balance::lead;
+use super::super::explain::Refusal;
+use super::super::pool::Pool;
+use super::super::selector::Mode;
+use super::{Case, EXITS, Plan};
+use crate::exit::Exit;
+use crate::exit::load::State;
+
+/// A pool up to this size is looked through; of a larger one, members are drawn.
+const SMALL: usize = 32;
+
+/// Draws from a large pool before it is looked through after all. Arbitrary: with half of it fit, one in a thousand
+/// finds fewer than three.
+const DRAWS: usize = 16;
+
+impl<'a> Case<'a> {
+    pub(super) fn free<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
+        let pool = if self.need.selector.exit.is_none() { self.pool() } else { Arc::default() };
+        let rotating = self.need.selector.mode == Mode::Rotate;
+        let last = if rotating { self.memory.last(self.holder) } else { None };
+        let mut exits = self.free_exits(&pool, last, rng);
+        if exits.is_empty() {
+            return Err(self.refuse());
+        }
+        if let Some(trial) = exits.iter().position(|exit| self.claims_trial(exit)) {
+            exits[..=trial].rotate_right(1);
+        }
+        if rotating {
+            self.memory.set_last(self.holder, exits[0]);
+        }
+        Ok(Plan::new(self, exits.into_iter().cloned().collect()))
+    }
+
+    /// Up to three, best first: of the pool, then beyond it, then such as were ejected; the last one only if need be.
+    fn free_exits<R: Rng + ?Sized>(&self, pool: &Pool, last: Option<u64>, rng: &mut R) -> Vec<&'a Arc<Exit>> {
+        let mut exits = self.members(pool, rng);
+        let trials: Vec<_> = exits.extract_if(.., |exit| self.is_due(exit)).collect();
+        let repeated = |exit: &&mut &'a Arc<Exit>| Some(exit.seed()) == last;
+        let repeat: Vec<_> = exits.extract_if(.., |exit| repeated(&exit)).collect();
+        lead(&mut exits, EXITS, self.ask.now, rng);
+        if exits.len() + repeat.len() < 2 {
+            exits.extend(self.beyond(pool, EXITS - exits.len() - repeat.len(), last, rng));
+        }
+        exits.extend(trials.into_iter().take(1));
+        exits.extend(repeat);
+        if exits.is_empty() {
+            exits = self.ejected(pool, rng);
+        }
+        exits.truncate(EXITS);
+        exits
+    }
+
+    /// Members that fit and take part: closed, or due for a trial.
+    fn members<R: Rng + ?Sized>(&self, pool: &Pool, rng: &mut R) -> Vec<&'a Arc<Exit>> {
+        let open = |exit: &Exit| self.fits(exit) && !matches!(exit.load().state(self.ask.now), State::Ejected(_));
+        let catalog = self.view.catalog;
+        let members = pool.members();
+        if members.len() > SMALL {
+            let mut drawn: Vec<&Arc<Exit>> = Vec::with_capacity(EXITS + 1);
+            for _ in 0..DRAWS {
+                let exit = members[rng.random_range(0..members.len())].exit(catalog);
+                let new = |exit: &&Arc<Exit>| open(exit) && drawn.iter().all(|other| other.slot() != exit.slot());
+                drawn.extend(exit.filter(new));
+                if drawn.len() > EXITS {
+                    return drawn;
+                }
+            }
+        }
+        members.iter().filter_map(|member| member.exit(catalog)).filter(|exit| open(exit)).collect()
+    }
+
+    /// Exits that are not in the pool and would do.
+    fn beyond<R: Rng + ?Sized>(&self, pool: &Pool, count: usize, last: Option<u64>, rng: &mut R) -> Vec<&'a Arc<Exit>> {
+        let mut free = self.candidates();
+        pool.members().iter().filter_map(|member| member.exit(self.view.catalog)).for_each(|exit| free.set(exit.slot(), false));
+        let mut drawn = self.draw(&free, rng, |exit| self.fits(exit) && self.is_closed(exit) && Some(exit.seed()) != last);
+        lead(&mut drawn, count, self.ask.now, rng);
+        drawn
+    }
+
+    /// When everything that fits is out, being out means nothing: the pool's first, else any.
+    pub(super) fn ejected<R: Rng + ?Sized>(&self, pool: &Pool, rng: &mut R) -> Vec<&'a Arc<Exit>> {
+        let of_pool = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
+        let mut exits: Vec<_> = of_pool.filter(|exit| self.fits(exit)).collect();
+        if exits.is_empty() {
+            exits = self.draw(&self.candidates(), rng, |exit| self.fits(exit));
+        }
+        lead(&mut exits, EXITS, self.ask.now, rng);
+        exits
+    }
+
+    fn is_due(&self, exit: &Exit) -> bool {
+        exit.load().state(self.ask.now) == State::HalfOpen
+    }
+
+    /// The connection is the one trial that the exit is due: it goes first, or it would hardly ever be made.
+    fn claims_trial(&self, exit: &Exit) -> bool {
+        self.is_due(exit) && exit.load().claim_trial(self.ask.now)
+    }
+}

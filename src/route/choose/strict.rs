@@ -1,0 +1,126 @@
+//! Connections of a strict route: one IP, or an error.
+
+use std::sync::Arc;
+
+use rand::Rng;
+
+use super::super::event::{Cause, Event};
+use super::super::explain::{Refusal, Why};
+use super::super::memory::is_up;
+use super::super::pin::{Held, Pin, Pinned};
+use super::{Case, Plan, super::balance::lead};
+use crate::exit::catalog::Bits;
+use crate::exit::{Exit, Moment};
+
+/// Proposals before a strict ask gives up: each that fails means that somebody else's came in between.
+const TRIES: usize = 16;
+
+impl<'a> Case<'a> {
+    pub(super) fn strict<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
+        for _ in 0..TRIES {
+            let Some(held) = self.memory.pins().look(self.holder, self.ask.now) else {
+                let found = self.fresh(None, rng).ok_or_else(|| self.refuse())?;
+                match self.propose(found, None) {
+                    Some(plan) => return plan,
+                    None => continue,
+                }
+            };
+            match self.held(&held, rng) {
+                Some(plan) => return plan,
+                None => continue,
+            }
+        }
+        Err(self.refuse_as(Why::Exclusive))
+    }
+
+    /// What becomes of a pin that there is; `None` if somebody else changed it meanwhile.
+    fn held<R: Rng + ?Sized>(&self, held: &Held, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
+        let exit = self.view.catalog.get(&held.to.exit).filter(|exit| is_up(exit, &held.to) && self.is_wanted(exit));
+        let Some(exit) = exit else { return self.down(held, rng) };
+        if held.down.is_some() {
+            self.memory.pins().note(self.holder, &held.to, false, self.ask.now);
+        }
+        if self.need.policy.rotate_every.is_some_and(|every| self.ask.now.since(held.made) >= every)
+            && let Some(other) = self.fresh(Some(&held.to), rng)
+        {
+            return self.propose(other, Some((&held.to, Cause::Rotated)));
+        }
+        if !self.takes(exit) {
+            return Some(Err(self.refuse_as(Why::PinPort { exit: exit.id().clone() })));
+        }
+        Some(Ok(Plan::new(self, vec![exit.clone()])))
+    }
+
+    /// The pinned exit is down. Another exit behind the same address keeps the promise, and may take over at once; any
+    /// other only after `repin_after`.
+    fn down<R: Rng + ?Sized>(&self, held: &Held, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
+        let since = self.memory.pins().note(self.holder, &held.to, true, self.ask.now)?;
+        let pinnable = |exit: &&Arc<Exit>| self.fits(exit) && exit.distinct() && exit.v4() == Some(held.to.ip);
+        if let Some(twin) = self.view.catalog.by_ip(held.to.ip.into()).find(pinnable) {
+            return self.propose(twin, Some((&held.to, Cause::Down)));
+        }
+        let repin_at = self.need.policy.repin_after.map(|after| since.after(after));
+        if repin_at.is_some_and(|at| at <= self.ask.now)
+            && let Some(other) = self.fresh(Some(&held.to), rng)
+        {
+            return self.propose(other, Some((&held.to, Cause::Down)));
+        }
+        Some(Err(self.refuse_as(self.pin_down(&held.to, since, repin_at))))
+    }
+
+    fn pin_down(&self, to: &Pinned, since: Moment, repin_at: Option<Moment>) -> Why {
+        Why::PinDown { exit: to.exit.clone(), ip: to.ip, since, repin_at }
+    }
+
+    /// Proposes an exit; `None` if another proposal came first, or the address was taken meanwhile.
+    fn propose(&self, exit: &Arc<Exit>, instead_of: Option<(&Pinned, Cause)>) -> Option<Result<Plan, Box<Refusal>>> {
+        let events = self.pin(exit, instead_of)?;
+        Some(Ok(Plan { events, ..Plan::new(self, vec![exit.clone()]) }))
+    }
+
+    /// Pins an exit; `None` if that did not come about.
+    pub(super) fn pin(&self, exit: &Exit, instead_of: Option<(&Pinned, Cause)>) -> Option<Vec<Event>> {
+        let to = Pinned { exit: exit.id().clone(), ip: exit.v4()? };
+        let terms = (self.need.policy.pin_term(self.need.selector), self.need.policy.exclusive);
+        match self.memory.pins().pin(self.holder, &to, instead_of, terms, self.ask.now) {
+            Pin::Made(events) => {
+                self.memory.changed();
+                Some(events)
+            }
+            Pin::Other(_) | Pin::Taken => None,
+        }
+    }
+
+    /// An exit for a new pin, with another address than `not`: of those that no pin uses the best of two, else of those
+    /// that fewest use.
+    pub(super) fn fresh<R: Rng + ?Sized>(&self, not: Option<&Pinned>, rng: &mut R) -> Option<&'a Arc<Exit>> {
+        let all = self.candidates().and(self.view.catalog.distinct());
+        let (exit, uses) = self.least_used(&all, not, rng)?;
+        // The sample had none that is unused; there may be one.
+        if uses > 0 && all.count() > super::SAMPLE {
+            let unused = |exit: &Exit| exit.v4().is_some_and(|ip| self.memory.pins().uses(ip) == 0);
+            let rest = all.iter().filter_map(|slot| self.view.catalog.at(slot)).filter(|exit| unused(exit));
+            let rest: Bits = rest.map(|exit| exit.slot()).collect();
+            return Some(self.least_used(&rest, not, rng).map_or(exit, |(exit, _)| exit));
+        }
+        Some(exit)
+    }
+
+    fn least_used<R: Rng + ?Sized>(&self, from: &Bits, not: Option<&Pinned>, rng: &mut R) -> Option<(&'a Arc<Exit>, u32)> {
+        let pins = self.memory.pins();
+        let pinnable = |exit: &Exit| {
+            let ip = exit.v4().filter(|ip| not.is_none_or(|not| not.ip != *ip));
+            self.fits(exit) && ip.is_some_and(|ip| pins.is_free(ip, self.need.policy.exclusive))
+        };
+        let drawn = self.draw(from, rng, pinnable);
+        let uses = |exit: &Exit| exit.v4().map_or(u32::MAX, |ip| pins.uses(ip));
+        let fewest = drawn.iter().map(|exit| uses(exit)).min()?;
+        let mut best: Vec<_> = drawn.into_iter().filter(|exit| uses(exit) == fewest).collect();
+        let closed: Vec<_> = best.iter().copied().filter(|exit| self.is_closed(exit)).collect();
+        if !closed.is_empty() {
+            best = closed;
+        }
+        lead(&mut best, 1, self.ask.now, rng);
+        best.pop().map(|exit| (exit, fewest))
+    }
+}

@@ -1,0 +1,259 @@
+//! A pool: the exits that a route uses now, each with an IP of its own.
+//!
+//! Members are kept, not chosen anew: whatever happens to the catalog, an exit that is still good stays, so that the
+//! sessions on it stay, its circuits stay warm, and a member that goes is replaced by one that comes. Only the places
+//! left over are filled, and then by what the other pools use least (so that routes spread over the network instead of
+//! meeting on its fastest exits), then by rendezvous hashing weighted by latency, so that each route has an order of
+//! its own in which the quick come early.
+//!
+//! Ranking every exit for eight places would cost more than the rest of a decision together, so a sample is ranked; all
+//! of them only if the sample did not do.
+//!
+//! Next: `route/table.rs` keeps the pools of named routes, `route/implicit.rs` those of user names.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use super::balance::{seed, stir};
+use super::policy::Policy;
+use super::selector::Selector;
+use crate::exit::catalog::Bits;
+use crate::exit::{Catalog, Exit, ExitId, Slot, Source};
+
+/// Candidates ranked for each free place. Arbitrary: eight for one finds one that few others use.
+const SAMPLE: usize = 8;
+
+/// Latencies that count: below, an exit is as good as any; above, as bad.
+const QUICK: Duration = Duration::from_millis(100);
+const SLOW: Duration = Duration::from_secs(5);
+
+/// What an exit that checks did not time is taken for.
+const UNTIMED: Duration = Duration::from_secs(1);
+
+/// The exits that a route uses now. Immutable; the next edition keeps what is still good.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    wanted: usize,
+    members: Box<[Member]>,
+    unique_ips: usize,
+    epoch: u64,
+}
+
+/// One exit of a pool: its name, and the slot to find it in without hashing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    slot: Slot,
+    id: ExitId,
+}
+
+impl Member {
+    /// The exit's name.
+    pub fn id(&self) -> &ExitId {
+        &self.id
+    }
+
+    /// The exit as this catalog knows it.
+    pub fn exit<'c>(&self, catalog: &'c Catalog) -> Option<&'c Arc<Exit>> {
+        catalog.still(self.slot, &self.id).or_else(|| catalog.get(&self.id))
+    }
+}
+
+/// What a pool is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Need<'a> {
+    /// Whose it is: the route's name or the canonical selector.
+    pub(crate) scope: &'a str,
+    pub(crate) selector: &'a Selector,
+    pub(crate) policy: &'a Policy,
+    /// Goes up when all members are to be exchanged.
+    pub(crate) epoch: u64,
+}
+
+/// How many pools use each exit, by slot.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Uses(Vec<u16>);
+
+impl Uses {
+    pub(crate) fn count(&mut self, pool: &Pool) {
+        for member in &pool.members {
+            let at = member.slot.0 as usize;
+            if at >= self.0.len() {
+                self.0.resize(at + 1, 0);
+            }
+            self.0[at] = self.0[at].saturating_add(1);
+        }
+    }
+
+    fn of(&self, exit: &Exit) -> u16 {
+        self.0.get(exit.slot().0 as usize).copied().unwrap_or(0)
+    }
+}
+
+impl Pool {
+    /// Exits with different IPs that it is to have.
+    pub fn wanted(&self) -> usize {
+        self.wanted
+    }
+
+    /// Exits that it has.
+    pub fn have(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Different IPs among them; an exit that is seen with several counts for none.
+    pub fn unique_ips(&self) -> usize {
+        self.unique_ips
+    }
+
+    /// Its exits, those that have been in it for longest first.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// True if it has this exit.
+    pub fn has(&self, id: &ExitId) -> bool {
+        self.members.iter().any(|member| member.id == *id)
+    }
+
+    /// The next edition: members that still do, places filled. `None` if that is this one.
+    pub(crate) fn refreshed(&self, need: &Need<'_>, catalog: &Catalog, uses: &Uses) -> Option<Self> {
+        let mut next = Filling::new(self, need, catalog, uses);
+        next.keep();
+        if next.missing() > 0 {
+            next.fill();
+        }
+        let next = next.finish();
+        (next != *self).then_some(next)
+    }
+}
+
+/// A pool in the making.
+struct Filling<'a> {
+    old: &'a Pool,
+    need: &'a Need<'a>,
+    catalog: &'a Catalog,
+    uses: &'a Uses,
+    sources: &'a [Source],
+    wanted: usize,
+    distinct: Vec<&'a Arc<Exit>>,
+    /// Exits that do, but not for distinctness: they fill places that nobody else can.
+    makeshift: Vec<&'a Arc<Exit>>,
+    ips: Vec<IpAddr>,
+    seed: u64,
+}
+
+impl<'a> Filling<'a> {
+    fn new(old: &'a Pool, need: &'a Need<'a>, catalog: &'a Catalog, uses: &'a Uses) -> Self {
+        let (distinct, makeshift, ips) = (Vec::new(), Vec::new(), Vec::new());
+        let wanted = usize::from(need.policy.pool.max(1));
+        let sources = serving(need, catalog);
+        let seed = stir(seed(need.scope), need.epoch);
+        Self { old, need, catalog, uses, sources, wanted, distinct, makeshift, ips, seed }
+    }
+
+    /// Takes over the members that still do, in their order.
+    fn keep(&mut self) {
+        if self.old.epoch != self.need.epoch {
+            return;
+        }
+        let filter = self.need.selector.filter(self.sources, self.need.policy.check.as_deref());
+        for exit in self.old.members.iter().filter_map(|member| member.exit(self.catalog)) {
+            if exit.usable() && filter.wants(exit) && self.need.selector.picks(exit) {
+                self.offer(exit);
+            }
+        }
+    }
+
+    fn missing(&self) -> usize {
+        self.wanted.saturating_sub(self.distinct.len())
+    }
+
+    fn offer(&mut self, exit: &'a Arc<Exit>) {
+        match exit.ip() {
+            Some(ip) if exit.distinct() => {
+                if self.missing() > 0 && !self.ips.contains(&ip) {
+                    self.ips.push(ip);
+                    self.distinct.push(exit);
+                }
+            }
+            _ if self.makeshift.len() < self.wanted => self.makeshift.push(exit),
+            _ => {}
+        }
+    }
+
+    /// Source by source, so that the preferred one is exhausted first.
+    fn fill(&mut self) {
+        for source in self.sources {
+            let mut free = candidates(self.need, &[*source], self.catalog);
+            self.distinct.iter().chain(&self.makeshift).for_each(|exit| free.set(exit.slot(), false));
+            self.fill_from(&free.and(self.catalog.distinct()));
+            if self.missing() > self.makeshift.len() {
+                let rest = free.iter().filter(|slot| !self.catalog.distinct().has(*slot)).collect();
+                self.fill_from(&rest);
+            }
+        }
+    }
+
+    fn fill_from(&mut self, free: &Bits) {
+        let enough = SAMPLE * self.missing().max(SAMPLE);
+        let mut rng = SmallRng::seed_from_u64(self.seed);
+        let sample = free.sample(enough, &mut rng);
+        let sampled = sample.len();
+        self.rank(sample);
+        // So many of them share an IP that the sample did not do.
+        if self.missing() > 0 && sampled < free.count() {
+            self.rank(free.iter().collect());
+        }
+    }
+
+    fn rank(&mut self, slots: Vec<Slot>) {
+        let mut ranked: Vec<_> = slots.into_iter().filter_map(|slot| self.catalog.at(slot)).map(|exit| (self.key(exit), exit)).collect();
+        ranked.sort_unstable_by(|(one, _), (other, _)| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
+        ranked.into_iter().for_each(|(_, exit)| {
+            let there = |held: &&Arc<Exit>| held.slot() == exit.slot();
+            if !self.distinct.iter().any(there) && !self.makeshift.iter().any(there) {
+                self.offer(exit);
+            }
+        });
+    }
+
+    /// Small is good: not one that is to be exchanged, used by few, open for the web, and then weighted rendezvous.
+    fn key(&self, exit: &Exit) -> ((bool, u16, bool), f64) {
+        let turned = self.old.epoch != self.need.epoch && self.old.has(exit.id());
+        let web = exit.allows(443, false) && exit.allows(80, false);
+        let latency = exit.known().latency.unwrap_or(UNTIMED).clamp(QUICK, SLOW);
+        let draw = (stir(self.seed, exit.seed()) >> 11) as f64 / (1u64 << 53) as f64;
+        ((turned, self.uses.of(exit), !web), -(1.0 - draw).ln() * latency.as_secs_f64())
+    }
+
+    fn finish(self) -> Pool {
+        let makeshift = self.makeshift.iter().take(self.wanted.saturating_sub(self.distinct.len()));
+        let member = |exit: &&Arc<Exit>| Member { slot: exit.slot(), id: exit.id().clone() };
+        let members = self.distinct.iter().chain(makeshift).map(member).collect();
+        Pool { wanted: self.wanted, members, unique_ips: self.distinct.len(), epoch: self.need.epoch }
+    }
+}
+
+/// The sources that serve: all in their order, or with `fallback` the first that has anything.
+pub(crate) fn serving<'a>(need: &Need<'a>, catalog: &Catalog) -> &'a [Source] {
+    let sources = need.policy.sources(need.selector);
+    if !need.policy.fallback {
+        return sources;
+    }
+    let serves = |source: &&[Source]| !candidates(need, source, catalog).is_empty();
+    sources.chunks(1).find(serves).unwrap_or(sources)
+}
+
+/// Every exit that would do for this now, pool or not.
+pub(crate) fn candidates(need: &Need<'_>, sources: &[Source], catalog: &Catalog) -> Bits {
+    let filter = need.selector.filter(sources, need.policy.check.as_deref());
+    let mut found = catalog.matching(&filter).and(catalog.usable());
+    if need.selector.exit.is_some() {
+        found = found.iter().filter(|slot| catalog.at(*slot).is_some_and(|exit| need.selector.picks(exit))).collect();
+    }
+    found
+}

@@ -1,0 +1,35 @@
+//! Which two letters are a country: a typo must be refused, not wait for an exit in a place that does not exist.
+
+use std::sync::LazyLock;
+
+use crate::exit::country::{Country, CountrySet};
+
+/// The codes that ISO 3166-1 assigns, and `xk`, which geoip data use for Kosovo.
+const CODES: &str = "\
+    ad ae af ag ai al am ao aq ar as at au aw ax az ba bb bd be bf bg bh bi bj bl bm bn bo bq br bs bt bv bw by bz ca \
+    cc cd cf cg ch ci ck cl cm cn co cr cu cv cw cx cy cz de dj dk dm do dz ec ee eg eh er es et fi fj fk fm fo fr ga \
+    gb gd ge gf gg gh gi gl gm gn gp gq gr gs gt gu gw gy hk hm hn hr ht hu id ie il im in io iq ir is it je jm jo jp \
+    ke kg kh ki km kn kp kr kw ky kz la lb lc li lk lr ls lt lu lv ly ma mc md me mf mg mh mk ml mm mn mo mp mq mr ms \
+    mt mu mv mw mx my mz na nc ne nf ng ni nl no np nr nu nz om pa pe pf pg ph pk pl pm pn pr ps pt pw py qa re ro rs \
+    ru rw sa sb sc sd se sg sh si sj sk sl sm sn so sr ss st sv sx sy sz tc td tf tg th tj tk tl tm tn to tr tt tv tw \
+    tz ua ug um us uy uz va vc ve vg vi vn vu wf ws xk ye yt za zm zw";
+
+static ASSIGNED: LazyLock<CountrySet> = LazyLock::new(|| CODES.split(' ').filter_map(Country::parse).collect());
+
+/// The country of a two-letter code of either case; `None` if the code is no country's.
+pub fn country(code: &str) -> Option<Country> {
+    Country::parse(code).filter(|country| ASSIGNED.contains(*country))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_assigned_codes_are_countries() {
+        assert_eq!(ASSIGNED.len(), 250);
+        for (code, known) in [("us", true), ("GB", true), ("xk", true), ("uk", false), ("eu", false), ("zz", false), ("??", false), ("usa", false)] {
+            assert_eq!(country(code).is_some(), known, "{code}");
+        }
+    }
+}

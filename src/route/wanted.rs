@@ -1,0 +1,68 @@
+//! What circuits to keep warm: pools and pins, as plain numbers for Tor.
+//!
+//! A circuit takes a guard a second, so a thousand routes that nobody uses must not ask for eight exits each. What was
+//! used lately gets spares on both of two engines; a named route that was not gets one for each of its first two exits,
+//! so that its first connection does not wait; an idle implicit route gets none.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::choose::View;
+use super::memory::Memory;
+use super::policy::Policy;
+use super::pool::Pool;
+use super::{Wanted, WantedExit};
+use crate::exit::{ExitId, Moment};
+
+/// How long ago "lately" is: the time that a used circuit is kept.
+const LATELY: Duration = Duration::from_secs(600);
+
+/// Spares of an exit in use: one on each of two engines, so that a crash is not noticed.
+const IN_USE: u8 = 2;
+
+/// Exits of an idle route that are kept ready, with one spare each.
+const READY: usize = 2;
+
+/// Spares that several routes can want of one exit together.
+const MOST: u8 = 4;
+
+/// What the pools and pins of this moment ask of Tor.
+pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> Wanted {
+    let mut wanted = Wanted::default();
+    let lately = |used: Moment| now.since(used) < LATELY;
+    for entry in view.routes.iter() {
+        let used = entry.used().is_some_and(lately);
+        wanted.add_pool(&entry.pool, &entry.route.policy, used, true);
+    }
+    for route in memory.implicit().list() {
+        wanted.add_pool(&route.pool(), route.policy(), lately(route.used()), false);
+    }
+    for pin in memory.pins().list(now) {
+        let policy = view.routes.get(&pin.holder.scope).map_or(view.routes.defaults(), |entry| &entry.route.policy);
+        let spares = if lately(pin.used) { IN_USE } else { u8::from(view.routes.get(&pin.holder.scope).is_some()) };
+        wanted.add(&pin.to.exit, spares, policy.hops);
+    }
+    wanted
+}
+
+impl Wanted {
+    fn add_pool(&mut self, pool: &Pool, policy: &Policy, used: bool, named: bool) {
+        let (count, spares) = match (used, named) {
+            (true, _) => (pool.have(), IN_USE),
+            (false, true) => (READY, 1),
+            (false, false) => return,
+        };
+        pool.members().iter().take(count).for_each(|member| self.add(member.id(), spares, policy.hops));
+    }
+
+    /// Several wishes for one exit are added up; of two lengths the longer, which serves both.
+    fn add(&mut self, exit: &ExitId, spares: u8, hops: u8) {
+        let ExitId::Tor(relay) = exit else { return };
+        if spares > 0 {
+            let exits: &mut BTreeMap<_, _> = &mut self.exits;
+            let wanted = exits.entry(*relay).or_insert(WantedExit { spares: 0, hops });
+            wanted.spares = (wanted.spares + spares).min(MOST);
+            wanted.hops = wanted.hops.max(hops);
+        }
+    }
+}

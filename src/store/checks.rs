@@ -1,0 +1,114 @@
+//! The history of checks: what an exit's page plots, and what a person looks at to believe a verdict. It ends by age.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rusqlite::{Connection, Row};
+
+use super::exits;
+use super::row::{self, Sql};
+use crate::exit::{ExitId, Moment};
+
+/// One check of one exit against one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Its place in the history, given by the store; 0 in what is to be written.
+    pub id: i64,
+    /// The exit.
+    pub exit: ExitId,
+    /// The check target's name; `echo` is the exit as such.
+    pub target: String,
+    /// When it ended.
+    pub at: Moment,
+    /// What it came to, in one word.
+    pub outcome: String,
+    /// What was seen, in words; empty when it passed.
+    pub detail: String,
+    /// The address that the far side saw.
+    pub ip: Option<IpAddr>,
+    /// The HTTP status.
+    pub status: Option<u16>,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+/// How long the stages of a check took; a stage that was not reached has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Waiting for a circuit to the exit.
+    pub circuit: Option<Duration>,
+    /// From the request to a stream that ends at the target.
+    pub connect: Option<Duration>,
+    /// The TLS handshake.
+    pub tls: Option<Duration>,
+    /// From the request to the first byte of the answer.
+    pub first_byte: Option<Duration>,
+    /// Everything together.
+    pub total: Option<Duration>,
+}
+
+/// A piece of a list, newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// At most so many rows.
+    pub limit: u32,
+    /// Only rows older than this one: the id of the last row of the page before.
+    pub before: Option<i64>,
+}
+
+pub(super) fn put(db: &Connection, check: &Check) -> rusqlite::Result<()> {
+    let sql =
+        "INSERT INTO checks (exit, target, at, outcome, detail, ip, status, circuit, connect, tls, first_byte, total)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    let Check { id: _, exit, target, at, outcome, detail, ip, status, timings } = check;
+    let number = exits::number(db, exit, *at)?;
+    let Timings { circuit, connect, tls, first_byte, total } = *timings;
+    db.prepare_cached(sql)?.execute(rusqlite::params![
+        number,
+        target,
+        Sql(*at),
+        outcome,
+        detail,
+        ip.map(Sql),
+        status,
+        circuit.map(Sql),
+        connect.map(Sql),
+        tls.map(Sql),
+        first_byte.map(Sql),
+        total.map(Sql),
+    ])?;
+    Ok(())
+}
+
+pub(super) fn list(db: &Connection, exit: &ExitId, target: Option<&str>, page: Page) -> rusqlite::Result<Vec<Check>> {
+    let sql = "SELECT checks.*, exits.id AS name FROM checks JOIN exits ON number = exit
+               WHERE exits.id = ?1 AND (?2 IS NULL OR target = ?2) AND checks.id < ?3 ORDER BY checks.id DESC LIMIT ?4";
+    let before = page.before.unwrap_or(i64::MAX);
+    db.prepare_cached(sql)?.query_map((Sql(exit), target, before, page.limit), read)?.collect()
+}
+
+/// Forgets checks older than `horizon`, at most `limit` of them; says how many.
+pub(super) fn forget(db: &Connection, horizon: Moment, limit: u32) -> rusqlite::Result<usize> {
+    let sql = "DELETE FROM checks WHERE id IN (SELECT id FROM checks WHERE at < ?1 ORDER BY at LIMIT ?2)";
+    db.prepare_cached(sql)?.execute((Sql(horizon), limit))
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Check> {
+    Ok(Check {
+        id: row.get("id")?,
+        exit: row::get(row, "name")?,
+        target: row.get("target")?,
+        at: row::get(row, "at")?,
+        outcome: row.get("outcome")?,
+        detail: row.get("detail")?,
+        ip: row::maybe(row, "ip")?,
+        status: row.get("status")?,
+        timings: Timings {
+            circuit: row::maybe(row, "circuit")?,
+            connect: row::maybe(row, "connect")?,
+            tls: row::maybe(row, "tls")?,
+            first_byte: row::maybe(row, "first_byte")?,
+            total: row::maybe(row, "total")?,
+        },
+    })
+}

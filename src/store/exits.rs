@@ -1,0 +1,214 @@
+//! Exits as their sources described them, the addresses that they were seen with, and the verdicts on them: what a
+//! gateway needs to serve in its first second, before any source answers and any check ran.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde::{Deserialize, Serialize};
+
+use super::row::{self, Sql};
+use crate::exit::country::Country;
+use crate::exit::facts::Flags;
+use crate::exit::policy::PortPolicy;
+use crate::exit::{ExitId, Listing, Moment};
+
+/// An exit as a source described it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// What the source says; its id is the key.
+    pub listing: Listing,
+    /// When a source first named it.
+    pub first_seen: Moment,
+    /// When a source last named it.
+    pub last_seen: Moment,
+}
+
+/// An address that an exit was seen with by somebody on the far side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The exit.
+    pub exit: ExitId,
+    /// What the far side saw.
+    pub ip: IpAddr,
+    /// For the first time.
+    pub first: Moment,
+    /// For the last time.
+    pub last: Moment,
+    /// How often.
+    pub times: u32,
+}
+
+/// How an exit stands with one check target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Standing {
+    /// It passes.
+    Good,
+    /// It does not, for now.
+    Bad,
+    /// It was caught at something that no honest exit does: never again.
+    Condemned,
+}
+
+const STANDINGS: &[(Standing, &str)] =
+    &[(Standing::Good, "good"), (Standing::Bad, "bad"), (Standing::Condemned, "condemned")];
+
+impl Standing {
+    /// The word for it in the store, the API, logs and metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Bad => "bad",
+            Self::Condemned => "condemned",
+        }
+    }
+}
+
+/// What the checks of one exit against one target came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The exit.
+    pub exit: ExitId,
+    /// The check target's name; `echo` is the exit as such.
+    pub target: String,
+    /// How it stands.
+    pub standing: Standing,
+    /// Rounds in a row that ended the same way: good ones above zero, bad ones below.
+    pub streak: i32,
+    /// When it was last checked.
+    pub checked: Moment,
+    /// When it was last good.
+    pub good: Option<Moment>,
+    /// How long opening a stream took in its last good round.
+    pub latency: Option<Duration>,
+    /// Why it is bad, in words; empty if it is not.
+    pub why: String,
+}
+
+/// The number of an exit; one that no source has named yet gets a row with no facts.
+pub(super) fn number(db: &Connection, id: &ExitId, now: Moment) -> rusqlite::Result<i64> {
+    let known =
+        db.prepare_cached("SELECT number FROM exits WHERE id = ?1")?.query_row([Sql(id)], |r| r.get(0)).optional()?;
+    if let Some(number) = known {
+        return Ok(number);
+    }
+    let sql = "INSERT INTO exits (id, facts, first_seen, last_seen) VALUES (?1, '', ?2, ?2)";
+    db.prepare_cached(sql)?.insert((Sql(id), Sql(now)))
+}
+
+/// A listing as it stands in its column: JSON, so that a fact more is no migration. Nothing is looked up by it.
+#[derive(Serialize, Deserialize)]
+struct Facts {
+    #[serde(default)]
+    nickname: Box<str>,
+    announced: Vec<IpAddr>,
+    country: Country,
+    asn: Option<u32>,
+    as_name: Option<Box<str>>,
+    policy: PortPolicy,
+    policy_v6: PortPolicy,
+    running: bool,
+    stable: bool,
+    fast: bool,
+    bad_exit: bool,
+    weight: u32,
+}
+
+fn write_facts(listing: &Listing) -> rusqlite::Result<String> {
+    let Listing { id: _, nickname, announced, country, asn, as_name, policy, policy_v6, flags, weight } = listing.clone();
+    let Flags { running, stable, fast, bad_exit } = flags;
+    let as_name = as_name.map(|name| Box::from(&*name));
+    let facts =
+        Facts { nickname, announced, country, asn, as_name, policy, policy_v6, running, stable, fast, bad_exit, weight };
+    serde_json::to_string(&facts).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+fn read_facts(id: ExitId, text: &str) -> rusqlite::Result<Listing> {
+    let unusable = |error: serde_json::Error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+    };
+    let facts: Facts = serde_json::from_str(text).map_err(unusable)?;
+    let Facts { running, stable, fast, bad_exit, .. } = facts;
+    let flags = Flags { running, stable, fast, bad_exit };
+    let Facts { nickname, announced, country, asn, as_name, policy, policy_v6, weight, .. } = facts;
+    let as_name = as_name.map(Into::into);
+    Ok(Listing { id, nickname, announced, country, asn, as_name, policy, policy_v6, flags, weight })
+}
+
+pub(super) fn put(db: &Connection, exit: &Exit) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO exits (id, facts, first_seen, last_seen) VALUES (?1, ?2, ?3, ?4)
+               ON CONFLICT (id) DO UPDATE SET facts = ?2, first_seen = min(first_seen, ?3), last_seen = max(last_seen, ?4)";
+    let Exit { listing, first_seen, last_seen } = exit;
+    let facts = write_facts(listing)?;
+    db.prepare_cached(sql)?.execute((Sql(&listing.id), facts, Sql(*first_seen), Sql(*last_seen)))?;
+    Ok(())
+}
+
+pub(super) fn drop(db: &Connection, id: &ExitId) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM exits WHERE id = ?1")?.execute([Sql(id)])?;
+    Ok(())
+}
+
+pub(super) fn saw(db: &Connection, seen: &Observed) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO observed (exit, ip, first, last, times) VALUES (?1, ?2, ?3, ?4, ?5)
+               ON CONFLICT (exit, ip) DO UPDATE
+               SET first = min(first, ?3), last = max(last, ?4), times = min(times + ?5, 4294967295)";
+    let Observed { exit, ip, first, last, times } = seen;
+    let number = number(db, exit, *first)?;
+    db.prepare_cached(sql)?.execute((number, Sql(*ip), Sql(*first), Sql(*last), times))?;
+    Ok(())
+}
+
+pub(super) fn judge(db: &Connection, verdict: &Verdict) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO verdicts (exit, target, standing, streak, checked, good, latency, why)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let Verdict { exit, target, standing, streak, checked, good, latency, why } = verdict;
+    let number = number(db, exit, *checked)?;
+    let standing = standing.as_str();
+    let (good, latency) = (good.map(Sql), latency.map(Sql));
+    db.prepare_cached(sql)?.execute((number, target, standing, streak, Sql(*checked), good, latency, why))?;
+    Ok(())
+}
+
+/// Exits that a source has named. A row without facts only carries checks and verdicts.
+pub(super) const ALL: &str = "SELECT * FROM exits WHERE facts <> '' ORDER BY id";
+
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Exit> {
+    Ok(Exit {
+        listing: read_facts(row::get(row, "id")?, &row.get::<_, String>("facts")?)?,
+        first_seen: row::get(row, "first_seen")?,
+        last_seen: row::get(row, "last_seen")?,
+    })
+}
+
+pub(super) const ALL_OBSERVED: &str = "SELECT * FROM observed JOIN exits ON number = exit ORDER BY id, last DESC, ip";
+const OBSERVED_OF: &str = "SELECT * FROM observed JOIN exits ON number = exit WHERE id = ?1 ORDER BY last DESC, ip";
+
+pub(super) fn read_observed(row: &Row<'_>) -> rusqlite::Result<Observed> {
+    Ok(Observed {
+        exit: row::get(row, "id")?,
+        ip: row::get(row, "ip")?,
+        first: row::get(row, "first")?,
+        last: row::get(row, "last")?,
+        times: row.get("times")?,
+    })
+}
+
+pub(super) fn observed_of(db: &Connection, exit: &ExitId) -> rusqlite::Result<Vec<Observed>> {
+    db.prepare_cached(OBSERVED_OF)?.query_map([Sql(exit)], read_observed)?.collect()
+}
+
+pub(super) const ALL_VERDICTS: &str = "SELECT * FROM verdicts JOIN exits ON number = exit ORDER BY id, target";
+
+pub(super) fn read_verdict(row: &Row<'_>) -> rusqlite::Result<Verdict> {
+    Ok(Verdict {
+        exit: row::get(row, "id")?,
+        target: row.get("target")?,
+        standing: row::word(row, "standing", STANDINGS)?,
+        streak: row.get("streak")?,
+        checked: row::get(row, "checked")?,
+        good: row::maybe(row, "good")?,
+        latency: row::maybe(row, "latency")?,
+        why: row.get("why")?,
+    })
+}

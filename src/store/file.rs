@@ -1,0 +1,215 @@
+//! The file itself: opened, brought up to date, checked, copied, moved aside.
+//!
+//! A damaged file is never moved aside by the gateway on its own: pins are promises of an identity, and a gateway that
+//! quietly began with an empty file would break every one of them and look healthy. It refuses to start and says what
+//! to do; [`set_aside`] runs only when somebody asks for it by name.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::{M, Migrations};
+
+use super::fault::{Fault, StoreError};
+
+/// Every step from an empty file to the newest schema. Append only: the place in this list is the version.
+const STEPS: &[M<'static>] = &[M::up(include_str!("migrations/0001_first.sql"))];
+
+/// How long a statement waits for another process's lock (a backup, a person with a shell). Arbitrary: longer than any
+/// sane transaction of theirs, shorter than an API caller's patience.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What `exitgate store check` found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The schema's version.
+    pub version: i64,
+    /// The size of the data in bytes.
+    pub bytes: u64,
+    /// How many rows each table holds.
+    pub rows: Vec<(String, u64)>,
+    /// What is damaged; empty in a sound file.
+    pub faults: Vec<String>,
+}
+
+/// The right to write this file: one exitgate at a time, given back by drop or death.
+#[derive(Debug)]
+pub(super) struct Claim {
+    _lock: Option<File>,
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn failed(path: &Path, fault: impl Into<Fault>) -> StoreError {
+    StoreError::Open { path: path.to_owned(), fault: fault.into() }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            _ => Self::Io(error.to_string().into()),
+        }
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        // Key names, sessions and pins are nobody else's business; SQLite gives -wal and -shm the same mode.
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    options.open(path)
+}
+
+/// Claims the file for this process. A folder that takes no new files has no second writer either: no claim is needed.
+pub(super) fn claim(path: &Path) -> Result<Claim, StoreError> {
+    let lock = match create(&beside(path, ".lock")).map_err(Fault::from) {
+        Ok(file) => file,
+        Err(Fault::ReadOnly) => return Ok(Claim { _lock: None }),
+        Err(fault) => return Err(failed(path, fault)),
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(Claim { _lock: Some(lock) }),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
+        // A file system without locks (some network ones): better a gateway than none.
+        Err(TryLockError::Error(error)) => {
+            tracing::warn!(%error, "this file system has no locks: see to it that only one exitgate uses the data_dir");
+            Ok(Claim { _lock: Some(lock) })
+        }
+    }
+}
+
+/// Opens the file for writing, creating it and bringing its schema up to date where that is needed.
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    match create(path).map_err(Fault::from) {
+        Ok(_) | Err(Fault::ReadOnly) => {} // a file that only reads still holds the routes: the first write will complain
+        Err(fault) => return Err(failed(path, fault)),
+    }
+    let mut db = Connection::open(path).map_err(|error| failed(path, error))?;
+    tune(&db).map_err(|error| failed(path, error))?;
+    let (theirs, ours) = (version(&db).map_err(|error| failed(path, error))?, STEPS.len() as i64);
+    if theirs > ours {
+        return Err(StoreError::Newer { path: path.to_owned(), theirs, ours });
+    }
+    if theirs < ours {
+        Migrations::from_slice(STEPS).to_latest(&mut db).map_err(|error| failed(path, migration_fault(error)))?;
+    }
+    Ok(db)
+}
+
+fn migration_fault(error: rusqlite_migration::Error) -> Fault {
+    match error {
+        rusqlite_migration::Error::RusqliteError { err, .. } => err.into(),
+        other => Fault::Io(other.to_string().into()),
+    }
+}
+
+fn tune(db: &Connection) -> rusqlite::Result<()> {
+    db.busy_timeout(PATIENCE)?;
+    let pages: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    if pages == 0 {
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?; // counts only before the first table, and takes a lock
+    }
+    let mode: String = db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        tracing::warn!(mode, "the database cannot keep a write-ahead log here; lists may wait for writes");
+    }
+    db.pragma_update(None, "foreign_keys", true)?;
+    db.pragma_update(None, "trusted_schema", false)?;
+    db.pragma_update(None, "cell_size_check", true)?;
+    db.pragma_update(None, "fullfsync", true)?; // macOS: its fsync does not reach the platter
+    db.pragma_update(None, "temp_store", "MEMORY")?; // a container's /tmp may be read-only
+    db.pragma_update(None, "journal_size_limit", 16 << 20)?; // arbitrary: a burst's log is given back to the disk
+    db.set_prepared_statement_cache_capacity(64); // every statement of ours, twice over
+    Ok(())
+}
+
+/// The schema version that the file says it has.
+fn version(db: &Connection) -> rusqlite::Result<i64> {
+    db.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Opens the file for reading only; the gateway may be at work on it.
+pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(|error| failed(path, error))?;
+    db.busy_timeout(PATIENCE).map_err(|error| failed(path, error))?;
+    Ok(db)
+}
+
+/// Reads every page of the file and says what is damaged. Works beside a running gateway.
+pub fn check(path: &Path) -> Result<Report, StoreError> {
+    let db = open_for_reading(path)?;
+    examine(&db).map_err(|error| failed(path, error))
+}
+
+fn examine(db: &Connection) -> rusqlite::Result<Report> {
+    let text = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+    let mut faults: Vec<String> =
+        db.prepare("PRAGMA integrity_check")?.query_map([], text)?.collect::<Result<_, _>>()?;
+    faults.retain(|line| line != "ok");
+    let orphans: usize = db.prepare("PRAGMA foreign_key_check")?.query_map([], |_| Ok(()))?.count();
+    if orphans > 0 {
+        faults.push(format!("{orphans} rows point at exits that are gone"));
+    }
+    let list = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
+    let tables: Vec<String> = db.prepare(list)?.query_map([], text)?.collect::<Result<_, _>>()?;
+    let count = |table: String| {
+        let rows = db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0))?;
+        Ok((table, rows.unsigned_abs()))
+    };
+    let rows = tables.into_iter().map(count).collect::<rusqlite::Result<_>>()?;
+    let pages: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    let page: i64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    Ok(Report { version: version(db)?, bytes: (pages * page).unsigned_abs(), rows, faults })
+}
+
+/// Copies the file as it is at one moment, beside a running gateway; returns the copy's size. The copy has its name
+/// only once it is whole and on the disk.
+pub fn backup(path: &Path, to: &Path) -> Result<u64, StoreError> {
+    if to.exists() {
+        return Err(StoreError::Exists { path: to.to_owned() });
+    }
+    let half = beside(to, ".partial");
+    let copied = copy(path, &half, to);
+    if copied.is_err() {
+        let _ = fs::remove_file(&half); // it may never have been made; the error that counts is the first
+    }
+    copied
+}
+
+fn copy(path: &Path, half: &Path, to: &Path) -> Result<u64, StoreError> {
+    let db = open_for_reading(path)?;
+    let file = create(half).map_err(|error| failed(half, error))?;
+    file.set_len(0).map_err(|error| failed(half, error))?; // what an interrupted backup left
+    db.execute("VACUUM INTO ?1", [half.to_string_lossy()]).map_err(|error| failed(half, error))?;
+    file.sync_all().map_err(|error| failed(half, error))?;
+    fs::rename(half, to).map_err(|error| failed(to, error))?;
+    fs::metadata(to).map(|data| data.len()).map_err(|error| failed(to, error))
+}
+
+/// Renames a file (and its log) out of the way, so that the next start begins with an empty one. Says where it went.
+pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    let _claim = claim(path)?;
+    let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let aside = beside(path, &format!(".aside-{stamp}"));
+    fs::rename(path, &aside).map_err(|error| failed(path, error))?;
+    for suffix in ["-wal", "-shm"] {
+        match fs::rename(beside(path, suffix), beside(&aside, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path, error)),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}

@@ -1,0 +1,86 @@
+//! What is known of the sources, and small facts that have a name and one value.
+
+use rusqlite::{Connection, Row};
+
+use super::row::{self, Sql};
+use crate::exit::Moment;
+
+/// How a source of exits fares, and what makes its next request conditional.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// Its name: `onionoo`, `exit-addresses`, a list's own.
+    pub name: String,
+    /// The `ETag` of the last good answer.
+    pub etag: Option<String>,
+    /// The `Last-Modified` of the last good answer.
+    pub last_modified: Option<String>,
+    /// When it was last asked.
+    pub attempt: Option<Moment>,
+    /// When it last answered well (an unchanged answer counts).
+    pub good: Option<Moment>,
+    /// When it will be asked next.
+    pub next: Option<Moment>,
+    /// When its data was made, by its own word.
+    pub published: Option<Moment>,
+    /// What the last attempt came to, in one word.
+    pub outcome: String,
+    /// The same in a sentence; empty when it went well.
+    pub why: String,
+    /// How many exits the last good answer described.
+    pub records: u32,
+    /// How many records of it could not be used.
+    pub skipped: u32,
+    /// Failures in a row.
+    pub failures: u32,
+}
+
+pub(super) fn put_source(db: &Connection, source: &Source) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO sources
+                 (name, etag, last_modified, attempt, good, next, published, outcome, why, records, skipped, failures)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    db.prepare_cached(sql)?.execute(rusqlite::params![
+        source.name,
+        source.etag,
+        source.last_modified,
+        source.attempt.map(Sql),
+        source.good.map(Sql),
+        source.next.map(Sql),
+        source.published.map(Sql),
+        source.outcome,
+        source.why,
+        source.records,
+        source.skipped,
+        source.failures,
+    ])?;
+    Ok(())
+}
+
+pub(super) const ALL_SOURCES: &str = "SELECT * FROM sources ORDER BY name";
+
+pub(super) fn read_source(row: &Row<'_>) -> rusqlite::Result<Source> {
+    Ok(Source {
+        name: row.get("name")?,
+        etag: row.get("etag")?,
+        last_modified: row.get("last_modified")?,
+        attempt: row::maybe(row, "attempt")?,
+        good: row::maybe(row, "good")?,
+        next: row::maybe(row, "next")?,
+        published: row::maybe(row, "published")?,
+        outcome: row.get("outcome")?,
+        why: row.get("why")?,
+        records: row.get("records")?,
+        skipped: row.get("skipped")?,
+        failures: row.get("failures")?,
+    })
+}
+
+pub(super) fn put(db: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?.execute((key, value))?;
+    Ok(())
+}
+
+pub(super) const ALL: &str = "SELECT * FROM meta";
+
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<(String, String)> {
+    Ok((row.get("key")?, row.get("value")?))
+}

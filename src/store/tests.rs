@@ -1,0 +1,307 @@
+//! The store as its callers know it: what is acknowledged is there after whatever happens to file and process.
+
+mod crash;
+mod faults;
+mod files;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::exit::facts::Flags;
+use crate::exit::{Fingerprint, Listing, Moment, Protocol, PublicId};
+
+/// A folder with a database in it, gone with the test.
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("exitgate.db")
+    }
+
+    fn open(&self) -> (Store, Loaded) {
+        Store::open(&self.path(), Options::default()).unwrap()
+    }
+}
+
+fn tor(n: u8) -> ExitId {
+    ExitId::Tor(Fingerprint([n; 20]))
+}
+
+fn public(port: u16) -> PublicId {
+    PublicId { protocol: Protocol::Socks5, addr: ([192, 0, 2, 1], port).into() }
+}
+
+fn route(name: &str, port: Option<u16>) -> Route {
+    Route {
+        name: name.to_owned(),
+        selector: "us-strict".to_owned(),
+        port,
+        asked: r#"{"geo_category":"US"}"#.to_owned(),
+        created: Moment(1),
+        expires: None,
+    }
+}
+
+fn check_of(exit: ExitId, target: &str, at: u64) -> Check {
+    Check {
+        id: 0,
+        exit,
+        target: target.to_owned(),
+        at: Moment(at),
+        outcome: "passed".to_owned(),
+        detail: String::new(),
+        ip: Some([203, 0, 113, 7].into()),
+        status: Some(200),
+        timings: Timings { tls: Some(Duration::from_millis(40)), ..Timings::default() },
+    }
+}
+
+fn verdict(exit: ExitId) -> Verdict {
+    Verdict {
+        exit,
+        target: "echo".to_owned(),
+        standing: Standing::Good,
+        streak: 3,
+        checked: Moment(50),
+        good: Some(Moment(50)),
+        latency: Some(Duration::from_millis(120)),
+        why: String::new(),
+    }
+}
+
+fn seen(exit: ExitId, last: u64) -> Observed {
+    Observed { exit, ip: [203, 0, 113, 7].into(), first: Moment(last), last: Moment(last), times: 1 }
+}
+
+fn proxy(port: u16, working: bool, millis: Option<u64>) -> Public {
+    Public {
+        id: public(port),
+        list: "proxifly".to_owned(),
+        working,
+        response_time: millis.map(Duration::from_millis),
+        failed_count: 0,
+        last_tested: Some(Moment(9)),
+        last_working: working.then_some(Moment(9)),
+        created_at: Moment(1),
+        anonymity: Anonymity::Elite,
+        https: true,
+        connect: true,
+        country: Some("US".to_owned()),
+        exit_ip: Some([203, 0, 113, 9].into()),
+    }
+}
+
+/// One of everything that is loaded at the start.
+fn one_of_each() -> (Vec<Write>, Loaded) {
+    let pin = Pin {
+        key: PinKey { key: "team-a".to_owned(), scope: "us-strict".to_owned(), session: String::new() },
+        exit: tor(1),
+        ip: [203, 0, 113, 7].into(),
+        made: Moment(2),
+        used: Moment(3),
+    };
+    let session = Session {
+        key: SessionKey { key: String::new(), scope: "any".to_owned(), session: "Cart42".to_owned() },
+        exit: ExitId::Public(Arc::new(public(1080))),
+        used: Moment(4),
+        expires: Moment(u64::MAX >> 1),
+    };
+    let ban = Ban {
+        site: "steamcommunity.com".to_owned(),
+        exit: tor(1),
+        since: Moment(5),
+        until: Moment(u64::MAX >> 1),
+        why: "403".to_owned(),
+    };
+    let listing = Listing {
+        id: tor(1),
+        nickname: "Quintex152".into(),
+        announced: vec![[204, 8, 96, 141].into()],
+        country: "US".parse().unwrap(),
+        asn: Some(62744),
+        as_name: Some("Quintex".into()),
+        policy: "accept 80,443".parse().unwrap(),
+        policy_v6: "accept 443".parse().unwrap(),
+        flags: Flags { running: true, stable: true, ..Flags::default() },
+        weight: 3600,
+    };
+    let exit = Exit { listing, first_seen: Moment(6), last_seen: Moment(7) };
+    let source = Source {
+        name: "onionoo".to_owned(),
+        etag: Some("\"x\"".to_owned()),
+        attempt: Some(Moment(8)),
+        outcome: "fresh".to_owned(),
+        records: 2000,
+        ..Source::default()
+    };
+    let writes = vec![
+        Write::PutRoute(route("us-strict", Some(20001))),
+        Write::PutPin(pin.clone()),
+        Write::PutSession(session.clone()),
+        Write::PutBan(ban.clone()),
+        Write::PutExit(exit.clone()),
+        Write::PutVerdict(verdict(tor(1))),
+        Write::Saw(seen(tor(1), 50)),
+        Write::PutSource(source.clone()),
+        Write::PutPublic(proxy(1080, true, Some(20))),
+        Write::PutMeta("events", "17".to_owned()),
+    ];
+    let meta = [("events", "17"), ("written_by", env!("CARGO_PKG_VERSION"))];
+    let loaded = Loaded {
+        routes: vec![route("us-strict", Some(20001))],
+        pins: vec![pin],
+        sessions: vec![session],
+        bans: vec![ban],
+        exits: vec![exit],
+        verdicts: vec![verdict(tor(1))],
+        observed: vec![seen(tor(1), 50)],
+        sources: vec![source],
+        public: vec![proxy(1080, true, Some(20))],
+        meta: meta.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        skipped: 0,
+    };
+    (writes, loaded)
+}
+
+#[tokio::test]
+async fn what_is_committed_is_loaded_by_the_next_one() {
+    let home = Home::new();
+    let (store, empty) = home.open();
+    assert_eq!(empty.routes, []);
+    let (writes, wanted) = one_of_each();
+    store.commit(writes).await.unwrap();
+    store.close().await;
+    let (store, loaded) = home.open();
+    assert_eq!(loaded, wanted);
+    store.close().await;
+    assert_eq!(store.commit(vec![]).await, Err(StoreError::Closed));
+}
+
+#[tokio::test]
+async fn notes_are_written_in_order_with_the_changes_behind_them() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    (1..=100).for_each(|last| store.note(Write::Saw(seen(tor(1), last))));
+    store.note(Write::PutRoute(route("gone", None)));
+    store.commit(vec![Write::DropRoute("gone".to_owned()), Write::PutMeta("a", "b".to_owned())]).await.unwrap();
+    let sum = Observed { first: Moment(1), times: 100, ..seen(tor(1), 100) };
+    assert_eq!(store.observed(&tor(1)).await.unwrap(), [sum]);
+    store.note(Write::PutRoute(route("last", None)));
+    store.close().await;
+    let routes = home.open().1.routes;
+    assert_eq!(routes, [route("last", None)], "a note before the close is written, a dropped route stays away");
+}
+
+#[tokio::test]
+async fn a_change_is_all_or_nothing_and_does_not_take_others_with_it() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    store.commit(vec![Write::PutRoute(route("a", Some(20001)))]).await.unwrap();
+    let clash = vec![Write::PutRoute(route("b", Some(20002))), Write::PutRoute(route("c", Some(20001)))];
+    let (refused, taken) = tokio::join!(store.commit(clash), store.commit(vec![Write::PutRoute(route("d", None))]));
+    assert!(matches!(refused, Err(StoreError::Refused(Fault::Conflict(_)))), "{refused:?}");
+    assert_eq!((taken, store.health().borrow().clone()), (Ok(()), Health::Ok));
+    store.close().await;
+    let names: Vec<_> = home.open().1.routes.into_iter().map(|route| route.name).collect();
+    assert_eq!(names, ["a", "d"]);
+}
+
+#[tokio::test]
+async fn history_is_listed_newest_first_by_exit_and_target() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    for at in 1..=6 {
+        store.note(Write::Check(check_of(tor(1), if at % 2 == 0 { "steam" } else { "echo" }, at)));
+        store.note(Write::Check(check_of(tor(2), "echo", at)));
+    }
+    store.commit(vec![]).await.unwrap();
+    let at = |checks: Vec<Check>| checks.into_iter().map(|check| check.at.0).collect::<Vec<_>>();
+    let first = store.checks(&tor(1), None, Page { limit: 4, before: None }).await.unwrap();
+    let rest = Page { limit: 4, before: Some(first[3].id) };
+    assert_eq!(first[0], Check { id: first[0].id, ..check_of(tor(1), "steam", 6) });
+    assert_eq!(at(first), [6, 5, 4, 3]);
+    assert_eq!(at(store.checks(&tor(1), None, rest).await.unwrap()), [2, 1]);
+    let steam = store.checks(&tor(1), Some("steam"), Page { limit: 9, before: None }).await.unwrap();
+    assert_eq!(at(steam), [6, 4, 2]);
+    assert_eq!(store.checks(&tor(3), None, rest).await.unwrap(), []);
+
+    store.commit(vec![Write::DropExit(tor(1))]).await.unwrap();
+    assert_eq!(store.checks(&tor(1), None, Page { limit: 9, before: None }).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn public_proxies_are_listed_fastest_first() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    let canada = Public { country: Some("CA".to_owned()), ..proxy(4, true, Some(10)) };
+    for public in [proxy(1, true, Some(30)), proxy(2, false, Some(5)), proxy(3, true, None), canada] {
+        store.note(Write::PutPublic(public));
+    }
+    store.commit(vec![]).await.unwrap();
+    let every = PublicFilter { limit: 10, ..PublicFilter::default() };
+    let working = PublicFilter { working: Some(true), ..every.clone() };
+    let us = Some("US".to_owned());
+    let socks4 = Some(Protocol::Socks4);
+    for (filter, wanted) in [
+        (every.clone(), vec![2, 4, 1, 3]),
+        (working.clone(), vec![4, 1, 3]),
+        (PublicFilter { country: us.clone(), ..working.clone() }, vec![1, 3]),
+        (PublicFilter { limit: 1, offset: 1, ..working.clone() }, vec![1]),
+        (PublicFilter { protocol: socks4, ..every.clone() }, vec![]),
+        (
+            PublicFilter {
+                anonymity: Some(Anonymity::Elite),
+                https: Some(true),
+                working: Some(false),
+                ..every.clone()
+            },
+            vec![2],
+        ),
+        (PublicFilter { tested_after: Some(Moment(9)), ..every.clone() }, vec![]),
+    ] {
+        let ports: Vec<_> = store.public(filter.clone()).await.unwrap().into_iter().map(|p| p.id.addr.port()).collect();
+        assert_eq!(ports, wanted, "{filter:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_file_has_one_gateway() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    let second = Store::open(&home.path(), Options::default()).map(|_| ());
+    assert_eq!(second, Err(StoreError::InUse { path: home.path() }));
+    assert!(set_aside(&home.path()).is_err(), "nobody moves a file that is at work");
+    store.close().await;
+    home.open();
+}
+
+#[cfg(unix)]
+#[test]
+fn nobody_else_may_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    let (_store, _) = home.open();
+    for entry in std::fs::read_dir(home.0.path()).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
+    }
+}
+
+/// Waits until something about the store's health is true.
+async fn healthy(store: &Store, is: impl Fn(&Health) -> bool) {
+    let mut health = store.health();
+    let waited = tokio::time::timeout(Duration::from_secs(20), health.wait_for(|now| is(now))).await;
+    assert!(waited.is_ok(), "the health stays {:?}", store.health().borrow());
+}
+
+fn raw(path: &Path) -> rusqlite::Connection {
+    rusqlite::Connection::open(path).unwrap()
+}

@@ -1,0 +1,111 @@
+//! A file that fails: full, locked, read-only. Nothing acknowledged is lost, the gateway is told, and it heals by itself.
+
+use std::future::Future;
+use std::task::Poll;
+
+use super::*;
+
+async fn meddle(store: &Store, meddle: fn(&rusqlite::Connection)) {
+    store.jobs.send(Job::Meddle(meddle)).await.unwrap();
+}
+
+fn big_note(n: u64) -> Write {
+    Write::Check(Check { detail: "x".repeat(2000), ..check_of(tor(1), "echo", n) })
+}
+
+fn failing(fault: &Fault) -> impl Fn(&Health) -> bool + '_ {
+    move |health| matches!(health, Health::Failing { fault: now, .. } if now == fault)
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_changes_keeps_notes_and_heals() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    store.commit(vec![Write::PutRoute(route("before", None))]).await.unwrap();
+    meddle(&store, |db| db.pragma_update(None, "max_page_count", 1).unwrap()).await;
+
+    let large = || Write::PutMeta("large", "x".repeat(100_000));
+    assert_eq!(store.commit(vec![large()]).await, Err(StoreError::Refused(Fault::Full)));
+    (0..50).for_each(|n| store.note(big_note(n)));
+    healthy(&store, |health| matches!(health, Health::Failing { fault: Fault::Full, behind: 50, .. })).await;
+    let small = store.commit(vec![Write::PutRoute(route("small", None))]).await;
+    assert_eq!(small, Ok(()), "what still fits is taken, whatever notes wait");
+
+    meddle(&store, |db| db.pragma_update(None, "max_page_count", 1_000_000).unwrap()).await;
+    healthy(&store, |health| *health == Health::Ok).await;
+    store.commit(vec![large()]).await.unwrap();
+    let history = store.checks(&tor(1), None, Page { limit: 100, before: None }).await.unwrap();
+    assert_eq!(history.len(), 50, "kept notes are written when there is room");
+    store.close().await;
+    let names: Vec<_> = home.open().1.routes.into_iter().map(|route| route.name).collect();
+    assert_eq!(names, ["before", "small"]);
+}
+
+#[tokio::test]
+async fn a_file_that_does_not_take_writes_says_so_and_heals() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    meddle(&store, |db| db.pragma_update(None, "query_only", true).unwrap()).await;
+    let refused = store.commit(vec![Write::PutRoute(route("a", None))]).await;
+    assert_eq!(refused, Err(StoreError::Refused(Fault::ReadOnly)));
+    healthy(&store, failing(&Fault::ReadOnly)).await;
+    assert_eq!(store.observed(&tor(1)).await, Ok(vec![]), "lists are still read");
+    meddle(&store, |db| db.pragma_update(None, "query_only", false).unwrap()).await;
+    healthy(&store, |health| *health == Health::Ok).await;
+    assert_eq!(store.commit(vec![Write::PutRoute(route("a", None))]).await, Ok(()));
+}
+
+#[tokio::test]
+async fn somebody_elses_lock_is_waited_for_then_said() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    meddle(&store, |db| db.busy_timeout(Duration::from_millis(20)).unwrap()).await;
+    store.commit(vec![]).await.unwrap();
+    let other = raw(&home.path());
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = store.commit(vec![Write::PutRoute(route("a", None))]).await;
+    assert_eq!(refused, Err(StoreError::Refused(Fault::Locked)));
+    store.note(Write::PutRoute(route("b", None)));
+    healthy(&store, failing(&Fault::Locked)).await;
+    other.execute_batch("ROLLBACK").unwrap();
+    healthy(&store, |health| *health == Health::Ok).await;
+    store.close().await;
+    assert_eq!(
+        home.open().1.routes,
+        [route("b", None)],
+        "the note outlived the lock, the refused change did not happen"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_locked_at_the_start_still_serves_what_it_holds() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    store.commit(vec![Write::PutRoute(route("a", None))]).await.unwrap();
+    store.close().await;
+    let other = raw(&home.path());
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (store, loaded) = home.open();
+    assert_eq!(loaded.routes, [route("a", None)]);
+    assert!(failing(&Fault::Locked)(&store.health().borrow()));
+}
+
+#[tokio::test]
+async fn a_full_queue_drops_notes_and_leaves_room_for_changes() {
+    let home = Home::new();
+    let (store, _) = Store::open(&home.path(), Options { queue: 64, ..Options::default() }).unwrap();
+    let other = raw(&home.path());
+    other.execute_batch("BEGIN IMMEDIATE").unwrap(); // the writer waits two seconds for this lock
+    let mut first = std::pin::pin!(store.commit(vec![Write::PutRoute(route("first", None))]));
+    assert!(std::future::poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx).is_pending())).await);
+    while store.queued() > 0 {
+        tokio::task::yield_now().await; // until the writer has taken it and hangs
+    }
+    (0..1000).for_each(|at| store.note(Write::Check(check_of(tor(1), "echo", at))));
+    assert_eq!(store.queued(), 64 - 64 / FOR_CHANGES);
+    let second = store.commit(vec![Write::PutRoute(route("second", None))]);
+    let unlock = async { other.execute_batch("ROLLBACK").unwrap() };
+    assert_eq!(tokio::join!(first, second, unlock), (Ok(()), Ok(()), ()));
+    let history = store.checks(&tor(1), None, Page { limit: 1000, before: None }).await.unwrap();
+    assert_eq!(history.len(), 56);
+}

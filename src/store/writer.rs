@@ -1,0 +1,375 @@
+//! The one thread that writes.
+//!
+//! Everything that waits when it wakes goes into one transaction: changes that were asked for share one fsync, and
+//! notes ride along. A batch of notes alone waits a moment for company and skips the fsync, because losing the last
+//! quarter second of history in a power cut costs nothing.
+//!
+//! When the file fails (full, locked, read-only, damaged), a change is refused at once, so that nobody is told of a
+//! durability that is not there, and notes are kept, bounded, for the next try. The tries go on for ever with a growing
+//! pause; the gateway meanwhile serves from memory. Nothing here ever deletes or replaces the file.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
+
+use metrics::{Counter, Gauge, Histogram};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::fault::{Fault, StoreError};
+use super::file::Claim;
+use super::write::{Write, apply};
+use super::{bans, checks, meta, sessions};
+use crate::exit::Moment;
+use crate::telemetry::metrics as names;
+
+/// Most jobs in one transaction: about 30 ms of work, so that a change behind a flood of notes is not kept waiting.
+const MOST: usize = 1024;
+
+/// How long a batch of notes waits for company. Arbitrary: four small transactions a second at most.
+const LINGER: Duration = Duration::from_millis(250);
+
+/// The first and the longest pause between tries on a failing file. Arbitrary: a person who makes room sees it noticed
+/// within half a minute.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How often a failure that lasts is said again in the log.
+const REMIND: Duration = Duration::from_secs(600);
+
+/// How often what has expired is swept, and at most how many checks go in one sweep: 1,000 a second is more than any
+/// tester makes, and 60,000 rows of 100 bytes are deleted in well under a second.
+const SWEEP: (Duration, u32) = (Duration::from_secs(60), 60_000);
+
+/// Pages given back to the disk in one sweep: 4 MB.
+const GIVE_BACK: u32 = 1024;
+
+/// How the file takes writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    #[default]
+    Ok,
+    /// It does not. The gateway goes on from memory.
+    Failing {
+        /// What is wrong.
+        fault: Fault,
+        /// Since when.
+        since: Moment,
+        /// Notes kept for the next try.
+        behind: usize,
+    },
+}
+
+/// What the thread is asked to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Durable, all or nothing, answered.
+    Commit { writes: Vec<Write>, answer: oneshot::Sender<Result<(), StoreError>> },
+    /// When convenient.
+    Note(Write),
+    /// Write what waits, then end.
+    Close,
+    /// Tests break the file through this.
+    #[cfg(test)]
+    Meddle(fn(&Connection)),
+}
+
+struct Failing {
+    fault: Fault,
+    since: Moment,
+    tries: u32,
+    next: Instant,
+    said: Instant,
+}
+
+struct Meters {
+    queue: Gauge,
+    failing: Gauge,
+    seconds: Histogram,
+    lost: Counter,
+}
+
+/// The thread's own state.
+pub(super) struct Writer {
+    db: Connection,
+    _claim: Claim,
+    jobs: mpsc::Receiver<Job>,
+    health: watch::Sender<Health>,
+    failing: Option<Failing>,
+    backlog: VecDeque<Write>,
+    room: usize,
+    keep_checks: Duration,
+    sweep: Instant,
+    meters: Meters,
+}
+
+/// What becomes of the changes of one batch, in their order.
+type Answers = Vec<Result<(), Fault>>;
+
+impl Writer {
+    /// A writer on an open file. `room` bounds the notes kept while the file fails.
+    pub(super) fn new(
+        db: Connection,
+        claim: Claim,
+        jobs: mpsc::Receiver<Job>,
+        health: watch::Sender<Health>,
+        (room, keep_checks): (usize, Duration),
+    ) -> Self {
+        let meters = Meters {
+            queue: metrics::gauge!(names::STORE_QUEUE),
+            failing: metrics::gauge!(names::STORE_FAILING),
+            seconds: metrics::histogram!(names::STORE_WRITE_SECONDS),
+            lost: metrics::counter!(names::STORE_NOTES_LOST),
+        };
+        let sweep = Instant::now() + SWEEP.0;
+        let backlog = VecDeque::new();
+        Self { db, _claim: claim, jobs, health, failing: None, backlog, room, keep_checks, sweep, meters }
+    }
+
+    /// Notes that the very first write failed.
+    pub(super) fn begin_failing(&mut self, fault: Fault) {
+        self.fail(fault);
+    }
+
+    /// Drops what waits for the next try: after a panic it may be the cause.
+    pub(super) fn forget_backlog(&mut self) {
+        self.meters.lost.increment(self.backlog.len() as u64);
+        self.backlog.clear();
+    }
+
+    /// Works until it is told to close or nobody can ask any more.
+    pub(super) fn run(&mut self, clock: &tokio::runtime::Runtime) {
+        loop {
+            let mut batch = Vec::new();
+            let more = clock.block_on(self.gather(&mut batch));
+            let closing = !more || batch.iter().any(|job| matches!(job, Job::Close));
+            if closing {
+                self.jobs.close();
+                while let Ok(job) = self.jobs.try_recv() {
+                    batch.push(job);
+                }
+            }
+            self.take(batch);
+            if closing {
+                return self.finish();
+            }
+            if Instant::now() >= self.sweep {
+                self.tidy();
+            }
+        }
+    }
+
+    /// Waits for work, for the next sweep or for the next try. False: there will be no more.
+    async fn gather(&mut self, batch: &mut Vec<Job>) -> bool {
+        let retry = self.failing.as_ref().map(|failing| failing.next);
+        let until = retry.map_or(self.sweep, |retry| retry.min(self.sweep));
+        match timeout_at(until, self.jobs.recv_many(batch, MOST)).await {
+            Err(_) => return true,
+            Ok(0) => return false,
+            Ok(_) => {}
+        }
+        let linger = Instant::now() + LINGER;
+        let mut seen = 0;
+        while batch.len() < MOST && batch[seen..].iter().all(|job| matches!(job, Job::Note(_))) {
+            seen = batch.len();
+            match timeout_at(linger, self.jobs.recv_many(batch, MOST - seen)).await {
+                Err(_) => break,
+                Ok(0) => return false,
+                Ok(_) => {}
+            }
+        }
+        self.meters.queue.set(self.jobs.len() as f64);
+        true
+    }
+
+    /// Writes a batch, and answers those who wait for it.
+    fn take(&mut self, batch: Vec<Job>) {
+        #[cfg(test)]
+        batch.iter().for_each(|job| {
+            if let Job::Meddle(meddle) = job {
+                meddle(&self.db)
+            }
+        });
+        let commits = batch.iter().any(|job| matches!(job, Job::Commit { .. }));
+        let due = self.failing.as_ref().is_none_or(|failing| failing.next <= Instant::now());
+        let notes = batch.iter().any(|job| matches!(job, Job::Note(_)));
+        let worth_it = commits || due && (notes || self.failing.is_some());
+        if !worth_it {
+            return self.keep(batch);
+        }
+        let begun = Instant::now();
+        let tried = self.transact(&batch, due);
+        self.meters.seconds.record(begun.elapsed());
+        let outcome = match tried {
+            Ok(answers) if due => {
+                self.backlog.clear();
+                self.recover();
+                answer(batch, answers.into_iter());
+                return;
+            }
+            Err(fault) => {
+                self.fail(fault.clone());
+                // What was asked for is small; what was merely noticed may be what does not fit.
+                let alone = commits && due && !matches!(fault, Fault::Locked | Fault::ReadOnly);
+                if alone { self.transact(&batch, false) } else { Err(fault) }
+            }
+            commits_alone => commits_alone,
+        };
+        let notes = match outcome {
+            Ok(answers) => answer(batch, answers.into_iter()),
+            Err(fault) => answer(batch, std::iter::repeat(Err(fault))),
+        };
+        self.keep(notes);
+    }
+
+    /// One transaction of what waits. An error is the file's and undoes all of it; a change that contradicts what is
+    /// stored is undone alone.
+    fn transact(&mut self, batch: &[Job], notes: bool) -> Result<Answers, Fault> {
+        let durable = batch.iter().any(|job| matches!(job, Job::Commit { .. }));
+        self.db.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
+        let mut tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut answers = Vec::new();
+        if notes {
+            if self.failing.is_some() {
+                meta::put(&tx, "written_by", env!("CARGO_PKG_VERSION"))?; // with nothing to write, this is the try
+            }
+            self.backlog.iter().try_for_each(|write| note(&tx, write, &self.meters.lost))?;
+        }
+        for job in batch {
+            match job {
+                Job::Note(write) if notes => note(&tx, write, &self.meters.lost)?,
+                Job::Commit { writes, .. } => answers.push(commit(&mut tx, writes)?),
+                _ => {}
+            }
+        }
+        tx.commit()?;
+        Ok(answers)
+    }
+
+    /// Keeps notes for the next try; the oldest go when there is no room.
+    fn keep(&mut self, jobs: Vec<Job>) {
+        self.backlog
+            .extend(jobs.into_iter().filter_map(|job| if let Job::Note(write) = job { Some(write) } else { None }));
+        let over = self.backlog.len().saturating_sub(self.room);
+        self.backlog.drain(..over);
+        self.meters.lost.increment(over as u64);
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let behind = self.backlog.len();
+        let health = self.failing.as_ref().map_or(Health::Ok, |failing| {
+            let (fault, since) = (failing.fault.clone(), failing.since);
+            Health::Failing { fault, since, behind }
+        });
+        self.health.send_if_modified(|old| {
+            if *old == health {
+                false
+            } else {
+                *old = health;
+                true
+            }
+        });
+    }
+
+    fn fail(&mut self, fault: Fault) {
+        metrics::counter!(names::STORE_FAULTS, "reason" => fault.as_str()).increment(1);
+        self.meters.failing.set(1.0);
+        let now = Instant::now();
+        let failing = self.failing.get_or_insert_with(|| {
+            let since = Moment::from(SystemTime::now());
+            Failing { fault: fault.clone(), since, tries: 0, next: now, said: now - REMIND }
+        });
+        if failing.tries == 0 || failing.fault != fault || now.duration_since(failing.said) >= REMIND {
+            tracing::error!(fault = fault.as_str(), "cannot write to the store, going on from memory: {fault}");
+            failing.said = now;
+        }
+        failing.next = now + PAUSES.0.saturating_mul(1 << failing.tries.min(16)).min(PAUSES.1);
+        failing.tries = failing.tries.saturating_add(1);
+        failing.fault = fault;
+        self.publish();
+    }
+
+    fn recover(&mut self) {
+        if let Some(failing) = self.failing.take() {
+            tracing::info!(fault = failing.fault.as_str(), "the store takes writes again");
+            self.meters.failing.set(0.0);
+            self.publish();
+        }
+    }
+
+    /// Sweeps what has expired and gives room back to the disk.
+    fn tidy(&mut self) {
+        self.sweep = Instant::now() + SWEEP.0;
+        if self.failing.is_some() {
+            return;
+        }
+        if let Err(error) = self.sweep_now() {
+            self.fail(error.into());
+        }
+    }
+
+    fn sweep_now(&mut self) -> rusqlite::Result<()> {
+        let now = Moment::from(SystemTime::now());
+        let keep = u64::try_from(self.keep_checks.as_micros()).unwrap_or(u64::MAX);
+        self.db.pragma_update(None, "synchronous", "NORMAL")?;
+        bans::sweep(&self.db, now)?;
+        sessions::sweep(&self.db, now)?;
+        checks::forget(&self.db, Moment(now.0.saturating_sub(keep)), SWEEP.1)?;
+        // A step gives back one page: it must be stepped to its end.
+        let mut give_back = self.db.prepare_cached(&format!("PRAGMA incremental_vacuum({GIVE_BACK})"))?;
+        let mut pages = give_back.query([])?;
+        while pages.next()?.is_some() {}
+        Ok(())
+    }
+
+    /// The last thing before the thread ends: the log goes into the file.
+    fn finish(&mut self) {
+        if !self.backlog.is_empty() {
+            self.meters.lost.increment(self.backlog.len() as u64);
+            tracing::warn!(notes = self.backlog.len(), "the store closes with notes that it could not write");
+        }
+        if let Err(error) = self.db.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE)") {
+            tracing::debug!(%error, "the store's log stays beside the file; the next start reads it");
+        }
+    }
+}
+
+/// Tells everybody who waits what became of their change; gives back what is no change.
+fn answer(batch: Vec<Job>, mut answers: impl Iterator<Item = Result<(), Fault>>) -> Vec<Job> {
+    let mut rest = Vec::new();
+    for job in batch {
+        match job {
+            Job::Commit { answer, .. } => {
+                let told = answers.next().unwrap_or(Ok(())).map_err(StoreError::Refused);
+                let _ = answer.send(told); // whoever asked may have left
+            }
+            other => rest.push(other),
+        }
+    }
+    rest
+}
+
+/// Writes a note. One that contradicts what is stored is lost, not tried again for ever.
+fn note(tx: &Transaction<'_>, write: &Write, lost: &Counter) -> Result<(), Fault> {
+    match apply(tx, write).map_err(Fault::from) {
+        Err(fault) if !fault.is_the_file() => {
+            tracing::debug!(%fault, "a note was not written");
+            lost.increment(1);
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Writes a change, all or nothing. The outer error is the file's, the inner one is the change's own.
+fn commit(tx: &mut Transaction<'_>, writes: &[Write]) -> Result<Result<(), Fault>, Fault> {
+    let part = tx.savepoint()?;
+    for write in writes {
+        if let Err(fault) = apply(&part, write).map_err(Fault::from) {
+            return if fault.is_the_file() { Err(fault) } else { Ok(Err(fault)) }; // drop rolls the savepoint back
+        }
+    }
+    part.commit()?;
+    Ok(Ok(()))
+}

@@ -1,0 +1,95 @@
+//! How fast circuits may be built through one guard: a token bucket. Pure.
+//!
+//! Relays count what one address asks of them and then stop answering, for everybody behind that address; so that the
+//! pace is ours to keep, not tor's. Somebody who waits for a circuit may take the last token; a spare, for which
+//! nobody waits, leaves half of the burst for those.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A token bucket.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    rate: f64,
+    burst: f64,
+    tokens: f64,
+    at: Instant,
+}
+
+impl Pace {
+    /// Full at first. A rate of nothing would never build, so that it is taken as one a minute.
+    pub fn new(rate: f64, burst: u32, now: Instant) -> Self {
+        let burst = f64::from(burst.max(1));
+        Self { rate: rate.max(1.0 / 60.0), burst, tokens: burst, at: now }
+    }
+
+    /// Changes the pace without giving away what was saved up.
+    pub fn set(&mut self, rate: f64, burst: u32) {
+        self.rate = rate.max(1.0 / 60.0);
+        self.burst = f64::from(burst.max(1));
+        self.tokens = self.tokens.min(self.burst);
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.tokens = (self.tokens + passed * self.rate).min(self.burst);
+        self.at = now;
+    }
+
+    fn floor(&self, awaited: bool) -> f64 {
+        if awaited { 0.0 } else { (self.burst / 2.0).floor() }
+    }
+
+    /// Takes a token if there is one for this purpose.
+    pub fn take(&mut self, awaited: bool, now: Instant) -> bool {
+        self.refill(now);
+        let enough = self.tokens >= self.floor(awaited) + 1.0;
+        if enough {
+            self.tokens -= 1.0;
+        }
+        enough
+    }
+
+    /// How long until [`Pace::take`] may say yes.
+    pub fn wait(&self, awaited: bool) -> Duration {
+        let missing = self.floor(awaited) + 1.0 - self.tokens;
+        Duration::from_secs_f64((missing / self.rate).max(0.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_then_the_rate() {
+        let start = Instant::now();
+        let mut pace = Pace::new(2.0, 4, start);
+        let taken = (0..10).filter(|_| pace.take(true, start)).count();
+        assert_eq!(taken, 4);
+        assert_eq!(pace.wait(true), Duration::from_millis(500));
+        let mut later = 0;
+        for step in 1..=100 {
+            later += usize::from(pace.take(true, start + Duration::from_millis(100 * step)));
+        }
+        assert_eq!(later, 20, "two a second for ten seconds");
+    }
+
+    #[test]
+    fn spares_leave_half_the_burst_to_those_who_wait() {
+        let start = Instant::now();
+        let mut pace = Pace::new(1.0, 10, start);
+        assert_eq!((0..20).filter(|_| pace.take(false, start)).count(), 5);
+        assert_eq!(pace.wait(false), Duration::from_secs(1));
+        assert_eq!((0..20).filter(|_| pace.take(true, start)).count(), 5);
+    }
+
+    #[test]
+    fn no_rate_at_all_still_builds_now_and_then() {
+        let start = Instant::now();
+        let mut pace = Pace::new(0.0, 0, start);
+        assert!(pace.take(true, start) && !pace.take(true, start));
+        assert!(pace.take(true, start + Duration::from_secs(60)));
+    }
+}

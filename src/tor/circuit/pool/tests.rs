@@ -1,0 +1,389 @@
+//! The rules of lending, and a random life of a pool in which none of them is ever broken.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    rate: 1.0,
+    burst: 10,
+    streams: 3,
+    dirty: Duration::from_secs(1800),
+    idle: Duration::from_secs(600),
+};
+
+fn key(exit: u8) -> Key {
+    Key { exit: Fingerprint([exit; 20]), hops: 3, lasting: None }
+}
+
+fn iso(n: u64) -> Isolation {
+    Isolation(n)
+}
+
+/// A pool with a clock and a tor that builds what it is told.
+struct Bed {
+    pool: Pool,
+    now: Instant,
+    /// Ids that tor would give next.
+    next: u32,
+}
+
+impl Bed {
+    fn new(limits: Limits) -> Self {
+        let now = Instant::now();
+        Self { pool: Pool::new(limits, now), now, next: 1 }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.pool.tick(self.now);
+    }
+
+    /// Builds that tor was asked for.
+    fn builds(&mut self) -> Vec<BuildId> {
+        let effects = self.pool.effects();
+        let builds = effects.iter().filter_map(|e| if let Effect::Build { build, .. } = e { Some(*build) } else { None });
+        builds.collect()
+    }
+
+    fn launch(&mut self, build: BuildId) -> CircuitId {
+        let id = CircuitId(self.next);
+        self.next += 1;
+        self.pool.launched(build, id, self.now);
+        id
+    }
+
+    fn complete(&mut self, build: BuildId) -> CircuitId {
+        let id = self.launch(build);
+        assert!(self.pool.built(id, Arc::from([Fingerprint([9; 20])]), self.now));
+        id
+    }
+
+    /// Completes every build asked for; returns who was granted what.
+    fn complete_all(&mut self) -> Vec<(WaiterId, CircuitId)> {
+        for build in self.builds() {
+            self.complete(build);
+        }
+        let effects = self.pool.effects();
+        let grants = effects.iter().filter_map(|effect| match effect {
+            Effect::Grant { waiter, circuit, .. } => Some((*waiter, *circuit)),
+            _ => None,
+        });
+        grants.collect()
+    }
+
+    fn spares(&mut self, exit: u8, count: u8) {
+        self.pool.want(BTreeMap::from([(key(exit), count)]), self.now);
+        self.complete_all();
+    }
+
+    fn lend(&mut self, exit: u8, isolation: u64) -> Option<CircuitId> {
+        match self.pool.lend(key(exit), iso(isolation), self.now)? {
+            Asked::Lent(id, _) => Some(id),
+            Asked::Wait(_) => panic!("lend never waits"),
+        }
+    }
+
+    fn ask(&mut self, exit: u8, isolation: u64) -> Asked {
+        self.pool.ask(key(exit), iso(isolation), self.now)
+    }
+}
+
+#[test]
+fn a_spare_serves_whoever_comes_first_and_nobody_else_afterwards() {
+    let mut bed = Bed::new(LIMITS);
+    bed.spares(1, 1);
+    let first = bed.lend(1, 7).unwrap();
+    assert_eq!(bed.lend(1, 7), Some(first), "the same key shares it");
+    assert_eq!(bed.lend(1, 8), None, "another key never does");
+    bed.pool.release(first, bed.now);
+    bed.pool.release(first, bed.now);
+    assert_eq!(bed.lend(1, 8), None, "not even when it is free again");
+}
+
+#[test]
+fn a_spare_is_replaced_only_once_it_was_used() {
+    let mut bed = Bed::new(LIMITS);
+    bed.spares(1, 2);
+    for _ in 0..100 {
+        bed.pass(Duration::from_secs(60));
+    }
+    assert_eq!(bed.builds(), []);
+    assert!(bed.lend(1, 7).is_some());
+    assert_eq!(bed.builds().len(), 1);
+}
+
+#[test]
+fn those_who_ask_for_the_same_wait_for_one_build() {
+    let mut bed = Bed::new(LIMITS);
+    let waiting: Vec<_> = (0..3).map(|_| bed.ask(1, 7)).collect();
+    let builds = bed.builds();
+    assert_eq!(builds.len(), 1, "three fit on one circuit");
+    bed.ask(1, 7);
+    let more = bed.builds();
+    assert_eq!(more.len(), 1, "the fourth does not");
+    assert!(matches!(bed.ask(1, 8), Asked::Wait(_)));
+    assert_eq!(bed.builds().len(), 1, "another key needs its own");
+    let id = bed.complete(builds[0]);
+    let granted: Vec<_> = bed.pool.effects();
+    for (asked, effect) in waiting.iter().zip(&granted) {
+        let Asked::Wait(waiter) = asked else { panic!() };
+        assert!(matches!(effect, Effect::Grant { waiter: w, circuit, .. } if w == waiter && *circuit == id));
+    }
+    assert_eq!(granted.len(), 3);
+}
+
+#[test]
+fn a_build_that_is_on_its_way_for_nobody_is_taken_over() {
+    let mut bed = Bed::new(LIMITS);
+    bed.pool.want(BTreeMap::from([(key(1), 1)]), bed.now);
+    let build = bed.builds()[0];
+    assert!(matches!(bed.ask(1, 7), Asked::Wait(_)));
+    bed.complete(build);
+    assert!(matches!(bed.pool.effects()[..], [Effect::Grant { .. }, Effect::Build { .. }]), "granted, and a new spare begun");
+}
+
+#[test]
+fn a_circuit_for_somebody_who_left_is_nobodys() {
+    let mut bed = Bed::new(LIMITS);
+    let Asked::Wait(waiter) = bed.ask(1, 7) else { panic!() };
+    let build = bed.builds()[0];
+    bed.pool.forget(waiter);
+    let id = bed.complete(build);
+    assert_eq!(bed.pool.effects(), []);
+    assert_eq!(bed.lend(1, 8), Some(id));
+}
+
+#[test]
+fn nothing_is_built_for_somebody_who_left_before_it_began() {
+    let mut bed = Bed::new(Limits { burst: 1, ..LIMITS });
+    bed.ask(1, 1);
+    let Asked::Wait(waiter) = bed.ask(2, 1) else { panic!() };
+    assert_eq!(bed.builds().len(), 1);
+    bed.pool.forget(waiter);
+    bed.pass(Duration::from_secs(2));
+    assert_eq!(bed.builds(), []);
+    assert_eq!(bed.pool.counts().building, 1);
+}
+
+#[test]
+fn the_pace_is_kept_and_those_who_wait_come_first() {
+    let mut bed = Bed::new(LIMITS);
+    let wanted = (1..=20).map(|exit| (key(exit), 1)).collect();
+    bed.pool.want(wanted, bed.now);
+    assert_eq!(bed.builds().len(), 5, "spares take half of the burst");
+    bed.ask(99, 7);
+    let effects = bed.pool.effects();
+    assert!(matches!(effects[..], [Effect::Build { key: k, .. }] if k == key(99)), "{effects:?}");
+    let mut later = 0;
+    for _ in 0..5 {
+        bed.pass(Duration::from_secs(1));
+        later += bed.builds().len();
+    }
+    assert_eq!(later, 4, "one a second, and the second that was spent on the request is missing");
+    assert!(bed.pool.next_start().is_some_and(|wait| wait <= Duration::from_secs(1)));
+}
+
+#[test]
+fn a_failed_build_is_tried_again_and_then_everybody_is_told() {
+    let mut bed = Bed::new(LIMITS);
+    let Asked::Wait(waiter) = bed.ask(1, 7) else { panic!() };
+    for _ in 0..ATTEMPTS {
+        let builds = bed.builds();
+        assert_eq!(builds.len(), 1);
+        let id = bed.launch(builds[0]);
+        bed.pool.gone(id, LeaseFault::Unreachable, bed.now);
+    }
+    assert_eq!(bed.pool.effects(), [Effect::Refuse { waiter, fault: LeaseFault::Unreachable }]);
+    assert_eq!(bed.pool.counts(), Counts::default());
+}
+
+#[test]
+fn where_no_path_exists_nobody_waits_for_a_second_try() {
+    let mut bed = Bed::new(LIMITS);
+    let Asked::Wait(waiter) = bed.ask(1, 7) else { panic!() };
+    let build = bed.builds()[0];
+    bed.pool.build_failed(build, LeaseFault::NoPath, bed.now);
+    assert_eq!(bed.pool.effects(), [Effect::Refuse { waiter, fault: LeaseFault::NoPath }]);
+}
+
+#[test]
+fn a_slow_build_gets_company_and_a_hung_one_is_given_up() {
+    let mut bed = Bed::new(LIMITS);
+    let Asked::Wait(waiter) = bed.ask(1, 7) else { panic!() };
+    let slow = bed.builds()[0];
+    let slow_id = bed.launch(slow);
+    bed.pass(SLOW_BUILD);
+    let second = bed.builds();
+    assert_eq!(second.len(), 1);
+    let id = bed.complete(second[0]);
+    assert!(matches!(bed.pool.effects()[..], [Effect::Grant { waiter: w, circuit, .. }] if w == waiter && circuit == id));
+    bed.pass(BUILD_DEADLINE);
+    assert_eq!(bed.pool.effects(), [Effect::Close(slow_id)]);
+    assert_eq!(bed.pool.counts().building, 0);
+}
+
+#[test]
+fn a_doomed_circuit_is_used_only_while_there_is_nothing_better() {
+    let mut bed = Bed::new(LIMITS);
+    let Asked::Wait(_) = bed.ask(1, 7) else { panic!() };
+    let doomed = bed.complete_all()[0].1;
+    bed.pool.doom(doomed, bed.now);
+    assert_eq!(bed.lend(1, 7), None);
+    assert!(matches!(bed.ask(1, 7), Asked::Lent(id, _) if id == doomed));
+    let better = bed.builds();
+    assert_eq!(better.len(), 1, "a replacement is on its way");
+    assert!(matches!(bed.ask(1, 7), Asked::Lent(id, _) if id == doomed));
+    assert_eq!(bed.builds(), [], "and only one");
+    let better = bed.complete(better[0]);
+    assert_eq!(bed.lend(1, 7), Some(better));
+    for _ in 0..3 {
+        bed.pool.release(doomed, bed.now);
+    }
+    assert_eq!(bed.pool.effects(), [Effect::Close(doomed)], "gone with its last stream");
+}
+
+#[test]
+fn streams_spread_over_circuits_when_one_is_busy() {
+    let mut bed = Bed::new(Limits { streams: 64, ..LIMITS });
+    bed.spares(1, 1);
+    let first = bed.lend(1, 7).unwrap();
+    bed.complete_all(); // the spare that replaces it
+    assert_eq!(bed.lend(1, 7), Some(first), "not busy yet");
+    bed.pool.carried(first, BUSY_BYTES + 1, bed.now);
+    let second = bed.lend(1, 7).unwrap();
+    assert_ne!(first, second);
+    bed.pass(Duration::from_secs(5));
+    bed.pool.release(first, bed.now);
+    bed.pool.release(first, bed.now);
+    assert_eq!(bed.lend(1, 7), Some(first), "no longer busy, and less loaded");
+    let mut used = HashSet::new();
+    for _ in 0..100 {
+        bed.complete_all();
+        used.extend(bed.lend(1, 7));
+    }
+    assert_eq!(used.len(), PARALLEL, "but not over ever more of them");
+}
+
+#[test]
+fn used_circuits_grow_old_and_idle_spares_do_not() {
+    let mut bed = Bed::new(LIMITS);
+    bed.spares(1, 1);
+    let used = bed.lend(1, 7).unwrap();
+    bed.complete_all();
+    bed.pass(LIMITS.dirty);
+    assert_eq!(bed.pool.effects(), [], "it still has a stream");
+    assert_ne!(bed.lend(1, 7), Some(used), "but takes no new one");
+    bed.pool.release(used, bed.now);
+    assert!(bed.pool.effects().contains(&Effect::Close(used)));
+    let mut bed = Bed::new(LIMITS);
+    bed.spares(1, 2);
+    let idle = bed.lend(1, 7).unwrap();
+    bed.pool.release(idle, bed.now);
+    bed.pool.effects();
+    bed.pass(LIMITS.idle);
+    assert!(bed.pool.effects().contains(&Effect::Close(idle)));
+    assert_eq!(bed.pool.counts().spares, 1);
+}
+
+#[test]
+fn an_exit_that_is_down_is_not_hammered_for_the_sake_of_spares() {
+    let mut bed = Bed::new(Limits { rate: 100.0, burst: 100, ..LIMITS });
+    bed.pool.want(BTreeMap::from([(key(1), 1)]), bed.now);
+    let mut tries = 0;
+    for _ in 0..3600 {
+        for build in bed.builds() {
+            tries += 1;
+            let id = bed.launch(build);
+            bed.pool.gone(id, LeaseFault::Unreachable, bed.now);
+        }
+        bed.pass(Duration::from_secs(1));
+    }
+    assert!((5..=15).contains(&tries), "{tries} tries in an hour");
+    assert!(matches!(bed.ask(1, 7), Asked::Wait(_)));
+    assert_eq!(bed.builds().len(), 1, "somebody who waits is another matter");
+}
+
+#[test]
+fn when_the_engine_is_lost_everybody_is_told() {
+    let mut bed = Bed::new(LIMITS);
+    bed.spares(1, 1);
+    let Asked::Wait(waiter) = bed.ask(2, 7) else { panic!() };
+    bed.pool.lost();
+    assert_eq!(bed.pool.effects(), [Effect::Refuse { waiter, fault: LeaseFault::Lost }]);
+    assert_eq!(bed.pool.counts(), Counts::default());
+    assert_eq!(bed.lend(1, 7), None);
+}
+
+proptest! {
+    #[test]
+    fn a_random_life_breaks_no_rule(steps in proptest::collection::vec((0u8..9, 0u8..3, 0u64..3), 1..300)) {
+        let mut bed = Bed::new(Limits { rate: 5.0, burst: 4, ..LIMITS });
+        bed.pool.want((0..2).map(|exit| (key(exit), 2)).collect(), bed.now);
+        let mut started = Vec::<BuildId>::new();
+        let mut launched = Vec::<CircuitId>::new();
+        let mut owner = HashMap::<CircuitId, Isolation>::new();
+        let mut waiting = HashMap::<WaiterId, Isolation>::new();
+        let mut held = Vec::<CircuitId>::new();
+        let mut closed = HashSet::<CircuitId>::new();
+        for (step, exit, isolation) in steps {
+            let pick = |len: usize| (usize::from(exit) * 3 + isolation as usize) % len.max(1);
+            match step {
+                0 | 1 => match bed.ask(exit, isolation) {
+                    Asked::Lent(id, _) => {
+                        prop_assert!(!closed.contains(&id), "lent after its end");
+                        prop_assert_eq!(*owner.entry(id).or_insert(iso(isolation)), iso(isolation));
+                        held.push(id);
+                    }
+                    Asked::Wait(waiter) => { waiting.insert(waiter, iso(isolation)); }
+                },
+                2 if !started.is_empty() => {
+                    let build = started.remove(pick(started.len()));
+                    launched.push(bed.launch(build));
+                }
+                3 if !launched.is_empty() => {
+                    let id = launched.remove(pick(launched.len()));
+                    bed.pool.built(id, Arc::from([]), bed.now);
+                }
+                4 if !launched.is_empty() => {
+                    let id = launched.remove(pick(launched.len()));
+                    bed.pool.gone(id, LeaseFault::Unreachable, bed.now);
+                    closed.insert(id);
+                }
+                5 if !held.is_empty() => bed.pool.release(held.remove(pick(held.len())), bed.now),
+                6 if !held.is_empty() => {
+                    let id = held[pick(held.len())];
+                    if exit == 0 { bed.pool.doom(id, bed.now) } else { bed.pool.gone(id, LeaseFault::Unreachable, bed.now); closed.insert(id); }
+                }
+                7 => if let Some(waiter) = waiting.keys().next().copied() {
+                    waiting.remove(&waiter);
+                    bed.pool.forget(waiter);
+                },
+                _ => bed.pass(Duration::from_secs(u64::from(exit) * 400 + 1)),
+            }
+            for effect in bed.pool.effects() {
+                match effect {
+                    Effect::Build { build, .. } => started.push(build),
+                    Effect::Close(id) => { closed.insert(id); launched.retain(|other| *other != id); }
+                    Effect::Grant { waiter, circuit, .. } => {
+                        let isolation = waiting.remove(&waiter);
+                        prop_assert!(isolation.is_some(), "told twice, or after leaving");
+                        prop_assert_eq!(*owner.entry(circuit).or_insert(isolation.unwrap()), isolation.unwrap());
+                        held.push(circuit);
+                    }
+                    Effect::Refuse { waiter, .. } => prop_assert!(waiting.remove(&waiter).is_some(), "told twice, or after leaving"),
+                }
+            }
+            held.retain(|id| !closed.contains(id));
+            prop_assert_eq!(bed.pool.counts().streams, held.len());
+            for view in bed.pool.views(bed.now) {
+                prop_assert!(view.streams <= LIMITS.streams);
+            }
+        }
+        bed.pool.lost();
+        let told = bed.pool.effects().len();
+        prop_assert_eq!(told, waiting.len(), "whoever still waited is told");
+    }
+}

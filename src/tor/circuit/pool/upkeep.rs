@@ -1,0 +1,244 @@
+//! Building, losing, closing: what happens to circuits beside being lent.
+
+use super::*;
+
+impl Pool {
+    /// Sets the spares to keep, and starts to build what is missing. Spares of what is no longer wanted stay until
+    /// they die: they cost nothing more, and what was wanted often is again.
+    pub fn want(&mut self, wanted: BTreeMap<Key, u8>, now: Instant) {
+        self.wanted = wanted;
+        let keep = &self.wanted;
+        let builds = &mut self.builds;
+        self.spares.retain(|id| {
+            let kept = builds.get(id).is_some_and(|build| keep.contains_key(&build.key));
+            if !kept {
+                builds.remove(id);
+            }
+            kept
+        });
+        self.restock(now);
+        self.start_builds(now);
+    }
+
+    /// The answer to [`Effect::Build`]: tor calls it so.
+    pub fn launched(&mut self, build: BuildId, circuit: CircuitId, now: Instant) {
+        match self.builds.get_mut(&build) {
+            Some(Build { state, .. }) => {
+                *state = BuildState::Launched(state.since().unwrap_or(now), circuit);
+                self.launched.insert(circuit, build);
+            }
+            // Given up meanwhile: nobody else will close it.
+            None => self.effects.push(Effect::Close(circuit)),
+        }
+    }
+
+    /// A circuit is complete. False if it is none of ours.
+    pub fn built(&mut self, id: CircuitId, path: Arc<[Fingerprint]>, now: Instant) -> bool {
+        let Some(build) = self.launched.remove(&id).and_then(|build| self.builds.remove(&build)) else { return false };
+        self.trouble.remove(&build.key);
+        let circuit = Circuit {
+            key: build.key,
+            path,
+            built: now,
+            owner: None,
+            first_use: None,
+            last_use: now,
+            streams: 0,
+            doomed: false,
+            carried: (0, now),
+            proven: false,
+        };
+        self.circuits.insert(id, circuit);
+        self.by_key.entry(build.key).or_default().push(id);
+        // Nobody's until a stream is on it: those whom it was built for may have gone.
+        if let Some(owner) = build.owner {
+            self.hand_out(id, owner, now);
+        }
+        self.start_builds(now);
+        true
+    }
+
+    /// A build came to nothing: no path, refused, failed or too slow. Returns the circuit to forget, if it had an id.
+    pub fn build_failed(&mut self, id: BuildId, fault: LeaseFault, now: Instant) {
+        let Some(build) = self.builds.remove(&id) else { return };
+        if let BuildState::Launched(_, circuit) = build.state {
+            self.launched.remove(&circuit);
+        }
+        self.awaited.retain(|other| *other != id);
+        self.spares.retain(|other| *other != id);
+        let trouble = self.trouble.entry(build.key).or_insert(Trouble { failures: 0, until: now });
+        let pause = SPARE_PAUSE.saturating_mul(1 << trouble.failures.min(10)).min(SPARE_PAUSE_MAX);
+        *trouble = Trouble { failures: trouble.failures + 1, until: now + pause };
+        let Some(owner) = build.owner else { return };
+        let Some(group) = self.groups.get_mut(&(build.key, owner)) else { return };
+        group.failures += 1;
+        // No other try changes that no path exists; a broken circuit is worth another one, on another middle.
+        let hopeless = matches!(fault, LeaseFault::UnknownExit | LeaseFault::Policy | LeaseFault::NoPath);
+        let others = self.builds.values().any(|build_| build_.key == build.key && build_.owner == Some(owner));
+        if !hopeless && group.failures < ATTEMPTS {
+            self.supply(build.key, owner);
+        } else if hopeless || !others {
+            for waiter in self.groups.remove(&(build.key, owner)).into_iter().flat_map(|group| group.waiters) {
+                self.effects.push(Effect::Refuse { waiter, fault });
+            }
+        }
+        self.start_builds(now);
+    }
+
+    /// A circuit is gone, or a build failed. Returns its key if it was ours.
+    pub fn gone(&mut self, id: CircuitId, fault: LeaseFault, now: Instant) -> Option<Key> {
+        if let Some(build) = self.launched.get(&id).copied() {
+            let key = self.builds.get(&build).map(|build| build.key);
+            self.build_failed(build, fault, now);
+            return key;
+        }
+        let circuit = self.remove(id)?;
+        if circuit.owner.is_none() {
+            // A spare that died unused is replaced, but not at once and not for ever: its exit may be down.
+            let trouble = self.trouble.entry(circuit.key).or_insert(Trouble { failures: 0, until: now });
+            trouble.until = trouble.until.max(now + SPARE_PAUSE.saturating_mul(1 << trouble.failures.min(6)));
+        }
+        self.restock_one(circuit.key, now);
+        self.start_builds(now);
+        Some(circuit.key)
+    }
+
+    /// Everything is gone: the engine was lost. Whoever waits is told.
+    pub fn lost(&mut self) {
+        for (_, group) in self.groups.drain() {
+            let refused = group.waiters.into_iter().map(|waiter| Effect::Refuse { waiter, fault: LeaseFault::Lost });
+            self.effects.extend(refused);
+        }
+        self.effects.retain(|effect| matches!(effect, Effect::Refuse { .. }));
+        self.circuits.clear();
+        self.by_key.clear();
+        self.builds.clear();
+        self.launched.clear();
+        self.awaited.clear();
+        self.spares.clear();
+        self.trouble.clear();
+    }
+
+    /// What time alone brings about: slow builds doubled, hung ones given up, old circuits closed, queued builds begun.
+    pub fn tick(&mut self, now: Instant) {
+        let since = |build: &Build| build.state.since().map(|at| now.saturating_duration_since(at));
+        let hung: Vec<_> = self
+            .builds
+            .iter()
+            .filter(|(_, build)| since(build).is_some_and(|age| age >= BUILD_DEADLINE))
+            .map(|(id, build)| (*id, build.state))
+            .collect();
+        for (id, state) in hung {
+            if let BuildState::Launched(_, circuit) = state {
+                self.effects.push(Effect::Close(circuit));
+            }
+            self.build_failed(id, LeaseFault::Unreachable, now);
+        }
+        self.hedge(now);
+        let (dirty, idle) = (self.limits.dirty, self.limits.idle);
+        let old = self.circuits.iter().filter(|(_, circuit)| {
+            let unused = now.saturating_duration_since(circuit.last_use) >= idle;
+            circuit.owner.is_some() && circuit.streams == 0 && (unused || circuit.is_dirty(dirty, now))
+        });
+        for id in old.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.close(id);
+        }
+        self.trouble.retain(|_, trouble| now < trouble.until + SPARE_PAUSE_MAX);
+        self.restock(now);
+        self.start_builds(now);
+    }
+
+    /// Builds a second circuit beside each one that is slow and waited for.
+    fn hedge(&mut self, now: Instant) {
+        let mut slow = BTreeMap::<(Key, Isolation), usize>::new();
+        for build in self.builds.values() {
+            let Some(owner) = build.owner else { continue };
+            let age = build.state.since().map(|at| now.saturating_duration_since(at));
+            let count = slow.entry((build.key, owner)).or_default();
+            // One that is not slow, or not even begun, will do: count it as if there were two already.
+            *count += if age.is_some_and(|age| age >= SLOW_BUILD) { 1 } else { 2 };
+        }
+        for ((key, owner), count) in slow {
+            if count == 1 && self.groups.contains_key(&(key, owner)) {
+                self.enqueue(key, Some(owner));
+            }
+        }
+    }
+
+    /// When [`Pool::tick`] has something to do for the pace's sake.
+    pub fn next_start(&self) -> Option<Duration> {
+        let awaited = self.awaited.front().map(|_| self.pace.wait(true));
+        let spare = self.spares.front().map(|_| self.pace.wait(false));
+        awaited.into_iter().chain(spare).min()
+    }
+
+    /// Begins as many queued builds as the pace allows, those first for which somebody waits.
+    pub(super) fn start_builds(&mut self, now: Instant) {
+        for awaited in [true, false] {
+            loop {
+                let queue = if awaited { &mut self.awaited } else { &mut self.spares };
+                let Some(id) = queue.front().copied() else { break };
+                let given_up = |build: &Build| build.owner.is_some_and(|o| !self.groups.contains_key(&(build.key, o)));
+                let Some(build) = self.builds.get_mut(&id).filter(|build| !given_up(build)) else {
+                    queue.pop_front();
+                    self.builds.remove(&id);
+                    continue;
+                };
+                if !self.pace.take(awaited, now) {
+                    break;
+                }
+                queue.pop_front();
+                build.state = BuildState::Started(now);
+                self.effects.push(Effect::Build { build: id, key: build.key });
+            }
+        }
+    }
+
+    /// Queues a build for every wanted spare that is neither there nor on its way.
+    fn restock(&mut self, now: Instant) {
+        let mut coming = HashMap::<Key, usize>::new();
+        for build in self.builds.values().filter(|build| build.owner.is_none()) {
+            *coming.entry(build.key).or_default() += 1;
+        }
+        let keys: Vec<_> = self.wanted.keys().copied().collect();
+        for key in keys {
+            self.top_up(key, coming.get(&key).copied().unwrap_or(0), now);
+        }
+    }
+
+    /// The same for one exit: all that the loan of one spare calls for.
+    pub(super) fn restock_one(&mut self, key: Key, now: Instant) {
+        let coming = self.builds.values().filter(|build| build.owner.is_none() && build.key == key).count();
+        self.top_up(key, coming, now);
+    }
+
+    fn top_up(&mut self, key: Key, coming: usize, now: Instant) {
+        let Some(spares) = self.wanted.get(&key).copied() else { return };
+        if self.trouble.get(&key).is_some_and(|trouble| now < trouble.until) {
+            return;
+        }
+        let ids = self.by_key.get(&key).map_or(&[][..], Vec::as_slice);
+        let good = |id: &&CircuitId| self.circuits.get(id).is_some_and(|c| c.owner.is_none() && !c.doomed);
+        let there = ids.iter().filter(good).count();
+        for _ in there + coming..usize::from(spares) {
+            self.enqueue(key, None);
+        }
+    }
+
+    pub(super) fn close(&mut self, id: CircuitId) {
+        if self.remove(id).is_some() {
+            self.effects.push(Effect::Close(id));
+        }
+    }
+
+    fn remove(&mut self, id: CircuitId) -> Option<Circuit> {
+        let circuit = self.circuits.remove(&id)?;
+        if let Some(ids) = self.by_key.get_mut(&circuit.key) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_key.remove(&circuit.key);
+            }
+        }
+        Some(circuit)
+    }
+}

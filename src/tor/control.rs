@@ -1,0 +1,469 @@
+//! One control connection to one tor: commands in flight, their answers in order, events beside them.
+//!
+//! A caller writes its command itself, straight into the socket, under a lock that is held for the push of one entry
+//! and one non-blocking write: an ATTACHSTREAM, which a client is waiting for, costs one system call and no hop to
+//! another task. What the socket does not take at once is flushed by the connection's task, which also reads. tor
+//! answers in the order of asking, so that a queue of who waits is all the bookkeeping there is.
+//!
+//! Events go into an unbounded channel. A bounded one would have to stop reading when it is full, the answers are
+//! behind the events in the same socket, and whoever drains the events waits for an answer now and then: that is a
+//! deadlock, and dropping events instead would leak circuits and streams for good. So nothing is dropped, the backlog
+//! is watched, an alarm is logged each time it doubles, and at [`BACKLOG_END`] the connection is given up, because a
+//! receiver that far behind is not coming back and memory is not endless.
+//!
+//! An answer that must not be overtaken by the events that follow it (EXTENDED comes before BUILT) can be asked for
+//! *in* the channel of events: [`Control::submit`].
+//!
+//! Next: [`super::reply`] reads the bytes; `control/commands.rs` has a method per command; `control/auth.rs` logs in.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::event::Event;
+use super::reply::{MAX_REPLY, Parser, Reply, ReplyError};
+use crate::lifecycle::Tasks;
+
+mod auth;
+pub mod commands;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use auth::Auth;
+pub use socket::{Addr, BadAddr};
+use socket::Socket;
+
+/// How long a command may take unless its caller says otherwise. Arbitrary: tor answers in less than a millisecond, or,
+/// while it parses a new consensus on a small machine, in a second or two.
+pub const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Events that may wait before an alarm is logged. Arbitrary: a burst of 500 circuits makes some 2,500 events.
+const BACKLOG_ALARM: usize = 10_000;
+
+/// Events that may wait before the connection is given up: at some 300 bytes an event this is 300 MB.
+const BACKLOG_END: usize = 1_000_000;
+
+/// What one read takes. Arbitrary: two thirds of the default buffer of a unix socket's sender are rarely waiting.
+const READ_SIZE: usize = 64 * 1024;
+
+/// Why the control connection, or one command, failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// Nobody answers there.
+    #[error("cannot connect to tor's control port at {addr}: {kind}")]
+    Unreachable {
+        /// Where.
+        addr: String,
+        /// Why.
+        kind: io::ErrorKind,
+    },
+    /// tor asks for a cookie that cannot be read.
+    #[error("cannot read tor's control cookie {path}: {why}")]
+    Cookie {
+        /// Which file.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// tor asks for something that we were not given.
+    #[error("tor's control port asks for {methods}; give it a password or a readable cookie file")]
+    NoWayIn {
+        /// What tor offers.
+        methods: String,
+    },
+    /// tor knows the cookie's file but not its content: something else listens there.
+    #[error("whatever listens on the control port could not prove that it is our tor")]
+    Impostor,
+    /// What came is not the control protocol.
+    #[error("unusable control reply: {0}")]
+    Reply(#[from] ReplyError),
+    /// tor said no.
+    #[error("tor refused {verb}: {code} {text}")]
+    Refused {
+        /// The command.
+        verb: &'static str,
+        /// Its code.
+        code: u16,
+        /// Its reason.
+        text: Box<str>,
+    },
+    /// tor said yes, but not what the command needs to hear.
+    #[error("tor's answer to {verb} lacks what it must hold")]
+    Unexpected {
+        /// The command.
+        verb: &'static str,
+    },
+    /// No answer in time.
+    #[error("tor did not answer {verb} in time")]
+    Deadline {
+        /// The command.
+        verb: &'static str,
+    },
+    /// An argument with a line break or a NUL in it: nothing was sent.
+    #[error("an argument of {verb} holds a line break")]
+    BadArgument {
+        /// The command.
+        verb: &'static str,
+    },
+    /// The events were not taken out of the channel.
+    #[error("too many events of tor are waiting")]
+    Backlog,
+    /// The connection broke.
+    #[error("the control connection failed: {0}")]
+    Io(io::ErrorKind),
+    /// The connection ended.
+    #[error("the control connection is closed")]
+    Closed,
+}
+
+/// One command, safe by construction: no argument can end its line.
+#[derive(Clone, Debug)]
+pub struct Command {
+    verb: &'static str,
+    line: String,
+    data: Option<String>,
+    limit: usize,
+    broken: bool,
+}
+
+impl Command {
+    /// A command without arguments.
+    pub fn new(verb: &'static str) -> Self {
+        Self { verb, line: verb.to_owned(), data: None, limit: MAX_REPLY, broken: false }
+    }
+
+    /// Adds an argument as it is. One that holds a line break makes the whole command refuse to be sent.
+    #[must_use]
+    pub fn arg(mut self, value: impl fmt::Display) -> Self {
+        use fmt::Write as _;
+        self.line.push(' ');
+        let from = self.line.len();
+        self.broken |= write!(self.line, "{value}").is_err();
+        self.broken |= self.line.as_bytes()[from..].iter().any(|b| matches!(b, b'\r' | b'\n' | 0));
+        self
+    }
+
+    /// Adds `key="value"`, quoted, so that any value will do.
+    #[must_use]
+    pub fn pair(self, key: &str, value: &str) -> Self {
+        self.arg(format_args!("{key}={}", super::reply::quote(value)))
+    }
+
+    /// Makes it a command with a block of lines, dots stuffed.
+    #[must_use]
+    pub fn block(mut self, text: &str) -> Self {
+        self.data = Some(text.to_owned());
+        self
+    }
+
+    /// Allows an answer of that many bytes.
+    #[must_use]
+    pub fn expecting(mut self, bytes: usize) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let Some(data) = &self.data else {
+            return [self.line.as_bytes(), b"\r\n"].concat();
+        };
+        let mut bytes = [b"+", self.line.as_bytes(), b"\r\n"].concat();
+        for row in data.lines() {
+            bytes.extend_from_slice(if row.starts_with('.') { b"." } else { b"" });
+            bytes.extend_from_slice(row.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b".\r\n");
+        bytes
+    }
+}
+
+/// What comes out of the channel of events, in the order in which tor said it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Incoming {
+    /// An event.
+    Event(Event),
+    /// The answer to a command given to [`Control::submit`].
+    Answer {
+        /// What the submitter called it.
+        tag: u64,
+        /// tor's answer.
+        result: Result<Reply, ControlError>,
+    },
+}
+
+/// The events of one connection. When it yields `None` the connection is over.
+#[derive(Debug)]
+pub struct Events {
+    queue: mpsc::UnboundedReceiver<Incoming>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Events {
+    /// The next event; `None` once the connection is over and everything before that was taken.
+    pub async fn next(&mut self) -> Option<Incoming> {
+        let next = self.queue.recv().await;
+        if next.is_some() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        next
+    }
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+enum Waiter {
+    Caller(oneshot::Sender<Result<Reply, ControlError>>),
+    InOrder(u64),
+}
+
+#[derive(Debug)]
+struct Pending {
+    limit: usize,
+    waiter: Waiter,
+}
+
+/// What is on its way to tor.
+#[derive(Debug, Default)]
+struct Outgoing {
+    /// Who waits, in the order of asking.
+    pending: VecDeque<Pending>,
+    /// Bytes that the socket has not taken yet.
+    unsent: Vec<u8>,
+    /// Why nothing can be sent any more.
+    ended: Option<ControlError>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    socket: Socket,
+    outgoing: Mutex<Outgoing>,
+    /// Rung when `unsent` is no longer empty, or when the connection is to end.
+    bell: Notify,
+    queue: mpsc::UnboundedSender<Incoming>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Shared {
+    fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        // Nothing below panics while it holds the lock; if it did, the queue would still be a queue.
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a command: queues its waiter and writes what the socket takes.
+    fn send(&self, command: &Command, waiter: Waiter) -> Result<(), ControlError> {
+        if command.broken {
+            return Err(ControlError::BadArgument { verb: command.verb });
+        }
+        let bytes = command.encode();
+        let mut outgoing = self.outgoing();
+        if let Some(why) = &outgoing.ended {
+            return Err(why.clone());
+        }
+        outgoing.pending.push_back(Pending { limit: command.limit, waiter });
+        let written = if outgoing.unsent.is_empty() { self.socket.try_write(&bytes).unwrap_or(0) } else { 0 };
+        // An error is left for the connection's task, which meets it on the same socket and tells everybody.
+        outgoing.unsent.extend_from_slice(&bytes[written..]);
+        let left = !outgoing.unsent.is_empty();
+        drop(outgoing);
+        if left {
+            self.bell.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Ends the connection: nothing more is sent, whoever waits is told why.
+    fn end(&self, why: &ControlError) {
+        let mut outgoing = self.outgoing();
+        if outgoing.ended.is_some() {
+            return;
+        }
+        outgoing.ended = Some(why.clone());
+        outgoing.unsent = Vec::new();
+        let pending = std::mem::take(&mut outgoing.pending);
+        drop(outgoing);
+        for Pending { waiter, .. } in pending {
+            self.tell(waiter, Err(why.clone()));
+        }
+        self.bell.notify_one();
+    }
+
+    fn tell(&self, waiter: Waiter, result: Result<Reply, ControlError>) {
+        match waiter {
+            Waiter::Caller(caller) => drop(caller.send(result)), // a caller that gave up needs no answer
+            Waiter::InOrder(tag) => self.push(Incoming::Answer { tag, result }),
+        }
+    }
+
+    fn push(&self, incoming: Incoming) {
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
+        if waiting >= BACKLOG_ALARM && (waiting / BACKLOG_ALARM).is_power_of_two() && waiting % BACKLOG_ALARM == 0 {
+            tracing::warn!(waiting, "events of tor are not being handled as fast as they come");
+        }
+        drop(self.queue.send(incoming)); // nobody listens any more: the connection is about to be dropped
+    }
+}
+
+/// The last handle on a connection ends it.
+#[derive(Debug)]
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.end(&ControlError::Closed);
+    }
+}
+
+/// A control connection that is logged in. Cheap to clone; the last clone dropped closes it.
+#[derive(Clone, Debug)]
+pub struct Control {
+    shared: Arc<Owner>,
+}
+
+/// The answer to a command that is already on its way.
+#[derive(Debug)]
+pub struct Answer {
+    verb: &'static str,
+    deadline: Instant,
+    result: Result<oneshot::Receiver<Result<Reply, ControlError>>, ControlError>,
+}
+
+impl Answer {
+    /// Waits for it. An answer that says no is [`ControlError::Refused`].
+    pub async fn wait(self) -> Result<Reply, ControlError> {
+        let Self { verb, deadline, result } = self;
+        let reply = match timeout_at(deadline, result?).await {
+            Ok(Ok(answer)) => answer?,
+            Ok(Err(_)) => return Err(ControlError::Closed),
+            Err(_) => return Err(ControlError::Deadline { verb }),
+        };
+        if reply.is_ok() {
+            return Ok(reply);
+        }
+        Err(ControlError::Refused { verb, code: reply.code(), text: reply.text().into() })
+    }
+}
+
+impl Control {
+    /// Connects and logs in, all of it by `deadline`.
+    pub async fn connect(
+        addr: &Addr,
+        auth: &Auth,
+        deadline: Instant,
+        tasks: &Tasks,
+    ) -> Result<(Self, Events), ControlError> {
+        let work = async {
+            let socket = Socket::connect(addr).await;
+            let socket = socket.map_err(|e| ControlError::Unreachable { addr: addr.to_string(), kind: e.kind() })?;
+            let (control, events) = Self::over(socket, tasks);
+            control.log_in(auth).await?;
+            Ok((control, events))
+        };
+        timeout_at(deadline, work).await.unwrap_or(Err(ControlError::Deadline { verb: "AUTHENTICATE" }))
+    }
+
+    fn over(socket: Socket, tasks: &Tasks) -> (Self, Events) {
+        let (queue, receiver) = mpsc::unbounded_channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let shared = Arc::new(Shared {
+            socket,
+            outgoing: Mutex::default(),
+            bell: Notify::new(),
+            queue,
+            waiting: waiting.clone(),
+        });
+        tasks.spawn("tor control connection", run(shared.clone(), tasks.clone()));
+        (Self { shared: Arc::new(Owner(shared)) }, Events { queue: receiver, waiting })
+    }
+
+    /// Sends a command now and gives back its answer to wait for: many can be on their way at once.
+    pub fn start(&self, command: &Command) -> Answer {
+        let (caller, receiver) = oneshot::channel();
+        let result = self.shared.0.send(command, Waiter::Caller(caller)).map(|()| receiver);
+        Answer { verb: command.verb, deadline: Instant::now() + COMMAND_DEADLINE, result }
+    }
+
+    /// Sends a command and waits for its answer.
+    pub fn command(&self, command: &Command) -> impl Future<Output = Result<Reply, ControlError>> + Send + use<> {
+        self.start(command).wait()
+    }
+
+    /// Sends a command whose answer comes in the channel of events, in its place among them, as `tag`. An answer that
+    /// says no comes as an `Ok` reply whose code says so.
+    pub fn submit(&self, command: &Command, tag: u64) -> Result<(), ControlError> {
+        self.shared.0.send(command, Waiter::InOrder(tag))
+    }
+
+    /// True once nothing can be sent any more.
+    pub fn is_closed(&self) -> bool {
+        self.shared.0.outgoing().ended.is_some()
+    }
+}
+
+/// The connection's task: reads until the end, flushes what callers could not write.
+async fn run(shared: Arc<Shared>, tasks: Tasks) {
+    let mut parser = Parser::new();
+    let why = loop {
+        let unsent = !shared.outgoing().unsent.is_empty();
+        let step = tokio::select! {
+            ready = shared.socket.readable() => ready.map_err(|e| ControlError::Io(e.kind())).and_then(|()| read(&shared, &mut parser)),
+            ready = shared.socket.writable(), if unsent => ready.map_err(|e| ControlError::Io(e.kind())).and_then(|()| flush(&shared)),
+            () = shared.bell.notified() => Ok(()),
+            () = tasks.killed() => Err(ControlError::Closed),
+        };
+        if let Err(why) = step {
+            break why;
+        }
+        if let Some(why) = shared.outgoing().ended.clone() {
+            break why;
+        }
+    };
+    shared.end(&why);
+}
+
+/// Reads what is there and hands out every whole reply.
+fn read(shared: &Shared, parser: &mut Parser) -> Result<(), ControlError> {
+    parser.buffer().reserve(READ_SIZE);
+    match shared.socket.try_read_buf(parser.buffer()) {
+        Ok(0) => return Err(ControlError::Closed),
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+        Err(e) => return Err(ControlError::Io(e.kind())),
+    }
+    loop {
+        let limit = shared.outgoing().pending.front().map_or(MAX_REPLY, |pending| pending.limit);
+        let Some(reply) = parser.next(limit)? else { break };
+        if reply.is_event() {
+            shared.push(Incoming::Event(Event::read(&reply)));
+            continue;
+        }
+        // Bound first: the lock must not be held while the answer is told.
+        let pending = shared.outgoing().pending.pop_front();
+        match pending {
+            Some(Pending { waiter, .. }) => shared.tell(waiter, Ok(reply)),
+            None => tracing::debug!(code = reply.code(), "tor answered a question that nobody asked"),
+        }
+    }
+    if shared.waiting.load(Ordering::Relaxed) > BACKLOG_END { Err(ControlError::Backlog) } else { Ok(()) }
+}
+
+/// Writes what the socket takes of the bytes that wait.
+fn flush(shared: &Shared) -> Result<(), ControlError> {
+    let mut outgoing = shared.outgoing();
+    match shared.socket.try_write(&outgoing.unsent) {
+        Ok(written) => {
+            outgoing.unsent.drain(..written);
+            Ok(())
+        }
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(e) => Err(ControlError::Io(e.kind())),
+    }
+}

@@ -1,0 +1,165 @@
+//! A method for each command that we use: its arguments typed, its answer read.
+
+use std::fmt::Write as _;
+
+use super::auth::version_text;
+use super::{Answer, Command, Control, ControlError};
+use crate::exit::Fingerprint;
+use crate::tor::event::{self, Bootstrap, CircuitId, EndReason, Stream, StreamId};
+use crate::tor::reply::Reply;
+use crate::tor::version::Version;
+
+/// Bound of an answer that holds the whole directory: `md/all` of the public network is 9 MB, and it grows.
+pub const DIRECTORY_REPLY: usize = 64 * 1024 * 1024;
+
+/// What is told to tor with `SIGNAL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Read the configuration file again.
+    Reload,
+    /// End now. (`SHUTDOWN` of a client is immediate.)
+    Shutdown,
+    /// Stop waiting for what was idle: fetch the directory as a client in use does.
+    Active,
+}
+
+impl Control {
+    /// One value of GETINFO.
+    pub async fn getinfo(&self, key: &'static str) -> Result<String, ControlError> {
+        self.info(Command::new("GETINFO").arg(key), key).await
+    }
+
+    /// One value of GETINFO that may be as large as the directory.
+    pub async fn getinfo_directory(&self, key: &'static str) -> Result<String, ControlError> {
+        self.info(Command::new("GETINFO").arg(key).expecting(DIRECTORY_REPLY), key).await
+    }
+
+    async fn info(&self, command: Command, key: &str) -> Result<String, ControlError> {
+        let reply = self.command(&command).await?;
+        reply.value(key).map(str::to_owned).ok_or(ControlError::Unexpected { verb: "GETINFO" })
+    }
+
+    /// The version of the tor at the other end.
+    pub async fn version(&self) -> Result<Version, ControlError> {
+        let reply = self.command(&Command::new("PROTOCOLINFO").arg(1)).await?;
+        let version = version_text(&reply).and_then(|text| text.parse().ok());
+        version.ok_or(ControlError::Unexpected { verb: "PROTOCOLINFO" })
+    }
+
+    /// The process id of the tor at the other end.
+    pub async fn process_id(&self) -> Result<u32, ControlError> {
+        let text = self.getinfo("process/pid").await?;
+        text.trim().parse().map_err(|_| ControlError::Unexpected { verb: "GETINFO" })
+    }
+
+    /// True once circuits can be built. (Bootstrap itself rests at 75 % while predicted circuits are off.)
+    pub async fn enough_directory(&self) -> Result<bool, ControlError> {
+        Ok(self.getinfo("status/enough-dir-info").await?.trim() == "1")
+    }
+
+    /// How far bootstrap is.
+    pub async fn bootstrap(&self) -> Result<Bootstrap, ControlError> {
+        let text = self.getinfo("status/bootstrap-phase").await?;
+        event::bootstrap(&text).ok_or(ControlError::Unexpected { verb: "GETINFO" })
+    }
+
+    /// The streams that exist now.
+    pub async fn streams(&self) -> Result<Vec<Stream>, ControlError> {
+        let command = Command::new("GETINFO").arg("stream-status").expecting(DIRECTORY_REPLY);
+        let text = self.info(command, "stream-status").await?;
+        Ok(text.lines().filter_map(event::stream).collect())
+    }
+
+    /// The circuits that exist now.
+    pub async fn circuits(&self) -> Result<Vec<event::Circ>, ControlError> {
+        let command = Command::new("GETINFO").arg("circuit-status").expecting(DIRECTORY_REPLY);
+        let text = self.info(command, "circuit-status").await?;
+        Ok(text.lines().filter_map(event::circ).collect())
+    }
+
+    /// Sets options together: all or none.
+    pub async fn setconf(&self, options: &[(&str, &str)]) -> Result<(), ControlError> {
+        let command = options.iter().fold(Command::new("SETCONF"), |command, (key, value)| command.pair(key, value));
+        self.command(&command).await.map(drop)
+    }
+
+    /// Replaces the whole configuration, without a restart where tor can do without.
+    pub async fn loadconf(&self, torrc: &str) -> Result<(), ControlError> {
+        self.command(&Command::new("LOADCONF").block(torrc)).await.map(drop)
+    }
+
+    /// Asks for exactly these events.
+    pub async fn setevents(&self, events: &[&str]) -> Result<(), ControlError> {
+        let command = events.iter().fold(Command::new("SETEVENTS"), |command, event| command.arg(event));
+        self.command(&command).await.map(drop)
+    }
+
+    /// Makes tor end when this connection ends.
+    pub async fn take_ownership(&self) -> Result<(), ControlError> {
+        self.command(&Command::new("TAKEOWNERSHIP")).await.map(drop)
+    }
+
+    /// Sends a signal.
+    pub async fn signal(&self, signal: Signal) -> Result<(), ControlError> {
+        let name = match signal {
+            Signal::Reload => "RELOAD",
+            Signal::Shutdown => "SHUTDOWN",
+            Signal::Active => "ACTIVE",
+        };
+        self.command(&Command::new("SIGNAL").arg(name)).await.map(drop)
+    }
+
+    /// Starts a circuit over these relays. The id comes in the channel of events as the answer `tag`, ahead of the
+    /// circuit's own events: see [`extended`]. Its purpose is `controller`, because tor lets unused ones of purpose
+    /// `general` expire, and takes them for streams of its own choosing, which would mix identities.
+    pub fn extend_circuit(&self, path: &[Fingerprint], tag: u64) -> Result<(), ControlError> {
+        let mut relays = String::with_capacity(path.len() * 42);
+        for (at, relay) in path.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            let _ = write!(relays, "{comma}${relay}"); // a String takes everything
+        }
+        self.submit(&Command::new("EXTENDCIRCUIT").arg(0).arg(relays).arg("purpose=controller"), tag)
+    }
+
+    /// Closes a circuit. That it is gone already is no error.
+    pub async fn close_circuit(&self, circuit: CircuitId) -> Result<(), ControlError> {
+        gone_is_fine(self.command(&Command::new("CLOSECIRCUIT").arg(circuit)).await)
+    }
+
+    /// Attaches a stream; `None` leaves the choice of a circuit to tor.
+    pub fn attach_stream(&self, stream: StreamId, circuit: Option<CircuitId>) -> Answer {
+        self.start(&Command::new("ATTACHSTREAM").arg(stream).arg(circuit.map_or(0, |id| id.0)))
+    }
+
+    /// Attaches a request to resolve. tor 0.4.9.11 aborts on an assertion when such a stream is put on a circuit of
+    /// purpose `controller`, so that the circuit is `general` for the length of that one command: the three are
+    /// written together and tor acts on them without doing anything in between.
+    pub fn attach_resolve(&self, stream: StreamId, circuit: CircuitId) -> Answer {
+        let purpose = |name| Command::new("SETCIRCUITPURPOSE").arg(circuit).arg(name);
+        drop(self.start(&purpose("purpose=general")));
+        let answer = self.attach_stream(stream, Some(circuit));
+        drop(self.start(&purpose("purpose=controller")));
+        answer
+    }
+
+    /// Closes a stream, so that its client hears of `reason`. That it is gone already is no error.
+    pub fn close_stream(&self, stream: StreamId, reason: EndReason) -> Answer {
+        self.start(&Command::new("CLOSESTREAM").arg(stream).arg(reason.code()))
+    }
+}
+
+/// 552: tor knows no such circuit or stream.
+fn gone_is_fine(result: Result<Reply, ControlError>) -> Result<(), ControlError> {
+    match result {
+        Ok(_) | Err(ControlError::Refused { code: 552, .. }) => Ok(()),
+        Err(why) => Err(why),
+    }
+}
+
+/// The id in an answer to [`Control::extend_circuit`].
+pub fn extended(reply: &Reply) -> Option<CircuitId> {
+    if !reply.is_ok() {
+        return None;
+    }
+    reply.text().strip_prefix("EXTENDED ")?.parse().ok().map(CircuitId)
+}

@@ -1,0 +1,113 @@
+//! Where a tor listens, and the socket to it: a unix path or a TCP address.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use bytes::BytesMut;
+use tokio::net::{TcpStream, UnixStream};
+
+/// An address of a tor: of its control port or of its SOCKS port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addr {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A TCP address.
+    Tcp(SocketAddr),
+}
+
+/// A text that is neither `unix:/path`, `/path` nor `ip:port`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an address of tor is unix:/path, /path or ip:port")]
+pub struct BadAddr;
+
+impl FromStr for Addr {
+    type Err = BadAddr;
+
+    fn from_str(text: &str) -> Result<Self, BadAddr> {
+        match text.strip_prefix("unix:").unwrap_or(text) {
+            path if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            _ => text.parse().map(Self::Tcp).map_err(|_| BadAddr),
+        }
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(addr) => write!(f, "{addr}"),
+        }
+    }
+}
+
+/// A socket of either kind, used without blocking from many tasks at once.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Socket {
+    #[expect(clippy::disallowed_methods, reason = "this goes to an engine, whose address no client chooses")]
+    pub(super) async fn connect(addr: &Addr) -> io::Result<Self> {
+        match addr {
+            Addr::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
+            Addr::Tcp(addr) => {
+                let stream = TcpStream::connect(addr).await?;
+                stream.set_nodelay(true)?; // commands are small and somebody waits for each
+                Ok(Self::Tcp(stream))
+            }
+        }
+    }
+
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.readable().await,
+            Self::Tcp(stream) => stream.readable().await,
+        }
+    }
+
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.writable().await,
+            Self::Tcp(stream) => stream.writable().await,
+        }
+    }
+
+    pub(super) fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.try_read_buf(buffer),
+            Self::Tcp(stream) => stream.try_read_buf(buffer),
+        }
+    }
+
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.try_write(bytes),
+            Self::Tcp(stream) => stream.try_write(bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_forms_of_an_address() {
+        for (text, want) in [
+            ("unix:/run/tor/control", Some("unix:/run/tor/control")),
+            ("/run/tor/control", Some("unix:/run/tor/control")),
+            ("127.0.0.1:9051", Some("127.0.0.1:9051")),
+            ("[::1]:9051", Some("[::1]:9051")),
+            ("tor:9051", None),
+            ("9051", None),
+            ("", None),
+        ] {
+            assert_eq!(text.parse::<Addr>().ok().map(|addr| addr.to_string()).as_deref(), want, "{text}");
+        }
+    }
+}

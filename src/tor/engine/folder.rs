@@ -1,0 +1,240 @@
+//! An engine's folder: private, ours alone, and free of what an earlier gateway left behind.
+//!
+//! Two locks tell three cases apart. Ours is held as long as this process lives: if another process has it, another
+//! gateway uses the same data_dir, and that is a fault to report, not to fight. tor's own is held by whatever tor lives
+//! in the folder: if it is held while ours was free, a gateway died and its tor has not noticed yet, so that tor is
+//! told to end, by its own control socket, and by force if it does not listen.
+
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::EngineId;
+use crate::lifecycle::Tasks;
+use crate::tor::control::{Addr, Auth, Control, commands::Signal};
+use crate::tor::torrc::CONTROL_SOCKET;
+
+/// Longest path of a unix socket that every system takes (macOS: 104 with the closing zero; Linux: 108).
+const SOCKET_PATH: usize = 100;
+
+/// The longest name of a socket, with its slash.
+const SOCKET_NAME: usize = "/control".len();
+
+/// How long a tor without a master has to end once it is told to. It does so in some 20 ms.
+const ORPHAN_END: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether it did. Arbitrary.
+const ORPHAN_LOOK: Duration = Duration::from_millis(50);
+
+/// What tor keeps of the directory, as files of its folder.
+const DIRECTORY_FILES: [&str; 4] =
+    ["cached-certs", "cached-microdesc-consensus", "cached-microdescs", "cached-microdescs.new"];
+
+/// An engine's folder, held for this process.
+#[derive(Debug)]
+pub(in crate::tor) struct Folder {
+    path: PathBuf,
+    sockets: PathBuf,
+    _owner: File,
+}
+
+impl Folder {
+    /// Makes the folder if need be, and takes it. The error is for people.
+    pub(in crate::tor) async fn open(data_dir: &Path, name: String) -> Result<Self, String> {
+        let path = std::path::absolute(data_dir.join(name)).map_err(|e| e.to_string())?;
+        let made = tokio::task::spawn_blocking(move || Self::make(path)).await;
+        made.unwrap_or_else(|_| Err("cannot prepare the folder".to_owned()))
+    }
+
+    fn make(path: PathBuf) -> Result<Self, String> {
+        let fault = |e: io::Error| format!("cannot prepare {}: {e}", path.display());
+        private(&path).map_err(fault)?;
+        let owner = File::options().create(true).truncate(false).write(true).open(path.join("owner")).map_err(fault)?;
+        match owner.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(format!("another exitgate is using {}: give each its own data_dir", path.display()));
+            }
+            Err(TryLockError::Error(e)) => return Err(fault(e)),
+        }
+        let sockets = if path.as_os_str().len() + SOCKET_NAME <= SOCKET_PATH {
+            path.clone()
+        } else {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let short = std::env::temp_dir().join(format!("exitgate-{}-{name}", std::process::id()));
+            private(&short).map_err(fault)?;
+            short
+        };
+        Ok(Self { path, sockets, _owner: owner })
+    }
+
+    /// The folder.
+    pub(in crate::tor) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of its sockets: the same, unless its path is too long for a socket's.
+    pub(in crate::tor) fn sockets(&self) -> &Path {
+        &self.sockets
+    }
+
+    /// Ends a tor that an earlier gateway left behind, if there is one. The error is for people.
+    pub(super) async fn end_orphan(&self, id: EngineId, tasks: &Tasks) -> Result<(), String> {
+        if !self.is_taken() {
+            return Ok(());
+        }
+        let pid = fs::read_to_string(self.path.join("pid")).ok().and_then(|text| text.trim().parse::<u32>().ok());
+        tracing::warn!(engine = id.0, pid, "a tor of an earlier run is still alive; ending it");
+        let addr = Addr::Unix(self.sockets.join(CONTROL_SOCKET));
+        let asked = async {
+            let (control, _events) = Control::connect(&addr, &Auth::Offered, Instant::now() + ORPHAN_END, tasks).await?;
+            control.signal(Signal::Shutdown).await
+        };
+        let asked = timeout(ORPHAN_END, asked).await;
+        if self.is_free_within(ORPHAN_END).await {
+            return Ok(());
+        }
+        // A process id may have been given to somebody else meanwhile: only one that runs with our folder is meant.
+        if let Some(pid) = pid.filter(|pid| runs_in(*pid, &self.path)) {
+            drop(Command::new("kill").args(["-KILL", &pid.to_string()]).status().await);
+        }
+        if self.is_free_within(ORPHAN_END).await {
+            return Ok(());
+        }
+        let pid = pid.map_or("unknown".to_owned(), |pid| pid.to_string());
+        tracing::debug!(?asked, "the orphan did not listen");
+        Err(format!("a tor of an earlier run (process {pid}) holds {} and does not end: end it by hand", self.path.display()))
+    }
+
+    async fn is_free_within(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        while self.is_taken() {
+            if Instant::now() >= until {
+                return false;
+            }
+            sleep(ORPHAN_LOOK).await;
+        }
+        true
+    }
+
+    /// True while some tor lives here: it holds a lock on its file `lock`.
+    fn is_taken(&self) -> bool {
+        let Ok(file) = File::options().write(true).open(self.path.join("lock")) else { return false };
+        matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
+    /// Writes a file that only we may read, whole or not at all.
+    pub(super) async fn write(&self, name: &str, text: String) -> io::Result<()> {
+        let (path, new) = (self.path.join(name), self.path.join(format!("{name}.new")));
+        let write = move || {
+            fs::write(&new, text)?;
+            fs::set_permissions(&new, Permissions::from_mode(0o600))?;
+            fs::rename(&new, &path)
+        };
+        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
+    }
+
+    /// Reads a file of at most a megabyte; what is missing or larger is as if it were empty.
+    pub(super) async fn read(&self, name: &str) -> String {
+        let path = self.path.join(name);
+        let read = move || {
+            let mut text = String::new();
+            File::open(path)?.take(1 << 20).read_to_string(&mut text)?;
+            io::Result::Ok(text)
+        };
+        tokio::task::spawn_blocking(read).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Copies the directory from another engine's folder, so that this one need not fetch what we have.
+    pub(super) async fn seed(&self, from: PathBuf) -> io::Result<()> {
+        let to = self.path.clone();
+        let copy = move || {
+            for name in DIRECTORY_FILES {
+                match fs::copy(from.join(name), to.join(name)) {
+                    Ok(_) => {}
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(())
+        };
+        tokio::task::spawn_blocking(copy).await.map_err(io::Error::other)?
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.sockets != self.path {
+            drop(fs::remove_dir_all(&self.sockets)); // a folder of sockets; at worst it stays
+        }
+    }
+}
+
+/// True if a folder holds a directory that tor fetched.
+pub(in crate::tor) fn has_directory(folder: &Path) -> bool {
+    folder.join(DIRECTORY_FILES[1]).exists()
+}
+
+/// Makes a folder that only we may enter.
+fn private(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o700))
+}
+
+/// True if this process was started with our folder's torrc.
+fn runs_in(pid: u32, folder: &Path) -> bool {
+    let ours = folder.join("torrc");
+    fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| line.split(|b| *b == 0).any(|arg| arg == ours.as_os_str().as_encoded_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_folder_is_private_and_has_one_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path(), "engine-0".into()).await.unwrap();
+        assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        let second = Folder::open(dir.path(), "engine-0".into()).await;
+        assert!(second.unwrap_err().contains("another exitgate is using"));
+        assert!(Folder::open(dir.path(), "engine-1".into()).await.is_ok());
+        drop(folder);
+        assert!(Folder::open(dir.path(), "engine-0".into()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_long_path_gets_its_sockets_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path(), "e".repeat(120)).await.unwrap();
+        let sockets = folder.sockets().to_owned();
+        assert!(sockets != folder.path() && sockets.is_dir());
+        drop(folder);
+        assert!(!sockets.exists());
+    }
+
+    #[tokio::test]
+    async fn files_are_private_and_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path(), "engine-0".into()).await.unwrap();
+        assert_eq!(folder.read("torrc").await, "");
+        folder.write("torrc", "A 1\n".into()).await.unwrap();
+        assert_eq!(folder.read("torrc").await, "A 1\n");
+        let mode = fs::metadata(folder.path().join("torrc")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_folder_without_an_orphan_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let life = crate::lifecycle::Lifecycle::new();
+        let folder = Folder::open(dir.path(), "engine-0".into()).await.unwrap();
+        assert_eq!(folder.end_orphan(EngineId(0), &life.tasks()).await, Ok(()));
+    }
+}

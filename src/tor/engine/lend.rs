@@ -1,0 +1,297 @@
+//! What dials ask of an engine, and what carries out what its pool of circuits decides.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::Engine;
+use crate::exit::Fingerprint;
+use crate::route::Isolation;
+use crate::tor::circuit::Lease;
+use crate::tor::circuit::pool::{Asked, BuildId, Effect, Key, Limits, Pool, WaiterId};
+use crate::tor::control::Command;
+use crate::tor::event::CircuitId;
+use crate::tor::fault::LeaseFault;
+use crate::tor::path::{self, Entry, Hops, NoPath, Over, Path, Port, Want};
+
+/// How long a middle that failed is kept out of new paths. A relay that could not reach a peer refuses to try it again
+/// for about a minute.
+const AVOID: Duration = Duration::from_secs(90);
+
+/// What is under the lock of an engine's circuits.
+pub(super) struct Circuits {
+    pub(super) pool: Pool,
+    /// The run that the circuits belong to.
+    pub(super) run: u64,
+    /// Where paths begin.
+    pub(super) entry: Option<Entry>,
+    waiters: HashMap<WaiterId, oneshot::Sender<Result<Lease, LeaseFault>>>,
+    /// The paths of builds that have no id yet, and of those that have.
+    asked: HashMap<BuildId, Path>,
+    launched: HashMap<CircuitId, Path>,
+    avoid: HashMap<Fingerprint, Instant>,
+}
+
+impl Circuits {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            pool: Pool::new(limits, Instant::now()),
+            run: 0,
+            entry: None,
+            waiters: HashMap::new(),
+            asked: HashMap::new(),
+            launched: HashMap::new(),
+            avoid: HashMap::new(),
+        }
+    }
+
+    /// What is to be done outside the lock.
+    fn jobs(&mut self) -> VecDeque<Job> {
+        let effects = self.pool.effects();
+        let job = |effect| match effect {
+            Effect::Build { build, key } => Job::Build { build, key },
+            Effect::Close(circuit) => Job::Close(circuit),
+            Effect::Refuse { waiter, fault } => Job::Refuse { waiter: self.waiters.remove(&waiter), fault },
+            Effect::Grant { waiter, circuit, path } => {
+                Job::Grant { waiter: self.waiters.remove(&waiter), run: self.run, circuit, path }
+            }
+        };
+        effects.into_iter().map(job).collect()
+    }
+
+    /// The path of a circuit that was being built, which it no longer is.
+    pub(super) fn finish(&mut self, circuit: CircuitId) -> Option<Path> {
+        self.launched.remove(&circuit)
+    }
+
+    /// Keeps the middle of a path that failed out of new paths for a while.
+    pub(super) fn avoid_middle(&mut self, path: &Path, now: Instant) {
+        if let Some(middle) = path.middle() {
+            self.avoid.insert(middle, now + AVOID);
+        }
+    }
+
+    fn avoided(&mut self, now: Instant) -> HashSet<Fingerprint> {
+        self.avoid.retain(|_, until| now < *until);
+        self.avoid.keys().copied().collect()
+    }
+}
+
+/// Something that the pool wants done and that needs more than its lock.
+enum Job {
+    Build { build: BuildId, key: Key },
+    Close(CircuitId),
+    Refuse { waiter: Option<oneshot::Sender<Result<Lease, LeaseFault>>>, fault: LeaseFault },
+    Grant {
+        waiter: Option<oneshot::Sender<Result<Lease, LeaseFault>>>,
+        run: u64,
+        circuit: CircuitId,
+        path: Arc<[Fingerprint]>,
+    },
+}
+
+/// A place in the queue for a circuit; dropping it leaves the queue.
+pub(in crate::tor) struct Pending {
+    engine: Arc<Engine>,
+    waiter: WaiterId,
+    told: oneshot::Receiver<Result<Lease, LeaseFault>>,
+}
+
+impl Pending {
+    async fn wait(&mut self, deadline: Instant) -> Result<Lease, LeaseFault> {
+        match timeout_at(deadline, &mut self.told).await {
+            Ok(Ok(told)) => told,
+            Ok(Err(_)) => Err(LeaseFault::Lost),
+            Err(_) => Err(LeaseFault::Deadline),
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.engine.act(|circuits, _| {
+            circuits.waiters.remove(&self.waiter);
+            circuits.pool.forget(self.waiter);
+        });
+    }
+}
+
+impl Engine {
+    /// A place on a circuit that is there and not busy.
+    pub(in crate::tor) fn lend(self: &Arc<Self>, key: Key, isolation: Isolation) -> Option<Lease> {
+        self.live()?;
+        let (run, asked) = self.act(|circuits, now| (circuits.run, circuits.pool.lend(key, isolation, now)));
+        match asked? {
+            Asked::Lent(circuit, path) => Some(Lease { engine: self.clone(), run, circuit, path }),
+            Asked::Wait(_) => None,
+        }
+    }
+
+    /// A place on a circuit that is there, or will be.
+    pub(in crate::tor) async fn ask(
+        self: &Arc<Self>,
+        key: Key,
+        isolation: Isolation,
+        deadline: Instant,
+    ) -> Result<Lease, LeaseFault> {
+        self.live().ok_or(LeaseFault::NotReady)?;
+        let (tell, told) = oneshot::channel();
+        let (run, asked) = self.act(|circuits, now| {
+            let asked = circuits.pool.ask(key, isolation, now);
+            if let Asked::Wait(waiter) = asked {
+                circuits.waiters.insert(waiter, tell);
+            }
+            (circuits.run, asked)
+        });
+        match asked {
+            Asked::Lent(circuit, path) => Ok(Lease { engine: self.clone(), run, circuit, path }),
+            Asked::Wait(waiter) => {
+                self.bell.notify_one();
+                Pending { engine: self.clone(), waiter, told }.wait(deadline).await
+            }
+        }
+    }
+
+    /// A lease was dropped.
+    pub(in crate::tor) fn release(self: &Arc<Self>, run: u64, circuit: CircuitId) {
+        self.act(|circuits, now| {
+            if circuits.run == run {
+                circuits.pool.release(circuit, now);
+            }
+        });
+    }
+
+    /// tor does not know this circuit (any more), whatever we thought.
+    pub(in crate::tor) fn missing(self: &Arc<Self>, run: u64, circuit: CircuitId) {
+        self.act(|circuits, now| {
+            if circuits.run == run {
+                circuits.pool.gone(circuit, LeaseFault::Unreachable, now);
+            }
+        });
+    }
+
+    /// Works on the circuits under their lock, then carries out what comes of it.
+    pub(in crate::tor) fn act<T>(self: &Arc<Self>, work: impl FnOnce(&mut Circuits, Instant) -> T) -> T {
+        let mut circuits = self.circuits();
+        let result = work(&mut circuits, Instant::now());
+        let mut jobs = circuits.jobs();
+        drop(circuits);
+        while let Some(job) = jobs.pop_front() {
+            jobs.extend(self.carry_out(job));
+        }
+        result
+    }
+
+    fn carry_out(self: &Arc<Self>, job: Job) -> VecDeque<Job> {
+        match job {
+            Job::Build { build, key } => return self.begin(build, key),
+            Job::Close(circuit) => {
+                if let Some(live) = self.live() {
+                    // That it is gone already is as good an answer as any: nobody waits for it.
+                    drop(live.control.start(&Command::new("CLOSECIRCUIT").arg(circuit)));
+                }
+            }
+            Job::Refuse { waiter, fault } => {
+                if let Some(waiter) = waiter {
+                    drop(waiter.send(Err(fault)));
+                }
+            }
+            Job::Grant { waiter, run, circuit, path } => {
+                // A lease that nobody takes gives the place back by its own drop.
+                let lease = Lease { engine: self.clone(), run, circuit, path };
+                if let Some(waiter) = waiter {
+                    drop(waiter.send(Ok(lease)));
+                }
+            }
+        }
+        VecDeque::new()
+    }
+
+    /// Chooses a path and has tor build it.
+    fn begin(self: &Arc<Self>, build: BuildId, key: Key) -> VecDeque<Job> {
+        let live = self.live();
+        let path = match &live {
+            Some(live) => self.choose(key, live.rules),
+            None => Err(LeaseFault::NotReady),
+        };
+        let mut circuits = self.circuits();
+        let begun = path.and_then(|path| {
+            circuits.asked.insert(build, path);
+            let control = live.as_ref().map(|live| &live.control).ok_or(LeaseFault::NotReady)?;
+            control.extend_circuit(path.hops(), build.0).map_err(|_| LeaseFault::Lost)
+        });
+        if let Err(fault) = begun {
+            circuits.asked.remove(&build);
+            circuits.pool.build_failed(build, fault, Instant::now());
+        }
+        circuits.jobs()
+    }
+
+    fn choose(&self, key: Key, rules: crate::tor::netdir::Rules) -> Result<Path, LeaseFault> {
+        let dir = self.fleet.netdir().ok_or(LeaseFault::NotReady)?;
+        let mut circuits = self.circuits();
+        let entry = circuits.entry.ok_or(LeaseFault::NotReady)?;
+        let avoid = circuits.avoided(Instant::now());
+        drop(circuits);
+        let hops = if key.hops == 2 { Hops::Two } else { Hops::Three };
+        let target = key.lasting.map(|number| Port { number, over: Over::Either });
+        let mut want = Want { entry, exit: key.exit, target, hops, avoid: &avoid, rules };
+        let none = HashSet::new();
+        let mut chosen = path::choose(&dir, &want, &mut rand::rng());
+        if chosen == Err(NoPath::NoMiddle) {
+            want.avoid = &none; // better one that failed a minute ago than none
+            chosen = path::choose(&dir, &want, &mut rand::rng());
+        }
+        chosen.map_err(|why| {
+            tracing::debug!(engine = self.id.0, exit = %key.exit, %why, "no path");
+            no_path(why)
+        })
+    }
+
+    /// tor's answer to a build: its circuit's id, or that it will not be.
+    pub(super) fn answered(self: &Arc<Self>, build: BuildId, circuit: Option<CircuitId>) {
+        self.act(|circuits, now| {
+            let path = circuits.asked.remove(&build);
+            match circuit {
+                Some(circuit) => {
+                    circuits.launched.extend(path.map(|path| (circuit, path)));
+                    circuits.pool.launched(build, circuit, now);
+                }
+                None => circuits.pool.build_failed(build, LeaseFault::Unreachable, now),
+            }
+        });
+    }
+
+    /// The run is over: every circuit and stream of it is gone, and whoever waits is told.
+    pub(super) fn lost(self: &Arc<Self>) {
+        self.live.store(None);
+        self.streams.lost();
+        self.act(|circuits, _| {
+            circuits.run += 1;
+            circuits.asked.clear();
+            circuits.launched.clear();
+            circuits.pool.lost();
+        });
+    }
+}
+
+fn no_path(why: NoPath) -> LeaseFault {
+    match why {
+        NoPath::ExitPolicy { .. } => LeaseFault::Policy,
+        NoPath::ExitUnknown
+        | NoPath::ExitNotRunning
+        | NoPath::ExitNotValid
+        | NoPath::ExitBad
+        | NoPath::ExitMiddleOnly
+        | NoPath::ExitNoDescriptor => LeaseFault::UnknownExit,
+        NoPath::GuardUnknown
+        | NoPath::GuardUnusable
+        | NoPath::GuardIsExit
+        | NoPath::GuardInExitFamily
+        | NoPath::GuardInExitSubnet
+        | NoPath::NoMiddle => LeaseFault::NoPath,
+    }
+}

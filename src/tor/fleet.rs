@@ -1,0 +1,112 @@
+//! What all engines share: settings, the directory, who has which guard, and where news go.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{broadcast, watch};
+
+use super::circuit::pool::Limits;
+use super::engine::EngineId;
+use super::netdir::Netdir;
+use super::settings::Settings;
+use crate::exit::Fingerprint;
+use crate::lifecycle::Tasks;
+
+/// Something that a person should hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Alert {
+    /// An engine ended or could not be reached; it is started again.
+    EngineLost {
+        /// Which.
+        engine: EngineId,
+        /// Why.
+        why: Box<str>,
+    },
+    /// An engine changed its guard.
+    GuardMoved {
+        /// Which engine.
+        engine: EngineId,
+        /// The guard until now.
+        from: Option<Fingerprint>,
+        /// The guard from now on.
+        to: Fingerprint,
+    },
+    /// A guard lets through suspiciously few circuits.
+    GuardSuspect {
+        /// Which engine.
+        engine: EngineId,
+        /// What was seen.
+        text: Box<str>,
+    },
+}
+
+/// Alerts that a slow listener may be behind before it misses some. Arbitrary.
+const ALERTS: usize = 64;
+
+/// What all engines share.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    pub(super) settings: ArcSwap<Settings>,
+    pub(super) tasks: Tasks,
+    /// The newest directory of any engine.
+    pub(super) directory: watch::Sender<Option<Arc<Netdir>>>,
+    /// Counts changes of state of any engine.
+    pub(super) changes: watch::Sender<u64>,
+    pub(super) alerts: broadcast::Sender<Alert>,
+    /// Held while a directory is read, so that engines do not all parse the same one.
+    pub(super) loading: tokio::sync::Mutex<()>,
+    /// Who has which guard; held while one is chosen, so that no two engines choose the same.
+    guards: Mutex<BTreeMap<EngineId, Fingerprint>>,
+}
+
+impl Fleet {
+    pub(super) fn new(settings: Settings, tasks: Tasks) -> Self {
+        Self {
+            settings: ArcSwap::from_pointee(settings),
+            tasks,
+            directory: watch::Sender::new(None),
+            changes: watch::Sender::new(0),
+            alerts: broadcast::Sender::new(ALERTS),
+            loading: tokio::sync::Mutex::new(()),
+            guards: Mutex::default(),
+        }
+    }
+
+    pub(super) fn guards(&self) -> MutexGuard<'_, BTreeMap<EngineId, Fingerprint>> {
+        self.guards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn netdir(&self) -> Option<Arc<Netdir>> {
+        self.directory.borrow().clone()
+    }
+
+    pub(super) fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn alert(&self, alert: Alert) {
+        drop(self.alerts.send(alert)); // nobody listens: the log has it as well
+    }
+
+    /// The limits of a pool of circuits: what is set, tightened to what the network says it bears.
+    pub(super) fn limits(&self) -> Limits {
+        let settings = self.settings.load();
+        let (mut rate, mut burst) = (settings.circuits_per_second, settings.circuit_burst);
+        if let Some(dir) = self.netdir().filter(|dir| dir.param_or("DoSCircuitCreationEnabled", 0, 0..=1) == 1) {
+            // tor's defaults for a network that switches the defence on without saying more are 3 and 90. A third of the
+            // burst: the guard may know this address from elsewhere too.
+            let bearable = dir.param_or("DoSCircuitCreationRate", 3, 1..=i32::MAX);
+            let at_once = dir.param_or("DoSCircuitCreationBurst", 90, 1..=i32::MAX);
+            rate = rate.min(f64::from(bearable));
+            burst = burst.min((at_once / 3).max(1).unsigned_abs());
+        }
+        Limits {
+            rate,
+            burst,
+            streams: settings.streams_per_circuit.max(1),
+            dirty: settings.circuit_dirty,
+            idle: settings.circuit_idle,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Does a guard fail circuits selectively?
+//!
+//! A hostile guard that sees only its own end of a circuit can fail it and wait for one whose other end is its
+//! accomplice's. So two rates are kept for each guard: of circuits that got past it, how many were completed; of
+//! circuits that were used, how many were of use. The counts fade by halves, so that a rate is about the last few
+//! hundred circuits. Thresholds are those of tor's path-bias defence, which the consensus may change: a notice below
+//! 70 %, a warning below 50 %, extreme below 30 % of at least 150 circuits; for use 80 % and 60 % of at least 20.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::netdir::Netdir;
+use crate::exit::Fingerprint;
+
+/// A guard under suspicion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// Which guard.
+    pub guard: Fingerprint,
+    /// What it does too rarely.
+    pub failing: Failing,
+    /// How bad it is.
+    pub level: Level,
+    /// How many circuits did well, of those lately attempted.
+    pub succeeded: u32,
+    /// How many were attempted lately.
+    pub attempted: u32,
+}
+
+/// What fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failing {
+    /// Circuits get past the guard and are not completed.
+    Builds,
+    /// Circuits are completed and destroyed when they are used.
+    Uses,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Level {
+    /// More than usual; mostly an overloaded network.
+    Notice,
+    /// Much more: the network, the guard, or an attack.
+    Warning,
+    /// So much that it is worth another guard.
+    Extreme,
+}
+
+impl fmt::Display for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { guard, succeeded, attempted, .. } = self;
+        let outcome = match self.failing {
+            Failing::Builds => "were completed",
+            Failing::Uses => "were of use",
+        };
+        let judgement = match self.level {
+            Level::Notice => "fewer than usual: the Tor network may be overloaded",
+            Level::Warning => "very few: overload, a failing guard, or an attack",
+            Level::Extreme => "so few that the guard may be choosing which circuits to let through",
+        };
+        write!(f, "of the last {attempted} circuits past guard {guard} only {succeeded} {outcome}, {judgement}")
+    }
+}
+
+/// Successes among attempts, both fading.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Tally {
+    attempts: f64,
+    successes: f64,
+}
+
+impl Tally {
+    fn note(&mut self, success: bool, scale_at: f64, factor: f64) {
+        self.attempts += 1.0;
+        self.successes += f64::from(u8::from(success));
+        if self.attempts > scale_at {
+            self.attempts *= factor;
+            self.successes *= factor;
+        }
+    }
+
+    /// Whether enough was attempted and a smaller part than this did well.
+    fn is_below(&self, rate: f64, least: f64) -> bool {
+        self.attempts > least && self.successes / self.attempts < rate
+    }
+
+    fn counts(&self) -> (u32, u32) {
+        (self.successes.round() as u32, self.attempts.round() as u32)
+    }
+}
+
+/// The two rates of one guard.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Bias {
+    builds: Tally,
+    uses: Tally,
+}
+
+impl Bias {
+    pub(super) fn note_build(&mut self, built: bool, limits: &Limits) {
+        self.builds.note(built, limits.scale_builds, limits.scale_factor);
+    }
+
+    pub(super) fn note_use(&mut self, carried: bool, limits: &Limits) {
+        self.uses.note(carried, limits.scale_uses, limits.scale_factor);
+    }
+
+    pub(super) fn builds(&self) -> (u32, u32) {
+        self.builds.counts()
+    }
+
+    pub(super) fn uses(&self) -> (u32, u32) {
+        self.uses.counts()
+    }
+
+    /// The worse of the two.
+    pub(super) fn alarm(&self, guard: Fingerprint, limits: &Limits) -> Option<Alarm> {
+        let builds = limits.build_rates.iter().rev().find(|(_, rate)| self.builds.is_below(*rate, limits.least_builds));
+        let uses = limits.use_rates.iter().rev().find(|(_, rate)| self.uses.is_below(*rate, limits.least_uses));
+        let alarm = |failing, tally: &Tally, level| {
+            let (succeeded, attempted) = tally.counts();
+            Alarm { guard, failing, level, succeeded, attempted }
+        };
+        let builds = builds.map(|(level, _)| alarm(Failing::Builds, &self.builds, *level));
+        let uses = uses.map(|(level, _)| alarm(Failing::Uses, &self.uses, *level));
+        builds.into_iter().chain(uses).max_by_key(|alarm| alarm.level)
+    }
+}
+
+/// The thresholds, by the names that the consensus has for them.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    build_rates: [(Level, f64); 3],
+    use_rates: [(Level, f64); 2],
+    least_builds: f64,
+    least_uses: f64,
+    scale_builds: f64,
+    scale_uses: f64,
+    scale_factor: f64,
+    pub(super) drop_guards: bool,
+}
+
+impl Limits {
+    pub(super) fn of(dir: &Netdir) -> Self {
+        Self::read(|name, default, min, max| f64::from(dir.param_or(name, default, min..=max)))
+    }
+
+    fn read(param: impl Fn(&str, i32, i32, i32) -> f64) -> Self {
+        let percent = |name, default| param(name, default, 0, 100) / 100.0;
+        let divisor = param("pb_scalefactor", 2, 2, i32::MAX);
+        Self {
+            build_rates: [
+                (Level::Notice, percent("pb_noticepct", 70)),
+                (Level::Warning, percent("pb_warnpct", 50)),
+                (Level::Extreme, percent("pb_extremepct", 30)),
+            ],
+            use_rates: [
+                (Level::Notice, percent("pb_noticeusepct", 80)),
+                (Level::Extreme, percent("pb_extremeusepct", 60)),
+            ],
+            least_builds: param("pb_mincircs", 150, 5, i32::MAX),
+            least_uses: param("pb_minuse", 20, 3, i32::MAX),
+            scale_builds: param("pb_scalecircs", 300, 10, i32::MAX),
+            scale_uses: param("pb_scaleuse", 100, 10, i32::MAX),
+            scale_factor: (param("pb_multfactor", 1, 1, i32::MAX) / divisor).min(1.0),
+            drop_guards: param("pb_dropguards", 0, 0, 1) > 0.5,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::read(|_, default, _, _| f64::from(default))
+    }
+}

@@ -1,0 +1,189 @@
+//! Who is in the sample: draws, listings, the end of a lifetime, and when one that is down is tried again.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use super::super::netdir::weight::{self, Position};
+use super::super::netdir::{Flags, Netdir, Relay};
+use super::bias::Bias;
+use super::settings::past;
+use super::{Exclude, GuardInfo, GuardState, is_excluded, seconds};
+use crate::exit::Fingerprint;
+
+/// One guard of the sample. Times are seconds since 1970.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Candidate {
+    #[serde(with = "super::saved::hex")]
+    pub(super) id: Fingerprint,
+    pub(super) added: u64,
+    #[serde(default)]
+    pub(super) confirmed: Option<u64>,
+    #[serde(default)]
+    pub(super) unlisted_since: Option<u64>,
+    /// Given up for selective failure.
+    #[serde(default)]
+    pub(super) dropped: bool,
+    #[serde(default)]
+    pub(super) bias: Bias,
+    /// Listed, neither dropped nor excluded: as of the last choice, like `primary`.
+    #[serde(skip)]
+    pub(super) fit: bool,
+    #[serde(skip)]
+    pub(super) primary: bool,
+    #[serde(skip)]
+    pub(super) reach: Reach,
+    #[serde(skip)]
+    pub(super) failing_since: Option<u64>,
+    #[serde(skip)]
+    pub(super) last_tried: u64,
+}
+
+/// What the last try said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// It is up.
+    Yes,
+    /// It is down.
+    No,
+    /// Nothing that still counts.
+    #[default]
+    Maybe,
+}
+
+/// How long to wait before the next try, by how long a guard has been down: up to this long, one of the best guards, any
+/// other. From the specification's `PRIMARY_GUARDS_RETRY_SCHED` and `GUARDS_RETRY_SCHED`.
+const RETRIES: [(u64, u64, u64); 4] = [
+    (6 * 3600, 10 * 60, 3600),
+    (4 * 86_400, 90 * 60, 4 * 3600),
+    (7 * 86_400, 4 * 3600, 18 * 3600),
+    (u64::MAX, 9 * 3600, 36 * 3600),
+];
+
+impl Candidate {
+    pub(super) fn may_be_up(&mut self) {
+        if self.reach == Reach::No {
+            self.reach = Reach::Maybe;
+        }
+    }
+
+    /// When it is due for another try.
+    pub(super) fn retry_at(&self) -> u64 {
+        let down_for = self.last_tried.saturating_sub(self.failing_since.unwrap_or(self.last_tried));
+        let step = RETRIES.iter().find(|(up_to, ..)| down_for <= *up_to);
+        let (_, primary, other) = step.unwrap_or(&RETRIES[RETRIES.len() - 1]);
+        self.last_tried.saturating_add(if self.primary { *primary } else { *other })
+    }
+
+    pub(super) fn info(&self, current: bool) -> GuardInfo {
+        let time = |at: u64| UNIX_EPOCH.checked_add(Duration::from_secs(at)).unwrap_or(SystemTime::UNIX_EPOCH);
+        GuardInfo {
+            fingerprint: self.id,
+            current,
+            added: time(self.added),
+            confirmed: self.confirmed.map(time),
+            listed: self.unlisted_since.is_none(),
+            reachable: match self.reach {
+                Reach::Yes => Some(true),
+                Reach::No => Some(false),
+                Reach::Maybe => None,
+            },
+            builds: self.bias.builds(),
+            uses: self.bias.uses(),
+        }
+    }
+}
+
+/// A relay that can be a guard for every circuit and every directory fetch.
+pub(super) fn is_possible_guard(relay: Relay<'_>) -> bool {
+    let needed =
+        Flags::GUARD.and(Flags::STABLE).and(Flags::FAST).and(Flags::V2DIR).and(Flags::VALID).and(Flags::RUNNING);
+    relay.flags().has(needed)
+}
+
+/// Neither old news nor a clock that is wrong must make anybody leave the sample. Tor goes on using a consensus for a day
+/// around its time, and so does this.
+fn is_live(dir: &Netdir, now: u64) -> bool {
+    const GRACE: u64 = 86_400;
+    let begun = dir.valid_after().is_none_or(|begin| now.saturating_add(GRACE) >= seconds(begin));
+    begun && dir.valid_until().is_none_or(|end| now <= seconds(end).saturating_add(GRACE))
+}
+
+impl GuardState {
+    /// Notes who is listed in a new directory, and lets those go whose time is up.
+    pub(super) fn follow<R: Rng + ?Sized>(&mut self, dir: &Netdir, now: u64, rng: &mut R) {
+        if !is_live(dir, now) {
+            return;
+        }
+        let settings = &self.settings;
+        for candidate in &mut self.sample {
+            // Whoever came in under a clock that was ahead would never leave.
+            candidate.added = candidate.added.min(now);
+            candidate.confirmed = candidate.confirmed.map(|since| since.min(now));
+            let listed = dir.relay(&candidate.id).is_some_and(is_possible_guard);
+            match (listed, candidate.unlisted_since) {
+                (true, Some(_)) => candidate.unlisted_since = None,
+                (false, None) => candidate.unlisted_since = Some(past(now, settings.unlisted_lifetime / 5, rng)),
+                _ => {}
+            }
+        }
+        let older = |than: u64, since: u64| since < now.saturating_sub(than);
+        self.sample.retain(|candidate| {
+            let gone = candidate.unlisted_since.is_some_and(|since| older(settings.unlisted_lifetime, since));
+            let settled = candidate.confirmed.is_some_and(|since| !older(settings.confirmed_lifetime, since));
+            !gone && (settled || !older(settings.lifetime, candidate.added))
+        });
+    }
+
+    pub(super) fn filter(&mut self, dir: &Netdir, exclude: &Exclude<'_>) {
+        for candidate in &mut self.sample {
+            let relay = dir.relay(&candidate.id).filter(|relay| is_possible_guard(*relay));
+            candidate.fit = !candidate.dropped && relay.is_some_and(|relay| !is_excluded(relay, dir, exclude));
+        }
+    }
+
+    /// Draws until enough members are fit and not down, or the sample is full. Says how many guards are listed.
+    pub(super) fn extend<R: Rng + ?Sized>(
+        &mut self,
+        dir: &Netdir,
+        now: u64,
+        rng: &mut R,
+        exclude: &Exclude<'_>,
+    ) -> usize {
+        let guards: Vec<Relay<'_>> = dir.relays().filter(|relay| is_possible_guard(*relay)).collect();
+        let largest = self.settings.largest_sample(guards.len());
+        let mut hopeful = self.sample.iter().filter(|candidate| candidate.fit && candidate.reach != Reach::No).count();
+        if hopeful >= self.settings.min_fit || self.sample.len() >= largest {
+            return guards.len();
+        }
+        let mut left: Vec<_> = guards.iter().filter(|relay| self.place(relay.fingerprint()).is_none()).collect();
+        let mut weights: Vec<u64> = left.iter().map(|relay| relay.weight(Position::Guard)).collect();
+        while hopeful < self.settings.min_fit && self.sample.len() < largest {
+            let Some(place) = weight::pick(&weights, rng) else { break };
+            weights.swap_remove(place);
+            let relay = left.swap_remove(place);
+            let fit = !is_excluded(*relay, dir, exclude);
+            hopeful += usize::from(fit);
+            let candidate = Candidate { fit, ..self.candidate(relay.fingerprint(), now, rng) };
+            self.sample.push(candidate);
+        }
+        guards.len()
+    }
+
+    pub(super) fn candidate<R: Rng + ?Sized>(&self, id: Fingerprint, now: u64, rng: &mut R) -> Candidate {
+        Candidate {
+            id,
+            added: self.settings.blur(now, rng),
+            confirmed: None,
+            unlisted_since: None,
+            dropped: false,
+            bias: Bias::default(),
+            fit: true,
+            primary: false,
+            reach: Reach::Maybe,
+            failing_since: None,
+            last_tried: 0,
+        }
+    }
+}

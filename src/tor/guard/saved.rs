@@ -1,0 +1,84 @@
+//! The state as text: JSON with a version.
+//!
+//! A guard that is forgotten is a guard chosen anew, which is what an attacker waits for. So reading is generous with
+//! what it does not know (fields of a later release, a member of the sample that cannot be read) and refuses only what it
+//! could not write back without loss: a text that is no such JSON, and a later version.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::GuardState;
+use super::sample::Candidate;
+
+const VERSION: u32 = 1;
+
+/// Far more than any sample holds.
+const MAX_SAMPLE: usize = 1000;
+
+/// Why a text is no guard state.
+#[derive(Debug, thiserror::Error)]
+pub enum BadState {
+    /// Not JSON, or not of this shape.
+    #[error("the guard state cannot be read")]
+    Json(#[from] serde_json::Error),
+    /// Written by a later release.
+    #[error("the guard state is of version {0}, which is newer than {VERSION}")]
+    Version(u32),
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u32,
+    current: Option<String>,
+    sample: &'a [Candidate],
+}
+
+#[derive(Deserialize)]
+struct Read {
+    version: u32,
+    #[serde(default)]
+    current: Option<String>,
+    #[serde(default)]
+    sample: Vec<Value>,
+}
+
+impl GuardState {
+    /// Reads what [`to_json`](Self::to_json) wrote.
+    pub fn from_json(text: &str) -> Result<Self, BadState> {
+        let read: Read = serde_json::from_str(text)?;
+        if read.version > VERSION {
+            return Err(BadState::Version(read.version));
+        }
+        let mut state = Self { current: read.current.and_then(|id| id.parse().ok()), ..Self::default() };
+        for value in read.sample.into_iter().take(MAX_SAMPLE) {
+            match serde_json::from_value::<Candidate>(value) {
+                Ok(candidate) if state.place(candidate.id).is_none() => state.sample.push(candidate),
+                _ => {}
+            }
+        }
+        Ok(state)
+    }
+
+    /// The state as text, for the caller to store where only we can read it.
+    pub fn to_json(&self) -> String {
+        let written =
+            Written { version: VERSION, current: self.current.map(|id| id.to_string()), sample: &self.sample };
+        // Numbers, texts and booleans: there is nothing here that JSON cannot write.
+        serde_json::to_string(&written).unwrap_or_default()
+    }
+}
+
+/// A fingerprint as 40 hexadecimal digits.
+pub(super) mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::exit::Fingerprint;
+
+    pub(in super::super) fn serialize<S: Serializer>(id: &Fingerprint, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(id)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Fingerprint, D::Error> {
+        String::deserialize(from)?.parse().map_err(de::Error::custom)
+    }
+}

@@ -1,0 +1,173 @@
+//! Puts the two texts together: relays sorted, microdescriptors matched, what is shared stored once.
+
+use std::collections::HashMap;
+use std::mem::take;
+
+use super::consensus::{Consensus, Digest};
+use super::microdesc::{Microdesc, Microdescs};
+use super::weight::{Cumulative, Position, Weights};
+use super::{BadNetdir, Entry, Family, Netdir, Nickname, Relay, Skipped, find};
+use crate::exit::Fingerprint;
+use crate::exit::policy::PortPolicy;
+
+/// The largest family of the public network has about 1,000 members; longer declarations are cut.
+const MAX_MEMBERS: usize = 8192;
+
+pub(super) fn build(consensus: &str, microdescs: &str) -> Result<Netdir, BadNetdir> {
+    let mut consensus = Consensus::parse(consensus);
+    let (relays, digests) = sort(take(&mut consensus.relays), &mut consensus.skipped);
+    if relays.is_empty() {
+        return Err(BadNetdir::NoRelays);
+    }
+    let mut builder = Builder::new(relays);
+    builder.add_all(Microdescs::new(microdescs), &digests, &mut consensus.skipped);
+    Ok(builder.finish(&consensus))
+}
+
+/// Sorts relays by fingerprint, drops repeated ones, and lists whose microdescriptor has which digest, sorted too.
+fn sort(mut found: Vec<(Entry, Option<Digest>)>, skipped: &mut Skipped) -> (Vec<Entry>, Vec<(Digest, u32)>) {
+    let before = found.len();
+    found.sort_by_key(|(entry, _)| entry.fingerprint);
+    found.dedup_by_key(|(entry, _)| entry.fingerprint);
+    skipped.relays += (before - found.len()) as u32;
+    let numbered = found.iter().zip(0..);
+    let mut digests: Vec<_> =
+        numbered.filter_map(|((_, digest), index)| digest.map(|digest| (digest, index))).collect();
+    digests.sort_unstable();
+    (found.into_iter().map(|(entry, _)| entry).collect(), digests)
+}
+
+/// Values stored once each, and their numbers by the text that they were read from. The empty text is number 0.
+struct Interned<'a, T> {
+    values: Vec<T>,
+    numbers: HashMap<&'a str, u32>,
+}
+
+impl<'a, T: Default> Interned<'a, T> {
+    fn new() -> Self {
+        Self { values: vec![T::default()], numbers: HashMap::from([("", 0)]) }
+    }
+
+    fn number(&mut self, text: &'a str, read: impl FnOnce(&'a str) -> T) -> u32 {
+        *self.numbers.entry(text).or_insert_with(|| {
+            self.values.push(read(text));
+            (self.values.len() - 1) as u32
+        })
+    }
+}
+
+struct Builder<'a> {
+    relays: Vec<Entry>,
+    policies: Interned<'a, PortPolicy>,
+    families: Interned<'a, Family>,
+    family_ids: Interned<'a, Box<[u32]>>,
+    /// A number for each proven family.
+    id_numbers: HashMap<&'a str, u32>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(relays: Vec<Entry>) -> Self {
+        Self {
+            relays,
+            policies: Interned::new(),
+            families: Interned::new(),
+            family_ids: Interned::new(),
+            id_numbers: HashMap::new(),
+        }
+    }
+
+    fn add_all(&mut self, mut microdescs: Microdescs<'a>, digests: &[(Digest, u32)], skipped: &mut Skipped) {
+        for microdesc in &mut microdescs {
+            let first = digests.partition_point(|(digest, _)| *digest < microdesc.digest);
+            let mut owners = digests[first..].iter().take_while(|(digest, _)| *digest == microdesc.digest).peekable();
+            skipped.microdescs += u32::from(owners.peek().is_none());
+            for (_, owner) in owners {
+                self.add(*owner as usize, &microdesc, skipped);
+            }
+        }
+        skipped.malformed += microdescs.malformed;
+        skipped.unknown += microdescs.unknown;
+    }
+
+    fn add(&mut self, owner: usize, microdesc: &Microdesc<'a>, skipped: &mut Skipped) {
+        let Self { relays, policies, families, family_ids, id_numbers } = self;
+        let mut policy = |text: &'a str| {
+            policies.number(text, |text| {
+                text.parse().unwrap_or_else(|_| {
+                    skipped.malformed += 1;
+                    PortPolicy::reject_all() // as tor has it: what cannot be read lets nothing out
+                })
+            })
+        };
+        let (policy, policy_v6) = (policy(microdesc.policy), policy(microdesc.policy_v6));
+        let family = families.number(microdesc.family, |text| family(text, relays));
+        let family_ids = family_ids.number(microdesc.family_ids, |text| proven(text, id_numbers));
+        let entry = &mut relays[owner];
+        *entry = Entry {
+            known: microdesc.has_ntor,
+            ed25519: microdesc.ed25519,
+            v6: microdesc.v6.filter(|_| entry.v6.is_unspecified()).unwrap_or(entry.v6),
+            policy,
+            policy_v6,
+            family,
+            family_ids,
+            ..entry.clone()
+        };
+    }
+
+    fn finish(self, consensus: &Consensus<'_>) -> Netdir {
+        let mut params: Vec<(Box<str>, i32)> =
+            consensus.params.iter().map(|(key, value)| ((*key).into(), *value)).collect();
+        params.sort_by(|a, b| a.0.cmp(&b.0));
+        params.dedup_by(|a, b| a.0 == b.0);
+        let missing = self.relays.iter().filter(|entry| !entry.known).count();
+        let mut dir = Netdir {
+            relays: self.relays.into(),
+            policies: self.policies.values.into(),
+            families: self.families.values.into(),
+            family_ids: self.family_ids.values.into(),
+            params: params.into(),
+            lifetime: consensus.lifetime,
+            weights: Weights::new(std::iter::empty(), 1),
+            middles: Cumulative::default(),
+            missing,
+            skipped: consensus.skipped,
+        };
+        let scale = dir.param_or("bwweightscale", 10_000, 1..=i32::MAX);
+        dir.weights = Weights::new(super::text::key_values(consensus.weights), scale);
+        let in_the_middle = |relay: Relay<'_>| if relay.is_usable() { relay.weight(Position::Middle) } else { 0 };
+        dir.middles = Cumulative::new(dir.relays().map(in_the_middle));
+        dir
+    }
+}
+
+/// A declared family: `$FINGERPRINT`, with `=nickname` or `~nickname` behind it or not, or a bare nickname. Members that
+/// are not listed cannot meet anybody and are dropped.
+fn family(text: &str, relays: &[Entry]) -> Family {
+    let (mut members, mut names) = (Vec::new(), Vec::new());
+    for member in text.split_ascii_whitespace().take(MAX_MEMBERS) {
+        let id = member.split(['=', '~']).next().unwrap_or(member);
+        match id.parse::<Fingerprint>() {
+            Ok(fingerprint) => members.extend(find(relays, &fingerprint).map(|index| index as u32)),
+            Err(_) if (1..=Nickname::MAX).contains(&member.len()) => names.push(member.into()),
+            Err(_) => {}
+        }
+    }
+    members.sort_unstable();
+    members.dedup();
+    Family { members: members.into(), names: names.into() }
+}
+
+fn proven<'a>(text: &'a str, numbers: &mut HashMap<&'a str, u32>) -> Box<[u32]> {
+    let mut ids: Vec<u32> = text
+        .split_ascii_whitespace()
+        .take(MAX_MEMBERS)
+        .map(|id| {
+            let next = numbers.len() as u32;
+            *numbers.entry(id).or_insert(next)
+        })
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into()
+}

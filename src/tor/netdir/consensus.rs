@@ -1,0 +1,176 @@
+//! Reads the list of relays: a consensus of either flavour, or the answer to `GETINFO ns/all`.
+//!
+//! The three differ little. An `r` line of the microdescriptor flavour lacks the digest that the other two have, and
+//! says it in an `m` line; `ns/all` has neither header nor footer.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
+
+use super::text::{base64, key_values, seconds};
+use super::{Entry, Flags, Lifetime, Nickname, Skipped};
+use crate::exit::Fingerprint;
+
+/// The first bytes of a microdescriptor's SHA-256, as many as `ns/all` tells.
+pub(super) type Digest = [u8; 20];
+
+/// The public network has fewer than 10,000 relays; the bound only keeps a broken text from filling memory.
+const MAX_RELAYS: usize = 65_536;
+
+/// The consensus has about 60; likewise.
+const MAX_PARAMS: usize = 1024;
+
+/// What tor takes for a relay whose bandwidth the consensus does not tell: 30,000 bytes a second.
+const UNTOLD_BANDWIDTH: u32 = 30;
+
+/// Keywords that are read past on purpose: the header's, the authorities', and what a relay's entry says to others.
+const NOT_FOR_US: &[&str] = &[
+    "network-status-version",
+    "vote-status",
+    "consensus-method",
+    "voting-delay",
+    "client-versions",
+    "server-versions",
+    "known-flags",
+    "recommended-client-protocols",
+    "recommended-relay-protocols",
+    "required-client-protocols",
+    "required-relay-protocols",
+    "shared-rand-previous-value",
+    "shared-rand-current-value",
+    "package",
+    "dir-source",
+    "contact",
+    "vote-digest",
+    "directory-footer",
+    "v",
+    "pr",
+    "id",
+    "p",
+];
+
+/// What a consensus says, in the order in which it says it.
+#[derive(Default)]
+pub(super) struct Consensus<'a> {
+    pub(super) relays: Vec<(Entry, Option<Digest>)>,
+    pub(super) lifetime: Lifetime,
+    pub(super) params: Vec<(&'a str, i32)>,
+    pub(super) weights: &'a str,
+    pub(super) skipped: Skipped,
+    /// Whether the lines that follow belong to a relay that was kept.
+    in_relay: bool,
+}
+
+impl<'a> Consensus<'a> {
+    pub(super) fn parse(text: &'a str) -> Self {
+        let mut consensus = Self::default();
+        for line in text.lines() {
+            let (keyword, rest) = line.split_once(' ').unwrap_or((line, ""));
+            if keyword == "directory-signature" {
+                break; // signatures only from here on
+            }
+            if consensus.line(keyword, rest).is_none() {
+                consensus.skipped.malformed += 1;
+            }
+        }
+        consensus
+    }
+
+    /// Takes one line in; none if it should have been readable and was not.
+    fn line(&mut self, keyword: &'a str, rest: &'a str) -> Option<()> {
+        match keyword {
+            "r" => self.start_relay(rest),
+            "m" | "s" | "w" | "a" => self.relay_line(keyword, rest)?,
+            "valid-after" => self.lifetime.valid_after = Some(seconds(rest)?),
+            "fresh-until" => self.lifetime.fresh_until = Some(seconds(rest)?),
+            "valid-until" => self.lifetime.valid_until = Some(seconds(rest)?),
+            "params" => self.params = key_values(rest).take(MAX_PARAMS).collect(),
+            "bandwidth-weights" => self.weights = rest,
+            "" => {}
+            other if NOT_FOR_US.contains(&other) => {}
+            _ => self.skipped.unknown += 1,
+        }
+        Some(())
+    }
+
+    fn start_relay(&mut self, rest: &str) {
+        let relay = relay(rest).filter(|_| self.relays.len() < MAX_RELAYS);
+        self.in_relay = relay.is_some();
+        match relay {
+            Some(relay) => self.relays.push(relay),
+            None => self.skipped.relays += 1,
+        }
+    }
+
+    fn relay_line(&mut self, keyword: &str, rest: &str) -> Option<()> {
+        let Some((entry, digest)) = self.relays.last_mut().filter(|_| self.in_relay) else { return Some(()) };
+        match keyword {
+            "m" => *digest = Some(cut(base64(rest.split(' ').next()?)?)),
+            "s" => {
+                entry.flags = rest.split(' ').fold(Flags::default(), |flags, word| flags.and(Flags::from_word(word)))
+            }
+            "w" => entry.bandwidth = bandwidth(rest)?,
+            _ => entry.v6 = or_address(rest)?,
+        }
+        Some(())
+    }
+}
+
+/// The digest as `ns/all` has it.
+pub(super) fn cut(digest: [u8; 32]) -> Digest {
+    std::array::from_fn(|i| digest[i])
+}
+
+/// `nickname identity [digest] date time ip or-port dir-port`.
+fn relay(rest: &str) -> Option<(Entry, Option<Digest>)> {
+    let mut fields = [""; 9];
+    let mut count = 0;
+    for (slot, field) in fields.iter_mut().zip(rest.split(' ')) {
+        *slot = field;
+        count += 1;
+    }
+    let digest = match count {
+        7 => None,
+        8 => base64(fields[2]),
+        _ => return None,
+    };
+    let entry = Entry {
+        fingerprint: Fingerprint(base64(fields[1])?),
+        nickname: nickname(fields[0])?,
+        v4: fields[count - 3].parse::<Ipv4Addr>().ok()?,
+        v6: Ipv6Addr::UNSPECIFIED,
+        or_port: fields[count - 2].parse().ok()?,
+        flags: Flags::default(),
+        bandwidth: UNTOLD_BANDWIDTH,
+        known: false,
+        ed25519: None,
+        policy: 0,
+        policy_v6: 0,
+        family: 0,
+        family_ids: 0,
+    };
+    Some((entry, digest))
+}
+
+fn nickname(text: &str) -> Option<Nickname> {
+    let legal = (1..=Nickname::MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if !legal {
+        return None;
+    }
+    let mut nickname = Nickname { len: text.len() as u8, text: [0; Nickname::MAX] };
+    nickname.text[..text.len()].copy_from_slice(text.as_bytes());
+    Some(nickname)
+}
+
+fn bandwidth(rest: &str) -> Option<u32> {
+    let value = rest.split(' ').find_map(|piece| piece.strip_prefix("Bandwidth="))?;
+    value.parse().ok()
+}
+
+/// `[2001:db8::1]:9001`; an IPv4 address in its place is of no interest.
+pub(super) fn or_address(rest: &str) -> Option<Ipv6Addr> {
+    let address = rest.split(' ').next()?;
+    if address.starts_with('[') {
+        address.parse::<SocketAddrV6>().ok().map(|addr| *addr.ip())
+    } else {
+        Some(Ipv6Addr::UNSPECIFIED)
+    }
+}

@@ -1,0 +1,94 @@
+//! Reads microdescriptors: the answer to `GETINFO md/all`, or tor's own cache files.
+//!
+//! One begins at `onion-key` and ends where the next one, or an annotation (`@last-listed …`), begins. Its name is the
+//! SHA-256 of exactly that text, so lines are hashed as they are read, with the line end that the authorities signed
+//! whatever the transport made of it.
+
+use std::net::Ipv6Addr;
+
+use sha2::{Digest as _, Sha256};
+
+use super::consensus::{Digest, cut, or_address};
+use super::text::base64;
+
+/// What we ask of a microdescriptor; texts are left as they are, because most of them occur a hundred times.
+#[derive(Default)]
+pub(super) struct Microdesc<'a> {
+    pub(super) digest: Digest,
+    /// It names an ntor key: without one nobody can extend a circuit to the relay.
+    pub(super) has_ntor: bool,
+    pub(super) ed25519: Option<[u8; 32]>,
+    pub(super) v6: Option<Ipv6Addr>,
+    pub(super) policy: &'a str,
+    pub(super) policy_v6: &'a str,
+    pub(super) family: &'a str,
+    pub(super) family_ids: &'a str,
+}
+
+/// Walks over the microdescriptors of a text.
+pub(super) struct Microdescs<'a> {
+    lines: std::iter::Peekable<std::str::Lines<'a>>,
+    pub(super) malformed: u32,
+    pub(super) unknown: u32,
+}
+
+impl<'a> Microdescs<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { lines: text.lines().peekable(), malformed: 0, unknown: 0 }
+    }
+
+    /// Takes one line in; `Some(false)` if its keyword is unknown, none if it should have been readable and was not.
+    fn line(found: &mut Microdesc<'a>, line: &'a str) -> Option<bool> {
+        let (keyword, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match keyword {
+            "ntor-onion-key" => {
+                base64::<32>(rest.split(' ').next()?)?;
+                found.has_ntor = true;
+            }
+            "id" => {
+                if let Some(key) = rest.strip_prefix("ed25519 ") {
+                    found.ed25519 = Some(base64(key)?);
+                }
+            }
+            "a" => found.v6 = Some(or_address(rest)?),
+            "p" => found.policy = rest,
+            "p6" => found.policy_v6 = rest,
+            "family" => found.family = rest,
+            "family-ids" => found.family_ids = rest,
+            "onion-key" | "pr" | "" => {}
+            _ => return Some(false),
+        }
+        Some(true)
+    }
+}
+
+fn begins(line: &str) -> bool {
+    line == "onion-key" || line.starts_with("onion-key ")
+}
+
+impl<'a> Iterator for Microdescs<'a> {
+    type Item = Microdesc<'a>;
+
+    fn next(&mut self) -> Option<Microdesc<'a>> {
+        while self.lines.next_if(|line| !begins(line)).is_some() {}
+        let mut next = self.lines.next();
+        next?;
+        let (mut found, mut hash, mut in_key) = (Microdesc::default(), Sha256::new(), false);
+        while let Some(line) = next {
+            hash.update(line);
+            hash.update("\n");
+            if line.starts_with("-----") {
+                in_key = line.starts_with("-----BEGIN");
+            } else if !in_key {
+                match Self::line(&mut found, line) {
+                    Some(true) => {}
+                    Some(false) => self.unknown += 1,
+                    None => self.malformed += 1,
+                }
+            }
+            next = self.lines.next_if(|line| !begins(line) && !line.starts_with('@'));
+        }
+        found.digest = cut(hash.finalize().into());
+        Some(found)
+    }
+}

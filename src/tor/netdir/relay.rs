@@ -1,0 +1,191 @@
+//! One relay: what the directory says of it, and whether it may share a path with another.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::weight::Position;
+use super::{Entry, Netdir, Rules};
+use crate::exit::Fingerprint;
+use crate::exit::policy::PortPolicy;
+
+/// One relay of a [`Netdir`].
+#[derive(Clone, Copy, Debug)]
+pub struct Relay<'a> {
+    pub(in crate::tor::netdir) dir: &'a Netdir,
+    pub(in crate::tor::netdir) index: u32,
+}
+
+impl<'a> Relay<'a> {
+    fn entry(self) -> &'a Entry {
+        &self.dir.relays[self.index as usize]
+    }
+
+    /// Its identity.
+    pub fn fingerprint(self) -> Fingerprint {
+        self.entry().fingerprint
+    }
+
+    /// What its operator calls it; neither unique nor proof of anything.
+    pub fn nickname(self) -> &'a str {
+        self.entry().nickname.as_str()
+    }
+
+    /// The IPv4 address of its OR port. What leaves it may come from another one.
+    pub fn v4(self) -> Ipv4Addr {
+        self.entry().v4
+    }
+
+    /// The IPv6 address of its OR port, if it has one.
+    pub fn v6(self) -> Option<Ipv6Addr> {
+        Some(self.entry().v6).filter(|ip| !ip.is_unspecified())
+    }
+
+    /// Its OR port over IPv4.
+    pub fn or_port(self) -> u16 {
+        self.entry().or_port
+    }
+
+    /// What the directory says of it.
+    pub fn flags(self) -> Flags {
+        self.entry().flags
+    }
+
+    /// Its weight in the consensus, about kilobytes a second.
+    pub fn bandwidth(self) -> u32 {
+        self.entry().bandwidth
+    }
+
+    /// Whether its microdescriptor is there, so that a circuit can go through it.
+    pub fn is_known(self) -> bool {
+        self.entry().known
+    }
+
+    /// The ports that it lets out over IPv4; none while it is not known.
+    pub fn policy(self) -> &'a PortPolicy {
+        &self.dir.policies[self.entry().policy as usize]
+    }
+
+    /// The ports that it lets out over IPv6.
+    pub fn policy_v6(self) -> &'a PortPolicy {
+        &self.dir.policies[self.entry().policy_v6 as usize]
+    }
+
+    /// Its second identity, an Ed25519 key.
+    pub fn ed25519(self) -> Option<&'a [u8; 32]> {
+        self.entry().ed25519.as_ref()
+    }
+
+    /// Why these two must not be in one path, if so. Both are of the same directory.
+    pub fn relation(self, other: Relay<'_>, rules: Rules) -> Option<Relation> {
+        if self.index == other.index {
+            return Some(Relation::Same);
+        }
+        if self.same_declared_family(other) || self.same_proven_family(other) {
+            return Some(Relation::Family);
+        }
+        let v6 = self.v6().zip(other.v6()).is_some_and(|(a, b)| same_v6_net(a, b));
+        (rules.distinct_subnets && (same_v4_net(self.v4(), other.v4()) || v6)).then_some(Relation::Subnet)
+    }
+
+    fn same_declared_family(self, other: Relay<'_>) -> bool {
+        let family = |relay: Relay<'a>| &relay.dir.families[relay.entry().family as usize];
+        let other = Relay { dir: self.dir, index: other.index };
+        family(self).declares(other) && family(other).declares(self) && self.dir.trusts("use-family-lists")
+    }
+
+    fn same_proven_family(self, other: Relay<'_>) -> bool {
+        let (a, b) = (self.entry().family_ids as usize, other.entry().family_ids as usize);
+        let ids = &self.dir.family_ids;
+        let shared = ids[a].iter().any(|id| ids[b].binary_search(id).is_ok());
+        shared && self.dir.trusts("use-family-ids")
+    }
+
+    /// Whether it is up and known, which every place in a path asks for.
+    pub(crate) fn is_usable(self) -> bool {
+        self.is_known() && self.flags().has(Flags::RUNNING.and(Flags::VALID))
+    }
+
+    pub(crate) fn weight(self, position: Position) -> u64 {
+        self.dir.weights.of(position, self.flags(), self.bandwidth())
+    }
+
+    pub(crate) fn same_v4_net(self, ip: Ipv4Addr) -> bool {
+        same_v4_net(self.v4(), ip)
+    }
+
+    pub(crate) fn same_v6_net(self, ip: Ipv6Addr) -> bool {
+        self.v6().is_some_and(|own| same_v6_net(own, ip))
+    }
+}
+
+/// What the directory says of a relay, a set of bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// A directory authority.
+    pub const AUTHORITY: Self = Self(1);
+    /// Known to tamper with what leaves it: never an exit.
+    pub const BAD_EXIT: Self = Self(1 << 1);
+    /// Lets out at least the common ports.
+    pub const EXIT: Self = Self(1 << 2);
+    /// Fast enough for ordinary circuits.
+    pub const FAST: Self = Self(1 << 3);
+    /// Fit to be somebody's guard.
+    pub const GUARD: Self = Self(1 << 4);
+    /// To be used in the middle of a path only.
+    pub const MIDDLE_ONLY: Self = Self(1 << 5);
+    /// Reachable lately.
+    pub const RUNNING: Self = Self(1 << 6);
+    /// Up for long enough to carry long-lived streams.
+    pub const STABLE: Self = Self(1 << 7);
+    /// Serves the directory through its OR port.
+    pub const V2DIR: Self = Self(1 << 8);
+    /// Believed to be what it says it is.
+    pub const VALID: Self = Self(1 << 9);
+
+    /// True if every one of these is set.
+    pub fn has(self, flags: Self) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// Both sets together.
+    pub const fn and(self, flags: Self) -> Self {
+        Self(self.0 | flags.0)
+    }
+
+    pub(in crate::tor::netdir) fn from_word(word: &str) -> Self {
+        match word {
+            "Authority" => Self::AUTHORITY,
+            "BadExit" => Self::BAD_EXIT,
+            "Exit" => Self::EXIT,
+            "Fast" => Self::FAST,
+            "Guard" => Self::GUARD,
+            "MiddleOnly" => Self::MIDDLE_ONLY,
+            "Running" => Self::RUNNING,
+            "Stable" => Self::STABLE,
+            "V2Dir" => Self::V2DIR,
+            "Valid" => Self::VALID,
+            _ => Self::default(),
+        }
+    }
+}
+
+/// Why two relays must not be in one path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// They are one relay.
+    Same,
+    /// Each declares the other as its family, or both have proved that they belong to the same one.
+    Family,
+    /// One /16 of IPv4 or one /32 of IPv6.
+    Subnet,
+}
+
+fn same_v4_net(a: Ipv4Addr, b: Ipv4Addr) -> bool {
+    let unspecified = a.is_unspecified() || b.is_unspecified();
+    !unspecified && a.to_bits() >> 16 == b.to_bits() >> 16
+}
+
+fn same_v6_net(a: Ipv6Addr, b: Ipv6Addr) -> bool {
+    a.to_bits() >> 96 == b.to_bits() >> 96
+}

@@ -1,0 +1,346 @@
+//! What tor says on its control connection: bytes in, replies out. Pure: no socket, no clock.
+//!
+//! A reply is some lines, each with a three-digit code; `-` says that more follow, `+` that a block of data follows
+//! which ends at a lone dot, a space that this line is the last. Codes from 600 are events and come unasked, whole,
+//! between two answers. The other end is a program that we started ourselves, or one in another container, or
+//! something that merely listens on that port: so nothing in here trusts it. Every line and every reply is bounded, and
+//! whoever asks for something large says so with the question (`md/all` of the public network is 9 MB, an answer to
+//! ATTACHSTREAM is 8 bytes).
+//!
+//! Next: [`super::control`] owns the connection; [`super::event`] reads events out of replies.
+
+use std::borrow::Cow;
+
+use bytes::{Buf, BytesMut};
+
+/// Longest line. The longest that tor sends is a STREAM event with a user name and a password of 255 escaped bytes
+/// each, or a microdescriptor's line with a large family: some 20 KB. This is the next power of two with room.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// Bound of an answer for which nobody declared another. `GETINFO circuit-status` of 1,000 circuits is 250 KB.
+pub const MAX_REPLY: usize = 1024 * 1024;
+
+/// Bound of an event. The largest is NEWCONSENSUS, which carries every relay: 2 MB for the public network of today.
+pub const MAX_EVENT: usize = 8 * 1024 * 1024;
+
+/// What a line counts for beside its text, so that endless empty lines are bounded as well.
+const LINE_COST: usize = 32;
+
+/// One line of a reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The three digits.
+    pub code: u16,
+    /// What stands behind code and separator. Bytes that are not UTF-8 are replaced.
+    pub text: Box<str>,
+    /// The block behind a `+` line: dots unstuffed, lines ended by `\n`.
+    pub data: Option<Box<str>>,
+}
+
+/// Lines that belong together: an answer or an event. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    lines: Vec<Line>,
+}
+
+/// Bytes that are no control reply, or too many of them. The connection is of no use after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplyError {
+    /// A line of more than [`MAX_LINE`] bytes.
+    #[error("tor sent a line of more than {MAX_LINE} bytes")]
+    LineTooLong,
+    /// A reply larger than whoever asked for it allowed.
+    #[error("tor sent a reply of more than the {limit} bytes that were allowed for it")]
+    ReplyTooLong {
+        /// The bound that was passed.
+        limit: usize,
+    },
+    /// A line that does not begin with three digits and a separator.
+    #[error("tor sent a line that is no control reply")]
+    NotAReply,
+    /// An event's line in the middle of an answer, or the other way round.
+    #[error("tor mixed an event into an answer")]
+    Mixed,
+}
+
+impl Reply {
+    /// A reply from its lines; `None` without any.
+    pub fn new(lines: Vec<Line>) -> Option<Self> {
+        if lines.is_empty() { None } else { Some(Self { lines }) }
+    }
+
+    /// Its lines, at least one.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// The code of the last line, which is the one that says how it went.
+    pub fn code(&self) -> u16 {
+        self.lines[self.lines.len() - 1].code
+    }
+
+    /// The text of the last line.
+    pub fn text(&self) -> &str {
+        &self.lines[self.lines.len() - 1].text
+    }
+
+    /// True of an event.
+    pub fn is_event(&self) -> bool {
+        is_event(self.lines[0].code)
+    }
+
+    /// True of an answer that says yes.
+    pub fn is_ok(&self) -> bool {
+        (200..300).contains(&self.code())
+    }
+
+    /// The value of `key=value` on any line: the block if there is one, else the text behind `=`.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.lines.iter().find_map(|line| {
+            let inline = line.text.strip_prefix(key)?.strip_prefix('=')?;
+            Some(line.data.as_deref().unwrap_or(inline))
+        })
+    }
+
+    /// Writes it as tor would: for a scripted tor in tests, and to show that reading loses nothing.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let last = self.lines.len() - 1;
+        for (at, line) in self.lines.iter().enumerate() {
+            let separator = match &line.data {
+                Some(_) => '+',
+                None if at < last => '-',
+                None => ' ',
+            };
+            out.extend_from_slice(format!("{:03}{separator}{}\r\n", line.code, line.text).as_bytes());
+            for row in line.data.iter().flat_map(|data| data.split_terminator('\n')) {
+                out.extend_from_slice(if row.starts_with('.') { b"." } else { b"" });
+                out.extend_from_slice(row.as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+            if line.data.is_some() {
+                out.extend_from_slice(b".\r\n");
+            }
+        }
+    }
+}
+
+fn is_event(code: u16) -> bool {
+    code >= 600
+}
+
+/// Reads replies out of bytes that come in pieces of any size.
+#[derive(Debug, Default)]
+pub struct Parser {
+    /// Bytes not read yet; never more than one unfinished line once [`Parser::next`] has said `None`.
+    bytes: BytesMut,
+    /// How far `bytes` is known to hold no line feed, so that a line that trickles in is not searched again.
+    searched: usize,
+    /// The lines of the reply that is not complete yet.
+    lines: Vec<Line>,
+    /// The block that is being read for the last of `lines`.
+    block: Option<String>,
+    /// What the unfinished reply counts for.
+    size: usize,
+}
+
+impl Parser {
+    /// A parser that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The buffer to read into, behind what is there.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.bytes
+    }
+
+    /// Takes bytes in.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole reply, if the bytes so far hold one. `limit` bounds it if it is an answer; an event has its own
+    /// bound. After an error the parser is of no use.
+    pub fn next(&mut self, limit: usize) -> Result<Option<Reply>, ReplyError> {
+        while let Some(length) = self.line_end()? {
+            let line = self.bytes.split_to(length);
+            self.bytes.advance(1); // the line feed
+            self.searched = 0;
+            if self.take_line(line.strip_suffix(b"\r").unwrap_or(&line), limit)? {
+                self.size = 0;
+                return Ok(Reply::new(std::mem::take(&mut self.lines)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the next line ends.
+    fn line_end(&mut self) -> Result<Option<usize>, ReplyError> {
+        let found = self.bytes[self.searched..].iter().position(|&b| b == b'\n').map(|at| self.searched + at);
+        self.searched = self.bytes.len();
+        if found.unwrap_or(self.bytes.len()) > MAX_LINE { Err(ReplyError::LineTooLong) } else { Ok(found) }
+    }
+
+    /// Takes one line in; true when it completes the reply.
+    fn take_line(&mut self, line: &[u8], limit: usize) -> Result<bool, ReplyError> {
+        let first = self.lines.first().map(|line| line.code);
+        if let Some(block) = &mut self.block {
+            if line == b"." {
+                let whole = self.block.take().map(String::into_boxed_str);
+                if let Some(last) = self.lines.last_mut() {
+                    last.data = whole;
+                }
+                return Ok(false);
+            }
+            let row = line.strip_prefix(b".").unwrap_or(line);
+            self.size += row.len() + 1;
+            bound(self.size, first.unwrap_or(0), limit)?;
+            block.push_str(&String::from_utf8_lossy(row));
+            block.push('\n');
+            return Ok(false);
+        }
+        let (code, separator, text) = split(line).ok_or(ReplyError::NotAReply)?;
+        if first.is_some_and(|first| is_event(first) != is_event(code)) {
+            return Err(ReplyError::Mixed);
+        }
+        self.size += text.len() + LINE_COST;
+        bound(self.size, code, limit)?;
+        self.lines.push(Line { code, text: String::from_utf8_lossy(text).into(), data: None });
+        if separator == b'+' {
+            self.block = Some(String::new());
+        }
+        Ok(separator == b' ')
+    }
+}
+
+fn bound(size: usize, code: u16, limit: usize) -> Result<(), ReplyError> {
+    let limit = if is_event(code) { MAX_EVENT } else { limit };
+    if size > limit { Err(ReplyError::ReplyTooLong { limit }) } else { Ok(()) }
+}
+
+/// Splits a line into code, separator and text.
+fn split(line: &[u8]) -> Option<(u16, u8, &[u8])> {
+    let (code, rest) = line.split_at_checked(3)?;
+    // "250" alone is not in the specification, but costs nothing to read.
+    let (&separator, text) = rest.split_first().unwrap_or((&b' ', &[]));
+    if !code.iter().all(u8::is_ascii_digit) || !matches!(separator, b' ' | b'-' | b'+') {
+        return None;
+    }
+    let code = code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    Some((code, separator, text))
+}
+
+/// Splits a text into its first word and the rest behind the spaces that follow it.
+pub fn word(text: &str) -> (&str, &str) {
+    let text = text.trim_start_matches(' ');
+    match text.split_once(' ') {
+        Some((word, rest)) => (word, rest.trim_start_matches(' ')),
+        None => (text, ""),
+    }
+}
+
+/// Reads `KEY=value KEY="quoted value" …` in any order. Words without a key are passed over, so that what a later tor
+/// adds does no harm.
+pub fn pairs(text: &str) -> Pairs<'_> {
+    Pairs { rest: text }
+}
+
+/// See [`pairs`].
+#[derive(Clone, Debug)]
+pub struct Pairs<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a str, Cow<'a, str>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let rest = self.rest.trim_start_matches(' ');
+            if rest.is_empty() {
+                self.rest = rest;
+                return None;
+            }
+            let end = rest.find([' ', '=']).unwrap_or(rest.len());
+            let (key, behind) = rest.split_at(end);
+            let Some(value) = behind.strip_prefix('=') else {
+                self.rest = behind;
+                continue;
+            };
+            let (value, rest) = if value.starts_with('"') {
+                match unquote(value) {
+                    Some((text, rest)) => (Cow::Owned(text), rest),
+                    None => (Cow::Borrowed(value), ""), // no closing quote: the rest is the value
+                }
+            } else {
+                let (plain, rest) = value.split_at(value.find(' ').unwrap_or(value.len()));
+                (Cow::Borrowed(plain), rest)
+            };
+            self.rest = rest;
+            return Some((key, value));
+        }
+    }
+}
+
+/// Reads a quoted string at the start of `text`: its content, and what follows the closing quote. Knows the escapes of
+/// C that tor writes (`\n`, `\t`, `\r`, octal) and takes any other escaped character as itself.
+pub fn unquote(text: &str) -> Option<(String, &str)> {
+    let inner = text.strip_prefix('"')?;
+    let bytes = inner.as_bytes();
+    let mut content = Vec::new();
+    let mut at = 0;
+    loop {
+        match bytes.get(at)? {
+            b'"' => {
+                // A quote is one byte of ASCII, so that what follows it is a whole text again.
+                return Some((String::from_utf8_lossy(&content).into_owned(), inner.get(at + 1..)?));
+            }
+            b'\\' => {
+                let (byte, used) = escape(&bytes[at + 1..])?;
+                content.push(byte);
+                at += 1 + used;
+            }
+            &byte => {
+                content.push(byte);
+                at += 1;
+            }
+        }
+    }
+}
+
+/// The byte that an escape stands for, and how many bytes behind the backslash it took.
+fn escape(bytes: &[u8]) -> Option<(u8, usize)> {
+    let first = *bytes.first()?;
+    let octal = bytes.iter().take(3).take_while(|b| matches!(b, b'0'..=b'7')).count();
+    Some(match first {
+        b'n' => (b'\n', 1),
+        b't' => (b'\t', 1),
+        b'r' => (b'\r', 1),
+        b'0'..=b'7' => {
+            let value = bytes[..octal].iter().fold(0u16, |sum, digit| sum * 8 + u16::from(digit - b'0'));
+            (value as u8, octal) // `\777` is no byte; tor never writes it, and what it becomes does not matter
+        }
+        other => (other, 1),
+    })
+}
+
+/// Writes a text as a quoted string that [`unquote`], and tor, read back. No byte in it can end the line.
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            c if c.is_ascii_control() => quoted.push_str(&format!("\\{:03o}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,370 @@
+//! The configuration of an engine: our lines, then the user's, checked before tor sees them.
+//!
+//! Some options are ours alone: an engine whose streams tor attaches by itself, or whose control port has a second
+//! master, would not fail but quietly send traffic out of exits that nobody chose. Such a line is refused with its
+//! place and the reason, and all faults are reported together. tor takes abbreviations of option names, whatever
+//! their case, so a line is refused as well if what it names could be completed to one of ours.
+//!
+//! Next: `preflight.rs` has tor itself verify the result; [`super::engine`] writes and uses it.
+
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::reply::quote;
+use super::version::Version;
+use crate::exit::Fingerprint;
+
+/// Options that are ours, each with the reason that a user is told.
+const OURS: &[(&str, &str)] = &[
+    ("DataDirectory", FOLDER),
+    ("CacheDirectory", FOLDER),
+    ("KeyDirectory", FOLDER),
+    ("PidFile", FOLDER),
+    ("ControlPort", COMMAND),
+    ("ControlSocket", COMMAND),
+    ("ControlListenAddress", COMMAND),
+    ("ControlPortWriteToFile", COMMAND),
+    ("CookieAuthentication", COMMAND),
+    ("CookieAuthFile", COMMAND),
+    ("HashedControlPassword", COMMAND),
+    ("__HashedControlSessionPassword", COMMAND),
+    ("__OwningControllerProcess", COMMAND),
+    ("__OwningControllerFD", COMMAND),
+    ("__LeaveStreamsUnattached", PATHS),
+    ("__DisablePredictedCircuits", PATHS),
+    ("MaxCircuitDirtiness", PATHS),
+    ("ConfluxEnabled", PATHS),
+    ("LearnCircuitBuildTimeout", PATHS),
+    ("CircuitBuildTimeout", PATHS),
+    ("ExitNodes", "which exit is used is said by the username or the route, never by tor"),
+    ("ExcludeNodes", UNHEEDED),
+    ("ExcludeExitNodes", UNHEEDED),
+    ("MiddleNodes", UNHEEDED),
+    ("StrictNodes", UNHEEDED),
+    ("EntryNodes", GUARDS),
+    ("UseEntryGuards", GUARDS),
+    ("NumEntryGuards", GUARDS),
+    ("NumDirectoryGuards", GUARDS),
+    ("NumPrimaryGuards", GUARDS),
+    ("SocksPort", LISTENERS),
+    ("SocksListenAddress", LISTENERS),
+    ("SocksPolicy", LISTENERS),
+    ("TransPort", LISTENERS),
+    ("NATDPort", LISTENERS),
+    ("DNSPort", LISTENERS),
+    ("HTTPTunnelPort", LISTENERS),
+    ("ORPort", CLIENT),
+    ("DirPort", CLIENT),
+    ("ExtORPort", CLIENT),
+    ("ClientOnly", CLIENT),
+    ("BridgeRelay", CLIENT),
+    ("HiddenServiceDir", "every engine would publish the same onion service"),
+    ("UseMicrodescriptors", "exitgate reads the directory from microdescriptors"),
+    ("DormantTimeoutEnabled", DORMANT),
+    ("DormantCanceledByStartup", DORMANT),
+    ("DormantOnFirstStartup", DORMANT),
+    ("DisableNetwork", "an engine without a network is of no use; set tor.enabled = false instead"),
+    ("RunAsDaemon", "exitgate watches its engines, so that they stay in the foreground"),
+    ("User", "start exitgate as that user instead"),
+    ("%include", "what it includes cannot be checked; use tor.torrc"),
+];
+
+const FOLDER: &str = "each engine has a folder of its own under data_dir";
+const COMMAND: &str = "only exitgate commands its engines";
+const PATHS: &str = "exitgate builds the circuits and attaches the streams itself";
+const UNHEEDED: &str = "exitgate chooses paths itself and would not heed it";
+const GUARDS: &str = "exitgate gives each engine a guard of its own";
+const LISTENERS: &str = "nobody would attach its streams; clients use exitgate's own listeners";
+const CLIENT: &str = "an engine is a client and nothing else";
+const DORMANT: &str = "a gateway that is quiet for a day must still be ready";
+
+/// Real options of tor that are the beginning of one of ours, and not an abbreviation of it.
+const NOT_AN_ABBREVIATION: &[&str] = &["Bridge", "Log", "Socks5Proxy", "Socks4Proxy"];
+
+/// Where a line of the user's stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A line of the file, counted from 1.
+    File(PathBuf, usize),
+    /// An entry of `tor.extra`, counted from 0.
+    Extra(usize),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Extra(at) => write!(f, "tor.extra[{at}]"),
+        }
+    }
+}
+
+/// A line that is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Where it stands.
+    pub origin: Origin,
+    /// The line.
+    pub line: String,
+    /// Why it is refused.
+    pub why: &'static str,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: `{}` is refused: {}", self.origin, self.line, self.why)
+    }
+}
+
+/// Why there is no configuration for an engine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TorrcError {
+    /// The user's file cannot be read.
+    #[error("cannot read tor.torrc {path}: {why}")]
+    Unreadable {
+        /// Which.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// Some lines are refused; all of them are listed.
+    #[error("{}", list(.0))]
+    Conflicts(Vec<Conflict>),
+    /// tor itself does not like it.
+    #[error("tor refuses the configuration: {0}")]
+    Refused(String),
+}
+
+fn list(conflicts: &[Conflict]) -> String {
+    conflicts.iter().map(Conflict::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// The user's lines, checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserLines {
+    lines: Vec<(String, String)>,
+}
+
+impl UserLines {
+    /// Reads and checks the user's lines.
+    pub async fn load(file: Option<&Path>, extra: &[String]) -> Result<Self, TorrcError> {
+        let text = match file {
+            None => None,
+            Some(path) => Some((path, tokio::fs::read_to_string(path).await.map_err(|e| TorrcError::Unreadable {
+                path: path.display().to_string(),
+                why: e.to_string(),
+            })?)),
+        };
+        Self::parse(text.as_ref().map(|(path, text)| (*path, text.as_str())), extra)
+    }
+
+    /// Checks the lines of a file (with its path) and of `tor.extra`.
+    pub fn parse(file: Option<(&Path, &str)>, extra: &[String]) -> Result<Self, TorrcError> {
+        let mut all = Vec::new();
+        if let Some((path, text)) = file {
+            let lines = joined(text).into_iter();
+            all.extend(lines.map(|(number, line)| (Origin::File(path.to_owned(), number), line)));
+        }
+        for (at, entry) in extra.iter().enumerate() {
+            all.extend(joined(entry).into_iter().map(|(_, line)| (Origin::Extra(at), line)));
+        }
+        let (mut user, mut conflicts) = (Self::default(), Vec::new());
+        for (origin, line) in all {
+            let (key, value) = line.split_once([' ', '\t']).unwrap_or((&line, ""));
+            // `+Option` adds to and `/Option` clears what is set: the same option for our purpose.
+            match refusal(key.trim_start_matches(['+', '/'])) {
+                Some(why) => conflicts.push(Conflict { origin, line: line.clone(), why }),
+                None => user.lines.push((key.to_owned(), value.trim().to_owned())),
+            }
+        }
+        if conflicts.is_empty() { Ok(user) } else { Err(TorrcError::Conflicts(conflicts)) }
+    }
+
+    /// True if the user set this option.
+    pub fn sets(&self, option: &str) -> bool {
+        self.values(option).next().is_some()
+    }
+
+    /// True if paths begin at the user's bridges.
+    pub fn use_bridges(&self) -> bool {
+        self.values("UseBridges").last() == Some("1")
+    }
+
+    /// True if some line names a country, for which tor needs its GeoIP file.
+    fn names_countries(&self) -> bool {
+        self.lines.iter().any(|(_, value)| value.contains('{'))
+    }
+
+    /// True if relays of one subnet may share a path, as on private networks.
+    pub fn distinct_subnets(&self) -> bool {
+        match self.values("EnforceDistinctSubnets").last() {
+            Some(value) => value != "0",
+            None => self.values("TestingTorNetwork").last() != Some("1"),
+        }
+    }
+
+    fn values<'a>(&'a self, option: &'a str) -> impl Iterator<Item = &'a str> {
+        self.lines
+            .iter()
+            .filter(move |(key, _)| key.trim_start_matches('+').eq_ignore_ascii_case(option))
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// Why an option is refused, if it is.
+fn refusal(key: &str) -> Option<&'static str> {
+    let exact = OURS.iter().find(|(ours, _)| ours.eq_ignore_ascii_case(key));
+    if let Some((_, why)) = exact {
+        return Some(why);
+    }
+    if NOT_AN_ABBREVIATION.iter().any(|option| option.eq_ignore_ascii_case(key)) {
+        return None;
+    }
+    let begins = |ours: &str| ours.get(..key.len()).is_some_and(|start| start.eq_ignore_ascii_case(key));
+    OURS.iter().find(|(ours, _)| begins(ours)).map(|(_, why)| *why)
+}
+
+/// The lines of a torrc with comments and blanks left out and continued lines joined, each with its number.
+fn joined(text: &str) -> Vec<(usize, String)> {
+    let mut lines: Vec<(usize, String)> = Vec::new();
+    let mut continued = false;
+    for (at, raw) in text.lines().enumerate() {
+        // Inside a continued line tor passes over whole comment lines.
+        if raw.trim_start().starts_with('#') {
+            continue;
+        }
+        let (piece, more) = match raw.trim_end().strip_suffix('\\') {
+            Some(piece) => (piece, true),
+            None => (raw, false),
+        };
+        let piece = uncommented(piece).trim();
+        match lines.last_mut() {
+            Some((_, line)) if continued => {
+                line.push(' ');
+                line.push_str(piece);
+            }
+            _ if piece.is_empty() => {}
+            _ => lines.push((at + 1, piece.to_owned())),
+        }
+        continued = more && (continued || !piece.is_empty());
+    }
+    lines
+}
+
+/// A line without the comment at its end; `#` inside quotes is none.
+fn uncommented(line: &str) -> &str {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, c) in line.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '#' if !quoted => return &line[..at],
+            _ => {}
+        }
+    }
+    line
+}
+
+/// What one engine's configuration says beside the user's lines.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    /// The engine's folder.
+    pub folder: &'a Path,
+    /// Folder of its sockets.
+    pub sockets: &'a Path,
+    /// The process that it must not outlive.
+    pub owner: u32,
+    /// The guard that it must use, once one is known.
+    pub guard: Option<Fingerprint>,
+    /// Which engine this is, and of how many: bridges are dealt out among them.
+    pub engine: (usize, usize),
+    /// For countries in the user's lines.
+    pub geoip_file: Option<&'a Path>,
+    /// The version that will read it.
+    pub version: Version,
+}
+
+/// Name of the control socket in [`Place::sockets`].
+pub const CONTROL_SOCKET: &str = "control";
+/// Name of the socket for targets over IPv4.
+pub const SOCKS_SOCKET: &str = "socks";
+/// Name of the socket for routes that opted in to IPv6.
+pub const SOCKS6_SOCKET: &str = "socks6";
+/// Name of the socket for onion services.
+pub const ONION_SOCKET: &str = "onion";
+
+/// Options that make a tor an engine, whoever started it: of an attached one they are set over its control port.
+pub fn behaviour(version: Version) -> Vec<(&'static str, &'static str)> {
+    let mut options = vec![
+        ("__LeaveStreamsUnattached", "1"),
+        ("__DisablePredictedCircuits", "1"),
+        ("MaxCircuitDirtiness", "30 days"),
+        ("LearnCircuitBuildTimeout", "0"),
+        ("CircuitBuildTimeout", "20"),
+        ("DormantTimeoutEnabled", "0"),
+    ];
+    if version >= Version([0, 4, 8, 0]) {
+        options.push(("ConfluxEnabled", "0")); // older ones have no conflux and refuse the word
+    }
+    options
+}
+
+/// Writes an engine's torrc.
+pub fn render(place: &Place<'_>, user: &UserLines) -> String {
+    let mut text = String::new();
+    let mut put = |key: &str, value: &str| {
+        let _ = writeln!(text, "{key} {value}"); // a String takes everything
+    };
+    let path = |path: &Path| quote(&path.to_string_lossy());
+    put("DataDirectory", &path(place.folder));
+    put("PidFile", &path(&place.folder.join("pid")));
+    put("Log", "notice stdout");
+    put("RunAsDaemon", "0");
+    put("ClientOnly", "1");
+    put("DormantCanceledByStartup", "1");
+    put("ControlSocket", &path(&place.sockets.join(CONTROL_SOCKET)));
+    put("CookieAuthentication", "1");
+    put("__OwningControllerProcess", &place.owner.to_string());
+    let socket = |name: &str| format!("unix:{}", path(&place.sockets.join(name)));
+    put("SocksPort", &format!("{} IPv4Traffic NoIPv6Traffic NoOnionTraffic ExtendedErrors", socket(SOCKS_SOCKET)));
+    put("SocksPort", &format!("{} IPv6Traffic PreferIPv6 NoOnionTraffic ExtendedErrors", socket(SOCKS6_SOCKET)));
+    put("SocksPort", &format!("{} OnionTrafficOnly ExtendedErrors", socket(ONION_SOCKET)));
+    for (key, value) in behaviour(place.version) {
+        put(key, value);
+    }
+    if !user.use_bridges() {
+        put("NumEntryGuards", "1");
+        put("NumDirectoryGuards", "1");
+        if let Some(guard) = place.guard {
+            put("EntryNodes", &format!("${guard}"));
+        }
+    }
+    let geoip = place.geoip_file.filter(|_| user.names_countries());
+    for option in ["GeoIPFile", "GeoIPv6File"] {
+        match geoip {
+            _ if user.sets(option) => {}
+            Some(file) if option == "GeoIPFile" => put(option, &path(file)),
+            _ if user.names_countries() => {}
+            _ => put(option, "/dev/null"),
+        }
+    }
+    put("# the user's own lines", "");
+    let (engine, engines) = place.engine;
+    let bridges = user.values("Bridge").count();
+    let mut bridge = 0;
+    for (key, value) in &user.lines {
+        if key.eq_ignore_ascii_case("Bridge") {
+            bridge += 1;
+            // With fewer bridges than engines they are shared, for want of better.
+            if bridges >= engines && (bridge - 1) % engines.max(1) != engine {
+                continue;
+            }
+        }
+        put(key, value);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! Versions of tor, and what to do where it is missing or too old.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A version of tor; ordered by its four numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Version(pub [u16; 4]);
+
+impl Version {
+    /// The oldest that will do: the first series with congestion control and without the v2 remnants, and the oldest
+    /// that the directory authorities still recommend.
+    pub const OLDEST: Self = Self([0, 4, 7, 0]);
+}
+
+/// A text that is no version of tor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a version of tor")]
+pub struct BadVersion;
+
+impl FromStr for Version {
+    type Err = BadVersion;
+
+    /// Reads `0.4.9.11`, also out of `Tor version 0.4.9.11 (git-…).` and `0.4.9.1-alpha`.
+    fn from_str(text: &str) -> Result<Self, BadVersion> {
+        let words = text.split([' ', '\n']);
+        let word = words.into_iter().find(|word| word.starts_with(|c: char| c.is_ascii_digit())).ok_or(BadVersion)?;
+        let mut numbers = [0; 4];
+        let mut pieces = word.trim_end_matches('.').splitn(4, '.');
+        for number in &mut numbers {
+            let piece = pieces.next().ok_or(BadVersion)?;
+            let digits = piece.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+            *number = digits.parse().map_err(|_| BadVersion)?;
+        }
+        Ok(Self(numbers))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d] = self.0;
+        write!(f, "{a}.{b}.{c}.{d}")
+    }
+}
+
+/// How to get tor: the end of every message about its absence.
+pub const INSTALL: &str = "\
+install it with  apt install tor tor-geoipdb  (Debian, Ubuntu),  apk add tor  (Alpine),  dnf install tor  (Fedora)  \
+or  brew install tor  (macOS), or set tor.binary to where it is";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_tor_prints() {
+        for (text, want) in [
+            ("Tor version 0.4.9.11.\nThis build of Tor is covered by …", Some([0, 4, 9, 11])),
+            ("Tor version 0.4.7.13 (git-7c1601fb6edd780f).", Some([0, 4, 7, 13])),
+            ("0.4.9.1-alpha-dev", Some([0, 4, 9, 1])),
+            ("0.4.9", None),
+            ("Tor", None),
+            ("0.4.9.x", None),
+        ] {
+            assert_eq!(text.parse::<Version>().ok().map(|version| version.0), want, "{text}");
+        }
+        assert!(Version([0, 4, 6, 12]) < Version::OLDEST && Version([0, 4, 9, 11]) > Version::OLDEST);
+    }
+}
