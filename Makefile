@@ -14,10 +14,6 @@ run: ## install tor if absent, build, start the gateway with no config file
 	cargo build --release --locked
 	exec target/release/exitgate serve
 
-demo: ## a private Tor network, a fake web and the gateway on this machine: exitgate at work with no internet
-	@.ci/need cargo cc tor curl
-	cargo run --locked --example demo
-
 test: ## everything but the slowest: format, lints, documents, licences, unit, integration and end-to-end tests
 	@.ci/need cargo cc tor curl python3 git
 	@$(STAGE) fetch   cargo fetch --locked
@@ -29,13 +25,12 @@ test: ## everything but the slowest: format, lints, documents, licences, unit, i
 	@$(STAGE) unit    .ci/cargo-test --lib
 	@$(STAGE) it      .ci/cargo-test --test it
 	@$(STAGE) testnet .ci/cargo-test -p exitgate-testnet
-	@$(STAGE) e2e     .ci/cargo-test --test e2e
 	@$(STAGE) report
 
-verify: ## the slower rest: the shipped binary, from a release build, as its user would drive it
-	@.ci/need cargo cc tor curl
-	@$(STAGE) release cargo build --release --locked --bin exitgate --example demo
-	@$(STAGE) demo    .ci/try-demo
+verify: ## the slower rest: the shipped binary, from a release build
+	@.ci/need cargo cc
+	@$(STAGE) release cargo build --release --locked --bin exitgate
+	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) report
 
 bench: ## the benchmarks, figures to benches/README.md's reading guide
@@ -48,4 +43,4 @@ fmt: ## format everything
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run demo test verify bench fmt clean-state
+.PHONY: help run test verify bench fmt clean-state

@@ -146,12 +146,11 @@ async fn connect(addr: SocketAddr) -> Result<Stream, DialError> {
 /// Whose fault it is that a connect failed.
 fn connect_fault(fault: &io::Error) -> DialError {
     use io::ErrorKind::*;
-    match fault.raw_os_error() {
-        // EADDRNOTAVAIL: every port of ours towards this target is taken.
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EAGAIN) => {
-            return EngineFault::Exhausted.into();
-        }
-        _ => {}
+    // EADDRNOTAVAIL: every port of ours towards this target is taken.
+    if let Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EAGAIN) =
+        fault.raw_os_error()
+    {
+        return EngineFault::Exhausted.into();
     }
     let whose = match fault.kind() {
         ConnectionRefused => TargetFault::Refused,

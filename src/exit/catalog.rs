@@ -128,9 +128,9 @@ impl Catalog {
 
     /// Countries that have exits, in order.
     pub fn countries(&self) -> impl Iterator<Item = (Country, Count)> {
-        self.by_country.iter().map(|(country, all)| {
-            (*country, Count { known: all.count(), usable: all.and(&self.usable).count() })
-        })
+        self.by_country
+            .iter()
+            .map(|(country, all)| (*country, Count { known: all.count(), usable: all.and(&self.usable).count() }))
     }
 
     /// Exits that are there: running, not bad, not on their way out.
@@ -172,7 +172,8 @@ impl Catalog {
 
     /// Half of the world is many sets; the other half is then the shorter list.
     fn keep_countries(&self, bits: &mut Bits, wanted: &CountrySet) {
-        let (inside, outside): (Vec<_>, Vec<_>) = self.by_country.iter().partition(|(country, _)| wanted.contains(**country));
+        let (inside, outside): (Vec<_>, Vec<_>) =
+            self.by_country.iter().partition(|(country, _)| wanted.contains(**country));
         if outside.len() <= inside.len() {
             outside.iter().for_each(|(_, slots)| bits.drop(slots));
         } else {

@@ -238,7 +238,18 @@ mod tests {
         let announced = vec!["192.0.2.1".parse().unwrap()];
         let country = Country::parse("DE").unwrap();
         let (policy, policy_v6) = (PortPolicy::accept_all(), PortPolicy::reject_all());
-        Listing { id, nickname: "x".into(), announced, country, asn: None, as_name: None, policy, policy_v6, flags, weight: 1 }
+        Listing {
+            id,
+            nickname: "x".into(),
+            announced,
+            country,
+            asn: None,
+            as_name: None,
+            policy,
+            policy_v6,
+            flags,
+            weight: 1,
+        }
     }
 
     fn exit(known: Known) -> Exit {

@@ -223,7 +223,9 @@ impl Failure {
             Self::Exit(fault) => exit(fault),
             Self::Target(fault) => target(fault),
             Self::Answer(fault) => answer(fault),
-            Self::Deadline => row(0x06, 504, "connection_timeout", "deadline", "no way out was open before the deadline"),
+            Self::Deadline => {
+                row(0x06, 504, "connection_timeout", "deadline", "no way out was open before the deadline")
+            }
             Self::Ours(OurFault::Bug) => row(0x01, 500, "proxy_internal_error", "ours_bug", "exitgate failed"),
             Self::Ours(OurFault::Resources) => {
                 row(0x01, 503, "proxy_internal_error", "ours_resources", "exitgate is out of a local resource")
@@ -307,7 +309,9 @@ const fn exit(fault: ExitFault) -> Row {
         ExitFault::Unreachable => row(0x01, 502, NONE, "exit_unreachable", "the exit cannot be reached"),
         ExitFault::Died => row(0x01, 502, GONE, "exit_died", "the way to the exit broke"),
         ExitFault::Policy => row(0x02, 502, "http_request_denied", "exit_policy", "the exit does not allow the target"),
-        ExitFault::Overloaded => row(0x01, 502, "connection_limit_reached", "exit_overloaded", "the exit is overloaded"),
+        ExitFault::Overloaded => {
+            row(0x01, 502, "connection_limit_reached", "exit_overloaded", "the exit is overloaded")
+        }
         ExitFault::Hung => row(0x06, 504, "connection_timeout", "exit_hung", "the exit does not answer"),
         ExitFault::Refused => row(0x01, 502, GONE, "exit_refused", "the exit refused"),
     }
@@ -316,7 +320,9 @@ const fn exit(fault: ExitFault) -> Row {
 const fn target(fault: TargetFault) -> Row {
     match fault {
         TargetFault::Refused => row(0x05, 502, "connection_refused", "target_refused", "the target refused"),
-        TargetFault::NoSuchName => row(0x04, 502, "dns_error", "target_no_such_name", "the target's name does not exist"),
+        TargetFault::NoSuchName => {
+            row(0x04, 502, "dns_error", "target_no_such_name", "the target's name does not exist")
+        }
         TargetFault::NameFailed => row(0x04, 502, "dns_error", "target_name_failed", "the name could not be resolved"),
         TargetFault::Unreachable => {
             row(0x04, 502, "destination_ip_unroutable", "target_unreachable", "the target cannot be reached")
@@ -326,9 +332,13 @@ const fn target(fault: TargetFault) -> Row {
         TargetFault::Onion => {
             row(0x04, 502, "destination_unavailable", "target_onion", "the onion service cannot be reached")
         }
-        TargetFault::Forbidden => {
-            row(0x02, 403, "destination_ip_prohibited", "target_forbidden", "the target resolves to what is not allowed")
-        }
+        TargetFault::Forbidden => row(
+            0x02,
+            403,
+            "destination_ip_prohibited",
+            "target_forbidden",
+            "the target resolves to what is not allowed",
+        ),
     }
 }
 

@@ -88,11 +88,7 @@ impl Default for Idle {
     /// Arbitrary, after what proxies in the field do: long polls and idle WebSockets live; a client that closed its
     /// side, or takes nothing, is given up sooner.
     fn default() -> Self {
-        Self {
-            open: Duration::from_secs(3600),
-            half: Duration::from_secs(300),
-            stalled: Duration::from_secs(300),
-        }
+        Self { open: Duration::from_secs(3600), half: Duration::from_secs(300), stalled: Duration::from_secs(300) }
     }
 }
 

@@ -135,10 +135,7 @@ impl Socks {
     /// Who asks, once [`Step::Check`] or [`Step::Do`] was the step. `opening` as it was then, or longer.
     pub fn credentials<'b>(&self, opening: &'b [u8]) -> Credentials<'b> {
         let password = &opening[self.password.clone()];
-        Credentials {
-            username: &opening[self.username.clone()],
-            password: (!password.is_empty()).then_some(password),
-        }
+        Credentials { username: &opening[self.username.clone()], password: (!password.is_empty()).then_some(password) }
     }
 
     /// The next step. `opening` is every byte that the client has sent so far, from the first on.

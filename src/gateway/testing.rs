@@ -149,7 +149,8 @@ impl Gate for Script {
             route: "us".into(),
             meters: self.meters.clone(),
         };
-        let idle = Idle { open: Duration::from_secs(30), half: Duration::from_secs(30), stalled: Duration::from_secs(30) };
+        let idle =
+            Idle { open: Duration::from_secs(30), half: Duration::from_secs(30), stalled: Duration::from_secs(30) };
         let reuse = self.reuse;
         Ok(Opened { stream: Stream::Unix(stream), facts, idle, rate: None, first_down: Vec::new(), sent, reuse, lease })
     }
@@ -225,8 +226,7 @@ pub async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
 }
 
 /// The fields that every answer through [`Script`] carries.
-pub const FACTS: &str =
-    "X-Exitgate-Exit-Ip: 192.0.2.7\r\nX-Exitgate-Exit-Country: US\r\nX-Exitgate-Exit: direct\r\nX-Exitgate-Route: us\r\n";
+pub const FACTS: &str = "X-Exitgate-Exit-Ip: 192.0.2.7\r\nX-Exitgate-Exit-Country: US\r\nX-Exitgate-Exit: direct\r\nX-Exitgate-Route: us\r\n";
 
 /// What is written and counted while it lives.
 pub struct Observed {
@@ -274,7 +274,8 @@ impl Observed {
 
     /// The samples whose line begins with this.
     pub fn samples(&self, prefix: &str) -> Vec<String> {
-        let mut samples: Vec<_> = self.metrics.render().lines().filter(|line| line.starts_with(prefix)).map(str::to_owned).collect();
+        let mut samples: Vec<_> =
+            self.metrics.render().lines().filter(|line| line.starts_with(prefix)).map(str::to_owned).collect();
         samples.sort();
         samples
     }

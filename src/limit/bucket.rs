@@ -45,9 +45,9 @@ impl Bucket {
         let rate = self.rate.load(Ordering::Relaxed);
         let cost = (bytes as u128 * 1_000_000_000).div_ceil(u128::from(rate)) as u64;
         let now = self.nanos(now);
-        let _ = self.paid_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid| {
-            Some(paid.max(now).saturating_add(cost))
-        });
+        let _ = self
+            .paid_until
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid| Some(paid.max(now).saturating_add(cost)));
     }
 
     /// When the next bytes may move; `None` = now.

@@ -155,9 +155,9 @@ impl Rules {
 
 /// True of a name that is, or ends in, one of [`INNER_NAMES`].
 fn is_inner(name: &str) -> bool {
-    INNER_NAMES.iter().any(|inner| {
-        name.strip_suffix(inner).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-    })
+    INNER_NAMES
+        .iter()
+        .any(|inner| name.strip_suffix(inner).is_some_and(|before| before.is_empty() || before.ends_with('.')))
 }
 
 #[cfg(test)]

@@ -98,7 +98,9 @@ impl Bans {
     /// Every ban that holds now.
     pub fn iter(&self, now: Moment) -> impl Iterator<Item = (&Site, &ExitId, Moment)> {
         let held = move |(exit, until): (_, &Moment)| (*until > now).then_some((exit, *until));
-        self.0.iter().flat_map(move |(site, bans)| bans.0.iter().filter_map(held).map(move |(exit, until)| (site, exit, until)))
+        self.0
+            .iter()
+            .flat_map(move |(site, bans)| bans.0.iter().filter_map(held).map(move |(exit, until)| (site, exit, until)))
     }
 
     /// With these bans too. A ban that is there already is made longer, never shorter.
@@ -220,7 +222,8 @@ mod tests {
         let shop = site("shop.com");
         let empty = Bans::default();
         let bans = empty.with([(shop.clone(), exit(1), START.after(MINUTE))]);
-        let asked = |host: &str, n, now| bans.of(&Host::parse(host).unwrap()).and_then(|bans| bans.until(&exit(n), now));
+        let asked =
+            |host: &str, n, now| bans.of(&Host::parse(host).unwrap()).and_then(|bans| bans.until(&exit(n), now));
         assert_eq!(asked("api.shop.com", 1, START), Some(START.after(MINUTE)));
         assert_eq!(asked("api.shop.com", 2, START), None);
         assert_eq!(asked("shop.org", 1, START), None);
@@ -244,7 +247,9 @@ mod tests {
 
     #[test]
     fn when_most_good_exits_fail_at_once_it_is_the_target() {
-        for (good, failing, want) in [(0, 0, false), (2, 2, false), (3, 3, true), (6, 3, false), (6, 4, true), (2000, 1001, true)] {
+        for (good, failing, want) in
+            [(0, 0, false), (2, 2, false), (3, 3, true), (6, 3, false), (6, 4, true), (2000, 1001, true)]
+        {
             assert_eq!(speaks_against_target(good, failing), want, "{failing} of {good}");
         }
         let mut blame = Blame::default();

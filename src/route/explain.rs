@@ -225,7 +225,8 @@ impl<'a> Case<'a> {
         let catalog = self.view.catalog;
         let selector = self.need.selector;
         let mut steps = vec![(Step::Known, catalog.len())];
-        let mut filter = Filter { sources: self.need.policy.sources(selector), countries: &CountrySet::ALL, asn: None, check: None };
+        let mut filter =
+            Filter { sources: self.need.policy.sources(selector), countries: &CountrySet::ALL, asn: None, check: None };
         let mut left = catalog.matching(&filter);
         if left.count() < catalog.len() {
             steps.push((Step::Source, left.count()));

@@ -164,7 +164,12 @@ impl World {
         self.routes.resolve(username, None).unwrap_or_else(|bad| panic!("{username}: {bad}"))
     }
 
-    fn ask<T>(&mut self, username: &str, to: &str, act: impl FnOnce(View<'_>, &Memory, &Ask<'_>, &mut SmallRng) -> T) -> T {
+    fn ask<T>(
+        &mut self,
+        username: &str,
+        to: &str,
+        act: impl FnOnce(View<'_>, &Memory, &Ask<'_>, &mut SmallRng) -> T,
+    ) -> T {
         let (wish, target) = (self.wish(username), target(to));
         let ask = Ask { wish: &wish, key: "", target: &target, now: self.now, avoid: &[] };
         let view = View { catalog: &self.catalog, routes: &self.routes, bans: &self.bans };
@@ -208,7 +213,8 @@ impl World {
         memory.import(self.memory.sessions().list(self.now), self.memory.pins().list(self.now), self.now);
         let rng = SmallRng::seed_from_u64(43);
         let routes = RouteTable::new(words(), (**self.routes.defaults()).clone());
-        let mut world = Self { catalog: Catalog::default(), routes, bans: self.bans.clone(), memory, now: self.now, rng };
+        let mut world =
+            Self { catalog: Catalog::default(), routes, bans: self.bans.clone(), memory, now: self.now, rng };
         // Another order of arrival: other slots.
         let mut edit = world.catalog.edit();
         let mut exits: Vec<_> = self.catalog.iter().collect();

@@ -113,7 +113,9 @@ impl<K, V> Lru<K, V> {
 
     /// Takes out what `gone` says, and the memory that it leaves once that is most of it.
     pub(super) fn take_if(&mut self, mut gone: impl FnMut(&K, &V) -> bool) -> Vec<(K, V)> {
-        let marked = |(at, node): (u32, &Option<Node<K, V>>)| node.as_ref().is_some_and(|n| gone(&n.key, &n.value)).then_some(at);
+        let marked = |(at, node): (u32, &Option<Node<K, V>>)| {
+            node.as_ref().is_some_and(|n| gone(&n.key, &n.value)).then_some(at)
+        };
         let marked: Vec<u32> = (0u32..).zip(&self.nodes).filter_map(marked).collect();
         let taken = marked.into_iter().filter_map(|at| self.take(at)).collect();
         self.shrink();

@@ -174,11 +174,9 @@ impl<'a> Filling<'a> {
 
     fn offer(&mut self, exit: &'a Arc<Exit>) {
         match exit.ip() {
-            Some(ip) if exit.distinct() => {
-                if self.missing() > 0 && !self.ips.contains(&ip) {
-                    self.ips.push(ip);
-                    self.distinct.push(exit);
-                }
+            Some(ip) if exit.distinct() && self.missing() > 0 && !self.ips.contains(&ip) => {
+                self.ips.push(ip);
+                self.distinct.push(exit);
             }
             _ if self.makeshift.len() < self.wanted => self.makeshift.push(exit),
             _ => {}
@@ -211,7 +209,8 @@ impl<'a> Filling<'a> {
     }
 
     fn rank(&mut self, slots: Vec<Slot>) {
-        let mut ranked: Vec<_> = slots.into_iter().filter_map(|slot| self.catalog.at(slot)).map(|exit| (self.key(exit), exit)).collect();
+        let mut ranked: Vec<_> =
+            slots.into_iter().filter_map(|slot| self.catalog.at(slot)).map(|exit| (self.key(exit), exit)).collect();
         ranked.sort_unstable_by(|(one, _), (other, _)| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
         ranked.into_iter().for_each(|(_, exit)| {
             let there = |held: &&Arc<Exit>| held.slot() == exit.slot();

@@ -115,11 +115,24 @@ struct Facts {
 }
 
 fn write_facts(listing: &Listing) -> rusqlite::Result<String> {
-    let Listing { id: _, nickname, announced, country, asn, as_name, policy, policy_v6, flags, weight } = listing.clone();
+    let Listing { id: _, nickname, announced, country, asn, as_name, policy, policy_v6, flags, weight } =
+        listing.clone();
     let Flags { running, stable, fast, bad_exit } = flags;
     let as_name = as_name.map(|name| Box::from(&*name));
-    let facts =
-        Facts { nickname, announced, country, asn, as_name, policy, policy_v6, running, stable, fast, bad_exit, weight };
+    let facts = Facts {
+        nickname,
+        announced,
+        country,
+        asn,
+        as_name,
+        policy,
+        policy_v6,
+        running,
+        stable,
+        fast,
+        bad_exit,
+        weight,
+    };
     serde_json::to_string(&facts).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 

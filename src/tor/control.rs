@@ -38,8 +38,8 @@ mod socket;
 mod tests;
 
 pub use auth::Auth;
-pub use socket::{Addr, BadAddr};
 use socket::Socket;
+pub use socket::{Addr, BadAddr};
 
 /// How long a command may take unless its caller says otherwise. Arbitrary: tor answers in less than a millisecond, or,
 /// while it parses a new consensus on a small machine, in a second or two.
@@ -305,7 +305,10 @@ impl Shared {
 
     fn push(&self, incoming: Incoming) {
         let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
-        if waiting >= BACKLOG_ALARM && (waiting / BACKLOG_ALARM).is_power_of_two() && waiting % BACKLOG_ALARM == 0 {
+        if waiting >= BACKLOG_ALARM
+            && (waiting / BACKLOG_ALARM).is_power_of_two()
+            && waiting.is_multiple_of(BACKLOG_ALARM)
+        {
             tracing::warn!(waiting, "events of tor are not being handled as fast as they come");
         }
         drop(self.queue.send(incoming)); // nobody listens any more: the connection is about to be dropped

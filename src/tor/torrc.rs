@@ -150,10 +150,12 @@ impl UserLines {
     pub async fn load(file: Option<&Path>, extra: &[String]) -> Result<Self, TorrcError> {
         let text = match file {
             None => None,
-            Some(path) => Some((path, tokio::fs::read_to_string(path).await.map_err(|e| TorrcError::Unreadable {
-                path: path.display().to_string(),
-                why: e.to_string(),
-            })?)),
+            Some(path) => Some((
+                path,
+                tokio::fs::read_to_string(path)
+                    .await
+                    .map_err(|e| TorrcError::Unreadable { path: path.display().to_string(), why: e.to_string() })?,
+            )),
         };
         Self::parse(text.as_ref().map(|(path, text)| (*path, text.as_str())), extra)
     }

@@ -182,7 +182,12 @@ fn set_in<K: Clone + Ord>(index: &mut Arc<BTreeMap<K, Arc<Bits>>>, key: K, slot:
     }
 }
 
-fn list_in<K: Copy + Eq + Hash>(index: &mut Arc<std::collections::HashMap<K, Vec<Slot>>>, key: K, slot: Slot, on: bool) {
+fn list_in<K: Copy + Eq + Hash>(
+    index: &mut Arc<std::collections::HashMap<K, Vec<Slot>>>,
+    key: K,
+    slot: Slot,
+    on: bool,
+) {
     let index = Arc::make_mut(index);
     let slots = index.entry(key).or_default();
     match slots.binary_search(&slot) {

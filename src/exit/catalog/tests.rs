@@ -92,7 +92,9 @@ fn names(catalog: &Catalog, bits: &Bits) -> BTreeSet<ExitId> {
 }
 
 fn naive(facts: &Facts, wanted: impl Fn(&Exit) -> bool) -> BTreeSet<ExitId> {
-    let exit = |(listing, known): &(Listing, Known)| Exit::new(Slot(0), Arc::new(listing.clone()), known.clone(), Arc::default());
+    let exit = |(listing, known): &(Listing, Known)| {
+        Exit::new(Slot(0), Arc::new(listing.clone()), known.clone(), Arc::default())
+    };
     facts.iter().filter(|(_, fact)| wanted(&exit(fact))).map(|(id, _)| id.clone()).collect()
 }
 
@@ -106,7 +108,8 @@ fn agree(catalog: &Catalog, facts: &Facts) {
     assert_eq!(names(catalog, catalog.usable()), naive(facts, Exit::usable));
     assert_eq!(names(catalog, catalog.distinct()), naive(facts, Exit::distinct));
     let us: CountrySet = [country(0)].into_iter().collect();
-    for countries in [CountrySet::ALL, us, us.not(), CountrySet::EMPTY, [country(1), country(4)].into_iter().collect()] {
+    for countries in [CountrySet::ALL, us, us.not(), CountrySet::EMPTY, [country(1), country(4)].into_iter().collect()]
+    {
         for asn in [None, Some(1), Some(9)] {
             for check in [None, Some("steam"), Some("none")] {
                 for sources in [&[Source::Tor][..], &[Source::Public], &[Source::Tor, Source::Public], &[]] {

@@ -91,10 +91,7 @@ impl Opening {
 }
 
 /// Something was read, in time.
-async fn within(
-    deadline: Instant,
-    read: impl Future<Output = std::io::Result<usize>>,
-) -> Result<(), Failure> {
+async fn within(deadline: Instant, read: impl Future<Output = std::io::Result<usize>>) -> Result<(), Failure> {
     match timeout_at(deadline, read).await {
         Err(_) => Err(Failure::Client(ClientFault::Slow)),
         Ok(Ok(0) | Err(_)) => Err(Failure::Client(ClientFault::Left)),

@@ -134,7 +134,8 @@ mod tests {
              X-Exitgate-Route: us-session-a\r\nX-Exitgate-Moved: 192.0.2.1->192.0.2.7??X: y\r\n\r\n";
         assert_eq!(text(established(Some(&told))), want);
         let bare = Facts { ip: None, country: None, checked: None, moved: None, exit: ExitId::Direct, ..told };
-        let want = "HTTP/1.1 200 Connection established\r\nX-Exitgate-Exit: direct\r\nX-Exitgate-Route: us-session-a\r\n\r\n";
+        let want =
+            "HTTP/1.1 200 Connection established\r\nX-Exitgate-Exit: direct\r\nX-Exitgate-Route: us-session-a\r\n\r\n";
         assert_eq!(text(established(Some(&bare))), want);
     }
 
@@ -153,7 +154,8 @@ mod tests {
         assert!(said.contains("\r\nProxy-Authenticate: Basic realm=\"exitgate\""), "{said}");
         assert!(said.ends_with("Connection: close\r\n\r\n"), "a HEAD gets no body: {said}");
 
-        let later = Refusal { retry_after: Some(Duration::from_millis(1001)), ..Failure::Limited(Limited::Rate).into() };
+        let later =
+            Refusal { retry_after: Some(Duration::from_millis(1001)), ..Failure::Limited(Limited::Rate).into() };
         let said = text(refusal(&later, true, false));
         assert!(said.starts_with("HTTP/1.1 429 ") && said.contains("\r\nRetry-After: 2\r\n"), "{said}");
 

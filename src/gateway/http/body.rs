@@ -201,7 +201,11 @@ mod tests {
             for piece in [1, 2, 7, 100] {
                 assert_eq!(take(chunked(), &bytes, piece), Ok((body.len(), true)), "{body:?}");
             }
-            assert_eq!(take(chunked(), &body.as_bytes()[..body.len() - 1], 100), Ok((body.len() - 1, false)), "{body:?}");
+            assert_eq!(
+                take(chunked(), &body.as_bytes()[..body.len() - 1], 100),
+                Ok((body.len() - 1, false)),
+                "{body:?}"
+            );
         }
     }
 

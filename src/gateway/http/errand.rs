@@ -107,7 +107,9 @@ mod tests {
 
     #[test]
     fn the_name_is_matched_whole() {
-        for (target, here) in [("exit.gate:80", true), ("EXIT.gate.:443", true), ("a.exit.gate:80", false), ("exit.gat:80", false)] {
+        for (target, here) in
+            [("exit.gate:80", true), ("EXIT.gate.:443", true), ("a.exit.gate:80", false), ("exit.gat:80", false)]
+        {
             assert_eq!(is_here(&target.parse().unwrap()), here, "{target}");
         }
     }
@@ -116,7 +118,10 @@ mod tests {
     fn no_answer_lets_another_origin_read_it() {
         for said in [answer(Ok("{}"), true, false), answer(Err((403, "no")), true, false)] {
             let said = String::from_utf8(said).unwrap().to_lowercase();
-            assert!(!said.contains("access-control") && said.contains("nosniff") && said.contains("no-store"), "{said}");
+            assert!(
+                !said.contains("access-control") && said.contains("nosniff") && said.contains("no-store"),
+                "{said}"
+            );
         }
     }
 }

@@ -239,7 +239,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
                 out.extend_from_slice(b"\r\n");
                 // HTTP/1.0 knows no interim answers (RFC 9110, section 15.2).
                 if asked.version == Version::Current {
-                    self.to_client(&out).await?;
+                    self.send_client(&out).await?;
                 }
                 self.answer.consume(length);
                 continue;
@@ -254,7 +254,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             let taken = if begun.status == 101 { 0 } else { taken };
             out.extend_from_slice(&self.answer.bytes()[length..length + taken]);
             self.progress.answer_begun.store(true, Ordering::Relaxed);
-            self.to_client(&out).await?;
+            self.send_client(&out).await?;
             self.answer.consume(length + taken);
             return Ok(begun);
         }
@@ -329,7 +329,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         End::Answered { status, client_keeps: client_keeps && sent, target_keeps }
     }
 
-    async fn to_client(&mut self, bytes: &[u8]) -> Result<(), End> {
+    async fn send_client(&mut self, bytes: &[u8]) -> Result<(), End> {
         self.carrier.write(&mut self.client, bytes, Way::Down).await.map_err(|_| left())
     }
 }

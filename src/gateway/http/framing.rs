@@ -182,7 +182,11 @@ mod tests {
             ("Connection: foo\r\nConnection: CLOSE\r\n", false, false),
         ] {
             let options = Options::read(&fields(lines)).unwrap();
-            assert_eq!((options.persists(Version::Old), options.persists(Version::Current)), (old, current), "{lines:?}");
+            assert_eq!(
+                (options.persists(Version::Old), options.persists(Version::Current)),
+                (old, current),
+                "{lines:?}"
+            );
         }
         assert_eq!(Options::read(&fields("Connection: close, Content-Length\r\n")), Err(Fault::Stripped));
         assert_eq!(Options::read(&fields("Connection: hOst\r\n")), Err(Fault::Stripped));

@@ -35,11 +35,8 @@ const HTML: &str = r#"<!doctype html>
 "#;
 
 fn html(door: &Door) -> String {
-    let at = if door.addr.ip().is_unspecified() {
-        format!("THIS-HOST:{}", door.addr.port())
-    } else {
-        door.addr.to_string()
-    };
+    let at =
+        if door.addr.ip().is_unspecified() { format!("THIS-HOST:{}", door.addr.port()) } else { door.addr.to_string() };
     let user = if door.route.is_some() { "" } else { "us:KEY@" };
     let examples = format!(
         "curl -x socks5h://{user}{at} https://example.com/\ncurl -x http://{user}{at} https://example.com/\n\
@@ -71,7 +68,10 @@ mod tests {
         let door = testing::door();
         let said = String::from_utf8(page(&door, "GET", "/?x", true)).unwrap();
         assert!(said.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/html"), "{said}");
-        assert!(said.contains("socks5h://us:KEY@127.0.0.1:1080 ") && !said.contains('{'.to_string().as_str().repeat(2).as_str()));
+        assert!(
+            said.contains("socks5h://us:KEY@127.0.0.1:1080 ")
+                && !said.contains('{'.to_string().as_str().repeat(2).as_str())
+        );
         assert!(said.contains("No key is asked for") && !said.contains("TLS"));
         let route = Door { route: Some("us-strict".into()), demands_key: true, ..door };
         let said = String::from_utf8(page(&route, "GET", "/", false)).unwrap();

@@ -78,7 +78,8 @@ impl<'b> Request<'b> {
     pub fn parse(head: &'b [u8]) -> Result<Self, Fault> {
         let (line, lines) = split_start(head)?;
         let mut words = line.split(|&b| b == b' ');
-        let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
+        let (Some(method), Some(target), Some(version), None) =
+            (words.next(), words.next(), words.next(), words.next())
         else {
             return Err(Fault::StartLine);
         };
@@ -139,7 +140,8 @@ impl<'b> Request<'b> {
 
     /// Our own `Connection`, where the client had its: the target then sees what it would see without us between.
     fn write_connection(&self, out: &mut Vec<u8>) {
-        let trailers = self.fields.get("te").is_some_and(|te| te.members().any(|m| m.eq_ignore_ascii_case(b"trailers")));
+        let trailers =
+            self.fields.get("te").is_some_and(|te| te.members().any(|m| m.eq_ignore_ascii_case(b"trailers")));
         let first = if self.upgrade.is_some() {
             "Upgrade"
         } else if !self.persists() || self.version == Version::Old {

@@ -124,7 +124,11 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n", GET, (200, Body::Length(3), false)),
             ("HTTP/1.1 200 OK\r\n\r\n", GET, (200, Body::UntilClose, false)),
             ("HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\n", GET, (200, Body::Length(3), false)),
-            ("HTTP/1.0 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\n", old, (200, Body::Length(3), true)),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\n",
+                old,
+                (200, Body::Length(3), true),
+            ),
             ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", head, (200, Body::NONE, true)),
             ("HTTP/1.1 204 No\r\nContent-Length: 3\r\n\r\n", GET, (204, Body::NONE, true)),
             ("HTTP/1.1 304 No\r\nTransfer-Encoding: chunked\r\n\r\n", GET, (304, Body::NONE, true)),

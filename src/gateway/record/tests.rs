@@ -22,7 +22,8 @@ fn record(log_targets: bool) -> Record {
     Record::begin(Arc::new(Door { log_targets, ..testing::door() }), "198.51.100.1:5000".parse().unwrap())
 }
 
-const FIELDS: [&str; 9] = ["listener", "protocol", "client", "username", "target", "route", "exit", "outcome", "requests"];
+const FIELDS: [&str; 9] =
+    ["listener", "protocol", "client", "username", "target", "route", "exit", "outcome", "requests"];
 
 #[test]
 fn a_tunnel_leaves_one_line_and_one_of_each_count() {
@@ -39,21 +40,29 @@ fn a_tunnel_leaves_one_line_and_one_of_each_count() {
     let line = ["shared", "socks5", "198.51.100.1", "null", "null", "us-session-a", "direct", "finished", "1"];
     assert_eq!(seen.access(&FIELDS), [line]);
     assert_eq!(seen.access(&["up", "down", "tls", "ip"]), [["3", "5", "null", "192.0.2.7"]]);
-    assert_eq!(seen.samples("exitgate_connections"), [
-        "exitgate_connections_open{listener=\"shared\"} 0",
-        "exitgate_connections_total{listener=\"shared\",protocol=\"socks5\"} 1",
-    ]);
-    assert_eq!(seen.samples("exitgate_requests_total"), [
-        "exitgate_requests_total{route=\"implicit\",protocol=\"socks5\",outcome=\"finished\"} 1",
-    ]);
+    assert_eq!(
+        seen.samples("exitgate_connections"),
+        [
+            "exitgate_connections_open{listener=\"shared\"} 0",
+            "exitgate_connections_total{listener=\"shared\",protocol=\"socks5\"} 1",
+        ]
+    );
+    assert_eq!(
+        seen.samples("exitgate_requests_total"),
+        ["exitgate_requests_total{route=\"implicit\",protocol=\"socks5\",outcome=\"finished\"} 1",]
+    );
     assert_eq!(seen.samples("exitgate_streams_open"), ["exitgate_streams_open{route=\"implicit\"} 0"]);
-    assert_eq!(seen.samples("exitgate_relayed_bytes_total"), [
-        "exitgate_relayed_bytes_total{route=\"implicit\",way=\"down\"} 5",
-        "exitgate_relayed_bytes_total{route=\"implicit\",way=\"up\"} 3",
-    ]);
-    assert_eq!(seen.samples("exitgate_open_seconds_count"), [
-        "exitgate_open_seconds_count{route=\"implicit\",source=\"direct\"} 1",
-    ]);
+    assert_eq!(
+        seen.samples("exitgate_relayed_bytes_total"),
+        [
+            "exitgate_relayed_bytes_total{route=\"implicit\",way=\"down\"} 5",
+            "exitgate_relayed_bytes_total{route=\"implicit\",way=\"up\"} 3",
+        ]
+    );
+    assert_eq!(
+        seen.samples("exitgate_open_seconds_count"),
+        ["exitgate_open_seconds_count{route=\"implicit\",source=\"direct\"} 1",]
+    );
 }
 
 #[test]
@@ -75,12 +84,14 @@ fn a_connection_that_never_spoke_is_written_down_too() {
         record.refused(&Failure::Client(ClientFault::Slow).into());
     });
     assert_eq!(seen.access(&["protocol", "outcome"]), [["null", "client_slow"]]);
-    assert_eq!(seen.samples("exitgate_connections_total"), [
-        "exitgate_connections_total{listener=\"shared\",protocol=\"none\"} 1",
-    ]);
-    assert_eq!(seen.samples("exitgate_requests_total"), [
-        "exitgate_requests_total{route=\"none\",protocol=\"none\",outcome=\"client_slow\"} 1",
-    ]);
+    assert_eq!(
+        seen.samples("exitgate_connections_total"),
+        ["exitgate_connections_total{listener=\"shared\",protocol=\"none\"} 1",]
+    );
+    assert_eq!(
+        seen.samples("exitgate_requests_total"),
+        ["exitgate_requests_total{route=\"none\",protocol=\"none\",outcome=\"client_slow\"} 1",]
+    );
 }
 
 #[test]
@@ -112,12 +123,15 @@ fn each_request_counts_where_it_was_served() {
         record.settle(Outcome::Here);
         record.refused(&Refusal { meters: Some(de.clone()), ..Failure::Draining.into() });
     });
-    assert_eq!(seen.samples("exitgate_requests_total"), [
-        "exitgate_requests_total{route=\"de\",protocol=\"http\",outcome=\"answered\"} 1",
-        "exitgate_requests_total{route=\"de\",protocol=\"http\",outcome=\"draining\"} 1",
-        "exitgate_requests_total{route=\"none\",protocol=\"http\",outcome=\"here\"} 1",
-        "exitgate_requests_total{route=\"us\",protocol=\"http\",outcome=\"answered\"} 2",
-    ]);
+    assert_eq!(
+        seen.samples("exitgate_requests_total"),
+        [
+            "exitgate_requests_total{route=\"de\",protocol=\"http\",outcome=\"answered\"} 1",
+            "exitgate_requests_total{route=\"de\",protocol=\"http\",outcome=\"draining\"} 1",
+            "exitgate_requests_total{route=\"none\",protocol=\"http\",outcome=\"here\"} 1",
+            "exitgate_requests_total{route=\"us\",protocol=\"http\",outcome=\"answered\"} 2",
+        ]
+    );
     assert_eq!(seen.access(&["requests", "outcome"]), [["5", "draining"]]);
 }
 

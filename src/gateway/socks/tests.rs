@@ -57,34 +57,123 @@ fn socks5_exchanges() {
     let none = "send [5, 0]".to_owned();
     let ask = "send [5, 2]".to_owned();
     for (name, opening, demands_key, want) in [
-        ("no auth", join(&[&[5, 1, 0], &to_a_test]), false, vec![none.clone(), format!("{} for : in 16", connect("a.test"))]),
-        ("what follows is left", join(&[&[5, 1, 0], &to_a_test, b"GET /"]), false, vec![none.clone(), format!("{} for : in 16", connect("a.test"))]),
-        ("user and password are preferred", join(&[&[5, 3, 0, 1, 2, 1, 2, b'u', b's', 1, b'k'], &to_a_test]), false,
-            vec![ask.clone(), "check us:k".into(), format!("{} for us:k in 24", connect("a.test"))]),
-        ("empty credentials are nobody", join(&[&[5, 2, 0, 2, 1, 0, 0], &to_a_test]), true,
-            vec![ask.clone(), "check :".into(), format!("{} for : in 20", connect("a.test"))]),
+        (
+            "no auth",
+            join(&[&[5, 1, 0], &to_a_test]),
+            false,
+            vec![none.clone(), format!("{} for : in 16", connect("a.test"))],
+        ),
+        (
+            "what follows is left",
+            join(&[&[5, 1, 0], &to_a_test, b"GET /"]),
+            false,
+            vec![none.clone(), format!("{} for : in 16", connect("a.test"))],
+        ),
+        (
+            "user and password are preferred",
+            join(&[&[5, 3, 0, 1, 2, 1, 2, b'u', b's', 1, b'k'], &to_a_test]),
+            false,
+            vec![ask.clone(), "check us:k".into(), format!("{} for us:k in 24", connect("a.test"))],
+        ),
+        (
+            "empty credentials are nobody",
+            join(&[&[5, 2, 0, 2, 1, 0, 0], &to_a_test]),
+            true,
+            vec![ask.clone(), "check :".into(), format!("{} for : in 20", connect("a.test"))],
+        ),
         ("no auth is not enough", vec![5, 1, 0], true, vec!["send [5, 255]".into()]),
         ("GSSAPI alone", vec![5, 1, 1], false, vec!["send [5, 255]".into()]),
         ("no methods at all", vec![5, 0], false, vec!["send [5, 255]".into()]),
-        ("credentials of a version that is not", vec![5, 1, 2, 5, 0, 0], false, vec![ask.clone(), "refuse client_garbage told false".into()]),
-        ("a request of a version that is not", vec![5, 1, 0, 4, 1, 0, 1], false, vec![none.clone(), "refuse client_garbage told true".into()]),
-        ("IPv4", vec![5, 1, 0, 5, 1, 0, 1, 192, 0, 2, 1, 1, 187], false,
-            vec![none.clone(), "Connect(Target { host: Ip(192.0.2.1), port: 443 }) for : in 13".into()]),
-        ("IPv6", join(&[&[5, 1, 0, 5, 1, 0, 4, 0x20, 1, 0xd, 0xb8], &[0; 11], &[1, 0, 80]]), false,
-            vec![none.clone(), "Connect(Target { host: Ip(2001:db8::1), port: 80 }) for : in 25".into()]),
-        ("a v4-mapped address is the v4 one", join(&[&[5, 1, 0, 5, 1, 0, 4], &[0; 10], &[255, 255, 127, 0, 0, 1, 0, 80]]), false,
-            vec![none.clone(), "Connect(Target { host: Ip(127.0.0.1), port: 80 }) for : in 25".into()]),
-        ("a literal as a name", join(&[&[5, 1, 0], &name_request(1, "192.0.2.1", 80)]), false,
-            vec![none.clone(), "Connect(Target { host: Ip(192.0.2.1), port: 80 }) for : in 19".into()]),
-        ("BIND", vec![5, 1, 0, 5, 2, 0, 1, 0, 0, 0, 0, 0, 80], false, vec![none.clone(), "refuse client_command told true".into()]),
-        ("UDP ASSOCIATE", vec![5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0], false, vec![none.clone(), "refuse client_command told true".into()]),
-        ("an address type that is not", vec![5, 1, 0, 5, 1, 0, 2], false, vec![none.clone(), "refuse client_address_type told true".into()]),
-        ("port 0", join(&[&[5, 1, 0], &name_request(1, "a.test", 0)]), false, vec![none.clone(), "refuse client_target told true".into()]),
-        ("an empty name", join(&[&[5, 1, 0], &name_request(1, "", 80)]), false, vec![none.clone(), "refuse client_target told true".into()]),
-        ("a name with a line break", join(&[&[5, 1, 0], &name_request(1, "a\r\nb", 80)]), false, vec![none.clone(), "refuse client_target told true".into()]),
-        ("RESOLVE", join(&[&[5, 1, 0], &name_request(0xF0, "a.test", 0)]), false, vec![none.clone(), "Resolve(Name(\"a.test\")) for : in 16".into()]),
-        ("RESOLVE_PTR", vec![5, 1, 0, 5, 0xF1, 0, 1, 192, 0, 2, 1, 0, 0], false, vec![none.clone(), "ResolvePtr(192.0.2.1) for : in 13".into()]),
-        ("RESOLVE_PTR of a name", join(&[&[5, 1, 0], &name_request(0xF1, "a.test", 0)]), false, vec![none.clone(), "refuse client_target told true".into()]),
+        (
+            "credentials of a version that is not",
+            vec![5, 1, 2, 5, 0, 0],
+            false,
+            vec![ask.clone(), "refuse client_garbage told false".into()],
+        ),
+        (
+            "a request of a version that is not",
+            vec![5, 1, 0, 4, 1, 0, 1],
+            false,
+            vec![none.clone(), "refuse client_garbage told true".into()],
+        ),
+        (
+            "IPv4",
+            vec![5, 1, 0, 5, 1, 0, 1, 192, 0, 2, 1, 1, 187],
+            false,
+            vec![none.clone(), "Connect(Target { host: Ip(192.0.2.1), port: 443 }) for : in 13".into()],
+        ),
+        (
+            "IPv6",
+            join(&[&[5, 1, 0, 5, 1, 0, 4, 0x20, 1, 0xd, 0xb8], &[0; 11], &[1, 0, 80]]),
+            false,
+            vec![none.clone(), "Connect(Target { host: Ip(2001:db8::1), port: 80 }) for : in 25".into()],
+        ),
+        (
+            "a v4-mapped address is the v4 one",
+            join(&[&[5, 1, 0, 5, 1, 0, 4], &[0; 10], &[255, 255, 127, 0, 0, 1, 0, 80]]),
+            false,
+            vec![none.clone(), "Connect(Target { host: Ip(127.0.0.1), port: 80 }) for : in 25".into()],
+        ),
+        (
+            "a literal as a name",
+            join(&[&[5, 1, 0], &name_request(1, "192.0.2.1", 80)]),
+            false,
+            vec![none.clone(), "Connect(Target { host: Ip(192.0.2.1), port: 80 }) for : in 19".into()],
+        ),
+        (
+            "BIND",
+            vec![5, 1, 0, 5, 2, 0, 1, 0, 0, 0, 0, 0, 80],
+            false,
+            vec![none.clone(), "refuse client_command told true".into()],
+        ),
+        (
+            "UDP ASSOCIATE",
+            vec![5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0],
+            false,
+            vec![none.clone(), "refuse client_command told true".into()],
+        ),
+        (
+            "an address type that is not",
+            vec![5, 1, 0, 5, 1, 0, 2],
+            false,
+            vec![none.clone(), "refuse client_address_type told true".into()],
+        ),
+        (
+            "port 0",
+            join(&[&[5, 1, 0], &name_request(1, "a.test", 0)]),
+            false,
+            vec![none.clone(), "refuse client_target told true".into()],
+        ),
+        (
+            "an empty name",
+            join(&[&[5, 1, 0], &name_request(1, "", 80)]),
+            false,
+            vec![none.clone(), "refuse client_target told true".into()],
+        ),
+        (
+            "a name with a line break",
+            join(&[&[5, 1, 0], &name_request(1, "a\r\nb", 80)]),
+            false,
+            vec![none.clone(), "refuse client_target told true".into()],
+        ),
+        (
+            "RESOLVE",
+            join(&[&[5, 1, 0], &name_request(0xF0, "a.test", 0)]),
+            false,
+            vec![none.clone(), "Resolve(Name(\"a.test\")) for : in 16".into()],
+        ),
+        (
+            "RESOLVE_PTR",
+            vec![5, 1, 0, 5, 0xF1, 0, 1, 192, 0, 2, 1, 0, 0],
+            false,
+            vec![none.clone(), "ResolvePtr(192.0.2.1) for : in 13".into()],
+        ),
+        (
+            "RESOLVE_PTR of a name",
+            join(&[&[5, 1, 0], &name_request(0xF1, "a.test", 0)]),
+            false,
+            vec![none.clone(), "refuse client_target told true".into()],
+        ),
         ("an end half way", vec![5, 1, 0, 5, 1, 0], false, vec![none]),
     ] {
         for piece in [1, 3, usize::MAX / 2] {
@@ -97,13 +186,29 @@ fn socks5_exchanges() {
 fn socks4_exchanges() {
     let long = [&[4, 1, 0, 80, 192, 0, 2, 1][..], &[b'u'; TEXT_MAX + 1]].concat();
     for (name, opening, want) in [
-        ("an address", b"\x04\x01\x00\x50\xC0\x00\x02\x01us\0".to_vec(), "Connect(Target { host: Ip(192.0.2.1), port: 80 }) for us: in 11".to_owned()),
-        ("a key in the userid", b"\x04\x01\x00\x50\xC0\x00\x02\x01us:k:k\0".to_vec(), "Connect(Target { host: Ip(192.0.2.1), port: 80 }) for us:k:k in 15".into()),
+        (
+            "an address",
+            b"\x04\x01\x00\x50\xC0\x00\x02\x01us\0".to_vec(),
+            "Connect(Target { host: Ip(192.0.2.1), port: 80 }) for us: in 11".to_owned(),
+        ),
+        (
+            "a key in the userid",
+            b"\x04\x01\x00\x50\xC0\x00\x02\x01us:k:k\0".to_vec(),
+            "Connect(Target { host: Ip(192.0.2.1), port: 80 }) for us:k:k in 15".into(),
+        ),
         ("a name", b"\x04\x01\x00\x50\0\0\0\x01\0a.test\0GET".to_vec(), format!("{} for : in 16", connect("a.test"))),
         ("RESOLVE", b"\x04\xF0\x00\x00\0\0\0\x01\0a.test\0".to_vec(), "Resolve(Name(\"a.test\")) for : in 16".into()),
-        ("RESOLVE_PTR is SOCKS5's", b"\x04\xF1\x00\x00\xC0\x00\x02\x01\0".to_vec(), "refuse client_command told true".into()),
+        (
+            "RESOLVE_PTR is SOCKS5's",
+            b"\x04\xF1\x00\x00\xC0\x00\x02\x01\0".to_vec(),
+            "refuse client_command told true".into(),
+        ),
         ("BIND", b"\x04\x02\x00\x50\xC0\x00\x02\x01\0".to_vec(), "refuse client_command told true".into()),
-        ("0.0.0.0 is no name", b"\x04\x01\x00\x50\0\0\0\0\0".to_vec(), "Connect(Target { host: Ip(0.0.0.0), port: 80 }) for : in 9".into()),
+        (
+            "0.0.0.0 is no name",
+            b"\x04\x01\x00\x50\0\0\0\0\0".to_vec(),
+            "Connect(Target { host: Ip(0.0.0.0), port: 80 }) for : in 9".into(),
+        ),
         ("an empty name", b"\x04\x01\x00\x50\0\0\0\x01\0\0".to_vec(), "refuse client_target told true".into()),
         ("a userid without end", long, "refuse client_garbage told true".into()),
     ] {
@@ -132,7 +237,8 @@ fn replies_byte_for_byte() {
 
 #[test]
 fn the_longest_opening_fits() {
-    let longest = [&[5, 255][..], &[2; 255], &[1, 255], &[b'u'; 255], &[255], &[b'p'; 255], &[5, 1, 0, 3, 255], &[b'a'; 257]];
+    let longest =
+        [&[5, 255][..], &[2; 255], &[1, 255], &[b'u'; 255], &[255], &[b'p'; 255], &[5, 1, 0, 3, 255], &[b'a'; 257]];
     let longest = longest.concat();
     assert_eq!(longest.len(), OPENING_MAX);
     let mut socks = Socks::begin(5, false).unwrap();

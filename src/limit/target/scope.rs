@@ -91,11 +91,11 @@ fn v6(ip: Ipv6Addr) -> Scope {
         [0, 0, 0, 0, 0, 0, 0, 0] => Unspecified,
         [0, 0, 0, 0, 0, 0, 0, 1] => Loopback,
         // v4-mapped, v4-translated and NAT64's well-known prefix.
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            carried(high, low)
-        }
-        [0x2002, high, low, ..] => carried(high, low), // 6to4
-        [0x64, 0xff9b, 1, ..] => Private,              // NAT64 of one network
+        [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => carried(high, low),
+        [0x2002, high, low, ..] => carried(high, low),     // 6to4
+        [0x64, 0xff9b, 1, ..] => Private,                  // NAT64 of one network
         [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Metadata, // AWS
         [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Private,
         [0xfe80..=0xfebf, ..] => LinkLocal,
@@ -121,7 +121,10 @@ mod tests {
             (Unspecified, "0.0.0.0 0.255.255.255 ::"),
             (Loopback, "127.0.0.1 127.0.0.0 127.255.255.255 ::1 ::ffff:127.0.0.1 64:ff9b::7f00:1 2002:7f00:1::"),
             (Private, "10.0.0.0 10.255.255.255 172.16.0.0 172.31.255.255 192.168.0.0 192.168.255.255"),
-            (Private, "fc00:: fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff fec0::1 feff::1 64:ff9b:1::1 64:ff9b:1:ffff::808:808"),
+            (
+                Private,
+                "fc00:: fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff fec0::1 feff::1 64:ff9b:1::1 64:ff9b:1:ffff::808:808",
+            ),
             (Private, "::ffff:10.0.0.1 ::ffff:0:10.0.0.1 64:ff9b::10.0.0.1 2002:c0a8:101::1 2002:a00:1:2:3:4:5:6"),
             (Private, "2a00:1450::5efe:10.0.0.1 2a00:1450::200:5efe:192.168.0.1"),
             (LinkLocal, "169.254.0.0 169.254.255.255 fe80::1 febf::1 2002:a9fe:1::"),
@@ -134,7 +137,10 @@ mod tests {
             (Reserved, "192.0.0.1 192.88.99.1 240.0.0.0 255.255.255.255 100::1 2001::1 2001:10::1 2001:1ff::1 4000::"),
             (Reserved, "::2 ::127.0.0.1 ::8.8.8.8 1fff:: 5f00::1 fbff::"),
             (Public, "1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 172.15.255.255 172.32.0.0 192.167.0.1 192.169.0.1"),
-            (Public, "100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 169.253.0.1 198.17.0.1 198.20.0.1 223.0.0.1"),
+            (
+                Public,
+                "100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 169.253.0.1 198.17.0.1 198.20.0.1 223.0.0.1",
+            ),
             (Public, "2000:: 2606:4700::1111 2001:200::1 2a00:1450::1 3ffe::1 64:ff9b::8.8.8.8 2002:808:808::1"),
             (Public, "::ffff:8.8.8.8 2a00:1450::5efe:8.8.8.8"),
         ] {

@@ -78,8 +78,12 @@ impl<'a> Case<'a> {
     /// Exits that are not in the pool and would do.
     fn beyond<R: Rng + ?Sized>(&self, pool: &Pool, count: usize, last: Option<u64>, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let mut free = self.candidates();
-        pool.members().iter().filter_map(|member| member.exit(self.view.catalog)).for_each(|exit| free.set(exit.slot(), false));
-        let mut drawn = self.draw(&free, rng, |exit| self.fits(exit) && self.is_closed(exit) && Some(exit.seed()) != last);
+        pool.members()
+            .iter()
+            .filter_map(|member| member.exit(self.view.catalog))
+            .for_each(|exit| free.set(exit.slot(), false));
+        let mut drawn =
+            self.draw(&free, rng, |exit| self.fits(exit) && self.is_closed(exit) && Some(exit.seed()) != last);
         lead(&mut drawn, count, self.ask.now, rng);
         drawn
     }

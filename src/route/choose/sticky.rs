@@ -22,7 +22,9 @@ impl<'a> Case<'a> {
         match self.memory.sessions().look(self.holder, self.ask.now) {
             Look::Absent => self.place(None, None, rng),
             // A stated time that is over asks for another exit; an idle session was forgotten, and may come back.
-            Look::Ended(exit, term) => self.place(Some((&exit, Cause::Expired)), Some(&exit).filter(|_| term.fixed), rng),
+            Look::Ended(exit, term) => {
+                self.place(Some((&exit, Cause::Expired)), Some(&exit).filter(|_| term.fixed), rng)
+            }
             Look::Live(id) => match self.standing(&id) {
                 Ok(exit) if self.takes(exit) => Ok(self.stay(exit, None, rng)),
                 Ok(_) => self.detour(rng),
@@ -66,7 +68,12 @@ impl<'a> Case<'a> {
     }
 
     /// Rendezvous over the pool; what the pool cannot serve is drawn beyond it.
-    pub(super) fn proposal<R: Rng + ?Sized>(&self, pool: &Pool, leave: Option<&ExitId>, rng: &mut R) -> Option<&'a Arc<Exit>> {
+    pub(super) fn proposal<R: Rng + ?Sized>(
+        &self,
+        pool: &Pool,
+        leave: Option<&ExitId>,
+        rng: &mut R,
+    ) -> Option<&'a Arc<Exit>> {
         let fits = |exit: &Exit| self.fits(exit) && self.is_closed(exit) && Some(exit.id()) != leave;
         let seed = self.holder.seed();
         let members = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
@@ -86,7 +93,8 @@ impl<'a> Case<'a> {
     fn stay<R: Rng + ?Sized>(&self, exit: &'a Arc<Exit>, moved: Option<Moved>, rng: &mut R) -> Plan {
         let pool = self.session_pool();
         let others = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
-        let mut others: Vec<_> = others.filter(|other| other.id() != exit.id() && self.fits(other) && self.is_closed(other)).collect();
+        let mut others: Vec<_> =
+            others.filter(|other| other.id() != exit.id() && self.fits(other) && self.is_closed(other)).collect();
         let seed = self.holder.seed();
         others.sort_unstable_by_key(|other| std::cmp::Reverse(stir(seed, other.seed())));
         if others.is_empty() && self.need.selector.exit.is_none() {

@@ -8,7 +8,7 @@ use super::super::event::{Cause, Event};
 use super::super::explain::{Refusal, Why};
 use super::super::memory::is_up;
 use super::super::pin::{Held, Pin, Pinned};
-use super::{Case, Plan, super::balance::lead};
+use super::{super::balance::lead, Case, Plan};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, Moment};
 
@@ -106,7 +106,12 @@ impl<'a> Case<'a> {
         Some(exit)
     }
 
-    fn least_used<R: Rng + ?Sized>(&self, from: &Bits, not: Option<&Pinned>, rng: &mut R) -> Option<(&'a Arc<Exit>, u32)> {
+    fn least_used<R: Rng + ?Sized>(
+        &self,
+        from: &Bits,
+        not: Option<&Pinned>,
+        rng: &mut R,
+    ) -> Option<(&'a Arc<Exit>, u32)> {
         let pins = self.memory.pins();
         let pinnable = |exit: &Exit| {
             let ip = exit.v4().filter(|ip| not.is_none_or(|not| not.ip != *ip));

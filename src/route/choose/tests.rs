@@ -241,7 +241,11 @@ fn a_session_moves_only_for_a_reason_and_says_so() {
         ("gone", |world, n| world.kill(n), Cause::Down),
         ("tested and found bad", |world, n| world.learn(n, |known| known.verdict = Verdict::Bad), Cause::Down),
         ("left the directory", |world, n| world.learn(n, |known| known.marks.draining = true), Cause::Down),
-        ("seen elsewhere", |world, n| world.learn(n, |known| known.saw(ip(90).into(), country("DE"), START)), Cause::Down),
+        (
+            "seen elsewhere",
+            |world, n| world.learn(n, |known| known.saw(ip(90).into(), country("DE"), START)),
+            Cause::Down,
+        ),
         ("banned", |world, n| world.ban("shop.com", n, MINUTE), Cause::Banned),
         ("time over", |world, _| world.pass(MINUTE), Cause::Expired),
         ("idle", |world, _| world.pass(Duration::ZERO), Cause::Expired),
@@ -330,7 +334,9 @@ fn sessions_spread_over_the_pool_and_belong_to_key_and_route() {
         let view = View { catalog: &world.catalog, routes: &world.routes, bans: &world.bans };
         number(decide(view, &world.memory, &ask, &mut world.rng).unwrap().first().id())
     };
-    let of = |key: &str, world: &mut World| (0..40).map(|n| places(key, &format!("all-session-s{n}"), world)).collect::<Vec<_>>();
+    let of = |key: &str, world: &mut World| {
+        (0..40).map(|n| places(key, &format!("all-session-s{n}"), world)).collect::<Vec<_>>()
+    };
     assert_ne!(of("a", &mut world), of("b", &mut world));
     assert_eq!(of("a", &mut world), of("a", &mut world));
 }
@@ -523,7 +529,9 @@ fn rotate_every_exchanges_pins_sessions_and_pools() {
     let policy = || Policy { pool: 3, rotate_every: Some(10 * MINUTE), ..Policy::default() };
     world.route("one", "us-strict", policy());
     world.route("some", "us", policy());
-    let pool = |world: &World| world.routes.get("some").unwrap().pool.members().iter().map(|m| number(m.id())).collect::<BTreeSet<_>>();
+    let pool = |world: &World| {
+        world.routes.get("some").unwrap().pool.members().iter().map(|m| number(m.id())).collect::<BTreeSet<_>>()
+    };
     let (pin, session, members) = (world.first("one"), world.first("some-session-a"), pool(&world));
     world.pass(10 * MINUTE - SECOND);
     world.refresh();
@@ -546,7 +554,9 @@ fn rotate_every_exchanges_pins_sessions_and_pools() {
 #[test]
 fn turning_a_pool_exchanges_its_exits() {
     let mut world = World::new(&["US"; 9]);
-    let pool = |world: &World| world.memory.implicit().list()[0].pool().members().iter().map(|m| number(m.id())).collect::<BTreeSet<_>>();
+    let pool = |world: &World| {
+        world.memory.implicit().list()[0].pool().members().iter().map(|m| number(m.id())).collect::<BTreeSet<_>>()
+    };
     world.first("us");
     let before = pool(&world);
     world.rotate("us").unwrap();
@@ -575,7 +585,14 @@ fn at_once(world: &World, usernames: impl Fn(usize) -> String + Sync) -> Vec<(us
         (0..20).map(one).collect::<Vec<_>>()
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn({ let barrier = &barrier; move || run(thread, barrier) })).collect();
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                scope.spawn({
+                    let barrier = &barrier;
+                    move || run(thread, barrier)
+                })
+            })
+            .collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     })
 }
@@ -594,7 +611,8 @@ fn a_thousand_first_uses_are_one_exit() {
 #[test]
 fn a_thousand_first_uses_of_exclusive_pins_share_no_address() {
     let mut world = World::new(&["US"; 20]);
-    (0..20).for_each(|n| world.route(&format!("shop-{n}"), "us-strict", Policy { exclusive: true, ..Policy::default() }));
+    (0..20)
+        .for_each(|n| world.route(&format!("shop-{n}"), "us-strict", Policy { exclusive: true, ..Policy::default() }));
     let pairs: BTreeSet<_> = at_once(&world, |n| format!("shop-{n}")).into_iter().collect();
     let exits: BTreeSet<_> = pairs.iter().map(|(_, exit)| exit).collect();
     assert_eq!((pairs.len(), exits.len()), (20, 20), "twenty routes, twenty exits, one each");
@@ -617,11 +635,21 @@ struct Planted {
 fn planted() -> impl Strategy<Value = Planted> {
     let code = prop::sample::select(vec!["US", "US", "DE", "FR", "??"]);
     let policy = prop::sample::select(vec!["accept 1-65535", "accept 80,443", "accept 22"]);
-    let verdict = prop::sample::select(vec![Verdict::Good, Verdict::Good, Verdict::Good, Verdict::Bad, Verdict::Untested]);
+    let verdict =
+        prop::sample::select(vec![Verdict::Good, Verdict::Good, Verdict::Good, Verdict::Bad, Verdict::Untested]);
     let odds = (prop::bool::weighted(0.1), prop::bool::weighted(0.9), prop::bool::weighted(0.2), any::<bool>());
-    (code, 0u16..12, policy, verdict, odds).prop_map(|(code, ip, policy, verdict, (several, running, banned, passes))| {
-        Planted { code, ip, several, verdict, running, policy, banned, passes }
-    })
+    (code, 0u16..12, policy, verdict, odds).prop_map(
+        |(code, ip, policy, verdict, (several, running, banned, passes))| Planted {
+            code,
+            ip,
+            several,
+            verdict,
+            running,
+            policy,
+            banned,
+            passes,
+        },
+    )
 }
 
 fn plant(exits: &[Planted]) -> World {

@@ -28,7 +28,16 @@ mod tests {
     #[test]
     fn only_assigned_codes_are_countries() {
         assert_eq!(ASSIGNED.len(), 250);
-        for (code, known) in [("us", true), ("GB", true), ("xk", true), ("uk", false), ("eu", false), ("zz", false), ("??", false), ("usa", false)] {
+        for (code, known) in [
+            ("us", true),
+            ("GB", true),
+            ("xk", true),
+            ("uk", false),
+            ("eu", false),
+            ("zz", false),
+            ("??", false),
+            ("usa", false),
+        ] {
             assert_eq!(country(code).is_some(), known, "{code}");
         }
     }

@@ -32,7 +32,10 @@ impl Selector {
             whole.place = place.clone();
         }
         if let Some((mode, token)) = said.mode {
-            whole.mode = self.mode.then(mode).map_err(|why| why.map_or_else(|| widens(token), |why| BadSelector::new(token, why)))?;
+            whole.mode = self
+                .mode
+                .then(mode)
+                .map_err(|why| why.map_or_else(|| widens(token), |why| BadSelector::new(token, why)))?;
         }
         if let Some((source, token)) = said.source {
             let fits = source == self.source || (self.source == SourcePick::Any && source != SourcePick::Direct);

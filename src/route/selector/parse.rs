@@ -140,7 +140,11 @@ impl<'t> Said<'t> {
 }
 
 /// Strict and rotate are two values of one thing, and each deserves its own reason.
-fn put<'t, T: PartialEq + 'static>(slot: &mut Option<(T, &'t str)>, value: T, token: &'t str) -> Result<(), BadSelector> {
+fn put<'t, T: PartialEq + 'static>(
+    slot: &mut Option<(T, &'t str)>,
+    value: T,
+    token: &'t str,
+) -> Result<(), BadSelector> {
     let Some((before, _)) = slot else {
         *slot = Some((value, token));
         return Ok(());

@@ -134,7 +134,10 @@ fn what_cannot_be_meant_is_refused_by_the_word() {
 #[test]
 fn a_refusal_reads_as_a_sentence_and_carries_no_dangerous_byte() {
     let refusal = |text: &str| Selector::parse(text, &words()).unwrap_err().to_string();
-    assert_eq!(refusal("us-strcit"), "token `strcit`: there is no such word, country or group (did you mean `strict`?)");
+    assert_eq!(
+        refusal("us-strcit"),
+        "token `strcit`: there is no such word, country or group (did you mean `strict`?)"
+    );
     assert_eq!(refusal("us-a\r\nX: é`"), "token `a??X:???`: there is no such word, country or group");
 }
 
@@ -265,18 +268,26 @@ fn words_behind_a_name_never_widen() {
 fn selectors() -> impl Strategy<Value = String> {
     let place = prop_oneof![
         Just("any".to_owned()),
-        ("(non)?", prop::collection::vec("(us|de|fr|no|se|europe|north)", 1..4)).prop_map(|(non, list)| non + &list.join("+")),
+        ("(non)?", prop::collection::vec("(us|de|fr|no|se|europe|north)", 1..4))
+            .prop_map(|(non, list)| non + &list.join("+")),
     ];
     let mode = prop_oneof![Just(""), Just("-strict"), Just("-flexible")];
-    let session = prop_oneof![Just(String::new()), "-session-[A-Za-z0-9_.]{1,64}", "-session-[a-z]{3}-ttl-[1-9][0-9]{0,2}[smh]"];
+    let session =
+        prop_oneof![Just(String::new()), "-session-[A-Za-z0-9_.]{1,64}", "-session-[a-z]{3}-ttl-[1-9][0-9]{0,2}[smh]"];
     let exit = prop_oneof![
         Just(String::new()),
         any::<[u8; 20]>().prop_map(|id| format!("-exit-{}", Fingerprint(id))),
         any::<std::net::Ipv6Addr>().prop_map(|ip| format!("-exit-{}", ip.to_string().replace(':', "_"))),
         any::<std::net::Ipv4Addr>().prop_map(|ip| format!("-exit-{ip}")),
     ];
-    let rest = prop_oneof![Just(String::new()), "-asn-[1-9][0-9]{0,8}", Just("-source-any".to_owned()), Just("-source-tor".to_owned())];
-    (place, mode, session, exit, rest).prop_map(|(place, mode, session, exit, rest)| format!("{place}{rest}{session}{mode}{exit}"))
+    let rest = prop_oneof![
+        Just(String::new()),
+        "-asn-[1-9][0-9]{0,8}",
+        Just("-source-any".to_owned()),
+        Just("-source-tor".to_owned())
+    ];
+    (place, mode, session, exit, rest)
+        .prop_map(|(place, mode, session, exit, rest)| format!("{place}{rest}{session}{mode}{exit}"))
 }
 
 proptest! {

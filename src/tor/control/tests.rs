@@ -42,7 +42,8 @@ async fn answers_come_in_the_order_of_asking_whatever_events_come_between() {
     assert_eq!(within(heard(&mut tor)).await, "GETINFO version");
     assert_eq!(within(heard(&mut tor)).await, "ATTACHSTREAM 7 3");
     assert_eq!(within(heard(&mut tor)).await, "CLOSESTREAM 9 7");
-    say(&mut tor, "650 BW 1 2\r\n250-version=0.4.9.11\r\n250 OK\r\n650 BW 3 4\r\n552 Unknown circuit\r\n250 OK\r\n").await;
+    say(&mut tor, "650 BW 1 2\r\n250-version=0.4.9.11\r\n250 OK\r\n650 BW 3 4\r\n552 Unknown circuit\r\n250 OK\r\n")
+        .await;
     assert_eq!(within(third.wait()).await.map(|reply| reply.code()), Ok(250));
     let refused = ControlError::Refused { verb: "ATTACHSTREAM", code: 552, text: "Unknown circuit".into() };
     assert_eq!(within(second.wait()).await, Err(refused));
@@ -145,7 +146,11 @@ async fn safecookie(cookie: [u8; 32], honest: bool) -> (Result<(), ControlError>
     let script = async {
         heard(&mut tor).await;
         let path = path.display();
-        say(&mut tor, &format!("250-PROTOCOLINFO 1\r\n250-AUTH METHODS=COOKIE,SAFECOOKIE COOKIEFILE=\"{path}\"\r\n250 OK\r\n")).await;
+        say(
+            &mut tor,
+            &format!("250-PROTOCOLINFO 1\r\n250-AUTH METHODS=COOKIE,SAFECOOKIE COOKIEFILE=\"{path}\"\r\n250 OK\r\n"),
+        )
+        .await;
         let challenge = heard(&mut tor).await;
         let nonce = challenge.strip_prefix("AUTHCHALLENGE SAFECOOKIE ").unwrap();
         let nonce: Vec<u8> = (0..32).map(|at| u8::from_str_radix(&nonce[at * 2..at * 2 + 2], 16).unwrap()).collect();

@@ -29,7 +29,11 @@ fn reads_the_life_of_a_circuit() {
         (format!("CIRC 3 NEW_WORD {time} REASON=NEW_REASON"), CircStatus::Other, 0, Some(CircReason::Other)),
     ] {
         let Event::Circ(circ) = read(&text) else { panic!("{text}") };
-        assert_eq!((circ.id, circ.status, circ.path.len(), circ.reason), (CircuitId(3), status, hops, reason), "{text}");
+        assert_eq!(
+            (circ.id, circ.status, circ.path.len(), circ.reason),
+            (CircuitId(3), status, hops, reason),
+            "{text}"
+        );
         assert!(circ.ours, "{text}");
         assert!(circ.path.first().is_none_or(|relay| relay.to_string() == G));
     }

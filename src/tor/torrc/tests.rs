@@ -61,7 +61,9 @@ fn refuses_what_would_break_an_engine_with_the_place_and_the_reason() {
         assert_eq!((found.len(), &found[0].origin), (1, &Origin::Extra(1)), "{line}");
     }
     let text = "# ours\n\nSandbox 1\nData\\\n# in between\nDirectory /x\nRunAsDaemon 1 # why not\n";
-    let Err(error) = UserLines::parse(Some((Path::new("/etc/my.torrc"), text)), &["DNSPort 53".into()]) else { panic!() };
+    let Err(error) = UserLines::parse(Some((Path::new("/etc/my.torrc"), text)), &["DNSPort 53".into()]) else {
+        panic!()
+    };
     let message = error.to_string();
     for part in [
         "/etc/my.torrc:4: `Data Directory /x` is refused",

@@ -90,15 +90,30 @@ const SMUGGLED: &[(&[u8], Fault)] = &[
     (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", Fault::Length),
     (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5 5\r\n\r\n", Fault::Length),
     (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n", Fault::Length),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", Fault::LengthAndCoding),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n", Fault::LengthAndCoding),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n", Fault::Coding),
+    (
+        b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        Fault::LengthAndCoding,
+    ),
+    (
+        b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n",
+        Fault::LengthAndCoding,
+    ),
+    (
+        b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n",
+        Fault::Coding,
+    ),
     (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity, chunked\r\n\r\n", Fault::Coding),
     (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", Fault::Coding),
     (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", Fault::Coding),
     (b"POST http://a/ HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Fault::OldCoding),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: close, Content-Length\r\n\r\n", Fault::Stripped),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: transfer-encoding\r\n\r\n", Fault::Stripped),
+    (
+        b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: close, Content-Length\r\n\r\n",
+        Fault::Stripped,
+    ),
+    (
+        b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: transfer-encoding\r\n\r\n",
+        Fault::Stripped,
+    ),
     (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nProxy-Connection: host\r\n\r\n", Fault::Stripped),
     (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", Fault::UnexpectedBody),
     (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Fault::UnexpectedBody),
@@ -145,11 +160,17 @@ fn the_target_sees_what_the_client_would_have_sent_it() {
             "GET /x?y HTTP/1.1\r\nHost: a.test\r\nUser-Agent: curl/8\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n",
         ),
         // Host is the target's, whatever the client says; its place and case stay.
-        ("GET http://A.test:81 HTTP/1.1\r\nAccept: x\r\nhOST: evil\r\n\r\n", "GET / HTTP/1.1\r\nAccept: x\r\nhOST: A.test:81\r\n\r\n"),
+        (
+            "GET http://A.test:81 HTTP/1.1\r\nAccept: x\r\nhOST: evil\r\n\r\n",
+            "GET / HTTP/1.1\r\nAccept: x\r\nhOST: A.test:81\r\n\r\n",
+        ),
         ("GET http://a.test?q HTTP/1.1\r\nHost: x\r\n\r\n", "GET /?q HTTP/1.1\r\nHost: a.test\r\n\r\n"),
         ("OPTIONS http://a.test HTTP/1.1\r\nHost: x\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a.test\r\n\r\n"),
         ("GET http://a.test/ HTTP/1.0\r\n\r\n", "GET / HTTP/1.0\r\nHost: a.test\r\nConnection: close\r\n\r\n"),
-        ("GET http://a.test/ HTTP/1.0\r\nExpect: 100-continue\r\nConnection: keep-alive\r\n\r\n", "GET / HTTP/1.0\r\nHost: a.test\r\nConnection: close\r\n\r\n"),
+        (
+            "GET http://a.test/ HTTP/1.0\r\nExpect: 100-continue\r\nConnection: keep-alive\r\n\r\n",
+            "GET / HTTP/1.0\r\nHost: a.test\r\nConnection: close\r\n\r\n",
+        ),
         (
             "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nTrailer: D\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\nConnection: close\r\nTrailer: D\r\n\r\n",
@@ -180,7 +201,10 @@ fn what_follows_a_head_is_known() {
     };
     assert_eq!(of(""), (Body::NONE, true, false, false));
     assert_eq!(of("Content-Length: 7\r\nConnection: close\r\n"), (Body::Length(7), false, false, false));
-    assert_eq!(of("Transfer-Encoding: chunked\r\nExpect: 100-Continue\r\n"), (Body::Chunked(Chunks::default()), true, true, false));
+    assert_eq!(
+        of("Transfer-Encoding: chunked\r\nExpect: 100-Continue\r\n"),
+        (Body::Chunked(Chunks::default()), true, true, false)
+    );
     assert_eq!(of("Connection: upgrade\r\nUpgrade: a\r\n"), (Body::NONE, true, false, true));
     // No upgrade where it is not announced, is announced twice, or would follow a body.
     assert!(!of("Upgrade: a\r\n").3);
