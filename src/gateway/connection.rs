@@ -3,7 +3,7 @@
 //! A connection is accepted elsewhere and ends here. [`serve`] reads its first byte, and that byte says what it speaks:
 //! 4 and 5 are SOCKS, 0x16 is a TLS handshake with any of the others inside, and everything else is HTTP or nothing. The
 //! protocol's own page takes it from there (`connection/socks.rs`, `connection/http.rs`): a request, the gate's leave,
-//! a stream to the target, the success reply and never before it, and then a [`Tunnel`], which is two sockets and no
+//! a stream to the target, the success reply and never before it, and then a `Tunnel`, which is two sockets and no
 //! protocol any more.
 //!
 //! From accept to a complete request there is one deadline, not one a read, so a client that sends a byte a second gets

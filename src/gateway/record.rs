@@ -310,7 +310,7 @@ impl Record {
             tls = self.tls.then_some(true),
             client = %self.client.ip(),
             username = self.named.as_ref().map(|named| &*named.0),
-            target = self.named.as_ref().map(|named| &*named.1),
+            to = self.named.as_ref().map(|named| &*named.1),
             route = way.map(|way| &*way.route),
             exit = way.map(|way| tracing::field::display(&way.exit)),
             ip = way.and_then(|way| way.ip).map(tracing::field::display),

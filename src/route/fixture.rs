@@ -177,7 +177,7 @@ impl World {
     }
 
     pub(super) fn decide_to(&mut self, username: &str, to: &str) -> Result<Plan, Box<Refusal>> {
-        self.ask(username, to, |view, memory, ask, rng| decide(view, memory, ask, rng))
+        self.ask(username, to, decide)
     }
 
     pub(super) fn decide(&mut self, username: &str) -> Result<Plan, Box<Refusal>> {
@@ -200,7 +200,7 @@ impl World {
     }
 
     pub(super) fn rotate(&mut self, username: &str) -> Result<Rotated, Box<Refusal>> {
-        self.ask(username, "shop.com:443", |view, memory, ask, rng| rotate(view, memory, ask, rng))
+        self.ask(username, "shop.com:443", rotate)
     }
 
     pub(super) fn explain(&mut self, username: &str, to: &str) -> Explanation {

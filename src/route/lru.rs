@@ -263,7 +263,8 @@ mod tests {
                     Op::TakeOdd => {
                         let mut taken: Vec<u8> = lru.take_if(|key, _| key % 2 == 1).into_iter().map(|(key, _)| key).collect();
                         let mut odd: Vec<u8> = list.extract_if(.., |key| *key % 2 == 1).collect();
-                        (taken.sort_unstable(), odd.sort_unstable());
+                        taken.sort_unstable();
+                        odd.sort_unstable();
                         prop_assert_eq!(taken, odd);
                     }
                 }

@@ -8,7 +8,7 @@
 //! Events go into an unbounded channel. A bounded one would have to stop reading when it is full, the answers are
 //! behind the events in the same socket, and whoever drains the events waits for an answer now and then: that is a
 //! deadlock, and dropping events instead would leak circuits and streams for good. So nothing is dropped, the backlog
-//! is watched, an alarm is logged each time it doubles, and at [`BACKLOG_END`] the connection is given up, because a
+//! is watched, an alarm is logged each time it doubles, and at `BACKLOG_END` the connection is given up, because a
 //! receiver that far behind is not coming back and memory is not endless.
 //!
 //! An answer that must not be overtaken by the events that follow it (EXTENDED comes before BUILT) can be asked for

@@ -4,7 +4,7 @@
 //! whose place the specification fixes are read by place, all else by its key, and what is not known is
 //! [`Event::Other`], never an error. A controller that trips over a new word is down the day tor is upgraded.
 //!
-//! Next: [`super::control`] delivers events in order; [`super::engine`] acts on them.
+//! Next: [`super::control`] delivers events in order; the engine acts on them.
 
 use std::fmt;
 use std::str::FromStr;

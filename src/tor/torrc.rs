@@ -5,7 +5,7 @@
 //! place and the reason, and all faults are reported together. tor takes abbreviations of option names, whatever
 //! their case, so a line is refused as well if what it names could be completed to one of ours.
 //!
-//! Next: `preflight.rs` has tor itself verify the result; [`super::engine`] writes and uses it.
+//! Next: `preflight.rs` has tor itself verify the result; the engine writes and uses it.
 
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};

@@ -22,8 +22,7 @@ fn record(log_targets: bool) -> Record {
     Record::begin(Arc::new(Door { log_targets, ..testing::door() }), "198.51.100.1:5000".parse().unwrap())
 }
 
-const FIELDS: [&str; 9] =
-    ["listener", "protocol", "client", "username", "target", "route", "exit", "outcome", "requests"];
+const FIELDS: [&str; 9] = ["listener", "protocol", "client", "username", "to", "route", "exit", "outcome", "requests"];
 
 #[test]
 fn a_tunnel_leaves_one_line_and_one_of_each_count() {

@@ -127,6 +127,8 @@ fn an_ejected_exit_rests_and_comes_back_by_one_trial() {
     assert_eq!(world.first("us"), 1, "the trial leads");
     assert!((0..20).all(|_| world.first("us") != 1), "and is one");
     assert!(world.exit(1).load().succeeded(Duration::from_millis(50), world.now));
+    assert!((0..20).all(|_| world.first("us") != 1), "its failures are remembered as slowness for a while");
+    world.pass(30 * SECOND);
     assert!((0..100).any(|_| world.first("us") == 1));
 }
 

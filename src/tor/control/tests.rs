@@ -29,8 +29,8 @@ async fn say(tor: &mut BufReader<UnixStream>, text: &str) {
     tor.get_mut().write_all(text.as_bytes()).await.unwrap();
 }
 
-fn within<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
-    async { tokio::time::timeout(Duration::from_secs(5), work).await.expect("took too long") }
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(5), work).await.expect("took too long")
 }
 
 #[tokio::test]
