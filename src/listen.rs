@@ -195,12 +195,6 @@ fn bound(addr: SocketAddr, reuse: bool) -> io::Result<Socket> {
     }
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(reuse)?;
-    if std::env::var_os("QA").is_some() {
-        socket.set_tcp_quickack(false)?;
-    }
-    if std::env::var_os("RP").is_some() {
-        socket.set_reuse_port(true)?;
-    }
     socket.set_tcp_nodelay(true)?; // inherited by what is accepted: saves a call for each connection
     socket.bind(&addr.into())?;
     Ok(socket)

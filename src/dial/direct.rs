@@ -14,8 +14,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{DialError, EngineFault, Stream, TargetFault};
@@ -126,19 +125,9 @@ async fn race(addresses: &[SocketAddr]) -> Result<Stream, DialError> {
 
 async fn connect(addr: SocketAddr) -> Result<Stream, DialError> {
     let attempt = async {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-        socket.set_tcp_nodelay(true)?;
-        match socket.connect(&addr.into()) {
-            Err(fault) if fault.raw_os_error() != Some(libc::EINPROGRESS) => return Err(fault),
-            _ => {}
-        }
-        let stream = TcpStream::from_std(socket.into())?;
-        // A target on this machine has answered by now: asking spares a turn of the event loop.
-        if stream.peer_addr().is_err() {
-            stream.writable().await?;
-            stream.take_error()?.map_or(Ok(()), Err)?;
-        }
-        Ok(stream)
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_nodelay(true)?;
+        socket.connect(addr).await
     };
     attempt.await.map(Stream::Tcp).map_err(|fault| connect_fault(&fault))
 }

@@ -29,9 +29,9 @@ const DECAY: Duration = Duration::from_secs(10);
 /// What an exit that nobody has timed is taken for; linkerd's default round trip.
 const UNTIMED: Duration = Duration::from_secs(1);
 
-/// What a failed dial counts as. Arbitrary: the order of a dial's deadline, so that one failure in a while makes an
-/// exit look slow before a run of them ejects it.
-const FAILURE: Duration = Duration::from_secs(5);
+/// What a failed dial counts as. Arbitrary: slow for a stream through Tor, so that one failure keeps connections off an
+/// exit for some twenty seconds before a run of them ejects it.
+const FAILURE: Duration = Duration::from_secs(2);
 
 /// Dials that must have been seen before [`Load::p95`] says anything: one in twenty is what it estimates.
 const TAIL_WARM: u32 = 20;

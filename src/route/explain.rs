@@ -222,12 +222,40 @@ impl<'a> Case<'a> {
 
     /// Counts, step by step, and finds exits that lack nothing but a check.
     fn funnel(&self) -> (Funnel, Vec<ExitId>) {
-        let catalog = self.view.catalog;
         let selector = self.need.selector;
-        let mut steps = vec![(Step::Known, catalog.len())];
-        let mut filter =
-            Filter { sources: self.need.policy.sources(selector), countries: &CountrySet::ALL, asn: None, check: None };
+        let mut sieve = self.sieve();
+        if let Some(exit) = &selector.exit {
+            sieve.keep(Step::Exit(exit.to_string()), |exit| selector.picks(exit));
+        }
+        sieve.keep(Step::Running, Exit::alive);
+        sieve.keep(Step::Port(self.ask.target.port), |exit| self.takes(exit));
+        let untested = sieve.exits.iter().filter(|exit| exit.known().verdict == Verdict::Untested);
+        let untested = untested.take(WORTH_A_CHECK).map(|exit| exit.id().clone()).collect();
+        sieve.keep(Step::Tested, Exit::usable);
+        if let Some(check) = &self.need.policy.check {
+            sieve.keep(Step::Check(check.clone()), |exit| exit.known().passed.contains(check));
+        }
+        let strict = selector.mode == Mode::Strict;
+        if strict {
+            sieve.keep(Step::Distinct, Exit::distinct);
+        }
+        if self.bans.is_some() {
+            sieve.keep(Step::NotBanned(Site::of(&self.ask.target.host)), |exit| !self.is_banned(exit));
+        }
+        if strict {
+            let (pins, exclusive) = (self.memory.pins(), self.need.policy.exclusive);
+            sieve.keep(Step::Free, |exit| exit.v4().is_some_and(|ip| pins.is_free(ip, exclusive)));
+        }
+        (Funnel { steps: sieve.steps }, untested)
+    }
+
+    /// What the indexes can tell: a sieve with the exits that match.
+    fn sieve(&self) -> Sieve<'a> {
+        let (catalog, selector) = (self.view.catalog, self.need.selector);
+        let sources = self.need.policy.sources(selector);
+        let mut filter = Filter { sources, countries: &CountrySet::ALL, asn: None, check: None };
         let mut left = catalog.matching(&filter);
+        let mut steps = vec![(Step::Known, catalog.len())];
         if left.count() < catalog.len() {
             steps.push((Step::Source, left.count()));
         }
@@ -241,42 +269,94 @@ impl<'a> Case<'a> {
             left = catalog.matching(&filter);
             steps.push((Step::Asn(asn), left.count()));
         }
-        let mut exits: Vec<&Arc<Exit>> = left.iter().filter_map(|slot| catalog.at(slot)).collect();
-        let mut keep = |step: Step, pass: &dyn Fn(&Exit) -> bool| {
-            exits.retain(|exit| pass(exit));
-            steps.push((step, exits.len()));
-        };
-        if let Some(exit) = &selector.exit {
-            keep(Step::Exit(exit.to_string()), &|exit| selector.picks(exit));
-        }
-        keep(Step::Running, &Exit::alive);
-        keep(Step::Port(self.ask.target.port), &|exit| self.takes(exit));
-        let untested = std::cell::RefCell::new(Vec::new());
-        keep(Step::Tested, &|exit| {
-            if exit.known().verdict == Verdict::Untested && untested.borrow().len() < WORTH_A_CHECK {
-                untested.borrow_mut().push(exit.id().clone());
-            }
-            exit.usable()
-        });
-        self.late_steps(&mut keep);
-        (Funnel { steps }, untested.into_inner())
+        Sieve { exits: left.iter().filter_map(|slot| catalog.at(slot)).collect(), steps }
+    }
+}
+
+/// Exits that are left, and how many were after each step.
+struct Sieve<'a> {
+    exits: Vec<&'a Arc<Exit>>,
+    steps: Vec<(Step, usize)>,
+}
+
+impl Sieve<'_> {
+    fn keep(&mut self, step: Step, pass: impl Fn(&Exit) -> bool) {
+        self.exits.retain(|exit| pass(exit));
+        self.steps.push((step, self.exits.len()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::*;
+    use super::super::policy::Policy;
+    use super::*;
+
+    fn world() -> World {
+        let mut world = World::new(&["US", "US", "US", "US", "US", "US", "US", "DE", "FR", "??"]);
+        world.kill(0);
+        world.relist(1, |listing| listing.policy = "reject 443".parse().unwrap());
+        world.learn(2, |known| known.verdict = Verdict::Bad);
+        world.learn(3, |known| known.verdict = Verdict::Untested);
+        world.ban("shop.com", 4, MINUTE);
+        world
     }
 
-    fn late_steps(&self, keep: &mut dyn FnMut(Step, &dyn Fn(&Exit) -> bool)) {
-        if let Some(check) = &self.need.policy.check {
-            keep(Step::Check(check.clone()), &|exit| exit.known().passed.contains(check));
+    #[test]
+    fn the_funnel_counts_every_step() {
+        let mut world = world();
+        let explained = world.explain("us", "www.shop.com:443");
+        let want = "10 known → 7 in us → 6 up → 5 allow 443 → 3 tested → 2 not banned by shop.com";
+        assert_eq!((explained.funnel.to_string(), explained.why), (want.to_owned(), None));
+        assert!(explained.pool.is_empty() && world.memory.implicit().is_empty(), "a question makes nothing");
+        world.first("us");
+        assert_eq!(world.explain("us", "www.shop.com:443").pool.len(), 3);
+        let home = world.first("us-session-a");
+        assert_eq!(world.explain("us-session-a", "shop.com:443").session, Some(id(home)));
+        let home = world.first("us-strict");
+        let explained = world.explain("us-strict", "other.com:80");
+        assert_eq!(explained.pin.map(|pin| pin.ip), Some(ip(home)));
+        assert_eq!(
+            explained.funnel.to_string(),
+            "10 known → 7 in us → 6 up → 6 allow 80 → 4 tested → 4 with one IP → 4 not taken"
+        );
+    }
+
+    #[test]
+    fn a_refusal_names_the_step_that_left_none() {
+        let mut world = world();
+        world.route("steam", "any", Policy { check: Some("steam".into()), ..Policy::default() });
+        for (username, to, want) in [
+            ("jp", "shop.com:443", "no exit is what was asked for (10 known → 0 in jp"),
+            ("us-source-public", "shop.com:443", "no exit is what was asked for (10 known → 0 from the source"),
+            (
+                "us-asn-4",
+                "shop.com:443",
+                "no such exit has passed its last check (10 known → 7 in us → 1 in AS4 → 1 up → 1 allow 443 → 0 tested",
+            ),
+            ("us-asn-1", "shop.com:443", "no such exit is up"),
+            ("us-asn-2", "shop.com:443", "no such exit allows the port"),
+            ("us-asn-5", "shop.com:443", "the site bans every such exit"),
+            ("us-asn-5", "[2001:db8::1]:443", "the route does not reach IPv6 targets"),
+            ("steam", "shop.com:443", "no such exit passes the route's check"),
+        ] {
+            if username == "us-asn-1" {
+                world.kill(5);
+            }
+            if username == "us-asn-2" {
+                world.kill(6);
+            }
+            let refusal = world.decide_to(username, to).unwrap_err();
+            assert!(refusal.to_string().starts_with(want), "{username}: {refusal}");
         }
-        let strict = self.need.selector.mode == Mode::Strict;
-        if strict {
-            keep(Step::Distinct, &Exit::distinct);
-        }
-        if self.bans.is_some() {
-            keep(Step::NotBanned(Site::of(&self.ask.target.host)), &|exit| !self.is_banned(exit));
-        }
-        if strict {
-            let pins = self.memory.pins();
-            let exclusive = self.need.policy.exclusive;
-            keep(Step::Free, &|exit| exit.v4().is_some_and(|ip| pins.is_free(ip, exclusive)));
-        }
+    }
+
+    #[test]
+    fn a_refusal_names_exits_that_lack_only_a_check() {
+        let mut world = world();
+        let refusal = world.decide("us-asn-4").unwrap_err();
+        assert_eq!(refusal.untested, [id(3)]);
+        world.learn(3, |known| known.verdict = Verdict::Good);
+        assert_eq!(world.first("us-asn-4"), 3);
     }
 }

@@ -151,3 +151,140 @@ impl Memory {
 pub(super) fn is_up(exit: &Exit, to: &Pinned) -> bool {
     exit.alive() && exit.known().verdict != Verdict::Bad && exit.distinct() && exit.v4() == Some(to.ip)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::*;
+    use super::super::selector::SessionId;
+    use super::super::{Event, Policy};
+    use super::*;
+
+    fn named(changes: &[Change]) -> Vec<String> {
+        let line = |change: &Change| match change {
+            Change::SessionPut(record) => format!("session {} on {}", record.holder, number(&record.exit)),
+            Change::SessionGone(holder) => format!("session {holder} gone"),
+            Change::PinPut(record) => format!("pin {} on {}", record.holder, number(&record.to.exit)),
+            Change::PinGone(holder) => format!("pin {holder} gone"),
+        };
+        changes.iter().map(line).collect()
+    }
+
+    #[test]
+    fn the_store_is_told_what_changed_and_once() {
+        let mut world = World::new(&["US", "DE"]);
+        (0..5).for_each(|_| _ = world.decide("us-session-a").unwrap());
+        (0..5).for_each(|_| _ = world.decide("de-strict").unwrap());
+        let first = world.memory.changes();
+        assert_eq!(named(&first), ["session us-session-a on 0", "pin de-strict on 1"]);
+        assert!(world.memory.changes().is_empty());
+        // A use is written down now and then, not each time.
+        world.pass(MINUTE);
+        world.first("us-session-a");
+        assert!(world.memory.changes().is_empty());
+        world.pass(MINUTE);
+        world.first("us-session-a");
+        world.first("de-strict");
+        assert_eq!(named(&world.memory.changes()), ["session us-session-a on 0"]);
+        world.pass(60 * MINUTE);
+        world.first("de-strict");
+        world.tidy();
+        assert_eq!(named(&world.memory.changes()), ["session us-session-a gone", "pin de-strict on 1"]);
+        world.memory.pins().unpin(HolderRef { key: "", scope: "de-strict", session: None }, world.now).unwrap();
+        assert_eq!(named(&world.memory.changes()), ["pin de-strict gone"]);
+    }
+
+    #[test]
+    fn what_the_store_was_told_makes_the_same_memory() {
+        let mut world = World::new(&["US"; 30]);
+        world.route("alone", "us-strict", Policy { exclusive: true, ..Policy::default() });
+        let names: Vec<String> = (0..10)
+            .flat_map(|n| {
+                [format!("us-session-s{n}"), format!("us-strict-session-s{n}"), format!("alone-session-s{n}")]
+            })
+            .collect();
+        let before: Vec<u16> = names.iter().map(|name| world.first(name)).collect();
+        let mut after = World { routes: world.routes.clone(), ..world.restart() };
+        after.memory = Memory::new(Bounds::default());
+        let (mut sessions, mut pins) = (Vec::new(), Vec::new());
+        for change in world.memory.changes() {
+            match change {
+                Change::SessionPut(record) => sessions.push(record),
+                Change::PinPut(record) => pins.push(record),
+                gone => panic!("{gone:?}"),
+            }
+        }
+        after.memory.import(sessions, pins, after.now);
+        assert_eq!(names.iter().map(|name| after.first(name)).collect::<Vec<_>>(), before);
+        assert!(after.memory.changes().is_empty());
+        let uses = |world: &World| (0..30).map(|n| world.memory.pins().uses(ip(n))).collect::<Vec<_>>();
+        assert_eq!(uses(&after), uses(&world));
+    }
+
+    #[test]
+    fn tables_are_bounded_and_say_what_they_forget() {
+        let mut world = World::new(&["US"; 10]);
+        let bounds = Bounds { sessions: 5, pins: 4, implicit: 3, implicit_idle: 10 * MINUTE };
+        world.memory = Memory::new(bounds);
+        (0..9).for_each(|n| _ = world.first(&format!("us-session-s{n}")));
+        assert_eq!(world.memory.sessions().len(), 5);
+        let gone = world.memory.changes().iter().filter(|change| matches!(change, Change::SessionGone(_))).count();
+        assert_eq!(gone, 4);
+        let mut evicted = Vec::new();
+        for n in 0..6 {
+            world.first("us-strict-session-s0");
+            let plan = world.decide(&format!("us-strict-session-s{n}")).unwrap();
+            evicted.extend(plan.events.into_iter().filter_map(|event| match event {
+                Event::PinEnded { holder, evicted: true, .. } => holder.session.map(|session| session.to_string()),
+                _ => None,
+            }));
+        }
+        assert_eq!(evicted, ["s1", "s2"], "what is used stays");
+        assert_eq!(world.memory.pins().len(), 4);
+        assert_eq!((0..10).map(|n| world.memory.pins().uses(ip(n))).sum::<u32>(), 4);
+        (1..6).for_each(|n| _ = world.first(&format!("us-asn-{n}")));
+        assert_eq!(world.memory.implicit().len(), 3);
+    }
+
+    #[test]
+    fn implicit_routes_end_idle_and_what_was_promised_stays() {
+        let mut world = World::new(&["US"; 20]);
+        let (session, pin) = (world.first("us-session-a-ttl-24h"), world.first("us-strict"));
+        let generation = world.memory.generation();
+        world.pass(10 * MINUTE);
+        world.tidy();
+        assert!(world.memory.implicit().is_empty() && world.memory.generation() > generation);
+        assert_eq!((world.first("us-session-a-ttl-24h"), world.first("us-strict")), (session, pin));
+        assert_eq!(world.memory.implicit().len(), 1);
+    }
+
+    #[test]
+    fn an_implicit_pool_follows_the_catalog_and_the_policy() {
+        let mut world = World::new(&["US"; 6]);
+        world.first("us");
+        let pool = |world: &World| world.memory.implicit().list()[0].pool();
+        let before = pool(&world);
+        assert_eq!(before.have(), 3);
+        world.join(9, "US");
+        world.tidy();
+        assert!(std::sync::Arc::ptr_eq(&before, &pool(&world)), "nothing that concerns it");
+        world.kill(number(before.members()[1].id()));
+        world.tidy();
+        assert_eq!(pool(&world).have(), 3);
+        assert_eq!([0, 2].map(|at| before.members()[at].clone()), pool(&world).members()[..2]);
+        world.routes = world.routes.configured(words(), Policy { pool: 5, ..Policy::default() });
+        world.first("us");
+        assert_eq!((pool(&world).have(), world.memory.implicit().len()), (5, 1));
+        assert!(pool(&world).members().starts_with(&[before.members()[0].clone()]));
+    }
+
+    #[test]
+    fn the_api_can_ask_where_a_session_is() {
+        let mut world = World::new(&["US"; 5]);
+        let home = world.first("us-session-a");
+        let session = SessionId::parse("a").unwrap();
+        let asked = HolderRef { key: "", scope: "us", session: Some(&session) };
+        assert_eq!(world.memory.sessions().of(asked, world.now), Some(id(home)));
+        assert_eq!(world.memory.sessions().of(HolderRef { key: "other", ..asked }, world.now), None);
+        assert_eq!(world.memory.sessions().of(asked, world.now.after(10 * MINUTE)), None);
+    }
+}

@@ -173,13 +173,15 @@ impl<'a> Filling<'a> {
     }
 
     fn offer(&mut self, exit: &'a Arc<Exit>) {
-        match exit.ip() {
-            Some(ip) if exit.distinct() && self.missing() > 0 && !self.ips.contains(&ip) => {
-                self.ips.push(ip);
-                self.distinct.push(exit);
+        let Some(ip) = exit.ip().filter(|_| exit.distinct()) else {
+            if self.makeshift.len() < self.wanted {
+                self.makeshift.push(exit);
             }
-            _ if self.makeshift.len() < self.wanted => self.makeshift.push(exit),
-            _ => {}
+            return;
+        };
+        if self.missing() > 0 && !self.ips.contains(&ip) {
+            self.ips.push(ip);
+            self.distinct.push(exit);
         }
     }
 
@@ -256,3 +258,6 @@ pub(crate) fn candidates(need: &Need<'_>, sources: &[Source], catalog: &Catalog)
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

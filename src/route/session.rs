@@ -10,7 +10,7 @@
 //! for. So a stated `ttl` counts from the first use; without one a session lasts until nobody has used it for the
 //! gateway's `session_ttl`, because an IP that changes under a client that is at work helps nobody.
 //!
-//! **The commit.** Whoever decides proposes an exit, and `Sessions::bind` answers with the one that holds, which is
+//! **The commit.** Whoever decides proposes an exit, and [`Sessions::bind`] answers with the one that holds, which is
 //! another's proposal if that came first: a thousand simultaneous first uses agree without waiting for one another.
 //!
 //! Next: `route/choose/sticky.rs` proposes; `route/holder.rs` is the key.

@@ -306,3 +306,6 @@ impl RouteTable {
         Wish { entry: None, policy: self.defaults.clone(), selector, scope, pool: Some(pool) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,3 +66,48 @@ impl Wanted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::*;
+    use super::*;
+
+    fn spares(world: &World) -> BTreeMap<u16, u8> {
+        let wanted = wanted(world.view(), &world.memory, world.now);
+        wanted.exits.into_iter().map(|(relay, exit)| (number(&ExitId::Tor(relay)), exit.spares)).collect()
+    }
+
+    #[test]
+    fn what_is_used_is_kept_warm_and_what_is_not_hardly() {
+        let mut world = World::new(&["US", "US", "US", "US", "DE", "DE", "FR", "FR", "FR", "FR"]);
+        assert!(spares(&world).is_empty());
+        world.route("shop", "us", Policy { pool: 4, ..Policy::default() });
+        let idle = spares(&world);
+        assert!(idle.len() == 2 && idle.values().all(|spares| *spares == 1), "{idle:?}");
+        world.first("shop");
+        assert_eq!(spares(&world), (0..4).map(|n| (n, 2)).collect());
+        world.first("de-session-a");
+        let pin = world.first("fr-strict");
+        let mut busy: BTreeMap<u16, u8> = (0..6).map(|n| (n, 2)).collect();
+        busy.insert(pin, 2);
+        assert_eq!(spares(&world), busy);
+        world.first("nonfr");
+        assert_eq!(spares(&world).values().filter(|spares| **spares == 4).count(), 3, "two pools want three of them");
+        world.pass(11 * MINUTE);
+        world.tidy();
+        assert_eq!(spares(&world), idle, "an idle pin is kept, not kept warm");
+    }
+
+    #[test]
+    fn two_hops_are_for_those_alone_who_all_asked_for_them() {
+        let mut world = World::new(&["US"]);
+        world.route("quick", "us", Policy { hops: 2, ..Policy::default() });
+        world.first("quick");
+        let hops = |world: &World| {
+            wanted(world.view(), &world.memory, world.now).exits.values().map(|exit| exit.hops).collect::<Vec<_>>()
+        };
+        assert_eq!(hops(&world), [2]);
+        world.first("us");
+        assert_eq!(hops(&world), [3]);
+    }
+}

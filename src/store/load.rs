@@ -7,10 +7,12 @@ use rusqlite::{Connection, Row};
 use super::bans::{self, Ban};
 use super::exits::{self, Exit, Observed, Verdict};
 use super::meta::{self, Source};
-use super::pins::{self, Pin};
+use super::pins;
 use super::public::{self, Public};
 use super::routes::{self, Route};
-use super::sessions::{self, Session};
+use super::sessions;
+use crate::route::pin::PinRecord;
+use crate::route::session::SessionRecord;
 
 /// What was durable when the file was opened.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,9 +20,9 @@ pub struct Loaded {
     /// Routes of the API, by name.
     pub routes: Vec<Route>,
     /// Pins.
-    pub pins: Vec<Pin>,
+    pub pins: Vec<PinRecord>,
     /// Sessions, also those that have ended meanwhile.
-    pub sessions: Vec<Session>,
+    pub sessions: Vec<SessionRecord>,
     /// Bans, also those that have ended meanwhile.
     pub bans: Vec<Ban>,
     /// Exits that a source has named.

@@ -2,7 +2,7 @@
 //!
 //! Text rather than bytes, because somebody will look into this file with the `sqlite3` shell on a bad day.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,9 @@ use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use crate::exit::{ExitId, Moment, Protocol, PublicId};
+use crate::route::Holder;
+use crate::route::selector::SessionId;
+use crate::route::session::Term;
 
 /// One of our words on its way into or out of a column.
 #[derive(Debug)]
@@ -56,6 +59,22 @@ impl FromSql for Sql<IpAddr> {
     }
 }
 
+impl FromSql for Sql<Ipv4Addr> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        value.as_str()?.parse().map(Self).map_err(|_| invalid("not an IPv4 address"))
+    }
+}
+
+/// Empty is no session at all.
+impl FromSql for Sql<Option<SessionId>> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_str()? {
+            "" => Ok(Self(None)),
+            id => SessionId::parse(id).map(|id| Self(Some(id))).ok_or_else(|| invalid("not a session's name")),
+        }
+    }
+}
+
 impl ToSql for Sql<&ExitId> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(self.0.to_string().into())
@@ -89,6 +108,22 @@ fn read_public(text: &str) -> Option<PublicId> {
     let (scheme, addr) = text.split_once("://")?;
     let protocol = [Protocol::Http, Protocol::Socks4, Protocol::Socks5].into_iter().find(|p| p.as_str() == scheme)?;
     Some(PublicId { protocol, addr: addr.parse().ok()? })
+}
+
+/// The session of a holder as it stands in a key.
+pub(super) fn session(holder: &Holder) -> &str {
+    holder.session.as_ref().map_or("", SessionId::as_str)
+}
+
+/// The holder that a row's key names.
+pub(super) fn holder(row: &Row<'_>) -> rusqlite::Result<Holder> {
+    let word = |column| row.get::<_, String>(column).map(Arc::from);
+    Ok(Holder { key: word("key")?, scope: word("scope")?, session: get(row, "session")? })
+}
+
+/// How long a pin or session lasts.
+pub(super) fn term(row: &Row<'_>) -> rusqlite::Result<Term> {
+    Ok(Term { span: get(row, "span")?, fixed: row.get("fixed")? })
 }
 
 /// The URL that names a public proxy.

@@ -4,58 +4,48 @@
 use rusqlite::{Connection, Row};
 
 use super::row::{self, Sql};
-use crate::exit::{ExitId, Moment};
+use crate::exit::Moment;
+use crate::route::Holder;
+use crate::route::session::SessionRecord;
 
-/// Whose session it is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionKey {
-    /// The client's key name; empty where no keys are configured.
-    pub key: String,
-    /// The route's name or the canonical selector.
-    pub scope: String,
-    /// The session's id.
-    pub session: String,
-}
-
-/// Which exit a sticky key stays with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Session {
-    /// Whose.
-    pub key: SessionKey,
-    /// The exit.
-    pub exit: ExitId,
-    /// When it was last used.
-    pub used: Moment,
-    /// When it ends.
-    pub expires: Moment,
-}
-
-pub(super) fn put(db: &Connection, session: &Session) -> rusqlite::Result<()> {
-    let sql =
-        "INSERT OR REPLACE INTO sessions (key, scope, session, exit, used, expires) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let Session { key: SessionKey { key, scope, session }, exit, used, expires } = session;
-    db.prepare_cached(sql)?.execute((key, scope, session, Sql(exit), Sql(*used), Sql(*expires)))?;
+pub(super) fn put(db: &Connection, session: &SessionRecord) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO sessions (key, scope, session, exit, bound, used, span, fixed, ends)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let SessionRecord { holder, exit, bound, used, term } = session;
+    let ends = if term.fixed { bound } else { used }.after(term.span);
+    db.prepare_cached(sql)?.execute((
+        &*holder.key,
+        &*holder.scope,
+        row::session(holder),
+        Sql(exit),
+        Sql(*bound),
+        Sql(*used),
+        Sql(term.span),
+        term.fixed,
+        Sql(ends),
+    ))?;
     Ok(())
 }
 
-pub(super) fn drop(db: &Connection, SessionKey { key, scope, session }: &SessionKey) -> rusqlite::Result<()> {
+pub(super) fn drop(db: &Connection, holder: &Holder) -> rusqlite::Result<()> {
     let sql = "DELETE FROM sessions WHERE key = ?1 AND scope = ?2 AND session = ?3";
-    db.prepare_cached(sql)?.execute((key, scope, session))?;
+    db.prepare_cached(sql)?.execute((&*holder.key, &*holder.scope, row::session(holder)))?;
     Ok(())
 }
 
-/// Forgets sessions that have ended.
+/// Forgets sessions that have ended: their owners say so themselves, unless they were killed.
 pub(super) fn sweep(db: &Connection, now: Moment) -> rusqlite::Result<usize> {
-    db.prepare_cached("DELETE FROM sessions WHERE expires <= ?1")?.execute([Sql(now)])
+    db.prepare_cached("DELETE FROM sessions WHERE ends <= ?1")?.execute([Sql(now)])
 }
 
 pub(super) const ALL: &str = "SELECT * FROM sessions ORDER BY key, scope, session";
 
-pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Session> {
-    Ok(Session {
-        key: SessionKey { key: row.get("key")?, scope: row.get("scope")?, session: row.get("session")? },
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
+    Ok(SessionRecord {
+        holder: row::holder(row)?,
         exit: row::get(row, "exit")?,
+        bound: row::get(row, "bound")?,
         used: row::get(row, "used")?,
-        expires: row::get(row, "expires")?,
+        term: row::term(row)?,
     })
 }

@@ -13,6 +13,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::exit::facts::Flags;
 use crate::exit::{Fingerprint, Listing, Moment, Protocol, PublicId};
+use crate::route::Holder;
+use crate::route::pin::{PinRecord, Pinned};
+use crate::route::selector::SessionId;
+use crate::route::session::{SessionRecord, Term};
 
 /// A folder with a database in it, gone with the test.
 struct Home(TempDir);
@@ -101,18 +105,25 @@ fn proxy(port: u16, working: bool, millis: Option<u64>) -> Public {
 
 /// One of everything that is loaded at the start.
 fn one_of_each() -> (Vec<Write>, Loaded) {
-    let pin = Pin {
-        key: PinKey { key: "team-a".to_owned(), scope: "us-strict".to_owned(), session: String::new() },
-        exit: tor(1),
-        ip: [203, 0, 113, 7].into(),
+    let holder = |key: &str, scope: &str, session: &str| Holder {
+        key: key.into(),
+        scope: scope.into(),
+        session: SessionId::parse(session),
+    };
+    let pin = PinRecord {
+        holder: holder("team-a", "us-strict", ""),
+        to: Pinned { exit: tor(1), ip: [203, 0, 113, 7].into() },
         made: Moment(2),
         used: Moment(3),
+        term: Term { span: Duration::from_secs(30 * 86_400), fixed: false },
+        exclusive: true,
     };
-    let session = Session {
-        key: SessionKey { key: String::new(), scope: "any".to_owned(), session: "Cart42".to_owned() },
+    let session = SessionRecord {
+        holder: holder("", "any", "Cart42"),
         exit: ExitId::Public(Arc::new(public(1080))),
+        bound: Moment(3),
         used: Moment(4),
-        expires: Moment(u64::MAX >> 1),
+        term: Term { span: Duration::from_micros(i64::MAX as u64 - 4), fixed: false },
     };
     let ban = Ban {
         site: "steamcommunity.com".to_owned(),

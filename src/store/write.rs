@@ -6,11 +6,15 @@ use super::bans::{self, Ban};
 use super::checks::{self, Check};
 use super::exits::{self, Exit, Observed, Verdict};
 use super::meta::{self, Source};
-use super::pins::{self, Pin, PinKey};
+use super::pins;
 use super::public::{self, Public};
 use super::routes::{self, Route};
-use super::sessions::{self, Session, SessionKey};
+use super::sessions;
 use crate::exit::{ExitId, PublicId};
+use crate::route::Holder;
+use crate::route::memory;
+use crate::route::pin::PinRecord;
+use crate::route::session::SessionRecord;
 
 /// One thing to write. A `Put` replaces what stood under the same key, a `Drop` of what is not there does nothing: any
 /// of them may be written twice.
@@ -21,13 +25,13 @@ pub enum Write {
     /// That route is gone.
     DropRoute(String),
     /// A pin.
-    PutPin(Pin),
+    PutPin(PinRecord),
     /// That pin is gone.
-    DropPin(PinKey),
+    DropPin(Holder),
     /// A session, or its new last use.
-    PutSession(Session),
+    PutSession(SessionRecord),
     /// That session is gone.
-    DropSession(SessionKey),
+    DropSession(Holder),
     /// A ban.
     PutBan(Ban),
     /// That ban is lifted.
@@ -57,15 +61,26 @@ pub enum Write {
     PutMeta(&'static str, String),
 }
 
+impl From<memory::Change> for Write {
+    fn from(change: memory::Change) -> Self {
+        match change {
+            memory::Change::PinPut(pin) => Self::PutPin(pin),
+            memory::Change::PinGone(holder) => Self::DropPin(holder),
+            memory::Change::SessionPut(session) => Self::PutSession(session),
+            memory::Change::SessionGone(holder) => Self::DropSession(holder),
+        }
+    }
+}
+
 /// Writes one thing inside the open transaction.
 pub(super) fn apply(db: &Connection, write: &Write) -> rusqlite::Result<()> {
     match write {
         Write::PutRoute(route) => routes::put(db, route),
         Write::DropRoute(name) => routes::drop(db, name),
         Write::PutPin(pin) => pins::put(db, pin),
-        Write::DropPin(key) => pins::drop(db, key),
+        Write::DropPin(holder) => pins::drop(db, holder),
         Write::PutSession(session) => sessions::put(db, session),
-        Write::DropSession(key) => sessions::drop(db, key),
+        Write::DropSession(holder) => sessions::drop(db, holder),
         Write::PutBan(ban) => bans::put(db, ban),
         Write::DropBan { site, exit } => bans::drop(db, site, exit),
         Write::PutExit(exit) => exits::put(db, exit),

@@ -47,16 +47,19 @@ CREATE TABLE observed (
 ) STRICT, WITHOUT ROWID;
 INSERT INTO "observed" VALUES(1,'203.0.113.7',50,50,1);
 CREATE TABLE pins (
-    key     TEXT NOT NULL,
-    scope   TEXT NOT NULL,
-    session TEXT NOT NULL,
-    exit    TEXT NOT NULL,
-    ip      TEXT NOT NULL,
-    made    INTEGER NOT NULL,
-    used    INTEGER NOT NULL,
+    key       TEXT NOT NULL,
+    scope     TEXT NOT NULL,
+    session   TEXT NOT NULL,
+    exit      TEXT NOT NULL,
+    ip        TEXT NOT NULL,
+    made      INTEGER NOT NULL,
+    used      INTEGER NOT NULL,
+    span      INTEGER NOT NULL,
+    fixed     INTEGER NOT NULL,
+    exclusive INTEGER NOT NULL,
     PRIMARY KEY (key, scope, session)
 ) STRICT, WITHOUT ROWID;
-INSERT INTO "pins" VALUES('team-a','us-strict','','0101010101010101010101010101010101010101','203.0.113.7',2,3);
+INSERT INTO "pins" VALUES('team-a','us-strict','','0101010101010101010101010101010101010101','203.0.113.7',2,3,2592000000000,0,1);
 CREATE TABLE public_proxies (
     url           TEXT PRIMARY KEY,
     protocol      TEXT NOT NULL,
@@ -88,11 +91,14 @@ CREATE TABLE sessions (
     scope   TEXT NOT NULL,
     session TEXT NOT NULL,
     exit    TEXT NOT NULL,
+    bound   INTEGER NOT NULL,
     used    INTEGER NOT NULL,
-    expires INTEGER NOT NULL,
+    span    INTEGER NOT NULL,
+    fixed   INTEGER NOT NULL,
+    ends    INTEGER NOT NULL,
     PRIMARY KEY (key, scope, session)
 ) STRICT, WITHOUT ROWID;
-INSERT INTO "sessions" VALUES('','any','Cart42','socks5://192.0.2.1:1080',4,9223372036854775807);
+INSERT INTO "sessions" VALUES('','any','Cart42','socks5://192.0.2.1:1080',3,4,9223372036854775803,0,9223372036854775807);
 CREATE TABLE sources (
     name          TEXT PRIMARY KEY,
     etag          TEXT,
@@ -120,7 +126,7 @@ CREATE TABLE verdicts (
     PRIMARY KEY (exit, target)
 ) STRICT, WITHOUT ROWID;
 INSERT INTO "verdicts" VALUES(1,'echo','good',3,50,50,120000,'');
-CREATE INDEX sessions_by_end ON sessions (expires);
+CREATE INDEX sessions_by_end ON sessions (ends);
 CREATE INDEX bans_by_end ON bans (until);
 CREATE INDEX checks_of_exit ON checks (exit, id);
 CREATE INDEX checks_by_age ON checks (at);

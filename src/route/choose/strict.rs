@@ -19,10 +19,14 @@ impl<'a> Case<'a> {
     pub(super) fn strict<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
         for _ in 0..TRIES {
             let Some(held) = self.memory.pins().look(self.holder, self.ask.now) else {
-                let found = self.fresh(None, rng).ok_or_else(|| self.refuse())?;
-                match self.propose(found, None) {
-                    Some(plan) => return plan,
-                    None => continue,
+                match self.fresh(None, rng) {
+                    Some(found) => match self.propose(found, None) {
+                        Some(plan) => return plan,
+                        None => continue,
+                    },
+                    // The last free address may just have gone to this very holder, asked for by another connection.
+                    None if self.memory.pins().of(self.holder, self.ask.now).is_some() => continue,
+                    None => return Err(self.refuse()),
                 }
             };
             match self.held(&held, rng) {

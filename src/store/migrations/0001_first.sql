@@ -16,14 +16,18 @@ CREATE TABLE routes (
     expires  INTEGER
 ) STRICT, WITHOUT ROWID;
 
+-- The session of a pin without one is empty: no session is called that.
 CREATE TABLE pins (
-    key     TEXT NOT NULL,
-    scope   TEXT NOT NULL,
-    session TEXT NOT NULL,
-    exit    TEXT NOT NULL,
-    ip      TEXT NOT NULL,
-    made    INTEGER NOT NULL,
-    used    INTEGER NOT NULL,
+    key       TEXT NOT NULL,
+    scope     TEXT NOT NULL,
+    session   TEXT NOT NULL,
+    exit      TEXT NOT NULL,
+    ip        TEXT NOT NULL,
+    made      INTEGER NOT NULL,
+    used      INTEGER NOT NULL,
+    span      INTEGER NOT NULL,
+    fixed     INTEGER NOT NULL,
+    exclusive INTEGER NOT NULL,
     PRIMARY KEY (key, scope, session)
 ) STRICT, WITHOUT ROWID;
 
@@ -32,11 +36,14 @@ CREATE TABLE sessions (
     scope   TEXT NOT NULL,
     session TEXT NOT NULL,
     exit    TEXT NOT NULL,
+    bound   INTEGER NOT NULL,
     used    INTEGER NOT NULL,
-    expires INTEGER NOT NULL,
+    span    INTEGER NOT NULL,
+    fixed   INTEGER NOT NULL,
+    ends    INTEGER NOT NULL,
     PRIMARY KEY (key, scope, session)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX sessions_by_end ON sessions (expires);
+CREATE INDEX sessions_by_end ON sessions (ends);
 
 CREATE TABLE bans (
     site  TEXT NOT NULL,

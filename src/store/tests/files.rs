@@ -110,7 +110,7 @@ fn every_list_has_its_index() {
         ("SELECT * FROM checks WHERE exit = 1 AND id < 9 ORDER BY id DESC LIMIT 9", "checks_of_exit"),
         ("SELECT id FROM checks WHERE at < 9 ORDER BY at LIMIT 9", "checks_by_age"),
         ("DELETE FROM bans WHERE until <= 9", "bans_by_end"),
-        ("DELETE FROM sessions WHERE expires <= 9", "sessions_by_end"),
+        ("DELETE FROM sessions WHERE ends <= 9", "sessions_by_end"),
     ] {
         let explain = format!("EXPLAIN QUERY PLAN {sql}");
         let plan: Vec<String> =

@@ -1,4 +1,4 @@
-//! Just enough of tor's control protocol: one command, one answer. Events are not asked for, so none arrive.
+//! Just enough of tor's control protocol: one command, one answer, and waiting for an event.
 
 use std::path::Path;
 
@@ -33,6 +33,7 @@ impl Control {
                 bail!("{command}: tor answered {line:?}");
             };
             match (code, kind) {
+                ("650", _) => {} // an event that nobody waits for now
                 ("250", " ") => {
                     answer.push(rest.to_owned());
                     return Ok(answer);
@@ -52,6 +53,15 @@ impl Control {
             .with_context(|| format!("GETINFO {key}: tor answered {answer:?}"))?
             .trim_start_matches('\n')
             .to_owned())
+    }
+
+    /// The next event of one line: what stands behind `650 `. Ask for events with `SETEVENTS` first.
+    pub async fn event(&mut self) -> anyhow::Result<String> {
+        loop {
+            if let Some(event) = self.line().await?.strip_prefix("650 ") {
+                return Ok(event.to_owned());
+            }
+        }
     }
 
     async fn block(&mut self) -> anyhow::Result<String> {
@@ -97,6 +107,7 @@ mod tests {
         assert_eq!(answered("250 OK\r\n").await.unwrap(), ["OK"]);
         assert_eq!(answered("250-a=1\r\n250-b=2\r\n250 OK\r\n").await.unwrap(), ["a=1", "b=2", "OK"]);
         assert_eq!(answered("250+a=\r\nx\r\n..y\r\n.\r\n250 OK\r\n").await.unwrap(), ["a=\nx\n.y\n", "OK"]);
+        assert_eq!(answered("650 CIRC 1 BUILT\r\n250 OK\r\n").await.unwrap(), ["OK"]);
         assert!(answered("552 Unrecognized key\r\n").await.is_err());
         assert!(answered("nonsense\r\n").await.is_err());
     }

@@ -13,6 +13,7 @@ use tokio::net::UdpSocket;
 use crate::ground::Ground;
 use crate::network::dns_address;
 use crate::onionoo;
+use crate::public;
 use crate::stage::{self, Task};
 use crate::web;
 
@@ -48,15 +49,16 @@ pub struct Dns {
     _task: Task,
 }
 
+/// Names and their answers.
 #[derive(Debug, Default)]
-struct Book {
+pub(crate) struct Book {
     answers: Mutex<HashMap<String, Answer>>,
     asked: Mutex<Vec<String>>,
 }
 
 impl Dns {
     /// Starts where the exits of a network on `ground` ask. Every name under `.test` is the fake web, but for
-    /// `hang.test`, `closed.test`, `other.test` (its other addresses), `dual.test` (also `::1`), `onionoo.test` (port 8080), `rebind.test` (127.0.0.1),
+    /// `hang.test`, `closed.test`, `other.test` (its other addresses), `dual.test` (also `::1`), `onionoo.test` and `cdn.test` (both on port 8080), `rebind.test` (127.0.0.1),
     /// `refused.test`, `failed.test`, `silent.test`, and `nx.test`, which does not exist. All else does not exist either.
     pub async fn start(ground: &Ground) -> anyhow::Result<Self> {
         let address = dns_address(ground);
@@ -71,6 +73,7 @@ impl Dns {
         dns.set("other.test", Answer::ip(ground.ip(web::SUBNET, web::OTHER)));
         dns.set("dual.test", Answer::Addresses(vec![web.into(), Ipv6Addr::LOCALHOST.into()]));
         dns.set("onionoo.test", Answer::ip(ground.ip(onionoo::SUBNET, 1)));
+        dns.set("cdn.test", Answer::ip(ground.ip(public::CDN_SUBNET, 1)));
         dns.set("rebind.test", Answer::ip([127, 0, 0, 1]));
         dns.set("refused.test", Answer::Refused);
         dns.set("failed.test", Answer::Failed);
@@ -90,6 +93,11 @@ impl Dns {
         answers.insert(name.to_ascii_lowercase(), answer);
     }
 
+    /// The same names for who asks from within.
+    pub(crate) fn book(&self) -> Arc<Book> {
+        self.book.clone()
+    }
+
     /// Every name that was asked for, in order, lower case.
     pub fn asked(&self) -> Vec<String> {
         self.book.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -97,8 +105,20 @@ impl Dns {
 }
 
 impl Book {
+    /// The first IPv4 address of a name, without a record of the question.
+    pub(crate) fn resolve(&self, name: &str) -> Option<IpAddr> {
+        match self.look_up(&name.to_ascii_lowercase()) {
+            Answer::Addresses(addresses) => addresses.into_iter().find(IpAddr::is_ipv4),
+            _ => None,
+        }
+    }
+
     fn answer(&self, name: &str) -> Answer {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+        self.look_up(name)
+    }
+
+    fn look_up(&self, name: &str) -> Answer {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let parents = name.match_indices('.').map(|(dot, _)| format!("*{}", &name[dot..]));
         let mut keys = std::iter::once(name.to_owned()).chain(parents);

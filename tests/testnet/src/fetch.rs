@@ -7,25 +7,40 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// A SOCKS5 server's refusal.
+/// A SOCKS server's refusal: its reply code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocksRefusal(pub u8);
 
 impl std::fmt::Display for SocksRefusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SOCKS5 reply {:#04x}", self.0)
+        write!(f, "SOCKS reply {:#04x}", self.0)
     }
 }
 
 impl std::error::Error for SocksRefusal {}
+
+/// An HTTP proxy's refusal of CONNECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpRefusal(pub u16);
+
+impl std::fmt::Display for HttpRefusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "status {} to CONNECT", self.0)
+    }
+}
+
+impl std::error::Error for HttpRefusal {}
 
 /// An answer, whole.
 #[derive(Clone, Debug)]
@@ -86,16 +101,99 @@ pub async fn socks5(
     Ok(stream)
 }
 
+/// Opens a tunnel to `host:port` through a SOCKS4a server.
+pub async fn socks4(proxy: SocketAddr, host: &str, port: u16) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect(proxy).await.with_context(|| format!("cannot reach {proxy}"))?;
+    let [high, low] = port.to_be_bytes();
+    stream.write_all(&[&[4, 1, high, low, 0, 0, 0, 1, 0], host.as_bytes(), &[0]].concat()).await?;
+    let mut reply = [0; 8];
+    stream.read_exact(&mut reply).await?;
+    if reply[1] != 90 {
+        return Err(SocksRefusal(reply[1]).into());
+    }
+    Ok(stream)
+}
+
+/// Opens a tunnel to `host:port` with HTTP CONNECT; an answer other than 200 is an [`HttpRefusal`] at the root of the error.
+pub async fn connect(proxy: SocketAddr, host: &str, port: u16) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect(proxy).await.with_context(|| format!("cannot reach {proxy}"))?;
+    stream.write_all(format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n").as_bytes()).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?); // not a byte beyond the head may be taken
+    }
+    let got = parse(&head).with_context(|| format!("no HTTP answer: {:?}", String::from_utf8_lossy(&head)))?;
+    if got.status != 200 {
+        return Err(HttpRefusal(got.status).into());
+    }
+    Ok(stream)
+}
+
 /// Speaks TLS to `host` over a tunnel, trusting only the CA in the PEM file `ca`.
 pub async fn tls(tunnel: TcpStream, host: &str, ca: &Path) -> anyhow::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca)?)?;
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+    handshake(tunnel, host, verifier).await
+}
+
+/// Speaks TLS to whoever answers, as careless clients do.
+pub async fn tls_to_anybody(tunnel: TcpStream, host: &str) -> anyhow::Result<TlsStream<TcpStream>> {
+    handshake(tunnel, host, Arc::new(Anybody)).await
+}
+
+async fn handshake(
+    tunnel: TcpStream,
+    host: &str,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> anyhow::Result<TlsStream<TcpStream>> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     let host = ServerName::try_from(host.to_owned())?;
     Ok(TlsConnector::from(Arc::new(config)).connect(host, tunnel).await?)
+}
+
+/// Accepts every certificate.
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// One GET over an open tunnel; reads until the server closes.

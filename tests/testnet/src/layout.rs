@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ground::Ground;
+use crate::public::mix;
 
 /// The OR port of every relay.
 pub const OR_PORT: u16 = 9001;
@@ -184,16 +185,23 @@ pub(crate) fn relays(options: &Options, ground: &Ground) -> Vec<Relay> {
     relays
 }
 
-/// A `GeoIPFile`: `low,high,CC` with addresses as integers, ascending.
-pub(crate) fn geoip(relays: &[Relay]) -> String {
-    let mut rows: Vec<(u32, &str)> = relays
+/// A `GeoIPFile` of `relays`, and of the subnets of `ground` on which public proxies stand: `low,high,CC` with addresses
+/// as integers, ascending.
+pub(crate) fn geoip(relays: &[Relay], ground: &Ground) -> String {
+    let mut rows: Vec<(u32, u32, &str)> = relays
         .iter()
         .flat_map(|relay| [(relay.ip, &relay.country), (relay.outbound, &relay.outbound_country)])
-        .map(|(ip, country)| (u32::from(ip), country.as_str()))
+        .map(|(ip, country)| (u32::from(ip), u32::from(ip), country.as_str()))
         .collect();
+    let starts = (mix::FIRST_SUBNET..).step_by(mix::SUBNETS_A_COUNTRY.into());
+    let blocks = mix::COUNTRIES.iter().zip(starts).filter(|(country, _)| **country != "ZZ");
+    rows.extend(blocks.map(|(country, start)| {
+        let last = start + (mix::SUBNETS_A_COUNTRY - 1);
+        (ground.ip(start, 0).into(), ground.ip(last, 255).into(), *country)
+    }));
     rows.sort_unstable();
     rows.dedup();
-    rows.iter().map(|(ip, country)| format!("{ip},{ip},{country}\n")).collect()
+    rows.iter().map(|(low, high, country)| format!("{low},{high},{country}\n")).collect()
 }
 
 #[cfg(test)]
@@ -217,7 +225,7 @@ mod tests {
     fn geoip_is_ascending_and_knows_both_addresses_of_a_split_exit() {
         let ground = Ground::claim().unwrap();
         let relays = relays(&Options::default(), &ground);
-        let file = geoip(&relays);
+        let file = geoip(&relays, &ground);
         let lows: Vec<u32> = file.lines().map(|line| line.split(',').next().unwrap().parse().unwrap()).collect();
         assert!(lows.is_sorted());
         let split = relays.iter().find(|relay| relay.is_split()).unwrap();

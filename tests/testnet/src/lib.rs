@@ -7,7 +7,7 @@
 //! - [`ground`]: addresses and a folder of one's own
 //! - [`layout`], [`network`]: who is in the network, and the network
 //! - [`dns`], [`web`]: the names that exits resolve, and the sites behind them
-//! - [`onionoo`]: where a gateway learns of relays
+//! - [`onionoo`], [`public`]: where a gateway learns of relays and of public proxies, and those proxies
 //! - [`control`], [`fetch`]: the two protocols that tests speak themselves
 
 pub mod control;
@@ -17,9 +17,11 @@ pub mod ground;
 pub mod layout;
 pub mod network;
 pub mod onionoo;
+pub mod public;
 pub mod testbed;
 pub mod web;
 
+mod behaviour;
 mod cache;
 mod clock;
 mod page;
@@ -35,5 +37,6 @@ pub use ground::Ground;
 pub use layout::{ExitSpec, Options, Relay, Role};
 pub use network::{Client, ClientOptions, Network, Start, Wait};
 pub use onionoo::Onionoo;
+pub use public::PublicProxies;
 pub use testbed::Testbed;
 pub use web::Web;

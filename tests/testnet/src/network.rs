@@ -6,16 +6,17 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 pub use self::client::{Client, ClientOptions, Wait};
+pub use self::onion::Onion;
 use crate::control::Control;
 use crate::ground::Ground;
 use crate::layout::{self, DNS_PORT, Options, Relay, Role};
@@ -27,6 +28,7 @@ use crate::{cache, clock, snapshot};
 mod boot;
 mod client;
 mod keys;
+mod onion;
 
 /// How long a start may take before it is called failed. Ten times what it takes on two cores that have nothing else
 /// to do, because they usually have.
@@ -75,7 +77,7 @@ impl Network {
         let cache = cache::dir()?;
         let (shim, version) = tokio::try_join!(Shim::get(&cache), tor_version())?;
         let relays = layout::relays(&options, ground);
-        let saved = snapshot::path(&cache, &snapshot_name(&options, &relays, &version));
+        let saved = snapshot::path(&cache, &snapshot_name(&options, &relays, ground, &version));
         let plan = Plan { ground: ground.clone(), shim, relays, options, begun };
         if plan.options.keeps_snapshot()
             && let Some(index) = snapshot::restore(&saved, ground.folder())?
@@ -148,6 +150,12 @@ impl Network {
         torrc::join(self.site.ground.folder(), &self.site.authority)
     }
 
+    /// A program to run instead of `tor` (a gateway's `tor.binary`): tor itself, but without Nagle, which on loopback stalls
+    /// connections for 40 ms at random, and without making a long key at every start. [`Client`]s run like that, too.
+    pub fn tor_binary(&self) -> PathBuf {
+        self.site.ground.folder().join("tor")
+    }
+
     /// Where the exits ask for names: start a [`crate::Dns`] there.
     pub fn dns_address(&self) -> SocketAddr {
         dns_address(&self.site.ground)
@@ -196,11 +204,21 @@ impl Network {
         self.control(name).await?.command(&format!("SETCONF {settings}")).await.map(drop)
     }
 
-    /// Changes what an exit really allows, at once. The directory goes on saying what it said, so this exit now lies
+    /// Changes what an exit really allows, and waits until it goes by that. The directory goes on saying what it said, so this exit now lies
     /// about its policy.
     pub async fn set_policy(&self, name: &str, lines: &[&str]) -> anyhow::Result<()> {
         let settings: Vec<String> = lines.iter().map(|line| format!("ExitPolicy=\"{line}\"")).collect();
-        self.setconf(name, &settings.join(" ")).await
+        self.setconf(name, &settings.join(" ")).await?;
+        // A relay goes by its descriptor, which it writes anew in its own time: some seconds, or a minute.
+        let mut control = self.control(name).await?;
+        let taken = |policy: &str| lines.iter().all(|line| policy.lines().any(|known| known == *line));
+        let effective = async {
+            // An error says that the descriptor is being written.
+            while !control.info("exit-policy/full").await.is_ok_and(|policy| taken(&policy)) {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(Duration::from_secs(90), effective).await.with_context(|| format!("{name} keeps its old policy"))
     }
 }
 
@@ -296,9 +314,10 @@ impl Plan {
     /// Writes every file that the processes need.
     fn site(&self, authority: String, relays: &[Relay]) -> anyhow::Result<Site> {
         let folder = self.ground.folder();
-        fs::write(folder.join("geoip"), layout::geoip(relays))?;
+        fs::write(folder.join("geoip"), layout::geoip(relays, &self.ground))?;
         fs::write(folder.join("geoip6"), "# none\n")?;
         fs::write(folder.join("resolv.conf"), format!("nameserver {}\n", dns_address(&self.ground)))?;
+        write_program(&folder.join("tor"), &self.shim.wrapper())?;
         // Half a grid away: what is voted on is what we ask for, when we ask for it.
         let vote_offset = (clock::now() + torrc::FIRST_VOTE_GRID / 2) % torrc::FIRST_VOTE_GRID;
         let shared = Shared { folder, options: &self.options, relays, authority: &authority, vote_offset };
@@ -333,13 +352,18 @@ fn make_home(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
     Ok(home)
 }
 
+fn write_program(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o700))?)
+}
+
 /// A name for the snapshot of this layout on this ground with this tor: a digest of every torrc, without what changes
 /// from run to run.
-fn snapshot_name(options: &Options, relays: &[Relay], version: &str) -> String {
+fn snapshot_name(options: &Options, relays: &[Relay], ground: &Ground, version: &str) -> String {
     let shared = Shared { folder: Path::new("/"), options, relays, authority: "", vote_offset: 0 };
     let torrcs: String = relays.iter().map(|relay| torrc::relay(&shared, relay)).collect();
     let stable: Vec<&str> = torrcs.lines().filter(|line| !line.starts_with("__OwningControllerProcess")).collect();
-    cache::name_of(&format!("{version}\n{}\n{}", layout::geoip(relays), stable.join("\n")))
+    cache::name_of(&format!("{version}\n{}\n{}", layout::geoip(relays, ground), stable.join("\n")))
 }
 
 async fn tor_version() -> anyhow::Result<String> {

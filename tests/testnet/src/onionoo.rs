@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 
 pub use self::details::Details;
 use self::query::Query;
+pub use crate::behaviour::Behaviour;
 use crate::clock;
 use crate::ground::Ground;
 use crate::layout::{Relay, Role};
@@ -31,26 +32,6 @@ pub(crate) const SUBNET: u8 = 81;
 pub const PORT: u16 = 8080;
 
 const JSON: &str = "application/json; charset=utf-8";
-
-/// How an answer goes wrong.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Behaviour {
-    /// It does not.
-    #[default]
-    Normal,
-    /// This status and nothing else (500, 503, …).
-    Status(u16),
-    /// Half of the body, then the connection closes.
-    Truncated,
-    /// 200 and a body that is not what was asked for.
-    Garbage,
-    /// 304 whatever the request says.
-    NotModified,
-    /// Good data that is this many hours old, and says so.
-    Stale(u64),
-    /// No answer at all.
-    Hang,
-}
 
 /// A request as it was seen.
 #[derive(Clone, Debug)]
@@ -237,26 +218,18 @@ fn decide(state: &Mutex<State>, request: &Request<Incoming>) -> Option<Page> {
     let hours_old = if let Behaviour::Stale(hours) = behaviour { hours } else { 0 };
     let body = match Query::parse(request.uri().query().unwrap_or_default()) {
         Err(_) => return Some(page::status(StatusCode::BAD_REQUEST)),
-        Ok(query) if kind == JSON => state.document(&query, hours_old),
-        Ok(_) => state.exit_list(hours_old),
+        Ok(query) if kind == JSON => Bytes::from(state.document(&query, hours_old)),
+        Ok(_) => Bytes::from(state.exit_list(hours_old)),
     };
-    Some(match behaviour {
-        Behaviour::Hang => return None,
-        Behaviour::Status(code) => {
-            StatusCode::from_u16(code).map_or_else(|_| page::status(StatusCode::OK), page::status)
+    match behaviour.instead(kind, &body) {
+        Some(instead) => instead.into_page(),
+        None if state.is_known_to(request) => {
+            let mut page = page::of(http_body_util::Empty::new());
+            *page.status_mut() = StatusCode::NOT_MODIFIED;
+            Some(dated(&state, page))
         }
-        Behaviour::NotModified => not_modified(&state),
-        Behaviour::Truncated => page::cut_short(kind, &Bytes::from(body)),
-        Behaviour::Garbage => page::typed("text/html", "<html><body>This is fine.</body></html>"),
-        Behaviour::Normal | Behaviour::Stale(_) if state.is_known_to(request) => not_modified(&state),
-        Behaviour::Normal | Behaviour::Stale(_) => dated(&state, packed(request, kind, body)),
-    })
-}
-
-fn not_modified(state: &State) -> Page {
-    let mut page = page::of(http_body_util::Empty::new());
-    *page.status_mut() = StatusCode::NOT_MODIFIED;
-    dated(state, page)
+        None => Some(dated(&state, packed(request, kind, body))),
+    }
 }
 
 /// With the headers that a cache wants.
@@ -278,12 +251,12 @@ fn dated(state: &State, mut page: Page) -> Page {
 }
 
 /// Compressed, when the client takes that.
-fn packed(request: &Request<Incoming>, kind: &'static str, body: String) -> Page {
+fn packed(request: &Request<Incoming>, kind: &'static str, body: Bytes) -> Page {
     if !header_text(request, &header::ACCEPT_ENCODING).contains("gzip") {
         return page::typed(kind, body);
     }
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    let packed = encoder.write_all(body.as_bytes()).and_then(|()| encoder.finish());
+    let packed = encoder.write_all(&body).and_then(|()| encoder.finish());
     let mut page = page::typed(kind, packed.unwrap_or_default()); // memory does not fail to be written to
     page.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     page

@@ -1,4 +1,4 @@
-//! Starts tor processes and sees that none outlives us.
+//! Starts tor processes and sees that none outlives us; the limits of our own process.
 //!
 //! Three nets, because each alone has a hole. [`Keeper`] kills on drop, which covers a test that fails or panics.
 //! `PR_SET_PDEATHSIG` covers a test process that is killed; it fires when the *thread* that forked dies, and test
@@ -127,6 +127,11 @@ impl Drop for Keeper {
             let _ = thread.join(); // a panic there was already printed
         }
     }
+}
+
+/// Lets us open as many files as we may, and says how many that are.
+pub(crate) fn allow_files() -> io::Result<u64> {
+    raw::raise_file_limit()
 }
 
 fn end_one(mut child: Child) -> io::Result<()> {

@@ -38,10 +38,22 @@ impl Shim {
         vec![("LD_PRELOAD", self.library.clone().into()), ("TESTNET_KEYS", self.keys.clone().into())]
     }
 
-    /// The environment for a relay.
-    pub(crate) fn env_of(&self, relay: &Relay) -> Vec<(&'static str, OsString)> {
+    /// The environment for a client.
+    pub(crate) fn env_of_client(&self) -> Vec<(&'static str, OsString)> {
         let mut env = self.env();
         env.push(("TESTNET_NODELAY", "1".into()));
+        env
+    }
+
+    /// A program that runs tor as relays run it, but for the addresses: without Nagle, and with the kept keys.
+    pub(crate) fn wrapper(&self) -> String {
+        let (library, keys) = (self.library.display(), self.keys.display());
+        format!("#!/bin/sh\nexec env LD_PRELOAD='{library}' TESTNET_KEYS='{keys}' TESTNET_NODELAY=1 tor \"$@\"\n")
+    }
+
+    /// The environment for a relay.
+    pub(crate) fn env_of(&self, relay: &Relay) -> Vec<(&'static str, OsString)> {
+        let mut env = self.env_of_client();
         env.push(("TESTNET_BIND_OR", relay.ip.to_string().into()));
         if relay.role == Role::Exit {
             env.push(("TESTNET_BIND", relay.outbound.to_string().into()));

@@ -9,6 +9,7 @@ use crate::ground::Ground;
 use crate::layout::Options;
 use crate::network::Network;
 use crate::onionoo::Onionoo;
+use crate::public::{Mix, PublicProxies};
 use crate::web::Web;
 
 /// A private Tor network whose exits reach a fake web by name, and an Onionoo that knows it.
@@ -41,6 +42,11 @@ impl Testbed {
         let network = Network::start_on(&ground, options).await?;
         let onionoo = Onionoo::start(&ground, network.relays()).await?;
         Ok(Self { web, dns, onionoo, network, ground })
+    }
+
+    /// Starts public proxies beside the network.
+    pub async fn public_proxies(&self, mix: &Mix) -> anyhow::Result<PublicProxies> {
+        PublicProxies::start(&self.ground, &self.dns, &self.web, mix).await
     }
 
     /// The testbed of this process, started by whoever asks first. It ends with the process, so a test that stops relays or

@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+pub(crate) use self::authority::Authority;
 pub use self::body::pattern;
 pub use self::record::Seen;
 use crate::ground::Ground;
@@ -73,7 +74,7 @@ struct Site {
 impl Web {
     /// Starts on `ground`, on ports 80 and 443, or on 8080 and 8443 where those need a privilege that we lack.
     pub async fn start(ground: &Arc<Ground>) -> anyhow::Result<Self> {
-        let authority = authority::Authority::new(ground.ip(SUBNET, WEB)).context("cannot make a test CA")?;
+        let authority = Authority::new(ground.ip(SUBNET, WEB)).context("cannot make a test CA")?;
         let ca = ground.folder().join("ca.pem");
         std::fs::write(&ca, authority.pem())?;
         let tls = authority.acceptor();

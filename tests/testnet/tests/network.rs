@@ -2,8 +2,10 @@
 #![expect(clippy::print_stderr, reason = "start times are wanted in the output")]
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use exitgate_testnet::{Client, ClientOptions, Network, Options, Role, Testbed, Wait, fetch};
+use exitgate_testnet::{Client, ClientOptions, ExitSpec, Network, Options, Role, Testbed, Wait, fetch};
+use tokio::time::timeout;
 
 /// GETs over HTTP through `client`, on a circuit of its own for each `isolation`.
 async fn get(client: &Client, isolation: &str, host: &str, port: u16, path: &str) -> anyhow::Result<fetch::Got> {
@@ -55,4 +57,53 @@ async fn the_directory_says_what_the_public_one_would() {
     }
     assert!(control.info("md/name/no443").await.unwrap().contains("\np reject 443\n"));
     assert!(control.info("md/name/us1").await.unwrap().contains("\np accept 1-65535\n"));
+}
+
+#[tokio::test]
+async fn relays_fail_and_come_back_on_order() {
+    let bed = Testbed::start().await.unwrap();
+    let us1 = bed.network.relay("us1");
+    let lines = [format!("ExitNodes ${}", us1.fingerprint), "StrictNodes 1".into(), "SocksTimeout 10".into()].to_vec();
+    let client = bed.network.client_with("ops", ClientOptions { lines, ..ClientOptions::default() }).await.unwrap();
+    let port = bed.web.http_port();
+    assert_eq!(get(&client, "a", "echo.test", port, "/ip").await.unwrap().text(), us1.outbound.to_string());
+
+    bed.network.pause("us1").await.unwrap();
+    let hung = timeout(Duration::from_secs(1), get(&client, "a", "echo.test", port, "/ip")).await;
+    assert!(hung.is_err(), "a stopped relay answers nothing: {hung:?}");
+    bed.network.resume("us1").await.unwrap();
+    assert!(get(&client, "a", "echo.test", port, "/ip").await.is_ok());
+
+    bed.network.set_policy("us1", &["reject *:*"]).await.unwrap();
+    assert!(get(&client, "a", "echo.test", port, "/ip").await.is_err(), "the directory still says that it may");
+    bed.network.set_policy("us1", &["accept *:*"]).await.unwrap();
+
+    bed.network.kill("us1").await.unwrap();
+    assert_eq!(bed.network.pid("us1").await.unwrap(), None);
+    assert!(get(&client, "b", "echo.test", port, "/ip").await.is_err());
+    bed.network.respawn("us1").await.unwrap();
+    let fresh =
+        bed.network.client("fresh", &["StrictNodes 1", &format!("ExitNodes ${}", us1.fingerprint)]).await.unwrap();
+    assert_eq!(get(&fresh, "a", "echo.test", port, "/ip").await.unwrap().text(), us1.outbound.to_string());
+}
+
+#[tokio::test]
+async fn an_onion_service_is_reached_through_the_network() {
+    let bed = Testbed::start().await.unwrap();
+    let onion = bed.network.onion("shop", (bed.web.ip(), bed.web.http_port()).into()).await.unwrap();
+    let client = bed.network.client("visitor", &[]).await.unwrap();
+    let got = get(&client, "a", &onion.host, 80, "/ip").await.unwrap();
+    assert_eq!((got.status, got.text().as_str()), (200, "127.0.0.1"));
+}
+
+#[tokio::test]
+async fn networks_live_side_by_side() {
+    let small = || Options { guards: 2, exits: vec![ExitSpec::new("us1", "US")], ..Options::default() };
+    let (one, two) = tokio::try_join!(Testbed::start_with(small()), Testbed::start_with(small())).unwrap();
+    for bed in [&one, &two] {
+        let client = bed.network.client("c", &[]).await.unwrap();
+        let got = get(&client, "a", "echo.test", bed.web.http_port(), "/ip").await.unwrap();
+        assert_eq!(got.text(), bed.network.relay("us1").outbound.to_string());
+    }
+    assert_ne!(one.ground.prefix(), two.ground.prefix());
 }

@@ -77,7 +77,8 @@ impl Network {
         let shared = Shared { folder, options: &self.options, relays: &self.relays, authority, vote_offset: 0 };
         fs::write(folder.join(&name).join("torrc"), torrc::client(&shared, &name, &options.lines))?;
         let mut client = Client { name, socks: None, boot: Duration::ZERO, site: self.site.clone() };
-        let command = self.site.tor(&client.name)?;
+        let mut command = self.site.tor(&client.name)?;
+        command.envs(self.site.shim.env_of_client());
         self.site.keeper.spawn(&client.name, command).await?;
         let ready = timeout(DEADLINE, client.ready(options.wait)).await;
         ready.with_context(|| format!("{} is not ready: {}", client.name, self.site.last_words(&client.name)))??;

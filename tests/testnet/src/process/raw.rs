@@ -50,6 +50,18 @@ fn keep_across_exec(fd: RawFd) -> i32 {
     unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }
 }
 
+/// Raises the soft limit on open files to the hard one, and says what that is.
+#[expect(unsafe_code, reason = "system calls")]
+pub(super) fn raise_file_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit writes one rlimit, to which the pointer is valid and exclusive for the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: setrlimit reads one rlimit, to which the pointer is valid for the call.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    Ok(limit.rlim_cur)
+}
+
 fn check(result: i32) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

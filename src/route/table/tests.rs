@@ -1,0 +1,135 @@
+//! What user names come to, and what routes may be taken in.
+
+use super::super::fixture::*;
+use super::super::policy::Policy;
+use super::super::selector::Mode;
+use super::*;
+
+fn route(name: &str, selector: &str, port: Option<u16>, origin: Origin) -> Route {
+    let selector = Selector::parse(selector, &words()).unwrap();
+    let name = RouteName::parse(name, &selector, &words()).unwrap();
+    Route { name, selector, port, policy: Arc::default(), origin, created: START, expires: None }
+}
+
+fn table() -> RouteTable {
+    let routes =
+        [("us", "us"), ("us-strict", "us-strict"), ("shop", "nonus"), ("shop-two", "eu-rotate"), ("shop-two-b", "de")];
+    routes
+        .into_iter()
+        .zip(20_001..)
+        .fold(RouteTable::new(words(), Policy::default()), |table, ((name, selector), port)| {
+            table.with(route(name, selector, Some(port), Origin::Config)).unwrap()
+        })
+}
+
+#[test]
+fn the_longest_name_wins_and_the_rest_narrows() {
+    let table = table();
+    for (username, label, selector, scope) in [
+        ("us", "us", "us", "us"),
+        ("US", "us", "us", "us"),
+        ("us-strict", "us-strict", "us-strict", "us-strict"),
+        ("us-strict-session-a", "us-strict", "us-strict-session-a", "us-strict"),
+        ("us-session-A", "us", "us-session-A", "us"),
+        ("us-asn-5-strict", "us", "us-strict-asn-5", "us-strict-asn-5"),
+        ("shop", "shop", "nonus", "shop"),
+        ("shop-de-session-a-ttl-5m", "shop", "de-session-a-ttl-5m", "shop-de"),
+        ("shop-two-fr", "shop-two", "fr-rotate", "shop-two-fr"),
+        ("shop-two-b-strict", "shop-two-b", "de-strict", "shop-two-b-strict"),
+        ("customer-acme-shop-strict", "shop", "nonus-strict", "shop-strict"),
+        ("de", "implicit", "de", "de"),
+        ("de-session-a-ttl-5m", "implicit", "de-session-a-ttl-5m", "de"),
+        ("fr+de-strict-session-a", "implicit", "de+fr-strict-session-a", "de+fr-strict"),
+        ("customer-acme-cc-de-sessid-a", "implicit", "de-session-a", "de"),
+    ] {
+        let wish = table.resolve(username, None).unwrap_or_else(|bad| panic!("{username}: {bad}"));
+        let got = (wish.label(), wish.selector.to_string(), &*wish.scope);
+        assert_eq!(got, (label, selector.to_owned(), scope), "{username}");
+    }
+}
+
+#[test]
+fn a_refusal_names_the_word() {
+    let table = table();
+    for (username, own, want) in [
+        ("", None, "nothing is asked for"),
+        ("us-", None, "a word is missing"),
+        ("us-strict-", None, "a word is missing"),
+        ("shop-us", None, "`us`: it asks for more than the route `shop` gives"),
+        ("us-strict-rotate", None, "`rotate`: `strict` keeps one IP"),
+        ("shopp", None, "no such word"),
+        ("us-session-a-ttl-48h", None, "`ttl`: the longest time allowed here is 24h"),
+        ("us", Some("shop"), "`us`: this port belongs to the route `shop`"),
+        ("shop-two", Some("shop"), "`shop-two`: this port belongs to the route `shop`"),
+        ("any", Some("shop"), "`any`: it asks for more than the route `shop` gives"),
+        ("session", Some("shop"), "`session`: a value must follow it"),
+    ] {
+        let bad = table.resolve(username, own).expect_err(username).to_string();
+        assert!(bad.contains(want), "{username}: {bad}");
+    }
+}
+
+#[test]
+fn at_its_own_port_a_route_needs_no_name() {
+    let table = table();
+    for (username, selector, scope) in [
+        ("", "nonus", "shop"),
+        ("session-a1", "nonus-session-a1", "shop"),
+        ("sessid-a1-sesstime-5", "nonus-session-a1-ttl-5m", "shop"),
+        ("de-strict", "de-strict", "shop-de-strict"),
+        ("shop", "nonus", "shop"),
+        ("shop-rotate", "nonus-rotate", "shop-rotate"),
+        ("customer-acme-session-a", "nonus-session-a", "shop"),
+    ] {
+        let wish = table.resolve(username, Some("shop")).unwrap_or_else(|bad| panic!("{username}: {bad}"));
+        assert_eq!(
+            (wish.label(), wish.selector.to_string(), &*wish.scope),
+            ("shop", selector.to_owned(), scope),
+            "{username}"
+        );
+    }
+}
+
+#[test]
+fn scopes_and_pools_are_shared_by_whom_they_should() {
+    let table = table();
+    let of = |username: &str| table.resolve(username, None).unwrap();
+    assert_eq!(of("de").scope, of("DE-session-x").scope);
+    assert_ne!(of("de").scope, of("de-strict").scope);
+    assert_eq!(of("de").pool, of("de-rotate").pool);
+    assert_eq!(of("de-session-a").pool, of("de").pool);
+    assert_ne!(of("de-asn-5").pool, of("de").pool);
+    assert_eq!(of("shop-session-a").pool, None, "its own");
+    assert_eq!(of("shop-strict").pool, None);
+    assert_eq!(of("shop-de").pool, of("shop-de-session-a").pool);
+    assert_ne!(of("shop-de").pool, of("de").pool, "another policy");
+    assert_eq!(of("shop-two-session-a".trim_end_matches("-session-a")).selector.mode, Mode::Rotate);
+}
+
+#[test]
+fn names_and_ports_are_given_once() {
+    let table = table();
+    let with = |name: &str, port, origin| table.with(route(name, "de", port, origin));
+    let name = |text: &str| table.get(text).unwrap().route.name.clone();
+    assert_eq!(with("shop", Some(20_009), Origin::Api).unwrap_err(), Clash::Name(name("shop")));
+    assert_eq!(with("new", Some(20_003), Origin::Api).unwrap_err(), Clash::Port { port: 20_003, route: name("shop") });
+    let next = with("new", Some(20_009), Origin::Api).unwrap();
+    assert_eq!(next.by_port(20_009).unwrap().route.name.as_str(), "new");
+    // Replaced: its old port is free, its new one is not.
+    let next = next.with(route("shop", "de", Some(20_050), Origin::Config)).unwrap();
+    assert!(next.by_port(20_003).is_none());
+    assert_eq!(next.by_port(20_050).unwrap().route.selector.to_string(), "de");
+    let next = next.with(route("newer", "de", Some(20_003), Origin::Api)).unwrap();
+    let next = next.without("newer").unwrap();
+    assert!(next.by_port(20_003).is_none() && next.get("newer").is_none() && next.without("newer").is_none());
+    assert_eq!((table.len(), next.len()), (5, 6), "the table before is as it was");
+}
+
+#[test]
+fn a_session_time_is_bounded_by_the_routes_policy() {
+    let mut world = World::new(&["US"]);
+    let short = Policy { max_session_ttl: MINUTE, ..Policy::default() };
+    world.route("brief", "us", short);
+    assert!(world.routes.resolve("brief-session-a-ttl-60s", None).is_ok());
+    assert!(world.routes.resolve("brief-session-a-ttl-61s", None).is_err());
+}

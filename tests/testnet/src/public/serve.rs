@@ -1,0 +1,199 @@
+//! One connection to a proxy, and what each kind does to it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::handshake::{Form, Outcome, Wish};
+use super::mix::{Kind, Protocol};
+use super::{Shared, Station};
+use crate::fetch;
+
+/// How long a slow proxy waits before it does anything. Long enough to be told from a fast one on a busy machine.
+const SLOW: Duration = Duration::from_secs(3);
+
+/// How long a proxy tries to reach a target.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The first byte of every TLS connection.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Serves one connection as this proxy does.
+pub(super) async fn connection(mut client: TcpStream, source: SocketAddr, station: &Station, shared: &Shared) {
+    let kind = station.kind();
+    let turn = station.served.fetch_add(1, Ordering::Relaxed);
+    match kind {
+        Kind::Hanging => std::future::pending().await,
+        Kind::Flapping if turn % 2 == 1 => {
+            let _ = client.set_zero_linger(); // closing resets
+        }
+        Kind::WebServer => {
+            let _ = web_server(client).await;
+        }
+        Kind::Locked => {
+            let _ = locked(&mut client, station.proxy.protocol).await;
+        }
+        _ => {
+            if kind == Kind::Slow {
+                tokio::time::sleep(SLOW).await;
+            }
+            let _ = carry(client, source, kind, station, shared).await; // whoever breaks off, it ends here
+        }
+    }
+}
+
+async fn carry(
+    mut client: TcpStream,
+    source: SocketAddr,
+    kind: Kind,
+    station: &Station,
+    shared: &Shared,
+) -> anyhow::Result<()> {
+    let (wish, rest) = Wish::read(&mut client, station.proxy.protocol).await?;
+    if wish.form == Form::Connect && kind == Kind::NoConnect {
+        return Ok(wish.answer(&mut client, Outcome::Refused).await?);
+    }
+    let Ok(mut target) = dial(&wish, station, shared).await else {
+        return Ok(wish.answer(&mut client, Outcome::Unreachable).await?);
+    };
+    wish.answer(&mut client, Outcome::Open).await?;
+    if let Form::Plain { head } = &wish.form {
+        let told = match kind {
+            Kind::Transparent => format!("Via: 1.1 proxy\r\nX-Forwarded-For: {}\r\n", source.ip()),
+            Kind::Anonymous => "Via: 1.1 proxy\r\n".into(),
+            _ => String::new(),
+        };
+        target.write_all(format!("{head}{told}\r\n").as_bytes()).await?;
+    }
+    target.write_all(&rest).await?;
+    if kind == Kind::BreaksTls && rest.is_empty() && speaks_tls(&client).await? {
+        return break_tls(client, target, shared).await;
+    }
+    relay(client, target, kind, station).await?;
+    Ok(())
+}
+
+/// Connects from the proxy's own address, and to nowhere but loopback.
+async fn dial(wish: &Wish, station: &Station, shared: &Shared) -> anyhow::Result<TcpStream> {
+    let ip = match wish.host.parse::<IpAddr>() {
+        Ok(ip) => ip,
+        Err(_) => shared.dns.resolve(&wish.host).context("no such name")?,
+    };
+    anyhow::ensure!(ip.is_ipv4() && ip.is_loopback(), "{ip} is outside");
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((*station.proxy.address.ip(), 0).into())?;
+    let stream = tokio::time::timeout(CONNECT_DEADLINE, socket.connect((ip, wish.port).into())).await??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn speaks_tls(client: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    Ok(client.peek(&mut first).await? == 1 && first[0] == TLS_HANDSHAKE)
+}
+
+/// Reads and carries everything in the clear, between two TLS connections.
+async fn break_tls(client: TcpStream, target: TcpStream, shared: &Shared) -> anyhow::Result<()> {
+    let mut client = TlsAcceptor::accept(&shared.forger, client).await?;
+    let host = client.get_ref().1.server_name().unwrap_or("echo.test").to_owned();
+    let mut target = fetch::tls(target, &host, &shared.ca).await?;
+    tokio::io::copy_bidirectional(&mut client, &mut target).await?;
+    Ok(())
+}
+
+/// Carries both ways; lying and tampering proxies look at what comes back.
+async fn relay(mut client: TcpStream, mut target: TcpStream, kind: Kind, station: &Station) -> io::Result<()> {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_target, mut to_target) = target.split();
+    let there = async {
+        tokio::io::copy(&mut from_client, &mut to_target).await?;
+        to_target.shutdown().await
+    };
+    let back = async {
+        let mut chunk = vec![0; 64 * 1024];
+        loop {
+            let length = from_target.read(&mut chunk).await?;
+            if length == 0 {
+                return to_client.shutdown().await;
+            }
+            let chunk = &mut chunk[..length];
+            match kind {
+                Kind::Lying => lie(chunk, station),
+                Kind::Tampering => tamper(chunk),
+                _ => {}
+            }
+            to_client.write_all(chunk).await?;
+        }
+    };
+    tokio::try_join!(there, back).map(drop)
+}
+
+/// Puts another address of the same length in the place of the proxy's own.
+fn lie(chunk: &mut [u8], station: &Station) {
+    let (own, other) = (station.proxy.address.ip().to_string(), station.proxy.claims().to_string());
+    let mut at = 0;
+    while let Some(found) = chunk[at..].windows(own.len()).position(|window| window == own.as_bytes()) {
+        at += found;
+        chunk[at..at + own.len()].copy_from_slice(other.as_bytes());
+    }
+}
+
+/// Changes the last byte of a piece of an answer, if it is one that such proxies change: HTML, or a download. Echoes pass
+/// untouched, so only who compares a body that he knows finds out.
+fn tamper(chunk: &mut [u8]) {
+    let head_end = chunk.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
+    let head = String::from_utf8_lossy(&chunk[..head_end.unwrap_or(0)]).to_ascii_lowercase();
+    let worth_it = head.contains("content-type: text/html") || head.contains("content-type: application/octet-stream");
+    if worth_it && head_end.is_some_and(|end| end < chunk.len()) {
+        let last = chunk.len() - 1;
+        chunk[last] ^= 0x55;
+    }
+}
+
+async fn web_server(mut client: TcpStream) -> io::Result<()> {
+    let mut ignored = [0; 4096];
+    if client.read(&mut ignored).await? > 0 {
+        client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\nwelcome\n").await?;
+    }
+    client.shutdown().await
+}
+
+async fn locked(client: &mut TcpStream, protocol: Protocol) -> io::Result<()> {
+    let mut ignored = [0; 4096];
+    if client.read(&mut ignored).await? == 0 {
+        return Ok(());
+    }
+    let no: &[u8] = match protocol {
+        Protocol::Http => {
+            b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n"
+        }
+        Protocol::Socks4 => &[0, 93, 0, 0, 0, 0, 0, 0],
+        Protocol::Socks5 => &[5, 0xff],
+    };
+    client.write_all(no).await?;
+    client.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_downloads_and_pages_are_tampered_with() {
+        for (kind, changed) in
+            [("text/html; charset=utf-8", true), ("application/octet-stream", true), ("text/plain", false)]
+        {
+            let whole = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n\r\nbody").into_bytes();
+            let mut chunk = whole.clone();
+            tamper(&mut chunk);
+            assert_eq!(chunk != whole, changed, "{kind}");
+            assert_eq!(chunk[..whole.len() - 4], whole[..whole.len() - 4], "the head stays");
+        }
+    }
+}
