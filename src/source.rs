@@ -6,14 +6,17 @@
 //! that the API lists.
 //!
 //! Parsers ([`Parse`]) take bytes as they arrive and hold no more than one record, so that nobody can fill our memory
-//! by answering. They open nothing.
+//! by answering. They open nothing; `source/fetch.rs` does the asking, `source/poll.rs` decides when, and what an
+//! answer is worth.
 //!
 //! Next: `source/onionoo.rs` (relays), `source/exit_list.rs` (a second witness of their addresses).
 //!
 //! [`Source`]: crate::store::Source
 
 pub mod exit_list;
+pub mod fetch;
 pub mod onionoo;
+pub mod poll;
 
 use crate::exit::Moment;
 
