@@ -9,14 +9,19 @@
 //! by answering. They open nothing; `source/fetch.rs` does the asking, `source/poll.rs` decides when, and what an
 //! answer is worth.
 //!
-//! Next: `source/onionoo.rs` (relays), `source/exit_list.rs` (a second witness of their addresses).
+//! Next: `source/relays.rs` (who starts what, and where it goes), `source/onionoo.rs`, `source/exit_list.rs` and
+//! `source/consensus.rs` (what each says), `source/merge.rs` (what they say together).
 //!
 //! [`Source`]: crate::store::Source
 
+pub mod consensus;
 pub mod exit_list;
 pub mod fetch;
+pub mod handle;
+pub mod merge;
 pub mod onionoo;
 pub mod poll;
+pub mod relays;
 
 use crate::exit::Moment;
 

@@ -30,14 +30,15 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use self::body::Unpacked;
 use super::Garbage;
-use crate::dial::DialError;
+use crate::dial::{self, DialError};
+use crate::limit::target::Rules;
 use crate::net::{BadTarget, Host, Target};
 
 /// Redirects that are followed. Mirrors need one, the second is for a change of host name.
 const REDIRECTS: usize = 3;
 
 /// Longest `max-age` and `Retry-After` that are honoured: a slip of theirs must not silence a source for a year.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Opens streams to the servers of sources.
 pub trait Connect: Clone + Send + Sync + 'static {
@@ -50,6 +51,27 @@ pub trait Connect: Clone + Send + Sync + 'static {
         target: &Target,
         deadline: Instant,
     ) -> impl Future<Output = Result<Self::Stream, DialError>> + Send;
+}
+
+/// Opens streams from this machine's own address.
+#[derive(Clone, Debug)]
+pub struct Direct {
+    rules: Rules,
+}
+
+impl Direct {
+    /// `rules` hold for every address that a source's URL, or a redirect from there, leads to.
+    pub fn new(rules: Rules) -> Self {
+        Self { rules }
+    }
+}
+
+impl Connect for Direct {
+    type Stream = dial::Stream;
+
+    async fn connect(&self, target: &Target, deadline: Instant) -> Result<dial::Stream, DialError> {
+        dial::direct::dial(target, &self.rules, deadline).await
+    }
 }
 
 /// What makes the next request conditional: the marks of the last answer that was good.

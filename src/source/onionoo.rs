@@ -93,20 +93,22 @@ impl Details {
         let flags = relay.flags.unwrap_or_default();
         let has = |flag| flags.contains(&flag);
         let exits = relay.exit_addresses.iter().flatten().filter_map(|text| text.parse().ok());
-        let routers = relay.or_addresses.iter().flatten().filter_map(|text| text.parse::<SocketAddr>().ok());
+        let mut routers = relay.or_addresses.iter().flatten().filter_map(|text| text.parse::<SocketAddr>().ok());
+        let described = routers.next().map(|router| router.ip());
         let mut announced: Vec<IpAddr> = Vec::new();
-        for ip in exits.chain(routers.map(|router| router.ip())) {
+        for ip in exits.chain(described).chain(routers.map(|router| router.ip())) {
             if !announced.contains(&ip) {
                 announced.push(ip);
             }
         }
+        let holds = described.is_none_or(|ip| same_net(ip, announced[0]));
         let listing = Listing {
             id: ExitId::Tor(fingerprint),
             nickname: relay.nickname.unwrap_or_default().into(),
             announced,
-            country: relay.country.as_deref().and_then(Country::parse).unwrap_or(Country::UNKNOWN),
-            asn: relay.asn.and_then(|text| text.strip_prefix("AS")?.parse().ok()),
-            as_name: relay.as_name.map(|name| self.shared(&name)),
+            country: relay.country.as_deref().filter(|_| holds).and_then(Country::parse).unwrap_or(Country::UNKNOWN),
+            asn: relay.asn.filter(|_| holds).and_then(|text| text.strip_prefix("AS")?.parse().ok()),
+            as_name: relay.as_name.filter(|_| holds).map(|name| self.shared(&name)),
             policy: relay.exit_policy_summary.unwrap_or_default(),
             policy_v6: relay.exit_policy_v6_summary.unwrap_or_default(),
             flags: Flags {
@@ -145,6 +147,17 @@ impl Details {
                 self.listings.push(listing);
             }
         }
+    }
+}
+
+/// True if what Onionoo says of the one address holds for the other. Its country and AS are those of the first OR
+/// address, and sites see another one. Within the smallest network that the internet routes on its own, both are the
+/// same; beyond that they are anybody's guess.
+fn same_net(described: IpAddr, seen: IpAddr) -> bool {
+    match (described, seen) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => a.to_bits() >> 8 == b.to_bits() >> 8,
+        (IpAddr::V6(a), IpAddr::V6(b)) => a.to_bits() >> 80 == b.to_bits() >> 80,
+        _ => false,
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! An answer can be whole and still worth less than what we have: empty, half as long as yesterday's, older than the
 //! one before, or the same for so long that it must be a cache that forgot to look. Each of these is refused or marked,
-//! with its reason; what stands is always the last good answer. Everything that decides is [`weigh`] and [`pause`],
-//! which know no clock and no network.
+//! with its reason; what stands is always the last good answer. Everything that decides is a function of what is known
+//! and of the time ([`settle`], [`weigh`], [`pause`], [`due`]); what asks and waits is a loop of ten lines around them.
 //!
-//! Next: [`crate::app`] starts a [`Poller`] a source and hands its updates to [`crate::state`].
+//! Next: `source/relays.rs` starts these and listens to them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use http::Uri;
 use rand::RngExt;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::fetch::{Answer, Client, Connect, FetchError, Limits, Validators};
+use super::fetch::{Answer, Client, Connect, FetchError, LONGEST_WAIT, Limits, Validators};
+use super::handle::{Handle, report};
 use super::{Garbage, Parse, Parsed};
-use crate::exit::{Listing, Moment};
+use crate::exit::Moment;
 use crate::lifecycle::Tasks;
-use crate::store::{self, Source, Write};
-use crate::telemetry::metrics as names;
+use crate::store::Source;
 
 /// The process's one clock.
 pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
@@ -36,8 +36,11 @@ const REFRESH_PAUSE: Duration = Duration::from_secs(60);
 /// A list at least this long that halves is not believed at once. Shorter ones halve when two exits go.
 const LONG_LIST: u32 = 100;
 
-/// So many answers in a row that say the same of a halved list are believed.
+/// A halved list is believed when it is said again and the source has brought nothing better in so many requests.
 const BELIEVED: u32 = 3;
+
+/// Why a halved list is not believed at first.
+const HALVED: Garbage = Garbage("it has less than half as many exits as before");
 
 /// How far ahead of us a source's clock may be before somebody should look at ours.
 const CLOCK_SLACK: Duration = Duration::from_secs(3600);
@@ -66,76 +69,36 @@ pub struct Update<T> {
     pub news: Option<T>,
 }
 
-impl Update<Vec<Listing>> {
-    /// What to write of it. One change: the marks that make the next request conditional must not outlive the exits
-    /// that they stand for.
-    pub fn writes(&self, now: Moment) -> Vec<Write> {
-        let exits =
-            self.news.iter().flatten().map(|listing| {
-                Write::PutExit(store::Exit { listing: listing.clone(), first_seen: now, last_seen: now })
-            });
-        exits.chain([Write::PutSource(self.status.clone())]).collect()
-    }
-}
-
-/// A handle on a source that is asked again and again.
-#[derive(Clone, Debug)]
-pub struct Poller {
-    status: watch::Receiver<Source>,
-    refresh: Arc<Notify>,
-}
-
-impl Poller {
-    /// Starts asking. `known` is what the store remembers of the source; pass it only if what it said then is still
-    /// here, because an answer of "unchanged" will be taken for it.
-    pub fn start<P: Parse + 'static, C: Connect>(
-        feed: Feed,
-        client: Client<C>,
-        known: Option<Source>,
-        clock: Clock,
-        tasks: &Tasks,
-        updates: mpsc::Sender<Update<P::Output>>,
-    ) -> Self {
-        let fresh = || Source { name: feed.name.to_string(), outcome: "never".to_owned(), ..Source::default() };
-        let (tell, status) = watch::channel(known.unwrap_or_else(fresh));
-        let (tell, refresh) = (Arc::new(tell), Arc::new(Notify::new()));
-        let poller = Self { status, refresh: refresh.clone() };
-        let stopping = tasks.clone();
-        tasks.supervise("source", move || {
-            let course = Course {
-                feed: feed.clone(),
-                client: client.clone(),
-                status: tell.clone(),
-                refresh: refresh.clone(),
-                clock: clock.clone(),
-            };
-            let (updates, stopping) = (updates.clone(), stopping.clone());
-            async move {
-                tokio::select! {
-                    () = stopping.stopping() => {}
-                    () = course.run::<P>(&updates) => {}
-                }
+/// Starts asking, until shutdown. `known` is what is remembered of the source; its marks must be gone from it unless
+/// what it said then is still here, because an answer of "unchanged" will be taken for that.
+pub fn start<P: Parse + 'static, C: Connect>(
+    feed: Feed,
+    client: Client<C>,
+    known: Option<Source>,
+    clock: Clock,
+    tasks: &Tasks,
+    updates: mpsc::Sender<Update<P::Output>>,
+) -> Handle {
+    let (handle, status) = Handle::new(&feed.name, known);
+    let course = Arc::new(Course { feed, client, status, refresh: handle.refresh.clone(), clock });
+    let stopping = tasks.clone();
+    tasks.supervise("source", move || {
+        let (course, updates, stopping) = (course.clone(), updates.clone(), stopping.clone());
+        async move {
+            tokio::select! {
+                () = stopping.stopping() => {}
+                () = course.run::<P>(&updates) => {}
             }
-        });
-        poller
-    }
-
-    /// How the source fares, now and whenever that changes.
-    pub fn status(&self) -> watch::Receiver<Source> {
-        self.status.clone()
-    }
-
-    /// Asks now rather than when it is due (but not twice within a minute).
-    pub fn refresh(&self) {
-        self.refresh.notify_one();
-    }
+        }
+    });
+    handle
 }
 
-/// One run of a source's worker.
+/// A source's worker.
 struct Course<C> {
     feed: Feed,
     client: Client<C>,
-    status: Arc<watch::Sender<Source>>,
+    status: watch::Sender<Source>,
     refresh: Arc<Notify>,
     clock: Clock,
 }
@@ -148,7 +111,7 @@ impl<C: Connect> Course<C> {
             let validators = usable_validators(&before);
             let answer = self.ask::<P>(&validators).await;
             let update = settle(&self.feed, &before, answer, (self.clock)(), rand::rng().random_range(0.0..1.0));
-            self.tell(&before, &update.status);
+            report(&before, &update.status);
             self.status.send_replace(update.status.clone());
             if updates.send(update).await.is_err() {
                 return; // nobody listens: the gateway ends
@@ -159,10 +122,9 @@ impl<C: Connect> Course<C> {
     /// Until the next request is due or wished for.
     async fn wait(&self) {
         let (now, status) = ((self.clock)(), self.status.borrow().clone());
-        let due = status.next.filter(|next| next.since(now) <= self.feed.every * 2).unwrap_or(now);
         let calm = status.attempt.map_or(now, |attempt| attempt.after(REFRESH_PAUSE)).since(now).min(REFRESH_PAUSE);
         tokio::select! {
-            () = tokio::time::sleep(due.since(now)) => {}
+            () = tokio::time::sleep(due(&status, self.feed.every, now)) => {}
             () = async {
                 self.refresh.notified().await;
                 tokio::time::sleep(calm).await;
@@ -179,28 +141,6 @@ impl<C: Connect> Course<C> {
                 Err(Garbage("it says `unchanged` to a question that was not conditional").into())
             }
             Answer::Unchanged { max_age } => Ok(Reply::Unchanged(max_age)),
-        }
-    }
-
-    /// Says in metrics what happened, and in the log what changed.
-    fn tell(&self, before: &Source, now: &Source) {
-        let name = self.feed.name.to_string();
-        metrics::counter!(names::SOURCE_REQUESTS, "source" => name.clone(), "outcome" => now.outcome.clone())
-            .increment(1);
-        metrics::gauge!(names::SOURCE_RECORDS, "source" => name.clone()).set(now.records);
-        if let Some(good) = now.good {
-            metrics::gauge!(names::SOURCE_GOOD, "source" => name).set(good.0 as f64 / 1e6);
-        }
-        let (source, outcome) = (&now.name, &now.outcome);
-        match (now.why.as_str(), before.outcome == now.outcome) {
-            ("", true) => tracing::debug!(source, outcome, records = now.records, "asked a source"),
-            ("", false) => {
-                tracing::info!(source, outcome, records = now.records, skipped = now.skipped, "a source answers")
-            }
-            (why, true) => tracing::debug!(source, outcome, why, "a source still gives no good answer"),
-            (why, false) => {
-                tracing::warn!(source, outcome, why, "a source gives no good answer; what it last said stands")
-            }
         }
     }
 }
@@ -221,18 +161,18 @@ fn usable_validators(status: &Source) -> Validators {
 }
 
 /// What is wrong with an answer that is whole, if something is.
-fn weigh<T>(parsed: &Parsed<T>, before: &Source) -> Result<(), Garbage> {
+fn weigh<T>(parsed: &Parsed<T>, before: &Source, now: Moment) -> Result<(), Garbage> {
     if parsed.records == 0 {
         return Err(Garbage("no exit is in it"));
     }
-    if parsed.published.is_some() && parsed.published < before.published {
+    // A date from the future was a slip of theirs; it must not make everything after it look old.
+    let credible = before.published.filter(|published| published.since(now) <= CLOCK_SLACK);
+    if parsed.published.is_some() && parsed.published < credible {
         return Err(Garbage("it is older than what it said before"));
     }
     let halved = before.records >= LONG_LIST && parsed.records < before.records / 2;
-    if halved && before.failures + 1 < BELIEVED {
-        return Err(Garbage("it has less than half as many exits as before"));
-    }
-    Ok(())
+    let insisted = before.why.ends_with(HALVED.0) && before.failures + 1 >= BELIEVED;
+    if halved && !insisted { Err(HALVED) } else { Ok(()) }
 }
 
 /// How old the data is: what that makes of a good answer, and what to say of it.
@@ -256,12 +196,21 @@ fn age(
 fn pause(every: Duration, outcome: Result<Option<Duration>, &FetchError>, failures: u32, chance: f64) -> Duration {
     match outcome {
         Ok(max_age) => every.max(max_age.unwrap_or_default()) + every.mul_f64(SPREAD * chance),
-        Err(FetchError::Status { retry_after: Some(wait), .. }) => *wait + FIRST_PAUSE.mul_f64(chance),
-        Err(_) => {
+        Err(error) => {
             let grown = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16));
-            grown.min(every).mul_f64(0.75 + 0.5 * chance)
+            let asked = match error {
+                FetchError::Status { retry_after: Some(wait), .. } => *wait + FIRST_PAUSE.mul_f64(chance),
+                _ => Duration::ZERO,
+            };
+            asked.max(grown.min(every).mul_f64(0.75 + 0.5 * chance))
         }
     }
+}
+
+/// How long it is until the next request. One that is further off than any pause was noted by a clock that was wrong.
+fn due(status: &Source, every: Duration, now: Moment) -> Duration {
+    let pause = status.next.map_or(Duration::ZERO, |next| next.since(now));
+    if pause > every.max(LONGEST_WAIT) * 2 { Duration::ZERO } else { pause }
 }
 
 /// Everything that follows from one request.
@@ -275,7 +224,7 @@ fn settle<T>(
     let mut status = Source { attempt: Some(now), ..before.clone() };
     let weighed = answer.and_then(|reply| match reply {
         Reply::Fresh(parsed, validators, max_age) => {
-            weigh(&parsed, before)?;
+            weigh(&parsed, before, now)?;
             Ok((Some((parsed, validators)), max_age))
         }
         Reply::Unchanged(max_age) => Ok((None, max_age)),

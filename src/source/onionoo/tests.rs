@@ -67,6 +67,25 @@ fn every_field_but_the_fingerprint_and_the_policy_may_be_missing() {
 }
 
 #[test]
+fn country_and_as_are_told_of_the_address_that_they_are_of() {
+    for (routers, exits, want) in [
+        (r#""192.0.2.1:9001""#, r#""#, Some(7)),
+        (r#""192.0.2.1:9001""#, r#""192.0.2.1""#, Some(7)),
+        (r#""192.0.2.1:9001""#, r#""192.0.2.254""#, Some(7)),
+        (r#""192.0.2.1:9001""#, r#""192.0.3.1""#, None),
+        (r#""192.0.2.1:9001""#, r#""192.0.3.1","192.0.2.1""#, None),
+        (r#""192.0.2.1:9001","[2001:db8::1]:9001""#, r#""2001:db8::2""#, None),
+        (r#""[2001:db8::1]:9001""#, r#""2001:db8:0:ff::2""#, Some(7)),
+        (r#""[2001:db8::1]:9001""#, r#""2001:db8:1::2""#, None),
+        ("", "", Some(7)),
+    ] {
+        let place = format!(r#","country":"us","as":"AS7","or_addresses":[{routers}],"exit_addresses":[{exits}]"#);
+        let listing = parse(&document(&[&relay(1, &place)])).unwrap().value.remove(0);
+        assert_eq!((listing.asn, listing.country.is_known()), (want, want.is_some()), "{routers} seen as {exits}");
+    }
+}
+
+#[test]
 fn a_bad_record_costs_itself() {
     let good = relay(7, "");
     let line = |more: &str| relay(8, more);

@@ -125,6 +125,14 @@ fn a_halved_list_is_believed_when_it_is_said_again() {
     }
     assert!(settled(&status, fresh(900, NOW)).news.is_some());
     assert!(settled(&Source { records: 8, ..good() }, fresh(2, NOW)).news.is_some(), "a short list may halve");
+    let late = (0..9).fold(good(), |status, _| settled(&status, Err(FetchError::Late("connecting"))).status);
+    assert!(settled(&late, fresh(900, NOW)).news.is_none(), "nine silences do not say that it halved");
+}
+
+#[test]
+fn a_date_from_the_future_makes_nothing_old() {
+    let slip = settled(&good(), fresh(2000, NOW.after(900 * HOUR))).status;
+    assert!(settled(&slip, fresh(2000, NOW)).news.is_some());
 }
 
 #[test]
@@ -135,25 +143,30 @@ fn pauses_grow_to_the_period_and_spread() {
     assert_eq!(seconds(1000, 0.5), 3600.0);
     assert_eq!((seconds(1, 0.0), seconds(1, 1.0)), (22.5, 37.5));
     assert_eq!(pause(HOUR, Ok(Some(Duration::ZERO)), 0, 1.0), HOUR + HOUR / 20, "never more often than hourly");
+    let soon = FetchError::Status { status: StatusCode::SERVICE_UNAVAILABLE, retry_after: Some(Duration::ZERO) };
+    assert_eq!(pause(HOUR, Err(&soon), 3, 0.5).as_secs(), 120, "who says `at once` for the third time is not believed");
 }
 
 #[test]
-fn what_is_written_belongs_together() {
-    let listing = Listing {
-        id: crate::exit::ExitId::Direct,
-        nickname: "".into(),
-        announced: vec![],
-        country: crate::exit::country::Country::UNKNOWN,
-        asn: None,
-        as_name: None,
-        policy: Default::default(),
-        policy_v6: Default::default(),
-        flags: Default::default(),
-        weight: 0,
-    };
-    let update = Update { status: good(), news: Some(vec![listing]) };
-    let writes = update.writes(NOW);
-    assert!(
-        matches!(&writes[..], [Write::PutExit(exit), Write::PutSource(source)] if exit.last_seen == NOW && *source == good())
-    );
+fn what_is_due_is_what_was_planned_unless_a_clock_was_wrong() {
+    let day = 24 * HOUR;
+    for (next, want) in [
+        (None, Duration::ZERO),
+        (Some(ago(HOUR)), Duration::ZERO),
+        (Some(NOW), Duration::ZERO),
+        (Some(NOW.after(HOUR)), HOUR),
+        (Some(NOW.after(day + HOUR)), day + HOUR),
+        (Some(NOW.after(1000 * day)), Duration::ZERO),
+    ] {
+        assert_eq!(due(&Source { next, ..good() }, HOUR, NOW), want, "{next:?}");
+    }
+    let longest = [
+        pause(HOUR, Ok(Some(LONGEST_WAIT)), 0, 1.0),
+        pause(30 * day, Ok(None), 0, 1.0),
+        pause(30 * day, Err(&FetchError::Late("x")), 99, 1.0),
+    ];
+    for (pause, every) in longest.into_iter().zip([HOUR, 30 * day, 30 * day]) {
+        let planned = Source { next: Some(NOW.after(pause)), ..good() };
+        assert_eq!(due(&planned, every, NOW), pause, "no pause of our own is taken for a fault");
+    }
 }
