@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 pub mod direct;
+pub mod tor;
 
 /// A stream that ends at the target.
 #[derive(Debug)]

@@ -15,5 +15,4 @@ pub mod relay;
 pub mod socks;
 
 #[cfg(test)]
-#[expect(dead_code, reason = "the scripted gate is for the tests of whole connections, which come next")]
 mod testing;

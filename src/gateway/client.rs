@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::ServerConnection;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -109,19 +110,26 @@ impl ClientStream {
         inbox.departed(self).await;
     }
 
-    /// Takes a TLS handshake whose first bytes have been read already. Only a bare stream can.
-    pub async fn secure(self, acceptor: &TlsAcceptor, hello: &[u8]) -> io::Result<Self> {
-        let Self::Tcp(stream) = self else { return Err(io::ErrorKind::Unsupported.into()) };
-        let accept = acceptor.accept_with(stream, |session| {
-            let mut hello = hello;
-            while !hello.is_empty() {
-                // A hello that is none is an error that the handshake meets again, and answers with the right alert.
-                if session.read_tls(&mut hello).is_err() || session.process_new_packets().is_err() {
-                    break;
+    /// Takes a TLS handshake whose first bytes have been read already. Only a bare stream can; one whose handshake
+    /// failed comes back bare, and its client was told why.
+    pub async fn secure(mut self, acceptor: &TlsAcceptor, mut hello: &[u8]) -> Result<Self, Self> {
+        let Ok(mut session) = ServerConnection::new(acceptor.config().clone()) else { return Err(self) };
+        while !hello.is_empty() {
+            // Met here and not in the handshake, which would wait for more bytes before it looked at these again.
+            if session.read_tls(&mut hello).is_err() || session.process_new_packets().is_err() {
+                let mut alert = Vec::new();
+                if session.write_tls(&mut alert).is_ok() {
+                    // Told or not, it is over.
+                    let _ = self.send(&alert).await;
                 }
+                return Err(self);
             }
-        });
-        Ok(Self::Tls(Box::new(accept.await?)))
+        }
+        let Self::Tcp(stream) = self else { return Err(self) };
+        match acceptor.accept_with(stream, |fresh| *fresh = session).into_fallible().await {
+            Ok(stream) => Ok(Self::Tls(Box::new(stream))),
+            Err((_, stream)) => Err(Self::Tcp(stream)),
+        }
     }
 }
 

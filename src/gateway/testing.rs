@@ -1,9 +1,10 @@
-//! What the tests of the front share: a door, a gate that says what its script says, and clients on loopback.
+//! What the tests of the front share: a door, a gate that says what its script says, and clients at the other end of a socket.
 
 use std::collections::VecDeque;
 use std::future::pending;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -87,6 +88,12 @@ impl Script {
         let pairs: [_; N] = std::array::from_fn(|_| UnixStream::pair().unwrap());
         let (near, far): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         (Self::new(near.into_iter().map(Open::Stream)), far.try_into().unwrap())
+    }
+
+    /// Before everything else, this.
+    pub fn first(self, open: Open) -> Self {
+        self.opens.lock().unwrap().push_front(open);
+        self
     }
 
     pub fn with_key(self, key: &'static [u8]) -> Self {
@@ -177,8 +184,21 @@ impl Gate for Script {
     }
 }
 
-/// A bare connection on loopback: the client's end, ours, and the client's address.
-pub async fn sockets() -> (TcpStream, TcpStream, SocketAddr) {
+/// The two ends of a connection, the client's first, and the address that the client is said to have.
+///
+/// They are a socket pair dressed as TCP: what is written to one end can be read from the other when the write returns,
+/// so that a clock which jumps when nobody has anything to do never jumps over bytes that the kernel still moves.
+pub fn sockets() -> (TcpStream, TcpStream, SocketAddr) {
+    let dress = |end: std::os::unix::net::UnixStream| {
+        end.set_nonblocking(true).unwrap();
+        TcpStream::from_std(OwnedFd::from(end).into()).unwrap()
+    };
+    let (theirs, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+    (dress(theirs), dress(ours), "127.0.0.1:50000".parse().unwrap())
+}
+
+/// The same over TCP, for what only TCP has. Not under a paused clock: see [`sockets`], and [`skip`] time instead.
+pub async fn tcp_sockets() -> (TcpStream, TcpStream, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     #[expect(clippy::disallowed_methods, reason = "a test is its own client")]
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -186,9 +206,25 @@ pub async fn sockets() -> (TcpStream, TcpStream, SocketAddr) {
     (client, ours, peer)
 }
 
+/// Lets time pass where the clock is not paused, at a point where everybody waits.
+pub async fn skip(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 /// Serves one connection while `client` plays the other end; both must come to an end.
 pub async fn talk(door: Door, gate: &Arc<Script>, client: impl AsyncFnOnce(TcpStream)) {
-    let (theirs, ours, peer) = sockets().await;
+    talk_over(sockets(), door, gate, client).await;
+}
+
+/// [`talk`] over these sockets.
+pub async fn talk_over(
+    (theirs, ours, peer): (TcpStream, TcpStream, SocketAddr),
+    door: Door,
+    gate: &Arc<Script>,
+    client: impl AsyncFnOnce(TcpStream),
+) {
     let served = serve(ours, peer, Cut::new(), Arc::new(door), gate.clone());
     let both = async { tokio::join!(served, client(theirs)) };
     // Paused clocks run through this in no time, so that a hang is a failure and not a wait.
@@ -267,7 +303,7 @@ impl Observed {
         let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         lines
-            .filter(|line| line["target"] == "access" || line["listener"].is_string())
+            .filter(|line| line["target"] == "access")
             .map(|line| fields.iter().map(|field| line[*field].to_string().replace('"', "")).collect())
             .collect()
     }

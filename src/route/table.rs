@@ -214,6 +214,14 @@ impl RouteTable {
         next
     }
 
+    /// True if every route has the very pool that it has in the other table.
+    pub fn has_pools_of(&self, other: &Self) -> bool {
+        let same = |entry: &Arc<Entry>| {
+            other.get(entry.route.name.as_str()).is_some_and(|there| Arc::ptr_eq(&entry.pool, &there.pool))
+        };
+        self.len() == other.len() && self.iter().all(same)
+    }
+
     /// The route of this name.
     pub fn get(&self, name: &str) -> Option<&Arc<Entry>> {
         self.by_name.get(name)

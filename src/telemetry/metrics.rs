@@ -66,6 +66,8 @@ names! {
     Gauge SOURCE_RECORDS = "exitgate_source_exits";
     /// When a source last answered well, in seconds since the epoch.
     Gauge SOURCE_GOOD = "exitgate_source_last_good_timestamp_seconds";
+    /// When a source's data was made by its own word, in seconds since the epoch.
+    Gauge SOURCE_PUBLISHED = "exitgate_source_published_timestamp_seconds";
     /// Checks of exits, by what they came to.
     Counter CHECKS = "exitgate_checks_total";
     /// Checks of exits against the sites of `check.targets`, by what they came to.

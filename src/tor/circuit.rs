@@ -15,8 +15,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::Engine;
+use super::engine::{Engine, EngineId};
 use super::event::CircuitId;
+use super::fault::LeaseFault;
+use super::stream::Expected;
 use crate::exit::Fingerprint;
 use crate::route::Isolation;
 
@@ -38,7 +40,7 @@ pub struct Way {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CircuitStatus {
     /// The engine that holds it.
-    pub engine: super::engine::EngineId,
+    pub engine: EngineId,
     /// tor's name for it.
     pub id: CircuitId,
     /// Its relays: guard first, exit last.
@@ -72,8 +74,16 @@ impl Lease {
     }
 
     /// The engine that holds it.
-    pub fn engine(&self) -> &Arc<Engine> {
-        &self.engine
+    pub fn engine(&self) -> EngineId {
+        self.engine.id()
+    }
+
+    /// Takes a ticket for the stream that it is for. `ipv6` is for routes that opted in to targets over IPv6.
+    pub fn expect(self, ipv6: bool) -> Result<Expected, LeaseFault> {
+        let engine = self.engine.clone();
+        let live = engine.live().filter(|live| live.run == self.run).ok_or(LeaseFault::Lost)?;
+        let addr = if ipv6 { live.socks6.clone() } else { live.socks.clone() };
+        Ok(engine.streams().expect(self, addr))
     }
 }
 

@@ -37,9 +37,10 @@ pub(super) mod process;
 mod run;
 mod session;
 
-use lend::Circuits;
 pub(super) use folder::{Folder, has_directory};
-pub(super) use run::{Backoff, run};
+use lend::Circuits;
+pub(super) use lend::no_path;
+pub(super) use run::run;
 
 /// Which engine: its place in the list, started ones first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -213,11 +214,6 @@ impl Engine {
     /// Tells it that the settings have changed.
     pub(super) fn reload(&self) {
         self.reload.notify_one();
-    }
-
-    /// Where an onion service is to be asked for.
-    pub(super) fn onion_port(&self) -> Option<Addr> {
-        self.live().map(|live| live.onion.clone())
     }
 
     /// Everything about it, for whoever looks.

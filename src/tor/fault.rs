@@ -43,18 +43,40 @@ pub enum StreamFault {
     /// tor refused to attach it.
     #[error("tor would not attach the stream")]
     NotAttached,
+    /// The exit never said anything.
+    #[error("the exit does not answer")]
+    Unanswered,
     /// tor or the exit gave this reason.
     #[error("the stream ended: {0:?}")]
     Ended(EndReason),
 }
 
 impl StreamFault {
-    /// What a stream's end means.
-    pub fn of(reason: Option<EndReason>) -> Self {
-        match reason {
-            Some(EndReason::Destroy) => Self::CircuitGone,
-            Some(reason) => Self::Ended(reason),
-            None => Self::Ended(EndReason::Other),
+    /// What a stream's end means: tor's own reason, and the exit's if it gave one.
+    pub fn of(reason: Option<EndReason>, remote: Option<EndReason>) -> Self {
+        match (reason, remote) {
+            (_, Some(remote)) => Self::Ended(remote),
+            (Some(EndReason::Destroy), None) => Self::CircuitGone,
+            (Some(EndReason::Timeout), None) => Self::Unanswered,
+            (Some(reason), None) => Self::Ended(reason),
+            (None, None) => Self::Ended(EndReason::Other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exits_word_counts_more_than_tors() {
+        for (reason, remote, want) in [
+            (Some(EndReason::End), Some(EndReason::Timeout), StreamFault::Ended(EndReason::Timeout)),
+            (Some(EndReason::Timeout), None, StreamFault::Unanswered),
+            (Some(EndReason::Destroy), None, StreamFault::CircuitGone),
+            (None, None, StreamFault::Ended(EndReason::Other)),
+        ] {
+            assert_eq!(StreamFault::of(reason, remote), want);
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::circuit::Lease;
-use super::control::Answer;
+use super::control::{Addr, Answer};
 use super::engine::Engine;
 use super::event::{CircuitId, StreamId};
 use super::fault::StreamFault;
@@ -64,8 +64,10 @@ impl Username {
 pub struct Expected {
     engine: Arc<Engine>,
     ticket: u64,
-    /// The circuit that it will be put on.
-    pub circuit: CircuitId,
+    run: u64,
+    circuit: CircuitId,
+    /// Where to ask for it.
+    pub addr: Addr,
     /// Resolves once the stream was seen.
     pub seen: oneshot::Receiver<Seen>,
     /// Resolves if the stream ends before it is open.
@@ -76,6 +78,11 @@ impl Expected {
     /// The SOCKS user name to give.
     pub fn username(&self) -> String {
         Username::Ticket(self.ticket).write()
+    }
+
+    /// tor said that it knows no such circuit: nobody shall be put on it again.
+    pub fn circuit_is_missing(&self) {
+        self.engine.missing(self.run, self.circuit);
     }
 }
 
@@ -122,15 +129,15 @@ impl Streams {
     }
 
     /// Takes a ticket for a stream that will be put on the lease's circuit.
-    pub fn expect(&self, lease: Lease) -> Expected {
+    pub(super) fn expect(&self, lease: Lease, addr: Addr) -> Expected {
         let ((seen, on_seen), (end, on_end)) = (oneshot::channel(), oneshot::channel());
-        let (engine, circuit) = (lease.engine.clone(), lease.circuit);
+        let (engine, run, circuit) = (lease.engine.clone(), lease.run, lease.circuit);
         let mut inner = self.inner();
         let ticket = inner.next;
         inner.next = inner.next.wrapping_add(1);
         inner.waiting.insert(ticket, Waiting { lease, seen, end });
         drop(inner);
-        Expected { engine, ticket, circuit, seen: on_seen, end: on_end }
+        Expected { engine, ticket, run, circuit, addr, seen: on_seen, end: on_end }
     }
 
     /// A stream with this ticket is there. Returns the circuit for it, and whom to tell.
@@ -147,21 +154,16 @@ impl Streams {
         let mut inner = self.inner();
         let known = inner.known.get_mut(&stream)?;
         if let Some(end) = known.end.take() {
-            drop(end.send(fault)); // a dial that gave up needs no reason
+            let _ = end.send(fault); // a dial that gave up needs no reason
         }
         Some(known.lease.circuit)
-    }
-
-    /// The circuit of a stream.
-    pub(super) fn circuit(&self, stream: StreamId) -> Option<CircuitId> {
-        self.inner().known.get(&stream).map(|known| known.lease.circuit)
     }
 
     /// A stream is gone, and its place is free.
     pub(super) fn gone(&self, stream: StreamId, fault: StreamFault) {
         let known = self.inner().known.remove(&stream);
         if let Some(Known { end: Some(end), lease: _lease }) = known {
-            drop(end.send(fault));
+            let _ = end.send(fault);
         }
     }
 
@@ -175,8 +177,9 @@ impl Streams {
         let mut inner = self.inner();
         let (waiting, known) = (std::mem::take(&mut inner.waiting), std::mem::take(&mut inner.known));
         drop(inner);
-        for end in waiting.into_values().map(|waiting| waiting.end).chain(known.into_values().filter_map(|known| known.end)) {
-            drop(end.send(StreamFault::EngineLost));
+        let pending = known.into_values().filter_map(|known| known.end);
+        for end in waiting.into_values().map(|waiting| waiting.end).chain(pending) {
+            let _ = end.send(StreamFault::EngineLost);
         }
     }
 
@@ -211,7 +214,8 @@ mod tests {
         for name in [Username::Ticket(0), Username::Ticket(u64::MAX), Username::Onion(Isolation(7))] {
             assert_eq!(Username::read(&name.write()), Some(name));
         }
-        for other in ["", "e", "e1", "x0000000000000000", "e000000000000000g", "éé00000000000000", "e+00000000000000f"] {
+        for other in ["", "e", "e1", "x0000000000000000", "e000000000000000g", "éé00000000000000", "e+00000000000000f"]
+        {
             assert_eq!(Username::read(other), None, "{other}");
         }
     }

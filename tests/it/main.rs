@@ -1,4 +1,5 @@
-//! Integration tests, one binary: the parts wired together on loopback, without tor.
+//! Integration tests, one binary: the parts wired together on loopback. Those in `tor` start a private Tor network.
 
 mod architecture;
 mod config;
+mod tor;

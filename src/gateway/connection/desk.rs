@@ -29,9 +29,12 @@ impl<G: Gate> Connection<'_, G> {
                 Ok(Plan { work: Work::Errand(wanted), manner, .. }) => {
                     self.errand(protocol, username, pass, wanted, manner).await
                 }
-                Ok(Plan { manner, .. }) => {
-                    let wrong = Failure::Client(ClientFault::Target).into();
-                    matches!(self.refuse(&wrong, manner.keep_unread(), manner.bare).await, After::Next)
+                Ok(Plan { work, manner, .. }) => {
+                    let refusal = match work {
+                        Work::Refuse(refusal) => refusal,
+                        _ => Failure::Client(ClientFault::Target).into(),
+                    };
+                    matches!(self.refuse(&refusal, manner.keep_unread(), manner.bare).await, After::Next)
                 }
                 Err(refusal) => matches!(self.refuse(&refusal, false, false).await, After::Next),
             };

@@ -57,6 +57,8 @@ pub(super) enum Work {
     Forward(Target, Exchange),
     Errand(Result<Wanted, (u16, &'static str)>),
     Page(Vec<u8>),
+    /// Nothing, for this reason; but where it ends is clear, so the client may send another.
+    Refuse(Refusal),
 }
 
 /// How a request left the connection.
@@ -74,23 +76,27 @@ pub(super) enum After<L> {
 /// Reads a request. `inside`: on a tunnel to exit.gate, where a path alone is an errand and not a lost browser.
 pub(super) fn plan(head: &[u8], door: &Door, inside: bool) -> Result<Plan, Refusal> {
     let request = Request::parse(head).map_err(bad_head)?;
-    let credentials = Credentials::read(&request.fields)?;
     let manner = Manner { keep: request.persists(), bare: request.method == "HEAD", body: request.body };
-    let work = match &request.form {
-        Form::Origin(path) if inside => Work::Errand(errand::read(&request, path)),
-        Form::Absolute { target, path, .. } if errand::is_here(target) && target.port == 80 => {
-            Work::Errand(errand::read(&request, path))
-        }
-        Form::Absolute { target, .. } if errand::is_here(target) => return Err(only_port_80()),
-        Form::Asterisk => return Err(bad_head(Fault::Target)),
-        _ if inside => return Err(bad_head(Fault::Target)),
-        Form::Authority(target) => Work::Connect(target.clone()),
-        Form::Absolute { target, authority, path } => {
-            Work::Forward(target.clone(), exchange(&request, authority, path))
-        }
-        Form::Origin(path) => Work::Page(page::page(door, request.method, path, manner.keep_unread())),
+    let (credentials, work) = match Credentials::read(&request.fields) {
+        Ok(credentials) => (credentials, work(&request, door, manner, inside)),
+        Err(failure) => (Credentials::default(), Work::Refuse(failure.into())),
     };
     Ok(Plan { credentials, manner, work })
+}
+
+fn work(request: &Request<'_>, door: &Door, manner: Manner, inside: bool) -> Work {
+    match &request.form {
+        Form::Origin(path) if inside => Work::Errand(errand::read(request, path)),
+        Form::Absolute { target, path, .. } if errand::is_here(target) && target.port == 80 => {
+            Work::Errand(errand::read(request, path))
+        }
+        Form::Absolute { target, .. } if errand::is_here(target) => Work::Refuse(only_port_80()),
+        Form::Asterisk => Work::Refuse(bad_head(Fault::Target)),
+        _ if inside => Work::Refuse(bad_head(Fault::Target)),
+        Form::Authority(target) => Work::Connect(target.clone()),
+        Form::Absolute { target, authority, path } => Work::Forward(target.clone(), exchange(request, authority, path)),
+        Form::Origin(path) => Work::Page(page::page(door, request.method, path, manner.keep_unread())),
+    }
 }
 
 fn exchange(request: &Request<'_>, authority: &str, path: &str) -> Exchange {
@@ -204,6 +210,7 @@ impl<G: Gate> Connection<'_, G> {
                 }
                 Err(refusal) => self.refuse(&refusal, manner.keep_unread(), manner.bare).await,
             },
+            Work::Refuse(refusal) => self.refuse(&refusal, manner.keep_unread(), manner.bare).await,
             Work::Page(page) => {
                 self.record.settle(Outcome::Here);
                 let sent = self.stream.send(&page).await;

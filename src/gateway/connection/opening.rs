@@ -83,7 +83,13 @@ impl Opening {
         };
         let hello = std::mem::take(&mut self.inbox).into_rest();
         let handshake = timeout_at(deadline, self.stream.secure(acceptor, &hello)).await;
-        self.stream = handshake.map_err(|_| Failure::Client(ClientFault::Slow))?.map_err(|_| WRONG)?;
+        self.stream = match handshake.map_err(|_| Failure::Client(ClientFault::Slow))? {
+            Ok(secured) => secured,
+            Err(bare) => {
+                bare.farewell().await;
+                return Err(WRONG);
+            }
+        };
         self.tls = true;
         self.more(deadline).await?;
         Ok(self)

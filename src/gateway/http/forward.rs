@@ -115,7 +115,7 @@ pub async fn exchange<L>(
     let carrier = Carrier::new(meter, opened.idle, opened.rate.as_deref());
     let progress = Progress {
         body_begun: AtomicBool::new(false),
-        sent: AtomicBool::new(false),
+        sent: AtomicBool::new(sent),
         answer_begun: AtomicBool::new(false),
     };
     let answer = Inbox::from(std::mem::take(&mut opened.first_down));
@@ -211,6 +211,8 @@ struct Begun {
     status: u16,
     body: Body,
     persists: bool,
+    /// The client's connection lives on, and it has been told so.
+    client_keeps: bool,
 }
 
 impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W> {
@@ -244,7 +246,8 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
                 self.answer.consume(length);
                 continue;
             }
-            let mut begun = Begun { status: head.status, body: head.body, persists: head.persists };
+            let client_keeps = self.keeps(head.body);
+            let mut begun = Begun { status: head.status, body: head.body, persists: head.persists, client_keeps };
             out.extend_from_slice(self.ours(&begun).as_bytes());
             let taken = begun
                 .body
@@ -265,6 +268,9 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
     async fn head(&mut self) -> Result<usize, End> {
         let mut scan = Scan::default();
         loop {
+            if !Response::may_begin(self.answer.bytes()) {
+                return Err(failed(Failure::Answer(AnswerFault::Head)));
+            }
             match scan.end(self.answer.bytes()) {
                 Ok(Some(length)) => return Ok(length),
                 Err(fault) => return Err(failed(response::failure(fault))),
@@ -292,7 +298,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         let mut fields = String::new();
         answer::facts(self.facts, &mut fields);
         if begun.status != 101 {
-            if !self.keeps(begun) {
+            if !begun.client_keeps {
                 fields.push_str("Connection: close\r\n");
             } else if self.exchange.asked.version == Version::Old {
                 fields.push_str("Connection: keep-alive\r\n");
@@ -302,13 +308,15 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         fields
     }
 
-    fn keeps(&self, begun: &Begun) -> bool {
-        self.exchange.keep && begun.body != Body::UntilClose
+    /// A connection on which the rest of a request may still come, or may not, is not kept: where the next one would
+    /// begin is the client's to decide.
+    fn keeps(&self, body: Body) -> bool {
+        let whole = self.exchange.body == Body::NONE || self.progress.sent.load(Ordering::Relaxed);
+        self.exchange.keep && body != Body::UntilClose && whole
     }
 
     async fn finish(mut self, begun: Begun) -> End {
-        let client_keeps = self.keeps(&begun);
-        let Begun { status, mut body, persists } = begun;
+        let Begun { status, mut body, persists, client_keeps } = begun;
         while !body.is_over() {
             match self.carrier.read(&mut self.answer, &mut self.target).await {
                 Ok(true) => {}
@@ -326,7 +334,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         // Bytes behind an answer that nobody asked for: whoever sent them is not asked again, and the client never
         // sees them.
         let target_keeps = persists && sent && self.answer.is_empty();
-        End::Answered { status, client_keeps: client_keeps && sent, target_keeps }
+        End::Answered { status, client_keeps, target_keeps }
     }
 
     async fn send_client(&mut self, bytes: &[u8]) -> Result<(), End> {

@@ -246,4 +246,7 @@ fn expects(fields: &Fields<'_>, version: Version) -> Result<bool, Fault> {
 }
 
 #[cfg(test)]
+pub(crate) use tests::SMUGGLED;
+
+#[cfg(test)]
 mod tests;

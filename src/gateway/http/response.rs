@@ -43,6 +43,13 @@ pub fn failure(fault: Fault) -> Failure {
 }
 
 impl<'b> Response<'b> {
+    /// False of bytes that no answer begins with: something else speaks there, and it may never end a head.
+    pub fn may_begin(bytes: &[u8]) -> bool {
+        const START: &[u8] = b"HTTP/1.";
+        let seen = bytes.len().min(START.len());
+        bytes[..seen] == START[..seen]
+    }
+
     /// Reads a whole head, empty line and all.
     pub fn parse(head: &'b [u8], asked: Asked) -> Result<Self, Fault> {
         let lines = head.strip_suffix(b"\r\n").ok_or(Fault::StartLine)?;
@@ -135,6 +142,16 @@ mod tests {
             ("HTTP/1.1 100 Go\r\n\r\n", GET, (100, Body::NONE, true)),
         ] {
             assert_eq!(read(text, asked), Ok(want), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_known_by_its_first_bytes() {
+        for (bytes, may) in [("", true), ("H", true), ("HTTP/1.", true), ("HTTP/1.1 200", true)] {
+            assert_eq!(Response::may_begin(bytes.as_bytes()), may, "{bytes}");
+        }
+        for bytes in ["SSH-2.0", "h", "\r\n", "HTTP/2", "220 mail", "\x15\x03"] {
+            assert!(!Response::may_begin(bytes.as_bytes()), "{bytes}");
         }
     }
 

@@ -21,9 +21,9 @@ use crate::tor::event::CircuitId;
 use crate::tor::fault::LeaseFault;
 
 mod lend;
-mod upkeep;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 /// Builds that may fail in a row before those who wait are told. Arbitrary: with one bad middle in ten, three in a row
 /// fail for one request in a thousand.

@@ -34,6 +34,12 @@ impl Control {
         self.info(Command::new("GETINFO").arg(key).expecting(DIRECTORY_REPLY), key).await
     }
 
+    /// The value of an option that has one.
+    pub async fn config(&self, option: &'static str) -> Result<String, ControlError> {
+        let reply = self.command(&Command::new("GETCONF").arg(option)).await?;
+        reply.value(option).map(str::to_owned).ok_or(ControlError::Unexpected { verb: "GETCONF" })
+    }
+
     async fn info(&self, command: Command, key: &str) -> Result<String, ControlError> {
         let reply = self.command(&command).await?;
         reply.value(key).map(str::to_owned).ok_or(ControlError::Unexpected { verb: "GETINFO" })

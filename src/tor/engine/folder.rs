@@ -92,7 +92,8 @@ impl Folder {
         tracing::warn!(engine = id.0, pid, "a tor of an earlier run is still alive; ending it");
         let addr = Addr::Unix(self.sockets.join(CONTROL_SOCKET));
         let asked = async {
-            let (control, _events) = Control::connect(&addr, &Auth::Offered, Instant::now() + ORPHAN_END, tasks).await?;
+            let (control, _events) =
+                Control::connect(&addr, &Auth::Offered, Instant::now() + ORPHAN_END, tasks).await?;
             control.signal(Signal::Shutdown).await
         };
         let asked = timeout(ORPHAN_END, asked).await;
@@ -108,7 +109,10 @@ impl Folder {
         }
         let pid = pid.map_or("unknown".to_owned(), |pid| pid.to_string());
         tracing::debug!(?asked, "the orphan did not listen");
-        Err(format!("a tor of an earlier run (process {pid}) holds {} and does not end: end it by hand", self.path.display()))
+        Err(format!(
+            "a tor of an earlier run (process {pid}) holds {} and does not end: end it by hand",
+            self.path.display()
+        ))
     }
 
     async fn is_free_within(&self, time: Duration) -> bool {

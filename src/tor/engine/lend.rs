@@ -22,7 +22,7 @@ use crate::tor::path::{self, Entry, Hops, NoPath, Over, Path, Port, Want};
 const AVOID: Duration = Duration::from_secs(90);
 
 /// What is under the lock of an engine's circuits.
-pub(super) struct Circuits {
+pub(in crate::tor) struct Circuits {
     pub(super) pool: Pool,
     /// The run that the circuits belong to.
     pub(super) run: u64,
@@ -62,6 +62,11 @@ impl Circuits {
         effects.into_iter().map(job).collect()
     }
 
+    /// Sets the spares to keep.
+    pub(in crate::tor) fn want(&mut self, wanted: std::collections::BTreeMap<Key, u8>, now: Instant) {
+        self.pool.want(wanted, now);
+    }
+
     /// The path of a circuit that was being built, which it no longer is.
     pub(super) fn finish(&mut self, circuit: CircuitId) -> Option<Path> {
         self.launched.remove(&circuit)
@@ -82,9 +87,15 @@ impl Circuits {
 
 /// Something that the pool wants done and that needs more than its lock.
 enum Job {
-    Build { build: BuildId, key: Key },
+    Build {
+        build: BuildId,
+        key: Key,
+    },
     Close(CircuitId),
-    Refuse { waiter: Option<oneshot::Sender<Result<Lease, LeaseFault>>>, fault: LeaseFault },
+    Refuse {
+        waiter: Option<oneshot::Sender<Result<Lease, LeaseFault>>>,
+        fault: LeaseFault,
+    },
     Grant {
         waiter: Option<oneshot::Sender<Result<Lease, LeaseFault>>>,
         run: u64,
@@ -278,7 +289,8 @@ impl Engine {
     }
 }
 
-fn no_path(why: NoPath) -> LeaseFault {
+/// What it means for a request that a path was not found.
+pub(in crate::tor) fn no_path(why: NoPath) -> LeaseFault {
     match why {
         NoPath::ExitPolicy { .. } => LeaseFault::Policy,
         NoPath::ExitUnknown

@@ -62,7 +62,7 @@ fn the_four_forms() {
 }
 
 /// Every shape that two programs could read in two ways. Each entry is a whole opening.
-const SMUGGLED: &[(&[u8], Fault)] = &[
+pub(crate) const SMUGGLED: &[(&[u8], Fault)] = &[
     (b"GET http://a/ HTTP/1.1\nHost: a\n\n", Fault::BareLf),
     (b"GET http://a/ HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", Fault::BareLf),
     (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\n", Fault::BareLf),

@@ -6,13 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits {
-    rate: 1.0,
-    burst: 10,
-    streams: 3,
-    dirty: Duration::from_secs(1800),
-    idle: Duration::from_secs(600),
-};
+const LIMITS: Limits =
+    Limits { rate: 1.0, burst: 10, streams: 3, dirty: Duration::from_secs(1800), idle: Duration::from_secs(600) };
 
 fn key(exit: u8) -> Key {
     Key { exit: Fingerprint([exit; 20]), hops: 3, lasting: None }
@@ -44,7 +39,8 @@ impl Bed {
     /// Builds that tor was asked for.
     fn builds(&mut self) -> Vec<BuildId> {
         let effects = self.pool.effects();
-        let builds = effects.iter().filter_map(|e| if let Effect::Build { build, .. } = e { Some(*build) } else { None });
+        let builds =
+            effects.iter().filter_map(|e| if let Effect::Build { build, .. } = e { Some(*build) } else { None });
         builds.collect()
     }
 
@@ -142,7 +138,10 @@ fn a_build_that_is_on_its_way_for_nobody_is_taken_over() {
     let build = bed.builds()[0];
     assert!(matches!(bed.ask(1, 7), Asked::Wait(_)));
     bed.complete(build);
-    assert!(matches!(bed.pool.effects()[..], [Effect::Grant { .. }, Effect::Build { .. }]), "granted, and a new spare begun");
+    assert!(
+        matches!(bed.pool.effects()[..], [Effect::Grant { .. }, Effect::Build { .. }]),
+        "granted, and a new spare begun"
+    );
 }
 
 #[test]
@@ -219,7 +218,9 @@ fn a_slow_build_gets_company_and_a_hung_one_is_given_up() {
     let second = bed.builds();
     assert_eq!(second.len(), 1);
     let id = bed.complete(second[0]);
-    assert!(matches!(bed.pool.effects()[..], [Effect::Grant { waiter: w, circuit, .. }] if w == waiter && circuit == id));
+    assert!(
+        matches!(bed.pool.effects()[..], [Effect::Grant { waiter: w, circuit, .. }] if w == waiter && circuit == id)
+    );
     bed.pass(BUILD_DEADLINE);
     assert_eq!(bed.pool.effects(), [Effect::Close(slow_id)]);
     assert_eq!(bed.pool.counts().building, 0);

@@ -106,7 +106,9 @@ pub(super) async fn informed(site: &Site, relays: &[Relay], deadline: Instant) -
 /// Nothing when the relay holds the directory, else when it was last told to fetch it.
 async fn is_informed(control: &Path, nudged: Instant) -> anyhow::Result<Option<Instant>> {
     let mut control = Control::connect(control).await?;
-    if control.info("status/enough-dir-info").await? == "1" {
+    // An exit resolves no name before it has made its own descriptor, without which this is an error.
+    let described = control.info("exit-policy/full").await.is_ok();
+    if described && control.info("status/enough-dir-info").await? == "1" {
         return Ok(None);
     }
     if nudged.elapsed() < RELOAD_PAUSE {

@@ -1,0 +1,323 @@
+//! A stream through Tor that leaves at the exit that was chosen.
+//!
+//! Three conversations make one dial. With the pool of circuits: a lease, at once or after a build. With the engine's
+//! SOCKS port: one write with greeting, name and request together (tor takes them so, over its own unix socket there is
+//! nobody to be polite to), one reply. And, out of our sight, the engine's control connection: the stream appears
+//! there under our ticket and is attached to the leased circuit. What the exit says about a failure comes only there,
+//! and it is the better word: SOCKS has eight ways to say no, and tor uses one of them for half of all failures.
+//!
+//! A circuit that dies before the target answered is no verdict on the exit: it is tried again on another circuit to
+//! the same exit. Another *exit* is never tried here, because that choice is the caller's.
+//!
+//! Next: [`crate::tor`] lends circuits; `dial/tor/socks.rs` is the language; `dial/tor/fault.rs` says whose fault it was.
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{DialError, EngineFault, ExitFault, Stream, TargetFault};
+use crate::exit::Fingerprint;
+use crate::net::{Host, Target};
+use crate::route::Isolation;
+use crate::tor::control::{Addr, ControlError};
+use crate::tor::event::CircuitId;
+use crate::tor::path::{Over, Port};
+use crate::tor::stream::{Expected, Seen};
+use crate::tor::{EngineId, StreamFault, Tor};
+
+mod fault;
+mod socks;
+#[cfg(test)]
+mod tests;
+
+pub use crate::tor::Way;
+use socks::{Answer, Ask, Handshake};
+
+/// Circuits that are tried for one dial before the exit is blamed: the first, and two in its place.
+const CIRCUITS: usize = 3;
+
+/// After a SOCKS failure, how long to wait for the better word on the control connection, which is nearly always there
+/// already: tor writes the event first.
+const BETTER_WORD: Duration = Duration::from_millis(250);
+
+/// What a dial may do beside connecting.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// The route opted in to targets over IPv6.
+    pub ipv6: bool,
+    /// Sent right behind the request, so that it reaches the target a round trip sooner. Only what may be sent twice: an
+    /// error does not say that the target has not seen it, and a dial with early data is not tried again in here.
+    pub early: &'a [u8],
+}
+
+/// How a stream came about.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The engine that carries it.
+    pub engine: EngineId,
+    /// The circuit that it is on; none for an onion service, where the choice is tor's.
+    pub circuit: Option<CircuitId>,
+    /// The relays, guard first, exit last; none for an onion service.
+    pub path: Arc<[Fingerprint]>,
+    /// When what happened.
+    pub timings: Timings,
+}
+
+/// The moments of one dial, of the attempt that succeeded.
+#[derive(Clone, Copy, Debug)]
+pub struct Timings {
+    /// It was asked for.
+    pub started: Instant,
+    /// A place on a circuit was ours.
+    pub leased: Instant,
+    /// The SOCKS request was written.
+    pub sent: Instant,
+    /// The stream's event was read.
+    pub seen: Option<Instant>,
+    /// ATTACHSTREAM was answered.
+    pub attached: Option<Instant>,
+    /// The SOCKS reply was read.
+    pub replied: Instant,
+}
+
+impl Timings {
+    fn start() -> Self {
+        let now = Instant::now();
+        Self { started: now, leased: now, sent: now, seen: None, attached: None, replied: now }
+    }
+
+    /// Our own part before tor's: from the lease to the request on its way.
+    pub fn before(&self) -> Duration {
+        self.sent.saturating_duration_since(self.leased)
+    }
+
+    /// How long a circuit was waited for.
+    pub fn circuit_wait(&self) -> Duration {
+        self.leased.saturating_duration_since(self.started)
+    }
+
+    /// From the stream's event to the answer that it is attached.
+    pub fn attach(&self) -> Option<Duration> {
+        Some(self.attached?.saturating_duration_since(self.seen?))
+    }
+
+    /// From the request to the reply: tor, the circuit and the target.
+    pub fn connect(&self) -> Duration {
+        self.replied.saturating_duration_since(self.sent)
+    }
+}
+
+/// Opens a stream to a target that leaves Tor at `way.exit`.
+pub async fn dial(
+    tor: &Tor,
+    way: Way,
+    target: &Target,
+    options: Options<'_>,
+    deadline: Instant,
+) -> Result<(Stream, Facts), DialError> {
+    let over = match target.host {
+        Host::Ip(IpAddr::V6(_)) if !options.ipv6 => return Err(TargetFault::Unreachable.into()),
+        Host::Ip(IpAddr::V6(_)) => Over::V6,
+        Host::Name(_) if options.ipv6 => Over::Either,
+        Host::Ip(IpAddr::V4(_)) | Host::Name(_) => Over::V4,
+    };
+    let port = Port { number: target.port, over };
+    let (stream, _, facts) = ask(tor, way, Some(port), Ask::Connect(target), options, deadline).await?;
+    Ok((stream, facts))
+}
+
+/// Opens a stream to an onion service, over circuits of tor's own, which it shares only within one isolation key.
+pub async fn onion(
+    tor: &Tor,
+    isolation: Isolation,
+    target: &Target,
+    early: &[u8],
+    deadline: Instant,
+) -> Result<(Stream, Facts), DialError> {
+    let mut timings = Timings::start();
+    let port = tor.onion(isolation, deadline).await?;
+    timings.leased = Instant::now();
+    let work = async {
+        let mut stream = connect(&port.addr).await?;
+        stream.write_all(&socks::request(&port.username, &Ask::Connect(target), early)).await.map_err(lost)?;
+        timings.sent = Instant::now();
+        match read_reply(&mut stream).await {
+            Ok(Answer::Yes(_)) => Ok(stream),
+            Ok(Answer::No(code)) => Err(fault::of_onion(code)),
+            Err(why) => Err(why),
+        }
+    };
+    let stream = timeout_at(deadline, work).await.unwrap_or(Err(DialError::Deadline))?;
+    timings.replied = Instant::now();
+    Ok((stream, Facts { engine: port.engine, circuit: None, path: Arc::new([]), timings }))
+}
+
+/// Has the exit resolve a name: to an IPv4 address where there is one.
+pub async fn resolve(tor: &Tor, way: Way, name: &Host, deadline: Instant) -> Result<IpAddr, DialError> {
+    if let Host::Ip(ip) = name {
+        return Ok(*ip);
+    }
+    match ask(tor, way, None, Ask::Resolve(name), Options::default(), deadline).await?.1 {
+        Host::Ip(ip) => Ok(ip),
+        Host::Name(_) => Err(EngineFault::Protocol.into()),
+    }
+}
+
+/// Has the exit look up the name of an address.
+pub async fn resolve_ptr(tor: &Tor, way: Way, addr: IpAddr, deadline: Instant) -> Result<Host, DialError> {
+    Ok(ask(tor, way, None, Ask::ResolvePtr(addr), Options::default(), deadline).await?.1)
+}
+
+/// One request, on as many circuits to the exit as it takes.
+async fn ask(
+    tor: &Tor,
+    way: Way,
+    port: Option<Port>,
+    what: Ask<'_>,
+    options: Options<'_>,
+    deadline: Instant,
+) -> Result<(Stream, Host, Facts), DialError> {
+    let mut timings = Timings::start();
+    let circuits = if options.early.is_empty() { CIRCUITS } else { 1 };
+    let mut last = DialError::from(ExitFault::Died);
+    for _ in 0..circuits {
+        let lease = tor.lease(way, port, deadline).await?;
+        timings.leased = Instant::now();
+        let mut facts =
+            Facts { engine: lease.engine(), circuit: Some(lease.circuit()), path: lease.path().clone(), timings };
+        let Ok(expected) = lease.expect(options.ipv6) else {
+            last = EngineFault::Lost.into();
+            continue;
+        };
+        let attempt = attempt(expected, &what, options.early, &mut facts.timings);
+        match timeout_at(deadline, attempt).await.unwrap_or(Err(Attempt::Failed(DialError::Deadline))) {
+            Ok((stream, host)) => return Ok((stream, host, facts)),
+            Err(Attempt::Failed(why)) => return Err(why),
+            Err(Attempt::Again(why)) => last = why,
+        }
+    }
+    Err(last)
+}
+
+/// How an attempt failed.
+enum Attempt {
+    /// Its circuit, or its engine, died under it: another one may do.
+    Again(DialError),
+    /// Another circuit would see the same.
+    Failed(DialError),
+}
+
+impl From<DialError> for Attempt {
+    fn from(why: DialError) -> Self {
+        Self::Failed(why)
+    }
+}
+
+impl From<StreamFault> for Attempt {
+    fn from(fault: StreamFault) -> Self {
+        match fault {
+            StreamFault::CircuitGone | StreamFault::EngineLost => Self::Again(fault.into()),
+            _ => Self::Failed(fault.into()),
+        }
+    }
+}
+
+/// One request on one circuit.
+async fn attempt(
+    mut expected: Expected,
+    what: &Ask<'_>,
+    early: &[u8],
+    timings: &mut Timings,
+) -> Result<(Stream, Host), Attempt> {
+    let mut stream = connect(&expected.addr).await?;
+    let request = socks::request(&expected.username(), what, early);
+    stream.write_all(&request).await.map_err(|_| Attempt::Again(EngineFault::Lost.into()))?;
+    timings.sent = Instant::now();
+    let (mut seen, mut attached) = (None, None);
+    let reply = {
+        let mut watched = pin!(watch(&mut expected, &mut seen, &mut attached));
+        let reply = tokio::select! {
+            biased;
+            reply = read_reply(&mut stream) => reply,
+            fault = &mut watched => return Err(fault.into()),
+        };
+        match reply {
+            Ok(Answer::Yes(host)) => Ok(host),
+            // SOCKS said no, or nothing at all: the control connection knows why.
+            no => match timeout(BETTER_WORD, watched).await {
+                Ok(fault) => return Err(fault.into()),
+                Err(_) => Err(no),
+            },
+        }
+    };
+    (timings.seen, timings.attached, timings.replied) = (seen, attached, Instant::now());
+    match reply {
+        Ok(host) => Ok((stream, host)),
+        Err(Ok(Answer::No(code))) => Err(Attempt::Failed(fault::of_code(code))),
+        Err(Ok(Answer::Yes(_))) => Err(Attempt::Failed(EngineFault::Protocol.into())),
+        Err(Err(why)) => Err(Attempt::Failed(why)),
+    }
+}
+
+/// Follows the stream on the control connection; resolves only if it fails.
+async fn watch(expected: &mut Expected, seen: &mut Option<Instant>, attached: &mut Option<Instant>) -> StreamFault {
+    if let Ok(Seen { at, answer }) = (&mut expected.seen).await {
+        *seen = Some(at);
+        match answer.wait().await {
+            Ok(_) => *attached = Some(Instant::now()),
+            // 552: no such circuit; 551: it is not ready, or no longer. It died a moment ago.
+            Err(ControlError::Refused { code: 551 | 552, .. }) => {
+                expected.circuit_is_missing();
+                return StreamFault::CircuitGone;
+            }
+            Err(ControlError::Refused { .. }) => return StreamFault::NotAttached,
+            Err(_) => return StreamFault::EngineLost,
+        }
+    }
+    match (&mut expected.end).await {
+        Ok(fault) => fault,
+        Err(_) => std::future::pending().await, // it is over without a fault: the reply is on its way
+    }
+}
+
+/// Connects to an engine's SOCKS port.
+#[expect(clippy::disallowed_methods, reason = "this goes to an engine, whose address no client chooses")]
+async fn connect(addr: &Addr) -> Result<Stream, DialError> {
+    let connected = match addr {
+        Addr::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+        Addr::Tcp(addr) => TcpStream::connect(addr).await.map(|stream| {
+            // A request that waits for its acknowledgement is slower, not wrong: no reason to fail.
+            let _ = stream.set_nodelay(true);
+            Stream::Tcp(stream)
+        }),
+    };
+    connected.map_err(|e| match e.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => EngineFault::Exhausted.into(),
+        _ => EngineFault::Lost.into(),
+    })
+}
+
+/// Reads the answer and not a byte more: what follows is the stream's.
+async fn read_reply(stream: &mut Stream) -> Result<Answer, DialError> {
+    let mut handshake = Handshake::default();
+    let mut buffer = [0; socks::LONGEST];
+    loop {
+        let piece = &mut buffer[..handshake.wants()];
+        stream.read_exact(piece).await.map_err(lost)?;
+        match handshake.take(piece) {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => {}
+            Err(socks::Garbage) => return Err(EngineFault::Protocol.into()),
+        }
+    }
+}
+
+fn lost(_: io::Error) -> DialError {
+    EngineFault::Lost.into()
+}

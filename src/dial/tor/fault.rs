@@ -1,0 +1,99 @@
+//! Whose fault it was: every way in which tor says no, and what it means to who asked.
+
+use crate::dial::{DialError, EngineFault, ExitFault, TargetFault};
+use crate::tor::event::EndReason;
+use crate::tor::{LeaseFault, StreamFault};
+
+impl From<LeaseFault> for DialError {
+    fn from(fault: LeaseFault) -> Self {
+        match fault {
+            LeaseFault::NotReady => EngineFault::NotReady.into(),
+            LeaseFault::Lost => EngineFault::Lost.into(),
+            LeaseFault::UnknownExit => ExitFault::Unknown.into(),
+            LeaseFault::Policy => ExitFault::Policy.into(),
+            LeaseFault::NoPath => ExitFault::NoPath.into(),
+            LeaseFault::Unreachable => ExitFault::Unreachable.into(),
+            LeaseFault::Overloaded => ExitFault::Overloaded.into(),
+            LeaseFault::Deadline => Self::Deadline,
+        }
+    }
+}
+
+impl From<StreamFault> for DialError {
+    fn from(fault: StreamFault) -> Self {
+        match fault {
+            StreamFault::CircuitGone => ExitFault::Died.into(),
+            StreamFault::EngineLost => EngineFault::Lost.into(),
+            StreamFault::NotAttached => EngineFault::Protocol.into(),
+            StreamFault::Unanswered => ExitFault::Hung.into(),
+            StreamFault::Ended(reason) => of_end(reason),
+        }
+    }
+}
+
+/// What the end of a stream that was never open means.
+fn of_end(reason: EndReason) -> DialError {
+    match reason {
+        // How an exit says that a target refused: the error of a connect that fails later has no reason of its own.
+        EndReason::Misc | EndReason::ConnectRefused => TargetFault::Refused.into(),
+        EndReason::ResolveFailed => TargetFault::NoSuchName.into(),
+        EndReason::Timeout => TargetFault::Timeout.into(),
+        EndReason::NoRoute => TargetFault::Unreachable.into(),
+        EndReason::ConnReset | EndReason::Done => TargetFault::Reset.into(),
+        EndReason::PrivateAddr => TargetFault::Forbidden.into(),
+        EndReason::ExitPolicy => ExitFault::Policy.into(),
+        EndReason::Hibernating | EndReason::ResourceLimit => ExitFault::Overloaded.into(),
+        EndReason::Destroy => ExitFault::Died.into(),
+        EndReason::Internal | EndReason::TorProtocol | EndReason::End | EndReason::Other => ExitFault::Refused.into(),
+        EndReason::CantAttach => EngineFault::Protocol.into(),
+        EndReason::NetUnreachable => EngineFault::NotReady.into(),
+    }
+}
+
+/// What a SOCKS code means when there is no better word.
+pub(super) fn of_code(code: u8) -> DialError {
+    match code {
+        2 => ExitFault::Policy.into(),
+        3 => TargetFault::Unreachable.into(),
+        4 => TargetFault::NoSuchName.into(),
+        5 => TargetFault::Refused.into(),
+        6 => TargetFault::Timeout.into(),
+        7 | 8 => EngineFault::Protocol.into(),
+        _ => ExitFault::Died.into(),
+    }
+}
+
+/// What a SOCKS code means for an onion service: 0xF0 to 0xF7 are tor's own, about descriptors, introductions and
+/// client authorisation.
+pub(super) fn of_onion(code: u8) -> DialError {
+    match code {
+        5 => TargetFault::Refused.into(),
+        6 => TargetFault::Timeout.into(),
+        7 | 8 => EngineFault::Protocol.into(),
+        _ => TargetFault::Onion.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_blame_falls_where_it_belongs() {
+        use DialError::{Engine, Exit, Target};
+        for (fault, want) in [
+            (StreamFault::Ended(EndReason::Misc), Target(TargetFault::Refused)),
+            (StreamFault::Ended(EndReason::ResolveFailed), Target(TargetFault::NoSuchName)),
+            (StreamFault::Ended(EndReason::Timeout), Target(TargetFault::Timeout)),
+            (StreamFault::Unanswered, Exit(ExitFault::Hung)),
+            (StreamFault::Ended(EndReason::ExitPolicy), Exit(ExitFault::Policy)),
+            (StreamFault::Ended(EndReason::ResourceLimit), Exit(ExitFault::Overloaded)),
+            (StreamFault::CircuitGone, Exit(ExitFault::Died)),
+            (StreamFault::EngineLost, Engine(EngineFault::Lost)),
+        ] {
+            assert_eq!(DialError::from(fault), want, "{fault:?}");
+        }
+        assert_eq!(of_onion(0xf0), Target(TargetFault::Onion));
+        assert_eq!(of_code(5), Target(TargetFault::Refused));
+    }
+}

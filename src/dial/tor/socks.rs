@@ -1,0 +1,199 @@
+//! The SOCKS5 that is spoken with an engine. Pure.
+//!
+//! Greeting, name and request go in one write. tor 0.4.9 then answers the name and the request, and leaves out its
+//! answer to the greeting, because it has only room for one answer at a time; if the bytes came to it in pieces it
+//! gives all three. Both are read: an answer to the greeting begins with 5, one to the name with 1.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::net::{Host, Target};
+
+/// The longest piece that [`Handshake::wants`] asks for: a name of 255 bytes with its length and a port.
+pub(super) const LONGEST: usize = 1 + 255 + 2;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ask<'a> {
+    Connect(&'a Target),
+    Resolve(&'a Host),
+    ResolvePtr(IpAddr),
+}
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Yes, with the address that came with it: what was resolved.
+    Yes(Host),
+    /// No, by its code.
+    No(u8),
+}
+
+/// Bytes that are no SOCKS5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Garbage;
+
+/// Greeting, name and request, and what is to go to the target behind them.
+pub(super) fn request(username: &str, ask: &Ask<'_>, early: &[u8]) -> Vec<u8> {
+    let (command, host, port) = match ask {
+        Ask::Connect(target) => (1, target.host.clone(), target.port),
+        Ask::Resolve(name) => (0xF0, (*name).clone(), 0),
+        Ask::ResolvePtr(addr) => (0xF1, Host::from(*addr), 0),
+    };
+    let mut bytes = Vec::with_capacity(LONGEST + username.len() + 16 + early.len());
+    bytes.extend([5, 1, 2]);
+    bytes.extend([1, username.len() as u8]); // ours: 17 bytes
+    bytes.extend(username.as_bytes());
+    bytes.extend([1, b'-']); // tor wants a password of at least a byte
+    bytes.extend([5, command, 0]);
+    match &host {
+        Host::Ip(IpAddr::V4(ip)) => {
+            bytes.push(1);
+            bytes.extend(ip.octets());
+        }
+        Host::Ip(IpAddr::V6(ip)) => {
+            bytes.push(4);
+            bytes.extend(ip.octets());
+        }
+        Host::Name(name) => {
+            bytes.extend([3, name.len() as u8]); // a name is at most 253 bytes
+            bytes.extend(name.as_bytes());
+        }
+    }
+    bytes.extend(port.to_be_bytes());
+    bytes.extend(early);
+    bytes
+}
+
+/// Where in the answers we are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// The answer to the greeting, or to the name.
+    #[default]
+    First,
+    /// The answer to the name.
+    Name,
+    /// The first four bytes of the answer to the request.
+    Head,
+    /// The length of a name in it.
+    Length { code: u8 },
+    /// The rest: an address or a name, and a port.
+    Rest { code: u8, kind: u8, length: usize },
+}
+
+/// Reads the answers in pieces, so that nothing of what follows is read.
+#[derive(Debug, Default)]
+pub(super) struct Handshake {
+    stage: Stage,
+}
+
+impl Handshake {
+    /// How many bytes to read next.
+    pub(super) fn wants(&self) -> usize {
+        match self.stage {
+            Stage::First | Stage::Name => 2,
+            Stage::Head => 4,
+            Stage::Length { .. } => 1,
+            Stage::Rest { length, .. } => length + 2,
+        }
+    }
+
+    /// Takes as many bytes as were wanted.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<Answer>, Garbage> {
+        self.stage = match (self.stage, bytes) {
+            (Stage::First, [5, 2]) => Stage::Name,
+            (Stage::First | Stage::Name, [1, 0]) => Stage::Head,
+            (Stage::Head, &[5, code, _, 1]) => Stage::Rest { code, kind: 1, length: 4 },
+            (Stage::Head, &[5, code, _, 4]) => Stage::Rest { code, kind: 4, length: 16 },
+            (Stage::Head, &[5, code, _, 3]) => Stage::Length { code },
+            (Stage::Length { code }, &[length]) => Stage::Rest { code, kind: 3, length: length.into() },
+            (Stage::Rest { code: 0, kind, length }, _) => {
+                return host(kind, &bytes[..length.min(bytes.len())])
+                    .map(|host| Some(Answer::Yes(host)))
+                    .ok_or(Garbage);
+            }
+            (Stage::Rest { code, .. }, _) => return Ok(Some(Answer::No(code))),
+            _ => return Err(Garbage),
+        };
+        Ok(None)
+    }
+}
+
+fn host(kind: u8, bytes: &[u8]) -> Option<Host> {
+    match kind {
+        1 => Some(Host::from(IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)))),
+        4 => Some(Host::from(IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)))),
+        _ => Host::parse(std::str::from_utf8(bytes).ok()?).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(mut bytes: &[u8]) -> Result<(Answer, usize), Garbage> {
+        let mut handshake = Handshake::default();
+        loop {
+            let (piece, rest) = bytes.split_at_checked(handshake.wants()).ok_or(Garbage)?;
+            bytes = rest;
+            if let Some(answer) = handshake.take(piece)? {
+                return Ok((answer, rest.len()));
+            }
+        }
+    }
+
+    #[test]
+    fn reads_the_answers_with_and_without_that_to_the_greeting() {
+        let yes = |host: &str| Ok((Answer::Yes(Host::parse(host).unwrap()), 0));
+        for (bytes, want) in [
+            (&b"\x01\x00\x05\x00\x00\x01\x7f\x58\x51\x01\x00\x00"[..], yes("127.88.81.1")),
+            (b"\x05\x02\x01\x00\x05\x00\x00\x01\x7f\x58\x51\x01\x00\x00", yes("127.88.81.1")),
+            (b"\x01\x00\x05\x00\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0", yes("::1")),
+            (b"\x01\x00\x05\x00\x00\x03\x08web.test\0\0", yes("web.test")),
+            (b"\x01\x00\x05\x05\x00\x01\0\0\0\0\0\0", Ok((Answer::No(5), 0))),
+            (b"\x01\x00\x05\xf0\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", Ok((Answer::No(0xf0), 0))),
+            (b"\x05\xff", Err(Garbage)),
+            (b"\x01\x01", Err(Garbage)),
+            (b"\x05\x02\x05\x02", Err(Garbage)),
+            (b"\x01\x00\x04\x00\x00\x01\0\0\0\0\0\0", Err(Garbage)),
+            (b"\x01\x00\x05\x00\x00\x03\x02a\n\0\0", Err(Garbage)),
+        ] {
+            assert_eq!(read(bytes), want, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_answer_is_not_read() {
+        let bytes = b"\x01\x00\x05\x00\x00\x01\0\0\0\0\0\0HTTP/1.1";
+        assert_eq!(read(bytes).map(|(_, left)| left), Ok(8));
+    }
+
+    #[test]
+    fn a_request_is_greeting_name_request_and_early_data() {
+        let target: Target = "web.test:80".parse().unwrap();
+        let want = b"\x05\x01\x02\x01\x02ab\x01-\x05\x01\x00\x03\x08web.test\x00\x50GET";
+        assert_eq!(request("ab", &Ask::Connect(&target), b"GET"), want);
+        let v6: Target = "[::1]:80".parse().unwrap();
+        assert!(
+            request("a", &Ask::Connect(&v6), b"").ends_with(b"\x05\x01\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0P")
+        );
+        assert!(
+            request("a", &Ask::ResolvePtr([1, 2, 3, 4].into()), b"").ends_with(b"\x05\xf1\x00\x01\x01\x02\x03\x04\0\0")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_or_ask_for_too_much(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), 0u8..6], 0..300)) {
+            let (mut handshake, mut rest) = (Handshake::default(), &bytes[..]);
+            while let Some((piece, behind)) = rest.split_at_checked(handshake.wants()) {
+                prop_assert!((1..=LONGEST).contains(&piece.len()));
+                rest = behind;
+                if !matches!(handshake.take(piece), Ok(None)) {
+                    break;
+                }
+            }
+        }
+    }
+}

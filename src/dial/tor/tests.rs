@@ -1,0 +1,35 @@
+//! The parts of a dial that need no tor.
+
+use super::*;
+
+#[test]
+fn spans_are_between_the_moments_they_name() {
+    let start = Instant::now();
+    let after = |ms| start + Duration::from_millis(ms);
+    let timings = Timings {
+        started: start,
+        leased: after(20),
+        sent: after(21),
+        seen: Some(after(22)),
+        attached: Some(after(25)),
+        replied: after(40),
+    };
+    assert_eq!(timings.circuit_wait(), Duration::from_millis(20));
+    assert_eq!(timings.before(), Duration::from_millis(1));
+    assert_eq!(timings.attach(), Some(Duration::from_millis(3)));
+    assert_eq!(timings.connect(), Duration::from_millis(19));
+    assert_eq!(Timings { seen: None, ..timings }.attach(), None);
+}
+
+#[test]
+fn only_what_died_under_us_is_tried_again() {
+    for (fault, again) in [
+        (StreamFault::CircuitGone, true),
+        (StreamFault::EngineLost, true),
+        (StreamFault::Unanswered, false),
+        (StreamFault::NotAttached, false),
+        (StreamFault::Ended(crate::tor::event::EndReason::Misc), false),
+    ] {
+        assert_eq!(matches!(Attempt::from(fault), Attempt::Again(_)), again, "{fault:?}");
+    }
+}

@@ -1,0 +1,184 @@
+//! What stands before a protocol: TLS, and the PROXY header.
+
+use std::sync::Arc;
+
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::gateway::gate::Door;
+use crate::gateway::testing::{FACTS, Script, door, expect, observed, rest, talk};
+
+/// A door that takes TLS, and what a client needs to trust it.
+fn secure() -> (Door, TlsConnector) {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["gate.test".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (Door { tls: Some(TlsAcceptor::from(Arc::new(server))), ..door() }, TlsConnector::from(Arc::new(client)))
+}
+
+async fn handshake(connector: &TlsConnector, client: TcpStream) -> TlsStream<TcpStream> {
+    connector.connect(ServerName::try_from("gate.test").unwrap(), client).await.unwrap()
+}
+
+#[test]
+fn everything_is_spoken_inside_tls_too() {
+    for (opening, answer) in [
+        (
+            &b"\x05\x01\x00\x05\x01\x00\x03\x06a.test\x00\x50hello"[..],
+            b"\x05\x00\x05\x00\x00\x01\xC0\x00\x02\x07\x00\x00".to_vec(),
+        ),
+        (b"\x04\x01\x00\x50\0\0\0\x01\0a.test\0hello", b"\x00\x5A\x00\x00\xC0\x00\x02\x07".to_vec()),
+        (
+            b"CONNECT a.test:80 HTTP/1.1\r\nHost: x\r\n\r\nhello",
+            format!("HTTP/1.1 200 Connection established\r\n{FACTS}\r\n").into_bytes(),
+        ),
+    ] {
+        let ((), seen) = observed(async || {
+            let (door, connector) = secure();
+            let (gate, [mut target]) = Script::targets();
+            talk(door, &Arc::new(gate), async |client| {
+                let mut client = handshake(&connector, client).await;
+                client.write_all(opening).await.unwrap();
+                expect(&mut client, &answer).await;
+                expect(&mut target, b"hello").await;
+                target.write_all(b"you").await.unwrap();
+                expect(&mut client, b"you").await;
+                drop((client, target));
+            })
+            .await;
+        });
+        assert_eq!(seen.access(&["tls", "route"]), [["true", "us"]]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_http_inside_tls_and_plain_clients_beside_it() {
+    let (door, connector) = secure();
+    let gate = Arc::new(Script::new([]));
+    let page = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    talk(door.clone(), &gate, async |client| {
+        let mut client = handshake(&connector, client).await;
+        client.write_all(page).await.unwrap();
+        assert!(rest(&mut client).await.contains("also inside TLS"));
+    })
+    .await;
+    talk(door, &gate, async |mut client| {
+        client.write_all(page).await.unwrap();
+        assert!(rest(&mut client).await.ends_with("</html>\n"));
+    })
+    .await;
+}
+
+#[test]
+fn tls_that_is_not_offered_is_refused_in_its_own_words() {
+    let ((), seen) = observed(async || {
+        talk(door(), &Arc::new(Script::new([])), async |mut client| {
+            client.write_all(b"\x16\x03\x01\x00\x05hello").await.unwrap();
+            expect(&mut client, [0x15, 3, 3, 0, 2, 2, 40]).await;
+            assert_eq!(rest(&mut client).await, "");
+        })
+        .await;
+    });
+    assert_eq!(seen.access(&["outcome"]), [["client_tls"]]);
+}
+
+#[test]
+fn a_handshake_that_is_none_is_answered_by_an_alert_and_ends_at_once() {
+    for hello in [&b"\x16\x03\x01\x00\x05\x02\0\0\x01\0"[..], b"\x16GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xFF\xFFxx"]
+    {
+        for pieces in [1, 100] {
+            let ((), seen) = observed(async || {
+                let (door, _) = secure();
+                talk(door, &Arc::new(Script::new([])), async |mut client| {
+                    let begun = tokio::time::Instant::now();
+                    for piece in hello.chunks(pieces) {
+                        let _ = client.write_all(piece).await;
+                        tokio::task::yield_now().await;
+                    }
+                    let said = rest(&mut client).await;
+                    assert!(said.starts_with('\x15'), "an alert: {said:?}");
+                    assert!(begun.elapsed().as_secs() < 2, "{:?}", begun.elapsed());
+                })
+                .await;
+            });
+            assert_eq!(seen.access(&["outcome"]), [["client_tls"]]);
+        }
+    }
+}
+
+fn behind_a_balancer() -> Door {
+    Door { trusted: vec!["127.0.0.0/8".parse().unwrap()], ..door() }
+}
+
+#[test]
+fn a_trusted_peer_says_who_the_client_is() {
+    let header = b"PROXY TCP4 198.51.100.1 203.0.113.1 5000 1080\r\n";
+    for pieces in [1, header.len(), 1000] {
+        let ((), seen) = observed(async || {
+            let gate = Arc::new(Script::new([]).with_key(b"k"));
+            talk(behind_a_balancer(), &gate, async |mut client| {
+                for piece in [&header[..], b"\x05\x01\x02\x01\x00\x01x"].concat().chunks(pieces) {
+                    client.write_all(piece).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+                expect(&mut client, b"\x05\x02\x01\x01").await;
+            })
+            .await;
+            assert_eq!(gate.log(), ["198.51.100.1 kept out"]);
+        });
+        assert_eq!(seen.access(&["client", "outcome"]), [["198.51.100.1", "auth_wrong"]]);
+    }
+}
+
+#[test]
+fn a_header_is_demanded_of_the_trusted_and_refused_from_others() {
+    for (door, opening) in [
+        (behind_a_balancer(), &b"\x05\x01\x00"[..]),
+        (behind_a_balancer(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (door(), b"PROXY TCP4 198.51.100.1 203.0.113.1 5000 1080\r\n\x05\x01\x00"),
+        (door(), b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00\x05\x01\x00"),
+        (Door { trusted: vec!["192.0.2.0/24".parse().unwrap()], ..door() }, b"PROXY UNKNOWN\r\n"),
+    ] {
+        let ((), seen) = observed(async || {
+            talk(door, &Arc::new(Script::new([])), async |mut client| {
+                client.write_all(opening).await.unwrap();
+                // Closed with bytes unread, so this may be a reset: either way nothing was said.
+                let mut said = Vec::new();
+                let _ = tokio::io::AsyncReadExt::read_to_end(&mut client, &mut said).await;
+                assert!(said.is_empty());
+            })
+            .await;
+        });
+        assert_eq!(seen.access(&["outcome"]), [["client_proxy_header"]]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tls_may_follow_a_proxy_header() {
+    let (secure, connector) = secure();
+    let door = Door { trusted: vec!["127.0.0.0/8".parse().unwrap()], ..secure };
+    talk(door, &Arc::new(Script::new([])), async |mut client| {
+        client.write_all(b"PROXY TCP4 198.51.100.1 203.0.113.1 5000 1080\r\n").await.unwrap();
+        let mut client = handshake(&connector, client).await;
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        assert!(rest(&mut client).await.starts_with("HTTP/1.1 200 "));
+    })
+    .await;
+}

@@ -1,0 +1,175 @@
+//! CONNECT, the page, keys, and what ends a connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, sleep};
+
+use crate::dial::TargetFault;
+use crate::gateway::failure::{ClientFault, Failure};
+use crate::gateway::gate::{Door, Refusal};
+use crate::gateway::testing::{FACTS, Open, Script, door, expect, head, observed, rest, talk};
+
+const CONNECT: &str = "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n";
+
+#[test]
+fn a_tunnel_says_which_exit_it_leaves_from() {
+    let ((), seen) = observed(async || {
+        let (gate, [mut target]) = Script::targets();
+        let gate = Arc::new(gate);
+        talk(door(), &gate, async |mut client| {
+            client.write_all(format!("{CONNECT}hello").as_bytes()).await.unwrap();
+            expect(&mut client, format!("HTTP/1.1 200 Connection established\r\n{FACTS}\r\n")).await;
+            expect(&mut target, b"hello").await;
+            target.write_all(b"you").await.unwrap();
+            expect(&mut client, b"you").await;
+            drop((client, target));
+        })
+        .await;
+        assert_eq!(gate.log(), ["connect @a.test:443", "given back"]);
+    });
+    assert_eq!(seen.access(&["protocol", "requests"]), [["connect", "1"]]);
+    assert_eq!(
+        seen.samples("exitgate_connections_total"),
+        ["exitgate_connections_total{listener=\"shared\",protocol=\"http\"} 1",]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_tunnel_leaves_the_connection_to_its_client() {
+    let (gate, [mut target]) = Script::targets();
+    let refused = Refusal::because(Failure::Target(TargetFault::Refused), "192.0.2.1");
+    let gate = Arc::new(gate.first(Open::Refused(refused)));
+    talk(door(), &gate, async |mut client| {
+        client.write_all(CONNECT.as_bytes()).await.unwrap();
+        let said = head(&mut client).await;
+        assert!(said.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{said}");
+        assert!(said.contains(
+            "Proxy-Status: exitgate; error=connection_refused; details=\"the target refused: 192.0.2.1\"\r\n"
+        ));
+        assert!(said.contains("X-Exitgate-Error: the target refused: 192.0.2.1\r\n"), "{said}");
+        assert!(said.ends_with("Connection: keep-alive\r\n\r\n"), "{said}");
+        expect(&mut client, "the target refused: 192.0.2.1\n").await;
+        client.write_all(CONNECT.as_bytes()).await.unwrap();
+        assert!(head(&mut client).await.starts_with("HTTP/1.1 200 "));
+        target.write_all(b"x").await.unwrap();
+        expect(&mut client, b"x").await;
+        drop((client, target));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_asked_for_its_key_and_may_bring_it_on_the_same_connection() {
+    let (gate, [mut target]) = Script::targets();
+    let gate = Arc::new(gate.with_key(b"k"));
+    talk(Door { demands_key: true, ..door() }, &gate, async |mut client| {
+        for credentials in ["", "Proxy-Authorization: Basic dXM6d3Jvbmc=\r\n", "Proxy-Authorization: Bearer k\r\n"] {
+            let request = format!("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n{credentials}\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            let said = head(&mut client).await;
+            assert!(said.starts_with("HTTP/1.1 407 "), "{said}");
+            assert!(said.contains("Proxy-Authenticate: Basic realm=\"exitgate\""), "{said}");
+            let length = said.split("Content-Length: ").nth(1).unwrap().split("\r\n").next().unwrap();
+            expect(&mut client, if length == "16" { "a key is needed\n" } else { "the key is wrong\n" }).await;
+        }
+        let request = "CONNECT a.test:443 HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic dXM6aw==\r\n\r\n";
+        client.write_all(request.as_bytes()).await.unwrap();
+        assert!(head(&mut client).await.starts_with("HTTP/1.1 200 "));
+        target.write_all(b"x").await.unwrap();
+        expect(&mut client, b"x").await;
+        drop((client, target));
+    })
+    .await;
+    assert_eq!(gate.log(), ["127.0.0.1 kept out", "connect us@a.test:443", "given back"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_quotes_the_token() {
+    let why = Refusal::because(Failure::Client(ClientFault::Username), "`stict` is no token");
+    let gate = Arc::new(Script::new([Open::Refused(why)]));
+    talk(door(), &gate, async |mut client| {
+        client.write_all(CONNECT.as_bytes()).await.unwrap();
+        let said = head(&mut client).await;
+        assert!(said.starts_with("HTTP/1.1 400 ") && said.contains("`stict` is no token"), "{said}");
+        drop(client);
+    })
+    .await;
+}
+
+#[test]
+fn a_browser_gets_the_page() {
+    let ((), seen) = observed(async || {
+        let gate = Arc::new(Script::new([]));
+        talk(door(), &gate, async |mut client| {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:1080\r\nConnection: close\r\n\r\n").await.unwrap();
+            let said = rest(&mut client).await;
+            assert!(
+                said.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/html") && said.ends_with("</html>\n"),
+                "{said}"
+            );
+        })
+        .await;
+        assert!(gate.log().is_empty());
+    });
+    assert_eq!(seen.access(&["protocol", "outcome"]), [["http", "here"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_drips_is_refused_at_the_deadline() {
+    let gate = Arc::new(Script::new([]));
+    talk(door(), &gate, async |mut client| {
+        let begun = Instant::now();
+        client.write_all(b"GET http://a.test/ HTTP/1.1\r\n").await.unwrap();
+        let (mut read, mut write) = client.split();
+        let drip = async {
+            while write.write_all(b"X").await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let said = tokio::select! { said = head(&mut read) => said, () = drip => panic!("no answer") };
+        assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+        assert!((9..12).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_in_time_and_at_once_when_the_door_closes() {
+    let page = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let gate = Arc::new(Script::new([]));
+    talk(door(), &gate, async |mut client| {
+        client.write_all(page).await.unwrap();
+        let begun = Instant::now();
+        assert!(rest(&mut client).await.ends_with("</html>\n"));
+        assert_eq!(begun.elapsed().as_secs(), 60, "keep_alive");
+    })
+    .await;
+    talk(door(), &gate, async |mut client| {
+        client.write_all(page).await.unwrap();
+        let begun = Instant::now();
+        let close = async {
+            sleep(Duration::from_secs(3)).await;
+            gate.stopping.cancel();
+        };
+        assert!(tokio::join!(rest(&mut client), close).0.ends_with("</html>\n"));
+        assert_eq!(begun.elapsed().as_secs(), 3);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_line_before_a_request_is_forgiven_once() {
+    let gate = Arc::new(Script::new([]));
+    talk(door(), &gate, async |mut client| {
+        client.write_all(b"\r\nGET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        assert!(rest(&mut client).await.starts_with("HTTP/1.1 200 "));
+    })
+    .await;
+    talk(door(), &gate, async |mut client| {
+        client.write_all(b"\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert!(rest(&mut client).await.starts_with("HTTP/1.1 400 "));
+    })
+    .await;
+}

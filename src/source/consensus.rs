@@ -1,0 +1,155 @@
+//! The exits that the engines' own directory names.
+//!
+//! A gateway that can reach Tor needs nothing else: every engine downloads the consensus and the microdescriptors for
+//! its own use, and they say of each relay its addresses, its flags, its bandwidth and its policy. What they do not say
+//! is where a relay is and which address traffic leaves it from; for that there is tor's geoip file, there are the
+//! other witnesses, and in the end there are checks.
+//!
+//! Next: `source/merge.rs` puts the witnesses together; [`crate::tor::netdir`] is where the directory comes from.
+
+use std::net::IpAddr;
+
+use crate::exit::country::Country;
+use crate::exit::facts;
+use crate::exit::{ExitId, Listing, Moment};
+use crate::store::Source;
+use crate::tor::netdir::{Flags, Netdir, Relay};
+
+/// Its name in `/sources`, metrics and the log.
+pub const NAME: &str = "consensus";
+
+/// A relay as the directory describes it; `None` if nothing is let out there, or if that is not known yet.
+///
+/// What counts is its policy and not its `Exit` flag: the flag asks for ports 80 and 443 both, and an exit that refuses
+/// one of them is still the way out for the other. A bad exit is listed as one, so that whoever looks for it is told why
+/// it is not used.
+pub fn listing(relay: Relay<'_>) -> Option<Listing> {
+    let lets_out = !relay.policy().is_reject_all() || !relay.policy_v6().is_reject_all();
+    let counts = relay.is_known() && lets_out && relay.flags().has(Flags::VALID);
+    counts.then(|| Listing {
+        id: ExitId::Tor(relay.fingerprint()),
+        nickname: relay.nickname().into(),
+        announced: std::iter::once(IpAddr::V4(relay.v4())).chain(relay.v6().map(IpAddr::V6)).collect(),
+        country: Country::UNKNOWN,
+        asn: None,
+        as_name: None,
+        policy: relay.policy().clone(),
+        policy_v6: relay.policy_v6().clone(),
+        flags: flags(relay),
+        weight: relay.bandwidth(),
+    })
+}
+
+/// What the directory vouches for. A relay that is for the middle only is as bad an exit as one that is called so.
+pub fn flags(relay: Relay<'_>) -> facts::Flags {
+    let flags = relay.flags();
+    facts::Flags {
+        running: flags.has(Flags::RUNNING),
+        stable: flags.has(Flags::STABLE),
+        fast: flags.has(Flags::FAST),
+        bad_exit: flags.has(Flags::BAD_EXIT) || flags.has(Flags::MIDDLE_ONLY),
+    }
+}
+
+/// How the directory fares as a source: fresh, or stale once it no longer holds.
+pub fn status(directory: &Netdir, before: &Source, now: Moment) -> Source {
+    let exits = directory.relays().filter(|relay| listing(*relay).is_some()).count();
+    let missing = directory.missing_microdescs();
+    let stale = directory.valid_until().is_some_and(|until| Moment::from(until) < now);
+    let (outcome, why) = match (stale, missing) {
+        (true, _) => ("stale", "the engines have no newer directory".to_owned()),
+        (false, 0) => ("fresh", String::new()),
+        (false, missing) => ("fresh", format!("{missing} relays wait for their microdescriptors")),
+    };
+    Source {
+        name: NAME.to_owned(),
+        attempt: Some(now),
+        good: if stale { before.good } else { Some(now) },
+        next: directory.fresh_until().map(Moment::from),
+        published: directory.valid_after().map(Moment::from),
+        outcome: outcome.to_owned(),
+        why,
+        records: u32::try_from(exits).unwrap_or(u32::MAX),
+        skipped: directory.skipped().relays,
+        failures: if stale { before.failures.saturating_add(1) } else { 0 },
+        etag: None,
+        last_modified: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tor::netdir::synth::{Fake, WEIGHTS, texts};
+
+    fn directory(relays: &[Fake]) -> Netdir {
+        let (consensus, microdescs) = texts(relays, "", WEIGHTS);
+        Netdir::parse(&consensus, &microdescs).unwrap()
+    }
+
+    fn listed(relay: Fake) -> Option<Listing> {
+        let directory = directory(&[relay]);
+        directory.relays().next().and_then(listing)
+    }
+
+    #[test]
+    fn a_relay_is_listed_by_what_it_lets_out() {
+        let fake = |flags: &str, policy: &str, policy_v6: &str| Fake {
+            flags: flags.into(),
+            policy: policy.into(),
+            policy_v6: policy_v6.into(),
+            ..Fake::new(1)
+        };
+        let up = facts::Flags { running: true, stable: true, fast: true, bad_exit: false };
+        let bad = facts::Flags { bad_exit: true, ..up };
+        for (relay, want) in [
+            (fake("Exit Fast Running Stable Valid", "accept 80,443", ""), Some(up)),
+            (fake("Fast Running Stable Valid", "accept 80", ""), Some(up)),
+            (fake("Fast Running Stable Valid", "", "accept 443"), Some(up)),
+            (fake("BadExit Exit Fast Running Stable Valid", "accept 80,443", ""), Some(bad)),
+            (fake("Fast MiddleOnly Running Stable Valid", "accept 80,443", ""), Some(bad)),
+            (fake("Exit Valid", "accept 80,443", ""), Some(facts::Flags::default())),
+            (fake("Exit Fast Running Stable", "accept 80,443", ""), None),
+            (fake("Exit Fast Running Stable Valid", "", ""), None),
+            (Fake { known: false, ..Fake::new(1) }, None),
+        ] {
+            let what = format!("{} / {} / {}", relay.flags, relay.policy, relay.policy_v6);
+            assert_eq!(listed(relay).map(|listing| listing.flags), want, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_listing_says_what_the_directory_says_and_no_more() {
+        let relay = Fake { v6: Some("2001:db8::1".parse().unwrap()), policy_v6: "reject 25".into(), ..Fake::new(3) };
+        let (fingerprint, v4) = (relay.hex().parse().unwrap(), relay.v4);
+        let flags = facts::Flags { running: true, stable: true, fast: true, bad_exit: false };
+        let want = Listing {
+            id: ExitId::Tor(fingerprint),
+            nickname: "relay3".into(),
+            announced: vec![v4.into(), "2001:db8::1".parse().unwrap()],
+            country: Country::UNKNOWN,
+            asn: None,
+            as_name: None,
+            policy: "accept 80,443".parse().unwrap(),
+            policy_v6: "reject 25".parse().unwrap(),
+            flags,
+            weight: 1000,
+        };
+        assert_eq!(listed(relay), Some(want));
+    }
+
+    #[test]
+    fn a_directory_is_stale_when_it_no_longer_holds() {
+        let directory = directory(&[Fake::new(1), Fake { known: false, ..Fake::new(2) }]);
+        let until = Moment::from(directory.valid_until().unwrap());
+        let fresh = status(&directory, &Source::default(), until);
+        assert_eq!((fresh.outcome.as_str(), fresh.records, fresh.good), ("fresh", 1, Some(until)));
+        assert_eq!(fresh.why, "1 relays wait for their microdescriptors");
+        let later = until.after(Duration::from_secs(1));
+        let stale = status(&directory, &fresh, later);
+        assert_eq!((stale.outcome.as_str(), stale.good, stale.failures), ("stale", Some(until), 1));
+        assert_eq!((stale.published, stale.next), (fresh.published, fresh.next), "both by the directory's own word");
+    }
+}

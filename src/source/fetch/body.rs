@@ -1,0 +1,85 @@
+//! A body on its way to whoever reads it: unpacked, counted, stopped when it is too long.
+
+use std::io::{self, Write};
+
+use flate2::write::MultiGzDecoder;
+use http::header::{CONTENT_ENCODING, HeaderMap};
+
+use super::{FetchError, Sink};
+
+/// Where unpacked bytes go. It is an `io::Write` because that is what a decoder writes to; the true reason of a
+/// refusal is kept here, since an `io::Error` cannot carry it.
+struct Outlet<'a> {
+    sink: Sink<'a>,
+    left: u64,
+    limit: u64,
+    refused: Option<FetchError>,
+}
+
+impl Write for Outlet<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = bytes.len() as u64;
+        let taken = if length > self.left {
+            Err(FetchError::TooLong(self.limit))
+        } else {
+            self.left -= length;
+            (self.sink)(bytes).map_err(FetchError::from)
+        };
+        match taken {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                self.refused = Some(error);
+                Err(io::ErrorKind::InvalidData.into())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+enum Packing<'a> {
+    Plain(Outlet<'a>),
+    Gzip(Box<MultiGzDecoder<Outlet<'a>>>),
+}
+
+/// A body that is unpacked as its head says.
+pub(super) struct Unpacked<'a>(Packing<'a>);
+
+impl<'a> Unpacked<'a> {
+    pub(super) fn new(headers: &HeaderMap, limit: u64, sink: Sink<'a>) -> Result<Self, FetchError> {
+        let outlet = Outlet { sink, left: limit, limit, refused: None };
+        let coding = headers.get(CONTENT_ENCODING).map_or(Ok("identity"), |value| value.to_str());
+        match coding.unwrap_or("unreadable").trim() {
+            "identity" => Ok(Self(Packing::Plain(outlet))),
+            "gzip" | "x-gzip" => Ok(Self(Packing::Gzip(Box::new(MultiGzDecoder::new(outlet))))),
+            other => Err(FetchError::Packing(format!("the coding {other:?} was not asked for").into())),
+        }
+    }
+
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+        let written = match &mut self.0 {
+            Packing::Plain(outlet) => outlet.write_all(bytes),
+            Packing::Gzip(decoder) => decoder.write_all(bytes),
+        };
+        written.map_err(|error| self.blame(error))
+    }
+
+    /// There is no more: a packed body must be complete.
+    pub(super) fn finish(mut self) -> Result<(), FetchError> {
+        let finished = match &mut self.0 {
+            Packing::Plain(_) => Ok(()),
+            Packing::Gzip(decoder) => decoder.try_finish(),
+        };
+        finished.map_err(|error| self.blame(error))
+    }
+
+    fn blame(&mut self, error: io::Error) -> FetchError {
+        let outlet = match &mut self.0 {
+            Packing::Plain(outlet) => outlet,
+            Packing::Gzip(decoder) => decoder.get_mut(),
+        };
+        outlet.refused.take().unwrap_or_else(|| FetchError::Packing(error.to_string().into()))
+    }
+}

@@ -1,0 +1,89 @@
+//! How sources fare, and a way to ask them now: what `/sources` shows, whatever kind a source is.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+
+use crate::store::Source;
+use crate::telemetry::metrics as names;
+
+/// A handle on one source. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(super) status: watch::Receiver<Source>,
+    pub(super) refresh: Arc<Notify>,
+}
+
+impl Handle {
+    /// A handle, and the end that its worker holds. `known` is how the source fared in the last run, if there was one.
+    pub(super) fn new(name: &str, known: Option<Source>) -> (Self, watch::Sender<Source>) {
+        let fresh = || Source { name: name.to_owned(), outcome: "never".to_owned(), ..Source::default() };
+        let (tell, status) = watch::channel(known.unwrap_or_else(fresh));
+        (Self { status, refresh: Arc::default() }, tell)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        self.status.borrow().name.clone()
+    }
+
+    /// How it fares, now and whenever that changes.
+    pub fn status(&self) -> watch::Receiver<Source> {
+        self.status.clone()
+    }
+
+    /// Asks now rather than when it is due (but not twice within a minute).
+    pub fn refresh(&self) {
+        self.refresh.notify_one();
+    }
+}
+
+/// Every source that is in use.
+#[derive(Clone, Debug, Default)]
+pub struct Sources(Vec<Handle>);
+
+impl Sources {
+    /// How each fares.
+    pub fn statuses(&self) -> Vec<Source> {
+        self.0.iter().map(|handle| handle.status.borrow().clone()).collect()
+    }
+
+    /// The source of this name.
+    pub fn get(&self, name: &str) -> Option<&Handle> {
+        self.0.iter().find(|handle| handle.status.borrow().name == name)
+    }
+}
+
+impl FromIterator<Handle> for Sources {
+    fn from_iter<I: IntoIterator<Item = Handle>>(handles: I) -> Self {
+        Self(handles.into_iter().collect())
+    }
+}
+
+impl Extend<Handle> for Sources {
+    fn extend<I: IntoIterator<Item = Handle>>(&mut self, handles: I) {
+        self.0.extend(handles);
+    }
+}
+
+/// Says in metrics what a source came to, and in the log what changed about that.
+pub(super) fn report(before: &Source, now: &Source) {
+    let label = || now.name.clone();
+    metrics::counter!(names::SOURCE_REQUESTS, "source" => label(), "outcome" => now.outcome.clone()).increment(1);
+    metrics::gauge!(names::SOURCE_RECORDS, "source" => label()).set(now.records);
+    for (name, at) in [(names::SOURCE_GOOD, now.good), (names::SOURCE_PUBLISHED, now.published)] {
+        if let Some(at) = at {
+            metrics::gauge!(name, "source" => label()).set(at.0 as f64 / 1e6);
+        }
+    }
+    let Source { name: source, outcome, why, records, skipped, .. } = now;
+    let bad = |status: &Source| status.failures > 0 || status.outcome == "stale";
+    match (bad(now), before.outcome == *outcome) {
+        (true, false) => tracing::warn!(source, outcome, why, "a source gives no good answer; what it last said stands"),
+        (true, true) => tracing::debug!(source, outcome, why, "a source still gives no good answer"),
+        (false, _) if bad(before) || before.good.is_none() => {
+            tracing::info!(source, outcome, records, skipped, why, "a source answers")
+        }
+        (false, _) => tracing::debug!(source, outcome, records, skipped, why, "asked a source"),
+    }
+}

@@ -1,0 +1,154 @@
+//! What can change, and what each change asks of the store.
+
+use std::collections::HashSet;
+
+use super::Snapshot;
+use crate::exit::{ExitId, Known, Listing, Moment, Source};
+use crate::route::ban::Site;
+use crate::route::table::{Clash, Origin, Route};
+use crate::route::{Policy, Words};
+use crate::store::{self, Ban, StoreError, Write};
+
+/// What one round of checks taught about one exit.
+pub struct Learned {
+    /// The exit.
+    pub exit: ExitId,
+    /// Writes it into what is known.
+    pub lesson: Box<dyn FnOnce(&mut Known) + Send>,
+    /// The site that refuses it, until when and why.
+    pub ban: Option<(Site, Moment, String)>,
+    /// What to keep of it.
+    pub writes: Vec<Write>,
+}
+
+/// One change of the state.
+pub enum Change {
+    /// A source's whole list: what left it drains.
+    Listed(Source, Vec<Listing>),
+    /// Results of checks, as many as came in a moment.
+    Learned(Vec<Learned>),
+    /// A site refuses an exit, by the word of a scraper or of its answers.
+    Banned {
+        /// The site.
+        site: Site,
+        /// The exit that it refuses.
+        exit: ExitId,
+        /// Until when.
+        until: Moment,
+        /// Who says so.
+        why: String,
+    },
+    /// What the configuration says of routes.
+    Configured {
+        /// What it adds to the grammar.
+        words: Words,
+        /// The policy of selectors that are no route.
+        defaults: Policy,
+        /// Its routes, all of them.
+        routes: Vec<Route>,
+    },
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// A route's name or port is taken.
+    #[error(transparent)]
+    Clash(#[from] Clash),
+    /// It could not be made durable.
+    #[error("it could not be written down: {0}")]
+    Store(#[source] StoreError),
+}
+
+/// What the store must do about a change.
+#[derive(Default)]
+pub(super) struct Effects {
+    /// Durable before the change is published.
+    pub(super) commit: Vec<Write>,
+    /// Written when there is time.
+    pub(super) note: Vec<Write>,
+}
+
+impl Change {
+    /// Makes the change in `next`; pure but for what it says the store must do.
+    pub(super) fn make(self, next: &mut Snapshot, now: Moment) -> Result<Effects, Refused> {
+        match self {
+            Self::Listed(source, listings) => Ok(list(next, source, listings, now)),
+            Self::Learned(lessons) => Ok(learn(next, lessons, now)),
+            Self::Banned { site, exit, until, why } => {
+                let note = vec![ban(next, &site, &exit, until, why, now)];
+                Ok(Effects { note, ..Effects::default() })
+            }
+            Self::Configured { words, defaults, routes } => configure(next, words, defaults, routes),
+        }
+    }
+}
+
+/// Takes over a whole list. What left it drains: it takes nothing new, and what goes through it goes on. When it is still
+/// gone by the next list and nothing goes through it any more, it is forgotten, unless it must not be: an exit that was
+/// caught once must not come back as one that nobody knows.
+fn list(next: &mut Snapshot, source: Source, listings: Vec<Listing>, now: Moment) -> Effects {
+    let present: HashSet<&ExitId> = listings.iter().map(|listing| &listing.id).collect();
+    let (gone, left): (Vec<_>, Vec<_>) = next
+        .catalog
+        .iter()
+        .filter(|exit| exit.id().source() == source && !present.contains(exit.id()))
+        .map(|exit| (exit.id().clone(), exit.known().marks, exit.load().in_flight()))
+        .partition(|(_, marks, in_flight)| marks.draining && !marks.bad_for_good && *in_flight == 0);
+    let mut note = Vec::new();
+    let mut edit = next.catalog.edit();
+    for listing in listings {
+        if edit.peek().get(&listing.id).is_none_or(|exit| **exit.listing() != listing) {
+            note.push(Write::PutExit(store::Exit { listing: listing.clone(), first_seen: now, last_seen: now }));
+        }
+        edit.list(listing);
+    }
+    for (id, ..) in left {
+        edit.learn(&id, |known| known.marks.draining = true);
+    }
+    for (id, ..) in gone {
+        edit.remove(&id);
+        note.push(Write::DropExit(id));
+    }
+    next.catalog = edit.finish();
+    Effects { note, ..Effects::default() }
+}
+
+fn learn(next: &mut Snapshot, lessons: Vec<Learned>, now: Moment) -> Effects {
+    let mut effects = Effects::default();
+    let mut bans = Vec::new();
+    let mut edit = next.catalog.edit();
+    for Learned { exit, lesson, ban, writes } in lessons {
+        edit.learn(&exit, lesson);
+        effects.note.extend(writes);
+        bans.extend(ban.map(|(site, until, why)| (site, exit, until, why)));
+    }
+    next.catalog = edit.finish();
+    for (site, exit, until, why) in bans {
+        effects.note.push(ban(next, &site, &exit, until, why, now));
+    }
+    effects
+}
+
+fn ban(next: &mut Snapshot, site: &Site, exit: &ExitId, until: Moment, why: String, now: Moment) -> Write {
+    next.bans = next.bans.with([(site.clone(), exit.clone(), until)]);
+    Write::PutBan(Ban { site: site.as_str().to_owned(), exit: exit.clone(), since: now, until, why })
+}
+
+/// Makes the configuration's routes those of the table, and leaves the others alone.
+fn configure(next: &mut Snapshot, words: Words, defaults: Policy, routes: Vec<Route>) -> Result<Effects, Refused> {
+    let kept: HashSet<&str> = routes.iter().map(|route| route.name.as_str()).collect();
+    let mut table = next.routes.configured(words, defaults);
+    for entry in next.routes.iter().filter(|entry| entry.route.origin == Origin::Config) {
+        let name = entry.route.name.as_str();
+        // Ports change hands within one configuration: each route lets go of its own before any takes one.
+        let free = Route { port: None, ..(*entry.route).clone() };
+        table = if kept.contains(name) { table.with(free)? } else { table.without(name).unwrap_or(table) };
+    }
+    for route in routes {
+        let created = next.routes.get(route.name.as_str()).map_or(route.created, |entry| entry.route.created);
+        table = table.with(Route { created, ..route })?;
+    }
+    next.routes = table;
+    Ok(Effects::default())
+}

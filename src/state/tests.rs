@@ -1,0 +1,161 @@
+use std::time::Duration;
+
+use super::*;
+use crate::exit::country::Country;
+use crate::exit::facts::Flags;
+use crate::exit::policy::PortPolicy;
+use crate::exit::{Fingerprint, Listing, Source, Verdict};
+use crate::net::Host;
+use crate::route::ban::Site;
+use crate::route::memory::Bounds;
+use crate::route::selector::{RouteName, Selector};
+use crate::route::table::{Origin, Route};
+use crate::store::Options;
+
+fn id(n: u8) -> ExitId {
+    ExitId::Tor(Fingerprint([n; 20]))
+}
+
+fn listing(n: u8) -> Listing {
+    Listing {
+        id: id(n),
+        nickname: "relay".into(),
+        announced: vec![[198, 18, 0, n].into()],
+        country: Country::parse("US").unwrap(),
+        asn: None,
+        as_name: None,
+        policy: PortPolicy::accept_all(),
+        policy_v6: PortPolicy::reject_all(),
+        flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
+        weight: 1,
+    }
+}
+
+fn route(name: &str, port: Option<u16>) -> Route {
+    let (selector, words) = (Selector::parse("us", &Words::default()).unwrap(), Words::default());
+    Route {
+        name: RouteName::parse(name, &selector, &words).unwrap(),
+        selector,
+        port,
+        policy: Arc::default(),
+        origin: Origin::Config,
+        created: Moment(1),
+        expires: None,
+    }
+}
+
+fn site(host: &str) -> Site {
+    Site::of(&Host::parse(host).unwrap())
+}
+
+fn configured(routes: impl IntoIterator<Item = Route>) -> Change {
+    Change::Configured { words: Words::default(), defaults: Policy::default(), routes: routes.into_iter().collect() }
+}
+
+fn listed(exits: &[u8]) -> Change {
+    Change::Listed(Source::Tor, exits.iter().copied().map(listing).collect())
+}
+
+fn lesson(n: u8, teach: impl FnOnce(&mut crate::exit::Known) + Send + 'static) -> Learned {
+    Learned { exit: id(n), lesson: Box::new(teach), ban: None, writes: Vec::new() }
+}
+
+fn state(store: Option<Store>) -> (State, mpsc::Receiver<ExitId>) {
+    let snapshot = Snapshot::new(Words::default(), Policy::default());
+    State::new(snapshot, Memory::new(Bounds::default()), Clock::start(), store)
+}
+
+fn names(state: &State) -> Vec<(String, Option<u16>)> {
+    let snapshot = state.load();
+    let mut all: Vec<_> =
+        snapshot.routes.iter().map(|entry| (entry.route.name.to_string(), entry.route.port)).collect();
+    all.sort();
+    all
+}
+
+#[tokio::test]
+async fn what_left_its_list_drains_and_goes_when_nothing_holds_it() {
+    let (state, _wished) = state(None);
+    state.apply(listed(&[1, 2, 3])).await.unwrap();
+    state.apply(Change::Learned(vec![lesson(3, |known| known.marks.bad_for_good = true)])).await.unwrap();
+    let busy = state.load().catalog.get(&id(2)).unwrap().load().begin();
+
+    state.apply(listed(&[])).await.unwrap();
+    let draining = |n| state.load().catalog.get(&id(n)).map(|exit| exit.known().marks.draining);
+    assert_eq!([draining(1), draining(2), draining(3)], [Some(true); 3], "what left drains first");
+    state.apply(listed(&[])).await.unwrap();
+    assert_eq!([draining(1), draining(2), draining(3)], [None, Some(true), Some(true)]);
+    drop(busy);
+    state.apply(listed(&[1])).await.unwrap();
+    assert_eq!([draining(1), draining(2), draining(3)], [Some(false), None, Some(true)]);
+    assert!(state.load().catalog.get(&id(3)).unwrap().known().marks.bad_for_good, "and what was caught stays caught");
+}
+
+#[tokio::test]
+async fn a_refused_change_changes_nothing() {
+    let (state, _wished) = state(None);
+    state.apply(configured([route("a", Some(20_001)), route("b", None)])).await.unwrap();
+    let before = (names(&state), state.load().revision);
+    let clash = state.apply(configured([route("c", Some(20_002)), route("d", Some(20_002))])).await;
+    assert!(matches!(clash, Err(Refused::Clash(_))), "{clash:?}");
+    assert_eq!((names(&state), state.load().revision), before);
+}
+
+#[tokio::test]
+async fn ports_change_hands_within_one_configuration() {
+    let (state, _wished) = state(None);
+    state.apply(configured([route("a", Some(20_001)), route("b", Some(20_002)), route("c", None)])).await.unwrap();
+    state.apply(configured([route("a", Some(20_002)), route("b", Some(20_001))])).await.unwrap();
+    assert_eq!(names(&state), [("a".to_owned(), Some(20_002)), ("b".to_owned(), Some(20_001))]);
+}
+
+#[tokio::test]
+async fn a_lesson_makes_an_exit_usable_and_its_route_wants_it() {
+    let (state, _wished) = state(None);
+    let (mut revisions, wanted) = (state.revisions(), state.wanted());
+    state.apply(configured([route("a", None)])).await.unwrap();
+    state.apply(listed(&[1])).await.unwrap();
+    assert!(wanted.borrow().exits.is_empty() && state.used().is_empty(), "nobody has tested it");
+    revisions.mark_unchanged();
+    state.apply(Change::Learned(vec![lesson(1, |known| known.verdict = Verdict::Good)])).await.unwrap();
+    assert!(revisions.has_changed().unwrap(), "who waits for a first check is woken");
+    assert_eq!((wanted.borrow().exits.len(), state.used().into_iter().collect()), (1, vec![id(1)]));
+}
+
+#[tokio::test]
+async fn bans_hold_until_they_end() {
+    let (state, _wished) = state(None);
+    let shop = site("www.shop.com");
+    let until = state.now().after(Duration::from_millis(20));
+    state.apply(Change::Banned { site: shop.clone(), exit: id(1), until, why: "403".into() }).await.unwrap();
+    assert_eq!(state.load().bans.until(&shop, &id(1), state.now()), Some(until));
+    let mut revisions = state.revisions();
+    revisions.mark_unchanged();
+    while state.now() < until {
+        tokio::task::yield_now().await;
+    }
+    state.tick(&mut 0).await;
+    assert!(revisions.has_changed().unwrap(), "a ban that is over is swept");
+    assert_eq!(state.load().bans.iter(Moment(0)).count(), 0);
+}
+
+#[tokio::test]
+async fn what_was_learned_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("exitgate.db");
+    let (store, _) = Store::open(&path, Options::default()).unwrap();
+    let (first, _wished) = state(Some(store.clone()));
+    first.apply(listed(&[1, 2])).await.unwrap();
+    let until = first.now().after(Duration::from_secs(3600));
+    let shop = site("shop.com");
+    let ban = Learned { ban: Some((shop, until, "429".into())), ..lesson(2, |_| ()) };
+    first.apply(Change::Learned(vec![ban])).await.unwrap();
+    store.close().await;
+
+    let (_store, loaded) = Store::open(&path, Options::default()).unwrap();
+    let mut exits: Vec<_> = loaded.exits.into_iter().map(|exit| exit.listing).collect();
+    exits.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(exits, [listing(1), listing(2)]);
+    let bans: Vec<_> = loaded.bans.into_iter().map(|ban| (ban.site, ban.exit, ban.until, ban.why)).collect();
+    assert_eq!(bans, [("shop.com".to_owned(), id(2), until, "429".to_owned())]);
+}

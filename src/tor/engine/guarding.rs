@@ -1,0 +1,135 @@
+//! The engine's guard: chosen by the rules of [`crate::tor::guard`], kept apart from other engines', told to tor.
+//!
+//! tor is told with EntryNodes, so that its own connections (the directory, onion services) begin where ours do.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Engine, Folder, Live};
+use crate::exit::Fingerprint;
+use crate::tor::fleet::Alert;
+use crate::tor::guard::{Choice, Exclude, GuardState};
+use crate::tor::netdir::Rules;
+use crate::tor::path::Entry;
+
+/// Where the guards of an engine are kept.
+const FILE: &str = "guards.json";
+
+/// What came of asking for a guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chosen {
+    /// Go on with this one.
+    Use(Fingerprint),
+    /// Build one circuit through this one and say how that went; go on with the other meanwhile.
+    Try(Fingerprint),
+    /// There is none.
+    None,
+}
+
+impl Engine {
+    /// Reads what was kept, once: what is in memory later is newer.
+    pub(super) async fn remember_guards(&self, folder: &Folder) {
+        if self.guard().current().is_some() {
+            return;
+        }
+        let text = folder.read(FILE).await;
+        if text.is_empty() {
+            return;
+        }
+        match GuardState::from_json(&text) {
+            Ok(state) => *self.guard() = state,
+            Err(why) => tracing::warn!(engine = self.id.0, "the guards of this engine are forgotten: {why}"),
+        }
+    }
+
+    /// Keeps what is known.
+    pub(super) async fn save_guards(&self, folder: &Folder) {
+        let text = self.guard().to_json();
+        if let Err(e) = folder.write(FILE, text).await {
+            tracing::warn!(engine = self.id.0, "cannot keep the guards: {e}");
+        }
+    }
+
+    /// Chooses a guard that no other engine has.
+    pub(super) fn choose_guard(&self, rules: Rules) -> Chosen {
+        let Some(dir) = self.fleet.netdir() else { return Chosen::None };
+        let mut taken = self.fleet.guards();
+        let others: Vec<_> = taken.iter().filter(|(id, _)| **id != self.id).map(|(_, guard)| *guard).collect();
+        let mut state = self.guard();
+        let exclude = Exclude { guards: &others, rules };
+        let mut choice = state.choose(&dir, SystemTime::now(), &mut rand::rng(), &exclude);
+        if choice.is_err() && !others.is_empty() {
+            // A small network, or few that work: better a guard that is shared than none.
+            choice = state.choose(&dir, SystemTime::now(), &mut rand::rng(), &Exclude { guards: &[], rules });
+        }
+        match choice {
+            Ok(Choice { guard, trial: true, .. }) => Chosen::Try(guard),
+            Ok(Choice { guard, moved_from, .. }) => {
+                taken.insert(self.id, guard);
+                drop((state, taken));
+                if let Some(from) = moved_from {
+                    tracing::info!(engine = self.id.0, %from, to = %guard, "the engine has another guard");
+                    self.fleet.alert(Alert::GuardMoved { engine: self.id, from: Some(from), to: guard });
+                }
+                Chosen::Use(guard)
+            }
+            Err(why) => {
+                tracing::warn!(engine = self.id.0, "no guard: {why}");
+                Chosen::None
+            }
+        }
+    }
+
+    /// Takes over the guard that tor chose by itself on its very first start, unless another engine has it.
+    pub(super) async fn adopt_guard(&self, live: &Live) {
+        if self.guard().current().is_some() {
+            return;
+        }
+        let Ok(text) = live.control.getinfo("entry-guards").await else { return };
+        let Some(up) = first_up(&text) else { return };
+        let Some(dir) = self.fleet.netdir() else { return };
+        let mut taken = self.fleet.guards();
+        if taken.iter().any(|(id, guard)| *id != self.id && *guard == up) {
+            return;
+        }
+        if self.guard().adopt(up, &dir, SystemTime::now(), &mut rand::rng()) {
+            taken.insert(self.id, up);
+        }
+    }
+
+    /// Where paths begin when the user's bridges do it.
+    pub(super) async fn bridge(&self, live: &Live) -> Option<Entry> {
+        let text = live.control.getinfo("entry-guards").await.ok()?;
+        let id = first_up(&text).or_else(|| first(&text))?;
+        Some(Entry::Bridge { id, ip: None })
+    }
+
+    /// Lets circuits begin at this guard.
+    pub(super) fn enter_at(self: &Arc<Self>, entry: Entry) {
+        self.act(|circuits, _| circuits.entry = Some(entry));
+    }
+}
+
+/// The first relay of `GETINFO entry-guards` that works: `$FINGERPRINT~nickname up`.
+fn first_up(text: &str) -> Option<Fingerprint> {
+    let mut working = text.lines().filter(|line| line.split(' ').nth(1) == Some("up"));
+    working.find_map(|line| crate::tor::event::long_name(line.split(' ').next()?))
+}
+
+fn first(text: &str) -> Option<Fingerprint> {
+    text.lines().find_map(|line| crate::tor::event::long_name(line.split(' ').next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_guard_that_is_up_is_found() {
+        let (a, b) = ("F5C688BE508553C516E3A1AE96955F380AC31EDF", "8D79B493B6C951E79E5D5F429C5688A9368E0DB4");
+        let text = format!("\n${a}~guard1 never-connected\n${b}~guard3 up\n");
+        assert_eq!(first_up(&text).map(|id| id.to_string()).as_deref(), Some(b));
+        assert_eq!(first(&text).map(|id| id.to_string()).as_deref(), Some(a));
+        assert_eq!(first_up("nonsense\n"), None);
+    }
+}

@@ -1,0 +1,231 @@
+//! The process of a tor: started, listened to, ended.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::lifecycle::Tasks;
+use crate::tor::control::{Control, commands::Signal};
+use crate::tor::version::{INSTALL, Version};
+
+/// Lines kept to say why a tor ended. The reason is among the last few.
+const KEPT_LINES: usize = 8;
+
+/// A line longer than this is cut: tor's own are shorter, and a log is no place for more.
+const LINE: usize = 1000;
+
+/// How long a tor has to end once it was asked to. It does so in 20 ms; the rest is for a machine under load. With what
+/// follows it must fit into the time that killed tasks have.
+const END: Duration = Duration::from_secs(3);
+
+/// How long `tor --version` and `tor --verify-config` may take. They take some 30 ms.
+const ASIDE: Duration = Duration::from_secs(20);
+
+/// Why no tor can be started here: trying again is pointless until somebody does something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BinaryError {
+    /// There is none.
+    #[error("cannot start tor ({binary}): {why}; {INSTALL}")]
+    Missing {
+        /// What was looked for.
+        binary: String,
+        /// What the system said.
+        why: String,
+    },
+    /// It is something else.
+    #[error("{binary} is not tor: it does not say its version; {INSTALL}")]
+    NotTor {
+        /// What was started.
+        binary: String,
+    },
+    /// It is too old.
+    #[error("tor {found} ({binary}) is too old, {} or newer is needed; {INSTALL}", Version::OLDEST)]
+    TooOld {
+        /// What was asked.
+        binary: String,
+        /// Its version.
+        found: Version,
+    },
+}
+
+/// Asks a tor program for its version.
+pub(in crate::tor) async fn version(binary: &Path) -> Result<Version, BinaryError> {
+    let name = binary.display().to_string();
+    let mut command = Command::new(binary);
+    command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(ASIDE, command.output()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let output = output.map_err(|e| BinaryError::Missing { binary: name.clone(), why: e.to_string() })?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let found: Version = match text.strip_prefix("Tor version").map(str::parse) {
+        Some(Ok(version)) => version,
+        _ => return Err(BinaryError::NotTor { binary: name }),
+    };
+    if found < Version::OLDEST { Err(BinaryError::TooOld { binary: name, found }) } else { Ok(found) }
+}
+
+/// Has tor verify a configuration: its warnings, or its errors.
+pub(in crate::tor) async fn verify(binary: &Path, torrc: &Path) -> Result<Vec<String>, String> {
+    let mut command = arguments(binary, torrc);
+    command.arg("--verify-config");
+    let output = timeout(ASIDE, command.output()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let output = output.map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let of = |level: &str| text.lines().map(logged).filter(|(l, _)| *l == level).map(|(_, m)| m.to_owned()).collect();
+    let warnings: Vec<String> = of("warn");
+    if output.status.success() {
+        return Ok(warnings);
+    }
+    let errors: Vec<String> = of("err");
+    Err([warnings, errors].concat().join("; "))
+}
+
+fn arguments(binary: &Path, torrc: &Path) -> Command {
+    let mut command = Command::new(binary);
+    // The system's defaults-torrc is for the system's tor: its lines (a user, a log, a port) are none of ours.
+    command.arg("-f").arg(torrc).args(["--defaults-torrc", "/dev/null"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// A tor that was started by us. Dropping it kills it.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    last: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Process {
+    pub(super) fn start(binary: &Path, torrc: &Path, engine: u8, tasks: &Tasks) -> io::Result<Self> {
+        let mut command = arguments(binary, torrc);
+        // A group of its own: Ctrl-C in a terminal goes to the whole group of the gateway, which still drains then.
+        command.process_group(0);
+        let mut child = command.spawn()?;
+        let last = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT_LINES)));
+        if let Some(stdout) = child.stdout.take() {
+            tasks.spawn("tor log", follow(stdout, engine, last.clone()));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            tasks.spawn("tor log", follow(stderr, engine, last.clone()));
+        }
+        Ok(Self { child, last })
+    }
+
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Resolves when it has ended.
+    pub(super) async fn ended(&mut self) -> String {
+        let how = match self.child.wait().await {
+            Ok(status) => describe(status),
+            Err(e) => e.to_string(),
+        };
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.iter().rev().find(|line| line.contains("[err]")).or_else(|| last.back()) {
+            Some(line) => format!("tor ended ({how}): {}", logged(line).1),
+            None => format!("tor ended ({how})"),
+        }
+    }
+
+    /// Ends it: asked first, killed if it does not listen.
+    pub(super) async fn end(mut self, control: Option<Control>) {
+        if let Some(control) = control {
+            // Its answer does not matter: closing the connection that owns it ends it as well.
+            drop(timeout(END, control.signal(Signal::Shutdown)).await);
+            drop(control);
+            if timeout(END, self.child.wait()).await.is_ok() {
+                return;
+            }
+        }
+        drop(self.child.kill().await); // also waits
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "for an unknown reason".to_owned(),
+    }
+}
+
+/// Hands tor's log on to ours.
+async fn follow(output: impl AsyncRead + Unpin, engine: u8, last: Arc<Mutex<VecDeque<String>>>) {
+    let mut lines = BufReader::new(output);
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+        line.truncate(LINE);
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        line.clear();
+        let (level, message) = logged(&text);
+        match level {
+            "err" => tracing::error!(engine, "tor: {message}"),
+            "warn" => tracing::warn!(engine, "tor: {message}"),
+            // What tor finds notable is the inner life of one engine to us; the state of the engine says what matters.
+            _ => tracing::debug!(engine, "tor: {message}"),
+        }
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.len() == KEPT_LINES {
+            last.pop_front();
+        }
+        last.push_back(text);
+    }
+}
+
+/// Splits `Nov 21 12:04:47.315 [notice] Bootstrapped…` into level and message.
+fn logged(line: &str) -> (&str, &str) {
+    let split = line.split_once(" [").and_then(|(_, rest)| rest.split_once("] "));
+    match split {
+        Some((level @ ("err" | "warn" | "notice" | "info" | "debug"), message)) => (level, message),
+        _ => ("", line),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_line_is_split_by_its_level() {
+        for (line, want) in [
+            (
+                "Nov 21 12:04:47.315 [notice] Bootstrapped 5% (conn): x [y] z",
+                ("notice", "Bootstrapped 5% (conn): x [y] z"),
+            ),
+            ("Nov 21 12:04:47.315 [warn] careful", ("warn", "careful")),
+            ("a [strange] line", ("", "a [strange] line")),
+            ("", ("", "")),
+        ] {
+            assert_eq!(logged(line), want, "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_tor_comes_with_the_way_to_get_one() {
+        let message = version(Path::new("/nonexistent/tor")).await.unwrap_err().to_string();
+        for word in ["/nonexistent/tor", "apt install tor", "apk add tor", "dnf install tor", "brew install tor"] {
+            assert!(message.contains(word), "{word} is not in: {message}");
+        }
+        assert_eq!(message.lines().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn something_else_and_something_old_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        for (text, want) in [("Tor version 0.4.6.10.", "too old"), ("GNU bash", "is not tor"), ("", "is not tor")] {
+            let path = dir.path().join(format!("tor{}", text.len()));
+            std::fs::write(&path, format!("#!/bin/sh\necho '{text}'\n")).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+            let error = version(&path).await.unwrap_err().to_string();
+            assert!(error.contains(want), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! From one tor to the next: start it or find it, log in, run a session, and again after a pause.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::time::{Instant, sleep};
+
+use super::process::{self, Process};
+use super::session::{self, Ports};
+use super::{Engine, EngineState, Folder, Live, has_directory};
+use crate::tor::control::{Addr, Auth, Control, ControlError, Events};
+use crate::tor::fleet::Alert;
+use crate::tor::netdir::Rules;
+use crate::tor::settings::{Attach, Settings};
+use crate::tor::torrc::{self, Place, UserLines};
+use crate::tor::version::Version;
+
+/// Pause before the first restart. Arbitrary: long enough that a tor which dies at once does not eat a core.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Longest pause between restarts. Arbitrary: somebody who repairs what is broken does not want to wait longer.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// A tor that lived this long was well: the next pause is the first one again.
+const STEADY: Duration = Duration::from_secs(120);
+
+/// How long a tor that was started may take until its control port answers. It takes some 50 ms.
+const LOGIN: Duration = Duration::from_secs(30);
+
+/// When the control connection is gone the process most often is too, and knows better why.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How often a tor that was just started is asked whether it listens by now.
+const LOGIN_RETRY: Duration = Duration::from_millis(20);
+
+/// How long engines without a directory wait for the first one's, rather than all fetching it. On the public network
+/// the first has it within some 20 s.
+const SEED_WAIT: Duration = Duration::from_secs(60);
+
+/// An engine that was told to stop ends once it had no stream for this long: a connection that was accepted just before
+/// may be about to ask for one.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// Exponential back-off with jitter.
+#[derive(Debug, Default)]
+pub(in crate::tor) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The pause after one more failure; `jitter` is from 0 to 1.
+    pub(in crate::tor) fn next(&mut self, jitter: f64) -> Duration {
+        let full = PAUSE.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
+        self.failures += 1;
+        full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0) // so that several engines do not come back in step
+    }
+
+    /// Something went well for a while.
+    pub(in crate::tor) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// How one tor's life ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// It, or its control connection, broke: it is tried again.
+    Broken(String),
+    /// Trying again is pointless until the configuration changes.
+    Hopeless(String),
+}
+
+/// What is left to be ended with an engine.
+#[derive(Default)]
+struct Held {
+    process: Option<Process>,
+    control: Option<Control>,
+}
+
+/// Runs an engine until shutdown.
+pub(in crate::tor) async fn run(engine: Arc<Engine>) {
+    let mut backoff = Backoff::default();
+    let mut held = Held::default();
+    loop {
+        engine.set_state(EngineState::Starting);
+        let began = Instant::now();
+        let end = tokio::select! {
+            end = live(&engine, &mut held) => end,
+            () = engine.may_end() => break,
+        };
+        engine.lost();
+        // A tor whose control connection broke is of no use, and ends by itself: it is owned by that connection.
+        held.control = None;
+        if let Some(process) = held.process.take() {
+            process.end(None).await;
+        }
+        if began.elapsed() >= STEADY {
+            backoff.reset();
+        }
+        if engine.rest(end, &mut backoff).await.is_none() {
+            break;
+        }
+    }
+    engine.lost();
+    if let Some(process) = held.process.take() {
+        process.end(held.control.take()).await;
+    }
+    engine.set_state(EngineState::Stopped { why: None });
+}
+
+/// One tor's life.
+async fn live(engine: &Arc<Engine>, held: &mut Held) -> End {
+    let settings = engine.fleet.settings.load_full();
+    let end = match &engine.attach {
+        Some(attach) => live_attached(engine, attach, &settings, held).await,
+        None => live_started(engine, &settings, held).await,
+    };
+    end.unwrap_or_else(|end| end)
+}
+
+async fn live_started(engine: &Arc<Engine>, settings: &Settings, held: &mut Held) -> Result<End, End> {
+    let version = process::version(&settings.binary).await.map_err(|e| End::Hopeless(e.to_string()))?;
+    let user = UserLines::load(settings.torrc.as_deref(), &settings.extra).await;
+    let user = user.map_err(|e| End::Hopeless(e.to_string()))?;
+    let folder = Folder::open(&settings.data_dir, engine.folder_name()).await.map_err(End::Broken)?;
+    folder.end_orphan(engine.id, &engine.fleet.tasks).await.map_err(End::Broken)?;
+    engine.remember_guards(&folder).await;
+    engine.seed(&folder, settings).await;
+    let rules = Rules { distinct_subnets: user.distinct_subnets() };
+    let bridges = user.use_bridges();
+    if !bridges {
+        engine.choose_guard(rules);
+    }
+    engine.write_torrc(&folder, settings, &user, version).await.map_err(End::Broken)?;
+    let broken = |e: std::io::Error| End::Broken(format!("cannot start tor: {e}"));
+    let torrc = folder.path().join("torrc");
+    let process = Process::start(&settings.binary, &torrc, engine.id.0, &engine.fleet.tasks).map_err(broken)?;
+    let pid = process.pid();
+    let process = held.process.insert(process);
+    let socket = |name: &str| Addr::Unix(folder.sockets().join(name));
+    let control_socket = socket(torrc::CONTROL_SOCKET);
+    let (control, events) = tokio::select! {
+        connected = log_in(engine, &control_socket) => connected.map_err(|e| End::Broken(e.to_string()))?,
+        why = process.ended() => return Err(End::Broken(why)),
+    };
+    held.control = Some(control.clone());
+    control.take_ownership().await.map_err(|e| End::Broken(e.to_string()))?;
+    let run = engine.circuits().run;
+    let live = Live {
+        run,
+        control,
+        socks: socket(torrc::SOCKS_SOCKET),
+        socks6: socket(torrc::SOCKS6_SOCKET),
+        onion: socket(torrc::ONION_SOCKET),
+        pid,
+        version,
+        rules,
+        bridges,
+    };
+    let ports = Ports { live: Arc::new(live), events, folder: &folder, user: Some(&user) };
+    let why = tokio::select! {
+        why = session::run(engine, ports) => match tokio::time::timeout(LAST_WORDS, process.ended()).await {
+            Ok(ended) => ended,
+            Err(_) => why,
+        },
+        why = process.ended() => why,
+    };
+    Ok(End::Broken(why))
+}
+
+async fn live_attached(
+    engine: &Arc<Engine>,
+    attach: &Attach,
+    settings: &Settings,
+    held: &mut Held,
+) -> Result<End, End> {
+    let broken = |e: ControlError| End::Broken(e.to_string());
+    let folder = Folder::open(&settings.data_dir, engine.folder_name()).await.map_err(End::Broken)?;
+    engine.remember_guards(&folder).await;
+    let deadline = Instant::now() + LOGIN;
+    let connected = Control::connect(&attach.control, &attach.auth, deadline, &engine.fleet.tasks).await;
+    let (control, events) = connected.map_err(broken)?;
+    held.control = Some(control.clone());
+    let version = control.version().await.map_err(broken)?;
+    if version < Version::OLDEST {
+        return Err(End::Hopeless(format!("the tor at {} is {version}, too old", attach.control)));
+    }
+    control.setconf(&torrc::behaviour(version)).await.map_err(broken)?;
+    let asked = |key| {
+        let control = control.clone();
+        async move { control.config(key).await.unwrap_or_default() }
+    };
+    let distinct = asked("EnforceDistinctSubnets").await != "0";
+    let bridges = asked("UseBridges").await == "1";
+    let pid = control.process_id().await.ok();
+    let run = engine.circuits().run;
+    let live = Live {
+        run,
+        pid,
+        control,
+        socks: attach.socks.clone(),
+        socks6: attach.socks.clone(),
+        onion: attach.socks.clone(),
+        version,
+        rules: Rules { distinct_subnets: distinct },
+        bridges,
+    };
+    let ports = Ports { live: Arc::new(live), events, folder: &folder, user: None };
+    Ok(End::Broken(session::run(engine, ports).await))
+}
+
+/// Connects to a tor that was just started, as soon as it listens.
+async fn log_in(engine: &Arc<Engine>, addr: &Addr) -> Result<(Control, Events), ControlError> {
+    let deadline = Instant::now() + LOGIN;
+    loop {
+        match Control::connect(addr, &Auth::Offered, deadline, &engine.fleet.tasks).await {
+            // The socket is there before the cookie is written.
+            Err(ControlError::Unreachable { .. } | ControlError::Cookie { .. }) if Instant::now() < deadline => {
+                sleep(LOGIN_RETRY).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+impl Engine {
+    fn folder_name(&self) -> String {
+        let kind = if self.attach.is_some() { "attached" } else { "engine" };
+        format!("{kind}-{}", self.id)
+    }
+
+    /// Resolves once shutdown has begun and nobody uses the engine any more, or when the grace is over.
+    async fn may_end(&self) {
+        self.fleet.tasks.stopping().await;
+        let unused = async {
+            let mut since = Instant::now();
+            while since.elapsed() < QUIET {
+                sleep(QUIET / 5).await;
+                if !self.streams.is_empty() {
+                    since = Instant::now();
+                }
+            }
+        };
+        tokio::select! {
+            () = unused => {}
+            () = self.fleet.tasks.killed() => {}
+        }
+    }
+
+    /// Says what happened and waits until it is worth another try; `None` if shutdown comes first.
+    async fn rest(&self, end: End, backoff: &mut Backoff) -> Option<()> {
+        let why = match end {
+            End::Hopeless(why) => {
+                tracing::error!(engine = self.id.0, "{why}");
+                self.set_state(EngineState::Stopped { why: Some(why.into()) });
+                return tokio::select! {
+                    () = self.reload.notified() => Some(()),
+                    () = self.fleet.tasks.stopping() => None,
+                };
+            }
+            End::Broken(why) => why,
+        };
+        let pause = backoff.next(rand::rng().random());
+        tracing::warn!(engine = self.id.0, pause_ms = pause.as_millis(), "the engine was lost: {why}");
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+        self.fleet.alert(Alert::EngineLost { engine: self.id, why: why.as_str().into() });
+        self.set_state(EngineState::Restarting { pause, why: why.into() });
+        tokio::select! {
+            () = sleep(pause) => Some(()),
+            () = self.fleet.tasks.stopping() => None,
+        }
+    }
+
+    /// Gives a new engine the directory that another one has already.
+    async fn seed(&self, folder: &Folder, settings: &Settings) {
+        if self.id.0 == 0 || has_directory(folder.path()) {
+            return;
+        }
+        let mut directory = self.fleet.directory.subscribe();
+        let there = async { directory.wait_for(Option::is_some).await.is_ok() };
+        if !matches!(tokio::time::timeout(SEED_WAIT, there).await, Ok(true)) {
+            return; // the first has its troubles: fetch it ourselves
+        }
+        let others = (0..self.id.0).map(|id| settings.data_dir.join(format!("engine-{id}")));
+        let Some(from) = others.into_iter().find(|other: &PathBuf| has_directory(other)) else { return };
+        if let Err(e) = folder.seed(from).await {
+            tracing::debug!(engine = self.id.0, "cannot copy the directory: {e}");
+        }
+    }
+
+    pub(super) async fn write_torrc(
+        &self,
+        folder: &Folder,
+        settings: &Settings,
+        user: &UserLines,
+        version: Version,
+    ) -> Result<(), String> {
+        let place = Place {
+            folder: folder.path(),
+            sockets: folder.sockets(),
+            owner: std::process::id(),
+            guard: self.guard().current(),
+            engine: (usize::from(self.id.0), settings.started_engines()),
+            geoip_file: settings.geoip_file.as_deref(),
+            version,
+        };
+        let text = torrc::render(&place, user);
+        folder.write("torrc", text).await.map_err(|e| format!("cannot write torrc: {e}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_bound_and_start_anew() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<_> = (0..10).map(|_| backoff.next(1.0)).collect();
+        assert_eq!(pauses[..3], [PAUSE, PAUSE * 2, PAUSE * 4]);
+        assert_eq!(pauses[9], PAUSE_MAX);
+        backoff.reset();
+        assert_eq!((backoff.next(0.0), backoff.next(0.0)), (PAUSE / 2, PAUSE));
+    }
+}

@@ -1,0 +1,365 @@
+//! One run of an engine: from login to the end of the control connection, a loop over what tor says.
+//!
+//! Two parts. Until tor has a directory there is nothing to do but to show how far it is. From then on the run is *live*:
+//! events become states of circuits and streams, once a second time itself is an event (slow builds, old circuits),
+//! and now and then the guard, the directory and the health of the connection are looked after.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::guarding::Chosen;
+use super::{Engine, EngineState, Folder, Live};
+use crate::exit::Fingerprint;
+use crate::tor::circuit::pool::BuildId;
+use crate::tor::control::commands::{Signal, extended};
+use crate::tor::control::{Command, ControlError, Events, Incoming};
+use crate::tor::directory::{self, From};
+use crate::tor::event::{Circ, CircReason, CircStatus, CircuitId, Event, OrConn, OrStatus};
+use crate::tor::fault::LeaseFault;
+use crate::tor::fleet::Alert;
+use crate::tor::path::Entry;
+use crate::tor::torrc::UserLines;
+
+mod streams;
+mod trial;
+
+use trial::Trials;
+
+/// What we want to hear of. NEWCONSENSUS is left out: it carries megabytes, and STATUS_CLIENT says that one came.
+const EVENTS: [&str; 6] = ["CIRC", "STREAM", "CIRC_BW", "STATUS_CLIENT", "NETWORK_LIVENESS", "ORCONN"];
+
+/// Time between looks at slow builds and old circuits.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Time between looks at the guard and at gaps in the directory, and between signs of life asked of tor.
+const UPKEEP: Duration = Duration::from_secs(60);
+
+/// A tor that says nothing about its bootstrap is asked this often whether it is done.
+const BOOTSTRAP_LOOK: Duration = Duration::from_millis(500);
+
+/// Microdescriptors come in the seconds after the consensus that lists them.
+const DIRECTORY_SETTLES: Duration = Duration::from_secs(5);
+
+/// What a run needs.
+pub(super) struct Ports<'a> {
+    pub(super) live: Arc<Live>,
+    pub(super) events: Events,
+    pub(super) folder: &'a Folder,
+    /// The user's lines, where the configuration is ours to change.
+    pub(super) user: Option<&'a UserLines>,
+}
+
+/// A run.
+struct Session<'a> {
+    engine: &'a Arc<Engine>,
+    live: Arc<Live>,
+    folder: &'a Folder,
+    /// The guard that tor was told of.
+    told: Option<Fingerprint>,
+    trials: Trials,
+    /// What is wrong, if something is.
+    network_down: bool,
+    directory_lost: bool,
+    guard_lost: bool,
+    /// When to read the directory again.
+    directory_due: Option<Instant>,
+    guard_due: Instant,
+}
+
+/// Runs until the connection is of no use any more; says why.
+pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
+    let Ports { live, mut events, folder, user } = ports;
+    let mut session = Session {
+        engine,
+        live,
+        folder,
+        told: engine.guard().current().filter(|_| user.is_some()),
+        trials: Trials::default(),
+        network_down: false,
+        directory_lost: false,
+        guard_lost: false,
+        directory_due: None,
+        guard_due: Instant::now(),
+    };
+    let end = match session.bootstrap(&mut events).await {
+        Ok(()) => session.live(&mut events, user).await,
+        Err(why) => why,
+    };
+    engine.save_guards(folder).await;
+    end
+}
+
+impl Session<'_> {
+    /// Waits until tor can build circuits, then makes the run live.
+    async fn bootstrap(&mut self, events: &mut Events) -> Result<(), String> {
+        let text = |e: ControlError| e.to_string();
+        self.live.control.setevents(&EVENTS).await.map_err(text)?;
+        let mut look = interval(BOOTSTRAP_LOOK);
+        loop {
+            tokio::select! {
+                _ = look.tick() => {
+                    let now = self.live.control.bootstrap().await.map_err(text)?;
+                    self.show(now.percent, now.summary, now.warning);
+                    if self.live.control.enough_directory().await.map_err(text)? {
+                        break;
+                    }
+                }
+                incoming = events.next() => match incoming {
+                    None => return Err(ControlError::Closed.to_string()),
+                    Some(Incoming::Event(Event::Bootstrap(now))) => self.show(now.percent, now.summary, now.warning),
+                    Some(Incoming::Event(Event::DirInfo(true))) => look.reset_immediately(),
+                    Some(_) => {}
+                },
+            }
+        }
+        self.close_leftovers().await.map_err(text)?;
+        self.refresh_directory().await;
+        while self.engine.fleet.netdir().is_none() {
+            sleep(BOOTSTRAP_LOOK).await; // tor has it and has not written it yet
+            self.refresh_directory().await;
+        }
+        self.find_entry().await;
+        self.engine.live.store(Some(self.live.clone()));
+        self.show_health();
+        Ok(())
+    }
+
+    fn show(&self, percent: u8, summary: Box<str>, warning: Option<Box<str>>) {
+        let phase = match warning {
+            Some(warning) => format!("{summary}: {warning}").into(),
+            None => summary,
+        };
+        self.engine.set_state(EngineState::Bootstrapping { percent, phase });
+    }
+
+    /// Circuits that an earlier controller built in a tor that outlived it belong to nobody.
+    async fn close_leftovers(&self) -> Result<(), ControlError> {
+        for circuit in self.live.control.circuits().await?.into_iter().filter(|circuit| circuit.ours) {
+            drop(self.live.control.start(&Command::new("CLOSECIRCUIT").arg(circuit.id)));
+        }
+        Ok(())
+    }
+
+    async fn live(&mut self, events: &mut Events, user: Option<&UserLines>) -> String {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut upkeep = interval(UPKEEP);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        upkeep.reset(); // everything was looked after a moment ago
+        loop {
+            let next = self.engine.circuits().pool.next_start().filter(|wait| *wait < TICK);
+            let result = tokio::select! {
+                biased; // streams wait for their events; nothing else in here is urgent
+                incoming = events.next() => match incoming {
+                    Some(Incoming::Event(event)) => { self.on_event(event).await; Ok(()) }
+                    Some(Incoming::Answer { tag, result }) => { self.on_answer(tag, result.ok().as_ref().and_then(extended)); Ok(()) }
+                    None => Err(ControlError::Closed),
+                },
+                _ = tick.tick() => { self.tick().await; Ok(()) }
+                () = sleep(next.unwrap_or(TICK)), if next.is_some() => { self.engine.act(|circuits, now| circuits.pool.tick(now)); Ok(()) }
+                () = self.engine.bell.notified() => Ok(()),
+                () = self.engine.reload.notified() => { self.reload(user).await; Ok(()) }
+                _ = upkeep.tick() => self.upkeep().await,
+            };
+            if let Err(why) = result {
+                return why.to_string();
+            }
+        }
+    }
+
+    async fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Stream(stream) => self.on_stream(&stream),
+            Event::Circ(circ) => self.on_circ(circ).await,
+            Event::CircBw(bw) => {
+                self.engine.act(|c, now| c.pool.carried(bw.id, bw.read.saturating_add(bw.written), now))
+            }
+            Event::OrConn(conn) => self.on_conn(&conn).await,
+            Event::Liveness(up) => {
+                self.network_down = !up;
+                self.show_health();
+            }
+            Event::DirInfo(enough) => {
+                self.directory_lost = !enough;
+                self.show_health();
+            }
+            Event::ConsensusArrived => self.directory_due = Some(Instant::now() + DIRECTORY_SETTLES),
+            Event::Bootstrap(_) | Event::Bw { .. } | Event::NewConsensus | Event::Guard { .. } | Event::Other(_) => {}
+        }
+    }
+
+    fn on_answer(&mut self, tag: u64, circuit: Option<CircuitId>) {
+        if !self.trials.answered(tag, circuit) {
+            self.engine.answered(BuildId(tag), circuit);
+        }
+    }
+
+    async fn on_circ(&mut self, circ: Circ) {
+        match circ.status {
+            CircStatus::Built if self.trials.is_one(circ.id) => self.tried(circ.id, true).await,
+            CircStatus::Failed | CircStatus::Closed if self.trials.is_one(circ.id) => self.tried(circ.id, false).await,
+            CircStatus::Built => {
+                let path: Arc<[Fingerprint]> = circ.path.into();
+                let planned = self.engine.act(|circuits, now| {
+                    circuits.pool.built(circ.id, path, now);
+                    circuits.finish(circ.id)
+                });
+                let Some(planned) = planned else { return };
+                let (mut state, guard) = (self.engine.guard(), planned.hops()[0]);
+                state.note_success(guard, SystemTime::now(), &mut rand::rng());
+                state.note_build(guard, planned.exit(), true);
+            }
+            CircStatus::Failed | CircStatus::Closed => self.on_circ_gone(&circ).await,
+            CircStatus::Launched | CircStatus::Extended | CircStatus::GuardWait | CircStatus::Other => {}
+        }
+    }
+
+    async fn on_circ_gone(&mut self, circ: &Circ) {
+        let short_of = |reason| matches!(reason, Some(CircReason::ResourceLimit | CircReason::Hibernating));
+        let short = short_of(circ.reason) || short_of(circ.remote_reason);
+        let fault = if short { LeaseFault::Overloaded } else { LeaseFault::Unreachable };
+        let (reached, asked_for) = (circ.path.len(), circ.reason == Some(CircReason::Requested));
+        let planned = self.engine.act(|circuits, now| {
+            let planned = circuits.finish(circ.id);
+            if let Some(path) = planned.as_ref().filter(|_| reached > 0) {
+                circuits.avoid_middle(path, now);
+            }
+            circuits.pool.gone(circ.id, fault, now);
+            planned
+        });
+        let Some(planned) = planned.filter(|_| !asked_for) else { return };
+        let guard = planned.hops()[0];
+        if reached > 0 {
+            self.engine.guard().note_build(guard, planned.exit(), false);
+        } else if !short {
+            self.engine.guard().note_failure(guard, SystemTime::now());
+            self.find_entry().await;
+        }
+    }
+
+    async fn on_conn(&mut self, conn: &OrConn) {
+        let Some(relay) = conn.relay.filter(|relay| self.told == Some(*relay)) else { return };
+        match conn.status {
+            OrStatus::Connected => {
+                self.engine.guard().note_success(relay, SystemTime::now(), &mut rand::rng());
+                if std::mem::take(&mut self.guard_lost) {
+                    self.show_health();
+                }
+            }
+            OrStatus::Failed => {
+                self.engine.guard().note_failure(relay, SystemTime::now());
+                self.guard_lost = true;
+                self.find_entry().await;
+                self.show_health();
+            }
+            OrStatus::Launched | OrStatus::Closed | OrStatus::Other => {}
+        }
+    }
+
+    /// Sees to it that paths begin where they should, and that tor knows.
+    async fn find_entry(&mut self) {
+        if self.live.bridges {
+            if let Some(entry) = self.engine.bridge(&self.live).await {
+                self.engine.enter_at(entry);
+            }
+            return;
+        }
+        self.engine.adopt_guard(&self.live).await;
+        match self.engine.choose_guard(self.live.rules) {
+            Chosen::Use(guard) => {
+                if self.told != Some(guard) {
+                    self.tell(guard).await;
+                }
+                self.engine.enter_at(Entry::Guard(guard));
+            }
+            Chosen::Try(guard) => self.try_guard(guard),
+            Chosen::None => self.guard_lost = true,
+        }
+    }
+
+    async fn tell(&mut self, guard: Fingerprint) {
+        match self.live.control.setconf(&[("EntryNodes", &format!("${guard}"))]).await {
+            Ok(()) => {
+                self.told = Some(guard);
+                self.guard_lost = false;
+            }
+            Err(why) => tracing::warn!(engine = self.engine.id.0, "tor was not told of its guard: {why}"),
+        }
+        self.engine.save_guards(self.folder).await;
+    }
+
+    async fn tick(&mut self) {
+        self.engine.act(|circuits, now| circuits.pool.tick(now));
+        if self.directory_due.is_some_and(|due| due <= Instant::now()) {
+            self.directory_due = None;
+            self.refresh_directory().await;
+            self.find_entry().await;
+        }
+    }
+
+    /// The things that can wait a minute.
+    async fn upkeep(&mut self) -> Result<(), ControlError> {
+        // A tor that does not answer this within a command's deadline hangs: better a new one.
+        let streams = self.live.control.streams().await?;
+        self.engine.streams().keep(|id| streams.iter().any(|stream| stream.id == id));
+        self.refresh_directory().await;
+        let due = self.engine.guard().next_retry().is_some_and(|at| at <= SystemTime::now());
+        if due || self.guard_lost || self.guard_due <= Instant::now() {
+            self.guard_due = Instant::now() + 10 * UPKEEP;
+            self.find_entry().await;
+        }
+        self.engine.save_guards(self.folder).await;
+        let alarm = self.engine.guard().alarm();
+        if let Some(alarm) = alarm {
+            tracing::warn!(engine = self.engine.id.0, "{alarm}");
+            let text = alarm.to_string().into();
+            self.engine.fleet.alert(Alert::GuardSuspect { engine: self.engine.id, text });
+        }
+        self.show_health();
+        Ok(())
+    }
+
+    async fn refresh_directory(&self) {
+        let from = match self.engine.attach {
+            None => From::Folder(self.folder.path()),
+            Some(_) => From::Control(&self.live.control),
+        };
+        match directory::refresh(&self.engine.fleet, from).await {
+            Ok(true) => self.engine.act(|circuits, _| circuits.pool.set_limits(self.engine.fleet.limits())),
+            Ok(false) => {}
+            Err(why) => tracing::warn!(engine = self.engine.id.0, "the directory is not refreshed: {why}"),
+        }
+    }
+
+    /// The settings have changed: what can be is taken over, and streams go on.
+    async fn reload(&mut self, user: Option<&UserLines>) {
+        self.engine.act(|circuits, _| circuits.pool.set_limits(self.engine.fleet.limits()));
+        if user.is_none() {
+            return;
+        }
+        let settings = self.engine.fleet.settings.load_full();
+        let reloaded = async {
+            let user = UserLines::load(settings.torrc.as_deref(), &settings.extra).await.map_err(|e| e.to_string())?;
+            self.engine.write_torrc(self.folder, &settings, &user, self.live.version).await?;
+            self.live.control.signal(Signal::Reload).await.map_err(|e| e.to_string())
+        };
+        if let Err(why) = reloaded.await {
+            tracing::error!(engine = self.engine.id.0, "the configuration was not taken over: {why}");
+        }
+    }
+
+    fn show_health(&self) {
+        let why = match self {
+            Self { network_down: true, .. } => Some("tor cannot reach the network"),
+            Self { directory_lost: true, .. } => Some("the directory is too old or too small to build circuits"),
+            Self { guard_lost: true, .. } => Some("the guard cannot be reached"),
+            _ => None,
+        };
+        self.engine.set_state(match why {
+            Some(why) => EngineState::Degraded { why: why.into() },
+            None => EngineState::Ready,
+        });
+    }
+}

@@ -1,0 +1,94 @@
+//! Streams: attached as they appear, told of their end, and what their end says about their circuit.
+
+use tokio::time::Instant;
+
+use super::Session;
+use crate::tor::event::{CircuitId, EndReason, Stream, StreamStatus};
+use crate::tor::fault::StreamFault;
+use crate::tor::stream::{Seen, Username};
+
+impl Session<'_> {
+    pub(super) fn on_stream(&self, stream: &Stream) {
+        match stream.status {
+            StreamStatus::New | StreamStatus::NewResolve => self.on_new(stream),
+            StreamStatus::Succeeded => self.on_open(stream),
+            StreamStatus::Detached => self.on_detached(stream),
+            StreamStatus::Failed | StreamStatus::Closed => {
+                let fault = StreamFault::of(stream.reason, stream.remote_reason);
+                if fault == StreamFault::CircuitGone && stream.status == StreamStatus::Failed {
+                    self.on_used(stream.circuit, false);
+                }
+                self.engine.streams().gone(stream.id, fault);
+            }
+            StreamStatus::SentConnect | StreamStatus::SentResolve | StreamStatus::Other => {}
+        }
+    }
+
+    /// Attaches it, in one write, and hands the answer to the dial that waits for it.
+    fn on_new(&self, stream: &Stream) {
+        let at = Instant::now();
+        let control = &self.live.control;
+        match stream.username.as_deref().and_then(Username::read) {
+            Some(Username::Ticket(ticket)) => match self.engine.streams().arrived(ticket, stream.id) {
+                Some((circuit, seen)) => {
+                    let answer = match stream.status {
+                        StreamStatus::NewResolve => control.attach_resolve(stream.id, circuit),
+                        _ => control.attach_stream(stream.id, Some(circuit)),
+                    };
+                    drop(seen.send(Seen { at, answer })); // a dial that gave up closes its socket, which ends the stream
+                }
+                // Its dial gave up before tor spoke of it.
+                None => drop(control.close_stream(stream.id, EndReason::Misc)),
+            },
+            Some(Username::Onion(_)) => drop(control.attach_stream(stream.id, None)),
+            // Nobody else has business on an engine's port; left alone it would hang for two minutes.
+            None if stream.from_client => drop(control.close_stream(stream.id, EndReason::Misc)),
+            None => {} // tor's own
+        }
+    }
+
+    fn on_open(&self, stream: &Stream) {
+        self.on_used(stream.circuit, true);
+    }
+
+    /// Notes, once a circuit, whether it was of use.
+    fn on_used(&self, circuit: Option<CircuitId>, well: bool) {
+        let Some(circuit) = circuit else { return };
+        let first = self.engine.act(|circuits, _| circuits.pool.prove(circuit));
+        if let (true, Some(guard)) = (first, self.told) {
+            self.engine.guard().note_use(guard, well);
+        }
+    }
+
+    /// tor hands a stream back when the exit says that the target cannot be reached, and would let its client wait for
+    /// two minutes: so it is closed, and its dial is told what the exit said.
+    fn on_detached(&self, stream: &Stream) {
+        let fault = StreamFault::of(stream.reason, stream.remote_reason);
+        let circuit = self.engine.streams().failed(stream.id, fault);
+        let reason = stream.cause().unwrap_or(EndReason::Misc);
+        drop(self.live.control.close_stream(stream.id, reason));
+        if let Some(circuit) = circuit.filter(|_| dooms(reason)) {
+            self.engine.act(|circuits, now| circuits.pool.doom(circuit, now));
+        }
+        if let Some(circuit) = circuit.filter(|_| answered(reason)) {
+            self.on_used(Some(circuit), true); // the exit answered, if only to say no
+        }
+    }
+}
+
+/// True of ends after which tor closes the circuit once it has no stream.
+fn dooms(reason: EndReason) -> bool {
+    matches!(reason, EndReason::ResolveFailed | EndReason::NoRoute | EndReason::Timeout | EndReason::Misc)
+}
+
+/// True of ends that come from the exit itself.
+fn answered(reason: EndReason) -> bool {
+    matches!(
+        reason,
+        EndReason::ResolveFailed
+            | EndReason::NoRoute
+            | EndReason::Misc
+            | EndReason::ExitPolicy
+            | EndReason::ConnectRefused
+    )
+}

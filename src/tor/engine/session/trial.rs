@@ -1,0 +1,83 @@
+//! Is a better guard back? One circuit through it answers that, before anything else is moved to it.
+
+use std::collections::{HashMap, HashSet};
+use std::time::SystemTime;
+
+use rand::seq::IteratorRandom as _;
+
+use super::Session;
+use crate::exit::Fingerprint;
+use crate::tor::control::Command;
+use crate::tor::event::CircuitId;
+use crate::tor::netdir::Flags;
+use crate::tor::path::{self, Entry, Hops, Want};
+
+/// Tags of trials, apart from those of builds, which count from 1.
+const TAGS: u64 = 1 << 63;
+
+/// Exits that are tried as the far end of a trial before it is put off: the first is nearly always good.
+const EXITS: usize = 5;
+
+/// Trials that have begun.
+#[derive(Debug, Default)]
+pub(super) struct Trials {
+    next: u64,
+    asked: HashMap<u64, Fingerprint>,
+    running: HashMap<CircuitId, Fingerprint>,
+}
+
+impl Trials {
+    pub(super) fn is_one(&self, circuit: CircuitId) -> bool {
+        self.running.contains_key(&circuit)
+    }
+
+    /// True if the tag is a trial's.
+    pub(super) fn answered(&mut self, tag: u64, circuit: Option<CircuitId>) -> bool {
+        if let (Some(guard), Some(circuit)) = (self.asked.remove(&tag), circuit) {
+            self.running.insert(circuit, guard);
+        }
+        tag >= TAGS
+    }
+
+    fn tries(&self, guard: Fingerprint) -> bool {
+        self.asked.values().chain(self.running.values()).any(|other| *other == guard)
+    }
+}
+
+impl Session<'_> {
+    /// Builds one circuit through a guard that may be back.
+    pub(super) fn try_guard(&mut self, guard: Fingerprint) {
+        let Some(dir) = self.engine.fleet.netdir().filter(|_| !self.trials.tries(guard)) else { return };
+        let exits = dir.relays().filter(|relay| relay.flags().has(Flags::EXIT)).map(|relay| relay.fingerprint());
+        let none = HashSet::new();
+        let path = exits.sample(&mut rand::rng(), EXITS).into_iter().find_map(|exit| {
+            let want = Want {
+                entry: Entry::Guard(guard),
+                exit,
+                target: None,
+                hops: Hops::Three,
+                avoid: &none,
+                rules: self.live.rules,
+            };
+            path::choose(&dir, &want, &mut rand::rng()).ok()
+        });
+        let Some(path) = path else { return };
+        self.trials.next += 1;
+        let tag = TAGS | self.trials.next;
+        if self.live.control.extend_circuit(path.hops(), tag).is_ok() {
+            self.trials.asked.insert(tag, guard);
+        }
+    }
+
+    /// A trial is over.
+    pub(super) async fn tried(&mut self, circuit: CircuitId, well: bool) {
+        let Some(guard) = self.trials.running.remove(&circuit) else { return };
+        if well {
+            self.engine.guard().note_success(guard, SystemTime::now(), &mut rand::rng());
+            drop(self.live.control.start(&Command::new("CLOSECIRCUIT").arg(circuit)));
+        } else {
+            self.engine.guard().note_failure(guard, SystemTime::now());
+        }
+        Box::pin(self.find_entry()).await;
+    }
+}

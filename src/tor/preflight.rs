@@ -1,0 +1,63 @@
+//! Refuses what cannot work, before anything is started: tor missing or too old, lines that conflict, a configuration
+//! that tor itself does not take.
+
+use super::engine::process::{self, BinaryError};
+use super::engine::{EngineId, Folder};
+use super::settings::Settings;
+use super::torrc::{self, Place, TorrcError, UserLines};
+use super::version::Version;
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preflight {
+    /// The version of tor; none if no engine is started here.
+    pub version: Option<Version>,
+    /// What tor says about the configuration.
+    pub warnings: Vec<String>,
+}
+
+/// Why engines cannot be started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PreflightError {
+    /// There is no tor, or not a good one.
+    #[error(transparent)]
+    Binary(#[from] BinaryError),
+    /// The configuration is no good.
+    #[error(transparent)]
+    Torrc(#[from] TorrcError),
+    /// The place for its folders is no good.
+    #[error("{0}")]
+    Folder(String),
+}
+
+/// Checks everything that can be checked without starting an engine.
+pub async fn preflight(settings: &Settings) -> Result<Preflight, PreflightError> {
+    let user = UserLines::load(settings.torrc.as_deref(), &settings.extra).await?;
+    if settings.started_engines() == 0 {
+        return Ok(Preflight { version: None, warnings: Vec::new() });
+    }
+    let version = process::version(&settings.binary).await?;
+    // In a folder of its own: engines may be running, and hold theirs.
+    let folder = Folder::open(&settings.data_dir, format!("check-{}", std::process::id())).await;
+    let folder = folder.map_err(PreflightError::Folder)?;
+    let place = Place {
+        folder: folder.path(),
+        sockets: folder.sockets(),
+        owner: std::process::id(),
+        guard: None,
+        engine: (usize::from(EngineId(0).0), settings.started_engines()),
+        geoip_file: settings.geoip_file.as_deref(),
+        version,
+    };
+    let path = folder.path().join("torrc");
+    let written = tokio::fs::write(&path, torrc::render(&place, &user)).await;
+    let verified = match written {
+        Ok(()) => process::verify(&settings.binary, &path).await,
+        Err(e) => Err(e.to_string()),
+    };
+    drop(tokio::fs::remove_dir_all(folder.path()).await); // at worst an empty folder stays
+    match verified {
+        Ok(warnings) => Ok(Preflight { version: Some(version), warnings }),
+        Err(why) => Err(TorrcError::Refused(why).into()),
+    }
+}

@@ -1,0 +1,9 @@
+//! Engines, circuits and dials with real tor, in a private network on loopback.
+
+use exitgate_testnet::Testbed;
+
+mod dial;
+mod rig;
+mod warm;
+
+use rig::{Rig, way};
