@@ -1,1 +1,217 @@
 //! The exit tester: probes through an exit, what they came to, and when the next one is due.
+//!
+//! No exit carries a connection before this room says that it works, and what sites see of it is what this room saw:
+//! the address that a relay announces is only a guess. So the tester is on the way of every first connection, and live
+//! requests go ahead of its backlog.
+//!
+//! It is pure but for two things: [`Through`] opens streams (the app passes the real ways, a test a scripted one), and
+//! the worker below moves messages between the running checks, the desk and the state. What it learns is told in
+//! batches, because each telling makes a new snapshot.
+//!
+//! Next: `check/desk.rs` (what is due and what came back), `check/round.rs` (one check), `check/judge.rs` (its verdict),
+//! `check/court.rs` (what other exits say of it), `check/site.rs` (sites and bans).
+
+mod court;
+mod desk;
+pub mod echo;
+pub mod fault;
+pub mod judge;
+mod lesson;
+mod measure;
+pub mod probe;
+mod round;
+pub mod schedule;
+mod settings;
+pub mod site;
+pub mod witness;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
+
+pub use self::desk::Checked;
+pub use self::fault::Fault;
+pub use self::lesson::{ECHO, Geo};
+pub use self::settings::{BadSettings, CheckedSite, Settings};
+
+use self::desk::Desk;
+use self::round::{Found, Job};
+use crate::dial::DialError;
+use crate::exit::ExitId;
+use crate::lifecycle::Tasks;
+use crate::net::Target;
+use crate::state::{Change, Learned, State};
+
+/// Checks that people insist on, not yet taken. Arbitrary: more than that is a backlog, and that is the schedule's.
+const FORCED: usize = 256;
+
+/// Opens streams through exits.
+pub trait Through: Send + Sync + 'static {
+    /// What it opens.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send;
+
+    /// A stream to `target` that leaves from `exit`, before `deadline`.
+    fn open(
+        &self,
+        exit: &ExitId,
+        target: &Target,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Opened<Self::Stream>, DialError>> + Send;
+}
+
+/// A stream that ends at its target, and what that took.
+#[derive(Debug)]
+pub struct Opened<S> {
+    /// The stream.
+    pub stream: S,
+    /// Waiting for a circuit to the exit, where there are circuits.
+    pub circuit: Option<Duration>,
+    /// From the request to the open stream.
+    pub connect: Duration,
+}
+
+/// A message of a running check. The last one is always sent, also by a check that panics.
+enum News {
+    Found(ExitId, Found),
+    Over(ExitId),
+}
+
+/// Sends [`News::Over`] when a check is over, however it ends.
+struct Slip {
+    exit: ExitId,
+    news: mpsc::UnboundedSender<News>,
+}
+
+impl Drop for Slip {
+    fn drop(&mut self) {
+        let _ = self.news.send(News::Over(self.exit.clone())); // nobody reads it once the worker is gone
+    }
+}
+
+type Force = (ExitId, oneshot::Sender<Checked>);
+
+/// Asks the tester for a check. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle(mpsc::Sender<Force>);
+
+impl Handle {
+    /// Tests an exit now, ahead of everything else, and waits for the result: by then it is in the snapshot. `None`: the
+    /// exit cannot be tested (it is unknown, on its way out, or bad for good), or the tester is at its end.
+    pub async fn force(&self, exit: ExitId) -> Option<Checked> {
+        let (answer, checked) = oneshot::channel();
+        self.0.send((exit, answer)).await.ok()?;
+        checked.await.ok()
+    }
+}
+
+/// The worker that tests exits, one for the whole gateway.
+pub struct Tester<T> {
+    through: Arc<T>,
+    settings: Arc<Settings>,
+    state: State,
+    geo: Geo,
+    /// Held by the run of the moment; the next run takes them over.
+    inbox: Mutex<Inbox>,
+}
+
+struct Inbox {
+    wishes: mpsc::Receiver<ExitId>,
+    forced: mpsc::Receiver<Force>,
+}
+
+impl<T: Through> Tester<T> {
+    /// A tester of the exits in `state`, and the handle to ask it by. `wishes` are exits that live requests wait for.
+    pub fn new(
+        through: T,
+        settings: Settings,
+        state: State,
+        geo: Geo,
+        wishes: mpsc::Receiver<ExitId>,
+    ) -> (Arc<Self>, Handle) {
+        let (force, forced) = mpsc::channel(FORCED);
+        let inbox = Mutex::new(Inbox { wishes, forced });
+        let (through, settings) = (Arc::new(through), Arc::new(settings));
+        (Arc::new(Self { through, settings, state, geo, inbox }), Handle(force))
+    }
+
+    /// Tests until shutdown. Give it to [`Tasks::supervise`]: a run that dies is followed by another that begins anew.
+    pub async fn run(self: Arc<Self>, tasks: Tasks) {
+        let mut inbox = self.inbox.lock().await;
+        let (post, mut news) = mpsc::unbounded_channel();
+        let mut desk = Desk::new(self.settings.clone(), self.geo.clone());
+        let (mut revisions, mut wanted) = (self.state.revisions(), self.state.wanted());
+        desk.use_only(&self.state.used(), self.state.now());
+        let mut changed = true;
+        while !tasks.is_stopping() {
+            let now = self.state.now();
+            changed = changed && !desk.look(&self.state.load(), now);
+            self.begin(&mut desk, &tasks, &post);
+            self.tell(&mut desk).await;
+            let wake = if changed { desk.wake().min(desk.looks_at()) } else { desk.wake() };
+            let inbox = &mut *inbox;
+            tokio::select! {
+                () = tasks.stopping() => break,
+                Some(first) = news.recv() => {
+                    self.read(&mut desk, first);
+                    while let Ok(more) = news.try_recv() {
+                        self.read(&mut desk, more);
+                    }
+                }
+                Some(exit) = inbox.wishes.recv() => desk.wish(&exit, &self.state.load(), self.state.now()),
+                Some((exit, answer)) = inbox.forced.recv() => {
+                    desk.force(exit, answer, &self.state.load(), self.state.now());
+                }
+                Ok(()) = revisions.changed() => changed = true,
+                Ok(()) = wanted.changed() => desk.use_only(&self.state.used(), self.state.now()),
+                () = tokio::time::sleep(wake.since(self.state.now())) => changed = true,
+            }
+        }
+    }
+
+    /// Begins every check that may begin.
+    fn begin(&self, desk: &mut Desk, tasks: &Tasks, post: &mpsc::UnboundedSender<News>) {
+        let (snapshot, now) = (self.state.load(), self.state.now());
+        while let Some(job) = desk.next(&snapshot, now, &mut rand::rng()) {
+            self.start(job, tasks, post.clone());
+        }
+        let (running, waiting) = desk.load(now);
+        measure::load(running, waiting);
+    }
+
+    fn start(&self, job: Job, tasks: &Tasks, news: mpsc::UnboundedSender<News>) {
+        let (through, settings, stop) = (self.through.clone(), self.settings.clone(), tasks.clone());
+        let slip = Slip { exit: job.exit.clone(), news };
+        tasks.spawn("check", async move {
+            let found = |found| _ = slip.news.send(News::Found(slip.exit.clone(), found));
+            tokio::select! {
+                () = stop.stopping() => {}
+                () = round::run(&*through, &settings, &job, found) => {}
+            }
+        });
+    }
+
+    fn read(&self, desk: &mut Desk, news: News) {
+        let now = self.state.now();
+        match news {
+            News::Found(exit, found) => desk.found(&exit, found, &self.state.load(), now),
+            News::Over(exit) => desk.over(&exit, now, &mut rand::rng()),
+        }
+    }
+
+    async fn tell(&self, desk: &mut Desk) {
+        let lessons: Vec<Learned> = desk.lessons(self.state.now());
+        if !lessons.is_empty()
+            && let Err(error) = self.state.apply(Change::Learned(lessons)).await
+        {
+            tracing::error!(%error, "what checks found could not be taken over");
+        }
+        desk.answer();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! Every metric's name, kind and meaning, on one page.
 //!
 //! Nothing else in the tree spells a metric's name, so that a dashboard can be checked against this page and a rename
-//! is one line. Labels are `listener`, `protocol`, `route`, `source`, `country`, `engine`, `outcome`, `reason`, `way`:
-//! words with few values. Never a host, a user, an address, or an id that a client can invent: each new value would be a new
+//! is one line. Labels are `listener`, `protocol`, `route`, `source`, `country`, `engine`, `check`, `outcome`, `reason`,
+//! `way`: words with few values. Never a host, a user, an address, or an id that a client can invent: each new value would be a new
 //! series for ever.
 
 /// What a metric counts.
@@ -68,6 +68,16 @@ names! {
     Gauge SOURCE_GOOD = "exitgate_source_last_good_timestamp_seconds";
     /// When a source's data was made by its own word, in seconds since the epoch.
     Gauge SOURCE_PUBLISHED = "exitgate_source_published_timestamp_seconds";
+    /// Checks of exits, by what they came to.
+    Counter CHECKS = "exitgate_checks_total";
+    /// Checks of exits against the sites of `check.targets`, by what they came to.
+    Counter CHECKS_OF_SITES = "exitgate_site_checks_total";
+    /// Checks that run now.
+    Gauge CHECKS_RUNNING = "exitgate_checks_running";
+    /// Exits that are due for a check and wait: for the pace, or for others to end.
+    Gauge CHECKS_WAITING = "exitgate_checks_waiting";
+    /// What opening a stream through an exit took in a check that passed.
+    Histogram CHECK_OPEN_SECONDS = "exitgate_check_open_seconds";
 }
 
 /// Tells the recorder what each name means, for the `# HELP` lines.

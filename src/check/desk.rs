@@ -1,0 +1,292 @@
+//! The tester's desk: what is due, what came back, what is to be told. No I/O: the worker in `check.rs` moves things.
+//!
+//! The catalog is looked at when it has changed, and walked only when the exits in it have: a verdict changes the
+//! catalog too, and there are many verdicts a second.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::seq::SliceRandom;
+use rand::{Rng, RngExt};
+use tokio::sync::oneshot;
+
+use super::court::Court;
+use super::judge::Ruling;
+use super::lesson::{self, Geo};
+use super::round::{Found, Job};
+use super::schedule::{Ended, Past, Schedule};
+use super::settings::Settings;
+use crate::exit::catalog::Bits;
+use crate::exit::{Exit, ExitId, Known, Moment, Source, Verdict};
+use crate::state::{Learned, Snapshot};
+use crate::store::Timings;
+
+/// How long lessons are collected before they are told together: every telling makes a new snapshot. Short against the
+/// second in which a verdict must reach a pool.
+const TOGETHER: Duration = Duration::from_millis(100);
+
+/// How often the catalog is looked at, if it changes all the time. Arbitrary.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How often it is walked although no exit came or went: facts change, and verdicts grow old.
+const WALK: Duration = Duration::from_secs(60);
+
+/// How often what waits for a ban is looked at again.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What one check came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Good, bad, or untested if nothing can be said.
+    pub verdict: Verdict,
+    /// Why it is not good, in words.
+    pub why: String,
+    /// The addresses that sites see.
+    pub ips: Vec<IpAddr>,
+    /// How long the stages of the last telling probe took.
+    pub timings: Timings,
+    /// The sites that were asked, and why it does not pass.
+    pub sites: Vec<(Arc<str>, Option<String>)>,
+}
+
+#[derive(Default)]
+struct Running {
+    ended: Option<Ended>,
+    checked: Checked,
+}
+
+/// See above.
+pub(super) struct Desk {
+    settings: Arc<Settings>,
+    schedule: Schedule,
+    court: Court,
+    alive: Bits,
+    looked: Moment,
+    walked: Moment,
+    settled: Moment,
+    /// Sites that some route asks for, and the file's own.
+    sites: Vec<usize>,
+    running: HashMap<ExitId, Running>,
+    lessons: Vec<Learned>,
+    /// When lessons may be told.
+    tell: Moment,
+    waiting: HashMap<ExitId, Vec<oneshot::Sender<Checked>>>,
+    answers: Vec<(oneshot::Sender<Checked>, Checked)>,
+}
+
+impl Desk {
+    pub(super) fn new(settings: Arc<Settings>, geo: Geo) -> Self {
+        Self {
+            schedule: Schedule::new(settings.schedule),
+            court: Court::new(settings.clone(), geo),
+            settings,
+            alive: Bits::default(),
+            looked: Moment::default(),
+            walked: Moment::default(),
+            settled: Moment::default(),
+            sites: Vec::new(),
+            running: HashMap::new(),
+            lessons: Vec::new(),
+            tell: Moment::default(),
+            waiting: HashMap::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// Takes note of a snapshot; false if it is too early to look again.
+    pub(super) fn look(&mut self, snapshot: &Snapshot, now: Moment) -> bool {
+        if now.since(self.looked) < LOOK {
+            return false;
+        }
+        self.looked = now;
+        let sites = self.asked_for(snapshot);
+        if sites.iter().any(|site| !self.sites.contains(site)) && !self.sites.is_empty() {
+            self.schedule.hurry(now);
+        }
+        self.sites = sites;
+        let alive = snapshot.catalog.alive();
+        if now.since(self.walked) >= WALK || !alive.iter().eq(self.alive.iter()) {
+            self.alive = alive.clone();
+            self.walk(snapshot, now);
+        }
+        true
+    }
+
+    fn walk(&mut self, snapshot: &Snapshot, now: Moment) {
+        self.walked = now;
+        let exits =
+            || self.alive.iter().filter_map(|slot| snapshot.catalog.at(slot)).filter(|exit| self.can_test(exit));
+        let past = |exit: &Exit| Past { checked: exit.known().checked, verdict: exit.known().verdict };
+        let listed: Vec<_> = exits().map(|exit| (exit.id().clone(), past(exit))).collect();
+        let stale = |exit: &&Arc<Exit>| {
+            let checked = exit.known().checked.unwrap_or_default();
+            exit.known().verdict == Verdict::Good && now.since(checked) >= self.settings.stale_after
+        };
+        let forgotten: Vec<_> = exits().filter(stale).map(|exit| lesson::forget(exit.id())).collect();
+        self.learn(forgotten, now);
+        let ids: HashSet<ExitId> = listed.iter().map(|(id, _)| id.clone()).collect();
+        self.court.keep(&ids);
+        self.schedule.list(listed, now);
+    }
+
+    /// Public proxies have a tester of their own, and this machine itself has its operator; an exit that lets no echo
+    /// server through cannot be tested.
+    fn can_test(&self, exit: &Exit) -> bool {
+        exit.id().source() == Source::Tor && (0..self.settings.echoes.len()).any(|echo| self.allows(exit, echo))
+    }
+
+    fn allows(&self, exit: &Exit, echo: usize) -> bool {
+        exit.allows(self.settings.echoes[echo].target.port, false)
+    }
+
+    /// The file's targets are always asked for; presets when a route names them.
+    fn asked_for(&self, snapshot: &Snapshot) -> Vec<usize> {
+        let policies = snapshot.routes.iter().map(|entry| &entry.route.policy.check);
+        let named: HashSet<&str> =
+            policies.chain([&snapshot.routes.defaults().check]).filter_map(|check| check.as_deref()).collect();
+        let asked = |site: &super::CheckedSite| !site.target.preset || named.contains(&*site.name);
+        self.settings.sites.iter().enumerate().filter(|(_, site)| asked(site)).map(|(at, _)| at).collect()
+    }
+
+    pub(super) fn use_only(&mut self, used: &BTreeSet<ExitId>, now: Moment) {
+        self.schedule.use_only(used, now);
+    }
+
+    /// A live request waits for this exit.
+    pub(super) fn wish(&mut self, exit: &ExitId, snapshot: &Snapshot, now: Moment) {
+        self.meet(exit, snapshot, now);
+        self.schedule.wish(exit, now);
+    }
+
+    /// Somebody waits for a check of this exit; `answer` is dropped at once if it cannot be tested.
+    pub(super) fn force(&mut self, exit: ExitId, answer: oneshot::Sender<Checked>, snapshot: &Snapshot, now: Moment) {
+        self.meet(&exit, snapshot, now);
+        if self.schedule.force(&exit, now) {
+            self.waiting.entry(exit).or_default().push(answer);
+        }
+    }
+
+    /// An exit may be asked for sooner than its listing was looked at.
+    fn meet(&mut self, exit: &ExitId, snapshot: &Snapshot, now: Moment) {
+        let listed = snapshot.catalog.get(exit).filter(|exit| exit.alive() && self.can_test(exit));
+        if listed.is_some() && !self.schedule.knows(exit) {
+            self.alive = snapshot.catalog.alive().clone();
+            self.walk(snapshot, now);
+        }
+    }
+
+    /// The next check, if one may begin.
+    pub(super) fn next<R: Rng + ?Sized>(&mut self, snapshot: &Snapshot, now: Moment, rng: &mut R) -> Option<Job> {
+        loop {
+            let exit = self.schedule.next(now)?;
+            let Some(listed) = snapshot.catalog.get(&exit) else {
+                self.schedule.ended(&exit, Ended::Open, now, 0.5);
+                continue;
+            };
+            let allowed: Vec<usize> = (0..self.settings.echoes.len()).filter(|e| self.allows(listed, *e)).collect();
+            let mut echoes: Vec<usize> = allowed.iter().copied().filter(|e| self.court.serves(*e, now)).collect();
+            if echoes.is_empty() {
+                echoes = allowed; // all fail everybody: asked all the same, or nobody would see them come back
+            }
+            echoes.shuffle(rng);
+            let port = |site: usize| self.settings.sites[site].page.target.port;
+            let sites = self.sites.iter().copied().filter(|site| listed.allows(port(*site), false)).collect();
+            self.running.insert(exit.clone(), Running::default());
+            return Some(Job { exit, echoes, repeats: self.court.repeats(), sites });
+        }
+    }
+
+    /// Takes what a check found.
+    pub(super) fn found(&mut self, exit: &ExitId, found: Found, snapshot: &Snapshot, now: Moment) {
+        let unknown = Known::default();
+        let known = snapshot.catalog.get(exit).map_or(&unknown, |listed| listed.known());
+        let running = self.running.entry(exit.clone()).or_default();
+        let lesson = match found {
+            Found::Echoes(mut round) => {
+                let (lesson, ended) = self.court.hear(exit, &mut round, known, now);
+                running.ended = Some(ended);
+                running.checked = checked(&round.ruling, lesson::telling(&round));
+                super::measure::round(exit, &round);
+                Some(lesson)
+            }
+            Found::Site(round) => {
+                let name = self.settings.sites[round.site].name.clone();
+                let why = round.result.and_then(Result::err).map(|miss| miss.to_string());
+                super::measure::site(&name, &round);
+                running.checked.sites.push((name, why));
+                self.court.visit(exit, &round, known, now)
+            }
+        };
+        self.learn(lesson, now);
+    }
+
+    /// A check is over, or died.
+    pub(super) fn over<R: Rng + ?Sized>(&mut self, exit: &ExitId, now: Moment, rng: &mut R) {
+        let Running { ended, checked } = self.running.remove(exit).unwrap_or_default();
+        self.schedule.ended(exit, ended.unwrap_or(Ended::Open), now, rng.random());
+        let waiting = self.waiting.remove(exit).into_iter().flatten();
+        self.answers.extend(waiting.map(|answer| (answer, checked.clone())));
+    }
+
+    fn learn(&mut self, lessons: impl IntoIterator<Item = Learned>, now: Moment) {
+        let had = !self.lessons.is_empty();
+        self.lessons.extend(lessons);
+        if !had && !self.lessons.is_empty() {
+            self.tell = self.tell.max(now);
+        }
+    }
+
+    /// The lessons that are to be told now, if any; the next ones wait a moment.
+    pub(super) fn lessons(&mut self, now: Moment) -> Vec<Learned> {
+        if now.since(self.settled) >= SETTLE || !self.lessons.is_empty() && self.tell <= now {
+            self.settled = now;
+            let settled = self.court.settle(now);
+            self.learn(settled, now);
+        }
+        if self.lessons.is_empty() || self.tell > now {
+            return Vec::new();
+        }
+        self.tell = now.after(TOGETHER);
+        std::mem::take(&mut self.lessons)
+    }
+
+    /// Answers whoever waited for a check that is over, once its lessons were told.
+    pub(super) fn answer(&mut self) {
+        if self.lessons.is_empty() {
+            self.answers.drain(..).for_each(|(answer, checked)| _ = answer.send(checked)); // they may have gone
+        }
+    }
+
+    /// When there is something to do without anything coming in.
+    pub(super) fn wake(&self) -> Moment {
+        let tell = (!self.lessons.is_empty()).then_some(self.tell);
+        let settle = self.court.is_unsettled().then(|| self.settled.after(SETTLE));
+        [self.schedule.wake(), tell, settle]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Moment(u64::MAX))
+            .min(self.walked.after(WALK))
+    }
+
+    /// When a snapshot that changed is looked at.
+    pub(super) fn looks_at(&self) -> Moment {
+        self.looked.after(LOOK)
+    }
+
+    /// Checks that run, and exits that wait for theirs.
+    pub(super) fn load(&self, now: Moment) -> (usize, usize) {
+        (self.schedule.running(), self.schedule.waiting(now))
+    }
+}
+
+fn checked(ruling: &Ruling, timings: Timings) -> Checked {
+    let (verdict, why, ips) = match ruling {
+        Ruling::Good(ips) => (Verdict::Good, String::new(), ips.clone()),
+        Ruling::Bad(why) => (Verdict::Bad, why.to_string(), Vec::new()),
+        Ruling::Open(fault) => (Verdict::Untested, fault.to_string(), Vec::new()),
+    };
+    Checked { verdict, why, ips, timings, sites: Vec::new() }
+}

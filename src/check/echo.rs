@@ -1,0 +1,103 @@
+//! What an echo server answers: the address that it sees, bare or in JSON.
+//!
+//! The answer comes through an exit that nobody trusts yet, so it is read as what it is, the bytes of a stranger: one
+//! address in one of the forms that the well-known servers use, or nothing. A list of addresses (`"origin": "a, b"`) is
+//! nothing: somebody on the way said that he forwards, and which of them the site sees is a guess.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+/// The longest answer that is looked at. The longest that an echo of the known kinds gives is some 100 bytes; the rest
+/// is room for what they add to it.
+pub const LONGEST: usize = 4096;
+
+/// What an echo server said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Echoed {
+    /// The address that it sees.
+    pub ip: IpAddr,
+    /// What it repeated of our request, if it repeats anything.
+    pub nonce: Option<Box<str>>,
+}
+
+/// The four names under which servers put the address: ipify and most, check.torproject.org, httpbin, ip-api.
+#[derive(Deserialize)]
+struct Written {
+    #[serde(alias = "IP", alias = "origin", alias = "query")]
+    ip: Box<str>,
+    #[serde(default)]
+    nonce: Option<Box<str>>,
+}
+
+/// Reads an answer; `None` if it names no address, or more than one.
+pub fn read(body: &[u8]) -> Option<Echoed> {
+    let text = str::from_utf8(body).ok().filter(|text| text.len() <= LONGEST)?.trim();
+    let (ip, nonce) = if text.starts_with('{') {
+        let written: Written = serde_json::from_str(text).ok()?;
+        (written.ip.trim().parse::<IpAddr>().ok()?, written.nonce)
+    } else {
+        (text.parse().ok()?, None)
+    };
+    Some(Echoed { ip: ip.to_canonical(), nonce })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_every_form_that_servers_use() {
+        for (body, ip, nonce) in [
+            ("192.0.2.1", "192.0.2.1", None),
+            (" 192.0.2.1\r\n", "192.0.2.1", None),
+            ("2001:db8::1\n", "2001:db8::1", None),
+            ("::ffff:192.0.2.1", "192.0.2.1", None),
+            (r#"{"ip":"192.0.2.1"}"#, "192.0.2.1", None),
+            (r#"{"IsTor":true,"IP":"192.0.2.1"}"#, "192.0.2.1", None),
+            (r#"{"origin": "192.0.2.1", "nonce": "7f"}"#, "192.0.2.1", Some("7f")),
+            (r#"{"query":"192.0.2.1","status":"success","nonce":null}"#, "192.0.2.1", None),
+        ] {
+            let want = Echoed { ip: ip.parse().unwrap(), nonce: nonce.map(Into::into) };
+            assert_eq!(read(body.as_bytes()), Some(want), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_single_address_is_nothing() {
+        let long = format!("{{\"ip\":\"192.0.2.1\",\"more\":\"{}\"}}", "x".repeat(LONGEST));
+        for body in [
+            "",
+            "192.0.2",
+            "192.0.2.1, 192.0.2.2",
+            "<html>192.0.2.1</html>",
+            "{}",
+            r#"{"ip":7}"#,
+            r#"{"ip":"192.0.2.1, 192.0.2.2"}"#,
+            r#"{"ip":"192.0.2.1","query":"192.0.2.2"}"#,
+            r#"{"ip":"192.0.2.1""#,
+            r#"["192.0.2.1"]"#,
+            &long,
+        ] {
+            assert_eq!(read(body.as_bytes()), None, "{body}");
+        }
+        assert_eq!(read(b"\xff\xfe"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_panics(body in prop::collection::vec(any::<u8>(), 0..200), json in r#"\{"(ip|IP|origin|query)":.{0,40}\}"#) {
+            let _ = read(&body);
+            let _ = read(json.as_bytes());
+        }
+
+        #[test]
+        fn an_address_survives_every_form(ip: IpAddr, key in "ip|IP|origin|query") {
+            let want = Some(Echoed { ip: ip.to_canonical(), nonce: None });
+            prop_assert_eq!(read(ip.to_string().as_bytes()), want.clone());
+            prop_assert_eq!(read(format!("{{\"{key}\":\"{ip}\"}}").as_bytes()), want);
+        }
+    }
+}

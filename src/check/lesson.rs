@@ -1,0 +1,177 @@
+//! What was found out, in the words of those who keep it: a change of what is known of an exit, and rows of history.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::judge::{Ruling, Why};
+use super::round::{EchoRound, SiteRound};
+use super::settings::CheckedSite;
+use super::site::{Effect, Miss};
+use crate::exit::country::Country;
+use crate::exit::facts::Known;
+use crate::exit::{ExitId, Moment, Verdict};
+use crate::state::Learned;
+use crate::store::{self, Standing, Timings, Write};
+
+/// The name under which an exit's own verdict stands beside those of targets.
+pub const ECHO: &str = "echo";
+
+/// Says in which country an address is.
+pub type Geo = Arc<dyn Fn(IpAddr) -> Country + Send + Sync>;
+
+/// What an echo round taught. `condemned`: it was caught, and is bad for good.
+pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo, now: Moment) -> Learned {
+    let mut writes = vec![Write::Check(echo_row(exit, round, now))];
+    let latency = latency(round);
+    let (standing, why, ips) = match &round.ruling {
+        Ruling::Good(ips) => (Standing::Good, String::new(), ips.clone()),
+        Ruling::Bad(why) if past.condemned => (Standing::Condemned, why.to_string(), Vec::new()),
+        Ruling::Bad(why) => (Standing::Bad, why.to_string(), Vec::new()),
+        Ruling::Open(_) => return Learned { exit: exit.clone(), lesson: Box::new(|_| ()), ban: None, writes },
+    };
+    let good = if standing == Standing::Good { Some(now) } else { past.good };
+    writes.extend(ips.iter().map(|ip| {
+        let (exit, ip) = (exit.clone(), *ip);
+        Write::Saw(store::Observed { exit, ip, first: now, last: now, times: 1 })
+    }));
+    writes.push(verdict_row(exit, ECHO, standing, past.streak, (now, good), latency, why));
+    let seen: Vec<_> = ips.into_iter().map(|ip| (ip, geo(ip))).collect();
+    let lesson = move |known: &mut Known| {
+        known.checked = Some(now);
+        known.verdict = if standing == Standing::Good { Verdict::Good } else { Verdict::Bad };
+        known.marks.bad_for_good |= standing == Standing::Condemned;
+        if standing == Standing::Good {
+            (known.good, known.latency) = (Some(now), latency.or(known.latency));
+            seen.into_iter().for_each(|(ip, country)| known.saw(ip, country, now));
+        }
+    };
+    Learned { exit: exit.clone(), lesson: Box::new(lesson), ban: None, writes }
+}
+
+/// What was known before a round, as far as its lesson needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Past {
+    pub(super) good: Option<Moment>,
+    pub(super) streak: i32,
+    pub(super) condemned: bool,
+}
+
+/// What a site's answer taught.
+pub(super) fn of_site(
+    exit: &ExitId,
+    site: &CheckedSite,
+    round: &SiteRound,
+    effect: Effect,
+    streak: i32,
+    now: Moment,
+) -> Learned {
+    let miss = round.result.and_then(Result::err);
+    let row = store::Check {
+        id: 0,
+        exit: exit.clone(),
+        target: site.name.to_string(),
+        at: now,
+        outcome: miss.map_or("good", Miss::as_str).to_owned(),
+        detail: miss.map(|miss| miss.to_string()).unwrap_or_default(),
+        ip: None,
+        status: round.status,
+        timings: round.timings,
+    };
+    let mut writes = vec![Write::Check(row)];
+    let standing = if miss.is_some() { Standing::Bad } else { Standing::Good };
+    if effect != Effect::Suspended {
+        let good = miss.is_none().then_some(now);
+        let why = miss.map(|miss| miss.to_string()).unwrap_or_default();
+        writes.push(verdict_row(exit, &site.name, standing, streak, (now, good), round.timings.connect, why));
+    }
+    let name = site.name.clone();
+    let lesson = move |known: &mut Known| match effect {
+        Effect::Passes => _ = known.passed.insert(name),
+        Effect::Misses => _ = known.passed.remove(&name),
+        Effect::Suspended => {}
+    };
+    Learned { exit: exit.clone(), lesson: Box::new(lesson), ban: None, writes }
+}
+
+/// A site refuses an exit.
+pub(super) fn ban(exit: &ExitId, site: &CheckedSite, miss: Miss, until: Moment) -> Learned {
+    let why = format!("check {}: {miss}", site.name);
+    Learned {
+        exit: exit.clone(),
+        lesson: Box::new(|_| ()),
+        ban: Some((site.site.clone(), until, why)),
+        writes: Vec::new(),
+    }
+}
+
+/// An exit passes a site after all: the site was to blame.
+pub(super) fn pardon(exit: &ExitId, site: &CheckedSite) -> Learned {
+    let name = site.name.clone();
+    let lesson = move |known: &mut Known| _ = known.passed.insert(name);
+    Learned { exit: exit.clone(), lesson: Box::new(lesson), ban: None, writes: Vec::new() }
+}
+
+/// A verdict is too old to count.
+pub(super) fn forget(exit: &ExitId) -> Learned {
+    let lesson = |known: &mut Known| known.verdict = Verdict::Untested;
+    Learned { exit: exit.clone(), lesson: Box::new(lesson), ban: None, writes: Vec::new() }
+}
+
+/// The word for a ruling in the store and in metric labels.
+pub(super) fn outcome(ruling: &Ruling) -> &'static str {
+    match ruling {
+        Ruling::Good(_) => "good",
+        Ruling::Bad(why) => why.as_str(),
+        Ruling::Open(fault) => fault.as_str(),
+    }
+}
+
+/// Of several probes the one that shows what the ruling says.
+pub(super) fn telling(round: &EchoRound) -> Timings {
+    let shows = |outcome: &Result<_, _>| match &round.ruling {
+        Ruling::Good(_) | Ruling::Bad(Why::Disagree) => outcome.is_ok(),
+        _ => outcome.is_err(),
+    };
+    round.probes.iter().rev().find(|probe| shows(&probe.heard.outcome)).map(|probe| probe.timings).unwrap_or_default()
+}
+
+fn echo_row(exit: &ExitId, round: &EchoRound, now: Moment) -> store::Check {
+    let (detail, ip) = match &round.ruling {
+        Ruling::Good(ips) => (String::new(), ips.last().copied()),
+        Ruling::Bad(why) => (why.to_string(), None),
+        Ruling::Open(fault) => (fault.to_string(), None),
+    };
+    store::Check {
+        id: 0,
+        exit: exit.clone(),
+        target: ECHO.to_owned(),
+        at: now,
+        outcome: outcome(&round.ruling).to_owned(),
+        detail,
+        ip,
+        status: None,
+        timings: telling(round),
+    }
+}
+
+/// The median of what opening a stream took in the probes that passed.
+pub(super) fn latency(round: &EchoRound) -> Option<Duration> {
+    let passed = round.probes.iter().filter(|probe| probe.heard.outcome.is_ok());
+    let mut took: Vec<_> = passed.filter_map(|probe| probe.timings.connect).collect();
+    took.sort_unstable();
+    took.get(took.len() / 2).copied()
+}
+
+fn verdict_row(
+    exit: &ExitId,
+    target: &str,
+    standing: Standing,
+    streak: i32,
+    (checked, good): (Moment, Option<Moment>),
+    latency: Option<Duration>,
+    why: String,
+) -> Write {
+    let (exit, target) = (exit.clone(), target.to_owned());
+    Write::PutVerdict(store::Verdict { exit, target, standing, streak, checked, good, latency, why })
+}

@@ -1,0 +1,33 @@
+//! What checks come to, as metrics.
+
+use metrics::{counter, gauge, histogram};
+
+use super::lesson;
+use super::round::{EchoRound, SiteRound};
+use crate::exit::ExitId;
+use crate::telemetry::metrics as names;
+
+/// One echo round. A handle a round is looked up: there are a few a second.
+pub(super) fn round(exit: &ExitId, round: &EchoRound) {
+    let (source, outcome) = (exit.source().as_str(), lesson::outcome(&round.ruling));
+    counter!(names::CHECKS, "source" => source, "outcome" => outcome).increment(1);
+    if let Some(latency) = lesson::latency(round) {
+        histogram!(names::CHECK_OPEN_SECONDS, "source" => source).record(latency);
+    }
+}
+
+/// One site's answer.
+pub(super) fn site(name: &str, round: &SiteRound) {
+    let outcome = match round.result {
+        None => "ours",
+        Some(Ok(())) => "good",
+        Some(Err(miss)) => miss.as_str(),
+    };
+    counter!(names::CHECKS_OF_SITES, "check" => name.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// How much there is to do.
+pub(super) fn load(running: usize, waiting: usize) {
+    gauge!(names::CHECKS_RUNNING).set(running as f64);
+    gauge!(names::CHECKS_WAITING).set(waiting as f64);
+}

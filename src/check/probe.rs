@@ -1,0 +1,215 @@
+//! One probe: one page, asked for over a stream that somebody else opened through an exit.
+//!
+//! The server must see what it would see of a scraper, or the verdict is about us and not about the exit: so the
+//! request is a browser's in those headers that servers look at. TLS sessions are never resumed, because a resumed one
+//! shows no certificate, and the certificate is half of what a probe is for.
+//!
+//! The stream is any `AsyncRead + AsyncWrite`: this file opens no socket and has one deadline, the caller's.
+//!
+//! Next: `check/round.rs` makes probes and `check/judge.rs` says what they came to.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::client::Resumption;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::fault::Fault;
+use crate::net::{BadTarget, Host, Target};
+use crate::store::Timings;
+
+/// How much of a page is read; the rest is left. The largest preset (Google's maps script) is some 250 KB.
+const LONGEST_BODY: usize = 512 << 10;
+
+/// What a browser says of itself. Sites judge by it before they look at the address.
+const BROWSER: HeaderValue =
+    HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0");
+
+/// A URL, taken apart into what asking for it needs.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Where the stream must end.
+    pub target: Target,
+    /// The name that its certificate must carry; `None` for plain HTTP.
+    pub tls: Option<ServerName<'static>>,
+    host: HeaderValue,
+    path: String,
+}
+
+/// Why a URL cannot be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPage {
+    /// Neither http nor https.
+    #[error("it is neither http:// nor https://")]
+    Scheme,
+    /// Its host or port.
+    #[error(transparent)]
+    Target(#[from] BadTarget),
+    /// A host that can stand in no certificate.
+    #[error("no certificate can carry its host")]
+    Name,
+}
+
+impl Page {
+    /// Takes a URL apart.
+    pub fn of(url: &Uri) -> Result<Self, BadPage> {
+        let (secure, own_port) = match url.scheme_str() {
+            Some("https") => (true, 443),
+            Some("http") => (false, 80),
+            _ => return Err(BadPage::Scheme),
+        };
+        let host = Host::parse(url.host().unwrap_or_default())?;
+        let target = Target::new(host, url.port_u16().unwrap_or(own_port))?;
+        let authority = if target.port == own_port { target.host.to_string() } else { target.to_string() };
+        let tls = match &target.host {
+            _ if !secure => None,
+            Host::Ip(ip) => Some(ServerName::IpAddress((*ip).into())),
+            Host::Name(name) => Some(ServerName::try_from(name.to_string()).map_err(|_| BadPage::Name)?),
+        };
+        let host = HeaderValue::try_from(authority).map_err(|_| BadPage::Name)?;
+        let path = url.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Ok(Self { target, tls, host, path })
+    }
+
+    /// The same page, asked for with one more parameter, which servers that do not know it leave alone.
+    pub fn with_nonce(&self, nonce: &str) -> Self {
+        let sign = if self.path.contains('?') { '&' } else { '?' };
+        Self { path: format!("{}{sign}nonce={nonce}", self.path), ..self.clone() }
+    }
+
+    fn request(&self) -> Result<Request<Empty<Bytes>>, Fault> {
+        Request::get(&self.path)
+            .header(header::HOST, &self.host)
+            .header(header::USER_AGENT, BROWSER)
+            .header(header::ACCEPT, "*/*")
+            .header(header::ACCEPT_LANGUAGE, "en-US,en;q=0.5")
+            .header(header::ACCEPT_ENCODING, "identity")
+            .header(header::CONNECTION, "close")
+            .body(Empty::new())
+            .map_err(|_| Fault::Http)
+    }
+}
+
+/// What a server answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, or its beginning.
+    pub body: Bytes,
+    /// The body is there to its end.
+    pub whole: bool,
+}
+
+/// TLS that believes the public roots and `also`, and is shown every certificate anew.
+pub fn connector(also: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<TlsConnector, rustls::Error> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    roots.add_parsable_certificates(also);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// Asks for `page` over `stream`, and notes in `timings` how long each stage took, also of a probe that fails.
+pub async fn ask<S>(
+    stream: S,
+    page: &Page,
+    tls: &TlsConnector,
+    deadline: Instant,
+    timings: &mut Timings,
+) -> Result<Answer, Fault>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let Some(name) = &page.tls else { return exchange(stream, page, deadline, timings).await };
+    let begun = Instant::now();
+    let agreed = timeout_at(deadline, tls.connect(name.clone(), stream)).await.map_err(|_| Fault::Slow)?;
+    let stream = agreed.map_err(|error| tls_fault(&error))?;
+    timings.tls = Some(begun.elapsed());
+    exchange(stream, page, deadline, timings).await
+}
+
+/// Whether a failed handshake speaks of a certificate that is not the site's, of one that is merely bad, or of neither.
+fn tls_fault(error: &std::io::Error) -> Fault {
+    use rustls::Error;
+    let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else { return Fault::Broken };
+    match inner {
+        Error::InvalidCertificate(
+            CertificateError::UnknownIssuer
+            | CertificateError::NotValidForName
+            | CertificateError::NotValidForNameContext { .. }
+            | CertificateError::BadSignature
+            | CertificateError::BadEncoding,
+        ) => Fault::Forged,
+        Error::InvalidCertificate(_) => Fault::Certificate,
+        _ => Fault::Tls,
+    }
+}
+
+/// One request over one stream.
+async fn exchange<S>(stream: S, page: &Page, deadline: Instant, timings: &mut Timings) -> Result<Answer, Fault>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let begun = Instant::now();
+    let request = page.request()?;
+    let (mut sender, connection) = within(deadline, http1::handshake(TokioIo::new(stream))).await?;
+    let talk = async {
+        let response = within(deadline, sender.send_request(request)).await?;
+        timings.first_byte = Some(begun.elapsed());
+        read(response, deadline).await
+    };
+    tokio::pin!(talk);
+    // The connection does the work of both halves and ends with them: no task is spawned for it.
+    tokio::select! {
+        biased;
+        answer = &mut talk => answer,
+        closed = connection => match closed {
+            Ok(()) => talk.await,
+            Err(error) => Err(http_fault(&error)),
+        },
+    }
+}
+
+async fn within<T>(deadline: Instant, work: impl Future<Output = hyper::Result<T>>) -> Result<T, Fault> {
+    timeout_at(deadline, work).await.map_err(|_| Fault::Slow)?.map_err(|error| http_fault(&error))
+}
+
+fn http_fault(error: &hyper::Error) -> Fault {
+    if error.is_parse() { Fault::Http } else { Fault::Broken }
+}
+
+/// Reads as much as is wanted of a body. A server that talks for ever is no fault: what it said is judged.
+async fn read(response: Response<Incoming>, deadline: Instant) -> Result<Answer, Fault> {
+    let (head, mut incoming) = response.into_parts();
+    let mut body = BytesMut::new();
+    let mut whole = true;
+    while let Some(frame) = timeout_at(deadline, incoming.frame()).await.map_err(|_| Fault::Slow)? {
+        let Ok(data) = frame.map_err(|error| http_fault(&error))?.into_data() else { continue };
+        let room = LONGEST_BODY - body.len();
+        body.extend_from_slice(&data[..data.len().min(room)]);
+        if data.len() > room {
+            whole = false;
+            break;
+        }
+    }
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: body.freeze(), whole })
+}

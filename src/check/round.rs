@@ -1,0 +1,182 @@
+//! One round of one exit: its echo probes, then, if it works, the sites that routes ask for.
+//!
+//! The verdict on the exit goes out before the sites are asked, because a live request may be waiting for it. Probes of
+//! one step run side by side: a round takes as long as its slowest probe, not as their sum.
+
+use std::future::{Future, poll_fn};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::Poll;
+
+use tokio::time::Instant;
+
+use super::fault::{Fault, Whose};
+use super::judge::{self, Heard, Ruling, Said};
+use super::probe::{self, Answer, Page};
+use super::site::{self, Miss};
+use super::{Settings, Through, echo};
+use crate::exit::ExitId;
+use crate::store::Timings;
+
+/// How often a page is asked for that somebody does not get. A second time, because exits lose a connection now and then.
+const ATTEMPTS: u32 = 2;
+
+/// What to test.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) exit: ExitId,
+    /// Echo servers in service, the first to ask first.
+    pub(super) echoes: Vec<usize>,
+    /// Which of all echo servers are known to repeat a nonce.
+    pub(super) repeats: Vec<bool>,
+    /// Sites to ask.
+    pub(super) sites: Vec<usize>,
+}
+
+/// One echo probe.
+#[derive(Clone, Debug)]
+pub(super) struct EchoProbe {
+    pub(super) heard: Heard,
+    pub(super) timings: Timings,
+    /// Whether the answer repeated our nonce, if there was one.
+    pub(super) repeated: Option<bool>,
+}
+
+/// What the echo probes came to.
+#[derive(Clone, Debug)]
+pub(super) struct EchoRound {
+    pub(super) ruling: Ruling,
+    pub(super) probes: Vec<EchoProbe>,
+}
+
+/// What one site answered in the end.
+#[derive(Clone, Debug)]
+pub(super) struct SiteRound {
+    pub(super) site: usize,
+    /// `None`: what failed was ours.
+    pub(super) result: Option<Result<(), Miss>>,
+    pub(super) status: Option<u16>,
+    pub(super) timings: Timings,
+}
+
+/// What a round finds, as it finds it.
+#[derive(Clone, Debug)]
+pub(super) enum Found {
+    Echoes(EchoRound),
+    Site(SiteRound),
+}
+
+/// Tests one exit.
+pub(super) async fn run<T: Through>(through: &T, settings: &Settings, job: &Job, mut found: impl FnMut(Found)) {
+    let echoes = hear(through, settings, job).await;
+    let good = matches!(echoes.ruling, Ruling::Good(_));
+    found(Found::Echoes(echoes));
+    if good {
+        // One after another: what no request waits for need not hurry, and an exit may limit streams.
+        for site in &job.sites {
+            found(Found::Site(visit(through, settings, &job.exit, *site).await));
+        }
+    }
+}
+
+async fn hear<T: Through>(through: &T, settings: &Settings, job: &Job) -> EchoRound {
+    let mut probes: Vec<EchoProbe> = Vec::with_capacity(settings.terms.probes);
+    loop {
+        let heard: Vec<Heard> = probes.iter().map(|probe| probe.heard).collect();
+        if let Some(ruling) = judge::rule(&heard, settings.terms, job.echoes.len()) {
+            return EchoRound { ruling, probes };
+        }
+        let asks = judge::next(&heard, settings.terms, &job.echoes);
+        if asks.is_empty() {
+            return EchoRound { ruling: Ruling::Bad(judge::Why::Disagree), probes };
+        }
+        probes.extend(all(asks.into_iter().map(|echo| ask_echo(through, settings, job, echo)).collect()).await);
+    }
+}
+
+async fn ask_echo<T: Through>(through: &T, settings: &Settings, job: &Job, echo: usize) -> EchoProbe {
+    let nonce = format!("{:016x}", rand::random::<u64>());
+    let page = settings.echoes[echo].with_nonce(&nonce);
+    let mut timings = Timings::default();
+    let answer = probe(through, settings, &job.exit, &page, &mut timings).await;
+    let read = answer.and_then(|answer| read_echo(&answer, &nonce));
+    let repeated = match read {
+        Ok((_, repeated)) => Some(repeated),
+        Err(Fault::Canned) => Some(false),
+        Err(_) => None,
+    };
+    let outcome = match read {
+        Ok((_, false)) if job.repeats[echo] => Err(Fault::Canned),
+        Ok((ip, _)) => Ok(Said { ip, vouched: page.tls.is_some() }),
+        Err(fault) => Err(fault),
+    };
+    EchoProbe { heard: Heard { echo, outcome }, timings, repeated }
+}
+
+/// The address, and whether the answer repeats the nonce. One that repeats another was made for somebody else.
+fn read_echo(answer: &Answer, nonce: &str) -> Result<(IpAddr, bool), Fault> {
+    if answer.status != 200 {
+        return Err(Fault::Status(answer.status));
+    }
+    let echoed = echo::read(&answer.body).ok_or(Fault::NoAddress)?;
+    let header = answer.headers.get("x-nonce").and_then(|value| value.to_str().ok());
+    match header.or(echoed.nonce.as_deref()) {
+        Some(repeated) if repeated == nonce => Ok((echoed.ip, true)),
+        Some(_) => Err(Fault::Canned),
+        None => Ok((echoed.ip, false)),
+    }
+}
+
+async fn visit<T: Through>(through: &T, settings: &Settings, exit: &ExitId, site: usize) -> SiteRound {
+    let checked = &settings.sites[site];
+    let mut round = SiteRound { site, result: None, status: None, timings: Timings::default() };
+    for _ in 0..ATTEMPTS {
+        round.timings = Timings::default();
+        let answer = probe(through, settings, exit, &checked.page, &mut round.timings).await;
+        round.status = answer.as_ref().ok().map(|answer| answer.status);
+        let result = answer.map_err(Miss::Fault).and_then(|answer| site::meets(&checked.target, &answer));
+        let ours = matches!(result, Err(Miss::Fault(fault)) if fault.whose() == Whose::Ours);
+        round.result = (!ours).then_some(result);
+        if matches!(result, Ok(())) {
+            break;
+        }
+    }
+    round
+}
+
+/// One probe, from the stream's opening to the end of the answer.
+async fn probe<T: Through>(
+    through: &T,
+    settings: &Settings,
+    exit: &ExitId,
+    page: &Page,
+    timings: &mut Timings,
+) -> Result<Answer, Fault> {
+    let begun = Instant::now();
+    let deadline = begun + settings.timeout;
+    let opened = match tokio::time::timeout_at(deadline, through.open(exit, &page.target, deadline)).await {
+        Ok(opened) => opened?,
+        Err(_) => return Err(Fault::Slow),
+    };
+    (timings.circuit, timings.connect) = (opened.circuit, Some(opened.connect));
+    let answer = probe::ask(opened.stream, page, &settings.tls, deadline, timings).await;
+    timings.total = Some(begun.elapsed());
+    answer
+}
+
+/// Runs futures side by side in this task, and answers in their order.
+async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut running: Vec<(Pin<Box<F>>, Option<F::Output>)> = futures.into_iter().map(|f| (Box::pin(f), None)).collect();
+    poll_fn(|cx| {
+        let mut pending = false;
+        for (future, output) in running.iter_mut().filter(|(_, output)| output.is_none()) {
+            match future.as_mut().poll(cx) {
+                Poll::Ready(done) => *output = Some(done),
+                Poll::Pending => pending = true,
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
+}

@@ -1,0 +1,70 @@
+//! So many new checks a second, and a second's worth at once.
+
+use std::time::Duration;
+
+use crate::exit::Moment;
+
+/// What a pause saves up. Arbitrary: a second's worth of circuits is what guards see of any busy client.
+const BURST: Duration = Duration::from_secs(1);
+
+/// The pace, kept as the moment at which everything taken so far would have been taken at exactly the rate.
+#[derive(Debug)]
+pub(super) struct Pace {
+    each: Duration,
+    paid_until: Moment,
+}
+
+impl Pace {
+    pub(super) fn new(per_second: f64) -> Self {
+        let each = Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::MAX);
+        Self { each, paid_until: Moment(0) }
+    }
+
+    /// Takes one, whether or not it is time: what is taken too early is waited for later.
+    pub(super) fn take(&mut self, now: Moment) {
+        self.paid_until = self.paid_until.max(now).after(self.each);
+    }
+
+    /// When the next may be taken.
+    pub(super) fn next(&self) -> Moment {
+        let saved = BURST.max(self.each).saturating_sub(self.each).as_micros() as u64;
+        Moment(self.paid_until.0.saturating_sub(saved))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Moment = Moment(1_788_314_400_000_000);
+
+    fn taken(per_second: f64, seconds: u64) -> usize {
+        let mut pace = Pace::new(per_second);
+        let millis = (0..seconds * 1000).map(|ms| START.after(Duration::from_millis(ms)));
+        millis
+            .map(|now| {
+                let mut count = 0;
+                while pace.next() <= now {
+                    pace.take(now);
+                    count += 1;
+                }
+                count
+            })
+            .sum()
+    }
+
+    #[test]
+    fn holds_its_rate_after_the_burst() {
+        assert_eq!(taken(5.0, 1), 9, "a burst of five and one every 200 ms");
+        assert_eq!(taken(5.0, 60), 304);
+        assert_eq!(taken(0.5, 60), 30);
+        assert!((taken(1000.0, 10) as i64 - 11_000).abs() < 10);
+    }
+
+    #[test]
+    fn what_is_taken_early_is_waited_for() {
+        let mut pace = Pace::new(1.0);
+        (0..3).for_each(|_| pace.take(START));
+        assert_eq!(pace.next(), START.after(Duration::from_secs(3)));
+    }
+}

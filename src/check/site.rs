@@ -1,0 +1,270 @@
+//! What a site's page must answer, and from which failures a ban may follow. Pure.
+//!
+//! An exit that misses a page is off the list of those that pass it at once: that costs nobody anything and can be
+//! taken back. A ban cannot, so it waits until it is clear that the site itself is well: until another exit has passed
+//! it since, and either a minute is over or at least half of those that passed lately have done so again. If the site
+//! turns out to be to blame meanwhile, everybody who waits for a ban is pardoned.
+
+use super::fault::{Fault, Whose};
+use super::probe::Answer;
+use super::witness::{RECENT, TOGETHER, Witnesses};
+use crate::config::CheckTarget;
+use crate::exit::{ExitId, Moment};
+
+/// How an answer is not what was expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Miss {
+    /// Another status.
+    #[error("it answers {0}")]
+    Status(u16),
+    /// The text is not in the body.
+    #[error("its page lacks the expected text")]
+    Body,
+    /// The body does not match.
+    #[error("its page does not match the expected pattern")]
+    Pattern,
+    /// No answer.
+    #[error("{0}")]
+    Fault(Fault),
+}
+
+impl Miss {
+    /// The word for it in the store and in metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Status(_) => "status",
+            Self::Body | Self::Pattern => "body",
+            Self::Fault(fault) => fault.as_str(),
+        }
+    }
+
+    /// True if this is the site's doing, or may be: the exit did its part.
+    pub fn is_refusal(self) -> bool {
+        match self {
+            Self::Fault(fault) => matches!(fault.whose(), Whose::Target | Whose::Unclear),
+            _ => true,
+        }
+    }
+}
+
+/// Whether an answer is what the target expects.
+pub fn meets(target: &CheckTarget, answer: &Answer) -> Result<(), Miss> {
+    if !target.expect_status.contains(&answer.status) {
+        return Err(Miss::Status(answer.status));
+    }
+    if let Some(text) = target.expect_body.as_deref().filter(|text| !text.is_empty()) {
+        let found = answer.body.windows(text.len()).any(|piece| piece == text.as_bytes());
+        found.then_some(()).ok_or(Miss::Body)?;
+    }
+    match &target.expect_regex {
+        Some(regex) if !regex.is_match(&answer.body) => Err(Miss::Pattern),
+        _ => Ok(()),
+    }
+}
+
+/// What follows at once from one exit's result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It passes.
+    Passes,
+    /// It does not; a ban may follow.
+    Misses,
+    /// The site is to blame: nothing follows.
+    Suspended,
+}
+
+/// What became clear meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// To be banned, and why.
+    pub banned: Vec<(ExitId, Miss)>,
+    /// Failed for the site's own fault, and passed before that.
+    pub pardoned: Vec<ExitId>,
+    /// The site turned out to be to blame (true), or is no more (false).
+    pub turned: Option<bool>,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    exit: ExitId,
+    miss: Miss,
+    since: Moment,
+    /// It passed before.
+    had: bool,
+}
+
+/// One target's results, and those that wait for a ban.
+#[derive(Clone, Debug, Default)]
+pub struct Docket {
+    witnesses: Witnesses,
+    held: Vec<Held>,
+    blamed: bool,
+}
+
+impl Docket {
+    /// Notes an exit's result; `had` if it passed before. The number is its streak.
+    pub fn note(&mut self, exit: &ExitId, result: Result<(), Miss>, had: bool, now: Moment) -> (Effect, i32) {
+        let Err(miss) = result else {
+            self.held.retain(|held| held.exit != *exit);
+            return (Effect::Passes, self.witnesses.passed(exit, now));
+        };
+        let streak = self.witnesses.failed(exit, false, now);
+        if self.witnesses.blame_the_place(now) {
+            // Held all the same, so that settling says that the site turned, and pardons it.
+            if !self.blamed {
+                self.hold(exit, miss, had, now);
+            }
+            return (Effect::Suspended, streak);
+        }
+        if miss.is_refusal() {
+            self.hold(exit, miss, had, now);
+        }
+        (Effect::Misses, streak)
+    }
+
+    fn hold(&mut self, exit: &ExitId, miss: Miss, had: bool, now: Moment) {
+        if !self.held.iter().any(|held| held.exit == *exit) {
+            self.held.push(Held { exit: exit.clone(), miss, since: now, had });
+        }
+    }
+
+    /// Decides whom there is enough to decide on.
+    pub fn settle(&mut self, now: Moment) -> Settled {
+        let blamed = self.witnesses.blame_the_place(now);
+        let turned = (blamed != self.blamed).then_some(blamed);
+        self.blamed = blamed;
+        if blamed {
+            let pardoned = self.held.drain(..).filter(|held| held.had).map(|held| held.exit).collect();
+            return Settled { pardoned, turned, ..Settled::default() };
+        }
+        let passes = if self.held.is_empty() { Vec::new() } else { self.witnesses.passes(now) };
+        let mut banned = Vec::new();
+        self.held.retain(|held| {
+            let since = passes.len() - passes.partition_point(|at| *at <= held.since);
+            let clear = since > 0 && (since * 2 >= passes.len() || now.since(held.since) >= TOGETHER);
+            if clear {
+                banned.push((held.exit.clone(), held.miss));
+            }
+            !clear && now.since(held.since) < RECENT
+        });
+        Settled { banned, turned, ..Settled::default() }
+    }
+
+    /// True while somebody waits for a ban, or the site for its rehabilitation.
+    pub fn is_unsettled(&self) -> bool {
+        self.blamed || !self.held.is_empty()
+    }
+
+    /// Forgets exits that are there no more.
+    pub fn keep(&mut self, exits: &std::collections::HashSet<ExitId>) {
+        self.witnesses.keep(exits);
+        self.held.retain(|held| exits.contains(&held.exit));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::HeaderMap;
+    use regex::bytes::Regex;
+
+    use super::*;
+    use crate::dial::{DialError, ExitFault, TargetFault};
+    use crate::exit::Fingerprint;
+
+    const START: Moment = Moment(1_788_314_400_000_000);
+    const SECOND: Duration = Duration::from_secs(1);
+    const REFUSED: Result<(), Miss> = Err(Miss::Status(403));
+
+    fn exit(n: u8) -> ExitId {
+        ExitId::Tor(Fingerprint([n; 20]))
+    }
+
+    fn target() -> CheckTarget {
+        CheckTarget {
+            name: "shop".into(),
+            url: "https://shop.test/".parse().unwrap(),
+            expect_status: vec![200, 204],
+            expect_body: None,
+            expect_regex: None,
+            site: "shop.test".into(),
+            preset: false,
+        }
+    }
+
+    #[test]
+    fn an_answer_meets_status_then_text_then_pattern() {
+        let body = |text: &str| CheckTarget { expect_body: Some(text.into()), ..target() };
+        let regex = |text: &str| CheckTarget { expect_regex: Some(Regex::new(text).unwrap()), ..target() };
+        for (target, status, want) in [
+            (target(), 200, Ok(())),
+            (target(), 204, Ok(())),
+            (target(), 403, Err(Miss::Status(403))),
+            (body("welcome"), 200, Ok(())),
+            (body(""), 200, Ok(())),
+            (body("Welcome"), 200, Err(Miss::Body)),
+            (body("welcome"), 500, Err(Miss::Status(500))),
+            (regex("(?i)WEL.{3}e"), 200, Ok(())),
+            (regex("^shop"), 200, Err(Miss::Pattern)),
+        ] {
+            let answer = Answer {
+                status,
+                headers: HeaderMap::new(),
+                body: Bytes::from_static(b"welcome to the shop"),
+                whole: true,
+            };
+            assert_eq!(meets(&target, &answer), want, "{target:?} {status}");
+        }
+    }
+
+    #[test]
+    fn one_refusal_among_passes_becomes_a_ban() {
+        let mut docket = Docket::default();
+        assert_eq!(docket.note(&exit(1), REFUSED, false, START), (Effect::Misses, -1));
+        assert_eq!(docket.settle(START.after(RECENT / 2)), Settled::default(), "nobody says that the site is up");
+        docket.note(&exit(2), Ok(()), false, START.after(SECOND));
+        assert_eq!(docket.settle(START.after(SECOND)).banned, [(exit(1), Miss::Status(403))]);
+        assert!(!docket.is_unsettled());
+    }
+
+    #[test]
+    fn with_many_good_ones_a_ban_waits_a_minute() {
+        let mut docket = Docket::default();
+        (10..30).for_each(|n| _ = docket.note(&exit(n), Ok(()), false, START));
+        let later = START.after(SECOND);
+        docket.note(&exit(1), REFUSED, false, later);
+        docket.note(&exit(10), Ok(()), true, later.after(SECOND));
+        assert!(docket.settle(later.after(SECOND)).banned.is_empty());
+        assert_eq!(docket.settle(later.after(TOGETHER)).banned.len(), 1);
+    }
+
+    #[test]
+    fn a_site_that_fails_everybody_bans_nobody() {
+        let mut docket = Docket::default();
+        (1..=8).for_each(|n| _ = docket.note(&exit(n), Ok(()), false, START));
+        let down = START.after(10 * TOGETHER);
+        let effects: Vec<_> = (1..=4).map(|n| docket.note(&exit(n), REFUSED, true, down).0).collect();
+        assert_eq!(effects, [Effect::Misses, Effect::Misses, Effect::Suspended, Effect::Suspended]);
+        let settled = docket.settle(down);
+        assert_eq!((settled.turned, settled.banned.len()), (Some(true), 0));
+        assert_eq!(settled.pardoned, (1..=4).map(exit).collect::<Vec<_>>());
+        docket.note(&exit(5), REFUSED, true, down.after(SECOND));
+        let well = down.after(2 * TOGETHER);
+        docket.note(&exit(6), Ok(()), true, well);
+        assert_eq!(docket.settle(well), Settled { turned: Some(false), ..Settled::default() });
+        assert!(!docket.is_unsettled());
+    }
+
+    #[test]
+    fn a_fault_of_the_exit_is_no_refusal() {
+        let fault = |error: DialError| Miss::Fault(error.into());
+        assert!(!fault(ExitFault::Policy.into()).is_refusal());
+        assert!(fault(TargetFault::Reset.into()).is_refusal());
+        let mut docket = Docket::default();
+        docket.note(&exit(1), Err(fault(ExitFault::Policy.into())), true, START);
+        docket.note(&exit(2), Ok(()), true, START.after(SECOND));
+        assert_eq!(docket.settle(START.after(SECOND)), Settled::default());
+    }
+}

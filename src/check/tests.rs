@@ -1,0 +1,270 @@
+//! The worker against scripted exits: what they do is planted, and the snapshot must come to say so.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::Mutex as Lock;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use super::*;
+use crate::config::{Check, CheckTarget};
+use crate::dial::{EngineFault, ExitFault};
+use crate::exit::country::Country;
+use crate::exit::facts::Flags;
+use crate::exit::policy::PortPolicy;
+use crate::exit::{Exit, Fingerprint, Listing, Source, Verdict};
+use crate::lifecycle::Lifecycle;
+use crate::net::Host;
+use crate::route::memory::{Bounds, Memory};
+use crate::route::{Policy, Site, Words};
+use crate::state::{Clock, Snapshot};
+
+/// How long a condition may take to come true. Generous: nothing here waits for time to pass.
+const SOON: Duration = Duration::from_secs(20);
+
+/// What an exit does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Does {
+    Works,
+    /// The second echo server is told another address.
+    Lies,
+    /// No circuit to it can be built.
+    Nothing,
+    /// No engine is ready.
+    Waits,
+    /// The shop refuses it.
+    Refused,
+    /// It answers every request alike, whatever is asked.
+    Cans,
+    /// The check itself panics.
+    Panics,
+}
+
+struct World {
+    does: Lock<HashMap<ExitId, Does>>,
+    asked: Lock<Vec<(ExitId, Host)>>,
+    tasks: Tasks,
+}
+
+fn exit(n: u8) -> ExitId {
+    ExitId::Tor(Fingerprint([n; 20]))
+}
+
+fn ip(exit: &ExitId) -> Ipv4Addr {
+    let ExitId::Tor(Fingerprint(id)) = exit else { panic!("{exit}") };
+    Ipv4Addr::new(198, 51, 100, id[0])
+}
+
+impl Through for Arc<World> {
+    type Stream = DuplexStream;
+
+    async fn open(&self, exit: &ExitId, target: &Target, _: Instant) -> Result<Opened<DuplexStream>, DialError> {
+        let does = self.does.lock().unwrap()[exit];
+        self.asked.lock().unwrap().push((exit.clone(), target.host.clone()));
+        match does {
+            Does::Nothing => return Err(ExitFault::Unreachable.into()),
+            Does::Waits => return Err(EngineFault::NotReady.into()),
+            Does::Panics => panic!("planted"),
+            _ => {}
+        }
+        let (stream, far) = tokio::io::duplex(4096);
+        self.tasks.spawn("server", serve(far, target.host.to_string(), does, ip(exit)));
+        Ok(Opened { stream, circuit: Some(Duration::from_millis(20)), connect: Duration::from_millis(7) })
+    }
+}
+
+/// Two echo servers, the second of which repeats the nonce, and a shop.
+async fn serve(mut stream: DuplexStream, host: String, does: Does, ip: Ipv4Addr) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    let nonce = head.split_once("nonce=").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
+    let nonce = if does == Does::Cans { "canned" } else { nonce };
+    let ip = if does == Does::Lies && host == "two.test" { Ipv4Addr::new(192, 0, 2, 1) } else { ip };
+    let (status, body) = match (&*host, does) {
+        ("one.test", _) => (200, ip.to_string()),
+        ("two.test", _) => (200, format!("{{\"origin\":\"{ip}\",\"nonce\":\"{nonce}\"}}")),
+        (_, Does::Refused) => (403, "no".to_owned()),
+        _ => (200, "welcome".to_owned()),
+    };
+    let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let _ = stream.write_all(answer.as_bytes()).await; // a test may end first
+}
+
+fn check() -> Check {
+    let text = r#"
+        [check]
+        echo = ["http://one.test/ip", "http://two.test/origin.json"]
+        per_second = 1000.0
+        every = "1h"
+        timeout = "5s"
+        [[check.targets]]
+        name = "shop"
+        url = "http://www.shop.test/"
+        expect_body = "welcome"
+    "#;
+    crate::config::parse("test", text, [], None).unwrap().0.check
+}
+
+struct Bench {
+    life: Lifecycle,
+    world: Arc<World>,
+    state: State,
+    handle: Handle,
+}
+
+impl Bench {
+    fn new(does: &[Does]) -> Self {
+        let check = check();
+        let life = Lifecycle::new();
+        let does = does.iter().zip(1..).map(|(does, n)| (exit(n), *does)).collect();
+        let world = Arc::new(World { does: Lock::new(does), asked: Lock::default(), tasks: life.tasks() });
+        let words = Words::default();
+        let memory = Memory::new(Bounds::default());
+        let (state, wishes) = State::new(Snapshot::new(words, Policy::default()), memory, Clock::start(), None);
+        let geo: Geo = Arc::new(|_| Country::parse("DE").unwrap());
+        let settings = Settings::of(&check).unwrap();
+        let (tester, handle) = Tester::new(world.clone(), settings, state.clone(), geo, wishes);
+        let tasks = life.tasks();
+        life.tasks().supervise("tester", move || tester.clone().run(tasks.clone()));
+        Self { life, world, state, handle }
+    }
+
+    async fn list(&self) {
+        let ids: Vec<_> = self.world.does.lock().unwrap().keys().cloned().collect();
+        let listings = ids.into_iter().map(listing).collect();
+        self.state.apply(Change::Listed(Source::Tor, listings)).await.unwrap();
+    }
+
+    /// Waits until what the snapshot says of an exit is so.
+    async fn until(&self, n: u8, is_so: impl Fn(&Exit) -> bool) -> Arc<Exit> {
+        let mut revisions = self.state.revisions();
+        let seen = async {
+            loop {
+                let found = self.state.load().catalog.get(&exit(n)).filter(|exit| is_so(exit)).cloned();
+                if let Some(found) = found {
+                    return found;
+                }
+                revisions.changed().await.unwrap();
+            }
+        };
+        match tokio::time::timeout(SOON, seen).await {
+            Ok(found) => found,
+            Err(_) => {
+                panic!("exit {n} is {:?}", self.state.load().catalog.get(&exit(n)).map(|exit| exit.known().clone()))
+            }
+        }
+    }
+
+    async fn verdict(&self, n: u8) -> Verdict {
+        self.until(n, |exit| exit.known().verdict != Verdict::Untested).await.known().verdict
+    }
+
+    fn turn(&self, n: u8, does: Does) {
+        self.world.does.lock().unwrap().insert(exit(n), does);
+    }
+}
+
+fn listing(id: ExitId) -> Listing {
+    Listing {
+        id,
+        nickname: "x".into(),
+        announced: vec![],
+        country: Country::UNKNOWN,
+        asn: None,
+        as_name: None,
+        policy: PortPolicy::accept_all(),
+        policy_v6: PortPolicy::reject_all(),
+        flags: Flags { running: true, ..Flags::default() },
+        weight: 1,
+    }
+}
+
+#[tokio::test]
+async fn verdicts_are_what_was_planted() {
+    use Does::*;
+    let bench = Bench::new(&[Works, Nothing, Lies, Cans, Waits, Works]);
+    bench.list().await;
+    let good = bench.until(1, Exit::usable).await;
+    assert_eq!((good.ip(), good.country().as_str()), (Some(ip(&exit(1)).into()), "DE"));
+    assert_eq!(good.known().latency, Some(Duration::from_millis(7)));
+    assert!(good.distinct() && good.known().good.is_some());
+    for n in [2, 3, 4] {
+        assert_eq!(bench.verdict(n).await, Verdict::Bad, "{n}");
+    }
+    bench.until(6, |exit| exit.known().passed.contains("shop")).await;
+    let waits = bench.state.load().catalog.get(&exit(5)).unwrap().known().clone();
+    assert_eq!(waits.verdict, Verdict::Untested, "what failed was ours");
+    bench.turn(5, Works);
+    bench.until(5, Exit::usable).await;
+}
+
+#[tokio::test]
+async fn a_site_that_refuses_one_exit_bans_it_there_and_only_there() {
+    use Does::*;
+    let bench = Bench::new(&[Works, Refused, Works, Works]);
+    bench.list().await;
+    for n in [1, 3, 4] {
+        bench.until(n, |exit| exit.known().passed.contains("shop")).await;
+    }
+    let refused = bench.until(2, Exit::usable).await;
+    let shop = Site::of(&Host::parse("shop.test").unwrap());
+    let banned = || bench.state.load().bans.until(&shop, &exit(2), bench.state.now());
+    let mut revisions = bench.state.revisions();
+    // A pass after the refusal is what turns it into a ban.
+    assert_eq!(bench.handle.force(exit(1)).await.unwrap().verdict, Verdict::Good);
+    bench.handle.force(exit(3)).await.unwrap();
+    while banned().is_none() {
+        tokio::time::timeout(SOON, revisions.changed()).await.expect("no ban").unwrap();
+    }
+    assert!(!refused.known().passed.contains("shop"));
+    assert_eq!(bench.state.load().bans.iter(bench.state.now()).count(), 1);
+}
+
+#[tokio::test]
+async fn a_forced_check_is_in_the_snapshot_when_it_is_answered() {
+    let bench = Bench::new(&[Does::Works, Does::Nothing]);
+    assert_eq!(bench.handle.force(exit(1)).await, None, "nobody has listed it");
+    bench.list().await;
+    bench.until(1, Exit::usable).await;
+    bench.turn(1, Does::Nothing);
+    let checked = bench.handle.force(exit(1)).await.unwrap();
+    assert_eq!(
+        (checked.verdict, &*checked.why),
+        (Verdict::Bad, "the exit failed: no circuit to the exit could be built")
+    );
+    assert!(!bench.state.load().catalog.get(&exit(1)).unwrap().usable());
+    bench.turn(1, Does::Works);
+    let checked = bench.handle.force(exit(1)).await.unwrap();
+    assert_eq!((checked.ips, checked.sites), (vec![ip(&exit(1)).into()], vec![("shop".into(), None)]));
+    assert!(bench.state.load().catalog.get(&exit(1)).unwrap().usable());
+}
+
+#[tokio::test]
+async fn a_check_that_panics_frees_its_place() {
+    let does: Vec<_> = (0..100).map(|_| Does::Panics).chain([Does::Works]).collect();
+    let bench = Bench::new(&does);
+    bench.list().await;
+    bench.until(101, Exit::usable).await;
+    assert!(bench.life.tasks().panics() > 0);
+}
+
+#[tokio::test]
+async fn stopping_ends_the_worker_and_its_checks() {
+    let bench = Bench::new(&[Does::Works; 20]);
+    bench.list().await;
+    bench.until(20, Exit::usable).await;
+    let ended = bench.life.stop(SOON, std::future::pending()).await;
+    assert_eq!(ended, crate::lifecycle::Ended::Drained);
+}
+
+#[test]
+fn the_presets_can_be_asked() {
+    let names: Vec<_> = Settings::of(&check()).unwrap().sites.iter().map(|site| site.name.clone()).collect();
+    assert_eq!(names, ["shop".into(), "steam".into(), Arc::<str>::from("maps")]);
+    let target = CheckTarget { url: "ftp://x.test/".parse().unwrap(), ..check().targets[0].clone() };
+    let bad = Check { targets: vec![target], ..check() };
+    assert!(Settings::of(&bad).err().unwrap().to_string().contains("neither http:// nor https://"));
+}

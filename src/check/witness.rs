@@ -1,0 +1,153 @@
+//! Who is to blame when many exits fail at one place: they, or the place? Pure.
+//!
+//! A site that is down looks, exit by exit, exactly like a site that bans them all. What tells the two apart is who
+//! fails: exits that passed a moment ago do not all turn bad within a minute. Of those that were tested within the last
+//! minute and are known to be good, when more than half fail it is the place, and nothing they failed there counts.
+//!
+//! The share is of those *tested* within the minute, not of all that are good: the tester's own pace lets it see a few
+//! hundred exits a minute at most, so that with thousands of good ones half of them could never fail in time.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use crate::exit::{ExitId, Moment};
+use crate::route::ban::speaks_against_target;
+
+/// How long a pass vouches for an exit, and for the place: the order of the tester's round.
+pub const RECENT: Duration = Duration::from_secs(3600);
+
+/// How close together failures must lie to be the place's.
+pub const TOGETHER: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Record {
+    passed: Option<Moment>,
+    failed: Option<Moment>,
+    /// When something else last showed that the exit itself is in order.
+    sound: Option<Moment>,
+    /// Rounds in a row that ended the same way: passes above zero, failures below.
+    streak: i32,
+}
+
+/// What became of exits at one place: an echo server, a check target, a host's certificate.
+#[derive(Clone, Debug, Default)]
+pub struct Witnesses(HashMap<ExitId, Record>);
+
+impl Witnesses {
+    /// An exit passed here. The answer is how often in a row it has.
+    pub fn passed(&mut self, exit: &ExitId, now: Moment) -> i32 {
+        let record = self.0.entry(exit.clone()).or_default();
+        record.streak = record.streak.max(0).saturating_add(1);
+        record.passed = Some(now);
+        record.streak
+    }
+
+    /// An exit failed here; `sound` if the same round showed elsewhere that the exit works. The answer is how often in
+    /// a row it has failed, below zero.
+    pub fn failed(&mut self, exit: &ExitId, sound: bool, now: Moment) -> i32 {
+        let record = self.0.entry(exit.clone()).or_default();
+        record.streak = record.streak.min(0).saturating_sub(1);
+        record.failed = Some(now);
+        record.sound = sound.then_some(now).or(record.sound);
+        record.streak
+    }
+
+    /// True if the place is to blame for what fails there now.
+    pub fn blame_the_place(&self, now: Moment) -> bool {
+        let lately = |at: Option<Moment>, span| at.is_some_and(|at| now.since(at) < span);
+        let (mut tested, mut failing) = (0, 0);
+        for record in self.0.values() {
+            let credible = lately(record.passed, RECENT) || lately(record.sound, TOGETHER);
+            if credible && (lately(record.passed, TOGETHER) || lately(record.failed, TOGETHER)) {
+                tested += 1;
+                failing += usize::from(record.streak < 0 && lately(record.failed, TOGETHER));
+            }
+        }
+        speaks_against_target(tested, failing)
+    }
+
+    /// True if another exit passed here lately: the place is as it should be for somebody.
+    pub fn vouched_by_another(&self, exit: &ExitId, now: Moment) -> bool {
+        self.0.iter().any(|(id, record)| id != exit && record.passed.is_some_and(|at| now.since(at) < RECENT))
+    }
+
+    /// When each exit passed here that passed lately, earliest first.
+    pub fn passes(&self, now: Moment) -> Vec<Moment> {
+        let mut passes: Vec<_> =
+            self.0.values().filter_map(|r| r.passed.filter(|at| now.since(*at) < RECENT)).collect();
+        passes.sort_unstable();
+        passes
+    }
+
+    /// Forgets exits that are there no more.
+    pub fn keep(&mut self, exits: &HashSet<ExitId>) {
+        self.0.retain(|exit, _| exits.contains(exit));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Fingerprint;
+
+    const START: Moment = Moment(1_788_314_400_000_000);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn exit(n: u16) -> ExitId {
+        let mut id = [0; 20];
+        id[..2].copy_from_slice(&n.to_be_bytes());
+        ExitId::Tor(Fingerprint(id))
+    }
+
+    fn witnesses(passed: u16) -> Witnesses {
+        let mut all = Witnesses::default();
+        (0..passed).for_each(|n| _ = all.passed(&exit(n), START));
+        all
+    }
+
+    #[test]
+    fn most_good_ones_failing_together_speak_against_the_place() {
+        let later = START.after(10 * TOGETHER);
+        for (passing, failing, want) in [(0, 2, false), (0, 3, true), (3, 3, false), (3, 4, true), (150, 151, true)] {
+            // A thousand are good, and the minute sees only some of them.
+            let mut all = witnesses(1000);
+            (0..failing).for_each(|n| _ = all.failed(&exit(n), false, later));
+            (failing..failing + passing).for_each(|n| _ = all.passed(&exit(n), later));
+            assert_eq!(all.blame_the_place(later), want, "{failing} fail, {passing} pass");
+            assert!(!all.blame_the_place(later.after(TOGETHER)), "a minute later that says nothing");
+        }
+    }
+
+    #[test]
+    fn who_was_never_good_is_no_witness() {
+        let mut all = witnesses(2);
+        (10..90).for_each(|n| _ = all.failed(&exit(n), false, START));
+        assert!(!all.blame_the_place(START));
+        (10..15).for_each(|n| _ = all.failed(&exit(n), true, START));
+        assert!(all.blame_the_place(START), "but an exit that works elsewhere at the same time is one");
+        let old = START.after(RECENT);
+        let mut all = witnesses(5);
+        (0..5).for_each(|n| _ = all.failed(&exit(n), false, old));
+        assert!(!all.blame_the_place(old), "an hour ago is not lately");
+    }
+
+    #[test]
+    fn a_pass_takes_a_failure_back() {
+        let mut all = witnesses(3);
+        (0..3).for_each(|n| _ = all.failed(&exit(n), false, START.after(SECOND)));
+        assert!(all.blame_the_place(START.after(SECOND)));
+        assert_eq!(all.passed(&exit(0), START.after(2 * SECOND)), 1);
+        assert!(!all.blame_the_place(START.after(2 * SECOND)));
+        assert_eq!((all.failed(&exit(0), false, START), all.failed(&exit(0), false, START)), (-1, -2));
+    }
+
+    #[test]
+    fn vouching_takes_another() {
+        let mut all = witnesses(1);
+        assert!(!all.vouched_by_another(&exit(0), START) && all.vouched_by_another(&exit(1), START));
+        assert!(!all.vouched_by_another(&exit(1), START.after(RECENT)));
+        assert_eq!(all.passes(START), [START]);
+        all.keep(&HashSet::new());
+        assert!(!all.vouched_by_another(&exit(1), START));
+    }
+}
