@@ -212,6 +212,22 @@ async fn unchanged_for_ever_is_found_out() {
 }
 
 #[tokio::test]
+async fn the_exit_list_is_a_witness_that_may_fall_silent() {
+    let mut bench = Bench::new(20, None).await;
+    let fresh = bench.run(EXIT_ADDRESSES, |source| source.outcome == "fresh").await;
+    assert_eq!((fresh.records, fresh.skipped), (10, 0));
+    for (behaviour, outcome) in
+        [(Behaviour::Status(404), "status"), (Behaviour::Garbage, "garbage"), (Behaviour::Truncated, "http")]
+    {
+        bench.onionoo.exit_list_behaves(behaviour);
+        let fared = bench.run(EXIT_ADDRESSES, |_| true).await;
+        assert_eq!((fared.outcome.as_str(), fared.records), (outcome, 10), "{}", fared.why);
+    }
+    bench.run(ONIONOO, |source| source.failures == 0).await;
+    assert_eq!(alive(&bench.state.load().catalog), 10, "nobody needs it");
+}
+
+#[tokio::test]
 async fn the_store_remembers_marks_and_exits_together() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("exitgate.db");
