@@ -2,5 +2,6 @@
 
 mod architecture;
 mod config;
-mod tor;
 mod source;
+mod source;
+mod tor;
