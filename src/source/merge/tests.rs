@@ -99,7 +99,11 @@ fn addresses_come_in_the_order_of_their_likelihood() {
         let what = format!("{words:?}");
         let [exit] = &exits(words.into_iter().chain([ours.clone()]))[..] else { panic!("one exit") };
         let announced: Vec<_> = exit.announced.iter().map(ToString::to_string).collect();
-        assert_eq!((announced, exit.country.as_str(), exit.asn), (addresses.iter().map(|ip| (*ip).to_owned()).collect(), country, asn), "{what}");
+        assert_eq!(
+            (announced, exit.country.as_str(), exit.asn),
+            (addresses.iter().map(|ip| (*ip).to_owned()).collect(), country, asn),
+            "{what}"
+        );
     }
 }
 
