@@ -66,6 +66,8 @@ pub struct Expected {
     ticket: u64,
     run: u64,
     circuit: CircuitId,
+    /// When its circuit was completed.
+    pub built: Instant,
     /// Where to ask for it.
     pub addr: Addr,
     /// Resolves once the stream was seen.
@@ -129,7 +131,7 @@ impl Streams {
     }
 
     /// Takes a ticket for a stream that will be put on the lease's circuit.
-    pub(super) fn expect(&self, lease: Lease, addr: Addr) -> Expected {
+    pub(super) fn expect(&self, lease: Lease, addr: Addr, built: Instant) -> Expected {
         let ((seen, on_seen), (end, on_end)) = (oneshot::channel(), oneshot::channel());
         let (engine, run, circuit) = (lease.engine.clone(), lease.run, lease.circuit);
         let mut inner = self.inner();
@@ -137,7 +139,7 @@ impl Streams {
         inner.next = inner.next.wrapping_add(1);
         inner.waiting.insert(ticket, Waiting { lease, seen, end });
         drop(inner);
-        Expected { engine, ticket, run, circuit, addr, seen: on_seen, end: on_end }
+        Expected { engine, ticket, run, circuit, built, addr, seen: on_seen, end: on_end }
     }
 
     /// A stream with this ticket is there. Returns the circuit for it, and whom to tell.
