@@ -13,7 +13,7 @@ use super::secret::{digest, digest_of};
 use super::{Config, Log, file};
 
 /// Keys (and all inside them) that shape a socket, a process or a file which is made once, at the start.
-pub(super) const RESTART: [&str; 22] = [
+const RESTART: [&str; 22] = [
     "data_dir",
     "log.file",
     "log.format",
@@ -125,7 +125,7 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     Changes { live, restart }
 }
 
-fn needs_restart(key: &str) -> bool {
+pub(super) fn needs_restart(key: &str) -> bool {
     RESTART
         .iter()
         .any(|listed| key.strip_prefix(listed).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))

@@ -108,7 +108,12 @@ impl Tunnel {
     /// What the username asks for, at this door.
     fn wish(&self, caller: &Caller<'_>) -> Result<Wish, Refusal> {
         let snapshot = self.parts.state.load();
-        let wish = snapshot.routes.resolve(caller.username, caller.door.route.as_deref());
+        // Who says nothing at the shared port takes what comes, as at any proxy; at a route's own port that is the route.
+        let username = match (caller.username, &caller.door.route) {
+            ("", None) => "any",
+            (username, _) => username,
+        };
+        let wish = snapshot.routes.resolve(username, caller.door.route.as_deref());
         let wish = wish.map_err(|bad| Refusal::because(Failure::Client(ClientFault::Username), bad.to_string()))?;
         if wish.selector.source == SourcePick::Direct && !self.terms.load().allow_direct {
             return Err(Failure::Denied(Denial::Source).into());

@@ -3,5 +3,4 @@
 mod architecture;
 mod config;
 mod source;
-mod source;
 mod tor;
