@@ -27,7 +27,7 @@ use crate::exit::Fingerprint;
 use crate::net::{Host, Target};
 use crate::route::Isolation;
 use crate::tor::control::{Addr, ControlError};
-use crate::tor::event::CircuitId;
+use crate::tor::event::{CircuitId, EndReason};
 use crate::tor::path::{Over, Port};
 use crate::tor::stream::{Expected, Seen};
 use crate::tor::{EngineId, StreamFault, Tor};
@@ -288,8 +288,9 @@ async fn watch(expected: &mut Expected, seen: &mut Option<Instant>, attached: &m
         }
     }
     match (&mut expected.end).await {
+        // It was served, if only with a no as every name has it that does not resolve: the reply is on its way.
+        Ok(StreamFault::Ended(EndReason::Done)) | Err(_) => std::future::pending().await,
         Ok(fault) => fault,
-        Err(_) => std::future::pending().await, // it is over without a fault: the reply is on its way
     }
 }
 

@@ -83,12 +83,10 @@ pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
         directory_due: None,
         guard_due: Instant::now(),
     };
-    let end = match session.bootstrap(&mut events).await {
+    match session.bootstrap(&mut events).await {
         Ok(()) => session.live(&mut events, user).await,
         Err(why) => why,
-    };
-    engine.save_guards(folder).await;
-    end
+    }
 }
 
 impl Session<'_> {
@@ -121,6 +119,7 @@ impl Session<'_> {
             self.refresh_directory().await;
         }
         self.find_entry().await;
+        self.engine.save_guards(self.folder).await;
         self.engine.live.store(Some(self.live.clone()));
         self.show_health();
         Ok(())
