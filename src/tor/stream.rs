@@ -49,7 +49,9 @@ impl Username {
 
     /// Reads one of ours.
     pub fn read(text: &str) -> Option<Self> {
-        let number = |digits: &str| (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
+        // Digits alone: a number may also be read with a sign.
+        let is_ours = |digits: &str| digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let number = |digits: &str| is_ours(digits).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
         match text.split_at_checked(1)? {
             ("e", digits) => number(digits).map(Self::Ticket),
             ("o", digits) => number(digits).map(|key| Self::Onion(Isolation(key))),
