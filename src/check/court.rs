@@ -50,6 +50,8 @@ pub(super) struct Court {
     certificates: HashMap<Host, Witnesses>,
     /// Exits that showed a wrong certificate of a host before anybody was seen with the right one.
     suspects: Vec<(Host, ExitId)>,
+    /// Bad for good: a check that was under way must not make them good again.
+    condemned: HashSet<ExitId>,
     canaries: Vec<Canary>,
     dockets: Vec<Docket>,
 }
@@ -67,7 +69,7 @@ impl Court {
         let canaries = settings.canaries.iter().map(|_| Canary::default()).collect();
         let dockets = settings.sites.iter().map(|_| Docket::default()).collect();
         let (exits, certificates, suspects) = (Witnesses::default(), HashMap::new(), Vec::new());
-        Self { settings, geo, exits, echoes, certificates, suspects, canaries, dockets }
+        Self { settings, geo, exits, echoes, certificates, suspects, condemned: HashSet::new(), canaries, dockets }
     }
 
     /// True of an echo server that is not to blame for what fails there.
@@ -88,6 +90,10 @@ impl Court {
         known: &Known,
         now: Moment,
     ) -> (Learned, Ended) {
+        if known.marks.bad_for_good || self.condemned.contains(exit) {
+            round.ruling = Ruling::Bad(Why::Caught);
+            return (lesson::none(exit), Ended::Bad);
+        }
         self.take_evidence(exit, round, now);
         if let Ruling::Bad(Why::Fault(fault)) = round.ruling
             && fault.whose() != Whose::Exit
@@ -103,6 +109,7 @@ impl Court {
         let condemned =
             round.ruling == Ruling::Bad(Why::Intercepts) && self.is_shown_the_truth_elsewhere(exit, round, now);
         if condemned {
+            self.condemned.insert(exit.clone());
             tracing::warn!(%exit, "an exit shows certificates of its own: it is bad for good");
         } else if round.ruling == Ruling::Bad(Why::Intercepts) {
             let hosts = self.forged(round).cloned().collect::<Vec<_>>();
@@ -193,6 +200,7 @@ impl Court {
         for canary in &mut self.canaries {
             let settled = settle(&mut canary.docket, "canary", now);
             outcome.lessons.extend(settled.guilty.iter().map(|(exit, miss)| lesson::condemn(exit, *miss, now)));
+            self.condemned.extend(settled.guilty.into_iter().map(|(exit, _)| exit));
             outcome.again.extend(settled.again);
         }
         outcome
@@ -222,6 +230,7 @@ impl Court {
         self.echoes.iter_mut().for_each(|echo| echo.witnesses.keep(exits));
         self.certificates.values_mut().for_each(|witnesses| witnesses.keep(exits));
         self.suspects.retain(|(_, exit)| exits.contains(exit));
+        self.condemned.retain(|exit| exits.contains(exit));
         self.dockets.iter_mut().for_each(|docket| docket.keep(exits));
         self.canaries.iter_mut().for_each(|canary| canary.docket.keep(exits));
     }

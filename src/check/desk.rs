@@ -158,22 +158,21 @@ impl Desk {
 
     /// A live request waits for this exit.
     pub(super) fn wish(&mut self, exit: &ExitId, snapshot: &Snapshot, now: Moment) {
-        self.meet(exit, snapshot, now);
-        self.schedule.wish(exit, now);
+        if self.meet(exit, snapshot, now) {
+            self.schedule.wish(exit, now);
+        }
     }
 
     /// Somebody waits for checks. Who asks for one goes ahead of everything, who asks for many takes turns.
     pub(super) fn ask(&mut self, asked: Asked, snapshot: &Snapshot, now: Moment) {
         match asked {
             Asked::Now(exit, answer) => {
-                self.meet(&exit, snapshot, now);
-                let is_there = self.schedule.force(&exit, now);
+                let is_there = self.meet(&exit, snapshot, now) && self.schedule.force(&exit, now);
                 self.wait(is_there, exit, Waiter::One(answer));
             }
             Asked::All(exits, results) => {
                 for exit in exits {
-                    self.meet(&exit, snapshot, now);
-                    let is_there = self.schedule.soon(&exit, now);
+                    let is_there = self.meet(&exit, snapshot, now) && self.schedule.soon(&exit, now);
                     self.wait(is_there, exit, Waiter::Many(results.clone()));
                 }
             }
@@ -188,20 +187,21 @@ impl Desk {
         }
     }
 
-    /// An exit may be asked for sooner than its listing was looked at.
-    fn meet(&mut self, exit: &ExitId, snapshot: &Snapshot, now: Moment) {
+    /// True of an exit that can be tested. It may be asked for sooner than its listing was looked at.
+    fn meet(&mut self, exit: &ExitId, snapshot: &Snapshot, now: Moment) -> bool {
         let listed = snapshot.catalog.get(exit).filter(|exit| exit.alive() && self.can_test(exit));
         if listed.is_some() && !self.schedule.knows(exit) {
             self.alive = snapshot.catalog.alive().clone();
             self.walk(snapshot, now);
         }
+        listed.is_some()
     }
 
     /// The next check, if one may begin.
     pub(super) fn next<R: Rng + ?Sized>(&mut self, snapshot: &Snapshot, now: Moment, rng: &mut R) -> Option<Job> {
         loop {
             let exit = self.schedule.next(now)?;
-            let Some(listed) = snapshot.catalog.get(&exit) else {
+            let Some(listed) = snapshot.catalog.get(&exit).filter(|listed| listed.alive()) else {
                 self.schedule.ended(&exit, Ended::Open, now, 0.5);
                 continue;
             };

@@ -20,7 +20,7 @@ pub const ECHO: &str = "echo";
 /// Says in which country an address is.
 pub type Geo = Arc<dyn Fn(IpAddr) -> Country + Send + Sync>;
 
-/// What an echo round taught. `condemned`: it was caught, and is bad for good.
+/// What an echo round taught.
 pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo, now: Moment) -> Learned {
     let mut writes = vec![Write::Check(echo_row(exit, round, now))];
     let latency = latency(round);
@@ -49,11 +49,17 @@ pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo,
     Learned { exit: exit.clone(), lesson: Box::new(lesson), ban: None, writes }
 }
 
+/// Nothing was learned.
+pub(super) fn none(exit: &ExitId) -> Learned {
+    Learned { exit: exit.clone(), lesson: Box::new(|_| ()), ban: None, writes: Vec::new() }
+}
+
 /// What was known before a round, as far as its lesson needs it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Past {
     pub(super) good: Option<Moment>,
     pub(super) streak: i32,
+    /// It was caught, and is bad for good.
     pub(super) condemned: bool,
 }
 
