@@ -60,6 +60,8 @@ impl Canary {
             self.docket.note(exit, Ok(()), false, now);
         } else if changed {
             self.docket.note(exit, Err(Miss::Changed), false, now);
+        } else {
+            return vec![exit.clone()]; // the check began before the page was known, and has looked once
         }
         Vec::new()
     }
@@ -102,6 +104,7 @@ mod tests {
         assert_eq!(canary.note(&exit(2), PAGE, false, START), [exit(9)]);
         assert_eq!(canary.truth(), Some(PAGE));
         assert!(canary.docket.settle(START).guilty.is_empty(), "once is not enough");
+        assert_eq!(canary.note(&exit(8), OTHER, false, START), [exit(8)], "nor is it for one that comes late");
         canary.note(&exit(9), OTHER, true, START.after(Duration::from_secs(1)));
         canary.note(&exit(1), PAGE, false, START.after(Duration::from_secs(2)));
         let guilty = canary.docket.settle(START.after(Duration::from_secs(2))).guilty;

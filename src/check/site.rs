@@ -6,6 +6,8 @@
 //! half of those that passed lately have done so again. A few of them are asked to, so that nobody waits for the next
 //! round. If the page turns out to be to blame meanwhile, everybody who waits for a sentence is pardoned.
 
+use std::time::Duration;
+
 use super::fault::{Fault, Whose};
 use super::probe::Answer;
 use super::witness::{RECENT, TOGETHER, Witnesses};
@@ -94,6 +96,10 @@ pub struct Settled {
 /// How many are asked to try again. As many as are evidence against the site, should they all fail.
 const ASKED_AGAIN: usize = 3;
 
+/// How soon others are asked again because somebody else fails. Arbitrary: a site that refuses one exit after another
+/// costs a check a second or so.
+const ASK_PAUSE: Duration = Duration::from_secs(3);
+
 #[derive(Clone, Debug)]
 struct Held {
     exit: ExitId,
@@ -163,7 +169,8 @@ impl Docket {
     }
 
     fn ask_again(&mut self, now: Moment) -> Vec<ExitId> {
-        if self.held.is_empty() || now.since(self.asked) < TOGETHER {
+        let nobody_new = self.held.iter().all(|held| held.since < self.asked);
+        if nobody_new || now.since(self.asked) < ASK_PAUSE {
             return Vec::new();
         }
         let again = self.witnesses.latest(ASKED_AGAIN, now);
@@ -192,8 +199,6 @@ impl Docket {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use http::HeaderMap;
     use regex::bytes::Regex;
@@ -267,7 +272,7 @@ mod tests {
         let settled = docket.settle(later.after(SECOND));
         assert_eq!((settled.guilty.len(), settled.again.len()), (0, ASKED_AGAIN));
         assert_eq!(settled.again[0], exit(10), "the latest first");
-        assert!(docket.settle(later.after(2 * SECOND)).again.is_empty(), "once a minute is enough");
+        assert!(docket.settle(later.after(2 * SECOND)).again.is_empty(), "once is enough for one who fails");
         assert_eq!(docket.settle(later.after(TOGETHER)).guilty.len(), 1);
     }
 
