@@ -71,6 +71,7 @@ enabled = false
 
 [check]
 echo = [{echo:?}, {second:?}]
+canary = [{canary:?}]
 ca_file = {ca:?}
 per_second = 50.0
 "#,
@@ -78,6 +79,7 @@ per_second = 50.0
         geoip = bed.network.geoip_file(),
         echo = bed.web.https("echo.test", "/ip"),
         second = bed.web.http("ip.test", "/ip.json"),
+        canary = bed.web.http("echo.test", "/bytes/64"),
         ca = bed.web.ca_pem(),
     )
 }

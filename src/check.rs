@@ -4,13 +4,15 @@
 //! the address that a relay announces is only a guess. So the tester is on the way of every first connection, and live
 //! requests go ahead of its backlog.
 //!
-//! It is pure but for two things: [`Through`] opens streams (the app passes the real ways, a test a scripted one), and
+//! It is pure but for two things: [`Through`] opens streams ([`ByTor`], or a scripted one in tests), and
 //! the worker below moves messages between the running checks, the desk and the state. What it learns is told in
 //! batches, because each telling makes a new snapshot.
 //!
 //! Next: `check/desk.rs` (what is due and what came back), `check/round.rs` (one check), `check/judge.rs` (its verdict),
-//! `check/court.rs` (what other exits say of it), `check/site.rs` (sites and bans).
+//! `check/court.rs` (what other exits say of it), `check/site.rs` (sites and bans), `check/canary.rs` (tampering).
 
+mod by_tor;
+mod canary;
 mod court;
 mod desk;
 pub mod echo;
@@ -31,8 +33,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::Instant;
 
+pub use self::by_tor::ByTor;
 pub use self::desk::Checked;
 pub use self::fault::Fault;
 pub use self::lesson::{ECHO, Geo};
@@ -54,12 +56,13 @@ pub trait Through: Send + Sync + 'static {
     /// What it opens.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send;
 
-    /// A stream to `target` that leaves from `exit`, before `deadline`.
+    /// A stream to `target` that leaves from `exit`. The exit has `timeout` for it, from the moment at which there is a
+    /// way to it: waiting for our own engines is not its fault, and is bounded by whoever opens.
     fn open(
         &self,
         exit: &ExitId,
         target: &Target,
-        deadline: Instant,
+        timeout: Duration,
     ) -> impl Future<Output = Result<Opened<Self::Stream>, DialError>> + Send;
 }
 
@@ -92,19 +95,34 @@ impl Drop for Slip {
     }
 }
 
-type Force = (ExitId, oneshot::Sender<Checked>);
+/// What people ask for.
+enum Asked {
+    /// This exit, at once.
+    Now(ExitId, oneshot::Sender<Checked>),
+    /// All of these, each when its turn comes.
+    All(Vec<ExitId>, mpsc::UnboundedSender<(ExitId, Option<Checked>)>),
+}
 
 /// Asks the tester for a check. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Handle(mpsc::Sender<Force>);
+pub struct Handle(mpsc::Sender<Asked>);
 
 impl Handle {
     /// Tests an exit now, ahead of everything else, and waits for the result: by then it is in the snapshot. `None`: the
     /// exit cannot be tested (it is unknown, on its way out, or bad for good), or the tester is at its end.
     pub async fn force(&self, exit: ExitId) -> Option<Checked> {
         let (answer, checked) = oneshot::channel();
-        self.0.send((exit, answer)).await.ok()?;
+        self.0.send(Asked::Now(exit, answer)).await.ok()?;
         checked.await.ok()
+    }
+
+    /// Tests each of these once, at the tester's own pace, and yields results as they come; `None` for an exit that
+    /// cannot be tested. The stream ends after the last one. Nothing is lost if it is dropped before that: the checks
+    /// go on, and what was found stands in the snapshot, so that a later pass may leave out what is fresh.
+    pub async fn pass(&self, exits: Vec<ExitId>) -> mpsc::UnboundedReceiver<(ExitId, Option<Checked>)> {
+        let (results, yielded) = mpsc::unbounded_channel();
+        let _ = self.0.send(Asked::All(exits, results)).await; // a tester at its end yields nothing
+        yielded
     }
 }
 
@@ -120,7 +138,7 @@ pub struct Tester<T> {
 
 struct Inbox {
     wishes: mpsc::Receiver<ExitId>,
-    forced: mpsc::Receiver<Force>,
+    asked: mpsc::Receiver<Asked>,
 }
 
 impl<T: Through> Tester<T> {
@@ -132,10 +150,10 @@ impl<T: Through> Tester<T> {
         geo: Geo,
         wishes: mpsc::Receiver<ExitId>,
     ) -> (Arc<Self>, Handle) {
-        let (force, forced) = mpsc::channel(FORCED);
-        let inbox = Mutex::new(Inbox { wishes, forced });
+        let (ask, asked) = mpsc::channel(FORCED);
+        let inbox = Mutex::new(Inbox { wishes, asked });
         let (through, settings) = (Arc::new(through), Arc::new(settings));
-        (Arc::new(Self { through, settings, state, geo, inbox }), Handle(force))
+        (Arc::new(Self { through, settings, state, geo, inbox }), Handle(ask))
     }
 
     /// Tests until shutdown. Give it to [`Tasks::supervise`]: a run that dies is followed by another that begins anew.
@@ -162,9 +180,7 @@ impl<T: Through> Tester<T> {
                     }
                 }
                 Some(exit) = inbox.wishes.recv() => desk.wish(&exit, &self.state.load(), self.state.now()),
-                Some((exit, answer)) = inbox.forced.recv() => {
-                    desk.force(exit, answer, &self.state.load(), self.state.now());
-                }
+                Some(asked) = inbox.asked.recv() => desk.ask(asked, &self.state.load(), self.state.now()),
                 Ok(()) = revisions.changed() => changed = true,
                 Ok(()) = wanted.changed() => desk.use_only(&self.state.used(), self.state.now()),
                 () = tokio::time::sleep(wake.since(self.state.now())) => changed = true,

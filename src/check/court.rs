@@ -8,13 +8,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::canary::{Canary, Digest};
 use super::fault::{Fault, Whose};
 use super::judge::{Ruling, Why};
 use super::lesson::{self, Geo, Past};
-use super::round::{EchoRound, SiteRound};
+use super::round::{CanaryRound, EchoRound, SiteRound};
 use super::schedule::Ended;
 use super::settings::Settings;
-use super::site::Docket;
+use super::site::{Docket, Settled};
 use super::witness::Witnesses;
 use crate::exit::{ExitId, Known, Moment};
 use crate::net::Host;
@@ -47,14 +48,28 @@ pub(super) struct Court {
     exits: Witnesses,
     echoes: Vec<Echo>,
     certificates: HashMap<Host, Witnesses>,
+    /// Exits that showed a wrong certificate of a host before anybody was seen with the right one.
+    suspects: Vec<(Host, ExitId)>,
+    /// Bad for good: a check that was under way must not make them good again.
+    condemned: HashSet<ExitId>,
+    canaries: Vec<Canary>,
     dockets: Vec<Docket>,
+}
+
+/// What became clear, and who is to be tested again so that more does.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) lessons: Vec<Learned>,
+    pub(super) again: Vec<ExitId>,
 }
 
 impl Court {
     pub(super) fn new(settings: Arc<Settings>, geo: Geo) -> Self {
         let echoes = settings.echoes.iter().map(|_| Echo::default()).collect();
+        let canaries = settings.canaries.iter().map(|_| Canary::default()).collect();
         let dockets = settings.sites.iter().map(|_| Docket::default()).collect();
-        Self { settings, geo, exits: Witnesses::default(), echoes, certificates: HashMap::new(), dockets }
+        let (exits, certificates, suspects) = (Witnesses::default(), HashMap::new(), Vec::new());
+        Self { settings, geo, exits, echoes, certificates, suspects, condemned: HashSet::new(), canaries, dockets }
     }
 
     /// True of an echo server that is not to blame for what fails there.
@@ -75,6 +90,10 @@ impl Court {
         known: &Known,
         now: Moment,
     ) -> (Learned, Ended) {
+        if known.marks.bad_for_good || self.condemned.contains(exit) {
+            round.ruling = Ruling::Bad(Why::Caught);
+            return (lesson::none(exit), Ended::Bad);
+        }
         self.take_evidence(exit, round, now);
         if let Ruling::Bad(Why::Fault(fault)) = round.ruling
             && fault.whose() != Whose::Exit
@@ -89,6 +108,14 @@ impl Court {
         };
         let condemned =
             round.ruling == Ruling::Bad(Why::Intercepts) && self.is_shown_the_truth_elsewhere(exit, round, now);
+        if condemned {
+            self.condemned.insert(exit.clone());
+            tracing::warn!(%exit, "an exit shows certificates of its own: it is bad for good");
+        } else if round.ruling == Ruling::Bad(Why::Intercepts) {
+            let hosts = self.forged(round).cloned().collect::<Vec<_>>();
+            self.suspects.retain(|(_, suspect)| suspect != exit);
+            self.suspects.extend(hosts.into_iter().map(|host| (host, exit.clone())));
+        }
         let past = Past { good: known.good, streak, condemned };
         (lesson::of_echoes(exit, round, past, &self.geo, now), ended)
     }
@@ -126,11 +153,15 @@ impl Court {
         failed.all(|probe| !self.serves(probe.heard.echo, now))
     }
 
+    /// The hosts whose certificates were wrong.
+    fn forged(&self, round: &EchoRound) -> impl Iterator<Item = &Host> {
+        let forged = round.probes.iter().filter(|probe| probe.heard.outcome == Err(Fault::Forged));
+        forged.map(|probe| &self.settings.echoes[probe.heard.echo].target.host)
+    }
+
     /// The hosts whose certificates were wrong showed others the right ones.
     fn is_shown_the_truth_elsewhere(&self, exit: &ExitId, round: &EchoRound, now: Moment) -> bool {
-        let mut forged = round.probes.iter().filter(|probe| probe.heard.outcome == Err(Fault::Forged));
-        forged.any(|probe| {
-            let host = &self.settings.echoes[probe.heard.echo].target.host;
+        self.forged(round).any(|host| {
             let witnesses = self.certificates.get(host);
             witnesses.is_some_and(|all| all.vouched_by_another(exit, now) && !all.blame_the_place(now))
         })
@@ -140,37 +171,57 @@ impl Court {
     pub(super) fn visit(&mut self, exit: &ExitId, round: &SiteRound, known: &Known, now: Moment) -> Option<Learned> {
         let site = &self.settings.sites[round.site];
         let had = known.passed.contains(&site.name);
-        let (effect, streak) = self.dockets[round.site].note(exit, round.result?, had, now);
-        Some(lesson::of_site(exit, site, round, effect, streak, now))
+        let docket = &mut self.dockets[round.site];
+        let (effect, streak) = docket.note(exit, round.result?, had, now);
+        let good = docket.passed(exit).or(known.good.filter(|_| had));
+        Some(lesson::of_site(exit, site, round, lesson::Standing { effect, streak, good }, now))
     }
 
-    /// Bans and pardons that have become clear.
-    pub(super) fn settle(&mut self, now: Moment) -> Vec<Learned> {
-        let mut lessons = Vec::new();
+    /// What a canary is, if that is known.
+    pub(super) fn truth(&self, canary: usize) -> Option<Digest> {
+        self.canaries[canary].truth()
+    }
+
+    /// Notes what a canary was seen as; yields exits to be tested again.
+    pub(super) fn look(&mut self, exit: &ExitId, round: &CanaryRound, now: Moment) -> Vec<ExitId> {
+        self.canaries[round.canary].note(exit, round.digest, round.changed, now)
+    }
+
+    /// Sentences and pardons that have become clear.
+    pub(super) fn settle(&mut self, now: Moment) -> Outcome {
+        let mut outcome = Outcome { again: self.suspects_to_try(now), ..Outcome::default() };
         for (docket, site) in self.dockets.iter_mut().zip(&self.settings.sites) {
-            if !docket.is_unsettled() {
-                continue;
-            }
-            let settled = docket.settle(now);
-            match settled.turned {
-                Some(true) => tracing::warn!(
-                    check = &*site.name,
-                    pardoned = settled.pardoned.len(),
-                    "most good exits fail this site: its verdicts are suspended, nobody is banned"
-                ),
-                Some(false) => tracing::info!(check = &*site.name, "the site is well again: its verdicts count"),
-                None => {}
-            }
+            let settled = settle(docket, &site.name, now);
             let until = now.after(self.settings.ban_for);
-            lessons.extend(settled.banned.iter().map(|(exit, miss)| lesson::ban(exit, site, *miss, until)));
-            lessons.extend(settled.pardoned.iter().map(|exit| lesson::pardon(exit, site)));
+            outcome.lessons.extend(settled.guilty.iter().map(|(exit, miss)| lesson::ban(exit, site, *miss, until)));
+            outcome.lessons.extend(settled.pardoned.iter().map(|exit| lesson::pardon(exit, site)));
+            outcome.again.extend(settled.again);
         }
-        lessons
+        for canary in &mut self.canaries {
+            let settled = settle(&mut canary.docket, "canary", now);
+            outcome.lessons.extend(settled.guilty.iter().map(|(exit, miss)| lesson::condemn(exit, *miss, now)));
+            self.condemned.extend(settled.guilty.into_iter().map(|(exit, _)| exit));
+            outcome.again.extend(settled.again);
+        }
+        outcome
+    }
+
+    /// Suspects of hosts that have shown somebody the right certificate since.
+    fn suspects_to_try(&mut self, now: Moment) -> Vec<ExitId> {
+        let certificates = &self.certificates;
+        let clear = |(host, exit): &mut (Host, ExitId)| {
+            certificates.get(host).is_some_and(|all| all.vouched_by_another(exit, now) && !all.blame_the_place(now))
+        };
+        self.suspects.extract_if(.., clear).map(|(_, exit)| exit).collect()
     }
 
     /// True while [`Self::settle`] may find something without a new result.
     pub(super) fn is_unsettled(&self) -> bool {
-        self.dockets.iter().any(Docket::is_unsettled)
+        !self.suspects.is_empty() || self.all_dockets().any(Docket::is_unsettled)
+    }
+
+    fn all_dockets(&self) -> impl Iterator<Item = &Docket> {
+        self.dockets.iter().chain(self.canaries.iter().map(|canary| &canary.docket))
     }
 
     /// Forgets exits that are there no more.
@@ -178,6 +229,27 @@ impl Court {
         self.exits.keep(exits);
         self.echoes.iter_mut().for_each(|echo| echo.witnesses.keep(exits));
         self.certificates.values_mut().for_each(|witnesses| witnesses.keep(exits));
+        self.suspects.retain(|(_, exit)| exits.contains(exit));
+        self.condemned.retain(|exit| exits.contains(exit));
         self.dockets.iter_mut().for_each(|docket| docket.keep(exits));
+        self.canaries.iter_mut().for_each(|canary| canary.docket.keep(exits));
     }
+}
+
+/// Settles one docket, and says so where something turned.
+fn settle(docket: &mut Docket, name: &str, now: Moment) -> Settled {
+    if !docket.is_unsettled() {
+        return Settled::default();
+    }
+    let settled = docket.settle(now);
+    match settled.turned {
+        Some(true) => tracing::warn!(
+            check = name,
+            pardoned = settled.pardoned.len(),
+            "most good exits fail here: what fails is held against nobody until it is well again"
+        ),
+        Some(false) => tracing::info!(check = name, "this is well again: verdicts count"),
+        None => {}
+    }
+    settled
 }

@@ -3,19 +3,22 @@
 //! The catalog is looked at when it has changed, and walked only when the exits in it have: a verdict changes the
 //! catalog too, and there are many verdicts a second.
 
+mod waiting;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::seq::SliceRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};
-use tokio::sync::oneshot;
 
-use super::court::Court;
+use self::waiting::{Waiter, Waiting};
+use super::Asked;
+use super::court::{Court, Outcome};
 use super::judge::Ruling;
 use super::lesson::{self, Geo};
-use super::round::{Found, Job};
+use super::round::{EchoRound, Found, Job};
 use super::schedule::{Ended, Past, Schedule};
 use super::settings::Settings;
 use crate::exit::catalog::Bits;
@@ -72,8 +75,7 @@ pub(super) struct Desk {
     lessons: Vec<Learned>,
     /// When lessons may be told.
     tell: Moment,
-    waiting: HashMap<ExitId, Vec<oneshot::Sender<Checked>>>,
-    answers: Vec<(oneshot::Sender<Checked>, Checked)>,
+    waiting: Waiting,
 }
 
 impl Desk {
@@ -90,8 +92,7 @@ impl Desk {
             running: HashMap::new(),
             lessons: Vec::new(),
             tell: Moment::default(),
-            waiting: HashMap::new(),
-            answers: Vec::new(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -129,6 +130,7 @@ impl Desk {
         let ids: HashSet<ExitId> = listed.iter().map(|(id, _)| id.clone()).collect();
         self.court.keep(&ids);
         self.schedule.list(listed, now);
+        self.waiting.keep(|exit| self.schedule.knows(exit) || self.running.contains_key(exit));
     }
 
     /// Public proxies have a tester of their own, and this machine itself has its operator; an exit that lets no echo
@@ -156,32 +158,50 @@ impl Desk {
 
     /// A live request waits for this exit.
     pub(super) fn wish(&mut self, exit: &ExitId, snapshot: &Snapshot, now: Moment) {
-        self.meet(exit, snapshot, now);
-        self.schedule.wish(exit, now);
-    }
-
-    /// Somebody waits for a check of this exit; `answer` is dropped at once if it cannot be tested.
-    pub(super) fn force(&mut self, exit: ExitId, answer: oneshot::Sender<Checked>, snapshot: &Snapshot, now: Moment) {
-        self.meet(&exit, snapshot, now);
-        if self.schedule.force(&exit, now) {
-            self.waiting.entry(exit).or_default().push(answer);
+        if self.meet(exit, snapshot, now) {
+            self.schedule.wish(exit, now);
         }
     }
 
-    /// An exit may be asked for sooner than its listing was looked at.
-    fn meet(&mut self, exit: &ExitId, snapshot: &Snapshot, now: Moment) {
+    /// Somebody waits for checks. Who asks for one goes ahead of everything, who asks for many takes turns.
+    pub(super) fn ask(&mut self, asked: Asked, snapshot: &Snapshot, now: Moment) {
+        match asked {
+            Asked::Now(exit, answer) => {
+                let is_there = self.meet(&exit, snapshot, now) && self.schedule.force(&exit, now);
+                self.wait(is_there, exit, Waiter::One(answer));
+            }
+            Asked::All(exits, results) => {
+                for exit in exits {
+                    let is_there = self.meet(&exit, snapshot, now) && self.schedule.soon(&exit, now);
+                    self.wait(is_there, exit, Waiter::Many(results.clone()));
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self, is_there: bool, exit: ExitId, waiter: Waiter) {
+        if is_there {
+            self.waiting.add(exit, waiter);
+        } else {
+            self.waiting.refuse(exit, waiter);
+        }
+    }
+
+    /// True of an exit that can be tested. It may be asked for sooner than its listing was looked at.
+    fn meet(&mut self, exit: &ExitId, snapshot: &Snapshot, now: Moment) -> bool {
         let listed = snapshot.catalog.get(exit).filter(|exit| exit.alive() && self.can_test(exit));
         if listed.is_some() && !self.schedule.knows(exit) {
             self.alive = snapshot.catalog.alive().clone();
             self.walk(snapshot, now);
         }
+        listed.is_some()
     }
 
     /// The next check, if one may begin.
     pub(super) fn next<R: Rng + ?Sized>(&mut self, snapshot: &Snapshot, now: Moment, rng: &mut R) -> Option<Job> {
         loop {
             let exit = self.schedule.next(now)?;
-            let Some(listed) = snapshot.catalog.get(&exit) else {
+            let Some(listed) = snapshot.catalog.get(&exit).filter(|listed| listed.alive()) else {
                 self.schedule.ended(&exit, Ended::Open, now, 0.5);
                 continue;
             };
@@ -193,8 +213,12 @@ impl Desk {
             echoes.shuffle(rng);
             let port = |site: usize| self.settings.sites[site].page.target.port;
             let sites = self.sites.iter().copied().filter(|site| listed.allows(port(*site), false)).collect();
+            let canaries: Vec<usize> = (0..self.settings.canaries.len())
+                .filter(|canary| listed.allows(self.settings.canaries[*canary].target.port, false))
+                .collect();
+            let canary = canaries.choose(rng).map(|canary| (*canary, self.court.truth(*canary)));
             self.running.insert(exit.clone(), Running::default());
-            return Some(Job { exit, echoes, repeats: self.court.repeats(), sites });
+            return Some(Job { exit, echoes, repeats: self.court.repeats(), canary, sites });
         }
     }
 
@@ -209,7 +233,13 @@ impl Desk {
                 running.ended = Some(ended);
                 running.checked = checked(&round.ruling, lesson::telling(&round));
                 super::measure::round(exit, &round);
+                self.schedule.waited(waited(&round));
                 Some(lesson)
+            }
+            Found::Canary(round) => {
+                let again = self.court.look(exit, &round, now);
+                self.again(again, now);
+                None
             }
             Found::Site(round) => {
                 let name = self.settings.sites[round.site].name.clone();
@@ -226,8 +256,11 @@ impl Desk {
     pub(super) fn over<R: Rng + ?Sized>(&mut self, exit: &ExitId, now: Moment, rng: &mut R) {
         let Running { ended, checked } = self.running.remove(exit).unwrap_or_default();
         self.schedule.ended(exit, ended.unwrap_or(Ended::Open), now, rng.random());
-        let waiting = self.waiting.remove(exit).into_iter().flatten();
-        self.answers.extend(waiting.map(|answer| (answer, checked.clone())));
+        self.waiting.ended(exit, &checked);
+    }
+
+    fn again(&mut self, exits: Vec<ExitId>, now: Moment) {
+        exits.iter().for_each(|exit| self.schedule.again(exit, now));
     }
 
     fn learn(&mut self, lessons: impl IntoIterator<Item = Learned>, now: Moment) {
@@ -242,8 +275,9 @@ impl Desk {
     pub(super) fn lessons(&mut self, now: Moment) -> Vec<Learned> {
         if now.since(self.settled) >= SETTLE || !self.lessons.is_empty() && self.tell <= now {
             self.settled = now;
-            let settled = self.court.settle(now);
-            self.learn(settled, now);
+            let Outcome { lessons, again } = self.court.settle(now);
+            self.again(again, now);
+            self.learn(lessons, now);
         }
         if self.lessons.is_empty() || self.tell > now {
             return Vec::new();
@@ -255,7 +289,7 @@ impl Desk {
     /// Answers whoever waited for a check that is over, once its lessons were told.
     pub(super) fn answer(&mut self) {
         if self.lessons.is_empty() {
-            self.answers.drain(..).for_each(|(answer, checked)| _ = answer.send(checked)); // they may have gone
+            self.waiting.tell();
         }
     }
 
@@ -280,6 +314,13 @@ impl Desk {
     pub(super) fn load(&self, now: Moment) -> (usize, usize) {
         (self.schedule.running(), self.schedule.waiting(now))
     }
+}
+
+/// How long a round waited for a circuit: for ever, if none came.
+fn waited(round: &EchoRound) -> Duration {
+    let waits = round.probes.iter().filter_map(|probe| probe.timings.circuit);
+    let none = if matches!(round.ruling, Ruling::Open(_)) { Duration::MAX } else { Duration::ZERO };
+    waits.max().unwrap_or(none)
 }
 
 fn checked(ruling: &Ruling, timings: Timings) -> Checked {

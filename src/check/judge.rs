@@ -64,6 +64,9 @@ pub enum Why {
     /// Echo servers that it could speak for disagree about its address.
     #[error("echo servers see different addresses, or it speaks for them")]
     Disagree,
+    /// It is bad for good since a check that ended while this one ran.
+    #[error("it was caught")]
+    Caught,
     /// It shows certificates of its own.
     #[error("it shows certificates that are not the sites'")]
     Intercepts,
@@ -75,6 +78,7 @@ impl Why {
         match self {
             Self::Fault(fault) => fault.as_str(),
             Self::Disagree => "disagree",
+            Self::Caught => "caught",
             Self::Intercepts => "intercepts",
         }
     }

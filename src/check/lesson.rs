@@ -12,7 +12,7 @@ use crate::exit::country::Country;
 use crate::exit::facts::Known;
 use crate::exit::{ExitId, Moment, Verdict};
 use crate::state::Learned;
-use crate::store::{self, Standing, Timings, Write};
+use crate::store::{self, Timings, Write};
 
 /// The name under which an exit's own verdict stands beside those of targets.
 pub const ECHO: &str = "echo";
@@ -20,17 +20,17 @@ pub const ECHO: &str = "echo";
 /// Says in which country an address is.
 pub type Geo = Arc<dyn Fn(IpAddr) -> Country + Send + Sync>;
 
-/// What an echo round taught. `condemned`: it was caught, and is bad for good.
+/// What an echo round taught.
 pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo, now: Moment) -> Learned {
     let mut writes = vec![Write::Check(echo_row(exit, round, now))];
     let latency = latency(round);
     let (standing, why, ips) = match &round.ruling {
-        Ruling::Good(ips) => (Standing::Good, String::new(), ips.clone()),
-        Ruling::Bad(why) if past.condemned => (Standing::Condemned, why.to_string(), Vec::new()),
-        Ruling::Bad(why) => (Standing::Bad, why.to_string(), Vec::new()),
+        Ruling::Good(ips) => (store::Standing::Good, String::new(), ips.clone()),
+        Ruling::Bad(why) if past.condemned => (store::Standing::Condemned, why.to_string(), Vec::new()),
+        Ruling::Bad(why) => (store::Standing::Bad, why.to_string(), Vec::new()),
         Ruling::Open(_) => return Learned { exit: exit.clone(), lesson: Box::new(|_| ()), ban: None, writes },
     };
-    let good = if standing == Standing::Good { Some(now) } else { past.good };
+    let good = if standing == store::Standing::Good { Some(now) } else { past.good };
     writes.extend(ips.iter().map(|ip| {
         let (exit, ip) = (exit.clone(), *ip);
         Write::Saw(store::Observed { exit, ip, first: now, last: now, times: 1 })
@@ -39,9 +39,9 @@ pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo,
     let seen: Vec<_> = ips.into_iter().map(|ip| (ip, geo(ip))).collect();
     let lesson = move |known: &mut Known| {
         known.checked = Some(now);
-        known.verdict = if standing == Standing::Good { Verdict::Good } else { Verdict::Bad };
-        known.marks.bad_for_good |= standing == Standing::Condemned;
-        if standing == Standing::Good {
+        known.verdict = if standing == store::Standing::Good { Verdict::Good } else { Verdict::Bad };
+        known.marks.bad_for_good |= standing == store::Standing::Condemned;
+        if standing == store::Standing::Good {
             (known.good, known.latency) = (Some(now), latency.or(known.latency));
             seen.into_iter().for_each(|(ip, country)| known.saw(ip, country, now));
         }
@@ -49,12 +49,27 @@ pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo,
     Learned { exit: exit.clone(), lesson: Box::new(lesson), ban: None, writes }
 }
 
+/// Nothing was learned.
+pub(super) fn none(exit: &ExitId) -> Learned {
+    Learned { exit: exit.clone(), lesson: Box::new(|_| ()), ban: None, writes: Vec::new() }
+}
+
 /// What was known before a round, as far as its lesson needs it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Past {
     pub(super) good: Option<Moment>,
     pub(super) streak: i32,
+    /// It was caught, and is bad for good.
     pub(super) condemned: bool,
+}
+
+/// How an exit stands with a site after a round.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    pub(super) effect: Effect,
+    pub(super) streak: i32,
+    /// When it last passed.
+    pub(super) good: Option<Moment>,
 }
 
 /// What a site's answer taught.
@@ -62,8 +77,7 @@ pub(super) fn of_site(
     exit: &ExitId,
     site: &CheckedSite,
     round: &SiteRound,
-    effect: Effect,
-    streak: i32,
+    Standing { effect, streak, good }: Standing,
     now: Moment,
 ) -> Learned {
     let miss = round.result.and_then(Result::err);
@@ -79,9 +93,8 @@ pub(super) fn of_site(
         timings: round.timings,
     };
     let mut writes = vec![Write::Check(row)];
-    let standing = if miss.is_some() { Standing::Bad } else { Standing::Good };
+    let standing = if miss.is_some() { store::Standing::Bad } else { store::Standing::Good };
     if effect != Effect::Suspended {
-        let good = miss.is_none().then_some(now);
         let why = miss.map(|miss| miss.to_string()).unwrap_or_default();
         writes.push(verdict_row(exit, &site.name, standing, streak, (now, good), round.timings.connect, why));
     }
@@ -103,6 +116,17 @@ pub(super) fn ban(exit: &ExitId, site: &CheckedSite, miss: Miss, until: Moment) 
         ban: Some((site.site.clone(), until, why)),
         writes: Vec::new(),
     }
+}
+
+/// An exit was caught, and is bad for good.
+pub(super) fn condemn(exit: &ExitId, miss: Miss, now: Moment) -> Learned {
+    tracing::warn!(%exit, why = %miss, "an exit is bad for good");
+    let lesson = |known: &mut Known| {
+        known.verdict = Verdict::Bad;
+        known.marks.bad_for_good = true;
+    };
+    let row = verdict_row(exit, ECHO, store::Standing::Condemned, -1, (now, None), None, miss.to_string());
+    Learned { exit: exit.clone(), lesson: Box::new(lesson), ban: None, writes: vec![row] }
 }
 
 /// An exit passes a site after all: the site was to blame.
@@ -166,7 +190,7 @@ pub(super) fn latency(round: &EchoRound) -> Option<Duration> {
 fn verdict_row(
     exit: &ExitId,
     target: &str,
-    standing: Standing,
+    standing: store::Standing,
     streak: i32,
     (checked, good): (Moment, Option<Moment>),
     latency: Option<Duration>,

@@ -10,6 +10,7 @@ use std::task::Poll;
 
 use tokio::time::Instant;
 
+use super::canary::{Digest, digest};
 use super::fault::{Fault, Whose};
 use super::judge::{self, Heard, Ruling, Said};
 use super::probe::{self, Answer, Page};
@@ -29,8 +30,19 @@ pub(super) struct Job {
     pub(super) echoes: Vec<usize>,
     /// Which of all echo servers are known to repeat a nonce.
     pub(super) repeats: Vec<bool>,
+    /// The page that is the same for everybody to look at, and what it is, if that is known.
+    pub(super) canary: Option<(usize, Option<Digest>)>,
     /// Sites to ask.
     pub(super) sites: Vec<usize>,
+}
+
+/// What a canary was seen as.
+#[derive(Clone, Debug)]
+pub(super) struct CanaryRound {
+    pub(super) canary: usize,
+    pub(super) digest: Digest,
+    /// It is another than was known before, and was so twice.
+    pub(super) changed: bool,
 }
 
 /// One echo probe.
@@ -63,6 +75,7 @@ pub(super) struct SiteRound {
 #[derive(Clone, Debug)]
 pub(super) enum Found {
     Echoes(EchoRound),
+    Canary(CanaryRound),
     Site(SiteRound),
 }
 
@@ -73,6 +86,11 @@ pub(super) async fn run<T: Through>(through: &T, settings: &Settings, job: &Job,
     found(Found::Echoes(echoes));
     if good {
         // One after another: what no request waits for need not hurry, and an exit may limit streams.
+        if let Some((canary, truth)) = job.canary
+            && let Some(seen) = look(through, settings, &job.exit, canary, truth).await
+        {
+            found(Found::Canary(seen));
+        }
         for site in &job.sites {
             found(Found::Site(visit(through, settings, &job.exit, *site).await));
         }
@@ -127,6 +145,27 @@ fn read_echo(answer: &Answer, nonce: &str) -> Result<(IpAddr, bool), Fault> {
     }
 }
 
+/// Looks at a canary; again if it is not what it should be. `None` if nothing can be said: half a page is no other page.
+async fn look<T: Through>(
+    through: &T,
+    settings: &Settings,
+    exit: &ExitId,
+    canary: usize,
+    truth: Option<Digest>,
+) -> Option<CanaryRound> {
+    let mut seen = None;
+    for _ in 0..ATTEMPTS {
+        let answer = probe(through, settings, exit, &settings.canaries[canary], &mut Timings::default()).await.ok()?;
+        let digest = digest(&answer)?;
+        let changed = truth.is_some_and(|truth| truth != digest);
+        seen = Some(CanaryRound { canary, digest, changed });
+        if !changed {
+            break;
+        }
+    }
+    seen
+}
+
 async fn visit<T: Through>(through: &T, settings: &Settings, exit: &ExitId, site: usize) -> SiteRound {
     let checked = &settings.sites[site];
     let mut round = SiteRound { site, result: None, status: None, timings: Timings::default() };
@@ -153,12 +192,9 @@ async fn probe<T: Through>(
     timings: &mut Timings,
 ) -> Result<Answer, Fault> {
     let begun = Instant::now();
-    let deadline = begun + settings.timeout;
-    let opened = match tokio::time::timeout_at(deadline, through.open(exit, &page.target, deadline)).await {
-        Ok(opened) => opened?,
-        Err(_) => return Err(Fault::Slow),
-    };
+    let opened = through.open(exit, &page.target, settings.timeout).await?;
     (timings.circuit, timings.connect) = (opened.circuit, Some(opened.connect));
+    let deadline = Instant::now() + settings.timeout.saturating_sub(opened.connect);
     let answer = probe::ask(opened.stream, page, &settings.tls, deadline, timings).await;
     timings.total = Some(begun.elapsed());
     answer

@@ -5,16 +5,19 @@
 //! that asking who is next looks at four heads and never at the thousands behind them.
 //!
 //! Two budgets bound it all: new checks a second, because every check is a circuit that a guard has to build, and
-//! checks at once. A live request waits for neither, within reason: it is why the tester exists.
+//! checks at once, of which there are fewer while circuits are slow to come. A live request waits for neither, within
+//! reason: it is why the tester exists.
 //!
 //! Next: `check/desk.rs` asks; `check/judge.rs` says how each check ended.
 
 mod pace;
+mod room;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use self::pace::Pace;
+use self::room::Room;
 use crate::exit::{ExitId, Moment, Verdict};
 
 /// How much sooner exits in use are tested again than others: their verdicts are what routes stand on. Arbitrary.
@@ -83,6 +86,8 @@ struct Entry {
     tested: bool,
     used: bool,
     wished: bool,
+    /// Is tested once more as soon as the check that runs is over.
+    again: bool,
     /// Ends in a row that were not good.
     failures: u32,
 }
@@ -112,6 +117,7 @@ pub struct Past {
 pub struct Schedule {
     terms: Terms,
     pace: Pace,
+    room: Room,
     entries: HashMap<ExitId, Entry>,
     queues: [BTreeSet<(Moment, ExitId)>; 4],
     running: HashSet<ExitId>,
@@ -120,8 +126,8 @@ pub struct Schedule {
 impl Schedule {
     /// An empty one.
     pub fn new(terms: Terms) -> Self {
-        let pace = Pace::new(terms.per_second);
-        Self { terms, pace, entries: HashMap::new(), queues: Default::default(), running: HashSet::new() }
+        let (pace, room) = (Pace::new(terms.per_second), Room::new(terms.concurrency));
+        Self { terms, pace, room, entries: HashMap::new(), queues: Default::default(), running: HashSet::new() }
     }
 
     /// Makes these the exits that there are. What is known of those already here stays.
@@ -147,7 +153,16 @@ impl Schedule {
             Some(at) if tested => at.after(RETRY),
             _ => now,
         };
-        let entry = Entry { due, ended: past.checked, rest: now, tested, used: false, wished: false, failures: 0 };
+        let entry = Entry {
+            due,
+            ended: past.checked,
+            rest: now,
+            tested,
+            used: false,
+            wished: false,
+            again: false,
+            failures: 0,
+        };
         self.entries.insert(id.clone(), entry);
         self.queue(&id);
     }
@@ -192,6 +207,25 @@ impl Schedule {
         if self.running.contains(id) { self.entries.contains_key(id) } else { self.change(id, change) }
     }
 
+    /// This exit is due, in its own queue. False if there is none of that name.
+    pub fn soon(&mut self, id: &ExitId, now: Moment) -> bool {
+        self.hasten(id, |entry| entry.due = entry.due.min(now))
+    }
+
+    /// This exit is due, and once more if it is being tested now: something has become known that its next check needs.
+    pub fn again(&mut self, id: &ExitId, now: Moment) {
+        if !self.running.contains(id) {
+            self.soon(id, now);
+        } else if let Some(entry) = self.entries.get_mut(id) {
+            entry.again = true;
+        }
+    }
+
+    /// How long a check waited for its circuit.
+    pub fn waited(&mut self, wait: Duration) {
+        self.room.waited(wait);
+    }
+
     /// Every exit that works is due, because there is something new to test it for. The order stays.
     pub fn hurry(&mut self, now: Moment) {
         let late: Vec<_> =
@@ -221,7 +255,7 @@ impl Schedule {
         let (due, _) = self.queues[class as usize].first()?;
         let (limit, pace) = match class {
             Class::Wished => (self.terms.concurrency + WISHES_BEYOND, Moment(0)),
-            _ => (self.terms.concurrency, self.pace.next()),
+            _ => (self.room.size(), self.pace.next()),
         };
         (self.running.len() < limit).then(|| pace.max(*due))
     }
@@ -243,7 +277,8 @@ impl Schedule {
             Ended::Bad => doubled(RETRY.min(every), every.saturating_mul(SELDOM)),
             Ended::Open => doubled(AGAIN[0], AGAIN[1]).min(every),
         };
-        entry.due = now.after(pause.mul_f64(1.0 + SPREAD * (2.0 * dice - 1.0)));
+        let spread = pause.mul_f64(1.0 + SPREAD * (2.0 * dice - 1.0));
+        entry.due = if std::mem::take(&mut entry.again) { now } else { now.after(spread) };
         self.queue(id);
     }
 

@@ -19,6 +19,8 @@ use crate::route::Site;
 pub struct Settings {
     /// Pages that answer with the address that they see.
     pub echoes: Vec<Page>,
+    /// Pages that are the same for everybody.
+    pub canaries: Vec<Page>,
     /// Pages that routes may ask for.
     pub sites: Vec<CheckedSite>,
     /// Probes, and how many must pass.
@@ -92,6 +94,7 @@ impl Settings {
         let also = check.ca_file.as_deref().map_or(Ok(Vec::new()), certificates)?;
         Ok(Self {
             echoes: check.echo.iter().map(page).collect::<Result<_, _>>()?,
+            canaries: check.canary.iter().map(page).collect::<Result<_, _>>()?,
             sites: check.targets.iter().map(site).collect::<Result<_, BadSettings>>()?,
             terms: judge::Terms { probes: check.probes.get() as usize, passes: check.passes.get() as usize },
             schedule: schedule::Terms {

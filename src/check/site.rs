@@ -1,9 +1,12 @@
-//! What a site's page must answer, and from which failures a ban may follow. Pure.
+//! What a page must answer, and from which failures a sentence may follow. Pure.
 //!
 //! An exit that misses a page is off the list of those that pass it at once: that costs nobody anything and can be
-//! taken back. A ban cannot, so it waits until it is clear that the site itself is well: until another exit has passed
-//! it since, and either a minute is over or at least half of those that passed lately have done so again. If the site
-//! turns out to be to blame meanwhile, everybody who waits for a ban is pardoned.
+//! taken back. A sentence (a ban from a site, or for good for changing a page) is not so light, and waits until it is
+//! clear that the page itself is well: until another exit has passed it since, and either a minute is over or at least
+//! half of those that passed lately have done so again. A few of them are asked to, so that nobody waits for the next
+//! round. If the page turns out to be to blame meanwhile, everybody who waits for a sentence is pardoned.
+
+use std::time::Duration;
 
 use super::fault::{Fault, Whose};
 use super::probe::Answer;
@@ -23,6 +26,9 @@ pub enum Miss {
     /// The body does not match.
     #[error("its page does not match the expected pattern")]
     Pattern,
+    /// A page that is the same for everybody came as another.
+    #[error("it changes pages on their way")]
+    Changed,
     /// No answer.
     #[error("{0}")]
     Fault(Fault),
@@ -34,6 +40,7 @@ impl Miss {
         match self {
             Self::Status(_) => "status",
             Self::Body | Self::Pattern => "body",
+            Self::Changed => "changed",
             Self::Fault(fault) => fault.as_str(),
         }
     }
@@ -76,13 +83,22 @@ pub enum Effect {
 /// What became clear meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// To be banned, and why.
-    pub banned: Vec<(ExitId, Miss)>,
+    /// To be sentenced, and why.
+    pub guilty: Vec<(ExitId, Miss)>,
     /// Failed for the site's own fault, and passed before that.
     pub pardoned: Vec<ExitId>,
     /// The site turned out to be to blame (true), or is no more (false).
     pub turned: Option<bool>,
+    /// Passed lately, and are asked to try again.
+    pub again: Vec<ExitId>,
 }
+
+/// How many are asked to try again. As many as are evidence against the site, should they all fail.
+const ASKED_AGAIN: usize = 3;
+
+/// How soon others are asked again because somebody else fails. Arbitrary: a site that refuses one exit after another
+/// costs a check a second or so.
+const ASK_PAUSE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug)]
 struct Held {
@@ -93,11 +109,13 @@ struct Held {
     had: bool,
 }
 
-/// One target's results, and those that wait for a ban.
+/// One page's results, and those that wait for a sentence.
 #[derive(Clone, Debug, Default)]
 pub struct Docket {
     witnesses: Witnesses,
     held: Vec<Held>,
+    /// When some were last asked to try again.
+    asked: Moment,
     blamed: bool,
 }
 
@@ -138,19 +156,36 @@ impl Docket {
             return Settled { pardoned, turned, ..Settled::default() };
         }
         let passes = if self.held.is_empty() { Vec::new() } else { self.witnesses.passes(now) };
-        let mut banned = Vec::new();
+        let mut guilty = Vec::new();
         self.held.retain(|held| {
             let since = passes.len() - passes.partition_point(|at| *at <= held.since);
             let clear = since > 0 && (since * 2 >= passes.len() || now.since(held.since) >= TOGETHER);
             if clear {
-                banned.push((held.exit.clone(), held.miss));
+                guilty.push((held.exit.clone(), held.miss));
             }
             !clear && now.since(held.since) < RECENT
         });
-        Settled { banned, turned, ..Settled::default() }
+        Settled { guilty, turned, again: self.ask_again(now), ..Settled::default() }
     }
 
-    /// True while somebody waits for a ban, or the site for its rehabilitation.
+    fn ask_again(&mut self, now: Moment) -> Vec<ExitId> {
+        let nobody_new = self.held.iter().all(|held| held.since < self.asked);
+        if nobody_new || now.since(self.asked) < ASK_PAUSE {
+            return Vec::new();
+        }
+        let again = self.witnesses.latest(ASKED_AGAIN, now);
+        if !again.is_empty() {
+            self.asked = now;
+        }
+        again
+    }
+
+    /// When an exit last passed.
+    pub fn passed(&self, exit: &ExitId) -> Option<Moment> {
+        self.witnesses.last_pass(exit)
+    }
+
+    /// True while somebody waits for a sentence, or the page for its rehabilitation.
     pub fn is_unsettled(&self) -> bool {
         self.blamed || !self.held.is_empty()
     }
@@ -164,8 +199,6 @@ impl Docket {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use http::HeaderMap;
     use regex::bytes::Regex;
@@ -225,7 +258,7 @@ mod tests {
         assert_eq!(docket.note(&exit(1), REFUSED, false, START), (Effect::Misses, -1));
         assert_eq!(docket.settle(START.after(RECENT / 2)), Settled::default(), "nobody says that the site is up");
         docket.note(&exit(2), Ok(()), false, START.after(SECOND));
-        assert_eq!(docket.settle(START.after(SECOND)).banned, [(exit(1), Miss::Status(403))]);
+        assert_eq!(docket.settle(START.after(SECOND)).guilty, [(exit(1), Miss::Status(403))]);
         assert!(!docket.is_unsettled());
     }
 
@@ -236,8 +269,11 @@ mod tests {
         let later = START.after(SECOND);
         docket.note(&exit(1), REFUSED, false, later);
         docket.note(&exit(10), Ok(()), true, later.after(SECOND));
-        assert!(docket.settle(later.after(SECOND)).banned.is_empty());
-        assert_eq!(docket.settle(later.after(TOGETHER)).banned.len(), 1);
+        let settled = docket.settle(later.after(SECOND));
+        assert_eq!((settled.guilty.len(), settled.again.len()), (0, ASKED_AGAIN));
+        assert_eq!(settled.again[0], exit(10), "the latest first");
+        assert!(docket.settle(later.after(2 * SECOND)).again.is_empty(), "once is enough for one who fails");
+        assert_eq!(docket.settle(later.after(TOGETHER)).guilty.len(), 1);
     }
 
     #[test]
@@ -248,7 +284,7 @@ mod tests {
         let effects: Vec<_> = (1..=4).map(|n| docket.note(&exit(n), REFUSED, true, down).0).collect();
         assert_eq!(effects, [Effect::Misses, Effect::Misses, Effect::Suspended, Effect::Suspended]);
         let settled = docket.settle(down);
-        assert_eq!((settled.turned, settled.banned.len()), (Some(true), 0));
+        assert_eq!((settled.turned, settled.guilty.len()), (Some(true), 0));
         assert_eq!(settled.pardoned, (1..=4).map(exit).collect::<Vec<_>>());
         docket.note(&exit(5), REFUSED, true, down.after(SECOND));
         let well = down.after(2 * TOGETHER);

@@ -36,6 +36,8 @@ enum Does {
     Refused,
     /// It answers every request alike, whatever is asked.
     Cans,
+    /// It changes pages.
+    Tampers,
     /// The check itself panics.
     Panics,
 }
@@ -58,7 +60,7 @@ fn ip(exit: &ExitId) -> Ipv4Addr {
 impl Through for Arc<World> {
     type Stream = DuplexStream;
 
-    async fn open(&self, exit: &ExitId, target: &Target, _: Instant) -> Result<Opened<DuplexStream>, DialError> {
+    async fn open(&self, exit: &ExitId, target: &Target, _: Duration) -> Result<Opened<DuplexStream>, DialError> {
         let does = self.does.lock().unwrap()[exit];
         self.asked.lock().unwrap().push((exit.clone(), target.host.clone()));
         match does {
@@ -86,7 +88,8 @@ async fn serve(mut stream: DuplexStream, host: String, does: Does, ip: Ipv4Addr)
     let (status, body) = match (&*host, does) {
         ("one.test", _) => (200, ip.to_string()),
         ("two.test", _) => (200, format!("{{\"origin\":\"{ip}\",\"nonce\":\"{nonce}\"}}")),
-        (_, Does::Refused) => (403, "no".to_owned()),
+        ("page.test", Does::Tampers) => (200, "welcome, and buy this".to_owned()),
+        ("www.shop.test", Does::Refused) => (403, "no".to_owned()),
         _ => (200, "welcome".to_owned()),
     };
     let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -97,6 +100,7 @@ fn check() -> Check {
     let text = r#"
         [check]
         echo = ["http://one.test/ip", "http://two.test/origin.json"]
+        canary = ["http://page.test/"]
         per_second = 1000.0
         every = "1h"
         timeout = "5s"
@@ -213,9 +217,6 @@ async fn a_site_that_refuses_one_exit_bans_it_there_and_only_there() {
     let shop = Site::of(&Host::parse("shop.test").unwrap());
     let banned = || bench.state.load().bans.until(&shop, &exit(2), bench.state.now());
     let mut revisions = bench.state.revisions();
-    // A pass after the refusal is what turns it into a ban.
-    assert_eq!(bench.handle.force(exit(1)).await.unwrap().verdict, Verdict::Good);
-    bench.handle.force(exit(3)).await.unwrap();
     while banned().is_none() {
         tokio::time::timeout(SOON, revisions.changed()).await.expect("no ban").unwrap();
     }
@@ -240,6 +241,34 @@ async fn a_forced_check_is_in_the_snapshot_when_it_is_answered() {
     let checked = bench.handle.force(exit(1)).await.unwrap();
     assert_eq!((checked.ips, checked.sites), (vec![ip(&exit(1)).into()], vec![("shop".into(), None)]));
     assert!(bench.state.load().catalog.get(&exit(1)).unwrap().usable());
+}
+
+#[tokio::test]
+async fn a_tamperer_is_bad_for_good() {
+    use Does::*;
+    let bench = Bench::new(&[Works, Tampers, Works, Works, Works]);
+    bench.list().await;
+    let caught = bench.until(2, |exit| exit.known().marks.bad_for_good).await;
+    assert_eq!((caught.known().verdict, caught.alive()), (Verdict::Bad, false));
+    assert_eq!(bench.handle.force(exit(2)).await, None, "nobody asks it again");
+    for n in [1, 3, 4, 5] {
+        assert!(bench.until(n, Exit::usable).await.alive());
+    }
+}
+
+#[tokio::test]
+async fn a_pass_yields_every_exit_once() {
+    use Does::*;
+    let bench = Bench::new(&[Works, Nothing, Waits]);
+    bench.list().await;
+    bench.until(1, Exit::usable).await;
+    let mut results = bench.handle.pass((1..=4).map(exit).collect()).await;
+    let mut seen = HashMap::new();
+    while let Some((id, checked)) = tokio::time::timeout(SOON, results.recv()).await.unwrap() {
+        assert!(seen.insert(id, checked.map(|checked| checked.verdict)).is_none());
+    }
+    let want = [Some(Verdict::Good), Some(Verdict::Bad), Some(Verdict::Untested), None];
+    assert_eq!(seen, (1..=4).map(exit).zip(want).collect());
 }
 
 #[tokio::test]

@@ -29,6 +29,13 @@ struct Record {
     streak: i32,
 }
 
+impl Record {
+    /// When it passed, if that was lately and nothing else has happened since.
+    fn passing(&self, now: Moment) -> Option<Moment> {
+        self.passed.filter(|at| self.streak > 0 && now.since(*at) < RECENT)
+    }
+}
+
 /// What became of exits at one place: an echo server, a check target, a host's certificate.
 #[derive(Clone, Debug, Default)]
 pub struct Witnesses(HashMap<ExitId, Record>);
@@ -71,12 +78,23 @@ impl Witnesses {
         self.0.iter().any(|(id, record)| id != exit && record.passed.is_some_and(|at| now.since(at) < RECENT))
     }
 
-    /// When each exit passed here that passed lately, earliest first.
+    /// When this exit last passed here.
+    pub fn last_pass(&self, exit: &ExitId) -> Option<Moment> {
+        self.0.get(exit)?.passed
+    }
+
+    /// When each exit passed here that passed lately and did not fail since, earliest first.
     pub fn passes(&self, now: Moment) -> Vec<Moment> {
-        let mut passes: Vec<_> =
-            self.0.values().filter_map(|r| r.passed.filter(|at| now.since(*at) < RECENT)).collect();
+        let mut passes: Vec<_> = self.0.values().filter_map(|record| record.passing(now)).collect();
         passes.sort_unstable();
         passes
+    }
+
+    /// Those who passed here last, the latest first, of those who did not fail since.
+    pub fn latest(&self, count: usize, now: Moment) -> Vec<ExitId> {
+        let mut all: Vec<_> = self.0.iter().filter_map(|(id, record)| Some((record.passing(now)?, id))).collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all.into_iter().take(count).map(|(_, id)| id.clone()).collect()
     }
 
     /// Forgets exits that are there no more.
@@ -147,6 +165,7 @@ mod tests {
         assert!(!all.vouched_by_another(&exit(0), START) && all.vouched_by_another(&exit(1), START));
         assert!(!all.vouched_by_another(&exit(1), START.after(RECENT)));
         assert_eq!(all.passes(START), [START]);
+        assert_eq!(all.latest(9, START), [exit(0)]);
         all.keep(&HashSet::new());
         assert!(!all.vouched_by_another(&exit(1), START));
     }

@@ -16,6 +16,8 @@ use super::{file, tls};
 pub struct Check {
     /// Servers that answer with the address that they see.
     pub echo: Vec<Uri>,
+    /// Pages that are the same for everybody.
+    pub canary: Vec<Uri>,
     /// What a route's `check` may name: those of the file, then the presets that the file does not redefine.
     pub targets: Vec<CheckTarget>,
     /// Certificates to trust beside the public roots; known to hold at least one.
@@ -104,6 +106,7 @@ impl Check {
         }
         Self {
             echo: echo(&file.echo, findings),
+            canary: file.canary.iter().map(|(_, url)| url.0.clone()).collect(),
             targets: targets(&file.targets, findings),
             ca_file,
             per_second: file.per_second,

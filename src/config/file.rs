@@ -178,6 +178,7 @@ section!(SourceList {
 
 section!(Check {
     echo: List<Word<Uri>> = ECHOES.into_iter().map(url).collect(),
+    canary: List<Word<Uri>> = [url(CANARY)].into_iter().collect(),
     targets: List<CheckTarget>,
     ca_file: Option<PathBuf>,
     per_second: f64 = 5.0,
@@ -232,6 +233,9 @@ section!(Route {
 
 /// Two echoes of two operators, so that one that lies is caught. Both answer over HTTPS with a public certificate.
 const ECHOES: [&str; 2] = ["https://check.torproject.org/api/ip", "https://api.ipify.org"];
+
+/// A page in the clear that has been the same for everybody for years, and HTML, which is what tamperers change.
+const CANARY: &str = "http://captive.apple.com/hotspot-detect.html";
 
 const fn seconds(count: u64) -> Word<Duration> {
     Word(Duration::from_secs(count))

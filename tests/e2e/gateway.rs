@@ -43,6 +43,7 @@ tor.circuits_per_second = 500.0
 sources.onionoo.enabled = false
 sources.exit_addresses.enabled = false
 check.echo = [{echo:?}, {second:?}]
+check.canary = [{canary:?}]
 check.ca_file = {ca:?}
 check.per_second = 100.0
 log.level = "info,exitgate=debug"
@@ -54,6 +55,7 @@ log.targets = true
         geoip = bed.network.geoip_file(),
         echo = bed.web.https("echo.test", "/ip"),
         second = bed.web.http("ip.test", "/ip.json"),
+        canary = bed.web.http("echo.test", "/bytes/64"),
         ca = bed.web.ca_pem(),
     )
 }

@@ -5,14 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::settings;
 use crate::api::{Readiness, SourceReadiness};
 use crate::app::StartError;
-use crate::check::{self, Tester, Through};
+use crate::check::{self, ByTor, Tester};
 use crate::config::Config;
-use crate::dial::{self, DialError, EngineFault, Stream};
 use crate::exit::country::{Country, GeoIp};
 use crate::exit::facts::Flags;
 use crate::exit::policy::PortPolicy;
@@ -20,18 +18,13 @@ use crate::exit::{ExitId, Listing, Source, Verdict};
 use crate::gateway::tunnel::Report;
 use crate::lifecycle::Tasks;
 use crate::limit::target::Rules;
-use crate::net::Target;
-use crate::route::Isolation;
 use crate::source::fetch::{Client, Direct};
 use crate::source::handle::Sources;
 use crate::source::poll::Feed;
 use crate::source::relays::Relays;
 use crate::state::{Change, Learned, State};
 use crate::store::{self, Store};
-use crate::tor::{Tor, Way};
-
-/// What keeps checks off the circuits of clients.
-const CHECKS: Isolation = Isolation(0x6368_6563_6b73);
+use crate::tor::Tor;
 
 /// What the workers of this page need of the rest.
 pub(super) struct Parts<'a> {
@@ -84,31 +77,10 @@ fn start_tester(
     let settings = check::Settings::of(&config.check).map_err(|error| StartError::Other(format!("check: {error}")))?;
     let geoip = geoip.clone();
     let geo = Arc::new(move |ip| geoip.country(ip));
-    let (tester, _handle) = Tester::new(ThroughTor(tor.clone()), settings, state.clone(), geo, wished);
+    let (tester, _handle) = Tester::new(ByTor(tor.clone()), settings, state.clone(), geo, wished);
     let worker = tasks.clone();
     tasks.supervise("tester", move || tester.clone().run(worker.clone()));
     Ok(())
-}
-
-/// Opens the tester's streams.
-struct ThroughTor(Tor);
-
-impl Through for ThroughTor {
-    type Stream = Stream;
-
-    async fn open(
-        &self,
-        exit: &ExitId,
-        target: &Target,
-        deadline: Instant,
-    ) -> Result<check::Opened<Stream>, DialError> {
-        let ExitId::Tor(fingerprint) = exit else { return Err(EngineFault::NotReady.into()) };
-        // All checks of one exit may share circuits: they all are ours.
-        let way = Way { exit: *fingerprint, hops: 3, isolation: CHECKS };
-        let (stream, facts) = dial::tor::dial(&self.0, way, target, dial::tor::Options::default(), deadline).await?;
-        let (circuit, connect) = (Some(facts.timings.circuit_wait()), facts.timings.connect());
-        Ok(check::Opened { stream, circuit, connect })
-    }
 }
 
 /// This machine as an exit. Nobody tests it: whether it works is for its operator to see.

@@ -128,6 +128,19 @@ fn a_wish_does_not_hammer_and_force_does_not_ask() {
 }
 
 #[test]
+fn who_is_asked_again_during_a_check_is_tested_once_more() {
+    let mut schedule = schedule(TERMS, &[(1, NEW), (2, good(10))]);
+    assert_eq!(order(&mut schedule, START), [1]);
+    schedule.again(&exit(1), START);
+    schedule.again(&exit(2), START);
+    assert!(schedule.soon(&exit(1), START), "who only wants a result gets that of the check that runs");
+    schedule.ended(&exit(1), Ended::Good, START, 0.5);
+    assert_eq!(order(&mut schedule, START), [1, 2]);
+    schedule.ended(&exit(1), Ended::Good, START, 0.5);
+    assert_eq!(order(&mut schedule, START), [0; 0]);
+}
+
+#[test]
 fn who_leaves_is_not_tested_and_who_stays_keeps_its_turn() {
     let mut schedule = schedule(TERMS, &[(1, NEW), (2, good(10)), (3, NEW)]);
     assert_eq!(schedule.next(START), Some(exit(1)));

@@ -1,0 +1,136 @@
+//! Pages that are the same for everybody, in the clear: an exit that shows another one changes what it carries. Pure.
+//!
+//! What such a page is need not be written down, where it would be wrong one day: it is what most exits say it is. The
+//! page of a tamperer differs from that; a page that its owner changes differs for everybody, and then the truth is
+//! learned anew while nobody is sentenced (see `check/site.rs`: the docket is the same).
+
+use std::collections::VecDeque;
+
+use sha2::{Digest as _, Sha256};
+
+use super::probe::Answer;
+use super::site::{Docket, Miss};
+use crate::exit::{ExitId, Moment};
+
+/// Exits whose word on a page counts, the latest. Arbitrary: enough that a few tamperers are outvoted.
+const JURY: usize = 32;
+
+/// Exits that must agree before a page is known.
+const QUORUM: usize = 3;
+
+/// The SHA-256 of a page.
+pub(super) type Digest = [u8; 32];
+
+/// The digest of a page that came whole and as a page.
+pub(super) fn digest(answer: &Answer) -> Option<Digest> {
+    (answer.status == 200 && answer.whole).then(|| Sha256::digest(&answer.body).into())
+}
+
+/// One page.
+#[derive(Default)]
+pub(super) struct Canary {
+    jury: VecDeque<(ExitId, Digest)>,
+    truth: Option<Digest>,
+    pub(super) docket: Docket,
+}
+
+impl Canary {
+    /// What the page is, if that is known.
+    pub(super) fn truth(&self) -> Option<Digest> {
+        self.truth
+    }
+
+    /// An exit showed the page; `changed` if it showed another than was known, twice. Yields exits to be tested again:
+    /// what they showed before is not what the page turns out to be.
+    pub(super) fn note(&mut self, exit: &ExitId, shown: Digest, changed: bool, now: Moment) -> Vec<ExitId> {
+        self.jury.retain(|(juror, _)| juror != exit);
+        self.jury.push_back((exit.clone(), shown));
+        if self.jury.len() > JURY {
+            self.jury.pop_front();
+        }
+        let before = self.truth;
+        self.truth = self.majority().or(before);
+        let Some(truth) = self.truth else { return Vec::new() };
+        if before != self.truth {
+            let (agree, differ): (Vec<_>, Vec<_>) = self.jury.iter().cloned().partition(|(_, shown)| *shown == truth);
+            agree.iter().for_each(|(juror, _)| _ = self.docket.note(juror, Ok(()), false, now));
+            return differ.into_iter().map(|(juror, _)| juror).collect();
+        }
+        if shown == truth {
+            self.docket.note(exit, Ok(()), false, now);
+        } else if changed {
+            self.docket.note(exit, Err(Miss::Changed), false, now);
+        } else {
+            return vec![exit.clone()]; // the check began before the page was known, and has looked once
+        }
+        Vec::new()
+    }
+
+    /// What more than half of the jury saw.
+    fn majority(&self) -> Option<Digest> {
+        let votes = |shown: &Digest| self.jury.iter().filter(|(_, other)| other == shown).count();
+        let most = self.jury.iter().map(|(_, shown)| (votes(shown), *shown)).max()?;
+        (self.jury.len() >= QUORUM && most.0 * 2 > self.jury.len()).then_some(most.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::check::witness::TOGETHER;
+    use crate::exit::Fingerprint;
+
+    const START: Moment = Moment(1_788_314_400_000_000);
+    const PAGE: Digest = [1; 32];
+    const OTHER: Digest = [2; 32];
+
+    fn exit(n: u8) -> ExitId {
+        ExitId::Tor(Fingerprint([n; 20]))
+    }
+
+    fn known() -> Canary {
+        let mut canary = Canary::default();
+        (1..=6).for_each(|n| assert!(canary.note(&exit(n), PAGE, false, START).is_empty()));
+        canary
+    }
+
+    #[test]
+    fn most_exits_say_what_the_page_is_and_who_said_another_is_asked_again() {
+        let mut canary = Canary::default();
+        assert!(canary.note(&exit(9), OTHER, false, START).is_empty());
+        assert!(canary.note(&exit(1), PAGE, false, START).is_empty() && canary.truth().is_none());
+        assert_eq!(canary.note(&exit(2), PAGE, false, START), [exit(9)]);
+        assert_eq!(canary.truth(), Some(PAGE));
+        assert!(canary.docket.settle(START).guilty.is_empty(), "once is not enough");
+        assert_eq!(canary.note(&exit(8), OTHER, false, START), [exit(8)], "nor is it for one that comes late");
+        canary.note(&exit(9), OTHER, true, START.after(Duration::from_secs(1)));
+        canary.note(&exit(1), PAGE, false, START.after(Duration::from_secs(2)));
+        let guilty = canary.docket.settle(START.after(Duration::from_secs(2))).guilty;
+        assert_eq!(guilty, [(exit(9), Miss::Changed)]);
+    }
+
+    #[test]
+    fn a_page_that_its_owner_changes_condemns_nobody() {
+        let mut canary = known();
+        let mut now = START.after(TOGETHER);
+        for round in 0..3 {
+            for n in 1..=6 {
+                let changed = canary.truth() != Some(OTHER);
+                canary.note(&exit(n), OTHER, changed, now);
+                assert!(canary.docket.settle(now).guilty.is_empty(), "{n} in round {round}");
+                now = now.after(Duration::from_secs(3));
+            }
+        }
+        assert_eq!(canary.truth(), Some(OTHER));
+        assert!(canary.docket.settle(now.after(TOGETHER)).guilty.is_empty());
+    }
+
+    #[test]
+    fn half_a_page_and_an_error_are_no_pages() {
+        let answer = |status, whole| Answer { status, headers: Default::default(), body: "x".into(), whole };
+        assert!(digest(&answer(200, true)).is_some());
+        assert!(digest(&answer(200, false)).or(digest(&answer(404, true))).is_none());
+    }
+}

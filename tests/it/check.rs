@@ -1,0 +1,223 @@
+//! The exit tester against exits that really do what is planted: public proxies of the test network stand in for Tor
+//! exits, so that lies, tampering and broken TLS are real bytes on real sockets, and sites see real addresses.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use exitgate::check::{Checked, Geo, Handle, Opened, Settings, Tester, Through};
+use exitgate::config;
+use exitgate::dial::{DialError, ExitFault};
+use exitgate::exit::country::Country;
+use exitgate::exit::facts::Flags;
+use exitgate::exit::policy::PortPolicy;
+use exitgate::exit::{Exit, ExitId, Fingerprint, Listing, Source, Verdict};
+use exitgate::lifecycle::Lifecycle;
+use exitgate::net::{Host, Target};
+use exitgate::route::memory::{Bounds, Memory};
+use exitgate::route::{Policy, Site, Words};
+use exitgate::state::{Change, Clock, Snapshot, State};
+use exitgate_testnet::public::{Kind, Mix, Protocol, Proxy};
+use exitgate_testnet::{Dns, Ground, PublicProxies, Web, fetch};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+/// How long a condition may take to come true on a busy machine.
+const SOON: Duration = Duration::from_secs(40);
+
+/// A web, proxies that are taken for exits, and a tester of them.
+struct Bed {
+    web: Web,
+    proxies: Arc<PublicProxies>,
+    exits: HashMap<ExitId, Proxy>,
+    state: State,
+    handle: Handle,
+    _life: Lifecycle,
+    _dns: Dns,
+}
+
+/// Opens streams through proxies.
+struct ByProxy {
+    exits: HashMap<ExitId, Proxy>,
+    _proxies: Arc<PublicProxies>,
+}
+
+impl Through for ByProxy {
+    type Stream = TcpStream;
+
+    async fn open(&self, exit: &ExitId, target: &Target, span: Duration) -> Result<Opened<TcpStream>, DialError> {
+        let proxy = &self.exits[exit];
+        let (address, host, begun) = (SocketAddr::V4(proxy.address), target.host.to_string(), Instant::now());
+        let opened = timeout(span, async {
+            match proxy.protocol {
+                Protocol::Http => fetch::connect(address, &host, target.port).await,
+                Protocol::Socks4 => fetch::socks4(address, &host, target.port).await,
+                Protocol::Socks5 => fetch::socks5(address, None, &host, target.port).await,
+            }
+        });
+        let stream = opened.await.map_err(|_| DialError::Deadline)?.map_err(|_| ExitFault::Unreachable)?;
+        Ok(Opened { stream, circuit: None, connect: begun.elapsed() })
+    }
+}
+
+fn listing(id: ExitId) -> Listing {
+    Listing {
+        id,
+        nickname: "x".into(),
+        announced: vec![],
+        country: Country::UNKNOWN,
+        asn: None,
+        as_name: None,
+        policy: PortPolicy::accept_all(),
+        policy_v6: PortPolicy::reject_all(),
+        flags: Flags { running: true, ..Flags::default() },
+        weight: 1,
+    }
+}
+
+impl Bed {
+    /// `lines` are of `[check]`; `SECURE` and `PLAIN` in them are the origins of a web site.
+    async fn start(mix: &[(Kind, u32)], lines: &str) -> Self {
+        let ground = Ground::claim().unwrap();
+        let (web, dns) = (Web::start(&ground).await.unwrap(), Dns::start(&ground).await.unwrap());
+        let proxies = Arc::new(PublicProxies::start(&ground, &dns, &web, &Mix::of(mix)).await.unwrap());
+        let exits: HashMap<_, _> = (1u8..)
+            .zip(proxies.proxies())
+            .map(|(n, proxy)| (ExitId::Tor(Fingerprint([n; 20])), proxy.clone()))
+            .collect();
+        let lines = lines
+            .replace("SECURE", web.https("echo.test", "").trim_end_matches('/'))
+            .replace("PLAIN", web.http("other.test", "").trim_end_matches('/'))
+            .replace("SHOP", web.http("shop.test", "").trim_end_matches('/'));
+        let text = format!("[check]\nca_file = {:?}\nper_second = 1000.0\n{lines}", web.ca_pem());
+        let check = config::parse("test", &text, [], None).unwrap().0.check;
+        let memory = Memory::new(Bounds::default());
+        let (state, wishes) =
+            State::new(Snapshot::new(Words::default(), Policy::default()), memory, Clock::start(), None);
+        let geo: Geo = Arc::new(|_| Country::UNKNOWN);
+        let through = ByProxy { exits: exits.clone(), _proxies: proxies.clone() };
+        let (tester, handle) = Tester::new(through, Settings::of(&check).unwrap(), state.clone(), geo, wishes);
+        let life = Lifecycle::new();
+        let tasks = life.tasks();
+        life.tasks().supervise("tester", move || tester.clone().run(tasks.clone()));
+        let bed = Self { web, proxies, exits, state, handle, _life: life, _dns: dns };
+        let listings = bed.exits.keys().cloned().map(listing).collect();
+        bed.state.apply(Change::Listed(Source::Tor, listings)).await.unwrap();
+        bed
+    }
+
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ExitId, &Proxy)> {
+        self.exits.iter().filter(move |(_, proxy)| proxy.kind == kind)
+    }
+
+    fn exit(&self, id: &ExitId) -> Arc<Exit> {
+        self.state.load().catalog.get(id).unwrap().clone()
+    }
+
+    async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let mut revisions = self.state.revisions();
+        let waited = timeout(SOON, async {
+            while !is_so(self) {
+                revisions.changed().await.unwrap();
+            }
+        });
+        if waited.await.is_err() {
+            let known = |(id, proxy): (&ExitId, &Proxy)| (proxy.kind, self.exit(id).known().clone());
+            panic!("never came true: {what}\n{:#?}", self.exits.iter().map(known).collect::<Vec<_>>());
+        }
+    }
+
+    async fn force(&self, id: &ExitId) -> Option<Checked> {
+        timeout(SOON, self.handle.force(id.clone())).await.unwrap()
+    }
+}
+
+const LINES: &str = r#"
+    echo = ["SECURE/ip", "PLAIN/origin.json"]
+    canary = ["PLAIN/page"]
+    timeout = "2s"
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verdicts_are_exactly_what_is_planted() {
+    let kinds = [
+        (Kind::Good, 6), // three who are asked again are half of them: no sentence has to wait for a minute
+        (Kind::Dead, 2),
+        (Kind::Hanging, 2),
+        (Kind::Slow, 2),
+        (Kind::Lying, 3),
+        (Kind::Tampering, 2),
+        (Kind::BreaksTls, 4),
+        (Kind::Locked, 3),
+        (Kind::WebServer, 2),
+    ];
+    let bed = Bed::start(&kinds, LINES).await;
+    bed.until("every exit has a verdict", |bed| {
+        bed.exits.keys().all(|id| bed.exit(id).known().verdict != Verdict::Untested)
+    })
+    .await;
+    bed.until("tamperers and interceptors are bad for good", |bed| {
+        let caught = bed.of_kind(Kind::Tampering).chain(bed.of_kind(Kind::BreaksTls));
+        caught.into_iter().all(|(id, _)| bed.exit(id).known().marks.bad_for_good)
+    })
+    .await;
+    for (id, proxy) in &bed.exits {
+        let (exit, good) = (bed.exit(id), proxy.kind == Kind::Good);
+        assert_eq!(exit.usable(), good, "{proxy:?} {:?}", exit.known());
+        assert_eq!(exit.ip(), (good || proxy.kind == Kind::Tampering).then_some(IpAddr::V4(*proxy.address.ip())));
+        let condemned = matches!(proxy.kind, Kind::Tampering | Kind::BreaksTls);
+        assert_eq!(exit.known().marks.bad_for_good, condemned, "{proxy:?} {:?}", exit.known());
+        assert!(good <= exit.distinct());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_good_exit_is_ever_marked() {
+    let bed = Bed::start(&[(Kind::Good, 8), (Kind::Tampering, 1), (Kind::BreaksTls, 1)], LINES).await;
+    let ids: Vec<_> = bed.of_kind(Kind::Good).map(|(id, _)| id.clone()).collect();
+    for round in 0..10 {
+        let mut results = bed.handle.pass(ids.clone()).await;
+        while let Some((id, checked)) = timeout(SOON, results.recv()).await.unwrap() {
+            let checked = checked.unwrap_or_else(|| panic!("{id} is gone in round {round}"));
+            assert_eq!((checked.verdict, &*checked.why), (Verdict::Good, ""), "{id} in round {round}");
+        }
+    }
+    assert!(ids.iter().all(|id| bed.exit(id).usable() && !bed.exit(id).known().marks.bad_for_good));
+}
+
+const SHOP: &str = r#"
+    echo = ["SECURE/ip", "PLAIN/origin.json"]
+    canary = []
+    [[check.targets]]
+    name = "shop"
+    url = "SHOP/"
+    expect_body = "welcome to the shop"
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shop_that_refuses_some_bans_those_and_when_it_refuses_all_nobody() {
+    let bed = Bed::start(&[(Kind::Good, 7)], SHOP).await;
+    let passes = |bed: &Bed, id: &ExitId| bed.exit(id).known().passed.contains("shop");
+    bed.until("all pass the shop", |bed| bed.exits.keys().all(|id| passes(bed, id))).await;
+    let (refused, proxy) = bed.exits.iter().next().unwrap();
+    bed.web.shop_refuses(IpAddr::V4(*proxy.address.ip()), 403);
+    let checked = bed.force(refused).await.unwrap();
+    assert_eq!(checked.verdict, Verdict::Good, "the exit itself works");
+    assert_eq!(checked.sites, [("shop".into(), Some("it answers 403".to_owned()))]);
+    assert!(!passes(&bed, refused), "it is out of the shop's pools at once");
+    let shop = Site::of(&Host::parse("shop.test").unwrap());
+    let banned = |bed: &Bed| {
+        let (now, snapshot) = (bed.state.now(), bed.state.snapshot());
+        bed.exits.keys().filter(|id| snapshot.bans.until(&shop, id, now).is_some()).cloned().collect::<Vec<_>>()
+    };
+    // Three who passed are asked again, and three of six are half of those who passed lately: no minute to wait for.
+    bed.until("the one that is refused is banned", |bed| banned(bed) == std::slice::from_ref(refused)).await;
+    bed.proxies.proxies().iter().for_each(|proxy| bed.web.shop_refuses(IpAddr::V4(*proxy.address.ip()), 429));
+    let others: Vec<_> = bed.exits.keys().filter(|id| *id != refused).cloned().collect();
+    for id in &others {
+        bed.force(id).await.unwrap();
+    }
+    bed.until("those who passed before pass again", |bed| others.iter().all(|id| passes(bed, id))).await;
+    assert_eq!(banned(&bed), std::slice::from_ref(refused), "a shop that refuses everybody is itself the reason");
+}
