@@ -49,7 +49,8 @@ impl Username {
 
     /// Reads one of ours.
     pub fn read(text: &str) -> Option<Self> {
-        let number = |digits: &str| (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
+        let is_number = |digits: &str| digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = |digits: &str| is_number(digits).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
         match text.split_at_checked(1)? {
             ("e", digits) => number(digits).map(Self::Ticket),
             ("o", digits) => number(digits).map(|key| Self::Onion(Isolation(key))),
