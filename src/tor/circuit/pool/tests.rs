@@ -139,8 +139,8 @@ fn a_build_that_is_on_its_way_for_nobody_is_taken_over() {
     assert!(matches!(bed.ask(1, 7), Asked::Wait(_)));
     bed.complete(build);
     assert!(
-        matches!(bed.pool.effects()[..], [Effect::Grant { .. }, Effect::Build { .. }]),
-        "granted, and a new spare begun"
+        matches!(bed.pool.effects()[..], [Effect::Build { .. }, Effect::Grant { .. }]),
+        "a new spare begun, and granted"
     );
 }
 
