@@ -25,11 +25,17 @@ test: ## everything but the slowest: format, lints, documents, licences, unit, i
 	@$(STAGE) unit    .ci/cargo-test --lib
 	@$(STAGE) it      .ci/cargo-test --test it
 	@$(STAGE) testnet .ci/cargo-test -p exitgate-testnet
+	@$(STAGE) e2e     .ci/cargo-test --test e2e
 	@$(STAGE) report
 
+demo: ## exitgate at work with no internet: a private Tor network, a fake web, and lines to paste
+	@.ci/need cargo cc tor curl
+	cargo run --locked --example demo
+
 verify: ## the slower rest: the shipped binary, from a release build
-	@.ci/need cargo cc
+	@.ci/need cargo cc tor curl
 	@$(STAGE) release cargo build --release --locked --bin exitgate
+	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) report
 
@@ -43,4 +49,4 @@ fmt: ## format everything
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test verify bench fmt clean-state
+.PHONY: help run test demo verify bench fmt clean-state

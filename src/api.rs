@@ -1,1 +1,116 @@
-//! The control path: REST for people and programs that create, watch and destroy routes.
+//! The control path: what people and programs ask of a running gateway over HTTP.
+//!
+//! It runs on a thread and a runtime of its own: rendering a large `/metrics` or a slow reader of an answer then costs
+//! this thread and not the relays. It reads what other rooms publish and asks the app for changes through channels; it
+//! never reaches into the data path.
+//!
+//! Every request passes one gate, `api/auth.rs`, before any endpoint sees it. Every URL stands on one page,
+//! `api/endpoints.rs`. Every error has one shape, `api/error.rs`.
+//!
+//! Next: `api/endpoints.rs`.
+
+mod auth;
+mod endpoints;
+mod error;
+mod health;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::{mpsc, oneshot};
+
+pub use auth::Access;
+pub use health::{Readiness, SourceReadiness};
+
+use crate::lifecycle::Tasks;
+use crate::listen::{self, Arrival, Permits, Reservation};
+
+/// Connections at once. Arbitrary: scrapers of metrics and a few people's browsers; the rest waits in the kernel's queue.
+const CONNECTIONS: usize = 512;
+
+/// How long a peer may take over its request head. Arbitrary, generous for a person's connection.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a whole connection may live, so that slow readers give their place back.
+const CONNECTION_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// A reload that somebody asked for, and where the answer goes.
+pub type ReloadRequest = oneshot::Sender<ReloadAnswer>;
+
+/// What a reload came to.
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum ReloadAnswer {
+    /// The new configuration is in force, but for the keys that need a restart.
+    Applied {
+        /// Keys whose new values are in force.
+        changed: Vec<String>,
+        /// Keys whose new values wait for a restart.
+        needs_restart: Vec<String>,
+    },
+    /// Nothing was changed.
+    Refused {
+        /// Every fault, as `check-config` prints them.
+        faults: String,
+    },
+}
+
+/// What the endpoints need of the rest of the gateway.
+#[derive(Clone)]
+pub struct Wiring {
+    /// Everything in Prometheus' text format.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Which sources have a tested exit, and why not.
+    pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// Takes reload requests.
+    pub reload: mpsc::Sender<ReloadRequest>,
+}
+
+/// Serves the API on ports that are already bound, until shutdown. Returns once its thread runs.
+pub fn start(
+    ports: Vec<Reservation>,
+    access: Arc<ArcSwap<Access>>,
+    wiring: Wiring,
+    tasks: Tasks,
+    extra: Router,
+) -> std::io::Result<()> {
+    let app = endpoints::router(wiring, extra).layer(axum::middleware::from_fn_with_state(access, auth::gate));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (failed, outcome) = std::sync::mpsc::channel();
+    std::thread::Builder::new().name("api".to_owned()).spawn(move || {
+        runtime.block_on(async move {
+            let permits = Permits::new(CONNECTIONS);
+            let mut listeners = Vec::new();
+            for port in ports {
+                let app = app.clone();
+                let serve = move |arrival| connection(app.clone(), arrival);
+                match listen::start(port, &permits, CONNECTIONS, &tasks, serve) {
+                    Ok(listener) => listeners.push(listener),
+                    Err(error) => return drop(failed.send(Err(error))),
+                }
+            }
+            let _ = failed.send(Ok(()));
+            // Alive until the kill and not only until draining: health and metrics are wanted most while we drain.
+            tasks.killed().await;
+        });
+    })?;
+    outcome.recv().unwrap_or_else(|_| Err(std::io::Error::other("the API's thread ended before it served")))
+}
+
+async fn connection(app: Router, arrival: Arrival) {
+    let Arrival { stream, cut, .. } = arrival;
+    let serve = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let ended = cut.race(tokio::time::timeout(CONNECTION_DEADLINE, serve)).await;
+    if let Some(Ok(Err(error))) = ended {
+        tracing::debug!(%error, "an API connection ended early");
+    }
+}

@@ -4,9 +4,11 @@
 //! that is broken), and then its work, which [`Work`] hands in. The last step is a pair of functions and not a call, so
 //! that tests can see that a broken configuration never reaches it.
 //!
-//! Next: `cli/check_config.rs`, the only command that is all here.
+//! Next: `cli/check_config.rs`, the only command that is all here; `cli/ask.rs`, how the others reach a running gateway.
 
+mod ask;
 mod check_config;
+mod reload;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -16,10 +18,11 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::app::{self, End};
 use crate::config::{self, Loaded, SelectorCheck};
 
 /// Who judges selectors while a configuration is read.
-const SELECTORS: Option<SelectorCheck<'static>> = None;
+const SELECTORS: Option<SelectorCheck<'static>> = Some(&app::judge_selector);
 
 /// What a process that ends says to its caller; the numbers are those of `sysexits.h`, and 128 + n for a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +51,30 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The commands whose work is done elsewhere, each given the configuration that was loaded for it.
+/// The commands whose work is done elsewhere, each given the configuration that was loaded for it and the file that was
+/// asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
     /// Runs the gateway until it is told to stop.
-    pub serve: fn(Loaded) -> anyhow::Result<Exit>,
+    pub serve: fn(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>,
     /// Makes the running gateway read its configuration again.
-    pub reload: fn(Loaded) -> anyhow::Result<Exit>,
+    pub reload: fn(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>,
+}
+
+impl Work {
+    /// What the program does.
+    pub const REAL: Self = Self { serve: |loaded, asked| Ok(app::serve(loaded, asked).into()), reload: reload::run };
+}
+
+impl From<End> for Exit {
+    fn from(end: End) -> Self {
+        match end {
+            End::Stopped => Self::Ok,
+            End::Signal(number) => Self::Signal(number),
+            End::Unavailable => Self::Unavailable,
+            End::Broken => Self::Internal,
+        }
+    }
 }
 
 const CODES: &str = "\
@@ -139,8 +159,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>, work: Work) -> Exit {
 }
 
 /// Does a command's work with its configuration, if that is without fault.
-fn with_config(file: ConfigFile, work: fn(Loaded) -> anyhow::Result<Exit>) -> Exit {
+fn with_config(file: ConfigFile, work: fn(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>) -> Exit {
     let mut stderr = std::io::stderr();
+    let asked = file.config.clone();
     let loaded = match load(file) {
         Ok(loaded) => loaded,
         Err(faults) => {
@@ -148,7 +169,7 @@ fn with_config(file: ConfigFile, work: fn(Loaded) -> anyhow::Result<Exit>) -> Ex
             return Exit::Usage;
         }
     };
-    work(loaded).unwrap_or_else(|why| {
+    work(loaded, asked).unwrap_or_else(|why| {
         _ = writeln!(stderr, "exitgate: {why:#}");
         Exit::Internal
     })

@@ -129,13 +129,15 @@ pub enum ExitId {
     Public(Arc<PublicId>),
     /// This machine itself.
     Direct,
+    /// No exit at all: an onion service is met inside the Tor network. In no catalog; only told to who used it.
+    Onion,
 }
 
 impl ExitId {
     /// Where this exit comes from.
     pub fn source(&self) -> Source {
         match self {
-            Self::Tor(_) => Source::Tor,
+            Self::Tor(_) | Self::Onion => Source::Tor,
             Self::Public(_) => Source::Public,
             Self::Direct => Source::Direct,
         }
@@ -149,6 +151,7 @@ impl fmt::Display for ExitId {
             Self::Tor(fingerprint) => write!(f, "{fingerprint}"),
             Self::Public(public) => write!(f, "{}://{}", public.protocol.as_str(), public.addr),
             Self::Direct => f.write_str("direct"),
+            Self::Onion => f.write_str("onion"),
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod proxy_protocol;
 pub mod record;
 pub mod relay;
 pub mod socks;
+pub mod tunnel;
 
 #[cfg(test)]
 mod testing;

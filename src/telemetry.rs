@@ -43,6 +43,8 @@ pub enum Rotate {
     /// Every day at midnight UTC.
     #[default]
     Daily,
+    /// Every week.
+    Weekly,
 }
 
 /// What to log, and where.
@@ -138,6 +140,7 @@ fn open_file(settings: &Settings) -> Result<Option<Writer>, TelemetryError> {
         Rotate::Never => rolling::Rotation::NEVER,
         Rotate::Hourly => rolling::Rotation::HOURLY,
         Rotate::Daily => rolling::Rotation::DAILY,
+        Rotate::Weekly => rolling::Rotation::WEEKLY,
     };
     let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
     let appender = rolling::Builder::new()

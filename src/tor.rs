@@ -61,6 +61,10 @@ use stream::Username;
 /// that is told so can do something else.
 const READY_WAIT: Duration = Duration::from_secs(10);
 
+/// How long an engine may take over a circuit before the next one is asked for it: its guard may hang, which nothing
+/// tells from being slow. Arbitrary: two circuits that the first builds side by side had three seconds and more by then.
+const ENGINE_WAIT: Duration = Duration::from_secs(6);
+
 /// Where, and as whom, onion services are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnionPort {
@@ -163,23 +167,34 @@ impl Tor {
         Ok(restart)
     }
 
-    /// The right to put one stream on a circuit that goes this way; `port` is the target's, if it has one.
-    pub async fn lease(&self, way: Way, port: Option<Port>, deadline: Instant) -> Result<Lease, LeaseFault> {
+    /// The right to put one stream on a circuit that goes this way; `port` is the target's, if it has one. `failed` is an
+    /// engine where it was tried in vain, so that it is asked last.
+    pub async fn lease(
+        &self,
+        way: Way,
+        port: Option<Port>,
+        failed: Option<EngineId>,
+        deadline: Instant,
+    ) -> Result<Lease, LeaseFault> {
         if let Some(dir) = self.fleet.netdir() {
             path::exit(&dir, &way.exit, port).map_err(engine::no_path)?;
         }
         let lasting = port.map(|port| port.number).filter(|port| path::is_long_lived(*port));
         let key = Key { exit: way.exit, hops: if way.hops == 2 { 2 } else { 3 }, lasting };
-        let engines = self.usable(way, deadline).await?;
+        let mut engines = self.usable(way, deadline).await?;
+        engines.sort_by_key(|engine| Some(engine.id()) == failed);
         if let Some(lease) = engines.iter().find_map(|engine| engine.lend(key, way.isolation)) {
             return Ok(lease);
         }
         let mut fault = LeaseFault::NotReady;
+        let last = engines.last().map(|engine| engine.id());
         for engine in engines {
-            match engine.ask(key, way.isolation, deadline).await {
+            let until = if Some(engine.id()) == last { deadline } else { deadline.min(Instant::now() + ENGINE_WAIT) };
+            match engine.ask(key, way.isolation, until).await {
                 Ok(lease) => return Ok(lease),
                 // What is in the way is this engine, or its guard: another one may do.
                 Err(why @ (LeaseFault::NoPath | LeaseFault::Lost | LeaseFault::NotReady)) => fault = why,
+                Err(why @ LeaseFault::Deadline) if until < deadline => fault = why,
                 Err(why) => return Err(why),
             }
         }

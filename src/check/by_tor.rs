@@ -36,7 +36,7 @@ impl Through for ByTor {
         // The circuit is waited for apart, because a queue in our engines must not look like a slow exit. Its lease is
         // held until the stream has its own, so that it cannot be closed for lack of use.
         let port = Port { number: target.port, over: Over::V4 };
-        let lease = self.0.lease(way, Some(port), begun + QUEUE).await.map_err(|fault| match fault {
+        let lease = self.0.lease(way, Some(port), None, begun + QUEUE).await.map_err(|fault| match fault {
             LeaseFault::Deadline => EngineFault::NotReady.into(),
             other => DialError::from(other),
         })?;

@@ -10,10 +10,10 @@ use std::fmt;
 use serde_json::Value;
 
 use super::secret::{digest, digest_of};
-use super::{Config, file};
+use super::{Config, Log, file};
 
 /// Keys (and all inside them) that shape a socket, a process or a file which is made once, at the start.
-pub(super) const RESTART: [&str; 14] = [
+const RESTART: [&str; 22] = [
     "data_dir",
     "log.file",
     "log.format",
@@ -22,12 +22,20 @@ pub(super) const RESTART: [&str; 14] = [
     "gateway.listen",
     "gateway.route_bind",
     "gateway.max_connections",
+    "gateway.max_sessions",
+    "gateway.max_implicit_routes",
+    "gateway.implicit_idle",
     "api.listen",
     "api.console",
     "tor.enabled",
     "tor.binary",
     "tor.engines",
     "tor.attach",
+    "tor.geoip_file",
+    "tor.geoip6_file",
+    "sources",
+    "check",
+    "store",
 ];
 
 /// Every key with what it is, as text that can be compared.
@@ -71,6 +79,35 @@ impl fmt::Display for Changes {
     }
 }
 
+impl Config {
+    /// Becomes `new`, except for what waits for the next start. Compared with `new` afterwards, only that differs.
+    pub fn take_live(&mut self, new: Self) {
+        let waits = |(key, _): &(&String, &String)| needs_restart(key);
+        let kept = self.settled.0.iter().filter(waits).chain(new.settled.0.iter().filter(|entry| !waits(entry)));
+        let settled = Settled(kept.map(|(key, value)| (key.clone(), value.clone())).collect());
+        let old = std::mem::replace(self, new);
+        self.settled = settled;
+        self.data_dir = old.data_dir;
+        self.log = Log { level: self.log.level.clone(), targets: self.log.targets, ..old.log };
+        let gateway = &mut self.gateway;
+        gateway.listen = old.gateway.listen;
+        gateway.route_bind = old.gateway.route_bind;
+        gateway.max_connections = old.gateway.max_connections;
+        gateway.max_sessions = old.gateway.max_sessions;
+        gateway.max_implicit_routes = old.gateway.max_implicit_routes;
+        gateway.implicit_idle = old.gateway.implicit_idle;
+        (self.api.listen, self.api.console) = (old.api.listen, old.api.console);
+        let tor = &mut self.tor;
+        tor.enabled = old.tor.enabled;
+        tor.binary = old.tor.binary;
+        tor.engines = old.tor.engines;
+        tor.attach = old.tor.attach;
+        tor.geoip_file = old.tor.geoip_file;
+        tor.geoip6_file = old.tor.geoip6_file;
+        (self.sources, self.check, self.store) = (old.sources, old.check, old.store);
+    }
+}
+
 /// Compares two configurations. New content of a file that holds a secret, a certificate or torrc lines is a change too.
 pub fn diff(old: &Config, new: &Config) -> Changes {
     let (old, new) = (&old.settled.0, &new.settled.0);
@@ -88,7 +125,7 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     Changes { live, restart }
 }
 
-fn needs_restart(key: &str) -> bool {
+pub(super) fn needs_restart(key: &str) -> bool {
     RESTART
         .iter()
         .any(|listed| key.strip_prefix(listed).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
@@ -203,11 +240,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_taken_over_is_the_new_one_but_for_what_waits() {
+        let old = config("[gateway]\nlisten = '127.0.0.1:1'\nhedge = 0.2\n[tor]\nengines = 3\n[check]\nprobes = 5");
+        let new = config("data_dir = 'x'\n[gateway]\nhedge = 0.1\n[log]\nlevel = 'debug'\n[store]\nkeep_checks = '3d'");
+        let mut running = old.clone();
+        running.take_live(new.clone());
+        assert_eq!(diff(&old, &running).to_string(), "changed: gateway.hedge, log.level");
+        assert_eq!(diff(&running, &new).live, [""; 0], "and the rest still waits");
+        assert_eq!(diff(&running, &new).restart, diff(&old, &new).restart);
+        let structure = |config: &Config| {
+            let Config { data_dir, gateway, tor, check, store, .. } = config.clone();
+            (data_dir, gateway.listen, tor.engines, check.probes, store)
+        };
+        assert_eq!(structure(&running), structure(&old));
+        assert_eq!((running.gateway.hedge, &*running.log.level), (0.1, "debug"));
+    }
+
+    #[test]
     fn restart_keys_are_keys() {
         let settled = Settled::of(&file::File::default(), &Config::default());
         for key in RESTART {
             let known = settled.0.keys().any(|known| known == key || known.starts_with(&format!("{key}.")));
-            assert!(known || ["log.file", "tor.attach"].contains(&key), "{key} is no key");
+            assert!(
+                known || ["log.file", "tor.attach", "tor.geoip_file", "tor.geoip6_file"].contains(&key),
+                "{key} is no key"
+            );
         }
     }
 }

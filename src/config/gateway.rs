@@ -112,6 +112,16 @@ pub struct PortRules {
 }
 
 impl PortRules {
+    /// Ports that may be asked for.
+    pub fn allowed(&self) -> &[PortRange] {
+        &self.allowed
+    }
+
+    /// Ports that may not, also if they are among those that may.
+    pub fn denied(&self) -> &[PortRange] {
+        &self.denied
+    }
+
     /// True when a target with this port may be asked for.
     pub fn permits(&self, port: u16) -> bool {
         let holds = |ranges: &[PortRange]| ranges.iter().any(|range| range.contains(port));

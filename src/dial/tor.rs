@@ -6,8 +6,9 @@
 //! there under our ticket and is attached to the leased circuit. What the exit says about a failure comes only there,
 //! and it is the better word: SOCKS has eight ways to say no, and tor uses one of them for half of all failures.
 //!
-//! A circuit that dies before the target answered is no verdict on the exit: it is tried again on another circuit to
-//! the same exit. Another *exit* is never tried here, because that choice is the caller's.
+//! A circuit that dies or hangs before the target answered is no verdict on the exit: it is tried again on another
+//! circuit to the same exit, on another engine if there is one, because the guard may be what hangs. Another *exit* is
+//! never tried here, because that choice is the caller's.
 //!
 //! Next: [`crate::tor`] lends circuits; `dial/tor/socks.rs` is the language; `dial/tor/fault.rs` says whose fault it was.
 
@@ -26,7 +27,7 @@ use crate::exit::Fingerprint;
 use crate::net::{Host, Target};
 use crate::route::Isolation;
 use crate::tor::control::{Addr, ControlError};
-use crate::tor::event::CircuitId;
+use crate::tor::event::{CircuitId, EndReason};
 use crate::tor::path::{Over, Port};
 use crate::tor::stream::{Expected, Seen};
 use crate::tor::{EngineId, StreamFault, Tor};
@@ -185,9 +186,10 @@ async fn ask(
 ) -> Result<(Stream, Host, Facts), DialError> {
     let mut timings = Timings::start();
     let circuits = if options.early.is_empty() { CIRCUITS } else { 1 };
-    let mut last = DialError::from(ExitFault::Died);
+    let (mut last, mut failed) = (DialError::from(ExitFault::Died), None);
     for _ in 0..circuits {
-        let lease = tor.lease(way, port, deadline).await?;
+        let lease = tor.lease(way, port, failed, deadline).await?;
+        failed = Some(lease.engine());
         timings.leased = Instant::now();
         let mut facts =
             Facts { engine: lease.engine(), circuit: Some(lease.circuit()), path: lease.path().clone(), timings };
@@ -195,10 +197,15 @@ async fn ask(
             last = EngineFault::Lost.into();
             continue;
         };
+        let is_fresh = expected.built > timings.started;
         let attempt = attempt(expected, &what, options.early, &mut facts.timings);
         match timeout_at(deadline, attempt).await.unwrap_or(Err(Attempt::Failed(DialError::Deadline))) {
             Ok((stream, host)) => return Ok((stream, host, facts)),
             Err(Attempt::Failed(why)) => return Err(why),
+            // The exit had a part in building this circuit a moment ago: it is not the one that hangs.
+            Err(Attempt::Again(DialError::Exit(ExitFault::Hung))) if is_fresh => {
+                return Err(TargetFault::Timeout.into());
+            }
             Err(Attempt::Again(why)) => last = why,
         }
     }
@@ -207,7 +214,7 @@ async fn ask(
 
 /// How an attempt failed.
 enum Attempt {
-    /// Its circuit, or its engine, died under it: another one may do.
+    /// Its circuit, or its engine, died or hung under it: another one may do.
     Again(DialError),
     /// Another circuit would see the same.
     Failed(DialError),
@@ -222,7 +229,7 @@ impl From<DialError> for Attempt {
 impl From<StreamFault> for Attempt {
     fn from(fault: StreamFault) -> Self {
         match fault {
-            StreamFault::CircuitGone | StreamFault::EngineLost => Self::Again(fault.into()),
+            StreamFault::CircuitGone | StreamFault::EngineLost | StreamFault::Unanswered => Self::Again(fault.into()),
             _ => Self::Failed(fault.into()),
         }
     }
@@ -281,8 +288,9 @@ async fn watch(expected: &mut Expected, seen: &mut Option<Instant>, attached: &m
         }
     }
     match (&mut expected.end).await {
+        // It was served, if only with a no as every name has it that does not resolve: the reply is on its way.
+        Ok(StreamFault::Ended(EndReason::Done)) | Err(_) => std::future::pending().await,
         Ok(fault) => fault,
-        Err(_) => std::future::pending().await, // it is over without a fault: the reply is on its way
     }
 }
 

@@ -45,6 +45,11 @@ impl Country {
         std::str::from_utf8(&self.0).unwrap_or("??")
     }
 
+    /// The same as bytes.
+    pub fn letters(self) -> [u8; 2] {
+        self.0
+    }
+
     /// False of [`Self::UNKNOWN`] only.
     pub fn is_known(self) -> bool {
         self != Self::UNKNOWN

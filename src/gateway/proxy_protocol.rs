@@ -70,6 +70,9 @@ fn version_1(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
             if ip.is_ipv4() != (family == "TCP4") {
                 return Err(BadHeader);
             }
+            if !port.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(BadHeader);
+            }
             Some(SocketAddr::new(ip.to_canonical(), port.parse().map_err(|_| BadHeader)?))
         }
         _ => return Err(BadHeader),
@@ -154,6 +157,7 @@ mod tests {
             b"PROXY TCP4 192.0.2.1 198.51.100.1 5000 1080 x\r\n",
             b"PROXY TCP4 ::1 ::1 5000 1080\r\n",
             b"PROXY TCP4 192.0.2.1 198.51.100.1 99999 1080\r\n",
+            b"PROXY TCP4 192.0.2.1 198.51.100.1 +5 1080\r\n",
             b"PROXY TCP4  192.0.2.1 198.51.100.1 1 1080\r\n",
             b"PROXY UDP4 192.0.2.1 198.51.100.1 1 1080\r\n",
             b"PROXY\r\n",

@@ -69,8 +69,11 @@ impl Guesses {
             return None;
         }
         if wrong.len() >= WATCHED && !wrong.contains_key(&client) {
-            let oldest = wrong.iter().min_by_key(|(_, suspect)| suspect.last).map(|(client, _)| *client);
-            oldest.and_then(|client| wrong.remove(&client));
+            // All at once and seldom: to look for the oldest each time would make every stranger's guess cost a walk.
+            wrong.retain(|_, suspect| suspect.until > Some(now));
+            if wrong.len() >= WATCHED {
+                wrong.clear();
+            }
         }
         let suspect = wrong.entry(client).or_insert_with(|| Suspect { tried: Vec::new(), last: now, until: None });
         if now.saturating_duration_since(suspect.last) > terms.pause || suspect.until.is_some() {

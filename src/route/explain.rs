@@ -158,7 +158,7 @@ impl fmt::Display for Step {
 impl fmt::Display for Funnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.steps.iter().enumerate().try_for_each(|(at, (step, left))| {
-            let joint = if at == 0 { "" } else { " → " };
+            let joint = if at == 0 { "" } else { " -> " };
             write!(f, "{joint}{left} {step}")
         })
     }
@@ -306,7 +306,7 @@ mod tests {
     fn the_funnel_counts_every_step() {
         let mut world = world();
         let explained = world.explain("us", "www.shop.com:443");
-        let want = "10 known → 7 in us → 6 up → 5 allow 443 → 3 tested → 2 not banned by shop.com";
+        let want = "10 known -> 7 in us -> 6 up -> 5 allow 443 -> 3 tested -> 2 not banned by shop.com";
         assert_eq!((explained.funnel.to_string(), explained.why), (want.to_owned(), None));
         assert!(explained.pool.is_empty() && world.memory.implicit().is_empty(), "a question makes nothing");
         world.first("us");
@@ -318,7 +318,7 @@ mod tests {
         assert_eq!(explained.pin.map(|pin| pin.ip), Some(ip(home)));
         assert_eq!(
             explained.funnel.to_string(),
-            "10 known → 7 in us → 6 up → 6 allow 80 → 4 tested → 4 with one IP → 4 not taken"
+            "10 known -> 7 in us -> 6 up -> 6 allow 80 -> 4 tested -> 4 with one IP -> 4 not taken"
         );
     }
 
@@ -327,12 +327,12 @@ mod tests {
         let mut world = world();
         world.route("steam", "any", Policy { check: Some("steam".into()), ..Policy::default() });
         for (username, to, want) in [
-            ("jp", "shop.com:443", "no exit is what was asked for (10 known → 0 in jp"),
-            ("us-source-public", "shop.com:443", "no exit is what was asked for (10 known → 0 from the source"),
+            ("jp", "shop.com:443", "no exit is what was asked for (10 known -> 0 in jp"),
+            ("us-source-public", "shop.com:443", "no exit is what was asked for (10 known -> 0 from the source"),
             (
                 "us-asn-4",
                 "shop.com:443",
-                "no such exit has passed its last check (10 known → 7 in us → 1 in AS4 → 1 up → 1 allow 443 → 0 tested",
+                "no such exit has passed its last check (10 known -> 7 in us -> 1 in AS4 -> 1 up -> 1 allow 443 -> 0 tested",
             ),
             ("us-asn-1", "shop.com:443", "no such exit is up"),
             ("us-asn-2", "shop.com:443", "no such exit allows the port"),

@@ -188,6 +188,9 @@ impl fmt::Display for Selector {
     /// The canonical text: words in the order of the grammar, defaults left out. It parses back to an equal selector,
     /// and equal selectors have equal texts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.place.is_ambiguous() {
+            f.write_str("country-")?;
+        }
         write!(f, "{}", self.place)?;
         if self.mode == Mode::Strict {
             f.write_str("-strict")?;

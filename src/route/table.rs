@@ -10,6 +10,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::Isolation;
+use super::holder::HolderRef;
 use super::policy::Policy;
 use super::pool::{Need, Pool, Uses};
 use super::selector::{BadSelector, Narrowed, Reason, RouteName, Selector, Words};
@@ -125,6 +127,11 @@ impl Wish {
     /// The route's name; `implicit` for what has none: fit for a metric label.
     pub fn label(&self) -> &str {
         self.entry.as_ref().map_or("implicit", |entry| entry.route.name.as_str())
+    }
+
+    /// Whom its circuits may be shared with, asked with the key of this name.
+    pub fn isolation(&self, key: &str) -> Isolation {
+        HolderRef { key, scope: &self.scope, session: self.selector.session.as_ref() }.isolation()
     }
 }
 

@@ -59,7 +59,7 @@ pub fn status(directory: &Netdir, before: &Source, now: Moment) -> Source {
     let (outcome, why) = match (stale, missing) {
         (true, _) => ("stale", "the engines have no newer directory".to_owned()),
         (false, 0) => ("fresh", String::new()),
-        (false, missing) => ("fresh", format!("{missing} relays wait for their microdescriptors")),
+        (false, missing) => ("fresh", format!("microdescriptors still on their way: {missing}")),
     };
     Source {
         name: NAME.to_owned(),
@@ -146,7 +146,7 @@ mod tests {
         let until = Moment::from(directory.valid_until().unwrap());
         let fresh = status(&directory, &Source::default(), until);
         assert_eq!((fresh.outcome.as_str(), fresh.records, fresh.good), ("fresh", 1, Some(until)));
-        assert_eq!(fresh.why, "1 relays wait for their microdescriptors");
+        assert_eq!(fresh.why, "microdescriptors still on their way: 1");
         let later = until.after(Duration::from_secs(1));
         let stale = status(&directory, &fresh, later);
         assert_eq!((stale.outcome.as_str(), stale.good, stale.failures), ("stale", Some(until), 1));

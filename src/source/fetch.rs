@@ -7,18 +7,18 @@
 //!
 //! Each stage has its own deadline, because "it takes long" means something else for a handshake than for 20 MB.
 //!
-//! Next: `source/poll.rs` decides when to ask and what to do with the answer.
+//! Next: `fetch/place.rs` reads URLs, `fetch/body.rs` unpacks; `source/poll.rs` decides when to ask.
 
 mod body;
+mod place;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName};
-use http::{Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
+use http::{Response, StatusCode, Uri};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -29,6 +29,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use self::body::Unpacked;
+use self::place::{Place, follow, request};
 use super::Garbage;
 use crate::dial::{self, DialError};
 use crate::limit::target::Rules;
@@ -196,33 +197,6 @@ pub struct Client<C> {
     tls: Arc<ClientConfig>,
 }
 
-/// Where a URL leads.
-struct Place {
-    target: Target,
-    tls: bool,
-    path: String,
-}
-
-impl Place {
-    fn of(url: &Uri) -> Result<Self, FetchError> {
-        let tls = match url.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(FetchError::Scheme),
-        };
-        let host = Host::parse(url.host().unwrap_or_default())?;
-        let target = Target::new(host, url.port_u16().unwrap_or(if tls { 443 } else { 80 }))?;
-        let path = url.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Ok(Self { target, tls, path })
-    }
-
-    /// The `Host` header: the port stands in it only if it is not the scheme's own.
-    fn authority(&self) -> String {
-        let own = if self.tls { 443 } else { 80 };
-        if self.target.port == own { self.target.host.to_string() } else { self.target.to_string() }
-    }
-}
-
 /// Runs a stage of a request against its deadline.
 async fn stage<T>(doing: &'static str, deadline: Instant, work: impl Future<Output = T>) -> Result<T, FetchError> {
     timeout_at(deadline, work).await.map_err(|_| FetchError::Late(doing))
@@ -283,39 +257,6 @@ impl<C: Connect> Client<C> {
 enum Said {
     Answer(Answer),
     Elsewhere(String),
-}
-
-/// Resolves a redirect. A secure source stays secure.
-fn follow(from: &Uri, location: &str) -> Result<Uri, FetchError> {
-    let to: Uri = location.parse().map_err(|_| FetchError::Redirect("to no URL"))?;
-    let whole = if to.scheme().is_some() {
-        to
-    } else if location.starts_with('/') && !location.starts_with("//") {
-        let mut parts = from.clone().into_parts();
-        parts.path_and_query = to.into_parts().path_and_query;
-        Uri::from_parts(parts).map_err(|_| FetchError::Redirect("to no URL"))?
-    } else {
-        return Err(FetchError::Redirect("in a form that is not followed"));
-    };
-    if from.scheme_str() == Some("https") && whole.scheme_str() != Some("https") {
-        return Err(FetchError::Redirect("from https to http"));
-    }
-    Ok(whole)
-}
-
-fn request(place: &Place, known: &Validators) -> Result<Request<Empty<Bytes>>, FetchError> {
-    let agent = concat!("exitgate/", env!("CARGO_PKG_VERSION"));
-    let mut request = Request::get(&place.path)
-        .header(header::HOST, place.authority())
-        .header(header::USER_AGENT, agent)
-        .header(header::ACCEPT_ENCODING, "gzip")
-        .header(header::CONNECTION, "close");
-    for (name, value) in [(header::IF_NONE_MATCH, &known.etag), (header::IF_MODIFIED_SINCE, &known.last_modified)] {
-        if let Some(value) = value {
-            request = request.header(name, value);
-        }
-    }
-    request.body(Empty::new()).map_err(|error| FetchError::Http(error.to_string().into()))
 }
 
 /// One request over one stream.

@@ -79,7 +79,9 @@ pub(super) fn report(before: &Source, now: &Source) {
     let Source { name: source, outcome, why, records, skipped, .. } = now;
     let bad = |status: &Source| status.failures > 0 || status.outcome == "stale";
     match (bad(now), before.outcome == *outcome) {
-        (true, false) => tracing::warn!(source, outcome, why, "a source gives no good answer; what it last said stands"),
+        (true, false) => {
+            tracing::warn!(source, outcome, why, "a source gives no good answer; what it last said stands")
+        }
         (true, true) => tracing::debug!(source, outcome, why, "a source still gives no good answer"),
         (false, _) if bad(before) || before.good.is_none() => {
             tracing::info!(source, outcome, records, skipped, why, "a source answers")

@@ -213,3 +213,41 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn what_is_asked_is_what_the_configuration_says() {
+        let sources = Config::default().sources;
+        let onionoo = Feed::onionoo(&sources.onionoo).unwrap();
+        let (host, path) = (onionoo.url.host().unwrap(), onionoo.url.path_and_query().unwrap().as_str());
+        assert_eq!(host, "onionoo.torproject.org");
+        assert!(
+            path.starts_with("/details?type=relay&running=true&flag=Exit&fields=") && !path.contains(' '),
+            "{path}"
+        );
+        assert_eq!((onionoo.every, onionoo.limits.total), (Duration::from_secs(3600), sources.onionoo.timeout));
+        assert!(Feed::onionoo(&config::Onionoo { enabled: false, ..sources.onionoo }).is_none());
+
+        assert!(Feed::exit_addresses(&sources.exit_addresses).is_none(), "off unless it is wanted");
+        let list = Feed::exit_addresses(&config::ExitAddresses { enabled: true, ..sources.exit_addresses }).unwrap();
+        assert_eq!(list.url, "https://check.torproject.org/exit-addresses");
+    }
+
+    #[test]
+    fn a_source_without_marks_is_asked_at_once_and_unconditionally() {
+        let known = store::Source {
+            name: "x".to_owned(),
+            etag: Some("1".to_owned()),
+            last_modified: Some("2".to_owned()),
+            next: Some(Moment(9)),
+            records: 7,
+            ..store::Source::default()
+        };
+        let want = store::Source { name: "x".to_owned(), records: 7, ..store::Source::default() };
+        assert_eq!(unmarked(known), want);
+    }
+}

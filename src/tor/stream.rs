@@ -49,7 +49,9 @@ impl Username {
 
     /// Reads one of ours.
     pub fn read(text: &str) -> Option<Self> {
-        let number = |digits: &str| (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
+        // Digits alone: a number may also be read with a sign.
+        let is_ours = |digits: &str| digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let number = |digits: &str| is_ours(digits).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
         match text.split_at_checked(1)? {
             ("e", digits) => number(digits).map(Self::Ticket),
             ("o", digits) => number(digits).map(|key| Self::Onion(Isolation(key))),
@@ -66,6 +68,8 @@ pub struct Expected {
     ticket: u64,
     run: u64,
     circuit: CircuitId,
+    /// When its circuit was completed.
+    pub built: Instant,
     /// Where to ask for it.
     pub addr: Addr,
     /// Resolves once the stream was seen.
@@ -129,7 +133,7 @@ impl Streams {
     }
 
     /// Takes a ticket for a stream that will be put on the lease's circuit.
-    pub(super) fn expect(&self, lease: Lease, addr: Addr) -> Expected {
+    pub(super) fn expect(&self, lease: Lease, addr: Addr, built: Instant) -> Expected {
         let ((seen, on_seen), (end, on_end)) = (oneshot::channel(), oneshot::channel());
         let (engine, run, circuit) = (lease.engine.clone(), lease.run, lease.circuit);
         let mut inner = self.inner();
@@ -137,7 +141,7 @@ impl Streams {
         inner.next = inner.next.wrapping_add(1);
         inner.waiting.insert(ticket, Waiting { lease, seen, end });
         drop(inner);
-        Expected { engine, ticket, run, circuit, addr, seen: on_seen, end: on_end }
+        Expected { engine, ticket, run, circuit, built, addr, seen: on_seen, end: on_end }
     }
 
     /// A stream with this ticket is there. Returns the circuit for it, and whom to tell.

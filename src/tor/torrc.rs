@@ -329,8 +329,11 @@ pub fn render(place: &Place<'_>, user: &UserLines) -> String {
     put("CookieAuthentication", "1");
     put("__OwningControllerProcess", &place.owner.to_string());
     let socket = |name: &str| format!("unix:{}", path(&place.sockets.join(name)));
-    put("SocksPort", &format!("{} IPv4Traffic NoIPv6Traffic NoOnionTraffic ExtendedErrors", socket(SOCKS_SOCKET)));
-    put("SocksPort", &format!("{} IPv6Traffic PreferIPv6 NoOnionTraffic ExtendedErrors", socket(SOCKS6_SOCKET)));
+    // Who shares a circuit is decided by us. A tor that isolates too calls each second stream on one a bug of its own.
+    let ours =
+        "NoIsolateClientAddr NoIsolateSOCKSAuth NoIsolateClientProtocol SessionGroup=1 NoOnionTraffic ExtendedErrors";
+    put("SocksPort", &format!("{} IPv4Traffic NoIPv6Traffic {ours}", socket(SOCKS_SOCKET)));
+    put("SocksPort", &format!("{} IPv6Traffic PreferIPv6 {ours}", socket(SOCKS6_SOCKET)));
     put("SocksPort", &format!("{} OnionTrafficOnly ExtendedErrors", socket(ONION_SOCKET)));
     for (key, value) in behaviour(place.version) {
         put(key, value);

@@ -1,1 +1,13 @@
-//! The shipped binary on a real private Tor network.
+//! The shipped binary on a real private Tor network, driven by real clients.
+//!
+//! What is asserted is what the target saw: the address that a request came from, next to the exit that the answer
+//! named. Each test has a network of its own, because tests stop relays and kill engines.
+
+#![expect(clippy::disallowed_methods, reason = "tests are their own clients, and their tasks end with them")]
+#![expect(clippy::print_stderr, reason = "a failed test shows the end of its gateway's log")]
+
+mod clients;
+mod faults;
+mod gateway;
+mod lifecycle;
+mod routes;

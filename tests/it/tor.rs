@@ -2,7 +2,11 @@
 
 use exitgate_testnet::Testbed;
 
+mod attach;
+mod circuits;
 mod dial;
+mod engine;
+mod fault;
 mod rig;
 mod warm;
 

@@ -75,9 +75,9 @@ enum Stage {
     /// The first four bytes of the answer to the request.
     Head,
     /// The length of a name in it.
-    Length { code: u8 },
+    Length,
     /// The rest: an address or a name, and a port.
-    Rest { code: u8, kind: u8, length: usize },
+    Rest { kind: u8, length: usize },
 }
 
 /// Reads the answers in pieces, so that nothing of what follows is read.
@@ -92,7 +92,7 @@ impl Handshake {
         match self.stage {
             Stage::First | Stage::Name => 2,
             Stage::Head => 4,
-            Stage::Length { .. } => 1,
+            Stage::Length => 1,
             Stage::Rest { length, .. } => length + 2,
         }
     }
@@ -102,16 +102,17 @@ impl Handshake {
         self.stage = match (self.stage, bytes) {
             (Stage::First, [5, 2]) => Stage::Name,
             (Stage::First | Stage::Name, [1, 0]) => Stage::Head,
-            (Stage::Head, &[5, code, _, 1]) => Stage::Rest { code, kind: 1, length: 4 },
-            (Stage::Head, &[5, code, _, 4]) => Stage::Rest { code, kind: 4, length: 16 },
-            (Stage::Head, &[5, code, _, 3]) => Stage::Length { code },
-            (Stage::Length { code }, &[length]) => Stage::Rest { code, kind: 3, length: length.into() },
-            (Stage::Rest { code: 0, kind, length }, _) => {
+            // Nothing follows a no, and tor leaves out the kind of address when a name does not resolve.
+            (Stage::Head, &[5, code, _, _]) if code != 0 => return Ok(Some(Answer::No(code))),
+            (Stage::Head, [5, 0, _, 1]) => Stage::Rest { kind: 1, length: 4 },
+            (Stage::Head, [5, 0, _, 4]) => Stage::Rest { kind: 4, length: 16 },
+            (Stage::Head, [5, 0, _, 3]) => Stage::Length,
+            (Stage::Length, &[length]) => Stage::Rest { kind: 3, length: length.into() },
+            (Stage::Rest { kind, length }, _) => {
                 return host(kind, &bytes[..length.min(bytes.len())])
                     .map(|host| Some(Answer::Yes(host)))
                     .ok_or(Garbage);
             }
-            (Stage::Rest { code, .. }, _) => return Ok(Some(Answer::No(code))),
             _ => return Err(Garbage),
         };
         Ok(None)
@@ -151,8 +152,9 @@ mod tests {
             (b"\x05\x02\x01\x00\x05\x00\x00\x01\x7f\x58\x51\x01\x00\x00", yes("127.88.81.1")),
             (b"\x01\x00\x05\x00\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0", yes("::1")),
             (b"\x01\x00\x05\x00\x00\x03\x08web.test\0\0", yes("web.test")),
-            (b"\x01\x00\x05\x05\x00\x01\0\0\0\0\0\0", Ok((Answer::No(5), 0))),
-            (b"\x01\x00\x05\xf0\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", Ok((Answer::No(0xf0), 0))),
+            (b"\x01\x00\x05\x05\x00\x01\0\0\0\0\0\0", Ok((Answer::No(5), 6))),
+            (b"\x01\x00\x05\xf0\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", Ok((Answer::No(0xf0), 18))),
+            (b"\x01\x00\x05\x04\x00\x00\0\0\0\0\0\0", Ok((Answer::No(4), 6))),
             (b"\x05\xff", Err(Garbage)),
             (b"\x01\x01", Err(Garbage)),
             (b"\x05\x02\x05\x02", Err(Garbage)),

@@ -22,11 +22,11 @@ fn spans_are_between_the_moments_they_name() {
 }
 
 #[test]
-fn only_what_died_under_us_is_tried_again() {
+fn only_what_died_or_hung_under_us_is_tried_again() {
     for (fault, again) in [
         (StreamFault::CircuitGone, true),
         (StreamFault::EngineLost, true),
-        (StreamFault::Unanswered, false),
+        (StreamFault::Unanswered, true),
         (StreamFault::NotAttached, false),
         (StreamFault::Ended(crate::tor::event::EndReason::Misc), false),
     ] {

@@ -6,6 +6,7 @@ use super::Connection;
 use super::http::{After, Manner, Plan, Work, plan};
 use crate::gateway::failure::{ClientFault, Failure};
 use crate::gateway::gate::{Gate, Protocol};
+use crate::gateway::http::answer;
 use crate::gateway::http::body::Body;
 use crate::gateway::http::errand::{self, REPORT_MAX, Wanted};
 use crate::gateway::record::Outcome;
@@ -84,6 +85,9 @@ impl<G: Gate> Connection<'_, G> {
             Body::Length(_) => return Err((413, "that is too long for a report")),
             _ => return Err((411, "say how long it is: Content-Length")),
         };
+        if manner.expects && self.inbox.is_empty() && length > 0 {
+            self.stream.send(answer::CONTINUE).await.map_err(|_| (408, "the body did not come"))?;
+        }
         while self.inbox.bytes().len() < length {
             self.more().await.map_err(|_| (408, "the body did not come"))?;
         }

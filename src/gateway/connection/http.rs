@@ -37,6 +37,8 @@ pub(super) struct Manner {
     pub(super) bare: bool,
     /// What follows the head.
     pub(super) body: Body,
+    /// The client waits for a 100 before it sends that.
+    pub(super) expects: bool,
 }
 
 impl Manner {
@@ -76,7 +78,12 @@ pub(super) enum After<L> {
 /// Reads a request. `inside`: on a tunnel to exit.gate, where a path alone is an errand and not a lost browser.
 pub(super) fn plan(head: &[u8], door: &Door, inside: bool) -> Result<Plan, Refusal> {
     let request = Request::parse(head).map_err(bad_head)?;
-    let manner = Manner { keep: request.persists(), bare: request.method == "HEAD", body: request.body };
+    let manner = Manner {
+        keep: request.persists(),
+        bare: request.method == "HEAD",
+        body: request.body,
+        expects: request.expects,
+    };
     let (credentials, work) = match Credentials::read(&request.fields) {
         Ok(credentials) => (credentials, work(&request, door, manner, inside)),
         Err(failure) => (Credentials::default(), Work::Refuse(failure.into())),
@@ -179,7 +186,11 @@ impl<G: Gate> Connection<'_, G> {
             if let Some(length) = scan.end(self.inbox.bytes()).map_err(bad_head)? {
                 return Ok(Some(length));
             }
-            self.more().await?;
+            match self.more().await {
+                // An empty line was all that came: no request, so nothing to answer.
+                Err(_) if self.inbox.is_empty() => return Ok(None),
+                more => more?,
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Whole connections, byte for byte, with a gate that follows a script.
 
+mod ahead;
 mod doors;
 mod exit_gate;
 mod hostile;

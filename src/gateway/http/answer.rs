@@ -13,6 +13,9 @@ use crate::gateway::gate::{Facts, Refusal};
 /// What a failed key is asked for.
 const CHALLENGE: &str = "Proxy-Authenticate: Basic realm=\"exitgate\", charset=\"UTF-8\"\r\n";
 
+/// The body may come.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// The fields that name the exit, each a whole line.
 pub fn facts(facts: &Facts, out: &mut String) {
     if let Some(ip) = facts.ip {

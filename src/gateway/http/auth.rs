@@ -1,6 +1,6 @@
 //! `Proxy-Authorization: Basic`: the user name says which way, the password says who.
 //!
-//! The field is read here and ends here: [`super::framing::ends_here`] keeps it from every target. Decoding is ours
+//! The field is read here and ends here: [`super::framing::Options::ends`] keeps it from every target. Decoding is ours
 //! because it is twenty lines, and because a decoder that is lax about padding or stray bits accepts one key in several
 //! spellings, which would let a guesser get round the count of its guesses.
 

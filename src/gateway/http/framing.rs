@@ -8,8 +8,10 @@
 use super::body::{Body, Chunks};
 use super::head::{Fault, Field, Fields, is_token};
 
-/// The most members that `Connection` may list. Arbitrary: each is compared with each field, so the product is bounded.
-const LISTED_MAX: usize = 32;
+/// The most bytes that all `Connection` fields together may take, and the most members that they may name. Arbitrary,
+/// and far beyond what clients send: each member is compared with each field, so this bounds the product.
+const LIST_MAX: usize = 1024;
+const NAMED_MAX: usize = 32;
 
 /// HTTP/1.0 or HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,56 +79,67 @@ fn number(value: &[u8]) -> Result<u64, Fault> {
 }
 
 /// What `Connection` (and the `Proxy-Connection` that some clients send in its place) says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options<'b> {
     /// The sender closes after this message.
     pub close: bool,
     /// The sender asks for the connection to live on: the default of HTTP/1.1, said aloud.
     pub keep_alive: bool,
     /// The sender offers another protocol.
     pub upgrade: bool,
+    /// Other fields that it names, which are for us then.
+    named: Vec<&'b [u8]>,
 }
 
-impl Options {
+impl<'b> Options<'b> {
     /// Reads them, and refuses a list that would strip what frames or addresses the message.
-    pub fn read(fields: &Fields<'_>) -> Result<Self, Fault> {
+    pub fn read(fields: &Fields<'b>) -> Result<Self, Fault> {
         let mut options = Self::default();
-        let mut count = 0;
+        let mut length = 0;
         for field in fields.iter().filter(|field| field.is("connection") || field.is("proxy-connection")) {
+            length += field.line.len();
+            if length > LIST_MAX {
+                return Err(Fault::Field);
+            }
             for member in field.members() {
-                count += 1;
-                if count > LISTED_MAX || !member.iter().all(|&b| is_token(b)) {
-                    return Err(Fault::Field);
-                }
-                let is = |name: &str| member.eq_ignore_ascii_case(name.as_bytes());
-                options.close |= is("close");
-                options.keep_alive |= is("keep-alive");
-                options.upgrade |= is("upgrade");
-                if is("host") || is("content-length") || is("transfer-encoding") {
-                    return Err(Fault::Stripped);
-                }
+                options.member(member)?;
             }
         }
         Ok(options)
+    }
+
+    fn member(&mut self, member: &'b [u8]) -> Result<(), Fault> {
+        let is = |name: &str| member.eq_ignore_ascii_case(name.as_bytes());
+        if is("close") {
+            self.close = true;
+        } else if is("keep-alive") {
+            self.keep_alive = true;
+        } else if is("upgrade") {
+            self.upgrade = true;
+        } else if is("host") || is("content-length") || is("transfer-encoding") {
+            return Err(Fault::Stripped);
+        } else if self.named.len() == NAMED_MAX || !member.iter().all(|&b| is_token(b)) {
+            return Err(Fault::Field);
+        } else {
+            self.named.push(member);
+        }
+        Ok(())
     }
 
     /// Whether the sender keeps the connection after this message.
     pub fn persists(&self, version: Version) -> bool {
         !self.close && (version == Version::Current || self.keep_alive)
     }
-}
 
-/// True of a field that is for us and goes no further.
-pub fn ends_here(field: &Field<'_>, fields: &Fields<'_>) -> bool {
-    const HOP_BY_HOP: [&str; 5] = ["connection", "keep-alive", "te", "upgrade", "http2-settings"];
-    HOP_BY_HOP.iter().any(|name| field.is(name))
-        || (field.begins("proxy-") && !field.is("proxy-status"))
-        || field.begins("x-exitgate-")
-        || field.is("x-exitgate")
-        || fields
-            .iter()
-            .filter(|list| list.is("connection") || list.is("proxy-connection"))
-            .any(|list| list.members().any(|member| member.eq_ignore_ascii_case(field.name.as_bytes())))
+    /// True of a field that is for us and goes no further.
+    pub fn ends(&self, field: &Field<'_>) -> bool {
+        const HOP_BY_HOP: [&str; 5] = ["connection", "keep-alive", "te", "upgrade", "http2-settings"];
+        HOP_BY_HOP.iter().any(|name| field.is(name))
+            || (field.begins("proxy-") && !field.is("proxy-status"))
+            || field.begins("x-exitgate-")
+            || field.is("x-exitgate")
+            || self.named.iter().any(|name| name.eq_ignore_ascii_case(field.name.as_bytes()))
+    }
 }
 
 #[cfg(test)]
@@ -191,7 +204,10 @@ mod tests {
         assert_eq!(Options::read(&fields("Connection: close, Content-Length\r\n")), Err(Fault::Stripped));
         assert_eq!(Options::read(&fields("Connection: hOst\r\n")), Err(Fault::Stripped));
         assert_eq!(Options::read(&fields("Connection: a b\r\n")), Err(Fault::Field));
-        assert_eq!(Options::read(&fields(&format!("Connection: {}\r\n", "a,".repeat(33)))), Err(Fault::Field));
+        for many in ["a,".repeat(33), ",".repeat(LIST_MAX), " ".repeat(LIST_MAX), "x".repeat(LIST_MAX)] {
+            assert_eq!(Options::read(&fields(&format!("Connection: {many}\r\n"))), Err(Fault::Field));
+        }
+        assert_eq!(Options::read(&fields(&"Connection: close\r\n".repeat(100))), Err(Fault::Field));
     }
 
     #[test]
@@ -199,7 +215,8 @@ mod tests {
         let lines = "Connection: X-Mine, close\r\nX-Mine: 1\r\nx-yours: 1\r\nProxy-Authorization: Basic eA==\r\nTE: trailers\r\n\
              Keep-Alive: 5\r\nUpgrade: x\r\nProxy-Status: a\r\nX-Exitgate-Exit: forged\r\nX-Exitgate: 1\r\nCookie: c\r\n";
         let all = fields(lines);
-        let kept: Vec<_> = all.iter().filter(|field| !ends_here(field, &all)).map(|field| field.name).collect();
+        let options = Options::read(&all).unwrap();
+        let kept: Vec<_> = all.iter().filter(|field| !options.ends(field)).map(|field| field.name).collect();
         assert_eq!(kept, ["x-yours", "Proxy-Status", "Cookie"]);
     }
 }

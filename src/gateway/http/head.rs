@@ -111,7 +111,7 @@ impl Scan {
                         self.at += 2;
                         self.line = self.at;
                         if empty {
-                            return Ok(Some(self.at));
+                            return if self.at <= HEAD_MAX { Ok(Some(self.at)) } else { Err(Fault::TooLong) };
                         }
                         continue;
                     }
@@ -140,7 +140,7 @@ pub struct Field<'b> {
     pub line: &'b [u8],
 }
 
-impl Field<'_> {
+impl<'b> Field<'b> {
     /// True of a field of this name in any case.
     pub fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
@@ -152,7 +152,7 @@ impl Field<'_> {
     }
 
     /// The members of a value that is a list, lower and upper case as they came.
-    pub fn members(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn members(&self) -> impl Iterator<Item = &'b [u8]> + use<'b> {
         self.value.split(|&b| b == b',').map(trim).filter(|member| !member.is_empty())
     }
 }
@@ -277,6 +277,11 @@ mod tests {
             }
         }
         assert_eq!(scan(&vec![b'a'; HEAD_MAX + 1], 1000), Err(Fault::TooLong));
+        let ends_at = |length: usize| [&vec![b'a'; length - 4][..], b"\r\n\r\n"].concat();
+        assert_eq!(scan(&ends_at(HEAD_MAX), 1000), Ok(Some(HEAD_MAX)));
+        for more in 1..4 {
+            assert_eq!(scan(&ends_at(HEAD_MAX + more), 1000), Err(Fault::TooLong));
+        }
     }
 
     #[test]

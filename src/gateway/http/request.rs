@@ -52,7 +52,7 @@ pub struct Request<'b> {
     /// What follows the head.
     pub body: Body,
     /// What it says about the connection.
-    pub options: Options,
+    pub options: Options<'b>,
     /// The protocol that it would rather speak.
     pub upgrade: Option<&'b [u8]>,
     /// It waits for a 100 before it sends the body.
@@ -96,7 +96,7 @@ impl<'b> Request<'b> {
             return Err(Fault::UnexpectedBody);
         }
         let options = Options::read(&fields)?;
-        let upgrade = upgrade(&fields, options, version, body);
+        let upgrade = upgrade(&fields, &options, version, body);
         let expects = expects(&fields, version)?;
         let form = form(method, target)?;
         Ok(Self { method, form, version, fields, body, options, upgrade, expects })
@@ -128,7 +128,7 @@ impl<'b> Request<'b> {
                 self.write_connection(out);
             } else if field.is("upgrade") && self.upgrade.is_some() {
                 out.extend_from_slice(field.line);
-            } else if !(framing::ends_here(&field, &self.fields) || (field.is("expect") && !self.expects)) {
+            } else if !(self.options.ends(&field) || (field.is("expect") && !self.expects)) {
                 out.extend_from_slice(field.line);
             }
         }
@@ -227,7 +227,7 @@ fn authority_target(authority: &str) -> Result<Target, Fault> {
 
 /// The offer of another protocol, if it can be taken: in HTTP/1.1, without a body, and never h2c, which RFC 9113 took
 /// back and which is a way to speak to an origin behind everybody's back.
-fn upgrade<'b>(fields: &Fields<'b>, options: Options, version: Version, body: Body) -> Option<&'b [u8]> {
+fn upgrade<'b>(fields: &Fields<'b>, options: &Options<'_>, version: Version, body: Body) -> Option<&'b [u8]> {
     let offers = options.upgrade && version == Version::Current && body == Body::NONE;
     let mut offered = fields.iter().filter(|field| offers && field.is("upgrade"));
     let (first, second) = (offered.next()?, offered.next());

@@ -21,12 +21,13 @@ pub struct Asked {
 }
 
 /// One answer, as a view of its head.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Response<'b> {
     /// The status code.
     pub status: u16,
     reason: &'b [u8],
     fields: Fields<'b>,
+    options: Options<'b>,
     /// What follows the head.
     pub body: Body,
     /// Whether the target keeps its connection.
@@ -71,7 +72,7 @@ impl<'b> Response<'b> {
         let bodiless = asked.head || matches!(status, 100..200 | 204 | 304);
         let body = if bodiless { Body::NONE } else { framed.unwrap_or(Body::UntilClose) };
         let persists = options.persists(version) && body != Body::UntilClose;
-        Ok(Self { status, reason, fields, body, persists })
+        Ok(Self { status, reason, fields, options, body, persists })
     }
 
     /// True of an answer that another one will follow.
@@ -89,7 +90,7 @@ impl<'b> Response<'b> {
             let framing = field.is("content-length") || field.is("transfer-encoding");
             if field.is("upgrade") && self.status == 101 {
                 out.extend_from_slice(field.line);
-            } else if !(framing && no_length || framing::ends_here(&field, &self.fields)) {
+            } else if !(framing && no_length || self.options.ends(&field)) {
                 out.extend_from_slice(field.line);
             }
         }

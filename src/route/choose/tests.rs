@@ -488,7 +488,7 @@ fn an_exclusive_pin_is_alone_or_not_at_all() {
     world.join(9, "US");
     assert_eq!(world.first("shop-d"), 9);
     let refusal = world.decide("shop-c").unwrap_err();
-    assert!(refusal.funnel.to_string().ends_with("4 with one IP → 0 not taken"), "{}", refusal.funnel);
+    assert!(refusal.funnel.to_string().ends_with("4 with one IP -> 0 not taken"), "{}", refusal.funnel);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::words::Word;
 use super::{Reason, Words, country};
 use crate::exit::country::CountrySet;
 
@@ -37,6 +38,11 @@ impl Place {
     /// True if everything that `other` allows is allowed here.
     pub fn covers(&self, other: &Self) -> bool {
         self.words.is_empty() || (!other.words.is_empty() && other.set.iter().all(|country| self.set.contains(country)))
+    }
+
+    /// True of a place whose one word means something else as a word of a user name: `cc` is a country and a key.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        !self.negated && matches!(&*self.words, [word] if Word::of(word).is_some())
     }
 
     /// Reads lower-case text. `Err(Reason::Unknown)` carries no hint: the caller knows what else it could have been.

@@ -137,7 +137,10 @@ struct Circuit {
     first_use: Option<Instant>,
     last_use: Instant,
     streams: u16,
+    /// tor will close it: lent only while there is nothing better.
     doomed: bool,
+    /// Somebody got no answer over it: not lent any more.
+    hung: bool,
     /// Bytes of the last report, and when it came.
     carried: (u64, Instant),
     /// Somebody saw it carry a stream to its target.

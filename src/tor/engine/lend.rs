@@ -67,6 +67,11 @@ impl Circuits {
         self.pool.want(wanted, now);
     }
 
+    /// When a circuit was completed, if it is still there.
+    pub(in crate::tor) fn built_at(&self, circuit: CircuitId) -> Option<Instant> {
+        self.pool.built_at(circuit)
+    }
+
     /// The path of a circuit that was being built, which it no longer is.
     pub(super) fn finish(&mut self, circuit: CircuitId) -> Option<Path> {
         self.launched.remove(&circuit)
@@ -268,8 +273,10 @@ impl Engine {
             let path = circuits.asked.remove(&build);
             match circuit {
                 Some(circuit) => {
-                    circuits.launched.extend(path.map(|path| (circuit, path)));
                     circuits.pool.launched(build, circuit, now);
+                    // One that was given up meanwhile is closed unbuilt, which says nothing about its relays.
+                    let wanted = circuits.pool.knows(circuit);
+                    circuits.launched.extend(path.filter(|_| wanted).map(|path| (circuit, path)));
                 }
                 None => circuits.pool.build_failed(build, LeaseFault::Unreachable, now),
             }

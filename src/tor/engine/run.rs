@@ -76,8 +76,18 @@ pub(super) enum End {
 /// What is left to be ended with an engine.
 #[derive(Default)]
 struct Held {
+    folder: Option<Arc<Folder>>,
     process: Option<Process>,
     control: Option<Control>,
+}
+
+impl Held {
+    /// Keeps what was learned of guards, and gives the folder back.
+    async fn keep_guards(&mut self, engine: &Engine) {
+        if let Some(folder) = self.folder.take() {
+            engine.save_guards(&folder).await;
+        }
+    }
 }
 
 /// Runs an engine until shutdown.
@@ -92,6 +102,7 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
             () = engine.may_end() => break,
         };
         engine.lost();
+        held.keep_guards(&engine).await;
         // A tor whose control connection broke is of no use, and ends by itself: it is owned by that connection.
         held.control = None;
         if let Some(process) = held.process.take() {
@@ -105,6 +116,7 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
         }
     }
     engine.lost();
+    held.keep_guards(&engine).await;
     if let Some(process) = held.process.take() {
         process.end(held.control.take()).await;
     }
@@ -126,6 +138,7 @@ async fn live_started(engine: &Arc<Engine>, settings: &Settings, held: &mut Held
     let user = UserLines::load(settings.torrc.as_deref(), &settings.extra).await;
     let user = user.map_err(|e| End::Hopeless(e.to_string()))?;
     let folder = Folder::open(&settings.data_dir, engine.folder_name()).await.map_err(End::Broken)?;
+    let folder = held.folder.insert(Arc::new(folder)).clone();
     folder.end_orphan(engine.id, &engine.fleet.tasks).await.map_err(End::Broken)?;
     engine.remember_guards(&folder).await;
     engine.seed(&folder, settings).await;
@@ -179,6 +192,7 @@ async fn live_attached(
 ) -> Result<End, End> {
     let broken = |e: ControlError| End::Broken(e.to_string());
     let folder = Folder::open(&settings.data_dir, engine.folder_name()).await.map_err(End::Broken)?;
+    let folder = held.folder.insert(Arc::new(folder)).clone();
     engine.remember_guards(&folder).await;
     let deadline = Instant::now() + LOGIN;
     let connected = Control::connect(&attach.control, &attach.auth, deadline, &engine.fleet.tasks).await;

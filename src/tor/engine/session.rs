@@ -83,12 +83,10 @@ pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
         directory_due: None,
         guard_due: Instant::now(),
     };
-    let end = match session.bootstrap(&mut events).await {
+    match session.bootstrap(&mut events).await {
         Ok(()) => session.live(&mut events, user).await,
         Err(why) => why,
-    };
-    engine.save_guards(folder).await;
-    end
+    }
 }
 
 impl Session<'_> {
@@ -121,6 +119,7 @@ impl Session<'_> {
             self.refresh_directory().await;
         }
         self.find_entry().await;
+        self.engine.save_guards(self.folder).await;
         self.engine.live.store(Some(self.live.clone()));
         self.show_health();
         Ok(())
@@ -220,7 +219,7 @@ impl Session<'_> {
         let short_of = |reason| matches!(reason, Some(CircReason::ResourceLimit | CircReason::Hibernating));
         let short = short_of(circ.reason) || short_of(circ.remote_reason);
         let fault = if short { LeaseFault::Overloaded } else { LeaseFault::Unreachable };
-        let (reached, asked_for) = (circ.path.len(), circ.reason == Some(CircReason::Requested));
+        let reached = circ.path.len();
         let planned = self.engine.act(|circuits, now| {
             let planned = circuits.finish(circ.id);
             if let Some(path) = planned.as_ref().filter(|_| reached > 0) {
@@ -229,7 +228,8 @@ impl Session<'_> {
             circuits.pool.gone(circ.id, fault, now);
             planned
         });
-        let Some(planned) = planned.filter(|_| !asked_for) else { return };
+        // Of those that we close ourselves only builds that hang have a plan left.
+        let Some(planned) = planned else { return };
         let guard = planned.hops()[0];
         if reached > 0 {
             self.engine.guard().note_build(guard, planned.exit(), false);

@@ -96,7 +96,7 @@ fn writes_our_lines_then_the_users() {
     for line in [
         "DataDirectory \"/data dir/engine-0\"",
         "ControlSocket \"/run/e0/control\"",
-        "SocksPort unix:\"/run/e0/socks\" IPv4Traffic NoIPv6Traffic NoOnionTraffic ExtendedErrors",
+        "SocksPort unix:\"/run/e0/socks\" IPv4Traffic NoIPv6Traffic NoIsolateClientAddr NoIsolateSOCKSAuth NoIsolateClientProtocol SessionGroup=1 NoOnionTraffic ExtendedErrors",
         "__OwningControllerProcess 42",
         "__LeaveStreamsUnattached 1",
         "ConfluxEnabled 0",

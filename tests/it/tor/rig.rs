@@ -1,5 +1,10 @@
 //! What these tests share: a network, engines in it, and requests through them.
 
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::process::Command;
+use std::task::Poll;
 use std::time::Duration;
 
 use exitgate::dial::tor::{Facts, Options, Way, dial};
@@ -8,9 +13,12 @@ use exitgate::exit::Fingerprint;
 use exitgate::lifecycle::{Ended, Lifecycle};
 use exitgate::net::{Host, Target};
 use exitgate::route::{Isolation, Wanted};
+use exitgate::tor::control::{Addr, Auth, Control};
 use exitgate::tor::{Settings, Tor};
+use exitgate_testnet::web::ECHO_PORT;
 use exitgate_testnet::{Network, Relay, Testbed, fetch};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -24,7 +32,7 @@ pub(super) struct Rig {
     pub(super) life: Lifecycle,
     pub(super) settings: Settings,
     port: u16,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// Settings for engines in this network, whose relays bear more than public ones.
@@ -59,7 +67,7 @@ impl Rig {
     pub(super) fn launch(bed: &Testbed, dir: TempDir, settings: Settings) -> Self {
         let (life, wanted) = (Lifecycle::new(), watch::Sender::new(Wanted::default()));
         let tor = Tor::start(settings.clone(), life.tasks(), wanted.subscribe());
-        Self { tor, wanted, life, settings, port: bed.web.http_port(), _dir: dir }
+        Self { tor, wanted, life, settings, port: bed.web.http_port(), dir }
     }
 
     pub(super) async fn all_ready(&self) {
@@ -83,10 +91,107 @@ impl Rig {
         Ok((got.expect("an answer").text(), facts))
     }
 
+    /// A stream to the web's echo port, which answers as long as everything on the way lives.
+    pub(super) async fn echo(&self, way: Way) -> Result<(Echo, Facts), DialError> {
+        let at = target("echo.test", ECHO_PORT);
+        let (stream, facts) = dial(&self.tor, way, &at, Options::default(), deadline()).await?;
+        Ok((Echo(stream), facts))
+    }
+
+    /// One echo stream on each engine, in the order of their ids.
+    pub(super) async fn echo_on_each(&self, exit: &Relay) -> Vec<Echo> {
+        let mut streams = BTreeMap::new();
+        for isolation in 0.. {
+            let (echo, facts) = self.echo(way(exit, isolation)).await.unwrap();
+            streams.entry(facts.engine).or_insert(echo);
+            if streams.len() == self.settings.engines {
+                break;
+            }
+        }
+        streams.into_values().collect()
+    }
+
+    /// A control connection of our own to an engine.
+    pub(super) async fn control(&self, engine: usize) -> Control {
+        let socket = self.settings.data_dir.join(format!("engine-{engine}/control"));
+        let connected = Control::connect(&Addr::Unix(socket), &Auth::Offered, deadline(), &self.life.tasks()).await;
+        connected.unwrap().0
+    }
+
+    /// Nothing is left of any dial, here and in every tor.
+    pub(super) async fn all_given_back(&self) {
+        let idle = |tor: &Tor| {
+            tor.status().iter().all(|engine| engine.streams == 0 && engine.building == 0)
+                && tor.circuits().iter().all(|circuit| circuit.streams == 0)
+        };
+        self.until("every place is given back", idle).await;
+        for engine in 0..self.settings.engines {
+            let streams = self.control(engine).await.streams().await.unwrap();
+            assert!(streams.is_empty(), "{streams:?}");
+        }
+    }
+
+    /// Ends everything and starts it again in the same folder.
+    pub(super) async fn start_again(self, bed: &Testbed) -> Self {
+        assert_eq!(self.life.stop(PATIENCE, std::future::pending()).await, Ended::Drained);
+        let rig = Self::launch(bed, self.dir, self.settings);
+        rig.all_ready().await;
+        rig
+    }
+
     /// Ends everything.
     pub(super) async fn stop(self) -> Ended {
         self.life.stop(Duration::from_secs(10), std::future::pending()).await
     }
+}
+
+/// A stream to an echo.
+pub(super) struct Echo(Stream);
+
+impl Echo {
+    /// Whether a word comes back.
+    pub(super) async fn lives(&mut self) -> bool {
+        let round = async {
+            self.0.write_all(b"still here?").await?;
+            let mut answer = [0; 11];
+            self.0.read_exact(&mut answer).await.map(|_| answer)
+        };
+        let answer: io::Result<[u8; 11]> = timeout(PATIENCE, round).await.expect("an answer, or an end");
+        answer.is_ok_and(|answer| answer == *b"still here?")
+    }
+
+    /// Resolves when the other end closes it.
+    pub(super) async fn ended(&mut self) {
+        let end = timeout(PATIENCE, self.0.read(&mut [0; 1])).await.expect("it ends");
+        assert!(end.is_err() || end.is_ok_and(|read| read == 0));
+    }
+}
+
+/// Runs futures side by side to their ends.
+pub(super) async fn all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    poll_fn(|cx| {
+        for (future, output) in running.iter_mut().filter(|(_, output)| output.is_none()) {
+            if let Poll::Ready(ready) = future.as_mut().poll(cx) {
+                *output = Some(ready);
+            }
+        }
+        if running.iter().all(|(_, output)| output.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+/// Sends a signal to a process.
+pub(super) fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// True while there is such a process that is not a zombie.
+pub(super) fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 /// Waits until a condition is true; says what was seen last if it never is.

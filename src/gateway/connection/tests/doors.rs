@@ -9,7 +9,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::gateway::gate::Door;
-use crate::gateway::testing::{FACTS, Script, door, expect, observed, rest, talk};
+use crate::gateway::testing::{FACTS, Open, Script, door, expect, head, observed, rest, talk};
 
 /// A door that takes TLS, and what a client needs to trust it.
 fn secure() -> (Door, TlsConnector) {
@@ -179,6 +179,95 @@ async fn tls_may_follow_a_proxy_header() {
         let mut client = handshake(&connector, client).await;
         client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
         assert!(rest(&mut client).await.starts_with("HTTP/1.1 200 "));
+    })
+    .await;
+}
+
+#[test]
+fn a_version_2_header_is_read_too_and_a_health_check_speaks_for_itself() {
+    const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+    let address = [198, 51, 100, 1, 203, 0, 113, 1, 0x13, 0x88, 4, 56];
+    for (header, client) in [
+        ([SIGNATURE, &[0x21, 0x11, 0, 12], &address].concat(), "198.51.100.1"),
+        ([SIGNATURE, &[0x20, 0x00, 0, 0]].concat(), "127.0.0.1"),
+    ] {
+        for pieces in [1, 100] {
+            let ((), seen) = observed(async || {
+                talk(behind_a_balancer(), &Arc::new(Script::new([])), async |mut client| {
+                    for piece in [&header[..], b"GET / HTTP/1.0\r\n\r\n"].concat().chunks(pieces) {
+                        client.write_all(piece).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                    assert!(rest(&mut client).await.starts_with("HTTP/1.1 200 "));
+                })
+                .await;
+            });
+            assert_eq!(seen.access(&["client", "outcome"]), [[client, "here"]]);
+        }
+    }
+}
+
+#[test]
+fn what_stands_before_a_protocol_has_the_same_deadline() {
+    let hello = [&b"\x16\x03\x01\x01\x00"[..], &[1, 0, 0, 0xFC, 3, 3]].concat();
+    for (door, drip) in [
+        (behind_a_balancer(), b"PROXY TCP4 198.51.100.1 203.0.113.1 5000".to_vec()),
+        (behind_a_balancer(), b"PROXY UNKNOWN\r\n".to_vec()),
+        (secure().0, [hello, vec![0; 100]].concat()),
+    ] {
+        let ((), seen) = observed(async || {
+            talk(door, &Arc::new(Script::new([])), async |mut client| {
+                let begun = tokio::time::Instant::now();
+                for byte in drip {
+                    if client.write_all(&[byte]).await.is_err() {
+                        break;
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                }
+                let _ = tokio::io::AsyncReadExt::read_to_end(&mut client, &mut Vec::new()).await;
+                assert!((9..=12).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+            })
+            .await;
+        });
+        assert_eq!(seen.access(&["outcome"]), [["client_slow"]]);
+    }
+}
+
+#[test]
+fn a_client_inside_tls_that_leaves_holds_nothing() {
+    let ((), seen) = observed(async || {
+        let (door, connector) = secure();
+        let gate = Arc::new(Script::new([Open::Hangs]));
+        talk(door, &gate, async |client| {
+            let mut client = handshake(&connector, client).await;
+            client.write_all(b"CONNECT a.test:443 HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        })
+        .await;
+        assert_eq!(gate.log(), ["connect @a.test:443", "given back"]);
+    });
+    assert_eq!(seen.access(&["outcome", "tls"]), [["client_left", "true"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_and_upgrades_go_through_inside_tls() {
+    let (door, connector) = secure();
+    let (gate, [mut target]) = Script::targets();
+    talk(door, &Arc::new(gate), async |client| {
+        let mut client = handshake(&connector, client).await;
+        let get = b"GET http://a.test/ HTTP/1.1\r\nHost: x\r\n\r\n";
+        let upgrade = b"GET http://a.test/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: ws\r\n\r\n";
+        client.write_all(&[&get[..], upgrade].concat()).await.unwrap();
+        head(&mut target).await;
+        target.write_all(b"HTTP/1.1 204 No\r\n\r\n").await.unwrap();
+        expect(&mut client, format!("HTTP/1.1 204 No\r\n{FACTS}\r\n")).await;
+        head(&mut target).await;
+        target.write_all(b"HTTP/1.1 101 Go\r\nUpgrade: ws\r\nConnection: Upgrade\r\n\r\nhello").await.unwrap();
+        assert!(head(&mut client).await.starts_with("HTTP/1.1 101 "));
+        expect(&mut client, b"hello").await;
+        client.write_all(b"you").await.unwrap();
+        expect(&mut target, b"you").await;
+        drop((client, target));
     })
     .await;
 }

@@ -102,3 +102,42 @@ async fn it_has_no_certificate_and_says_so() {
     .await;
     assert!(gate.log().is_empty(), "the way out was never asked for");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_waits_for_a_100_gets_it() {
+    let report = "POST http://exit.gate/report HTTP/1.1\r\nHost: x\r\nX-Exitgate: 1\r\nExpect: 100-continue\r\n";
+    let gate = Arc::new(Script::new([]));
+    talk(door(), &gate, async |mut client| {
+        client.write_all(format!("{report}Content-Length: 2\r\n\r\n").as_bytes()).await.unwrap();
+        expect(&mut client, "HTTP/1.1 100 Continue\r\n\r\n").await;
+        client.write_all(b"ok").await.unwrap();
+        assert!(head(&mut client).await.starts_with("HTTP/1.1 200 "));
+        expect(&mut client, "{\"exit\":1}").await;
+        // Whoever has sent the body already is not waiting, and what cannot be taken is not asked for.
+        client.write_all(format!("{report}Content-Length: 2\r\n\r\nok").as_bytes()).await.unwrap();
+        assert!(head(&mut client).await.starts_with("HTTP/1.1 200 "));
+        expect(&mut client, "{\"exit\":1}").await;
+        client.write_all(format!("{report}Content-Length: 99999\r\n\r\n").as_bytes()).await.unwrap();
+        assert!(rest(&mut client).await.starts_with("HTTP/1.1 413 "));
+    })
+    .await;
+    assert_eq!(gate.log(), [" Report([111, 107])", " Report([111, 107])"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_whose_body_never_comes_ends_in_time() {
+    let gate = Arc::new(Script::new([]));
+    talk(door(), &gate, async |mut client| {
+        let begun = tokio::time::Instant::now();
+        client
+            .write_all(
+                b"POST http://exit.gate/report HTTP/1.1\r\nHost: x\r\nX-Exitgate: 1\r\nContent-Length: 9\r\n\r\nhalf",
+            )
+            .await
+            .unwrap();
+        assert!(rest(&mut client).await.starts_with("HTTP/1.1 408 "));
+        assert!(begun.elapsed().as_secs() < 12, "{:?}", begun.elapsed());
+    })
+    .await;
+    assert!(gate.log().is_empty());
+}

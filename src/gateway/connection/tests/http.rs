@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::dial::TargetFault;
 use crate::gateway::failure::{ClientFault, Failure};
 use crate::gateway::gate::{Door, Refusal};
+use crate::gateway::http::head::HEAD_MAX;
 use crate::gateway::testing::{FACTS, Open, Script, door, expect, head, observed, rest, talk};
 
 const CONNECT: &str = "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n";
@@ -172,4 +173,92 @@ async fn an_empty_line_before_a_request_is_forgiven_once() {
         assert!(rest(&mut client).await.starts_with("HTTP/1.1 400 "));
     })
     .await;
+}
+
+#[test]
+fn an_empty_line_and_then_silence_is_no_request_and_gets_no_answer() {
+    let ((), seen) = observed(async || {
+        let (gate, [mut target]) = Script::targets();
+        talk(door(), &Arc::new(gate), async |mut client| {
+            // As clients of old end a body.
+            let request = "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody\r\n";
+            client.write_all(request.as_bytes()).await.unwrap();
+            head(&mut target).await;
+            expect(&mut target, "body").await;
+            target.write_all(b"HTTP/1.1 204 No\r\n\r\n").await.unwrap();
+            head(&mut client).await;
+            assert_eq!(rest(&mut client).await, "", "no 408 that would be read as the next answer");
+        })
+        .await;
+    });
+    assert_eq!(seen.access(&["outcome", "requests"]), [["answered", "1"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_may_turn_from_requests_to_a_tunnel_and_never_to_socks() {
+    let page = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let (gate, [mut target, mut tunnel]) = Script::targets();
+    let gate = Arc::new(gate);
+    talk(door(), &gate, async |mut client| {
+        let get = "GET http://a.test/ HTTP/1.1\r\nHost: x\r\n\r\n";
+        client.write_all(format!("{get}{CONNECT}hello").as_bytes()).await.unwrap();
+        head(&mut target).await;
+        target.write_all(b"HTTP/1.1 204 No\r\n\r\n").await.unwrap();
+        assert!(head(&mut client).await.starts_with("HTTP/1.1 204 "));
+        assert!(head(&mut client).await.starts_with("HTTP/1.1 200 Connection established\r\n"));
+        expect(&mut tunnel, "hello").await;
+        assert_eq!(rest(&mut target).await, "", "given back before the tunnel");
+        drop((client, tunnel));
+    })
+    .await;
+    talk(door(), &Arc::new(Script::new([])), async |mut client| {
+        client.write_all(page.as_bytes()).await.unwrap();
+        let said = head(&mut client).await;
+        let length: usize =
+            said.split("Content-Length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap();
+        tokio::io::AsyncReadExt::read_exact(&mut client, &mut vec![0; length]).await.unwrap();
+        client.write_all(b"\x05\x01\x00").await.unwrap();
+        assert!(rest(&mut client).await.starts_with("HTTP/1.1 400 "));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_refused_for_its_target_leaves_the_connection() {
+    let gate = Arc::new(Script::new([]));
+    talk(door(), &gate, async |mut client| {
+        for (line, status) in [
+            ("OPTIONS * HTTP/1.1", "400"),
+            ("GET http://exit.gate:81/ HTTP/1.1", "403"),
+            ("CONNECT exit.gate:443 HTTP/1.1", "403"),
+            ("GET http://a.test/ HTTP/1.1", "503"),
+        ] {
+            client.write_all(format!("{line}\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+            let said = head(&mut client).await;
+            assert!(
+                said.starts_with(&format!("HTTP/1.1 {status} ")) && said.contains("Connection: keep-alive"),
+                "{line}: {said}"
+            );
+            let length: usize =
+                said.split("Content-Length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap();
+            tokio::io::AsyncReadExt::read_exact(&mut client, &mut vec![0; length]).await.unwrap();
+        }
+        // With a body that nobody will read, where the next request begins is not known.
+        client.write_all(b"POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody").await.unwrap();
+        assert!(rest(&mut client).await.contains("\r\nConnection: close\r\n"));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_head_passes_and_a_longer_one_does_not() {
+    for (length, status) in [(HEAD_MAX, "503"), (HEAD_MAX + 1, "431")] {
+        let start = "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nA: ";
+        let request = format!("{start}{}\r\n\r\n", "x".repeat(length - start.len() - 4));
+        talk(door(), &Arc::new(Script::new([])), async |mut client| {
+            client.write_all(request.as_bytes()).await.unwrap();
+            assert!(head(&mut client).await.starts_with(&format!("HTTP/1.1 {status} ")), "{length}");
+        })
+        .await;
+    }
 }

@@ -7,7 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
 
-use crate::gateway::testing::{FACTS, Open, Script, door, expect, head, observed, rest, talk};
+use crate::gateway::connection::serve;
+use crate::gateway::testing::{FACTS, Open, Script, door, expect, head, observed, rest, sockets, talk};
+use crate::lifecycle::Cut;
 
 const GET: &str = "GET http://a.test/x HTTP/1.1\r\nHost: a.test\r\n\r\n";
 const SENT: &str = "GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n";
@@ -394,4 +396,112 @@ fn a_target_that_never_answers_is_given_up_and_a_slow_upload_is_no_silence() {
         .await;
     });
     assert_eq!(seen.access(&["outcome"]), [["answer_timeout"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_there_already_costs_no_connection() {
+    let (near, mut target) = UnixStream::pair().unwrap();
+    target.write_all(OK.as_bytes()).await.unwrap();
+    let gate = Arc::new(Script::new([Open::Early(near)]));
+    talk(door(), &gate, async |mut client| {
+        client.write_all(GET.as_bytes()).await.unwrap();
+        expect(&mut client, ok()).await;
+        expect(&mut target, SENT).await;
+        exchange(&mut client, &mut target, [GET, SENT, OK, &ok()]).await;
+        drop((client, target));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_final_answer_instead_of_a_100_ends_the_connection_and_says_so() {
+    let (gate, [mut target]) = Script::targets();
+    talk(door(), &Arc::new(gate), async |mut client| {
+        client
+            .write_all(b"PUT http://a.test/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+            .await
+            .unwrap();
+        head(&mut target).await;
+        target.write_all(b"HTTP/1.1 401 Who\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        let said = rest(&mut client).await;
+        assert!(said.starts_with("HTTP/1.1 401 Who\r\n") && said.contains("\r\nConnection: close\r\n"), "{said}");
+        assert_eq!(rest(&mut target).await, "");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_is_declined_is_an_answer_like_any_other() {
+    let (gate, [mut target]) = Script::targets();
+    let gate = Arc::new(gate);
+    talk(door(), &gate, async |mut client| {
+        let request = "GET http://a.test/x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        let sent = "GET /x HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        // What an origin could use in its stead is not for the client to try on us.
+        let answer = OK.replace("\r\n\r\n", "\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n");
+        exchange(&mut client, &mut target, [request, sent, &answer, &ok()]).await;
+        exchange(&mut client, &mut target, [GET, SENT, OK, &ok()]).await;
+        drop((client, target));
+    })
+    .await;
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_let_go() {
+    let ((), seen) = observed(async || {
+        let (gate, [mut target]) = Script::targets();
+        let gate = Arc::new(gate);
+        talk(door(), &gate, async |mut client| {
+            client.write_all(GET.as_bytes()).await.unwrap();
+            head(&mut target).await;
+            target.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n").await.unwrap();
+            while target.write_all(&[b'x'; 65536]).await.is_ok() {}
+            assert!(client.read(&mut [0]).await.unwrap() > 0);
+        })
+        .await;
+        assert_eq!(gate.log().last().unwrap(), "given back");
+    });
+    assert_eq!(seen.access(&["outcome"]), [["client_left"]]);
+}
+
+#[test]
+fn a_target_that_takes_nothing_is_given_up() {
+    let ((), seen) = observed(async || {
+        let (gate, [target]) = Script::targets();
+        talk(door(), &Arc::new(gate), async |client| {
+            let (mut from_gate, mut to_gate) = client.into_split();
+            let flood = async {
+                to_gate
+                    .write_all(b"POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+                    .await
+                    .unwrap();
+                while to_gate.write_all(&[b'x'; 65536]).await.is_ok() {}
+            };
+            let (said, ()) = tokio::join!(head(&mut from_gate), flood);
+            assert!(said.starts_with("HTTP/1.1 504 "), "{said}");
+            drop(target);
+        })
+        .await;
+    });
+    assert_eq!(seen.access(&["outcome"]), [["answer_timeout"]]);
+}
+
+#[test]
+fn an_exchange_that_is_cut_is_written_down_as_cut() {
+    let ((), seen) = observed(async || {
+        let (gate, [mut target]) = Script::targets();
+        let gate = Arc::new(gate);
+        let cut = Cut::new();
+        let (mut client, ours, peer) = sockets();
+        let served = serve(ours, peer, cut.clone(), Arc::new(door()), gate.clone());
+        let talk = async {
+            client.write_all(GET.as_bytes()).await.unwrap();
+            head(&mut target).await;
+            cut.cut();
+            assert_eq!(rest(&mut target).await, "");
+        };
+        tokio::join!(served, talk);
+        assert_eq!(gate.log().last().unwrap(), "given back");
+    });
+    assert_eq!(seen.access(&["outcome"]), [["cut"]]);
 }

@@ -220,3 +220,21 @@ async fn what_is_no_command_is_refused_by_its_code() {
         .await;
     }
 }
+
+#[test]
+fn an_opening_that_breaks_off_is_a_client_that_left() {
+    let whole = [&b"\x05\x01\x02\x01\x02us\x01k"[..], TO_A_TEST].concat();
+    for length in 1..whole.len() {
+        let ((), seen) = observed(async || {
+            let gate = Arc::new(Script::new([]));
+            talk(door(), &gate, async |mut client| {
+                client.write_all(&whole[..length]).await.unwrap();
+                client.shutdown().await.unwrap();
+                rest(&mut client).await;
+            })
+            .await;
+            assert!(gate.log().is_empty());
+        });
+        assert_eq!(seen.access(&["protocol", "outcome"]), [["socks5", "client_left"]], "{length}");
+    }
+}

@@ -233,3 +233,88 @@ proptest! {
         prop_assert_eq!(again.fields.get("host").unwrap().value, b"a.test");
     }
 }
+
+/// One line of a head, as people write it who mean no good.
+fn line() -> impl Strategy<Value = String> {
+    let name = prop_oneof![
+        Just("Host"),
+        Just("Content-Length"),
+        Just("content-length"),
+        Just("Transfer-Encoding"),
+        Just("Connection"),
+        Just("Proxy-Connection"),
+        Just("TE"),
+        Just("Expect"),
+        Just("Upgrade"),
+        Just("Trailer"),
+        Just("X"),
+        Just("Keep-Alive"),
+        Just("Content_Length"),
+        Just("Content-Length\u{a0}"),
+        Just("")
+    ];
+    let between = prop_oneof![8 => Just(": "), 4 => Just(":"), 1 => Just(" :"), 1 => Just(":\t"), 1 => Just("")];
+    let value = prop_oneof![
+        Just("a"),
+        Just("5"),
+        Just("0"),
+        Just("chunked"),
+        Just("close"),
+        Just("identity"),
+        Just("keep-alive, X"),
+        Just("5, 5"),
+        Just("100-continue"),
+        Just("websocket"),
+        Just("upgrade"),
+        Just("trailers"),
+        Just("chunked\0"),
+        Just("\u{b}chunked"),
+        Just("")
+    ];
+    let end =
+        prop_oneof![16 => Just("\r\n"), 1 => Just("\n"), 1 => Just("\r"), 1 => Just("\r\n "), 1 => Just("\r\r\n")];
+    (name, between, value, end).prop_map(|(name, between, value, end)| [name, between, value, end].concat())
+}
+
+/// What another parser makes of a head: method, path, and each field with its value.
+fn elsewhere(head: &[u8]) -> (String, String, Vec<(String, Vec<u8>)>) {
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut request = httparse::Request::new(&mut fields);
+    let status = request.parse(head).unwrap();
+    assert_eq!(status, httparse::Status::Complete(head.len()), "{}", head.escape_ascii());
+    let fields = request.headers.iter().map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec())).collect();
+    (request.method.unwrap().to_owned(), request.path.unwrap().to_owned(), fields)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #[test]
+    fn another_parser_reads_what_we_read(
+        method in prop_oneof![Just("GET"), Just("POST"), Just("OPTIONS")],
+        version in prop_oneof![4 => Just("1.1"), 1 => Just("1.0")],
+        mut lines in proptest::collection::vec(line(), 0..5),
+        host in 0usize..6,
+    ) {
+        lines.insert(host.min(lines.len()), "Host: a.test\r\n".to_owned());
+        let mut head = format!("{method} http://a.test/x HTTP/{version}\r\n{}\r\n", lines.concat());
+        let Ok(Some(end)) = Scan::default().end(head.as_bytes()) else { return Ok(()) };
+        head.truncate(end);
+        let Ok(request) = read(head.as_bytes()) else { return Ok(()) };
+        let ours: Vec<_> = request.fields.iter().map(|f| (f.name.to_ascii_lowercase(), f.value.to_vec())).collect();
+        prop_assert_eq!(elsewhere(head.as_bytes()), (method.to_owned(), "http://a.test/x".to_owned(), ours));
+
+        let sent = forwarded(&head);
+        let (_, path, fields) = elsewhere(sent.as_bytes());
+        prop_assert_eq!(path, "/x");
+        let all = |name: &str| fields.iter().filter(|(n, _)| n == name).map(|(_, v)| &v[..]).collect::<Vec<_>>();
+        prop_assert_eq!(all("host"), [b"a.test"]);
+        let body = match (&all("content-length")[..], &all("transfer-encoding")[..]) {
+            ([], []) => Body::NONE,
+            ([length], []) => Body::Length(str::from_utf8(length).unwrap().parse().unwrap()),
+            ([], [coding]) if coding.eq_ignore_ascii_case(b"chunked") => Body::Chunked(Chunks::default()),
+            other => panic!("{other:?}"),
+        };
+        prop_assert_eq!(body, request.body);
+        prop_assert!(all("connection").len() <= 1 && all("proxy-connection").is_empty() && all("keep-alive").is_empty());
+    }
+}

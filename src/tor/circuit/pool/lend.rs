@@ -67,6 +67,19 @@ impl Pool {
         }
     }
 
+    /// Nothing came back over it for as long as tor waits: nobody is put on it again.
+    pub fn hang(&mut self, id: CircuitId, now: Instant) {
+        if let Some(circuit) = self.circuits.get_mut(&id) {
+            circuit.hung = true;
+            self.doom(id, now);
+        }
+    }
+
+    /// When a circuit was completed.
+    pub fn built_at(&self, id: CircuitId) -> Option<Instant> {
+        self.circuits.get(&id).map(|circuit| circuit.built)
+    }
+
     /// What it carried lately.
     pub fn carried(&mut self, id: CircuitId, bytes: u64, now: Instant) {
         if let Some(circuit) = self.circuits.get_mut(&id) {
@@ -89,7 +102,7 @@ impl Pool {
     fn doomed_own(&self, key: Key, isolation: Isolation) -> Option<CircuitId> {
         let ids = self.by_key.get(&key)?;
         let own = ids.iter().filter_map(|id| Some((*id, self.circuits.get(id)?)));
-        let mut own = own.filter(|(_, circuit)| circuit.owner == Some(isolation) && circuit.doomed);
+        let mut own = own.filter(|(_, circuit)| circuit.owner == Some(isolation) && circuit.doomed && !circuit.hung);
         own.find(|(_, circuit)| circuit.streams < self.limits.streams).map(|(id, _)| id)
     }
 

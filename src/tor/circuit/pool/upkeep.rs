@@ -45,6 +45,7 @@ impl Pool {
             last_use: now,
             streams: 0,
             doomed: false,
+            hung: false,
             carried: (0, now),
             proven: false,
         };

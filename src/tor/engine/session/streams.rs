@@ -68,7 +68,10 @@ impl Session<'_> {
         let reason = stream.cause().unwrap_or(EndReason::Misc);
         drop(self.live.control.close_stream(stream.id, reason));
         if let Some(circuit) = circuit.filter(|_| dooms(reason)) {
-            self.engine.act(|circuits, now| circuits.pool.doom(circuit, now));
+            self.engine.act(|circuits, now| match fault {
+                StreamFault::Unanswered => circuits.pool.hang(circuit, now),
+                _ => circuits.pool.doom(circuit, now),
+            });
         }
         if let Some(circuit) = circuit.filter(|_| answered(reason)) {
             self.on_used(Some(circuit), true); // the exit answered, if only to say no

@@ -1,0 +1,113 @@
+//! exitgate at work with no internet at all: a private Tor network of fifteen relays, a fake web, and the gateway in
+//! front of them, on this machine's loopback. Prints lines to paste, and ends with Ctrl-C.
+//!
+//!     cargo run --example demo
+
+#![expect(clippy::print_stdout, reason = "what it prints is the point of it")]
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use exitgate_testnet::Testbed;
+
+/// The demo's own ports: the defaults of a gateway, so that what is learnt here can be typed there.
+const GATEWAY: &str = "127.0.0.1:1080";
+const API: &str = "127.0.0.1:8080";
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    println!(
+        "Starting a private Tor network of fifteen relays (the first time makes keys and takes some ten seconds) …"
+    );
+    let bed = match runtime.block_on(Testbed::start()) {
+        Ok(bed) => bed,
+        Err(error) => {
+            println!("The private network did not start: {error:#}");
+            return ExitCode::from(69);
+        }
+    };
+    println!("It is up after {:.1} s. Starting exitgate …", bed.network.start_took().as_secs_f32());
+    let path = bed.ground.folder().join("exitgate.toml");
+    std::fs::write(&path, config(&bed)).expect("the folder is ours");
+    let origin = exitgate::config::find(Some(&path));
+    let loaded = match exitgate::config::load(origin, Some(&exitgate::app::judge_selector)) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            println!("{faults}");
+            return ExitCode::from(64);
+        }
+    };
+    let lines = say(&bed);
+    std::thread::spawn(move || announce(&lines));
+    let end = exitgate::app::serve(loaded, Some(path));
+    drop(bed);
+    exitgate::cli::Exit::from(end).into()
+}
+
+/// The whole configuration of a gateway on a private network.
+fn config(bed: &Testbed) -> String {
+    let data: PathBuf = bed.ground.folder().join("gateway");
+    format!(
+        r#"# A gateway on a private Tor network
+data_dir = {data:?}
+
+[log]
+level = "warn"
+
+[gateway]
+listen = "{GATEWAY}"
+
+[api]
+listen = "{API}"
+
+[tor]
+extra = {extra:?}
+geoip_file = {geoip:?}
+circuits_per_second = 200.0
+
+[sources.onionoo]
+enabled = false
+
+[check]
+echo = [{echo:?}, {second:?}]
+canary = [{canary:?}]
+ca_file = {ca:?}
+per_second = 50.0
+"#,
+        extra = bed.network.client_torrc_lines(),
+        geoip = bed.network.geoip_file(),
+        echo = bed.web.https("echo.test", "/ip"),
+        second = bed.web.http("ip.test", "/ip.json"),
+        canary = bed.web.http("echo.test", "/bytes/64"),
+        ca = bed.web.ca_pem(),
+    )
+}
+
+/// The lines to paste.
+fn say(bed: &Testbed) -> String {
+    let page = bed.web.http("echo.test", "/ip");
+    let secure = bed.web.https("echo.test", "/ip");
+    format!(
+        "\nReady. Paste into another terminal; each prints the address that the site saw:\n\n  \
+         curl -x socks5h://us-strict@{GATEWAY} {page}\n  \
+         curl -x http://nonus-session-cart42@{GATEWAY} {page}\n  \
+         curl -v --cacert {ca} -x http://de@{GATEWAY} {secure}\n\n\
+         What is here: curl {API}/ready ; curl {API}/metrics        Ctrl-C ends everything.\n",
+        ca = bed.web.ca_pem().display(),
+    )
+}
+
+/// Waits until every exit was tested, then prints.
+fn announce(lines: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < deadline {
+        let asked = Command::new("curl").args(["-fsS", &format!("http://{API}/ready")]).output();
+        if asked.is_ok_and(|answer| answer.status.success()) {
+            println!("{lines}");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    println!("No exit became usable within a minute; the log above says why.");
+}

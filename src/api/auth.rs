@@ -1,0 +1,213 @@
+//! Who may ask: the gate that every request passes before an endpoint sees it.
+//!
+//! The API listens on loopback by default, and a loopback port is reachable by every web page that the user's browser
+//! shows. So a token is not the only guard. The `Host` header must be a name of ours, or DNS rebinding would let a page
+//! read answers; an `Origin` must be our own, or a page could send writes; a write must be JSON, which a page cannot
+//! send across origins without a preflight that we never grant. A page gets nothing, with or without a token.
+//!
+//! Tokens travel in the `Authorization` header only: a token in a URL ends up in logs and in browser histories.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Method, StatusCode, header};
+
+use super::error::ApiError;
+use crate::net::{Host, Secret, Target};
+
+/// What each URL asks of who calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    Read,
+    Token,
+}
+
+/// Tokens and names that the gate compares with.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// For everything. `None`: nobody needs one (loopback only; config sees to that).
+    pub token: Option<Secret>,
+    /// For `/metrics`, `/list`, `/random` and `/stats` alone.
+    pub read_token: Option<Secret>,
+    /// Names that the `Host` header may carry beside those of loopback.
+    pub hosts: Vec<Host>,
+}
+
+fn need(path: &str) -> Need {
+    match path {
+        "/health" | "/ready" | "/" | "/docs" | "/openapi.json" => Need::Nothing,
+        "/metrics" | "/list" | "/random" | "/stats" => Need::Read,
+        _ => Need::Token,
+    }
+}
+
+/// The middleware: lets a request through or answers it.
+pub(super) async fn gate(State(access): State<Arc<ArcSwap<Access>>>, request: Request, next: Next) -> Response {
+    let allowed = access.load().check(request.method(), request.uri().path(), request.headers());
+    match allowed {
+        Ok(()) => {
+            let mut response = next.run(request).await;
+            response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
+            response
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+impl Access {
+    fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+        self.check_host(headers)?;
+        self.check_origin(headers)?;
+        let write = !matches!(*method, Method::GET | Method::HEAD);
+        if write && method != Method::DELETE && !is_json(headers) {
+            let message = "writes carry `Content-Type: application/json`; add -H 'Content-Type: application/json'";
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message));
+        }
+        self.check_token(need(path), headers)
+    }
+
+    fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let mut given = headers.get_all(header::HOST).iter();
+        let (Some(host), None) = (given.next(), given.next()) else {
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_host", "send exactly one Host header"));
+        };
+        let host = host.to_str().ok().and_then(parse_authority);
+        if host.as_ref().is_some_and(|host| is_loopback(host) || self.hosts.contains(host)) {
+            return Ok(());
+        }
+        let message = "this Host is not one of ours; add the name that you use to `api.hosts` in the configuration";
+        Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", message))
+    }
+
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+        // Our own console sends its own origin, whose authority is the Host that was just checked.
+        let own = origin
+            .to_str()
+            .ok()
+            .and_then(|origin| origin.split_once("://"))
+            .is_some_and(|(_, authority)| headers.get(header::HOST).is_some_and(|host| host == authority));
+        if own {
+            return Ok(());
+        }
+        Err(ApiError::new(StatusCode::FORBIDDEN, "foreign_origin", "pages of other sites may not use this API"))
+    }
+
+    fn check_token(&self, need: Need, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Some(token) = &self.token else { return Ok(()) };
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.as_bytes().split_at_checked(7))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
+            .map(|(_, token)| token);
+        // Both are compared whatever the first said, so that the time tells nothing.
+        let full = given.is_some_and(|given| token.matches(given));
+        let read = given.is_some_and(|given| self.read_token.as_ref().is_some_and(|token| token.matches(given)));
+        let may = match need {
+            Need::Nothing => true,
+            Need::Read => full || read,
+            Need::Token => full,
+        };
+        if may {
+            return Ok(());
+        }
+        let message = match given {
+            None => "send the API token: -H \"Authorization: Bearer $EXITGATE_TOKEN\"",
+            Some(_) if read => "the read token is for /metrics, /list, /random and /stats; this needs `api.token`",
+            Some(_) => "this token is not the one in `api.token`",
+        };
+        Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message))
+    }
+}
+
+/// The host of `host[:port]`.
+fn parse_authority(text: &str) -> Option<Host> {
+    text.parse::<Target>().map(|target| target.host).or_else(|_| Host::parse(text)).ok()
+}
+
+fn is_loopback(host: &Host) -> bool {
+    match host {
+        Host::Ip(ip) => ip.is_loopback(),
+        Host::Name(name) => &**name == "localhost",
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+        list.iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .collect()
+    }
+
+    fn code(access: &Access, method: Method, path: &str, list: &[(&'static str, &str)]) -> Option<&'static str> {
+        access.check(&method, path, &headers(list)).err().map(|error| error.code())
+    }
+
+    #[test]
+    fn a_host_is_ours_or_refused() {
+        let access = Access { hosts: vec![Host::parse("gate.example").unwrap()], ..Access::default() };
+        for host in ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "127.9.9.9", "gate.example:80"] {
+            assert_eq!(code(&access, Method::GET, "/x", &[("host", host)]), None, "{host}");
+        }
+        for host in ["evil.example", "10.0.0.1", "localhost.evil.example", "gate.example.", "a b", ""] {
+            let want = if host == "gate.example." { None } else { Some("unknown_host") };
+            assert_eq!(code(&access, Method::GET, "/health", &[("host", host)]), want, "{host}");
+        }
+        assert_eq!(code(&access, Method::GET, "/health", &[]), Some("bad_host"));
+    }
+
+    #[test]
+    fn a_page_of_another_site_gets_nothing() {
+        let access = Access::default();
+        let host = ("host", "localhost:8080");
+        let json = ("content-type", "application/json");
+        for (origin, want) in [
+            ("http://localhost:8080", None),
+            ("http://localhost:9", Some("foreign_origin")),
+            ("https://evil.example", Some("foreign_origin")),
+            ("null", Some("foreign_origin")),
+        ] {
+            assert_eq!(code(&access, Method::POST, "/reload", &[host, json, ("origin", origin)]), want, "{origin}");
+        }
+        assert_eq!(code(&access, Method::POST, "/reload", &[host]), Some("not_json"));
+        assert_eq!(code(&access, Method::POST, "/reload", &[host, ("content-type", "text/plain")]), Some("not_json"));
+        assert_eq!(code(&access, Method::DELETE, "/proxies/x", &[host]), None);
+    }
+
+    #[test]
+    fn each_url_asks_for_its_token() {
+        let access = Access { token: Some(Secret::new("full")), read_token: Some(Secret::new("read")), hosts: vec![] };
+        let ask = |path, token: &str| {
+            let value = format!("Bearer {token}");
+            let mut list = vec![("host", "localhost")];
+            if !token.is_empty() {
+                list.push(("authorization", &value));
+            }
+            code(&access, Method::GET, path, &list)
+        };
+        for path in ["/health", "/ready", "/", "/docs", "/openapi.json"] {
+            assert_eq!(ask(path, ""), None, "{path}");
+        }
+        for path in ["/metrics", "/list", "/random", "/stats"] {
+            assert_eq!((ask(path, "read"), ask(path, "full")), (None, None), "{path}");
+            assert_eq!((ask(path, ""), ask(path, "x")), (Some("unauthorized"), Some("unauthorized")), "{path}");
+        }
+        for path in ["/proxies", "/reload", "/metrics/", "/Health"] {
+            assert_eq!((ask(path, "full"), ask(path, "read")), (None, Some("unauthorized")), "{path}");
+        }
+    }
+}

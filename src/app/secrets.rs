@@ -1,0 +1,103 @@
+//! Secrets that exitgate makes for itself.
+//!
+//! Told to listen beyond loopback without a key or a token, exitgate does not refuse and does not run open: it makes
+//! them, keeps them under `data_dir` where only its own user can read them, says where they are, and asks for them from
+//! then on. A file that is there is used as it is, so that a restart does not change what clients were told.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rand::RngExt;
+
+use crate::net::Secret;
+
+/// The client key's file, below `data_dir`.
+pub const KEY_FILE: &str = "gateway.key";
+/// The API token's file, below `data_dir`.
+pub const TOKEN_FILE: &str = "api.token";
+
+/// Characters of a secret: letters and digits, so that it needs no escaping in a URL, a shell or a header.
+const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+/// 32 characters of 5 bits: 160 bits, beyond guessing.
+const LENGTH: usize = 32;
+
+/// Why a secret could not be kept.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path} cannot be {doing}: {error}; set gateway.keys and api.token yourself, or give exitgate the right to write there"
+)]
+pub struct SecretError {
+    path: PathBuf,
+    doing: &'static str,
+    #[source]
+    error: io::Error,
+}
+
+/// Creates `data_dir` (readable by us alone) where it is not there yet.
+pub fn make_data_dir(dir: &Path) -> Result<(), SecretError> {
+    let fault = |error| SecretError { path: dir.to_owned(), doing: "created", error };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fault)
+}
+
+/// Reads the secret kept in `dir/name`, or makes and keeps one. The flag says whether it is new.
+pub fn kept(dir: &Path, name: &str) -> Result<(Secret, bool), SecretError> {
+    let path = dir.join(name);
+    let fault = |doing| move |error| SecretError { path: path.clone(), doing, error };
+    let path = dir.join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) if !text.trim().is_empty() => {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(fault("protected"))?;
+            Ok((Secret::new(text.trim()), false))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(fault("read")(error)),
+        _ => {
+            let text = random();
+            write_private(&path, &text).map_err(fault("written"))?;
+            Ok((Secret::new(text), true))
+        }
+    }
+}
+
+fn random() -> String {
+    let mut rng = rand::rng();
+    (0..LENGTH).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
+}
+
+/// Written beside and renamed, so that a crash leaves the whole secret or none.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let _ = fs::remove_file(&beside);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once_and_is_ours_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("deep/data");
+        make_data_dir(&data).unwrap();
+        let (first, new) = kept(&data, KEY_FILE).unwrap();
+        let (again, old) = kept(&data, KEY_FILE).unwrap();
+        assert!(new && !old && first == again && first.expose().len() == LENGTH);
+        assert_ne!(first, kept(&data, TOKEN_FILE).unwrap().0);
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(data.clone()), mode(data.join(KEY_FILE))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn an_empty_file_is_no_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(KEY_FILE), " \n").unwrap();
+        let (secret, new) = kept(dir.path(), KEY_FILE).unwrap();
+        assert!(new && !secret.expose().is_empty());
+    }
+}

@@ -1,0 +1,160 @@
+//! The life of the process: start, serve, reload on SIGHUP, drain on SIGTERM or SIGINT, end at once on the second.
+
+use std::io;
+use std::path::PathBuf;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::{StartError, reload, wire};
+use crate::api::ReloadRequest;
+use crate::config::Loaded;
+use crate::lifecycle::Ended;
+use crate::telemetry::{self, Telemetry};
+
+/// How the gateway ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As it was asked to, also if it had to cut what was open.
+    Stopped,
+    /// At once, by a second signal: its number.
+    Signal(u8),
+    /// It could not begin, and may the next time: a port is taken, tor is missing.
+    Unavailable,
+    /// A fault of our own, or of the machine below us.
+    Broken,
+}
+
+/// Runs the gateway until it is told to stop; `asked` is the `--config` of the command line, read again on reload.
+pub fn serve(loaded: Loaded, asked: Option<PathBuf>) -> End {
+    let telemetry = match telemetry::init(&wire::log_settings(&loaded.config.log)) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return failed(&error, End::Unavailable),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error, End::Broken),
+    };
+    let end = runtime.block_on(life(loaded, asked, telemetry));
+    // Tasks that ignored the kill must not hold the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    end
+}
+
+/// Said plainly as well as logged: whoever started us by hand must see it, whatever the log level.
+#[expect(clippy::print_stderr, reason = "the last word of a process that could not start")]
+fn failed(error: &dyn std::error::Error, end: End) -> End {
+    eprintln!("exitgate: {error}");
+    end
+}
+
+struct Signals {
+    hup: Signal,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hup: signal(SignalKind::hangup())?,
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.hup.recv() => Told::Reload,
+            _ = self.term.recv() => Told::End(15),
+            _ = self.int.recv() => Told::End(2),
+        }
+    }
+
+    /// The number of the next signal that ends us.
+    async fn end(&mut self) -> u8 {
+        loop {
+            if let Told::End(number) = self.next().await {
+                return number;
+            }
+        }
+    }
+}
+
+/// What a signal says.
+enum Told {
+    Reload,
+    /// Stop; the signal's number.
+    End(u8),
+}
+
+async fn life(loaded: Loaded, asked: Option<PathBuf>, telemetry: Telemetry) -> End {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&error, End::Broken),
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %loaded.origin, "exitgate starts");
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let (reloads, mut asked_reloads) = mpsc::channel::<ReloadRequest>(4);
+    let mut running = match wire::build(loaded.config, telemetry, reloads).await {
+        Ok(running) => running,
+        Err(error) => {
+            tracing::error!(%error, "exitgate could not start");
+            return failed(&error, end(&error));
+        }
+    };
+    notify(&[NotifyState::Ready]);
+    loop {
+        let answer = tokio::select! {
+            told = signals.next() => match told {
+                Told::End(_) => break,
+                Told::Reload => None,
+            },
+            Some(answer) = asked_reloads.recv() => Some(answer),
+        };
+        let reloading = [Some(NotifyState::Reloading), NotifyState::monotonic_usec_now().ok()];
+        notify(&reloading.into_iter().flatten().collect::<Vec<_>>());
+        let outcome = reload::reload(&mut running, asked.as_deref()).await;
+        notify(&[NotifyState::Ready]);
+        // Who asked may have gone.
+        let _ = answer.map(|answer| answer.send(outcome));
+    }
+    notify(&[NotifyState::Stopping]);
+    stop(running, signals).await
+}
+
+async fn stop(running: wire::Running, mut signals: Signals) -> End {
+    let grace = running.config.lifecycle.drain;
+    tracing::info!(grace_s = grace.as_secs(), "draining: no new connections; a second signal ends at once");
+    let mut second = None;
+    let ended = running.stop(grace, async { second = Some(signals.end().await) }).await;
+    match (ended, second) {
+        (_, Some(signal)) => {
+            tracing::warn!("ended at once by a second signal");
+            End::Signal(signal)
+        }
+        (Ended::Drained, None) => {
+            tracing::info!("drained; bye");
+            End::Stopped
+        }
+        (Ended::Cut(left), None) => {
+            tracing::warn!(left, "the grace is over: what was still open was cut");
+            End::Stopped
+        }
+    }
+}
+
+fn end(error: &StartError) -> End {
+    match error {
+        StartError::Port { .. } | StartError::Secret(_) | StartError::Store(_) | StartError::Tor(_) => End::Unavailable,
+        StartError::Other(_) => End::Broken,
+    }
+}
+
+/// Tells systemd, where there is one.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd could not be told");
+    }
+}

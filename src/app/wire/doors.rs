@@ -1,0 +1,179 @@
+//! The ports of the front: the shared one, and one for each route that has a port; opened and closed while running.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio_rustls::TlsAcceptor;
+
+use super::bind;
+use crate::app::StartError;
+use crate::config::Config;
+use crate::gateway::connection;
+use crate::gateway::gate::Door;
+use crate::gateway::record::ListenerMeters;
+use crate::gateway::tunnel::Tunnel;
+use crate::lifecycle::Tasks;
+use crate::limit::target::Own;
+use crate::listen::{self, Arrival, Listener, Permits, Reservation};
+use crate::route::policy::Auth;
+use crate::route::selector::RouteName;
+use crate::route::table::Route;
+
+/// Every open port.
+pub(in crate::app) struct Doors {
+    tunnel: Arc<Tunnel>,
+    permits: Permits,
+    tasks: Tasks,
+    own: Own,
+    shared: Vec<Port>,
+    routes: HashMap<RouteName, Open>,
+}
+
+/// A listener with what its connections see of it; the latter may be replaced while it listens.
+struct Port {
+    listener: Listener,
+    door: Arc<ArcSwap<Door>>,
+}
+
+struct Open {
+    at: Port,
+    route: Arc<Route>,
+}
+
+impl Doors {
+    pub(super) fn new(tunnel: Arc<Tunnel>, permits: Permits, tasks: Tasks, own: Own) -> Self {
+        Self { tunnel, permits, tasks, own, shared: Vec::new(), routes: HashMap::new() }
+    }
+
+    /// Opens the shared port on one of its addresses.
+    pub(super) fn open_shared(&mut self, port: Reservation, config: &Config) -> Result<(), StartError> {
+        let door = shared_door(port.addr(), config);
+        let opened = self.open(port, door)?;
+        self.shared.push(opened);
+        Ok(())
+    }
+
+    /// What connections see from now on is what this configuration says; those that are open keep what they saw.
+    pub(in crate::app) fn refresh(&self, config: &Config) {
+        for Port { listener, door } in &self.shared {
+            door.store(Arc::new(shared_door(listener.addr(), config)));
+        }
+        for Open { at, route } in self.routes.values() {
+            at.door.store(Arc::new(route_door(at.listener.addr(), route, config)));
+        }
+    }
+
+    /// Makes the open ports those of these routes: opens what is new, closes what is gone, and leaves alone what did
+    /// not change. `bound` are ports that somebody has bound already.
+    pub(in crate::app) async fn routes(
+        &mut self,
+        config: &Config,
+        routes: &[Arc<Route>],
+        bound: Vec<Reservation>,
+    ) -> Result<(), StartError> {
+        let mut bound: HashMap<SocketAddr, Reservation> = bound.into_iter().map(|port| (port.addr(), port)).collect();
+        let same =
+            |held: &Open| routes.iter().any(|route| route.name == held.route.name && route.port == held.route.port);
+        let gone: Vec<RouteName> =
+            self.routes.iter().filter(|(_, open)| !same(open)).map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            if let Some(open) = self.routes.remove(&name) {
+                self.own.remove(open.at.listener.addr());
+                open.at.listener.close().await;
+                self.let_finish(open.at.listener);
+            }
+        }
+        for route in routes {
+            let Some(addr) = address(config, route).filter(|_| !self.routes.contains_key(&route.name)) else {
+                continue;
+            };
+            let port = bound.remove(&addr).map_or_else(|| bind_route(route, addr), Ok)?;
+            let door = route_door(port.addr(), route, config);
+            let at = self.open(port, door)?;
+            self.routes.insert(route.name.clone(), Open { at, route: route.clone() });
+        }
+        for route in routes {
+            if let Some(open) = self.routes.get_mut(&route.name) {
+                open.route = route.clone();
+            }
+        }
+        Ok(())
+    }
+
+    /// Ports that these routes need and that are not open yet, bound: a reload that cannot have them changes nothing.
+    pub(in crate::app) fn reserve(
+        &self,
+        config: &Config,
+        routes: &[Arc<Route>],
+    ) -> Result<Vec<Reservation>, StartError> {
+        let held = |addr| self.routes.values().any(|open| open.at.listener.addr() == addr);
+        let needed = routes.iter().filter_map(|route| Some((route, address(config, route)?)));
+        needed.filter(|(_, addr)| !held(*addr)).map(|(route, addr)| bind_route(route, addr)).collect()
+    }
+
+    /// Takes no new connections on any port; those that are open go on.
+    pub(super) async fn close(&self) {
+        for Port { listener, .. } in self.shared.iter().chain(self.routes.values().map(|open| &open.at)) {
+            listener.close().await;
+        }
+    }
+
+    fn open(&self, port: Reservation, door: Door) -> Result<Port, StartError> {
+        let (addr, label) = (port.addr(), door.label.clone());
+        let (door, tunnel) = (Arc::new(ArcSwap::from_pointee(door)), self.tunnel.clone());
+        let held = door.clone();
+        let serve =
+            move |Arrival { stream, peer, cut }| connection::serve(stream, peer, cut, held.load_full(), tunnel.clone());
+        let listener = listen::start(port, &self.permits, usize::MAX, &self.tasks, serve)
+            .map_err(|error| StartError::Port { what: label.to_string(), addr, why: error.to_string() })?;
+        self.own.insert(listener.addr());
+        Ok(Port { listener, door })
+    }
+
+    /// Keeps a closed listener until its connections have ended.
+    fn let_finish(&self, listener: Listener) {
+        let tasks = self.tasks.clone();
+        self.tasks.spawn("closing door", async move {
+            tokio::select! {
+                () = tasks.killed() => {}
+                _ = listener.drain(std::time::Duration::MAX) => {}
+            }
+        });
+    }
+}
+
+/// Where a route listens, if it does.
+fn address(config: &Config, route: &Route) -> Option<SocketAddr> {
+    Some(SocketAddr::new(config.gateway.route_bind, route.port?))
+}
+
+fn bind_route(route: &Route, addr: SocketAddr) -> Result<Reservation, StartError> {
+    bind(&format!("routes[{}]", route.name), addr)
+}
+
+fn shared_door(addr: SocketAddr, config: &Config) -> Door {
+    door("shared", addr, None, !config.gateway.keys.is_empty(), config)
+}
+
+fn route_door(addr: SocketAddr, route: &Route, config: &Config) -> Door {
+    let demands = route.policy.auth == Auth::Key && !config.gateway.keys.is_empty();
+    door(route.name.as_str(), addr, Some(route.name.shared()), demands, config)
+}
+
+fn door(label: &str, addr: SocketAddr, route: Option<Arc<str>>, demands_key: bool, config: &Config) -> Door {
+    let gateway = &config.gateway;
+    Door {
+        label: label.into(),
+        addr,
+        route,
+        demands_key,
+        tls: gateway.tls.as_ref().map(|tls| TlsAcceptor::from(super::settings::tls(tls))),
+        trusted: gateway.proxy_protocol.clone(),
+        opening: gateway.handshake_timeout,
+        keep_alive: gateway.keep_alive_timeout,
+        log_targets: config.log.targets,
+        meters: ListenerMeters::new(label),
+    }
+}

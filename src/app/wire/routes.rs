@@ -1,0 +1,171 @@
+//! The configuration's routes and defaults in the words of [`crate::route`].
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::app::StartError;
+use crate::config::{self, Config, Gateway, Groups};
+use crate::exit::Moment;
+use crate::route::memory::Bounds;
+use crate::route::policy::{Auth, Engine, Policy};
+use crate::route::selector::{RouteName, Selector, Words};
+use crate::route::table::{Origin, Route};
+use crate::state::{Change, Snapshot};
+
+/// Judges the text of a selector while a configuration is read; the error is a clause that says why not.
+pub(in crate::app) fn judge(text: &str, groups: &Groups) -> Result<(), String> {
+    // A group that is wrong has a fault of its own already.
+    let words = read_words(groups, &[]).unwrap_or_default();
+    Selector::parse(text, &words).map(drop).map_err(|fault| fault.to_string())
+}
+
+fn read_words(groups: &Groups, prefixes: &[String]) -> Option<Words> {
+    let groups = groups.iter().map(|(name, countries)| (name.to_owned(), countries.to_vec()));
+    Words::new(groups, prefixes.iter().cloned()).ok()
+}
+
+pub(super) fn words(config: &Config) -> Words {
+    read_words(&config.groups, &config.gateway.alias_prefixes).unwrap_or_default()
+}
+
+/// The policy of selectors that are no route.
+pub(super) fn defaults(config: &Config) -> Policy {
+    let gateway = &config.gateway;
+    Policy {
+        pool: u16::try_from(gateway.pool.get()).unwrap_or(u16::MAX),
+        repin_after: gateway.repin_after,
+        pin_ttl: gateway.pin_ttl,
+        session_ttl: gateway.session_ttl,
+        max_session_ttl: gateway.max_session_ttl,
+        ..Policy::default()
+    }
+}
+
+pub(super) fn bounds(gateway: &Gateway) -> Bounds {
+    Bounds {
+        sessions: gateway.max_sessions.get() as usize,
+        implicit: gateway.max_implicit_routes.get() as usize,
+        implicit_idle: gateway.implicit_idle,
+        ..Bounds::default()
+    }
+}
+
+/// All that the configuration says of routes, as a change of the state. Routes without a port of their own keep the
+/// one that they have, or get the next free one of `gateway.route_ports`.
+pub(in crate::app) fn configured(config: &Config, held: &Snapshot, now: Moment) -> Result<Change, StartError> {
+    let words = words(config);
+    let ports = ports(config, held)?;
+    let route = |route: &config::Route| {
+        let wrong = |why: String| StartError::Other(format!("routes[{}]: {why}", route.name));
+        let selector = Selector::parse(&route.selector, &words).map_err(|fault| wrong(fault.to_string()))?;
+        let name = RouteName::parse(&route.name, &selector, &words).map_err(|fault| wrong(fault.to_string()))?;
+        let port = ports.get(route.name.as_str()).copied();
+        let policy = Arc::new(policy(config, route));
+        Ok(Route { name, selector, port, policy, origin: Origin::Config, created: now, expires: None })
+    };
+    let routes = config.routes.iter().map(route).collect::<Result<_, StartError>>()?;
+    Ok(Change::Configured { words, defaults: defaults(config), routes })
+}
+
+/// Which port each route of the configuration has.
+fn ports<'c>(config: &'c Config, held: &Snapshot) -> Result<HashMap<&'c str, u16>, StartError> {
+    let written = config.routes.iter().filter_map(|route| Some((route.name.as_str(), route.port?.get())));
+    let mut all: HashMap<&str, u16> = written.collect();
+    let mut taken: HashSet<u16> = all.values().copied().collect();
+    let range = config.gateway.route_ports.first()..=config.gateway.route_ports.last();
+    let names = || config.routes.iter().filter(|route| route.port.is_none()).map(|route| route.name.as_str());
+    for name in names() {
+        let kept = held.routes.get(name).and_then(|entry| entry.route.port).filter(|port| range.contains(port));
+        if let Some(port) = kept.filter(|port| taken.insert(*port)) {
+            all.insert(name, port);
+        }
+    }
+    let others = held.routes.iter().filter(|entry| entry.route.origin == Origin::Api);
+    taken.extend(others.filter_map(|entry| entry.route.port));
+    let mut free = range.filter(|port| !taken.contains(port));
+    for name in names() {
+        if !all.contains_key(name) {
+            let none = || StartError::Other(format!("routes[{name}]: gateway.route_ports has no port left; widen it"));
+            all.insert(name, free.next().ok_or_else(none)?);
+        }
+    }
+    Ok(all)
+}
+
+fn policy(config: &Config, route: &config::Route) -> Policy {
+    Policy {
+        pool: u16::try_from(route.pool.get()).unwrap_or(u16::MAX),
+        check: route.check.as_deref().map(Arc::from),
+        sources: route.source.clone(),
+        fallback: route.fallback,
+        exclusive: route.exclusive,
+        engine: match route.engine {
+            config::Engine::Shared => Engine::Shared,
+            config::Engine::Own => Engine::Own,
+        },
+        hops: route.hops,
+        ipv6: route.ipv6,
+        rotate_every: route.rotate_every,
+        repin_after: route.repin_after,
+        auth: match route.auth {
+            config::Auth::Key => Auth::Key,
+            config::Auth::Open => Auth::Open,
+        },
+        allow: route.allow.clone(),
+        ..defaults(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(routes: &str) -> Config {
+        config::parse("t.toml", &format!("[gateway]\nroute_ports = \"20000-20003\"\n{routes}"), [], None).unwrap().0
+    }
+
+    fn route(name: &str, port: Option<u16>) -> String {
+        let port = port.map_or(String::new(), |port| format!("port = {port}\n"));
+        format!("[[routes]]\nname = \"{name}\"\nselector = \"us\"\n{port}")
+    }
+
+    fn held(config: &Config, ports: &[(&str, u16)]) -> Snapshot {
+        let mut held = Snapshot::new(words(config), defaults(config));
+        for (name, port) in ports {
+            let selector = Selector::parse("us", &words(config)).unwrap();
+            let name = RouteName::parse(name, &selector, &words(config)).unwrap();
+            let (policy, origin, created) = (Arc::default(), Origin::Config, Moment(1));
+            let route = Route { name, selector, port: Some(*port), policy, origin, created, expires: None };
+            held.routes = held.routes.with(route).unwrap();
+        }
+        held
+    }
+
+    #[test]
+    fn ports_are_kept_and_filled_up() {
+        let written =
+            config(&[route("a", None), route("b", Some(20_000)), route("c", None), route("d", None)].concat());
+        let kept = held(&written, &[("c", 20_001), ("gone", 20_002), ("d", 9)]);
+        let all = ports(&written, &kept).unwrap();
+        assert_eq!([all["a"], all["b"], all["c"], all["d"]], [20_002, 20_000, 20_001, 20_003]);
+    }
+
+    #[test]
+    fn a_range_that_routes_of_the_api_fill_is_a_clear_error() {
+        let written = config(&["a", "b"].map(|name| route(name, None)).concat());
+        let mut full = held(&written, &[("x", 20_000), ("y", 20_002), ("z", 20_003)]);
+        for entry in full.routes.clone().iter() {
+            full.routes = full.routes.without(entry.route.name.as_str()).unwrap();
+            full.routes = full.routes.with(Route { origin: Origin::Api, ..(*entry.route).clone() }).unwrap();
+        }
+        let error = ports(&written, &full).unwrap_err().to_string();
+        assert_eq!(error, "routes[b]: gateway.route_ports has no port left; widen it");
+    }
+
+    #[test]
+    fn a_selector_is_judged_with_the_groups_of_its_file() {
+        let with = config("[groups]\nnord = [\"se\", \"no\"]\n");
+        assert_eq!(judge("nord-strict", &with.groups), Ok(()));
+        assert!(judge("sued-strict", &with.groups).unwrap_err().contains("sued"));
+    }
+}

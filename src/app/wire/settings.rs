@@ -1,0 +1,192 @@
+//! The configuration in each room's own words.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::Access;
+use crate::app::StartError;
+use crate::config::{self, Config};
+use crate::exit::country::GeoIp;
+use crate::gateway::relay::Idle;
+use crate::gateway::tunnel::{Terms, Times};
+use crate::limit::target::{Own, Ports, Rules};
+use crate::limit::{Amounts, Damping, Key, Limits};
+use crate::net::{Host, Secret};
+use crate::tor::control::{Addr, Auth};
+use crate::{store, telemetry, tor};
+
+/// How long a peer may leave bytes untaken. Arbitrary: longer than a laptop's nap in a train's tunnel.
+const STALLED: Duration = Duration::from_secs(300);
+
+/// Where tor-geoipdb puts its files: Debian and Alpine, Fedora, Homebrew on both kinds of Mac.
+const GEOIP_PLACES: [&str; 4] =
+    ["/usr/share/tor", "/usr/share/tor-geoipdb", "/opt/homebrew/share/tor", "/usr/local/share/tor"];
+
+pub(super) fn log(log: &config::Log) -> telemetry::Settings {
+    telemetry::Settings {
+        level: log.level.clone(),
+        format: match log.format {
+            config::LogFormat::Auto => telemetry::Format::Auto,
+            config::LogFormat::Human => telemetry::Format::Human,
+            config::LogFormat::Json => telemetry::Format::Json,
+        },
+        file: log.file.clone(),
+        rotate: match log.rotate {
+            config::Rotate::Never => telemetry::Rotate::Never,
+            config::Rotate::Hourly => telemetry::Rotate::Hourly,
+            config::Rotate::Daily => telemetry::Rotate::Daily,
+            config::Rotate::Weekly => telemetry::Rotate::Weekly,
+        },
+        keep: log.keep,
+    }
+}
+
+pub(super) fn store(store: &config::Store) -> store::Options {
+    store::Options { keep_checks: store.keep_checks, ..store::Options::default() }
+}
+
+/// What a reload may change about the way out.
+pub(in crate::app) fn tunnel_terms(config: &Config, own: &Own) -> Terms {
+    let gateway = &config.gateway;
+    let idle = Idle { open: gateway.idle_timeout, half: gateway.half_closed_timeout, stalled: STALLED };
+    Terms {
+        rules: Rules::new(ports(gateway), gateway.allow_private_targets, own.clone()),
+        allow_direct: gateway.allow_direct,
+        times: Times { dial: gateway.dial_timeout, attempt: gateway.attempt_timeout, idle },
+        hedge: gateway.hedge,
+    }
+}
+
+/// Who may use the API.
+pub(in crate::app) fn access(config: &Config) -> Access {
+    let config::Api { token, read_token, hosts, .. } = &config.api;
+    Access { token: token.clone(), read_token: read_token.clone(), hosts: hosts.clone() }
+}
+
+/// Connections at once: as configured, and never more than open files allow.
+pub(super) fn connections(gateway: &config::Gateway, room: u32) -> usize {
+    let wanted = gateway.max_connections.map_or(room, std::num::NonZeroU32::get);
+    if wanted > room {
+        tracing::warn!(
+            wanted,
+            room,
+            "gateway.max_connections is more than open files allow; raise the limit (ulimit -n)"
+        );
+    }
+    wanted.min(room) as usize
+}
+
+pub(super) fn tls(tls: &config::Tls) -> Arc<rustls::ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(tls.certified.clone()));
+    let versions = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let versions = versions.expect("ring offers both TLS versions");
+    Arc::new(versions.with_no_client_auth().with_cert_resolver(resolver))
+}
+
+/// What is believed of servers that sources ask: the public roots.
+pub(super) fn trust() -> Result<Arc<rustls::ClientConfig>, StartError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let versions = versions.map_err(|error| StartError::Other(format!("TLS cannot be set up: {error}")))?;
+    Ok(Arc::new(versions.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// A key of our own making, without limits: there is one operator and nobody said otherwise.
+pub(super) fn made_key(secret: Secret) -> config::ClientKey {
+    config::ClientKey { name: "default".to_owned(), secret, limits: config::Limits::default() }
+}
+
+/// Who may come in, what each may do, and when guessing ends.
+pub(in crate::app) fn terms(config: &Config) -> (Vec<Key>, Amounts, Damping) {
+    let gateway = &config.gateway;
+    let keys = gateway.keys.iter().map(|key| Key {
+        name: key.name.as_str().into(),
+        secret: key.secret.clone(),
+        amounts: amounts(&key.limits),
+    });
+    let damping = Damping { failures: gateway.auth_failures, pause: gateway.auth_pause };
+    (keys.collect(), amounts(&gateway.client_limits), damping)
+}
+
+pub(super) fn limits(config: &Config) -> Limits {
+    let (keys, each_client, damping) = terms(config);
+    Limits::new(keys, each_client, damping)
+}
+
+fn amounts(limits: &config::Limits) -> Amounts {
+    let config::Limits { connections, per_second, bytes_per_second } = *limits;
+    Amounts { connections, per_second, bytes_per_second }
+}
+
+fn ports(gateway: &config::Gateway) -> Ports {
+    let of = |ranges: &[config::PortRange]| ranges.iter().map(|range| range.first()..=range.last()).collect();
+    Ports { allow: of(gateway.target_ports.allowed()), deny: of(gateway.target_ports.denied()) }
+}
+
+/// Countries of addresses: the configured files, else those of tor-geoipdb, else none.
+pub(super) fn geoip(tor: &config::Tor) -> Arc<GeoIp> {
+    let find = |own: &Option<PathBuf>, name: &str| {
+        let usual = || GEOIP_PLACES.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists());
+        own.clone().or_else(usual)
+    };
+    let read = |path: Option<PathBuf>| path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    let (v4, v6) = (find(&tor.geoip_file, "geoip"), find(&tor.geoip6_file, "geoip6"));
+    if v4.is_none() {
+        tracing::warn!(
+            "no geoip file: countries are known from observation only; install tor-geoipdb or set tor.geoip_file"
+        );
+    }
+    Arc::new(GeoIp::parse(&read(v4), &read(v6)))
+}
+
+pub(in crate::app) fn tor(config: &Config) -> Result<tor::Settings, StartError> {
+    let of = &config.tor;
+    Ok(tor::Settings {
+        binary: of.binary.clone(),
+        engines: of.engines.map_or(0, |count| count.get() as usize),
+        data_dir: config.data_dir.join("tor"),
+        torrc: of.torrc.clone(),
+        extra: of.extra.clone(),
+        geoip_file: of.geoip_file.clone(),
+        attach: of.attach.iter().map(attach).collect::<Result<_, _>>()?,
+        circuits_per_second: of.circuits_per_second,
+        streams_per_circuit: u16::try_from(of.streams_per_circuit.get()).unwrap_or(u16::MAX),
+        circuit_dirty: of.max_circuit_age,
+        ..tor::Settings::default()
+    })
+}
+
+fn attach(written: &config::Attach) -> Result<tor::Attach, StartError> {
+    let auth = match (&written.password, &written.cookie_file) {
+        (Some(password), _) => Auth::Password(password.clone()),
+        (None, Some(path)) => Auth::CookieFile(path.clone()),
+        (None, None) => Auth::Offered,
+    };
+    Ok(tor::Attach { control: endpoint(&written.control)?, socks: endpoint(&written.socks)?, auth })
+}
+
+/// Names are looked up once: a tor in another container has the address that its name has now.
+fn endpoint(written: &config::Endpoint) -> Result<Addr, StartError> {
+    let target = match written {
+        config::Endpoint::Unix(path) => return Ok(Addr::Unix(path.clone())),
+        config::Endpoint::Tcp(target) => target,
+    };
+    let unknown = |why: String| StartError::Other(format!("tor.attach: {target} cannot be looked up: {why}"));
+    match &target.host {
+        Host::Ip(ip) => Ok(Addr::Tcp(SocketAddr::new(*ip, target.port))),
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a name of the operator's own network, and not a client's target"
+        )]
+        Host::Name(name) => (&**name, target.port)
+            .to_socket_addrs()
+            .map_err(|error| unknown(error.to_string()))?
+            .next()
+            .map(Addr::Tcp)
+            .ok_or_else(|| unknown("it has no address".to_owned())),
+    }
+}

@@ -1,0 +1,93 @@
+//! Asks a running gateway something over its API.
+//!
+//! Where and with which token: `EXITGATE_URL` and `EXITGATE_TOKEN`, else what the configuration says, else the token that
+//! the gateway made for itself under `data_dir`. So the commands work without a word on the machine where it runs.
+
+use std::env;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::app::secrets::TOKEN_FILE;
+use crate::config::Config;
+
+/// How long an answer may take: a reload verifies tor's lines, which takes a second or two.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The longest answer that is read. Arbitrary: the list of some 10,000 exits.
+const ANSWER: usize = 64 * 1024 * 1024;
+
+/// Where the API is, and what opens it.
+struct Api {
+    base: Uri,
+    token: Option<String>,
+}
+
+impl Api {
+    fn of(config: &Config) -> anyhow::Result<Self> {
+        let own = || config.api.listen.first().map(|addr| format!("http://{addr}"));
+        let base = env::var("EXITGATE_URL").ok().or_else(own).context("api.listen names no address")?;
+        let base: Uri =
+            base.parse().with_context(|| format!("{base:?} is no URL; write EXITGATE_URL=http://host:port"))?;
+        if base.scheme_str() != Some("http") {
+            bail!("{base}: the API speaks http://; put TLS in front of it and EXITGATE_URL behind that");
+        }
+        let written = || config.api.token.as_ref().map(|token| token.expose().to_owned());
+        let token = env::var("EXITGATE_TOKEN").ok().or_else(written).or_else(|| kept(&config.data_dir));
+        Ok(Self { base, token })
+    }
+}
+
+fn kept(data_dir: &Path) -> Option<String> {
+    std::fs::read_to_string(data_dir.join(TOKEN_FILE)).ok().map(|text| text.trim().to_owned())
+}
+
+/// One question: the answer's status and JSON.
+pub(super) fn ask(config: &Config, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
+    let api = Api::of(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let asked = timeout(DEADLINE, exchange(&api, method, path)).await;
+        asked.with_context(|| format!("{} gave no answer in {} s", api.base, DEADLINE.as_secs()))?
+    })
+}
+
+async fn exchange(api: &Api, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
+    let host = api.base.authority().with_context(|| format!("{} names no host", api.base))?;
+    let at = (host.host().trim_matches(['[', ']']), host.port_u16().unwrap_or(80));
+    #[expect(clippy::disallowed_methods, reason = "the operator's own gateway, and not a client's target")]
+    let stream = TcpStream::connect(at).await.with_context(|| {
+        format!("no gateway answers at {}; is it running? EXITGATE_URL says where if it is elsewhere", api.base)
+    })?;
+    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, host.as_str())
+        .header(header::CONTENT_TYPE, "application/json");
+    if let Some(token) = &api.token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request.body(Full::<Bytes>::default())?;
+    let answer = async {
+        let answer = send.send_request(request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER).collect().await.map_err(|error| anyhow::anyhow!(error))?;
+        let body = body.to_bytes();
+        let value =
+            serde_json::from_slice(&body).with_context(|| format!("{status} without JSON: is this exitgate?"))?;
+        anyhow::Ok((status, value))
+    };
+    tokio::select! {
+        answer = answer => answer,
+        Err(error) = connection => bail!("the connection broke: {error}"),
+    }
+}

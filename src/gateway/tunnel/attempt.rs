@@ -1,0 +1,244 @@
+//! Dials one plan: the first exit, the next one when it fails, or one beside it when it is slow.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::super::failure::{Failure, NoExit};
+use super::super::gate::{self, Facts, Lookup, Opened, Refusal, Resolved};
+use super::pass::{Lease, Pass};
+use super::{Tunnel, Wish};
+use crate::dial::{self, DialError, EngineFault, Stream};
+use crate::exit::load::InFlight;
+use crate::exit::{Exit, ExitId, Fingerprint};
+use crate::net::{Host, Target};
+use crate::route::choose::Plan;
+use crate::route::selector::Mode;
+use crate::route::{Ask, Isolation};
+use crate::tor::{Tor, Way};
+
+/// One dial's circumstances: what was asked, by whom, and until when there is time.
+pub(super) struct Attempt<'a> {
+    pub(super) pass: &'a Pass,
+    pub(super) wish: &'a Wish,
+    pub(super) ask: gate::Ask<'a>,
+    pub(super) by: Instant,
+}
+
+/// A stream through one exit, with its place in that exit's load.
+struct Won {
+    exit: Arc<Exit>,
+    stream: Stream,
+    flight: InFlight,
+}
+
+impl Tunnel {
+    /// Opens a stream by the plan, within the deadline.
+    pub(super) async fn dial(&self, attempt: Attempt<'_>, mut plan: Plan) -> Result<Opened<Lease>, Refusal> {
+        let state = &self.parts.state;
+        loop {
+            let by = attempt.by.min(Instant::now() + self.terms.load().times.attempt);
+            let error = match self.race(&attempt, &plan, by).await {
+                Ok(won) => return Ok(self.opened(&attempt, &plan, won)),
+                Err(error) => error,
+            };
+            let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, .. } = attempt;
+            let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid };
+            let again = is_the_exits(&error) && Instant::now() < attempt.by;
+            if !again || plan.fail_over(state.load().view(), state.memory(), &ask).is_none() {
+                return Err(Refusal { meters: Some(self.meters.of(wish.label())), ..Failure::from(error).into() });
+            }
+        }
+    }
+
+    /// The first exit of the plan; beside it the second, when the first is slower than its own p95 and the budget
+    /// allows.
+    async fn race(&self, attempt: &Attempt<'_>, plan: &Plan, by: Instant) -> Result<Won, DialError> {
+        let first = plan.first();
+        self.hedges.earn();
+        let patience = first.load().p95().filter(|_| plan.hedge);
+        let (Some(patience), Some(second)) = (patience, plan.exits.get(1)) else {
+            return self.through(first, attempt, plan.isolation, by).await;
+        };
+        let dial = self.through(first, attempt, plan.isolation, by);
+        tokio::pin!(dial);
+        tokio::select! {
+            won = &mut dial => return won,
+            () = sleep(patience) => {}
+        }
+        if !self.hedges.spend() {
+            return dial.await;
+        }
+        let beside = self.through(second, attempt, plan.isolation, by);
+        tokio::pin!(beside);
+        tokio::select! {
+            won = &mut dial => match won {
+                Err(error) if is_the_exits(&error) => beside.await,
+                won => won,
+            },
+            won = &mut beside => match won {
+                Ok(won) => Ok(won),
+                Err(_) => dial.await,
+            },
+        }
+    }
+
+    /// One exit: opens, and tells its load how that went.
+    async fn through(
+        &self,
+        exit: &Arc<Exit>,
+        attempt: &Attempt<'_>,
+        isolation: Isolation,
+        by: Instant,
+    ) -> Result<Won, DialError> {
+        let began = Instant::now();
+        let flight = exit.load().begin();
+        let opening = self.open_through(exit, attempt, isolation, by);
+        let outcome = timeout_at(by, opening).await.unwrap_or(Err(DialError::Deadline));
+        let now = self.parts.state.now();
+        match outcome {
+            Ok(stream) => {
+                exit.load().succeeded(began.elapsed(), now);
+                Ok(Won { exit: exit.clone(), stream, flight })
+            }
+            Err(error) => {
+                if is_the_exits(&error) {
+                    exit.load().failed(now);
+                }
+                tracing::debug!(exit = %exit.id(), %error, "a dial failed");
+                Err(error)
+            }
+        }
+    }
+
+    async fn open_through(
+        &self,
+        exit: &Exit,
+        attempt: &Attempt<'_>,
+        isolation: Isolation,
+        by: Instant,
+    ) -> Result<Stream, DialError> {
+        let gate::Ask { target, early, .. } = attempt.ask;
+        match exit.id() {
+            ExitId::Direct => {
+                let rules = self.terms.load().rules.clone();
+                dial::direct::dial(target, &rules, by).await
+            }
+            ExitId::Tor(fingerprint) => {
+                let options = dial::tor::Options { ipv6: attempt.wish.policy.ipv6, early };
+                let way = way(*fingerprint, attempt.wish, isolation);
+                dial::tor::dial(self.tor()?, way, target, options, by).await.map(|(stream, _)| stream)
+            }
+            ExitId::Public(_) | ExitId::Onion => Err(DialError::Engine(EngineFault::NotReady)),
+        }
+    }
+
+    /// An onion service: no exit has a part in it, and the choice of circuits is tor's own.
+    pub(super) async fn dial_onion(&self, attempt: Attempt<'_>) -> Result<Opened<Lease>, Refusal> {
+        let Attempt { pass, wish, ask: gate::Ask { target, early, .. }, by } = attempt;
+        let meters = self.meters.of(wish.label());
+        let dialed = match self.tor() {
+            Ok(tor) => dial::tor::onion(tor, wish.isolation(pass.key()), target, early, by).await,
+            Err(error) => Err(error),
+        };
+        let (stream, _) =
+            dialed.map_err(|error| Refusal { meters: Some(meters.clone()), ..Refusal::from(Failure::from(error)) })?;
+        let facts = Facts {
+            exit: ExitId::Onion,
+            ip: None,
+            country: None,
+            checked: None,
+            moved: None,
+            route: wish.scope.clone(),
+            meters,
+        };
+        Ok(Opened {
+            stream,
+            facts,
+            idle: self.terms.load().times.idle,
+            rate: pass.admission().rate(),
+            first_down: Vec::new(),
+            sent: !early.is_empty(),
+            reuse: true,
+            lease: Lease::without_exit(),
+        })
+    }
+
+    fn tor(&self) -> Result<&Tor, DialError> {
+        self.parts.tor.as_ref().ok_or(DialError::Engine(EngineFault::NotReady))
+    }
+
+    fn opened(&self, attempt: &Attempt<'_>, plan: &Plan, won: Won) -> Opened<Lease> {
+        let Attempt { pass, wish, ask, .. } = attempt;
+        let Won { exit, stream, flight } = won;
+        let now = self.parts.state.now();
+        let country = exit.country();
+        let facts = Facts {
+            exit: exit.id().clone(),
+            ip: exit.ip(),
+            country: country.is_known().then(|| country.letters()),
+            checked: exit.known().good.map(|at| now.since(at)),
+            moved: plan.moved.as_ref().map(|moved| format!("{}->{}", moved.from, moved.to).into()),
+            route: wish.scope.clone(),
+            meters: self.meters.of(wish.label()),
+        };
+        Opened {
+            stream,
+            facts,
+            idle: self.terms.load().times.idle,
+            rate: pass.admission().rate(),
+            first_down: Vec::new(),
+            // Only a dial through Tor takes early bytes along.
+            sent: !ask.early.is_empty() && matches!(exit.id(), ExitId::Tor(_)),
+            reuse: wish.selector.mode != Mode::Rotate,
+            lease: Lease::new(exit, flight),
+        }
+    }
+
+    /// Asks the resolver of the plan's first exit.
+    pub(super) async fn look_up(
+        &self,
+        attempt: &Attempt<'_>,
+        plan: &Plan,
+        lookup: Lookup<'_>,
+    ) -> Result<Resolved, Refusal> {
+        let ExitId::Tor(fingerprint) = plan.first().id() else {
+            return Err(Refusal::because(
+                Failure::NoExit(NoExit::NoneMatch),
+                "only exits of Tor answer RESOLVE; let the proxy resolve names (socks5h)",
+            ));
+        };
+        let way = way(*fingerprint, attempt.wish, plan.isolation);
+        let tor = self.tor().map_err(Failure::from)?;
+        let answer = match lookup {
+            Lookup::Address(host) => dial::tor::resolve(tor, way, host, attempt.by).await.map(Resolved::Address),
+            Lookup::Pointer(ip) => self.pointer(tor, way, ip, attempt.by).await,
+        };
+        answer.map_err(|error| Failure::from(error).into())
+    }
+
+    async fn pointer(&self, tor: &Tor, way: Way, ip: IpAddr, by: Instant) -> Result<Resolved, DialError> {
+        Ok(match dial::tor::resolve_ptr(tor, way, ip, by).await? {
+            Host::Name(name) => Resolved::Name(name),
+            Host::Ip(ip) => Resolved::Address(ip),
+        })
+    }
+}
+
+/// Another exit may do better.
+fn is_the_exits(error: &DialError) -> bool {
+    matches!(error, DialError::Exit(_) | DialError::Deadline)
+}
+
+fn way(exit: Fingerprint, wish: &Wish, isolation: Isolation) -> Way {
+    Way { exit, hops: wish.policy.hops, isolation }
+}
+
+/// True of a name that lives inside the Tor network.
+pub(super) fn is_onion(target: &Target) -> bool {
+    match &target.host {
+        Host::Name(name) => name.ends_with(".onion"),
+        Host::Ip(_) => false,
+    }
+}

@@ -1,0 +1,92 @@
+//! Who shares a circuit with whom, how many are built, and how fast.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use exitgate::route::{Wanted, WantedExit};
+use rand::RngExt as _;
+use tokio::time::{Instant, timeout};
+
+use super::rig::{all, deadline, fingerprint, target};
+use super::*;
+
+#[tokio::test]
+async fn no_two_keys_ever_share_a_circuit_and_no_circuit_is_overfull() {
+    let bed = Testbed::start().await.unwrap();
+    let rig = Rig::start_with(&bed, |settings| settings.streams_per_circuit = 2).await;
+    let us1 = bed.network.relay("us1");
+    // Spares, so that keys compete for the same circuits.
+    let want = WantedExit { spares: 4, hops: 3 };
+    rig.wanted.send_replace(Wanted { exits: [(fingerprint(us1), want)].into() });
+    rig.until("spares", |tor| tor.status().iter().all(|engine| engine.spares == 2)).await;
+
+    let mut owners = HashMap::new();
+    for _ in 0..2 {
+        let dials = (0..24).map(|dial| rig.echo(way(us1, dial % 4)));
+        let held = all(dials).await.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+        for (dial, (_, facts)) in held.iter().enumerate() {
+            let circuit = (facts.engine, facts.circuit.unwrap());
+            assert_eq!(*owners.entry(circuit).or_insert(dial % 4), dial % 4, "{circuit:?}");
+        }
+        let circuits = rig.tor.circuits();
+        assert!(circuits.iter().all(|circuit| circuit.streams <= 2), "{circuits:#?}");
+        assert_eq!(circuits.iter().map(|circuit| usize::from(circuit.streams)).sum::<usize>(), held.len());
+        drop(held);
+        rig.all_given_back().await;
+    }
+    assert!(owners.values().collect::<HashSet<_>>().len() == 4 && owners.len() >= 12, "{owners:?}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn spares_are_built_at_the_pace_that_is_set() {
+    const RATE: f64 = 4.0;
+    let bed = Testbed::start().await.unwrap();
+    let set = |settings: &mut exitgate::tor::Settings| {
+        (settings.engines, settings.circuits_per_second, settings.circuit_burst) = (1, RATE, 4);
+    };
+    let rig = Rig::start_with(&bed, set).await;
+    let exits = bed.network.exits();
+    let want = WantedExit { spares: 1, hops: 3 };
+    let begun = Instant::now();
+    rig.wanted.send_replace(Wanted { exits: exits.iter().map(|exit| (fingerprint(exit), want)).collect() });
+    rig.until("all spares", |tor| tor.status()[0].spares == exits.len()).await;
+    // Half of the burst is for those who wait.
+    let least = Duration::from_secs_f64((exits.len() as f64 - 2.0) / RATE);
+    assert!(begun.elapsed() >= least, "{:?} is faster than {least:?}", begun.elapsed());
+    // Who waits gets one at once.
+    let (_, facts) = rig.seen_from(way(exits[0], 1)).await.unwrap();
+    assert!(facts.timings.circuit_wait() < least);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn dials_that_are_dropped_leave_nothing_behind() {
+    let bed = Testbed::start().await.unwrap();
+    let rig = Rig::start(&bed).await;
+    let exits = bed.network.exits();
+    rig.seen_from(way(exits[0], 0)).await.unwrap();
+    let tasks = rig.life.tasks().running();
+    let hosts = ["echo.test", "nx.test", "hang.test", "closed.test"];
+    let dials = (0..200_usize).map(|dial| {
+        let given = Duration::from_micros(rand::rng().random_range(0..60_000));
+        let (way, host) = (way(exits[dial % exits.len()], dial as u64 % 5), hosts[dial % hosts.len()]);
+        timeout(given, rig.dial(way, host))
+    });
+    let ended = all(dials).await;
+    assert!(ended.iter().any(Result::is_err), "some were dropped");
+    drop(ended);
+    rig.all_given_back().await;
+    rig.until("no task is left", |_| rig.life.tasks().running() == tasks).await;
+
+    // What fails by itself is given back as well.
+    let fail =
+        (0..100_u64).map(|dial| rig.dial(way(exits[dial as usize % 3], dial % 5), hosts[[1, 3][dial as usize % 2]]));
+    assert!(all(fail).await.iter().all(Result::is_err));
+    rig.all_given_back().await;
+    let at = target("echo.test", bed.web.http_port());
+    drop(exitgate::dial::tor::dial(&rig.tor, way(exits[0], 0), &at, Default::default(), deadline()).await.unwrap());
+    rig.all_given_back().await;
+    assert_eq!(rig.life.tasks().panics(), 0);
+    rig.stop().await;
+}

@@ -1,0 +1,88 @@
+//! Faults on the way, and who is blamed for them.
+
+use std::net::IpAddr;
+
+use exitgate::dial::tor::{Options, Way, dial, resolve};
+use exitgate::dial::{DialError, ExitFault, TargetFault};
+use exitgate::exit::Fingerprint;
+use exitgate_testnet::web::{HANG_PORT, REFUSED_PORT};
+use tokio::time::Instant;
+
+use super::rig::{deadline, fingerprint, target};
+use super::*;
+
+#[tokio::test]
+async fn every_refusal_has_its_cause() {
+    let bed = Testbed::start().await.unwrap();
+    let rig = Rig::start(&bed).await;
+    let (us1, us2, port) = (bed.network.relay("us1"), bed.network.relay("us2"), bed.web.http_port());
+    bed.network.set_policy("us2", &[&format!("reject *:{port}"), "accept *:*"]).await.unwrap();
+    let nobody = Way { exit: Fingerprint([7; 20]), ..way(us1, 1) };
+    let guard = Way { exit: fingerprint(bed.network.relay("guard1")), ..way(us1, 1) };
+    for (way, host, port, want) in [
+        (way(us2, 1), "echo.test", port, DialError::Exit(ExitFault::Policy)), // the directory still says that it may
+        (way(bed.network.relay("no443"), 1), "echo.test", 443, DialError::Exit(ExitFault::Policy)),
+        (guard, "echo.test", port, DialError::Exit(ExitFault::Policy)),
+        (nobody, "echo.test", port, DialError::Exit(ExitFault::Unknown)),
+        (way(us1, 1), "echo.test", REFUSED_PORT, DialError::Target(TargetFault::Refused)),
+        (way(us1, 1), "nx.test", port, DialError::Target(TargetFault::NoSuchName)),
+        (way(us1, 1), "[2001:db8::1]", port, DialError::Target(TargetFault::Unreachable)),
+    ] {
+        let failed = dial(&rig.tor, way, &target(host, port), Options::default(), deadline()).await;
+        assert_eq!(failed.map(drop), Err(want), "{host}:{port}");
+    }
+    // One that listens and never answers is a stream like any other.
+    dial(&rig.tor, way(us1, 1), &target("echo.test", HANG_PORT), Options::default(), deadline()).await.unwrap();
+    let name = target("nx.test", 1).host;
+    let unknown = resolve(&rig.tor, way(us1, 1), &name, deadline()).await;
+    assert_eq!(unknown, Err(DialError::Target(TargetFault::NoSuchName)));
+    let soon = Instant::now() + std::time::Duration::from_millis(1);
+    let late = dial(&rig.tor, way(us1, 9), &target("echo.test", port), Options::default(), soon).await;
+    assert_eq!(late.map(drop), Err(DialError::Deadline));
+    assert_eq!(bed.web.sources("/ip"), [] as [IpAddr; 0]);
+    rig.all_given_back().await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_hangs_is_gone_around() {
+    let bed = Testbed::start().await.unwrap();
+    let rig = Rig::start(&bed).await;
+    let us1 = bed.network.relay("us1");
+    let (seen, facts) = rig.seen_from(way(us1, 1)).await.unwrap();
+    assert_eq!(seen, us1.outbound.to_string());
+    let middle = bed.network.relays().iter().find(|relay| fingerprint(relay) == facts.path[1]).unwrap();
+    bed.network.pause(&middle.name).await.unwrap();
+    // The circuit is there and looks well. What hangs is found out by the first stream that gets no answer.
+    let (seen, around) = rig.seen_from(way(us1, 1)).await.unwrap();
+    assert_eq!(seen, us1.outbound.to_string());
+    assert!(!around.path.contains(&fingerprint(middle)), "{:?}", around.path);
+    bed.network.resume(&middle.name).await.unwrap();
+    let gone = |tor: &exitgate::tor::Tor| {
+        !tor.circuits().iter().any(|circuit| Some(circuit.id) == facts.circuit && circuit.engine == facts.engine)
+    };
+    rig.until("the circuit that hung is closed", gone).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_exit_that_dies_is_blamed_and_no_other_suffers() {
+    let bed = Testbed::start().await.unwrap();
+    let rig = Rig::start(&bed).await;
+    let (us1, us2) = (bed.network.relay("us1"), bed.network.relay("us2"));
+    rig.seen_from(way(us1, 1)).await.unwrap();
+    let mut isolation = 0;
+    let mut other = loop {
+        let (echo, facts) = rig.echo(way(us2, isolation)).await.unwrap();
+        if !facts.path.contains(&fingerprint(us1)) {
+            break echo;
+        }
+        isolation += 1;
+    };
+    bed.network.kill("us1").await.unwrap();
+    // Not every relay tells at once that the next one is gone: then a dial without an answer finds it out.
+    let failed = rig.seen_from(way(us1, 1)).await.map(drop).unwrap_err();
+    assert!(matches!(failed, DialError::Exit(_)), "{failed:?}");
+    assert!(other.lives().await);
+    rig.stop().await;
+}
