@@ -39,9 +39,9 @@ verify: ## the slower rest: the shipped binary, from a release build
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) report
 
-bench: ## the benchmarks, figures to benches/README.md's reading guide
-	@.ci/need cargo cc tor
-	cargo bench --locked
+bench: ## exitgate beside its peers in one run; benches/README.md says how to read it
+	@.ci/need cargo cc
+	benches/peers/run.sh
 
 fmt: ## format everything
 	cargo fmt --all
