@@ -84,7 +84,7 @@ client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
 socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
 EOF
 start dante socks5 17110 danted -f "$dir/danted.conf" -N "$(nproc)"
-start microsocks socks5 17120 microsocks -q -i 127.0.0.1 -p 17120
+start microsocks socks5 17120 microsocks -i 127.0.0.1 -p 17120
 printf 'Port 17130\nListen 127.0.0.1\nMaxClients 5000\nTimeout 600\nLogLevel Critical\nAllow 127.0.0.1\n' >"$dir/tinyproxy.conf"
 start tinyproxy http 17130 tinyproxy -d -c "$dir/tinyproxy.conf"
 cat >"$dir/squid.conf" <<EOF
