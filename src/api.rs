@@ -9,10 +9,19 @@
 //!
 //! Next: `api/endpoints.rs`.
 
+mod ask;
 mod auth;
 mod endpoints;
+mod engines;
 mod error;
+mod events;
+mod exits;
+mod explain;
+#[cfg(test)]
+mod fixture;
 mod health;
+mod sources;
+mod when;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +34,15 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::{mpsc, oneshot};
 
 pub use auth::Access;
+pub use events::Journal;
 pub use health::{Readiness, SourceReadiness};
 
+use crate::check;
 use crate::lifecycle::Tasks;
 use crate::listen::{self, Arrival, Permits, Reservation};
+use crate::source::handle::Sources;
+use crate::state::State;
+use crate::tor::Tor;
 
 /// Connections at once. Arbitrary: scrapers of metrics and a few people's browsers; the rest waits in the kernel's queue.
 const CONNECTIONS: usize = 512;
@@ -69,6 +83,16 @@ pub struct Wiring {
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     /// Takes reload requests.
     pub reload: mpsc::Sender<ReloadRequest>,
+    /// Exits, routes, what was promised.
+    pub state: State,
+    /// Tests exits, where anything does.
+    pub tester: Option<check::Handle>,
+    /// Where exits come from.
+    pub sources: Sources,
+    /// The engines, unless Tor is switched off.
+    pub tor: Option<Tor>,
+    /// What happened lately.
+    pub journal: Arc<Journal>,
 }
 
 /// Serves the API on ports that are already bound, until shutdown. Returns once its thread runs.
@@ -79,11 +103,14 @@ pub fn start(
     tasks: Tasks,
     extra: Router,
 ) -> std::io::Result<()> {
-    let app = endpoints::router(wiring, extra).layer(axum::middleware::from_fn_with_state(access, auth::gate));
+    let gate = axum::middleware::from_fn_with_state(access, auth::gate);
+    let app = endpoints::router(wiring.clone(), tasks.clone(), extra).layer(gate);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (failed, outcome) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("api".to_owned()).spawn(move || {
         runtime.block_on(async move {
+            let (watched, worker) = (wiring, tasks.clone());
+            tasks.supervise("events", move || events::watch(watched.clone(), worker.clone()));
             let permits = Permits::new(CONNECTIONS);
             let mut listeners = Vec::new();
             for port in ports {

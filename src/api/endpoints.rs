@@ -5,16 +5,26 @@ use axum::routing::{get, post};
 use http::StatusCode;
 
 use super::error::ApiError;
-use super::{Wiring, health};
+use super::{Wiring, engines, events, exits, explain, health, sources};
+use crate::lifecycle::Tasks;
 
 /// All of them. `extra` is what other rooms serve on the same port (the console).
-pub(super) fn router(wiring: Wiring, extra: Router) -> Router {
+pub(super) fn router(wiring: Wiring, tasks: Tasks, extra: Router) -> Router {
     Router::new()
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/reload", post(health::reload))
-        .with_state(wiring)
+        .route("/exits", get(exits::list))
+        .route("/exits/{id}", get(exits::one))
+        .route("/exits/{id}/check", post(exits::check))
+        .route("/countries", get(exits::countries))
+        .route("/engines", get(engines::list))
+        .route("/sources", get(sources::list))
+        .route("/sources/{name}/refresh", post(sources::refresh))
+        .route("/explain", get(explain::explain))
+        .with_state(wiring.clone())
+        .merge(Router::new().route("/events", get(events::events)).with_state((wiring, tasks)))
         .merge(extra)
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)

@@ -23,6 +23,16 @@ impl ApiError {
         Self { status, code, message: message.into(), details: json!({}) }
     }
 
+    /// A request that says something wrong: 400.
+    pub fn bad(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// There is nothing of that name: 404.
+    pub fn missing(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
     /// The same with machine-readable details.
     pub fn with(mut self, details: Value) -> Self {
         self.details = details;
@@ -33,6 +43,12 @@ impl ApiError {
     #[cfg(test)]
     pub fn code(&self) -> &'static str {
         self.code
+    }
+
+    /// The sentence.
+    #[cfg(test)]
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// Something of ours broke; the log says what.

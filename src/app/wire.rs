@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::doors::Doors;
 use super::{StartError, files, secrets};
-use crate::api::{self, Access, ReloadRequest, Wiring};
+use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
 use crate::config::Config;
 use crate::exit::ExitId;
 use crate::exit::country::GeoIp;
@@ -96,7 +96,7 @@ pub async fn build(
         wished,
         reported,
     };
-    let _sources = exits::start(parts).await?;
+    let started = exits::start(parts).await?;
     let tunnel = Arc::new(Tunnel::new(Parts {
         state: state.clone(),
         limits: limits.clone(),
@@ -111,7 +111,7 @@ pub async fn build(
     ports.gateway.into_iter().try_for_each(|port| doors.open_shared(port, &config))?;
     open_routes(&config, &state, &mut doors).await?;
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
-    let wiring = wiring(&config, &telemetry, &state, tor.clone(), reloads);
+    let wiring = wiring(&config, &telemetry, &state, tor.clone(), started, reloads);
     api::start(ports.api, access.clone(), wiring, tasks.clone(), axum::Router::new())
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits);
@@ -234,13 +234,20 @@ fn wiring(
     telemetry: &Arc<Telemetry>,
     state: &State,
     tor: Option<Tor>,
+    started: exits::Started,
     reload: mpsc::Sender<ReloadRequest>,
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
+    let engines = tor.clone();
     Wiring {
         metrics: Arc::new(move || telemetry.render()),
-        readiness: Arc::new(move || exits::readiness(&readable, tor.as_ref(), direct)),
+        readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), direct)),
         reload,
+        state: state.clone(),
+        tester: started.tester,
+        sources: started.sources,
+        tor,
+        journal: Arc::new(Journal::new(state.now())),
     }
 }
 

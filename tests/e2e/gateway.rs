@@ -107,6 +107,19 @@ impl Gateway {
         curl(&[&format!("http://{}:8080{path}", self.ip)]).await
     }
 
+    /// Any other request to the API, by curl's own words.
+    pub async fn ask(&self, args: &[&str], path: &str) -> Got {
+        let url = format!("http://{}:8080{path}", self.ip);
+        let mut all = args.to_vec();
+        all.push(&url);
+        curl(&all).await
+    }
+
+    /// `POST` of JSON to the API.
+    pub async fn post(&self, path: &str, body: &str) -> Got {
+        self.ask(&["-X", "POST", "-H", "Content-Type: application/json", "-d", body], path).await
+    }
+
     pub async fn wait_ready(&self) {
         let got = until(|| self.api("/ready"), |got| got.status == 200).await;
         assert_eq!(got.status, 200, "not ready: {} {}\n{}", got.body, got.errors, self.log());

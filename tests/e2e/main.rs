@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests are their own clients, and their tasks end with them")]
 #![expect(clippy::print_stderr, reason = "a failed test shows the end of its gateway's log")]
 
+mod api;
 mod clients;
 mod faults;
 mod gateway;

@@ -43,15 +43,22 @@ pub(super) struct Parts<'a> {
     pub(super) reported: mpsc::Receiver<Report>,
 }
 
+/// How to ask the workers of this page.
+#[derive(Default)]
+pub(super) struct Started {
+    pub(super) sources: Sources,
+    pub(super) tester: Option<check::Handle>,
+}
+
 /// Starts everything that brings, tests or bans exits.
-pub(super) async fn start(parts: Parts<'_>) -> Result<Sources, StartError> {
+pub(super) async fn start(parts: Parts<'_>) -> Result<Started, StartError> {
     let Parts { config, tasks, state, store, tor, geoip, rules, known, wished, reported } = parts;
     if config.gateway.allow_direct {
         list_direct(state).await?;
     }
     start_bans(tasks, state.clone(), config.check.ban_for, reported);
-    let Some(tor) = tor else { return Ok(Sources::default()) };
-    start_tester(config, tasks, state, tor, geoip, wished)?;
+    let Some(tor) = tor else { return Ok(Started::default()) };
+    let tester = start_tester(config, tasks, state, tor, geoip, wished)?;
     let relays = Relays {
         onionoo: Feed::onionoo(&config.sources.onionoo),
         exit_addresses: Feed::exit_addresses(&config.sources.exit_addresses),
@@ -62,7 +69,7 @@ pub(super) async fn start(parts: Parts<'_>) -> Result<Sources, StartError> {
         state: state.clone(),
         store: Some(store.clone()),
     };
-    Ok(relays.start(tasks))
+    Ok(Started { sources: relays.start(tasks), tester: Some(tester) })
 }
 
 /// The tester, which alone makes exits usable.
@@ -73,14 +80,14 @@ fn start_tester(
     tor: &Tor,
     geoip: &Arc<GeoIp>,
     wished: mpsc::Receiver<ExitId>,
-) -> Result<(), StartError> {
+) -> Result<check::Handle, StartError> {
     let settings = check::Settings::of(&config.check).map_err(|error| StartError::Other(format!("check: {error}")))?;
     let geoip = geoip.clone();
     let geo = Arc::new(move |ip| geoip.country(ip));
-    let (tester, _handle) = Tester::new(ByTor(tor.clone()), settings, state.clone(), geo, wished);
+    let (tester, handle) = Tester::new(ByTor(tor.clone()), settings, state.clone(), geo, wished);
     let worker = tasks.clone();
     tasks.supervise("tester", move || tester.clone().run(worker.clone()));
-    Ok(())
+    Ok(handle)
 }
 
 /// This machine as an exit. Nobody tests it: whether it works is for its operator to see.

@@ -1,0 +1,87 @@
+//! What a request carries, read so that a refusal has the one shape of all errors and names what is wrong.
+
+use axum::extract::{FromRequestParts, Path, Query};
+use http::request::Parts;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::error::ApiError;
+
+/// Entries of a list that did not say how many, and the most that may be asked for. Arbitrary: a page for people, and
+/// about a megabyte.
+const LIMIT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+/// The query; unknown words in it are refused by the type that reads it.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let read = Query::try_from_uri(&parts.uri);
+        read.map(|Query(asked)| Self(asked)).map_err(|why| bad_query(clause(&why.body_text())))
+    }
+}
+
+/// The one piece of the path that varies, percent-decoded.
+pub(super) struct Named(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let read = Path::<String>::from_request_parts(parts, state).await;
+        read.map(|Path(name)| Self(name)).map_err(|_| ApiError::bad("bad_path", "the path is no percent-encoded UTF-8"))
+    }
+}
+
+/// A query that says something wrong.
+pub(super) fn bad_query(why: impl Into<String>) -> ApiError {
+    ApiError::bad("bad_query", why)
+}
+
+/// How many entries a list shows.
+pub(super) fn limit(asked: Option<usize>) -> Result<usize, ApiError> {
+    match asked {
+        None => Ok(LIMIT),
+        Some(limit @ 1..=LIMIT_MAX) => Ok(limit),
+        Some(_) => {
+            Err(bad_query(format!("`limit` is a number from 1 to {LIMIT_MAX}")).with(json!({ "field": "limit" })))
+        }
+    }
+}
+
+/// The part of a rejection that says what is wrong.
+fn clause(text: &str) -> &str {
+    text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Words {
+        limit: Option<usize>,
+    }
+
+    async fn query(uri: &str) -> Result<Option<usize>, String> {
+        let (mut parts, ()) = http::Request::get(uri).body(()).unwrap().into_parts();
+        let read = Asked::<Words>::from_request_parts(&mut parts, &()).await;
+        read.map(|Asked(words)| words.limit).map_err(|error| error.message().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_query_is_read_or_its_fault_is_named() {
+        assert_eq!(query("/x").await, Ok(None));
+        assert_eq!(query("/x?limit=5").await, Ok(Some(5)));
+        for (uri, hint) in [("/x?limit=a", "limit"), ("/x?limt=5", "limt"), ("/x?limit=-1", "limit")] {
+            let message = query(uri).await.unwrap_err();
+            assert!(message.contains(hint), "{uri}: {message}");
+        }
+        assert!(limit(Some(0)).is_err() && limit(Some(1001)).is_err());
+        assert_eq!((limit(None).unwrap(), limit(Some(1000)).unwrap()), (100, 1000));
+    }
+}

@@ -1,0 +1,165 @@
+//! The worker that writes the journal.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::super::{Wiring, engines, sources};
+use crate::lifecycle::Tasks;
+use crate::route::pin::Pinned;
+use crate::route::table::RouteTable;
+use crate::route::{Event, event::Cause};
+
+/// How often standings are compared. Arbitrary: what a person takes for at once.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How things stand, by name, in few enough words that two standings are equal when nothing worth telling changed.
+type Standing = BTreeMap<String, String>;
+
+/// Writes the journal until shutdown.
+pub(in crate::api) async fn watch(wiring: Wiring, tasks: Tasks) {
+    let mut events = wiring.state.events();
+    let mut tick = tokio::time::interval(LOOK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut seen = Seen::new(&wiring);
+    while !tasks.is_stopping() {
+        tokio::select! {
+            () = tasks.stopping() => return,
+            event = events.recv() => match event {
+                Ok(event) => {
+                    let (kind, data) = told(&event);
+                    wiring.journal.write(wiring.state.now(), kind, data);
+                }
+                Err(RecvError::Lagged(count)) => {
+                    wiring.journal.write(wiring.state.now(), "missed", json!({ "events": count }));
+                }
+                Err(RecvError::Closed) => return,
+            },
+            _ = tick.tick() => seen.look(&wiring),
+        }
+    }
+}
+
+struct Seen {
+    revision: u64,
+    routes: Standing,
+    engines: Standing,
+    sources: Standing,
+}
+
+impl Seen {
+    fn new(wiring: &Wiring) -> Self {
+        let snapshot = wiring.state.snapshot();
+        Self {
+            revision: snapshot.revision,
+            routes: of_routes(&snapshot.routes),
+            engines: of_engines(wiring),
+            sources: of_sources(wiring),
+        }
+    }
+
+    fn look(&mut self, wiring: &Wiring) {
+        let now = wiring.state.now();
+        let tell = |kind, data| wiring.journal.write(now, kind, data);
+        let snapshot = wiring.state.snapshot();
+        if std::mem::replace(&mut self.revision, snapshot.revision) != snapshot.revision {
+            let routes = of_routes(&snapshot.routes);
+            for (name, change) in compare(&self.routes, &routes) {
+                let kind = match change {
+                    Compared::New => "route.opened",
+                    Compared::Other => "route.changed",
+                    Compared::Gone => "route.closed",
+                };
+                let port = snapshot.routes.get(name).and_then(|entry| entry.route.port);
+                tell(kind, json!({ "route": name, "port": port }));
+            }
+            self.routes = routes;
+        }
+        let engines = of_engines(wiring);
+        for engine in wiring.tor.iter().flat_map(|tor| tor.status()) {
+            let id = engine.id.0.to_string();
+            if engines.get(&id) != self.engines.get(&id) {
+                tell("engine", engines::shown(&engine));
+            }
+        }
+        self.engines = engines;
+        let sources = of_sources(wiring);
+        for source in wiring.sources.statuses() {
+            if sources.get(&source.name) != self.sources.get(&source.name) {
+                tell("source", sources::shown(&source));
+            }
+        }
+        self.sources = sources;
+    }
+}
+
+fn of_routes(routes: &RouteTable) -> Standing {
+    let words = |route: &crate::route::Route| format!("{} {:?} {:?}", route.selector, route.port, route.policy);
+    routes.iter().map(|entry| (entry.route.name.to_string(), words(&entry.route))).collect()
+}
+
+fn of_engines(wiring: &Wiring) -> Standing {
+    let engines = wiring.tor.iter().flat_map(|tor| tor.status());
+    engines.map(|engine| (engine.id.0.to_string(), engine.state.as_str().to_owned())).collect()
+}
+
+fn of_sources(wiring: &Wiring) -> Standing {
+    let words = |source: &crate::store::Source| format!("{} {:?}", source.outcome, source.published);
+    wiring.sources.statuses().iter().map(|source| (source.name.clone(), words(source))).collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compared {
+    New,
+    Other,
+    Gone,
+}
+
+fn compare<'a>(before: &'a Standing, now: &'a Standing) -> impl Iterator<Item = (&'a str, Compared)> {
+    let gone = before.keys().filter(|name| !now.contains_key(*name)).map(|name| (name.as_str(), Compared::Gone));
+    let changed = now.iter().filter_map(|(name, words)| match before.get(name) {
+        None => Some((name.as_str(), Compared::New)),
+        Some(old) if old != words => Some((name.as_str(), Compared::Other)),
+        Some(_) => None,
+    });
+    gone.chain(changed)
+}
+
+fn told(event: &Event) -> (&'static str, Value) {
+    let pinned = |to: &Pinned| json!({ "exit": to.exit.to_string(), "ip": to.ip });
+    let (kind, holder, more) = match event {
+        Event::PinMade { holder, to } => ("pin.made", holder, json!({ "to": pinned(to) })),
+        Event::PinMoved { holder, from, to, cause } => {
+            let cause = Cause::as_str(*cause);
+            ("pin.moved", holder, json!({ "from": pinned(from), "to": pinned(to), "cause": cause }))
+        }
+        Event::PinEnded { holder, was, evicted } => {
+            ("pin.ended", holder, json!({ "was": pinned(was), "evicted": evicted }))
+        }
+    };
+    let mut data = more;
+    data["scope"] = json!(&*holder.scope);
+    data["session"] = json!(holder.session.as_ref().map(ToString::to_string));
+    data["key"] = json!(&*holder.key);
+    data["text"] = json!(event.to_string());
+    (kind, data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_changed_is_told() {
+        let standing = |list: &[(&str, &str)]| {
+            list.iter().map(|(name, words)| ((*name).to_owned(), (*words).to_owned())).collect::<Standing>()
+        };
+        let (before, now) =
+            (standing(&[("a", "1"), ("b", "1"), ("c", "1")]), standing(&[("b", "2"), ("c", "1"), ("d", "1")]));
+        let found: Vec<_> = compare(&before, &now).collect();
+        assert_eq!(found, [("a", Compared::Gone), ("b", Compared::Other), ("d", Compared::New)]);
+        assert_eq!(compare(&now, &now).count(), 0);
+    }
+}

@@ -1,0 +1,318 @@
+//! `/exits` and `/countries`: what is known of the places that traffic can leave from.
+//!
+//! A list is sorted by id and cut at `limit`; `next` is what `after` has to say for the rest. So a reader that pages
+//! through a catalog that changes meanwhile sees each exit that stays exactly once.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Wiring;
+use super::ask::{Asked, Named, bad_query, limit};
+use super::error::ApiError;
+use super::when::When;
+use crate::exit::country::Country;
+use crate::exit::{Exit, ExitId, Moment, Protocol, PublicId, Source, Verdict};
+use crate::state::Snapshot;
+
+/// How long a check that somebody waits for may take. Arbitrary: several times what an exit gets to answer.
+const CHECK_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Bans that one exit's page shows. Arbitrary; the newest news are on `/events`.
+const BANS: usize = 100;
+
+/// One exit.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    id: String,
+    source: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    nickname: Box<str>,
+    /// What sites see.
+    ip: Option<IpAddr>,
+    announced: Vec<IpAddr>,
+    country: Option<String>,
+    asn: Option<u32>,
+    as_name: Option<String>,
+    usable: bool,
+    verdict: &'static str,
+    /// Why it is not usable, whatever its verdict.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    marks: Vec<&'static str>,
+    checked: Option<When>,
+    good: Option<When>,
+    latency_ms: Option<u128>,
+    passed: Vec<String>,
+    streams: u32,
+}
+
+impl Shown {
+    pub(super) fn of(exit: &Exit) -> Self {
+        let (listing, known) = (exit.listing(), exit.known());
+        Self {
+            id: exit.id().to_string(),
+            source: exit.id().source().as_str(),
+            nickname: listing.nickname.clone(),
+            ip: exit.ip(),
+            announced: listing.announced.clone(),
+            country: exit.country().is_known().then(|| exit.country().to_string()),
+            asn: listing.asn,
+            as_name: listing.as_name.as_ref().map(ToString::to_string),
+            usable: exit.usable(),
+            verdict: word(known.verdict),
+            marks: marks(exit),
+            checked: known.checked.map(When),
+            good: known.good.map(When),
+            latency_ms: known.latency.map(|latency| latency.as_millis()),
+            passed: known.passed.iter().map(ToString::to_string).collect(),
+            streams: exit.load().in_flight(),
+        }
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Untested => "untested",
+        Verdict::Good => "good",
+        Verdict::Bad => "bad",
+    }
+}
+
+fn marks(exit: &Exit) -> Vec<&'static str> {
+    let (flags, marks) = (exit.listing().flags, exit.known().marks);
+    let all = [
+        (!flags.running, "down"),
+        (flags.bad_exit, "bad_exit"),
+        (marks.draining, "draining"),
+        (marks.bad_for_good, "condemned"),
+        (marks.several_ips, "several_ips"),
+    ];
+    all.into_iter().filter_map(|(holds, word)| holds.then_some(word)).collect()
+}
+
+/// What `/exits` may be asked.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    source: Option<String>,
+    country: Option<String>,
+    usable: Option<bool>,
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+struct Filter {
+    source: Option<Source>,
+    country: Option<Country>,
+    usable: Option<bool>,
+    after: Option<ExitId>,
+    limit: usize,
+}
+
+impl Filter {
+    fn read(wanted: &Wanted) -> Result<Self, ApiError> {
+        let wrong = |field: &str, want: &str| bad_query(format!("`{field}` {want}")).with(json!({ "field": field }));
+        let source = wanted.source.as_deref().map(|text| {
+            let named = Source::ALL.into_iter().find(|source| source.as_str() == text);
+            named.ok_or_else(|| wrong("source", "is `tor`, `public` or `direct`"))
+        });
+        let country = wanted.country.as_deref().map(|text| {
+            Country::parse(text).ok_or_else(|| wrong("country", "is two letters, or `??` for those nobody knows"))
+        });
+        let after =
+            wanted.after.as_deref().map(|text| read_id(text).ok_or_else(|| wrong("after", "is the id of an exit")));
+        Ok(Self {
+            source: source.transpose()?,
+            country: country.transpose()?,
+            usable: wanted.usable,
+            after: after.transpose()?,
+            limit: limit(wanted.limit)?,
+        })
+    }
+
+    fn passes(&self, exit: &Exit) -> bool {
+        self.source.is_none_or(|source| exit.id().source() == source)
+            && self.country.is_none_or(|country| exit.country() == country)
+            && self.usable.is_none_or(|usable| exit.usable() == usable)
+    }
+
+    fn list(&self, snapshot: &Snapshot) -> Value {
+        let mut all: Vec<&Arc<Exit>> = snapshot.catalog.iter().filter(|exit| self.passes(exit)).collect();
+        let total = all.len();
+        all.retain(|exit| self.after.as_ref().is_none_or(|after| exit.id() > after));
+        all.sort_unstable_by(|a, b| a.id().cmp(b.id()));
+        let next = (all.len() > self.limit).then(|| all[self.limit - 1].id().to_string());
+        all.truncate(self.limit);
+        let exits: Vec<_> = all.into_iter().map(|exit| Shown::of(exit)).collect();
+        json!({ "total": total, "exits": exits, "next": next })
+    }
+}
+
+/// An exit's id as [`ExitId`] writes it.
+pub(super) fn read_id(text: &str) -> Option<ExitId> {
+    if let Ok(fingerprint) = text.parse() {
+        return Some(ExitId::Tor(fingerprint));
+    }
+    if text == "direct" {
+        return Some(ExitId::Direct);
+    }
+    let (scheme, addr) = text.split_once("://")?;
+    let protocols = [Protocol::Http, Protocol::Socks4, Protocol::Socks5];
+    let protocol = protocols.into_iter().find(|protocol| protocol.as_str() == scheme)?;
+    Some(ExitId::Public(Arc::new(PublicId { protocol, addr: addr.parse().ok()? })))
+}
+
+/// The exit of this id, or that sites see with this address.
+pub(super) fn find<'s>(snapshot: &'s Snapshot, text: &str) -> Result<&'s Arc<Exit>, ApiError> {
+    let by_id = read_id(text).and_then(|id| snapshot.catalog.get(&id));
+    let by_ip = || text.parse().ok().and_then(|ip| snapshot.catalog.by_ip(ip).next());
+    by_id.or_else(by_ip).ok_or_else(|| ApiError::missing("no exit of this id or address is known; see /exits"))
+}
+
+/// `GET /exits`.
+pub(super) async fn list(State(wiring): State<Wiring>, Asked(wanted): Asked<Wanted>) -> Result<Response, ApiError> {
+    let filter = Filter::read(&wanted)?;
+    Ok(Json(filter.list(&wiring.state.snapshot())).into_response())
+}
+
+/// `GET /exits/{id}`: with the sites that refuse it.
+pub(super) async fn one(State(wiring): State<Wiring>, Named(id): Named) -> Result<Response, ApiError> {
+    let (snapshot, now) = (wiring.state.snapshot(), wiring.state.now());
+    let exit = find(&snapshot, &id)?;
+    Ok(Json(page(&snapshot, exit, now)).into_response())
+}
+
+fn page(snapshot: &Snapshot, exit: &Exit, now: Moment) -> Value {
+    let bans: Vec<_> = snapshot
+        .bans
+        .iter(now)
+        .filter(|(_, banned, _)| *banned == exit.id())
+        .take(BANS)
+        .map(|(site, _, until)| json!({ "site": site.as_str(), "until": When(until) }))
+        .collect();
+    let mut page = json!(Shown::of(exit));
+    page["bans"] = bans.into();
+    page
+}
+
+/// `POST /exits/{id}/check`: tests it ahead of everything else and answers with what that came to.
+pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named) -> Result<Response, ApiError> {
+    let exit = find(&wiring.state.snapshot(), &id)?.id().clone();
+    let untestable = || {
+        let message = "this exit cannot be tested: it is on its way out, condemned, or of a source that nobody tests";
+        ApiError::new(StatusCode::CONFLICT, "untestable", message)
+    };
+    let tester = wiring.tester.as_ref().ok_or_else(untestable)?;
+    let checked = tokio::time::timeout(CHECK_DEADLINE, tester.force(exit.clone())).await.map_err(|_| {
+        let message = "the check goes on, and its result will be at /exits; it took longer than anybody should wait";
+        ApiError::new(StatusCode::GATEWAY_TIMEOUT, "check_slow", message)
+    })?;
+    let checked = checked.ok_or_else(untestable)?;
+    let sites: serde_json::Map<_, _> = checked
+        .sites
+        .iter()
+        .map(|(site, why)| (site.to_string(), json!({ "passed": why.is_none(), "why": why })))
+        .collect();
+    let snapshot = wiring.state.snapshot();
+    let now_known = snapshot.catalog.get(&exit).map(|exit| Shown::of(exit));
+    let answer = json!({
+        "verdict": word(checked.verdict),
+        "why": checked.why,
+        "ips": checked.ips,
+        "sites": sites,
+        "exit": now_known,
+    });
+    Ok(Json(answer).into_response())
+}
+
+/// `GET /countries`: how many exits each has. Those of unknown country stand under `??`.
+pub(super) async fn countries(State(wiring): State<Wiring>) -> Response {
+    let snapshot = wiring.state.snapshot();
+    let counts = snapshot.catalog.countries().filter(|(_, count)| count.known > 0);
+    let list: Vec<_> = counts
+        .map(|(country, count)| json!({ "country": country.as_str(), "known": count.known, "usable": count.usable }))
+        .collect();
+    Json(json!({ "countries": list })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    fn wanted(query: &str) -> Result<Wanted, String> {
+        let uri = format!("http://x/exits?{query}").parse().unwrap();
+        axum::extract::Query::try_from_uri(&uri).map(|query| query.0).map_err(|error| error.body_text())
+    }
+
+    #[test]
+    fn filters_narrow_and_pages_join_to_the_whole() {
+        let snapshot = fixture::snapshot(&["US", "US", "DE", "??", "US"]);
+        let total = |query: &str| Filter::read(&wanted(query).unwrap()).unwrap().list(&snapshot)["total"].clone();
+        for (query, want) in [
+            ("", 5),
+            ("country=us", 3),
+            ("country=??", 1),
+            ("source=tor", 5),
+            ("source=public", 0),
+            ("usable=true&country=us", 2),
+            ("usable=false", 1),
+        ] {
+            assert_eq!(total(query), want, "{query}");
+        }
+        let (mut seen, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = Filter::read(&wanted(&format!("limit=2{after}")).unwrap()).unwrap().list(&snapshot);
+            seen.extend(page["exits"].as_array().unwrap().iter().map(|exit| exit["id"].as_str().unwrap().to_owned()));
+            let Some(next) = page["next"].as_str() else { break };
+            after = format!("&after={next}");
+        }
+        let mut all: Vec<_> = snapshot.catalog.iter().map(|exit| exit.id().to_string()).collect();
+        all.sort();
+        assert_eq!(seen, all);
+    }
+
+    #[test]
+    fn a_wrong_filter_names_its_field() {
+        for (query, field) in
+            [("source=onion", "source"), ("country=usa", "country"), ("limit=0", "limit"), ("after=x", "after")]
+        {
+            let error = Filter::read(&wanted(query).unwrap()).err().unwrap();
+            assert!(error.message().contains(field), "{}", error.message());
+        }
+        assert!(wanted("usable=maybe").is_err() && wanted("contry=us").is_err());
+    }
+
+    #[test]
+    fn ids_are_read_as_they_are_written() {
+        let public = PublicId { protocol: Protocol::Socks5, addr: "[2001:db8::1]:1080".parse().unwrap() };
+        let relay = ExitId::Tor(crate::exit::Fingerprint([7; 20]));
+        for id in [relay, ExitId::Public(Arc::new(public)), ExitId::Direct] {
+            assert_eq!(read_id(&id.to_string()), Some(id));
+        }
+        for bad in ["", "onion", "ftp://1.2.3.4:5", "http://1.2.3.4", "us"] {
+            assert_eq!(read_id(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_exit_is_found_by_id_or_address_and_shows_its_bans() {
+        let mut snapshot = fixture::snapshot(&["US", "DE"]);
+        let exit = snapshot.catalog.iter().next().unwrap().clone();
+        let ip = exit.ip().unwrap().to_string();
+        assert_eq!(find(&snapshot, &ip).unwrap().id(), exit.id());
+        let site = crate::route::Site::of(&crate::net::Host::parse("www.shop.com").unwrap());
+        snapshot.bans = snapshot.bans.with([(site, exit.id().clone(), Moment(2_000_000))]);
+        let page_at = |now| page(&snapshot, &exit, Moment(now))["bans"].to_string();
+        assert_eq!(page_at(1), r#"[{"site":"shop.com","until":"1970-01-01T00:00:02.000Z"}]"#);
+        assert_eq!(page_at(2_000_001), "[]");
+        assert_eq!(find(&snapshot, "192.0.2.99").unwrap_err().code(), "not_found");
+    }
+}
