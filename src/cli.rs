@@ -8,6 +8,7 @@
 
 mod ask;
 mod check_config;
+mod health;
 mod reload;
 
 use std::ffi::OsString;
@@ -31,7 +32,7 @@ pub enum Exit {
     Ok,
     /// The command line or the configuration is wrong (64).
     Usage,
-    /// A port is taken, or tor is missing (69): nothing is wrong with us, and trying again may help.
+    /// A port is taken, tor is missing, or no gateway answers (69): nothing is wrong with us, and trying again may help.
     Unavailable,
     /// A fault of our own, or of the machine below us (70).
     Internal,
@@ -59,11 +60,14 @@ pub struct Work {
     pub serve: fn(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>,
     /// Makes the running gateway read its configuration again.
     pub reload: fn(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>,
+    /// Asks the running gateway whether it is alive.
+    pub health: fn(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>,
 }
 
 impl Work {
     /// What the program does.
-    pub const REAL: Self = Self { serve: |loaded, asked| Ok(app::serve(loaded, asked).into()), reload: reload::run };
+    pub const REAL: Self =
+        Self { serve: |loaded, asked| Ok(app::serve(loaded, asked).into()), reload: reload::run, health: health::run };
 }
 
 impl From<End> for Exit {
@@ -81,7 +85,7 @@ const CODES: &str = "\
 Exit codes:
   0    done, or stopped by a signal
   64   the command line or the configuration is wrong
-  69   a port is taken, or tor is missing
+  69   a port is taken, tor is missing, or no gateway answers
   70   an internal error
   130  stopped at once by a second SIGINT (143: SIGTERM)
 
@@ -116,6 +120,10 @@ enum Command {
     /// All or nothing: with a single fault in it the running configuration stays. Says what changed, and what has to wait
     /// for a restart. As SIGHUP, but with an answer.
     Reload(ConfigFile),
+    /// Say whether the running gateway answers
+    ///
+    /// Exits with 0 if it does and with 69 if not. That it answers does not mean that an exit is usable: GET /ready says so.
+    Health(ConfigFile),
     /// Print completions for a shell
     ///
     /// For bash: exitgate completions bash > /etc/bash_completion.d/exitgate
@@ -151,6 +159,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, work: Work) -> Exit {
         Some(Command::Serve(file)) => with_config(file, work.serve),
         Some(Command::CheckConfig(file)) => check_config::run(file),
         Some(Command::Reload(file)) => with_config(file, work.reload),
+        Some(Command::Health(file)) => with_config(file, work.health),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Line::command(), "exitgate", &mut std::io::stdout());
             Exit::Ok

@@ -28,21 +28,33 @@ const ANSWER: usize = 64 * 1024 * 1024;
 /// Where the API is, and what opens it.
 struct Api {
     base: Uri,
+    /// What the `Host` header says. At the configured address that is `localhost`, which every gateway takes for itself;
+    /// it may listen on `0.0.0.0`, and that is nobody's name.
+    host: String,
     token: Option<String>,
 }
 
 impl Api {
-    fn of(config: &Config) -> anyhow::Result<Self> {
+    /// `url` and `token` are the environment's, which come before the configuration's.
+    fn of(config: &Config, url: Option<String>, token: Option<String>) -> anyhow::Result<Self> {
+        let told = url.is_some();
         let own = || config.api.listen.first().map(|addr| format!("http://{addr}"));
-        let base = env::var("EXITGATE_URL").ok().or_else(own).context("api.listen names no address")?;
+        let base = url.or_else(own).context("api.listen names no address")?;
         let base: Uri =
             base.parse().with_context(|| format!("{base:?} is no URL; write EXITGATE_URL=http://host:port"))?;
         if base.scheme_str() != Some("http") {
             bail!("{base}: the API speaks http://; put TLS in front of it and EXITGATE_URL behind that");
         }
+        let authority = base.authority().with_context(|| format!("{base} names no host"))?;
+        let host = if told { authority.to_string() } else { "localhost".to_owned() };
         let written = || config.api.token.as_ref().map(|token| token.expose().to_owned());
-        let token = env::var("EXITGATE_TOKEN").ok().or_else(written).or_else(|| kept(&config.data_dir));
-        Ok(Self { base, token })
+        let token = token.or_else(written).or_else(|| kept(&config.data_dir));
+        Ok(Self { base, host, token })
+    }
+
+    /// What to connect to.
+    fn address(&self) -> (&str, u16) {
+        (self.base.host().unwrap_or_default().trim_matches(['[', ']']), self.base.port_u16().unwrap_or(80))
     }
 }
 
@@ -52,7 +64,7 @@ fn kept(data_dir: &Path) -> Option<String> {
 
 /// One question: the answer's status and JSON.
 pub(super) fn ask(config: &Config, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
-    let api = Api::of(config)?;
+    let api = Api::of(config, env::var("EXITGATE_URL").ok(), env::var("EXITGATE_TOKEN").ok())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let asked = timeout(DEADLINE, exchange(&api, method, path)).await;
@@ -61,17 +73,15 @@ pub(super) fn ask(config: &Config, method: Method, path: &str) -> anyhow::Result
 }
 
 async fn exchange(api: &Api, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
-    let host = api.base.authority().with_context(|| format!("{} names no host", api.base))?;
-    let at = (host.host().trim_matches(['[', ']']), host.port_u16().unwrap_or(80));
     #[expect(clippy::disallowed_methods, reason = "the operator's own gateway, and not a client's target")]
-    let stream = TcpStream::connect(at).await.with_context(|| {
+    let stream = TcpStream::connect(api.address()).await.with_context(|| {
         format!("no gateway answers at {}; is it running? EXITGATE_URL says where if it is elsewhere", api.base)
     })?;
     let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let mut request = Request::builder()
         .method(method)
         .uri(path)
-        .header(header::HOST, host.as_str())
+        .header(header::HOST, &api.host)
         .header(header::CONTENT_TYPE, "application/json");
     if let Some(token) = &api.token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -89,5 +99,32 @@ async fn exchange(api: &Api, method: Method, path: &str) -> anyhow::Result<(Stat
     tokio::select! {
         answer = answer => answer,
         Err(error) = connection => bail!("the connection broke: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_comes_first_and_our_own_address_is_called_localhost() {
+        for (listen, url, at, host) in [
+            ("0.0.0.0:8080", None, ("0.0.0.0", 8080), "localhost"),
+            ("[::]:81", None, ("::", 81), "localhost"),
+            ("127.0.0.1:8080", Some("http://gate.example:9"), ("gate.example", 9), "gate.example:9"),
+            ("127.0.0.1:8080", Some("http://[::1]"), ("::1", 80), "[::1]"),
+        ] {
+            let mut config = Config::default();
+            config.api.listen = vec![listen.parse().unwrap()];
+            let api = Api::of(&config, url.map(str::to_owned), Some("t".to_owned())).unwrap();
+            assert_eq!(
+                (api.address(), api.host.as_str(), api.token.as_deref()),
+                (at, host, Some("t")),
+                "{listen} {url:?}"
+            );
+        }
+        for url in ["https://gate.example", "gate.example", "http://", ""] {
+            assert!(Api::of(&Config::default(), Some(url.to_owned()), None).is_err(), "{url}");
+        }
     }
 }

@@ -184,7 +184,7 @@ fn check_config_says_all_of_it_and_exits_64() {
     assert!(stderr.starts_with("warning: ./exitgate.toml:1: gateway.keys is empty"), "{stderr}");
 
     fs::write(dir.path().join("bad.toml"), "[tor]\nengines = 'x'\nbinari = ''\n").unwrap();
-    for command in ["check-config", "serve", "reload"] {
+    for command in ["check-config", "serve", "reload", "health"] {
         let (code, stdout, stderr) = run(&[command, "--config", "bad.toml"], &[]);
         assert_eq!((code, stdout.as_str()), (Some(64), ""), "{command}");
         assert!(stderr.ends_with("2 faults in the configuration\n"), "{command}: {stderr}");
@@ -221,7 +221,7 @@ fn the_command_line_explains_itself() {
     let (code, help, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
     insta::assert_snapshot!("help", help);
-    for command in ["serve", "check-config", "reload", "completions"] {
+    for command in ["serve", "check-config", "reload", "health", "completions"] {
         let (code, help, _) = run(&[command, "--help"]);
         assert_eq!(code, Some(0));
         insta::assert_snapshot!(format!("help_{}", command.replace('-', "_")), help);
