@@ -20,9 +20,12 @@ mod explain;
 #[cfg(test)]
 mod fixture;
 mod health;
+pub mod orders;
+pub mod proxies;
 mod sources;
 mod when;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +34,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use auth::Access;
 pub use events::Journal;
@@ -93,6 +96,12 @@ pub struct Wiring {
     pub tor: Option<Tor>,
     /// What happened lately.
     pub journal: Arc<Journal>,
+    /// What the configuration says of all routes.
+    pub rules: Arc<ArcSwap<proxies::Rules>>,
+    /// Takes orders for routes.
+    pub orders: mpsc::Sender<orders::Order>,
+    /// Routes of the API whose port another program has.
+    pub shut: watch::Receiver<BTreeSet<String>>,
 }
 
 /// Serves the API on ports that are already bound, until shutdown. Returns once its thread runs.

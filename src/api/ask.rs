@@ -1,11 +1,16 @@
 //! What a request carries, read so that a refusal has the one shape of all errors and names what is wrong.
 
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
+
+/// The longest body that is read. Arbitrary: a hundred times the longest sensible one.
+const BODY: usize = 64 * 1024;
 
 /// Entries of a list that did not say how many, and the most that may be asked for. Arbitrary: a page for people, and
 /// about a megabyte.
@@ -33,6 +38,31 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let read = Path::<String>::from_request_parts(parts, state).await;
         read.map(|Path(name)| Self(name)).map_err(|_| ApiError::bad("bad_path", "the path is no percent-encoded UTF-8"))
+    }
+}
+
+/// A body that is a JSON object; no body at all is an empty one.
+pub(super) struct Body(pub(super) Map<String, Value>);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let body = http_body_util::Limited::new(request.into_body(), BODY);
+        let read = http_body_util::BodyExt::collect(body).await;
+        let too_long = || {
+            let message = format!("the body is longer than {BODY} bytes, or broke off");
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_long", message)
+        };
+        let bytes: Bytes = read.map_err(|_| too_long())?.to_bytes();
+        if bytes.is_empty() {
+            return Ok(Self(Map::new()));
+        }
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(_) => Err(ApiError::bad("bad_body", "the body must be a JSON object: { … }")),
+            Err(why) => Err(ApiError::bad("bad_body", format!("the body is no JSON: {why}"))),
+        }
     }
 }
 
@@ -83,5 +113,20 @@ mod tests {
         }
         assert!(limit(Some(0)).is_err() && limit(Some(1001)).is_err());
         assert_eq!((limit(None).unwrap(), limit(Some(1000)).unwrap()), (100, 1000));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_an_object_of_bounded_length() {
+        let read = async |body: String| {
+            let request = Request::post("/x").body(axum::body::Body::from(body)).unwrap();
+            Body::from_request(request, &()).await.map(|Body(fields)| fields.len()).map_err(|error| error.code())
+        };
+        assert_eq!(read(String::new()).await, Ok(0));
+        assert_eq!(read("{\"a\": 1}".to_owned()).await, Ok(1));
+        for (body, code) in
+            [("[]".to_owned(), "bad_body"), ("{".to_owned(), "bad_body"), (" ".repeat(BODY + 1), "body_too_long")]
+        {
+            assert_eq!(read(body).await, Err(code));
+        }
     }
 }

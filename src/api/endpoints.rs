@@ -5,7 +5,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 
 use super::error::ApiError;
-use super::{Wiring, engines, events, exits, explain, health, sources};
+use super::{Wiring, engines, events, exits, explain, health, proxies, sources};
 use crate::lifecycle::Tasks;
 
 /// All of them. `extra` is what other rooms serve on the same port (the console).
@@ -23,6 +23,9 @@ pub(super) fn router(wiring: Wiring, tasks: Tasks, extra: Router) -> Router {
         .route("/sources", get(sources::list))
         .route("/sources/{name}/refresh", post(sources::refresh))
         .route("/explain", get(explain::explain))
+        .route("/proxies", get(proxies::list).post(proxies::create))
+        .route("/proxies/{route}", get(proxies::one).delete(proxies::delete))
+        .route("/proxies/{route}/exits", get(proxies::exits))
         .with_state(wiring.clone())
         .merge(Router::new().route("/events", get(events::events)).with_state((wiring, tasks)))
         .merge(extra)

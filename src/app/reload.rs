@@ -45,14 +45,17 @@ async fn take_over(running: &mut Running, written: Config) -> anyhow::Result<()>
     if let Some(tor) = &running.tor {
         tor.reload(settings::tor(&config)?).await?;
     }
-    wire::open_routes(&config, &running.state, &mut running.doors).await?;
+    let mut doors = running.doors.lock().await;
+    wire::open_routes(&config, &running.state, &mut doors).await?;
     if let Err(error) = running.telemetry.set_level(&config.log.level) {
         tracing::warn!(%error, "the log keeps its level");
     }
     let (keys, each_client, damping) = settings::terms(&config);
     running.limits.replace(keys, each_client, damping);
     running.tunnel.change(settings::tunnel_terms(&config, &running.own));
-    running.doors.refresh(&config);
+    doors.refresh(&config);
+    drop(doors);
+    running.rules.store(Arc::new(wire::orders::rules(&config)));
     running.access.store(Arc::new(settings::access(&config)));
     running.config = config;
     Ok(())

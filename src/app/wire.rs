@@ -2,6 +2,7 @@
 
 pub(super) mod doors;
 mod exits;
+pub(super) mod orders;
 mod recall;
 pub(super) mod routes;
 pub(super) mod settings;
@@ -11,10 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use self::doors::Doors;
 use super::{StartError, files, secrets};
+use crate::api::proxies::Rules;
 use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
 use crate::config::Config;
 use crate::exit::ExitId;
@@ -24,6 +26,7 @@ use crate::lifecycle::{Ended, Lifecycle, Tasks};
 use crate::limit::Limits;
 use crate::limit::target::Own;
 use crate::listen::{Listener, Permits, Reservation};
+use crate::route::table::Origin;
 use crate::state::{Change, Clock, State};
 use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry, metrics};
@@ -54,7 +57,8 @@ pub struct Running {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) state: State,
     pub(super) limits: Limits,
-    pub(super) doors: Doors,
+    pub(super) doors: Arc<Mutex<Doors>>,
+    pub(super) rules: Arc<ArcSwap<Rules>>,
     pub(super) tunnel: Arc<Tunnel>,
     pub(super) tor: Option<Tor>,
     pub(super) own: Own,
@@ -77,7 +81,7 @@ pub async fn build(
     make_secrets(&mut config)?;
     let ports = Ports::bind(&config)?;
     let geoip = settings::geoip(&config.tor);
-    let Remembered { state, wished, store, sources } = remember(&config, &geoip).await?;
+    let Remembered { state, wished, store, sources, routes } = remember(&config, &geoip).await?;
     let tor = start_tor(&config, &tasks, &state).await?;
     let limits = settings::limits(&config);
     let own = Own::new();
@@ -106,24 +110,42 @@ pub async fn build(
         stopping: stopped,
     }));
     let permits = Permits::new(settings::connections(&config.gateway, files::raise_limit()));
-    let mut doors = Doors::new(tunnel.clone(), permits, tasks.clone(), own.clone());
+    let mut doors = Doors::new(tunnel.clone(), permits, tasks.clone(), own.clone(), config.clone());
     let bound = Bound { gateway: addrs(&ports.gateway), api: addrs(&ports.api) };
     ports.gateway.into_iter().try_for_each(|port| doors.open_shared(port, &config))?;
     open_routes(&config, &state, &mut doors).await?;
+    let doors = Arc::new(Mutex::new(doors));
+    let rules = Arc::new(ArcSwap::from_pointee(orders::rules(&config)));
+    let reach = orders::start(&tasks, state.clone(), doors.clone(), rules.clone(), routes);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
-    let wiring = wiring(&config, &telemetry, &state, tor.clone(), started, reloads);
+    let wiring = wiring(&config, &telemetry, &state, tor.clone(), started, reach, reloads);
     api::start(ports.api, access.clone(), wiring, tasks.clone(), axum::Router::new())
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits);
     say(&bound, &config);
-    Ok(Running { config, bound, telemetry, state, limits, doors, tunnel, tor, own, access, lifecycle, store, stopping })
+    Ok(Running {
+        config,
+        bound,
+        telemetry,
+        state,
+        limits,
+        doors,
+        rules,
+        tunnel,
+        tor,
+        own,
+        access,
+        lifecycle,
+        store,
+        stopping,
+    })
 }
 
 impl Running {
     /// Stops: no new connections, then up to `grace` for those that are open, then the end.
     pub async fn stop(self, grace: Duration, hurry: impl Future<Output = ()>) -> Ended {
         self.stopping.send_replace(true);
-        self.doors.close().await;
+        self.doors.lock().await.close().await;
         let ended = self.lifecycle.stop(grace, hurry).await;
         self.store.close().await;
         ended
@@ -190,6 +212,8 @@ struct Remembered {
     wished: mpsc::Receiver<ExitId>,
     store: Store,
     sources: Vec<store::Source>,
+    /// Routes of the API.
+    routes: Vec<store::Route>,
 }
 
 /// Opens the store and begins with what it remembers.
@@ -200,16 +224,21 @@ async fn remember(config: &Config, geoip: &GeoIp) -> Result<Remembered, StartErr
     let (store, mut loaded) = opened.map_err(|error| StartError::Other(error.to_string()))??;
     let clock = Clock::start();
     let sources = std::mem::take(&mut loaded.sources);
-    let (snapshot, memory) = recall::recall(config, loaded, geoip, clock.now());
+    let routes = std::mem::take(&mut loaded.routes);
+    let (mut snapshot, memory) = recall::recall(config, loaded, geoip, clock.now());
+    snapshot.routes = orders::recalled(&routes, snapshot.routes, &orders::rules(config));
     let (state, wished) = State::new(snapshot, memory, clock, Some(store.clone()));
-    Ok(Remembered { state, wished, store, sources })
+    Ok(Remembered { state, wished, store, sources, routes })
 }
 
 /// Takes over the configuration's routes, each with its port: bound first, so that one that is taken changes nothing.
 pub(super) async fn open_routes(config: &Config, state: &State, doors: &mut Doors) -> Result<(), StartError> {
     let change = routes::configured(config, &state.snapshot(), state.now())?;
     let Change::Configured { routes, .. } = &change else { return Ok(()) };
-    let wanted: Vec<_> = routes.iter().cloned().map(Arc::new).collect();
+    let mut wanted: Vec<_> = routes.iter().cloned().map(Arc::new).collect();
+    let snapshot = state.snapshot();
+    let of_api = snapshot.routes.iter().filter(|entry| entry.route.origin == Origin::Api);
+    wanted.extend(of_api.map(|entry| entry.route.clone()));
     let bound = doors.reserve(config, &wanted)?;
     state.apply(change).await.map_err(|refused| StartError::Other(refused.to_string()))?;
     doors.routes(config, &wanted, bound).await
@@ -235,6 +264,7 @@ fn wiring(
     state: &State,
     tor: Option<Tor>,
     started: exits::Started,
+    reach: orders::Reach,
     reload: mpsc::Sender<ReloadRequest>,
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
@@ -248,6 +278,9 @@ fn wiring(
         sources: started.sources,
         tor,
         journal: Arc::new(Journal::new(state.now())),
+        rules: reach.rules,
+        orders: reach.orders,
+        shut: reach.shut,
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::Snapshot;
 use crate::exit::{ExitId, Known, Listing, Moment, Source};
 use crate::route::ban::Site;
+use crate::route::selector::RouteName;
 use crate::route::table::{Clash, Origin, Route};
 use crate::route::{Policy, Words};
 use crate::store::{self, Ban, StoreError, Write};
@@ -47,6 +48,10 @@ pub enum Change {
         /// Its routes, all of them.
         routes: Vec<Route>,
     },
+    /// The API made these routes, each with the body that asked for it.
+    Created(Vec<(Route, String)>),
+    /// Routes of the API are no more.
+    Dropped(Vec<RouteName>),
 }
 
 /// Why a change was not made.
@@ -55,6 +60,9 @@ pub enum Refused {
     /// A route's name or port is taken.
     #[error(transparent)]
     Clash(#[from] Clash),
+    /// There is no such route, or it is the configuration's.
+    #[error("the API has no route `{0}`")]
+    NoRoute(RouteName),
     /// It could not be made durable.
     #[error("it could not be written down: {0}")]
     Store(#[source] StoreError),
@@ -80,6 +88,8 @@ impl Change {
                 Ok(Effects { note, ..Effects::default() })
             }
             Self::Configured { words, defaults, routes } => configure(next, words, defaults, routes),
+            Self::Created(routes) => create(next, routes),
+            Self::Dropped(names) => drop_routes(next, names),
         }
     }
 }
@@ -151,4 +161,37 @@ fn configure(next: &mut Snapshot, words: Words, defaults: Policy, routes: Vec<Ro
     }
     next.routes = table;
     Ok(Effects::default())
+}
+
+/// Takes in routes of the API: durable before anybody hears of them.
+fn create(next: &mut Snapshot, routes: Vec<(Route, String)>) -> Result<Effects, Refused> {
+    let mut commit = Vec::new();
+    for (route, asked) in routes {
+        if next.routes.get(route.name.as_str()).is_some() {
+            return Err(Clash::Name(route.name).into());
+        }
+        commit.push(Write::PutRoute(store::Route {
+            name: route.name.to_string(),
+            selector: route.selector.to_string(),
+            port: route.port,
+            asked,
+            created: route.created,
+            expires: route.expires,
+        }));
+        next.routes = next.routes.with(route)?;
+    }
+    Ok(Effects { commit, ..Effects::default() })
+}
+
+fn drop_routes(next: &mut Snapshot, names: Vec<RouteName>) -> Result<Effects, Refused> {
+    let mut commit = Vec::new();
+    for name in names {
+        let own = next.routes.get(name.as_str()).is_some_and(|entry| entry.route.origin == Origin::Api);
+        let Some(without) = next.routes.without(name.as_str()).filter(|_| own) else {
+            return Err(Refused::NoRoute(name));
+        };
+        next.routes = without;
+        commit.push(Write::DropRoute(name.to_string()));
+    }
+    Ok(Effects { commit, ..Effects::default() })
 }

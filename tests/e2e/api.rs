@@ -3,7 +3,7 @@
 use exitgate_testnet::Testbed;
 use serde_json::Value;
 
-use crate::gateway::{Gateway, Got, until};
+use crate::gateway::{Gateway, Got, curl, until};
 
 fn json(got: &Got) -> Value {
     serde_json::from_str(&got.body).unwrap_or_else(|_| panic!("no JSON: {} {} {}", got.status, got.body, got.errors))
@@ -64,4 +64,72 @@ async fn events_are_told_as_they_happen_and_again_from_where_a_reader_left() {
     let id = got.body.lines().filter_map(|line| line.strip_prefix("id: ")).next_back().unwrap().to_owned();
     let rest = gateway.ask(&["-m", "1", "-H", &format!("Last-Event-ID: {id}")], "/events").await;
     assert!(!pin(&rest), "{}", rest.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_is_a_post_away_and_outlives_a_restart() {
+    let bed = Testbed::start().await.unwrap();
+    let mut gateway = Gateway::start(&bed, "[[routes]]\nname = \"fixed\"\nselector = \"any\"\nport = 20000\n").await;
+    gateway.wait_tested(bed.network.exits().len()).await;
+    let page = bed.web.http("echo.test", "/ip");
+    let us: Vec<_> = bed
+        .network
+        .exits()
+        .iter()
+        .filter(|exit| exit.outbound_country == "US")
+        .map(|exit| exit.outbound.to_string())
+        .collect();
+
+    let body = r#"{"geo_category": "US", "name": "shop", "mode": "strict"}"#;
+    let made = gateway.post("/proxies", body).await;
+    assert_eq!((made.status, made.headers["location"].as_str()), (201, "/proxies/shop"), "{}", made.body);
+    let port = json(&made)["port"].as_u64().unwrap() as u16;
+    let again = gateway.post("/proxies", body).await;
+    assert_eq!((again.status, &json(&again)["port"]), (200, &port.into()), "{}", again.body);
+    let via = format!("socks5h://{}", gateway.port(port));
+    let first = curl(&["-x", &via, &page]).await;
+    assert!(us.contains(&first.body), "{} {}", first.body, first.errors);
+    let pinned = json(&gateway.api(&format!("/proxies/{port}")).await);
+    assert_eq!(pinned["exit"]["ip"], first.body, "{pinned}");
+
+    for (body, status, code) in [
+        (r#"{"geo_category": "ANY", "name": "shop"}"#, 409, "name_taken"),
+        (r#"{"geo_category": "ANY", "name": "fixed"}"#, 409, "read_only"),
+        (r#"{"geo_category": "ANY", "port": 20000}"#, 409, "port_taken"),
+        (r#"{"selector": "jp"}"#, 409, "no_exit"),
+        (r#"{"selector": "us", "pol": 3}"#, 422, "bad_field"),
+        ("[]", 400, "bad_body"),
+    ] {
+        let got = gateway.post("/proxies", body).await;
+        assert_eq!((got.status, &json(&got)["error"]["code"]), (status, &code.into()), "{body}: {}", got.body);
+    }
+    let several =
+        json(&gateway.post("/proxies", r#"{"geo_category": "US", "count": 2, "name": "w", "mode": "strict"}"#).await);
+    let mut ips = Vec::new();
+    for proxy in several["proxies"].as_array().unwrap() {
+        let via = format!("http://{}", gateway.port(proxy["port"].as_u64().unwrap() as u16));
+        ips.push(curl(&["-x", &via, &page]).await.body);
+    }
+    assert!(ips.len() == 2 && ips[0] != ips[1] && !ips.contains(&first.body), "{ips:?}");
+    let short = json(&gateway.post("/proxies", r#"{"selector": "any", "ttl": "1s", "name": "brief"}"#).await);
+    assert!(short["expires"].is_string(), "{short}");
+    let gone = until(|| gateway.api("/proxies/brief"), |got| got.status == 404).await;
+    assert_eq!(gone.status, 404);
+
+    gateway.signal("TERM");
+    gateway.ended().await;
+    let gateway = Gateway::launch(&bed, &std::fs::read_to_string(bed.ground.folder().join("exitgate.toml")).unwrap());
+    gateway.wait_ready().await;
+    let list = json(&gateway.api("/proxies").await);
+    assert_eq!(list["total"], 4, "{list}");
+    let through = ["-x", via.as_str(), page.as_str()];
+    let after = until(|| curl(&through), |got| got.status == 200).await;
+    assert_eq!(after.body, first.body, "the pin outlives a restart");
+
+    let refused = gateway.ask(&["-X", "DELETE"], "/proxies/fixed").await;
+    assert_eq!((refused.status, &json(&refused)["error"]["code"]), (409, &"read_only".into()));
+    assert_eq!(gateway.ask(&["-X", "DELETE"], "/proxies/shop").await.status, 202);
+    assert_eq!(curl(&through).await.code, 7, "the port is closed");
+    assert_eq!(gateway.api("/proxies/shop").await.status, 404);
+    assert_eq!(gateway.post("/proxies", body).await.status, 201, "name and port are free again");
 }

@@ -19,7 +19,7 @@ use crate::limit::target::Own;
 use crate::listen::{self, Arrival, Listener, Permits, Reservation};
 use crate::route::policy::Auth;
 use crate::route::selector::RouteName;
-use crate::route::table::Route;
+use crate::route::table::{Origin, Route};
 
 /// Every open port.
 pub(in crate::app) struct Doors {
@@ -29,6 +29,8 @@ pub(in crate::app) struct Doors {
     own: Own,
     shared: Vec<Port>,
     routes: HashMap<RouteName, Open>,
+    /// What ports that are opened by order are opened with.
+    config: Config,
 }
 
 /// A listener with what its connections see of it; the latter may be replaced while it listens.
@@ -43,8 +45,8 @@ struct Open {
 }
 
 impl Doors {
-    pub(super) fn new(tunnel: Arc<Tunnel>, permits: Permits, tasks: Tasks, own: Own) -> Self {
-        Self { tunnel, permits, tasks, own, shared: Vec::new(), routes: HashMap::new() }
+    pub(super) fn new(tunnel: Arc<Tunnel>, permits: Permits, tasks: Tasks, own: Own, config: Config) -> Self {
+        Self { tunnel, permits, tasks, own, shared: Vec::new(), routes: HashMap::new(), config }
     }
 
     /// Opens the shared port on one of its addresses.
@@ -56,7 +58,8 @@ impl Doors {
     }
 
     /// What connections see from now on is what this configuration says; those that are open keep what they saw.
-    pub(in crate::app) fn refresh(&self, config: &Config) {
+    pub(in crate::app) fn refresh(&mut self, config: &Config) {
+        self.config = config.clone();
         for Port { listener, door } in &self.shared {
             door.store(Arc::new(shared_door(listener.addr(), config)));
         }
@@ -79,17 +82,18 @@ impl Doors {
         let gone: Vec<RouteName> =
             self.routes.iter().filter(|(_, open)| !same(open)).map(|(name, _)| name.clone()).collect();
         for name in gone {
-            if let Some(open) = self.routes.remove(&name) {
-                self.own.remove(open.at.listener.addr());
-                open.at.listener.close().await;
-                self.let_finish(open.at.listener);
-            }
+            self.close_route(&name, false).await;
         }
         for route in routes {
             let Some(addr) = address(config, route).filter(|_| !self.routes.contains_key(&route.name)) else {
                 continue;
             };
-            let port = bound.remove(&addr).map_or_else(|| bind_route(route, addr), Ok)?;
+            let port = match bound.remove(&addr).map_or_else(|| bind_route(route, addr), Ok) {
+                Ok(port) => port,
+                // It is tried again, and must not keep the others from opening.
+                Err(_) if route.origin == Origin::Api => continue,
+                Err(error) => return Err(error),
+            };
             let door = route_door(port.addr(), route, config);
             let at = self.open(port, door)?;
             self.routes.insert(route.name.clone(), Open { at, route: route.clone() });
@@ -109,8 +113,39 @@ impl Doors {
         routes: &[Arc<Route>],
     ) -> Result<Vec<Reservation>, StartError> {
         let held = |addr| self.routes.values().any(|open| open.at.listener.addr() == addr);
-        let needed = routes.iter().filter_map(|route| Some((route, address(config, route)?)));
+        let needed = routes.iter().filter(|route| route.origin == Origin::Config);
+        let needed = needed.filter_map(|route| Some((route, address(config, route)?)));
         needed.filter(|(_, addr)| !held(*addr)).map(|(route, addr)| bind_route(route, addr)).collect()
+    }
+
+    /// A port of the routes' own address, bound.
+    pub(super) fn reserve_port(&self, port: u16) -> Result<Reservation, StartError> {
+        bind("a route of the API", SocketAddr::new(self.config.gateway.route_bind, port))
+    }
+
+    /// Opens a route's port.
+    pub(super) fn open_route(&mut self, port: Reservation, route: &Arc<Route>) -> Result<(), StartError> {
+        let door = route_door(port.addr(), route, &self.config);
+        let at = self.open(port, door)?;
+        self.routes.insert(route.name.clone(), Open { at, route: route.clone() });
+        Ok(())
+    }
+
+    /// True if the route's port listens.
+    pub(super) fn is_open(&self, name: &RouteName) -> bool {
+        self.routes.contains_key(name)
+    }
+
+    /// Closes a route's port: it is free when this returns. Its connections may finish, unless `force`.
+    pub(super) async fn close_route(&mut self, name: &RouteName, force: bool) {
+        let Some(Open { at: Port { listener, .. }, .. }) = self.routes.remove(name) else { return };
+        self.own.remove(listener.addr());
+        if force {
+            listener.cut().await;
+        } else {
+            listener.close().await;
+        }
+        self.let_finish(listener);
     }
 
     /// Takes no new connections on any port; those that are open go on.
