@@ -108,6 +108,9 @@ impl Tunnel {
     /// What the username asks for, at this door.
     fn wish(&self, caller: &Caller<'_>) -> Result<Wish, Refusal> {
         let snapshot = self.parts.state.load();
+        if caller.door.route.as_ref().is_some_and(|own| snapshot.routes.get(own).is_none()) {
+            return Err(Failure::Draining.into());
+        }
         // Who says nothing at the shared port takes what comes, as at any proxy; at a route's own port that is the route.
         let username = match (caller.username, &caller.door.route) {
             ("", None) => "any",

@@ -63,13 +63,10 @@ pub(super) fn admit(parts: &Parts, caller: &Caller<'_>, password: Option<&[u8]>)
 
 /// The rules of a route's own port: who may reach it, and whether that is enough.
 fn at_own_port(parts: &Parts, caller: &Caller<'_>) -> Result<bool, Refusal> {
-    if caller.door.route.is_none() {
-        return Ok(false);
-    }
+    let Some(name) = &caller.door.route else { return Ok(false) };
     let snapshot = parts.state.load();
-    let Some(entry) = snapshot.routes.by_port(caller.door.addr.port()) else {
-        return Err(Failure::Draining.into());
-    };
+    // By name and not by port: a connection of a route that is gone must not become the next one's.
+    let Some(entry) = snapshot.routes.get(name) else { return Err(Failure::Draining.into()) };
     let policy = &entry.route.policy;
     // The socket's own peer, and not whom a PROXY header names: a header makes nobody more trusted.
     let peer: IpAddr = caller.peer.ip().to_canonical();
