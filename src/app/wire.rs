@@ -312,9 +312,10 @@ fn say(bound: &Bound, config: &Config) {
     let list = |addrs: &[SocketAddr]| addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     tracing::info!(gateway = list(&bound.gateway), api = list(&bound.api), routes = config.routes.len(), "listening");
     if let Some(addr) = bound.gateway.first() {
-        let host = if addr.ip().is_unspecified() { "127.0.0.1".to_owned() } else { addr.ip().to_string() };
+        let ip = if addr.ip().is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { addr.ip() };
+        let at = SocketAddr::new(ip, addr.port());
         let user = if config.gateway.keys.is_empty() { "us" } else { "us:KEY" };
-        tracing::info!("try: curl -x socks5h://{user}@{host}:{} https://check.torproject.org/api/ip", addr.port());
+        tracing::info!("try: curl -x socks5h://{user}@{at} https://check.torproject.org/api/ip");
     }
 }
 
