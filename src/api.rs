@@ -20,6 +20,7 @@ mod explain;
 #[cfg(test)]
 mod fixture;
 mod health;
+pub mod list;
 pub mod orders;
 pub mod proxies;
 mod sources;
@@ -92,6 +93,10 @@ pub struct Wiring {
     pub tester: Option<check::Handle>,
     /// Where exits come from.
     pub sources: Sources,
+    /// Those of them that are lists of public proxies.
+    pub lists: Vec<String>,
+    /// Working public proxies, unless there are no lists of them.
+    pub shelf: Option<list::Shelf>,
     /// The engines, unless Tor is switched off.
     pub tor: Option<Tor>,
     /// What happened lately.
@@ -112,6 +117,11 @@ pub fn start(
     tasks: Tasks,
     extra: Router,
 ) -> std::io::Result<()> {
+    if let Some(shelf) = wiring.shelf.clone() {
+        // On the caller's runtime: sorting ten thousand proxies must not hold up a request.
+        let (state, worker) = (wiring.state.clone(), tasks.clone());
+        tasks.supervise("lists", move || list::watch(shelf.clone(), state.clone(), worker.clone()));
+    }
     let gate = axum::middleware::from_fn_with_state(access, auth::gate);
     let app = endpoints::router(wiring.clone(), tasks.clone(), extra).layer(gate);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

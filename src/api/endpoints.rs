@@ -5,7 +5,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 
 use super::error::ApiError;
-use super::{Wiring, engines, events, exits, explain, health, proxies, sources};
+use super::{Wiring, engines, events, exits, explain, health, list, proxies, sources};
 use crate::lifecycle::Tasks;
 
 /// All of them. `extra` is what other rooms serve on the same port (the console).
@@ -19,6 +19,9 @@ pub(super) fn router(wiring: Wiring, tasks: Tasks, extra: Router) -> Router {
         .route("/exits/{id}", get(exits::one))
         .route("/exits/{id}/check", post(exits::check))
         .route("/countries", get(exits::countries))
+        .route("/list", get(list::list))
+        .route("/random", get(list::random))
+        .route("/stats", get(list::stats))
         .route("/engines", get(engines::list))
         .route("/sources", get(sources::list))
         .route("/sources/{name}/refresh", post(sources::refresh))

@@ -34,7 +34,7 @@ pub fn unserved(snapshot: &Snapshot, memory: &Memory, route: &Route, now: Moment
     let wish = routes.resolve("", Some(route.name.as_str())).ok()?;
     // No site in particular: an exit that serves the web stands for all.
     let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
-    let ask = Ask { wish: &wish, key: "", target: &target, now, avoid: &[] };
+    let ask = Ask { wish: &wish, key: "", target: &target, now, avoid: &[], plain: false };
     let view = route::View { routes: &routes, ..snapshot.view() };
     let said = route::explain(view, memory, &ask);
     let why = said.why?.to_string();

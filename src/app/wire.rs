@@ -2,6 +2,7 @@
 
 pub(super) mod doors;
 mod exits;
+mod lists;
 pub(super) mod orders;
 mod recall;
 pub(super) mod routes;
@@ -271,14 +272,17 @@ fn wiring(
     reload: mpsc::Sender<ReloadRequest>,
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
+    let public = config.sources.any_public();
     let engines = tor.clone();
     Wiring {
         metrics: Arc::new(move || telemetry.render()),
-        readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), direct)),
+        readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), direct, public)),
         reload,
         state: state.clone(),
         tester: started.tester,
         sources: started.sources,
+        lists: started.lists,
+        shelf: config.sources.any_public().then(|| api::list::Shelf::new(state)),
         tor,
         journal: Arc::new(Journal::new(state.now())),
         rules: reach.rules,

@@ -127,13 +127,13 @@ impl Tunnel {
     /// Chooses the exits for one request; waits for a first check where only that is missing.
     async fn plan(&self, attempt: &Attempt<'_>) -> Result<Plan, Refusal> {
         let state = &self.parts.state;
-        let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, by } = *attempt;
+        let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, by, .. } = *attempt;
         let mut revisions = state.revisions();
         loop {
             revisions.borrow_and_update();
             let refusal = {
                 let snapshot = state.load();
-                let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid };
+                let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid, plain: attempt.plain };
                 match decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()) {
                     Ok(mut plan) => {
                         state.announce(std::mem::take(&mut plan.events));
@@ -189,7 +189,7 @@ impl Gate for Tunnel {
         self.may(ask.target)?;
         let wish = self.wish(caller)?;
         let by = Instant::now() + self.terms.load().times.dial;
-        let attempt = Attempt { pass, wish: &wish, ask, by };
+        let attempt = Attempt { pass, wish: &wish, ask, by, plain: caller.protocol == gate::Protocol::Http };
         if is_onion(ask.target) {
             return self.dial_onion(attempt).await;
         }
@@ -203,7 +203,7 @@ impl Gate for Tunnel {
         // A look-up has no port; exits that serve the web are nearly all of them.
         let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
         let ask = gate::Ask { target: &target, avoid: &[], early: &[] };
-        let attempt = Attempt { pass, wish: &wish, ask, by };
+        let attempt = Attempt { pass, wish: &wish, ask, by, plain: false };
         let plan = self.plan(&attempt).await?;
         self.look_up(&attempt, &plan, lookup).await
     }

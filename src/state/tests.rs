@@ -28,6 +28,7 @@ fn listing(n: u8) -> Listing {
         policy_v6: PortPolicy::reject_all(),
         flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
         weight: 1,
+        public: None,
     }
 }
 

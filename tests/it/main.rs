@@ -3,5 +3,6 @@
 mod architecture;
 mod check;
 mod config;
+mod public;
 mod source;
 mod tor;

@@ -24,6 +24,8 @@ pub(super) struct Attempt<'a> {
     pub(super) wish: &'a Wish,
     pub(super) ask: gate::Ask<'a>,
     pub(super) by: Instant,
+    /// It is one request of plain HTTP, and no tunnel.
+    pub(super) plain: bool,
 }
 
 /// A stream through one exit, with its place in that exit's load.
@@ -43,8 +45,8 @@ impl Tunnel {
                 Ok(won) => return Ok(self.opened(&attempt, &plan, won)),
                 Err(error) => error,
             };
-            let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, .. } = attempt;
-            let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid };
+            let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, plain, .. } = attempt;
+            let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid, plain };
             let again = is_the_exits(&error) && Instant::now() < attempt.by;
             if !again || plan.fail_over(state.load().view(), state.memory(), &ask).is_none() {
                 return Err(Refusal { meters: Some(self.meters.of(wish.label())), ..Failure::from(error).into() });
@@ -136,7 +138,7 @@ impl Tunnel {
 
     /// An onion service: no exit has a part in it, and the choice of circuits is tor's own.
     pub(super) async fn dial_onion(&self, attempt: Attempt<'_>) -> Result<Opened<Lease>, Refusal> {
-        let Attempt { pass, wish, ask: gate::Ask { target, early, .. }, by } = attempt;
+        let Attempt { pass, wish, ask: gate::Ask { target, early, .. }, by, .. } = attempt;
         let meters = self.meters.of(wish.label());
         let dialed = match self.tor() {
             Ok(tor) => dial::tor::onion(tor, wish.isolation(pass.key()), target, early, by).await,

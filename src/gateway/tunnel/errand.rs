@@ -41,7 +41,7 @@ impl Tunnel {
         let (state, target) = (&self.parts.state, nowhere());
         let now = state.now();
         let snapshot = state.load();
-        let ask = Ask { wish, key: pass.key(), target: &target, now, avoid: &[] };
+        let ask = Ask { wish, key: pass.key(), target: &target, now, avoid: &[], plain: false };
         let said = explain(snapshot.view(), state.memory(), &ask);
         let only = said.pool.first().filter(|_| said.pool.len() == 1);
         let exit = bound(&said).or(only).and_then(|id| snapshot.catalog.get(id));
@@ -60,7 +60,7 @@ impl Tunnel {
         let (state, target) = (&self.parts.state, nowhere());
         let now = state.now();
         let snapshot = state.load();
-        let ask = Ask { wish, key: pass.key(), target: &target, now, avoid: &[] };
+        let ask = Ask { wish, key: pass.key(), target: &target, now, avoid: &[], plain: false };
         let rotated = rotate(snapshot.view(), state.memory(), &ask, &mut rand::rng())
             .map_err(|refusal| self.refused(&refusal, wish))?;
         let before = rotated.before.as_ref().and_then(|id| snapshot.catalog.get(id));
@@ -79,7 +79,7 @@ impl Tunnel {
         let host = Host::parse(&reported.site).map_err(|why| wrong(format!("`site`: {why}")))?;
         let (state, target) = (&self.parts.state, nowhere());
         let snapshot = state.load();
-        let ask = Ask { wish, key: pass.key(), target: &target, now: state.now(), avoid: &[] };
+        let ask = Ask { wish, key: pass.key(), target: &target, now: state.now(), avoid: &[], plain: false };
         let exit = match reported.exit.as_deref() {
             Some(text) => self.named(text).ok_or_else(|| wrong(format!("`exit`: no exit {text:?} is known")))?,
             None => bound(&explain(snapshot.view(), state.memory(), &ask))
