@@ -91,6 +91,8 @@ pub struct Wiring {
     pub state: State,
     /// Tests exits, where anything does.
     pub tester: Option<check::Handle>,
+    /// Tests public proxies, where there are any.
+    pub judge: Option<check::public::Handle>,
     /// Where exits come from.
     pub sources: Sources,
     /// Those of them that are lists of public proxies.

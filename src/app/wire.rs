@@ -280,6 +280,7 @@ fn wiring(
         reload,
         state: state.clone(),
         tester: started.tester,
+        judge: started.judge,
         sources: started.sources,
         lists: started.lists,
         shelf: config.sources.any_public().then(|| api::list::Shelf::new(state)),

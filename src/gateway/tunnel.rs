@@ -16,6 +16,7 @@ mod errand;
 mod hedge;
 mod meters;
 mod pass;
+mod public;
 mod witness;
 
 use std::future::Future;
@@ -35,6 +36,7 @@ use super::failure::{ClientFault, Denial, Failure, NoExit};
 use super::gate::{self, Caller, Door, Errand, Gate, Lookup, Opened, Refusal, Resolved, Sight};
 use super::relay::Idle;
 
+use crate::dial::{self, ExitFault};
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
 use crate::net::{Host, Target};
@@ -64,6 +66,8 @@ pub struct Terms {
     pub allow_direct: bool,
     /// Deadlines.
     pub times: Times,
+    /// Deadlines of what a public proxy does.
+    pub public: dial::public::Times,
     /// Second dials, as a share of all.
     pub hedge: f64,
 }
@@ -217,7 +221,10 @@ impl Gate for Tunnel {
         let Some(exit) = lease.exit() else { return };
         match sight {
             Sight::Status(status) => self.parts.witness.saw(&target.host, exit.id(), status),
-            Sight::Died => drop(exit.load().failed(self.parts.state.now())),
+            Sight::Died => {
+                exit.load().failed(self.parts.state.now());
+                self.doubt(exit, ExitFault::Died.into());
+            }
         }
     }
 

@@ -11,4 +11,5 @@ mod clients;
 mod faults;
 mod gateway;
 mod lifecycle;
+mod public;
 mod routes;

@@ -50,6 +50,7 @@ pub(super) struct Started {
     /// Those of them that are lists of public proxies.
     pub(super) lists: Vec<String>,
     pub(super) tester: Option<check::Handle>,
+    pub(super) judge: Option<check::public::Handle>,
 }
 
 /// Starts everything that brings, tests or bans exits.

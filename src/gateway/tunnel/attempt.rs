@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::failure::{Failure, NoExit};
-use super::super::gate::{self, Facts, Lookup, Opened, Refusal, Resolved};
+use super::super::gate::{self, Facts, Forwarder, Lookup, Opened, Refusal, Resolved};
 use super::pass::{Lease, Pass};
 use super::{Tunnel, Wish};
-use crate::dial::{self, DialError, EngineFault, Stream};
+use crate::dial::{self, DialError, EngineFault, ExitFault, Stream};
 use crate::exit::load::InFlight;
 use crate::exit::{Exit, ExitId, Fingerprint};
 use crate::net::{Host, Target};
@@ -31,8 +31,23 @@ pub(super) struct Attempt<'a> {
 /// A stream through one exit, with its place in that exit's load.
 struct Won {
     exit: Arc<Exit>,
-    stream: Stream,
+    opening: Opening,
     flight: InFlight,
+}
+
+/// A stream, and what came with it.
+pub(super) struct Opening {
+    pub(super) stream: Stream,
+    /// The target's first bytes, if they came with the end of the dial.
+    pub(super) first: Vec<u8>,
+    /// It ends at a proxy that forwards.
+    pub(super) forwarder: Option<Forwarder>,
+}
+
+impl From<Stream> for Opening {
+    fn from(stream: Stream) -> Self {
+        Self { stream, first: Vec::new(), forwarder: None }
+    }
 }
 
 impl Tunnel {
@@ -100,14 +115,15 @@ impl Tunnel {
         let outcome = timeout_at(by, opening).await.unwrap_or(Err(DialError::Deadline));
         let now = self.parts.state.now();
         match outcome {
-            Ok(stream) => {
+            Ok(opening) => {
                 exit.load().succeeded(began.elapsed(), now);
-                Ok(Won { exit: exit.clone(), stream, flight })
+                Ok(Won { exit: exit.clone(), opening, flight })
             }
             Err(error) => {
-                if is_the_exits(&error) {
+                if is_the_exits(&error) && error != DialError::Exit(ExitFault::Unclear) {
                     exit.load().failed(now);
                 }
+                self.doubt(exit, error);
                 tracing::debug!(exit = %exit.id(), %error, "a dial failed");
                 Err(error)
             }
@@ -120,19 +136,20 @@ impl Tunnel {
         attempt: &Attempt<'_>,
         isolation: Isolation,
         by: Instant,
-    ) -> Result<Stream, DialError> {
+    ) -> Result<Opening, DialError> {
         let gate::Ask { target, early, .. } = attempt.ask;
         match exit.id() {
             ExitId::Direct => {
                 let rules = self.terms.load().rules.clone();
-                dial::direct::dial(target, &rules, by).await
+                dial::direct::dial(target, &rules, by).await.map(Opening::from)
             }
             ExitId::Tor(fingerprint) => {
                 let options = dial::tor::Options { ipv6: attempt.wish.policy.ipv6, early };
                 let way = way(*fingerprint, attempt.wish, isolation);
-                dial::tor::dial(self.tor()?, way, target, options, by).await.map(|(stream, _)| stream)
+                dial::tor::dial(self.tor()?, way, target, options, by).await.map(|(stream, _)| stream.into())
             }
-            ExitId::Public(_) | ExitId::Onion => Err(DialError::Engine(EngineFault::NotReady)),
+            ExitId::Public(id) => self.open_public(exit, id, attempt, isolation, by).await,
+            ExitId::Onion => Err(DialError::Engine(EngineFault::NotReady)),
         }
     }
 
@@ -162,18 +179,19 @@ impl Tunnel {
             rate: pass.admission().rate(),
             first_down: Vec::new(),
             sent: !early.is_empty(),
+            forwarder: None,
             reuse: true,
             lease: Lease::without_exit(),
         })
     }
 
-    fn tor(&self) -> Result<&Tor, DialError> {
+    pub(super) fn tor(&self) -> Result<&Tor, DialError> {
         self.parts.tor.as_ref().ok_or(DialError::Engine(EngineFault::NotReady))
     }
 
     fn opened(&self, attempt: &Attempt<'_>, plan: &Plan, won: Won) -> Opened<Lease> {
         let Attempt { pass, wish, ask, .. } = attempt;
-        let Won { exit, stream, flight } = won;
+        let Won { exit, opening: Opening { stream, first, forwarder }, flight } = won;
         let now = self.parts.state.now();
         let country = exit.country();
         let facts = Facts {
@@ -190,7 +208,8 @@ impl Tunnel {
             facts,
             idle: self.terms.load().times.idle,
             rate: pass.admission().rate(),
-            first_down: Vec::new(),
+            first_down: first,
+            forwarder,
             // Only a dial through Tor takes early bytes along.
             sent: !ask.early.is_empty() && matches!(exit.id(), ExitId::Tor(_)),
             reuse: wish.selector.mode != Mode::Rotate,
