@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use self::doors::Doors;
 use super::{StartError, files, secrets};
@@ -21,6 +21,7 @@ use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
 use crate::config::Config;
 use crate::exit::ExitId;
 use crate::exit::country::GeoIp;
+use crate::gateway::roll::Roll;
 use crate::gateway::tunnel::{Parts, Tunnel, Witness};
 use crate::lifecycle::{Ended, Lifecycle, Tasks};
 use crate::limit::Limits;
@@ -107,6 +108,7 @@ pub async fn build(
         tor: tor.clone(),
         terms,
         witness: Witness::new(reports),
+        verify: exits::verify(started.tester.clone()),
         stopping: stopped,
     }));
     let permits = Permits::new(settings::connections(&config.gateway, files::raise_limit()));
@@ -114,11 +116,13 @@ pub async fn build(
     let bound = Bound { gateway: addrs(&ports.gateway), api: addrs(&ports.api) };
     ports.gateway.into_iter().try_for_each(|port| doors.open_shared(port, &config))?;
     open_routes(&config, &state, &mut doors).await?;
+    let roll = doors.roll();
     let doors = Arc::new(Mutex::new(doors));
     let rules = Arc::new(ArcSwap::from_pointee(orders::rules(&config)));
     let reach = orders::start(&tasks, state.clone(), doors.clone(), rules.clone(), routes);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
-    let wiring = wiring(&config, &telemetry, &state, tor.clone(), started, reach, reloads);
+    let traffic = (tunnel.clone(), roll, bound.gateway.clone());
+    let wiring = wiring(&config, &telemetry, &state, tor.clone(), started, reach, traffic, reloads);
     api::start(ports.api, access.clone(), wiring, tasks.clone(), axum::Router::new())
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits);
@@ -265,6 +269,7 @@ fn wiring(
     tor: Option<Tor>,
     started: exits::Started,
     reach: orders::Reach,
+    (tunnel, roll, gateway): (Arc<Tunnel>, Arc<Roll>, Vec<SocketAddr>),
     reload: mpsc::Sender<ReloadRequest>,
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
@@ -281,6 +286,10 @@ fn wiring(
         rules: reach.rules,
         orders: reach.orders,
         shut: reach.shut,
+        tunnel,
+        roll,
+        gateway,
+        slow: Arc::new(Semaphore::new(api::SLOW)),
     }
 }
 

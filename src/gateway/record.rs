@@ -19,9 +19,15 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use super::failure::Failure;
 use super::gate::{Door, Facts, Protocol, Refusal};
 use super::relay::{Meter, Reason, Traffic, Way};
+use super::roll::{self, Entered};
 use crate::exit::{ExitId, Source};
+use crate::lifecycle::Cut;
 use crate::net::Target;
 use crate::telemetry::metrics::{BYTES, CONNECTIONS, CONNECTIONS_OPEN, OPEN_SECONDS, REQUESTS, STREAMS_OPEN};
+
+mod figures;
+
+pub use figures::Figures;
 
 /// How many pairs of protocol and outcome keep their handle. All that a healthy route sees are a dozen; those beyond
 /// this many are looked up each time.
@@ -91,6 +97,7 @@ pub struct RouteMeters {
     down: Counter,
     opened: [OnceLock<Histogram>; Source::ALL.len()],
     requests: Requests,
+    figures: Figures,
 }
 
 impl RouteMeters {
@@ -103,8 +110,19 @@ impl RouteMeters {
             down: bytes("down"),
             opened: Default::default(),
             requests: Requests::new(label),
+            figures: Figures::default(),
             label: label.into(),
         }
+    }
+
+    /// The route's name, or `implicit`.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// The same counts, to be read back.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     fn opened(&self, source: Source, after: Duration) {
@@ -149,6 +167,7 @@ impl Meter for Flow<'_> {
     fn moved(&self, way: Way, bytes: u64) {
         self.traffic.moved(way, bytes);
         if let Some(route) = self.route {
+            route.figures.moved(way, bytes);
             match way {
                 Way::Up => route.up.increment(bytes),
                 Way::Down => route.down.increment(bytes),
@@ -173,6 +192,7 @@ pub struct Record {
     requests: u32,
     outcome: Option<Outcome>,
     named: Option<Box<(String, String)>>,
+    row: Entered,
 }
 
 /// The exit that served last.
@@ -192,8 +212,10 @@ impl std::fmt::Debug for Door {
 
 impl Record {
     /// Opens the record of a connection that has just been accepted.
-    pub fn begin(door: Arc<Door>, client: SocketAddr) -> Self {
+    pub fn begin(door: Arc<Door>, client: SocketAddr, cut: &Cut) -> Self {
         door.meters.0.open.increment(1);
+        let traffic = Arc::<Traffic>::default();
+        let row = door.roll.enter(door.label.clone(), client, traffic.clone(), cut.clone());
         Self {
             door,
             begun: Instant::now(),
@@ -201,7 +223,8 @@ impl Record {
             client,
             tls: false,
             protocol: None,
-            traffic: Arc::default(),
+            traffic,
+            row,
             way: None,
             streaming: false,
             open_after: None,
@@ -229,6 +252,7 @@ impl Record {
     /// Who the client is, as a trusted peer says it or as its socket does, and whether it came over TLS.
     pub fn introduced(&mut self, client: SocketAddr, tls: bool) {
         (self.client, self.tls) = (client, tls);
+        self.row.note(|row| (row.client, row.tls) = (client, tls));
     }
 
     /// It speaks this. Said again when an HTTP connection turns from plain requests to a tunnel; counted once.
@@ -237,6 +261,7 @@ impl Record {
             self.door.meters.spoken(protocol.as_str());
         }
         self.protocol = Some(protocol);
+        self.row.note(|row| row.protocol = Some(protocol));
     }
 
     /// A whole request is there.
@@ -244,6 +269,7 @@ impl Record {
         self.asked = Some(Instant::now());
         if self.door.log_targets {
             let target = target.map(Target::to_string).unwrap_or_default();
+            self.row.note(|row| row.named = Some((username.to_owned(), target.clone())));
             self.named = Some(Box::new((username.to_owned(), target)));
         }
     }
@@ -261,7 +287,9 @@ impl Record {
     pub fn serves(&mut self, facts: &Facts) {
         self.closed();
         facts.meters.open.increment(1);
+        facts.meters.figures.opened(facts);
         self.streaming = true;
+        self.row.note(|row| (row.way, row.streaming) = (Some(roll::Way::of(facts)), true));
         self.way = Some(WayOut {
             route: facts.route.clone(),
             exit: facts.exit.clone(),
@@ -283,6 +311,9 @@ impl Record {
     /// Counts it where it happened: at the route that refused, or that serves now, or else at no route.
     fn count(&mut self, outcome: Outcome, route: Option<&RouteMeters>) {
         let serving = self.way.as_ref().filter(|_| self.streaming).map(|way| &*way.meters);
+        if let Some(route) = route.or(serving) {
+            route.figures.settled(outcome);
+        }
         let requests = route.or(serving).map_or(&self.door.meters.0.requests, |route| &route.requests);
         requests.count(self.protocol.map_or("none", Protocol::as_str), outcome.label());
         self.settled(outcome);
@@ -292,12 +323,15 @@ impl Record {
         self.closed();
         self.asked = None;
         self.requests += 1;
+        self.row.note(|row| row.requests += 1);
         self.outcome = Some(outcome);
     }
 
     fn closed(&mut self) {
         if let (true, Some(way)) = (std::mem::take(&mut self.streaming), &self.way) {
             way.meters.open.decrement(1);
+            way.meters.figures.closed();
+            self.row.note(|row| row.streaming = false);
         }
     }
 

@@ -36,6 +36,7 @@ pub fn door() -> Door {
         keep_alive: Duration::from_secs(60),
         log_targets: false,
         meters: ListenerMeters::new("shared"),
+        roll: Arc::default(),
     }
 }
 

@@ -30,6 +30,10 @@ pub const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
 
 names! {
+    /// Requests to the API, by endpoint (never by URL), method and class of status.
+    Counter API_REQUESTS = "exitgate_api_requests_total";
+    /// Time that the API took over a request.
+    Histogram API_SECONDS = "exitgate_api_seconds";
     /// Log lines dropped because a writer could not keep up.
     Counter LOG_LINES_LOST = "exitgate_log_lines_lost_total";
     /// Tasks that panicked: each one is a bug.

@@ -56,6 +56,7 @@ pub(in crate::app) fn tunnel_terms(config: &Config, own: &Own) -> Terms {
         allow_direct: gateway.allow_direct,
         times: Times { dial: gateway.dial_timeout, attempt: gateway.attempt_timeout, idle },
         hedge: gateway.hedge,
+        ban_for: config.check.ban_for,
     }
 }
 
