@@ -125,7 +125,7 @@ pub async fn build(
     let wiring = wiring(&config, &telemetry, &state, tor.clone(), started, reach, traffic, reloads);
     api::start(ports.api, access.clone(), wiring, tasks.clone(), axum::Router::new())
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
-    start_upkeep(&tasks, &telemetry, &state, &limits);
+    start_upkeep(&tasks, &telemetry, &state, &limits, &tunnel);
     say(&bound, &config);
     Ok(Running {
         config,
@@ -297,11 +297,11 @@ fn wiring(
 }
 
 /// The worker that copies what others count into the metrics.
-fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits: &Limits) {
-    let (worker, telemetry, limits) = (tasks.clone(), telemetry.clone(), limits.clone());
+fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits: &Limits, tunnel: &Arc<Tunnel>) {
+    let (worker, telemetry, limits, tunnel) = (tasks.clone(), telemetry.clone(), limits.clone(), tunnel.clone());
     ::metrics::gauge!(metrics::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     tasks.supervise("upkeep", move || {
-        let (tasks, telemetry, limits) = (worker.clone(), telemetry.clone(), limits.clone());
+        let (tasks, telemetry, limits, tunnel) = (worker.clone(), telemetry.clone(), limits.clone(), tunnel.clone());
         async move {
             let mut tick = tokio::time::interval(UPKEEP);
             while !tasks.is_stopping() {
@@ -310,6 +310,7 @@ fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits
                     _ = tick.tick() => {}
                 }
                 telemetry.upkeep();
+                tunnel.tidy();
                 limits.tidy(std::time::Instant::now());
                 ::metrics::counter!(metrics::PANICS).absolute(tasks.panics());
                 ::metrics::gauge!(metrics::TASKS).set(tasks.running() as f64);

@@ -117,7 +117,7 @@ impl Tunnel {
         self.meters.peek(label)
     }
 
-    /// Forgets what routes counted that are no more, and reckons the pace of the others. To be called each second or so.
+    /// Forgets what routes counted that are no more, and reckons the pace of the others. To be called every few seconds.
     pub fn tidy(&self) {
         let snapshot = self.parts.state.snapshot();
         let now = std::time::Instant::now();

@@ -322,3 +322,6 @@ fn fault(refused: Refused) -> OrderFault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
