@@ -48,3 +48,28 @@ pub(super) fn router(description: OpenApi) -> Router {
         .route("/docs/docs.css", page("text/css; charset=utf-8", include_str!("docs/docs.css")))
         .route("/docs/docs.js", page("text/javascript; charset=utf-8", include_str!("docs/docs.js")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::endpoints::description;
+
+    #[test]
+    fn the_description_changes_only_on_purpose() {
+        insta::assert_snapshot!("openapi", serde_json::to_string_pretty(&description()).unwrap());
+    }
+
+    #[test]
+    fn every_url_is_described_and_refuses_in_one_shape() {
+        let all = serde_json::to_value(description()).unwrap();
+        let paths = all["paths"].as_object().unwrap();
+        assert!(paths.len() > 15 && all["openapi"].as_str().unwrap().starts_with("3.1"), "{}", all["openapi"]);
+        for (path, item) in paths {
+            for (method, said) in item.as_object().unwrap() {
+                let refusal = &said["responses"]["default"]["content"]["application/json"]["schema"]["$ref"];
+                assert_eq!(refusal, "#/components/schemas/Problem", "{method} {path}");
+                let says = said["summary"].as_str().or(said["description"].as_str()).unwrap_or_default();
+                assert!(says.len() > 10, "{method} {path} does not say what it does");
+            }
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 pub(super) mod doors;
 mod exits;
+mod gauges;
 pub(super) mod orders;
 mod recall;
 pub(super) mod routes;
@@ -15,6 +16,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use self::doors::Doors;
+use self::gauges::Gauges;
 use super::{StartError, files, secrets};
 use crate::api::proxies::Rules;
 use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
@@ -126,6 +128,7 @@ pub async fn build(
     api::start(ports.api, access.clone(), wiring, tasks.clone(), axum::Router::new())
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits, &tunnel);
+    start_gauges(&tasks, &state, tor.clone());
     say(&bound, &config);
     Ok(Running {
         config,
@@ -319,6 +322,23 @@ fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits
     });
     let (worker, state) = (tasks.clone(), state.clone());
     tasks.supervise("state", move || state.clone().run(worker.clone()));
+}
+
+/// The worker that measures by looking.
+fn start_gauges(tasks: &Tasks, state: &State, tor: Option<Tor>) {
+    let (worker, state) = (tasks.clone(), state.clone());
+    tasks.supervise("gauges", move || {
+        let (tasks, state, tor) = (worker.clone(), state.clone(), tor.clone());
+        async move {
+            let (mut tick, mut gauges) = (tokio::time::interval(UPKEEP), Gauges::default());
+            while !tasks.is_stopping() {
+                tokio::select! {
+                    () = tasks.stopping() => {}
+                    _ = tick.tick() => gauges.look(&state, tor.as_ref()),
+                }
+            }
+        }
+    });
 }
 
 fn say(bound: &Bound, config: &Config) {

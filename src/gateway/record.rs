@@ -10,8 +10,10 @@
 //!
 //! Names: [`crate::telemetry::metrics`].
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -23,14 +25,16 @@ use super::roll::{self, Entered};
 use crate::exit::{ExitId, Source};
 use crate::lifecycle::Cut;
 use crate::net::Target;
-use crate::telemetry::metrics::{BYTES, CONNECTIONS, CONNECTIONS_OPEN, OPEN_SECONDS, REQUESTS, STREAMS_OPEN};
+use crate::telemetry::metrics::{
+    BYTES, CONNECTIONS, CONNECTIONS_OPEN, FIRST_BYTE_SECONDS, OPEN_SECONDS, REQUESTS, STREAMS_OPEN,
+};
 
 mod figures;
 
 pub use figures::Figures;
 
 /// How many pairs of protocol and outcome keep their handle. All that a healthy route sees are a dozen; those beyond
-/// this many are looked up each time.
+/// this many are looked for behind a lock.
 const KEPT: usize = 48;
 
 /// What a request came to.
@@ -72,19 +76,26 @@ pub struct ListenerMeters(Arc<ListenerHandles>);
 struct ListenerHandles {
     label: Arc<str>,
     open: Gauge,
+    /// Connections by protocol; the last one never said.
+    spoken: [OnceLock<Counter>; PROTOCOLS.len()],
     requests: Requests,
 }
+
+const PROTOCOLS: [&str; 5] = ["socks4", "socks5", "connect", "http", "none"];
 
 impl ListenerMeters {
     /// Fetches the handles of a listener.
     pub fn new(label: &str) -> Self {
         let open = gauge!(CONNECTIONS_OPEN, "listener" => label.to_owned());
-        Self(Arc::new(ListenerHandles { label: label.into(), open, requests: Requests::new("none") }))
+        let (spoken, requests) = (Default::default(), Requests::new("none"));
+        Self(Arc::new(ListenerHandles { label: label.into(), open, spoken, requests }))
     }
 
     fn spoken(&self, protocol: &'static str) {
-        // One look-up a connection; it is the only one.
-        counter!(CONNECTIONS, "listener" => self.0.label.clone(), "protocol" => protocol).increment(1);
+        let ListenerHandles { label, spoken, .. } = &*self.0;
+        let at = PROTOCOLS.iter().position(|known| *known == protocol).unwrap_or(PROTOCOLS.len() - 1);
+        let fetch = || counter!(CONNECTIONS, "listener" => label.clone(), "protocol" => PROTOCOLS[at]);
+        spoken[at].get_or_init(fetch).increment(1);
     }
 }
 
@@ -95,10 +106,21 @@ pub struct RouteMeters {
     open: Gauge,
     up: Counter,
     down: Counter,
-    opened: [OnceLock<Histogram>; Source::ALL.len()],
+    /// By the source and country of the exit; a route meets few of them.
+    latencies: Mutex<BTreeMap<(Source, [u8; 2]), Latencies>>,
     requests: Requests,
     figures: Figures,
 }
+
+/// How long exits of one source and country take.
+#[derive(Clone, Debug)]
+struct Latencies {
+    open: Histogram,
+    first_byte: Histogram,
+}
+
+/// The country of those whose country nobody knows.
+const NOWHERE: [u8; 2] = *b"??";
 
 impl RouteMeters {
     /// Fetches the handles of a route. Routes without a name share the label `implicit`.
@@ -108,7 +130,7 @@ impl RouteMeters {
             open: gauge!(STREAMS_OPEN, "route" => label.to_owned()),
             up: bytes("up"),
             down: bytes("down"),
-            opened: Default::default(),
+            latencies: Mutex::default(),
             requests: Requests::new(label),
             figures: Figures::default(),
             label: label.into(),
@@ -125,10 +147,17 @@ impl RouteMeters {
         &self.figures
     }
 
-    fn opened(&self, source: Source, after: Duration) {
-        let at = Source::ALL.iter().position(|&known| known == source).unwrap_or_default();
-        let fetch = || histogram!(OPEN_SECONDS, "route" => self.label.clone(), "source" => source.as_str());
-        self.opened[at].get_or_init(fetch).record(after);
+    fn latencies(&self, source: Source, country: Option<[u8; 2]>) -> Latencies {
+        let country = country.unwrap_or(NOWHERE);
+        let mut kept = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        let fetch = || {
+            let (source, country) = (source.as_str(), String::from_utf8_lossy(&country).into_owned());
+            Latencies {
+                open: histogram!(OPEN_SECONDS, "source" => source, "country" => country.clone()),
+                first_byte: histogram!(FIRST_BYTE_SECONDS, "source" => source, "country" => country),
+            }
+        };
+        kept.entry((source, country)).or_insert_with(fetch).clone()
     }
 }
 
@@ -137,11 +166,13 @@ impl RouteMeters {
 struct Requests {
     route: Arc<str>,
     kept: Box<[OnceLock<(&'static str, &'static str, Counter)>]>,
+    /// Those beyond: held too, because a series lasts as long as its handle.
+    more: Mutex<BTreeMap<(&'static str, &'static str), Counter>>,
 }
 
 impl Requests {
     fn new(route: &str) -> Self {
-        Self { route: route.into(), kept: (0..KEPT).map(|_| OnceLock::new()).collect() }
+        Self { route: route.into(), kept: (0..KEPT).map(|_| OnceLock::new()).collect(), more: Mutex::default() }
     }
 
     fn count(&self, protocol: &'static str, outcome: &'static str) {
@@ -152,7 +183,8 @@ impl Requests {
                 return counter.increment(1);
             }
         }
-        fetch().increment(1);
+        let mut more = self.more.lock().unwrap_or_else(PoisonError::into_inner);
+        more.entry((protocol, outcome)).or_insert_with(fetch).increment(1);
     }
 }
 
@@ -161,11 +193,38 @@ impl Requests {
 pub struct Flow<'a> {
     traffic: &'a Traffic,
     route: Option<&'a RouteMeters>,
+    first: &'a First,
+}
+
+/// The wait for the first byte of a target's answer.
+#[derive(Debug, Default)]
+struct First {
+    waiting: AtomicBool,
+    since: Option<(Instant, Histogram)>,
+}
+
+impl First {
+    fn await_from(&mut self, asked: Instant, histogram: Histogram) {
+        (self.since, self.waiting) = (Some((asked, histogram)), AtomicBool::new(true));
+    }
+
+    /// Called for every write: a look, and nothing more once the first byte is here.
+    fn came(&self) {
+        if self.waiting.load(Ordering::Relaxed)
+            && self.waiting.swap(false, Ordering::Relaxed)
+            && let Some((asked, histogram)) = &self.since
+        {
+            histogram.record(asked.elapsed());
+        }
+    }
 }
 
 impl Meter for Flow<'_> {
     fn moved(&self, way: Way, bytes: u64) {
         self.traffic.moved(way, bytes);
+        if way == Way::Down {
+            self.first.came();
+        }
         if let Some(route) = self.route {
             route.figures.moved(way, bytes);
             match way {
@@ -193,6 +252,7 @@ pub struct Record {
     outcome: Option<Outcome>,
     named: Option<Box<(String, String)>>,
     row: Entered,
+    first: First,
 }
 
 /// The exit that served last.
@@ -225,6 +285,7 @@ impl Record {
             protocol: None,
             traffic,
             row,
+            first: First::default(),
             way: None,
             streaming: false,
             open_after: None,
@@ -246,7 +307,7 @@ impl Record {
 
     /// Counts bytes for the connection and for the route that serves it now.
     pub fn flow(&self) -> Flow<'_> {
-        Flow { traffic: &self.traffic, route: self.way.as_ref().map(|way| &*way.meters) }
+        Flow { traffic: &self.traffic, route: self.way.as_ref().map(|way| &*way.meters), first: &self.first }
     }
 
     /// Who the client is, as a trusted peer says it or as its socket does, and whether it came over TLS.
@@ -277,8 +338,11 @@ impl Record {
     /// A stream to the target is open.
     pub fn opened(&mut self, facts: &Facts) {
         self.closed();
-        let after = self.asked.unwrap_or(self.begun).elapsed();
-        facts.meters.opened(facts.exit.source(), after);
+        let asked = self.asked.unwrap_or(self.begun);
+        let latencies = facts.meters.latencies(facts.exit.source(), facts.country);
+        let after = asked.elapsed();
+        latencies.open.record(after);
+        self.first.await_from(asked, latencies.first_byte);
         self.open_after = Some(after);
         self.serves(facts);
     }

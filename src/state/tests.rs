@@ -210,10 +210,12 @@ async fn the_configurations_routes_are_not_the_apis_to_change() {
 async fn promises_end_with_the_route_that_made_them_and_no_others() {
     let (state, _wished) = state(None);
     state.apply(listed(&[1, 2, 3])).await.unwrap();
-    let good = |n| lesson(n, move |known| {
-        known.saw([198, 18, 0, n].into(), Country::parse("US").unwrap(), Moment(1));
-        known.verdict = Verdict::Good;
-    });
+    let good = |n| {
+        lesson(n, move |known| {
+            known.saw([198, 18, 0, n].into(), Country::parse("US").unwrap(), Moment(1));
+            known.verdict = Verdict::Good;
+        })
+    };
     state.apply(Change::Learned(vec![good(1), good(2), good(3)])).await.unwrap();
     for (name, port) in [("shop", 20_001), ("shop-two", 20_002)] {
         state.apply(made(name, port)).await.unwrap();
@@ -227,7 +229,8 @@ async fn promises_end_with_the_route_that_made_them_and_no_others() {
         crate::route::decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()).unwrap();
     }
     let scopes = || {
-        let mut all: Vec<_> = state.memory().pins().list(state.now()).iter().map(|pin| pin.holder.scope.to_string()).collect();
+        let mut all: Vec<_> =
+            state.memory().pins().list(state.now()).iter().map(|pin| pin.holder.scope.to_string()).collect();
         all.sort();
         (all, state.memory().sessions().len())
     };
@@ -253,7 +256,15 @@ async fn a_turned_pool_has_other_exits() {
     state.apply(configured([narrow])).await.unwrap();
     let pool = || {
         let snapshot = state.load();
-        snapshot.routes.get("a").unwrap().pool.members().iter().map(|member| member.id().clone()).collect::<BTreeSet<_>>()
+        snapshot
+            .routes
+            .get("a")
+            .unwrap()
+            .pool
+            .members()
+            .iter()
+            .map(|member| member.id().clone())
+            .collect::<BTreeSet<_>>()
     };
     let before = pool();
     state.apply(Change::Turned(name)).await.unwrap();

@@ -50,10 +50,39 @@ names! {
     Counter REQUESTS = "exitgate_requests_total";
     /// Streams to targets open now.
     Gauge STREAMS_OPEN = "exitgate_streams_open";
-    /// From a complete request to a stream that is open at its target.
+    /// From a complete request to a stream that is open at its target: choosing, dialling and failing over; by the source
+    /// and country of the exit.
     Histogram OPEN_SECONDS = "exitgate_open_seconds";
+    /// From a complete request to the first byte of its target, by the source and country of the exit.
+    Histogram FIRST_BYTE_SECONDS = "exitgate_first_byte_seconds";
     /// Bytes relayed, while they move; `way` is `up` (client to target) or `down`.
     Counter BYTES = "exitgate_relayed_bytes_total";
+    /// Named routes.
+    Gauge ROUTES = "exitgate_routes";
+    /// Exits that a route's pool is to have.
+    Gauge POOL_WANTED = "exitgate_pool_wanted_exits";
+    /// Exits that a route's pool has.
+    Gauge POOL_EXITS = "exitgate_pool_exits";
+    /// Different addresses among the exits of a route's pool.
+    Gauge POOL_IPS = "exitgate_pool_unique_ips";
+    /// Exits, by source, country and how they stand: usable, untested, bad or down.
+    Gauge EXITS = "exitgate_exits";
+    /// Sessions that are kept.
+    Gauge SESSIONS = "exitgate_sessions";
+    /// Pins that are kept.
+    Gauge PINS = "exitgate_pins";
+    /// Selectors in use that are no named route.
+    Gauge IMPLICIT = "exitgate_implicit_routes";
+    /// 1 for the state that an engine is in.
+    Gauge ENGINE_STATE = "exitgate_engine_state";
+    /// How far an engine has got to know the network: from 0 to 1.
+    Gauge ENGINE_BOOTSTRAP = "exitgate_engine_bootstrap_ratio";
+    /// Circuits of an engine: open, building, and the spares among the open ones.
+    Gauge ENGINE_CIRCUITS = "exitgate_engine_circuits";
+    /// Streams that an engine carries.
+    Gauge ENGINE_STREAMS = "exitgate_engine_streams";
+    /// How often an engine was started again. A gauge: it begins anew with the engine's place.
+    Gauge ENGINE_RESTARTS = "exitgate_engine_restarts";
     /// Writes that wait for the store's thread.
     Gauge STORE_QUEUE = "exitgate_store_queue";
     /// 1 while the database file takes no writes and the gateway goes on from memory.

@@ -67,6 +67,7 @@ pub fn succeed(view: View<'_>, memory: &Memory, ask: &Ask<'_>, successor: &Succe
             if let Some(scope) = &ask.wish.pool
                 && memory.implicit().turn(scope)
             {
+                drop(memory.implicit().pool(scope, ask.wish, view, ask.now));
                 memory.changed();
             }
             Some(Rotated { events: Vec::new(), moved: None })

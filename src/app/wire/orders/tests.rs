@@ -183,7 +183,10 @@ async fn a_change_moves_the_port_and_is_kept() {
     let again = bench.open(json!({"selector": "us", "name": "shop", "port": 20003, "pool": 2})).await.unwrap();
     assert!(!again.1, "it is what these words ask for");
     let (kept, _) = bench.kept().await;
-    assert_eq!((kept[0].port, &*kept[0].asked), (Some(20003), r#"{"name":"shop","pool":2,"port":20003,"selector":"us"}"#));
+    assert_eq!(
+        (kept[0].port, &*kept[0].asked),
+        (Some(20003), r#"{"name":"shop","pool":2,"port":20003,"selector":"us"}"#)
+    );
 }
 
 #[tokio::test]
