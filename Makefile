@@ -45,10 +45,15 @@ bench: ## exitgate beside its peers in one run; benches/README.md says how to re
 	@.ci/need cargo cc
 	benches/peers/run.sh
 
+bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
+	@.ci/need cargo cc tor
+	cargo build --release --locked --bin exitgate
+	cargo run --release --locked --quiet -p exitgate-engine-bench
+
 fmt: ## format everything
 	cargo fmt --all
 
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench fmt clean-state
+.PHONY: help run test demo verify bench bench-engine fmt clean-state

@@ -7,7 +7,7 @@
 //!
 //! Who does what: `engine/run.rs` starts a tor, or finds one, again and again; `engine/session.rs` is one run, a loop over
 //! its events; `engine/lend.rs` is what dials call, and what carries out what the pool of circuits decides;
-//! `engine/guarding.rs` keeps the guard; `engine/folder.rs` and `engine/process.rs` are the files and the process.
+//! `engine/nudge.rs` finds out what died or hangs in silence; `engine/guarding.rs` keeps the guard; `engine/folder.rs` and `engine/process.rs` are the files and the process.
 //!
 //! Nothing here awaits while it holds a lock, and locks are taken in one order: streams before circuits before guards.
 
@@ -33,12 +33,14 @@ use crate::exit::Fingerprint;
 mod folder;
 mod guarding;
 mod lend;
+mod nudge;
 pub(super) mod process;
 mod run;
 mod session;
 
 pub(super) use folder::{Folder, has_directory};
 use lend::Circuits;
+pub(super) use nudge::Link;
 pub(super) use lend::no_path;
 pub(super) use run::run;
 

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::control::{Addr, Auth};
+use super::control::Auth;
+use crate::config::Endpoint;
 
 /// Settings of everything in this room.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,9 +40,11 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attach {
     /// Its control port.
-    pub control: Addr,
+    pub control: Endpoint,
     /// Its SOCKS port, reachable from here.
-    pub socks: Addr,
+    pub socks: Endpoint,
+    /// Its SOCKS port for onion services, if that is another one.
+    pub onion: Option<Endpoint>,
     /// How to log in.
     pub auth: Auth,
 }

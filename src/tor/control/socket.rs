@@ -9,6 +9,9 @@ use std::str::FromStr;
 use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::config::Endpoint;
+use crate::net::{Host, Target};
+
 /// An address of a tor: of its control port or of its SOCKS port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addr {
@@ -22,6 +25,24 @@ pub enum Addr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an address of tor is unix:/path, /path or ip:port")]
 pub struct BadAddr;
+
+impl Addr {
+    /// Where this is now. A name is looked up each time, because a container that is started again has another address;
+    /// one that has several is taken by its IPv4 address, where a tor listens unless it is told otherwise.
+    pub async fn find(at: &Endpoint) -> io::Result<Self> {
+        let Target { host, port } = match at {
+            Endpoint::Unix(path) => return Ok(Self::Unix(path.clone())),
+            Endpoint::Tcp(target) => target,
+        };
+        let name = match host {
+            Host::Ip(ip) => return Ok(Self::Tcp(SocketAddr::new(*ip, *port))),
+            Host::Name(name) => name,
+        };
+        #[expect(clippy::disallowed_methods, reason = "the operator's own tor, and not a client's target")]
+        let found = tokio::net::lookup_host((&**name, *port)).await?;
+        found.min_by_key(SocketAddr::is_ipv6).map(Self::Tcp).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
 
 impl FromStr for Addr {
     type Err = BadAddr;
@@ -95,6 +116,16 @@ impl Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn finds_what_is_written() {
+        let find = async |text: &str| Addr::find(&Endpoint::Tcp(text.parse().unwrap())).await;
+        assert_eq!(find("127.0.0.7:9051").await.unwrap().to_string(), "127.0.0.7:9051");
+        assert_eq!(find("localhost:9051").await.unwrap().to_string(), "127.0.0.1:9051");
+        assert!(find("tor.invalid:9051").await.is_err());
+        let path = Endpoint::Unix("/run/tor/control".into());
+        assert_eq!(Addr::find(&path).await.unwrap().to_string(), "unix:/run/tor/control");
+    }
 
     #[test]
     fn reads_the_forms_of_an_address() {

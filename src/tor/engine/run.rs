@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::process::{self, Process};
 use super::session::{self, Ports};
 use super::{Engine, EngineState, Folder, Live, has_directory};
+use crate::config::Endpoint;
 use crate::tor::control::{Addr, Auth, Control, ControlError, Events};
 use crate::tor::fleet::Alert;
 use crate::tor::netdir::Rules;
@@ -175,7 +176,7 @@ async fn live_started(engine: &Arc<Engine>, settings: &Settings, held: &mut Held
     };
     let ports = Ports { live: Arc::new(live), events, folder: &folder, user: Some(&user) };
     let why = tokio::select! {
-        why = session::run(engine, ports) => match tokio::time::timeout(LAST_WORDS, process.ended()).await {
+        why = session::run(engine, ports) => match timeout(LAST_WORDS, process.ended()).await {
             Ok(ended) => ended,
             Err(_) => why,
         },
@@ -195,7 +196,14 @@ async fn live_attached(
     let folder = held.folder.insert(Arc::new(folder)).clone();
     engine.remember_guards(&folder).await;
     let deadline = Instant::now() + LOGIN;
-    let connected = Control::connect(&attach.control, &attach.auth, deadline, &engine.fleet.tasks).await;
+    // The ports first: without them the control port is of no use.
+    let socks = find("socks", &attach.socks).await?;
+    let onion = match &attach.onion {
+        Some(onion) => find("onion_socks", onion).await?,
+        None => socks.clone(),
+    };
+    let control = find("control", &attach.control).await?;
+    let connected = Control::connect(&control, &attach.auth, deadline, &engine.fleet.tasks).await;
     let (control, events) = connected.map_err(broken)?;
     held.control = Some(control.clone());
     let version = control.version().await.map_err(broken)?;
@@ -215,15 +223,24 @@ async fn live_attached(
         run,
         pid,
         control,
-        socks: attach.socks.clone(),
-        socks6: attach.socks.clone(),
-        onion: attach.socks.clone(),
+        socks6: socks.clone(),
+        socks,
+        onion,
         version,
         rules: Rules { distinct_subnets: distinct },
         bridges,
     };
     let ports = Ports { live: Arc::new(live), events, folder: &folder, user: None };
     Ok(End::Broken(session::run(engine, ports).await))
+}
+
+/// Where a port of an attached tor is now.
+async fn find(key: &str, at: &Endpoint) -> Result<Addr, End> {
+    match timeout(LOGIN, Addr::find(at)).await {
+        Ok(Ok(addr)) => Ok(addr),
+        Ok(Err(e)) => Err(End::Broken(format!("tor.attach: {key} = \"{at}\" cannot be looked up: {e}"))),
+        Err(_) => Err(End::Broken(format!("tor.attach: {key} = \"{at}\" is not looked up in time"))),
+    }
 }
 
 /// Connects to a tor that was just started, as soon as it listens.
@@ -295,7 +312,7 @@ impl Engine {
         }
         let mut directory = self.fleet.directory.subscribe();
         let there = async { directory.wait_for(Option::is_some).await.is_ok() };
-        if !matches!(tokio::time::timeout(SEED_WAIT, there).await, Ok(true)) {
+        if !matches!(timeout(SEED_WAIT, there).await, Ok(true)) {
             return; // the first has its troubles: fetch it ourselves
         }
         let others = (0..self.id.0).map(|id| settings.data_dir.join(format!("engine-{id}")));
