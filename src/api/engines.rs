@@ -21,7 +21,7 @@ pub(super) fn shown(engine: &EngineStatus) -> Value {
         EngineState::Bootstrapping { percent, phase } => (Some(&**phase), Some(*percent)),
         EngineState::Degraded { why } | EngineState::Restarting { why, .. } => (Some(&**why), None),
         EngineState::Stopped { why } => (why.as_deref(), None),
-        EngineState::Starting | EngineState::Ready => (None, None),
+        EngineState::Absent | EngineState::Starting | EngineState::Ready => (None, None),
     };
     json!({
         "id": engine.id.0,

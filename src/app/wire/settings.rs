@@ -166,5 +166,5 @@ fn attach(written: &config::Attach) -> tor::Attach {
         (None, None) => Auth::Offered,
     };
     let (control, socks, onion) = (written.control.clone(), written.socks.clone(), written.onion_socks.clone());
-    tor::Attach { control, socks, onion, auth }
+    tor::Attach { control, socks, onion, every_address: written.every_address, auth }
 }
