@@ -39,11 +39,28 @@ verify: ## the slower rest: the shipped binary, from a release build, and the co
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) compose .ci/compose
 	@$(STAGE) actions .ci/actions
+	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) report
 
 bench: ## exitgate beside its peers in one run; benches/README.md says how to read it
 	@.ci/need cargo cc
 	benches/peers/run.sh
+
+soak: ## mixed clients and injected faults for MINUTES (30) on a private network; nothing may leak, hang or go wrong
+	@.ci/need cargo cc tor
+	cargo build --release --locked --bin exitgate
+	cargo build --locked -p exitgate-soak
+	target/debug/exitgate-soak target/release/exitgate $(or $(MINUTES),30)
+
+bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
+	@.ci/need cargo cc tor
+	cargo build --release --locked --bin exitgate
+	cargo run --release --locked --quiet -p exitgate-engine-bench
+
+bench-public: ## public proxies by the thousand: first pass, verdicts, lists, churn for MINUTES (1), restart
+	@.ci/need cargo cc
+	cargo build --release --locked --bin exitgate
+	cargo run --release --locked --quiet -p exitgate-public-bench -- all $(or $(MINUTES),1)
 
 fmt: ## format everything
 	cargo fmt --all
@@ -51,4 +68,4 @@ fmt: ## format everything
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench fmt clean-state
+.PHONY: help run test demo verify bench bench-engine bench-public soak fmt clean-state

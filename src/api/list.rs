@@ -17,21 +17,24 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::{StatusCode, Uri};
 use rand::RngExt;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 pub use edition::Shelf;
 pub(super) use edition::watch;
 
-use self::edition::Edition;
+use self::edition::{Counts, Edition};
+use self::form::Shown;
 use self::query::{Query, Wanted};
 use super::Wiring;
 use super::ask::Asked;
-use super::error::ApiError;
+use super::error::{ApiError, Problem};
 use super::when::When;
 use crate::exit::Exit;
+use crate::store::Source;
 
 /// The share of `/random` that is drawn from the faster half alone: quick on the whole, and no proxy is left out.
 const FROM_FASTER: f64 = 0.7;
@@ -43,7 +46,10 @@ fn edition(wiring: &Wiring) -> Result<Arc<Edition>, ApiError> {
     })
 }
 
-/// `GET /list`: working proxies, the fastest first.
+/// Working public proxies, the fastest first.
+#[utoipa::path(get, path = "/list", tag = "public proxies", params(Wanted),
+    responses((status = 200, content((String = "text/plain"), (Vec<Shown> = "application/json"), (String = "text/csv"))),
+        (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn list(
     State(wiring): State<Wiring>,
     uri: Uri,
@@ -58,7 +64,10 @@ pub(super) async fn list(
     Ok(form::answer(query.format, body))
 }
 
-/// `GET /random`: one working proxy.
+/// One working public proxy: seven times in ten of the faster half.
+#[utoipa::path(get, path = "/random", tag = "public proxies", params(Wanted),
+    responses((status = 200, content((String = "text/plain"), (Shown = "application/json"), (String = "text/csv"))),
+        (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn random(State(wiring): State<Wiring>, Asked(wanted): Asked<Wanted>) -> Result<Response, ApiError> {
     let edition = edition(&wiring)?;
     let query = Query::read(&wanted)?;
@@ -84,21 +93,44 @@ fn draw<T>(sorted: &[T], share: f64, place: f64) -> Option<&T> {
     among.get((place * among.len() as f64) as usize)
 }
 
-/// `GET /stats`: how many there are of which kind.
-pub(super) async fn stats(State(wiring): State<Wiring>) -> Response {
+/// One list of public proxies.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PublicList)]
+pub(super) struct Named {
+    name: String,
+    /// What the last attempt came to, in one word.
+    outcome: String,
+    /// Proxies that its last good answer names.
+    proxies: u32,
+    /// Entries of it that could not be used.
+    skipped: u32,
+}
+
+/// How many public proxies there are of which kind.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PublicStats)]
+pub(super) struct Stats {
+    #[serde(flatten)]
+    counts: Counts,
+    /// Public proxies are in use at all.
+    enabled: bool,
+    /// When the lists' data were made, or, where they do not say, read.
+    last_meta_update: Option<When>,
+    lists: Vec<Named>,
+}
+
+/// How many public proxies there are of which kind.
+#[utoipa::path(get, path = "/stats", tag = "public proxies",
+    responses((status = 200, body = Stats), (status = "default", description = "A refusal", body = Problem)))]
+pub(super) async fn stats(State(wiring): State<Wiring>) -> Json<Stats> {
     let counts = wiring.shelf.as_ref().map(|shelf| shelf.newest().counts()).unwrap_or_default();
-    let lists: Vec<_> =
-        wiring.sources.statuses().into_iter().filter(|source| wiring.lists.contains(&source.name)).collect();
-    let updated = lists.iter().filter_map(|list| list.published.or(list.good)).max();
-    let named: Vec<Value> = lists
-        .iter()
-        .map(|list| json!({ "name": list.name, "outcome": list.outcome, "proxies": list.records, "skipped": list.skipped }))
-        .collect();
-    let mut answer = json!(counts);
-    answer["enabled"] = wiring.shelf.is_some().into();
-    answer["last_meta_update"] = json!(updated.map(When));
-    answer["lists"] = named.into();
-    Json(answer).into_response()
+    let mut lists = wiring.sources.statuses();
+    lists.retain(|source| wiring.lists.contains(&source.name));
+    let last_meta_update = lists.iter().filter_map(|list| list.published.or(list.good)).max().map(When);
+    let named =
+        |list: Source| Named { name: list.name, outcome: list.outcome, proxies: list.records, skipped: list.skipped };
+    let lists = lists.into_iter().map(named).collect();
+    Json(Stats { counts, enabled: wiring.shelf.is_some(), last_meta_update, lists })
 }
 
 /// True of an exit that lists show.

@@ -16,6 +16,7 @@ mod court;
 mod desk;
 mod lesson;
 mod queue;
+mod report;
 mod settings;
 mod shown;
 mod trial;
@@ -29,7 +30,7 @@ pub use self::settings::Settings;
 pub use self::trial::Line;
 
 use self::desk::Desk;
-use self::trial::{Job, Report};
+use self::report::{Job, Report};
 use super::desk::Checked;
 use super::lesson::Geo;
 use crate::exit::ExitId;

@@ -40,7 +40,7 @@ pub struct Public {
     pub last_tested: Option<Moment>,
     /// When it last passed.
     pub last_working: Option<Moment>,
-    /// When a list first named it.
+    /// When it was first written down: a later write does not change it.
     pub created_at: Moment,
     /// What it gives away.
     pub anonymity: Anonymity,
@@ -88,7 +88,8 @@ pub(super) fn put(db: &Connection, public: &Public) -> rusqlite::Result<()> {
         "INSERT OR REPLACE INTO public_proxies (url, protocol, list, working, response_time, failed_count, last_tested,
                  last_working, created_at, anonymity, https, connect, country, exit_ip, login, through, several, condemned,
                  asked, passed)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+                 coalesce((SELECT created_at FROM public_proxies WHERE url = ?1), ?9), ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
     db.prepare_cached(sql)?.execute(rusqlite::params![
         row::url(&public.id),
         public.id.protocol.as_str(),

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use metrics::gauge;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::is_shown;
 use crate::exit::{Abilities, Exit, Moment, Source, Verdict};
@@ -24,16 +25,27 @@ const EVERY: Duration = Duration::from_secs(1);
 const WRITTEN: usize = 32;
 
 /// How many public proxies there are of which kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Counts {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub(in crate::api) struct Counts {
+    /// That lists name now.
     total_proxies: usize,
+    /// That passed their last test.
     working_proxies: usize,
+    /// That did not.
     failed_proxies: usize,
+    /// That nobody has tested yet.
     untested_proxies: usize,
+    /// That were caught tampering or intercepting.
     condemned_proxies: usize,
+    /// Working ones through which HTTPS sites can be reached.
     https_proxies: usize,
+    /// Working ones by protocol.
+    #[schema(value_type = BTreeMap<String, usize>)]
     protocols: BTreeMap<&'static str, usize>,
+    /// Working ones by anonymity.
+    #[schema(value_type = BTreeMap<String, usize>)]
     anonymity: BTreeMap<&'static str, usize>,
+    /// Working ones by country; `??` for those nobody knows.
     countries: BTreeMap<String, usize>,
 }
 

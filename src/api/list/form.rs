@@ -1,34 +1,47 @@
 //! How lists are written.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::when::When;
 use super::query::Format;
 use crate::exit::{Abilities, Exit, ExitId, Moment, PublicId};
 
 /// One proxy.
-#[derive(Debug, Serialize)]
-struct Shown {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PublicProxy)]
+pub(in crate::api) struct Shown {
     url: String,
     protocol: &'static str,
-    ip: std::net::IpAddr,
+    #[schema(value_type = String)]
+    ip: IpAddr,
     port: u16,
-    exit_ip: Option<std::net::IpAddr>,
+    /// What sites see.
+    #[schema(value_type = Option<String>)]
+    exit_ip: Option<IpAddr>,
+    /// Of that address.
     country: Option<String>,
+    /// `elite`, `anonymous`, `transparent` or `unknown`.
     anonymity: &'static str,
+    /// HTTPS sites are reached through it, with their own certificates.
     https: bool,
+    /// It opens tunnels, rather than only forwarding plain HTTP.
     connect: bool,
-    response_ms: u128,
+    /// How long its last good test took.
+    response_ms: u64,
     /// Of the requests of the long test, those that came back well; none until it was made.
     reliability: Option<f32>,
+    /// When it was last tested.
     checked: Option<When>,
     age_seconds: Option<u64>,
+    /// The list that names it.
     list: String,
 }
 
@@ -45,7 +58,7 @@ impl Shown {
             anonymity: able.anonymity.as_str(),
             https: able.tls,
             connect: able.tunnels,
-            response_ms: able.took.as_millis(),
+            response_ms: u64::try_from(able.took.as_millis()).unwrap_or(u64::MAX),
             reliability: (able.asked > 0).then_some(share),
             checked: exit.known().checked.map(When),
             age_seconds: exit.known().checked.map(|at| now.since(at).as_secs()),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::IntoParams;
 
 use super::super::ask::bad_query;
 use super::super::error::ApiError;
@@ -11,15 +12,24 @@ use crate::exit::country::{Country, CountrySet};
 use crate::exit::{Anonymity, Exit, ExitId, Moment, Protocol};
 
 /// The query as written.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(in crate::api) struct Wanted {
+    /// At most so many; all, if nothing is said.
     limit: Option<usize>,
+    /// `http`, `https` (HTTP that reaches HTTPS sites), `socks4` or `socks5`.
     protocol: Option<String>,
+    /// Two letters, or several with commas between.
     country: Option<String>,
+    /// `elite`, `anonymous` or `transparent`.
     anonymity: Option<String>,
+    /// Only those that reach HTTPS sites, or do not.
     https: Option<bool>,
+    /// Only those tested within this time: `90s`, `10m`, `2h`.
     max_age: Option<String>,
+    /// `txt`, `json`, `csv` or `proxychains`.
+    #[param(default = "txt")]
     format: Option<String>,
 }
 

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 
 use super::super::canary::{Canary, Digest};
 use super::super::fault::Fault;
-use super::trial::{Echo, Echoes};
+use super::report::{Echo, Echoes};
 use crate::dial::{DialError, ExitFault};
 use crate::exit::{ExitId, Moment};
 

@@ -15,8 +15,8 @@ use super::super::lesson::Geo;
 use super::court::Court;
 use super::lesson;
 use super::queue::{Ended, Past, Queue};
+use super::report::{Finding, Job, Report, Subject, Test, Why};
 use super::settings::Settings;
-use super::trial::{Finding, Job, Report, Subject, Test, Why};
 use crate::exit::{Exit, ExitId, Moment, Source, Through, Verdict};
 use crate::route;
 use crate::state::{Learned, Snapshot};
@@ -161,6 +161,8 @@ impl Desk {
         let worked = self.queue.works(exit.id());
         let failures = self.queue.failures(exit.id()) + 1;
         match finding {
+            // It works, and whether it lasts is the question.
+            Finding::Works(_) if self.queue.is_doubted(exit.id()) => (Ended::Good, "good", String::new()),
             Finding::Works(works) => {
                 if worked {
                     self.court.weather(true, now);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::super::lesson::Geo;
-use super::trial::{Why, Works};
+use super::report::{Why, Works};
 use crate::exit::facts::Known;
 use crate::exit::{Abilities, Exit, ExitId, Moment, PublicId, Verdict};
 use crate::state::Learned;

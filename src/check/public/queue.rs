@@ -68,6 +68,8 @@ struct Entry {
     works: bool,
     /// It has passed the long test since it began to work.
     lasts: bool,
+    /// It failed the long test: the short one does not clear it.
+    doubted: bool,
     ended: Moment,
 }
 
@@ -110,7 +112,16 @@ impl Queue {
                 None => (Lane::New, now),
             };
             let works = past.worked.is_some();
-            let entry = Entry { lane, due, running: None, failures: 0, works, lasts: past.lasts, ended: Moment(0) };
+            let entry = Entry {
+                lane,
+                due,
+                running: None,
+                failures: 0,
+                works,
+                lasts: past.lasts,
+                doubted: false,
+                ended: Moment(0),
+            };
             self.lanes[lane as usize].insert((due, id.clone()));
             self.entries.insert(id.clone(), entry);
         }
@@ -132,6 +143,11 @@ impl Queue {
     /// True if it worked when it was last tested.
     pub(super) fn works(&self, id: &ExitId) -> bool {
         self.entries.get(id).is_some_and(|entry| entry.works)
+    }
+
+    /// True if it has failed the long test, and not passed it since.
+    pub(super) fn is_doubted(&self, id: &ExitId) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.doubted)
     }
 
     /// A live request waits for this one, or failed on it.
@@ -188,18 +204,17 @@ impl Queue {
         entry.ended = now;
         let spread = 1.0 + rng.random_range(-SPREAD..SPREAD);
         let (lane, pause) = match ended {
+            Ended::Good if entry.doubted && ran != Lane::Long => (Lane::Long, Duration::ZERO),
             Ended::Good => {
                 entry.lasts |= ran == Lane::Long;
-                (entry.failures, entry.works) = (0, true);
+                (entry.failures, entry.works, entry.doubted) = (0, true, false);
+                let pause = self.terms.working_every.mul_f64(spread);
                 let long = self.terms.long && !entry.lasts;
-                if long {
-                    (Lane::Long, Duration::ZERO)
-                } else {
-                    (Lane::Working, self.terms.working_every.mul_f64(spread))
-                }
+                if long { (Lane::Long, Duration::ZERO) } else { (Lane::Working, pause) }
             }
             Ended::Bad => {
                 (entry.failures, entry.works, entry.lasts) = (entry.failures + 1, false, false);
+                entry.doubted |= ran == Lane::Long;
                 let grown = self.terms.failed_every.saturating_mul(1 << (entry.failures - 1).min(16));
                 (Lane::Failed, grown.min(self.terms.failed_at_most).mul_f64(spread))
             }
@@ -327,6 +342,29 @@ mod tests {
         assert_eq!(queue.next(START.after(1400 * SECOND)), Some((id(1), false)));
         queue.ended(&id(1), Ended::Open, START, &mut rng());
         assert!(queue.works(&id(1)) && queue.failures(&id(1)) == 0, "what was ours is not held against it");
+    }
+
+    #[test]
+    fn one_that_failed_at_length_is_cleared_at_length() {
+        let (mut queue, mut now) = (queue(1), START);
+        queue.list(&[(id(1), Past::default())], now);
+        let mut runs = Vec::new();
+        for ended in [Ended::Good, Ended::Bad, Ended::Good, Ended::Bad, Ended::Good, Ended::Good] {
+            now = queue.wake().unwrap().max(now);
+            let (_, long) = queue.next(now).unwrap();
+            queue.ended(&id(1), ended, now, &mut rng());
+            runs.push((long, queue.failures(&id(1)), queue.works(&id(1))));
+        }
+        let (short, long) = (false, true);
+        let want = [
+            (short, 0, true),
+            (long, 1, false),
+            (short, 1, false),
+            (long, 2, false),
+            (short, 2, false),
+            (long, 0, true),
+        ];
+        assert_eq!(runs, want);
     }
 
     #[test]

@@ -374,3 +374,30 @@ fn broken(fault: AnswerFault, body: Body) -> End {
     let by = if body == Body::UntilClose { By::Reset } else { By::Close };
     End::Failed { failure: Failure::Answer(fault), by }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_for_a_proxy_names_the_target_and_carries_the_login() {
+        let exchange = Exchange {
+            head: b"GET /a?b=c HTTP/1.1\r\nHost: web.test:8080\r\n\r\n".to_vec(),
+            body: Body::NONE,
+            asked: Asked { head: false, version: Version::Current, upgrade: false },
+            keep: true,
+            idempotent: true,
+            expects: false,
+        };
+        let forwarder = |authorization: Option<&str>| Forwarder {
+            origin: "http://web.test:8080".into(),
+            authorization: authorization.map(Into::into),
+        };
+        let text = |login| String::from_utf8(exchange.head_for(&forwarder(login))).unwrap();
+        assert_eq!(text(None), "GET http://web.test:8080/a?b=c HTTP/1.1\r\nHost: web.test:8080\r\n\r\n");
+        assert_eq!(
+            text(Some("Basic eA==")),
+            "GET http://web.test:8080/a?b=c HTTP/1.1\r\nProxy-Authorization: Basic eA==\r\nHost: web.test:8080\r\n\r\n"
+        );
+    }
+}
