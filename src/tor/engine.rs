@@ -40,8 +40,8 @@ mod session;
 
 pub(super) use folder::{Folder, has_directory};
 use lend::Circuits;
-pub(super) use nudge::Link;
 pub(super) use lend::no_path;
+pub(super) use nudge::Link;
 pub(super) use run::run;
 
 /// Which engine: its place in the list, started ones first.

@@ -1,10 +1,12 @@
 //! What all engines share: settings, the directory, who has which guard, and where news go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 
 use super::circuit::pool::Limits;
 use super::engine::EngineId;
@@ -44,6 +46,10 @@ pub enum Alert {
 /// Alerts that a slow listener may be behind before it misses some. Arbitrary.
 const ALERTS: usize = 64;
 
+/// How long a relay that failed as a middle is kept out of new paths. One that could not reach a peer refuses to try it
+/// again for about a minute.
+const AVOID: Duration = Duration::from_secs(90);
+
 /// What all engines share.
 #[derive(Debug)]
 pub(super) struct Fleet {
@@ -58,6 +64,8 @@ pub(super) struct Fleet {
     pub(super) loading: tokio::sync::Mutex<()>,
     /// Who has which guard; held while one is chosen, so that no two engines choose the same.
     guards: Mutex<BTreeMap<EngineId, Fingerprint>>,
+    /// Relays that are no middles for now, and until when.
+    avoid: Mutex<HashMap<Fingerprint, Instant>>,
 }
 
 impl Fleet {
@@ -70,11 +78,24 @@ impl Fleet {
             alerts: broadcast::Sender::new(ALERTS),
             loading: tokio::sync::Mutex::new(()),
             guards: Mutex::default(),
+            avoid: Mutex::default(),
         }
     }
 
     pub(super) fn guards(&self) -> MutexGuard<'_, BTreeMap<EngineId, Fingerprint>> {
         self.guards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a relay out of new paths for a while, whichever engine found out that it is of no use.
+    pub(super) fn avoid(&self, middle: Fingerprint) {
+        self.avoid.lock().unwrap_or_else(PoisonError::into_inner).insert(middle, Instant::now() + AVOID);
+    }
+
+    /// Relays that are to be no middles now.
+    pub(super) fn avoided(&self) -> HashSet<Fingerprint> {
+        let (mut avoid, now) = (self.avoid.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        avoid.retain(|_, until| now < *until);
+        avoid.keys().copied().collect()
     }
 
     pub(super) fn netdir(&self) -> Option<Arc<Netdir>> {

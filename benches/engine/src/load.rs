@@ -41,7 +41,9 @@ pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
     let took = began.elapsed().as_secs_f64();
     let wrong = wrong_sources(bed)?;
     println!("### {AT_ONCE} streams at once over {CIRCUITS} isolation keys, {REQUESTS} × {BYTES} bytes\n");
-    println!("| requests | failed | from a wrong address | circuits | seconds | MB/s |\n| --- | --- | --- | --- | --- | --- |");
+    println!(
+        "| requests | failed | from a wrong address | circuits | seconds | MB/s |\n| --- | --- | --- | --- | --- | --- |"
+    );
     let speed = (REQUESTS * BYTES) as f64 / 1e6 / took;
     println!("| {REQUESTS} | {} | {wrong} | {} | {took:.1} | {speed:.1} |", failures.len(), circuits.len());
     failures.iter().take(5).for_each(|failure| println!("{failure}"));

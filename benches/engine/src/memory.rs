@@ -39,7 +39,10 @@ pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
     println!("| before, KiB | {} | {} | |", before[0], before[1]);
     println!("| with {circuits} circuits more, KiB | {} | {} | |", after[0], after[1]);
     println!("| KiB a circuit | {:.1} | {:.1} | **{:.1}** |", grown[0], grown[1], grown[0] + grown[1]);
-    println!("\n(built in {:.2} s; the gateway's column is this process, with the target and its certificates in it)", took.as_secs_f64());
+    println!(
+        "\n(built in {:.2} s; the gateway's column is this process, with the target and its certificates in it)",
+        took.as_secs_f64()
+    );
     let met = mark(&format!("a circuit costs {MOST} KiB or less"), grown[0] + grown[1] <= MOST);
     rig.stop().await;
     Ok(met)

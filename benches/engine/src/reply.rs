@@ -35,7 +35,11 @@ pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
         }
     }
     println!("### SOCKS reply over the same three relays, by turns ({ROUNDS} each)\n");
-    println!("| | p50 / p95, ms |\n| --- | --- |\n| exitgate's dial | {} |\n| plain tor | {} |", ours.cell(), theirs.cell());
+    println!(
+        "| | p50 / p95, ms |\n| --- | --- |\n| exitgate's dial | {} |\n| plain tor | {} |",
+        ours.cell(),
+        theirs.cell()
+    );
     let beside = ratio(ours.p50(), theirs.p50());
     let met = mark(&format!("p50 at most {MOST} times plain tor's: {beside:.2}"), beside <= MOST);
     rig.stop().await;

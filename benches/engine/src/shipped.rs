@@ -58,7 +58,9 @@ pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
             theirs.add(began.elapsed());
         }
     }
-    println!("### SOCKS reply through the shipped gateway, by turns with plain tor ({ROUNDS} each; same guard, same exit)\n");
+    println!(
+        "### SOCKS reply through the shipped gateway, by turns with plain tor ({ROUNDS} each; same guard, same exit)\n"
+    );
     println!("| | p50 / p95, ms |\n| --- | --- |\n| exitgate | {} |\n| plain tor | {} |", ours.cell(), theirs.cell());
     let beside = ratio(ours.p50(), theirs.p50());
     Ok(mark(&format!("p50 at most {MOST} times plain tor's: {beside:.2}"), beside <= MOST))

@@ -33,7 +33,8 @@ pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
     }
     println!("### What we add to a stream ({STREAMS} streams on a warm circuit)\n");
     println!("| span | p50 / p95, ms |\n| --- | --- |");
-    let names = ["asked → SOCKS request sent", "STREAM event → ATTACHSTREAM answered", "tor's reply → ours", "**all three**"];
+    let names =
+        ["asked → SOCKS request sent", "STREAM event → ATTACHSTREAM answered", "tor's reply → ours", "**all three**"];
     for (name, times) in names.iter().zip(&spans) {
         println!("| {name} | {} |", times.cell());
     }

@@ -42,10 +42,21 @@ pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
     println!("### From \"I want this exit\" to the first byte\n");
     println!("| | p50 / p95, ms | beside ours |\n| --- | --- | --- |");
     println!("| exitgate, nothing warm | {} | 1 |", ours.cell());
-    println!("| bare EXTENDCIRCUIT and one request, the same path | {} | {:.2} |", theirs.cell(), ratio(theirs.p50(), ours.p50()));
-    println!("| a tor pinned to the exit, directory seeded ({STARTS} starts) | {} | {:.1} |", process.cell(), ratio(process.p50(), ours.p50()));
+    println!(
+        "| bare EXTENDCIRCUIT and one request, the same path | {} | {:.2} |",
+        theirs.cell(),
+        ratio(theirs.p50(), ours.p50())
+    );
+    println!(
+        "| a tor pinned to the exit, directory seeded ({STARTS} starts) | {} | {:.1} |",
+        process.cell(),
+        ratio(process.p50(), ours.p50())
+    );
     let (bare_ratio, process_ratio) = (ratio(ours.p50(), theirs.p50()), ratio(process.p50(), ours.p50()));
-    let mut met = mark(&format!("at most 3 times a bare EXTENDCIRCUIT: {bare_ratio:.2} ({} ms)", ms(ours.p50())), bare_ratio <= 3.0);
+    let mut met = mark(
+        &format!("at most 3 times a bare EXTENDCIRCUIT: {bare_ratio:.2} ({} ms)", ms(ours.p50())),
+        bare_ratio <= 3.0,
+    );
     met &= mark(&format!("20 times faster than a process an exit: {process_ratio:.1}"), process_ratio >= 20.0);
     rig.stop().await;
     Ok(met)

@@ -98,7 +98,10 @@ async fn a_foreign_tor_is_driven_left_alone_and_found_again() {
     rig.all_ready().await;
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     assert!(held.lives().await);
-    assert_eq!(rig.seen_from(way(bed.network.relay("us2"), 3)).await.unwrap().0, bed.network.relay("us2").outbound.to_string());
+    assert_eq!(
+        rig.seen_from(way(bed.network.relay("us2"), 3)).await.unwrap().0,
+        bed.network.relay("us2").outbound.to_string()
+    );
     let left = tor.control().await.unwrap().info("circuit-status").await.unwrap();
     let ours: Vec<_> = left.lines().filter(|line| line.contains("PURPOSE=CONTROLLER")).collect();
     assert!(ours.iter().any(|line| line.starts_with(&format!("{} ", facts.circuit.unwrap()))), "{left}");

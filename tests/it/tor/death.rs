@@ -67,7 +67,8 @@ async fn an_exit_that_dies_is_blamed_at_once_and_no_other_suffers() {
     let end = async { while download.read(&mut buffer).await.is_ok_and(|read| read > 0) {} };
     timeout(KNOWN, end).await.expect("a download ends with its exit");
     all_end(streams.iter_mut().map(|(echo, _)| echo), killed + KNOWN).await;
-    let over_it = |tor: &exitgate::tor::Tor| tor.circuits().iter().any(|circuit| circuit.path.contains(&fingerprint(us1)));
+    let over_it =
+        |tor: &exitgate::tor::Tor| tor.circuits().iter().any(|circuit| circuit.path.contains(&fingerprint(us1)));
     rig.until("no circuit over it is left", |tor| !over_it(tor)).await;
     assert!(killed.elapsed() < KNOWN, "{:?}", killed.elapsed());
 

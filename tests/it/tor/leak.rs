@@ -35,7 +35,13 @@ async fn targets_that_fail_leave_no_stream_circuit_or_task_behind() {
     let rig = Rig::start_with(&bed, change).await;
     let (exits, web) = (bed.network.exits(), bed.web.http_port());
     // A name that the name server never answers for is what hangs best: a target that took the connection would be a success.
-    let places = [("echo.test", REFUSED_PORT), ("nx.test", web), ("silent.test", web), ("closed.test", web), ("echo.test", RESET_PORT)];
+    let places = [
+        ("echo.test", REFUSED_PORT),
+        ("nx.test", web),
+        ("silent.test", web),
+        ("closed.test", web),
+        ("echo.test", RESET_PORT),
+    ];
     let one = async |at: usize| {
         let (host, port) = places[at % places.len()];
         let (way, to) = (way(exits[at % 3], at as u64 % 7), target(host, port));
