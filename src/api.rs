@@ -21,6 +21,7 @@ mod explain;
 mod fixture;
 mod health;
 pub mod orders;
+mod pass;
 pub mod proxies;
 mod sources;
 mod when;

@@ -155,7 +155,11 @@ impl State {
     /// Tells those who watch.
     pub fn announce(&self, events: impl IntoIterator<Item = Event>) {
         for event in events {
-            tracing::info!(target: "exitgate::event", "{event}");
+            if event.is_grave() {
+                tracing::warn!(target: "exitgate::event", "{event}");
+            } else {
+                tracing::info!(target: "exitgate::event", "{event}");
+            }
             let _ = self.shared.events.send(Arc::new(event));
         }
     }
@@ -173,6 +177,8 @@ impl State {
             effects.note.into_iter().for_each(|write| store.note(write));
         }
         self.publish(next);
+        change::count(&effects.events);
+        self.announce(effects.events);
         Ok(())
     }
 
