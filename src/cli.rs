@@ -10,6 +10,8 @@ mod ask;
 mod check_config;
 mod health;
 mod reload;
+mod store;
+mod test_exits;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -124,6 +126,14 @@ enum Command {
     ///
     /// Exits with 0 if it does and with 69 if not. That it answers does not mean that an exit is usable: GET /ready says so.
     Health(ConfigFile),
+    /// Test exits once, now, and show how each fares
+    ///
+    /// The running gateway tests them at its own polite pace, so that the guards are not burdened twice; what is found is
+    /// in force at once, as after any check. Ctrl-C ends it, and the same command goes on where it ended.
+    TestExits(test_exits::Args),
+    /// Look at the database, copy it, or move it out of the way
+    #[command(subcommand)]
+    Store(store::Command),
     /// Print completions for a shell
     ///
     /// For bash: exitgate completions bash > /etc/bash_completion.d/exitgate
@@ -133,7 +143,7 @@ enum Command {
     },
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 struct ConfigFile {
     /// The configuration file [default: ./exitgate.toml, /etc/exitgate/exitgate.toml, or none]
     #[arg(long, short, value_name = "FILE")]
@@ -160,6 +170,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>, work: Work) -> Exit {
         Some(Command::CheckConfig(file)) => check_config::run(file),
         Some(Command::Reload(file)) => with_config(file, work.reload),
         Some(Command::Health(file)) => with_config(file, work.health),
+        Some(Command::TestExits(args)) => {
+            with_config(args.config.clone(), |loaded, _| test_exits::run(&loaded.config, &args))
+        }
+        Some(Command::Store(command)) => {
+            with_config(command.config(), |loaded, _| store::run(&loaded.config, &command))
+        }
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Line::command(), "exitgate", &mut std::io::stdout());
             Exit::Ok
@@ -168,7 +184,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, work: Work) -> Exit {
 }
 
 /// Does a command's work with its configuration, if that is without fault.
-fn with_config(file: ConfigFile, work: fn(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>) -> Exit {
+fn with_config(file: ConfigFile, work: impl FnOnce(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>) -> Exit {
     let mut stderr = std::io::stderr();
     let asked = file.config.clone();
     let loaded = match load(file) {

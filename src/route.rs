@@ -13,6 +13,7 @@ pub mod event;
 pub mod explain;
 #[cfg(test)]
 mod fixture;
+pub mod hearsay;
 mod holder;
 pub mod implicit;
 mod lru;

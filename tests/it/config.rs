@@ -221,7 +221,7 @@ fn the_command_line_explains_itself() {
     let (code, help, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
     insta::assert_snapshot!("help", help);
-    for command in ["serve", "check-config", "reload", "health", "completions"] {
+    for command in ["serve", "check-config", "reload", "health", "test-exits", "store", "completions"] {
         let (code, help, _) = run(&[command, "--help"]);
         assert_eq!(code, Some(0));
         insta::assert_snapshot!(format!("help_{}", command.replace('-', "_")), help);

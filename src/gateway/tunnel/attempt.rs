@@ -104,11 +104,19 @@ impl Tunnel {
             }
             Err(error) => {
                 if is_the_exits(&error) {
-                    exit.load().failed(now);
+                    self.blame(exit);
                 }
                 tracing::debug!(exit = %exit.id(), %error, "a dial failed");
                 Err(error)
             }
+        }
+    }
+
+    /// An exit failed by its own fault. When it does so in a row it is out for a while, and the tester looks at it at once:
+    /// a verdict takes it out of every pool, or brings it back sooner.
+    pub(super) fn blame(&self, exit: &Exit) {
+        if exit.load().failed(self.parts.state.now()).is_some() {
+            self.parts.state.wish(exit.id().clone());
         }
     }
 
