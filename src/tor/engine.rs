@@ -57,6 +57,8 @@ impl fmt::Display for EngineId {
 /// How an engine stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineState {
+    /// It has no tor: it is for one more behind a name, should there be one.
+    Absent,
     /// Its tor is being started or connected to.
     Starting,
     /// Its tor runs and fetches what it needs.
@@ -96,6 +98,7 @@ impl EngineState {
     /// The word for it in logs, the API and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
+            Self::Absent => "absent",
             Self::Starting => "starting",
             Self::Bootstrapping { .. } => "bootstrapping",
             Self::Ready => "ready",
@@ -178,11 +181,13 @@ impl fmt::Debug for Engine {
 impl Engine {
     pub(super) fn new(id: EngineId, attach: Option<Attach>, fleet: Arc<Fleet>) -> Self {
         let circuits = Mutex::new(Circuits::new(fleet.limits()));
+        let may_be_absent = attach.as_ref().is_some_and(|attach| attach.every_address);
+        let state = if may_be_absent { EngineState::Absent } else { EngineState::Starting };
         Self {
             id,
             attach,
             fleet,
-            state: watch::Sender::new(EngineState::Starting),
+            state: watch::Sender::new(state),
             live: ArcSwapOption::empty(),
             circuits,
             streams: Streams::default(),

@@ -55,6 +55,7 @@ pub(in crate::app) fn tunnel_terms(config: &Config, own: &Own) -> Terms {
         allow_direct: gateway.allow_direct,
         times: Times { dial: gateway.dial_timeout, attempt: gateway.attempt_timeout, idle },
         hedge: gateway.hedge,
+        ban_for: config.check.ban_for,
     }
 }
 
@@ -166,5 +167,5 @@ fn attach(written: &config::Attach) -> tor::Attach {
         (None, None) => Auth::Offered,
     };
     let (control, socks, onion) = (written.control.clone(), written.socks.clone(), written.onion_socks.clone());
-    tor::Attach { control, socks, onion, auth }
+    tor::Attach { control, socks, onion, every_address: written.every_address, auth }
 }

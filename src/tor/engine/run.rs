@@ -41,6 +41,9 @@ const LOGIN_RETRY: Duration = Duration::from_millis(20);
 /// the first has it within some 20 s.
 const SEED_WAIT: Duration = Duration::from_secs(60);
 
+/// How often one more tor behind a name is looked for: whoever scales containers up waits for them anyway.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 /// An engine that was told to stop ends once it had no stream for this long: a connection that was accepted just before
 /// may be about to ask for one.
 const QUIET: Duration = Duration::from_millis(500);
@@ -72,6 +75,8 @@ pub(super) enum End {
     Broken(String),
     /// Trying again is pointless until the configuration changes.
     Hopeless(String),
+    /// There is no tor for it behind the name, now.
+    Absent,
 }
 
 /// What is left to be ended with an engine.
@@ -96,13 +101,16 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
     let mut backoff = Backoff::default();
     let mut held = Held::default();
     loop {
-        engine.set_state(EngineState::Starting);
+        if *engine.state.borrow() != EngineState::Absent {
+            engine.set_state(EngineState::Starting);
+        }
         let began = Instant::now();
         let end = tokio::select! {
             end = live(&engine, &mut held) => end,
             () = engine.may_end() => break,
         };
         engine.lost();
+        engine.fleet.let_go(engine.id);
         held.keep_guards(&engine).await;
         // A tor whose control connection broke is of no use, and ends by itself: it is owned by that connection.
         held.control = None;
@@ -121,7 +129,9 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
     if let Some(process) = held.process.take() {
         process.end(held.control.take()).await;
     }
-    engine.set_state(EngineState::Stopped { why: None });
+    if *engine.state.borrow() != EngineState::Absent {
+        engine.set_state(EngineState::Stopped { why: None });
+    }
 }
 
 /// One tor's life.
@@ -192,17 +202,12 @@ async fn live_attached(
     held: &mut Held,
 ) -> Result<End, End> {
     let broken = |e: ControlError| End::Broken(e.to_string());
+    let (control, socks, onion) = places(engine, attach).await?;
+    engine.set_state(EngineState::Starting);
     let folder = Folder::open(&settings.data_dir, engine.folder_name()).await.map_err(End::Broken)?;
     let folder = held.folder.insert(Arc::new(folder)).clone();
     engine.remember_guards(&folder).await;
     let deadline = Instant::now() + LOGIN;
-    // The ports first: without them the control port is of no use.
-    let socks = find("socks", &attach.socks).await?;
-    let onion = match &attach.onion {
-        Some(onion) => find("onion_socks", onion).await?,
-        None => socks.clone(),
-    };
-    let control = find("control", &attach.control).await?;
     let connected = Control::connect(&control, &attach.auth, deadline, &engine.fleet.tasks).await;
     let (control, events) = connected.map_err(broken)?;
     held.control = Some(control.clone());
@@ -232,6 +237,20 @@ async fn live_attached(
     };
     let ports = Ports { live: Arc::new(live), events, folder: &folder, user: None };
     Ok(End::Broken(session::run(engine, ports).await))
+}
+
+/// Where the ports of an attached tor are now: control, SOCKS, and SOCKS for onion services.
+async fn places(engine: &Engine, attach: &Attach) -> Result<(Addr, Addr, Addr), End> {
+    let onion = attach.onion.as_ref().unwrap_or(&attach.socks);
+    if attach.every_address {
+        let all = timeout(LOGIN, Addr::all(&attach.control)).await.ok().and_then(Result::ok).unwrap_or_default();
+        let control = engine.fleet.hold(engine.id, all).ok_or(End::Absent)?;
+        let (socks, onion) = (control.with_port(&attach.socks), control.with_port(onion));
+        return Ok((control, socks, onion));
+    }
+    // The ports first: without them the control port is of no use.
+    let (socks, onion) = (find("socks", &attach.socks).await?, find("onion_socks", onion).await?);
+    Ok((find("control", &attach.control).await?, socks, onion))
 }
 
 /// Where a port of an attached tor is now.
@@ -289,6 +308,13 @@ impl Engine {
                 self.set_state(EngineState::Stopped { why: Some(why.into()) });
                 return tokio::select! {
                     () = self.reload.notified() => Some(()),
+                    () = self.fleet.tasks.stopping() => None,
+                };
+            }
+            End::Absent => {
+                self.set_state(EngineState::Absent);
+                return tokio::select! {
+                    () = sleep(LOOK_AGAIN) => Some(()),
                     () = self.fleet.tasks.stopping() => None,
                 };
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use exitgate::config::Endpoint;
 use exitgate::net::{Host, Secret, Target};
 use exitgate::tor::control::Auth;
-use exitgate::tor::{Attach, EngineState, Settings};
+use exitgate::tor::{Attach, EngineState, Settings, Tor};
 use exitgate_testnet::{Client, ClientOptions, Wait};
 use tokio::time::Instant;
 
@@ -82,7 +82,8 @@ async fn a_foreign_tor_is_driven_left_alone_and_found_again() {
     let ports = free();
     let tor = client(&bed, ports).await;
     let cable = Cable::to(ports[0]);
-    let attach = Attach { control: at(cable.near), socks: at(ports[1]), onion: None, auth: Auth::Offered };
+    let attach =
+        Attach { control: at(cable.near), socks: at(ports[1]), onion: None, every_address: false, auth: Auth::Offered };
     let rig = Rig::start_with(&bed, only(attach)).await;
     let pid = tor.pid().await.unwrap();
     assert_eq!((rig.tor.status().len(), rig.tor.status()[0].attached, rig.tor.status()[0].pid), (1, true, pid));
@@ -142,6 +143,7 @@ async fn a_foreign_tor_is_found_by_name_and_asks_for_its_password() {
         control: named(ports[0]),
         socks: named(ports[1]),
         onion: None,
+        every_address: false,
         auth: Auth::Password(Secret::new(password.to_owned())),
     };
     let dir = tempfile::tempdir().unwrap();
@@ -160,4 +162,35 @@ async fn a_foreign_tor_is_found_by_name_and_asks_for_its_password() {
     assert_eq!(rig.seen_from(way(us1, 1)).await.unwrap().0, us1.outbound.to_string());
     rig.stop().await;
     drop(tor);
+}
+
+#[tokio::test]
+async fn every_address_behind_a_name_is_a_tor() {
+    let bed = Testbed::start().await.unwrap();
+    let ports = free();
+    let tor = client(&bed, ports).await;
+    let named = |name: &str, addr: SocketAddr| Endpoint::Tcp(format!("{name}:{}", addr.port()).parse().unwrap());
+    let attach = |name: &str| Attach {
+        control: named(name, ports[0]),
+        socks: named(name, ports[1]),
+        onion: None,
+        every_address: true,
+        auth: Auth::Offered,
+    };
+    // A name that nobody has is no tor, and one that somebody has stays.
+    let settings = Settings { attach: vec![attach("tor.invalid"), attach("localhost")], ..Settings::default() };
+    assert_eq!(settings.clone().without_missing().await.attach, [attach("localhost")]);
+
+    let rig = Rig::start_with(&bed, only(attach("localhost"))).await;
+    let us1 = bed.network.relay("us1");
+    assert_eq!(rig.seen_from(way(us1, 1)).await.unwrap().0, us1.outbound.to_string());
+    let ready = |tor: &Tor| tor.status().iter().filter(|engine| engine.state == EngineState::Ready).count();
+    assert_eq!(ready(&rig.tor), 1, "one tor is one engine: {:?}", rig.tor.status());
+    // `localhost` may have two addresses, and the tor listens at one.
+    assert!(rig.tor.status().len() <= 2, "{:?}", rig.tor.status());
+    drop(tor);
+    rig.until_some("the engine is lost", |tor| (ready(tor) == 0).then_some(())).await;
+    let _back = client(&bed, ports).await;
+    rig.until_some("the tor is found again", |tor| (ready(tor) == 1).then_some(())).await;
+    rig.stop().await;
 }

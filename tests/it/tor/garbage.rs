@@ -58,7 +58,8 @@ async fn garbage_on_the_control_port_is_said_so_and_tried_again_without_end() {
     for (what, script, want) in scripts {
         let dir = tempfile::tempdir().unwrap();
         let addr = listens(script);
-        let attach = Attach { control: at(addr), socks: at(addr), onion: None, auth: Auth::Offered };
+        let attach =
+            Attach { control: at(addr), socks: at(addr), onion: None, every_address: false, auth: Auth::Offered };
         let settings = Settings { data_dir: dir.path().to_owned(), attach: vec![attach], ..Settings::default() };
         let life = Lifecycle::new();
         let tor = Tor::start(settings, life.tasks(), watch::Sender::new(Wanted::default()).subscribe());
