@@ -47,16 +47,16 @@ bench: ## exitgate beside its peers in one run; benches/README.md says how to re
 	@.ci/need cargo cc
 	benches/peers/run.sh
 
+bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
+	@.ci/need cargo cc tor
+	cargo build --release --locked --bin exitgate
+	cargo run --release --locked --quiet -p exitgate-engine-bench
+
 soak: ## mixed clients and injected faults for MINUTES (30) on a private network; nothing may leak, hang or go wrong
 	@.ci/need cargo cc tor
 	cargo build --release --locked --bin exitgate
 	cargo build --locked -p exitgate-soak
 	target/debug/exitgate-soak target/release/exitgate $(or $(MINUTES),30)
-
-bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
-	@.ci/need cargo cc tor
-	cargo build --release --locked --bin exitgate
-	cargo run --release --locked --quiet -p exitgate-engine-bench
 
 fmt: ## format everything
 	cargo fmt --all

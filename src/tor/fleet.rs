@@ -90,18 +90,6 @@ impl Fleet {
         self.guards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a relay out of new paths for a while, whichever engine found out that it is of no use.
-    pub(super) fn avoid(&self, middle: Fingerprint) {
-        self.avoid.lock().unwrap_or_else(PoisonError::into_inner).insert(middle, Instant::now() + AVOID);
-    }
-
-    /// Relays that are to be no middles now.
-    pub(super) fn avoided(&self) -> HashSet<Fingerprint> {
-        let (mut avoid, now) = (self.avoid.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
-        avoid.retain(|_, until| now < *until);
-        avoid.keys().copied().collect()
-    }
-
     /// Takes the first of these addresses that no other engine has.
     pub(super) fn hold(&self, engine: EngineId, addrs: Vec<Addr>) -> Option<Addr> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,6 +102,18 @@ impl Fleet {
     /// What this engine had is free for others.
     pub(super) fn let_go(&self, engine: EngineId) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&engine);
+    }
+
+    /// Keeps a relay out of new paths for a while, whichever engine found out that it is of no use.
+    pub(super) fn avoid(&self, middle: Fingerprint) {
+        self.avoid.lock().unwrap_or_else(PoisonError::into_inner).insert(middle, Instant::now() + AVOID);
+    }
+
+    /// Relays that are to be no middles now.
+    pub(super) fn avoided(&self) -> HashSet<Fingerprint> {
+        let (mut avoid, now) = (self.avoid.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        avoid.retain(|_, until| now < *until);
+        avoid.keys().copied().collect()
     }
 
     pub(super) fn netdir(&self) -> Option<Arc<Netdir>> {
