@@ -209,7 +209,7 @@ impl State {
 
     /// Everything that is used now: members of pools and holders of pins.
     pub fn used(&self) -> BTreeSet<ExitId> {
-        self.shared.wanted.borrow().exits.keys().map(|fingerprint| ExitId::Tor(*fingerprint)).collect()
+        self.shared.wanted.borrow().every_exit().map(ExitId::Tor).collect()
     }
 
     fn publish(&self, mut next: Snapshot) {

@@ -147,7 +147,10 @@ impl Tunnel {
         let Attempt { pass, wish, ask: gate::Ask { target, early, .. }, by } = attempt;
         let meters = self.meters.of(wish.label());
         let dialed = match self.tor() {
-            Ok(tor) => dial::tor::onion(tor, wish.isolation(pass.key()), target, early, by).await,
+            Ok(tor) => {
+                let who = dial::tor::Caller { isolation: wish.isolation(pass.key()), own: wish.own_engine() };
+                dial::tor::onion(tor, who, target, early, by).await
+            }
             Err(error) => Err(error),
         };
         let (stream, _) =
@@ -240,7 +243,7 @@ fn is_the_exits(error: &DialError) -> bool {
 }
 
 fn way(exit: Fingerprint, wish: &Wish, isolation: Isolation) -> Way {
-    Way { exit, hops: wish.policy.hops, isolation }
+    Way { exit, hops: wish.policy.hops, isolation, own: wish.own_engine() }
 }
 
 /// True of a name that lives inside the Tor network.
