@@ -19,8 +19,8 @@ use tokio::time::timeout;
 use crate::app::secrets::TOKEN_FILE;
 use crate::config::Config;
 
-/// How long an answer may take: a reload verifies tor's lines, which takes a second or two.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// How long an answer may take: a rotation is given a minute to find an exit that works.
+const DEADLINE: Duration = Duration::from_secs(75);
 
 /// The longest answer that is read. Arbitrary: the list of some 10,000 exits.
 const ANSWER: usize = 64 * 1024 * 1024;
@@ -64,15 +64,25 @@ fn kept(data_dir: &Path) -> Option<String> {
 
 /// One question: the answer's status and JSON.
 pub(super) fn ask(config: &Config, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
+    ask_with(config, method, path, None)
+}
+
+/// The same, with a body.
+pub(super) fn ask_with(
+    config: &Config,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<(StatusCode, Value)> {
     let api = Api::of(config, env::var("EXITGATE_URL").ok(), env::var("EXITGATE_TOKEN").ok())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let asked = timeout(DEADLINE, exchange(&api, method, path)).await;
+        let asked = timeout(DEADLINE, exchange(&api, method, path, body)).await;
         asked.with_context(|| format!("{} gave no answer in {} s", api.base, DEADLINE.as_secs()))?
     })
 }
 
-async fn exchange(api: &Api, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
+async fn exchange(api: &Api, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
     #[expect(clippy::disallowed_methods, reason = "the operator's own gateway, and not a client's target")]
     let stream = TcpStream::connect(api.address()).await.with_context(|| {
         format!("no gateway answers at {}; is it running? EXITGATE_URL says where if it is elsewhere", api.base)
@@ -86,7 +96,7 @@ async fn exchange(api: &Api, method: Method, path: &str) -> anyhow::Result<(Stat
     if let Some(token) = &api.token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
-    let request = request.body(Full::<Bytes>::default())?;
+    let request = request.body(Full::<Bytes>::from(body.map(Value::to_string).unwrap_or_default()))?;
     let answer = async {
         let answer = send.send_request(request).await?;
         let status = answer.status();

@@ -12,4 +12,5 @@ mod control;
 mod faults;
 mod gateway;
 mod lifecycle;
+mod operator;
 mod routes;

@@ -214,7 +214,7 @@ impl Tunnel {
 
     /// What this wish uses, without using it.
     pub(super) fn explained(&self, key: &str, wish: &Wish) -> Explanation {
-        self.ask(key, wish, &[], |view, memory, ask| explain(view, memory, ask))
+        self.ask(key, wish, &[], explain)
     }
 
     fn ask<T>(
@@ -254,3 +254,6 @@ pub(super) fn bound(said: &Explanation) -> Option<&ExitId> {
 fn nowhere() -> Target {
     Target { host: Host::Name("exit.gate".into()), port: 443 }
 }
+
+#[cfg(test)]
+mod tests;
