@@ -63,8 +63,8 @@ impl Access {
     fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
         self.check_host(headers)?;
         self.check_origin(headers)?;
-        let write = !matches!(*method, Method::GET | Method::HEAD);
-        if write && method != Method::DELETE && !is_json(headers) {
+        let write = matches!(*method, Method::POST | Method::PATCH | Method::PUT);
+        if write && !is_json(headers) {
             let message = "writes carry `Content-Type: application/json`; add -H 'Content-Type: application/json'";
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message));
         }

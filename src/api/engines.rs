@@ -57,7 +57,7 @@ pub(super) fn shown(engine: &EngineStatus) -> Shown {
         EngineState::Bootstrapping { percent, phase } => (Some(&**phase), Some(*percent)),
         EngineState::Degraded { why } | EngineState::Restarting { why, .. } => (Some(&**why), None),
         EngineState::Stopped { why } => (why.as_deref(), None),
-        EngineState::Starting | EngineState::Ready => (None, None),
+        EngineState::Absent | EngineState::Starting | EngineState::Ready => (None, None),
     };
     Shown {
         id: engine.id.0,

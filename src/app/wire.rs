@@ -258,7 +258,7 @@ async fn start_tor(config: &Config, tasks: &Tasks, state: &State) -> Result<Opti
     if !config.tor.enabled {
         return Ok(None);
     }
-    let settings = settings::tor(config)?;
+    let settings = settings::tor(config).without_missing().await;
     let found = crate::tor::preflight(&settings).await?;
     found.warnings.iter().for_each(|warning| tracing::warn!("tor: {warning}"));
     if let Some(version) = found.version {

@@ -10,6 +10,7 @@ use super::table::Table;
 
 /// Which exits.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(super) struct Exits {
     /// One exit, by id or address
     exit: Option<String>,
@@ -32,6 +33,7 @@ pub(super) struct Exits {
 
 /// Which sources.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(super) struct Sources {
     /// Ask this one now rather than when it is due
     #[arg(long, value_name = "NAME")]
@@ -40,6 +42,7 @@ pub(super) struct Sources {
 
 /// Which connections.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(super) struct Connections {
     /// Only those of this route
     #[arg(long)]
@@ -51,6 +54,7 @@ pub(super) struct Connections {
 
 /// About whom.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(super) struct Why {
     /// A username as a client would send it
     username: String,

@@ -89,7 +89,7 @@ pub(super) enum Routes {
 
 /// Which exits.
 #[derive(Debug, Args)]
-#[group(multiple = true)]
+#[group(skip)]
 pub(super) struct Way {
     /// Countries: us, nonus, de,fr, or a group of the configuration
     #[arg(long, conflicts_with = "selector")]
@@ -107,6 +107,7 @@ pub(super) struct Way {
 
 /// What a route says beside that.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(super) struct Words {
     /// Its port [default: the next free one]
     #[arg(long)]
@@ -160,6 +161,7 @@ enum Asks {
 
 /// Whose session or pin.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(super) struct Whose {
     /// A client's session id
     #[arg(long)]
