@@ -36,6 +36,7 @@ verify: ## the slower rest: the shipped binary, from a release build, and the co
 	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) demo    .ci/try-demo
+	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) api-fuzz .ci/api-fuzz
 	@$(STAGE) compose .ci/compose
@@ -52,16 +53,16 @@ bench-api: ## the API with a thousand routes, ten thousand clients, and a hundre
 	cargo build --release --locked --bin exitgate
 	benches/api/run.py target/release/exitgate
 
+bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
+	@.ci/need cargo cc tor
+	cargo build --release --locked --bin exitgate
+	cargo run --release --locked --quiet -p exitgate-engine-bench
+
 soak: ## mixed clients and injected faults for MINUTES (30) on a private network; nothing may leak, hang or go wrong
 	@.ci/need cargo cc tor
 	cargo build --release --locked --bin exitgate
 	cargo build --locked -p exitgate-soak
 	target/debug/exitgate-soak target/release/exitgate $(or $(MINUTES),30)
-
-bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
-	@.ci/need cargo cc tor
-	cargo build --release --locked --bin exitgate
-	cargo run --release --locked --quiet -p exitgate-engine-bench
 
 fmt: ## format everything
 	cargo fmt --all
