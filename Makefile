@@ -15,7 +15,7 @@ run: ## install tor if absent, build, start the gateway with no config file
 	exec target/release/exitgate serve
 
 test: ## everything but the slowest: format, lints, documents, licences, unit, integration and end-to-end tests
-	@.ci/need cargo cc tor curl python3 venv git
+	@.ci/need cargo cc tor curl python3 venv git promtool
 	@$(STAGE) fetch   cargo fetch --locked
 	@$(STAGE) format  cargo fmt --all --check
 	@$(STAGE) lint    cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -38,6 +38,7 @@ verify: ## the slower rest: the shipped binary, from a release build, and the co
 	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
+	@$(STAGE) api-fuzz .ci/api-fuzz
 	@$(STAGE) compose .ci/compose
 	@$(STAGE) actions .ci/actions
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
@@ -46,6 +47,11 @@ verify: ## the slower rest: the shipped binary, from a release build, and the co
 bench: ## exitgate beside its peers in one run; benches/README.md says how to read it
 	@.ci/need cargo cc
 	benches/peers/run.sh
+
+bench-api: ## the API with a thousand routes, ten thousand clients, and a hundred proxies made and unmade
+	@.ci/need cargo cc python3
+	cargo build --release --locked --bin exitgate
+	benches/api/run.py target/release/exitgate
 
 bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
 	@.ci/need cargo cc tor
@@ -64,4 +70,4 @@ fmt: ## format everything
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench bench-engine soak fmt clean-state
+.PHONY: help run test demo verify bench bench-api bench-engine soak fmt clean-state

@@ -123,8 +123,8 @@ pub async fn build(
     let rules = Arc::new(ArcSwap::from_pointee(orders::rules(&config)));
     let reach = orders::start(&tasks, state.clone(), doors.clone(), rules.clone(), routes);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
-    let traffic = (tunnel.clone(), roll, bound.gateway.clone());
-    let wiring = wiring(&config, &telemetry, &state, tor.clone(), started, reach, traffic, reloads);
+    let sight = Sight { tunnel: tunnel.clone(), roll, gateway: bound.gateway.clone(), tor: tor.clone() };
+    let wiring = wiring(&config, &telemetry, &state, started, reach, sight, reloads);
     api::start(ports.api, access.clone(), wiring, tasks.clone(), axum::Router::new())
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits, &tunnel);
@@ -267,15 +267,22 @@ async fn start_tor(config: &Config, tasks: &Tasks, state: &State) -> Result<Opti
     Ok(Some(Tor::start(settings, tasks.clone(), state.wanted())))
 }
 
+/// What the API watches.
+struct Sight {
+    tunnel: Arc<Tunnel>,
+    roll: Arc<Roll>,
+    gateway: Vec<SocketAddr>,
+    tor: Option<Tor>,
+}
+
 /// What the API may ask of the rest.
 fn wiring(
     config: &Config,
     telemetry: &Arc<Telemetry>,
     state: &State,
-    tor: Option<Tor>,
     started: exits::Started,
     reach: orders::Reach,
-    (tunnel, roll, gateway): (Arc<Tunnel>, Arc<Roll>, Vec<SocketAddr>),
+    Sight { tunnel, roll, gateway, tor }: Sight,
     reload: mpsc::Sender<ReloadRequest>,
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);

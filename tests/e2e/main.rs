@@ -13,4 +13,5 @@ mod exits;
 mod faults;
 mod gateway;
 mod lifecycle;
+mod operator;
 mod routes;

@@ -158,11 +158,13 @@ impl Desk {
         let old = self.own(name)?.route.clone();
         let said = self.said.get(name).map_or("{}", String::as_str);
         let asked = Asked::patched(said, &patch)?;
-        let (selector, policy) = asked.judged(&self.state.load().routes, &self.rules.load())?;
+        let moves = asked.port.filter(|port| Some(*port) != old.port);
+        // A port that it has goes on, also where the range has become smaller.
+        let judged = Asked { port: moves, ..asked.clone() };
+        let (selector, policy) = judged.judged(&self.state.load().routes, &self.rules.load())?;
         RouteName::parse(name, &selector, self.state.load().routes.words())
             .map_err(|why| OrderFault::BadName(name.to_owned(), why.to_string()))?;
         let mut doors = self.doors.clone().lock_owned().await;
-        let moves = asked.port.filter(|port| Some(*port) != old.port);
         let port = moves.map(|port| self.reserve_one(port, &doors)).transpose()?;
         let expires = match (patch.contains_key("ttl"), asked.ttl) {
             (false, _) => old.expires,
