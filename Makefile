@@ -32,12 +32,13 @@ demo: ## exitgate at work with no internet: a private Tor network, a fake web, a
 	@.ci/need cargo cc tor curl
 	cargo run --locked --example demo
 
-verify: ## the slower rest: the shipped binary, from a release build, and the container where Docker is
-	@.ci/need cargo cc tor curl
+verify: ## the slower rest: the shipped binary, from a release build, the console in a browser, the container where Docker is
+	@.ci/need cargo cc tor curl node npm chromium
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) compose .ci/compose
+	@$(STAGE) browser .ci/browser
 	@$(STAGE) report
 
 bench: ## exitgate beside its peers in one run; benches/README.md says how to read it

@@ -5,7 +5,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 
 use super::error::ApiError;
-use super::{Wiring, engines, events, exits, explain, health, proxies, sources};
+use super::{Wiring, checks, engines, events, exits, explain, health, proxies, sources};
 use crate::lifecycle::Tasks;
 
 /// All of them. `extra` is what other rooms serve on the same port (the console).
@@ -18,6 +18,7 @@ pub(super) fn router(wiring: Wiring, tasks: Tasks, extra: Router) -> Router {
         .route("/exits", get(exits::list))
         .route("/exits/{id}", get(exits::one))
         .route("/exits/{id}/check", post(exits::check))
+        .route("/exits/{id}/checks", get(checks::checks))
         .route("/countries", get(exits::countries))
         .route("/engines", get(engines::list))
         .route("/sources", get(sources::list))

@@ -19,6 +19,7 @@ use super::{StartError, files, secrets};
 use crate::api::proxies::Rules;
 use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
 use crate::config::Config;
+use crate::console;
 use crate::exit::ExitId;
 use crate::exit::country::GeoIp;
 use crate::gateway::tunnel::{Parts, Tunnel, Witness};
@@ -118,8 +119,8 @@ pub async fn build(
     let rules = Arc::new(ArcSwap::from_pointee(orders::rules(&config)));
     let reach = orders::start(&tasks, state.clone(), doors.clone(), rules.clone(), routes);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
-    let wiring = wiring(&config, &telemetry, &state, tor.clone(), started, reach, reloads);
-    api::start(ports.api, access.clone(), wiring, tasks.clone(), axum::Router::new())
+    let wiring = wiring(&config, &telemetry, (&state, &store), tor.clone(), started, reach, reloads);
+    api::start(ports.api, access.clone(), wiring, tasks.clone(), console::router())
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits);
     say(&bound, &config);
@@ -261,7 +262,7 @@ async fn start_tor(config: &Config, tasks: &Tasks, state: &State) -> Result<Opti
 fn wiring(
     config: &Config,
     telemetry: &Arc<Telemetry>,
-    state: &State,
+    (state, store): (&State, &Store),
     tor: Option<Tor>,
     started: exits::Started,
     reach: orders::Reach,
@@ -274,6 +275,7 @@ fn wiring(
         readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), direct)),
         reload,
         state: state.clone(),
+        store: store.clone(),
         tester: started.tester,
         sources: started.sources,
         tor,
