@@ -1,5 +1,6 @@
 //! Makes every part and connects them, in the order in which they need each other: ports, memory, Tor, exits, front.
 
+mod census;
 pub(super) mod doors;
 mod exits;
 pub(super) mod orders;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, mpsc, watch};
 
+use self::census::Census;
 use self::doors::Doors;
 use super::{StartError, files, secrets};
 use crate::api::proxies::Rules;
@@ -123,6 +125,7 @@ pub async fn build(
     api::start(ports.api, access.clone(), wiring, tasks.clone(), console::router())
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits);
+    start_census(&tasks, &state, tor.as_ref());
     say(&bound, &config);
     Ok(Running {
         config,
@@ -308,6 +311,23 @@ fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits
     });
     let (worker, state) = (tasks.clone(), state.clone());
     tasks.supervise("state", move || state.clone().run(worker.clone()));
+}
+
+/// The worker that counts what is there.
+fn start_census(tasks: &Tasks, state: &State, tor: Option<&Tor>) {
+    let (worker, state, tor) = (tasks.clone(), state.clone(), tor.cloned());
+    tasks.supervise("census", move || {
+        let (tasks, state, tor) = (worker.clone(), state.clone(), tor.clone());
+        async move {
+            let (mut tick, mut census) = (tokio::time::interval(UPKEEP), Census::default());
+            while !tasks.is_stopping() {
+                tokio::select! {
+                    () = tasks.stopping() => {}
+                    _ = tick.tick() => census.take(&state.snapshot(), tor.as_ref()),
+                }
+            }
+        }
+    });
 }
 
 fn say(bound: &Bound, config: &Config) {

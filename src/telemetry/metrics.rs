@@ -2,7 +2,7 @@
 //!
 //! Nothing else in the tree spells a metric's name, so that a dashboard can be checked against this page and a rename
 //! is one line. Labels are `listener`, `protocol`, `route`, `source`, `country`, `engine`, `check`, `outcome`, `reason`,
-//! `way`: words with few values. Never a host, a user, an address, or an id that a client can invent: each new value would be a new
+//! `state`, `way`: words with few values. Never a host, a user, an address, or an id that a client can invent: each new value would be a new
 //! series for ever.
 
 /// What a metric counts.
@@ -50,6 +50,22 @@ names! {
     Histogram OPEN_SECONDS = "exitgate_open_seconds";
     /// Bytes relayed, while they move; `way` is `up` (client to target) or `down`.
     Counter BYTES = "exitgate_relayed_bytes_total";
+    /// Exits by source, country and state: `usable`, `untested`, `bad`, or `away` (tested well, and down now).
+    Gauge EXITS = "exitgate_exits";
+    /// Exits in a route's pool now.
+    Gauge ROUTE_EXITS = "exitgate_route_exits";
+    /// Exits that a route's pool should have.
+    Gauge ROUTE_EXITS_WANTED = "exitgate_route_exits_wanted";
+    /// Distinct addresses that sites see of a route's pool.
+    Gauge ROUTE_UNIQUE_IPS = "exitgate_route_unique_ips";
+    /// 1 while an engine can carry streams.
+    Gauge ENGINE_USABLE = "exitgate_engine_usable";
+    /// Circuits of an engine by state: `built` (of which `spare` ones nobody used yet), `building`.
+    Gauge ENGINE_CIRCUITS = "exitgate_engine_circuits";
+    /// Streams on an engine now.
+    Gauge ENGINE_STREAMS = "exitgate_engine_streams";
+    /// How often an engine's tor was started again since the gateway started.
+    Gauge ENGINE_RESTARTS = "exitgate_engine_restarts";
     /// Writes that wait for the store's thread.
     Gauge STORE_QUEUE = "exitgate_store_queue";
     /// 1 while the database file takes no writes and the gateway goes on from memory.
