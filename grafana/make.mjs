@@ -77,7 +77,7 @@ function placed(panels) {
 }
 
 const variable = (name, label, query) => ({
-  name, label, type: "query", datasource: SOURCE, query: { query, refId: name }, definition: query,
+  name, label, type: "query", datasource: SOURCE, query: { query, refId: name },
   refresh: 2, includeAll: true, allValue: ".*", multi: true, sort: 1, hide: 0, current: { text: "All", value: "$__all" }, options: [],
 });
 
@@ -86,9 +86,6 @@ function dashboard(uid, title, description, variables, panels) {
     uid, title, description, tags: ["exitgate"], schemaVersion: 39, version: 1, editable: false, graphTooltip: 1,
     timezone: "browser", refresh: "30s", time: { from: "now-3h", to: "now" }, fiscalYearStartMonth: 0,
     links: [{ title: "exitgate", type: "dashboards", tags: ["exitgate"], asDropdown: false, includeVars: true, keepTime: true, icon: "dashboard", tooltip: "", url: "", targetBlank: false }],
-    annotations: { list: [{
-      name: "Starts", enable: true, hide: false, iconColor: "blue", datasource: SOURCE, expr: `changes(process_start_time_seconds{job="exitgate", ${HERE}}[1m]) > 0`, titleFormat: "the gateway started",
-    }] },
     templating: { list: [
       { name: "source", label: "Prometheus", type: "datasource", query: "prometheus", refresh: 1, hide: 0, current: { text: "Prometheus", value: "prometheus" }, options: [] },
       ...variables,

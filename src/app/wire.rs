@@ -122,7 +122,8 @@ pub async fn build(
     let reach = orders::start(&tasks, state.clone(), doors.clone(), rules.clone(), routes);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
     let wiring = wiring(&config, &telemetry, (&state, &store), tor.clone(), started, reach, reloads);
-    api::start(ports.api, access.clone(), wiring, tasks.clone(), console::router())
+    let pages = if config.api.console { console::router() } else { axum::Router::new() };
+    api::start(ports.api, access.clone(), wiring, tasks.clone(), pages)
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits);
     start_census(&tasks, &state, tor.as_ref());

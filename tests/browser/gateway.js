@@ -41,8 +41,8 @@ async function until(what, holds, child) {
 }
 
 // The demo, with every exit tested and the address of a page that says who asks.
-export async function demo(ip) {
-  const child = start(path.join(BUILT, "examples/demo"), [], ip, {});
+export async function demo(ip, env = {}) {
+  const child = start(path.join(BUILT, "examples/demo"), [], ip, env);
   await until("the demo", () => /Ready\./.test(child.said), child);
   const usable = async () => (await (await fetch(`${child.url}/ready`)).json()).sources.tor?.usable >= 8;
   await until("eight tested exits", usable, child);
