@@ -56,7 +56,17 @@ export async function load(gateway) {
       await curl(way, page);
     }
   };
-  const workers = [0, 2, 4].map(worker);
+  // And an operator: exits checked, routes opened and closed.
+  const { exits } = await (await fetch(`${gateway.url}/exits`)).json();
+  const operator = async () => {
+    for (let at = 0; !over; at += 1) {
+      await fetch(`${gateway.url}/exits/${exits[at % exits.length].id}/check`, { method: "POST", headers });
+      await make({ name: "passing", selector: "any" });
+      await fetch(`${gateway.url}/proxies/passing`, { method: "DELETE" });
+      await new Promise((resume) => setTimeout(resume, 500));
+    }
+  };
+  const workers = [...[0, 2, 4].map(worker), operator()];
   return async () => {
     over = true;
     await Promise.all(workers);

@@ -3,5 +3,6 @@
 mod architecture;
 mod check;
 mod config;
+mod reference;
 mod source;
 mod tor;
