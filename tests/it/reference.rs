@@ -91,7 +91,10 @@ fn rendered() -> String {
 fn the_reference_is_what_the_configuration_says() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let wanted = rendered();
-    assert!(wanted.lines().filter(|line| line.starts_with("| `")).count() > 90, "only a few keys were found:\n{wanted}");
+    assert!(
+        wanted.lines().filter(|line| line.starts_with("| `")).count() > 90,
+        "only a few keys were found:\n{wanted}"
+    );
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&file, &wanted).unwrap();
     }
@@ -104,7 +107,8 @@ fn documents_point_at_what_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut wrong = Vec::new();
     let documents = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    for document in documents.chain([root.join("README.md")]).filter(|path| path.extension().is_some_and(|e| e == "md")) {
+    for document in documents.chain([root.join("README.md")]).filter(|path| path.extension().is_some_and(|e| e == "md"))
+    {
         let text = fs::read_to_string(&document).unwrap();
         for (_, rest) in text.match_indices("](").map(|(at, _)| text.split_at(at + 2)) {
             let link = rest.split(')').next().unwrap_or_default();
