@@ -55,10 +55,15 @@ soak: ## mixed clients and injected faults for MINUTES (30) on a private network
 	cargo build --locked -p exitgate-soak
 	target/debug/exitgate-soak target/release/exitgate $(or $(MINUTES),30)
 
+bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
+	@.ci/need cargo cc tor
+	cargo build --release --locked --bin exitgate
+	cargo run --release --locked --quiet -p exitgate-engine-bench
+
 fmt: ## format everything
 	cargo fmt --all
 
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench soak fmt clean-state
+.PHONY: help run test demo verify bench bench-engine soak fmt clean-state

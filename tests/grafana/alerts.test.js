@@ -12,21 +12,18 @@ const RULES = path.join(ROOT, "config/alerts.yml");
 const HERE = 'instance="gate:8080", job="exitgate"';
 const BUSY = 'exitgate_requests_total{instance="gate:8080", job="exitgate", outcome="answered"}';
 
-// What a route or an engine that is gone says; promtool has no short way to write it.
-const NOTHING = Array(31).fill("NaN").join(" ");
-
 // For each alert: series that make it fire at `at`, and series that are like them and must not. `a+bxn`: Prometheus' own
 // way to write a series, one value a minute.
 const CASES = [
   { alert: "ExitgateDown", fires: { [`up{${HERE}}`]: "0x10" }, quiet: { [`up{${HERE}}`]: "1x10" } },
   { alert: "ExitgateNoUsableExit", fires: { [`up{${HERE}}`]: "1x10", [`exitgate_exits{${HERE}, state="usable"}`]: "0x10", [`exitgate_exits{${HERE}, state="bad"}`]: "9x10" }, quiet: { [`up{${HERE}}`]: "1x10", [`exitgate_exits{${HERE}, state="usable"}`]: "3x10" } },
   { alert: "ExitgateNoUsableExit", fires: { [`up{${HERE}}`]: "1x10" }, quiet: { [`up{${HERE}}`]: "0x10" } },
-  { alert: "ExitgateEngineDown", fires: { [`exitgate_engine_usable{${HERE}, engine="1"}`]: "0x10" }, quiet: { [`exitgate_engine_usable{${HERE}, engine="1"}`]: "1x10", [`exitgate_engine_usable{${HERE}, engine="2"}`]: NOTHING } },
+  { alert: "ExitgateEngineDown", fires: { [`exitgate_engine_state{${HERE}, engine="1", state="restarting"}`]: "1x10", [`exitgate_engine_state{${HERE}, engine="1", state="ready"}`]: "0x10" }, quiet: { [`exitgate_engine_state{${HERE}, engine="1", state="restarting"}`]: "0x10", [`exitgate_engine_state{${HERE}, engine="1", state="degraded"}`]: "1x10" } },
   { alert: "ExitgateEngineRestarts", at: "30m", fires: { [`exitgate_engine_restarts{${HERE}, engine="0"}`]: "0+1x60" }, quiet: { [`exitgate_engine_restarts{${HERE}, engine="0"}`]: "0x10 1x50" } },
   { alert: "ExitgateFailures", at: "30m", fires: { [BUSY]: "0+60x60", [`exitgate_requests_total{${HERE}, outcome="exit_died"}`]: "0+20x60" }, quiet: { [BUSY]: "0+60x60", [`exitgate_requests_total{${HERE}, outcome="target_refused"}`]: "0+60x60" } },
   { alert: "ExitgateFailures", at: "30m", fires: { [BUSY]: "0+60x60", [`exitgate_requests_total{${HERE}, outcome="no_exit_match"}`]: "0+20x60" }, quiet: { [BUSY]: "0+1x60", [`exitgate_requests_total{${HERE}, outcome="no_exit_match"}`]: "0+1x60" } },
   { alert: "ExitgateSlow", at: "40m", fires: slow(20), quiet: slow(1) },
-  { alert: "ExitgateRouteEmpty", at: "15m", fires: { [`exitgate_route_exits{${HERE}, route="shop"}`]: "0x30" }, quiet: { [`exitgate_route_exits{${HERE}, route="shop"}`]: "1x30", [`exitgate_route_exits{${HERE}, route="closed"}`]: NOTHING } },
+  { alert: "ExitgateRouteEmpty", at: "15m", fires: { [`exitgate_pool_exits{${HERE}, route="shop"}`]: "0x30" }, quiet: { [`exitgate_pool_exits{${HERE}, route="shop"}`]: "1x30" } },
   { alert: "ExitgateSourceStale", at: "27h", fires: { [`exitgate_source_last_good_timestamp_seconds{${HERE}, source="onionoo"}`]: "0x2000" }, quiet: { [`exitgate_source_last_good_timestamp_seconds{${HERE}, source="onionoo"}`]: "0+60x2000" } },
   { alert: "ExitgateCheckBacklog", at: "3h", fires: { [`exitgate_checks_waiting{${HERE}}`]: "900x300" }, quiet: { [`exitgate_checks_waiting{${HERE}}`]: "900x60 20x300" } },
   { alert: "ExitgateStoreFailing", fires: { [`exitgate_store_failing{${HERE}}`]: "1x10" }, quiet: { [`exitgate_store_failing{${HERE}}`]: "0x10" } },

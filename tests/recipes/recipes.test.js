@@ -77,7 +77,7 @@ describe("recipes", { concurrency: false }, () => {
     .replaceAll("127.0.0.1", GATE);
 
   for (const { name, kind, code } of recipes()) {
-    it(`${name} (${kind})`, async (test) => {
+    it(`${name} (${kind})`, async () => {
       const { file, start, right, change = (same) => same } = KINDS[kind] ?? assert.fail(`nobody knows how to run ${kind}`);
       const written = path.join(folder, file);
       await writeFile(written, here(change(code)));
@@ -85,8 +85,7 @@ describe("recipes", { concurrency: false }, () => {
       const { NO_PROXY, no_proxy, HTTP_PROXY, http_proxy, HTTPS_PROXY, https_proxy, ALL_PROXY, all_proxy, ...env } = process.env;
       const said = await run(program, args, { cwd: folder, timeout: PATIENCE, env: { ...env, GOFLAGS: "-mod=mod", GOPROXY: "off" } })
         .catch((why) => assert.fail(`${why.message}\n${why.stdout}\n${why.stderr}`));
-      if (said.stdout.includes('"no_such_url"')) return test.skip("this gateway's API has no such URL");
-      return right(said.stdout);
+      right(said.stdout);
     });
   }
 

@@ -24,7 +24,7 @@ const FAILED = /^(auth|ours|draining|client|denied|limited|no_exit|engine|exit|t
 const LINE = /^(exitgate_[a-z_]+)(?:\{([^}]*)\})? (\S+)/;
 
 function fresh() {
-  return { requests: 0, failed: 0, opened: 0, up: 0, down: 0, streams: 0, buckets: new Map(), why: new Map() };
+  return { requests: 0, failed: 0, up: 0, down: 0, streams: 0, buckets: new Map(), why: new Map() };
 }
 
 function labels(written) {
@@ -50,9 +50,6 @@ const TAKE = {
     const bound = le === "+Inf" ? Infinity : Number(le);
     of.buckets.set(bound, (of.buckets.get(bound) ?? 0) + value);
   },
-  exitgate_open_seconds_count: (of, _, value) => {
-    of.opened += value;
-  },
 };
 
 function read(body) {
@@ -64,9 +61,11 @@ function read(body) {
     if (!take) continue;
     const named = labels(written);
     const value = Number(number);
+    take(look.all, named, value);
+    // Times are counted by source and country, and not by route.
+    if (named.route === undefined) continue;
     if (!look.routes.has(named.route)) look.routes.set(named.route, fresh());
     take(look.routes.get(named.route), named, value);
-    take(look.all, named, value);
   }
   return look;
 }
@@ -79,7 +78,7 @@ function between(a, b, route) {
   const per = (pick) => Math.max(0, y[pick] - x[pick]) / seconds;
   const [requests, failed] = [y.requests - x.requests, y.failed - x.failed];
   return {
-    rate: Math.max(per("requests"), per("opened")),
+    rate: per("requests"),
     failed: requests > 0 ? failed / requests : null,
     up: per("up"),
     down: per("down"),

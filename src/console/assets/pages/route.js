@@ -8,21 +8,23 @@ import { html, useState } from "../view.js";
 import { bytes, count, country, millis, percent, plain, rate, short } from "../words.js";
 import { Pool, alarm } from "./routes.js";
 
-function Figures({ name }) {
+function Figures({ route }) {
   useLive();
+  const { name, pool, live } = route;
   const now = figures(name);
   const share = now?.recent.failed ?? (now?.total.requests ? now.total.failed / now.total.requests : null);
   return html`<dl class="figures">
     <div><dt>Requests</dt><dd>${rate(now?.now.rate)}<small>/s</small></dd></div>
     <div><dt>Total</dt><dd data-figure="total">${count(now?.total.requests)}</dd></div>
-    <div><dt>Time to open, p50</dt><dd>${millis(now?.now.p50 ?? now?.total.p50)}</dd></div>
+    <div title="What opening a stream took at the last checks of its exits; half were faster"><dt>Latency</dt><dd>${millis(pool.latency_ms)}</dd></div>
+    <div><dt>Unique IPs</dt><dd>${count(pool.unique_ips)}</dd></div>
     <div><dt>Failed</dt><dd class=${alarm(share)}>${percent(share)}</dd></div>
     <div><dt>Traffic</dt><dd>${bytes(now ? now.total.up + now.total.down : null)}</dd></div>
-    <div><dt>Open</dt><dd>${count(now?.streams)}</dd></div>
+    <div><dt>Open</dt><dd>${count(live?.connections ?? now?.streams)}</dd></div>
   </dl>
   <div class="charts">
     <${Chart} title="Requests a second" unit=${rate} lines=${[{ name: "requests", values: series(name, "rate"), kind: "" }]} />
-    <${Chart} title="Time to open" unit=${millis} lines=${[{ name: "p95", values: series(name, "p95"), kind: "third" }, { name: "p50", values: series(name, "p50"), kind: "second" }]} />
+    <${Chart} title="Bytes a second" unit=${bytes} lines=${[{ name: "up", values: series(name, "up"), kind: "third" }, { name: "down", values: series(name, "down"), kind: "second" }]} />
   </div>
   ${now?.why.length > 0 && html`<p class="reasons">Failures since start: ${now.why.slice(0, 5).map(([word, number]) => html`<${Badge} kind="warn">${plain(word)} ${count(number)}</${Badge}> `)}</p>`}`;
 }
@@ -99,6 +101,6 @@ export function RoutePage({ id }) {
       <span class="faint">created <${When} at=${route.created} /></span>${route.expires && html`<span class="warn">ends <${When} at=${route.expires} /></span>`}</p>
     ${route.state === "port_taken" && html`<div class="trouble" role="alert"><p>Another program listens on port ${route.port}. Stop it: the gateway tries again by itself.</p></div>`}
     <${Trouble} error=${error} again=${again} />
-    <${Panel} title="Now"><${Figures} name=${route.name} /></${Panel}>
+    <${Panel} title="Now"><${Figures} route=${route} /></${Panel}>
     <div class="columns">${route.urls && html`<${Use} route=${route} />`}<${Members} name=${route.name} strict=${strict} /></div>`;
 }

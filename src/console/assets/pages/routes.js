@@ -3,7 +3,7 @@ import { useAsk } from "../api.js";
 import { Spark } from "../chart.js";
 import { figures, series, useLive } from "../live.js";
 import { Badge, CopyButton, Empty, Icon, Panel, Trouble, Waiting } from "../parts.js";
-import { html, useMemo, useState } from "../view.js";
+import { html, useEffect, useMemo, useState } from "../view.js";
 import { bytes, count, millis, percent, plural, rate } from "../words.js";
 import { Create } from "./create.js";
 
@@ -50,7 +50,7 @@ function Row({ route }) {
     <td class="nowrap wide"><${Pool} pool=${pool} /></td>
     <td class="number nowrap">${rate(now?.now.rate)}<span class="faint">/s</span></td>
     <td class="wider"><${Spark} values=${series(name, "rate")} label=${`Requests of ${name}, last two minutes`} /></td>
-    <td class="number nowrap middle">${millis(now?.now.p50 ?? now?.total.p50)}</td>
+    <td class="number nowrap middle">${millis(pool.latency_ms)}</td>
     <td class="number nowrap"><span class=${alarm(share)}>${percent(share)}</span></td>
     <td class="number nowrap wider">${bytes(now ? now.total.up + now.total.down : null)}</td>
     <td class="number nowrap middle">${count(now?.total.requests)}</td>
@@ -66,7 +66,7 @@ function Implicit() {
     <td class="faint wide">shared</td><td class="wide"></td>
     <td class="number nowrap">${rate(now.now.rate)}<span class="faint">/s</span></td>
     <td class="wider"><${Spark} values=${series("implicit", "rate")} label="Requests by username, last two minutes" /></td>
-    <td class="number nowrap middle">${millis(now.now.p50 ?? now.total.p50)}</td>
+    <td class="number middle"></td>
     <td class="number nowrap"><span class=${alarm(now.recent.failed)}>${percent(now.recent.failed ?? (now.total.requests ? now.total.failed / now.total.requests : null))}</span></td>
     <td class="number nowrap wider">${bytes(now.total.up + now.total.down)}</td>
     <td class="number nowrap middle">${count(now.total.requests)}</td>
@@ -77,13 +77,20 @@ function Table({ routes }) {
   useLive();
   return html`<div class="scroll"><table class="routes"><thead><tr>
     <th scope="col">Route</th><th scope="col" class="wide">Port</th><th scope="col" class="wide">Pool</th><th scope="col" class="number">Requests</th>
-    <th scope="col" class="wider"><span class="sr">Last two minutes</span></th><th scope="col" class="number middle">p50</th><th scope="col" class="number">Failed</th>
+    <th scope="col" class="wider"><span class="sr">Last two minutes</span></th><th scope="col" class="number middle" title="What opening a stream took at the last checks of its exits; half were faster">Latency</th><th scope="col" class="number">Failed</th>
     <th scope="col" class="number wider">Traffic</th><th scope="col" class="number middle">Total</th>
   </tr></thead><tbody>${routes.map((route) => html`<${Row} key=${route.name} route=${route} />`)}<${Implicit} /></tbody></table></div>`;
 }
 
+// Rows that are drawn at once: a table of a thousand, every two seconds, is more than a phone can do.
+const ROWS = 100;
+
 export function Routes({ query }) {
-  const { data, error, again } = useAsk("/proxies?limit=1000", 4000);
+  const [pace, setPace] = useState(4000);
+  const { data, error, again } = useAsk("/proxies?limit=1000", pace);
+  // A thousand routes are a megabyte.
+  useEffect(() => setPace(data?.total > 200 ? 15_000 : 4000), [data?.total]);
+  const [rows, showRows] = useState(ROWS);
   const [creating, create] = useState(query.has("new"));
   const [typed, type] = useState("");
   const found = useMemo(() => {
@@ -98,7 +105,8 @@ export function Routes({ query }) {
     <${Panel} title=${data ? plural(data.total, "route") : "Routes"} kind="flush"
       more=${data?.total > 8 && html`<input type="search" class="filter" aria-label="Filter the routes" placeholder="Filter" value=${typed} onInput=${(event) => type(event.target.value)} />`}>
       ${!data && !error && html`<${Waiting} />`}
-      ${data && (data.total > 0 || figures("implicit")?.total.requests > 0) && html`<${Table} routes=${found} />`}
+      ${data && (data.total > 0 || figures("implicit")?.total.requests > 0) && html`<${Table} routes=${found.slice(0, rows)} />`}
+      ${found.length > rows && html`<p class="inset"><button type="button" class="quiet" onClick=${() => showRows(rows + ROWS)}>Show more (${rows} of ${count(found.length)})</button></p>`}
       ${data?.total === 0 && html`<${Empty} title="No route yet">A route is a port of its own that leaves where you say: from the US, from anywhere but the US, from one fixed address.
         The shared port works without one: its username says the way, as in <code>us-strict</code>. ${button}</${Empty}>`}
       ${data?.total > 0 && found.length === 0 && html`<${Empty} title="No route has this name">Clear the filter to see all ${data.total}.</${Empty}>`}
