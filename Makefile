@@ -36,6 +36,7 @@ verify: ## the slower rest: the shipped binary, from a release build, the consol
 	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) demo    .ci/try-demo
+	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) compose .ci/compose
 	@$(STAGE) browser .ci/browser
@@ -49,16 +50,16 @@ bench: ## exitgate beside its peers in one run; benches/README.md says how to re
 	@.ci/need cargo cc
 	benches/peers/run.sh
 
+bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
+	@.ci/need cargo cc tor
+	cargo build --release --locked --bin exitgate
+	cargo run --release --locked --quiet -p exitgate-engine-bench
+
 soak: ## mixed clients and injected faults for MINUTES (30) on a private network; nothing may leak, hang or go wrong
 	@.ci/need cargo cc tor
 	cargo build --release --locked --bin exitgate
 	cargo build --locked -p exitgate-soak
 	target/debug/exitgate-soak target/release/exitgate $(or $(MINUTES),30)
-
-bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
-	@.ci/need cargo cc tor
-	cargo build --release --locked --bin exitgate
-	cargo run --release --locked --quiet -p exitgate-engine-bench
 
 fmt: ## format everything
 	cargo fmt --all
