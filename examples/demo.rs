@@ -101,7 +101,7 @@ fn say(bed: &Testbed) -> String {
          curl -x socks5h://us-strict@{gateway} {page}\n  \
          curl -x http://nonus-session-cart42@{gateway} {page}\n  \
          curl -v --cacert {ca} -x http://de@{gateway} {secure}\n\n\
-         What is here: curl {api}/ready ; curl {api}/metrics        Ctrl-C ends everything.\n",
+         The console: http://{api}/        What is here: curl {api}/ready        Ctrl-C ends everything.\n",
         gateway = *GATEWAY,
         api = *API,
         ca = bed.web.ca_pem().display(),
