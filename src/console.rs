@@ -46,7 +46,7 @@ macro_rules! assets {
 
 assets! {
     "api.js" "app.css" "app.js" "chart.js" "icon.svg" "lines.js" "live.js" "parts.js" "search.js" "view.js" "words.js"
-    "pages/connections.js" "pages/create.js" "pages/engines.js" "pages/events.js" "pages/exit.js" "pages/exits.js"
+    "pages/change.js" "pages/connections.js" "pages/create.js" "pages/engines.js" "pages/events.js" "pages/exit.js" "pages/exits.js"
     "pages/public.js" "pages/route.js" "pages/routes.js" "pages/sources.js" "pages/why.js"
     "vendor/LICENSES.txt" "vendor/hooks.js" "vendor/htm.js" "vendor/preact.js"
 }

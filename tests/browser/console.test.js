@@ -97,6 +97,24 @@ describe("the console", { concurrency: false }, () => {
     faultless(page);
   });
 
+  it("changes a route, and takes a word about one of its exits", async () => {
+    await page.getByRole("button", { name: "Change" }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByLabel("Exits in the pool").fill("many");
+    await dialog.getByRole("button", { name: "Change route" }).click();
+    await dialog.locator(".field.wrong").waitFor();
+    await dialog.getByLabel("Exits in the pool").fill("2");
+    await judge(page, "change");
+    await shoot(page, "change");
+    await dialog.getByRole("button", { name: "Change route" }).click();
+    await page.locator(".facts .badge", { hasText: "2/2" }).waitFor();
+    await page.getByRole("button", { name: /^A site refuses / }).first().click();
+    await dialog.getByLabel("Site").fill("shop.example");
+    await dialog.getByRole("button", { name: "Report" }).click();
+    await seen("is kept away from shop.example");
+    faultless(page);
+  });
+
   it("finds anything from the keyboard alone", async () => {
     await page.keyboard.press("Control+k");
     await page.getByRole("combobox").fill("german");

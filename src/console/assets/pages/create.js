@@ -1,8 +1,9 @@
 // A new route, by clicking: while it is put together the gateway says how many exits it would have.
 import { ask, refresh, useAsk } from "../api.js";
-import { Dialog, Field, say } from "../parts.js";
+import { Dialog, Field, Trouble, say } from "../parts.js";
 import { html, useEffect, useState } from "../view.js";
 import { country, plural } from "../words.js";
+import { useForm } from "./change.js";
 
 const WHERE = [
   { word: "any", name: "Anywhere", hint: "all countries" },
@@ -57,36 +58,20 @@ export function Create({ onClose }) {
   const [where, setWhere] = useState("us");
   const [countries, setCountries] = useState([]);
   const [kept, keep] = useState("");
-  const [fields, setFields] = useState({ name: "", port: "", pool: "", ttl: "", check: "" });
-  const [fault, setFault] = useState(null);
-  const [busy, setBusy] = useState(false);
+  const { input, wrong, rest, busy, send } = useForm({ name: "", port: "", pool: "", ttl: "", check: "" });
   const geo = where || countries.map((code) => code.toLowerCase()).join("+");
   const selector = geo && (kept ? `${geo}-${kept}` : geo);
-  const set = (name) => (event) => {
-    setFields({ ...fields, [name]: event.target.value });
-    setFault(null);
-  };
-  const wrong = (name) => (fault?.details.field === name ? fault.message : null);
-  const input = (name, more) => (id, about) => html`<input id=${id} aria-describedby=${about} autocomplete="off" value=${fields[name]} onInput=${set(name)} ...${more} />`;
-  const go = async (event) => {
-    event.preventDefault();
+  const go = (event) => send(event, async (fields) => {
     const body = { selector };
     for (const [name, value] of Object.entries(fields)) {
       if (value.trim()) body[name] = name === "port" || name === "pool" ? Number(value) : value.trim();
     }
-    setBusy(true);
-    try {
-      const made = await ask("/proxies", { method: "POST", body });
-      say(`The route ${made.name} listens on port ${made.port}.`);
-      refresh("/proxies");
-      onClose();
-      location.hash = `#/routes/${encodeURIComponent(made.name)}`;
-    } catch (why) {
-      setFault(why);
-      setBusy(false);
-    }
-  };
-  const known = ["name", "port", "pool", "ttl", "check"];
+    const made = await ask("/proxies", { method: "POST", body });
+    say(`The route ${made.name} listens on port ${made.port}.`);
+    refresh("/proxies");
+    onClose();
+    location.hash = `#/routes/${encodeURIComponent(made.name)}`;
+  });
   return html`<${Dialog} title="New route" onClose=${onClose}>
     <form onSubmit=${go}>
       <div class="body">
@@ -101,9 +86,9 @@ export function Create({ onClose }) {
         <details><summary>More</summary><div class="pair">
           <${Field} label="Exits in the pool" hint="Left out: the configuration's default." error=${wrong("pool")}>${input("pool", { inputmode: "numeric", pattern: "[0-9]*", placeholder: "8" })}</${Field}>
           <${Field} label="Ends by itself after" hint="30m, 12h, 7d. Left out: never." error=${wrong("ttl")}>${input("ttl", { placeholder: "2h" })}</${Field}>
-          <${Field} label="Exits must pass the check" hint="A name of check.targets, such as steam." error=${wrong("check")}>${input("check", {})}</${Field}>
+          <${Field} label="Exits must pass the check" hint="A name of check.targets, such as steam." error=${wrong("check")}>${input("check")}</${Field}>
         </div></details>
-        ${fault && !known.includes(fault.details.field) && html`<div class="trouble" role="alert"><p>${fault.message}</p></div>`}
+        <${Trouble} error=${rest} />
       </div>
       <footer><button type="button" class="quiet" onClick=${onClose}>Cancel</button>
         <button class="primary" disabled=${busy || !selector}>${busy ? "Opening …" : "Create route"}</button></footer>

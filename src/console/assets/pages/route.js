@@ -6,6 +6,7 @@ import { figures, series, useLive } from "../live.js";
 import { Badge, Confirm, CopyButton, Empty, Icon, Mono, Panel, Tabs, Trouble, Waiting, When, say } from "../parts.js";
 import { html, useState } from "../view.js";
 import { bytes, count, country, millis, percent, plain, rate, short } from "../words.js";
+import { Edit, Report } from "./change.js";
 import { Pool, alarm } from "./routes.js";
 
 function Figures({ route }) {
@@ -40,21 +41,25 @@ function Use({ route }) {
   </${Panel}>`;
 }
 
-function Members({ name, strict }) {
+function Members({ route }) {
+  const { name, mode } = route;
+  const [reported, report] = useState(null);
   const { data, error, again } = useAsk(`/proxies/${encodeURIComponent(name)}/exits`, 5000);
   return html`<${Panel} title="Exits in its pool" kind="flush">
     <${Trouble} error=${error} again=${again} />
     ${!data && !error && html`<${Waiting} rows=${3} />`}
     ${data?.exits.length === 0 && html`<${Empty} title="No exit serves this route now">Requests fail with a reason until one does. <a href=${`#/why?username=${encodeURIComponent(name)}`}>See where they all went</a></${Empty}>`}
-    ${data?.exits.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">Exit</th><th scope="col">Country</th><th scope="col" class="number">Latency</th><th scope="col" class="number">Open</th><th scope="col" class="wide">Checked</th></tr></thead>
+    ${data?.exits.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">Exit</th><th scope="col">Country</th><th scope="col" class="number">Latency</th><th scope="col" class="number">Open</th><th scope="col" class="wide">Checked</th><th scope="col"><span class="sr">Report</span></th></tr></thead>
       <tbody>${data.exits.map((exit) => html`<tr key=${exit.id}><th scope="row"><a class="mono name" href=${`#/exits/${encodeURIComponent(exit.id)}`}>${exit.ip ?? short(exit.id)}</a> <span class="faint">${exit.nickname ?? ""}</span></th>
-        <td>${country(exit.country)}</td><td class="number">${millis(exit.latency_ms)}</td><td class="number">${count(exit.streams)}</td><td class="wide"><${When} at=${exit.checked} /></td></tr>`)}</tbody></table></div>`}
-    ${strict && html`<p class="hint inset">A strict route uses one of these and stays with it.</p>`}
+        <td>${country(exit.country)}</td><td class="number">${millis(exit.latency_ms)}</td><td class="number">${count(exit.streams)}</td><td class="wide nowrap"><${When} at=${exit.checked} /></td><td class="number"><button type="button" class="quiet square" title="A site refuses it" aria-label=${`A site refuses ${exit.ip ?? exit.id}`} onClick=${() => report(exit)}><${Icon} name="flag" /></button></td></tr>`)}</tbody></table></div>`}
+    ${mode === "strict" && html`<p class="hint inset">A strict route uses one of these and stays with it.</p>`}
+    ${reported && html`<${Report} route=${route} exit=${reported} onClose=${() => report(null)} />`}
   </${Panel}>`;
 }
 
 function Actions({ route }) {
   const [asking, setAsking] = useState(false);
+  const [editing, edit] = useState(false);
   const [busy, setBusy] = useState(false);
   const path = `/proxies/${encodeURIComponent(route.name)}`;
   const rotate = async () => {
@@ -77,7 +82,9 @@ function Actions({ route }) {
   const fixed = route.origin === "config";
   return html`<div class="actions">
     <button type="button" onClick=${rotate} disabled=${busy}><${Icon} name="rotate" />${busy ? "Rotating …" : "Rotate"}</button>
+    <button type="button" disabled=${fixed} title=${fixed ? "The configuration's route: change it there and reload" : undefined} onClick=${() => edit(true)}><${Icon} name="edit" />Change</button>
     <button type="button" class="danger quiet" disabled=${fixed} title=${fixed ? "The configuration's route: remove it there and reload" : undefined} onClick=${() => setAsking(true)}><${Icon} name="trash" />Delete</button>
+    ${editing && html`<${Edit} route=${route} onClose=${() => edit(false)} />`}
     ${asking && html`<${Confirm} title=${`Delete the route ${route.name}?`} action="Delete route" onYes=${remove} onClose=${() => setAsking(false)}>
       <p>Port ${route.port} takes no new connections from then on. Tunnels that are open may finish.</p></${Confirm}>`}
   </div>`;
@@ -90,7 +97,6 @@ export function RoutePage({ id }) {
       ${error?.status === 404 ? html`<${Panel}><${Empty} title="There is no such route">It was deleted, it ended by itself, or its name is another. <a href="#/routes">To all routes</a></${Empty}></${Panel}>`
         : error ? html`<${Trouble} error=${error} again=${again} />` : html`<${Waiting} />`}`;
   }
-  const strict = route.mode === "strict";
   return html`
     <p class="crumb"><a href="#/routes">Routes</a></p>
     <div class="head"><h1 tabindex="-1">${route.name}</h1><${Actions} route=${route} /></div>
@@ -102,5 +108,5 @@ export function RoutePage({ id }) {
     ${route.state === "port_taken" && html`<div class="trouble" role="alert"><p>Another program listens on port ${route.port}. Stop it: the gateway tries again by itself.</p></div>`}
     <${Trouble} error=${error} again=${again} />
     <${Panel} title="Now"><${Figures} route=${route} /></${Panel}>
-    <div class="columns">${route.urls && html`<${Use} route=${route} />`}<${Members} name=${route.name} strict=${strict} /></div>`;
+    <div class="columns">${route.urls && html`<${Use} route=${route} />`}<${Members} route=${route} /></div>`;
 }
