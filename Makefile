@@ -32,14 +32,17 @@ demo: ## exitgate at work with no internet: a private Tor network, a fake web, a
 	@.ci/need cargo cc tor curl
 	cargo run --locked --example demo
 
-verify: ## the slower rest: the shipped binary, from a release build, and the container where Docker is
-	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck
+verify: ## the slower rest: the shipped binary, from a release build, the console in a browser, the container where Docker is
+	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) api-fuzz .ci/api-fuzz
 	@$(STAGE) compose .ci/compose
+	@$(STAGE) browser .ci/browser
+	@$(STAGE) grafana .ci/grafana
+	@$(STAGE) recipes .ci/recipes
 	@$(STAGE) actions .ci/actions
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) report

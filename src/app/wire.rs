@@ -21,6 +21,7 @@ use super::{StartError, files, secrets};
 use crate::api::proxies::Rules;
 use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
 use crate::config::Config;
+use crate::console;
 use crate::exit::ExitId;
 use crate::exit::country::GeoIp;
 use crate::gateway::roll::Roll;
@@ -124,8 +125,9 @@ pub async fn build(
     let reach = orders::start(&tasks, state.clone(), doors.clone(), rules.clone(), routes);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
     let sight = Sight { tunnel: tunnel.clone(), roll, gateway: bound.gateway.clone(), tor: tor.clone() };
-    let wiring = wiring(&config, &telemetry, &state, started, reach, sight, reloads);
-    api::start(ports.api, access.clone(), wiring, tasks.clone(), axum::Router::new())
+    let wiring = wiring(&config, &telemetry, (&state, &store), started, reach, sight, reloads);
+    let pages = if config.api.console { console::router() } else { axum::Router::new() };
+    api::start(ports.api, access.clone(), wiring, tasks.clone(), pages)
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits, &tunnel);
     start_gauges(&tasks, &state, tor.clone());
@@ -279,7 +281,7 @@ struct Sight {
 fn wiring(
     config: &Config,
     telemetry: &Arc<Telemetry>,
-    state: &State,
+    (state, store): (&State, &Store),
     started: exits::Started,
     reach: orders::Reach,
     Sight { tunnel, roll, gateway, tor }: Sight,
@@ -292,6 +294,7 @@ fn wiring(
         readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), direct)),
         reload,
         state: state.clone(),
+        store: store.clone(),
         tester: started.tester,
         sources: started.sources,
         tor,
