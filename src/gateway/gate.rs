@@ -39,6 +39,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them, in their order.
+    pub const ALL: [Self; 4] = [Self::Socks4, Self::Socks5, Self::Connect, Self::Http];
+
     /// The word for it in labels and in the access line.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -66,6 +66,7 @@ pub struct ListenerMeters(Arc<ListenerHandles>);
 struct ListenerHandles {
     label: Arc<str>,
     open: Gauge,
+    spoken: [OnceLock<Counter>; Protocol::ALL.len() + 1],
     requests: Requests,
 }
 
@@ -73,12 +74,16 @@ impl ListenerMeters {
     /// Fetches the handles of a listener.
     pub fn new(label: &str) -> Self {
         let open = gauge!(CONNECTIONS_OPEN, "listener" => label.to_owned());
-        Self(Arc::new(ListenerHandles { label: label.into(), open, requests: Requests::new("none") }))
+        let (spoken, requests) = (Default::default(), Requests::new("none"));
+        Self(Arc::new(ListenerHandles { label: label.into(), open, spoken, requests }))
     }
 
-    fn spoken(&self, protocol: &'static str) {
-        // One look-up a connection; it is the only one.
-        counter!(CONNECTIONS, "listener" => self.0.label.clone(), "protocol" => protocol).increment(1);
+    /// Counts a connection by what it speaks; `None` for one that never said.
+    fn spoken(&self, protocol: Option<Protocol>) {
+        let at = protocol.map_or(0, |protocol| 1 + protocol as usize);
+        let word = protocol.map_or("none", Protocol::as_str);
+        let fetch = || counter!(CONNECTIONS, "listener" => self.0.label.clone(), "protocol" => word);
+        self.0.spoken[at].get_or_init(fetch).increment(1);
     }
 }
 
@@ -234,7 +239,7 @@ impl Record {
     /// It speaks this. Said again when an HTTP connection turns from plain requests to a tunnel; counted once.
     pub fn speaks(&mut self, protocol: Protocol) {
         if self.protocol.is_none() {
-            self.door.meters.spoken(protocol.as_str());
+            self.door.meters.spoken(Some(protocol));
         }
         self.protocol = Some(protocol);
     }
@@ -335,7 +340,7 @@ impl Drop for Record {
         }
         self.closed();
         if self.protocol.is_none() {
-            self.door.meters.spoken("none");
+            self.door.meters.spoken(None);
         }
         self.door.meters.0.open.decrement(1);
         self.log();
