@@ -15,7 +15,7 @@ run: ## install tor if absent, build, start the gateway with no config file
 	exec target/release/exitgate serve
 
 test: ## everything but the slowest: format, lints, documents, licences, unit, integration and end-to-end tests
-	@.ci/need cargo cc tor curl python3 git
+	@.ci/need cargo cc tor curl python3 venv git
 	@$(STAGE) fetch   cargo fetch --locked
 	@$(STAGE) format  cargo fmt --all --check
 	@$(STAGE) lint    cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -33,16 +33,29 @@ demo: ## exitgate at work with no internet: a private Tor network, a fake web, a
 	cargo run --locked --example demo
 
 verify: ## the slower rest: the shipped binary, from a release build, and the container where Docker is
-	@.ci/need cargo cc tor curl
+	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) compose .ci/compose
+	@$(STAGE) actions .ci/actions
+	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) report
 
 bench: ## exitgate beside its peers in one run; benches/README.md says how to read it
 	@.ci/need cargo cc
 	benches/peers/run.sh
+
+soak: ## mixed clients and injected faults for MINUTES (30) on a private network; nothing may leak, hang or go wrong
+	@.ci/need cargo cc tor
+	cargo build --release --locked --bin exitgate
+	cargo build --locked -p exitgate-soak
+	target/debug/exitgate-soak target/release/exitgate $(or $(MINUTES),30)
+
+bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
+	@.ci/need cargo cc tor
+	cargo build --release --locked --bin exitgate
+	cargo run --release --locked --quiet -p exitgate-engine-bench
 
 fmt: ## format everything
 	cargo fmt --all
@@ -50,4 +63,4 @@ fmt: ## format everything
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench fmt clean-state
+.PHONY: help run test demo verify bench bench-engine soak fmt clean-state

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, watch};
 
 use super::circuit::pool::Limits;
+use super::control::Addr;
 use super::engine::EngineId;
 use super::netdir::Netdir;
 use super::settings::Settings;
@@ -56,6 +57,8 @@ pub(super) struct Fleet {
     pub(super) alerts: broadcast::Sender<Alert>,
     /// Held while a directory is read, so that engines do not all parse the same one.
     pub(super) loading: tokio::sync::Mutex<()>,
+    /// Who drives the tor at which address, where several are behind one name.
+    held: Mutex<BTreeMap<EngineId, Addr>>,
     /// Who has which guard; held while one is chosen, so that no two engines choose the same.
     guards: Mutex<BTreeMap<EngineId, Fingerprint>>,
 }
@@ -69,12 +72,27 @@ impl Fleet {
             changes: watch::Sender::new(0),
             alerts: broadcast::Sender::new(ALERTS),
             loading: tokio::sync::Mutex::new(()),
+            held: Mutex::default(),
             guards: Mutex::default(),
         }
     }
 
     pub(super) fn guards(&self) -> MutexGuard<'_, BTreeMap<EngineId, Fingerprint>> {
         self.guards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the first of these addresses that no other engine has.
+    pub(super) fn hold(&self, engine: EngineId, addrs: Vec<Addr>) -> Option<Addr> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.remove(&engine);
+        let free = addrs.into_iter().find(|addr| held.values().all(|other| other != addr))?;
+        held.insert(engine, free.clone());
+        Some(free)
+    }
+
+    /// What this engine had is free for others.
+    pub(super) fn let_go(&self, engine: EngineId) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&engine);
     }
 
     pub(super) fn netdir(&self) -> Option<Arc<Netdir>> {
@@ -108,5 +126,26 @@ impl Fleet {
             dirty: settings.circuit_dirty,
             idle: settings.circuit_idle,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::Lifecycle;
+
+    #[tokio::test]
+    async fn each_address_behind_a_name_is_driven_by_one_engine() {
+        let fleet = Fleet::new(Settings::default(), Lifecycle::new().tasks());
+        let addrs =
+            |last: &[u8]| last.iter().map(|n| format!("10.0.0.{n}:9051").parse().unwrap()).collect::<Vec<Addr>>();
+        let hold = |engine, last: &[u8]| fleet.hold(EngineId(engine), addrs(last)).map(|addr| addr.to_string());
+        assert_eq!(hold(0, &[1, 2]).as_deref(), Some("10.0.0.1:9051"));
+        assert_eq!(hold(1, &[1, 2]).as_deref(), Some("10.0.0.2:9051"));
+        assert_eq!(hold(2, &[1, 2]), None, "there is no third");
+        assert_eq!(hold(0, &[1, 2]).as_deref(), Some("10.0.0.1:9051"), "its own is free for itself");
+        fleet.let_go(EngineId(0));
+        assert_eq!(hold(2, &[1, 2]).as_deref(), Some("10.0.0.1:9051"));
+        assert_eq!(hold(0, &[]), None);
     }
 }

@@ -8,6 +8,7 @@
 
 mod api;
 mod clients;
+mod control;
 mod faults;
 mod gateway;
 mod lifecycle;

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::Engine;
+use super::nudge::Nudges;
 use crate::exit::Fingerprint;
 use crate::route::Isolation;
 use crate::tor::circuit::Lease;
@@ -33,6 +34,7 @@ pub(in crate::tor) struct Circuits {
     asked: HashMap<BuildId, Path>,
     launched: HashMap<CircuitId, Path>,
     avoid: HashMap<Fingerprint, Instant>,
+    pub(super) nudges: Nudges,
 }
 
 impl Circuits {
@@ -45,6 +47,7 @@ impl Circuits {
             asked: HashMap::new(),
             launched: HashMap::new(),
             avoid: HashMap::new(),
+            nudges: Nudges::default(),
         }
     }
 
@@ -291,6 +294,7 @@ impl Engine {
             circuits.run += 1;
             circuits.asked.clear();
             circuits.launched.clear();
+            circuits.nudges = Nudges::default();
             circuits.pool.lost();
         });
     }

@@ -195,6 +195,11 @@ impl Pool {
         }
     }
 
+    /// Takes what one build costs of the pace, for a circuit that is none of the pool's.
+    pub fn may_build(&mut self, now: Instant) -> bool {
+        self.pace.take(true, now)
+    }
+
     /// Queues a build for every wanted spare that is neither there nor on its way.
     fn restock(&mut self, now: Instant) {
         let mut coming = HashMap::<Key, usize>::new();
