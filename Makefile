@@ -33,18 +33,24 @@ demo: ## exitgate at work with no internet: a private Tor network, a fake web, a
 	cargo run --locked --example demo
 
 verify: ## the slower rest: the shipped binary, from a release build, and the container where Docker is
-	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck
+	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck valgrind
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) compose .ci/compose
 	@$(STAGE) actions .ci/actions
+	@$(STAGE) siege   env EXITGATE_BIN=$(CURDIR)/target/release/exitgate .ci/cargo-test --test e2e siege::
+	@$(STAGE) pieces  benches/pieces/run.sh
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) report
 
 bench: ## exitgate beside its peers in one run; benches/README.md says how to read it
 	@.ci/need cargo cc
 	benches/peers/run.sh
+
+bench-pieces: ## instructions of the hot pieces, counted; fails where one is more than 5 % off what is kept
+	@.ci/need cargo cc valgrind
+	benches/pieces/run.sh
 
 soak: ## mixed clients and injected faults for MINUTES (30) on a private network; nothing may leak, hang or go wrong
 	@.ci/need cargo cc tor
@@ -63,4 +69,4 @@ fmt: ## format everything
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench bench-engine soak fmt clean-state
+.PHONY: help run test demo verify bench bench-pieces bench-engine soak fmt clean-state
