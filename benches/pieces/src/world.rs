@@ -27,7 +27,7 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let mut edit = Catalog::default().edit();
-        let countries = ["US", "DE", "FR", "NL", "SE"].map(|code| Country::parse(code).unwrap_or_default());
+        let countries = ["US", "DE", "FR", "NL", "SE"].map(|code| Country::parse(code).unwrap_or(Country::UNKNOWN));
         for n in 0..100u8 {
             let country = countries[usize::from(n) % countries.len()];
             let listing = listing(n, country);
