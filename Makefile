@@ -33,7 +33,7 @@ demo: ## exitgate at work with no internet: a private Tor network, a fake web, a
 	cargo run --locked --example demo
 
 verify: ## the slower rest: the shipped binary, from a release build, the console in a browser, the container where Docker is
-	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4
+	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4 valgrind
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
@@ -44,6 +44,8 @@ verify: ## the slower rest: the shipped binary, from a release build, the consol
 	@$(STAGE) grafana .ci/grafana
 	@$(STAGE) recipes .ci/recipes
 	@$(STAGE) actions .ci/actions
+	@$(STAGE) siege   env EXITGATE_BIN=$(CURDIR)/target/release/exitgate .ci/cargo-test --test e2e siege::
+	@$(STAGE) pieces  benches/pieces/run.sh
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) report
 
@@ -55,6 +57,10 @@ bench-api: ## the API with a thousand routes, ten thousand clients, and a hundre
 	@.ci/need cargo cc python3
 	cargo build --release --locked --bin exitgate
 	benches/api/run.py target/release/exitgate
+
+bench-pieces: ## instructions of the hot pieces, counted; fails where one is more than 5 % off what is kept
+	@.ci/need cargo cc valgrind
+	benches/pieces/run.sh
 
 bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
 	@.ci/need cargo cc tor
@@ -73,4 +79,4 @@ fmt: ## format everything
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench bench-api bench-engine soak fmt clean-state
+.PHONY: help run test demo verify bench bench-api bench-pieces bench-engine soak fmt clean-state

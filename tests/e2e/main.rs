@@ -15,3 +15,4 @@ mod gateway;
 mod lifecycle;
 mod operator;
 mod routes;
+mod siege;

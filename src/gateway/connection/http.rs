@@ -153,7 +153,7 @@ impl<G: Gate> Connection<'_, G> {
             }
         }
         drop(kept);
-        self.stream.farewell().await;
+        Box::pin(self.stream.farewell()).await;
         None
     }
 
