@@ -1,4 +1,10 @@
-//! Real clients, each in its own protocol; the site must see the exit that was asked for.
+//! Real clients, each in its own protocol; the site must see the exit that the answer named.
+//!
+//! This file: curl, in every way that it knows. `clients/scripts.rs`: libraries. `clients/tools.rs`: programs that are
+//! pointed at a gateway, or forced through one. Browsers are in `slow.rs`.
+
+mod scripts;
+mod tools;
 
 use std::net::IpAddr;
 

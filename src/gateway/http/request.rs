@@ -204,7 +204,8 @@ fn form<'b>(method: &str, target: &'b str) -> Result<Form<'b>, Fault> {
         return Ok(Form::Origin(target));
     }
     let (scheme, rest) = target.split_once("://").ok_or(Fault::Target)?;
-    if !scheme.eq_ignore_ascii_case("http") {
+    // A `ws://` target is an `http://` one by its definition (RFC 6455, section 3), and aiohttp writes it like that.
+    if !["http", "ws"].iter().any(|plain| scheme.eq_ignore_ascii_case(plain)) {
         return Err(Fault::Scheme);
     }
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));

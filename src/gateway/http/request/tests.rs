@@ -38,6 +38,8 @@ fn the_four_forms() {
         ("GET http://[2001:db8::1]/", Ok("[2001:db8::1]:80 as [2001:db8::1] for /")),
         ("GET http://[2001:db8::1]:81/", Ok("[2001:db8::1]:81 as [2001:db8::1]:81 for /")),
         ("OPTIONS http://a.test", Ok("a.test:80 as a.test for *")),
+        ("GET ws://a.test/x", Ok("a.test:80 as a.test for /x")),
+        ("GET wss://a.test/x", Err(Fault::Scheme)),
         ("GET https://a.test/", Err(Fault::Scheme)),
         ("GET ftp://a.test/", Err(Fault::Scheme)),
         ("GET http://u:p@a.test/", Err(Fault::Userinfo)),
