@@ -15,16 +15,18 @@ run: ## install tor if absent, build, start the gateway with no config file
 	exec target/release/exitgate serve
 
 test: ## everything but the slowest: format, lints, documents, licences, unit, integration and end-to-end tests
-	@.ci/need cargo cc tor curl python3 git
+	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy
 	@$(STAGE) fetch   cargo fetch --locked
 	@$(STAGE) format  cargo fmt --all --check
 	@$(STAGE) lint    cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(STAGE) lint    cargo clippy --locked --test slow -- -D warnings
 	@$(STAGE) doc     env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	@$(STAGE) deny    .ci/deny
 	@$(STAGE) build   .ci/cargo-test --no-run
 	@$(STAGE) unit    .ci/cargo-test --lib
 	@$(STAGE) it      .ci/cargo-test --test it
 	@$(STAGE) testnet .ci/cargo-test -p exitgate-testnet
+	@$(STAGE) clients .ci/clients
 	@$(STAGE) e2e     .ci/cargo-test --test e2e
 	@$(STAGE) report
 
@@ -33,10 +35,12 @@ demo: ## exitgate at work with no internet: a private Tor network, a fake web, a
 	cargo run --locked --example demo
 
 verify: ## the slower rest: the shipped binary, from a release build, and the container where Docker is
-	@.ci/need cargo cc tor curl
+	@.ci/need cargo cc tor curl python3 venv node npm chromium
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
+	@$(STAGE) clients .ci/clients
+	@$(STAGE) browser .ci/cargo-test --test slow
 	@$(STAGE) compose .ci/compose
 	@$(STAGE) report
 

@@ -1,25 +1,11 @@
 //! Libraries: a script a language, which goes through every client and every protocol that each one knows.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use exitgate_testnet::Testbed;
 
+use super::installed::{beside_packages, installed};
 use crate::gateway::{Gateway, run};
-
-/// Where `.ci/clients` puts what it installs.
-pub fn installed(what: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("clients").join(what);
-    assert!(path.exists(), "{} is not there: run .ci/clients", path.display());
-    path
-}
-
-/// A file of ours, where Node finds its packages: beside them.
-pub fn beside_packages(name: &str) -> String {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/clients").join(name);
-    let to = installed("node_modules").with_file_name(name);
-    std::fs::copy(from, &to).unwrap();
-    to.to_str().unwrap().to_owned()
-}
 
 /// What the web was asked, under a case's name, and by whom.
 pub fn sources_of(bed: &Testbed, case: &str) -> Vec<String> {

@@ -88,7 +88,8 @@ async fn programs_are_forced_through() {
         fs::write(&conf, text).unwrap();
         for url in [bed.web.http("echo.test", "/ip"), bed.web.https("echo.test", "/ip")] {
             let (url, conf) = (format!("{url}?case={case}"), conf.to_str().unwrap());
-            let body = said("proxychains4", &["-f", conf, "curl", "-sS", "--max-time", "40", "--cacert", ca, &url]).await;
+            let body =
+                said("proxychains4", &["-f", conf, "curl", "-sS", "--max-time", "40", "--cacert", ca, &url]).await;
             assert_eq!(body, named(&gateway, &user).await, "{case}");
         }
         assert_eq!(sources_of(&bed, &case).len(), 2);
