@@ -4,12 +4,13 @@ FROM rust:1-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY benches/peers/Cargo.toml benches/peers/Cargo.toml
+COPY benches/soak/Cargo.toml benches/soak/Cargo.toml
 COPY tests/testnet/Cargo.toml tests/testnet/Cargo.toml
 # Empty sources: enough for cargo to build every dependency. What it makes of them is forgotten, because it goes by the
 # times of files, and ours are older.
-RUN mkdir -p src benches/peers/src tests/testnet/src \
+RUN mkdir -p src benches/peers/src benches/soak/src tests/testnet/src \
  && touch src/lib.rs tests/testnet/src/lib.rs \
- && echo 'fn main() {}' | tee src/main.rs > benches/peers/src/main.rs \
+ && echo 'fn main() {}' | tee src/main.rs benches/peers/src/main.rs > benches/soak/src/main.rs \
  && cargo build --release --locked --bin exitgate \
  && rm -rf src target/release/exitgate* target/release/.fingerprint/exitgate-* \
            target/release/deps/exitgate-* target/release/deps/libexitgate-*

@@ -35,18 +35,26 @@ demo: ## exitgate at work with no internet: a private Tor network, a fake web, a
 	cargo run --locked --example demo
 
 verify: ## the slower rest: the shipped binary, from a release build, and the container where Docker is
-	@.ci/need cargo cc tor curl python3 venv node npm chromium
+	@.ci/need cargo cc tor curl git python3 venv node npm chromium shellcheck
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) clients .ci/clients
 	@$(STAGE) browser .ci/cargo-test --test slow
 	@$(STAGE) compose .ci/compose
+	@$(STAGE) actions .ci/actions
+	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) report
 
 bench: ## exitgate beside its peers in one run; benches/README.md says how to read it
 	@.ci/need cargo cc
 	benches/peers/run.sh
+
+soak: ## mixed clients and injected faults for MINUTES (30) on a private network; nothing may leak, hang or go wrong
+	@.ci/need cargo cc tor
+	cargo build --release --locked --bin exitgate
+	cargo build --locked -p exitgate-soak
+	target/debug/exitgate-soak target/release/exitgate $(or $(MINUTES),30)
 
 fmt: ## format everything
 	cargo fmt --all
@@ -54,4 +62,4 @@ fmt: ## format everything
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench fmt clean-state
+.PHONY: help run test demo verify bench soak fmt clean-state

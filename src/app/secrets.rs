@@ -17,6 +17,9 @@ use crate::net::Secret;
 pub const KEY_FILE: &str = "gateway.key";
 /// The API token's file, below `data_dir`.
 pub const TOKEN_FILE: &str = "api.token";
+/// The file of the token that may only read the metrics and the lists, below `data_dir`: a Prometheus beside us needs
+/// no more.
+pub const READ_TOKEN_FILE: &str = "api.read_token";
 
 /// Characters of a secret: letters and digits, so that it needs no escaping in a URL, a shell or a header.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";

@@ -202,6 +202,9 @@ pub(super) fn make_secrets(config: &mut Config) -> Result<(), StartError> {
         let (secret, new) = secrets::kept(&config.data_dir, secrets::TOKEN_FILE)?;
         tracing::warn!(file = %config.data_dir.join(secrets::TOKEN_FILE).display(), new, "the API needs the token in this file");
         config.api.token = Some(secret);
+        if config.api.read_token.is_none() {
+            config.api.read_token = Some(secrets::kept(&config.data_dir, secrets::READ_TOKEN_FILE)?.0);
+        }
     }
     Ok(())
 }

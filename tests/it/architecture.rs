@@ -105,6 +105,31 @@ fn arrows_point_down() {
     assert!(wrong.is_empty(), "arrows that point up or sideways:\n  {}", wrong.join("\n  "));
 }
 
+/// Crates whose words must not spread: what is behind them can then be exchanged in one room.
+const KEPT_IN: &[(&str, &[&str])] =
+    &[("rusqlite::", &["store"]), ("axum::", &["api", "console", "app"]), ("clap::", &["cli"])];
+
+fn strayed(room: &str, code: &str) -> Vec<&'static str> {
+    let stray = KEPT_IN.iter().filter(|(name, rooms)| code.contains(name) && !rooms.contains(&room));
+    stray.map(|(name, _)| *name).collect()
+}
+
+#[test]
+fn a_crate_stays_in_its_room() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let mut wrong = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let found = strayed(&room(&src, &file), &code(&text));
+        wrong.extend(found.into_iter().map(|name| format!("{} names {name}", file.display())));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(strayed("gateway", "use rusqlite::Connection;"), ["rusqlite::"]);
+    assert!(strayed("store", "use rusqlite::Connection;").is_empty());
+}
+
 #[test]
 fn the_check_can_fail() {
     assert_eq!(faults("dial", "use crate::gateway::Failure;").len(), 1);

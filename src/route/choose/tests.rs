@@ -237,6 +237,16 @@ fn a_session_stays_through_what_happens_to_others() {
 }
 
 #[test]
+fn two_gateways_put_a_session_on_the_same_exit() {
+    // Two worlds share nothing but facts; what one process draws at random must have no say.
+    let (mut one, mut other) = (World::new(&["US"; 9]), World::new(&["US"; 9]));
+    let sessions = (0..50).map(|n| format!("us-session-s{n}"));
+    let homes: Vec<_> = sessions.map(|name| (one.first(&name), other.first(&name))).collect();
+    assert!(homes.iter().all(|(here, there)| here == there), "{homes:?}");
+    assert!(homes.iter().any(|(here, _)| *here != homes[0].0), "every session is on one exit: nothing was hashed");
+}
+
+#[test]
 fn a_session_moves_only_for_a_reason_and_says_so() {
     type Blow = fn(&mut World, u16);
     let blows: [(&str, Blow, Cause); 7] = [
