@@ -20,7 +20,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Mutex, broadcast, mpsc, watch};
 
-pub use change::{Change, Learned, Refused};
+pub use change::{CONFIG_PORTS, Change, Learned, Refused};
 pub use clock::Clock;
 
 use crate::exit::{Catalog, ExitId, Moment};

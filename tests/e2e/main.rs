@@ -7,8 +7,11 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows the end of its gateway's log")]
 
 mod api;
+mod choosing;
 mod clients;
+mod crowd;
 mod faults;
+mod front;
 mod gateway;
 mod lifecycle;
 mod routes;

@@ -126,11 +126,12 @@ impl Desk {
         }
         let mut doors = self.doors.clone().lock_owned().await;
         let ports = self.reserve(&wanted, &doors)?;
-        let mut routes = Vec::new();
+        let (mut routes, many) = (Vec::new(), wanted.len());
         for (wanted, port) in wanted.into_iter().zip(&ports) {
             let said = wanted.asked.text();
             let route = self.route(wanted, port)?;
-            if let Some(fault) = proxies::unserved(&self.state.load(), self.state.memory(), &route, route.created) {
+            let (state, now) = (&self.state, route.created);
+            if let Some(fault) = proxies::unserved(&state.load(), state.memory(), &route, many, now) {
                 return Err(fault);
             }
             routes.push((route, said));

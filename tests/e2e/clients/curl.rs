@@ -7,7 +7,7 @@ use exitgate_testnet::Testbed;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::gateway::{Gateway, curl, run};
+use crate::gateway::{Gateway, curl, run, until};
 
 /// How much goes through in one piece: enough that every window on the way is full for seconds, and little enough that
 /// two cores carry it through three relays in that time.
@@ -134,6 +134,40 @@ async fn curl_says_who_it_is_in_every_way() {
         let got = curl(&["--cacert", ca, "--socks4a", &socks4, &url]).await;
         assert_eq!(got.code, 97, "{}", got.errors);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_download_is_resumed_through_another_exit() {
+    let bed = Testbed::start().await.unwrap();
+    let gateway = Gateway::start(&bed, "").await;
+    gateway.wait_tested(bed.network.exits().len()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("body");
+    let (size, file) = (LARGE, path.to_str().unwrap().to_owned());
+    let (page, proxy) = (format!("/bytes/{size}"), format!("http://us-session-r@{}", gateway.addr()));
+    let url = bed.web.http("echo.test", &page);
+    let args = ["-sS", "--max-time", "50", "-C", "-", "-o", &file, "-x", &proxy, &url].map(str::to_owned);
+    let slow = [&args[..], &["--limit-rate".to_owned(), "4M".to_owned()]].concat();
+    let first = tokio::spawn(async move { run("curl", &slow.iter().map(|arg| &**arg).collect::<Vec<_>>()).await });
+    let length = || async { std::fs::metadata(&path).map_or(0, |meta| meta.len()) };
+    assert!(until(length, |length| *length > 2_000_000).await > 2_000_000);
+    let began = bed.web.sources(&page)[0];
+    let IpAddr::V4(ip) = began else { panic!("{began}") };
+    bed.network.kill(&bed.network.exit_at(ip).unwrap().name).await.unwrap();
+    let broken = first.await.unwrap();
+    let complaint = String::from_utf8_lossy(&broken.stderr);
+    assert_eq!(broken.status.code(), Some(18), "a body cut short must not look whole: {complaint}");
+    let kept = length().await;
+    assert!((2_000_000..size).contains(&kept), "{kept}");
+
+    let args: Vec<_> = args.iter().map(|arg| &**arg).collect();
+    let resumed = until(|| run("curl", &args), |output| output.status.success()).await;
+    assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+    assert!(std::fs::read(&path).unwrap() == exitgate_testnet::web::pattern(0..size), "the body differs");
+    let last = *bed.web.sources(&page).last().unwrap();
+    assert_ne!(last, began);
+    let asked: Vec<_> = bed.web.seen().iter().filter_map(|seen| seen.headers.get("range").cloned()).collect();
+    assert!(asked.iter().any(|range| range == &format!("bytes={kept}-")), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
