@@ -9,6 +9,7 @@
 mod api;
 mod choosing;
 mod clients;
+mod control;
 mod crowd;
 mod faults;
 mod front;
