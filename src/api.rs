@@ -11,6 +11,7 @@
 
 mod ask;
 mod auth;
+mod checks;
 mod connections;
 mod endpoints;
 mod engines;
@@ -25,6 +26,7 @@ pub mod list;
 mod openapi;
 pub mod orders;
 mod page;
+mod pass;
 pub mod proxies;
 mod sources;
 mod trail;
@@ -55,6 +57,7 @@ use crate::lifecycle::Tasks;
 use crate::listen::{self, Arrival, Permits, Reservation};
 use crate::source::handle::Sources;
 use crate::state::State;
+use crate::store::Store;
 use crate::tor::Tor;
 
 /// Connections at once. Arbitrary: scrapers of metrics and a few people's browsers; the rest waits in the kernel's queue.
@@ -98,6 +101,8 @@ pub struct Wiring {
     pub reload: mpsc::Sender<ReloadRequest>,
     /// Exits, routes, what was promised.
     pub state: State,
+    /// The history of checks.
+    pub store: Store,
     /// Tests exits, where anything does.
     pub tester: Option<check::Handle>,
     /// Tests public proxies, where there are any.

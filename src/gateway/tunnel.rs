@@ -148,28 +148,34 @@ impl Tunnel {
         Ok(wish)
     }
 
-    /// Chooses the exits for one request; waits for a first check where only that is missing.
-    async fn plan(&self, attempt: &Attempt<'_>) -> Result<Plan, Refusal> {
+    /// Chooses the exits for one request, as things are now.
+    fn decide(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
         let state = &self.parts.state;
-        let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, by, .. } = *attempt;
+        let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, .. } = *attempt;
+        let snapshot = state.load();
+        let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid, plain: attempt.plain };
+        let mut plan = decide(snapshot.view(), state.memory(), &ask, &mut rand::rng())?;
+        state.announce(std::mem::take(&mut plan.events));
+        Ok(plan)
+    }
+
+    /// Chooses again with every verdict that comes, up to the deadline, where only a first check is missing.
+    async fn tested(&self, attempt: &Attempt<'_>, refusal: Box<route::Refusal>) -> Result<Plan, Refusal> {
+        let state = &self.parts.state;
+        if refusal.untested.is_empty() {
+            return Err(self.refused(&refusal, attempt.wish));
+        }
         let mut revisions = state.revisions();
         loop {
             revisions.borrow_and_update();
-            let refusal = {
-                let snapshot = state.load();
-                let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid, plain: attempt.plain };
-                match decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()) {
-                    Ok(mut plan) => {
-                        state.announce(std::mem::take(&mut plan.events));
-                        return Ok(plan);
-                    }
-                    Err(refusal) => refusal,
-                }
+            let refusal = match self.decide(attempt) {
+                Ok(plan) => return Ok(plan),
+                Err(refusal) => refusal,
             };
             let hopeless = refusal.untested.is_empty();
             refusal.untested.iter().for_each(|exit| state.wish(exit.clone()));
-            if hopeless || timeout_at(by, revisions.changed()).await.is_err() {
-                return Err(self.refused(&refusal, wish));
+            if hopeless || timeout_at(attempt.by, revisions.changed()).await.is_err() {
+                return Err(self.refused(&refusal, attempt.wish));
             }
         }
     }
@@ -215,9 +221,12 @@ impl Gate for Tunnel {
         let by = Instant::now() + self.terms.load().times.dial;
         let attempt = Attempt { pass, wish: &wish, ask, by, plain: caller.protocol == gate::Protocol::Http };
         if is_onion(ask.target) {
-            return self.dial_onion(attempt).await;
+            return Box::pin(self.dial_onion(attempt)).await;
         }
-        let plan = self.plan(&attempt).await?;
+        let plan = match self.decide(&attempt) {
+            Ok(plan) => plan,
+            Err(refusal) => Box::pin(self.tested(&attempt, refusal)).await?,
+        };
         self.dial(attempt, plan).await
     }
 
@@ -228,7 +237,10 @@ impl Gate for Tunnel {
         let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
         let ask = gate::Ask { target: &target, avoid: &[], early: &[] };
         let attempt = Attempt { pass, wish: &wish, ask, by, plain: false };
-        let plan = self.plan(&attempt).await?;
+        let plan = match self.decide(&attempt) {
+            Ok(plan) => plan,
+            Err(refusal) => self.tested(&attempt, refusal).await?,
+        };
         self.look_up(&attempt, &plan, lookup).await
     }
 
@@ -240,9 +252,11 @@ impl Gate for Tunnel {
     fn witnessed(&self, lease: &Lease, target: &Target, sight: Sight) {
         let Some(exit) = lease.exit() else { return };
         match sight {
-            Sight::Status(status) => self.parts.witness.saw(&target.host, exit.id(), status),
+            Sight::Status(status) => {
+                self.parts.witness.saw(&target.host, exit.id(), status, self.parts.state.now());
+            }
             Sight::Died => {
-                exit.load().failed(self.parts.state.now());
+                self.blame(exit);
                 self.doubt(exit, ExitFault::Died.into());
             }
         }

@@ -1,10 +1,12 @@
 //! What all engines share: settings, the directory, who has which guard, and where news go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 
 use super::circuit::pool::Limits;
 use super::control::Addr;
@@ -45,6 +47,10 @@ pub enum Alert {
 /// Alerts that a slow listener may be behind before it misses some. Arbitrary.
 const ALERTS: usize = 64;
 
+/// How long a relay that failed as a middle is kept out of new paths. One that could not reach a peer refuses to try it
+/// again for about a minute.
+const AVOID: Duration = Duration::from_secs(90);
+
 /// What all engines share.
 #[derive(Debug)]
 pub(super) struct Fleet {
@@ -61,6 +67,8 @@ pub(super) struct Fleet {
     held: Mutex<BTreeMap<EngineId, Addr>>,
     /// Who has which guard; held while one is chosen, so that no two engines choose the same.
     guards: Mutex<BTreeMap<EngineId, Fingerprint>>,
+    /// Relays that are no middles for now, and until when.
+    avoid: Mutex<HashMap<Fingerprint, Instant>>,
 }
 
 impl Fleet {
@@ -74,6 +82,7 @@ impl Fleet {
             loading: tokio::sync::Mutex::new(()),
             held: Mutex::default(),
             guards: Mutex::default(),
+            avoid: Mutex::default(),
         }
     }
 
@@ -93,6 +102,18 @@ impl Fleet {
     /// What this engine had is free for others.
     pub(super) fn let_go(&self, engine: EngineId) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&engine);
+    }
+
+    /// Keeps a relay out of new paths for a while, whichever engine found out that it is of no use.
+    pub(super) fn avoid(&self, middle: Fingerprint) {
+        self.avoid.lock().unwrap_or_else(PoisonError::into_inner).insert(middle, Instant::now() + AVOID);
+    }
+
+    /// Relays that are to be no middles now.
+    pub(super) fn avoided(&self) -> HashSet<Fingerprint> {
+        let (mut avoid, now) = (self.avoid.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        avoid.retain(|_, until| now < *until);
+        avoid.keys().copied().collect()
     }
 
     pub(super) fn netdir(&self) -> Option<Arc<Netdir>> {
@@ -122,6 +143,7 @@ impl Fleet {
         Limits {
             rate,
             burst,
+            build: settings.circuit_timeout,
             streams: settings.streams_per_circuit.max(1),
             dirty: settings.circuit_dirty,
             idle: settings.circuit_idle,

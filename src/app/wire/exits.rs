@@ -109,14 +109,17 @@ fn start_tester(
 }
 
 /// How the front and the API have an exit tested that is wanted now.
-pub(super) fn verify(tester: Option<check::Handle>) -> Verify {
+pub(super) fn verify(tester: Option<check::Handle>, judge: Option<check::public::Handle>) -> Verify {
     Arc::new(move |exit| {
-        let tester = tester.clone();
+        let (tester, judge) = (tester.clone(), judge.clone());
         Box::pin(async move {
-            let untestable = || Proof::Not("it cannot be tested".to_owned());
-            let Some(tester) = tester else { return untestable() };
-            match tester.force(exit).await {
-                None => untestable(),
+            let checked = match (exit.source(), tester, judge) {
+                (Source::Public, _, Some(judge)) => judge.force(exit).await,
+                (Source::Tor, Some(tester), _) => tester.force(exit).await,
+                _ => None,
+            };
+            match checked {
+                None => Proof::Not("it cannot be tested".to_owned()),
                 Some(checked) if checked.verdict == Verdict::Good => Proof::Good(checked.ips),
                 Some(checked) => Proof::Not(checked.why),
             }

@@ -290,7 +290,7 @@ impl Trial<'_> {
             (Through::Direct, ..) => Reach::Direct,
             (Through::Tor, Some(tor), Some(exit)) => {
                 by += CIRCUIT;
-                Reach::Tor(tor, tor::Way { exit: *exit, hops: HOPS, isolation: CHECKS })
+                Reach::Tor(tor, tor::Way { exit: *exit, hops: HOPS, isolation: CHECKS, own: None })
             }
             (Through::Tor, ..) => return Err(EngineFault::NotReady.into()),
         };

@@ -53,7 +53,7 @@ impl Tunnel {
             Through::Direct => Ok(Reach::Direct),
             Through::Tor => {
                 let exit = route::carrier(&self.parts.state.load().catalog, id).ok_or(EngineFault::NotReady)?;
-                Ok(Reach::Tor(self.tor()?, tor::Way { exit, hops: HOPS, isolation }))
+                Ok(Reach::Tor(self.tor()?, tor::Way { exit, hops: HOPS, isolation, own: None }))
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::tor::directory::{self, From};
 use crate::tor::event::{Circ, CircReason, CircStatus, CircuitId, Event, OrConn, OrStatus};
 use crate::tor::fault::LeaseFault;
 use crate::tor::fleet::Alert;
-use crate::tor::path::Entry;
+use crate::tor::path::{Entry, Path};
 use crate::tor::torrc::UserLines;
 
 mod strays;
@@ -227,12 +227,12 @@ impl Session<'_> {
             if planned.is_none() && circ.reason == Some(CircReason::Destroyed) {
                 self.cut.extend(circ.path.iter().skip(1));
             }
-            if let Some(path) = planned.as_ref().filter(|_| reached > 0) {
-                circuits.avoid_middle(path, now);
-            }
             circuits.pool.gone(circ.id, fault, now);
             planned
         });
+        if let Some(middle) = planned.as_ref().filter(|_| reached > 0).and_then(Path::middle) {
+            self.engine.fleet.avoid(middle);
+        }
         // Of those that we close ourselves only builds that hang have a plan left.
         let Some(planned) = planned else { return };
         let guard = planned.hops()[0];

@@ -1,11 +1,16 @@
 //! Building, losing, closing: what happens to circuits beside being lent.
 
 use super::*;
+use crate::telemetry::metrics::{CIRCUIT_BUILD_SECONDS, CIRCUIT_FAILURES};
 
 impl Pool {
-    /// Sets the spares to keep, and starts to build what is missing. Spares of what is no longer wanted stay until
-    /// they die: they cost nothing more, and what was wanted often is again.
+    /// Sets the spares to keep, and starts to build what is missing. Spares of what is no longer wanted stay for as long
+    /// as a used circuit would: what was wanted often is again.
     pub fn want(&mut self, wanted: BTreeMap<Key, u8>, now: Instant) {
+        let dropped = |key: &Key| self.wanted.contains_key(key) && !wanted.contains_key(key);
+        for circuit in self.circuits.values_mut().filter(|circuit| dropped(&circuit.key)) {
+            circuit.last_use = now;
+        }
         self.wanted = wanted;
         let keep = &self.wanted;
         let builds = &mut self.builds;
@@ -36,6 +41,9 @@ impl Pool {
     pub fn built(&mut self, id: CircuitId, path: Arc<[Fingerprint]>, now: Instant) -> bool {
         let Some(build) = self.launched.remove(&id).and_then(|build| self.builds.remove(&build)) else { return false };
         self.trouble.remove(&build.key);
+        if let Some(since) = build.state.since() {
+            metrics::histogram!(CIRCUIT_BUILD_SECONDS).record(now.saturating_duration_since(since));
+        }
         let circuit = Circuit {
             key: build.key,
             path,
@@ -62,6 +70,7 @@ impl Pool {
     /// A build came to nothing: no path, refused, failed or too slow. Returns the circuit to forget, if it had an id.
     pub fn build_failed(&mut self, id: BuildId, fault: LeaseFault, now: Instant) {
         let Some(build) = self.builds.remove(&id) else { return };
+        metrics::counter!(CIRCUIT_FAILURES).increment(1);
         if let BuildState::Launched(_, circuit) = build.state {
             self.launched.remove(&circuit);
         }
@@ -126,7 +135,7 @@ impl Pool {
         let hung: Vec<_> = self
             .builds
             .iter()
-            .filter(|(_, build)| since(build).is_some_and(|age| age >= BUILD_DEADLINE))
+            .filter(|(_, build)| since(build).is_some_and(|age| age >= self.limits.build))
             .map(|(id, build)| (*id, build.state))
             .collect();
         for (id, state) in hung {
@@ -139,7 +148,8 @@ impl Pool {
         let (dirty, idle) = (self.limits.dirty, self.limits.idle);
         let old = self.circuits.iter().filter(|(_, circuit)| {
             let unused = now.saturating_duration_since(circuit.last_use) >= idle;
-            circuit.owner.is_some() && circuit.streams == 0 && (unused || circuit.is_dirty(dirty, now))
+            let is_kept = circuit.owner.is_none() && self.wanted.contains_key(&circuit.key);
+            !is_kept && circuit.streams == 0 && (unused || circuit.is_dirty(dirty, now))
         });
         for id in old.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.close(id);
