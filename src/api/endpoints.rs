@@ -8,7 +8,8 @@ use utoipa_axum::routes;
 
 use super::error::ApiError;
 use super::{
-    Wiring, auth, checks, connections, engines, events, exits, explain, health, list, openapi, pass, proxies, sources, trail,
+    Wiring, auth, checks, connections, engines, events, exits, explain, health, list, openapi, pass, proxies, sources,
+    trail,
 };
 use crate::lifecycle::Tasks;
 

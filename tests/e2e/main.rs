@@ -16,7 +16,7 @@ mod faults;
 mod front;
 mod gateway;
 mod lifecycle;
-mod public;
 mod operator;
+mod public;
 mod routes;
 mod siege;

@@ -120,14 +120,15 @@ impl Court {
         self.canaries[canary].note(exit, seen, changed, now)
     }
 
-    /// Those of whom it is clear by now that they change pages.
-    pub(super) fn settle(&mut self, now: Moment) -> Vec<ExitId> {
-        let settled = self
-            .canaries
-            .iter_mut()
-            .filter(|canary| canary.docket.is_unsettled())
-            .flat_map(|canary| canary.docket.settle(now).guilty);
-        settled.map(|(exit, _)| exit).collect()
+    /// Those of whom it is clear by now that they change pages, and those who are to look again so that it becomes clear.
+    pub(super) fn settle(&mut self, now: Moment) -> (Vec<ExitId>, Vec<ExitId>) {
+        let (mut guilty, mut again) = (Vec::new(), Vec::new());
+        for canary in self.canaries.iter_mut().filter(|canary| canary.docket.is_unsettled()) {
+            let settled = canary.docket.settle(now);
+            guilty.extend(settled.guilty.into_iter().map(|(exit, _)| exit));
+            again.extend(settled.again);
+        }
+        (guilty, again)
     }
 
     pub(super) fn is_unsettled(&self) -> bool {

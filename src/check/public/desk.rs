@@ -133,7 +133,7 @@ impl Desk {
         heard.into_iter().for_each(|(echo, answer)| self.court.hear(echo, answer));
         if let Some(seen) = canary {
             let again = self.court.look(id, seen, now);
-            again.iter().filter(|other| *other != id).for_each(|other| self.queue.force(other, now));
+            again.iter().for_each(|other| self.queue.again(other, now));
         }
         let Some(exit) = snapshot.catalog.get(id).cloned() else { return self.queue.forget(id) };
         let (ended, outcome, why) = self.rule(&exit, finding, now);
@@ -239,7 +239,9 @@ impl Desk {
             return;
         }
         self.settled = now;
-        for id in self.court.settle(now) {
+        let (guilty, again) = self.court.settle(now);
+        again.iter().for_each(|id| self.queue.again(id, now));
+        for id in guilty {
             if let Some(exit) = snapshot.catalog.get(&id) {
                 self.learn(lesson::condemned(exit, Why::Changes, now), now);
             }

@@ -63,6 +63,8 @@ struct Entry {
     lane: Lane,
     due: Moment,
     running: Option<Lane>,
+    /// Once more, as soon as this test is over.
+    again: bool,
     failures: u32,
     /// It worked when it was last tested.
     works: bool,
@@ -116,6 +118,7 @@ impl Queue {
                 lane,
                 due,
                 running: None,
+                again: false,
                 failures: 0,
                 works,
                 lasts: past.lasts,
@@ -161,6 +164,14 @@ impl Queue {
     /// Somebody insists.
     pub(super) fn force(&mut self, id: &ExitId, now: Moment) {
         self.put(id, Lane::Urgent, now);
+    }
+
+    /// It is to be tested again, also if it is being tested now.
+    pub(super) fn again(&mut self, id: &ExitId, now: Moment) {
+        match self.entries.get_mut(id) {
+            Some(entry) if entry.running.is_some() => entry.again = true,
+            _ => self.put(id, Lane::Urgent, now),
+        }
     }
 
     fn put(&mut self, id: &ExitId, lane: Lane, due: Moment) {
@@ -221,6 +232,8 @@ impl Queue {
             Ended::Open if entry.works => (Lane::Working, self.terms.failed_every.mul_f64(spread)),
             Ended::Open => (Lane::Failed, self.terms.failed_every.mul_f64(spread)),
         };
+        let (lane, pause) =
+            if std::mem::take(&mut entry.again) { (Lane::Urgent, Duration::ZERO) } else { (lane, pause) };
         let given_up = entry.failures >= self.terms.remove_after;
         (entry.lane, entry.due) = (lane, now.after(pause));
         self.lanes[lane as usize].insert((entry.due, id.clone()));
