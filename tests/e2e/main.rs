@@ -13,3 +13,4 @@ mod faults;
 mod gateway;
 mod lifecycle;
 mod routes;
+mod store;
