@@ -3,14 +3,14 @@
 FROM rust:1-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
+COPY benches/engine/Cargo.toml benches/engine/Cargo.toml
 COPY benches/peers/Cargo.toml benches/peers/Cargo.toml
 COPY benches/soak/Cargo.toml benches/soak/Cargo.toml
 COPY tests/testnet/Cargo.toml tests/testnet/Cargo.toml
 # Empty sources: enough for cargo to build every dependency. What it makes of them is forgotten, because it goes by the
 # times of files, and ours are older.
-RUN mkdir -p src benches/peers/src benches/soak/src tests/testnet/src \
+RUN for member in . benches/* tests/testnet; do mkdir -p "$member/src" && echo 'fn main() {}' > "$member/src/main.rs"; done \
  && touch src/lib.rs tests/testnet/src/lib.rs \
- && echo 'fn main() {}' | tee src/main.rs benches/peers/src/main.rs > benches/soak/src/main.rs \
  && cargo build --release --locked --bin exitgate \
  && rm -rf src target/release/exitgate* target/release/.fingerprint/exitgate-* \
            target/release/deps/exitgate-* target/release/deps/libexitgate-*
@@ -20,13 +20,13 @@ RUN cargo build --release --locked --bin exitgate
 
 FROM debian:bookworm-slim AS root
 # Perl (with apt, whose scripts are lost without it) and the tables of iconv are an eighth of the image. /data is its
-# user's alone, and so is a volume that begins as its copy.
+# user's alone, and so is a volume that begins as its copy; /run/tor is for cookies of tors in other containers.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends tor tor-geoipdb \
  && dpkg --purge --force-depends --force-remove-essential apt perl-base \
  && rm -rf /var/lib/apt /var/cache/apt /var/cache/debconf /var/log/* /usr/share/doc /usr/share/man \
            /usr/lib/*-linux-gnu*/gconv \
- && install -d -o 10001 -g 10001 -m 0700 /data
+ && install -d -o 10001 -g 10001 -m 0700 /data /run/tor
 
 # From nothing, because a layer that removes a file does not make the layers below it smaller.
 FROM scratch

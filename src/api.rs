@@ -11,6 +11,7 @@
 
 mod ask;
 mod auth;
+mod connections;
 mod endpoints;
 mod engines;
 mod error;
@@ -20,13 +21,17 @@ mod explain;
 #[cfg(test)]
 mod fixture;
 mod health;
+mod openapi;
 pub mod orders;
+mod page;
 mod pass;
 pub mod proxies;
 mod sources;
+mod trail;
 mod when;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,13 +40,17 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 pub use auth::Access;
 pub use events::Journal;
 pub use health::{Readiness, SourceReadiness};
 
+use error::ApiError;
+
 use crate::check;
+use crate::gateway::roll::Roll;
+use crate::gateway::tunnel::Tunnel;
 use crate::lifecycle::Tasks;
 use crate::listen::{self, Arrival, Permits, Reservation};
 use crate::source::handle::Sources;
@@ -61,7 +70,7 @@ const CONNECTION_DEADLINE: Duration = Duration::from_secs(3600);
 pub type ReloadRequest = oneshot::Sender<ReloadAnswer>;
 
 /// What a reload came to.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum ReloadAnswer {
     /// The new configuration is in force, but for the keys that need a restart.
@@ -103,6 +112,27 @@ pub struct Wiring {
     pub orders: mpsc::Sender<orders::Order>,
     /// Routes of the API whose port another program has.
     pub shut: watch::Receiver<BTreeSet<String>>,
+    /// The way out: what routes count, and another exit for those who ask.
+    pub tunnel: Arc<Tunnel>,
+    /// Connections that are alive.
+    pub roll: Arc<Roll>,
+    /// Where the shared port listens.
+    pub gateway: Vec<SocketAddr>,
+    /// Places for what takes seconds: tests and rotations that somebody waits for.
+    pub slow: Arc<Semaphore>,
+}
+
+/// Tests and rotations at once. Arbitrary: each builds circuits, and a guard takes one a second.
+pub const SLOW: usize = 64;
+
+impl Wiring {
+    /// A place for something slow.
+    fn slow(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.slow.clone().try_acquire_owned().map_err(|_| {
+            let message = format!("{SLOW} tests and rotations are under way already; try again in a moment");
+            ApiError::too_much("too_many_checks", message, 2)
+        })
+    }
 }
 
 /// Serves the API on ports that are already bound, until shutdown. Returns once its thread runs.

@@ -12,6 +12,7 @@ pub mod http;
 pub mod proxy_protocol;
 pub mod record;
 pub mod relay;
+pub mod roll;
 pub mod socks;
 pub mod tunnel;
 

@@ -27,7 +27,7 @@ pub mod table;
 pub mod wanted;
 
 pub use ban::{Bans, Site};
-pub use choose::{Ask, Plan, Rotated, View, decide, rotate};
+pub use choose::{Ask, Plan, Rotated, Successor, View, decide, succeed, successor};
 pub use event::{Cause, Event, Moved};
 pub use explain::{Explanation, Refusal, Why, explain};
 pub use holder::{Holder, HolderRef};

@@ -20,6 +20,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Mutex, broadcast, mpsc, watch};
 
+use change::Effects;
 pub use change::{Change, Learned, Refused};
 pub use clock::Clock;
 
@@ -28,6 +29,7 @@ use crate::lifecycle::Tasks;
 use crate::route::ban::Bans;
 use crate::route::choose::View;
 use crate::route::memory::{self, Memory};
+use crate::route::selector::RouteName;
 use crate::route::table::RouteTable;
 use crate::route::wanted::wanted;
 use crate::route::{Event, Policy, Wanted, Words};
@@ -167,19 +169,42 @@ impl State {
     /// Makes one change: builds the next snapshot, makes durable what a user asked for, publishes.
     pub async fn apply(&self, change: Change) -> Result<(), Refused> {
         let _writer = self.shared.writer.lock().await;
-        let mut next = (**self.load()).clone();
-        let effects = change.make(&mut next, self.now())?;
+        let before = self.snapshot();
+        let mut next = (*before).clone();
+        let Effects { commit, note, released, changed, events } = change.make(&mut next, self.now())?;
         next.revision += 1;
         if let Some(store) = &self.shared.store {
-            if !effects.commit.is_empty() {
-                store.commit(effects.commit).await.map_err(Refused::Store)?;
+            if !commit.is_empty() {
+                store.commit(commit).await.map_err(Refused::Store)?;
             }
-            effects.note.into_iter().for_each(|write| store.note(write));
+            note.into_iter().for_each(|write| store.note(write));
         }
         self.publish(next);
-        change::count(&effects.events);
-        self.announce(effects.events);
+        self.release(&before, &released, changed.as_ref());
+        change::count(&events);
+        self.announce(events);
         Ok(())
+    }
+
+    /// Ends what was promised to users of routes that are gone, and pins of a changed route that are not what it asks
+    /// for any more. Whoever asked for that did it in so many words; it is an event all the same.
+    fn release(&self, before: &Snapshot, released: &[RouteName], changed: Option<&RouteName>) {
+        let (memory, now) = (&self.shared.memory, self.now());
+        let owner = |scope: &str| before.routes.owner(scope);
+        if !released.is_empty() {
+            let gone = |scope: &str| owner(scope).is_some_and(|name| released.contains(name));
+            memory.sessions().forget(|holder| gone(holder.scope));
+            self.announce(memory.pins().forget(|holder, _| gone(holder.scope), now));
+        }
+        if changed.is_some() {
+            let snapshot = self.snapshot();
+            let wants = |scope: &str, exit: &ExitId| {
+                let wish = snapshot.routes.resolve(scope, None).ok();
+                wish.is_some_and(|wish| snapshot.catalog.get(exit).is_none_or(|exit| wish.wants(exit)))
+            };
+            let gone = |scope: &str, exit: &ExitId| owner(scope) == changed && !wants(scope, exit);
+            self.announce(memory.pins().forget(|holder, to| gone(holder.scope, &to.exit), now));
+        }
     }
 
     /// Everything that is used now: members of pools and holders of pins.

@@ -5,11 +5,13 @@
 //! debug lines is when something is wrong, and a restart makes the wrong thing go away. Both writers are lossy rather
 //! than blocking: a stuck terminal or a full disk must not stop traffic. What was lost is counted.
 //!
-//! Metrics have their names on one page, [`metrics`], and nowhere else.
+//! Metrics have their names on one page, [`metrics`], and nowhere else. Series of what users make and unmake are kept
+//! apart ([`passing`]), so that they can be forgotten.
 //!
 //! Next: `telemetry/metrics.rs`; [`crate::app`] calls [`init`] once.
 
 pub mod metrics;
+pub mod passing;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -94,6 +96,7 @@ pub enum TelemetryError {
 pub struct Telemetry {
     level: reload::Handle<EnvFilter, Registry>,
     recorder: PrometheusHandle,
+    passing: passing::Passing,
     process: metrics_process::Collector,
     lost: Vec<ErrorCounter>,
     _writers: Vec<WorkerGuard>,
@@ -177,18 +180,21 @@ pub fn init(settings: &Settings) -> Result<Telemetry, TelemetryError> {
     let subscriber = tracing_subscriber::registry().with(level).with(console).with(file);
     subscriber.try_init().map_err(|_| TelemetryError::Taken)?;
     let process = metrics_process::Collector::default();
-    let recorder = install_recorder()?;
+    let (recorder, passing) = install_recorder()?;
     process.describe();
-    Ok(Telemetry { level: handle, recorder, process, lost: losses, _writers: guards })
+    Ok(Telemetry { level: handle, recorder, passing, process, lost: losses, _writers: guards })
 }
 
-fn install_recorder() -> Result<PrometheusHandle, TelemetryError> {
-    let recorder = PrometheusBuilder::new()
+fn install_recorder() -> Result<(PrometheusHandle, passing::Passing), TelemetryError> {
+    let lasting = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), metrics::SECONDS)
-        .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|_| TelemetryError::Taken)?;
+        .map_err(|_| TelemetryError::Taken)?
+        .build_recorder();
+    let handle = lasting.handle();
+    let (recorder, passing) = passing::Recorder::new(lasting);
+    ::metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Taken)?;
     metrics::describe();
-    Ok(recorder)
+    Ok((handle, passing))
 }
 
 impl Telemetry {
@@ -203,7 +209,7 @@ impl Telemetry {
         self.process.collect();
         let lost: usize = self.lost.iter().map(ErrorCounter::dropped_lines).sum();
         ::metrics::counter!(metrics::LOG_LINES_LOST).absolute(lost as u64);
-        self.recorder.render()
+        self.recorder.render() + &self.passing.render()
     }
 
     /// Moves histogram samples out of their buffers; without it they grow until the next scrape.

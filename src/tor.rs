@@ -88,7 +88,8 @@ impl Tor {
     pub fn start(settings: Settings, tasks: Tasks, wanted: watch::Receiver<Wanted>) -> Self {
         let (started, attach) = (settings.started_engines(), settings.attach.clone());
         let fleet = Arc::new(Fleet::new(settings, tasks.clone()));
-        let kinds = (0..started).map(|_| None).chain(attach.into_iter().map(Some));
+        let attached = attach.into_iter().flat_map(Attach::engines);
+        let kinds = (0..started).map(|_| None).chain(attached.map(Some));
         // More engines than fit into a byte are a mistake in the configuration, and more guards than anybody should have.
         let engines: Arc<[_]> = (0..=u8::MAX)
             .zip(kinds)
@@ -104,7 +105,8 @@ impl Tor {
 
     /// How each engine stands, in the order of their ids.
     pub fn status(&self) -> Vec<EngineStatus> {
-        self.engines.iter().map(|engine| engine.status()).collect()
+        let there = |status: &EngineStatus| status.state != EngineState::Absent;
+        self.engines.iter().map(|engine| engine.status()).filter(there).collect()
     }
 
     /// Counts changes of state of any engine.
@@ -151,6 +153,7 @@ impl Tor {
 
     /// Takes over new settings without dropping a stream. Returns the names of those that need a restart.
     pub async fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, PreflightError> {
+        let settings = settings.without_missing().await;
         preflight(&settings).await?;
         let old = self.fleet.settings.load_full();
         let changed = [

@@ -39,7 +39,7 @@ pub struct Access {
 
 fn need(path: &str) -> Need {
     match path {
-        "/health" | "/ready" | "/" | "/docs" | "/openapi.json" => Need::Nothing,
+        "/health" | "/ready" | "/" | "/docs" | "/docs/docs.css" | "/docs/docs.js" | "/openapi.json" => Need::Nothing,
         "/metrics" | "/list" | "/random" | "/stats" => Need::Read,
         _ => Need::Token,
     }
@@ -48,14 +48,15 @@ fn need(path: &str) -> Need {
 /// The middleware: lets a request through or answers it.
 pub(super) async fn gate(State(access): State<Arc<ArcSwap<Access>>>, request: Request, next: Next) -> Response {
     let allowed = access.load().check(request.method(), request.uri().path(), request.headers());
-    match allowed {
-        Ok(()) => {
-            let mut response = next.run(request).await;
-            response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
-            response
-        }
+    let mut response = match allowed {
+        Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
-    }
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
+    // What an operator may know is nothing for a cache on the way.
+    headers.entry(header::CACHE_CONTROL).or_insert(http::HeaderValue::from_static("no-cache, private"));
+    response
 }
 
 impl Access {

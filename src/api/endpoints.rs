@@ -1,41 +1,72 @@
 //! Every URL of the API, on one page.
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::middleware::from_fn;
 use http::StatusCode;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::ApiError;
-use super::{Wiring, engines, events, exits, explain, health, pass, proxies, sources};
+use super::{Wiring, connections, engines, events, exits, explain, health, openapi, pass, proxies, sources, trail};
 use crate::lifecycle::Tasks;
 
-/// All of them. `extra` is what other rooms serve on the same port (the console).
+/// All of them, and what they say of themselves. `extra` is what other rooms serve on the same port (the console).
 pub(super) fn router(wiring: Wiring, tasks: Tasks, extra: Router) -> Router {
-    Router::new()
-        .route("/health", get(health::health))
-        .route("/ready", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .route("/reload", post(health::reload))
-        .route("/exits", get(exits::list))
-        .route("/exits/{id}", get(exits::one))
-        .route("/exits/{id}/check", post(exits::check))
-        .route("/checks", get(pass::list).post(pass::begin))
-        .route("/countries", get(exits::countries))
-        .route("/engines", get(engines::list))
-        .route("/sources", get(sources::list))
-        .route("/sources/{name}/refresh", post(sources::refresh))
-        .route("/explain", get(explain::explain))
-        .route("/proxies", get(proxies::list).post(proxies::create))
-        .route("/proxies/{route}", get(proxies::one).delete(proxies::delete))
-        .route("/proxies/{route}/exits", get(proxies::exits))
-        .with_state(wiring.clone())
-        .merge(Router::new().route("/events", get(events::events)).with_state((wiring, tasks)))
+    let (router, described) = described(wiring, tasks).split_for_parts();
+    router
+        .merge(openapi::router(described))
         .merge(extra)
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn(trail::follow))
+}
+
+/// The URLs with their descriptions.
+fn described(wiring: Wiring, tasks: Tasks) -> OpenApiRouter {
+    let events = OpenApiRouter::new().routes(routes!(events::events)).with_state((wiring.clone(), tasks));
+    urls().with_state(wiring).merge(events)
+}
+
+fn urls() -> OpenApiRouter<Wiring> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .routes(routes!(health::reload))
+        .routes(routes!(proxies::list, proxies::create))
+        .routes(routes!(proxies::one, proxies::change, proxies::delete))
+        .routes(routes!(proxies::exits))
+        .routes(routes!(proxies::turns::last))
+        .routes(routes!(proxies::turns::rotate))
+        .routes(routes!(proxies::turns::report))
+        .routes(routes!(proxies::pac::pac))
+        .routes(routes!(exits::list))
+        .routes(routes!(exits::one))
+        .routes(routes!(exits::check))
+        .routes(routes!(exits::countries))
+        .routes(routes!(pass::list, pass::begin))
+        .routes(routes!(explain::explain))
+        .routes(routes!(engines::list))
+        .routes(routes!(sources::list))
+        .routes(routes!(sources::refresh))
+        .routes(routes!(connections::list))
+        .routes(routes!(connections::cut))
+}
+
+/// What the URLs say of themselves, without anything behind them.
+#[cfg(test)]
+pub(super) fn description() -> utoipa::openapi::OpenApi {
+    let mut all = urls().into_openapi();
+    all.merge(OpenApiRouter::new().routes(routes!(events::events)).into_openapi());
+    all
 }
 
 async fn nowhere() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "no_such_url", "there is nothing at this URL")
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "no_such_url",
+        "there is nothing at this URL; /openapi.json lists what there is",
+    )
 }
 
 async fn wrong_method() -> ApiError {

@@ -1,44 +1,80 @@
 //! `/engines`: the tor processes that we drive.
 
-use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use axum::response::Response;
+use http::HeaderMap;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Wiring;
+use super::error::{ApiError, Problem};
+use super::page::tagged;
 use crate::tor::{EngineState, EngineStatus};
 
-/// `GET /engines`.
-pub(super) async fn list(State(wiring): State<Wiring>) -> Response {
+/// One engine.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Engine)]
+pub(super) struct Shown {
+    id: u8,
+    /// Its tor process is somebody else's.
+    attached: bool,
+    /// `starting`, `bootstrapping`, `ready`, `degraded`, `restarting` or `stopped`.
+    state: &'static str,
+    usable: bool,
+    /// Why it is not simply ready.
+    why: Option<String>,
+    bootstrap_percent: Option<u8>,
+    pid: Option<u32>,
+    version: Option<String>,
+    /// The fingerprint of its primary guard.
+    guard: Option<String>,
+    circuits: usize,
+    building: usize,
+    spares: usize,
+    streams: usize,
+    restarts: u32,
+}
+
+/// The tor processes that we drive.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Engines {
+    /// False with `tor.enabled = false`.
+    enabled: bool,
+    engines: Vec<Shown>,
+}
+
+/// The tor processes that we drive.
+#[utoipa::path(get, path = "/engines", tag = "engines",
+    responses((status = 200, body = Engines), (status = "default", description = "A refusal", body = Problem)))]
+pub(super) async fn list(State(wiring): State<Wiring>, headers: HeaderMap) -> Result<Response, ApiError> {
     let engines = wiring.tor.as_ref().map(|tor| tor.status()).unwrap_or_default();
-    let list: Vec<_> = engines.iter().map(shown).collect();
-    Json(json!({ "enabled": wiring.tor.is_some(), "engines": list })).into_response()
+    tagged(&headers, &Engines { enabled: wiring.tor.is_some(), engines: engines.iter().map(shown).collect() })
 }
 
 /// One engine.
-pub(super) fn shown(engine: &EngineStatus) -> Value {
-    let (why, percent) = match &engine.state {
+pub(super) fn shown(engine: &EngineStatus) -> Shown {
+    let (why, bootstrap_percent) = match &engine.state {
         EngineState::Bootstrapping { percent, phase } => (Some(&**phase), Some(*percent)),
         EngineState::Degraded { why } | EngineState::Restarting { why, .. } => (Some(&**why), None),
         EngineState::Stopped { why } => (why.as_deref(), None),
-        EngineState::Starting | EngineState::Ready => (None, None),
+        EngineState::Absent | EngineState::Starting | EngineState::Ready => (None, None),
     };
-    json!({
-        "id": engine.id.0,
-        "attached": engine.attached,
-        "state": engine.state.as_str(),
-        "usable": engine.state.usable(),
-        "why": why,
-        "bootstrap_percent": percent,
-        "pid": engine.pid,
-        "version": engine.version.as_ref().map(ToString::to_string),
-        "guard": engine.guard.map(|guard| guard.to_string()),
-        "circuits": engine.circuits,
-        "building": engine.building,
-        "spares": engine.spares,
-        "streams": engine.streams,
-        "restarts": engine.restarts,
-    })
+    Shown {
+        id: engine.id.0,
+        attached: engine.attached,
+        state: engine.state.as_str(),
+        usable: engine.state.usable(),
+        why: why.map(str::to_owned),
+        bootstrap_percent,
+        pid: engine.pid,
+        version: engine.version.as_ref().map(ToString::to_string),
+        guard: engine.guard.map(|guard| guard.to_string()),
+        circuits: engine.circuits,
+        building: engine.building,
+        spares: engine.spares,
+        streams: engine.streams,
+        restarts: engine.restarts,
+    }
 }
 
 #[cfg(test)]
@@ -73,8 +109,7 @@ mod tests {
             (EngineState::Stopped { why: None }, "stopped", None, false),
         ] {
             let shown = shown(&engine(state));
-            assert_eq!((shown["state"].as_str(), shown["why"].as_str()), (Some(word), why));
-            assert_eq!(shown["usable"], usable);
+            assert_eq!((shown.state, shown.why.as_deref(), shown.usable), (word, why, usable));
         }
     }
 }

@@ -19,13 +19,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, header};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch as latest};
 
 use self::feed::{Feed, Reader};
 use super::Wiring;
-use super::error::ApiError;
+use super::error::{ApiError, Problem};
 use super::when::When;
 use crate::exit::Moment;
 use crate::lifecycle::Tasks;
@@ -37,6 +37,9 @@ const KEPT: usize = 1024;
 
 /// Readers at once. Arbitrary: people's consoles and a few programs; each holds one of the API's connections.
 const READERS: usize = 64;
+
+/// Seconds after which a reader that found no place may try again. Arbitrary: consoles come and go in minutes.
+const RETRY: u16 = 10;
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -80,7 +83,11 @@ impl Journal {
     }
 }
 
-/// `GET /events`: from now on, or from `Last-Event-ID` on.
+/// What happens, as it happens (server-sent events): from now on, or from `Last-Event-ID` on.
+#[utoipa::path(get, path = "/events", tag = "traffic",
+    params(("Last-Event-ID" = Option<String>, Header, description = "The last event that was read")),
+    responses((status = 200, body = String, content_type = "text/event-stream"),
+        (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn events(
     State((wiring, tasks)): State<(Wiring, Tasks)>,
     headers: HeaderMap,
@@ -88,7 +95,7 @@ pub(super) async fn events(
     let journal = wiring.journal;
     let place = journal.readers.clone().try_acquire_owned().map_err(|_| {
         let message = format!("{READERS} readers follow the events already; close one, or try again later");
-        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_readers", message)
+        ApiError::too_much("too_many_readers", message, RETRY)
     })?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let reader = Reader::new(journal, last, tasks, place);

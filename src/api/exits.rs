@@ -3,6 +3,7 @@
 //! A list is sorted by id and cut at `limit`; `next` is what `after` has to say for the rest. So a reader that pages
 //! through a catalog that changes meanwhile sees each exit that stays exactly once.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +11,18 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Wiring;
 use super::ask::{Asked, Named, bad_query, limit};
-use super::error::ApiError;
+use super::error::{ApiError, Problem};
+use super::page::tagged;
 use super::when::When;
+use crate::check::Checked;
+use crate::exit::catalog::Count;
 use crate::exit::country::Country;
 use crate::exit::{Exit, ExitId, Moment, Protocol, PublicId, Source, Verdict};
 use crate::state::Snapshot;
@@ -29,14 +34,18 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(60);
 const BANS: usize = 100;
 
 /// One exit.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Exit)]
 pub(super) struct Shown {
     id: String,
     source: &'static str,
     #[serde(skip_serializing_if = "str::is_empty")]
+    #[schema(value_type = String, required = false)]
     nickname: Box<str>,
     /// What sites see.
+    #[schema(value_type = Option<String>)]
     ip: Option<IpAddr>,
+    #[schema(value_type = Vec<String>)]
     announced: Vec<IpAddr>,
     country: Option<String>,
     asn: Option<u32>,
@@ -47,11 +56,12 @@ pub(super) struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     /// Why it is not usable, whatever its verdict.
+    #[schema(required = false)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     marks: Vec<&'static str>,
     checked: Option<When>,
     good: Option<When>,
-    latency_ms: Option<u128>,
+    latency_ms: Option<u64>,
     passed: Vec<String>,
     streams: u32,
 }
@@ -74,7 +84,7 @@ impl Shown {
             marks: marks(exit),
             checked: known.checked.map(When),
             good: known.good.map(When),
-            latency_ms: known.latency.map(|latency| latency.as_millis()),
+            latency_ms: known.latency.map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),
             passed: known.passed.iter().map(ToString::to_string).collect(),
             streams: exit.load().in_flight(),
         }
@@ -101,14 +111,83 @@ fn marks(exit: &Exit) -> Vec<&'static str> {
     all.into_iter().filter_map(|(holds, word)| holds.then_some(word)).collect()
 }
 
+/// Exits, by id.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Exits {
+    /// How many there are, beyond this page too.
+    total: usize,
+    exits: Vec<Shown>,
+    /// What `after` says for the rest.
+    next: Option<String>,
+}
+
+/// A site that refuses an exit.
+#[derive(Debug, Serialize, ToSchema)]
+struct Refuses {
+    site: String,
+    until: When,
+}
+
+/// One exit, with the sites that refuse it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Whole {
+    #[serde(flatten)]
+    exit: Shown,
+    bans: Vec<Refuses>,
+}
+
+/// What one site said in a check.
+#[derive(Debug, Serialize, ToSchema)]
+struct Visited {
+    passed: bool,
+    why: Option<String>,
+}
+
+/// What a check came to.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CheckedNow {
+    /// `good`, `bad`, or `untested` if nothing can be said.
+    verdict: &'static str,
+    why: String,
+    /// The addresses that sites saw.
+    #[schema(value_type = Vec<String>)]
+    ips: Vec<IpAddr>,
+    /// The check targets that were asked.
+    sites: BTreeMap<String, Visited>,
+    /// How it stands now.
+    exit: Option<Shown>,
+}
+
+/// How many exits a country has.
+#[derive(Debug, Serialize, ToSchema)]
+struct CountryShown {
+    /// Two letters; `??` for those nobody knows.
+    country: String,
+    known: usize,
+    usable: usize,
+}
+
+/// Countries that have exits.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Countries {
+    countries: Vec<CountryShown>,
+}
+
 /// What `/exits` may be asked.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Wanted {
+    /// `tor`, `public` or `direct`.
     source: Option<String>,
+    /// Two letters, or `??` for those nobody knows.
     country: Option<String>,
+    /// Only those that may, or may not, be used now.
     usable: Option<bool>,
+    /// Entries of one answer.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
+    /// Those after this id.
     after: Option<String>,
 }
 
@@ -147,15 +226,14 @@ impl Filter {
             && self.usable.is_none_or(|usable| exit.usable() == usable)
     }
 
-    fn list(&self, snapshot: &Snapshot) -> Value {
+    fn list(&self, snapshot: &Snapshot) -> Exits {
         let mut all: Vec<&Arc<Exit>> = snapshot.catalog.iter().filter(|exit| self.passes(exit)).collect();
         let total = all.len();
         all.retain(|exit| self.after.as_ref().is_none_or(|after| exit.id() > after));
         all.sort_unstable_by(|a, b| a.id().cmp(b.id()));
         let next = (all.len() > self.limit).then(|| all[self.limit - 1].id().to_string());
         all.truncate(self.limit);
-        let exits: Vec<_> = all.into_iter().map(|exit| Shown::of(exit)).collect();
-        json!({ "total": total, "exits": exits, "next": next })
+        Exits { total, exits: all.into_iter().map(|exit| Shown::of(exit)).collect(), next }
     }
 }
 
@@ -180,33 +258,42 @@ pub(super) fn find<'s>(snapshot: &'s Snapshot, text: &str) -> Result<&'s Arc<Exi
     by_id.or_else(by_ip).ok_or_else(|| ApiError::missing("no exit of this id or address is known; see /exits"))
 }
 
-/// `GET /exits`.
-pub(super) async fn list(State(wiring): State<Wiring>, Asked(wanted): Asked<Wanted>) -> Result<Response, ApiError> {
+/// Exits that are known.
+#[utoipa::path(get, path = "/exits", tag = "exits", params(Wanted),
+    responses((status = 200, body = Exits), (status = "default", description = "A refusal", body = Problem)))]
+pub(super) async fn list(
+    State(wiring): State<Wiring>,
+    headers: HeaderMap,
+    Asked(wanted): Asked<Wanted>,
+) -> Result<Response, ApiError> {
     let filter = Filter::read(&wanted)?;
-    Ok(Json(filter.list(&wiring.state.snapshot())).into_response())
+    tagged(&headers, &filter.list(&wiring.state.snapshot()))
 }
 
-/// `GET /exits/{id}`: with the sites that refuse it.
-pub(super) async fn one(State(wiring): State<Wiring>, Named(id): Named) -> Result<Response, ApiError> {
+/// One exit, with the sites that refuse it.
+#[utoipa::path(get, path = "/exits/{id}", tag = "exits",
+    params(("id" = String, Path, description = "Its id, or the address that sites see")),
+    responses((status = 200, body = Whole), (status = "default", description = "A refusal", body = Problem)))]
+pub(super) async fn one(
+    State(wiring): State<Wiring>,
+    headers: HeaderMap,
+    Named(id): Named,
+) -> Result<Response, ApiError> {
     let (snapshot, now) = (wiring.state.snapshot(), wiring.state.now());
     let exit = find(&snapshot, &id)?;
-    Ok(Json(page(&snapshot, exit, now)).into_response())
+    tagged(&headers, &page(&snapshot, exit, now))
 }
 
-fn page(snapshot: &Snapshot, exit: &Exit, now: Moment) -> Value {
-    let bans: Vec<_> = snapshot
-        .bans
-        .iter(now)
-        .filter(|(_, banned, _)| *banned == exit.id())
-        .take(BANS)
-        .map(|(site, _, until)| json!({ "site": site.as_str(), "until": When(until) }))
-        .collect();
-    let mut page = json!(Shown::of(exit));
-    page["bans"] = bans.into();
-    page
+fn page(snapshot: &Snapshot, exit: &Exit, now: Moment) -> Whole {
+    let bans = snapshot.bans.iter(now).filter(|(_, banned, _)| *banned == exit.id()).take(BANS);
+    let bans = bans.map(|(site, _, until)| Refuses { site: site.as_str().to_owned(), until: When(until) }).collect();
+    Whole { exit: Shown::of(exit), bans }
 }
 
-/// `POST /exits/{id}/check`: tests it ahead of everything else and answers with what that came to.
+/// Tests an exit ahead of everything else, and answers with what that came to.
+#[utoipa::path(post, path = "/exits/{id}/check", tag = "exits",
+    params(("id" = String, Path, description = "Its id, or the address that sites see")),
+    responses((status = 200, body = CheckedNow), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named) -> Result<Response, ApiError> {
     let exit = find(&wiring.state.snapshot(), &id)?.id().clone();
     let untestable = || {
@@ -214,36 +301,31 @@ pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named) -> Res
         ApiError::new(StatusCode::CONFLICT, "untestable", message)
     };
     let tester = wiring.tester.as_ref().ok_or_else(untestable)?;
+    let _turn = wiring.slow()?;
     let checked = tokio::time::timeout(CHECK_DEADLINE, tester.force(exit.clone())).await.map_err(|_| {
         let message = "the check goes on, and its result will be at /exits; it took longer than anybody should wait";
         ApiError::new(StatusCode::GATEWAY_TIMEOUT, "check_slow", message)
     })?;
-    let checked = checked.ok_or_else(untestable)?;
-    let sites: serde_json::Map<_, _> = checked
-        .sites
-        .iter()
-        .map(|(site, why)| (site.to_string(), json!({ "passed": why.is_none(), "why": why })))
-        .collect();
+    let Checked { verdict, why, ips, sites, .. } = checked.ok_or_else(untestable)?;
+    let visited = |(site, why): (Arc<str>, Option<String>)| (site.to_string(), Visited { passed: why.is_none(), why });
     let snapshot = wiring.state.snapshot();
     let now_known = snapshot.catalog.get(&exit).map(|exit| Shown::of(exit));
-    let answer = json!({
-        "verdict": word(checked.verdict),
-        "why": checked.why,
-        "ips": checked.ips,
-        "sites": sites,
-        "exit": now_known,
-    });
-    Ok(Json(answer).into_response())
+    let sites = sites.into_iter().map(visited).collect();
+    Ok(Json(CheckedNow { verdict: word(verdict), why, ips, sites, exit: now_known }).into_response())
 }
 
-/// `GET /countries`: how many exits each has. Those of unknown country stand under `??`.
-pub(super) async fn countries(State(wiring): State<Wiring>) -> Response {
+/// Countries that have exits, and how many.
+#[utoipa::path(get, path = "/countries", tag = "exits",
+    responses((status = 200, body = Countries), (status = "default", description = "A refusal", body = Problem)))]
+pub(super) async fn countries(State(wiring): State<Wiring>, headers: HeaderMap) -> Result<Response, ApiError> {
     let snapshot = wiring.state.snapshot();
     let counts = snapshot.catalog.countries().filter(|(_, count)| count.known > 0);
-    let list: Vec<_> = counts
-        .map(|(country, count)| json!({ "country": country.as_str(), "known": count.known, "usable": count.usable }))
-        .collect();
-    Json(json!({ "countries": list })).into_response()
+    let shown = |(country, count): (Country, Count)| CountryShown {
+        country: country.as_str().to_owned(),
+        known: count.known,
+        usable: count.usable,
+    };
+    tagged(&headers, &Countries { countries: counts.map(shown).collect() })
 }
 
 #[cfg(test)]
@@ -259,7 +341,7 @@ mod tests {
     #[test]
     fn filters_narrow_and_pages_join_to_the_whole() {
         let snapshot = fixture::snapshot(&["US", "US", "DE", "??", "US"]);
-        let total = |query: &str| Filter::read(&wanted(query).unwrap()).unwrap().list(&snapshot)["total"].clone();
+        let total = |query: &str| Filter::read(&wanted(query).unwrap()).unwrap().list(&snapshot).total;
         for (query, want) in [
             ("", 5),
             ("country=us", 3),
@@ -274,8 +356,8 @@ mod tests {
         let (mut seen, mut after) = (Vec::new(), String::new());
         loop {
             let page = Filter::read(&wanted(&format!("limit=2{after}")).unwrap()).unwrap().list(&snapshot);
-            seen.extend(page["exits"].as_array().unwrap().iter().map(|exit| exit["id"].as_str().unwrap().to_owned()));
-            let Some(next) = page["next"].as_str() else { break };
+            seen.extend(page.exits.iter().map(|exit| exit.id.clone()));
+            let Some(next) = page.next else { break };
             after = format!("&after={next}");
         }
         let mut all: Vec<_> = snapshot.catalog.iter().map(|exit| exit.id().to_string()).collect();
@@ -314,7 +396,7 @@ mod tests {
         assert_eq!(find(&snapshot, &ip).unwrap().id(), exit.id());
         let site = crate::route::Site::of(&crate::net::Host::parse("www.shop.com").unwrap());
         snapshot.bans = snapshot.bans.with([(site, exit.id().clone(), Moment(2_000_000))]);
-        let page_at = |now| page(&snapshot, &exit, Moment(now))["bans"].to_string();
+        let page_at = |now| json!(page(&snapshot, &exit, Moment(now)).bans).to_string();
         assert_eq!(page_at(1), r#"[{"site":"shop.com","until":"1970-01-01T00:00:02.000Z"}]"#);
         assert_eq!(page_at(2_000_001), "[]");
         assert_eq!(find(&snapshot, "192.0.2.99").unwrap_err().code(), "not_found");

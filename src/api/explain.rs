@@ -3,12 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Wiring;
 use super::ask::{Asked, bad_query};
-use super::error::ApiError;
+use super::error::{ApiError, Problem};
 use super::exits::Shown;
 use crate::exit::{ExitId, Moment};
 use crate::net::{Host, Target};
@@ -20,16 +21,63 @@ use crate::state::Snapshot;
 const NOWHERE: &str = "exit.gate";
 
 /// What may be asked.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Question {
+    /// A username as a client would send it.
+    #[param(example = "us-strict")]
     username: String,
+    /// The target's port.
+    #[param(minimum = 1, maximum = 65535, default = 443)]
     port: Option<u16>,
+    /// The target's host: its site may refuse some exits.
     host: Option<String>,
+    /// The name of the client's key, where there are keys.
     key: Option<String>,
 }
 
-/// `GET /explain?username=…&port=…&host=…&key=…`.
+/// One step on the way from all exits to those that would do.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StepShown {
+    #[schema(example = "in us")]
+    step: String,
+    /// Exits that are left.
+    left: usize,
+}
+
+/// What a strict holder is pinned to.
+#[derive(Debug, Serialize, ToSchema)]
+struct PinShown {
+    exit: String,
+    #[schema(value_type = String)]
+    ip: std::net::Ipv4Addr,
+}
+
+/// What a username would use, and where all other exits went.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Explanation)]
+pub(super) struct Answer {
+    username: String,
+    /// What it comes to, in canonical words.
+    selector: String,
+    /// The route that it names, or `implicit`.
+    route: String,
+    funnel: Vec<StepShown>,
+    /// The funnel in one line.
+    text: String,
+    /// Why a request would be refused now; null if it would not.
+    refused: Option<String>,
+    /// The exits that it uses now.
+    pool: Vec<Shown>,
+    /// The exit of its session.
+    session: Option<String>,
+    pin: Option<PinShown>,
+}
+
+/// Where all exits went that a username does not use.
+#[utoipa::path(get, path = "/explain", tag = "exits", params(Question),
+    responses((status = 200, body = Answer), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn explain(
     State(wiring): State<Wiring>,
     Asked(question): Asked<Question>,
@@ -38,7 +86,7 @@ pub(super) async fn explain(
     Ok(Json(answer(&snapshot, wiring.state.memory(), &question, now)?).into_response())
 }
 
-fn answer(snapshot: &Snapshot, memory: &Memory, question: &Question, now: Moment) -> Result<Value, ApiError> {
+fn answer(snapshot: &Snapshot, memory: &Memory, question: &Question, now: Moment) -> Result<Answer, ApiError> {
     let field = |field: &str, why: String| bad_query(why).with(json!({ "field": field }));
     let wish = snapshot
         .routes
@@ -52,35 +100,36 @@ fn answer(snapshot: &Snapshot, memory: &Memory, question: &Question, now: Moment
     let ask = Ask { wish: &wish, key, target: &target, now, avoid: &[] };
     let said = route::explain(snapshot.view(), memory, &ask);
     let show = |id: &ExitId| snapshot.catalog.get(id).map(|exit| Shown::of(exit));
-    Ok(json!({
-        "username": question.username,
-        "selector": wish.selector.to_string(),
-        "route": wish.label(),
-        "funnel": funnel(&said.funnel),
-        "text": said.funnel.to_string(),
-        "refused": said.why.as_ref().map(ToString::to_string),
-        "pool": said.pool.iter().filter_map(show).collect::<Vec<_>>(),
-        "session": said.session.as_ref().map(ToString::to_string),
-        "pin": said.pin.as_ref().map(|pin| json!({ "exit": pin.exit.to_string(), "ip": pin.ip })),
-    }))
+    Ok(Answer {
+        username: question.username.clone(),
+        selector: wish.selector.to_string(),
+        route: wish.label().to_owned(),
+        funnel: funnel(&said.funnel),
+        text: said.funnel.to_string(),
+        refused: said.why.as_ref().map(ToString::to_string),
+        pool: said.pool.iter().filter_map(show).collect(),
+        session: said.session.as_ref().map(ToString::to_string),
+        pin: said.pin.as_ref().map(|pin| PinShown { exit: pin.exit.to_string(), ip: pin.ip }),
+    })
 }
 
 /// The counts, step by step.
-pub(super) fn funnel(funnel: &Funnel) -> Value {
-    let steps = funnel.steps.iter().map(|(step, left)| json!({ "step": step.to_string(), "left": left }));
-    steps.collect::<Vec<_>>().into()
+pub(super) fn funnel(funnel: &Funnel) -> Vec<StepShown> {
+    funnel.steps.iter().map(|(step, left)| StepShown { step: step.to_string(), left: *left }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::fixture;
+    use serde_json::Value;
+
     use super::*;
     use crate::route::memory::Bounds;
 
     fn ask(username: &str, port: Option<u16>) -> Result<Value, ApiError> {
         let snapshot = fixture::snapshot(&["US", "US", "DE", "US"]);
         let question = Question { username: username.to_owned(), port, host: None, key: None };
-        answer(&snapshot, &Memory::new(Bounds::default()), &question, Moment(1))
+        answer(&snapshot, &Memory::new(Bounds::default()), &question, Moment(1)).map(|answer| json!(answer))
     }
 
     #[test]

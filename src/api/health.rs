@@ -9,21 +9,23 @@ use http::{StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::oneshot;
+use utoipa::ToSchema;
 
-use super::error::ApiError;
+use super::error::{ApiError, Problem};
 use super::{ReloadAnswer, Wiring};
 
 /// Whether traffic can leave, and by which source.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Readiness {
     /// One source or more has a usable exit.
     pub ready: bool,
     /// Each enabled source.
+    #[schema(value_type = BTreeMap<String, SourceReadiness>)]
     pub sources: BTreeMap<&'static str, SourceReadiness>,
 }
 
 /// One source's part of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SourceReadiness {
     /// It has a tested exit that may be used now.
     pub ready: bool,
@@ -33,24 +35,42 @@ pub struct SourceReadiness {
     pub reason: String,
 }
 
-/// `GET /health`: the process answers.
-pub(super) async fn health() -> Response {
-    Json(json!({ "status": "alive", "version": env!("CARGO_PKG_VERSION") })).into_response()
+/// A process that answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Alive {
+    #[schema(example = "alive")]
+    status: &'static str,
+    version: &'static str,
 }
 
-/// `GET /ready`: 200 when a tested exit of any enabled source is usable now, 503 with each source's reason until then.
+/// The process answers.
+#[utoipa::path(get, path = "/health", tag = "gateway", security(()),
+    responses((status = 200, body = Alive), (status = "default", description = "A refusal", body = Problem)))]
+pub(super) async fn health() -> Json<Alive> {
+    Json(Alive { status: "alive", version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Whether traffic can leave: 200 when a tested exit of any enabled source is usable now, 503 with each source's reason until then.
+#[utoipa::path(get, path = "/ready", tag = "gateway", security(()),
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness, description = "Not yet"),
+        (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn ready(State(wiring): State<Wiring>) -> Response {
     let readiness = (wiring.readiness)();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }
 
-/// `GET /metrics`: Prometheus' text format.
+/// Everything that is counted, in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", tag = "gateway",
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn metrics(State(wiring): State<Wiring>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (wiring.metrics)()).into_response()
 }
 
-/// `POST /reload`: reads the configuration again, all or nothing.
+/// Reads the configuration again, all or nothing.
+#[utoipa::path(post, path = "/reload", tag = "gateway",
+    responses((status = 200, body = ReloadAnswer), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn reload(State(wiring): State<Wiring>) -> Result<Response, ApiError> {
     let (answer, outcome) = oneshot::channel();
     wiring.reload.send(answer).await.map_err(|_| ApiError::ours("nobody takes reloads any more"))?;

@@ -5,11 +5,11 @@
 //! have it.
 
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
 use super::error::ApiError;
-use super::proxies::Asked;
+use super::proxies::{Asked, Wrong};
 use crate::route::Policy;
 use crate::route::selector::{RouteName, Selector};
 
@@ -17,6 +17,15 @@ use crate::route::selector::{RouteName, Selector};
 pub enum Order {
     /// Open these, all or none.
     Open(Vec<Wanted>, oneshot::Sender<Result<Opened, OrderFault>>),
+    /// Make this one another: a merge patch of the body that it was asked for with.
+    Change {
+        /// Which.
+        name: String,
+        /// What is said anew; `null` takes a word back.
+        patch: Map<String, Value>,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<RouteName, OrderFault>>,
+    },
     /// Close this one.
     Close {
         /// Which.
@@ -60,6 +69,9 @@ pub enum OrderFault {
     /// Another body made a route of that name.
     #[error("there is a route `{0}` already, and it was asked for in other words; choose another name, or delete it")]
     NameTaken(String),
+    /// A field of a change says something wrong.
+    #[error(transparent)]
+    Wrong(#[from] Wrong),
     /// The name is not one.
     #[error("{0} cannot be the name of this route: {1}")]
     BadName(String, String),
@@ -98,6 +110,7 @@ impl From<OrderFault> for ApiError {
             OrderFault::Unknown(_) => (StatusCode::NOT_FOUND, "not_found", json!({})),
             OrderFault::ReadOnly(_) => (StatusCode::CONFLICT, "read_only", json!({})),
             OrderFault::NameTaken(_) => (StatusCode::CONFLICT, "name_taken", json!({ "field": "name" })),
+            OrderFault::Wrong(wrong) => return wrong.clone().into(),
             OrderFault::BadName(..) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_field", json!({ "field": "name" })),
             OrderFault::PortOfRoute { .. } | OrderFault::PortInUse(_) => {
                 (StatusCode::CONFLICT, "port_taken", json!({ "field": "port" }))

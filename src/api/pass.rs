@@ -17,13 +17,14 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Uri, header};
 use hyper::body::{Body, Frame};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use utoipa::ToSchema;
 
 use super::Wiring;
 use super::ask::Body as Fields;
-use super::error::ApiError;
+use super::error::{ApiError, Problem};
 use super::exits::{Shown, read_id, word};
 use super::when::When;
 use crate::check::{Checked, CheckedSite, Handle, Pass, Standing};
@@ -31,36 +32,60 @@ use crate::exit::country::Country;
 use crate::exit::{ExitId, Source};
 use crate::state;
 
-/// `GET /checks`: every page of the tester, whether it counts now, and who passes it.
-pub(super) async fn list(State(wiring): State<Wiring>) -> Response {
-    let standing = wiring.tester.as_ref().map(Handle::standing).unwrap_or_default();
-    let list: Vec<_> = standing.iter().map(of_page).collect();
-    Json(json!({ "checks": list })).into_response()
+/// Every page of the tester.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Checks {
+    checks: Vec<CheckShown>,
 }
 
-fn of_page(page: &Standing) -> Value {
-    json!({
-        "kind": page.kind,
-        "name": &*page.name,
-        "suspended": page.suspended.map(When),
-        "passing": page.passing,
-        "held": page.held,
-    })
+/// One page of the tester.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CheckShown {
+    /// What it is for: `echo`, `canary` or `site`.
+    kind: &'static str,
+    /// A site's name in `check.targets`, the host of another page.
+    name: String,
+    /// Since when it is to blame for what fails there: nobody is banned for it meanwhile.
+    suspended: Option<When>,
+    /// Exits that passed it within the last hour and did not fail since.
+    passing: usize,
+    /// Exits that failed it, and wait for what others say before they are banned.
+    held: usize,
+}
+
+impl CheckShown {
+    fn of(page: &Standing) -> Self {
+        let Standing { kind, name, suspended, passing, held } = page.clone();
+        Self { kind, name: name.to_string(), suspended: suspended.map(When), passing, held }
+    }
+}
+
+/// The pages that exits are tested against, and whether their verdicts count now.
+#[utoipa::path(get, path = "/checks", tag = "exits",
+    responses((status = 200, body = Checks), (status = "default", description = "A refusal", body = Problem)))]
+pub(super) async fn list(State(wiring): State<Wiring>) -> Response {
+    let standing = wiring.tester.as_ref().map(Handle::standing).unwrap_or_default();
+    Json(Checks { checks: standing.iter().map(CheckShown::of).collect() }).into_response()
 }
 
 /// What a pass may be asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
-    /// Only exits of this country.
+pub(super) struct Wanted {
+    /// Only exits of this country: two letters, or `??`.
     country: Option<String>,
-    /// Only these.
+    /// Only these, by id.
     exits: Option<Vec<String>>,
-    /// A page to ask through each that works.
+    /// A page to ask through each that works, by its whole URL. What it answers is held against nobody.
     target: Option<String>,
 }
 
-/// `POST /checks`: tests many exits, and tells each result on a line of its own.
+/// Tests many exits at the tester's own pace.
+///
+/// The answer is a line of JSON for each exit, when its result is there; the first line says how many there are.
+#[utoipa::path(post, path = "/checks", tag = "exits", request_body = Wanted,
+    responses((status = 200, description = "Lines of JSON", content_type = "application/x-ndjson", body = String),
+        (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn begin(State(wiring): State<Wiring>, Fields(fields): Fields) -> Result<Response, ApiError> {
     let wanted: Wanted = serde_json::from_value(Value::Object(fields))
         .map_err(|why| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_field", why.to_string()))?;

@@ -3,22 +3,60 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
-use serde_json::{Value, json};
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Wiring;
 use super::ask::Named;
-use super::error::ApiError;
+use super::error::{ApiError, Problem};
+use super::page::tagged;
 use super::when::When;
 use crate::store::Source;
 
-/// `GET /sources`.
-pub(super) async fn list(State(wiring): State<Wiring>) -> Response {
-    let list: Vec<_> = wiring.sources.statuses().iter().map(shown).collect();
-    Json(json!({ "sources": list })).into_response()
+/// One source.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Source)]
+pub(super) struct Shown {
+    name: String,
+    /// What the last attempt came to, in one word.
+    outcome: String,
+    /// The same in a sentence, where it did not go well.
+    why: Option<String>,
+    /// Exits that its last good answer describes.
+    records: u32,
+    /// Records of it that could not be used.
+    skipped: u32,
+    /// Failures in a row.
+    failures: u32,
+    /// When it was last asked.
+    attempt: Option<When>,
+    /// When it last answered well.
+    good: Option<When>,
+    /// When it will be asked next.
+    next: Option<When>,
+    /// When its data was made, by its own word.
+    published: Option<When>,
 }
 
-/// `POST /sources/{name}/refresh`: asks it now rather than when it is due.
+/// Where exits come from.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Listed {
+    sources: Vec<Shown>,
+}
+
+/// Where exits come from, and how that fares.
+#[utoipa::path(get, path = "/sources", tag = "sources",
+    responses((status = 200, body = Listed), (status = "default", description = "A refusal", body = Problem)))]
+pub(super) async fn list(State(wiring): State<Wiring>, headers: HeaderMap) -> Result<Response, ApiError> {
+    tagged(&headers, &Listed { sources: wiring.sources.statuses().iter().map(shown).collect() })
+}
+
+/// Asks a source now rather than when it is due.
+#[utoipa::path(post, path = "/sources/{name}/refresh", tag = "sources",
+    params(("name" = String, Path, description = "Its name")),
+    responses((status = 202, body = Shown), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn refresh(State(wiring): State<Wiring>, Named(name): Named) -> Result<Response, ApiError> {
     let Some(source) = wiring.sources.get(&name) else {
         let names: Vec<_> = wiring.sources.statuses().into_iter().map(|source| source.name).collect();
@@ -31,17 +69,17 @@ pub(super) async fn refresh(State(wiring): State<Wiring>, Named(name): Named) ->
 }
 
 /// One source.
-pub(super) fn shown(source: &Source) -> Value {
-    json!({
-        "name": source.name,
-        "outcome": source.outcome,
-        "why": (!source.why.is_empty()).then_some(&source.why),
-        "records": source.records,
-        "skipped": source.skipped,
-        "failures": source.failures,
-        "attempt": source.attempt.map(When),
-        "good": source.good.map(When),
-        "next": source.next.map(When),
-        "published": source.published.map(When),
-    })
+pub(super) fn shown(source: &Source) -> Shown {
+    Shown {
+        name: source.name.clone(),
+        outcome: source.outcome.clone(),
+        why: Some(source.why.clone()).filter(|why| !why.is_empty()),
+        records: source.records,
+        skipped: source.skipped,
+        failures: source.failures,
+        attempt: source.attempt.map(When),
+        good: source.good.map(When),
+        next: source.next.map(When),
+        published: source.published.map(When),
+    }
 }

@@ -3,11 +3,13 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::exit::Moment;
 
 /// A moment that is written as a date.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
+#[schema(value_type = String, format = DateTime, example = "2026-09-02T02:00:00.000Z")]
 pub(super) struct When(pub(super) Moment);
 
 impl fmt::Display for When {

@@ -43,7 +43,7 @@ async fn take_over(running: &mut Running, written: Config) -> anyhow::Result<()>
     config.take_live(written);
     wire::make_secrets(&mut config)?;
     if let Some(tor) = &running.tor {
-        tor.reload(settings::tor(&config)?).await?;
+        tor.reload(settings::tor(&config)).await?;
     }
     let mut doors = running.doors.lock().await;
     wire::open_routes(&config, &running.state, &mut doors).await?;

@@ -2,6 +2,7 @@
 
 pub(super) mod doors;
 mod exits;
+mod gauges;
 pub(super) mod orders;
 mod recall;
 pub(super) mod routes;
@@ -12,15 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use self::doors::Doors;
+use self::gauges::Gauges;
 use super::{StartError, files, secrets};
 use crate::api::proxies::Rules;
 use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
 use crate::config::Config;
 use crate::exit::ExitId;
 use crate::exit::country::GeoIp;
+use crate::gateway::roll::Roll;
 use crate::gateway::tunnel::{Parts, Tunnel, Witness};
 use crate::lifecycle::{Ended, Lifecycle, Tasks};
 use crate::limit::Limits;
@@ -107,6 +110,7 @@ pub async fn build(
         tor: tor.clone(),
         terms,
         witness: Witness::new(reports),
+        verify: exits::verify(started.tester.clone()),
         stopping: stopped,
     }));
     let permits = Permits::new(settings::connections(&config.gateway, files::raise_limit()));
@@ -114,14 +118,17 @@ pub async fn build(
     let bound = Bound { gateway: addrs(&ports.gateway), api: addrs(&ports.api) };
     ports.gateway.into_iter().try_for_each(|port| doors.open_shared(port, &config))?;
     open_routes(&config, &state, &mut doors).await?;
+    let roll = doors.roll();
     let doors = Arc::new(Mutex::new(doors));
     let rules = Arc::new(ArcSwap::from_pointee(orders::rules(&config)));
     let reach = orders::start(&tasks, state.clone(), doors.clone(), rules.clone(), routes);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
-    let wiring = wiring(&config, &telemetry, &state, tor.clone(), started, reach, reloads);
+    let traffic = (tunnel.clone(), roll, bound.gateway.clone());
+    let wiring = wiring(&config, &telemetry, &state, tor.clone(), started, reach, traffic, reloads);
     api::start(ports.api, access.clone(), wiring, tasks.clone(), axum::Router::new())
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
-    start_upkeep(&tasks, &telemetry, &state, &limits);
+    start_upkeep(&tasks, &telemetry, &state, &limits, &tunnel);
+    start_gauges(&tasks, &state, tor.clone());
     say(&bound, &config);
     Ok(Running {
         config,
@@ -258,7 +265,7 @@ async fn start_tor(config: &Config, tasks: &Tasks, state: &State) -> Result<Opti
     if !config.tor.enabled {
         return Ok(None);
     }
-    let settings = settings::tor(config)?;
+    let settings = settings::tor(config).without_missing().await;
     let found = crate::tor::preflight(&settings).await?;
     found.warnings.iter().for_each(|warning| tracing::warn!("tor: {warning}"));
     if let Some(version) = found.version {
@@ -275,6 +282,7 @@ fn wiring(
     tor: Option<Tor>,
     started: exits::Started,
     reach: orders::Reach,
+    (tunnel, roll, gateway): (Arc<Tunnel>, Arc<Roll>, Vec<SocketAddr>),
     reload: mpsc::Sender<ReloadRequest>,
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
@@ -291,15 +299,19 @@ fn wiring(
         rules: reach.rules,
         orders: reach.orders,
         shut: reach.shut,
+        tunnel,
+        roll,
+        gateway,
+        slow: Arc::new(Semaphore::new(api::SLOW)),
     }
 }
 
 /// The worker that copies what others count into the metrics.
-fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits: &Limits) {
-    let (worker, telemetry, limits) = (tasks.clone(), telemetry.clone(), limits.clone());
+fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits: &Limits, tunnel: &Arc<Tunnel>) {
+    let (worker, telemetry, limits, tunnel) = (tasks.clone(), telemetry.clone(), limits.clone(), tunnel.clone());
     ::metrics::gauge!(metrics::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     tasks.supervise("upkeep", move || {
-        let (tasks, telemetry, limits) = (worker.clone(), telemetry.clone(), limits.clone());
+        let (tasks, telemetry, limits, tunnel) = (worker.clone(), telemetry.clone(), limits.clone(), tunnel.clone());
         async move {
             let mut tick = tokio::time::interval(UPKEEP);
             while !tasks.is_stopping() {
@@ -308,6 +320,7 @@ fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits
                     _ = tick.tick() => {}
                 }
                 telemetry.upkeep();
+                tunnel.tidy();
                 limits.tidy(std::time::Instant::now());
                 ::metrics::counter!(metrics::PANICS).absolute(tasks.panics());
                 ::metrics::gauge!(metrics::TASKS).set(tasks.running() as f64);
@@ -316,6 +329,23 @@ fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits
     });
     let (worker, state) = (tasks.clone(), state.clone());
     tasks.supervise("state", move || state.clone().run(worker.clone()));
+}
+
+/// The worker that measures by looking.
+fn start_gauges(tasks: &Tasks, state: &State, tor: Option<Tor>) {
+    let (worker, state) = (tasks.clone(), state.clone());
+    tasks.supervise("gauges", move || {
+        let (tasks, state, tor) = (worker.clone(), state.clone(), tor.clone());
+        async move {
+            let (mut tick, mut gauges) = (tokio::time::interval(UPKEEP), Gauges::default());
+            while !tasks.is_stopping() {
+                tokio::select! {
+                    () = tasks.stopping() => {}
+                    _ = tick.tick() => gauges.look(&state, tor.as_ref()),
+                }
+            }
+        }
+    });
 }
 
 fn say(bound: &Bound, config: &Config) {

@@ -139,6 +139,7 @@ section!(Attach {
     control: Option<Word<Endpoint>>,
     socks: Option<Word<Endpoint>>,
     onion_socks: Option<Word<Endpoint>>,
+    every_address: bool,
     password: Option<Hidden>,
     password_file: Option<PathBuf>,
     cookie_file: Option<PathBuf>,

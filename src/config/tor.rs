@@ -9,7 +9,7 @@ use super::file;
 use super::finding::{Findings, KeyPath};
 use super::secret::{Written, check_file};
 use super::word::{List, Word};
-use crate::net::Secret;
+use crate::net::{Host, Secret};
 
 /// How Tor is driven.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +51,8 @@ pub struct Attach {
     pub socks: Endpoint,
     /// Its SOCKS port for onion services.
     pub onion_socks: Option<Endpoint>,
+    /// Every address behind the name is a tor of its own, and a name that nobody has is no tor.
+    pub every_address: bool,
     /// The control port's password; without one, its cookie or nothing.
     pub password: Option<Secret>,
     /// Where its cookie is, when tor sees it under another path than we do.
@@ -130,9 +132,25 @@ fn attach(written: &List<file::Attach>, findings: &mut Findings) -> Vec<Attach> 
             findings.fault(at.key("control"), what, "one engine needs one entry: remove the other");
         }
         let onion_socks = engine.onion_socks.as_ref().map(|Word(endpoint)| endpoint.clone());
-        engines.push(Attach { control, socks, onion_socks, password, cookie_file: engine.cookie_file.clone() });
+        let every_address = engine.every_address;
+        if every_address && !share_a_name([Some(&control), Some(&socks), onion_socks.as_ref()]) {
+            let hint = "write the same host name in control, socks and onion_socks, or leave every_address out";
+            findings.fault(at.key("every_address"), "needs one name for all ports of a tor", hint);
+        }
+        let cookie_file = engine.cookie_file.clone();
+        engines.push(Attach { control, socks, onion_socks, every_address, password, cookie_file });
     }
     engines
+}
+
+/// True if all that are there are ports of one host that is given by its name.
+fn share_a_name(endpoints: [Option<&Endpoint>; 3]) -> bool {
+    let name = |endpoint: &Endpoint| match endpoint {
+        Endpoint::Tcp(target) => Some(&target.host).filter(|host| matches!(host, Host::Name(_))).cloned(),
+        Endpoint::Unix(_) => None,
+    };
+    let names: Vec<_> = endpoints.into_iter().flatten().map(name).collect();
+    names.iter().all(|name| name.is_some() && *name == names[0])
 }
 
 fn required(written: &Option<Word<Endpoint>>, table: &KeyPath, key: &str, findings: &mut Findings) -> Option<Endpoint> {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{DialError, EngineFault, ExitFault, Stream, TargetFault};
 use crate::exit::Fingerprint;
@@ -46,6 +46,10 @@ const CIRCUITS: usize = 3;
 /// After a SOCKS failure, how long to wait for the better word on the control connection, which is nearly always there
 /// already: tor writes the event first.
 const BETTER_WORD: Duration = Duration::from_millis(250);
+
+/// An answer that takes longer is taken as a reason to look whether the circuit is well. Arbitrary: nine of ten streams
+/// of the public network are open by then.
+const SLOW_ANSWER: Duration = Duration::from_secs(2);
 
 /// What a dial may do beside connecting.
 #[derive(Clone, Copy, Debug, Default)]
@@ -247,12 +251,19 @@ async fn attempt(
     stream.write_all(&request).await.map_err(|_| Attempt::Again(EngineFault::Lost.into()))?;
     timings.sent = Instant::now();
     let (mut seen, mut attached) = (None, None);
+    let doubt = expected.doubt();
+    let doubting = async {
+        sleep(SLOW_ANSWER).await;
+        doubt.voice();
+        std::future::pending().await
+    };
     let reply = {
         let mut watched = pin!(watch(&mut expected, &mut seen, &mut attached));
         let reply = tokio::select! {
             biased;
             reply = read_reply(&mut stream) => reply,
             fault = &mut watched => return Err(fault.into()),
+            never = doubting => match never {},
         };
         match reply {
             Ok(Answer::Yes(host)) => Ok(host),

@@ -34,7 +34,7 @@ use crate::lifecycle::Cut;
 
 /// Serves one accepted connection to its end.
 pub async fn serve<G: Gate>(stream: TcpStream, peer: SocketAddr, cut: Cut, door: Arc<Door>, gate: Arc<G>) {
-    let mut record = Record::begin(door.clone(), peer);
+    let mut record = Record::begin(door.clone(), peer, &cut);
     let traffic = record.traffic().clone();
     let place = Place { gate: &*gate, door: &door, cut: &cut, traffic: &traffic, peer };
     let Some(Some(tunnel)) = cut.race(open(stream, place, &mut record)).await else { return };

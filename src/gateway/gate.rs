@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use super::failure::Failure;
 use super::record::{ListenerMeters, RouteMeters};
 use super::relay::{Idle, Traffic};
+use super::roll::Roll;
 use crate::dial::Stream;
 use crate::exit::ExitId;
 use crate::lifecycle::Cut;
@@ -73,6 +74,8 @@ pub struct Door {
     pub log_targets: bool,
     /// What is counted here.
     pub meters: ListenerMeters,
+    /// Where its connections are listed while they live.
+    pub roll: Arc<Roll>,
 }
 
 /// Who asks.

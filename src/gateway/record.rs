@@ -10,8 +10,10 @@
 //!
 //! Names: [`crate::telemetry::metrics`].
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -19,12 +21,20 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use super::failure::Failure;
 use super::gate::{Door, Facts, Protocol, Refusal};
 use super::relay::{Meter, Reason, Traffic, Way};
+use super::roll::{self, Entered};
 use crate::exit::{ExitId, Source};
+use crate::lifecycle::Cut;
 use crate::net::Target;
-use crate::telemetry::metrics::{BYTES, CONNECTIONS, CONNECTIONS_OPEN, OPEN_SECONDS, REQUESTS, STREAMS_OPEN};
+use crate::telemetry::metrics::{
+    BYTES, CONNECTIONS, CONNECTIONS_OPEN, FIRST_BYTE_SECONDS, OPEN_SECONDS, REQUESTS, STREAMS_OPEN,
+};
+
+mod figures;
+
+pub use figures::Figures;
 
 /// How many pairs of protocol and outcome keep their handle. All that a healthy route sees are a dozen; those beyond
-/// this many are looked up each time.
+/// this many are looked for behind a lock.
 const KEPT: usize = 48;
 
 /// What a request came to.
@@ -66,19 +76,26 @@ pub struct ListenerMeters(Arc<ListenerHandles>);
 struct ListenerHandles {
     label: Arc<str>,
     open: Gauge,
+    /// Connections by protocol; the last one never said.
+    spoken: [OnceLock<Counter>; PROTOCOLS.len()],
     requests: Requests,
 }
+
+const PROTOCOLS: [&str; 5] = ["socks4", "socks5", "connect", "http", "none"];
 
 impl ListenerMeters {
     /// Fetches the handles of a listener.
     pub fn new(label: &str) -> Self {
         let open = gauge!(CONNECTIONS_OPEN, "listener" => label.to_owned());
-        Self(Arc::new(ListenerHandles { label: label.into(), open, requests: Requests::new("none") }))
+        let (spoken, requests) = (Default::default(), Requests::new("none"));
+        Self(Arc::new(ListenerHandles { label: label.into(), open, spoken, requests }))
     }
 
     fn spoken(&self, protocol: &'static str) {
-        // One look-up a connection; it is the only one.
-        counter!(CONNECTIONS, "listener" => self.0.label.clone(), "protocol" => protocol).increment(1);
+        let ListenerHandles { label, spoken, .. } = &*self.0;
+        let at = PROTOCOLS.iter().position(|known| *known == protocol).unwrap_or(PROTOCOLS.len() - 1);
+        let fetch = || counter!(CONNECTIONS, "listener" => label.clone(), "protocol" => PROTOCOLS[at]);
+        spoken[at].get_or_init(fetch).increment(1);
     }
 }
 
@@ -89,9 +106,21 @@ pub struct RouteMeters {
     open: Gauge,
     up: Counter,
     down: Counter,
-    opened: [OnceLock<Histogram>; Source::ALL.len()],
+    /// By the source and country of the exit; a route meets few of them.
+    latencies: Mutex<BTreeMap<(Source, [u8; 2]), Latencies>>,
     requests: Requests,
+    figures: Figures,
 }
+
+/// How long exits of one source and country take.
+#[derive(Clone, Debug)]
+struct Latencies {
+    open: Histogram,
+    first_byte: Histogram,
+}
+
+/// The country of those whose country nobody knows.
+const NOWHERE: [u8; 2] = *b"??";
 
 impl RouteMeters {
     /// Fetches the handles of a route. Routes without a name share the label `implicit`.
@@ -101,16 +130,34 @@ impl RouteMeters {
             open: gauge!(STREAMS_OPEN, "route" => label.to_owned()),
             up: bytes("up"),
             down: bytes("down"),
-            opened: Default::default(),
+            latencies: Mutex::default(),
             requests: Requests::new(label),
+            figures: Figures::default(),
             label: label.into(),
         }
     }
 
-    fn opened(&self, source: Source, after: Duration) {
-        let at = Source::ALL.iter().position(|&known| known == source).unwrap_or_default();
-        let fetch = || histogram!(OPEN_SECONDS, "route" => self.label.clone(), "source" => source.as_str());
-        self.opened[at].get_or_init(fetch).record(after);
+    /// The route's name, or `implicit`.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// The same counts, to be read back.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    fn latencies(&self, source: Source, country: Option<[u8; 2]>) -> Latencies {
+        let country = country.unwrap_or(NOWHERE);
+        let mut kept = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        let fetch = || {
+            let (source, country) = (source.as_str(), String::from_utf8_lossy(&country).into_owned());
+            Latencies {
+                open: histogram!(OPEN_SECONDS, "source" => source, "country" => country.clone()),
+                first_byte: histogram!(FIRST_BYTE_SECONDS, "source" => source, "country" => country),
+            }
+        };
+        kept.entry((source, country)).or_insert_with(fetch).clone()
     }
 }
 
@@ -119,11 +166,13 @@ impl RouteMeters {
 struct Requests {
     route: Arc<str>,
     kept: Box<[OnceLock<(&'static str, &'static str, Counter)>]>,
+    /// Those beyond: held too, because a series lasts as long as its handle.
+    more: Mutex<BTreeMap<(&'static str, &'static str), Counter>>,
 }
 
 impl Requests {
     fn new(route: &str) -> Self {
-        Self { route: route.into(), kept: (0..KEPT).map(|_| OnceLock::new()).collect() }
+        Self { route: route.into(), kept: (0..KEPT).map(|_| OnceLock::new()).collect(), more: Mutex::default() }
     }
 
     fn count(&self, protocol: &'static str, outcome: &'static str) {
@@ -134,7 +183,8 @@ impl Requests {
                 return counter.increment(1);
             }
         }
-        fetch().increment(1);
+        let mut more = self.more.lock().unwrap_or_else(PoisonError::into_inner);
+        more.entry((protocol, outcome)).or_insert_with(fetch).increment(1);
     }
 }
 
@@ -143,12 +193,40 @@ impl Requests {
 pub struct Flow<'a> {
     traffic: &'a Traffic,
     route: Option<&'a RouteMeters>,
+    first: &'a First,
+}
+
+/// The wait for the first byte of a target's answer.
+#[derive(Debug, Default)]
+struct First {
+    waiting: AtomicBool,
+    since: Option<(Instant, Histogram)>,
+}
+
+impl First {
+    fn await_from(&mut self, asked: Instant, histogram: Histogram) {
+        (self.since, self.waiting) = (Some((asked, histogram)), AtomicBool::new(true));
+    }
+
+    /// Called for every write: a look, and nothing more once the first byte is here.
+    fn came(&self) {
+        if self.waiting.load(Ordering::Relaxed)
+            && self.waiting.swap(false, Ordering::Relaxed)
+            && let Some((asked, histogram)) = &self.since
+        {
+            histogram.record(asked.elapsed());
+        }
+    }
 }
 
 impl Meter for Flow<'_> {
     fn moved(&self, way: Way, bytes: u64) {
         self.traffic.moved(way, bytes);
+        if way == Way::Down {
+            self.first.came();
+        }
         if let Some(route) = self.route {
+            route.figures.moved(way, bytes);
             match way {
                 Way::Up => route.up.increment(bytes),
                 Way::Down => route.down.increment(bytes),
@@ -173,6 +251,8 @@ pub struct Record {
     requests: u32,
     outcome: Option<Outcome>,
     named: Option<Box<(String, String)>>,
+    row: Entered,
+    first: First,
 }
 
 /// The exit that served last.
@@ -192,8 +272,10 @@ impl std::fmt::Debug for Door {
 
 impl Record {
     /// Opens the record of a connection that has just been accepted.
-    pub fn begin(door: Arc<Door>, client: SocketAddr) -> Self {
+    pub fn begin(door: Arc<Door>, client: SocketAddr, cut: &Cut) -> Self {
         door.meters.0.open.increment(1);
+        let traffic = Arc::<Traffic>::default();
+        let row = door.roll.enter(door.label.clone(), client, traffic.clone(), cut.clone());
         Self {
             door,
             begun: Instant::now(),
@@ -201,7 +283,9 @@ impl Record {
             client,
             tls: false,
             protocol: None,
-            traffic: Arc::default(),
+            traffic,
+            row,
+            first: First::default(),
             way: None,
             streaming: false,
             open_after: None,
@@ -223,12 +307,13 @@ impl Record {
 
     /// Counts bytes for the connection and for the route that serves it now.
     pub fn flow(&self) -> Flow<'_> {
-        Flow { traffic: &self.traffic, route: self.way.as_ref().map(|way| &*way.meters) }
+        Flow { traffic: &self.traffic, route: self.way.as_ref().map(|way| &*way.meters), first: &self.first }
     }
 
     /// Who the client is, as a trusted peer says it or as its socket does, and whether it came over TLS.
     pub fn introduced(&mut self, client: SocketAddr, tls: bool) {
         (self.client, self.tls) = (client, tls);
+        self.row.note(|row| (row.client, row.tls) = (client, tls));
     }
 
     /// It speaks this. Said again when an HTTP connection turns from plain requests to a tunnel; counted once.
@@ -237,6 +322,7 @@ impl Record {
             self.door.meters.spoken(protocol.as_str());
         }
         self.protocol = Some(protocol);
+        self.row.note(|row| row.protocol = Some(protocol));
     }
 
     /// A whole request is there.
@@ -244,6 +330,7 @@ impl Record {
         self.asked = Some(Instant::now());
         if self.door.log_targets {
             let target = target.map(Target::to_string).unwrap_or_default();
+            self.row.note(|row| row.named = Some((username.to_owned(), target.clone())));
             self.named = Some(Box::new((username.to_owned(), target)));
         }
     }
@@ -251,8 +338,11 @@ impl Record {
     /// A stream to the target is open.
     pub fn opened(&mut self, facts: &Facts) {
         self.closed();
-        let after = self.asked.unwrap_or(self.begun).elapsed();
-        facts.meters.opened(facts.exit.source(), after);
+        let asked = self.asked.unwrap_or(self.begun);
+        let latencies = facts.meters.latencies(facts.exit.source(), facts.country);
+        let after = asked.elapsed();
+        latencies.open.record(after);
+        self.first.await_from(asked, latencies.first_byte);
         self.open_after = Some(after);
         self.serves(facts);
     }
@@ -261,7 +351,9 @@ impl Record {
     pub fn serves(&mut self, facts: &Facts) {
         self.closed();
         facts.meters.open.increment(1);
+        facts.meters.figures.opened(facts);
         self.streaming = true;
+        self.row.note(|row| (row.way, row.streaming) = (Some(roll::Way::of(facts)), true));
         self.way = Some(WayOut {
             route: facts.route.clone(),
             exit: facts.exit.clone(),
@@ -283,6 +375,9 @@ impl Record {
     /// Counts it where it happened: at the route that refused, or that serves now, or else at no route.
     fn count(&mut self, outcome: Outcome, route: Option<&RouteMeters>) {
         let serving = self.way.as_ref().filter(|_| self.streaming).map(|way| &*way.meters);
+        if let Some(route) = route.or(serving) {
+            route.figures.settled(outcome);
+        }
         let requests = route.or(serving).map_or(&self.door.meters.0.requests, |route| &route.requests);
         requests.count(self.protocol.map_or("none", Protocol::as_str), outcome.label());
         self.settled(outcome);
@@ -292,12 +387,15 @@ impl Record {
         self.closed();
         self.asked = None;
         self.requests += 1;
+        self.row.note(|row| row.requests += 1);
         self.outcome = Some(outcome);
     }
 
     fn closed(&mut self) {
         if let (true, Some(way)) = (std::mem::take(&mut self.streaming), &self.way) {
             way.meters.open.decrement(1);
+            way.meters.figures.closed();
+            self.row.note(|row| row.streaming = false);
         }
     }
 

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use crate::dial::Stream;
 use crate::exit::ExitId;
 use crate::lifecycle::Cut;
 use crate::net::Target;
+use crate::telemetry::passing::Recorder;
 
 /// A door without keys, TLS or trusted peers.
 pub fn door() -> Door {
@@ -36,6 +37,7 @@ pub fn door() -> Door {
         keep_alive: Duration::from_secs(60),
         log_targets: false,
         meters: ListenerMeters::new("shared"),
+        roll: Arc::default(),
     }
 }
 
@@ -266,7 +268,8 @@ pub const FACTS: &str = "X-Exitgate-Exit-Ip: 192.0.2.7\r\nX-Exitgate-Exit-Countr
 
 /// What is written and counted while it lives.
 pub struct Observed {
-    metrics: PrometheusHandle,
+    /// As they were when the work had ended.
+    metrics: String,
     lines: Lines,
     _subscriber: tracing::subscriber::DefaultGuard,
 }
@@ -287,14 +290,16 @@ impl Write for Lines {
 
 /// Runs `work` with its own metrics and its own log, on this thread.
 pub fn observed<T>(work: impl AsyncFnOnce() -> T) -> (T, Observed) {
-    let recorder = PrometheusBuilder::new().build_recorder();
+    let lasting = PrometheusBuilder::new().build_recorder();
+    let handle = lasting.handle();
+    let (recorder, passing) = Recorder::new(lasting);
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
     let subscriber = tracing::subscriber::set_default(subscriber);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let result = metrics::with_local_recorder(&recorder, || runtime.block_on(work()));
-    (result, Observed { metrics: recorder.handle(), lines, _subscriber: subscriber })
+    (result, Observed { metrics: handle.render() + &passing.render(), lines, _subscriber: subscriber })
 }
 
 impl Observed {
@@ -311,7 +316,7 @@ impl Observed {
     /// The samples whose line begins with this.
     pub fn samples(&self, prefix: &str) -> Vec<String> {
         let mut samples: Vec<_> =
-            self.metrics.render().lines().filter(|line| line.starts_with(prefix)).map(str::to_owned).collect();
+            self.metrics.lines().filter(|line| line.starts_with(prefix)).map(str::to_owned).collect();
         samples.sort();
         samples
     }

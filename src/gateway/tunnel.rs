@@ -9,13 +9,15 @@
 //! An exit that nobody has tested yet is not used, but a live request that wants one gets it tested at once, ahead of
 //! the tester's backlog, and waits for the verdict up to its deadline.
 //!
-//! Next: `tunnel/attempt.rs` dials one plan; `tunnel/errand.rs` answers `http://exit.gate/`.
+//! Next: `tunnel/attempt.rs` dials one plan; `tunnel/errand.rs` answers `http://exit.gate/`; `tunnel/turn.rs` does what
+//! its errands and the API ask.
 
 mod attempt;
 mod errand;
 mod hedge;
 mod meters;
 mod pass;
+pub mod turn;
 mod witness;
 
 use std::future::Future;
@@ -33,13 +35,14 @@ pub use self::pass::{Lease, Pass};
 pub use self::witness::{Report, Witness};
 use super::failure::{ClientFault, Denial, Failure, NoExit};
 use super::gate::{self, Caller, Door, Errand, Gate, Lookup, Opened, Refusal, Resolved, Sight};
+use super::record::RouteMeters;
 use super::relay::Idle;
 
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
 use crate::net::{Host, Target};
 use crate::route::selector::SourcePick;
-use crate::route::table::Wish;
+use crate::route::table::{IMPLICIT, Wish};
 use crate::route::{self, Ask, Plan, Why, decide};
 use crate::state::State;
 use crate::tor::Tor;
@@ -66,6 +69,8 @@ pub struct Terms {
     pub times: Times,
     /// Second dials, as a share of all.
     pub hedge: f64,
+    /// How long a site that refuses an exit is taken to go on so.
+    pub ban_for: Duration,
 }
 
 /// What the way out is made of; `app` fills it in.
@@ -80,6 +85,8 @@ pub struct Parts {
     pub terms: Terms,
     /// Who hears of sites that refuse exits.
     pub witness: Witness,
+    /// Tests an exit that is wanted now.
+    pub verify: turn::Verify,
     /// True once no new request may be taken.
     pub stopping: watch::Receiver<bool>,
 }
@@ -103,6 +110,19 @@ impl Tunnel {
     pub fn change(&self, terms: Terms) {
         self.hedges.change(terms.hedge);
         self.terms.store(Arc::new(terms));
+    }
+
+    /// What the route of this name has counted, if it was ever used; `implicit` is all that has no name.
+    pub fn figures(&self, label: &str) -> Option<Arc<RouteMeters>> {
+        self.meters.peek(label)
+    }
+
+    /// Forgets what routes counted that are no more, and reckons the pace of the others. To be called every few seconds.
+    pub fn tidy(&self) {
+        let snapshot = self.parts.state.snapshot();
+        let now = std::time::Instant::now();
+        let used = |label: &str| label == IMPLICIT || snapshot.routes.get(label).is_some();
+        self.meters.keep(used).iter().for_each(|meters| meters.figures().measure(now));
     }
 
     /// What the username asks for, at this door.

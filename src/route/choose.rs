@@ -22,7 +22,7 @@ use std::sync::Arc;
 use rand::Rng;
 
 pub use plan::Plan;
-pub use rotate::{Rotated, rotate};
+pub use rotate::{Rotated, Successor, succeed, successor};
 
 use super::ban::{Bans, SiteBans};
 use super::explain::Refusal;

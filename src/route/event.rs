@@ -36,7 +36,7 @@ pub enum Event {
         holder: Holder,
         /// What it had.
         was: Pinned,
-        /// It went because there were too many, not because its time was over.
+        /// It went because there were too many, and not because its time was over or its route is gone.
         evicted: bool,
     },
     /// An exit was caught at what no honest one does: it is never used again.
@@ -125,7 +125,7 @@ impl fmt::Display for Event {
             Self::PinMoved { holder, from, to, cause } => {
                 write!(f, "{holder} moved from {from} to {to}: {}", cause.as_str())
             }
-            Self::PinEnded { holder, was, evicted: false } => write!(f, "{holder} was not used and let {was} go"),
+            Self::PinEnded { holder, was, evicted: false } => write!(f, "{holder} let {was} go"),
             Self::PinEnded { holder, was, evicted: true } => write!(f, "{holder} had to let {was} go: too many pins"),
             Self::Condemned { exit, why } => write!(f, "{exit} is bad for good: {why}"),
             Self::Banned { site, exit, why, .. } => write!(f, "{site} refuses {exit}: {why}"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::choose::{Ask, Plan, Rotated, View, decide, rotate};
+use super::choose::{Ask, Plan, Rotated, Successor, View, decide, succeed, successor};
 use super::explain::{Explanation, Refusal, explain};
 use super::memory::{Bounds, Memory};
 use super::policy::Policy;
@@ -164,7 +164,7 @@ impl World {
         self.routes.resolve(username, None).unwrap_or_else(|bad| panic!("{username}: {bad}"))
     }
 
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &mut self,
         username: &str,
         to: &str,
@@ -199,8 +199,12 @@ impl World {
         })
     }
 
-    pub(super) fn rotate(&mut self, username: &str) -> Result<Rotated, Box<Refusal>> {
-        self.ask(username, "shop.com:443", rotate)
+    pub(super) fn rotate(&mut self, username: &str) -> Result<(Successor, Rotated), Box<Refusal>> {
+        self.ask(username, "shop.com:443", |view, memory, ask, rng| {
+            let next = successor(view, memory, ask, rng)?;
+            let rotated = succeed(view, memory, ask, &next).expect("nobody else moves it");
+            Ok((next, rotated))
+        })
     }
 
     pub(super) fn explain(&mut self, username: &str, to: &str) -> Explanation {

@@ -355,6 +355,25 @@ impl Pins {
         events
     }
 
+    /// Ends every pin that `gone` names.
+    pub fn forget(&self, gone: impl Fn(HolderRef<'_>, &Pinned) -> bool, now: Moment) -> Vec<Event> {
+        let mut events = Vec::new();
+        for mut shard in self.table.each() {
+            let ended = shard.take_if(|holder, kept| gone(holder.as_ref(), &kept.to));
+            drop(shard);
+            events.extend(ended.into_iter().map(|(holder, kept)| self.released(holder, kept, now)));
+        }
+        events
+    }
+
+    /// Accounts for a pin that somebody ended: its place was not needed by another.
+    fn released(&self, holder: Holder, kept: Kept, now: Moment) -> Event {
+        match self.ended(holder, kept, now) {
+            Event::PinEnded { holder, was, .. } => Event::PinEnded { holder, was, evicted: false },
+            event => event,
+        }
+    }
+
     /// Ends one pin: what it held on to.
     pub fn unpin(&self, holder: HolderRef<'_>, now: Moment) -> Option<Event> {
         let hash = self.table.hash(holder);

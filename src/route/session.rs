@@ -211,6 +211,16 @@ impl Sessions {
         holders.into_iter().map(change).collect()
     }
 
+    /// Ends every session that `gone` names.
+    pub fn forget(&self, gone: impl Fn(HolderRef<'_>) -> bool) {
+        for mut shard in self.table.each() {
+            let ended = shard.take_if(|holder, _| gone(holder.as_ref()));
+            drop(shard);
+            let unlisted = ended.into_iter().filter(|(_, seat)| !seat.listed).map(|(holder, _)| holder);
+            open(&self.unsaved).extend(unlisted);
+        }
+    }
+
     /// Forgets what has ended long enough ago that nobody need be told.
     pub(super) fn tidy(&self, now: Moment) {
         for mut shard in self.table.each() {

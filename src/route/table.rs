@@ -14,8 +14,8 @@ use super::Isolation;
 use super::holder::HolderRef;
 use super::policy::Policy;
 use super::pool::{Need, Pool, Uses};
-use super::selector::{BadSelector, Narrowed, Reason, RouteName, Selector, Words};
-use crate::exit::{Catalog, Moment};
+use super::selector::{BadSelector, Mode, Narrowed, Reason, RouteName, Selector, Words};
+use crate::exit::{Catalog, Exit, Moment};
 
 /// A way out with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +108,9 @@ pub struct RouteTable {
     uses: Arc<Uses>,
 }
 
+/// What all selectors that are no route are called together.
+pub const IMPLICIT: &str = "implicit";
+
 /// What a user name comes to.
 #[derive(Clone, Debug)]
 pub struct Wish {
@@ -126,7 +129,23 @@ pub struct Wish {
 impl Wish {
     /// The route's name; `implicit` for what has none: fit for a metric label.
     pub fn label(&self) -> &str {
-        self.entry.as_ref().map_or("implicit", |entry| entry.route.name.as_str())
+        self.entry.as_ref().map_or(IMPLICIT, |entry| entry.route.name.as_str())
+    }
+
+    /// Connections of it take any exit of a pool: neither a session nor a pin holds it to one.
+    pub fn is_pooled(&self) -> bool {
+        self.selector.mode != Mode::Strict && self.selector.session.is_none()
+    }
+
+    /// It uses the pool of its route, and not a part of it.
+    pub fn is_whole(&self) -> bool {
+        self.entry.is_some() && self.pool.is_none()
+    }
+
+    /// An exit is what was asked for, whether or not it is up and passes checks.
+    pub fn wants(&self, exit: &Exit) -> bool {
+        let filter = self.selector.filter(self.policy.sources(&self.selector), None);
+        filter.wants(exit) && self.selector.picks(exit)
     }
 
     /// Whom its circuits may be shared with, asked with the key of this name.
@@ -252,6 +271,11 @@ impl RouteTable {
     /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
+    }
+
+    /// The route that a scope of pins and sessions belongs to, if it belongs to one.
+    pub fn owner(&self, scope: &str) -> Option<&RouteName> {
+        self.longest(scope).map(|(entry, _)| &entry.route.name)
     }
 
     pub(super) fn uses(&self) -> &Uses {

@@ -52,7 +52,11 @@ pub enum Change {
     },
     /// The API made these routes, each with the body that asked for it.
     Created(Vec<(Route, String)>),
-    /// Routes of the API are no more.
+    /// A route of the API is another from now on: the body that it is kept as beside it.
+    Changed(Route, String),
+    /// A route's pool is exchanged for other exits, as far as there are others.
+    Turned(RouteName),
+    /// Routes of the API are no more, nor what was promised to those who used them.
     Dropped(Vec<RouteName>),
 }
 
@@ -77,6 +81,10 @@ pub(super) struct Effects {
     pub(super) commit: Vec<Write>,
     /// Written when there is time.
     pub(super) note: Vec<Write>,
+    /// Routes whose promises end with this change.
+    pub(super) released: Vec<RouteName>,
+    /// A route whose pins may have to go: it asks for something else now.
+    pub(super) changed: Option<RouteName>,
     /// What is told once the change is published.
     pub(super) events: Vec<Event>,
 }
@@ -94,6 +102,12 @@ impl Change {
             }
             Self::Configured { words, defaults, routes } => configure(next, words, defaults, routes),
             Self::Created(routes) => create(next, routes),
+            Self::Changed(route, asked) => change(next, route, asked),
+            Self::Turned(name) => {
+                let turned = next.routes.turned(name.as_str(), &next.catalog, now);
+                next.routes = turned.ok_or(Refused::NoRoute(name))?;
+                Ok(Effects::default())
+            }
             Self::Dropped(names) => drop_routes(next, names),
         }
     }
@@ -204,21 +218,37 @@ fn create(next: &mut Snapshot, routes: Vec<(Route, String)>) -> Result<Effects, 
         if next.routes.get(route.name.as_str()).is_some() {
             return Err(Clash::Name(route.name).into());
         }
-        commit.push(Write::PutRoute(store::Route {
-            name: route.name.to_string(),
-            selector: route.selector.to_string(),
-            port: route.port,
-            asked,
-            created: route.created,
-            expires: route.expires,
-        }));
+        commit.push(kept(&route, asked));
         next.routes = next.routes.with(route)?;
     }
     Ok(Effects { commit, ..Effects::default() })
 }
 
+/// A route as the store keeps it.
+fn kept(route: &Route, asked: String) -> Write {
+    Write::PutRoute(store::Route {
+        name: route.name.to_string(),
+        selector: route.selector.to_string(),
+        port: route.port,
+        asked,
+        created: route.created,
+        expires: route.expires,
+    })
+}
+
+fn change(next: &mut Snapshot, route: Route, asked: String) -> Result<Effects, Refused> {
+    let own = next.routes.get(route.name.as_str()).is_some_and(|entry| entry.route.origin == Origin::Api);
+    if !own {
+        return Err(Refused::NoRoute(route.name));
+    }
+    let (commit, changed) = (vec![kept(&route, asked)], Some(route.name.clone()));
+    next.routes = next.routes.with(route)?;
+    Ok(Effects { commit, changed, ..Effects::default() })
+}
+
 fn drop_routes(next: &mut Snapshot, names: Vec<RouteName>) -> Result<Effects, Refused> {
     let mut commit = Vec::new();
+    let released = names.clone();
     for name in names {
         let own = next.routes.get(name.as_str()).is_some_and(|entry| entry.route.origin == Origin::Api);
         let Some(without) = next.routes.without(name.as_str()).filter(|_| own) else {
@@ -227,5 +257,5 @@ fn drop_routes(next: &mut Snapshot, names: Vec<RouteName>) -> Result<Effects, Re
         next.routes = without;
         commit.push(Write::DropRoute(name.to_string()));
     }
-    Ok(Effects { commit, ..Effects::default() })
+    Ok(Effects { commit, released, ..Effects::default() })
 }

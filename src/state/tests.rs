@@ -159,3 +159,114 @@ async fn what_was_learned_is_there_after_a_restart() {
     let bans: Vec<_> = loaded.bans.into_iter().map(|ban| (ban.site, ban.exit, ban.until, ban.why)).collect();
     assert_eq!(bans, [("shop.com".to_owned(), id(2), until, "429".to_owned())]);
 }
+
+fn made(name: &str, port: u16) -> Change {
+    let route = Route { origin: Origin::Api, ..route(name, Some(port)) };
+    Change::Created(vec![(route, "{}".to_owned())])
+}
+
+fn dropped(name: &str) -> Change {
+    let (selector, words) = (Selector::parse("us", &Words::default()).unwrap(), Words::default());
+    Change::Dropped(vec![RouteName::parse(name, &selector, &words).unwrap()])
+}
+
+#[tokio::test]
+async fn a_route_of_the_api_is_durable_before_it_is_known_and_gone_with_its_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("exitgate.db");
+    let (store, _) = Store::open(&path, Options::default()).unwrap();
+    let (state, _wished) = state(Some(store.clone()));
+    state.apply(made("a", 20_001)).await.unwrap();
+    state.apply(made("b", 20_002)).await.unwrap();
+    for (change, taken) in [(made("a", 20_003), "a"), (made("c", 20_002), "20002")] {
+        let clash = state.apply(change).await.unwrap_err().to_string();
+        assert!(clash.contains(taken), "{clash}");
+    }
+    let changed = Route { origin: Origin::Api, ..route("b", Some(20_004)) };
+    state.apply(Change::Changed(changed, "{\"port\":20004}".to_owned())).await.unwrap();
+    state.apply(dropped("a")).await.unwrap();
+    assert!(matches!(state.apply(dropped("a")).await, Err(Refused::NoRoute(_))));
+    assert_eq!(names(&state), [("b".to_owned(), Some(20_004))]);
+    drop(state);
+    store.close().await;
+    let (_store, loaded) = Store::open(&path, Options::default()).unwrap();
+    let kept: Vec<_> = loaded.routes.into_iter().map(|route| (route.name, route.port, route.asked)).collect();
+    assert_eq!(kept, [("b".to_owned(), Some(20_004), "{\"port\":20004}".to_owned())]);
+}
+
+#[tokio::test]
+async fn the_configurations_routes_are_not_the_apis_to_change() {
+    let (state, _wished) = state(None);
+    state.apply(configured([route("a", Some(20_001))])).await.unwrap();
+    let other = Route { origin: Origin::Api, ..route("a", Some(20_002)) };
+    for change in [dropped("a"), Change::Changed(other, "{}".to_owned())] {
+        assert!(matches!(state.apply(change).await, Err(Refused::NoRoute(_))));
+    }
+    assert!(matches!(state.apply(made("a", 20_002)).await, Err(Refused::Clash(_))));
+    assert_eq!(names(&state), [("a".to_owned(), Some(20_001))]);
+}
+
+#[tokio::test]
+async fn promises_end_with_the_route_that_made_them_and_no_others() {
+    let (state, _wished) = state(None);
+    state.apply(listed(&[1, 2, 3])).await.unwrap();
+    let good = |n| {
+        lesson(n, move |known| {
+            known.saw([198, 18, 0, n].into(), Country::parse("US").unwrap(), Moment(1));
+            known.verdict = Verdict::Good;
+        })
+    };
+    state.apply(Change::Learned(vec![good(1), good(2), good(3)])).await.unwrap();
+    for (name, port) in [("shop", 20_001), ("shop-two", 20_002)] {
+        state.apply(made(name, port)).await.unwrap();
+    }
+    let target = "site.example:443".parse().unwrap();
+    let usernames = ["shop-strict", "shop-session-a", "shop-two-strict", "us-strict"];
+    for username in usernames {
+        let snapshot = state.snapshot();
+        let wish = snapshot.routes.resolve(username, None).unwrap();
+        let ask = crate::route::Ask { wish: &wish, key: "", target: &target, now: state.now(), avoid: &[] };
+        crate::route::decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()).unwrap();
+    }
+    let scopes = || {
+        let mut all: Vec<_> =
+            state.memory().pins().list(state.now()).iter().map(|pin| pin.holder.scope.to_string()).collect();
+        all.sort();
+        (all, state.memory().sessions().len())
+    };
+    assert_eq!(scopes(), (vec!["shop-strict".into(), "shop-two-strict".into(), "us-strict".into()], 1));
+    state.apply(dropped("shop")).await.unwrap();
+    assert_eq!(scopes(), (vec!["shop-two-strict".into(), "us-strict".into()], 0));
+    // One that asks for something else now lets go of what does not fit, and of nothing else.
+    let words = Words::default();
+    let elsewhere = Selector::parse("de", &words).unwrap();
+    let changed = Route { origin: Origin::Api, selector: elsewhere, ..route("shop-two", Some(20_002)) };
+    state.apply(Change::Changed(changed, "{}".to_owned())).await.unwrap();
+    assert_eq!(scopes(), (vec!["us-strict".to_owned()], 0));
+}
+
+#[tokio::test]
+async fn a_turned_pool_has_other_exits() {
+    let (state, _wished) = state(None);
+    state.apply(listed(&[1, 2, 3, 4])).await.unwrap();
+    let lessons = (1..5).map(|n| lesson(n, |known| known.verdict = Verdict::Good)).collect();
+    state.apply(Change::Learned(lessons)).await.unwrap();
+    let narrow = Route { policy: Arc::new(Policy { pool: 2, ..Policy::default() }), ..route("a", None) };
+    let name = narrow.name.clone();
+    state.apply(configured([narrow])).await.unwrap();
+    let pool = || {
+        let snapshot = state.load();
+        snapshot
+            .routes
+            .get("a")
+            .unwrap()
+            .pool
+            .members()
+            .iter()
+            .map(|member| member.id().clone())
+            .collect::<BTreeSet<_>>()
+    };
+    let before = pool();
+    state.apply(Change::Turned(name)).await.unwrap();
+    assert!(pool().len() == 2 && pool().is_disjoint(&before));
+}

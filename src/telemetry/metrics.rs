@@ -30,6 +30,10 @@ pub const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
 
 names! {
+    /// Requests to the API, by endpoint (never by URL), method and class of status.
+    Counter API_REQUESTS = "exitgate_api_requests_total";
+    /// Time that the API took over a request.
+    Histogram API_SECONDS = "exitgate_api_seconds";
     /// Log lines dropped because a writer could not keep up.
     Counter LOG_LINES_LOST = "exitgate_log_lines_lost_total";
     /// Tasks that panicked: each one is a bug.
@@ -46,10 +50,39 @@ names! {
     Counter REQUESTS = "exitgate_requests_total";
     /// Streams to targets open now.
     Gauge STREAMS_OPEN = "exitgate_streams_open";
-    /// From a complete request to a stream that is open at its target.
+    /// From a complete request to a stream that is open at its target: choosing, dialling and failing over; by the source
+    /// and country of the exit.
     Histogram OPEN_SECONDS = "exitgate_open_seconds";
+    /// From a complete request to the first byte of its target, by the source and country of the exit.
+    Histogram FIRST_BYTE_SECONDS = "exitgate_first_byte_seconds";
     /// Bytes relayed, while they move; `way` is `up` (client to target) or `down`.
     Counter BYTES = "exitgate_relayed_bytes_total";
+    /// Named routes.
+    Gauge ROUTES = "exitgate_routes";
+    /// Exits that a route's pool is to have.
+    Gauge POOL_WANTED = "exitgate_pool_wanted_exits";
+    /// Exits that a route's pool has.
+    Gauge POOL_EXITS = "exitgate_pool_exits";
+    /// Different addresses among the exits of a route's pool.
+    Gauge POOL_IPS = "exitgate_pool_unique_ips";
+    /// Exits, by source, country and how they stand: usable, untested, bad or down.
+    Gauge EXITS = "exitgate_exits";
+    /// Sessions that are kept.
+    Gauge SESSIONS = "exitgate_sessions";
+    /// Pins that are kept.
+    Gauge PINS = "exitgate_pins";
+    /// Selectors in use that are no named route.
+    Gauge IMPLICIT = "exitgate_implicit_routes";
+    /// 1 for the state that an engine is in.
+    Gauge ENGINE_STATE = "exitgate_engine_state";
+    /// How far an engine has got to know the network: from 0 to 1.
+    Gauge ENGINE_BOOTSTRAP = "exitgate_engine_bootstrap_ratio";
+    /// Circuits of an engine: open, building, and the spares among the open ones.
+    Gauge ENGINE_CIRCUITS = "exitgate_engine_circuits";
+    /// Streams that an engine carries.
+    Gauge ENGINE_STREAMS = "exitgate_engine_streams";
+    /// How often an engine was started again. A gauge: it begins anew with the engine's place.
+    Gauge ENGINE_RESTARTS = "exitgate_engine_restarts";
     /// Writes that wait for the store's thread.
     Gauge STORE_QUEUE = "exitgate_store_queue";
     /// 1 while the database file takes no writes and the gateway goes on from memory.

@@ -203,16 +203,17 @@ pub enum Incoming {
 /// The events of one connection. When it yields `None` the connection is over.
 #[derive(Debug)]
 pub struct Events {
-    queue: mpsc::UnboundedReceiver<Incoming>,
+    queue: mpsc::UnboundedReceiver<Option<Incoming>>,
     waiting: Arc<AtomicUsize>,
 }
 
 impl Events {
     /// The next event; `None` once the connection is over and everything before that was taken.
     pub async fn next(&mut self) -> Option<Incoming> {
-        let next = self.queue.recv().await;
-        if next.is_some() {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let next = self.queue.recv().await.flatten();
+        match next {
+            Some(_) => drop(self.waiting.fetch_sub(1, Ordering::Relaxed)),
+            None => self.queue.close(),
         }
         next
     }
@@ -248,7 +249,8 @@ struct Shared {
     outgoing: Mutex<Outgoing>,
     /// Rung when `unsent` is no longer empty, or when the connection is to end.
     bell: Notify,
-    queue: mpsc::UnboundedSender<Incoming>,
+    /// `None` is the end: handles on the connection outlive it, so that the end of the queue would come too late.
+    queue: mpsc::UnboundedSender<Option<Incoming>>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -293,6 +295,7 @@ impl Shared {
         for Pending { waiter, .. } in pending {
             self.tell(waiter, Err(why.clone()));
         }
+        drop(self.queue.send(None)); // nobody listens any more: they know
         self.bell.notify_one();
     }
 
@@ -311,7 +314,7 @@ impl Shared {
         {
             tracing::warn!(waiting, "events of tor are not being handled as fast as they come");
         }
-        drop(self.queue.send(incoming)); // nobody listens any more: the connection is about to be dropped
+        drop(self.queue.send(Some(incoming))); // nobody listens any more: the connection is about to be dropped
     }
 }
 

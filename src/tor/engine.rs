@@ -7,7 +7,7 @@
 //!
 //! Who does what: `engine/run.rs` starts a tor, or finds one, again and again; `engine/session.rs` is one run, a loop over
 //! its events; `engine/lend.rs` is what dials call, and what carries out what the pool of circuits decides;
-//! `engine/guarding.rs` keeps the guard; `engine/folder.rs` and `engine/process.rs` are the files and the process.
+//! `engine/nudge.rs` finds out what died or hangs in silence; `engine/guarding.rs` keeps the guard; `engine/folder.rs` and `engine/process.rs` are the files and the process.
 //!
 //! Nothing here awaits while it holds a lock, and locks are taken in one order: streams before circuits before guards.
 
@@ -33,6 +33,7 @@ use crate::exit::Fingerprint;
 mod folder;
 mod guarding;
 mod lend;
+mod nudge;
 pub(super) mod process;
 mod run;
 mod session;
@@ -40,6 +41,7 @@ mod session;
 pub(super) use folder::{Folder, has_directory};
 use lend::Circuits;
 pub(super) use lend::no_path;
+pub(super) use nudge::Link;
 pub(super) use run::run;
 
 /// Which engine: its place in the list, started ones first.
@@ -55,6 +57,8 @@ impl fmt::Display for EngineId {
 /// How an engine stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineState {
+    /// It has no tor: it is for one more behind a name, should there be one.
+    Absent,
     /// Its tor is being started or connected to.
     Starting,
     /// Its tor runs and fetches what it needs.
@@ -94,6 +98,7 @@ impl EngineState {
     /// The word for it in logs, the API and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
+            Self::Absent => "absent",
             Self::Starting => "starting",
             Self::Bootstrapping { .. } => "bootstrapping",
             Self::Ready => "ready",
@@ -176,11 +181,13 @@ impl fmt::Debug for Engine {
 impl Engine {
     pub(super) fn new(id: EngineId, attach: Option<Attach>, fleet: Arc<Fleet>) -> Self {
         let circuits = Mutex::new(Circuits::new(fleet.limits()));
+        let may_be_absent = attach.as_ref().is_some_and(|attach| attach.every_address);
+        let state = if may_be_absent { EngineState::Absent } else { EngineState::Starting };
         Self {
             id,
             attach,
             fleet,
-            state: watch::Sender::new(EngineState::Starting),
+            state: watch::Sender::new(state),
             live: ArcSwapOption::empty(),
             circuits,
             streams: Streams::default(),

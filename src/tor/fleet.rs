@@ -1,12 +1,15 @@
 //! What all engines share: settings, the directory, who has which guard, and where news go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 
 use super::circuit::pool::Limits;
+use super::control::Addr;
 use super::engine::EngineId;
 use super::netdir::Netdir;
 use super::settings::Settings;
@@ -44,6 +47,10 @@ pub enum Alert {
 /// Alerts that a slow listener may be behind before it misses some. Arbitrary.
 const ALERTS: usize = 64;
 
+/// How long a relay that failed as a middle is kept out of new paths. One that could not reach a peer refuses to try it
+/// again for about a minute.
+const AVOID: Duration = Duration::from_secs(90);
+
 /// What all engines share.
 #[derive(Debug)]
 pub(super) struct Fleet {
@@ -56,8 +63,12 @@ pub(super) struct Fleet {
     pub(super) alerts: broadcast::Sender<Alert>,
     /// Held while a directory is read, so that engines do not all parse the same one.
     pub(super) loading: tokio::sync::Mutex<()>,
+    /// Who drives the tor at which address, where several are behind one name.
+    held: Mutex<BTreeMap<EngineId, Addr>>,
     /// Who has which guard; held while one is chosen, so that no two engines choose the same.
     guards: Mutex<BTreeMap<EngineId, Fingerprint>>,
+    /// Relays that are no middles for now, and until when.
+    avoid: Mutex<HashMap<Fingerprint, Instant>>,
 }
 
 impl Fleet {
@@ -69,12 +80,40 @@ impl Fleet {
             changes: watch::Sender::new(0),
             alerts: broadcast::Sender::new(ALERTS),
             loading: tokio::sync::Mutex::new(()),
+            held: Mutex::default(),
             guards: Mutex::default(),
+            avoid: Mutex::default(),
         }
     }
 
     pub(super) fn guards(&self) -> MutexGuard<'_, BTreeMap<EngineId, Fingerprint>> {
         self.guards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the first of these addresses that no other engine has.
+    pub(super) fn hold(&self, engine: EngineId, addrs: Vec<Addr>) -> Option<Addr> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.remove(&engine);
+        let free = addrs.into_iter().find(|addr| held.values().all(|other| other != addr))?;
+        held.insert(engine, free.clone());
+        Some(free)
+    }
+
+    /// What this engine had is free for others.
+    pub(super) fn let_go(&self, engine: EngineId) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&engine);
+    }
+
+    /// Keeps a relay out of new paths for a while, whichever engine found out that it is of no use.
+    pub(super) fn avoid(&self, middle: Fingerprint) {
+        self.avoid.lock().unwrap_or_else(PoisonError::into_inner).insert(middle, Instant::now() + AVOID);
+    }
+
+    /// Relays that are to be no middles now.
+    pub(super) fn avoided(&self) -> HashSet<Fingerprint> {
+        let (mut avoid, now) = (self.avoid.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        avoid.retain(|_, until| now < *until);
+        avoid.keys().copied().collect()
     }
 
     pub(super) fn netdir(&self) -> Option<Arc<Netdir>> {
@@ -108,5 +147,26 @@ impl Fleet {
             dirty: settings.circuit_dirty,
             idle: settings.circuit_idle,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::Lifecycle;
+
+    #[tokio::test]
+    async fn each_address_behind_a_name_is_driven_by_one_engine() {
+        let fleet = Fleet::new(Settings::default(), Lifecycle::new().tasks());
+        let addrs =
+            |last: &[u8]| last.iter().map(|n| format!("10.0.0.{n}:9051").parse().unwrap()).collect::<Vec<Addr>>();
+        let hold = |engine, last: &[u8]| fleet.hold(EngineId(engine), addrs(last)).map(|addr| addr.to_string());
+        assert_eq!(hold(0, &[1, 2]).as_deref(), Some("10.0.0.1:9051"));
+        assert_eq!(hold(1, &[1, 2]).as_deref(), Some("10.0.0.2:9051"));
+        assert_eq!(hold(2, &[1, 2]), None, "there is no third");
+        assert_eq!(hold(0, &[1, 2]).as_deref(), Some("10.0.0.1:9051"), "its own is free for itself");
+        fleet.let_go(EngineId(0));
+        assert_eq!(hold(2, &[1, 2]).as_deref(), Some("10.0.0.1:9051"));
+        assert_eq!(hold(0, &[]), None);
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::control::{Addr, Auth};
+use crate::config::Endpoint;
 
 /// Settings of everything in this room.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,9 +40,13 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attach {
     /// Its control port.
-    pub control: Addr,
+    pub control: Endpoint,
     /// Its SOCKS port, reachable from here.
-    pub socks: Addr,
+    pub socks: Endpoint,
+    /// Its SOCKS port for onion services, if that is another one.
+    pub onion: Option<Endpoint>,
+    /// Every address behind the name of these ports is a tor of its own: containers that somebody scales up and down.
+    pub every_address: bool,
     /// How to log in.
     pub auth: Auth,
 }
@@ -71,7 +76,34 @@ impl Default for Settings {
     }
 }
 
+/// Tors behind one name, at most: beyond it lies a mistake, or more guards than anybody should have.
+const BEHIND_A_NAME: usize = 16;
+
+impl Attach {
+    /// The engines that this may become.
+    pub(super) fn engines(self) -> impl Iterator<Item = Self> {
+        let count = if self.every_address { BEHIND_A_NAME } else { 1 };
+        std::iter::repeat_n(self, count)
+    }
+}
+
 impl Settings {
+    /// Without those attached tors that may be missing and are: nobody has their name, so that what is started here does
+    /// not wait for them.
+    pub async fn without_missing(mut self) -> Self {
+        let mut there = Vec::new();
+        for attach in self.attach {
+            let missing = attach.every_address && Addr::all(&attach.control).await.is_ok_and(|found| found.is_empty());
+            if missing {
+                tracing::info!("nobody is called {}: no tor to attach to there", attach.control);
+            } else {
+                there.push(attach);
+            }
+        }
+        self.attach = there;
+        self
+    }
+
     /// How many engines are started here.
     pub fn started_engines(&self) -> usize {
         match self.engines {

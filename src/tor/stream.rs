@@ -84,9 +84,29 @@ impl Expected {
         Username::Ticket(self.ticket).write()
     }
 
+    /// Its circuit, to be doubted if the answer is long in coming.
+    pub fn doubt(&self) -> Doubt {
+        Doubt { engine: self.engine.clone(), run: self.run, circuit: self.circuit }
+    }
+
     /// tor said that it knows no such circuit: nobody shall be put on it again.
     pub fn circuit_is_missing(&self) {
         self.engine.missing(self.run, self.circuit);
+    }
+}
+
+/// A circuit from which an answer is awaited.
+#[derive(Debug)]
+pub struct Doubt {
+    engine: Arc<Engine>,
+    run: u64,
+    circuit: CircuitId,
+}
+
+impl Doubt {
+    /// Finds out whether the circuit died or hangs; if so, who waits is told.
+    pub fn voice(self) {
+        self.engine.doubt(self.run, self.circuit);
     }
 }
 
@@ -161,6 +181,17 @@ impl Streams {
             let _ = end.send(fault); // a dial that gave up needs no reason
         }
         Some(known.lease.circuit)
+    }
+
+    /// Nothing will be answered over this circuit: the dials that wait are told.
+    pub(super) fn unanswered(&self, circuit: CircuitId) {
+        let mut inner = self.inner();
+        let on_it = inner.known.values_mut().filter(|known| known.lease.circuit == circuit);
+        let ends: Vec<_> = on_it.filter_map(|known| known.end.take()).collect();
+        drop(inner);
+        for end in ends {
+            let _ = end.send(StreamFault::Unanswered); // a dial that gave up needs no reason
+        }
     }
 
     /// A stream is gone, and its place is free.

@@ -8,6 +8,7 @@
 
 mod api;
 mod clients;
+mod control;
 mod exits;
 mod faults;
 mod gateway;

@@ -4,9 +4,12 @@ use exitgate_testnet::Testbed;
 
 mod attach;
 mod circuits;
+mod death;
 mod dial;
 mod engine;
 mod fault;
+mod garbage;
+mod leak;
 mod rig;
 mod warm;
 

@@ -82,14 +82,14 @@ impl Seen {
         for engine in wiring.tor.iter().flat_map(|tor| tor.status()) {
             let id = engine.id.0.to_string();
             if engines.get(&id) != self.engines.get(&id) {
-                tell("engine", engines::shown(&engine));
+                tell("engine", json!(engines::shown(&engine)));
             }
         }
         self.engines = engines;
         let sources = of_sources(wiring);
         for source in wiring.sources.statuses() {
             if sources.get(&source.name) != self.sources.get(&source.name) {
-                tell("source", sources::shown(&source));
+                tell("source", json!(sources::shown(&source)));
             }
         }
         self.sources = sources;

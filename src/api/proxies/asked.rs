@@ -8,11 +8,14 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::StatusCode;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::super::error::ApiError;
-use crate::route::policy::Auth;
+use super::span::{Patience, Span};
+use crate::route::policy::{Auth, Engine};
 use crate::route::selector::{Mode, RouteName, Selector, SourcePick, Words};
 use crate::route::{Policy, RouteTable};
 
@@ -37,13 +40,10 @@ pub struct Rules {
     pub ban_for: Duration,
 }
 
-/// A time as a person writes it: `30s`, `10m`, `2h`, `7d`, or a number of seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub Duration);
-
 /// What a body says, and no more.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = NewProxy, example = json!({ "geo_category": "US", "name": "shop", "mode": "strict" }))]
 pub struct Asked {
     /// What the route is called; without it, `p` and its port.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +78,16 @@ pub struct Asked {
     /// How often its exits are exchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotate_every: Option<Span>,
+    /// How long a pinned exit may be down before another takes its place; `never`: it is waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repin_after: Option<Patience>,
+    /// Whose engines carry it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Carrier>,
+    /// Networks whose clients may use its port; none: all.
+    #[schema(value_type = Option<Vec<String>>, example = json!(["10.0.0.0/8"]))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<IpNet>>,
     /// Relays in a circuit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hops: Option<u8>,
@@ -90,7 +100,7 @@ pub struct Asked {
 }
 
 /// The three ways out that most ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Geo {
     /// The United States.
@@ -102,7 +112,7 @@ pub enum Geo {
 }
 
 /// How exits are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kept {
     /// Any of the pool.
@@ -113,8 +123,28 @@ pub enum Kept {
     Rotate,
 }
 
+impl Kept {
+    /// It is this mode of a selector.
+    pub fn is(self, mode: Mode) -> bool {
+        matches!(
+            (self, mode),
+            (Self::Flexible, Mode::Flexible) | (Self::Strict, Mode::Strict) | (Self::Rotate, Mode::Rotate)
+        )
+    }
+}
+
+/// Whose engines carry a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Carrier {
+    /// Those that carry the others.
+    Shared,
+    /// One of its own.
+    Own,
+}
+
 /// Whether a port asks for a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Asks {
     /// It does, when there are keys.
@@ -134,7 +164,7 @@ pub struct Wrong {
 }
 
 impl Wrong {
-    fn new(field: &str, why: impl Into<String>) -> Self {
+    pub(in crate::api) fn new(field: &str, why: impl Into<String>) -> Self {
         Self { field: field.to_owned(), why: why.into() }
     }
 }
@@ -176,6 +206,33 @@ impl Asked {
         Ok((1..=count).map(nth).collect())
     }
 
+    /// What was said once, with what is said now laid over it; `null` takes a word back. Of two ways to say the same
+    /// thing the new one holds.
+    pub fn patched(said: &str, patch: &Map<String, Value>) -> Result<Self, Wrong> {
+        for field in ["name", "count"] {
+            if patch.contains_key(field) {
+                return Err(Wrong::new(field, "cannot be changed; make another route, and delete this one"));
+            }
+        }
+        let mut fields: Map<String, Value> = serde_json::from_str(said).unwrap_or_default();
+        let says = |field: &str| patch.get(field).is_some_and(|value| !value.is_null());
+        match (says("selector"), says("geo_category")) {
+            (true, false) => drop(fields.remove("geo_category")),
+            (false, true) => drop(fields.remove("selector")),
+            _ => {}
+        }
+        for (field, value) in patch {
+            let alone = Map::from_iter([(field.clone(), value.clone())]);
+            Self::read(&alone)?;
+            if value.is_null() {
+                fields.remove(field);
+            } else {
+                fields.insert(field.clone(), value.clone());
+            }
+        }
+        Self::read(&fields)
+    }
+
     /// The way out that it asks for.
     pub fn selector(&self, words: &Words) -> Result<Selector, Wrong> {
         let (field, text) = match (self.geo_category, self.selector.as_deref()) {
@@ -195,10 +252,8 @@ impl Asked {
         let read = |text: &str| Selector::parse(text, words).map_err(|bad| bad.to_string());
         let selector = read(text).map_err(|why| Wrong::new(field, format!("is wrong: {why}")))?;
         match (self.mode, selector.mode) {
-            (None, _)
-            | (Some(Kept::Flexible), Mode::Flexible)
-            | (Some(Kept::Strict), Mode::Strict)
-            | (Some(Kept::Rotate), Mode::Rotate) => Ok(selector),
+            (None, _) => Ok(selector),
+            (Some(mode), said) if mode.is(said) => Ok(selector),
             (Some(mode), said) => {
                 let word = match mode {
                     Kept::Flexible => "flexible",
@@ -253,6 +308,13 @@ impl Asked {
             check: self.check.as_deref().map(Into::into),
             exclusive: self.exclusive.unwrap_or(defaults.exclusive),
             rotate_every: self.rotate_every.map(|Span(every)| every),
+            repin_after: self.repin_after.map_or(defaults.repin_after, |Patience(after)| after),
+            engine: match self.engine {
+                None => defaults.engine,
+                Some(Carrier::Shared) => Engine::Shared,
+                Some(Carrier::Own) => Engine::Own,
+            },
+            allow: self.allow.clone().unwrap_or_else(|| defaults.allow.clone()),
             hops: self.hops.unwrap_or(defaults.hops),
             ipv6: self.ipv6.unwrap_or(defaults.ipv6),
             auth: if open { Auth::Open } else { Auth::Key },
@@ -268,38 +330,6 @@ impl Asked {
 
 fn is_local(rules: &Rules) -> bool {
     rules.bind.to_canonical().is_loopback()
-}
-
-impl Serialize for Span {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(self.0.as_secs())
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let seconds = match Value::deserialize(deserializer)? {
-            Value::Number(number) => number.as_u64(),
-            Value::String(text) => seconds(&text),
-            _ => None,
-        };
-        let seconds = seconds.filter(|seconds| *seconds > 0);
-        let wrong = || serde::de::Error::custom("a time is `30s`, `10m`, `2h`, `7d`, or a number of seconds above 0");
-        seconds.map(|seconds| Self(Duration::from_secs(seconds))).ok_or_else(wrong)
-    }
-}
-
-fn seconds(text: &str) -> Option<u64> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let unit = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return None,
-    };
-    let digits = digits.bytes().all(|b| b.is_ascii_digit()).then_some(digits)?;
-    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]
@@ -335,12 +365,18 @@ mod tests {
         ] {
             assert_eq!(judge(body).unwrap().0, selector);
         }
-        let policy = judge(json!({"selector": "us", "pool": 3, "check": "shop", "rotate_every": "10m", "hops": 2}));
+        let policy = judge(json!({
+            "selector": "us", "pool": 3, "check": "shop", "rotate_every": "10m", "hops": 2, "repin_after": "never",
+            "engine": "own", "allow": ["10.0.0.0/8"],
+        }));
         let want = Policy {
             pool: 3,
             check: Some("shop".into()),
             rotate_every: Some(Duration::from_secs(600)),
             hops: 2,
+            repin_after: None,
+            engine: Engine::Own,
+            allow: vec!["10.0.0.0/8".parse().unwrap()],
             auth: Auth::Open,
             ..Policy::default()
         };
@@ -370,6 +406,9 @@ mod tests {
             (json!({"selector": "us", "ttl": "10 minutes"}), "ttl"),
             (json!({"selector": "us", "hops": 1}), "hops"),
             (json!({"selector": "us-source-direct"}), "selector"),
+            (json!({"selector": "us", "repin_after": "always"}), "repin_after"),
+            (json!({"selector": "us", "allow": ["10.0.0.0/99"]}), "allow"),
+            (json!({"selector": "us", "engine": "mine"}), "engine"),
         ] {
             assert_eq!(judge(body.clone()).unwrap_err(), field, "{body}");
         }
@@ -397,5 +436,23 @@ mod tests {
         }
         let timed = Asked { ttl: Some(Span(Duration::from_secs(90))), ..Asked::default() };
         assert_eq!(timed.text(), r#"{"ttl":90}"#);
+    }
+    #[test]
+    fn a_patch_is_laid_over_what_was_said() {
+        let said = r#"{"geo_category":"US","mode":"strict","pool":3,"ttl":60}"#;
+        for (patch, want) in [
+            (json!({}), said),
+            (json!({"pool": 5, "ttl": null}), r#"{"geo_category":"US","mode":"strict","pool":5}"#),
+            (json!({"selector": "de"}), r#"{"selector":"de","mode":"strict","pool":3,"ttl":60}"#),
+            (json!({"geo_category": "ANY", "mode": null}), r#"{"geo_category":"ANY","pool":3,"ttl":60}"#),
+        ] {
+            let patched = Asked::patched(said, patch.as_object().unwrap()).unwrap();
+            assert_eq!(patched, Asked::read(&serde_json::from_str(want).unwrap()).unwrap(), "{patch}");
+        }
+        for (patch, field) in
+            [(json!({"name": "x"}), "name"), (json!({"pol": 3}), "pol"), (json!({"pool": "x"}), "pool")]
+        {
+            assert_eq!(Asked::patched(said, patch.as_object().unwrap()).unwrap_err().field, field);
+        }
     }
 }

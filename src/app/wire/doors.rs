@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::gateway::connection;
 use crate::gateway::gate::Door;
 use crate::gateway::record::ListenerMeters;
+use crate::gateway::roll::Roll;
 use crate::gateway::tunnel::Tunnel;
 use crate::lifecycle::Tasks;
 use crate::limit::target::Own;
@@ -27,6 +28,7 @@ pub(in crate::app) struct Doors {
     permits: Permits,
     tasks: Tasks,
     own: Own,
+    roll: Arc<Roll>,
     shared: Vec<Port>,
     routes: HashMap<RouteName, Open>,
     /// What ports that are opened by order are opened with.
@@ -46,12 +48,18 @@ struct Open {
 
 impl Doors {
     pub(super) fn new(tunnel: Arc<Tunnel>, permits: Permits, tasks: Tasks, own: Own, config: Config) -> Self {
-        Self { tunnel, permits, tasks, own, shared: Vec::new(), routes: HashMap::new(), config }
+        let (roll, shared, routes) = (Arc::default(), Vec::new(), HashMap::new());
+        Self { tunnel, permits, tasks, own, roll, shared, routes, config }
+    }
+
+    /// Every connection of these doors.
+    pub(super) fn roll(&self) -> Arc<Roll> {
+        self.roll.clone()
     }
 
     /// Opens the shared port on one of its addresses.
     pub(super) fn open_shared(&mut self, port: Reservation, config: &Config) -> Result<(), StartError> {
-        let door = shared_door(port.addr(), config);
+        let door = shared_door(port.addr(), config, &self.roll);
         let opened = self.open(port, door)?;
         self.shared.push(opened);
         Ok(())
@@ -61,10 +69,10 @@ impl Doors {
     pub(in crate::app) fn refresh(&mut self, config: &Config) {
         self.config = config.clone();
         for Port { listener, door } in &self.shared {
-            door.store(Arc::new(shared_door(listener.addr(), config)));
+            door.store(Arc::new(shared_door(listener.addr(), config, &self.roll)));
         }
         for Open { at, route } in self.routes.values() {
-            at.door.store(Arc::new(route_door(at.listener.addr(), route, config)));
+            at.door.store(Arc::new(route_door(at.listener.addr(), route, config, &self.roll)));
         }
     }
 
@@ -94,7 +102,7 @@ impl Doors {
                 Err(_) if route.origin == Origin::Api => continue,
                 Err(error) => return Err(error),
             };
-            let door = route_door(port.addr(), route, config);
+            let door = route_door(port.addr(), route, config, &self.roll);
             let at = self.open(port, door)?;
             self.routes.insert(route.name.clone(), Open { at, route: route.clone() });
         }
@@ -125,9 +133,31 @@ impl Doors {
 
     /// Opens a route's port.
     pub(super) fn open_route(&mut self, port: Reservation, route: &Arc<Route>) -> Result<(), StartError> {
-        let door = route_door(port.addr(), route, &self.config);
+        let door = route_door(port.addr(), route, &self.config, &self.roll);
         let at = self.open(port, door)?;
         self.routes.insert(route.name.clone(), Open { at, route: route.clone() });
+        Ok(())
+    }
+
+    /// Takes over a route that was changed: what its port lets in is what it says now. With another port it moves there,
+    /// and the connections of the old one go on.
+    pub(super) async fn change_route(
+        &mut self,
+        route: &Arc<Route>,
+        port: Option<Reservation>,
+    ) -> Result<(), StartError> {
+        if let Some(port) = port {
+            let old = self.routes.remove(&route.name);
+            self.open_route(port, route)?;
+            if let Some(Open { at: Port { listener, .. }, .. }) = old {
+                self.own.remove(listener.addr());
+                listener.close().await;
+                self.let_finish(listener);
+            }
+        } else if let Some(open) = self.routes.get_mut(&route.name) {
+            open.at.door.store(Arc::new(route_door(open.at.listener.addr(), route, &self.config, &self.roll)));
+            open.route = route.clone();
+        }
         Ok(())
     }
 
@@ -188,16 +218,22 @@ fn bind_route(route: &Route, addr: SocketAddr) -> Result<Reservation, StartError
     bind(&format!("routes[{}]", route.name), addr)
 }
 
-fn shared_door(addr: SocketAddr, config: &Config) -> Door {
-    door("shared", addr, None, !config.gateway.keys.is_empty(), config)
+fn shared_door(addr: SocketAddr, config: &Config, roll: &Arc<Roll>) -> Door {
+    door(("shared", None), addr, !config.gateway.keys.is_empty(), config, roll)
 }
 
-fn route_door(addr: SocketAddr, route: &Route, config: &Config) -> Door {
+fn route_door(addr: SocketAddr, route: &Route, config: &Config, roll: &Arc<Roll>) -> Door {
     let demands = route.policy.auth == Auth::Key && !config.gateway.keys.is_empty();
-    door(route.name.as_str(), addr, Some(route.name.shared()), demands, config)
+    door((route.name.as_str(), Some(route.name.shared())), addr, demands, config, roll)
 }
 
-fn door(label: &str, addr: SocketAddr, route: Option<Arc<str>>, demands_key: bool, config: &Config) -> Door {
+fn door(
+    (label, route): (&str, Option<Arc<str>>),
+    addr: SocketAddr,
+    demands_key: bool,
+    config: &Config,
+    roll: &Arc<Roll>,
+) -> Door {
     let gateway = &config.gateway;
     Door {
         label: label.into(),
@@ -210,5 +246,6 @@ fn door(label: &str, addr: SocketAddr, route: Option<Arc<str>>, demands_key: boo
         keep_alive: gateway.keep_alive_timeout,
         log_targets: config.log.targets,
         meters: ListenerMeters::new(label),
+        roll: roll.clone(),
     }
 }

@@ -16,6 +16,7 @@ use crate::exit::facts::Flags;
 use crate::exit::policy::PortPolicy;
 use crate::exit::{ExitId, Listing, Source, Verdict};
 use crate::gateway::tunnel::Report;
+use crate::gateway::tunnel::turn::{Proof, Verify};
 use crate::lifecycle::Tasks;
 use crate::limit::target::Rules;
 use crate::source::fetch::{Client, Direct};
@@ -88,6 +89,22 @@ fn start_tester(
     let worker = tasks.clone();
     tasks.supervise("tester", move || tester.clone().run(worker.clone()));
     Ok(handle)
+}
+
+/// How the front and the API have an exit tested that is wanted now.
+pub(super) fn verify(tester: Option<check::Handle>) -> Verify {
+    Arc::new(move |exit| {
+        let tester = tester.clone();
+        Box::pin(async move {
+            let untestable = || Proof::Not("it cannot be tested".to_owned());
+            let Some(tester) = tester else { return untestable() };
+            match tester.force(exit).await {
+                None => untestable(),
+                Some(checked) if checked.verdict == Verdict::Good => Proof::Good(checked.ips),
+                Some(checked) => Proof::Not(checked.why),
+            }
+        })
+    })
 }
 
 /// This machine as an exit. Nobody tests it: whether it works is for its operator to see.

@@ -9,18 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde_json::{Map, Value};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::doors::Doors;
 use crate::api::orders::{Opened, Order, OrderFault, Wanted};
-use crate::api::proxies::{self, Rules};
+use crate::api::proxies::{self, Asked, Rules, Span};
 use crate::config::Config;
 use crate::exit::Moment;
 use crate::lifecycle::Tasks;
 use crate::listen::Reservation;
 use crate::route::RouteTable;
 use crate::route::selector::RouteName;
-use crate::route::table::{Clash, Origin, Route};
+use crate::route::table::{Clash, Entry, Origin, Route};
 use crate::state::{Change, Refused, State};
 use crate::store;
 
@@ -66,7 +67,7 @@ pub(super) fn recalled(kept: &[store::Route], mut table: RouteTable, rules: &Rul
 fn route_of(kept: &store::Route, table: &RouteTable, rules: &Rules) -> Result<Route, String> {
     let fields = serde_json::from_str(&kept.asked).map_err(|why| why.to_string())?;
     // Ports outside a range that has become smaller go on: somebody uses them.
-    let asked = proxies::Asked { port: None, ..proxies::Asked::read(&fields).map_err(|wrong| wrong.to_string())? };
+    let asked = Asked { port: None, ..Asked::read(&fields).map_err(|wrong| wrong.to_string())? };
     let (selector, policy) = asked.judged(table, rules).map_err(|wrong| wrong.to_string())?;
     let name = RouteName::parse(&kept.name, &selector, table.words()).map_err(|why| why.to_string())?;
     let (port, created, expires) = (kept.port, kept.created, kept.expires);
@@ -116,6 +117,7 @@ impl Desk {
         // Who asked may have gone; the order was carried out all the same.
         match order {
             Order::Open(wanted, answer) => drop(answer.send(self.open(wanted).await)),
+            Order::Change { name, patch, answer } => drop(answer.send(self.change(&name, patch).await)),
             Order::Close { name, force, answer } => drop(answer.send(self.close(&name, force).await)),
         }
     }
@@ -126,12 +128,13 @@ impl Desk {
         }
         let mut doors = self.doors.clone().lock_owned().await;
         let ports = self.reserve(&wanted, &doors)?;
-        let mut routes = Vec::new();
+        let mut routes: Vec<(Route, String)> = Vec::new();
         for (wanted, port) in wanted.into_iter().zip(&ports) {
             let said = wanted.asked.text();
             let route = self.route(wanted, port)?;
-            if let Some(fault) = proxies::unserved(&self.state.load(), self.state.memory(), &route, route.created) {
-                return Err(fault);
+            // Those of one order ask for the same, but for name and port: one answer is all theirs.
+            if routes.is_empty() {
+                self.served(&route)?;
             }
             routes.push((route, said));
         }
@@ -143,6 +146,48 @@ impl Desk {
             }
         }
         Ok(Opened { names: routes.into_iter().map(|(route, _)| route.name).collect(), new: true })
+    }
+
+    /// Some exit would serve this route now.
+    fn served(&self, route: &Route) -> Result<(), OrderFault> {
+        proxies::unserved(&self.state.load(), self.state.memory(), route, self.state.now()).map_or(Ok(()), Err)
+    }
+
+    /// Makes a route another without touching its connections: what opens from now on goes by what it says now.
+    async fn change(&mut self, name: &str, patch: Map<String, Value>) -> Result<RouteName, OrderFault> {
+        let old = self.own(name)?.route.clone();
+        let said = self.said.get(name).map_or("{}", String::as_str);
+        let asked = Asked::patched(said, &patch)?;
+        let (selector, policy) = asked.judged(&self.state.load().routes, &self.rules.load())?;
+        RouteName::parse(name, &selector, self.state.load().routes.words())
+            .map_err(|why| OrderFault::BadName(name.to_owned(), why.to_string()))?;
+        let mut doors = self.doors.clone().lock_owned().await;
+        let moves = asked.port.filter(|port| Some(*port) != old.port);
+        let port = moves.map(|port| self.reserve_one(port, &doors)).transpose()?;
+        let expires = match (patch.contains_key("ttl"), asked.ttl) {
+            (false, _) => old.expires,
+            (true, ttl) => ttl.map(|Span(ttl)| self.state.now().after(ttl)),
+        };
+        let (policy, text) = (Arc::new(policy), asked.text());
+        let route = Route { selector, port: moves.or(old.port), policy, expires, ..(*old).clone() };
+        if route.selector != old.selector || route.policy.check != old.policy.check {
+            self.served(&route)?;
+        }
+        self.state.apply(Change::Changed(route.clone(), text.clone())).await.map_err(fault)?;
+        self.said.insert(name.to_owned(), text);
+        if let Err(error) = doors.change_route(&Arc::new(route), port).await {
+            tracing::error!(%error, route = name, "a route's new port does not listen; it is tried again");
+        }
+        Ok(old.name.clone())
+    }
+
+    /// The route of this name, if it is the API's to change.
+    fn own(&self, name: &str) -> Result<Arc<Entry>, OrderFault> {
+        match self.state.load().routes.get(name) {
+            None => Err(OrderFault::Unknown(name.to_owned())),
+            Some(entry) if entry.route.origin == Origin::Config => Err(OrderFault::ReadOnly(name.to_owned())),
+            Some(entry) => Ok(entry.clone()),
+        }
     }
 
     /// The routes, if they are all there already, asked for in the same words.
@@ -184,12 +229,17 @@ impl Desk {
                 let found = free.find_map(|port| if is_free(port) { doors.reserve_port(port).ok() } else { None });
                 return found.ok_or(OrderFault::NoPortLeft);
             };
-            if let Some(owner) = snapshot.routes.by_port(port) {
-                return Err(OrderFault::PortOfRoute { port, route: owner.route.name.to_string() });
-            }
-            doors.reserve_port(port).map_err(|_| OrderFault::PortInUse(port))
+            self.reserve_one(port, doors)
         };
         wanted.iter().map(|wanted| next(wanted.asked.port)).collect()
+    }
+
+    /// This very port, bound.
+    fn reserve_one(&self, port: u16, doors: &Doors) -> Result<Reservation, OrderFault> {
+        if let Some(owner) = self.state.load().routes.by_port(port) {
+            return Err(OrderFault::PortOfRoute { port, route: owner.route.name.to_string() });
+        }
+        doors.reserve_port(port).map_err(|_| OrderFault::PortInUse(port))
     }
 
     fn route(&self, wanted: Wanted, port: &Reservation) -> Result<Route, OrderFault> {
@@ -204,11 +254,7 @@ impl Desk {
     }
 
     async fn close(&mut self, name: &str, force: bool) -> Result<(), OrderFault> {
-        let name = match self.state.load().routes.get(name) {
-            None => return Err(OrderFault::Unknown(name.to_owned())),
-            Some(entry) if entry.route.origin == Origin::Config => return Err(OrderFault::ReadOnly(name.to_owned())),
-            Some(entry) => entry.route.name.clone(),
-        };
+        let name = self.own(name)?.route.name.clone();
         let mut doors = self.doors.lock().await;
         doors.close_route(&name, force).await;
         // If this fails the route is still there, and the next tick opens its port again.
@@ -276,3 +322,6 @@ fn fault(refused: Refused) -> OrderFault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,5 @@
 //! The configuration in each room's own words.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +12,8 @@ use crate::gateway::relay::Idle;
 use crate::gateway::tunnel::{Terms, Times};
 use crate::limit::target::{Own, Ports, Rules};
 use crate::limit::{Amounts, Damping, Key, Limits};
-use crate::net::{Host, Secret};
-use crate::tor::control::{Addr, Auth};
+use crate::net::Secret;
+use crate::tor::control::Auth;
 use crate::{store, telemetry, tor};
 
 /// How long a peer may leave bytes untaken. Arbitrary: longer than a laptop's nap in a train's tunnel.
@@ -56,6 +55,7 @@ pub(in crate::app) fn tunnel_terms(config: &Config, own: &Own) -> Terms {
         allow_direct: gateway.allow_direct,
         times: Times { dial: gateway.dial_timeout, attempt: gateway.attempt_timeout, idle },
         hedge: gateway.hedge,
+        ban_for: config.check.ban_for,
     }
 }
 
@@ -143,50 +143,29 @@ pub(super) fn geoip(tor: &config::Tor) -> Arc<GeoIp> {
     Arc::new(GeoIp::parse(&read(v4), &read(v6)))
 }
 
-pub(in crate::app) fn tor(config: &Config) -> Result<tor::Settings, StartError> {
+pub(in crate::app) fn tor(config: &Config) -> tor::Settings {
     let of = &config.tor;
-    Ok(tor::Settings {
+    tor::Settings {
         binary: of.binary.clone(),
         engines: of.engines.map_or(0, |count| count.get() as usize),
         data_dir: config.data_dir.join("tor"),
         torrc: of.torrc.clone(),
         extra: of.extra.clone(),
         geoip_file: of.geoip_file.clone(),
-        attach: of.attach.iter().map(attach).collect::<Result<_, _>>()?,
+        attach: of.attach.iter().map(attach).collect(),
         circuits_per_second: of.circuits_per_second,
         streams_per_circuit: u16::try_from(of.streams_per_circuit.get()).unwrap_or(u16::MAX),
         circuit_dirty: of.max_circuit_age,
         ..tor::Settings::default()
-    })
+    }
 }
 
-fn attach(written: &config::Attach) -> Result<tor::Attach, StartError> {
+fn attach(written: &config::Attach) -> tor::Attach {
     let auth = match (&written.password, &written.cookie_file) {
         (Some(password), _) => Auth::Password(password.clone()),
         (None, Some(path)) => Auth::CookieFile(path.clone()),
         (None, None) => Auth::Offered,
     };
-    Ok(tor::Attach { control: endpoint(&written.control)?, socks: endpoint(&written.socks)?, auth })
-}
-
-/// Names are looked up once: a tor in another container has the address that its name has now.
-fn endpoint(written: &config::Endpoint) -> Result<Addr, StartError> {
-    let target = match written {
-        config::Endpoint::Unix(path) => return Ok(Addr::Unix(path.clone())),
-        config::Endpoint::Tcp(target) => target,
-    };
-    let unknown = |why: String| StartError::Other(format!("tor.attach: {target} cannot be looked up: {why}"));
-    match &target.host {
-        Host::Ip(ip) => Ok(Addr::Tcp(SocketAddr::new(*ip, target.port))),
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a name of the operator's own network, and not a client's target"
-        )]
-        Host::Name(name) => (&**name, target.port)
-            .to_socket_addrs()
-            .map_err(|error| unknown(error.to_string()))?
-            .next()
-            .map(Addr::Tcp)
-            .ok_or_else(|| unknown("it has no address".to_owned())),
-    }
+    let (control, socks, onion) = (written.control.clone(), written.socks.clone(), written.onion_socks.clone());
+    tor::Attach { control, socks, onion, every_address: written.every_address, auth }
 }

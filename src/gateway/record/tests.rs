@@ -19,7 +19,8 @@ fn facts(meters: &Arc<RouteMeters>) -> Facts {
 }
 
 fn record(log_targets: bool) -> Record {
-    Record::begin(Arc::new(Door { log_targets, ..testing::door() }), "198.51.100.1:5000".parse().unwrap())
+    let door = Arc::new(Door { log_targets, ..testing::door() });
+    Record::begin(door, "198.51.100.1:5000".parse().unwrap(), &Cut::new())
 }
 
 const FIELDS: [&str; 9] = ["listener", "protocol", "client", "username", "to", "route", "exit", "outcome", "requests"];
@@ -60,8 +61,25 @@ fn a_tunnel_leaves_one_line_and_one_of_each_count() {
     );
     assert_eq!(
         seen.samples("exitgate_open_seconds_count"),
-        ["exitgate_open_seconds_count{route=\"implicit\",source=\"direct\"} 1",]
+        ["exitgate_open_seconds_count{source=\"direct\",country=\"??\"} 1",]
     );
+}
+
+#[test]
+fn the_first_byte_of_an_answer_is_timed_once_a_stream() {
+    let ((), seen) = observed(async || {
+        let route = Arc::new(RouteMeters::new("us"));
+        let mut record = record(false);
+        for _ in 0..2 {
+            record.asked("us", None);
+            record.opened(&Facts { country: Some(*b"US"), ..facts(&route) });
+            record.flow().moved(Way::Up, 3);
+            (0..3).for_each(|_| record.flow().moved(Way::Down, 5));
+            record.settle(Outcome::Answered);
+        }
+    });
+    let want = ["exitgate_first_byte_seconds_count{source=\"direct\",country=\"US\"} 2"];
+    assert_eq!(seen.samples("exitgate_first_byte_seconds_count"), want);
 }
 
 #[test]

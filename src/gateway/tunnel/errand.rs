@@ -1,19 +1,24 @@
 //! The errands of `http://exit.gate/`: for clients that cannot read the headers of a CONNECT answer, or want another exit.
 //!
 //! Each acts on the caller's own username and key. What it is told is what the caller may know anyway: which route,
-//! session and exit serve it. The key itself is never shown.
+//! session and exit serve it. The key itself is never shown. What they do is done in `tunnel/turn.rs`.
+
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::super::failure::{ClientFault, Failure};
+use super::super::failure::{ClientFault, Failure, NoExit};
 use super::super::gate::{Errand, Refusal};
 use super::pass::Pass;
+use super::turn::{TurnFault, bound};
 use super::{Tunnel, Wish};
-use crate::exit::{Exit, ExitId, Moment};
-use crate::net::{Host, Target};
-use crate::route::ban::Site;
-use crate::route::{Ask, Explanation, explain, rotate};
+use crate::exit::{Exit, Moment};
+use crate::net::Host;
+
+/// How long a client waits for another exit at most: some tests of exits, each of which builds a circuit.
+const ROTATE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a scraper reports of a site.
 #[derive(Debug, Deserialize)]
@@ -31,18 +36,15 @@ impl Tunnel {
     pub(super) async fn run_errand(&self, pass: &Pass, wish: &Wish, errand: Errand<'_>) -> Result<String, Refusal> {
         let answer = match errand {
             Errand::WhoAmI => self.who_am_i(pass, wish),
-            Errand::Rotate => self.rotate(pass, wish)?,
-            Errand::Report(body) => self.report(pass, wish, body)?,
+            Errand::Rotate => self.turn(pass, wish).await?,
+            Errand::Report(body) => self.take_report(pass, wish, body).await?,
         };
         Ok(answer.to_string())
     }
 
     fn who_am_i(&self, pass: &Pass, wish: &Wish) -> Value {
-        let (state, target) = (&self.parts.state, nowhere());
-        let now = state.now();
-        let snapshot = state.load();
-        let ask = Ask { wish, key: pass.key(), target: &target, now, avoid: &[] };
-        let said = explain(snapshot.view(), state.memory(), &ask);
+        let state = &self.parts.state;
+        let (said, snapshot) = (self.explained(pass.key(), wish), state.load());
         let only = said.pool.first().filter(|_| said.pool.len() == 1);
         let exit = bound(&said).or(only).and_then(|id| snapshot.catalog.get(id));
         json!({
@@ -51,66 +53,33 @@ impl Tunnel {
             "session": wish.selector.session.as_ref().map(ToString::to_string),
             "key": pass.key(),
             "pool": said.pool.len(),
-            "exit": exit.map(|exit| describe(exit, now)),
+            "exit": exit.map(|exit| describe(exit, state.now())),
             "refused": said.why.as_ref().map(ToString::to_string),
         })
     }
 
-    fn rotate(&self, pass: &Pass, wish: &Wish) -> Result<Value, Refusal> {
-        let (state, target) = (&self.parts.state, nowhere());
-        let now = state.now();
-        let snapshot = state.load();
-        let ask = Ask { wish, key: pass.key(), target: &target, now, avoid: &[] };
-        let rotated = rotate(snapshot.view(), state.memory(), &ask, &mut rand::rng())
-            .map_err(|refusal| self.refused(&refusal, wish))?;
-        let before = rotated.before.as_ref().and_then(|id| snapshot.catalog.get(id));
-        let answer = json!({
-            "before": before.map(|exit| describe(exit, now)),
-            "after": describe(&rotated.after, now),
-        });
-        state.announce(rotated.events);
-        Ok(answer)
+    async fn turn(&self, pass: &Pass, wish: &Wish) -> Result<Value, Refusal> {
+        let turned = self.rotate(pass.key(), wish, Instant::now() + ROTATE_DEADLINE).await;
+        let turned = turned.map_err(|fault| match fault {
+            TurnFault::NoOther(refusal) => self.refused(&refusal, wish),
+            fault => Refusal::because(Failure::NoExit(NoExit::NoneUsable), fault.to_string()),
+        })?;
+        let (now, snapshot) = (self.parts.state.now(), self.parts.state.load());
+        let show = |id| snapshot.catalog.get(id).map(|exit| describe(exit, now));
+        let after = show(turned.after.id()).unwrap_or_else(|| describe(&turned.after, now));
+        Ok(json!({ "before": turned.before.as_ref().and_then(show), "after": after }))
     }
 
-    fn report(&self, pass: &Pass, wish: &Wish, body: &[u8]) -> Result<Value, Refusal> {
+    async fn take_report(&self, pass: &Pass, wish: &Wish, body: &[u8]) -> Result<Value, Refusal> {
         let wrong = |why: String| Refusal::because(Failure::Client(ClientFault::Body), why);
         let reported: Reported = serde_json::from_slice(body)
             .map_err(|error| wrong(format!("{error}; send {{\"site\": \"shop.example\"}}")))?;
         let host = Host::parse(&reported.site).map_err(|why| wrong(format!("`site`: {why}")))?;
-        let (state, target) = (&self.parts.state, nowhere());
-        let snapshot = state.load();
-        let ask = Ask { wish, key: pass.key(), target: &target, now: state.now(), avoid: &[] };
-        let exit = match reported.exit.as_deref() {
-            Some(text) => self.named(text).ok_or_else(|| wrong(format!("`exit`: no exit {text:?} is known")))?,
-            None => bound(&explain(snapshot.view(), state.memory(), &ask))
-                .cloned()
-                .ok_or_else(|| wrong("`exit` is missing, and no session or pin says which one it was".to_owned()))?,
-        };
-        let why = format!("reported: {}", reported.outcome.as_deref().unwrap_or("refused"));
-        let answer = json!({ "site": Site::of(&host).as_str(), "exit": exit.to_string() });
-        self.parts.witness.report(Site::of(&host), exit, why);
-        Ok(answer)
+        let (exit, outcome) = (reported.exit.as_deref(), reported.outcome.as_deref());
+        let banned = self.report(pass.key(), wish, &host, exit, outcome).await;
+        let banned = banned.map_err(|fault| wrong(fault.to_string()))?;
+        Ok(json!({ "site": banned.site.as_str(), "exit": banned.exit.to_string() }))
     }
-
-    /// An exit by its fingerprint or by the address that sites see.
-    fn named(&self, text: &str) -> Option<ExitId> {
-        let snapshot = self.parts.state.load();
-        if let Ok(fingerprint) = text.parse() {
-            return snapshot.catalog.get(&ExitId::Tor(fingerprint)).map(|exit| exit.id().clone());
-        }
-        let ip = text.parse().ok()?;
-        snapshot.catalog.by_ip(ip).next().map(|exit| exit.id().clone())
-    }
-}
-
-/// The one exit that a session or a pin is bound to.
-fn bound(said: &Explanation) -> Option<&ExitId> {
-    said.session.as_ref().or(said.pin.as_ref().map(|pin| &pin.exit))
-}
-
-/// Errands have no target; an exit that serves the web stands for all.
-fn nowhere() -> Target {
-    Target { host: Host::Name("exit.gate".into()), port: 443 }
 }
 
 fn describe(exit: &Exit, now: Moment) -> Value {

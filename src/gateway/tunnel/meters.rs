@@ -20,4 +20,15 @@ impl Meters {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
         map.entry(label.into()).or_insert_with(|| Arc::new(RouteMeters::new(label))).clone()
     }
+    /// The counters of this label, if anything has been counted there.
+    pub(super) fn peek(&self, label: &str) -> Option<Arc<RouteMeters>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(label).cloned()
+    }
+
+    /// Those of labels that are still in use; the others' series end with them.
+    pub(super) fn keep(&self, used: impl Fn(&str) -> bool) -> Vec<Arc<RouteMeters>> {
+        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        map.retain(|label, _| used(label));
+        map.values().cloned().collect()
+    }
 }

@@ -1,5 +1,9 @@
-//! Another exit, please: by word of the client or of the API, for a pin or a session.
+//! Another exit, please: by word of the client or of the API, for a pin, a session or a pool.
+//!
+//! In two steps, because a promise is moved only to an exit that works: [`successor`] names an exit that may follow and
+//! changes nothing, somebody verifies it, and [`succeed`] moves there, unless somebody else has moved meanwhile.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rand::Rng;
@@ -12,79 +16,112 @@ use super::super::selector::Mode;
 use super::{Ask, Case, View};
 use crate::exit::{Exit, ExitId};
 
+/// An exit that may follow another.
+#[derive(Clone, Debug)]
+pub struct Successor {
+    /// The exit before, if there was one.
+    pub before: Option<ExitId>,
+    /// The address before, as sites saw it.
+    pub before_ip: Option<IpAddr>,
+    /// The exit that may follow.
+    pub exit: Arc<Exit>,
+    pinned: Option<Pinned>,
+}
+
 /// What a rotation came to.
 #[derive(Clone, Debug)]
 pub struct Rotated {
-    /// The exit before, if there was one.
-    pub before: Option<ExitId>,
-    /// The exit now; nobody has verified it yet.
-    pub after: Arc<Exit>,
     /// What became of pins.
     pub events: Vec<Event>,
     /// Where a session was and is.
     pub moved: Option<Moved>,
 }
 
-/// Gives the holder of this wish another exit: a strict one another IP, a session another place, anybody else other
-/// exits in the pool of an implicit route (a named route's pool is turned by `RouteTable::turned`), and says which it
-/// would get now. Nothing changes if there is no other.
-pub fn rotate<R: Rng + ?Sized>(
+/// An exit for the holder of this wish that is another than the one it has, with another IP: for a strict one, for a
+/// session, or for anybody else one that is not in the pool. Nothing changes.
+pub fn successor<R: Rng + ?Sized>(
     view: View<'_>,
     memory: &Memory,
     ask: &Ask<'_>,
     rng: &mut R,
-) -> Result<Rotated, Box<Refusal>> {
+) -> Result<Successor, Box<Refusal>> {
     let case = Case::new(view, memory, ask);
     match (ask.wish.selector.mode, &ask.wish.selector.session) {
-        (Mode::Strict, _) => case.rotate_pin(rng),
-        (_, Some(_)) => case.rotate_session(rng),
-        (_, None) => case.rotate_pool(rng),
+        (Mode::Strict, _) => case.next_pin(rng),
+        (_, Some(_)) => case.next_session(rng),
+        (_, None) => case.next_pool(rng),
+    }
+}
+
+/// Moves the holder to the successor. `None`: somebody else has moved it, or taken the address, and another successor
+/// is to be asked for. The pool of a named route is turned by `RouteTable::turned`, and not here.
+pub fn succeed(view: View<'_>, memory: &Memory, ask: &Ask<'_>, successor: &Successor) -> Option<Rotated> {
+    let case = Case::new(view, memory, ask);
+    match (ask.wish.selector.mode, &ask.wish.selector.session) {
+        (Mode::Strict, _) => {
+            let before = successor.pinned.as_ref().map(|before| (before, Cause::Rotated));
+            Some(Rotated { events: case.pin(&successor.exit, before)?, moved: None })
+        }
+        (_, Some(_)) => case.move_session(successor),
+        (_, None) => {
+            if let Some(scope) = &ask.wish.pool
+                && memory.implicit().turn(scope)
+            {
+                drop(memory.implicit().pool(scope, ask.wish, view, ask.now));
+                memory.changed();
+            }
+            Some(Rotated { events: Vec::new(), moved: None })
+        }
     }
 }
 
 impl Case<'_> {
-    fn rotate_pin<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Rotated, Box<Refusal>> {
-        let before = self.memory.pins().of(self.holder, self.ask.now);
-        let (after, events) = self.repin(before.as_ref(), rng)?;
-        Ok(Rotated { before: before.map(|pinned| pinned.exit), after, events, moved: None })
+    fn next_pin<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Successor, Box<Refusal>> {
+        let pinned = self.memory.pins().of(self.holder, self.ask.now);
+        let exit = self.fresh(pinned.as_ref(), rng).ok_or_else(|| self.refuse())?.clone();
+        let before = pinned.as_ref().map(|pinned| pinned.exit.clone());
+        Ok(Successor { before, before_ip: pinned.as_ref().map(|pinned| pinned.ip.into()), exit, pinned })
     }
 
-    fn repin<R: Rng + ?Sized>(
-        &self,
-        before: Option<&Pinned>,
-        rng: &mut R,
-    ) -> Result<(Arc<Exit>, Vec<Event>), Box<Refusal>> {
-        let other = self.fresh(before, rng).ok_or_else(|| self.refuse())?;
-        match self.pin(other, before.map(|before| (before, Cause::Rotated))) {
-            Some(events) => Ok((other.clone(), events)),
-            // Somebody rotated it at the same time: what that came to is another exit too.
-            None => {
-                let now = self.memory.pins().of(self.holder, self.ask.now);
-                let exit = now.and_then(|now| self.view.catalog.get(&now.exit)).ok_or_else(|| self.refuse())?;
-                Ok((exit.clone(), Vec::new()))
-            }
-        }
-    }
-
-    fn rotate_session<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Rotated, Box<Refusal>> {
+    fn next_session<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Successor, Box<Refusal>> {
         let before = self.memory.sessions().of(self.holder, self.ask.now);
-        let proposal = self.proposal(&self.session_pool(), before.as_ref(), rng).ok_or_else(|| self.refuse())?;
-        let term = self.need.policy.session_term(self.need.selector);
-        let bound = self.memory.sessions().bind(self.holder, proposal.id(), before.as_ref(), term, self.ask.now);
-        let after = self.view.catalog.get(&bound.exit).unwrap_or(proposal).clone();
-        let to = after.id().clone();
-        let moved = before.clone().map(|from| Moved { from, to, cause: Cause::Rotated });
-        Ok(Rotated { before, after, events: Vec::new(), moved })
+        let before_ip = self.ip_of(before.as_ref());
+        let exit = self.proposal(&self.session_pool(), before.as_ref(), rng).ok_or_else(|| self.refuse())?.clone();
+        if before_ip.is_none() || exit.ip() != before_ip {
+            return Ok(Successor { before, before_ip, exit, pinned: None });
+        }
+        // The best place has the same address: any other does.
+        let other = |exit: &Exit| self.fits(exit) && self.is_closed(exit) && exit.ip() != before_ip;
+        let exit = self.draw(&self.candidates(), rng, other).pop().ok_or_else(|| self.refuse())?.clone();
+        Ok(Successor { before, before_ip, exit, pinned: None })
     }
 
-    fn rotate_pool<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Rotated, Box<Refusal>> {
-        let before = self.free(rng)?.first().id().clone();
-        if let Some(scope) = &self.ask.wish.pool
-            && self.memory.implicit().turn(scope)
-        {
-            self.memory.changed();
+    fn next_pool<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Successor, Box<Refusal>> {
+        let pool = self.session_pool();
+        let used = || pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
+        let before = match used().next() {
+            Some(exit) => exit.clone(),
+            None => self.free(rng)?.first().clone(),
+        };
+        let mut others = self.candidates();
+        used().for_each(|exit| others.set(exit.slot(), false));
+        let other = |exit: &Exit| self.fits(exit) && self.is_closed(exit) && exit.ip() != before.ip();
+        let exit = self.draw(&others, rng, other).pop().ok_or_else(|| self.refuse())?.clone();
+        Ok(Successor { before: Some(before.id().clone()), before_ip: before.ip(), exit, pinned: None })
+    }
+
+    fn move_session(&self, successor: &Successor) -> Option<Rotated> {
+        let Successor { before, exit, .. } = successor;
+        let term = self.need.policy.session_term(self.need.selector);
+        let bound = self.memory.sessions().bind(self.holder, exit.id(), before.as_ref(), term, self.ask.now);
+        if bound.exit != *exit.id() {
+            return None;
         }
-        let after = self.free(rng)?.first().clone();
-        Ok(Rotated { before: Some(before), after, events: Vec::new(), moved: None })
+        let moved = before.clone().map(|from| Moved { from, to: bound.exit, cause: Cause::Rotated });
+        Some(Rotated { events: Vec::new(), moved })
+    }
+
+    fn ip_of(&self, exit: Option<&ExitId>) -> Option<IpAddr> {
+        self.view.catalog.get(exit?)?.ip()
     }
 }

@@ -516,23 +516,46 @@ fn rotation_is_another_address_and_an_event() {
     let mut world = World::new(&["US"; 4]);
     let mut home = world.first("us-strict");
     for _ in 0..10 {
-        let rotated = world.rotate("us-strict").unwrap();
-        assert_eq!(rotated.before, Some(id(home)));
+        let (next, rotated) = world.rotate("us-strict").unwrap();
+        assert_eq!((&next.before, next.before_ip), (&Some(id(home)), Some(ip(home).into())));
         assert!(matches!(&rotated.events[..], [Event::PinMoved { cause: Cause::Rotated, .. }]));
-        assert_ne!(number(rotated.after.id()), home);
-        home = number(rotated.after.id());
+        assert_ne!(number(next.exit.id()), home);
+        home = number(next.exit.id());
         assert_eq!(world.first("us-strict"), home);
     }
     let home = world.first("us-session-a");
-    let rotated = world.rotate("us-session-a").unwrap();
+    let (next, rotated) = world.rotate("us-session-a").unwrap();
     assert_eq!(rotated.moved.as_ref().map(|moved| (moved.from.clone(), moved.cause)), Some((id(home), Cause::Rotated)));
-    assert_eq!(world.first("us-session-a"), number(rotated.after.id()));
+    assert_eq!(world.first("us-session-a"), number(next.exit.id()));
     assert_ne!(world.first("us-session-a"), home);
     (1..4).for_each(|n| world.kill(n));
     world.kill(0);
     world.revive(home);
     assert!(world.rotate("us-session-b").is_ok());
     assert_eq!(world.rotate("us-session-b").unwrap_err().why, Why::AllFailed, "there is no other");
+}
+
+#[test]
+fn a_successor_changes_nothing_until_it_succeeds_and_then_once() {
+    let mut world = World::new(&["US"; 8]);
+    world.route("shop", "us", Policy { pool: 3, ..Policy::default() });
+    let members = |world: &World| world.routes.get("shop").unwrap().pool.clone();
+    for username in ["us-strict", "us-session-a", "shop", "us"] {
+        let home = world.first(username);
+        let next =
+            world.ask(username, "shop.com:443", |view, memory, ask, rng| successor(view, memory, ask, rng)).unwrap();
+        if username == "us-strict" || username == "us-session-a" {
+            assert_eq!(next.before, Some(id(home)), "{username}");
+            assert_eq!(world.first(username), home, "{username}: nothing has changed");
+        }
+        assert!(next.before_ip.is_some() && next.exit.ip() != next.before_ip, "{username}");
+        assert!(username != "shop" || !members(&world).has(next.exit.id()), "not one that it has");
+        // Somebody else rotates first: a pin and a session have moved, and this successor comes too late.
+        if world.rotate(username).unwrap().0.exit.id() != next.exit.id() {
+            let late = world.ask(username, "shop.com:443", |view, memory, ask, _| succeed(view, memory, ask, &next));
+            assert_eq!(late.is_none(), matches!(username, "us-strict" | "us-session-a"), "{username}");
+        }
+    }
 }
 
 #[test]

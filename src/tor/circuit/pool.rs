@@ -8,7 +8,7 @@
 //! for the same, for one build. A circuit is *doomed* once tor will close it (some failures of a target do that):
 //! it is used only while its replacement is being built.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::pace::Pace;
 use crate::exit::Fingerprint;
 use crate::route::Isolation;
+use crate::tor::engine::Link;
 use crate::tor::event::CircuitId;
 use crate::tor::fault::LeaseFault;
 

@@ -9,6 +9,9 @@ use std::str::FromStr;
 use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::config::Endpoint;
+use crate::net::{Host, Target};
+
 /// An address of a tor: of its control port or of its SOCKS port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addr {
@@ -22,6 +25,58 @@ pub enum Addr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an address of tor is unix:/path, /path or ip:port")]
 pub struct BadAddr;
+
+impl Addr {
+    /// Where this is now. A name is looked up each time, because a container that is started again has another address;
+    /// one that has several is taken by its IPv4 address, where a tor listens unless it is told otherwise.
+    pub async fn find(at: &Endpoint) -> io::Result<Self> {
+        let unknown = || io::Error::new(io::ErrorKind::NotFound, "nobody has this name");
+        Self::all(at).await?.into_iter().next().ok_or_else(unknown)
+    }
+
+    /// Everywhere that this is now, IPv4 first; nowhere if nobody has the name.
+    pub async fn all(at: &Endpoint) -> io::Result<Vec<Self>> {
+        let Target { host, port } = match at {
+            Endpoint::Unix(path) => return Ok(vec![Self::Unix(path.clone())]),
+            Endpoint::Tcp(target) => target,
+        };
+        let name = match host {
+            Host::Ip(ip) => return Ok(vec![Self::Tcp(SocketAddr::new(*ip, *port))]),
+            Host::Name(name) => name,
+        };
+        #[expect(clippy::disallowed_methods, reason = "the operator's own tor, and not a client's target")]
+        let mut found: Vec<_> = match tokio::net::lookup_host((&**name, *port)).await {
+            Ok(found) => found.collect(),
+            Err(error) if is_unknown(&error) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        found.sort_unstable();
+        found.dedup();
+        Ok(found.into_iter().map(Self::Tcp).collect())
+    }
+
+    /// This address with another port.
+    pub(in crate::tor) fn with_port(&self, at: &Endpoint) -> Self {
+        match (self, at) {
+            (Self::Tcp(addr), Endpoint::Tcp(target)) => Self::Tcp(SocketAddr::new(addr.ip(), target.port)),
+            _ => self.clone(),
+        }
+    }
+}
+
+/// True if the answer is that there is no such name, rather than none. std tells it by text alone: `gai_strerror`'s of
+/// EAI_NONAME and EAI_NODATA, in glibc's and musl's words.
+fn is_unknown(error: &io::Error) -> bool {
+    let text = error.to_string();
+    [
+        "Name or service not known",
+        "No address associated with hostname",
+        "Name does not resolve",
+        "nodename nor servname",
+    ]
+    .iter()
+    .any(|words| text.contains(words))
+}
 
 impl FromStr for Addr {
     type Err = BadAddr;
@@ -95,6 +150,22 @@ impl Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn finds_what_is_written() {
+        let find = async |text: &str| Addr::find(&Endpoint::Tcp(text.parse().unwrap())).await;
+        assert_eq!(find("127.0.0.7:9051").await.unwrap().to_string(), "127.0.0.7:9051");
+        assert_eq!(find("localhost:9051").await.unwrap().to_string(), "127.0.0.1:9051");
+        let error = find("tor.invalid:9051").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+        let all = async |text: &str| Addr::all(&Endpoint::Tcp(text.parse().unwrap())).await.unwrap();
+        assert!(all("tor.invalid:9051").await.is_empty());
+        let here = all("localhost:9051").await;
+        let socks = here[0].with_port(&Endpoint::Tcp("localhost:9050".parse().unwrap()));
+        assert_eq!(socks.to_string(), "127.0.0.1:9050");
+        let path = Endpoint::Unix("/run/tor/control".into());
+        assert_eq!(Addr::find(&path).await.unwrap().to_string(), "unix:/run/tor/control");
+    }
 
     #[test]
     fn reads_the_forms_of_an_address() {

@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::Engine;
+use super::nudge::Nudges;
 use crate::exit::Fingerprint;
 use crate::route::Isolation;
 use crate::tor::circuit::Lease;
@@ -16,10 +16,6 @@ use crate::tor::control::Command;
 use crate::tor::event::CircuitId;
 use crate::tor::fault::LeaseFault;
 use crate::tor::path::{self, Entry, Hops, NoPath, Over, Path, Port, Want};
-
-/// How long a middle that failed is kept out of new paths. A relay that could not reach a peer refuses to try it again
-/// for about a minute.
-const AVOID: Duration = Duration::from_secs(90);
 
 /// What is under the lock of an engine's circuits.
 pub(in crate::tor) struct Circuits {
@@ -32,7 +28,7 @@ pub(in crate::tor) struct Circuits {
     /// The paths of builds that have no id yet, and of those that have.
     asked: HashMap<BuildId, Path>,
     launched: HashMap<CircuitId, Path>,
-    avoid: HashMap<Fingerprint, Instant>,
+    pub(super) nudges: Nudges,
 }
 
 impl Circuits {
@@ -44,7 +40,7 @@ impl Circuits {
             waiters: HashMap::new(),
             asked: HashMap::new(),
             launched: HashMap::new(),
-            avoid: HashMap::new(),
+            nudges: Nudges::default(),
         }
     }
 
@@ -75,18 +71,6 @@ impl Circuits {
     /// The path of a circuit that was being built, which it no longer is.
     pub(super) fn finish(&mut self, circuit: CircuitId) -> Option<Path> {
         self.launched.remove(&circuit)
-    }
-
-    /// Keeps the middle of a path that failed out of new paths for a while.
-    pub(super) fn avoid_middle(&mut self, path: &Path, now: Instant) {
-        if let Some(middle) = path.middle() {
-            self.avoid.insert(middle, now + AVOID);
-        }
-    }
-
-    fn avoided(&mut self, now: Instant) -> HashSet<Fingerprint> {
-        self.avoid.retain(|_, until| now < *until);
-        self.avoid.keys().copied().collect()
     }
 }
 
@@ -248,10 +232,8 @@ impl Engine {
 
     fn choose(&self, key: Key, rules: crate::tor::netdir::Rules) -> Result<Path, LeaseFault> {
         let dir = self.fleet.netdir().ok_or(LeaseFault::NotReady)?;
-        let mut circuits = self.circuits();
-        let entry = circuits.entry.ok_or(LeaseFault::NotReady)?;
-        let avoid = circuits.avoided(Instant::now());
-        drop(circuits);
+        let entry = self.circuits().entry.ok_or(LeaseFault::NotReady)?;
+        let avoid = self.fleet.avoided();
         let hops = if key.hops == 2 { Hops::Two } else { Hops::Three };
         let target = key.lasting.map(|number| Port { number, over: Over::Either });
         let mut want = Want { entry, exit: key.exit, target, hops, avoid: &avoid, rules };
@@ -291,6 +273,7 @@ impl Engine {
             circuits.run += 1;
             circuits.asked.clear();
             circuits.launched.clear();
+            circuits.nudges = Nudges::default();
             circuits.pool.lost();
         });
     }

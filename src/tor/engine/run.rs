@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::process::{self, Process};
 use super::session::{self, Ports};
 use super::{Engine, EngineState, Folder, Live, has_directory};
+use crate::config::Endpoint;
 use crate::tor::control::{Addr, Auth, Control, ControlError, Events};
 use crate::tor::fleet::Alert;
 use crate::tor::netdir::Rules;
@@ -39,6 +40,9 @@ const LOGIN_RETRY: Duration = Duration::from_millis(20);
 /// How long engines without a directory wait for the first one's, rather than all fetching it. On the public network
 /// the first has it within some 20 s.
 const SEED_WAIT: Duration = Duration::from_secs(60);
+
+/// How often one more tor behind a name is looked for: whoever scales containers up waits for them anyway.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// An engine that was told to stop ends once it had no stream for this long: a connection that was accepted just before
 /// may be about to ask for one.
@@ -71,6 +75,8 @@ pub(super) enum End {
     Broken(String),
     /// Trying again is pointless until the configuration changes.
     Hopeless(String),
+    /// There is no tor for it behind the name, now.
+    Absent,
 }
 
 /// What is left to be ended with an engine.
@@ -95,13 +101,16 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
     let mut backoff = Backoff::default();
     let mut held = Held::default();
     loop {
-        engine.set_state(EngineState::Starting);
+        if *engine.state.borrow() != EngineState::Absent {
+            engine.set_state(EngineState::Starting);
+        }
         let began = Instant::now();
         let end = tokio::select! {
             end = live(&engine, &mut held) => end,
             () = engine.may_end() => break,
         };
         engine.lost();
+        engine.fleet.let_go(engine.id);
         held.keep_guards(&engine).await;
         // A tor whose control connection broke is of no use, and ends by itself: it is owned by that connection.
         held.control = None;
@@ -120,7 +129,9 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
     if let Some(process) = held.process.take() {
         process.end(held.control.take()).await;
     }
-    engine.set_state(EngineState::Stopped { why: None });
+    if *engine.state.borrow() != EngineState::Absent {
+        engine.set_state(EngineState::Stopped { why: None });
+    }
 }
 
 /// One tor's life.
@@ -175,7 +186,7 @@ async fn live_started(engine: &Arc<Engine>, settings: &Settings, held: &mut Held
     };
     let ports = Ports { live: Arc::new(live), events, folder: &folder, user: Some(&user) };
     let why = tokio::select! {
-        why = session::run(engine, ports) => match tokio::time::timeout(LAST_WORDS, process.ended()).await {
+        why = session::run(engine, ports) => match timeout(LAST_WORDS, process.ended()).await {
             Ok(ended) => ended,
             Err(_) => why,
         },
@@ -191,11 +202,13 @@ async fn live_attached(
     held: &mut Held,
 ) -> Result<End, End> {
     let broken = |e: ControlError| End::Broken(e.to_string());
+    let (control, socks, onion) = places(engine, attach).await?;
+    engine.set_state(EngineState::Starting);
     let folder = Folder::open(&settings.data_dir, engine.folder_name()).await.map_err(End::Broken)?;
     let folder = held.folder.insert(Arc::new(folder)).clone();
     engine.remember_guards(&folder).await;
     let deadline = Instant::now() + LOGIN;
-    let connected = Control::connect(&attach.control, &attach.auth, deadline, &engine.fleet.tasks).await;
+    let connected = Control::connect(&control, &attach.auth, deadline, &engine.fleet.tasks).await;
     let (control, events) = connected.map_err(broken)?;
     held.control = Some(control.clone());
     let version = control.version().await.map_err(broken)?;
@@ -215,15 +228,38 @@ async fn live_attached(
         run,
         pid,
         control,
-        socks: attach.socks.clone(),
-        socks6: attach.socks.clone(),
-        onion: attach.socks.clone(),
+        socks6: socks.clone(),
+        socks,
+        onion,
         version,
         rules: Rules { distinct_subnets: distinct },
         bridges,
     };
     let ports = Ports { live: Arc::new(live), events, folder: &folder, user: None };
     Ok(End::Broken(session::run(engine, ports).await))
+}
+
+/// Where the ports of an attached tor are now: control, SOCKS, and SOCKS for onion services.
+async fn places(engine: &Engine, attach: &Attach) -> Result<(Addr, Addr, Addr), End> {
+    let onion = attach.onion.as_ref().unwrap_or(&attach.socks);
+    if attach.every_address {
+        let all = timeout(LOGIN, Addr::all(&attach.control)).await.ok().and_then(Result::ok).unwrap_or_default();
+        let control = engine.fleet.hold(engine.id, all).ok_or(End::Absent)?;
+        let (socks, onion) = (control.with_port(&attach.socks), control.with_port(onion));
+        return Ok((control, socks, onion));
+    }
+    // The ports first: without them the control port is of no use.
+    let (socks, onion) = (find("socks", &attach.socks).await?, find("onion_socks", onion).await?);
+    Ok((find("control", &attach.control).await?, socks, onion))
+}
+
+/// Where a port of an attached tor is now.
+async fn find(key: &str, at: &Endpoint) -> Result<Addr, End> {
+    match timeout(LOGIN, Addr::find(at)).await {
+        Ok(Ok(addr)) => Ok(addr),
+        Ok(Err(e)) => Err(End::Broken(format!("tor.attach: {key} = \"{at}\" cannot be looked up: {e}"))),
+        Err(_) => Err(End::Broken(format!("tor.attach: {key} = \"{at}\" is not looked up in time"))),
+    }
 }
 
 /// Connects to a tor that was just started, as soon as it listens.
@@ -275,6 +311,13 @@ impl Engine {
                     () = self.fleet.tasks.stopping() => None,
                 };
             }
+            End::Absent => {
+                self.set_state(EngineState::Absent);
+                return tokio::select! {
+                    () = sleep(LOOK_AGAIN) => Some(()),
+                    () = self.fleet.tasks.stopping() => None,
+                };
+            }
             End::Broken(why) => why,
         };
         let pause = backoff.next(rand::rng().random());
@@ -295,7 +338,7 @@ impl Engine {
         }
         let mut directory = self.fleet.directory.subscribe();
         let there = async { directory.wait_for(Option::is_some).await.is_ok() };
-        if !matches!(tokio::time::timeout(SEED_WAIT, there).await, Ok(true)) {
+        if !matches!(timeout(SEED_WAIT, there).await, Ok(true)) {
             return; // the first has its troubles: fetch it ourselves
         }
         let others = (0..self.id.0).map(|id| settings.data_dir.join(format!("engine-{id}")));

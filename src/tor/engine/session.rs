@@ -4,6 +4,7 @@
 //! events become states of circuits and streams, once a second time itself is an event (slow builds, old circuits),
 //! and now and then the guard, the directory and the health of the connection are looked after.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,14 +15,15 @@ use super::{Engine, EngineState, Folder, Live};
 use crate::exit::Fingerprint;
 use crate::tor::circuit::pool::BuildId;
 use crate::tor::control::commands::{Signal, extended};
-use crate::tor::control::{Command, ControlError, Events, Incoming};
+use crate::tor::control::{ControlError, Events, Incoming};
 use crate::tor::directory::{self, From};
 use crate::tor::event::{Circ, CircReason, CircStatus, CircuitId, Event, OrConn, OrStatus};
 use crate::tor::fault::LeaseFault;
 use crate::tor::fleet::Alert;
-use crate::tor::path::Entry;
+use crate::tor::path::{Entry, Path};
 use crate::tor::torrc::UserLines;
 
+mod strays;
 mod streams;
 mod trial;
 
@@ -66,6 +68,10 @@ struct Session<'a> {
     /// When to read the directory again.
     directory_due: Option<Instant>,
     guard_due: Instant,
+    /// Relays over which circuits were cut since the last tick.
+    cut: HashSet<Fingerprint>,
+    /// Circuits that were nobody's at the last look.
+    strays: HashSet<CircuitId>,
 }
 
 /// Runs until the connection is of no use any more; says why.
@@ -82,6 +88,8 @@ pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
         guard_lost: false,
         directory_due: None,
         guard_due: Instant::now(),
+        cut: HashSet::new(),
+        strays: HashSet::new(),
     };
     match session.bootstrap(&mut events).await {
         Ok(()) => session.live(&mut events, user).await,
@@ -133,14 +141,6 @@ impl Session<'_> {
         self.engine.set_state(EngineState::Bootstrapping { percent, phase });
     }
 
-    /// Circuits that an earlier controller built in a tor that outlived it belong to nobody.
-    async fn close_leftovers(&self) -> Result<(), ControlError> {
-        for circuit in self.live.control.circuits().await?.into_iter().filter(|circuit| circuit.ours) {
-            drop(self.live.control.start(&Command::new("CLOSECIRCUIT").arg(circuit.id)));
-        }
-        Ok(())
-    }
-
     async fn live(&mut self, events: &mut Events, user: Option<&UserLines>) -> String {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -190,13 +190,15 @@ impl Session<'_> {
     }
 
     fn on_answer(&mut self, tag: u64, circuit: Option<CircuitId>) {
-        if !self.trials.answered(tag, circuit) {
+        if !self.trials.answered(tag, circuit) && !self.engine.nudge_answered(tag, circuit) {
             self.engine.answered(BuildId(tag), circuit);
         }
     }
 
     async fn on_circ(&mut self, circ: Circ) {
         match circ.status {
+            CircStatus::Built | CircStatus::Failed | CircStatus::Closed if self.engine.nudge_done(circ.id) => {}
+            CircStatus::Extended => self.engine.nudge_extended(circ.id),
             CircStatus::Built if self.trials.is_one(circ.id) => self.tried(circ.id, true).await,
             CircStatus::Failed | CircStatus::Closed if self.trials.is_one(circ.id) => self.tried(circ.id, false).await,
             CircStatus::Built => {
@@ -211,7 +213,7 @@ impl Session<'_> {
                 state.note_build(guard, planned.exit(), true);
             }
             CircStatus::Failed | CircStatus::Closed => self.on_circ_gone(&circ).await,
-            CircStatus::Launched | CircStatus::Extended | CircStatus::GuardWait | CircStatus::Other => {}
+            CircStatus::Launched | CircStatus::GuardWait | CircStatus::Other => {}
         }
     }
 
@@ -222,12 +224,15 @@ impl Session<'_> {
         let reached = circ.path.len();
         let planned = self.engine.act(|circuits, now| {
             let planned = circuits.finish(circ.id);
-            if let Some(path) = planned.as_ref().filter(|_| reached > 0) {
-                circuits.avoid_middle(path, now);
+            if planned.is_none() && circ.reason == Some(CircReason::Destroyed) {
+                self.cut.extend(circ.path.iter().skip(1));
             }
             circuits.pool.gone(circ.id, fault, now);
             planned
         });
+        if let Some(middle) = planned.as_ref().filter(|_| reached > 0).and_then(Path::middle) {
+            self.engine.fleet.avoid(middle);
+        }
         // Of those that we close ourselves only builds that hang have a plan left.
         let Some(planned) = planned else { return };
         let guard = planned.hops()[0];
@@ -249,13 +254,18 @@ impl Session<'_> {
                 }
             }
             OrStatus::Failed => {
-                self.engine.guard().note_failure(relay, SystemTime::now());
-                self.guard_lost = true;
-                self.find_entry().await;
-                self.show_health();
+                self.lose_guard(relay).await;
             }
             OrStatus::Launched | OrStatus::Closed | OrStatus::Other => {}
         }
+    }
+
+    /// The guard does not answer.
+    async fn lose_guard(&mut self, guard: Fingerprint) {
+        self.engine.guard().note_failure(guard, SystemTime::now());
+        self.guard_lost = true;
+        self.find_entry().await;
+        self.show_health();
     }
 
     /// Sees to it that paths begin where they should, and that tor knows.
@@ -292,6 +302,14 @@ impl Session<'_> {
 
     async fn tick(&mut self) {
         self.engine.act(|circuits, now| circuits.pool.tick(now));
+        if !self.cut.is_empty() && self.engine.suspect(&self.cut) {
+            self.cut.clear();
+        }
+        if self.engine.end_silent()
+            && let Some(guard) = self.told
+        {
+            self.lose_guard(guard).await;
+        }
         if self.directory_due.is_some_and(|due| due <= Instant::now()) {
             self.directory_due = None;
             self.refresh_directory().await;
@@ -304,6 +322,7 @@ impl Session<'_> {
         // A tor that does not answer this within a command's deadline hangs: better a new one.
         let streams = self.live.control.streams().await?;
         self.engine.streams().keep(|id| streams.iter().any(|stream| stream.id == id));
+        self.close_strays(&streams).await?;
         self.refresh_directory().await;
         let due = self.engine.guard().next_retry().is_some_and(|at| at <= SystemTime::now());
         if due || self.guard_lost || self.guard_due <= Instant::now() {

@@ -1,6 +1,7 @@
 //! Faults on the way, and who is blamed for them.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use exitgate::dial::tor::{Options, Way, dial, resolve};
 use exitgate::dial::{DialError, ExitFault, TargetFault};
@@ -49,12 +50,22 @@ async fn a_relay_that_hangs_is_gone_around() {
     let bed = Testbed::start().await.unwrap();
     let rig = Rig::start(&bed).await;
     let us1 = bed.network.relay("us1");
-    let (seen, facts) = rig.seen_from(way(us1, 1)).await.unwrap();
-    assert_eq!(seen, us1.outbound.to_string());
+    // A middle that is nobody's guard: what becomes of those is a test of its own.
+    let guards: Vec<_> = rig.tor.status().iter().filter_map(|engine| engine.guard).collect();
+    let mut isolation = 0;
+    let facts = loop {
+        let (_, facts) = rig.seen_from(way(us1, isolation)).await.unwrap();
+        if !guards.contains(&facts.path[1]) {
+            break facts;
+        }
+        isolation += 1;
+    };
     let middle = bed.network.relays().iter().find(|relay| fingerprint(relay) == facts.path[1]).unwrap();
     bed.network.pause(&middle.name).await.unwrap();
     // The circuit is there and looks well. What hangs is found out by the first stream that gets no answer.
-    let (seen, around) = rig.seen_from(way(us1, 1)).await.unwrap();
+    let asked = Instant::now();
+    let (seen, around) = rig.seen_from(way(us1, isolation)).await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(9), "tor alone takes 10.5 s: {:?}", asked.elapsed());
     assert_eq!(seen, us1.outbound.to_string());
     assert!(!around.path.contains(&fingerprint(middle)), "{:?}", around.path);
     bed.network.resume(&middle.name).await.unwrap();
@@ -62,27 +73,5 @@ async fn a_relay_that_hangs_is_gone_around() {
         !tor.circuits().iter().any(|circuit| Some(circuit.id) == facts.circuit && circuit.engine == facts.engine)
     };
     rig.until("the circuit that hung is closed", gone).await;
-    rig.stop().await;
-}
-
-#[tokio::test]
-async fn an_exit_that_dies_is_blamed_and_no_other_suffers() {
-    let bed = Testbed::start().await.unwrap();
-    let rig = Rig::start(&bed).await;
-    let (us1, us2) = (bed.network.relay("us1"), bed.network.relay("us2"));
-    rig.seen_from(way(us1, 1)).await.unwrap();
-    let mut isolation = 0;
-    let mut other = loop {
-        let (echo, facts) = rig.echo(way(us2, isolation)).await.unwrap();
-        if !facts.path.contains(&fingerprint(us1)) {
-            break echo;
-        }
-        isolation += 1;
-    };
-    bed.network.kill("us1").await.unwrap();
-    // Not every relay tells at once that the next one is gone: then a dial without an answer finds it out.
-    let failed = rig.seen_from(way(us1, 1)).await.map(drop).unwrap_err();
-    assert!(matches!(failed, DialError::Exit(_)), "{failed:?}");
-    assert!(other.lives().await);
     rig.stop().await;
 }

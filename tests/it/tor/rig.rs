@@ -79,6 +79,17 @@ impl Rig {
         until(what, async || is(&self.tor), || format!("{:#?}\n{:#?}", self.tor.status(), self.tor.circuits())).await;
     }
 
+    /// Waits until there is something to be seen of the engines.
+    pub(super) async fn until_some<T>(&self, what: &str, mut see: impl FnMut(&Tor) -> Option<T>) -> T {
+        let mut seen = None;
+        let there = async || {
+            seen = see(&self.tor);
+            seen.is_some()
+        };
+        until(what, there, || format!("{:#?}", self.tor.status())).await;
+        seen.unwrap()
+    }
+
     /// Opens a stream to the web through an exit.
     pub(super) async fn dial(&self, way: Way, host: &str) -> Result<(Stream, Facts), DialError> {
         dial(&self.tor, way, &target(host, self.port), Options::default(), deadline()).await

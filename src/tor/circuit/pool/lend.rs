@@ -75,6 +75,29 @@ impl Pool {
         }
     }
 
+    /// The same for all that begin with this link: the circuits that were not known to hang.
+    pub fn hang_over(&mut self, link: Link, now: Instant) -> Vec<CircuitId> {
+        let over = self.circuits.iter().filter(|(_, circuit)| !circuit.hung && circuit.path.starts_with(&link));
+        let ids: Vec<_> = over.map(|(id, _)| *id).collect();
+        ids.iter().for_each(|id| self.hang(*id, now));
+        // One that nobody is on would be closed by nobody.
+        let idle = |id: &&CircuitId| self.circuits.get(id).is_some_and(|circuit| circuit.streams == 0);
+        ids.iter().filter(idle).copied().collect::<Vec<_>>().into_iter().for_each(|id| self.close(id));
+        ids
+    }
+
+    /// The first two relays of a circuit.
+    pub fn link(&self, id: CircuitId) -> Option<Link> {
+        self.circuits.get(&id)?.path.first_chunk().copied()
+    }
+
+    /// The first two relays of every circuit that goes over one of these behind its guard, each pair once.
+    pub fn links_over(&self, relays: &HashSet<Fingerprint>) -> Vec<Link> {
+        let over = self.circuits.values().filter(|c| !c.hung && c.path.iter().skip(1).any(|r| relays.contains(r)));
+        let links: BTreeSet<Link> = over.filter_map(|circuit| circuit.path.first_chunk().copied()).collect();
+        links.into_iter().collect()
+    }
+
     /// When a circuit was completed.
     pub fn built_at(&self, id: CircuitId) -> Option<Instant> {
         self.circuits.get(&id).map(|circuit| circuit.built)

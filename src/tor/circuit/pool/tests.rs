@@ -290,6 +290,47 @@ fn used_circuits_grow_old_and_idle_spares_do_not() {
 }
 
 #[test]
+fn a_spare_that_is_no_longer_wanted_is_kept_for_a_while() {
+    let mut bed = Bed::new(LIMITS);
+    bed.spares(1, 2);
+    bed.pass(LIMITS.idle * 3);
+    assert_eq!(bed.pool.counts().spares, 2, "wanted ones do not age");
+    bed.spares(2, 1);
+    bed.pass(LIMITS.idle / 2);
+    assert_eq!(bed.pool.counts().spares, 3);
+    bed.pass(LIMITS.idle / 2);
+    assert_eq!((bed.pool.counts().spares, bed.builds()), (1, vec![]));
+}
+
+#[test]
+fn what_goes_over_a_link_that_is_silent_is_lent_to_nobody() {
+    let mut bed = Bed::new(LIMITS);
+    let relay = |n: u8| Fingerprint([n; 20]);
+    bed.pool.want(BTreeMap::from([(key(1), 4)]), bed.now);
+    let ids: Vec<_> = bed.builds().into_iter().map(|build| bed.launch(build)).collect();
+    let paths = [[1, 2, 8], [1, 2, 9], [1, 3, 8], [1, 8, 9]];
+    for (id, path) in ids.iter().zip(paths) {
+        assert!(bed.pool.built(*id, path.map(relay).into(), bed.now));
+    }
+    let over = |relays: &[u8]| bed.pool.links_over(&relays.iter().map(|n| relay(*n)).collect());
+    assert_eq!(over(&[8]), [[relay(1), relay(2)], [relay(1), relay(3)], [relay(1), relay(8)]]);
+    assert_eq!((over(&[1]), over(&[4])), (vec![], vec![]), "the guard is everybody's");
+    assert_eq!(bed.pool.link(ids[3]), Some([relay(1), relay(8)]));
+
+    let used = bed.lend(1, 7).unwrap();
+    assert_eq!(used, ids[0]);
+    let mut hung = bed.pool.hang_over([relay(1), relay(2)], bed.now);
+    hung.sort();
+    assert_eq!(hung, ids[..2]);
+    let effects = bed.pool.effects();
+    assert!(effects.contains(&Effect::Close(ids[1])) && !effects.contains(&Effect::Close(used)), "{effects:?}");
+    assert!(bed.lend(1, 7).is_some_and(|id| id != used));
+    assert_eq!(bed.pool.hang_over([relay(1), relay(2)], bed.now), [], "once");
+    bed.pool.release(used, bed.now);
+    assert!(bed.pool.effects().contains(&Effect::Close(used)));
+}
+
+#[test]
 fn an_exit_that_is_down_is_not_hammered_for_the_sake_of_spares() {
     let mut bed = Bed::new(Limits { rate: 100.0, burst: 100, ..LIMITS });
     bed.pool.want(BTreeMap::from([(key(1), 1)]), bed.now);

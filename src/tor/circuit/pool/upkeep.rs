@@ -3,9 +3,13 @@
 use super::*;
 
 impl Pool {
-    /// Sets the spares to keep, and starts to build what is missing. Spares of what is no longer wanted stay until
-    /// they die: they cost nothing more, and what was wanted often is again.
+    /// Sets the spares to keep, and starts to build what is missing. Spares of what is no longer wanted stay for as long
+    /// as a used circuit would: what was wanted often is again.
     pub fn want(&mut self, wanted: BTreeMap<Key, u8>, now: Instant) {
+        let dropped = |key: &Key| self.wanted.contains_key(key) && !wanted.contains_key(key);
+        for circuit in self.circuits.values_mut().filter(|circuit| dropped(&circuit.key)) {
+            circuit.last_use = now;
+        }
         self.wanted = wanted;
         let keep = &self.wanted;
         let builds = &mut self.builds;
@@ -139,7 +143,8 @@ impl Pool {
         let (dirty, idle) = (self.limits.dirty, self.limits.idle);
         let old = self.circuits.iter().filter(|(_, circuit)| {
             let unused = now.saturating_duration_since(circuit.last_use) >= idle;
-            circuit.owner.is_some() && circuit.streams == 0 && (unused || circuit.is_dirty(dirty, now))
+            let is_kept = circuit.owner.is_none() && self.wanted.contains_key(&circuit.key);
+            !is_kept && circuit.streams == 0 && (unused || circuit.is_dirty(dirty, now))
         });
         for id in old.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.close(id);
@@ -193,6 +198,11 @@ impl Pool {
                 self.effects.push(Effect::Build { build: id, key: build.key });
             }
         }
+    }
+
+    /// Takes what one build costs of the pace, for a circuit that is none of the pool's.
+    pub fn may_build(&mut self, now: Instant) -> bool {
+        self.pace.take(true, now)
     }
 
     /// Queues a build for every wanted spare that is neither there nor on its way.

@@ -1,0 +1,52 @@
+//! Answers that are asked for again and again: their tag, by which a reader that has them already is told so.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::error::ApiError;
+
+/// The answer, or word that the reader has it.
+pub(super) fn tagged(headers: &HeaderMap, answer: &impl Serialize) -> Result<Response, ApiError> {
+    let body = serde_json::to_vec(answer).map_err(|_| ApiError::ours("an answer could not be written"))?;
+    let digest = Sha256::digest(&body);
+    let tag: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    let tag = format!("\"{tag}\"");
+    let value = HeaderValue::from_str(&tag).map_err(|_| ApiError::ours("a tag could not be written"))?;
+    if headers.get_all(header::IF_NONE_MATCH).iter().any(|given| names(given, &tag)) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, value)]).into_response());
+    }
+    let kind = HeaderValue::from_static("application/json");
+    Ok(([(header::CONTENT_TYPE, kind), (header::ETAG, value)], body).into_response())
+}
+
+/// One of the tags of an `If-None-Match` is this one; a weak one counts too.
+fn names(given: &HeaderValue, tag: &str) -> bool {
+    let given = given.to_str().unwrap_or_default();
+    given.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_it_is_told_so() {
+        let ask = |if_none: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(tags) = if_none {
+                headers.insert(header::IF_NONE_MATCH, tags.parse().unwrap());
+            }
+            let response = tagged(&headers, &[1, 2]).unwrap();
+            (response.status().as_u16(), response.headers()[header::ETAG].to_str().unwrap().to_owned())
+        };
+        let (status, tag) = ask(None);
+        assert_eq!(status, 200);
+        for (tags, status) in
+            [(tag.clone(), 304), (format!("\"x\", W/{tag}"), 304), ("*".to_owned(), 304), ("\"x\"".to_owned(), 200)]
+        {
+            assert_eq!(ask(Some(&tags)), (status, tag.clone()), "{tags}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Whom a URL below `/proxies/{route}/` means: a route by name or port, or whatever a username comes to.
+//!
+//! A pin and a session belong to a key of the configuration as well. Who asks the API is no client and has none, so it
+//! is said (`key`), or it is whose there is: with one holder of what is asked for, it is that.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::IntoParams;
+
+use super::super::Wiring;
+use super::super::ask::bad_query;
+use super::super::error::ApiError;
+use crate::exit::Moment;
+use crate::route::table::Wish;
+use crate::route::{Holder, Memory};
+use crate::state::Snapshot;
+
+/// Whose session, and which.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::api) struct Whose {
+    /// A client's session id, as it stands behind `session-` in a username.
+    pub(super) session: Option<String>,
+    /// The name of the client's key, where there are keys.
+    pub(super) key: Option<String>,
+}
+
+/// A route, a selector or a session, and who holds it.
+pub(super) struct Meant {
+    pub(super) wish: Wish,
+    pub(super) key: Arc<str>,
+}
+
+/// What is meant.
+pub(super) fn meant(wiring: &Wiring, route: &str, whose: &Whose) -> Result<Meant, ApiError> {
+    let snapshot = wiring.state.snapshot();
+    let wish = wish(&snapshot, route, whose.session.as_deref())?;
+    let key = match &whose.key {
+        Some(key) => key.as_str().into(),
+        None => only_key(wiring.state.memory(), &wish, wiring.state.now())?,
+    };
+    Ok(Meant { wish, key })
+}
+
+pub(super) fn wish(snapshot: &Snapshot, route: &str, session: Option<&str>) -> Result<Wish, ApiError> {
+    let routes = &snapshot.routes;
+    let named = routes.get(route).or_else(|| routes.by_port(route.parse().ok()?));
+    let session = session.map(|id| format!("session-{id}"));
+    if let Some(entry) = named {
+        let wish = routes.resolve(session.as_deref().unwrap_or_default(), Some(entry.route.name.as_str()));
+        return wish.map_err(|bad| bad_query(bad.to_string()).with(json!({ "field": "session" })));
+    }
+    let unknown = |why: String| {
+        let text: String = route.chars().take(64).collect();
+        ApiError::missing(format!("there is no route `{text}`, and as a username it is none: {why}; see /proxies"))
+    };
+    let whole = routes.resolve(route, None).map_err(|bad| unknown(bad.to_string()))?;
+    let Some(session) = session else { return Ok(whole) };
+    let wish = routes.resolve(&format!("{route}-{session}"), None);
+    wish.map_err(|bad| bad_query(bad.to_string()).with(json!({ "field": "session" })))
+}
+
+/// The key of whoever holds what this wish names: nobody's where nobody does.
+fn only_key(memory: &Memory, wish: &Wish, now: Moment) -> Result<Arc<str>, ApiError> {
+    if wish.is_pooled() {
+        return Ok(Arc::from(""));
+    }
+    let same = |holder: &Holder| holder.scope == wish.scope && holder.session == wish.selector.session;
+    let pins = memory.pins().list(now).into_iter().map(|pin| pin.holder);
+    let sessions = memory.sessions().list(now).into_iter().map(|session| session.holder);
+    let mut keys: Vec<Arc<str>> = pins.chain(sessions).filter(same).map(|holder| holder.key).collect();
+    keys.sort();
+    keys.dedup();
+    match keys.as_slice() {
+        [] => Ok(Arc::from("")),
+        [key] => Ok(key.clone()),
+        several => {
+            let names: Vec<_> = several.iter().map(|key| &**key).collect();
+            let message = format!("several keys have one of these; say whose is meant: ?key={}", names[0]);
+            Err(ApiError::new(http::StatusCode::CONFLICT, "several_keys", message).with(json!({ "keys": names })))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::fixture;
+    use super::*;
+    use crate::route::memory::Bounds;
+    use crate::route::{Ask, decide};
+
+    #[test]
+    fn a_username_is_a_way_too_and_nonsense_is_not_found() {
+        let snapshot = fixture::snapshot(&["US", "US", "DE"]);
+        let scope =
+            |route: &str, session: Option<&str>| wish(&snapshot, route, session).map(|wish| wish.scope.to_string());
+        assert_eq!(scope("us-strict", None).unwrap(), "us-strict");
+        assert_eq!(scope("us", Some("a1")).unwrap(), "us");
+        assert_eq!(scope("nowhere", None).unwrap_err().code(), "not_found");
+        assert_eq!(scope("us", Some("a b")).unwrap_err().code(), "bad_query");
+    }
+
+    #[test]
+    fn the_key_is_that_of_the_one_holder() {
+        let snapshot = fixture::snapshot(&["US", "US", "DE"]);
+        let (memory, now) = (Memory::new(Bounds::default()), Moment(1_000_000));
+        let target = "shop.example:443".parse().unwrap();
+        let hold = |username: &str, key: &str| {
+            let wish = wish(&snapshot, username, None).unwrap();
+            let ask = Ask { wish: &wish, key, target: &target, now, avoid: &[] };
+            drop(decide(snapshot.view(), &memory, &ask, &mut rand::rng()).unwrap());
+        };
+        let key = |username: &str| {
+            only_key(&memory, &wish(&snapshot, username, None).unwrap(), now).map(|key| key.to_string())
+        };
+        assert_eq!(key("us-session-a").unwrap(), "");
+        hold("us-session-a", "team-a");
+        assert_eq!(key("us-session-a").unwrap(), "team-a");
+        hold("us-session-a", "team-b");
+        assert_eq!(key("us-session-a").unwrap_err().code(), "several_keys");
+        assert_eq!(key("us").unwrap(), "", "a pool is everybody's");
+    }
+}

@@ -1,0 +1,221 @@
+//! Series of things that come and go: routes and their ports.
+//!
+//! An exporter keeps every series that it has ever seen, which is right for what a program is made of and wrong for what
+//! its users make: a hundred routes an hour are a leak. So series with a label that names such a thing are kept here, and
+//! live as long as somebody holds their handle. When the last handle goes they are rendered once more, so that their
+//! last count is seen, and are forgotten.
+//!
+//! The names that stand in these labels are bounded as well: beyond [`NAMES`] of them the rest share the name `other`,
+//! because a time series database must survive whoever makes ten thousand routes.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, SharedString, Unit};
+
+use super::metrics::Kind;
+
+/// Labels that name what comes and goes.
+const PASSING: [&str; 2] = ["route", "listener"];
+
+/// Different names in those labels at once. As many as `gateway.route_ports` has ports by default; some ten series each.
+pub const NAMES: usize = 1000;
+
+/// What the names beyond that share.
+const OTHER: &str = "other";
+
+/// Sends what passes here and everything else to the recorder behind it.
+pub struct Recorder<R> {
+    lasting: R,
+    passing: Passing,
+}
+
+/// The series that pass. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Passing(Arc<Mutex<Families>>);
+
+#[derive(Debug, Default)]
+struct Families {
+    help: HashMap<String, String>,
+    all: BTreeMap<String, Family>,
+    names: HashSet<String>,
+}
+
+#[derive(Debug)]
+struct Family {
+    kind: Kind,
+    series: BTreeMap<Vec<(String, String)>, Arc<AtomicU64>>,
+}
+
+impl<R> Recorder<R> {
+    /// A recorder in front of `lasting`, and what it keeps.
+    pub fn new(lasting: R) -> (Self, Passing) {
+        let passing = Passing::default();
+        (Self { lasting, passing: passing.clone() }, passing)
+    }
+}
+
+impl Passing {
+    /// All of it in Prometheus' text format; forgets what nobody holds any more.
+    pub fn render(&self) -> String {
+        let mut families = self.open();
+        let mut text = String::new();
+        let Families { help, all, names } = &mut *families;
+        names.clear();
+        all.retain(|name, family| {
+            if let Some(help) = help.get(name) {
+                let _ = writeln!(text, "# HELP {name} {}", help.replace('\\', "\\\\").replace('\n', "\\n"));
+            }
+            let _ = writeln!(text, "# TYPE {name} {}", family.kind.as_str());
+            for (labels, value) in &family.series {
+                let _ = writeln!(text, "{name}{{{}}} {}", written(labels), family.kind.read(value));
+            }
+            text.push('\n');
+            family.series.retain(|_, value| Arc::strong_count(value) > 1);
+            let passing = family.series.keys().flatten().filter(|(label, _)| PASSING.contains(&&**label));
+            names.extend(passing.map(|(_, name)| name.clone()));
+            !family.series.is_empty()
+        });
+        text
+    }
+
+    fn open(&self) -> MutexGuard<'_, Families> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn series(&self, key: &Key, kind: Kind) -> Option<Arc<AtomicU64>> {
+        if !key.labels().any(|label| PASSING.contains(&label.key())) {
+            return None;
+        }
+        let mut families = self.open();
+        let labels = key.labels().map(|label| families.bounded(label)).collect();
+        let fresh = || Family { kind, series: BTreeMap::new() };
+        let family = families.all.entry(key.name().to_owned()).or_insert_with(fresh);
+        Some(family.series.entry(labels).or_default().clone())
+    }
+
+    fn describe(&self, name: &KeyName, help: &SharedString) {
+        self.open().help.insert(name.as_str().to_owned(), help.to_string());
+    }
+}
+
+impl Families {
+    fn bounded(&mut self, label: &Label) -> (String, String) {
+        let (key, value) = (label.key(), label.value());
+        let known = !PASSING.contains(&key) || self.names.contains(value);
+        if !known && self.names.len() >= NAMES {
+            return (key.to_owned(), OTHER.to_owned());
+        }
+        if !known {
+            self.names.insert(value.to_owned());
+        }
+        (key.to_owned(), value.to_owned())
+    }
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+
+    /// A counter is a number, a gauge the bits of one with a fraction.
+    fn read(self, value: &AtomicU64) -> String {
+        let raw = value.load(Relaxed);
+        if self == Self::Counter { raw.to_string() } else { f64::from_bits(raw).to_string() }
+    }
+}
+
+fn written(labels: &[(String, String)]) -> String {
+    let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect::<Vec<_>>().join(",")
+}
+
+impl<R: metrics::Recorder> metrics::Recorder for Recorder<R> {
+    fn describe_counter(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.passing.describe(&key, &description);
+        self.lasting.describe_counter(key, unit, description);
+    }
+
+    fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.passing.describe(&key, &description);
+        self.lasting.describe_gauge(key, unit, description);
+    }
+
+    fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.lasting.describe_histogram(key, unit, description);
+    }
+
+    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
+        match self.passing.series(key, Kind::Counter) {
+            Some(series) => Counter::from_arc(series),
+            None => self.lasting.register_counter(key, metadata),
+        }
+    }
+
+    fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
+        match self.passing.series(key, Kind::Gauge) {
+            Some(series) => Gauge::from_arc(series),
+            None => self.lasting.register_gauge(key, metadata),
+        }
+    }
+
+    /// Distributions are never by route: each would be twenty series.
+    fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
+        self.lasting.register_histogram(key, metadata)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics::{counter, gauge, with_local_recorder};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn a_series_lives_as_long_as_its_handle_and_is_seen_once_more() {
+        let (recorder, passing) = Recorder::new(PrometheusBuilder::new().build_recorder());
+        with_local_recorder(&recorder, || {
+            metrics::describe_counter!("x_total", "What \\ is\ncounted.");
+            let (a, b) = (counter!("x_total", "route" => "a"), counter!("x_total", "route" => "b\"c"));
+            a.increment(2);
+            b.increment(1);
+            gauge!("y", "listener" => "l").set(1.5);
+            counter!("z_total", "source" => "tor").increment(9);
+            let want = "# HELP x_total What \\\\ is\\ncounted.\n# TYPE x_total counter\nx_total{route=\"a\"} 2\n\
+                        x_total{route=\"b\\\"c\"} 1\n\n# TYPE y gauge\ny{listener=\"l\"} 1.5\n\n";
+            assert_eq!(passing.render(), want);
+            drop(b);
+            a.increment(1);
+            assert!(passing.render().contains("x_total{route=\"b\\\"c\"} 1"), "once more");
+            let left = passing.render();
+            assert!(
+                left.contains("x_total{route=\"a\"} 3") && !left.contains("b\\\"c") && !left.contains('y'),
+                "{left}"
+            );
+        });
+    }
+
+    #[test]
+    fn ten_thousand_names_are_a_thousand_and_one() {
+        let (recorder, passing) = Recorder::new(PrometheusBuilder::new().build_recorder());
+        with_local_recorder(&recorder, || {
+            let handles: Vec<_> = (0..10_000).map(|n| counter!("x_total", "route" => format!("r{n}"))).collect();
+            handles.iter().for_each(|handle| handle.increment(1));
+            let text = passing.render();
+            assert_eq!(text.lines().filter(|line| line.starts_with("x_total{")).count(), NAMES + 1);
+            assert!(text.contains("x_total{route=\"other\"} 9000"), "what is beyond is counted together");
+            drop(handles);
+            passing.render();
+            assert_eq!(passing.render(), "", "and all of it goes");
+            let _new = counter!("x_total", "route" => "new");
+            assert!(passing.render().contains("route=\"new\""), "there is room again");
+        });
+    }
+}
