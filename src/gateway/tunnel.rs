@@ -151,16 +151,17 @@ impl Tunnel {
         let mut revisions = state.revisions();
         loop {
             revisions.borrow_and_update();
-            let refusal = {
+            let decided = {
                 let snapshot = state.load();
                 let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid };
-                match decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()) {
-                    Ok(mut plan) => {
-                        state.announce(std::mem::take(&mut plan.events));
-                        return Ok(plan);
-                    }
-                    Err(refusal) => refusal,
+                decide(snapshot.view(), state.memory(), &ask, &mut rand::rng())
+            };
+            let refusal = match decided {
+                Ok(mut plan) => {
+                    state.promise(std::mem::take(&mut plan.events)).await;
+                    return Ok(plan);
                 }
+                Err(refusal) => refusal,
             };
             let hopeless = refusal.untested.is_empty();
             refusal.untested.iter().for_each(|exit| state.wish(exit.clone()));
