@@ -21,7 +21,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Mutex, broadcast, mpsc, watch};
 
 use change::Effects;
-pub use change::{Change, Learned, Refused};
+pub use change::{CONFIG_PORTS, Change, Learned, Refused};
 pub use clock::Clock;
 
 use crate::exit::{Catalog, ExitId, Moment};
@@ -212,7 +212,7 @@ impl State {
 
     /// Everything that is used now: members of pools and holders of pins.
     pub fn used(&self) -> BTreeSet<ExitId> {
-        self.shared.wanted.borrow().exits.keys().map(|fingerprint| ExitId::Tor(*fingerprint)).collect()
+        self.shared.wanted.borrow().every_exit().map(ExitId::Tor).collect()
     }
 
     fn publish(&self, mut next: Snapshot) {

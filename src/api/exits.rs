@@ -17,7 +17,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Wiring;
-use super::ask::{Asked, Named, bad_query, limit};
+use super::ask::{Asked, Named, Nothing, bad_query, limit};
 use super::error::{ApiError, Problem};
 use super::page::tagged;
 use super::when::When;
@@ -293,8 +293,9 @@ fn page(snapshot: &Snapshot, exit: &Exit, now: Moment) -> Whole {
 /// Tests an exit ahead of everything else, and answers with what that came to.
 #[utoipa::path(post, path = "/exits/{id}/check", tag = "exits",
     params(("id" = String, Path, description = "Its id, or the address that sites see")),
+    request_body = Option<Nothing>,
     responses((status = 200, body = CheckedNow), (status = "default", description = "A refusal", body = Problem)))]
-pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named) -> Result<Response, ApiError> {
+pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named, _: Nothing) -> Result<Response, ApiError> {
     let exit = find(&wiring.state.snapshot(), &id)?.id().clone();
     let untestable = || {
         let message = "this exit cannot be tested: it is on its way out, condemned, or of a source that nobody tests";

@@ -11,11 +11,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, Uri, header};
+use http::{HeaderMap, StatusCode, Uri, header};
 use hyper::body::{Body, Frame};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -25,66 +24,71 @@ use utoipa::ToSchema;
 use super::Wiring;
 use super::ask::Body as Fields;
 use super::error::{ApiError, Problem};
-use super::exits::{Shown, read_id, word};
+use super::exits::{Shown as Exit, read_id, word};
+use super::page::tagged;
 use super::when::When;
 use crate::check::{Checked, CheckedSite, Handle, Pass, Standing};
 use crate::exit::country::Country;
 use crate::exit::{ExitId, Source};
 use crate::state;
 
-/// Every page of the tester.
+/// A page that exits are asked to fetch.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Checks {
-    checks: Vec<CheckShown>,
-}
-
-/// One page of the tester.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct CheckShown {
-    /// What it is for: `echo`, `canary` or `site`.
-    kind: &'static str,
-    /// A site's name in `check.targets`, the host of another page.
+#[schema(as = Check)]
+pub(super) struct Shown {
+    /// What it tells: `echo`, `canary` or `site`.
+    kind: String,
+    /// Its name, or its URL.
     name: String,
-    /// Since when it is to blame for what fails there: nobody is banned for it meanwhile.
+    /// Since when it is to blame for what fails there, and does not count.
     suspended: Option<When>,
-    /// Exits that passed it within the last hour and did not fail since.
+    /// Exits that passed it lately and did not fail since.
     passing: usize,
-    /// Exits that failed it, and wait for what others say before they are banned.
+    /// Exits that failed it and wait for what others say.
     held: usize,
 }
 
-impl CheckShown {
-    fn of(page: &Standing) -> Self {
-        let Standing { kind, name, suspended, passing, held } = page.clone();
-        Self { kind, name: name.to_string(), suspended: suspended.map(When), passing, held }
-    }
+/// The tester's pages.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Checks)]
+pub(super) struct Listed {
+    checks: Vec<Shown>,
 }
 
-/// The pages that exits are tested against, and whether their verdicts count now.
+/// Every page of the tester, whether it counts now, and who passes it.
 #[utoipa::path(get, path = "/checks", tag = "exits",
-    responses((status = 200, body = Checks), (status = "default", description = "A refusal", body = Problem)))]
-pub(super) async fn list(State(wiring): State<Wiring>) -> Response {
+    responses((status = 200, body = Listed), (status = "default", description = "A refusal", body = Problem)))]
+pub(super) async fn list(State(wiring): State<Wiring>, headers: HeaderMap) -> Result<Response, ApiError> {
     let standing = wiring.tester.as_ref().map(Handle::standing).unwrap_or_default();
-    Json(Checks { checks: standing.iter().map(CheckShown::of).collect() }).into_response()
+    tagged(&headers, &Listed { checks: standing.iter().map(of_page).collect() })
+}
+
+fn of_page(page: &Standing) -> Shown {
+    Shown {
+        kind: page.kind.to_owned(),
+        name: page.name.to_string(),
+        suspended: page.suspended.map(When),
+        passing: page.passing,
+        held: page.held,
+    }
 }
 
 /// What a pass may be asked for.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = PassAsked)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
-    /// Only exits of this country: two letters, or `??`.
+    /// Only exits of this country.
     country: Option<String>,
-    /// Only these, by id.
+    /// Only these.
     exits: Option<Vec<String>>,
-    /// A page to ask through each that works, by its whole URL. What it answers is held against nobody.
+    /// A page to ask through each that works.
     target: Option<String>,
 }
 
-/// Tests many exits at the tester's own pace.
-///
-/// The answer is a line of JSON for each exit, when its result is there; the first line says how many there are.
+/// Tests many exits, and tells each result on a line of its own.
 #[utoipa::path(post, path = "/checks", tag = "exits", request_body = Wanted,
-    responses((status = 200, description = "Lines of JSON", content_type = "application/x-ndjson", body = String),
+    responses((status = 200, description = "How many, then a line of JSON for each", content_type = "application/x-ndjson", body = String),
         (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn begin(State(wiring): State<Wiring>, Fields(fields): Fields) -> Result<Response, ApiError> {
     let wanted: Wanted = serde_json::from_value(Value::Object(fields))
@@ -149,7 +153,7 @@ struct Lines {
 impl Lines {
     fn of(&self, id: &ExitId, checked: Option<Checked>) -> Bytes {
         let snapshot = self.state.load();
-        let exit = snapshot.catalog.get(id).map(|exit| Shown::of(exit));
+        let exit = snapshot.catalog.get(id).map(|exit| Exit::of(exit));
         let Some(checked) = checked else {
             let why = "it is gone, or was condemned meanwhile";
             return line(&json!({ "id": id.to_string(), "verdict": "untestable", "why": why, "exit": exit }));

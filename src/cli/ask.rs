@@ -20,8 +20,8 @@ use tokio::time::timeout;
 use crate::app::secrets::TOKEN_FILE;
 use crate::config::Config;
 
-/// How long an answer may take: a reload verifies tor's lines, which takes a second or two.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// How long an answer may take: a rotation is given a minute to find an exit that works.
+const DEADLINE: Duration = Duration::from_secs(75);
 
 /// How long an answer that comes in pieces may pause. Arbitrary: longer than the tester waits for a circuit, several times
 /// over.
@@ -75,15 +75,30 @@ fn kept(data_dir: &Path) -> Option<String> {
 
 /// One question: the answer's status and JSON.
 pub(super) fn ask(config: &Config, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
+    ask_with(config, method, path, None)
+}
+
+/// The same, with a body.
+pub(super) fn ask_with(
+    config: &Config,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<(StatusCode, Value)> {
     let api = Api::here(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(api.ask(method, path))
+    runtime.block_on(api.ask(method, path, body))
 }
 
 impl Api {
     /// The same, for who asks more than once.
-    pub(super) async fn ask(&self, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
-        let asked = timeout(DEADLINE, exchange(self, method, path)).await;
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        let asked = timeout(DEADLINE, exchange(self, method, path, body)).await;
         asked.with_context(|| format!("{} gave no answer in {} s", self.base, DEADLINE.as_secs()))?
     }
 
@@ -141,9 +156,9 @@ impl Api {
     }
 }
 
-async fn exchange(api: &Api, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
+async fn exchange(api: &Api, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
     let (mut send, connection) = api.connect().await?;
-    let request = api.request(method, path).body(Full::<Bytes>::default())?;
+    let request = api.request(method, path).body(Full::from(body.map(Value::to_string).unwrap_or_default()))?;
     let answer = async {
         let answer = send.send_request(request).await?;
         let status = answer.status();

@@ -109,7 +109,7 @@ async fn exits(api: &Api, about: &About) -> anyhow::Result<Vec<String>> {
     loop {
         let after = ids.last().map(|id| format!("&after={id}")).unwrap_or_default();
         let path = format!("/exits?source=tor&limit={A_REQUEST}{country}{after}");
-        let (status, page) = api.ask(Method::GET, &path).await?;
+        let (status, page) = api.ask(Method::GET, &path, None).await?;
         if status != StatusCode::OK {
             bail!("{}", page["error"]["message"].as_str().unwrap_or("the gateway refused"));
         }

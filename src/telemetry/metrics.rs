@@ -79,6 +79,10 @@ names! {
     Gauge ENGINE_BOOTSTRAP = "exitgate_engine_bootstrap_ratio";
     /// Circuits of an engine: open, building, and the spares among the open ones.
     Gauge ENGINE_CIRCUITS = "exitgate_engine_circuits";
+    /// What it took to build a circuit, from its order to its last hop.
+    Histogram CIRCUIT_BUILD_SECONDS = "exitgate_circuit_build_seconds";
+    /// Circuits that came to nothing: no path, refused, failed or too slow.
+    Counter CIRCUIT_FAILURES = "exitgate_circuit_failures_total";
     /// Streams that an engine carries.
     Gauge ENGINE_STREAMS = "exitgate_engine_streams";
     /// How often an engine was started again. A gauge: it begins anew with the engine's place.

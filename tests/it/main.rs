@@ -1,7 +1,9 @@
 //! Integration tests, one binary: the parts wired together on loopback. Those in `tor` start a private Tor network.
 
+mod api;
 mod architecture;
 mod check;
 mod config;
+mod reference;
 mod source;
 mod tor;

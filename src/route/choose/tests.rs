@@ -542,8 +542,7 @@ fn a_successor_changes_nothing_until_it_succeeds_and_then_once() {
     let members = |world: &World| world.routes.get("shop").unwrap().pool.clone();
     for username in ["us-strict", "us-session-a", "shop", "us"] {
         let home = world.first(username);
-        let next =
-            world.ask(username, "shop.com:443", |view, memory, ask, rng| successor(view, memory, ask, rng)).unwrap();
+        let next = world.ask(username, "shop.com:443", successor).unwrap();
         if username == "us-strict" || username == "us-session-a" {
             assert_eq!(next.before, Some(id(home)), "{username}");
             assert_eq!(world.first(username), home, "{username}: nothing has changed");
