@@ -24,6 +24,7 @@ mod health;
 mod openapi;
 pub mod orders;
 mod page;
+mod pass;
 pub mod proxies;
 mod sources;
 mod trail;

@@ -15,7 +15,9 @@ mod man;
 mod over;
 mod reload;
 mod routes;
+mod store;
 mod table;
+mod test_exits;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -191,6 +193,14 @@ enum Command {
         #[arg(value_name = "FOLDER")]
         folder: Option<PathBuf>,
     },
+    /// Test exits once, now, and show how each fares
+    ///
+    /// The running gateway tests them at its own polite pace, so that the guards are not burdened twice; what is found is
+    /// in force at once, as after any check. Ctrl-C ends it, and the same command goes on where it ended.
+    TestExits(test_exits::Args),
+    /// Look at the database, copy it, or move it out of the way
+    #[command(subcommand)]
+    Store(store::Command),
     /// Print completions for a shell
     ///
     /// For bash: exitgate completions bash > /etc/bash_completion.d/exitgate
@@ -234,6 +244,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>, work: Work) -> Exit {
         Some(Command::Connections { which, over }) => which.run(over),
         Some(Command::Why { whom, over }) => whom.run(over),
         Some(Command::Man { folder }) => man::run(Line::command(), folder),
+        Some(Command::TestExits(args)) => {
+            with_config(args.config.clone(), |loaded, _| test_exits::run(&loaded.config, &args))
+        }
+        Some(Command::Store(command)) => {
+            with_config(command.config(), |loaded, _| store::run(&loaded.config, &command))
+        }
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Line::command(), "exitgate", &mut std::io::stdout());
             Exit::Ok
@@ -242,7 +258,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, work: Work) -> Exit {
 }
 
 /// Does a command's work with its configuration, if that is without fault.
-fn with_config(file: ConfigFile, work: fn(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>) -> Exit {
+fn with_config(file: ConfigFile, work: impl FnOnce(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>) -> Exit {
     let mut stderr = std::io::stderr();
     let asked = file.config.clone();
     let loaded = match load(file) {

@@ -13,6 +13,7 @@ pub mod event;
 pub mod explain;
 #[cfg(test)]
 mod fixture;
+pub mod hearsay;
 mod holder;
 pub mod implicit;
 mod lru;
@@ -35,6 +36,7 @@ pub use policy::Policy;
 pub use pool::Pool;
 pub use selector::{Selector, Words};
 pub use table::{Route, RouteTable, Wish};
+pub use wanted::SPARES;
 
 use std::collections::BTreeMap;
 
@@ -51,7 +53,13 @@ pub struct Isolation(pub u64);
 pub struct Wanted {
     /// Exits that traffic may use now, each with what it is wanted for.
     pub exits: BTreeMap<Fingerprint, WantedExit>,
+    /// The same for each route that has an engine of its own; one that wants no exit now still has it.
+    pub own: BTreeMap<OwnEngine, BTreeMap<Fingerprint, WantedExit>>,
 }
+
+/// An engine that one route has for itself: a number for the route's name that is the same at every start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OwnEngine(pub u64);
 
 /// How much of one exit is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -157,7 +157,11 @@ impl State {
     /// Tells those who watch.
     pub fn announce(&self, events: impl IntoIterator<Item = Event>) {
         for event in events {
-            tracing::info!(target: "exitgate::event", "{event}");
+            if event.is_grave() {
+                tracing::warn!(target: "exitgate::event", "{event}");
+            } else {
+                tracing::info!(target: "exitgate::event", "{event}");
+            }
             let _ = self.shared.events.send(Arc::new(event));
         }
     }
@@ -167,7 +171,7 @@ impl State {
         let _writer = self.shared.writer.lock().await;
         let before = self.snapshot();
         let mut next = (*before).clone();
-        let Effects { commit, note, released, changed } = change.make(&mut next, self.now())?;
+        let Effects { commit, note, released, changed, events } = change.make(&mut next, self.now())?;
         next.revision += 1;
         if let Some(store) = &self.shared.store {
             if !commit.is_empty() {
@@ -177,6 +181,8 @@ impl State {
         }
         self.publish(next);
         self.release(&before, &released, changed.as_ref());
+        change::count(&events);
+        self.announce(events);
         Ok(())
     }
 
@@ -203,7 +209,7 @@ impl State {
 
     /// Everything that is used now: members of pools and holders of pins.
     pub fn used(&self) -> BTreeSet<ExitId> {
-        self.shared.wanted.borrow().exits.keys().map(|fingerprint| ExitId::Tor(*fingerprint)).collect()
+        self.shared.wanted.borrow().every_exit().map(ExitId::Tor).collect()
     }
 
     fn publish(&self, mut next: Snapshot) {

@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::exit::Fingerprint;
 use crate::lifecycle::Tasks;
-use crate::route::{Isolation, Wanted};
+use crate::route::{Isolation, OwnEngine, SPARES, Wanted, WantedExit};
 
 pub mod circuit;
 pub mod control;
@@ -35,6 +35,7 @@ pub mod fault;
 mod fleet;
 pub mod guard;
 pub mod netdir;
+mod own;
 pub mod path;
 mod preflight;
 pub mod reply;
@@ -54,6 +55,7 @@ use circuit::pool::Key;
 use engine::Engine;
 use fleet::Fleet;
 use netdir::Netdir;
+use own::Owned;
 use path::Port;
 use stream::Username;
 
@@ -76,11 +78,21 @@ pub struct OnionPort {
     pub username: String,
 }
 
+/// Who asks for an onion service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// With whom it may share circuits.
+    pub isolation: Isolation,
+    /// The engine that carries it, where that is not one of those that carry all.
+    pub own: Option<OwnEngine>,
+}
+
 /// The handle on all engines; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tor {
     fleet: Arc<Fleet>,
     engines: Arc<[Arc<Engine>]>,
+    owned: Arc<Owned>,
 }
 
 impl Tor {
@@ -98,7 +110,8 @@ impl Tor {
         for engine in engines.iter() {
             tasks.spawn("engine", engine::run(engine.clone()));
         }
-        let tor = Self { fleet, engines };
+        let owned = Arc::new(Owned::new(engines.len()));
+        let tor = Self { fleet, engines, owned };
         tasks.spawn("spares", tor.clone().reconcile(wanted, tasks.clone()));
         tor
     }
@@ -106,7 +119,7 @@ impl Tor {
     /// How each engine stands, in the order of their ids.
     pub fn status(&self) -> Vec<EngineStatus> {
         let there = |status: &EngineStatus| status.state != EngineState::Absent;
-        self.engines.iter().map(|engine| engine.status()).filter(there).collect()
+        self.all().iter().map(|engine| engine.status()).filter(there).collect()
     }
 
     /// Counts changes of state of any engine.
@@ -138,7 +151,7 @@ impl Tor {
             };
             engine.views().into_iter().map(status).collect::<Vec<_>>()
         };
-        self.engines.iter().flat_map(views).collect()
+        self.all().iter().flat_map(views).collect()
     }
 
     /// Resolves once some engine is ready.
@@ -166,7 +179,8 @@ impl Tor {
         let (binary, engines) = (old.binary.clone(), old.engines);
         let (data_dir, attach) = (old.data_dir.clone(), old.attach.clone());
         self.fleet.settings.store(Arc::new(Settings { binary, engines, data_dir, attach, ..settings }));
-        self.engines.iter().for_each(|engine| engine.reload());
+        self.all().iter().for_each(|engine| engine.reload());
+        self.fleet.changed(); // how much is kept warm may be among it
         Ok(restart)
     }
 
@@ -184,7 +198,7 @@ impl Tor {
         }
         let lasting = port.map(|port| port.number).filter(|port| path::is_long_lived(*port));
         let key = Key { exit: way.exit, hops: if way.hops == 2 { 2 } else { 3 }, lasting };
-        let mut engines = self.usable(way, deadline).await?;
+        let mut engines = self.engines_for(way, deadline).await?;
         engines.sort_by_key(|engine| Some(engine.id()) == failed);
         if let Some(lease) = engines.iter().find_map(|engine| engine.lend(key, way.isolation)) {
             return Ok(lease);
@@ -205,11 +219,30 @@ impl Tor {
     }
 
     /// Where an onion service is asked for: the same engine for one isolation key as long as it lives.
-    pub async fn onion(&self, isolation: Isolation, deadline: Instant) -> Result<OnionPort, LeaseFault> {
-        let way = Way { exit: Fingerprint([0; 20]), hops: 3, isolation };
-        let engines = self.usable(way, deadline).await?;
+    pub async fn onion(&self, who: Caller, deadline: Instant) -> Result<OnionPort, LeaseFault> {
+        let Caller { isolation, own } = who;
+        let way = Way { exit: Fingerprint([0; 20]), hops: 3, isolation, own };
+        let engines = self.engines_for(way, deadline).await?;
         let (engine, live) = engines.iter().find_map(|e| Some((e.id(), e.live()?))).ok_or(LeaseFault::NotReady)?;
         Ok(OnionPort { engine, addr: live.onion.clone(), username: Username::Onion(isolation).write() })
+    }
+
+    /// The engines that may carry a stream that goes this way.
+    async fn engines_for(&self, way: Way, deadline: Instant) -> Result<Vec<Arc<Engine>>, LeaseFault> {
+        let Some(own) = way.own else { return self.usable(way, deadline).await };
+        let engine = self.owned.get(own, &self.fleet);
+        let until = deadline.min(Instant::now() + READY_WAIT);
+        let mut state = engine.state();
+        let ready = async { state.wait_for(EngineState::usable).await.is_ok() };
+        match timeout_at(until, ready).await {
+            Ok(true) => Ok(vec![engine]),
+            _ => Err(LeaseFault::NotReady),
+        }
+    }
+
+    /// Those that carry all, and those that carry one route each.
+    fn all(&self) -> Vec<Arc<Engine>> {
+        self.engines.iter().cloned().chain(self.owned.list()).collect()
     }
 
     /// The engines that can carry streams, best first for this way; waits for one if there is none.
@@ -255,16 +288,27 @@ impl Tor {
 
     fn spread(&self, wanted: &Wanted) {
         let mut shares: BTreeMap<EngineId, BTreeMap<Key, u8>> = BTreeMap::new();
+        let each = u16::from(self.fleet.settings.load().spare_circuits);
+        let share = |exit: &Fingerprint, want: &WantedExit| {
+            let spares = (u16::from(want.spares) * each).div_ceil(u16::from(SPARES));
+            let hops = if want.hops == 2 { 2 } else { 3 };
+            (Key { exit: *exit, hops, lasting: None }, u8::try_from(spares).unwrap_or(u8::MAX))
+        };
+        self.owned.follow(wanted, &self.fleet);
+        for (own, exits) in &wanted.own {
+            let engine = self.owned.get(*own, &self.fleet).id();
+            shares.insert(engine, exits.iter().map(|(exit, want)| share(exit, want)).collect());
+        }
         for (exit, want) in &wanted.exits {
-            let key = Key { exit: *exit, hops: if want.hops == 2 { 2 } else { 3 }, lasting: None };
+            let (key, spares) = share(exit, want);
             let engines = self.ranked(*exit);
-            let halves = [want.spares.div_ceil(2), want.spares / 2];
-            let spares = if engines.len() < 2 { [want.spares, 0] } else { halves };
+            let halves = [spares.div_ceil(2), spares / 2];
+            let spares = if engines.len() < 2 { [spares, 0] } else { halves };
             for (engine, spares) in engines.iter().zip(spares).filter(|(_, spares)| *spares > 0) {
                 shares.entry(engine.id()).or_default().insert(key, spares);
             }
         }
-        for engine in self.engines.iter().filter(|engine| engine.live().is_some()) {
+        for engine in self.all().into_iter().filter(|engine| engine.live().is_some()) {
             let share = shares.remove(&engine.id()).unwrap_or_default();
             engine.act(|circuits, now| circuits.want(share, now));
         }

@@ -7,7 +7,9 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterE
 use utoipa_axum::routes;
 
 use super::error::ApiError;
-use super::{Wiring, auth, connections, engines, events, exits, explain, health, openapi, proxies, sources, trail};
+use super::{
+    Wiring, auth, connections, engines, events, exits, explain, health, openapi, pass, proxies, sources, trail,
+};
 use crate::lifecycle::Tasks;
 
 /// All of them, and what they say of themselves. `extra` is what other rooms serve on the same port (the console).
@@ -44,6 +46,7 @@ fn urls() -> OpenApiRouter<Wiring> {
         .routes(routes!(exits::one))
         .routes(json(routes!(exits::check)))
         .routes(routes!(exits::countries))
+        .routes(json(routes!(pass::list, pass::begin)))
         .routes(routes!(explain::explain))
         .routes(routes!(engines::list))
         .routes(routes!(sources::list))

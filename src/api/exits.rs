@@ -52,6 +52,9 @@ pub(super) struct Shown {
     as_name: Option<String>,
     usable: bool,
     verdict: &'static str,
+    /// Why its last check was bad.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
     /// Why it is not usable, whatever its verdict.
     #[schema(required = false)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -77,6 +80,7 @@ impl Shown {
             as_name: listing.as_name.as_ref().map(ToString::to_string),
             usable: exit.usable(),
             verdict: word(known.verdict),
+            why: known.why.as_deref().map(str::to_owned),
             marks: marks(exit),
             checked: known.checked.map(When),
             good: known.good.map(When),
@@ -87,7 +91,7 @@ impl Shown {
     }
 }
 
-fn word(verdict: Verdict) -> &'static str {
+pub(super) fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Untested => "untested",
         Verdict::Good => "good",

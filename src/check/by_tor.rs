@@ -31,7 +31,7 @@ impl Through for ByTor {
 
     async fn open(&self, exit: &ExitId, target: &Target, timeout: Duration) -> Result<Opened<Stream>, DialError> {
         let ExitId::Tor(relay) = exit else { return Err(ExitFault::Unknown.into()) };
-        let way = Way { exit: *relay, hops: HOPS, isolation: CHECKS };
+        let way = Way { exit: *relay, hops: HOPS, isolation: CHECKS, own: None };
         let begun = Instant::now();
         // The circuit is waited for apart, because a queue in our engines must not look like a slow exit. Its lease is
         // held until the stream has its own, so that it cannot be closed for lack of use.

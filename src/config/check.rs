@@ -55,6 +55,8 @@ pub struct CheckTarget {
     pub expect_body: Option<String>,
     /// The body must match this.
     pub expect_regex: Option<Regex>,
+    /// It may take so long to answer, from the opening of a stream to the end of the page.
+    pub expect_latency: Option<Duration>,
     /// The site that a failure bans the exit from.
     pub site: String,
     /// Ours rather than the file's: tested only when a route names it.
@@ -186,6 +188,7 @@ fn targets(written: &List<file::CheckTarget>, findings: &mut Findings) -> Vec<Ch
                 expect_status: vec![200],
                 expect_body: Some(body.to_owned()),
                 expect_regex: None,
+                expect_latency: None,
                 site: site.to_owned(),
                 preset: true,
             });
@@ -224,8 +227,9 @@ fn one_target(written: &file::CheckTarget, at: &KeyPath, findings: &mut Findings
     let (name, url) = (written.name.clone()?, written.url.as_ref()?.0.clone());
     let site = written.site.clone().or_else(|| url.host().map(str::to_owned)).unwrap_or_default();
     let expect_status = written.expect_status.0.iter().map(|(_, status)| status.0.0).collect();
-    let expect_body = written.expect_body.clone();
-    Some(CheckTarget { name, url, expect_status, expect_body, expect_regex, site, preset: false })
+    let (expect_body, expect_latency) =
+        (written.expect_body.clone(), written.expect_latency.as_ref().map(|span| span.0));
+    Some(CheckTarget { name, url, expect_status, expect_body, expect_regex, expect_latency, site, preset: false })
 }
 
 /// `regex` draws a picture of the expression above its reason; a message wants the reason.

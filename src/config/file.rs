@@ -199,6 +199,7 @@ section!(CheckTarget {
     expect_status: Many<Status> = Many::one(Status(200)),
     expect_body: Option<String>,
     expect_regex: Option<String>,
+    expect_latency: Option<Word<Duration>>,
     site: Option<String>,
 });
 

@@ -25,7 +25,6 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::{DialError, EngineFault, ExitFault, Stream, TargetFault};
 use crate::exit::Fingerprint;
 use crate::net::{Host, Target};
-use crate::route::Isolation;
 use crate::tor::control::{Addr, ControlError};
 use crate::tor::event::{CircuitId, EndReason};
 use crate::tor::path::{Over, Port};
@@ -37,7 +36,7 @@ mod socks;
 #[cfg(test)]
 mod tests;
 
-pub use crate::tor::Way;
+pub use crate::tor::{Caller, Way};
 use socks::{Answer, Ask, Handshake};
 
 /// Circuits that are tried for one dial before the exit is blamed: the first, and two in its place.
@@ -140,13 +139,13 @@ pub async fn dial(
 /// Opens a stream to an onion service, over circuits of tor's own, which it shares only within one isolation key.
 pub async fn onion(
     tor: &Tor,
-    isolation: Isolation,
+    who: Caller,
     target: &Target,
     early: &[u8],
     deadline: Instant,
 ) -> Result<(Stream, Facts), DialError> {
     let mut timings = Timings::start();
-    let port = tor.onion(isolation, deadline).await?;
+    let port = tor.onion(who, deadline).await?;
     timings.leased = Instant::now();
     let work = async {
         let mut stream = connect(&port.addr).await?;

@@ -66,6 +66,8 @@ pub struct Known {
     pub observed: Vec<Observed>,
     /// What the last check came to.
     pub verdict: Verdict,
+    /// Why it is bad, in words; nothing while it is not.
+    pub why: Option<Arc<str>>,
     /// When that was.
     pub checked: Option<Moment>,
     /// When a check last came out well.

@@ -236,8 +236,10 @@ impl Gate for Tunnel {
     fn witnessed(&self, lease: &Lease, target: &Target, sight: Sight) {
         let Some(exit) = lease.exit() else { return };
         match sight {
-            Sight::Status(status) => self.parts.witness.saw(&target.host, exit.id(), status),
-            Sight::Died => drop(exit.load().failed(self.parts.state.now())),
+            Sight::Status(status) => {
+                self.parts.witness.saw(&target.host, exit.id(), status, self.parts.state.now());
+            }
+            Sight::Died => self.blame(exit),
         }
     }
 

@@ -10,11 +10,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::Isolation;
 use super::holder::HolderRef;
-use super::policy::Policy;
+use super::policy::{Engine, Policy};
 use super::pool::{Need, Pool, Uses};
 use super::selector::{BadSelector, Mode, Narrowed, Reason, RouteName, Selector, Words};
+use super::{Isolation, OwnEngine};
 use crate::exit::{Catalog, Exit, Moment};
 
 /// A way out with a name.
@@ -126,6 +126,14 @@ pub struct Wish {
     pub(super) pool: Option<Arc<str>>,
 }
 
+impl Route {
+    /// The engine that it has for itself, if it asked for one.
+    pub fn own_engine(&self) -> Option<OwnEngine> {
+        let holder = HolderRef { key: "", scope: self.name.as_str(), session: None };
+        (self.policy.engine == Engine::Own).then(|| OwnEngine(holder.seed()))
+    }
+}
+
 impl Wish {
     /// The route's name; `implicit` for what has none: fit for a metric label.
     pub fn label(&self) -> &str {
@@ -146,6 +154,11 @@ impl Wish {
     pub fn wants(&self, exit: &Exit) -> bool {
         let filter = self.selector.filter(self.policy.sources(&self.selector), None);
         filter.wants(exit) && self.selector.picks(exit)
+    }
+
+    /// The engine that it has for itself, if its route asked for one.
+    pub fn own_engine(&self) -> Option<OwnEngine> {
+        self.entry.as_ref()?.route.own_engine()
     }
 
     /// Whom its circuits may be shared with, asked with the key of this name.

@@ -109,6 +109,12 @@ names! {
     Counter CHECKS = "exitgate_checks_total";
     /// Checks of exits against the sites of `check.targets`, by what they came to.
     Counter CHECKS_OF_SITES = "exitgate_site_checks_total";
+    /// Pages of the tester that are to blame for what fails there: by target, `echo` for all echo servers, `canary`.
+    Gauge CHECKS_SUSPENDED = "exitgate_checks_suspended";
+    /// Exits that were caught at tampering or interception, and are never used again.
+    Counter EXITS_CONDEMNED = "exitgate_exits_condemned_total";
+    /// Bans made: a site refuses an exit, by the word of checks, of real traffic or of a scraper.
+    Counter BANS = "exitgate_bans_total";
     /// Checks that run now.
     Gauge CHECKS_RUNNING = "exitgate_checks_running";
     /// Exits that are due for a check and wait: for the pace, or for others to end.

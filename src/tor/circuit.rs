@@ -20,7 +20,7 @@ use super::event::CircuitId;
 use super::fault::LeaseFault;
 use super::stream::Expected;
 use crate::exit::Fingerprint;
-use crate::route::Isolation;
+use crate::route::{Isolation, OwnEngine};
 
 pub mod pace;
 pub mod pool;
@@ -34,6 +34,8 @@ pub struct Way {
     pub hops: u8,
     /// With whom it may share a circuit.
     pub isolation: Isolation,
+    /// The engine that carries it, where that is not one of those that carry all.
+    pub own: Option<OwnEngine>,
 }
 
 /// A circuit as the API shows it.

@@ -19,6 +19,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::circuit::pool::{Counts, View};
 use super::control::{Addr, Control};
@@ -29,6 +30,7 @@ use super::settings::Attach;
 use super::stream::Streams;
 use super::version::Version;
 use crate::exit::Fingerprint;
+use crate::route::OwnEngine;
 
 mod folder;
 mod guarding;
@@ -159,6 +161,8 @@ pub struct Live {
 pub struct Engine {
     id: EngineId,
     attach: Option<Attach>,
+    /// The one route that it is for.
+    own: Option<OwnEngine>,
     fleet: Arc<Fleet>,
     state: watch::Sender<EngineState>,
     live: ArcSwapOption<Live>,
@@ -170,6 +174,8 @@ pub struct Engine {
     bell: Notify,
     /// Rung when the settings have changed.
     reload: Notify,
+    /// Nobody wants it any more: it ends with its last stream.
+    retired: CancellationToken,
 }
 
 impl fmt::Debug for Engine {
@@ -186,6 +192,7 @@ impl Engine {
         Self {
             id,
             attach,
+            own: None,
             fleet,
             state: watch::Sender::new(state),
             live: ArcSwapOption::empty(),
@@ -195,6 +202,25 @@ impl Engine {
             restarts: AtomicU32::new(0),
             bell: Notify::new(),
             reload: Notify::new(),
+            retired: CancellationToken::new(),
+        }
+    }
+
+    /// One for a single route.
+    pub(super) fn own(id: EngineId, own: OwnEngine, fleet: Arc<Fleet>) -> Self {
+        Self { own: Some(own), ..Self::new(id, None, fleet) }
+    }
+
+    /// Tells it to end once it has no stream.
+    pub(super) fn retire(&self) {
+        self.retired.cancel();
+    }
+
+    /// Resolves once it is to take no more work.
+    async fn ending(&self) {
+        tokio::select! {
+            () = self.fleet.tasks.stopping() => {}
+            () = self.retired.cancelled() => {}
         }
     }
 

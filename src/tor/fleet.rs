@@ -143,6 +143,7 @@ impl Fleet {
         Limits {
             rate,
             burst,
+            build: settings.circuit_timeout,
             streams: settings.streams_per_circuit.max(1),
             dirty: settings.circuit_dirty,
             idle: settings.circuit_idle,

@@ -47,6 +47,7 @@ pub async fn preflight(settings: &Settings) -> Result<Preflight, PreflightError>
         guard: None,
         engine: (usize::from(EngineId(0).0), settings.started_engines()),
         geoip_file: settings.geoip_file.as_deref(),
+        circuit_timeout: settings.circuit_timeout,
         version,
     };
     let path = folder.path().join("torrc");

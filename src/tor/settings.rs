@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::control::{Addr, Auth};
 use crate::config::Endpoint;
+use crate::route::SPARES;
 
 /// Settings of everything in this room.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +29,10 @@ pub struct Settings {
     pub circuits_per_second: f64,
     /// Circuits that may be built through one guard at once after a quiet time.
     pub circuit_burst: u32,
+    /// How long a circuit may take to build.
+    pub circuit_timeout: Duration,
+    /// Warm circuits of an exit that is in use; those of others follow suit. 0 keeps none.
+    pub spare_circuits: u8,
     /// Streams that one circuit carries at most: exits may limit them, and all share one congestion window.
     pub streams_per_circuit: u16,
     /// How long after its first use a circuit takes new streams.
@@ -65,6 +70,9 @@ impl Default for Settings {
             // the consensus may say 2 and 60: a third of the stricter burst, half of the stricter rate.
             circuits_per_second: 1.0,
             circuit_burst: 20,
+            // The slowest twentieth of the public network's circuits takes longer, and they would be slow circuits.
+            circuit_timeout: Duration::from_secs(15),
+            spare_circuits: SPARES,
             // Exits may limit the streams of a circuit to 100 a second with a burst of 300; far below that the circuit's
             // one congestion window is what is short.
             streams_per_circuit: 64,

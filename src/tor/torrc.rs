@@ -9,6 +9,7 @@
 
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::reply::quote;
 use super::version::Version;
@@ -283,9 +284,14 @@ pub struct Place<'a> {
     pub engine: (usize, usize),
     /// For countries in the user's lines.
     pub geoip_file: Option<&'a Path>,
+    /// How long a circuit may take.
+    pub circuit_timeout: Duration,
     /// The version that will read it.
     pub version: Version,
 }
+
+/// Seconds that tor gives a circuit at least: its own bound for circuits that it does not measure is 10, and it warns of less.
+const LEAST_TIMEOUT: u64 = 20;
 
 /// Name of the control socket in [`Place::sockets`].
 pub const CONTROL_SOCKET: &str = "control";
@@ -297,19 +303,21 @@ pub const SOCKS6_SOCKET: &str = "socks6";
 pub const ONION_SOCKET: &str = "onion";
 
 /// Options that make a tor an engine, whoever started it: of an attached one they are set over its control port.
-pub fn behaviour(version: Version) -> Vec<(&'static str, &'static str)> {
+/// tor's own circuits, those to onion services, are given as long as ours.
+pub fn behaviour(version: Version, circuit_timeout: Duration) -> Vec<(&'static str, String)> {
+    let build = circuit_timeout.as_secs().max(LEAST_TIMEOUT).to_string();
     let mut options = vec![
         ("__LeaveStreamsUnattached", "1"),
         ("__DisablePredictedCircuits", "1"),
         ("MaxCircuitDirtiness", "30 days"),
         ("LearnCircuitBuildTimeout", "0"),
-        ("CircuitBuildTimeout", "20"),
+        ("CircuitBuildTimeout", &build),
         ("DormantTimeoutEnabled", "0"),
     ];
     if version >= Version([0, 4, 8, 0]) {
         options.push(("ConfluxEnabled", "0")); // older ones have no conflux and refuse the word
     }
-    options
+    options.into_iter().map(|(option, value)| (option, value.to_owned())).collect()
 }
 
 /// Writes an engine's torrc.
@@ -335,8 +343,8 @@ pub fn render(place: &Place<'_>, user: &UserLines) -> String {
     put("SocksPort", &format!("{} IPv4Traffic NoIPv6Traffic {ours}", socket(SOCKS_SOCKET)));
     put("SocksPort", &format!("{} IPv6Traffic PreferIPv6 {ours}", socket(SOCKS6_SOCKET)));
     put("SocksPort", &format!("{} OnionTrafficOnly ExtendedErrors", socket(ONION_SOCKET)));
-    for (key, value) in behaviour(place.version) {
-        put(key, value);
+    for (key, value) in behaviour(place.version, place.circuit_timeout) {
+        put(key, &value);
     }
     if !user.use_bridges() {
         put("NumEntryGuards", "1");

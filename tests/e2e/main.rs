@@ -9,6 +9,7 @@
 mod api;
 mod clients;
 mod control;
+mod exits;
 mod faults;
 mod gateway;
 mod lifecycle;

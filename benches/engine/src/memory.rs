@@ -20,7 +20,7 @@ pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
     let want = |spares| -> anyhow::Result<Wanted> {
         let all: anyhow::Result<BTreeMap<_, _>> =
             exits.iter().map(|exit| Ok((fingerprint(exit)?, WantedExit { spares, hops: 3 }))).collect();
-        Ok(Wanted { exits: all? })
+        Ok(Wanted { exits: all?, ..Wanted::default() })
     };
     let built = |count: usize| move |tor: &exitgate::tor::Tor| tor.status()[0].circuits >= count;
     // What the first few need is needed once: sockets to the guard, tables, the allocator's arenas.

@@ -75,7 +75,7 @@ pub fn fingerprint(relay: &Relay) -> anyhow::Result<Fingerprint> {
 
 /// Three hops to an exit, for one isolation key.
 pub fn way(exit: &Relay, isolation: u64) -> anyhow::Result<Way> {
-    Ok(Way { exit: fingerprint(exit)?, hops: 3, isolation: Isolation(isolation) })
+    Ok(Way { exit: fingerprint(exit)?, hops: 3, isolation: Isolation(isolation), own: None })
 }
 
 /// Memory of a process that is its own, in KiB: pages that it shares with a file are not.

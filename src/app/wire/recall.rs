@@ -41,7 +41,10 @@ fn known(config: &Config, loaded: &Loaded, geoip: &GeoIp, now: Moment) -> HashMa
         let known = all.entry(verdict.exit.clone()).or_default();
         let stale = now.since(verdict.checked) > config.check.stale_after;
         match verdict.standing {
-            Standing::Condemned => known.marks.bad_for_good = true,
+            Standing::Condemned => {
+                (known.verdict, known.marks.bad_for_good) = (Verdict::Bad, true);
+                (known.checked, known.why) = (Some(verdict.checked), Some(verdict.why.as_str().into()));
+            }
             _ if stale => {}
             Standing::Good if verdict.target != ECHO => {
                 known.passed.insert(verdict.target.as_str().into());
@@ -51,6 +54,7 @@ fn known(config: &Config, loaded: &Loaded, geoip: &GeoIp, now: Moment) -> HashMa
                 known.verdict = if standing == Standing::Good { Verdict::Good } else { Verdict::Bad };
                 (known.checked, known.good) = (Some(verdict.checked), verdict.good);
                 known.latency = verdict.latency;
+                known.why = (!verdict.why.is_empty()).then(|| verdict.why.as_str().into());
             }
         }
     }

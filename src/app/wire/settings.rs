@@ -156,6 +156,8 @@ pub(in crate::app) fn tor(config: &Config) -> tor::Settings {
         circuits_per_second: of.circuits_per_second,
         streams_per_circuit: u16::try_from(of.streams_per_circuit.get()).unwrap_or(u16::MAX),
         circuit_dirty: of.max_circuit_age,
+        circuit_timeout: of.circuit_timeout,
+        spare_circuits: of.spare_circuits,
         ..tor::Settings::default()
     }
 }

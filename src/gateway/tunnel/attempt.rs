@@ -104,11 +104,19 @@ impl Tunnel {
             }
             Err(error) => {
                 if is_the_exits(&error) {
-                    exit.load().failed(now);
+                    self.blame(exit);
                 }
                 tracing::debug!(exit = %exit.id(), %error, "a dial failed");
                 Err(error)
             }
+        }
+    }
+
+    /// An exit failed by its own fault. When it does so in a row it is out for a while, and the tester looks at it at once:
+    /// a verdict takes it out of every pool, or brings it back sooner.
+    pub(super) fn blame(&self, exit: &Exit) {
+        if exit.load().failed(self.parts.state.now()).is_some() {
+            self.parts.state.wish(exit.id().clone());
         }
     }
 
@@ -139,7 +147,10 @@ impl Tunnel {
         let Attempt { pass, wish, ask: gate::Ask { target, early, .. }, by } = attempt;
         let meters = self.meters.of(wish.label());
         let dialed = match self.tor() {
-            Ok(tor) => dial::tor::onion(tor, wish.isolation(pass.key()), target, early, by).await,
+            Ok(tor) => {
+                let who = dial::tor::Caller { isolation: wish.isolation(pass.key()), own: wish.own_engine() };
+                dial::tor::onion(tor, who, target, early, by).await
+            }
             Err(error) => Err(error),
         };
         let (stream, _) =
@@ -232,7 +243,7 @@ fn is_the_exits(error: &DialError) -> bool {
 }
 
 fn way(exit: Fingerprint, wish: &Wish, isolation: Isolation) -> Way {
-    Way { exit, hops: wish.policy.hops, isolation }
+    Way { exit, hops: wish.policy.hops, isolation, own: wish.own_engine() }
 }
 
 /// True of a name that lives inside the Tor network.

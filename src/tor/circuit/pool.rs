@@ -30,10 +30,6 @@ mod upkeep;
 /// fail for one request in a thousand.
 const ATTEMPTS: u32 = 3;
 
-/// How long a build may take. tor's own bound (`CircuitBuildTimeout`) is 20 s; the slowest twentieth of the public
-/// network's circuits takes longer than this, and they would be slow circuits.
-const BUILD_DEADLINE: Duration = Duration::from_secs(15);
-
 /// A build that takes this long gets a second one beside it on another middle, if somebody waits. Arbitrary: about
 /// the slowest tenth of the public network's circuits.
 const SLOW_BUILD: Duration = Duration::from_secs(3);
@@ -119,6 +115,8 @@ pub struct Limits {
     pub rate: f64,
     /// See [`crate::tor::Settings::circuit_burst`].
     pub burst: u32,
+    /// See [`crate::tor::Settings::circuit_timeout`].
+    pub build: Duration,
     /// See [`crate::tor::Settings::streams_per_circuit`].
     pub streams: u16,
     /// See [`crate::tor::Settings::circuit_dirty`].

@@ -12,6 +12,7 @@ use super::process::{self, Process};
 use super::session::{self, Ports};
 use super::{Engine, EngineState, Folder, Live, has_directory};
 use crate::config::Endpoint;
+use crate::route::OwnEngine;
 use crate::tor::control::{Addr, Auth, Control, ControlError, Events};
 use crate::tor::fleet::Alert;
 use crate::tor::netdir::Rules;
@@ -96,7 +97,7 @@ impl Held {
     }
 }
 
-/// Runs an engine until shutdown.
+/// Runs an engine until shutdown, or until nobody wants it any more.
 pub(in crate::tor) async fn run(engine: Arc<Engine>) {
     let mut backoff = Backoff::default();
     let mut held = Held::default();
@@ -125,6 +126,7 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
         }
     }
     engine.lost();
+    engine.fleet.guards().remove(&engine.id);
     held.keep_guards(&engine).await;
     if let Some(process) = held.process.take() {
         process.end(held.control.take()).await;
@@ -215,7 +217,9 @@ async fn live_attached(
     if version < Version::OLDEST {
         return Err(End::Hopeless(format!("the tor at {} is {version}, too old", attach.control)));
     }
-    control.setconf(&torrc::behaviour(version)).await.map_err(broken)?;
+    let options = torrc::behaviour(version, settings.circuit_timeout);
+    let options: Vec<_> = options.iter().map(|(option, value)| (*option, value.as_str())).collect();
+    control.setconf(&options).await.map_err(broken)?;
     let asked = |key| {
         let control = control.clone();
         async move { control.config(key).await.unwrap_or_default() }
@@ -278,13 +282,16 @@ async fn log_in(engine: &Arc<Engine>, addr: &Addr) -> Result<(Control, Events), 
 
 impl Engine {
     fn folder_name(&self) -> String {
-        let kind = if self.attach.is_some() { "attached" } else { "engine" };
-        format!("{kind}-{}", self.id)
+        match (self.own, &self.attach) {
+            (Some(OwnEngine(route)), _) => format!("own-{route:016x}"),
+            (None, Some(_)) => format!("attached-{}", self.id),
+            (None, None) => format!("engine-{}", self.id),
+        }
     }
 
     /// Resolves once shutdown has begun and nobody uses the engine any more, or when the grace is over.
     async fn may_end(&self) {
-        self.fleet.tasks.stopping().await;
+        self.ending().await;
         let unused = async {
             let mut since = Instant::now();
             while since.elapsed() < QUIET {
@@ -308,14 +315,14 @@ impl Engine {
                 self.set_state(EngineState::Stopped { why: Some(why.into()) });
                 return tokio::select! {
                     () = self.reload.notified() => Some(()),
-                    () = self.fleet.tasks.stopping() => None,
+                    () = self.ending() => None,
                 };
             }
             End::Absent => {
                 self.set_state(EngineState::Absent);
                 return tokio::select! {
                     () = sleep(LOOK_AGAIN) => Some(()),
-                    () = self.fleet.tasks.stopping() => None,
+                    () = self.ending() => None,
                 };
             }
             End::Broken(why) => why,
@@ -327,7 +334,7 @@ impl Engine {
         self.set_state(EngineState::Restarting { pause, why: why.into() });
         tokio::select! {
             () = sleep(pause) => Some(()),
-            () = self.fleet.tasks.stopping() => None,
+            () = self.ending() => None,
         }
     }
 
@@ -360,8 +367,9 @@ impl Engine {
             sockets: folder.sockets(),
             owner: std::process::id(),
             guard: self.guard().current(),
-            engine: (usize::from(self.id.0), settings.started_engines()),
+            engine: (usize::from(self.id.0) % settings.started_engines().max(1), settings.started_engines()),
             geoip_file: settings.geoip_file.as_deref(),
+            circuit_timeout: settings.circuit_timeout,
             version,
         };
         let text = torrc::render(&place, user);

@@ -16,6 +16,7 @@ fn place(engine: (usize, usize), version: [u16; 4]) -> Place<'static> {
         guard: None,
         engine,
         geoip_file: Some(Path::new("/usr/share/tor/geoip")),
+        circuit_timeout: Duration::from_secs(45),
         version: Version(version),
     }
 }
@@ -101,6 +102,7 @@ fn writes_our_lines_then_the_users() {
         "__LeaveStreamsUnattached 1",
         "ConfluxEnabled 0",
         "MaxCircuitDirtiness 30 days",
+        "CircuitBuildTimeout 45",
         "GeoIPFile /dev/null",
         "NumEntryGuards 1",
     ] {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use exitgate::dial::tor::{Options, dial, onion, resolve};
+use exitgate::dial::tor::{Caller, Options, dial, onion, resolve};
 use exitgate::route::Isolation;
 use exitgate::tor::preflight;
 use exitgate_testnet::fetch;
@@ -30,7 +30,8 @@ async fn every_exit_is_reached_by_name_and_leaves_from_its_own_address() {
 
     let service = bed.network.onion("shop", (bed.web.ip(), bed.web.http_port()).into()).await.unwrap();
     let at = target(&service.host, 80);
-    let (stream, facts) = onion(&rig.tor, Isolation(1), &at, b"", deadline()).await.unwrap();
+    let (stream, facts) =
+        onion(&rig.tor, Caller { isolation: Isolation(1), own: None }, &at, b"", deadline()).await.unwrap();
     assert_eq!(facts.circuit, None);
     assert_eq!(fetch::get(stream, &service.host, "/status/204").await.unwrap().status, 204);
 

@@ -223,7 +223,7 @@ pub(super) fn fingerprint(relay: &Relay) -> Fingerprint {
 
 /// Three hops to an exit, for one isolation key.
 pub(super) fn way(relay: &Relay, isolation: u64) -> Way {
-    Way { exit: fingerprint(relay), hops: 3, isolation: Isolation(isolation) }
+    Way { exit: fingerprint(relay), hops: 3, isolation: Isolation(isolation), own: None }
 }
 
 pub(super) fn target(host: &str, port: u16) -> Target {

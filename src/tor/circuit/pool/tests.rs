@@ -6,8 +6,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits =
-    Limits { rate: 1.0, burst: 10, streams: 3, dirty: Duration::from_secs(1800), idle: Duration::from_secs(600) };
+const LIMITS: Limits = Limits {
+    rate: 1.0,
+    burst: 10,
+    build: Duration::from_secs(15),
+    streams: 3,
+    dirty: Duration::from_secs(1800),
+    idle: Duration::from_secs(600),
+};
 
 fn key(exit: u8) -> Key {
     Key { exit: Fingerprint([exit; 20]), hops: 3, lasting: None }
@@ -221,7 +227,7 @@ fn a_slow_build_gets_company_and_a_hung_one_is_given_up() {
     assert!(
         matches!(bed.pool.effects()[..], [Effect::Grant { waiter: w, circuit, .. }] if w == waiter && circuit == id)
     );
-    bed.pass(BUILD_DEADLINE);
+    bed.pass(LIMITS.build);
     assert_eq!(bed.pool.effects(), [Effect::Close(slow_id)]);
     assert_eq!(bed.pool.counts().building, 0);
 }

@@ -135,7 +135,7 @@ impl Pool {
         let hung: Vec<_> = self
             .builds
             .iter()
-            .filter(|(_, build)| since(build).is_some_and(|age| age >= BUILD_DEADLINE))
+            .filter(|(_, build)| since(build).is_some_and(|age| age >= self.limits.build))
             .map(|(id, build)| (*id, build.state))
             .collect();
         for (id, state) in hung {
