@@ -27,8 +27,11 @@ fn document() -> String {
     // Some two kilobytes a relay: contact, family and policy are most of a real record.
     let padding = "family ".repeat(200);
     for n in 0..RELAYS {
-        let policy =
-            if n * EXITS / RELAYS != (n + 1) * EXITS / RELAYS { r#"{"accept":["53","80","443","1194-1293"]}"# } else { r#"{"reject":["1-65535"]}"# };
+        let policy = if n * EXITS / RELAYS != (n + 1) * EXITS / RELAYS {
+            r#"{"accept":["53","80","443","1194-1293"]}"#
+        } else {
+            r#"{"reject":["1-65535"]}"#
+        };
         let (a, b, c) = (n >> 16 & 255, n >> 8 & 255, n & 255);
         let comma = if n > 0 { ",\n" } else { "" };
         let _ = write!(

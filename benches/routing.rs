@@ -99,7 +99,8 @@ impl World {
     fn new() -> Self {
         let catalog = catalog();
         let shop = Site::of(&"shop.example:443".parse::<Target>().expect("a target").host);
-        let bans = Bans::default().with((0..500).map(|n| (shop.clone(), exit(n * 7), NOW.after(Duration::from_secs(60)))));
+        let bans =
+            Bans::default().with((0..500).map(|n| (shop.clone(), exit(n * 7), NOW.after(Duration::from_secs(60)))));
         Self { routes: routes(&catalog), catalog, bans, memory: Memory::new(Bounds::default()) }
     }
 

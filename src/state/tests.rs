@@ -312,6 +312,7 @@ async fn what_befalls_exits_is_told_once() {
         state.apply(ban()).await.unwrap();
     }
     let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).map(|event| event.to_string()).collect();
-    let want = [format!("{} is bad for good: it changes pages", id(1)), format!("shop.test refuses {}: reported", id(2))];
+    let want =
+        [format!("{} is bad for good: it changes pages", id(1)), format!("shop.test refuses {}: reported", id(2))];
     assert_eq!(told, want);
 }
