@@ -15,16 +15,18 @@ run: ## install tor if absent, build, start the gateway with no config file
 	exec target/release/exitgate serve
 
 test: ## everything but the slowest: format, lints, documents, licences, unit, integration and end-to-end tests
-	@.ci/need cargo cc tor curl python3 venv git promtool
+	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool
 	@$(STAGE) fetch   cargo fetch --locked
 	@$(STAGE) format  cargo fmt --all --check
 	@$(STAGE) lint    cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(STAGE) lint    cargo clippy --locked --test slow -- -D warnings
 	@$(STAGE) doc     env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	@$(STAGE) deny    .ci/deny
 	@$(STAGE) build   .ci/cargo-test --no-run
 	@$(STAGE) unit    .ci/cargo-test --lib
 	@$(STAGE) it      .ci/cargo-test --test it
 	@$(STAGE) testnet .ci/cargo-test -p exitgate-testnet
+	@$(STAGE) clients .ci/clients
 	@$(STAGE) e2e     .ci/cargo-test --test e2e
 	@$(STAGE) report
 
@@ -39,6 +41,8 @@ verify: ## the slower rest: the shipped binary, from a release build, the consol
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) api-fuzz .ci/api-fuzz
+	@$(STAGE) clients .ci/clients
+	@$(STAGE) slow    .ci/cargo-test --test slow
 	@$(STAGE) compose .ci/compose
 	@$(STAGE) browser .ci/browser
 	@$(STAGE) grafana .ci/grafana

@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use self::doors::Doors;
 use self::gauges::Gauges;
+use self::routes::Former;
 use super::{StartError, files, secrets};
 use crate::api::proxies::Rules;
 use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
@@ -85,7 +86,7 @@ pub async fn build(
     make_secrets(&mut config)?;
     let ports = Ports::bind(&config)?;
     let geoip = settings::geoip(&config.tor);
-    let Remembered { state, wished, store, sources, routes } = remember(&config, &geoip).await?;
+    let Remembered { state, wished, store, sources, routes, ports: former } = remember(&config, &geoip).await?;
     let tor = start_tor(&config, &tasks, &state).await?;
     let limits = settings::limits(&config);
     let own = Own::new();
@@ -118,7 +119,7 @@ pub async fn build(
     let mut doors = Doors::new(tunnel.clone(), permits, tasks.clone(), own.clone(), config.clone());
     let bound = Bound { gateway: addrs(&ports.gateway), api: addrs(&ports.api) };
     ports.gateway.into_iter().try_for_each(|port| doors.open_shared(port, &config))?;
-    open_routes(&config, &state, &mut doors).await?;
+    open_routes(&config, &state, &mut doors, &former).await?;
     let roll = doors.roll();
     let doors = Arc::new(Mutex::new(doors));
     let rules = Arc::new(ArcSwap::from_pointee(orders::rules(&config)));
@@ -226,6 +227,8 @@ struct Remembered {
     sources: Vec<store::Source>,
     /// Routes of the API.
     routes: Vec<store::Route>,
+    /// Of the configuration's routes.
+    ports: Former,
 }
 
 /// Opens the store and begins with what it remembers.
@@ -237,15 +240,21 @@ async fn remember(config: &Config, geoip: &GeoIp) -> Result<Remembered, StartErr
     let clock = Clock::start();
     let sources = std::mem::take(&mut loaded.sources);
     let routes = std::mem::take(&mut loaded.routes);
+    let ports = routes::former(&loaded.meta);
     let (mut snapshot, memory) = recall::recall(config, loaded, geoip, clock.now());
     snapshot.routes = orders::recalled(&routes, snapshot.routes, &orders::rules(config));
     let (state, wished) = State::new(snapshot, memory, clock, Some(store.clone()));
-    Ok(Remembered { state, wished, store, sources, routes })
+    Ok(Remembered { state, wished, store, sources, routes, ports })
 }
 
 /// Takes over the configuration's routes, each with its port: bound first, so that one that is taken changes nothing.
-pub(super) async fn open_routes(config: &Config, state: &State, doors: &mut Doors) -> Result<(), StartError> {
-    let change = routes::configured(config, &state.snapshot(), state.now())?;
+pub(super) async fn open_routes(
+    config: &Config,
+    state: &State,
+    doors: &mut Doors,
+    former: &Former,
+) -> Result<(), StartError> {
+    let change = routes::configured(config, &state.snapshot(), former, state.now())?;
     let Change::Configured { routes, .. } = &change else { return Ok(()) };
     let mut wanted: Vec<_> = routes.iter().cloned().map(Arc::new).collect();
     let snapshot = state.snapshot();
