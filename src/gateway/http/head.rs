@@ -330,6 +330,24 @@ mod tests {
         assert_eq!(Fields::check(&b"A: b\r\n".repeat(FIELDS_MAX + 1)).err(), Some(Fault::TooMany));
     }
 
+    #[test]
+    fn tokens_are_made_of_what_the_rfc_lists() {
+        for byte in 0..=u8::MAX {
+            let listed = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            assert_eq!(is_token(byte), listed, "{byte:#x}");
+        }
+    }
+
+    #[test]
+    fn a_line_ends_at_its_first_crlf_and_nowhere_else() {
+        let ends = |bytes: &[u8]| bytes.windows(2).position(|pair| pair == b"\r\n");
+        for bytes in
+            [&b""[..], b"\n", b"\r", b"\r\n", b"a\nb\r\n", b"a\r\r\n", b"\n\r\n", b"a\r\nb\r\n", b"a\n\n", b"a\rb"]
+        {
+            assert_eq!(line_end(bytes), ends(bytes), "{bytes:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn pieces_do_not_matter(bytes in "[GET /:a\r\n\t\0]{0,80}", piece in 1usize..20) {
