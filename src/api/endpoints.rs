@@ -51,7 +51,7 @@ fn urls() -> OpenApiRouter<Wiring> {
         .routes(routes!(list::list))
         .routes(routes!(list::random))
         .routes(routes!(list::stats))
-        .routes(routes!(pass::list, pass::begin))
+        .routes(json(routes!(pass::list, pass::begin)))
         .routes(routes!(explain::explain))
         .routes(routes!(engines::list))
         .routes(routes!(sources::list))

@@ -20,3 +20,4 @@ mod operator;
 mod public;
 mod routes;
 mod siege;
+mod store;

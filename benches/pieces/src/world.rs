@@ -49,7 +49,7 @@ impl World {
     pub fn decide(&mut self, username: &str) {
         let Ok(wish) = self.routes.resolve(black_box(username), None) else { return };
         let target = Target { host: Host::Name("shop.example".into()), port: 443 };
-        let ask = Ask { wish: &wish, key: "", target: &target, now: START, avoid: &[] };
+        let ask = Ask { wish: &wish, key: "", target: &target, now: START, avoid: &[], plain: false };
         let view = View { catalog: &self.catalog, routes: &self.routes, bans: &self.bans };
         drop(black_box(decide(view, &self.memory, &ask, &mut self.rng)));
     }
