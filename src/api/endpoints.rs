@@ -47,7 +47,7 @@ fn urls() -> OpenApiRouter<Wiring> {
         .routes(json(routes!(exits::check)))
         .routes(routes!(checks::checks))
         .routes(routes!(exits::countries))
-        .routes(routes!(pass::list, pass::begin))
+        .routes(json(routes!(pass::list, pass::begin)))
         .routes(routes!(explain::explain))
         .routes(routes!(engines::list))
         .routes(routes!(sources::list))

@@ -150,9 +150,7 @@ impl Tunnel {
         let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, .. } = *attempt;
         let snapshot = state.load();
         let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid };
-        let mut plan = decide(snapshot.view(), state.memory(), &ask, &mut rand::rng())?;
-        state.announce(std::mem::take(&mut plan.events));
-        Ok(plan)
+        decide(snapshot.view(), state.memory(), &ask, &mut rand::rng())
     }
 
     /// Chooses again with every verdict that comes, up to the deadline, where only a first check is missing.
@@ -219,10 +217,14 @@ impl Gate for Tunnel {
         if is_onion(ask.target) {
             return Box::pin(self.dial_onion(attempt)).await;
         }
-        let plan = match self.decide(&attempt) {
+        let mut plan = match self.decide(&attempt) {
             Ok(plan) => plan,
             Err(refusal) => Box::pin(self.tested(&attempt, refusal)).await?,
         };
+        // A new pin is on the disk before anybody leaves by it; it is seldom, and its future is not every connection's.
+        if !plan.events.is_empty() {
+            Box::pin(self.parts.state.promise(std::mem::take(&mut plan.events))).await;
+        }
         self.dial(attempt, plan).await
     }
 
@@ -233,10 +235,11 @@ impl Gate for Tunnel {
         let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
         let ask = gate::Ask { target: &target, avoid: &[], early: &[] };
         let attempt = Attempt { pass, wish: &wish, ask, by };
-        let plan = match self.decide(&attempt) {
+        let mut plan = match self.decide(&attempt) {
             Ok(plan) => plan,
             Err(refusal) => self.tested(&attempt, refusal).await?,
         };
+        self.parts.state.promise(std::mem::take(&mut plan.events)).await;
         self.look_up(&attempt, &plan, lookup).await
     }
 

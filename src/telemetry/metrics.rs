@@ -141,6 +141,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_change_only_on_purpose() {
+        let names: Vec<_> = ALL.iter().map(|(name, kind, _)| format!("{name} {kind:?}")).collect();
+        insta::assert_snapshot!("names", names.join("\n"));
+    }
+
+    #[test]
     fn names_follow_prometheus_habits() {
         let mut seen = BTreeSet::new();
         for &(name, kind, help) in ALL {

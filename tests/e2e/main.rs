@@ -19,3 +19,4 @@ mod lifecycle;
 mod operator;
 mod routes;
 mod siege;
+mod store;

@@ -189,6 +189,18 @@ fn who_may_not_is_told_what_is_missing() {
         let _ = writeln!(said, "{line}\n{fields}  {status} {answer}\n");
     }
     insta::assert_snapshot!("strangers", said.replace('\r', ""));
+    let all: serde_json::Value =
+        serde_json::from_str(&gateway.send("GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n", "").1).unwrap();
+    let writes = all["paths"].as_object().unwrap().iter().flat_map(|(path, item)| {
+        let methods = item.as_object().unwrap().keys().filter(|method| !["get", "delete"].contains(&method.as_str()));
+        methods.map(move |method| (method.to_ascii_uppercase(), path.replace(['{', '}'], "")))
+    });
+    let writes: Vec<_> = writes.collect();
+    assert!(writes.len() >= 7, "{writes:?}");
+    for (method, path) in writes {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer full\r\n");
+        assert_eq!(gateway.send(&head, "").0, 415, "{method} {path}: a page could send this");
+    }
     for open in ["/health", "/ready", "/docs", "/docs/docs.js", "/docs/docs.css", "/openapi.json"] {
         assert_eq!(gateway.send(&format!("GET {open} HTTP/1.1\r\nHost: localhost\r\n"), "").0, 200, "{open}");
     }

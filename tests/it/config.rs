@@ -243,6 +243,8 @@ fn the_command_line_explains_itself() {
         &["connections"],
         &["why"],
         &["man"],
+        &["test-exits"],
+        &["store"],
     ] {
         let (code, help, _) = run(&[command, &["--help"]].concat());
         assert_eq!(code, Some(0), "{command:?}");

@@ -47,7 +47,7 @@ fn numbers<const N: usize>(words: [&str; N]) -> Option<[u32; N]> {
 
 /// False of a piece that is none.
 fn run(piece: &str, count: u32) -> bool {
-    let each: Box<dyn FnMut()> = match piece {
+    let mut each: Box<dyn FnMut()> = match piece {
         "selector" => {
             let words = Words::default();
             Box::new(move || drop(black_box(Selector::parse(black_box("de+fr-session-cart42-strict"), &words))))
@@ -64,10 +64,7 @@ fn run(piece: &str, count: u32) -> bool {
         }
         _ => return false,
     };
-    (0..count).fold(each, |mut each, _| {
-        each();
-        each
-    });
+    (0..count).for_each(|_| each());
     true
 }
 
