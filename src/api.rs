@@ -11,6 +11,7 @@
 
 mod ask;
 mod auth;
+mod checks;
 mod connections;
 mod endpoints;
 mod engines;
@@ -55,6 +56,7 @@ use crate::lifecycle::Tasks;
 use crate::listen::{self, Arrival, Permits, Reservation};
 use crate::source::handle::Sources;
 use crate::state::State;
+use crate::store::Store;
 use crate::tor::Tor;
 
 /// Connections at once. Arbitrary: scrapers of metrics and a few people's browsers; the rest waits in the kernel's queue.
@@ -98,6 +100,8 @@ pub struct Wiring {
     pub reload: mpsc::Sender<ReloadRequest>,
     /// Exits, routes, what was promised.
     pub state: State,
+    /// The history of checks.
+    pub store: Store,
     /// Tests exits, where anything does.
     pub tester: Option<check::Handle>,
     /// Where exits come from.

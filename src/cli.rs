@@ -137,6 +137,14 @@ enum Command {
     ///
     /// Exits with 0 if it does and with 69 if not. That it answers does not mean that an exit is usable: GET /ready says so.
     Health(ConfigFile),
+    /// Test exits once, now, and show how each fares
+    ///
+    /// The running gateway tests them at its own polite pace, so that the guards are not burdened twice; what is found is
+    /// in force at once, as after any check. Ctrl-C ends it, and the same command goes on where it ended.
+    TestExits(test_exits::Args),
+    /// Look at the database, copy it, or move it out of the way
+    #[command(subcommand)]
+    Store(store::Command),
     /// List, make, change and close routes
     ///
     /// exitgate routes create us-strict --country us --strict --port 20001
@@ -193,14 +201,6 @@ enum Command {
         #[arg(value_name = "FOLDER")]
         folder: Option<PathBuf>,
     },
-    /// Test exits once, now, and show how each fares
-    ///
-    /// The running gateway tests them at its own polite pace, so that the guards are not burdened twice; what is found is
-    /// in force at once, as after any check. Ctrl-C ends it, and the same command goes on where it ended.
-    TestExits(test_exits::Args),
-    /// Look at the database, copy it, or move it out of the way
-    #[command(subcommand)]
-    Store(store::Command),
     /// Print completions for a shell
     ///
     /// For bash: exitgate completions bash > /etc/bash_completion.d/exitgate
@@ -237,6 +237,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>, work: Work) -> Exit {
         Some(Command::CheckConfig(file)) => check_config::run(file),
         Some(Command::Reload(file)) => with_config(file, work.reload),
         Some(Command::Health(file)) => with_config(file, work.health),
+        Some(Command::TestExits(args)) => {
+            with_config(args.config.clone(), |loaded, _| test_exits::run(&loaded.config, &args))
+        }
+        Some(Command::Store(command)) => {
+            with_config(command.config(), |loaded, _| store::run(&loaded.config, &command))
+        }
         Some(Command::Routes { what, over }) => what.run(over),
         Some(Command::Exits { which, over }) => which.run(over),
         Some(Command::Engines { over }) => lists::engines(over),
@@ -244,12 +250,6 @@ pub fn run(args: impl IntoIterator<Item = OsString>, work: Work) -> Exit {
         Some(Command::Connections { which, over }) => which.run(over),
         Some(Command::Why { whom, over }) => whom.run(over),
         Some(Command::Man { folder }) => man::run(Line::command(), folder),
-        Some(Command::TestExits(args)) => {
-            with_config(args.config.clone(), |loaded, _| test_exits::run(&loaded.config, &args))
-        }
-        Some(Command::Store(command)) => {
-            with_config(command.config(), |loaded, _| store::run(&loaded.config, &command))
-        }
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Line::command(), "exitgate", &mut std::io::stdout());
             Exit::Ok

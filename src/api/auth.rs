@@ -41,6 +41,8 @@ fn need(path: &str) -> Need {
     match path {
         "/health" | "/ready" | "/" | "/docs" | "/docs/docs.css" | "/docs/docs.js" | "/openapi.json" => Need::Nothing,
         "/metrics" | "/list" | "/random" | "/stats" => Need::Read,
+        // The console's own files: they show nothing without what the API tells them.
+        _ if path.starts_with("/console/") => Need::Nothing,
         _ => Need::Token,
     }
 }
@@ -217,14 +219,14 @@ mod tests {
             }
             code(&access, path, &list)
         };
-        for path in ["/health", "/ready", "/", "/docs", "/openapi.json"] {
+        for path in ["/health", "/ready", "/", "/docs", "/openapi.json", "/console/x/app.js"] {
             assert_eq!(ask(path, ""), None, "{path}");
         }
         for path in ["/metrics", "/list", "/random", "/stats"] {
             assert_eq!((ask(path, "read"), ask(path, "full")), (None, None), "{path}");
             assert_eq!((ask(path, ""), ask(path, "x")), (Some("unauthorized"), Some("unauthorized")), "{path}");
         }
-        for path in ["/proxies", "/reload", "/metrics/", "/Health"] {
+        for path in ["/proxies", "/reload", "/metrics/", "/Health", "/console"] {
             assert_eq!((ask(path, "full"), ask(path, "read")), (None, Some("unauthorized")), "{path}");
         }
     }

@@ -8,7 +8,7 @@ use utoipa_axum::routes;
 
 use super::error::ApiError;
 use super::{
-    Wiring, auth, connections, engines, events, exits, explain, health, openapi, pass, proxies, sources, trail,
+    Wiring, auth, checks, connections, engines, events, exits, explain, health, openapi, pass, proxies, sources, trail,
 };
 use crate::lifecycle::Tasks;
 
@@ -45,6 +45,7 @@ fn urls() -> OpenApiRouter<Wiring> {
         .routes(routes!(exits::list))
         .routes(routes!(exits::one))
         .routes(json(routes!(exits::check)))
+        .routes(routes!(checks::checks))
         .routes(routes!(exits::countries))
         .routes(json(routes!(pass::list, pass::begin)))
         .routes(routes!(explain::explain))

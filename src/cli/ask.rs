@@ -87,16 +87,17 @@ pub(super) fn ask_with(
 ) -> anyhow::Result<(StatusCode, Value)> {
     let api = Api::here(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(api.told(method, path, body))
+    runtime.block_on(api.ask(method, path, body))
 }
 
 impl Api {
     /// The same, for who asks more than once.
-    pub(super) async fn ask(&self, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
-        self.told(method, path, None).await
-    }
-
-    async fn told(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(StatusCode, Value)> {
         let asked = timeout(DEADLINE, exchange(self, method, path, body)).await;
         asked.with_context(|| format!("{} gave no answer in {} s", self.base, DEADLINE.as_secs()))?
     }
@@ -157,8 +158,7 @@ impl Api {
 
 async fn exchange(api: &Api, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
     let (mut send, connection) = api.connect().await?;
-    let request =
-        api.request(method, path).body(Full::<Bytes>::from(body.map(Value::to_string).unwrap_or_default()))?;
+    let request = api.request(method, path).body(Full::from(body.map(Value::to_string).unwrap_or_default()))?;
     let answer = async {
         let answer = send.send_request(request).await?;
         let status = answer.status();

@@ -68,7 +68,7 @@ async fn pass(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let about = About { country: args.country.clone(), target: args.target.clone() };
     let mut notebook = Notebook::open(&config.data_dir, &about, args.anew);
     let left: Vec<String> = exits(&api, &about).await?.into_iter().filter(|id| !notebook.has(id)).collect();
-    let mut view = View::new(args.json, notebook.done(), left.len());
+    let mut view = View::new(args.json, notebook.done(), left.len())?;
     let lifecycle = Lifecycle::new();
     let mut news = ask(&api, &about, &left, &lifecycle.tasks());
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
@@ -109,7 +109,7 @@ async fn exits(api: &Api, about: &About) -> anyhow::Result<Vec<String>> {
     loop {
         let after = ids.last().map(|id| format!("&after={id}")).unwrap_or_default();
         let path = format!("/exits?source=tor&limit={A_REQUEST}{country}{after}");
-        let (status, page) = api.ask(Method::GET, &path).await?;
+        let (status, page) = api.ask(Method::GET, &path, None).await?;
         if status != StatusCode::OK {
             bail!("{}", page["error"]["message"].as_str().unwrap_or("the gateway refused"));
         }
@@ -157,7 +157,10 @@ struct View {
 
 impl View {
     /// `done` are results of the same pass, from before it was cut short.
-    fn new(json: bool, done: Vec<Value>, left: usize) -> Self {
+    fn new(json: bool, done: Vec<Value>, left: usize) -> anyhow::Result<Self> {
+        for line in done.iter().filter(|_| json) {
+            writeln!(std::io::stdout(), "{line}")?;
+        }
         let bar = ProgressBar::with_draw_target(Some((done.len() + left) as u64), ProgressDrawTarget::stderr());
         let template = "{bar:30} {pos}/{len} · {msg} · {elapsed} gone, {eta} to go";
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -165,7 +168,7 @@ impl View {
         bar.set_position(done.len() as u64);
         bar.reset_eta();
         bar.set_message(counts.to_string());
-        Self { json, bar, counts, lines: done, begun: Instant::now() }
+        Ok(Self { json, bar, counts, lines: done, begun: Instant::now() })
     }
 
     fn show(&mut self, line: Value) -> anyhow::Result<()> {

@@ -144,28 +144,32 @@ impl Tunnel {
         Ok(wish)
     }
 
-    /// Chooses the exits for one request; waits for a first check where only that is missing.
-    async fn plan(&self, attempt: &Attempt<'_>) -> Result<Plan, Refusal> {
+    /// Chooses the exits for one request, as things are now.
+    fn decide(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
         let state = &self.parts.state;
-        let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, by } = *attempt;
+        let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, .. } = *attempt;
+        let snapshot = state.load();
+        let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid };
+        decide(snapshot.view(), state.memory(), &ask, &mut rand::rng())
+    }
+
+    /// Chooses again with every verdict that comes, up to the deadline, where only a first check is missing.
+    async fn tested(&self, attempt: &Attempt<'_>, refusal: Box<route::Refusal>) -> Result<Plan, Refusal> {
+        let state = &self.parts.state;
+        if refusal.untested.is_empty() {
+            return Err(self.refused(&refusal, attempt.wish));
+        }
         let mut revisions = state.revisions();
         loop {
             revisions.borrow_and_update();
-            let refusal = {
-                let snapshot = state.load();
-                let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid };
-                match decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()) {
-                    Ok(mut plan) => {
-                        state.announce(std::mem::take(&mut plan.events));
-                        return Ok(plan);
-                    }
-                    Err(refusal) => refusal,
-                }
+            let refusal = match self.decide(attempt) {
+                Ok(plan) => return Ok(plan),
+                Err(refusal) => refusal,
             };
             let hopeless = refusal.untested.is_empty();
             refusal.untested.iter().for_each(|exit| state.wish(exit.clone()));
-            if hopeless || timeout_at(by, revisions.changed()).await.is_err() {
-                return Err(self.refused(&refusal, wish));
+            if hopeless || timeout_at(attempt.by, revisions.changed()).await.is_err() {
+                return Err(self.refused(&refusal, attempt.wish));
             }
         }
     }
@@ -211,9 +215,16 @@ impl Gate for Tunnel {
         let by = Instant::now() + self.terms.load().times.dial;
         let attempt = Attempt { pass, wish: &wish, ask, by };
         if is_onion(ask.target) {
-            return self.dial_onion(attempt).await;
+            return Box::pin(self.dial_onion(attempt)).await;
         }
-        let plan = self.plan(&attempt).await?;
+        let mut plan = match self.decide(&attempt) {
+            Ok(plan) => plan,
+            Err(refusal) => Box::pin(self.tested(&attempt, refusal)).await?,
+        };
+        // A new pin is on the disk before anybody leaves by it; it is seldom, and its future is not every connection's.
+        if !plan.events.is_empty() {
+            Box::pin(self.parts.state.promise(std::mem::take(&mut plan.events))).await;
+        }
         self.dial(attempt, plan).await
     }
 
@@ -224,7 +235,11 @@ impl Gate for Tunnel {
         let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
         let ask = gate::Ask { target: &target, avoid: &[], early: &[] };
         let attempt = Attempt { pass, wish: &wish, ask, by };
-        let plan = self.plan(&attempt).await?;
+        let mut plan = match self.decide(&attempt) {
+            Ok(plan) => plan,
+            Err(refusal) => self.tested(&attempt, refusal).await?,
+        };
+        self.parts.state.promise(std::mem::take(&mut plan.events)).await;
         self.look_up(&attempt, &plan, lookup).await
     }
 

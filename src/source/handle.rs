@@ -78,7 +78,7 @@ pub(super) fn report(before: &Source, now: &Source) {
     }
     let Source { name: source, outcome, why, records, skipped, .. } = now;
     let bad = |status: &Source| status.failures > 0 || status.outcome == "stale";
-    match (bad(now), before.outcome == *outcome) {
+    match (bad(now), before.outcome == *outcome && before.why == *why) {
         (true, false) => {
             tracing::warn!(source, outcome, why, "a source gives no good answer; what it last said stands")
         }

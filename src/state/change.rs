@@ -1,6 +1,6 @@
 //! What can change, and what each change asks of the store.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::Snapshot;
 use crate::exit::catalog::Editor;
@@ -11,6 +11,10 @@ use crate::route::table::{Clash, Origin, Route};
 use crate::route::{Event, Policy, Words};
 use crate::store::{self, Ban, StoreError, Write};
 use crate::telemetry::metrics as names;
+
+/// Under which name the store keeps the ports of the configuration's routes: JSON, port by name. A route that says no port
+/// keeps the one it got, also when a route is added before it and the gateway starts again.
+pub const CONFIG_PORTS: &str = "config_ports";
 
 /// What one round of checks taught about one exit.
 pub struct Learned {
@@ -207,8 +211,14 @@ fn configure(next: &mut Snapshot, words: Words, defaults: Policy, routes: Vec<Ro
         let created = next.routes.get(route.name.as_str()).map_or(route.created, |entry| entry.route.created);
         table = table.with(Route { created, ..route })?;
     }
+    let ports: BTreeMap<_, _> = table
+        .iter()
+        .filter(|entry| entry.route.origin == Origin::Config)
+        .filter_map(|entry| Some((entry.route.name.to_string(), entry.route.port?)))
+        .collect();
     next.routes = table;
-    Ok(Effects::default())
+    let text = serde_json::to_string(&ports).unwrap_or_default(); // a map of strings to numbers is always JSON
+    Ok(Effects { commit: vec![Write::PutMeta(CONFIG_PORTS, text)], ..Effects::default() })
 }
 
 /// Takes in routes of the API: durable before anybody hears of them.

@@ -1,8 +1,8 @@
 //! The file itself: opened, brought up to date, checked, copied, moved aside.
 //!
 //! A damaged file is never moved aside by the gateway on its own: pins are promises of an identity, and a gateway that
-//! quietly began with an empty file would break every one of them and look healthy. It refuses to start and says what
-//! to do; [`set_aside`] runs only when somebody asks for it by name.
+//! quietly began with an empty file would break every one of them and look healthy. It goes on from memory, refuses every
+//! change that would have to last, and says so loudly; [`set_aside`] runs only when somebody asks for it by name.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;

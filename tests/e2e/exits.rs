@@ -4,15 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use exitgate_testnet::web::Plant;
 use exitgate_testnet::{ExitSpec, Options, Relay, Testbed};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
-use crate::gateway::{self, Gateway, PATIENCE, until};
+use crate::gateway::{self, Gateway, PATIENCE, run, until};
 
 /// Rounds over all exits.
 const ROUNDS: usize = 10;
@@ -158,6 +159,7 @@ async fn verdicts_are_as_planted_round_after_round() {
     assert_eq!(others, BTreeSet::from(["refused".to_owned()]), "nobody else is banned");
     events_are_told(&gateway).await;
     target_is_asked(&gateway, &bed).await;
+    a_pass_is_watched_and_gone_on_with(&bed, all - 2).await;
 }
 
 fn id(bed: &Testbed, name: &str) -> String {
@@ -200,6 +202,42 @@ async fn target_is_asked(gateway: &Gateway, bed: &Testbed) {
         let want = (line["verdict"] == "good").then_some(name != "refused");
         assert_eq!(line["target"]["passed"].as_bool(), want, "{line}");
     }
+}
+
+/// The same from a terminal: cut short by Ctrl-C, and gone on with by the same command.
+async fn a_pass_is_watched_and_gone_on_with(bed: &Testbed, testable: usize) {
+    let command = || {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_exitgate"));
+        command.arg("test-exits").arg("--config").arg(bed.ground.folder().join("exitgate.toml"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    };
+    let mut first = command().arg("--json").spawn().unwrap();
+    let mut lines = BufReader::new(first.stdout.take().unwrap()).lines();
+    let line = lines.next_line().await.unwrap().unwrap(); // the slow one keeps the pass open for seconds
+    let one: Value = serde_json::from_str(&line).unwrap();
+    run("kill", &["-INT", &first.id().unwrap().to_string()]).await;
+    let ended = tokio::time::timeout(PATIENCE, first.wait_with_output()).await.unwrap().unwrap();
+    assert_eq!(ended.status.code(), Some(130));
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(said.contains("the same command goes on from here"), "{said}");
+    let notes = bed.ground.folder().join("gateway/test-exits.jsonl");
+    assert!(std::fs::read_to_string(&notes).unwrap().contains(one["id"].as_str().unwrap()));
+
+    let second = tokio::time::timeout(PATIENCE, command().arg("--json").output()).await.unwrap().unwrap();
+    assert_eq!(second.status.code(), Some(0), "{}", String::from_utf8_lossy(&second.stderr));
+    let text = String::from_utf8(second.stdout).unwrap();
+    assert!(text.starts_with(&line), "what was found before comes first");
+    let ids: BTreeSet<_> =
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].to_string()).collect();
+    // Those that cannot be tested are told of in no line.
+    assert_eq!((ids.len(), text.lines().count()), (testable, testable));
+    assert!(!notes.exists(), "a pass that is over is no pass to go on with");
+
+    let table = tokio::time::timeout(PATIENCE, command().args(["--country", "us"]).output()).await.unwrap().unwrap();
+    let (shown, said) = (String::from_utf8(table.stdout).unwrap(), String::from_utf8(table.stderr).unwrap());
+    assert!(shown.starts_with("EXIT") && shown.contains("good0") && !shown.contains("good1 "), "{shown}");
+    assert!(said.contains("tested in") && said.contains("good, 3 bad, 0 unclear"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -205,6 +205,11 @@ pub async fn until<F: Future<Output = T>, T>(mut ask: impl FnMut() -> F, right: 
 
 /// Runs a program to its end, off the runtime's threads.
 pub async fn run(program: &str, args: &[&str]) -> Output {
+    run_for(PATIENCE, program, args).await
+}
+
+/// As [`run`], with another idea of how long it may take.
+pub async fn run_for(patience: Duration, program: &str, args: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(program);
     command.args(args).stdin(Stdio::null()).kill_on_drop(true);
     for name in
@@ -212,7 +217,7 @@ pub async fn run(program: &str, args: &[&str]) -> Output {
     {
         command.env_remove(name);
     }
-    tokio::time::timeout(PATIENCE, command.output())
+    tokio::time::timeout(patience, command.output())
         .await
         .unwrap_or_else(|_| panic!("{program} {args:?} does not end"))
         .unwrap_or_else(|error| panic!("{program} cannot be run: {error}"))

@@ -226,6 +226,8 @@ fn the_command_line_explains_itself() {
         &["check-config"],
         &["reload"],
         &["health"],
+        &["test-exits"],
+        &["store"],
         &["completions"],
         &["routes"],
         &["routes", "list"],

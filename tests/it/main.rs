@@ -4,5 +4,6 @@ mod api;
 mod architecture;
 mod check;
 mod config;
+mod reference;
 mod source;
 mod tor;

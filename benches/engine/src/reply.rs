@@ -4,10 +4,10 @@ use exitgate_testnet::{Testbed, fetch};
 use tokio::time::Instant;
 
 use crate::bare;
-use crate::rig::{Rig, way};
+use crate::rig::{Rig, closed, way};
 use crate::stats::{Times, mark, ratio};
 
-const ROUNDS: usize = 500;
+const ROUNDS: usize = 300;
 
 /// Streams that only warm things up.
 const WARM: usize = 20;
@@ -18,20 +18,24 @@ const MOST: f64 = 1.1;
 pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
     let rig = Rig::start(bed, 1).await?;
     let (exit, port) = (bed.network.relay("us1"), bed.web.http_port());
-    let (_open, facts) = rig.dial(way(exit, 1)?).await?;
+    let (open, facts) = rig.dial(way(exit, 1)?).await?;
+    closed(open).await;
     let [guard, middle] = [0, 1].map(|hop| facts.path[hop].to_string());
     let plain = bare::pinned(bed, "plain", [Some(&guard), Some(&middle)], exit).await?;
     let (mut ours, mut theirs) = (Times::default(), Times::default());
     for round in 0..ROUNDS + WARM {
         let began = Instant::now();
-        let (_open, now) = rig.dial(way(exit, 1)?).await?;
-        let took = began.elapsed();
+        let (open, now) = rig.dial(way(exit, 1)?).await?;
+        let our_time = began.elapsed();
         anyhow::ensure!(now.path == facts.path, "another path");
+        closed(open).await;
         let began = Instant::now();
-        let _stream = fetch::socks5(plain.socks(), None, "echo.test", port).await?;
+        let open = fetch::socks5(plain.socks(), None, "echo.test", port).await?;
+        let their_time = began.elapsed();
+        closed(open).await;
         if round >= WARM {
-            ours.add(took);
-            theirs.add(began.elapsed());
+            ours.add(our_time);
+            theirs.add(their_time);
         }
     }
     println!("### SOCKS reply over the same three relays, by turns ({ROUNDS} each)\n");

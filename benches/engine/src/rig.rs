@@ -19,6 +19,16 @@ use tokio::time::{Instant, sleep, timeout};
 /// Longer than anything here takes: a bench that hangs says so.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Relays hand out cells every 10 ms, so that whoever comes right behind the end of another stream waits for it: each
+/// request of a comparison begins when the one before has died away.
+const SETTLED: Duration = Duration::from_millis(30);
+
+/// Closes a stream and lets the relays forget it.
+pub async fn closed<T>(stream: T) {
+    drop(stream);
+    sleep(SETTLED).await;
+}
+
 /// Engines in a private network.
 pub struct Rig {
     pub tor: Tor,

@@ -9,10 +9,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::bare;
-use crate::rig::PATIENCE;
+use crate::rig::{PATIENCE, closed};
 use crate::stats::{Times, mark, ratio};
 
-const ROUNDS: usize = 500;
+const ROUNDS: usize = 300;
 
 /// Streams that only warm things up.
 const WARM: usize = 20;
@@ -46,16 +46,20 @@ pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
     for round in 0..ROUNDS + WARM {
         let began = Instant::now();
         let stream = fetch::socks5(port, Some((&user, "x")), "echo.test", web).await?;
-        let took = began.elapsed();
+        let our_time = began.elapsed();
         if round == 0 {
             let seen = fetch::get(stream, "echo.test", "/ip").await?.text();
             ensure!(seen == exit.outbound.to_string(), "it left from {seen}");
+        } else {
+            closed(stream).await;
         }
         let began = Instant::now();
-        let _stream = fetch::socks5(plain.socks(), None, "echo.test", web).await?;
+        let stream = fetch::socks5(plain.socks(), None, "echo.test", web).await?;
+        let their_time = began.elapsed();
+        closed(stream).await;
         if round >= WARM {
-            ours.add(took);
-            theirs.add(began.elapsed());
+            ours.add(our_time);
+            theirs.add(their_time);
         }
     }
     println!(
@@ -82,7 +86,7 @@ check.echo = [{echo:?}, {second:?}]
 check.canary = [{canary:?}]
 check.ca_file = {ca:?}
 check.per_second = 100.0
-log.level = "warn"
+log.level = "error"
 "#,
         data = bed.ground.folder().join("gateway"),
         binary = bed.network.tor_binary(),

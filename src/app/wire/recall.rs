@@ -85,3 +85,67 @@ fn bans(bans: Vec<store::Ban>, now: Moment) -> Bans {
     let held = bans.into_iter().filter(|ban| ban.until > now);
     Bans::default().with(held.filter_map(|ban| Some((Site::of(&Host::parse(&ban.site).ok()?), ban.exit, ban.until))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::country::Country;
+    use crate::exit::facts::Flags;
+    use crate::exit::policy::PortPolicy;
+    use crate::exit::{Fingerprint, Listing};
+
+    const NOW: Moment = Moment(1_788_314_400_000_000);
+
+    fn exit(n: u8) -> ExitId {
+        ExitId::Tor(Fingerprint([n; 20]))
+    }
+
+    fn kept(id: ExitId) -> store::Exit {
+        let listing = Listing {
+            id,
+            nickname: "x".into(),
+            announced: vec![],
+            country: Country::UNKNOWN,
+            asn: None,
+            as_name: None,
+            policy: PortPolicy::accept_all(),
+            policy_v6: PortPolicy::reject_all(),
+            flags: Flags { running: true, ..Flags::default() },
+            weight: 1,
+        };
+        store::Exit { listing, first_seen: NOW, last_seen: NOW }
+    }
+
+    fn verdict(n: u8, target: &str, standing: Standing, why: &str, checked: Moment) -> store::Verdict {
+        let (exit, target, why) = (exit(n), target.to_owned(), why.to_owned());
+        store::Verdict { exit, target, standing, streak: 1, checked, good: Some(checked), latency: None, why }
+    }
+
+    #[test]
+    fn verdicts_are_as_they_were_and_a_caught_exit_stays_caught_however_long_ago() {
+        let old = Moment(1);
+        let loaded = Loaded {
+            exits: (1..=4).map(|n| kept(exit(n))).collect(),
+            verdicts: vec![
+                verdict(1, ECHO, Standing::Good, "", NOW),
+                verdict(1, "shop", Standing::Good, "", NOW),
+                verdict(2, ECHO, Standing::Bad, "no answer in time", NOW),
+                verdict(3, ECHO, Standing::Condemned, "it changes pages", old),
+                verdict(4, ECHO, Standing::Good, "", old),
+            ],
+            ..Loaded::default()
+        };
+        let (snapshot, _) = recall(&Config::default(), loaded, &GeoIp::default(), NOW);
+        let known = |n| snapshot.catalog.get(&exit(n)).unwrap().known().clone();
+        assert!(known(1).verdict == Verdict::Good && known(1).passed.contains("shop"));
+        assert_eq!((known(2).verdict, known(2).why.as_deref()), (Verdict::Bad, Some("no answer in time")));
+        assert_eq!(known(4).verdict, Verdict::Untested, "too old to count");
+        let caught = snapshot.catalog.get(&exit(3)).unwrap();
+        assert!(caught.known().marks.bad_for_good && !caught.alive());
+        assert_eq!((caught.known().verdict, caught.known().why.as_deref()), (Verdict::Bad, Some("it changes pages")));
+        // The next list of its source names it again, as if nothing had been.
+        let mut edit = snapshot.catalog.edit();
+        edit.list(kept(exit(3)).listing);
+        assert!(!edit.finish().get(&exit(3)).unwrap().alive());
+    }
+}

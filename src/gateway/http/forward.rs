@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncRead, AsyncWrite, split};
 
 use super::answer;
-use super::body::Body;
+use super::body::{Body, Piece};
 use super::carry::{Carrier, Stopped};
 use super::framing::Version;
 use super::head::Scan;
@@ -174,21 +174,26 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Upload<'_, M, R, W> 
         }
         let mut body = self.exchange.body;
         while !body.is_over() {
-            if inbox.is_empty() {
-                match self.carrier.read(inbox, &mut self.client).await {
-                    Ok(true) => {}
-                    Ok(false) | Err(Stopped::Broken) => return Break::Client(Failure::Client(ClientFault::Left)),
-                    Err(Stopped::Silent) => return Break::Client(Failure::Client(ClientFault::Slow)),
-                }
-            }
-            self.progress.body_begun.store(true, Ordering::Relaxed);
-            let Ok(count) = body.take(inbox.bytes()) else {
+            let Ok(piece) = body.piece(inbox.bytes()) else {
                 return Break::Client(Failure::Client(ClientFault::Body));
             };
-            if self.carrier.write(&mut self.target, &inbox.bytes()[..count], Way::Up).await.is_err() {
+            let (taken, text) = match &piece {
+                Piece::Whole(taken) => (*taken, &inbox.bytes()[..*taken]),
+                Piece::Trailers { taken, text } => (*taken, &text[..]),
+                Piece::More => {
+                    match self.carrier.read(inbox, &mut self.client).await {
+                        Ok(true) => {}
+                        Ok(false) | Err(Stopped::Broken) => return Break::Client(Failure::Client(ClientFault::Left)),
+                        Err(Stopped::Silent) => return Break::Client(Failure::Client(ClientFault::Slow)),
+                    }
+                    continue;
+                }
+            };
+            self.progress.body_begun.store(true, Ordering::Relaxed);
+            if self.carrier.write(&mut self.target, text, Way::Up).await.is_err() {
                 return Break::Target;
             }
-            inbox.consume(count);
+            inbox.consume(taken);
         }
         self.progress.sent.store(true, Ordering::Relaxed);
         inbox.departed(&mut self.client).await;
@@ -249,13 +254,13 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             let client_keeps = self.keeps(head.body);
             let mut begun = Begun { status: head.status, body: head.body, persists: head.persists, client_keeps };
             out.extend_from_slice(self.ours(&begun).as_bytes());
-            let taken = begun
-                .body
-                .take(&self.answer.bytes()[length..])
-                .map_err(|_| failed(Failure::Answer(AnswerFault::Coding)))?;
             // What follows a 101 is no body: the relay takes it from here.
-            let taken = if begun.status == 101 { 0 } else { taken };
-            out.extend_from_slice(&self.answer.bytes()[length..length + taken]);
+            let taken = if begun.status == 101 {
+                0
+            } else {
+                let copied = begun.body.copy(&self.answer.bytes()[length..], &mut out);
+                copied.map_err(|_| failed(Failure::Answer(AnswerFault::Coding)))?
+            };
             self.progress.answer_begun.store(true, Ordering::Relaxed);
             self.send_client(&out).await?;
             self.answer.consume(length + taken);
@@ -318,17 +323,21 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
     async fn finish(mut self, begun: Begun) -> End {
         let Begun { status, mut body, persists, client_keeps } = begun;
         while !body.is_over() {
-            match self.carrier.read(&mut self.answer, &mut self.target).await {
-                Ok(true) => {}
-                Ok(false) if body.may_end_here() => break,
-                Err(Stopped::Silent) => return broken(AnswerFault::Timeout, body),
-                Ok(false) | Err(Stopped::Broken) => return broken(AnswerFault::Incomplete, body),
-            }
-            let Ok(count) = body.take(self.answer.bytes()) else { return broken(AnswerFault::Coding, body) };
-            if self.carrier.write(&mut self.client, &self.answer.bytes()[..count], Way::Down).await.is_err() {
+            let Ok(piece) = body.piece(self.answer.bytes()) else { return broken(AnswerFault::Coding, body) };
+            let (taken, text) = match &piece {
+                Piece::Whole(taken) => (*taken, &self.answer.bytes()[..*taken]),
+                Piece::Trailers { taken, text } => (*taken, &text[..]),
+                Piece::More => match self.carrier.read(&mut self.answer, &mut self.target).await {
+                    Ok(true) => continue,
+                    Ok(false) if body.may_end_here() => break,
+                    Err(Stopped::Silent) => return broken(AnswerFault::Timeout, body),
+                    Ok(false) | Err(Stopped::Broken) => return broken(AnswerFault::Incomplete, body),
+                },
+            };
+            if self.carrier.write(&mut self.client, text, Way::Down).await.is_err() {
                 return left();
             }
-            self.answer.consume(count);
+            self.answer.consume(taken);
         }
         let sent = self.progress.sent.load(Ordering::Relaxed);
         // Bytes behind an answer that nobody asked for: whoever sent them is not asked again, and the client never

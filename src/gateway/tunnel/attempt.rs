@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::super::failure::{Failure, NoExit};
 use super::super::gate::{self, Facts, Lookup, Opened, Refusal, Resolved};
@@ -61,7 +62,20 @@ impl Tunnel {
         let (Some(patience), Some(second)) = (patience, plan.exits.get(1)) else {
             return self.through(first, attempt, plan.isolation, by).await;
         };
-        let dial = self.through(first, attempt, plan.isolation, by);
+        // Boxed: two dials at once are large, and most exits have no p95 to be slower than.
+        Box::pin(self.side_by_side([first, second], attempt, plan.isolation, by, patience)).await
+    }
+
+    /// The first of two exits, and the second beside it once patience is over.
+    async fn side_by_side(
+        &self,
+        [first, second]: [&Arc<Exit>; 2],
+        attempt: &Attempt<'_>,
+        isolation: Isolation,
+        by: Instant,
+        patience: Duration,
+    ) -> Result<Won, DialError> {
+        let dial = self.through(first, attempt, isolation, by);
         tokio::pin!(dial);
         tokio::select! {
             won = &mut dial => return won,
@@ -70,7 +84,7 @@ impl Tunnel {
         if !self.hedges.spend() {
             return dial.await;
         }
-        let beside = self.through(second, attempt, plan.isolation, by);
+        let beside = self.through(second, attempt, isolation, by);
         tokio::pin!(beside);
         tokio::select! {
             won = &mut dial => match won {
@@ -94,8 +108,7 @@ impl Tunnel {
     ) -> Result<Won, DialError> {
         let began = Instant::now();
         let flight = exit.load().begin();
-        let opening = self.open_through(exit, attempt, isolation, by);
-        let outcome = timeout_at(by, opening).await.unwrap_or(Err(DialError::Deadline));
+        let outcome = self.open_through(exit, attempt, isolation, by).await;
         let now = self.parts.state.now();
         match outcome {
             Ok(stream) => {
@@ -120,6 +133,7 @@ impl Tunnel {
         }
     }
 
+    /// Every way out keeps the deadline itself, because only it can say who let it pass.
     async fn open_through(
         &self,
         exit: &Exit,
@@ -130,13 +144,15 @@ impl Tunnel {
         let gate::Ask { target, early, .. } = attempt.ask;
         match exit.id() {
             ExitId::Direct => {
-                let rules = self.terms.load().rules.clone();
-                dial::direct::dial(target, &rules, by).await
+                let terms = self.terms.load_full();
+                dial::direct::dial(target, &terms.rules, by).await
             }
             ExitId::Tor(fingerprint) => {
                 let options = dial::tor::Options { ipv6: attempt.wish.policy.ipv6, early };
                 let way = way(*fingerprint, attempt.wish, isolation);
-                dial::tor::dial(self.tor()?, way, target, options, by).await.map(|(stream, _)| stream)
+                // Boxed: three conversations are large, and take so long that an allocation does not count.
+                let dial = Box::pin(dial::tor::dial(self.tor()?, way, target, options, by));
+                dial.await.map(|(stream, _)| stream)
             }
             ExitId::Public(_) | ExitId::Onion => Err(DialError::Engine(EngineFault::NotReady)),
         }

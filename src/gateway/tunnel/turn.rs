@@ -148,7 +148,7 @@ impl Tunnel {
         let Some(rotated) = self.ask(key, wish, &[], |view, memory, ask| succeed(view, memory, ask, next)) else {
             return Ok(None);
         };
-        state.announce(rotated.events);
+        state.promise(rotated.events).await;
         if !pooled {
             return Ok(Some(turned(next, next.exit.clone(), ips)));
         }

@@ -167,9 +167,10 @@ fn echo(request: Request<Incoming>) -> Page {
 }
 
 fn html() -> Page {
+    // Not `seen`: an element's id is a property of `window` too, and the scripts would find it in the array's place.
     let scripts: String = (1..=ASSETS).map(|at| format!("<script src=\"/asset/{at}.js\"></script>\n")).collect();
-    let show = "<script>document.getElementById('seen').textContent = JSON.stringify(window.seen)</script>";
-    let body = format!("<!doctype html><title>a page</title>\n<pre id=seen></pre>\n{scripts}{show}\n");
+    let show = "<script>document.getElementById('shown').textContent = JSON.stringify(window.seen)</script>";
+    let body = format!("<!doctype html><title>a page</title>\n<pre id=shown></pre>\n{scripts}{show}\n");
     typed("text/html; charset=utf-8", body)
 }
 
