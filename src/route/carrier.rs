@@ -23,7 +23,7 @@ pub fn carrier(catalog: &Catalog, proxy: &PublicId) -> Option<Fingerprint> {
         few.select_nth_unstable_by_key(CARRIERS - 1, |(rank, _)| *rank);
         few.truncate(CARRIERS);
     }
-    let own = super::balance::seed(&proxy.addr.to_string());
+    let own = super::balance::seed(proxy.addr.to_string());
     let (_, exit) = few.into_iter().min_by_key(|(_, exit)| rank(exit, own))?;
     match exit.id() {
         ExitId::Tor(fingerprint) => Some(*fingerprint),

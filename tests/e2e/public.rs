@@ -206,7 +206,9 @@ async fn what_worked_is_served_again_at_once_and_what_was_caught_stays_out() {
     let begun = std::time::Instant::now();
     let gateway = bed.launch("check.public.working_every = \"1h\"");
     let list = until(|| gateway.api("/list?format=json"), |got| got.status == 200).await;
-    println!("served {:?} after the start", begun.elapsed());
+    let took = begun.elapsed();
+    // A second is the mark on an idle machine; two cores with other tests on them are given five.
+    assert!(took < std::time::Duration::from_secs(5), "what worked is served {took:?} after the start");
     let all = json(&list);
     assert_eq!(all.as_array().unwrap().len(), 8, "{all}");
     assert!(all.as_array().unwrap().iter().all(|one| one["age_seconds"].is_number() && one["checked"].is_string()));

@@ -146,7 +146,10 @@ impl Tunnel {
     /// An exit failed by its own fault. When it does so in a row it is out for a while, and the tester looks at it at once:
     /// a verdict takes it out of every pool, or brings it back sooner.
     pub(super) fn blame(&self, exit: &Exit) {
-        if exit.load().failed(self.parts.state.now()).is_some() {
+        let (load, now) = (exit.load(), self.parts.state.now());
+        // Strict routes go on asking an exit that is out, for they have no other. When its trial is due, this was it: else
+        // nobody would look at the exit again, and its pins would wait for a verdict for ever.
+        if load.failed(now).is_some() || (load.claim_trial(now) && load.failed(now).is_some()) {
             self.parts.state.wish(exit.id().clone());
         }
     }
