@@ -154,6 +154,8 @@ function tor() {
     graph("Checks of sites by outcome", 8, [[`${rate("exitgate_site_checks_total", HERE, "check, outcome")} or vector(0)`, "{{check}}: {{outcome}}"]], { unit: "cps" }),
     graph("Bans made, exits condemned", 8, [[`${rate("exitgate_bans_total", HERE)} or vector(0)`, "bans"], [`${rate("exitgate_exits_condemned_total", HERE)} or vector(0)`, "condemned"]], { unit: "cps", about: "A ban is one exit for one site, for a while; a condemned exit changed pages or broke TLS, and is never used again." }),
     graph("Pages of the tester that are to blame", 8, [[`sum by (check) (exitgate_checks_suspended{${HERE}}) or vector(0)`, "{{check}}"]], { decimals: 0, about: "More than half of the good exits failed it within a minute: it does not count until it works again." }),
+    graph("Public proxies", 12, [[`sum by (outcome) (exitgate_public_proxies{${HERE}}) or vector(0)`, "{{outcome}}"]], { decimals: 0, about: "Of the lists that are switched on, by what the judge last said." }),
+    graph("Public proxies: checks running and waiting", 12, [[`sum(exitgate_public_checks_running{${HERE}}) or vector(0)`, "running"], [`sum(exitgate_public_checks_waiting{${HERE}}) or vector(0)`, "waiting"]], { decimals: 0 }),
     row("Engines"),
     graph("Circuits by kind", 8, [[`sum by (kind) (exitgate_engine_circuits{${HERE}})`, "{{kind}}"]], { decimals: 0, about: "`spare` ones are among those that are open." }),
     graph("Circuits by engine", 8, [[`sum by (engine) (exitgate_engine_circuits{${HERE}, kind="open"})`, "engine {{engine}}"]], { decimals: 0 }),
