@@ -49,7 +49,6 @@ verify: ## the slower rest: the shipped binary, from a release build, the consol
 	@$(STAGE) recipes .ci/recipes
 	@$(STAGE) actions .ci/actions
 	@$(STAGE) siege   env EXITGATE_BIN=$(CURDIR)/target/release/exitgate .ci/cargo-test --test e2e siege::
-	@$(STAGE) pieces  benches/pieces/run.sh
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) report
 
