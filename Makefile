@@ -35,7 +35,7 @@ demo: ## exitgate at work with no internet: a private Tor network, a fake web, a
 	cargo run --locked --example demo
 
 verify: ## the slower rest: the shipped binary, from a release build, the console in a browser, the container where Docker is
-	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4 valgrind
+	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
@@ -49,7 +49,6 @@ verify: ## the slower rest: the shipped binary, from a release build, the consol
 	@$(STAGE) recipes .ci/recipes
 	@$(STAGE) actions .ci/actions
 	@$(STAGE) siege   env EXITGATE_BIN=$(CURDIR)/target/release/exitgate .ci/cargo-test --test e2e siege::
-	@$(STAGE) pieces  benches/pieces/run.sh
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) report
 
