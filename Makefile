@@ -15,16 +15,18 @@ run: ## install tor if absent, build, start the gateway with no config file
 	exec target/release/exitgate serve
 
 test: ## everything but the slowest: format, lints, documents, licences, unit, integration and end-to-end tests
-	@.ci/need cargo cc tor curl python3 venv git
+	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool
 	@$(STAGE) fetch   cargo fetch --locked
 	@$(STAGE) format  cargo fmt --all --check
 	@$(STAGE) lint    cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(STAGE) lint    cargo clippy --locked --test slow -- -D warnings
 	@$(STAGE) doc     env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	@$(STAGE) deny    .ci/deny
 	@$(STAGE) build   .ci/cargo-test --no-run
 	@$(STAGE) unit    .ci/cargo-test --lib
 	@$(STAGE) it      .ci/cargo-test --test it
 	@$(STAGE) testnet .ci/cargo-test -p exitgate-testnet
+	@$(STAGE) clients .ci/clients
 	@$(STAGE) e2e     .ci/cargo-test --test e2e
 	@$(STAGE) report
 
@@ -32,14 +34,22 @@ demo: ## exitgate at work with no internet: a private Tor network, a fake web, a
 	@.ci/need cargo cc tor curl
 	cargo run --locked --example demo
 
-verify: ## the slower rest: the shipped binary, from a release build, and the container where Docker is
-	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck
+verify: ## the slower rest: the shipped binary, from a release build, the console in a browser, the container where Docker is
+	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4 valgrind
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
+	@$(STAGE) api-fuzz .ci/api-fuzz
+	@$(STAGE) clients .ci/clients
+	@$(STAGE) slow    .ci/cargo-test --test slow
 	@$(STAGE) compose .ci/compose
+	@$(STAGE) browser .ci/browser
+	@$(STAGE) grafana .ci/grafana
+	@$(STAGE) recipes .ci/recipes
 	@$(STAGE) actions .ci/actions
+	@$(STAGE) siege   env EXITGATE_BIN=$(CURDIR)/target/release/exitgate .ci/cargo-test --test e2e siege::
+	@$(STAGE) pieces  benches/pieces/run.sh
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) report
 
@@ -47,10 +57,24 @@ bench: ## exitgate beside its peers in one run; benches/README.md says how to re
 	@.ci/need cargo cc
 	benches/peers/run.sh
 
+bench-api: ## the API with a thousand routes, ten thousand clients, and a hundred proxies made and unmade
+	@.ci/need cargo cc python3
+	cargo build --release --locked --bin exitgate
+	benches/api/run.py target/release/exitgate
+
+bench-pieces: ## instructions of the hot pieces, counted; fails where one is more than 5 % off what is kept
+	@.ci/need cargo cc valgrind
+	benches/pieces/run.sh
+
 bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
 	@.ci/need cargo cc tor
 	cargo build --release --locked --bin exitgate
 	cargo run --release --locked --quiet -p exitgate-engine-bench
+
+bench-public: ## public proxies by the thousand: first pass, verdicts, lists, churn for MINUTES (1), restart
+	@.ci/need cargo cc
+	cargo build --release --locked --bin exitgate
+	cargo run --release --locked --quiet -p exitgate-public-bench -- all $(or $(MINUTES),1)
 
 soak: ## mixed clients and injected faults for MINUTES (30) on a private network; nothing may leak, hang or go wrong
 	@.ci/need cargo cc tor
@@ -64,4 +88,4 @@ fmt: ## format everything
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench bench-engine soak fmt clean-state
+.PHONY: help run test demo verify bench bench-api bench-pieces bench-engine bench-public soak fmt clean-state

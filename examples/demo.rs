@@ -7,13 +7,19 @@
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use exitgate_testnet::Testbed;
 
-/// The demo's own ports: the defaults of a gateway, so that what is learnt here can be typed there.
-const GATEWAY: &str = "127.0.0.1:1080";
-const API: &str = "127.0.0.1:8080";
+/// Where the demo listens: as a gateway does by default, so that what is learnt here can be typed there; or where the
+/// environment says, as with any gateway, so that two can run at once.
+static GATEWAY: LazyLock<String> = LazyLock::new(|| place("EXITGATE__GATEWAY__LISTEN", "127.0.0.1:1080"));
+static API: LazyLock<String> = LazyLock::new(|| place("EXITGATE__API__LISTEN", "127.0.0.1:8080"));
+
+fn place(variable: &str, default: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| default.to_owned())
+}
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -56,10 +62,10 @@ data_dir = {data:?}
 level = "warn"
 
 [gateway]
-listen = "{GATEWAY}"
+listen = "{gateway}"
 
 [api]
-listen = "{API}"
+listen = "{api}"
 
 [tor]
 extra = {extra:?}
@@ -75,6 +81,8 @@ canary = [{canary:?}]
 ca_file = {ca:?}
 per_second = 50.0
 "#,
+        gateway = *GATEWAY,
+        api = *API,
         extra = bed.network.client_torrc_lines(),
         geoip = bed.network.geoip_file(),
         echo = bed.web.https("echo.test", "/ip"),
@@ -90,10 +98,12 @@ fn say(bed: &Testbed) -> String {
     let secure = bed.web.https("echo.test", "/ip");
     format!(
         "\nReady. Paste into another terminal; each prints the address that the site saw:\n\n  \
-         curl -x socks5h://us-strict@{GATEWAY} {page}\n  \
-         curl -x http://nonus-session-cart42@{GATEWAY} {page}\n  \
-         curl -v --cacert {ca} -x http://de@{GATEWAY} {secure}\n\n\
-         What is here: curl {API}/ready ; curl {API}/metrics        Ctrl-C ends everything.\n",
+         curl -x socks5h://us-strict@{gateway} {page}\n  \
+         curl -x http://nonus-session-cart42@{gateway} {page}\n  \
+         curl -v --cacert {ca} -x http://de@{gateway} {secure}\n\n\
+         The console: http://{api}/        What is here: curl {api}/ready        Ctrl-C ends everything.\n",
+        gateway = *GATEWAY,
+        api = *API,
         ca = bed.web.ca_pem().display(),
     )
 }
@@ -102,7 +112,7 @@ fn say(bed: &Testbed) -> String {
 fn announce(lines: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while Instant::now() < deadline {
-        let asked = Command::new("curl").args(["-fsS", &format!("http://{API}/ready")]).output();
+        let asked = Command::new("curl").args(["-fsS", &format!("http://{}/ready", *API)]).output();
         if asked.is_ok_and(|answer| answer.status.success()) {
             println!("{lines}");
             return;

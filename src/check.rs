@@ -9,7 +9,8 @@
 //! batches, because each telling makes a new snapshot.
 //!
 //! Next: `check/desk.rs` (what is due and what came back), `check/round.rs` (one check), `check/judge.rs` (its verdict),
-//! `check/court.rs` (what other exits say of it), `check/site.rs` (sites and bans), `check/canary.rs` (tampering).
+//! `check/court.rs` (what other exits say of it), `check/site.rs` (sites and bans), `check/canary.rs` (tampering). Public
+//! proxies have a tester of their own: `check/public.rs`.
 
 mod by_tor;
 mod canary;
@@ -21,6 +22,7 @@ pub mod judge;
 mod lesson;
 mod measure;
 pub mod probe;
+pub mod public;
 mod round;
 pub mod schedule;
 mod settings;
@@ -32,9 +34,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 pub use self::by_tor::ByTor;
+pub use self::court::Standing;
 pub use self::desk::Checked;
 pub use self::fault::Fault;
 pub use self::lesson::{ECHO, Geo};
@@ -100,29 +103,46 @@ enum Asked {
     /// This exit, at once.
     Now(ExitId, oneshot::Sender<Checked>),
     /// All of these, each when its turn comes.
-    All(Vec<ExitId>, mpsc::UnboundedSender<(ExitId, Option<Checked>)>),
+    All(Pass, mpsc::UnboundedSender<(ExitId, Option<Checked>)>),
+}
+
+/// Many exits to test, each once.
+#[derive(Clone, Debug, Default)]
+pub struct Pass {
+    /// Which.
+    pub exits: Vec<ExitId>,
+    /// A page to ask through each that works, this once. What it answers is told, and held against nobody.
+    pub extra: Option<Arc<CheckedSite>>,
 }
 
 /// Asks the tester for a check. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Handle(mpsc::Sender<Asked>);
+pub struct Handle {
+    ask: mpsc::Sender<Asked>,
+    standing: watch::Receiver<Arc<[Standing]>>,
+}
 
 impl Handle {
     /// Tests an exit now, ahead of everything else, and waits for the result: by then it is in the snapshot. `None`: the
     /// exit cannot be tested (it is unknown, on its way out, or bad for good), or the tester is at its end.
     pub async fn force(&self, exit: ExitId) -> Option<Checked> {
         let (answer, checked) = oneshot::channel();
-        self.0.send(Asked::Now(exit, answer)).await.ok()?;
+        self.ask.send(Asked::Now(exit, answer)).await.ok()?;
         checked.await.ok()
     }
 
-    /// Tests each of these once, at the tester's own pace, and yields results as they come; `None` for an exit that
+    /// Tests all of these, at the tester's own pace, and yields results as they come; `None` for an exit that
     /// cannot be tested. The stream ends after the last one. Nothing is lost if it is dropped before that: the checks
     /// go on, and what was found stands in the snapshot, so that a later pass may leave out what is fresh.
-    pub async fn pass(&self, exits: Vec<ExitId>) -> mpsc::UnboundedReceiver<(ExitId, Option<Checked>)> {
+    pub async fn pass(&self, pass: Pass) -> mpsc::UnboundedReceiver<(ExitId, Option<Checked>)> {
         let (results, yielded) = mpsc::unbounded_channel();
-        let _ = self.0.send(Asked::All(exits, results)).await; // a tester at its end yields nothing
+        let _ = self.ask.send(Asked::All(pass, results)).await; // a tester at its end yields nothing
         yielded
+    }
+
+    /// How every page of the tester fares, as of a second ago at most.
+    pub fn standing(&self) -> Arc<[Standing]> {
+        self.standing.borrow().clone()
     }
 }
 
@@ -132,6 +152,7 @@ pub struct Tester<T> {
     settings: Arc<Settings>,
     state: State,
     geo: Geo,
+    standing: watch::Sender<Arc<[Standing]>>,
     /// Held by the run of the moment; the next run takes them over.
     inbox: Mutex<Inbox>,
 }
@@ -153,7 +174,9 @@ impl<T: Through> Tester<T> {
         let (ask, asked) = mpsc::channel(FORCED);
         let inbox = Mutex::new(Inbox { wishes, asked });
         let (through, settings) = (Arc::new(through), Arc::new(settings));
-        (Arc::new(Self { through, settings, state, geo, inbox }), Handle(ask))
+        let (standing, stands) = watch::channel(Arc::from([]));
+        let handle = Handle { ask, standing: stands };
+        (Arc::new(Self { through, settings, state, geo, standing, inbox }), handle)
     }
 
     /// Tests until shutdown. Give it to [`Tasks::supervise`]: a run that dies is followed by another that begins anew.
@@ -224,6 +247,11 @@ impl<T: Through> Tester<T> {
             && let Err(error) = self.state.apply(Change::Learned(lessons)).await
         {
             tracing::error!(%error, "what checks found could not be taken over");
+        }
+        self.state.announce(desk.events());
+        if let Some(standing) = desk.standing(self.state.now()) {
+            measure::standing(&standing);
+            self.standing.send_replace(standing.into());
         }
         desk.answer();
     }

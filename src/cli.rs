@@ -4,12 +4,20 @@
 //! that is broken), and then its work, which [`Work`] hands in. The last step is a pair of functions and not a call, so
 //! that tests can see that a broken configuration never reaches it.
 //!
-//! Next: `cli/check_config.rs`, the only command that is all here; `cli/ask.rs`, how the others reach a running gateway.
+//! Next: `cli/check_config.rs`, the only command that is all here; `cli/over.rs` and `cli/ask.rs`, how the others reach a
+//! running gateway.
 
 mod ask;
 mod check_config;
 mod health;
+mod lists;
+mod man;
+mod over;
 mod reload;
+mod routes;
+mod store;
+mod table;
+mod test_exits;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -19,6 +27,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use self::over::Over;
 use crate::app::{self, End};
 use crate::config::{self, Loaded, SelectorCheck};
 
@@ -93,6 +102,10 @@ Configuration:
   --config FILE, or the first of ./exitgate.toml and /etc/exitgate/exitgate.toml, or the defaults alone.
   Then the environment: EXITGATE__GATEWAY__LISTEN=0.0.0.0:1080 sets `listen` in [gateway].";
 
+const OVER: &str = "\
+The gateway is asked over its API: where and with which token say EXITGATE_URL and EXITGATE_TOKEN, else the
+configuration, else the token that the gateway made under data_dir.";
+
 /// One gateway, many exits.
 #[derive(Debug, Parser)]
 #[command(name = "exitgate", version, after_help = CODES, disable_help_subcommand = true)]
@@ -124,6 +137,70 @@ enum Command {
     ///
     /// Exits with 0 if it does and with 69 if not. That it answers does not mean that an exit is usable: GET /ready says so.
     Health(ConfigFile),
+    /// Test exits once, now, and show how each fares
+    ///
+    /// The running gateway tests them at its own polite pace, so that the guards are not burdened twice; what is found is
+    /// in force at once, as after any check. Ctrl-C ends it, and the same command goes on where it ended.
+    TestExits(test_exits::Args),
+    /// Look at the database, copy it, or move it out of the way
+    #[command(subcommand)]
+    Store(store::Command),
+    /// List, make, change and close routes
+    ///
+    /// exitgate routes create us-strict --country us --strict --port 20001
+    #[command(after_help = OVER)]
+    Routes {
+        #[command(subcommand)]
+        what: routes::Routes,
+        #[command(flatten)]
+        over: Over,
+    },
+    /// List exits, show one, or test one now
+    #[command(after_help = OVER)]
+    Exits {
+        #[command(flatten)]
+        which: lists::Exits,
+        #[command(flatten)]
+        over: Over,
+    },
+    /// Show the tor processes that the gateway drives
+    #[command(after_help = OVER)]
+    Engines {
+        #[command(flatten)]
+        over: Over,
+    },
+    /// Show where exits come from, or ask a source now
+    #[command(after_help = OVER)]
+    Sources {
+        #[command(flatten)]
+        which: lists::Sources,
+        #[command(flatten)]
+        over: Over,
+    },
+    /// List connections that are alive, or end one
+    #[command(after_help = OVER)]
+    Connections {
+        #[command(flatten)]
+        which: lists::Connections,
+        #[command(flatten)]
+        over: Over,
+    },
+    /// Show where all exits went that a username does not use
+    ///
+    /// exitgate why us-strict-asn-3320 --port 443
+    #[command(after_help = OVER)]
+    Why {
+        #[command(flatten)]
+        whom: lists::Why,
+        #[command(flatten)]
+        over: Over,
+    },
+    /// Print the manual page
+    Man {
+        /// Write a page for each command into this folder
+        #[arg(value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
     /// Print completions for a shell
     ///
     /// For bash: exitgate completions bash > /etc/bash_completion.d/exitgate
@@ -133,10 +210,10 @@ enum Command {
     },
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 struct ConfigFile {
     /// The configuration file [default: ./exitgate.toml, /etc/exitgate/exitgate.toml, or none]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
@@ -160,6 +237,19 @@ pub fn run(args: impl IntoIterator<Item = OsString>, work: Work) -> Exit {
         Some(Command::CheckConfig(file)) => check_config::run(file),
         Some(Command::Reload(file)) => with_config(file, work.reload),
         Some(Command::Health(file)) => with_config(file, work.health),
+        Some(Command::TestExits(args)) => {
+            with_config(args.config.clone(), |loaded, _| test_exits::run(&loaded.config, &args))
+        }
+        Some(Command::Store(command)) => {
+            with_config(command.config(), |loaded, _| store::run(&loaded.config, &command))
+        }
+        Some(Command::Routes { what, over }) => what.run(over),
+        Some(Command::Exits { which, over }) => which.run(over),
+        Some(Command::Engines { over }) => lists::engines(over),
+        Some(Command::Sources { which, over }) => which.run(over),
+        Some(Command::Connections { which, over }) => which.run(over),
+        Some(Command::Why { whom, over }) => whom.run(over),
+        Some(Command::Man { folder }) => man::run(Line::command(), folder),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Line::command(), "exitgate", &mut std::io::stdout());
             Exit::Ok
@@ -168,7 +258,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, work: Work) -> Exit {
 }
 
 /// Does a command's work with its configuration, if that is without fault.
-fn with_config(file: ConfigFile, work: fn(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>) -> Exit {
+fn with_config(file: ConfigFile, work: impl FnOnce(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>) -> Exit {
     let mut stderr = std::io::stderr();
     let asked = file.config.clone();
     let loaded = match load(file) {

@@ -21,14 +21,14 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Mutex, broadcast, mpsc, watch};
 
 use change::Effects;
-pub use change::{Change, Learned, Refused};
+pub use change::{CONFIG_PORTS, Change, Learned, Refused};
 pub use clock::Clock;
 
 use crate::exit::{Catalog, ExitId, Moment};
 use crate::lifecycle::Tasks;
 use crate::route::ban::Bans;
 use crate::route::choose::View;
-use crate::route::memory::{self, Memory};
+use crate::route::memory::Memory;
 use crate::route::selector::RouteName;
 use crate::route::table::RouteTable;
 use crate::route::wanted::wanted;
@@ -38,6 +38,9 @@ use crate::store::{Store, Write};
 /// How often expiries are looked for and what memory says is written down. Arbitrary: pins and sessions live for
 /// minutes and more, and a crash loses at most this much of a session's last use.
 const TICK: Duration = Duration::from_secs(2);
+
+/// How long an answer waits for what it promises to be on the disk. Arbitrary: a client would take more for a hung gateway.
+const PROMISE: Duration = Duration::from_secs(1);
 
 /// Events kept for a slow reader before it is told that it missed some. Arbitrary.
 const EVENTS: usize = 1024;
@@ -157,7 +160,11 @@ impl State {
     /// Tells those who watch.
     pub fn announce(&self, events: impl IntoIterator<Item = Event>) {
         for event in events {
-            tracing::info!(target: "exitgate::event", "{event}");
+            if event.is_grave() {
+                tracing::warn!(target: "exitgate::event", "{event}");
+            } else {
+                tracing::info!(target: "exitgate::event", "{event}");
+            }
             let _ = self.shared.events.send(Arc::new(event));
         }
     }
@@ -167,7 +174,7 @@ impl State {
         let _writer = self.shared.writer.lock().await;
         let before = self.snapshot();
         let mut next = (*before).clone();
-        let Effects { commit, note, released, changed } = change.make(&mut next, self.now())?;
+        let Effects { commit, note, released, changed, events } = change.make(&mut next, self.now())?;
         next.revision += 1;
         if let Some(store) = &self.shared.store {
             if !commit.is_empty() {
@@ -177,6 +184,8 @@ impl State {
         }
         self.publish(next);
         self.release(&before, &released, changed.as_ref());
+        change::count(&events);
+        self.announce(events);
         Ok(())
     }
 
@@ -262,17 +271,27 @@ impl State {
         self.write_down();
     }
 
+    /// Tells what was promised to somebody, and returns when it is on the disk: what an answer rests on must outlive us. A
+    /// disk that fails or hangs does not hold the answer back for long; the promise then holds as long as we run.
+    pub async fn promise(&self, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        self.announce(events);
+        let Some(store) = &self.shared.store else { return };
+        // Also if it is nothing: what the tick has just handed over is then in front of it.
+        let writes: Vec<Write> = self.shared.memory.changes().into_iter().map(Write::from).collect();
+        match tokio::time::timeout(PROMISE, store.commit(writes.clone())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => writes.into_iter().for_each(|write| store.note(write)), // the store has said why
+            Err(_) => tracing::warn!("the disk takes its time: a promise may not outlive this process"),
+        }
+    }
+
     /// Hands what memory changed to the store.
     fn write_down(&self) {
         let Some(store) = &self.shared.store else { return };
-        for change in self.shared.memory.changes() {
-            store.note(match change {
-                memory::Change::SessionPut(record) => Write::PutSession(record),
-                memory::Change::SessionGone(key) => Write::DropSession(key),
-                memory::Change::PinPut(record) => Write::PutPin(record),
-                memory::Change::PinGone(key) => Write::DropPin(key),
-            });
-        }
+        self.shared.memory.changes().into_iter().for_each(|change| store.note(change.into()));
     }
 }
 

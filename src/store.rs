@@ -12,6 +12,7 @@
 //! Next: `store/writer.rs` (the thread, and what happens when the disk is full), `store/file.rs` (open, check, backup);
 //! one file a table beside them. [`crate::state`] is the caller.
 
+mod absent;
 mod bans;
 mod checks;
 mod exits;
@@ -43,7 +44,7 @@ pub use self::fault::{Fault, StoreError};
 pub use self::file::{Report, backup, check, set_aside};
 pub use self::load::Loaded;
 pub use self::meta::Source;
-pub use self::public::{Anonymity, Public, PublicFilter};
+pub use self::public::{Public, PublicFilter};
 pub use self::routes::Route;
 pub use self::write::Write;
 pub use self::writer::Health;
@@ -104,6 +105,16 @@ impl Store {
         spawn(writer).map_err(|error| failed(error.into()))?;
         let lost = metrics::counter!(names::STORE_NOTES_LOST);
         Ok((Self { jobs, reader, health, reserve: queue / FOR_CHANGES, lost }, loaded))
+    }
+
+    /// A store for a gateway that must go on although its file cannot be used, for this reason. It remembers nothing,
+    /// refuses every change, and leaves the file alone.
+    pub fn refusing(fault: Fault, options: Options) -> std::io::Result<Self> {
+        let queue = options.queue.max(2 * FOR_CHANGES);
+        let (jobs, waiting) = mpsc::channel(queue);
+        let health = absent::start(fault, waiting)?;
+        let lost = metrics::counter!(names::STORE_NOTES_LOST);
+        Ok(Self { jobs, reader: Reader::of_nothing(), health, reserve: queue / FOR_CHANGES, lost })
     }
 
     /// Writes a change, all of it or nothing, and returns when it is on the disk. Once this was called the change may

@@ -4,8 +4,10 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::StatusCode;
 use http::request::Parts;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::error::ApiError;
 
@@ -25,7 +27,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         let read = Query::try_from_uri(&parts.uri);
-        read.map(|Query(asked)| Self(asked)).map_err(|why| bad_query(clause(&why.body_text())))
+        read.map(|Query(asked)| Self(asked)).map_err(|why| wrong_query(clause(&why.body_text())))
     }
 }
 
@@ -63,6 +65,34 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             Ok(_) => Err(ApiError::bad("bad_body", "the body must be a JSON object: { … }")),
             Err(why) => Err(ApiError::bad("bad_body", format!("the body is no JSON: {why}"))),
         }
+    }
+}
+
+/// A request that says all in its URL: its body is empty, or `{}`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+impl<S: Send + Sync> FromRequest<S> for Nothing {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let Body(fields) = Body::from_request(request, state).await?;
+        let Some(field) = fields.keys().next() else { return Ok(Self {}) };
+        let message = format!("`{field}` is not known here: the body is empty, or {{}}");
+        let refusal = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_field", message);
+        Err(refusal.with(json!({ "field": field })))
+    }
+}
+
+/// The same, with the field that the sentence begins with or names.
+fn wrong_query(why: &str) -> ApiError {
+    let named = why.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
+    let begun = why.split_once(": ").filter(|(field, _)| field.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+    let refusal = bad_query(why);
+    match named.or(begun) {
+        Some((field, _)) => refusal.with(json!({ "field": field })),
+        None => refusal,
     }
 }
 
@@ -110,6 +140,11 @@ mod tests {
         for (uri, hint) in [("/x?limit=a", "limit"), ("/x?limt=5", "limt"), ("/x?limit=-1", "limit")] {
             let message = query(uri).await.unwrap_err();
             assert!(message.contains(hint), "{uri}: {message}");
+        }
+        for (why, field) in
+            [("missing field `username`", "username"), ("limit: invalid digit", "limit"), ("no such: thing", "")]
+        {
+            assert_eq!(wrong_query(why).details()["field"].as_str().unwrap_or_default(), field, "{why}");
         }
         assert!(limit(Some(0)).is_err() && limit(Some(1001)).is_err());
         assert_eq!((limit(None).unwrap(), limit(Some(1000)).unwrap()), (100, 1000));

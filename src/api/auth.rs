@@ -41,13 +41,15 @@ fn need(path: &str) -> Need {
     match path {
         "/health" | "/ready" | "/" | "/docs" | "/docs/docs.css" | "/docs/docs.js" | "/openapi.json" => Need::Nothing,
         "/metrics" | "/list" | "/random" | "/stats" => Need::Read,
+        // The console's own files: they show nothing without what the API tells them.
+        _ if path.starts_with("/console/") => Need::Nothing,
         _ => Need::Token,
     }
 }
 
 /// The middleware: lets a request through or answers it.
 pub(super) async fn gate(State(access): State<Arc<ArcSwap<Access>>>, request: Request, next: Next) -> Response {
-    let allowed = access.load().check(request.method(), request.uri().path(), request.headers());
+    let allowed = access.load().check(request.uri().path(), request.headers());
     let mut response = match allowed {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
@@ -59,15 +61,21 @@ pub(super) async fn gate(State(access): State<Arc<ArcSwap<Access>>>, request: Re
     response
 }
 
+/// The middleware of every URL that takes writes: a page cannot send JSON to us without asking first, and is never told
+/// yes. It stands behind the choice of the method, so that a method that a URL does not take is told so.
+pub(super) async fn json_only(request: Request, next: Next) -> Response {
+    let write = !matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE);
+    if write && !is_json(request.headers()) {
+        let message = "writes carry `Content-Type: application/json`; add -H 'Content-Type: application/json'";
+        return ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message).into_response();
+    }
+    next.run(request).await
+}
+
 impl Access {
-    fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+    fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
         self.check_host(headers)?;
         self.check_origin(headers)?;
-        let write = !matches!(*method, Method::GET | Method::HEAD);
-        if write && method != Method::DELETE && !is_json(headers) {
-            let message = "writes carry `Content-Type: application/json`; add -H 'Content-Type: application/json'";
-            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message));
-        }
         self.check_token(need(path), headers)
     }
 
@@ -154,21 +162,21 @@ mod tests {
             .collect()
     }
 
-    fn code(access: &Access, method: Method, path: &str, list: &[(&'static str, &str)]) -> Option<&'static str> {
-        access.check(&method, path, &headers(list)).err().map(|error| error.code())
+    fn code(access: &Access, path: &str, list: &[(&'static str, &str)]) -> Option<&'static str> {
+        access.check(path, &headers(list)).err().map(|error| error.code())
     }
 
     #[test]
     fn a_host_is_ours_or_refused() {
         let access = Access { hosts: vec![Host::parse("gate.example").unwrap()], ..Access::default() };
         for host in ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "127.9.9.9", "gate.example:80"] {
-            assert_eq!(code(&access, Method::GET, "/x", &[("host", host)]), None, "{host}");
+            assert_eq!(code(&access, "/x", &[("host", host)]), None, "{host}");
         }
         for host in ["evil.example", "10.0.0.1", "localhost.evil.example", "gate.example.", "a b", ""] {
             let want = if host == "gate.example." { None } else { Some("unknown_host") };
-            assert_eq!(code(&access, Method::GET, "/health", &[("host", host)]), want, "{host}");
+            assert_eq!(code(&access, "/health", &[("host", host)]), want, "{host}");
         }
-        assert_eq!(code(&access, Method::GET, "/health", &[]), Some("bad_host"));
+        assert_eq!(code(&access, "/health", &[]), Some("bad_host"));
     }
 
     #[test]
@@ -182,11 +190,22 @@ mod tests {
             ("https://evil.example", Some("foreign_origin")),
             ("null", Some("foreign_origin")),
         ] {
-            assert_eq!(code(&access, Method::POST, "/reload", &[host, json, ("origin", origin)]), want, "{origin}");
+            assert_eq!(code(&access, "/reload", &[host, json, ("origin", origin)]), want, "{origin}");
         }
-        assert_eq!(code(&access, Method::POST, "/reload", &[host]), Some("not_json"));
-        assert_eq!(code(&access, Method::POST, "/reload", &[host, ("content-type", "text/plain")]), Some("not_json"));
-        assert_eq!(code(&access, Method::DELETE, "/proxies/x", &[host]), None);
+    }
+
+    #[test]
+    fn json_is_json_whatever_stands_behind_it() {
+        for (kind, want) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("text/plain", false),
+            ("application/x-www-form-urlencoded", false),
+            ("text/plain; application/json", false),
+        ] {
+            assert_eq!(is_json(&headers(&[("content-type", kind)])), want, "{kind}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
     }
 
     #[test]
@@ -198,16 +217,16 @@ mod tests {
             if !token.is_empty() {
                 list.push(("authorization", &value));
             }
-            code(&access, Method::GET, path, &list)
+            code(&access, path, &list)
         };
-        for path in ["/health", "/ready", "/", "/docs", "/openapi.json"] {
+        for path in ["/health", "/ready", "/", "/docs", "/openapi.json", "/console/x/app.js"] {
             assert_eq!(ask(path, ""), None, "{path}");
         }
         for path in ["/metrics", "/list", "/random", "/stats"] {
             assert_eq!((ask(path, "read"), ask(path, "full")), (None, None), "{path}");
             assert_eq!((ask(path, ""), ask(path, "x")), (Some("unauthorized"), Some("unauthorized")), "{path}");
         }
-        for path in ["/proxies", "/reload", "/metrics/", "/Health"] {
+        for path in ["/proxies", "/reload", "/metrics/", "/Health", "/console"] {
             assert_eq!((ask(path, "full"), ask(path, "read")), (None, Some("unauthorized")), "{path}");
         }
     }

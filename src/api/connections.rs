@@ -5,10 +5,11 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Wiring;
-use super::ask::{Asked, Named, limit};
+use super::ask::{Asked, Named, bad_query, limit};
 use super::error::{ApiError, Problem};
 use super::page::tagged;
 use crate::gateway::gate::Protocol;
@@ -126,6 +127,9 @@ pub(super) async fn list(
     Asked(wanted): Asked<Wanted>,
 ) -> Result<Response, ApiError> {
     let limit = limit(wanted.limit)?;
+    if wanted.after.is_some_and(|after| i64::try_from(after).is_err()) {
+        return Err(bad_query("`after` is the number of a connection").with(json!({ "field": "after" })));
+    }
     tagged(&headers, &list_of(&wiring.roll, &wanted, limit))
 }
 

@@ -3,11 +3,14 @@
 use axum::Router;
 use axum::middleware::from_fn;
 use http::StatusCode;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use super::error::ApiError;
-use super::{Wiring, connections, engines, events, exits, explain, health, openapi, proxies, sources, trail};
+use super::{
+    Wiring, auth, checks, connections, engines, events, exits, explain, health, list, openapi, pass, proxies, sources,
+    trail,
+};
 use crate::lifecycle::Tasks;
 
 /// All of them, and what they say of themselves. `extra` is what other rooms serve on the same port (the console).
@@ -32,24 +35,34 @@ fn urls() -> OpenApiRouter<Wiring> {
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
-        .routes(routes!(health::reload))
-        .routes(routes!(proxies::list, proxies::create))
-        .routes(routes!(proxies::one, proxies::change, proxies::delete))
+        .routes(json(routes!(health::reload)))
+        .routes(json(routes!(proxies::list, proxies::create)))
+        .routes(json(routes!(proxies::one, proxies::change, proxies::delete)))
         .routes(routes!(proxies::exits))
         .routes(routes!(proxies::turns::last))
-        .routes(routes!(proxies::turns::rotate))
-        .routes(routes!(proxies::turns::report))
+        .routes(json(routes!(proxies::turns::rotate)))
+        .routes(json(routes!(proxies::turns::report)))
         .routes(routes!(proxies::pac::pac))
         .routes(routes!(exits::list))
         .routes(routes!(exits::one))
-        .routes(routes!(exits::check))
+        .routes(json(routes!(exits::check)))
+        .routes(routes!(checks::checks))
         .routes(routes!(exits::countries))
+        .routes(routes!(list::list))
+        .routes(routes!(list::random))
+        .routes(routes!(list::stats))
+        .routes(json(routes!(pass::list, pass::begin)))
         .routes(routes!(explain::explain))
         .routes(routes!(engines::list))
         .routes(routes!(sources::list))
-        .routes(routes!(sources::refresh))
+        .routes(json(routes!(sources::refresh)))
         .routes(routes!(connections::list))
         .routes(routes!(connections::cut))
+}
+
+/// A URL that takes writes.
+fn json(url: UtoipaMethodRouter<Wiring>) -> UtoipaMethodRouter<Wiring> {
+    url.map(|methods| methods.route_layer(from_fn(auth::json_only)))
 }
 
 /// What the URLs say of themselves, without anything behind them.

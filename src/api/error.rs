@@ -74,6 +74,12 @@ impl ApiError {
         self.code
     }
 
+    /// What programs read beside it.
+    #[cfg(test)]
+    pub fn details(&self) -> &Value {
+        &self.details
+    }
+
     /// The sentence.
     #[cfg(test)]
     pub fn message(&self) -> &str {

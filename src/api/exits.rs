@@ -17,7 +17,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Wiring;
-use super::ask::{Asked, Named, bad_query, limit};
+use super::ask::{Asked, Named, Nothing, bad_query, limit};
 use super::error::{ApiError, Problem};
 use super::page::tagged;
 use super::when::When;
@@ -52,6 +52,9 @@ pub(super) struct Shown {
     as_name: Option<String>,
     usable: bool,
     verdict: &'static str,
+    /// Why its last check was bad.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
     /// Why it is not usable, whatever its verdict.
     #[schema(required = false)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -77,6 +80,7 @@ impl Shown {
             as_name: listing.as_name.as_ref().map(ToString::to_string),
             usable: exit.usable(),
             verdict: word(known.verdict),
+            why: known.why.as_deref().map(str::to_owned),
             marks: marks(exit),
             checked: known.checked.map(When),
             good: known.good.map(When),
@@ -87,7 +91,7 @@ impl Shown {
     }
 }
 
-fn word(verdict: Verdict) -> &'static str {
+pub(super) fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Untested => "untested",
         Verdict::Good => "good",
@@ -289,16 +293,23 @@ fn page(snapshot: &Snapshot, exit: &Exit, now: Moment) -> Whole {
 /// Tests an exit ahead of everything else, and answers with what that came to.
 #[utoipa::path(post, path = "/exits/{id}/check", tag = "exits",
     params(("id" = String, Path, description = "Its id, or the address that sites see")),
+    request_body = Option<Nothing>,
     responses((status = 200, body = CheckedNow), (status = "default", description = "A refusal", body = Problem)))]
-pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named) -> Result<Response, ApiError> {
+pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named, _: Nothing) -> Result<Response, ApiError> {
     let exit = find(&wiring.state.snapshot(), &id)?.id().clone();
     let untestable = || {
         let message = "this exit cannot be tested: it is on its way out, condemned, or of a source that nobody tests";
         ApiError::new(StatusCode::CONFLICT, "untestable", message)
     };
-    let tester = wiring.tester.as_ref().ok_or_else(untestable)?;
     let _turn = wiring.slow()?;
-    let checked = tokio::time::timeout(CHECK_DEADLINE, tester.force(exit.clone())).await.map_err(|_| {
+    let tested = async {
+        match (exit.source(), &wiring.tester, &wiring.judge) {
+            (Source::Public, _, Some(judge)) => judge.force(exit.clone()).await,
+            (Source::Tor, Some(tester), _) => tester.force(exit.clone()).await,
+            _ => None,
+        }
+    };
+    let checked = tokio::time::timeout(CHECK_DEADLINE, tested).await.map_err(|_| {
         let message = "the check goes on, and its result will be at /exits; it took longer than anybody should wait";
         ApiError::new(StatusCode::GATEWAY_TIMEOUT, "check_slow", message)
     })?;

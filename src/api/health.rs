@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
+use super::ask::Nothing;
 use super::error::{ApiError, Problem};
 use super::{ReloadAnswer, Wiring};
 
@@ -69,9 +70,9 @@ pub(super) async fn metrics(State(wiring): State<Wiring>) -> Response {
 }
 
 /// Reads the configuration again, all or nothing.
-#[utoipa::path(post, path = "/reload", tag = "gateway",
+#[utoipa::path(post, path = "/reload", tag = "gateway", request_body = Option<Nothing>,
     responses((status = 200, body = ReloadAnswer), (status = "default", description = "A refusal", body = Problem)))]
-pub(super) async fn reload(State(wiring): State<Wiring>) -> Result<Response, ApiError> {
+pub(super) async fn reload(State(wiring): State<Wiring>, _: Nothing) -> Result<Response, ApiError> {
     let (answer, outcome) = oneshot::channel();
     wiring.reload.send(answer).await.map_err(|_| ApiError::ours("nobody takes reloads any more"))?;
     let outcome = outcome.await.map_err(|_| ApiError::ours("the reload was dropped"))?;

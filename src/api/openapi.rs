@@ -67,6 +67,9 @@ mod tests {
             for (method, said) in item.as_object().unwrap() {
                 let refusal = &said["responses"]["default"]["content"]["application/json"]["schema"]["$ref"];
                 assert_eq!(refusal, "#/components/schemas/Problem", "{method} {path}");
+                // A write that is not behind `json_only` would say so here: its body is not described.
+                let writes = matches!(method.as_str(), "post" | "patch" | "put");
+                assert!(!writes || said["requestBody"]["content"]["application/json"].is_object(), "{method} {path}");
                 let says = said["summary"].as_str().or(said["description"].as_str()).unwrap_or_default();
                 assert!(says.len() > 10, "{method} {path} does not say what it does");
             }

@@ -33,21 +33,25 @@ use super::orders::{Opened, Order, OrderFault, Wanted};
 use super::page::tagged;
 use crate::exit::Moment;
 use crate::net::{Host, Target};
+use crate::route::explain::Step;
 use crate::route::table::{Entry, Origin, Route};
-use crate::route::{self, Ask, Memory};
+use crate::route::{self, Ask, Memory, Why};
 use crate::state::Snapshot;
 
 /// How long an order may wait for those before it. Arbitrary: a thousand of them take a few seconds.
 const ORDER_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Says why nothing would serve this route now, if that is so.
-pub fn unserved(snapshot: &Snapshot, memory: &Memory, route: &Route, now: Moment) -> Option<OrderFault> {
+/// Says why nothing would serve this route now, if that is so. It is one of `many` that want an address each.
+pub fn unserved(snapshot: &Snapshot, memory: &Memory, route: &Route, many: usize, now: Moment) -> Option<OrderFault> {
     let routes = snapshot.routes.with(route.clone()).ok()?;
     let wish = routes.resolve("", Some(route.name.as_str())).ok()?;
-    let ask = Ask { wish: &wish, key: "", target: &nowhere(), now, avoid: &[] };
+    let ask = Ask { wish: &wish, key: "", target: &nowhere(), now, avoid: &[], plain: false };
     let view = route::View { routes: &routes, ..snapshot.view() };
     let said = route::explain(view, memory, &ask);
-    let why = said.why?.to_string();
+    // The last step counts what no pin has; routes that are not open yet have no pin.
+    let free = said.funnel.steps.last().filter(|(step, _)| *step == Step::Free && route.policy.exclusive);
+    let short = free.is_some_and(|(_, free)| *free < many).then_some(Why::Exclusive);
+    let why = said.why.or(short)?.to_string();
     let funnel = serde_json::json!(funnel(&said.funnel));
     Some(OrderFault::NoExit { why, text: said.funnel.to_string(), funnel })
 }
@@ -245,7 +249,7 @@ pub(super) async fn exits(
 ) -> Result<Response, ApiError> {
     let (snapshot, now) = (wiring.state.snapshot(), wiring.state.now());
     let wish = whose::wish(&snapshot, &route, None)?;
-    let ask = Ask { wish: &wish, key: "", target: &nowhere(), now, avoid: &[] };
+    let ask = Ask { wish: &wish, key: "", target: &nowhere(), now, avoid: &[], plain: false };
     let said = route::explain(snapshot.view(), wiring.state.memory(), &ask);
     let exits = said.pool.iter().filter_map(|id| snapshot.catalog.get(id)).map(|exit| Shown::of(exit)).collect();
     tagged(&headers, &PoolOf { route: wish.scope.to_string(), exits })

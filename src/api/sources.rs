@@ -9,7 +9,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Wiring;
-use super::ask::Named;
+use super::ask::{Named, Nothing};
 use super::error::{ApiError, Problem};
 use super::page::tagged;
 use super::when::When;
@@ -56,11 +56,17 @@ pub(super) async fn list(State(wiring): State<Wiring>, headers: HeaderMap) -> Re
 /// Asks a source now rather than when it is due.
 #[utoipa::path(post, path = "/sources/{name}/refresh", tag = "sources",
     params(("name" = String, Path, description = "Its name")),
+    request_body = Option<Nothing>,
     responses((status = 202, body = Shown), (status = "default", description = "A refusal", body = Problem)))]
-pub(super) async fn refresh(State(wiring): State<Wiring>, Named(name): Named) -> Result<Response, ApiError> {
+pub(super) async fn refresh(
+    State(wiring): State<Wiring>,
+    Named(name): Named,
+    _: Nothing,
+) -> Result<Response, ApiError> {
     let Some(source) = wiring.sources.get(&name) else {
         let names: Vec<_> = wiring.sources.statuses().into_iter().map(|source| source.name).collect();
-        let message = format!("no source of that name is in use; there are: {}", names.join(", "));
+        let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let message = format!("no source of that name is in use; there are: {there}");
         return Err(ApiError::missing(message).with(json!({ "sources": names })));
     };
     source.refresh();

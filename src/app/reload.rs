@@ -46,7 +46,8 @@ async fn take_over(running: &mut Running, written: Config) -> anyhow::Result<()>
         tor.reload(settings::tor(&config)).await?;
     }
     let mut doors = running.doors.lock().await;
-    wire::open_routes(&config, &running.state, &mut doors).await?;
+    // A route that is new to this run takes a port that is free now.
+    wire::open_routes(&config, &running.state, &mut doors, &wire::routes::Former::new()).await?;
     if let Err(error) = running.telemetry.set_level(&config.log.level) {
         tracing::warn!(%error, "the log keeps its level");
     }

@@ -53,6 +53,8 @@ struct Signals {
     hup: Signal,
     term: Signal,
     int: Signal,
+    /// Heard so that it does not kill: a file that may not grow (`ulimit -f`) is a full disk to who writes it.
+    _too_large: Signal,
 }
 
 impl Signals {
@@ -61,6 +63,7 @@ impl Signals {
             hup: signal(SignalKind::hangup())?,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
+            _too_large: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
         })
     }
 

@@ -3,6 +3,7 @@
 pub(super) mod doors;
 mod exits;
 mod gauges;
+mod lists;
 pub(super) mod orders;
 mod recall;
 pub(super) mod routes;
@@ -17,10 +18,12 @@ use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use self::doors::Doors;
 use self::gauges::Gauges;
+use self::routes::Former;
 use super::{StartError, files, secrets};
 use crate::api::proxies::Rules;
 use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
 use crate::config::Config;
+use crate::console;
 use crate::exit::ExitId;
 use crate::exit::country::GeoIp;
 use crate::gateway::roll::Roll;
@@ -84,7 +87,7 @@ pub async fn build(
     make_secrets(&mut config)?;
     let ports = Ports::bind(&config)?;
     let geoip = settings::geoip(&config.tor);
-    let Remembered { state, wished, store, sources, routes } = remember(&config, &geoip).await?;
+    let Remembered { state, wished, store, sources, routes, ports: former } = remember(&config, &geoip).await?;
     let tor = start_tor(&config, &tasks, &state).await?;
     let limits = settings::limits(&config);
     let own = Own::new();
@@ -110,22 +113,23 @@ pub async fn build(
         tor: tor.clone(),
         terms,
         witness: Witness::new(reports),
-        verify: exits::verify(started.tester.clone()),
+        verify: exits::verify(started.tester.clone(), started.judge.clone()),
         stopping: stopped,
     }));
     let permits = Permits::new(settings::connections(&config.gateway, files::raise_limit()));
     let mut doors = Doors::new(tunnel.clone(), permits, tasks.clone(), own.clone(), config.clone());
     let bound = Bound { gateway: addrs(&ports.gateway), api: addrs(&ports.api) };
     ports.gateway.into_iter().try_for_each(|port| doors.open_shared(port, &config))?;
-    open_routes(&config, &state, &mut doors).await?;
+    open_routes(&config, &state, &mut doors, &former).await?;
     let roll = doors.roll();
     let doors = Arc::new(Mutex::new(doors));
     let rules = Arc::new(ArcSwap::from_pointee(orders::rules(&config)));
     let reach = orders::start(&tasks, state.clone(), doors.clone(), rules.clone(), routes);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
-    let traffic = (tunnel.clone(), roll, bound.gateway.clone());
-    let wiring = wiring(&config, &telemetry, &state, tor.clone(), started, reach, traffic, reloads);
-    api::start(ports.api, access.clone(), wiring, tasks.clone(), axum::Router::new())
+    let sight = Sight { tunnel: tunnel.clone(), roll, gateway: bound.gateway.clone(), tor: tor.clone() };
+    let wiring = wiring(&config, &telemetry, (&state, &store), started, reach, sight, reloads);
+    let pages = if config.api.console { console::router() } else { axum::Router::new() };
+    api::start(ports.api, access.clone(), wiring, tasks.clone(), pages)
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits, &tunnel);
     start_gauges(&tasks, &state, tor.clone());
@@ -224,6 +228,8 @@ struct Remembered {
     sources: Vec<store::Source>,
     /// Routes of the API.
     routes: Vec<store::Route>,
+    /// Of the configuration's routes.
+    ports: Former,
 }
 
 /// Opens the store and begins with what it remembers.
@@ -231,19 +237,32 @@ async fn remember(config: &Config, geoip: &GeoIp) -> Result<Remembered, StartErr
     let path = config.data_dir.join("exitgate.db");
     let options = settings::store(&config.store);
     let opened = tokio::task::spawn_blocking(move || Store::open(&path, options)).await;
-    let (store, mut loaded) = opened.map_err(|error| StartError::Other(error.to_string()))??;
+    let (store, mut loaded) = match opened.map_err(|error| StartError::Other(error.to_string()))? {
+        // A damaged file must not keep a gateway down, nor be touched by one.
+        Err(store::StoreError::Open { fault: fault @ store::Fault::Corrupt, .. }) => {
+            let refusing = Store::refusing(fault, options);
+            (refusing.map_err(|error| StartError::Other(error.to_string()))?, store::Loaded::default())
+        }
+        opened => opened?,
+    };
     let clock = Clock::start();
     let sources = std::mem::take(&mut loaded.sources);
     let routes = std::mem::take(&mut loaded.routes);
+    let ports = routes::former(&loaded.meta);
     let (mut snapshot, memory) = recall::recall(config, loaded, geoip, clock.now());
     snapshot.routes = orders::recalled(&routes, snapshot.routes, &orders::rules(config));
     let (state, wished) = State::new(snapshot, memory, clock, Some(store.clone()));
-    Ok(Remembered { state, wished, store, sources, routes })
+    Ok(Remembered { state, wished, store, sources, routes, ports })
 }
 
 /// Takes over the configuration's routes, each with its port: bound first, so that one that is taken changes nothing.
-pub(super) async fn open_routes(config: &Config, state: &State, doors: &mut Doors) -> Result<(), StartError> {
-    let change = routes::configured(config, &state.snapshot(), state.now())?;
+pub(super) async fn open_routes(
+    config: &Config,
+    state: &State,
+    doors: &mut Doors,
+    former: &Former,
+) -> Result<(), StartError> {
+    let change = routes::configured(config, &state.snapshot(), former, state.now())?;
     let Change::Configured { routes, .. } = &change else { return Ok(()) };
     let mut wanted: Vec<_> = routes.iter().cloned().map(Arc::new).collect();
     let snapshot = state.snapshot();
@@ -267,26 +286,38 @@ async fn start_tor(config: &Config, tasks: &Tasks, state: &State) -> Result<Opti
     Ok(Some(Tor::start(settings, tasks.clone(), state.wanted())))
 }
 
+/// What the API watches.
+struct Sight {
+    tunnel: Arc<Tunnel>,
+    roll: Arc<Roll>,
+    gateway: Vec<SocketAddr>,
+    tor: Option<Tor>,
+}
+
 /// What the API may ask of the rest.
 fn wiring(
     config: &Config,
     telemetry: &Arc<Telemetry>,
-    state: &State,
-    tor: Option<Tor>,
+    (state, store): (&State, &Store),
     started: exits::Started,
     reach: orders::Reach,
-    (tunnel, roll, gateway): (Arc<Tunnel>, Arc<Roll>, Vec<SocketAddr>),
+    Sight { tunnel, roll, gateway, tor }: Sight,
     reload: mpsc::Sender<ReloadRequest>,
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
+    let public = config.sources.any_public();
     let engines = tor.clone();
     Wiring {
         metrics: Arc::new(move || telemetry.render()),
-        readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), direct)),
+        readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), direct, public)),
         reload,
         state: state.clone(),
+        store: store.clone(),
         tester: started.tester,
+        judge: started.judge,
         sources: started.sources,
+        lists: started.lists,
+        shelf: config.sources.any_public().then(|| api::list::Shelf::new(state)),
         tor,
         journal: Arc::new(Journal::new(state.now())),
         rules: reach.rules,

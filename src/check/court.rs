@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::canary::{Canary, Digest};
 use super::fault::{Fault, Whose};
 use super::judge::{Ruling, Why};
-use super::lesson::{self, Geo, Past};
+use super::lesson::{self, ECHO, Geo, Past};
 use super::round::{CanaryRound, EchoRound, SiteRound};
 use super::schedule::Ended;
 use super::settings::Settings;
@@ -19,15 +19,37 @@ use super::site::{Docket, Settled};
 use super::witness::Witnesses;
 use crate::exit::{ExitId, Known, Moment};
 use crate::net::Host;
+use crate::route::Event;
 use crate::state::Learned;
 
 /// Answers of an echo server before anything is concluded from whether it repeats a nonce. Arbitrary: more than one
 /// lying exit can give in one round.
 const ENOUGH_ANSWERS: u32 = 4;
 
+/// What pages are for, beside [`ECHO`].
+const CANARY: &str = "canary";
+pub(super) const SITE: &str = "site";
+
+/// How one page of the tester fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// What it is for: `echo`, `canary` or `site`.
+    pub kind: &'static str,
+    /// A site's name in `check.targets`, the host of another page.
+    pub name: Arc<str>,
+    /// Since when it is to blame for what fails there, if it is.
+    pub suspended: Option<Moment>,
+    /// Exits that passed it lately and did not fail since.
+    pub passing: usize,
+    /// Exits that failed it and wait for what others say.
+    pub held: usize,
+}
+
 #[derive(Default)]
 struct Echo {
     witnesses: Witnesses,
+    /// Since when it fails most good exits.
+    blamed: Option<Moment>,
     /// Answers that repeated our nonce, and all.
     repeated: u32,
     answers: u32,
@@ -54,6 +76,7 @@ pub(super) struct Court {
     condemned: HashSet<ExitId>,
     canaries: Vec<Canary>,
     dockets: Vec<Docket>,
+    events: Vec<Event>,
 }
 
 /// What became clear, and who is to be tested again so that more does.
@@ -69,7 +92,8 @@ impl Court {
         let canaries = settings.canaries.iter().map(|_| Canary::default()).collect();
         let dockets = settings.sites.iter().map(|_| Docket::default()).collect();
         let (exits, certificates, suspects) = (Witnesses::default(), HashMap::new(), Vec::new());
-        Self { settings, geo, exits, echoes, certificates, suspects, condemned: HashSet::new(), canaries, dockets }
+        let (condemned, events) = (HashSet::new(), Vec::new());
+        Self { settings, geo, exits, echoes, certificates, suspects, condemned, canaries, dockets, events }
     }
 
     /// True of an echo server that is not to blame for what fails there.
@@ -110,7 +134,6 @@ impl Court {
             round.ruling == Ruling::Bad(Why::Intercepts) && self.is_shown_the_truth_elsewhere(exit, round, now);
         if condemned {
             self.condemned.insert(exit.clone());
-            tracing::warn!(%exit, "an exit shows certificates of its own: it is bad for good");
         } else if round.ruling == Ruling::Bad(Why::Intercepts) {
             let hosts = self.forged(round).cloned().collect::<Vec<_>>();
             self.suspects.retain(|(_, suspect)| suspect != exit);
@@ -168,10 +191,16 @@ impl Court {
     }
 
     /// Judges a site's answer; `None` if nothing can be said of it.
-    pub(super) fn visit(&mut self, exit: &ExitId, round: &SiteRound, known: &Known, now: Moment) -> Option<Learned> {
-        let site = &self.settings.sites[round.site];
+    pub(super) fn visit(
+        &mut self,
+        exit: &ExitId,
+        (at, round): (usize, &SiteRound),
+        known: &Known,
+        now: Moment,
+    ) -> Option<Learned> {
+        let site = &self.settings.sites[at];
         let had = known.passed.contains(&site.name);
-        let docket = &mut self.dockets[round.site];
+        let docket = &mut self.dockets[at];
         let (effect, streak) = docket.note(exit, round.result?, had, now);
         let good = docket.passed(exit).or(known.good.filter(|_| had));
         Some(lesson::of_site(exit, site, round, lesson::Standing { effect, streak, good }, now))
@@ -191,19 +220,56 @@ impl Court {
     pub(super) fn settle(&mut self, now: Moment) -> Outcome {
         let mut outcome = Outcome { again: self.suspects_to_try(now), ..Outcome::default() };
         for (docket, site) in self.dockets.iter_mut().zip(&self.settings.sites) {
-            let settled = settle(docket, &site.name, now);
+            let settled = settle(docket, &site.name, now, &mut self.events);
             let until = now.after(self.settings.ban_for);
             outcome.lessons.extend(settled.guilty.iter().map(|(exit, miss)| lesson::ban(exit, site, *miss, until)));
             outcome.lessons.extend(settled.pardoned.iter().map(|exit| lesson::pardon(exit, site)));
             outcome.again.extend(settled.again);
         }
         for canary in &mut self.canaries {
-            let settled = settle(&mut canary.docket, "canary", now);
+            let settled = settle(&mut canary.docket, &CANARY.into(), now, &mut self.events);
             outcome.lessons.extend(settled.guilty.iter().map(|(exit, miss)| lesson::condemn(exit, *miss, now)));
             self.condemned.extend(settled.guilty.into_iter().map(|(exit, _)| exit));
             outcome.again.extend(settled.again);
         }
+        self.settle_echoes(now);
         outcome
+    }
+
+    /// Notes which echo servers fail most good exits: they are passed over meanwhile.
+    fn settle_echoes(&mut self, now: Moment) {
+        for (echo, page) in self.echoes.iter_mut().zip(&self.settings.echoes) {
+            let blamed = echo.witnesses.blame_the_place(now);
+            let check: Arc<str> = format!("{ECHO} {}", page.target.host).into();
+            match (echo.blamed, blamed) {
+                (None, true) => self.events.push(Event::Suspended { check, pardoned: 0 }),
+                (Some(_), false) => self.events.push(Event::Resumed { check }),
+                _ => {}
+            }
+            echo.blamed = blamed.then(|| echo.blamed.unwrap_or(now));
+        }
+    }
+
+    /// What happened to pages since this was last asked.
+    pub(super) fn events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// How every page fares.
+    pub(super) fn standing(&self, now: Moment) -> Vec<Standing> {
+        let echoes = self.echoes.iter().zip(&self.settings.echoes).map(|(echo, page)| {
+            let (suspended, passing) = (echo.blamed, echo.witnesses.passing(now));
+            Standing { kind: ECHO, name: page.target.host.to_string().into(), suspended, passing, held: 0 }
+        });
+        let canaries = self.canaries.iter().zip(&self.settings.canaries).map(|(canary, page)| {
+            let (suspended, passing, held) = canary.docket.standing(now);
+            Standing { kind: CANARY, name: page.target.host.to_string().into(), suspended, passing, held }
+        });
+        let sites = self.dockets.iter().zip(&self.settings.sites).map(|(docket, site)| {
+            let (suspended, passing, held) = docket.standing(now);
+            Standing { kind: SITE, name: site.name.clone(), suspended, passing, held }
+        });
+        echoes.chain(canaries).chain(sites).collect()
     }
 
     /// Suspects of hosts that have shown somebody the right certificate since.
@@ -217,7 +283,8 @@ impl Court {
 
     /// True while [`Self::settle`] may find something without a new result.
     pub(super) fn is_unsettled(&self) -> bool {
-        !self.suspects.is_empty() || self.all_dockets().any(Docket::is_unsettled)
+        let blamed = self.echoes.iter().any(|echo| echo.blamed.is_some());
+        blamed || !self.suspects.is_empty() || self.all_dockets().any(Docket::is_unsettled)
     }
 
     fn all_dockets(&self) -> impl Iterator<Item = &Docket> {
@@ -237,18 +304,14 @@ impl Court {
 }
 
 /// Settles one docket, and says so where something turned.
-fn settle(docket: &mut Docket, name: &str, now: Moment) -> Settled {
+fn settle(docket: &mut Docket, name: &Arc<str>, now: Moment, events: &mut Vec<Event>) -> Settled {
     if !docket.is_unsettled() {
         return Settled::default();
     }
     let settled = docket.settle(now);
     match settled.turned {
-        Some(true) => tracing::warn!(
-            check = name,
-            pardoned = settled.pardoned.len(),
-            "most good exits fail here: what fails is held against nobody until it is well again"
-        ),
-        Some(false) => tracing::info!(check = name, "this is well again: verdicts count"),
+        Some(true) => events.push(Event::Suspended { check: name.clone(), pardoned: settled.pardoned.len() }),
+        Some(false) => events.push(Event::Resumed { check: name.clone() }),
         None => {}
     }
     settled

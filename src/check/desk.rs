@@ -14,15 +14,17 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};
 
 use self::waiting::{Waiter, Waiting};
-use super::Asked;
-use super::court::{Court, Outcome};
+use super::court::{Court, Outcome, Standing};
 use super::judge::Ruling;
 use super::lesson::{self, Geo};
-use super::round::{EchoRound, Found, Job};
+use super::round::{EchoRound, Found, Job, SiteRound};
 use super::schedule::{Ended, Past, Schedule};
+use super::settings::CheckedSite;
 use super::settings::Settings;
+use super::{Asked, Pass};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, ExitId, Known, Moment, Source, Verdict};
+use crate::route::Event;
 use crate::state::{Learned, Snapshot};
 use crate::store::Timings;
 
@@ -69,6 +71,7 @@ pub(super) struct Desk {
     looked: Moment,
     walked: Moment,
     settled: Moment,
+    stood: Moment,
     /// Sites that some route asks for, and the file's own.
     sites: Vec<usize>,
     running: HashMap<ExitId, Running>,
@@ -88,6 +91,7 @@ impl Desk {
             looked: Moment::default(),
             walked: Moment::default(),
             settled: Moment::default(),
+            stood: Moment::default(),
             sites: Vec::new(),
             running: HashMap::new(),
             lessons: Vec::new(),
@@ -170,10 +174,10 @@ impl Desk {
                 let is_there = self.meet(&exit, snapshot, now) && self.schedule.force(&exit, now);
                 self.wait(is_there, exit, Waiter::One(answer));
             }
-            Asked::All(exits, results) => {
+            Asked::All(Pass { exits, extra }, results) => {
                 for exit in exits {
                     let is_there = self.meet(&exit, snapshot, now) && self.schedule.soon(&exit, now);
-                    self.wait(is_there, exit, Waiter::Many(results.clone()));
+                    self.wait(is_there, exit, Waiter::Many(results.clone(), extra.clone()));
                 }
             }
         }
@@ -217,8 +221,9 @@ impl Desk {
                 .filter(|canary| listed.allows(self.settings.canaries[*canary].target.port, false))
                 .collect();
             let canary = canaries.choose(rng).map(|canary| (*canary, self.court.truth(*canary)));
+            let extra = self.waiting.extra(&exit);
             self.running.insert(exit.clone(), Running::default());
-            return Some(Job { exit, echoes, repeats: self.court.repeats(), canary, sites });
+            return Some(Job { exit, echoes, repeats: self.court.repeats(), canary, sites, extra });
         }
     }
 
@@ -241,12 +246,15 @@ impl Desk {
                 self.again(again, now);
                 None
             }
-            Found::Site(round) => {
-                let name = self.settings.sites[round.site].name.clone();
-                let why = round.result.and_then(Result::err).map(|miss| miss.to_string());
+            Found::Site(at, round) => {
+                let name = self.settings.sites[at].name.clone();
                 super::measure::site(&name, &round);
-                running.checked.sites.push((name, why));
-                self.court.visit(exit, &round, known, now)
+                running.checked.sites.push((name, why(&round)));
+                self.court.visit(exit, (at, &round), known, now)
+            }
+            Found::Extra(name, round) => {
+                running.checked.sites.push((name, why(&round)));
+                None
             }
         };
         self.learn(lesson, now);
@@ -256,7 +264,9 @@ impl Desk {
     pub(super) fn over<R: Rng + ?Sized>(&mut self, exit: &ExitId, now: Moment, rng: &mut R) {
         let Running { ended, checked } = self.running.remove(exit).unwrap_or_default();
         self.schedule.ended(exit, ended.unwrap_or(Ended::Open), now, rng.random());
-        self.waiting.ended(exit, &checked);
+        if self.waiting.ended(exit, &checked) {
+            self.schedule.soon(exit, now);
+        }
     }
 
     fn again(&mut self, exits: Vec<ExitId>, now: Moment) {
@@ -286,6 +296,20 @@ impl Desk {
         std::mem::take(&mut self.lessons)
     }
 
+    /// What happened to pages.
+    pub(super) fn events(&mut self) -> Vec<Event> {
+        self.court.events()
+    }
+
+    /// How every page fares, if it is time to say so again.
+    pub(super) fn standing(&mut self, now: Moment) -> Option<Vec<Standing>> {
+        if now.since(self.stood) < SETTLE {
+            return None;
+        }
+        self.stood = now;
+        Some(self.court.standing(now))
+    }
+
     /// Answers whoever waited for a check that is over, once its lessons were told.
     pub(super) fn answer(&mut self) {
         if self.lessons.is_empty() {
@@ -313,6 +337,14 @@ impl Desk {
     /// Checks that run, and exits that wait for theirs.
     pub(super) fn load(&self, now: Moment) -> (usize, usize) {
         (self.schedule.running(), self.schedule.waiting(now))
+    }
+}
+
+/// Why a site is not passed; nothing if it is.
+fn why(round: &SiteRound) -> Option<String> {
+    match round.result {
+        Some(result) => result.err().map(|miss| miss.to_string()),
+        None => Some("it could not be asked, which is not the exit's fault".to_owned()),
     }
 }
 

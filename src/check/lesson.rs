@@ -35,10 +35,11 @@ pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo,
         let (exit, ip) = (exit.clone(), *ip);
         Write::Saw(store::Observed { exit, ip, first: now, last: now, times: 1 })
     }));
+    let shown = (!why.is_empty()).then(|| Arc::from(why.as_str()));
     writes.push(verdict_row(exit, ECHO, standing, past.streak, (now, good), latency, why));
     let seen: Vec<_> = ips.into_iter().map(|ip| (ip, geo(ip))).collect();
     let lesson = move |known: &mut Known| {
-        known.checked = Some(now);
+        (known.checked, known.why) = (Some(now), shown);
         known.verdict = if standing == store::Standing::Good { Verdict::Good } else { Verdict::Bad };
         known.marks.bad_for_good |= standing == store::Standing::Condemned;
         if standing == store::Standing::Good {
@@ -120,9 +121,9 @@ pub(super) fn ban(exit: &ExitId, site: &CheckedSite, miss: Miss, until: Moment) 
 
 /// An exit was caught, and is bad for good.
 pub(super) fn condemn(exit: &ExitId, miss: Miss, now: Moment) -> Learned {
-    tracing::warn!(%exit, why = %miss, "an exit is bad for good");
-    let lesson = |known: &mut Known| {
-        known.verdict = Verdict::Bad;
+    let why: Arc<str> = miss.to_string().into();
+    let lesson = move |known: &mut Known| {
+        (known.verdict, known.why) = (Verdict::Bad, Some(why));
         known.marks.bad_for_good = true;
     };
     let row = verdict_row(exit, ECHO, store::Standing::Condemned, -1, (now, None), None, miss.to_string());
@@ -138,7 +139,7 @@ pub(super) fn pardon(exit: &ExitId, site: &CheckedSite) -> Learned {
 
 /// A verdict is too old to count.
 pub(super) fn forget(exit: &ExitId) -> Learned {
-    let lesson = |known: &mut Known| known.verdict = Verdict::Untested;
+    let lesson = |known: &mut Known| (known.verdict, known.why) = (Verdict::Untested, None);
     Learned { exit: exit.clone(), lesson: Box::new(lesson), ban: None, writes: Vec::new() }
 }
 

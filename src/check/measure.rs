@@ -1,7 +1,10 @@
 //! What checks come to, as metrics.
 
+use std::collections::BTreeMap;
+
 use metrics::{counter, gauge, histogram};
 
+use super::court::{SITE, Standing};
 use super::lesson;
 use super::round::{EchoRound, SiteRound};
 use crate::exit::ExitId;
@@ -24,6 +27,18 @@ pub(super) fn site(name: &str, round: &SiteRound) {
         Some(Err(miss)) => miss.as_str(),
     };
     counter!(names::CHECKS_OF_SITES, "check" => name.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// Which pages are to blame for what fails there.
+pub(super) fn standing(all: &[Standing]) {
+    let mut suspended: BTreeMap<String, f64> = BTreeMap::new();
+    for page in all {
+        let check = if page.kind == SITE { page.name.to_string() } else { page.kind.to_owned() };
+        *suspended.entry(check).or_default() += f64::from(u8::from(page.suspended.is_some()));
+    }
+    for (check, count) in suspended {
+        gauge!(names::CHECKS_SUSPENDED, "check" => check).set(count);
+    }
 }
 
 /// How much there is to do.

@@ -6,7 +6,9 @@
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -15,7 +17,7 @@ use super::fault::{Fault, Whose};
 use super::judge::{self, Heard, Ruling, Said};
 use super::probe::{self, Answer, Page};
 use super::site::{self, Miss};
-use super::{Settings, Through, echo};
+use super::{CheckedSite, Settings, Through, echo};
 use crate::exit::ExitId;
 use crate::store::Timings;
 
@@ -34,6 +36,8 @@ pub(super) struct Job {
     pub(super) canary: Option<(usize, Option<Digest>)>,
     /// Sites to ask.
     pub(super) sites: Vec<usize>,
+    /// Pages that somebody wants to have asked through this exit, this once.
+    pub(super) extra: Vec<Arc<CheckedSite>>,
 }
 
 /// What a canary was seen as.
@@ -64,7 +68,6 @@ pub(super) struct EchoRound {
 /// What one site answered in the end.
 #[derive(Clone, Debug)]
 pub(super) struct SiteRound {
-    pub(super) site: usize,
     /// `None`: what failed was ours.
     pub(super) result: Option<Result<(), Miss>>,
     pub(super) status: Option<u16>,
@@ -76,7 +79,10 @@ pub(super) struct SiteRound {
 pub(super) enum Found {
     Echoes(EchoRound),
     Canary(CanaryRound),
-    Site(SiteRound),
+    /// A site of the configuration, by its place there.
+    Site(usize, SiteRound),
+    /// A page that was asked this once.
+    Extra(Arc<str>, SiteRound),
 }
 
 /// Tests one exit.
@@ -92,7 +98,12 @@ pub(super) async fn run<T: Through>(through: &T, settings: &Settings, job: &Job,
             found(Found::Canary(seen));
         }
         for site in &job.sites {
-            found(Found::Site(visit(through, settings, &job.exit, *site).await));
+            let round = visit(through, settings, &job.exit, &settings.sites[*site]).await;
+            found(Found::Site(*site, round));
+        }
+        for extra in &job.extra {
+            let round = visit(through, settings, &job.exit, extra).await;
+            found(Found::Extra(extra.name.clone(), round));
         }
     }
 }
@@ -132,7 +143,7 @@ async fn ask_echo<T: Through>(through: &T, settings: &Settings, job: &Job, echo:
 }
 
 /// The address, and whether the answer repeats the nonce. One that repeats another was made for somebody else.
-fn read_echo(answer: &Answer, nonce: &str) -> Result<(IpAddr, bool), Fault> {
+pub(super) fn read_echo(answer: &Answer, nonce: &str) -> Result<(IpAddr, bool), Fault> {
     if answer.status != 200 {
         return Err(Fault::Status(answer.status));
     }
@@ -166,14 +177,14 @@ async fn look<T: Through>(
     seen
 }
 
-async fn visit<T: Through>(through: &T, settings: &Settings, exit: &ExitId, site: usize) -> SiteRound {
-    let checked = &settings.sites[site];
-    let mut round = SiteRound { site, result: None, status: None, timings: Timings::default() };
+async fn visit<T: Through>(through: &T, settings: &Settings, exit: &ExitId, checked: &CheckedSite) -> SiteRound {
+    let mut round = SiteRound { result: None, status: None, timings: Timings::default() };
     for _ in 0..ATTEMPTS {
         round.timings = Timings::default();
         let answer = probe(through, settings, exit, &checked.page, &mut round.timings).await;
         round.status = answer.as_ref().ok().map(|answer| answer.status);
-        let result = answer.map_err(Miss::Fault).and_then(|answer| site::meets(&checked.target, &answer));
+        let took = took(&round.timings);
+        let result = answer.map_err(Miss::Fault).and_then(|answer| site::meets(&checked.target, &answer, took));
         let ours = matches!(result, Err(Miss::Fault(fault)) if fault.whose() == Whose::Ours);
         round.result = (!ours).then_some(result);
         if matches!(result, Ok(())) {
@@ -181,6 +192,11 @@ async fn visit<T: Through>(through: &T, settings: &Settings, exit: &ExitId, site
         }
     }
     round
+}
+
+/// What a probe took of the exit's time: circuits are built at our own pace.
+fn took(timings: &Timings) -> Duration {
+    timings.total.unwrap_or_default().saturating_sub(timings.circuit.unwrap_or_default())
 }
 
 /// One probe, from the stream's opening to the end of the answer.

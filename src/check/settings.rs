@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::TlsConnector;
@@ -50,6 +51,31 @@ pub struct CheckedSite {
     pub site: Site,
 }
 
+impl CheckedSite {
+    /// Makes a target ready.
+    fn of(target: &CheckTarget) -> Result<Self, BadSettings> {
+        let bad = |why| BadSettings::Page { url: target.url.to_string(), why };
+        let host = Host::parse(&target.site).map_err(|why| BadSettings::Site { site: target.site.clone(), why })?;
+        let (name, page) = (target.name.as_str().into(), Page::of(&target.url).map_err(bad)?);
+        Ok(Self { name, target: Arc::new(target.clone()), page, site: Site::of(&host) })
+    }
+
+    /// A page that somebody wants to have asked once, through each of some exits: any answer that is no error will do. It
+    /// is called by its URL.
+    pub fn at(url: &Uri) -> Result<Self, BadSettings> {
+        Self::of(&CheckTarget {
+            name: url.to_string(),
+            url: url.clone(),
+            expect_status: (200..400).collect(),
+            expect_body: None,
+            expect_regex: None,
+            expect_latency: None,
+            site: url.host().unwrap_or_default().to_owned(),
+            preset: false,
+        })
+    }
+}
+
 /// Why the tester cannot work so.
 #[derive(Debug, thiserror::Error)]
 pub enum BadSettings {
@@ -86,16 +112,11 @@ impl Settings {
     /// Makes a configuration ready. Reads `check.ca_file`.
     pub fn of(check: &Check) -> Result<Self, BadSettings> {
         let page = |url: &http::Uri| Page::of(url).map_err(|why| BadSettings::Page { url: url.to_string(), why });
-        let site = |target: &CheckTarget| {
-            let host = Host::parse(&target.site).map_err(|why| BadSettings::Site { site: target.site.clone(), why })?;
-            let (name, page) = (target.name.as_str().into(), page(&target.url)?);
-            Ok(CheckedSite { name, target: Arc::new(target.clone()), page, site: Site::of(&host) })
-        };
         let also = check.ca_file.as_deref().map_or(Ok(Vec::new()), certificates)?;
         Ok(Self {
             echoes: check.echo.iter().map(page).collect::<Result<_, _>>()?,
             canaries: check.canary.iter().map(page).collect::<Result<_, _>>()?,
-            sites: check.targets.iter().map(site).collect::<Result<_, BadSettings>>()?,
+            sites: check.targets.iter().map(CheckedSite::of).collect::<Result<_, _>>()?,
             terms: judge::Terms { probes: check.probes.get() as usize, passes: check.passes.get() as usize },
             schedule: schedule::Terms {
                 every: check.every,
@@ -110,7 +131,7 @@ impl Settings {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadSettings> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadSettings> {
     let bad = |why| BadSettings::Certificates { path: path.to_owned(), why };
     CertificateDer::pem_file_iter(path).map_err(bad)?.collect::<Result<_, _>>().map_err(bad)
 }

@@ -26,6 +26,9 @@ pub enum Miss {
     /// The body does not match.
     #[error("its page does not match the expected pattern")]
     Pattern,
+    /// The right answer, later than it may come.
+    #[error("it takes {0} ms, which is longer than it may")]
+    Late(u32),
     /// A page that is the same for everybody came as another.
     #[error("it changes pages on their way")]
     Changed,
@@ -40,6 +43,7 @@ impl Miss {
         match self {
             Self::Status(_) => "status",
             Self::Body | Self::Pattern => "body",
+            Self::Late(_) => "late",
             Self::Changed => "changed",
             Self::Fault(fault) => fault.as_str(),
         }
@@ -49,13 +53,14 @@ impl Miss {
     pub fn is_refusal(self) -> bool {
         match self {
             Self::Fault(fault) => matches!(fault.whose(), Whose::Target | Whose::Unclear),
+            Self::Late(_) => false,
             _ => true,
         }
     }
 }
 
-/// Whether an answer is what the target expects.
-pub fn meets(target: &CheckTarget, answer: &Answer) -> Result<(), Miss> {
+/// Whether an answer that took so long is what the target expects.
+pub fn meets(target: &CheckTarget, answer: &Answer, took: Duration) -> Result<(), Miss> {
     if !target.expect_status.contains(&answer.status) {
         return Err(Miss::Status(answer.status));
     }
@@ -64,7 +69,11 @@ pub fn meets(target: &CheckTarget, answer: &Answer) -> Result<(), Miss> {
         found.then_some(()).ok_or(Miss::Body)?;
     }
     match &target.expect_regex {
-        Some(regex) if !regex.is_match(&answer.body) => Err(Miss::Pattern),
+        Some(regex) if !regex.is_match(&answer.body) => return Err(Miss::Pattern),
+        _ => {}
+    }
+    match target.expect_latency {
+        Some(most) if took > most => Err(Miss::Late(u32::try_from(took.as_millis()).unwrap_or(u32::MAX))),
         _ => Ok(()),
     }
 }
@@ -116,7 +125,8 @@ pub struct Docket {
     held: Vec<Held>,
     /// When some were last asked to try again.
     asked: Moment,
-    blamed: bool,
+    /// Since when the page itself is to blame.
+    blamed: Option<Moment>,
 }
 
 impl Docket {
@@ -129,7 +139,7 @@ impl Docket {
         let streak = self.witnesses.failed(exit, false, now);
         if self.witnesses.blame_the_place(now) {
             // Held all the same, so that settling says that the site turned, and pardons it.
-            if !self.blamed {
+            if self.blamed.is_none() {
                 self.hold(exit, miss, had, now);
             }
             return (Effect::Suspended, streak);
@@ -149,8 +159,8 @@ impl Docket {
     /// Decides whom there is enough to decide on.
     pub fn settle(&mut self, now: Moment) -> Settled {
         let blamed = self.witnesses.blame_the_place(now);
-        let turned = (blamed != self.blamed).then_some(blamed);
-        self.blamed = blamed;
+        let turned = (blamed != self.blamed.is_some()).then_some(blamed);
+        self.blamed = blamed.then(|| self.blamed.unwrap_or(now));
         if blamed {
             let pardoned = self.held.drain(..).filter(|held| held.had).map(|held| held.exit).collect();
             return Settled { pardoned, turned, ..Settled::default() };
@@ -187,7 +197,12 @@ impl Docket {
 
     /// True while somebody waits for a sentence, or the page for its rehabilitation.
     pub fn is_unsettled(&self) -> bool {
-        self.blamed || !self.held.is_empty()
+        self.blamed.is_some() || !self.held.is_empty()
+    }
+
+    /// Since when the page is to blame, if it is; how many pass it, and how many wait for a sentence.
+    pub fn standing(&self, now: Moment) -> (Option<Moment>, usize, usize) {
+        (self.blamed, self.witnesses.passing(now), self.held.len())
     }
 
     /// Forgets exits that are there no more.
@@ -222,6 +237,7 @@ mod tests {
             expect_status: vec![200, 204],
             expect_body: None,
             expect_regex: None,
+            expect_latency: None,
             site: "shop.test".into(),
             preset: false,
         }
@@ -248,8 +264,12 @@ mod tests {
                 body: Bytes::from_static(b"welcome to the shop"),
                 whole: true,
             };
-            assert_eq!(meets(&target, &answer), want, "{target:?} {status}");
+            assert_eq!(meets(&target, &answer, SECOND), want, "{target:?} {status}");
+            let (patient, hasty) = (Some(SECOND), Some(SECOND / 2));
+            let late = |expect_latency| meets(&CheckTarget { expect_latency, ..target.clone() }, &answer, SECOND);
+            assert_eq!((late(patient), late(hasty)), (want, want.and(Err(Miss::Late(1000)))), "{status}");
         }
+        assert!(!Miss::Late(1).is_refusal(), "slowness is the exit's own");
     }
 
     #[test]

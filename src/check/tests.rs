@@ -183,6 +183,7 @@ fn listing(id: ExitId) -> Listing {
         policy_v6: PortPolicy::reject_all(),
         flags: Flags { running: true, ..Flags::default() },
         weight: 1,
+        public: None,
     }
 }
 
@@ -262,7 +263,7 @@ async fn a_pass_yields_every_exit_once() {
     let bench = Bench::new(&[Works, Nothing, Waits]);
     bench.list().await;
     bench.until(1, Exit::usable).await;
-    let mut results = bench.handle.pass((1..=4).map(exit).collect()).await;
+    let mut results = bench.handle.pass(Pass { exits: (1..=4).map(exit).collect(), extra: None }).await;
     let mut seen = HashMap::new();
     while let Some((id, checked)) = tokio::time::timeout(SOON, results.recv()).await.unwrap() {
         assert!(seen.insert(id, checked.map(|checked| checked.verdict)).is_none());

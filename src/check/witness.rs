@@ -90,6 +90,11 @@ impl Witnesses {
         passes
     }
 
+    /// How many passed here lately and did not fail since.
+    pub fn passing(&self, now: Moment) -> usize {
+        self.0.values().filter(|record| record.passing(now).is_some()).count()
+    }
+
     /// Those who passed here last, the latest first, of those who did not fail since.
     pub fn latest(&self, count: usize, now: Moment) -> Vec<ExitId> {
         let mut all: Vec<_> = self.0.iter().filter_map(|(id, record)| Some((record.passing(now)?, id))).collect();
@@ -164,7 +169,7 @@ mod tests {
         let mut all = witnesses(1);
         assert!(!all.vouched_by_another(&exit(0), START) && all.vouched_by_another(&exit(1), START));
         assert!(!all.vouched_by_another(&exit(1), START.after(RECENT)));
-        assert_eq!(all.passes(START), [START]);
+        assert_eq!((all.passes(START), all.passing(START)), (vec![START], 1));
         assert_eq!(all.latest(9, START), [exit(0)]);
         all.keep(&HashSet::new());
         assert!(!all.vouched_by_another(&exit(1), START));

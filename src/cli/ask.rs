@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -19,14 +20,19 @@ use tokio::time::timeout;
 use crate::app::secrets::TOKEN_FILE;
 use crate::config::Config;
 
-/// How long an answer may take: a reload verifies tor's lines, which takes a second or two.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// How long an answer may take: a rotation is given a minute to find an exit that works.
+const DEADLINE: Duration = Duration::from_secs(75);
+
+/// How long an answer that comes in pieces may pause. Arbitrary: longer than the tester waits for a circuit, several times
+/// over.
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// The longest answer that is read. Arbitrary: the list of some 10,000 exits.
 const ANSWER: usize = 64 * 1024 * 1024;
 
 /// Where the API is, and what opens it.
-struct Api {
+#[derive(Clone)]
+pub(super) struct Api {
     base: Uri,
     /// What the `Host` header says. At the configured address that is `localhost`, which every gateway takes for itself;
     /// it may listen on `0.0.0.0`, and that is nobody's name.
@@ -52,6 +58,11 @@ impl Api {
         Ok(Self { base, host, token })
     }
 
+    /// The API that the environment and the configuration name.
+    pub(super) fn here(config: &Config) -> anyhow::Result<Self> {
+        Self::of(config, env::var("EXITGATE_URL").ok(), env::var("EXITGATE_TOKEN").ok())
+    }
+
     /// What to connect to.
     fn address(&self) -> (&str, u16) {
         (self.base.host().unwrap_or_default().trim_matches(['[', ']']), self.base.port_u16().unwrap_or(80))
@@ -64,29 +75,90 @@ fn kept(data_dir: &Path) -> Option<String> {
 
 /// One question: the answer's status and JSON.
 pub(super) fn ask(config: &Config, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
-    let api = Api::of(config, env::var("EXITGATE_URL").ok(), env::var("EXITGATE_TOKEN").ok())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let asked = timeout(DEADLINE, exchange(&api, method, path)).await;
-        asked.with_context(|| format!("{} gave no answer in {} s", api.base, DEADLINE.as_secs()))?
-    })
+    ask_with(config, method, path, None)
 }
 
-async fn exchange(api: &Api, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
-    #[expect(clippy::disallowed_methods, reason = "the operator's own gateway, and not a client's target")]
-    let stream = TcpStream::connect(api.address()).await.with_context(|| {
-        format!("no gateway answers at {}; is it running? EXITGATE_URL says where if it is elsewhere", api.base)
-    })?;
-    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, &api.host)
-        .header(header::CONTENT_TYPE, "application/json");
-    if let Some(token) = &api.token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+/// The same, with a body.
+pub(super) fn ask_with(
+    config: &Config,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<(StatusCode, Value)> {
+    let api = Api::here(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(api.ask(method, path, body))
+}
+
+impl Api {
+    /// The same, for who asks more than once.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        let asked = timeout(DEADLINE, exchange(self, method, path, body)).await;
+        asked.with_context(|| format!("{} gave no answer in {} s", self.base, DEADLINE.as_secs()))?
     }
-    let request = request.body(Full::<Bytes>::default())?;
+
+    /// Posts `body`, and takes each line of the answer when it is there. What is no such answer is an error.
+    pub(super) async fn lines(&self, path: &str, body: &Value, mut take: impl FnMut(Value)) -> anyhow::Result<()> {
+        let late = || format!("{} says nothing any more", self.base);
+        let (mut send, connection) = timeout(DEADLINE, self.connect()).await.with_context(late)??;
+        let request = self.request(Method::POST, path).body(Full::from(body.to_string()))?;
+        let talk = async {
+            let answer = timeout(DEADLINE, send.send_request(request)).await.with_context(late)??;
+            let (status, mut body) = (answer.status(), answer.into_body());
+            let mut held = Vec::new();
+            while let Some(frame) = timeout(SILENCE, body.frame()).await.with_context(late)? {
+                held.extend_from_slice(&frame?.into_data().unwrap_or_default());
+                while let Some(end) = held.iter().position(|byte| *byte == b'\n').filter(|_| status.is_success()) {
+                    let line: Vec<u8> = held.drain(..=end).collect();
+                    take(serde_json::from_slice(&line).context("a line of the answer is no JSON: is this exitgate?")?);
+                }
+                if held.len() > ANSWER {
+                    bail!("the answer has a line without end: is this exitgate?");
+                }
+            }
+            if status.is_success() {
+                return Ok(());
+            }
+            let said: Value = serde_json::from_slice(&held).unwrap_or_default();
+            bail!("{status}: {}", said["error"]["message"].as_str().unwrap_or("the gateway refused"))
+        };
+        tokio::pin!(talk);
+        tokio::select! {
+            biased;
+            done = &mut talk => done,
+            _ = connection => talk.await, // what became of the connection is told to who talks over it
+        }
+    }
+
+    async fn connect(&self) -> anyhow::Result<(SendRequest<Full<Bytes>>, Connection<TokioIo<TcpStream>, Full<Bytes>>)> {
+        #[expect(clippy::disallowed_methods, reason = "the operator's own gateway, and not a client's target")]
+        let stream = TcpStream::connect(self.address()).await.with_context(|| {
+            format!("no gateway answers at {}; is it running? EXITGATE_URL says where if it is elsewhere", self.base)
+        })?;
+        Ok(http1::handshake(TokioIo::new(stream)).await?)
+    }
+
+    fn request(&self, method: Method, path: &str) -> http::request::Builder {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, &self.host)
+            .header(header::CONTENT_TYPE, "application/json");
+        match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
+        }
+    }
+}
+
+async fn exchange(api: &Api, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
+    let (mut send, connection) = api.connect().await?;
+    let request = api.request(method, path).body(Full::from(body.map(Value::to_string).unwrap_or_default()))?;
     let answer = async {
         let answer = send.send_request(request).await?;
         let status = answer.status();

@@ -37,9 +37,12 @@ pub async fn serve<G: Gate>(stream: TcpStream, peer: SocketAddr, cut: Cut, door:
     let mut record = Record::begin(door.clone(), peer, &cut);
     let traffic = record.traffic().clone();
     let place = Place { gate: &*gate, door: &door, cut: &cut, traffic: &traffic, peer };
-    let Some(Some(tunnel)) = cut.race(open(stream, place, &mut record)).await else { return };
+    // Boxed, and freed before the tunnel is carried: an opening is large and short, a tunnel is small and long, and a
+    // task is copied whole when it is spawned and when it ends.
+    let Some(Some(tunnel)) = cut.race(Box::pin(open(stream, place, &mut record))).await else { return };
     let Tunnel { client, opened, first_up } = tunnel;
-    let Opened { stream, idle, rate, first_down, lease, .. } = opened;
+    let Opened { stream, facts, idle, rate, first_down, lease, .. } = opened;
+    drop(facts); // the record has what it needs of them
     let flow = record.flow();
     let terms = Terms { first_up: &first_up, first_down: &first_down, idle, rate, meter: &flow, cut: &cut };
     let end = relay(client, stream, terms).await;
@@ -92,7 +95,8 @@ async fn open<'c, G: Gate>(stream: TcpStream, place: Place<'c, G>, record: &'c m
     let connection = Connection { place, record, stream, inbox, client, tls, deadline };
     match socks {
         Some(socks) => connection.socks(socks).await,
-        None => connection.http().await,
+        // Boxed: HTTP has more to remember, and SOCKS need not pay for it.
+        None => Box::pin(connection.http()).await,
     }
 }
 

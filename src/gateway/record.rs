@@ -4,38 +4,30 @@
 //! drop writes the line; a connection without one cannot exist. What is counted while it lives (bytes, streams open) is
 //! counted at once, so that a tunnel of ten hours is not invisible for ten hours.
 //!
-//! Handles of metrics are fetched once for a listener or a route and lent to its connections: looking one up by name
-//! and labels costs more than everything else here together. Targets and user names stay out of the line unless
-//! `log.targets` asks for them.
+//! Targets and user names stay out of the line unless `log.targets` asks for them.
 //!
-//! Names: [`crate::telemetry::metrics`].
+//! Next: `record/meters.rs` (the handles), `record/figures.rs` (what can be read back), [`super::roll`] (who is here now).
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::Histogram;
 
 use super::failure::Failure;
 use super::gate::{Door, Facts, Protocol, Refusal};
 use super::relay::{Meter, Reason, Traffic, Way};
 use super::roll::{self, Entered};
-use crate::exit::{ExitId, Source};
+use crate::exit::ExitId;
 use crate::lifecycle::Cut;
 use crate::net::Target;
-use crate::telemetry::metrics::{
-    BYTES, CONNECTIONS, CONNECTIONS_OPEN, FIRST_BYTE_SECONDS, OPEN_SECONDS, REQUESTS, STREAMS_OPEN,
-};
 
 mod figures;
+mod meters;
 
 pub use figures::Figures;
-
-/// How many pairs of protocol and outcome keep their handle. All that a healthy route sees are a dozen; those beyond
-/// this many are looked for behind a lock.
-const KEPT: usize = 48;
+pub use meters::{ListenerMeters, RouteMeters};
 
 /// What a request came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,126 +57,6 @@ impl Outcome {
             Self::Here => "here",
             Self::Cut => "cut",
         }
-    }
-}
-
-/// What a listener counts.
-#[derive(Clone, Debug)]
-pub struct ListenerMeters(Arc<ListenerHandles>);
-
-#[derive(Debug)]
-struct ListenerHandles {
-    label: Arc<str>,
-    open: Gauge,
-    /// Connections by protocol; the last one never said.
-    spoken: [OnceLock<Counter>; PROTOCOLS.len()],
-    requests: Requests,
-}
-
-const PROTOCOLS: [&str; 5] = ["socks4", "socks5", "connect", "http", "none"];
-
-impl ListenerMeters {
-    /// Fetches the handles of a listener.
-    pub fn new(label: &str) -> Self {
-        let open = gauge!(CONNECTIONS_OPEN, "listener" => label.to_owned());
-        let (spoken, requests) = (Default::default(), Requests::new("none"));
-        Self(Arc::new(ListenerHandles { label: label.into(), open, spoken, requests }))
-    }
-
-    fn spoken(&self, protocol: &'static str) {
-        let ListenerHandles { label, spoken, .. } = &*self.0;
-        let at = PROTOCOLS.iter().position(|known| *known == protocol).unwrap_or(PROTOCOLS.len() - 1);
-        let fetch = || counter!(CONNECTIONS, "listener" => label.clone(), "protocol" => PROTOCOLS[at]);
-        spoken[at].get_or_init(fetch).increment(1);
-    }
-}
-
-/// What a route counts.
-#[derive(Debug)]
-pub struct RouteMeters {
-    label: Arc<str>,
-    open: Gauge,
-    up: Counter,
-    down: Counter,
-    /// By the source and country of the exit; a route meets few of them.
-    latencies: Mutex<BTreeMap<(Source, [u8; 2]), Latencies>>,
-    requests: Requests,
-    figures: Figures,
-}
-
-/// How long exits of one source and country take.
-#[derive(Clone, Debug)]
-struct Latencies {
-    open: Histogram,
-    first_byte: Histogram,
-}
-
-/// The country of those whose country nobody knows.
-const NOWHERE: [u8; 2] = *b"??";
-
-impl RouteMeters {
-    /// Fetches the handles of a route. Routes without a name share the label `implicit`.
-    pub fn new(label: &str) -> Self {
-        let bytes = |way: &'static str| counter!(BYTES, "route" => label.to_owned(), "way" => way);
-        Self {
-            open: gauge!(STREAMS_OPEN, "route" => label.to_owned()),
-            up: bytes("up"),
-            down: bytes("down"),
-            latencies: Mutex::default(),
-            requests: Requests::new(label),
-            figures: Figures::default(),
-            label: label.into(),
-        }
-    }
-
-    /// The route's name, or `implicit`.
-    pub fn label(&self) -> &Arc<str> {
-        &self.label
-    }
-
-    /// The same counts, to be read back.
-    pub fn figures(&self) -> &Figures {
-        &self.figures
-    }
-
-    fn latencies(&self, source: Source, country: Option<[u8; 2]>) -> Latencies {
-        let country = country.unwrap_or(NOWHERE);
-        let mut kept = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
-        let fetch = || {
-            let (source, country) = (source.as_str(), String::from_utf8_lossy(&country).into_owned());
-            Latencies {
-                open: histogram!(OPEN_SECONDS, "source" => source, "country" => country.clone()),
-                first_byte: histogram!(FIRST_BYTE_SECONDS, "source" => source, "country" => country),
-            }
-        };
-        kept.entry((source, country)).or_insert_with(fetch).clone()
-    }
-}
-
-/// The counters of one route by protocol and outcome, each fetched when it is first needed and kept.
-#[derive(Debug)]
-struct Requests {
-    route: Arc<str>,
-    kept: Box<[OnceLock<(&'static str, &'static str, Counter)>]>,
-    /// Those beyond: held too, because a series lasts as long as its handle.
-    more: Mutex<BTreeMap<(&'static str, &'static str), Counter>>,
-}
-
-impl Requests {
-    fn new(route: &str) -> Self {
-        Self { route: route.into(), kept: (0..KEPT).map(|_| OnceLock::new()).collect(), more: Mutex::default() }
-    }
-
-    fn count(&self, protocol: &'static str, outcome: &'static str) {
-        let fetch = || counter!(REQUESTS, "route" => self.route.clone(), "protocol" => protocol, "outcome" => outcome);
-        for place in &self.kept {
-            let (p, o, counter) = place.get_or_init(|| (protocol, outcome, fetch()));
-            if *p == protocol && *o == outcome {
-                return counter.increment(1);
-            }
-        }
-        let mut more = self.more.lock().unwrap_or_else(PoisonError::into_inner);
-        more.entry((protocol, outcome)).or_insert_with(fetch).increment(1);
     }
 }
 

@@ -17,6 +17,7 @@ mod errand;
 mod hedge;
 mod meters;
 mod pass;
+mod public;
 pub mod turn;
 mod witness;
 
@@ -38,6 +39,7 @@ use super::gate::{self, Caller, Door, Errand, Gate, Lookup, Opened, Refusal, Res
 use super::record::RouteMeters;
 use super::relay::Idle;
 
+use crate::dial::{self, ExitFault};
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
 use crate::net::{Host, Target};
@@ -67,6 +69,8 @@ pub struct Terms {
     pub allow_direct: bool,
     /// Deadlines.
     pub times: Times,
+    /// Deadlines of what a public proxy does.
+    pub public: dial::public::Times,
     /// Second dials, as a share of all.
     pub hedge: f64,
     /// How long a site that refuses an exit is taken to go on so.
@@ -144,28 +148,32 @@ impl Tunnel {
         Ok(wish)
     }
 
-    /// Chooses the exits for one request; waits for a first check where only that is missing.
-    async fn plan(&self, attempt: &Attempt<'_>) -> Result<Plan, Refusal> {
+    /// Chooses the exits for one request, as things are now.
+    fn decide(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
         let state = &self.parts.state;
-        let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, by } = *attempt;
+        let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, .. } = *attempt;
+        let snapshot = state.load();
+        let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid, plain: attempt.plain };
+        decide(snapshot.view(), state.memory(), &ask, &mut rand::rng())
+    }
+
+    /// Chooses again with every verdict that comes, up to the deadline, where only a first check is missing.
+    async fn tested(&self, attempt: &Attempt<'_>, refusal: Box<route::Refusal>) -> Result<Plan, Refusal> {
+        let state = &self.parts.state;
+        if refusal.untested.is_empty() {
+            return Err(self.refused(&refusal, attempt.wish));
+        }
         let mut revisions = state.revisions();
         loop {
             revisions.borrow_and_update();
-            let refusal = {
-                let snapshot = state.load();
-                let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid };
-                match decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()) {
-                    Ok(mut plan) => {
-                        state.announce(std::mem::take(&mut plan.events));
-                        return Ok(plan);
-                    }
-                    Err(refusal) => refusal,
-                }
+            let refusal = match self.decide(attempt) {
+                Ok(plan) => return Ok(plan),
+                Err(refusal) => refusal,
             };
             let hopeless = refusal.untested.is_empty();
             refusal.untested.iter().for_each(|exit| state.wish(exit.clone()));
-            if hopeless || timeout_at(by, revisions.changed()).await.is_err() {
-                return Err(self.refused(&refusal, wish));
+            if hopeless || timeout_at(attempt.by, revisions.changed()).await.is_err() {
+                return Err(self.refused(&refusal, attempt.wish));
             }
         }
     }
@@ -209,11 +217,18 @@ impl Gate for Tunnel {
         self.may(ask.target)?;
         let wish = self.wish(caller)?;
         let by = Instant::now() + self.terms.load().times.dial;
-        let attempt = Attempt { pass, wish: &wish, ask, by };
+        let attempt = Attempt { pass, wish: &wish, ask, by, plain: caller.protocol == gate::Protocol::Http };
         if is_onion(ask.target) {
-            return self.dial_onion(attempt).await;
+            return Box::pin(self.dial_onion(attempt)).await;
         }
-        let plan = self.plan(&attempt).await?;
+        let mut plan = match self.decide(&attempt) {
+            Ok(plan) => plan,
+            Err(refusal) => Box::pin(self.tested(&attempt, refusal)).await?,
+        };
+        // A new pin is on the disk before anybody leaves by it; it is seldom, and its future is not every connection's.
+        if !plan.events.is_empty() {
+            Box::pin(self.parts.state.promise(std::mem::take(&mut plan.events))).await;
+        }
         self.dial(attempt, plan).await
     }
 
@@ -223,8 +238,12 @@ impl Gate for Tunnel {
         // A look-up has no port; exits that serve the web are nearly all of them.
         let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
         let ask = gate::Ask { target: &target, avoid: &[], early: &[] };
-        let attempt = Attempt { pass, wish: &wish, ask, by };
-        let plan = self.plan(&attempt).await?;
+        let attempt = Attempt { pass, wish: &wish, ask, by, plain: false };
+        let mut plan = match self.decide(&attempt) {
+            Ok(plan) => plan,
+            Err(refusal) => self.tested(&attempt, refusal).await?,
+        };
+        self.parts.state.promise(std::mem::take(&mut plan.events)).await;
         self.look_up(&attempt, &plan, lookup).await
     }
 
@@ -236,8 +255,13 @@ impl Gate for Tunnel {
     fn witnessed(&self, lease: &Lease, target: &Target, sight: Sight) {
         let Some(exit) = lease.exit() else { return };
         match sight {
-            Sight::Status(status) => self.parts.witness.saw(&target.host, exit.id(), status),
-            Sight::Died => drop(exit.load().failed(self.parts.state.now())),
+            Sight::Status(status) => {
+                self.parts.witness.saw(&target.host, exit.id(), status, self.parts.state.now());
+            }
+            Sight::Died => {
+                self.blame(exit);
+                self.doubt(exit, ExitFault::Died.into());
+            }
         }
     }
 

@@ -5,13 +5,13 @@
 //! `github.io` do not. Bans are a value in the snapshot, so that reading them takes no lock: they change a few times a
 //! second at most, and are asked for with every connection.
 //!
-//! A site that is down looks, exit by exit, exactly like a site that bans them all. [`Blame`] tells the two apart.
+//! A site that is down looks, exit by exit, exactly like a site that bans them all: whoever makes a ban asks
+//! [`speaks_against_target`] first. Next: `route/hearsay.rs` hears real traffic; the tester has witnesses of its own.
 
 use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::exit::{ExitId, Moment};
 use crate::net::Host;
@@ -19,12 +19,6 @@ use crate::net::Host;
 /// Sites that bans are kept for. Arbitrary: strangers report sites, so there is a bound; this many at a hundred bans
 /// each are some 30 MB. Beyond it the site whose bans end first is forgotten.
 const SITES: usize = 4096;
-
-/// How long ago an exit may have passed a target to count as recently good; the order of the tester's round.
-const RECENT: Duration = Duration::from_secs(3600);
-
-/// How close together failures must lie to be the target's.
-const TOGETHER: Duration = Duration::from_secs(60);
 
 /// Fewer failures than this are no evidence against a target, whatever share of the good exits they are. Arbitrary:
 /// two exits can fail together by accident.
@@ -154,37 +148,10 @@ pub fn speaks_against_target(recently_good: usize, failing: usize) -> bool {
     failing >= EVIDENCE && failing * 2 > recently_good
 }
 
-/// One target's witnesses: which exits passed it lately, and which of those fail it now.
-#[derive(Clone, Debug, Default)]
-pub struct Blame(HashMap<ExitId, Witness>);
-
-#[derive(Clone, Copy, Debug)]
-struct Witness {
-    good: Moment,
-    failed: Option<Moment>,
-}
-
-impl Blame {
-    /// Notes a result. The failure of an exit that was not good before says nothing of the target.
-    pub fn note(&mut self, exit: &ExitId, failed: bool, now: Moment) {
-        match self.0.get_mut(exit) {
-            Some(witness) if failed => witness.failed = Some(now),
-            Some(witness) => *witness = Witness { good: now, failed: None },
-            None if failed => {}
-            None => drop(self.0.insert(exit.clone(), Witness { good: now, failed: None })),
-        }
-    }
-
-    /// True if the target is to blame now. Whoever asks forgets witnesses that are too old.
-    pub fn is_on_target(&mut self, now: Moment) -> bool {
-        self.0.retain(|_, witness| now.since(witness.good) < RECENT);
-        let failing = |witness: &&Witness| witness.failed.is_some_and(|at| now.since(at) < TOGETHER);
-        speaks_against_target(self.0.len(), self.0.values().filter(failing).count())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::exit::Fingerprint;
 
@@ -252,17 +219,5 @@ mod tests {
         {
             assert_eq!(speaks_against_target(good, failing), want, "{failing} of {good}");
         }
-        let mut blame = Blame::default();
-        (0..10).for_each(|n| blame.note(&exit(n), false, START));
-        // Exits that never passed it are no witnesses.
-        (50..90).for_each(|n| blame.note(&exit(n), true, START));
-        (0..5).for_each(|n| blame.note(&exit(n), true, START.after(MINUTE / 2)));
-        assert!(!blame.is_on_target(START.after(MINUTE / 2)));
-        blame.note(&exit(5), true, START.after(MINUTE));
-        assert!(blame.is_on_target(START.after(MINUTE)));
-        assert!(!blame.is_on_target(START.after(2 * MINUTE)), "six failures over two minutes are six bans");
-        blame.note(&exit(5), false, START.after(2 * MINUTE));
-        assert!(!blame.is_on_target(START.after(RECENT + MINUTE)));
-        assert_eq!(blame.0.len(), 1, "old witnesses are forgotten");
     }
 }

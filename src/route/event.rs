@@ -1,12 +1,15 @@
-//! What happened to a promise: pins that were made, moved or ended, sessions that had to move, and why.
+//! What happened, for those who watch: to promises (pins that were made, moved or ended, and why), and to exits (caught,
+//! refused by a site) and the pages that judge them.
 
 use std::fmt;
+use std::sync::Arc;
 
+use super::ban::Site;
 use super::holder::Holder;
 use super::pin::Pinned;
-use crate::exit::ExitId;
+use crate::exit::{ExitId, Moment};
 
-/// Something that whoever made a promise, or relies on it, wants to hear of.
+/// Something that whoever runs or uses the gateway wants to hear of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A strict route got its IP.
@@ -35,6 +38,36 @@ pub enum Event {
         was: Pinned,
         /// It went because there were too many, and not because its time was over or its route is gone.
         evicted: bool,
+    },
+    /// An exit was caught at what no honest one does: it is never used again.
+    Condemned {
+        /// The exit.
+        exit: ExitId,
+        /// What it did.
+        why: Arc<str>,
+    },
+    /// A site refuses an exit.
+    Banned {
+        /// The site.
+        site: Site,
+        /// The exit.
+        exit: ExitId,
+        /// Until when it is kept away from there.
+        until: Moment,
+        /// Who says so.
+        why: Arc<str>,
+    },
+    /// Most good exits fail a page of the tester: the page is to blame, and what fails there is held against nobody.
+    Suspended {
+        /// What the page is called.
+        check: Arc<str>,
+        /// Exits that had failed it and count as passing again.
+        pardoned: usize,
+    },
+    /// Such a page is well again.
+    Resumed {
+        /// What it is called.
+        check: Arc<str>,
     },
 }
 
@@ -77,6 +110,13 @@ pub struct Moved {
     pub cause: Cause,
 }
 
+impl Event {
+    /// True of what an operator may have to act on.
+    pub fn is_grave(&self) -> bool {
+        matches!(self, Self::Condemned { .. } | Self::Suspended { .. })
+    }
+}
+
 impl fmt::Display for Event {
     /// One line for a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,6 +127,13 @@ impl fmt::Display for Event {
             }
             Self::PinEnded { holder, was, evicted: false } => write!(f, "{holder} let {was} go"),
             Self::PinEnded { holder, was, evicted: true } => write!(f, "{holder} had to let {was} go: too many pins"),
+            Self::Condemned { exit, why } => write!(f, "{exit} is bad for good: {why}"),
+            Self::Banned { site, exit, why, .. } => write!(f, "{site} refuses {exit}: {why}"),
+            Self::Suspended { check, pardoned } => write!(
+                f,
+                "most good exits fail `{check}`: it is suspended, nobody is banned for it, {pardoned} pass again"
+            ),
+            Self::Resumed { check } => write!(f, "`{check}` is well again: its verdicts count"),
         }
     }
 }

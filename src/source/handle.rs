@@ -60,6 +60,15 @@ impl FromIterator<Handle> for Sources {
     }
 }
 
+impl IntoIterator for Sources {
+    type Item = Handle;
+    type IntoIter = std::vec::IntoIter<Handle>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl Extend<Handle> for Sources {
     fn extend<I: IntoIterator<Item = Handle>>(&mut self, handles: I) {
         self.0.extend(handles);
@@ -78,7 +87,7 @@ pub(super) fn report(before: &Source, now: &Source) {
     }
     let Source { name: source, outcome, why, records, skipped, .. } = now;
     let bad = |status: &Source| status.failures > 0 || status.outcome == "stale";
-    match (bad(now), before.outcome == *outcome) {
+    match (bad(now), before.outcome == *outcome && before.why == *why) {
         (true, false) => {
             tracing::warn!(source, outcome, why, "a source gives no good answer; what it last said stands")
         }

@@ -1,14 +1,20 @@
 //! What can change, and what each change asks of the store.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::Snapshot;
-use crate::exit::{ExitId, Known, Listing, Moment, Source};
+use crate::exit::catalog::Editor;
+use crate::exit::{Catalog, ExitId, Known, Listing, Moment, Source};
 use crate::route::ban::Site;
 use crate::route::selector::RouteName;
 use crate::route::table::{Clash, Origin, Route};
-use crate::route::{Policy, Words};
+use crate::route::{Event, Policy, Words};
 use crate::store::{self, Ban, StoreError, Write};
+use crate::telemetry::metrics as names;
+
+/// Under which name the store keeps the ports of the configuration's routes: JSON, port by name. A route that says no port
+/// keeps the one it got, also when a route is added before it and the gateway starts again.
+pub const CONFIG_PORTS: &str = "config_ports";
 
 /// What one round of checks taught about one exit.
 pub struct Learned {
@@ -83,6 +89,8 @@ pub(super) struct Effects {
     pub(super) released: Vec<RouteName>,
     /// A route whose pins may have to go: it asks for something else now.
     pub(super) changed: Option<RouteName>,
+    /// What is told once the change is published.
+    pub(super) events: Vec<Event>,
 }
 
 impl Change {
@@ -92,8 +100,9 @@ impl Change {
             Self::Listed(source, listings) => Ok(list(next, source, listings, now)),
             Self::Learned(lessons) => Ok(learn(next, lessons, now)),
             Self::Banned { site, exit, until, why } => {
-                let note = vec![ban(next, &site, &exit, until, why, now)];
-                Ok(Effects { note, ..Effects::default() })
+                let mut effects = Effects::default();
+                effects.ban(next, (site, exit, until, why), now);
+                Ok(effects)
             }
             Self::Configured { words, defaults, routes } => configure(next, words, defaults, routes),
             Self::Created(routes) => create(next, routes),
@@ -122,7 +131,9 @@ fn list(next: &mut Snapshot, source: Source, listings: Vec<Listing>, now: Moment
     let mut note = Vec::new();
     let mut edit = next.catalog.edit();
     for listing in listings {
-        if edit.peek().get(&listing.id).is_none_or(|exit| **exit.listing() != listing) {
+        // Of public proxies only those are kept that have worked: by the judge, with what it found.
+        let kept = source != Source::Public;
+        if kept && edit.peek().get(&listing.id).is_none_or(|exit| **exit.listing() != listing) {
             note.push(Write::PutExit(store::Exit { listing: listing.clone(), first_seen: now, last_seen: now }));
         }
         edit.list(listing);
@@ -132,7 +143,10 @@ fn list(next: &mut Snapshot, source: Source, listings: Vec<Listing>, now: Moment
     }
     for (id, ..) in gone {
         edit.remove(&id);
-        note.push(Write::DropExit(id));
+        note.push(match id {
+            ExitId::Public(id) => Write::DropPublic((*id).clone()),
+            id => Write::DropExit(id),
+        });
     }
     next.catalog = edit.finish();
     Effects { note, ..Effects::default() }
@@ -143,20 +157,49 @@ fn learn(next: &mut Snapshot, lessons: Vec<Learned>, now: Moment) -> Effects {
     let mut bans = Vec::new();
     let mut edit = next.catalog.edit();
     for Learned { exit, lesson, ban, writes } in lessons {
+        let was_caught = |edit: &Editor| edit.peek().get(&exit).is_some_and(|exit| exit.known().marks.bad_for_good);
+        let before = was_caught(&edit);
         edit.learn(&exit, lesson);
+        if !before && was_caught(&edit) {
+            effects.events.push(condemned(edit.peek(), &exit));
+        }
         effects.note.extend(writes);
         bans.extend(ban.map(|(site, until, why)| (site, exit, until, why)));
     }
     next.catalog = edit.finish();
-    for (site, exit, until, why) in bans {
-        effects.note.push(ban(next, &site, &exit, until, why, now));
+    for new in bans {
+        effects.ban(next, new, now);
     }
     effects
 }
 
-fn ban(next: &mut Snapshot, site: &Site, exit: &ExitId, until: Moment, why: String, now: Moment) -> Write {
-    next.bans = next.bans.with([(site.clone(), exit.clone(), until)]);
-    Write::PutBan(Ban { site: site.as_str().to_owned(), exit: exit.clone(), since: now, until, why })
+fn condemned(catalog: &Catalog, id: &ExitId) -> Event {
+    let why = catalog.get(id).and_then(|exit| exit.known().why.clone()).unwrap_or_default();
+    Event::Condemned { exit: id.clone(), why }
+}
+
+impl Effects {
+    /// Keeps an exit away from a site. Only a new ban is news.
+    fn ban(&mut self, next: &mut Snapshot, (site, exit, until, why): (Site, ExitId, Moment, String), now: Moment) {
+        if next.bans.until(&site, &exit, now).is_none() {
+            let (site, exit, why) = (site.clone(), exit.clone(), why.as_str().into());
+            self.events.push(Event::Banned { site, exit, until, why });
+        }
+        next.bans = next.bans.with([(site.clone(), exit.clone(), until)]);
+        self.note.push(Write::PutBan(Ban { site: site.as_str().to_owned(), exit, since: now, until, why }));
+    }
+}
+
+/// Counts what befell exits.
+pub(super) fn count(events: &[Event]) {
+    for event in events {
+        let (name, exit) = match event {
+            Event::Condemned { exit, .. } => (names::EXITS_CONDEMNED, exit),
+            Event::Banned { exit, .. } => (names::BANS, exit),
+            _ => continue,
+        };
+        metrics::counter!(name, "source" => exit.source().as_str()).increment(1);
+    }
 }
 
 /// Makes the configuration's routes those of the table, and leaves the others alone.
@@ -173,8 +216,14 @@ fn configure(next: &mut Snapshot, words: Words, defaults: Policy, routes: Vec<Ro
         let created = next.routes.get(route.name.as_str()).map_or(route.created, |entry| entry.route.created);
         table = table.with(Route { created, ..route })?;
     }
+    let ports: BTreeMap<_, _> = table
+        .iter()
+        .filter(|entry| entry.route.origin == Origin::Config)
+        .filter_map(|entry| Some((entry.route.name.to_string(), entry.route.port?)))
+        .collect();
     next.routes = table;
-    Ok(Effects::default())
+    let text = serde_json::to_string(&ports).unwrap_or_default(); // a map of strings to numbers is always JSON
+    Ok(Effects { commit: vec![Write::PutMeta(CONFIG_PORTS, text)], ..Effects::default() })
 }
 
 /// Takes in routes of the API: durable before anybody hears of them.

@@ -28,6 +28,7 @@ fn listing(n: u8) -> Listing {
         policy_v6: PortPolicy::reject_all(),
         flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
         weight: 1,
+        public: None,
     }
 }
 
@@ -225,7 +226,8 @@ async fn promises_end_with_the_route_that_made_them_and_no_others() {
     for username in usernames {
         let snapshot = state.snapshot();
         let wish = snapshot.routes.resolve(username, None).unwrap();
-        let ask = crate::route::Ask { wish: &wish, key: "", target: &target, now: state.now(), avoid: &[] };
+        let ask =
+            crate::route::Ask { wish: &wish, key: "", target: &target, now: state.now(), avoid: &[], plain: false };
         crate::route::decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()).unwrap();
     }
     let scopes = || {
@@ -269,4 +271,50 @@ async fn a_turned_pool_has_other_exits() {
     let before = pool();
     state.apply(Change::Turned(name)).await.unwrap();
     assert!(pool().len() == 2 && pool().is_disjoint(&before));
+}
+
+#[tokio::test]
+async fn what_was_promised_is_on_the_disk_when_the_answer_goes_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("exitgate.db");
+    let (store, _) = Store::open(&path, Options::default()).unwrap();
+    let (state, _wishes) = state(Some(store.clone()));
+    state.apply(listed(&[1])).await.unwrap();
+    let good = |known: &mut crate::exit::Known| {
+        known.verdict = Verdict::Good;
+        known.saw([198, 18, 0, 1].into(), Country::parse("US").unwrap(), Moment(1));
+    };
+    state.apply(Change::Learned(vec![lesson(1, good)])).await.unwrap();
+    let (snapshot, now) = (state.snapshot(), state.now());
+    let (wish, target) = (snapshot.routes.resolve("us-strict", None).unwrap(), "shop.test:443".parse().unwrap());
+    let ask = crate::route::Ask { wish: &wish, key: "", target: &target, now, avoid: &[], plain: false };
+    let plan = crate::route::decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()).unwrap();
+    assert!(matches!(&plan.events[..], [Event::PinMade { .. }]));
+    state.promise(plan.events).await;
+    // A copy of the file as it is now: what a kill at this moment would leave.
+    let copy = folder.path().join("copy.db");
+    crate::store::backup(&path, &copy).unwrap();
+    let (_other, loaded) = Store::open(&copy, Options::default()).unwrap();
+    assert_eq!(loaded.pins.len(), 1);
+    assert_eq!(loaded.pins[0].to.exit, id(1));
+}
+
+#[tokio::test]
+async fn what_befalls_exits_is_told_once() {
+    let (state, _wishes) = state(None);
+    state.apply(listed(&[1, 2])).await.unwrap();
+    let mut events = state.events();
+    let caught = |known: &mut crate::exit::Known| {
+        (known.marks.bad_for_good, known.why) = (true, Some("it changes pages".into()));
+    };
+    let until = state.now().after(Duration::from_secs(60));
+    let ban = || Change::Banned { site: site("shop.test"), exit: id(2), until, why: "reported".to_owned() };
+    for _ in 0..2 {
+        state.apply(Change::Learned(vec![lesson(1, caught)])).await.unwrap();
+        state.apply(ban()).await.unwrap();
+    }
+    let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).map(|event| event.to_string()).collect();
+    let want =
+        [format!("{} is bad for good: it changes pages", id(1)), format!("shop.test refuses {}: reported", id(2))];
+    assert_eq!(told, want);
 }

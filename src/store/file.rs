@@ -1,8 +1,8 @@
 //! The file itself: opened, brought up to date, checked, copied, moved aside.
 //!
 //! A damaged file is never moved aside by the gateway on its own: pins are promises of an identity, and a gateway that
-//! quietly began with an empty file would break every one of them and look healthy. It refuses to start and says what
-//! to do; [`set_aside`] runs only when somebody asks for it by name.
+//! quietly began with an empty file would break every one of them and look healthy. It goes on from memory, refuses every
+//! change that would have to last, and says so loudly; [`set_aside`] runs only when somebody asks for it by name.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -15,7 +15,8 @@ use rusqlite_migration::{M, Migrations};
 use super::fault::{Fault, StoreError};
 
 /// Every step from an empty file to the newest schema. Append only: the place in this list is the version.
-const STEPS: &[M<'static>] = &[M::up(include_str!("migrations/0001_first.sql"))];
+const STEPS: &[M<'static>] =
+    &[M::up(include_str!("migrations/0001_first.sql")), M::up(include_str!("migrations/0002_public.sql"))];
 
 /// How long a statement waits for another process's lock (a backup, a person with a shell). Arbitrary: longer than any
 /// sane transaction of theirs, shorter than an API caller's patience.

@@ -40,6 +40,11 @@ impl Reader {
         Ok(Self { questions })
     }
 
+    /// A reader that nobody answers: every list is refused.
+    pub(super) fn of_nothing() -> Self {
+        Self { questions: mpsc::channel(1).0 }
+    }
+
     /// Asks, and waits for the answer.
     pub(super) async fn ask<T: Send + 'static>(
         &self,

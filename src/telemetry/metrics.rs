@@ -79,6 +79,10 @@ names! {
     Gauge ENGINE_BOOTSTRAP = "exitgate_engine_bootstrap_ratio";
     /// Circuits of an engine: open, building, and the spares among the open ones.
     Gauge ENGINE_CIRCUITS = "exitgate_engine_circuits";
+    /// What it took to build a circuit, from its order to its last hop.
+    Histogram CIRCUIT_BUILD_SECONDS = "exitgate_circuit_build_seconds";
+    /// Circuits that came to nothing: no path, refused, failed or too slow.
+    Counter CIRCUIT_FAILURES = "exitgate_circuit_failures_total";
     /// Streams that an engine carries.
     Gauge ENGINE_STREAMS = "exitgate_engine_streams";
     /// How often an engine was started again. A gauge: it begins anew with the engine's place.
@@ -105,10 +109,24 @@ names! {
     Counter CHECKS = "exitgate_checks_total";
     /// Checks of exits against the sites of `check.targets`, by what they came to.
     Counter CHECKS_OF_SITES = "exitgate_site_checks_total";
+    /// Pages of the tester that are to blame for what fails there: by target, `echo` for all echo servers, `canary`.
+    Gauge CHECKS_SUSPENDED = "exitgate_checks_suspended";
+    /// Exits that were caught at tampering or interception, and are never used again.
+    Counter EXITS_CONDEMNED = "exitgate_exits_condemned_total";
+    /// Bans made: a site refuses an exit, by the word of checks, of real traffic or of a scraper.
+    Counter BANS = "exitgate_bans_total";
     /// Checks that run now.
     Gauge CHECKS_RUNNING = "exitgate_checks_running";
     /// Exits that are due for a check and wait: for the pace, or for others to end.
     Gauge CHECKS_WAITING = "exitgate_checks_waiting";
+    /// Public proxies that lists name, by what the judge last said: `working`, `failed`, `untested`, `condemned`.
+    Gauge PUBLIC_PROXIES = "exitgate_public_proxies";
+    /// Checks of public proxies that run now.
+    Gauge PUBLIC_CHECKS_RUNNING = "exitgate_public_checks_running";
+    /// Public proxies that are due for a check and wait for others to end.
+    Gauge PUBLIC_CHECKS_WAITING = "exitgate_public_checks_waiting";
+    /// Public proxies that were given up after failures in a row.
+    Counter PUBLIC_GIVEN_UP = "exitgate_public_proxies_given_up_total";
     /// What opening a stream through an exit took in a check that passed.
     Histogram CHECK_OPEN_SECONDS = "exitgate_check_open_seconds";
 }
@@ -129,6 +147,12 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn names_change_only_on_purpose() {
+        let names: Vec<_> = ALL.iter().map(|(name, kind, _)| format!("{name} {kind:?}")).collect();
+        insta::assert_snapshot!("names", names.join("\n"));
+    }
 
     #[test]
     fn names_follow_prometheus_habits() {

@@ -3,7 +3,7 @@
 use exitgate_testnet::Testbed;
 use serde_json::Value;
 
-use crate::gateway::{Gateway, Got, curl, until};
+use crate::gateway::{Gateway, Got, config, curl, until};
 
 fn json(got: &Got) -> Value {
     serde_json::from_str(&got.body).unwrap_or_else(|_| panic!("no JSON: {} {} {}", got.status, got.body, got.errors))
@@ -132,4 +132,93 @@ async fn a_proxy_is_a_post_away_and_outlives_a_restart() {
     assert_eq!(curl(&through).await.code, 7, "the port is closed");
     assert_eq!(gateway.api("/proxies/shop").await.status, 404);
     assert_eq!(gateway.post("/proxies", body).await.status, 201, "name and port are free again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_go_when_told_and_stay_when_not() {
+    let bed = Testbed::start().await.unwrap();
+    let gateway = Gateway::start(&bed, "").await;
+    gateway.wait_tested(bed.network.exits().len()).await;
+    let (page, slow) = (bed.web.http("echo.test", "/ip"), bed.web.http("echo.test", "/slow/3"));
+    let other = std::net::TcpListener::bind(gateway.port(20_050)).unwrap();
+    let taken = gateway.post("/proxies", r#"{"geo_category": "ANY", "port": 20050}"#).await;
+    assert_eq!((taken.status, &json(&taken)["error"]["code"]), (409, &"port_taken".into()), "{}", taken.body);
+    assert!(taken.body.contains("another program"), "{}", taken.body);
+    drop(other);
+
+    let mut downloads = Vec::new();
+    for (name, port) in [("gentle", 20_050), ("force", 20_051)] {
+        let body = format!(r#"{{"selector": "any", "name": "{name}", "port": {port}}}"#);
+        assert_eq!(gateway.post("/proxies", &body).await.status, 201);
+        let (via, slow) = (format!("socks5h://{}", gateway.port(port)), slow.clone());
+        downloads.push(tokio::spawn(async move { curl(&["-x", &via, &slow]).await }));
+    }
+    until(|| async { bed.web.sources("/slow").len() }, |seen| *seen == 2).await;
+    let began = std::time::Instant::now();
+    for (path, port) in [("/proxies/gentle", 20_050), ("/proxies/force?force=true", 20_051)] {
+        assert_eq!(gateway.ask(&["-X", "DELETE"], path).await.status, 202, "{path}");
+        assert_eq!(
+            curl(&["-x", &format!("http://{}", gateway.port(port)), &page]).await.code,
+            7,
+            "{port} still listens"
+        );
+    }
+    let cut = downloads.pop().unwrap().await.unwrap();
+    assert!(cut.body.len() < 3 && began.elapsed().as_secs() < 3, "{} after {:?}", cut.body, began.elapsed());
+    let whole = downloads.pop().unwrap().await.unwrap();
+    assert_eq!((whole.code, whole.body.len()), (0, 3), "a tunnel was cut that nobody told to cut: {}", whole.errors);
+
+    // More of one kind than there are addresses: all or nothing, and why.
+    let many = gateway.post("/proxies", r#"{"geo_category": "US", "mode": "strict", "count": 5, "name": "w"}"#).await;
+    assert_eq!((many.status, &json(&many)["error"]["code"]), (409, &"no_exit".into()), "{}", many.body);
+    assert_eq!(json(&gateway.api("/proxies").await)["total"], 0);
+    let three = gateway.post("/proxies", r#"{"geo_category": "US", "mode": "strict", "count": 3, "name": "w"}"#).await;
+    assert_eq!((three.status, &json(&three)["total"]), (201, &3.into()), "{}", three.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_of_the_api_and_of_the_file_live_side_by_side() {
+    let bed = Testbed::start().await.unwrap();
+    let later = "[[routes]]\nname = \"later\"\nselector = \"fr\"\n";
+    let mut gateway = Gateway::start(&bed, later).await;
+    gateway.wait_tested(bed.network.exits().len()).await;
+    let page = bed.web.http("echo.test", "/ip");
+    let ip = |name: &str| bed.network.relay(name).outbound.to_string();
+    let port = async |gateway: &Gateway, name: &str| {
+        json(&gateway.api(&format!("/proxies/{name}")).await)["port"].as_u64().unwrap() as u16
+    };
+    let through = |at: std::net::SocketAddr| {
+        let page = page.clone();
+        async move { curl(&["-x", &format!("http://{at}"), &page]).await.body }
+    };
+    let had = port(&gateway, "later").await;
+    let made = gateway.post("/proxies", r#"{"selector": "nl", "name": "made"}"#).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let made = json(&made)["port"].as_u64().unwrap() as u16;
+
+    let path = bed.ground.folder().join("exitgate.toml");
+    let earlier = format!("[[routes]]\nname = \"earlier\"\nselector = \"de\"\n{later}");
+    for (routes, status, why) in [
+        ("[[routes]]\nname = \"made\"\nselector = \"de\"\n".to_owned(), 422, "made"),
+        (format!("[[routes]]\nname = \"x\"\nselector = \"de\"\nport = {made}\n"), 422, "made"),
+        (earlier.clone(), 200, "routes"),
+    ] {
+        std::fs::write(&path, config(&bed, "gateway", &routes)).unwrap();
+        let got = gateway.post("/reload", "").await;
+        assert!(got.status == status && got.body.contains(why), "{routes}: {} {}", got.status, got.body);
+        assert_eq!(through(gateway.port(made)).await, ip("nl1"), "a reload took a route of the API");
+    }
+    let new = port(&gateway, "earlier").await;
+    assert_eq!(port(&gateway, "later").await, had);
+    assert_eq!((through(gateway.port(new)).await, through(gateway.port(had)).await), (ip("de1"), ip("fr1")));
+
+    gateway.signal("TERM");
+    gateway.ended().await;
+    let first = "[[routes]]\nname = \"first\"\nselector = \"ca\"\n";
+    let gateway = Gateway::start(&bed, &format!("{first}{earlier}")).await;
+    let ports = [port(&gateway, "earlier").await, port(&gateway, "later").await, port(&gateway, "made").await];
+    assert_eq!(ports, [new, had, made], "a route that was added moved the others");
+    assert!(!ports.contains(&port(&gateway, "first").await));
+    let got = until(|| through(gateway.port(had)), |body| *body == ip("fr1")).await;
+    assert_eq!(got, ip("fr1"));
 }

@@ -7,9 +7,17 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows the end of its gateway's log")]
 
 mod api;
+mod choosing;
 mod clients;
 mod control;
+mod crowd;
+mod exits;
 mod faults;
+mod front;
 mod gateway;
 mod lifecycle;
+mod operator;
+mod public;
 mod routes;
+mod siege;
+mod store;

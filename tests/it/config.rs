@@ -221,11 +221,40 @@ fn the_command_line_explains_itself() {
     let (code, help, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
     insta::assert_snapshot!("help", help);
-    for command in ["serve", "check-config", "reload", "health", "completions"] {
-        let (code, help, _) = run(&[command, "--help"]);
-        assert_eq!(code, Some(0));
-        insta::assert_snapshot!(format!("help_{}", command.replace('-', "_")), help);
+    for command in [
+        &["serve"][..],
+        &["check-config"],
+        &["reload"],
+        &["health"],
+        &["test-exits"],
+        &["store"],
+        &["completions"],
+        &["routes"],
+        &["routes", "list"],
+        &["routes", "create"],
+        &["routes", "show"],
+        &["routes", "patch"],
+        &["routes", "rotate"],
+        &["routes", "report"],
+        &["routes", "delete"],
+        &["exits"],
+        &["engines"],
+        &["sources"],
+        &["connections"],
+        &["why"],
+        &["man"],
+        &["test-exits"],
+        &["store"],
+    ] {
+        let (code, help, _) = run(&[command, &["--help"]].concat());
+        assert_eq!(code, Some(0), "{command:?}");
+        insta::assert_snapshot!(format!("help_{}", command.join("_").replace('-', "_")), help);
     }
+    let (code, page, _) = run(&["man"]);
+    assert!(code == Some(0) && page.contains(".TH exitgate 1") && page.contains("routes"), "{page}");
+    let folder = dir.path().to_str().unwrap();
+    assert_eq!(run(&["man", folder]).0, Some(0));
+    assert!(dir.path().join("exitgate-routes-create.1").exists());
     let (code, stdout, stderr) = run(&[]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     assert!(stdout.contains("Usage: exitgate"), "{stdout}");

@@ -3,6 +3,7 @@
 //! One run of the sources here is what the first minute after a restart is: the catalog of the run before is there,
 //! and so is what the store remembers of each source.
 
+mod fed;
 mod memory;
 
 use std::sync::Arc;
@@ -44,8 +45,12 @@ fn client() -> Client<Direct> {
     Client::new(Direct::new(Rules::new(Ports::default(), true, Own::new())), Arc::new(tls))
 }
 
+fn limits() -> Limits {
+    Limits { silence: Duration::from_millis(500), ..Limits::default() }
+}
+
 fn feed(name: &str, url: &str) -> Feed {
-    let limits = Limits { silence: Duration::from_millis(500), ..Limits::default() };
+    let limits = limits();
     let (url, stale_after) = (url.parse().unwrap(), Duration::from_secs(3 * 3600));
     Feed { name: name.into(), url, every: EVERY, stale_after, limits }
 }
@@ -67,6 +72,8 @@ struct Bench {
     directory: watch::Sender<Option<Arc<Netdir>>>,
     /// How the sources fared, as of the end of the last run.
     known: Vec<Source>,
+    /// What one request may take.
+    limits: Limits,
 }
 
 impl Bench {
@@ -74,7 +81,7 @@ impl Bench {
         let onionoo = Onionoo::start(&Ground::claim().unwrap(), &[]).await.unwrap();
         onionoo.add_synthetic(relays);
         let state = state(store.clone());
-        Self { onionoo, state, store, directory: watch::Sender::default(), known: Vec::new() }
+        Self { onionoo, state, store, directory: watch::Sender::default(), known: Vec::new(), limits: limits() }
     }
 
     /// Runs the sources until `name` satisfies `done`, and says how it fared then.
@@ -114,6 +121,7 @@ impl Bench {
 
     fn start(&self, life: &Lifecycle) -> Sources {
         let onionoo = feed(ONIONOO, &format!("{}/details?{QUERY}", self.onionoo.url()));
+        let onionoo = Feed { limits: Limits { silence: limits().silence, ..self.limits }, ..onionoo };
         let relays = Relays {
             onionoo: Some(onionoo),
             exit_addresses: Some(feed(EXIT_ADDRESSES, &self.onionoo.exit_list_url())),

@@ -15,6 +15,7 @@ mod rtt;
 mod server;
 mod speak;
 mod stats;
+mod syscalls;
 mod table;
 mod target;
 mod tunnels;
@@ -27,7 +28,7 @@ use crate::server::Server;
 const USAGE: &str = "\
 peers target BASE                       echo on BASE, source on BASE+1, sink on BASE+2 (all on 127.0.0.1)
 peers table  BASE ROUNDS SECONDS SERVER…
-peers tunnels|open|bulk|upload|rtt|idle BASE AMOUNT SERVER…
+peers tunnels|open|bulk|upload|rtt|idle|syscalls BASE AMOUNT SERVER…
 peers refused BASE SERVER…              what a closed port is answered with
 SERVER is NAME=KIND@ADDRESS[#PID], KIND is socks5 | http | plain (plain: three ports from ADDRESS on are relayed to three from BASE on)
 AMOUNT: seconds; for open, tunnels a second; for idle, tunnels";
@@ -63,6 +64,7 @@ fn run(words: &[&str]) -> Result<(), String> {
         "bulk" => one_by_one(servers(3)?, |server| bulk::down(server, base, seconds(number(2)?))),
         "upload" => one_by_one(servers(3)?, |server| bulk::up(server, base, seconds(number(2)?))),
         "rtt" => one_by_one(servers(3)?, |server| rtt::ping(server, base, seconds(number(2)?))),
+        "syscalls" => one_by_one(servers(3)?, |server| syscalls::count(server, base, seconds(number(2)?))),
         "idle" => one_by_one(servers(3)?, |server| idle::hold(server, base, number(2)? as usize)),
         _ => Err(USAGE.into()),
     }

@@ -16,14 +16,23 @@ impl Usage {
     pub fn of(root: Option<u32>) -> Self {
         let Some(root) = root else { return Self::default() };
         let mut sum = Self::default();
-        let mut left = vec![root];
-        while let Some(pid) = left.pop() {
+        for pid in tree(root) {
             sum.cpu += cpu(pid).unwrap_or_default();
             sum.rss += anonymous(pid).unwrap_or_default();
-            left.extend(children(pid));
         }
         sum
     }
+}
+
+/// A process and its descendants.
+pub fn tree(root: u32) -> Vec<u32> {
+    let mut all = vec![root];
+    let mut at = 0;
+    while at < all.len() {
+        all.extend(children(all[at]));
+        at += 1;
+    }
+    all
 }
 
 /// Seconds of CPU, from clock ticks: user, system, and those of children already waited for.

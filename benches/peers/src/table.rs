@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use crate::server::Server;
 use crate::stats::median;
-use crate::{bulk, idle, rtt, speak, tunnels};
+use crate::{bulk, idle, rtt, speak, syscalls, tunnels};
 
 /// Idle tunnels that are held at once. Arbitrary: below what every peer is configured for.
 const IDLE: usize = 4000;
+
+/// How long each server is counted under strace: long enough for a thousand tunnels.
+const COUNTED: Duration = Duration::from_secs(2);
 
 /// One column: its title and its value in one round.
 type Column = (&'static str, fn(&Server, u16, Duration) -> Result<Vec<f64>, String>);
@@ -44,6 +47,7 @@ pub fn print(base: u16, rounds: u32, span: Duration, servers: Vec<Server>) -> Re
     }
     connect_at_half_load(base, rounds, &servers);
     idle_tunnels(base, &servers);
+    system_calls(base, &servers);
     for server in &servers {
         println!("{}: a closed port is answered with {:?}", server.name, speak::refusal(server));
     }
@@ -81,6 +85,20 @@ fn idle_tunnels(base: u16, servers: &[Server]) {
     };
     let values: Vec<_> = own.iter().map(hold).collect();
     tell("KiB an idle tunnel | held | % of a core", &own, &values);
+}
+
+/// A count, and no matter of mood either.
+fn system_calls(base: u16, servers: &[Server]) {
+    let own: Vec<Server> = servers.iter().filter(|server| server.pid.is_some()).cloned().collect();
+    let count = |server: &Server| match syscalls::count(server, base, COUNTED) {
+        Ok(calls) => vec![vec![calls]],
+        Err(fault) => {
+            println!("{}: system calls: {fault}", server.name);
+            Vec::new()
+        }
+    };
+    let values: Vec<_> = own.iter().map(count).collect();
+    tell("system calls a tunnel", &own, &values);
 }
 
 fn tell(title: &str, servers: &[Server], values: &[Vec<Vec<f64>>]) {

@@ -32,6 +32,8 @@ pub struct Outcome {
     pub p99: f64,
     /// CPU microseconds of the server a tunnel.
     pub cpu: f64,
+    /// Tunnels that echoed everything.
+    pub done: usize,
     /// Tunnels that failed.
     pub failed: usize,
 }
@@ -180,6 +182,7 @@ impl Run {
             p50: percentile(&mut self.opened, 0.5),
             p99: percentile(&mut self.opened, 0.99),
             cpu,
+            done: self.done,
             failed: self.failed,
         };
         for (_, tunnel) in &mut self.slots {

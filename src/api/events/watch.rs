@@ -6,11 +6,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
+use super::super::when::When;
 use super::super::{Wiring, engines, sources};
 use crate::lifecycle::Tasks;
 use crate::route::pin::Pinned;
 use crate::route::table::RouteTable;
-use crate::route::{Event, event::Cause};
+use crate::route::{Event, Holder, event::Cause};
 
 /// How often standings are compared. Arbitrary: what a person takes for at once.
 const LOOK: Duration = Duration::from_millis(500);
@@ -129,22 +130,32 @@ fn compare<'a>(before: &'a Standing, now: &'a Standing) -> impl Iterator<Item = 
 
 fn told(event: &Event) -> (&'static str, Value) {
     let pinned = |to: &Pinned| json!({ "exit": to.exit.to_string(), "ip": to.ip });
-    let (kind, holder, more) = match event {
-        Event::PinMade { holder, to } => ("pin.made", holder, json!({ "to": pinned(to) })),
+    let (kind, mut data) = match event {
+        Event::PinMade { holder, to } => ("pin.made", of_pin(holder, json!({ "to": pinned(to) }))),
         Event::PinMoved { holder, from, to, cause } => {
             let cause = Cause::as_str(*cause);
-            ("pin.moved", holder, json!({ "from": pinned(from), "to": pinned(to), "cause": cause }))
+            ("pin.moved", of_pin(holder, json!({ "from": pinned(from), "to": pinned(to), "cause": cause })))
         }
         Event::PinEnded { holder, was, evicted } => {
-            ("pin.ended", holder, json!({ "was": pinned(was), "evicted": evicted }))
+            ("pin.ended", of_pin(holder, json!({ "was": pinned(was), "evicted": evicted })))
         }
+        Event::Condemned { exit, why } => ("exit.condemned", json!({ "exit": exit.to_string(), "why": &**why })),
+        Event::Banned { site, exit, until, why } => {
+            let (site, exit) = (site.as_str(), exit.to_string());
+            ("ban.made", json!({ "site": site, "exit": exit, "until": When(*until), "why": &**why }))
+        }
+        Event::Suspended { check, pardoned } => ("check.suspended", json!({ "check": &**check, "pardoned": pardoned })),
+        Event::Resumed { check } => ("check.resumed", json!({ "check": &**check })),
     };
-    let mut data = more;
+    data["text"] = json!(event.to_string());
+    (kind, data)
+}
+
+fn of_pin(holder: &Holder, mut data: Value) -> Value {
     data["scope"] = json!(&*holder.scope);
     data["session"] = json!(holder.session.as_ref().map(ToString::to_string));
     data["key"] = json!(&*holder.key);
-    data["text"] = json!(event.to_string());
-    (kind, data)
+    data
 }
 
 #[cfg(test)]

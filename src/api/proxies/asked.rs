@@ -46,21 +46,25 @@ pub struct Rules {
 #[schema(as = NewProxy, example = json!({ "geo_category": "US", "name": "shop", "mode": "strict" }))]
 pub struct Asked {
     /// What the route is called; without it, `p` and its port.
+    #[schema(pattern = "^[a-z][a-z0-9-]{0,62}$")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// `US`, `NON_US` or `ANY`: instead of a selector.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub geo_category: Option<Geo>,
     /// As in a username.
+    #[schema(example = "us-strict")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
     /// How exits are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Kept>,
     /// Its port; without it, the next free one.
+    #[schema(minimum = 1, maximum = 65535)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// Exits at once.
+    #[schema(minimum = 1, maximum = 1000)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<u16>,
     /// A check target that its exits must pass.
@@ -70,6 +74,7 @@ pub struct Asked {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Span>,
     /// So many routes, each with IPs of its own.
+    #[schema(minimum = 1, maximum = 1000)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u16>,
     /// No other pin has its IP.
@@ -89,6 +94,7 @@ pub struct Asked {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<IpNet>>,
     /// Relays in a circuit.
+    #[schema(minimum = 2, maximum = 3)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hops: Option<u8>,
     /// Targets may be reached over IPv6.

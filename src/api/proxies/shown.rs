@@ -19,6 +19,7 @@ use crate::gateway::tunnel::Tunnel;
 use crate::route::Policy;
 use crate::route::pin::PinRecord;
 use crate::route::policy::{Auth, Engine};
+use crate::route::pool::{Member, Pool};
 use crate::route::selector::Mode;
 use crate::route::table::{Entry, Origin};
 use crate::state::Snapshot;
@@ -61,6 +62,8 @@ struct PoolShown {
     have: usize,
     /// Different addresses among them.
     unique_ips: usize,
+    /// What opening a stream took at their last checks; half of them were faster.
+    latency_ms: Option<u64>,
 }
 
 /// What a strict route is pinned to.
@@ -213,7 +216,7 @@ impl Showing {
             port: route.port,
             selector: route.selector.to_string(),
             mode: route.selector.mode.as_str(),
-            pool: PoolShown { wanted: pool.wanted(), have: pool.have(), unique_ips: pool.unique_ips() },
+            pool: self.pool(pool),
             check: route.policy.check.as_deref().map(str::to_owned),
             exit: pin.map(|pin| Pinned { id: pin.to.exit.to_string(), ip: pin.to.ip }),
             auth: if self.asks_for_key(&route.policy) { "key" } else { "open" },
@@ -229,6 +232,19 @@ impl Showing {
             live: self.live(name),
             examples: urls.as_ref().map(Examples::of),
             urls,
+        }
+    }
+
+    fn pool(&self, pool: &Pool) -> PoolShown {
+        let latency = |member: &Member| member.exit(&self.snapshot.catalog)?.known().latency;
+        let mut all: Vec<_> = pool.members().iter().filter_map(latency).collect();
+        all.sort_unstable();
+        let middle = all.get(all.len() / 2);
+        PoolShown {
+            wanted: pool.wanted(),
+            have: pool.have(),
+            unique_ips: pool.unique_ips(),
+            latency_ms: middle.map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 

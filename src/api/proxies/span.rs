@@ -54,7 +54,8 @@ impl<'de> Deserialize<'de> for Patience {
         if value == "never" {
             return Ok(Self(None));
         }
-        let Span(after) = Span::deserialize(value).map_err(serde::de::Error::custom)?;
+        let wrong = |why: serde_json::Error| serde::de::Error::custom(format_args!("{why}, or `never`"));
+        let Span(after) = Span::deserialize(value).map_err(wrong)?;
         Ok(Self(Some(after)))
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::super::Wiring;
-use super::super::ask::{Asked, Body, Named};
+use super::super::ask::{Asked, Body, Named, Nothing};
 use super::super::error::{ApiError, Problem};
 use super::super::exits::Shown;
 use super::super::when::When;
@@ -82,14 +82,14 @@ pub(in crate::api) struct Last {
 /// Another exit, verified, with another address. The answer comes when clients already use it.
 #[utoipa::path(post, path = "/proxies/{route}/rotate", tag = "proxies",
     params(("route" = String, Path, description = "Name, port, or percent-encoded username"), Whose),
+    request_body = Option<Nothing>,
     responses((status = 200, body = Rotated), (status = "default", description = "A refusal", body = Problem)))]
 pub(in crate::api) async fn rotate(
     State(wiring): State<Wiring>,
     Named(route): Named,
     Asked(whose): Asked<Whose>,
-    Body(fields): Body,
+    _: Nothing,
 ) -> Result<Response, ApiError> {
-    nothing_in(&fields)?;
     let Meant { wish, key } = whose::meant(&wiring, &route, &whose)?;
     let _turn = wiring.slow()?;
     let turned = wiring.tunnel.rotate(&key, &wish, Instant::now() + ROTATE_DEADLINE).await.map_err(refused)?;
@@ -115,14 +115,6 @@ fn refused(fault: TurnFault) -> ApiError {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "none_verified", message).with(json!({ "tried": tried }))
         }
         TurnFault::Slow => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "rotate_slow", message),
-    }
-}
-
-/// A rotation says all in its URL; a body with words in it was meant for something else.
-fn nothing_in(fields: &Map<String, Value>) -> Result<(), ApiError> {
-    match fields.keys().next() {
-        None => Ok(()),
-        Some(field) => Err(Wrong::new(field, "is not known here: the body is empty, or {}").into()),
     }
 }
 

@@ -129,12 +129,13 @@ impl Desk {
         let mut doors = self.doors.clone().lock_owned().await;
         let ports = self.reserve(&wanted, &doors)?;
         let mut routes: Vec<(Route, String)> = Vec::new();
+        let many = wanted.len();
         for (wanted, port) in wanted.into_iter().zip(&ports) {
             let said = wanted.asked.text();
             let route = self.route(wanted, port)?;
             // Those of one order ask for the same, but for name and port: one answer is all theirs.
             if routes.is_empty() {
-                self.served(&route)?;
+                self.served(&route, many)?;
             }
             routes.push((route, said));
         }
@@ -148,9 +149,10 @@ impl Desk {
         Ok(Opened { names: routes.into_iter().map(|(route, _)| route.name).collect(), new: true })
     }
 
-    /// Some exit would serve this route now.
-    fn served(&self, route: &Route) -> Result<(), OrderFault> {
-        proxies::unserved(&self.state.load(), self.state.memory(), route, self.state.now()).map_or(Ok(()), Err)
+    /// Some exit would serve this route now, and each of the `many` that are ordered with it.
+    fn served(&self, route: &Route, many: usize) -> Result<(), OrderFault> {
+        let (state, now) = (&self.state, self.state.now());
+        proxies::unserved(&state.load(), state.memory(), route, many, now).map_or(Ok(()), Err)
     }
 
     /// Makes a route another without touching its connections: what opens from now on goes by what it says now.
@@ -158,11 +160,13 @@ impl Desk {
         let old = self.own(name)?.route.clone();
         let said = self.said.get(name).map_or("{}", String::as_str);
         let asked = Asked::patched(said, &patch)?;
-        let (selector, policy) = asked.judged(&self.state.load().routes, &self.rules.load())?;
+        let moves = asked.port.filter(|port| Some(*port) != old.port);
+        // A port that it has goes on, also where the range has become smaller.
+        let judged = Asked { port: moves, ..asked.clone() };
+        let (selector, policy) = judged.judged(&self.state.load().routes, &self.rules.load())?;
         RouteName::parse(name, &selector, self.state.load().routes.words())
             .map_err(|why| OrderFault::BadName(name.to_owned(), why.to_string()))?;
         let mut doors = self.doors.clone().lock_owned().await;
-        let moves = asked.port.filter(|port| Some(*port) != old.port);
         let port = moves.map(|port| self.reserve_one(port, &doors)).transpose()?;
         let expires = match (patch.contains_key("ttl"), asked.ttl) {
             (false, _) => old.expires,
@@ -171,7 +175,7 @@ impl Desk {
         let (policy, text) = (Arc::new(policy), asked.text());
         let route = Route { selector, port: moves.or(old.port), policy, expires, ..(*old).clone() };
         if route.selector != old.selector || route.policy.check != old.policy.check {
-            self.served(&route)?;
+            self.served(&route, 1)?;
         }
         self.state.apply(Change::Changed(route.clone(), text.clone())).await.map_err(fault)?;
         self.said.insert(name.to_owned(), text);

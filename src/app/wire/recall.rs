@@ -4,18 +4,23 @@
 //! first second, pins hold, bans go on. What is too old to count is dropped here and not trusted "for now".
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::exit::country::GeoIp;
-use crate::exit::{Catalog, ExitId, Known, Moment, Source, Verdict};
+use crate::exit::{Abilities, Catalog, ExitId, Known, Moment, Offer, Source, Verdict};
 use crate::net::Host;
 use crate::route::ban::{Bans, Site};
 use crate::route::memory::Memory;
+use crate::source;
 use crate::state::Snapshot;
-use crate::store::{self, Loaded, Standing};
+use crate::store::{self, Loaded, Public, Standing};
 
 /// The check target whose verdict is the exit's own.
 const ECHO: &str = "echo";
+
+/// How long a public proxy that was caught is remembered after its last test. Arbitrary: free proxies are gone by then.
+const CONDEMNED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Builds the snapshot and the memory. Routes of the configuration come later, as a change like any other.
 pub(super) fn recall(config: &Config, loaded: Loaded, geoip: &GeoIp, now: Moment) -> (Snapshot, Memory) {
@@ -24,7 +29,8 @@ pub(super) fn recall(config: &Config, loaded: Loaded, geoip: &GeoIp, now: Moment
     }
     let mut snapshot = Snapshot::new(super::routes::words(config), super::routes::defaults(config));
     let known = known(config, &loaded, geoip, now);
-    snapshot.catalog = catalog(config, loaded.exits, known);
+    let exits = catalog(config, loaded.exits, known);
+    snapshot.catalog = with_public(config, exits, loaded.public, geoip, now);
     snapshot.bans = bans(loaded.bans, now);
     let memory = Memory::new(super::routes::bounds(&config.gateway));
     memory.import(loaded.sessions, loaded.pins, now);
@@ -41,7 +47,10 @@ fn known(config: &Config, loaded: &Loaded, geoip: &GeoIp, now: Moment) -> HashMa
         let known = all.entry(verdict.exit.clone()).or_default();
         let stale = now.since(verdict.checked) > config.check.stale_after;
         match verdict.standing {
-            Standing::Condemned => known.marks.bad_for_good = true,
+            Standing::Condemned => {
+                (known.verdict, known.marks.bad_for_good) = (Verdict::Bad, true);
+                (known.checked, known.why) = (Some(verdict.checked), Some(verdict.why.as_str().into()));
+            }
             _ if stale => {}
             Standing::Good if verdict.target != ECHO => {
                 known.passed.insert(verdict.target.as_str().into());
@@ -51,6 +60,7 @@ fn known(config: &Config, loaded: &Loaded, geoip: &GeoIp, now: Moment) -> HashMa
                 known.verdict = if standing == Standing::Good { Verdict::Good } else { Verdict::Bad };
                 (known.checked, known.good) = (Some(verdict.checked), verdict.good);
                 known.latency = verdict.latency;
+                known.why = (!verdict.why.is_empty()).then(|| verdict.why.as_str().into());
             }
         }
     }
@@ -69,6 +79,45 @@ fn catalog(config: &Config, exits: Vec<store::Exit>, mut known: HashMap<ExitId, 
     edit.finish()
 }
 
+/// Public proxies that worked a while ago serve again before anybody tests them; those that were caught stay known.
+fn with_public(config: &Config, exits: Catalog, public: Vec<Public>, geoip: &GeoIp, now: Moment) -> Catalog {
+    let mut edit = exits.edit();
+    for public in public.into_iter().filter(|_| config.sources.any_public()) {
+        let age = public.last_tested.map_or(Duration::MAX, |at| now.since(at));
+        let keep =
+            if public.condemned { age < CONDEMNED_FOR } else { public.working && age <= config.check.stale_after };
+        if !keep {
+            continue;
+        }
+        let offer = Offer { list: public.list.as_str().into(), login: public.login.clone(), through: public.through };
+        let listing = source::public::listing(public.id.clone(), offer, geoip);
+        let id = listing.id.clone();
+        edit.list(listing);
+        edit.learn(&id, |known| *known = of_public(&public, geoip));
+    }
+    edit.finish()
+}
+
+fn of_public(public: &Public, geoip: &GeoIp) -> Known {
+    let verdict = if public.working { Verdict::Good } else { Verdict::Bad };
+    let (checked, good) = (public.last_tested, public.last_working);
+    let mut known = Known { verdict, checked, good, latency: public.response_time, ..Known::default() };
+    if let (Some(ip), Some(at)) = (public.exit_ip, good) {
+        known.saw(ip, geoip.country(ip), at);
+    }
+    known.marks.several_ips = public.several;
+    known.marks.bad_for_good = public.condemned;
+    known.public = Some(Abilities {
+        anonymity: public.anonymity,
+        tunnels: public.connect,
+        tls: public.https,
+        took: public.response_time.unwrap_or_default(),
+        passed: public.passed,
+        asked: public.asked,
+    });
+    known
+}
+
 fn is_enabled(config: &Config, source: Source) -> bool {
     match source {
         Source::Tor => config.tor.enabled,
@@ -80,4 +129,69 @@ fn is_enabled(config: &Config, source: Source) -> bool {
 fn bans(bans: Vec<store::Ban>, now: Moment) -> Bans {
     let held = bans.into_iter().filter(|ban| ban.until > now);
     Bans::default().with(held.filter_map(|ban| Some((Site::of(&Host::parse(&ban.site).ok()?), ban.exit, ban.until))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::country::Country;
+    use crate::exit::facts::Flags;
+    use crate::exit::policy::PortPolicy;
+    use crate::exit::{Fingerprint, Listing};
+
+    const NOW: Moment = Moment(1_788_314_400_000_000);
+
+    fn exit(n: u8) -> ExitId {
+        ExitId::Tor(Fingerprint([n; 20]))
+    }
+
+    fn kept(id: ExitId) -> store::Exit {
+        let listing = Listing {
+            id,
+            nickname: "x".into(),
+            announced: vec![],
+            country: Country::UNKNOWN,
+            asn: None,
+            as_name: None,
+            policy: PortPolicy::accept_all(),
+            policy_v6: PortPolicy::reject_all(),
+            flags: Flags { running: true, ..Flags::default() },
+            weight: 1,
+            public: None,
+        };
+        store::Exit { listing, first_seen: NOW, last_seen: NOW }
+    }
+
+    fn verdict(n: u8, target: &str, standing: Standing, why: &str, checked: Moment) -> store::Verdict {
+        let (exit, target, why) = (exit(n), target.to_owned(), why.to_owned());
+        store::Verdict { exit, target, standing, streak: 1, checked, good: Some(checked), latency: None, why }
+    }
+
+    #[test]
+    fn verdicts_are_as_they_were_and_a_caught_exit_stays_caught_however_long_ago() {
+        let old = Moment(1);
+        let loaded = Loaded {
+            exits: (1..=4).map(|n| kept(exit(n))).collect(),
+            verdicts: vec![
+                verdict(1, ECHO, Standing::Good, "", NOW),
+                verdict(1, "shop", Standing::Good, "", NOW),
+                verdict(2, ECHO, Standing::Bad, "no answer in time", NOW),
+                verdict(3, ECHO, Standing::Condemned, "it changes pages", old),
+                verdict(4, ECHO, Standing::Good, "", old),
+            ],
+            ..Loaded::default()
+        };
+        let (snapshot, _) = recall(&Config::default(), loaded, &GeoIp::default(), NOW);
+        let known = |n| snapshot.catalog.get(&exit(n)).unwrap().known().clone();
+        assert!(known(1).verdict == Verdict::Good && known(1).passed.contains("shop"));
+        assert_eq!((known(2).verdict, known(2).why.as_deref()), (Verdict::Bad, Some("no answer in time")));
+        assert_eq!(known(4).verdict, Verdict::Untested, "too old to count");
+        let caught = snapshot.catalog.get(&exit(3)).unwrap();
+        assert!(caught.known().marks.bad_for_good && !caught.alive());
+        assert_eq!((caught.known().verdict, caught.known().why.as_deref()), (Verdict::Bad, Some("it changes pages")));
+        // The next list of its source names it again, as if nothing had been.
+        let mut edit = snapshot.catalog.edit();
+        edit.list(kept(exit(3)).listing);
+        assert!(!edit.finish().get(&exit(3)).unwrap().alive());
+    }
 }

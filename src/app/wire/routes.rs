@@ -1,6 +1,6 @@
 //! The configuration's routes and defaults in the words of [`crate::route`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::app::StartError;
@@ -10,7 +10,7 @@ use crate::route::memory::Bounds;
 use crate::route::policy::{Auth, Engine, Policy};
 use crate::route::selector::{RouteName, Selector, Words};
 use crate::route::table::{Origin, Route};
-use crate::state::{Change, Snapshot};
+use crate::state::{CONFIG_PORTS, Change, Snapshot};
 
 /// Judges the text of a selector while a configuration is read; the error is a clause that says why not.
 pub(in crate::app) fn judge(text: &str, groups: &Groups) -> Result<(), String> {
@@ -50,11 +50,19 @@ pub(super) fn bounds(gateway: &Gateway) -> Bounds {
     }
 }
 
+/// Ports that routes of the configuration had in the last run, by name.
+pub(in crate::app) type Former = BTreeMap<String, u16>;
+
+/// What the store remembers of them.
+pub(super) fn former(meta: &BTreeMap<String, String>) -> Former {
+    meta.get(CONFIG_PORTS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
 /// All that the configuration says of routes, as a change of the state. Routes without a port of their own keep the
-/// one that they have, or get the next free one of `gateway.route_ports`.
-pub(in crate::app) fn configured(config: &Config, held: &Snapshot, now: Moment) -> Result<Change, StartError> {
+/// one that they have, or had in the last run, or get the next free one of `gateway.route_ports`.
+pub(super) fn configured(config: &Config, held: &Snapshot, former: &Former, now: Moment) -> Result<Change, StartError> {
     let words = words(config);
-    let ports = ports(config, held)?;
+    let ports = ports(config, held, former)?;
     let route = |route: &config::Route| {
         let wrong = |why: String| StartError::Other(format!("routes[{}]: {why}", route.name));
         let selector = Selector::parse(&route.selector, &words).map_err(|fault| wrong(fault.to_string()))?;
@@ -68,20 +76,21 @@ pub(in crate::app) fn configured(config: &Config, held: &Snapshot, now: Moment) 
 }
 
 /// Which port each route of the configuration has.
-fn ports<'c>(config: &'c Config, held: &Snapshot) -> Result<HashMap<&'c str, u16>, StartError> {
+fn ports<'c>(config: &'c Config, held: &Snapshot, former: &Former) -> Result<HashMap<&'c str, u16>, StartError> {
     let written = config.routes.iter().filter_map(|route| Some((route.name.as_str(), route.port?.get())));
     let mut all: HashMap<&str, u16> = written.collect();
     let mut taken: HashSet<u16> = all.values().copied().collect();
     let range = config.gateway.route_ports.first()..=config.gateway.route_ports.last();
     let names = || config.routes.iter().filter(|route| route.port.is_none()).map(|route| route.name.as_str());
+    let others = held.routes.iter().filter(|entry| entry.route.origin == Origin::Api);
+    taken.extend(others.filter_map(|entry| entry.route.port));
     for name in names() {
-        let kept = held.routes.get(name).and_then(|entry| entry.route.port).filter(|port| range.contains(port));
+        let had = held.routes.get(name).and_then(|entry| entry.route.port).or_else(|| former.get(name).copied());
+        let kept = had.filter(|port| range.contains(port));
         if let Some(port) = kept.filter(|port| taken.insert(*port)) {
             all.insert(name, port);
         }
     }
-    let others = held.routes.iter().filter(|entry| entry.route.origin == Origin::Api);
-    taken.extend(others.filter_map(|entry| entry.route.port));
     let mut free = range.filter(|port| !taken.contains(port));
     for name in names() {
         if !all.contains_key(name) {
@@ -146,8 +155,21 @@ mod tests {
         let written =
             config(&[route("a", None), route("b", Some(20_000)), route("c", None), route("d", None)].concat());
         let kept = held(&written, &[("c", 20_001), ("gone", 20_002), ("d", 9)]);
-        let all = ports(&written, &kept).unwrap();
+        let all = ports(&written, &kept, &Former::new()).unwrap();
         assert_eq!([all["a"], all["b"], all["c"], all["d"]], [20_002, 20_000, 20_001, 20_003]);
+    }
+
+    #[test]
+    fn ports_of_the_last_run_are_kept_unless_somebody_has_them() {
+        let written = config(&["new", "a", "b"].map(|name| route(name, None)).concat());
+        let mut held = held(&written, &[("x", 20_001)]);
+        let api = Route { origin: Origin::Api, ..(*held.routes.get("x").unwrap().route).clone() };
+        held.routes = held.routes.without("x").unwrap().with(api).unwrap();
+        let kept = r#"{"a": 20000, "b": 20001, "c": 9, "gone": 20002}"#;
+        let former = former(&BTreeMap::from([(CONFIG_PORTS.to_owned(), kept.to_owned())]));
+        let all = ports(&written, &held, &former).unwrap();
+        assert_eq!([all["new"], all["a"], all["b"]], [20_002, 20_000, 20_003]);
+        assert!(super::former(&BTreeMap::from([(CONFIG_PORTS.to_owned(), "no".to_owned())])).is_empty());
     }
 
     #[test]
@@ -158,7 +180,7 @@ mod tests {
             full.routes = full.routes.without(entry.route.name.as_str()).unwrap();
             full.routes = full.routes.with(Route { origin: Origin::Api, ..(*entry.route).clone() }).unwrap();
         }
-        let error = ports(&written, &full).unwrap_err().to_string();
+        let error = ports(&written, &full, &Former::new()).unwrap_err().to_string();
         assert_eq!(error, "routes[b]: gateway.route_ports has no port left; widen it");
     }
 

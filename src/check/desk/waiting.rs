@@ -1,28 +1,40 @@
 //! People who wait for checks.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Checked;
-use crate::exit::ExitId;
+use super::{Checked, CheckedSite};
+use crate::exit::{ExitId, Verdict};
 
 /// Where a result goes.
 #[derive(Debug)]
 pub(super) enum Waiter {
     /// To somebody who asked for this one.
     One(oneshot::Sender<Checked>),
-    /// To somebody who asked for many.
-    Many(mpsc::UnboundedSender<(ExitId, Option<Checked>)>),
+    /// To somebody who asked for many, and perhaps for a page of their own.
+    Many(mpsc::UnboundedSender<(ExitId, Option<Checked>)>, Option<Arc<CheckedSite>>),
 }
 
 impl Waiter {
+    /// The page that must have been asked before this is answered.
+    fn extra(&self) -> Option<&Arc<CheckedSite>> {
+        if let Self::Many(_, extra) = self { extra.as_ref() } else { None }
+    }
+
+    /// True if this check is what was waited for. Through an exit that does not work no page is asked.
+    fn is_content(&self, checked: &Checked) -> bool {
+        let asked = |extra: &Arc<CheckedSite>| checked.sites.iter().any(|(name, _)| *name == extra.name);
+        checked.verdict != Verdict::Good || self.extra().is_none_or(asked)
+    }
+
     /// Whoever has gone meanwhile misses nothing.
     fn tell(self, exit: ExitId, checked: Option<Checked>) {
         match (self, checked) {
             (Self::One(answer), Some(checked)) => _ = answer.send(checked),
             (Self::One(_), None) => {}
-            (Self::Many(results), checked) => _ = results.send((exit, checked)),
+            (Self::Many(results, _), checked) => _ = results.send((exit, checked)),
         }
     }
 }
@@ -45,10 +57,27 @@ impl Waiting {
         self.done.push((waiter, exit, None));
     }
 
-    /// A check ended.
-    pub(super) fn ended(&mut self, exit: &ExitId, checked: &Checked) {
-        let waiters = self.by_exit.remove(exit).into_iter().flatten();
-        self.done.extend(waiters.map(|waiter| (waiter, exit.clone(), Some(checked.clone()))));
+    /// The pages that somebody waits to have asked through an exit, each once.
+    pub(super) fn extra(&self, exit: &ExitId) -> Vec<Arc<CheckedSite>> {
+        let mut pages: Vec<Arc<CheckedSite>> = Vec::new();
+        for extra in self.by_exit.get(exit).into_iter().flatten().filter_map(Waiter::extra) {
+            if pages.iter().all(|page| page.name != extra.name) {
+                pages.push(extra.clone());
+            }
+        }
+        pages
+    }
+
+    /// A check ended. True if somebody still waits: for a page that they asked for when the check had begun.
+    pub(super) fn ended(&mut self, exit: &ExitId, checked: &Checked) -> bool {
+        let waiters = self.by_exit.remove(exit).unwrap_or_default();
+        let (content, left): (Vec<_>, Vec<_>) = waiters.into_iter().partition(|waiter| waiter.is_content(checked));
+        self.done.extend(content.into_iter().map(|waiter| (waiter, exit.clone(), Some(checked.clone()))));
+        let more = !left.is_empty();
+        if more {
+            self.by_exit.insert(exit.clone(), left);
+        }
+        more
     }
 
     /// Who waits for exits that are there no more waits for nothing.

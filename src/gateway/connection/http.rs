@@ -100,6 +100,9 @@ fn work(request: &Request<'_>, door: &Door, manner: Manner, inside: bool) -> Wor
         Form::Absolute { target, .. } if errand::is_here(target) => Work::Refuse(only_port_80()),
         Form::Asterisk => Work::Refuse(bad_head(Fault::Target)),
         _ if inside => Work::Refuse(bad_head(Fault::Target)),
+        Form::Absolute { authority, path, .. } if request.hops_left() == Some(0) => {
+            Work::Page(page::last_hop(request, authority, path, manner.keep_unread()))
+        }
         Form::Authority(target) => Work::Connect(target.clone()),
         Form::Absolute { target, authority, path } => Work::Forward(target.clone(), exchange(request, authority, path)),
         Form::Origin(path) => Work::Page(page::page(door, request.method, path, manner.keep_unread())),
@@ -153,7 +156,7 @@ impl<G: Gate> Connection<'_, G> {
             }
         }
         drop(kept);
-        self.stream.farewell().await;
+        Box::pin(self.stream.farewell()).await;
         None
     }
 

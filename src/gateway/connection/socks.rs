@@ -65,7 +65,7 @@ impl<G: Gate> Connection<'_, G> {
                 };
             }
         }
-        self.stream.farewell().await;
+        Box::pin(self.stream.farewell()).await;
         None
     }
 
@@ -88,8 +88,8 @@ impl<G: Gate> Connection<'_, G> {
                 Done::Here(username.into(), pass)
             }
             Command::Connect(target) => Done::Open(self.socks_connect(version, &caller, &pass, &target).await?),
-            Command::Resolve(host) => self.resolve(version, &caller, &pass, Lookup::Address(&host)).await?,
-            Command::ResolvePtr(ip) => self.resolve(version, &caller, &pass, Lookup::Pointer(ip)).await?,
+            Command::Resolve(host) => Box::pin(self.resolve(version, &caller, &pass, Lookup::Address(&host))).await?,
+            Command::ResolvePtr(ip) => Box::pin(self.resolve(version, &caller, &pass, Lookup::Pointer(ip))).await?,
         };
         spent.consume(used);
         spent.append(std::mem::take(&mut self.inbox));

@@ -1,9 +1,12 @@
 //! Where a message's body ends, so that its bytes can be handed on exactly as they came.
 //!
-//! A [`Body`] is shown the bytes that follow a head and says how many of them belong to the message. It decodes nothing
-//! and changes nothing: chunk sizes, extensions and trailers go through verbatim, at no copy and no memory. What it
-//! does insist on is that there is only one way to read them: a chunk size is hexadecimal digits and no sign or prefix,
-//! every line ends in CRLF, and extensions and trailers are bounded.
+//! A [`Body`] is shown the bytes that follow a head and says how many of them belong to the message. It decodes nothing:
+//! chunk sizes and extensions go through verbatim, at no copy and no memory. What it does insist on is that there is only
+//! one way to read them: a chunk size is hexadecimal digits and no sign or prefix, every line ends in CRLF, and extensions
+//! and trailers are bounded.
+//!
+//! Trailers, which are rare, are the one thing that is held until it is whole: a field of ours (`X-Exitgate-…`) among them
+//! would be believed by clients that join trailers and fields, so it ends here as it does in a head.
 //!
 //! Next: [`super::forward`] moves the bytes; [`super::request`] and [`super::response`] choose the framing.
 
@@ -26,6 +29,22 @@ pub enum Body {
     UntilClose,
 }
 
+/// What may go on now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// This many of the leading bytes, as they are.
+    Whole(usize),
+    /// `text` in place of this many leading bytes: trailers without ours.
+    Trailers {
+        /// How many.
+        taken: usize,
+        /// What goes on.
+        text: Vec<u8>,
+    },
+    /// Nothing before more has come.
+    More,
+}
+
 /// A chunk that can be read in two ways, or in none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a malformed chunk")]
@@ -35,6 +54,44 @@ impl Body {
     /// No body.
     pub const NONE: Self = Self::Length(0);
 
+    /// What of the leading bytes may go on now.
+    pub fn piece(&mut self, bytes: &[u8]) -> Result<Piece, BadChunk> {
+        let taken = match self {
+            Self::Chunked(chunks) => chunks.run(bytes, true)?,
+            _ => self.take(bytes)?,
+        };
+        if taken > 0 {
+            return Ok(Piece::Whole(taken));
+        }
+        let Self::Chunked(chunks) = self else { return Ok(Piece::More) };
+        let mut ahead = *chunks;
+        let taken = ahead.run(bytes, false)?;
+        if ahead.state != State::Over {
+            return Ok(Piece::More);
+        }
+        *chunks = ahead;
+        Ok(Piece::Trailers { taken, text: without_ours(&bytes[..taken]) })
+    }
+
+    /// Copies to `out` all that may go on now; how many of the leading bytes that used up.
+    pub fn copy(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, BadChunk> {
+        let mut at = 0;
+        while !self.is_over() {
+            match self.piece(&bytes[at..])? {
+                Piece::Whole(taken) => {
+                    out.extend_from_slice(&bytes[at..at + taken]);
+                    at += taken;
+                }
+                Piece::Trailers { taken, text } => {
+                    out.extend_from_slice(&text);
+                    at += taken;
+                }
+                Piece::More => break,
+            }
+        }
+        Ok(at)
+    }
+
     /// How many of the leading bytes belong to this body.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
         match self {
@@ -43,7 +100,7 @@ impl Body {
                 *left -= taken as u64;
                 Ok(taken)
             }
-            Self::Chunked(chunks) => chunks.take(bytes),
+            Self::Chunked(chunks) => chunks.run(bytes, false),
             Self::UntilClose => Ok(bytes.len()),
         }
     }
@@ -92,9 +149,13 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    fn take(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
+    /// How many of the leading bytes belong to the chunks; with `hold`, up to the first trailer.
+    fn run(&mut self, bytes: &[u8], hold: bool) -> Result<usize, BadChunk> {
         let mut at = 0;
         while at < bytes.len() && self.state != State::Over {
+            if hold && self.state == State::TrailerStart && bytes[at] != b'\r' {
+                break;
+            }
             if self.state == State::Data {
                 let taken = usize::try_from(self.size).unwrap_or(usize::MAX).min(bytes.len() - at);
                 self.size -= taken as u64;
@@ -153,6 +214,13 @@ impl Chunks {
     }
 }
 
+/// Trailers, empty line and all, without fields that only we may set.
+fn without_ours(trailers: &[u8]) -> Vec<u8> {
+    const OURS: &[u8] = b"x-exitgate";
+    let is_ours = |line: &[u8]| line.get(..OURS.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(OURS));
+    trailers.split_inclusive(|&byte| byte == b'\n').filter(|line| !is_ours(line)).flatten().copied().collect()
+}
+
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7F)
 }
@@ -184,6 +252,40 @@ mod tests {
         assert_eq!(take(Body::NONE, b"next", 9), Ok((0, true)));
         assert_eq!(take(Body::UntilClose, b"all of it", 2), Ok((9, false)));
         assert!(Body::UntilClose.may_end_here() && !Body::Length(1).may_end_here() && !chunked().may_end_here());
+    }
+
+    /// What goes on of a body that comes `piece` bytes at a time.
+    fn passed(bytes: &[u8], piece: usize) -> Result<String, BadChunk> {
+        let (mut body, mut out, mut held) = (chunked(), Vec::new(), Vec::new());
+        for more in bytes.chunks(piece) {
+            held.extend_from_slice(more);
+            let taken = body.copy(&held, &mut out)?;
+            held.drain(..taken);
+        }
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn trailers_go_on_without_ours() {
+        for (body, want) in [
+            ("1\r\nx\r\n0\r\n\r\n", "1\r\nx\r\n0\r\n\r\n"),
+            ("0\r\nDigest: x\r\nETag: y\r\n\r\n", "0\r\nDigest: x\r\nETag: y\r\n\r\n"),
+            (
+                "2\r\nhi\r\n0\r\nA: b\r\nx-EXITGATE-Exit-Ip: 6.6.6.6\r\nC: d\r\n\r\n",
+                "2\r\nhi\r\n0\r\nA: b\r\nC: d\r\n\r\n",
+            ),
+            ("0\r\nX-Exitgate: 1\r\nX-Exitgate-Moved: a\r\n\r\n", "0\r\n\r\n"),
+            // What only looks like trailers is data.
+            ("15\r\n0\r\nX-Exitgate-Exit: 1\r\n0\r\n\r\n", "15\r\n0\r\nX-Exitgate-Exit: 1\r\n0\r\n\r\n"),
+        ] {
+            for piece in [1, 2, 7, 1000] {
+                assert_eq!(passed(body.as_bytes(), piece).as_deref(), Ok(want), "{body:?} by {piece}");
+            }
+        }
+        let long = format!("0\r\nX-Exitgate-A: {}\r\n\r\n", "x".repeat(9000));
+        for piece in [1, 1000, 10_000] {
+            assert_eq!(passed(long.as_bytes(), piece), Err(BadChunk), "what is held is bounded");
+        }
     }
 
     #[test]

@@ -15,14 +15,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncRead, AsyncWrite, split};
 
 use super::answer;
-use super::body::Body;
+use super::body::{Body, Piece};
 use super::carry::{Carrier, Stopped};
 use super::framing::Version;
 use super::head::Scan;
 use super::response::{self, Asked, Response};
 use crate::gateway::client::{ClientStream, Inbox};
 use crate::gateway::failure::{AnswerFault, ClientFault, Failure};
-use crate::gateway::gate::{Facts, Opened};
+use crate::gateway::gate::{Facts, Forwarder, Opened};
 use crate::gateway::relay::{Meter, Way};
 
 /// How many interim answers a target may send before its real one. Arbitrary: 100, 103 and some patience with servers
@@ -47,6 +47,22 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// The head as a proxy gets it that forwards the request.
+    fn head_for(&self, forwarder: &Forwarder) -> Vec<u8> {
+        let Forwarder { origin, authorization } = forwarder;
+        let path = self.head.iter().position(|byte| *byte == b' ').map_or(0, |blank| blank + 1);
+        let line = self.head.windows(2).position(|two| two == b"\r\n").map_or(self.head.len(), |end| end + 2);
+        let mut head = Vec::with_capacity(self.head.len() + origin.len() + 64);
+        head.extend_from_slice(&self.head[..path]);
+        head.extend_from_slice(origin.as_bytes());
+        head.extend_from_slice(&self.head[path..line]);
+        if let Some(login) = authorization {
+            head.extend_from_slice(format!("Proxy-Authorization: {login}\r\n").as_bytes());
+        }
+        head.extend_from_slice(&self.head[line..]);
+        head
+    }
+
     /// What may go out with the dial: a head whose loss and repetition do no harm.
     pub fn early(&self) -> &[u8] {
         if self.idempotent && self.body == Body::NONE { &self.head } else { &[] }
@@ -119,9 +135,12 @@ pub async fn exchange<L>(
         answer_begun: AtomicBool::new(false),
     };
     let answer = Inbox::from(std::mem::take(&mut opened.first_down));
+    let rewritten = opened.forwarder.as_ref().map(|forwarder| exchange.head_for(forwarder));
+    let head = rewritten.as_deref().unwrap_or(&exchange.head);
     let (from_client, to_client) = split(client);
     let (from_target, to_target) = split(&mut opened.stream);
-    let upload = Upload { exchange, carrier: &carrier, progress: &progress, client: from_client, target: to_target };
+    let upload =
+        Upload { exchange, head, carrier: &carrier, progress: &progress, client: from_client, target: to_target };
     let download = Download {
         exchange,
         carrier: &carrier,
@@ -161,6 +180,7 @@ enum Break {
 
 struct Upload<'a, M, R, W> {
     exchange: &'a Exchange,
+    head: &'a [u8],
     carrier: &'a Carrier<'a, M>,
     progress: &'a Progress,
     client: R,
@@ -169,26 +189,31 @@ struct Upload<'a, M, R, W> {
 
 impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Upload<'_, M, R, W> {
     async fn run(mut self, inbox: &mut Inbox, sent: bool) -> Break {
-        if !sent && self.carrier.write(&mut self.target, &self.exchange.head, Way::Up).await.is_err() {
+        if !sent && self.carrier.write(&mut self.target, self.head, Way::Up).await.is_err() {
             return Break::Target;
         }
         let mut body = self.exchange.body;
         while !body.is_over() {
-            if inbox.is_empty() {
-                match self.carrier.read(inbox, &mut self.client).await {
-                    Ok(true) => {}
-                    Ok(false) | Err(Stopped::Broken) => return Break::Client(Failure::Client(ClientFault::Left)),
-                    Err(Stopped::Silent) => return Break::Client(Failure::Client(ClientFault::Slow)),
-                }
-            }
-            self.progress.body_begun.store(true, Ordering::Relaxed);
-            let Ok(count) = body.take(inbox.bytes()) else {
+            let Ok(piece) = body.piece(inbox.bytes()) else {
                 return Break::Client(Failure::Client(ClientFault::Body));
             };
-            if self.carrier.write(&mut self.target, &inbox.bytes()[..count], Way::Up).await.is_err() {
+            let (taken, text) = match &piece {
+                Piece::Whole(taken) => (*taken, &inbox.bytes()[..*taken]),
+                Piece::Trailers { taken, text } => (*taken, &text[..]),
+                Piece::More => {
+                    match self.carrier.read(inbox, &mut self.client).await {
+                        Ok(true) => {}
+                        Ok(false) | Err(Stopped::Broken) => return Break::Client(Failure::Client(ClientFault::Left)),
+                        Err(Stopped::Silent) => return Break::Client(Failure::Client(ClientFault::Slow)),
+                    }
+                    continue;
+                }
+            };
+            self.progress.body_begun.store(true, Ordering::Relaxed);
+            if self.carrier.write(&mut self.target, text, Way::Up).await.is_err() {
                 return Break::Target;
             }
-            inbox.consume(count);
+            inbox.consume(taken);
         }
         self.progress.sent.store(true, Ordering::Relaxed);
         inbox.departed(&mut self.client).await;
@@ -249,13 +274,13 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             let client_keeps = self.keeps(head.body);
             let mut begun = Begun { status: head.status, body: head.body, persists: head.persists, client_keeps };
             out.extend_from_slice(self.ours(&begun).as_bytes());
-            let taken = begun
-                .body
-                .take(&self.answer.bytes()[length..])
-                .map_err(|_| failed(Failure::Answer(AnswerFault::Coding)))?;
             // What follows a 101 is no body: the relay takes it from here.
-            let taken = if begun.status == 101 { 0 } else { taken };
-            out.extend_from_slice(&self.answer.bytes()[length..length + taken]);
+            let taken = if begun.status == 101 {
+                0
+            } else {
+                let copied = begun.body.copy(&self.answer.bytes()[length..], &mut out);
+                copied.map_err(|_| failed(Failure::Answer(AnswerFault::Coding)))?
+            };
             self.progress.answer_begun.store(true, Ordering::Relaxed);
             self.send_client(&out).await?;
             self.answer.consume(length + taken);
@@ -318,17 +343,21 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
     async fn finish(mut self, begun: Begun) -> End {
         let Begun { status, mut body, persists, client_keeps } = begun;
         while !body.is_over() {
-            match self.carrier.read(&mut self.answer, &mut self.target).await {
-                Ok(true) => {}
-                Ok(false) if body.may_end_here() => break,
-                Err(Stopped::Silent) => return broken(AnswerFault::Timeout, body),
-                Ok(false) | Err(Stopped::Broken) => return broken(AnswerFault::Incomplete, body),
-            }
-            let Ok(count) = body.take(self.answer.bytes()) else { return broken(AnswerFault::Coding, body) };
-            if self.carrier.write(&mut self.client, &self.answer.bytes()[..count], Way::Down).await.is_err() {
+            let Ok(piece) = body.piece(self.answer.bytes()) else { return broken(AnswerFault::Coding, body) };
+            let (taken, text) = match &piece {
+                Piece::Whole(taken) => (*taken, &self.answer.bytes()[..*taken]),
+                Piece::Trailers { taken, text } => (*taken, &text[..]),
+                Piece::More => match self.carrier.read(&mut self.answer, &mut self.target).await {
+                    Ok(true) => continue,
+                    Ok(false) if body.may_end_here() => break,
+                    Err(Stopped::Silent) => return broken(AnswerFault::Timeout, body),
+                    Ok(false) | Err(Stopped::Broken) => return broken(AnswerFault::Incomplete, body),
+                },
+            };
+            if self.carrier.write(&mut self.client, text, Way::Down).await.is_err() {
                 return left();
             }
-            self.answer.consume(count);
+            self.answer.consume(taken);
         }
         let sent = self.progress.sent.load(Ordering::Relaxed);
         // Bytes behind an answer that nobody asked for: whoever sent them is not asked again, and the client never
@@ -353,4 +382,31 @@ fn left() -> End {
 fn broken(fault: AnswerFault, body: Body) -> End {
     let by = if body == Body::UntilClose { By::Reset } else { By::Close };
     End::Failed { failure: Failure::Answer(fault), by }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_for_a_proxy_names_the_target_and_carries_the_login() {
+        let exchange = Exchange {
+            head: b"GET /a?b=c HTTP/1.1\r\nHost: web.test:8080\r\n\r\n".to_vec(),
+            body: Body::NONE,
+            asked: Asked { head: false, version: Version::Current, upgrade: false },
+            keep: true,
+            idempotent: true,
+            expects: false,
+        };
+        let forwarder = |authorization: Option<&str>| Forwarder {
+            origin: "http://web.test:8080".into(),
+            authorization: authorization.map(Into::into),
+        };
+        let text = |login| String::from_utf8(exchange.head_for(&forwarder(login))).unwrap();
+        assert_eq!(text(None), "GET http://web.test:8080/a?b=c HTTP/1.1\r\nHost: web.test:8080\r\n\r\n");
+        assert_eq!(
+            text(Some("Basic eA==")),
+            "GET http://web.test:8080/a?b=c HTTP/1.1\r\nProxy-Authorization: Basic eA==\r\nHost: web.test:8080\r\n\r\n"
+        );
+    }
 }

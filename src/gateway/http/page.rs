@@ -3,6 +3,7 @@
 //! Nothing of the request is repeated in it, not even `Host`: the address that it shows is the one that is bound.
 
 use super::answer::Page;
+use super::request::Request;
 use crate::gateway::gate::Door;
 
 /// The answer to a request in origin-form, which is not for a proxy. The page itself lives at `/`; anything else is
@@ -18,6 +19,17 @@ pub fn page(door: &Door, method: &str, path: &str, keep: bool) -> Vec<u8> {
     let body = html(door);
     let fields = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n";
     Page { status: 200, kind: "text/html; charset=utf-8", fields, body: &body }.write(keep, bare)
+}
+
+/// The answer to a TRACE or OPTIONS that may not be handed on: we are its last recipient then (RFC 9110, section 7.6.2).
+/// A TRACE gets back what came, anything else what may be asked of a forwarder.
+pub fn last_hop(request: &Request<'_>, authority: &str, path: &str, keep: bool) -> Vec<u8> {
+    if request.method == "TRACE" {
+        let body = request.trace(&["http://", authority, path].concat());
+        return Page { status: 200, kind: "message/http", fields: "", body: &body }.write(keep, false);
+    }
+    let fields = "Allow: CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE\r\n";
+    Page { status: 200, kind: "text/plain", fields, body: "" }.write(keep, false)
 }
 
 const WRONG: &str = "This is a port of exitgate, a forwarding gateway, and no web server: use it as a proxy.\n";
@@ -79,6 +91,17 @@ mod tests {
         assert!(said.contains("your key"));
         for placeholder in ["{tls}", "{examples}", "{user}", "{key}"] {
             assert!(!said.contains(placeholder), "{placeholder}");
+        }
+    }
+
+    #[test]
+    fn who_may_not_go_on_is_answered_here() {
+        for (method, want) in [("TRACE", "message/http"), ("OPTIONS", "Allow: CONNECT,")] {
+            let head = format!("{method} http://a.test/x HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 0\r\n\r\n");
+            let request = Request::parse(head.as_bytes()).unwrap();
+            let said = String::from_utf8(last_hop(&request, "a.test", "/x", true)).unwrap();
+            assert!(said.starts_with("HTTP/1.1 200 ") && said.contains(want), "{said}");
+            assert_eq!(said.ends_with(&head), method == "TRACE", "{said}");
         }
     }
 

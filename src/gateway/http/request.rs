@@ -18,6 +18,9 @@ use crate::net::{Host, Target};
 /// The longest method. Arbitrary: the longest registered one is `UPDATEREDIRECTREF` with 17.
 const METHOD_MAX: usize = 24;
 
+/// What a TRACE keeps to itself: answers are logged and shown by programs that would never show a key.
+const TRACE_HIDES: [&str; 3] = ["proxy-authorization", "authorization", "cookie"];
+
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form<'b> {
@@ -107,6 +110,25 @@ impl<'b> Request<'b> {
         matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
     }
 
+    /// How many more may hand it on: TRACE and OPTIONS alone count (RFC 9110, section 7.6.2).
+    pub fn hops_left(&self) -> Option<u64> {
+        let counts = matches!(self.method, "TRACE" | "OPTIONS");
+        let field = self.fields.get("max-forwards").filter(|_| counts)?;
+        // What is no number, or two, is the target's to make sense of.
+        let digits = !field.value.is_empty() && field.value.iter().all(u8::is_ascii_digit);
+        str::from_utf8(field.value).ok().filter(|_| digits)?.parse().ok()
+    }
+
+    /// The head as it came to us, without what is for us alone: what a TRACE shows its client.
+    pub fn trace(&self, target: &str) -> String {
+        let mut out = [self.method, " ", target, " ", self.version.as_str(), "\r\n"].concat();
+        for field in self.fields.iter().filter(|field| !TRACE_HIDES.iter().any(|name| field.is(name))) {
+            out.push_str(&String::from_utf8_lossy(field.line));
+        }
+        out.push_str("\r\n");
+        out
+    }
+
     /// Whether the client reads another answer on this connection.
     pub fn persists(&self) -> bool {
         self.options.persists(self.version)
@@ -120,9 +142,12 @@ impl<'b> Request<'b> {
             push(out, "Host", authority.as_bytes());
         }
         let mut said = false;
+        let left = self.hops_left().map(|left| left.saturating_sub(1).to_string());
         for field in self.fields.iter() {
             if field.is("host") {
                 push(out, field.name, authority.as_bytes());
+            } else if let Some(left) = left.as_ref().filter(|_| field.is("max-forwards")) {
+                push(out, field.name, left.as_bytes());
             } else if (field.is("connection") || field.is("proxy-connection")) && !said {
                 said = true;
                 self.write_connection(out);
@@ -204,7 +229,8 @@ fn form<'b>(method: &str, target: &'b str) -> Result<Form<'b>, Fault> {
         return Ok(Form::Origin(target));
     }
     let (scheme, rest) = target.split_once("://").ok_or(Fault::Target)?;
-    if !scheme.eq_ignore_ascii_case("http") {
+    // A `ws://` target is an `http://` one by its definition (RFC 6455, section 3), and aiohttp writes it like that.
+    if !["http", "ws"].iter().any(|plain| scheme.eq_ignore_ascii_case(plain)) {
         return Err(Fault::Scheme);
     }
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));

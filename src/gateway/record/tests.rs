@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::meters::Requests;
 use super::*;
 use crate::gateway::failure::{ClientFault, Failure, NoExit};
 use crate::gateway::testing::{self, observed};
@@ -80,6 +81,23 @@ fn the_first_byte_of_an_answer_is_timed_once_a_stream() {
     });
     let want = ["exitgate_first_byte_seconds_count{source=\"direct\",country=\"US\"} 2"];
     assert_eq!(seen.samples("exitgate_first_byte_seconds_count"), want);
+}
+
+#[test]
+fn ten_thousand_sessions_are_one_label() {
+    let ((), seen) = observed(async || {
+        let route = Arc::new(RouteMeters::new("implicit"));
+        for n in 0..10_000 {
+            let mut record = record(false);
+            record.speaks(Protocol::Socks5);
+            record.asked(&format!("us-session-s{n}"), None);
+            record.opened(&Facts { route: format!("us-session-s{n}").into(), ..facts(&route) });
+            record.settle(Outcome::Ended(Reason::Finished));
+        }
+    });
+    assert_eq!(seen.samples("exitgate_requests_total").len(), 1);
+    let other: Vec<_> = seen.samples("exitgate_").into_iter().filter(|sample| !sample.contains("_seconds")).collect();
+    assert!(other.len() < 12 && other.iter().all(|sample| !sample.contains("session")), "{other:?}");
 }
 
 #[test]

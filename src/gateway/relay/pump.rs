@@ -216,7 +216,7 @@ impl Pump {
         let limit = tools.rate.map_or(usize::MAX, Bucket::chunk);
         #[cfg(target_os = "linux")]
         if let (Some(from), Some(_)) = (from.bare(), to.bare())
-            && self.splice.pays(self.moved)
+            && self.splice.pays()
         {
             let len = ready!(self.splice.fill(cx, from, limit))?;
             return Poll::Ready(Ok(len > 0));
@@ -226,6 +226,8 @@ impl Pump {
         ready!(Pin::new(from).poll_read(cx, &mut room))?;
         let len = room.filled().len();
         buffer.filled(len);
+        #[cfg(target_os = "linux")]
+        self.splice.saw(len);
         self.held = (len > 0).then_some(buffer);
         Poll::Ready(Ok(len > 0))
     }

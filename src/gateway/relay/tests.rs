@@ -1,1 +1,196 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
+use super::*;
+
+/// A tunnel between two sockets: `near` is the client, `far` the target, the others are what is relayed.
+struct Rig {
+    near: TcpStream,
+    client: TcpStream,
+    far: TcpStream,
+    target: TcpStream,
+    traffic: Traffic,
+    cut: Cut,
+}
+
+const IDLE: Idle =
+    Idle { open: Duration::from_secs(60), half: Duration::from_secs(20), stalled: Duration::from_secs(10) };
+
+impl Rig {
+    async fn new() -> Self {
+        let ((near, client), (far, target)) = (pair().await, pair().await);
+        Self { near, client, far, target, traffic: Traffic::default(), cut: Cut::new() }
+    }
+
+    /// Relays while `story` is told; both must end.
+    async fn tell<F: Future>(self, rate: Option<Bucket>, story: impl FnOnce(TcpStream, TcpStream, Cut) -> F) -> End {
+        let Self { near, client, far, target, traffic, cut } = self;
+        let rate = rate.map(Arc::new);
+        let terms = Terms { first_up: b"<", first_down: b">", idle: IDLE, rate, meter: &traffic, cut: &cut };
+        let relaying = relay(client, dial::Stream::Tcp(target), terms);
+        let (end, _) = tokio::join!(relaying, story(near, far, cut.clone()));
+        assert_eq!(
+            (end.up, end.down),
+            (traffic.up(), traffic.down()),
+            "what is counted live is what is told at the end"
+        );
+        end
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the two ends of a tunnel under test")]
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (one, two) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    (one.unwrap(), two.unwrap().0)
+}
+
+async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    bytes
+}
+
+async fn is_reset(stream: &mut TcpStream) {
+    let fault = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(fault.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// Bytes that a swapped, lost or doubled piece would change.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect()
+}
+
+#[tokio::test]
+async fn an_end_on_one_way_leaves_the_other_open() {
+    let end = Rig::new().await.tell(None, async |mut near, mut far, _| {
+        near.write_all(b"ask").await.unwrap();
+        near.shutdown().await.unwrap();
+        assert_eq!(rest(&mut far).await, b"<ask");
+        far.write_all(b"answer").await.unwrap();
+        drop(far);
+        assert_eq!(rest(&mut near).await, b">answer");
+    });
+    assert_eq!(end.await, End { reason: Reason::Finished, up: 4, down: 7 });
+}
+
+#[tokio::test]
+async fn bulk_and_talk_in_turns_arrive_whole_on_both_ways() {
+    // Copied, then spliced, then copied again while something may still be in the pipe's way.
+    let all: Vec<u8> = [pattern(3 << 20), pattern(500), pattern(5 << 20), pattern(1)].concat();
+    let end = Rig::new().await.tell(None, async |near, far, _| {
+        let (mut near_in, mut near_out) = near.into_split();
+        let (mut far_in, mut far_out) = far.into_split();
+        let send = async |out: &mut tokio::net::tcp::OwnedWriteHalf| {
+            for piece in [&all[..3 << 20], &all[3 << 20..(3 << 20) + 500], &all[(3 << 20) + 500..]] {
+                out.write_all(piece).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            out.shutdown().await.unwrap();
+        };
+        let (mut up, mut down) = (Vec::new(), Vec::new());
+        let (_, _, up_end, down_end) = tokio::join!(
+            send(&mut near_out),
+            send(&mut far_out),
+            far_in.read_to_end(&mut up),
+            near_in.read_to_end(&mut down),
+        );
+        assert!(up_end.is_ok() && down_end.is_ok());
+        assert!(up[0] == b'<' && up[1..] == all, "up");
+        assert!(down[0] == b'>' && down[1..] == all, "down");
+    });
+    let moved = all.len() as u64 + 1;
+    assert_eq!(end.await, End { reason: Reason::Finished, up: moved, down: moved });
+}
+
+#[tokio::test]
+async fn a_reset_is_passed_on_as_a_reset() {
+    let gone = Rig::new().await.tell(None, async |near, mut far, _| {
+        assert_eq!(far.read_u8().await.unwrap(), b'<');
+        near.set_zero_linger().unwrap();
+        drop(near);
+        is_reset(&mut far).await;
+    });
+    assert_eq!(gone.await.reason, Reason::ClientGone);
+    let gone = Rig::new().await.tell(None, async |mut near, far, _| {
+        assert_eq!(near.read_u8().await.unwrap(), b'>');
+        far.set_zero_linger().unwrap();
+        drop(far);
+        is_reset(&mut near).await;
+    });
+    assert_eq!(gone.await.reason, Reason::TargetGone);
+}
+
+#[tokio::test]
+async fn a_cut_is_a_reset_on_both_sides() {
+    let end = Rig::new().await.tell(None, async |mut near, mut far, cut| {
+        assert_eq!((near.read_u8().await.unwrap(), far.read_u8().await.unwrap()), (b'>', b'<'));
+        cut.cut();
+        tokio::join!(is_reset(&mut near), is_reset(&mut far));
+    });
+    assert_eq!(end.await.reason, Reason::Cut);
+}
+
+#[tokio::test]
+async fn silence_ends_a_tunnel_in_its_time() {
+    let rig = Rig::new().await;
+    tokio::time::pause();
+    let begun = Instant::now();
+    let end = rig.tell(None, async |mut near, _far, _| rest(&mut near).await.len()).await;
+    assert_eq!((end.reason, begun.elapsed().as_secs()), (Reason::Idle, 60));
+}
+
+#[tokio::test]
+async fn a_way_that_is_left_alone_gets_less_time() {
+    let rig = Rig::new().await;
+    let begun = std::sync::Mutex::new(None);
+    let end = rig.tell(None, async |mut near, mut far, _| {
+        near.shutdown().await.unwrap();
+        assert_eq!(rest(&mut far).await, b"<");
+        tokio::time::pause();
+        *begun.lock().unwrap() = Some(Instant::now());
+        assert_eq!(rest(&mut near).await, b">");
+    });
+    let reason = end.await.reason;
+    let waited = begun.lock().unwrap().unwrap().elapsed();
+    assert_eq!((reason, waited.as_secs()), (Reason::Idle, 20), "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_side_that_takes_nothing_is_given_up_though_the_other_talks_on() {
+    let rig = Rig::new().await;
+    let end = rig.tell(None, async |mut near, far, _| {
+        let piece = vec![0; 1 << 20];
+        let full = async { while near.write_all(&piece).await.is_ok() {} };
+        let talk = async {
+            // The buffers fill in real time; from then on time is made to pass.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::pause();
+            let _far = far;
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            () = full => {}
+            () = talk => {}
+        }
+    });
+    assert_eq!(end.await.reason, Reason::Stalled(Way::Up));
+}
+
+#[tokio::test]
+async fn a_rate_holds_over_both_ways() {
+    let rig = Rig::new().await;
+    tokio::time::pause();
+    let bucket = Bucket::new(100_000, Instant::now().into_std());
+    let begun = Instant::now();
+    let end = rig.tell(Some(bucket), async |mut near, mut far, _| {
+        near.write_all(&pattern(400_000)).await.unwrap();
+        near.shutdown().await.unwrap();
+        assert_eq!(rest(&mut far).await.len(), 400_001);
+        drop(far);
+        rest(&mut near).await
+    });
+    assert_eq!(end.await.reason, Reason::Finished);
+    let took = begun.elapsed().as_secs_f64();
+    assert!((2.5..=3.5).contains(&took), "400 kB at 100 kB/s with a second's burst took {took}");
+}

@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::super::failure::{Failure, NoExit};
-use super::super::gate::{self, Facts, Lookup, Opened, Refusal, Resolved};
+use super::super::gate::{self, Facts, Forwarder, Lookup, Opened, Refusal, Resolved};
 use super::pass::{Lease, Pass};
 use super::{Tunnel, Wish};
-use crate::dial::{self, DialError, EngineFault, Stream};
+use crate::dial::{self, DialError, EngineFault, ExitFault, Stream};
 use crate::exit::load::InFlight;
 use crate::exit::{Exit, ExitId, Fingerprint};
 use crate::net::{Host, Target};
@@ -24,13 +25,30 @@ pub(super) struct Attempt<'a> {
     pub(super) wish: &'a Wish,
     pub(super) ask: gate::Ask<'a>,
     pub(super) by: Instant,
+    /// It is one request of plain HTTP, and no tunnel.
+    pub(super) plain: bool,
 }
 
 /// A stream through one exit, with its place in that exit's load.
 struct Won {
     exit: Arc<Exit>,
-    stream: Stream,
+    opening: Opening,
     flight: InFlight,
+}
+
+/// A stream, and what came with it.
+pub(super) struct Opening {
+    pub(super) stream: Stream,
+    /// The target's first bytes, if they came with the end of the dial.
+    pub(super) first: Vec<u8>,
+    /// It ends at a proxy that forwards.
+    pub(super) forwarder: Option<Forwarder>,
+}
+
+impl From<Stream> for Opening {
+    fn from(stream: Stream) -> Self {
+        Self { stream, first: Vec::new(), forwarder: None }
+    }
 }
 
 impl Tunnel {
@@ -43,8 +61,8 @@ impl Tunnel {
                 Ok(won) => return Ok(self.opened(&attempt, &plan, won)),
                 Err(error) => error,
             };
-            let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, .. } = attempt;
-            let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid };
+            let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, plain, .. } = attempt;
+            let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid, plain };
             let again = is_the_exits(&error) && Instant::now() < attempt.by;
             if !again || plan.fail_over(state.load().view(), state.memory(), &ask).is_none() {
                 return Err(Refusal { meters: Some(self.meters.of(wish.label())), ..Failure::from(error).into() });
@@ -61,7 +79,20 @@ impl Tunnel {
         let (Some(patience), Some(second)) = (patience, plan.exits.get(1)) else {
             return self.through(first, attempt, plan.isolation, by).await;
         };
-        let dial = self.through(first, attempt, plan.isolation, by);
+        // Boxed: two dials at once are large, and most exits have no p95 to be slower than.
+        Box::pin(self.side_by_side([first, second], attempt, plan.isolation, by, patience)).await
+    }
+
+    /// The first of two exits, and the second beside it once patience is over.
+    async fn side_by_side(
+        &self,
+        [first, second]: [&Arc<Exit>; 2],
+        attempt: &Attempt<'_>,
+        isolation: Isolation,
+        by: Instant,
+        patience: Duration,
+    ) -> Result<Won, DialError> {
+        let dial = self.through(first, attempt, isolation, by);
         tokio::pin!(dial);
         tokio::select! {
             won = &mut dial => return won,
@@ -70,7 +101,7 @@ impl Tunnel {
         if !self.hedges.spend() {
             return dial.await;
         }
-        let beside = self.through(second, attempt, plan.isolation, by);
+        let beside = self.through(second, attempt, isolation, by);
         tokio::pin!(beside);
         tokio::select! {
             won = &mut dial => match won {
@@ -94,49 +125,64 @@ impl Tunnel {
     ) -> Result<Won, DialError> {
         let began = Instant::now();
         let flight = exit.load().begin();
-        let opening = self.open_through(exit, attempt, isolation, by);
-        let outcome = timeout_at(by, opening).await.unwrap_or(Err(DialError::Deadline));
+        let outcome = self.open_through(exit, attempt, isolation, by).await;
         let now = self.parts.state.now();
         match outcome {
-            Ok(stream) => {
+            Ok(opening) => {
                 exit.load().succeeded(began.elapsed(), now);
-                Ok(Won { exit: exit.clone(), stream, flight })
+                Ok(Won { exit: exit.clone(), opening, flight })
             }
             Err(error) => {
-                if is_the_exits(&error) {
-                    exit.load().failed(now);
+                if is_the_exits(&error) && error != DialError::Exit(ExitFault::Unclear) {
+                    self.blame(exit);
                 }
+                self.doubt(exit, error);
                 tracing::debug!(exit = %exit.id(), %error, "a dial failed");
                 Err(error)
             }
         }
     }
 
+    /// An exit failed by its own fault. When it does so in a row it is out for a while, and the tester looks at it at once:
+    /// a verdict takes it out of every pool, or brings it back sooner.
+    pub(super) fn blame(&self, exit: &Exit) {
+        let (load, now) = (exit.load(), self.parts.state.now());
+        // Strict routes go on asking an exit that is out, for they have no other. When its trial is due, this was it: else
+        // nobody would look at the exit again, and its pins would wait for a verdict for ever.
+        if load.failed(now).is_some() || (load.claim_trial(now) && load.failed(now).is_some()) {
+            self.parts.state.wish(exit.id().clone());
+        }
+    }
+
+    /// Every way out keeps the deadline itself, because only it can say who let it pass.
     async fn open_through(
         &self,
         exit: &Exit,
         attempt: &Attempt<'_>,
         isolation: Isolation,
         by: Instant,
-    ) -> Result<Stream, DialError> {
+    ) -> Result<Opening, DialError> {
         let gate::Ask { target, early, .. } = attempt.ask;
         match exit.id() {
             ExitId::Direct => {
-                let rules = self.terms.load().rules.clone();
-                dial::direct::dial(target, &rules, by).await
+                let terms = self.terms.load_full();
+                dial::direct::dial(target, &terms.rules, by).await.map(Opening::from)
             }
             ExitId::Tor(fingerprint) => {
                 let options = dial::tor::Options { ipv6: attempt.wish.policy.ipv6, early };
                 let way = way(*fingerprint, attempt.wish, isolation);
-                dial::tor::dial(self.tor()?, way, target, options, by).await.map(|(stream, _)| stream)
+                // Boxed: three conversations are large, and take so long that an allocation does not count.
+                let dial = Box::pin(dial::tor::dial(self.tor()?, way, target, options, by));
+                dial.await.map(|(stream, _)| stream.into())
             }
-            ExitId::Public(_) | ExitId::Onion => Err(DialError::Engine(EngineFault::NotReady)),
+            ExitId::Public(id) => Box::pin(self.open_public(exit, id, attempt, isolation, by)).await,
+            ExitId::Onion => Err(DialError::Engine(EngineFault::NotReady)),
         }
     }
 
     /// An onion service: no exit has a part in it, and the choice of circuits is tor's own.
     pub(super) async fn dial_onion(&self, attempt: Attempt<'_>) -> Result<Opened<Lease>, Refusal> {
-        let Attempt { pass, wish, ask: gate::Ask { target, early, .. }, by } = attempt;
+        let Attempt { pass, wish, ask: gate::Ask { target, early, .. }, by, .. } = attempt;
         let meters = self.meters.of(wish.label());
         let dialed = match self.tor() {
             Ok(tor) => {
@@ -163,18 +209,19 @@ impl Tunnel {
             rate: pass.admission().rate(),
             first_down: Vec::new(),
             sent: !early.is_empty(),
+            forwarder: None,
             reuse: true,
             lease: Lease::without_exit(),
         })
     }
 
-    fn tor(&self) -> Result<&Tor, DialError> {
+    pub(super) fn tor(&self) -> Result<&Tor, DialError> {
         self.parts.tor.as_ref().ok_or(DialError::Engine(EngineFault::NotReady))
     }
 
     fn opened(&self, attempt: &Attempt<'_>, plan: &Plan, won: Won) -> Opened<Lease> {
         let Attempt { pass, wish, ask, .. } = attempt;
-        let Won { exit, stream, flight } = won;
+        let Won { exit, opening: Opening { stream, first, forwarder }, flight } = won;
         let now = self.parts.state.now();
         let country = exit.country();
         let facts = Facts {
@@ -191,7 +238,8 @@ impl Tunnel {
             facts,
             idle: self.terms.load().times.idle,
             rate: pass.admission().rate(),
-            first_down: Vec::new(),
+            first_down: first,
+            forwarder,
             // Only a dial through Tor takes early bytes along.
             sent: !ask.early.is_empty() && matches!(exit.id(), ExitId::Tor(_)),
             reuse: wish.selector.mode != Mode::Rotate,

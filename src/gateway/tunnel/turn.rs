@@ -16,7 +16,7 @@ use super::{Tunnel, Wish};
 use crate::exit::{Exit, ExitId, Moment};
 use crate::net::{Host, Target};
 use crate::route::ban::Site;
-use crate::route::{self, Ask, Explanation, Successor, decide, explain, succeed, successor};
+use crate::route::{self, Ask, Explanation, Successor, Why, decide, explain, succeed, successor};
 use crate::state::Change;
 
 /// Successors that are tested before the caller is told that none is good. Arbitrary: of recently good exits nine in
@@ -55,7 +55,7 @@ pub struct Turned {
 #[derive(Debug, thiserror::Error)]
 pub enum TurnFault {
     /// There is none.
-    #[error("there is no other exit for this: {0}")]
+    #[error("there is no other exit for this: {}", no_other(.0))]
     NoOther(Box<route::Refusal>),
     /// There are others, and those that were tried failed.
     #[error("{tried} other exits were tested and none is good now ({last}); nothing was changed")]
@@ -68,6 +68,14 @@ pub enum TurnFault {
     /// The time was up.
     #[error("no other exit was verified in time; nothing was changed")]
     Slow,
+}
+
+/// "Every such exit has failed this request" is what a choice says that has nothing left; here it is what it has.
+fn no_other(refusal: &route::Refusal) -> String {
+    match refusal.why {
+        Why::AllFailed => format!("what it has is all there is ({})", refusal.funnel),
+        _ => refusal.to_string(),
+    }
 }
 
 /// A ban that somebody's word made.
@@ -140,7 +148,7 @@ impl Tunnel {
         let Some(rotated) = self.ask(key, wish, &[], |view, memory, ask| succeed(view, memory, ask, next)) else {
             return Ok(None);
         };
-        state.announce(rotated.events);
+        state.promise(rotated.events).await;
         if !pooled {
             return Ok(Some(turned(next, next.exit.clone(), ips)));
         }
@@ -214,7 +222,7 @@ impl Tunnel {
 
     /// What this wish uses, without using it.
     pub(super) fn explained(&self, key: &str, wish: &Wish) -> Explanation {
-        self.ask(key, wish, &[], |view, memory, ask| explain(view, memory, ask))
+        self.ask(key, wish, &[], explain)
     }
 
     fn ask<T>(
@@ -226,7 +234,7 @@ impl Tunnel {
     ) -> T {
         let (state, target) = (&self.parts.state, nowhere());
         let snapshot = state.load();
-        act(snapshot.view(), state.memory(), &Ask { wish, key, target: &target, now: state.now(), avoid })
+        act(snapshot.view(), state.memory(), &Ask { wish, key, target: &target, now: state.now(), avoid, plain: false })
     }
 
     /// An exit by its fingerprint or by the address that sites see.
@@ -254,3 +262,6 @@ pub(super) fn bound(said: &Explanation) -> Option<&ExitId> {
 fn nowhere() -> Target {
     Target { host: Host::Name("exit.gate".into()), port: 443 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,18 @@ async fn a_file_that_does_not_take_writes_says_so_and_heals() {
 }
 
 #[tokio::test]
+async fn a_store_without_its_file_refuses_and_remembers_nothing() {
+    let store = Store::refusing(Fault::Corrupt, Options::default()).unwrap();
+    let refused = store.commit(vec![Write::PutRoute(route("a", None))]).await;
+    assert_eq!(refused, Err(StoreError::Refused(Fault::Corrupt)));
+    store.note(big_note(1));
+    assert!(failing(&Fault::Corrupt)(&store.health().borrow()));
+    assert!(store.observed(&tor(1)).await.is_err());
+    store.close().await;
+    assert_eq!(store.commit(vec![]).await, Err(StoreError::Closed));
+}
+
+#[tokio::test]
 async fn somebody_elses_lock_is_waited_for_then_said() {
     let home = Home::new();
     let (store, _) = home.open();

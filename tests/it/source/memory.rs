@@ -2,10 +2,14 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
+use exitgate::exit::country::GeoIp;
+use exitgate::exit::{Catalog, Moment};
 use exitgate::source::Parse;
 use exitgate::source::fetch::{Limits, Validators};
+use exitgate::source::merge::{Merge, Word};
 use exitgate::source::onionoo::Details;
 
 use super::client;
@@ -54,5 +58,14 @@ async fn a_document_of_any_size_is_read_in_little_memory() {
     assert_eq!((parsed.records, parsed.skipped), (RELAYS / 5, 0));
     let grown = peak() - before;
     assert!(grown < MOST, "{} MiB for 60 MB", grown >> 20);
+    let mut merge = Merge::new(Arc::new(GeoIp::default()), Vec::new());
+    merge.hear(Word::Onionoo(parsed.value));
+    let mut edit = Catalog::default().edit();
+    for listing in merge.news(Moment(1)).unwrap() {
+        edit.list(listing);
+    }
+    assert_eq!(edit.finish().len(), (RELAYS / 5) as usize);
+    let grown = peak() - before;
+    assert!(grown < 64 << 20, "{} MiB with the merge and the index", grown >> 20);
     server.join().unwrap().unwrap();
 }

@@ -23,6 +23,8 @@ pub enum Behaviour {
     Stale(u64),
     /// No answer at all.
     Hang,
+    /// 200 and exactly this.
+    Says(&'static str),
 }
 
 /// What is sent in place of a good answer.
@@ -37,6 +39,7 @@ impl Behaviour {
         let page = match self {
             Self::Normal | Self::Stale(_) => return None,
             Self::Hang => return Some(Instead::Nothing),
+            Self::Says(body) => page::typed(kind, body),
             Self::Status(code) => page::status(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)),
             Self::Truncated => page::cut_short(kind, body),
             Self::Garbage => page::typed("text/html", "<html><body>This is fine.</body></html>"),

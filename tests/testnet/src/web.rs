@@ -2,7 +2,7 @@
 //!
 //! What a gateway is for can only be seen from the target's side: which address did the request come from? So every
 //! request is kept ([`Web::seen`]) with its source, and open connections are counted. Next: `web/pages.rs` lists
-//! every page; `web/authority.rs` mints the certificates.
+//! every page; `web/plant.rs` is what bad exits do; `web/authority.rs` mints the certificates.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::authority::Authority;
 pub use self::body::pattern;
+pub use self::plant::Plant;
 pub use self::record::Seen;
 use crate::ground::Ground;
 use crate::stage::{self, Task};
@@ -25,6 +26,7 @@ mod authority;
 mod body;
 mod odd;
 mod pages;
+mod plant;
 mod record;
 mod server;
 mod websocket;
@@ -69,6 +71,9 @@ struct Site {
     accepted: AtomicU64,
     shop: Mutex<HashMap<IpAddr, u16>>,
     folders: Mutex<HashMap<String, PathBuf>>,
+    plants: plant::Plants,
+    /// Signs for exits that break TLS.
+    forger: Arc<Authority>,
 }
 
 impl Web {
@@ -84,6 +89,8 @@ impl Web {
             accepted: AtomicU64::new(0),
             shop: Mutex::default(),
             folders: Mutex::default(),
+            plants: plant::Plants::default(),
+            forger: Authority::new(ground.ip(SUBNET, WEB)).context("cannot make a false CA")?,
         });
         let ip = ground.ip(SUBNET, WEB);
         let (http, http_port) = either(ip, 80, 8080).await?;
@@ -178,6 +185,16 @@ impl Web {
     /// Makes `shop.test` serve `source` again.
     pub fn shop_serves(&self, source: impl Into<IpAddr>) {
         self.site.shop.lock().unwrap_or_else(PoisonError::into_inner).remove(&source.into());
+    }
+
+    /// From now on this befalls what leaves from `source`.
+    pub fn plant(&self, source: impl Into<IpAddr>, plant: Plant) {
+        self.site.plants.put(source.into(), Some(plant));
+    }
+
+    /// Nothing befalls what leaves from `source` any more.
+    pub fn unplant(&self, source: impl Into<IpAddr>) {
+        self.site.plants.put(source.into(), None);
     }
 
     /// Serves the files of `folder` at `/files/<name>/`, as a dumb HTTP server does (enough for `git clone`).

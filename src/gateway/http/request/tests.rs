@@ -38,6 +38,8 @@ fn the_four_forms() {
         ("GET http://[2001:db8::1]/", Ok("[2001:db8::1]:80 as [2001:db8::1] for /")),
         ("GET http://[2001:db8::1]:81/", Ok("[2001:db8::1]:81 as [2001:db8::1]:81 for /")),
         ("OPTIONS http://a.test", Ok("a.test:80 as a.test for *")),
+        ("GET ws://a.test/x", Ok("a.test:80 as a.test for /x")),
+        ("GET wss://a.test/x", Err(Fault::Scheme)),
         ("GET https://a.test/", Err(Fault::Scheme)),
         ("GET ftp://a.test/", Err(Fault::Scheme)),
         ("GET http://u:p@a.test/", Err(Fault::Userinfo)),
@@ -159,6 +161,19 @@ fn the_target_sees_what_the_client_would_have_sent_it() {
             "GET http://a.test/x?y HTTP/1.1\r\nHost: a.test\r\nProxy-Authorization: Basic eDp5\r\nUser-Agent: curl/8\r\nAccept: */*\r\nProxy-Connection: Keep-Alive\r\n\r\n",
             "GET /x?y HTTP/1.1\r\nHost: a.test\r\nUser-Agent: curl/8\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n",
         ),
+        // A hop fewer for those that count hops, and for nobody else.
+        (
+            "TRACE http://a.test/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 10\r\n\r\n",
+            "TRACE / HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 9\r\n\r\n",
+        ),
+        (
+            "OPTIONS http://a.test/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: some\r\n\r\n",
+            "OPTIONS / HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: some\r\n\r\n",
+        ),
+        (
+            "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 1\r\n\r\n",
+        ),
         // Host is the target's, whatever the client says; its place and case stay.
         (
             "GET http://A.test:81 HTTP/1.1\r\nAccept: x\r\nhOST: evil\r\n\r\n",
@@ -190,6 +205,16 @@ fn the_target_sees_what_the_client_would_have_sent_it() {
     ] {
         assert_eq!(forwarded(head), want);
     }
+}
+
+#[test]
+fn a_trace_shows_what_came_without_secrets() {
+    let head = "TRACE http://a.test/ HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 0\r\nCookie: c\r\nAuthorization: b\r\n\
+                Proxy-Authorization: Basic eDp5\r\nX-A: b\r\n\r\n";
+    let request = read(head.as_bytes()).unwrap();
+    assert_eq!(request.hops_left(), Some(0));
+    let want = "TRACE http://a.test/ HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 0\r\nX-A: b\r\n\r\n";
+    assert_eq!(request.trace("http://a.test/"), want);
 }
 
 #[test]

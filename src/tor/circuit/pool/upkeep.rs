@@ -1,6 +1,7 @@
 //! Building, losing, closing: what happens to circuits beside being lent.
 
 use super::*;
+use crate::telemetry::metrics::{CIRCUIT_BUILD_SECONDS, CIRCUIT_FAILURES};
 
 impl Pool {
     /// Sets the spares to keep, and starts to build what is missing. Spares of what is no longer wanted stay for as long
@@ -40,6 +41,9 @@ impl Pool {
     pub fn built(&mut self, id: CircuitId, path: Arc<[Fingerprint]>, now: Instant) -> bool {
         let Some(build) = self.launched.remove(&id).and_then(|build| self.builds.remove(&build)) else { return false };
         self.trouble.remove(&build.key);
+        if let Some(since) = build.state.since() {
+            metrics::histogram!(CIRCUIT_BUILD_SECONDS).record(now.saturating_duration_since(since));
+        }
         let circuit = Circuit {
             key: build.key,
             path,
@@ -66,6 +70,7 @@ impl Pool {
     /// A build came to nothing: no path, refused, failed or too slow. Returns the circuit to forget, if it had an id.
     pub fn build_failed(&mut self, id: BuildId, fault: LeaseFault, now: Instant) {
         let Some(build) = self.builds.remove(&id) else { return };
+        metrics::counter!(CIRCUIT_FAILURES).increment(1);
         if let BuildState::Launched(_, circuit) = build.state {
             self.launched.remove(&circuit);
         }

@@ -18,6 +18,7 @@
 //! | `/ws` | a WebSocket that echoes |
 //! | `/files/NAME/…` | files of a folder given to [`super::Web::serve_folder`] |
 
+use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use super::body::{Drip, Pattern, range};
+use super::plant::Plant;
 use super::server::Visit;
 use super::websocket;
 use crate::page::{self, Page, header_text, status, text, typed, with};
@@ -37,6 +39,11 @@ const ASSETS: usize = 50;
 /// The answer to a request.
 pub(super) async fn answer(visit: &Visit, request: Request<Incoming>) -> Page {
     let host = header_text(&request, &header::HOST).split(':').next().unwrap_or_default().to_ascii_lowercase();
+    let plant = visit.site.plants.of(visit.source.ip());
+    if let Some(Plant::Slow(pause)) = &plant {
+        tokio::time::sleep(*pause).await;
+    }
+    let ip = Plant::seen(plant.as_ref(), visit.source.ip(), &host, visit.tls);
     if host == "shop.test" || host.ends_with(".shop.test") {
         return shop(visit);
     }
@@ -45,8 +52,9 @@ pub(super) async fn answer(visit: &Visit, request: Request<Incoming>) -> Page {
     let (head, tail) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
     let mut page = match (head, tail) {
         ("", _) => text("the fake web\n"),
-        ("ip", "") => text(&visit.source.ip().to_string()),
-        ("ip.json" | "origin.json" | "query.json" | "tor.json", "") => ip_json(visit, head, nonce.as_deref()),
+        ("ip", "") => text(&ip.to_string()),
+        ("ip.json" | "origin.json" | "query.json" | "tor.json", "") => ip_json(ip, head, nonce.as_deref()),
+        _ if plant == Some(Plant::Tampers) && !visit.tls => typed("text/html", "<p>buy this</p>"),
         ("headers", "") => headers(visit, &request),
         ("bytes", length) => with_number(length, |length| bytes(&request, length)),
         ("slow", seconds) => with_number(seconds, |seconds| page::of(Drip::new(seconds))),
@@ -85,8 +93,7 @@ fn shop(visit: &Visit) -> Page {
     }
 }
 
-fn ip_json(visit: &Visit, kind: &str, nonce: Option<&str>) -> Page {
-    let ip = visit.source.ip();
+fn ip_json(ip: IpAddr, kind: &str, nonce: Option<&str>) -> Page {
     let mut body = match kind {
         "origin.json" => json!({ "origin": ip }),
         "query.json" => json!({ "query": ip }),
@@ -160,9 +167,10 @@ fn echo(request: Request<Incoming>) -> Page {
 }
 
 fn html() -> Page {
+    // Not `seen`: an element's id is a property of `window` too, and the scripts would find it in the array's place.
     let scripts: String = (1..=ASSETS).map(|at| format!("<script src=\"/asset/{at}.js\"></script>\n")).collect();
-    let show = "<script>document.getElementById('seen').textContent = JSON.stringify(window.seen)</script>";
-    let body = format!("<!doctype html><title>a page</title>\n<pre id=seen></pre>\n{scripts}{show}\n");
+    let show = "<script>document.getElementById('shown').textContent = JSON.stringify(window.seen)</script>";
+    let body = format!("<!doctype html><title>a page</title>\n<pre id=shown></pre>\n{scripts}{show}\n");
     typed("text/html; charset=utf-8", body)
 }
 

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::plant::Plant;
 use super::record::Seen;
 use super::{Site, pages, websocket};
 use crate::page;
@@ -48,6 +49,8 @@ impl Drop for Open {
 pub(super) async fn connection(stream: TcpStream, source: SocketAddr, tls: Option<TlsAcceptor>, site: Arc<Site>) {
     site.accepted.fetch_add(1, Ordering::Relaxed);
     let _open = Open::new(&site);
+    let breaks = site.plants.of(source.ip()) == Some(Plant::BreaksTls);
+    let tls = tls.map(|honest| if breaks { site.forger.acceptor() } else { honest });
     let visit = Arc::new(Visit { site, source, tls: tls.is_some(), upgrade: Mutex::default() });
     match tls {
         None => serve(stream, visit).await,

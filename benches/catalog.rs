@@ -1,0 +1,78 @@
+//! What a whole directory costs: read, put together with what others say, and indexed.
+//!
+//! The document has the public network's size, 9,500 relays of which 2,000 let something out, and the real one's fields.
+//! `tests/it/source/memory.rs` holds the bound on memory.
+
+#![expect(clippy::print_stderr, reason = "what a bench measures is told to whoever runs it")]
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput};
+use exitgate::exit::country::GeoIp;
+use exitgate::exit::{Catalog, Moment};
+use exitgate::source::Parse as _;
+use exitgate::source::merge::{Merge, Word};
+use exitgate::source::onionoo::Details;
+
+const RELAYS: u32 = 9_500;
+const EXITS: u32 = 2_000;
+const NOW: Moment = Moment(1_788_500_000_000_000);
+
+/// What arrives at once: a TLS record.
+const CHUNK: usize = 16 << 10;
+
+fn document() -> String {
+    let mut text = String::from("{\"version\":\"8.0\",\n\"relays_published\":\"2026-09-04 03:00:00\",\n\"relays\":[\n");
+    // Some two kilobytes a relay: contact, family and policy are most of a real record.
+    let padding = "family ".repeat(200);
+    for n in 0..RELAYS {
+        let policy = if n * EXITS / RELAYS != (n + 1) * EXITS / RELAYS {
+            r#"{"accept":["53","80","443","1194-1293"]}"#
+        } else {
+            r#"{"reject":["1-65535"]}"#
+        };
+        let (a, b, c) = (n >> 16 & 255, n >> 8 & 255, n & 255);
+        let comma = if n > 0 { ",\n" } else { "" };
+        let _ = write!(
+            text,
+            "{comma}{{\"nickname\":\"relay{n}\",\"fingerprint\":\"{:08X}{n:032X}\",\"or_addresses\":[\"11.{a}.{b}.{c}:9001\"],\
+             \"exit_addresses\":[\"12.{a}.{b}.{c}\"],\"last_seen\":\"2026-09-04 03:00:00\",\"running\":true,\
+             \"flags\":[\"Exit\",\"Fast\",\"Running\",\"Stable\",\"Valid\"],\"country\":\"us\",\"as\":\"AS{}\",\
+             \"as_name\":\"Network {}\",\"consensus_weight\":{n},\"exit_policy_summary\":{policy},\"contact\":\"{padding}\"}}",
+            n.wrapping_mul(2_654_435_761),
+            64_500 + n % 300,
+            n % 300,
+        );
+    }
+    text + "\n]}\n"
+}
+
+/// From the bytes to a catalog that can be asked.
+fn whole(document: &str, geoip: &Arc<GeoIp>) -> Catalog {
+    let mut details = Details::default();
+    document.as_bytes().chunks(CHUNK).for_each(|chunk| details.feed(chunk).expect("a whole document"));
+    let parsed = details.finish().expect("a whole document");
+    let mut merge = Merge::new(geoip.clone(), Vec::new());
+    merge.hear(Word::Onionoo(parsed.value));
+    let mut edit = Catalog::default().edit();
+    for listing in merge.news(NOW).expect("exits") {
+        edit.list(listing);
+    }
+    edit.finish()
+}
+
+fn main() {
+    let (document, geoip) = (document(), Arc::new(GeoIp::default()));
+    let begun = Instant::now();
+    assert_eq!(whole(&document, &geoip).len(), EXITS as usize);
+    eprintln!("{} MB, the first time: {:.1} ms", document.len() >> 20, begun.elapsed().as_secs_f64() * 1e3);
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut group = criterion.benchmark_group("directory");
+    group.sample_size(20).measurement_time(Duration::from_secs(5)).throughput(Throughput::Bytes(document.len() as u64));
+    group.bench_function("parse, merge and index", |bench| bench.iter(|| black_box(whole(&document, &geoip))));
+    group.finish();
+    criterion.final_summary();
+}

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Instructions of the hot pieces, counted by callgrind: the same on a busy machine as on a quiet one.
+#   benches/pieces/run.sh            counts, and fails where a count is more than 5 % off benches/pieces/expected.txt
+#   benches/pieces/run.sh --keep     counts, and keeps what it counted as what is expected
+# A compiler that is newer than the file may move all of them: look at the table, and keep it if it is right.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+expected=benches/pieces/expected.txt
+tolerance=5 # percent
+dir=$(mktemp -d)
+pids=()
+trap 'kill "${pids[@]}" 2>/dev/null || true; rm -rf "$dir"' EXIT
+
+cargo build --release --locked --quiet --bin exitgate
+cargo build --release --locked --quiet -p exitgate-pieces
+pieces=target/release/exitgate-pieces
+
+# instructions FILE: what callgrind counted in all.
+instructions() { awk '/^(summary|totals):/ {total = $2} END {print total}' "$1"; }
+# ran PIECE COUNT: instructions of a whole run.
+ran() {
+  valgrind --tool=callgrind --callgrind-out-file="$dir/$1.$2" "$pieces" "$1" "$2" 2>/dev/null
+  instructions "$dir/$1.$2"
+}
+counted=$dir/counted
+for piece in selector socks head decide session; do
+  echo "$piece $((($(ran "$piece" 3000) - $(ran "$piece" 1000)) / 2000))" >>"$counted"
+done
+
+# A whole tunnel, accept to close, with one worker so that nobody steals work.
+cat >"$dir/exitgate.toml" <<CONFIG
+data_dir = "$dir/data"
+log.level = "warn"
+api.listen = "127.0.0.1:7950"
+gateway.listen = "127.0.0.1:7951"
+gateway.route_ports = "7952-7959"
+gateway.allow_direct = true
+gateway.allow_private_targets = true
+tor.enabled = false
+
+[[routes]]
+name = "bench"
+selector = "any-source-direct"
+port = 7952
+CONFIG
+"$pieces" echo 7960 &
+pids+=("$!")
+TOKIO_WORKER_THREADS=1 valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file="$dir/tunnel" \
+  target/release/exitgate serve --config "$dir/exitgate.toml" >"$dir/log" 2>&1 &
+gateway=$!
+pids+=("$gateway")
+for _ in $(seq 150); do
+  "$pieces" tunnels 7952 7960 100 2>/dev/null && break
+  sleep 0.2
+done
+callgrind_control --instr=on "$gateway" >/dev/null 2>&1
+"$pieces" tunnels 7952 7960 1000
+sleep 1 # the last one's end
+callgrind_control --instr=off "$gateway" >/dev/null 2>&1
+kill "$gateway"
+wait "$gateway" || true
+echo "tunnel $(($(instructions "$dir/tunnel") / 1000))" >>"$counted"
+
+if [ "${1:-}" = --keep ]; then
+  cp "$counted" "$expected"
+fi
+awk -v tolerance="$tolerance" '
+  NR == FNR {expected[$1] = $2; next}
+  {
+    off = expected[$1] ? 100 * ($2 / expected[$1] - 1) : 0
+    bad = !($1 in expected) || off > tolerance || off < -tolerance
+    printf "%-10s %8d instructions, %8d expected (%+.1f %%)%s\n", $1, $2, expected[$1], off, bad ? "  <-- look" : ""
+    failed += bad; passed += !bad
+  }
+  END {printf "%d passed, %d failed\n", passed, failed; exit failed > 0}
+' "$expected" "$counted"

@@ -1,0 +1,119 @@
+//! Tables that fit the terminal.
+//!
+//! On a terminal a table is made as wide as that: the widest columns give way first, and what was cut ends in `…`. In a
+//! pipe nothing is cut, so that `grep` and `awk` see everything.
+
+use std::io::IsTerminal as _;
+
+/// Below this a column says nothing any more, and it is left to run over the edge.
+const NARROWEST: usize = 8;
+
+/// Between two columns.
+const GAP: &str = "  ";
+
+/// Rows under a head. Numbers stand to the right.
+#[derive(Debug)]
+pub(super) struct Table {
+    head: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(super) fn new<const N: usize>(head: [&'static str; N]) -> Self {
+        Self { head: head.to_vec(), rows: Vec::new() }
+    }
+
+    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.to_vec());
+    }
+
+    /// The table as text; `width` is the terminal's, if there is one.
+    pub(super) fn text(&self, width: Option<usize>) -> String {
+        let mut widths: Vec<usize> = (0..self.head.len()).map(|at| self.natural(at)).collect();
+        if let Some(width) = width {
+            let gaps = GAP.len() * (widths.len() - 1);
+            fit(&mut widths, width.saturating_sub(gaps));
+        }
+        let head = self.head.iter().map(|title| (*title).to_owned()).collect();
+        let lines = std::iter::once(&head).chain(&self.rows).map(|cells| self.line(cells, &widths));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn line(&self, cells: &[String], widths: &[usize]) -> String {
+        let mut line = String::new();
+        for (at, (cell, width)) in cells.iter().zip(widths).enumerate() {
+            let (cell, gap) = (cut(cell, *width), if at == 0 { "" } else { GAP });
+            line.push_str(gap);
+            let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
+            let parts = if self.is_numbers(at) { [&*pad, &*cell] } else { [&*cell, &*pad] };
+            parts.into_iter().for_each(|part| line.push_str(part));
+        }
+        line.truncate(line.trim_end().len());
+        line
+    }
+
+    fn natural(&self, at: usize) -> usize {
+        let cells = self.rows.iter().map(|row| row[at].chars().count());
+        cells.max().unwrap_or(0).max(self.head[at].chars().count())
+    }
+
+    fn is_numbers(&self, at: usize) -> bool {
+        let number =
+            |cell: &String| cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit()) && !cell.contains(':');
+        !self.rows.is_empty()
+            && self.rows.iter().all(|row| number(&row[at]) && !row[at].contains(['.', '-']) || row[at] == "-")
+    }
+}
+
+/// Takes from the widest until they fit together, or nothing can be taken any more.
+fn fit(widths: &mut [usize], room: usize) {
+    while widths.iter().sum::<usize>() > room {
+        let Some(widest) = widths.iter_mut().max().filter(|widest| **widest > NARROWEST) else { return };
+        *widest -= 1;
+    }
+}
+
+fn cut(cell: &str, width: usize) -> String {
+    if cell.chars().count() <= width {
+        return cell.to_owned();
+    }
+    cell.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// How wide the terminal is that we write to, if it is one.
+pub(super) fn terminal() -> Option<usize> {
+    let out = std::io::stdout();
+    if !out.is_terminal() {
+        return None;
+    }
+    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    said.or_else(|| rustix::termios::tcgetwinsize(&out).ok().map(|size| usize::from(size.ws_col))).filter(|w| *w > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::new(["NAME", "PORT", "SELECTOR"]);
+        table.row(["us-strict".to_owned(), "20001".to_owned(), "us-strict".to_owned()]);
+        table.row(["a".to_owned(), "-".to_owned(), "nonus-session-a-very-long-one-indeed".to_owned()]);
+        table
+    }
+
+    #[test]
+    fn a_pipe_gets_all_of_it() {
+        let want = "NAME        PORT  SELECTOR\nus-strict  20001  us-strict\n\
+                    a              -  nonus-session-a-very-long-one-indeed";
+        assert_eq!(table().text(None), want);
+    }
+
+    #[test]
+    fn a_terminal_gets_what_fits() {
+        for width in [20, 30, 40, 60] {
+            let text = table().text(Some(width));
+            assert!(text.lines().all(|line| line.chars().count() <= width.max(25)), "{width}:\n{text}");
+        }
+        assert!(table().text(Some(40)).ends_with("nonus-session-a-very-…"), "{}", table().text(Some(40)));
+    }
+}

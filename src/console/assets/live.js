@@ -1,0 +1,189 @@
+// What happens now: counters of /metrics, looked at every two seconds and turned into rates, and the events of /events.
+//
+// One reader for the whole page, however many charts it shows. Five minutes are kept.
+import { follow, refresh, session, text } from "./api.js";
+import { useEffect, useState } from "./view.js";
+
+const EVERY = 2000;
+const KEPT = 150;
+const MINUTE = 60_000 / EVERY;
+// Beyond this an answer is costly to make and to read (some thousand routes), and every ten seconds will do.
+const LARGE = 1_000_000;
+const EVENTS_KEPT = 500;
+// Rates are means over this many looks: one look alone jumps between nothing and much.
+const WINDOW = 5;
+
+const looks = [];
+export const events = [];
+export const state = { metrics: "waiting", events: "waiting" };
+const watchers = new Set();
+const tell = () => watchers.forEach((draw) => draw());
+
+// A request that did not get what it asked for; the other outcomes are ways to end well.
+const FAILED = /^(auth|ours|draining|client|denied|limited|no_exit|engine|exit|target|answer)(_|$)/;
+const LINE = /^(exitgate_[a-z_]+)(?:\{([^}]*)\})? (\S+)/;
+
+function fresh() {
+  return { requests: 0, failed: 0, up: 0, down: 0, streams: 0, buckets: new Map(), why: new Map() };
+}
+
+function labels(written) {
+  const found = {};
+  for (const [, name, value] of (written ?? "").matchAll(/([a-z_]+)="((?:[^"\\]|\\.)*)"/g)) found[name] = value;
+  return found;
+}
+
+const TAKE = {
+  exitgate_requests_total: (of, { outcome }, value) => {
+    of.requests += value;
+    if (!FAILED.test(outcome)) return;
+    of.failed += value;
+    of.why.set(outcome, (of.why.get(outcome) ?? 0) + value);
+  },
+  exitgate_relayed_bytes_total: (of, { way }, value) => {
+    of[way] += value;
+  },
+  exitgate_streams_open: (of, _, value) => {
+    of.streams += value;
+  },
+  exitgate_open_seconds_bucket: (of, { le }, value) => {
+    const bound = le === "+Inf" ? Infinity : Number(le);
+    of.buckets.set(bound, (of.buckets.get(bound) ?? 0) + value);
+  },
+};
+
+function read(body) {
+  const look = { at: performance.now(), all: fresh(), routes: new Map(), checks: 0 };
+  for (const line of body.split("\n")) {
+    if (line.startsWith("exitgate_checks_total")) look.checks += Number(line.slice(line.lastIndexOf(" ")));
+    const [, name, written, number] = LINE.exec(line) ?? [];
+    const take = TAKE[name];
+    if (!take) continue;
+    const named = labels(written);
+    const value = Number(number);
+    take(look.all, named, value);
+    // Times are counted by source and country, and not by route.
+    if (named.route === undefined) continue;
+    if (!look.routes.has(named.route)) look.routes.set(named.route, fresh());
+    take(look.routes.get(named.route), named, value);
+  }
+  return look;
+}
+
+const NOTHING = fresh();
+const of = (look, route) => (route === undefined ? look.all : look.routes.get(route)) ?? NOTHING;
+
+function between(a, b, route) {
+  const [x, y, seconds] = [of(a, route), of(b, route), (b.at - a.at) / 1000];
+  const per = (pick) => Math.max(0, y[pick] - x[pick]) / seconds;
+  const [requests, failed] = [y.requests - x.requests, y.failed - x.failed];
+  return {
+    rate: per("requests"),
+    failed: requests > 0 ? failed / requests : null,
+    up: per("up"),
+    down: per("down"),
+    p50: quantile(x.buckets, y.buckets, 0.5),
+    p95: quantile(x.buckets, y.buckets, 0.95),
+  };
+}
+
+// The quantile of what happened between two looks, in milliseconds, straight within a bucket.
+function quantile(before, after, share) {
+  const bounds = [...after.keys()].sort((a, b) => a - b);
+  const counts = bounds.map((le) => after.get(le) - (before.get(le) ?? 0));
+  const total = counts.at(-1) ?? 0;
+  if (total <= 0) return null;
+  const at = counts.findIndex((sum) => sum >= total * share);
+  const [low, below] = at === 0 ? [0, 0] : [bounds[at - 1], counts[at - 1]];
+  const high = Number.isFinite(bounds[at]) ? bounds[at] : low;
+  return 1000 * (low + ((high - low) * (total * share - below)) / (counts[at] - below || 1));
+}
+
+// Now: rates of the last ten seconds, and what has been counted since the gateway's start.
+export function figures(route) {
+  const last = looks.at(-1);
+  if (!last) return null;
+  const before = looks.at(-1 - WINDOW) ?? looks[0];
+  const { requests, failed, streams, up, down, why } = of(last, route);
+  const long = looks.length > 1 ? between(looks[0], last, route) : {};
+  const now = before === last ? {} : between(before, last, route);
+  return {
+    now: { rate: 0, up: 0, down: 0, ...now, p50: now.p50 ?? long.p50 ?? null, p95: now.p95 ?? long.p95 ?? null },
+    total: { requests, failed, up, down, p50: quantile(new Map(), of(last, route).buckets, 0.5) },
+    recent: { failed: long.failed ?? null },
+    streams,
+    why: [...why].sort((a, b) => b[1] - a[1]),
+  };
+}
+
+// One value a look, oldest first, and a minute at least, so that a chart's time axis begins somewhere. Rates are those of
+// one look; quantiles and shares need more to be taken from.
+export function series(route, pick) {
+  const back = pick === "p50" || pick === "p95" || pick === "failed" ? WINDOW : 1;
+  const values = looks.slice(1).map((look, at) => between(looks[Math.max(0, at + 1 - back)], look, route)[pick]);
+  return [...Array(Math.max(0, MINUTE - values.length)).fill(null), ...values];
+}
+
+// How far back a series of so many values goes.
+export function reach(values) {
+  const minutes = (values.length * EVERY) / 60_000;
+  return minutes < 1.5 ? "1 min ago" : `${Math.round(minutes)} min ago`;
+}
+
+async function look() {
+  let pause = EVERY;
+  try {
+    const body = await text("/metrics");
+    const next = read(body);
+    // Counters that fell belong to a gateway that was started again.
+    if (looks.length > 0 && next.all.requests < looks.at(-1).all.requests) looks.length = 0;
+    looks.push(next);
+    if (looks.length > KEPT + 1) looks.shift();
+    if (body.length > LARGE) pause = 5 * EVERY;
+    state.metrics = "live";
+  } catch {
+    state.metrics = "lost";
+  }
+  tell();
+  return pause;
+}
+
+const PREFIXES = { route: ["/proxies", "/explain"], pin: ["/proxies"], ban: ["/exits/"], exit: ["/exits", "/countries"], engine: ["/engines"], source: ["/sources", "/countries"] };
+
+function take(event) {
+  events.unshift(event);
+  if (events.length > EVENTS_KEPT) events.pop();
+  refresh(...(PREFIXES[event.kind.split(".")[0]] ?? []));
+  tell();
+}
+
+// Follows the gateway until the answer is called.
+export function start() {
+  let over = false;
+  let timer = 0;
+  const run = async () => {
+    const pause = document.hidden || session.state !== "open" ? EVERY : await look();
+    if (!over) timer = setTimeout(run, pause);
+  };
+  run();
+  const stop = follow(take, (now) => {
+    state.events = now;
+    tell();
+  });
+  return () => {
+    over = true;
+    clearTimeout(timer);
+    stop();
+    looks.length = 0;
+    events.length = 0;
+  };
+}
+
+export function useLive() {
+  const [, draw] = useState(0);
+  useEffect(() => {
+    const again = () => draw((n) => n + 1);
+    watchers.add(again);
+    return () => watchers.delete(again);
+  }, []);
+}

@@ -1,0 +1,32 @@
+// The Tor processes that carry everything: are they well, and how full are they.
+import { useAsk } from "../api.js";
+import { Bar } from "../chart.js";
+import { Badge, Empty, Mono, Panel, Trouble, Waiting } from "../parts.js";
+import { html } from "../view.js";
+import { count, plural, short } from "../words.js";
+
+const KIND = { ready: "good", degraded: "warn", bootstrapping: "warn", starting: "warn", restarting: "bad", stopped: "bad" };
+
+function Engine({ engine }) {
+  const facts = [["Circuits", engine.circuits], ["Building", engine.building], ["Spares", engine.spares], ["Streams", engine.streams], ["Restarts", engine.restarts]];
+  return html`<${Panel} title=${`Engine ${engine.id}`} more=${html`<${Badge} kind=${KIND[engine.state]}>${engine.state}</${Badge}>`}>
+    ${engine.why && html`<p class=${engine.usable ? "" : "bad"}>${engine.why}</p>`}
+    ${engine.bootstrap_percent !== null && html`<p class="progress"><${Bar} share=${engine.bootstrap_percent / 100} /><span class="number">${engine.bootstrap_percent}%</span></p>`}
+    <dl class="figures">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${count(value)}</dd></div>`)}</dl>
+    <dl class="known">
+      <div><dt>Guard</dt><dd>${engine.guard ? html`<${Mono} text=${engine.guard} shown=${short(engine.guard)} label="Copy the guard's fingerprint" />` : "none yet"}</dd></div>
+      <div><dt>tor</dt><dd>${engine.version ?? "–"}</dd></div>
+      <div><dt>Process</dt><dd class="mono">${engine.attached ? "runs elsewhere, attached" : (engine.pid ?? "none")}</dd></div>
+    </dl>
+  </${Panel}>`;
+}
+
+export function Engines() {
+  const { data, error, again } = useAsk("/engines", 2000);
+  const usable = data?.engines.filter((engine) => engine.usable).length;
+  return html`<div class="head"><h1 tabindex="-1">Engines</h1>${data?.enabled && html`<p class="faint">${usable} of ${plural(data.engines.length, "engine")} usable · each has one guard of its own</p>`}</div>
+    <${Trouble} error=${error} again=${again} />
+    ${!data && !error && html`<${Waiting} />`}
+    ${data && !data.enabled && html`<${Panel}><${Empty} title="Tor is switched off">Set <code>tor.enabled = true</code> in the configuration and restart, or use public exits.</${Empty}></${Panel}>`}
+    <div class="grid">${data?.engines.map((engine) => html`<${Engine} key=${engine.id} engine=${engine} />`)}</div>`;
+}

@@ -1,0 +1,76 @@
+// Where traffic can leave from: how many usable exits each country has, and the exits themselves.
+import { ask, useAsk } from "../api.js";
+import { Bar } from "../chart.js";
+import { Badge, Empty, Panel, Trouble, Waiting, When } from "../parts.js";
+import { html, useEffect, useState } from "../view.js";
+import { count, country, millis, plain, plural, short } from "../words.js";
+
+const PAGE = 100;
+const BARS = 14;
+
+export function Verdict({ exit }) {
+  if (exit.usable) return html`<${Badge} kind="good">usable</${Badge}>`;
+  const why = exit.marks?.[0] ?? (exit.verdict === "good" ? "not now" : exit.verdict === "bad" ? "failed its check" : "untested");
+  return html`<${Badge} kind=${exit.verdict === "untested" && !exit.marks ? "" : "bad"}>${plain(why)}</${Badge}>`;
+}
+
+function Countries({ chosen, onChoose }) {
+  const { data, error, again } = useAsk("/countries", 5000);
+  const [all, setAll] = useState(false);
+  const list = [...(data?.countries ?? [])].sort((a, b) => b.usable - a.usable || b.known - a.known);
+  const high = Math.max(1, ...list.map(({ known }) => known));
+  const shown = all ? list : list.slice(0, BARS);
+  return html`<${Panel} title="Usable exits by country" more=${chosen && html`<button type="button" class="quiet" onClick=${() => onChoose(null)}>All countries</button>`}>
+    <${Trouble} error=${error} again=${again} />
+    ${!data && !error && html`<${Waiting} rows=${8} />`}
+    ${data && list.length === 0 && html`<${Empty} title="No exit is known yet">The sources are asked first. <a href="#/sources">See how that goes</a></${Empty}>`}
+    <ul class="bars">${shown.map(({ country: code, usable, known }) => html`<li key=${code}>
+      <button type="button" aria-pressed=${chosen === code ? "true" : "false"} onClick=${() => onChoose(chosen === code ? null : code)}>
+        <span class="name">${country(code)}</span><${Bar} share=${usable / high} /><span class="number"><b>${count(usable)}</b><span class="faint"> of ${count(known)}</span></span></button></li>`)}</ul>
+    ${list.length > BARS && html`<button type="button" class="quiet" onClick=${() => setAll(!all)}>${all ? "The first ones only" : `All ${list.length} countries`}</button>`}
+  </${Panel}>`;
+}
+
+// A list that grows by pages, and begins anew when what is asked for changes.
+function usePages(query) {
+  const first = useAsk(`/exits?limit=${PAGE}${query}`, 8000);
+  const [more, setMore] = useState({ query, exits: [], next: undefined });
+  const rest = more.query === query ? more : { query, exits: [], next: undefined };
+  const next = rest.next === undefined ? first.data?.next : rest.next;
+  const load = async () => {
+    const page = await ask(`/exits?limit=${PAGE}${query}&after=${encodeURIComponent(next)}`);
+    setMore({ query, exits: [...rest.exits, ...page.exits], next: page.next ?? null });
+  };
+  return { ...first, exits: [...(first.data?.exits ?? []), ...rest.exits], total: first.data?.total, load: next ? load : null };
+}
+
+export function Exits({ query }) {
+  const asked = query.get("country");
+  const [place, setPlace] = useState(asked);
+  const [usable, setUsable] = useState("true");
+  const [source, setSource] = useState("");
+  const [typed, type] = useState("");
+  useEffect(() => setPlace(asked), [asked]);
+  const filters = Object.entries({ country: place, usable, source }).filter(([, value]) => value);
+  const { exits, total, error, again, data, load } = usePages(filters.map(([name, value]) => `&${name}=${encodeURIComponent(value)}`).join(""));
+  const word = typed.trim().toLowerCase();
+  const found = exits.filter(({ id, ip, nickname, as_name: as }) => !word || `${id} ${ip} ${nickname ?? ""} ${as ?? ""}`.toLowerCase().includes(word));
+  return html`
+    <div class="head"><h1 tabindex="-1">Exits</h1></div>
+    <div class="columns narrow">
+      <${Countries} chosen=${place} onChoose=${setPlace} />
+      <${Panel} title=${total === undefined ? "Exits" : plural(total, "exit")} kind="flush" more=${html`<div class="filters">
+          <select aria-label="Which exits" value=${usable} onChange=${(event) => setUsable(event.target.value)}><option value="true">usable</option><option value="false">not usable</option><option value="">all</option></select>
+          <select aria-label="Of which source" value=${source} onChange=${(event) => setSource(event.target.value)}><option value="">any source</option><option value="tor">Tor</option><option value="public">public</option><option value="direct">direct</option></select>
+          <input type="search" class="filter" aria-label="Filter by address, nickname, network or fingerprint" placeholder="Filter" value=${typed} onInput=${(event) => type(event.target.value)} /></div>`}>
+        <${Trouble} error=${error} again=${again} />
+        ${!data && !error && html`<${Waiting} rows=${10} />`}
+        ${data && found.length === 0 && html`<${Empty} title="No exit is like that">${word ? "Nothing that is loaded has this name; try the search at the top." : usable === "true" ? "None has passed its check yet, or the filter leaves none." : "The filter leaves none."}</${Empty}>`}
+        ${found.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">Exit</th><th scope="col">Country</th><th scope="col" class="wider">Network</th><th scope="col">State</th><th scope="col" class="number wide">Latency</th><th scope="col" class="number wide">Open</th><th scope="col" class="wide">Checked</th></tr></thead>
+          <tbody>${found.map((exit) => html`<tr key=${exit.id}><th scope="row"><a class="mono name" href=${`#/exits/${encodeURIComponent(exit.id)}`}>${exit.ip ?? short(exit.id)}</a> <span class="faint cut">${exit.nickname ?? ""}</span></th>
+            <td>${country(exit.country)}</td><td class="wider"><span class="cut">${exit.as_name ?? (exit.asn ? `AS${exit.asn}` : "–")}</span></td><td><${Verdict} exit=${exit} /></td>
+            <td class="number wide">${millis(exit.latency_ms)}</td><td class="number wide">${count(exit.streams)}</td><td class="wide nowrap"><${When} at=${exit.checked} /></td></tr>`)}</tbody></table></div>`}
+        ${load && html`<p class="inset"><button type="button" class="quiet" onClick=${load}>Load more (${count(exits.length)} of ${count(total)})</button></p>`}
+      </${Panel}>
+    </div>`;
+}

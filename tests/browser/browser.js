@@ -1,0 +1,83 @@
+// Chromium as the tests want it: whatever a page complains about is kept, and a page that is wide or inaccessible is told.
+import assert from "node:assert/strict";
+import { mkdir } from "node:fs/promises";
+import path from "node:path";
+import { createRequire } from "node:module";
+import { chromium } from "playwright-core";
+import { ROOT } from "./gateway.js";
+
+const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
+export const SHOTS = path.join(ROOT, "target/ci/browser");
+export const DESKTOP = { width: 1360, height: 900 };
+export const PHONE = { width: 390, height: 844 };
+
+export async function launch() {
+  await mkdir(SHOTS, { recursive: true });
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  return chromium.launch({ executablePath, args: process.getuid() === 0 ? ["--no-sandbox"] : [] });
+}
+
+// A page that remembers its faults: console errors, exceptions, violations of the policy, requests that leave the origin.
+export async function open(browser, url, options = {}) {
+  const context = await browser.newContext({ viewport: DESKTOP, colorScheme: "light", ...options });
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  const page = await context.newPage();
+  page.faults = [];
+  page.expected = options.expected ?? /$^/;
+  page.on("pageerror", (error) => page.faults.push(`exception: ${error.message}`));
+  page.on("console", (message) => {
+    if (message.type() === "error" && !page.expected.test(message.text())) page.faults.push(`console: ${message.text()}`);
+  });
+  page.on("request", (request) => {
+    if (!request.url().startsWith(url)) page.faults.push(`request to ${request.url()}`);
+  });
+  await page.addInitScript(() => {
+    document.addEventListener("securitypolicyviolation", (event) => {
+      console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`);
+    });
+    window.shifted = 0;
+    new PerformanceObserver((list) => {
+      for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+    }).observe({ type: "layout-shift", buffered: true });
+  });
+  if (process.env.EXITGATE_ASSETS) await page.route(/\/console\/[0-9a-f]{16}\//, fromFolder);
+  await page.goto(`${url}/`);
+  return page;
+}
+
+// For whoever works on the console: the files as they lie in the tree, without building the gateway anew.
+async function fromFolder(route) {
+  const name = new URL(route.request().url()).pathname.split("/").slice(3).join("/");
+  await route.fulfill({ path: path.join(ROOT, "src/console/assets", name) });
+}
+
+export async function shoot(page, name) {
+  await page.screenshot({ path: path.join(SHOTS, `${name}.png`), fullPage: true });
+}
+
+// No finding of axe-core that it calls serious or critical, and nothing wider than the screen.
+export async function judge(page, name) {
+  // Run in a world of its own: the page's policy forbids scripts from elsewhere, and it must go on doing so.
+  const session = await page.context().newCDPSession(page);
+  const { frameTree } = await session.send("Page.getFrameTree");
+  const { executionContextId: contextId } = await session.send("Page.createIsolatedWorld", { frameId: frameTree.frame.id, worldName: "axe" });
+  const { readFile } = await import("node:fs/promises");
+  const run = async (expression) => {
+    const { result, exceptionDetails } = await session.send("Runtime.evaluate", { expression, contextId, awaitPromise: true, returnByValue: true });
+    assert.equal(exceptionDetails, undefined, `${name}: ${exceptionDetails?.exception?.description}`);
+    return result.value;
+  };
+  await run(await readFile(AXE, "utf8") + ";0");
+  const found = await run(`axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => violations.map((one) => ({
+    id: one.id, impact: one.impact, nodes: one.nodes.slice(0, 3).map((node) => node.target.join(" ") + ": " + node.failureSummary) })))`);
+  await session.detach();
+  const serious = found.filter(({ impact }) => impact === "serious" || impact === "critical");
+  assert.deepEqual(serious, [], `${name}: axe-core objects`);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  assert.ok(wide <= 0, `${name}: the page is ${wide} px wider than the screen`);
+  return found.map(({ id, impact }) => `${id} (${impact})`);
+}
+
+export function faultless(page) {
+  assert.deepEqual(page.faults, []);
+}

@@ -1,0 +1,267 @@
+// The console as a person meets it: clicked in a real Chromium, while real requests go through a private Tor network.
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { after, before, describe, it } from "node:test";
+import { DESKTOP, PHONE, faultless, judge, launch, open, shoot } from "./browser.js";
+import { ROOT, curl, demo, locked, stop } from "./gateway.js";
+
+const ASSETS = path.join(ROOT, "src/console/assets");
+const TOKEN = "a-token-for-the-browser-tests";
+// What a browser may load before the console is there; DESIGN's bar, also held by a unit test on the files.
+// From the folder they come as they are, not compressed.
+const FIRST_PAINT = process.env.EXITGATE_ASSETS ? Infinity : 100_000;
+const PAGES = ["routes", "exits", "why?username=us-strict", "engines", "sources", "public", "connections", "events"];
+
+const NAMES = (at) => at.split("?")[0];
+
+describe("the console", { concurrency: false }, () => {
+  let browser;
+  let gateway;
+  let shut;
+  let page;
+
+  before(async () => {
+    [browser, gateway, shut] = await Promise.all([launch(), demo("127.91.0.1"), locked("127.91.0.2", TOKEN)]);
+  });
+
+  after(async () => {
+    await browser?.close();
+    await Promise.all([stop(gateway), stop(shut)]);
+  });
+
+  const total = () => page.locator("[data-figure=total]");
+  const seen = (text) => page.getByText(text).first().waitFor({ timeout: 15_000 });
+
+  it("opens without a login, small, still, and with nothing from elsewhere", async () => {
+    page = await open(browser, gateway.url, { expected: /the server responded with a status of (404|422)/ });
+    await page.getByRole("heading", { name: "Routes", level: 1 }).waitFor();
+    await seen("No route yet");
+    const loaded = await page.evaluate(() => performance.getEntriesByType("resource").concat(performance.getEntriesByType("navigation"))
+      .filter(({ name }) => !/\/(proxies|ready|metrics|countries|events)/.test(name)).reduce((sum, { encodedBodySize }) => sum + encodedBodySize, 0));
+    assert.ok(loaded > 10_000 && loaded < FIRST_PAINT, `the first paint loads ${loaded} bytes`);
+    assert.ok(await page.evaluate(() => window.shifted) < 0.05, "the page moves while it loads");
+    faultless(page);
+    console.log(`first paint: ${loaded} bytes`);
+  });
+
+  it("keeps its files for ever and asks for its page every time", async () => {
+    const first = await fetch(gateway.url);
+    const again = await fetch(gateway.url, { headers: { "If-None-Match": first.headers.get("etag") } });
+    assert.deepEqual([first.status, again.status, first.headers.get("cache-control")], [200, 304, "no-cache"]);
+    const [script] = /\/console\/[0-9a-f]+\/app\.js/.exec(await first.text());
+    const file = await fetch(gateway.url + script);
+    assert.match(file.headers.get("cache-control"), /immutable/);
+    for (const bad of ["/console/", script.replace("app.js", "../../etc/passwd"), script.replace(/[0-9a-f]{16}/, "0000000000000000")]) {
+      assert.equal((await fetch(gateway.url + bad)).status, 404, bad);
+    }
+  });
+
+  it("creates a route by clicking", async () => {
+    await page.getByRole("button", { name: "New route" }).first().click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByText("One address").click();
+    await dialog.getByText(/us-strict .*tested exits? would do now/).waitFor();
+    await dialog.getByLabel("Name").fill("Shop!");
+    await dialog.getByRole("button", { name: "Create route" }).click();
+    await dialog.locator(".field.wrong").waitFor();
+    await shoot(page, "create-fault");
+    await dialog.getByText("Pool", { exact: true }).click();
+    await dialog.getByLabel("Name").fill("shop");
+    await judge(page, "create");
+    await shoot(page, "create");
+    await dialog.getByRole("button", { name: "Create route" }).click();
+    await page.getByRole("heading", { name: "shop", level: 1 }).waitFor();
+    await seen("Exits in its pool");
+    faultless(page);
+  });
+
+  it("gives lines to paste, and counts what goes through them", async () => {
+    const line = await page.locator("pre code").textContent();
+    const [, proxy] = /^curl -x (\S+) /.exec(line);
+    await page.getByRole("button", { name: "Copy the curl line" }).click();
+    assert.equal(await page.evaluate(() => navigator.clipboard.readText()), line);
+    for (const [tab, word] of [["Python", "requests"], ["Playwright", "chromium"], ["Scrapy", "meta="]]) {
+      await page.getByRole("tab", { name: tab }).click();
+      assert.match(await page.locator("pre code").textContent(), new RegExp(word));
+    }
+    for (let sent = 0; sent < 40; sent += 1) {
+      assert.match(await curl(proxy, gateway.page) ?? "", /^127\.\d+\.\d+\.\d+$/);
+    }
+    await page.waitForFunction(() => Number(document.querySelector("[data-figure=total]")?.textContent) >= 40, null, { timeout: 20_000 });
+    assert.equal(await total().textContent(), "40");
+    await Promise.all(Array.from({ length: 30 }, () => curl(`http://de@${gateway.ip}:1080`, gateway.page)));
+    await page.waitForTimeout(4500);
+    await shoot(page, "route-light");
+    await judge(page, "route");
+    faultless(page);
+  });
+
+  it("changes a route, and takes a word about one of its exits", async () => {
+    await page.getByRole("button", { name: "Change" }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByLabel("Exits in the pool").fill("many");
+    await dialog.getByRole("button", { name: "Change route" }).click();
+    await dialog.locator(".field.wrong").waitFor();
+    await dialog.getByLabel("Exits in the pool").fill("2");
+    await judge(page, "change");
+    await shoot(page, "change");
+    await dialog.getByRole("button", { name: "Change route" }).click();
+    await page.locator(".facts .badge", { hasText: "2/2" }).waitFor();
+    await page.getByRole("button", { name: /^A site refuses / }).first().click();
+    await dialog.getByLabel("Site").fill("shop.example");
+    await dialog.getByRole("button", { name: "Report" }).click();
+    await seen("is kept away from shop.example");
+    faultless(page);
+  });
+
+  it("finds anything from the keyboard alone", async () => {
+    await page.keyboard.press("Control+k");
+    await page.getByRole("combobox").fill("german");
+    await page.getByRole("option", { name: /Germany/ }).waitFor();
+    await judge(page, "search");
+    await shoot(page, "search");
+    await page.keyboard.press("Enter");
+    await page.getByRole("heading", { name: "Exits", level: 1 }).waitFor();
+    assert.equal(await page.evaluate(() => document.activeElement.tagName), "H1", "the focus begins at the new page's heading");
+    await page.getByRole("button", { name: /^Germany/, pressed: true }).waitFor();
+  });
+
+  it("shows an exit with the history of its checks", async () => {
+    await page.locator("tbody a.name").first().click();
+    await page.getByRole("button", { name: "Check now" }).click();
+    await seen("It passed.");
+    await page.locator("svg .check.good").nth(1).waitFor({ state: "attached", timeout: 20_000 });
+    await judge(page, "exit");
+    await shoot(page, "exit-light");
+    faultless(page);
+  });
+
+  it("rotates when that is asked for", async () => {
+    await page.goto(`${gateway.url}/#/routes/shop`);
+    await page.getByRole("button", { name: "Rotate" }).click();
+    await page.locator(".toasts p").first().waitFor({ timeout: 60_000 });
+    assert.doesNotMatch(await page.locator(".toasts p").first().getAttribute("class"), /bad/);
+  });
+
+  it("is readable for all: every page, light and dark, large and small", async () => {
+    const minor = new Set();
+    for (const [theme, viewport, size] of [["light", DESKTOP, "desktop"], ["dark", DESKTOP, "desktop"], ["light", PHONE, "390"], ["dark", PHONE, "390"]]) {
+      await page.emulateMedia({ colorScheme: theme });
+      await page.setViewportSize(viewport);
+      for (const at of [...PAGES, "routes/shop", "nowhere"]) {
+        await page.goto(`${gateway.url}/#/${at}`);
+        await page.locator("h1").waitFor();
+        await page.waitForTimeout(400);
+        await page.locator(".waiting").waitFor({ state: "detached" });
+        const name = `${NAMES(at).replace("/", "-")}-${size}-${theme}`;
+        (await judge(page, name)).forEach((finding) => minor.add(finding));
+        await shoot(page, name);
+      }
+    }
+    await page.getByRole("button", { name: "Menu" }).click();
+    await judge(page, "menu");
+    await page.screenshot({ path: path.join(ROOT, "target/ci/browser/menu-390-dark.png") });
+    await page.setViewportSize(DESKTOP);
+    await page.emulateMedia({ colorScheme: "light" });
+    console.log(`axe-core, below serious: ${[...minor].join(", ") || "nothing"}`);
+    faultless(page);
+  });
+
+  it("goes on when the colours are turned by hand", async () => {
+    await page.goto(`${gateway.url}/#/engines`);
+    await page.getByRole("button", { name: "Use dark colours" }).click();
+    await page.getByRole("button", { name: "Use light colours" }).click();
+    await page.locator('html[data-theme="light"]').waitFor();
+  });
+
+  it("deletes, and tells of it as it happens", async () => {
+    await page.goto(`${gateway.url}/#/routes/shop`);
+    const line = await page.locator("pre code").textContent();
+    await page.getByRole("button", { name: "Delete" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Delete route" }).click();
+    await page.getByRole("heading", { name: "Routes", level: 1 }).waitFor();
+    await page.getByRole("link", { name: "shop", exact: true }).waitFor({ state: "detached" });
+    assert.equal(await curl(/-x (\S+) /.exec(line)[1], gateway.page), null, "the port is closed");
+    await page.getByRole("link", { name: "Events" }).click();
+    for (const word of ["route opened", "route closed"]) await page.locator(".events", { hasText: word }).waitFor();
+    await shoot(page, "events-after");
+    faultless(page);
+  });
+
+  it("makes text of whatever the gateway says", async () => {
+    await page.goto(`${gateway.url}/#/routes/${encodeURIComponent("<img src=x onerror=alert(1)>")}`);
+    await seen("There is no such route");
+    assert.equal(await page.locator("main img").count(), 0);
+    assert.equal(await page.locator("h1").textContent(), "<img src=x onerror=alert(1)>");
+    faultless(page);
+  });
+
+  it("draws public proxies as the API lists them", async () => {
+    // The private network has none: these answers are written as the API writes them.
+    const proxy = (port, anonymity) => ({ url: `socks5://192.0.2.7:${port}`, protocol: "socks5", ip: "192.0.2.7", port, exit_ip: "192.0.2.7", country: "NL", anonymity, https: true, connect: true, response_ms: 240 + port, reliability: 0.95, checked: new Date().toISOString(), age_seconds: 3, list: "proxifly" });
+    const list = [proxy(1080, "elite"), proxy(1081, "transparent"), { ...proxy(1082, "unknown"), reliability: null, country: null }];
+    const asked = [];
+    await page.route(/\/stats$/, (route) => route.fulfill({ json: { total_proxies: 9, working_proxies: 3, failed_proxies: 6, enabled: true, last_meta_update: new Date().toISOString(), lists: [] } }));
+    await page.route(/\/list\?/, (route) => {
+      asked.push(new URL(route.request().url()).search);
+      return route.fulfill({ json: list });
+    });
+    await page.goto(`${gateway.url}/#/public`);
+    await seen("3 working proxies, fastest first");
+    await page.getByRole("link", { name: "socks5://192.0.2.7:1081" }).waitFor();
+    await page.getByLabel("anonymity").selectOption("elite");
+    await seen("anonymity=elite");
+    assert.ok(asked.some((query) => query.includes("anonymity=elite")), asked.join(" "));
+    await judge(page, "public with proxies");
+    await shoot(page, "public-list");
+    await page.unrouteAll();
+    faultless(page);
+  });
+
+  it("asks for the token, keeps it in memory alone, and forgets it", async () => {
+    const guest = await open(browser, shut.url, { expected: /the server responded with a status of (401|404|503)/ });
+    await guest.getByRole("heading", { name: /asks for its API token/ }).waitFor();
+    await judge(guest, "login");
+    await shoot(guest, "login");
+    await guest.getByLabel("API token").fill("wrong");
+    await guest.getByRole("button", { name: "Open the console" }).click();
+    await guest.getByText("This is not the token").waitFor();
+    await guest.getByLabel("API token").fill(TOKEN);
+    await guest.keyboard.press("Enter");
+    await guest.getByRole("heading", { name: "Routes", level: 1 }).waitFor();
+    await guest.getByRole("link", { name: "Engines" }).click();
+    await guest.getByText("Tor is switched off").waitFor();
+    await guest.getByRole("link", { name: "Exits", exact: true }).click();
+    await guest.getByText("No exit").first().waitFor();
+    await shoot(guest, "empty-exits");
+    const stored = await guest.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href]));
+    assert.ok(!stored.includes(TOKEN), stored);
+    await guest.getByRole("button", { name: "Forget the token" }).click();
+    await guest.getByLabel("API token").waitFor();
+    await guest.reload();
+    await guest.getByLabel("API token").waitFor();
+    faultless(guest);
+    await guest.context().close();
+  });
+
+  it("says so when the gateway is gone, and recovers nothing by guessing", async () => {
+    const guest = await open(browser, shut.url, { expected: /ERR_|status of (401|404|503)/ });
+    await guest.getByLabel("API token").fill(TOKEN);
+    await guest.keyboard.press("Enter");
+    await guest.getByRole("heading", { name: "Routes", level: 1 }).waitFor();
+    await stop(shut);
+    await guest.getByText("Connection lost, trying again").waitFor({ timeout: 20_000 });
+    await guest.getByText("The gateway cannot be reached").first().waitFor({ timeout: 20_000 });
+    await shoot(guest, "lost");
+    await guest.context().close();
+  });
+
+  it("draws with the libraries that it says it does", async () => {
+    const plain = (text) => text.replace(/^\/\/# sourceMappingURL=.*$/m, "");
+    for (const [ours, theirs] of [["preact.js", "preact/dist/preact.mjs"], ["hooks.js", "preact/hooks/dist/hooks.mjs"], ["htm.js", "htm/dist/htm.mjs"]]) {
+      const [mine, source] = await Promise.all([readFile(path.join(ASSETS, "vendor", ours), "utf8"), readFile(path.join(import.meta.dirname, "node_modules", theirs), "utf8")]);
+      assert.equal(mine.trim(), plain(source).replace('from"preact"', 'from"./preact.js"').trim(), ours);
+    }
+  });
+});

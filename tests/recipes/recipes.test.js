@@ -1,0 +1,97 @@
+// Every recipe of docs/recipes.md is run as it stands there; what it prints must be an address of the private network.
+//
+// Nothing is changed but addresses, the page (the network has no internet), and where this machine's Chromium is.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { after, before, describe, it } from "node:test";
+import { promisify } from "node:util";
+import { ROOT, demo, stop } from "../browser/gateway.js";
+import { repository } from "./repository.js";
+
+const run = promisify(execFile);
+const PATIENCE = 90_000;
+const GATE = "127.93.0.1";
+const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const PYTHON = process.env.PYTHON ?? "python3";
+
+const text = await readFile(path.join(ROOT, "docs/recipes.md"), "utf8");
+
+// Blocks with what their fence says, under the heading that they stand below.
+function recipes() {
+  let heading = "";
+  const found = [];
+  for (const [, title, fence, code] of text.matchAll(/^## (.+)$|^```(\S+(?: \S+)?)\n([\s\S]*?)^```$/gm)) {
+    if (title) heading = title;
+    else found.push({ name: heading || "a route", kind: fence, code });
+  }
+  return found;
+}
+
+// An exit of the private network, as its sites see it.
+const ADDRESS = /\b127\.\d+\.\d+\.\d+\b/;
+const seen = (said) => assert.match(said, ADDRESS);
+const chromium = (code) => code.replace(/launch\(\{/, `launch({ executablePath: ${JSON.stringify(CHROMIUM)},`).replace('args: ["--proxy', 'args: ["--no-sandbox", "--proxy');
+
+// How each kind is run, and what must come of it.
+const KINDS = {
+  sh: { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: seen },
+  "sh route": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (said) => assert.equal(JSON.parse(said).port, 20000) },
+  "sh exit.gate": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (said) => assert.match(JSON.parse(said).exit.ip, ADDRESS) },
+  "sh git": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (said) => assert.match(said, /^[0-9a-f]{40}\tHEAD/) },
+  "sh proxychains": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: seen },
+  "sh rotate": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (said) => assert.ok(JSON.parse(said).after, said) },
+  "sh report": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (said) => assert.equal(JSON.parse(said).site, "shop.example") },
+  python: { file: "recipe.py", start: (file) => [PYTHON, file], right: seen },
+  "python scrapy": { file: "recipe.py", start: (file) => [PYTHON, "-m", "scrapy", "runspider", "--nolog", file], right: (said) => assert.equal(said.trim().split("\n").filter((line) => ADDRESS.test(line)).length, 2, said) },
+  js: { file: "recipe.mjs", start: (file) => [process.execPath, file], right: seen },
+  "js playwright": { file: "recipe.mjs", start: (file) => [process.execPath, file], right: seen, change: (code) => chromium(code.replace('"playwright"', '"playwright-core"').replace("launch({ proxy", 'launch({ args: ["--no-sandbox"], proxy')) },
+  "js puppeteer": { file: "recipe.mjs", start: (file) => [process.execPath, file], right: seen, change: (code) => chromium(code.replace('"puppeteer"', '"puppeteer-core"')) },
+  go: { file: "main.go", start: (file) => ["go", "run", file], right: seen },
+  java: { file: "Ip.java", start: (file) => ["java", file], right: seen },
+};
+
+describe("recipes", { concurrency: false }, () => {
+  let gateway;
+  let git;
+  let folder;
+
+  before(async () => {
+    // The git repository is on this machine, where targets are refused by default.
+    gateway = await demo(GATE, { EXITGATE__GATEWAY__ALLOW_PRIVATE_TARGETS: "true" });
+    git = await repository("127.93.0.2", 8000);
+    // Here and not in /tmp, so that node finds the packages that are installed beside this file.
+    folder = await mkdtemp(path.join(import.meta.dirname, "run-"));
+  });
+
+  after(async () => {
+    git?.close();
+    if (folder) await rm(folder, { recursive: true, force: true });
+    await stop(gateway);
+  });
+
+  const here = (code) => code
+    .replaceAll("https://check.torproject.org/api/ip", gateway.page)
+    .replaceAll("https://github.com/exitgate/exitgate", git.url)
+    .replaceAll("127.0.0.1", GATE);
+
+  for (const { name, kind, code } of recipes()) {
+    it(`${name} (${kind})`, async () => {
+      const { file, start, right, change = (same) => same } = KINDS[kind] ?? assert.fail(`nobody knows how to run ${kind}`);
+      const written = path.join(folder, file);
+      await writeFile(written, here(change(code)));
+      const [program, ...args] = start(written);
+      const { NO_PROXY, no_proxy, HTTP_PROXY, http_proxy, HTTPS_PROXY, https_proxy, ALL_PROXY, all_proxy, ...env } = process.env;
+      const said = await run(program, args, { cwd: folder, timeout: PATIENCE, env: { ...env, GOFLAGS: "-mod=mod", GOPROXY: "off" } })
+        .catch((why) => assert.fail(`${why.message}\n${why.stdout}\n${why.stderr}`));
+      right(said.stdout);
+    });
+  }
+
+  it("leaves no client out", () => {
+    for (const client of ["curl", "requests", "httpx", "aiohttp", "Scrapy", "Playwright", "Puppeteer", "Node", "Go", "Java", "git", "proxychains"]) {
+      assert.match(text, new RegExp(`^## .*${client}`, "m"), client);
+    }
+  });
+});
