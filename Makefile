@@ -71,6 +71,11 @@ bench-engine: ## engines and circuits beside a plain tor client, in a private To
 	cargo build --release --locked --bin exitgate
 	cargo run --release --locked --quiet -p exitgate-engine-bench
 
+bench-public: ## public proxies by the thousand: first pass, verdicts, lists, churn for MINUTES (1), restart
+	@.ci/need cargo cc
+	cargo build --release --locked --bin exitgate
+	cargo run --release --locked --quiet -p exitgate-public-bench -- all $(or $(MINUTES),1)
+
 soak: ## mixed clients and injected faults for MINUTES (30) on a private network; nothing may leak, hang or go wrong
 	@.ci/need cargo cc tor
 	cargo build --release --locked --bin exitgate
@@ -83,4 +88,4 @@ fmt: ## format everything
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench bench-api bench-pieces bench-engine soak fmt clean-state
+.PHONY: help run test demo verify bench bench-api bench-pieces bench-engine bench-public soak fmt clean-state
