@@ -46,7 +46,7 @@ fn client() -> Client<Direct> {
 }
 
 fn limits() -> Limits {
-    Limits { silence: Duration::from_millis(500), ..Limits::default() }
+    Limits { silence: Duration::from_millis(2000), ..Limits::default() }
 }
 
 fn feed(name: &str, url: &str) -> Feed {
