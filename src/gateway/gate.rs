@@ -164,7 +164,7 @@ pub struct Opened<L> {
     /// [`Ask::early`] went out with the dial.
     pub sent: bool,
     /// The stream ends at a proxy that opens no tunnels: requests of plain HTTP are written for it.
-    pub forwarder: Option<Forwarder>,
+    pub forwarder: Option<Box<Forwarder>>,
     /// The stream may serve the next plain request of this connection for the same target and credentials.
     pub reuse: bool,
     /// What the way out holds while it is used; dropped when it is not any more.

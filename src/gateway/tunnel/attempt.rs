@@ -42,7 +42,7 @@ pub(super) struct Opening {
     /// The target's first bytes, if they came with the end of the dial.
     pub(super) first: Vec<u8>,
     /// It ends at a proxy that forwards.
-    pub(super) forwarder: Option<Forwarder>,
+    pub(super) forwarder: Option<Box<Forwarder>>,
 }
 
 impl From<Stream> for Opening {

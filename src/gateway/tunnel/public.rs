@@ -45,7 +45,7 @@ impl Tunnel {
         let stream = forward(way, target, by).await?;
         let authorization = login.map(|login| authorization(login).into());
         let forwarder = Forwarder { origin: origin(target), authorization };
-        Ok(Opening { stream, first: Vec::new(), forwarder: Some(forwarder) })
+        Ok(Opening { stream, first: Vec::new(), forwarder: Some(Box::new(forwarder)) })
     }
 
     fn reach(&self, id: &PublicId, offer: &Offer, isolation: Isolation) -> Result<Reach<'_>, DialError> {
