@@ -3,6 +3,8 @@
 //! Ten thousand exits and a thousand routes are several times what anybody has. A mean hides what a client feels, so
 //! beside criterion's figures the 99th percentile of each kind of question is printed, from single decisions.
 
+#![expect(clippy::print_stderr, reason = "a bench prints what it measured")]
+
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
