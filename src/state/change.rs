@@ -223,7 +223,8 @@ fn configure(next: &mut Snapshot, words: Words, defaults: Policy, routes: Vec<Ro
         .collect();
     next.routes = table;
     let text = serde_json::to_string(&ports).unwrap_or_default(); // a map of strings to numbers is always JSON
-    Ok(Effects { commit: vec![Write::PutMeta(CONFIG_PORTS, text)], ..Effects::default() })
+    // A note: a file that takes no writes must not keep a gateway from its own configuration.
+    Ok(Effects { note: vec![Write::PutMeta(CONFIG_PORTS, text)], ..Effects::default() })
 }
 
 /// Takes in routes of the API: durable before anybody hears of them.
