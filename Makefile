@@ -35,7 +35,7 @@ demo: ## exitgate at work with no internet: a private Tor network, a fake web, a
 	cargo run --locked --example demo
 
 verify: ## the slower rest: the shipped binary, from a release build, the console in a browser, the container where Docker is
-	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4 valgrind
+	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
@@ -49,7 +49,6 @@ verify: ## the slower rest: the shipped binary, from a release build, the consol
 	@$(STAGE) recipes .ci/recipes
 	@$(STAGE) actions .ci/actions
 	@$(STAGE) siege   env EXITGATE_BIN=$(CURDIR)/target/release/exitgate .ci/cargo-test --test e2e siege::
-	@$(STAGE) pieces  benches/pieces/run.sh
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) report
 
@@ -71,6 +70,11 @@ bench-engine: ## engines and circuits beside a plain tor client, in a private To
 	cargo build --release --locked --bin exitgate
 	cargo run --release --locked --quiet -p exitgate-engine-bench
 
+bench-public: ## public proxies by the thousand: first pass, verdicts, lists, churn for MINUTES (1), restart
+	@.ci/need cargo cc
+	cargo build --release --locked --bin exitgate
+	cargo run --release --locked --quiet -p exitgate-public-bench -- all $(or $(MINUTES),1)
+
 soak: ## mixed clients and injected faults for MINUTES (30) on a private network; nothing may leak, hang or go wrong
 	@.ci/need cargo cc tor
 	cargo build --release --locked --bin exitgate
@@ -83,4 +87,4 @@ fmt: ## format everything
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench bench-api bench-pieces bench-engine soak fmt clean-state
+.PHONY: help run test demo verify bench bench-api bench-pieces bench-engine bench-public soak fmt clean-state

@@ -3,7 +3,7 @@
 //! The document has the public network's size, 9,500 relays of which 2,000 let something out, and the real one's fields.
 //! `tests/it/source/memory.rs` holds the bound on memory.
 
-#![expect(clippy::print_stderr, reason = "a bench prints what it measured")]
+#![expect(clippy::print_stderr, reason = "what a bench measures is told to whoever runs it")]
 
 use std::fmt::Write as _;
 use std::hint::black_box;

@@ -3,7 +3,7 @@
 //! Ten thousand exits and a thousand routes are several times what anybody has. A mean hides what a client feels, so
 //! beside criterion's figures the 99th percentile of each kind of question is printed, from single decisions.
 
-#![expect(clippy::print_stderr, reason = "a bench prints what it measured")]
+#![expect(clippy::print_stderr, reason = "what a bench measures is told to whoever runs it")]
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -61,6 +61,7 @@ fn catalog() -> Catalog {
             policy_v6: "reject 1-65535".parse().expect("a policy"),
             flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
             weight: 1,
+            public: None,
         });
         edit.learn(&exit(n), |known| {
             known.saw(ip.into(), country, NOW);
@@ -110,7 +111,7 @@ impl World {
     fn decide(&self, username: &str, target: &Target, rng: &mut SmallRng) -> bool {
         let view = View { catalog: &self.catalog, routes: &self.routes, bans: &self.bans };
         let Ok(wish) = self.routes.resolve(username, None) else { return false };
-        let ask = Ask { wish: &wish, key: "team-a", target, now: NOW, avoid: &[] };
+        let ask = Ask { wish: &wish, key: "team-a", target, now: NOW, avoid: &[], plain: false };
         black_box(decide(view, &self.memory, &ask, rng)).is_ok()
     }
 }

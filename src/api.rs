@@ -22,6 +22,7 @@ mod explain;
 #[cfg(test)]
 mod fixture;
 mod health;
+pub mod list;
 mod openapi;
 pub mod orders;
 mod page;
@@ -104,8 +105,14 @@ pub struct Wiring {
     pub store: Store,
     /// Tests exits, where anything does.
     pub tester: Option<check::Handle>,
+    /// Tests public proxies, where there are any.
+    pub judge: Option<check::public::Handle>,
     /// Where exits come from.
     pub sources: Sources,
+    /// Those of them that are lists of public proxies.
+    pub lists: Vec<String>,
+    /// Working public proxies, unless there are no lists of them.
+    pub shelf: Option<list::Shelf>,
     /// The engines, unless Tor is switched off.
     pub tor: Option<Tor>,
     /// What happened lately.
@@ -147,6 +154,11 @@ pub fn start(
     tasks: Tasks,
     extra: Router,
 ) -> std::io::Result<()> {
+    if let Some(shelf) = wiring.shelf.clone() {
+        // On the caller's runtime: sorting ten thousand proxies must not hold up a request.
+        let (state, worker) = (wiring.state.clone(), tasks.clone());
+        tasks.supervise("lists", move || list::watch(shelf.clone(), state.clone(), worker.clone()));
+    }
     let gate = axum::middleware::from_fn_with_state(access, auth::gate);
     let app = endpoints::router(wiring.clone(), tasks.clone(), extra).layer(gate);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

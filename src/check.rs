@@ -9,7 +9,8 @@
 //! batches, because each telling makes a new snapshot.
 //!
 //! Next: `check/desk.rs` (what is due and what came back), `check/round.rs` (one check), `check/judge.rs` (its verdict),
-//! `check/court.rs` (what other exits say of it), `check/site.rs` (sites and bans), `check/canary.rs` (tampering).
+//! `check/court.rs` (what other exits say of it), `check/site.rs` (sites and bans), `check/canary.rs` (tampering). Public
+//! proxies have a tester of their own: `check/public.rs`.
 
 mod by_tor;
 mod canary;
@@ -21,6 +22,7 @@ pub mod judge;
 mod lesson;
 mod measure;
 pub mod probe;
+pub mod public;
 mod round;
 pub mod schedule;
 mod settings;

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 pub mod direct;
+pub mod public;
 pub mod tor;
 
 /// A stream that ends at the target.
@@ -97,6 +98,10 @@ pub enum ExitFault {
     /// A public proxy that asks for a password, answers nonsense or refuses this kind of target.
     #[error("the exit refused")]
     Refused,
+    /// A public proxy that says that the target failed, or what lies before it failed: its word alone. Another exit is
+    /// worth a try, and this one is not blamed.
+    #[error("the exit says that the target failed, and nobody vouches for that")]
+    Unclear,
 }
 
 /// What went wrong between the exit and the target.

@@ -13,11 +13,13 @@ pub mod facts;
 pub mod load;
 pub mod moment;
 pub mod policy;
+pub mod public;
 
 pub use catalog::{Catalog, Slot};
 pub use facts::{Exit, Known, Listing, Verdict};
 pub use load::Load;
 pub use moment::Moment;
+pub use public::{Abilities, Anonymity, Login, Offer, Through};
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -8,6 +8,7 @@
 
 pub mod balance;
 pub mod ban;
+mod carrier;
 pub mod choose;
 pub mod event;
 pub mod explain;
@@ -27,6 +28,7 @@ pub mod table;
 pub mod wanted;
 
 pub use ban::{Bans, Site};
+pub use carrier::carrier;
 pub use choose::{Ask, Plan, Rotated, Successor, View, decide, succeed, successor};
 pub use event::{Cause, Event, Moved};
 pub use explain::{Explanation, Refusal, Why, explain};

@@ -10,7 +10,8 @@
 //! answer is worth.
 //!
 //! Next: `source/relays.rs` (who starts what, and where it goes), `source/onionoo.rs`, `source/exit_list.rs` and
-//! `source/consensus.rs` (what each says), `source/merge.rs` (what they say together).
+//! `source/consensus.rs` (what each says), `source/merge.rs` (what they say together); `source/public.rs` and what it
+//! names, for lists of public proxies.
 //!
 //! [`Source`]: crate::store::Source
 
@@ -18,9 +19,12 @@ pub mod consensus;
 pub mod exit_list;
 pub mod fetch;
 pub mod handle;
+pub mod list;
 pub mod merge;
 pub mod onionoo;
 pub mod poll;
+pub mod proxifly;
+pub mod public;
 pub mod relays;
 
 use crate::exit::Moment;

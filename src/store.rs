@@ -44,7 +44,7 @@ pub use self::fault::{Fault, StoreError};
 pub use self::file::{Report, backup, check, set_aside};
 pub use self::load::Loaded;
 pub use self::meta::Source;
-pub use self::public::{Anonymity, Public, PublicFilter};
+pub use self::public::{Public, PublicFilter};
 pub use self::routes::Route;
 pub use self::write::Write;
 pub use self::writer::Health;

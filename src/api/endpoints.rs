@@ -8,7 +8,8 @@ use utoipa_axum::routes;
 
 use super::error::ApiError;
 use super::{
-    Wiring, auth, checks, connections, engines, events, exits, explain, health, openapi, pass, proxies, sources, trail,
+    Wiring, auth, checks, connections, engines, events, exits, explain, health, list, openapi, pass, proxies, sources,
+    trail,
 };
 use crate::lifecycle::Tasks;
 
@@ -47,6 +48,9 @@ fn urls() -> OpenApiRouter<Wiring> {
         .routes(json(routes!(exits::check)))
         .routes(routes!(checks::checks))
         .routes(routes!(exits::countries))
+        .routes(routes!(list::list))
+        .routes(routes!(list::random))
+        .routes(routes!(list::stats))
         .routes(json(routes!(pass::list, pass::begin)))
         .routes(routes!(explain::explain))
         .routes(routes!(engines::list))

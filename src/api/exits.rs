@@ -301,9 +301,15 @@ pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named, _: Not
         let message = "this exit cannot be tested: it is on its way out, condemned, or of a source that nobody tests";
         ApiError::new(StatusCode::CONFLICT, "untestable", message)
     };
-    let tester = wiring.tester.as_ref().ok_or_else(untestable)?;
     let _turn = wiring.slow()?;
-    let checked = tokio::time::timeout(CHECK_DEADLINE, tester.force(exit.clone())).await.map_err(|_| {
+    let tested = async {
+        match (exit.source(), &wiring.tester, &wiring.judge) {
+            (Source::Public, _, Some(judge)) => judge.force(exit.clone()).await,
+            (Source::Tor, Some(tester), _) => tester.force(exit.clone()).await,
+            _ => None,
+        }
+    };
+    let checked = tokio::time::timeout(CHECK_DEADLINE, tested).await.map_err(|_| {
         let message = "the check goes on, and its result will be at /exits; it took longer than anybody should wait";
         ApiError::new(StatusCode::GATEWAY_TIMEOUT, "check_slow", message)
     })?;

@@ -97,7 +97,7 @@ fn answer(snapshot: &Snapshot, memory: &Memory, question: &Question, now: Moment
     let target =
         Target::new(host, question.port.unwrap_or(443)).map_err(|why| field("port", format!("`port`: {why}")))?;
     let key = question.key.as_deref().unwrap_or_default();
-    let ask = Ask { wish: &wish, key, target: &target, now, avoid: &[] };
+    let ask = Ask { wish: &wish, key, target: &target, now, avoid: &[], plain: false };
     let said = route::explain(snapshot.view(), memory, &ask);
     let show = |id: &ExitId| snapshot.catalog.get(id).map(|exit| Shown::of(exit));
     Ok(Answer {

@@ -1,11 +1,14 @@
 //! A small world for the tests of this room.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use crate::exit::country::Country;
+use crate::exit::country::{Country, GeoIp};
 use crate::exit::facts::Flags;
 use crate::exit::policy::PortPolicy;
-use crate::exit::{Catalog, ExitId, Fingerprint, Listing, Moment, Verdict};
+use crate::exit::{Abilities, Anonymity, Catalog, ExitId, Fingerprint, Listing, Login, Moment, Offer};
+use crate::exit::{Protocol, PublicId, Through, Verdict};
+use crate::net::Secret;
 use crate::route::{Policy, Words};
 use crate::state::Snapshot;
 
@@ -27,6 +30,7 @@ pub(super) fn snapshot(countries: &[&str]) -> Snapshot {
             policy_v6: PortPolicy::reject_all(),
             flags: Flags { running: true, ..Flags::default() },
             weight: 1,
+            public: None,
         });
         if usize::from(at) + 1 < countries.len() {
             edit.learn(&id, |known| {
@@ -34,6 +38,32 @@ pub(super) fn snapshot(countries: &[&str]) -> Snapshot {
                 known.verdict = Verdict::Good;
             });
         }
+    }
+    let mut snapshot = Snapshot::new(Words::default(), Policy::default());
+    snapshot.catalog = edit.finish();
+    snapshot
+}
+
+/// A public proxy for each of these: its country (none: it does not work) and its speed in milliseconds. The fourth
+/// wants a login.
+pub(super) fn public(proxies: &[(&str, u64)]) -> Snapshot {
+    let mut edit = Catalog::default().edit();
+    for (at, (country, millis)) in (0u8..).zip(proxies) {
+        let id = PublicId { protocol: Protocol::Http, addr: ([192, 0, 2, at + 1], 80).into() };
+        let login = (at == 3).then(|| Login { user: "user".into(), password: Secret::new("secret") });
+        let offer = Offer { list: "test".into(), login, through: Through::Direct };
+        let listing = crate::source::public::listing(id, offer, &GeoIp::default());
+        let id = listing.id.clone();
+        edit.list(listing);
+        edit.learn(&id, |known| {
+            known.checked = Some(Moment(1));
+            known.verdict = if country.is_empty() { Verdict::Bad } else { Verdict::Good };
+            if let Some(country) = Country::parse(country) {
+                known.saw(Ipv4Addr::new(198, 51, 100, at + 1).into(), country, Moment(1));
+                let (anonymity, took) = (Anonymity::Elite, Duration::from_millis(*millis));
+                known.public = Some(Abilities { anonymity, tunnels: true, tls: true, took, passed: 0, asked: 0 });
+            }
+        });
     }
     let mut snapshot = Snapshot::new(Words::default(), Policy::default());
     snapshot.catalog = edit.finish();

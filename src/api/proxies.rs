@@ -45,7 +45,7 @@ const ORDER_DEADLINE: Duration = Duration::from_secs(30);
 pub fn unserved(snapshot: &Snapshot, memory: &Memory, route: &Route, many: usize, now: Moment) -> Option<OrderFault> {
     let routes = snapshot.routes.with(route.clone()).ok()?;
     let wish = routes.resolve("", Some(route.name.as_str())).ok()?;
-    let ask = Ask { wish: &wish, key: "", target: &nowhere(), now, avoid: &[] };
+    let ask = Ask { wish: &wish, key: "", target: &nowhere(), now, avoid: &[], plain: false };
     let view = route::View { routes: &routes, ..snapshot.view() };
     let said = route::explain(view, memory, &ask);
     // The last step counts what no pin has; routes that are not open yet have no pin.
@@ -249,7 +249,7 @@ pub(super) async fn exits(
 ) -> Result<Response, ApiError> {
     let (snapshot, now) = (wiring.state.snapshot(), wiring.state.now());
     let wish = whose::wish(&snapshot, &route, None)?;
-    let ask = Ask { wish: &wish, key: "", target: &nowhere(), now, avoid: &[] };
+    let ask = Ask { wish: &wish, key: "", target: &nowhere(), now, avoid: &[], plain: false };
     let said = route::explain(snapshot.view(), wiring.state.memory(), &ask);
     let exits = said.pool.iter().filter_map(|id| snapshot.catalog.get(id)).map(|exit| Shown::of(exit)).collect();
     tagged(&headers, &PoolOf { route: wish.scope.to_string(), exits })

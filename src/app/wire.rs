@@ -3,6 +3,7 @@
 pub(super) mod doors;
 mod exits;
 mod gauges;
+mod lists;
 pub(super) mod orders;
 mod recall;
 pub(super) mod routes;
@@ -112,7 +113,7 @@ pub async fn build(
         tor: tor.clone(),
         terms,
         witness: Witness::new(reports),
-        verify: exits::verify(started.tester.clone()),
+        verify: exits::verify(started.tester.clone(), started.judge.clone()),
         stopping: stopped,
     }));
     let permits = Permits::new(settings::connections(&config.gateway, files::raise_limit()));
@@ -304,15 +305,19 @@ fn wiring(
     reload: mpsc::Sender<ReloadRequest>,
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
+    let public = config.sources.any_public();
     let engines = tor.clone();
     Wiring {
         metrics: Arc::new(move || telemetry.render()),
-        readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), direct)),
+        readiness: Arc::new(move || exits::readiness(&readable, engines.as_ref(), direct, public)),
         reload,
         state: state.clone(),
         store: store.clone(),
         tester: started.tester,
+        judge: started.judge,
         sources: started.sources,
+        lists: started.lists,
+        shelf: config.sources.any_public().then(|| api::list::Shelf::new(state)),
         tor,
         journal: Arc::new(Journal::new(state.now())),
         rules: reach.rules,

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -45,6 +45,8 @@ pub struct Page {
     pub tls: Option<ServerName<'static>>,
     host: HeaderValue,
     path: String,
+    /// Headers beside those of a browser.
+    more: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Why a URL cannot be asked.
@@ -79,7 +81,7 @@ impl Page {
         };
         let host = HeaderValue::try_from(authority).map_err(|_| BadPage::Name)?;
         let path = url.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Ok(Self { target, tls, host, path })
+        Ok(Self { target, tls, host, path, more: Vec::new() })
     }
 
     /// The same page, asked for with one more parameter, which servers that do not know it leave alone.
@@ -88,16 +90,35 @@ impl Page {
         Self { path: format!("{}{sign}nonce={nonce}", self.path), ..self.clone() }
     }
 
+    /// The same page, asked for with one more header.
+    pub fn with_header(&self, name: &'static str, value: &str) -> Self {
+        let mut page = self.clone();
+        page.more.extend(HeaderValue::try_from(value).ok().map(|value| (HeaderName::from_static(name), value)));
+        page
+    }
+
+    /// The same page, asked of a proxy that forwards.
+    pub fn forwarded(&self, authorization: Option<&str>) -> Self {
+        let host = self.host.to_str().unwrap_or_default();
+        let page = Self { path: format!("http://{host}{}", self.path), ..self.clone() };
+        match authorization {
+            Some(login) => page.with_header("proxy-authorization", login),
+            None => page,
+        }
+    }
+
     fn request(&self) -> Result<Request<Empty<Bytes>>, Fault> {
-        Request::get(&self.path)
+        let mut request = Request::get(&self.path)
             .header(header::HOST, &self.host)
             .header(header::USER_AGENT, BROWSER)
             .header(header::ACCEPT, "*/*")
             .header(header::ACCEPT_LANGUAGE, "en-US,en;q=0.5")
             .header(header::ACCEPT_ENCODING, "identity")
-            .header(header::CONNECTION, "close")
-            .body(Empty::new())
-            .map_err(|_| Fault::Http)
+            .header(header::CONNECTION, "close");
+        for (name, value) in &self.more {
+            request = request.header(name, value);
+        }
+        request.body(Empty::new()).map_err(|_| Fault::Http)
     }
 }
 

@@ -143,7 +143,7 @@ async fn ask_echo<T: Through>(through: &T, settings: &Settings, job: &Job, echo:
 }
 
 /// The address, and whether the answer repeats the nonce. One that repeats another was made for somebody else.
-fn read_echo(answer: &Answer, nonce: &str) -> Result<(IpAddr, bool), Fault> {
+pub(super) fn read_echo(answer: &Answer, nonce: &str) -> Result<(IpAddr, bool), Fault> {
     if answer.status != 200 {
         return Err(Fault::Status(answer.status));
     }

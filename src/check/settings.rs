@@ -131,7 +131,7 @@ impl Settings {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadSettings> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BadSettings> {
     let bad = |why| BadSettings::Certificates { path: path.to_owned(), why };
     CertificateDer::pem_file_iter(path).map_err(bad)?.collect::<Result<_, _>>().map_err(bad)
 }

@@ -66,20 +66,34 @@ pub struct CheckTarget {
 /// How public proxies are tested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckPublic {
+    /// Servers that answer in the clear with the address that they see.
+    pub echo: Vec<Uri>,
+    /// A page in the clear that shows the headers that arrive; without it nobody's anonymity is known.
+    pub headers: Option<Uri>,
     /// Checks at once.
     pub concurrency: NonZeroU32,
     /// How long the connection may take.
     pub connect_timeout: Duration,
-    /// How long a probe may take after that.
+    /// How long a proxy may keep silent when it was asked for something.
+    pub reply_timeout: Duration,
+    /// How long a probe may take after that, all together.
     pub timeout: Duration,
-    /// How often those are tried again that do not work.
+    /// How soon those are tried again that do not work; doubles with each failure in a row.
     pub failed_every: Duration,
+    /// How far that grows; not less than `failed_every`.
+    pub failed_at_most: Duration,
     /// How often those are tried again that work.
     pub working_every: Duration,
     /// Requests of the second, longer test of those that pass the first; 0 leaves it out.
     pub extended_probes: u32,
+    /// How many of them must come back well; not more than `extended_probes`.
+    pub extended_passes: u32,
     /// Failures in a row after which one is forgotten.
     pub remove_after: NonZeroU32,
+    /// How long lists name one that was forgotten in vain.
+    pub removed_for: Duration,
+    /// Proxies of all lists together that are kept; what lists name beyond that is left out.
+    pub most: NonZeroU32,
 }
 
 /// Ready targets: name, page, what the body holds, site. Both answer a browser without an account, and both refuse
@@ -119,16 +133,50 @@ impl Check {
             passes: file.passes.positive(),
             stale_after: file.stale_after.0,
             ban_for: file.ban_for.0,
-            public: CheckPublic {
-                concurrency: file.public.concurrency.positive(),
-                connect_timeout: file.public.connect_timeout.0,
-                timeout: file.public.timeout.0,
-                failed_every: file.public.failed_every.0,
-                working_every: file.public.working_every.0,
-                extended_probes: file.public.extended_probes.0,
-                remove_after: file.public.remove_after.positive(),
-            },
+            public: public(&file.public, findings),
         }
+    }
+}
+
+fn public(file: &file::CheckPublic, findings: &mut Findings) -> CheckPublic {
+    let echo: Vec<_> = file.echo.iter().map(|(_, url)| url.0.clone()).collect();
+    let headers = file.headers.as_ref().map(|Word(url)| url.clone());
+    if echo.is_empty() {
+        let hint = "name two servers that answer with the caller's address over plain http://";
+        findings.fault("check.public.echo", "is empty", hint);
+    }
+    let secure = |url: &Uri| url.scheme_str() == Some("https");
+    for url in echo.iter().filter(|url| secure(url)) {
+        let hint = "write http://: what a proxy does to traffic in the clear is what it is for";
+        findings.fault("check.public.echo", format!("names {url}"), hint);
+    }
+    if headers.as_ref().is_some_and(secure) {
+        let hint = "write http://: a proxy adds headers to what it can read";
+        findings.fault("check.public.headers", "is an https:// page", hint);
+    }
+    if file.extended_passes.0 > file.extended_probes.0 && findings.is_sound(&"check.public.extended_probes".into()) {
+        let what = format!("is {}, more than the {} probes", file.extended_passes.0, file.extended_probes.0);
+        findings.fault("check.public.extended_passes", what, "lower it, or raise check.public.extended_probes");
+    }
+    if file.failed_at_most.0 < file.failed_every.0 && findings.is_sound(&"check.public.failed_every".into()) {
+        let what = format!("is {}, less than failed_every", file.failed_at_most.0.write());
+        findings.fault("check.public.failed_at_most", what, "raise it, or lower check.public.failed_every");
+    }
+    CheckPublic {
+        echo,
+        headers,
+        concurrency: file.concurrency.positive(),
+        connect_timeout: file.connect_timeout.0,
+        reply_timeout: file.reply_timeout.0,
+        timeout: file.timeout.0,
+        failed_every: file.failed_every.0,
+        failed_at_most: file.failed_at_most.0,
+        working_every: file.working_every.0,
+        extended_probes: file.extended_probes.0,
+        extended_passes: file.extended_passes.0,
+        remove_after: file.remove_after.positive(),
+        removed_for: file.removed_for.0,
+        most: file.most.positive(),
     }
 }
 

@@ -204,13 +204,20 @@ section!(CheckTarget {
 });
 
 section!(CheckPublic {
+    echo: List<Word<Uri>> = PLAIN_ECHOES.into_iter().map(url).collect(),
+    headers: Option<Word<Uri>> = Some(url(HEADERS)),
     concurrency: Int<1, 100_000> = Int(1_000),
     connect_timeout: Word<Duration> = seconds(5),
+    reply_timeout: Word<Duration> = seconds(5),
     timeout: Word<Duration> = seconds(10),
     failed_every: Word<Duration> = seconds(30),
+    failed_at_most: Word<Duration> = minutes(10),
     working_every: Word<Duration> = minutes(20),
     extended_probes: Int<0, 1_000> = Int(20),
+    extended_passes: Int<0, 1_000> = Int(16),
     remove_after: Int<1, 1_000> = Int(5),
+    removed_for: Word<Duration> = minutes(6 * 60),
+    most: Int<1, 1_000_000> = Int(50_000),
 });
 
 section!(Store { keep_checks: Word<Duration> = days(14), });
@@ -238,6 +245,12 @@ const ECHOES: [&str; 2] = ["https://check.torproject.org/api/ip", "https://api.i
 
 /// A page in the clear that has been the same for everybody for years, and HTML, which is what tamperers change.
 const CANARY: &str = "http://captive.apple.com/hotspot-detect.html";
+
+/// The same in the clear: of an operator of [`ECHOES`] and of another one.
+const PLAIN_ECHOES: [&str; 2] = ["http://api.ipify.org", "http://checkip.amazonaws.com"];
+
+/// The best known page that says which headers came.
+const HEADERS: &str = "http://httpbin.org/headers";
 
 const fn seconds(count: u64) -> Word<Duration> {
     Word(Duration::from_secs(count))

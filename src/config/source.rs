@@ -102,6 +102,15 @@ pub enum Through {
     Tor,
 }
 
+impl From<Through> for crate::exit::Through {
+    fn from(written: Through) -> Self {
+        match written {
+            Through::Direct => Self::Direct,
+            Through::Tor => Self::Tor,
+        }
+    }
+}
+
 /// [`Protocol`] as the file writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

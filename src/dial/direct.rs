@@ -67,7 +67,7 @@ fn allowed(resolved: Vec<SocketAddr>, rules: &Rules) -> Result<Vec<SocketAddr>, 
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that resolves names; see above")]
-async fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, TargetFault> {
+pub(super) async fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, TargetFault> {
     match tokio::net::lookup_host((name, port)).await {
         Ok(found) => Ok(found.collect()),
         Err(fault) => Err(resolver_fault(&fault.to_string())),
@@ -123,7 +123,7 @@ async fn race(addresses: &[SocketAddr]) -> Result<Stream, DialError> {
     }
 }
 
-async fn connect(addr: SocketAddr) -> Result<Stream, DialError> {
+pub(super) async fn connect(addr: SocketAddr) -> Result<Stream, DialError> {
     let attempt = async {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_nodelay(true)?;

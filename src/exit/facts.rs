@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::country::Country;
 use super::policy::PortPolicy;
+use super::public::{Abilities, Offer};
 use super::{ExitId, Load, Moment, Slot};
 
 /// How long an address that an exit was seen with counts as one that it may be seen with again. Onionoo's
@@ -44,6 +45,8 @@ pub struct Listing {
     pub flags: Flags,
     /// Its share of the network's capacity, in the source's own unit.
     pub weight: u32,
+    /// How a public proxy is reached; none of any other exit.
+    pub public: Option<Arc<Offer>>,
 }
 
 /// What a source vouches for.
@@ -78,6 +81,8 @@ pub struct Known {
     pub passed: BTreeSet<Arc<str>>,
     /// What sets it apart.
     pub marks: Marks,
+    /// What a public proxy is able to do; none of any other exit, and of one that never passed.
+    pub public: Option<Abilities>,
 }
 
 /// An address that a site saw.
@@ -210,6 +215,11 @@ impl Exit {
         if v6 { self.listing.policy_v6.allows(port) } else { self.listing.policy.allows(port) }
     }
 
+    /// It opens streams to targets, rather than only forwarding plain HTTP.
+    pub fn tunnels(&self) -> bool {
+        self.known.public.is_none_or(|able| able.tunnels)
+    }
+
     /// A number that belongs to its name: the exit's half of rendezvous hashing.
     pub(crate) fn seed(&self) -> u64 {
         self.seed
@@ -251,6 +261,7 @@ mod tests {
             policy_v6,
             flags,
             weight: 1,
+            public: None,
         }
     }
 

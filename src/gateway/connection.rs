@@ -41,8 +41,10 @@ pub async fn serve<G: Gate>(stream: TcpStream, peer: SocketAddr, cut: Cut, door:
     // task is copied whole when it is spawned and when it ends.
     let Some(Some(tunnel)) = cut.race(Box::pin(open(stream, place, &mut record))).await else { return };
     let Tunnel { client, opened, first_up } = tunnel;
-    let Opened { stream, facts, idle, rate, first_down, lease, .. } = opened;
-    drop(facts); // the record has what it needs of them
+    let Opened { stream, facts, idle, rate, first_down, lease, forwarder, .. } = opened;
+    // The record has what it needs of the facts, and a tunnel forwards nothing. What is not taken out here would stay for
+    // as long as the tunnel does.
+    drop((facts, forwarder));
     let flow = record.flow();
     let terms = Terms { first_up: &first_up, first_down: &first_down, idle, rate, meter: &flow, cut: &cut };
     let end = relay(client, stream, terms).await;

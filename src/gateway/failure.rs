@@ -314,6 +314,10 @@ const fn exit(fault: ExitFault) -> Row {
         }
         ExitFault::Hung => row(0x06, 504, "connection_timeout", "exit_hung", "the exit does not answer"),
         ExitFault::Refused => row(0x01, 502, GONE, "exit_refused", "the exit refused"),
+        ExitFault::Unclear => {
+            let sentence = "the exits say that the target failed, and nobody vouches for that";
+            row(0x04, 502, "destination_unavailable", "exit_unclear", sentence)
+        }
     }
 }
 
@@ -415,6 +419,7 @@ mod tests {
         (Failure::Exit(ExitFault::Overloaded), 1, 502, "connection_limit_reached", "exit_overloaded"),
         (Failure::Exit(ExitFault::Hung), 6, 504, "connection_timeout", "exit_hung"),
         (Failure::Exit(ExitFault::Refused), 1, 502, "connection_terminated", "exit_refused"),
+        (Failure::Exit(ExitFault::Unclear), 4, 502, "destination_unavailable", "exit_unclear"),
         (Failure::Target(TargetFault::Refused), 5, 502, "connection_refused", "target_refused"),
         (Failure::Target(TargetFault::NoSuchName), 4, 502, "dns_error", "target_no_such_name"),
         (Failure::Target(TargetFault::NameFailed), 4, 502, "dns_error", "target_name_failed"),

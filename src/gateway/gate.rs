@@ -163,10 +163,21 @@ pub struct Opened<L> {
     pub first_down: Vec<u8>,
     /// [`Ask::early`] went out with the dial.
     pub sent: bool,
+    /// The stream ends at a proxy that opens no tunnels: requests of plain HTTP are written for it.
+    pub forwarder: Option<Box<Forwarder>>,
     /// The stream may serve the next plain request of this connection for the same target and credentials.
     pub reuse: bool,
     /// What the way out holds while it is used; dropped when it is not any more.
     pub lease: L,
+}
+
+/// What a request for a proxy says that one for its target does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarder {
+    /// What stands before the path: `http://` and the target.
+    pub origin: Box<str>,
+    /// The proxy's login.
+    pub authorization: Option<Box<str>>,
 }
 
 /// What is said of an exit to the client that uses it.

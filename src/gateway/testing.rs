@@ -161,7 +161,17 @@ impl Gate for Script {
         let idle =
             Idle { open: Duration::from_secs(30), half: Duration::from_secs(30), stalled: Duration::from_secs(30) };
         let reuse = self.reuse;
-        Ok(Opened { stream: Stream::Unix(stream), facts, idle, rate: None, first_down: Vec::new(), sent, reuse, lease })
+        Ok(Opened {
+            stream: Stream::Unix(stream),
+            facts,
+            idle,
+            rate: None,
+            first_down: Vec::new(),
+            sent,
+            forwarder: None,
+            reuse,
+            lease,
+        })
     }
 
     async fn resolve(&self, caller: &Caller<'_>, (): &(), lookup: Lookup<'_>) -> Result<Resolved, Refusal> {

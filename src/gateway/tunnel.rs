@@ -17,6 +17,7 @@ mod errand;
 mod hedge;
 mod meters;
 mod pass;
+mod public;
 pub mod turn;
 mod witness;
 
@@ -38,6 +39,7 @@ use super::gate::{self, Caller, Door, Errand, Gate, Lookup, Opened, Refusal, Res
 use super::record::RouteMeters;
 use super::relay::Idle;
 
+use crate::dial::{self, ExitFault};
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
 use crate::net::{Host, Target};
@@ -67,6 +69,8 @@ pub struct Terms {
     pub allow_direct: bool,
     /// Deadlines.
     pub times: Times,
+    /// Deadlines of what a public proxy does.
+    pub public: dial::public::Times,
     /// Second dials, as a share of all.
     pub hedge: f64,
     /// How long a site that refuses an exit is taken to go on so.
@@ -149,7 +153,7 @@ impl Tunnel {
         let state = &self.parts.state;
         let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, .. } = *attempt;
         let snapshot = state.load();
-        let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid };
+        let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid, plain: attempt.plain };
         decide(snapshot.view(), state.memory(), &ask, &mut rand::rng())
     }
 
@@ -213,7 +217,7 @@ impl Gate for Tunnel {
         self.may(ask.target)?;
         let wish = self.wish(caller)?;
         let by = Instant::now() + self.terms.load().times.dial;
-        let attempt = Attempt { pass, wish: &wish, ask, by };
+        let attempt = Attempt { pass, wish: &wish, ask, by, plain: caller.protocol == gate::Protocol::Http };
         if is_onion(ask.target) {
             return Box::pin(self.dial_onion(attempt)).await;
         }
@@ -234,7 +238,7 @@ impl Gate for Tunnel {
         // A look-up has no port; exits that serve the web are nearly all of them.
         let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
         let ask = gate::Ask { target: &target, avoid: &[], early: &[] };
-        let attempt = Attempt { pass, wish: &wish, ask, by };
+        let attempt = Attempt { pass, wish: &wish, ask, by, plain: false };
         let mut plan = match self.decide(&attempt) {
             Ok(plan) => plan,
             Err(refusal) => self.tested(&attempt, refusal).await?,
@@ -254,7 +258,10 @@ impl Gate for Tunnel {
             Sight::Status(status) => {
                 self.parts.witness.saw(&target.host, exit.id(), status, self.parts.state.now());
             }
-            Sight::Died => self.blame(exit),
+            Sight::Died => {
+                self.blame(exit);
+                self.doubt(exit, ExitFault::Died.into());
+            }
         }
     }
 

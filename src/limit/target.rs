@@ -141,11 +141,21 @@ impl Rules {
     /// Judges an address that is about to be connected to.
     pub fn address(&self, addr: SocketAddr) -> Result<(), Forbidden> {
         self.port(addr.port())?;
+        self.peer(addr)
+    }
+
+    /// Judges the address of a proxy, whatever its port: a listed one may be anywhere but in an inner network, or here.
+    pub fn peer(&self, addr: SocketAddr) -> Result<(), Forbidden> {
         let scope = scope(addr.ip());
         if !self.allow_private && scope != Scope::Public {
             return Err(Forbidden::Range(scope));
         }
         if self.own.includes(addr) { Err(Forbidden::Ourselves) } else { Ok(()) }
+    }
+
+    /// Whether targets may be in inner networks.
+    pub fn allows_private(&self) -> bool {
+        self.allow_private
     }
 
     fn port(&self, port: u16) -> Result<(), Forbidden> {

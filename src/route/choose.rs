@@ -60,6 +60,8 @@ pub struct Ask<'a> {
     pub now: Moment,
     /// Exits that this request has failed on already.
     pub avoid: &'a [ExitId],
+    /// It is one request of plain HTTP, which an exit may forward that opens no tunnels.
+    pub plain: bool,
 }
 
 /// Exits that a plan names at most: the first, the one to fail over to, and one more for the tail of the tail.
@@ -141,7 +143,7 @@ impl<'a> Case<'a> {
 
     /// It lets connections through to the target's port.
     pub(super) fn takes(&self, exit: &Exit) -> bool {
-        exit.allows(self.ask.target.port, self.v6)
+        exit.allows(self.ask.target.port, self.v6) && (self.ask.plain || exit.tunnels())
     }
 
     /// The target's site refuses it.

@@ -72,6 +72,7 @@ pub(super) fn listing(n: u16, code: &str) -> Listing {
         policy_v6: PortPolicy::reject_all(),
         flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
         weight: 1,
+        public: None,
     }
 }
 
@@ -171,7 +172,7 @@ impl World {
         act: impl FnOnce(View<'_>, &Memory, &Ask<'_>, &mut SmallRng) -> T,
     ) -> T {
         let (wish, target) = (self.wish(username), target(to));
-        let ask = Ask { wish: &wish, key: "", target: &target, now: self.now, avoid: &[] };
+        let ask = Ask { wish: &wish, key: "", target: &target, now: self.now, avoid: &[], plain: false };
         let view = View { catalog: &self.catalog, routes: &self.routes, bans: &self.bans };
         act(view, &self.memory, &ask, &mut self.rng)
     }

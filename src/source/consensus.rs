@@ -37,6 +37,7 @@ pub fn listing(relay: Relay<'_>) -> Option<Listing> {
         policy_v6: relay.policy_v6().clone(),
         flags: flags(relay),
         weight: relay.bandwidth(),
+        public: None,
     })
 }
 
@@ -136,6 +137,7 @@ mod tests {
             policy_v6: "reject 25".parse().unwrap(),
             flags,
             weight: 1000,
+            public: None,
         };
         assert_eq!(listed(relay), Some(want));
     }

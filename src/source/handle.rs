@@ -60,6 +60,15 @@ impl FromIterator<Handle> for Sources {
     }
 }
 
+impl IntoIterator for Sources {
+    type Item = Handle;
+    type IntoIter = std::vec::IntoIter<Handle>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl Extend<Handle> for Sources {
     fn extend<I: IntoIterator<Item = Handle>>(&mut self, handles: I) {
         self.0.extend(handles);

@@ -7,6 +7,8 @@
 //!
 //! Next: `source/relays.rs` starts these and listens to them.
 
+use std::future::Future;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,8 +71,17 @@ pub struct Update<T> {
     pub news: Option<T>,
 }
 
-/// Starts asking, until shutdown. `known` is what is remembered of the source; its marks must be gone from it unless
-/// what it said then is still here, because an answer of "unchanged" will be taken for that.
+/// One way of asking a source once.
+pub(super) trait Ask: Send + Sync + 'static {
+    /// What it says.
+    type Output: Send + 'static;
+
+    /// Asks, knowing how the source fared so far.
+    fn ask(&self, before: &Source) -> impl Future<Output = Result<Reply<Self::Output>, FetchError>> + Send;
+}
+
+/// Starts asking for one document, until shutdown. `known` is what is remembered of the source; its marks must be gone
+/// from it unless what it said then is still here, because an answer of "unchanged" will be taken for that.
 pub fn start<P: Parse + 'static, C: Connect>(
     feed: Feed,
     client: Client<C>,
@@ -79,15 +90,28 @@ pub fn start<P: Parse + 'static, C: Connect>(
     tasks: &Tasks,
     updates: mpsc::Sender<Update<P::Output>>,
 ) -> Handle {
+    let get = Get::<P, C> { url: feed.url.clone(), limits: feed.limits, client, parser: PhantomData };
+    start_asking(feed, get, known, clock, tasks, updates)
+}
+
+/// The same for whatever way of asking.
+pub(super) fn start_asking<A: Ask>(
+    feed: Feed,
+    ask: A,
+    known: Option<Source>,
+    clock: Clock,
+    tasks: &Tasks,
+    updates: mpsc::Sender<Update<A::Output>>,
+) -> Handle {
     let (handle, status) = Handle::new(&feed.name, known);
-    let course = Arc::new(Course { feed, client, status, refresh: handle.refresh.clone(), clock });
+    let course = Arc::new(Course { feed, ask, status, refresh: handle.refresh.clone(), clock });
     let stopping = tasks.clone();
     tasks.supervise("source", move || {
         let (course, updates, stopping) = (course.clone(), updates.clone(), stopping.clone());
         async move {
             tokio::select! {
                 () = stopping.stopping() => {}
-                () = course.run::<P>(&updates) => {}
+                () = course.run(&updates) => {}
             }
         }
     });
@@ -95,21 +119,20 @@ pub fn start<P: Parse + 'static, C: Connect>(
 }
 
 /// A source's worker.
-struct Course<C> {
+struct Course<A> {
     feed: Feed,
-    client: Client<C>,
+    ask: A,
     status: watch::Sender<Source>,
     refresh: Arc<Notify>,
     clock: Clock,
 }
 
-impl<C: Connect> Course<C> {
-    async fn run<P: Parse>(&self, updates: &mpsc::Sender<Update<P::Output>>) {
+impl<A: Ask> Course<A> {
+    async fn run(&self, updates: &mpsc::Sender<Update<A::Output>>) {
         loop {
             self.wait().await;
             let before = self.status.borrow().clone();
-            let validators = usable_validators(&before);
-            let answer = self.ask::<P>(&validators).await;
+            let answer = self.ask.ask(&before).await;
             let update = settle(&self.feed, &before, answer, (self.clock)(), rand::rng().random_range(0.0..1.0));
             report(&before, &update.status);
             self.status.send_replace(update.status.clone());
@@ -131,29 +154,47 @@ impl<C: Connect> Course<C> {
             } => {}
         }
     }
+}
 
-    async fn ask<P: Parse>(&self, known: &Validators) -> Result<Reply<P::Output>, FetchError> {
+/// Asks for one document, whose own word on how long it stays fresh counts.
+struct Get<P, C> {
+    url: Uri,
+    limits: Limits,
+    client: Client<C>,
+    parser: PhantomData<fn() -> P>,
+}
+
+impl<P: Parse + 'static, C: Connect> Ask for Get<P, C> {
+    type Output = P::Output;
+
+    async fn ask(&self, before: &Source) -> Result<Reply<P::Output>, FetchError> {
+        let known = usable_validators(before);
         let mut parser = P::default();
         let mut feed = |bytes: &[u8]| parser.feed(bytes);
-        match self.client.get(&self.feed.url, known, self.feed.limits, &mut feed).await? {
+        match self.client.get(&self.url, &known, self.limits, &mut feed).await? {
             Answer::Fresh { validators, max_age } => Ok(Reply::Fresh(parser.finish()?, validators, max_age)),
-            Answer::Unchanged { .. } if *known == Validators::default() => {
-                Err(Garbage("it says `unchanged` to a question that was not conditional").into())
-            }
-            Answer::Unchanged { max_age } => Ok(Reply::Unchanged(max_age)),
+            Answer::Unchanged { max_age } => unasked(&known).map(|()| Reply::Unchanged(max_age)),
         }
     }
 }
 
+/// "Unchanged" answers conditional questions only.
+pub(super) fn unasked(known: &Validators) -> Result<(), FetchError> {
+    let conditional = *known != Validators::default();
+    conditional.then_some(()).ok_or(Garbage("it says `unchanged` to a question that was not conditional").into())
+}
+
 /// What came back.
 #[derive(Debug)]
-enum Reply<T> {
+pub(super) enum Reply<T> {
+    /// A document, its marks, and how long it stays fresh.
     Fresh(Parsed<T>, Validators, Option<Duration>),
+    /// What it said last still holds, and for how long.
     Unchanged(Option<Duration>),
 }
 
 /// The marks to ask with: none while the data is stale, lest a cache that forgot to look says `unchanged` for ever.
-fn usable_validators(status: &Source) -> Validators {
+pub(super) fn usable_validators(status: &Source) -> Validators {
     if status.outcome == "stale" {
         return Validators::default();
     }

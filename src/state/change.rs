@@ -131,7 +131,9 @@ fn list(next: &mut Snapshot, source: Source, listings: Vec<Listing>, now: Moment
     let mut note = Vec::new();
     let mut edit = next.catalog.edit();
     for listing in listings {
-        if edit.peek().get(&listing.id).is_none_or(|exit| **exit.listing() != listing) {
+        // Of public proxies only those are kept that have worked: by the judge, with what it found.
+        let kept = source != Source::Public;
+        if kept && edit.peek().get(&listing.id).is_none_or(|exit| **exit.listing() != listing) {
             note.push(Write::PutExit(store::Exit { listing: listing.clone(), first_seen: now, last_seen: now }));
         }
         edit.list(listing);
@@ -141,7 +143,10 @@ fn list(next: &mut Snapshot, source: Source, listings: Vec<Listing>, now: Moment
     }
     for (id, ..) in gone {
         edit.remove(&id);
-        note.push(Write::DropExit(id));
+        note.push(match id {
+            ExitId::Public(id) => Write::DropPublic((*id).clone()),
+            id => Write::DropExit(id),
+        });
     }
     next.catalog = edit.finish();
     Effects { note, ..Effects::default() }

@@ -28,6 +28,7 @@ fn listing(n: u8) -> Listing {
         policy_v6: PortPolicy::reject_all(),
         flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
         weight: 1,
+        public: None,
     }
 }
 
@@ -225,7 +226,8 @@ async fn promises_end_with_the_route_that_made_them_and_no_others() {
     for username in usernames {
         let snapshot = state.snapshot();
         let wish = snapshot.routes.resolve(username, None).unwrap();
-        let ask = crate::route::Ask { wish: &wish, key: "", target: &target, now: state.now(), avoid: &[] };
+        let ask =
+            crate::route::Ask { wish: &wish, key: "", target: &target, now: state.now(), avoid: &[], plain: false };
         crate::route::decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()).unwrap();
     }
     let scopes = || {
@@ -285,7 +287,7 @@ async fn what_was_promised_is_on_the_disk_when_the_answer_goes_out() {
     state.apply(Change::Learned(vec![lesson(1, good)])).await.unwrap();
     let (snapshot, now) = (state.snapshot(), state.now());
     let (wish, target) = (snapshot.routes.resolve("us-strict", None).unwrap(), "shop.test:443".parse().unwrap());
-    let ask = crate::route::Ask { wish: &wish, key: "", target: &target, now, avoid: &[] };
+    let ask = crate::route::Ask { wish: &wish, key: "", target: &target, now, avoid: &[], plain: false };
     let plan = crate::route::decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()).unwrap();
     assert!(matches!(&plan.events[..], [Event::PinMade { .. }]));
     state.promise(plan.events).await;

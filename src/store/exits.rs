@@ -115,7 +115,7 @@ struct Facts {
 }
 
 fn write_facts(listing: &Listing) -> rusqlite::Result<String> {
-    let Listing { id: _, nickname, announced, country, asn, as_name, policy, policy_v6, flags, weight } =
+    let Listing { id: _, nickname, announced, country, asn, as_name, policy, policy_v6, flags, weight, public: _ } =
         listing.clone();
     let Flags { running, stable, fast, bad_exit } = flags;
     let as_name = as_name.map(|name| Box::from(&*name));
@@ -145,7 +145,7 @@ fn read_facts(id: ExitId, text: &str) -> rusqlite::Result<Listing> {
     let flags = Flags { running, stable, fast, bad_exit };
     let Facts { nickname, announced, country, asn, as_name, policy, policy_v6, weight, .. } = facts;
     let as_name = as_name.map(Into::into);
-    Ok(Listing { id, nickname, announced, country, asn, as_name, policy, policy_v6, flags, weight })
+    Ok(Listing { id, nickname, announced, country, asn, as_name, policy, policy_v6, flags, weight, public: None })
 }
 
 pub(super) fn put(db: &Connection, exit: &Exit) -> rusqlite::Result<()> {

@@ -15,7 +15,8 @@ use rusqlite_migration::{M, Migrations};
 use super::fault::{Fault, StoreError};
 
 /// Every step from an empty file to the newest schema. Append only: the place in this list is the version.
-const STEPS: &[M<'static>] = &[M::up(include_str!("migrations/0001_first.sql"))];
+const STEPS: &[M<'static>] =
+    &[M::up(include_str!("migrations/0001_first.sql")), M::up(include_str!("migrations/0002_public.sql"))];
 
 /// How long a statement waits for another process's lock (a backup, a person with a shell). Arbitrary: longer than any
 /// sane transaction of theirs, shorter than an API caller's patience.

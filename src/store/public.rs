@@ -7,21 +7,8 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 
 use super::row::{self, Sql};
-use crate::exit::{Moment, Protocol, PublicId};
-
-/// How much a public proxy tells the far side of who is behind it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Anonymity {
-    /// Nobody looked yet.
-    #[default]
-    Unknown,
-    /// It passes the client's address on.
-    Transparent,
-    /// It says that it is a proxy, not for whom.
-    Anonymous,
-    /// It says nothing.
-    Elite,
-}
+use crate::exit::{Anonymity, Login, Moment, Protocol, PublicId, Through};
+use crate::net::Secret;
 
 const ANONYMITIES: &[(Anonymity, &str)] = &[
     (Anonymity::Unknown, "unknown"),
@@ -30,17 +17,7 @@ const ANONYMITIES: &[(Anonymity, &str)] = &[
     (Anonymity::Elite, "elite"),
 ];
 
-impl Anonymity {
-    /// The word for it in lists and in the store.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Transparent => "transparent",
-            Self::Anonymous => "anonymous",
-            Self::Elite => "elite",
-        }
-    }
-}
+const THROUGHS: &[(Through, &str)] = &[(Through::Direct, "direct"), (Through::Tor, "tor")];
 
 /// A public proxy and what the judge found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +26,10 @@ pub struct Public {
     pub id: PublicId,
     /// The list that named it.
     pub list: String,
+    /// What it wants to hear before it serves.
+    pub login: Option<Login>,
+    /// The way to it.
+    pub through: Through,
     /// True if it passed its last test.
     pub working: bool,
     /// How long its last good test took.
@@ -59,7 +40,7 @@ pub struct Public {
     pub last_tested: Option<Moment>,
     /// When it last passed.
     pub last_working: Option<Moment>,
-    /// When a list first named it.
+    /// When it was first written down: a later write does not change it.
     pub created_at: Moment,
     /// What it gives away.
     pub anonymity: Anonymity,
@@ -71,6 +52,14 @@ pub struct Public {
     pub country: Option<String>,
     /// The address that the far side sees.
     pub exit_ip: Option<IpAddr>,
+    /// The far side sees several.
+    pub several: bool,
+    /// It was caught tampering or intercepting.
+    pub condemned: bool,
+    /// Requests of the long test.
+    pub asked: u16,
+    /// Those that came back well.
+    pub passed: u16,
 }
 
 /// Which of them to list; what is `None` does not matter.
@@ -97,8 +86,10 @@ pub struct PublicFilter {
 pub(super) fn put(db: &Connection, public: &Public) -> rusqlite::Result<()> {
     let sql =
         "INSERT OR REPLACE INTO public_proxies (url, protocol, list, working, response_time, failed_count, last_tested,
-                 last_working, created_at, anonymity, https, connect, country, exit_ip)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+                 last_working, created_at, anonymity, https, connect, country, exit_ip, login, through, several, condemned,
+                 asked, passed)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+                 coalesce((SELECT created_at FROM public_proxies WHERE url = ?1), ?9), ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
     db.prepare_cached(sql)?.execute(rusqlite::params![
         row::url(&public.id),
         public.id.protocol.as_str(),
@@ -114,6 +105,12 @@ pub(super) fn put(db: &Connection, public: &Public) -> rusqlite::Result<()> {
         public.connect,
         public.country,
         public.exit_ip.map(Sql),
+        public.login.as_ref().map(|login| format!("{}:{}", login.user, login.password.expose())),
+        public.through.as_str(),
+        public.several,
+        public.condemned,
+        public.asked,
+        public.passed,
     ])?;
     Ok(())
 }
@@ -157,6 +154,8 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Public> {
     Ok(Public {
         id: row::get(row, "url")?,
         list: row.get("list")?,
+        login: row.get::<_, Option<String>>("login")?.as_deref().and_then(login),
+        through: row::word(row, "through", THROUGHS)?,
         working: row.get("working")?,
         response_time: row::maybe(row, "response_time")?,
         failed_count: row.get("failed_count")?,
@@ -168,5 +167,15 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Public> {
         connect: row.get("connect")?,
         country: row.get("country")?,
         exit_ip: row::maybe(row, "exit_ip")?,
+        several: row.get("several")?,
+        condemned: row.get("condemned")?,
+        asked: row.get("asked")?,
+        passed: row.get("passed")?,
     })
+}
+
+/// A user name holds no colon, as in HTTP Basic.
+fn login(text: &str) -> Option<Login> {
+    let (user, password) = text.split_once(':')?;
+    Some(Login { user: user.into(), password: Secret::new(password) })
 }

@@ -12,7 +12,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::exit::facts::Flags;
-use crate::exit::{Fingerprint, Listing, Moment, Protocol, PublicId};
+use crate::exit::{Anonymity, Fingerprint, Listing, Login, Moment, Protocol, PublicId, Through};
+use crate::net::Secret;
 use crate::route::Holder;
 use crate::route::pin::{PinRecord, Pinned};
 use crate::route::selector::SessionId;
@@ -100,6 +101,12 @@ fn proxy(port: u16, working: bool, millis: Option<u64>) -> Public {
         connect: true,
         country: Some("US".to_owned()),
         exit_ip: Some([203, 0, 113, 9].into()),
+        login: Some(Login { user: "team".into(), password: Secret::new("pass:word") }),
+        through: Through::Tor,
+        several: true,
+        condemned: false,
+        asked: 20,
+        passed: 19,
     }
 }
 
@@ -143,6 +150,7 @@ fn one_of_each() -> (Vec<Write>, Loaded) {
         policy_v6: "accept 443".parse().unwrap(),
         flags: Flags { running: true, stable: true, ..Flags::default() },
         weight: 3600,
+        public: None,
     };
     let exit = Exit { listing, first_seen: Moment(6), last_seen: Moment(7) };
     let source = Source {

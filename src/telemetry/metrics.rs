@@ -119,6 +119,14 @@ names! {
     Gauge CHECKS_RUNNING = "exitgate_checks_running";
     /// Exits that are due for a check and wait: for the pace, or for others to end.
     Gauge CHECKS_WAITING = "exitgate_checks_waiting";
+    /// Public proxies that lists name, by what the judge last said: `working`, `failed`, `untested`, `condemned`.
+    Gauge PUBLIC_PROXIES = "exitgate_public_proxies";
+    /// Checks of public proxies that run now.
+    Gauge PUBLIC_CHECKS_RUNNING = "exitgate_public_checks_running";
+    /// Public proxies that are due for a check and wait for others to end.
+    Gauge PUBLIC_CHECKS_WAITING = "exitgate_public_checks_waiting";
+    /// Public proxies that were given up after failures in a row.
+    Counter PUBLIC_GIVEN_UP = "exitgate_public_proxies_given_up_total";
     /// What opening a stream through an exit took in a check that passed.
     Histogram CHECK_OPEN_SECONDS = "exitgate_check_open_seconds";
 }

@@ -197,6 +197,28 @@ describe("the console", { concurrency: false }, () => {
     faultless(page);
   });
 
+  it("draws public proxies as the API lists them", async () => {
+    // The private network has none: these answers are written as the API writes them.
+    const proxy = (port, anonymity) => ({ url: `socks5://192.0.2.7:${port}`, protocol: "socks5", ip: "192.0.2.7", port, exit_ip: "192.0.2.7", country: "NL", anonymity, https: true, connect: true, response_ms: 240 + port, reliability: 0.95, checked: new Date().toISOString(), age_seconds: 3, list: "proxifly" });
+    const list = [proxy(1080, "elite"), proxy(1081, "transparent"), { ...proxy(1082, "unknown"), reliability: null, country: null }];
+    const asked = [];
+    await page.route(/\/stats$/, (route) => route.fulfill({ json: { total_proxies: 9, working_proxies: 3, failed_proxies: 6, enabled: true, last_meta_update: new Date().toISOString(), lists: [] } }));
+    await page.route(/\/list\?/, (route) => {
+      asked.push(new URL(route.request().url()).search);
+      return route.fulfill({ json: list });
+    });
+    await page.goto(`${gateway.url}/#/public`);
+    await seen("3 working proxies, fastest first");
+    await page.getByRole("link", { name: "socks5://192.0.2.7:1081" }).waitFor();
+    await page.getByLabel("anonymity").selectOption("elite");
+    await seen("anonymity=elite");
+    assert.ok(asked.some((query) => query.includes("anonymity=elite")), asked.join(" "));
+    await judge(page, "public with proxies");
+    await shoot(page, "public-list");
+    await page.unrouteAll();
+    faultless(page);
+  });
+
   it("asks for the token, keeps it in memory alone, and forgets it", async () => {
     const guest = await open(browser, shut.url, { expected: /the server responded with a status of (401|404|503)/ });
     await guest.getByRole("heading", { name: /asks for its API token/ }).waitFor();

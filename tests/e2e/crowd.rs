@@ -136,6 +136,7 @@ pub fn tally(answers: &[Answer]) -> BTreeMap<String, usize> {
     let mut seen = BTreeMap::new();
     for answer in answers {
         let ip = answer.seen.as_ref().unwrap_or_else(|why| panic!("a request failed: {why}"));
+        assert!(answer.first_byte < PATIENCE, "nobody waits so long: {answer:?}");
         assert!(answer.named.as_ref().is_none_or(|named| named == ip), "{answer:?}");
         *seen.entry(ip.clone()).or_insert(0) += 1;
     }

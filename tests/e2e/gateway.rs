@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use exitgate_testnet::Testbed;
+use exitgate_testnet::{Ground, Testbed};
 
 /// How long anything may take before a test gives up on it: generous, because two cores run fifteen relays beside it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -70,9 +70,14 @@ impl Gateway {
 
     /// Starts a gateway with exactly this configuration, and waits for nothing.
     pub fn launch(bed: &Testbed, config: &str) -> Self {
-        let path = bed.ground.folder().join("exitgate.toml");
+        Self::launch_on(&bed.ground, bed.ground.ip(200, 1), config)
+    }
+
+    /// The same without a Tor network; `ip` is where it listens.
+    pub fn launch_on(ground: &Ground, ip: Ipv4Addr, config: &str) -> Self {
+        let path = ground.folder().join("exitgate.toml");
         fs::write(&path, config).unwrap();
-        let log = bed.ground.folder().join("gateway.log");
+        let log = ground.folder().join("gateway.log");
         let child = Command::new(env!("CARGO_BIN_EXE_exitgate"))
             .args(["serve", "--config"])
             .arg(&path)
@@ -81,7 +86,7 @@ impl Gateway {
             .stderr(File::options().create(true).append(true).open(&log).unwrap())
             .spawn()
             .unwrap();
-        Self { child, ip: bed.ground.ip(200, 1), log }
+        Self { child, ip, log }
     }
 
     /// The shared port.

@@ -17,6 +17,7 @@ mod front;
 mod gateway;
 mod lifecycle;
 mod operator;
+mod public;
 mod routes;
 mod siege;
 mod store;

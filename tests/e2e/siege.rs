@@ -201,7 +201,7 @@ async fn a_byte_a_second_buys_no_more_time_than_none() {
         b"PROXY TCP4 1.2.3.4",
     ];
     let slow = |at: usize| {
-        let to = if at % 2 == 0 { gate.shared() } else { gate.own() };
+        let to = if at.is_multiple_of(2) { gate.shared() } else { gate.own() };
         let opening = openings[at % openings.len()];
         async move {
             let mut stream = attacker(to).await.unwrap();

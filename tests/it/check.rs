@@ -73,6 +73,7 @@ fn listing(id: ExitId) -> Listing {
         policy_v6: PortPolicy::reject_all(),
         flags: Flags { running: true, ..Flags::default() },
         weight: 1,
+        public: None,
     }
 }
 

@@ -4,6 +4,7 @@ mod api;
 mod architecture;
 mod check;
 mod config;
+mod public;
 mod reference;
 mod source;
 mod tor;

@@ -71,16 +71,15 @@ fn rendered() -> String {
                 let mark = if restart { " **restart**" } else { "" };
                 let _ = writeln!(page, "| `{name}` | {} | {}{mark} |", cell(&default), cell(text.trim()));
             }
-            None => match line.strip_prefix("# ") {
-                Some(more) => {
+            None => {
+                if let Some(more) = line.strip_prefix("# ") {
                     if !why.is_empty() {
                         why.push(' ');
                     }
                     why.push_str(more);
                     continue;
                 }
-                None => {}
-            },
+            }
         }
         why.clear();
     }

@@ -49,7 +49,7 @@ impl World {
     pub fn decide(&mut self, username: &str) {
         let Ok(wish) = self.routes.resolve(black_box(username), None) else { return };
         let target = Target { host: Host::Name("shop.example".into()), port: 443 };
-        let ask = Ask { wish: &wish, key: "", target: &target, now: START, avoid: &[] };
+        let ask = Ask { wish: &wish, key: "", target: &target, now: START, avoid: &[], plain: false };
         let view = View { catalog: &self.catalog, routes: &self.routes, bans: &self.bans };
         drop(black_box(decide(view, &self.memory, &ask, &mut self.rng)));
     }
@@ -67,5 +67,6 @@ fn listing(n: u8, country: Country) -> Listing {
         policy_v6: PortPolicy::reject_all(),
         flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
         weight: 1,
+        public: None,
     }
 }

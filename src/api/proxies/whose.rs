@@ -110,7 +110,7 @@ mod tests {
         let target = "shop.example:443".parse().unwrap();
         let hold = |username: &str, key: &str| {
             let wish = wish(&snapshot, username, None).unwrap();
-            let ask = Ask { wish: &wish, key, target: &target, now, avoid: &[] };
+            let ask = Ask { wish: &wish, key, target: &target, now, avoid: &[], plain: false };
             drop(decide(snapshot.view(), &memory, &ask, &mut rand::rng()).unwrap());
         };
         let key = |username: &str| {

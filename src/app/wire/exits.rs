@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::settings;
+use super::{lists, settings};
 use crate::api::{Readiness, SourceReadiness};
 use crate::app::StartError;
 use crate::check::{self, ByTor, Tester};
@@ -48,17 +48,32 @@ pub(super) struct Parts<'a> {
 #[derive(Default)]
 pub(super) struct Started {
     pub(super) sources: Sources,
+    /// Those of them that are lists of public proxies.
+    pub(super) lists: Vec<String>,
     pub(super) tester: Option<check::Handle>,
+    pub(super) judge: Option<check::public::Handle>,
 }
 
 /// Starts everything that brings, tests or bans exits.
-pub(super) async fn start(parts: Parts<'_>) -> Result<Started, StartError> {
-    let Parts { config, tasks, state, store, tor, geoip, rules, known, wished, reported } = parts;
+pub(super) async fn start(mut parts: Parts<'_>) -> Result<Started, StartError> {
+    let Parts { config, tasks, state, .. } = parts;
     if config.gateway.allow_direct {
         list_direct(state).await?;
     }
+    let nobody = || mpsc::channel(1).1;
+    let reported = std::mem::replace(&mut parts.reported, nobody());
     start_bans(tasks, state.clone(), config.check.ban_for, reported);
-    let Some(tor) = tor else { return Ok(Started::default()) };
+    let mut started = Started::default();
+    if config.sources.any_public() {
+        lists::start(&mut parts, &mut started)?;
+    }
+    start_relays(parts, started)
+}
+
+/// Tor's exits: where they come from, and who tests them.
+fn start_relays(parts: Parts<'_>, mut started: Started) -> Result<Started, StartError> {
+    let Parts { config, tasks, state, store, tor, geoip, rules, known, wished, .. } = parts;
+    let Some(tor) = tor else { return Ok(started) };
     let tester = start_tester(config, tasks, state, tor, geoip, wished)?;
     let relays = Relays {
         onionoo: Feed::onionoo(&config.sources.onionoo),
@@ -70,7 +85,9 @@ pub(super) async fn start(parts: Parts<'_>) -> Result<Started, StartError> {
         state: state.clone(),
         store: Some(store.clone()),
     };
-    Ok(Started { sources: relays.start(tasks), tester: Some(tester) })
+    started.sources.extend(relays.start(tasks));
+    started.tester = Some(tester);
+    Ok(started)
 }
 
 /// The tester, which alone makes exits usable.
@@ -92,14 +109,17 @@ fn start_tester(
 }
 
 /// How the front and the API have an exit tested that is wanted now.
-pub(super) fn verify(tester: Option<check::Handle>) -> Verify {
+pub(super) fn verify(tester: Option<check::Handle>, judge: Option<check::public::Handle>) -> Verify {
     Arc::new(move |exit| {
-        let tester = tester.clone();
+        let (tester, judge) = (tester.clone(), judge.clone());
         Box::pin(async move {
-            let untestable = || Proof::Not("it cannot be tested".to_owned());
-            let Some(tester) = tester else { return untestable() };
-            match tester.force(exit).await {
-                None => untestable(),
+            let checked = match (exit.source(), tester, judge) {
+                (Source::Public, _, Some(judge)) => judge.force(exit).await,
+                (Source::Tor, Some(tester), _) => tester.force(exit).await,
+                _ => None,
+            };
+            match checked {
+                None => Proof::Not("it cannot be tested".to_owned()),
                 Some(checked) if checked.verdict == Verdict::Good => Proof::Good(checked.ips),
                 Some(checked) => Proof::Not(checked.why),
             }
@@ -120,6 +140,7 @@ async fn list_direct(state: &State) -> Result<(), StartError> {
         policy_v6: PortPolicy::accept_all(),
         flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
         weight: 1,
+        public: None,
     };
     let good = Learned {
         exit: ExitId::Direct,
@@ -153,7 +174,7 @@ fn start_bans(tasks: &Tasks, state: State, ban_for: Duration, mut reported: mpsc
 }
 
 /// Whether traffic can leave, and by which source.
-pub(super) fn readiness(state: &State, tor: Option<&Tor>, direct: bool) -> Readiness {
+pub(super) fn readiness(state: &State, tor: Option<&Tor>, direct: bool, public: bool) -> Readiness {
     let snapshot = state.load();
     let mut counts: BTreeMap<Source, (usize, usize)> = BTreeMap::new();
     for exit in snapshot.catalog.iter() {
@@ -165,6 +186,15 @@ pub(super) fn readiness(state: &State, tor: Option<&Tor>, direct: bool) -> Readi
     if let Some(tor) = tor {
         let (known, usable) = counts.get(&Source::Tor).copied().unwrap_or_default();
         sources.insert(Source::Tor.as_str(), of_tor(tor, known, usable));
+    }
+    if public {
+        let (known, usable) = counts.get(&Source::Public).copied().unwrap_or_default();
+        let reason = match (known, usable) {
+            (0, _) => "no list has been read yet".to_owned(),
+            (known, 0) => format!("none of {known} proxies has passed a check yet"),
+            (known, usable) => format!("{usable} of {known} proxies"),
+        };
+        sources.insert(Source::Public.as_str(), SourceReadiness { ready: usable > 0, usable, reason });
     }
     if direct {
         let reason = "this machine's own address".to_owned();

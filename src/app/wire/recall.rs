@@ -4,18 +4,23 @@
 //! first second, pins hold, bans go on. What is too old to count is dropped here and not trusted "for now".
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::exit::country::GeoIp;
-use crate::exit::{Catalog, ExitId, Known, Moment, Source, Verdict};
+use crate::exit::{Abilities, Catalog, ExitId, Known, Moment, Offer, Source, Verdict};
 use crate::net::Host;
 use crate::route::ban::{Bans, Site};
 use crate::route::memory::Memory;
+use crate::source;
 use crate::state::Snapshot;
-use crate::store::{self, Loaded, Standing};
+use crate::store::{self, Loaded, Public, Standing};
 
 /// The check target whose verdict is the exit's own.
 const ECHO: &str = "echo";
+
+/// How long a public proxy that was caught is remembered after its last test. Arbitrary: free proxies are gone by then.
+const CONDEMNED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Builds the snapshot and the memory. Routes of the configuration come later, as a change like any other.
 pub(super) fn recall(config: &Config, loaded: Loaded, geoip: &GeoIp, now: Moment) -> (Snapshot, Memory) {
@@ -24,7 +29,8 @@ pub(super) fn recall(config: &Config, loaded: Loaded, geoip: &GeoIp, now: Moment
     }
     let mut snapshot = Snapshot::new(super::routes::words(config), super::routes::defaults(config));
     let known = known(config, &loaded, geoip, now);
-    snapshot.catalog = catalog(config, loaded.exits, known);
+    let exits = catalog(config, loaded.exits, known);
+    snapshot.catalog = with_public(config, exits, loaded.public, geoip, now);
     snapshot.bans = bans(loaded.bans, now);
     let memory = Memory::new(super::routes::bounds(&config.gateway));
     memory.import(loaded.sessions, loaded.pins, now);
@@ -73,6 +79,45 @@ fn catalog(config: &Config, exits: Vec<store::Exit>, mut known: HashMap<ExitId, 
     edit.finish()
 }
 
+/// Public proxies that worked a while ago serve again before anybody tests them; those that were caught stay known.
+fn with_public(config: &Config, exits: Catalog, public: Vec<Public>, geoip: &GeoIp, now: Moment) -> Catalog {
+    let mut edit = exits.edit();
+    for public in public.into_iter().filter(|_| config.sources.any_public()) {
+        let age = public.last_tested.map_or(Duration::MAX, |at| now.since(at));
+        let keep =
+            if public.condemned { age < CONDEMNED_FOR } else { public.working && age <= config.check.stale_after };
+        if !keep {
+            continue;
+        }
+        let offer = Offer { list: public.list.as_str().into(), login: public.login.clone(), through: public.through };
+        let listing = source::public::listing(public.id.clone(), offer, geoip);
+        let id = listing.id.clone();
+        edit.list(listing);
+        edit.learn(&id, |known| *known = of_public(&public, geoip));
+    }
+    edit.finish()
+}
+
+fn of_public(public: &Public, geoip: &GeoIp) -> Known {
+    let verdict = if public.working { Verdict::Good } else { Verdict::Bad };
+    let (checked, good) = (public.last_tested, public.last_working);
+    let mut known = Known { verdict, checked, good, latency: public.response_time, ..Known::default() };
+    if let (Some(ip), Some(at)) = (public.exit_ip, good) {
+        known.saw(ip, geoip.country(ip), at);
+    }
+    known.marks.several_ips = public.several;
+    known.marks.bad_for_good = public.condemned;
+    known.public = Some(Abilities {
+        anonymity: public.anonymity,
+        tunnels: public.connect,
+        tls: public.https,
+        took: public.response_time.unwrap_or_default(),
+        passed: public.passed,
+        asked: public.asked,
+    });
+    known
+}
+
 fn is_enabled(config: &Config, source: Source) -> bool {
     match source {
         Source::Tor => config.tor.enabled,
@@ -112,6 +157,7 @@ mod tests {
             policy_v6: PortPolicy::reject_all(),
             flags: Flags { running: true, ..Flags::default() },
             weight: 1,
+            public: None,
         };
         store::Exit { listing, first_seen: NOW, last_seen: NOW }
     }

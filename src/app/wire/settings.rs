@@ -14,7 +14,7 @@ use crate::limit::target::{Own, Ports, Rules};
 use crate::limit::{Amounts, Damping, Key, Limits};
 use crate::net::Secret;
 use crate::tor::control::Auth;
-use crate::{store, telemetry, tor};
+use crate::{dial, store, telemetry, tor};
 
 /// How long a peer may leave bytes untaken. Arbitrary: longer than a laptop's nap in a train's tunnel.
 const STALLED: Duration = Duration::from_secs(300);
@@ -54,9 +54,14 @@ pub(in crate::app) fn tunnel_terms(config: &Config, own: &Own) -> Terms {
         rules: Rules::new(ports(gateway), gateway.allow_private_targets, own.clone()),
         allow_direct: gateway.allow_direct,
         times: Times { dial: gateway.dial_timeout, attempt: gateway.attempt_timeout, idle },
+        public: public_times(&config.check.public),
         hedge: gateway.hedge,
         ban_for: config.check.ban_for,
     }
+}
+
+fn public_times(public: &config::CheckPublic) -> dial::public::Times {
+    dial::public::Times { connect: public.connect_timeout, reply: public.reply_timeout }
 }
 
 /// Who may use the API.

@@ -148,7 +148,7 @@ async function look() {
   return pause;
 }
 
-const PREFIXES = { route: ["/proxies", "/explain"], pin: ["/proxies"], engine: ["/engines"], source: ["/sources", "/countries"] };
+const PREFIXES = { route: ["/proxies", "/explain"], pin: ["/proxies"], ban: ["/exits/"], exit: ["/exits", "/countries"], engine: ["/engines"], source: ["/sources", "/countries"] };
 
 function take(event) {
   events.unshift(event);

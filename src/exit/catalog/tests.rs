@@ -37,6 +37,7 @@ fn listing(n: u8, fact: u8) -> Listing {
         policy_v6: PortPolicy::reject_all(),
         flags,
         weight: 1,
+        public: None,
     }
 }
 

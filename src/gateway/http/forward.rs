@@ -22,7 +22,7 @@ use super::head::Scan;
 use super::response::{self, Asked, Response};
 use crate::gateway::client::{ClientStream, Inbox};
 use crate::gateway::failure::{AnswerFault, ClientFault, Failure};
-use crate::gateway::gate::{Facts, Opened};
+use crate::gateway::gate::{Facts, Forwarder, Opened};
 use crate::gateway::relay::{Meter, Way};
 
 /// How many interim answers a target may send before its real one. Arbitrary: 100, 103 and some patience with servers
@@ -47,6 +47,22 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// The head as a proxy gets it that forwards the request.
+    fn head_for(&self, forwarder: &Forwarder) -> Vec<u8> {
+        let Forwarder { origin, authorization } = forwarder;
+        let path = self.head.iter().position(|byte| *byte == b' ').map_or(0, |blank| blank + 1);
+        let line = self.head.windows(2).position(|two| two == b"\r\n").map_or(self.head.len(), |end| end + 2);
+        let mut head = Vec::with_capacity(self.head.len() + origin.len() + 64);
+        head.extend_from_slice(&self.head[..path]);
+        head.extend_from_slice(origin.as_bytes());
+        head.extend_from_slice(&self.head[path..line]);
+        if let Some(login) = authorization {
+            head.extend_from_slice(format!("Proxy-Authorization: {login}\r\n").as_bytes());
+        }
+        head.extend_from_slice(&self.head[line..]);
+        head
+    }
+
     /// What may go out with the dial: a head whose loss and repetition do no harm.
     pub fn early(&self) -> &[u8] {
         if self.idempotent && self.body == Body::NONE { &self.head } else { &[] }
@@ -119,9 +135,12 @@ pub async fn exchange<L>(
         answer_begun: AtomicBool::new(false),
     };
     let answer = Inbox::from(std::mem::take(&mut opened.first_down));
+    let rewritten = opened.forwarder.as_ref().map(|forwarder| exchange.head_for(forwarder));
+    let head = rewritten.as_deref().unwrap_or(&exchange.head);
     let (from_client, to_client) = split(client);
     let (from_target, to_target) = split(&mut opened.stream);
-    let upload = Upload { exchange, carrier: &carrier, progress: &progress, client: from_client, target: to_target };
+    let upload =
+        Upload { exchange, head, carrier: &carrier, progress: &progress, client: from_client, target: to_target };
     let download = Download {
         exchange,
         carrier: &carrier,
@@ -161,6 +180,7 @@ enum Break {
 
 struct Upload<'a, M, R, W> {
     exchange: &'a Exchange,
+    head: &'a [u8],
     carrier: &'a Carrier<'a, M>,
     progress: &'a Progress,
     client: R,
@@ -169,7 +189,7 @@ struct Upload<'a, M, R, W> {
 
 impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Upload<'_, M, R, W> {
     async fn run(mut self, inbox: &mut Inbox, sent: bool) -> Break {
-        if !sent && self.carrier.write(&mut self.target, &self.exchange.head, Way::Up).await.is_err() {
+        if !sent && self.carrier.write(&mut self.target, self.head, Way::Up).await.is_err() {
             return Break::Target;
         }
         let mut body = self.exchange.body;
@@ -362,4 +382,31 @@ fn left() -> End {
 fn broken(fault: AnswerFault, body: Body) -> End {
     let by = if body == Body::UntilClose { By::Reset } else { By::Close };
     End::Failed { failure: Failure::Answer(fault), by }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_for_a_proxy_names_the_target_and_carries_the_login() {
+        let exchange = Exchange {
+            head: b"GET /a?b=c HTTP/1.1\r\nHost: web.test:8080\r\n\r\n".to_vec(),
+            body: Body::NONE,
+            asked: Asked { head: false, version: Version::Current, upgrade: false },
+            keep: true,
+            idempotent: true,
+            expects: false,
+        };
+        let forwarder = |authorization: Option<&str>| Forwarder {
+            origin: "http://web.test:8080".into(),
+            authorization: authorization.map(Into::into),
+        };
+        let text = |login| String::from_utf8(exchange.head_for(&forwarder(login))).unwrap();
+        assert_eq!(text(None), "GET http://web.test:8080/a?b=c HTTP/1.1\r\nHost: web.test:8080\r\n\r\n");
+        assert_eq!(
+            text(Some("Basic eA==")),
+            "GET http://web.test:8080/a?b=c HTTP/1.1\r\nProxy-Authorization: Basic eA==\r\nHost: web.test:8080\r\n\r\n"
+        );
+    }
 }

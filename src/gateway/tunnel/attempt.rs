@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::super::failure::{Failure, NoExit};
-use super::super::gate::{self, Facts, Lookup, Opened, Refusal, Resolved};
+use super::super::gate::{self, Facts, Forwarder, Lookup, Opened, Refusal, Resolved};
 use super::pass::{Lease, Pass};
 use super::{Tunnel, Wish};
-use crate::dial::{self, DialError, EngineFault, Stream};
+use crate::dial::{self, DialError, EngineFault, ExitFault, Stream};
 use crate::exit::load::InFlight;
 use crate::exit::{Exit, ExitId, Fingerprint};
 use crate::net::{Host, Target};
@@ -25,13 +25,30 @@ pub(super) struct Attempt<'a> {
     pub(super) wish: &'a Wish,
     pub(super) ask: gate::Ask<'a>,
     pub(super) by: Instant,
+    /// It is one request of plain HTTP, and no tunnel.
+    pub(super) plain: bool,
 }
 
 /// A stream through one exit, with its place in that exit's load.
 struct Won {
     exit: Arc<Exit>,
-    stream: Stream,
+    opening: Opening,
     flight: InFlight,
+}
+
+/// A stream, and what came with it.
+pub(super) struct Opening {
+    pub(super) stream: Stream,
+    /// The target's first bytes, if they came with the end of the dial.
+    pub(super) first: Vec<u8>,
+    /// It ends at a proxy that forwards.
+    pub(super) forwarder: Option<Box<Forwarder>>,
+}
+
+impl From<Stream> for Opening {
+    fn from(stream: Stream) -> Self {
+        Self { stream, first: Vec::new(), forwarder: None }
+    }
 }
 
 impl Tunnel {
@@ -44,8 +61,8 @@ impl Tunnel {
                 Ok(won) => return Ok(self.opened(&attempt, &plan, won)),
                 Err(error) => error,
             };
-            let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, .. } = attempt;
-            let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid };
+            let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, plain, .. } = attempt;
+            let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid, plain };
             let again = is_the_exits(&error) && Instant::now() < attempt.by;
             if !again || plan.fail_over(state.load().view(), state.memory(), &ask).is_none() {
                 return Err(Refusal { meters: Some(self.meters.of(wish.label())), ..Failure::from(error).into() });
@@ -111,14 +128,15 @@ impl Tunnel {
         let outcome = self.open_through(exit, attempt, isolation, by).await;
         let now = self.parts.state.now();
         match outcome {
-            Ok(stream) => {
+            Ok(opening) => {
                 exit.load().succeeded(began.elapsed(), now);
-                Ok(Won { exit: exit.clone(), stream, flight })
+                Ok(Won { exit: exit.clone(), opening, flight })
             }
             Err(error) => {
-                if is_the_exits(&error) {
+                if is_the_exits(&error) && error != DialError::Exit(ExitFault::Unclear) {
                     self.blame(exit);
                 }
+                self.doubt(exit, error);
                 tracing::debug!(exit = %exit.id(), %error, "a dial failed");
                 Err(error)
             }
@@ -128,7 +146,10 @@ impl Tunnel {
     /// An exit failed by its own fault. When it does so in a row it is out for a while, and the tester looks at it at once:
     /// a verdict takes it out of every pool, or brings it back sooner.
     pub(super) fn blame(&self, exit: &Exit) {
-        if exit.load().failed(self.parts.state.now()).is_some() {
+        let (load, now) = (exit.load(), self.parts.state.now());
+        // Strict routes go on asking an exit that is out, for they have no other. When its trial is due, this was it: else
+        // nobody would look at the exit again, and its pins would wait for a verdict for ever.
+        if load.failed(now).is_some() || (load.claim_trial(now) && load.failed(now).is_some()) {
             self.parts.state.wish(exit.id().clone());
         }
     }
@@ -140,27 +161,28 @@ impl Tunnel {
         attempt: &Attempt<'_>,
         isolation: Isolation,
         by: Instant,
-    ) -> Result<Stream, DialError> {
+    ) -> Result<Opening, DialError> {
         let gate::Ask { target, early, .. } = attempt.ask;
         match exit.id() {
             ExitId::Direct => {
                 let terms = self.terms.load_full();
-                dial::direct::dial(target, &terms.rules, by).await
+                dial::direct::dial(target, &terms.rules, by).await.map(Opening::from)
             }
             ExitId::Tor(fingerprint) => {
                 let options = dial::tor::Options { ipv6: attempt.wish.policy.ipv6, early };
                 let way = way(*fingerprint, attempt.wish, isolation);
                 // Boxed: three conversations are large, and take so long that an allocation does not count.
                 let dial = Box::pin(dial::tor::dial(self.tor()?, way, target, options, by));
-                dial.await.map(|(stream, _)| stream)
+                dial.await.map(|(stream, _)| stream.into())
             }
-            ExitId::Public(_) | ExitId::Onion => Err(DialError::Engine(EngineFault::NotReady)),
+            ExitId::Public(id) => Box::pin(self.open_public(exit, id, attempt, isolation, by)).await,
+            ExitId::Onion => Err(DialError::Engine(EngineFault::NotReady)),
         }
     }
 
     /// An onion service: no exit has a part in it, and the choice of circuits is tor's own.
     pub(super) async fn dial_onion(&self, attempt: Attempt<'_>) -> Result<Opened<Lease>, Refusal> {
-        let Attempt { pass, wish, ask: gate::Ask { target, early, .. }, by } = attempt;
+        let Attempt { pass, wish, ask: gate::Ask { target, early, .. }, by, .. } = attempt;
         let meters = self.meters.of(wish.label());
         let dialed = match self.tor() {
             Ok(tor) => {
@@ -187,18 +209,19 @@ impl Tunnel {
             rate: pass.admission().rate(),
             first_down: Vec::new(),
             sent: !early.is_empty(),
+            forwarder: None,
             reuse: true,
             lease: Lease::without_exit(),
         })
     }
 
-    fn tor(&self) -> Result<&Tor, DialError> {
+    pub(super) fn tor(&self) -> Result<&Tor, DialError> {
         self.parts.tor.as_ref().ok_or(DialError::Engine(EngineFault::NotReady))
     }
 
     fn opened(&self, attempt: &Attempt<'_>, plan: &Plan, won: Won) -> Opened<Lease> {
         let Attempt { pass, wish, ask, .. } = attempt;
-        let Won { exit, stream, flight } = won;
+        let Won { exit, opening: Opening { stream, first, forwarder }, flight } = won;
         let now = self.parts.state.now();
         let country = exit.country();
         let facts = Facts {
@@ -215,7 +238,8 @@ impl Tunnel {
             facts,
             idle: self.terms.load().times.idle,
             rate: pass.admission().rate(),
-            first_down: Vec::new(),
+            first_down: first,
+            forwarder,
             // Only a dial through Tor takes early bytes along.
             sent: !ask.early.is_empty() && matches!(exit.id(), ExitId::Tor(_)),
             reuse: wish.selector.mode != Mode::Rotate,

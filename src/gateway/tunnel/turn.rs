@@ -234,7 +234,7 @@ impl Tunnel {
     ) -> T {
         let (state, target) = (&self.parts.state, nowhere());
         let snapshot = state.load();
-        act(snapshot.view(), state.memory(), &Ask { wish, key, target: &target, now: state.now(), avoid })
+        act(snapshot.view(), state.memory(), &Ask { wish, key, target: &target, now: state.now(), avoid, plain: false })
     }
 
     /// An exit by its fingerprint or by the address that sites see.

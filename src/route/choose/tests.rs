@@ -164,7 +164,7 @@ fn what_failed_this_request_is_not_tried_again() {
     let mut world = World::new(&["US"; 3]);
     let wish = world.wish("us");
     let (target, avoid) = (target("shop.com:80"), [id(0), id(2)]);
-    let ask = Ask { wish: &wish, key: "", target: &target, now: world.now, avoid: &avoid };
+    let ask = Ask { wish: &wish, key: "", target: &target, now: world.now, avoid: &avoid, plain: false };
     let view = View { catalog: &world.catalog, routes: &world.routes, bans: &world.bans };
     let plan = decide(view, &world.memory, &ask, &mut world.rng).unwrap();
     assert_eq!(plan.exits.iter().map(|exit| number(exit.id())).collect::<Vec<_>>(), [1]);
@@ -321,7 +321,7 @@ fn a_session_whose_dial_fails_moves_once_for_all() {
     assert_eq!(world.first("us-session-a"), there);
     // A connection that had decided before, and fails on the old exit only now, follows.
     let (wish, target) = (world.wish("us-session-b"), target("shop.com:443"));
-    let ask = Ask { wish: &wish, key: "", target: &target, now: world.now, avoid: &[] };
+    let ask = Ask { wish: &wish, key: "", target: &target, now: world.now, avoid: &[], plain: false };
     let view = View { catalog: &world.catalog, routes: &world.routes, bans: &world.bans };
     let mut plans: Vec<Plan> = (0..3).map(|_| decide(view, &world.memory, &ask, &mut world.rng).unwrap()).collect();
     let home = plans[0].first().id().clone();
@@ -342,7 +342,7 @@ fn sessions_spread_over_the_pool_and_belong_to_key_and_route() {
     assert!(counts.values().all(|count| (60..140).contains(count)), "{counts:?}");
     let places = |key: &str, username: &str, world: &mut World| {
         let (wish, target) = (world.wish(username), target("shop.com:443"));
-        let ask = Ask { wish: &wish, key, target: &target, now: world.now, avoid: &[] };
+        let ask = Ask { wish: &wish, key, target: &target, now: world.now, avoid: &[], plain: false };
         let view = View { catalog: &world.catalog, routes: &world.routes, bans: &world.bans };
         number(decide(view, &world.memory, &ask, &mut world.rng).unwrap().first().id())
     };
@@ -612,7 +612,7 @@ fn at_once(world: &World, usernames: impl Fn(usize) -> String + Sync) -> Vec<(us
         barrier.wait();
         let one = |n: usize| {
             let (wish, target) = (world.wish(&usernames(n)), target("shop.com:443"));
-            let ask = Ask { wish: &wish, key: "team", target: &target, now: world.now, avoid: &[] };
+            let ask = Ask { wish: &wish, key: "team", target: &target, now: world.now, avoid: &[], plain: false };
             let plan = decide(world.view(), &world.memory, &ask, &mut rng).unwrap();
             (n, plan.first().id().clone())
         };

@@ -31,6 +31,7 @@ fn described(relay: &Fake, exits: &[&str]) -> Listing {
         policy_v6: "accept 443".parse().unwrap(),
         flags: Flags { running: true, ..Flags::default() },
         weight: 5,
+        public: None,
     }
 }
 

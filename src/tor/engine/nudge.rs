@@ -163,9 +163,7 @@ impl Engine {
         let mut guard_is_silent = false;
         for Silent { link, circuit, reached } in self.act(|circuits, now| circuits.nudges.silent(now)) {
             guard_is_silent |= !reached;
-            if reached {
-                self.fleet.avoid(link[1]);
-            }
+            self.fleet.avoid(link[usize::from(reached)]); // a guard that is silent is no middle for others either
             circuit.into_iter().for_each(|circuit| self.close(circuit));
             let hung = self.act(|circuits, now| circuits.pool.hang_over(link, now));
             tracing::debug!(engine = self.id.0, over = %link[1], reached, circuits = hung.len(), "a nudge was not answered");

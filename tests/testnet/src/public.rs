@@ -69,7 +69,8 @@ impl PublicProxies {
     /// Starts all proxies of a mix, and their list. Names are resolved as `dns` says; targets outside loopback are refused.
     pub async fn start(ground: &Arc<Ground>, dns: &Dns, web: &Web, mix: &Mix) -> anyhow::Result<Self> {
         let proxies = mix::lay_out(mix, ground)?;
-        let (allowed, needed) = (process::allow_files()?, proxies.len() as u64 + SPARE_FILES);
+        let listeners = proxies.iter().filter(|proxy| proxy.kind != Kind::Dead).count() as u64;
+        let (allowed, needed) = (process::allow_files()?, listeners + SPARE_FILES);
         ensure!(allowed >= needed, "{needed} open files are needed and {allowed} allowed: raise `ulimit -Hn`");
         let forger = Authority::new(web.ip()).context("cannot make a second CA")?.acceptor();
         let shared = Arc::new(Shared { dns: dns.book(), forger, ca: web.ca_pem().to_owned() });

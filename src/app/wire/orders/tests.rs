@@ -119,6 +119,7 @@ fn listing(n: u8) -> Listing {
         policy_v6: PortPolicy::reject_all(),
         flags: Flags { running: true, ..Flags::default() },
         weight: 1,
+        public: None,
     }
 }
 
@@ -199,7 +200,8 @@ async fn what_is_closed_leaves_nothing() {
         let snapshot = state.snapshot();
         let wish = snapshot.routes.resolve("", Some("shop")).unwrap();
         let target = "shop.example:443".parse().unwrap();
-        let ask = crate::route::Ask { wish: &wish, key: "", target: &target, now: state.now(), avoid: &[] };
+        let ask =
+            crate::route::Ask { wish: &wish, key: "", target: &target, now: state.now(), avoid: &[], plain: false };
         crate::route::decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()).unwrap();
         assert_eq!(state.memory().pins().len(), 1);
         bench.desk.close("shop", false).await.unwrap();

@@ -4,10 +4,11 @@ import { Badge, Empty, Panel } from "../parts.js";
 import { html, useState } from "../view.js";
 import { clock, dated, plain, short } from "../words.js";
 
-const KINDS = ["all", "route", "pin", "session", "engine", "source", "exit"];
+const KINDS = ["all", "route", "pin", "ban", "exit", "check", "engine", "source"];
 
 function tone({ kind, data }) {
-  if (kind.endsWith("moved") || kind.endsWith("ended") || kind.endsWith("closed")) return "warn";
+  if (/\.(moved|ended|closed)$|^ban\./.test(kind)) return "warn";
+  if (kind === "exit.condemned" || kind === "check.suspended") return "bad";
   if (kind === "engine") return data.usable ? "good" : "bad";
   if (kind === "source") return data.failures > 0 ? "bad" : "good";
   return kind === "missed" ? "bad" : "good";
@@ -23,6 +24,12 @@ function sentence({ kind, data }) {
   return Object.entries(data).filter(([name]) => name !== "at").map(([name, value]) => `${plain(name)} ${typeof value === "object" ? JSON.stringify(value) : short(String(value))}`).join(", ");
 }
 
+// The page of the exit that it is about.
+function exitOf({ data }) {
+  const id = data.to?.exit ?? data.exit;
+  return typeof id === "string" ? html` <a href=${`#/exits/${encodeURIComponent(id)}`}>see it</a>` : null;
+}
+
 export function Events() {
   useLive();
   const [kind, choose] = useState("all");
@@ -30,6 +37,6 @@ export function Events() {
   return html`<div class="head"><h1 tabindex="-1">Events</h1><span class=${`standing ${state.events === "live" ? "good" : "warn"}`}><span class="dot" aria-hidden="true" />${state.events === "live" ? "Live" : "Connecting again"}</span></div>
     <${Panel} title="Since this page was opened" kind="flush" more=${html`<select aria-label="Which events" value=${kind} onChange=${(event) => choose(event.target.value)}>${KINDS.map((word) => html`<option key=${word} value=${word}>${word}</option>`)}</select>`}>
       ${shown.length === 0 && html`<${Empty} title="Nothing happened yet">Routes that open or close, pins that move and engines or sources that change appear here at once.</${Empty}>`}
-      <ol class="events" aria-live="off">${shown.map((event) => html`<li key=${event.id}><time datetime=${event.data.at} title=${dated(event.data.at)}>${clock(event.data.at)}</time><${Badge} kind=${tone(event)}>${plain(event.kind)}</${Badge}><span>${sentence(event)}</span></li>`)}</ol>
+      <ol class="events" aria-live="off">${shown.map((event) => html`<li key=${event.id}><time datetime=${event.data.at} title=${dated(event.data.at)}>${clock(event.data.at)}</time><${Badge} kind=${tone(event)}>${plain(event.kind)}</${Badge}><span>${sentence(event)}${exitOf(event)}</span></li>`)}</ol>
     </${Panel}>`;
 }

@@ -2,26 +2,54 @@
 import { useAsk } from "../api.js";
 import { Badge, CopyButton, Empty, Mono, Panel, Trouble, Waiting, When } from "../parts.js";
 import { html, useState } from "../view.js";
-import { count, country, millis, plural } from "../words.js";
+import { count, country, millis, percent, plural } from "../words.js";
 
-const WHERE = `${location.origin}/list`;
+const SHOWN = 200;
+const FILTERS = [
+  ["protocol", "any protocol", ["http", "socks4", "socks5"]],
+  ["anonymity", "any anonymity", ["elite", "anonymous", "transparent"]],
+  ["https", "HTTPS or not", ["true", "false"]],
+];
+const SAID = { true: "HTTPS works", false: "no HTTPS" };
+const KIND = { elite: "good", anonymous: "", transparent: "warn", unknown: "" };
+
+function Figures({ stats }) {
+  const facts = [["Working", count(stats.working_proxies)], ["Known", count(stats.total_proxies)], ["Failed", count(stats.failed_proxies)]];
+  return html`<dl class="figures panel">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}
+    <div><dt>List made</dt><dd class="small"><${When} at=${stats.last_meta_update} /></dd></div></dl>`;
+}
+
+function Row({ proxy: { url, country: code, anonymity, https, response_ms: took, reliability, checked } }) {
+  return html`<tr><th scope="row"><a class="mono name" href=${`#/exits/${encodeURIComponent(url)}`}>${url}</a> <${CopyButton} text=${url} label=${`Copy ${url}`} /></th>
+    <td class="wide">${country(code)}</td><td class="wide"><${Badge} kind=${KIND[anonymity] ?? ""}>${anonymity}</${Badge}></td><td class="wide">${https ? "yes" : html`<span class="faint">no</span>`}</td>
+    <td class="number nowrap">${millis(took)}</td><td class="number wide">${percent(reliability)}</td><td class="wider nowrap"><${When} at=${checked} /></td></tr>`;
+}
+
+function List({ query }) {
+  const { data, error, again } = useAsk(`/list?format=json&limit=${SHOWN}${query}`, 5000);
+  return html`<${Trouble} error=${error} again=${again} />
+    ${!data && !error && html`<${Waiting} />`}
+    ${data?.length === 0 && html`<${Empty} title="None is like that now">They are tested all the time; those that answer appear here, fastest first.</${Empty}>`}
+    ${data?.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">Proxy</th><th scope="col" class="wide">Country</th><th scope="col" class="wide">Anonymity</th><th scope="col" class="wide">HTTPS</th><th scope="col" class="number">Answers in</th><th scope="col" class="number wide" title="Of the requests of its long test, those that came back well">Reliable</th><th scope="col" class="wider">Checked</th></tr></thead>
+      <tbody>${data.map((proxy) => html`<${Row} key=${proxy.url} proxy=${proxy} />`)}</tbody></table></div>`}
+    ${data?.length === SHOWN && html`<p class="hint inset">The fastest ${SHOWN}; /list has more.</p>`}`;
+}
 
 export function PublicList() {
-  const [protocol, setProtocol] = useState("");
-  const stats = useAsk("/stats", 5000);
-  const { data, error, again } = useAsk(`/exits?source=public&usable=true&limit=200`, 5000);
-  const exits = (data?.exits ?? []).filter(({ id }) => id.startsWith(protocol)).sort((a, b) => (a.latency_ms ?? 1e9) - (b.latency_ms ?? 1e9));
-  const off = data?.total === 0 && (stats.error?.status === 404 || !stats.data?.total_proxies);
+  const [chosen, choose] = useState({ protocol: "", anonymity: "", https: "" });
+  const { data: stats, error, again } = useAsk("/stats", 5000);
+  const off = error?.status === 404 || stats?.enabled === false;
+  const query = Object.entries(chosen).filter(([, value]) => value).map(([name, value]) => `&${name}=${value}`).join("");
+  const filters = html`<div class="filters">${FILTERS.map(([name, all, words]) => html`<select key=${name} aria-label=${name} value=${chosen[name]} onChange=${(event) => choose({ ...chosen, [name]: event.target.value })}>
+    <option value="">${all}</option>${words.map((word) => html`<option key=${word} value=${word}>${SAID[word] ?? word}</option>`)}</select>`)}</div>`;
   return html`<div class="head"><h1 tabindex="-1">Public list</h1></div>
-    ${stats.data && html`<dl class="figures panel"><div><dt>Working</dt><dd>${count(stats.data.working_proxies)}</dd></div><div><dt>Known</dt><dd>${count(stats.data.total_proxies)}</dd></div><div><dt>Failed</dt><dd>${count(stats.data.failed_proxies)}</dd></div><div><dt>List made</dt><dd class="small"><${When} at=${stats.data.last_meta_update} /></dd></div></dl>`}
-    <${Trouble} error=${error} again=${again} />
-    <${Panel} title=${off ? "Public proxies" : `${plural(exits.length, "working proxy", "working proxies")}, fastest first`} kind="flush" more=${!off && html`<div class="filters">
-        <select aria-label="Protocol" value=${protocol} onChange=${(event) => setProtocol(event.target.value)}><option value="">any protocol</option><option value="http:">HTTP</option><option value="socks4:">SOCKS4</option><option value="socks5:">SOCKS5</option></select></div>`}>
-      ${!data && !error && html`<${Waiting} />`}
-      ${off && html`<${Empty} title="No public proxy yet">Free proxies are off by default. Set <code>sources.proxifly.enabled = true</code> in the configuration and restart; each is tested without mercy before it is listed here.</${Empty}>`}
-      ${!off && data && exits.length === 0 && html`<${Empty} title="None works now">They are tested all the time; those that answer appear here.</${Empty}>`}
-      ${exits.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">Proxy</th><th scope="col">Country</th><th scope="col" class="number">Latency</th><th scope="col" class="wide">Checked</th></tr></thead>
-        <tbody>${exits.map((exit) => html`<tr key=${exit.id}><th scope="row"><a class="mono name" href=${`#/exits/${encodeURIComponent(exit.id)}`}>${exit.id}</a> <${CopyButton} text=${exit.id} label=${`Copy ${exit.id}`} /></th><td>${country(exit.country)}</td><td class="number nowrap">${millis(exit.latency_ms)}</td><td class="wide"><${When} at=${exit.checked} /></td></tr>`)}</tbody></table></div>`}
+    ${!off && stats && html`<${Figures} stats=${stats} />`}
+    ${!off && html`<${Trouble} error=${error} again=${again} />`}
+    <${Panel} title=${off || !stats ? "Public proxies" : `${plural(stats.working_proxies, "working proxy", "working proxies")}, fastest first`} kind="flush" more=${!off && filters}>
+      ${off && html`<${Empty} title="Public proxies are switched off">They belong to strangers who can read what is not encrypted, so they are off by default. Set <code>sources.proxifly.enabled = true</code>
+        in the configuration and restart; each is tested without mercy before it is listed here.</${Empty}>`}
+      ${!off && !stats && !error && html`<${Waiting} />`}
+      ${!off && stats && html`<${List} query=${query} />`}
     </${Panel}>
-    <${Panel} title="From a terminal"><p class="address"><${Mono} text=${`curl '${WHERE}?limit=20&protocol=socks5'`} label="Copy the line" /></p><p class="hint">The same list as plain text, for programs. <${Badge}>read token</${Badge}> is enough where tokens are asked for.</p></${Panel}>`;
+    <${Panel} title="From a terminal"><p class="address"><${Mono} text=${`curl '${location.origin}/list?limit=20${query}'`} label="Copy the line" /></p><p class="hint">The same list as plain text, one a line, for programs. Where tokens are asked for, the read token is enough.</p></${Panel}>`;
 }

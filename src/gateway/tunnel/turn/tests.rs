@@ -54,6 +54,7 @@ async fn world(good: fn(u8) -> bool) -> World {
         policy_v6: PortPolicy::reject_all(),
         flags: Flags { running: true, ..Flags::default() },
         weight: 1,
+        public: None,
     };
     let lesson = |n: u8| Learned {
         exit: ExitId::Tor(Fingerprint([n; 20])),
@@ -91,6 +92,7 @@ async fn world(good: fn(u8) -> bool) -> World {
         rules: Rules::default(),
         allow_direct: false,
         times: Times { dial: minute, attempt: minute, idle: Idle::default() },
+        public: crate::dial::public::Times { connect: minute, reply: minute },
         hedge: 0.0,
         ban_for: minute,
     };

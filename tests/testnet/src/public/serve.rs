@@ -72,7 +72,8 @@ async fn carry(
         target.write_all(format!("{head}{told}\r\n").as_bytes()).await?;
     }
     target.write_all(&rest).await?;
-    if kind == Kind::BreaksTls && rest.is_empty() && speaks_tls(&client).await? {
+    let plain = matches!(wish.form, Form::Plain { .. });
+    if kind == Kind::BreaksTls && !plain && rest.is_empty() && speaks_tls(&client).await? {
         return break_tls(client, target, shared).await;
     }
     relay(client, target, kind, station).await?;

@@ -1,0 +1,36 @@
+//! Public proxies by the thousand, each really listening on loopback, and the shipped binary that judges them.
+//!
+//!     cargo run --release -p exitgate-public-bench -- [pass|lists|churn|restart|all] [minutes of churn]
+//!
+//! The fakes, the web that they reach and the load run in this process, beside the gateway on the same processors: what
+//! is measured is the lower bound of what a machine of its own would do.
+
+#![expect(clippy::print_stdout, reason = "what it prints is the point of it")]
+
+mod bed;
+mod churn;
+mod lists;
+mod pass;
+mod restart;
+
+use anyhow::bail;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut words = std::env::args().skip(1);
+    let what = words.next().unwrap_or_else(|| "all".to_owned());
+    let minutes: f64 = words.next().map_or(Ok(1.0), |word| word.parse())?;
+    match what.as_str() {
+        "pass" => pass::run().await,
+        "lists" => lists::run().await,
+        "churn" => churn::run(minutes).await,
+        "restart" => restart::run().await,
+        "all" => {
+            pass::run().await?;
+            lists::run().await?;
+            churn::run(minutes).await?;
+            restart::run().await
+        }
+        other => bail!("there is no stage {other:?}: pass, lists, churn, restart or all"),
+    }
+}

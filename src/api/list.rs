@@ -1,0 +1,159 @@
+//! `/list`, `/random` and `/stats`: working public proxies, for programs that want no more than a line of text.
+//!
+//! They are answered from an [`Edition`], the working ones in the order of their speed as of a moment ago, made once a
+//! second at most by a worker on the runtime of the data path. So a request reads one pointer, whatever the judge is
+//! doing meanwhile, and a list that many ask for alike is written once an edition.
+//!
+//! Proxies that want a login are not shown: a list with passwords in it is not for everybody who may read lists. They
+//! serve routes all the same.
+//!
+//! Next: `list/edition.rs` (what is shown), `list/query.rs` (what may be asked), `list/form.rs` (how it is written).
+
+mod edition;
+mod form;
+mod query;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use http::{StatusCode, Uri};
+use rand::RngExt;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+pub use edition::Shelf;
+pub(super) use edition::watch;
+
+use self::edition::{Counts, Edition};
+use self::form::Shown;
+use self::query::{Query, Wanted};
+use super::Wiring;
+use super::ask::Asked;
+use super::error::{ApiError, Problem};
+use super::when::When;
+use crate::exit::Exit;
+use crate::store::Source;
+
+/// The share of `/random` that is drawn from the faster half alone: quick on the whole, and no proxy is left out.
+const FROM_FASTER: f64 = 0.7;
+
+fn edition(wiring: &Wiring) -> Result<Arc<Edition>, ApiError> {
+    wiring.shelf.as_ref().map(Shelf::newest).ok_or_else(|| {
+        let message = "public proxies are switched off; set `sources.proxifly.enabled` or a `sources.list`";
+        ApiError::new(StatusCode::CONFLICT, "no_public", message)
+    })
+}
+
+/// Working public proxies, the fastest first.
+#[utoipa::path(get, path = "/list", tag = "public proxies", params(Wanted),
+    responses((status = 200, content((String = "text/plain"), (Vec<Shown> = "application/json"), (String = "text/csv"))),
+        (status = "default", description = "A refusal", body = Problem)))]
+pub(super) async fn list(
+    State(wiring): State<Wiring>,
+    uri: Uri,
+    Asked(wanted): Asked<Wanted>,
+) -> Result<Response, ApiError> {
+    let edition = edition(&wiring)?;
+    let query = Query::read(&wanted)?;
+    let body = edition.written(uri.query().unwrap_or_default(), || {
+        let shown = edition.exits().iter().filter(|exit| query.wants(exit, edition.at()));
+        form::write(query.format, shown.take(query.limit), edition.at())
+    });
+    Ok(form::answer(query.format, body))
+}
+
+/// One working public proxy: seven times in ten of the faster half.
+#[utoipa::path(get, path = "/random", tag = "public proxies", params(Wanted),
+    responses((status = 200, content((String = "text/plain"), (Shown = "application/json"), (String = "text/csv"))),
+        (status = "default", description = "A refusal", body = Problem)))]
+pub(super) async fn random(State(wiring): State<Wiring>, Asked(wanted): Asked<Wanted>) -> Result<Response, ApiError> {
+    let edition = edition(&wiring)?;
+    let query = Query::read(&wanted)?;
+    let mut rng = rand::rng();
+    let (share, place) = (rng.random_range(0.0..1.0), rng.random_range(0.0..1.0));
+    let drawn = if query.is_open() {
+        draw(edition.exits(), share, place)
+    } else {
+        let fit: Vec<_> = edition.exits().iter().filter(|exit| query.wants(exit, edition.at())).collect();
+        draw(&fit, share, place).copied()
+    };
+    let exit = drawn.ok_or_else(|| {
+        let message = "no working public proxy is like that now; see /stats for how many there are";
+        ApiError::new(StatusCode::NOT_FOUND, "no_proxy", message)
+    })?;
+    Ok(form::answer(query.format, form::write_one(query.format, exit, edition.at())))
+}
+
+/// One of a list that is sorted by speed; `share` and `place` are between 0 and 1.
+fn draw<T>(sorted: &[T], share: f64, place: f64) -> Option<&T> {
+    let half = sorted.len().div_ceil(2);
+    let among = if share < FROM_FASTER { &sorted[..half] } else { sorted };
+    among.get((place * among.len() as f64) as usize)
+}
+
+/// One list of public proxies.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PublicList)]
+pub(super) struct Named {
+    name: String,
+    /// What the last attempt came to, in one word.
+    outcome: String,
+    /// Proxies that its last good answer names.
+    proxies: u32,
+    /// Entries of it that could not be used.
+    skipped: u32,
+}
+
+/// How many public proxies there are of which kind.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PublicStats)]
+pub(super) struct Stats {
+    #[serde(flatten)]
+    counts: Counts,
+    /// Public proxies are in use at all.
+    enabled: bool,
+    /// When the lists' data were made, or, where they do not say, read.
+    last_meta_update: Option<When>,
+    lists: Vec<Named>,
+}
+
+/// How many public proxies there are of which kind.
+#[utoipa::path(get, path = "/stats", tag = "public proxies",
+    responses((status = 200, body = Stats), (status = "default", description = "A refusal", body = Problem)))]
+pub(super) async fn stats(State(wiring): State<Wiring>) -> Json<Stats> {
+    let counts = wiring.shelf.as_ref().map(|shelf| shelf.newest().counts()).unwrap_or_default();
+    let mut lists = wiring.sources.statuses();
+    lists.retain(|source| wiring.lists.contains(&source.name));
+    let last_meta_update = lists.iter().filter_map(|list| list.published.or(list.good)).max().map(When);
+    let named =
+        |list: Source| Named { name: list.name, outcome: list.outcome, proxies: list.records, skipped: list.skipped };
+    let lists = lists.into_iter().map(named).collect();
+    Json(Stats { counts, enabled: wiring.shelf.is_some(), last_meta_update, lists })
+}
+
+/// True of an exit that lists show.
+fn is_shown(exit: &Exit) -> bool {
+    exit.usable() && exit.listing().public.as_ref().is_some_and(|offer| offer.login.is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_faster_half_is_drawn_from_more_often() {
+        let sorted: Vec<usize> = (0..10).collect();
+        let mut counts = [0; 10];
+        for share in (0..100).map(|n| f64::from(n) / 100.0) {
+            for place in (0..100).map(|n| f64::from(n) / 100.0) {
+                counts[*draw(&sorted, share, place).unwrap()] += 1;
+            }
+        }
+        assert_eq!(counts[..5], [1700; 5], "a fifth of 70 %, and a tenth of 30 %");
+        assert_eq!(counts[5..], [300; 5]);
+        assert_eq!(draw(&[7], 0.0, 0.999), Some(&7));
+        assert_eq!(draw::<u8>(&[], 0.0, 0.0), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! How lists are written.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::super::when::When;
+use super::query::Format;
+use crate::exit::{Abilities, Exit, ExitId, Moment, PublicId};
+
+/// One proxy.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PublicProxy)]
+pub(in crate::api) struct Shown {
+    url: String,
+    protocol: &'static str,
+    #[schema(value_type = String)]
+    ip: IpAddr,
+    port: u16,
+    /// What sites see.
+    #[schema(value_type = Option<String>)]
+    exit_ip: Option<IpAddr>,
+    /// Of that address.
+    country: Option<String>,
+    /// `elite`, `anonymous`, `transparent` or `unknown`.
+    anonymity: &'static str,
+    /// HTTPS sites are reached through it, with their own certificates.
+    https: bool,
+    /// It opens tunnels, rather than only forwarding plain HTTP.
+    connect: bool,
+    /// How long its last good test took.
+    response_ms: u64,
+    /// Of the requests of the long test, those that came back well; none until it was made.
+    reliability: Option<f32>,
+    /// When it was last tested.
+    checked: Option<When>,
+    age_seconds: Option<u64>,
+    /// The list that names it.
+    list: String,
+}
+
+impl Shown {
+    fn of(exit: &Exit, id: &PublicId, able: &Abilities, now: Moment) -> Self {
+        let share = f32::from(able.passed) / f32::from(able.asked.max(1));
+        Self {
+            url: exit.id().to_string(),
+            protocol: id.protocol.as_str(),
+            ip: id.addr.ip(),
+            port: id.addr.port(),
+            exit_ip: exit.ip(),
+            country: exit.country().is_known().then(|| exit.country().to_string()),
+            anonymity: able.anonymity.as_str(),
+            https: able.tls,
+            connect: able.tunnels,
+            response_ms: u64::try_from(able.took.as_millis()).unwrap_or(u64::MAX),
+            reliability: (able.asked > 0).then_some(share),
+            checked: exit.known().checked.map(When),
+            age_seconds: exit.known().checked.map(|at| now.since(at).as_secs()),
+            list: exit.listing().public.as_ref().map(|offer| offer.list.to_string()).unwrap_or_default(),
+        }
+    }
+}
+
+const CSV_HEAD: &str = "url,protocol,ip,port,exit_ip,country,anonymity,https,response_ms,age_seconds\n";
+
+/// A whole list.
+pub(super) fn write<'a>(format: Format, exits: impl Iterator<Item = &'a Arc<Exit>>, now: Moment) -> Bytes {
+    let shown = exits.filter_map(|exit| parts(exit).map(|(id, able)| (exit, id, able)));
+    let mut text = String::new();
+    match format {
+        Format::Json => {
+            let all: Vec<_> = shown.map(|(exit, id, able)| Shown::of(exit, id, &able, now)).collect();
+            return serde_json::to_vec(&all).unwrap_or_default().into();
+        }
+        Format::Text => shown.for_each(|(exit, ..)| _ = writeln!(text, "{}", exit.id())),
+        Format::Proxychains => shown.for_each(|(_, id, _)| {
+            _ = writeln!(text, "{} {} {}", id.protocol.as_str(), id.addr.ip(), id.addr.port());
+        }),
+        Format::Csv => {
+            text.push_str(CSV_HEAD);
+            for (exit, id, able) in shown {
+                let Shown {
+                    url, protocol, ip, port, exit_ip, country, anonymity, https, response_ms, age_seconds, ..
+                } = Shown::of(exit, id, &able, now);
+                let exit_ip = exit_ip.map(|ip| ip.to_string()).unwrap_or_default();
+                let (country, age) = (country.unwrap_or_default(), age_seconds.unwrap_or_default());
+                let _ = writeln!(
+                    text,
+                    "{url},{protocol},{ip},{port},{exit_ip},{country},{anonymity},{https},{response_ms},{age}"
+                );
+            }
+        }
+    }
+    text.into()
+}
+
+/// One proxy alone: in JSON an object rather than a list.
+pub(super) fn write_one(format: Format, exit: &Arc<Exit>, now: Moment) -> Bytes {
+    match (format, parts(exit)) {
+        (Format::Json, Some((id, able))) => {
+            serde_json::to_vec(&Shown::of(exit, id, &able, now)).unwrap_or_default().into()
+        }
+        _ => write(format, std::iter::once(exit), now),
+    }
+}
+
+fn parts(exit: &Exit) -> Option<(&PublicId, Abilities)> {
+    let ExitId::Public(id) = exit.id() else { return None };
+    Some((id, exit.known().public?))
+}
+
+/// The answer with what it is.
+pub(super) fn answer(format: Format, body: Bytes) -> Response {
+    let kind = match format {
+        Format::Json => "application/json",
+        Format::Csv => "text/csv; charset=utf-8",
+        Format::Text | Format::Proxychains => "text/plain; charset=utf-8",
+    };
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::fixture;
+    use super::*;
+
+    #[test]
+    fn a_list_is_written_in_every_form() {
+        let snapshot = fixture::public(&[("US", 30), ("DE", 10)]);
+        let exits: Vec<_> = snapshot.catalog.iter().cloned().collect();
+        let text = |format| String::from_utf8(write(format, exits.iter(), Moment(3_000_001)).to_vec()).unwrap();
+        assert_eq!(text(Format::Text), "http://192.0.2.1:80\nhttp://192.0.2.2:80\n");
+        assert_eq!(text(Format::Proxychains), "http 192.0.2.1 80\nhttp 192.0.2.2 80\n");
+        assert_eq!(
+            text(Format::Csv).lines().nth(1),
+            Some("http://192.0.2.1:80,http,192.0.2.1,80,198.51.100.1,US,elite,true,30,3")
+        );
+        let json: serde_json::Value = serde_json::from_str(&text(Format::Json)).unwrap();
+        assert_eq!((&json[0]["country"], &json[0]["age_seconds"]), (&"US".into(), &3.into()));
+        assert_eq!((&json[1]["response_ms"], &json[1]["reliability"]), (&10.into(), &serde_json::Value::Null));
+        let one: serde_json::Value = serde_json::from_slice(&write_one(Format::Json, &exits[1], Moment(1))).unwrap();
+        assert_eq!(one["url"], "http://192.0.2.2:80");
+    }
+}

@@ -1,0 +1,211 @@
+//! The judge of public proxies: thousands of strangers, most of them dead, some of them liars.
+//!
+//! A free proxy is believed in nothing. That it works is shown by an answer that carries our nonce; which address it
+//! leaves from by two servers, one of them over TLS, where nobody on the way can speak for it; what it adds by a page
+//! that repeats the headers that came; that it lets pages alone by one that is the same for everybody. One that shows
+//! certificates of its own, or other pages than everybody else's, is never used again. One that passes has twenty more
+//! requests to answer before it counts as reliable.
+//!
+//! There are many and they are slow, so the judge works on a thread of its own, at a lower priority than those that
+//! carry traffic: a pass over twenty thousand is a matter of throughput, a tunnel one of latency.
+//!
+//! Next: `public/trial.rs` (one test, step by step), `public/queue.rs` (who is next), `public/court.rs` (what others'
+//! tests say about one's own), `public/shown.rs` (anonymity), `public/lesson.rs` (what is kept).
+
+mod court;
+mod desk;
+mod lesson;
+mod queue;
+mod report;
+mod settings;
+mod shown;
+mod trial;
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+pub use self::settings::Settings;
+pub use self::trial::Line;
+
+use self::desk::Desk;
+use self::report::{Job, Report};
+use super::desk::Checked;
+use super::lesson::Geo;
+use crate::exit::ExitId;
+use crate::lifecycle::Tasks;
+use crate::state::{Change, State};
+
+/// Checks that people insist on, not yet taken. Arbitrary.
+const FORCED: usize = 256;
+
+/// How much the judge's thread yields to those that carry traffic: half way down the kernel's scale.
+const NICE: i32 = 10;
+
+/// The one message of a running check, which is always sent, also by a check that panics.
+enum News {
+    Found(ExitId, Box<Report>),
+    /// It ended without a finding.
+    Over(ExitId),
+}
+
+/// Tells what became of a check, however it ends.
+struct Slip {
+    exit: ExitId,
+    found: Option<Box<Report>>,
+    news: mpsc::UnboundedSender<News>,
+}
+
+impl Drop for Slip {
+    fn drop(&mut self) {
+        let exit = self.exit.clone();
+        let _ = self.news.send(match self.found.take() {
+            Some(report) => News::Found(exit, report),
+            None => News::Over(exit),
+        }); // nobody reads it once the worker is gone
+    }
+}
+
+/// Somebody waits for a check of this exit.
+type Asked = (ExitId, oneshot::Sender<Checked>);
+
+/// Asks the judge for a check. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle(mpsc::Sender<Asked>);
+
+impl Handle {
+    /// Tests a proxy now, ahead of everything else, and waits for the result: by then it is in the snapshot. `None`:
+    /// it cannot be tested (it is unknown, on its way out, or bad for good), or the judge is at its end.
+    pub async fn force(&self, exit: ExitId) -> Option<Checked> {
+        let (answer, checked) = oneshot::channel();
+        self.0.send((exit, answer)).await.ok()?;
+        checked.await.ok()
+    }
+}
+
+/// The worker that judges public proxies, one for the whole gateway.
+pub struct Judge {
+    line: Arc<Line>,
+    settings: Arc<Settings>,
+    state: State,
+    geo: Geo,
+    give_up: mpsc::Sender<ExitId>,
+    /// Held by the run of the moment; the next run takes them over.
+    inbox: Mutex<Inbox>,
+}
+
+struct Inbox {
+    wishes: mpsc::Receiver<ExitId>,
+    asked: mpsc::Receiver<Asked>,
+}
+
+impl Judge {
+    /// A judge of the public proxies in `state`, and the handle to ask it by. `wishes` are proxies that failed a live
+    /// request, or that one waits for; what has failed too often goes to `give_up`.
+    pub fn new(
+        line: Line,
+        settings: Settings,
+        state: State,
+        geo: Geo,
+        wishes: mpsc::Receiver<ExitId>,
+        give_up: mpsc::Sender<ExitId>,
+    ) -> (Arc<Self>, Handle) {
+        let (ask, asked) = mpsc::channel(FORCED);
+        let inbox = Mutex::new(Inbox { wishes, asked });
+        let (line, settings) = (Arc::new(line), Arc::new(settings));
+        (Arc::new(Self { line, settings, state, geo, give_up, inbox }), Handle(ask))
+    }
+
+    /// Starts its thread, which judges until shutdown.
+    pub fn start(self: Arc<Self>, tasks: &Tasks) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let tasks = tasks.clone();
+        let work = move || {
+            if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+                tracing::debug!(%error, "the judge of public proxies works at everybody's priority");
+            }
+            runtime.block_on(async move {
+                let worker = tasks.clone();
+                tasks.supervise("public judge", move || self.clone().run(worker.clone()));
+                tasks.killed().await;
+            });
+        };
+        std::thread::Builder::new().name("judge".to_owned()).spawn(work).map(drop)
+    }
+
+    /// Judges until shutdown. A run that dies is followed by another that begins anew.
+    pub async fn run(self: Arc<Self>, tasks: Tasks) {
+        let mut inbox = self.inbox.lock().await;
+        let (post, mut news) = mpsc::unbounded_channel();
+        let mut desk = Desk::new(self.settings.clone(), self.geo.clone());
+        let mut revisions = self.state.revisions();
+        let mut changed = true;
+        while !tasks.is_stopping() {
+            let now = self.state.now();
+            changed = changed && !desk.look(&self.state.load(), now);
+            desk.settle(&self.state.load(), now);
+            self.begin(&mut desk, &tasks, &post);
+            self.tell(&mut desk).await;
+            let wake = if changed { desk.wake().min(desk.looks_at()) } else { desk.wake() };
+            let inbox = &mut *inbox;
+            tokio::select! {
+                () = tasks.stopping() => break,
+                Some(first) = news.recv() => {
+                    self.read(&mut desk, first);
+                    while let Ok(more) = news.try_recv() {
+                        self.read(&mut desk, more);
+                    }
+                }
+                Some(exit) = inbox.wishes.recv() => desk.wish(&exit, self.state.now()),
+                Some((exit, answer)) = inbox.asked.recv() => {
+                    desk.force(exit, answer, &self.state.load(), self.state.now());
+                }
+                Ok(()) = revisions.changed() => changed = true,
+                () = tokio::time::sleep(wake.since(self.state.now())) => changed = true,
+            }
+        }
+    }
+
+    /// Begins every check that may begin.
+    fn begin(&self, desk: &mut Desk, tasks: &Tasks, post: &mpsc::UnboundedSender<News>) {
+        let (snapshot, now) = (self.state.load(), self.state.now());
+        while let Some(job) = desk.next(&snapshot, now, &mut rand::rng()) {
+            self.start_one(job, tasks, post.clone());
+        }
+        desk.measure(now);
+    }
+
+    fn start_one(&self, job: Job, tasks: &Tasks, news: mpsc::UnboundedSender<News>) {
+        let (line, settings, stop) = (self.line.clone(), self.settings.clone(), tasks.clone());
+        let slip = Slip { exit: job.subject.id.clone(), found: None, news };
+        tasks.spawn("public check", async move {
+            let mut slip = slip; // all of it, so that its end is the task's
+            tokio::select! {
+                () = stop.stopping() => {}
+                report = trial::run(&line, &settings, job) => slip.found = Some(Box::new(report)),
+            }
+        });
+    }
+
+    fn read(&self, desk: &mut Desk, news: News) {
+        let now = self.state.now();
+        match news {
+            News::Found(exit, report) => desk.found(&exit, *report, &self.state.load(), now, &mut rand::rng()),
+            News::Over(exit) => desk.over(&exit, now),
+        }
+    }
+
+    async fn tell(&self, desk: &mut Desk) {
+        let lessons = desk.lessons(self.state.now());
+        if !lessons.is_empty()
+            && let Err(error) = self.state.apply(Change::Learned(lessons)).await
+        {
+            tracing::error!(%error, "what checks of public proxies found could not be taken over");
+        }
+        desk.answer();
+        for exit in desk.given_up() {
+            let _ = self.give_up.send(exit).await; // the lists are at their end, and so are we
+        }
+    }
+}

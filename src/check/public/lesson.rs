@@ -1,0 +1,93 @@
+//! What was found out about a proxy, in the words of those who keep it.
+
+use std::net::IpAddr;
+
+use super::super::lesson::Geo;
+use super::report::{Why, Works};
+use crate::exit::facts::Known;
+use crate::exit::{Abilities, Exit, ExitId, Moment, PublicId, Verdict};
+use crate::state::Learned;
+use crate::store::{self, Write};
+
+/// It works.
+pub(super) fn good(exit: &Exit, works: Works, geo: &Geo, now: Moment) -> Learned {
+    let seen: Vec<_> = works.ips.iter().map(|ip| (*ip, geo(*ip))).collect();
+    let before = exit.known().public;
+    let (passed, asked) = before.map_or((0, 0), |able| (able.passed, able.asked));
+    let Works { anonymity, tunnels, tls, took, connect, .. } = works;
+    let able = Abilities { anonymity, tunnels, tls, took, passed, asked };
+    learned(exit, now, 0, move |known| {
+        (known.checked, known.good, known.verdict) = (Some(now), Some(now), Verdict::Good);
+        (known.latency, known.public) = (Some(connect), Some(able));
+        seen.iter().for_each(|(ip, country)| known.saw(*ip, *country, now));
+    })
+}
+
+/// The long test was passed, or not.
+pub(super) fn lasts(exit: &Exit, (passed, asked): (u16, u16), well: bool, failures: u32, now: Moment) -> Learned {
+    learned(exit, now, failures, move |known| {
+        known.checked = Some(now);
+        known.verdict = if well { Verdict::Good } else { Verdict::Bad };
+        if well {
+            known.good = Some(now);
+        }
+        if let Some(able) = &mut known.public {
+            (able.passed, able.asked) = (passed, asked);
+        }
+    })
+}
+
+/// It does not work.
+pub(super) fn bad(exit: &Exit, failures: u32, now: Moment) -> Learned {
+    learned(exit, now, failures, move |known| (known.checked, known.verdict) = (Some(now), Verdict::Bad))
+}
+
+/// It was caught, and is bad for good.
+pub(super) fn condemned(exit: &Exit, why: Why, now: Moment) -> Learned {
+    tracing::info!(exit = %exit.id(), %why, "a public proxy is bad for good");
+    learned(exit, now, 1, move |known| {
+        (known.checked, known.verdict) = (Some(now), Verdict::Bad);
+        known.marks.bad_for_good = true;
+    })
+}
+
+/// A change of what is known, and the row that is kept of it: of those that have worked once, or were caught.
+fn learned(exit: &Exit, now: Moment, failures: u32, change: impl Fn(&mut Known) + Send + 'static) -> Learned {
+    let mut known = exit.known().clone();
+    change(&mut known);
+    let kept = known.good.is_some() || known.marks.bad_for_good;
+    let row = kept.then(|| row(exit, &known, failures, now)).flatten();
+    Learned {
+        exit: exit.id().clone(),
+        lesson: Box::new(change),
+        ban: None,
+        writes: row.map(Write::PutPublic).into_iter().collect(),
+    }
+}
+
+fn row(exit: &Exit, known: &Known, failures: u32, now: Moment) -> Option<store::Public> {
+    let (ExitId::Public(id), Some(offer)) = (exit.id(), &exit.listing().public) else { return None };
+    let able = known.public;
+    let seen: Option<(IpAddr, _)> = known.observed.last().map(|seen| (seen.ip, seen.country));
+    Some(store::Public {
+        id: PublicId::clone(id),
+        list: offer.list.to_string(),
+        login: offer.login.clone(),
+        through: offer.through,
+        working: known.verdict == Verdict::Good && !known.marks.bad_for_good,
+        response_time: able.map(|able| able.took),
+        failed_count: failures,
+        last_tested: known.checked,
+        last_working: known.good,
+        created_at: now,
+        anonymity: able.map(|able| able.anonymity).unwrap_or_default(),
+        https: able.is_some_and(|able| able.tls),
+        connect: able.is_some_and(|able| able.tunnels),
+        country: seen.filter(|(_, country)| country.is_known()).map(|(_, country)| country.to_string()),
+        exit_ip: seen.map(|(ip, _)| ip),
+        several: known.marks.several_ips,
+        condemned: known.marks.bad_for_good,
+        asked: able.map_or(0, |able| able.asked),
+        passed: able.map_or(0, |able| able.passed),
+    })
+}

@@ -1,0 +1,74 @@
+//! What the judge needs of the configuration, made ready.
+
+use std::time::Duration;
+
+use http::Uri;
+use tokio_rustls::TlsConnector;
+
+use super::super::probe::{Page, connector};
+use super::super::settings::{BadSettings, certificates};
+use super::queue;
+use crate::config::Check;
+use crate::dial::public::Times;
+
+/// How public proxies are judged.
+#[derive(Clone)]
+pub struct Settings {
+    /// Echoes in the clear.
+    pub(super) plain: Vec<Page>,
+    /// Echoes over TLS.
+    pub(super) secure: Vec<Page>,
+    /// Shows the headers that arrive.
+    pub(super) headers: Option<Page>,
+    /// The same for everybody, in the clear.
+    pub(super) canaries: Vec<Page>,
+    /// Believes the public roots, and `check.ca_file`. One for all: a configuration of TLS is 200 KB of roots.
+    pub(super) tls: TlsConnector,
+    /// How long the stages of a dial may take.
+    pub(super) times: Times,
+    /// How long a probe may take once its stream is open.
+    pub(super) timeout: Duration,
+    /// Requests of the long test, and how many must pass.
+    pub(super) long: (u16, u16),
+    /// Proxies may leave from addresses that are not on the public internet.
+    pub(super) private: bool,
+    /// How often, and how many at once.
+    pub(super) terms: queue::Terms,
+}
+
+impl Settings {
+    /// Makes a configuration ready. Reads `check.ca_file`. `room` is how many checks open files allow; `private` lets
+    /// proxies be in inner networks.
+    pub fn of(check: &Check, room: usize, private: bool) -> Result<Self, BadSettings> {
+        let public = &check.public;
+        let page = |url: &Uri| Page::of(url).map_err(|why| BadSettings::Page { url: url.to_string(), why });
+        let of_scheme = |urls: &[Uri], scheme: &str| -> Result<Vec<Page>, BadSettings> {
+            urls.iter().filter(|url| url.scheme_str() == Some(scheme)).map(page).collect()
+        };
+        let also = check.ca_file.as_deref().map_or(Ok(Vec::new()), certificates)?;
+        let wanted = public.concurrency.get() as usize;
+        if wanted > room {
+            tracing::warn!(wanted, room, "check.public.concurrency is more than open files allow (ulimit -n)");
+        }
+        let count = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+        Ok(Self {
+            plain: of_scheme(&public.echo, "http")?,
+            secure: of_scheme(&check.echo, "https")?,
+            headers: public.headers.as_ref().map(page).transpose()?,
+            canaries: of_scheme(&check.canary, "http")?,
+            tls: connector(also)?,
+            times: Times { connect: public.connect_timeout, reply: public.reply_timeout },
+            timeout: public.timeout,
+            long: (count(public.extended_probes), count(public.extended_passes)),
+            private,
+            terms: queue::Terms {
+                at_once: wanted.min(room).max(1),
+                failed_every: public.failed_every,
+                failed_at_most: public.failed_at_most,
+                working_every: public.working_every,
+                remove_after: public.remove_after.get(),
+                long: public.extended_probes > 0,
+            },
+        })
+    }
+}

@@ -1,0 +1,121 @@
+//! What a page of headers says about a proxy: how much it tells of who is behind it. Pure.
+//!
+//! The page repeats the headers that came, as JSON (`httpbin.org/headers`) or a line each (`azenv.php` and its kind). What
+//! we did not send, the proxy added. Our own address is not looked for, because nobody here knows it, and asking for it
+//! would tell it: whoever names *any* address but the one that it leaves from is taken to have named its client.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::Value;
+
+use crate::exit::Anonymity;
+
+/// Headers by which proxies say that they are one, or for whom; `_` and `-` are the same.
+const TELLTALES: [&str; 18] = [
+    "via",
+    "forwarded",
+    "x-forwarded",
+    "x-forwarded-for",
+    "forwarded-for",
+    "x-real-ip",
+    "client-ip",
+    "x-client-ip",
+    "true-client-ip",
+    "x-cluster-client-ip",
+    "cf-connecting-ip",
+    "x-originating-ip",
+    "x-remote-addr",
+    "proxy-connection",
+    "proxy-authorization",
+    "x-proxy-id",
+    "x-bluecoat-via",
+    "xroxy-connection",
+];
+
+/// The longest page that is looked at.
+const LONGEST: usize = 64 * 1024;
+
+/// Reads the page; `None` if it is not the answer to our request. `nonce` went out in a header of its own, `leaves` are
+/// the addresses that the proxy leaves from.
+pub(super) fn read(body: &[u8], nonce: &str, leaves: &[IpAddr]) -> Option<Anonymity> {
+    let text = str::from_utf8(body.get(..body.len().min(LONGEST))?).ok()?;
+    if !text.contains(nonce) {
+        return None;
+    }
+    let headers = headers(text);
+    let added: Vec<_> = headers.iter().filter(|(name, _)| TELLTALES.contains(&name.as_str())).collect();
+    let named = |value: &str| addresses(value).into_iter().any(|ip| !leaves.contains(&ip));
+    Some(match added.as_slice() {
+        [] => Anonymity::Elite,
+        added if added.iter().any(|(_, value)| named(value)) => Anonymity::Transparent,
+        _ => Anonymity::Anonymous,
+    })
+}
+
+/// Names in lower case with `-`, and values.
+fn headers(text: &str) -> Vec<(String, String)> {
+    let folded = |name: &str| {
+        let name = name.trim().to_ascii_lowercase().replace('_', "-");
+        name.strip_prefix("http-").map_or(name.clone(), str::to_owned)
+    };
+    if let Ok(Value::Object(page)) = serde_json::from_str::<Value>(text) {
+        let listed = page.get("headers").and_then(Value::as_object).unwrap_or(&page);
+        let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        return listed.iter().map(|(name, value)| (folded(name), shown(value))).collect();
+    }
+    let split =
+        |line: &str| line.split_once(" = ").or_else(|| line.split_once(": ")).map(|(n, v)| (folded(n), v.to_owned()));
+    text.lines().filter_map(split).collect()
+}
+
+/// Every address in a header's value: `for="[2001:db8::1]:4711";proto=http, 192.0.2.1`.
+fn addresses(value: &str) -> Vec<IpAddr> {
+    let pieces = value.split([',', ';', ' ', '"', '=', '(', ')']);
+    let read = |piece: &str| {
+        let bare = piece.trim_matches(['[', ']']);
+        let address = bare.parse::<IpAddr>().ok().or_else(|| piece.parse::<SocketAddr>().ok().map(|addr| addr.ip()));
+        address.map(|ip| ip.to_canonical())
+    };
+    pieces.filter_map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_a_proxy_adds_says_how_anonymous_it_is() {
+        use Anonymity::*;
+        let leaves = ["192.0.2.9".parse().unwrap()];
+        for (added, want) in [
+            ("", Elite),
+            (r#","X-Amzn-Trace-Id": "Root=1-192.0.2.1""#, Elite),
+            (r#","Via": "1.1 proxy""#, Anonymous),
+            (r#","Via": "1.1 proxy", "X-Forwarded-For": "unknown""#, Anonymous),
+            (r#","X-Forwarded-For": "192.0.2.9""#, Anonymous),
+            (r#","X-Forwarded-For": "198.51.100.7, 192.0.2.9""#, Transparent),
+            (r#","X-Real-Ip": "10.0.0.7""#, Transparent),
+            (r#","Forwarded": "for=\"[2001:db8::7]:4711\";proto=http""#, Transparent),
+            (r#","Forwarded": "for=_hidden""#, Anonymous),
+            (r#","x-forwarded-for": ["198.51.100.7"]"#, Transparent),
+        ] {
+            let json = format!(r#"{{"headers": {{"Host": "x", "X-Check": "n0nce"{added}}}}}"#);
+            assert_eq!(read(json.as_bytes(), "n0nce", &leaves), Some(want), "{added}");
+        }
+        let lines = "REMOTE_ADDR = 192.0.2.9\nHTTP_X_CHECK = n0nce\nHTTP_X_FORWARDED_FOR = 198.51.100.7\n";
+        assert_eq!(read(lines.as_bytes(), "n0nce", &leaves), Some(Transparent));
+        assert_eq!(read(b"HTTP_X_CHECK = n0nce\nREMOTE_ADDR = 198.51.100.7", "n0nce", &leaves), Some(Elite));
+        assert_eq!(read(br#"{"headers": {"Host": "x"}}"#, "n0nce", &leaves), None, "somebody else's answer");
+    }
+
+    proptest! {
+        #[test]
+        fn no_page_panics(body in prop::collection::vec(any::<u8>(), 0..300), text in ".{0,100}") {
+            let _ = read(&body, "", &[]);
+            let _ = read(format!(r#"{{"headers":{{"via":"{text}"}}}}"#).as_bytes(), "", &[]);
+            let _ = addresses(&text);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! CONNECT, and the head of its answer. Pure.
+
+use crate::dial::ExitFault;
+use crate::exit::Login;
+use crate::net::Target;
+
+/// The longest head that is read, interim ones included. Proxies answer with some hundred bytes; those that add
+/// cookies and banners stay below the limit of common servers, which this is.
+pub(super) const LONGEST_HEAD: usize = 16 * 1024;
+
+/// Bytes that are no answer to a CONNECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Garbage;
+
+/// The request.
+pub(super) fn connect(target: &Target, login: Option<&Login>) -> Vec<u8> {
+    let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+    if let Some(login) = login {
+        request.push_str(&format!("Proxy-Authorization: {}\r\n", authorization(login)));
+    }
+    request.push_str("\r\n");
+    request.into_bytes()
+}
+
+/// The value of `Proxy-Authorization`.
+pub fn authorization(login: &Login) -> String {
+    format!("Basic {}", base64(format!("{}:{}", login.user, login.password.expose()).as_bytes()))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for piece in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(piece.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for digit in 0..4 {
+            let there = digit <= piece.len();
+            text.push(if there { DIGITS[(bits >> (18 - 6 * digit) & 63) as usize] as char } else { '=' });
+        }
+    }
+    text
+}
+
+/// Reads the answer while it arrives.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    held: Vec<u8>,
+    /// How far it is known to hold no end of a head.
+    looked: usize,
+    /// Bytes of interim answers that were there before.
+    before: usize,
+}
+
+impl Answer {
+    /// Takes the next bytes: the final status and what lies behind its head, once they are there.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<(u16, Vec<u8>)>, Garbage> {
+        self.held.extend_from_slice(bytes);
+        loop {
+            let begins = self.held.len().min(5);
+            if self.held[..begins] != b"HTTP/"[..begins] {
+                return Err(Garbage);
+            }
+            let Some(end) = self.end() else {
+                let length = self.before + self.held.len();
+                return if length > LONGEST_HEAD { Err(Garbage) } else { Ok(None) };
+            };
+            let status = status(&self.held[..end])?;
+            let rest = self.held.split_off(end);
+            if status >= 200 {
+                return Ok(Some((status, rest)));
+            }
+            (self.before, self.looked) = (self.before + end, 0);
+            self.held = rest;
+        }
+    }
+
+    /// Where the head ends: old proxies end lines with `\n` alone.
+    fn end(&mut self) -> Option<usize> {
+        let from = self.looked.saturating_sub(3);
+        let tail = &self.held[from..];
+        let at =
+            |mark: &[u8]| tail.windows(mark.len()).position(|piece| piece == mark).map(|at| from + at + mark.len());
+        self.looked = self.held.len();
+        [at(b"\r\n\r\n"), at(b"\n\n")].into_iter().flatten().min().filter(|end| *end <= LONGEST_HEAD)
+    }
+}
+
+/// `HTTP/1.0 200 Connection established`.
+fn status(head: &[u8]) -> Result<u16, Garbage> {
+    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let word = line.split(|byte| *byte == b' ').nth(1).ok_or(Garbage)?.trim_ascii();
+    let digits = word.len() == 3 && word.iter().all(u8::is_ascii_digit);
+    let number = str::from_utf8(word).ok().filter(|_| digits).and_then(|word| word.parse().ok());
+    number.filter(|status| (100..600).contains(status)).ok_or(Garbage)
+}
+
+/// What a final status means. That a gateway behind it failed is its word alone.
+pub(super) fn judge(status: u16) -> Result<(), ExitFault> {
+    match status {
+        200..=299 => Ok(()),
+        429 => Err(ExitFault::Overloaded),
+        500 | 502..=504 => Err(ExitFault::Unclear),
+        _ => Err(ExitFault::Refused),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::net::Secret;
+
+    fn read(bytes: &[u8]) -> Result<Option<(u16, Vec<u8>)>, Garbage> {
+        Answer::default().take(bytes)
+    }
+
+    #[test]
+    fn an_answer_ends_with_its_head() {
+        for (bytes, want) in [
+            (&b"HTTP/1.1 200 Connection established\r\n\r\n"[..], Ok(Some((200, &b""[..])))),
+            (b"HTTP/1.0 200\r\n\r\nSSH-2.0", Ok(Some((200, b"SSH-2.0")))),
+            (b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic\r\n\r\n<html>", Ok(Some((407, b"<html>")))),
+            (b"HTTP/1.1 100 Wait\r\n\r\nHTTP/1.1 200 OK\r\nVia: x\r\n\r\n", Ok(Some((200, b"")))),
+            (b"HTTP/1.0 200 OK\nVia: x\n\n", Ok(Some((200, b"")))),
+            (b"HTTP/1.1 200 OK\r\nVia: x\r\n", Ok(None)),
+            (b"HT", Ok(None)),
+            (b"SSH-2.0-OpenSSH\r\n", Err(Garbage)),
+            (b"HTTP/1.1 2000 OK\r\n\r\n", Err(Garbage)),
+            (b"HTTP/1.1 +20 OK\r\n\r\n", Err(Garbage)),
+            (b"HTTP/1.1\r\n\r\n", Err(Garbage)),
+        ] {
+            assert_eq!(read(bytes), want.map(|found| found.map(|(status, rest)| (status, rest.to_vec()))), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn endless_heads_end() {
+        let mut answer = Answer::default();
+        let mut sent = answer.take(b"HTTP/1.1 200 OK\r\n").map(|_| 0).unwrap();
+        while let Ok(None) = answer.take(&[b'x'; 1024]) {
+            sent += 1024;
+        }
+        assert!((LONGEST_HEAD - 2048..LONGEST_HEAD + 2048).contains(&sent));
+        let mut interim = Answer::default();
+        let taken = (0..10_000).take_while(|_| interim.take(b"HTTP/1.1 102 Wait\r\n\r\n") == Ok(None)).count();
+        assert!(taken < 1000, "{taken}");
+    }
+
+    #[test]
+    fn a_request_names_its_target_and_its_login() {
+        let target: Target = "[2001:db8::1]:443".parse().unwrap();
+        let login = Login { user: "user".into(), password: Secret::new("pass") };
+        let text = String::from_utf8(connect(&target, Some(&login))).unwrap();
+        assert_eq!(
+            text,
+            "CONNECT [2001:db8::1]:443 HTTP/1.1\r\nHost: [2001:db8::1]:443\r\nProxy-Authorization: Basic dXNlcjpwYXNz\r\n\r\n"
+        );
+        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+    }
+
+    #[test]
+    fn a_status_says_whose_fault_it_is() {
+        use ExitFault::*;
+        for (status, want) in [
+            (200, Ok(())),
+            (204, Ok(())),
+            (301, Err(Refused)),
+            (403, Err(Refused)),
+            (407, Err(Refused)),
+            (429, Err(Overloaded)),
+            (501, Err(Refused)),
+            (502, Err(Unclear)),
+            (504, Err(Unclear)),
+        ] {
+            assert_eq!(judge(status), want, "{status}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_make_no_difference(cut in 1usize..30, junk in prop::collection::vec(any::<u8>(), 0..200)) {
+            for bytes in [&b"HTTP/1.1 100 Wait\r\n\r\nHTTP/1.1 200 OK\r\nA: b\r\n\r\nrest"[..], &junk] {
+                let mut answer = Answer::default();
+                let mut pieces = bytes.chunks(cut);
+                let found = pieces.by_ref().map(|piece| answer.take(piece)).find(|found| *found != Ok(None));
+                let found = found.unwrap_or(Ok(None)).map(|found| found.map(|(status, mut rest)| {
+                    pieces.for_each(|piece| rest.extend_from_slice(piece));
+                    (status, rest)
+                }));
+                prop_assert_eq!(found, read(bytes));
+            }
+        }
+    }
+}

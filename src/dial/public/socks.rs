@@ -1,0 +1,138 @@
+//! SOCKS4, 4a and 5 as a client speaks them to a stranger. Pure.
+//!
+//! Greeting, login and request are sent one after the other: many free proxies read only the first message of what
+//! arrives together. Every answer has a size that is known before it is read.
+
+use std::net::IpAddr;
+
+use crate::dial::ExitFault;
+use crate::exit::Login;
+use crate::net::{Host, Target};
+
+/// Which ways to log in we offer: none, or none and a password.
+pub(super) fn greeting(login: Option<&Login>) -> &'static [u8] {
+    if login.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] }
+}
+
+/// The login; `None` if it is longer than SOCKS5 can say.
+pub(super) fn login(login: &Login) -> Option<Vec<u8>> {
+    let (user, password) = (login.user.as_bytes(), login.password.expose().as_bytes());
+    let mut bytes = vec![1, u8::try_from(user.len()).ok()?];
+    bytes.extend(user);
+    bytes.push(u8::try_from(password.len()).ok()?);
+    bytes.extend(password);
+    Some(bytes)
+}
+
+/// The request of SOCKS5.
+pub(super) fn request5(target: &Target) -> Vec<u8> {
+    let mut bytes = vec![5, 1, 0];
+    match &target.host {
+        Host::Ip(IpAddr::V4(ip)) => {
+            bytes.push(1);
+            bytes.extend(ip.octets());
+        }
+        Host::Ip(IpAddr::V6(ip)) => {
+            bytes.push(4);
+            bytes.extend(ip.octets());
+        }
+        Host::Name(name) => {
+            bytes.extend([3, name.len() as u8]); // a name is at most 253 bytes
+            bytes.extend(name.as_bytes());
+        }
+    }
+    bytes.extend(target.port.to_be_bytes());
+    bytes
+}
+
+/// The request of SOCKS4, of 4a where the target is a name; `None` if it cannot be said.
+pub(super) fn request4(target: &Target, login: Option<&Login>) -> Option<Vec<u8>> {
+    let user = login.map_or("", |login| &login.user);
+    if user.bytes().any(|byte| byte == 0) {
+        return None;
+    }
+    let mut bytes = vec![4, 1];
+    bytes.extend(target.port.to_be_bytes());
+    let name = match &target.host {
+        Host::Ip(IpAddr::V4(ip)) => {
+            bytes.extend(ip.octets());
+            None
+        }
+        Host::Ip(IpAddr::V6(_)) => return None,
+        Host::Name(name) => {
+            bytes.extend([0, 0, 0, 1]);
+            Some(name)
+        }
+    };
+    bytes.extend(user.as_bytes());
+    bytes.push(0);
+    if let Some(name) = name {
+        bytes.extend(name.as_bytes());
+        bytes.push(0);
+    }
+    Some(bytes)
+}
+
+/// What the first four bytes of SOCKS5's answer mean.
+pub(super) fn judge5(head: [u8; 4]) -> Result<(), ExitFault> {
+    match head {
+        [5, 0, _, _] => Ok(()),
+        [5, 2, _, _] => Err(ExitFault::Policy),
+        [5, 1 | 3..=6, _, _] => Err(ExitFault::Unclear),
+        _ => Err(ExitFault::Refused),
+    }
+}
+
+/// What SOCKS4's answer means: of its codes only 90 and 91 say something about the request.
+pub(super) fn judge4(answer: [u8; 8]) -> Result<(), ExitFault> {
+    match answer {
+        [0 | 4, 90, ..] => Ok(()),
+        [0 | 4, 91, ..] => Err(ExitFault::Unclear),
+        _ => Err(ExitFault::Refused),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Secret;
+
+    fn target(text: &str) -> Target {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn requests_carry_names_unresolved() {
+        let user = Login { user: "ab".into(), password: Secret::new("c") };
+        assert_eq!(greeting(None), [5, 1, 0]);
+        assert_eq!(login(&user).unwrap(), b"\x01\x02ab\x01c");
+        assert_eq!(request5(&target("web.test:80")), b"\x05\x01\x00\x03\x08web.test\x00\x50");
+        assert_eq!(request5(&target("1.2.3.4:443")), b"\x05\x01\x00\x01\x01\x02\x03\x04\x01\xbb");
+        assert_eq!(request5(&target("[::1]:80")), b"\x05\x01\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x00\x50");
+        assert_eq!(request4(&target("web.test:80"), Some(&user)).unwrap(), b"\x04\x01\x00\x50\0\0\0\x01ab\0web.test\0");
+        assert_eq!(request4(&target("1.2.3.4:80"), None).unwrap(), b"\x04\x01\x00\x50\x01\x02\x03\x04\0");
+        assert_eq!(request4(&target("[::1]:80"), None), None);
+        let long = Login { user: "x".repeat(256).into(), password: Secret::default() };
+        assert_eq!(login(&long), None);
+        let split = Login { user: "a\0b".into(), password: Secret::default() };
+        assert_eq!(request4(&target("a.b:80"), Some(&split)), None, "a name could be smuggled in");
+    }
+
+    #[test]
+    fn answers_say_whose_fault_it_is() {
+        use ExitFault::*;
+        for (head, want) in [
+            ([5, 0, 0, 1], Ok(())),
+            ([5, 2, 0, 1], Err(Policy)),
+            ([5, 4, 0, 1], Err(Unclear)),
+            ([5, 7, 0, 1], Err(Refused)),
+            ([4, 0, 0, 1], Err(Refused)),
+            (*b"HTTP", Err(Refused)),
+        ] {
+            assert_eq!(judge5(head), want, "{head:?}");
+        }
+        for (code, want) in [(90, Ok(())), (91, Err(Unclear)), (93, Err(Refused)), (0, Err(Refused))] {
+            assert_eq!(judge4([0, code, 0, 0, 0, 0, 0, 0]), want, "{code}");
+        }
+    }
+}

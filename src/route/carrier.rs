@@ -1,0 +1,62 @@
+//! Which Tor exit stands before a public proxy that must not learn who asks. Pure.
+//!
+//! It is always the same few, chosen by rendezvous, so that thousands of proxies do not want thousands of circuits, and
+//! one proxy always the same of them, so that what was tested is what is used.
+
+use super::balance::stir;
+use crate::exit::catalog::Filter;
+use crate::exit::country::CountrySet;
+use crate::exit::{Catalog, Exit, ExitId, Fingerprint, PublicId, Source};
+
+/// How many there are. Arbitrary: enough that one that dies takes few proxies with it, few enough to keep warm.
+const CARRIERS: usize = 8;
+
+/// The Tor exit before this proxy; `None` while none is usable that reaches it.
+pub fn carrier(catalog: &Catalog, proxy: &PublicId) -> Option<Fingerprint> {
+    let filter = Filter { sources: &[Source::Tor], countries: &CountrySet::ALL, asn: None, check: None };
+    let v6 = proxy.addr.is_ipv6();
+    let usable = catalog.matching(&filter).and(catalog.usable());
+    let all = usable.iter().filter_map(|slot| catalog.at(slot)).filter(|exit| exit.allows(proxy.addr.port(), v6));
+    let rank = |exit: &Exit, seed: u64| stir(seed, exit.seed());
+    let mut few: Vec<_> = all.map(|exit| (rank(exit, 0), exit)).collect();
+    if few.len() > CARRIERS {
+        few.select_nth_unstable_by_key(CARRIERS - 1, |(rank, _)| *rank);
+        few.truncate(CARRIERS);
+    }
+    let own = super::balance::seed(proxy.addr.to_string());
+    let (_, exit) = few.into_iter().min_by_key(|(_, exit)| rank(exit, own))?;
+    match exit.id() {
+        ExitId::Tor(fingerprint) => Some(*fingerprint),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::fixture::{World, id};
+    use super::*;
+    use crate::exit::Protocol;
+
+    fn proxy(n: u8) -> PublicId {
+        PublicId { protocol: Protocol::Http, addr: ([192, 0, 2, n], 80).into() }
+    }
+
+    #[test]
+    fn a_few_carry_all_and_each_proxy_keeps_its_own() {
+        let mut world = World::new(&["US"; 40]);
+        let carriers = |world: &World| (0..200).map(|n| carrier(&world.catalog, &proxy(n))).collect::<Vec<_>>();
+        let before = carriers(&world);
+        let few: BTreeSet<_> = before.iter().flatten().collect();
+        assert_eq!(few.len(), CARRIERS);
+        let dead = *before[0].as_ref().unwrap();
+        let number = (0..40).find(|n| id(*n) == ExitId::Tor(dead)).unwrap();
+        world.kill(number);
+        let after = carriers(&world);
+        let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
+        assert!(moved.clone().count() < 120, "whoever had another keeps it, but for the new one's share");
+        assert!(after.iter().all(|carrier| *carrier != Some(dead)));
+        assert_eq!(carrier(&Catalog::default(), &proxy(1)), None);
+    }
+}

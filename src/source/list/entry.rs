@@ -1,0 +1,248 @@
+//! One entry of a list of public proxies, however it is written: `1.2.3.4:80`, a URL with or without a login,
+//! `1.2.3.4:80:user:password`, a row of a table, a JSON object. Pure.
+//!
+//! Lists are made by programs that scrape other lists, so most kinds of garbage are to be expected. What cannot be read
+//! without guessing is left out: a proxy at a guessed port is somebody else's machine.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::Value;
+
+use crate::exit::{Login, Protocol, PublicId};
+use crate::net::Secret;
+
+/// One proxy of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Which one.
+    pub id: PublicId,
+    /// What its URL says it wants to hear.
+    pub login: Option<Login>,
+}
+
+/// Why an entry is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Odd {
+    /// A scheme of no protocol that we speak.
+    #[error("its scheme is none of http, https, socks4, socks5")]
+    Scheme,
+    /// Names would have to be resolved, and free lists have none.
+    #[error("its host is no address")]
+    Host,
+    /// No port, or not a number from 1 to 65535.
+    #[error("it has no port")]
+    Port,
+    /// A JSON value that names no proxy.
+    #[error("it names no proxy")]
+    Nothing,
+    /// Much longer than any entry.
+    #[error("it is far too long")]
+    TooLong,
+    /// A proxy on an address that is not on the public internet.
+    #[error("its address is not on the public internet")]
+    Private,
+}
+
+/// A scheme, as URLs and lists write it. `https` is what lists call HTTP proxies that open tunnels.
+fn protocol(word: &str) -> Option<Protocol> {
+    let is = |words: &[&str]| words.iter().any(|known| word.eq_ignore_ascii_case(known));
+    if is(&["http", "https"]) {
+        Some(Protocol::Http)
+    } else if is(&["socks4", "socks4a"]) {
+        Some(Protocol::Socks4)
+    } else if is(&["socks5", "socks5h", "socks"]) {
+        Some(Protocol::Socks5)
+    } else {
+        None
+    }
+}
+
+fn port(text: &str) -> Result<u16, Odd> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten().filter(|port| *port > 0).ok_or(Odd::Port)
+}
+
+fn ip(text: &str) -> Result<IpAddr, Odd> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| Odd::Host)
+}
+
+/// A login as it stands in a URL.
+fn login(text: &str) -> Login {
+    let (user, password) = text.split_once(':').unwrap_or((text, ""));
+    Login { user: decoded(user).into(), password: Secret::new(decoded(password)) }
+}
+
+/// Percent-decoding; what is no code, or no UTF-8, stays as it is.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let digit = |at: usize| after.get(at).and_then(|byte| (*byte as char).to_digit(16));
+        match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push((high << 4 | low) as u8);
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+}
+
+/// Reads one line of text: what follows the entry and a blank is a remark. `fallback` is what an entry without a
+/// scheme is.
+pub fn line(text: &str, fallback: Protocol) -> Result<Entry, Odd> {
+    let word = text.split_whitespace().next().ok_or(Odd::Nothing)?;
+    let (protocol, rest) = match word.split_once("://") {
+        Some((scheme, rest)) => (protocol(scheme).ok_or(Odd::Scheme)?, rest),
+        None => (fallback, word),
+    };
+    let rest = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let (known, place) = match rest.rsplit_once('@') {
+        Some((known, place)) => (Some(login(known)), place),
+        None => (None, rest),
+    };
+    let (host, tail) = match place.strip_prefix('[').and_then(|place| place.split_once(']')) {
+        Some((host, tail)) => (host, tail.strip_prefix(':').ok_or(Odd::Port)?),
+        None => place.split_once(':').ok_or(Odd::Port)?,
+    };
+    // `host:port:user:password`, as sellers write it.
+    let (number, behind) = tail.split_once(':').map_or((tail, None), |(number, behind)| (number, Some(behind)));
+    let seller = behind.filter(|_| known.is_none()).map(|text| {
+        let (user, password) = text.split_once(':').unwrap_or((text, ""));
+        Login { user: user.into(), password: Secret::new(password) }
+    });
+    let addr = SocketAddr::new(ip(host)?, port(number)?);
+    Ok(Entry { id: PublicId { protocol, addr }, login: known.or(seller).filter(|login| !login.user.is_empty()) })
+}
+
+/// Reads one row of a table: the proxy, or its address and port, in the first columns.
+pub fn row(text: &str, fallback: Protocol) -> Result<Entry, Odd> {
+    let mut cells = text.split([',', ';', '\t']).map(|cell| cell.trim().trim_matches('"'));
+    let first = cells.next().unwrap_or_default();
+    if first.contains("://") || first.contains(':') && ip(first).is_err() {
+        return line(first, fallback);
+    }
+    let addr = SocketAddr::new(ip(first)?, port(cells.next().ok_or(Odd::Port)?)?);
+    let protocol = cells.find_map(protocol).unwrap_or(fallback);
+    Ok(Entry { id: PublicId { protocol, addr }, login: None })
+}
+
+/// Reads one element of a JSON array: a text as in [`line()`], or an object that names a proxy in one of the usual ways.
+pub fn json(element: &[u8], fallback: Protocol) -> Result<Entry, Odd> {
+    let value: Value = serde_json::from_slice(element).map_err(|_| Odd::Nothing)?;
+    if let Value::String(text) = &value {
+        return line(text, fallback);
+    }
+    let text = |names: &[&str]| names.iter().find_map(|name| value.get(name)?.as_str());
+    let word = |value: &Value| value.as_str().and_then(protocol);
+    let said = value.get("protocol").or_else(|| value.get("type")).and_then(word);
+    let listed = || value.get("protocols").and_then(Value::as_array).and_then(|all| all.iter().find_map(word));
+    let spoken = said.or_else(listed).unwrap_or(fallback);
+    if let Some(url) = text(&["proxy", "url"]) {
+        return line(url, spoken);
+    }
+    let host = text(&["ip", "host", "address", "addr"]).ok_or(Odd::Nothing)?;
+    let number = match value.get("port") {
+        Some(Value::String(text)) => port(text)?,
+        Some(number) => number.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0).ok_or(Odd::Port)?,
+        None => return line(host, spoken),
+    };
+    let id = PublicId { protocol: spoken, addr: SocketAddr::new(ip(host)?, number) };
+    let user = text(&["username", "user"]).filter(|user| !user.is_empty());
+    let password = text(&["password", "pass"]).unwrap_or_default();
+    Ok(Entry { id, login: user.map(|user| Login { user: user.into(), password: Secret::new(password) }) })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// `url` or `url user password`.
+    fn shown(read: Result<Entry, Odd>) -> Result<String, Odd> {
+        let Entry { id, login } = read?;
+        let login = login.map(|login| format!(" {} {}", login.user, login.password.expose())).unwrap_or_default();
+        Ok(format!("{}://{}{login}", id.protocol.as_str(), id.addr))
+    }
+
+    #[test]
+    fn a_line_is_read_in_every_form_that_lists_use() {
+        for (text, want) in [
+            ("192.0.2.1:8080", Ok("http://192.0.2.1:8080")),
+            ("  192.0.2.1:8080  # fast", Ok("http://192.0.2.1:8080")),
+            ("socks5://192.0.2.1:1080", Ok("socks5://192.0.2.1:1080")),
+            ("SOCKS5H://192.0.2.1:1080/", Ok("socks5://192.0.2.1:1080")),
+            ("socks4a://192.0.2.1:1080", Ok("socks4://192.0.2.1:1080")),
+            ("https://192.0.2.1:443", Ok("http://192.0.2.1:443")),
+            ("http://[2001:db8::1]:80", Ok("http://[2001:db8::1]:80")),
+            ("http://[::ffff:192.0.2.1]:80", Ok("http://192.0.2.1:80")),
+            ("http://user:p%40ss@192.0.2.1:80", Ok("http://192.0.2.1:80 user p@ss")),
+            ("http://user:p:w@192.0.2.1:80", Ok("http://192.0.2.1:80 user p:w")),
+            ("192.0.2.1:80:user:pass", Ok("http://192.0.2.1:80 user pass")),
+            ("", Err(Odd::Nothing)),
+            ("<html>", Err(Odd::Port)),
+            ("ftp://192.0.2.1:21", Err(Odd::Scheme)),
+            ("192.0.2.1", Err(Odd::Port)),
+            ("192.0.2.1:0", Err(Odd::Port)),
+            ("192.0.2.1:65536", Err(Odd::Port)),
+            ("192.0.2.1:+80", Err(Odd::Port)),
+            ("999.0.2.1:80", Err(Odd::Host)),
+            ("proxy.example.com:80", Err(Odd::Host)),
+            ("[192.0.2.1:80", Err(Odd::Host)),
+        ] {
+            assert_eq!(shown(line(text, Protocol::Http)), want.map(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
+    fn rows_and_objects_are_read_in_the_usual_ways() {
+        for (text, want) in [
+            ("socks5://192.0.2.1:4145,ZZ,Unknown", Ok("socks5://192.0.2.1:4145")),
+            ("socks5://192.0.2.1:1145,CN,", Ok("socks5://192.0.2.1:1145")),
+            ("192.0.2.1,3128,socks4,US", Ok("socks4://192.0.2.1:3128")),
+            ("\"192.0.2.1\";\"3128\"", Ok("http://192.0.2.1:3128")),
+            ("192.0.2.1:3128;elite", Ok("http://192.0.2.1:3128")),
+            ("ip,port,protocol", Err(Odd::Host)),
+            ("192.0.2.1", Err(Odd::Port)),
+        ] {
+            assert_eq!(shown(row(text, Protocol::Http)), want.map(str::to_owned), "{text}");
+        }
+        for (text, want) in [
+            (r#"{"proxy":"http://188.114.96.92:80","protocol":"http","https":true}"#, Ok("http://188.114.96.92:80")),
+            (r#"{"ip":"192.0.2.1","port":"80","protocols":["socks4","socks5"]}"#, Ok("socks4://192.0.2.1:80")),
+            (r#"{"host":"192.0.2.1","port":80,"username":"a","password":"b"}"#, Ok("http://192.0.2.1:80 a b")),
+            (r#"{"address":"192.0.2.1:80","type":"SOCKS5"}"#, Ok("socks5://192.0.2.1:80")),
+            (r#""socks4://192.0.2.1:80""#, Ok("socks4://192.0.2.1:80")),
+            (r#"{"ip":"192.0.2.1","port":70000}"#, Err(Odd::Port)),
+            (r#"{"ip":7}"#, Err(Odd::Nothing)),
+            ("7", Err(Odd::Nothing)),
+            ("{", Err(Odd::Nothing)),
+        ] {
+            assert_eq!(shown(json(text.as_bytes(), Protocol::Http)), want.map(str::to_owned), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in ".{0,80}", bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = (line(&text, Protocol::Http), row(&text, Protocol::Socks4), json(&bytes, Protocol::Socks5));
+        }
+
+        #[test]
+        fn what_is_written_is_read(ip: IpAddr, port in 1u16.., socks: bool) {
+            let protocol = if socks { Protocol::Socks5 } else { Protocol::Http };
+            let id = PublicId { protocol, addr: SocketAddr::new(ip.to_canonical(), port) };
+            let text = format!("{}://{}", protocol.as_str(), id.addr);
+            prop_assert_eq!(line(&text, Protocol::Socks4), Ok(Entry { id: id.clone(), login: None }));
+            prop_assert_eq!(row(&format!("{text},US,x"), Protocol::Socks4), Ok(Entry { id: id.clone(), login: None }));
+            let object = serde_json::json!({ "ip": id.addr.ip(), "port": port, "protocol": protocol.as_str() });
+            prop_assert_eq!(json(object.to_string().as_bytes(), Protocol::Socks4), Ok(Entry { id, login: None }));
+        }
+    }
+}
