@@ -38,6 +38,7 @@ verify: ## the slower rest: the shipped binary, from a release build, the consol
 	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) demo    .ci/try-demo
+	@$(STAGE) kills   env EXITGATE_KILLS=50 .ci/cargo-test --test e2e no_acknowledged_change
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
 	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) api-fuzz .ci/api-fuzz

@@ -109,10 +109,12 @@ impl Store {
 
     /// A store for a gateway that must go on although its file cannot be used, for this reason. It remembers nothing,
     /// refuses every change, and leaves the file alone.
-    pub fn refusing(fault: Fault, options: Options) -> std::io::Result<Self> {
+    pub fn refusing(path: &Path, fault: Fault, options: Options) -> Result<Self, StoreError> {
+        let claim = file::claim(path)?;
         let queue = options.queue.max(2 * FOR_CHANGES);
         let (jobs, waiting) = mpsc::channel(queue);
-        let health = absent::start(fault, waiting)?;
+        let failed = |error: std::io::Error| StoreError::Open { path: path.to_owned(), fault: error.into() };
+        let health = absent::start(fault, claim, waiting).map_err(failed)?;
         let lost = metrics::counter!(names::STORE_NOTES_LOST);
         Ok(Self { jobs, reader: Reader::of_nothing(), health, reserve: queue / FOR_CHANGES, lost })
     }

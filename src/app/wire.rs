@@ -236,12 +236,12 @@ struct Remembered {
 async fn remember(config: &Config, geoip: &GeoIp) -> Result<Remembered, StartError> {
     let path = config.data_dir.join("exitgate.db");
     let options = settings::store(&config.store);
-    let opened = tokio::task::spawn_blocking(move || Store::open(&path, options)).await;
+    let file = path.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(&file, options)).await;
     let (store, mut loaded) = match opened.map_err(|error| StartError::Other(error.to_string()))? {
         // A damaged file must not keep a gateway down, nor be touched by one.
         Err(store::StoreError::Open { fault: fault @ store::Fault::Corrupt, .. }) => {
-            let refusing = Store::refusing(fault, options);
-            (refusing.map_err(|error| StartError::Other(error.to_string()))?, store::Loaded::default())
+            (Store::refusing(&path, fault, options)?, store::Loaded::default())
         }
         opened => opened?,
     };

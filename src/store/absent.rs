@@ -9,12 +9,18 @@ use std::time::SystemTime;
 use tokio::sync::{mpsc, watch};
 
 use super::fault::{Fault, StoreError};
+use super::file::Claim;
 use super::writer::{Health, Job};
 use crate::exit::Moment;
 use crate::telemetry::metrics as names;
 
-/// Says that there is no file, and starts the thread that refuses.
-pub(super) fn start(fault: Fault, mut jobs: mpsc::Receiver<Job>) -> std::io::Result<watch::Receiver<Health>> {
+/// Says that there is no file, and starts the thread that refuses. It keeps the claim, so that nobody moves the file away
+/// while there is a gateway that speaks of it.
+pub(super) fn start(
+    fault: Fault,
+    claim: Claim,
+    mut jobs: mpsc::Receiver<Job>,
+) -> std::io::Result<watch::Receiver<Health>> {
     tracing::error!(fault = fault.as_str(), "the store cannot be used, going on from memory: {fault}");
     metrics::gauge!(names::STORE_FAILING).set(1.0);
     metrics::counter!(names::STORE_FAULTS, "reason" => fault.as_str()).increment(1);
@@ -32,7 +38,7 @@ pub(super) fn start(fault: Fault, mut jobs: mpsc::Receiver<Job>) -> std::io::Res
                 Job::Meddle(_) => {}
             }
         }
-        drop((jobs, tell)); // in this order: who closes waits for the queue first, and then for the health
+        drop((claim, jobs, tell)); // in this order: who closes waits for the queue first, and then for the health
     };
     std::thread::Builder::new().name("store".to_owned()).spawn(work)?;
     Ok(health)

@@ -57,7 +57,10 @@ async fn a_file_that_does_not_take_writes_says_so_and_heals() {
 
 #[tokio::test]
 async fn a_store_without_its_file_refuses_and_remembers_nothing() {
-    let store = Store::refusing(Fault::Corrupt, Options::default()).unwrap();
+    let home = Home::new();
+    let store = Store::refusing(&home.path(), Fault::Corrupt, Options::default()).unwrap();
+    let second = Store::refusing(&home.path(), Fault::Corrupt, Options::default());
+    assert!(matches!(second, Err(StoreError::InUse { .. })), "one gateway at a time, also beside a damaged file");
     let refused = store.commit(vec![Write::PutRoute(route("a", None))]).await;
     assert_eq!(refused, Err(StoreError::Refused(Fault::Corrupt)));
     store.note(big_note(1));
