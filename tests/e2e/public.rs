@@ -191,11 +191,12 @@ async fn routes_leave_through_proxies_of_every_protocol() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_worked_is_served_again_at_once_and_what_was_caught_stays_out() {
-    let bed = Bed::start(&[(Kind::Good, 8), (Kind::BreaksTls, 4), (Kind::Tampering, 4)]).await;
+    // Six that work: the three that are asked to look again are half of them, and nobody waits a minute for a sentence.
+    let bed = Bed::start(&[(Kind::Good, 6), (Kind::BreaksTls, 4), (Kind::Tampering, 4)]).await;
     let mut gateway = bed.launch("");
-    let caught = |got: &Got| json(got)["condemned_proxies"] == 8 && json(got)["working_proxies"] == 8;
+    let caught = |got: &Got| json(got)["condemned_proxies"] == 8 && json(got)["working_proxies"] == 6;
     let stats = until(|| gateway.api("/stats"), |got| got.status == 200 && caught(got)).await;
-    assert!(caught(&stats), "{}", stats.body);
+    assert!(caught(&stats), "{}\n{}", stats.body, gateway.api("/exits?source=public&usable=false").await.body);
     gateway.signal("TERM");
     assert!(gateway.ended().await.success());
 
@@ -212,7 +213,7 @@ async fn what_worked_is_served_again_at_once_and_what_was_caught_stays_out() {
     // A second is the mark on an idle machine; two cores with other tests on them are given five.
     assert!(took < std::time::Duration::from_secs(5), "what worked is served {took:?} after the start");
     let all = json(&list);
-    assert_eq!(all.as_array().unwrap().len(), 8, "{all}");
+    assert_eq!(all.as_array().unwrap().len(), 6, "{all}");
     assert!(all.as_array().unwrap().iter().all(|one| one["age_seconds"].is_number() && one["checked"].is_string()));
     bed.proxies.cdn.behave(exitgate_testnet::public::Behaviour::Normal);
     let stats = json(&gateway.api("/stats").await);
