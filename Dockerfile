@@ -5,6 +5,8 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY benches/engine/Cargo.toml benches/engine/Cargo.toml
 COPY benches/peers/Cargo.toml benches/peers/Cargo.toml
+COPY benches/pieces/Cargo.toml benches/pieces/Cargo.toml
+COPY benches/public/Cargo.toml benches/public/Cargo.toml
 COPY benches/soak/Cargo.toml benches/soak/Cargo.toml
 COPY tests/testnet/Cargo.toml tests/testnet/Cargo.toml
 # Empty sources: enough for cargo to build every dependency. What it makes of them is forgotten, because it goes by the
