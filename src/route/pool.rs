@@ -20,7 +20,7 @@ use rand::rngs::SmallRng;
 
 use super::balance::{seed, stir};
 use super::policy::Policy;
-use super::selector::Selector;
+use super::selector::{Pick, Selector};
 use crate::exit::catalog::Bits;
 use crate::exit::{Catalog, Exit, ExitId, Slot, Source};
 
@@ -252,11 +252,15 @@ pub(crate) fn serving<'a>(need: &Need<'a>, catalog: &Catalog) -> &'a [Source] {
 /// Every exit that would do for this now, pool or not.
 pub(crate) fn candidates(need: &Need<'_>, sources: &[Source], catalog: &Catalog) -> Bits {
     let filter = need.selector.filter(sources, need.policy.check.as_deref());
-    let mut found = catalog.matching(&filter).and(catalog.usable());
-    if need.selector.exit.is_some() {
-        found = found.iter().filter(|slot| catalog.at(*slot).is_some_and(|exit| need.selector.picks(exit))).collect();
+    let would_do = |exit: &&Arc<Exit>| exit.usable() && filter.wants(exit) && need.selector.picks(exit);
+    match need.selector.exit {
+        None => catalog.matching(&filter).and(catalog.usable()),
+        // One that is named is looked up: nobody walks over ten thousand to find it.
+        Some(Pick::Relay(relay)) => {
+            catalog.get(&ExitId::Tor(relay)).filter(would_do).map(|exit| exit.slot()).into_iter().collect()
+        }
+        Some(Pick::Ip(ip)) => catalog.by_ip(ip).filter(would_do).map(|exit| exit.slot()).collect(),
     }
-    found
 }
 
 #[cfg(test)]
