@@ -58,37 +58,17 @@ fn config(bed: &Testbed) -> String {
         r#"# A gateway on a private Tor network
 data_dir = {data:?}
 
-[log]
-level = "warn"
-
-[gateway]
-listen = "{gateway}"
-
-[api]
-listen = "{api}"
-
-[tor]
-extra = {extra:?}
-geoip_file = {geoip:?}
-circuits_per_second = 200.0
-
-[sources.onionoo]
-enabled = false
-
-[check]
-echo = [{echo:?}, {second:?}]
-canary = [{canary:?}]
-ca_file = {ca:?}
-per_second = 50.0
+log.level = "warn"
+gateway.listen = "{gateway}"
+api.listen = "{api}"
+tor.circuits_per_second = 200.0
+sources.onionoo.enabled = false
+check.per_second = 50.0
+{lines}
 "#,
         gateway = *GATEWAY,
         api = *API,
-        extra = bed.network.client_torrc_lines(),
-        geoip = bed.network.geoip_file(),
-        echo = bed.web.https("echo.test", "/ip"),
-        second = bed.web.http("ip.test", "/ip.json"),
-        canary = bed.web.http("echo.test", "/bytes/64"),
-        ca = bed.web.ca_pem(),
+        lines = bed.gateway_lines(),
     )
 }
 

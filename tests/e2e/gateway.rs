@@ -37,26 +37,17 @@ pub fn config(bed: &Testbed, name: &str, more: &str) -> String {
 gateway.listen = "{ip}:1080"
 gateway.route_bind = "{ip}"
 api.listen = "{ip}:8080"
-tor.extra = {extra:?}
-tor.geoip_file = {geoip:?}
+{lines}
 tor.circuits_per_second = 500.0
 sources.onionoo.enabled = false
 sources.exit_addresses.enabled = false
-check.echo = [{echo:?}, {second:?}]
-check.canary = [{canary:?}]
-check.ca_file = {ca:?}
 check.per_second = 100.0
 log.level = "info,exitgate=debug"
 log.targets = true
 {more}
 "#,
         data = bed.ground.folder().join(name),
-        extra = bed.network.client_torrc_lines(),
-        geoip = bed.network.geoip_file(),
-        echo = bed.web.https("echo.test", "/ip"),
-        second = bed.web.http("ip.test", "/ip.json"),
-        canary = bed.web.http("echo.test", "/bytes/64"),
-        ca = bed.web.ca_pem(),
+        lines = bed.gateway_lines(),
     )
 }
 

@@ -77,25 +77,16 @@ gateway.listen = "{port}"
 api.listen = "{api}"
 tor.binary = {binary:?}
 tor.engines = 1
-tor.extra = {extra:?}
-tor.geoip_file = {geoip:?}
+{lines}
 tor.circuits_per_second = 500.0
 sources.onionoo.enabled = false
 sources.exit_addresses.enabled = false
-check.echo = [{echo:?}, {second:?}]
-check.canary = [{canary:?}]
-check.ca_file = {ca:?}
 check.per_second = 100.0
 log.level = "error"
 "#,
         data = bed.ground.folder().join("gateway"),
         binary = bed.network.tor_binary(),
-        extra = bed.network.client_torrc_lines(),
-        geoip = bed.network.geoip_file(),
-        echo = bed.web.https("echo.test", "/ip"),
-        second = bed.web.http("ip.test", "/ip.json"),
-        canary = bed.web.http("echo.test", "/bytes/64"),
-        ca = bed.web.ca_pem(),
+        lines = bed.gateway_lines(),
     );
     let path = bed.ground.folder().join("exitgate.toml");
     std::fs::write(&path, config)?;

@@ -173,14 +173,10 @@ gateway.listen = "{ip}:1080"
 gateway.route_bind = "{ip}"
 gateway.route_ports = "20000-20199"
 api.listen = "{ip}:8080"
-tor.extra = {extra:?}
-tor.geoip_file = {geoip:?}
+{lines}
 tor.circuits_per_second = 50.0
 sources.onionoo.url = "{onionoo}/details"
 sources.onionoo.every = "1m"
-check.echo = [{echo:?}, {second:?}]
-check.canary = [{canary:?}]
-check.ca_file = {ca:?}
 check.per_second = 20.0
 check.every = "2m"
 log.level = "info"
@@ -197,12 +193,7 @@ selector = "any"
 port = 20001
 "#,
         data = bed.ground.folder().join("gateway"),
-        extra = bed.network.client_torrc_lines(),
-        geoip = bed.network.geoip_file(),
+        lines = bed.gateway_lines(),
         onionoo = bed.onionoo.url(),
-        echo = bed.web.https("echo.test", "/ip"),
-        second = bed.web.http("ip.test", "/ip.json"),
-        canary = bed.web.http("echo.test", "/bytes/64"),
-        ca = bed.web.ca_pem(),
     )
 }

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::dial::ExitFault;
+use crate::dial::{ExitFault, address};
 use crate::exit::Login;
 use crate::net::{Host, Target};
 
@@ -27,21 +27,7 @@ pub(super) fn login(login: &Login) -> Option<Vec<u8>> {
 /// The request of SOCKS5.
 pub(super) fn request5(target: &Target) -> Vec<u8> {
     let mut bytes = vec![5, 1, 0];
-    match &target.host {
-        Host::Ip(IpAddr::V4(ip)) => {
-            bytes.push(1);
-            bytes.extend(ip.octets());
-        }
-        Host::Ip(IpAddr::V6(ip)) => {
-            bytes.push(4);
-            bytes.extend(ip.octets());
-        }
-        Host::Name(name) => {
-            bytes.extend([3, name.len() as u8]); // a name is at most 253 bytes
-            bytes.extend(name.as_bytes());
-        }
-    }
-    bytes.extend(target.port.to_be_bytes());
+    address::push(&mut bytes, &target.host, target.port);
     bytes
 }
 

@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::dial::address;
 use crate::net::{Host, Target};
 
 /// The longest piece that [`Handshake::wants`] asks for: a name of 255 bytes with its length and a port.
@@ -45,21 +46,7 @@ pub(super) fn request(username: &str, ask: &Ask<'_>, early: &[u8]) -> Vec<u8> {
     bytes.extend(username.as_bytes());
     bytes.extend([1, b'-']); // tor wants a password of at least a byte
     bytes.extend([5, command, 0]);
-    match &host {
-        Host::Ip(IpAddr::V4(ip)) => {
-            bytes.push(1);
-            bytes.extend(ip.octets());
-        }
-        Host::Ip(IpAddr::V6(ip)) => {
-            bytes.push(4);
-            bytes.extend(ip.octets());
-        }
-        Host::Name(name) => {
-            bytes.extend([3, name.len() as u8]); // a name is at most 253 bytes
-            bytes.extend(name.as_bytes());
-        }
-    }
-    bytes.extend(port.to_be_bytes());
+    address::push(&mut bytes, &host, port);
     bytes.extend(early);
     bytes
 }

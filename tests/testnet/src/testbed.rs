@@ -44,6 +44,24 @@ impl Testbed {
         Ok(Self { web, dns, onionoo, network, ground })
     }
 
+    /// What the configuration of any gateway on this network needs: how its engines join, where countries are, and what
+    /// its tester asks. Dotted keys, so that more may stand before and behind them.
+    pub fn gateway_lines(&self) -> String {
+        format!(
+            r#"tor.extra = {extra:?}
+tor.geoip_file = {geoip:?}
+check.echo = [{echo:?}, {second:?}]
+check.canary = [{canary:?}]
+check.ca_file = {ca:?}"#,
+            extra = self.network.client_torrc_lines(),
+            geoip = self.network.geoip_file(),
+            echo = self.web.https("echo.test", "/ip"),
+            second = self.web.http("ip.test", "/ip.json"),
+            canary = self.web.http("echo.test", "/bytes/64"),
+            ca = self.web.ca_pem(),
+        )
+    }
+
     /// Starts public proxies beside the network.
     pub async fn public_proxies(&self, mix: &Mix) -> anyhow::Result<PublicProxies> {
         PublicProxies::start(&self.ground, &self.dns, &self.web, mix).await

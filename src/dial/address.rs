@@ -1,0 +1,24 @@
+//! A target as SOCKS5 writes it: one way for tor's SOCKS port and for a public proxy's.
+
+use std::net::IpAddr;
+
+use crate::net::Host;
+
+/// Appends the type, the address and the port.
+pub(super) fn push(bytes: &mut Vec<u8>, host: &Host, port: u16) {
+    match host {
+        Host::Ip(IpAddr::V4(ip)) => {
+            bytes.push(1);
+            bytes.extend(ip.octets());
+        }
+        Host::Ip(IpAddr::V6(ip)) => {
+            bytes.push(4);
+            bytes.extend(ip.octets());
+        }
+        Host::Name(name) => {
+            bytes.extend([3, name.len() as u8]); // a name is at most 253 bytes
+            bytes.extend(name.as_bytes());
+        }
+    }
+    bytes.extend(port.to_be_bytes());
+}
