@@ -17,6 +17,7 @@ use super::lesson;
 use super::queue::{Ended, Past, Queue};
 use super::report::{Finding, Job, Report, Subject, Test, Why};
 use super::settings::Settings;
+use crate::exit::facts::Known;
 use crate::exit::{Exit, ExitId, Moment, Source, Through, Verdict};
 use crate::route;
 use crate::state::{Learned, Snapshot};
@@ -42,6 +43,8 @@ pub(super) struct Desk {
     settled: Moment,
     measured: Moment,
     lessons: Vec<Learned>,
+    /// What is known of those whom lessons are about that are not told yet.
+    untold: HashMap<ExitId, Known>,
     /// When they are told.
     tell: Moment,
     given_up: Vec<ExitId>,
@@ -57,7 +60,22 @@ impl Desk {
         let (lessons, given_up, answers, waiting) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
         let start = Moment(0);
         let (looked, settled, measured, tell) = (start, start, start, start);
-        Self { settings, geo, queue, court, looked, settled, measured, lessons, tell, given_up, waiting, answers }
+        let untold = HashMap::new();
+        Self {
+            settings,
+            geo,
+            queue,
+            court,
+            looked,
+            settled,
+            measured,
+            lessons,
+            untold,
+            tell,
+            given_up,
+            waiting,
+            answers,
+        }
     }
 
     /// Looks at the catalog, if it is time; true if it was.
@@ -108,7 +126,7 @@ impl Desk {
                 self.queue.forget(&id);
                 continue;
             };
-            let able = exit.known().public;
+            let able = self.untold.get(&id).unwrap_or(exit.known()).public;
             let test = match long {
                 true => Test::Long { tls: able.is_some_and(|able| able.tls) },
                 false => {
@@ -167,7 +185,8 @@ impl Desk {
                 if worked {
                     self.court.weather(true, now);
                 }
-                self.learn(lesson::good(exit, works, &self.geo, now), now);
+                let geo = self.geo.clone();
+                self.learn(exit, |known| lesson::good(exit, known, works, &geo, now), now);
                 (Ended::Good, "good", String::new())
             }
             Finding::Lasts { passed, asked, why } => {
@@ -176,19 +195,20 @@ impl Desk {
                 if !well && self.court.weather(false, now) {
                     return (Ended::Open, "line", "our own line is down, it seems".to_owned());
                 }
-                self.learn(lesson::lasts(exit, (passed, asked), well, failures, now), now);
+                let lasts = |known: &mut Known| lesson::lasts(exit, known, (passed, asked), well, failures, now);
+                self.learn(exit, lasts, now);
                 let (ended, word) = if well { (Ended::Good, "lasts") } else { (Ended::Bad, Why::Unreliable.as_str()) };
                 (ended, word, why.map(|why| format!("{passed} of {asked} requests: {why}")).unwrap_or_default())
             }
             Finding::Fails(Why::Intercepts) if self.court.vouches_for_tls() => {
-                self.learn(lesson::condemned(exit, Why::Intercepts, now), now);
+                self.learn(exit, |known| lesson::condemned(exit, known, Why::Intercepts, now), now);
                 (Ended::Bad, Why::Intercepts.as_str(), Why::Intercepts.to_string())
             }
             Finding::Fails(why) => {
                 if worked && self.court.weather(false, now) {
                     return (Ended::Open, "line", "our own line is down, it seems".to_owned());
                 }
-                self.learn(lesson::bad(exit, failures, now), now);
+                self.learn(exit, |known| lesson::bad(exit, known, failures, now), now);
                 (Ended::Bad, why.as_str(), why.to_string())
             }
             Finding::Open(fault) => (Ended::Open, fault.as_str(), fault.to_string()),
@@ -200,7 +220,8 @@ impl Desk {
         self.queue.ended(id, Ended::Open, now, &mut rand::rng());
     }
 
-    fn learn(&mut self, lesson: Learned, now: Moment) {
+    fn learn(&mut self, exit: &Exit, lesson: impl FnOnce(&mut Known) -> Learned, now: Moment) {
+        let lesson = lesson(self.untold.entry(exit.id().clone()).or_insert_with(|| exit.known().clone()));
         if self.lessons.is_empty() {
             self.tell = self.tell.max(now);
         }
@@ -213,6 +234,7 @@ impl Desk {
             return Vec::new();
         }
         self.tell = now.after(TOGETHER);
+        self.untold.clear();
         std::mem::take(&mut self.lessons)
     }
 
@@ -243,7 +265,7 @@ impl Desk {
         again.iter().for_each(|id| self.queue.again(id, now));
         for id in guilty {
             if let Some(exit) = snapshot.catalog.get(&id) {
-                self.learn(lesson::condemned(exit, Why::Changes, now), now);
+                self.learn(exit, |known| lesson::condemned(exit, known, Why::Changes, now), now);
             }
         }
     }
@@ -282,4 +304,70 @@ fn subject(exit: &Exit, snapshot: &Snapshot) -> Option<Subject> {
         Through::Tor => route::carrier(&snapshot.catalog, public),
     };
     Some(Subject { id: exit.id().clone(), public: public.clone(), offer: offer.clone(), carrier })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::super::report::Works;
+    use super::*;
+    use crate::exit::country::GeoIp;
+    use crate::exit::{Anonymity, Catalog, Offer, Protocol, PublicId};
+    use crate::route::{Policy, Words};
+    use crate::source::public::listing;
+    use crate::store::{Timings, Write};
+
+    const START: Moment = Moment(1_788_314_400_000_000);
+
+    fn snapshot() -> (Snapshot, ExitId) {
+        let id = PublicId { protocol: Protocol::Http, addr: ([192, 0, 2, 1], 80).into() };
+        let listing =
+            listing(id, Offer { list: "test".into(), login: None, through: Through::Direct }, &GeoIp::default());
+        let (id, mut edit) = (listing.id.clone(), Catalog::default().edit());
+        edit.list(listing);
+        let mut snapshot = Snapshot::new(Words::default(), Policy::default());
+        snapshot.catalog = edit.finish();
+        (snapshot, id)
+    }
+
+    fn works() -> Finding {
+        let took = Duration::from_millis(9);
+        let ips = vec![Ipv4Addr::new(192, 0, 2, 1).into()];
+        Finding::Works(Works { ips, anonymity: Anonymity::Elite, tunnels: true, tls: true, took, connect: took })
+    }
+
+    #[test]
+    fn a_second_look_before_the_first_was_told_forgets_nothing() {
+        let (mut snapshot, id) = snapshot();
+        let settings = Settings::of(&crate::config::Config::default().check, 10, false).unwrap();
+        let geo: Geo = Arc::new(|_| crate::exit::country::Country::UNKNOWN);
+        let (mut desk, mut rng) = (Desk::new(Arc::new(settings), geo), SmallRng::seed_from_u64(7));
+        assert!(desk.look(&snapshot, START));
+        let lasts = Finding::Lasts { passed: 17, asked: 20, why: None };
+        for (finding, long) in [(works(), false), (lasts, true), (works(), false)] {
+            let job = desk.next(&snapshot, START, &mut rng).unwrap();
+            // Nothing was told so far, and yet it is known that it can do TLS.
+            assert_eq!(matches!(job.test, Test::Long { tls: true }), long, "{job:?}");
+            let report = Report { finding, heard: Vec::new(), canary: None, timings: Timings::default() };
+            desk.found(&id, report, &snapshot, START, &mut rng);
+            if long {
+                desk.queue.again(&id, START);
+            }
+        }
+        let lessons = desk.lessons(START);
+        assert_eq!(lessons.len(), 3);
+        let rows = lessons.iter().flat_map(|learned| &learned.writes);
+        let asked: Vec<_> = rows.map(|write| if let Write::PutPublic(row) = write { row.asked } else { 0 }).collect();
+        assert_eq!(asked, [0, 20, 20], "nor do the rows");
+        let mut edit = snapshot.catalog.edit();
+        lessons.into_iter().for_each(|learned| _ = edit.learn(&id, learned.lesson));
+        snapshot.catalog = edit.finish();
+        let able = snapshot.catalog.get(&id).unwrap().known().public.unwrap();
+        assert_eq!((able.passed, able.asked), (17, 20));
+        assert!(desk.untold.is_empty());
+    }
 }

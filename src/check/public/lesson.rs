@@ -1,4 +1,7 @@
 //! What was found out about a proxy, in the words of those who keep it.
+//!
+//! `known` is what is known by now, with what was learned a moment ago and has not been told yet; it learns too. What the
+//! lesson itself leaves alone it reads when it is told, not before: two lessons of one proxy may be told together.
 
 use std::net::IpAddr;
 
@@ -10,22 +13,28 @@ use crate::state::Learned;
 use crate::store::{self, Write};
 
 /// It works.
-pub(super) fn good(exit: &Exit, works: Works, geo: &Geo, now: Moment) -> Learned {
+pub(super) fn good(exit: &Exit, known: &mut Known, works: Works, geo: &Geo, now: Moment) -> Learned {
     let seen: Vec<_> = works.ips.iter().map(|ip| (*ip, geo(*ip))).collect();
-    let before = exit.known().public;
-    let (passed, asked) = before.map_or((0, 0), |able| (able.passed, able.asked));
     let Works { anonymity, tunnels, tls, took, connect, .. } = works;
-    let able = Abilities { anonymity, tunnels, tls, took, passed, asked };
-    learned(exit, now, 0, move |known| {
+    learned(exit, known, now, 0, move |known| {
+        let (passed, asked) = known.public.map_or((0, 0), |able| (able.passed, able.asked));
         (known.checked, known.good, known.verdict) = (Some(now), Some(now), Verdict::Good);
-        (known.latency, known.public) = (Some(connect), Some(able));
+        known.public = Some(Abilities { anonymity, tunnels, tls, took, passed, asked });
+        known.latency = Some(connect);
         seen.iter().for_each(|(ip, country)| known.saw(*ip, *country, now));
     })
 }
 
 /// The long test was passed, or not.
-pub(super) fn lasts(exit: &Exit, (passed, asked): (u16, u16), well: bool, failures: u32, now: Moment) -> Learned {
-    learned(exit, now, failures, move |known| {
+pub(super) fn lasts(
+    exit: &Exit,
+    known: &mut Known,
+    (passed, asked): (u16, u16),
+    well: bool,
+    failures: u32,
+    now: Moment,
+) -> Learned {
+    learned(exit, known, now, failures, move |known| {
         known.checked = Some(now);
         known.verdict = if well { Verdict::Good } else { Verdict::Bad };
         if well {
@@ -38,25 +47,30 @@ pub(super) fn lasts(exit: &Exit, (passed, asked): (u16, u16), well: bool, failur
 }
 
 /// It does not work.
-pub(super) fn bad(exit: &Exit, failures: u32, now: Moment) -> Learned {
-    learned(exit, now, failures, move |known| (known.checked, known.verdict) = (Some(now), Verdict::Bad))
+pub(super) fn bad(exit: &Exit, known: &mut Known, failures: u32, now: Moment) -> Learned {
+    learned(exit, known, now, failures, move |known| (known.checked, known.verdict) = (Some(now), Verdict::Bad))
 }
 
 /// It was caught, and is bad for good.
-pub(super) fn condemned(exit: &Exit, why: Why, now: Moment) -> Learned {
+pub(super) fn condemned(exit: &Exit, known: &mut Known, why: Why, now: Moment) -> Learned {
     tracing::info!(exit = %exit.id(), %why, "a public proxy is bad for good");
-    learned(exit, now, 1, move |known| {
+    learned(exit, known, now, 1, move |known| {
         (known.checked, known.verdict) = (Some(now), Verdict::Bad);
         known.marks.bad_for_good = true;
     })
 }
 
 /// A change of what is known, and the row that is kept of it: of those that have worked once, or were caught.
-fn learned(exit: &Exit, now: Moment, failures: u32, change: impl Fn(&mut Known) + Send + 'static) -> Learned {
-    let mut known = exit.known().clone();
-    change(&mut known);
+fn learned(
+    exit: &Exit,
+    known: &mut Known,
+    now: Moment,
+    failures: u32,
+    change: impl Fn(&mut Known) + Send + 'static,
+) -> Learned {
+    change(known);
     let kept = known.good.is_some() || known.marks.bad_for_good;
-    let row = kept.then(|| row(exit, &known, failures, now)).flatten();
+    let row = kept.then(|| row(exit, known, failures, now)).flatten();
     Learned {
         exit: exit.id().clone(),
         lesson: Box::new(change),
