@@ -311,7 +311,7 @@ mod tests {
             "ftp://1.2.3.4:21:u:sss",
             "1.2.3.4,x,u,sss",
             "1.2.3.4;x;sss",
-            r#"{"ip":"1.2.3.4","port":0,"username":"u","password":"sss"}"#,
+            r#"[{"ip":"1.2.3.4","port":0,"username":"u","password":"sss"}]"#,
             r#"["1.2.3.4:0:u:sss"]"#,
             &format!("{}@1.2.3.4:99999", "s".repeat(9000)),
         ] {
