@@ -15,7 +15,7 @@ use super::policy::PortPolicy;
 use super::{ExitId, PublicId};
 use crate::net::Secret;
 
-/// What a list offers: how a proxy is reached. Belongs to a [`Listing`](super::Listing).
+/// What a list offers: how a proxy is reached. Belongs to a [`Listing`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// The list that named it first.
