@@ -9,6 +9,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::country::GeoIp;
+use super::facts::{Flags, Listing};
+use super::policy::PortPolicy;
+use super::{ExitId, PublicId};
 use crate::net::Secret;
 
 /// What a list offers: how a proxy is reached. Belongs to a [`Listing`](super::Listing).
@@ -20,6 +24,26 @@ pub struct Offer {
     pub login: Option<Login>,
     /// The way to it.
     pub through: Through,
+}
+
+impl Offer {
+    /// The proxy as an exit. Its country is a guess until a site has seen it: many leave from elsewhere.
+    pub fn listing(self, id: PublicId, geoip: &GeoIp) -> Listing {
+        let ip = id.addr.ip();
+        Listing {
+            id: ExitId::Public(Arc::new(id)),
+            nickname: Box::default(),
+            announced: vec![ip],
+            country: geoip.country(ip),
+            asn: None,
+            as_name: None,
+            policy: PortPolicy::accept_all(),
+            policy_v6: PortPolicy::reject_all(),
+            flags: Flags { running: true, ..Flags::default() },
+            weight: 1,
+            public: Some(Arc::new(self)),
+        }
+    }
 }
 
 /// A user name and a password that stood in a proxy's URL.

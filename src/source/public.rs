@@ -21,8 +21,6 @@ use super::poll::{self, Clock, Feed, Update};
 use super::proxifly::{self, Proxifly};
 use crate::config;
 use crate::exit::country::GeoIp;
-use crate::exit::facts::Flags;
-use crate::exit::policy::PortPolicy;
 use crate::exit::{ExitId, Listing, Login, Moment, Offer, PublicId, Source, Through};
 use crate::lifecycle::Tasks;
 use crate::state::{Change, State};
@@ -183,27 +181,9 @@ impl Merge {
         });
         let kept: Vec<_> = kept.collect();
         let mut listings: Vec<_> =
-            offers.into_iter().map(|(id, offer)| listing(id.clone(), offer, &self.geoip)).collect();
+            offers.into_iter().map(|(id, offer)| offer.listing(id.clone(), &self.geoip)).collect();
         listings.extend(kept);
         listings
-    }
-}
-
-/// A public proxy as an exit. Its country is a guess until a site has seen it: many leave from elsewhere.
-pub fn listing(id: PublicId, offer: Offer, geoip: &GeoIp) -> Listing {
-    let ip = id.addr.ip();
-    Listing {
-        id: ExitId::Public(Arc::new(id)),
-        nickname: Box::default(),
-        announced: vec![ip],
-        country: geoip.country(ip),
-        asn: None,
-        as_name: None,
-        policy: PortPolicy::accept_all(),
-        policy_v6: PortPolicy::reject_all(),
-        flags: Flags { running: true, ..Flags::default() },
-        weight: 1,
-        public: Some(Arc::new(offer)),
     }
 }
 
@@ -290,7 +270,7 @@ mod tests {
     fn shown(merge: &mut Merge, stood: &[u8], now: Moment) -> Vec<String> {
         let offer = || Offer { list: "old".into(), login: None, through: Through::Direct };
         let geoip = GeoIp::default();
-        let stood = stood.iter().map(|n| listing(id(*n), offer(), &geoip));
+        let stood = stood.iter().map(|n| offer().listing(id(*n), &geoip));
         let word = |listing: Listing| {
             let (ExitId::Public(id), Some(offer)) = (listing.id, listing.public) else { panic!("not public") };
             let std::net::IpAddr::V4(ip) = id.addr.ip() else { panic!("not v4") };
