@@ -74,17 +74,12 @@ fn catalog() -> Catalog {
         let country = Country::parse(place).expect("two letters");
         let ip = address(n);
         edit.list(Listing {
-            id: exit(n),
-            nickname: "x".into(),
             announced: vec![ip.into()],
             country,
             asn: Some(64_500 + n % 300),
-            as_name: None,
             policy: policy(n).parse().expect("a policy"),
-            policy_v6: "reject 1-65535".parse().expect("a policy"),
             flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
-            weight: 1,
-            public: None,
+            ..Listing::new(exit(n))
         });
         edit.learn(&exit(n), |known| {
             known.saw(ip.into(), country, NOW);

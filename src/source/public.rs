@@ -21,8 +21,6 @@ use super::poll::{self, Clock, Feed, Update};
 use super::proxifly::{self, Proxifly};
 use crate::config;
 use crate::exit::country::GeoIp;
-use crate::exit::facts::Flags;
-use crate::exit::policy::PortPolicy;
 use crate::exit::{ExitId, Listing, Login, Moment, Offer, PublicId, Source, Through};
 use crate::lifecycle::Tasks;
 use crate::state::{Change, State};
@@ -193,17 +191,10 @@ impl Merge {
 pub fn listing(id: PublicId, offer: Offer, geoip: &GeoIp) -> Listing {
     let ip = id.addr.ip();
     Listing {
-        id: ExitId::Public(Arc::new(id)),
-        nickname: Box::default(),
         announced: vec![ip],
         country: geoip.country(ip),
-        asn: None,
-        as_name: None,
-        policy: PortPolicy::accept_all(),
-        policy_v6: PortPolicy::reject_all(),
-        flags: Flags { running: true, ..Flags::default() },
-        weight: 1,
         public: Some(Arc::new(offer)),
+        ..Listing::new(ExitId::Public(Arc::new(id)))
     }
 }
 

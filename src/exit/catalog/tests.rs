@@ -29,17 +29,14 @@ fn id(n: u8) -> ExitId {
 fn listing(n: u8, fact: u8) -> Listing {
     let flags = Flags { running: fact & 1 == 0, bad_exit: fact & 14 == 14, ..Flags::default() };
     Listing {
-        id: id(n),
         nickname: format!("x{n}").into(),
         announced: vec![Ipv4Addr::new(192, 0, 2, n % 8).into()],
         country: country(fact),
         asn: (fact & 3 > 0).then_some(u32::from(fact & 3)),
-        as_name: None,
         policy: POLICIES[fact as usize % 4].parse().unwrap(),
         policy_v6: if fact & 4 == 0 { PortPolicy::reject_all() } else { PortPolicy::accept_all() },
         flags,
-        weight: 1,
-        public: None,
+        ..Listing::new(id(n))
     }
 }
 
