@@ -44,7 +44,7 @@ pub(super) fn public(proxies: &[(&str, u64)]) -> Snapshot {
         let id = PublicId { protocol: Protocol::Http, addr: ([192, 0, 2, at + 1], 80).into() };
         let login = (at == 3).then(|| Login { user: "user".into(), password: Secret::new("secret") });
         let offer = Offer { list: "test".into(), login, through: Through::Direct };
-        let listing = crate::source::public::listing(id, offer, &GeoIp::default());
+        let listing = offer.listing(id, &GeoIp::default());
         let id = listing.id.clone();
         edit.list(listing);
         edit.learn(&id, |known| {

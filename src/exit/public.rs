@@ -9,9 +9,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::country::GeoIp;
+use super::facts::Listing;
+use super::{ExitId, PublicId};
 use crate::net::Secret;
 
-/// What a list offers: how a proxy is reached. Belongs to a [`Listing`](super::Listing).
+/// What a list offers: how a proxy is reached. Belongs to a [`Listing`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// The list that named it first.
@@ -20,6 +23,19 @@ pub struct Offer {
     pub login: Option<Login>,
     /// The way to it.
     pub through: Through,
+}
+
+impl Offer {
+    /// The proxy as an exit. Its country is a guess until a site has seen it: many leave from elsewhere.
+    pub fn listing(self, id: PublicId, geoip: &GeoIp) -> Listing {
+        let ip = id.addr.ip();
+        Listing {
+            announced: vec![ip],
+            country: geoip.country(ip),
+            public: Some(Arc::new(self)),
+            ..Listing::new(ExitId::Public(Arc::new(id)))
+        }
+    }
 }
 
 /// A user name and a password that stood in a proxy's URL.

@@ -181,20 +181,9 @@ impl Merge {
         });
         let kept: Vec<_> = kept.collect();
         let mut listings: Vec<_> =
-            offers.into_iter().map(|(id, offer)| listing(id.clone(), offer, &self.geoip)).collect();
+            offers.into_iter().map(|(id, offer)| offer.listing(id.clone(), &self.geoip)).collect();
         listings.extend(kept);
         listings
-    }
-}
-
-/// A public proxy as an exit. Its country is a guess until a site has seen it: many leave from elsewhere.
-pub fn listing(id: PublicId, offer: Offer, geoip: &GeoIp) -> Listing {
-    let ip = id.addr.ip();
-    Listing {
-        announced: vec![ip],
-        country: geoip.country(ip),
-        public: Some(Arc::new(offer)),
-        ..Listing::new(ExitId::Public(Arc::new(id)))
     }
 }
 
@@ -281,7 +270,7 @@ mod tests {
     fn shown(merge: &mut Merge, stood: &[u8], now: Moment) -> Vec<String> {
         let offer = || Offer { list: "old".into(), login: None, through: Through::Direct };
         let geoip = GeoIp::default();
-        let stood = stood.iter().map(|n| listing(id(*n), offer(), &geoip));
+        let stood = stood.iter().map(|n| offer().listing(id(*n), &geoip));
         let word = |listing: Listing| {
             let (ExitId::Public(id), Some(offer)) = (listing.id, listing.public) else { panic!("not public") };
             let std::net::IpAddr::V4(ip) = id.addr.ip() else { panic!("not v4") };

@@ -12,7 +12,6 @@ use crate::exit::{Abilities, Catalog, ExitId, Known, Moment, Offer, Source, Verd
 use crate::net::Host;
 use crate::route::ban::{Bans, Site};
 use crate::route::memory::Memory;
-use crate::source;
 use crate::state::Snapshot;
 use crate::store::{self, Loaded, Public, Standing};
 
@@ -90,7 +89,7 @@ fn with_public(config: &Config, exits: Catalog, public: Vec<Public>, geoip: &Geo
             continue;
         }
         let offer = Offer { list: public.list.as_str().into(), login: public.login.clone(), through: public.through };
-        let listing = source::public::listing(public.id.clone(), offer, geoip);
+        let listing = offer.listing(public.id.clone(), geoip);
         let id = listing.id.clone();
         edit.list(listing);
         edit.learn(&id, |known| *known = of_public(&public, geoip));

@@ -318,15 +318,14 @@ mod tests {
     use crate::exit::country::GeoIp;
     use crate::exit::{Anonymity, Catalog, Offer, Protocol, PublicId};
     use crate::route::{Policy, Words};
-    use crate::source::public::listing;
     use crate::store::{Timings, Write};
 
     const START: Moment = Moment(1_788_314_400_000_000);
 
     fn snapshot() -> (Snapshot, ExitId) {
         let id = PublicId { protocol: Protocol::Http, addr: ([192, 0, 2, 1], 80).into() };
-        let listing =
-            listing(id, Offer { list: "test".into(), login: None, through: Through::Direct }, &GeoIp::default());
+        let offer = Offer { list: "test".into(), login: None, through: Through::Direct };
+        let listing = offer.listing(id, &GeoIp::default());
         let (id, mut edit) = (listing.id.clone(), Catalog::default().edit());
         edit.list(listing);
         let mut snapshot = Snapshot::new(Words::default(), Policy::default());
