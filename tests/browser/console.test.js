@@ -158,6 +158,7 @@ describe("the console", { concurrency: false }, () => {
     await page.getByRole("button", { name: /^Show more \(100 of 1,111\)/ }).waitFor();
     assert.equal(await rows.count(), 100);
     await shoot(page, "exits-9000");
+    await page.getByLabel(/^Filter by address/).fill("");
     await page.unrouteAll();
     faultless(page);
   });

@@ -51,7 +51,7 @@ function usePages(query) {
 }
 
 export function Exits({ query }) {
-  const asked = query.get("country");
+  const asked = query.get("country")?.toUpperCase() ?? null;
   const [place, setPlace] = useState(asked);
   const [usable, setUsable] = useState("true");
   const [source, setSource] = useState("");
