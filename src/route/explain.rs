@@ -35,6 +35,9 @@ pub struct Refusal {
 /// The reason for which there is no exit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
+    /// No source has named an exit.
+    #[error("no exit is known yet: GET /ready says what is still under way")]
+    NoneKnown,
     /// The selector asks for what there is none of.
     #[error("no exit is what was asked for")]
     NoneMatch,
@@ -124,7 +127,8 @@ pub enum Step {
 impl Step {
     fn why(&self) -> Why {
         match self {
-            Self::Known | Self::Source | Self::Place(_) | Self::Asn(_) | Self::Exit(_) => Why::NoneMatch,
+            Self::Known => Why::NoneKnown,
+            Self::Source | Self::Place(_) | Self::Asn(_) | Self::Exit(_) => Why::NoneMatch,
             Self::Running => Why::NoneRunning,
             Self::Port(_) => Why::PortRefused,
             Self::Tested => Why::NoneTested,

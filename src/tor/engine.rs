@@ -97,6 +97,17 @@ impl EngineState {
         matches!(self, Self::Ready | Self::Degraded { .. })
     }
 
+    /// The word for it, and what more is known.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Bootstrapping { percent, phase } => format!("{}, {percent} %: {phase}", self.as_str()),
+            Self::Degraded { why } | Self::Restarting { why, .. } | Self::Stopped { why: Some(why) } => {
+                format!("{}: {why}", self.as_str())
+            }
+            Self::Absent | Self::Starting | Self::Ready | Self::Stopped { why: None } => self.as_str().to_owned(),
+        }
+    }
+
     /// The word for it in logs, the API and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {

@@ -168,7 +168,7 @@ async fn follow(output: impl AsyncRead + Unpin, engine: u8, last: Arc<Mutex<VecD
         let (level, message) = logged(&text);
         match level {
             "err" => tracing::error!(engine, "tor: {message}"),
-            "warn" => tracing::warn!(engine, "tor: {message}"),
+            "warn" if !of_bootstrap(message) => tracing::warn!(engine, "tor: {message}"),
             // What tor finds notable is the inner life of one engine to us; the state of the engine says what matters.
             _ => tracing::debug!(engine, "tor: {message}"),
         }
@@ -178,6 +178,13 @@ async fn follow(output: impl AsyncRead + Unpin, engine: u8, last: Arc<Mutex<VecD
         }
         last.push_back(text);
     }
+}
+
+/// Three lines for each connection that fails at the start, and so many a minute: the engine itself says that it is stuck, and why.
+fn of_bootstrap(message: &str) -> bool {
+    message.starts_with("Problem bootstrapping.")
+        || message.ends_with(" connections have failed:")
+        || message.contains(" connections died in state ")
 }
 
 /// Splits `Nov 21 12:04:47.315 [notice] Bootstrapped…` into level and message.
