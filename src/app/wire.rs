@@ -357,7 +357,12 @@ fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits
 }
 
 /// The worker that measures by looking.
-fn start_gauges(tasks: &Tasks, state: &State, tor: Option<Tor>, readiness: Arc<dyn Fn() -> Readiness + Send + Sync>) {
+fn start_gauges(
+    tasks: &Tasks,
+    state: &State,
+    tor: Option<Tor>,
+    readiness: Arc<dyn Fn() -> api::Readiness + Send + Sync>,
+) {
     let (worker, state) = (tasks.clone(), state.clone());
     tasks.supervise("gauges", move || {
         let (tasks, state, tor, readiness) = (worker.clone(), state.clone(), tor.clone(), readiness.clone());

@@ -356,6 +356,12 @@ mod tests {
     }
 
     #[test]
+    fn before_any_source_has_answered_nobody_is_blamed() {
+        let of = |known| Funnel { steps: vec![(Step::Known, known), (Step::Place("jp".into()), 0)] };
+        assert_eq!((of(0).dry(), of(3).dry()), (Some(Why::NoneKnown), Some(Why::NoneMatch)));
+    }
+
+    #[test]
     fn a_refusal_names_exits_that_lack_only_a_check() {
         let mut world = world();
         let refusal = world.decide("us-asn-4").unwrap_err();

@@ -306,3 +306,26 @@ impl Engine {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_told_with_what_more_is_known() {
+        let why: Box<str> = "its guard is gone".into();
+        for (state, want) in [
+            (EngineState::Starting, "starting"),
+            (
+                EngineState::Bootstrapping { percent: 14, phase: "Handshaking with a relay".into() },
+                "bootstrapping, 14 %: Handshaking with a relay",
+            ),
+            (EngineState::Degraded { why: why.clone() }, "degraded: its guard is gone"),
+            (EngineState::Restarting { pause: Duration::ZERO, why: why.clone() }, "restarting: its guard is gone"),
+            (EngineState::Stopped { why: Some(why) }, "stopped: its guard is gone"),
+            (EngineState::Stopped { why: None }, "stopped"),
+        ] {
+            assert_eq!(state.told(), want);
+        }
+    }
+}

@@ -215,6 +215,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_tor_says_of_each_failed_connection_is_told_apart() {
+        for (line, want) in [
+            ("Problem bootstrapping. Stuck at 14% (handshake): Handshaking with a relay. (DONE; count 10)", true),
+            ("10 connections have failed:", true),
+            (
+                " 10 connections died in state handshaking (TLS) with SSL state SSLv3/TLS write client hello in HANDSHAKE",
+                true,
+            ),
+            ("Your system clock just jumped 700 seconds forward; assuming established circuits no longer work.", false),
+        ] {
+            assert_eq!(of_bootstrap(line), want, "{line}");
+        }
+    }
+
     #[tokio::test]
     async fn a_missing_tor_comes_with_the_way_to_get_one() {
         let message = version(Path::new("/nonexistent/tor")).await.unwrap_err().to_string();

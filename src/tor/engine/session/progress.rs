@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// Between two lines of one engine about how far it is. Arbitrary: a reader sees it move, and a log is not filled.
 const STEP: Duration = Duration::from_secs(5);
 
+/// How long nothing is said of failures: the first relays that are tried are often not the ones that answer. Arbitrary.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Between two lines about what keeps it. tor itself warns every few seconds.
 const REMINDER: Duration = Duration::from_secs(60);
 
@@ -23,6 +26,7 @@ pub(super) enum Line {
 /// How far the log knows.
 #[derive(Debug)]
 pub(super) struct Progress {
+    began: Instant,
     percent: u8,
     spoke: Instant,
     warned: Option<Instant>,
@@ -30,12 +34,13 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(now: Instant) -> Self {
-        Self { percent: 0, spoke: now, warned: None }
+        Self { began: now, percent: 0, spoke: now, warned: None }
     }
 
     /// Whether this look is worth a line.
     pub(super) fn look(&mut self, percent: u8, kept: bool, now: Instant) -> Option<Line> {
-        if kept && self.warned.is_none_or(|last| now - last >= REMINDER) {
+        let due = now - self.began >= PATIENCE && self.warned.is_none_or(|last| now - last >= REMINDER);
+        if kept && due {
             self.warned = Some(now);
             return Some(Line::Kept);
         }
@@ -57,6 +62,7 @@ mod tests {
         let mut progress = Progress::new(began);
         for (second, percent, kept, want) in [
             (1, 5, false, None), // fast ones need no line
+            (2, 5, true, None),  // nor a first failure
             (5, 10, false, Some(Line::Further)),
             (8, 14, false, None),
             (10, 14, false, Some(Line::Further)),
