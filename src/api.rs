@@ -165,9 +165,9 @@ pub fn start(
     extra: Router,
 ) -> std::io::Result<()> {
     if let Some(shelf) = wiring.shelf.clone() {
-        // On the caller's runtime: sorting ten thousand proxies must not hold up a request.
+        // Sorting ten thousand proxies must hold up neither a request nor a tunnel.
         let (state, worker) = (wiring.state.clone(), tasks.clone());
-        tasks.supervise("lists", move || list::watch(shelf.clone(), state.clone(), worker.clone()));
+        tasks.aside("lists", move || list::watch(shelf.clone(), state.clone(), worker.clone()))?;
     }
     let gate = Gate { access, guesses: Arc::default() };
     let gate = axum::middleware::from_fn_with_state(gate, auth::gate);
