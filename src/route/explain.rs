@@ -36,6 +36,9 @@ pub struct Refusal {
 /// The reason for which there is no exit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
+    /// No source has named an exit.
+    #[error("no exit is known yet: GET /ready says what is still under way")]
+    NoneKnown,
     /// The selector asks for what there is none of.
     #[error("no exit is what was asked for")]
     NoneMatch,
@@ -125,7 +128,8 @@ pub enum Step {
 impl Step {
     fn why(&self) -> Why {
         match self {
-            Self::Known | Self::Source | Self::Place(_) | Self::Asn(_) | Self::Exit(_) => Why::NoneMatch,
+            Self::Known => Why::NoneKnown,
+            Self::Source | Self::Place(_) | Self::Asn(_) | Self::Exit(_) => Why::NoneMatch,
             Self::Running => Why::NoneRunning,
             Self::Port(_) => Why::PortRefused,
             Self::Tested => Why::NoneTested,
@@ -356,6 +360,12 @@ mod tests {
             let refusal = world.decide_to(username, to).unwrap_err();
             assert!(refusal.to_string().starts_with(want), "{username}: {refusal}");
         }
+    }
+
+    #[test]
+    fn before_any_source_has_answered_nobody_is_blamed() {
+        let of = |known| Funnel { steps: vec![(Step::Known, known), (Step::Place("jp".into()), 0)] };
+        assert_eq!((of(0).dry(), of(3).dry()), (Some(Why::NoneKnown), Some(Why::NoneMatch)));
     }
 
     #[test]

@@ -202,10 +202,33 @@ fn of_tor(tor: &Tor, known: usize, usable: usize) -> SourceReadiness {
     let reason = match (up, known, usable) {
         (0, ..) => engines
             .first()
-            .map_or("no engine is set up".to_owned(), |engine| format!("no engine is up: {}", engine.state.as_str())),
+            .map_or("no engine is set up".to_owned(), |engine| format!("no engine is up: {}", engine.state.told())),
         (_, 0, _) => "no exit is known yet".to_owned(),
         (_, known, 0) => format!("none of {known} exits has passed a check yet"),
         (up, known, usable) => format!("{usable} of {known} exits, {up} of {} engines", engines.len()),
     };
     SourceReadiness { ready: up > 0 && usable > 0, usable, reason }
+}
+
+/// Says in the log when traffic can leave for the first time, when it cannot any more, and when it can again.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    ready: bool,
+}
+
+impl Standing {
+    /// Looks, and speaks of a change.
+    pub(super) fn look(&mut self, now: &Readiness) {
+        if now.ready == self.ready {
+            return;
+        }
+        self.ready = now.ready;
+        let sources = now.sources.iter().map(|(name, source)| format!("{name}: {}", source.reason));
+        let sources = sources.collect::<Vec<_>>().join("; ");
+        if now.ready {
+            tracing::info!(sources, "ready: traffic can leave");
+        } else {
+            tracing::warn!(sources, "not ready any more: no traffic can leave");
+        }
+    }
 }
