@@ -24,7 +24,8 @@ impl Table {
     }
 
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+        // Names come from strangers: none of them is a command to the terminal.
+        self.rows.push(cells.map(|cell| cell.replace(char::is_control, "?")).to_vec());
     }
 
     /// The table as text; `width` is the terminal's, if there is one.
@@ -99,6 +100,13 @@ mod tests {
         table.row(["us-strict".to_owned(), "20001".to_owned(), "us-strict".to_owned()]);
         table.row(["a".to_owned(), "-".to_owned(), "nonus-session-a-very-long-one-indeed".to_owned()]);
         table
+    }
+
+    #[test]
+    fn no_cell_commands_the_terminal() {
+        let mut table = Table::new(["NAME"]);
+        table.row(["a\x1b[2J\r\nb\u{9b}c".to_owned()]);
+        assert_eq!(table.text(None), "NAME\na?[2J??b?c");
     }
 
     #[test]

@@ -355,8 +355,13 @@ impl Answer {
         if reply.is_ok() {
             return Ok(reply);
         }
-        Err(ControlError::Refused { verb, code: reply.code(), text: reply.text().into() })
+        Err(ControlError::Refused { verb, code: reply.code(), text: printable(reply.text()) })
     }
+}
+
+/// What tor says, as people are shown it in tables and pages: whoever listens there might write for their terminals.
+fn printable(text: &str) -> Box<str> {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>().into()
 }
 
 impl Control {
