@@ -50,6 +50,6 @@ ENV EXITGATE__DATA_DIR=/data \
 EXPOSE 1080 8080
 STOPSIGNAL SIGTERM
 # Alive, not ready: a gateway that waits for Tor's network is not helped by a restart.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["exitgate", "health"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=20s CMD ["exitgate", "health"]
 ENTRYPOINT ["exitgate"]
 CMD ["serve"]

@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 STAGE := .ci/stage
+# Where cargo puts what it builds, also for those who have moved it.
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,7 +14,7 @@ help: ## this list
 run: ## install tor if absent, build, start the gateway with no config file
 	@.ci/need cargo cc tor
 	cargo build --release --locked
-	exec target/release/exitgate serve
+	exec $(TARGET)/release/exitgate serve
 
 test: ## everything but the slowest: format, lints, documents, licences, unit, integration and end-to-end tests
 	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool
@@ -40,7 +42,7 @@ verify: ## the slower rest: the shipped binary, from a release build, the consol
 	@$(STAGE) demo    .ci/try-demo
 	@$(STAGE) kills   env EXITGATE_KILLS=50 .ci/cargo-test --test e2e no_acknowledged_change
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
-	@$(STAGE) config  target/release/exitgate check-config --config config/exitgate.toml
+	@$(STAGE) config  $(TARGET)/release/exitgate check-config --config config/exitgate.toml
 	@$(STAGE) api-fuzz .ci/api-fuzz
 	@$(STAGE) clients .ci/clients
 	@$(STAGE) slow    .ci/cargo-test --test slow
@@ -49,7 +51,7 @@ verify: ## the slower rest: the shipped binary, from a release build, the consol
 	@$(STAGE) grafana .ci/grafana
 	@$(STAGE) recipes .ci/recipes
 	@$(STAGE) actions .ci/actions
-	@$(STAGE) siege   env EXITGATE_BIN=$(CURDIR)/target/release/exitgate .ci/cargo-test --test e2e siege::
+	@$(STAGE) siege   env EXITGATE_BIN=$(TARGET)/release/exitgate .ci/cargo-test --test e2e siege::
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) report
 
@@ -60,7 +62,7 @@ bench: ## exitgate beside its peers in one run; benches/README.md says how to re
 bench-api: ## the API with a thousand routes, ten thousand clients, and a hundred proxies made and unmade
 	@.ci/need cargo cc python3
 	cargo build --release --locked --bin exitgate
-	benches/api/run.py target/release/exitgate
+	benches/api/run.py $(TARGET)/release/exitgate
 
 bench-pieces: ## instructions of the hot pieces, counted; fails where one is more than 5 % off what is kept
 	@.ci/need cargo cc valgrind
@@ -86,7 +88,7 @@ soak: ## mixed clients and injected faults for MINUTES (30) on a private network
 	@.ci/need cargo cc tor
 	cargo build --release --locked --bin exitgate
 	cargo build --locked -p exitgate-soak
-	target/debug/exitgate-soak target/release/exitgate $(or $(MINUTES),30)
+	$(TARGET)/debug/exitgate-soak $(TARGET)/release/exitgate $(or $(MINUTES),30)
 
 fmt: ## format everything
 	cargo fmt --all

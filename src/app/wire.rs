@@ -119,6 +119,7 @@ pub async fn build(
     let permits = Permits::new(settings::connections(&config.gateway, files::raise_limit()));
     let mut doors = Doors::new(tunnel.clone(), permits, tasks.clone(), own.clone(), config.clone());
     let bound = Bound { gateway: addrs(&ports.gateway), api: addrs(&ports.api) };
+    bound.api.iter().for_each(|addr| own.insert(*addr));
     ports.gateway.into_iter().try_for_each(|port| doors.open_shared(port, &config))?;
     open_routes(&config, &state, &mut doors, &former).await?;
     let roll = doors.roll();
@@ -129,10 +130,11 @@ pub async fn build(
     let sight = Sight { tunnel: tunnel.clone(), roll, gateway: bound.gateway.clone(), tor: tor.clone() };
     let wiring = wiring(&config, &telemetry, (&state, &store), started, reach, sight, reloads);
     let pages = if config.api.console { console::router() } else { axum::Router::new() };
+    let readiness = wiring.readiness.clone();
     api::start(ports.api, access.clone(), wiring, tasks.clone(), pages)
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits, &tunnel);
-    start_gauges(&tasks, &state, tor.clone());
+    start_gauges(&tasks, &state, tor.clone(), readiness);
     say(&bound, &config);
     Ok(Running {
         config,
@@ -356,16 +358,25 @@ fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits
 }
 
 /// The worker that measures by looking.
-fn start_gauges(tasks: &Tasks, state: &State, tor: Option<Tor>) {
+fn start_gauges(
+    tasks: &Tasks,
+    state: &State,
+    tor: Option<Tor>,
+    readiness: Arc<dyn Fn() -> api::Readiness + Send + Sync>,
+) {
     let (worker, state) = (tasks.clone(), state.clone());
     tasks.supervise("gauges", move || {
-        let (tasks, state, tor) = (worker.clone(), state.clone(), tor.clone());
+        let (tasks, state, tor, readiness) = (worker.clone(), state.clone(), tor.clone(), readiness.clone());
         async move {
-            let (mut tick, mut gauges) = (tokio::time::interval(UPKEEP), Gauges::default());
+            let mut tick = tokio::time::interval(UPKEEP);
+            let (mut gauges, mut standing) = (Gauges::default(), exits::Standing::default());
             while !tasks.is_stopping() {
                 tokio::select! {
                     () = tasks.stopping() => {}
-                    _ = tick.tick() => gauges.look(&state, tor.as_ref()),
+                    _ = tick.tick() => {
+                        gauges.look(&state, tor.as_ref());
+                        standing.look(&readiness());
+                    }
                 }
             }
         }

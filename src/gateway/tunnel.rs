@@ -181,7 +181,7 @@ impl Tunnel {
     /// The choice's refusal in the front's words; the funnel goes along as the detail.
     fn refused(&self, refusal: &route::Refusal, wish: &Wish) -> Refusal {
         let failure = match &refusal.why {
-            Why::NoneMatch => NoExit::NoneMatch,
+            Why::NoneKnown | Why::NoneMatch => NoExit::NoneMatch,
             Why::PinDown { .. } | Why::PinPort { .. } => NoExit::PinDown,
             Why::Exclusive => NoExit::NoneFree,
             Why::NoneRunning

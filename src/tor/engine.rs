@@ -97,6 +97,17 @@ impl EngineState {
         matches!(self, Self::Ready | Self::Degraded { .. })
     }
 
+    /// The word for it, and what more is known.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Bootstrapping { percent, phase } => format!("{}, {percent} %: {phase}", self.as_str()),
+            Self::Degraded { why } | Self::Restarting { why, .. } | Self::Stopped { why: Some(why) } => {
+                format!("{}: {why}", self.as_str())
+            }
+            Self::Absent | Self::Starting | Self::Ready | Self::Stopped { why: None } => self.as_str().to_owned(),
+        }
+    }
+
     /// The word for it in logs, the API and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -293,5 +304,28 @@ impl Engine {
 
     fn guard(&self) -> MutexGuard<'_, GuardState> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_told_with_what_more_is_known() {
+        let why: Box<str> = "its guard is gone".into();
+        for (state, want) in [
+            (EngineState::Starting, "starting"),
+            (
+                EngineState::Bootstrapping { percent: 14, phase: "Handshaking with a relay".into() },
+                "bootstrapping, 14 %: Handshaking with a relay",
+            ),
+            (EngineState::Degraded { why: why.clone() }, "degraded: its guard is gone"),
+            (EngineState::Restarting { pause: Duration::ZERO, why: why.clone() }, "restarting: its guard is gone"),
+            (EngineState::Stopped { why: Some(why) }, "stopped: its guard is gone"),
+            (EngineState::Stopped { why: None }, "stopped"),
+        ] {
+            assert_eq!(state.told(), want);
+        }
     }
 }

@@ -127,7 +127,46 @@ describe("the console", { concurrency: false }, () => {
     await page.getByRole("button", { name: /^Germany/, pressed: true }).waitFor();
   });
 
+  it("closes the search by one press, whatever stands in it", async () => {
+    await page.keyboard.press("Control+k");
+    await page.getByRole("dialog").getByRole("combobox").fill("us");
+    await page.keyboard.press("Escape");
+    await page.getByRole("dialog").waitFor({ state: "detached", timeout: 3000 });
+  });
+
+  it("finds one of nine thousand exits, and draws a hundred of them at once", async () => {
+    // The private network has eight: these answers are written as the API writes them.
+    const all = Array.from({ length: 9000 }, (_, at) => ({ id: at.toString(16).toUpperCase().padStart(40, "0"), source: "tor", ip: `192.0.${at >> 8}.${at & 255}`, announced: [], country: "nl", nickname: `relay${at}`, usable: true, verdict: "good", latency_ms: at % 900, streams: 0, checked: new Date().toISOString(), passed: [], bans: [] }));
+    await page.route(/\/exits\?/, (route) => {
+      const asked = new URL(route.request().url()).searchParams;
+      const begin = all.findIndex(({ id }) => id > (asked.get("after") ?? ""));
+      const exits = all.slice(begin, begin + Number(asked.get("limit")));
+      return route.fulfill({ json: { total: all.length, exits, next: exits.at(-1) === all.at(-1) ? null : exits.at(-1).id } });
+    });
+    await page.goto(`${gateway.url}/#/sources`);
+    await page.goto(`${gateway.url}/#/exits`);
+    const rows = page.locator("tbody tr");
+    await seen("9,000 exits");
+    await page.getByRole("button", { name: "Show more (100 of 9,000)" }).click();
+    await page.getByRole("button", { name: "Show more (200 of 9,000)" }).waitFor();
+    const began = Date.now();
+    await page.getByLabel(/^Filter by address/).fill("relay8765");
+    await page.getByRole("link", { name: "192.0.34.61" }).waitFor();
+    console.log(`one of 9,000 exits found after ${Date.now() - began} ms`);
+    assert.equal(await rows.count(), 1);
+    await page.getByLabel(/^Filter by address/).fill("relay8");
+    await page.getByRole("button", { name: /^Show more \(100 of 1,111\)/ }).waitFor();
+    assert.equal(await rows.count(), 100);
+    await shoot(page, "exits-9000");
+    await page.getByLabel(/^Filter by address/).fill("");
+    await page.unrouteAll();
+    faultless(page);
+  });
+
   it("shows an exit with the history of its checks", async () => {
+    await page.goto(`${gateway.url}/#/exits?country=de`);
+    await page.getByRole("button", { name: /^Germany/, pressed: true }).waitFor();
+    await page.locator("tbody tr").nth(1).waitFor({ state: "detached" });
     await page.locator("tbody a.name").first().click();
     await page.getByRole("button", { name: "Check now" }).click();
     await seen("It passed.");
@@ -250,7 +289,12 @@ describe("the console", { concurrency: false }, () => {
     await guest.getByLabel("API token").fill(TOKEN);
     await guest.keyboard.press("Enter");
     await guest.getByRole("heading", { name: "Routes", level: 1 }).waitFor();
+    await guest.setViewportSize(PHONE); // where the menu, which says it too, is closed
     await stop(shut);
+    await guest.getByRole("alert").getByText("The gateway does not answer").waitFor({ timeout: 20_000 });
+    await judge(guest, "lost");
+    await shoot(guest, "lost-390");
+    await guest.setViewportSize(DESKTOP);
     await guest.getByText("Connection lost, trying again").waitFor({ timeout: 20_000 });
     await guest.getByText("The gateway cannot be reached").first().waitFor({ timeout: 20_000 });
     await shoot(guest, "lost");

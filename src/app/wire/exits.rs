@@ -11,7 +11,7 @@ use crate::api::{Readiness, SourceReadiness};
 use crate::app::StartError;
 use crate::check::{self, ByTor, Tester};
 use crate::config::Config;
-use crate::exit::country::{Country, GeoIp};
+use crate::exit::country::GeoIp;
 use crate::exit::facts::Flags;
 use crate::exit::policy::PortPolicy;
 use crate::exit::{ExitId, Listing, Source, Verdict};
@@ -130,17 +130,10 @@ pub(super) fn verify(tester: Option<check::Handle>, judge: Option<check::public:
 /// This machine as an exit. Nobody tests it: whether it works is for its operator to see.
 async fn list_direct(state: &State) -> Result<(), StartError> {
     let listing = Listing {
-        id: ExitId::Direct,
         nickname: "direct".into(),
-        announced: Vec::new(),
-        country: Country::UNKNOWN,
-        asn: None,
-        as_name: None,
-        policy: PortPolicy::accept_all(),
         policy_v6: PortPolicy::accept_all(),
         flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
-        weight: 1,
-        public: None,
+        ..Listing::new(ExitId::Direct)
     };
     let good = Learned {
         exit: ExitId::Direct,
@@ -209,10 +202,33 @@ fn of_tor(tor: &Tor, known: usize, usable: usize) -> SourceReadiness {
     let reason = match (up, known, usable) {
         (0, ..) => engines
             .first()
-            .map_or("no engine is set up".to_owned(), |engine| format!("no engine is up: {}", engine.state.as_str())),
+            .map_or("no engine is set up".to_owned(), |engine| format!("no engine is up: {}", engine.state.told())),
         (_, 0, _) => "no exit is known yet".to_owned(),
         (_, known, 0) => format!("none of {known} exits has passed a check yet"),
         (up, known, usable) => format!("{usable} of {known} exits, {up} of {} engines", engines.len()),
     };
     SourceReadiness { ready: up > 0 && usable > 0, usable, reason }
+}
+
+/// Says in the log when traffic can leave for the first time, when it cannot any more, and when it can again.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    ready: bool,
+}
+
+impl Standing {
+    /// Looks, and speaks of a change.
+    pub(super) fn look(&mut self, now: &Readiness) {
+        if now.ready == self.ready {
+            return;
+        }
+        self.ready = now.ready;
+        let sources = now.sources.iter().map(|(name, source)| format!("{name}: {}", source.reason));
+        let sources = sources.collect::<Vec<_>>().join("; ");
+        if now.ready {
+            tracing::info!(sources, "ready: traffic can leave");
+        } else {
+            tracing::warn!(sources, "not ready any more: no traffic can leave");
+        }
+    }
 }

@@ -86,6 +86,13 @@ function Standing() {
   return html`<a class=${`standing ${kind}`} href="#/sources"><span class="dot" aria-hidden="true" /><span>${words}</span></a>`;
 }
 
+// Above every page, because what stands below it is how things were.
+function Lost() {
+  useLive();
+  if (state.metrics !== "lost") return null;
+  return html`<p class="lost" role="alert">The gateway does not answer. What stands here is how it was; the console tries again by itself.</p>`;
+}
+
 function Login() {
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
@@ -144,7 +151,7 @@ function Frame({ children, now, theme, flip }) {
         </div>
       </div>
     </nav>
-    <main id="main">${children}</main>
+    <main id="main"><${Lost} />${children}</main>
     ${searching && html`<${Search} pages=${PAGES} onClose=${() => search(false)} />`}
     <${Toasts} />
   </div>`;

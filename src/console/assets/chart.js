@@ -67,22 +67,24 @@ export function Chart({ title, lines, unit }) {
   </figure>`;
 }
 
-// Checks of an exit over time: how long each took, and what it came to.
+// Checks of an exit over time: how long each took, and what it came to. One that failed has the whole height: the time
+// until a failure says little, and among two hundred it must be seen.
 export function History({ checks }) {
   const [width, height, pad] = [720, 180, 10];
   const times = checks.map(({ at }) => new Date(at).getTime());
   const [from, to] = [Math.min(...times), Math.max(...times)];
   const total = (check) => check.ms.total ?? check.ms.first_byte ?? null;
-  const high = round(top(checks.map(total)));
+  const passed = ({ outcome }) => outcome === "good";
+  const high = round(top(checks.filter(passed).map(total)));
   const x = (at) => pad + (to === from ? 0.5 : (at - from) / (to - from)) * (width - 2 * pad);
   const y = (value) => height - pad - ((value ?? 0) / high) * (height - 2 * pad);
-  const good = checks.filter(({ outcome }) => outcome === "good").length;
+  const good = checks.filter(passed).length;
   return html`<figure class="chart">
     <div class="plot">
       <div class="scale" aria-hidden="true"><span>${millis(high)}</span><span>${millis(high / 2)}</span><span>0</span></div>
-      <svg viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" role="img" aria-label=${`${checks.length} checks, ${good} of them good; the slowest took ${millis(top(checks.map(total)))}. The table below has each.`}>
+      <svg viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" role="img" aria-label=${`${checks.length} checks, ${good} of them good; the slowest of those took ${millis(top(checks.filter(passed).map(total)))}. The table below has each.`}>
         ${[0, 0.5, 1].map((share) => html`<line class="grid" x1="0" x2=${width} y1=${y(share * high)} y2=${y(share * high)} />`)}
-        ${checks.map((check, at) => html`<line class=${`check ${check.outcome === "good" ? "good" : "bad"}`} x1=${x(times[at])} x2=${x(times[at])} y1=${y(0)} y2=${y(total(check) ?? high)}>
+        ${checks.map((check, at) => html`<line class=${`check ${passed(check) ? "good" : "bad"}`} x1=${x(times[at])} x2=${x(times[at])} y1=${y(0)} y2=${y(passed(check) ? total(check) : high)}>
           <title>${dated(check.at)} · ${check.target}: ${plain(check.outcome)}${total(check) === null ? "" : `, ${millis(total(check))}`}</title>
         </line>`)}
       </svg>

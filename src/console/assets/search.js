@@ -55,6 +55,10 @@ export function Search({ pages, onClose }) {
     } else if (event.key === "Enter" && found[at]) {
       event.preventDefault();
       go(found[at]);
+    } else if (event.key === "Escape") {
+      // A search field would take the first press for emptying itself.
+      event.preventDefault();
+      onClose();
     }
   };
   return html`<${Dialog} title="Search" onClose=${onClose} kind="searcher">

@@ -168,7 +168,7 @@ async fn follow(output: impl AsyncRead + Unpin, engine: u8, last: Arc<Mutex<VecD
         let (level, message) = logged(&text);
         match level {
             "err" => tracing::error!(engine, "tor: {message}"),
-            "warn" => tracing::warn!(engine, "tor: {message}"),
+            "warn" if !of_bootstrap(message) => tracing::warn!(engine, "tor: {message}"),
             // What tor finds notable is the inner life of one engine to us; the state of the engine says what matters.
             _ => tracing::debug!(engine, "tor: {message}"),
         }
@@ -178,6 +178,13 @@ async fn follow(output: impl AsyncRead + Unpin, engine: u8, last: Arc<Mutex<VecD
         }
         last.push_back(text);
     }
+}
+
+/// Three lines for each connection that fails at the start, and so many a minute: the engine itself says that it is stuck, and why.
+fn of_bootstrap(message: &str) -> bool {
+    message.starts_with("Problem bootstrapping.")
+        || message.ends_with(" connections have failed:")
+        || message.contains(" connections died in state ")
 }
 
 /// Splits `Nov 21 12:04:47.315 [notice] Bootstrapped…` into level and message.
@@ -205,6 +212,21 @@ mod tests {
             ("", ("", "")),
         ] {
             assert_eq!(logged(line), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_tor_says_of_each_failed_connection_is_told_apart() {
+        for (line, want) in [
+            ("Problem bootstrapping. Stuck at 14% (handshake): Handshaking with a relay. (DONE; count 10)", true),
+            ("10 connections have failed:", true),
+            (
+                " 10 connections died in state handshaking (TLS) with SSL state SSLv3/TLS write client hello in HANDSHAKE",
+                true,
+            ),
+            ("Your system clock just jumped 700 seconds forward; assuming established circuits no longer work.", false),
+        ] {
+            assert_eq!(of_bootstrap(line), want, "{line}");
         }
     }
 

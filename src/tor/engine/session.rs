@@ -17,16 +17,18 @@ use crate::tor::circuit::pool::BuildId;
 use crate::tor::control::commands::{Signal, extended};
 use crate::tor::control::{ControlError, Events, Incoming};
 use crate::tor::directory::{self, From};
-use crate::tor::event::{Circ, CircReason, CircStatus, CircuitId, Event, OrConn, OrStatus};
+use crate::tor::event::{Bootstrap, Circ, CircReason, CircStatus, CircuitId, Event, OrConn, OrStatus};
 use crate::tor::fault::LeaseFault;
 use crate::tor::fleet::Alert;
 use crate::tor::path::{Entry, Path};
 use crate::tor::torrc::UserLines;
 
+mod progress;
 mod strays;
 mod streams;
 mod trial;
 
+use progress::{Line, Progress};
 use trial::Trials;
 
 /// What we want to hear of. NEWCONSENSUS is left out: it carries megabytes, and STATUS_CLIENT says that one came.
@@ -40,6 +42,9 @@ const UPKEEP: Duration = Duration::from_secs(60);
 
 /// A tor that says nothing about its bootstrap is asked this often whether it is done.
 const BOOTSTRAP_LOOK: Duration = Duration::from_millis(500);
+
+/// What to do about a bootstrap that does not get on.
+const KEPT: &str = "if that lasts: is this machine online, is its clock right, does a firewall block Tor? Bridges are lines of tor.extra";
 
 /// Microdescriptors come in the seconds after the consensus that lists them.
 const DIRECTORY_SETTLES: Duration = Duration::from_secs(5);
@@ -102,19 +107,19 @@ impl Session<'_> {
     async fn bootstrap(&mut self, events: &mut Events) -> Result<(), String> {
         let text = |e: ControlError| e.to_string();
         self.live.control.setevents(&EVENTS).await.map_err(text)?;
-        let mut look = interval(BOOTSTRAP_LOOK);
+        let (mut look, mut progress) = (interval(BOOTSTRAP_LOOK), Progress::new(std::time::Instant::now()));
         loop {
             tokio::select! {
                 _ = look.tick() => {
                     let now = self.live.control.bootstrap().await.map_err(text)?;
-                    self.show(now.percent, now.summary, now.warning);
+                    self.show(now, &mut progress);
                     if self.live.control.enough_directory().await.map_err(text)? {
                         break;
                     }
                 }
                 incoming = events.next() => match incoming {
                     None => return Err(ControlError::Closed.to_string()),
-                    Some(Incoming::Event(Event::Bootstrap(now))) => self.show(now.percent, now.summary, now.warning),
+                    Some(Incoming::Event(Event::Bootstrap(now))) => self.show(now, &mut progress),
                     Some(Incoming::Event(Event::DirInfo(true))) => look.reset_immediately(),
                     Some(_) => {}
                 },
@@ -133,11 +138,19 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn show(&self, percent: u8, summary: Box<str>, warning: Option<Box<str>>) {
+    fn show(&self, now: Bootstrap, progress: &mut Progress) {
+        let Bootstrap { percent, summary, warning, .. } = now;
+        let line = progress.look(percent, warning.is_some(), std::time::Instant::now());
         let phase = match warning {
             Some(warning) => format!("{summary}: {warning}").into(),
             None => summary,
         };
+        let engine = self.engine.id.0;
+        match line {
+            Some(Line::Further) => tracing::info!(engine, percent, %phase, "bootstrapping"),
+            Some(Line::Kept) => tracing::warn!(engine, percent, %phase, "tor does not get on; {KEPT}"),
+            None => {}
+        }
         self.engine.set_state(EngineState::Bootstrapping { percent, phase });
     }
 

@@ -1,11 +1,13 @@
 // Where traffic can leave from: how many usable exits each country has, and the exits themselves.
 import { ask, useAsk } from "../api.js";
 import { Bar } from "../chart.js";
-import { Badge, Empty, Panel, Trouble, Waiting, When } from "../parts.js";
+import { Badge, Empty, Panel, Trouble, Waiting, When, say } from "../parts.js";
 import { html, useEffect, useState } from "../view.js";
 import { count, country, millis, plain, plural, short } from "../words.js";
 
 const PAGE = 100;
+// What the API gives at most, for a filter that has to see them all.
+const MANY = 1000;
 const BARS = 14;
 
 export function Verdict({ exit }) {
@@ -37,15 +39,19 @@ function usePages(query) {
   const [more, setMore] = useState({ query, exits: [], next: undefined });
   const rest = more.query === query ? more : { query, exits: [], next: undefined };
   const next = rest.next === undefined ? first.data?.next : rest.next;
-  const load = async () => {
-    const page = await ask(`/exits?limit=${PAGE}${query}&after=${encodeURIComponent(next)}`);
-    setMore({ query, exits: [...rest.exits, ...page.exits], next: page.next ?? null });
+  const load = async (all) => {
+    let [list, after] = [rest.exits, next];
+    do {
+      const page = await ask(`/exits?limit=${all ? MANY : PAGE}${query}&after=${encodeURIComponent(after)}`);
+      [list, after] = [[...list, ...page.exits], page.next ?? null];
+    } while (all && after);
+    setMore({ query, exits: list, next: after });
   };
   return { ...first, exits: [...(first.data?.exits ?? []), ...rest.exits], total: first.data?.total, load: next ? load : null };
 }
 
 export function Exits({ query }) {
-  const asked = query.get("country");
+  const asked = query.get("country")?.toUpperCase() ?? null;
   const [place, setPlace] = useState(asked);
   const [usable, setUsable] = useState("true");
   const [source, setSource] = useState("");
@@ -54,6 +60,18 @@ export function Exits({ query }) {
   const filters = Object.entries({ country: place, usable, source }).filter(([, value]) => value);
   const { exits, total, error, again, data, load } = usePages(filters.map(([name, value]) => `&${name}=${encodeURIComponent(value)}`).join(""));
   const word = typed.trim().toLowerCase();
+  const [rows, showRows] = useState(PAGE);
+  const [looking, look] = useState(false);
+  useEffect(() => showRows(PAGE), [word, place, usable, source]);
+  useEffect(() => {
+    if (!word || !load || looking) return;
+    look(true);
+    load(true).catch((why) => say(why.message, "bad")).finally(() => look(false));
+  }, [word, load === null]);
+  const more = () => {
+    showRows(rows + PAGE);
+    if (load && exits.length < rows + PAGE) load().catch((why) => say(why.message, "bad"));
+  };
   const found = exits.filter(({ id, ip, nickname, as_name: as }) => !word || `${id} ${ip} ${nickname ?? ""} ${as ?? ""}`.toLowerCase().includes(word));
   return html`
     <div class="head"><h1 tabindex="-1">Exits</h1></div>
@@ -65,12 +83,12 @@ export function Exits({ query }) {
           <input type="search" class="filter" aria-label="Filter by address, nickname, network or fingerprint" placeholder="Filter" value=${typed} onInput=${(event) => type(event.target.value)} /></div>`}>
         <${Trouble} error=${error} again=${again} />
         ${!data && !error && html`<${Waiting} rows=${10} />`}
-        ${data && found.length === 0 && html`<${Empty} title="No exit is like that">${word ? "Nothing that is loaded has this name; try the search at the top." : usable === "true" ? "None has passed its check yet, or the filter leaves none." : "The filter leaves none."}</${Empty}>`}
+        ${data && found.length === 0 && html`<${Empty} title="No exit is like that">${looking ? `Looking through ${count(total)} …` : word ? "No address, nickname, network or fingerprint has this in it." : usable === "true" ? "None has passed its check yet, or the filter leaves none." : "The filter leaves none."}</${Empty}>`}
         ${found.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">Exit</th><th scope="col">Country</th><th scope="col" class="wider">Network</th><th scope="col">State</th><th scope="col" class="number wide">Latency</th><th scope="col" class="number wide">Open</th><th scope="col" class="wide">Checked</th></tr></thead>
-          <tbody>${found.map((exit) => html`<tr key=${exit.id}><th scope="row"><a class="mono name" href=${`#/exits/${encodeURIComponent(exit.id)}`}>${exit.ip ?? short(exit.id)}</a> <span class="faint cut">${exit.nickname ?? ""}</span></th>
+          <tbody>${found.slice(0, rows).map((exit) => html`<tr key=${exit.id}><th scope="row"><a class="mono name" href=${`#/exits/${encodeURIComponent(exit.id)}`}>${exit.ip ?? short(exit.id)}</a> <span class="faint cut">${exit.nickname ?? ""}</span></th>
             <td>${country(exit.country)}</td><td class="wider"><span class="cut">${exit.as_name ?? (exit.asn ? `AS${exit.asn}` : "–")}</span></td><td><${Verdict} exit=${exit} /></td>
             <td class="number wide">${millis(exit.latency_ms)}</td><td class="number wide">${count(exit.streams)}</td><td class="wide nowrap"><${When} at=${exit.checked} /></td></tr>`)}</tbody></table></div>`}
-        ${load && html`<p class="inset"><button type="button" class="quiet" onClick=${load}>Load more (${count(exits.length)} of ${count(total)})</button></p>`}
+        ${(found.length > rows || (load && !word)) && html`<p class="inset"><button type="button" class="quiet" onClick=${more}>Show more (${count(Math.min(rows, found.length))} of ${count(word ? found.length : total)})</button></p>`}
       </${Panel}>
     </div>`;
 }

@@ -100,7 +100,7 @@ export function RoutePage({ id }) {
   return html`
     <p class="crumb"><a href="#/routes">Routes</a></p>
     <div class="head"><h1 tabindex="-1">${route.name}</h1><${Actions} route=${route} /></div>
-    <p class="facts"><code>${route.selector}</code><span>port <b class="mono">${route.port ?? "none"}</b></span><span>pool <${Pool} pool=${route.pool} /></span>
+    <p class="facts"><code>${route.selector}</code><span>port <b class="mono">${route.port ?? "none"}</b></span><span>pool <${Pool} pool=${route.pool} mode=${route.mode} /></span>
       ${route.exit && html`<span>pinned to <a class="mono" href=${`#/exits/${encodeURIComponent(route.exit.id)}`}>${route.exit.ip}</a></span>`}
       ${route.check && html`<span>check ${route.check}</span>`}
       <${Badge}>${route.auth === "key" ? "asks for a key" : "open to whoever reaches it"}</${Badge}>${route.origin === "config" && html`<${Badge}>from the configuration</${Badge}>`}

@@ -32,22 +32,24 @@ function Tiles() {
   </section>`;
 }
 
-export function Pool({ pool }) {
-  const { have, wanted, unique_ips: ips } = pool;
+// What a strict route has beyond its one exit is a choice for later, so nothing is missing.
+export function Pool({ pool, mode }) {
+  const { have, unique_ips: ips } = pool;
+  const wanted = mode === "strict" ? 1 : pool.wanted;
   const kind = have === 0 ? "bad" : have < wanted ? "warn" : "good";
-  return html`<${Badge} kind=${kind}>${have}/${wanted}</${Badge}> <span class="faint nowrap">${plural(ips, "IP")}</span>`;
+  return html`<${Badge} kind=${kind}>${mode === "strict" ? have : `${have}/${wanted}`}</${Badge}> <span class="faint nowrap">${plural(ips, "IP")}</span>`;
 }
 
 function Row({ route }) {
   const now = figures(route.name);
-  const { name, selector, port, pool, urls, origin, state } = route;
+  const { name, selector, mode, port, pool, urls, origin, state } = route;
   const share = now?.recent.failed ?? (now?.total.requests ? now.total.failed / now.total.requests : null);
   return html`<tr>
     <th scope="row"><a class="name" href=${`#/routes/${encodeURIComponent(name)}`}>${name}</a>
       ${origin === "config" && html`<${Badge}>config</${Badge}>`}${state === "port_taken" && html`<${Badge} kind="bad">port taken</${Badge}>`}
       <div class="faint mono">${selector}</div></th>
     <td class="mono nowrap wide">${port ?? "–"} ${urls && html`<${CopyButton} text=${urls.socks5} label=${`Copy the address of ${name}`} />`}</td>
-    <td class="nowrap wide"><${Pool} pool=${pool} /></td>
+    <td class="nowrap wide"><${Pool} pool=${pool} mode=${mode} /></td>
     <td class="number nowrap">${rate(now?.now.rate)}<span class="faint">/s</span></td>
     <td class="wider"><${Spark} values=${series(name, "rate")} label=${`Requests of ${name}, last two minutes`} /></td>
     <td class="number nowrap middle">${millis(pool.latency_ms)}</td>

@@ -1,0 +1,56 @@
+//! The private network by itself, for a gateway that somebody else starts: in a container, say.
+//!
+//!     cargo run -p exitgate-testnet --example network -- FOLDER SEEN_AS
+//!
+//! FOLDER gets what such a gateway reads: countries, the web's certificate, and an `exitgate.toml` with the paths that they have
+//! where FOLDER is SEEN_AS; and `page`, which holds the address of a page that answers with who asked. The page's file comes last:
+//! when it is there, all is up. SIGTERM ends it.
+
+#![expect(clippy::print_stderr, reason = "a program for scripts: what it says, it says to whoever started it")]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::{env, fs};
+
+use anyhow::Context as _;
+use exitgate_testnet::Testbed;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let mut words = env::args_os().skip(1).map(PathBuf::from);
+    let (Some(folder), Some(seen_as)) = (words.next(), words.next()) else {
+        anyhow::bail!("which folder, and as what is it seen?");
+    };
+    let mut stop = signal(SignalKind::terminate())?;
+    let bed = Testbed::start().await?;
+    hand_over(&bed, &folder, &seen_as).with_context(|| format!("cannot write to {}", folder.display()))?;
+    stop.recv().await;
+    Ok(())
+}
+
+fn hand_over(bed: &Testbed, folder: &Path, seen_as: &Path) -> anyhow::Result<()> {
+    let mut lines = bed.gateway_lines();
+    for read in [bed.network.geoip_file(), bed.ground.folder().join("geoip6"), bed.web.ca_pem().to_owned()] {
+        let name = read.file_name().context("a file has a name")?;
+        fs::copy(&read, folder.join(name))?;
+        lines = lines.replace(&*read.to_string_lossy(), &seen_as.join(name).to_string_lossy());
+    }
+    fs::write(
+        folder.join("exitgate.toml"),
+        format!("tor.circuits_per_second = 200.0\nsources.onionoo.enabled = false\ncheck.per_second = 50.0\n{lines}\n"),
+    )?;
+    fs::write(folder.join("page.new"), bed.web.http("echo.test", "/ip"))?;
+    fs::rename(folder.join("page.new"), folder.join("page"))?;
+    Ok(())
+}
