@@ -2,20 +2,20 @@
 
 import math
 
-WIDTH, HEIGHT = 250, 150
+WIDTH, HEIGHT = 215, 150
 LEFT, TOP, RIGHT, BOTTOM = 44, 34, 14, 26
-INK, FAINT, LINES = "#1f2933", "#9aa5b1", ["#2563a8", "#c2570c"]
+INK, FAINT, LINE = "#1f2933", "#9aa5b1", "#2563a8"
 
-# What a panel shows: title, and the columns whose lines it has.
-PANELS = [("memory each, KiB", [1]), ("CPU a request, µs", [2]), ("latency p50 and p99, µs", [3, 4]), ("to open or make one, µs", [5])]
+# What a panel shows: its title and its column.
+PANELS = [("memory each, KiB", 1), ("CPU a request, µs", 2), ("latency p50, µs", 3), ("latency p99, µs", 4), ("to make one, µs", 5)]
 
 
 def draw(kinds):
     """`kinds` is name → (heads, rows); a cell may be None."""
     parts, height = [], HEIGHT * len(kinds)
     for line, (name, (_, rows)) in enumerate(kinds.items()):
-        for place, (title, columns) in enumerate(PANELS):
-            parts.append(panel(place * WIDTH, line * HEIGHT, f"{name}: {title}", rows, columns))
+        for place, (title, column) in enumerate(PANELS):
+            parts.append(panel(place * WIDTH, line * HEIGHT, f"{name}: {title}", rows, column))
     width = WIDTH * len(PANELS)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="10" fill="{INK}">\n'
@@ -23,10 +23,10 @@ def draw(kinds):
     )
 
 
-def panel(left, top, title, rows, columns):
-    points = [[(row[0], row[column]) for row in rows if row[column] is not None] for column in columns]
+def panel(left, top, title, rows, column):
+    points = [(row[0], row[column]) for row in rows if row[column] is not None]
     counts = [row[0] for row in rows]
-    highest = nice(max((value for line in points for _, value in line), default=1))
+    highest = nice(max((value for _, value in points), default=1))
     wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     low, span = math.log10(min(counts)), math.log10(max(counts)) - math.log10(min(counts)) or 1
 
@@ -43,10 +43,9 @@ def panel(left, top, title, rows, columns):
         out.append(f'<text x="{left + LEFT - 4}" y="{y(value) + 3:.1f}" text-anchor="end">{value:,g}</text>')
     for count in counts:
         out.append(f'<text x="{x(count):.1f}" y="{top + HEIGHT - 10}" text-anchor="middle">{count:,}</text>')
-    for line, colour in zip(points, LINES):
-        path = " ".join(f"{x(count):.1f},{y(value):.1f}" for count, value in line)
-        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        out.extend(f'<circle cx="{x(count):.1f}" cy="{y(value):.1f}" r="2.5" fill="{colour}"/>' for count, value in line)
+    path = " ".join(f"{x(count):.1f},{y(value):.1f}" for count, value in points)
+    out.append(f'<polyline points="{path}" fill="none" stroke="{LINE}" stroke-width="1.5"/>')
+    out.extend(f'<circle cx="{x(count):.1f}" cy="{y(value):.1f}" r="2.5" fill="{LINE}"/>' for count, value in points)
     return "\n".join(out)
 
 
