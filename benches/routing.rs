@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use exitgate::exit::country::Country;
 use exitgate::exit::facts::Flags;
-use exitgate::exit::{Catalog, ExitId, Fingerprint, Listing, Moment, Verdict};
+use exitgate::exit::{Catalog, ExitId, Fingerprint, Listing, Moment, Protocol, PublicId, Source, Verdict};
 use exitgate::net::Target;
 use exitgate::route::memory::Bounds;
 use exitgate::route::selector::RouteName;
@@ -29,39 +29,57 @@ const NOW: Moment = Moment(1_788_314_400_000_000);
 /// Decisions for each percentile: the hundredth largest of ten thousand is not one odd moment of the machine.
 const DECISIONS: usize = 10_000;
 
-/// Where exits are, roughly as in the public network.
-const PLACES: [&str; 10] = ["DE", "DE", "US", "US", "NL", "FR", "RO", "SE", "CH", "AT"];
+/// Where most exits are, roughly as in the public network; one in ten is somewhere else.
+const PLACES: [&str; 10] = ["DE", "DE", "US", "US", "NL", "FR", "RO", "SE", "CH", ""];
+const ELSEWHERE: [&str; 40] = [
+    "AT", "AU", "BE", "BG", "BR", "CA", "CZ", "DK", "EE", "ES", "FI", "GB", "GR", "HK", "HR", "HU", "ID", "IE", "IL",
+    "IN", "IS", "IT", "KR", "LT", "LU", "LV", "MD", "MX", "NO", "NZ", "PL", "PT", "RS", "SG", "SI", "SK", "TR", "TW",
+    "UA", "ZA",
+];
+
+/// Every fourth exit is a public proxy.
+const PUBLIC: u32 = 4;
 
 fn exit(n: u32) -> ExitId {
     let mut id = [0; 20];
     id[..4].copy_from_slice(&n.wrapping_mul(2_654_435_761).to_be_bytes());
     id[4..8].copy_from_slice(&n.to_be_bytes());
-    ExitId::Tor(Fingerprint(id))
+    match n % PUBLIC {
+        3 => ExitId::Public(Arc::new(PublicId { protocol: Protocol::Socks5, addr: (address(n), 1080).into() })),
+        _ => ExitId::Tor(Fingerprint(id)),
+    }
+}
+
+/// Two of a hundred share an address with another, and five hundred have one together.
+fn address(n: u32) -> Ipv4Addr {
+    let own = if n % 100 < 2 { n / 100 } else { n };
+    Ipv4Addr::from(0x0B00_0000 + if n >= EXITS - 500 { EXITS } else { own })
+}
+
+/// One in fifty lets mail's neighbour IRC out; the policies of the rest differ as those of relays do.
+fn policy(n: u32) -> String {
+    match n % 50 {
+        0 => "accept 80,443,6667".to_owned(),
+        _ if n % PUBLIC == 3 => "reject 25".to_owned(),
+        1..20 => format!("accept 80,443,{}", 8000 + n % 300),
+        _ => "reject 25,6667".to_owned(),
+    }
 }
 
 fn catalog() -> Catalog {
     let mut edit = Catalog::default().edit();
     for n in 0..EXITS {
-        let country = Country::parse(PLACES[n as usize % PLACES.len()]).expect("two letters");
-        // Two of a hundred share an address with another, one lets nothing but the web out, one in fifty mail.
-        let ip = Ipv4Addr::from(0x0B00_0000 + if n % 100 < 2 { n / 100 } else { n });
-        let policy = match n % 50 {
-            0 => "accept 80,443,6667",
-            1..20 => "accept 80,443",
-            _ => "reject 25,6667",
-        };
+        let place = Some(PLACES[n as usize % PLACES.len()]).filter(|place| !place.is_empty());
+        let place = place.unwrap_or(ELSEWHERE[n as usize / PLACES.len() % ELSEWHERE.len()]);
+        let country = Country::parse(place).expect("two letters");
+        let ip = address(n);
         edit.list(Listing {
-            id: exit(n),
-            nickname: "x".into(),
             announced: vec![ip.into()],
             country,
             asn: Some(64_500 + n % 300),
-            as_name: None,
-            policy: policy.parse().expect("a policy"),
-            policy_v6: "reject 1-65535".parse().expect("a policy"),
+            policy: policy(n).parse().expect("a policy"),
             flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
-            weight: 1,
-            public: None,
+            ..Listing::new(exit(n))
         });
         edit.learn(&exit(n), |known| {
             known.saw(ip.into(), country, NOW);
@@ -76,18 +94,26 @@ fn catalog() -> Catalog {
 }
 
 fn routes(catalog: &Catalog) -> RouteTable {
-    let words = Words::default();
+    let nordic = ["se", "no", "dk", "fi", "is"].map(str::to_owned).to_vec();
+    let words = Words::new([("nordic".to_owned(), nordic)], []).expect("a group");
     let mut table = RouteTable::new(words.clone(), Policy::default());
     let selectors = ["us", "nonus", "de", "any", "us-strict", "nl+fr", "any-asn-64510", "ro"];
-    for n in 0..ROUTES {
-        let selector = Selector::parse(selectors[n as usize % selectors.len()], &words).expect("a selector");
-        let name = RouteName::parse(&format!("route-{n}x"), &selector, &words).expect("a name");
-        let check = (n % 4 == 0).then(|| Arc::from("steam"));
-        let policy = Arc::new(Policy { check, ..Policy::default() });
-        let port = u16::try_from(20_000 + n).ok();
+    let mut add = |name: &str, selector: &str, policy: Policy| {
+        let selector = Selector::parse(selector, &words).expect("a selector");
+        let name = RouteName::parse(name, &selector, &words).expect("a name");
+        let (port, policy) = (None, Arc::new(policy));
         let route = Route { name, selector, port, policy, origin: Origin::Config, created: NOW, expires: None };
         table = table.with(route).expect("no clash");
+    };
+    for n in 0..ROUTES {
+        let check = (n % 4 == 0).then(|| Arc::from("steam"));
+        let selector = selectors[n as usize % selectors.len()];
+        add(&format!("route-{n}x"), selector, Policy { check, ..Policy::default() });
     }
+    let both = vec![Source::Public, Source::Tor];
+    add("mixed", "any", Policy { sources: both.clone(), ..Policy::default() });
+    add("second", "any", Policy { sources: both, fallback: true, ..Policy::default() });
+    add("alone", "us-strict", Policy { exclusive: true, ..Policy::default() });
     table.refreshed(catalog, NOW)
 }
 
@@ -101,9 +127,11 @@ struct World {
 impl World {
     fn new() -> Self {
         let catalog = catalog();
+        let closed = Site::of(&"closed.example:443".parse::<Target>().expect("a target").host);
         let shop = Site::of(&"shop.example:443".parse::<Target>().expect("a target").host);
         let bans =
             Bans::default().with((0..500).map(|n| (shop.clone(), exit(n * 7), NOW.after(Duration::from_secs(60)))));
+        let bans = bans.with((0..EXITS).map(|n| (closed.clone(), exit(n), NOW.after(Duration::from_secs(60)))));
         Self { routes: routes(&catalog), catalog, bans, memory: Memory::new(Bounds::default()) }
     }
 
@@ -119,25 +147,54 @@ impl World {
 /// Every kind of question: what it is called, the user name (`#` is a number of its own for each decision), the target,
 /// and whether there is an exit for it.
 fn questions() -> Vec<(&'static str, String, &'static str, bool)> {
+    const SHOP: &str = "shop.example:443";
+    const OTHER: &str = "other.example:443";
     let fingerprint = format!("any-exit-{}", exit(4));
-    vec![
-        ("any", "any".into(), "shop.example:443", true),
-        ("country", "us".into(), "shop.example:443", true),
-        ("not a country", "nonus".into(), "other.example:443", true),
-        ("several countries", "de+fr+nl".into(), "other.example:443", true),
-        ("AS", "any-asn-64510".into(), "other.example:443", true),
-        ("one exit", fingerprint, "other.example:443", true),
-        ("rotate", "us-rotate".into(), "shop.example:443", true),
-        ("new session", "us-session-s#".into(), "shop.example:443", true),
-        ("old session", "us-session-same".into(), "shop.example:443", true),
-        ("new pin", "us-strict-session-p#".into(), "shop.example:443", true),
-        ("old pin", "us-strict".into(), "shop.example:443", true),
-        ("route", "route-8x".into(), "shop.example:443", true),
-        ("route, narrowed", "route-11x-session-a#".into(), "shop.example:443", true),
-        ("a port that few let out", "de".into(), "irc.example:6667", true),
-        ("a port that nobody lets out", "us".into(), "mail.example:25", false),
-        ("nobody there", "jp".into(), "shop.example:443", false),
-    ]
+    let one_of_many = format!("any-source-any-exit-{}", Ipv4Addr::from(0x0B00_0000 + EXITS));
+    let rows = [
+        ("any", "any", SHOP, true),
+        ("country", "us", SHOP, true),
+        ("not a country", "nonus", OTHER, true),
+        ("several countries", "de+fr+nl", OTHER, true),
+        ("none of several", "nonde+fr+nl", OTHER, true),
+        ("a group", "nordic", OTHER, true),
+        ("AS", "any-asn-64510", OTHER, true),
+        ("public", "any-source-public", OTHER, true),
+        ("public, country", "us-source-public", OTHER, true),
+        ("both sources", "us-source-any", OTHER, true),
+        ("one exit", &fingerprint, OTHER, true),
+        ("an address", "any-exit-11.0.3.242", OTHER, true),
+        ("an address that 500 share", &one_of_many, OTHER, true),
+        ("rotate", "us-rotate", SHOP, true),
+        ("rotate, public", "any-source-public-rotate", SHOP, true),
+        ("new session", "us-session-s#", SHOP, true),
+        ("new session, ttl", "nonus-session-t#-ttl-10m", SHOP, true),
+        ("old session", "us-session-same", SHOP, true),
+        ("new pin", "us-strict-session-p#", SHOP, true),
+        ("new pin, any", "any-strict-session-p#", OTHER, true),
+        ("new pin, public", "any-source-public-strict-session-q#", OTHER, true),
+        ("new pin, all taken", "ro-strict-session-r#", OTHER, true),
+        ("old pin", "us-strict", SHOP, true),
+        ("route", "route-1x", SHOP, true),
+        ("route, checked", "route-8x", SHOP, true),
+        ("route, mixed sources", "mixed", SHOP, true),
+        ("route, fall-back", "second", SHOP, true),
+        ("route, narrowed", "route-11x-session-a#", SHOP, true),
+        ("exclusive pin", "alone-session-x1", SHOP, true),
+        ("a port that few let out", "de", "irc.example:6667", true),
+        ("a port of one's own", "de", "odd.example:8123", true),
+        ("session, a port that few let out", "de-session-p#", "irc.example:6667", true),
+        ("pin, a port that few let out", "de-strict-session-o#", "irc.example:6667", true),
+        ("a port that nobody lets out", "us", "mail.example:25", false),
+        ("pin, nobody lets it out", "us-strict-session-n#", "mail.example:25", false),
+        ("nobody there", "jp", SHOP, false),
+        ("nobody in the AS", "us-asn-1", SHOP, false),
+        ("a site that bans all", "us", "closed.example:443", false),
+        ("session, a site that bans all", "any-session-c#", "closed.example:443", false),
+        ("pin, a site that bans all", "any-strict-session-c#", "closed.example:443", false),
+        ("IPv6", "us", "[2001:db8::1]:443", false),
+    ];
+    rows.into_iter().map(|(what, username, target, there)| (what, username.to_owned(), target, there)).collect()
 }
 
 fn percentiles(world: &World) {

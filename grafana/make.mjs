@@ -112,7 +112,7 @@ function control() {
     row("Requests"),
     stack("Requests by outcome", 12, [[rate("exitgate_requests_total", ROUTE, "outcome"), "{{outcome}}"]], { unit: "reqps" }),
     graph("Failures by reason", 12, [[rate("exitgate_requests_total", `${ROUTE}, ${FAILED}`, "outcome"), "{{outcome}}"]], { unit: "reqps", about: "The words are those of the access line and of X-Exitgate-Error." }),
-    graph("Time to open a stream", 12, [[quantile(0.5, "exitgate_open_seconds", HERE), "p50"], [quantile(0.95, "exitgate_open_seconds", HERE), "p95"], [quantile(0.99, "exitgate_open_seconds", HERE), "p99"]], { unit: "s", about: "From the complete request to a stream that is open at its target." }),
+    graph("Time to open a stream", 12, [[quantile(0.5, "exitgate_open_seconds", HERE), "p50"], [quantile(0.95, "exitgate_open_seconds", HERE), "p95"], [quantile(0.99, "exitgate_open_seconds", HERE), "p99"], [quantile(0.95, "exitgate_handshake_seconds", HERE), "before: handshake, p95"]], { unit: "s", about: "From the complete request to a stream that is open at its target; before it, from accept to the complete request, which the client takes." }),
     graph("Time to the first byte", 12, [[quantile(0.5, "exitgate_first_byte_seconds", HERE), "p50"], [quantile(0.95, "exitgate_first_byte_seconds", HERE), "p95"]], { unit: "s", about: "From the complete request to the first byte of its target." }),
     graph("Time to open, p95 by source", 12, [[quantile(0.95, "exitgate_open_seconds", HERE, "source"), "{{source}}"]], { unit: "s" }),
     graph("Slowest countries, p95 to open", 12, [[`topk(10, ${quantile(0.95, "exitgate_open_seconds", HERE, "country")})`, "{{country}}"]], { unit: "s" }),

@@ -29,6 +29,7 @@ mod page;
 mod pass;
 pub mod proxies;
 mod sources;
+mod stall;
 mod trail;
 mod when;
 
@@ -39,7 +40,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -48,7 +52,9 @@ pub use auth::Access;
 pub use events::Journal;
 pub use health::{Readiness, SourceReadiness};
 
+use auth::{Gate, Peer};
 use error::ApiError;
+use stall::Unstalled;
 
 use crate::check;
 use crate::gateway::roll::Roll;
@@ -66,7 +72,11 @@ const CONNECTIONS: usize = 512;
 /// How long a peer may take over its request head. Arbitrary, generous for a person's connection.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a whole connection may live, so that slow readers give their place back.
+/// How long a peer may take over nothing of an answer while there is more of it. Arbitrary: a page that is asked for is
+/// read; whoever holds a place without reading would keep others out.
+const READ_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a whole connection may live: who follows events comes again.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// A reload that somebody asked for, and where the answer goes.
@@ -155,11 +165,12 @@ pub fn start(
     extra: Router,
 ) -> std::io::Result<()> {
     if let Some(shelf) = wiring.shelf.clone() {
-        // On the caller's runtime: sorting ten thousand proxies must not hold up a request.
+        // Sorting ten thousand proxies must hold up neither a request nor a tunnel.
         let (state, worker) = (wiring.state.clone(), tasks.clone());
-        tasks.supervise("lists", move || list::watch(shelf.clone(), state.clone(), worker.clone()));
+        tasks.aside("lists", move || list::watch(shelf.clone(), state.clone(), worker.clone()))?;
     }
-    let gate = axum::middleware::from_fn_with_state(access, auth::gate);
+    let gate = Gate { access, guesses: Arc::default() };
+    let gate = axum::middleware::from_fn_with_state(gate, auth::gate);
     let app = endpoints::router(wiring.clone(), tasks.clone(), extra).layer(gate);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (failed, outcome) = std::sync::mpsc::channel();
@@ -186,12 +197,17 @@ pub fn start(
 }
 
 async fn connection(app: Router, arrival: Arrival) {
-    let Arrival { stream, cut, .. } = arrival;
+    let Arrival { stream, cut, peer } = arrival;
+    let app = TowerToHyperService::new(app);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer.ip()));
+        app.call(request)
+    });
     let serve = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+        .serve_connection(TokioIo::new(Unstalled::new(stream, READ_DEADLINE)), service);
     let ended = cut.race(tokio::time::timeout(CONNECTION_DEADLINE, serve)).await;
     if let Some(Ok(Err(error))) = ended {
         tracing::debug!(%error, "an API connection ended early");

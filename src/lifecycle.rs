@@ -13,6 +13,7 @@
 
 use std::any::Any;
 use std::future::Future;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,6 +32,9 @@ pub use cut::Cut;
 /// How long a worker rests before it starts again after a panic or an early return. Arbitrary: long enough that a
 /// worker which dies at once does not spin, short enough that nobody notices a single death.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// How much a thread aside yields to those that carry traffic: half way down the kernel's scale.
+const NICE: i32 = 10;
 
 /// How long killed tasks have to notice. They only drop sockets, so a second is plenty; whatever is left is reported.
 const KILL_WAIT: Duration = Duration::from_secs(5);
@@ -70,6 +74,26 @@ impl Tasks {
                 }
             }
         });
+    }
+
+    /// Runs a worker as [`Tasks::supervise`] does, on a thread and a runtime of its own, and at a lower priority than all
+    /// that carries traffic: what is a matter of throughput must not cost what is one of latency.
+    pub fn aside<F>(&self, name: &'static str, make: impl FnMut() -> F + Send + 'static) -> io::Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let tasks = self.clone();
+        let work = move || {
+            if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+                tracing::debug!(%error, "{name} works at everybody's priority");
+            }
+            runtime.block_on(async move {
+                tasks.supervise(name, make);
+                tasks.killed().await;
+            });
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
     }
 
     /// Resolves once no new work may be taken.

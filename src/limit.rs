@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 
 use self::allowance::{Allowance, Crowd, Held};
 pub use self::bucket::Bucket;
-use self::guess::Guesses;
+pub use self::guess::Guesses;
 use crate::net::Secret;
 
 /// How much somebody may do; `None` is no limit.

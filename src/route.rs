@@ -10,6 +10,7 @@ pub mod balance;
 pub mod ban;
 mod carrier;
 pub mod choose;
+mod claim;
 pub mod event;
 pub mod explain;
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //!
 //! Next: `telemetry/metrics.rs`; [`crate::app`] calls [`init`] once.
 
+mod harmless;
 pub mod metrics;
 pub mod passing;
 
@@ -22,6 +23,8 @@ use tracing_appender::rolling;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+use harmless::Harmless;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,7 +133,7 @@ pub fn check_level(level: &str) -> Result<(), TelemetryError> {
 type Writer = (NonBlocking, WorkerGuard, ErrorCounter);
 
 fn lossy(name: &'static str, to: impl io::Write + Send + 'static) -> Writer {
-    let (writer, guard) = NonBlockingBuilder::default().lossy(true).thread_name(name).finish(to);
+    let (writer, guard) = NonBlockingBuilder::default().lossy(true).thread_name(name).finish(Harmless(to));
     let lost = writer.error_counter();
     (writer, guard, lost)
 }

@@ -1,27 +1,4 @@
-//! User names: any bytes that a client may send. Nothing panics; what is understood reads back from its canonical text,
-//! and a refusal can be put into a header.
+//! `src/selector.rs` under a fuzzer.
 #![no_main]
 
-use std::sync::LazyLock;
-
-use exitgate::route::{Policy, RouteTable, Selector, Words};
-use libfuzzer_sys::fuzz_target;
-
-static WORDS: LazyLock<Words> = LazyLock::new(|| {
-    let eu = vec!["de".to_owned(), "fr".to_owned()];
-    Words::new([("eu".to_owned(), eu)], ["customer-acme".to_owned()]).expect("words of this test")
-});
-
-static ROUTES: LazyLock<RouteTable> = LazyLock::new(|| RouteTable::new(WORDS.clone(), Policy::default()));
-
-fuzz_target!(|data: &[u8]| {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    match Selector::parse(text, &WORDS) {
-        Ok(selector) => {
-            let canonical = selector.to_string();
-            assert_eq!(Selector::parse(&canonical, &WORDS).as_ref(), Ok(&selector));
-        }
-        Err(bad) => assert!(bad.to_string().bytes().all(|b| b.is_ascii_graphic() || b == b' ')),
-    }
-    let _ = ROUTES.resolve(text, None);
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| exitgate_fuzz::selector::run(input));

@@ -1,34 +1,4 @@
-//! The SOCKS machine under any bytes, whole and byte by byte: no panic, the same steps, an end within the bound.
+//! `src/socks.rs` under a fuzzer.
 #![no_main]
 
-use exitgate::gateway::socks::{NO_METHOD, OPENING_MAX, Socks, Step};
-use libfuzzer_sys::fuzz_target;
-
-/// Plays the opening and returns where it ended: how it ended, and how many bytes it used.
-fn play(opening: &[u8], piece: usize) -> (u8, usize) {
-    let Some(mut socks) = Socks::begin(opening[0], false) else { return (0, 0) };
-    let mut have = 1;
-    loop {
-        match socks.step(&opening[..have]) {
-            Step::More if have == opening.len() => {
-                assert!(have < OPENING_MAX);
-                return (1, 0);
-            }
-            Step::More => have = (have + piece).min(opening.len()),
-            Step::Send(NO_METHOD) => return (2, 0),
-            Step::Send(_) => {}
-            Step::Check => assert!(socks.credentials(&opening[..have]).username.len() <= 255),
-            Step::Do { used, .. } => {
-                assert!(used <= have);
-                return (3, used);
-            }
-            Step::Refuse(failure) => return (4, usize::from(failure.socks5())),
-        }
-    }
-}
-
-fuzz_target!(|opening: &[u8]| {
-    if !opening.is_empty() {
-        assert_eq!(play(opening, 1), play(opening, opening.len()));
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| exitgate_fuzz::socks::run(input));

@@ -1,5 +1,7 @@
 //! What a request carries, read so that a refusal has the one shape of all errors and names what is wrong.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::StatusCode;
@@ -13,6 +15,9 @@ use super::error::ApiError;
 
 /// The longest body that is read. Arbitrary: a hundred times the longest sensible one.
 const BODY: usize = 64 * 1024;
+
+/// How long it may take. Arbitrary, as for the head: a body that never comes would hold a place for an hour.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Entries of a list that did not say how many, and the most that may be asked for. Arbitrary: a page for people, and
 /// about a megabyte.
@@ -51,12 +56,16 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let body = http_body_util::Limited::new(request.into_body(), BODY);
-        let read = http_body_util::BodyExt::collect(body).await;
+        let read = tokio::time::timeout(BODY_DEADLINE, http_body_util::BodyExt::collect(body)).await;
+        let late = |_| {
+            let message = format!("the body did not come within {} seconds", BODY_DEADLINE.as_secs());
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_late", message)
+        };
         let too_long = || {
             let message = format!("the body is longer than {BODY} bytes, or broke off");
             ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_long", message)
         };
-        let bytes: Bytes = read.map_err(|_| too_long())?.to_bytes();
+        let bytes: Bytes = read.map_err(late)?.map_err(|_| too_long())?.to_bytes();
         if bytes.is_empty() {
             return Ok(Self(Map::new()));
         }

@@ -5,18 +5,42 @@
 //! read answers; an `Origin` must be our own, or a page could send writes; a write must be JSON, which a page cannot
 //! send across origins without a preflight that we never grant. A page gets nothing, with or without a token.
 //!
-//! Tokens travel in the `Authorization` header only: a token in a URL ends up in logs and in browser histories.
+//! Tokens travel in the `Authorization` header only: a token in a URL ends up in logs and in browser histories. Whoever
+//! tries many is not read for a while, as clients with wrong keys are not.
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 
 use super::error::ApiError;
+use crate::limit::{Damping, Guesses};
 use crate::net::{Host, Secret, Target};
+
+/// When tokens of an address are no longer read: as the gateway's own defaults have it for keys.
+const DAMPING: Damping = Damping { failures: NonZeroU32::new(10).unwrap(), pause: Duration::from_secs(60) };
+
+/// Whom a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// What every request is held against.
+#[derive(Clone, Debug)]
+pub(super) struct Gate {
+    /// What the configuration says.
+    pub(super) access: Arc<ArcSwap<Access>>,
+    /// Who tried what; outlives a reload.
+    pub(super) guesses: Arc<Guesses>,
+}
+
+/// Takes note of a token, and whether it is right; how long to wait, if it may not even be looked at.
+type Judge<'a> = &'a dyn Fn(&[u8], bool) -> Option<Duration>;
 
 /// What each URL asks of who calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +72,11 @@ fn need(path: &str) -> Need {
 }
 
 /// The middleware: lets a request through or answers it.
-pub(super) async fn gate(State(access): State<Arc<ArcSwap<Access>>>, request: Request, next: Next) -> Response {
-    let allowed = access.load().check(request.uri().path(), request.headers());
+pub(super) async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().map(|Peer(ip)| *ip);
+    let judge =
+        |token: &[u8], right| peer.and_then(|peer| gate.guesses.judge(peer, token, right, DAMPING, Instant::now()));
+    let allowed = gate.access.load().check(request.uri(), request.headers(), &judge);
     let mut response = match allowed {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
@@ -73,19 +100,22 @@ pub(super) async fn json_only(request: Request, next: Next) -> Response {
 }
 
 impl Access {
-    fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
-        self.check_host(headers)?;
+    fn check(&self, uri: &Uri, headers: &HeaderMap, judge: Judge<'_>) -> Result<(), ApiError> {
+        self.check_host(uri, headers)?;
         self.check_origin(headers)?;
-        self.check_token(need(path), headers)
+        self.check_token(need(uri.path()), headers, judge)
     }
 
-    fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
         let mut given = headers.get_all(header::HOST).iter();
         let (Some(host), None) = (given.next(), given.next()) else {
             return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_host", "send exactly one Host header"));
         };
+        let is_ours = |host: &Host| is_loopback(host) || self.hosts.contains(host);
+        // A request may name its host twice, and the one in its first line is the one that counts (RFC 9112, 3.2.2).
+        let first = uri.authority().is_none_or(|named| parse_authority(named.as_str()).as_ref().is_some_and(is_ours));
         let host = host.to_str().ok().and_then(parse_authority);
-        if host.as_ref().is_some_and(|host| is_loopback(host) || self.hosts.contains(host)) {
+        if first && host.as_ref().is_some_and(is_ours) {
             return Ok(());
         }
         let message = "this Host is not one of ours; add the name that you use to `api.hosts` in the configuration";
@@ -93,20 +123,17 @@ impl Access {
     }
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+        let Some(origin) = headers.get(header::ORIGIN) else { return check_fetch(headers) };
         // Our own console sends its own origin, whose authority is the Host that was just checked.
         let own = origin
             .to_str()
             .ok()
             .and_then(|origin| origin.split_once("://"))
             .is_some_and(|(_, authority)| headers.get(header::HOST).is_some_and(|host| host == authority));
-        if own {
-            return Ok(());
-        }
-        Err(ApiError::new(StatusCode::FORBIDDEN, "foreign_origin", "pages of other sites may not use this API"))
+        if own { Ok(()) } else { Err(foreign()) }
     }
 
-    fn check_token(&self, need: Need, headers: &HeaderMap) -> Result<(), ApiError> {
+    fn check_token(&self, need: Need, headers: &HeaderMap, judge: Judge<'_>) -> Result<(), ApiError> {
         let Some(token) = &self.token else { return Ok(()) };
         let given = headers
             .get(header::AUTHORIZATION)
@@ -121,6 +148,11 @@ impl Access {
             Need::Read => full || read,
             Need::Token => full,
         };
+        if let Some(wait) = given.filter(|_| need != Need::Nothing).and_then(|given| judge(given, full || read)) {
+            let seconds = u16::try_from(wait.as_secs().max(1)).unwrap_or(u16::MAX);
+            let message = "too many wrong tokens came from this address; none is read for a while";
+            return Err(ApiError::too_much("too_many_guesses", message, seconds));
+        }
         if may {
             return Ok(());
         }
@@ -131,6 +163,18 @@ impl Access {
         };
         Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message))
     }
+}
+
+/// A browser says what a request without an origin is for: one that another site's page embeds (an image, a script) is
+/// refused, one that follows a link to the console is not.
+fn check_fetch(headers: &HeaderMap) -> Result<(), ApiError> {
+    let says = |name: &str, word: &str| headers.get(name).is_some_and(|value| value == word);
+    let elsewhere = says("sec-fetch-site", "cross-site") || says("sec-fetch-site", "same-site");
+    if elsewhere && !says("sec-fetch-mode", "navigate") { Err(foreign()) } else { Ok(()) }
+}
+
+fn foreign() -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "foreign_origin", "pages of other sites may not use this API")
 }
 
 /// The host of `host[:port]`.
@@ -163,7 +207,7 @@ mod tests {
     }
 
     fn code(access: &Access, path: &str, list: &[(&'static str, &str)]) -> Option<&'static str> {
-        access.check(path, &headers(list)).err().map(|error| error.code())
+        access.check(&path.parse().unwrap(), &headers(list), &|_, _| None).err().map(|error| error.code())
     }
 
     #[test]
@@ -192,6 +236,52 @@ mod tests {
         ] {
             assert_eq!(code(&access, "/reload", &[host, json, ("origin", origin)]), want, "{origin}");
         }
+    }
+
+    #[test]
+    fn what_another_site_embeds_is_refused_and_a_link_is_followed() {
+        let access = Access::default();
+        for (site, mode, want) in [
+            ("same-origin", "cors", None),
+            ("none", "navigate", None),
+            ("cross-site", "navigate", None),
+            ("cross-site", "no-cors", Some("foreign_origin")),
+            ("same-site", "no-cors", Some("foreign_origin")),
+            ("cross-site", "", Some("foreign_origin")),
+        ] {
+            let list = [("host", "localhost"), ("sec-fetch-site", site), ("sec-fetch-mode", mode)];
+            assert_eq!(code(&access, "/list", &list), want, "{site} {mode}");
+        }
+    }
+
+    #[test]
+    fn the_host_in_the_first_line_counts_too() {
+        let access = Access::default();
+        let host = [("host", "localhost:8080")];
+        assert_eq!(code(&access, "http://localhost:8080/health", &host), None);
+        assert_eq!(code(&access, "http://evil.example/health", &host), Some("unknown_host"));
+    }
+
+    #[test]
+    fn whoever_tries_many_tokens_is_not_read_and_learns_nothing() {
+        let access = Access { token: Some(Secret::new("full")), ..Access::default() };
+        let (guesses, now) = (Guesses::default(), Instant::now());
+        let ask = |path: &str, peer: u8, token: &str| {
+            let judge = |token: &[u8], right| guesses.judge([10, 0, 0, peer].into(), token, right, DAMPING, now);
+            let value = format!("Bearer {token}");
+            let list = headers(&[("host", "localhost"), ("authorization", &value)]);
+            access.check(&path.parse().unwrap(), &list, &judge).err().map(|error| error.code())
+        };
+        assert_eq!(ask("/proxies", 1, "full"), None);
+        for guess in 0..10 {
+            assert_eq!(ask("/proxies", 1, &format!("guess{guess}")), Some("unauthorized"));
+            assert_eq!(ask("/proxies", 2, &format!("guess{guess}")), Some("unauthorized"));
+        }
+        assert_eq!(ask("/proxies", 2, "more"), Some("too_many_guesses"));
+        assert_eq!(ask("/metrics", 2, "full"), Some("too_many_guesses"), "the right one tells nothing now");
+        assert_eq!(ask("/health", 2, "more"), None, "what needs no token is nobody's guess");
+        assert_eq!(ask("/proxies", 1, "full"), None, "who was good a moment ago works on");
+        assert_eq!(ask("/proxies", 3, "full"), None);
     }
 
     #[test]

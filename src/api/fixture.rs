@@ -4,8 +4,6 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::exit::country::{Country, GeoIp};
-use crate::exit::facts::Flags;
-use crate::exit::policy::PortPolicy;
 use crate::exit::{Abilities, Anonymity, Catalog, ExitId, Fingerprint, Listing, Login, Moment, Offer};
 use crate::exit::{Protocol, PublicId, Through, Verdict};
 use crate::net::Secret;
@@ -20,17 +18,11 @@ pub(super) fn snapshot(countries: &[&str]) -> Snapshot {
         let (id, ip) = (ExitId::Tor(Fingerprint([at + 1; 20])), Ipv4Addr::new(192, 0, 2, at + 1).into());
         let country = Country::parse(country).unwrap();
         edit.list(Listing {
-            id: id.clone(),
             nickname: format!("relay{at}").into(),
             announced: vec![ip],
             country,
             asn: Some(64_500),
-            as_name: None,
-            policy: PortPolicy::accept_all(),
-            policy_v6: PortPolicy::reject_all(),
-            flags: Flags { running: true, ..Flags::default() },
-            weight: 1,
-            public: None,
+            ..Listing::new(id.clone())
         });
         if usize::from(at) + 1 < countries.len() {
             edit.learn(&id, |known| {

@@ -1,8 +1,8 @@
 //! `/list`, `/random` and `/stats`: working public proxies, for programs that want no more than a line of text.
 //!
 //! They are answered from an [`Edition`], the working ones in the order of their speed as of a moment ago, made once a
-//! second at most by a worker on the runtime of the data path. So a request reads one pointer, whatever the judge is
-//! doing meanwhile, and a list that many ask for alike is written once an edition.
+//! second at most by a thread that yields to all others. So a request reads one pointer, whatever the judge is doing
+//! meanwhile, and a list that is asked for again and again is written before it is asked for.
 //!
 //! Proxies that want a login are not shown: a list with passwords in it is not for everybody who may read lists. They
 //! serve routes all the same.
@@ -57,28 +57,23 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let edition = edition(&wiring)?;
     let query = Query::read(&wanted)?;
-    let body = edition.written(uri.query().unwrap_or_default(), || {
-        let shown = edition.exits().iter().filter(|exit| query.wants(exit, edition.at()));
-        form::write(query.format, shown.take(query.limit), edition.at())
-    });
-    Ok(form::answer(query.format, body))
+    Ok(form::answer(query.format, edition.list(uri.query().unwrap_or_default(), &query)))
 }
 
 /// One working public proxy: seven times in ten of the faster half.
 #[utoipa::path(get, path = "/random", tag = "public proxies", params(Wanted),
     responses((status = 200, content((String = "text/plain"), (Shown = "application/json"), (String = "text/csv"))),
         (status = "default", description = "A refusal", body = Problem)))]
-pub(super) async fn random(State(wiring): State<Wiring>, Asked(wanted): Asked<Wanted>) -> Result<Response, ApiError> {
+pub(super) async fn random(
+    State(wiring): State<Wiring>,
+    uri: Uri,
+    Asked(wanted): Asked<Wanted>,
+) -> Result<Response, ApiError> {
     let edition = edition(&wiring)?;
     let query = Query::read(&wanted)?;
     let mut rng = rand::rng();
     let (share, place) = (rng.random_range(0.0..1.0), rng.random_range(0.0..1.0));
-    let drawn = if query.is_open() {
-        draw(edition.exits(), share, place)
-    } else {
-        let fit: Vec<_> = edition.exits().iter().filter(|exit| query.wants(exit, edition.at())).collect();
-        draw(&fit, share, place).copied()
-    };
+    let drawn = edition.one(uri.query().unwrap_or_default(), &query, |count| draw(count, share, place));
     let exit = drawn.ok_or_else(|| {
         let message = "no working public proxy is like that now; see /stats for how many there are";
         ApiError::new(StatusCode::NOT_FOUND, "no_proxy", message)
@@ -86,11 +81,10 @@ pub(super) async fn random(State(wiring): State<Wiring>, Asked(wanted): Asked<Wa
     Ok(form::answer(query.format, form::write_one(query.format, exit, edition.at())))
 }
 
-/// One of a list that is sorted by speed; `share` and `place` are between 0 and 1.
-fn draw<T>(sorted: &[T], share: f64, place: f64) -> Option<&T> {
-    let half = sorted.len().div_ceil(2);
-    let among = if share < FROM_FASTER { &sorted[..half] } else { sorted };
-    among.get((place * among.len() as f64) as usize)
+/// A place in a list of so many that is sorted by speed; `share` and `place` are between 0 and 1.
+fn draw(count: usize, share: f64, place: f64) -> Option<usize> {
+    let among = if share < FROM_FASTER { count.div_ceil(2) } else { count };
+    (among > 0).then_some((place * among as f64) as usize)
 }
 
 /// One list of public proxies.
@@ -144,16 +138,15 @@ mod tests {
 
     #[test]
     fn the_faster_half_is_drawn_from_more_often() {
-        let sorted: Vec<usize> = (0..10).collect();
         let mut counts = [0; 10];
         for share in (0..100).map(|n| f64::from(n) / 100.0) {
             for place in (0..100).map(|n| f64::from(n) / 100.0) {
-                counts[*draw(&sorted, share, place).unwrap()] += 1;
+                counts[draw(10, share, place).unwrap()] += 1;
             }
         }
         assert_eq!(counts[..5], [1700; 5], "a fifth of 70 %, and a tenth of 30 %");
         assert_eq!(counts[5..], [300; 5]);
-        assert_eq!(draw(&[7], 0.0, 0.999), Some(&7));
-        assert_eq!(draw::<u8>(&[], 0.0, 0.0), None);
+        assert_eq!(draw(1, 0.0, 0.999), Some(0));
+        assert_eq!(draw(0, 0.0, 0.0), None);
     }
 }

@@ -1,4 +1,6 @@
-//! Open files: the limit that decides how many connections there can be.
+//! What the kernel lets this process have: open files, which decide how many connections there can be, and no core dump.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that are not connections: engines' control and log pipes, the store, listeners, the API, the log.
 const RESERVED: u64 = 512;
@@ -8,15 +10,25 @@ const A_TUNNEL: u64 = 6;
 
 /// Raises the soft limit to the hard one and says how many connections fit.
 pub fn raise_limit() -> u32 {
-    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
-        if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit) {
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
             tracing::warn!(%error, "the limit on open files could not be raised");
         }
     }
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     connections_in(files)
+}
+
+/// No core dump of this process or of the engines that it starts: keys, tokens and what clients say are in its memory.
+/// The limit is one byte and not none, because the kernel gives a dump to a program (`core_pattern` with a `|`, as
+/// systemd sets it) whatever the limit says, but for exactly that value. Whoever debugs attaches to the process.
+pub(in crate::app) fn forbid_core_dumps() {
+    let limit = Rlimit { current: Some(1), maximum: Some(1) };
+    if let Err(error) = setrlimit(Resource::Core, limit) {
+        tracing::warn!(%error, "core dumps could not be switched off");
+    }
 }
 
 /// How many connections fit into so many open files. A splice needs pipes only while it is bulky, and few tunnels are

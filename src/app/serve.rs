@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{StartError, reload, wire};
+use super::{StartError, files, reload, wire};
 use crate::api::ReloadRequest;
 use crate::config::Loaded;
 use crate::lifecycle::Ended;
@@ -32,6 +32,7 @@ pub fn serve(loaded: Loaded, asked: Option<PathBuf>) -> End {
         Ok(telemetry) => telemetry,
         Err(error) => return failed(&error, End::Unavailable),
     };
+    files::forbid_core_dumps();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error, End::Broken),

@@ -119,6 +119,7 @@ pub async fn build(
     let permits = Permits::new(settings::connections(&config.gateway, files::raise_limit()));
     let mut doors = Doors::new(tunnel.clone(), permits, tasks.clone(), own.clone(), config.clone());
     let bound = Bound { gateway: addrs(&ports.gateway), api: addrs(&ports.api) };
+    bound.api.iter().for_each(|addr| own.insert(*addr));
     ports.gateway.into_iter().try_for_each(|port| doors.open_shared(port, &config))?;
     open_routes(&config, &state, &mut doors, &former).await?;
     let roll = doors.roll();

@@ -40,9 +40,6 @@ use crate::state::{Change, State};
 /// Checks that people insist on, not yet taken. Arbitrary.
 const FORCED: usize = 256;
 
-/// How much the judge's thread yields to those that carry traffic: half way down the kernel's scale.
-const NICE: i32 = 10;
-
 /// The one message of a running check, which is always sent, also by a check that panics.
 enum News {
     Found(ExitId, Box<Report>),
@@ -119,19 +116,8 @@ impl Judge {
 
     /// Starts its thread, which judges until shutdown.
     pub fn start(self: Arc<Self>, tasks: &Tasks) -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let tasks = tasks.clone();
-        let work = move || {
-            if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-                tracing::debug!(%error, "the judge of public proxies works at everybody's priority");
-            }
-            runtime.block_on(async move {
-                let worker = tasks.clone();
-                tasks.supervise("public judge", move || self.clone().run(worker.clone()));
-                tasks.killed().await;
-            });
-        };
-        std::thread::Builder::new().name("judge".to_owned()).spawn(work).map(drop)
+        let worker = tasks.clone();
+        tasks.aside("judge", move || self.clone().run(worker.clone()))
     }
 
     /// Judges until shutdown. A run that dies is followed by another that begins anew.

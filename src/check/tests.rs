@@ -10,8 +10,6 @@ use super::*;
 use crate::config::{Check, CheckTarget};
 use crate::dial::{EngineFault, ExitFault};
 use crate::exit::country::Country;
-use crate::exit::facts::Flags;
-use crate::exit::policy::PortPolicy;
 use crate::exit::{Exit, Fingerprint, Listing, Source, Verdict};
 use crate::lifecycle::Lifecycle;
 use crate::net::Host;
@@ -138,7 +136,7 @@ impl Bench {
 
     async fn list(&self) {
         let ids: Vec<_> = self.world.does.lock().unwrap().keys().cloned().collect();
-        let listings = ids.into_iter().map(listing).collect();
+        let listings = ids.into_iter().map(Listing::new).collect();
         self.state.apply(Change::Listed(Source::Tor, listings)).await.unwrap();
     }
 
@@ -168,22 +166,6 @@ impl Bench {
 
     fn turn(&self, n: u8, does: Does) {
         self.world.does.lock().unwrap().insert(exit(n), does);
-    }
-}
-
-fn listing(id: ExitId) -> Listing {
-    Listing {
-        id,
-        nickname: "x".into(),
-        announced: vec![],
-        country: Country::UNKNOWN,
-        asn: None,
-        as_name: None,
-        policy: PortPolicy::accept_all(),
-        policy_v6: PortPolicy::reject_all(),
-        flags: Flags { running: true, ..Flags::default() },
-        weight: 1,
-        public: None,
     }
 }
 

@@ -86,6 +86,7 @@ section!(Gateway {
     implicit_idle: Word<Duration> = minutes(60),
     allow_private_targets: bool,
     allow_direct: bool,
+    require_username: bool,
     allowed_ports: List<Word<PortRange>> = [Word(PortRange::ALL)].into_iter().collect(),
     denied_ports: List<Word<PortRange>> = PortRange::new(25, 25).map(Word).into_iter().collect(),
     alias_prefixes: List<String>,

@@ -106,7 +106,23 @@ pub struct Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gap = if self.key.is_empty() { "" } else { " " };
-        write!(f, "{}: {}{gap}{}\n    {}", self.place, self.key, self.what, self.hint)
+        let (key, what, hint) = (Printable(&self.key), Printable(&self.what), Printable(&self.hint));
+        write!(f, "{}: {key}{gap}{what}\n    {hint}", self.place)
+    }
+}
+
+/// A text that may quote a value, and does nothing to the terminal that shows it.
+struct Printable<'a>(&'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for piece in self.0.split_inclusive(char::is_control) {
+            match piece.char_indices().next_back() {
+                Some((at, last)) if last.is_control() => write!(f, "{}{}", &piece[..at], last.escape_default())?,
+                _ => f.write_str(piece)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -215,5 +231,22 @@ impl Findings {
 
     fn finding(&self, at: &KeyPath, what: String, hint: String) -> Finding {
         Finding { place: self.root.place_of(at), key: at.to_string(), what, hint }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_two_lines_whatever_it_quotes() {
+        let finding = Finding {
+            place: Place::File("a.toml".into()),
+            key: "log.file".into(),
+            what: "names \x1b[2J\r\nx, which does not exist".into(),
+            hint: "mkdir -p \t".into(),
+        };
+        let want = "a.toml: log.file names \\u{1b}[2J\\r\\nx, which does not exist\n    mkdir -p \\t";
+        assert_eq!(finding.to_string(), want);
     }
 }

@@ -64,6 +64,8 @@ pub struct Gateway {
     pub allow_private_targets: bool,
     /// Whether `source-direct` exists.
     pub allow_direct: bool,
+    /// Whether the shared port asks who says nothing for a username.
+    pub require_username: bool,
     /// Which ports of targets may be asked for.
     pub target_ports: PortRules,
     /// What may stand in front of a paid gateway's keys in a username; lower case, without a `-` at the end.
@@ -169,6 +171,7 @@ impl Gateway {
             implicit_idle: file.implicit_idle.0,
             allow_private_targets: file.allow_private_targets,
             allow_direct: file.allow_direct,
+            require_username: file.require_username,
             target_ports: target_ports(file, findings),
             alias_prefixes: alias_prefixes(&file.alias_prefixes, findings),
             auth_failures: file.auth_failures.positive(),

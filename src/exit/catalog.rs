@@ -9,17 +9,23 @@
 //! Each exit has a slot, a small number that stays its own while it is in the catalog; sets of slots are bits, and the
 //! candidates of a selector are the intersection of a few of them.
 //!
-//! Next: `catalog/edit.rs` makes the next edition; `catalog/bits.rs` is the sets; [`crate::route::pool`] asks.
+//! Next: `catalog/edit.rs` makes the next edition; `catalog/bits.rs` is the sets, `catalog/ports.rs` who lets a port out;
+//! [`crate::route::pool`] asks.
 
 mod bits;
 mod edit;
+#[cfg(test)]
+pub(crate) mod looks;
+mod ports;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 pub use bits::Bits;
 pub use edit::Editor;
+
+use ports::Ports;
 
 use super::country::{Country, CountrySet};
 use super::{Exit, ExitId, Source};
@@ -48,9 +54,26 @@ pub struct Catalog {
     by_ip: Arc<HashMap<IpAddr, Vec<Slot>>>,
     by_check: Arc<BTreeMap<Arc<str>, Arc<Bits>>>,
     by_source: [Arc<Bits>; 3],
+    /// By what they let out to IPv4 targets, and to IPv6 ones.
+    ports: [Arc<Ports>; 2],
     alive: Arc<Bits>,
+    untested: Arc<Bits>,
     usable: Arc<Bits>,
     distinct: Arc<Bits>,
+    /// Of those that are usable and distinct and share an address, one.
+    leading: Arc<Bits>,
+    tunnels: Arc<Bits>,
+}
+
+/// Which exit is in which slot, as a thing to recognise a catalog by; it keeps nothing of it.
+#[derive(Clone, Debug)]
+pub struct Layout(Weak<HashMap<ExitId, Slot>>);
+
+impl Layout {
+    /// True if every exit of the catalog is where it was.
+    pub fn is_of(&self, catalog: &Catalog) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&catalog.by_id))
+    }
 }
 
 /// What is asked of an exit, whatever its state of the moment.
@@ -103,11 +126,18 @@ impl Catalog {
 
     /// The exit of this name.
     pub fn get(&self, id: &ExitId) -> Option<&Arc<Exit>> {
-        self.at(*self.by_id.get(id)?)
+        self.at(self.slot(id)?)
+    }
+
+    /// Its place.
+    pub fn slot(&self, id: &ExitId) -> Option<Slot> {
+        self.by_id.get(id).copied()
     }
 
     /// The exit in this slot.
     pub fn at(&self, slot: Slot) -> Option<&Arc<Exit>> {
+        #[cfg(test)]
+        looks::count();
         self.chunks.get(slot.0 as usize / CHUNK)?.get(slot.0 as usize % CHUNK)?.as_ref()
     }
 
@@ -118,12 +148,30 @@ impl Catalog {
 
     /// Every exit, in no order that means anything.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Exit>> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter().flatten())
+        let all = self.chunks.iter().flat_map(|chunk| chunk.iter().flatten());
+        #[cfg(test)]
+        let all = all.inspect(|_| looks::count());
+        all
     }
 
     /// Exits that sites see with this address; if nobody has looked, those that announce it first.
     pub fn by_ip(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<Exit>> {
         self.by_ip.get(&ip).into_iter().flatten().filter_map(|slot| self.at(*slot))
+    }
+
+    /// The slots of those.
+    pub fn behind(&self, ip: IpAddr) -> Bits {
+        self.by_ip.get(&ip).into_iter().flatten().copied().collect()
+    }
+
+    /// Where every exit is.
+    pub fn layout(&self) -> Layout {
+        Layout(Arc::downgrade(&self.by_id))
+    }
+
+    /// True if every address is that of the same exits in the same slots.
+    pub fn has_addresses_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.by_ip, &other.by_ip)
     }
 
     /// Countries that have exits, in order.
@@ -138,7 +186,12 @@ impl Catalog {
         &self.alive
     }
 
-    /// Those of them with a good verdict.
+    /// Exits that nobody has checked.
+    pub fn untested(&self) -> &Bits {
+        &self.untested
+    }
+
+    /// Exits that are there, with a good verdict.
     pub fn usable(&self) -> &Bits {
         &self.usable
     }
@@ -146,6 +199,26 @@ impl Catalog {
     /// Exits that sites see with one known IPv4 address.
     pub fn distinct(&self) -> &Bits {
         &self.distinct
+    }
+
+    /// One exit for each address that usable, distinct exits share.
+    pub fn leading(&self) -> &Bits {
+        &self.leading
+    }
+
+    /// Exits that open streams to targets, rather than only forwarding plain HTTP.
+    pub fn tunnels(&self) -> &Bits {
+        &self.tunnels
+    }
+
+    /// Exits that let the port out to most targets of one family.
+    pub fn allowing(&self, port: u16, v6: bool) -> Arc<Bits> {
+        self.ports[usize::from(v6)].allowing(port)
+    }
+
+    /// Exits that pass a check target.
+    pub fn passing(&self, check: &str) -> Option<&Bits> {
+        self.by_check.get(check).map(|bits| &**bits)
     }
 
     /// The exits that a filter asks for, usable or not.
@@ -162,7 +235,7 @@ impl Catalog {
         }
         self.keep_countries(&mut bits, filter.countries);
         if let Some(check) = filter.check {
-            match self.by_check.get(check) {
+            match self.passing(check) {
                 Some(passed) => bits.keep(passed),
                 None => bits = Bits::default(),
             }

@@ -49,6 +49,26 @@ pub struct Listing {
     pub public: Option<Arc<Offer>>,
 }
 
+impl Listing {
+    /// An exit of which no more is said than that it is up: nobody knows where, and it lets everything out to IPv4
+    /// targets.
+    pub fn new(id: ExitId) -> Self {
+        Self {
+            id,
+            nickname: Box::default(),
+            announced: Vec::new(),
+            country: Country::UNKNOWN,
+            asn: None,
+            as_name: None,
+            policy: PortPolicy::accept_all(),
+            policy_v6: PortPolicy::reject_all(),
+            flags: Flags { running: true, ..Flags::default() },
+            weight: 1,
+            public: None,
+        }
+    }
+}
+
 /// What a source vouches for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
@@ -245,24 +265,8 @@ mod tests {
     use super::*;
 
     fn listing() -> Listing {
-        let id = ExitId::Direct;
-        let flags = Flags { running: true, ..Flags::default() };
         let announced = vec!["192.0.2.1".parse().unwrap()];
-        let country = Country::parse("DE").unwrap();
-        let (policy, policy_v6) = (PortPolicy::accept_all(), PortPolicy::reject_all());
-        Listing {
-            id,
-            nickname: "x".into(),
-            announced,
-            country,
-            asn: None,
-            as_name: None,
-            policy,
-            policy_v6,
-            flags,
-            weight: 1,
-            public: None,
-        }
+        Listing { announced, country: Country::parse("DE").unwrap(), ..Listing::new(ExitId::Direct) }
     }
 
     fn exit(known: Known) -> Exit {

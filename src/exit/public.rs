@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::country::GeoIp;
-use super::facts::{Flags, Listing};
-use super::policy::PortPolicy;
+use super::facts::Listing;
 use super::{ExitId, PublicId};
 use crate::net::Secret;
 
-/// What a list offers: how a proxy is reached. Belongs to a [`Listing`](super::Listing).
+/// What a list offers: how a proxy is reached. Belongs to a [`Listing`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// The list that named it first.
@@ -31,17 +30,10 @@ impl Offer {
     pub fn listing(self, id: PublicId, geoip: &GeoIp) -> Listing {
         let ip = id.addr.ip();
         Listing {
-            id: ExitId::Public(Arc::new(id)),
-            nickname: Box::default(),
             announced: vec![ip],
             country: geoip.country(ip),
-            asn: None,
-            as_name: None,
-            policy: PortPolicy::accept_all(),
-            policy_v6: PortPolicy::reject_all(),
-            flags: Flags { running: true, ..Flags::default() },
-            weight: 1,
             public: Some(Arc::new(self)),
+            ..Listing::new(ExitId::Public(Arc::new(id)))
         }
     }
 }

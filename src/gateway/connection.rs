@@ -93,7 +93,7 @@ async fn open<'c, G: Gate>(stream: TcpStream, place: Place<'c, G>, record: &'c m
         }
     };
     record.introduced(client, tls);
-    let socks = Socks::begin(*inbox.bytes().first()?, place.door.demands_key);
+    let socks = Socks::begin(*inbox.bytes().first()?, place.door.demands_key || place.door.demands_name);
     let connection = Connection { place, record, stream, inbox, client, tls, deadline };
     match socks {
         Some(socks) => connection.socks(socks).await,
@@ -121,10 +121,13 @@ impl<'c, G: Gate> Connection<'c, G> {
         Caller { door, protocol, peer, client: self.client, tls: self.tls, username, traffic, cut }
     }
 
-    /// May this client come in? A door that demands a key is not opened for none, whatever the gate would say.
+    /// May this client come in? A door that demands a key or a name is not opened for none, whatever the gate would say.
     fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<G::Pass, Refusal> {
         if self.place.door.demands_key && password.is_none() {
             return Err(Failure::Auth(AuthFault::Missing).into());
+        }
+        if self.place.door.demands_name && caller.username.is_empty() {
+            return Err(Failure::Auth(AuthFault::Nameless).into());
         }
         self.place.gate.admit(caller, password)
     }

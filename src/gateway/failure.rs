@@ -83,6 +83,8 @@ pub enum AuthFault {
     Missing,
     /// No key of ours.
     Wrong,
+    /// Nobody needs a key here, but everybody must say a username.
+    Nameless,
 }
 
 /// What our rules forbid.
@@ -216,6 +218,9 @@ impl Failure {
             Self::Client(fault) => client(fault),
             Self::Auth(AuthFault::Missing) => row(0x02, 407, "http_request_denied", "auth_missing", "a key is needed"),
             Self::Auth(AuthFault::Wrong) => row(0x02, 407, "http_request_denied", "auth_wrong", "the key is wrong"),
+            Self::Auth(AuthFault::Nameless) => {
+                row(0x02, 407, "http_request_denied", "auth_nameless", "a username is needed: it says which way out")
+            }
             Self::Denied(denial) => denied(denial),
             Self::Limited(limit) => limited(limit),
             Self::NoExit(why) => no_exit(why),
@@ -376,6 +381,7 @@ mod tests {
     const PROMISED: &[(Failure, u8, u16, &str, &str)] = &[
         (Failure::Auth(AuthFault::Missing), 2, 407, "http_request_denied", "auth_missing"),
         (Failure::Auth(AuthFault::Wrong), 2, 407, "http_request_denied", "auth_wrong"),
+        (Failure::Auth(AuthFault::Nameless), 2, 407, "http_request_denied", "auth_nameless"),
         (Failure::Deadline, 6, 504, "connection_timeout", "deadline"),
         (Failure::Ours(OurFault::Bug), 1, 500, "proxy_internal_error", "ours_bug"),
         (Failure::Ours(OurFault::Resources), 1, 503, "proxy_internal_error", "ours_resources"),

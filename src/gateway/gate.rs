@@ -62,6 +62,8 @@ pub struct Door {
     pub route: Option<Arc<str>>,
     /// Whether nobody gets in without a key. A client that offers none is told so before the gate is asked.
     pub demands_key: bool,
+    /// Whether everybody must say a username, though nobody needs a key: many clients say it only when they are asked.
+    pub demands_name: bool,
     /// TLS to the proxy, if it is offered.
     pub tls: Option<TlsAcceptor>,
     /// Peers that must begin with a PROXY header; all others must not.

@@ -119,7 +119,9 @@ pub struct Record {
     traffic: Arc<Traffic>,
     way: Option<WayOut>,
     streaming: bool,
-    open_after: Option<Duration>,
+    /// In ms, for the line alone: a record is part of every connection's task.
+    asked_after: Option<u32>,
+    open_after: Option<u32>,
     requests: u32,
     outcome: Option<Outcome>,
     named: Option<Box<(String, String)>>,
@@ -160,6 +162,7 @@ impl Record {
             first: First::default(),
             way: None,
             streaming: false,
+            asked_after: None,
             open_after: None,
             requests: 0,
             outcome: None,
@@ -200,6 +203,11 @@ impl Record {
     /// A whole request is there.
     pub fn asked(&mut self, username: &str, target: Option<&Target>) {
         self.asked = Some(Instant::now());
+        if self.asked_after.is_none() {
+            let after = self.begun.elapsed();
+            self.door.meters.0.handshake.record(after);
+            self.asked_after = Some(short(after));
+        }
         if self.door.log_targets {
             let target = target.map(Target::to_string).unwrap_or_default();
             self.row.note(|row| row.named = Some((username.to_owned(), target.clone())));
@@ -215,7 +223,7 @@ impl Record {
         let after = asked.elapsed();
         latencies.open.record(after);
         self.first.await_from(asked, latencies.first_byte);
-        self.open_after = Some(after);
+        self.open_after = Some(short(after));
         self.serves(facts);
     }
 
@@ -288,10 +296,15 @@ impl Record {
             requests = self.requests,
             up = self.traffic.up(),
             down = self.traffic.down(),
-            open_ms = self.open_after.map(millis),
+            asked_ms = self.asked_after,
+            open_ms = self.open_after,
             ms = millis(self.begun.elapsed()),
         );
     }
+}
+
+fn short(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -102,7 +102,7 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct Socks {
     state: State,
-    demands_key: bool,
+    demands_login: bool,
     at: usize,
     username: Range<usize>,
     password: Range<usize>,
@@ -113,13 +113,13 @@ type Part<T> = Result<Option<T>, Failure>;
 
 impl Socks {
     /// Begins an opening whose first byte is 4 or 5; anything else is not SOCKS.
-    pub fn begin(first: u8, demands_key: bool) -> Option<Self> {
+    pub fn begin(first: u8, demands_login: bool) -> Option<Self> {
         let state = match first {
             4 => State::V4,
             5 => State::Greeting,
             _ => return None,
         };
-        Some(Self { state, demands_key, at: 0, username: 0..0, password: 0..0 })
+        Some(Self { state, demands_login, at: 0, username: 0..0, password: 0..0 })
     }
 
     /// Which SOCKS it is.
@@ -159,7 +159,7 @@ impl Socks {
         let offered = |method| opening[methods.clone()].contains(&method);
         let (choice, next) = if offered(USER_PASSWORD) {
             (USER_PASSWORD, State::Credentials)
-        } else if offered(NO_AUTH) && !self.demands_key {
+        } else if offered(NO_AUTH) && !self.demands_login {
             (NO_AUTH, State::Request)
         } else {
             return Ok(Some(Step::Send(NO_METHOD)));

@@ -31,6 +31,7 @@ pub fn door() -> Door {
         addr: "127.0.0.1:1080".parse().unwrap(),
         route: None,
         demands_key: false,
+        demands_name: false,
         tls: None,
         trusted: Vec::new(),
         opening: Duration::from_secs(10),

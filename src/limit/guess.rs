@@ -26,8 +26,9 @@ const GOOD: usize = 65_536;
 /// How long a key that was good stays known as good. Arbitrary: longer than a scraper pauses.
 const GOOD_FOR: Duration = Duration::from_secs(3600);
 
+/// Who tried which wrong keys, and which were good.
 #[derive(Debug, Default)]
-pub(super) struct Guesses {
+pub struct Guesses {
     hasher: RandomState,
     wrong: Mutex<HashMap<IpAddr, Suspect>>,
     good: Mutex<HashMap<(IpAddr, u64), Instant>>,
@@ -45,14 +46,7 @@ struct Suspect {
 
 impl Guesses {
     /// Takes note of a key that was tried; how long to wait, if it may not even be looked at.
-    pub(super) fn judge(
-        &self,
-        client: IpAddr,
-        key: &[u8],
-        right: bool,
-        terms: Damping,
-        now: Instant,
-    ) -> Option<Duration> {
+    pub fn judge(&self, client: IpAddr, key: &[u8], right: bool, terms: Damping, now: Instant) -> Option<Duration> {
         let client = whole(client);
         let pair = (client, self.hasher.hash_one(key));
         let mut wrong = open(&self.wrong);

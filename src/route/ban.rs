@@ -13,7 +13,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::exit::{ExitId, Moment};
+use arc_swap::ArcSwapOption;
+
+use crate::exit::catalog::{Bits, Layout};
+use crate::exit::{Catalog, ExitId, Moment};
 use crate::net::Host;
 
 /// Sites that bans are kept for. Arbitrary: strangers report sites, so there is a bound; this many at a hundred bans
@@ -65,13 +68,49 @@ fn name(host: &Host) -> Cow<'_, str> {
 pub struct Bans(Arc<HashMap<Site, Arc<SiteBans>>>);
 
 /// One site's bans.
-#[derive(Clone, Debug, Default)]
-pub struct SiteBans(HashMap<ExitId, Moment>);
+#[derive(Debug, Default)]
+pub struct SiteBans {
+    ends: HashMap<ExitId, Moment>,
+    /// Where the banned exits are, worked out when somebody asked.
+    found: ArcSwapOption<Found>,
+}
+
+/// Where a site's banned exits are in a catalog.
+#[derive(Debug)]
+struct Found {
+    layout: Layout,
+    /// When the first of these bans ends.
+    until: Moment,
+    slots: Arc<Bits>,
+}
+
+impl Clone for SiteBans {
+    /// A copy is made to be changed.
+    fn clone(&self) -> Self {
+        Self { ends: self.ends.clone(), found: ArcSwapOption::empty() }
+    }
+}
 
 impl SiteBans {
     /// When the exit's ban ends, if there is one.
     pub fn until(&self, exit: &ExitId, now: Moment) -> Option<Moment> {
-        self.0.get(exit).copied().filter(|until| *until > now)
+        self.ends.get(exit).copied().filter(|until| *until > now)
+    }
+
+    /// The exits that are banned now. Looked up one by one when an exit has come or gone or a ban has ended since the
+    /// last time, and not for each connection to a site that bans thousands.
+    pub(super) fn slots(&self, catalog: &Catalog, now: Moment) -> Arc<Bits> {
+        if let Some(found) = &*self.found.load()
+            && now < found.until
+            && found.layout.is_of(catalog)
+        {
+            return found.slots.clone();
+        }
+        let held = || self.ends.iter().filter(|(_, until)| **until > now);
+        let until = held().map(|(_, until)| *until).min().unwrap_or(Moment(u64::MAX));
+        let slots: Arc<Bits> = Arc::new(held().filter_map(|(exit, _)| catalog.slot(exit)).collect());
+        self.found.store(Some(Arc::new(Found { layout: catalog.layout(), until, slots: slots.clone() })));
+        slots
     }
 }
 
@@ -92,9 +131,9 @@ impl Bans {
     /// Every ban that holds now.
     pub fn iter(&self, now: Moment) -> impl Iterator<Item = (&Site, &ExitId, Moment)> {
         let held = move |(exit, until): (_, &Moment)| (*until > now).then_some((exit, *until));
-        self.0
-            .iter()
-            .flat_map(move |(site, bans)| bans.0.iter().filter_map(held).map(move |(exit, until)| (site, exit, until)))
+        self.0.iter().flat_map(move |(site, bans)| {
+            bans.ends.iter().filter_map(held).map(move |(exit, until)| (site, exit, until))
+        })
     }
 
     /// With these bans too. A ban that is there already is made longer, never shorter.
@@ -102,10 +141,10 @@ impl Bans {
         let mut next = self.clone();
         let sites = Arc::make_mut(&mut next.0);
         for (site, exit, until) in bans {
-            let held = Arc::make_mut(sites.entry(site).or_default()).0.entry(exit).or_insert(until);
+            let held = Arc::make_mut(sites.entry(site).or_default()).ends.entry(exit).or_insert(until);
             *held = until.max(*held);
             if sites.len() > SITES {
-                let ends = |bans: &SiteBans| bans.0.values().max().copied();
+                let ends = |bans: &SiteBans| bans.ends.values().max().copied();
                 let first = sites.iter().min_by_key(|(_, bans)| ends(bans)).map(|(site, _)| site.clone());
                 first.and_then(|site| sites.remove(&site));
             }
@@ -115,30 +154,30 @@ impl Bans {
 
     /// Without this one.
     pub fn without(&self, site: &Site, exit: &ExitId) -> Self {
-        if !self.0.get(site).is_some_and(|bans| bans.0.contains_key(exit)) {
+        if !self.0.get(site).is_some_and(|bans| bans.ends.contains_key(exit)) {
             return self.clone();
         }
         let mut next = self.clone();
         let sites = Arc::make_mut(&mut next.0);
         if let Some(bans) = sites.get_mut(site) {
-            Arc::make_mut(bans).0.remove(exit);
+            Arc::make_mut(bans).ends.remove(exit);
         }
-        sites.retain(|_, bans| !bans.0.is_empty());
+        sites.retain(|_, bans| !bans.ends.is_empty());
         next
     }
 
     /// Without those that are over; `None` if none is.
     pub fn swept(&self, now: Moment) -> Option<Self> {
-        let over = |bans: &SiteBans| bans.0.values().any(|until| *until <= now);
+        let over = |bans: &SiteBans| bans.ends.values().any(|until| *until <= now);
         if !self.0.values().any(|bans| over(bans)) {
             return None;
         }
         let mut next = self.clone();
         let sites = Arc::make_mut(&mut next.0);
         for bans in sites.values_mut().filter(|bans| over(bans)) {
-            Arc::make_mut(bans).0.retain(|_, until| *until > now);
+            Arc::make_mut(bans).ends.retain(|_, until| *until > now);
         }
-        sites.retain(|_, bans| !bans.0.is_empty());
+        sites.retain(|_, bans| !bans.ends.is_empty());
         Some(next)
     }
 }
@@ -201,6 +240,26 @@ mod tests {
         assert_eq!(longer.without(&shop, &exit(1)).iter(START).count(), 0);
         assert!(bans.swept(START).is_none());
         assert_eq!(bans.swept(START.after(MINUTE)).unwrap().0.len(), 0);
+    }
+
+    #[test]
+    fn where_the_banned_are_follows_bans_exits_and_time() {
+        let world = super::super::fixture::World::new(&["US"; 6]);
+        let id = super::super::fixture::id;
+        let shop = site("shop.com");
+        let bans =
+            Bans::default().with((0..3).map(|n| (shop.clone(), id(n), START.after(MINUTE * (u32::from(n) + 1)))));
+        let slots = |bans: &Bans, catalog: &Catalog, now| -> Vec<u32> {
+            bans.0[&shop].slots(catalog, now).iter().map(|slot| slot.0).collect()
+        };
+        assert_eq!(slots(&bans, &world.catalog, START), [0, 1, 2]);
+        assert_eq!(slots(&bans, &world.catalog, START.after(MINUTE)), [1, 2], "one has ended");
+        assert_eq!(slots(&bans, &world.catalog, START), [1, 2], "whose clock lags sees the next end");
+        let mut edit = world.catalog.edit();
+        edit.remove(&id(2));
+        assert_eq!(slots(&bans, &edit.finish(), START.after(MINUTE)), [1], "one has gone");
+        let more = bans.with([(shop.clone(), id(5), START.after(MINUTE))]);
+        assert_eq!(slots(&more, &world.catalog, START), [0, 1, 2, 5]);
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! for the same pin at once are a thousand proposals and one exit, without a lock that is held while anybody thinks.
 //!
 //! No decision walks over the catalog. A pool has its members, a session and a pin have their exit; only where those do
-//! not serve (the pool's exits refuse the port, a pin is new) is the set of candidates worked out, and then sampled.
-//! What explains a refusal is counted when there is a refusal.
+//! not serve (the pool's exits refuse the port, a pin is new) is the set of all that would do worked out, from the sets
+//! that the catalog keeps, and then sampled. What explains a refusal is counted in the same way. A test counts the
+//! exits that each kind of question looks at.
 //!
 //! Next: `choose/free.rs` (flexible, rotate), `choose/sticky.rs` (sessions), `choose/strict.rs` (pins),
 //! `choose/rotate.rs` (another one, please), `route/explain.rs` (why not).
@@ -67,9 +68,13 @@ pub struct Ask<'a> {
 /// Exits that a plan names at most: the first, the one to fail over to, and one more for the tail of the tail.
 const EXITS: usize = 3;
 
-/// Candidates drawn where the pool does not serve. Arbitrary: with a tenth of them fit, one draw in a thousand finds
-/// none, and then all are looked at.
-const SAMPLE: usize = 64;
+/// Candidates drawn where the pool does not serve: what is known of all at once holds for each of them, so that only
+/// load and ejection are left to tell them apart. Arbitrary: the best of two is nearly as good as the best of all.
+const FEW: usize = 16;
+
+/// Candidates drawn where those were all ejected. Arbitrary: with one in twenty of them open, one time in seven hundred
+/// none is found, and then an ejected one is tried.
+const MANY: usize = 128;
 
 /// Chooses the exits for a connection, and commits what must be kept.
 pub fn decide<R: Rng + ?Sized>(
@@ -130,9 +135,26 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Every exit that would do, as far as the target does not matter.
-    fn candidates(&self) -> Bits {
-        pool::candidates(&self.need, self.sources, self.view.catalog)
+    /// Every exit that fits.
+    fn fitting(&self) -> Bits {
+        let catalog = self.view.catalog;
+        let mut bits = pool::candidates(&self.need, self.sources, catalog);
+        bits.keep(&self.taking());
+        if let Some(bans) = self.bans {
+            bits.drop(&bans.slots(catalog, self.ask.now));
+        }
+        let avoided = self.ask.avoid.iter().filter_map(|exit| catalog.slot(exit));
+        avoided.for_each(|slot| bits.set(slot, false));
+        bits
+    }
+
+    /// Every exit that lets connections through to the target's port.
+    pub(super) fn taking(&self) -> Bits {
+        let mut bits = Bits::clone(&self.view.catalog.allowing(self.ask.target.port, self.v6));
+        if !self.ask.plain {
+            bits.keep(self.view.catalog.tunnels());
+        }
+        bits
     }
 
     /// It is what was asked for, as far as the target does not matter.
@@ -165,17 +187,22 @@ impl<'a> Case<'a> {
         exit.load().state(self.ask.now) == State::Closed
     }
 
-    /// A few of `from` that pass, at random; all that pass if few do.
+    /// A few of `from` that pass, at random; all that pass if `from` is small.
     fn draw<R: Rng + ?Sized>(&self, from: &Bits, rng: &mut R, pass: impl Fn(&Exit) -> bool) -> Vec<&'a Arc<Exit>> {
-        let find = |slots: Vec<_>| -> Vec<&'a Arc<Exit>> {
-            slots.into_iter().filter_map(|slot| self.view.catalog.at(slot)).filter(|exit| pass(exit)).collect()
-        };
-        let sample = from.sample(SAMPLE, rng);
-        let whole = sample.len() < SAMPLE;
-        let drawn = find(sample);
-        if drawn.is_empty() && !whole { find(from.iter().collect()) } else { drawn }
+        for count in [FEW, MANY] {
+            let sample = from.sample(count, rng);
+            let whole = sample.len() < count;
+            let drawn = sample.into_iter().filter_map(|slot| self.view.catalog.at(slot));
+            let drawn: Vec<_> = drawn.filter(|exit| pass(exit)).collect();
+            if whole || !drawn.is_empty() {
+                return drawn;
+            }
+        }
+        Vec::new()
     }
 }
 
+#[cfg(test)]
+mod looks;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
 //! Why, and why not: the funnel from all exits to those that a user name may use.
 //!
 //! "No exit" is the least useful thing that a gateway can say. What helps is where they went: 2,041 known, 312 in the
-//! US, 280 that allow the port, none that a check found good. Counting that takes a walk over the candidates, so it is
-//! done for a refusal and for whoever asks, never for a connection that succeeds.
+//! US, 280 that allow the port, none that a check found good. Every step is a set that the catalog keeps, so that a
+//! refusal costs little more than a choice: whoever asks for what there is not asks again.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -12,10 +12,11 @@ use super::ban::Site;
 use super::choose::{Ask, Case, View};
 use super::memory::Memory;
 use super::pin::Pinned;
+use super::pool::picked;
 use super::selector::Mode;
-use crate::exit::catalog::Filter;
+use crate::exit::catalog::{Bits, Filter};
 use crate::exit::country::CountrySet;
-use crate::exit::{Exit, ExitId, Moment, Verdict};
+use crate::exit::{ExitId, Moment};
 
 /// Untested exits that a refusal names for a check at once: the first good one ends the wait.
 const WORTH_A_CHECK: usize = 3;
@@ -206,7 +207,7 @@ impl Funnel {
     }
 }
 
-impl<'a> Case<'a> {
+impl Case<'_> {
     /// Refuses for want of exits.
     pub(super) fn refuse(&self) -> Box<Refusal> {
         let (funnel, untested) = self.funnel();
@@ -226,35 +227,36 @@ impl<'a> Case<'a> {
 
     /// Counts, step by step, and finds exits that lack nothing but a check.
     fn funnel(&self) -> (Funnel, Vec<ExitId>) {
-        let selector = self.need.selector;
+        let (catalog, selector) = (self.view.catalog, self.need.selector);
         let mut sieve = self.sieve();
         if let Some(exit) = &selector.exit {
-            sieve.keep(Step::Exit(exit.to_string()), |exit| selector.picks(exit));
+            sieve.keep(Step::Exit(exit.to_string()), &picked(exit, catalog));
         }
-        sieve.keep(Step::Running, Exit::alive);
-        sieve.keep(Step::Port(self.ask.target.port), |exit| self.takes(exit));
-        let untested = sieve.exits.iter().filter(|exit| exit.known().verdict == Verdict::Untested);
-        let untested = untested.take(WORTH_A_CHECK).map(|exit| exit.id().clone()).collect();
-        sieve.keep(Step::Tested, Exit::usable);
+        sieve.keep(Step::Running, catalog.alive());
+        sieve.keep(Step::Port(self.ask.target.port), &self.taking());
+        let untested = sieve.left.and(catalog.untested());
+        let untested = untested.iter().take(WORTH_A_CHECK).filter_map(|slot| catalog.at(slot));
+        let untested = untested.map(|exit| exit.id().clone()).collect();
+        sieve.keep(Step::Tested, catalog.usable());
         if let Some(check) = &self.need.policy.check {
-            sieve.keep(Step::Check(check.clone()), |exit| exit.known().passed.contains(check));
+            sieve.keep(Step::Check(check.clone()), catalog.passing(check).unwrap_or(&Bits::default()));
         }
         let strict = selector.mode == Mode::Strict;
         if strict {
-            sieve.keep(Step::Distinct, Exit::distinct);
+            sieve.keep(Step::Distinct, catalog.distinct());
         }
-        if self.bans.is_some() {
-            sieve.keep(Step::NotBanned(Site::of(&self.ask.target.host)), |exit| !self.is_banned(exit));
+        if let Some(bans) = self.bans {
+            sieve.drop(Step::NotBanned(Site::of(&self.ask.target.host)), &bans.slots(catalog, self.ask.now));
         }
         if strict {
-            let (pins, exclusive) = (self.memory.pins(), self.need.policy.exclusive);
-            sieve.keep(Step::Free, |exit| exit.v4().is_some_and(|ip| pins.is_free(ip, exclusive)));
+            let taken = self.memory.pins().taken(catalog, self.need.policy.exclusive);
+            sieve.drop(Step::Free, &taken);
         }
         (Funnel { steps: sieve.steps }, untested)
     }
 
-    /// What the indexes can tell: a sieve with the exits that match.
-    fn sieve(&self) -> Sieve<'a> {
+    /// What the source and the place leave.
+    fn sieve(&self) -> Sieve {
         let (catalog, selector) = (self.view.catalog, self.need.selector);
         let sources = self.need.policy.sources(selector);
         let mut filter = Filter { sources, countries: &CountrySet::ALL, asn: None, check: None };
@@ -273,20 +275,25 @@ impl<'a> Case<'a> {
             left = catalog.matching(&filter);
             steps.push((Step::Asn(asn), left.count()));
         }
-        Sieve { exits: left.iter().filter_map(|slot| catalog.at(slot)).collect(), steps }
+        Sieve { left, steps }
     }
 }
 
 /// Exits that are left, and how many were after each step.
-struct Sieve<'a> {
-    exits: Vec<&'a Arc<Exit>>,
+struct Sieve {
+    left: Bits,
     steps: Vec<(Step, usize)>,
 }
 
-impl Sieve<'_> {
-    fn keep(&mut self, step: Step, pass: impl Fn(&Exit) -> bool) {
-        self.exits.retain(|exit| pass(exit));
-        self.steps.push((step, self.exits.len()));
+impl Sieve {
+    fn keep(&mut self, step: Step, pass: &Bits) {
+        self.left.keep(pass);
+        self.steps.push((step, self.left.count()));
+    }
+
+    fn drop(&mut self, step: Step, fail: &Bits) {
+        self.left.drop(fail);
+        self.steps.push((step, self.left.count()));
     }
 }
 
@@ -294,7 +301,7 @@ impl Sieve<'_> {
 mod tests {
     use super::super::fixture::*;
     use super::super::policy::Policy;
-    use super::*;
+    use crate::exit::Verdict;
 
     fn world() -> World {
         let mut world = World::new(&["US", "US", "US", "US", "US", "US", "US", "DE", "FR", "??"]);

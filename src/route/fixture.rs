@@ -16,7 +16,6 @@ use super::table::{Origin, Route, RouteTable, Wish};
 use super::{Bans, Site};
 use crate::exit::country::Country;
 use crate::exit::facts::{Flags, Known, Listing};
-use crate::exit::policy::PortPolicy;
 use crate::exit::{Catalog, Exit, ExitId, Fingerprint, Moment, Verdict};
 use crate::net::Target;
 
@@ -62,17 +61,12 @@ pub(super) fn words() -> Words {
 
 pub(super) fn listing(n: u16, code: &str) -> Listing {
     Listing {
-        id: id(n),
         nickname: format!("relay{n}").into(),
         announced: vec![ip(n).into()],
         country: country(code),
         asn: Some(u32::from(n % 5) + 1),
-        as_name: None,
-        policy: PortPolicy::accept_all(),
-        policy_v6: PortPolicy::reject_all(),
         flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
-        weight: 1,
-        public: None,
+        ..Listing::new(id(n))
     }
 }
 

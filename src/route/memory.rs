@@ -98,7 +98,7 @@ impl Memory {
     /// implicit routes are brought up to date, and pins learn whether their exits are up.
     pub fn tidy(&self, view: View<'_>, now: Moment) -> Vec<Event> {
         let up = |to: &Pinned| view.catalog.get(&to.exit).is_some_and(|exit| is_up(exit, to));
-        let events = self.pins.tidy(up, now);
+        let events = self.pins.tidy(view.catalog, up, now);
         self.sessions.tidy(now);
         if self.implicit.tidy(view, now) || !events.is_empty() {
             self.changed();

@@ -6,24 +6,25 @@
 //! down the answer is an error. It moves when it has been down for `repin_after`, or when somebody rotates it, and each
 //! move is an [`Event`]: there is no other way.
 //!
-//! Beside the pins this keeps how many of them use each address, exactly: a new pin prefers an address that no other
-//! uses, and an exclusive one insists on it. Both tables change under the pin's lock, address inside pin, so that two
-//! threads can neither pin one holder twice nor give one address to two exclusive holders.
+//! Beside the pins there are [`Claims`], how many of them use each address. Both tables change under the pin's lock,
+//! address inside pin, so that two threads can neither pin one holder twice nor give one address to two exclusive
+//! holders.
 //!
 //! The table is bounded, and what is evicted is the pin unused for longest; that, too, is an event.
 //!
 //! Next: `route/choose/strict.rs` proposes, as for sessions.
 
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use super::claim::Claims;
 use super::event::{Cause, Event};
 use super::holder::{Holder, HolderRef};
 use super::lru::{Sharded, open};
 use super::session::Term;
-use crate::exit::{ExitId, Moment};
+use crate::exit::catalog::Bits;
+use crate::exit::{Catalog, ExitId, Moment};
 
 /// A use is written down again after this long, or this share of the pin's time to live if that is shorter.
 const RESAVE: Duration = Duration::from_secs(3600);
@@ -106,67 +107,6 @@ impl Kept {
     }
 }
 
-/// How many pins use an address, and whether one of them does so alone.
-#[derive(Debug, Default)]
-struct Claims([Mutex<HashMap<Ipv4Addr, Claim>>; 16]);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Claim {
-    pins: u32,
-    exclusive: u32,
-}
-
-impl Claim {
-    fn allows(self, exclusive: bool) -> bool {
-        if exclusive { self.pins == 0 } else { self.exclusive == 0 }
-    }
-
-    fn with(self, exclusive: bool) -> Self {
-        Self { pins: self.pins + 1, exclusive: self.exclusive + u32::from(exclusive) }
-    }
-}
-
-impl Claims {
-    fn shard(&self, ip: Ipv4Addr) -> &Mutex<HashMap<Ipv4Addr, Claim>> {
-        let at = ip.octets().iter().fold(0, |sum: u8, octet| sum.wrapping_mul(31).wrapping_add(*octet));
-        &self.0[usize::from(at) % self.0.len()]
-    }
-
-    fn of(&self, ip: Ipv4Addr) -> Claim {
-        open(self.shard(ip)).get(&ip).copied().unwrap_or_default()
-    }
-
-    /// Takes a share of an address if it may be had, giving back the holder's own former share of the same address.
-    fn take(&self, ip: Ipv4Addr, exclusive: bool, own: Option<bool>) -> bool {
-        let mut shard = open(self.shard(ip));
-        let claim = shard.get(&ip).copied().unwrap_or_default();
-        let others = match own {
-            Some(exclusive) => Claim { pins: claim.pins - 1, exclusive: claim.exclusive - u32::from(exclusive) },
-            None => claim,
-        };
-        let free = others.allows(exclusive);
-        if free {
-            shard.insert(ip, others.with(exclusive));
-        }
-        free
-    }
-
-    /// Takes a share of an address whoever has it.
-    fn force(&self, ip: Ipv4Addr) {
-        open(self.shard(ip)).entry(ip).or_default().pins += 1;
-    }
-
-    fn give_back(&self, ip: Ipv4Addr, exclusive: bool) {
-        let mut shard = open(self.shard(ip));
-        let Some(claim) = shard.get_mut(&ip) else { return };
-        claim.pins = claim.pins.saturating_sub(1);
-        claim.exclusive = claim.exclusive.saturating_sub(u32::from(exclusive));
-        if claim.pins == 0 {
-            shard.remove(&ip);
-        }
-    }
-}
-
 impl Pins {
     pub(super) fn new(bound: usize) -> Self {
         Self { table: Sharded::new(bound), claims: Claims::default(), unsaved: Mutex::default() }
@@ -184,7 +124,17 @@ impl Pins {
 
     /// How many pins use an address.
     pub fn uses(&self, ip: Ipv4Addr) -> u32 {
-        self.claims.of(ip).pins
+        self.claims.uses(ip)
+    }
+
+    /// Those of some exits whose addresses a new pin may use, and the fewest pins do.
+    pub(super) fn least_used(&self, catalog: &Catalog, of: &Bits, exclusive: bool) -> Bits {
+        self.claims.least_used(catalog, of, exclusive)
+    }
+
+    /// The exits whose addresses a new pin may not use.
+    pub(super) fn taken(&self, catalog: &Catalog, exclusive: bool) -> Bits {
+        self.claims.taken(catalog, exclusive)
     }
 
     /// What a holder is pinned to, without using it.
@@ -206,7 +156,7 @@ impl Pins {
 
     /// True if a new pin may use the address now.
     pub(super) fn is_free(&self, ip: Ipv4Addr, exclusive: bool) -> bool {
-        self.claims.of(ip).allows(exclusive)
+        self.claims.is_free(ip, exclusive)
     }
 
     /// What a holder is pinned to, and that it is used.
@@ -338,7 +288,8 @@ impl Pins {
     }
 
     /// Ends what has not been used for its time, and notes which exits are down; `up` says so of each.
-    pub(super) fn tidy(&self, up: impl Fn(&Pinned) -> bool, now: Moment) -> Vec<Event> {
+    pub(super) fn tidy(&self, catalog: &Catalog, up: impl Fn(&Pinned) -> bool, now: Moment) -> Vec<Event> {
+        self.claims.look_up(catalog);
         let mut events = Vec::new();
         for mut shard in self.table.each() {
             let ended = shard.take_if(|_, kept| kept.ends() <= now);

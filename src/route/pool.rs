@@ -6,8 +6,8 @@
 //! meeting on its fastest exits), then by rendezvous hashing weighted by latency, so that each route has an order of
 //! its own in which the quick come early.
 //!
-//! Ranking every exit for eight places would cost more than the rest of a decision together, so a sample is ranked; all
-//! of them only if the sample did not do.
+//! Ranking every exit for eight places would cost more than the rest of a decision together, so a sample is ranked, of
+//! exits with different addresses first: thousands of exits may share one.
 //!
 //! Next: `route/table.rs` keeps the pools of named routes, `route/implicit.rs` those of user names.
 
@@ -26,6 +26,9 @@ use crate::exit::{Catalog, Exit, ExitId, Slot, Source};
 
 /// Candidates ranked for each free place. Arbitrary: eight for one finds one that few others use.
 const SAMPLE: usize = 8;
+
+/// The same where many may share an address that the pool has. Arbitrary: four times as many.
+const CROWD: usize = 4 * SAMPLE;
 
 /// Latencies that count: below, an exit is as good as any; above, as bad.
 const QUICK: Duration = Duration::from_millis(100);
@@ -190,24 +193,21 @@ impl<'a> Filling<'a> {
         for source in self.sources {
             let mut free = candidates(self.need, &[*source], self.catalog);
             self.distinct.iter().chain(&self.makeshift).for_each(|exit| free.set(exit.slot(), false));
-            self.fill_from(&free.and(self.catalog.distinct()));
+            self.fill_from(&free.and(self.catalog.leading()), SAMPLE);
+            if self.missing() > 0 {
+                // What leads its address is not among the candidates, or is in the pool: others behind it may be.
+                self.fill_from(&free.and(self.catalog.distinct()), CROWD);
+            }
             if self.missing() > self.makeshift.len() {
-                let rest = free.iter().filter(|slot| !self.catalog.distinct().has(*slot)).collect();
-                self.fill_from(&rest);
+                free.drop(self.catalog.distinct());
+                self.fill_from(&free, SAMPLE);
             }
         }
     }
 
-    fn fill_from(&mut self, free: &Bits) {
-        let enough = SAMPLE * self.missing().max(SAMPLE);
+    fn fill_from(&mut self, free: &Bits, each: usize) {
         let mut rng = SmallRng::seed_from_u64(self.seed);
-        let sample = free.sample(enough, &mut rng);
-        let sampled = sample.len();
-        self.rank(sample);
-        // So many of them share an IP that the sample did not do.
-        if self.missing() > 0 && sampled < free.count() {
-            self.rank(free.iter().collect());
-        }
+        self.rank(free.sample(each * self.missing().max(SAMPLE), &mut rng));
     }
 
     fn rank(&mut self, slots: Vec<Slot>) {
@@ -251,15 +251,19 @@ pub(crate) fn serving<'a>(need: &Need<'a>, catalog: &Catalog) -> &'a [Source] {
 
 /// Every exit that would do for this now, pool or not.
 pub(crate) fn candidates(need: &Need<'_>, sources: &[Source], catalog: &Catalog) -> Bits {
-    let filter = need.selector.filter(sources, need.policy.check.as_deref());
-    let would_do = |exit: &&Arc<Exit>| exit.usable() && filter.wants(exit) && need.selector.picks(exit);
-    match need.selector.exit {
-        None => catalog.matching(&filter).and(catalog.usable()),
-        // One that is named is looked up: nobody walks over ten thousand to find it.
-        Some(Pick::Relay(relay)) => {
-            catalog.get(&ExitId::Tor(relay)).filter(would_do).map(|exit| exit.slot()).into_iter().collect()
-        }
-        Some(Pick::Ip(ip)) => catalog.by_ip(ip).filter(would_do).map(|exit| exit.slot()).collect(),
+    let mut bits = catalog.matching(&need.selector.filter(sources, need.policy.check.as_deref()));
+    bits.keep(catalog.usable());
+    if let Some(pick) = &need.selector.exit {
+        bits.keep(&picked(pick, catalog));
+    }
+    bits
+}
+
+/// The exits that are named: looked up, nobody walks over ten thousand to find one.
+pub(crate) fn picked(pick: &Pick, catalog: &Catalog) -> Bits {
+    match pick {
+        Pick::Relay(relay) => catalog.slot(&ExitId::Tor(*relay)).into_iter().collect(),
+        Pick::Ip(ip) => catalog.behind(*ip),
     }
 }
 

@@ -3,7 +3,6 @@ use std::time::Duration;
 use super::*;
 use crate::exit::country::Country;
 use crate::exit::facts::Flags;
-use crate::exit::policy::PortPolicy;
 use crate::exit::{Fingerprint, Listing, Source, Verdict};
 use crate::net::Host;
 use crate::route::ban::Site;
@@ -18,17 +17,10 @@ fn id(n: u8) -> ExitId {
 
 fn listing(n: u8) -> Listing {
     Listing {
-        id: id(n),
-        nickname: "relay".into(),
         announced: vec![[198, 18, 0, n].into()],
         country: Country::parse("US").unwrap(),
-        asn: None,
-        as_name: None,
-        policy: PortPolicy::accept_all(),
-        policy_v6: PortPolicy::reject_all(),
         flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
-        weight: 1,
-        public: None,
+        ..Listing::new(id(n))
     }
 }
 

@@ -48,8 +48,9 @@ pub const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 /// Events that may wait before an alarm is logged. Arbitrary: a burst of 500 circuits makes some 2,500 events.
 const BACKLOG_ALARM: usize = 10_000;
 
-/// Events that may wait before the connection is given up: at some 300 bytes an event this is 300 MB.
-const BACKLOG_END: usize = 1_000_000;
+/// Events that may wait before the connection is given up: 30 MB at some 300 bytes an event. A tor makes a few thousand
+/// a second at its busiest, so that a receiver this far behind has stood still for half a minute; or it is no tor.
+const BACKLOG_END: usize = 100_000;
 
 /// What one read takes. Arbitrary: two thirds of the default buffer of a unix socket's sender are rarely waiting.
 const READ_SIZE: usize = 64 * 1024;

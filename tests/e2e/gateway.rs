@@ -1,6 +1,7 @@
 //! One exitgate process, as a user would start it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -66,12 +67,18 @@ impl Gateway {
 
     /// The same without a Tor network; `ip` is where it listens.
     pub fn launch_on(ground: &Ground, ip: Ipv4Addr, config: &str) -> Self {
+        Self::launch_in(ground, ip, config, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn launch_in(ground: &Ground, ip: Ipv4Addr, config: &str, env: &[(&str, &OsStr)]) -> Self {
         let path = ground.folder().join("exitgate.toml");
         fs::write(&path, config).unwrap();
         let log = ground.folder().join("gateway.log");
         let child = Command::new(env!("CARGO_BIN_EXE_exitgate"))
             .args(["serve", "--config"])
             .arg(&path)
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::options().create(true).append(true).open(&log).unwrap())

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows the end of its gateway's log")]
 
 mod api;
+mod attack;
 mod choosing;
 mod clients;
 mod control;

@@ -10,8 +10,6 @@ use exitgate::check::{Checked, Geo, Handle, Opened, Pass, Settings, Tester, Thro
 use exitgate::config;
 use exitgate::dial::{DialError, ExitFault};
 use exitgate::exit::country::Country;
-use exitgate::exit::facts::Flags;
-use exitgate::exit::policy::PortPolicy;
 use exitgate::exit::{Exit, ExitId, Fingerprint, Listing, Source, Verdict};
 use exitgate::lifecycle::Lifecycle;
 use exitgate::net::{Host, Target};
@@ -61,22 +59,6 @@ impl Through for ByProxy {
     }
 }
 
-fn listing(id: ExitId) -> Listing {
-    Listing {
-        id,
-        nickname: "x".into(),
-        announced: vec![],
-        country: Country::UNKNOWN,
-        asn: None,
-        as_name: None,
-        policy: PortPolicy::accept_all(),
-        policy_v6: PortPolicy::reject_all(),
-        flags: Flags { running: true, ..Flags::default() },
-        weight: 1,
-        public: None,
-    }
-}
-
 impl Bed {
     /// `lines` are of `[check]`; `SECURE` and `PLAIN` in them are the origins of a web site.
     async fn start(mix: &[(Kind, u32)], lines: &str) -> Self {
@@ -103,7 +85,7 @@ impl Bed {
         let tasks = life.tasks();
         life.tasks().supervise("tester", move || tester.clone().run(tasks.clone()));
         let bed = Self { web, proxies, exits, state, handle, _life: life, _dns: dns };
-        let listings = bed.exits.keys().cloned().map(listing).collect();
+        let listings = bed.exits.keys().cloned().map(Listing::new).collect();
         bed.state.apply(Change::Listed(Source::Tor, listings)).await.unwrap();
         bed
     }

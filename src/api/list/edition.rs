@@ -1,8 +1,12 @@
 //! What lists show, as of a moment ago.
+//!
+//! An edition is made by a thread that yields to all others, so that neither a request nor a tunnel waits while ten
+//! thousand proxies are sorted. What was asked of the edition before is answered in the new one before anybody sees it:
+//! a program that asks for the same list every second never waits for its being written.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,7 +15,10 @@ use metrics::gauge;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::form::{self, Lines};
 use super::is_shown;
+use super::query::{Format, Query, Row};
+use crate::exit::country::Country;
 use crate::exit::{Abilities, Exit, Moment, Source, Verdict};
 use crate::lifecycle::Tasks;
 use crate::state::{Snapshot, State};
@@ -20,9 +27,9 @@ use crate::telemetry::metrics as names;
 /// How often there is a new edition at most. Arbitrary: ages are told in seconds.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Answers that an edition keeps written. Arbitrary: more than programs ask for alike; whoever varies his question gets
-/// it answered all the same.
-const WRITTEN: usize = 32;
+/// Questions whose answers an edition keeps. Arbitrary: more than programs ask for alike; whoever varies his question
+/// gets it answered all the same.
+const KEPT: usize = 32;
 
 /// How many public proxies there are of which kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -55,25 +62,62 @@ pub(super) struct Edition {
     at: Moment,
     /// The fastest first.
     exits: Vec<Arc<Exit>>,
+    /// What may be asked of each.
+    rows: Vec<Row>,
     counts: Counts,
-    written: Mutex<HashMap<Box<str>, Bytes>>,
+    lines: OnceLock<Lines>,
+    asked: Mutex<HashMap<Box<str>, Arc<Answer>>>,
     /// Somebody has read it.
     read: AtomicBool,
 }
 
+/// What one question comes to, worked out when it is first needed.
+#[derive(Debug)]
+struct Answer {
+    query: Query,
+    /// Places of those that are wanted.
+    fit: OnceLock<Vec<u32>>,
+    written: OnceLock<Bytes>,
+    /// Somebody asked it of this edition.
+    asked: AtomicBool,
+}
+
 impl Edition {
     fn of(snapshot: &Snapshot, at: Moment) -> Self {
-        let mut counts = Counts::default();
-        let mut exits = Vec::new();
+        let mut sorted = Vec::new();
+        let (mut counts, mut countries) = (Counts::default(), BTreeMap::new());
         for exit in snapshot.catalog.iter().filter(|exit| exit.id().source() == Source::Public) {
-            counts.add(exit);
+            counts.add(exit, &mut countries);
             if is_shown(exit) {
-                exits.push(exit.clone());
+                let took = exit.known().public.map_or(Duration::MAX, |able| able.took);
+                sorted.push((took, exit.clone()));
             }
         }
-        let took = |exit: &Arc<Exit>| exit.known().public.map_or(Duration::MAX, |able| able.took);
-        exits.sort_by_cached_key(took);
-        Self { at, exits, counts, ..Self::default() }
+        counts.countries = countries.into_iter().map(|(country, count)| (country.to_string(), count)).collect();
+        sorted.sort_by_key(|(took, _)| *took);
+        let exits: Vec<_> = sorted.into_iter().map(|(_, exit)| exit).collect();
+        let rows = exits.iter().map(|exit| Row::of(exit)).collect();
+        Self { at, exits, rows, counts, ..Self::default() }
+    }
+
+    /// With what was asked of the edition before already answered.
+    fn after(before: &Self, snapshot: &Snapshot, at: Moment) -> Self {
+        let edition = Self::of(snapshot, at);
+        if before.lines.get().is_some() {
+            edition.lines();
+        }
+        let asked = before.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (question, old) in asked.into_iter().filter(|(_, old)| old.asked.load(Ordering::Relaxed)) {
+            let answer = edition.answer(&question, &old.query);
+            answer.asked.store(false, Ordering::Relaxed);
+            if old.fit.get().is_some() {
+                edition.fit(&answer);
+            }
+            if old.written.get().is_some() {
+                edition.written(&answer);
+            }
+        }
+        edition
     }
 
     /// The moment that ages are counted to.
@@ -81,33 +125,78 @@ impl Edition {
         self.at
     }
 
-    pub(super) fn exits(&self) -> &[Arc<Exit>] {
-        &self.exits
-    }
-
     pub(super) fn counts(&self) -> Counts {
         self.read.store(true, Ordering::Relaxed);
         self.counts.clone()
     }
 
-    /// The answer to a question, written by `write` unless it is there already.
-    pub(super) fn written(&self, question: &str, write: impl FnOnce() -> Bytes) -> Bytes {
+    /// The list that a question asks for.
+    pub(super) fn list(&self, question: &str, query: &Query) -> Bytes {
+        if query.is_open() && query.format == Format::Text {
+            self.read.store(true, Ordering::Relaxed);
+            return self.lines().first(query.limit);
+        }
+        self.written(&self.answer(question, query))
+    }
+
+    /// One of those that a question asks for: `draw` is told how many there are.
+    pub(super) fn one(
+        &self,
+        question: &str,
+        query: &Query,
+        draw: impl FnOnce(usize) -> Option<usize>,
+    ) -> Option<&Arc<Exit>> {
+        if query.is_open() {
+            self.read.store(true, Ordering::Relaxed);
+            return self.exits.get(draw(self.exits.len())?);
+        }
+        let answer = self.answer(question, query);
+        let fit = self.fit(&answer);
+        self.exits.get(*fit.get(draw(fit.len())?)? as usize)
+    }
+
+    fn answer(&self, question: &str, query: &Query) -> Arc<Answer> {
         self.read.store(true, Ordering::Relaxed);
-        let held = || self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(body) = held().get(question) {
-            return body.clone();
+        let mut kept = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = kept.get(question) {
+            answer.asked.store(true, Ordering::Relaxed);
+            return answer.clone();
         }
-        let body = write();
-        let mut held = held();
-        if held.len() < WRITTEN {
-            held.insert(question.into(), body.clone());
+        let (fit, written) = (OnceLock::new(), OnceLock::new());
+        let answer = Arc::new(Answer { query: query.clone(), fit, written, asked: AtomicBool::new(true) });
+        if kept.len() < KEPT {
+            kept.insert(question.into(), answer.clone());
         }
-        body
+        answer
+    }
+
+    fn fit<'a>(&self, answer: &'a Answer) -> &'a [u32] {
+        answer.fit.get_or_init(|| {
+            let wanted = (0..).zip(&self.rows).filter(|(_, row)| answer.query.wants(row, self.at));
+            wanted.map(|(place, _)| place).collect()
+        })
+    }
+
+    fn written(&self, answer: &Answer) -> Bytes {
+        let write = || {
+            let Query { format, limit, .. } = answer.query;
+            let places = self.fit(answer).iter().take(limit).map(|place| *place as usize);
+            match format {
+                Format::Text => self.lines().of_places(places),
+                _ => form::write(format, places.filter_map(|place| self.exits.get(place)), self.at),
+            }
+        };
+        answer.written.get_or_init(write).clone()
+    }
+
+    /// All of them as text.
+    fn lines(&self) -> &Lines {
+        self.lines.get_or_init(|| Lines::of(&self.exits))
     }
 }
 
 impl Counts {
-    fn add(&mut self, exit: &Exit) {
+    fn add(&mut self, exit: &Exit, countries: &mut BTreeMap<Country, usize>) {
         let marks = exit.known().marks;
         self.condemned_proxies += usize::from(marks.bad_for_good);
         if !exit.alive() {
@@ -117,7 +206,10 @@ impl Counts {
         match exit.known().verdict {
             Verdict::Untested => self.untested_proxies += 1,
             Verdict::Bad => self.failed_proxies += 1,
-            Verdict::Good => self.add_working(exit),
+            Verdict::Good => {
+                self.add_working(exit);
+                *countries.entry(exit.country()).or_default() += 1;
+            }
         }
     }
 
@@ -130,7 +222,6 @@ impl Counts {
             self.https_proxies += usize::from(tls);
             *self.anonymity.entry(anonymity.as_str()).or_default() += 1;
         }
-        *self.countries.entry(exit.country().to_string()).or_default() += 1;
     }
 
     fn tell(&self) {
@@ -174,7 +265,7 @@ pub(in crate::api) async fn watch(shelf: Shelf, state: State, tasks: Tasks) {
         // Ages go on while nothing changes, for those who look at them.
         if changed || shelf.0.load().read.load(Ordering::Relaxed) {
             revisions.mark_unchanged();
-            let edition = Edition::of(&state.snapshot(), state.now());
+            let edition = Edition::after(&shelf.newest(), &state.snapshot(), state.now());
             edition.counts.tell();
             shelf.0.store(Arc::new(edition));
         }
@@ -186,30 +277,69 @@ mod tests {
     use super::super::super::fixture;
     use super::*;
 
+    fn query(format: Format, country: Option<&str>) -> Query {
+        let countries = country.map(|code| [Country::parse(code).unwrap()].into_iter().collect());
+        Query { limit: usize::MAX, format, countries, ..Query::default() }
+    }
+
+    fn text(bytes: &Bytes) -> &str {
+        std::str::from_utf8(bytes).unwrap()
+    }
+
     #[test]
     fn an_edition_shows_what_works_the_fastest_first_and_no_passwords() {
         let snapshot = fixture::public(&[("US", 30), ("DE", 10), ("", 0), ("FR", 20)]);
         let edition = Edition::of(&snapshot, Moment(9));
-        let countries: Vec<_> = edition.exits().iter().map(|exit| exit.country().to_string()).collect();
-        assert_eq!(countries, ["DE", "US"], "the last one has a login");
+        let all = edition.list("", &query(Format::Text, None));
+        assert_eq!(text(&all), "http://192.0.2.2:80\nhttp://192.0.2.1:80\n", "the last one has a login");
         let counts = edition.counts();
         assert_eq!((counts.total_proxies, counts.working_proxies, counts.failed_proxies), (4, 3, 1));
         assert_eq!(counts.countries.len(), 3);
     }
 
     #[test]
-    fn an_answer_is_written_once_an_edition() {
-        let edition = Edition::default();
-        let mut times = 0;
-        for question in ["", "limit=5", "", "limit=5"] {
-            let body = edition.written(question, || {
-                times += 1;
-                question.to_owned().into()
-            });
-            assert_eq!(body, question);
-        }
-        assert_eq!(times, 2);
-        (0..1000).for_each(|n| _ = edition.written(&n.to_string(), Bytes::new));
-        assert!(edition.written.lock().unwrap().len() <= WRITTEN);
+    fn lists_are_parts_of_all_in_every_form() {
+        let snapshot = fixture::public(&[("US", 30), ("DE", 10), ("US", 20)]);
+        let edition = Edition::of(&snapshot, Moment(9));
+        let us = |format| edition.list(&format!("{format:?}"), &query(format, Some("US")));
+        assert_eq!(text(&us(Format::Text)), "http://192.0.2.3:80\nhttp://192.0.2.1:80\n");
+        assert_eq!(text(&us(Format::Proxychains)), "http 192.0.2.3 80\nhttp 192.0.2.1 80\n");
+        let first = edition.list("limit=1", &Query { limit: 1, ..query(Format::Text, None) });
+        assert_eq!(text(&first), "http://192.0.2.2:80\n");
+        let first = edition.list("limit=1&country=us", &Query { limit: 1, ..query(Format::Text, Some("US")) });
+        assert_eq!(text(&first), "http://192.0.2.3:80\n");
+        let one = |country, place| {
+            let found = edition.one("one", &query(Format::Text, country), |_| Some(place));
+            found.map(|exit| exit.id().to_string())
+        };
+        assert_eq!(one(None, 2).as_deref(), Some("http://192.0.2.1:80"));
+        assert_eq!(one(Some("US"), 0).as_deref(), Some("http://192.0.2.3:80"));
+        assert_eq!(one(Some("US"), 2), None, "there are two");
+    }
+
+    #[test]
+    fn what_is_asked_again_is_there_before_it_is_asked() {
+        let snapshot = fixture::public(&[("US", 30), ("DE", 10), ("US", 20)]);
+        let first = Edition::of(&snapshot, Moment(9));
+        first.list("a", &query(Format::Csv, Some("US")));
+        first.one("b", &query(Format::Text, Some("DE")), |_| None);
+        first.list("c", &query(Format::Text, Some("DE")));
+        let ready = |edition: &Edition, question: &str| {
+            let asked = edition.asked.lock().unwrap();
+            asked.get(question).map(|answer| (answer.fit.get().is_some(), answer.written.get().is_some()))
+        };
+        let second = Edition::after(&first, &snapshot, Moment(10));
+        assert_eq!(ready(&second, "a"), Some((true, true)));
+        assert_eq!(ready(&second, "b"), Some((true, false)));
+        assert!(second.lines.get().is_some());
+        second.list("a", &query(Format::Csv, Some("US")));
+        let third = Edition::after(&second, &snapshot, Moment(11));
+        assert_eq!(
+            (ready(&third, "a"), ready(&third, "b")),
+            (Some((true, true)), None),
+            "what nobody asked is not kept"
+        );
+        (0..1000).for_each(|n| _ = third.list(&n.to_string(), &query(Format::Csv, Some("US"))));
+        assert!(third.asked.lock().unwrap().len() <= KEPT);
     }
 }

@@ -69,6 +69,41 @@ impl Shown {
 
 const CSV_HEAD: &str = "url,protocol,ip,port,exit_ip,country,anonymity,https,response_ms,age_seconds\n";
 
+/// Every proxy as a line of text, written once and served in parts.
+#[derive(Debug)]
+pub(super) struct Lines {
+    text: Bytes,
+    /// Where each line ends.
+    ends: Vec<usize>,
+}
+
+impl Lines {
+    pub(super) fn of(exits: &[Arc<Exit>]) -> Self {
+        let (mut text, mut ends) = (String::new(), Vec::with_capacity(exits.len()));
+        for exit in exits {
+            let _ = writeln!(text, "{}", exit.id());
+            ends.push(text.len());
+        }
+        Self { text: text.into(), ends }
+    }
+
+    /// The first so many lines.
+    pub(super) fn first(&self, count: usize) -> Bytes {
+        let end = self.ends[..count.min(self.ends.len())].last().copied().unwrap_or_default();
+        self.text.slice(..end)
+    }
+
+    /// The lines in these places.
+    pub(super) fn of_places(&self, places: impl Iterator<Item = usize>) -> Bytes {
+        let mut text = Vec::new();
+        for place in places {
+            let begin = place.checked_sub(1).map_or(0, |before| self.ends[before]);
+            text.extend_from_slice(&self.text[begin..self.ends[place]]);
+        }
+        text.into()
+    }
+}
+
 /// A whole list.
 pub(super) fn write<'a>(format: Format, exits: impl Iterator<Item = &'a Arc<Exit>>, now: Moment) -> Bytes {
     let shown = exits.filter_map(|exit| parts(exit).map(|(id, able)| (exit, id, able)));

@@ -50,11 +50,35 @@ pub(super) enum Format {
 pub(super) struct Query {
     pub(super) limit: usize,
     pub(super) format: Format,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) countries: Option<CountrySet>,
+    pub(super) anonymity: Option<Anonymity>,
+    pub(super) https: Option<bool>,
+    pub(super) max_age: Option<Duration>,
+}
+
+/// What may be asked of one proxy, side by side with the same of the next: a question reads ten thousand of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
     protocol: Option<Protocol>,
-    countries: Option<CountrySet>,
+    country: Country,
     anonymity: Option<Anonymity>,
     https: Option<bool>,
-    max_age: Option<Duration>,
+    checked: Option<Moment>,
+}
+
+impl Row {
+    pub(super) fn of(exit: &Exit) -> Self {
+        let protocol = if let ExitId::Public(id) = exit.id() { Some(id.protocol) } else { None };
+        let able = exit.known().public;
+        Self {
+            protocol,
+            country: exit.country(),
+            anonymity: able.map(|able| able.anonymity),
+            https: able.map(|able| able.tls),
+            checked: exit.known().checked,
+        }
+    }
 }
 
 impl Query {
@@ -78,14 +102,12 @@ impl Query {
         protocol.is_none() && countries.is_none() && anonymity.is_none() && https.is_none() && max_age.is_none()
     }
 
-    pub(super) fn wants(&self, exit: &Exit, now: Moment) -> bool {
-        let ExitId::Public(id) = exit.id() else { return false };
-        let able = exit.known().public;
-        let age = || exit.known().checked.map_or(Duration::MAX, |at| now.since(at));
-        self.protocol.is_none_or(|protocol| id.protocol == protocol)
-            && self.countries.is_none_or(|countries| countries.contains(exit.country()))
-            && self.anonymity.is_none_or(|anonymity| able.is_some_and(|able| able.anonymity == anonymity))
-            && self.https.is_none_or(|https| able.is_some_and(|able| able.tls == https))
+    pub(super) fn wants(&self, row: &Row, now: Moment) -> bool {
+        let age = || row.checked.map_or(Duration::MAX, |at| now.since(at));
+        self.protocol.is_none_or(|protocol| row.protocol == Some(protocol))
+            && self.countries.is_none_or(|countries| countries.contains(row.country))
+            && self.anonymity.is_none_or(|anonymity| row.anonymity == Some(anonymity))
+            && self.https.is_none_or(|https| row.https == Some(https))
             && self.max_age.is_none_or(|most| age() <= most)
     }
 }
@@ -157,7 +179,7 @@ mod tests {
         let snapshot = fixture::public(&[("US", 30), ("DE", 10), ("US", 20)]);
         let count = |text: &str| {
             let query = query(text).unwrap();
-            snapshot.catalog.iter().filter(|exit| query.wants(exit, Moment(10_000_001))).count()
+            snapshot.catalog.iter().filter(|exit| query.wants(&Row::of(exit), Moment(10_000_001))).count()
         };
         for (text, want) in [
             ("", 3),

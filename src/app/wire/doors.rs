@@ -219,7 +219,8 @@ fn bind_route(route: &Route, addr: SocketAddr) -> Result<Reservation, StartError
 }
 
 fn shared_door(addr: SocketAddr, config: &Config, roll: &Arc<Roll>) -> Door {
-    door(("shared", None), addr, !config.gateway.keys.is_empty(), config, roll)
+    let demands_name = config.gateway.require_username;
+    Door { demands_name, ..door(("shared", None), addr, !config.gateway.keys.is_empty(), config, roll) }
 }
 
 fn route_door(addr: SocketAddr, route: &Route, config: &Config, roll: &Arc<Roll>) -> Door {
@@ -240,6 +241,8 @@ fn door(
         addr,
         route,
         demands_key,
+        // The route's own port says which way.
+        demands_name: false,
         tls: gateway.tls.as_ref().map(|tls| TlsAcceptor::from(super::settings::tls(tls))),
         trusted: gateway.proxy_protocol.clone(),
         opening: gateway.handshake_timeout,

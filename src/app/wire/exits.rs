@@ -11,7 +11,7 @@ use crate::api::{Readiness, SourceReadiness};
 use crate::app::StartError;
 use crate::check::{self, ByTor, Tester};
 use crate::config::Config;
-use crate::exit::country::{Country, GeoIp};
+use crate::exit::country::GeoIp;
 use crate::exit::facts::Flags;
 use crate::exit::policy::PortPolicy;
 use crate::exit::{ExitId, Listing, Source, Verdict};
@@ -130,17 +130,10 @@ pub(super) fn verify(tester: Option<check::Handle>, judge: Option<check::public:
 /// This machine as an exit. Nobody tests it: whether it works is for its operator to see.
 async fn list_direct(state: &State) -> Result<(), StartError> {
     let listing = Listing {
-        id: ExitId::Direct,
         nickname: "direct".into(),
-        announced: Vec::new(),
-        country: Country::UNKNOWN,
-        asn: None,
-        as_name: None,
-        policy: PortPolicy::accept_all(),
         policy_v6: PortPolicy::accept_all(),
         flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
-        weight: 1,
-        public: None,
+        ..Listing::new(ExitId::Direct)
     };
     let good = Learned {
         exit: ExitId::Direct,

@@ -133,9 +133,6 @@ fn bans(bans: Vec<store::Ban>, now: Moment) -> Bans {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exit::country::Country;
-    use crate::exit::facts::Flags;
-    use crate::exit::policy::PortPolicy;
     use crate::exit::{Fingerprint, Listing};
 
     const NOW: Moment = Moment(1_788_314_400_000_000);
@@ -145,19 +142,7 @@ mod tests {
     }
 
     fn kept(id: ExitId) -> store::Exit {
-        let listing = Listing {
-            id,
-            nickname: "x".into(),
-            announced: vec![],
-            country: Country::UNKNOWN,
-            asn: None,
-            as_name: None,
-            policy: PortPolicy::accept_all(),
-            policy_v6: PortPolicy::reject_all(),
-            flags: Flags { running: true, ..Flags::default() },
-            weight: 1,
-            public: None,
-        };
+        let listing = Listing::new(id);
         store::Exit { listing, first_seen: NOW, last_seen: NOW }
     }
 

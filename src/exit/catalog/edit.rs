@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::country::Country;
-use super::super::{Exit, ExitId, Known, Listing, Source};
+use super::super::policy::PortPolicy;
+use super::super::{Exit, ExitId, Known, Listing, Source, Verdict};
 use super::{Bits, CHUNK, Catalog, Slot};
 
 /// Changes on their way into the next edition; nobody sees them before [`Editor::finish`].
@@ -22,10 +23,13 @@ struct Files<'a> {
     asn: Option<u32>,
     ip: Option<IpAddr>,
     source: Source,
+    policies: [&'a PortPolicy; 2],
     passed: &'a BTreeSet<Arc<str>>,
     alive: bool,
+    untested: bool,
     usable: bool,
     distinct: bool,
+    tunnels: bool,
 }
 
 impl<'a> Files<'a> {
@@ -35,11 +39,19 @@ impl<'a> Files<'a> {
             asn: exit.listing().asn,
             ip: exit.ip().or_else(|| exit.listing().announced.first().copied()),
             source: exit.id().source(),
+            policies: [&exit.listing().policy, &exit.listing().policy_v6],
             passed: &exit.known().passed,
             alive: exit.alive(),
+            untested: exit.known().verdict == Verdict::Untested,
             usable: exit.usable(),
             distinct: exit.distinct(),
+            tunnels: exit.tunnels(),
         }
+    }
+
+    /// The address that it may lead.
+    fn leads(&self) -> Option<IpAddr> {
+        self.ip.filter(|_| self.usable && self.distinct)
     }
 }
 
@@ -128,7 +140,7 @@ impl Editor {
         std::mem::replace(&mut Arc::make_mut(&mut self.0.chunks[chunk])[at], exit)
     }
 
-    fn file(&mut self, slot: Slot, old: Option<&Exit>, new: Option<&Exit>) {
+    fn file<'a>(&mut self, slot: Slot, old: Option<&'a Exit>, new: Option<&'a Exit>) {
         let (old, new) = (old.map(Files::of), new.map(Files::of));
         let changed = Changed { slot, old: old.as_ref(), new: new.as_ref() };
         let next = &mut self.0;
@@ -139,23 +151,53 @@ impl Editor {
             changed.flag(&mut next.by_source[source as usize], |f| f.source == source);
         }
         changed.flag(&mut next.alive, |f| f.alive);
+        changed.flag(&mut next.untested, |f| f.untested);
         changed.flag(&mut next.usable, |f| f.usable);
         changed.flag(&mut next.distinct, |f| f.distinct);
-        let passed = |files: Option<&Files<'_>>| files.map_or_else(BTreeSet::new, |files| files.passed.clone());
-        let (before, after) = (passed(old.as_ref()), passed(new.as_ref()));
-        before.difference(&after).for_each(|check| set_in(&mut next.by_check, check.clone(), slot, false));
-        after.difference(&before).for_each(|check| set_in(&mut next.by_check, check.clone(), slot, true));
+        changed.flag(&mut next.tunnels, |f| f.tunnels);
+        for (family, ports) in next.ports.iter_mut().enumerate() {
+            let policy = |files: &Files<'a>| files.policies[family];
+            let (old, new) = (changed.old.map(policy), changed.new.map(policy));
+            if old != new {
+                Arc::make_mut(ports).file(slot, old, new);
+            }
+        }
+        let nothing = BTreeSet::new();
+        let passed = |files: Option<&Files<'a>>| files.map_or(&nothing, |files| files.passed);
+        let (before, after) = (passed(changed.old), passed(changed.new));
+        before.difference(after).for_each(|check| set_in(&mut next.by_check, check.clone(), slot, false));
+        after.difference(before).for_each(|check| set_in(&mut next.by_check, check.clone(), slot, true));
+        let leads = |files: Option<&Files<'_>>| files.and_then(Files::leads);
+        let (before, after) = (leads(changed.old), leads(changed.new));
+        if before != after {
+            self.lead(slot, before, after);
+        }
+    }
+
+    /// Of the exits that could lead an address one does, for as long as it can.
+    fn lead(&mut self, slot: Slot, before: Option<IpAddr>, after: Option<IpAddr>) {
+        let next = &mut self.0;
+        let behind = |ip: Option<IpAddr>| ip.and_then(|ip| next.by_ip.get(&ip)).into_iter().flatten().copied();
+        if next.leading.has(slot) {
+            let heir = behind(before).find(|heir| next.usable.has(*heir) && next.distinct.has(*heir));
+            let leading = Arc::make_mut(&mut next.leading);
+            leading.set(slot, false);
+            heir.into_iter().for_each(|heir| leading.set(heir, true));
+        }
+        if after.is_some() && !behind(after).any(|other| next.leading.has(other)) {
+            Arc::make_mut(&mut next.leading).set(slot, true);
+        }
     }
 }
 
 /// One exit's files before and after.
-struct Changed<'a> {
+struct Changed<'f, 'a> {
     slot: Slot,
-    old: Option<&'a Files<'a>>,
-    new: Option<&'a Files<'a>>,
+    old: Option<&'f Files<'a>>,
+    new: Option<&'f Files<'a>>,
 }
 
-impl Changed<'_> {
+impl Changed<'_, '_> {
     fn key<K: PartialEq>(&self, key: impl Fn(&Files<'_>) -> Option<K>, mut file: impl FnMut(K, bool)) {
         let (old, new) = (self.old.and_then(&key), self.new.and_then(&key));
         if old != new {

@@ -13,6 +13,8 @@ use super::*;
 
 const CODES: [&str; 5] = ["US", "DE", "FR", "NO", "??"];
 
+const POLICIES: [&str; 4] = ["accept 80,443", "reject 25", "accept 1-65535", "reject 1-65535"];
+
 fn country(at: u8) -> Country {
     Country::parse(CODES[at as usize % CODES.len()]).unwrap()
 }
@@ -27,17 +29,14 @@ fn id(n: u8) -> ExitId {
 fn listing(n: u8, fact: u8) -> Listing {
     let flags = Flags { running: fact & 1 == 0, bad_exit: fact & 14 == 14, ..Flags::default() };
     Listing {
-        id: id(n),
         nickname: format!("x{n}").into(),
         announced: vec![Ipv4Addr::new(192, 0, 2, n % 8).into()],
         country: country(fact),
         asn: (fact & 3 > 0).then_some(u32::from(fact & 3)),
-        as_name: None,
-        policy: PortPolicy::accept_all(),
-        policy_v6: PortPolicy::reject_all(),
+        policy: POLICIES[fact as usize % 4].parse().unwrap(),
+        policy_v6: if fact & 4 == 0 { PortPolicy::reject_all() } else { PortPolicy::accept_all() },
         flags,
-        weight: 1,
-        public: None,
+        ..Listing::new(id(n))
     }
 }
 
@@ -46,6 +45,11 @@ fn learn(known: &mut Known, fact: u8) {
         0 => known.verdict = Verdict::Good,
         1 => known.verdict = Verdict::Bad,
         2 => known.saw(Ipv4Addr::new(198, 51, 100, fact % 16).into(), country(fact / 6), Moment(u64::from(fact))),
+        3 if fact > 128 => {
+            let anonymity = super::super::Anonymity::Elite;
+            let (tunnels, took) = (fact & 1 == 0, Duration::ZERO);
+            known.public = Some(super::super::Abilities { anonymity, tunnels, tls: true, took, passed: 0, asked: 0 });
+        }
         3 => known.marks.draining = true,
         4 => drop(known.passed.insert(if fact & 64 == 0 { "steam" } else { "maps" }.into())),
         _ => known.passed.clear(),
@@ -108,6 +112,16 @@ fn agree(catalog: &Catalog, facts: &Facts) {
     assert_eq!(names(catalog, catalog.alive()), naive(facts, Exit::alive));
     assert_eq!(names(catalog, catalog.usable()), naive(facts, Exit::usable));
     assert_eq!(names(catalog, catalog.distinct()), naive(facts, Exit::distinct));
+    assert_eq!(names(catalog, catalog.tunnels()), naive(facts, Exit::tunnels));
+    assert_eq!(names(catalog, catalog.untested()), naive(facts, |exit| exit.known().verdict == Verdict::Untested));
+    for (port, v6) in [(25, false), (80, false), (443, true), (6667, false), (6667, true)] {
+        assert_eq!(names(catalog, &catalog.allowing(port, v6)), naive(facts, |exit| exit.allows(port, v6)), "{port}");
+    }
+    let could: Vec<_> = catalog.iter().filter(|exit| exit.usable() && exit.distinct()).collect();
+    assert!(catalog.leading().iter().all(|slot| could.iter().any(|exit| exit.slot() == slot)));
+    let leads = |exit: &Exit| catalog.leading().has(exit.slot());
+    let behind = |ip| could.iter().filter(|exit| exit.ip() == ip && leads(exit)).count();
+    assert!(could.iter().all(|exit| behind(exit.ip()) == 1), "of those that share an address, one");
     let us: CountrySet = [country(0)].into_iter().collect();
     for countries in [CountrySet::ALL, us, us.not(), CountrySet::EMPTY, [country(1), country(4)].into_iter().collect()]
     {

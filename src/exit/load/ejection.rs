@@ -1,9 +1,14 @@
-//! Out after a run of failures, back after one success: a circuit breaker in one atomic.
+//! Out after a run of failures or of late dials, back after one success: a circuit breaker in one atomic.
 //!
 //! An exit that fails its dials costs every client that is sent there a deadline, long before the tester comes round to
 //! it. A run of failures takes it out of choosing for a while, twice as long each time; when the while is over, *one*
-//! connection may try it, and what becomes of that one decides. A trial whose end nobody reports (the client left, the
-//! target was at fault) is due again after a while of its own, so that no exit stays out for want of an answer.
+//! connection may try it, and what becomes of that one decides. A trial whose end nobody reports (the client left) is
+//! due again after a while of its own, so that no exit stays out for want of an answer.
+//!
+//! An exit that has become slow is the same to clients, only milder. What is slow is relative: a dial is late when
+//! another exit, asked later for the same target, was there first. So a slow target makes nobody late, and when all
+//! exits are slow none of them is. Averages do not do this alone: each time one has decayed far enough for the exit to
+//! be tried again, the next few clients pay, and it takes one slow request in a hundred to spoil a 99th percentile.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -14,11 +19,19 @@ use super::super::moment::Moment;
 /// three are no accident, and clients were failed over meanwhile.
 const RUN: u64 = 3;
 
+/// Late dials in a row that eject. One dial in twenty-five is late by chance, three in a row are one in fifteen thousand.
+const LATE_RUN: u64 = 3;
+
 /// The first time out; arbitrary, between linkerd's 1 s and Envoy's 30 s: a circuit is rebuilt within it.
 const FIRST: Duration = Duration::from_secs(10);
 
 /// Doublings at most: 10 s · 2⁶ is 10 min 40 s, the order in which the tester comes round to it anyway.
 const DOUBLINGS: u64 = 6;
+
+/// The first time out for being late, and its doublings: 3 s to 96 s. Arbitrary: a chance costs an exit little of its
+/// share, a trial costs its client a hedged dial, and one a minute and a half is nothing among its requests.
+const LATE_FIRST: Duration = Duration::from_secs(3);
+const LATE_DOUBLINGS: u64 = 5;
 
 /// How long the one trial has before another may be made. Arbitrary: longer than a dial's deadline.
 const TRIAL: Duration = Duration::from_secs(15);
@@ -34,75 +47,138 @@ pub enum State {
     HalfOpen,
 }
 
-/// A failure took an exit out of choosing.
+/// How long a dial took, beside what another exit would have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Nobody can say: there was no other exit to go by.
+    Unknown,
+    /// As quick as the others.
+    Kept,
+    /// Another was there first though it began later, or would have been.
+    Late,
+}
+
+/// An exit was taken out of choosing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ejected {
     /// When a trial is due.
     pub until: Moment,
 }
 
-/// From the low end: 8 bits run of failures, 7 bits level, 1 bit trial claimed, 48 bits the end of the time out in ms
-/// (0: not ejected).
+/// What a dial that succeeded changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing.
+    Same,
+    /// It brought an ejected exit back.
+    Back,
+    /// It was one late dial too many.
+    Out(Ejected),
+}
+
+/// From the low end: 4 bits run of failures, 4 bits run of late dials, 6 bits level, 1 bit out for being late, 1 bit
+/// trial claimed, 48 bits the end of the time out in ms (0: not ejected).
 #[derive(Debug, Default)]
 pub(super) struct Ejection(AtomicU64);
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Packed {
     run: u64,
+    lates: u64,
     level: u64,
+    late: bool,
     trial: bool,
     until: u64,
 }
 
 impl From<u64> for Packed {
     fn from(bits: u64) -> Self {
-        Self { run: bits & 0xff, level: bits >> 8 & 0x7f, trial: bits >> 15 & 1 == 1, until: bits >> 16 }
+        let flag = |at: u32| bits >> at & 1 == 1;
+        Self {
+            run: bits & 0xf,
+            lates: bits >> 4 & 0xf,
+            level: bits >> 8 & 0x3f,
+            late: flag(14),
+            trial: flag(15),
+            until: bits >> 16,
+        }
     }
 }
 
 impl From<Packed> for u64 {
     fn from(p: Packed) -> Self {
-        p.run | p.level << 8 | u64::from(p.trial) << 15 | p.until << 16
+        p.run | p.lates << 4 | p.level << 8 | u64::from(p.late) << 14 | u64::from(p.trial) << 15 | p.until << 16
     }
 }
 
 impl Packed {
-    fn out(self, now: Moment) -> Self {
-        let span = FIRST * (1 << self.level.min(DOUBLINGS));
-        let until = now.after(span).0 / 1000;
-        Self { run: 0, level: (self.level + 1).min(DOUBLINGS + 1), trial: false, until }
+    fn out(self, late: bool, now: Moment) -> Self {
+        let (first, doublings) = if late { (LATE_FIRST, LATE_DOUBLINGS) } else { (FIRST, DOUBLINGS) };
+        let until = now.after(first * (1 << self.level.min(doublings))).0 / 1000;
+        Self { run: 0, lates: 0, level: (self.level + 1).min(DOUBLINGS + 1), late, trial: false, until }
+    }
+
+    /// The level goes down by one only: an exit that fails again soon stays out longer.
+    fn back(self) -> Self {
+        Self { run: 0, lates: 0, level: self.level.saturating_sub(1), late: false, trial: false, until: 0 }
+    }
+
+    fn succeeded(self, pace: Pace, now: Moment) -> Self {
+        let alive = Self { run: 0, ..self };
+        match (self.until, pace) {
+            (0, Pace::Kept) => Self { lates: 0, ..alive },
+            (0, Pace::Unknown) => alive,
+            (0, Pace::Late) if self.lates + 1 >= LATE_RUN => alive.out(true, now),
+            (0, Pace::Late) => Self { lates: self.lates + 1, ..alive },
+            (_, Pace::Late) if self.trial => alive.out(true, now),
+            (_, Pace::Kept) if self.trial => alive.back(),
+            // It is out for being slow, and this one says nothing of its pace now: it began before, or had nothing to go by.
+            _ if self.late => alive,
+            _ => alive.back(),
+        }
+    }
+
+    fn failed(self, now: Moment) -> Self {
+        match self {
+            // Dials that began before the ejection end one by one: they are the failures that it was for.
+            Self { until: 1.., trial: false, late: false, .. } => self,
+            Self { trial: true, .. } => self.out(false, now),
+            _ if self.run + 1 >= RUN => self.out(false, now),
+            _ => Self { run: self.run + 1, ..self },
+        }
+    }
+
+    /// What became of `self`.
+    fn turn(self, new: Self) -> Turn {
+        let was_in = self.until == 0 || self.trial;
+        match new.until {
+            0 if self.until != 0 => Turn::Back,
+            1.. if !new.trial && (was_in || new.late != self.late) => {
+                Turn::Out(Ejected { until: Moment(new.until * 1000) })
+            }
+            _ => Turn::Same,
+        }
     }
 }
 
 impl Ejection {
-    /// True if the exit was out. Its level goes down by one only: an exit that fails again soon stays out longer.
-    pub(super) fn succeeded(&self) -> bool {
+    /// A dial succeeded, at this pace.
+    pub(super) fn succeeded(&self, pace: Pace, now: Moment) -> Turn {
         let old = Packed::from(self.0.load(Relaxed));
-        if old.run == 0 && old.until == 0 {
-            return false;
+        // Nearly always there is nothing to write.
+        if old.succeeded(pace, now) == old {
+            return Turn::Same;
         }
-        let back = |bits| {
-            let old = Packed::from(bits);
-            let level = if old.until == 0 { old.level } else { old.level.saturating_sub(1) };
-            Some(Packed { run: 0, level, trial: false, until: 0 }.into())
-        };
-        self.0.fetch_update(Relaxed, Relaxed, back).is_ok_and(|bits| Packed::from(bits).until != 0)
+        let next = |bits| Some(Packed::from(bits).succeeded(pace, now).into());
+        let old = self.0.fetch_update(Relaxed, Relaxed, next).map_or(old, Packed::from);
+        old.turn(old.succeeded(pace, now))
     }
 
+    /// A dial failed by the exit's own fault. `Some` if that ejected it.
     pub(super) fn failed(&self, now: Moment) -> Option<Ejected> {
-        let count = |bits| {
-            let old = Packed::from(bits);
-            Some(match old {
-                // Dials that began before the ejection end one by one: they are the failures that it was for.
-                Packed { until: 1.., trial: false, .. } => return None,
-                Packed { until: 1.., .. } => old.out(now).into(),
-                _ if old.run + 1 >= RUN => old.out(now).into(),
-                _ => Packed { run: old.run + 1, ..old }.into(),
-            })
-        };
-        let old = self.0.fetch_update(Relaxed, Relaxed, count).ok()?;
-        let new = Packed::from(count(old)?);
-        (new.until != 0).then_some(Ejected { until: Moment(new.until * 1000) })
+        let next = |bits| Some(Packed::from(bits).failed(now).into());
+        let old = Packed::from(self.0.fetch_update(Relaxed, Relaxed, next).ok()?);
+        if let Turn::Out(ejected) = old.turn(old.failed(now)) { Some(ejected) } else { None }
     }
 
     pub(super) fn state(&self, now: Moment) -> State {
@@ -139,7 +215,7 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(ejection.failed(START), None);
             assert_eq!(ejection.failed(START), None);
-            assert!(!ejection.succeeded());
+            assert_eq!(ejection.succeeded(Pace::Unknown, START), Turn::Same);
         }
         assert_eq!(eject(&ejection, START), START.after(FIRST));
         assert_eq!(ejection.state(START), State::Ejected(START.after(FIRST)));
@@ -161,7 +237,8 @@ mod tests {
             now = until;
         }
         assert_eq!(waits, [20, 40, 80, 160, 320, 640, 640, 640]);
-        assert!(ejection.claim_trial(now) && ejection.succeeded());
+        assert!(ejection.claim_trial(now));
+        assert_eq!(ejection.succeeded(Pace::Unknown, now), Turn::Back);
         assert_eq!(ejection.state(now), State::Closed);
         assert_eq!(eject(&ejection, now).since(now).as_secs(), 640, "it is not forgiven at once");
     }
@@ -174,5 +251,65 @@ mod tests {
         let later = due.after(TRIAL);
         assert_eq!(ejection.state(later), State::HalfOpen);
         assert!(ejection.claim_trial(later));
+    }
+
+    fn late(ejection: &Ejection, now: Moment) -> Option<Moment> {
+        match ejection.succeeded(Pace::Late, now) {
+            Turn::Out(ejected) => Some(ejected.until),
+            Turn::Same => None,
+            Turn::Back => panic!("a late dial brings nobody back"),
+        }
+    }
+
+    #[test]
+    fn a_run_of_late_dials_ejects_and_one_in_time_breaks_it() {
+        let ejection = Ejection::default();
+        for _ in 0..10 {
+            assert_eq!((late(&ejection, START), late(&ejection, START)), (None, None));
+            assert_eq!(ejection.succeeded(Pace::Unknown, START), Turn::Same, "that is no word on its pace");
+            assert_eq!(ejection.succeeded(Pace::Kept, START), Turn::Same);
+        }
+        let out = (0..LATE_RUN).find_map(|_| late(&ejection, START)).unwrap();
+        assert_eq!(out, START.after(LATE_FIRST));
+        for pace in [Pace::Unknown, Pace::Kept, Pace::Late] {
+            assert_eq!(ejection.succeeded(pace, START), Turn::Same, "a dial from before is no news: {pace:?}");
+        }
+    }
+
+    #[test]
+    fn a_trial_in_time_brings_a_slow_exit_back_and_a_late_one_doubles_the_wait() {
+        let ejection = Ejection::default();
+        let mut now = (0..LATE_RUN).find_map(|_| late(&ejection, START)).unwrap();
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            assert!(ejection.claim_trial(now));
+            assert_eq!(ejection.succeeded(Pace::Unknown, now), Turn::Same, "who has nothing to go by decides nothing");
+            let until = late(&ejection, now).unwrap();
+            waits.push(until.since(now).as_secs());
+            now = until;
+        }
+        assert_eq!(waits, [6, 12, 24, 48, 96, 96, 96]);
+        assert!(ejection.claim_trial(now));
+        assert_eq!(ejection.succeeded(Pace::Kept, now), Turn::Back);
+        assert_eq!(ejection.state(now), State::Closed);
+    }
+
+    #[test]
+    fn failures_count_while_an_exit_is_out_for_being_slow() {
+        let ejection = Ejection::default();
+        let slow = (0..LATE_RUN).find_map(|_| late(&ejection, START)).unwrap();
+        let out = eject(&ejection, START);
+        assert!(out > slow);
+        assert_eq!(ejection.failed(START), None);
+        assert!(ejection.claim_trial(out));
+        assert_eq!(late(&ejection, out), Some(out.after(LATE_FIRST * 4)), "alive, and slow");
+    }
+
+    #[test]
+    fn what_is_packed_comes_out() {
+        let packed = Packed { run: 15, lates: 9, level: 63, late: true, trial: false, until: (1 << 48) - 1 };
+        assert_eq!(Packed::from(u64::from(packed)), packed);
+        let packed = Packed { run: 0, lates: 15, level: 0, late: false, trial: true, until: 1 };
+        assert_eq!(Packed::from(u64::from(packed)), packed);
     }
 }

@@ -5,8 +5,9 @@
 //! one way to read them: a chunk size is hexadecimal digits and no sign or prefix, every line ends in CRLF, and extensions
 //! and trailers are bounded.
 //!
-//! Trailers, which are rare, are the one thing that is held until it is whole: a field of ours (`X-Exitgate-…`) among them
-//! would be believed by clients that join trailers and fields, so it ends here as it does in a head.
+//! Trailers, which are rare, are the one thing that is held until it is whole: programs that join trailers and fields would
+//! believe a field of ours (`X-Exitgate-…`) among them, and frame or route by a length or a host that comes behind the
+//! body. Such fields end here (RFC 9110, section 6.5.1, lets them).
 //!
 //! Next: [`super::forward`] moves the bytes; [`super::request`] and [`super::response`] choose the framing.
 
@@ -214,11 +215,29 @@ impl Chunks {
     }
 }
 
-/// Trailers, empty line and all, without fields that only we may set.
+/// Trailers, empty line and all, without fields that only we may set, and without those that belong into a head or to a
+/// hop.
 fn without_ours(trailers: &[u8]) -> Vec<u8> {
-    const OURS: &[u8] = b"x-exitgate";
-    let is_ours = |line: &[u8]| line.get(..OURS.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(OURS));
-    trailers.split_inclusive(|&byte| byte == b'\n').filter(|line| !is_ours(line)).flatten().copied().collect()
+    const OURS: [&str; 2] = ["x-exitgate", "proxy-"];
+    const OF_A_HEAD: [&str; 9] = [
+        "content-length",
+        "transfer-encoding",
+        "host",
+        "connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+    ];
+    let ends_here = |line: &[u8]| {
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        OF_A_HEAD.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
+            || OURS
+                .iter()
+                .any(|begin| name.get(..begin.len()).is_some_and(|start| start.eq_ignore_ascii_case(begin.as_bytes())))
+    };
+    trailers.split_inclusive(|&byte| byte == b'\n').filter(|line| !ends_here(line)).flatten().copied().collect()
 }
 
 fn is_text(byte: u8) -> bool {
@@ -275,6 +294,10 @@ mod tests {
                 "2\r\nhi\r\n0\r\nA: b\r\nC: d\r\n\r\n",
             ),
             ("0\r\nX-Exitgate: 1\r\nX-Exitgate-Moved: a\r\n\r\n", "0\r\n\r\n"),
+            // What frames, routes or belongs to a hop has no place behind a body.
+            ("0\r\nContent-Length: 5\r\nA: b\r\nhost: evil\r\n\r\n", "0\r\nA: b\r\n\r\n"),
+            ("0\r\nTransfer-Encoding: x\r\nProxy-Authorization: Basic eA==\r\nTE: x\r\n\r\n", "0\r\n\r\n"),
+            ("0\r\nTest: 1\r\nHosts: 2\r\n\r\n", "0\r\nTest: 1\r\nHosts: 2\r\n\r\n"),
             // What only looks like trailers is data.
             ("15\r\n0\r\nX-Exitgate-Exit: 1\r\n0\r\n\r\n", "15\r\n0\r\nX-Exitgate-Exit: 1\r\n0\r\n\r\n"),
         ] {

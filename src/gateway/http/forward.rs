@@ -30,7 +30,7 @@ use crate::gateway::relay::{Meter, Way};
 const INTERIM_MAX: u32 = 32;
 
 /// A request, ready for its target.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Exchange {
     /// The head as the target gets it.
     pub head: Vec<u8>,
@@ -55,7 +55,9 @@ impl Exchange {
         let mut head = Vec::with_capacity(self.head.len() + origin.len() + 64);
         head.extend_from_slice(&self.head[..path]);
         head.extend_from_slice(origin.as_bytes());
-        head.extend_from_slice(&self.head[path..line]);
+        // The whole server is `*` to itself and a bare authority to a proxy (RFC 9112, section 3.2.4).
+        let whole = self.head[path..].starts_with(b"* ");
+        head.extend_from_slice(&self.head[path + usize::from(whole)..line]);
         if let Some(login) = authorization {
             head.extend_from_slice(format!("Proxy-Authorization: {login}\r\n").as_bytes());
         }
@@ -402,6 +404,10 @@ mod tests {
             origin: "http://web.test:8080".into(),
             authorization: authorization.map(Into::into),
         };
+        let whole =
+            Exchange { head: b"OPTIONS * HTTP/1.1\r\nHost: web.test:8080\r\n\r\n".to_vec(), ..exchange.clone() };
+        let whole = String::from_utf8(whole.head_for(&forwarder(None))).unwrap();
+        assert_eq!(whole, "OPTIONS http://web.test:8080 HTTP/1.1\r\nHost: web.test:8080\r\n\r\n");
         let text = |login| String::from_utf8(exchange.head_for(&forwarder(login))).unwrap();
         assert_eq!(text(None), "GET http://web.test:8080/a?b=c HTTP/1.1\r\nHost: web.test:8080\r\n\r\n");
         assert_eq!(

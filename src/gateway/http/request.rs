@@ -2,8 +2,10 @@
 //!
 //! Parsing borrows: a [`Request`] is a view of the bytes of its head. Writing it for the target changes what RFC 9112
 //! has a forwarder change and nothing else: the absolute target becomes a path, `Host` becomes the target's authority
-//! (whatever the client put there: section 3.2.2), and what is hop-by-hop ends here. Order and case of everything else
-//! stay, because they are the client's fingerprint and not ours. There is no `Via` and no `Forwarded`: a target is not
+//! (whatever the client put there: section 3.2.2), and what is hop-by-hop ends here. What says where the body ends is
+//! written in the one form that every reader knows (`chunked` in small letters, a length without zeros before it), because
+//! programs that compare by the byte or count in octal would find another end. Order and case of everything else stay,
+//! because they are the client's fingerprint and not ours. There is no `Via` and no `Forwarded`: a target is not
 //! told that anybody stands between, and loops cannot come about, because our own listeners are refused as targets.
 //!
 //! An HTTP/1.0 request goes on as HTTP/1.0, so that the answer comes in a form that its client can read and nothing
@@ -146,6 +148,10 @@ impl<'b> Request<'b> {
         for field in self.fields.iter() {
             if field.is("host") {
                 push(out, field.name, authority.as_bytes());
+            } else if field.is("transfer-encoding") {
+                push(out, field.name, b"chunked");
+            } else if field.is("content-length") {
+                push(out, field.name, plain_number(field.value));
             } else if let Some(left) = left.as_ref().filter(|_| field.is("max-forwards")) {
                 push(out, field.name, left.as_bytes());
             } else if (field.is("connection") || field.is("proxy-connection")) && !said {
@@ -192,6 +198,12 @@ fn push(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     for part in [name.as_bytes(), b": ", value, b"\r\n"] {
         out.extend_from_slice(part);
     }
+}
+
+/// A number without zeros before it: to some readers they mean octal.
+fn plain_number(digits: &[u8]) -> &[u8] {
+    let zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
+    &digits[zeros.min(digits.len().saturating_sub(1))..]
 }
 
 /// The start line and the lines behind it.

@@ -14,7 +14,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use super::Figures;
 use crate::exit::Source;
 use crate::telemetry::metrics::{
-    BYTES, CONNECTIONS, CONNECTIONS_OPEN, FIRST_BYTE_SECONDS, OPEN_SECONDS, REQUESTS, STREAMS_OPEN,
+    BYTES, CONNECTIONS, CONNECTIONS_OPEN, FIRST_BYTE_SECONDS, HANDSHAKE_SECONDS, OPEN_SECONDS, REQUESTS, STREAMS_OPEN,
 };
 
 /// How many pairs of protocol and outcome keep their handle. All that a healthy route sees are a dozen; those beyond
@@ -29,6 +29,7 @@ pub struct ListenerMeters(pub(super) Arc<ListenerHandles>);
 pub(super) struct ListenerHandles {
     label: Arc<str>,
     pub(super) open: Gauge,
+    pub(super) handshake: Histogram,
     /// Connections by protocol; the last one never said.
     spoken: [OnceLock<Counter>; PROTOCOLS.len()],
     pub(super) requests: Requests,
@@ -40,8 +41,9 @@ impl ListenerMeters {
     /// Fetches the handles of a listener.
     pub fn new(label: &str) -> Self {
         let open = gauge!(CONNECTIONS_OPEN, "listener" => label.to_owned());
+        let handshake = histogram!(HANDSHAKE_SECONDS, "listener" => label.to_owned());
         let (spoken, requests) = (Default::default(), Requests::new("none"));
-        Self(Arc::new(ListenerHandles { label: label.into(), open, spoken, requests }))
+        Self(Arc::new(ListenerHandles { label: label.into(), open, handshake, spoken, requests }))
     }
 
     pub(super) fn spoken(&self, protocol: &'static str) {

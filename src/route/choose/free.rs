@@ -77,7 +77,7 @@ impl<'a> Case<'a> {
 
     /// Exits that are not in the pool and would do.
     fn beyond<R: Rng + ?Sized>(&self, pool: &Pool, count: usize, last: Option<u64>, rng: &mut R) -> Vec<&'a Arc<Exit>> {
-        let mut free = self.candidates();
+        let mut free = self.fitting();
         pool.members()
             .iter()
             .filter_map(|member| member.exit(self.view.catalog))
@@ -93,7 +93,7 @@ impl<'a> Case<'a> {
         let of_pool = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
         let mut exits: Vec<_> = of_pool.filter(|exit| self.fits(exit)).collect();
         if exits.is_empty() {
-            exits = self.draw(&self.candidates(), rng, |exit| self.fits(exit));
+            exits = self.draw(&self.fitting(), rng, |exit| self.fits(exit));
         }
         lead(&mut exits, EXITS, self.ask.now, rng);
         exits

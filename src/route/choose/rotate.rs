@@ -14,6 +14,7 @@ use super::super::memory::Memory;
 use super::super::pin::Pinned;
 use super::super::selector::Mode;
 use super::{Ask, Case, View};
+use crate::exit::catalog::Bits;
 use crate::exit::{Exit, ExitId};
 
 /// An exit that may follow another.
@@ -91,8 +92,7 @@ impl Case<'_> {
             return Ok(Successor { before, before_ip, exit, pinned: None });
         }
         // The best place has the same address: any other does.
-        let other = |exit: &Exit| self.fits(exit) && self.is_closed(exit) && exit.ip() != before_ip;
-        let exit = self.draw(&self.candidates(), rng, other).pop().ok_or_else(|| self.refuse())?.clone();
+        let exit = self.elsewhere(self.fitting(), before_ip, rng)?;
         Ok(Successor { before, before_ip, exit, pinned: None })
     }
 
@@ -103,11 +103,22 @@ impl Case<'_> {
             Some(exit) => exit.clone(),
             None => self.free(rng)?.first().clone(),
         };
-        let mut others = self.candidates();
+        let mut others = self.fitting();
         used().for_each(|exit| others.set(exit.slot(), false));
-        let other = |exit: &Exit| self.fits(exit) && self.is_closed(exit) && exit.ip() != before.ip();
-        let exit = self.draw(&others, rng, other).pop().ok_or_else(|| self.refuse())?.clone();
+        let exit = self.elsewhere(others, before.ip(), rng)?;
         Ok(Successor { before: Some(before.id().clone()), before_ip: before.ip(), exit, pinned: None })
+    }
+
+    /// One of these that is open and has another address.
+    fn elsewhere<R: Rng + ?Sized>(
+        &self,
+        mut others: Bits,
+        before: Option<IpAddr>,
+        rng: &mut R,
+    ) -> Result<Arc<Exit>, Box<Refusal>> {
+        others.drop(&before.map_or_else(Bits::default, |ip| self.view.catalog.behind(ip)));
+        let open = |exit: &Exit| self.fits(exit) && self.is_closed(exit) && exit.ip() != before;
+        self.draw(&others, rng, open).pop().cloned().ok_or_else(|| self.refuse())
     }
 
     fn move_session(&self, successor: &Successor) -> Option<Rotated> {

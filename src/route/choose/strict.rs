@@ -1,5 +1,6 @@
 //! Connections of a strict route: one IP, or an error.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use rand::Rng;
@@ -59,8 +60,7 @@ impl<'a> Case<'a> {
     /// other only after `repin_after`.
     fn down<R: Rng + ?Sized>(&self, held: &Held, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
         let since = self.memory.pins().note(self.holder, &held.to, true, self.ask.now)?;
-        let pinnable = |exit: &&Arc<Exit>| self.fits(exit) && exit.distinct() && exit.v4() == Some(held.to.ip);
-        if let Some(twin) = self.view.catalog.by_ip(held.to.ip.into()).find(pinnable) {
+        if let Some(twin) = self.twin(held.to.ip) {
             return self.propose(twin, Some((&held.to, Cause::Down)));
         }
         let repin_at = self.need.policy.repin_after.map(|after| since.after(after));
@@ -95,27 +95,26 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// An exit for a new pin, with another address than `not`: of those that no pin uses the best of two, else of those
-    /// that fewest use.
-    pub(super) fn fresh<R: Rng + ?Sized>(&self, not: Option<&Pinned>, rng: &mut R) -> Option<&'a Arc<Exit>> {
-        let all = self.candidates().and(self.view.catalog.distinct());
-        let (exit, uses) = self.least_used(&all, not, rng)?;
-        // The sample had none that is unused; there may be one.
-        if uses > 0 && all.count() > super::SAMPLE {
-            let unused = |exit: &Exit| exit.v4().is_some_and(|ip| self.memory.pins().uses(ip) == 0);
-            let rest = all.iter().filter_map(|slot| self.view.catalog.at(slot)).filter(|exit| unused(exit));
-            let rest: Bits = rest.map(|exit| exit.slot()).collect();
-            return Some(self.least_used(&rest, not, rng).map_or(exit, |(exit, _)| exit));
-        }
-        Some(exit)
+    /// An exit that may stand in for another behind the same address.
+    fn twin(&self, ip: Ipv4Addr) -> Option<&'a Arc<Exit>> {
+        let mut twins = self.view.catalog.behind(ip.into());
+        twins.keep(self.view.catalog.distinct());
+        twins.keep(&self.fitting());
+        twins.iter().filter_map(|slot| self.view.catalog.at(slot)).find(|exit| exit.v4() == Some(ip))
     }
 
-    fn least_used<R: Rng + ?Sized>(
-        &self,
-        from: &Bits,
-        not: Option<&Pinned>,
-        rng: &mut R,
-    ) -> Option<(&'a Arc<Exit>, u32)> {
+    /// An exit for a new pin, with another address than `not`: the best of two, of those that the fewest pins use.
+    pub(super) fn fresh<R: Rng + ?Sized>(&self, not: Option<&Pinned>, rng: &mut R) -> Option<&'a Arc<Exit>> {
+        let catalog = self.view.catalog;
+        let mut free = self.fitting();
+        free.keep(catalog.distinct());
+        free.drop(&not.map_or_else(Bits::default, |not| catalog.behind(not.ip.into())));
+        let least = self.memory.pins().least_used(catalog, &free, self.need.policy.exclusive);
+        // Which addresses are used may have been seen a moment ago; each one drawn is asked for anew.
+        self.pinnable(&least, not, rng).or_else(|| self.pinnable(&free, not, rng))
+    }
+
+    fn pinnable<R: Rng + ?Sized>(&self, from: &Bits, not: Option<&Pinned>, rng: &mut R) -> Option<&'a Arc<Exit>> {
         let pins = self.memory.pins();
         let pinnable = |exit: &Exit| {
             let ip = exit.v4().filter(|ip| not.is_none_or(|not| not.ip != *ip));
@@ -130,6 +129,6 @@ impl<'a> Case<'a> {
             best = closed;
         }
         lead(&mut best, 1, self.ask.now, rng);
-        best.pop().map(|exit| (exit, fewest))
+        best.pop()
     }
 }

@@ -15,6 +15,7 @@ use super::super::fixture::*;
 use super::super::policy::Policy;
 use super::*;
 use crate::exit::Verdict;
+use crate::exit::load::{Pace, Turn};
 use crate::exit::policy::PortPolicy;
 
 fn share(counts: &BTreeMap<u16, usize>, n: u16) -> f64 {
@@ -34,7 +35,7 @@ fn traffic(world: &mut World, username: &str, count: usize, latency: impl Fn(u16
         open.push_back((world.exit(n).load().begin(), n, took));
         if open.len() > 20 {
             let (tunnel, n, took) = open.pop_front().unwrap();
-            world.exit(n).load().succeeded(took, world.now);
+            world.exit(n).load().succeeded(took, Pace::Unknown, world.now);
             drop(tunnel);
         }
     }
@@ -61,6 +62,30 @@ fn a_slow_exit_gets_far_less() {
     assert!((0..6).filter(|n| *n != 2).all(|n| share(&counts, n) > 0.12), "{counts:?}");
 }
 
+/// A slow exit whose dials are seen to be late is out but for trials: of a thousand requests it costs three, and one each
+/// time that its while is over.
+#[test]
+fn an_exit_that_is_late_each_time_gets_next_to_nothing() {
+    let mut world = World::new(&["US"; 6]);
+    world.route("six", "us", Policy { pool: 6, ..Policy::default() });
+    let (mut slow, mut trials) = (0, Vec::new());
+    for n in 0..10_000 {
+        world.pass(Duration::from_millis(30));
+        let exit = world.first("six");
+        let (took, pace) = if exit == 2 { (90, Pace::Late) } else { (30, Pace::Kept) };
+        world.exit(exit).load().succeeded(Duration::from_millis(took), pace, world.now);
+        if exit == 2 {
+            slow += 1;
+            trials.push(n);
+        }
+    }
+    assert!((6..=12).contains(&slow), "of 10,000 in five minutes: {trials:?}");
+    world.pass(2 * MINUTE);
+    assert_eq!(world.first("six"), 2, "its trial is due");
+    world.exit(2).load().succeeded(Duration::from_millis(30), Pace::Kept, world.now);
+    assert!((0..100).any(|_| world.first("six") == 2), "it was quick, and is one of them again");
+}
+
 #[test]
 fn two_choices_follow_load_and_latency() {
     let world = World::new(&["US"; 2]);
@@ -71,7 +96,7 @@ fn two_choices_follow_load_and_latency() {
     let tunnel = one.load().begin();
     assert!((0..50).all(|_| !prefers(one, other, world.now, &mut rng)), "fewer tunnels win");
     drop(tunnel);
-    one.load().succeeded(Duration::from_millis(500), world.now);
+    one.load().succeeded(Duration::from_millis(500), Pace::Unknown, world.now);
     assert!((0..50).all(|_| !prefers(one, other, world.now, &mut rng)), "lower latency wins");
     let tunnels: Vec<_> = (0..9).map(|_| other.load().begin()).collect();
     assert!((0..50).all(|_| prefers(one, other, world.now, &mut rng)), "until load outweighs it");
@@ -126,7 +151,8 @@ fn an_ejected_exit_rests_and_comes_back_by_one_trial() {
     world.pass(11 * SECOND);
     assert_eq!(world.first("us"), 1, "the trial leads");
     assert!((0..20).all(|_| world.first("us") != 1), "and is one");
-    assert!(world.exit(1).load().succeeded(Duration::from_millis(50), world.now));
+    let back = world.exit(1).load().succeeded(Duration::from_millis(50), Pace::Unknown, world.now);
+    assert_eq!(back, Turn::Back);
     assert!((0..20).all(|_| world.first("us") != 1), "its failures are remembered as slowness for a while");
     world.pass(30 * SECOND);
     assert!((0..100).any(|_| world.first("us") == 1));

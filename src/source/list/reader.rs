@@ -174,14 +174,31 @@ impl Reader {
             Err(odd) => {
                 found.skipped += 1;
                 if found.samples.len() < SAMPLES {
-                    let text = String::from_utf8_lossy(&written[..written.len().min(SAMPLE)]);
-                    // A login must not get into the log by way of a typo elsewhere in its line.
-                    let shown = text.rsplit_once('@').map_or(&*text, |(_, place)| place);
-                    found.samples.push((shown.escape_debug().to_string(), odd));
+                    let shown = if odd == Odd::TooLong { "…".to_owned() } else { without_login(written) };
+                    found.samples.push((shown, odd));
                 }
             }
         }
     }
+}
+
+/// An entry as the log may have it: a login must not get there by way of a typo elsewhere in the entry. Every form that
+/// lists write logins in is cut, and what names one is not shown at all.
+fn without_login(written: &[u8]) -> String {
+    let text = String::from_utf8_lossy(written);
+    let place = text.rsplit_once('@').map_or(&*text, |(_, place)| place);
+    let lower = place.to_ascii_lowercase();
+    if ["user", "pass", "login", "auth"].iter().any(|word| lower.contains(word)) {
+        return "an entry with a login".to_owned();
+    }
+    // `host:port:user:password`, and rows whose first two cells are the proxy.
+    let start = place.find("://").map_or(0, |at| at + 3);
+    let rest = &place[start..];
+    let end_of_second = |is_mark: fn(char) -> bool| rest.match_indices(is_mark).nth(1).map(|(at, _)| at);
+    let colon = if rest.contains(['[', '{', '"']) { None } else { end_of_second(|c| c == ':') };
+    let cell = end_of_second(|c| matches!(c, ',' | ';' | '\t'));
+    let shown = &place[..start + colon.into_iter().chain(cell).min().unwrap_or(rest.len())];
+    shown.chars().take(SAMPLE).flat_map(char::escape_debug).collect()
 }
 
 /// What a byte of JSON is a part of.
@@ -283,6 +300,29 @@ mod tests {
         assert_eq!(found.samples[0], ("<html>".to_owned(), Odd::Port));
         assert_eq!(found.samples[1].1, Odd::TooLong);
         assert!(found.samples.iter().all(|(text, _)| text.len() <= SAMPLE && !text.contains("secret")));
+    }
+
+    #[test]
+    fn no_login_of_a_list_gets_into_the_log() {
+        let long = "s".repeat(200);
+        for entry in [
+            &format!("http://u:{long}@1.2.3.4:99999") as &str,
+            "1.2.3.4:99999:u:sss",
+            "ftp://1.2.3.4:21:u:sss",
+            "1.2.3.4,x,u,sss",
+            "1.2.3.4;x;sss",
+            r#"[{"ip":"1.2.3.4","port":0,"username":"u","password":"sss"}]"#,
+            r#"["1.2.3.4:0:u:sss"]"#,
+            &format!("{}@1.2.3.4:99999", "s".repeat(9000)),
+        ] {
+            for format in [ListFormat::Text, ListFormat::Auto] {
+                let found = read(entry, format);
+                assert!(found.skipped > 0, "{entry}");
+                let all = format!("{:?}", found.samples);
+                assert!(!all.contains("sss"), "{entry}: {all}");
+            }
+        }
+        assert_eq!(read("ftp://1.2.3.4:21 x", ListFormat::Text).samples[0].0, "ftp://1.2.3.4:21 x");
     }
 
     #[test]

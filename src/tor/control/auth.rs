@@ -75,7 +75,8 @@ impl Control {
                 let path = given.or(offer.cookie_file.as_ref()).ok_or_else(no_way_in)?;
                 if offer.has("SAFECOOKIE") {
                     self.prove(&read_cookie(path).await?).await?
-                } else if offer.has("COOKIE") {
+                } else if offer.has("COOKIE") && given.is_some() {
+                    // Only a file that the operator named: whoever listens here could ask for any other of 32 bytes.
                     hex(&read_cookie(path).await?)
                 } else {
                     return Err(no_way_in());

@@ -182,7 +182,15 @@ async fn safecookie_proves_itself_and_asks_for_proof() {
 
 #[tokio::test]
 async fn logs_in_by_what_it_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, [b'k'; 32]).unwrap();
+    let asks_for_it = format!("COOKIE COOKIEFILE=\"{}\"", secret.display());
+    let shown = format!("AUTHENTICATE {}", "6b".repeat(32));
     for (methods, auth, sent) in [
+        // What listens there may not choose which file it is shown.
+        (&*asks_for_it, Auth::Offered, None),
+        ("COOKIE", Auth::CookieFile(secret.clone()), Some(&*shown)),
         ("NULL", Auth::Offered, Some("AUTHENTICATE")),
         ("HASHEDPASSWORD", Auth::Password(crate::net::Secret::new("a \"b\"")), Some(r#"AUTHENTICATE "a \"b\"""#)),
         ("HASHEDPASSWORD", Auth::Offered, None),

@@ -46,12 +46,18 @@ async fn repository(bed: &Testbed, at: &Path) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn git_clones_and_wget_fetches() {
     let bed = Testbed::start().await.unwrap();
-    // Git and libcurl's "any" wait to be asked before they say who they are: a gateway with keys asks.
-    let keys = "gateway.keys = [{ name = \"a\", key = \"key\" }]";
-    let gateway = Gateway::start(&bed, keys).await;
-    gateway.wait_tested(bed.network.exits().len()).await;
+    let repo = tempfile::tempdir().unwrap();
+    let last = repository(&bed, &repo.path().join("repo")).await;
+    // Git and libcurl's "any" wait to be asked before they say who they are: a gateway with keys asks, and one that is told to.
+    for asks in ["gateway.keys = [{ name = \"a\", key = \"key\" }]", "gateway.require_username = true"] {
+        let gateway = Gateway::start(&bed, asks).await;
+        gateway.wait_tested(bed.network.exits().len()).await;
+        clone_and_fetch(&bed, &gateway, &last).await;
+    }
+}
+
+async fn clone_and_fetch(bed: &Testbed, gateway: &Gateway, last: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let last = repository(&bed, &folder.path().join("repo")).await;
     let url = bed.web.http("echo.test", "/files/repo");
     for scheme in ["socks5h", "http"] {
         let (user, to) = (format!("nonus-session-{scheme}"), folder.path().join(scheme));
@@ -59,7 +65,7 @@ async fn git_clones_and_wget_fetches() {
         bed.web.forget();
         said("git", &["-c", &proxy, "clone", "-q", &url, to]).await;
         assert_eq!(said("git", &["-C", to, "rev-parse", "HEAD"]).await, last);
-        let (seen, named) = (bed.web.sources("/files/repo/"), named(&gateway, &user).await);
+        let (seen, named) = (bed.web.sources("/files/repo/"), named(gateway, &user).await);
         assert!(seen.len() > 5 && seen.iter().all(|ip| ip.to_string() == named), "{seen:?}, named {named}");
     }
 
@@ -69,7 +75,7 @@ async fn git_clones_and_wget_fetches() {
         let (http, https) = (format!("http_proxy={at}"), format!("https_proxy={at}"));
         let who = ["--proxy-user=us-session-wget", "--proxy-password=key"];
         let args = ["-q", "-O", "-", "--tries=1", "-e", &http, "-e", &https, &ca, who[0], who[1], &url];
-        assert_eq!(said("wget", &args).await, named(&gateway, "us-session-wget").await);
+        assert_eq!(said("wget", &args).await, named(gateway, "us-session-wget").await);
     }
 }
 

@@ -59,9 +59,9 @@ async fn a_slow_exit_is_hardly_felt() {
     println!("time to first byte, p50 and p99: {before:?}; with one exit in six slow: {after:?}");
     println!("of {REQUESTS}, the slow exit served {:?}, before {:?}", slowed_by.get(&slow), quiet_by.get(&slow));
     assert_eq!(quiet_by.len(), 6, "{quiet_by:?}");
-    // The mark is 1.5 times, and is not reached: 1.9 to 2.6 on two shared cores, because the slow exit gets three requests in
-    // two hundred while one in a hundred decides. Held is that nobody goes back to one in six.
+    // Of two thousand requests twenty are slower than the 99th percentile: the exit's first three late dials and its trials
+    // are fewer, and whoever meets one is helped by a second dial beside it.
     let share = slowed_by.get(&slow).copied().unwrap_or_default() as f64 / REQUESTS as f64;
-    assert!(share < 0.04, "the slow exit served {share:.3} of all: {slowed_by:?}");
-    assert!(after[1] <= before[1].mul_f64(4.0), "{before:?} became {after:?}: {slowed_by:?}");
+    assert!(share < 0.01, "the slow exit served {share:.3} of all: {slowed_by:?}");
+    assert!(after[1] <= before[1].mul_f64(1.5), "{before:?} became {after:?}: {slowed_by:?}");
 }

@@ -4,8 +4,6 @@ use serde_json::json;
 
 use super::*;
 use crate::exit::country::Country;
-use crate::exit::facts::Flags;
-use crate::exit::policy::PortPolicy;
 use crate::exit::{ExitId, Fingerprint, Listing, Source, Verdict};
 use crate::gateway::tunnel::turn::Proof;
 use crate::gateway::tunnel::{Parts, Tunnel, Witness};
@@ -109,17 +107,9 @@ impl Bench {
 
 fn listing(n: u8) -> Listing {
     Listing {
-        id: ExitId::Tor(Fingerprint([n; 20])),
-        nickname: "relay".into(),
         announced: vec![[192, 0, 2, n].into()],
         country: Country::parse("US").unwrap(),
-        asn: None,
-        as_name: None,
-        policy: PortPolicy::accept_all(),
-        policy_v6: PortPolicy::reject_all(),
-        flags: Flags { running: true, ..Flags::default() },
-        weight: 1,
-        public: None,
+        ..Listing::new(ExitId::Tor(Fingerprint([n; 20])))
     }
 }
 

@@ -87,6 +87,29 @@ async fn a_client_is_asked_for_its_key_and_may_bring_it_on_the_same_connection()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_is_asked_for_a_name_where_nobody_needs_a_key() {
+    let (gate, [mut target]) = Script::targets();
+    let gate = Arc::new(gate);
+    talk(Door { demands_name: true, ..door() }, &gate, async |mut client| {
+        for credentials in ["", "Proxy-Authorization: Basic Oms=\r\n"] {
+            let request = format!("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n{credentials}\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            let said = head(&mut client).await;
+            assert!(said.starts_with("HTTP/1.1 407 ") && said.contains("Proxy-Authenticate: Basic"), "{said}");
+            expect(&mut client, "a username is needed: it says which way out\n").await;
+        }
+        let request = "CONNECT a.test:443 HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic dXM6\r\n\r\n";
+        client.write_all(request.as_bytes()).await.unwrap();
+        assert!(head(&mut client).await.starts_with("HTTP/1.1 200 "));
+        target.write_all(b"x").await.unwrap();
+        expect(&mut client, b"x").await;
+        drop((client, target));
+    })
+    .await;
+    assert_eq!(gate.log(), ["connect us@a.test:443", "given back"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_quotes_the_token() {
     let why = Refusal::because(Failure::Client(ClientFault::Username), "`stict` is no token");
     let gate = Arc::new(Script::new([Open::Refused(why)]));

@@ -117,16 +117,20 @@ async fn a_refusal_has_its_code_and_success_was_never_said() {
 #[tokio::test(start_paused = true)]
 async fn who_has_no_key_is_told_in_the_words_there_are() {
     let keyed = || Door { demands_key: true, ..door() };
-    for (opening, answer) in [
-        (&b"\x05\x01\x00"[..], &b"\x05\xFF"[..]),
-        (b"\x05\x01\x02\x01\x02us\x05wrong\x05\x01\x00", b"\x05\x02\x01\x01"),
-        (b"\x05\x01\x02\x01\x00\x00", b"\x05\x02\x01\x01"),
-        (b"\x05\x01\x02\x01\x01\xFF\x01k", b"\x05\x02\x01\x01"),
-        (b"\x04\x01\x00\x50\xC6\x33\x64\x01us\0", b"\x00\x5D\0\0\0\0\0\0"),
-        (b"\x04\x01\x00\x50\xC6\x33\x64\x01us:wrong\0", b"\x00\x5D\0\0\0\0\0\0"),
+    let named = || Door { demands_name: true, ..door() };
+    for (door, opening, answer) in [
+        (named(), &b"\x05\x01\x00"[..], &b"\x05\xFF"[..]),
+        (named(), b"\x05\x01\x02\x01\x00\x01k\x05\x01\x00", b"\x05\x02\x01\x01"),
+        (named(), b"\x04\x01\x00\x50\xC6\x33\x64\x01\0", b"\x00\x5D\0\0\0\0\0\0"),
+        (keyed(), b"\x05\x01\x00", b"\x05\xFF"),
+        (keyed(), b"\x05\x01\x02\x01\x02us\x05wrong\x05\x01\x00", b"\x05\x02\x01\x01"),
+        (keyed(), b"\x05\x01\x02\x01\x00\x00", b"\x05\x02\x01\x01"),
+        (keyed(), b"\x05\x01\x02\x01\x01\xFF\x01k", b"\x05\x02\x01\x01"),
+        (keyed(), b"\x04\x01\x00\x50\xC6\x33\x64\x01us\0", b"\x00\x5D\0\0\0\0\0\0"),
+        (keyed(), b"\x04\x01\x00\x50\xC6\x33\x64\x01us:wrong\0", b"\x00\x5D\0\0\0\0\0\0"),
     ] {
         let gate = Arc::new(Script::targets::<1>().0.with_key(b"k"));
-        talk(keyed(), &gate, async |mut client| {
+        talk(door, &gate, async |mut client| {
             client.write_all(opening).await.unwrap();
             expect(&mut client, answer).await;
             assert_eq!(rest(&mut client).await, "", "{}", opening.escape_ascii());

@@ -174,6 +174,19 @@ fn the_target_sees_what_the_client_would_have_sent_it() {
             "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 1\r\n\r\n",
         ),
+        // Where the body ends is said in the one form that every reader knows.
+        (
+            "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nCONTENT-length:\t010 \r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a.test\r\nCONTENT-length: 10\r\n\r\n",
+        ),
+        (
+            "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 000\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n",
+        ),
+        (
+            "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nTransfer-encoding:CHUNKED\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-encoding: chunked\r\n\r\n",
+        ),
         // Host is the target's, whatever the client says; its place and case stay.
         (
             "GET http://A.test:81 HTTP/1.1\r\nAccept: x\r\nhOST: evil\r\n\r\n",

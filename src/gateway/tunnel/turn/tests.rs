@@ -8,8 +8,6 @@ use tokio::sync::{mpsc, watch};
 use super::super::{Parts, Terms, Times, Witness};
 use super::*;
 use crate::exit::country::Country;
-use crate::exit::facts::Flags;
-use crate::exit::policy::PortPolicy;
 use crate::exit::{Fingerprint, Listing, Moment, Source, Verdict};
 use crate::gateway::relay::Idle;
 use crate::limit::target::Rules;
@@ -43,19 +41,8 @@ struct World {
 /// Eight good exits, a route with a pool of three, and a tester that passes those of which `good` says so.
 async fn world(good: fn(u8) -> bool) -> World {
     let country = Country::parse("US").unwrap();
-    let listing = |n: u8| Listing {
-        id: ExitId::Tor(Fingerprint([n; 20])),
-        nickname: "relay".into(),
-        announced: vec![ip(n)],
-        country,
-        asn: None,
-        as_name: None,
-        policy: PortPolicy::accept_all(),
-        policy_v6: PortPolicy::reject_all(),
-        flags: Flags { running: true, ..Flags::default() },
-        weight: 1,
-        public: None,
-    };
+    let listing =
+        |n: u8| Listing { announced: vec![ip(n)], country, ..Listing::new(ExitId::Tor(Fingerprint([n; 20]))) };
     let lesson = |n: u8| Learned {
         exit: ExitId::Tor(Fingerprint([n; 20])),
         lesson: Box::new(move |known| {

@@ -1,0 +1,4 @@
+//! `src/exit_list.rs` under a fuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| exitgate_fuzz::exit_list::run(input));

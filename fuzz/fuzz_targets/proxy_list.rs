@@ -1,0 +1,4 @@
+//! `src/proxy_list.rs` under a fuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| exitgate_fuzz::proxy_list::run(input));

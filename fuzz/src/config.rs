@@ -1,0 +1,38 @@
+//! A configuration, whatever its author typed: settings or faults that say where and what to do, and never a panic.
+
+use std::sync::LazyLock;
+
+use exitgate::config::{Groups, parse};
+use exitgate::route::{Selector, Words};
+
+static WORDS: LazyLock<Words> = LazyLock::new(|| Words::new([], []).expect("no words"));
+
+fn selector(text: &str, _: &Groups) -> Result<(), String> {
+    Selector::parse(text, &WORDS).map(drop).map_err(|fault| fault.to_string())
+}
+
+/// One input.
+pub fn run(input: &[u8]) {
+    let Ok(text) = str::from_utf8(input) else { return };
+    // Files that a configuration names are read: not those that have no end.
+    if text.contains("dev") || text.contains("proc") || text.contains("\\u") || text.contains("\\U") {
+        return;
+    }
+    let read = || parse("fuzz", text, [], Some(&selector));
+    match (read(), read()) {
+        (Ok((one, warnings)), Ok((other, again))) => {
+            assert_eq!(format!("{warnings:?}"), format!("{again:?}"));
+            assert!(exitgate::config::diff(&one, &other).is_empty(), "a file differs from itself");
+        }
+        (Err(faults), Err(again)) => {
+            assert_eq!(faults.to_string(), again.to_string());
+            assert!(faults.iter().count() > 0);
+            for fault in faults.iter() {
+                assert!(!fault.what.is_empty() && !fault.hint.is_empty());
+            }
+            let printed = faults.to_string();
+            assert!(!printed.chars().any(|c| c.is_control() && c != '\n'), "{printed:?}");
+        }
+        _ => panic!("one text, two opinions"),
+    }
+}
