@@ -272,4 +272,22 @@ mod tests {
         assert_eq!((tasks.panics(), tasks.running()), (1, 1));
         assert_eq!(life.stop(Duration::from_secs(1), std::future::pending()).await, Ended::Drained);
     }
+
+    #[tokio::test]
+    async fn work_aside_yields_and_ends_with_the_rest() {
+        let life = Lifecycle::new();
+        let tasks = life.tasks();
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let stopping = tasks.clone();
+        let make = move || {
+            let name = std::thread::current().name().map(str::to_owned);
+            tell.send((name, rustix::process::getpriority_process(None).ok())).unwrap();
+            let stopping = stopping.clone();
+            async move { stopping.stopping().await }
+        };
+        tasks.aside("aside", make).unwrap();
+        let (name, nice) = told.recv().await.unwrap();
+        assert_eq!((name.as_deref(), nice), (Some("aside"), Some(NICE)));
+        assert_eq!(life.stop(Duration::from_secs(10), std::future::pending()).await, Ended::Drained);
+    }
 }

@@ -70,7 +70,7 @@ const EXITS: usize = 3;
 
 /// Candidates drawn where the pool does not serve: what is known of all at once holds for each of them, so that only
 /// load and ejection are left to tell them apart. Arbitrary: the best of two is nearly as good as the best of all.
-const FEW: usize = 16;
+const FEW: usize = 8;
 
 /// Candidates drawn where those were all ejected. Arbitrary: with one in twenty of them open, one time in seven hundred
 /// none is found, and then an ejected one is tried.
@@ -187,12 +187,13 @@ impl<'a> Case<'a> {
         exit.load().state(self.ask.now) == State::Closed
     }
 
-    /// A few of `from` that pass, at random; all that pass if `from` is small.
+    /// A few of those that fit, at random, and pass; all that pass if there are not many.
     fn draw<R: Rng + ?Sized>(&self, from: &Bits, rng: &mut R, pass: impl Fn(&Exit) -> bool) -> Vec<&'a Arc<Exit>> {
         for count in [FEW, MANY] {
             let sample = from.sample(count, rng);
             let whole = sample.len() < count;
             let drawn = sample.into_iter().filter_map(|slot| self.view.catalog.at(slot));
+            let drawn = drawn.inspect(|exit| debug_assert!(exit.usable() && self.is_wanted(exit) && self.takes(exit)));
             let drawn: Vec<_> = drawn.filter(|exit| pass(exit)).collect();
             if whole || !drawn.is_empty() {
                 return drawn;

@@ -34,6 +34,8 @@ struct Claim {
 struct Map {
     /// Whose addresses these are.
     catalog: Catalog,
+    /// Behind addresses that any pin uses.
+    used: Bits,
     /// Behind addresses that one pin uses, two, three, …, and at last so many or more.
     levels: [Bits; LEVELS as usize],
     /// Behind addresses that an exclusive pin uses.
@@ -62,14 +64,9 @@ impl Map {
             for (level, bits) in (1..).zip(&mut self.levels) {
                 bits.set(slot, level == claim.pins.min(LEVELS));
             }
+            self.used.set(slot, claim.pins > 0);
             self.exclusive.set(slot, claim.exclusive > 0);
         }
-    }
-
-    fn used(&self) -> Bits {
-        let mut used = Bits::default();
-        self.levels.iter().for_each(|level| used.add(level));
-        used
     }
 }
 
@@ -89,7 +86,7 @@ impl Claims {
         self.look_up(catalog);
         let map = open(&self.map);
         let mut unused = of.clone();
-        unused.drop(&map.used());
+        unused.drop(&map.used);
         if exclusive || !unused.is_empty() {
             return unused;
         }
@@ -105,7 +102,7 @@ impl Claims {
     pub(super) fn taken(&self, catalog: &Catalog, exclusive: bool) -> Bits {
         self.look_up(catalog);
         let map = open(&self.map);
-        if exclusive { map.used() } else { map.exclusive.clone() }
+        if exclusive { map.used.clone() } else { map.exclusive.clone() }
     }
 
     /// Draws the map anew if exits of this catalog have other addresses than when that was done last. Whoever makes
@@ -113,12 +110,12 @@ impl Claims {
     pub(super) fn look_up(&self, catalog: &Catalog) {
         {
             let mut map = open(&self.map);
-            if map.catalog.has_addresses_of(catalog) {
-                map.catalog = catalog.clone();
+            // A reader of an older edition makes do with the newer one's.
+            if map.catalog.revision() >= catalog.revision() {
                 return;
             }
-            // A reader of an older edition makes do with the newer one's.
-            if map.catalog.revision() > catalog.revision() {
+            if map.catalog.has_addresses_of(catalog) {
+                map.catalog = catalog.clone();
                 return;
             }
         }

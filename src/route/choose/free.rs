@@ -82,8 +82,7 @@ impl<'a> Case<'a> {
             .iter()
             .filter_map(|member| member.exit(self.view.catalog))
             .for_each(|exit| free.set(exit.slot(), false));
-        let mut drawn =
-            self.draw(&free, rng, |exit| self.fits(exit) && self.is_closed(exit) && Some(exit.seed()) != last);
+        let mut drawn = self.draw(&free, rng, |exit| self.is_closed(exit) && Some(exit.seed()) != last);
         lead(&mut drawn, count, self.ask.now, rng);
         drawn
     }
@@ -93,7 +92,7 @@ impl<'a> Case<'a> {
         let of_pool = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
         let mut exits: Vec<_> = of_pool.filter(|exit| self.fits(exit)).collect();
         if exits.is_empty() {
-            exits = self.draw(&self.fitting(), rng, |exit| self.fits(exit));
+            exits = self.draw(&self.fitting(), rng, |_| true);
         }
         lead(&mut exits, EXITS, self.ask.now, rng);
         exits

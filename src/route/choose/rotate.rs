@@ -117,7 +117,7 @@ impl Case<'_> {
         rng: &mut R,
     ) -> Result<Arc<Exit>, Box<Refusal>> {
         others.drop(&before.map_or_else(Bits::default, |ip| self.view.catalog.behind(ip)));
-        let open = |exit: &Exit| self.fits(exit) && self.is_closed(exit) && exit.ip() != before;
+        let open = |exit: &Exit| self.is_closed(exit) && exit.ip() != before;
         self.draw(&others, rng, open).pop().cloned().ok_or_else(|| self.refuse())
     }
 

@@ -79,7 +79,8 @@ impl<'a> Case<'a> {
         let members = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
         let placed = members.filter(|exit| fits(exit)).max_by_key(|exit| stir(seed, exit.seed()));
         placed.or_else(|| {
-            let mut drawn = self.draw(&self.fitting(), rng, fits);
+            let open = |exit: &Exit| self.is_closed(exit) && Some(exit.id()) != leave;
+            let mut drawn = self.draw(&self.fitting(), rng, open);
             lead(&mut drawn, 1, self.ask.now, rng);
             drawn.pop().or_else(|| self.ejected(pool, rng).into_iter().find(|exit| Some(exit.id()) != leave))
         })
@@ -98,8 +99,8 @@ impl<'a> Case<'a> {
         let seed = self.holder.seed();
         others.sort_unstable_by_key(|other| std::cmp::Reverse(stir(seed, other.seed())));
         if others.is_empty() && self.need.selector.exit.is_none() {
-            let fits = |other: &Exit| other.id() != exit.id() && self.fits(other) && self.is_closed(other);
-            others = self.draw(&self.fitting(), rng, fits);
+            let open = |other: &Exit| other.slot() != exit.slot() && self.is_closed(other);
+            others = self.draw(&self.fitting(), rng, open);
         }
         let exits = std::iter::once(exit).chain(others).take(EXITS).cloned().collect();
         Plan { moved, sticky: true, ..Plan::new(self, exits) }

@@ -118,12 +118,12 @@ impl<'a> Case<'a> {
         let pins = self.memory.pins();
         let pinnable = |exit: &Exit| {
             let ip = exit.v4().filter(|ip| not.is_none_or(|not| not.ip != *ip));
-            self.fits(exit) && ip.is_some_and(|ip| pins.is_free(ip, self.need.policy.exclusive))
+            ip.is_some_and(|ip| pins.is_free(ip, self.need.policy.exclusive))
         };
-        let drawn = self.draw(from, rng, pinnable);
-        let uses = |exit: &Exit| exit.v4().map_or(u32::MAX, |ip| pins.uses(ip));
-        let fewest = drawn.iter().map(|exit| uses(exit)).min()?;
-        let mut best: Vec<_> = drawn.into_iter().filter(|exit| uses(exit) == fewest).collect();
+        let uses = |exit: &'a Arc<Exit>| (exit.v4().map_or(u32::MAX, |ip| pins.uses(ip)), exit);
+        let drawn: Vec<_> = self.draw(from, rng, pinnable).into_iter().map(uses).collect();
+        let fewest = drawn.iter().map(|(uses, _)| *uses).min()?;
+        let mut best: Vec<_> = drawn.into_iter().filter(|(uses, _)| *uses == fewest).map(|(_, exit)| exit).collect();
         let closed: Vec<_> = best.iter().copied().filter(|exit| self.is_closed(exit)).collect();
         if !closed.is_empty() {
             best = closed;
