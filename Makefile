@@ -78,6 +78,12 @@ bench-public: ## public proxies by the thousand: first pass, verdicts, lists, ch
 	cargo build --release --locked --bin exitgate
 	cargo run --release --locked --quiet -p exitgate-public-bench -- all $(or $(MINUTES),1)
 
+bench-scale: ## what one more tunnel, route and exit costs, ten times as many at each step; draws docs/scale.svg
+	@.ci/need cargo cc python3
+	cargo build --release --locked --bin exitgate
+	cargo build --release --locked -p exitgate-peers -p exitgate-public-bench
+	benches/scale/run.py
+
 soak: ## mixed clients and injected faults for MINUTES (30) on a private network; nothing may leak, hang or go wrong
 	@.ci/need cargo cc tor
 	cargo build --release --locked --bin exitgate
@@ -90,4 +96,4 @@ fmt: ## format everything
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench bench-api bench-pieces bench-engine bench-public soak fmt clean-state
+.PHONY: help run test demo verify bench bench-api bench-pieces bench-engine bench-public bench-scale soak fmt clean-state

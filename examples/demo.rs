@@ -58,7 +58,8 @@ fn config(bed: &Testbed) -> String {
         r#"# A gateway on a private Tor network
 data_dir = {data:?}
 
-log.level = "warn"
+# tor's warnings about networks like this one are no news here.
+log.level = "warn,exitgate::tor::engine::process=error,exitgate::app=error"
 gateway.listen = "{gateway}"
 api.listen = "{api}"
 tor.circuits_per_second = 200.0

@@ -73,6 +73,7 @@ section!(Gateway {
     attempt_timeout: Word<Duration> = seconds(12),
     max_attempts: Int<1, 20> = Int(3),
     idle_timeout: Word<Duration> = minutes(15),
+    answer_timeout: Word<After> = Word(After(None)),
     half_closed_timeout: Word<Duration> = minutes(2),
     keep_alive_timeout: Word<Duration> = minutes(1),
     hedge: f64 = 0.05,

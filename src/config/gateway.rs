@@ -38,6 +38,8 @@ pub struct Gateway {
     pub max_attempts: NonZeroU32,
     /// An open tunnel in which nothing moves either way.
     pub idle_timeout: Duration,
+    /// A tunnel in which the target was told something and never said anything; `None` is as any other silence.
+    pub answer_timeout: Option<Duration>,
     /// A tunnel of which one side has ended and nothing comes from the other.
     pub half_closed_timeout: Duration,
     /// Plain HTTP between two requests.
@@ -158,6 +160,7 @@ impl Gateway {
             attempt_timeout: file.attempt_timeout.0,
             max_attempts: file.max_attempts.positive(),
             idle_timeout: file.idle_timeout.0,
+            answer_timeout: file.answer_timeout.0.0,
             half_closed_timeout: file.half_closed_timeout.0,
             keep_alive_timeout: file.keep_alive_timeout.0,
             hedge: file.hedge,

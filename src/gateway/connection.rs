@@ -46,7 +46,7 @@ pub async fn serve<G: Gate>(stream: TcpStream, peer: SocketAddr, cut: Cut, door:
     // as long as the tunnel does.
     drop((facts, forwarder));
     let flow = record.flow();
-    let terms = Terms { first_up: &first_up, first_down: &first_down, idle, rate, meter: &flow, cut: &cut };
+    let terms = Terms { first_up: &first_up, first_down: &first_down, idle: &idle, rate, meter: &flow, cut: &cut };
     let end = relay(client, stream, terms).await;
     drop(lease);
     record.settle(Outcome::Ended(end.reason));

@@ -64,7 +64,7 @@ pub struct Terms<'a, M> {
     /// What the target's side sent behind its handshake: the client gets it before anything else.
     pub first_down: &'a [u8],
     /// How long silence may last.
-    pub idle: Idle,
+    pub idle: &'a Idle,
     /// Bytes a second, shared with whoever holds the same bucket.
     pub rate: Option<Arc<Bucket>>,
     /// Told of bytes while they move.
@@ -78,6 +78,8 @@ pub struct Terms<'a, M> {
 pub struct Idle {
     /// Both ways open, and no byte on either.
     pub open: Duration,
+    /// The target has been told something and has never said anything. As long as `open` where that is nothing special.
+    pub answer: Duration,
     /// One way at its end, and no byte on the other.
     pub half: Duration,
     /// Bytes for a side that takes none of them.
@@ -88,7 +90,8 @@ impl Default for Idle {
     /// Arbitrary, after what proxies in the field do: long polls and idle WebSockets live; a client that closed its
     /// side, or takes nothing, is given up sooner.
     fn default() -> Self {
-        Self { open: Duration::from_secs(3600), half: Duration::from_secs(300), stalled: Duration::from_secs(300) }
+        let (hour, minutes) = (Duration::from_secs(3600), Duration::from_secs(300));
+        Self { open: hour, answer: hour, half: minutes, stalled: minutes }
     }
 }
 
@@ -158,6 +161,8 @@ pub enum Reason {
     TargetGone,
     /// Silence on every way that was still open.
     Idle,
+    /// The target was told something and never said anything.
+    Unanswered,
     /// Bytes on this way that nobody took.
     Stalled(Way),
     /// Somebody cut it: an operator, a drained route, shutdown.
@@ -172,6 +177,7 @@ impl Reason {
             Self::ClientGone => "client_gone",
             Self::TargetGone => "target_gone",
             Self::Idle => "idle",
+            Self::Unanswered => "unanswered",
             Self::Stalled(Way::Up) => "stalled_up",
             Self::Stalled(Way::Down) => "stalled_down",
             Self::Cut => "cut",
@@ -223,7 +229,7 @@ struct Tunnel<'a, M> {
     target: dial::Stream,
     up: Pump,
     down: Pump,
-    idle: Idle,
+    idle: &'a Idle,
     rate: Option<Arc<Bucket>>,
     meter: &'a M,
     cut: &'a Cut,
@@ -274,16 +280,18 @@ impl<M: Meter> Tunnel<'_, M> {
     /// When silence has lasted too long if nothing moves from now on, and what to call it then.
     fn silent_until(&self) -> (Instant, Reason) {
         let (up, down) = (&self.up, &self.down);
+        let unanswered = self.idle.answer < self.idle.open && up.moved() > 0 && down.moved() == 0;
         let silent = match (up.is_done(), down.is_done()) {
-            (false, false) => up.touched().max(down.touched()) + self.idle.open,
-            (true, _) => down.touched() + self.idle.half,
-            (_, true) => up.touched() + self.idle.half,
+            (false, false) if unanswered => (up.touched() + self.idle.answer, Reason::Unanswered),
+            (false, false) => (up.touched().max(down.touched()) + self.idle.open, Reason::Idle),
+            (true, _) => (down.touched() + self.idle.half, Reason::Idle),
+            (_, true) => (up.touched() + self.idle.half, Reason::Idle),
         };
         let stalled = [(up, Way::Up), (down, Way::Down)]
             .into_iter()
             .filter(|(pump, _)| pump.is_blocked())
             .map(|(pump, way)| (pump.touched() + self.idle.stalled, Reason::Stalled(way)));
-        stalled.fold((silent, Reason::Idle), |soonest, next| if next.0 < soonest.0 { next } else { soonest })
+        stalled.fold(silent, |soonest, next| if next.0 < soonest.0 { next } else { soonest })
     }
 
     fn end(&mut self, reason: Reason) -> End {

@@ -60,6 +60,7 @@ pub struct Script {
     /// The one key that it lets in; none: anybody.
     key: Option<&'static [u8]>,
     reuse: bool,
+    answer: Duration,
     log: Arc<Mutex<Vec<String>>>,
     meters: Arc<RouteMeters>,
     pub stopping: CancellationToken,
@@ -80,6 +81,7 @@ impl Script {
             opens: Mutex::new(opens.into_iter().collect()),
             key: None,
             reuse: true,
+            answer: SILENCE,
             log: Arc::default(),
             meters: Arc::new(RouteMeters::new("us")),
             stopping: CancellationToken::new(),
@@ -107,6 +109,11 @@ impl Script {
         Self { reuse: false, ..self }
     }
 
+    /// Answers must begin in this time.
+    pub fn with_answers_within(self, answer: Duration) -> Self {
+        Self { answer, ..self }
+    }
+
     /// What it was asked and told, and forgets it.
     pub fn log(&self) -> Vec<String> {
         std::mem::take(&mut self.log.lock().unwrap())
@@ -116,6 +123,9 @@ impl Script {
         self.log.lock().unwrap().push(line);
     }
 }
+
+/// How long a stream of a script may be silent.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// What every stream of a script is said to leave from.
 pub const EXIT_IP: [u8; 4] = [192, 0, 2, 7];
@@ -159,8 +169,7 @@ impl Gate for Script {
             route: "us".into(),
             meters: self.meters.clone(),
         };
-        let idle =
-            Idle { open: Duration::from_secs(30), half: Duration::from_secs(30), stalled: Duration::from_secs(30) };
+        let idle = Idle { open: SILENCE, answer: self.answer, half: SILENCE, stalled: SILENCE };
         let reuse = self.reuse;
         Ok(Opened {
             stream: Stream::Unix(stream),

@@ -301,7 +301,7 @@ impl Sieve {
 mod tests {
     use super::super::fixture::*;
     use super::super::policy::Policy;
-    use super::*;
+    use super::{Funnel, Step, Why};
     use crate::exit::Verdict;
 
     fn world() -> World {

@@ -27,7 +27,7 @@ impl<W: Write> Write for Harmless<W> {
 fn escaped(bytes: &[u8]) -> Option<Vec<u8>> {
     let control = |at: usize| match (bytes[at], bytes.get(at + 1)) {
         (0x7F, _) => Some((0x7F, 1)),
-        (0xC2, Some(&(low @ 0x80..=0x9F))) => Some((low, 2)),
+        (0xC2, Some(&low @ 0x80..=0x9F)) => Some((low, 2)),
         _ => None,
     };
     let mut at = (0..bytes.len()).find(|at| control(*at).is_some())?;

@@ -12,7 +12,7 @@ fn root() -> PathBuf {
 /// The words of the page that name a test: `path.rs: name`.
 fn named(page: &str) -> BTreeSet<(&str, &str)> {
     let quoted = page.split('`').skip(1).step_by(2);
-    quoted.filter_map(|word| word.split_once(".rs: ").map(|(path, name)| (path, name))).collect()
+    quoted.filter_map(|word| word.split_once(".rs: ")).collect()
 }
 
 /// True if the text of a file has a test of this name: a function behind `#[test]` or a runtime's form of it.

@@ -1,6 +1,6 @@
 //! Public proxies by the thousand, each really listening on loopback, and the shipped binary that judges them.
 //!
-//!     cargo run --release -p exitgate-public-bench -- [pass|lists|churn|restart|all] [minutes of churn]
+//!     cargo run --release -p exitgate-public-bench -- [pass|lists|churn|restart|scale|all] [minutes of churn]
 //!
 //! The fakes, the web that they reach and the load run in this process, beside the gateway on the same processors: what
 //! is measured is the lower bound of what a machine of its own would do. Fakes stand for machines elsewhere, which take
@@ -13,6 +13,7 @@ mod churn;
 mod lists;
 mod pass;
 mod restart;
+mod scale;
 
 use anyhow::bail;
 
@@ -35,12 +36,13 @@ async fn run() -> anyhow::Result<()> {
         "lists" => lists::run().await,
         "churn" => churn::run(minutes).await,
         "restart" => restart::run().await,
+        "scale" => scale::run().await,
         "all" => {
             pass::run().await?;
             lists::run().await?;
             churn::run(minutes).await?;
             restart::run().await
         }
-        other => bail!("there is no stage {other:?}: pass, lists, churn, restart or all"),
+        other => bail!("there is no stage {other:?}: pass, lists, churn, restart, scale or all"),
     }
 }

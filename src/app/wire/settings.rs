@@ -49,7 +49,9 @@ pub(super) fn store(store: &config::Store) -> store::Options {
 /// What a reload may change about the way out.
 pub(in crate::app) fn tunnel_terms(config: &Config, own: &Own) -> Terms {
     let gateway = &config.gateway;
-    let idle = Idle { open: gateway.idle_timeout, half: gateway.half_closed_timeout, stalled: STALLED };
+    let open = gateway.idle_timeout;
+    let answer = gateway.answer_timeout.unwrap_or(open).min(open);
+    let idle = Idle { open, answer, half: gateway.half_closed_timeout, stalled: STALLED };
     Terms {
         rules: Rules::new(ports(gateway), gateway.allow_private_targets, own.clone()),
         allow_direct: gateway.allow_direct,

@@ -79,7 +79,7 @@ impl<G: Gate> Connection<'_, G> {
             let end = self.exchange(&mut opened, exchange, fresh).await;
             self.witness(&opened, &target, &end, fresh);
             match end {
-                End::Died { again: true } if attempt < ATTEMPTS => {
+                End::Died { again: true } | End::Unanswered if attempt < ATTEMPTS => {
                     attempt += 1;
                     avoid.extend(fresh.then_some(opened.facts.exit));
                 }
@@ -106,7 +106,8 @@ impl<G: Gate> Connection<'_, G> {
             End::Answered { status, .. } => Sight::Status(*status),
             End::Upgraded(_) => Sight::Status(101),
             End::Died { .. } if fresh => Sight::Died,
-            End::Died { .. } | End::Failed { .. } => return,
+            // Silence is the exit's or the target's, and nobody can tell.
+            End::Died { .. } | End::Unanswered | End::Failed { .. } => return,
         };
         self.place.gate.witnessed(&opened.lease, target, sight);
     }
@@ -131,6 +132,7 @@ impl<G: Gate> Connection<'_, G> {
                 After::Open(ready.opened)
             }
             End::Died { .. } => self.cannot(&refusal(Failure::Answer(AnswerFault::Incomplete)), exchange).await,
+            End::Unanswered => self.cannot(&refusal(Failure::Answer(AnswerFault::Timeout)), exchange).await,
             End::Failed { failure, by: By::Answer } => self.cannot(&refusal(failure), exchange).await,
             End::Failed { failure, by } => {
                 self.record.refused(&refusal(failure));

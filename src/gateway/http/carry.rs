@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep_until, timeout};
@@ -47,9 +47,29 @@ impl<'a, M: Meter> Carrier<'a, M> {
 
     /// Reads what is there, or waits for it. `false` is the end.
     pub async fn read(&self, inbox: &mut Inbox, from: &mut (impl AsyncRead + Unpin)) -> Result<bool, Stopped> {
+        self.read_for(self.idle.open, inbox, from).await
+    }
+
+    /// The same for the first byte of an answer.
+    pub async fn read_answer(&self, inbox: &mut Inbox, from: &mut (impl AsyncRead + Unpin)) -> Result<bool, Stopped> {
+        let patience = if inbox.is_empty() { self.idle.answer } else { self.idle.open };
+        self.read_for(patience, inbox, from).await
+    }
+
+    /// True where an answer that does not begin is given up before other silences are.
+    pub fn expects_answers(&self) -> bool {
+        self.idle.answer < self.idle.open
+    }
+
+    async fn read_for(
+        &self,
+        patience: Duration,
+        inbox: &mut Inbox,
+        from: &mut (impl AsyncRead + Unpin),
+    ) -> Result<bool, Stopped> {
         loop {
             let before = self.moved.load(Ordering::Relaxed);
-            match timeout(self.idle.open, inbox.read(from, ROOM)).await {
+            match timeout(patience, inbox.read(from, ROOM)).await {
                 Ok(read) => return Ok(read? > 0),
                 Err(_) if self.moved.load(Ordering::Relaxed) != before => {}
                 Err(_) => return Err(Stopped::Silent),

@@ -90,6 +90,8 @@ pub enum End {
         /// The request is whole still, and sending it elsewhere does no harm.
         again: bool,
     },
+    /// Not one byte of an answer came in the time that answers have to begin, and sending the request elsewhere does no harm.
+    Unanswered,
     /// It failed.
     Failed {
         /// Why.
@@ -303,8 +305,14 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
                 Err(fault) => return Err(failed(response::failure(fault))),
                 Ok(None) => {}
             }
-            match self.carrier.read(&mut self.answer, &mut self.target).await {
+            match self.carrier.read_answer(&mut self.answer, &mut self.target).await {
                 Ok(true) => {}
+                // Another exit may do better: that is what the shorter patience is for.
+                Err(Stopped::Silent)
+                    if self.answer.is_empty() && self.carrier.expects_answers() && self.may_repeat() =>
+                {
+                    return Err(End::Unanswered);
+                }
                 Err(Stopped::Silent) => return Err(failed(Failure::Answer(AnswerFault::Timeout))),
                 Ok(false) | Err(Stopped::Broken) if self.answer.is_empty() => return Err(self.died()),
                 Ok(false) | Err(Stopped::Broken) => return Err(failed(Failure::Answer(AnswerFault::Incomplete))),
@@ -315,9 +323,13 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
     /// Without a byte of an answer the request may go elsewhere, if its body has not: either doing it twice does no
     /// harm, or the target was waiting for a body that never came.
     fn died(&self) -> End {
+        End::Died { again: self.may_repeat() }
+    }
+
+    fn may_repeat(&self) -> bool {
         let whole = self.exchange.body == Body::NONE || !self.progress.body_begun.load(Ordering::Relaxed);
         let waits = self.exchange.expects && self.exchange.body != Body::NONE;
-        End::Died { again: whole && (self.exchange.idempotent || waits) }
+        whole && (self.exchange.idempotent || waits)
     }
 
     /// What we add to an answer: which exit it came by, and whether the connection lives on.

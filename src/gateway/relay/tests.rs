@@ -13,8 +13,12 @@ struct Rig {
     cut: Cut,
 }
 
-const IDLE: Idle =
-    Idle { open: Duration::from_secs(60), half: Duration::from_secs(20), stalled: Duration::from_secs(10) };
+const IDLE: Idle = Idle {
+    open: Duration::from_secs(60),
+    answer: Duration::from_secs(60),
+    half: Duration::from_secs(20),
+    stalled: Duration::from_secs(10),
+};
 
 impl Rig {
     async fn new() -> Self {
@@ -26,7 +30,7 @@ impl Rig {
     async fn tell<F: Future>(self, rate: Option<Bucket>, story: impl FnOnce(TcpStream, TcpStream, Cut) -> F) -> End {
         let Self { near, client, far, target, traffic, cut } = self;
         let rate = rate.map(Arc::new);
-        let terms = Terms { first_up: b"<", first_down: b">", idle: IDLE, rate, meter: &traffic, cut: &cut };
+        let terms = Terms { first_up: b"<", first_down: b">", idle: &IDLE, rate, meter: &traffic, cut: &cut };
         let relaying = relay(client, dial::Stream::Tcp(target), terms);
         let (end, _) = tokio::join!(relaying, story(near, far, cut.clone()));
         assert_eq!(
@@ -138,6 +142,23 @@ async fn silence_ends_a_tunnel_in_its_time() {
     let begun = Instant::now();
     let end = rig.tell(None, async |mut near, _far, _| rest(&mut near).await.len()).await;
     assert_eq!((end.reason, begun.elapsed().as_secs()), (Reason::Idle, 60));
+}
+
+#[tokio::test]
+async fn who_says_nothing_to_what_was_said_is_given_up_sooner_where_that_is_set() {
+    for (says, reason, seconds) in [(&b""[..], Reason::Unanswered, 7), (b">", Reason::Idle, 60)] {
+        let Rig { near: mut client, client: ours, far: _far, target, traffic, cut } = Rig::new().await;
+        tokio::time::pause();
+        let begun = Instant::now();
+        let idle = Idle { answer: Duration::from_secs(7), ..IDLE };
+        let terms = Terms { first_up: b"<", first_down: says, idle: &idle, rate: None, meter: &traffic, cut: &cut };
+        let end = relay(ours, dial::Stream::Tcp(target), terms).await;
+        assert_eq!((end.reason, begun.elapsed().as_secs()), (reason, seconds));
+        if reason == Reason::Unanswered {
+            is_reset(&mut client).await;
+        }
+        tokio::time::resume();
+    }
 }
 
 #[tokio::test]

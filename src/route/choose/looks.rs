@@ -44,7 +44,7 @@ fn world() -> World {
                 _ => Verdict::Good,
             };
             known.passed.extend((n % 4 > 0).then(|| "steam".into()));
-            known.public = public.then(|| Abilities {
+            known.public = public.then_some(Abilities {
                 anonymity: Anonymity::Elite,
                 tls: true,
                 tunnels: n % 2 == 0,

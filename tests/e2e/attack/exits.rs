@@ -44,7 +44,7 @@ async fn an_answer_that_can_be_split_is_told_by_nobody() {
     });
     let origin = origin.await;
     let login = basic(format!("{STRAIGHT}:x").as_bytes());
-    for at in 0..SPLIT.len() {
+    for (at, split) in SPLIT.iter().enumerate() {
         // One connection of a client: what is wrong with the first answer must not become the second.
         let one = |path: &str, last: &str| {
             format!(
@@ -54,8 +54,8 @@ async fn an_answer_that_can_be_split_is_told_by_nobody() {
         let both = format!("{}{}", one(&at.to_string(), ""), one("good", "Connection: close\r\n"));
         let answer = super::talk(victim.shared(), both.as_bytes()).await;
         let text = String::from_utf8_lossy(&answer);
-        assert_eq!(status(&answer), 502, "{:?}: {text}", SPLIT[at]);
-        assert!(!text.contains("evil") && !text.contains("X-Evil"), "{:?}: {text}", SPLIT[at]);
+        assert_eq!(status(&answer), 502, "{split:?}: {text}");
+        assert!(!text.contains("evil") && !text.contains("X-Evil"), "{split:?}: {text}");
     }
     let twice = (0..2).map(|at| {
         let last = if at == 1 { "Connection: close\r\n" } else { "" };

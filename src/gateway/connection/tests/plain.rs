@@ -379,6 +379,27 @@ fn a_client_that_leaves_while_it_waits_holds_nothing() {
 }
 
 #[test]
+fn a_request_that_is_not_answered_goes_elsewhere_where_that_is_set() {
+    let ((), seen) = observed(async || {
+        let (gate, [silent, mut target]) = Script::targets();
+        let gate = Arc::new(gate.with_answers_within(Duration::from_secs(5)));
+        talk(door(), &gate, async |mut client| {
+            let begun = tokio::time::Instant::now();
+            client.write_all(b"GET http://a.test/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+            head(&mut target).await;
+            assert_eq!(begun.elapsed().as_secs(), 5);
+            target.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            assert!(head(&mut client).await.starts_with("HTTP/1.1 204 "));
+            drop((client, target, silent));
+        })
+        .await;
+        let log = gate.log();
+        assert!(log.iter().any(|line| line.starts_with("http @a.test:80 but not")), "{log:?}");
+    });
+    assert_eq!(seen.access(&["outcome"]), [["answered"]]);
+}
+
+#[test]
 fn a_target_that_never_answers_is_given_up_and_a_slow_upload_is_no_silence() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Where the gateway's time goes, user and kernel, while it opens tunnels and while it carries bulk.
+#   benches/profile/run.sh [SECONDS] [FOLDER]     10 seconds each; FOLDER/flame-tunnels.svg and flame-bulk.svg (target/profile, if none is named)
+# Needs perf (apt-get install linux-perf) and the right to sample other processes: root, or kernel.perf_event_paranoid below 1.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+seconds=${1:-10}
+out=${2:-target/profile}
+base=17001
+peers=target/release/exitgate-peers
+
+cargo build --release --locked --quiet --bin exitgate
+cargo build --release --locked --quiet -p exitgate-peers
+# In a network of its own, for the reason that benches/README.md gives.
+if [ -z "${PROFILE_ALONE:-}" ] && unshare --net ip link set lo up 2>/dev/null; then
+  PROFILE_ALONE=yes exec unshare --net "$0" "$@"
+fi
+[ -z "${PROFILE_ALONE:-}" ] || ip link set lo up
+
+dir=$(mktemp -d)
+pids=()
+trap 'kill "${pids[@]}" 2>/dev/null || true; rm -rf "$dir"' EXIT
+mkdir -p "$out"
+"$peers" target "$base" >/dev/null &
+pids+=("$!")
+cat >"$dir/exitgate.toml" <<CONFIG
+data_dir = "$dir/data"
+log.level = "warn"
+api.listen = "127.0.0.1:17250"
+gateway.listen = "127.0.0.1:17251"
+gateway.allow_direct = true
+gateway.allow_private_targets = true
+tor.enabled = false
+
+[[routes]]
+name = "bench"
+selector = "any-source-direct"
+port = 20901
+CONFIG
+target/release/exitgate serve --config "$dir/exitgate.toml" >"$dir/log" 2>&1 &
+gateway=$!
+pids+=("$gateway")
+for _ in $(seq 100); do
+  (exec 3<>/dev/tcp/127.0.0.1/20901) 2>/dev/null && break
+  sleep 0.1
+done
+
+# profile WHAT: the load beside it, and what perf saw of the gateway.
+profile() {
+  "$peers" "$1" "$base" "$((seconds + 2))" "x=socks5@127.0.0.1:20901#$gateway" &
+  local load=$!
+  sleep 1
+  perf record --quiet -o "$dir/$1.data" -F 299 -e cpu-clock --call-graph dwarf,8192 -p "$gateway" -- sleep "$seconds"
+  wait "$load"
+  perf script --no-inline -i "$dir/$1.data" 2>/dev/null | c++filt | python3 benches/profile/flame.py "$out/flame-$1.svg"
+}
+profile tunnels
+profile bulk
