@@ -43,11 +43,14 @@ impl<'a> Case<'a> {
         let trials: Vec<_> = exits.extract_if(.., |exit| self.is_due(exit)).collect();
         let repeated = |exit: &&mut &'a Arc<Exit>| Some(exit.seed()) == last;
         let repeat: Vec<_> = exits.extract_if(.., |exit| repeated(&exit)).collect();
-        lead(&mut exits, EXITS, self.ask.now, rng);
+        // A trial has a place of its own: three others that are fit would keep it out for ever.
+        let trial = trials.into_iter().next();
+        let places = EXITS - usize::from(trial.is_some());
+        lead(&mut exits, places, self.ask.now, rng);
         if exits.len() + repeat.len() < 2 {
-            exits.extend(self.beyond(pool, EXITS - exits.len() - repeat.len(), last, rng));
+            exits.extend(self.beyond(pool, places - exits.len() - repeat.len(), last, rng));
         }
-        exits.extend(trials.into_iter().take(1));
+        exits.extend(trial);
         exits.extend(repeat);
         if exits.is_empty() {
             exits = self.ejected(pool, rng);

@@ -387,7 +387,8 @@ fn a_request_that_is_not_answered_goes_elsewhere_where_that_is_set() {
             let begun = tokio::time::Instant::now();
             client.write_all(b"GET http://a.test/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
             head(&mut target).await;
-            assert_eq!(begun.elapsed().as_secs(), 5);
+            // The request itself moved within the first five seconds: silence is counted from one look to the next.
+            assert!((5..=10).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
             target.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
             assert!(head(&mut client).await.starts_with("HTTP/1.1 204 "));
             drop((client, target, silent));
