@@ -5,6 +5,7 @@
 //! changed its form looks from here like one that became empty.
 
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 
 use super::entry::{self, Entry, Odd};
 use crate::config::ListFormat;
@@ -194,9 +195,12 @@ fn without_login(written: &[u8]) -> String {
     // `host:port:user:password`, and rows whose first two cells are the proxy.
     let start = place.find("://").map_or(0, |at| at + 3);
     let rest = &place[start..];
-    let end_of_second = |is_mark: fn(char) -> bool| rest.match_indices(is_mark).nth(1).map(|(at, _)| at);
-    let colon = if rest.contains(['[', '{', '"']) { None } else { end_of_second(|c| c == ':') };
-    let cell = end_of_second(|c| matches!(c, ',' | ';' | '\t'));
+    // An address of version 6 in brackets has colons of its own, and so has an object.
+    let bracketed = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(ip, _)| ip);
+    let skipped = bracketed.filter(|ip| ip.parse::<Ipv6Addr>().is_ok()).map_or(0, |ip| ip.len() + 2);
+    let second = rest[skipped..].match_indices(':').nth(1).map(|(at, _)| skipped + at);
+    let colon = second.filter(|_| !rest.contains('{'));
+    let cell = rest.match_indices([',', ';', '\t']).nth(1).map(|(at, _)| at);
     let shown = &place[..start + colon.into_iter().chain(cell).min().unwrap_or(rest.len())];
     shown.chars().take(SAMPLE).flat_map(char::escape_debug).collect()
 }
@@ -313,6 +317,8 @@ mod tests {
             "1.2.3.4;x;sss",
             r#"[{"ip":"1.2.3.4","port":0,"username":"u","password":"sss"}]"#,
             r#"["1.2.3.4:0:u:sss"]"#,
+            r#"[1, "1.2.3.4:0:u:sss"]"#,
+            "[::1]:99999:u:sss",
             &format!("{}@1.2.3.4:99999", "s".repeat(9000)),
         ] {
             for format in [ListFormat::Text, ListFormat::Auto] {
@@ -322,7 +328,9 @@ mod tests {
                 assert!(!all.contains("sss"), "{entry}: {all}");
             }
         }
-        assert_eq!(read("ftp://1.2.3.4:21 x", ListFormat::Text).samples[0].0, "ftp://1.2.3.4:21 x");
+        for shown in ["ftp://1.2.3.4:21 x", "[2001:db8::1]:99999"] {
+            assert_eq!(read(shown, ListFormat::Text).samples[0].0, shown);
+        }
     }
 
     #[test]
