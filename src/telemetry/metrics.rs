@@ -46,7 +46,7 @@ names! {
     Counter CONNECTIONS = "exitgate_connections_total";
     /// Connections open now.
     Gauge CONNECTIONS_OPEN = "exitgate_connections_open";
-    /// From accept to the first complete request of a connection, by listener: what the client takes, its TLS and its
+    /// From accept to the first complete request of a connection: what the client takes, its TLS and its
     /// credentials included. What follows is counted from there.
     Histogram HANDSHAKE_SECONDS = "exitgate_handshake_seconds";
     /// What clients asked for and what it came to: a tunnel, a look-up or one exchange of plain HTTP each count once.

@@ -22,6 +22,10 @@ const RUN: u64 = 3;
 /// Late dials in a row that eject. One dial in twenty-five is late by chance, three in a row are one in fifteen thousand.
 const LATE_RUN: u64 = 3;
 
+/// How long they must go on. Dials that are under way together are late together when this machine, or the exit's, has
+/// other things to do for a moment: a hundred of them are one word. Arbitrary: an exit in use carries dozens in it.
+const LATE_SPAN: Duration = Duration::from_secs(1);
+
 /// The first time out; arbitrary, between linkerd's 1 s and Envoy's 30 s: a circuit is rebuilt within it.
 const FIRST: Duration = Duration::from_secs(10);
 
@@ -79,7 +83,11 @@ pub enum Turn {
 /// From the low end: 4 bits run of failures, 4 bits run of late dials, 6 bits level, 1 bit out for being late, 1 bit
 /// trial claimed, 48 bits the end of the time out in ms (0: not ejected).
 #[derive(Debug, Default)]
-pub(super) struct Ejection(AtomicU64);
+pub(super) struct Ejection {
+    packed: AtomicU64,
+    /// When the run of late dials began. Beside the rest: whoever reads the two a moment apart ejects a moment later.
+    late_since: AtomicU64,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Packed {
@@ -123,13 +131,14 @@ impl Packed {
         Self { run: 0, lates: 0, level: self.level.saturating_sub(1), late: false, trial: false, until: 0 }
     }
 
-    fn succeeded(self, pace: Pace, now: Moment) -> Self {
+    /// `lasting`: its run of late dials has gone on for long enough to mean something.
+    fn succeeded(self, pace: Pace, lasting: bool, now: Moment) -> Self {
         let alive = Self { run: 0, ..self };
         match (self.until, pace) {
             (0, Pace::Kept) => Self { lates: 0, ..alive },
             (0, Pace::Unknown) => alive,
-            (0, Pace::Late) if self.lates + 1 >= LATE_RUN => alive.out(true, now),
-            (0, Pace::Late) => Self { lates: self.lates + 1, ..alive },
+            (0, Pace::Late) if lasting && self.lates + 1 >= LATE_RUN => alive.out(true, now),
+            (0, Pace::Late) => Self { lates: (self.lates + 1).min(LATE_RUN), ..alive },
             (_, Pace::Late) if self.trial => alive.out(true, now),
             (_, Pace::Kept) if self.trial => alive.back(),
             // It is out for being slow, and this one says nothing of its pace now: it began before, or had nothing to go by.
@@ -164,25 +173,29 @@ impl Packed {
 impl Ejection {
     /// A dial succeeded, at this pace.
     pub(super) fn succeeded(&self, pace: Pace, now: Moment) -> Turn {
-        let old = Packed::from(self.0.load(Relaxed));
+        let old = Packed::from(self.packed.load(Relaxed));
+        if pace == Pace::Late && old.lates == 0 {
+            self.late_since.store(now.0, Relaxed);
+        }
+        let lasting = pace == Pace::Late && now.since(Moment(self.late_since.load(Relaxed))) >= LATE_SPAN;
         // Nearly always there is nothing to write.
-        if old.succeeded(pace, now) == old {
+        if old.succeeded(pace, lasting, now) == old {
             return Turn::Same;
         }
-        let next = |bits| Some(Packed::from(bits).succeeded(pace, now).into());
-        let old = self.0.fetch_update(Relaxed, Relaxed, next).map_or(old, Packed::from);
-        old.turn(old.succeeded(pace, now))
+        let next = |bits| Some(Packed::from(bits).succeeded(pace, lasting, now).into());
+        let old = self.packed.fetch_update(Relaxed, Relaxed, next).map_or(old, Packed::from);
+        old.turn(old.succeeded(pace, lasting, now))
     }
 
     /// A dial failed by the exit's own fault. `Some` if that ejected it.
     pub(super) fn failed(&self, now: Moment) -> Option<Ejected> {
         let next = |bits| Some(Packed::from(bits).failed(now).into());
-        let old = Packed::from(self.0.fetch_update(Relaxed, Relaxed, next).ok()?);
+        let old = Packed::from(self.packed.fetch_update(Relaxed, Relaxed, next).ok()?);
         if let Turn::Out(ejected) = old.turn(old.failed(now)) { Some(ejected) } else { None }
     }
 
     pub(super) fn state(&self, now: Moment) -> State {
-        match Packed::from(self.0.load(Relaxed)).until {
+        match Packed::from(self.packed.load(Relaxed)).until {
             0 => State::Closed,
             until if until > now.0 / 1000 => State::Ejected(Moment(until * 1000)),
             _ => State::HalfOpen,
@@ -195,7 +208,7 @@ impl Ejection {
             let due = old.until != 0 && old.until <= now.0 / 1000;
             due.then(|| Packed { trial: true, until: now.after(TRIAL).0 / 1000, ..old }.into())
         };
-        self.0.fetch_update(Relaxed, Relaxed, claim).is_ok()
+        self.packed.fetch_update(Relaxed, Relaxed, claim).is_ok()
     }
 }
 
@@ -261,6 +274,11 @@ mod tests {
         }
     }
 
+    /// Late again and again; when its trial is due.
+    fn slow(ejection: &Ejection, now: Moment) -> Moment {
+        (0..).find_map(|n| late(ejection, now.after(LATE_SPAN / 2 * n))).expect("a run of late dials ejects")
+    }
+
     #[test]
     fn a_run_of_late_dials_ejects_and_one_in_time_breaks_it() {
         let ejection = Ejection::default();
@@ -269,17 +287,19 @@ mod tests {
             assert_eq!(ejection.succeeded(Pace::Unknown, START), Turn::Same, "that is no word on its pace");
             assert_eq!(ejection.succeeded(Pace::Kept, START), Turn::Same);
         }
-        let out = (0..LATE_RUN).find_map(|_| late(&ejection, START)).unwrap();
-        assert_eq!(out, START.after(LATE_FIRST));
+        assert!((0..100).all(|_| late(&ejection, START).is_none()), "what comes at once is one word");
+        assert_eq!(late(&ejection, START.after(LATE_SPAN / 2)), None);
+        let now = START.after(LATE_SPAN);
+        assert_eq!(late(&ejection, now), Some(now.after(LATE_FIRST)));
         for pace in [Pace::Unknown, Pace::Kept, Pace::Late] {
-            assert_eq!(ejection.succeeded(pace, START), Turn::Same, "a dial from before is no news: {pace:?}");
+            assert_eq!(ejection.succeeded(pace, now), Turn::Same, "a dial from before is no news: {pace:?}");
         }
     }
 
     #[test]
     fn a_trial_in_time_brings_a_slow_exit_back_and_a_late_one_doubles_the_wait() {
         let ejection = Ejection::default();
-        let mut now = (0..LATE_RUN).find_map(|_| late(&ejection, START)).unwrap();
+        let mut now = slow(&ejection, START);
         let mut waits = Vec::new();
         for _ in 0..7 {
             assert!(ejection.claim_trial(now));
@@ -297,7 +317,7 @@ mod tests {
     #[test]
     fn failures_count_while_an_exit_is_out_for_being_slow() {
         let ejection = Ejection::default();
-        let slow = (0..LATE_RUN).find_map(|_| late(&ejection, START)).unwrap();
+        let slow = slow(&ejection, START);
         let out = eject(&ejection, START);
         assert!(out > slow);
         assert_eq!(ejection.failed(START), None);

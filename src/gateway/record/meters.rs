@@ -41,7 +41,7 @@ impl ListenerMeters {
     /// Fetches the handles of a listener.
     pub fn new(label: &str) -> Self {
         let open = gauge!(CONNECTIONS_OPEN, "listener" => label.to_owned());
-        let handshake = histogram!(HANDSHAKE_SECONDS, "listener" => label.to_owned());
+        let handshake = histogram!(HANDSHAKE_SECONDS);
         let (spoken, requests) = (Default::default(), Requests::new("none"));
         Self(Arc::new(ListenerHandles { label: label.into(), open, handshake, spoken, requests }))
     }
