@@ -118,6 +118,11 @@ impl Load {
         self.ejection.state(now)
     }
 
+    /// True if it is out of choosing for being slow, and not for failing.
+    pub fn is_slow(&self) -> bool {
+        self.ejection.is_slow()
+    }
+
     /// Claims the one trial that an ejected exit is due; false if it is not due or somebody else has it.
     pub fn claim_trial(&self, now: Moment) -> bool {
         self.ejection.claim_trial(now)

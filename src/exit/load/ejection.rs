@@ -23,8 +23,8 @@ const RUN: u64 = 3;
 const LATE_RUN: u64 = 3;
 
 /// How long they must go on. Dials that are under way together are late together when this machine, or the exit's, has
-/// other things to do for a moment: a hundred of them are one word. Arbitrary: an exit in use carries dozens in it.
-const LATE_SPAN: Duration = Duration::from_secs(1);
+/// other things to do for a moment: a hundred of them are one word. Arbitrary: longer than most such moments.
+const LATE_SPAN: Duration = Duration::from_millis(150);
 
 /// The first time out; arbitrary, between linkerd's 1 s and Envoy's 30 s: a circuit is rebuilt within it.
 const FIRST: Duration = Duration::from_secs(10);
@@ -200,6 +200,11 @@ impl Ejection {
             until if until > now.0 / 1000 => State::Ejected(Moment(until * 1000)),
             _ => State::HalfOpen,
         }
+    }
+
+    pub(super) fn is_slow(&self) -> bool {
+        let packed = Packed::from(self.packed.load(Relaxed));
+        packed.until != 0 && packed.late
     }
 
     pub(super) fn claim_trial(&self, now: Moment) -> bool {

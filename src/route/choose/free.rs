@@ -37,7 +37,8 @@ impl<'a> Case<'a> {
         Ok(Plan::new(self, exits.into_iter().cloned().collect()))
     }
 
-    /// Up to three, best first: of the pool, then beyond it, then such as were ejected; the last one only if need be.
+    /// Up to three, best first: of the pool, then its slow ones, then beyond it, then such as were ejected; the last one only
+    /// if need be.
     fn free_exits<R: Rng + ?Sized>(&self, pool: &Pool, last: Option<u64>, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let mut exits = self.members(pool, rng);
         let trials: Vec<_> = exits.extract_if(.., |exit| self.is_due(exit)).collect();
@@ -47,6 +48,9 @@ impl<'a> Case<'a> {
         let trial = trials.into_iter().next();
         let places = EXITS - usize::from(trial.is_some());
         lead(&mut exits, places, self.ask.now, rng);
+        if exits.len() + repeat.len() < 2 {
+            exits.extend(self.slow(pool, places - exits.len() - repeat.len(), rng));
+        }
         if exits.len() + repeat.len() < 2 {
             exits.extend(self.beyond(pool, places - exits.len() - repeat.len(), last, rng));
         }
@@ -76,6 +80,15 @@ impl<'a> Case<'a> {
             }
         }
         members.iter().filter_map(|member| member.exit(catalog)).filter(|exit| open(exit)).collect()
+    }
+
+    /// Members that are out for being slow: they work, and whoever asked for so many addresses wants these.
+    fn slow<R: Rng + ?Sized>(&self, pool: &Pool, count: usize, rng: &mut R) -> Vec<&'a Arc<Exit>> {
+        let members = pool.members().iter().take(SMALL).filter_map(|member| member.exit(self.view.catalog));
+        let out = |exit: &Exit| matches!(exit.load().state(self.ask.now), State::Ejected(_)) && exit.load().is_slow();
+        let mut slow: Vec<_> = members.filter(|exit| self.fits(exit) && out(exit)).collect();
+        lead(&mut slow, count, self.ask.now, rng);
+        slow
     }
 
     /// Exits that are not in the pool and would do.

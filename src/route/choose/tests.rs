@@ -62,7 +62,25 @@ fn a_slow_exit_gets_far_less() {
     assert!((0..6).filter(|n| *n != 2).all(|n| share(&counts, n) > 0.12), "{counts:?}");
 }
 
-/// A slow exit whose dials are seen to be late is out after a second of them but for trials, one each time that its while
+/// Whoever asked for three addresses gets these three while they work, however slow.
+#[test]
+fn slow_members_serve_before_exits_outside_the_pool() {
+    let mut world = World::new(&["US"; 6]);
+    world.route("three", "us", Policy { pool: 3, ..Policy::default() });
+    let seen: BTreeSet<_> = (0..100).map(|_| world.first("three")).collect();
+    assert_eq!(seen.len(), 3);
+    for exit in &seen {
+        world.pass(SECOND);
+        (0..6).for_each(|n| {
+            let now = world.now.after(SECOND / 5 * n);
+            world.exit(*exit).load().succeeded(SECOND, Pace::Late, now);
+        });
+        assert!(world.exit(*exit).load().is_slow());
+    }
+    assert!((0..100).all(|_| seen.contains(&world.first("three"))));
+}
+
+/// A slow exit whose dials are seen to be late is out after a while of them but for trials, one each time that its while
 /// is over.
 #[test]
 fn an_exit_that_is_late_each_time_gets_next_to_nothing() {
