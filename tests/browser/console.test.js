@@ -249,9 +249,11 @@ describe("the console", { concurrency: false }, () => {
     await page.goto(`${gateway.url}/#/public`);
     await seen("3 working proxies, fastest first");
     await page.getByRole("link", { name: "socks5://192.0.2.7:1081" }).waitFor();
+    const narrowed = page.waitForRequest(/\/list\?.*anonymity=elite/);
     await page.getByLabel("anonymity").selectOption("elite");
     await seen("anonymity=elite");
-    assert.ok(asked.some((query) => query.includes("anonymity=elite")), asked.join(" "));
+    await narrowed;
+    assert.ok(asked.some((query) => query.includes("format=json")), asked.join(" "));
     await judge(page, "public with proxies");
     await shoot(page, "public-list");
     await page.unrouteAll();
