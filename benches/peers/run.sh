@@ -51,21 +51,8 @@ start() {
 "$peers" target "$base" >/dev/null &
 pids+=("$!")
 
-cat >"$dir/exitgate.toml" <<EOF
-data_dir = "$dir/data"
-log.level = "warn"
-api.listen = "127.0.0.1:17250"
-gateway.listen = "127.0.0.1:17251"
-gateway.allow_direct = true
-gateway.allow_private_targets = true
-tor.enabled = false
-
-[[routes]]
-name = "bench"
-selector = "any-source-direct"
-port = 20901
-EOF
-start exitgate socks5 20901 target/release/exitgate serve --config "$dir/exitgate.toml"
+export EXITGATE__DATA_DIR=$dir/data
+start exitgate socks5 20901 target/release/exitgate serve --config benches/straight.toml
 
 cat >"$dir/haproxy.cfg" <<EOF
 global

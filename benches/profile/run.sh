@@ -23,21 +23,8 @@ trap 'kill "${pids[@]}" 2>/dev/null || true; rm -rf "$dir"' EXIT
 mkdir -p "$out"
 "$peers" target "$base" >/dev/null &
 pids+=("$!")
-cat >"$dir/exitgate.toml" <<CONFIG
-data_dir = "$dir/data"
-log.level = "warn"
-api.listen = "127.0.0.1:17250"
-gateway.listen = "127.0.0.1:17251"
-gateway.allow_direct = true
-gateway.allow_private_targets = true
-tor.enabled = false
-
-[[routes]]
-name = "bench"
-selector = "any-source-direct"
-port = 20901
-CONFIG
-target/release/exitgate serve --config "$dir/exitgate.toml" >"$dir/log" 2>&1 &
+export EXITGATE__DATA_DIR=$dir/data
+target/release/exitgate serve --config benches/straight.toml >"$dir/log" 2>&1 &
 gateway=$!
 pids+=("$gateway")
 for _ in $(seq 100); do

@@ -1,4 +1,4 @@
-//! Out after a run of failures or of late dials, back after one success: a circuit breaker in one atomic.
+//! Out after a run of failures or of late dials, back after one success: a circuit breaker without a lock.
 //!
 //! An exit that fails its dials costs every client that is sent there a deadline, long before the tester comes round to
 //! it. A run of failures takes it out of choosing for a while, twice as long each time; when the while is over, *one*
