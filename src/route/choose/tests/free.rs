@@ -1,0 +1,244 @@
+//! Connections without a promise: shares of the pool, failures, what empties it.
+
+use super::*;
+
+fn share(counts: &BTreeMap<u16, usize>, n: u16) -> f64 {
+    counts.get(&n).copied().unwrap_or(0) as f64 / counts.values().sum::<usize>() as f64
+}
+
+/// So many connections, each lasting as long as twenty others take to come; dials take `latency(exit)` on average.
+fn traffic(world: &mut World, username: &str, count: usize, latency: impl Fn(u16) -> u64) -> BTreeMap<u16, usize> {
+    let mut counts = BTreeMap::new();
+    let mut open = std::collections::VecDeque::new();
+    let mut rng = SmallRng::seed_from_u64(7);
+    for _ in 0..count {
+        world.pass(Duration::from_millis(5));
+        let n = world.first(username);
+        *counts.entry(n).or_default() += 1;
+        let took = Duration::from_millis(latency(n) * rng.random_range(50..150) / 100);
+        open.push_back((world.exit(n).load().begin(), n, took));
+        if open.len() > 20 {
+            let (tunnel, n, took) = open.pop_front().unwrap();
+            world.exit(n).load().succeeded(took, Pace::Unknown, world.now);
+            drop(tunnel);
+        }
+    }
+    counts
+}
+
+#[test]
+fn equal_exits_share_evenly() {
+    let mut world = World::new(&["US", "US", "US", "US", "DE", "FR"]);
+    world.route("three", "us", Policy { pool: 3, ..Policy::default() });
+    let counts = traffic(&mut world, "three", 2000, |_| 60);
+    assert_eq!(counts.len(), 3, "a pool of three is three exits: {counts:?}");
+    for n in counts.keys() {
+        assert!((share(&counts, *n) * 3.0 - 1.0).abs() < 0.15, "{counts:?}");
+    }
+}
+
+#[test]
+fn a_slow_exit_gets_far_less() {
+    let mut world = World::new(&["US"; 6]);
+    world.route("six", "us", Policy { pool: 6, ..Policy::default() });
+    let counts = traffic(&mut world, "six", 3000, |n| if n == 2 { 3000 } else { 60 });
+    assert!(share(&counts, 2) < 0.02, "{counts:?}");
+    assert!((0..6).filter(|n| *n != 2).all(|n| share(&counts, n) > 0.12), "{counts:?}");
+}
+
+/// Whoever asked for three addresses gets these three while they work, however slow.
+#[test]
+fn slow_members_serve_before_exits_outside_the_pool() {
+    let mut world = World::new(&["US"; 6]);
+    world.route("three", "us", Policy { pool: 3, ..Policy::default() });
+    let seen: BTreeSet<_> = (0..100).map(|_| world.first("three")).collect();
+    assert_eq!(seen.len(), 3);
+    for exit in &seen {
+        world.pass(SECOND);
+        (0..6).for_each(|n| {
+            let now = world.now.after(SECOND / 5 * n);
+            world.exit(*exit).load().succeeded(SECOND, Pace::Late, now);
+        });
+        assert!(world.exit(*exit).load().is_slow());
+    }
+    assert!((0..100).all(|_| seen.contains(&world.first("three"))));
+}
+
+/// A slow exit whose dials are seen to be late is out after a while of them but for trials, one each time that its while
+/// is over.
+#[test]
+fn an_exit_that_is_late_each_time_gets_next_to_nothing() {
+    let mut world = World::new(&["US"; 6]);
+    world.route("six", "us", Policy { pool: 6, ..Policy::default() });
+    let (mut slow, mut trials) = (0, Vec::new());
+    for n in 0..10_000 {
+        world.pass(Duration::from_millis(30));
+        let exit = world.first("six");
+        let (took, pace) = if exit == 2 { (90, Pace::Late) } else { (30, Pace::Kept) };
+        world.exit(exit).load().succeeded(Duration::from_millis(took), pace, world.now);
+        if exit == 2 {
+            slow += 1;
+            trials.push(n);
+        }
+    }
+    assert!((6..=20).contains(&slow), "of 10,000 in five minutes: {trials:?}");
+    world.pass(2 * MINUTE);
+    assert_eq!(world.first("six"), 2, "its trial is due");
+    world.exit(2).load().succeeded(Duration::from_millis(30), Pace::Kept, world.now);
+    assert!((0..100).any(|_| world.first("six") == 2), "it was quick, and is one of them again");
+}
+
+#[test]
+fn two_choices_follow_load_and_latency() {
+    let world = World::new(&["US"; 2]);
+    let mut rng = SmallRng::seed_from_u64(1);
+    let (one, other) = (world.exit(0), world.exit(1));
+    let wins = (0..1000).filter(|_| prefers(one, other, world.now, &mut rng)).count();
+    assert!((400..600).contains(&wins), "equals toss a coin: {wins}");
+    let tunnel = one.load().begin();
+    assert!((0..50).all(|_| !prefers(one, other, world.now, &mut rng)), "fewer tunnels win");
+    drop(tunnel);
+    one.load().succeeded(Duration::from_millis(500), Pace::Unknown, world.now);
+    assert!((0..50).all(|_| !prefers(one, other, world.now, &mut rng)), "lower latency wins");
+    let tunnels: Vec<_> = (0..9).map(|_| other.load().begin()).collect();
+    assert!((0..50).all(|_| prefers(one, other, world.now, &mut rng)), "until load outweighs it");
+    drop(tunnels);
+}
+
+#[test]
+fn nonus_is_never_the_us_nor_unknown() {
+    let mut world = World::new(&["US", "??", "DE", "US", "FR", "??", "US", "US"]);
+    world.learn(4, |known| known.saw(ip(99).into(), country("US"), START));
+    for username in ["nonus", "nonus-rotate", "nonus-strict", "nonus-session-a", "nonus+fr-asn-3"] {
+        let mut seen = BTreeSet::new();
+        for round in 0..200 {
+            if round == 100 {
+                world.kill(2);
+            }
+            match world.decide(username) {
+                Ok(plan) => seen.extend(plan.exits.iter().map(|exit| number(exit.id()))),
+                Err(refusal) => assert!(round >= 100, "{username}: {refusal}"),
+            }
+        }
+        world.revive(2);
+        assert_eq!(seen, [2].into(), "{username}: an exit seen in two countries is in neither");
+    }
+}
+
+#[test]
+fn a_port_or_a_ban_that_empties_the_pool_reaches_beyond_it() {
+    let mut world = World::new(&["US"; 6]);
+    world.route("two", "us", Policy { pool: 2, ..Policy::default() });
+    let pool: Vec<u16> = world.routes.get("two").unwrap().pool.members().iter().map(|m| number(m.id())).collect();
+    for n in &pool {
+        world.relist(*n, |listing| listing.policy = "accept 80,443".parse().unwrap());
+    }
+    let plan = world.decide_to("two", "irc.net:6667").unwrap();
+    assert!(plan.exits.iter().all(|exit| !pool.contains(&number(exit.id()))));
+    assert!(pool.contains(&world.first("two")));
+    pool.iter().for_each(|n| world.ban("shop.com", *n, MINUTE));
+    assert!(!pool.contains(&world.first("two")));
+    assert!(pool.contains(&number(world.decide_to("two", "other.com:443").unwrap().first().id())), "only that site");
+    world.pass(MINUTE);
+    assert!(pool.contains(&world.first("two")), "bans end");
+}
+
+#[test]
+fn an_ejected_exit_rests_and_comes_back_by_one_trial() {
+    let mut world = World::new(&["US"; 3]);
+    world.eject(1);
+    assert!((0..100).all(|_| world.first("us") != 1));
+    let exits = world.decide("us").unwrap().exits;
+    assert!(exits.iter().all(|exit| number(exit.id()) != 1));
+    world.pass(11 * SECOND);
+    assert_eq!(world.first("us"), 1, "the trial leads");
+    assert!((0..20).all(|_| world.first("us") != 1), "and is one");
+    let back = world.exit(1).load().succeeded(Duration::from_millis(50), Pace::Unknown, world.now);
+    assert_eq!(back, Turn::Back);
+    assert!((0..20).all(|_| world.first("us") != 1), "its failures are remembered as slowness for a while");
+    world.pass(30 * SECOND);
+    assert!((0..100).any(|_| world.first("us") == 1));
+}
+
+#[test]
+fn when_all_are_ejected_one_is_better_than_none() {
+    let mut world = World::new(&["US"; 3]);
+    (0..3).for_each(|n| world.eject(n));
+    assert_eq!(world.decide("us").unwrap().exits.len(), 3);
+    world.decide("us-session-a").unwrap();
+}
+
+#[test]
+fn rotate_is_another_exit_each_time() {
+    let mut world = World::new(&["US"; 4]);
+    let seen: Vec<u16> = (0..300).map(|_| world.first("us-rotate")).collect();
+    assert!(seen.windows(2).all(|pair| pair[0] != pair[1]));
+    assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), 3, "a pool of three");
+    (1..4).for_each(|n| world.kill(n));
+    assert_eq!((world.first("us-rotate"), world.first("us-rotate")), (0, 0), "the only one is better than none");
+}
+
+#[test]
+fn a_pool_of_many_is_used_in_full() {
+    let mut world = World::new(&["US"; 100]);
+    world.route("many", "us", Policy { pool: 80, ..Policy::default() });
+    let counts = traffic(&mut world, "many", 4000, |_| 60);
+    assert_eq!(counts.len(), 80);
+    assert!(counts.values().all(|count| (15..100).contains(count)), "{counts:?}");
+}
+
+#[test]
+fn what_failed_this_request_is_not_tried_again() {
+    let mut world = World::new(&["US"; 3]);
+    let wish = world.wish("us");
+    let (target, avoid) = (target("shop.com:80"), [id(0), id(2)]);
+    let ask = Ask { wish: &wish, key: "", target: &target, now: world.now, avoid: &avoid, plain: false };
+    let view = View { catalog: &world.catalog, routes: &world.routes, bans: &world.bans };
+    let plan = decide(view, &world.memory, &ask, &mut world.rng).unwrap();
+    assert_eq!(plan.exits.iter().map(|exit| number(exit.id())).collect::<Vec<_>>(), [1]);
+    let avoid = [id(0), id(1), id(2)];
+    let refusal = decide(view, &world.memory, &Ask { avoid: &avoid, ..ask }, &mut world.rng).unwrap_err();
+    assert_eq!(refusal.why, Why::AllFailed);
+}
+
+#[test]
+fn a_picked_exit_is_that_or_nothing() {
+    let mut world = World::new(&["US", "US", "DE"]);
+    let relay = id(1).to_string();
+    assert_eq!(world.first(&format!("any-exit-{relay}")), 1);
+    let plan = world.decide(&format!("any-exit-{}", ip(2))).unwrap();
+    assert_eq!((number(plan.first().id()), plan.exits.len(), plan.hedge), (2, 1, false));
+    assert_eq!(world.decide(&format!("de-exit-{relay}")).unwrap_err().why, Why::NoneMatch);
+    world.kill(1);
+    assert_eq!(world.decide(&format!("any-exit-{relay}-session-a")).unwrap_err().why, Why::NoneRunning);
+}
+
+#[test]
+fn hedging_and_isolation_follow_the_mode() {
+    let mut world = World::new(&["US"; 4]);
+    let mut seen = BTreeSet::new();
+    for (username, hedge, exits) in [
+        ("us", true, 3),
+        ("us-rotate", true, 3),
+        ("us-session-a", false, 3),
+        ("us-session-b", false, 3),
+        ("us-strict", false, 1),
+        ("us-strict-session-a", false, 1),
+    ] {
+        let plan = world.decide(username).unwrap();
+        assert_eq!((plan.hedge, plan.exits.len()), (hedge, exits), "{username}");
+        assert!(seen.insert(plan.isolation), "{username} shares circuits with another");
+        assert_eq!(world.decide(username).unwrap().isolation, plan.isolation);
+    }
+}
+
+#[test]
+fn ipv6_targets_need_a_route_that_opted_in() {
+    let mut world = World::new(&["US"]);
+    world.relist(0, |listing| listing.policy_v6 = PortPolicy::accept_all());
+    world.route("six", "us", Policy { ipv6: true, ..Policy::default() });
+    assert_eq!(world.decide_to("us", "[2001:db8::1]:443").unwrap_err().why, Why::Ipv6);
+    assert!(world.decide_to("six", "[2001:db8::1]:443").is_ok());
+    world.relist(0, |listing| listing.policy_v6 = PortPolicy::reject_all());
+    assert_eq!(world.decide_to("six", "[2001:db8::1]:443").unwrap_err().why, Why::PortRefused);
+}

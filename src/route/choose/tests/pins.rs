@@ -1,0 +1,159 @@
+//! Pins: how long one holds, and who else may have its address.
+
+use super::*;
+
+#[test]
+fn a_pin_holds_until_its_exit_has_been_down_for_long_enough() {
+    let mut world = World::new(&["US"; 5]);
+    world.route("shop", "us-strict", Policy { repin_after: Some(10 * MINUTE), ..Policy::default() });
+    let plan = world.decide("shop").unwrap();
+    assert!(matches!(&plan.events[..], [Event::PinMade { .. }]));
+    let home = number(plan.first().id());
+    world.kill(home);
+    world.pass(SECOND);
+    let refusal = world.decide("shop").unwrap_err();
+    let since = world.now;
+    let repin_at = Some(since.after(10 * MINUTE));
+    assert_eq!(refusal.why, Why::PinDown { exit: id(home), ip: ip(home), since, repin_at });
+    // It comes back in time: nothing has happened.
+    world.pass(9 * MINUTE);
+    world.revive(home);
+    assert_eq!(world.first("shop"), home);
+    world.kill(home);
+    world.tidy();
+    world.pass(9 * MINUTE);
+    assert!(matches!(world.decide("shop").unwrap_err().why, Why::PinDown { .. }), "the clock began anew");
+    world.pass(MINUTE);
+    let plan = world.decide("shop").unwrap();
+    let there = number(plan.first().id());
+    assert_ne!(there, home);
+    match &plan.events[..] {
+        [Event::PinMoved { from, to, cause: Cause::Down, .. }] => assert_eq!((from.ip, to.ip), (ip(home), ip(there))),
+        other => panic!("{other:?}"),
+    }
+    world.revive(home);
+    assert_eq!(world.first("shop"), there, "it does not go back");
+}
+
+#[test]
+fn a_pin_without_repin_waits_for_ever() {
+    let mut world = World::new(&["US"; 3]);
+    world.route("shop", "us-strict", Policy { repin_after: None, ..Policy::default() });
+    let home = world.first("shop");
+    world.kill(home);
+    for _ in 0..20 {
+        world.pass(24 * 60 * MINUTE);
+        assert!(matches!(world.decide("shop").unwrap_err().why, Why::PinDown { repin_at: None, .. }));
+    }
+    world.revive(home);
+    assert_eq!(world.first("shop"), home);
+}
+
+#[test]
+fn what_else_takes_a_pinned_exit_down() {
+    type Blow = fn(&mut World, u16);
+    let blows: [(&str, Blow); 5] = [
+        ("another address", |world, n| {
+            world.learn(n, |known| {
+                known.observed.clear();
+                known.saw(ip(77).into(), country("US"), START);
+            });
+        }),
+        ("several addresses", |world, n| world.learn(n, |known| known.saw(ip(77).into(), country("US"), START))),
+        ("a bad verdict", |world, n| world.learn(n, |known| known.verdict = Verdict::Bad)),
+        ("caught tampering", |world, n| world.learn(n, |known| known.marks.bad_for_good = true)),
+        ("another country", |world, n| world.learn(n, |known| known.saw(ip(n).into(), country("DE"), START))),
+    ];
+    for (what, blow) in blows {
+        let mut world = World::new(&["US"; 3]);
+        let home = world.first("us-strict");
+        blow(&mut world, home);
+        assert!(matches!(world.decide("us-strict").unwrap_err().why, Why::PinDown { .. }), "{what}");
+        world.pass(10 * MINUTE);
+        assert_ne!(world.first("us-strict"), home, "{what}");
+    }
+    let mut world = World::new(&["US"; 3]);
+    let home = world.first("us-strict");
+    world.learn(home, |known| known.verdict = Verdict::Untested);
+    world.eject(home);
+    world.ban("shop.com", home, MINUTE);
+    assert_eq!(world.first("us-strict"), home, "an overdue check, a full exit and a ban break no promise");
+    world.relist(home, |listing| listing.policy = "accept 80".parse().unwrap());
+    assert_eq!(world.decide("us-strict").unwrap_err().why, Why::PinPort { exit: id(home) });
+}
+
+#[test]
+fn another_exit_behind_the_same_address_takes_over_at_once() {
+    let mut world = World::new(&["US", "DE", "DE"]);
+    assert_eq!(world.first("us-strict"), 0);
+    world.join(7, "US");
+    world.learn(7, |known| {
+        known.observed.clear();
+        known.saw(ip(0).into(), country("US"), START);
+    });
+    world.kill(0);
+    let plan = world.decide("us-strict").unwrap();
+    assert_eq!((number(plan.first().id()), plan.first().v4()), (7, Some(ip(0))));
+    assert!(matches!(&plan.events[..], [Event::PinMoved { from, to, .. }] if from.ip == to.ip));
+}
+
+#[test]
+fn pins_outlive_routes_and_restarts_and_end_unused() {
+    let mut world = World::new(&["US"; 50]);
+    let names: Vec<String> = (0..20).map(|n| format!("us-strict-session-s{n}")).collect();
+    let homes: Vec<u16> = names.iter().map(|name| world.first(name)).collect();
+    assert_eq!(homes.iter().collect::<BTreeSet<_>>().len(), 20, "a new pin prefers an address that no other uses");
+    for days in [1, 29, 29] {
+        world.pass(days * 24 * 60 * MINUTE);
+        world.tidy();
+        world = world.restart();
+        assert_eq!(names.iter().map(|name| world.first(name)).collect::<Vec<_>>(), homes);
+    }
+    world.pass(30 * 24 * 60 * MINUTE);
+    let ended = world.tidy();
+    assert_eq!(ended.len(), 20);
+    assert!(ended.iter().all(|event| matches!(event, Event::PinEnded { evicted: false, .. })));
+    assert!(world.memory.pins().is_empty() && homes.iter().all(|n| world.memory.pins().uses(ip(*n)) == 0));
+}
+
+#[test]
+fn new_pins_take_every_free_address_before_they_share() {
+    let mut world = World::new(&["US"; 200]);
+    let mut seen = BTreeMap::new();
+    (0..400).for_each(|n| *seen.entry(world.first(&format!("us-strict-session-s{n}"))).or_insert(0) += 1);
+    assert_eq!(seen.len(), 200);
+    assert!(seen.values().all(|count| (1..5).contains(count)), "{seen:?}");
+}
+
+#[test]
+fn an_exclusive_pin_is_alone_or_not_at_all() {
+    let mut world = World::new(&["US"; 3]);
+    let exclusive = || Policy { exclusive: true, ..Policy::default() };
+    for name in ["a", "b", "c", "d"] {
+        world.route(&format!("shop-{name}"), "us-strict", exclusive());
+    }
+    let shared = world.first("us-strict");
+    let (a, b) = (world.first("shop-a"), world.first("shop-b"));
+    assert_eq!([a, b, shared].iter().collect::<BTreeSet<_>>().len(), 3);
+    let refusal = world.decide("shop-c").unwrap_err();
+    assert_eq!(refusal.why, Why::Exclusive);
+    assert_eq!(world.first("us-strict-session-x"), shared, "what is somebody's alone is not shared");
+    assert_eq!((world.first("shop-a"), world.first("shop-b")), (a, b));
+    // A rotation with nowhere to go changes nothing.
+    assert_eq!(world.rotate("shop-a").unwrap_err().why, Why::Exclusive);
+    assert_eq!(world.first("shop-a"), a);
+    world.join(9, "US");
+    assert_eq!(world.first("shop-d"), 9);
+    let refusal = world.decide("shop-c").unwrap_err();
+    assert!(refusal.funnel.to_string().ends_with("4 with one IP -> 0 not taken"), "{}", refusal.funnel);
+}
+
+#[test]
+fn strict_wants_one_address() {
+    let mut world = World::new(&["US", "US"]);
+    world.learn(0, |known| known.saw(ip(50).into(), country("US"), START));
+    assert!((0..20).all(|n| world.first(&format!("us-strict-session-s{n}")) == 1));
+    world.learn(1, |known| known.observed.clear());
+    assert_eq!(world.decide("us-strict-session-new").unwrap_err().why, Why::NoneDistinct);
+    assert!(world.decide("us").is_ok(), "flexible may use what is left");
+}

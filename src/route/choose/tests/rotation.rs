@@ -1,0 +1,94 @@
+//! Other exits: asked for, or by the clock.
+
+use super::*;
+
+#[test]
+fn rotation_is_another_address_and_an_event() {
+    let mut world = World::new(&["US"; 4]);
+    let mut home = world.first("us-strict");
+    for _ in 0..10 {
+        let (next, rotated) = world.rotate("us-strict").unwrap();
+        assert_eq!((&next.before, next.before_ip), (&Some(id(home)), Some(ip(home).into())));
+        assert!(matches!(&rotated.events[..], [Event::PinMoved { cause: Cause::Rotated, .. }]));
+        assert_ne!(number(next.exit.id()), home);
+        home = number(next.exit.id());
+        assert_eq!(world.first("us-strict"), home);
+    }
+    let home = world.first("us-session-a");
+    let (next, rotated) = world.rotate("us-session-a").unwrap();
+    assert_eq!(rotated.moved.as_ref().map(|moved| (moved.from.clone(), moved.cause)), Some((id(home), Cause::Rotated)));
+    assert_eq!(world.first("us-session-a"), number(next.exit.id()));
+    assert_ne!(world.first("us-session-a"), home);
+    (1..4).for_each(|n| world.kill(n));
+    world.kill(0);
+    world.revive(home);
+    assert!(world.rotate("us-session-b").is_ok());
+    assert_eq!(world.rotate("us-session-b").unwrap_err().why, Why::AllFailed, "there is no other");
+}
+
+#[test]
+fn a_successor_changes_nothing_until_it_succeeds_and_then_once() {
+    let mut world = World::new(&["US"; 8]);
+    world.route("shop", "us", Policy { pool: 3, ..Policy::default() });
+    let members = |world: &World| world.routes.get("shop").unwrap().pool.clone();
+    for username in ["us-strict", "us-session-a", "shop", "us"] {
+        let home = world.first(username);
+        let next = world.ask(username, "shop.com:443", successor).unwrap();
+        if username == "us-strict" || username == "us-session-a" {
+            assert_eq!(next.before, Some(id(home)), "{username}");
+            assert_eq!(world.first(username), home, "{username}: nothing has changed");
+        }
+        assert!(next.before_ip.is_some() && next.exit.ip() != next.before_ip, "{username}");
+        assert!(username != "shop" || !members(&world).has(next.exit.id()), "not one that it has");
+        // Somebody else rotates first: a pin and a session have moved, and this successor comes too late.
+        if world.rotate(username).unwrap().0.exit.id() != next.exit.id() {
+            let late = world.ask(username, "shop.com:443", |view, memory, ask, _| succeed(view, memory, ask, &next));
+            assert_eq!(late.is_none(), matches!(username, "us-strict" | "us-session-a"), "{username}");
+        }
+    }
+}
+
+#[test]
+fn rotate_every_exchanges_pins_sessions_and_pools() {
+    let mut world = World::new(&["US"; 12]);
+    let policy = || Policy { pool: 3, rotate_every: Some(10 * MINUTE), ..Policy::default() };
+    world.route("one", "us-strict", policy());
+    world.route("some", "us", policy());
+    let pool = |world: &World| {
+        world.routes.get("some").unwrap().pool.members().iter().map(|m| number(m.id())).collect::<BTreeSet<_>>()
+    };
+    let (pin, session, members) = (world.first("one"), world.first("some-session-a"), pool(&world));
+    world.pass(10 * MINUTE - SECOND);
+    world.refresh();
+    assert_eq!((world.first("one"), world.first("some-session-a"), pool(&world)), (pin, session, members.clone()));
+    world.pass(SECOND);
+    world.refresh();
+    let plan = world.decide("one").unwrap();
+    assert_ne!(number(plan.first().id()), pin);
+    assert!(matches!(&plan.events[..], [Event::PinMoved { cause: Cause::Rotated, .. }]));
+    let plan = world.decide("some-session-a").unwrap();
+    assert_eq!(plan.moved.unwrap().cause, Cause::Expired);
+    assert!(pool(&world).is_disjoint(&members));
+    // With nobody else left a pin stays where it is.
+    let pin = world.first("one");
+    (0..12).filter(|n| *n != pin).for_each(|n| world.kill(n));
+    world.pass(20 * MINUTE);
+    assert_eq!(world.first("one"), pin);
+}
+
+#[test]
+fn turning_a_pool_exchanges_its_exits() {
+    let mut world = World::new(&["US"; 9]);
+    let pool = |world: &World| {
+        world.memory.implicit().list()[0].pool().members().iter().map(|m| number(m.id())).collect::<BTreeSet<_>>()
+    };
+    world.first("us");
+    let before = pool(&world);
+    world.rotate("us").unwrap();
+    assert!(pool(&world).is_disjoint(&before));
+    world.route("shop", "us", Policy { pool: 3, ..Policy::default() });
+    let of = |table: &RouteTable| table.get("shop").unwrap().pool.clone();
+    let turned = world.routes.turned("shop", &world.catalog, world.now).unwrap();
+    assert!(of(&turned).members().iter().all(|member| !of(&world.routes).has(member.id())));
+    assert_eq!(*of(&turned.refreshed(&world.catalog, world.now)), *of(&turned), "turned once");
+}

@@ -1,0 +1,139 @@
+//! Sessions: what keeps one where it is, and what moves it.
+
+use super::*;
+
+#[test]
+fn a_session_stays_through_what_happens_to_others() {
+    let mut world = World::new(&["US"; 6]);
+    let home = world.first("us-session-a");
+    for round in 0..200 {
+        match round {
+            50 => (20..40).for_each(|n| world.join(n, "US")),
+            100 => (0..40).filter(|n| *n != home && *n < 6).for_each(|n| world.eject(n)),
+            120 => world.eject(home),
+            150 => world = world.restart(),
+            170 => world.learn(home, |known| known.verdict = Verdict::Untested),
+            _ => {}
+        }
+        world.pass(MINUTE);
+        let plan = world.decide("us-session-a").unwrap();
+        assert_eq!((number(plan.first().id()), plan.moved), (home, None), "round {round}");
+    }
+}
+
+#[test]
+fn two_gateways_put_a_session_on_the_same_exit() {
+    // Two worlds share nothing but facts; what one process draws at random must have no say.
+    let (mut one, mut other) = (World::new(&["US"; 9]), World::new(&["US"; 9]));
+    let sessions = (0..50).map(|n| format!("us-session-s{n}"));
+    let homes: Vec<_> = sessions.map(|name| (one.first(&name), other.first(&name))).collect();
+    assert!(homes.iter().all(|(here, there)| here == there), "{homes:?}");
+    assert!(homes.iter().any(|(here, _)| *here != homes[0].0), "every session is on one exit: nothing was hashed");
+}
+
+#[test]
+fn a_session_moves_only_for_a_reason_and_says_so() {
+    type Blow = fn(&mut World, u16);
+    let blows: [(&str, Blow, Cause); 7] = [
+        ("gone", |world, n| world.kill(n), Cause::Down),
+        ("tested and found bad", |world, n| world.learn(n, |known| known.verdict = Verdict::Bad), Cause::Down),
+        ("left the directory", |world, n| world.learn(n, |known| known.marks.draining = true), Cause::Down),
+        (
+            "seen elsewhere",
+            |world, n| world.learn(n, |known| known.saw(ip(90).into(), country("DE"), START)),
+            Cause::Down,
+        ),
+        ("banned", |world, n| world.ban("shop.com", n, MINUTE), Cause::Banned),
+        ("time over", |world, _| world.pass(MINUTE), Cause::Expired),
+        ("idle", |world, _| world.pass(Duration::ZERO), Cause::Expired),
+    ];
+    for (what, blow, cause) in blows {
+        let mut world = World::new(&["US"; 6]);
+        let home = world.first("us-session-a-ttl-1m");
+        blow(&mut world, home);
+        let plan = world.decide("us-session-a-ttl-1m").unwrap();
+        if what == "idle" {
+            assert_eq!((number(plan.first().id()), plan.moved), (home, None));
+            continue;
+        }
+        let there = number(plan.first().id());
+        assert_ne!(there, home, "{what}");
+        assert_eq!(plan.moved, Some(Moved { from: id(home), to: id(there), cause }), "{what}");
+        if cause != Cause::Expired {
+            world.revive(home);
+            world.bans = Bans::default();
+        }
+        let plan = world.decide("us-session-a-ttl-1m").unwrap();
+        assert_eq!((number(plan.first().id()), plan.moved), (there, None), "{what}: it stays where it went");
+    }
+}
+
+#[test]
+fn an_idle_session_is_forgotten_and_a_busy_one_is_not() {
+    let mut world = World::new(&["US"; 30]);
+    let home = world.first("us-session-a");
+    (0..10).for_each(|_| {
+        world.pass(9 * MINUTE);
+        assert_eq!(world.first("us-session-a"), home);
+    });
+    assert_eq!(world.memory.sessions().len(), 1);
+    world.pass(9 * MINUTE);
+    world.tidy();
+    assert_eq!(world.memory.sessions().list(world.now).len(), 1);
+    world.pass(11 * MINUTE);
+    world.tidy();
+    assert!(world.memory.sessions().is_empty());
+}
+
+#[test]
+fn a_session_goes_round_a_port_that_its_exit_refuses_without_moving() {
+    let mut world = World::new(&["US"; 4]);
+    let home = world.first("us-session-a");
+    world.relist(home, |listing| listing.policy = "accept 80,443".parse().unwrap());
+    let round: BTreeSet<u16> =
+        (0..20).map(|_| number(world.decide_to("us-session-a", "irc.net:6667").unwrap().first().id())).collect();
+    assert!(round.len() == 1 && !round.contains(&home), "always the same other way: {round:?}");
+    assert_eq!(world.first("us-session-a"), home);
+}
+
+#[test]
+fn a_session_whose_dial_fails_moves_once_for_all() {
+    let mut world = World::new(&["US"; 3]);
+    let home = world.first("us-session-a");
+    let (there, plan) = world.fail_over("us-session-a");
+    let there = there.unwrap();
+    assert_eq!(plan.moved, Some(Moved { from: id(home), to: id(there), cause: Cause::Failed }));
+    assert_eq!(world.first("us-session-a"), there);
+    // A connection that had decided before, and fails on the old exit only now, follows.
+    let (wish, target) = (world.wish("us-session-b"), target("shop.com:443"));
+    let ask = Ask { wish: &wish, key: "", target: &target, now: world.now, avoid: &[], plain: false };
+    let view = View { catalog: &world.catalog, routes: &world.routes, bans: &world.bans };
+    let mut plans: Vec<Plan> = (0..3).map(|_| decide(view, &world.memory, &ask, &mut world.rng).unwrap()).collect();
+    let home = plans[0].first().id().clone();
+    plans[2].exits.swap(1, 2);
+    let firsts: BTreeSet<ExitId> =
+        plans.iter_mut().map(|plan| plan.fail_over(view, &world.memory, &ask).unwrap().id().clone()).collect();
+    assert_eq!(firsts.len(), 1, "whatever each would have chosen");
+    assert!(plans.iter().all(|plan| plan.moved.as_ref().is_some_and(|moved| moved.from == home)));
+}
+
+#[test]
+fn sessions_spread_over_the_pool_and_belong_to_key_and_route() {
+    let mut world = World::new(&["US"; 8]);
+    world.route("all", "us", Policy { pool: 8, ..Policy::default() });
+    let mut counts = BTreeMap::new();
+    (0..800).for_each(|n| *counts.entry(world.first(&format!("all-session-s{n}"))).or_insert(0) += 1);
+    assert_eq!(counts.len(), 8);
+    assert!(counts.values().all(|count| (60..140).contains(count)), "{counts:?}");
+    let places = |key: &str, username: &str, world: &mut World| {
+        let (wish, target) = (world.wish(username), target("shop.com:443"));
+        let ask = Ask { wish: &wish, key, target: &target, now: world.now, avoid: &[], plain: false };
+        let view = View { catalog: &world.catalog, routes: &world.routes, bans: &world.bans };
+        number(decide(view, &world.memory, &ask, &mut world.rng).unwrap().first().id())
+    };
+    let of = |key: &str, world: &mut World| {
+        (0..40).map(|n| places(key, &format!("all-session-s{n}"), world)).collect::<Vec<_>>()
+    };
+    assert_ne!(of("a", &mut world), of("b", &mut world));
+    assert_eq!(of("a", &mut world), of("a", &mut world));
+}
