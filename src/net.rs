@@ -13,6 +13,10 @@ use std::str::FromStr;
 
 use subtle::ConstantTimeEq;
 
+mod printable;
+
+pub use printable::Printable;
+
 /// Where a client wants to go: a name that nobody has resolved yet, or an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Host {

@@ -5,6 +5,8 @@
 
 use std::io::IsTerminal as _;
 
+use crate::net::Printable;
+
 /// Below this a column says nothing any more, and it is left to run over the edge.
 const NARROWEST: usize = 8;
 
@@ -25,7 +27,7 @@ impl Table {
 
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
         // Names come from strangers: none of them is a command to the terminal.
-        self.rows.push(cells.map(|cell| cell.replace(char::is_control, "?")).to_vec());
+        self.rows.push(cells.map(|cell| Printable(&cell).to_string()).to_vec());
     }
 
     /// The table as text; `width` is the terminal's, if there is one.
@@ -106,7 +108,7 @@ mod tests {
     fn no_cell_commands_the_terminal() {
         let mut table = Table::new(["NAME"]);
         table.row(["a\x1b[2J\r\nb\u{9b}c".to_owned()]);
-        assert_eq!(table.text(None), "NAME\na?[2J??b?c");
+        assert_eq!(table.text(None), "NAME\na\\u{1b}[2J\\r\\nb\\u{9b}c");
     }
 
     #[test]

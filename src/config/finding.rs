@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::tree::Node;
+use crate::net::Printable;
 
 /// One step from a table to what is inside it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,21 +109,6 @@ impl fmt::Display for Finding {
         let gap = if self.key.is_empty() { "" } else { " " };
         let (key, what, hint) = (Printable(&self.key), Printable(&self.what), Printable(&self.hint));
         write!(f, "{}: {key}{gap}{what}\n    {hint}", self.place)
-    }
-}
-
-/// A text that may quote a value, and does nothing to the terminal that shows it.
-struct Printable<'a>(&'a str);
-
-impl fmt::Display for Printable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for piece in self.0.split_inclusive(char::is_control) {
-            match piece.char_indices().next_back() {
-                Some((at, last)) if last.is_control() => write!(f, "{}{}", &piece[..at], last.escape_default())?,
-                _ => f.write_str(piece)?,
-            }
-        }
-        Ok(())
     }
 }
 

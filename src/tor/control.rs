@@ -30,6 +30,7 @@ use tokio::time::{Instant, timeout_at};
 use super::event::Event;
 use super::reply::{MAX_REPLY, Parser, Reply, ReplyError};
 use crate::lifecycle::Tasks;
+use crate::net::Printable;
 
 mod auth;
 pub mod commands;
@@ -355,13 +356,8 @@ impl Answer {
         if reply.is_ok() {
             return Ok(reply);
         }
-        Err(ControlError::Refused { verb, code: reply.code(), text: printable(reply.text()) })
+        Err(ControlError::Refused { verb, code: reply.code(), text: Printable(reply.text()).to_string().into() })
     }
-}
-
-/// What tor says, as people are shown it in tables and pages: whoever listens there might write for their terminals.
-fn printable(text: &str) -> Box<str> {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>().into()
 }
 
 impl Control {

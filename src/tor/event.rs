@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use super::reply::{Reply, pairs, word};
 use crate::exit::Fingerprint;
+use crate::net::Printable;
 
 /// tor's name for a circuit, unique in one run of one tor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -411,12 +412,17 @@ pub fn bootstrap(text: &str) -> Option<Bootstrap> {
         match key {
             "PROGRESS" => percent = value.parse().ok(),
             "TAG" => tag = value.into(),
-            "SUMMARY" => summary = value.into(),
-            "WARNING" => warning = Some(value.into()),
+            "SUMMARY" => summary = shown(&value),
+            "WARNING" => warning = Some(shown(&value)),
             _ => {}
         }
     }
     Some(Bootstrap { percent: percent?, tag, summary, warning })
+}
+
+/// What people will be shown, by whoever listens at a control port.
+fn shown(text: &str) -> Box<str> {
+    Printable(text).to_string().into()
 }
 
 fn liveness(text: &str) -> Option<Event> {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::net::Printable;
+
 /// How many came to what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
@@ -83,7 +85,7 @@ fn row(line: &Value) -> [String; 7] {
 
 /// A relay's operator chooses its name; a terminal shall show it, and not obey it.
 fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
+    Printable(text).to_string()
 }
 
 #[cfg(test)]
@@ -102,11 +104,11 @@ mod tests {
             json!({"id": "E", "verdict": "untestable", "why": "it is gone", "exit": null}),
         ];
         let want = "\
-EXIT  NAME  COUNTRY  IP                   VERDICT     MS  WHY
-D     d     US       192.0.2.2 192.0.2.3  good        12  it answers 403
-C     c     US       192.0.2.1            good        90
-B     x[2J  DE                            bad             no answer in time
-E                                         untestable      it is gone
+EXIT  NAME        COUNTRY  IP                   VERDICT     MS  WHY
+D     d           US       192.0.2.2 192.0.2.3  good        12  it answers 403
+C     c           US       192.0.2.1            good        90
+B     x\\u{1b}[2J  DE                            bad             no answer in time
+E                                               untestable      it is gone
 ";
         assert_eq!(of(&lines), want);
         let counts = lines.iter().fold(Counts::default(), |counts, line| counts.and(line));

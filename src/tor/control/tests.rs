@@ -221,8 +221,3 @@ proptest! {
         prop_assert!(!Command::new("X").pair(&key, &value).broken);
     }
 }
-
-#[test]
-fn what_tor_says_commands_no_terminal() {
-    assert_eq!(&*printable("No \x1b[2Jway\u{9b}\u{fc}"), "No ?[2Jway?\u{fc}");
-}

@@ -108,6 +108,14 @@ fn reads_bootstrap_with_what_is_in_the_way() {
     assert_eq!(got, want);
 }
 
+#[test]
+fn what_bootstrap_says_commands_no_terminal() {
+    let Event::Bootstrap(got) = read("STATUS_CLIENT NOTICE BOOTSTRAP PROGRESS=5 SUMMARY=\"\x1b]0;evil\x07\"") else {
+        panic!()
+    };
+    assert_eq!(&*got.summary, "\\u{1b}]0;evil\\u{7}");
+}
+
 proptest! {
     #[test]
     fn no_event_panics(kind in "CIRC|STREAM|CIRC_BW|BW|STATUS_CLIENT|NETWORK_LIVENESS|ORCONN|GUARD|[A-Z]{1,9}",
