@@ -103,7 +103,7 @@ fn routes(catalog: &Catalog) -> RouteTable {
         let name = RouteName::parse(name, &selector, &words).expect("a name");
         let (port, policy) = (None, Arc::new(policy));
         let route = Route { name, selector, port, policy, origin: Origin::Config, created: NOW, expires: None };
-        table = table.with(route).expect("no clash");
+        table.put(route).expect("no clash");
     };
     for n in 0..ROUTES {
         let check = (n % 4 == 0).then(|| Arc::from("steam"));

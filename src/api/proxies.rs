@@ -43,11 +43,9 @@ const ORDER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Says why nothing would serve this route now, if that is so. It is one of `many` that want an address each.
 pub fn unserved(snapshot: &Snapshot, memory: &Memory, route: &Route, many: usize, now: Moment) -> Option<OrderFault> {
-    let routes = snapshot.routes.with(route.clone()).ok()?;
-    let wish = routes.resolve("", Some(route.name.as_str())).ok()?;
+    let wish = snapshot.routes.preview(route.clone()).ok()?;
     let ask = Ask { wish: &wish, key: "", target: &nowhere(), now, avoid: &[], plain: false };
-    let view = route::View { routes: &routes, ..snapshot.view() };
-    let said = route::explain(view, memory, &ask);
+    let said = route::explain(snapshot.view(), memory, &ask);
     // The last step counts what no pin has; routes that are not open yet have no pin.
     let free = said.funnel.steps.last().filter(|(step, _)| *step == Step::Free && route.policy.exclusive);
     let short = free.is_some_and(|(_, free)| *free < many).then_some(Why::Exclusive);

@@ -135,7 +135,7 @@ impl World {
         let name = RouteName::parse(name, &selector, &words()).unwrap();
         let policy = Arc::new(policy);
         let route = Route { name, selector, port: None, policy, origin: Origin::Api, created: START, expires: None };
-        self.routes = self.routes.with(route).unwrap();
+        self.routes.put(route).unwrap();
         self.refresh();
     }
 
@@ -224,7 +224,7 @@ impl World {
         }
         world.catalog = edit.finish();
         for entry in self.routes.iter() {
-            world.routes = world.routes.with((*entry.route).clone()).unwrap();
+            world.routes.put((*entry.route).clone()).unwrap();
         }
         world.refresh();
         world

@@ -91,7 +91,16 @@ impl Uses {
         }
     }
 
-    fn of(&self, exit: &Exit) -> u16 {
+    /// Takes back what [`Uses::count`] counted of this pool.
+    pub(crate) fn discount(&mut self, pool: &Pool) {
+        for member in &pool.members {
+            if let Some(count) = self.0.get_mut(member.slot.0 as usize) {
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
+
+    pub(super) fn of(&self, exit: &Exit) -> u16 {
         self.0.get(exit.slot().0 as usize).copied().unwrap_or(0)
     }
 }

@@ -1,21 +1,26 @@
-//! Named routes, their ports, and what a user name comes to.
+//! Named routes, their ports and their pools.
 //!
-//! The table is part of the snapshot: a value that a change replaces, with the pools of all named routes in it. A user
-//! name is resolved against it from the longest route name down, because `us-strict` may be a route, a selector, or the
-//! route `us` narrowed, and whoever made a route of that name meant the route.
+//! The table is part of the snapshot: a value that a change replaces, with the pools of all named routes in it. A change
+//! names one route of thousands, and most changes name none, so a pool is looked at only when something that it is made
+//! of is another: the catalog, the route, or the hour at which it exchanges its exits.
 //!
-//! Next: `route/implicit.rs` for selectors that are no route; `route/choose.rs` for what becomes of a [`Wish`].
+//! Next: `route/table/wish.rs` for what a user name comes to; `route/implicit.rs` for selectors that are no route;
+//! `route/choose.rs` for what becomes of a [`Wish`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::OwnEngine;
 use super::holder::HolderRef;
 use super::policy::{Engine, Policy};
 use super::pool::{Need, Pool, Uses};
-use super::selector::{BadSelector, Mode, Narrowed, Reason, RouteName, Selector, Words};
-use super::{Isolation, OwnEngine};
-use crate::exit::{Catalog, Exit, Moment};
+use super::selector::{RouteName, Selector, Words};
+use crate::exit::{Catalog, Moment};
+
+mod wish;
+
+pub use wish::{IMPLICIT, Wish};
 
 /// A way out with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,25 +110,14 @@ pub struct RouteTable {
     defaults: Arc<Policy>,
     by_name: Arc<HashMap<RouteName, Arc<Entry>>>,
     by_port: Arc<HashMap<u16, RouteName>>,
+    /// How many of these pools use each exit, by the slots of the catalog that they were filled from.
     uses: Arc<Uses>,
-}
-
-/// What all selectors that are no route are called together.
-pub const IMPLICIT: &str = "implicit";
-
-/// What a user name comes to.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    /// The route that it names, or whose port it came to; `None`: a selector that is no route.
-    pub entry: Option<Arc<Entry>>,
-    /// All that it asks for, narrowed.
-    pub selector: Selector,
-    /// Whom pins and sessions belong to: the route's name or the canonical selector, with what narrows it.
-    pub scope: Arc<str>,
-    /// The route's policy, or that of all selectors that are no route.
-    pub policy: Arc<Policy>,
-    /// The scope of the pool if that is not the route's own.
-    pub(super) pool: Option<Arc<str>>,
+    /// The edition of the catalog that all pools but those of `stale` are filled from.
+    filled: Option<u64>,
+    /// Routes whose pools may want filling though the catalog is the same.
+    stale: BTreeSet<RouteName>,
+    /// Routes that exchange their exits by themselves.
+    turning: Arc<BTreeSet<RouteName>>,
 }
 
 impl Route {
@@ -134,44 +128,19 @@ impl Route {
     }
 }
 
-impl Wish {
-    /// The route's name; `implicit` for what has none: fit for a metric label.
-    pub fn label(&self) -> &str {
-        self.entry.as_ref().map_or(IMPLICIT, |entry| entry.route.name.as_str())
-    }
-
-    /// Connections of it take any exit of a pool: neither a session nor a pin holds it to one.
-    pub fn is_pooled(&self) -> bool {
-        self.selector.mode != Mode::Strict && self.selector.session.is_none()
-    }
-
-    /// It uses the pool of its route, and not a part of it.
-    pub fn is_whole(&self) -> bool {
-        self.entry.is_some() && self.pool.is_none()
-    }
-
-    /// An exit is what was asked for, whether or not it is up and passes checks.
-    pub fn wants(&self, exit: &Exit) -> bool {
-        let filter = self.selector.filter(self.policy.sources(&self.selector), None);
-        filter.wants(exit) && self.selector.picks(exit)
-    }
-
-    /// The engine that it has for itself, if its route asked for one.
-    pub fn own_engine(&self) -> Option<OwnEngine> {
-        self.entry.as_ref()?.route.own_engine()
-    }
-
-    /// Whom its circuits may be shared with, asked with the key of this name.
-    pub fn isolation(&self, key: &str) -> Isolation {
-        HolderRef { key, scope: &self.scope, session: self.selector.session.as_ref() }.isolation()
-    }
-}
-
 impl RouteTable {
     /// A table without routes. `defaults` is the policy of selectors that are no route.
     pub fn new(words: Words, defaults: Policy) -> Self {
-        let (by_name, by_port, uses) = (Arc::default(), Arc::default(), Arc::default());
-        Self { words, defaults: Arc::new(defaults), by_name, by_port, uses }
+        Self {
+            words,
+            defaults: Arc::new(defaults),
+            by_name: Arc::default(),
+            by_port: Arc::default(),
+            uses: Arc::default(),
+            filled: None,
+            stale: BTreeSet::new(),
+            turning: Arc::default(),
+        }
     }
 
     /// The same routes under another config's words and defaults.
@@ -189,9 +158,9 @@ impl RouteTable {
         &self.defaults
     }
 
-    /// With this route, new or in place of the one of its name and origin, whose pool it takes over as far as it fits.
+    /// Takes in this route, new or in place of the one of its name and origin, whose pool it takes over as far as it fits.
     /// Its pool is filled by the next [`RouteTable::refreshed`].
-    pub fn with(&self, route: Route) -> Result<Self, Clash> {
+    pub fn put(&mut self, route: Route) -> Result<(), Clash> {
         let old = self.by_name.get(route.name.as_str());
         if old.is_some_and(|old| old.route.origin != route.origin) {
             return Err(Clash::Name(route.name));
@@ -201,27 +170,47 @@ impl RouteTable {
         {
             return Err(Clash::Port { port, route: owner.clone() });
         }
-        let mut next = self.clone();
-        let ports = Arc::make_mut(&mut next.by_port);
+        let ports = Arc::make_mut(&mut self.by_port);
         old.and_then(|old| old.route.port).and_then(|port| ports.remove(&port));
         ports.extend(route.port.map(|port| (port, route.name.clone())));
-        let entry = match old {
-            Some(old) => Entry { route: Arc::new(route), ..(**old).clone() },
-            None => Entry { route: Arc::new(route), pool: Arc::default(), turns: 0, used: Arc::default() },
-        };
-        Arc::make_mut(&mut next.by_name).insert(entry.route.name.clone(), Arc::new(entry));
-        Ok(next)
+        let entry = self.entry(route);
+        let (name, turns) = (entry.route.name.clone(), entry.route.policy.rotate_every.is_some());
+        if turns != self.turning.contains(&name) {
+            let turning = Arc::make_mut(&mut self.turning);
+            if turns {
+                turning.insert(name.clone())
+            } else {
+                turning.remove(&name)
+            };
+        }
+        self.stale.insert(name.clone());
+        Arc::make_mut(&mut self.by_name).insert(name, Arc::new(entry));
+        Ok(())
     }
 
-    /// Without the route of this name; `None` if there is none.
-    pub fn without(&self, name: &str) -> Option<Self> {
-        let port = self.by_name.get(name)?.route.port;
-        let mut next = self.clone();
-        Arc::make_mut(&mut next.by_name).remove(name);
-        if let Some(port) = port {
-            Arc::make_mut(&mut next.by_port).remove(&port);
+    /// The route as an entry, with the pool of the one of its name.
+    fn entry(&self, route: Route) -> Entry {
+        match self.by_name.get(route.name.as_str()) {
+            Some(old) => Entry { route: Arc::new(route), ..(**old).clone() },
+            None => Entry { route: Arc::new(route), pool: Arc::default(), turns: 0, used: Arc::default() },
         }
-        Some(next)
+    }
+
+    /// Takes out the route of this name; false if there is none.
+    pub fn remove(&mut self, name: &str) -> bool {
+        if !self.by_name.contains_key(name) {
+            return false; // nothing is copied for nothing
+        }
+        let Some(gone) = Arc::make_mut(&mut self.by_name).remove(name) else { return false };
+        if let Some(port) = gone.route.port {
+            Arc::make_mut(&mut self.by_port).remove(&port);
+        }
+        if self.turning.contains(name) {
+            Arc::make_mut(&mut self.turning).remove(name);
+        }
+        self.stale.remove(name);
+        Arc::make_mut(&mut self.uses).discount(&gone.pool);
+        true
     }
 
     /// With all exits of a route's pool exchanged for others, as far as there are others; `None` if there is no such
@@ -231,26 +220,63 @@ impl RouteTable {
         let turned = Entry { turns: old.turns + 1, ..(**old).clone() };
         let entry = turned.refreshed(catalog, &self.uses, now).unwrap_or(turned);
         let mut next = self.clone();
-        Arc::make_mut(&mut next.by_name).insert(entry.route.name.clone(), Arc::new(entry));
+        next.exchange(vec![entry]);
         Some(next)
     }
 
-    /// With every pool as this catalog and this hour will have it. Pools in which nothing changes stay the same object.
+    /// With every pool as this catalog and this hour will have it. Pools in which nothing changes stay the same object,
+    /// and where the catalog has not changed only those are looked at that something else may have changed: of thousands
+    /// of routes, the one that was just made.
     pub fn refreshed(&self, catalog: &Catalog, now: Moment) -> Self {
-        let mut uses = Uses::default();
-        self.by_name.values().for_each(|entry| uses.count(&entry.pool));
         let mut next = self.clone();
-        for entry in self.by_name.values() {
+        next.stale = BTreeSet::new();
+        let edition = Some(catalog.revision());
+        if next.filled == edition {
+            let turning = self.turning.iter().filter(|name| !self.stale.contains(*name));
+            let named = self.stale.iter().chain(turning);
+            next.refill(named.filter_map(|name| self.by_name.get(name.as_str())), catalog, now);
+            return next;
+        }
+        // Slots may belong to others in another edition.
+        next.recount();
+        next.refill(self.by_name.values(), catalog, now);
+        next.recount();
+        next.filled = edition;
+        next
+    }
+
+    fn refill<'e>(&mut self, entries: impl Iterator<Item = &'e Arc<Entry>>, catalog: &Catalog, now: Moment) {
+        // Old members count until all are done: a place that is given up here is not yet free there.
+        let mut uses = Arc::clone(&self.uses);
+        let mut fresh = Vec::new();
+        for entry in entries {
             if let Some(entry) = entry.refreshed(catalog, &uses, now) {
-                // Old members count until all are done: a place that is given up here is not yet free there.
-                uses.count(&entry.pool);
-                Arc::make_mut(&mut next.by_name).insert(entry.route.name.clone(), Arc::new(entry));
+                Arc::make_mut(&mut uses).count(&entry.pool);
+                fresh.push(entry);
             }
         }
+        drop(uses);
+        self.exchange(fresh);
+    }
+
+    /// Puts these in the place of the entries of their names.
+    fn exchange(&mut self, fresh: Vec<Entry>) {
+        if fresh.is_empty() {
+            return;
+        }
+        let (by_name, uses) = (Arc::make_mut(&mut self.by_name), Arc::make_mut(&mut self.uses));
+        for entry in fresh {
+            uses.count(&entry.pool);
+            if let Some(old) = by_name.insert(entry.route.name.clone(), Arc::new(entry)) {
+                uses.discount(&old.pool);
+            }
+        }
+    }
+
+    fn recount(&mut self) {
         let mut uses = Uses::default();
-        next.by_name.values().for_each(|entry| uses.count(&entry.pool));
-        next.uses = Arc::new(uses);
-        next
+        self.by_name.values().for_each(|entry| uses.count(&entry.pool));
+        self.uses = Arc::new(uses);
     }
 
     /// True if every route has the very pool that it has in the other table.
@@ -269,6 +295,11 @@ impl RouteTable {
     /// The route that has this port.
     pub fn by_port(&self, port: u16) -> Option<&Arc<Entry>> {
         self.by_name.get(self.by_port.get(&port)?.as_str())
+    }
+
+    /// True if a route has this port: cheaper than asking which.
+    pub fn has_port(&self, port: u16) -> bool {
+        self.by_port.contains_key(&port)
     }
 
     /// Every route, in no order.
@@ -293,69 +324,6 @@ impl RouteTable {
 
     pub(super) fn uses(&self) -> &Uses {
         &self.uses
-    }
-
-    /// What a user name comes to at the shared port, or at the own port of the route `own`.
-    pub fn resolve(&self, username: &str, own: Option<&str>) -> Result<Wish, BadSelector> {
-        let wish = match own.and_then(|own| self.by_name.get(own)) {
-            Some(own) => self.resolve_at(username, own)?,
-            None => self.resolve_shared(username)?,
-        };
-        let longest = wish.policy.max_session_ttl;
-        if wish.selector.ttl.is_some_and(|ttl| ttl > longest) {
-            return Err(BadSelector::new("ttl", Reason::TimeTooLong(longest)));
-        }
-        Ok(wish)
-    }
-
-    fn resolve_shared(&self, username: &str) -> Result<Wish, BadSelector> {
-        let named = self.longest(username);
-        let named = named.or_else(|| self.longest(self.words.without_prefix(username)?));
-        match named {
-            Some((entry, behind)) => self.narrowed(entry, behind),
-            None => Ok(self.implicit(Selector::parse(username, &self.words)?)),
-        }
-    }
-
-    fn resolve_at(&self, username: &str, own: &Arc<Entry>) -> Result<Wish, BadSelector> {
-        match self.longest(username) {
-            Some((entry, behind)) if entry.route.name == own.route.name => self.narrowed(own, behind),
-            Some((entry, _)) => {
-                let why = Reason::OtherRoute(own.route.name.as_str().into());
-                Err(BadSelector::new(entry.route.name.as_str(), why))
-            }
-            None => self.narrowed(own, self.words.without_prefix(username).unwrap_or(username)),
-        }
-    }
-
-    /// The route with the longest name that the text begins with, and what stands behind it.
-    fn longest<'t>(&self, text: &'t str) -> Option<(&Arc<Entry>, &'t str)> {
-        if self.by_name.is_empty() {
-            return None;
-        }
-        let folded = text.to_ascii_lowercase();
-        let ends = std::iter::once(text.len()).chain(text.rmatch_indices('-').map(|(at, _)| at));
-        ends.into_iter().find_map(|end| {
-            let entry = self.by_name.get(&folded[..end])?;
-            // A `-` with nothing behind it is read as what it is: a word that is missing.
-            let behind = if end + 1 == text.len() { "-" } else { text.get(end + 1..).unwrap_or_default() };
-            Some((entry, behind))
-        })
-    }
-
-    fn narrowed(&self, entry: &Arc<Entry>, behind: &str) -> Result<Wish, BadSelector> {
-        let route = &entry.route;
-        let Narrowed { selector, beyond, fewer } = route.selector.narrowed(route.name.as_str(), behind, &self.words)?;
-        let scope = if beyond.is_empty() { route.name.shared() } else { format!("{}{beyond}", route.name).into() };
-        let pool = fewer.then(|| format!("{}:{}", route.name, selector.pooled()).into());
-        Ok(Wish { entry: Some(entry.clone()), policy: route.policy.clone(), selector, scope, pool })
-    }
-
-    fn implicit(&self, selector: Selector) -> Wish {
-        let scope: Arc<str> = selector.lasting().to_string().into();
-        let pooled = selector.pooled();
-        let pool = if pooled == selector { scope.clone() } else { pooled.to_string().into() };
-        Wish { entry: None, policy: self.defaults.clone(), selector, scope, pool: Some(pool) }
     }
 }
 

@@ -210,11 +210,15 @@ fn configure(next: &mut Snapshot, words: Words, defaults: Policy, routes: Vec<Ro
         let name = entry.route.name.as_str();
         // Ports change hands within one configuration: each route lets go of its own before any takes one.
         let free = Route { port: None, ..(*entry.route).clone() };
-        table = if kept.contains(name) { table.with(free)? } else { table.without(name).unwrap_or(table) };
+        if kept.contains(name) {
+            table.put(free)?;
+        } else {
+            table.remove(name);
+        }
     }
     for route in routes {
         let created = next.routes.get(route.name.as_str()).map_or(route.created, |entry| entry.route.created);
-        table = table.with(Route { created, ..route })?;
+        table.put(Route { created, ..route })?;
     }
     let ports: BTreeMap<_, _> = table
         .iter()
@@ -235,7 +239,7 @@ fn create(next: &mut Snapshot, routes: Vec<(Route, String)>) -> Result<Effects, 
             return Err(Clash::Name(route.name).into());
         }
         commit.push(kept(&route, asked));
-        next.routes = next.routes.with(route)?;
+        next.routes.put(route)?;
     }
     Ok(Effects { commit, ..Effects::default() })
 }
@@ -258,7 +262,7 @@ fn change(next: &mut Snapshot, route: Route, asked: String) -> Result<Effects, R
         return Err(Refused::NoRoute(route.name));
     }
     let (commit, changed) = (vec![kept(&route, asked)], Some(route.name.clone()));
-    next.routes = next.routes.with(route)?;
+    next.routes.put(route)?;
     Ok(Effects { commit, changed, ..Effects::default() })
 }
 
@@ -267,10 +271,9 @@ fn drop_routes(next: &mut Snapshot, names: Vec<RouteName>) -> Result<Effects, Re
     let released = names.clone();
     for name in names {
         let own = next.routes.get(name.as_str()).is_some_and(|entry| entry.route.origin == Origin::Api);
-        let Some(without) = next.routes.without(name.as_str()).filter(|_| own) else {
+        if !own || !next.routes.remove(name.as_str()) {
             return Err(Refused::NoRoute(name));
-        };
-        next.routes = without;
+        }
         commit.push(Write::DropRoute(name.to_string()));
     }
     Ok(Effects { commit, released, ..Effects::default() })

@@ -1,6 +1,6 @@
 //! The ports of the front: the shared one, and one for each route that has a port; opened and closed while running.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -85,8 +85,8 @@ impl Doors {
         bound: Vec<Reservation>,
     ) -> Result<(), StartError> {
         let mut bound: HashMap<SocketAddr, Reservation> = bound.into_iter().map(|port| (port.addr(), port)).collect();
-        let same =
-            |held: &Open| routes.iter().any(|route| route.name == held.route.name && route.port == held.route.port);
+        let ports: HashMap<&RouteName, Option<u16>> = routes.iter().map(|route| (&route.name, route.port)).collect();
+        let same = |held: &Open| ports.get(&held.route.name) == Some(&held.route.port);
         let gone: Vec<RouteName> =
             self.routes.iter().filter(|(_, open)| !same(open)).map(|(name, _)| name.clone()).collect();
         for name in gone {
@@ -120,10 +120,10 @@ impl Doors {
         config: &Config,
         routes: &[Arc<Route>],
     ) -> Result<Vec<Reservation>, StartError> {
-        let held = |addr| self.routes.values().any(|open| open.at.listener.addr() == addr);
+        let held: HashSet<SocketAddr> = self.routes.values().map(|open| open.at.listener.addr()).collect();
         let needed = routes.iter().filter(|route| route.origin == Origin::Config);
         let needed = needed.filter_map(|route| Some((route, address(config, route)?)));
-        needed.filter(|(_, addr)| !held(*addr)).map(|(route, addr)| bind_route(route, addr)).collect()
+        needed.filter(|(_, addr)| !held.contains(addr)).map(|(route, addr)| bind_route(route, addr)).collect()
     }
 
     /// A port of the routes' own address, bound.

@@ -54,11 +54,9 @@ pub(in crate::app) fn rules(config: &Config) -> Rules {
 /// The table with the routes that the store kept. One that this configuration can no longer read stays in the store.
 pub(super) fn recalled(kept: &[store::Route], mut table: RouteTable, rules: &Rules) -> RouteTable {
     for kept in kept {
-        match route_of(kept, &table, rules).and_then(|route| table.with(route).map_err(|clash| clash.to_string())) {
-            Ok(next) => table = next,
-            Err(why) => {
-                tracing::error!(route = kept.name, why, "a route of the API cannot be opened again; it is kept")
-            }
+        let route = route_of(kept, &table, rules);
+        if let Err(why) = route.and_then(|route| table.put(route).map_err(|clash| clash.to_string())) {
+            tracing::error!(route = kept.name, why, "a route of the API cannot be opened again; it is kept");
         }
     }
     table
@@ -227,9 +225,8 @@ impl Desk {
         let mut next = |asked: Option<u16>| {
             let Some(port) = asked else {
                 // A port whose name another route has is passed over too: the name of an unnamed route is made of it.
-                let is_free = |port: u16| {
-                    snapshot.routes.by_port(port).is_none() && snapshot.routes.get(&name_of(port)).is_none()
-                };
+                let is_free =
+                    |port: u16| !snapshot.routes.has_port(port) && snapshot.routes.get(&name_of(port)).is_none();
                 let found = free.find_map(|port| if is_free(port) { doors.reserve_port(port).ok() } else { None });
                 return found.ok_or(OrderFault::NoPortLeft);
             };

@@ -145,7 +145,7 @@ mod tests {
             let name = RouteName::parse(name, &selector, &words(config)).unwrap();
             let (policy, origin, created) = (Arc::default(), Origin::Config, Moment(1));
             let route = Route { name, selector, port: Some(*port), policy, origin, created, expires: None };
-            held.routes = held.routes.with(route).unwrap();
+            held.routes.put(route).unwrap();
         }
         held
     }
@@ -164,7 +164,8 @@ mod tests {
         let written = config(&["new", "a", "b"].map(|name| route(name, None)).concat());
         let mut held = held(&written, &[("x", 20_001)]);
         let api = Route { origin: Origin::Api, ..(*held.routes.get("x").unwrap().route).clone() };
-        held.routes = held.routes.without("x").unwrap().with(api).unwrap();
+        assert!(held.routes.remove("x"));
+        held.routes.put(api).unwrap();
         let kept = r#"{"a": 20000, "b": 20001, "c": 9, "gone": 20002}"#;
         let former = former(&BTreeMap::from([(CONFIG_PORTS.to_owned(), kept.to_owned())]));
         let all = ports(&written, &held, &former).unwrap();
@@ -177,8 +178,8 @@ mod tests {
         let written = config(&["a", "b"].map(|name| route(name, None)).concat());
         let mut full = held(&written, &[("x", 20_000), ("y", 20_002), ("z", 20_003)]);
         for entry in full.routes.clone().iter() {
-            full.routes = full.routes.without(entry.route.name.as_str()).unwrap();
-            full.routes = full.routes.with(Route { origin: Origin::Api, ..(*entry.route).clone() }).unwrap();
+            assert!(full.routes.remove(entry.route.name.as_str()));
+            full.routes.put(Route { origin: Origin::Api, ..(*entry.route).clone() }).unwrap();
         }
         let error = ports(&written, &full, &Former::new()).unwrap_err().to_string();
         assert_eq!(error, "routes[b]: gateway.route_ports has no port left; widen it");

@@ -14,12 +14,13 @@ fn route(name: &str, selector: &str, port: Option<u16>, origin: Origin) -> Route
 fn table() -> RouteTable {
     let routes =
         [("us", "us"), ("us-strict", "us-strict"), ("shop", "nonus"), ("shop-two", "eu-rotate"), ("shop-two-b", "de")];
-    routes
-        .into_iter()
-        .zip(20_001..)
-        .fold(RouteTable::new(words(), Policy::default()), |table, ((name, selector), port)| {
-            table.with(route(name, selector, Some(port), Origin::Config)).unwrap()
-        })
+    routes.into_iter().zip(20_001..).fold(
+        RouteTable::new(words(), Policy::default()),
+        |mut table, ((name, selector), port)| {
+            table.put(route(name, selector, Some(port), Origin::Config)).unwrap();
+            table
+        },
+    )
 }
 
 #[test]
@@ -109,19 +110,20 @@ fn scopes_and_pools_are_shared_by_whom_they_should() {
 #[test]
 fn names_and_ports_are_given_once() {
     let table = table();
-    let with = |name: &str, port, origin| table.with(route(name, "de", port, origin));
     let name = |text: &str| table.get(text).unwrap().route.name.clone();
-    assert_eq!(with("shop", Some(20_009), Origin::Api).unwrap_err(), Clash::Name(name("shop")));
-    assert_eq!(with("new", Some(20_003), Origin::Api).unwrap_err(), Clash::Port { port: 20_003, route: name("shop") });
-    let next = with("new", Some(20_009), Origin::Api).unwrap();
+    let mut next = table.clone();
+    let mut put = |name: &str, port, origin| next.put(route(name, "de", Some(port), origin));
+    assert_eq!(put("shop", 20_009, Origin::Api).unwrap_err(), Clash::Name(name("shop")));
+    assert_eq!(put("new", 20_003, Origin::Api).unwrap_err(), Clash::Port { port: 20_003, route: name("shop") });
+    put("new", 20_009, Origin::Api).unwrap();
     assert_eq!(next.by_port(20_009).unwrap().route.name.as_str(), "new");
     // Replaced: its old port is free, its new one is not.
-    let next = next.with(route("shop", "de", Some(20_050), Origin::Config)).unwrap();
+    next.put(route("shop", "de", Some(20_050), Origin::Config)).unwrap();
     assert!(next.by_port(20_003).is_none());
     assert_eq!(next.by_port(20_050).unwrap().route.selector.to_string(), "de");
-    let next = next.with(route("newer", "de", Some(20_003), Origin::Api)).unwrap();
-    let next = next.without("newer").unwrap();
-    assert!(next.by_port(20_003).is_none() && next.get("newer").is_none() && next.without("newer").is_none());
+    next.put(route("newer", "de", Some(20_003), Origin::Api)).unwrap();
+    assert!(next.remove("newer") && !next.remove("newer"));
+    assert!(next.by_port(20_003).is_none() && next.get("newer").is_none());
     assert_eq!((table.len(), next.len()), (5, 6), "the table before is as it was");
 }
 
@@ -132,4 +134,59 @@ fn a_session_time_is_bounded_by_the_routes_policy() {
     world.route("brief", "us", short);
     assert!(world.routes.resolve("brief-session-a-ttl-60s", None).is_ok());
     assert!(world.routes.resolve("brief-session-a-ttl-61s", None).is_err());
+}
+
+/// What a refreshed table says of the use of exits, beside what a count of all its pools says.
+fn assert_counted(world: &World) {
+    let mut counted = Uses::default();
+    world.routes.iter().for_each(|entry| counted.count(&entry.pool));
+    let of = |uses: &Uses| world.catalog.iter().map(|exit| uses.of(exit)).collect::<Vec<_>>();
+    assert_eq!(of(world.routes.uses()), of(&counted));
+}
+
+#[test]
+fn a_change_of_one_route_touches_no_other_and_the_count_stays_right() {
+    let mut world = World::new(&["US", "US", "US", "US", "US", "US", "DE", "DE"]);
+    let two = || Policy { pool: 2, ..Policy::default() };
+    world.route("one", "us", two());
+    world.route("two", "us", two());
+    let pool = |world: &World, name: &str| world.routes.get(name).unwrap().pool.clone();
+    let one = pool(&world, "one");
+    world.route("three", "us", two());
+    assert!(Arc::ptr_eq(&one, &pool(&world, "one")));
+    assert_eq!(pool(&world, "three").have(), 2, "the new one is filled though the catalog is the same");
+    assert_counted(&world);
+    assert!(world.catalog.iter().all(|exit| world.routes.uses().of(exit) <= 1), "with what no other used");
+    world.route("two", "de", two());
+    assert!(pool(&world, "two").members().iter().all(|member| [6, 7].contains(&number(member.id()))));
+    assert_counted(&world);
+    world.routes = world.routes.turned("three", &world.catalog, world.now).unwrap();
+    assert_counted(&world);
+    assert!(world.routes.remove("one"));
+    assert_counted(&world);
+    world.kill(6);
+    world.refresh();
+    assert_eq!(pool(&world, "two").have(), 1, "another catalog is looked at by all");
+    assert_counted(&world);
+}
+
+#[test]
+fn a_route_turns_by_itself_where_the_catalog_stays_the_same() {
+    let mut world = World::new(&["US"; 8]);
+    let every = Policy { pool: 2, rotate_every: Some(MINUTE), ..Policy::default() };
+    world.route("turning", "us", every.clone());
+    world.route("still", "us", Policy { pool: 2, ..Policy::default() });
+    let pools = |world: &World| ["turning", "still"].map(|name| world.routes.get(name).unwrap().pool.clone());
+    let before = pools(&world);
+    world.pass(MINUTE);
+    world.refresh();
+    let after = pools(&world);
+    assert!(before[0].members().iter().all(|member| !after[0].has(member.id())));
+    assert!(Arc::ptr_eq(&before[1], &after[1]));
+    assert_counted(&world);
+    world.route("turning", "us", Policy { rotate_every: None, ..every });
+    let settled = pools(&world);
+    world.pass(MINUTE * 3);
+    world.refresh();
+    assert!(Arc::ptr_eq(&settled[0], &pools(&world)[0]), "it was told to stay");
 }
