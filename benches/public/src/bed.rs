@@ -30,10 +30,15 @@ pub struct Gateway {
 
 impl Bed {
     pub async fn start(mix: &[(Kind, u32)]) -> anyhow::Result<Self> {
-        let ground = Ground::claim()?;
-        let (web, dns) = (Web::start(&ground).await?, Dns::start(&ground).await?);
-        let proxies = PublicProxies::start(&ground, &dns, &web, &Mix::of(mix)).await?;
-        Ok(Self { proxies, web, ground, _dns: dns })
+        let mix = Mix::of(mix);
+        // On a thread that yields: those that the fakes start for themselves have the priority of whoever starts them.
+        let begun = tokio::spawn(async move {
+            let ground = Ground::claim()?;
+            let (web, dns) = (Web::start(&ground).await?, Dns::start(&ground).await?);
+            let proxies = PublicProxies::start(&ground, &dns, &web, &mix).await?;
+            anyhow::Ok(Self { proxies, web, ground, _dns: dns })
+        });
+        begun.await?
     }
 
     fn config(&self, more: &str) -> String {
