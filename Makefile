@@ -76,7 +76,8 @@ bench-engine: ## engines and circuits beside a plain tor client, in a private To
 bench-public: ## public proxies by the thousand: first pass, verdicts, lists, churn for MINUTES (1), restart
 	@.ci/need cargo cc
 	cargo build --release --locked --bin exitgate
-	cargo run --release --locked --quiet -p exitgate-public-bench -- all $(or $(MINUTES),1)
+	cargo build --release --locked --quiet -p exitgate-public-bench
+	benches/apart $(TARGET)/release/exitgate-public-bench all $(or $(MINUTES),1)
 
 bench-scale: ## what one more tunnel, route and exit costs, ten times as many at each step; draws docs/scale.svg
 	@.ci/need cargo cc python3

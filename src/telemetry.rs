@@ -112,7 +112,7 @@ impl std::fmt::Debug for Telemetry {
 }
 
 /// Crates that would print what clients ask for, or drown everything else, whatever level is asked for.
-const QUIET: &str = "hyper=info,rustls=warn,h2=warn,mio=info";
+const QUIET: &str = "hyper=info,rustls=warn,h2=warn,mio=info,rusqlite_migration=warn";
 
 fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     let fault = |reason: String| TelemetryError::Level { given: level.to_owned(), reason };

@@ -11,11 +11,9 @@ peers=target/release/exitgate-peers
 
 cargo build --release --locked --quiet --bin exitgate
 cargo build --release --locked --quiet -p exitgate-peers
-# In a network of its own, for the reason that benches/README.md gives.
-if [ -z "${PROFILE_ALONE:-}" ] && unshare --net ip link set lo up 2>/dev/null; then
-  PROFILE_ALONE=yes exec unshare --net "$0" "$@"
+if [ -z "${PROFILE_ALONE:-}" ]; then
+  PROFILE_ALONE=yes exec benches/apart "$0" "$@"
 fi
-[ -z "${PROFILE_ALONE:-}" ] || ip link set lo up
 
 dir=$(mktemp -d)
 pids=()
