@@ -134,11 +134,11 @@ impl Gateway {
         self.wait("/stats", |got| serde_json::from_slice(&got.body).is_ok_and(|stats| right(&stats))).await
     }
 
-    /// A line of `/proc/…/status`, in KiB.
-    pub fn memory(&self, line: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let found = status.lines().find_map(|text| text.strip_prefix(line)?.split_whitespace().nth(1));
-        found.and_then(|text| text.parse().ok()).unwrap_or_default()
+    /// A field of `/proc/…/status`, in KiB.
+    pub fn memory(&self, field: &str) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let found = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.split_whitespace().next());
+        found.with_context(|| format!("/proc/…/status has no {field}"))?.parse().context(field.to_owned())
     }
 
     /// Processor time used so far.

@@ -29,7 +29,7 @@ pub async fn run() -> anyhow::Result<()> {
     gateway.wait_stats(|stats| stats["total_proxies"].as_u64() >= Some(15_000)).await?;
     let listed = gateway.begun.elapsed();
     let done = gateway.wait_stats(|stats| stats["untested_proxies"] == 0).await?;
-    let (peak, cpu) = (gateway.memory("VmHWM"), gateway.cpu());
+    let (peak, cpu) = (gateway.memory("VmHWM")?, gateway.cpu());
     println!("  listed after {:.1} s, all judged after {:.1} s", listed.as_secs_f32(), done.as_secs_f32());
     println!("  memory at its peak {} MB, processor {cpu:.1} s", peak / 1024);
     println!("  {}", gateway.json("/stats").await?);
@@ -42,7 +42,7 @@ pub async fn run() -> anyhow::Result<()> {
             list.as_array().is_some_and(|all| all.iter().all(|one| one["reliability"].is_number()))
         })
         .await?;
-    println!("  long tests over after {:.1} s, memory {} MB", all.as_secs_f32(), gateway.memory("VmHWM") / 1024);
+    println!("  long tests over after {:.1} s, memory {} MB", all.as_secs_f32(), gateway.memory("VmHWM")? / 1024);
     compare(&bed.proxies.proxies(), &gateway.json("/list?format=json").await?);
     Ok(())
 }

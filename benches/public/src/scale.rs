@@ -23,8 +23,11 @@ pub async fn run() -> anyhow::Result<()> {
         let bed = Bed::start(&[(Kind::Good, 1)]).await?;
         let gateway = bed.launch(QUIET).await?;
         gateway.wait_stats(|stats| stats["working_proxies"] == 1).await?;
+        gateway.stop()?;
+        let gateway = bed.launch(QUIET).await?;
+        gateway.wait_stats(|stats| stats["working_proxies"] == 1).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        gateway.memory("RssAnon:")
+        gateway.memory("RssAnon")?
     };
     for count in STEPS {
         let bed = Bed::start(&[(Kind::Good, count)]).await?;
@@ -36,7 +39,7 @@ pub async fn run() -> anyhow::Result<()> {
         let gateway = bed.launch(QUIET).await?;
         let restored = gateway.wait_stats(|stats| stats["working_proxies"] == count).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let kib = gateway.memory("RssAnon:").saturating_sub(empty) as f64 / f64::from(count);
+        let kib = gateway.memory("RssAnon")?.saturating_sub(empty) as f64 / f64::from(count);
         let judging = judged.as_secs_f64() * 1e6 / f64::from(count);
         let restored = restored.as_secs_f64() * 1e3;
         println!("scale {count} {kib:.3} {cpu:.1} {p50:.0} {p99:.0} {judging:.0} {restored:.0}");
