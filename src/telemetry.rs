@@ -215,9 +215,11 @@ impl Telemetry {
         self.recorder.render() + &self.passing.render()
     }
 
-    /// Moves histogram samples out of their buffers; without it they grow until the next scrape.
+    /// Does what a scrape does to memory, for those whom nobody scrapes: empties the buffers of histograms, and forgets
+    /// series of what is long gone.
     pub fn upkeep(&self) {
         self.recorder.run_upkeep();
+        self.passing.sweep(std::time::Instant::now());
     }
 }
 

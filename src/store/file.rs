@@ -106,7 +106,11 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     if theirs < ours {
         Migrations::from_slice(STEPS).to_latest(&mut db).map_err(|error| failed(path, migration_fault(error)))?;
         if theirs > 0 {
-            tracing::info!(from = theirs, to = ours, "the database is brought up to date; older versions cannot read it");
+            tracing::info!(
+                from = theirs,
+                to = ours,
+                "the database is brought up to date; older versions cannot read it"
+            );
         }
     }
     Ok(db)

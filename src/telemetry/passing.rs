@@ -3,7 +3,7 @@
 //! An exporter keeps every series that it has ever seen, which is right for what a program is made of and wrong for what
 //! its users make: a hundred routes an hour are a leak. So series with a label that names such a thing are kept here, and
 //! live as long as somebody holds their handle. When the last handle goes they are rendered once more, so that their
-//! last count is seen, and are forgotten.
+//! last count is seen, and are forgotten; where nobody scrapes, [`KEPT`] later.
 //!
 //! The names that stand in these labels are bounded as well: beyond [`NAMES`] of them the rest share the name `other`,
 //! because a time series database must survive whoever makes ten thousand routes.
@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, SharedString, Unit};
 
@@ -22,6 +23,9 @@ const PASSING: [&str; 2] = ["route", "listener"];
 
 /// Different names in those labels at once. As many as `gateway.route_ports` has ports by default; some ten series each.
 pub const NAMES: usize = 1000;
+
+/// How long the last count of what is gone waits to be scraped. Five times the longest interval that is common.
+const KEPT: Duration = Duration::from_secs(300);
 
 /// What the names beyond that share.
 const OTHER: &str = "other";
@@ -46,7 +50,20 @@ struct Families {
 #[derive(Debug)]
 struct Family {
     kind: Kind,
-    series: BTreeMap<Vec<(String, String)>, Arc<AtomicU64>>,
+    series: BTreeMap<Vec<(String, String)>, Series>,
+}
+
+#[derive(Debug, Default)]
+struct Series {
+    value: Arc<AtomicU64>,
+    /// Since when it was seen that nobody holds it.
+    gone: Option<Instant>,
+}
+
+impl Series {
+    fn is_held(&self) -> bool {
+        Arc::strong_count(&self.value) > 1
+    }
 }
 
 impl<R> Recorder<R> {
@@ -62,23 +79,34 @@ impl Passing {
     pub fn render(&self) -> String {
         let mut families = self.open();
         let mut text = String::new();
-        let Families { help, all, names } = &mut *families;
-        names.clear();
+        let Families { help, all, .. } = &mut *families;
         all.retain(|name, family| {
             if let Some(help) = help.get(name) {
                 let _ = writeln!(text, "# HELP {name} {}", help.replace('\\', "\\\\").replace('\n', "\\n"));
             }
             let _ = writeln!(text, "# TYPE {name} {}", family.kind.as_str());
-            for (labels, value) in &family.series {
-                let _ = writeln!(text, "{name}{{{}}} {}", written(labels), family.kind.read(value));
+            for (labels, series) in &family.series {
+                let _ = writeln!(text, "{name}{{{}}} {}", written(labels), family.kind.read(&series.value));
             }
             text.push('\n');
-            family.series.retain(|_, value| Arc::strong_count(value) > 1);
-            let passing = family.series.keys().flatten().filter(|(label, _)| PASSING.contains(&&**label));
-            names.extend(passing.map(|(_, name)| name.clone()));
+            family.series.retain(|_, series| series.is_held());
             !family.series.is_empty()
         });
+        families.count_names();
         text
+    }
+
+    /// Forgets what has been gone for long, whether or not it was scraped; to be called now and then.
+    pub fn sweep(&self, now: Instant) {
+        let mut families = self.open();
+        families.all.retain(|_, family| {
+            family.series.retain(|_, series| {
+                series.gone = if series.is_held() { None } else { series.gone.or(Some(now)) };
+                series.gone.is_none_or(|since| now.duration_since(since) < KEPT)
+            });
+            !family.series.is_empty()
+        });
+        families.count_names();
     }
 
     fn open(&self) -> MutexGuard<'_, Families> {
@@ -93,7 +121,7 @@ impl Passing {
         let labels = key.labels().map(|label| families.bounded(label)).collect();
         let fresh = || Family { kind, series: BTreeMap::new() };
         let family = families.all.entry(key.name().to_owned()).or_insert_with(fresh);
-        Some(family.series.entry(labels).or_default().clone())
+        Some(family.series.entry(labels).or_default().value.clone())
     }
 
     fn describe(&self, name: &KeyName, help: &SharedString) {
@@ -102,6 +130,13 @@ impl Passing {
 }
 
 impl Families {
+    fn count_names(&mut self) {
+        let Self { all, names, .. } = self;
+        let labels = all.values().flat_map(|family| family.series.keys()).flatten();
+        let passing = labels.filter(|(label, _)| PASSING.contains(&&**label));
+        *names = passing.map(|(_, name)| name.clone()).collect();
+    }
+
     fn bounded(&mut self, label: &Label) -> (String, String) {
         let (key, value) = (label.key(), label.value());
         let known = !PASSING.contains(&key) || self.names.contains(value);
@@ -216,6 +251,29 @@ mod tests {
             assert_eq!(passing.render(), "", "and all of it goes");
             let _new = counter!("x_total", "route" => "new");
             assert!(passing.render().contains("route=\"new\""), "there is room again");
+        });
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten_though_nobody_scrapes() {
+        let (recorder, passing) = Recorder::new(PrometheusBuilder::new().build_recorder());
+        with_local_recorder(&recorder, || {
+            let kept = counter!("x_total", "route" => "kept");
+            kept.increment(1);
+            let begun = Instant::now();
+            for n in 0..NAMES {
+                counter!("x_total", "route" => format!("r{n}")).increment(1);
+            }
+            passing.sweep(begun);
+            counter!("x_total", "route" => "r0").increment(1);
+            passing.sweep(begun + KEPT - Duration::from_secs(1));
+            assert_eq!(passing.open().all["x_total"].series.len(), NAMES + 1, "somebody may yet scrape them");
+            passing.sweep(begun + KEPT);
+            let again = counter!("x_total", "route" => "again");
+            again.increment(1);
+            let text = passing.render();
+            assert!(text.contains("route=\"kept\"} 1") && text.contains("route=\"again\"} 1"), "{text}");
+            assert_eq!(text.lines().filter(|line| line.starts_with("x_total{")).count(), 2, "{text}");
         });
     }
 }

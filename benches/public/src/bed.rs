@@ -137,7 +137,8 @@ impl Gateway {
     /// A field of `/proc/…/status`, in KiB.
     pub fn memory(&self, field: &str) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let found = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.split_whitespace().next());
+        let found =
+            status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')?.split_whitespace().next());
         found.with_context(|| format!("/proc/…/status has no {field}"))?.parse().context(field.to_owned())
     }
 
