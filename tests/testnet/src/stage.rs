@@ -4,6 +4,7 @@
 //! outlive the test that started it first, so fakes run here, and what ends one is the drop of its [`Task`].
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -17,6 +18,9 @@ const THREADS: usize = 2;
 
 /// How long an accept loop rests after an error (too many open files, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a port that is in use is tried again: for two seconds.
+const RELEASES: usize = 40;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let mut builder = Builder::new_multi_thread();
@@ -46,7 +50,17 @@ pub(crate) async fn run<T: Send + 'static>(work: impl Future<Output = T> + Send 
 
 /// Listens on `address`.
 pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = run(TcpListener::bind(address)).await?;
+    let mut listener = run(TcpListener::bind(address)).await?;
+    // A fake that was dropped a moment ago lets go of its port when its thread comes to it.
+    for _ in 0..RELEASES {
+        match &listener {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                listener = run(TcpListener::bind(address)).await?;
+            }
+            _ => break,
+        }
+    }
     listener.map_err(|error| anyhow::Error::new(error).context(format!("cannot listen on {address}")))
 }
 
