@@ -3,6 +3,10 @@
 //! What such a page is need not be written down, where it would be wrong one day: it is what most exits say it is. The
 //! page of a tamperer differs from that; a page that its owner changes differs for everybody, and then the truth is
 //! learned anew while nobody is sentenced (see `check/site.rs`: the docket is the same).
+//!
+//! Tamperers often show one and the same page, stand together in the lists, and are tested again and again while those
+//! who passed have their peace. So whoever differs has one vote however often he is asked, and what is known gives way
+//! only where some say so who had shown it themselves, or where it never had more on its side.
 
 use std::collections::VecDeque;
 
@@ -43,13 +47,9 @@ impl Canary {
     /// An exit showed the page; `changed` if it showed another than was known, twice. Yields exits to be tested again:
     /// what they showed before is not what the page turns out to be.
     pub(super) fn note(&mut self, exit: &ExitId, shown: Digest, changed: bool, now: Moment) -> Vec<ExitId> {
-        self.jury.retain(|(juror, _)| juror != exit);
-        self.jury.push_back((exit.clone(), shown));
-        if self.jury.len() > JURY {
-            self.jury.pop_front();
-        }
+        self.vote(exit, shown);
         let before = self.truth;
-        self.truth = self.majority().or(before);
+        self.truth = self.majority().filter(|page| self.may_become(page, now)).or(before);
         let Some(truth) = self.truth else { return Vec::new() };
         if before != self.truth {
             let (agree, differ): (Vec<_>, Vec<_>) = self.jury.iter().cloned().partition(|(_, shown)| *shown == truth);
@@ -64,6 +64,33 @@ impl Canary {
             return vec![exit.clone()]; // the check began before the page was known, and has looked once
         }
         Vec::new()
+    }
+
+    fn vote(&mut self, exit: &ExitId, shown: Digest) {
+        let seat = self.jury.iter().position(|(juror, _)| juror == exit);
+        if self.truth.is_some_and(|truth| truth != shown) {
+            let said_so = seat.is_some_and(|at| self.jury[at].1 == shown);
+            if said_so || seat.is_none() && self.docket.failed_last(exit) {
+                return;
+            }
+        }
+        if let Some(at) = seat {
+            self.jury.remove(at);
+        }
+        self.jury.push_back((exit.clone(), shown));
+        if self.jury.len() > JURY {
+            self.jury.pop_front();
+        }
+    }
+
+    /// Whether a page that most saw may take the place of the one that is known.
+    fn may_become(&self, page: &Digest, now: Moment) -> bool {
+        if self.truth.is_none_or(|truth| truth == *page) {
+            return true;
+        }
+        let votes = || self.jury.iter().filter(|(_, shown)| shown == page);
+        let turned = votes().filter(|(juror, _)| self.docket.passed(juror).is_some()).count();
+        turned >= QUORUM || votes().count() > self.docket.passing(now)
     }
 
     /// What more than half of the jury saw.
@@ -125,6 +152,31 @@ mod tests {
         }
         assert_eq!(canary.truth(), Some(OTHER));
         assert!(canary.docket.settle(now.after(TOGETHER)).guilty.is_empty());
+    }
+
+    #[test]
+    fn tamperers_that_are_asked_again_and_again_do_not_outvote_those_who_passed() {
+        let mut canary = Canary::default();
+        (1..=100).for_each(|n| assert!(canary.note(&exit(n), PAGE, false, START).is_empty()));
+        let mut now = START;
+        for _ in 0..5 {
+            now = now.after(Duration::from_secs(30));
+            (101..=200).for_each(|n| assert!(canary.note(&exit(n), OTHER, true, now).is_empty()));
+            assert_eq!(canary.truth(), Some(PAGE));
+            canary.note(&exit(1), PAGE, false, now);
+        }
+        let guilty = canary.docket.settle(now.after(TOGETHER)).guilty;
+        assert_eq!(guilty.len(), 100, "every one of them, and no other");
+        assert!(guilty.iter().all(|(id, _)| (101..=200).any(|n| *id == exit(n))));
+    }
+
+    #[test]
+    fn tamperers_that_come_first_are_outvoted_by_those_who_follow() {
+        let mut canary = Canary::default();
+        (101..=103).for_each(|n| _ = canary.note(&exit(n), OTHER, false, START));
+        assert_eq!(canary.truth(), Some(OTHER));
+        (1..=5).for_each(|n| _ = canary.note(&exit(n), PAGE, true, START));
+        assert_eq!(canary.truth(), Some(PAGE));
     }
 
     #[test]

@@ -195,6 +195,16 @@ impl Docket {
         self.witnesses.last_pass(exit)
     }
 
+    /// How many passed lately and did not fail since.
+    pub fn passing(&self, now: Moment) -> usize {
+        self.witnesses.passing(now)
+    }
+
+    /// True if an exit failed when it was last here.
+    pub fn failed_last(&self, exit: &ExitId) -> bool {
+        self.witnesses.failed_last(exit)
+    }
+
     /// True while somebody waits for a sentence, or the page for its rehabilitation.
     pub fn is_unsettled(&self) -> bool {
         self.blamed.is_some() || !self.held.is_empty()

@@ -83,6 +83,11 @@ impl Witnesses {
         self.0.get(exit)?.passed
     }
 
+    /// True if an exit failed when it was last here.
+    pub fn failed_last(&self, exit: &ExitId) -> bool {
+        self.0.get(exit).is_some_and(|record| record.streak < 0)
+    }
+
     /// When each exit passed here that passed lately and did not fail since, earliest first.
     pub fn passes(&self, now: Moment) -> Vec<Moment> {
         let mut passes: Vec<_> = self.0.values().filter_map(|record| record.passing(now)).collect();
