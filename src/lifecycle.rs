@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod cut;
+pub mod turn;
 
 pub use cut::Cut;
 
@@ -77,7 +78,7 @@ impl Tasks {
     }
 
     /// Runs a worker as [`Tasks::supervise`] does, on a thread and a runtime of its own, and at a lower priority than all
-    /// that carries traffic: what is a matter of throughput must not cost what is one of latency.
+    /// that carries traffic: what is a matter of throughput must not cost what is one of latency. See [`turn`].
     pub fn aside<F>(&self, name: &'static str, make: impl FnMut() -> F + Send + 'static) -> io::Result<()>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -88,6 +89,7 @@ impl Tasks {
             if let Err(error) = rustix::process::setpriority_process(None, NICE) {
                 tracing::debug!(%error, "{name} works at everybody's priority");
             }
+            turn::step_aside();
             runtime.block_on(async move {
                 tasks.supervise(name, make);
                 tasks.killed().await;
@@ -154,6 +156,7 @@ impl<F: Future<Output = ()>> Future for Contained<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let work = this.work;
+        turn::give_way();
         match catch_unwind(AssertUnwindSafe(|| work.poll(cx))) {
             Ok(poll) => poll,
             Err(panic) => {

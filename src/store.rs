@@ -52,6 +52,7 @@ pub use self::writer::Health;
 use self::reader::Reader;
 use self::writer::{Job, Writer};
 use crate::exit::ExitId;
+use crate::lifecycle::turn;
 use crate::telemetry::metrics as names;
 
 /// How much the store keeps, and how much may wait for it.
@@ -176,6 +177,7 @@ impl Store {
 fn spawn(mut writer: Writer) -> std::io::Result<()> {
     let clock = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let work = move || {
+        turn::step_aside();
         while std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.run(&clock))).is_err() {
             tracing::error!("the store's thread panicked; this is a bug in exitgate, please report it");
             writer.forget_backlog();

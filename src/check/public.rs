@@ -34,7 +34,7 @@ use self::report::{Job, Report};
 use super::desk::Checked;
 use super::lesson::Geo;
 use crate::exit::ExitId;
-use crate::lifecycle::Tasks;
+use crate::lifecycle::{Tasks, turn};
 use crate::state::{Change, State};
 
 /// Checks that people insist on, not yet taken. Arbitrary.
@@ -158,6 +158,7 @@ impl Judge {
         let (snapshot, now) = (self.state.load(), self.state.now());
         while let Some(job) = desk.next(&snapshot, now, &mut rand::rng()) {
             self.start_one(job, tasks, post.clone());
+            turn::give_way();
         }
         desk.measure(now);
     }
@@ -175,6 +176,7 @@ impl Judge {
     }
 
     fn read(&self, desk: &mut Desk, news: News) {
+        turn::give_way();
         let now = self.state.now();
         match news {
             News::Found(exit, report) => desk.found(&exit, *report, &self.state.load(), now, &mut rand::rng()),

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::super::when::When;
 use super::query::Format;
 use crate::exit::{Abilities, Exit, ExitId, Moment, PublicId};
+use crate::lifecycle::turn;
 
 /// One proxy.
 #[derive(Debug, Serialize, ToSchema)]
@@ -81,6 +82,7 @@ impl Lines {
     pub(super) fn of(exits: &[Arc<Exit>]) -> Self {
         let (mut text, mut ends) = (String::new(), Vec::with_capacity(exits.len()));
         for exit in exits {
+            turn::give_way();
             let _ = writeln!(text, "{}", exit.id());
             ends.push(text.len());
         }
@@ -106,7 +108,7 @@ impl Lines {
 
 /// A whole list.
 pub(super) fn write<'a>(format: Format, exits: impl Iterator<Item = &'a Arc<Exit>>, now: Moment) -> Bytes {
-    let shown = exits.filter_map(|exit| parts(exit).map(|(id, able)| (exit, id, able)));
+    let shown = exits.inspect(|_| turn::give_way()).filter_map(|exit| parts(exit).map(|(id, able)| (exit, id, able)));
     let mut text = String::new();
     match format {
         Format::Json => {

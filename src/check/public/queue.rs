@@ -11,6 +11,7 @@ use std::time::Duration;
 use rand::{Rng, RngExt};
 
 use crate::exit::{ExitId, Moment};
+use crate::lifecycle::turn;
 
 /// How often and how many.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +107,7 @@ impl Queue {
             self.forget(&id);
         }
         for (id, past) in listed {
+            turn::give_way();
             if self.entries.contains_key(id) {
                 continue;
             }

@@ -3,11 +3,12 @@
 //! A test has its own runtime and takes it down at its end. A fake that is shared by the tests of a process must
 //! outlive the test that started it first, so fakes run here, and what ends one is the drop of its [`Task`].
 
-use std::future::Future;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -19,6 +20,9 @@ const THREADS: usize = 2;
 /// How long an accept loop rests after an error (too many open files, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long fakes run before they offer their processor to others.
+const TURN: Duration = Duration::from_micros(100);
+
 /// How often a port that is in use is tried again: for two seconds.
 const RELEASES: usize = 40;
 
@@ -27,6 +31,19 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     builder.worker_threads(THREADS).thread_name("testnet-stage").enable_all();
     builder.build().expect("a runtime needs two threads and an epoll")
 });
+
+thread_local! {
+    /// When this thread last offered its processor.
+    static OFFERED: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Offers the processor now and then: fakes stand for machines elsewhere, which what is tested need not wait for.
+fn give_way() {
+    if OFFERED.get().is_none_or(|at| at.elapsed() > TURN) {
+        std::thread::yield_now();
+        OFFERED.set(Some(Instant::now()));
+    }
+}
 
 /// A task that ends when this is dropped.
 #[derive(Debug)]
@@ -79,7 +96,11 @@ where
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
                         let _ = stream.set_nodelay(true); // fails only on a socket that is dead already
-                        connections.spawn(serve(stream, peer));
+                        let mut work = Box::pin(serve(stream, peer));
+                        connections.spawn(poll_fn(move |cx| {
+                            give_way();
+                            work.as_mut().poll(cx)
+                        }));
                     }
                     Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
                 },
