@@ -30,6 +30,8 @@ pub struct Gateway {
 pub struct Footprint {
     /// Its resident memory, without its engines'.
     pub kib: u64,
+    /// The part of it that is no file: what a leak would grow.
+    pub anonymous: u64,
     pub descriptors: u64,
     pub threads: u64,
     pub engines: u64,
@@ -39,10 +41,10 @@ pub struct Footprint {
 
 impl fmt::Display for Footprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kib, descriptors, threads, engines, connections } = self;
+        let Self { kib, anonymous, descriptors, threads, engines, connections } = self;
         write!(
             f,
-            "{kib} KiB, {descriptors} descriptors, {threads} threads, {engines} engines, {connections} connections"
+            "{kib} KiB ({anonymous} of no file), {descriptors} descriptors, {threads} threads, {engines} engines, {connections} connections"
         )
     }
 }
@@ -144,6 +146,7 @@ impl Gateway {
         let open: f64 = open.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
         Ok(Footprint {
             kib: number("VmRSS:"),
+            anonymous: number("RssAnon:"),
             threads: number("Threads:"),
             descriptors: fs::read_dir(proc.join("fd"))?.count() as u64,
             engines: self.engines().len() as u64,
