@@ -161,7 +161,12 @@ impl Catalog {
 
     /// The slots of those.
     pub fn behind(&self, ip: IpAddr) -> Bits {
-        self.by_ip.get(&ip).into_iter().flatten().copied().collect()
+        self.slots_behind(ip).collect()
+    }
+
+    /// The same, one after the other.
+    pub fn slots_behind(&self, ip: IpAddr) -> impl Iterator<Item = Slot> + '_ {
+        self.by_ip.get(&ip).into_iter().flatten().copied()
     }
 
     /// Where every exit is.

@@ -189,12 +189,23 @@ impl<'a> Case<'a> {
 
     /// A few of those that fit, at random, and pass; all that pass if there are not many.
     fn draw<R: Rng + ?Sized>(&self, from: &Bits, rng: &mut R, pass: impl Fn(&Exit) -> bool) -> Vec<&'a Arc<Exit>> {
-        for count in [FEW, MANY] {
+        self.draw_some(from, FEW, rng, |exit| pass(exit).then_some(exit))
+    }
+
+    /// As [`Self::draw`], so many at first, and what `pass` makes of them.
+    fn draw_some<T, R: Rng + ?Sized>(
+        &self,
+        from: &Bits,
+        few: usize,
+        rng: &mut R,
+        pass: impl Fn(&'a Arc<Exit>) -> Option<T>,
+    ) -> Vec<T> {
+        for count in [few, MANY] {
             let sample = from.sample(count, rng);
             let whole = sample.len() < count;
             let drawn = sample.into_iter().filter_map(|slot| self.view.catalog.at(slot));
             let drawn = drawn.inspect(|exit| debug_assert!(exit.usable() && self.is_wanted(exit) && self.takes(exit)));
-            let drawn: Vec<_> = drawn.filter(|exit| pass(exit)).collect();
+            let drawn: Vec<_> = drawn.filter_map(&pass).collect();
             if whole || !drawn.is_empty() {
                 return drawn;
             }

@@ -60,7 +60,7 @@ impl Map {
     }
 
     fn mark(&mut self, ip: Ipv4Addr, claim: Claim) {
-        for slot in self.catalog.behind(ip.into()).iter() {
+        for slot in self.catalog.slots_behind(ip.into()) {
             for (level, bits) in (1..).zip(&mut self.levels) {
                 bits.set(slot, level == claim.pins.min(LEVELS));
             }
@@ -76,9 +76,10 @@ impl Claims {
         self.of(ip).pins
     }
 
-    /// True if a new pin may use the address now.
-    pub(super) fn is_free(&self, ip: Ipv4Addr, exclusive: bool) -> bool {
-        self.of(ip).allows(exclusive)
+    /// How many pins use an address, if a new one may use it now.
+    pub(super) fn free(&self, ip: Ipv4Addr, exclusive: bool) -> Option<u32> {
+        let claim = self.of(ip);
+        claim.allows(exclusive).then_some(claim.pins)
     }
 
     /// Those of some exits whose addresses a new pin may use, and the fewest pins do.
@@ -90,12 +91,12 @@ impl Claims {
         if exclusive || !unused.is_empty() {
             return unused;
         }
-        let shared = |level: &Bits| {
+        let level = map.levels.iter().find(|level| of.meets(level, &map.exclusive));
+        level.map_or_else(Bits::default, |level| {
             let mut shared = of.and(level);
             shared.drop(&map.exclusive);
             shared
-        };
-        map.levels.iter().map(shared).find(|shared| !shared.is_empty()).unwrap_or_default()
+        })
     }
 
     /// The exits whose addresses a new pin may not use.
@@ -185,10 +186,10 @@ mod tests {
     /// The slow reference: every exit is asked.
     fn walk(catalog: &Catalog, claims: &Claims, exclusive: bool) -> (Vec<u32>, Vec<u32>) {
         let exits = || catalog.iter().filter_map(|exit| Some((exit.slot().0, exit.v4()?)));
-        let free: Vec<_> = exits().filter(|(_, ip)| claims.is_free(*ip, exclusive)).collect();
+        let free: Vec<_> = exits().filter(|(_, ip)| claims.free(*ip, exclusive).is_some()).collect();
         let fewest = free.iter().map(|(_, ip)| claims.uses(*ip).min(LEVELS)).min();
         let least = free.iter().filter(|(_, ip)| Some(claims.uses(*ip).min(LEVELS)) == fewest);
-        let taken = exits().filter(|(_, ip)| !claims.is_free(*ip, exclusive));
+        let taken = exits().filter(|(_, ip)| claims.free(*ip, exclusive).is_none());
         let (mut least, mut taken): (Vec<_>, Vec<_>) =
             (least.map(|(at, _)| *at).collect(), taken.map(|(at, _)| at).collect());
         least.sort_unstable();

@@ -18,11 +18,16 @@ const SHARD_MIN: usize = 256;
 /// No entry.
 const NONE: u32 = u32::MAX;
 
+/// Entries that are allocated together: a table that grows moves none of them, so that no insertion pays for all those
+/// before it.
+const BLOCK: usize = 64;
+
 /// One shard: a table over a list in order of use.
 #[derive(Debug)]
 pub(super) struct Lru<K, V> {
-    table: HashTable<u32>,
-    nodes: Vec<Option<Node<K, V>>>,
+    /// With their hashes, or a table that grows would have to look at every entry.
+    table: HashTable<(u64, u32)>,
+    blocks: Vec<Vec<Option<Node<K, V>>>>,
     free: Vec<u32>,
     newest: u32,
     oldest: u32,
@@ -41,23 +46,32 @@ struct Node<K, V> {
 impl<K, V> Lru<K, V> {
     fn new(bound: usize) -> Self {
         let bound = bound.clamp(1, NONE as usize - 1);
-        Self { table: HashTable::new(), nodes: Vec::new(), free: Vec::new(), newest: NONE, oldest: NONE, bound }
+        Self { table: HashTable::new(), blocks: Vec::new(), free: Vec::new(), newest: NONE, oldest: NONE, bound }
     }
 
     fn len(&self) -> usize {
         self.table.len()
     }
 
+    /// The places of entries, taken or free.
+    fn places(&self) -> usize {
+        self.blocks.last().map_or(0, |last| (self.blocks.len() - 1) * BLOCK + last.len())
+    }
+
     fn node(&self, at: u32) -> Option<&Node<K, V>> {
-        self.nodes.get(at as usize)?.as_ref()
+        self.blocks.get(at as usize / BLOCK)?.get(at as usize % BLOCK)?.as_ref()
+    }
+
+    fn place(&mut self, at: u32) -> Option<&mut Option<Node<K, V>>> {
+        self.blocks.get_mut(at as usize / BLOCK)?.get_mut(at as usize % BLOCK)
     }
 
     fn node_mut(&mut self, at: u32) -> Option<&mut Node<K, V>> {
-        self.nodes.get_mut(at as usize)?.as_mut()
+        self.place(at)?.as_mut()
     }
 
     fn find(&self, hash: u64, is: impl Fn(&K) -> bool) -> Option<u32> {
-        self.table.find(hash, |at| self.node(*at).is_some_and(|node| is(&node.key))).copied()
+        self.table.find(hash, |(_, at)| self.node(*at).is_some_and(|node| is(&node.key))).map(|(_, at)| *at)
     }
 
     /// The value, which is thereby the one used last.
@@ -85,20 +99,29 @@ impl<K, V> Lru<K, V> {
     pub(super) fn insert(&mut self, hash: u64, key: K, value: V) -> Option<(K, V)> {
         let evicted = if self.len() >= self.bound { self.take(self.oldest) } else { None };
         let node = Node { hash, newer: NONE, older: NONE, key, value };
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.nodes[at as usize] = Some(node);
-                at
-            }
-            None => {
-                self.nodes.push(Some(node));
-                self.nodes.len() as u32 - 1
-            }
-        };
-        let nodes = &self.nodes;
-        self.table.insert_unique(hash, at, |at| nodes[*at as usize].as_ref().map_or(0, |node| node.hash));
+        let at = self.put(node);
+        self.table.insert_unique(hash, (hash, at), |(hash, _)| *hash);
         self.link(at);
         evicted
+    }
+
+    fn put(&mut self, node: Node<K, V>) -> u32 {
+        if let Some(at) = self.free.pop()
+            && let Some(place) = self.place(at)
+        {
+            *place = Some(node);
+            return at;
+        }
+        match self.blocks.last_mut() {
+            Some(last) if last.len() < BLOCK => last.push(Some(node)),
+            first => {
+                // The first grows: most tables hold a few.
+                let mut block = Vec::with_capacity(first.map_or(1, |_| BLOCK));
+                block.push(Some(node));
+                self.blocks.push(block);
+            }
+        }
+        self.places() as u32 - 1
     }
 
     /// Takes one out.
@@ -108,7 +131,7 @@ impl<K, V> Lru<K, V> {
 
     /// Every entry, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.nodes.iter().flatten().map(|node| (&node.key, &node.value))
+        self.blocks.iter().flatten().flatten().map(|node| (&node.key, &node.value))
     }
 
     /// Takes out what `gone` says, and the memory that it leaves once that is most of it.
@@ -116,7 +139,7 @@ impl<K, V> Lru<K, V> {
         let marked = |(at, node): (u32, &Option<Node<K, V>>)| {
             node.as_ref().is_some_and(|n| gone(&n.key, &n.value)).then_some(at)
         };
-        let marked: Vec<u32> = (0u32..).zip(&self.nodes).filter_map(marked).collect();
+        let marked: Vec<u32> = (0u32..).zip(self.blocks.iter().flatten()).filter_map(marked).collect();
         let taken = marked.into_iter().filter_map(|at| self.take(at)).collect();
         self.shrink();
         taken
@@ -125,22 +148,22 @@ impl<K, V> Lru<K, V> {
     fn take(&mut self, at: u32) -> Option<(K, V)> {
         let hash = self.node(at)?.hash;
         self.unlink(at);
-        if let Ok(entry) = self.table.find_entry(hash, |other| *other == at) {
+        if let Ok(entry) = self.table.find_entry(hash, |(_, other)| *other == at) {
             entry.remove();
         }
         self.free.push(at);
-        let node = self.nodes[at as usize].take()?;
+        let node = self.place(at)?.take()?;
         Some((node.key, node.value))
     }
 
     /// A burst of strangers' names must not be paid for until the next start.
     fn shrink(&mut self) {
-        if self.nodes.len() < 64 || self.len() * 4 > self.nodes.len() {
+        if self.places() < BLOCK || self.len() * 4 > self.places() {
             return;
         }
         let mut next = Self::new(self.bound);
         let mut at = self.oldest;
-        while let Some(node) = self.nodes.get_mut(at as usize).and_then(Option::take) {
+        while let Some(node) = self.place(at).and_then(Option::take) {
             at = node.newer;
             next.insert(node.hash, node.key, node.value);
         }
@@ -279,7 +302,7 @@ mod tests {
         let mut lru = Lru::new(100_000);
         assert!((0..100_000u64).all(|key| lru.insert(key, key, ()).is_none()));
         lru.take_if(|key, _| *key >= 10);
-        assert!(lru.nodes.capacity() < 100 && lru.table.capacity() < 100);
+        assert!(lru.blocks.len() == 1 && lru.blocks[0].capacity() < 100 && lru.table.capacity() < 100);
         assert_eq!(lru.len(), 10);
         assert!((0..10).all(|key| lru.get(key, |k| *k == key).is_some()));
     }

@@ -154,9 +154,9 @@ impl Pins {
         all
     }
 
-    /// True if a new pin may use the address now.
-    pub(super) fn is_free(&self, ip: Ipv4Addr, exclusive: bool) -> bool {
-        self.claims.is_free(ip, exclusive)
+    /// How many pins use an address, if a new one may use it now.
+    pub(super) fn free(&self, ip: Ipv4Addr, exclusive: bool) -> Option<u32> {
+        self.claims.free(ip, exclusive)
     }
 
     /// What a holder is pinned to, and that it is used.

@@ -4,7 +4,6 @@
 //! microsecond, where a walk over ten thousand exits would touch ten thousand cache lines; and a set that a batch of
 //! changes does not touch is shared with the catalog before.
 
-use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use super::Slot;
@@ -57,10 +56,9 @@ impl Bits {
     /// So many slots of it at random, in random order; all of them if there are no more.
     pub fn sample<R: Rng + ?Sized>(&self, count: usize, rng: &mut R) -> Vec<Slot> {
         let all = self.count();
-        // Throwing darts is quicker than listing as long as one in eight hits and few hit twice.
+        // Throwing darts is quicker than counting as long as one in eight hits and few hit twice.
         if count * 4 > all || all * 8 < self.0.len() * 64 {
-            let mut slots: Vec<Slot> = self.iter().collect();
-            return slots.partial_shuffle(rng, count.min(all)).0.to_vec();
+            return self.at_places(rand::seq::index::sample(rng, all, count.min(all)).into_vec());
         }
         let mut slots = Vec::with_capacity(count);
         let mut drawn = Self::default();
@@ -70,6 +68,28 @@ impl Bits {
                 drawn.set(slot, true);
                 slots.push(slot);
             }
+        }
+        slots
+    }
+
+    /// The slots that come so many after the first, in the order in which they are asked for.
+    fn at_places(&self, places: Vec<usize>) -> Vec<Slot> {
+        let mut order: Vec<(usize, usize)> = places.into_iter().zip(0..).collect();
+        order.sort_unstable();
+        let mut slots = vec![Slot(0); order.len()];
+        let (mut words, mut before, mut word, mut base) = (self.0.iter().zip(0u32..), 0, 0u64, 0);
+        for (place, at) in order {
+            // To the word that it is in, and in it bit by bit: places grow, so no word is looked at twice.
+            while before + word.count_ones() as usize <= place {
+                before += word.count_ones() as usize;
+                let Some((next, number)) = words.next() else { return slots };
+                (word, base) = (*next, number * 64);
+            }
+            while before < place {
+                word &= word - 1;
+                before += 1;
+            }
+            slots[at] = Slot(base + word.trailing_zeros());
         }
         slots
     }
@@ -91,6 +111,12 @@ impl Bits {
             self.0.resize(other.0.len(), 0);
         }
         self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word |= other);
+    }
+
+    /// True if something is in both, and not in `but`.
+    pub fn meets(&self, other: &Self, but: &Self) -> bool {
+        let but = but.0.iter().chain(std::iter::repeat(&0));
+        self.0.iter().zip(&other.0).zip(but).any(|((mine, other), but)| mine & other & !but != 0)
     }
 
     /// What is in both.
@@ -134,6 +160,7 @@ mod tests {
             prop_assert_eq!(set(&x), a.clone());
             prop_assert_eq!((x.count(), x.is_empty()), (a.len(), a.is_empty()));
             prop_assert_eq!(set(&x.and(&y)), &a & &b);
+            prop_assert!(!x.meets(&y, &y) && x.meets(&y, &Bits::default()) == !a.is_disjoint(&b));
             let (mut more, mut less, mut taken) = (x.clone(), x.clone(), x.clone());
             more.add(&y);
             less.drop(&y);

@@ -13,6 +13,10 @@ use super::{super::balance::lead, Case, Plan};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, Moment};
 
+/// Exits looked at for a new pin: what the fewest pins use is known before, so that load alone tells them apart, and each
+/// costs a look at its address. Arbitrary: the best of two, and two to spare.
+const PINNABLE: usize = 4;
+
 /// Proposals before a strict ask gives up: each that fails means that somebody else's came in between.
 const TRIES: usize = 16;
 
@@ -116,12 +120,11 @@ impl<'a> Case<'a> {
 
     fn pinnable<R: Rng + ?Sized>(&self, from: &Bits, not: Option<&Pinned>, rng: &mut R) -> Option<&'a Arc<Exit>> {
         let pins = self.memory.pins();
-        let pinnable = |exit: &Exit| {
-            let ip = exit.v4().filter(|ip| not.is_none_or(|not| not.ip != *ip));
-            ip.is_some_and(|ip| pins.is_free(ip, self.need.policy.exclusive))
+        let pinnable = |exit: &'a Arc<Exit>| {
+            let ip = exit.v4().filter(|ip| not.is_none_or(|not| not.ip != *ip))?;
+            Some((pins.free(ip, self.need.policy.exclusive)?, exit))
         };
-        let uses = |exit: &'a Arc<Exit>| (exit.v4().map_or(u32::MAX, |ip| pins.uses(ip)), exit);
-        let drawn: Vec<_> = self.draw(from, rng, pinnable).into_iter().map(uses).collect();
+        let drawn = self.draw_some(from, PINNABLE, rng, pinnable);
         let fewest = drawn.iter().map(|(uses, _)| *uses).min()?;
         let mut best: Vec<_> = drawn.into_iter().filter(|(uses, _)| *uses == fewest).map(|(_, exit)| exit).collect();
         let closed: Vec<_> = best.iter().copied().filter(|exit| self.is_closed(exit)).collect();
