@@ -108,7 +108,7 @@ impl Gateway {
         timeout(Duration::from_secs(30), asked).await.with_context(|| format!("{method} {path} hangs"))?
     }
 
-    async fn metrics(&self) -> anyhow::Result<String> {
+    pub async fn metrics(&self) -> anyhow::Result<String> {
         let stream = TcpStream::connect((self.ip, 8080)).await?;
         let got =
             timeout(Duration::from_secs(30), fetch::get(stream, &format!("{}:8080", self.ip), "/metrics")).await??;

@@ -35,6 +35,8 @@ const USAGE: &str = "soak GATEWAY MINUTES      GATEWAY: the program, such as tar
 /// Load before the first footprint is taken: pools fill, caches reach their size, the allocator its high mark. A fault
 /// of every kind happens in it, because the first restart of an engine costs memory that the second does not.
 const WARM_UP: Duration = Duration::from_secs(75);
+/// How often metrics are read.
+const SCRAPE: Duration = Duration::from_secs(15);
 /// Silence before a footprint: what drains has drained, what is idle was closed.
 const SILENCE: Duration = Duration::from_secs(20);
 
@@ -85,9 +87,20 @@ async fn busy(world: &Arc<World>, length: Duration) {
     let mut tasks = clients::spawn(world, until);
     tasks.spawn(faults::inject(world.clone(), until));
     tasks.spawn(routes::come_and_go(world.clone(), until));
+    tasks.spawn(watch(world.clone(), until));
     while let Some(end) = tasks.join_next().await {
         if let Err(error) = end {
             world.tally.wrong(format!("a task of the soak itself died: {error}"));
+        }
+    }
+}
+
+/// Scrapes as Prometheus does: the last counts of closed routes wait for that, up to a thousand names of them.
+async fn watch(world: Arc<World>, until: tokio::time::Instant) {
+    while tokio::time::Instant::now() < until {
+        tokio::time::sleep(SCRAPE).await;
+        if let Err(error) = world.gateway.metrics().await {
+            world.tally.wrong(format!("the metrics cannot be read: {error:#}"));
         }
     }
 }
