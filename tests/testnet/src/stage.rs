@@ -23,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long fakes run before they offer their processor to others.
 const TURN: Duration = Duration::from_micros(100);
 
-/// How often a port that is in use is tried again: for two seconds.
+/// How often a port that is in use is tried again, for two seconds, or as often with no file left.
 const RELEASES: usize = 40;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -68,10 +68,12 @@ pub(crate) async fn run<T: Send + 'static>(work: impl Future<Output = T> + Send 
 /// Listens on `address`.
 pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let mut listener = run(TcpListener::bind(address)).await?;
-    // A fake that was dropped a moment ago lets go of its port when its thread comes to it.
+    // Fakes that were dropped a moment ago let go of their ports and files when their thread comes to it.
+    let passes =
+        |error: &std::io::Error| error.kind() == ErrorKind::AddrInUse || error.raw_os_error() == Some(libc::EMFILE);
     for _ in 0..RELEASES {
         match &listener {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            Err(error) if passes(error) => {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 listener = run(TcpListener::bind(address)).await?;
             }
