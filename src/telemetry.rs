@@ -130,10 +130,15 @@ pub fn check_level(level: &str) -> Result<(), TelemetryError> {
     filter(level).map(drop)
 }
 
+/// Lines that wait for a slow disk before they are lost, and counted: a second or two of the most that we can carry. Each
+/// place costs 32 bytes from the start, which made the 128,000 of the default an eighth of all our memory.
+const WAITING: usize = 16_384;
+
 type Writer = (NonBlocking, WorkerGuard, ErrorCounter);
 
 fn lossy(name: &'static str, to: impl io::Write + Send + 'static) -> Writer {
-    let (writer, guard) = NonBlockingBuilder::default().lossy(true).thread_name(name).finish(Harmless(to));
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).thread_name(name).finish(Harmless(to));
     let lost = writer.error_counter();
     (writer, guard, lost)
 }

@@ -41,12 +41,12 @@ const READERS: usize = 64;
 /// Seconds after which a reader that found no place may try again. Arbitrary: consoles come and go in minutes.
 const RETRY: u16 = 10;
 
-/// One thing that happened.
+/// One thing that happened. As it will be sent: a thousand trees of it would be a megabyte.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     id: u64,
     kind: &'static str,
-    data: Value,
+    data: Arc<str>,
 }
 
 /// What happened lately.
@@ -65,6 +65,7 @@ impl Journal {
 
     pub(super) fn write(&self, at: Moment, kind: &'static str, mut data: Value) {
         data["at"] = json!(When(at));
+        let data = data.to_string().into();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let id = *self.latest.borrow() + 1;
         if kept.len() == KEPT {

@@ -160,13 +160,23 @@ mod tests {
             prop_assert_eq!(set(&x), a.clone());
             prop_assert_eq!((x.count(), x.is_empty()), (a.len(), a.is_empty()));
             prop_assert_eq!(set(&x.and(&y)), &a & &b);
-            prop_assert!(!x.meets(&y, &y) && x.meets(&y, &Bits::default()) == !a.is_disjoint(&b));
             let (mut more, mut less, mut taken) = (x.clone(), x.clone(), x.clone());
             more.add(&y);
             less.drop(&y);
             b.iter().for_each(|slot| taken.set(Slot(*slot), false));
             prop_assert_eq!((set(&more), set(&less), set(&taken)), (&a | &b, &a - &b, &a - &b));
             prop_assert!((0..400).all(|slot| x.has(Slot(slot)) == a.contains(&slot)));
+        }
+
+        #[test]
+        fn they_meet_where_both_have_what_the_third_has_not(
+            a in prop::collection::btree_set(0u32..300, 0..8),
+            b in prop::collection::btree_set(0u32..300, 0..80),
+            c in prop::collection::btree_set(0u32..200, 0..80),
+        ) {
+            let there = (&a & &b).difference(&c).next().is_some();
+            prop_assert_eq!(bits(&a).meets(&bits(&b), &bits(&c)), there);
+            prop_assert_eq!(bits(&a).meets(&bits(&a), &bits(&c)), !a.is_subset(&c));
         }
 
         #[test]
