@@ -130,8 +130,8 @@ pub fn check_level(level: &str) -> Result<(), TelemetryError> {
     filter(level).map(drop)
 }
 
-/// Lines that wait for a slow disk before they are lost, and counted: a second or two of the most that we can carry. Each
-/// place costs 32 bytes from the start, which made the 128,000 of the default an eighth of all our memory.
+/// Lines that wait for a slow disk before they are lost, and counted: arbitrary. Each place costs 32 bytes from the start:
+/// the 128,000 of the default are 4 MB.
 const WAITING: usize = 16_384;
 
 type Writer = (NonBlocking, WorkerGuard, ErrorCounter);

@@ -212,7 +212,7 @@ impl Docket {
 
     /// Since when the page is to blame, if it is; how many pass it, and how many wait for a sentence.
     pub fn standing(&self, now: Moment) -> (Option<Moment>, usize, usize) {
-        (self.blamed, self.witnesses.passing(now), self.held.len())
+        (self.blamed, self.passing(now), self.held.len())
     }
 
     /// Forgets exits that are there no more.

@@ -4,7 +4,7 @@
 //! get theirs: the kernel lets whoever runs end its slice, and looks at the clock 250 times a second. So beside a busy
 //! judge one request in a hundred waited four milliseconds for a processor, whatever the judge's priority. What helps
 //! is that a thread aside offers its processor by itself, ten thousand times a second: between two polls, and within
-//! loops that are longer than that. Where nobody waits, an offer costs a fraction of a microsecond.
+//! loops that are longer than that.
 //!
 //! Whoever offers may wait for long: some kernels take what is left of the slice, thirty times what was used. So the
 //! next turn is longer by what was waited for, and a thread aside has a tenth of a busy processor, as by its priority.
@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a thread aside runs before it offers its processor. A hundredth of a turn goes into the offer.
+/// How long a thread aside runs before it offers its processor. Arbitrary: far below the tick, far above what an offer costs.
 const TURN: Duration = Duration::from_micros(100);
 
 /// A turn is at least this part of what was waited for it.

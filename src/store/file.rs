@@ -123,8 +123,8 @@ fn migration_fault(error: rusqlite_migration::Error) -> Fault {
     }
 }
 
-/// Pages that a connection keeps to itself. The kernel keeps the file's pages anyway; SQLite's own 2 MB would fill over an
-/// hour of checks, once for each of two connections, which is a tenth of all our memory.
+/// Pages that a connection keeps to itself: a quarter of what SQLite would, for each of two connections, because the kernel
+/// keeps the file's pages anyway.
 const CACHE_KIB: i64 = 512;
 
 fn tune(db: &Connection) -> rusqlite::Result<()> {
