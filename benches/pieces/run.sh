@@ -31,7 +31,9 @@ for piece in selector socks head decide session; do
   echo "$piece $((($(ran "$piece" 3000) - $(ran "$piece" 1000)) / 2000))" >>"$counted"
 done
 
-# A whole tunnel, accept to close, with one worker so that nobody steals work.
+# A whole tunnel, accept to close, with one worker so that nobody steals work. How often the worker wakes for one tunnel
+# depends on who runs beside it: all three share one processor, so that each runs until it waits, and of five rounds the
+# least counts, because company only ever adds wakes. Without either, runs of one binary were 7 % apart.
 cat >"$dir/exitgate.toml" <<CONFIG
 data_dir = "$dir/data"
 log.level = "warn"
@@ -47,9 +49,10 @@ name = "bench"
 selector = "any-source-direct"
 port = 7952
 CONFIG
-"$pieces" echo 7960 &
+core=$(taskset -cp $$ | sed 's/.*: //; s/[-,].*//')
+taskset -c "$core" "$pieces" echo 7960 &
 pids+=("$!")
-TOKIO_WORKER_THREADS=1 valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file="$dir/tunnel" \
+TOKIO_WORKER_THREADS=1 taskset -c "$core" valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file="$dir/tunnel" \
   "$built/exitgate" serve --config "$dir/exitgate.toml" >"$dir/log" 2>&1 &
 gateway=$!
 pids+=("$gateway")
@@ -64,17 +67,24 @@ for turn in $(seq 300); do
   sleep 0.2
 done
 callgrind_control --instr=on "$gateway" >/dev/null 2>&1
-"$pieces" tunnels 7952 7960 1000
-sleep 1 # the last one's end
+for round in 1 2 3 4 5; do
+  taskset -c "$core" "$pieces" tunnels 7952 7960 500
+  sleep 0.5 # the last one's end
+  callgrind_control --dump="$round" "$gateway" >/dev/null 2>&1
+done
 callgrind_control --instr=off "$gateway" >/dev/null 2>&1
 kill "$gateway"
 wait "$gateway" || true
-whole=$(instructions "$dir/tunnel")
-if [ "${whole:-0}" -lt 1000000 ]; then
-  echo "callgrind did not count the gateway: $whole instructions" >&2
-  exit 1
-fi
-echo "tunnel $((whole / 1000))" >>"$counted"
+least=0
+for round in 1 2 3 4 5; do
+  whole=$(instructions "$dir/tunnel.$round")
+  if [ "${whole:-0}" -lt 1000000 ]; then
+    echo "callgrind did not count the gateway: ${whole:-0} instructions in round $round" >&2
+    exit 1
+  fi
+  if [ "$least" = 0 ] || [ "$whole" -lt "$least" ]; then least=$whole; fi
+done
+echo "tunnel $((least / 500))" >>"$counted"
 
 if [ "${1:-}" = --keep ]; then
   cp "$counted" "$expected"
