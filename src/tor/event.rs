@@ -4,10 +4,18 @@
 //! whose place the specification fixes are read by place, all else by its key, and what is not known is
 //! [`Event::Other`], never an error. A controller that trips over a new word is down the day tor is upgraded.
 //!
+//! What is said of circuits and streams, their words and their reasons, is in rooms of its own; here is the event and
+//! what concerns the engine as a whole.
+//!
 //! Next: [`super::control`] delivers events in order; the engine acts on them.
 
+mod circuit;
+mod stream;
+
 use std::fmt;
-use std::str::FromStr;
+
+pub use circuit::{Circ, CircBw, CircReason, CircStatus, circ};
+pub use stream::{EndReason, Stream, StreamStatus, stream};
 
 use super::reply::{Reply, pairs, word};
 use crate::exit::Fingerprint;
@@ -72,191 +80,6 @@ pub enum Event {
     Other(Box<str>),
 }
 
-/// A circuit's state, as an event tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Circ {
-    /// Which.
-    pub id: CircuitId,
-    /// How it stands.
-    pub status: CircStatus,
-    /// The relays that it reaches so far: when it fails, the length says which hop failed.
-    pub path: Vec<Fingerprint>,
-    /// True of circuits that a controller built (`PURPOSE=CONTROLLER`).
-    pub ours: bool,
-    /// Why it ended, in tor's word.
-    pub reason: Option<CircReason>,
-    /// Why the relay at its end ended it.
-    pub remote_reason: Option<CircReason>,
-}
-
-/// States of a circuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CircStatus {
-    /// Its id was given out.
-    Launched,
-    /// Ready for streams.
-    Built,
-    /// Complete, held back by tor until its guard is known to work.
-    GuardWait,
-    /// One hop longer.
-    Extended,
-    /// It ended before it was built.
-    Failed,
-    /// It ended.
-    Closed,
-    /// Something else.
-    Other,
-}
-
-/// Why a circuit ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CircReason {
-    /// We asked for it.
-    Requested,
-    /// Not built in time.
-    Timeout,
-    /// A relay could not connect to the next.
-    ConnectFailed,
-    /// The connection that it ran over is gone.
-    ConnectionClosed,
-    /// A relay took it down without saying why.
-    Destroyed,
-    /// A relay is out of memory, sockets or circuits; or its defences think that we ask too much.
-    ResourceLimit,
-    /// A relay is hibernating.
-    Hibernating,
-    /// It expired.
-    Finished,
-    /// Something else.
-    Other,
-}
-
-/// A stream's state, as an event tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stream {
-    /// Which.
-    pub id: StreamId,
-    /// How it stands.
-    pub status: StreamStatus,
-    /// The circuit it is on; none while it is unattached.
-    pub circuit: Option<CircuitId>,
-    /// `host:port` as the client asked for it.
-    pub target: Box<str>,
-    /// The user name given on the SOCKS port.
-    pub username: Option<Box<str>>,
-    /// True if some client asked for it; tor opens streams for itself as well.
-    pub from_client: bool,
-    /// Why it ended or was detached.
-    pub reason: Option<EndReason>,
-    /// The exit's reason, when `reason` is [`EndReason::End`].
-    pub remote_reason: Option<EndReason>,
-}
-
-impl Stream {
-    /// The reason that says most: the exit's if it gave one.
-    pub fn cause(&self) -> Option<EndReason> {
-        self.remote_reason.or(self.reason)
-    }
-}
-
-/// States of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamStatus {
-    /// A request to connect.
-    New,
-    /// A request to resolve.
-    NewResolve,
-    /// The exit was asked to connect.
-    SentConnect,
-    /// The exit was asked to resolve.
-    SentResolve,
-    /// It is open.
-    Succeeded,
-    /// It did not become open.
-    Failed,
-    /// It is gone.
-    Closed,
-    /// tor handed it back; it can be attached again, and hangs if nobody does anything.
-    Detached,
-    /// Something else.
-    Other,
-}
-
-/// Why a stream ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EndReason {
-    /// No more is said; most often the exit could not connect.
-    Misc,
-    /// The name did not resolve.
-    ResolveFailed,
-    /// The target refused.
-    ConnectRefused,
-    /// The exit's policy forbids the target.
-    ExitPolicy,
-    /// The circuit is gone.
-    Destroy,
-    /// It ended as it should.
-    Done,
-    /// It took too long.
-    Timeout,
-    /// The exit has no route to the target.
-    NoRoute,
-    /// The exit is hibernating.
-    Hibernating,
-    /// Something went wrong inside the exit; also what a relay says that may not exit.
-    Internal,
-    /// The exit is out of something.
-    ResourceLimit,
-    /// The target reset the connection.
-    ConnReset,
-    /// Somebody violated Tor's protocol.
-    TorProtocol,
-    /// The exit ended it: see the remote reason.
-    End,
-    /// A private address, which exits refuse.
-    PrivateAddr,
-    /// tor found no circuit for it.
-    CantAttach,
-    /// tor cannot reach the network.
-    NetUnreachable,
-    /// Something else.
-    Other,
-}
-
-impl EndReason {
-    /// The number that CLOSESTREAM takes for it.
-    pub fn code(self) -> u8 {
-        match self {
-            Self::ResolveFailed => 2,
-            Self::ConnectRefused => 3,
-            Self::ExitPolicy => 4,
-            Self::Destroy => 5,
-            Self::Done => 6,
-            Self::Timeout => 7,
-            Self::NoRoute => 8,
-            Self::Hibernating => 9,
-            Self::Internal => 10,
-            Self::ResourceLimit => 11,
-            Self::ConnReset => 12,
-            Self::TorProtocol => 13,
-            Self::Misc | Self::End | Self::PrivateAddr | Self::CantAttach | Self::NetUnreachable | Self::Other => 1,
-        }
-    }
-}
-
-/// What a circuit carried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CircBw {
-    /// Which.
-    pub id: CircuitId,
-    /// Bytes received.
-    pub read: u64,
-    /// Bytes sent.
-    pub written: u64,
-    /// Cells that may be in flight (congestion control), if it says so.
-    pub window: Option<u64>,
-}
-
 /// How far bootstrap is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bootstrap {
@@ -303,7 +126,7 @@ impl Event {
         let known = match kind {
             "CIRC" => circ(rest).map(Self::Circ),
             "STREAM" => stream(rest).map(Self::Stream),
-            "CIRC_BW" => circ_bw(rest).map(Self::CircBw),
+            "CIRC_BW" => circuit::carried(rest).map(Self::CircBw),
             "BW" => bw(rest),
             "STATUS_CLIENT" => status_client(rest),
             "NETWORK_LIVENESS" => liveness(rest),
@@ -319,72 +142,6 @@ impl Event {
 /// The relay of `$FINGERPRINT~nickname`, `$FINGERPRINT=nickname` or `$FINGERPRINT`.
 pub fn long_name(text: &str) -> Option<Fingerprint> {
     text.split(['~', '=']).next()?.parse().ok()
-}
-
-/// Reads one line of a CIRC event, which is also one line of `GETINFO circuit-status`.
-pub fn circ(text: &str) -> Option<Circ> {
-    let (id, rest) = word(text);
-    let (status, rest) = word(rest);
-    let (first, _) = word(rest);
-    let mut circ = Circ {
-        id: CircuitId(id.parse().ok()?),
-        status: status.parse().ok()?,
-        path: first.split(',').map_while(long_name).collect(),
-        ours: false,
-        reason: None,
-        remote_reason: None,
-    };
-    for (key, value) in pairs(rest) {
-        match key {
-            "PURPOSE" => circ.ours = value == "CONTROLLER",
-            "REASON" => circ.reason = value.parse().ok(),
-            "REMOTE_REASON" => circ.remote_reason = value.parse().ok(),
-            _ => {}
-        }
-    }
-    Some(circ)
-}
-
-/// Reads one line of a STREAM event, which is also one line of `GETINFO stream-status`.
-pub fn stream(text: &str) -> Option<Stream> {
-    let (id, rest) = word(text);
-    let (status, rest) = word(rest);
-    let (circuit, rest) = word(rest);
-    let (target, rest) = word(rest);
-    let mut stream = Stream {
-        id: StreamId(id.parse().ok()?),
-        status: status.parse().ok()?,
-        circuit: Some(circuit.parse().ok()?).filter(|&id| id != 0).map(CircuitId),
-        target: target.into(),
-        username: None,
-        from_client: true,
-        reason: None,
-        remote_reason: None,
-    };
-    for (key, value) in pairs(rest) {
-        match key {
-            "SOCKS_USERNAME" => stream.username = Some(value.into()),
-            "PURPOSE" => stream.from_client = matches!(&*value, "USER" | "DNS_REQUEST"),
-            "REASON" => stream.reason = value.parse().ok(),
-            "REMOTE_REASON" => stream.remote_reason = value.parse().ok(),
-            _ => {}
-        }
-    }
-    Some(stream)
-}
-
-fn circ_bw(text: &str) -> Option<CircBw> {
-    let (mut id, mut read, mut written, mut window) = (None, None, None, None);
-    for (key, value) in pairs(text) {
-        match key {
-            "ID" => id = value.parse().ok().map(CircuitId),
-            "READ" => read = value.parse().ok(),
-            "WRITTEN" => written = value.parse().ok(),
-            "CWND" => window = value.parse().ok(),
-            _ => {}
-        }
-    }
-    Some(CircBw { id: id?, read: read?, written: written?, window })
 }
 
 fn bw(text: &str) -> Option<Event> {
@@ -451,85 +208,6 @@ fn guard(text: &str) -> Option<Event> {
     let (_kind, rest) = word(text);
     let (relay, rest) = word(rest);
     Some(Event::Guard { relay: long_name(relay)?, status: word(rest).0.into() })
-}
-
-impl FromStr for CircStatus {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "LAUNCHED" => Self::Launched,
-            "BUILT" => Self::Built,
-            "GUARD_WAIT" => Self::GuardWait,
-            "EXTENDED" => Self::Extended,
-            "FAILED" => Self::Failed,
-            "CLOSED" => Self::Closed,
-            _ => Self::Other,
-        })
-    }
-}
-
-impl FromStr for CircReason {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "REQUESTED" => Self::Requested,
-            "TIMEOUT" => Self::Timeout,
-            "CONNECTFAILED" => Self::ConnectFailed,
-            "CHANNEL_CLOSED" | "OR_CONN_CLOSED" => Self::ConnectionClosed,
-            "DESTROYED" => Self::Destroyed,
-            "RESOURCELIMIT" => Self::ResourceLimit,
-            "HIBERNATING" => Self::Hibernating,
-            "FINISHED" => Self::Finished,
-            _ => Self::Other,
-        })
-    }
-}
-
-impl FromStr for StreamStatus {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "NEW" => Self::New,
-            "NEWRESOLVE" => Self::NewResolve,
-            "SENTCONNECT" => Self::SentConnect,
-            "SENTRESOLVE" => Self::SentResolve,
-            "SUCCEEDED" => Self::Succeeded,
-            "FAILED" => Self::Failed,
-            "CLOSED" => Self::Closed,
-            "DETACHED" => Self::Detached,
-            _ => Self::Other,
-        })
-    }
-}
-
-impl FromStr for EndReason {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "MISC" => Self::Misc,
-            "RESOLVEFAILED" => Self::ResolveFailed,
-            "CONNECTREFUSED" => Self::ConnectRefused,
-            "EXITPOLICY" => Self::ExitPolicy,
-            "DESTROY" => Self::Destroy,
-            "DONE" => Self::Done,
-            "TIMEOUT" => Self::Timeout,
-            "NOROUTE" => Self::NoRoute,
-            "HIBERNATING" => Self::Hibernating,
-            "INTERNAL" => Self::Internal,
-            "RESOURCELIMIT" => Self::ResourceLimit,
-            "CONNRESET" => Self::ConnReset,
-            "TORPROTOCOL" => Self::TorProtocol,
-            "END" => Self::End,
-            "PRIVATE_ADDR" => Self::PrivateAddr,
-            "CANT_ATTACH" => Self::CantAttach,
-            "NET_UNREACHABLE" => Self::NetUnreachable,
-            _ => Self::Other,
-        })
-    }
 }
 
 #[cfg(test)]

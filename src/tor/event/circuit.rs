@@ -1,0 +1,155 @@
+//! What tor says of circuits: how they stand, how far they reach, why they ended, what they carried. Pure.
+//!
+//! A path is kept as far as it got, because its length is the only word on which hop failed.
+
+use std::convert::Infallible;
+use std::str::FromStr;
+
+use super::super::reply::{pairs, word};
+use super::{CircuitId, long_name};
+use crate::exit::Fingerprint;
+
+/// A circuit's state, as an event tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Circ {
+    /// Which.
+    pub id: CircuitId,
+    /// How it stands.
+    pub status: CircStatus,
+    /// The relays that it reaches so far: when it fails, the length says which hop failed.
+    pub path: Vec<Fingerprint>,
+    /// True of circuits that a controller built (`PURPOSE=CONTROLLER`).
+    pub ours: bool,
+    /// Why it ended, in tor's word.
+    pub reason: Option<CircReason>,
+    /// Why the relay at its end ended it.
+    pub remote_reason: Option<CircReason>,
+}
+
+/// States of a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CircStatus {
+    /// Its id was given out.
+    Launched,
+    /// Ready for streams.
+    Built,
+    /// Complete, held back by tor until its guard is known to work.
+    GuardWait,
+    /// One hop longer.
+    Extended,
+    /// It ended before it was built.
+    Failed,
+    /// It ended.
+    Closed,
+    /// Something else.
+    Other,
+}
+
+/// Why a circuit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CircReason {
+    /// We asked for it.
+    Requested,
+    /// Not built in time.
+    Timeout,
+    /// A relay could not connect to the next.
+    ConnectFailed,
+    /// The connection that it ran over is gone.
+    ConnectionClosed,
+    /// A relay took it down without saying why.
+    Destroyed,
+    /// A relay is out of memory, sockets or circuits; or its defences think that we ask too much.
+    ResourceLimit,
+    /// A relay is hibernating.
+    Hibernating,
+    /// It expired.
+    Finished,
+    /// Something else.
+    Other,
+}
+
+/// What a circuit carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CircBw {
+    /// Which.
+    pub id: CircuitId,
+    /// Bytes received.
+    pub read: u64,
+    /// Bytes sent.
+    pub written: u64,
+    /// Cells that may be in flight (congestion control), if it says so.
+    pub window: Option<u64>,
+}
+
+/// Reads one line of a CIRC event, which is also one line of `GETINFO circuit-status`.
+pub fn circ(text: &str) -> Option<Circ> {
+    let (id, rest) = word(text);
+    let (status, rest) = word(rest);
+    let (first, _) = word(rest);
+    let mut circ = Circ {
+        id: CircuitId(id.parse().ok()?),
+        status: status.parse().ok()?,
+        path: first.split(',').map_while(long_name).collect(),
+        ours: false,
+        reason: None,
+        remote_reason: None,
+    };
+    for (key, value) in pairs(rest) {
+        match key {
+            "PURPOSE" => circ.ours = value == "CONTROLLER",
+            "REASON" => circ.reason = value.parse().ok(),
+            "REMOTE_REASON" => circ.remote_reason = value.parse().ok(),
+            _ => {}
+        }
+    }
+    Some(circ)
+}
+
+/// Reads what a circuit carried.
+pub(super) fn carried(text: &str) -> Option<CircBw> {
+    let (mut id, mut read, mut written, mut window) = (None, None, None, None);
+    for (key, value) in pairs(text) {
+        match key {
+            "ID" => id = value.parse().ok().map(CircuitId),
+            "READ" => read = value.parse().ok(),
+            "WRITTEN" => written = value.parse().ok(),
+            "CWND" => window = value.parse().ok(),
+            _ => {}
+        }
+    }
+    Some(CircBw { id: id?, read: read?, written: written?, window })
+}
+
+impl FromStr for CircStatus {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "LAUNCHED" => Self::Launched,
+            "BUILT" => Self::Built,
+            "GUARD_WAIT" => Self::GuardWait,
+            "EXTENDED" => Self::Extended,
+            "FAILED" => Self::Failed,
+            "CLOSED" => Self::Closed,
+            _ => Self::Other,
+        })
+    }
+}
+
+impl FromStr for CircReason {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "REQUESTED" => Self::Requested,
+            "TIMEOUT" => Self::Timeout,
+            "CONNECTFAILED" => Self::ConnectFailed,
+            "CHANNEL_CLOSED" | "OR_CONN_CLOSED" => Self::ConnectionClosed,
+            "DESTROYED" => Self::Destroyed,
+            "RESOURCELIMIT" => Self::ResourceLimit,
+            "HIBERNATING" => Self::Hibernating,
+            "FINISHED" => Self::Finished,
+            _ => Self::Other,
+        })
+    }
+}
