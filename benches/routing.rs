@@ -236,8 +236,8 @@ fn percentiles(world: &mut World) {
         "single decisions, {EXITS} exits, {ROUTES} routes: p50 / p99 (of each round) / largest of {DECISIONS}, medians of {ROUNDS} rounds"
     );
     for (what, steps) in [("a sum, a short one", 3_000_u64), ("a sum, a longer one", 15_000)] {
-        let sum = |()| _ = black_box((0..steps).fold(1, |sum: u64, n| black_box(sum.wrapping_mul(3) ^ n)));
-        timed(what, |_| (), |&()| sum(()), || ());
+        let sum = |(): &()| _ = black_box((0..steps).fold(1, |sum: u64, n| black_box(sum.wrapping_mul(3) ^ n)));
+        timed(what, |_| (), sum, || ());
     }
     let pin = ("new pin, as many as may be", "us-strict-session-f#".to_owned(), "shop.example:443", true);
     let (all, few) = (Bounds::default(), Bounds { pins: DECISIONS, ..Bounds::default() });

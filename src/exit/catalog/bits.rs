@@ -120,11 +120,11 @@ impl Bits {
         let both = self.0.len().min(other.0.len());
         let (head, tail) = self.0[..both].split_at(both.min(but.0.len()));
         let (other_head, other_tail) = other.0[..both].split_at(head.len());
-        let lumps = head.chunks(LUMP).zip(other_head.chunks(LUMP)).zip(but.0.chunks(LUMP));
+        let mut lumps = head.chunks(LUMP).zip(other_head.chunks(LUMP)).zip(but.0.chunks(LUMP));
         let found = |((mine, other), but): ((&[u64], &[u64]), &[u64])| {
             mine.iter().zip(other).zip(but).fold(0, |sum, ((mine, other), but)| sum | mine & other & !but) != 0
         };
-        lumps.into_iter().any(found) || tail.iter().zip(other_tail).any(|(mine, other)| mine & other != 0)
+        lumps.any(found) || tail.iter().zip(other_tail).any(|(mine, other)| mine & other != 0)
     }
 
     /// What is in both.
