@@ -85,8 +85,7 @@ fn said(mut took: Vec<Duration>) -> String {
     format!("p50 {half:.2} ms, p99 {most:.2} ms, p99.9 {nearly_all:.2} ms")
 }
 
-/// Answers whatever arrives, on a thread for each connection: nothing on this machine could be
-/// quicker.
+/// Answers whatever arrives, on a thread for each connection: nothing on this machine could be quicker.
 fn bare() -> anyhow::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
