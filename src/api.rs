@@ -57,8 +57,8 @@ use error::ApiError;
 use stall::Unstalled;
 
 use crate::check;
-use crate::gateway::roll::Roll;
-use crate::gateway::tunnel::Tunnel;
+use crate::gateway::connection_table::ConnectionTable;
+use crate::gateway::outbound::Outbound;
 use crate::lifecycle::Tasks;
 use crate::listen::{self, Arrival, Permits, Reservation};
 use crate::source::handle::Sources;
@@ -134,9 +134,9 @@ pub struct Wiring {
     /// Routes of the API whose port another program has.
     pub shut: watch::Receiver<BTreeSet<String>>,
     /// The way out: what routes count, and another exit for those who ask.
-    pub tunnel: Arc<Tunnel>,
+    pub outbound: Arc<Outbound>,
     /// Connections that are alive.
-    pub roll: Arc<Roll>,
+    pub connections: Arc<ConnectionTable>,
     /// Where the shared port listens.
     pub gateway: Vec<SocketAddr>,
     /// Places for what takes seconds: tests and rotations that somebody waits for.

@@ -6,15 +6,15 @@
 
 pub mod client;
 pub mod connection;
+pub mod connection_table;
 pub mod failure;
 pub mod gate;
 pub mod http;
+pub mod outbound;
 pub mod proxy_protocol;
 pub mod record;
 pub mod relay;
-pub mod roll;
 pub mod socks;
-pub mod tunnel;
 
 #[cfg(test)]
 mod testing;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use self::allowance::{Allowance, Crowd, Held};
+use self::allowance::{Allowance, ClientAllowances, Held};
 pub use self::bucket::Bucket;
 pub use self::guess::Guesses;
 use crate::net::Secret;
@@ -64,7 +64,7 @@ pub struct Limits(Arc<Shared>);
 struct Shared {
     terms: ArcSwap<Terms>,
     guesses: Guesses,
-    clients: Crowd,
+    clients: ClientAllowances,
 }
 
 /// What a configuration says; replaced as a whole.
@@ -168,7 +168,7 @@ impl Limits {
         Self(Arc::new(Shared {
             terms: ArcSwap::from_pointee(terms),
             guesses: Guesses::default(),
-            clients: Crowd::default(),
+            clients: ClientAllowances::default(),
         }))
     }
 

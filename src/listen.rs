@@ -10,7 +10,7 @@
 //! Nothing ends the loop but [`Listener::close`] and shutdown. An accept that fails is one connection lost, or a
 //! resource that ran out: the first is passed over, the second is waited for (`listen/accept.rs`). What was accepted
 //! outlives the port: a closed listener's connections go on until they end, or until somebody cuts them
-//! (`listen/crowd.rs`).
+//! (`listen/connection_set.rs`).
 //!
 //! Next: `gateway/connection.rs` is the handler of the data path's listeners.
 
@@ -31,10 +31,10 @@ use tokio_util::sync::CancellationToken;
 use crate::lifecycle::{Cut, Tasks};
 
 mod accept;
-mod crowd;
+mod connection_set;
 
-use accept::Door;
-use crowd::Crowd;
+use accept::Acceptor;
+use connection_set::ConnectionSet;
 
 /// How many connections the kernel holds for us while we do not accept. The kernel caps it at `net.core.somaxconn`
 /// (4,096 by default), so this asks for all of it.
@@ -51,7 +51,7 @@ pub struct Reservation {
 #[derive(Debug)]
 pub struct Listener {
     addr: SocketAddr,
-    crowd: Arc<Crowd>,
+    connections: Arc<ConnectionSet>,
     closing: CancellationToken,
     closed: CancellationToken,
 }
@@ -112,12 +112,12 @@ impl Listener {
 
     /// Connections alive now.
     pub fn connections(&self) -> usize {
-        self.crowd.len()
+        self.connections.len()
     }
 
     /// Accepts that failed since the start.
     pub fn accept_errors(&self) -> u64 {
-        self.crowd.accept_errors()
+        self.connections.accept_errors()
     }
 
     /// Stops accepting; the port is free when this returns. Connections live on.
@@ -129,15 +129,15 @@ impl Listener {
     /// Stops accepting and ends every connection now.
     pub async fn cut(&self) {
         self.close().await;
-        self.crowd.cut();
+        self.connections.cut();
     }
 
     /// Stops accepting, gives the connections `grace` to end, then cuts. Says how many were cut.
     pub async fn drain(&self, grace: Duration) -> usize {
         self.close().await;
-        match tokio::time::timeout(grace, self.crowd.emptied()).await {
+        match tokio::time::timeout(grace, self.connections.emptied()).await {
             Ok(()) => 0,
-            Err(_) => self.crowd.cut(),
+            Err(_) => self.connections.cut(),
         }
     }
 }
@@ -168,11 +168,15 @@ where
     // Accepted sockets inherit this, and with it their TIME_WAIT lets the next run bind the port.
     socket.set_reuse_address(true)?;
     socket.listen(BACKLOG)?;
-    let door = TcpListener::from_std(socket.into())?;
-    let listener =
-        Listener { addr, crowd: Arc::default(), closing: CancellationToken::new(), closed: CancellationToken::new() };
+    let acceptor = TcpListener::from_std(socket.into())?;
+    let listener = Listener {
+        addr,
+        connections: Arc::default(),
+        closing: CancellationToken::new(),
+        closed: CancellationToken::new(),
+    };
     let keeper = Keeper {
-        crowd: listener.crowd.clone(),
+        connections: listener.connections.clone(),
         all: permits.0.clone(),
         own: Arc::new(Semaphore::new(own.min(Semaphore::MAX_PERMITS))),
         closing: listener.closing.clone(),
@@ -181,7 +185,7 @@ where
     };
     let closed = listener.closed.clone().drop_guard();
     tasks.spawn("listener", async move {
-        keeper.accept_until_closed(door).await;
+        keeper.accept_until_closed(acceptor).await;
         drop(closed); // the door went with the call above: the port is free
         keeper.see_the_crowd_off().await;
     });
@@ -208,7 +212,7 @@ async fn woken() {
 
 /// What the accept loop works with.
 struct Keeper<H> {
-    crowd: Arc<Crowd>,
+    connections: Arc<ConnectionSet>,
     all: Arc<Semaphore>,
     own: Arc<Semaphore>,
     closing: CancellationToken,
@@ -229,7 +233,7 @@ pin_project! {
         #[pin]
         connection: F,
         _permit: Permit,
-        _member: crowd::Member,
+        _member: connection_set::Member,
     }
 }
 
@@ -250,8 +254,8 @@ where
     H: Fn(Arrival) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    async fn accept_until_closed(&self, mut door: impl Door) {
-        let mut pace = accept::Pace::default();
+    async fn accept_until_closed(&self, mut acceptor: impl Acceptor) {
+        let mut backoff = accept::AcceptBackoff::default();
         let mut closing = std::pin::pin!(async {
             tokio::select! {
                 () = self.closing.cancelled() => {}
@@ -262,7 +266,7 @@ where
             let pause = tokio::select! {
                 biased;
                 () = &mut closing => return,
-                pause = self.accept_some(&mut door, &mut pace) => pause,
+                pause = self.accept_some(&mut acceptor, &mut backoff) => pause,
             };
             match pause {
                 None => tokio::task::yield_now().await,
@@ -275,16 +279,16 @@ where
     }
 
     /// Accepts what is there, up to a batch, and waits when nobody is. `Some` = rest this long first.
-    async fn accept_some(&self, door: &mut impl Door, pace: &mut accept::Pace) -> Option<Duration> {
+    async fn accept_some(&self, acceptor: &mut impl Acceptor, backoff: &mut accept::AcceptBackoff) -> Option<Duration> {
         for _ in 0..BATCH {
             let permit = self.permit().await;
-            match poll_fn(|cx| Poll::Ready(door.poll_accept(cx))).await {
+            match poll_fn(|cx| Poll::Ready(acceptor.poll_accept(cx))).await {
                 Poll::Ready(Ok((stream, peer))) => {
-                    pace.succeeded();
+                    backoff.succeeded();
                     self.admit(stream, peer, permit);
                 }
                 Poll::Ready(Err(fault)) => {
-                    let pause = self.failed(&fault, pace);
+                    let pause = self.failed(&fault, backoff);
                     if pause.is_some() {
                         return pause;
                     }
@@ -307,15 +311,15 @@ where
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr, permit: Permit) {
         let cut = Cut::new();
-        let member = self.crowd.enter(cut.clone());
+        let member = self.connections.enter(cut.clone());
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let connection = (self.handler)(Arrival { stream, peer, cut });
         self.tasks.spawn("connection", Connection { connection, _permit: permit, _member: member });
     }
 
-    fn failed(&self, fault: &io::Error, pace: &mut accept::Pace) -> Option<Duration> {
-        self.crowd.count_accept_error();
-        let pause = pace.failed(fault);
+    fn failed(&self, fault: &io::Error, backoff: &mut accept::AcceptBackoff) -> Option<Duration> {
+        self.connections.count_accept_error();
+        let pause = backoff.failed(fault);
         if let Some(pause) = pause {
             tracing::warn!(%fault, ?pause, "cannot accept connections; they wait in the kernel's queue");
         }
@@ -325,9 +329,9 @@ where
     /// Waits for the connections that outlive the port, and cuts them when the shutdown's grace is over.
     async fn see_the_crowd_off(&self) {
         tokio::select! {
-            () = self.crowd.emptied() => {}
+            () = self.connections.emptied() => {}
             () = self.tasks.killed() => {
-                self.crowd.cut();
+                self.connections.cut();
             }
         }
     }

@@ -12,8 +12,8 @@ use super::Wiring;
 use super::ask::{Asked, Named, bad_query, limit};
 use super::error::{ApiError, Problem};
 use super::page::tagged;
+use crate::gateway::connection_table::{ConnectionEntry, ConnectionTable};
 use crate::gateway::gate::Protocol;
-use crate::gateway::roll::{Roll, Row};
 
 /// One connection that is alive.
 #[derive(Debug, Serialize, ToSchema)]
@@ -81,7 +81,7 @@ pub(super) struct Wanted {
 }
 
 impl Connection {
-    fn of(row: &Row) -> Self {
+    fn of(row: &ConnectionEntry) -> Self {
         let now = row.standing();
         let (username, target) = now.named.unzip();
         let way = now.way.as_ref();
@@ -106,12 +106,12 @@ impl Connection {
     }
 }
 
-fn list_of(roll: &Roll, wanted: &Wanted, limit: usize) -> Connections {
-    let passes = |row: &Row| {
+fn list_of(connections: &ConnectionTable, wanted: &Wanted, limit: usize) -> Connections {
+    let passes = |row: &ConnectionEntry| {
         wanted.listener.as_deref().is_none_or(|listener| *row.listener == *listener)
             && wanted.route.as_deref().is_none_or(|route| row.standing().way.is_some_and(|way| *way.label == *route))
     };
-    let all: Vec<_> = roll.list().into_iter().filter(|row| passes(row)).collect();
+    let all: Vec<_> = connections.list().into_iter().filter(|row| passes(row)).collect();
     let rest: Vec<_> = all.iter().filter(|row| wanted.after.is_none_or(|after| row.id > after)).collect();
     let next = (rest.len() > limit).then(|| rest[limit - 1].id);
     let connections = rest.into_iter().take(limit).map(|row| Connection::of(row)).collect();
@@ -130,7 +130,7 @@ pub(super) async fn list(
     if wanted.after.is_some_and(|after| i64::try_from(after).is_err()) {
         return Err(bad_query("`after` is the number of a connection").with(json!({ "field": "after" })));
     }
-    tagged(&headers, &list_of(&wiring.roll, &wanted, limit))
+    tagged(&headers, &list_of(&wiring.connections, &wanted, limit))
 }
 
 /// Cuts one connection.
@@ -138,7 +138,7 @@ pub(super) async fn list(
     params(("id" = u64, Path, description = "Its number in the list")),
     responses((status = 202, body = CutOff), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn cut(State(wiring): State<Wiring>, Named(id): Named) -> Result<Response, ApiError> {
-    let row = id.parse().ok().and_then(|id| wiring.roll.get(id));
+    let row = id.parse().ok().and_then(|id| wiring.connections.get(id));
     let row = row.ok_or_else(|| ApiError::missing("no connection with this number is alive; see /connections"))?;
     row.cut();
     Ok((StatusCode::ACCEPTED, Json(CutOff { id: row.id, state: "cut" })).into_response())

@@ -45,17 +45,17 @@ async fn take_over(running: &mut Running, written: Config) -> anyhow::Result<()>
     if let Some(tor) = &running.tor {
         tor.reload(settings::tor(&config)).await?;
     }
-    let mut doors = running.doors.lock().await;
+    let mut listeners = running.listeners.lock().await;
     // A route that is new to this run takes a port that is free now.
-    wire::open_routes(&config, &running.state, &mut doors, &wire::routes::Former::new()).await?;
+    wire::open_routes(&config, &running.state, &mut listeners, &wire::routes::Former::new()).await?;
     if let Err(error) = running.telemetry.set_level(&config.log.level) {
         tracing::warn!(%error, "the log keeps its level");
     }
     let (keys, each_client, damping) = settings::terms(&config);
     running.limits.replace(keys, each_client, damping);
-    running.tunnel.change(settings::tunnel_terms(&config, &running.own));
-    doors.refresh(&config);
-    drop(doors);
+    running.outbound.change(settings::outbound_terms(&config, &running.own));
+    listeners.refresh(&config);
+    drop(listeners);
     running.rules.store(Arc::new(wire::orders::rules(&config)));
     running.access.store(Arc::new(settings::access(&config)));
     running.config = config;

@@ -1,8 +1,8 @@
 //! Makes every part and connects them, in the order in which they need each other: ports, memory, Tor, exits, front.
 
-pub(super) mod doors;
 mod exits;
 mod gauges;
+pub(super) mod listeners;
 mod lists;
 pub(super) mod orders;
 mod recall;
@@ -16,8 +16,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
-use self::doors::Doors;
 use self::gauges::Gauges;
+use self::listeners::Listeners;
 use self::routes::Former;
 use super::{StartError, files, secrets};
 use crate::api::proxies::Rules;
@@ -26,8 +26,8 @@ use crate::config::Config;
 use crate::console;
 use crate::exit::ExitId;
 use crate::exit::country::GeoIp;
-use crate::gateway::roll::Roll;
-use crate::gateway::tunnel::{Parts, Tunnel, Witness};
+use crate::gateway::connection_table::ConnectionTable;
+use crate::gateway::outbound::{Outbound, Parts, RefusalReporter};
 use crate::lifecycle::{Ended, Lifecycle, Tasks};
 use crate::limit::Limits;
 use crate::limit::target::Own;
@@ -63,9 +63,9 @@ pub struct Running {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) state: State,
     pub(super) limits: Limits,
-    pub(super) doors: Arc<Mutex<Doors>>,
+    pub(super) listeners: Arc<Mutex<Listeners>>,
     pub(super) rules: Arc<ArcSwap<Rules>>,
-    pub(super) tunnel: Arc<Tunnel>,
+    pub(super) outbound: Arc<Outbound>,
     pub(super) tor: Option<Tor>,
     pub(super) own: Own,
     pub(super) access: Arc<ArcSwap<Access>>,
@@ -93,7 +93,7 @@ pub async fn build(
     let own = Own::new();
     let (reports, reported) = mpsc::channel(REPORTS);
     let (stopping, stopped) = watch::channel(false);
-    let terms = settings::tunnel_terms(&config, &own);
+    let terms = settings::outbound_terms(&config, &own);
     let parts = exits::Parts {
         config: &config,
         tasks: &tasks,
@@ -107,33 +107,33 @@ pub async fn build(
         reported,
     };
     let started = exits::start(parts).await?;
-    let tunnel = Arc::new(Tunnel::new(Parts {
+    let outbound = Arc::new(Outbound::new(Parts {
         state: state.clone(),
         limits: limits.clone(),
         tor: tor.clone(),
         terms,
-        witness: Witness::new(reports),
+        refusals: RefusalReporter::new(reports),
         verify: exits::verify(started.tester.clone(), started.judge.clone()),
         stopping: stopped,
     }));
     let permits = Permits::new(settings::connections(&config.gateway, files::raise_limit()));
-    let mut doors = Doors::new(tunnel.clone(), permits, tasks.clone(), own.clone(), config.clone());
+    let mut listeners = Listeners::new(outbound.clone(), permits, tasks.clone(), own.clone(), config.clone());
     let bound = Bound { gateway: addrs(&ports.gateway), api: addrs(&ports.api) };
     bound.api.iter().for_each(|addr| own.insert(*addr));
-    ports.gateway.into_iter().try_for_each(|port| doors.open_shared(port, &config))?;
-    open_routes(&config, &state, &mut doors, &former).await?;
-    let roll = doors.roll();
-    let doors = Arc::new(Mutex::new(doors));
+    ports.gateway.into_iter().try_for_each(|port| listeners.open_shared(port, &config))?;
+    open_routes(&config, &state, &mut listeners, &former).await?;
+    let connections = listeners.connections();
+    let listeners = Arc::new(Mutex::new(listeners));
     let rules = Arc::new(ArcSwap::from_pointee(orders::rules(&config)));
-    let reach = orders::start(&tasks, state.clone(), doors.clone(), rules.clone(), routes);
+    let reach = orders::start(&tasks, state.clone(), listeners.clone(), rules.clone(), routes);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
-    let sight = Sight { tunnel: tunnel.clone(), roll, gateway: bound.gateway.clone(), tor: tor.clone() };
+    let sight = Sight { outbound: outbound.clone(), connections, gateway: bound.gateway.clone(), tor: tor.clone() };
     let wiring = wiring(&config, &telemetry, (&state, &store), started, reach, sight, reloads);
     let pages = if config.api.console { console::router() } else { axum::Router::new() };
     let readiness = wiring.readiness.clone();
     api::start(ports.api, access.clone(), wiring, tasks.clone(), pages)
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
-    start_upkeep(&tasks, &telemetry, &state, &limits, &tunnel);
+    start_upkeep(&tasks, &telemetry, &state, &limits, &outbound);
     start_gauges(&tasks, &state, tor.clone(), readiness);
     say(&bound, &config);
     Ok(Running {
@@ -142,9 +142,9 @@ pub async fn build(
         telemetry,
         state,
         limits,
-        doors,
+        listeners,
         rules,
-        tunnel,
+        outbound,
         tor,
         own,
         access,
@@ -158,7 +158,7 @@ impl Running {
     /// Stops: no new connections, then up to `grace` for those that are open, then the end.
     pub async fn stop(self, grace: Duration, hurry: impl Future<Output = ()>) -> Ended {
         self.stopping.send_replace(true);
-        self.doors.lock().await.close().await;
+        self.listeners.lock().await.close().await;
         let ended = self.lifecycle.stop(grace, hurry).await;
         self.store.close().await;
         ended
@@ -261,7 +261,7 @@ async fn remember(config: &Config, geoip: &GeoIp) -> Result<Remembered, StartErr
 pub(super) async fn open_routes(
     config: &Config,
     state: &State,
-    doors: &mut Doors,
+    listeners: &mut Listeners,
     former: &Former,
 ) -> Result<(), StartError> {
     let change = routes::configured(config, &state.snapshot(), former, state.now())?;
@@ -270,9 +270,9 @@ pub(super) async fn open_routes(
     let snapshot = state.snapshot();
     let of_api = snapshot.routes.iter().filter(|entry| entry.route.origin == Origin::Api);
     wanted.extend(of_api.map(|entry| entry.route.clone()));
-    let bound = doors.reserve(config, &wanted)?;
+    let bound = listeners.reserve(config, &wanted)?;
     state.apply(change).await.map_err(|refused| StartError::Other(refused.to_string()))?;
-    doors.routes(config, &wanted, bound).await
+    listeners.routes(config, &wanted, bound).await
 }
 
 async fn start_tor(config: &Config, tasks: &Tasks, state: &State) -> Result<Option<Tor>, StartError> {
@@ -290,8 +290,8 @@ async fn start_tor(config: &Config, tasks: &Tasks, state: &State) -> Result<Opti
 
 /// What the API watches.
 struct Sight {
-    tunnel: Arc<Tunnel>,
-    roll: Arc<Roll>,
+    outbound: Arc<Outbound>,
+    connections: Arc<ConnectionTable>,
     gateway: Vec<SocketAddr>,
     tor: Option<Tor>,
 }
@@ -303,7 +303,7 @@ fn wiring(
     (state, store): (&State, &Store),
     started: exits::Started,
     reach: orders::Reach,
-    Sight { tunnel, roll, gateway, tor }: Sight,
+    Sight { outbound, connections, gateway, tor }: Sight,
     reload: mpsc::Sender<ReloadRequest>,
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
@@ -325,19 +325,20 @@ fn wiring(
         rules: reach.rules,
         orders: reach.orders,
         shut: reach.shut,
-        tunnel,
-        roll,
+        outbound,
+        connections,
         gateway,
         slow: Arc::new(Semaphore::new(api::SLOW)),
     }
 }
 
 /// The worker that copies what others count into the metrics.
-fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits: &Limits, tunnel: &Arc<Tunnel>) {
-    let (worker, telemetry, limits, tunnel) = (tasks.clone(), telemetry.clone(), limits.clone(), tunnel.clone());
+fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits: &Limits, outbound: &Arc<Outbound>) {
+    let (worker, telemetry, limits, outbound) = (tasks.clone(), telemetry.clone(), limits.clone(), outbound.clone());
     ::metrics::gauge!(metrics::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     tasks.supervise("upkeep", move || {
-        let (tasks, telemetry, limits, tunnel) = (worker.clone(), telemetry.clone(), limits.clone(), tunnel.clone());
+        let (tasks, telemetry, limits, outbound) =
+            (worker.clone(), telemetry.clone(), limits.clone(), outbound.clone());
         async move {
             let mut tick = tokio::time::interval(UPKEEP);
             while !tasks.is_stopping() {
@@ -346,7 +347,7 @@ fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits
                     _ = tick.tick() => {}
                 }
                 telemetry.upkeep();
-                tunnel.tidy();
+                outbound.tidy();
                 limits.tidy(std::time::Instant::now());
                 ::metrics::counter!(metrics::PANICS).absolute(tasks.panics());
                 ::metrics::gauge!(metrics::TASKS).set(tasks.running() as f64);

@@ -11,7 +11,7 @@
 //!
 //! Next: [`super::gate`] is what is asked on the way; [`super::relay`] carries an open tunnel.
 
-mod desk;
+mod builtin_host;
 mod http;
 mod opening;
 mod plain;
@@ -26,17 +26,23 @@ use tokio::time::{Instant, timeout_at};
 use self::opening::Opening;
 use super::client::{ClientStream, Inbox};
 use super::failure::{AuthFault, ClientFault, Failure};
-use super::gate::{Ask, Caller, Door, Gate, Opened, Protocol, Refusal};
+use super::gate::{Ask, Caller, Gate, ListenerConfig, Opened, Protocol, Refusal};
 use super::record::{Outcome, Record};
 use super::relay::{Terms, Traffic, relay};
 use super::socks::Socks;
 use crate::lifecycle::Cut;
 
 /// Serves one accepted connection to its end.
-pub async fn serve<G: Gate>(stream: TcpStream, peer: SocketAddr, cut: Cut, door: Arc<Door>, gate: Arc<G>) {
-    let mut record = Record::begin(door.clone(), peer, &cut);
+pub async fn serve<G: Gate>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    cut: Cut,
+    listener: Arc<ListenerConfig>,
+    gate: Arc<G>,
+) {
+    let mut record = Record::begin(listener.clone(), peer, &cut);
     let traffic = record.traffic().clone();
-    let place = Place { gate: &*gate, door: &door, cut: &cut, traffic: &traffic, peer };
+    let place = Place { gate: &*gate, listener: &listener, cut: &cut, traffic: &traffic, peer };
     // Boxed, and freed before the tunnel is carried: an opening is large and short, a tunnel is small and long, and a
     // task is copied whole when it is spawned and when it ends.
     let Some(Some(tunnel)) = cut.race(Box::pin(open(stream, place, &mut record))).await else { return };
@@ -63,7 +69,7 @@ struct Tunnel<L> {
 /// What stays the same for as long as a connection lives.
 struct Place<'c, G> {
     gate: &'c G,
-    door: &'c Door,
+    listener: &'c ListenerConfig,
     cut: &'c Cut,
     traffic: &'c Arc<Traffic>,
     peer: SocketAddr,
@@ -83,8 +89,8 @@ struct Connection<'c, G> {
 
 /// From the first byte to an open tunnel, or to the end without one.
 async fn open<'c, G: Gate>(stream: TcpStream, place: Place<'c, G>, record: &'c mut Record) -> Option<Tunnel<G::Lease>> {
-    let deadline = Instant::now() + place.door.opening;
-    let read = Opening::read(stream, place.peer, place.door, deadline).await;
+    let deadline = Instant::now() + place.listener.opening;
+    let read = Opening::read(stream, place.peer, place.listener, deadline).await;
     let Opening { stream, inbox, client, tls } = match read {
         Ok(opening) => opening,
         Err(failure) => {
@@ -93,7 +99,7 @@ async fn open<'c, G: Gate>(stream: TcpStream, place: Place<'c, G>, record: &'c m
         }
     };
     record.introduced(client, tls);
-    let socks = Socks::begin(*inbox.bytes().first()?, place.door.demands_key || place.door.demands_name);
+    let socks = Socks::begin(*inbox.bytes().first()?, place.listener.demands_key || place.listener.demands_name);
     let connection = Connection { place, record, stream, inbox, client, tls, deadline };
     match socks {
         Some(socks) => connection.socks(socks).await,
@@ -117,16 +123,16 @@ impl<'c, G: Gate> Connection<'c, G> {
     where
         'c: 'a,
     {
-        let Place { door, cut, traffic, peer, .. } = self.place;
-        Caller { door, protocol, peer, client: self.client, tls: self.tls, username, traffic, cut }
+        let Place { listener, cut, traffic, peer, .. } = self.place;
+        Caller { listener, protocol, peer, client: self.client, tls: self.tls, username, traffic, cut }
     }
 
     /// May this client come in? A door that demands a key or a name is not opened for none, whatever the gate would say.
     fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<G::Pass, Refusal> {
-        if self.place.door.demands_key && password.is_none() {
+        if self.place.listener.demands_key && password.is_none() {
             return Err(Failure::Auth(AuthFault::Missing).into());
         }
-        if self.place.door.demands_name && caller.username.is_empty() {
+        if self.place.listener.demands_name && caller.username.is_empty() {
             return Err(Failure::Auth(AuthFault::Nameless).into());
         }
         self.place.gate.admit(caller, password)

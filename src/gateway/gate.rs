@@ -16,10 +16,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio_rustls::TlsAcceptor;
 
+use super::connection_table::ConnectionTable;
 use super::failure::Failure;
 use super::record::{ListenerMeters, RouteMeters};
 use super::relay::{Idle, Traffic};
-use super::roll::Roll;
 use crate::dial::Stream;
 use crate::exit::ExitId;
 use crate::lifecycle::Cut;
@@ -53,7 +53,7 @@ impl Protocol {
 
 /// One listener as its connections see it.
 #[derive(Clone)]
-pub struct Door {
+pub struct ListenerConfig {
     /// `shared`, or the name of the route: the `listener` of metrics and of the access line.
     pub label: Arc<str>,
     /// The address that is bound.
@@ -77,14 +77,14 @@ pub struct Door {
     /// What is counted here.
     pub meters: ListenerMeters,
     /// Where its connections are listed while they live.
-    pub roll: Arc<Roll>,
+    pub connections: Arc<ConnectionTable>,
 }
 
 /// Who asks.
 #[derive(Clone, Copy)]
 pub struct Caller<'a> {
     /// Where it came in.
-    pub door: &'a Door,
+    pub listener: &'a ListenerConfig,
     /// How it speaks.
     pub protocol: Protocol,
     /// The other end of its socket.
@@ -133,7 +133,7 @@ pub enum Resolved {
 
 /// What `http://exit.gate/` can do for whoever calls it. It acts on the caller's own username and key, never on others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Errand<'a> {
+pub enum BuiltinRequest<'a> {
     /// `GET /`: the route, session and exit that serve this username.
     WhoAmI,
     /// `POST /rotate`: another exit, please.
@@ -144,7 +144,7 @@ pub enum Errand<'a> {
 
 /// What only the front can see of a stream that it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sight {
+pub enum Observation {
     /// The target answered with this status.
     Status(u16),
     /// The stream ended before one byte of an answer.
@@ -254,16 +254,16 @@ pub trait Gate: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Resolved, Refusal>> + Send;
 
     /// One of exit.gate's errands; JSON comes back.
-    fn errand(
+    fn builtin(
         &self,
         caller: &Caller<'_>,
         pass: &Self::Pass,
-        errand: Errand<'_>,
+        builtin: BuiltinRequest<'_>,
     ) -> impl Future<Output = Result<String, Refusal>> + Send;
 
     /// Told what the front saw of a stream: plain HTTP only.
-    fn witnessed(&self, lease: &Self::Lease, target: &Target, sight: Sight);
+    fn observe(&self, lease: &Self::Lease, target: &Target, observation: Observation);
 
     /// Resolves once this door takes no new request.
-    fn stopping(&self, door: &Door) -> impl Future<Output = ()> + Send;
+    fn stopping(&self, listener: &ListenerConfig) -> impl Future<Output = ()> + Send;
 }

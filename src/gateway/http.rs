@@ -7,8 +7,8 @@
 pub mod answer;
 pub mod auth;
 pub mod body;
+pub mod builtin;
 mod carry;
-pub mod errand;
 pub mod forward;
 pub mod framing;
 pub mod head;

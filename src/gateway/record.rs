@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use metrics::Histogram;
 
+use super::connection_table::{self, Entered};
 use super::failure::Failure;
-use super::gate::{Door, Facts, Protocol, Refusal};
+use super::gate::{Facts, ListenerConfig, Protocol, Refusal};
 use super::relay::{Meter, Reason, Traffic, Way};
-use super::roll::{self, Entered};
 use crate::exit::ExitId;
 use crate::lifecycle::Cut;
 use crate::net::Target;
@@ -110,7 +110,7 @@ impl Meter for Flow<'_> {
 /// One connection, from accept to close.
 #[derive(Debug)]
 pub struct Record {
-    door: Arc<Door>,
+    listener: Arc<ListenerConfig>,
     begun: Instant,
     asked: Option<Instant>,
     client: SocketAddr,
@@ -138,20 +138,20 @@ struct WayOut {
     meters: Arc<RouteMeters>,
 }
 
-impl std::fmt::Debug for Door {
+impl std::fmt::Debug for ListenerConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Door").field("label", &self.label).field("addr", &self.addr).finish_non_exhaustive()
+        f.debug_struct("ListenerConfig").field("label", &self.label).field("addr", &self.addr).finish_non_exhaustive()
     }
 }
 
 impl Record {
     /// Opens the record of a connection that has just been accepted.
-    pub fn begin(door: Arc<Door>, client: SocketAddr, cut: &Cut) -> Self {
-        door.meters.0.open.increment(1);
+    pub fn begin(listener: Arc<ListenerConfig>, client: SocketAddr, cut: &Cut) -> Self {
+        listener.meters.0.open.increment(1);
         let traffic = Arc::<Traffic>::default();
-        let row = door.roll.enter(door.label.clone(), client, traffic.clone(), cut.clone());
+        let row = listener.connections.enter(listener.label.clone(), client, traffic.clone(), cut.clone());
         Self {
-            door,
+            listener,
             begun: Instant::now(),
             asked: None,
             client,
@@ -171,8 +171,8 @@ impl Record {
     }
 
     /// Where it came in.
-    pub fn door(&self) -> &Door {
-        &self.door
+    pub fn listener(&self) -> &ListenerConfig {
+        &self.listener
     }
 
     /// Its bytes, live.
@@ -194,7 +194,7 @@ impl Record {
     /// It speaks this. Said again when an HTTP connection turns from plain requests to a tunnel; counted once.
     pub fn speaks(&mut self, protocol: Protocol) {
         if self.protocol.is_none() {
-            self.door.meters.spoken(protocol.as_str());
+            self.listener.meters.spoken(protocol.as_str());
         }
         self.protocol = Some(protocol);
         self.row.note(|row| row.protocol = Some(protocol));
@@ -205,10 +205,10 @@ impl Record {
         self.asked = Some(Instant::now());
         if self.asked_after.is_none() {
             let after = self.begun.elapsed();
-            self.door.meters.0.handshake.record(after);
+            self.listener.meters.0.handshake.record(after);
             self.asked_after = Some(short(after));
         }
-        if self.door.log_targets {
+        if self.listener.log_targets {
             let target = target.map(Target::to_string).unwrap_or_default();
             self.row.note(|row| row.named = Some((username.to_owned(), target.clone())));
             self.named = Some(Box::new((username.to_owned(), target)));
@@ -233,7 +233,7 @@ impl Record {
         facts.meters.open.increment(1);
         facts.meters.figures.opened(facts);
         self.streaming = true;
-        self.row.note(|row| (row.way, row.streaming) = (Some(roll::Way::of(facts)), true));
+        self.row.note(|row| (row.way, row.streaming) = (Some(connection_table::Way::of(facts)), true));
         self.way = Some(WayOut {
             route: facts.route.clone(),
             exit: facts.exit.clone(),
@@ -258,7 +258,7 @@ impl Record {
         if let Some(route) = route.or(serving) {
             route.figures.settled(outcome);
         }
-        let requests = route.or(serving).map_or(&self.door.meters.0.requests, |route| &route.requests);
+        let requests = route.or(serving).map_or(&self.listener.meters.0.requests, |route| &route.requests);
         requests.count(self.protocol.map_or("none", Protocol::as_str), outcome.label());
         self.settled(outcome);
     }
@@ -283,7 +283,7 @@ impl Record {
         let way = self.way.as_ref();
         tracing::info!(
             target: "access",
-            listener = &*self.door.label,
+            listener = &*self.listener.label,
             protocol = self.protocol.map(Protocol::as_str),
             tls = self.tls.then_some(true),
             client = %self.client.ip(),
@@ -318,9 +318,9 @@ impl Drop for Record {
         }
         self.closed();
         if self.protocol.is_none() {
-            self.door.meters.spoken("none");
+            self.listener.meters.spoken("none");
         }
-        self.door.meters.0.open.decrement(1);
+        self.listener.meters.0.open.decrement(1);
         self.log();
     }
 }

@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::serve;
 use super::failure::{AuthFault, Failure, NoExit};
-use super::gate::{Ask, Caller, Door, Errand, Facts, Gate, Lookup, Opened, Refusal, Resolved, Sight};
+use super::gate::{
+    Ask, BuiltinRequest, Caller, Facts, Gate, ListenerConfig, Lookup, Observation, Opened, Refusal, Resolved,
+};
 use super::record::{ListenerMeters, RouteMeters};
 use super::relay::Idle;
 use crate::dial::Stream;
@@ -25,8 +27,8 @@ use crate::net::Target;
 use crate::telemetry::passing::Recorder;
 
 /// A door without keys, TLS or trusted peers.
-pub fn door() -> Door {
-    Door {
+pub fn listener() -> ListenerConfig {
+    ListenerConfig {
         label: Arc::from("shared"),
         addr: "127.0.0.1:1080".parse().unwrap(),
         route: None,
@@ -38,7 +40,7 @@ pub fn door() -> Door {
         keep_alive: Duration::from_secs(60),
         log_targets: false,
         meters: ListenerMeters::new("shared"),
-        roll: Arc::default(),
+        connections: Arc::default(),
     }
 }
 
@@ -192,16 +194,16 @@ impl Gate for Script {
         })
     }
 
-    async fn errand(&self, caller: &Caller<'_>, (): &(), errand: Errand<'_>) -> Result<String, Refusal> {
-        self.note(format!("{} {errand:?}", caller.username));
+    async fn builtin(&self, caller: &Caller<'_>, (): &(), builtin: BuiltinRequest<'_>) -> Result<String, Refusal> {
+        self.note(format!("{} {builtin:?}", caller.username));
         Ok("{\"exit\":1}".into())
     }
 
-    fn witnessed(&self, _: &Lease, target: &Target, sight: Sight) {
-        self.note(format!("{target} {sight:?}"));
+    fn observe(&self, _: &Lease, target: &Target, observation: Observation) {
+        self.note(format!("{target} {observation:?}"));
     }
 
-    async fn stopping(&self, _: &Door) {
+    async fn stopping(&self, _: &ListenerConfig) {
         self.stopping.cancelled().await;
     }
 }
@@ -236,18 +238,18 @@ pub async fn skip(time: Duration) {
 }
 
 /// Serves one connection while `client` plays the other end; both must come to an end.
-pub async fn talk(door: Door, gate: &Arc<Script>, client: impl AsyncFnOnce(TcpStream)) {
-    talk_over(sockets(), door, gate, client).await;
+pub async fn talk(listener: ListenerConfig, gate: &Arc<Script>, client: impl AsyncFnOnce(TcpStream)) {
+    talk_over(sockets(), listener, gate, client).await;
 }
 
 /// [`talk`] over these sockets.
 pub async fn talk_over(
     (theirs, ours, peer): (TcpStream, TcpStream, SocketAddr),
-    door: Door,
+    listener: ListenerConfig,
     gate: &Arc<Script>,
     client: impl AsyncFnOnce(TcpStream),
 ) {
-    let served = serve(ours, peer, Cut::new(), Arc::new(door), gate.clone());
+    let served = serve(ours, peer, Cut::new(), Arc::new(listener), gate.clone());
     let both = async { tokio::join!(served, client(theirs)) };
     // Paused clocks run through this in no time, so that a hang is a failure and not a wait.
     tokio::time::timeout(Duration::from_secs(600), both).await.expect("a connection that never ends");

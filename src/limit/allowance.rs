@@ -115,18 +115,18 @@ impl Allowance {
 
 /// The shares of client addresses. Only those that are in use are kept.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(super) struct ClientAllowances {
     hasher: RandomState,
     shards: [Mutex<HashMap<IpAddr, Arc<Allowance>>>; SHARDS],
 }
 
-impl Default for Crowd {
+impl Default for ClientAllowances {
     fn default() -> Self {
         Self { hasher: RandomState::new(), shards: Default::default() }
     }
 }
 
-impl Crowd {
+impl ClientAllowances {
     /// A place in an address's share; `None` where addresses have no limits.
     pub(super) fn take(&self, client: IpAddr, each: Amounts, now: Instant) -> Result<Option<Held>, Denied> {
         if each == Amounts::default() {

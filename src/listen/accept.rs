@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 /// Where connections come from. A trait, so that a test can make it fail as no kernel does on demand.
-pub(super) trait Door: Send {
+pub(super) trait Acceptor: Send {
     /// Takes a connection if one is there; otherwise the task is woken when one may be.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>;
 }
 
-impl Door for TcpListener {
+impl Acceptor for TcpListener {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         Self::poll_accept(self, cx)
     }
@@ -32,12 +32,12 @@ const BAD_LUCK: u32 = 64;
 
 /// How fast to try again: remembers what failed lately.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct AcceptBackoff {
     pauses: u32,
     lost: u32,
 }
 
-impl Pace {
+impl AcceptBackoff {
     /// A connection was accepted: all is forgotten.
     pub(super) fn succeeded(&mut self) {
         *self = Self::default();
@@ -82,28 +82,28 @@ mod tests {
     #[test]
     fn a_lost_connection_costs_no_time_and_a_lost_resource_does() {
         for code in [libc::ECONNABORTED, libc::EPROTO, libc::EINTR, libc::EPERM, libc::ENETDOWN, libc::EHOSTUNREACH] {
-            assert_eq!(Pace::default().failed(&os(code)), None, "{}", os(code));
+            assert_eq!(AcceptBackoff::default().failed(&os(code)), None, "{}", os(code));
         }
         for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EINVAL, libc::EBADF] {
-            assert_eq!(Pace::default().failed(&os(code)), Some(FIRST_PAUSE), "{}", os(code));
+            assert_eq!(AcceptBackoff::default().failed(&os(code)), Some(FIRST_PAUSE), "{}", os(code));
         }
     }
 
     #[test]
     fn pauses_grow_to_a_limit_and_are_forgotten_on_success() {
-        let mut pace = Pace::default();
-        let pauses: Vec<Duration> = (0..40).filter_map(|_| pace.failed(&os(libc::EMFILE))).collect();
+        let mut backoff = AcceptBackoff::default();
+        let pauses: Vec<Duration> = (0..40).filter_map(|_| backoff.failed(&os(libc::EMFILE))).collect();
         assert_eq!(pauses.len(), 40);
         assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]));
         assert_eq!(pauses[39], LONGEST_PAUSE);
-        pace.succeeded();
-        assert_eq!(pace.failed(&os(libc::EMFILE)), Some(FIRST_PAUSE));
+        backoff.succeeded();
+        assert_eq!(backoff.failed(&os(libc::EMFILE)), Some(FIRST_PAUSE));
     }
 
     #[test]
     fn connections_that_only_ever_die_do_not_spin() {
-        let mut pace = Pace::default();
-        let pauses = (0..BAD_LUCK + 1).filter_map(|_| pace.failed(&os(libc::ECONNABORTED))).count();
+        let mut backoff = AcceptBackoff::default();
+        let pauses = (0..BAD_LUCK + 1).filter_map(|_| backoff.failed(&os(libc::ECONNABORTED))).count();
         assert_eq!(pauses, 1);
     }
 }

@@ -84,7 +84,7 @@ async fn draining_cuts_those_who_stay() {
     for client in &mut clients {
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
     }
-    tokio::time::timeout(PATIENCE, listener.crowd.emptied()).await.unwrap();
+    tokio::time::timeout(PATIENCE, listener.connections.emptied()).await.unwrap();
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ struct Scripted {
     script: VecDeque<Result<TcpStream, i32>>,
 }
 
-impl Door for Scripted {
+impl Acceptor for Scripted {
     fn poll_accept(&mut self, _: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         match self.script.pop_front() {
             None => Poll::Pending,
@@ -152,7 +152,7 @@ async fn errors_pause_the_loop_and_never_end_it() {
     let served = Arc::new(AtomicUsize::new(0));
     let count = served.clone();
     let keeper = Keeper {
-        crowd: Arc::default(),
+        connections: Arc::default(),
         all: Arc::new(Semaphore::new(9)),
         own: Arc::new(Semaphore::new(9)),
         closing: CancellationToken::new(),
@@ -173,6 +173,6 @@ async fn errors_pause_the_loop_and_never_end_it() {
         () = keeper.accept_until_closed(Scripted { script }) => panic!("the loop ended"),
         () = all_served => {}
     }
-    assert_eq!(keeper.crowd.accept_errors(), 6);
+    assert_eq!(keeper.connections.accept_errors(), 6);
     assert!(begun.elapsed() >= 4 * Duration::from_millis(5), "four of them are reasons to rest");
 }

@@ -15,7 +15,7 @@ use super::super::when::When;
 use super::span::{Patience, Span};
 use super::{Page, Rules};
 use crate::exit::{ExitId, Moment};
-use crate::gateway::tunnel::Tunnel;
+use crate::gateway::outbound::Outbound;
 use crate::route::Policy;
 use crate::route::pin::PinRecord;
 use crate::route::policy::{Auth, Engine};
@@ -152,7 +152,7 @@ pub(super) struct Showing {
     /// Exits in use now, by route.
     busy: HashMap<Arc<str>, HashSet<ExitId>>,
     shut: std::collections::BTreeSet<String>,
-    tunnel: Arc<Tunnel>,
+    outbound: Arc<Outbound>,
     /// The host under which whoever asks knows us.
     host: String,
 }
@@ -163,8 +163,11 @@ impl Showing {
         let now: Moment = wiring.state.now();
         let pins = wiring.state.memory().pins().list(now).into_iter().filter(|pin| pin.holder.session.is_none());
         let mut busy: HashMap<_, HashSet<_>> = HashMap::new();
-        for way in
-            wiring.roll.list().into_iter().filter_map(|row| Some(row.standing()).filter(|now| now.streaming)?.way)
+        for way in wiring
+            .connections
+            .list()
+            .into_iter()
+            .filter_map(|row| Some(row.standing()).filter(|now| now.streaming)?.way)
         {
             busy.entry(way.label).or_default().insert(way.exit);
         }
@@ -175,7 +178,7 @@ impl Showing {
             pins: pins.map(|pin| (pin.holder.scope.clone(), pin)).collect(),
             busy,
             shut: wiring.shut.borrow().clone(),
-            tunnel: wiring.tunnel.clone(),
+            outbound: wiring.outbound.clone(),
         }
     }
 
@@ -272,7 +275,7 @@ impl Showing {
     }
 
     fn live(&self, name: &str) -> Live {
-        let Some(meters) = self.tunnel.figures(name) else { return Live::default() };
+        let Some(meters) = self.outbound.figures(name) else { return Live::default() };
         let figures = meters.figures();
         let ([bytes_up, bytes_down], [rate_up, rate_down]) = (figures.bytes(), figures.per_second());
         Live {

@@ -19,7 +19,7 @@ use super::super::when::When;
 use super::asked::Wrong;
 use super::whose::{self, Meant, Whose};
 use crate::exit::ExitId;
-use crate::gateway::tunnel::turn::{ReportFault, TurnFault};
+use crate::gateway::outbound::rotate::{ReportFault, RotateFault};
 use crate::net::Host;
 use crate::route::HolderRef;
 use crate::route::selector::Mode;
@@ -92,7 +92,7 @@ pub(in crate::api) async fn rotate(
 ) -> Result<Response, ApiError> {
     let Meant { wish, key } = whose::meant(&wiring, &route, &whose)?;
     let _turn = wiring.slow()?;
-    let turned = wiring.tunnel.rotate(&key, &wish, Instant::now() + ROTATE_DEADLINE).await.map_err(refused)?;
+    let turned = wiring.outbound.rotate(&key, &wish, Instant::now() + ROTATE_DEADLINE).await.map_err(refused)?;
     let snapshot = wiring.state.snapshot();
     let exit = snapshot.catalog.get(turned.after.id()).map_or_else(|| Shown::of(&turned.after), |exit| Shown::of(exit));
     let answer = Rotated {
@@ -104,17 +104,17 @@ pub(in crate::api) async fn rotate(
     Ok(Json(answer).into_response())
 }
 
-fn refused(fault: TurnFault) -> ApiError {
+fn refused(fault: RotateFault) -> ApiError {
     let message = fault.to_string();
     match fault {
-        TurnFault::NoOther(refusal) => {
+        RotateFault::NoOther(refusal) => {
             let funnel = super::super::explain::funnel(&refusal.funnel);
             ApiError::new(StatusCode::CONFLICT, "no_other_exit", message).with(json!({ "funnel": funnel }))
         }
-        TurnFault::NoneGood { tried, .. } => {
+        RotateFault::NoneGood { tried, .. } => {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "none_verified", message).with(json!({ "tried": tried }))
         }
-        TurnFault::Slow => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "rotate_slow", message),
+        RotateFault::Slow => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "rotate_slow", message),
     }
 }
 
@@ -131,7 +131,7 @@ pub(in crate::api) async fn report(
     let Report { site, exit, session, key, outcome } = read(&fields)?;
     let host = Host::parse(&site).map_err(|why| Wrong::new("site", format!("is no host: {why}")))?;
     let Meant { wish, key } = whose::meant(&wiring, &route, &Whose { session, key })?;
-    let banned = wiring.tunnel.report(&key, &wish, &host, exit.as_deref(), outcome.as_deref()).await;
+    let banned = wiring.outbound.report(&key, &wish, &host, exit.as_deref(), outcome.as_deref()).await;
     let banned = banned.map_err(|fault| match fault {
         ReportFault::UnknownExit(_) => Wrong::new("exit", "is none that is known; see /exits").into(),
         ReportFault::WhichExit => {
@@ -190,11 +190,17 @@ pub(in crate::api) async fn last(
 
 /// What the last connection of a route used; of a selector without a name only those that are alive are known.
 fn used_last(wiring: &Wiring, label: &str, scope: &str) -> Option<(&'static str, ExitId, Option<std::net::IpAddr>)> {
-    let alive =
-        || wiring.roll.list().into_iter().rev().find_map(|row| row.standing().way.filter(|way| *way.scope == *scope));
+    let alive = || {
+        wiring
+            .connections
+            .list()
+            .into_iter()
+            .rev()
+            .find_map(|row| row.standing().way.filter(|way| *way.scope == *scope))
+    };
     let (exit, ip) = match alive() {
         Some(way) => (way.exit, way.ip),
-        None if label == scope => wiring.tunnel.figures(label)?.figures().last()?,
+        None if label == scope => wiring.outbound.figures(label)?.figures().last()?,
         None => return None,
     };
     Some(("route", exit, ip))

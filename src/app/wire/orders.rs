@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, mpsc, watch};
 
-use super::doors::Doors;
+use super::listeners::Listeners;
 use crate::api::orders::{Opened, Order, OrderFault, Wanted};
 use crate::api::proxies::{self, Asked, Rules, Span};
 use crate::config::Config;
@@ -76,14 +76,14 @@ fn route_of(kept: &store::Route, table: &RouteTable, rules: &Rules) -> Result<Ro
 pub(super) fn start(
     tasks: &Tasks,
     state: State,
-    doors: Arc<Mutex<Doors>>,
+    listeners: Arc<Mutex<Listeners>>,
     rules: Arc<ArcSwap<Rules>>,
     kept: Vec<store::Route>,
 ) -> Reach {
     let (orders, mut asked) = mpsc::channel(WAITING);
     let (tell, shut) = watch::channel(BTreeSet::new());
     let said = kept.into_iter().map(|route| (route.name, route.asked)).collect();
-    let mut desk = Desk { state, doors, said, rules: rules.clone(), shut: tell };
+    let mut desk = Desk { state, listeners, said, rules: rules.clone(), shut: tell };
     let worker = tasks.clone();
     tasks.spawn("orders", async move {
         let mut tick = tokio::time::interval(TICK);
@@ -103,7 +103,7 @@ pub(super) fn start(
 
 struct Desk {
     state: State,
-    doors: Arc<Mutex<Doors>>,
+    listeners: Arc<Mutex<Listeners>>,
     /// The body that asked for each route.
     said: HashMap<String, String>,
     rules: Arc<ArcSwap<Rules>>,
@@ -124,8 +124,8 @@ impl Desk {
         if let Some(names) = self.same(&wanted)? {
             return Ok(Opened { names, new: false });
         }
-        let mut doors = self.doors.clone().lock_owned().await;
-        let ports = self.reserve(&wanted, &doors)?;
+        let mut listeners = self.listeners.clone().lock_owned().await;
+        let ports = self.reserve(&wanted, &listeners)?;
         let mut routes: Vec<(Route, String)> = Vec::new();
         let many = wanted.len();
         for (wanted, port) in wanted.into_iter().zip(&ports) {
@@ -140,7 +140,7 @@ impl Desk {
         self.state.apply(Change::Created(routes.clone())).await.map_err(fault)?;
         for ((route, said), port) in routes.iter().zip(ports) {
             self.said.insert(route.name.to_string(), said.clone());
-            if let Err(error) = doors.open_route(port, &Arc::new(route.clone())) {
+            if let Err(error) = listeners.open_route(port, &Arc::new(route.clone())) {
                 tracing::error!(%error, route = %route.name, "a route's port does not listen; it is tried again");
             }
         }
@@ -164,8 +164,8 @@ impl Desk {
         let (selector, policy) = judged.judged(&self.state.load().routes, &self.rules.load())?;
         RouteName::parse(name, &selector, self.state.load().routes.words())
             .map_err(|why| OrderFault::BadName(name.to_owned(), why.to_string()))?;
-        let mut doors = self.doors.clone().lock_owned().await;
-        let port = moves.map(|port| self.reserve_one(port, &doors)).transpose()?;
+        let mut listeners = self.listeners.clone().lock_owned().await;
+        let port = moves.map(|port| self.reserve_one(port, &listeners)).transpose()?;
         let expires = match (patch.contains_key("ttl"), asked.ttl) {
             (false, _) => old.expires,
             (true, ttl) => ttl.map(|Span(ttl)| self.state.now().after(ttl)),
@@ -177,7 +177,7 @@ impl Desk {
         }
         self.state.apply(Change::Changed(route.clone(), text.clone())).await.map_err(fault)?;
         self.said.insert(name.to_owned(), text);
-        if let Err(error) = doors.change_route(&Arc::new(route), port).await {
+        if let Err(error) = listeners.change_route(&Arc::new(route), port).await {
             tracing::error!(%error, route = name, "a route's new port does not listen; it is tried again");
         }
         Ok(old.name.clone())
@@ -219,7 +219,7 @@ impl Desk {
     }
 
     /// A port for each, bound.
-    fn reserve(&self, wanted: &[Wanted], doors: &Doors) -> Result<Vec<Reservation>, OrderFault> {
+    fn reserve(&self, wanted: &[Wanted], listeners: &Listeners) -> Result<Vec<Reservation>, OrderFault> {
         let snapshot = self.state.load();
         let mut free = self.rules.load().ports.clone();
         let mut next = |asked: Option<u16>| {
@@ -227,20 +227,20 @@ impl Desk {
                 // A port whose name another route has is passed over too: the name of an unnamed route is made of it.
                 let is_free =
                     |port: u16| !snapshot.routes.has_port(port) && snapshot.routes.get(&name_of(port)).is_none();
-                let found = free.find_map(|port| if is_free(port) { doors.reserve_port(port).ok() } else { None });
+                let found = free.find_map(|port| if is_free(port) { listeners.reserve_port(port).ok() } else { None });
                 return found.ok_or(OrderFault::NoPortLeft);
             };
-            self.reserve_one(port, doors)
+            self.reserve_one(port, listeners)
         };
         wanted.iter().map(|wanted| next(wanted.asked.port)).collect()
     }
 
     /// This very port, bound.
-    fn reserve_one(&self, port: u16, doors: &Doors) -> Result<Reservation, OrderFault> {
+    fn reserve_one(&self, port: u16, listeners: &Listeners) -> Result<Reservation, OrderFault> {
         if let Some(owner) = self.state.load().routes.by_port(port) {
             return Err(OrderFault::PortOfRoute { port, route: owner.route.name.to_string() });
         }
-        doors.reserve_port(port).map_err(|_| OrderFault::PortInUse(port))
+        listeners.reserve_port(port).map_err(|_| OrderFault::PortInUse(port))
     }
 
     fn route(&self, wanted: Wanted, port: &Reservation) -> Result<Route, OrderFault> {
@@ -256,8 +256,8 @@ impl Desk {
 
     async fn close(&mut self, name: &str, force: bool) -> Result<(), OrderFault> {
         let name = self.own(name)?.route.name.clone();
-        let mut doors = self.doors.lock().await;
-        doors.close_route(&name, force).await;
+        let mut listeners = self.listeners.lock().await;
+        listeners.close_route(&name, force).await;
         // If this fails the route is still there, and the next tick opens its port again.
         self.state.apply(Change::Dropped(vec![name.clone()])).await.map_err(fault)?;
         self.said.remove(name.as_str());
@@ -283,12 +283,12 @@ impl Desk {
     /// Opens what should be open and is not: another program had the port, and may have let go of it.
     async fn open_again(&mut self) {
         let snapshot = self.state.snapshot();
-        let mut doors = self.doors.lock().await;
+        let mut listeners = self.listeners.lock().await;
         let mut shut = BTreeSet::new();
         for entry in snapshot.routes.iter().filter(|entry| entry.route.origin == Origin::Api) {
             let route = &entry.route;
-            let Some(port) = route.port.filter(|_| !doors.is_open(&route.name)) else { continue };
-            let opened = doors.reserve_port(port).and_then(|port| doors.open_route(port, route));
+            let Some(port) = route.port.filter(|_| !listeners.is_open(&route.name)) else { continue };
+            let opened = listeners.reserve_port(port).and_then(|port| listeners.open_route(port, route));
             match opened {
                 Ok(()) => tracing::info!(route = %route.name, port, "the port of a route is open"),
                 Err(error) => {

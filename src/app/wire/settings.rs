@@ -8,8 +8,8 @@ use crate::api::Access;
 use crate::app::StartError;
 use crate::config::{self, Config};
 use crate::exit::country::GeoIp;
+use crate::gateway::outbound::{Terms, Times};
 use crate::gateway::relay::Idle;
-use crate::gateway::tunnel::{Terms, Times};
 use crate::limit::target::{Own, Ports, Rules};
 use crate::limit::{Amounts, Damping, Key, Limits};
 use crate::net::Secret;
@@ -47,7 +47,7 @@ pub(super) fn store(store: &config::Store) -> store::Options {
 }
 
 /// What a reload may change about the way out.
-pub(in crate::app) fn tunnel_terms(config: &Config, own: &Own) -> Terms {
+pub(in crate::app) fn outbound_terms(config: &Config, own: &Own) -> Terms {
     let gateway = &config.gateway;
     let open = gateway.idle_timeout;
     let answer = gateway.answer_timeout.unwrap_or(open).min(open);

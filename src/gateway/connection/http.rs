@@ -9,10 +9,10 @@ use tokio::time::{Instant, timeout};
 use super::plain::Kept;
 use super::{Connection, Place, Tunnel};
 use crate::gateway::failure::{ClientFault, Denial, Failure};
-use crate::gateway::gate::{Ask, Door, Gate, Opened, Protocol, Refusal};
+use crate::gateway::gate::{Ask, Gate, ListenerConfig, Opened, Protocol, Refusal};
 use crate::gateway::http::auth::Credentials;
 use crate::gateway::http::body::Body;
-use crate::gateway::http::errand::{self, Wanted};
+use crate::gateway::http::builtin::{self, BuiltinKind};
 use crate::gateway::http::forward::Exchange;
 use crate::gateway::http::head::{Fault, Scan, is_token};
 use crate::gateway::http::request::{Form, Request};
@@ -57,7 +57,7 @@ impl Manner {
 pub(super) enum Work {
     Connect(Target),
     Forward(Target, Exchange),
-    Errand(Result<Wanted, (u16, &'static str)>),
+    Builtin(Result<BuiltinKind, (u16, &'static str)>),
     Page(Vec<u8>),
     /// Nothing, for this reason; but where it ends is clear, so the client may send another.
     Refuse(Refusal),
@@ -76,7 +76,7 @@ pub(super) enum After<L> {
 }
 
 /// Reads a request. `inside`: on a tunnel to exit.gate, where a path alone is an errand and not a lost browser.
-pub(super) fn plan(head: &[u8], door: &Door, inside: bool) -> Result<Plan, Refusal> {
+pub(super) fn plan(head: &[u8], listener: &ListenerConfig, inside: bool) -> Result<Plan, Refusal> {
     let request = Request::parse(head).map_err(bad_head)?;
     let manner = Manner {
         keep: request.persists(),
@@ -85,19 +85,19 @@ pub(super) fn plan(head: &[u8], door: &Door, inside: bool) -> Result<Plan, Refus
         expects: request.expects,
     };
     let (credentials, work) = match Credentials::read(&request.fields) {
-        Ok(credentials) => (credentials, work(&request, door, manner, inside)),
+        Ok(credentials) => (credentials, work(&request, listener, manner, inside)),
         Err(failure) => (Credentials::default(), Work::Refuse(failure.into())),
     };
     Ok(Plan { credentials, manner, work })
 }
 
-fn work(request: &Request<'_>, door: &Door, manner: Manner, inside: bool) -> Work {
+fn work(request: &Request<'_>, listener: &ListenerConfig, manner: Manner, inside: bool) -> Work {
     match &request.form {
-        Form::Origin(path) if inside => Work::Errand(errand::read(request, path)),
-        Form::Absolute { target, path, .. } if errand::is_here(target) && target.port == 80 => {
-            Work::Errand(errand::read(request, path))
+        Form::Origin(path) if inside => Work::Builtin(builtin::read(request, path)),
+        Form::Absolute { target, path, .. } if builtin::is_here(target) && target.port == 80 => {
+            Work::Builtin(builtin::read(request, path))
         }
-        Form::Absolute { target, .. } if errand::is_here(target) => Work::Refuse(only_port_80()),
+        Form::Absolute { target, .. } if builtin::is_here(target) => Work::Refuse(only_port_80()),
         Form::Asterisk => Work::Refuse(bad_head(Fault::Target)),
         _ if inside => Work::Refuse(bad_head(Fault::Target)),
         Form::Absolute { authority, path, .. } if request.hops_left() == Some(0) => {
@@ -105,7 +105,7 @@ fn work(request: &Request<'_>, door: &Door, manner: Manner, inside: bool) -> Wor
         }
         Form::Authority(target) => Work::Connect(target.clone()),
         Form::Absolute { target, authority, path } => Work::Forward(target.clone(), exchange(request, authority, path)),
-        Form::Origin(path) => Work::Page(page::page(door, request.method, path, manner.keep_unread())),
+        Form::Origin(path) => Work::Page(page::page(listener, request.method, path, manner.keep_unread())),
     }
 }
 
@@ -146,7 +146,7 @@ impl<G: Gate> Connection<'_, G> {
                 }
             };
             match self.serve(length, &mut kept).await {
-                After::Next => self.deadline = Instant::now() + self.place.door.opening,
+                After::Next => self.deadline = Instant::now() + self.place.listener.opening,
                 After::Close => break,
                 After::Open(opened) => return Some(self.tunnel(opened)),
                 After::Reset => {
@@ -164,16 +164,16 @@ impl<G: Gate> Connection<'_, G> {
     pub(super) async fn head(&mut self) -> Result<Option<usize>, Refusal> {
         if self.inbox.is_empty() {
             self.inbox.relax();
-            let Place { gate, door, .. } = &self.place;
+            let Place { gate, listener, .. } = &self.place;
             let more = tokio::select! {
                 biased;
-                more = timeout(door.keep_alive, self.inbox.fill(&mut self.stream)) => more,
-                () = gate.stopping(door) => return Ok(None),
+                more = timeout(listener.keep_alive, self.inbox.fill(&mut self.stream)) => more,
+                () = gate.stopping(listener) => return Ok(None),
             };
             if !matches!(more, Ok(Ok(1..))) {
                 return Ok(None);
             }
-            self.deadline = Instant::now() + door.opening;
+            self.deadline = Instant::now() + listener.opening;
         }
         let mut scan = Scan::default();
         let mut forgiven = false;
@@ -199,7 +199,7 @@ impl<G: Gate> Connection<'_, G> {
 
     /// Serves the request whose head is there.
     async fn serve(&mut self, length: usize, kept: &mut Option<Kept<G::Lease>>) -> After<G::Lease> {
-        let plan = plan(&self.inbox.bytes()[..length], self.place.door, false);
+        let plan = plan(&self.inbox.bytes()[..length], self.place.listener, false);
         self.inbox.consume(length);
         let Plan { credentials, manner, work } = match plan {
             Ok(plan) => plan,
@@ -213,10 +213,10 @@ impl<G: Gate> Connection<'_, G> {
             },
             // Boxed: an exchange is large, and most connections are tunnels.
             Work::Forward(target, exchange) => Box::pin(self.forward(target, &exchange, credentials, kept)).await,
-            Work::Errand(wanted) => match self.enter(Protocol::Http, &credentials, None) {
+            Work::Builtin(wanted) => match self.enter(Protocol::Http, &credentials, None) {
                 Ok(pass) => {
                     let username = credentials.username();
-                    if Box::pin(self.errand(Protocol::Http, username, &pass, wanted, manner)).await {
+                    if Box::pin(self.builtin(Protocol::Http, username, &pass, wanted, manner)).await {
                         After::Next
                     } else {
                         After::Close
@@ -267,7 +267,7 @@ impl<G: Gate> Connection<'_, G> {
     ) -> Result<Option<Opened<G::Lease>>, Refusal> {
         let pass = self.enter(Protocol::Connect, credentials, Some(target))?;
         let left = Failure::Client(ClientFault::Left);
-        if errand::is_here(target) {
+        if builtin::is_here(target) {
             if target.port != 80 {
                 return Err(only_port_80());
             }

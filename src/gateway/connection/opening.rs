@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::gateway::client::{ClientStream, Inbox};
 use crate::gateway::failure::{ClientFault, Failure};
-use crate::gateway::gate::Door;
+use crate::gateway::gate::ListenerConfig;
 use crate::gateway::proxy_protocol::{self, Header};
 
 /// The first byte of a TLS record that holds a handshake.
@@ -30,19 +30,19 @@ impl Opening {
     pub(super) async fn read(
         stream: TcpStream,
         peer: SocketAddr,
-        door: &Door,
+        listener: &ListenerConfig,
         deadline: Instant,
     ) -> Result<Self, Failure> {
         let mut opening = Self { stream: ClientStream::Tcp(stream), inbox: Inbox::default(), client: peer, tls: false };
         opening.first_byte(deadline).await?;
-        if !door.trusted.is_empty() || proxy_protocol::is_header(opening.inbox.bytes()) {
-            opening.introduction(peer, door, deadline).await?;
+        if !listener.trusted.is_empty() || proxy_protocol::is_header(opening.inbox.bytes()) {
+            opening.introduction(peer, listener, deadline).await?;
         }
         if opening.inbox.bytes().first() != Some(&HANDSHAKE) {
             return Ok(opening);
         }
         // Boxed: a handshake is large, and most connections have none.
-        Box::pin(opening.secured(door, deadline)).await
+        Box::pin(opening.secured(listener, deadline)).await
     }
 
     async fn first_byte(&mut self, deadline: Instant) -> Result<(), Failure> {
@@ -54,9 +54,14 @@ impl Opening {
     }
 
     /// A PROXY header: must be there if the peer is trusted, must not if it is not.
-    async fn introduction(&mut self, peer: SocketAddr, door: &Door, deadline: Instant) -> Result<(), Failure> {
+    async fn introduction(
+        &mut self,
+        peer: SocketAddr,
+        listener: &ListenerConfig,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
         const WRONG: Failure = Failure::Client(ClientFault::ProxyHeader);
-        if !door.trusted.iter().any(|net| net.contains(&peer.ip().to_canonical())) {
+        if !listener.trusted.iter().any(|net| net.contains(&peer.ip().to_canonical())) {
             return if proxy_protocol::is_header(self.inbox.bytes()) { Err(WRONG) } else { Ok(()) };
         }
         loop {
@@ -73,9 +78,9 @@ impl Opening {
         if self.inbox.is_empty() { self.more(deadline).await } else { Ok(()) }
     }
 
-    async fn secured(mut self, door: &Door, deadline: Instant) -> Result<Self, Failure> {
+    async fn secured(mut self, listener: &ListenerConfig, deadline: Instant) -> Result<Self, Failure> {
         const WRONG: Failure = Failure::Client(ClientFault::Tls);
-        let Some(acceptor) = &door.tls else {
+        let Some(acceptor) = &listener.tls else {
             // Told or not, it is over.
             let _ = self.stream.send(&NO_TLS).await;
             self.stream.farewell().await;

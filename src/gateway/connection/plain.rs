@@ -12,7 +12,7 @@ use super::Connection;
 use super::http::After;
 use crate::dial::Stream;
 use crate::gateway::failure::{AnswerFault, Failure};
-use crate::gateway::gate::{Ask, Gate, Opened, Protocol, Refusal, Sight};
+use crate::gateway::gate::{Ask, Gate, Observation, Opened, Protocol, Refusal};
 use crate::gateway::http::auth::Credentials;
 use crate::gateway::http::body::Body;
 use crate::gateway::http::forward::{self, By, End, Exchange};
@@ -77,7 +77,7 @@ impl<G: Gate> Connection<'_, G> {
                 }
             };
             let end = self.exchange(&mut opened, exchange, fresh).await;
-            self.witness(&opened, &target, &end, fresh);
+            self.report_observation(&opened, &target, &end, fresh);
             match end {
                 End::Died { again: true } | End::Unanswered if attempt < ATTEMPTS => {
                     attempt += 1;
@@ -101,15 +101,15 @@ impl<G: Gate> Connection<'_, G> {
     }
 
     /// Tells the gate what a tunnel would have hidden from it. A kept stream that has closed is nobody's fault.
-    fn witness(&self, opened: &Opened<G::Lease>, target: &Target, end: &End, fresh: bool) {
-        let sight = match end {
-            End::Answered { status, .. } => Sight::Status(*status),
-            End::Upgraded(_) => Sight::Status(101),
-            End::Died { .. } if fresh => Sight::Died,
+    fn report_observation(&self, opened: &Opened<G::Lease>, target: &Target, end: &End, fresh: bool) {
+        let observation = match end {
+            End::Answered { status, .. } => Observation::Status(*status),
+            End::Upgraded(_) => Observation::Status(101),
+            End::Died { .. } if fresh => Observation::Died,
             // Silence is the exit's or the target's, and nobody can tell.
             End::Died { .. } | End::Unanswered | End::Failed { .. } => return,
         };
-        self.place.gate.witnessed(&opened.lease, target, sight);
+        self.place.gate.observe(&opened.lease, target, observation);
     }
 
     async fn ended(

@@ -3,7 +3,7 @@
 use super::{Connection, Tunnel};
 use crate::gateway::failure::{AuthFault, ClientFault, Denial, Failure};
 use crate::gateway::gate::{Ask, Caller, Gate, Lookup, Opened, Protocol, Refusal, Resolved};
-use crate::gateway::http::errand;
+use crate::gateway::http::builtin;
 use crate::gateway::record::Outcome;
 use crate::gateway::socks::{Command, NO_METHOD, Reply, Socks, Step, UNWELCOME, Version, WELCOME, name_reply};
 use crate::net::{Host, Target};
@@ -83,7 +83,7 @@ impl<G: Gate> Connection<'_, G> {
         self.record.asked(username, target(&command));
         let version = socks.version();
         let done = match command {
-            Command::Connect(target) if errand::is_here(&target) => {
+            Command::Connect(target) if builtin::is_here(&target) => {
                 self.here(version, &target).await?;
                 Done::Here(username.into(), pass)
             }

@@ -1,18 +1,18 @@
 //! Whole connections, byte for byte, with a gate that follows a script.
 
 mod ahead;
-mod doors;
 mod exit_gate;
 mod hostile;
 mod http;
+mod listeners;
 mod plain;
 mod socks;
 
 use std::sync::Arc;
 
 use super::{open, serve};
-use crate::gateway::testing::{Script, door, observed, sockets, talk};
-use crate::gateway::tunnel::Tunnel;
+use crate::gateway::outbound::Outbound;
+use crate::gateway::testing::{Script, listener, observed, sockets, talk};
 use crate::lifecycle::Cut;
 
 /// The future of a connection is what every idle tunnel holds and what is copied when its task begins and ends; that
@@ -26,7 +26,7 @@ fn a_connection_and_its_opening_stay_small() {
     fn of3<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
-    let (serving, opening) = (of5(serve::<Tunnel>), of3(open::<Tunnel>));
+    let (serving, opening) = (of5(serve::<Outbound>), of3(open::<Outbound>));
     assert!(serving <= 1328, "serving: {serving} bytes");
     assert!(opening <= 3584, "opening: {opening} bytes");
 }
@@ -37,7 +37,7 @@ fn a_connection_that_is_cut_while_it_opens_is_written_down_as_cut() {
         let (_client, ours, peer) = sockets();
         let cut = Cut::new();
         cut.cut();
-        serve(ours, peer, cut, Arc::new(door()), Arc::new(Script::new([]))).await;
+        serve(ours, peer, cut, Arc::new(listener()), Arc::new(Script::new([]))).await;
     });
     assert_eq!(seen.access(&["outcome"]), [["none"]]);
 }
@@ -46,7 +46,7 @@ fn a_connection_that_is_cut_while_it_opens_is_written_down_as_cut() {
 fn a_client_that_says_nothing_is_let_go_at_the_deadline() {
     let ((), seen) = observed(async || {
         let gate = Arc::new(Script::new([]));
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             let begun = tokio::time::Instant::now();
             assert_eq!(crate::gateway::testing::rest(&mut client).await, "");
             assert!((9..=12).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());

@@ -4,11 +4,11 @@
 
 use super::answer::Page;
 use super::request::Request;
-use crate::gateway::gate::Door;
+use crate::gateway::gate::ListenerConfig;
 
 /// The answer to a request in origin-form, which is not for a proxy. The page itself lives at `/`; anything else is
 /// somebody who took this port for a web server, and is told so with a 404.
-pub fn page(door: &Door, method: &str, path: &str, keep: bool) -> Vec<u8> {
+pub fn page(listener: &ListenerConfig, method: &str, path: &str, keep: bool) -> Vec<u8> {
     let bare = method == "HEAD";
     if !matches!(method, "GET" | "HEAD") {
         return Page { status: 405, kind: "text/plain", fields: "Allow: GET, HEAD\r\n", body: WRONG }.write(keep, bare);
@@ -16,7 +16,7 @@ pub fn page(door: &Door, method: &str, path: &str, keep: bool) -> Vec<u8> {
     if path.split('?').next() != Some("/") {
         return Page { status: 404, kind: "text/plain", fields: "", body: WRONG }.write(keep, bare);
     }
-    let body = html(door);
+    let body = html(listener);
     let fields = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n";
     Page { status: 200, kind: "text/html; charset=utf-8", fields, body: &body }.write(keep, bare)
 }
@@ -46,22 +46,25 @@ const HTML: &str = r#"<!doctype html>
 </html>
 "#;
 
-fn html(door: &Door) -> String {
-    let at =
-        if door.addr.ip().is_unspecified() { format!("THIS-HOST:{}", door.addr.port()) } else { door.addr.to_string() };
-    let user = if door.route.is_some() { "" } else { "us:KEY@" };
+fn html(listener: &ListenerConfig) -> String {
+    let at = if listener.addr.ip().is_unspecified() {
+        format!("THIS-HOST:{}", listener.addr.port())
+    } else {
+        listener.addr.to_string()
+    };
+    let user = if listener.route.is_some() { "" } else { "us:KEY@" };
     let examples = format!(
         "curl -x socks5h://{user}{at} https://example.com/\ncurl -x http://{user}{at} https://example.com/\n\
          chromium --proxy-server=socks5://{at}"
     );
-    HTML.replace("{tls}", if door.tls.is_some() { ", all of them also inside TLS" } else { "" })
+    HTML.replace("{tls}", if listener.tls.is_some() { ", all of them also inside TLS" } else { "" })
         .replace("{examples}", &examples)
-        .replace("{user}", &username(door))
-        .replace("{key}", if door.demands_key { "The password is your key." } else { "No key is asked for here." })
+        .replace("{user}", &username(listener))
+        .replace("{key}", if listener.demands_key { "The password is your key." } else { "No key is asked for here." })
 }
 
-fn username(door: &Door) -> String {
-    match &door.route {
+fn username(listener: &ListenerConfig) -> String {
+    match &listener.route {
         // A route's name is `[a-z][a-z0-9-]*`: nothing in it means anything to HTML.
         Some(route) => format!("Everything leaves by the route <code>{route}</code>."),
         None => "The user name says which way out: <code>us</code>, <code>nonus</code>, <code>us-strict</code>, \
@@ -77,15 +80,15 @@ mod tests {
 
     #[test]
     fn a_browser_is_told_what_this_is() {
-        let door = testing::door();
-        let said = String::from_utf8(page(&door, "GET", "/?x", true)).unwrap();
+        let listener = testing::listener();
+        let said = String::from_utf8(page(&listener, "GET", "/?x", true)).unwrap();
         assert!(said.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/html"), "{said}");
         assert!(
             said.contains("socks5h://us:KEY@127.0.0.1:1080 ")
                 && !said.contains('{'.to_string().as_str().repeat(2).as_str())
         );
         assert!(said.contains("No key is asked for") && !said.contains("TLS"));
-        let route = Door { route: Some("us-strict".into()), demands_key: true, ..door };
+        let route = ListenerConfig { route: Some("us-strict".into()), demands_key: true, ..listener };
         let said = String::from_utf8(page(&route, "GET", "/", false)).unwrap();
         assert!(said.contains("<code>us-strict</code>.") && said.contains("socks5h://127.0.0.1:1080 "));
         assert!(said.contains("your key"));
@@ -107,9 +110,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_page() {
-        let door = testing::door();
+        let listener = testing::listener();
         for (method, path, status) in [("GET", "/proxies", "404"), ("POST", "/", "405"), ("HEAD", "/", "200")] {
-            let said = String::from_utf8(page(&door, method, path, true)).unwrap();
+            let said = String::from_utf8(page(&listener, method, path, true)).unwrap();
             assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{method} {path}: {said}");
             assert_eq!(said.ends_with("\r\n\r\n"), method == "HEAD");
         }

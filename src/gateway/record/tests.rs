@@ -20,8 +20,8 @@ fn facts(meters: &Arc<RouteMeters>) -> Facts {
 }
 
 fn record(log_targets: bool) -> Record {
-    let door = Arc::new(Door { log_targets, ..testing::door() });
-    Record::begin(door, "198.51.100.1:5000".parse().unwrap(), &Cut::new())
+    let listener = Arc::new(ListenerConfig { log_targets, ..testing::listener() });
+    Record::begin(listener, "198.51.100.1:5000".parse().unwrap(), &Cut::new())
 }
 
 const FIELDS: [&str; 9] = ["listener", "protocol", "client", "username", "to", "route", "exit", "outcome", "requests"];

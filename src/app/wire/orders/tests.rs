@@ -5,8 +5,8 @@ use serde_json::json;
 use super::*;
 use crate::exit::country::Country;
 use crate::exit::{ExitId, Fingerprint, Listing, Source, Verdict};
-use crate::gateway::tunnel::turn::Proof;
-use crate::gateway::tunnel::{Parts, Tunnel, Witness};
+use crate::gateway::outbound::rotate::Proof;
+use crate::gateway::outbound::{Outbound, Parts, RefusalReporter};
 use crate::lifecycle::Lifecycle;
 use crate::limit::target::Own;
 use crate::listen::Permits;
@@ -42,16 +42,16 @@ impl Bench {
             state: state.clone(),
             limits: super::super::settings::limits(&config),
             tor: None,
-            terms: super::super::settings::tunnel_terms(&config, &own),
-            witness: Witness::new(reports),
+            terms: super::super::settings::outbound_terms(&config, &own),
+            refusals: RefusalReporter::new(reports),
             verify: Arc::new(|_| Box::pin(async { Proof::Not("nobody tests here".to_owned()) })),
             stopping: watch::channel(false).1,
         };
-        let tunnel = Arc::new(Tunnel::new(parts));
-        let doors = Doors::new(tunnel, Permits::new(100), life.tasks(), own, config.clone());
+        let outbound = Arc::new(Outbound::new(parts));
+        let listeners = Listeners::new(outbound, Permits::new(100), life.tasks(), own, config.clone());
         let desk = Desk {
             state,
-            doors: Arc::new(Mutex::new(doors)),
+            listeners: Arc::new(Mutex::new(listeners)),
             said: HashMap::new(),
             rules: Arc::new(ArcSwap::from_pointee(rules(&config))),
             shut: watch::Sender::default(),

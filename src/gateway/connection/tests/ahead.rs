@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::task::yield_now;
 
-use crate::gateway::testing::{FACTS, Script, door, expect, observed, talk};
+use crate::gateway::testing::{FACTS, Script, expect, listener, observed, talk};
 
 /// What follows a head.
 #[derive(Clone, Debug)]
@@ -134,7 +134,7 @@ proptest! {
         let told: Vec<u8> = parts.iter().flat_map(|[.., told]| told).copied().collect();
         let ((), seen) = observed(async || {
             let (gate, targets) = Script::targets::<TRIPS>();
-            talk(door(), &Arc::new(gate), async |mut client| {
+            talk(listener(), &Arc::new(gate), async |mut client| {
                 let (mut from_gate, mut to_gate) = client.split();
                 let answers = async {
                     let mut targets = targets.into_iter();

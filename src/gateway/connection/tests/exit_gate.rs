@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 
-use crate::gateway::testing::{Script, door, expect, head, rest, talk};
+use crate::gateway::testing::{Script, expect, head, listener, rest, talk};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10\r\nCache-Control: no-store\r\n\
     X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n{\"exit\":1}";
@@ -25,7 +25,7 @@ async fn every_protocol_gets_there() {
         (format!("\x04\x01\0\x50\0\0\0\x01us:k\0exit.gate\0{inside}"), b"\x00\x5A\0\0\0\0\0\0"),
     ] {
         let gate = Arc::new(Script::new([]).with_key(b"k"));
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(opening.as_bytes()).await.unwrap();
             expect(&mut client, before).await;
             assert_eq!(rest(&mut client).await, ANSWER, "{opening}");
@@ -38,7 +38,7 @@ async fn every_protocol_gets_there() {
 #[tokio::test(start_paused = true)]
 async fn what_changes_something_must_be_meant() {
     let gate = Arc::new(Script::new([]));
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         for (request, status) in [
             ("POST http://exit.gate/rotate HTTP/1.1\r\nHost: x\r\n\r\n", "403"),
             ("POST http://exit.gate/rotate HTTP/1.1\r\nHost: x\r\nX-Exitgate: 1\r\n\r\n", "200"),
@@ -68,7 +68,7 @@ async fn what_changes_something_must_be_meant() {
 async fn it_is_the_target_that_counts_and_not_host() {
     let (gate, [target]) = Script::targets();
     let gate = Arc::new(gate);
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         client
             .write_all(b"POST http://a.test/rotate HTTP/1.1\r\nHost: exit.gate\r\nX-Exitgate: 1\r\n\r\n")
             .await
@@ -87,7 +87,7 @@ async fn it_has_no_certificate_and_says_so() {
     for request in
         ["CONNECT exit.gate:443 HTTP/1.1\r\nHost: x\r\n\r\n", "GET http://exit.gate:81/ HTTP/1.1\r\nHost: x\r\n\r\n"]
     {
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(request.as_bytes()).await.unwrap();
             let said = head(&mut client).await;
             assert!(said.starts_with("HTTP/1.1 403 ") && said.contains("port 80"), "{said}");
@@ -95,7 +95,7 @@ async fn it_has_no_certificate_and_says_so() {
         })
         .await;
     }
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         client.write_all(b"\x05\x01\x00\x05\x01\0\x03\x09exit.gate\x01\xBB").await.unwrap();
         expect(&mut client, [5, 0, 5, 2, 0, 1, 0, 0, 0, 0, 0, 0]).await;
     })
@@ -107,7 +107,7 @@ async fn it_has_no_certificate_and_says_so() {
 async fn a_report_that_waits_for_a_100_gets_it() {
     let report = "POST http://exit.gate/report HTTP/1.1\r\nHost: x\r\nX-Exitgate: 1\r\nExpect: 100-continue\r\n";
     let gate = Arc::new(Script::new([]));
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         client.write_all(format!("{report}Content-Length: 2\r\n\r\n").as_bytes()).await.unwrap();
         expect(&mut client, "HTTP/1.1 100 Continue\r\n\r\n").await;
         client.write_all(b"ok").await.unwrap();
@@ -127,7 +127,7 @@ async fn a_report_that_waits_for_a_100_gets_it() {
 #[tokio::test(start_paused = true)]
 async fn a_report_whose_body_never_comes_ends_in_time() {
     let gate = Arc::new(Script::new([]));
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         let begun = tokio::time::Instant::now();
         client
             .write_all(

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::gateway::http::request::SMUGGLED;
-use crate::gateway::testing::{FACTS, Script, door, expect, head, observed, rest, skip, talk, talk_over, tcp_sockets};
+use crate::gateway::testing::{
+    FACTS, Script, expect, head, listener, observed, rest, skip, talk, talk_over, tcp_sockets,
+};
 
 const GET: &str = "GET http://a.test/x HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
@@ -15,7 +17,7 @@ const GET: &str = "GET http://a.test/x HTTP/1.1\r\nHost: a.test\r\n\r\n";
 async fn no_smuggling_shape_gets_past_the_front() {
     for &(bytes, fault) in SMUGGLED {
         let gate = Arc::new(Script::targets::<1>().0);
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(bytes).await.unwrap();
             let said = rest(&mut client).await;
             let status = crate::gateway::failure::Failure::from(fault).status();
@@ -32,7 +34,7 @@ async fn no_smuggling_shape_gets_past_the_front() {
 async fn a_body_with_two_ends_is_cut_off_at_the_doubt() {
     for chunk in ["5\nhello\r\n", "+5\r\nhello\r\n", "5\r\nhello0\r\n", "0x5\r\nhello\r\n"] {
         let (gate, [mut target]) = Script::targets();
-        talk(door(), &Arc::new(gate), async |mut client| {
+        talk(listener(), &Arc::new(gate), async |mut client| {
             let request =
                 format!("POST http://a.test/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}");
             client.write_all(request.as_bytes()).await.unwrap();
@@ -68,7 +70,7 @@ fn a_hostile_answer_becomes_a_502_before_a_byte_of_it_is_told() {
     ] {
         let ((), seen) = observed(async || {
             let (gate, [mut target]) = Script::targets();
-            talk(door(), &Arc::new(gate), async |mut client| {
+            talk(listener(), &Arc::new(gate), async |mut client| {
                 client.write_all(GET.as_bytes()).await.unwrap();
                 head(&mut target).await;
                 // It may be hung up on before it has said it all.
@@ -92,7 +94,7 @@ async fn what_a_target_sends_behind_its_answer_is_never_told() {
     let (gate, [mut target, mut second]) = Script::targets();
     let gate = Arc::new(gate);
     let ok = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{FACTS}\r\nok");
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         client.write_all(GET.as_bytes()).await.unwrap();
         head(&mut target).await;
         target
@@ -119,7 +121,7 @@ async fn an_answer_that_breaks_off_never_looks_whole() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
     ] {
         let (gate, [mut target]) = Script::targets();
-        talk(door(), &Arc::new(gate), async |mut client| {
+        talk(listener(), &Arc::new(gate), async |mut client| {
             client.write_all(GET.as_bytes()).await.unwrap();
             head(&mut target).await;
             target.write_all(answer.as_bytes()).await.unwrap();
@@ -138,7 +140,7 @@ async fn an_answer_that_breaks_off_never_looks_whole() {
 #[tokio::test]
 async fn an_answer_to_the_end_that_falls_silent_is_reset() {
     let (gate, [mut target]) = Script::targets();
-    talk_over(tcp_sockets().await, door(), &Arc::new(gate), async |mut client| {
+    talk_over(tcp_sockets().await, listener(), &Arc::new(gate), async |mut client| {
         client.write_all(GET.as_bytes()).await.unwrap();
         head(&mut target).await;
         target.write_all(b"HTTP/1.1 200 OK\r\n\r\nhalf").await.unwrap();
@@ -155,13 +157,13 @@ async fn an_answer_to_the_end_that_falls_silent_is_reset() {
 #[tokio::test(start_paused = true)]
 async fn a_head_that_never_ends_is_refused_at_its_limit() {
     let gate = Arc::new(Script::new([]));
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         let many = format!("GET http://a.test/ HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(250));
         client.write_all(many.as_bytes()).await.unwrap();
         assert!(rest(&mut client).await.starts_with("HTTP/1.1 431 "));
     })
     .await;
-    talk(door(), &gate, async |client| {
+    talk(listener(), &gate, async |client| {
         let (mut read, mut write) = client.into_split();
         let flood = async {
             write.write_all(b"GET http://a.test/ HTTP/1.1\r\nHost: x\r\nA: ").await.unwrap();
@@ -187,7 +189,7 @@ proptest! {
     ) {
         let ((), seen) = observed(async || {
             let gate = Arc::new(Script::new([]));
-            talk(door(), &gate, async |mut client| {
+            talk(listener(), &gate, async |mut client| {
                 for piece in opening.chunks(piece) {
                     if client.write_all(piece).await.is_err() {
                         break;

@@ -8,9 +8,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::dial::TargetFault;
 use crate::gateway::failure::{ClientFault, Failure};
-use crate::gateway::gate::{Door, Refusal};
+use crate::gateway::gate::{ListenerConfig, Refusal};
 use crate::gateway::http::head::HEAD_MAX;
-use crate::gateway::testing::{FACTS, Open, Script, door, expect, head, observed, rest, talk};
+use crate::gateway::testing::{FACTS, Open, Script, expect, head, listener, observed, rest, talk};
 
 const CONNECT: &str = "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n";
 
@@ -19,7 +19,7 @@ fn a_tunnel_says_which_exit_it_leaves_from() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();
         let gate = Arc::new(gate);
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(format!("{CONNECT}hello").as_bytes()).await.unwrap();
             expect(&mut client, format!("HTTP/1.1 200 Connection established\r\n{FACTS}\r\n")).await;
             expect(&mut target, b"hello").await;
@@ -42,7 +42,7 @@ async fn a_refused_tunnel_leaves_the_connection_to_its_client() {
     let (gate, [mut target]) = Script::targets();
     let refused = Refusal::because(Failure::Target(TargetFault::Refused), "192.0.2.1");
     let gate = Arc::new(gate.first(Open::Refused(refused)));
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         client.write_all(CONNECT.as_bytes()).await.unwrap();
         let said = head(&mut client).await;
         assert!(said.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{said}");
@@ -65,7 +65,7 @@ async fn a_refused_tunnel_leaves_the_connection_to_its_client() {
 async fn a_client_is_asked_for_its_key_and_may_bring_it_on_the_same_connection() {
     let (gate, [mut target]) = Script::targets();
     let gate = Arc::new(gate.with_key(b"k"));
-    talk(Door { demands_key: true, ..door() }, &gate, async |mut client| {
+    talk(ListenerConfig { demands_key: true, ..listener() }, &gate, async |mut client| {
         for credentials in ["", "Proxy-Authorization: Basic dXM6d3Jvbmc=\r\n", "Proxy-Authorization: Bearer k\r\n"] {
             let request = format!("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n{credentials}\r\n");
             client.write_all(request.as_bytes()).await.unwrap();
@@ -90,7 +90,7 @@ async fn a_client_is_asked_for_its_key_and_may_bring_it_on_the_same_connection()
 async fn a_client_is_asked_for_a_name_where_nobody_needs_a_key() {
     let (gate, [mut target]) = Script::targets();
     let gate = Arc::new(gate);
-    talk(Door { demands_name: true, ..door() }, &gate, async |mut client| {
+    talk(ListenerConfig { demands_name: true, ..listener() }, &gate, async |mut client| {
         for credentials in ["", "Proxy-Authorization: Basic Oms=\r\n"] {
             let request = format!("GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n{credentials}\r\n");
             client.write_all(request.as_bytes()).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_client_is_asked_for_a_name_where_nobody_needs_a_key() {
 async fn a_refusal_quotes_the_token() {
     let why = Refusal::because(Failure::Client(ClientFault::Username), "`stict` is no token");
     let gate = Arc::new(Script::new([Open::Refused(why)]));
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         client.write_all(CONNECT.as_bytes()).await.unwrap();
         let said = head(&mut client).await;
         assert!(said.starts_with("HTTP/1.1 400 ") && said.contains("`stict` is no token"), "{said}");
@@ -126,7 +126,7 @@ async fn a_refusal_quotes_the_token() {
 fn a_browser_gets_the_page() {
     let ((), seen) = observed(async || {
         let gate = Arc::new(Script::new([]));
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:1080\r\nConnection: close\r\n\r\n").await.unwrap();
             let said = rest(&mut client).await;
             assert!(
@@ -143,7 +143,7 @@ fn a_browser_gets_the_page() {
 #[tokio::test(start_paused = true)]
 async fn a_head_that_drips_is_refused_at_the_deadline() {
     let gate = Arc::new(Script::new([]));
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         let begun = Instant::now();
         client.write_all(b"GET http://a.test/ HTTP/1.1\r\n").await.unwrap();
         let (mut read, mut write) = client.split();
@@ -163,14 +163,14 @@ async fn a_head_that_drips_is_refused_at_the_deadline() {
 async fn an_idle_connection_is_closed_in_time_and_at_once_when_the_door_closes() {
     let page = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
     let gate = Arc::new(Script::new([]));
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         client.write_all(page).await.unwrap();
         let begun = Instant::now();
         assert!(rest(&mut client).await.ends_with("</html>\n"));
         assert_eq!(begun.elapsed().as_secs(), 60, "keep_alive");
     })
     .await;
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         client.write_all(page).await.unwrap();
         let begun = Instant::now();
         let close = async {
@@ -186,12 +186,12 @@ async fn an_idle_connection_is_closed_in_time_and_at_once_when_the_door_closes()
 #[tokio::test(start_paused = true)]
 async fn an_empty_line_before_a_request_is_forgiven_once() {
     let gate = Arc::new(Script::new([]));
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         client.write_all(b"\r\nGET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
         assert!(rest(&mut client).await.starts_with("HTTP/1.1 200 "));
     })
     .await;
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         client.write_all(b"\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         assert!(rest(&mut client).await.starts_with("HTTP/1.1 400 "));
     })
@@ -202,7 +202,7 @@ async fn an_empty_line_before_a_request_is_forgiven_once() {
 fn an_empty_line_and_then_silence_is_no_request_and_gets_no_answer() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();
-        talk(door(), &Arc::new(gate), async |mut client| {
+        talk(listener(), &Arc::new(gate), async |mut client| {
             // As clients of old end a body.
             let request = "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody\r\n";
             client.write_all(request.as_bytes()).await.unwrap();
@@ -222,7 +222,7 @@ async fn a_connection_may_turn_from_requests_to_a_tunnel_and_never_to_socks() {
     let page = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
     let (gate, [mut target, mut tunnel]) = Script::targets();
     let gate = Arc::new(gate);
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         let get = "GET http://a.test/ HTTP/1.1\r\nHost: x\r\n\r\n";
         client.write_all(format!("{get}{CONNECT}hello").as_bytes()).await.unwrap();
         head(&mut target).await;
@@ -234,7 +234,7 @@ async fn a_connection_may_turn_from_requests_to_a_tunnel_and_never_to_socks() {
         drop((client, tunnel));
     })
     .await;
-    talk(door(), &Arc::new(Script::new([])), async |mut client| {
+    talk(listener(), &Arc::new(Script::new([])), async |mut client| {
         client.write_all(page.as_bytes()).await.unwrap();
         let said = head(&mut client).await;
         let length: usize =
@@ -249,7 +249,7 @@ async fn a_connection_may_turn_from_requests_to_a_tunnel_and_never_to_socks() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_refused_for_its_target_leaves_the_connection() {
     let gate = Arc::new(Script::new([]));
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         for (line, status) in [
             ("OPTIONS * HTTP/1.1", "400"),
             ("GET http://exit.gate:81/ HTTP/1.1", "403"),
@@ -278,7 +278,7 @@ async fn the_longest_head_passes_and_a_longer_one_does_not() {
     for (length, status) in [(HEAD_MAX, "503"), (HEAD_MAX + 1, "431")] {
         let start = "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nA: ";
         let request = format!("{start}{}\r\n\r\n", "x".repeat(length - start.len() - 4));
-        talk(door(), &Arc::new(Script::new([])), async |mut client| {
+        talk(listener(), &Arc::new(Script::new([])), async |mut client| {
             client.write_all(request.as_bytes()).await.unwrap();
             assert!(head(&mut client).await.starts_with(&format!("HTTP/1.1 {status} ")), "{length}");
         })

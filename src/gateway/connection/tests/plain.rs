@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::gateway::testing::{FACTS, Open, Script, door, expect, observed, talk};
+use crate::gateway::testing::{FACTS, Open, Script, expect, listener, observed, talk};
 
 const GET: &str = "GET http://a.test/x HTTP/1.1\r\nHost: a.test\r\n\r\n";
 const SENT: &str = "GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n";
@@ -33,7 +33,7 @@ fn a_stream_is_kept_for_the_next_request_to_the_same_target() {
     let ((), seen) = observed(async || {
         let (gate, [mut a, mut b]) = Script::targets();
         let gate = Arc::new(gate);
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             for _ in 0..3 {
                 exchange(&mut client, &mut a, [GET, SENT, OK, &ok()]).await;
             }
@@ -72,7 +72,7 @@ async fn a_stream_is_not_kept_for_another_user_nor_where_the_gate_says_no() {
     {
         let (gate, targets) = Script::targets::<2>();
         let gate = Arc::new(if reuse { gate } else { gate.without_reuse() });
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             for (mut target, credentials) in targets.into_iter().zip(credentials) {
                 let request = GET.replace("\r\n\r\n", &format!("\r\n{credentials}"));
                 exchange(&mut client, &mut target, [&request, SENT, OK, &ok()]).await;
@@ -87,7 +87,7 @@ async fn a_stream_is_not_kept_for_another_user_nor_where_the_gate_says_no() {
 #[tokio::test(start_paused = true)]
 async fn requests_sent_ahead_are_answered_in_their_order() {
     let (gate, [mut target]) = Script::targets();
-    talk(door(), &Arc::new(gate), async |mut client| {
+    talk(listener(), &Arc::new(gate), async |mut client| {
         let two = format!("{GET}{}", GET.replace("/x", "/y"));
         client.write_all(two.as_bytes()).await.unwrap();
         expect(&mut target, SENT).await;
@@ -106,7 +106,7 @@ async fn an_answer_that_is_there_already_costs_no_connection() {
     let (near, mut target) = UnixStream::pair().unwrap();
     target.write_all(OK.as_bytes()).await.unwrap();
     let gate = Arc::new(Script::new([Open::Early(near)]));
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         client.write_all(GET.as_bytes()).await.unwrap();
         expect(&mut client, ok()).await;
         expect(&mut target, SENT).await;

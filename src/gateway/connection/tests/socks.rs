@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::dial::TargetFault;
 use crate::gateway::failure::{Failure, NoExit};
-use crate::gateway::gate::Door;
-use crate::gateway::testing::{Open, Script, door, expect, observed, rest, talk};
+use crate::gateway::gate::ListenerConfig;
+use crate::gateway::testing::{Open, Script, expect, listener, observed, rest, talk};
 
 /// CONNECT a.test:80.
 const TO_A_TEST: &[u8] = b"\x05\x01\x00\x03\x06a.test\x00\x50";
@@ -21,7 +21,7 @@ fn a_tunnel_opens_step_by_step_and_carries_both_ways() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();
         let gate = Arc::new(gate);
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(b"\x05\x01\x00").await.unwrap();
             expect(&mut client, b"\x05\x00").await;
             client.write_all(TO_A_TEST).await.unwrap();
@@ -45,7 +45,7 @@ fn a_tunnel_opens_step_by_step_and_carries_both_ways() {
 async fn an_opening_in_one_packet_with_the_first_bytes_of_the_tunnel() {
     let (gate, [mut target]) = Script::targets();
     let gate = Arc::new(gate.with_key(b"k"));
-    talk(Door { demands_key: true, ..door() }, &gate, async |mut client| {
+    talk(ListenerConfig { demands_key: true, ..listener() }, &gate, async |mut client| {
         let opening = [&b"\x05\x02\x00\x02\x01\x02us\x01k"[..], TO_A_TEST, b"GET /"].concat();
         client.write_all(&opening).await.unwrap();
         expect(&mut client, [b"\x05\x02\x01\x00", OPEN].concat()).await;
@@ -59,7 +59,7 @@ async fn an_opening_in_one_packet_with_the_first_bytes_of_the_tunnel() {
 #[tokio::test(start_paused = true)]
 async fn an_opening_byte_by_byte() {
     let (gate, [mut target]) = Script::targets();
-    talk(door(), &Arc::new(gate), async |mut client| {
+    talk(listener(), &Arc::new(gate), async |mut client| {
         for byte in [&b"\x05\x01\x02\x01\x02us\x01k"[..], TO_A_TEST].concat() {
             client.write_all(&[byte]).await.unwrap();
             sleep(Duration::from_millis(100)).await;
@@ -80,7 +80,7 @@ async fn socks4_and_4a() {
     ] {
         let (gate, [target]) = Script::targets();
         let gate = Arc::new(gate);
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(opening).await.unwrap();
             expect(&mut client, b"\x00\x5A\x00\x00\xC0\x00\x02\x07").await;
             drop((client, target));
@@ -99,13 +99,13 @@ async fn a_refusal_has_its_code_and_success_was_never_said() {
         (Failure::Deadline, 6),
     ] {
         let gate = Arc::new(Script::new([Open::Refused(failure.into()), Open::Refused(failure.into())]));
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(&[b"\x05\x01\x00", TO_A_TEST].concat()).await.unwrap();
             expect(&mut client, [5, 0, 5, code, 0, 1, 0, 0, 0, 0, 0, 0]).await;
             assert_eq!(rest(&mut client).await, "");
         })
         .await;
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(b"\x04\x01\x00\x50\xC6\x33\x64\x01us\0").await.unwrap();
             expect(&mut client, [0, 0x5B, 0, 0, 0, 0, 0, 0]).await;
             assert_eq!(rest(&mut client).await, "");
@@ -116,9 +116,9 @@ async fn a_refusal_has_its_code_and_success_was_never_said() {
 
 #[tokio::test(start_paused = true)]
 async fn who_has_no_key_is_told_in_the_words_there_are() {
-    let keyed = || Door { demands_key: true, ..door() };
-    let named = || Door { demands_name: true, ..door() };
-    for (door, opening, answer) in [
+    let keyed = || ListenerConfig { demands_key: true, ..listener() };
+    let named = || ListenerConfig { demands_name: true, ..listener() };
+    for (listener, opening, answer) in [
         (named(), &b"\x05\x01\x00"[..], &b"\x05\xFF"[..]),
         (named(), b"\x05\x01\x02\x01\x00\x01k\x05\x01\x00", b"\x05\x02\x01\x01"),
         (named(), b"\x04\x01\x00\x50\xC6\x33\x64\x01\0", b"\x00\x5D\0\0\0\0\0\0"),
@@ -130,7 +130,7 @@ async fn who_has_no_key_is_told_in_the_words_there_are() {
         (keyed(), b"\x04\x01\x00\x50\xC6\x33\x64\x01us:wrong\0", b"\x00\x5D\0\0\0\0\0\0"),
     ] {
         let gate = Arc::new(Script::targets::<1>().0.with_key(b"k"));
-        talk(door, &gate, async |mut client| {
+        talk(listener, &gate, async |mut client| {
             client.write_all(opening).await.unwrap();
             expect(&mut client, answer).await;
             assert_eq!(rest(&mut client).await, "", "{}", opening.escape_ascii());
@@ -166,7 +166,7 @@ async fn names_and_addresses_are_looked_up_as_tor_has_it() {
         ),
     ] {
         let gate = Arc::new(Script::new([]));
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(&opening).await.unwrap();
             expect(&mut client, answer).await;
             assert_eq!(rest(&mut client).await, "");
@@ -180,7 +180,7 @@ async fn names_and_addresses_are_looked_up_as_tor_has_it() {
 fn a_client_that_leaves_while_its_tunnel_is_opened_holds_nothing() {
     let ((), seen) = observed(async || {
         let gate = Arc::new(Script::new([Open::Hangs]));
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(&[b"\x05\x01\x00", TO_A_TEST, b"early"].concat()).await.unwrap();
             expect(&mut client, b"\x05\x00").await;
             sleep(Duration::from_secs(3)).await;
@@ -196,7 +196,7 @@ fn a_client_that_leaves_while_its_tunnel_is_opened_holds_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_drip_gets_no_more_time_than_silence() {
     let gate = Arc::new(Script::new([]));
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         let begun = Instant::now();
         client.write_all(b"\x04\x01\x00\x50\xC6\x33\x64\x01").await.unwrap();
         while client.write_all(b"u").await.is_ok() && begun.elapsed() < Duration::from_secs(60) {
@@ -216,7 +216,7 @@ async fn what_is_no_command_is_refused_by_its_code() {
         (b"\x05\x01\x00\x03\x06a.test\x00\x00", 1),
     ] {
         let gate = Arc::new(Script::new([]));
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(&[b"\x05\x01\x00", request].concat()).await.unwrap();
             expect(&mut client, [5, 0, 5, code, 0, 1, 0, 0, 0, 0, 0, 0]).await;
             assert_eq!(rest(&mut client).await, "");
@@ -231,7 +231,7 @@ fn an_opening_that_breaks_off_is_a_client_that_left() {
     for length in 1..whole.len() {
         let ((), seen) = observed(async || {
             let gate = Arc::new(Script::new([]));
-            talk(door(), &gate, async |mut client| {
+            talk(listener(), &gate, async |mut client| {
                 client.write_all(&whole[..length]).await.unwrap();
                 client.shutdown().await.unwrap();
                 rest(&mut client).await;

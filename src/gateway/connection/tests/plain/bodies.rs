@@ -7,12 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
 use super::{GET, OK, SENT, exchange, ok};
-use crate::gateway::testing::{FACTS, Script, door, expect, head, rest, talk};
+use crate::gateway::testing::{FACTS, Script, expect, head, listener, rest, talk};
 
 #[tokio::test(start_paused = true)]
 async fn bodies_go_through_as_they_came_both_ways_with_chunks_and_trailers() {
     let (gate, [mut target, mut second]) = Script::targets();
-    talk(door(), &Arc::new(gate), async |mut client| {
+    talk(listener(), &Arc::new(gate), async |mut client| {
         let body = "5;ext=1\r\nhello\r\n0\r\nDigest: x\r\n\r\n";
         let request = format!(
             "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: Digest\r\n\r\n{body}"
@@ -34,7 +34,7 @@ async fn bodies_go_through_as_they_came_both_ways_with_chunks_and_trailers() {
 #[tokio::test(start_paused = true)]
 async fn a_large_body_arrives_whole_both_ways() {
     let (gate, [target]) = Script::targets();
-    talk(door(), &Arc::new(gate), async |client| {
+    talk(listener(), &Arc::new(gate), async |client| {
         const SIZE: usize = 3 << 20;
         let bytes: Vec<u8> = (0..SIZE).map(|i| (i / 7 % 251) as u8).collect();
         let (mut from_gate, mut to_gate) = client.into_split();
@@ -66,7 +66,7 @@ async fn a_large_body_arrives_whole_both_ways() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_waits_for_a_100_gets_the_targets() {
     let (gate, [mut target]) = Script::targets();
-    talk(door(), &Arc::new(gate), async |mut client| {
+    talk(listener(), &Arc::new(gate), async |mut client| {
         let request = "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
         client.write_all(request.as_bytes()).await.unwrap();
         expect(&mut target, "POST / HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
@@ -86,7 +86,7 @@ async fn a_client_that_waits_for_a_100_gets_the_targets() {
 #[tokio::test(start_paused = true)]
 async fn a_final_answer_instead_of_a_100_ends_the_connection_and_says_so() {
     let (gate, [mut target]) = Script::targets();
-    talk(door(), &Arc::new(gate), async |mut client| {
+    talk(listener(), &Arc::new(gate), async |mut client| {
         client
             .write_all(b"PUT http://a.test/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
             .await
@@ -103,7 +103,7 @@ async fn a_final_answer_instead_of_a_100_ends_the_connection_and_says_so() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_before_the_whole_request_ends_the_connection_after_it() {
     let (gate, [mut target]) = Script::targets();
-    talk(door(), &Arc::new(gate), async |mut client| {
+    talk(listener(), &Arc::new(gate), async |mut client| {
         client
             .write_all(b"POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nbegun")
             .await
@@ -120,7 +120,7 @@ async fn an_answer_before_the_whole_request_ends_the_connection_after_it() {
 #[tokio::test(start_paused = true)]
 async fn answers_without_a_body_end_at_their_head() {
     let (gate, [mut target]) = Script::targets();
-    talk(door(), &Arc::new(gate), async |mut client| {
+    talk(listener(), &Arc::new(gate), async |mut client| {
         let request = GET.replace("GET", "HEAD");
         let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n";
         let told = format!("{answer}{FACTS}\r\n");
@@ -141,7 +141,7 @@ async fn answers_without_a_body_end_at_their_head() {
 async fn another_protocol_is_relayed_from_its_first_byte() {
     let (gate, [mut target]) = Script::targets();
     let gate = Arc::new(gate);
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         let request =
             "GET http://a.test/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly";
         client.write_all(request.as_bytes()).await.unwrap();
@@ -168,7 +168,7 @@ async fn another_protocol_is_relayed_from_its_first_byte() {
 async fn an_upgrade_that_is_declined_is_an_answer_like_any_other() {
     let (gate, [mut target]) = Script::targets();
     let gate = Arc::new(gate);
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         let request = "GET http://a.test/x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
         let sent = "GET /x HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
         // What an origin could use in its stead is not for the client to try on us.
@@ -184,7 +184,7 @@ async fn an_upgrade_that_is_declined_is_an_answer_like_any_other() {
 async fn an_old_client_is_served_in_its_version() {
     let (gate, [mut target, mut second]) = Script::targets();
     let gate = Arc::new(gate);
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         let request = "GET http://a.test/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
         let sent = "GET / HTTP/1.0\r\nHost: a.test\r\nConnection: close\r\n\r\n";
         let told = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{FACTS}Connection: keep-alive\r\n\r\nok");

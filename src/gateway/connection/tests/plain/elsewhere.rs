@@ -7,13 +7,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use super::{GET, OK, SENT, exchange, ok};
-use crate::gateway::testing::{Open, Script, door, expect, head, observed, talk};
+use crate::gateway::testing::{Open, Script, expect, head, listener, observed, talk};
 
 #[tokio::test(start_paused = true)]
 async fn a_request_goes_elsewhere_when_its_stream_dies_without_a_word() {
     let (gate, [first, second, mut third]) = Script::targets();
     let gate = Arc::new(gate);
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         client.write_all(GET.as_bytes()).await.unwrap();
         for mut dying in [first, second] {
             expect(&mut dying, SENT).await;
@@ -42,7 +42,7 @@ fn a_request_that_is_not_answered_goes_elsewhere_where_that_is_set() {
     let ((), seen) = observed(async || {
         let (gate, [silent, mut target]) = Script::targets();
         let gate = Arc::new(gate.with_answers_within(Duration::from_secs(5)));
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             let begun = tokio::time::Instant::now();
             client.write_all(b"GET http://a.test/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
             head(&mut target).await;
@@ -68,7 +68,7 @@ async fn what_may_not_be_sent_twice_is_not() {
     ] {
         let (gate, [mut first, _second]) = Script::targets();
         let gate = Arc::new(gate);
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(request.as_bytes()).await.unwrap();
             head(&mut first).await;
             if request.ends_with("body") {
@@ -87,7 +87,7 @@ async fn what_may_not_be_sent_twice_is_not() {
 async fn a_body_that_was_never_sent_may_go_elsewhere() {
     let (gate, [mut first, mut second]) = Script::targets();
     let gate = Arc::new(gate);
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         client
             .write_all(b"POST http://a.test/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
             .await
@@ -110,7 +110,7 @@ async fn a_body_that_was_never_sent_may_go_elsewhere() {
 async fn a_kept_stream_that_has_closed_is_nobodys_fault() {
     let (gate, [mut first, mut second]) = Script::targets();
     let gate = Arc::new(gate);
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         exchange(&mut client, &mut first, [GET, SENT, OK, &ok()]).await;
         drop(first);
         exchange(&mut client, &mut second, [GET, SENT, OK, &ok()]).await;
@@ -124,7 +124,7 @@ async fn a_kept_stream_that_has_closed_is_nobodys_fault() {
 async fn a_head_that_went_out_with_the_dial_is_not_sent_again() {
     let (near, mut target) = UnixStream::pair().unwrap();
     let gate = Arc::new(Script::new([Open::Early(near)]));
-    talk(door(), &gate, async |mut client| {
+    talk(listener(), &gate, async |mut client| {
         exchange(&mut client, &mut target, [GET, SENT, OK, &ok()]).await;
         exchange(&mut client, &mut target, [GET, SENT, OK, &ok()]).await;
         drop((client, target));

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::{GET, SENT};
 use crate::gateway::connection::serve;
-use crate::gateway::testing::{Script, door, expect, head, observed, rest, sockets, talk};
+use crate::gateway::testing::{Script, expect, head, listener, observed, rest, sockets, talk};
 use crate::lifecycle::Cut;
 
 #[test]
@@ -16,7 +16,7 @@ fn a_client_that_leaves_while_it_waits_holds_nothing() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();
         let gate = Arc::new(gate);
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(GET.as_bytes()).await.unwrap();
             expect(&mut target, SENT).await;
             drop(client);
@@ -32,7 +32,7 @@ fn a_client_that_leaves_while_it_waits_holds_nothing() {
 fn a_target_that_never_answers_is_given_up_and_a_slow_upload_is_no_silence() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();
-        talk(door(), &Arc::new(gate), async |mut client| {
+        talk(listener(), &Arc::new(gate), async |mut client| {
             client.write_all(b"POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n").await.unwrap();
             head(&mut target).await;
             for _ in 0..10 {
@@ -53,7 +53,7 @@ fn a_client_that_takes_nothing_is_let_go() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();
         let gate = Arc::new(gate);
-        talk(door(), &gate, async |mut client| {
+        talk(listener(), &gate, async |mut client| {
             client.write_all(GET.as_bytes()).await.unwrap();
             head(&mut target).await;
             target.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n").await.unwrap();
@@ -70,7 +70,7 @@ fn a_client_that_takes_nothing_is_let_go() {
 fn a_target_that_takes_nothing_is_given_up() {
     let ((), seen) = observed(async || {
         let (gate, [target]) = Script::targets();
-        talk(door(), &Arc::new(gate), async |client| {
+        talk(listener(), &Arc::new(gate), async |client| {
             let (mut from_gate, mut to_gate) = client.into_split();
             let flood = async {
                 to_gate
@@ -95,7 +95,7 @@ fn an_exchange_that_is_cut_is_written_down_as_cut() {
         let gate = Arc::new(gate);
         let cut = Cut::new();
         let (mut client, ours, peer) = sockets();
-        let served = serve(ours, peer, cut.clone(), Arc::new(door()), gate.clone());
+        let served = serve(ours, peer, cut.clone(), Arc::new(listener()), gate.clone());
         let talk = async {
             client.write_all(GET.as_bytes()).await.unwrap();
             head(&mut target).await;

@@ -10,7 +10,7 @@ use super::super::failure::{Failure, NoExit};
 use super::super::gate::{self, Facts, Forwarder, Lookup, Opened, Refusal, Resolved};
 use super::hedge::Raced;
 use super::pass::{Lease, Pass};
-use super::{Tunnel, Wish};
+use super::{Outbound, Wish};
 use crate::dial::{self, DialError, EngineFault, ExitFault, Stream};
 use crate::exit::load::{InFlight, Pace, Turn};
 use crate::exit::{Exit, ExitId, Fingerprint};
@@ -56,7 +56,7 @@ impl From<Stream> for Opening {
     }
 }
 
-impl Tunnel {
+impl Outbound {
     /// Opens a stream by the plan, within the deadline.
     pub(super) async fn dial(&self, attempt: Attempt<'_>, mut plan: Plan) -> Result<Opened<Lease>, Refusal> {
         let state = &self.parts.state;

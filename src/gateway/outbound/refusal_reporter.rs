@@ -25,12 +25,12 @@ pub struct Report {
 
 /// Hears, and reports.
 #[derive(Debug)]
-pub struct Witness {
+pub struct RefusalReporter {
     hearsay: Mutex<Hearsay>,
     reports: mpsc::Sender<Report>,
 }
 
-impl Witness {
+impl RefusalReporter {
     /// A witness that reports here.
     pub fn new(reports: mpsc::Sender<Report>) -> Self {
         Self { hearsay: Mutex::default(), reports }
@@ -61,11 +61,11 @@ mod tests {
     #[test]
     fn refusals_that_others_do_not_meet_are_reported() {
         let (reports, mut heard) = mpsc::channel(4);
-        let witness = Witness::new(reports);
+        let refusals = RefusalReporter::new(reports);
         let (shop, refused) = (Host::parse("www.shop.example").unwrap(), ExitId::Tor(Fingerprint([1; 20])));
-        (0..20).for_each(|_| witness.saw(&shop, &refused, 429, Moment(1)));
+        (0..20).for_each(|_| refusals.saw(&shop, &refused, 429, Moment(1)));
         assert!(heard.try_recv().is_err());
-        witness.saw(&shop, &ExitId::Direct, 404, Moment(1));
+        refusals.saw(&shop, &ExitId::Direct, 404, Moment(1));
         let report = heard.try_recv().unwrap();
         assert_eq!((report.site, report.exit), (Site::of(&Host::parse("shop.example").unwrap()), refused));
         assert!(heard.try_recv().is_err());

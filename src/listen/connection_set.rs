@@ -9,7 +9,7 @@ use crate::lifecycle::Cut;
 
 /// The connections of one listener.
 #[derive(Debug, Default)]
-pub(super) struct Crowd {
+pub(super) struct ConnectionSet {
     places: Mutex<Places>,
     alive: AtomicUsize,
     left: Notify,
@@ -20,18 +20,18 @@ pub(super) struct Crowd {
 struct Places {
     cuts: Vec<Option<Cut>>,
     free: Vec<usize>,
-    /// Set by [`Crowd::cut`]: who comes in late is cut on entering.
+    /// Set by [`ConnectionSet::cut`]: who comes in late is cut on entering.
     all_cut: bool,
 }
 
 /// One connection's place; dropping it leaves.
 #[derive(Debug)]
 pub(super) struct Member {
-    crowd: Arc<Crowd>,
+    connections: Arc<ConnectionSet>,
     place: usize,
 }
 
-impl Crowd {
+impl ConnectionSet {
     /// Takes a place for a connection that `cut` ends.
     pub(super) fn enter(self: &Arc<Self>, cut: Cut) -> Member {
         let mut places = self.places();
@@ -44,7 +44,7 @@ impl Crowd {
         }
         places.cuts[place] = Some(cut);
         self.alive.fetch_add(1, Ordering::Relaxed);
-        Member { crowd: self.clone(), place }
+        Member { connections: self.clone(), place }
     }
 
     /// Connections alive now.
@@ -93,14 +93,14 @@ impl Crowd {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let mut places = self.crowd.places();
+        let mut places = self.connections.places();
         places.cuts[self.place] = None;
         places.free.push(self.place);
-        if self.crowd.alive.fetch_sub(1, Ordering::Relaxed) == 1 {
+        if self.connections.alive.fetch_sub(1, Ordering::Relaxed) == 1 {
             // A burst of connections is over: give its room back.
             *places = Places { all_cut: places.all_cut, ..Places::default() };
             drop(places);
-            self.crowd.left.notify_waiters();
+            self.connections.left.notify_waiters();
         }
     }
 }
@@ -111,34 +111,34 @@ mod tests {
 
     #[tokio::test]
     async fn places_are_used_again_and_cuts_reach_those_who_are_there() {
-        let crowd = Arc::new(Crowd::default());
+        let connections = Arc::new(ConnectionSet::default());
         let cuts: Vec<Cut> = (0..3).map(|_| Cut::new()).collect();
-        let mut members: Vec<Member> = cuts.iter().map(|cut| crowd.enter(cut.clone())).collect();
+        let mut members: Vec<Member> = cuts.iter().map(|cut| connections.enter(cut.clone())).collect();
         members.remove(1);
         let late = Cut::new();
-        members.push(crowd.enter(late.clone()));
-        assert_eq!((crowd.len(), crowd.places().cuts.len()), (3, 3));
+        members.push(connections.enter(late.clone()));
+        assert_eq!((connections.len(), connections.places().cuts.len()), (3, 3));
 
-        assert_eq!(crowd.cut(), 3);
+        assert_eq!(connections.cut(), 3);
         assert_eq!(cuts.iter().map(Cut::is_cut).collect::<Vec<_>>(), [true, false, true]);
         assert!(late.is_cut());
         let after = Cut::new();
-        members.push(crowd.enter(after.clone()));
+        members.push(connections.enter(after.clone()));
         assert!(after.is_cut(), "who enters a crowd that was cut is cut");
     }
 
     #[tokio::test]
     async fn emptied_waits_for_the_last_one() {
-        let crowd = Arc::new(Crowd::default());
-        crowd.emptied().await;
-        let (first, second) = (crowd.enter(Cut::new()), crowd.enter(Cut::new()));
+        let connections = Arc::new(ConnectionSet::default());
+        connections.emptied().await;
+        let (first, second) = (connections.enter(Cut::new()), connections.enter(Cut::new()));
         let leave = async {
             drop(first);
             tokio::task::yield_now().await;
-            assert_eq!(crowd.len(), 1);
+            assert_eq!(connections.len(), 1);
             drop(second);
         };
-        tokio::join!(crowd.emptied(), leave);
-        assert_eq!((crowd.len(), crowd.places().cuts.capacity()), (0, 0));
+        tokio::join!(connections.emptied(), leave);
+        assert_eq!((connections.len(), connections.places().cuts.capacity()), (0, 0));
     }
 }

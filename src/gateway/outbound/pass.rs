@@ -63,7 +63,7 @@ pub(super) fn admit(parts: &Parts, caller: &Caller<'_>, password: Option<&[u8]>)
 
 /// The rules of a route's own port: who may reach it, and whether that is enough.
 fn at_own_port(parts: &Parts, caller: &Caller<'_>) -> Result<bool, Refusal> {
-    let Some(name) = &caller.door.route else { return Ok(false) };
+    let Some(name) = &caller.listener.route else { return Ok(false) };
     let snapshot = parts.state.load();
     // By name and not by port: a connection of a route that is gone must not become the next one's.
     let Some(entry) = snapshot.routes.get(name) else { return Err(Failure::Draining.into()) };

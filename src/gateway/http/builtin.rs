@@ -7,7 +7,7 @@
 
 use super::answer::Page;
 use super::request::Request;
-use crate::gateway::gate::Errand;
+use crate::gateway::gate::BuiltinRequest;
 use crate::net::{Host, Target};
 
 /// The name. It is in no DNS, so nothing real is hidden by it.
@@ -23,7 +23,7 @@ pub fn is_here(target: &Target) -> bool {
 
 /// Which errand a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum BuiltinKind {
     /// `GET /`.
     WhoAmI,
     /// `POST /rotate`.
@@ -32,33 +32,33 @@ pub enum Wanted {
     Report,
 }
 
-impl Wanted {
+impl BuiltinKind {
     /// The errand, once its body is there.
-    pub fn with(self, body: &[u8]) -> Errand<'_> {
+    pub fn with(self, body: &[u8]) -> BuiltinRequest<'_> {
         match self {
-            Self::WhoAmI => Errand::WhoAmI,
-            Self::Rotate => Errand::Rotate,
-            Self::Report => Errand::Report(body),
+            Self::WhoAmI => BuiltinRequest::WhoAmI,
+            Self::Rotate => BuiltinRequest::Rotate,
+            Self::Report => BuiltinRequest::Report(body),
         }
     }
 }
 
 /// Which errand this is, or the status and sentence that refuse it.
-pub fn read(request: &Request<'_>, path: &str) -> Result<Wanted, (u16, &'static str)> {
+pub fn read(request: &Request<'_>, path: &str) -> Result<BuiltinKind, (u16, &'static str)> {
     let wanted = match path.split('?').next().unwrap_or_default() {
-        "" | "/" => Wanted::WhoAmI,
-        "/rotate" => Wanted::Rotate,
-        "/report" => Wanted::Report,
+        "" | "/" => BuiltinKind::WhoAmI,
+        "/rotate" => BuiltinKind::Rotate,
+        "/report" => BuiltinKind::Report,
         _ => return Err((404, "exit.gate has /, /rotate and /report")),
     };
     let reads = matches!(request.method, "GET" | "HEAD");
     match wanted {
-        Wanted::WhoAmI if reads => Ok(wanted),
-        Wanted::Rotate | Wanted::Report if request.method == "POST" => {
+        BuiltinKind::WhoAmI if reads => Ok(wanted),
+        BuiltinKind::Rotate | BuiltinKind::Report if request.method == "POST" => {
             let meant = request.fields.get("x-exitgate").is_some_and(|field| field.value == b"1");
             if meant { Ok(wanted) } else { Err((403, "say that you mean it: X-Exitgate: 1")) }
         }
-        Wanted::WhoAmI => Err((405, "only GET / is answered here")),
+        BuiltinKind::WhoAmI => Err((405, "only GET / is answered here")),
         _ => Err((405, "this is a POST")),
     }
 }
@@ -78,7 +78,7 @@ pub fn answer(result: Result<&str, (u16, &str)>, keep: bool, bare: bool) -> Vec<
 mod tests {
     use super::*;
 
-    fn wanted(line: &str, fields: &str) -> Result<Wanted, u16> {
+    fn wanted(line: &str, fields: &str) -> Result<BuiltinKind, u16> {
         let head = format!("{line} HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
         let request = Request::parse(head.as_bytes()).unwrap();
         let path = line.split("gate").nth(1).unwrap();
@@ -89,15 +89,15 @@ mod tests {
     fn only_who_means_it_changes_something() {
         let meant = "X-Exitgate: 1\r\n";
         for (line, fields, want) in [
-            ("GET http://exit.gate/", "", Ok(Wanted::WhoAmI)),
-            ("GET http://exit.gate", "", Ok(Wanted::WhoAmI)),
-            ("HEAD http://exit.gate/?x", "", Ok(Wanted::WhoAmI)),
+            ("GET http://exit.gate/", "", Ok(BuiltinKind::WhoAmI)),
+            ("GET http://exit.gate", "", Ok(BuiltinKind::WhoAmI)),
+            ("HEAD http://exit.gate/?x", "", Ok(BuiltinKind::WhoAmI)),
             ("POST http://exit.gate/", meant, Err(405)),
-            ("POST http://exit.gate/rotate", meant, Ok(Wanted::Rotate)),
+            ("POST http://exit.gate/rotate", meant, Ok(BuiltinKind::Rotate)),
             ("POST http://exit.gate/rotate", "", Err(403)),
             ("POST http://exit.gate/rotate", "X-Exitgate: 0\r\n", Err(403)),
             ("GET http://exit.gate/rotate", meant, Err(405)),
-            ("POST http://exit.gate/report?", meant, Ok(Wanted::Report)),
+            ("POST http://exit.gate/report?", meant, Ok(BuiltinKind::Report)),
             ("PUT http://exit.gate/report", meant, Err(405)),
             ("GET http://exit.gate/favicon.ico", "", Err(404)),
         ] {

@@ -20,14 +20,14 @@ const SHARDS: usize = 16;
 
 /// Every connection that is alive.
 #[derive(Debug, Default)]
-pub struct Roll {
-    shards: [Mutex<HashMap<u64, Arc<Row>>>; SHARDS],
+pub struct ConnectionTable {
+    shards: [Mutex<HashMap<u64, Arc<ConnectionEntry>>>; SHARDS],
     last: AtomicU64,
 }
 
 /// One connection.
 #[derive(Debug)]
-pub struct Row {
+pub struct ConnectionEntry {
     /// Its number; none is given twice in one run.
     pub id: u64,
     /// Where it came in.
@@ -35,12 +35,12 @@ pub struct Row {
     begun: Instant,
     traffic: Arc<Traffic>,
     cut: Cut,
-    standing: Mutex<Standing>,
+    standing: Mutex<ConnectionState>,
 }
 
 /// How a connection stands.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct ConnectionState {
     /// Who it is, as a trusted peer says it or as its socket does.
     pub client: SocketAddr,
     /// It came over TLS.
@@ -73,13 +73,13 @@ pub struct Way {
 /// A row that is struck off when this drops.
 #[derive(Debug)]
 pub(super) struct Entered {
-    roll: Arc<Roll>,
-    row: Arc<Row>,
+    connections: Arc<ConnectionTable>,
+    row: Arc<ConnectionEntry>,
 }
 
-impl Roll {
+impl ConnectionTable {
     /// Every connection, in the order in which they came.
-    pub fn list(&self) -> Vec<Arc<Row>> {
+    pub fn list(&self) -> Vec<Arc<ConnectionEntry>> {
         let mut all = Vec::new();
         self.shards.iter().for_each(|shard| all.extend(open(shard).values().cloned()));
         all.sort_unstable_by_key(|row| row.id);
@@ -97,7 +97,7 @@ impl Roll {
     }
 
     /// The connection with this number, if it is still alive.
-    pub fn get(&self, id: u64) -> Option<Arc<Row>> {
+    pub fn get(&self, id: u64) -> Option<Arc<ConnectionEntry>> {
         open(self.shard(id)).get(&id).cloned()
     }
 
@@ -109,21 +109,35 @@ impl Roll {
         cut: Cut,
     ) -> Entered {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let standing =
-            Standing { client, tls: false, protocol: None, named: None, way: None, streaming: false, requests: 0 };
-        let row = Arc::new(Row { id, listener, begun: Instant::now(), traffic, cut, standing: Mutex::new(standing) });
+        let standing = ConnectionState {
+            client,
+            tls: false,
+            protocol: None,
+            named: None,
+            way: None,
+            streaming: false,
+            requests: 0,
+        };
+        let row = Arc::new(ConnectionEntry {
+            id,
+            listener,
+            begun: Instant::now(),
+            traffic,
+            cut,
+            standing: Mutex::new(standing),
+        });
         open(self.shard(id)).insert(id, row.clone());
-        Entered { roll: self.clone(), row }
+        Entered { connections: self.clone(), row }
     }
 
-    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<Row>>> {
+    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<ConnectionEntry>>> {
         &self.shards[id as usize % SHARDS]
     }
 }
 
-impl Row {
+impl ConnectionEntry {
     /// How it stands now.
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> ConnectionState {
         open(&self.standing).clone()
     }
 
@@ -144,14 +158,14 @@ impl Row {
 }
 
 impl Entered {
-    pub(super) fn note(&self, change: impl FnOnce(&mut Standing)) {
+    pub(super) fn note(&self, change: impl FnOnce(&mut ConnectionState)) {
         change(&mut open(&self.row.standing));
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        open(self.roll.shard(self.row.id)).remove(&self.row.id);
+        open(self.connections.shard(self.row.id)).remove(&self.row.id);
     }
 }
 
@@ -172,24 +186,24 @@ mod tests {
 
     #[test]
     fn a_row_is_there_as_long_as_its_connection_and_can_be_cut() {
-        let roll = Arc::new(Roll::default());
+        let connections = Arc::new(ConnectionTable::default());
         let enter = || {
             let cut = Cut::new();
-            (roll.enter("shared".into(), "192.0.2.1:9".parse().unwrap(), Arc::default(), cut.clone()), cut)
+            (connections.enter("shared".into(), "192.0.2.1:9".parse().unwrap(), Arc::default(), cut.clone()), cut)
         };
         let ((first, cut), (second, _)) = (enter(), enter());
         second.note(|standing| standing.requests = 3);
         assert_eq!(
-            roll.list().iter().map(|row| (row.id, row.standing().requests)).collect::<Vec<_>>(),
+            connections.list().iter().map(|row| (row.id, row.standing().requests)).collect::<Vec<_>>(),
             [(1, 0), (2, 3)]
         );
-        roll.get(1).unwrap().cut();
+        connections.get(1).unwrap().cut();
         assert!(cut.is_cut());
         drop(first);
-        assert!(roll.get(1).is_none() && roll.len() == 1);
+        assert!(connections.get(1).is_none() && connections.len() == 1);
         let (third, _) = enter();
-        assert_eq!((third.row.id, roll.len()), (3, 2), "no number is given twice");
+        assert_eq!((third.row.id, connections.len()), (3, 2), "no number is given twice");
         drop((second, third));
-        assert!(roll.is_empty());
+        assert!(connections.is_empty());
     }
 }

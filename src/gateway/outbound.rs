@@ -9,17 +9,17 @@
 //! An exit that nobody has tested yet is not used, but a live request that wants one gets it tested at once, ahead of
 //! the tester's backlog, and waits for the verdict up to its deadline.
 //!
-//! Next: `tunnel/attempt.rs` dials one plan; `tunnel/errand.rs` answers `http://exit.gate/`; `tunnel/turn.rs` does what
+//! Next: `outbound/attempt.rs` dials one plan; `outbound/builtin.rs` answers `http://exit.gate/`; `outbound/rotate.rs` does what
 //! its errands and the API ask.
 
 mod attempt;
-mod errand;
+mod builtin;
 mod hedge;
 mod meters;
 mod pass;
 mod public;
-pub mod turn;
-mod witness;
+mod refusal_reporter;
+pub mod rotate;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -33,9 +33,9 @@ use self::attempt::{Attempt, is_onion};
 pub use self::hedge::Budget;
 use self::meters::Meters;
 pub use self::pass::{Lease, Pass};
-pub use self::witness::{Report, Witness};
+pub use self::refusal_reporter::{RefusalReporter, Report};
 use super::failure::{ClientFault, Denial, Failure, NoExit};
-use super::gate::{self, Caller, Door, Errand, Gate, Lookup, Opened, Refusal, Resolved, Sight};
+use super::gate::{self, BuiltinRequest, Caller, Gate, ListenerConfig, Lookup, Observation, Opened, Refusal, Resolved};
 use super::record::RouteMeters;
 use super::relay::Idle;
 
@@ -88,22 +88,22 @@ pub struct Parts {
     /// What a reload may change.
     pub terms: Terms,
     /// Who hears of sites that refuse exits.
-    pub witness: Witness,
+    pub refusals: RefusalReporter,
     /// Tests an exit that is wanted now.
-    pub verify: turn::Verify,
+    pub verify: rotate::Verify,
     /// True once no new request may be taken.
     pub stopping: watch::Receiver<bool>,
 }
 
 /// The way out of this gateway: what [`super::connection`] asks.
-pub struct Tunnel {
+pub struct Outbound {
     parts: Parts,
     terms: ArcSwap<Terms>,
     hedges: Budget,
     meters: Meters,
 }
 
-impl Tunnel {
+impl Outbound {
     /// A way out made of these parts.
     pub fn new(parts: Parts) -> Self {
         let (terms, hedges) = (ArcSwap::from_pointee(parts.terms.clone()), Budget::new(parts.terms.hedge));
@@ -132,15 +132,15 @@ impl Tunnel {
     /// What the username asks for, at this door.
     fn wish(&self, caller: &Caller<'_>) -> Result<Wish, Refusal> {
         let snapshot = self.parts.state.load();
-        if caller.door.route.as_ref().is_some_and(|own| snapshot.routes.get(own).is_none()) {
+        if caller.listener.route.as_ref().is_some_and(|own| snapshot.routes.get(own).is_none()) {
             return Err(Failure::Draining.into());
         }
         // Who says nothing at the shared port takes what comes, as at any proxy; at a route's own port that is the route.
-        let username = match (caller.username, &caller.door.route) {
+        let username = match (caller.username, &caller.listener.route) {
             ("", None) => "any",
             (username, _) => username,
         };
-        let wish = snapshot.routes.resolve(username, caller.door.route.as_deref());
+        let wish = snapshot.routes.resolve(username, caller.listener.route.as_deref());
         let wish = wish.map_err(|bad| Refusal::because(Failure::Client(ClientFault::Username), bad.to_string()))?;
         if wish.selector.source == SourcePick::Direct && !self.terms.load().allow_direct {
             return Err(Failure::Denied(Denial::Source).into());
@@ -205,7 +205,7 @@ impl Tunnel {
     }
 }
 
-impl Gate for Tunnel {
+impl Gate for Outbound {
     type Pass = Pass;
     type Lease = Lease;
 
@@ -247,25 +247,25 @@ impl Gate for Tunnel {
         self.look_up(&attempt, &plan, lookup).await
     }
 
-    async fn errand(&self, caller: &Caller<'_>, pass: &Pass, errand: Errand<'_>) -> Result<String, Refusal> {
+    async fn builtin(&self, caller: &Caller<'_>, pass: &Pass, builtin: BuiltinRequest<'_>) -> Result<String, Refusal> {
         let wish = self.wish(caller)?;
-        self.run_errand(pass, &wish, errand).await
+        self.run_builtin(pass, &wish, builtin).await
     }
 
-    fn witnessed(&self, lease: &Lease, target: &Target, sight: Sight) {
+    fn observe(&self, lease: &Lease, target: &Target, observation: Observation) {
         let Some(exit) = lease.exit() else { return };
-        match sight {
-            Sight::Status(status) => {
-                self.parts.witness.saw(&target.host, exit.id(), status, self.parts.state.now());
+        match observation {
+            Observation::Status(status) => {
+                self.parts.refusals.saw(&target.host, exit.id(), status, self.parts.state.now());
             }
-            Sight::Died => {
+            Observation::Died => {
                 self.blame(exit);
                 self.doubt(exit, ExitFault::Died.into());
             }
         }
     }
 
-    fn stopping(&self, _door: &Door) -> impl Future<Output = ()> + Send {
+    fn stopping(&self, _door: &ListenerConfig) -> impl Future<Output = ()> + Send {
         let mut stopping = self.parts.stopping.clone();
         async move {
             // A sender that is gone means that the app is: that is a stop too.

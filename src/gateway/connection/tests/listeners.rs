@@ -8,11 +8,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::gateway::gate::Door;
-use crate::gateway::testing::{FACTS, Open, Script, door, expect, head, observed, rest, talk};
+use crate::gateway::gate::ListenerConfig;
+use crate::gateway::testing::{FACTS, Open, Script, expect, head, listener, observed, rest, talk};
 
 /// A door that takes TLS, and what a client needs to trust it.
-fn secure() -> (Door, TlsConnector) {
+fn secure() -> (ListenerConfig, TlsConnector) {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["gate.test".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
@@ -30,7 +30,10 @@ fn secure() -> (Door, TlsConnector) {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    (Door { tls: Some(TlsAcceptor::from(Arc::new(server))), ..door() }, TlsConnector::from(Arc::new(client)))
+    (
+        ListenerConfig { tls: Some(TlsAcceptor::from(Arc::new(server))), ..listener() },
+        TlsConnector::from(Arc::new(client)),
+    )
 }
 
 async fn handshake(connector: &TlsConnector, client: TcpStream) -> TlsStream<TcpStream> {
@@ -51,9 +54,9 @@ fn everything_is_spoken_inside_tls_too() {
         ),
     ] {
         let ((), seen) = observed(async || {
-            let (door, connector) = secure();
+            let (listener, connector) = secure();
             let (gate, [mut target]) = Script::targets();
-            talk(door, &Arc::new(gate), async |client| {
+            talk(listener, &Arc::new(gate), async |client| {
                 let mut client = handshake(&connector, client).await;
                 client.write_all(opening).await.unwrap();
                 expect(&mut client, &answer).await;
@@ -70,16 +73,16 @@ fn everything_is_spoken_inside_tls_too() {
 
 #[tokio::test(start_paused = true)]
 async fn plain_http_inside_tls_and_plain_clients_beside_it() {
-    let (door, connector) = secure();
+    let (listener, connector) = secure();
     let gate = Arc::new(Script::new([]));
     let page = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    talk(door.clone(), &gate, async |client| {
+    talk(listener.clone(), &gate, async |client| {
         let mut client = handshake(&connector, client).await;
         client.write_all(page).await.unwrap();
         assert!(rest(&mut client).await.contains("also inside TLS"));
     })
     .await;
-    talk(door, &gate, async |mut client| {
+    talk(listener, &gate, async |mut client| {
         client.write_all(page).await.unwrap();
         assert!(rest(&mut client).await.ends_with("</html>\n"));
     })
@@ -89,7 +92,7 @@ async fn plain_http_inside_tls_and_plain_clients_beside_it() {
 #[test]
 fn tls_that_is_not_offered_is_refused_in_its_own_words() {
     let ((), seen) = observed(async || {
-        talk(door(), &Arc::new(Script::new([])), async |mut client| {
+        talk(listener(), &Arc::new(Script::new([])), async |mut client| {
             client.write_all(b"\x16\x03\x01\x00\x05hello").await.unwrap();
             expect(&mut client, [0x15, 3, 3, 0, 2, 2, 40]).await;
             assert_eq!(rest(&mut client).await, "");
@@ -105,8 +108,8 @@ fn a_handshake_that_is_none_is_answered_by_an_alert_and_ends_at_once() {
     {
         for pieces in [1, 100] {
             let ((), seen) = observed(async || {
-                let (door, _) = secure();
-                talk(door, &Arc::new(Script::new([])), async |mut client| {
+                let (listener, _) = secure();
+                talk(listener, &Arc::new(Script::new([])), async |mut client| {
                     let begun = tokio::time::Instant::now();
                     for piece in hello.chunks(pieces) {
                         let _ = client.write_all(piece).await;
@@ -123,8 +126,8 @@ fn a_handshake_that_is_none_is_answered_by_an_alert_and_ends_at_once() {
     }
 }
 
-fn behind_a_balancer() -> Door {
-    Door { trusted: vec!["127.0.0.0/8".parse().unwrap()], ..door() }
+fn behind_a_balancer() -> ListenerConfig {
+    ListenerConfig { trusted: vec!["127.0.0.0/8".parse().unwrap()], ..listener() }
 }
 
 #[test]
@@ -149,15 +152,15 @@ fn a_trusted_peer_says_who_the_client_is() {
 
 #[test]
 fn a_header_is_demanded_of_the_trusted_and_refused_from_others() {
-    for (door, opening) in [
+    for (listener, opening) in [
         (behind_a_balancer(), &b"\x05\x01\x00"[..]),
         (behind_a_balancer(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
-        (door(), b"PROXY TCP4 198.51.100.1 203.0.113.1 5000 1080\r\n\x05\x01\x00"),
-        (door(), b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00\x05\x01\x00"),
-        (Door { trusted: vec!["192.0.2.0/24".parse().unwrap()], ..door() }, b"PROXY UNKNOWN\r\n"),
+        (listener(), b"PROXY TCP4 198.51.100.1 203.0.113.1 5000 1080\r\n\x05\x01\x00"),
+        (listener(), b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00\x05\x01\x00"),
+        (ListenerConfig { trusted: vec!["192.0.2.0/24".parse().unwrap()], ..listener() }, b"PROXY UNKNOWN\r\n"),
     ] {
         let ((), seen) = observed(async || {
-            talk(door, &Arc::new(Script::new([])), async |mut client| {
+            talk(listener, &Arc::new(Script::new([])), async |mut client| {
                 client.write_all(opening).await.unwrap();
                 // Closed with bytes unread, so this may be a reset: either way nothing was said.
                 let mut said = Vec::new();
@@ -173,8 +176,8 @@ fn a_header_is_demanded_of_the_trusted_and_refused_from_others() {
 #[tokio::test(start_paused = true)]
 async fn tls_may_follow_a_proxy_header() {
     let (secure, connector) = secure();
-    let door = Door { trusted: vec!["127.0.0.0/8".parse().unwrap()], ..secure };
-    talk(door, &Arc::new(Script::new([])), async |mut client| {
+    let listener = ListenerConfig { trusted: vec!["127.0.0.0/8".parse().unwrap()], ..secure };
+    talk(listener, &Arc::new(Script::new([])), async |mut client| {
         client.write_all(b"PROXY TCP4 198.51.100.1 203.0.113.1 5000 1080\r\n").await.unwrap();
         let mut client = handshake(&connector, client).await;
         client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
@@ -210,13 +213,13 @@ fn a_version_2_header_is_read_too_and_a_health_check_speaks_for_itself() {
 #[test]
 fn what_stands_before_a_protocol_has_the_same_deadline() {
     let hello = [&b"\x16\x03\x01\x01\x00"[..], &[1, 0, 0, 0xFC, 3, 3]].concat();
-    for (door, drip) in [
+    for (listener, drip) in [
         (behind_a_balancer(), b"PROXY TCP4 198.51.100.1 203.0.113.1 5000".to_vec()),
         (behind_a_balancer(), b"PROXY UNKNOWN\r\n".to_vec()),
         (secure().0, [hello, vec![0; 100]].concat()),
     ] {
         let ((), seen) = observed(async || {
-            talk(door, &Arc::new(Script::new([])), async |mut client| {
+            talk(listener, &Arc::new(Script::new([])), async |mut client| {
                 let begun = tokio::time::Instant::now();
                 for byte in drip {
                     if client.write_all(&[byte]).await.is_err() {
@@ -236,9 +239,9 @@ fn what_stands_before_a_protocol_has_the_same_deadline() {
 #[test]
 fn a_client_inside_tls_that_leaves_holds_nothing() {
     let ((), seen) = observed(async || {
-        let (door, connector) = secure();
+        let (listener, connector) = secure();
         let gate = Arc::new(Script::new([Open::Hangs]));
-        talk(door, &gate, async |client| {
+        talk(listener, &gate, async |client| {
             let mut client = handshake(&connector, client).await;
             client.write_all(b"CONNECT a.test:443 HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
             tokio::time::sleep(std::time::Duration::from_secs(3)).await;
@@ -251,9 +254,9 @@ fn a_client_inside_tls_that_leaves_holds_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_and_upgrades_go_through_inside_tls() {
-    let (door, connector) = secure();
+    let (listener, connector) = secure();
     let (gate, [mut target]) = Script::targets();
-    talk(door, &Arc::new(gate), async |client| {
+    talk(listener, &Arc::new(gate), async |client| {
         let mut client = handshake(&connector, client).await;
         let get = b"GET http://a.test/ HTTP/1.1\r\nHost: x\r\n\r\n";
         let upgrade = b"GET http://a.test/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: ws\r\n\r\n";

@@ -8,14 +8,14 @@ use crate::gateway::failure::{ClientFault, Failure};
 use crate::gateway::gate::{Gate, Protocol};
 use crate::gateway::http::answer;
 use crate::gateway::http::body::Body;
-use crate::gateway::http::errand::{self, REPORT_MAX, Wanted};
+use crate::gateway::http::builtin::{self, BuiltinKind, REPORT_MAX};
 use crate::gateway::record::Outcome;
 
 impl<G: Gate> Connection<'_, G> {
     /// Serves a tunnel to exit.gate, in which the client speaks HTTP as to any site.
     pub(super) async fn desk(&mut self, protocol: Protocol, username: &str, pass: &G::Pass) {
         loop {
-            self.deadline = Instant::now() + self.place.door.opening;
+            self.deadline = Instant::now() + self.place.listener.opening;
             let length = match self.head().await {
                 Ok(Some(length)) => length,
                 Ok(None) => return,
@@ -24,11 +24,11 @@ impl<G: Gate> Connection<'_, G> {
                     return;
                 }
             };
-            let plan = plan(&self.inbox.bytes()[..length], self.place.door, true);
+            let plan = plan(&self.inbox.bytes()[..length], self.place.listener, true);
             self.inbox.consume(length);
             let keep = match plan {
-                Ok(Plan { work: Work::Errand(wanted), manner, .. }) => {
-                    self.errand(protocol, username, pass, wanted, manner).await
+                Ok(Plan { work: Work::Builtin(wanted), manner, .. }) => {
+                    self.builtin(protocol, username, pass, wanted, manner).await
                 }
                 Ok(Plan { work, manner, .. }) => {
                     let refusal = match work {
@@ -46,27 +46,27 @@ impl<G: Gate> Connection<'_, G> {
     }
 
     /// Runs one errand; whether the connection lives on.
-    pub(super) async fn errand(
+    pub(super) async fn builtin(
         &mut self,
         protocol: Protocol,
         username: &str,
         pass: &G::Pass,
-        wanted: Result<Wanted, (u16, &'static str)>,
+        wanted: Result<BuiltinKind, (u16, &'static str)>,
         manner: Manner,
     ) -> bool {
         let (wanted, body) = match self.with_body(wanted, manner).await {
             Ok(whole) => whole,
             Err((status, sentence)) => {
                 self.record.settle(Outcome::Here);
-                let said = errand::answer(Err((status, sentence)), manner.keep_unread(), manner.bare);
+                let said = builtin::answer(Err((status, sentence)), manner.keep_unread(), manner.bare);
                 return self.stream.send(&said).await.is_ok() && manner.keep_unread();
             }
         };
         let caller = self.caller(protocol, username);
-        match self.place.gate.errand(&caller, pass, wanted.with(&body)).await {
+        match self.place.gate.builtin(&caller, pass, wanted.with(&body)).await {
             Ok(json) => {
                 self.record.settle(Outcome::Here);
-                let said = errand::answer(Ok(&json), manner.keep(), manner.bare);
+                let said = builtin::answer(Ok(&json), manner.keep(), manner.bare);
                 self.stream.send(&said).await.is_ok() && manner.keep()
             }
             Err(refusal) => matches!(self.refuse(&refusal, manner.keep(), manner.bare).await, After::Next),
@@ -76,9 +76,9 @@ impl<G: Gate> Connection<'_, G> {
     /// The errand with its body, read whole.
     async fn with_body(
         &mut self,
-        wanted: Result<Wanted, (u16, &'static str)>,
+        wanted: Result<BuiltinKind, (u16, &'static str)>,
         manner: Manner,
-    ) -> Result<(Wanted, Vec<u8>), (u16, &'static str)> {
+    ) -> Result<(BuiltinKind, Vec<u8>), (u16, &'static str)> {
         let wanted = wanted?;
         let length = match manner.body {
             Body::Length(length) if length <= REPORT_MAX as u64 => length as usize,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::super::{Parts, Terms, Times, Witness};
+use super::super::{Parts, RefusalReporter, Terms, Times};
 use super::*;
 use crate::exit::country::Country;
 use crate::exit::{Fingerprint, Listing, Moment, Source, Verdict};
@@ -32,7 +32,7 @@ fn number(exit: &ExitId) -> u8 {
 }
 
 struct World {
-    tunnel: Tunnel,
+    tunnel: Outbound,
     state: State,
     /// Exits that were tested, in order.
     tested: Arc<Mutex<Vec<u8>>>,
@@ -88,11 +88,11 @@ async fn world(good: fn(u8) -> bool) -> World {
         limits: Limits::new(Vec::new(), Amounts::default(), damping),
         tor: None,
         terms,
-        witness: Witness::new(mpsc::channel(1).0),
+        refusals: RefusalReporter::new(mpsc::channel(1).0),
         verify,
         stopping: watch::channel(false).1,
     };
-    World { tunnel: Tunnel::new(parts), state, tested }
+    World { tunnel: Outbound::new(parts), state, tested }
 }
 
 impl World {
@@ -111,7 +111,7 @@ impl World {
         self.tunnel.explained("", &self.wish("shop")).pool.iter().map(number).collect()
     }
 
-    async fn rotate(&self, username: &str) -> Result<Turned, TurnFault> {
+    async fn rotate(&self, username: &str) -> Result<Turned, RotateFault> {
         self.tunnel.rotate("", &self.wish(username), Instant::now() + Duration::from_secs(60)).await
     }
 
@@ -144,7 +144,7 @@ async fn what_fails_its_test_is_passed_over_and_nothing_moves_when_all_do() {
                     let now = number(turned.after.id());
                     assert!(now.is_multiple_of(2) && now != before && even.first(username) == now, "{username}");
                 }
-                Err(TurnFault::NoneGood { .. }) => assert_eq!(even.first(username), before),
+                Err(RotateFault::NoneGood { .. }) => assert_eq!(even.first(username), before),
                 Err(fault) => panic!("{fault}"),
             }
         }
@@ -153,7 +153,7 @@ async fn what_fails_its_test_is_passed_over_and_nothing_moves_when_all_do() {
     for username in ["us-strict", "us-session-a", "shop"] {
         let (before, pool) = (none.first(username), none.pool());
         let fault = none.rotate(username).await.unwrap_err();
-        assert!(matches!(&fault, TurnFault::NoneGood { tried: 5, last } if last == "refused"), "{username}: {fault}");
+        assert!(matches!(&fault, RotateFault::NoneGood { tried: 5, last } if last == "refused"), "{username}: {fault}");
         assert_eq!(none.tested().iter().collect::<BTreeSet<_>>().len(), 5, "{username}: each once");
         assert_eq!(none.pool(), pool, "{username}");
         assert!(username == "shop" || none.first(username) == before, "{username}");
@@ -175,7 +175,7 @@ async fn a_tester_that_does_not_answer_is_not_waited_for_beyond_the_deadline() {
     let mut world = world(|_| true).await;
     world.tunnel.parts.verify = Arc::new(|_| Box::pin(std::future::pending()));
     let before = world.first("us-strict");
-    assert!(matches!(world.rotate("us-strict").await, Err(TurnFault::Slow)));
+    assert!(matches!(world.rotate("us-strict").await, Err(RotateFault::Slow)));
     assert_eq!(world.first("us-strict"), before);
 }
 

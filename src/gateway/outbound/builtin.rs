@@ -1,7 +1,7 @@
 //! The errands of `http://exit.gate/`: for clients that cannot read the headers of a CONNECT answer, or want another exit.
 //!
 //! Each acts on the caller's own username and key. What it is told is what the caller may know anyway: which route,
-//! session and exit serve it. The key itself is never shown. What they do is done in `tunnel/turn.rs`.
+//! session and exit serve it. The key itself is never shown. What they do is done in `outbound/rotate.rs`.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::super::failure::{ClientFault, Failure, NoExit};
-use super::super::gate::{Errand, Refusal};
+use super::super::gate::{BuiltinRequest, Refusal};
 use super::pass::Pass;
-use super::turn::{TurnFault, bound};
-use super::{Tunnel, Wish};
+use super::rotate::{RotateFault, bound};
+use super::{Outbound, Wish};
 use crate::exit::{Exit, Moment};
 use crate::net::Host;
 
@@ -32,12 +32,17 @@ struct Reported {
     outcome: Option<String>,
 }
 
-impl Tunnel {
-    pub(super) async fn run_errand(&self, pass: &Pass, wish: &Wish, errand: Errand<'_>) -> Result<String, Refusal> {
-        let answer = match errand {
-            Errand::WhoAmI => self.who_am_i(pass, wish),
-            Errand::Rotate => self.turn(pass, wish).await?,
-            Errand::Report(body) => self.take_report(pass, wish, body).await?,
+impl Outbound {
+    pub(super) async fn run_builtin(
+        &self,
+        pass: &Pass,
+        wish: &Wish,
+        builtin: BuiltinRequest<'_>,
+    ) -> Result<String, Refusal> {
+        let answer = match builtin {
+            BuiltinRequest::WhoAmI => self.who_am_i(pass, wish),
+            BuiltinRequest::Rotate => self.turn(pass, wish).await?,
+            BuiltinRequest::Report(body) => self.take_report(pass, wish, body).await?,
         };
         Ok(answer.to_string())
     }
@@ -61,7 +66,7 @@ impl Tunnel {
     async fn turn(&self, pass: &Pass, wish: &Wish) -> Result<Value, Refusal> {
         let turned = self.rotate(pass.key(), wish, Instant::now() + ROTATE_DEADLINE).await;
         let turned = turned.map_err(|fault| match fault {
-            TurnFault::NoOther(refusal) => self.refused(&refusal, wish),
+            RotateFault::NoOther(refusal) => self.refused(&refusal, wish),
             fault => Refusal::because(Failure::NoExit(NoExit::NoneUsable), fault.to_string()),
         })?;
         let (now, snapshot) = (self.parts.state.now(), self.parts.state.load());

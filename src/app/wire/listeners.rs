@@ -11,10 +11,10 @@ use super::bind;
 use crate::app::StartError;
 use crate::config::Config;
 use crate::gateway::connection;
-use crate::gateway::gate::Door;
+use crate::gateway::connection_table::ConnectionTable;
+use crate::gateway::gate::ListenerConfig;
+use crate::gateway::outbound::Outbound;
 use crate::gateway::record::ListenerMeters;
-use crate::gateway::roll::Roll;
-use crate::gateway::tunnel::Tunnel;
 use crate::lifecycle::Tasks;
 use crate::limit::target::Own;
 use crate::listen::{self, Arrival, Listener, Permits, Reservation};
@@ -23,12 +23,12 @@ use crate::route::selector::RouteName;
 use crate::route::table::{Origin, Route};
 
 /// Every open port.
-pub(in crate::app) struct Doors {
-    tunnel: Arc<Tunnel>,
+pub(in crate::app) struct Listeners {
+    outbound: Arc<Outbound>,
     permits: Permits,
     tasks: Tasks,
     own: Own,
-    roll: Arc<Roll>,
+    connections: Arc<ConnectionTable>,
     shared: Vec<Port>,
     routes: HashMap<RouteName, Open>,
     /// What ports that are opened by order are opened with.
@@ -38,7 +38,7 @@ pub(in crate::app) struct Doors {
 /// A listener with what its connections see of it; the latter may be replaced while it listens.
 struct Port {
     listener: Listener,
-    door: Arc<ArcSwap<Door>>,
+    settings: Arc<ArcSwap<ListenerConfig>>,
 }
 
 struct Open {
@@ -46,21 +46,21 @@ struct Open {
     route: Arc<Route>,
 }
 
-impl Doors {
-    pub(super) fn new(tunnel: Arc<Tunnel>, permits: Permits, tasks: Tasks, own: Own, config: Config) -> Self {
-        let (roll, shared, routes) = (Arc::default(), Vec::new(), HashMap::new());
-        Self { tunnel, permits, tasks, own, roll, shared, routes, config }
+impl Listeners {
+    pub(super) fn new(outbound: Arc<Outbound>, permits: Permits, tasks: Tasks, own: Own, config: Config) -> Self {
+        let (connections, shared, routes) = (Arc::default(), Vec::new(), HashMap::new());
+        Self { outbound, permits, tasks, own, connections, shared, routes, config }
     }
 
     /// Every connection of these doors.
-    pub(super) fn roll(&self) -> Arc<Roll> {
-        self.roll.clone()
+    pub(super) fn connections(&self) -> Arc<ConnectionTable> {
+        self.connections.clone()
     }
 
     /// Opens the shared port on one of its addresses.
     pub(super) fn open_shared(&mut self, port: Reservation, config: &Config) -> Result<(), StartError> {
-        let door = shared_door(port.addr(), config, &self.roll);
-        let opened = self.open(port, door)?;
+        let settings = shared_settings(port.addr(), config, &self.connections);
+        let opened = self.open(port, settings)?;
         self.shared.push(opened);
         Ok(())
     }
@@ -68,11 +68,11 @@ impl Doors {
     /// What connections see from now on is what this configuration says; those that are open keep what they saw.
     pub(in crate::app) fn refresh(&mut self, config: &Config) {
         self.config = config.clone();
-        for Port { listener, door } in &self.shared {
-            door.store(Arc::new(shared_door(listener.addr(), config, &self.roll)));
+        for Port { listener, settings } in &self.shared {
+            settings.store(Arc::new(shared_settings(listener.addr(), config, &self.connections)));
         }
         for Open { at, route } in self.routes.values() {
-            at.door.store(Arc::new(route_door(at.listener.addr(), route, config, &self.roll)));
+            at.settings.store(Arc::new(route_settings(at.listener.addr(), route, config, &self.connections)));
         }
     }
 
@@ -102,8 +102,8 @@ impl Doors {
                 Err(_) if route.origin == Origin::Api => continue,
                 Err(error) => return Err(error),
             };
-            let door = route_door(port.addr(), route, config, &self.roll);
-            let at = self.open(port, door)?;
+            let settings = route_settings(port.addr(), route, config, &self.connections);
+            let at = self.open(port, settings)?;
             self.routes.insert(route.name.clone(), Open { at, route: route.clone() });
         }
         for route in routes {
@@ -133,8 +133,8 @@ impl Doors {
 
     /// Opens a route's port.
     pub(super) fn open_route(&mut self, port: Reservation, route: &Arc<Route>) -> Result<(), StartError> {
-        let door = route_door(port.addr(), route, &self.config, &self.roll);
-        let at = self.open(port, door)?;
+        let settings = route_settings(port.addr(), route, &self.config, &self.connections);
+        let at = self.open(port, settings)?;
         self.routes.insert(route.name.clone(), Open { at, route: route.clone() });
         Ok(())
     }
@@ -155,7 +155,12 @@ impl Doors {
                 self.let_finish(listener);
             }
         } else if let Some(open) = self.routes.get_mut(&route.name) {
-            open.at.door.store(Arc::new(route_door(open.at.listener.addr(), route, &self.config, &self.roll)));
+            open.at.settings.store(Arc::new(route_settings(
+                open.at.listener.addr(),
+                route,
+                &self.config,
+                &self.connections,
+            )));
             open.route = route.clone();
         }
         Ok(())
@@ -185,16 +190,17 @@ impl Doors {
         }
     }
 
-    fn open(&self, port: Reservation, door: Door) -> Result<Port, StartError> {
-        let (addr, label) = (port.addr(), door.label.clone());
-        let (door, tunnel) = (Arc::new(ArcSwap::from_pointee(door)), self.tunnel.clone());
-        let held = door.clone();
-        let serve =
-            move |Arrival { stream, peer, cut }| connection::serve(stream, peer, cut, held.load_full(), tunnel.clone());
+    fn open(&self, port: Reservation, settings: ListenerConfig) -> Result<Port, StartError> {
+        let (addr, label) = (port.addr(), settings.label.clone());
+        let (settings, outbound) = (Arc::new(ArcSwap::from_pointee(settings)), self.outbound.clone());
+        let held = settings.clone();
+        let serve = move |Arrival { stream, peer, cut }| {
+            connection::serve(stream, peer, cut, held.load_full(), outbound.clone())
+        };
         let listener = listen::start(port, &self.permits, usize::MAX, &self.tasks, serve)
             .map_err(|error| StartError::Port { what: label.to_string(), addr, why: error.to_string() })?;
         self.own.insert(listener.addr());
-        Ok(Port { listener, door })
+        Ok(Port { listener, settings })
     }
 
     /// Keeps a closed listener until its connections have ended.
@@ -218,25 +224,33 @@ fn bind_route(route: &Route, addr: SocketAddr) -> Result<Reservation, StartError
     bind(&format!("routes[{}]", route.name), addr)
 }
 
-fn shared_door(addr: SocketAddr, config: &Config, roll: &Arc<Roll>) -> Door {
+fn shared_settings(addr: SocketAddr, config: &Config, connections: &Arc<ConnectionTable>) -> ListenerConfig {
     let demands_name = config.gateway.require_username;
-    Door { demands_name, ..door(("shared", None), addr, !config.gateway.keys.is_empty(), config, roll) }
+    ListenerConfig {
+        demands_name,
+        ..settings(("shared", None), addr, !config.gateway.keys.is_empty(), config, connections)
+    }
 }
 
-fn route_door(addr: SocketAddr, route: &Route, config: &Config, roll: &Arc<Roll>) -> Door {
+fn route_settings(
+    addr: SocketAddr,
+    route: &Route,
+    config: &Config,
+    connections: &Arc<ConnectionTable>,
+) -> ListenerConfig {
     let demands = route.policy.auth == Auth::Key && !config.gateway.keys.is_empty();
-    door((route.name.as_str(), Some(route.name.shared())), addr, demands, config, roll)
+    settings((route.name.as_str(), Some(route.name.shared())), addr, demands, config, connections)
 }
 
-fn door(
+fn settings(
     (label, route): (&str, Option<Arc<str>>),
     addr: SocketAddr,
     demands_key: bool,
     config: &Config,
-    roll: &Arc<Roll>,
-) -> Door {
+    connections: &Arc<ConnectionTable>,
+) -> ListenerConfig {
     let gateway = &config.gateway;
-    Door {
+    ListenerConfig {
         label: label.into(),
         addr,
         route,
@@ -249,6 +263,6 @@ fn door(
         keep_alive: gateway.keep_alive_timeout,
         log_targets: config.log.targets,
         meters: ListenerMeters::new(label),
-        roll: roll.clone(),
+        connections: connections.clone(),
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Tunnel, Wish};
+use super::{Outbound, Wish};
 use crate::exit::{Exit, ExitId, Moment};
 use crate::net::{Host, Target};
 use crate::route::ban::Site;
@@ -53,7 +53,7 @@ pub struct Turned {
 
 /// Why there is no other exit. Everything is as it was.
 #[derive(Debug, thiserror::Error)]
-pub enum TurnFault {
+pub enum RotateFault {
     /// There is none.
     #[error("there is no other exit for this: {}", no_other(.0))]
     NoOther(Box<route::Refusal>),
@@ -106,14 +106,14 @@ pub enum ReportFault {
     Ours,
 }
 
-impl Tunnel {
+impl Outbound {
     /// Gives the holder of this wish another exit, verified, with another IP.
-    pub async fn rotate(&self, key: &str, wish: &Wish, by: Instant) -> Result<Turned, TurnFault> {
+    pub async fn rotate(&self, key: &str, wish: &Wish, by: Instant) -> Result<Turned, RotateFault> {
         let mut avoid: Vec<ExitId> = Vec::new();
         let mut last = String::new();
         while avoid.len() < TRIES {
             let next = self.ask(key, wish, &avoid, |view, memory, ask| {
-                successor(view, memory, ask, &mut rand::rng()).map_err(TurnFault::NoOther)
+                successor(view, memory, ask, &mut rand::rng()).map_err(RotateFault::NoOther)
             });
             let next = match next {
                 Err(_) if !avoid.is_empty() => break,
@@ -130,7 +130,7 @@ impl Tunnel {
             }
             avoid.push(next.exit.id().clone());
         }
-        Err(TurnFault::NoneGood { tried: avoid.len(), last })
+        Err(RotateFault::NoneGood { tried: avoid.len(), last })
     }
 
     /// Moves to a successor that was verified; `None` if somebody else has moved meanwhile.
@@ -141,7 +141,7 @@ impl Tunnel {
         next: &Successor,
         ips: Vec<IpAddr>,
         by: Instant,
-    ) -> Result<Option<Turned>, TurnFault> {
+    ) -> Result<Option<Turned>, RotateFault> {
         let state = &self.parts.state;
         let pooled = wish.is_pooled();
         let old: Vec<ExitId> = if pooled { self.explained(key, wish).pool } else { Vec::new() };
@@ -154,7 +154,7 @@ impl Tunnel {
         }
         if let Some(entry) = wish.entry.as_ref().filter(|_| wish.is_whole()) {
             let name = entry.route.name.clone();
-            state.apply(Change::Turned(name)).await.map_err(|_| TurnFault::Slow)?;
+            state.apply(Change::Turned(name)).await.map_err(|_| RotateFault::Slow)?;
         }
         self.first_of_new(key, wish, next, old, ips, by).await.map(Some)
     }
@@ -168,11 +168,11 @@ impl Tunnel {
         old: Vec<ExitId>,
         ips: Vec<IpAddr>,
         by: Instant,
-    ) -> Result<Turned, TurnFault> {
+    ) -> Result<Turned, RotateFault> {
         let mut avoid = old;
         for _ in 0..TRIES {
             let plan = self.ask(key, wish, &avoid, |view, memory, ask| {
-                decide(view, memory, ask, &mut rand::rng()).map_err(TurnFault::NoOther)
+                decide(view, memory, ask, &mut rand::rng()).map_err(RotateFault::NoOther)
             })?;
             let exit = plan.first().clone();
             if exit.id() == next.exit.id() {
@@ -186,8 +186,8 @@ impl Tunnel {
         Ok(turned(next, next.exit.clone(), ips))
     }
 
-    async fn proof(&self, exit: &ExitId, by: Instant) -> Result<Proof, TurnFault> {
-        timeout_at(by, (self.parts.verify)(exit.clone())).await.map_err(|_| TurnFault::Slow)
+    async fn proof(&self, exit: &ExitId, by: Instant) -> Result<Proof, RotateFault> {
+        timeout_at(by, (self.parts.verify)(exit.clone())).await.map_err(|_| RotateFault::Slow)
     }
 
     /// Takes somebody's word that a site refuses an exit: the one that is named, or the one that serves this wish.

@@ -7,7 +7,7 @@
 use tokio::time::Instant;
 
 use super::super::gate::Forwarder;
-use super::Tunnel;
+use super::Outbound;
 use super::attempt::{Attempt, Opening};
 use crate::dial::public::{Reach, Way, authorization, blames_the_proxy, forward, tunnel};
 use crate::dial::{DialError, EngineFault, ExitFault, tor};
@@ -18,7 +18,7 @@ use crate::route::{self, Isolation};
 /// Relays on the way to a proxy that is reached through Tor.
 const HOPS: u8 = 3;
 
-impl Tunnel {
+impl Outbound {
     /// Opens a stream through a public proxy.
     pub(super) async fn open_public(
         &self,
