@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let path = bed.ground.folder().join("exitgate.toml");
     std::fs::write(&path, config(&bed)).expect("the folder is ours");
     let origin = exitgate::config::find(Some(&path));
-    let loaded = match exitgate::config::load(origin, Some(&exitgate::app::judge_selector)) {
+    let loaded = match exitgate::config::load(origin, Some(&exitgate::app::validate_selector)) {
         Ok(loaded) => loaded,
         Err(faults) => {
             println!("{faults}");

@@ -18,7 +18,7 @@ pub use serve::{End, serve};
 pub use wire::{Bound, Running, build};
 
 /// Judges the text of a selector while a configuration is read; the error is a clause that says why not.
-pub fn judge_selector(text: &str, groups: &crate::config::Groups) -> Result<(), String> {
+pub fn validate_selector(text: &str, groups: &crate::config::Groups) -> Result<(), String> {
     wire::routes::judge(text, groups)
 }
 

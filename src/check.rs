@@ -8,18 +8,15 @@
 //! the worker below moves messages between the running checks, the desk and the state. What it learns is told in
 //! batches, because each telling makes a new snapshot.
 //!
-//! Next: `check/desk.rs` (what is due and what came back), `check/round.rs` (one check), `check/judge.rs` (its verdict),
-//! `check/court.rs` (what other exits say of it), `check/site.rs` (sites and bans), `check/canary.rs` (tampering). Public
+//! Next: `check/tester_state.rs` (what is due and what came back), `check/round.rs` (one check), `check/verdict.rs` (its verdict),
+//! `check/evaluator.rs` (what other exits say of it), `check/site.rs` (sites and bans), `check/tamper_check.rs` (tampering). Public
 //! proxies have a tester of their own: `check/public.rs`.
 
 mod by_tor;
-mod canary;
-mod court;
-mod desk;
 pub mod echo;
+mod evaluator;
+mod exit_update;
 pub mod fault;
-pub mod judge;
-mod lesson;
 mod measure;
 pub mod probe;
 pub mod public;
@@ -27,7 +24,10 @@ mod round;
 pub mod schedule;
 mod settings;
 pub mod site;
-pub mod witness;
+mod tamper_check;
+pub mod target_health;
+mod tester_state;
+pub mod verdict;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -37,19 +37,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 pub use self::by_tor::ByTor;
-pub use self::court::Standing;
-pub use self::desk::Checked;
+pub use self::evaluator::PageHealth;
+pub use self::exit_update::{ECHO, Geo};
 pub use self::fault::Fault;
-pub use self::lesson::{ECHO, Geo};
 pub use self::settings::{BadSettings, CheckedSite, Settings};
+pub use self::tester_state::Checked;
 
-use self::desk::Desk;
 use self::round::{Found, Job};
+use self::tester_state::TesterState;
 use crate::dial::DialError;
 use crate::exit::ExitId;
 use crate::lifecycle::Tasks;
 use crate::net::Target;
-use crate::state::{Change, Learned, State};
+use crate::state::{Change, ExitUpdate, State};
 
 /// Checks that people insist on, not yet taken. Arbitrary: more than that is a backlog, and that is the schedule's.
 const FORCED: usize = 256;
@@ -81,25 +81,25 @@ pub struct Opened<S> {
 }
 
 /// A message of a running check. The last one is always sent, also by a check that panics.
-enum News {
+enum CheckMessage {
     Found(ExitId, Found),
     Over(ExitId),
 }
 
 /// Sends [`News::Over`] when a check is over, however it ends.
-struct Slip {
+struct CompletionGuard {
     exit: ExitId,
-    news: mpsc::UnboundedSender<News>,
+    news: mpsc::UnboundedSender<CheckMessage>,
 }
 
-impl Drop for Slip {
+impl Drop for CompletionGuard {
     fn drop(&mut self) {
-        let _ = self.news.send(News::Over(self.exit.clone())); // nobody reads it once the worker is gone
+        let _ = self.news.send(CheckMessage::Over(self.exit.clone())); // nobody reads it once the worker is gone
     }
 }
 
 /// What people ask for.
-enum Asked {
+enum CheckRequest {
     /// This exit, at once.
     Now(ExitId, oneshot::Sender<Checked>),
     /// All of these, each when its turn comes.
@@ -118,8 +118,8 @@ pub struct Pass {
 /// Asks the tester for a check. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    ask: mpsc::Sender<Asked>,
-    standing: watch::Receiver<Arc<[Standing]>>,
+    ask: mpsc::Sender<CheckRequest>,
+    standing: watch::Receiver<Arc<[PageHealth]>>,
 }
 
 impl Handle {
@@ -127,7 +127,7 @@ impl Handle {
     /// exit cannot be tested (it is unknown, on its way out, or bad for good), or the tester is at its end.
     pub async fn force(&self, exit: ExitId) -> Option<Checked> {
         let (answer, checked) = oneshot::channel();
-        self.ask.send(Asked::Now(exit, answer)).await.ok()?;
+        self.ask.send(CheckRequest::Now(exit, answer)).await.ok()?;
         checked.await.ok()
     }
 
@@ -136,12 +136,12 @@ impl Handle {
     /// go on, and what was found stands in the snapshot, so that a later pass may leave out what is fresh.
     pub async fn pass(&self, pass: Pass) -> mpsc::UnboundedReceiver<(ExitId, Option<Checked>)> {
         let (results, yielded) = mpsc::unbounded_channel();
-        let _ = self.ask.send(Asked::All(pass, results)).await; // a tester at its end yields nothing
+        let _ = self.ask.send(CheckRequest::All(pass, results)).await; // a tester at its end yields nothing
         yielded
     }
 
     /// How every page of the tester fares, as of a second ago at most.
-    pub fn standing(&self) -> Arc<[Standing]> {
+    pub fn standing(&self) -> Arc<[PageHealth]> {
         self.standing.borrow().clone()
     }
 }
@@ -152,14 +152,14 @@ pub struct Tester<T> {
     settings: Arc<Settings>,
     state: State,
     geo: Geo,
-    standing: watch::Sender<Arc<[Standing]>>,
+    standing: watch::Sender<Arc<[PageHealth]>>,
     /// Held by the run of the moment; the next run takes them over.
     inbox: Mutex<Inbox>,
 }
 
 struct Inbox {
     wishes: mpsc::Receiver<ExitId>,
-    asked: mpsc::Receiver<Asked>,
+    asked: mpsc::Receiver<CheckRequest>,
 }
 
 impl<T: Through> Tester<T> {
@@ -183,49 +183,49 @@ impl<T: Through> Tester<T> {
     pub async fn run(self: Arc<Self>, tasks: Tasks) {
         let mut inbox = self.inbox.lock().await;
         let (post, mut news) = mpsc::unbounded_channel();
-        let mut desk = Desk::new(self.settings.clone(), self.geo.clone());
+        let mut tester = TesterState::new(self.settings.clone(), self.geo.clone());
         let (mut revisions, mut wanted) = (self.state.revisions(), self.state.wanted());
-        desk.use_only(&self.state.used(), self.state.now());
+        tester.use_only(&self.state.used(), self.state.now());
         let mut changed = true;
         while !tasks.is_stopping() {
             let now = self.state.now();
-            changed = changed && !desk.look(&self.state.load(), now);
-            self.begin(&mut desk, &tasks, &post);
-            self.tell(&mut desk).await;
-            let wake = if changed { desk.wake().min(desk.looks_at()) } else { desk.wake() };
+            changed = changed && !tester.look(&self.state.load(), now);
+            self.begin(&mut tester, &tasks, &post);
+            self.tell(&mut tester).await;
+            let wake = if changed { tester.wake().min(tester.looks_at()) } else { tester.wake() };
             let inbox = &mut *inbox;
             tokio::select! {
                 () = tasks.stopping() => break,
                 Some(first) = news.recv() => {
-                    self.read(&mut desk, first);
+                    self.read(&mut tester, first);
                     while let Ok(more) = news.try_recv() {
-                        self.read(&mut desk, more);
+                        self.read(&mut tester, more);
                     }
                 }
-                Some(exit) = inbox.wishes.recv() => desk.wish(&exit, &self.state.load(), self.state.now()),
-                Some(asked) = inbox.asked.recv() => desk.ask(asked, &self.state.load(), self.state.now()),
+                Some(exit) = inbox.wishes.recv() => tester.wish(&exit, &self.state.load(), self.state.now()),
+                Some(asked) = inbox.asked.recv() => tester.ask(asked, &self.state.load(), self.state.now()),
                 Ok(()) = revisions.changed() => changed = true,
-                Ok(()) = wanted.changed() => desk.use_only(&self.state.used(), self.state.now()),
+                Ok(()) = wanted.changed() => tester.use_only(&self.state.used(), self.state.now()),
                 () = tokio::time::sleep(wake.since(self.state.now())) => changed = true,
             }
         }
     }
 
     /// Begins every check that may begin.
-    fn begin(&self, desk: &mut Desk, tasks: &Tasks, post: &mpsc::UnboundedSender<News>) {
+    fn begin(&self, tester: &mut TesterState, tasks: &Tasks, post: &mpsc::UnboundedSender<CheckMessage>) {
         let (snapshot, now) = (self.state.load(), self.state.now());
-        while let Some(job) = desk.next(&snapshot, now, &mut rand::rng()) {
+        while let Some(job) = tester.next(&snapshot, now, &mut rand::rng()) {
             self.start(job, tasks, post.clone());
         }
-        let (running, waiting) = desk.load(now);
+        let (running, waiting) = tester.load(now);
         measure::load(running, waiting);
     }
 
-    fn start(&self, job: Job, tasks: &Tasks, news: mpsc::UnboundedSender<News>) {
+    fn start(&self, job: Job, tasks: &Tasks, news: mpsc::UnboundedSender<CheckMessage>) {
         let (through, settings, stop) = (self.through.clone(), self.settings.clone(), tasks.clone());
-        let slip = Slip { exit: job.exit.clone(), news };
+        let guard = CompletionGuard { exit: job.exit.clone(), news };
         tasks.spawn("check", async move {
-            let found = |found| _ = slip.news.send(News::Found(slip.exit.clone(), found));
+            let found = |found| _ = guard.news.send(CheckMessage::Found(guard.exit.clone(), found));
             tokio::select! {
                 () = stop.stopping() => {}
                 () = round::run(&*through, &settings, &job, found) => {}
@@ -233,27 +233,27 @@ impl<T: Through> Tester<T> {
         });
     }
 
-    fn read(&self, desk: &mut Desk, news: News) {
+    fn read(&self, tester: &mut TesterState, news: CheckMessage) {
         let now = self.state.now();
         match news {
-            News::Found(exit, found) => desk.found(&exit, found, &self.state.load(), now),
-            News::Over(exit) => desk.over(&exit, now, &mut rand::rng()),
+            CheckMessage::Found(exit, found) => tester.found(&exit, found, &self.state.load(), now),
+            CheckMessage::Over(exit) => tester.over(&exit, now, &mut rand::rng()),
         }
     }
 
-    async fn tell(&self, desk: &mut Desk) {
-        let lessons: Vec<Learned> = desk.lessons(self.state.now());
-        if !lessons.is_empty()
-            && let Err(error) = self.state.apply(Change::Learned(lessons)).await
+    async fn tell(&self, tester: &mut TesterState) {
+        let updates: Vec<ExitUpdate> = tester.updates(self.state.now());
+        if !updates.is_empty()
+            && let Err(error) = self.state.apply(Change::ExitUpdates(updates)).await
         {
             tracing::error!(%error, "what checks found could not be taken over");
         }
-        self.state.announce(desk.events());
-        if let Some(standing) = desk.standing(self.state.now()) {
+        self.state.announce(tester.events());
+        if let Some(standing) = tester.standing(self.state.now()) {
             measure::standing(&standing);
             self.standing.send_replace(standing.into());
         }
-        desk.answer();
+        tester.answer();
     }
 }
 

@@ -32,7 +32,7 @@ use crate::app::{self, End};
 use crate::config::{self, Loaded, SelectorCheck};
 
 /// Who judges selectors while a configuration is read.
-const SELECTORS: Option<SelectorCheck<'static>> = Some(&app::judge_selector);
+const SELECTORS: Option<SelectorCheck<'static>> = Some(&app::validate_selector);
 
 /// What a process that ends says to its caller; the numbers are those of `sysexits.h`, and 128 + n for a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

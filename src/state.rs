@@ -21,7 +21,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Mutex, broadcast, mpsc, watch};
 
 use change::Effects;
-pub use change::{CONFIG_PORTS, Change, Learned, Refused};
+pub use change::{CONFIG_PORTS, Change, ExitUpdate, Refused};
 pub use clock::Clock;
 
 use crate::exit::{Catalog, ExitId, Moment};

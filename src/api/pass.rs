@@ -27,7 +27,7 @@ use super::error::{ApiError, Problem};
 use super::exits::{Shown as Exit, read_id, word};
 use super::page::tagged;
 use super::when::When;
-use crate::check::{Checked, CheckedSite, Handle, Pass, Standing};
+use crate::check::{Checked, CheckedSite, Handle, PageHealth, Pass};
 use crate::exit::country::Country;
 use crate::exit::{ExitId, Source};
 use crate::state;
@@ -63,7 +63,7 @@ pub(super) async fn list(State(wiring): State<Wiring>, headers: HeaderMap) -> Re
     tagged(&headers, &Listed { checks: standing.iter().map(of_page).collect() })
 }
 
-fn of_page(page: &Standing) -> Shown {
+fn of_page(page: &PageHealth) -> Shown {
     Shown {
         kind: page.kind.to_owned(),
         name: page.name.to_string(),

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use metrics::{counter, gauge, histogram};
 
-use super::court::{SITE, Standing};
-use super::lesson;
+use super::evaluator::{PageHealth, SITE};
+use super::exit_update;
 use super::round::{EchoRound, SiteRound};
 use crate::exit::ExitId;
 use crate::telemetry::metrics as names;
 
 /// One echo round. A handle a round is looked up: there are a few a second.
 pub(super) fn round(exit: &ExitId, round: &EchoRound) {
-    let (source, outcome) = (exit.source().as_str(), lesson::outcome(&round.ruling));
+    let (source, outcome) = (exit.source().as_str(), exit_update::outcome(&round.conclusion));
     counter!(names::CHECKS, "source" => source, "outcome" => outcome).increment(1);
-    if let Some(latency) = lesson::latency(round) {
+    if let Some(latency) = exit_update::latency(round) {
         histogram!(names::CHECK_OPEN_SECONDS, "source" => source).record(latency);
     }
 }
@@ -30,7 +30,7 @@ pub(super) fn site(name: &str, round: &SiteRound) {
 }
 
 /// Which pages are to blame for what fails there.
-pub(super) fn standing(all: &[Standing]) {
+pub(super) fn standing(all: &[PageHealth]) {
     let mut suspended: BTreeMap<String, f64> = BTreeMap::new();
     for page in all {
         let check = if page.kind == SITE { page.name.to_string() } else { page.kind.to_owned() };

@@ -6,7 +6,7 @@
 //!
 //! The stream is any `AsyncRead + AsyncWrite`: this file opens no socket and has one deadline, the caller's.
 //!
-//! Next: `check/round.rs` makes probes and `check/judge.rs` says what they came to.
+//! Next: `check/round.rs` makes probes and `check/verdict.rs` says what they came to.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -224,9 +224,9 @@ async fn read(response: Response<Incoming>, deadline: Instant) -> Result<Answer,
     let mut whole = true;
     while let Some(frame) = timeout_at(deadline, incoming.frame()).await.map_err(|_| Fault::Slow)? {
         let Ok(data) = frame.map_err(|error| http_fault(&error))?.into_data() else { continue };
-        let room = LONGEST_BODY - body.len();
-        body.extend_from_slice(&data[..data.len().min(room)]);
-        if data.len() > room {
+        let concurrency = LONGEST_BODY - body.len();
+        body.extend_from_slice(&data[..data.len().min(concurrency)]);
+        if data.len() > concurrency {
             whole = false;
             break;
         }

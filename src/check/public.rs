@@ -9,16 +9,16 @@
 //! There are many and they are slow, so the judge works on a thread of its own, at a lower priority than those that
 //! carry traffic: a pass over twenty thousand is a matter of throughput, a tunnel one of latency.
 //!
-//! Next: `public/trial.rs` (one test, step by step), `public/queue.rs` (who is next), `public/court.rs` (what others'
-//! tests say about one's own), `public/shown.rs` (anonymity), `public/lesson.rs` (what is kept).
+//! Next: `public/trial.rs` (one test, step by step), `public/queue.rs` (who is next), `public/evaluator.rs` (what others'
+//! tests say about one's own), `public/shown.rs` (anonymity), `public/exit_update.rs` (what is kept).
 
-mod court;
-mod desk;
-mod lesson;
+mod evaluator;
+mod exit_update;
 mod queue;
 mod report;
 mod settings;
 mod shown;
+mod tester_state;
 mod trial;
 
 use std::io;
@@ -29,10 +29,10 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 pub use self::settings::Settings;
 pub use self::trial::Line;
 
-use self::desk::Desk;
 use self::report::{Job, Report};
-use super::desk::Checked;
-use super::lesson::Geo;
+use self::tester_state::PublicTesterState;
+use super::exit_update::Geo;
+use super::tester_state::Checked;
 use crate::exit::ExitId;
 use crate::lifecycle::{Tasks, turn};
 use crate::state::{Change, State};
@@ -41,35 +41,35 @@ use crate::state::{Change, State};
 const FORCED: usize = 256;
 
 /// The one message of a running check, which is always sent, also by a check that panics.
-enum News {
+enum CheckMessage {
     Found(ExitId, Box<Report>),
     /// It ended without a finding.
     Over(ExitId),
 }
 
 /// Tells what became of a check, however it ends.
-struct Slip {
+struct CompletionGuard {
     exit: ExitId,
     found: Option<Box<Report>>,
-    news: mpsc::UnboundedSender<News>,
+    news: mpsc::UnboundedSender<CheckMessage>,
 }
 
-impl Drop for Slip {
+impl Drop for CompletionGuard {
     fn drop(&mut self) {
         let exit = self.exit.clone();
         let _ = self.news.send(match self.found.take() {
-            Some(report) => News::Found(exit, report),
-            None => News::Over(exit),
+            Some(report) => CheckMessage::Found(exit, report),
+            None => CheckMessage::Over(exit),
         }); // nobody reads it once the worker is gone
     }
 }
 
 /// Somebody waits for a check of this exit.
-type Asked = (ExitId, oneshot::Sender<Checked>);
+type CheckRequest = (ExitId, oneshot::Sender<Checked>);
 
 /// Asks the judge for a check. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Handle(mpsc::Sender<Asked>);
+pub struct Handle(mpsc::Sender<CheckRequest>);
 
 impl Handle {
     /// Tests a proxy now, ahead of everything else, and waits for the result: by then it is in the snapshot. `None`:
@@ -82,7 +82,7 @@ impl Handle {
 }
 
 /// The worker that judges public proxies, one for the whole gateway.
-pub struct Judge {
+pub struct PublicTester {
     line: Arc<Line>,
     settings: Arc<Settings>,
     state: State,
@@ -94,10 +94,10 @@ pub struct Judge {
 
 struct Inbox {
     wishes: mpsc::Receiver<ExitId>,
-    asked: mpsc::Receiver<Asked>,
+    asked: mpsc::Receiver<CheckRequest>,
 }
 
-impl Judge {
+impl PublicTester {
     /// A judge of the public proxies in `state`, and the handle to ask it by. `wishes` are proxies that failed a live
     /// request, or that one waits for; what has failed too often goes to `give_up`.
     pub fn new(
@@ -124,28 +124,28 @@ impl Judge {
     pub async fn run(self: Arc<Self>, tasks: Tasks) {
         let mut inbox = self.inbox.lock().await;
         let (post, mut news) = mpsc::unbounded_channel();
-        let mut desk = Desk::new(self.settings.clone(), self.geo.clone());
+        let mut tester = PublicTesterState::new(self.settings.clone(), self.geo.clone());
         let mut revisions = self.state.revisions();
         let mut changed = true;
         while !tasks.is_stopping() {
             let now = self.state.now();
-            changed = changed && !desk.look(&self.state.load(), now);
-            desk.settle(&self.state.load(), now);
-            self.begin(&mut desk, &tasks, &post);
-            self.tell(&mut desk).await;
-            let wake = if changed { desk.wake().min(desk.looks_at()) } else { desk.wake() };
+            changed = changed && !tester.look(&self.state.load(), now);
+            tester.settle(&self.state.load(), now);
+            self.begin(&mut tester, &tasks, &post);
+            self.tell(&mut tester).await;
+            let wake = if changed { tester.wake().min(tester.looks_at()) } else { tester.wake() };
             let inbox = &mut *inbox;
             tokio::select! {
                 () = tasks.stopping() => break,
                 Some(first) = news.recv() => {
-                    self.read(&mut desk, first);
+                    self.read(&mut tester, first);
                     while let Ok(more) = news.try_recv() {
-                        self.read(&mut desk, more);
+                        self.read(&mut tester, more);
                     }
                 }
-                Some(exit) = inbox.wishes.recv() => desk.wish(&exit, self.state.now()),
+                Some(exit) = inbox.wishes.recv() => tester.wish(&exit, self.state.now()),
                 Some((exit, answer)) = inbox.asked.recv() => {
-                    desk.force(exit, answer, &self.state.load(), self.state.now());
+                    tester.force(exit, answer, &self.state.load(), self.state.now());
                 }
                 Ok(()) = revisions.changed() => changed = true,
                 () = tokio::time::sleep(wake.since(self.state.now())) => changed = true,
@@ -154,45 +154,47 @@ impl Judge {
     }
 
     /// Begins every check that may begin.
-    fn begin(&self, desk: &mut Desk, tasks: &Tasks, post: &mpsc::UnboundedSender<News>) {
+    fn begin(&self, tester: &mut PublicTesterState, tasks: &Tasks, post: &mpsc::UnboundedSender<CheckMessage>) {
         let (snapshot, now) = (self.state.load(), self.state.now());
-        while let Some(job) = desk.next(&snapshot, now, &mut rand::rng()) {
+        while let Some(job) = tester.next(&snapshot, now, &mut rand::rng()) {
             self.start_one(job, tasks, post.clone());
             turn::give_way();
         }
-        desk.measure(now);
+        tester.measure(now);
     }
 
-    fn start_one(&self, job: Job, tasks: &Tasks, news: mpsc::UnboundedSender<News>) {
+    fn start_one(&self, job: Job, tasks: &Tasks, news: mpsc::UnboundedSender<CheckMessage>) {
         let (line, settings, stop) = (self.line.clone(), self.settings.clone(), tasks.clone());
-        let slip = Slip { exit: job.subject.id.clone(), found: None, news };
+        let guard = CompletionGuard { exit: job.subject.id.clone(), found: None, news };
         tasks.spawn("public check", async move {
-            let mut slip = slip; // all of it, so that its end is the task's
+            let mut guard = guard; // all of it, so that its end is the task's
             tokio::select! {
                 () = stop.stopping() => {}
-                report = trial::run(&line, &settings, job) => slip.found = Some(Box::new(report)),
+                report = trial::run(&line, &settings, job) => guard.found = Some(Box::new(report)),
             }
         });
     }
 
-    fn read(&self, desk: &mut Desk, news: News) {
+    fn read(&self, tester: &mut PublicTesterState, news: CheckMessage) {
         turn::give_way();
         let now = self.state.now();
         match news {
-            News::Found(exit, report) => desk.found(&exit, *report, &self.state.load(), now, &mut rand::rng()),
-            News::Over(exit) => desk.over(&exit, now),
+            CheckMessage::Found(exit, report) => {
+                tester.found(&exit, *report, &self.state.load(), now, &mut rand::rng())
+            }
+            CheckMessage::Over(exit) => tester.over(&exit, now),
         }
     }
 
-    async fn tell(&self, desk: &mut Desk) {
-        let lessons = desk.lessons(self.state.now());
-        if !lessons.is_empty()
-            && let Err(error) = self.state.apply(Change::Learned(lessons)).await
+    async fn tell(&self, tester: &mut PublicTesterState) {
+        let updates = tester.updates(self.state.now());
+        if !updates.is_empty()
+            && let Err(error) = self.state.apply(Change::ExitUpdates(updates)).await
         {
             tracing::error!(%error, "what checks of public proxies found could not be taken over");
         }
-        desk.answer();
-        for exit in desk.given_up() {
+        tester.answer();
+        for exit in tester.given_up() {
             let _ = self.give_up.send(exit).await; // the lists are at their end, and so are we
         }
     }

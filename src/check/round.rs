@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::canary::{Digest, digest};
 use super::fault::{Fault, Whose};
-use super::judge::{self, Heard, Ruling, Said};
 use super::probe::{self, Answer, Page};
 use super::site::{self, Miss};
+use super::tamper_check::{Digest, digest};
+use super::verdict::{self, Conclusion, EchoReply, ProbeResult};
 use super::{CheckedSite, Settings, Through, echo};
 use crate::exit::ExitId;
 use crate::store::Timings;
@@ -42,7 +42,7 @@ pub(super) struct Job {
 
 /// What a canary was seen as.
 #[derive(Clone, Debug)]
-pub(super) struct CanaryRound {
+pub(super) struct TamperRound {
     pub(super) canary: usize,
     pub(super) digest: Digest,
     /// It is another than was known before, and was so twice.
@@ -52,7 +52,7 @@ pub(super) struct CanaryRound {
 /// One echo probe.
 #[derive(Clone, Debug)]
 pub(super) struct EchoProbe {
-    pub(super) heard: Heard,
+    pub(super) heard: ProbeResult,
     pub(super) timings: Timings,
     /// Whether the answer repeated our nonce, if there was one.
     pub(super) repeated: Option<bool>,
@@ -61,7 +61,7 @@ pub(super) struct EchoProbe {
 /// What the echo probes came to.
 #[derive(Clone, Debug)]
 pub(super) struct EchoRound {
-    pub(super) ruling: Ruling,
+    pub(super) conclusion: Conclusion,
     pub(super) probes: Vec<EchoProbe>,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct SiteRound {
 #[derive(Clone, Debug)]
 pub(super) enum Found {
     Echoes(EchoRound),
-    Canary(CanaryRound),
+    Tamper(TamperRound),
     /// A site of the configuration, by its place there.
     Site(usize, SiteRound),
     /// A page that was asked this once.
@@ -88,14 +88,14 @@ pub(super) enum Found {
 /// Tests one exit.
 pub(super) async fn run<T: Through>(through: &T, settings: &Settings, job: &Job, mut found: impl FnMut(Found)) {
     let echoes = hear(through, settings, job).await;
-    let good = matches!(echoes.ruling, Ruling::Good(_));
+    let good = matches!(echoes.conclusion, Conclusion::Good(_));
     found(Found::Echoes(echoes));
     if good {
         // One after another: what no request waits for need not hurry, and an exit may limit streams.
         if let Some((canary, truth)) = job.canary
             && let Some(seen) = look(through, settings, &job.exit, canary, truth).await
         {
-            found(Found::Canary(seen));
+            found(Found::Tamper(seen));
         }
         for site in &job.sites {
             let round = visit(through, settings, &job.exit, &settings.sites[*site]).await;
@@ -111,13 +111,13 @@ pub(super) async fn run<T: Through>(through: &T, settings: &Settings, job: &Job,
 async fn hear<T: Through>(through: &T, settings: &Settings, job: &Job) -> EchoRound {
     let mut probes: Vec<EchoProbe> = Vec::with_capacity(settings.terms.probes);
     loop {
-        let heard: Vec<Heard> = probes.iter().map(|probe| probe.heard).collect();
-        if let Some(ruling) = judge::rule(&heard, settings.terms, job.echoes.len()) {
-            return EchoRound { ruling, probes };
+        let heard: Vec<ProbeResult> = probes.iter().map(|probe| probe.heard).collect();
+        if let Some(conclusion) = verdict::rule(&heard, settings.terms, job.echoes.len()) {
+            return EchoRound { conclusion, probes };
         }
-        let asks = judge::next(&heard, settings.terms, &job.echoes);
+        let asks = verdict::next(&heard, settings.terms, &job.echoes);
         if asks.is_empty() {
-            return EchoRound { ruling: Ruling::Bad(judge::Why::Disagree), probes };
+            return EchoRound { conclusion: Conclusion::Bad(verdict::Why::Disagree), probes };
         }
         probes.extend(all(asks.into_iter().map(|echo| ask_echo(through, settings, job, echo)).collect()).await);
     }
@@ -136,10 +136,10 @@ async fn ask_echo<T: Through>(through: &T, settings: &Settings, job: &Job, echo:
     };
     let outcome = match read {
         Ok((_, false)) if job.repeats[echo] => Err(Fault::Canned),
-        Ok((ip, _)) => Ok(Said { ip, vouched: page.tls.is_some() }),
+        Ok((ip, _)) => Ok(EchoReply { ip, vouched: page.tls.is_some() }),
         Err(fault) => Err(fault),
     };
-    EchoProbe { heard: Heard { echo, outcome }, timings, repeated }
+    EchoProbe { heard: ProbeResult { echo, outcome }, timings, repeated }
 }
 
 /// The address, and whether the answer repeats the nonce. One that repeats another was made for somebody else.
@@ -163,13 +163,13 @@ async fn look<T: Through>(
     exit: &ExitId,
     canary: usize,
     truth: Option<Digest>,
-) -> Option<CanaryRound> {
+) -> Option<TamperRound> {
     let mut seen = None;
     for _ in 0..ATTEMPTS {
         let answer = probe(through, settings, exit, &settings.canaries[canary], &mut Timings::default()).await.ok()?;
         let digest = digest(&answer)?;
         let changed = truth.is_some_and(|truth| truth != digest);
-        seen = Some(CanaryRound { canary, digest, changed });
+        seen = Some(TamperRound { canary, digest, changed });
         if !changed {
             break;
         }

@@ -8,16 +8,16 @@
 //! checks at once, of which there are fewer while circuits are slow to come. A live request waits for neither, within
 //! reason: it is why the tester exists.
 //!
-//! Next: `check/desk.rs` asks; `check/judge.rs` says how each check ended.
+//! Next: `check/tester_state.rs` asks; `check/verdict.rs` says how each check ended.
 
-mod pace;
-mod room;
+mod check_rate;
+mod concurrency_limit;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use self::pace::Pace;
-use self::room::Room;
+use self::check_rate::CheckRate;
+use self::concurrency_limit::ConcurrencyLimit;
 use crate::exit::{ExitId, Moment, Verdict};
 
 /// How much sooner exits in use are tested again than others: their verdicts are what routes stand on. Arbitrary.
@@ -116,8 +116,8 @@ pub struct Past {
 #[derive(Debug)]
 pub struct Schedule {
     terms: Terms,
-    pace: Pace,
-    room: Room,
+    rate: CheckRate,
+    concurrency: ConcurrencyLimit,
     entries: HashMap<ExitId, Entry>,
     queues: [BTreeSet<(Moment, ExitId)>; 4],
     running: HashSet<ExitId>,
@@ -126,8 +126,8 @@ pub struct Schedule {
 impl Schedule {
     /// An empty one.
     pub fn new(terms: Terms) -> Self {
-        let (pace, room) = (Pace::new(terms.per_second), Room::new(terms.concurrency));
-        Self { terms, pace, room, entries: HashMap::new(), queues: Default::default(), running: HashSet::new() }
+        let (rate, concurrency) = (CheckRate::new(terms.per_second), ConcurrencyLimit::new(terms.concurrency));
+        Self { terms, rate, concurrency, entries: HashMap::new(), queues: Default::default(), running: HashSet::new() }
     }
 
     /// Makes these the exits that there are. What is known of those already here stays.
@@ -223,7 +223,7 @@ impl Schedule {
 
     /// How long a check waited for its circuit.
     pub fn waited(&mut self, wait: Duration) {
-        self.room.waited(wait);
+        self.concurrency.waited(wait);
     }
 
     /// Every exit that works is due, because there is something new to test it for. The order stays.
@@ -241,7 +241,7 @@ impl Schedule {
         let (_, id) = self.queues[class as usize].pop_first()?;
         self.entries.get_mut(&id)?.wished = false;
         self.running.insert(id.clone());
-        self.pace.take(now);
+        self.rate.take(now);
         Some(id)
     }
 
@@ -253,11 +253,11 @@ impl Schedule {
     /// When the head of a queue may be tested.
     fn opens(&self, class: Class) -> Option<Moment> {
         let (due, _) = self.queues[class as usize].first()?;
-        let (limit, pace) = match class {
+        let (limit, rate) = match class {
             Class::Wished => (self.terms.concurrency + WISHES_BEYOND, Moment(0)),
-            _ => (self.room.size(), self.pace.next()),
+            _ => (self.concurrency.size(), self.rate.next()),
         };
-        (self.running.len() < limit).then(|| pace.max(*due))
+        (self.running.len() < limit).then(|| rate.max(*due))
     }
 
     /// A check of this exit ended. `dice`, from 0 to 1, spreads the next one.

@@ -10,7 +10,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::TlsConnector;
 
 use super::probe::{BadPage, Page, connector};
-use super::{judge, schedule};
+use super::{schedule, verdict};
 use crate::config::{Check, CheckTarget};
 use crate::net::{BadTarget, Host};
 use crate::route::Site;
@@ -25,7 +25,7 @@ pub struct Settings {
     /// Pages that routes may ask for.
     pub sites: Vec<CheckedSite>,
     /// Probes, and how many must pass.
-    pub terms: judge::Terms,
+    pub terms: verdict::Terms,
     /// How often, and how many at once.
     pub schedule: schedule::Terms,
     /// How long one probe may take.
@@ -117,7 +117,7 @@ impl Settings {
             echoes: check.echo.iter().map(page).collect::<Result<_, _>>()?,
             canaries: check.canary.iter().map(page).collect::<Result<_, _>>()?,
             sites: check.targets.iter().map(CheckedSite::of).collect::<Result<_, _>>()?,
-            terms: judge::Terms { probes: check.probes.get() as usize, passes: check.passes.get() as usize },
+            terms: verdict::Terms { probes: check.probes.get() as usize, passes: check.passes.get() as usize },
             schedule: schedule::Terms {
                 every: check.every,
                 per_second: check.per_second,

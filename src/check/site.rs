@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::fault::{Fault, Whose};
 use super::probe::Answer;
-use super::witness::{RECENT, TOGETHER, Witnesses};
+use super::target_health::{RECENT, TOGETHER, TargetHealth};
 use crate::config::CheckTarget;
 use crate::exit::{ExitId, Moment};
 
@@ -93,9 +93,9 @@ pub enum Effect {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     /// To be sentenced, and why.
-    pub guilty: Vec<(ExitId, Miss)>,
+    pub confirmed: Vec<(ExitId, Miss)>,
     /// Failed for the site's own fault, and passed before that.
-    pub pardoned: Vec<ExitId>,
+    pub cleared: Vec<ExitId>,
     /// The site turned out to be to blame (true), or is no more (false).
     pub turned: Option<bool>,
     /// Passed lately, and are asked to try again.
@@ -120,8 +120,8 @@ struct Held {
 
 /// One page's results, and those that wait for a sentence.
 #[derive(Clone, Debug, Default)]
-pub struct Docket {
-    witnesses: Witnesses,
+pub struct PendingBans {
+    health: TargetHealth,
     held: Vec<Held>,
     /// When some were last asked to try again.
     asked: Moment,
@@ -129,15 +129,15 @@ pub struct Docket {
     blamed: Option<Moment>,
 }
 
-impl Docket {
+impl PendingBans {
     /// Notes an exit's result; `had` if it passed before. The number is its streak.
     pub fn note(&mut self, exit: &ExitId, result: Result<(), Miss>, had: bool, now: Moment) -> (Effect, i32) {
         let Err(miss) = result else {
             self.held.retain(|held| held.exit != *exit);
-            return (Effect::Passes, self.witnesses.passed(exit, now));
+            return (Effect::Passes, self.health.passed(exit, now));
         };
-        let streak = self.witnesses.failed(exit, false, now);
-        if self.witnesses.blame_the_place(now) {
+        let streak = self.health.failed(exit, false, now);
+        if self.health.target_is_down(now) {
             // Held all the same, so that settling says that the site turned, and pardons it.
             if self.blamed.is_none() {
                 self.hold(exit, miss, had, now);
@@ -158,24 +158,24 @@ impl Docket {
 
     /// Decides whom there is enough to decide on.
     pub fn settle(&mut self, now: Moment) -> Settled {
-        let blamed = self.witnesses.blame_the_place(now);
+        let blamed = self.health.target_is_down(now);
         let turned = (blamed != self.blamed.is_some()).then_some(blamed);
         self.blamed = blamed.then(|| self.blamed.unwrap_or(now));
         if blamed {
-            let pardoned = self.held.drain(..).filter(|held| held.had).map(|held| held.exit).collect();
-            return Settled { pardoned, turned, ..Settled::default() };
+            let cleared = self.held.drain(..).filter(|held| held.had).map(|held| held.exit).collect();
+            return Settled { cleared, turned, ..Settled::default() };
         }
-        let passes = if self.held.is_empty() { Vec::new() } else { self.witnesses.passes(now) };
-        let mut guilty = Vec::new();
+        let passes = if self.held.is_empty() { Vec::new() } else { self.health.passes(now) };
+        let mut confirmed = Vec::new();
         self.held.retain(|held| {
             let since = passes.len() - passes.partition_point(|at| *at <= held.since);
             let clear = since > 0 && (since * 2 >= passes.len() || now.since(held.since) >= TOGETHER);
             if clear {
-                guilty.push((held.exit.clone(), held.miss));
+                confirmed.push((held.exit.clone(), held.miss));
             }
             !clear && now.since(held.since) < RECENT
         });
-        Settled { guilty, turned, again: self.ask_again(now), ..Settled::default() }
+        Settled { confirmed, turned, again: self.ask_again(now), ..Settled::default() }
     }
 
     fn ask_again(&mut self, now: Moment) -> Vec<ExitId> {
@@ -183,7 +183,7 @@ impl Docket {
         if nobody_new || now.since(self.asked) < ASK_PAUSE {
             return Vec::new();
         }
-        let again = self.witnesses.latest(ASKED_AGAIN, now);
+        let again = self.health.latest(ASKED_AGAIN, now);
         if !again.is_empty() {
             self.asked = now;
         }
@@ -192,17 +192,17 @@ impl Docket {
 
     /// When an exit last passed.
     pub fn passed(&self, exit: &ExitId) -> Option<Moment> {
-        self.witnesses.last_pass(exit)
+        self.health.last_pass(exit)
     }
 
     /// How many passed lately and did not fail since.
     pub fn passing(&self, now: Moment) -> usize {
-        self.witnesses.passing(now)
+        self.health.passing(now)
     }
 
     /// True if an exit failed when it was last here.
     pub fn failed_last(&self, exit: &ExitId) -> bool {
-        self.witnesses.failed_last(exit)
+        self.health.failed_last(exit)
     }
 
     /// True while somebody waits for a sentence, or the page for its rehabilitation.
@@ -217,7 +217,7 @@ impl Docket {
 
     /// Forgets exits that are there no more.
     pub fn keep(&mut self, exits: &std::collections::HashSet<ExitId>) {
-        self.witnesses.keep(exits);
+        self.health.keep(exits);
         self.held.retain(|held| exits.contains(&held.exit));
     }
 }
@@ -284,43 +284,43 @@ mod tests {
 
     #[test]
     fn one_refusal_among_passes_becomes_a_ban() {
-        let mut docket = Docket::default();
-        assert_eq!(docket.note(&exit(1), REFUSED, false, START), (Effect::Misses, -1));
-        assert_eq!(docket.settle(START.after(RECENT / 2)), Settled::default(), "nobody says that the site is up");
-        docket.note(&exit(2), Ok(()), false, START.after(SECOND));
-        assert_eq!(docket.settle(START.after(SECOND)).guilty, [(exit(1), Miss::Status(403))]);
-        assert!(!docket.is_unsettled());
+        let mut pending = PendingBans::default();
+        assert_eq!(pending.note(&exit(1), REFUSED, false, START), (Effect::Misses, -1));
+        assert_eq!(pending.settle(START.after(RECENT / 2)), Settled::default(), "nobody says that the site is up");
+        pending.note(&exit(2), Ok(()), false, START.after(SECOND));
+        assert_eq!(pending.settle(START.after(SECOND)).confirmed, [(exit(1), Miss::Status(403))]);
+        assert!(!pending.is_unsettled());
     }
 
     #[test]
     fn with_many_good_ones_a_ban_waits_a_minute() {
-        let mut docket = Docket::default();
-        (10..30).for_each(|n| _ = docket.note(&exit(n), Ok(()), false, START));
+        let mut pending = PendingBans::default();
+        (10..30).for_each(|n| _ = pending.note(&exit(n), Ok(()), false, START));
         let later = START.after(SECOND);
-        docket.note(&exit(1), REFUSED, false, later);
-        docket.note(&exit(10), Ok(()), true, later.after(SECOND));
-        let settled = docket.settle(later.after(SECOND));
-        assert_eq!((settled.guilty.len(), settled.again.len()), (0, ASKED_AGAIN));
+        pending.note(&exit(1), REFUSED, false, later);
+        pending.note(&exit(10), Ok(()), true, later.after(SECOND));
+        let settled = pending.settle(later.after(SECOND));
+        assert_eq!((settled.confirmed.len(), settled.again.len()), (0, ASKED_AGAIN));
         assert_eq!(settled.again[0], exit(10), "the latest first");
-        assert!(docket.settle(later.after(2 * SECOND)).again.is_empty(), "once is enough for one who fails");
-        assert_eq!(docket.settle(later.after(TOGETHER)).guilty.len(), 1);
+        assert!(pending.settle(later.after(2 * SECOND)).again.is_empty(), "once is enough for one who fails");
+        assert_eq!(pending.settle(later.after(TOGETHER)).confirmed.len(), 1);
     }
 
     #[test]
     fn a_site_that_fails_everybody_bans_nobody() {
-        let mut docket = Docket::default();
-        (1..=8).for_each(|n| _ = docket.note(&exit(n), Ok(()), false, START));
+        let mut pending = PendingBans::default();
+        (1..=8).for_each(|n| _ = pending.note(&exit(n), Ok(()), false, START));
         let down = START.after(10 * TOGETHER);
-        let effects: Vec<_> = (1..=4).map(|n| docket.note(&exit(n), REFUSED, true, down).0).collect();
+        let effects: Vec<_> = (1..=4).map(|n| pending.note(&exit(n), REFUSED, true, down).0).collect();
         assert_eq!(effects, [Effect::Misses, Effect::Misses, Effect::Suspended, Effect::Suspended]);
-        let settled = docket.settle(down);
-        assert_eq!((settled.turned, settled.guilty.len()), (Some(true), 0));
-        assert_eq!(settled.pardoned, (1..=4).map(exit).collect::<Vec<_>>());
-        docket.note(&exit(5), REFUSED, true, down.after(SECOND));
+        let settled = pending.settle(down);
+        assert_eq!((settled.turned, settled.confirmed.len()), (Some(true), 0));
+        assert_eq!(settled.cleared, (1..=4).map(exit).collect::<Vec<_>>());
+        pending.note(&exit(5), REFUSED, true, down.after(SECOND));
         let well = down.after(2 * TOGETHER);
-        docket.note(&exit(6), Ok(()), true, well);
-        assert_eq!(docket.settle(well), Settled { turned: Some(false), ..Settled::default() });
-        assert!(!docket.is_unsettled());
+        pending.note(&exit(6), Ok(()), true, well);
+        assert_eq!(pending.settle(well), Settled { turned: Some(false), ..Settled::default() });
+        assert!(!pending.is_unsettled());
     }
 
     #[test]
@@ -328,9 +328,9 @@ mod tests {
         let fault = |error: DialError| Miss::Fault(error.into());
         assert!(!fault(ExitFault::Policy.into()).is_refusal());
         assert!(fault(TargetFault::Reset.into()).is_refusal());
-        let mut docket = Docket::default();
-        docket.note(&exit(1), Err(fault(ExitFault::Policy.into())), true, START);
-        docket.note(&exit(2), Ok(()), true, START.after(SECOND));
-        assert_eq!(docket.settle(START.after(SECOND)), Settled::default());
+        let mut pending = PendingBans::default();
+        pending.note(&exit(1), Err(fault(ExitFault::Policy.into())), true, START);
+        pending.note(&exit(2), Ok(()), true, START.after(SECOND));
+        assert_eq!(pending.settle(START.after(SECOND)), Settled::default());
     }
 }

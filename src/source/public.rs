@@ -91,15 +91,15 @@ impl<C: Connect> Publics<C> {
         }
         let (gone, most) = (HashMap::new(), bounds.most);
         let merge = Merge { lists, gone, removed_for, most, geoip };
-        let desk = Arc::new(Mutex::new(Desk { merge, state, store, updates, given_up, again: None }));
+        let merger = Arc::new(Mutex::new(ListMerger { merge, state, store, updates, given_up, again: None }));
         let stopping = tasks.clone();
         tasks.supervise("public lists", move || {
-            let (desk, stopping) = (desk.clone(), stopping.clone());
+            let (merger, stopping) = (merger.clone(), stopping.clone());
             async move {
-                let mut desk = desk.lock().await;
+                let mut merger = merger.lock().await;
                 tokio::select! {
                     () = stopping.stopping() => {}
-                    () = desk.run() => {}
+                    () = merger.run() => {}
                 }
             }
         });
@@ -188,7 +188,7 @@ impl Merge {
 }
 
 /// Where lists are put together. It survives a panic of the worker that sits at it.
-struct Desk {
+struct ListMerger {
     merge: Merge,
     state: State,
     store: Option<Store>,
@@ -198,7 +198,7 @@ struct Desk {
     again: Option<Instant>,
 }
 
-impl Desk {
+impl ListMerger {
     async fn run(&mut self) {
         loop {
             let again = self.again;

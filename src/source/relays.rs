@@ -96,16 +96,16 @@ impl<C: Connect> Relays<C> {
         let (consensus, status) = Handle::new(consensus::NAME, of(consensus::NAME).map(unmarked));
         let merge = Merge::new(geoip, stood);
         let again = consensus.refresh.clone();
-        let ears = Ears { onionoo: hear_onionoo, list: hear_list, directory, again };
-        let desk = Arc::new(Mutex::new(Desk { merge, status, state, store, ears }));
+        let inputs = Inputs { onionoo: hear_onionoo, list: hear_list, directory, again };
+        let merger = Arc::new(Mutex::new(RelayMerger { merge, status, state, store, inputs }));
         let stopping = tasks.clone();
         tasks.supervise("relays", move || {
-            let (desk, stopping) = (desk.clone(), stopping.clone());
+            let (merger, stopping) = (merger.clone(), stopping.clone());
             async move {
-                let mut desk = desk.lock().await;
+                let mut merger = merger.lock().await;
                 tokio::select! {
                     () = stopping.stopping() => {}
-                    () = desk.run() => {}
+                    () = merger.run() => {}
                 }
             }
         });
@@ -126,7 +126,7 @@ fn unmarked(known: store::Source) -> store::Source {
 }
 
 /// Where words come in.
-struct Ears {
+struct Inputs {
     onionoo: mpsc::Receiver<Update<Vec<Listing>>>,
     list: mpsc::Receiver<Update<Vec<Sighting>>>,
     directory: watch::Receiver<Option<Arc<Netdir>>>,
@@ -135,8 +135,8 @@ struct Ears {
 }
 
 /// Where they are put together. It survives a panic of the worker that sits at it.
-struct Desk {
-    ears: Ears,
+struct RelayMerger {
+    inputs: Inputs,
     merge: Merge,
     /// How the directory fares.
     status: watch::Sender<store::Source>,
@@ -144,12 +144,12 @@ struct Desk {
     store: Option<Store>,
 }
 
-impl Desk {
+impl RelayMerger {
     async fn run(&mut self) {
-        self.ears.directory.mark_changed();
+        self.inputs.directory.mark_changed();
         loop {
             let expiry = self.expiry();
-            let Ears { onionoo, list, directory, again } = &mut self.ears;
+            let Inputs { onionoo, list, directory, again } = &mut self.inputs;
             tokio::select! {
                 Some(Update { status, news }) = onionoo.recv() => self.hear(news.map(Word::Onionoo), status).await,
                 Some(Update { status, news }) = list.recv() => self.hear(news.map(Word::Sightings), status).await,
@@ -162,7 +162,7 @@ impl Desk {
 
     /// The moment from which the directory no longer holds; never, if that is past and told.
     fn expiry(&self) -> impl Future<Output = ()> + use<> {
-        let until = self.ears.directory.borrow().as_ref().and_then(|directory| directory.valid_until());
+        let until = self.inputs.directory.borrow().as_ref().and_then(|directory| directory.valid_until());
         let told = self.status.borrow().outcome == "stale";
         let now = self.state.now();
         async move {
@@ -176,7 +176,7 @@ impl Desk {
 
     /// Looks at the directory.
     async fn look(&mut self) {
-        let Some(directory) = self.ears.directory.borrow_and_update().clone() else { return };
+        let Some(directory) = self.inputs.directory.borrow_and_update().clone() else { return };
         let before = self.status.borrow().clone();
         let status = consensus::status(&directory, &before, self.state.now());
         report(&before, &status);

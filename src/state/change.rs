@@ -17,11 +17,11 @@ use crate::telemetry::metrics as names;
 pub const CONFIG_PORTS: &str = "config_ports";
 
 /// What one round of checks taught about one exit.
-pub struct Learned {
+pub struct ExitUpdate {
     /// The exit.
     pub exit: ExitId,
     /// Writes it into what is known.
-    pub lesson: Box<dyn FnOnce(&mut Known) + Send>,
+    pub update: Box<dyn FnOnce(&mut Known) + Send>,
     /// The site that refuses it, until when and why.
     pub ban: Option<(Site, Moment, String)>,
     /// What to keep of it.
@@ -33,7 +33,7 @@ pub enum Change {
     /// A source's whole list: what left it drains.
     Listed(Source, Vec<Listing>),
     /// Results of checks, as many as came in a moment.
-    Learned(Vec<Learned>),
+    ExitUpdates(Vec<ExitUpdate>),
     /// A site refuses an exit, by the word of a scraper or of its answers.
     Banned {
         /// The site.
@@ -98,7 +98,7 @@ impl Change {
     pub(super) fn make(self, next: &mut Snapshot, now: Moment) -> Result<Effects, Refused> {
         match self {
             Self::Listed(source, listings) => Ok(list(next, source, listings, now)),
-            Self::Learned(lessons) => Ok(learn(next, lessons, now)),
+            Self::ExitUpdates(updates) => Ok(learn(next, updates, now)),
             Self::Banned { site, exit, until, why } => {
                 let mut effects = Effects::default();
                 effects.ban(next, (site, exit, until, why), now);
@@ -152,14 +152,14 @@ fn list(next: &mut Snapshot, source: Source, listings: Vec<Listing>, now: Moment
     Effects { note, ..Effects::default() }
 }
 
-fn learn(next: &mut Snapshot, lessons: Vec<Learned>, now: Moment) -> Effects {
+fn learn(next: &mut Snapshot, updates: Vec<ExitUpdate>, now: Moment) -> Effects {
     let mut effects = Effects::default();
     let mut bans = Vec::new();
     let mut edit = next.catalog.edit();
-    for Learned { exit, lesson, ban, writes } in lessons {
+    for ExitUpdate { exit, update, ban, writes } in updates {
         let was_caught = |edit: &Editor| edit.peek().get(&exit).is_some_and(|exit| exit.known().marks.bad_for_good);
         let before = was_caught(&edit);
-        edit.learn(&exit, lesson);
+        edit.learn(&exit, update);
         if !before && was_caught(&edit) {
             effects.events.push(condemned(edit.peek(), &exit));
         }

@@ -49,8 +49,8 @@ fn listed(exits: &[u8]) -> Change {
     Change::Listed(Source::Tor, exits.iter().copied().map(listing).collect())
 }
 
-fn lesson(n: u8, teach: impl FnOnce(&mut crate::exit::Known) + Send + 'static) -> Learned {
-    Learned { exit: id(n), lesson: Box::new(teach), ban: None, writes: Vec::new() }
+fn update(n: u8, teach: impl FnOnce(&mut crate::exit::Known) + Send + 'static) -> ExitUpdate {
+    ExitUpdate { exit: id(n), update: Box::new(teach), ban: None, writes: Vec::new() }
 }
 
 fn state(store: Option<Store>) -> (State, mpsc::Receiver<ExitId>) {
@@ -70,7 +70,7 @@ fn names(state: &State) -> Vec<(String, Option<u16>)> {
 async fn what_left_its_list_drains_and_goes_when_nothing_holds_it() {
     let (state, _wished) = state(None);
     state.apply(listed(&[1, 2, 3])).await.unwrap();
-    state.apply(Change::Learned(vec![lesson(3, |known| known.marks.bad_for_good = true)])).await.unwrap();
+    state.apply(Change::ExitUpdates(vec![update(3, |known| known.marks.bad_for_good = true)])).await.unwrap();
     let busy = state.load().catalog.get(&id(2)).unwrap().load().begin();
 
     state.apply(listed(&[])).await.unwrap();
@@ -110,7 +110,7 @@ async fn a_lesson_makes_an_exit_usable_and_its_route_wants_it() {
     state.apply(listed(&[1])).await.unwrap();
     assert!(wanted.borrow().exits.is_empty() && state.used().is_empty(), "nobody has tested it");
     revisions.mark_unchanged();
-    state.apply(Change::Learned(vec![lesson(1, |known| known.verdict = Verdict::Good)])).await.unwrap();
+    state.apply(Change::ExitUpdates(vec![update(1, |known| known.verdict = Verdict::Good)])).await.unwrap();
     assert!(revisions.has_changed().unwrap(), "who waits for a first check is woken");
     assert_eq!((wanted.borrow().exits.len(), state.used().into_iter().collect()), (1, vec![id(1)]));
 }
@@ -141,8 +141,8 @@ async fn what_was_learned_is_there_after_a_restart() {
     first.apply(listed(&[1, 2])).await.unwrap();
     let until = first.now().after(Duration::from_secs(3600));
     let shop = site("shop.com");
-    let ban = Learned { ban: Some((shop, until, "429".into())), ..lesson(2, |_| ()) };
-    first.apply(Change::Learned(vec![ban])).await.unwrap();
+    let ban = ExitUpdate { ban: Some((shop, until, "429".into())), ..update(2, |_| ()) };
+    first.apply(Change::ExitUpdates(vec![ban])).await.unwrap();
     store.close().await;
 
     let (_store, loaded) = Store::open(&path, Options::default()).unwrap();
@@ -204,12 +204,12 @@ async fn promises_end_with_the_route_that_made_them_and_no_others() {
     let (state, _wished) = state(None);
     state.apply(listed(&[1, 2, 3])).await.unwrap();
     let good = |n| {
-        lesson(n, move |known| {
+        update(n, move |known| {
             known.saw([198, 18, 0, n].into(), Country::parse("US").unwrap(), Moment(1));
             known.verdict = Verdict::Good;
         })
     };
-    state.apply(Change::Learned(vec![good(1), good(2), good(3)])).await.unwrap();
+    state.apply(Change::ExitUpdates(vec![good(1), good(2), good(3)])).await.unwrap();
     for (name, port) in [("shop", 20_001), ("shop-two", 20_002)] {
         state.apply(made(name, port)).await.unwrap();
     }
@@ -243,8 +243,8 @@ async fn promises_end_with_the_route_that_made_them_and_no_others() {
 async fn a_turned_pool_has_other_exits() {
     let (state, _wished) = state(None);
     state.apply(listed(&[1, 2, 3, 4])).await.unwrap();
-    let lessons = (1..5).map(|n| lesson(n, |known| known.verdict = Verdict::Good)).collect();
-    state.apply(Change::Learned(lessons)).await.unwrap();
+    let updates = (1..5).map(|n| update(n, |known| known.verdict = Verdict::Good)).collect();
+    state.apply(Change::ExitUpdates(updates)).await.unwrap();
     let narrow = Route { policy: Arc::new(Policy { pool: 2, ..Policy::default() }), ..route("a", None) };
     let name = narrow.name.clone();
     state.apply(configured([narrow])).await.unwrap();
@@ -276,7 +276,7 @@ async fn what_was_promised_is_on_the_disk_when_the_answer_goes_out() {
         known.verdict = Verdict::Good;
         known.saw([198, 18, 0, 1].into(), Country::parse("US").unwrap(), Moment(1));
     };
-    state.apply(Change::Learned(vec![lesson(1, good)])).await.unwrap();
+    state.apply(Change::ExitUpdates(vec![update(1, good)])).await.unwrap();
     let (snapshot, now) = (state.snapshot(), state.now());
     let (wish, target) = (snapshot.routes.resolve("us-strict", None).unwrap(), "shop.test:443".parse().unwrap());
     let ask = crate::route::Ask { wish: &wish, key: "", target: &target, now, avoid: &[], plain: false };
@@ -302,7 +302,7 @@ async fn what_befalls_exits_is_told_once() {
     let until = state.now().after(Duration::from_secs(60));
     let ban = || Change::Banned { site: site("shop.test"), exit: id(2), until, why: "reported".to_owned() };
     for _ in 0..2 {
-        state.apply(Change::Learned(vec![lesson(1, caught)])).await.unwrap();
+        state.apply(Change::ExitUpdates(vec![update(1, caught)])).await.unwrap();
         state.apply(ban()).await.unwrap();
     }
     let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).map(|event| event.to_string()).collect();

@@ -23,7 +23,7 @@ use crate::source::fetch::{Client, Direct};
 use crate::source::handle::Sources;
 use crate::source::poll::Feed;
 use crate::source::relays::Relays;
-use crate::state::{Change, Learned, State};
+use crate::state::{Change, ExitUpdate, State};
 use crate::store::{self, Store};
 use crate::tor::Tor;
 
@@ -135,13 +135,13 @@ async fn list_direct(state: &State) -> Result<(), StartError> {
         flags: Flags { running: true, stable: true, fast: true, bad_exit: false },
         ..Listing::new(ExitId::Direct)
     };
-    let good = Learned {
+    let good = ExitUpdate {
         exit: ExitId::Direct,
-        lesson: Box::new(|known| known.verdict = Verdict::Good),
+        update: Box::new(|known| known.verdict = Verdict::Good),
         ban: None,
         writes: Vec::new(),
     };
-    for change in [Change::Listed(Source::Direct, vec![listing]), Change::Learned(vec![good])] {
+    for change in [Change::Listed(Source::Direct, vec![listing]), Change::ExitUpdates(vec![good])] {
         state.apply(change).await.map_err(|refused| StartError::Other(refused.to_string()))?;
     }
     Ok(())

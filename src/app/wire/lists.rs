@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::exits::{Parts, Started};
 use super::settings;
 use crate::app::{StartError, files};
-use crate::check::public::{Judge, Line, Settings};
+use crate::check::public::{Line, PublicTester, Settings};
 use crate::exit::{ExitId, Source};
 use crate::lifecycle::Tasks;
 use crate::source::fetch::{Client, Direct};
@@ -46,7 +46,7 @@ pub(super) fn start(parts: &mut Parts<'_>, started: &mut Started) -> Result<(), 
     let line = Line { rules: parts.rules.clone(), tor: parts.tor.cloned() };
     let geoip = parts.geoip.clone();
     let geo = Arc::new(move |ip| geoip.country(ip));
-    let (judge, handle) = Judge::new(line, settings, parts.state.clone(), geo, wishes, give_up);
+    let (judge, handle) = PublicTester::new(line, settings, parts.state.clone(), geo, wishes, give_up);
     judge.start(parts.tasks).map_err(|error| StartError::Other(format!("the judge's thread: {error}")))?;
     started.judge = Some(handle);
     Ok(())

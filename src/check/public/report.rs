@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::canary::Digest;
 use super::super::fault::Fault;
+use super::super::tamper_check::Digest;
 use crate::exit::{Anonymity, ExitId, Fingerprint, Offer, PublicId};
 use crate::store::Timings;
 

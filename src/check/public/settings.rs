@@ -39,7 +39,7 @@ pub struct Settings {
 impl Settings {
     /// Makes a configuration ready. Reads `check.ca_file`. `room` is how many checks open files allow; `private` lets
     /// proxies be in inner networks.
-    pub fn of(check: &Check, room: usize, private: bool) -> Result<Self, BadSettings> {
+    pub fn of(check: &Check, concurrency: usize, private: bool) -> Result<Self, BadSettings> {
         let public = &check.public;
         let page = |url: &Uri| Page::of(url).map_err(|why| BadSettings::Page { url: url.to_string(), why });
         let of_scheme = |urls: &[Uri], scheme: &str| -> Result<Vec<Page>, BadSettings> {
@@ -47,8 +47,8 @@ impl Settings {
         };
         let also = check.ca_file.as_deref().map_or(Ok(Vec::new()), certificates)?;
         let wanted = public.concurrency.get() as usize;
-        if wanted > room {
-            tracing::warn!(wanted, room, "check.public.concurrency is more than open files allow (ulimit -n)");
+        if wanted > concurrency {
+            tracing::warn!(wanted, concurrency, "check.public.concurrency is more than open files allow (ulimit -n)");
         }
         let count = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
         Ok(Self {
@@ -62,7 +62,7 @@ impl Settings {
             long: (count(public.extended_probes), count(public.extended_passes)),
             private,
             terms: queue::Terms {
-                at_once: wanted.min(room).max(1),
+                at_once: wanted.min(concurrency).max(1),
                 failed_every: public.failed_every,
                 failed_at_most: public.failed_at_most,
                 working_every: public.working_every,

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::canary::{Digest, digest};
 use super::super::fault::{Fault, Whose};
 use super::super::probe::{self, Answer, Page};
 use super::super::round::read_echo;
+use super::super::tamper_check::{Digest, digest};
 use super::report::{Echo, Finding, Job, Report, Subject, Test, Why, Works};
 use super::settings::Settings;
 use super::{report, shown};
@@ -63,7 +63,7 @@ struct Got {
 }
 
 /// What an echo said.
-struct Said {
+struct EchoReply {
     ip: IpAddr,
     connect: Duration,
     took: Duration,
@@ -124,7 +124,7 @@ impl Trial<'_> {
     }
 
     /// Does it bring an answer that was made for us? `None`: it forwards nothing, and may still open tunnels.
-    async fn in_the_clear(&mut self) -> Result<Option<Said>, Why> {
+    async fn in_the_clear(&mut self) -> Result<Option<EchoReply>, Why> {
         let mut last = Fault::NoAddress;
         for at in 0..2 {
             let Some(echo) = nth(&self.echoes.plain, at) else { return Ok(None) };
@@ -146,7 +146,7 @@ impl Trial<'_> {
     }
 
     /// Does it open tunnels, and leave TLS in them alone?
-    async fn over_tls(&mut self) -> Result<Option<Said>, Why> {
+    async fn over_tls(&mut self) -> Result<Option<EchoReply>, Why> {
         let mut forged = 0;
         for at in 0..2 {
             let Some(echo) = nth(&self.echoes.secure, at) else { break };
@@ -174,7 +174,7 @@ impl Trial<'_> {
     }
 
     /// Where does it leave from? An address that could be made up wants a second witness.
-    async fn agree(&mut self, plain: Option<&Said>, secure: Option<&Said>) -> Result<Vec<IpAddr>, Why> {
+    async fn agree(&mut self, plain: Option<&EchoReply>, secure: Option<&EchoReply>) -> Result<Vec<IpAddr>, Why> {
         match (plain, secure) {
             (Some(plain), Some(secure)) if plain.ip == secure.ip => Ok(vec![plain.ip]),
             (Some(plain), Some(secure)) => {
@@ -242,7 +242,7 @@ impl Trial<'_> {
         Finding::Lasts { passed, asked, why: why.filter(|_| passed < needed) }
     }
 
-    async fn echo(&mut self, secure: bool, (at, repeats): (usize, bool), how: How) -> Result<Said, Trouble> {
+    async fn echo(&mut self, secure: bool, (at, repeats): (usize, bool), how: How) -> Result<EchoReply, Trouble> {
         let nonce = nonce();
         let pages = if secure { &self.settings.secure } else { &self.settings.plain };
         let page = pages[at].with_nonce(&nonce);
@@ -251,7 +251,7 @@ impl Trial<'_> {
         let got = self.get(&page, how, patience).await;
         let read = got.and_then(|got| match read_echo(&got.answer, &nonce) {
             Ok((_, false)) if repeats => Err(Trouble { fault: Fault::Canned, opened: true }),
-            Ok((ip, repeated)) => Ok((Said { ip, connect: got.connect, took: got.took }, repeated)),
+            Ok((ip, repeated)) => Ok((EchoReply { ip, connect: got.connect, took: got.took }, repeated)),
             Err(fault) => Err(Trouble { fault, opened: true }),
         });
         let noted = read.as_ref().map(|(_, repeated)| *repeated).map_err(|trouble| trouble.fault);

@@ -12,7 +12,7 @@ use crate::limit::target::Own;
 use crate::listen::Permits;
 use crate::route::memory::{Bounds, Memory};
 use crate::route::{Policy, Words};
-use crate::state::{Clock, Learned, Snapshot};
+use crate::state::{Clock, ExitUpdate, Snapshot};
 use crate::store::{Options, Store};
 
 struct Bench {
@@ -32,7 +32,7 @@ impl Bench {
         let memory = Memory::new(Bounds::default());
         let (state, _wished) = State::new(snapshot, memory, Clock::start(), Some(store.clone()));
         state.apply(Change::Listed(Source::Tor, (1..4).map(listing).collect())).await.unwrap();
-        state.apply(Change::Learned((1..4).map(good).collect())).await.unwrap();
+        state.apply(Change::ExitUpdates((1..4).map(good).collect())).await.unwrap();
         let mut config = Config::default();
         config.gateway.route_bind = [127, 66, n, 1].into();
         config.gateway.route_ports = crate::config::PortRange::new(20_000, 20_003).unwrap();
@@ -113,12 +113,12 @@ fn listing(n: u8) -> Listing {
     }
 }
 
-fn good(n: u8) -> Learned {
-    let lesson = move |known: &mut crate::exit::Known| {
+fn good(n: u8) -> ExitUpdate {
+    let update = move |known: &mut crate::exit::Known| {
         known.saw([192, 0, 2, n].into(), Country::parse("US").unwrap(), Moment(1));
         known.verdict = Verdict::Good;
     };
-    Learned { exit: ExitId::Tor(Fingerprint([n; 20])), lesson: Box::new(lesson), ban: None, writes: Vec::new() }
+    ExitUpdate { exit: ExitId::Tor(Fingerprint([n; 20])), update: Box::new(update), ban: None, writes: Vec::new() }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::route::memory::Bounds;
 use crate::route::selector::{RouteName, Selector};
 use crate::route::table::{Origin, Route};
 use crate::route::{Memory, Policy, Words};
-use crate::state::{Clock, Learned, Snapshot, State};
+use crate::state::{Clock, ExitUpdate, Snapshot, State};
 
 const EXITS: u8 = 8;
 
@@ -43,9 +43,9 @@ async fn world(good: fn(u8) -> bool) -> World {
     let country = Country::parse("US").unwrap();
     let listing =
         |n: u8| Listing { announced: vec![ip(n)], country, ..Listing::new(ExitId::Tor(Fingerprint([n; 20]))) };
-    let lesson = |n: u8| Learned {
+    let update = |n: u8| ExitUpdate {
         exit: ExitId::Tor(Fingerprint([n; 20])),
-        lesson: Box::new(move |known| {
+        update: Box::new(move |known| {
             known.saw(ip(n), country, Moment(1));
             known.verdict = Verdict::Good;
         }),
@@ -61,7 +61,7 @@ async fn world(good: fn(u8) -> bool) -> World {
     let defaults = Policy { pool: 3, ..Policy::default() };
     for change in [
         Change::Listed(Source::Tor, (1..=EXITS).map(listing).collect()),
-        Change::Learned((1..=EXITS).map(lesson).collect()),
+        Change::ExitUpdates((1..=EXITS).map(update).collect()),
         Change::Configured { words: Words::default(), defaults, routes: vec![route] },
     ] {
         state.apply(change).await.unwrap();

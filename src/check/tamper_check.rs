@@ -13,11 +13,11 @@ use std::collections::VecDeque;
 use sha2::{Digest as _, Sha256};
 
 use super::probe::Answer;
-use super::site::{Docket, Miss};
+use super::site::{Miss, PendingBans};
 use crate::exit::{ExitId, Moment};
 
 /// Exits whose word on a page counts, the latest. Arbitrary: enough that a few tamperers are outvoted.
-const JURY: usize = 32;
+const VOTES: usize = 32;
 
 /// Exits that must agree before a page is known.
 const QUORUM: usize = 3;
@@ -32,13 +32,13 @@ pub(super) fn digest(answer: &Answer) -> Option<Digest> {
 
 /// One page.
 #[derive(Default)]
-pub(super) struct Canary {
-    jury: VecDeque<(ExitId, Digest)>,
+pub(super) struct TamperCheck {
+    votes: VecDeque<(ExitId, Digest)>,
     truth: Option<Digest>,
-    pub(super) docket: Docket,
+    pub(super) pending: PendingBans,
 }
 
-impl Canary {
+impl TamperCheck {
     /// What the page is, if that is known.
     pub(super) fn truth(&self) -> Option<Digest> {
         self.truth
@@ -52,14 +52,14 @@ impl Canary {
         self.truth = self.majority().filter(|page| self.may_become(page, now)).or(before);
         let Some(truth) = self.truth else { return Vec::new() };
         if before != self.truth {
-            let (agree, differ): (Vec<_>, Vec<_>) = self.jury.iter().cloned().partition(|(_, shown)| *shown == truth);
-            agree.iter().for_each(|(juror, _)| _ = self.docket.note(juror, Ok(()), false, now));
-            return differ.into_iter().map(|(juror, _)| juror).collect();
+            let (agree, differ): (Vec<_>, Vec<_>) = self.votes.iter().cloned().partition(|(_, shown)| *shown == truth);
+            agree.iter().for_each(|(voter, _)| _ = self.pending.note(voter, Ok(()), false, now));
+            return differ.into_iter().map(|(voter, _)| voter).collect();
         }
         if shown == truth {
-            self.docket.note(exit, Ok(()), false, now);
+            self.pending.note(exit, Ok(()), false, now);
         } else if changed {
-            self.docket.note(exit, Err(Miss::Changed), false, now);
+            self.pending.note(exit, Err(Miss::Changed), false, now);
         } else {
             return vec![exit.clone()]; // the check began before the page was known, and has looked once
         }
@@ -67,19 +67,19 @@ impl Canary {
     }
 
     fn vote(&mut self, exit: &ExitId, shown: Digest) {
-        let seat = self.jury.iter().position(|(juror, _)| juror == exit);
+        let earlier = self.votes.iter().position(|(voter, _)| voter == exit);
         if self.truth.is_some_and(|truth| truth != shown) {
-            let said_so = seat.is_some_and(|at| self.jury[at].1 == shown);
-            if said_so || seat.is_none() && self.docket.failed_last(exit) {
+            let said_so = earlier.is_some_and(|at| self.votes[at].1 == shown);
+            if said_so || earlier.is_none() && self.pending.failed_last(exit) {
                 return;
             }
         }
-        if let Some(at) = seat {
-            self.jury.remove(at);
+        if let Some(at) = earlier {
+            self.votes.remove(at);
         }
-        self.jury.push_back((exit.clone(), shown));
-        if self.jury.len() > JURY {
-            self.jury.pop_front();
+        self.votes.push_back((exit.clone(), shown));
+        if self.votes.len() > VOTES {
+            self.votes.pop_front();
         }
     }
 
@@ -88,16 +88,16 @@ impl Canary {
         if self.truth.is_none_or(|truth| truth == *page) {
             return true;
         }
-        let votes = || self.jury.iter().filter(|(_, shown)| shown == page);
-        let turned = votes().filter(|(juror, _)| self.docket.passed(juror).is_some()).count();
-        turned >= QUORUM || votes().count() > self.docket.passing(now)
+        let votes = || self.votes.iter().filter(|(_, shown)| shown == page);
+        let turned = votes().filter(|(voter, _)| self.pending.passed(voter).is_some()).count();
+        turned >= QUORUM || votes().count() > self.pending.passing(now)
     }
 
     /// What more than half of the jury saw.
     fn majority(&self) -> Option<Digest> {
-        let votes = |shown: &Digest| self.jury.iter().filter(|(_, other)| other == shown).count();
-        let most = self.jury.iter().map(|(_, shown)| (votes(shown), *shown)).max()?;
-        (self.jury.len() >= QUORUM && most.0 * 2 > self.jury.len()).then_some(most.1)
+        let votes = |shown: &Digest| self.votes.iter().filter(|(_, other)| other == shown).count();
+        let most = self.votes.iter().map(|(_, shown)| (votes(shown), *shown)).max()?;
+        (self.votes.len() >= QUORUM && most.0 * 2 > self.votes.len()).then_some(most.1)
     }
 }
 
@@ -106,7 +106,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::check::witness::TOGETHER;
+    use crate::check::target_health::TOGETHER;
     use crate::exit::Fingerprint;
 
     const START: Moment = Moment(1_788_314_400_000_000);
@@ -117,25 +117,25 @@ mod tests {
         ExitId::Tor(Fingerprint([n; 20]))
     }
 
-    fn known() -> Canary {
-        let mut canary = Canary::default();
+    fn known() -> TamperCheck {
+        let mut canary = TamperCheck::default();
         (1..=6).for_each(|n| assert!(canary.note(&exit(n), PAGE, false, START).is_empty()));
         canary
     }
 
     #[test]
     fn most_exits_say_what_the_page_is_and_who_said_another_is_asked_again() {
-        let mut canary = Canary::default();
+        let mut canary = TamperCheck::default();
         assert!(canary.note(&exit(9), OTHER, false, START).is_empty());
         assert!(canary.note(&exit(1), PAGE, false, START).is_empty() && canary.truth().is_none());
         assert_eq!(canary.note(&exit(2), PAGE, false, START), [exit(9)]);
         assert_eq!(canary.truth(), Some(PAGE));
-        assert!(canary.docket.settle(START).guilty.is_empty(), "once is not enough");
+        assert!(canary.pending.settle(START).confirmed.is_empty(), "once is not enough");
         assert_eq!(canary.note(&exit(8), OTHER, false, START), [exit(8)], "nor is it for one that comes late");
         canary.note(&exit(9), OTHER, true, START.after(Duration::from_secs(1)));
         canary.note(&exit(1), PAGE, false, START.after(Duration::from_secs(2)));
-        let guilty = canary.docket.settle(START.after(Duration::from_secs(2))).guilty;
-        assert_eq!(guilty, [(exit(9), Miss::Changed)]);
+        let confirmed = canary.pending.settle(START.after(Duration::from_secs(2))).confirmed;
+        assert_eq!(confirmed, [(exit(9), Miss::Changed)]);
     }
 
     #[test]
@@ -146,17 +146,17 @@ mod tests {
             for n in 1..=6 {
                 let changed = canary.truth() != Some(OTHER);
                 canary.note(&exit(n), OTHER, changed, now);
-                assert!(canary.docket.settle(now).guilty.is_empty(), "{n} in round {round}");
+                assert!(canary.pending.settle(now).confirmed.is_empty(), "{n} in round {round}");
                 now = now.after(Duration::from_secs(3));
             }
         }
         assert_eq!(canary.truth(), Some(OTHER));
-        assert!(canary.docket.settle(now.after(TOGETHER)).guilty.is_empty());
+        assert!(canary.pending.settle(now.after(TOGETHER)).confirmed.is_empty());
     }
 
     #[test]
     fn tamperers_that_are_asked_again_and_again_do_not_outvote_those_who_passed() {
-        let mut canary = Canary::default();
+        let mut canary = TamperCheck::default();
         (1..=100).for_each(|n| assert!(canary.note(&exit(n), PAGE, false, START).is_empty()));
         let mut now = START;
         for _ in 0..5 {
@@ -165,14 +165,14 @@ mod tests {
             assert_eq!(canary.truth(), Some(PAGE));
             canary.note(&exit(1), PAGE, false, now);
         }
-        let guilty = canary.docket.settle(now.after(TOGETHER)).guilty;
-        assert_eq!(guilty.len(), 100, "every one of them, and no other");
-        assert!(guilty.iter().all(|(id, _)| (101..=200).any(|n| *id == exit(n))));
+        let confirmed = canary.pending.settle(now.after(TOGETHER)).confirmed;
+        assert_eq!(confirmed.len(), 100, "every one of them, and no other");
+        assert!(confirmed.iter().all(|(id, _)| (101..=200).any(|n| *id == exit(n))));
     }
 
     #[test]
     fn tamperers_that_come_first_are_outvoted_by_those_who_follow() {
-        let mut canary = Canary::default();
+        let mut canary = TamperCheck::default();
         (101..=103).for_each(|n| _ = canary.note(&exit(n), OTHER, false, START));
         assert_eq!(canary.truth(), Some(OTHER));
         (1..=5).for_each(|n| _ = canary.note(&exit(n), PAGE, true, START));

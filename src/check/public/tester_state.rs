@@ -10,10 +10,10 @@ use rand::Rng;
 use rand::seq::IteratorRandom as _;
 use tokio::sync::oneshot;
 
-use super::super::desk::Checked;
-use super::super::lesson::Geo;
-use super::court::Court;
-use super::lesson;
+use super::super::exit_update::Geo;
+use super::super::tester_state::Checked;
+use super::evaluator::PublicEvaluator;
+use super::exit_update;
 use super::queue::{Ended, Past, Queue};
 use super::report::{Finding, Job, Report, Subject, Test, Why};
 use super::settings::Settings;
@@ -21,7 +21,7 @@ use crate::exit::facts::Known;
 use crate::exit::{Exit, ExitId, Moment, Source, Through, Verdict};
 use crate::lifecycle::turn;
 use crate::route;
-use crate::state::{Learned, Snapshot};
+use crate::state::{ExitUpdate, Snapshot};
 use crate::telemetry::metrics as names;
 
 /// How long lessons are collected before they are told together: every telling makes a new snapshot, and a first pass
@@ -35,15 +35,15 @@ const LOOK: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// See above.
-pub(super) struct Desk {
+pub(super) struct PublicTesterState {
     settings: Arc<Settings>,
     geo: Geo,
     queue: Queue,
-    court: Court,
+    evaluator: PublicEvaluator,
     looked: Moment,
     settled: Moment,
     measured: Moment,
-    lessons: Vec<Learned>,
+    updates: Vec<ExitUpdate>,
     /// What is known of those whom lessons are about that are not told yet.
     untold: HashMap<ExitId, Known>,
     /// When they are told.
@@ -54,11 +54,11 @@ pub(super) struct Desk {
     answers: Vec<(ExitId, Checked)>,
 }
 
-impl Desk {
+impl PublicTesterState {
     pub(super) fn new(settings: Arc<Settings>, geo: Geo) -> Self {
-        let court = Court::new(settings.plain.len(), settings.secure.len(), settings.canaries.len());
+        let evaluator = PublicEvaluator::new(settings.plain.len(), settings.secure.len(), settings.canaries.len());
         let queue = Queue::new(settings.terms);
-        let (lessons, given_up, answers, waiting) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
+        let (updates, given_up, answers, waiting) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
         let start = Moment(0);
         let (looked, settled, measured, tell) = (start, start, start, start);
         let untold = HashMap::new();
@@ -66,11 +66,11 @@ impl Desk {
             settings,
             geo,
             queue,
-            court,
+            evaluator,
             looked,
             settled,
             measured,
-            lessons,
+            updates,
             untold,
             tell,
             given_up,
@@ -90,7 +90,7 @@ impl Desk {
         let listed: Vec<_> = public.map(|exit| (exit.id().clone(), past(exit))).collect();
         self.queue.list(&listed, now);
         let ids: HashSet<ExitId> = listed.into_iter().map(|(id, _)| id).collect();
-        self.court.keep(&ids);
+        self.evaluator.keep(&ids);
         self.waiting.retain(|id, _| ids.contains(id));
         true
     }
@@ -133,10 +133,10 @@ impl Desk {
                 true => Test::Long { tls: able.is_some_and(|able| able.tls) },
                 false => {
                     let page = (0..self.settings.canaries.len()).choose(rng);
-                    Test::First { canary: page.map(|page| (page, self.court.truth(page))) }
+                    Test::First { canary: page.map(|page| (page, self.evaluator.truth(page))) }
                 }
             };
-            return Some(Job { subject, test, echoes: self.court.echoes(rng) });
+            return Some(Job { subject, test, echoes: self.evaluator.echoes(rng) });
         }
     }
 
@@ -150,9 +150,9 @@ impl Desk {
         rng: &mut R,
     ) {
         let Report { finding, heard, canary, timings } = report;
-        heard.into_iter().for_each(|(echo, answer)| self.court.hear(echo, answer));
+        heard.into_iter().for_each(|(echo, answer)| self.evaluator.hear(echo, answer));
         if let Some(seen) = canary {
-            let again = self.court.look(id, seen, now);
+            let again = self.evaluator.look(id, seen, now);
             again.iter().for_each(|other| self.queue.again(other, now));
         }
         let Some(exit) = snapshot.catalog.get(id).cloned() else { return self.queue.forget(id) };
@@ -185,32 +185,32 @@ impl Desk {
             Finding::Works(_) if self.queue.is_doubted(exit.id()) => (Ended::Good, "good", String::new()),
             Finding::Works(works) => {
                 if worked {
-                    self.court.weather(true, now);
+                    self.evaluator.uplink(true, now);
                 }
                 let geo = self.geo.clone();
-                self.learn(exit, |known| lesson::good(exit, known, works, &geo, now), now);
+                self.learn(exit, |known| exit_update::good(exit, known, works, &geo, now), now);
                 (Ended::Good, "good", String::new())
             }
             Finding::Lasts { passed, asked, why } => {
                 let (_, needed) = self.settings.long;
                 let well = passed >= needed;
-                if !well && self.court.weather(false, now) {
+                if !well && self.evaluator.uplink(false, now) {
                     return (Ended::Open, "line", "our own line is down, it seems".to_owned());
                 }
-                let lasts = |known: &mut Known| lesson::lasts(exit, known, (passed, asked), well, failures, now);
+                let lasts = |known: &mut Known| exit_update::lasts(exit, known, (passed, asked), well, failures, now);
                 self.learn(exit, lasts, now);
                 let (ended, word) = if well { (Ended::Good, "lasts") } else { (Ended::Bad, Why::Unreliable.as_str()) };
                 (ended, word, why.map(|why| format!("{passed} of {asked} requests: {why}")).unwrap_or_default())
             }
-            Finding::Fails(Why::Intercepts) if self.court.vouches_for_tls() => {
-                self.learn(exit, |known| lesson::condemned(exit, known, Why::Intercepts, now), now);
+            Finding::Fails(Why::Intercepts) if self.evaluator.vouches_for_tls() => {
+                self.learn(exit, |known| exit_update::condemned(exit, known, Why::Intercepts, now), now);
                 (Ended::Bad, Why::Intercepts.as_str(), Why::Intercepts.to_string())
             }
             Finding::Fails(why) => {
-                if worked && self.court.weather(false, now) {
+                if worked && self.evaluator.uplink(false, now) {
                     return (Ended::Open, "line", "our own line is down, it seems".to_owned());
                 }
-                self.learn(exit, |known| lesson::bad(exit, known, failures, now), now);
+                self.learn(exit, |known| exit_update::bad(exit, known, failures, now), now);
                 (Ended::Bad, why.as_str(), why.to_string())
             }
             Finding::Open(fault) => (Ended::Open, fault.as_str(), fault.to_string()),
@@ -222,27 +222,27 @@ impl Desk {
         self.queue.ended(id, Ended::Open, now, &mut rand::rng());
     }
 
-    fn learn(&mut self, exit: &Exit, lesson: impl FnOnce(&mut Known) -> Learned, now: Moment) {
-        let lesson = lesson(self.untold.entry(exit.id().clone()).or_insert_with(|| exit.known().clone()));
-        if self.lessons.is_empty() {
+    fn learn(&mut self, exit: &Exit, update: impl FnOnce(&mut Known) -> ExitUpdate, now: Moment) {
+        let update = update(self.untold.entry(exit.id().clone()).or_insert_with(|| exit.known().clone()));
+        if self.updates.is_empty() {
             self.tell = self.tell.max(now);
         }
-        self.lessons.push(lesson);
+        self.updates.push(update);
     }
 
     /// The lessons that are to be told now, if any; the next ones wait a moment.
-    pub(super) fn lessons(&mut self, now: Moment) -> Vec<Learned> {
-        if self.lessons.is_empty() || self.tell > now {
+    pub(super) fn updates(&mut self, now: Moment) -> Vec<ExitUpdate> {
+        if self.updates.is_empty() || self.tell > now {
             return Vec::new();
         }
         self.tell = now.after(TOGETHER);
         self.untold.clear();
-        std::mem::take(&mut self.lessons)
+        std::mem::take(&mut self.updates)
     }
 
     /// Answers whoever waited for a check that is over, once its lessons were told.
     pub(super) fn answer(&mut self) {
-        if !self.lessons.is_empty() {
+        if !self.updates.is_empty() {
             return;
         }
         for (id, checked) in std::mem::take(&mut self.answers) {
@@ -263,19 +263,19 @@ impl Desk {
             return;
         }
         self.settled = now;
-        let (guilty, again) = self.court.settle(now);
+        let (confirmed, again) = self.evaluator.settle(now);
         again.iter().for_each(|id| self.queue.again(id, now));
-        for id in guilty {
+        for id in confirmed {
             if let Some(exit) = snapshot.catalog.get(&id) {
-                self.learn(exit, |known| lesson::condemned(exit, known, Why::Changes, now), now);
+                self.learn(exit, |known| exit_update::condemned(exit, known, Why::Changes, now), now);
             }
         }
     }
 
     /// When there is something to do without anything coming in.
     pub(super) fn wake(&self) -> Moment {
-        let tell = (!self.lessons.is_empty()).then_some(self.tell);
-        let settle = self.court.is_unsettled().then(|| self.settled.after(SETTLE));
+        let tell = (!self.updates.is_empty()).then_some(self.tell);
+        let settle = self.evaluator.is_unsettled().then(|| self.settled.after(SETTLE));
         let idle = self.measured.after(10 * SETTLE);
         [self.queue.wake(), tell, settle, Some(idle)].into_iter().flatten().min().unwrap_or(idle)
     }
@@ -346,29 +346,29 @@ mod tests {
         let (mut snapshot, id) = snapshot();
         let settings = Settings::of(&crate::config::Config::default().check, 10, false).unwrap();
         let geo: Geo = Arc::new(|_| crate::exit::country::Country::UNKNOWN);
-        let (mut desk, mut rng) = (Desk::new(Arc::new(settings), geo), SmallRng::seed_from_u64(7));
-        assert!(desk.look(&snapshot, START));
+        let (mut tester, mut rng) = (PublicTesterState::new(Arc::new(settings), geo), SmallRng::seed_from_u64(7));
+        assert!(tester.look(&snapshot, START));
         let lasts = Finding::Lasts { passed: 17, asked: 20, why: None };
         for (finding, long) in [(works(), false), (lasts, true), (works(), false)] {
-            let job = desk.next(&snapshot, START, &mut rng).unwrap();
+            let job = tester.next(&snapshot, START, &mut rng).unwrap();
             // Nothing was told so far, and yet it is known that it can do TLS.
             assert_eq!(matches!(job.test, Test::Long { tls: true }), long, "{job:?}");
             let report = Report { finding, heard: Vec::new(), canary: None, timings: Timings::default() };
-            desk.found(&id, report, &snapshot, START, &mut rng);
+            tester.found(&id, report, &snapshot, START, &mut rng);
             if long {
-                desk.queue.again(&id, START);
+                tester.queue.again(&id, START);
             }
         }
-        let lessons = desk.lessons(START);
-        assert_eq!(lessons.len(), 3);
-        let rows = lessons.iter().flat_map(|learned| &learned.writes);
+        let updates = tester.updates(START);
+        assert_eq!(updates.len(), 3);
+        let rows = updates.iter().flat_map(|learned| &learned.writes);
         let asked: Vec<_> = rows.map(|write| if let Write::PutPublic(row) = write { row.asked } else { 0 }).collect();
         assert_eq!(asked, [0, 20, 20], "nor do the rows");
         let mut edit = snapshot.catalog.edit();
-        lessons.into_iter().for_each(|learned| _ = edit.learn(&id, learned.lesson));
+        updates.into_iter().for_each(|learned| _ = edit.learn(&id, learned.update));
         snapshot.catalog = edit.finish();
         let able = snapshot.catalog.get(&id).unwrap().known().public.unwrap();
         assert_eq!((able.passed, able.asked), (17, 20));
-        assert!(desk.untold.is_empty());
+        assert!(tester.untold.is_empty());
     }
 }

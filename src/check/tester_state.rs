@@ -14,18 +14,18 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};
 
 use self::waiting::{Waiter, Waiting};
-use super::court::{Court, Outcome, Standing};
-use super::judge::Ruling;
-use super::lesson::{self, Geo};
+use super::evaluator::{Evaluator, Outcome, PageHealth};
+use super::exit_update::{self, Geo};
 use super::round::{EchoRound, Found, Job, SiteRound};
 use super::schedule::{Ended, Past, Schedule};
 use super::settings::CheckedSite;
 use super::settings::Settings;
-use super::{Asked, Pass};
+use super::verdict::Conclusion;
+use super::{CheckRequest, Pass};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, ExitId, Known, Moment, Source, Verdict};
 use crate::route::Event;
-use crate::state::{Learned, Snapshot};
+use crate::state::{ExitUpdate, Snapshot};
 use crate::store::Timings;
 
 /// How long lessons are collected before they are told together: every telling makes a new snapshot. Short against the
@@ -63,10 +63,10 @@ struct Running {
 }
 
 /// See above.
-pub(super) struct Desk {
+pub(super) struct TesterState {
     settings: Arc<Settings>,
     schedule: Schedule,
-    court: Court,
+    evaluator: Evaluator,
     alive: Bits,
     looked: Moment,
     walked: Moment,
@@ -75,17 +75,17 @@ pub(super) struct Desk {
     /// Sites that some route asks for, and the file's own.
     sites: Vec<usize>,
     running: HashMap<ExitId, Running>,
-    lessons: Vec<Learned>,
+    updates: Vec<ExitUpdate>,
     /// When lessons may be told.
     tell: Moment,
     waiting: Waiting,
 }
 
-impl Desk {
+impl TesterState {
     pub(super) fn new(settings: Arc<Settings>, geo: Geo) -> Self {
         Self {
             schedule: Schedule::new(settings.schedule),
-            court: Court::new(settings.clone(), geo),
+            evaluator: Evaluator::new(settings.clone(), geo),
             settings,
             alive: Bits::default(),
             looked: Moment::default(),
@@ -94,7 +94,7 @@ impl Desk {
             stood: Moment::default(),
             sites: Vec::new(),
             running: HashMap::new(),
-            lessons: Vec::new(),
+            updates: Vec::new(),
             tell: Moment::default(),
             waiting: Waiting::default(),
         }
@@ -129,10 +129,10 @@ impl Desk {
             let checked = exit.known().checked.unwrap_or_default();
             exit.known().verdict == Verdict::Good && now.since(checked) >= self.settings.stale_after
         };
-        let forgotten: Vec<_> = exits().filter(stale).map(|exit| lesson::forget(exit.id())).collect();
+        let forgotten: Vec<_> = exits().filter(stale).map(|exit| exit_update::forget(exit.id())).collect();
         self.learn(forgotten, now);
         let ids: HashSet<ExitId> = listed.iter().map(|(id, _)| id.clone()).collect();
-        self.court.keep(&ids);
+        self.evaluator.keep(&ids);
         self.schedule.list(listed, now);
         self.waiting.keep(|exit| self.schedule.knows(exit) || self.running.contains_key(exit));
     }
@@ -168,13 +168,13 @@ impl Desk {
     }
 
     /// Somebody waits for checks. Who asks for one goes ahead of everything, who asks for many takes turns.
-    pub(super) fn ask(&mut self, asked: Asked, snapshot: &Snapshot, now: Moment) {
+    pub(super) fn ask(&mut self, asked: CheckRequest, snapshot: &Snapshot, now: Moment) {
         match asked {
-            Asked::Now(exit, answer) => {
+            CheckRequest::Now(exit, answer) => {
                 let is_there = self.meet(&exit, snapshot, now) && self.schedule.force(&exit, now);
                 self.wait(is_there, exit, Waiter::One(answer));
             }
-            Asked::All(Pass { exits, extra }, results) => {
+            CheckRequest::All(Pass { exits, extra }, results) => {
                 for exit in exits {
                     let is_there = self.meet(&exit, snapshot, now) && self.schedule.soon(&exit, now);
                     self.wait(is_there, exit, Waiter::Many(results.clone(), extra.clone()));
@@ -210,7 +210,7 @@ impl Desk {
                 continue;
             };
             let allowed: Vec<usize> = (0..self.settings.echoes.len()).filter(|e| self.allows(listed, *e)).collect();
-            let mut echoes: Vec<usize> = allowed.iter().copied().filter(|e| self.court.serves(*e, now)).collect();
+            let mut echoes: Vec<usize> = allowed.iter().copied().filter(|e| self.evaluator.serves(*e, now)).collect();
             if echoes.is_empty() {
                 echoes = allowed; // all fail everybody: asked all the same, or nobody would see them come back
             }
@@ -220,10 +220,10 @@ impl Desk {
             let canaries: Vec<usize> = (0..self.settings.canaries.len())
                 .filter(|canary| listed.allows(self.settings.canaries[*canary].target.port, false))
                 .collect();
-            let canary = canaries.choose(rng).map(|canary| (*canary, self.court.truth(*canary)));
+            let canary = canaries.choose(rng).map(|canary| (*canary, self.evaluator.truth(*canary)));
             let extra = self.waiting.extra(&exit);
             self.running.insert(exit.clone(), Running::default());
-            return Some(Job { exit, echoes, repeats: self.court.repeats(), canary, sites, extra });
+            return Some(Job { exit, echoes, repeats: self.evaluator.repeats(), canary, sites, extra });
         }
     }
 
@@ -232,17 +232,17 @@ impl Desk {
         let unknown = Known::default();
         let known = snapshot.catalog.get(exit).map_or(&unknown, |listed| listed.known());
         let running = self.running.entry(exit.clone()).or_default();
-        let lesson = match found {
+        let update = match found {
             Found::Echoes(mut round) => {
-                let (lesson, ended) = self.court.hear(exit, &mut round, known, now);
+                let (update, ended) = self.evaluator.hear(exit, &mut round, known, now);
                 running.ended = Some(ended);
-                running.checked = checked(&round.ruling, lesson::telling(&round));
+                running.checked = checked(&round.conclusion, exit_update::telling(&round));
                 super::measure::round(exit, &round);
                 self.schedule.waited(waited(&round));
-                Some(lesson)
+                Some(update)
             }
-            Found::Canary(round) => {
-                let again = self.court.look(exit, &round, now);
+            Found::Tamper(round) => {
+                let again = self.evaluator.look(exit, &round, now);
                 self.again(again, now);
                 None
             }
@@ -250,14 +250,14 @@ impl Desk {
                 let name = self.settings.sites[at].name.clone();
                 super::measure::site(&name, &round);
                 running.checked.sites.push((name, why(&round)));
-                self.court.visit(exit, (at, &round), known, now)
+                self.evaluator.visit(exit, (at, &round), known, now)
             }
             Found::Extra(name, round) => {
                 running.checked.sites.push((name, why(&round)));
                 None
             }
         };
-        self.learn(lesson, now);
+        self.learn(update, now);
     }
 
     /// A check is over, or died.
@@ -273,54 +273,54 @@ impl Desk {
         exits.iter().for_each(|exit| self.schedule.again(exit, now));
     }
 
-    fn learn(&mut self, lessons: impl IntoIterator<Item = Learned>, now: Moment) {
-        let had = !self.lessons.is_empty();
-        self.lessons.extend(lessons);
-        if !had && !self.lessons.is_empty() {
+    fn learn(&mut self, updates: impl IntoIterator<Item = ExitUpdate>, now: Moment) {
+        let had = !self.updates.is_empty();
+        self.updates.extend(updates);
+        if !had && !self.updates.is_empty() {
             self.tell = self.tell.max(now);
         }
     }
 
     /// The lessons that are to be told now, if any; the next ones wait a moment.
-    pub(super) fn lessons(&mut self, now: Moment) -> Vec<Learned> {
-        if now.since(self.settled) >= SETTLE || !self.lessons.is_empty() && self.tell <= now {
+    pub(super) fn updates(&mut self, now: Moment) -> Vec<ExitUpdate> {
+        if now.since(self.settled) >= SETTLE || !self.updates.is_empty() && self.tell <= now {
             self.settled = now;
-            let Outcome { lessons, again } = self.court.settle(now);
+            let Outcome { updates, again } = self.evaluator.settle(now);
             self.again(again, now);
-            self.learn(lessons, now);
+            self.learn(updates, now);
         }
-        if self.lessons.is_empty() || self.tell > now {
+        if self.updates.is_empty() || self.tell > now {
             return Vec::new();
         }
         self.tell = now.after(TOGETHER);
-        std::mem::take(&mut self.lessons)
+        std::mem::take(&mut self.updates)
     }
 
     /// What happened to pages.
     pub(super) fn events(&mut self) -> Vec<Event> {
-        self.court.events()
+        self.evaluator.events()
     }
 
     /// How every page fares, if it is time to say so again.
-    pub(super) fn standing(&mut self, now: Moment) -> Option<Vec<Standing>> {
+    pub(super) fn standing(&mut self, now: Moment) -> Option<Vec<PageHealth>> {
         if now.since(self.stood) < SETTLE {
             return None;
         }
         self.stood = now;
-        Some(self.court.standing(now))
+        Some(self.evaluator.standing(now))
     }
 
     /// Answers whoever waited for a check that is over, once its lessons were told.
     pub(super) fn answer(&mut self) {
-        if self.lessons.is_empty() {
+        if self.updates.is_empty() {
             self.waiting.tell();
         }
     }
 
     /// When there is something to do without anything coming in.
     pub(super) fn wake(&self) -> Moment {
-        let tell = (!self.lessons.is_empty()).then_some(self.tell);
-        let settle = self.court.is_unsettled().then(|| self.settled.after(SETTLE));
+        let tell = (!self.updates.is_empty()).then_some(self.tell);
+        let settle = self.evaluator.is_unsettled().then(|| self.settled.after(SETTLE));
         [self.schedule.wake(), tell, settle]
             .into_iter()
             .flatten()
@@ -351,15 +351,15 @@ fn why(round: &SiteRound) -> Option<String> {
 /// How long a round waited for a circuit: for ever, if none came.
 fn waited(round: &EchoRound) -> Duration {
     let waits = round.probes.iter().filter_map(|probe| probe.timings.circuit);
-    let none = if matches!(round.ruling, Ruling::Open(_)) { Duration::MAX } else { Duration::ZERO };
+    let none = if matches!(round.conclusion, Conclusion::Open(_)) { Duration::MAX } else { Duration::ZERO };
     waits.max().unwrap_or(none)
 }
 
-fn checked(ruling: &Ruling, timings: Timings) -> Checked {
-    let (verdict, why, ips) = match ruling {
-        Ruling::Good(ips) => (Verdict::Good, String::new(), ips.clone()),
-        Ruling::Bad(why) => (Verdict::Bad, why.to_string(), Vec::new()),
-        Ruling::Open(fault) => (Verdict::Untested, fault.to_string(), Vec::new()),
+fn checked(conclusion: &Conclusion, timings: Timings) -> Checked {
+    let (verdict, why, ips) = match conclusion {
+        Conclusion::Good(ips) => (Verdict::Good, String::new(), ips.clone()),
+        Conclusion::Bad(why) => (Verdict::Bad, why.to_string(), Vec::new()),
+        Conclusion::Open(fault) => (Verdict::Untested, fault.to_string(), Vec::new()),
     };
     Checked { verdict, why, ips, timings, sites: Vec::new() }
 }

@@ -38,9 +38,9 @@ impl Record {
 
 /// What became of exits at one place: an echo server, a check target, a host's certificate.
 #[derive(Clone, Debug, Default)]
-pub struct Witnesses(HashMap<ExitId, Record>);
+pub struct TargetHealth(HashMap<ExitId, Record>);
 
-impl Witnesses {
+impl TargetHealth {
     /// An exit passed here. The answer is how often in a row it has.
     pub fn passed(&mut self, exit: &ExitId, now: Moment) -> i32 {
         let record = self.0.entry(exit.clone()).or_default();
@@ -60,7 +60,7 @@ impl Witnesses {
     }
 
     /// True if the place is to blame for what fails there now.
-    pub fn blame_the_place(&self, now: Moment) -> bool {
+    pub fn target_is_down(&self, now: Moment) -> bool {
         let lately = |at: Option<Moment>, span| at.is_some_and(|at| now.since(at) < span);
         let (mut tested, mut failing) = (0, 0);
         for record in self.0.values() {
@@ -127,8 +127,8 @@ mod tests {
         ExitId::Tor(Fingerprint(id))
     }
 
-    fn witnesses(passed: u16) -> Witnesses {
-        let mut all = Witnesses::default();
+    fn health(passed: u16) -> TargetHealth {
+        let mut all = TargetHealth::default();
         (0..passed).for_each(|n| _ = all.passed(&exit(n), START));
         all
     }
@@ -138,40 +138,40 @@ mod tests {
         let later = START.after(10 * TOGETHER);
         for (passing, failing, want) in [(0, 2, false), (0, 3, true), (3, 3, false), (3, 4, true), (150, 151, true)] {
             // A thousand are good, and the minute sees only some of them.
-            let mut all = witnesses(1000);
+            let mut all = health(1000);
             (0..failing).for_each(|n| _ = all.failed(&exit(n), false, later));
             (failing..failing + passing).for_each(|n| _ = all.passed(&exit(n), later));
-            assert_eq!(all.blame_the_place(later), want, "{failing} fail, {passing} pass");
-            assert!(!all.blame_the_place(later.after(TOGETHER)), "a minute later that says nothing");
+            assert_eq!(all.target_is_down(later), want, "{failing} fail, {passing} pass");
+            assert!(!all.target_is_down(later.after(TOGETHER)), "a minute later that says nothing");
         }
     }
 
     #[test]
     fn who_was_never_good_is_no_witness() {
-        let mut all = witnesses(2);
+        let mut all = health(2);
         (10..90).for_each(|n| _ = all.failed(&exit(n), false, START));
-        assert!(!all.blame_the_place(START));
+        assert!(!all.target_is_down(START));
         (10..15).for_each(|n| _ = all.failed(&exit(n), true, START));
-        assert!(all.blame_the_place(START), "but an exit that works elsewhere at the same time is one");
+        assert!(all.target_is_down(START), "but an exit that works elsewhere at the same time is one");
         let old = START.after(RECENT);
-        let mut all = witnesses(5);
+        let mut all = health(5);
         (0..5).for_each(|n| _ = all.failed(&exit(n), false, old));
-        assert!(!all.blame_the_place(old), "an hour ago is not lately");
+        assert!(!all.target_is_down(old), "an hour ago is not lately");
     }
 
     #[test]
     fn a_pass_takes_a_failure_back() {
-        let mut all = witnesses(3);
+        let mut all = health(3);
         (0..3).for_each(|n| _ = all.failed(&exit(n), false, START.after(SECOND)));
-        assert!(all.blame_the_place(START.after(SECOND)));
+        assert!(all.target_is_down(START.after(SECOND)));
         assert_eq!(all.passed(&exit(0), START.after(2 * SECOND)), 1);
-        assert!(!all.blame_the_place(START.after(2 * SECOND)));
+        assert!(!all.target_is_down(START.after(2 * SECOND)));
         assert_eq!((all.failed(&exit(0), false, START), all.failed(&exit(0), false, START)), (-1, -2));
     }
 
     #[test]
     fn vouching_takes_another() {
-        let mut all = witnesses(1);
+        let mut all = health(1);
         assert!(!all.vouched_by_another(&exit(0), START) && all.vouched_by_another(&exit(1), START));
         assert!(!all.vouched_by_another(&exit(1), START.after(RECENT)));
         assert_eq!((all.passes(START), all.passing(START)), (vec![START], 1));

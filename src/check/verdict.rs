@@ -7,7 +7,7 @@
 //!
 //! A round may end early, and never on one bad probe: exits lose a connection now and then.
 //!
-//! Next: `check/page.rs` judges what a site answered, `check/witness.rs` whether the site is to blame.
+//! Next: `check/page.rs` judges what a site answered, `check/target_health.rs` whether the site is to blame.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ pub struct Terms {
 
 /// What an echo server said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct EchoReply {
     /// The address.
     pub ip: IpAddr,
     /// Its certificate was checked: nobody else said it.
@@ -37,16 +37,16 @@ pub struct Said {
 
 /// What one probe came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct ProbeResult {
     /// Which echo server was asked.
     pub echo: usize,
     /// What came of it.
-    pub outcome: Result<Said, Fault>,
+    pub outcome: Result<EchoReply, Fault>,
 }
 
 /// What a round came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ruling {
+pub enum Conclusion {
     /// It works, and sites see it with these addresses, newest last.
     Good(Vec<IpAddr>),
     /// It does not.
@@ -85,37 +85,37 @@ impl Why {
 }
 
 /// What the probes so far come to; `None` if more of them may change it.
-pub fn rule(heard: &[Heard], terms: Terms, echoes: usize) -> Option<Ruling> {
+pub fn rule(heard: &[ProbeResult], terms: Terms, echoes: usize) -> Option<Conclusion> {
     let left = terms.probes.saturating_sub(heard.len());
     let forged = heard.iter().filter(|heard| heard.outcome == Err(Fault::Forged)).count();
     if forged >= TWICE.min(terms.probes) {
-        return Some(Ruling::Bad(Why::Intercepts));
+        return Some(Conclusion::Bad(Why::Intercepts));
     }
-    let said: Vec<(usize, Said)> = heard.iter().filter_map(|h| Some((h.echo, h.outcome.ok()?))).collect();
-    let witnesses = TWICE.min(terms.passes).min(echoes);
+    let said: Vec<(usize, EchoReply)> = heard.iter().filter_map(|h| Some((h.echo, h.outcome.ok()?))).collect();
+    let health = TWICE.min(terms.passes).min(echoes);
     let believed = |ip| {
         let by = || said.iter().filter(|(_, said)| said.ip == ip);
         let servers: BTreeSet<usize> = by().map(|(echo, _)| *echo).collect();
-        servers.len() >= witnesses || by().any(|(_, said)| said.vouched)
+        servers.len() >= health || by().any(|(_, said)| said.vouched)
     };
     let good = said.iter().filter(|(_, said)| believed(said.ip)).count();
     if good >= terms.passes && good == said.len() && forged == 0 {
-        return Some(Ruling::Good(distinct(&said)));
+        return Some(Conclusion::Good(distinct(&said)));
     }
     if left > 0 && (forged > 0 || said.len() + left >= terms.passes) {
         return None;
     }
     Some(match worst(heard) {
         Some(fault) if forged > 0 || said.len() < terms.passes => match fault.whose() {
-            Whose::Ours => Ruling::Open(fault),
-            _ => Ruling::Bad(Why::Fault(fault)),
+            Whose::Ours => Conclusion::Open(fault),
+            _ => Conclusion::Bad(Why::Fault(fault)),
         },
-        _ => Ruling::Bad(Why::Disagree),
+        _ => Conclusion::Bad(Why::Disagree),
     })
 }
 
 /// Each address once, in the order in which they were heard last.
-fn distinct(said: &[(usize, Said)]) -> Vec<IpAddr> {
+fn distinct(said: &[(usize, EchoReply)]) -> Vec<IpAddr> {
     let mut ips: Vec<IpAddr> = Vec::new();
     for (_, said) in said {
         ips.retain(|ip| *ip != said.ip);
@@ -125,7 +125,7 @@ fn distinct(said: &[(usize, Said)]) -> Vec<IpAddr> {
 }
 
 /// The fault that says most: what speaks against the exit before what may, and both before what does not.
-fn worst(heard: &[Heard]) -> Option<Fault> {
+fn worst(heard: &[ProbeResult]) -> Option<Fault> {
     let rank = |fault: &Fault| match fault.whose() {
         Whose::Exit if *fault == Fault::Forged => 0,
         Whose::Exit => 1,
@@ -137,7 +137,7 @@ fn worst(heard: &[Heard]) -> Option<Fault> {
 }
 
 /// Which echo servers to ask next, all at once. `order` names those in service, the first to ask first.
-pub fn next(heard: &[Heard], terms: Terms, order: &[usize]) -> Vec<usize> {
+pub fn next(heard: &[ProbeResult], terms: Terms, order: &[usize]) -> Vec<usize> {
     let left = terms.probes.saturating_sub(heard.len());
     if heard.is_empty() {
         return order.iter().copied().cycle().take(terms.passes.min(left)).collect();
@@ -157,9 +157,9 @@ pub fn next(heard: &[Heard], terms: Terms, order: &[usize]) -> Vec<usize> {
 
 /// How much another answer of an echo server may tell: a wrong certificate wants a second look, then whoever was not
 /// asked, whoever speaks for itself, whoever failed, and last whoever only repeats what it said.
-fn rank(heard: &[Heard], echo: usize) -> u8 {
+fn rank(heard: &[ProbeResult], echo: usize) -> u8 {
     let answers: Vec<_> = heard.iter().filter(|heard| heard.echo == echo).map(|heard| heard.outcome).collect();
-    let any = |wanted: fn(&Result<Said, Fault>) -> bool| answers.iter().any(wanted);
+    let any = |wanted: fn(&Result<EchoReply, Fault>) -> bool| answers.iter().any(wanted);
     if any(|outcome| *outcome == Err(Fault::Forged)) {
         0
     } else if answers.is_empty() {
@@ -189,7 +189,7 @@ mod tests {
 
     /// `A1` is a checked answer of server 0 that names address 1, `a1` one that could be forged, `A!` a certificate
     /// that is not its own, `Ax` an exit's failure, `At` the server's, `Ao` ours.
-    fn heard(text: &str) -> Vec<Heard> {
+    fn heard(text: &str) -> Vec<ProbeResult> {
         let read = |word: &str| {
             let [server, what] = word.as_bytes() else { panic!("{word}") };
             let outcome = match what {
@@ -197,19 +197,19 @@ mod tests {
                 b'x' => Err(DEAD),
                 b't' => Err(REFUSED),
                 b'o' => Err(OURS),
-                digit => Ok(Said { ip: ip(digit - b'0'), vouched: server.is_ascii_uppercase() }),
+                digit => Ok(EchoReply { ip: ip(digit - b'0'), vouched: server.is_ascii_uppercase() }),
             };
-            Heard { echo: usize::from(server.to_ascii_lowercase() - b'a'), outcome }
+            ProbeResult { echo: usize::from(server.to_ascii_lowercase() - b'a'), outcome }
         };
         text.split_whitespace().map(read).collect()
     }
 
-    fn good(ips: &[u8]) -> Option<Ruling> {
-        Some(Ruling::Good(ips.iter().map(|n| ip(*n)).collect()))
+    fn good(ips: &[u8]) -> Option<Conclusion> {
+        Some(Conclusion::Good(ips.iter().map(|n| ip(*n)).collect()))
     }
 
-    fn bad(why: Why) -> Option<Ruling> {
-        Some(Ruling::Bad(why))
+    fn bad(why: Why) -> Option<Conclusion> {
+        Some(Conclusion::Bad(why))
     }
 
     #[test]
@@ -225,8 +225,8 @@ mod tests {
             ("A1 Bx Ax", bad(Why::Fault(DEAD))),
             ("At Bt", bad(Why::Fault(REFUSED))),
             ("At Bx", bad(Why::Fault(DEAD))),
-            ("Ao Bo", Some(Ruling::Open(OURS))),
-            ("A1 Bo Ao", Some(Ruling::Open(OURS))),
+            ("Ao Bo", Some(Conclusion::Open(OURS))),
+            ("A1 Bo Ao", Some(Conclusion::Open(OURS))),
             ("Ao Bx", bad(Why::Fault(DEAD))),
         ] {
             assert_eq!(rule(&heard(text), TERMS, 2), want, "{text}");

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::judge::{Ruling, Why};
 use super::round::{EchoRound, SiteRound};
 use super::settings::CheckedSite;
 use super::site::{Effect, Miss};
+use super::verdict::{Conclusion, Why};
 use crate::exit::country::Country;
 use crate::exit::facts::Known;
 use crate::exit::{ExitId, Moment, Verdict};
-use crate::state::Learned;
+use crate::state::ExitUpdate;
 use crate::store::{self, Timings, Write};
 
 /// The name under which an exit's own verdict stands beside those of targets.
@@ -21,14 +21,14 @@ pub const ECHO: &str = "echo";
 pub type Geo = Arc<dyn Fn(IpAddr) -> Country + Send + Sync>;
 
 /// What an echo round taught.
-pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo, now: Moment) -> Learned {
+pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo, now: Moment) -> ExitUpdate {
     let mut writes = vec![Write::Check(echo_row(exit, round, now))];
     let latency = latency(round);
-    let (standing, why, ips) = match &round.ruling {
-        Ruling::Good(ips) => (store::Standing::Good, String::new(), ips.clone()),
-        Ruling::Bad(why) if past.condemned => (store::Standing::Condemned, why.to_string(), Vec::new()),
-        Ruling::Bad(why) => (store::Standing::Bad, why.to_string(), Vec::new()),
-        Ruling::Open(_) => return Learned { exit: exit.clone(), lesson: Box::new(|_| ()), ban: None, writes },
+    let (standing, why, ips) = match &round.conclusion {
+        Conclusion::Good(ips) => (store::Standing::Good, String::new(), ips.clone()),
+        Conclusion::Bad(why) if past.condemned => (store::Standing::Condemned, why.to_string(), Vec::new()),
+        Conclusion::Bad(why) => (store::Standing::Bad, why.to_string(), Vec::new()),
+        Conclusion::Open(_) => return ExitUpdate { exit: exit.clone(), update: Box::new(|_| ()), ban: None, writes },
     };
     let good = if standing == store::Standing::Good { Some(now) } else { past.good };
     writes.extend(ips.iter().map(|ip| {
@@ -38,7 +38,7 @@ pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo,
     let shown = (!why.is_empty()).then(|| Arc::from(why.as_str()));
     writes.push(verdict_row(exit, ECHO, standing, past.streak, (now, good), latency, why));
     let seen: Vec<_> = ips.into_iter().map(|ip| (ip, geo(ip))).collect();
-    let lesson = move |known: &mut Known| {
+    let update = move |known: &mut Known| {
         (known.checked, known.why) = (Some(now), shown);
         known.verdict = if standing == store::Standing::Good { Verdict::Good } else { Verdict::Bad };
         known.marks.bad_for_good |= standing == store::Standing::Condemned;
@@ -47,12 +47,12 @@ pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo,
             seen.into_iter().for_each(|(ip, country)| known.saw(ip, country, now));
         }
     };
-    Learned { exit: exit.clone(), lesson: Box::new(lesson), ban: None, writes }
+    ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes }
 }
 
 /// Nothing was learned.
-pub(super) fn none(exit: &ExitId) -> Learned {
-    Learned { exit: exit.clone(), lesson: Box::new(|_| ()), ban: None, writes: Vec::new() }
+pub(super) fn none(exit: &ExitId) -> ExitUpdate {
+    ExitUpdate { exit: exit.clone(), update: Box::new(|_| ()), ban: None, writes: Vec::new() }
 }
 
 /// What was known before a round, as far as its lesson needs it.
@@ -80,7 +80,7 @@ pub(super) fn of_site(
     round: &SiteRound,
     Standing { effect, streak, good }: Standing,
     now: Moment,
-) -> Learned {
+) -> ExitUpdate {
     let miss = round.result.and_then(Result::err);
     let row = store::Check {
         id: 0,
@@ -100,79 +100,79 @@ pub(super) fn of_site(
         writes.push(verdict_row(exit, &site.name, standing, streak, (now, good), round.timings.connect, why));
     }
     let name = site.name.clone();
-    let lesson = move |known: &mut Known| match effect {
+    let update = move |known: &mut Known| match effect {
         Effect::Passes => _ = known.passed.insert(name),
         Effect::Misses => _ = known.passed.remove(&name),
         Effect::Suspended => {}
     };
-    Learned { exit: exit.clone(), lesson: Box::new(lesson), ban: None, writes }
+    ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes }
 }
 
 /// A site refuses an exit.
-pub(super) fn ban(exit: &ExitId, site: &CheckedSite, miss: Miss, until: Moment) -> Learned {
+pub(super) fn ban(exit: &ExitId, site: &CheckedSite, miss: Miss, until: Moment) -> ExitUpdate {
     let why = format!("check {}: {miss}", site.name);
-    Learned {
+    ExitUpdate {
         exit: exit.clone(),
-        lesson: Box::new(|_| ()),
+        update: Box::new(|_| ()),
         ban: Some((site.site.clone(), until, why)),
         writes: Vec::new(),
     }
 }
 
 /// An exit was caught, and is bad for good.
-pub(super) fn condemn(exit: &ExitId, miss: Miss, now: Moment) -> Learned {
+pub(super) fn condemn(exit: &ExitId, miss: Miss, now: Moment) -> ExitUpdate {
     let why: Arc<str> = miss.to_string().into();
-    let lesson = move |known: &mut Known| {
+    let update = move |known: &mut Known| {
         (known.verdict, known.why) = (Verdict::Bad, Some(why));
         known.marks.bad_for_good = true;
     };
     let row = verdict_row(exit, ECHO, store::Standing::Condemned, -1, (now, None), None, miss.to_string());
-    Learned { exit: exit.clone(), lesson: Box::new(lesson), ban: None, writes: vec![row] }
+    ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: vec![row] }
 }
 
 /// An exit passes a site after all: the site was to blame.
-pub(super) fn pardon(exit: &ExitId, site: &CheckedSite) -> Learned {
+pub(super) fn pardon(exit: &ExitId, site: &CheckedSite) -> ExitUpdate {
     let name = site.name.clone();
-    let lesson = move |known: &mut Known| _ = known.passed.insert(name);
-    Learned { exit: exit.clone(), lesson: Box::new(lesson), ban: None, writes: Vec::new() }
+    let update = move |known: &mut Known| _ = known.passed.insert(name);
+    ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: Vec::new() }
 }
 
 /// A verdict is too old to count.
-pub(super) fn forget(exit: &ExitId) -> Learned {
-    let lesson = |known: &mut Known| (known.verdict, known.why) = (Verdict::Untested, None);
-    Learned { exit: exit.clone(), lesson: Box::new(lesson), ban: None, writes: Vec::new() }
+pub(super) fn forget(exit: &ExitId) -> ExitUpdate {
+    let update = |known: &mut Known| (known.verdict, known.why) = (Verdict::Untested, None);
+    ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: Vec::new() }
 }
 
 /// The word for a ruling in the store and in metric labels.
-pub(super) fn outcome(ruling: &Ruling) -> &'static str {
-    match ruling {
-        Ruling::Good(_) => "good",
-        Ruling::Bad(why) => why.as_str(),
-        Ruling::Open(fault) => fault.as_str(),
+pub(super) fn outcome(conclusion: &Conclusion) -> &'static str {
+    match conclusion {
+        Conclusion::Good(_) => "good",
+        Conclusion::Bad(why) => why.as_str(),
+        Conclusion::Open(fault) => fault.as_str(),
     }
 }
 
 /// Of several probes the one that shows what the ruling says.
 pub(super) fn telling(round: &EchoRound) -> Timings {
-    let shows = |outcome: &Result<_, _>| match &round.ruling {
-        Ruling::Good(_) | Ruling::Bad(Why::Disagree) => outcome.is_ok(),
+    let shows = |outcome: &Result<_, _>| match &round.conclusion {
+        Conclusion::Good(_) | Conclusion::Bad(Why::Disagree) => outcome.is_ok(),
         _ => outcome.is_err(),
     };
     round.probes.iter().rev().find(|probe| shows(&probe.heard.outcome)).map(|probe| probe.timings).unwrap_or_default()
 }
 
 fn echo_row(exit: &ExitId, round: &EchoRound, now: Moment) -> store::Check {
-    let (detail, ip) = match &round.ruling {
-        Ruling::Good(ips) => (String::new(), ips.last().copied()),
-        Ruling::Bad(why) => (why.to_string(), None),
-        Ruling::Open(fault) => (fault.to_string(), None),
+    let (detail, ip) = match &round.conclusion {
+        Conclusion::Good(ips) => (String::new(), ips.last().copied()),
+        Conclusion::Bad(why) => (why.to_string(), None),
+        Conclusion::Open(fault) => (fault.to_string(), None),
     };
     store::Check {
         id: 0,
         exit: exit.clone(),
         target: ECHO.to_owned(),
         at: now,
-        outcome: outcome(&round.ruling).to_owned(),
+        outcome: outcome(&round.conclusion).to_owned(),
         detail,
         ip,
         status: None,

@@ -8,19 +8,19 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::canary::{Canary, Digest};
+use super::exit_update::{self, ECHO, Geo, Past};
 use super::fault::{Fault, Whose};
-use super::judge::{Ruling, Why};
-use super::lesson::{self, ECHO, Geo, Past};
-use super::round::{CanaryRound, EchoRound, SiteRound};
+use super::round::{EchoRound, SiteRound, TamperRound};
 use super::schedule::Ended;
 use super::settings::Settings;
-use super::site::{Docket, Settled};
-use super::witness::Witnesses;
+use super::site::{PendingBans, Settled};
+use super::tamper_check::{Digest, TamperCheck};
+use super::target_health::TargetHealth;
+use super::verdict::{Conclusion, Why};
 use crate::exit::{ExitId, Known, Moment};
 use crate::net::Host;
 use crate::route::Event;
-use crate::state::Learned;
+use crate::state::ExitUpdate;
 
 /// Answers of an echo server before anything is concluded from whether it repeats a nonce. Arbitrary: more than one
 /// lying exit can give in one round.
@@ -32,7 +32,7 @@ pub(super) const SITE: &str = "site";
 
 /// How one page of the tester fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct PageHealth {
     /// What it is for: `echo`, `canary` or `site`.
     pub kind: &'static str,
     /// A site's name in `check.targets`, the host of another page.
@@ -47,7 +47,7 @@ pub struct Standing {
 
 #[derive(Default)]
 struct Echo {
-    witnesses: Witnesses,
+    health: TargetHealth,
     /// Since when it fails most good exits.
     blamed: Option<Moment>,
     /// Answers that repeated our nonce, and all.
@@ -63,42 +63,42 @@ impl Echo {
 }
 
 /// All places and their witnesses.
-pub(super) struct Court {
+pub(super) struct Evaluator {
     settings: Arc<Settings>,
     geo: Geo,
     /// Exits as such.
-    exits: Witnesses,
+    exits: TargetHealth,
     echoes: Vec<Echo>,
-    certificates: HashMap<Host, Witnesses>,
+    certificates: HashMap<Host, TargetHealth>,
     /// Exits that showed a wrong certificate of a host before anybody was seen with the right one.
     suspects: Vec<(Host, ExitId)>,
     /// Bad for good: a check that was under way must not make them good again.
     condemned: HashSet<ExitId>,
-    canaries: Vec<Canary>,
-    dockets: Vec<Docket>,
+    canaries: Vec<TamperCheck>,
+    site_bans: Vec<PendingBans>,
     events: Vec<Event>,
 }
 
 /// What became clear, and who is to be tested again so that more does.
 #[derive(Default)]
 pub(super) struct Outcome {
-    pub(super) lessons: Vec<Learned>,
+    pub(super) updates: Vec<ExitUpdate>,
     pub(super) again: Vec<ExitId>,
 }
 
-impl Court {
+impl Evaluator {
     pub(super) fn new(settings: Arc<Settings>, geo: Geo) -> Self {
         let echoes = settings.echoes.iter().map(|_| Echo::default()).collect();
-        let canaries = settings.canaries.iter().map(|_| Canary::default()).collect();
-        let dockets = settings.sites.iter().map(|_| Docket::default()).collect();
-        let (exits, certificates, suspects) = (Witnesses::default(), HashMap::new(), Vec::new());
+        let canaries = settings.canaries.iter().map(|_| TamperCheck::default()).collect();
+        let site_bans = settings.sites.iter().map(|_| PendingBans::default()).collect();
+        let (exits, certificates, suspects) = (TargetHealth::default(), HashMap::new(), Vec::new());
         let (condemned, events) = (HashSet::new(), Vec::new());
-        Self { settings, geo, exits, echoes, certificates, suspects, condemned, canaries, dockets, events }
+        Self { settings, geo, exits, echoes, certificates, suspects, condemned, canaries, site_bans, events }
     }
 
     /// True of an echo server that is not to blame for what fails there.
     pub(super) fn serves(&self, echo: usize, now: Moment) -> bool {
-        !self.echoes[echo].witnesses.blame_the_place(now)
+        !self.echoes[echo].health.target_is_down(now)
     }
 
     /// Which echo servers are known to repeat a nonce.
@@ -113,34 +113,34 @@ impl Court {
         round: &mut EchoRound,
         known: &Known,
         now: Moment,
-    ) -> (Learned, Ended) {
+    ) -> (ExitUpdate, Ended) {
         if known.marks.bad_for_good || self.condemned.contains(exit) {
-            round.ruling = Ruling::Bad(Why::Caught);
-            return (lesson::none(exit), Ended::Bad);
+            round.conclusion = Conclusion::Bad(Why::Caught);
+            return (exit_update::none(exit), Ended::Bad);
         }
         self.take_evidence(exit, round, now);
-        if let Ruling::Bad(Why::Fault(fault)) = round.ruling
+        if let Conclusion::Bad(Why::Fault(fault)) = round.conclusion
             && fault.whose() != Whose::Exit
-            && self.places_are_to_blame(round, now)
+            && self.targets_are_down(round, now)
         {
-            round.ruling = Ruling::Open(fault);
+            round.conclusion = Conclusion::Open(fault);
         }
-        let (ended, streak) = match round.ruling {
-            Ruling::Good(_) => (Ended::Good, self.exits.passed(exit, now)),
-            Ruling::Bad(_) => (Ended::Bad, self.exits.failed(exit, false, now)),
-            Ruling::Open(_) => (Ended::Open, 0),
+        let (ended, streak) = match round.conclusion {
+            Conclusion::Good(_) => (Ended::Good, self.exits.passed(exit, now)),
+            Conclusion::Bad(_) => (Ended::Bad, self.exits.failed(exit, false, now)),
+            Conclusion::Open(_) => (Ended::Open, 0),
         };
         let condemned =
-            round.ruling == Ruling::Bad(Why::Intercepts) && self.is_shown_the_truth_elsewhere(exit, round, now);
+            round.conclusion == Conclusion::Bad(Why::Intercepts) && self.is_shown_the_truth_elsewhere(exit, round, now);
         if condemned {
             self.condemned.insert(exit.clone());
-        } else if round.ruling == Ruling::Bad(Why::Intercepts) {
+        } else if round.conclusion == Conclusion::Bad(Why::Intercepts) {
             let hosts = self.forged(round).cloned().collect::<Vec<_>>();
             self.suspects.retain(|(_, suspect)| suspect != exit);
             self.suspects.extend(hosts.into_iter().map(|host| (host, exit.clone())));
         }
         let past = Past { good: known.good, streak, condemned };
-        (lesson::of_echoes(exit, round, past, &self.geo, now), ended)
+        (exit_update::of_echoes(exit, round, past, &self.geo, now), ended)
     }
 
     fn take_evidence(&mut self, exit: &ExitId, round: &EchoRound, now: Moment) {
@@ -154,9 +154,9 @@ impl Court {
                 echo.repeated += u32::from(repeated);
             }
             match probe.heard.outcome {
-                Ok(_) => _ = echo.witnesses.passed(exit, now),
+                Ok(_) => _ = echo.health.passed(exit, now),
                 Err(fault) if fault.whose() == Whose::Ours || passed(at) => {}
-                Err(_) => _ = echo.witnesses.failed(exit, sound, now),
+                Err(_) => _ = echo.health.failed(exit, sound, now),
             }
             let page = &self.settings.echoes[at];
             if page.tls.is_some() {
@@ -171,7 +171,7 @@ impl Court {
     }
 
     /// Every echo server that failed the exit fails most others too.
-    fn places_are_to_blame(&self, round: &EchoRound, now: Moment) -> bool {
+    fn targets_are_down(&self, round: &EchoRound, now: Moment) -> bool {
         let mut failed = round.probes.iter().filter(|probe| probe.heard.outcome.is_err());
         failed.all(|probe| !self.serves(probe.heard.echo, now))
     }
@@ -185,8 +185,8 @@ impl Court {
     /// The hosts whose certificates were wrong showed others the right ones.
     fn is_shown_the_truth_elsewhere(&self, exit: &ExitId, round: &EchoRound, now: Moment) -> bool {
         self.forged(round).any(|host| {
-            let witnesses = self.certificates.get(host);
-            witnesses.is_some_and(|all| all.vouched_by_another(exit, now) && !all.blame_the_place(now))
+            let health = self.certificates.get(host);
+            health.is_some_and(|all| all.vouched_by_another(exit, now) && !all.target_is_down(now))
         })
     }
 
@@ -197,13 +197,13 @@ impl Court {
         (at, round): (usize, &SiteRound),
         known: &Known,
         now: Moment,
-    ) -> Option<Learned> {
+    ) -> Option<ExitUpdate> {
         let site = &self.settings.sites[at];
         let had = known.passed.contains(&site.name);
-        let docket = &mut self.dockets[at];
-        let (effect, streak) = docket.note(exit, round.result?, had, now);
-        let good = docket.passed(exit).or(known.good.filter(|_| had));
-        Some(lesson::of_site(exit, site, round, lesson::Standing { effect, streak, good }, now))
+        let pending = &mut self.site_bans[at];
+        let (effect, streak) = pending.note(exit, round.result?, had, now);
+        let good = pending.passed(exit).or(known.good.filter(|_| had));
+        Some(exit_update::of_site(exit, site, round, exit_update::Standing { effect, streak, good }, now))
     }
 
     /// What a canary is, if that is known.
@@ -212,24 +212,26 @@ impl Court {
     }
 
     /// Notes what a canary was seen as; yields exits to be tested again.
-    pub(super) fn look(&mut self, exit: &ExitId, round: &CanaryRound, now: Moment) -> Vec<ExitId> {
+    pub(super) fn look(&mut self, exit: &ExitId, round: &TamperRound, now: Moment) -> Vec<ExitId> {
         self.canaries[round.canary].note(exit, round.digest, round.changed, now)
     }
 
     /// Sentences and pardons that have become clear.
     pub(super) fn settle(&mut self, now: Moment) -> Outcome {
         let mut outcome = Outcome { again: self.suspects_to_try(now), ..Outcome::default() };
-        for (docket, site) in self.dockets.iter_mut().zip(&self.settings.sites) {
-            let settled = settle(docket, &site.name, now, &mut self.events);
+        for (pending, site) in self.site_bans.iter_mut().zip(&self.settings.sites) {
+            let settled = settle(pending, &site.name, now, &mut self.events);
             let until = now.after(self.settings.ban_for);
-            outcome.lessons.extend(settled.guilty.iter().map(|(exit, miss)| lesson::ban(exit, site, *miss, until)));
-            outcome.lessons.extend(settled.pardoned.iter().map(|exit| lesson::pardon(exit, site)));
+            outcome
+                .updates
+                .extend(settled.confirmed.iter().map(|(exit, miss)| exit_update::ban(exit, site, *miss, until)));
+            outcome.updates.extend(settled.cleared.iter().map(|exit| exit_update::pardon(exit, site)));
             outcome.again.extend(settled.again);
         }
         for canary in &mut self.canaries {
-            let settled = settle(&mut canary.docket, &CANARY.into(), now, &mut self.events);
-            outcome.lessons.extend(settled.guilty.iter().map(|(exit, miss)| lesson::condemn(exit, *miss, now)));
-            self.condemned.extend(settled.guilty.into_iter().map(|(exit, _)| exit));
+            let settled = settle(&mut canary.pending, &CANARY.into(), now, &mut self.events);
+            outcome.updates.extend(settled.confirmed.iter().map(|(exit, miss)| exit_update::condemn(exit, *miss, now)));
+            self.condemned.extend(settled.confirmed.into_iter().map(|(exit, _)| exit));
             outcome.again.extend(settled.again);
         }
         self.settle_echoes(now);
@@ -239,7 +241,7 @@ impl Court {
     /// Notes which echo servers fail most good exits: they are passed over meanwhile.
     fn settle_echoes(&mut self, now: Moment) {
         for (echo, page) in self.echoes.iter_mut().zip(&self.settings.echoes) {
-            let blamed = echo.witnesses.blame_the_place(now);
+            let blamed = echo.health.target_is_down(now);
             let check: Arc<str> = format!("{ECHO} {}", page.target.host).into();
             match (echo.blamed, blamed) {
                 (None, true) => self.events.push(Event::Suspended { check, pardoned: 0 }),
@@ -256,18 +258,18 @@ impl Court {
     }
 
     /// How every page fares.
-    pub(super) fn standing(&self, now: Moment) -> Vec<Standing> {
+    pub(super) fn standing(&self, now: Moment) -> Vec<PageHealth> {
         let echoes = self.echoes.iter().zip(&self.settings.echoes).map(|(echo, page)| {
-            let (suspended, passing) = (echo.blamed, echo.witnesses.passing(now));
-            Standing { kind: ECHO, name: page.target.host.to_string().into(), suspended, passing, held: 0 }
+            let (suspended, passing) = (echo.blamed, echo.health.passing(now));
+            PageHealth { kind: ECHO, name: page.target.host.to_string().into(), suspended, passing, held: 0 }
         });
         let canaries = self.canaries.iter().zip(&self.settings.canaries).map(|(canary, page)| {
-            let (suspended, passing, held) = canary.docket.standing(now);
-            Standing { kind: CANARY, name: page.target.host.to_string().into(), suspended, passing, held }
+            let (suspended, passing, held) = canary.pending.standing(now);
+            PageHealth { kind: CANARY, name: page.target.host.to_string().into(), suspended, passing, held }
         });
-        let sites = self.dockets.iter().zip(&self.settings.sites).map(|(docket, site)| {
-            let (suspended, passing, held) = docket.standing(now);
-            Standing { kind: SITE, name: site.name.clone(), suspended, passing, held }
+        let sites = self.site_bans.iter().zip(&self.settings.sites).map(|(pending, site)| {
+            let (suspended, passing, held) = pending.standing(now);
+            PageHealth { kind: SITE, name: site.name.clone(), suspended, passing, held }
         });
         echoes.chain(canaries).chain(sites).collect()
     }
@@ -276,7 +278,7 @@ impl Court {
     fn suspects_to_try(&mut self, now: Moment) -> Vec<ExitId> {
         let certificates = &self.certificates;
         let clear = |(host, exit): &mut (Host, ExitId)| {
-            certificates.get(host).is_some_and(|all| all.vouched_by_another(exit, now) && !all.blame_the_place(now))
+            certificates.get(host).is_some_and(|all| all.vouched_by_another(exit, now) && !all.target_is_down(now))
         };
         self.suspects.extract_if(.., clear).map(|(_, exit)| exit).collect()
     }
@@ -284,33 +286,33 @@ impl Court {
     /// True while [`Self::settle`] may find something without a new result.
     pub(super) fn is_unsettled(&self) -> bool {
         let blamed = self.echoes.iter().any(|echo| echo.blamed.is_some());
-        blamed || !self.suspects.is_empty() || self.all_dockets().any(Docket::is_unsettled)
+        blamed || !self.suspects.is_empty() || self.all_pending().any(PendingBans::is_unsettled)
     }
 
-    fn all_dockets(&self) -> impl Iterator<Item = &Docket> {
-        self.dockets.iter().chain(self.canaries.iter().map(|canary| &canary.docket))
+    fn all_pending(&self) -> impl Iterator<Item = &PendingBans> {
+        self.site_bans.iter().chain(self.canaries.iter().map(|canary| &canary.pending))
     }
 
     /// Forgets exits that are there no more.
     pub(super) fn keep(&mut self, exits: &HashSet<ExitId>) {
         self.exits.keep(exits);
-        self.echoes.iter_mut().for_each(|echo| echo.witnesses.keep(exits));
-        self.certificates.values_mut().for_each(|witnesses| witnesses.keep(exits));
+        self.echoes.iter_mut().for_each(|echo| echo.health.keep(exits));
+        self.certificates.values_mut().for_each(|health| health.keep(exits));
         self.suspects.retain(|(_, exit)| exits.contains(exit));
         self.condemned.retain(|exit| exits.contains(exit));
-        self.dockets.iter_mut().for_each(|docket| docket.keep(exits));
-        self.canaries.iter_mut().for_each(|canary| canary.docket.keep(exits));
+        self.site_bans.iter_mut().for_each(|pending| pending.keep(exits));
+        self.canaries.iter_mut().for_each(|canary| canary.pending.keep(exits));
     }
 }
 
 /// Settles one docket, and says so where something turned.
-fn settle(docket: &mut Docket, name: &Arc<str>, now: Moment, events: &mut Vec<Event>) -> Settled {
-    if !docket.is_unsettled() {
+fn settle(pending: &mut PendingBans, name: &Arc<str>, now: Moment, events: &mut Vec<Event>) -> Settled {
+    if !pending.is_unsettled() {
         return Settled::default();
     }
-    let settled = docket.settle(now);
+    let settled = pending.settle(now);
     match settled.turned {
-        Some(true) => events.push(Event::Suspended { check: name.clone(), pardoned: settled.pardoned.len() }),
+        Some(true) => events.push(Event::Suspended { check: name.clone(), pardoned: settled.cleared.len() }),
         Some(false) => events.push(Event::Resumed { check: name.clone() }),
         None => {}
     }

@@ -9,12 +9,12 @@ const BURST: Duration = Duration::from_secs(1);
 
 /// The pace, kept as the moment at which everything taken so far would have been taken at exactly the rate.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct CheckRate {
     each: Duration,
     paid_until: Moment,
 }
 
-impl Pace {
+impl CheckRate {
     pub(super) fn new(per_second: f64) -> Self {
         let each = Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::MAX);
         Self { each, paid_until: Moment(0) }
@@ -39,13 +39,13 @@ mod tests {
     const START: Moment = Moment(1_788_314_400_000_000);
 
     fn taken(per_second: f64, seconds: u64) -> usize {
-        let mut pace = Pace::new(per_second);
+        let mut rate = CheckRate::new(per_second);
         let millis = (0..seconds * 1000).map(|ms| START.after(Duration::from_millis(ms)));
         millis
             .map(|now| {
                 let mut count = 0;
-                while pace.next() <= now {
-                    pace.take(now);
+                while rate.next() <= now {
+                    rate.take(now);
                     count += 1;
                 }
                 count
@@ -63,8 +63,8 @@ mod tests {
 
     #[test]
     fn what_is_taken_early_is_waited_for() {
-        let mut pace = Pace::new(1.0);
-        (0..3).for_each(|_| pace.take(START));
-        assert_eq!(pace.next(), START.after(Duration::from_secs(3)));
+        let mut rate = CheckRate::new(1.0);
+        (0..3).for_each(|_| rate.take(START));
+        assert_eq!(rate.next(), START.after(Duration::from_secs(3)));
     }
 }

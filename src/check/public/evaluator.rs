@@ -2,7 +2,7 @@
 //!
 //! An echo server that is down looks like a thousand proxies that are, and so does our own line: so servers are judged
 //! by how many get an answer from them, and when those that worked a moment ago fail all at once, nobody is blamed. A
-//! page that must be the same for everybody is what most say that it is (see `check/canary.rs`).
+//! page that must be the same for everybody is what most say that it is (see `check/tamper_check.rs`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use std::time::Duration;
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use super::super::canary::{Canary, Digest};
 use super::super::fault::Fault;
+use super::super::tamper_check::{Digest, TamperCheck};
 use super::report::{Echo, Echoes};
 use crate::dial::{DialError, ExitFault};
 use crate::exit::{ExitId, Moment};
@@ -27,7 +27,7 @@ const IN_SERVICE: f32 = 0.5;
 
 /// Proxies that worked, tested again in the last minute, of which so many must fail for it to be our line. Arbitrary:
 /// one in twenty dies a minute in bad times.
-const WEATHER: (usize, f32) = (20, 0.9);
+const UPLINK: (usize, f32) = (20, 0.9);
 const LATELY: Duration = Duration::from_secs(60);
 
 /// How one echo server fares.
@@ -51,22 +51,22 @@ impl Health {
 }
 
 /// See above.
-pub(super) struct Court {
+pub(super) struct PublicEvaluator {
     plain: Vec<Health>,
     secure: Vec<Health>,
-    canaries: Vec<Canary>,
+    canaries: Vec<TamperCheck>,
     /// Whether proxies that worked still did, lately.
-    weather: VecDeque<(Moment, bool)>,
+    uplink: VecDeque<(Moment, bool)>,
 }
 
-impl Court {
+impl PublicEvaluator {
     pub(super) fn new(plain: usize, secure: usize, canaries: usize) -> Self {
-        let canaries = std::iter::repeat_with(Canary::default).take(canaries).collect();
+        let canaries = std::iter::repeat_with(TamperCheck::default).take(canaries).collect();
         Self {
             plain: vec![Health::default(); plain],
             secure: vec![Health::default(); secure],
             canaries,
-            weather: VecDeque::new(),
+            uplink: VecDeque::new(),
         }
     }
 
@@ -96,13 +96,13 @@ impl Court {
     }
 
     /// Notes what became of one that worked; true if what fails now is to be blamed on our own line.
-    pub(super) fn weather(&mut self, works: bool, now: Moment) -> bool {
-        self.weather.push_back((now, works));
-        while self.weather.front().is_some_and(|(at, _)| now.since(*at) > LATELY) {
-            self.weather.pop_front();
+    pub(super) fn uplink(&mut self, works: bool, now: Moment) -> bool {
+        self.uplink.push_back((now, works));
+        while self.uplink.front().is_some_and(|(at, _)| now.since(*at) > LATELY) {
+            self.uplink.pop_front();
         }
-        let failing = self.weather.iter().filter(|(_, works)| !works).count();
-        self.weather.len() >= WEATHER.0 && failing as f32 > self.weather.len() as f32 * WEATHER.1
+        let failing = self.uplink.iter().filter(|(_, works)| !works).count();
+        self.uplink.len() >= UPLINK.0 && failing as f32 > self.uplink.len() as f32 * UPLINK.1
     }
 
     /// What a page is, if that is known.
@@ -122,22 +122,22 @@ impl Court {
 
     /// Those of whom it is clear by now that they change pages, and those who are to look again so that it becomes clear.
     pub(super) fn settle(&mut self, now: Moment) -> (Vec<ExitId>, Vec<ExitId>) {
-        let (mut guilty, mut again) = (Vec::new(), Vec::new());
-        for canary in self.canaries.iter_mut().filter(|canary| canary.docket.is_unsettled()) {
-            let settled = canary.docket.settle(now);
-            guilty.extend(settled.guilty.into_iter().map(|(exit, _)| exit));
+        let (mut confirmed, mut again) = (Vec::new(), Vec::new());
+        for canary in self.canaries.iter_mut().filter(|canary| canary.pending.is_unsettled()) {
+            let settled = canary.pending.settle(now);
+            confirmed.extend(settled.confirmed.into_iter().map(|(exit, _)| exit));
             again.extend(settled.again);
         }
-        (guilty, again)
+        (confirmed, again)
     }
 
     pub(super) fn is_unsettled(&self) -> bool {
-        self.canaries.iter().any(|canary| canary.docket.is_unsettled())
+        self.canaries.iter().any(|canary| canary.pending.is_unsettled())
     }
 
     /// Forgets proxies that are there no more.
     pub(super) fn keep(&mut self, exits: &std::collections::HashSet<ExitId>) {
-        self.canaries.iter_mut().for_each(|canary| canary.docket.keep(exits));
+        self.canaries.iter_mut().for_each(|canary| canary.pending.keep(exits));
     }
 }
 
@@ -161,38 +161,38 @@ mod tests {
 
     #[test]
     fn a_server_that_fails_everybody_is_asked_last() {
-        let (mut court, mut rng) = (Court::new(2, 1, 0), SmallRng::seed_from_u64(1));
-        let first = |court: &Court, rng: &mut SmallRng| court.echoes(rng).plain[0].0;
-        let firsts: usize = (0..50).map(|_| first(&court, &mut rng)).sum();
+        let (mut evaluator, mut rng) = (PublicEvaluator::new(2, 1, 0), SmallRng::seed_from_u64(1));
+        let first = |evaluator: &PublicEvaluator, rng: &mut SmallRng| evaluator.echoes(rng).plain[0].0;
+        let firsts: usize = (0..50).map(|_| first(&evaluator, &mut rng)).sum();
         assert!((10..40).contains(&firsts), "nobody is preferred yet");
         for _ in 0..50 {
-            court.hear(PLAIN, Err(Fault::Slow));
-            court.hear(OTHER, Ok(true));
-            court.hear(OTHER, Err(Fault::Dial(DialError::Exit(ExitFault::Unreachable))));
-            court.hear(OTHER, Err(Fault::Slow));
+            evaluator.hear(PLAIN, Err(Fault::Slow));
+            evaluator.hear(OTHER, Ok(true));
+            evaluator.hear(OTHER, Err(Fault::Dial(DialError::Exit(ExitFault::Unreachable))));
+            evaluator.hear(OTHER, Err(Fault::Slow));
         }
-        assert!((0..50).all(|_| first(&court, &mut rng) == 1));
-        assert_eq!(court.echoes(&mut rng).plain, [(1, true), (0, false)], "and the other repeats nonces");
+        assert!((0..50).all(|_| first(&evaluator, &mut rng) == 1));
+        assert_eq!(evaluator.echoes(&mut rng).plain, [(1, true), (0, false)], "and the other repeats nonces");
     }
 
     #[test]
     fn one_interceptor_is_none_while_everybody_sees_false_certificates() {
-        let mut court = Court::new(0, 1, 0);
+        let mut evaluator = PublicEvaluator::new(0, 1, 0);
         let echo = Echo { secure: true, at: 0 };
-        (0..20).for_each(|_| court.hear(echo, Err(Fault::Forged)));
-        assert!(!court.vouches_for_tls());
-        (0..20).for_each(|_| court.hear(echo, Ok(false)));
-        assert!(court.vouches_for_tls());
+        (0..20).for_each(|_| evaluator.hear(echo, Err(Fault::Forged)));
+        assert!(!evaluator.vouches_for_tls());
+        (0..20).for_each(|_| evaluator.hear(echo, Ok(false)));
+        assert!(evaluator.vouches_for_tls());
     }
 
     #[test]
     fn when_all_that_worked_fail_at_once_it_is_our_line() {
-        let mut court = Court::new(0, 0, 0);
+        let mut evaluator = PublicEvaluator::new(0, 0, 0);
         let now = |n: u64| Moment(n * 1_000_000);
-        assert!((0..19).all(|n| !court.weather(false, now(n))));
-        assert!(court.weather(false, now(19)));
-        assert!((20..30).all(|n| !court.weather(true, now(n)) || n < 23));
-        assert!(!court.weather(false, now(30)), "one of many");
-        assert!(!court.weather(false, now(500)), "long ago");
+        assert!((0..19).all(|n| !evaluator.uplink(false, now(n))));
+        assert!(evaluator.uplink(false, now(19)));
+        assert!((20..30).all(|n| !evaluator.uplink(true, now(n)) || n < 23));
+        assert!(!evaluator.uplink(false, now(30)), "one of many");
+        assert!(!evaluator.uplink(false, now(500)), "long ago");
     }
 }

@@ -5,15 +5,15 @@
 
 use std::net::IpAddr;
 
-use super::super::lesson::Geo;
+use super::super::exit_update::Geo;
 use super::report::{Why, Works};
 use crate::exit::facts::Known;
 use crate::exit::{Abilities, Exit, ExitId, Moment, PublicId, Verdict};
-use crate::state::Learned;
+use crate::state::ExitUpdate;
 use crate::store::{self, Write};
 
 /// It works.
-pub(super) fn good(exit: &Exit, known: &mut Known, works: Works, geo: &Geo, now: Moment) -> Learned {
+pub(super) fn good(exit: &Exit, known: &mut Known, works: Works, geo: &Geo, now: Moment) -> ExitUpdate {
     let seen: Vec<_> = works.ips.iter().map(|ip| (*ip, geo(*ip))).collect();
     let Works { anonymity, tunnels, tls, took, connect, .. } = works;
     learned(exit, known, now, 0, move |known| {
@@ -33,7 +33,7 @@ pub(super) fn lasts(
     well: bool,
     failures: u32,
     now: Moment,
-) -> Learned {
+) -> ExitUpdate {
     learned(exit, known, now, failures, move |known| {
         known.checked = Some(now);
         known.verdict = if well { Verdict::Good } else { Verdict::Bad };
@@ -47,12 +47,12 @@ pub(super) fn lasts(
 }
 
 /// It does not work.
-pub(super) fn bad(exit: &Exit, known: &mut Known, failures: u32, now: Moment) -> Learned {
+pub(super) fn bad(exit: &Exit, known: &mut Known, failures: u32, now: Moment) -> ExitUpdate {
     learned(exit, known, now, failures, move |known| (known.checked, known.verdict) = (Some(now), Verdict::Bad))
 }
 
 /// It was caught, and is bad for good.
-pub(super) fn condemned(exit: &Exit, known: &mut Known, why: Why, now: Moment) -> Learned {
+pub(super) fn condemned(exit: &Exit, known: &mut Known, why: Why, now: Moment) -> ExitUpdate {
     tracing::info!(exit = %exit.id(), %why, "a public proxy is bad for good");
     learned(exit, known, now, 1, move |known| {
         (known.checked, known.verdict) = (Some(now), Verdict::Bad);
@@ -67,13 +67,13 @@ fn learned(
     now: Moment,
     failures: u32,
     change: impl Fn(&mut Known) + Send + 'static,
-) -> Learned {
+) -> ExitUpdate {
     change(known);
     let kept = known.good.is_some() || known.marks.bad_for_good;
     let row = kept.then(|| row(exit, known, failures, now)).flatten();
-    Learned {
+    ExitUpdate {
         exit: exit.id().clone(),
-        lesson: Box::new(change),
+        update: Box::new(change),
         ban: None,
         writes: row.map(Write::PutPublic).into_iter().collect(),
     }

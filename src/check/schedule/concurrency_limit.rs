@@ -19,12 +19,12 @@ const LEAST: f64 = 2.0;
 const SHRINK: f64 = 0.9;
 
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct ConcurrencyLimit {
     size: f64,
     most: f64,
 }
 
-impl Room {
+impl ConcurrencyLimit {
     /// Begins with all of it: engines have a burst saved up at the start.
     pub(super) fn new(most: usize) -> Self {
         Self { size: most as f64, most: most as f64 }
@@ -47,18 +47,18 @@ mod tests {
 
     #[test]
     fn shrinks_while_circuits_are_late_and_grows_back() {
-        let mut room = Room::new(50);
-        (0..10).for_each(|_| room.waited(Duration::from_secs(9)));
-        assert_eq!(room.size(), 17);
-        (0..100).for_each(|_| room.waited(Duration::MAX));
-        assert_eq!(room.size(), 2);
-        (0..2).for_each(|_| room.waited(SOON));
-        assert_eq!(room.size(), 2, "growing by one takes a roomful");
-        room.waited(SOON);
-        assert_eq!(room.size(), 3);
-        (0..2000).for_each(|_| room.waited(Duration::ZERO));
-        assert_eq!(room.size(), 50);
-        let mut one = Room::new(1);
+        let mut concurrency = ConcurrencyLimit::new(50);
+        (0..10).for_each(|_| concurrency.waited(Duration::from_secs(9)));
+        assert_eq!(concurrency.size(), 17);
+        (0..100).for_each(|_| concurrency.waited(Duration::MAX));
+        assert_eq!(concurrency.size(), 2);
+        (0..2).for_each(|_| concurrency.waited(SOON));
+        assert_eq!(concurrency.size(), 2, "growing by one takes a roomful");
+        concurrency.waited(SOON);
+        assert_eq!(concurrency.size(), 3);
+        (0..2000).for_each(|_| concurrency.waited(Duration::ZERO));
+        assert_eq!(concurrency.size(), 50);
+        let mut one = ConcurrencyLimit::new(1);
         one.waited(Duration::MAX);
         assert_eq!(one.size(), 1);
     }
@@ -67,11 +67,11 @@ mod tests {
     /// the room must come to where nobody waits for long, and nothing is left idle.
     #[test]
     fn settles_where_the_engines_keep_up() {
-        let mut room = Room::new(50);
+        let mut concurrency = ConcurrencyLimit::new(50);
         let (mut running, mut queue, mut waits, mut built) = (Vec::<u64>::new(), Vec::<u64>::new(), Vec::new(), 0);
         for half in 0..2_000u64 {
             running.retain(|end| *end > half);
-            while running.len() + queue.len() < room.size() {
+            while running.len() + queue.len() < concurrency.size() {
                 queue.push(half);
             }
             if !queue.is_empty() {
@@ -80,7 +80,7 @@ mod tests {
                     running.push(half + 6);
                     running
                 });
-                room.waited(Duration::from_millis(500 * wait));
+                concurrency.waited(Duration::from_millis(500 * wait));
                 waits.push(wait);
             }
         }
