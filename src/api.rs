@@ -9,29 +9,29 @@
 //!
 //! Next: `api/endpoints.rs`.
 
-mod ask;
 mod auth;
+mod check_history;
 mod checks;
 mod connections;
 mod endpoints;
 mod engines;
 mod error;
+mod etag;
 mod events;
 mod exits;
 mod explain;
+mod extract;
 #[cfg(test)]
 mod fixture;
 mod health;
 pub mod list;
 mod openapi;
 pub mod orders;
-mod page;
-mod pass;
-pub mod proxies;
+mod request_id;
+pub mod routes;
 mod sources;
-mod stall;
-mod trail;
-mod when;
+mod timestamp;
+mod write_timeout;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -54,7 +54,7 @@ pub use health::{Readiness, SourceReadiness};
 
 use auth::{Gate, Peer};
 use error::ApiError;
-use stall::Unstalled;
+use write_timeout::WriteTimeout;
 
 use crate::check;
 use crate::gateway::connection_table::ConnectionTable;
@@ -128,7 +128,7 @@ pub struct Wiring {
     /// What happened lately.
     pub journal: Arc<Journal>,
     /// What the configuration says of all routes.
-    pub rules: Arc<ArcSwap<proxies::Rules>>,
+    pub rules: Arc<ArcSwap<routes::Rules>>,
     /// Takes orders for routes.
     pub orders: mpsc::Sender<orders::Order>,
     /// Routes of the API whose port another program has.
@@ -167,9 +167,9 @@ pub fn start(
     if let Some(shelf) = wiring.shelf.clone() {
         // Sorting ten thousand proxies must hold up neither a request nor a tunnel.
         let (state, worker) = (wiring.state.clone(), tasks.clone());
-        tasks.aside("lists", move || list::watch(shelf.clone(), state.clone(), worker.clone()))?;
+        tasks.background("lists", move || list::watch(shelf.clone(), state.clone(), worker.clone()))?;
     }
-    let gate = Gate { access, guesses: Arc::default() };
+    let gate = Gate { access, throttle: Arc::default() };
     let gate = axum::middleware::from_fn_with_state(gate, auth::gate);
     let app = endpoints::router(wiring.clone(), tasks.clone(), extra).layer(gate);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -207,7 +207,7 @@ async fn connection(app: Router, arrival: Arrival) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(Unstalled::new(stream, READ_DEADLINE)), service);
+        .serve_connection(TokioIo::new(WriteTimeout::new(stream, READ_DEADLINE)), service);
     let ended = cut.race(tokio::time::timeout(CONNECTION_DEADLINE, serve)).await;
     if let Some(Ok(Err(error))) = ended {
         tracing::debug!(%error, "an API connection ended early");

@@ -83,10 +83,10 @@ pub struct Opened<S> {
 /// A message of a running check. The last one is always sent, also by a check that panics.
 enum CheckMessage {
     Found(ExitId, Found),
-    Over(ExitId),
+    IpVersion(ExitId),
 }
 
-/// Sends [`News::Over`] when a check is over, however it ends.
+/// Sends [`News::IpVersion`] when a check is over, however it ends.
 struct CompletionGuard {
     exit: ExitId,
     news: mpsc::UnboundedSender<CheckMessage>,
@@ -94,7 +94,7 @@ struct CompletionGuard {
 
 impl Drop for CompletionGuard {
     fn drop(&mut self) {
-        let _ = self.news.send(CheckMessage::Over(self.exit.clone())); // nobody reads it once the worker is gone
+        let _ = self.news.send(CheckMessage::IpVersion(self.exit.clone())); // nobody reads it once the worker is gone
     }
 }
 
@@ -103,12 +103,12 @@ enum CheckRequest {
     /// This exit, at once.
     Now(ExitId, oneshot::Sender<Checked>),
     /// All of these, each when its turn comes.
-    All(Pass, mpsc::UnboundedSender<(ExitId, Option<Checked>)>),
+    All(CheckBatch, mpsc::UnboundedSender<(ExitId, Option<Checked>)>),
 }
 
 /// Many exits to test, each once.
 #[derive(Clone, Debug, Default)]
-pub struct Pass {
+pub struct CheckBatch {
     /// Which.
     pub exits: Vec<ExitId>,
     /// A page to ask through each that works, this once. What it answers is told, and held against nobody.
@@ -134,7 +134,7 @@ impl Handle {
     /// Tests all of these, at the tester's own pace, and yields results as they come; `None` for an exit that
     /// cannot be tested. The stream ends after the last one. Nothing is lost if it is dropped before that: the checks
     /// go on, and what was found stands in the snapshot, so that a later pass may leave out what is fresh.
-    pub async fn pass(&self, pass: Pass) -> mpsc::UnboundedReceiver<(ExitId, Option<Checked>)> {
+    pub async fn pass(&self, pass: CheckBatch) -> mpsc::UnboundedReceiver<(ExitId, Option<Checked>)> {
         let (results, yielded) = mpsc::unbounded_channel();
         let _ = self.ask.send(CheckRequest::All(pass, results)).await; // a tester at its end yields nothing
         yielded
@@ -237,7 +237,7 @@ impl<T: Through> Tester<T> {
         let now = self.state.now();
         match news {
             CheckMessage::Found(exit, found) => tester.found(&exit, found, &self.state.load(), now),
-            CheckMessage::Over(exit) => tester.over(&exit, now, &mut rand::rng()),
+            CheckMessage::IpVersion(exit) => tester.over(&exit, now, &mut rand::rng()),
         }
     }
 

@@ -4,16 +4,16 @@
 //! that is broken), and then its work, which [`Work`] hands in. The last step is a pair of functions and not a call, so
 //! that tests can see that a broken configuration never reaches it.
 //!
-//! Next: `cli/check_config.rs`, the only command that is all here; `cli/over.rs` and `cli/ask.rs`, how the others reach a
+//! Next: `cli/check_config.rs`, the only command that is all here; `cli/remote.rs` and `cli/client.rs`, how the others reach a
 //! running gateway.
 
-mod ask;
 mod check_config;
+mod client;
 mod health;
 mod lists;
 mod man;
-mod over;
 mod reload;
+mod remote;
 mod routes;
 mod store;
 mod table;
@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use self::over::Over;
+use self::remote::Remote;
 use crate::app::{self, End};
 use crate::config::{self, Loaded, SelectorCheck};
 
@@ -103,7 +103,7 @@ Configuration:
   Then the environment: EXITGATE__GATEWAY__LISTEN=0.0.0.0:1080 sets `listen` in [gateway].";
 
 const OVER: &str = "\
-The gateway is asked over its API: where and with which token say EXITGATE_URL and EXITGATE_TOKEN, else the
+The gateway is asked remote its API: where and with which token say EXITGATE_URL and EXITGATE_TOKEN, else the
 configuration, else the token that the gateway made under data_dir.";
 
 /// One gateway, many exits.
@@ -153,7 +153,7 @@ enum Command {
         #[command(subcommand)]
         what: routes::Routes,
         #[command(flatten)]
-        over: Over,
+        remote: Remote,
     },
     /// List exits, show one, or test one now
     #[command(after_help = OVER)]
@@ -161,13 +161,13 @@ enum Command {
         #[command(flatten)]
         which: lists::Exits,
         #[command(flatten)]
-        over: Over,
+        remote: Remote,
     },
     /// Show the tor processes that the gateway drives
     #[command(after_help = OVER)]
     Engines {
         #[command(flatten)]
-        over: Over,
+        remote: Remote,
     },
     /// Show where exits come from, or ask a source now
     #[command(after_help = OVER)]
@@ -175,7 +175,7 @@ enum Command {
         #[command(flatten)]
         which: lists::Sources,
         #[command(flatten)]
-        over: Over,
+        remote: Remote,
     },
     /// List connections that are alive, or end one
     #[command(after_help = OVER)]
@@ -183,7 +183,7 @@ enum Command {
         #[command(flatten)]
         which: lists::Connections,
         #[command(flatten)]
-        over: Over,
+        remote: Remote,
     },
     /// Show where all exits went that a username does not use
     ///
@@ -193,7 +193,7 @@ enum Command {
         #[command(flatten)]
         whom: lists::Why,
         #[command(flatten)]
-        over: Over,
+        remote: Remote,
     },
     /// Print the manual page
     Man {
@@ -243,12 +243,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>, work: Work) -> Exit {
         Some(Command::Store(command)) => {
             with_config(command.config(), |loaded, _| store::run(&loaded.config, &command))
         }
-        Some(Command::Routes { what, over }) => what.run(over),
-        Some(Command::Exits { which, over }) => which.run(over),
-        Some(Command::Engines { over }) => lists::engines(over),
-        Some(Command::Sources { which, over }) => which.run(over),
-        Some(Command::Connections { which, over }) => which.run(over),
-        Some(Command::Why { whom, over }) => whom.run(over),
+        Some(Command::Routes { what, remote }) => what.run(remote),
+        Some(Command::Exits { which, remote }) => which.run(remote),
+        Some(Command::Engines { remote }) => lists::engines(remote),
+        Some(Command::Sources { which, remote }) => which.run(remote),
+        Some(Command::Connections { which, remote }) => which.run(remote),
+        Some(Command::Why { whom, remote }) => whom.run(remote),
         Some(Command::Man { folder }) => man::run(Line::command(), folder),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Line::command(), "exitgate", &mut std::io::stdout());

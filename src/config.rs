@@ -19,24 +19,24 @@ mod address;
 mod api;
 mod check;
 mod clash;
+mod deserialize;
 mod diff;
 mod env;
-mod file;
 mod finding;
 mod gateway;
 mod group;
+mod keyword;
 mod load;
 mod log;
-mod measure;
-mod read;
 mod route;
+mod schema;
 mod secret;
 mod source;
 mod syntax;
 mod tls;
 mod tor;
 mod tree;
-mod word;
+mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ pub use address::{Endpoint, PortRange};
 pub use api::Api;
 pub use check::{Check, CheckPublic, CheckTarget};
 pub use diff::{Changes, diff};
-pub use finding::{Faults, Finding, Place};
+pub use finding::{Faults, Finding, Location};
 pub use gateway::{ClientKey, Gateway, Limits, PortRules, Tls};
 pub use group::Groups;
 pub use load::{Loaded, Origin, find, load, parse};
@@ -121,13 +121,13 @@ impl Default for Config {
     /// What no file at all means.
     fn default() -> Self {
         let mut findings = Findings::of(tree::Node::empty(&"defaults".into()), false, Vec::new());
-        Self::settle(&file::File::default(), None, &mut findings)
+        Self::settle(&schema::File::default(), None, &mut findings)
     }
 }
 
 impl Config {
     /// The file as written → settings; what is wrong is noted in `findings`, and then the result means nothing.
-    fn settle(file: &file::File, selectors: Option<SelectorCheck<'_>>, findings: &mut Findings) -> Self {
+    fn settle(file: &schema::File, selectors: Option<SelectorCheck<'_>>, findings: &mut Findings) -> Self {
         if file.data_dir.as_os_str().is_empty() {
             findings.fault("data_dir", "is empty", "name a folder; it is made when it does not exist");
         } else if file.data_dir.exists() && !file.data_dir.is_dir() {
@@ -161,7 +161,7 @@ impl Config {
     }
 
     /// What no section can see alone.
-    fn judge_together(&self, file: &file::File, findings: &mut Findings) {
+    fn judge_together(&self, file: &schema::File, findings: &mut Findings) {
         let listener = |key: &str, address: &SocketAddr| (KeyPath::from(key), *address);
         let mut wanted: Vec<_> = self.gateway.listen.iter().map(|a| listener("gateway.listen", a)).collect();
         wanted.extend(self.api.listen.iter().map(|a| listener("api.listen", a)));

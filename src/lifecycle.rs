@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod cut;
-pub mod turn;
+pub mod yielding;
 
 pub use cut::Cut;
 
@@ -79,7 +79,7 @@ impl Tasks {
 
     /// Runs a worker as [`Tasks::supervise`] does, on a thread and a runtime of its own, and at a lower priority than all
     /// that carries traffic: what is a matter of throughput must not cost what is one of latency. See [`turn`].
-    pub fn aside<F>(&self, name: &'static str, make: impl FnMut() -> F + Send + 'static) -> io::Result<()>
+    pub fn background<F>(&self, name: &'static str, make: impl FnMut() -> F + Send + 'static) -> io::Result<()>
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -89,7 +89,7 @@ impl Tasks {
             if let Err(error) = rustix::process::setpriority_process(None, NICE) {
                 tracing::debug!(%error, "{name} works at everybody's priority");
             }
-            turn::step_aside();
+            yielding::mark_background();
             runtime.block_on(async move {
                 tasks.supervise(name, make);
                 tasks.killed().await;
@@ -156,7 +156,7 @@ impl<F: Future<Output = ()>> Future for Contained<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let work = this.work;
-        turn::give_way();
+        yielding::yield_if_due();
         match catch_unwind(AssertUnwindSafe(|| work.poll(cx))) {
             Ok(poll) => poll,
             Err(panic) => {
@@ -288,9 +288,9 @@ mod tests {
             let stopping = stopping.clone();
             async move { stopping.stopping().await }
         };
-        tasks.aside("aside", make).unwrap();
+        tasks.background("background", make).unwrap();
         let (name, nice) = told.recv().await.unwrap();
-        assert_eq!((name.as_deref(), nice), (Some("aside"), Some(NICE)));
+        assert_eq!((name.as_deref(), nice), (Some("background"), Some(NICE)));
         assert_eq!(life.stop(Duration::from_secs(10), std::future::pending()).await, Ended::Drained);
     }
 }

@@ -5,12 +5,12 @@
 //! path out of a connection can forget to. All counters are atomics or sit behind a lock that is held for the length of
 //! one look-up; nothing here waits.
 //!
-//! Next: `limit/allowance.rs` (one key's or one address's share), `limit/guess.rs` (wrong keys), `limit/target.rs` (where
+//! Next: `limit/allowance.rs` (one key's or one address's share), `limit/auth_throttle.rs` (wrong keys), `limit/target.rs` (where
 //! nobody may go), `limit/bucket.rs` (bytes).
 
 mod allowance;
+mod auth_throttle;
 mod bucket;
-mod guess;
 pub mod target;
 
 use std::net::IpAddr;
@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use self::allowance::{Allowance, ClientAllowances, Held};
+pub use self::auth_throttle::AuthThrottle;
 pub use self::bucket::Bucket;
-pub use self::guess::Guesses;
 use crate::net::Secret;
 
 /// How much somebody may do; `None` is no limit.
@@ -63,7 +63,7 @@ pub struct Limits(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     terms: ArcSwap<Terms>,
-    guesses: Guesses,
+    throttle: AuthThrottle,
     clients: ClientAllowances,
 }
 
@@ -167,7 +167,7 @@ impl Limits {
         let terms = Terms::new(keys, each_client, damping, &[]);
         Self(Arc::new(Shared {
             terms: ArcSwap::from_pointee(terms),
-            guesses: Guesses::default(),
+            throttle: AuthThrottle::default(),
             clients: ClientAllowances::default(),
         }))
     }
@@ -176,7 +176,7 @@ impl Limits {
     pub fn replace(&self, keys: Vec<Key>, each_client: Amounts, damping: Damping) {
         let old = self.0.terms.load();
         self.0.terms.store(Arc::new(Terms::new(keys, each_client, damping, &old.keys)));
-        self.0.guesses.forget_good();
+        self.0.throttle.forget_good();
         self.0.clients.change(each_client);
     }
 
@@ -196,7 +196,7 @@ impl Limits {
         // Every key is compared, so that the time does not tell which was near.
         let matches = terms.keys.iter().enumerate().filter(|(_, (key, _))| key.secret.matches(password));
         let found = matches.fold(None, |found, (at, _)| found.or(Some(at)));
-        let verdict = self.0.guesses.judge(client, password, found.is_some(), terms.damping, now);
+        let verdict = self.0.throttle.check(client, password, found.is_some(), terms.damping, now);
         if let Some(retry_after) = verdict {
             return Err(Refused::Damped { retry_after });
         }
@@ -214,7 +214,7 @@ impl Limits {
 
     /// Forgets addresses of which nothing is left to remember; to be called now and then.
     pub fn tidy(&self, now: Instant) {
-        self.0.guesses.tidy(now);
+        self.0.throttle.tidy(now);
         self.0.clients.tidy(now);
     }
 }

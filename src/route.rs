@@ -4,7 +4,7 @@
 //! a function of a snapshot, of the loads of the moment, of the request, of a clock and of a source of randomness, so
 //! that each rule of it has a test that opens no socket.
 //!
-//! Next: [`crate::gateway`] asks for a choice per connection; [`crate::tor`] keeps circuits for what is [`Wanted`].
+//! Next: [`crate::gateway`] asks for a choice per connection; [`crate::tor`] keeps circuits for what is [`WantedExits`].
 
 pub mod balance;
 pub mod ban;
@@ -15,7 +15,6 @@ pub mod event;
 pub mod explain;
 #[cfg(test)]
 mod fixture;
-pub mod hearsay;
 mod holder;
 pub mod implicit;
 mod lru;
@@ -23,6 +22,7 @@ pub mod memory;
 pub mod pin;
 pub mod policy;
 pub mod pool;
+pub mod refusal_detector;
 pub mod selector;
 pub mod session;
 pub mod table;
@@ -53,7 +53,7 @@ pub struct Isolation(pub u64);
 /// What the pools and pins of this moment ask of Tor: a plain value that `state` publishes and `tor` reconciles with.
 /// It lives here because `tor` must not know `state`, nor `state` how circuits are made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedExits {
     /// Exits that traffic may use now, each with what it is wanted for.
     pub exits: BTreeMap<Fingerprint, WantedExit>,
     /// The same for each route that has an engine of its own; one that wants no exit now still has it.

@@ -32,7 +32,7 @@ use crate::route::memory::Memory;
 use crate::route::selector::RouteName;
 use crate::route::table::RouteTable;
 use crate::route::wanted::wanted;
-use crate::route::{Event, Policy, Wanted, Words};
+use crate::route::{Event, Policy, WantedExits, Words};
 use crate::store::{Store, Write};
 
 /// How often expiries are looked for and what memory says is written down. Arbitrary: pins and sessions live for
@@ -87,7 +87,7 @@ struct Shared {
     store: Option<Store>,
     writer: Mutex<()>,
     revisions: watch::Sender<u64>,
-    wanted: watch::Sender<Wanted>,
+    wanted: watch::Sender<WantedExits>,
     events: broadcast::Sender<Arc<Event>>,
     wishes: mpsc::Sender<ExitId>,
 }
@@ -142,7 +142,7 @@ impl State {
     }
 
     /// What Tor should keep circuits for.
-    pub fn wanted(&self) -> watch::Receiver<Wanted> {
+    pub fn wanted(&self) -> watch::Receiver<WantedExits> {
         self.shared.wanted.subscribe()
     }
 

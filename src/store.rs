@@ -12,7 +12,6 @@
 //! Next: `store/writer.rs` (the thread, and what happens when the disk is full), `store/file.rs` (open, check, backup);
 //! one file a table beside them. [`crate::state`] is the caller.
 
-mod absent;
 mod bans;
 mod checks;
 mod exits;
@@ -26,6 +25,7 @@ mod reader;
 mod routes;
 mod row;
 mod sessions;
+mod unavailable;
 mod write;
 mod writer;
 
@@ -39,7 +39,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::bans::Ban;
 pub use self::checks::{Check, Page, Timings};
-pub use self::exits::{Exit, Observed, Standing, Verdict};
+pub use self::exits::{Exit, Observed, TargetVerdict, Verdict};
 pub use self::fault::{Fault, StoreError};
 pub use self::file::{Report, backup, check, set_aside};
 pub use self::load::Loaded;
@@ -52,7 +52,7 @@ pub use self::writer::Health;
 use self::reader::Reader;
 use self::writer::{Job, Writer};
 use crate::exit::ExitId;
-use crate::lifecycle::turn;
+use crate::lifecycle::yielding;
 use crate::telemetry::metrics as names;
 
 /// How much the store keeps, and how much may wait for it.
@@ -115,7 +115,7 @@ impl Store {
         let queue = options.queue.max(2 * FOR_CHANGES);
         let (jobs, waiting) = mpsc::channel(queue);
         let failed = |error: std::io::Error| StoreError::Open { path: path.to_owned(), fault: error.into() };
-        let health = absent::start(fault, claim, waiting).map_err(failed)?;
+        let health = unavailable::start(fault, claim, waiting).map_err(failed)?;
         let lost = metrics::counter!(names::STORE_NOTES_LOST);
         Ok(Self { jobs, reader: Reader::of_nothing(), health, reserve: queue / FOR_CHANGES, lost })
     }
@@ -177,7 +177,7 @@ impl Store {
 fn spawn(mut writer: Writer) -> std::io::Result<()> {
     let clock = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let work = move || {
-        turn::step_aside();
+        yielding::mark_background();
         while std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.run(&clock))).is_err() {
             tracing::error!("the store's thread panicked; this is a bug in exitgate, please report it");
             writer.forget_backlog();

@@ -10,9 +10,9 @@
 //!
 //! Next: `telemetry/metrics.rs`; [`crate::app`] calls [`init`] once.
 
-mod harmless;
+pub mod ephemeral_series;
+mod log_sanitizer;
 pub mod metrics;
-pub mod passing;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
-use harmless::Harmless;
+use log_sanitizer::LogSanitizer;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,7 +99,7 @@ pub enum TelemetryError {
 pub struct Telemetry {
     level: reload::Handle<EnvFilter, Registry>,
     recorder: PrometheusHandle,
-    passing: passing::Passing,
+    ephemeral: ephemeral_series::EphemeralSeries,
     process: metrics_process::Collector,
     lost: Vec<ErrorCounter>,
     _writers: Vec<WorkerGuard>,
@@ -137,8 +137,11 @@ const WAITING: usize = 16_384;
 type Writer = (NonBlocking, WorkerGuard, ErrorCounter);
 
 fn lossy(name: &'static str, to: impl io::Write + Send + 'static) -> Writer {
-    let (writer, guard) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).thread_name(name).finish(Harmless(to));
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING)
+        .thread_name(name)
+        .finish(LogSanitizer(to));
     let lost = writer.error_counter();
     (writer, guard, lost)
 }
@@ -188,21 +191,21 @@ pub fn init(settings: &Settings) -> Result<Telemetry, TelemetryError> {
     let subscriber = tracing_subscriber::registry().with(level).with(console).with(file);
     subscriber.try_init().map_err(|_| TelemetryError::Taken)?;
     let process = metrics_process::Collector::default();
-    let (recorder, passing) = install_recorder()?;
+    let (recorder, ephemeral) = install_recorder()?;
     process.describe();
-    Ok(Telemetry { level: handle, recorder, passing, process, lost: losses, _writers: guards })
+    Ok(Telemetry { level: handle, recorder, ephemeral, process, lost: losses, _writers: guards })
 }
 
-fn install_recorder() -> Result<(PrometheusHandle, passing::Passing), TelemetryError> {
+fn install_recorder() -> Result<(PrometheusHandle, ephemeral_series::EphemeralSeries), TelemetryError> {
     let lasting = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), metrics::SECONDS)
         .map_err(|_| TelemetryError::Taken)?
         .build_recorder();
     let handle = lasting.handle();
-    let (recorder, passing) = passing::Recorder::new(lasting);
+    let (recorder, ephemeral) = ephemeral_series::Recorder::new(lasting);
     ::metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Taken)?;
     metrics::describe();
-    Ok((handle, passing))
+    Ok((handle, ephemeral))
 }
 
 impl Telemetry {
@@ -217,14 +220,14 @@ impl Telemetry {
         self.process.collect();
         let lost: usize = self.lost.iter().map(ErrorCounter::dropped_lines).sum();
         ::metrics::counter!(metrics::LOG_LINES_LOST).absolute(lost as u64);
-        self.recorder.render() + &self.passing.render()
+        self.recorder.render() + &self.ephemeral.render()
     }
 
     /// Does what a scrape does to memory, for those whom nobody scrapes: empties the buffers of histograms, and forgets
     /// series of what is long gone.
     pub fn upkeep(&self) {
         self.recorder.run_upkeep();
-        self.passing.sweep(std::time::Instant::now());
+        self.ephemeral.sweep(std::time::Instant::now());
     }
 }
 

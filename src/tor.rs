@@ -6,7 +6,7 @@
 //! guard, which middle, how fast to build, who may share a circuit with whom, and what to do when any of it dies.
 //!
 //! [`Tor`] is the handle on all of it. A dial asks it for a [`circuit::Lease`], the right to put one stream on one
-//! circuit, and gives the stream its ticket ([`stream`]). What must be kept warm comes in as [`Wanted`], a plain value
+//! circuit, and gives the stream its ticket ([`stream`]). What must be kept warm comes in as [`WantedExits`], a plain value
 //! on a watch: this room knows nothing of routes and pools.
 //!
 //! From the bottom: [`reply`] (bytes → replies) and [`event`] (replies → events), [`control`] (a connection),
@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::exit::Fingerprint;
 use crate::lifecycle::Tasks;
-use crate::route::{Isolation, OwnEngine, SPARES, Wanted, WantedExit};
+use crate::route::{Isolation, OwnEngine, SPARES, WantedExit, WantedExits};
 
 pub mod circuit;
 pub mod control;
@@ -97,7 +97,7 @@ pub struct Tor {
 
 impl Tor {
     /// Starts the engines in the background and returns at once.
-    pub fn start(settings: Settings, tasks: Tasks, wanted: watch::Receiver<Wanted>) -> Self {
+    pub fn start(settings: Settings, tasks: Tasks, wanted: watch::Receiver<WantedExits>) -> Self {
         let (started, attach) = (settings.started_engines(), settings.attach.clone());
         let fleet = Arc::new(Fleet::new(settings, tasks.clone()));
         let attached = attach.into_iter().flat_map(Attach::engines);
@@ -270,7 +270,7 @@ impl Tor {
     }
 
     /// Keeps what is wanted warm: half of an exit's spares on one engine, half on another.
-    fn reconcile(self, mut wanted: watch::Receiver<Wanted>, tasks: Tasks) -> impl Future<Output = ()> + Send {
+    fn reconcile(self, mut wanted: watch::Receiver<WantedExits>, tasks: Tasks) -> impl Future<Output = ()> + Send {
         let mut changes = self.changes();
         async move {
             loop {
@@ -286,7 +286,7 @@ impl Tor {
         }
     }
 
-    fn spread(&self, wanted: &Wanted) {
+    fn spread(&self, wanted: &WantedExits) {
         let mut shares: BTreeMap<EngineId, BTreeMap<Key, u8>> = BTreeMap::new();
         let each = u16::from(self.fleet.settings.load().spare_circuits);
         let share = |exit: &Fingerprint, want: &WantedExit| {

@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 
 use super::error::ApiError;
-use crate::limit::{Damping, Guesses};
+use crate::limit::{AuthThrottle, Damping};
 use crate::net::{Host, Secret, Target};
 
 /// When tokens of an address are no longer read: as the gateway's own defaults have it for keys.
@@ -36,11 +36,11 @@ pub(super) struct Gate {
     /// What the configuration says.
     pub(super) access: Arc<ArcSwap<Access>>,
     /// Who tried what; outlives a reload.
-    pub(super) guesses: Arc<Guesses>,
+    pub(super) throttle: Arc<AuthThrottle>,
 }
 
 /// Takes note of a token, and whether it is right; how long to wait, if it may not even be looked at.
-type Judge<'a> = &'a dyn Fn(&[u8], bool) -> Option<Duration>;
+type CheckKey<'a> = &'a dyn Fn(&[u8], bool) -> Option<Duration>;
 
 /// What each URL asks of who calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +74,9 @@ fn need(path: &str) -> Need {
 /// The middleware: lets a request through or answers it.
 pub(super) async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().map(|Peer(ip)| *ip);
-    let judge =
-        |token: &[u8], right| peer.and_then(|peer| gate.guesses.judge(peer, token, right, DAMPING, Instant::now()));
-    let allowed = gate.access.load().check(request.uri(), request.headers(), &judge);
+    let check_key =
+        |token: &[u8], right| peer.and_then(|peer| gate.throttle.check(peer, token, right, DAMPING, Instant::now()));
+    let allowed = gate.access.load().check(request.uri(), request.headers(), &check_key);
     let mut response = match allowed {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
@@ -100,10 +100,10 @@ pub(super) async fn json_only(request: Request, next: Next) -> Response {
 }
 
 impl Access {
-    fn check(&self, uri: &Uri, headers: &HeaderMap, judge: Judge<'_>) -> Result<(), ApiError> {
+    fn check(&self, uri: &Uri, headers: &HeaderMap, check_key: CheckKey<'_>) -> Result<(), ApiError> {
         self.check_host(uri, headers)?;
         self.check_origin(headers)?;
-        self.check_token(need(uri.path()), headers, judge)
+        self.check_token(need(uri.path()), headers, check_key)
     }
 
     fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -133,7 +133,7 @@ impl Access {
         if own { Ok(()) } else { Err(foreign()) }
     }
 
-    fn check_token(&self, need: Need, headers: &HeaderMap, judge: Judge<'_>) -> Result<(), ApiError> {
+    fn check_token(&self, need: Need, headers: &HeaderMap, check_key: CheckKey<'_>) -> Result<(), ApiError> {
         let Some(token) = &self.token else { return Ok(()) };
         let given = headers
             .get(header::AUTHORIZATION)
@@ -148,7 +148,7 @@ impl Access {
             Need::Read => full || read,
             Need::Token => full,
         };
-        if let Some(wait) = given.filter(|_| need != Need::Nothing).and_then(|given| judge(given, full || read)) {
+        if let Some(wait) = given.filter(|_| need != Need::Nothing).and_then(|given| check_key(given, full || read)) {
             let seconds = u16::try_from(wait.as_secs().max(1)).unwrap_or(u16::MAX);
             let message = "too many wrong tokens came from this address; none is read for a while";
             return Err(ApiError::too_much("too_many_guesses", message, seconds));
@@ -265,12 +265,12 @@ mod tests {
     #[test]
     fn whoever_tries_many_tokens_is_not_read_and_learns_nothing() {
         let access = Access { token: Some(Secret::new("full")), ..Access::default() };
-        let (guesses, now) = (Guesses::default(), Instant::now());
+        let (throttle, now) = (AuthThrottle::default(), Instant::now());
         let ask = |path: &str, peer: u8, token: &str| {
-            let judge = |token: &[u8], right| guesses.judge([10, 0, 0, peer].into(), token, right, DAMPING, now);
+            let check_key = |token: &[u8], right| throttle.check([10, 0, 0, peer].into(), token, right, DAMPING, now);
             let value = format!("Bearer {token}");
             let list = headers(&[("host", "localhost"), ("authorization", &value)]);
-            access.check(&path.parse().unwrap(), &list, &judge).err().map(|error| error.code())
+            access.check(&path.parse().unwrap(), &list, &check_key).err().map(|error| error.code())
         };
         assert_eq!(ask("/proxies", 1, "full"), None);
         for guess in 0..10 {

@@ -9,9 +9,9 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Wiring;
-use super::ask::{Asked, Named, bad_query, limit};
 use super::error::{ApiError, Problem};
-use super::page::tagged;
+use super::etag::tagged;
+use super::extract::{Named, Params, bad_query, limit};
 use crate::gateway::connection_table::{ConnectionEntry, ConnectionTable};
 use crate::gateway::gate::Protocol;
 
@@ -124,7 +124,7 @@ fn list_of(connections: &ConnectionTable, wanted: &Wanted, limit: usize) -> Conn
 pub(super) async fn list(
     State(wiring): State<Wiring>,
     headers: HeaderMap,
-    Asked(wanted): Asked<Wanted>,
+    Params(wanted): Params<Wanted>,
 ) -> Result<Response, ApiError> {
     let limit = limit(wanted.limit)?;
     if wanted.after.is_some_and(|after| i64::try_from(after).is_err()) {

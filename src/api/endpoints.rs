@@ -8,8 +8,8 @@ use utoipa_axum::routes;
 
 use super::error::ApiError;
 use super::{
-    Wiring, auth, checks, connections, engines, events, exits, explain, health, list, openapi, pass, proxies, sources,
-    trail,
+    Wiring, auth, check_history, checks, connections, engines, events, exits, explain, health, list, openapi,
+    request_id, routes, sources,
 };
 use crate::lifecycle::Tasks;
 
@@ -21,7 +21,7 @@ pub(super) fn router(wiring: Wiring, tasks: Tasks, extra: Router) -> Router {
         .merge(extra)
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn(trail::follow))
+        .layer(from_fn(request_id::follow))
 }
 
 /// The URLs with their descriptions.
@@ -36,22 +36,22 @@ fn urls() -> OpenApiRouter<Wiring> {
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
         .routes(json(routes!(health::reload)))
-        .routes(json(routes!(proxies::list, proxies::create)))
-        .routes(json(routes!(proxies::one, proxies::change, proxies::delete)))
-        .routes(routes!(proxies::exits))
-        .routes(routes!(proxies::turns::last))
-        .routes(json(routes!(proxies::turns::rotate)))
-        .routes(json(routes!(proxies::turns::report)))
-        .routes(routes!(proxies::pac::pac))
+        .routes(json(routes!(routes::list, routes::create)))
+        .routes(json(routes!(routes::one, routes::change, routes::delete)))
+        .routes(routes!(routes::exits))
+        .routes(routes!(routes::rotation::last))
+        .routes(json(routes!(routes::rotation::rotate)))
+        .routes(json(routes!(routes::rotation::report)))
+        .routes(routes!(routes::pac::pac))
         .routes(routes!(exits::list))
         .routes(routes!(exits::one))
         .routes(json(routes!(exits::check)))
-        .routes(routes!(checks::checks))
+        .routes(routes!(check_history::checks))
         .routes(routes!(exits::countries))
         .routes(routes!(list::list))
         .routes(routes!(list::random))
         .routes(routes!(list::stats))
-        .routes(json(routes!(pass::list, pass::begin)))
+        .routes(json(routes!(checks::list, checks::begin)))
         .routes(routes!(explain::explain))
         .routes(routes!(engines::list))
         .routes(routes!(sources::list))

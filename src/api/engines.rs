@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::Wiring;
 use super::error::{ApiError, Problem};
-use super::page::tagged;
+use super::etag::tagged;
 use crate::tor::{EngineState, EngineStatus};
 
 /// One engine.

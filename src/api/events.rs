@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, watch as latest};
 use self::feed::{Feed, Reader};
 use super::Wiring;
 use super::error::{ApiError, Problem};
-use super::when::When;
+use super::timestamp::Timestamp;
 use crate::exit::Moment;
 use crate::lifecycle::Tasks;
 
@@ -64,7 +64,7 @@ impl Journal {
     }
 
     pub(super) fn write(&self, at: Moment, kind: &'static str, mut data: Value) {
-        data["at"] = json!(When(at));
+        data["at"] = json!(Timestamp(at));
         let data = data.to_string().into();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let id = *self.latest.borrow() + 1;

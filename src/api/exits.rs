@@ -17,10 +17,10 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Wiring;
-use super::ask::{Asked, Named, Nothing, bad_query, limit};
 use super::error::{ApiError, Problem};
-use super::page::tagged;
-use super::when::When;
+use super::etag::tagged;
+use super::extract::{Named, Nothing, Params, bad_query, limit};
+use super::timestamp::Timestamp;
 use crate::check::Checked;
 use crate::exit::catalog::Count;
 use crate::exit::country::Country;
@@ -59,8 +59,8 @@ pub(super) struct Shown {
     #[schema(required = false)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     marks: Vec<&'static str>,
-    checked: Option<When>,
-    good: Option<When>,
+    checked: Option<Timestamp>,
+    good: Option<Timestamp>,
     latency_ms: Option<u64>,
     passed: Vec<String>,
     streams: u32,
@@ -82,8 +82,8 @@ impl Shown {
             verdict: word(known.verdict),
             why: known.why.as_deref().map(str::to_owned),
             marks: marks(exit),
-            checked: known.checked.map(When),
-            good: known.good.map(When),
+            checked: known.checked.map(Timestamp),
+            good: known.good.map(Timestamp),
             latency_ms: known.latency.map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),
             passed: known.passed.iter().map(ToString::to_string).collect(),
             streams: exit.load().in_flight(),
@@ -125,7 +125,7 @@ pub(super) struct Exits {
 #[derive(Debug, Serialize, ToSchema)]
 struct Refuses {
     site: String,
-    until: When,
+    until: Timestamp,
 }
 
 /// One exit, with the sites that refuse it.
@@ -264,7 +264,7 @@ pub(super) fn find<'s>(snapshot: &'s Snapshot, text: &str) -> Result<&'s Arc<Exi
 pub(super) async fn list(
     State(wiring): State<Wiring>,
     headers: HeaderMap,
-    Asked(wanted): Asked<Wanted>,
+    Params(wanted): Params<Wanted>,
 ) -> Result<Response, ApiError> {
     let filter = Filter::read(&wanted)?;
     tagged(&headers, &filter.list(&wiring.state.snapshot()))
@@ -286,7 +286,8 @@ pub(super) async fn one(
 
 fn page(snapshot: &Snapshot, exit: &Exit, now: Moment) -> Whole {
     let bans = snapshot.bans.iter(now).filter(|(_, banned, _)| *banned == exit.id()).take(BANS);
-    let bans = bans.map(|(site, _, until)| Refuses { site: site.as_str().to_owned(), until: When(until) }).collect();
+    let bans =
+        bans.map(|(site, _, until)| Refuses { site: site.as_str().to_owned(), until: Timestamp(until) }).collect();
     Whole { exit: Shown::of(exit), bans }
 }
 

@@ -8,9 +8,9 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Wiring;
-use super::ask::{Asked, bad_query};
 use super::error::{ApiError, Problem};
 use super::exits::Shown;
+use super::extract::{Params, bad_query};
 use crate::exit::{ExitId, Moment};
 use crate::net::{Host, Target};
 use crate::route::explain::Funnel;
@@ -80,7 +80,7 @@ pub(super) struct Answer {
     responses((status = 200, body = Answer), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn explain(
     State(wiring): State<Wiring>,
-    Asked(question): Asked<Question>,
+    Params(question): Params<Question>,
 ) -> Result<Response, ApiError> {
     let (snapshot, now) = (wiring.state.snapshot(), wiring.state.now());
     Ok(Json(answer(&snapshot, wiring.state.memory(), &question, now)?).into_response())

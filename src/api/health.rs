@@ -11,8 +11,8 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
-use super::ask::Nothing;
 use super::error::{ApiError, Problem};
+use super::extract::Nothing;
 use super::{ReloadAnswer, Wiring};
 
 /// Whether traffic can leave, and by which source.

@@ -30,9 +30,9 @@ use self::edition::{Counts, Edition};
 use self::form::Shown;
 use self::query::{Query, Wanted};
 use super::Wiring;
-use super::ask::Asked;
 use super::error::{ApiError, Problem};
-use super::when::When;
+use super::extract::Params;
+use super::timestamp::Timestamp;
 use crate::exit::Exit;
 use crate::store::Source;
 
@@ -53,7 +53,7 @@ fn edition(wiring: &Wiring) -> Result<Arc<Edition>, ApiError> {
 pub(super) async fn list(
     State(wiring): State<Wiring>,
     uri: Uri,
-    Asked(wanted): Asked<Wanted>,
+    Params(wanted): Params<Wanted>,
 ) -> Result<Response, ApiError> {
     let edition = edition(&wiring)?;
     let query = Query::read(&wanted)?;
@@ -67,7 +67,7 @@ pub(super) async fn list(
 pub(super) async fn random(
     State(wiring): State<Wiring>,
     uri: Uri,
-    Asked(wanted): Asked<Wanted>,
+    Params(wanted): Params<Wanted>,
 ) -> Result<Response, ApiError> {
     let edition = edition(&wiring)?;
     let query = Query::read(&wanted)?;
@@ -109,7 +109,7 @@ pub(super) struct Stats {
     /// Public proxies are in use at all.
     enabled: bool,
     /// When the lists' data were made, or, where they do not say, read.
-    last_meta_update: Option<When>,
+    last_meta_update: Option<Timestamp>,
     lists: Vec<Named>,
 }
 
@@ -120,7 +120,7 @@ pub(super) async fn stats(State(wiring): State<Wiring>) -> Json<Stats> {
     let counts = wiring.shelf.as_ref().map(|shelf| shelf.newest().counts()).unwrap_or_default();
     let mut lists = wiring.sources.statuses();
     lists.retain(|source| wiring.lists.contains(&source.name));
-    let last_meta_update = lists.iter().filter_map(|list| list.published.or(list.good)).max().map(When);
+    let last_meta_update = lists.iter().filter_map(|list| list.published.or(list.good)).max().map(Timestamp);
     let named =
         |list: Source| Named { name: list.name, outcome: list.outcome, proxies: list.records, skipped: list.skipped };
     let lists = lists.into_iter().map(named).collect();

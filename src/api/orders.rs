@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
 use super::error::ApiError;
-use super::proxies::{Asked, Wrong};
+use super::routes::{RouteSpec, Wrong};
 use crate::route::Policy;
 use crate::route::selector::{RouteName, Selector};
 
@@ -41,7 +41,7 @@ pub enum Order {
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// What was said.
-    pub asked: Asked,
+    pub asked: RouteSpec,
     /// What it asks of exits.
     pub selector: Selector,
     /// How they are chosen, kept and reached.

@@ -9,10 +9,10 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Wiring;
-use super::ask::{Named, Nothing};
 use super::error::{ApiError, Problem};
-use super::page::tagged;
-use super::when::When;
+use super::etag::tagged;
+use super::extract::{Named, Nothing};
+use super::timestamp::Timestamp;
 use crate::store::Source;
 
 /// One source.
@@ -31,13 +31,13 @@ pub(super) struct Shown {
     /// Failures in a row.
     failures: u32,
     /// When it was last asked.
-    attempt: Option<When>,
+    attempt: Option<Timestamp>,
     /// When it last answered well.
-    good: Option<When>,
+    good: Option<Timestamp>,
     /// When it will be asked next.
-    next: Option<When>,
+    next: Option<Timestamp>,
     /// When its data was made, by its own word.
-    published: Option<When>,
+    published: Option<Timestamp>,
 }
 
 /// Where exits come from.
@@ -83,9 +83,9 @@ pub(super) fn shown(source: &Source) -> Shown {
         records: source.records,
         skipped: source.skipped,
         failures: source.failures,
-        attempt: source.attempt.map(When),
-        good: source.good.map(When),
-        next: source.next.map(When),
-        published: source.published.map(When),
+        attempt: source.attempt.map(Timestamp),
+        good: source.good.map(Timestamp),
+        next: source.next.map(Timestamp),
+        published: source.published.map(Timestamp),
     }
 }

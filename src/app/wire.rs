@@ -20,7 +20,7 @@ use self::gauges::Gauges;
 use self::listeners::Listeners;
 use self::routes::Former;
 use super::{StartError, files, secrets};
-use crate::api::proxies::Rules;
+use crate::api::routes::Rules;
 use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
 use crate::config::Config;
 use crate::console;

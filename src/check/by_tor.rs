@@ -10,7 +10,7 @@ use crate::dial::{DialError, EngineFault, ExitFault, Stream};
 use crate::exit::ExitId;
 use crate::net::Target;
 use crate::route::Isolation;
-use crate::tor::path::{Over, Port};
+use crate::tor::path::{IpVersion, Port};
 use crate::tor::{LeaseFault, Tor};
 
 /// Checks share circuits with one another and with nobody else: the servers that they ask would link whoever did.
@@ -35,7 +35,7 @@ impl Through for ByTor {
         let begun = Instant::now();
         // The circuit is waited for apart, because a queue in our engines must not look like a slow exit. Its lease is
         // held until the stream has its own, so that it cannot be closed for lack of use.
-        let port = Port { number: target.port, over: Over::V4 };
+        let port = Port { number: target.port, over: IpVersion::V4 };
         let lease = self.0.lease(way, Some(port), None, begun + QUEUE).await.map_err(|fault| match fault {
             LeaseFault::Deadline => EngineFault::NotReady.into(),
             other => DialError::from(other),

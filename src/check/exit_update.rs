@@ -25,12 +25,12 @@ pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo,
     let mut writes = vec![Write::Check(echo_row(exit, round, now))];
     let latency = latency(round);
     let (standing, why, ips) = match &round.conclusion {
-        Conclusion::Good(ips) => (store::Standing::Good, String::new(), ips.clone()),
-        Conclusion::Bad(why) if past.condemned => (store::Standing::Condemned, why.to_string(), Vec::new()),
-        Conclusion::Bad(why) => (store::Standing::Bad, why.to_string(), Vec::new()),
+        Conclusion::Good(ips) => (store::TargetVerdict::Good, String::new(), ips.clone()),
+        Conclusion::Bad(why) if past.condemned => (store::TargetVerdict::Condemned, why.to_string(), Vec::new()),
+        Conclusion::Bad(why) => (store::TargetVerdict::Bad, why.to_string(), Vec::new()),
         Conclusion::Open(_) => return ExitUpdate { exit: exit.clone(), update: Box::new(|_| ()), ban: None, writes },
     };
-    let good = if standing == store::Standing::Good { Some(now) } else { past.good };
+    let good = if standing == store::TargetVerdict::Good { Some(now) } else { past.good };
     writes.extend(ips.iter().map(|ip| {
         let (exit, ip) = (exit.clone(), *ip);
         Write::Saw(store::Observed { exit, ip, first: now, last: now, times: 1 })
@@ -40,9 +40,9 @@ pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo,
     let seen: Vec<_> = ips.into_iter().map(|ip| (ip, geo(ip))).collect();
     let update = move |known: &mut Known| {
         (known.checked, known.why) = (Some(now), shown);
-        known.verdict = if standing == store::Standing::Good { Verdict::Good } else { Verdict::Bad };
-        known.marks.bad_for_good |= standing == store::Standing::Condemned;
-        if standing == store::Standing::Good {
+        known.verdict = if standing == store::TargetVerdict::Good { Verdict::Good } else { Verdict::Bad };
+        known.marks.bad_for_good |= standing == store::TargetVerdict::Condemned;
+        if standing == store::TargetVerdict::Good {
             (known.good, known.latency) = (Some(now), latency.or(known.latency));
             seen.into_iter().for_each(|(ip, country)| known.saw(ip, country, now));
         }
@@ -94,7 +94,7 @@ pub(super) fn of_site(
         timings: round.timings,
     };
     let mut writes = vec![Write::Check(row)];
-    let standing = if miss.is_some() { store::Standing::Bad } else { store::Standing::Good };
+    let standing = if miss.is_some() { store::TargetVerdict::Bad } else { store::TargetVerdict::Good };
     if effect != Effect::Suspended {
         let why = miss.map(|miss| miss.to_string()).unwrap_or_default();
         writes.push(verdict_row(exit, &site.name, standing, streak, (now, good), round.timings.connect, why));
@@ -126,7 +126,7 @@ pub(super) fn condemn(exit: &ExitId, miss: Miss, now: Moment) -> ExitUpdate {
         (known.verdict, known.why) = (Verdict::Bad, Some(why));
         known.marks.bad_for_good = true;
     };
-    let row = verdict_row(exit, ECHO, store::Standing::Condemned, -1, (now, None), None, miss.to_string());
+    let row = verdict_row(exit, ECHO, store::TargetVerdict::Condemned, -1, (now, None), None, miss.to_string());
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: vec![row] }
 }
 
@@ -191,7 +191,7 @@ pub(super) fn latency(round: &EchoRound) -> Option<Duration> {
 fn verdict_row(
     exit: &ExitId,
     target: &str,
-    standing: store::Standing,
+    standing: store::TargetVerdict,
     streak: i32,
     (checked, good): (Moment, Option<Moment>),
     latency: Option<Duration>,

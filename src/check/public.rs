@@ -34,7 +34,7 @@ use self::tester_state::PublicTesterState;
 use super::exit_update::Geo;
 use super::tester_state::Checked;
 use crate::exit::ExitId;
-use crate::lifecycle::{Tasks, turn};
+use crate::lifecycle::{Tasks, yielding};
 use crate::state::{Change, State};
 
 /// Checks that people insist on, not yet taken. Arbitrary.
@@ -44,7 +44,7 @@ const FORCED: usize = 256;
 enum CheckMessage {
     Found(ExitId, Box<Report>),
     /// It ended without a finding.
-    Over(ExitId),
+    IpVersion(ExitId),
 }
 
 /// Tells what became of a check, however it ends.
@@ -59,7 +59,7 @@ impl Drop for CompletionGuard {
         let exit = self.exit.clone();
         let _ = self.news.send(match self.found.take() {
             Some(report) => CheckMessage::Found(exit, report),
-            None => CheckMessage::Over(exit),
+            None => CheckMessage::IpVersion(exit),
         }); // nobody reads it once the worker is gone
     }
 }
@@ -117,7 +117,7 @@ impl PublicTester {
     /// Starts its thread, which judges until shutdown.
     pub fn start(self: Arc<Self>, tasks: &Tasks) -> io::Result<()> {
         let worker = tasks.clone();
-        tasks.aside("judge", move || self.clone().run(worker.clone()))
+        tasks.background("public-tester", move || self.clone().run(worker.clone()))
     }
 
     /// Judges until shutdown. A run that dies is followed by another that begins anew.
@@ -158,7 +158,7 @@ impl PublicTester {
         let (snapshot, now) = (self.state.load(), self.state.now());
         while let Some(job) = tester.next(&snapshot, now, &mut rand::rng()) {
             self.start_one(job, tasks, post.clone());
-            turn::give_way();
+            yielding::yield_if_due();
         }
         tester.measure(now);
     }
@@ -176,13 +176,13 @@ impl PublicTester {
     }
 
     fn read(&self, tester: &mut PublicTesterState, news: CheckMessage) {
-        turn::give_way();
+        yielding::yield_if_due();
         let now = self.state.now();
         match news {
             CheckMessage::Found(exit, report) => {
                 tester.found(&exit, *report, &self.state.load(), now, &mut rand::rng())
             }
-            CheckMessage::Over(exit) => tester.over(&exit, now),
+            CheckMessage::IpVersion(exit) => tester.over(&exit, now),
         }
     }
 

@@ -21,7 +21,7 @@ use super::schedule::{Ended, Past, Schedule};
 use super::settings::CheckedSite;
 use super::settings::Settings;
 use super::verdict::Conclusion;
-use super::{CheckRequest, Pass};
+use super::{CheckBatch, CheckRequest};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, ExitId, Known, Moment, Source, Verdict};
 use crate::route::Event;
@@ -174,7 +174,7 @@ impl TesterState {
                 let is_there = self.meet(&exit, snapshot, now) && self.schedule.force(&exit, now);
                 self.wait(is_there, exit, Waiter::One(answer));
             }
-            CheckRequest::All(Pass { exits, extra }, results) => {
+            CheckRequest::All(CheckBatch { exits, extra }, results) => {
                 for exit in exits {
                     let is_there = self.meet(&exit, snapshot, now) && self.schedule.soon(&exit, now);
                     self.wait(is_there, exit, Waiter::Many(results.clone(), extra.clone()));

@@ -245,7 +245,7 @@ async fn a_pass_yields_every_exit_once() {
     let bench = Bench::new(&[Works, Nothing, Waits]);
     bench.list().await;
     bench.until(1, Exit::usable).await;
-    let mut results = bench.handle.pass(Pass { exits: (1..=4).map(exit).collect(), extra: None }).await;
+    let mut results = bench.handle.pass(CheckBatch { exits: (1..=4).map(exit).collect(), extra: None }).await;
     let mut seen = HashMap::new();
     while let Some((id, checked)) = tokio::time::timeout(SOON, results.recv()).await.unwrap() {
         assert!(seen.insert(id, checked.map(|checked| checked.verdict)).is_none());

@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 
 use super::Exit;
-use super::ask::ask;
+use super::client::ask;
 use crate::config::Loaded;
 
 pub(super) fn run(loaded: Loaded, _asked: Option<PathBuf>) -> anyhow::Result<Exit> {

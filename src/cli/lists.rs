@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::Exit;
-use super::over::{Over, Question, bytes, cell, moment, piece, query};
+use super::remote::{Question, Remote, bytes, cell, moment, piece, query};
 use super::table::Table;
 
 /// Which exits.
@@ -88,12 +88,12 @@ impl Exits {
         }
     }
 
-    pub(super) fn run(self, over: Over) -> Exit {
+    pub(super) fn run(self, remote: Remote) -> Exit {
         let question = self.question();
         match (self.exit, self.check) {
-            (Some(_), true) => over.run(&question, |answer, _| checked(answer)),
-            (Some(_), false) => over.run(&question, |answer, _| one_exit(answer)),
-            (None, _) => over.run(&question, exits),
+            (Some(_), true) => remote.run(&question, |answer, _| checked(answer)),
+            (Some(_), false) => remote.run(&question, |answer, _| one_exit(answer)),
+            (None, _) => remote.run(&question, exits),
         }
     }
 }
@@ -149,8 +149,8 @@ fn checked(answer: &Value) -> String {
 }
 
 /// `exitgate engines`.
-pub(super) fn engines(over: Over) -> Exit {
-    over.run(&Question::get("/engines"), |answer, width| {
+pub(super) fn engines(remote: Remote) -> Exit {
+    remote.run(&Question::get("/engines"), |answer, width| {
         let head = ["ID", "STATE", "PID", "VERSION", "CIRCUITS", "BUILDING", "SPARES", "STREAMS", "RESTARTS", "WHY"];
         let mut table = Table::new(head);
         for engine in answer["engines"].as_array().into_iter().flatten() {
@@ -163,12 +163,12 @@ pub(super) fn engines(over: Over) -> Exit {
 }
 
 impl Sources {
-    pub(super) fn run(self, over: Over) -> Exit {
+    pub(super) fn run(self, remote: Remote) -> Exit {
         match self.refresh {
-            None => over.run(&Question::get("/sources"), sources),
+            None => remote.run(&Question::get("/sources"), sources),
             Some(name) => {
                 let ask = Question::send(Method::POST, format!("/sources/{}/refresh", piece(&name)), json!({}));
-                over.run(&ask, |answer, _| format!("{} is being asked", cell(&answer["name"])))
+                remote.run(&ask, |answer, _| format!("{} is being asked", cell(&answer["name"])))
             }
         }
     }
@@ -191,12 +191,12 @@ fn sources(answer: &Value, width: Option<usize>) -> String {
 }
 
 impl Connections {
-    pub(super) fn run(self, over: Over) -> Exit {
+    pub(super) fn run(self, remote: Remote) -> Exit {
         match self.cut {
-            None => over.run(&Question::get(query("/connections", &[("route", self.route)])), connections),
+            None => remote.run(&Question::get(query("/connections", &[("route", self.route)])), connections),
             Some(id) => {
                 let ask = Question { method: Method::DELETE, path: format!("/connections/{id}"), body: None };
-                over.run(&ask, |answer, _| format!("connection {} is cut", cell(&answer["id"])))
+                remote.run(&ask, |answer, _| format!("connection {} is cut", cell(&answer["id"])))
             }
         }
     }
@@ -221,10 +221,10 @@ fn connections(answer: &Value, width: Option<usize>) -> String {
 }
 
 impl Why {
-    pub(super) fn run(self, over: Over) -> Exit {
+    pub(super) fn run(self, remote: Remote) -> Exit {
         let Self { username, port, host, key } = self;
         let words = [("username", Some(username)), ("port", Some(port.to_string())), ("host", host), ("key", key)];
-        over.run(&Question::get(query("/explain", &words)), |answer, _| why(answer))
+        remote.run(&Question::get(query("/explain", &words)), |answer, _| why(answer))
     }
 }
 

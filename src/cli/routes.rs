@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::Exit;
-use super::over::{Over, Question, bytes, cell, moment, piece, query};
+use super::remote::{Question, Remote, bytes, cell, moment, piece, query};
 use super::table::Table;
 
 /// What is done.
@@ -249,7 +249,7 @@ impl Routes {
         }
     }
 
-    pub(super) fn run(self, over: Over) -> Exit {
+    pub(super) fn run(self, remote: Remote) -> Exit {
         let show: fn(&Value, Option<usize>) -> String = match &self {
             Self::Create { env: true, .. } | Self::Show { env: true, .. } => |answer, _| lines(answer),
             Self::List { .. } => |answer, width| list(answer, width),
@@ -266,7 +266,7 @@ impl Routes {
             },
             Self::Delete { .. } => |answer, _| format!("{} is closed", cell(&answer["name"])),
         };
-        over.run(&self.question(), show)
+        remote.run(&self.question(), show)
     }
 }
 

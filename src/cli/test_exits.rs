@@ -7,9 +7,9 @@
 //! Results are written down as they come, in `test-exits.jsonl` under `data_dir`. A pass that was cut short goes on from
 //! there when the same command is given again within the hour.
 //!
-//! Next: `test_exits/notebook.rs` (what is written down), `test_exits/table.rs` (what is shown at the end).
+//! Next: `test_exits/progress_file.rs` (what is written down), `test_exits/table.rs` (what is shown at the end).
 
-mod notebook;
+mod progress_file;
 mod table;
 
 use std::io::Write as _;
@@ -21,9 +21,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use self::notebook::{About, Notebook};
+use self::progress_file::{About, ProgressFile};
 use self::table::Counts;
-use super::ask::Api;
+use super::client::Api;
 use super::{ConfigFile, Exit};
 use crate::config::Config;
 use crate::lifecycle::{Lifecycle, Tasks};
@@ -66,9 +66,9 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
 async fn pass(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     let api = Api::here(config)?;
     let about = About { country: args.country.clone(), target: args.target.clone() };
-    let mut notebook = Notebook::open(&config.data_dir, &about, args.anew);
-    let left: Vec<String> = exits(&api, &about).await?.into_iter().filter(|id| !notebook.has(id)).collect();
-    let mut view = View::new(args.json, notebook.done(), left.len())?;
+    let mut progress = ProgressFile::open(&config.data_dir, &about, args.anew);
+    let left: Vec<String> = exits(&api, &about).await?.into_iter().filter(|id| !progress.has(id)).collect();
+    let mut view = View::new(args.json, progress.done(), left.len())?;
     let lifecycle = Lifecycle::new();
     let mut news = ask(&api, &about, &left, &lifecycle.tasks());
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
@@ -93,11 +93,11 @@ async fn pass(config: &Config, args: &Args) -> anyhow::Result<Exit> {
             }
         };
         if line["id"].is_string() {
-            notebook.note(&line);
+            progress.note(&line);
             view.show(line)?;
         }
     }
-    notebook.close();
+    progress.close();
     view.end()?;
     Ok(Exit::Ok)
 }

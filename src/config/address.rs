@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use http::Uri;
 use ipnet::IpNet;
 
-use super::word::Spoken;
+use super::keyword::Spoken;
 use crate::net::{BadTarget, Target};
 
 /// Ports that follow one another; never empty, never port 0.

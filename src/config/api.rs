@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::clash::addresses;
-use super::file;
 use super::finding::{Findings, KeyPath};
+use super::schema;
 use super::secret::Written;
 use crate::net::{Host, Secret};
 
@@ -24,7 +24,7 @@ pub struct Api {
 }
 
 impl Api {
-    pub(super) fn settle(file: &file::Api, findings: &mut Findings) -> Self {
+    pub(super) fn settle(file: &schema::Api, findings: &mut Findings) -> Self {
         let table = KeyPath::from("api");
         let token =
             Written { table: &table, key: "token", inline: file.token.as_ref(), file: file.token_file.as_ref() };
@@ -44,7 +44,7 @@ impl Api {
     }
 }
 
-fn hosts(file: &file::Api, findings: &mut Findings) -> Vec<Host> {
+fn hosts(file: &schema::Api, findings: &mut Findings) -> Vec<Host> {
     let mut hosts = Vec::new();
     for (index, host) in file.hosts.iter() {
         match Host::parse(host) {

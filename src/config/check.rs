@@ -8,8 +8,8 @@ use http::Uri;
 use regex::bytes::Regex;
 
 use super::finding::{Findings, KeyPath};
-use super::word::{List, Spoken as _, Word};
-use super::{file, tls};
+use super::keyword::{List, Spoken as _, Word};
+use super::{schema, tls};
 
 /// How exits are tested.
 #[derive(Clone, Debug)]
@@ -114,7 +114,7 @@ impl Check {
         self.targets.iter().find(|target| target.name == name)
     }
 
-    pub(super) fn settle(file: &file::Check, findings: &mut Findings) -> Self {
+    pub(super) fn settle(file: &schema::Check, findings: &mut Findings) -> Self {
         check_numbers(file, findings);
         let ca_file = file.ca_file.clone();
         if let Some(path) = &ca_file {
@@ -138,7 +138,7 @@ impl Check {
     }
 }
 
-fn public(file: &file::CheckPublic, findings: &mut Findings) -> CheckPublic {
+fn public(file: &schema::CheckPublic, findings: &mut Findings) -> CheckPublic {
     let echo: Vec<_> = file.echo.iter().map(|(_, url)| url.0.clone()).collect();
     let headers = file.headers.as_ref().map(|Word(url)| url.clone());
     if echo.is_empty() {
@@ -180,7 +180,7 @@ fn public(file: &file::CheckPublic, findings: &mut Findings) -> CheckPublic {
     }
 }
 
-fn check_numbers(file: &file::Check, findings: &mut Findings) {
+fn check_numbers(file: &schema::Check, findings: &mut Findings) {
     if !(file.per_second > 0.0 && file.per_second <= 1_000_000.0) {
         findings.fault("check.per_second", format!("is {}", file.per_second), "write a number above 0, such as 5.0");
     }
@@ -216,7 +216,7 @@ fn echo(written: &List<Word<Uri>>, findings: &mut Findings) -> Vec<Uri> {
     urls
 }
 
-fn targets(written: &List<file::CheckTarget>, findings: &mut Findings) -> Vec<CheckTarget> {
+fn targets(written: &List<schema::CheckTarget>, findings: &mut Findings) -> Vec<CheckTarget> {
     let mut targets: Vec<CheckTarget> = Vec::new();
     for (index, target) in written.iter() {
         let at = KeyPath::from("check.targets").index(index);
@@ -245,7 +245,7 @@ fn targets(written: &List<file::CheckTarget>, findings: &mut Findings) -> Vec<Ch
     targets
 }
 
-fn one_target(written: &file::CheckTarget, at: &KeyPath, findings: &mut Findings) -> Option<CheckTarget> {
+fn one_target(written: &schema::CheckTarget, at: &KeyPath, findings: &mut Findings) -> Option<CheckTarget> {
     match &written.name {
         None => findings.fault(
             at.key("name"),

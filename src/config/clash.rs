@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::finding::{Findings, KeyPath};
-use super::word::Many;
+use super::keyword::Many;
 
 /// The addresses of one listener.
 pub(super) fn addresses(listen: &Many<SocketAddr>, at: &str, findings: &mut Findings) -> Vec<SocketAddr> {

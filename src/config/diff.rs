@@ -10,7 +10,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::secret::{digest, digest_of};
-use super::{Config, Log, file};
+use super::{Config, Log, schema};
 
 /// Keys (and all inside them) that shape a socket, a process or a file which is made once, at the start.
 const RESTART: [&str; 22] = [
@@ -133,7 +133,7 @@ pub(super) fn needs_restart(key: &str) -> bool {
 
 impl Settled {
     /// Flattens what was written, and adds what was read from the files that it names.
-    pub(super) fn of(file: &file::File, config: &Config) -> Self {
+    pub(super) fn of(file: &schema::File, config: &Config) -> Self {
         let mut keys = BTreeMap::new();
         if let Ok(value) = serde_json::to_value(file) {
             flatten("", &value, &mut keys);
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn restart_keys_are_keys() {
-        let settled = Settled::of(&file::File::default(), &Config::default());
+        let settled = Settled::of(&schema::File::default(), &Config::default());
         for key in RESTART {
             let known = settled.0.keys().any(|known| known == key || known.starts_with(&format!("{key}.")));
             assert!(

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::finding::{Finding, Place};
+use super::finding::{Finding, Location};
 use super::tree::{Node, Value};
 
 /// What every variable of ours begins with. Two underscores: `EXITGATE_URL` and `EXITGATE_TOKEN` belong to the client
@@ -22,7 +22,7 @@ pub(super) fn lay_on(root: &mut Node, vars: impl IntoIterator<Item = (String, St
 }
 
 fn lay(root: &mut Node, name: &str, value: &str) -> Result<(), Finding> {
-    let place = Place::Variable(name.into());
+    let place = Location::Variable(name.into());
     let fault =
         |what: String, hint: &str| Finding { place: place.clone(), key: String::new(), what, hint: hint.into() };
     let path: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
@@ -54,7 +54,7 @@ fn lay(root: &mut Node, name: &str, value: &str) -> Result<(), Finding> {
 }
 
 /// A variable's text as a TOML value, or as plain text. What begins as a list or a table was meant to be one.
-fn value_of(place: &Place, text: &str) -> Result<Node, String> {
+fn value_of(place: &Location, text: &str) -> Result<Node, String> {
     match Node::parse_value(place, text) {
         Ok(Node { value: Value::Text(said), place, .. }) => Ok(Node { place, said: None, value: Value::Text(said) }),
         Ok(node) => Ok(Node { said: Some(text.to_owned()), ..node }),

@@ -73,7 +73,7 @@ impl fmt::Display for KeyPath {
 
 /// Where a value stands, so that an editor can jump to it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum Location {
     /// A line of the file, counted from 1.
     Line(Arc<str>, usize),
     /// The file as a whole: about a key that is not in it.
@@ -82,7 +82,7 @@ pub enum Place {
     Variable(Arc<str>),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(file, line) => write!(f, "{file}:{line}"),
@@ -95,7 +95,7 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     /// Where to look.
-    pub place: Place,
+    pub place: Location,
     /// Which key, as a path; empty when the text is not even TOML.
     pub key: String,
     /// What is wrong with it: the sentence whose subject is the key.
@@ -197,15 +197,15 @@ impl Findings {
 
     /// True of a value that stands in a file which every user of this machine can read.
     pub(super) fn in_open_file(&self, at: &KeyPath) -> bool {
-        self.open_file && matches!(self.root.place_of(at), Place::Line(..))
+        self.open_file && matches!(self.root.place_of(at), Location::Line(..))
     }
 
     /// Where another key stands, to be put behind its name.
     pub(super) fn whereabouts(&self, at: &KeyPath) -> String {
         match self.root.place_of(at) {
-            Place::Line(_, line) => format!(" (line {line})"),
-            Place::Variable(name) => format!(" ({name})"),
-            Place::File(_) => " (by default)".to_owned(),
+            Location::Line(_, line) => format!(" (line {line})"),
+            Location::Variable(name) => format!(" ({name})"),
+            Location::File(_) => " (by default)".to_owned(),
         }
     }
 
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_fault_is_two_lines_whatever_it_quotes() {
         let finding = Finding {
-            place: Place::File("a.toml".into()),
+            place: Location::File("a.toml".into()),
             key: "log.file".into(),
             what: "names \x1b[2J\r\nx, which does not exist".into(),
             hint: "mkdir -p \t".into(),

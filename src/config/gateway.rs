@@ -12,9 +12,9 @@ use rustls::sign::CertifiedKey;
 use super::address::PortRange;
 use super::clash::addresses;
 use super::finding::{Findings, KeyPath};
+use super::keyword::{List, Spoken as _, Word};
 use super::secret::{MAKE_ONE, Written};
-use super::word::{List, Spoken as _, Word};
-use super::{file, tls};
+use super::{schema, tls};
 use crate::net::Secret;
 
 /// The data path's settings.
@@ -145,7 +145,7 @@ pub struct Tls {
 }
 
 impl Gateway {
-    pub(super) fn settle(file: &file::Gateway, findings: &mut Findings) -> Self {
+    pub(super) fn settle(file: &schema::Gateway, findings: &mut Findings) -> Self {
         check_times(file, findings);
         if !(0.0..=0.5).contains(&file.hedge) {
             findings.fault("gateway.hedge", format!("is {}", file.hedge), "write a share from 0 (off) to 0.5");
@@ -187,7 +187,7 @@ impl Gateway {
     }
 }
 
-fn check_times(file: &file::Gateway, findings: &mut Findings) {
+fn check_times(file: &schema::Gateway, findings: &mut Findings) {
     let pairs = [
         ("attempt_timeout", file.attempt_timeout.0, "dial_timeout", file.dial_timeout.0),
         ("session_ttl", file.session_ttl.0, "max_session_ttl", file.max_session_ttl.0),
@@ -201,7 +201,7 @@ fn check_times(file: &file::Gateway, findings: &mut Findings) {
     }
 }
 
-fn target_ports(file: &file::Gateway, findings: &mut Findings) -> PortRules {
+fn target_ports(file: &schema::Gateway, findings: &mut Findings) -> PortRules {
     if file.allowed_ports.is_empty() {
         findings.fault(
             "gateway.allowed_ports",
@@ -226,7 +226,7 @@ fn alias_prefixes(prefixes: &List<String>, findings: &mut Findings) -> Vec<Strin
     found
 }
 
-fn keys(written: &List<file::Key>, findings: &mut Findings) -> Vec<ClientKey> {
+fn keys(written: &List<schema::Key>, findings: &mut Findings) -> Vec<ClientKey> {
     let mut keys: Vec<ClientKey> = Vec::new();
     for (index, key) in written.iter() {
         let at = KeyPath::from("gateway.keys").index(index);
@@ -247,7 +247,7 @@ fn keys(written: &List<file::Key>, findings: &mut Findings) -> Vec<ClientKey> {
     keys
 }
 
-fn key_name(key: &file::Key, at: &KeyPath, earlier: &[ClientKey], findings: &mut Findings) -> Option<String> {
+fn key_name(key: &schema::Key, at: &KeyPath, earlier: &[ClientKey], findings: &mut Findings) -> Option<String> {
     let at = at.key("name");
     let Some(name) = &key.name else {
         findings.fault(at, "is missing", "write name = \"team-a\": it labels the key in logs, metrics and pins");
@@ -262,7 +262,7 @@ fn key_name(key: &file::Key, at: &KeyPath, earlier: &[ClientKey], findings: &mut
     Some(name.clone())
 }
 
-fn limits(file: &file::Limits) -> Limits {
+fn limits(file: &schema::Limits) -> Limits {
     Limits {
         connections: NonZeroU32::new(file.connections.0),
         per_second: NonZeroU32::new(file.per_second.0),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::finding::{Findings, KeyPath};
-use super::word::List;
+use super::keyword::List;
 
 /// Every country code of ISO 3166-1, and `xk`, which geoip databases use for Kosovo.
 const COUNTRIES: &str = "ad ae af ag ai al am ao aq ar as at au aw ax az ba bb bd be bf bg bh bi bj bl bm bn bo bq br bs \

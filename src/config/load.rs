@@ -6,9 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::finding::{Faults, Finding, Findings, Place};
+use super::finding::{Faults, Finding, Findings, Location};
 use super::tree::Node;
-use super::{Config, SelectorCheck, env, file, read, secret};
+use super::{Config, SelectorCheck, deserialize, env, schema, secret};
 
 /// Where a configuration is looked for when nobody says, in this order.
 const PLACES: [&str; 2] = ["./exitgate.toml", "/etc/exitgate/exitgate.toml"];
@@ -82,7 +82,7 @@ fn build(
     let (mut root, mut faults) = Node::parse(name, text);
     faults.extend(env::lay_on(&mut root, vars));
     let mut findings = Findings::of(root, open_file, faults);
-    let file: file::File = read::read(&mut findings);
+    let file: schema::File = deserialize::read(&mut findings);
     let config = Config::settle(&file, selectors, &mut findings);
     Ok((config, findings.close()?))
 }
@@ -97,7 +97,7 @@ fn no_file(name: &Arc<str>, why: &io::Error) -> Finding {
         io::ErrorKind::IsADirectory => ("it is a folder".to_owned(), "name the file in it"),
         _ => (format!("it cannot be read: {why}"), "correct --config, or leave it out"),
     };
-    Finding { place: Place::File(name.clone()), key: String::new(), what, hint: hint.to_owned() }
+    Finding { place: Location::File(name.clone()), key: String::new(), what, hint: hint.to_owned() }
 }
 
 #[cfg(test)]

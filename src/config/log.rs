@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::file;
 use super::finding::{Findings, KeyPath};
+use super::schema;
 
 /// How exitgate writes its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub enum Rotate {
 }
 
 impl Log {
-    pub(super) fn settle(file: &file::Log, findings: &mut Findings) -> Self {
+    pub(super) fn settle(file: &schema::Log, findings: &mut Findings) -> Self {
         // A bare word that is no level would be taken for the name of a module, and silence all others.
         let mut bare = file.level.split(',').map(str::trim).filter(|part| !part.contains(['=', '[']));
         if bare.any(|word| word.parse::<LevelFilter>().is_err()) || EnvFilter::builder().parse(&file.level).is_err() {

@@ -9,11 +9,11 @@ use ipnet::IpNet;
 
 use super::check::is_name;
 use super::clash::is_local;
+use super::deserialize::nearest;
 use super::finding::{Findings, KeyPath};
 use super::gateway::networks;
-use super::read::nearest;
-use super::word::Word;
-use super::{Check, Gateway, Groups, SelectorCheck, file};
+use super::keyword::Word;
+use super::{Check, Gateway, Groups, SelectorCheck, schema};
 use crate::exit::Source;
 
 /// A route of the file; no two have one name or one port.
@@ -81,7 +81,7 @@ pub(super) struct Around<'a> {
 
 impl Around<'_> {
     /// Every route that could be made out; with what is wrong with them among the findings.
-    pub(super) fn routes(&self, file: &file::File, findings: &mut Findings) -> Vec<Route> {
+    pub(super) fn routes(&self, file: &schema::File, findings: &mut Findings) -> Vec<Route> {
         let mut names = BTreeMap::new();
         let mut routes = Vec::new();
         for (index, written) in file.routes.iter() {
@@ -103,7 +103,7 @@ impl Around<'_> {
         routes
     }
 
-    fn route(&self, written: &file::Route, name: &str, selector: &str) -> Route {
+    fn route(&self, written: &schema::Route, name: &str, selector: &str) -> Route {
         let open_here = if is_local(self.gateway.route_bind) { Auth::Open } else { Auth::Key };
         Route {
             name: name.to_owned(),
@@ -124,7 +124,7 @@ impl Around<'_> {
         }
     }
 
-    fn check_selector<'r>(&self, written: &'r file::Route, at: &KeyPath, findings: &mut Findings) -> Option<&'r str> {
+    fn check_selector<'r>(&self, written: &'r schema::Route, at: &KeyPath, findings: &mut Findings) -> Option<&'r str> {
         let Some(selector) = written.selector.as_deref() else {
             findings.fault(at.key("selector"), "is missing", "write selector = \"us-strict\", \"nonus\", \"any\", …");
             return None;
@@ -142,7 +142,7 @@ impl Around<'_> {
         Some(selector)
     }
 
-    fn check_port(&self, written: &file::Route, at: &KeyPath, findings: &mut Findings) {
+    fn check_port(&self, written: &schema::Route, at: &KeyPath, findings: &mut Findings) {
         let Some(port) = written.port.and_then(|port| u16::try_from(port.0).ok()) else { return };
         let range = self.gateway.route_ports;
         if !range.contains(port) && findings.is_sound(&"gateway.route_ports".into()) {
@@ -151,7 +151,7 @@ impl Around<'_> {
         }
     }
 
-    fn check_auth(&self, written: &file::Route, at: &KeyPath, findings: &mut Findings) {
+    fn check_auth(&self, written: &schema::Route, at: &KeyPath, findings: &mut Findings) {
         let bind = self.gateway.route_bind;
         if written.auth == Some(Auth::Open) && written.allow.is_empty() && !is_local(bind) {
             let what = format!("is \"open\" on {bind}: an open relay for everybody who can reach it");
@@ -160,7 +160,7 @@ impl Around<'_> {
         }
     }
 
-    fn check_target(&self, written: &file::Route, at: &KeyPath, findings: &mut Findings) {
+    fn check_target(&self, written: &schema::Route, at: &KeyPath, findings: &mut Findings) {
         let Some(name) = written.check.as_deref() else { return };
         if self.check.target(name).is_none() {
             let known: Vec<_> = self.check.targets.iter().map(|target| target.name.as_str()).collect();
@@ -172,7 +172,7 @@ impl Around<'_> {
         }
     }
 
-    fn check_source(&self, written: &file::Route, at: &KeyPath, findings: &mut Findings) {
+    fn check_source(&self, written: &schema::Route, at: &KeyPath, findings: &mut Findings) {
         let direct = written.source.iter().any(|(_, source)| Source::from(*source) == Source::Direct);
         if direct && !self.gateway.allow_direct && findings.is_sound(&"gateway.allow_direct".into()) {
             let hint = "set gateway.allow_direct = true if this machine's own address may be shown";
@@ -219,7 +219,7 @@ fn check_name<'r>(
 }
 
 /// The ports that the file's routes ask for, each with the key that asks.
-pub(super) fn asked_ports(file: &file::File) -> Vec<(KeyPath, SocketAddr)> {
+pub(super) fn asked_ports(file: &schema::File) -> Vec<(KeyPath, SocketAddr)> {
     let bind = file.gateway.route_bind.0;
     let asked = file.routes.iter().filter_map(|(index, route)| {
         let port = u16::try_from(route.port?.0).ok()?;

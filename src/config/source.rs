@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::file;
 use super::finding::{Findings, KeyPath};
-use super::word::{List, Spoken as _, Word};
+use super::keyword::{List, Spoken as _, Word};
+use super::schema;
 use crate::exit::{Protocol, Source};
 
 /// Where exits come from.
@@ -153,7 +153,7 @@ impl From<RouteSource> for Source {
 const HOURLY: Duration = Duration::from_hours(1);
 
 impl Sources {
-    pub(super) fn settle(file: &file::Sources, findings: &mut Findings) -> Self {
+    pub(super) fn settle(file: &schema::Sources, findings: &mut Findings) -> Self {
         Self {
             onionoo: onionoo(&file.onionoo, findings),
             exit_addresses: ExitAddresses {
@@ -188,7 +188,7 @@ fn document(url: &Uri) -> Uri {
     alone.then(|| format!("{url}details").parse().ok()).flatten().unwrap_or_else(|| url.clone())
 }
 
-fn onionoo(file: &file::Onionoo, findings: &mut Findings) -> Onionoo {
+fn onionoo(file: &schema::Onionoo, findings: &mut Findings) -> Onionoo {
     let url = document(&file.url.0);
     if file.enabled && file.every.0 < HOURLY && url.host() == Some("onionoo.torproject.org") {
         let what = format!("is {}, and the data there change once an hour", file.every.0.write());
@@ -200,7 +200,7 @@ fn onionoo(file: &file::Onionoo, findings: &mut Findings) -> Onionoo {
     Onionoo { enabled: file.enabled, url, every: file.every.0, timeout: file.timeout.0 }
 }
 
-fn lists(written: &List<file::SourceList>, findings: &mut Findings) -> Vec<ProxyList> {
+fn lists(written: &List<schema::SourceList>, findings: &mut Findings) -> Vec<ProxyList> {
     let mut lists: Vec<ProxyList> = Vec::new();
     for (index, list) in written.iter() {
         let at = KeyPath::from("sources.list").index(index);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue, Error};
 
-use super::finding::{Finding, Place};
+use super::finding::{Finding, Location};
 
 /// Stands for a value that was reported: a text that nobody writes.
 pub(super) const TAKEN_OUT: &str = "\0";
@@ -57,8 +57,8 @@ impl<'a> Lines<'a> {
     }
 
     /// The place of a piece of the text.
-    pub(super) fn place(&self, span: Range<usize>) -> Place {
-        Place::Line(self.name.clone(), self.number(span.start))
+    pub(super) fn place(&self, span: Range<usize>) -> Location {
+        Location::Line(self.name.clone(), self.number(span.start))
     }
 
     /// What to tell of a parser's errors, and what to put in place of the line, if anything: one fault a line, and
@@ -94,7 +94,7 @@ impl<'a> Lines<'a> {
         if cure.is_none() {
             hint.push_str("; the rest is looked at after that");
         }
-        (number, Finding { place: Place::Line(self.name.clone(), number), key: String::new(), what, hint }, cure)
+        (number, Finding { place: Location::Line(self.name.clone(), number), key: String::new(), what, hint }, cure)
     }
 
     fn start(&self, error: &Error) -> usize {
@@ -213,7 +213,7 @@ mod tests {
             let at = (at..).find(|at| PAGE.is_char_boundary(*at)).unwrap_or_default();
             let rest = PAGE[at..].char_indices().nth(1).map_or("", |(next, _)| &PAGE[at + next..]);
             let (_, faults) = mended(&format!("{}{slip}{rest}", &PAGE[..at]));
-            prop_assert!(faults.iter().all(|fault| matches!(fault.place, Place::Line(..))));
+            prop_assert!(faults.iter().all(|fault| matches!(fault.place, Location::Line(..))));
         }
     }
 }

@@ -8,13 +8,13 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::file;
 use super::finding::{Findings, KeyPath};
 use super::gateway::Tls;
+use super::schema;
 use super::secret::{is_open, read_file};
 
 /// Reads the section, if both halves of it are there.
-pub(super) fn settle(written: &file::Tls, findings: &mut Findings) -> Option<Tls> {
+pub(super) fn settle(written: &schema::Tls, findings: &mut Findings) -> Option<Tls> {
     let table = KeyPath::from("gateway.tls");
     match (&written.cert, &written.key) {
         (Some(cert), Some(key)) => return pair(cert, key, &table, findings),

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::Endpoint;
-use super::file;
 use super::finding::{Findings, KeyPath};
+use super::keyword::{List, Word};
+use super::schema;
 use super::secret::{Written, check_file};
-use super::word::{List, Word};
 use crate::net::{Host, Secret};
 
 /// How Tor is driven.
@@ -63,7 +63,7 @@ pub struct Attach {
 const DEFENDED_PACE: f64 = 3.0;
 
 impl Tor {
-    pub(super) fn settle(file: &file::Tor, findings: &mut Findings) -> Self {
+    pub(super) fn settle(file: &schema::Tor, findings: &mut Findings) -> Self {
         check_pace(file.circuits_per_second, findings);
         let table = KeyPath::from("tor");
         let files = [("torrc", &file.torrc), ("geoip_file", &file.geoip_file), ("geoip6_file", &file.geoip6_file)];
@@ -115,7 +115,7 @@ fn extra(lines: &List<String>, findings: &mut Findings) -> Vec<String> {
     extra
 }
 
-fn attach(written: &List<file::Attach>, findings: &mut Findings) -> Vec<Attach> {
+fn attach(written: &List<schema::Attach>, findings: &mut Findings) -> Vec<Attach> {
     let mut engines: Vec<Attach> = Vec::new();
     for (index, engine) in written.iter() {
         let at = KeyPath::from("tor.attach").index(index);

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::finding::{Finding, KeyPath, Place, Step};
+use super::finding::{Finding, KeyPath, Location, Step};
 use super::syntax::{self, Lines, TAKEN_OUT};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    pub(super) place: Place,
+    pub(super) place: Location,
     /// The text as given, of a value that came from a variable and reads as something other than text: a token made of
     /// digits is still a token.
     pub(super) said: Option<String>,
@@ -40,12 +40,12 @@ pub(super) enum Value {
 impl Node {
     /// An empty configuration of this name.
     pub(super) fn empty(name: &Arc<str>) -> Self {
-        Self { place: Place::File(name.clone()), said: None, value: Value::Table(BTreeMap::new()) }
+        Self { place: Location::File(name.clone()), said: None, value: Value::Table(BTreeMap::new()) }
     }
 
     /// Reads a whole file as far as it is TOML, and reports where it is not. What was reported is cut out of the tree.
     pub(super) fn parse(name: &Arc<str>, text: &str) -> (Self, Vec<Finding>) {
-        let place = Place::File(name.clone());
+        let place = Location::File(name.clone());
         let (text, mut faults) = syntax::mend(name, text);
         let table = text.as_deref().and_then(|text| Some((text, DeTable::parse(text).ok()?)));
         let root = match &table {
@@ -56,7 +56,7 @@ impl Node {
     }
 
     /// Reads one value in TOML's syntax, as it stands in a variable.
-    pub(super) fn parse_value(place: &Place, text: &str) -> Result<Self, String> {
+    pub(super) fn parse_value(place: &Location, text: &str) -> Result<Self, String> {
         let value = DeValue::parse(text).map_err(|error| error.message().to_owned())?;
         let mut faults = Vec::new();
         let node = Placed(place).value(value.get_ref(), place.clone(), &mut faults);
@@ -64,7 +64,7 @@ impl Node {
     }
 
     /// The place of a value, or of the innermost table around it that was written at all.
-    pub(super) fn place_of(&self, path: &KeyPath) -> Place {
+    pub(super) fn place_of(&self, path: &KeyPath) -> Location {
         let mut here = self;
         for step in &path.0 {
             match here.child(step) {
@@ -116,9 +116,9 @@ impl Node {
 
 /// Says where a piece of TOML stands, and copies it into nodes.
 trait Standing {
-    fn place(&self, span: Range<usize>) -> Place;
+    fn place(&self, span: Range<usize>) -> Location;
 
-    fn table(&self, table: &DeTable<'_>, place: Place, faults: &mut Vec<Finding>) -> Node {
+    fn table(&self, table: &DeTable<'_>, place: Location, faults: &mut Vec<Finding>) -> Node {
         let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>), faults: &mut Vec<Finding>| {
             let name: &std::borrow::Cow<'_, str> = key.get_ref();
             (name.to_string(), self.value(value.get_ref(), self.place(key.span()), faults))
@@ -127,7 +127,7 @@ trait Standing {
         Node { place, said: None, value: Value::Table(entries) }
     }
 
-    fn value(&self, value: &DeValue<'_>, place: Place, faults: &mut Vec<Finding>) -> Node {
+    fn value(&self, value: &DeValue<'_>, place: Location, faults: &mut Vec<Finding>) -> Node {
         let value = match value {
             DeValue::String(text) if *text == TAKEN_OUT => Value::Cut,
             DeValue::String(text) => Value::Text(text.to_string()),
@@ -154,16 +154,16 @@ trait Standing {
 }
 
 impl Standing for Lines<'_> {
-    fn place(&self, span: Range<usize>) -> Place {
+    fn place(&self, span: Range<usize>) -> Location {
         Lines::place(self, span)
     }
 }
 
 /// Everything inside a variable stands in that variable.
-struct Placed<'a>(&'a Place);
+struct Placed<'a>(&'a Location);
 
 impl Standing for Placed<'_> {
-    fn place(&self, _: Range<usize>) -> Place {
+    fn place(&self, _: Range<usize>) -> Location {
         self.0.clone()
     }
 }

@@ -27,7 +27,7 @@ use crate::exit::Fingerprint;
 use crate::net::{Host, Target};
 use crate::tor::control::{Addr, ControlError};
 use crate::tor::event::{CircuitId, EndReason};
-use crate::tor::path::{Over, Port};
+use crate::tor::path::{IpVersion, Port};
 use crate::tor::stream::{Expected, Seen};
 use crate::tor::{EngineId, StreamFault, Tor};
 
@@ -127,9 +127,9 @@ pub async fn dial(
 ) -> Result<(Stream, Facts), DialError> {
     let over = match target.host {
         Host::Ip(IpAddr::V6(_)) if !options.ipv6 => return Err(TargetFault::Unreachable.into()),
-        Host::Ip(IpAddr::V6(_)) => Over::V6,
-        Host::Name(_) if options.ipv6 => Over::Either,
-        Host::Ip(IpAddr::V4(_)) | Host::Name(_) => Over::V4,
+        Host::Ip(IpAddr::V6(_)) => IpVersion::V6,
+        Host::Name(_) if options.ipv6 => IpVersion::Either,
+        Host::Ip(IpAddr::V4(_)) | Host::Name(_) => IpVersion::V4,
     };
     let port = Port { number: target.port, over };
     let (stream, _, facts) = ask(tor, way, Some(port), Ask::Connect(target), options, deadline).await?;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-pub use ejection::{Ejected, Pace, State, Turn};
+pub use ejection::{DialEffect, DialSpeed, Ejected, State};
 
 use ejection::Ejection;
 
@@ -64,25 +64,25 @@ impl Load {
     }
 
     /// A dial through the exit reached its target after `took`.
-    pub fn succeeded(&self, took: Duration, pace: Pace, now: Moment) -> Turn {
+    pub fn succeeded(&self, took: Duration, speed: DialSpeed, now: Moment) -> DialEffect {
         self.average_in(took, now);
         self.tail_in(took);
-        self.ejection.succeeded(pace, now)
+        self.ejection.succeeded(speed, now)
     }
 
     /// A dial was given up after `waited`, because another exit was there first.
-    pub fn outrun(&self, waited: Duration, now: Moment) -> Turn {
+    pub fn outrun(&self, waited: Duration, now: Moment) -> DialEffect {
         self.average_in(waited, now);
         // It would have taken longer; how much longer, nobody knows, and a tail that has been there says nothing.
         if self.p95().is_none_or(|tail| waited > tail) {
             self.tail_in(waited);
         }
-        self.ejection.succeeded(Pace::Late, now)
+        self.ejection.succeeded(DialSpeed::Late, now)
     }
 
     /// The exit did its part and the target did not: that says nothing of its latency, and that it lives.
-    pub fn answered(&self, now: Moment) -> Turn {
-        self.ejection.succeeded(Pace::Unknown, now)
+    pub fn answered(&self, now: Moment) -> DialEffect {
+        self.ejection.succeeded(DialSpeed::Unknown, now)
     }
 
     /// A dial failed by the exit's own fault. `Some` if this failure ejected it.
@@ -206,10 +206,10 @@ mod tests {
     fn the_average_rises_at_once_and_falls_slowly() {
         let load = Load::default();
         assert_eq!(load.latency(START), UNTIMED);
-        load.succeeded(100 * MS, Pace::Kept, START);
-        load.succeeded(900 * MS, Pace::Kept, START);
+        load.succeeded(100 * MS, DialSpeed::Kept, START);
+        load.succeeded(900 * MS, DialSpeed::Kept, START);
         assert_eq!(load.latency(START), 900 * MS);
-        load.succeeded(100 * MS, Pace::Kept, START.after(DECAY));
+        load.succeeded(100 * MS, DialSpeed::Kept, START.after(DECAY));
         let fallen = load.latency(START.after(DECAY)).as_millis();
         assert!((380..410).contains(&fallen), "{fallen} ms is not 100 + 800/e");
     }
@@ -219,7 +219,7 @@ mod tests {
         let load = Load::default();
         load.set_baseline(Some(2000 * MS));
         assert_eq!(load.latency(START), 2000 * MS);
-        load.succeeded(20 * MS, Pace::Kept, START);
+        load.succeeded(20 * MS, DialSpeed::Kept, START);
         assert_eq!(load.latency(START).as_millis(), 20);
         let later = load.latency(START.after(5 * DECAY)).as_millis();
         assert!(later > 1900, "{later}");
@@ -230,13 +230,13 @@ mod tests {
     #[test]
     fn the_tail_rests_where_one_in_twenty_exceeds_it() {
         let load = Load::default();
-        load.succeeded(100 * MS, Pace::Kept, START);
+        load.succeeded(100 * MS, DialSpeed::Kept, START);
         assert_eq!(load.p95(), None);
         // 1 … 1000 ms in an order without a pattern: the 95th percentile is 950.
         let mut x = 1u64;
         for _ in 0..5000 {
             x = x * 7919 % 1009;
-            load.succeeded(x.min(1000) as u32 * MS, Pace::Kept, START);
+            load.succeeded(x.min(1000) as u32 * MS, DialSpeed::Kept, START);
         }
         let p95 = load.p95().unwrap().as_millis();
         assert!((800..1100).contains(&p95), "{p95}");

@@ -42,10 +42,10 @@ pub async fn serve<G: Gate>(
 ) {
     let mut record = Record::begin(listener.clone(), peer, &cut);
     let traffic = record.traffic().clone();
-    let place = Place { gate: &*gate, listener: &listener, cut: &cut, traffic: &traffic, peer };
+    let context = ConnectionContext { gate: &*gate, listener: &listener, cut: &cut, traffic: &traffic, peer };
     // Boxed, and freed before the tunnel is carried: an opening is large and short, a tunnel is small and long, and a
     // task is copied whole when it is spawned and when it ends.
-    let Some(Some(tunnel)) = cut.race(Box::pin(open(stream, place, &mut record))).await else { return };
+    let Some(Some(tunnel)) = cut.race(Box::pin(open(stream, context, &mut record))).await else { return };
     let Tunnel { client, opened, first_up } = tunnel;
     let Opened { stream, facts, idle, rate, first_down, lease, forwarder, .. } = opened;
     // The record has what it needs of the facts, and a tunnel forwards nothing. What is not taken out here would stay for
@@ -67,7 +67,7 @@ struct Tunnel<L> {
 }
 
 /// What stays the same for as long as a connection lives.
-struct Place<'c, G> {
+struct ConnectionContext<'c, G> {
     gate: &'c G,
     listener: &'c ListenerConfig,
     cut: &'c Cut,
@@ -77,7 +77,7 @@ struct Place<'c, G> {
 
 /// A connection whose first byte is there.
 struct Connection<'c, G> {
-    place: Place<'c, G>,
+    context: ConnectionContext<'c, G>,
     record: &'c mut Record,
     stream: ClientStream,
     inbox: Inbox,
@@ -88,9 +88,13 @@ struct Connection<'c, G> {
 }
 
 /// From the first byte to an open tunnel, or to the end without one.
-async fn open<'c, G: Gate>(stream: TcpStream, place: Place<'c, G>, record: &'c mut Record) -> Option<Tunnel<G::Lease>> {
-    let deadline = Instant::now() + place.listener.opening;
-    let read = Opening::read(stream, place.peer, place.listener, deadline).await;
+async fn open<'c, G: Gate>(
+    stream: TcpStream,
+    context: ConnectionContext<'c, G>,
+    record: &'c mut Record,
+) -> Option<Tunnel<G::Lease>> {
+    let deadline = Instant::now() + context.listener.opening;
+    let read = Opening::read(stream, context.peer, context.listener, deadline).await;
     let Opening { stream, inbox, client, tls } = match read {
         Ok(opening) => opening,
         Err(failure) => {
@@ -99,8 +103,8 @@ async fn open<'c, G: Gate>(stream: TcpStream, place: Place<'c, G>, record: &'c m
         }
     };
     record.introduced(client, tls);
-    let socks = Socks::begin(*inbox.bytes().first()?, place.listener.demands_key || place.listener.demands_name);
-    let connection = Connection { place, record, stream, inbox, client, tls, deadline };
+    let socks = Socks::begin(*inbox.bytes().first()?, context.listener.demands_key || context.listener.demands_name);
+    let connection = Connection { context, record, stream, inbox, client, tls, deadline };
     match socks {
         Some(socks) => connection.socks(socks).await,
         // Boxed: HTTP has more to remember, and SOCKS need not pay for it.
@@ -123,26 +127,26 @@ impl<'c, G: Gate> Connection<'c, G> {
     where
         'c: 'a,
     {
-        let Place { listener, cut, traffic, peer, .. } = self.place;
+        let ConnectionContext { listener, cut, traffic, peer, .. } = self.context;
         Caller { listener, protocol, peer, client: self.client, tls: self.tls, username, traffic, cut }
     }
 
     /// May this client come in? A door that demands a key or a name is not opened for none, whatever the gate would say.
     fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<G::Pass, Refusal> {
-        if self.place.listener.demands_key && password.is_none() {
+        if self.context.listener.demands_key && password.is_none() {
             return Err(Failure::Auth(AuthFault::Missing).into());
         }
-        if self.place.listener.demands_name && caller.username.is_empty() {
+        if self.context.listener.demands_name && caller.username.is_empty() {
             return Err(Failure::Auth(AuthFault::Nameless).into());
         }
-        self.place.gate.admit(caller, password)
+        self.context.gate.admit(caller, password)
     }
 
     /// A stream to the target, unless the client hangs up first: a scraper that gave up must not hold an exit.
     async fn open(&mut self, caller: &Caller<'_>, pass: &G::Pass, ask: Ask<'_>) -> Result<Opened<G::Lease>, Refusal> {
         let opened = tokio::select! {
             biased;
-            opened = self.place.gate.open(caller, pass, ask) => opened?,
+            opened = self.context.gate.open(caller, pass, ask) => opened?,
             () = self.stream.departed(&mut self.inbox) => return Err(Failure::Client(ClientFault::Left).into()),
         };
         self.record.opened(&opened.facts);

@@ -108,7 +108,7 @@ pub enum Limited {
     /// New connections a second.
     Rate,
     /// Wrong keys from this address.
-    Guesses,
+    WrongKeys,
 }
 
 /// Why no exit could be chosen.
@@ -281,7 +281,7 @@ const fn limited(limit: Limited) -> Row {
     match limit {
         Limited::Connections => row(0x02, 429, LIMIT, "limited_connections", "too many connections at once"),
         Limited::Rate => row(0x02, 429, LIMIT, "limited_rate", "too many new connections a second"),
-        Limited::Guesses => row(0x02, 429, LIMIT, "limited_guesses", "too many wrong keys: wait before the next"),
+        Limited::WrongKeys => row(0x02, 429, LIMIT, "limited_guesses", "too many wrong keys: wait before the next"),
     }
 }
 
@@ -408,7 +408,7 @@ mod tests {
         (Failure::Denied(Denial::Source), 2, 403, "http_request_denied", "denied_source"),
         (Failure::Limited(Limited::Connections), 2, 429, "connection_limit_reached", "limited_connections"),
         (Failure::Limited(Limited::Rate), 2, 429, "connection_limit_reached", "limited_rate"),
-        (Failure::Limited(Limited::Guesses), 2, 429, "connection_limit_reached", "limited_guesses"),
+        (Failure::Limited(Limited::WrongKeys), 2, 429, "connection_limit_reached", "limited_guesses"),
         (Failure::NoExit(NoExit::NoneMatch), 3, 503, "destination_unavailable", "no_exit_match"),
         (Failure::NoExit(NoExit::NoneUsable), 3, 503, "destination_unavailable", "no_exit_usable"),
         (Failure::NoExit(NoExit::PinDown), 3, 503, "destination_unavailable", "no_exit_pin_down"),

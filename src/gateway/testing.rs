@@ -24,7 +24,7 @@ use crate::dial::Stream;
 use crate::exit::ExitId;
 use crate::lifecycle::Cut;
 use crate::net::Target;
-use crate::telemetry::passing::Recorder;
+use crate::telemetry::ephemeral_series::Recorder;
 
 /// A door without keys, TLS or trusted peers.
 pub fn listener() -> ListenerConfig {

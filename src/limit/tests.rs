@@ -69,12 +69,12 @@ fn strangers_cannot_fill_memory() {
     for n in 0..40_000_u32 {
         let _ = limits.identify(IpAddr::V4(n.into()), Some(b"x"), now);
     }
-    assert!(limits.0.guesses.watched() <= 16_384);
+    assert!(limits.0.throttle.watched() <= 16_384);
     limits.tidy(now + Duration::from_secs(7200));
-    assert_eq!(limits.0.guesses.watched(), 0);
+    assert_eq!(limits.0.throttle.watched(), 0);
     let one_subscriber = |n: u128| IpAddr::V6(((0x2001_0db8_u128 << 96) + n).into());
     (0..100).for_each(|n| _ = limits.identify(one_subscriber(n), Some(b"x"), now));
-    assert_eq!(limits.0.guesses.watched(), 1, "a /64 is one client");
+    assert_eq!(limits.0.throttle.watched(), 1, "a /64 is one client");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! second at most, and are asked for with every connection.
 //!
 //! A site that is down looks, exit by exit, exactly like a site that bans them all: whoever makes a ban asks
-//! [`speaks_against_target`] first. Next: `route/hearsay.rs` hears real traffic; the tester has witnesses of its own.
+//! [`speaks_against_target`] first. Next: `route/refusal_detector.rs` hears real traffic; the tester has witnesses of its own.
 
 use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;

@@ -104,7 +104,7 @@ pub enum Step {
     /// From the source that was asked for.
     Source,
     /// In the countries.
-    Place(String),
+    Geo(String),
     /// In the AS.
     Asn(u32),
     /// The very exit.
@@ -129,7 +129,7 @@ impl Step {
     fn why(&self) -> Why {
         match self {
             Self::Known => Why::NoneKnown,
-            Self::Source | Self::Place(_) | Self::Asn(_) | Self::Exit(_) => Why::NoneMatch,
+            Self::Source | Self::Geo(_) | Self::Asn(_) | Self::Exit(_) => Why::NoneMatch,
             Self::Running => Why::NoneRunning,
             Self::Port(_) => Why::PortRefused,
             Self::Tested => Why::NoneTested,
@@ -146,7 +146,7 @@ impl fmt::Display for Step {
         match self {
             Self::Known => f.write_str("known"),
             Self::Source => f.write_str("from the source"),
-            Self::Place(place) => write!(f, "in {place}"),
+            Self::Geo(place) => write!(f, "in {place}"),
             Self::Asn(asn) => write!(f, "in AS{asn}"),
             Self::Exit(exit) => write!(f, "are {exit}"),
             Self::Running => f.write_str("up"),
@@ -265,10 +265,10 @@ impl Case<'_> {
         if left.count() < catalog.len() {
             steps.push((Step::Source, left.count()));
         }
-        if *selector.place.countries() != CountrySet::ALL {
-            filter.countries = selector.place.countries();
+        if *selector.geo.countries() != CountrySet::ALL {
+            filter.countries = selector.geo.countries();
             left = catalog.matching(&filter);
-            steps.push((Step::Place(selector.place.to_string()), left.count()));
+            steps.push((Step::Geo(selector.geo.to_string()), left.count()));
         }
         if let Some(asn) = selector.asn {
             filter.asn = Some(asn);
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn before_any_source_has_answered_nobody_is_blamed() {
-        let of = |known| Funnel { steps: vec![(Step::Known, known), (Step::Place("jp".into()), 0)] };
+        let of = |known| Funnel { steps: vec![(Step::Known, known), (Step::Geo("jp".into()), 0)] };
         assert_eq!((of(0).dry(), of(3).dry()), (Some(Why::NoneKnown), Some(Why::NoneMatch)));
     }
 

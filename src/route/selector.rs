@@ -7,14 +7,14 @@
 //!
 //! The words of paid gateways are understood beside ours, so that a scraper moves here by changing host and password.
 //!
-//! Next: `selector/parse.rs` (text → selector), `selector/words.rs` (the vocabulary), `selector/place.rs` (countries),
+//! Next: `selector/parse.rs` (text → selector), `selector/words.rs` (the vocabulary), `selector/geo.rs` (countries),
 //! `selector/narrow.rs` (tokens behind a route's name), `selector/name.rs` (what routes may be called).
 
+mod geo;
 mod iso;
 mod name;
 mod narrow;
 mod parse;
-mod place;
 mod reason;
 mod words;
 
@@ -23,10 +23,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use geo::Geo;
 pub use iso::country;
 pub use name::{BadName, RouteName};
 pub(crate) use narrow::Narrowed;
-pub use place::Place;
 pub use reason::{BadSelector, Reason};
 pub use words::{BadGroup, Words};
 
@@ -37,7 +37,7 @@ use crate::exit::{Exit, ExitId, Fingerprint, Source};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Selector {
     /// The countries to leave from.
-    pub place: Place,
+    pub geo: Geo,
     /// How the exit is kept or changed.
     pub mode: Mode,
     /// The client's sticky key.
@@ -109,7 +109,7 @@ impl Selector {
 
     /// What it asks of any exit. `sources` and `check` are the route's: it may order the sources and demand a check.
     pub fn filter<'a>(&'a self, sources: &'a [Source], check: Option<&'a str>) -> Filter<'a> {
-        Filter { sources, countries: self.place.countries(), asn: self.asn, check }
+        Filter { sources, countries: self.geo.countries(), asn: self.asn, check }
     }
 
     /// True of an exit that it does not exclude by name; countries and the rest are [`Filter::wants`]'s.
@@ -188,10 +188,10 @@ impl fmt::Display for Selector {
     /// The canonical text: words in the order of the grammar, defaults left out. It parses back to an equal selector,
     /// and equal selectors have equal texts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.place.is_ambiguous() {
+        if self.geo.is_ambiguous() {
             f.write_str("country-")?;
         }
-        write!(f, "{}", self.place)?;
+        write!(f, "{}", self.geo)?;
         if self.mode == Mode::Strict {
             f.write_str("-strict")?;
         }

@@ -11,7 +11,7 @@ use super::choose::View;
 use super::memory::Memory;
 use super::policy::Policy;
 use super::pool::Pool;
-use super::{OwnEngine, Wanted, WantedExit};
+use super::{OwnEngine, WantedExit, WantedExits};
 use crate::exit::{ExitId, Fingerprint, Moment};
 
 /// How long ago "lately" is: the time that a used circuit is kept.
@@ -28,8 +28,8 @@ const READY: usize = 2;
 const MOST: u8 = 4;
 
 /// What the pools and pins of this moment ask of Tor.
-pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> Wanted {
-    let mut wanted = Wanted::default();
+pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> WantedExits {
+    let mut wanted = WantedExits::default();
     let lately = |used: Moment| now.since(used) < LATELY;
     for entry in view.routes.iter() {
         let used = entry.used().is_some_and(lately);
@@ -52,7 +52,7 @@ pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> Wanted {
 
 type Exits = BTreeMap<Fingerprint, WantedExit>;
 
-impl Wanted {
+impl WantedExits {
     fn of(&mut self, own: Option<OwnEngine>) -> &mut Exits {
         match own {
             Some(own) => self.own.entry(own).or_default(),

@@ -41,7 +41,7 @@ pub struct Observed {
 
 /// How an exit stands with one check target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Standing {
+pub enum TargetVerdict {
     /// It passes.
     Good,
     /// It does not, for now.
@@ -50,10 +50,10 @@ pub enum Standing {
     Condemned,
 }
 
-const STANDINGS: &[(Standing, &str)] =
-    &[(Standing::Good, "good"), (Standing::Bad, "bad"), (Standing::Condemned, "condemned")];
+const STANDINGS: &[(TargetVerdict, &str)] =
+    &[(TargetVerdict::Good, "good"), (TargetVerdict::Bad, "bad"), (TargetVerdict::Condemned, "condemned")];
 
-impl Standing {
+impl TargetVerdict {
     /// The word for it in the store, the API, logs and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ pub struct Verdict {
     /// The check target's name; `echo` is the exit as such.
     pub target: String,
     /// How it stands.
-    pub standing: Standing,
+    pub standing: TargetVerdict,
     /// Rounds in a row that ended the same way: good ones above zero, bad ones below.
     pub streak: i32,
     /// When it was last checked.

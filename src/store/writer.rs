@@ -21,7 +21,7 @@ use super::file::Claim;
 use super::write::{Write, apply};
 use super::{bans, checks, meta, sessions};
 use crate::exit::Moment;
-use crate::lifecycle::turn;
+use crate::lifecycle::yielding;
 use crate::telemetry::metrics as names;
 
 /// Most jobs in one transaction: about 30 ms of work, so that a change behind a flood of notes is not kept waiting.
@@ -238,7 +238,7 @@ impl Writer {
         }
         for job in batch {
             if !durable {
-                turn::give_way(); // nobody waits for these
+                yielding::yield_if_due(); // nobody waits for these
             }
             match job {
                 Job::Note(write) if notes => note(&tx, write, &self.meters.lost)?,

@@ -22,7 +22,7 @@ use super::stream::Expected;
 use crate::exit::Fingerprint;
 use crate::route::{Isolation, OwnEngine};
 
-pub mod pace;
+pub mod build_rate;
 pub mod pool;
 
 /// Which way a stream is to go.

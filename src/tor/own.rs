@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::engine::{self, Engine, EngineId};
 use super::fleet::Fleet;
-use crate::route::{OwnEngine, Wanted};
+use crate::route::{OwnEngine, WantedExits};
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -57,7 +57,7 @@ impl Owned {
     }
 
     /// Starts those that are wanted, and ends those that no longer are.
-    pub(super) fn follow(&self, wanted: &Wanted, fleet: &Arc<Fleet>) {
+    pub(super) fn follow(&self, wanted: &WantedExits, fleet: &Arc<Fleet>) {
         for own in wanted.own.keys() {
             self.get(*own, fleet);
         }

@@ -66,13 +66,13 @@ pub enum Entry {
 pub struct Port {
     /// The port.
     pub number: u16,
-    /// Over which protocol.
-    pub over: Over,
+    /// IpVersion which protocol.
+    pub over: IpVersion,
 }
 
 /// The protocol between exit and target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
+pub enum IpVersion {
     /// IPv4, which is what streams ask for by default.
     V4,
     /// IPv6: the target is an IPv6 address.
@@ -231,9 +231,9 @@ pub fn exit<'a>(dir: &'a Netdir, id: &Fingerprint, target: Option<Port>) -> Resu
 fn lets_out(relay: Relay<'_>, port: Port) -> bool {
     let (v4, v6) = (|| relay.policy().allows(port.number), || relay.policy_v6().allows(port.number));
     match port.over {
-        Over::V4 => v4(),
-        Over::V6 => v6(),
-        Over::Either => v4() || v6(),
+        IpVersion::V4 => v4(),
+        IpVersion::V6 => v6(),
+        IpVersion::Either => v4() || v6(),
     }
 }
 

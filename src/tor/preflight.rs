@@ -4,7 +4,7 @@
 use super::engine::process::{self, BinaryError};
 use super::engine::{EngineId, Folder};
 use super::settings::Settings;
-use super::torrc::{self, Place, TorrcError, UserLines};
+use super::torrc::{self, EnginePaths, TorrcError, UserLines};
 use super::version::Version;
 
 /// What was found.
@@ -40,7 +40,7 @@ pub async fn preflight(settings: &Settings) -> Result<Preflight, PreflightError>
     // In a folder of its own: engines may be running, and hold theirs.
     let folder = Folder::open(&settings.data_dir, format!("check-{}", std::process::id())).await;
     let folder = folder.map_err(PreflightError::Folder)?;
-    let place = Place {
+    let place = EnginePaths {
         folder: folder.path(),
         sockets: folder.sockets(),
         owner: std::process::id(),

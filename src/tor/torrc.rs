@@ -271,7 +271,7 @@ fn uncommented(line: &str) -> &str {
 
 /// What one engine's configuration says beside the user's lines.
 #[derive(Clone, Debug)]
-pub struct Place<'a> {
+pub struct EnginePaths<'a> {
     /// The engine's folder.
     pub folder: &'a Path,
     /// Folder of its sockets.
@@ -293,7 +293,7 @@ pub struct Place<'a> {
 /// Seconds that tor gives a circuit at least: its own bound for circuits that it does not measure is 10, and it warns of less.
 const LEAST_TIMEOUT: u64 = 20;
 
-/// Name of the control socket in [`Place::sockets`].
+/// Name of the control socket in [`EnginePaths::sockets`].
 pub const CONTROL_SOCKET: &str = "control";
 /// Name of the socket for targets over IPv4.
 pub const SOCKS_SOCKET: &str = "socks";
@@ -321,7 +321,7 @@ pub fn behaviour(version: Version, circuit_timeout: Duration) -> Vec<(&'static s
 }
 
 /// Writes an engine's torrc.
-pub fn render(place: &Place<'_>, user: &UserLines) -> String {
+pub fn render(place: &EnginePaths<'_>, user: &UserLines) -> String {
     let mut text = String::new();
     let mut put = |key: &str, value: &str| {
         let _ = writeln!(text, "{key} {value}"); // a String takes everything

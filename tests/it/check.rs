@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exitgate::check::{Checked, Geo, Handle, Opened, Pass, Settings, Tester, Through};
+use exitgate::check::{CheckBatch, Checked, Geo, Handle, Opened, Settings, Tester, Through};
 use exitgate::config;
 use exitgate::dial::{DialError, ExitFault};
 use exitgate::exit::country::Country;
@@ -160,7 +160,7 @@ async fn no_good_exit_is_ever_marked() {
     let bed = Bed::start(&[(Kind::Good, 8), (Kind::Tampering, 1), (Kind::BreaksTls, 1)], LINES).await;
     let ids: Vec<_> = bed.of_kind(Kind::Good).map(|(id, _)| id.clone()).collect();
     for round in 0..10 {
-        let mut results = bed.handle.pass(Pass { exits: ids.clone(), extra: None }).await;
+        let mut results = bed.handle.pass(CheckBatch { exits: ids.clone(), extra: None }).await;
         while let Some((id, checked)) = timeout(SOON, results.recv()).await.unwrap() {
             let checked = checked.unwrap_or_else(|| panic!("{id} is gone in round {round}"));
             assert_eq!((checked.verdict, &*checked.why), (Verdict::Good, ""), "{id} in round {round}");

@@ -1,4 +1,4 @@
-//! `docs/configuration.md` is made of `config/exitgate.toml`, which a test in `src/config/file.rs` holds equal to the
+//! `docs/configuration.md` is made of `config/exitgate.toml`, which a test in `src/config/schema.rs` holds equal to the
 //! code in both directions: so the page cannot say what is not so. `UPDATE_DOCS=1` writes it anew.
 
 use std::fmt::Write as _;

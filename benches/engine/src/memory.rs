@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use exitgate::route::{Wanted, WantedExit};
+use exitgate::route::{WantedExit, WantedExits};
 use exitgate_testnet::Testbed;
 
 use crate::rig::{Rig, fingerprint, memory};
@@ -17,10 +17,10 @@ pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
     let rig = Rig::start(bed, 1).await?;
     let exits = bed.network.exits();
     let each = u8::try_from(CIRCUITS.div_ceil(exits.len()))?;
-    let want = |spares| -> anyhow::Result<Wanted> {
+    let want = |spares| -> anyhow::Result<WantedExits> {
         let all: anyhow::Result<BTreeMap<_, _>> =
             exits.iter().map(|exit| Ok((fingerprint(exit)?, WantedExit { spares, hops: 3 }))).collect();
-        Ok(Wanted { exits: all?, ..Wanted::default() })
+        Ok(WantedExits { exits: all?, ..WantedExits::default() })
     };
     let built = |count: usize| move |tor: &exitgate::tor::Tor| tor.status()[0].circuits >= count;
     // What the first few need is needed once: sockets to the guard, tables, the allocator's arenas.

@@ -9,7 +9,7 @@ use exitgate::dial::{DialError, Stream};
 use exitgate::exit::Fingerprint;
 use exitgate::lifecycle::Lifecycle;
 use exitgate::net::{Host, Target};
-use exitgate::route::{Isolation, Wanted};
+use exitgate::route::{Isolation, WantedExits};
 use exitgate::tor::{Settings, Tor};
 use exitgate_testnet::{Relay, Testbed};
 use tempfile::TempDir;
@@ -32,7 +32,7 @@ pub async fn closed<T>(stream: T) {
 /// Engines in a private network.
 pub struct Rig {
     pub tor: Tor,
-    pub wanted: watch::Sender<Wanted>,
+    pub wanted: watch::Sender<WantedExits>,
     pub life: Lifecycle,
     pub target: Target,
     _dir: TempDir,
@@ -51,7 +51,7 @@ impl Rig {
             circuit_burst: 100_000,
             ..Settings::default()
         };
-        let (life, wanted) = (Lifecycle::new(), watch::Sender::new(Wanted::default()));
+        let (life, wanted) = (Lifecycle::new(), watch::Sender::new(WantedExits::default()));
         let tor = Tor::start(settings, life.tasks(), wanted.subscribe());
         let target = Target::new(Host::parse("echo.test")?, bed.web.http_port())?;
         let rig = Self { tor, wanted, life, target, _dir: dir };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::super::when::When;
+use super::super::timestamp::Timestamp;
 use super::super::{Wiring, engines, sources};
 use crate::lifecycle::Tasks;
 use crate::route::pin::Pinned;
@@ -142,7 +142,7 @@ fn told(event: &Event) -> (&'static str, Value) {
         Event::Condemned { exit, why } => ("exit.condemned", json!({ "exit": exit.to_string(), "why": &**why })),
         Event::Banned { site, exit, until, why } => {
             let (site, exit) = (site.as_str(), exit.to_string());
-            ("ban.made", json!({ "site": site, "exit": exit, "until": When(*until), "why": &**why }))
+            ("ban.made", json!({ "site": site, "exit": exit, "until": Timestamp(*until), "why": &**why }))
         }
         Event::Suspended { check, pardoned } => ("check.suspended", json!({ "check": &**check, "pardoned": pardoned })),
         Event::Resumed { check } => ("check.resumed", json!({ "check": &**check })),

@@ -20,7 +20,7 @@ use super::is_shown;
 use super::query::{Format, Query, Row};
 use crate::exit::country::Country;
 use crate::exit::{Abilities, Exit, Moment, Source, Verdict};
-use crate::lifecycle::{Tasks, turn};
+use crate::lifecycle::{Tasks, yielding};
 use crate::state::{Snapshot, State};
 use crate::telemetry::metrics as names;
 
@@ -87,7 +87,7 @@ impl Edition {
         let mut sorted = Vec::new();
         let (mut counts, mut countries) = (Counts::default(), BTreeMap::new());
         for exit in snapshot.catalog.iter().filter(|exit| exit.id().source() == Source::Public) {
-            turn::give_way();
+            yielding::yield_if_due();
             counts.add(exit, &mut countries);
             if is_shown(exit) {
                 let took = exit.known().public.map_or(Duration::MAX, |able| able.took);
@@ -97,7 +97,7 @@ impl Edition {
         counts.countries = countries.into_iter().map(|(country, count)| (country.to_string(), count)).collect();
         sorted.sort_by_key(|(took, _)| *took);
         let exits: Vec<_> = sorted.into_iter().map(|(_, exit)| exit).collect();
-        let rows = exits.iter().inspect(|_| turn::give_way()).map(|exit| Row::of(exit)).collect();
+        let rows = exits.iter().inspect(|_| yielding::yield_if_due()).map(|exit| Row::of(exit)).collect();
         Self { at, exits, rows, counts, ..Self::default() }
     }
 

@@ -10,10 +10,10 @@ use http::header;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::when::When;
+use super::super::timestamp::Timestamp;
 use super::query::Format;
 use crate::exit::{Abilities, Exit, ExitId, Moment, PublicId};
-use crate::lifecycle::turn;
+use crate::lifecycle::yielding;
 
 /// One proxy.
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,7 +40,7 @@ pub(in crate::api) struct Shown {
     /// Of the requests of the long test, those that came back well; none until it was made.
     reliability: Option<f32>,
     /// When it was last tested.
-    checked: Option<When>,
+    checked: Option<Timestamp>,
     age_seconds: Option<u64>,
     /// The list that names it.
     list: String,
@@ -61,7 +61,7 @@ impl Shown {
             connect: able.tunnels,
             response_ms: u64::try_from(able.took.as_millis()).unwrap_or(u64::MAX),
             reliability: (able.asked > 0).then_some(share),
-            checked: exit.known().checked.map(When),
+            checked: exit.known().checked.map(Timestamp),
             age_seconds: exit.known().checked.map(|at| now.since(at).as_secs()),
             list: exit.listing().public.as_ref().map(|offer| offer.list.to_string()).unwrap_or_default(),
         }
@@ -82,7 +82,7 @@ impl Lines {
     pub(super) fn of(exits: &[Arc<Exit>]) -> Self {
         let (mut text, mut ends) = (String::new(), Vec::with_capacity(exits.len()));
         for exit in exits {
-            turn::give_way();
+            yielding::yield_if_due();
             let _ = writeln!(text, "{}", exit.id());
             ends.push(text.len());
         }
@@ -108,7 +108,8 @@ impl Lines {
 
 /// A whole list.
 pub(super) fn write<'a>(format: Format, exits: impl Iterator<Item = &'a Arc<Exit>>, now: Moment) -> Bytes {
-    let shown = exits.inspect(|_| turn::give_way()).filter_map(|exit| parts(exit).map(|(id, able)| (exit, id, able)));
+    let shown =
+        exits.inspect(|_| yielding::yield_if_due()).filter_map(|exit| parts(exit).map(|(id, able)| (exit, id, able)));
     let mut text = String::new();
     match format {
         Format::Json => {

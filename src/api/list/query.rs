@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
 
-use super::super::ask::bad_query;
 use super::super::error::ApiError;
+use super::super::extract::bad_query;
 use crate::exit::country::{Country, CountrySet};
 use crate::exit::{Anonymity, Exit, ExitId, Moment, Protocol};
 

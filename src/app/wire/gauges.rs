@@ -7,8 +7,8 @@ use metrics::{Gauge, gauge};
 use crate::exit::{Exit, Verdict};
 use crate::route::pool::Pool;
 use crate::state::{Snapshot, State};
+use crate::telemetry::ephemeral_series::NAMES;
 use crate::telemetry::metrics as names;
-use crate::telemetry::passing::NAMES;
 use crate::tor::{EngineStatus, Tor};
 
 /// Exits of one source, country and state.

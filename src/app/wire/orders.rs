@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 use super::listeners::Listeners;
 use crate::api::orders::{Opened, Order, OrderFault, Wanted};
-use crate::api::proxies::{self, Asked, Rules, Span};
+use crate::api::routes::{self, RouteSpec, Rules, Span};
 use crate::config::Config;
 use crate::exit::Moment;
 use crate::lifecycle::Tasks;
@@ -65,7 +65,7 @@ pub(super) fn recalled(kept: &[store::Route], mut table: RouteTable, rules: &Rul
 fn route_of(kept: &store::Route, table: &RouteTable, rules: &Rules) -> Result<Route, String> {
     let fields = serde_json::from_str(&kept.asked).map_err(|why| why.to_string())?;
     // Ports outside a range that has become smaller go on: somebody uses them.
-    let asked = Asked { port: None, ..Asked::read(&fields).map_err(|wrong| wrong.to_string())? };
+    let asked = RouteSpec { port: None, ..RouteSpec::read(&fields).map_err(|wrong| wrong.to_string())? };
     let (selector, policy) = asked.judged(table, rules).map_err(|wrong| wrong.to_string())?;
     let name = RouteName::parse(&kept.name, &selector, table.words()).map_err(|why| why.to_string())?;
     let (port, created, expires) = (kept.port, kept.created, kept.expires);
@@ -83,16 +83,16 @@ pub(super) fn start(
     let (orders, mut asked) = mpsc::channel(WAITING);
     let (tell, shut) = watch::channel(BTreeSet::new());
     let said = kept.into_iter().map(|route| (route.name, route.asked)).collect();
-    let mut desk = Desk { state, listeners, said, rules: rules.clone(), shut: tell };
+    let mut service = RouteService { state, listeners, said, rules: rules.clone(), shut: tell };
     let worker = tasks.clone();
     tasks.spawn("orders", async move {
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
                 () = worker.stopping() => return,
-                _ = tick.tick() => desk.tick().await,
+                _ = tick.tick() => service.tick().await,
                 order = asked.recv() => match order {
-                    Some(order) => desk.take(order).await,
+                    Some(order) => service.take(order).await,
                     None => return,
                 },
             }
@@ -101,7 +101,7 @@ pub(super) fn start(
     Reach { orders, rules, shut }
 }
 
-struct Desk {
+struct RouteService {
     state: State,
     listeners: Arc<Mutex<Listeners>>,
     /// The body that asked for each route.
@@ -110,7 +110,7 @@ struct Desk {
     shut: watch::Sender<BTreeSet<String>>,
 }
 
-impl Desk {
+impl RouteService {
     async fn take(&mut self, order: Order) {
         // Who asked may have gone; the order was carried out all the same.
         match order {
@@ -150,17 +150,17 @@ impl Desk {
     /// Some exit would serve this route now, and each of the `many` that are ordered with it.
     fn served(&self, route: &Route, many: usize) -> Result<(), OrderFault> {
         let (state, now) = (&self.state, self.state.now());
-        proxies::unserved(&state.load(), state.memory(), route, many, now).map_or(Ok(()), Err)
+        routes::unserved(&state.load(), state.memory(), route, many, now).map_or(Ok(()), Err)
     }
 
     /// Makes a route another without touching its connections: what opens from now on goes by what it says now.
     async fn change(&mut self, name: &str, patch: Map<String, Value>) -> Result<RouteName, OrderFault> {
         let old = self.own(name)?.route.clone();
         let said = self.said.get(name).map_or("{}", String::as_str);
-        let asked = Asked::patched(said, &patch)?;
+        let asked = RouteSpec::patched(said, &patch)?;
         let moves = asked.port.filter(|port| Some(*port) != old.port);
         // A port that it has goes on, also where the range has become smaller.
-        let judged = Asked { port: moves, ..asked.clone() };
+        let judged = RouteSpec { port: moves, ..asked.clone() };
         let (selector, policy) = judged.judged(&self.state.load().routes, &self.rules.load())?;
         RouteName::parse(name, &selector, self.state.load().routes.words())
             .map_err(|why| OrderFault::BadName(name.to_owned(), why.to_string()))?;

@@ -13,7 +13,7 @@ use crate::net::Host;
 use crate::route::ban::{Bans, Site};
 use crate::route::memory::Memory;
 use crate::state::Snapshot;
-use crate::store::{self, Loaded, Public, Standing};
+use crate::store::{self, Loaded, Public, TargetVerdict};
 
 /// The check target whose verdict is the exit's own.
 const ECHO: &str = "echo";
@@ -46,17 +46,17 @@ fn known(config: &Config, loaded: &Loaded, geoip: &GeoIp, now: Moment) -> HashMa
         let known = all.entry(verdict.exit.clone()).or_default();
         let stale = now.since(verdict.checked) > config.check.stale_after;
         match verdict.standing {
-            Standing::Condemned => {
+            TargetVerdict::Condemned => {
                 (known.verdict, known.marks.bad_for_good) = (Verdict::Bad, true);
                 (known.checked, known.why) = (Some(verdict.checked), Some(verdict.why.as_str().into()));
             }
             _ if stale => {}
-            Standing::Good if verdict.target != ECHO => {
+            TargetVerdict::Good if verdict.target != ECHO => {
                 known.passed.insert(verdict.target.as_str().into());
             }
-            Standing::Bad if verdict.target != ECHO => {}
+            TargetVerdict::Bad if verdict.target != ECHO => {}
             standing => {
-                known.verdict = if standing == Standing::Good { Verdict::Good } else { Verdict::Bad };
+                known.verdict = if standing == TargetVerdict::Good { Verdict::Good } else { Verdict::Bad };
                 (known.checked, known.good) = (Some(verdict.checked), verdict.good);
                 known.latency = verdict.latency;
                 known.why = (!verdict.why.is_empty()).then(|| verdict.why.as_str().into());
@@ -146,7 +146,7 @@ mod tests {
         store::Exit { listing, first_seen: NOW, last_seen: NOW }
     }
 
-    fn verdict(n: u8, target: &str, standing: Standing, why: &str, checked: Moment) -> store::Verdict {
+    fn verdict(n: u8, target: &str, standing: TargetVerdict, why: &str, checked: Moment) -> store::Verdict {
         let (exit, target, why) = (exit(n), target.to_owned(), why.to_owned());
         store::Verdict { exit, target, standing, streak: 1, checked, good: Some(checked), latency: None, why }
     }
@@ -157,11 +157,11 @@ mod tests {
         let loaded = Loaded {
             exits: (1..=4).map(|n| kept(exit(n))).collect(),
             verdicts: vec![
-                verdict(1, ECHO, Standing::Good, "", NOW),
-                verdict(1, "shop", Standing::Good, "", NOW),
-                verdict(2, ECHO, Standing::Bad, "no answer in time", NOW),
-                verdict(3, ECHO, Standing::Condemned, "it changes pages", old),
-                verdict(4, ECHO, Standing::Good, "", old),
+                verdict(1, ECHO, TargetVerdict::Good, "", NOW),
+                verdict(1, "shop", TargetVerdict::Good, "", NOW),
+                verdict(2, ECHO, TargetVerdict::Bad, "no answer in time", NOW),
+                verdict(3, ECHO, TargetVerdict::Condemned, "it changes pages", old),
+                verdict(4, ECHO, TargetVerdict::Good, "", old),
             ],
             ..Loaded::default()
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rand::{Rng, RngExt};
 
 use crate::exit::{ExitId, Moment};
-use crate::lifecycle::turn;
+use crate::lifecycle::yielding;
 
 /// How often and how many.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +107,7 @@ impl Queue {
             self.forget(&id);
         }
         for (id, past) in listed {
-            turn::give_way();
+            yielding::yield_if_due();
             if self.entries.contains_key(id) {
                 continue;
             }

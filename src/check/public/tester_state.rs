@@ -19,7 +19,7 @@ use super::report::{Finding, Job, Report, Subject, Test, Why};
 use super::settings::Settings;
 use crate::exit::facts::Known;
 use crate::exit::{Exit, ExitId, Moment, Source, Through, Verdict};
-use crate::lifecycle::turn;
+use crate::lifecycle::yielding;
 use crate::route;
 use crate::state::{ExitUpdate, Snapshot};
 use crate::telemetry::metrics as names;
@@ -86,7 +86,7 @@ impl PublicTesterState {
         }
         self.looked = now;
         let public = snapshot.catalog.iter().filter(|exit| exit.id().source() == Source::Public && exit.alive());
-        let public = public.inspect(|_| turn::give_way()); // there may be tens of thousands
+        let public = public.inspect(|_| yielding::yield_if_due()); // there may be tens of thousands
         let listed: Vec<_> = public.map(|exit| (exit.id().clone(), past(exit))).collect();
         self.queue.list(&listed, now);
         let ids: HashSet<ExitId> = listed.into_iter().map(|(id, _)| id).collect();

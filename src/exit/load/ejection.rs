@@ -53,7 +53,7 @@ pub enum State {
 
 /// How long a dial took, beside what another exit would have done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+pub enum DialSpeed {
     /// Nobody can say: there was no other exit to go by.
     Unknown,
     /// As quick as the others.
@@ -71,7 +71,7 @@ pub struct Ejected {
 
 /// What a dial that succeeded changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum DialEffect {
     /// Nothing.
     Same,
     /// It brought an ejected exit back.
@@ -132,15 +132,15 @@ impl Packed {
     }
 
     /// `lasting`: its run of late dials has gone on for long enough to mean something.
-    fn succeeded(self, pace: Pace, lasting: bool, now: Moment) -> Self {
+    fn succeeded(self, speed: DialSpeed, lasting: bool, now: Moment) -> Self {
         let alive = Self { run: 0, ..self };
-        match (self.until, pace) {
-            (0, Pace::Kept) => Self { lates: 0, ..alive },
-            (0, Pace::Unknown) => alive,
-            (0, Pace::Late) if lasting && self.lates + 1 >= LATE_RUN => alive.out(true, now),
-            (0, Pace::Late) => Self { lates: (self.lates + 1).min(LATE_RUN), ..alive },
-            (_, Pace::Late) if self.trial => alive.out(true, now),
-            (_, Pace::Kept) if self.trial => alive.back(),
+        match (self.until, speed) {
+            (0, DialSpeed::Kept) => Self { lates: 0, ..alive },
+            (0, DialSpeed::Unknown) => alive,
+            (0, DialSpeed::Late) if lasting && self.lates + 1 >= LATE_RUN => alive.out(true, now),
+            (0, DialSpeed::Late) => Self { lates: (self.lates + 1).min(LATE_RUN), ..alive },
+            (_, DialSpeed::Late) if self.trial => alive.out(true, now),
+            (_, DialSpeed::Kept) if self.trial => alive.back(),
             // It is out for being slow, and this one says nothing of its pace now: it began before, or had nothing to go by.
             _ if self.late => alive,
             _ => alive.back(),
@@ -158,40 +158,40 @@ impl Packed {
     }
 
     /// What became of `self`.
-    fn turn(self, new: Self) -> Turn {
+    fn turn(self, new: Self) -> DialEffect {
         let was_in = self.until == 0 || self.trial;
         match new.until {
-            0 if self.until != 0 => Turn::Back,
+            0 if self.until != 0 => DialEffect::Back,
             1.. if !new.trial && (was_in || new.late != self.late) => {
-                Turn::Out(Ejected { until: Moment(new.until * 1000) })
+                DialEffect::Out(Ejected { until: Moment(new.until * 1000) })
             }
-            _ => Turn::Same,
+            _ => DialEffect::Same,
         }
     }
 }
 
 impl Ejection {
     /// A dial succeeded, at this pace.
-    pub(super) fn succeeded(&self, pace: Pace, now: Moment) -> Turn {
+    pub(super) fn succeeded(&self, speed: DialSpeed, now: Moment) -> DialEffect {
         let old = Packed::from(self.packed.load(Relaxed));
-        if pace == Pace::Late && old.lates == 0 {
+        if speed == DialSpeed::Late && old.lates == 0 {
             self.late_since.store(now.0, Relaxed);
         }
-        let lasting = pace == Pace::Late && now.since(Moment(self.late_since.load(Relaxed))) >= LATE_SPAN;
+        let lasting = speed == DialSpeed::Late && now.since(Moment(self.late_since.load(Relaxed))) >= LATE_SPAN;
         // Nearly always there is nothing to write.
-        if old.succeeded(pace, lasting, now) == old {
-            return Turn::Same;
+        if old.succeeded(speed, lasting, now) == old {
+            return DialEffect::Same;
         }
-        let next = |bits| Some(Packed::from(bits).succeeded(pace, lasting, now).into());
+        let next = |bits| Some(Packed::from(bits).succeeded(speed, lasting, now).into());
         let old = self.packed.fetch_update(Relaxed, Relaxed, next).map_or(old, Packed::from);
-        old.turn(old.succeeded(pace, lasting, now))
+        old.turn(old.succeeded(speed, lasting, now))
     }
 
     /// A dial failed by the exit's own fault. `Some` if that ejected it.
     pub(super) fn failed(&self, now: Moment) -> Option<Ejected> {
         let next = |bits| Some(Packed::from(bits).failed(now).into());
         let old = Packed::from(self.packed.fetch_update(Relaxed, Relaxed, next).ok()?);
-        if let Turn::Out(ejected) = old.turn(old.failed(now)) { Some(ejected) } else { None }
+        if let DialEffect::Out(ejected) = old.turn(old.failed(now)) { Some(ejected) } else { None }
     }
 
     pub(super) fn state(&self, now: Moment) -> State {
@@ -233,7 +233,7 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(ejection.failed(START), None);
             assert_eq!(ejection.failed(START), None);
-            assert_eq!(ejection.succeeded(Pace::Unknown, START), Turn::Same);
+            assert_eq!(ejection.succeeded(DialSpeed::Unknown, START), DialEffect::Same);
         }
         assert_eq!(eject(&ejection, START), START.after(FIRST));
         assert_eq!(ejection.state(START), State::Ejected(START.after(FIRST)));
@@ -256,7 +256,7 @@ mod tests {
         }
         assert_eq!(waits, [20, 40, 80, 160, 320, 640, 640, 640]);
         assert!(ejection.claim_trial(now));
-        assert_eq!(ejection.succeeded(Pace::Unknown, now), Turn::Back);
+        assert_eq!(ejection.succeeded(DialSpeed::Unknown, now), DialEffect::Back);
         assert_eq!(ejection.state(now), State::Closed);
         assert_eq!(eject(&ejection, now).since(now).as_secs(), 640, "it is not forgiven at once");
     }
@@ -272,10 +272,10 @@ mod tests {
     }
 
     fn late(ejection: &Ejection, now: Moment) -> Option<Moment> {
-        match ejection.succeeded(Pace::Late, now) {
-            Turn::Out(ejected) => Some(ejected.until),
-            Turn::Same => None,
-            Turn::Back => panic!("a late dial brings nobody back"),
+        match ejection.succeeded(DialSpeed::Late, now) {
+            DialEffect::Out(ejected) => Some(ejected.until),
+            DialEffect::Same => None,
+            DialEffect::Back => panic!("a late dial brings nobody back"),
         }
     }
 
@@ -289,15 +289,15 @@ mod tests {
         let ejection = Ejection::default();
         for _ in 0..10 {
             assert_eq!((late(&ejection, START), late(&ejection, START)), (None, None));
-            assert_eq!(ejection.succeeded(Pace::Unknown, START), Turn::Same, "that is no word on its pace");
-            assert_eq!(ejection.succeeded(Pace::Kept, START), Turn::Same);
+            assert_eq!(ejection.succeeded(DialSpeed::Unknown, START), DialEffect::Same, "that is no word on its pace");
+            assert_eq!(ejection.succeeded(DialSpeed::Kept, START), DialEffect::Same);
         }
         assert!((0..100).all(|_| late(&ejection, START).is_none()), "what comes at once is one word");
         assert_eq!(late(&ejection, START.after(LATE_SPAN / 2)), None);
         let now = START.after(LATE_SPAN);
         assert_eq!(late(&ejection, now), Some(now.after(LATE_FIRST)));
-        for pace in [Pace::Unknown, Pace::Kept, Pace::Late] {
-            assert_eq!(ejection.succeeded(pace, now), Turn::Same, "a dial from before is no news: {pace:?}");
+        for speed in [DialSpeed::Unknown, DialSpeed::Kept, DialSpeed::Late] {
+            assert_eq!(ejection.succeeded(speed, now), DialEffect::Same, "a dial from before is no news: {speed:?}");
         }
     }
 
@@ -308,14 +308,18 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..7 {
             assert!(ejection.claim_trial(now));
-            assert_eq!(ejection.succeeded(Pace::Unknown, now), Turn::Same, "who has nothing to go by decides nothing");
+            assert_eq!(
+                ejection.succeeded(DialSpeed::Unknown, now),
+                DialEffect::Same,
+                "who has nothing to go by decides nothing"
+            );
             let until = late(&ejection, now).unwrap();
             waits.push(until.since(now).as_secs());
             now = until;
         }
         assert_eq!(waits, [6, 12, 24, 48, 96, 96, 96]);
         assert!(ejection.claim_trial(now));
-        assert_eq!(ejection.succeeded(Pace::Kept, now), Turn::Back);
+        assert_eq!(ejection.succeeded(DialSpeed::Kept, now), DialEffect::Back);
         assert_eq!(ejection.state(now), State::Closed);
     }
 

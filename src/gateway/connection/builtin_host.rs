@@ -15,7 +15,7 @@ impl<G: Gate> Connection<'_, G> {
     /// Serves a tunnel to exit.gate, in which the client speaks HTTP as to any site.
     pub(super) async fn desk(&mut self, protocol: Protocol, username: &str, pass: &G::Pass) {
         loop {
-            self.deadline = Instant::now() + self.place.listener.opening;
+            self.deadline = Instant::now() + self.context.listener.opening;
             let length = match self.head().await {
                 Ok(Some(length)) => length,
                 Ok(None) => return,
@@ -24,7 +24,7 @@ impl<G: Gate> Connection<'_, G> {
                     return;
                 }
             };
-            let plan = plan(&self.inbox.bytes()[..length], self.place.listener, true);
+            let plan = plan(&self.inbox.bytes()[..length], self.context.listener, true);
             self.inbox.consume(length);
             let keep = match plan {
                 Ok(Plan { work: Work::Builtin(wanted), manner, .. }) => {
@@ -63,7 +63,7 @@ impl<G: Gate> Connection<'_, G> {
             }
         };
         let caller = self.caller(protocol, username);
-        match self.place.gate.builtin(&caller, pass, wanted.with(&body)).await {
+        match self.context.gate.builtin(&caller, pass, wanted.with(&body)).await {
             Ok(json) => {
                 self.record.settle(Outcome::Here);
                 let said = builtin::answer(Ok(&json), manner.keep(), manner.bare);

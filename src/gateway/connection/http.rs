@@ -7,7 +7,7 @@
 use tokio::time::{Instant, timeout};
 
 use super::plain::Kept;
-use super::{Connection, Place, Tunnel};
+use super::{Connection, ConnectionContext, Tunnel};
 use crate::gateway::failure::{ClientFault, Denial, Failure};
 use crate::gateway::gate::{Ask, Gate, ListenerConfig, Opened, Protocol, Refusal};
 use crate::gateway::http::auth::Credentials;
@@ -146,7 +146,7 @@ impl<G: Gate> Connection<'_, G> {
                 }
             };
             match self.serve(length, &mut kept).await {
-                After::Next => self.deadline = Instant::now() + self.place.listener.opening,
+                After::Next => self.deadline = Instant::now() + self.context.listener.opening,
                 After::Close => break,
                 After::Open(opened) => return Some(self.tunnel(opened)),
                 After::Reset => {
@@ -164,7 +164,7 @@ impl<G: Gate> Connection<'_, G> {
     pub(super) async fn head(&mut self) -> Result<Option<usize>, Refusal> {
         if self.inbox.is_empty() {
             self.inbox.relax();
-            let Place { gate, listener, .. } = &self.place;
+            let ConnectionContext { gate, listener, .. } = &self.context;
             let more = tokio::select! {
                 biased;
                 more = timeout(listener.keep_alive, self.inbox.fill(&mut self.stream)) => more,
@@ -199,7 +199,7 @@ impl<G: Gate> Connection<'_, G> {
 
     /// Serves the request whose head is there.
     async fn serve(&mut self, length: usize, kept: &mut Option<Kept<G::Lease>>) -> After<G::Lease> {
-        let plan = plan(&self.inbox.bytes()[..length], self.place.listener, false);
+        let plan = plan(&self.inbox.bytes()[..length], self.context.listener, false);
         self.inbox.consume(length);
         let Plan { credentials, manner, work } = match plan {
             Ok(plan) => plan,

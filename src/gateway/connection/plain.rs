@@ -109,7 +109,7 @@ impl<G: Gate> Connection<'_, G> {
             // Silence is the exit's or the target's, and nobody can tell.
             End::Died { .. } | End::Unanswered | End::Failed { .. } => return,
         };
-        self.place.gate.observe(&opened.lease, target, observation);
+        self.context.gate.observe(&opened.lease, target, observation);
     }
 
     async fn ended(

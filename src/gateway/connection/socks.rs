@@ -141,7 +141,7 @@ impl<G: Gate> Connection<'_, G> {
         let resolved = match lookup {
             // An address is its own answer, as tor has it: no exit is asked.
             Lookup::Address(Host::Ip(ip)) => Resolved::Address(*ip),
-            lookup => self.place.gate.resolve(caller, pass, lookup).await?,
+            lookup => self.context.gate.resolve(caller, pass, lookup).await?,
         };
         let unsayable = Failure::Client(ClientFault::AddressType);
         match resolved {

@@ -67,7 +67,7 @@ impl Body {
         let Self::Chunked(chunks) = self else { return Ok(Piece::More) };
         let mut ahead = *chunks;
         let taken = ahead.run(bytes, false)?;
-        if ahead.state != State::Over {
+        if ahead.state != State::IpVersion {
             return Ok(Piece::More);
         }
         *chunks = ahead;
@@ -108,7 +108,7 @@ impl Body {
 
     /// True once nothing more belongs to it. A body until close is over when the connection is.
     pub fn is_over(&self) -> bool {
-        matches!(self, Self::Length(0) | Self::Chunked(Chunks { state: State::Over, .. }))
+        matches!(self, Self::Length(0) | Self::Chunked(Chunks { state: State::IpVersion, .. }))
     }
 
     /// True if the end of the connection, coming now, ends it as it should.
@@ -140,7 +140,7 @@ enum State {
     TrailerValue,
     TrailerLf,
     LastLf,
-    Over,
+    IpVersion,
 }
 
 impl Default for Chunks {
@@ -153,7 +153,7 @@ impl Chunks {
     /// How many of the leading bytes belong to the chunks; with `hold`, up to the first trailer.
     fn run(&mut self, bytes: &[u8], hold: bool) -> Result<usize, BadChunk> {
         let mut at = 0;
-        while at < bytes.len() && self.state != State::Over {
+        while at < bytes.len() && self.state != State::IpVersion {
             if hold && self.state == State::TrailerStart && bytes[at] != b'\r' {
                 break;
             }
@@ -190,7 +190,7 @@ impl Chunks {
             (TrailerValue, b'\r') => TrailerLf,
             (TrailerValue, byte) if is_text(byte) => self.spend(TRAILERS_MAX, TrailerValue)?,
             (TrailerLf, b'\n') => self.spend(TRAILERS_MAX, TrailerStart)?,
-            (LastLf, b'\n') => Over,
+            (LastLf, b'\n') => IpVersion,
             _ => return Err(BadChunk),
         };
         Ok(next)

@@ -12,7 +12,7 @@ use super::hedge::Raced;
 use super::pass::{Lease, Pass};
 use super::{Outbound, Wish};
 use crate::dial::{self, DialError, EngineFault, ExitFault, Stream};
-use crate::exit::load::{InFlight, Pace, Turn};
+use crate::exit::load::{DialEffect, DialSpeed, InFlight};
 use crate::exit::{Exit, ExitId, Fingerprint};
 use crate::net::{Host, Target};
 use crate::route::choose::Plan;
@@ -84,7 +84,7 @@ impl Outbound {
         let patience = second.and_then(|second| patience(first, second));
         let (Some(patience), Some(second)) = (patience, second) else {
             let won = self.through(first, attempt, plan.isolation, by).await?;
-            return Ok(self.finished(won, Pace::Unknown));
+            return Ok(self.finished(won, DialSpeed::Unknown));
         };
         // Boxed: two dials at once are large, and most exits have no tail to be slower than.
         Box::pin(self.side_by_side([first, second], attempt, plan.isolation, by, patience)).await
@@ -103,14 +103,14 @@ impl Outbound {
         let beside = self.through(second, attempt, isolation, by);
         match self.hedges.race(dial, beside, patience, is_the_exits).await {
             Raced::First(won) => {
-                let pace = if won.took > patience * LATE { Pace::Late } else { Pace::Kept };
-                Ok(self.finished(won, pace))
+                let speed = if won.took > patience * LATE { DialSpeed::Late } else { DialSpeed::Kept };
+                Ok(self.finished(won, speed))
             }
             Raced::Outrun(won) => {
                 self.turned(first, first.load().outrun(began.elapsed(), self.parts.state.now()));
-                Ok(self.finished(won, Pace::Unknown))
+                Ok(self.finished(won, DialSpeed::Unknown))
             }
-            Raced::Beside(won) => Ok(self.finished(won, Pace::Unknown)),
+            Raced::Beside(won) => Ok(self.finished(won, DialSpeed::Unknown)),
             Raced::Failed(error) => Err(error),
         }
     }
@@ -141,17 +141,17 @@ impl Outbound {
     }
 
     /// Tells the exit's load how long it took.
-    fn finished(&self, won: Won, pace: Pace) -> Won {
-        self.turned(&won.exit, won.exit.load().succeeded(won.took, pace, self.parts.state.now()));
+    fn finished(&self, won: Won, speed: DialSpeed) -> Won {
+        self.turned(&won.exit, won.exit.load().succeeded(won.took, speed, self.parts.state.now()));
         won
     }
 
     /// An exit that is out for being slow needs no test: it works, and its trial will tell when it is quick again.
-    fn turned(&self, exit: &Exit, turn: Turn) {
+    fn turned(&self, exit: &Exit, turn: DialEffect) {
         match turn {
-            Turn::Same => {}
-            Turn::Back => tracing::debug!(exit = %exit.id(), "an ejected exit is back"),
-            Turn::Out(_) => {
+            DialEffect::Same => {}
+            DialEffect::Back => tracing::debug!(exit = %exit.id(), "an ejected exit is back"),
+            DialEffect::Out(_) => {
                 tracing::debug!(exit = %exit.id(), "an exit is slower than the others, and is out for a while")
             }
         }

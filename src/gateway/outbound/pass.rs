@@ -84,7 +84,7 @@ fn unknown(refused: Refused) -> Refusal {
         Refused::NoKey => Failure::Auth(AuthFault::Missing).into(),
         Refused::WrongKey => Failure::Auth(AuthFault::Wrong).into(),
         Refused::Damped { retry_after } => {
-            Refusal { retry_after: Some(retry_after), ..Failure::Limited(Limited::Guesses).into() }
+            Refusal { retry_after: Some(retry_after), ..Failure::Limited(Limited::WrongKeys).into() }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Who tells of sites that refuse exits: plain HTTP, whose answers we see, and scrapers, who see all of them.
 //!
-//! What answers say is weighed in [`Hearsay`]; a scraper's word is taken. Both become reports, and what follows from a
+//! What answers say is weighed in [`RefusalDetector`]; a scraper's word is taken. Both become reports, and what follows from a
 //! report is not decided here: it goes to whoever keeps the bans.
 
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::exit::{ExitId, Moment};
 use crate::net::Host;
 use crate::route::ban::Site;
-use crate::route::hearsay::Hearsay;
+use crate::route::refusal_detector::RefusalDetector;
 
 /// A site that refuses an exit.
 #[derive(Clone, Debug)]
@@ -26,20 +26,20 @@ pub struct Report {
 /// Hears, and reports.
 #[derive(Debug)]
 pub struct RefusalReporter {
-    hearsay: Mutex<Hearsay>,
+    detector: Mutex<RefusalDetector>,
     reports: mpsc::Sender<Report>,
 }
 
 impl RefusalReporter {
     /// A witness that reports here.
     pub fn new(reports: mpsc::Sender<Report>) -> Self {
-        Self { hearsay: Mutex::default(), reports }
+        Self { detector: Mutex::default(), reports }
     }
 
     /// One answer of a site through an exit.
     pub fn saw(&self, host: &Host, exit: &ExitId, status: u16, now: Moment) {
         let refused = matches!(status, 403 | 429);
-        let heard = self.hearsay.lock().unwrap_or_else(PoisonError::into_inner).heard(host, exit, refused, now);
+        let heard = self.detector.lock().unwrap_or_else(PoisonError::into_inner).heard(host, exit, refused, now);
         let Some((site, exits)) = heard else { return };
         for exit in exits {
             self.report(site.clone(), exit, "it refuses real requests in a row, and serves other exits".to_owned());

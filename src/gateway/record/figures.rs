@@ -19,12 +19,12 @@ pub struct Figures {
     up: AtomicU64,
     down: AtomicU64,
     last: Mutex<Option<(ExitId, Option<IpAddr>)>>,
-    pace: Mutex<Option<Pace>>,
+    pace: Mutex<Option<Throughput>>,
 }
 
 /// Bytes a second, and what they were reckoned from.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+struct Throughput {
     at: Instant,
     bytes: [u64; 2],
     per_second: [u64; 2],
@@ -72,7 +72,7 @@ impl Figures {
                 [0, 1].map(|way| (bytes[way] - before.bytes[way]).saturating_mul(1000) / millis)
             }
         };
-        *pace = Some(Pace { at: now, bytes, per_second });
+        *pace = Some(Throughput { at: now, bytes, per_second });
     }
 
     pub(super) fn opened(&self, facts: &Facts) {

@@ -14,7 +14,7 @@ use super::super::fixture::*;
 use super::super::policy::Policy;
 use super::*;
 use crate::exit::Verdict;
-use crate::exit::load::{Pace, Turn};
+use crate::exit::load::{DialEffect, DialSpeed};
 use crate::exit::policy::PortPolicy;
 
 mod at_once;

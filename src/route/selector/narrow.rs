@@ -25,11 +25,11 @@ impl Selector {
         let said = Said::read(text, words)?;
         let widens = |token: &str| BadSelector::new(token, Reason::Widens(name.into()));
         let mut whole = self.clone();
-        if let Some((place, token)) = &said.place {
-            if !self.place.covers(place) {
+        if let Some((geo, token)) = &said.geo {
+            if !self.geo.covers(geo) {
                 return Err(widens(token));
             }
-            whole.place = place.clone();
+            whole.geo = geo.clone();
         }
         if let Some((mode, token)) = said.mode {
             whole.mode = self
@@ -53,8 +53,8 @@ impl Selector {
     /// What `whole` says that this does not.
     fn beyond(&self, whole: &Self) -> String {
         let mut text = String::new();
-        if whole.place != self.place {
-            text = format!("-{}", whole.place);
+        if whole.geo != self.geo {
+            text = format!("-{}", whole.geo);
         }
         if whole.mode != self.mode && whole.mode == Mode::Strict {
             text.push_str("-strict");

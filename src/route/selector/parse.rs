@@ -6,7 +6,7 @@ use std::str::Split;
 use std::time::Duration;
 
 use super::words::{Key, Word};
-use super::{BadSelector, Mode, Pick, Place, Reason, Selector, SessionId, SourcePick, Words};
+use super::{BadSelector, Geo, Mode, Pick, Reason, Selector, SessionId, SourcePick, Words};
 
 /// What SOCKS5 can carry.
 const LONGEST: usize = 255;
@@ -17,7 +17,7 @@ const LONGEST_SPAN: u64 = 366 * 24 * 3600;
 /// What was said, each with the words that said it.
 #[derive(Debug, Default)]
 pub(super) struct Said<'t> {
-    pub(super) place: Option<(Place, &'t str)>,
+    pub(super) geo: Option<(Geo, &'t str)>,
     pub(super) mode: Option<(Mode, &'t str)>,
     pub(super) session: Option<(SessionId, &'t str)>,
     pub(super) ttl: Option<(Duration, &'t str)>,
@@ -35,11 +35,11 @@ pub(super) fn selector(text: &str, words: &Words) -> Result<Selector, BadSelecto
     let said = Said::read(bare.unwrap_or(text), words)?;
     let first = bare.unwrap_or(text).split('-').next().unwrap_or_default();
     // Paid gateways leave the country out for "any"; ours is a grammar in which a forgotten place is a mistake.
-    if said.place.is_none() && bare.is_none() && Word::alias(first).is_none() {
+    if said.geo.is_none() && bare.is_none() && Word::alias(first).is_none() {
         return Err(BadSelector::new(first, Reason::NoPlace));
     }
     let selector = Selector {
-        place: said.place.as_ref().map_or_else(Place::any, |(place, _)| place.clone()),
+        geo: said.geo.as_ref().map_or_else(Geo::any, |(geo, _)| geo.clone()),
         mode: said.mode.map_or(Mode::Flexible, |(mode, _)| mode),
         session: said.session.as_ref().map(|(session, _)| session.clone()),
         ttl: said.ttl.map(|(ttl, _)| ttl),
@@ -80,9 +80,9 @@ impl<'t> Said<'t> {
         let folded = value.to_ascii_lowercase();
         let bad = |why| BadSelector::new(value, why);
         match key {
-            Key::Place => {
-                let place = Place::parse(&folded, words).map_err(|why| bad(hinted(why, &folded, words)))?;
-                put(&mut self.place, place, token)
+            Key::Geo => {
+                let geo = Geo::parse(&folded, words).map_err(|why| bad(hinted(why, &folded, words)))?;
+                put(&mut self.geo, geo, token)
             }
             Key::Session => {
                 let session = SessionId::parse(value).ok_or_else(|| bad(Reason::Session))?;
@@ -104,9 +104,9 @@ impl<'t> Said<'t> {
         words: &Words,
     ) -> Result<(), BadSelector> {
         let bad = |why| Err(BadSelector::new(token, why));
-        match Place::parse(folded, words) {
-            Ok(place) if first => put(&mut self.place, place, token),
-            Ok(_) if self.place.is_some() => bad(Reason::SecondPlace),
+        match Geo::parse(folded, words) {
+            Ok(geo) if first => put(&mut self.geo, geo, token),
+            Ok(_) if self.geo.is_some() => bad(Reason::SecondPlace),
             Ok(_) => bad(Reason::LatePlace),
             Err(why @ Reason::Unknown(_)) => match rest.clone().find_map(Word::alias) {
                 Some(alias) if first => bad(Reason::Prefix(alias)),

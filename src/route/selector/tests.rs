@@ -150,7 +150,7 @@ fn a_refusal_reads_as_a_sentence_and_carries_no_dangerous_byte() {
 fn places_are_sets_and_unknown_is_only_in_any() {
     let inside = |text: &str, code: &str| {
         let selector = Selector::parse(text, &words()).unwrap();
-        selector.place.countries().contains(Country::parse(code).unwrap())
+        selector.geo.countries().contains(Country::parse(code).unwrap())
     };
     for (text, code, want) in [
         ("any", "US", true),
@@ -271,7 +271,7 @@ fn words_behind_a_name_never_widen() {
 }
 
 fn selectors() -> impl Strategy<Value = String> {
-    let place = prop_oneof![
+    let geo = prop_oneof![
         Just("any".to_owned()),
         ("(non)?", prop::collection::vec("(us|de|fr|no|se|europe|north)", 1..4))
             .prop_map(|(non, list)| non + &list.join("+")),
@@ -291,8 +291,8 @@ fn selectors() -> impl Strategy<Value = String> {
         Just("-source-any".to_owned()),
         Just("-source-tor".to_owned())
     ];
-    (place, mode, session, exit, rest)
-        .prop_map(|(place, mode, session, exit, rest)| format!("{place}{rest}{session}{mode}{exit}"))
+    (geo, mode, session, exit, rest)
+        .prop_map(|(geo, mode, session, exit, rest)| format!("{geo}{rest}{session}{mode}{exit}"))
 }
 
 proptest! {
@@ -324,7 +324,7 @@ proptest! {
     fn narrowing_never_lets_a_country_in(own in selectors(), text in selectors()) {
         let own = Selector::parse(&own, &words()).unwrap().pooled();
         if let Ok(narrowed) = own.narrowed("shop", &text, &words()) {
-            let (wide, narrow) = (own.place.countries(), narrowed.selector.place.countries());
+            let (wide, narrow) = (own.geo.countries(), narrowed.selector.geo.countries());
             prop_assert!(narrow.iter().all(|country| wide.contains(country)));
         }
     }

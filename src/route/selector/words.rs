@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::reason::Hint;
-use super::{Mode, Place, country};
+use super::{Geo, Mode, country};
 use crate::exit::country::CountrySet;
 
 /// What the config adds to the grammar: groups of countries, and what paid gateways' accounts begin with. A clone is
@@ -79,7 +79,7 @@ fn group(name: String, members: &[String]) -> Result<(Box<str>, CountrySet), Bad
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || name.len() > 63 || !name.bytes().all(fits) {
         return Err(BadGroup::Name(name));
     }
-    if country(&name).is_some() || name == Place::ANY || name.starts_with(Place::NOT) || Word::of(&name).is_some() {
+    if country(&name).is_some() || name == Geo::ANY || name.starts_with(Geo::NOT) || Word::of(&name).is_some() {
         return Err(BadGroup::Taken(name));
     }
     if members.is_empty() {
@@ -103,7 +103,7 @@ pub(super) enum Word {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
-    Place,
+    Geo,
     Session,
     /// A time; a bare number is of this unit, if there is one.
     Ttl(Option<u64>),
@@ -115,7 +115,7 @@ pub(super) enum Key {
 /// Every word. Aliases as Bright Data, Oxylabs, Decodo, SOAX, IPRoyal and Geonode document them; a `lifetime` without
 /// a unit is in minutes for those who have no unit.
 const VOCABULARY: [(&str, Word); 17] = [
-    ("any", Word::Key(Key::Place)),
+    ("any", Word::Key(Key::Geo)),
     ("strict", Word::Mode(Mode::Strict)),
     ("flexible", Word::Mode(Mode::Flexible)),
     ("rotate", Word::Mode(Mode::Rotate)),
@@ -124,8 +124,8 @@ const VOCABULARY: [(&str, Word); 17] = [
     ("exit", Word::Key(Key::Exit)),
     ("asn", Word::Key(Key::Asn)),
     ("source", Word::Key(Key::Source)),
-    ("country", Word::Alias(Key::Place)),
-    ("cc", Word::Alias(Key::Place)),
+    ("country", Word::Alias(Key::Geo)),
+    ("cc", Word::Alias(Key::Geo)),
     ("sessid", Word::Alias(Key::Session)),
     ("sessionid", Word::Alias(Key::Session)),
     ("sesstime", Word::Alias(Key::Ttl(Some(60)))),
@@ -138,7 +138,7 @@ impl Word {
     /// The meaning of a lower-case word; places (`any` too) have none.
     pub(super) fn of(word: &str) -> Option<Self> {
         let known = VOCABULARY.iter().find(|(known, _)| *known == word)?;
-        (known.1 != Self::Key(Key::Place)).then_some(known.1)
+        (known.1 != Self::Key(Key::Geo)).then_some(known.1)
     }
 
     /// The alias that this word is, spelled as the vocabulary has it.

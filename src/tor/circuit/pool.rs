@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::pace::Pace;
+use super::build_rate::BuildRate;
 use crate::exit::Fingerprint;
 use crate::route::Isolation;
 use crate::tor::engine::Link;
@@ -87,7 +87,7 @@ pub enum Effect {
         waiter: WaiterId,
         /// On which circuit.
         circuit: CircuitId,
-        /// Over which relays.
+        /// IpVersion which relays.
         path: Arc<[Fingerprint]>,
     },
     /// Tell somebody that nothing came of it.
@@ -101,7 +101,7 @@ pub enum Effect {
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum LeaseAnswer {
     /// A place on this circuit.
     Lent(CircuitId, Arc<[Fingerprint]>),
     /// Wait for [`Effect::Grant`] or [`Effect::Refuse`].
@@ -204,7 +204,7 @@ struct Trouble {
 #[derive(Debug)]
 pub struct Pool {
     limits: Limits,
-    pace: Pace,
+    pace: BuildRate,
     circuits: HashMap<CircuitId, Circuit>,
     /// Built circuits by what they are good for.
     by_key: HashMap<Key, Vec<CircuitId>>,
@@ -256,7 +256,7 @@ impl Pool {
     pub fn new(limits: Limits, now: Instant) -> Self {
         Self {
             limits,
-            pace: Pace::new(limits.rate, limits.burst, now),
+            pace: BuildRate::new(limits.rate, limits.burst, now),
             circuits: HashMap::new(),
             by_key: HashMap::new(),
             builds: BTreeMap::new(),

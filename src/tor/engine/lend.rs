@@ -11,11 +11,11 @@ use super::nudge::Nudges;
 use crate::exit::Fingerprint;
 use crate::route::Isolation;
 use crate::tor::circuit::Lease;
-use crate::tor::circuit::pool::{Asked, BuildId, Effect, Key, Limits, Pool, WaiterId};
+use crate::tor::circuit::pool::{BuildId, Effect, Key, LeaseAnswer, Limits, Pool, WaiterId};
 use crate::tor::control::Command;
 use crate::tor::event::CircuitId;
 use crate::tor::fault::LeaseFault;
-use crate::tor::path::{self, Entry, Hops, NoPath, Over, Path, Port, Want};
+use crate::tor::path::{self, Entry, Hops, IpVersion, NoPath, Path, Port, Want};
 
 /// What is under the lock of an engine's circuits.
 pub(in crate::tor) struct Circuits {
@@ -125,8 +125,8 @@ impl Engine {
         self.live()?;
         let (run, asked) = self.act(|circuits, now| (circuits.run, circuits.pool.lend(key, isolation, now)));
         match asked? {
-            Asked::Lent(circuit, path) => Some(Lease { engine: self.clone(), run, circuit, path }),
-            Asked::Wait(_) => None,
+            LeaseAnswer::Lent(circuit, path) => Some(Lease { engine: self.clone(), run, circuit, path }),
+            LeaseAnswer::Wait(_) => None,
         }
     }
 
@@ -141,14 +141,14 @@ impl Engine {
         let (tell, told) = oneshot::channel();
         let (run, asked) = self.act(|circuits, now| {
             let asked = circuits.pool.ask(key, isolation, now);
-            if let Asked::Wait(waiter) = asked {
+            if let LeaseAnswer::Wait(waiter) = asked {
                 circuits.waiters.insert(waiter, tell);
             }
             (circuits.run, asked)
         });
         match asked {
-            Asked::Lent(circuit, path) => Ok(Lease { engine: self.clone(), run, circuit, path }),
-            Asked::Wait(waiter) => {
+            LeaseAnswer::Lent(circuit, path) => Ok(Lease { engine: self.clone(), run, circuit, path }),
+            LeaseAnswer::Wait(waiter) => {
                 self.bell.notify_one();
                 Pending { engine: self.clone(), waiter, told }.wait(deadline).await
             }
@@ -235,7 +235,7 @@ impl Engine {
         let entry = self.circuits().entry.ok_or(LeaseFault::NotReady)?;
         let avoid = self.fleet.avoided();
         let hops = if key.hops == 2 { Hops::Two } else { Hops::Three };
-        let target = key.lasting.map(|number| Port { number, over: Over::Either });
+        let target = key.lasting.map(|number| Port { number, over: IpVersion::Either });
         let mut want = Want { entry, exit: key.exit, target, hops, avoid: &avoid, rules };
         let none = HashSet::new();
         let mut chosen = path::choose(&dir, &want, &mut rand::rng());

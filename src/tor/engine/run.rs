@@ -17,7 +17,7 @@ use crate::tor::control::{Addr, Auth, Control, ControlError, Events};
 use crate::tor::fleet::Alert;
 use crate::tor::netdir::Rules;
 use crate::tor::settings::{Attach, Settings};
-use crate::tor::torrc::{self, Place, UserLines};
+use crate::tor::torrc::{self, EnginePaths, UserLines};
 use crate::tor::version::Version;
 
 /// Pause before the first restart. Arbitrary: long enough that a tor which dies at once does not eat a core.
@@ -362,7 +362,7 @@ impl Engine {
         user: &UserLines,
         version: Version,
     ) -> Result<(), String> {
-        let place = Place {
+        let place = EnginePaths {
             folder: folder.path(),
             sockets: folder.sockets(),
             owner: std::process::id(),

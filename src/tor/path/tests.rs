@@ -42,9 +42,9 @@ fn slow_exit(exit: &Fake, target: Option<Port>) -> Option<NoPath> {
         policy.strip_prefix("accept ").is_some_and(|list| list.split(',').any(|one| one == port.to_string()))
     };
     let lets_out = |port: Port| match port.over {
-        Over::V4 => allows(&exit.policy, port.number),
-        Over::V6 => allows(&exit.policy_v6, port.number),
-        Over::Either => allows(&exit.policy, port.number) || allows(&exit.policy_v6, port.number),
+        IpVersion::V4 => allows(&exit.policy, port.number),
+        IpVersion::V6 => allows(&exit.policy_v6, port.number),
+        IpVersion::Either => allows(&exit.policy, port.number) || allows(&exit.policy_v6, port.number),
     };
     if !flag(exit, "Running") {
         Some(NoPath::ExitNotRunning)
@@ -107,7 +107,7 @@ fn want<'a>(guard: &Fake, exit: &Fake, avoid: &'a HashSet<Fingerprint>) -> Want<
     Want {
         entry: Entry::Guard(id(guard)),
         exit: id(exit),
-        target: Some(Port { number: 443, over: Over::V4 }),
+        target: Some(Port { number: 443, over: IpVersion::V4 }),
         hops: Hops::Three,
         avoid,
         rules: Rules::default(),
@@ -168,7 +168,7 @@ fn prefers_stable_relays_for_long_lived_ports_only() {
     relays[5].flags = "Exit Running Valid".into();
     let (mut avoid, mut rng) = (HashSet::new(), SmallRng::seed_from_u64(1));
     let middles = |port, avoid: &HashSet<_>, rng: &mut SmallRng| {
-        let target = Some(Port { number: port, over: Over::V4 });
+        let target = Some(Port { number: port, over: IpVersion::V4 });
         let dir = read(&relays);
         let wanted = Want { target, ..want(&relays[0], &relays[1], avoid) };
         (0..200)
@@ -298,7 +298,7 @@ proptest! {
     fn choosing_is_what_the_reference_chooses(
         relays in crowd(), ends in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
         avoided in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
-        number in prop::sample::select(vec![443u16, 22]), over in prop::sample::select(vec![Over::V4, Over::V6, Over::Either]),
+        number in prop::sample::select(vec![443u16, 22]), over in prop::sample::select(vec![IpVersion::V4, IpVersion::V6, IpVersion::Either]),
         distinct in any::<bool>(), seed in any::<u64>(),
     ) {
         let (guard, exit) = (&relays[ends.0.index(relays.len())], &relays[ends.1.index(relays.len())]);

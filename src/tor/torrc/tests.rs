@@ -8,8 +8,8 @@ fn extra(lines: &[&str]) -> Result<UserLines, TorrcError> {
     UserLines::parse(None, &lines.iter().map(|&line| line.to_owned()).collect::<Vec<_>>())
 }
 
-fn place(engine: (usize, usize), version: [u16; 4]) -> Place<'static> {
-    Place {
+fn place(engine: (usize, usize), version: [u16; 4]) -> EnginePaths<'static> {
+    EnginePaths {
         folder: Path::new("/data dir/engine-0"),
         sockets: Path::new("/run/e0"),
         owner: 42,
@@ -115,7 +115,7 @@ fn writes_our_lines_then_the_users() {
 #[test]
 fn the_guard_is_ours_unless_bridges_are_used() {
     let guard = Some("F5C688BE508553C516E3A1AE96955F380AC31EDF".parse().unwrap());
-    let here = Place { guard, ..place((0, 2), [0, 4, 9, 11]) };
+    let here = EnginePaths { guard, ..place((0, 2), [0, 4, 9, 11]) };
     assert!(render(&here, &UserLines::default()).contains("EntryNodes $F5C688BE508553C516E3A1AE96955F380AC31EDF"));
     let bridges = extra(&["UseBridges 1", "Bridge a", "Bridge b", "Bridge c"]).unwrap();
     assert!(bridges.use_bridges());

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use exitgate::route::{Wanted, WantedExit};
+use exitgate::route::{WantedExit, WantedExits};
 use rand::RngExt as _;
 use tokio::time::{Instant, timeout};
 
@@ -17,7 +17,7 @@ async fn no_two_keys_ever_share_a_circuit_and_no_circuit_is_overfull() {
     let us1 = bed.network.relay("us1");
     // Spares, so that keys compete for the same circuits.
     let want = WantedExit { spares: 4, hops: 3 };
-    rig.wanted.send_replace(Wanted { exits: [(fingerprint(us1), want)].into(), ..Wanted::default() });
+    rig.wanted.send_replace(WantedExits { exits: [(fingerprint(us1), want)].into(), ..WantedExits::default() });
     rig.until("spares", |tor| tor.status().iter().all(|engine| engine.spares == 2)).await;
 
     let mut owners = HashMap::new();
@@ -50,7 +50,7 @@ async fn spares_are_built_at_the_pace_that_is_set() {
     let want = WantedExit { spares: 1, hops: 3 };
     let begun = Instant::now();
     let all = exits.iter().map(|exit| (fingerprint(exit), want)).collect();
-    rig.wanted.send_replace(Wanted { exits: all, ..Wanted::default() });
+    rig.wanted.send_replace(WantedExits { exits: all, ..WantedExits::default() });
     rig.until("all spares", |tor| tor.status()[0].spares == exits.len()).await;
     // Half of the burst is for those who wait.
     let least = Duration::from_secs_f64((exits.len() as f64 - 2.0) / RATE);

@@ -12,7 +12,7 @@ use exitgate::dial::{DialError, Stream};
 use exitgate::exit::Fingerprint;
 use exitgate::lifecycle::{Ended, Lifecycle};
 use exitgate::net::{Host, Target};
-use exitgate::route::{Isolation, Wanted};
+use exitgate::route::{Isolation, WantedExits};
 use exitgate::tor::control::{Addr, Auth, Control};
 use exitgate::tor::{Settings, Tor};
 use exitgate_testnet::web::ECHO_PORT;
@@ -28,7 +28,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Engines in a network.
 pub(super) struct Rig {
     pub(super) tor: Tor,
-    pub(super) wanted: watch::Sender<Wanted>,
+    pub(super) wanted: watch::Sender<WantedExits>,
     pub(super) life: Lifecycle,
     pub(super) settings: Settings,
     port: u16,
@@ -65,7 +65,7 @@ impl Rig {
 
     /// Engines that have just been told to start.
     pub(super) fn launch(bed: &Testbed, dir: TempDir, settings: Settings) -> Self {
-        let (life, wanted) = (Lifecycle::new(), watch::Sender::new(Wanted::default()));
+        let (life, wanted) = (Lifecycle::new(), watch::Sender::new(WantedExits::default()));
         let tor = Tor::start(settings.clone(), life.tasks(), wanted.subscribe());
         Self { tor, wanted, life, settings, port: bed.web.http_port(), dir }
     }

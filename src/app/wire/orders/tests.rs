@@ -16,7 +16,7 @@ use crate::state::{Clock, ExitUpdate, Snapshot};
 use crate::store::{Options, Store};
 
 struct Bench {
-    desk: Desk,
+    service: RouteService,
     ip: IpAddr,
     dir: tempfile::TempDir,
     store: Store,
@@ -49,20 +49,21 @@ impl Bench {
         };
         let outbound = Arc::new(Outbound::new(parts));
         let listeners = Listeners::new(outbound, Permits::new(100), life.tasks(), own, config.clone());
-        let desk = Desk {
+        let service = RouteService {
             state,
             listeners: Arc::new(Mutex::new(listeners)),
             said: HashMap::new(),
             rules: Arc::new(ArcSwap::from_pointee(rules(&config))),
             shut: watch::Sender::default(),
         };
-        Self { desk, ip: config.gateway.route_bind, dir, store, _life: life }
+        Self { service, ip: config.gateway.route_bind, dir, store, _life: life }
     }
 
     fn wanted(&self, body: Value) -> Vec<Wanted> {
-        let asked = Asked::read(body.as_object().unwrap()).unwrap();
-        let judge = |asked: Asked| {
-            let (selector, policy) = asked.judged(&self.desk.state.load().routes, &self.desk.rules.load()).unwrap();
+        let asked = RouteSpec::read(body.as_object().unwrap()).unwrap();
+        let judge = |asked: RouteSpec| {
+            let (selector, policy) =
+                asked.judged(&self.service.state.load().routes, &self.service.rules.load()).unwrap();
             Wanted { asked, selector, policy }
         };
         asked.each().unwrap().into_iter().map(judge).collect()
@@ -70,12 +71,12 @@ impl Bench {
 
     async fn open(&mut self, body: Value) -> Result<(Vec<String>, bool), OrderFault> {
         let wanted = self.wanted(body);
-        let Opened { names, new } = self.desk.open(wanted).await?;
+        let Opened { names, new } = self.service.open(wanted).await?;
         Ok((names.iter().map(ToString::to_string).collect(), new))
     }
 
     async fn change(&mut self, name: &str, patch: Value) -> Result<(), OrderFault> {
-        self.desk.change(name, patch.as_object().unwrap().clone()).await.map(drop)
+        self.service.change(name, patch.as_object().unwrap().clone()).await.map(drop)
     }
 
     fn at(&self, port: u16) -> SocketAddr {
@@ -88,7 +89,7 @@ impl Bench {
 
     /// Names and ports, as the table has them.
     fn routes(&self) -> Vec<(String, u16)> {
-        let snapshot = self.desk.state.load();
+        let snapshot = self.service.state.load();
         let mut all: Vec<_> =
             snapshot.routes.iter().map(|entry| (entry.route.name.to_string(), entry.route.port.unwrap())).collect();
         all.sort();
@@ -97,8 +98,8 @@ impl Bench {
 
     /// What a restart would find.
     async fn kept(self) -> (Vec<store::Route>, Vec<String>) {
-        let Self { desk, dir, store, .. } = self;
-        drop(desk);
+        let Self { service, dir, store, .. } = self;
+        drop(service);
         store.close().await;
         let (_store, loaded) = Store::open(&dir.path().join("exitgate.db"), Options::default()).unwrap();
         (loaded.routes, loaded.pins.iter().map(|pin| pin.holder.scope.to_string()).collect())
@@ -163,7 +164,7 @@ async fn a_change_moves_the_port_and_is_kept() {
     bench.open(json!({"selector": "us", "name": "shop", "port": 20001, "ttl": "1h"})).await.unwrap();
     bench.change("shop", json!({"port": 20003, "pool": 2, "ttl": null})).await.unwrap();
     assert!(!bench.listens(20001) && bench.listens(20003));
-    let entry = bench.desk.own("shop").unwrap();
+    let entry = bench.service.own("shop").unwrap();
     assert_eq!((entry.route.policy.pool, entry.route.expires), (2, None));
     let unknown = bench.change("nobody", json!({})).await.unwrap_err();
     assert_eq!(unknown, OrderFault::Unknown("nobody".to_owned()));
@@ -186,7 +187,7 @@ async fn what_is_closed_leaves_nothing() {
     for _ in 0..3 {
         bench.open(json!({"selector": "us-strict", "name": "shop", "port": 20001, "exclusive": true})).await.unwrap();
         // A connection pins it, as the tunnel does.
-        let state = bench.desk.state.clone();
+        let state = bench.service.state.clone();
         let snapshot = state.snapshot();
         let wish = snapshot.routes.resolve("", Some("shop")).unwrap();
         let target = "shop.example:443".parse().unwrap();
@@ -194,9 +195,9 @@ async fn what_is_closed_leaves_nothing() {
             crate::route::Ask { wish: &wish, key: "", target: &target, now: state.now(), avoid: &[], plain: false };
         crate::route::decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()).unwrap();
         assert_eq!(state.memory().pins().len(), 1);
-        bench.desk.close("shop", false).await.unwrap();
+        bench.service.close("shop", false).await.unwrap();
         assert!(!bench.listens(20001) && state.memory().pins().is_empty());
-        assert_eq!(bench.desk.close("shop", false).await, Err(OrderFault::Unknown("shop".to_owned())));
+        assert_eq!(bench.service.close("shop", false).await, Err(OrderFault::Unknown("shop".to_owned())));
     }
     assert_eq!(bench.kept().await, (Vec::new(), Vec::new()));
 }
@@ -206,11 +207,11 @@ async fn a_route_ends_with_its_time() {
     let mut bench = Bench::new(5).await;
     let mut wanted = bench.wanted(json!({"selector": "us", "name": "brief"}));
     wanted[0].asked.ttl = Some(Span(Duration::from_millis(1)));
-    bench.desk.open(wanted).await.unwrap();
-    while !bench.desk.over(bench.desk.state.now()).contains(&bench.desk.own("brief").unwrap().route.name) {
+    bench.service.open(wanted).await.unwrap();
+    while !bench.service.over(bench.service.state.now()).contains(&bench.service.own("brief").unwrap().route.name) {
         tokio::task::yield_now().await;
     }
-    bench.desk.tick().await;
+    bench.service.tick().await;
     assert!(bench.routes().is_empty() && !bench.listens(20000));
 }
 
@@ -227,14 +228,14 @@ async fn routes_are_recalled_and_their_ports_tried_again() {
     let mut bench = Bench::new(6).await;
     let table = RouteTable::new(Words::default(), Policy::default());
     let all = [kept("shop", r#"{"selector":"us"}"#), kept("odd", "{"), kept("late", r#"{"selector":"us","later":1}"#)];
-    let table = recalled(&all, table, &bench.desk.rules.load());
+    let table = recalled(&all, table, &bench.service.rules.load());
     assert_eq!(table.iter().map(|entry| entry.route.name.to_string()).collect::<Vec<_>>(), ["shop"]);
     let route = table.get("shop").unwrap().route.clone();
-    bench.desk.state.apply(Change::Created(vec![((*route).clone(), "{}".to_owned())])).await.unwrap();
+    bench.service.state.apply(Change::Created(vec![((*route).clone(), "{}".to_owned())])).await.unwrap();
     let other = TcpListener::bind(bench.at(20000)).unwrap();
-    bench.desk.tick().await;
-    assert_eq!(bench.desk.shut.borrow().iter().collect::<Vec<_>>(), ["shop"]);
+    bench.service.tick().await;
+    assert_eq!(bench.service.shut.borrow().iter().collect::<Vec<_>>(), ["shop"]);
     drop(other);
-    bench.desk.tick().await;
-    assert!(bench.desk.shut.borrow().is_empty() && bench.listens(20000));
+    bench.service.tick().await;
+    assert!(bench.service.shut.borrow().is_empty() && bench.listens(20000));
 }

@@ -19,7 +19,7 @@ fn traffic(world: &mut World, username: &str, count: usize, latency: impl Fn(u16
         open.push_back((world.exit(n).load().begin(), n, took));
         if open.len() > 20 {
             let (tunnel, n, took) = open.pop_front().unwrap();
-            world.exit(n).load().succeeded(took, Pace::Unknown, world.now);
+            world.exit(n).load().succeeded(took, DialSpeed::Unknown, world.now);
             drop(tunnel);
         }
     }
@@ -57,7 +57,7 @@ fn slow_members_serve_before_exits_outside_the_pool() {
         world.pass(SECOND);
         (0..6).for_each(|n| {
             let now = world.now.after(SECOND / 5 * n);
-            world.exit(*exit).load().succeeded(SECOND, Pace::Late, now);
+            world.exit(*exit).load().succeeded(SECOND, DialSpeed::Late, now);
         });
         assert!(world.exit(*exit).load().is_slow());
     }
@@ -74,7 +74,7 @@ fn an_exit_that_is_late_each_time_gets_next_to_nothing() {
     for n in 0..10_000 {
         world.pass(Duration::from_millis(30));
         let exit = world.first("six");
-        let (took, pace) = if exit == 2 { (90, Pace::Late) } else { (30, Pace::Kept) };
+        let (took, pace) = if exit == 2 { (90, DialSpeed::Late) } else { (30, DialSpeed::Kept) };
         world.exit(exit).load().succeeded(Duration::from_millis(took), pace, world.now);
         if exit == 2 {
             slow += 1;
@@ -84,7 +84,7 @@ fn an_exit_that_is_late_each_time_gets_next_to_nothing() {
     assert!((6..=20).contains(&slow), "of 10,000 in five minutes: {trials:?}");
     world.pass(2 * MINUTE);
     assert_eq!(world.first("six"), 2, "its trial is due");
-    world.exit(2).load().succeeded(Duration::from_millis(30), Pace::Kept, world.now);
+    world.exit(2).load().succeeded(Duration::from_millis(30), DialSpeed::Kept, world.now);
     assert!((0..100).any(|_| world.first("six") == 2), "it was quick, and is one of them again");
 }
 
@@ -98,7 +98,7 @@ fn two_choices_follow_load_and_latency() {
     let tunnel = one.load().begin();
     assert!((0..50).all(|_| !prefers(one, other, world.now, &mut rng)), "fewer tunnels win");
     drop(tunnel);
-    one.load().succeeded(Duration::from_millis(500), Pace::Unknown, world.now);
+    one.load().succeeded(Duration::from_millis(500), DialSpeed::Unknown, world.now);
     assert!((0..50).all(|_| !prefers(one, other, world.now, &mut rng)), "lower latency wins");
     let tunnels: Vec<_> = (0..9).map(|_| other.load().begin()).collect();
     assert!((0..50).all(|_| prefers(one, other, world.now, &mut rng)), "until load outweighs it");
@@ -153,8 +153,8 @@ fn an_ejected_exit_rests_and_comes_back_by_one_trial() {
     world.pass(11 * SECOND);
     assert_eq!(world.first("us"), 1, "the trial leads");
     assert!((0..20).all(|_| world.first("us") != 1), "and is one");
-    let back = world.exit(1).load().succeeded(Duration::from_millis(50), Pace::Unknown, world.now);
-    assert_eq!(back, Turn::Back);
+    let back = world.exit(1).load().succeeded(Duration::from_millis(50), DialSpeed::Unknown, world.now);
+    assert_eq!(back, DialEffect::Back);
     assert!((0..20).all(|_| world.first("us") != 1), "its failures are remembered as slowness for a while");
     world.pass(30 * SECOND);
     assert!((0..100).any(|_| world.first("us") == 1));

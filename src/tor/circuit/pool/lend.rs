@@ -5,7 +5,7 @@ use super::*;
 impl Pool {
     /// A place on a circuit that is there now, if there is one that is not busy: the first question, put to every engine
     /// before any of them is made to build.
-    pub fn lend(&mut self, key: Key, isolation: Isolation, now: Instant) -> Option<Asked> {
+    pub fn lend(&mut self, key: Key, isolation: Isolation, now: Instant) -> Option<LeaseAnswer> {
         let own = self.best_own(key, isolation, now);
         let busy = own.is_none_or(|id| self.circuits.get(&id).is_none_or(|circuit| circuit.is_busy(now)));
         let fresh = if busy && self.own_count(key, isolation) < PARALLEL { self.spare(key) } else { None };
@@ -13,7 +13,7 @@ impl Pool {
     }
 
     /// A place on a circuit, or a place in the queue for one.
-    pub fn ask(&mut self, key: Key, isolation: Isolation, now: Instant) -> Asked {
+    pub fn ask(&mut self, key: Key, isolation: Isolation, now: Instant) -> LeaseAnswer {
         if let Some(lent) = self.lend(key, isolation, now) {
             return lent;
         }
@@ -31,7 +31,7 @@ impl Pool {
         self.groups.entry((key, isolation)).or_default().waiters.push_back(waiter);
         self.supply(key, isolation);
         self.start_builds(now);
-        Asked::Wait(waiter)
+        LeaseAnswer::Wait(waiter)
     }
 
     /// Somebody who waited is gone.
@@ -141,14 +141,14 @@ impl Pool {
         ids.iter().filter(good).min_by_key(|id| self.circuits.get(id).map(|circuit| circuit.built)).copied()
     }
 
-    fn take(&mut self, id: CircuitId, isolation: Isolation, now: Instant) -> Option<Asked> {
+    fn take(&mut self, id: CircuitId, isolation: Isolation, now: Instant) -> Option<LeaseAnswer> {
         let circuit = self.circuits.get_mut(&id)?;
         let was = circuit.owner.replace(isolation);
         debug_assert!(was.is_none_or(|owner| owner == isolation), "two keys never share a circuit");
         circuit.first_use.get_or_insert(now);
         circuit.last_use = now;
         circuit.streams += 1;
-        let (asked, key) = (Asked::Lent(id, circuit.path.clone()), circuit.key);
+        let (asked, key) = (LeaseAnswer::Lent(id, circuit.path.clone()), circuit.key);
         if was.is_none() {
             self.restock_one(key, now);
             self.start_builds(now);
@@ -199,7 +199,7 @@ impl Pool {
             self.groups.remove(&(key, isolation));
         }
         for waiter in served {
-            if let Some(Asked::Lent(circuit, path)) = self.take(id, isolation, now) {
+            if let Some(LeaseAnswer::Lent(circuit, path)) = self.take(id, isolation, now) {
                 self.effects.push(Effect::Grant { waiter, circuit, path });
             }
         }

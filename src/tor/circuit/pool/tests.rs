@@ -83,12 +83,12 @@ impl Bed {
 
     fn lend(&mut self, exit: u8, isolation: u64) -> Option<CircuitId> {
         match self.pool.lend(key(exit), iso(isolation), self.now)? {
-            Asked::Lent(id, _) => Some(id),
-            Asked::Wait(_) => panic!("lend never waits"),
+            LeaseAnswer::Lent(id, _) => Some(id),
+            LeaseAnswer::Wait(_) => panic!("lend never waits"),
         }
     }
 
-    fn ask(&mut self, exit: u8, isolation: u64) -> Asked {
+    fn ask(&mut self, exit: u8, isolation: u64) -> LeaseAnswer {
         self.pool.ask(key(exit), iso(isolation), self.now)
     }
 }
@@ -126,12 +126,12 @@ fn those_who_ask_for_the_same_wait_for_one_build() {
     bed.ask(1, 7);
     let more = bed.builds();
     assert_eq!(more.len(), 1, "the fourth does not");
-    assert!(matches!(bed.ask(1, 8), Asked::Wait(_)));
+    assert!(matches!(bed.ask(1, 8), LeaseAnswer::Wait(_)));
     assert_eq!(bed.builds().len(), 1, "another key needs its own");
     let id = bed.complete(builds[0]);
     let granted: Vec<_> = bed.pool.effects();
     for (asked, effect) in waiting.iter().zip(&granted) {
-        let Asked::Wait(waiter) = asked else { panic!() };
+        let LeaseAnswer::Wait(waiter) = asked else { panic!() };
         assert!(matches!(effect, Effect::Grant { waiter: w, circuit, .. } if w == waiter && *circuit == id));
     }
     assert_eq!(granted.len(), 3);
@@ -142,7 +142,7 @@ fn a_build_that_is_on_its_way_for_nobody_is_taken_over() {
     let mut bed = Bed::new(LIMITS);
     bed.pool.want(BTreeMap::from([(key(1), 1)]), bed.now);
     let build = bed.builds()[0];
-    assert!(matches!(bed.ask(1, 7), Asked::Wait(_)));
+    assert!(matches!(bed.ask(1, 7), LeaseAnswer::Wait(_)));
     bed.complete(build);
     assert!(
         matches!(bed.pool.effects()[..], [Effect::Build { .. }, Effect::Grant { .. }]),
@@ -153,7 +153,7 @@ fn a_build_that_is_on_its_way_for_nobody_is_taken_over() {
 #[test]
 fn a_circuit_for_somebody_who_left_is_nobodys() {
     let mut bed = Bed::new(LIMITS);
-    let Asked::Wait(waiter) = bed.ask(1, 7) else { panic!() };
+    let LeaseAnswer::Wait(waiter) = bed.ask(1, 7) else { panic!() };
     let build = bed.builds()[0];
     bed.pool.forget(waiter);
     let id = bed.complete(build);
@@ -165,7 +165,7 @@ fn a_circuit_for_somebody_who_left_is_nobodys() {
 fn nothing_is_built_for_somebody_who_left_before_it_began() {
     let mut bed = Bed::new(Limits { burst: 1, ..LIMITS });
     bed.ask(1, 1);
-    let Asked::Wait(waiter) = bed.ask(2, 1) else { panic!() };
+    let LeaseAnswer::Wait(waiter) = bed.ask(2, 1) else { panic!() };
     assert_eq!(bed.builds().len(), 1);
     bed.pool.forget(waiter);
     bed.pass(Duration::from_secs(2));
@@ -194,7 +194,7 @@ fn the_pace_is_kept_and_those_who_wait_come_first() {
 #[test]
 fn a_failed_build_is_tried_again_and_then_everybody_is_told() {
     let mut bed = Bed::new(LIMITS);
-    let Asked::Wait(waiter) = bed.ask(1, 7) else { panic!() };
+    let LeaseAnswer::Wait(waiter) = bed.ask(1, 7) else { panic!() };
     for _ in 0..ATTEMPTS {
         let builds = bed.builds();
         assert_eq!(builds.len(), 1);
@@ -208,7 +208,7 @@ fn a_failed_build_is_tried_again_and_then_everybody_is_told() {
 #[test]
 fn where_no_path_exists_nobody_waits_for_a_second_try() {
     let mut bed = Bed::new(LIMITS);
-    let Asked::Wait(waiter) = bed.ask(1, 7) else { panic!() };
+    let LeaseAnswer::Wait(waiter) = bed.ask(1, 7) else { panic!() };
     let build = bed.builds()[0];
     bed.pool.build_failed(build, LeaseFault::NoPath, bed.now);
     assert_eq!(bed.pool.effects(), [Effect::Refuse { waiter, fault: LeaseFault::NoPath }]);
@@ -217,7 +217,7 @@ fn where_no_path_exists_nobody_waits_for_a_second_try() {
 #[test]
 fn a_slow_build_gets_company_and_a_hung_one_is_given_up() {
     let mut bed = Bed::new(LIMITS);
-    let Asked::Wait(waiter) = bed.ask(1, 7) else { panic!() };
+    let LeaseAnswer::Wait(waiter) = bed.ask(1, 7) else { panic!() };
     let slow = bed.builds()[0];
     let slow_id = bed.launch(slow);
     bed.pass(SLOW_BUILD);
@@ -235,14 +235,14 @@ fn a_slow_build_gets_company_and_a_hung_one_is_given_up() {
 #[test]
 fn a_doomed_circuit_is_used_only_while_there_is_nothing_better() {
     let mut bed = Bed::new(LIMITS);
-    let Asked::Wait(_) = bed.ask(1, 7) else { panic!() };
+    let LeaseAnswer::Wait(_) = bed.ask(1, 7) else { panic!() };
     let doomed = bed.complete_all()[0].1;
     bed.pool.doom(doomed, bed.now);
     assert_eq!(bed.lend(1, 7), None);
-    assert!(matches!(bed.ask(1, 7), Asked::Lent(id, _) if id == doomed));
+    assert!(matches!(bed.ask(1, 7), LeaseAnswer::Lent(id, _) if id == doomed));
     let better = bed.builds();
     assert_eq!(better.len(), 1, "a replacement is on its way");
-    assert!(matches!(bed.ask(1, 7), Asked::Lent(id, _) if id == doomed));
+    assert!(matches!(bed.ask(1, 7), LeaseAnswer::Lent(id, _) if id == doomed));
     assert_eq!(bed.builds(), [], "and only one");
     let better = bed.complete(better[0]);
     assert_eq!(bed.lend(1, 7), Some(better));
@@ -350,7 +350,7 @@ fn an_exit_that_is_down_is_not_hammered_for_the_sake_of_spares() {
         bed.pass(Duration::from_secs(1));
     }
     assert!((5..=15).contains(&tries), "{tries} tries in an hour");
-    assert!(matches!(bed.ask(1, 7), Asked::Wait(_)));
+    assert!(matches!(bed.ask(1, 7), LeaseAnswer::Wait(_)));
     assert_eq!(bed.builds().len(), 1, "somebody who waits is another matter");
 }
 
@@ -358,7 +358,7 @@ fn an_exit_that_is_down_is_not_hammered_for_the_sake_of_spares() {
 fn when_the_engine_is_lost_everybody_is_told() {
     let mut bed = Bed::new(LIMITS);
     bed.spares(1, 1);
-    let Asked::Wait(waiter) = bed.ask(2, 7) else { panic!() };
+    let LeaseAnswer::Wait(waiter) = bed.ask(2, 7) else { panic!() };
     bed.pool.lost();
     assert_eq!(bed.pool.effects(), [Effect::Refuse { waiter, fault: LeaseFault::Lost }]);
     assert_eq!(bed.pool.counts(), Counts::default());
@@ -380,12 +380,12 @@ proptest! {
             let pick = |len: usize| (usize::from(exit) * 3 + isolation as usize) % len.max(1);
             match step {
                 0 | 1 => match bed.ask(exit, isolation) {
-                    Asked::Lent(id, _) => {
+                    LeaseAnswer::Lent(id, _) => {
                         prop_assert!(!closed.contains(&id), "lent after its end");
                         prop_assert_eq!(*owner.entry(id).or_insert(iso(isolation)), iso(isolation));
                         held.push(id);
                     }
-                    Asked::Wait(waiter) => { waiting.insert(waiter, iso(isolation)); }
+                    LeaseAnswer::Wait(waiter) => { waiting.insert(waiter, iso(isolation)); }
                 },
                 2 if !started.is_empty() => {
                     let build = started.remove(pick(started.len()));

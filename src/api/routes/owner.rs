@@ -10,8 +10,8 @@ use serde_json::json;
 use utoipa::IntoParams;
 
 use super::super::Wiring;
-use super::super::ask::bad_query;
 use super::super::error::ApiError;
+use super::super::extract::bad_query;
 use crate::exit::Moment;
 use crate::route::table::Wish;
 use crate::route::{Holder, Memory};

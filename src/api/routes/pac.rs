@@ -7,9 +7,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::super::Wiring;
-use super::super::ask::Asked;
 use super::super::error::{ApiError, Problem};
-use super::shown::host;
+use super::super::extract::Params;
+use super::view::host;
 
 /// What may be asked.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -27,7 +27,7 @@ pub(in crate::api) struct Wanted {
 pub(in crate::api) async fn pac(
     State(wiring): State<Wiring>,
     headers: HeaderMap,
-    Asked(wanted): Asked<Wanted>,
+    Params(wanted): Params<Wanted>,
 ) -> Result<Response, ApiError> {
     let port = match &wanted.route {
         Some(route) => super::find(&wiring.state.snapshot(), route)?.route.port,

@@ -6,14 +6,14 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::ask::ask_with;
+use super::client::ask_with;
 use super::table::terminal;
 use super::{ConfigFile, Exit, load};
 use crate::config::Config;
 
 /// Where the gateway is and how its answer is shown.
 #[derive(Debug, clap::Args)]
-pub(super) struct Over {
+pub(super) struct Remote {
     #[command(flatten)]
     file: ConfigFile,
     /// The answer as JSON, as the API gives it
@@ -42,7 +42,7 @@ impl Question {
     }
 }
 
-impl Over {
+impl Remote {
     /// Asks and shows. A list that has more pages is read to its end.
     pub(super) fn run(self, question: &Question, show: impl Fn(&Value, Option<usize>) -> String) -> Exit {
         let config = match self.config() {

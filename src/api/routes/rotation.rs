@@ -12,12 +12,12 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::super::Wiring;
-use super::super::ask::{Asked, Body, Named, Nothing};
 use super::super::error::{ApiError, Problem};
 use super::super::exits::Shown;
-use super::super::when::When;
-use super::asked::Wrong;
-use super::whose::{self, Meant, Whose};
+use super::super::extract::{Body, Named, Nothing, Params};
+use super::super::timestamp::Timestamp;
+use super::owner::{self, Meant, Whose};
+use super::spec::Wrong;
 use crate::exit::ExitId;
 use crate::gateway::outbound::rotate::{ReportFault, RotateFault};
 use crate::net::Host;
@@ -63,7 +63,7 @@ pub(in crate::api) struct Report {
 pub(in crate::api) struct BanShown {
     site: String,
     exit: String,
-    until: When,
+    until: Timestamp,
 }
 
 /// Which exit served.
@@ -87,10 +87,10 @@ pub(in crate::api) struct Last {
 pub(in crate::api) async fn rotate(
     State(wiring): State<Wiring>,
     Named(route): Named,
-    Asked(whose): Asked<Whose>,
+    Params(whose): Params<Whose>,
     _: Nothing,
 ) -> Result<Response, ApiError> {
-    let Meant { wish, key } = whose::meant(&wiring, &route, &whose)?;
+    let Meant { wish, key } = owner::meant(&wiring, &route, &whose)?;
     let _turn = wiring.slow()?;
     let turned = wiring.outbound.rotate(&key, &wish, Instant::now() + ROTATE_DEADLINE).await.map_err(refused)?;
     let snapshot = wiring.state.snapshot();
@@ -130,7 +130,7 @@ pub(in crate::api) async fn report(
 ) -> Result<Response, ApiError> {
     let Report { site, exit, session, key, outcome } = read(&fields)?;
     let host = Host::parse(&site).map_err(|why| Wrong::new("site", format!("is no host: {why}")))?;
-    let Meant { wish, key } = whose::meant(&wiring, &route, &Whose { session, key })?;
+    let Meant { wish, key } = owner::meant(&wiring, &route, &Whose { session, key })?;
     let banned = wiring.outbound.report(&key, &wish, &host, exit.as_deref(), outcome.as_deref()).await;
     let banned = banned.map_err(|fault| match fault {
         ReportFault::UnknownExit(_) => Wrong::new("exit", "is none that is known; see /exits").into(),
@@ -140,8 +140,11 @@ pub(in crate::api) async fn report(
         ReportFault::Outcome => Wrong::new("outcome", "says what went wrong, in at most 64 characters").into(),
         ReportFault::Ours => ApiError::ours("a ban could not be kept"),
     })?;
-    let shown =
-        BanShown { site: banned.site.as_str().to_owned(), exit: banned.exit.to_string(), until: When(banned.until) };
+    let shown = BanShown {
+        site: banned.site.as_str().to_owned(),
+        exit: banned.exit.to_string(),
+        until: Timestamp(banned.until),
+    };
     Ok(Json(shown).into_response())
 }
 
@@ -167,9 +170,9 @@ fn read(fields: &Map<String, Value>) -> Result<Report, Wrong> {
 pub(in crate::api) async fn last(
     State(wiring): State<Wiring>,
     Named(route): Named,
-    Asked(whose): Asked<Whose>,
+    Params(whose): Params<Whose>,
 ) -> Result<Response, ApiError> {
-    let Meant { wish, key } = whose::meant(&wiring, &route, &whose)?;
+    let Meant { wish, key } = owner::meant(&wiring, &route, &whose)?;
     let (memory, now) = (wiring.state.memory(), wiring.state.now());
     let holder = HolderRef { key: &key, scope: &wish.scope, session: wish.selector.session.as_ref() };
     let strict = wish.selector.mode == Mode::Strict;

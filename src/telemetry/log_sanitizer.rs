@@ -7,9 +7,9 @@
 use std::io::{self, Write};
 
 /// A writer of whole lines of UTF-8, after which they do nothing to whoever shows them.
-pub(super) struct Harmless<W>(pub(super) W);
+pub(super) struct LogSanitizer<W>(pub(super) W);
 
-impl<W: Write> Write for Harmless<W> {
+impl<W: Write> Write for LogSanitizer<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match escaped(bytes) {
             None => self.0.write(bytes),
@@ -63,7 +63,7 @@ mod tests {
             ("{\"a\":\"\u{85}x\u{9b}2J\u{7f}\"}\n", "{\"a\":\"\\u0085x\\u009b2J\\u007f\"}\n"),
             ("\u{80}", "\\u0080"),
         ] {
-            let mut out = Harmless(Vec::new());
+            let mut out = LogSanitizer(Vec::new());
             out.write_all(line.as_bytes()).unwrap();
             assert_eq!(String::from_utf8(out.0).unwrap(), want);
         }

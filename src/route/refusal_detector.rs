@@ -39,9 +39,9 @@ struct Record {
 
 /// Every site that refused somebody lately.
 #[derive(Clone, Debug, Default)]
-pub struct Hearsay(HashMap<Site, HashMap<ExitId, Record>>);
+pub struct RefusalDetector(HashMap<Site, HashMap<ExitId, Record>>);
 
-impl Hearsay {
+impl RefusalDetector {
     /// An exit got an answer from a site, or was refused. Yields exits of which it is clear now that the site refuses
     /// them.
     pub fn heard(&mut self, host: &Host, exit: &ExitId, refused: bool, now: Moment) -> Option<(Site, Vec<ExitId>)> {
@@ -110,11 +110,11 @@ mod tests {
         Host::parse(text).unwrap()
     }
 
-    struct World(Hearsay, Moment);
+    struct World(RefusalDetector, Moment);
 
     impl World {
         fn new() -> Self {
-            Self(Hearsay::default(), START)
+            Self(RefusalDetector::default(), START)
         }
 
         fn served(&mut self, n: u8) -> Vec<ExitId> {
@@ -163,17 +163,17 @@ mod tests {
 
     #[test]
     fn what_is_listened_for_is_bounded() {
-        let mut hearsay = Hearsay::default();
-        assert!(hearsay.heard(&host("a.example"), &exit(1), false, START).is_none() && hearsay.0.is_empty());
+        let mut detector = RefusalDetector::default();
+        assert!(detector.heard(&host("a.example"), &exit(1), false, START).is_none() && detector.0.is_empty());
         for n in 0..3 * SITES {
-            hearsay.heard(&host(&format!("s{n}.example")), &exit(1), true, START);
+            detector.heard(&host(&format!("s{n}.example")), &exit(1), true, START);
         }
-        assert!(hearsay.0.len() <= SITES);
+        assert!(detector.0.len() <= SITES);
         for n in 0..3 * EXITS {
             let mut id = [0; 20];
             id[..8].copy_from_slice(&n.to_be_bytes());
-            hearsay.heard(&host("a.example"), &ExitId::Tor(Fingerprint(id)), true, START);
+            detector.heard(&host("a.example"), &ExitId::Tor(Fingerprint(id)), true, START);
         }
-        assert!(hearsay.0.values().all(|exits| exits.len() <= EXITS));
+        assert!(detector.0.values().all(|exits| exits.len() <= EXITS));
     }
 }

@@ -9,10 +9,10 @@ use crate::exit::Moment;
 
 /// A moment that is written as a date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
-#[schema(value_type = String, format = DateTime, example = "2026-09-02T02:00:00.000Z")]
-pub(super) struct When(pub(super) Moment);
+#[schema(as = When, value_type = String, format = DateTime, example = "2026-09-02T02:00:00.000Z")]
+pub(super) struct Timestamp(pub(super) Moment);
 
-impl fmt::Display for When {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (seconds, micros) = (self.0.0 / 1_000_000, self.0.0 % 1_000_000);
         let (day, second) = (seconds / 86_400, seconds % 86_400);
@@ -22,7 +22,7 @@ impl fmt::Display for When {
     }
 }
 
-impl Serialize for When {
+impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -54,7 +54,7 @@ mod tests {
             (4_107_542_399_999_999, "2100-02-28T23:59:59.999Z"),
             (4_107_542_400_000_000, "2100-03-01T00:00:00.000Z"),
         ] {
-            assert_eq!(When(Moment(micros)).to_string(), want);
+            assert_eq!(Timestamp(Moment(micros)).to_string(), want);
         }
     }
 }

@@ -11,8 +11,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::Wiring;
-use super::super::when::When;
-use super::span::{Patience, Span};
+use super::super::timestamp::Timestamp;
+use super::duration::{Patience, Span};
 use super::{Page, Rules};
 use crate::exit::{ExitId, Moment};
 use crate::gateway::outbound::Outbound;
@@ -44,9 +44,9 @@ pub(in crate::api) struct Proxy {
     auth: &'static str,
     /// `api`, or `config`: read-only here.
     origin: &'static str,
-    created: When,
-    expires: Option<When>,
-    used: Option<When>,
+    created: Timestamp,
+    expires: Option<Timestamp>,
+    used: Option<Timestamp>,
     /// `open`; `port_taken` while another program has its port.
     state: &'static str,
     policy: PolicyShown,
@@ -227,9 +227,9 @@ impl Showing {
                 Origin::Config => "config",
                 Origin::Api => "api",
             },
-            created: When(route.created),
-            expires: route.expires.map(When),
-            used: entry.used().map(When),
+            created: Timestamp(route.created),
+            expires: route.expires.map(Timestamp),
+            used: entry.used().map(Timestamp),
             state: if self.shut.contains(name) { "port_taken" } else { "open" },
             policy: PolicyShown::of(&route.policy),
             live: self.live(name),

@@ -12,14 +12,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 /// A stream whose writes fail once nothing of them has been taken for so long.
-pub(super) struct Unstalled<S> {
+pub(super) struct WriteTimeout<S> {
     stream: S,
     patience: Duration,
     /// When it ends, while a write waits.
     end: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Unstalled<S> {
+impl<S> WriteTimeout<S> {
     pub(super) fn new(stream: S, patience: Duration) -> Self {
         Self { stream, patience, end: None }
     }
@@ -37,13 +37,13 @@ impl<S> Unstalled<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.timed(cx, written)
@@ -85,7 +85,7 @@ mod tests {
     async fn who_reads_nothing_is_let_go() {
         let (near, far) = duplex(16);
         let begun = Instant::now();
-        let mut stream = Unstalled::new(near, PATIENCE);
+        let mut stream = WriteTimeout::new(near, PATIENCE);
         let fault = stream.write_all(&[0; 1000]).await.unwrap_err();
         assert_eq!((fault.kind(), begun.elapsed().as_secs()), (io::ErrorKind::TimedOut, 30));
         drop(far);
@@ -101,7 +101,7 @@ mod tests {
                 far.read_exact(&mut bytes).await.unwrap();
             }
         };
-        let mut stream = Unstalled::new(near, PATIENCE);
+        let mut stream = WriteTimeout::new(near, PATIENCE);
         let (written, ()) = tokio::join!(stream.write_all(&[0; 1000]), reader);
         written.unwrap();
     }

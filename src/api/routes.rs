@@ -1,14 +1,14 @@
 //! `/proxies`: routes, by the name under which a scraper knows what is at their ports.
 //!
-//! Next: `proxies/asked.rs` (the body), `api/orders.rs` (who opens the port), `proxies/shown.rs` (the answer),
-//! `proxies/turns.rs` (what is done to a route's exits).
+//! Next: `routes/spec.rs` (the body), `api/orders.rs` (who opens the port), `routes/view.rs` (the answer),
+//! `routes/rotation.rs` (what is done to a route's exits).
 
-mod asked;
+mod duration;
+mod owner;
 pub(super) mod pac;
-mod shown;
-mod span;
-pub(super) mod turns;
-mod whose;
+pub(super) mod rotation;
+mod spec;
+mod view;
 
 use std::time::Duration;
 
@@ -20,17 +20,17 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
 
-pub use asked::{Asked, Rules, Wrong};
-pub use span::{Patience, Span};
+pub use duration::{Patience, Span};
+pub use spec::{RouteSpec, Rules, Wrong};
 
-use self::shown::{Batch, Proxies, Proxy, Showing};
+use self::view::{Batch, Proxies, Proxy, Showing};
 use super::Wiring;
-use super::ask::{self, Body, Named};
 use super::error::{ApiError, Problem};
+use super::etag::tagged;
 use super::exits::Shown;
 use super::explain::funnel;
+use super::extract::{self, Body, Named};
 use super::orders::{Opened, Order, OrderFault, Wanted};
-use super::page::tagged;
 use crate::exit::Moment;
 use crate::net::{Host, Target};
 use crate::route::explain::Step;
@@ -71,7 +71,7 @@ pub(super) struct Page {
     origin: Option<Made>,
     /// Only those that keep exits so.
     #[param(inline)]
-    mode: Option<asked::Kept>,
+    mode: Option<spec::Kept>,
 }
 
 /// Who made a route.
@@ -148,21 +148,21 @@ pub(super) enum Answered {
 
 /// Makes a route with a port of its own; with `count` so many, each with IPs of its own. The same name and body again is
 /// the same route.
-#[utoipa::path(post, path = "/proxies", tag = "proxies", params(Written), request_body = Asked,
+#[utoipa::path(post, path = "/proxies", tag = "proxies", params(Written), request_body = RouteSpec,
     responses((status = 201, body = Answered, headers(("Location" = String, description = "Where it is"))),
         (status = 200, body = Answered, description = "It was there already, asked for in the same words"),
         (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn create(
     State(wiring): State<Wiring>,
     headers: HeaderMap,
-    ask::Asked(Written { format }): ask::Asked<Written>,
+    extract::Params(Written { format }): extract::Params<Written>,
     Body(fields): Body,
 ) -> Result<Response, ApiError> {
-    let asked = Asked::read(&fields)?;
+    let asked = RouteSpec::read(&fields)?;
     let several = asked.count.is_some();
     let wanted = {
         let (snapshot, rules) = (wiring.state.snapshot(), wiring.rules.load());
-        let judge = |asked: Asked| {
+        let judge = |asked: RouteSpec| {
             let (selector, policy) = asked.judged(&snapshot.routes, &rules)?;
             Ok::<_, Wrong>(Wanted { asked, selector, policy })
         };
@@ -194,9 +194,9 @@ fn env(showing: &Showing, entries: &[&Entry]) -> Response {
 pub(super) async fn list(
     State(wiring): State<Wiring>,
     headers: HeaderMap,
-    ask::Asked(page): ask::Asked<Page>,
+    extract::Params(page): extract::Params<Page>,
 ) -> Result<Response, ApiError> {
-    let limit = ask::limit(page.limit)?;
+    let limit = extract::limit(page.limit)?;
     tagged(&headers, &Showing::new(&wiring, &headers).page(&page, limit))
 }
 
@@ -208,7 +208,7 @@ pub(super) async fn one(
     State(wiring): State<Wiring>,
     headers: HeaderMap,
     Named(name): Named,
-    ask::Asked(Written { format }): ask::Asked<Written>,
+    extract::Params(Written { format }): extract::Params<Written>,
 ) -> Result<Response, ApiError> {
     let showing = Showing::new(&wiring, &headers);
     let entry = find(&showing.snapshot, &name)?;
@@ -221,7 +221,7 @@ pub(super) async fn one(
 /// Another body laid over the one that made the route (a merge patch: `null` takes a word back). Connections that are
 /// open go on as they are.
 #[utoipa::path(patch, path = "/proxies/{route}", tag = "proxies",
-    params(("route" = String, Path, description = "Name or port")), request_body = Asked,
+    params(("route" = String, Path, description = "Name or port")), request_body = RouteSpec,
     responses((status = 200, body = Proxy), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn change(
     State(wiring): State<Wiring>,
@@ -246,7 +246,7 @@ pub(super) async fn exits(
     Named(route): Named,
 ) -> Result<Response, ApiError> {
     let (snapshot, now) = (wiring.state.snapshot(), wiring.state.now());
-    let wish = whose::wish(&snapshot, &route, None)?;
+    let wish = owner::wish(&snapshot, &route, None)?;
     let ask = Ask { wish: &wish, key: "", target: &nowhere(), now, avoid: &[], plain: false };
     let said = route::explain(snapshot.view(), wiring.state.memory(), &ask);
     let exits = said.pool.iter().filter_map(|id| snapshot.catalog.get(id)).map(|exit| Shown::of(exit)).collect();
@@ -260,7 +260,7 @@ pub(super) async fn exits(
 pub(super) async fn delete(
     State(wiring): State<Wiring>,
     Named(name): Named,
-    ask::Asked(Force { force }): ask::Asked<Force>,
+    extract::Params(Force { force }): extract::Params<Force>,
 ) -> Result<Response, ApiError> {
     let name = find(&wiring.state.snapshot(), &name)?.route.name.to_string();
     let closed = name.clone();

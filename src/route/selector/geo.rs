@@ -14,14 +14,14 @@ use crate::exit::country::CountrySet;
 
 /// Where to leave from. Equal if said with the same words.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Geo {
     negated: bool,
     /// Codes and groups, lower case, sorted, once each; none means `any`.
     words: Arc<[Box<str>]>,
     set: CountrySet,
 }
 
-impl Place {
+impl Geo {
     pub(super) const ANY: &'static str = "any";
     pub(super) const NOT: &'static str = "non";
 
@@ -75,8 +75,8 @@ fn countries(piece: &str, alone: bool, words: &Words) -> Result<CountrySet, Reas
     }
     match piece {
         "" => Err(Reason::Gap),
-        Place::ANY if alone => Err(Reason::NotAny),
-        Place::ANY => Err(Reason::AnyAmong),
+        Geo::ANY if alone => Err(Reason::NotAny),
+        Geo::ANY => Err(Reason::AnyAmong),
         "uk" => Err(Reason::Uk),
         _ => match country(piece) {
             Some(country) => Ok([country].into_iter().collect()),
@@ -86,7 +86,7 @@ fn countries(piece: &str, alone: bool, words: &Words) -> Result<CountrySet, Reas
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Geo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.words.is_empty() {
             return f.write_str(Self::ANY);
@@ -101,15 +101,15 @@ impl fmt::Display for Place {
     }
 }
 
-impl PartialEq for Place {
+impl PartialEq for Geo {
     fn eq(&self, other: &Self) -> bool {
         self.negated == other.negated && self.words == other.words
     }
 }
 
-impl Eq for Place {}
+impl Eq for Geo {}
 
-impl Hash for Place {
+impl Hash for Geo {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.negated, &self.words).hash(state);
     }

@@ -9,7 +9,7 @@
 //! Whoever offers may wait for long: some kernels take what is left of the slice, thirty times what was used. So the
 //! next turn is longer by what was waited for, and a thread aside has a tenth of a busy processor, as by its priority.
 //!
-//! Next: [`super::Tasks::aside`] starts such threads; the judge's desk and the store's writer have the long loops.
+//! Next: [`super::Tasks::background`] starts such threads; the judge's desk and the store's writer have the long loops.
 
 use std::cell::Cell;
 use std::thread;
@@ -27,13 +27,13 @@ thread_local! {
 }
 
 /// From now on this thread gives way.
-pub fn step_aside() {
+pub fn mark_background() {
     OVER.set(Some(Instant::now() + TURN));
 }
 
 /// Offers the processor to others if this is a thread aside and its turn is over. Not to be called with a lock held that
 /// others wait for.
-pub fn give_way() {
+pub fn yield_if_due() {
     let Some(over) = OVER.get() else { return };
     let offered = Instant::now();
     if offered < over {
@@ -55,15 +55,15 @@ mod tests {
 
     #[test]
     fn a_turn_ends_and_another_begins_on_threads_aside_alone() {
-        give_way();
+        yield_if_due();
         assert_eq!(OVER.get(), None, "this thread carries traffic");
-        step_aside();
+        mark_background();
         let over = OVER.get().unwrap();
         while Instant::now() < over {
             assert_eq!(OVER.get(), Some(over));
-            give_way();
+            yield_if_due();
         }
-        give_way();
+        yield_if_due();
         assert!(OVER.get().unwrap() >= over + TURN);
     }
 

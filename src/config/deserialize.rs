@@ -307,7 +307,7 @@ impl<'de> SeqAccess<'de> for Items<'_, '_> {
 mod tests {
     use serde::Deserialize;
 
-    use super::super::word::List;
+    use super::super::keyword::List;
     use super::*;
 
     #[derive(Debug, Default, Deserialize, PartialEq)]

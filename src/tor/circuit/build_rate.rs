@@ -10,14 +10,14 @@ use tokio::time::Instant;
 
 /// A token bucket.
 #[derive(Clone, Debug)]
-pub struct Pace {
+pub struct BuildRate {
     rate: f64,
     burst: f64,
     tokens: f64,
     at: Instant,
 }
 
-impl Pace {
+impl BuildRate {
     /// Full at first. A rate of nothing would never build, so that it is taken as one a minute.
     pub fn new(rate: f64, burst: u32, now: Instant) -> Self {
         let burst = f64::from(burst.max(1));
@@ -51,7 +51,7 @@ impl Pace {
         enough
     }
 
-    /// How long until [`Pace::take`] may say yes.
+    /// How long until [`BuildRate::take`] may say yes.
     pub fn wait(&self, awaited: bool) -> Duration {
         let missing = self.floor(awaited) + 1.0 - self.tokens;
         Duration::from_secs_f64((missing / self.rate).max(0.0))
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn a_burst_then_the_rate() {
         let start = Instant::now();
-        let mut pace = Pace::new(2.0, 4, start);
+        let mut pace = BuildRate::new(2.0, 4, start);
         let taken = (0..10).filter(|_| pace.take(true, start)).count();
         assert_eq!(taken, 4);
         assert_eq!(pace.wait(true), Duration::from_millis(500));
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn spares_leave_half_the_burst_to_those_who_wait() {
         let start = Instant::now();
-        let mut pace = Pace::new(1.0, 10, start);
+        let mut pace = BuildRate::new(1.0, 10, start);
         assert_eq!((0..20).filter(|_| pace.take(false, start)).count(), 5);
         assert_eq!(pace.wait(false), Duration::from_secs(1));
         assert_eq!((0..20).filter(|_| pace.take(true, start)).count(), 5);
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn no_rate_at_all_still_builds_now_and_then() {
         let start = Instant::now();
-        let mut pace = Pace::new(0.0, 0, start);
+        let mut pace = BuildRate::new(0.0, 0, start);
         assert!(pace.take(true, start) && !pace.take(true, start));
         assert!(pace.take(true, start + Duration::from_secs(60)));
     }

@@ -25,9 +25,9 @@ const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
 /// The query; unknown words in it are refused by the type that reads it.
-pub(super) struct Asked<T>(pub(super) T);
+pub(super) struct Params<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
@@ -138,8 +138,8 @@ mod tests {
 
     async fn query(uri: &str) -> Result<Option<usize>, String> {
         let (mut parts, ()) = http::Request::get(uri).body(()).unwrap().into_parts();
-        let read = Asked::<Words>::from_request_parts(&mut parts, &()).await;
-        read.map(|Asked(words)| words.limit).map_err(|error| error.message().to_owned())
+        let read = Params::<Words>::from_request_parts(&mut parts, &()).await;
+        read.map(|Params(words)| words.limit).map_err(|error| error.message().to_owned())
     }
 
     #[tokio::test]

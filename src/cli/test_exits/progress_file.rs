@@ -23,7 +23,7 @@ pub(super) struct About {
 }
 
 /// The notes of one pass.
-pub(super) struct Notebook {
+pub(super) struct ProgressFile {
     path: PathBuf,
     /// None where nothing can be written: such a pass cannot be gone on with.
     file: Option<File>,
@@ -31,7 +31,7 @@ pub(super) struct Notebook {
     ids: HashSet<String>,
 }
 
-impl Notebook {
+impl ProgressFile {
     /// The notes of a pass like this one that was cut short, or new ones.
     pub(super) fn open(folder: &Path, about: &About, anew: bool) -> Self {
         let path = folder.join(FILE);
@@ -102,27 +102,27 @@ mod tests {
     fn a_pass_goes_on_where_it_ended_unless_it_is_another_or_begins_anew() {
         let folder = tempfile::tempdir().unwrap();
         let us = About { country: Some("us".to_owned()), target: None };
-        let mut book = Notebook::open(folder.path(), &us, false);
+        let mut book = ProgressFile::open(folder.path(), &us, false);
         book.note(&json!({ "id": "A" }));
         book.note(&json!({ "id": "B" }));
         drop(book);
         let torn = std::fs::read_to_string(folder.path().join(FILE)).unwrap() + "{\"id\": \"C";
         std::fs::write(folder.path().join(FILE), torn).unwrap();
-        Notebook::open(folder.path(), &us, false).note(&json!({ "id": "E" }));
-        let book = Notebook::open(folder.path(), &us, false);
+        ProgressFile::open(folder.path(), &us, false).note(&json!({ "id": "E" }));
+        let book = ProgressFile::open(folder.path(), &us, false);
         assert_eq!((book.has("A"), book.has("B"), book.has("C"), book.done().len()), (true, true, false, 3));
         assert!(book.has("E"), "what comes behind a torn line is whole");
-        assert!(!Notebook::open(folder.path(), &About::default(), false).has("A"), "it is about other exits");
-        let mut book = Notebook::open(folder.path(), &About::default(), false);
+        assert!(!ProgressFile::open(folder.path(), &About::default(), false).has("A"), "it is about other exits");
+        let mut book = ProgressFile::open(folder.path(), &About::default(), false);
         book.note(&json!({ "id": "D" }));
-        assert!(!Notebook::open(folder.path(), &About::default(), true).has("D"), "begun anew");
-        Notebook::open(folder.path(), &us, false).close();
+        assert!(!ProgressFile::open(folder.path(), &About::default(), true).has("D"), "begun anew");
+        ProgressFile::open(folder.path(), &us, false).close();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn where_nothing_can_be_written_a_pass_runs_all_the_same() {
-        let mut book = Notebook::open(Path::new("/nonexistent"), &About::default(), false);
+        let mut book = ProgressFile::open(Path::new("/nonexistent"), &About::default(), false);
         book.note(&json!({ "id": "A" }));
         book.close();
     }

@@ -28,7 +28,7 @@ const GOOD_FOR: Duration = Duration::from_secs(3600);
 
 /// Who tried which wrong keys, and which were good.
 #[derive(Debug, Default)]
-pub struct Guesses {
+pub struct AuthThrottle {
     hasher: RandomState,
     wrong: Mutex<HashMap<IpAddr, Suspect>>,
     good: Mutex<HashMap<(IpAddr, u64), Instant>>,
@@ -44,9 +44,9 @@ struct Suspect {
     until: Option<Instant>,
 }
 
-impl Guesses {
+impl AuthThrottle {
     /// Takes note of a key that was tried; how long to wait, if it may not even be looked at.
-    pub fn judge(&self, client: IpAddr, key: &[u8], right: bool, terms: Damping, now: Instant) -> Option<Duration> {
+    pub fn check(&self, client: IpAddr, key: &[u8], right: bool, terms: Damping, now: Instant) -> Option<Duration> {
         let client = whole(client);
         let pair = (client, self.hasher.hash_one(key));
         let mut wrong = open(&self.wrong);

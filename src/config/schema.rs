@@ -16,9 +16,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::address::{Endpoint, PortRange, Status};
-use super::measure::{After, Bytes, Grace, Int};
+use super::keyword::{List, Many, Word};
 use super::secret::Hidden;
-use super::word::{List, Many, Word};
+use super::units::{After, Bytes, Grace, Int};
 use super::{Auth, Engine, ListFormat, ListProtocol, LogFormat, Rotate, RouteSource, Through};
 
 /// Declares a section: its keys, and the value of each that is not empty, zero or off by default.
@@ -280,9 +280,9 @@ mod tests {
 
     use serde_json::Value;
 
+    use super::super::deserialize::{TableSeen, read, read_tables};
     use super::super::diff::needs_restart;
     use super::super::finding::Findings;
-    use super::super::read::{TableSeen, read, read_tables};
     use super::super::tree::Node;
     use super::*;
 

@@ -33,12 +33,12 @@ const OTHER: &str = "other";
 /// Sends what passes here and everything else to the recorder behind it.
 pub struct Recorder<R> {
     lasting: R,
-    passing: Passing,
+    ephemeral: EphemeralSeries,
 }
 
 /// The series that pass. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Passing(Arc<Mutex<Families>>);
+pub struct EphemeralSeries(Arc<Mutex<Families>>);
 
 #[derive(Debug, Default)]
 struct Families {
@@ -68,13 +68,13 @@ impl Series {
 
 impl<R> Recorder<R> {
     /// A recorder in front of `lasting`, and what it keeps.
-    pub fn new(lasting: R) -> (Self, Passing) {
-        let passing = Passing::default();
-        (Self { lasting, passing: passing.clone() }, passing)
+    pub fn new(lasting: R) -> (Self, EphemeralSeries) {
+        let ephemeral = EphemeralSeries::default();
+        (Self { lasting, ephemeral: ephemeral.clone() }, ephemeral)
     }
 }
 
-impl Passing {
+impl EphemeralSeries {
     /// All of it in Prometheus' text format; forgets what nobody holds any more.
     pub fn render(&self) -> String {
         let mut families = self.open();
@@ -133,8 +133,8 @@ impl Families {
     fn count_names(&mut self) {
         let Self { all, names, .. } = self;
         let labels = all.values().flat_map(|family| family.series.keys()).flatten();
-        let passing = labels.filter(|(label, _)| PASSING.contains(&&**label));
-        *names = passing.map(|(_, name)| name.clone()).collect();
+        let ephemeral = labels.filter(|(label, _)| PASSING.contains(&&**label));
+        *names = ephemeral.map(|(_, name)| name.clone()).collect();
     }
 
     fn bounded(&mut self, label: &Label) -> (String, String) {
@@ -173,12 +173,12 @@ fn written(labels: &[(String, String)]) -> String {
 
 impl<R: metrics::Recorder> metrics::Recorder for Recorder<R> {
     fn describe_counter(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.passing.describe(&key, &description);
+        self.ephemeral.describe(&key, &description);
         self.lasting.describe_counter(key, unit, description);
     }
 
     fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.passing.describe(&key, &description);
+        self.ephemeral.describe(&key, &description);
         self.lasting.describe_gauge(key, unit, description);
     }
 
@@ -187,14 +187,14 @@ impl<R: metrics::Recorder> metrics::Recorder for Recorder<R> {
     }
 
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
-        match self.passing.series(key, Kind::Counter) {
+        match self.ephemeral.series(key, Kind::Counter) {
             Some(series) => Counter::from_arc(series),
             None => self.lasting.register_counter(key, metadata),
         }
     }
 
     fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
-        match self.passing.series(key, Kind::Gauge) {
+        match self.ephemeral.series(key, Kind::Gauge) {
             Some(series) => Gauge::from_arc(series),
             None => self.lasting.register_gauge(key, metadata),
         }
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_series_lives_as_long_as_its_handle_and_is_seen_once_more() {
-        let (recorder, passing) = Recorder::new(PrometheusBuilder::new().build_recorder());
+        let (recorder, ephemeral) = Recorder::new(PrometheusBuilder::new().build_recorder());
         with_local_recorder(&recorder, || {
             metrics::describe_counter!("x_total", "What \\ is\ncounted.");
             let (a, b) = (counter!("x_total", "route" => "a"), counter!("x_total", "route" => "b\"c"));
@@ -225,11 +225,11 @@ mod tests {
             counter!("z_total", "source" => "tor").increment(9);
             let want = "# HELP x_total What \\\\ is\\ncounted.\n# TYPE x_total counter\nx_total{route=\"a\"} 2\n\
                         x_total{route=\"b\\\"c\"} 1\n\n# TYPE y gauge\ny{listener=\"l\"} 1.5\n\n";
-            assert_eq!(passing.render(), want);
+            assert_eq!(ephemeral.render(), want);
             drop(b);
             a.increment(1);
-            assert!(passing.render().contains("x_total{route=\"b\\\"c\"} 1"), "once more");
-            let left = passing.render();
+            assert!(ephemeral.render().contains("x_total{route=\"b\\\"c\"} 1"), "once more");
+            let left = ephemeral.render();
             assert!(
                 left.contains("x_total{route=\"a\"} 3") && !left.contains("b\\\"c") && !left.contains('y'),
                 "{left}"
@@ -239,24 +239,24 @@ mod tests {
 
     #[test]
     fn ten_thousand_names_are_a_thousand_and_one() {
-        let (recorder, passing) = Recorder::new(PrometheusBuilder::new().build_recorder());
+        let (recorder, ephemeral) = Recorder::new(PrometheusBuilder::new().build_recorder());
         with_local_recorder(&recorder, || {
             let handles: Vec<_> = (0..10_000).map(|n| counter!("x_total", "route" => format!("r{n}"))).collect();
             handles.iter().for_each(|handle| handle.increment(1));
-            let text = passing.render();
+            let text = ephemeral.render();
             assert_eq!(text.lines().filter(|line| line.starts_with("x_total{")).count(), NAMES + 1);
             assert!(text.contains("x_total{route=\"other\"} 9000"), "what is beyond is counted together");
             drop(handles);
-            passing.render();
-            assert_eq!(passing.render(), "", "and all of it goes");
+            ephemeral.render();
+            assert_eq!(ephemeral.render(), "", "and all of it goes");
             let _new = counter!("x_total", "route" => "new");
-            assert!(passing.render().contains("route=\"new\""), "there is room again");
+            assert!(ephemeral.render().contains("route=\"new\""), "there is room again");
         });
     }
 
     #[test]
     fn what_is_gone_is_forgotten_though_nobody_scrapes() {
-        let (recorder, passing) = Recorder::new(PrometheusBuilder::new().build_recorder());
+        let (recorder, ephemeral) = Recorder::new(PrometheusBuilder::new().build_recorder());
         with_local_recorder(&recorder, || {
             let kept = counter!("x_total", "route" => "kept");
             kept.increment(1);
@@ -264,14 +264,14 @@ mod tests {
             for n in 0..NAMES {
                 counter!("x_total", "route" => format!("r{n}")).increment(1);
             }
-            passing.sweep(begun);
+            ephemeral.sweep(begun);
             counter!("x_total", "route" => "r0").increment(1);
-            passing.sweep(begun + KEPT - Duration::from_secs(1));
-            assert_eq!(passing.open().all["x_total"].series.len(), NAMES + 1, "somebody may yet scrape them");
-            passing.sweep(begun + KEPT);
+            ephemeral.sweep(begun + KEPT - Duration::from_secs(1));
+            assert_eq!(ephemeral.open().all["x_total"].series.len(), NAMES + 1, "somebody may yet scrape them");
+            ephemeral.sweep(begun + KEPT);
             let again = counter!("x_total", "route" => "again");
             again.increment(1);
-            let text = passing.render();
+            let text = ephemeral.render();
             assert!(text.contains("route=\"kept\"} 1") && text.contains("route=\"again\"} 1"), "{text}");
             assert_eq!(text.lines().filter(|line| line.starts_with("x_total{")).count(), 2, "{text}");
         });

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::super::error::ApiError;
-use super::span::{Patience, Span};
+use super::duration::{Patience, Span};
 use crate::route::policy::{Auth, Engine};
 use crate::route::selector::{Mode, RouteName, Selector, SourcePick, Words};
 use crate::route::{Policy, RouteTable};
@@ -44,7 +44,7 @@ pub struct Rules {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = NewProxy, example = json!({ "geo_category": "US", "name": "shop", "mode": "strict" }))]
-pub struct Asked {
+pub struct RouteSpec {
     /// What the route is called; without it, `p` and its port.
     #[schema(pattern = "^[a-z][a-z0-9-]{0,62}$")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,7 +182,7 @@ impl From<Wrong> for ApiError {
     }
 }
 
-impl Asked {
+impl RouteSpec {
     /// Reads a body. Each field is read alone first, so that the refusal can name it.
     pub fn read(fields: &Map<String, Value>) -> Result<Self, Wrong> {
         for (field, value) in fields {
@@ -355,7 +355,7 @@ mod tests {
 
     fn judge(body: Value) -> Result<(String, Policy), String> {
         let routes = RouteTable::new(Words::default(), Policy::default());
-        let asked = Asked::read(body.as_object().unwrap()).map_err(|wrong| wrong.field)?;
+        let asked = RouteSpec::read(body.as_object().unwrap()).map_err(|wrong| wrong.field)?;
         let judged = asked.judged(&routes, &rules()).map_err(|wrong| wrong.field)?;
         Ok((judged.0.to_string(), judged.1))
     }
@@ -419,28 +419,32 @@ mod tests {
             assert_eq!(judge(body.clone()).unwrap_err(), field, "{body}");
         }
         let beyond = Rules { bind: "0.0.0.0".parse().unwrap(), ..rules() };
-        let asked = Asked { selector: Some("us".to_owned()), auth: Some(Asks::Open), ..Asked::default() };
+        let asked = RouteSpec { selector: Some("us".to_owned()), auth: Some(Asks::Open), ..RouteSpec::default() };
         let routes = RouteTable::new(Words::default(), Policy::default());
         assert_eq!(asked.judged(&routes, &beyond).unwrap_err().field, "auth");
-        let (_, policy) = Asked { auth: None, ..asked }.judged(&routes, &beyond).unwrap();
+        let (_, policy) = RouteSpec { auth: None, ..asked }.judged(&routes, &beyond).unwrap();
         assert_eq!(policy.auth, Auth::Key, "never open by accident");
     }
 
     #[test]
     fn several_are_asked_for_one_by_one_and_what_is_kept_reads_as_it_was_said() {
-        let asked =
-            Asked { name: Some("w".to_owned()), count: Some(3), geo_category: Some(Geo::Us), ..Asked::default() };
+        let asked = RouteSpec {
+            name: Some("w".to_owned()),
+            count: Some(3),
+            geo_category: Some(Geo::Us),
+            ..RouteSpec::default()
+        };
         let each = asked.clone().each().unwrap();
         let names: Vec<_> = each.iter().map(|one| one.name.clone().unwrap()).collect();
         assert_eq!(names, ["w-1", "w-2", "w-3"]);
         assert!(each.iter().all(|one| (one.exclusive, one.pool, one.count) == (Some(true), Some(1), None)));
-        assert_eq!(Asked { port: Some(20_000), ..asked.clone() }.each().unwrap_err().field, "port");
-        assert_eq!(Asked { count: Some(0), ..asked }.each().unwrap_err().field, "count");
+        assert_eq!(RouteSpec { port: Some(20_000), ..asked.clone() }.each().unwrap_err().field, "port");
+        assert_eq!(RouteSpec { count: Some(0), ..asked }.each().unwrap_err().field, "count");
         for one in each {
             let fields: Map<_, _> = serde_json::from_str(&one.text()).unwrap();
-            assert_eq!(Asked::read(&fields), Ok(one));
+            assert_eq!(RouteSpec::read(&fields), Ok(one));
         }
-        let timed = Asked { ttl: Some(Span(Duration::from_secs(90))), ..Asked::default() };
+        let timed = RouteSpec { ttl: Some(Span(Duration::from_secs(90))), ..RouteSpec::default() };
         assert_eq!(timed.text(), r#"{"ttl":90}"#);
     }
     #[test]
@@ -452,13 +456,13 @@ mod tests {
             (json!({"selector": "de"}), r#"{"selector":"de","mode":"strict","pool":3,"ttl":60}"#),
             (json!({"geo_category": "ANY", "mode": null}), r#"{"geo_category":"ANY","pool":3,"ttl":60}"#),
         ] {
-            let patched = Asked::patched(said, patch.as_object().unwrap()).unwrap();
-            assert_eq!(patched, Asked::read(&serde_json::from_str(want).unwrap()).unwrap(), "{patch}");
+            let patched = RouteSpec::patched(said, patch.as_object().unwrap()).unwrap();
+            assert_eq!(patched, RouteSpec::read(&serde_json::from_str(want).unwrap()).unwrap(), "{patch}");
         }
         for (patch, field) in
             [(json!({"name": "x"}), "name"), (json!({"pol": 3}), "pol"), (json!({"pool": "x"}), "pool")]
         {
-            assert_eq!(Asked::patched(said, patch.as_object().unwrap()).unwrap_err().field, field);
+            assert_eq!(RouteSpec::patched(said, patch.as_object().unwrap()).unwrap_err().field, field);
         }
     }
 }
