@@ -22,6 +22,7 @@ test: ## everything but the slowest: format, lints, documents, licences, unit, i
 	@$(STAGE) format  cargo fmt --all --check
 	@$(STAGE) lint    cargo clippy --locked --workspace --all-targets -- -D warnings
 	@$(STAGE) lint    cargo clippy --locked --test slow -- -D warnings
+	@$(STAGE) dead    cargo clippy --locked --example dead_code --features dead-code -- -D dead_code -A unused_imports
 	@$(STAGE) doc     env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	@$(STAGE) deny    .ci/deny
 	@$(STAGE) build   .ci/cargo-test --no-run

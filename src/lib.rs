@@ -1,26 +1,55 @@
 //! exitgate: one gateway, many exits.
 //!
-//! The tour, in the order in which a connection meets the rooms. Each room's own page says why it is as it is; the two
-//! ways through them (a connection, a change) are drawn in `docs/ARCHITECTURE.md`.
+//! The tour, in the order in which a connection meets the rooms:
 //!
-//! Rooms know only rooms below them; `tests/it/architecture.rs` fails on an arrow that points up or sideways.
+//! | room | what it does |
+//! | --- | --- |
+//! | [`cli`] | reads the command line and starts what it asks for |
+//! | [`app`] | builds every part from the configuration and connects the parts |
+//! | [`listen`] | owns a port: takes a permit, accepts, pauses after an error, spawns the connection |
+//! | [`gateway`] | the data path, from the first bytes to the relayed stream; start reading at `gateway/connection.rs` |
+//! | [`limit`] | says who may do how much, and which targets are allowed |
+//! | [`route`] | chooses exits: selectors, pools, sessions, pins, bans (pure) |
+//! | [`dial`] | opens streams to targets through the chosen exit |
+//! | [`tor`] | runs tor processes (engines) and builds circuits in them |
+//!
+//! and what stands behind it:
+//!
+//! | room | what it does |
+//! | --- | --- |
+//! | [`source`] | finds exits: tor's directory, Onionoo, lists of public proxies |
+//! | [`check`] | tests exits, and decides which are good, bad or banned |
+//! | [`exit`] | holds what is known of each exit: the catalog (pure) |
+//! | [`state`] | the one writer; publishes the snapshot that everybody reads |
+//! | [`store`] | keeps state in SQLite, on a thread of its own |
+//! | `admin` | creates, changes and deletes routes while the gateway runs |
+//! | [`api`] | the HTTP interface to all of this |
+//! | [`console`] | the web console, as files in the binary |
+//! | [`config`] | reads text and gives validated settings |
+//! | [`telemetry`] | logging and metrics |
+//! | [`lifecycle`] | running, draining, killing; the only room that spawns tasks |
+//! | [`net`] | host names, targets and secrets |
+//!
+//! Each room's own page says why it is as it is. Two drawings in `docs/ARCHITECTURE.md` show the ways through them: a
+//! connection, and a change. Rooms know only rooms below them; `tests/it/architecture.rs` fails on an arrow that
+//! points up or sideways.
 
-pub mod api; // CONTROL PATH: admin REST
-pub mod app; // builds every part and wires them
-pub mod check; // the exit tester
+pub mod api;
+pub mod app;
+pub mod check;
 pub mod cli;
-pub mod config; // text → validated settings
-pub mod console; // the embedded web console
-pub mod dial; // opens streams to exits and targets
-pub mod exit; // the exits: what we know of each (pure)
-pub mod gateway; // DATA PATH: start reading at gateway/connection.rs
-pub mod lifecycle; // running → draining → killing; the only room that spawns
-pub mod limit; // who may do how much
-pub mod listen; // owns a port: permit, accept, pause on error, spawn
-pub mod net; // words about addresses
-pub mod route; // which way out: selectors, pools, choices (pure)
-pub mod source; // where exits come from
-pub mod state; // the one writer; the snapshot that everybody reads
-pub mod store; // SQLite on its own thread
-pub mod telemetry; // logging and metrics
-pub mod tor; // engines and circuits: Tor, driven // the words of the command line
+pub mod config;
+pub mod console;
+pub mod dial;
+pub mod exit;
+pub mod gateway;
+pub mod lifecycle;
+pub mod limit;
+pub mod listen;
+pub mod net;
+pub mod route;
+pub mod source;
+pub mod state;
+pub mod store;
+pub mod telemetry;
+pub mod tor;

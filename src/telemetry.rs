@@ -13,6 +13,7 @@
 pub mod ephemeral_series;
 mod log_sanitizer;
 pub mod metrics;
+pub mod trace_id;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
