@@ -1,9 +1,9 @@
-//! Opens streams to exits and targets; the only room that does.
+//! Opens streams to exits and targets. No other room opens sockets to the outside.
 //!
-//! Whatever the way out is, a caller gets the same two things back: a [`Stream`] that is already connected to the
-//! target, or a [`DialError`] that says *whose* fault it was. That split decides everything after it: a fault of the
-//! exit is worth another exit, a fault of the target is the same through every exit and is told to the client, a fault
-//! of the engine is ours. Both sockets that a stream can be are bare ones, so that the relay may splice them.
+//! For every kind of exit a caller gets one of two things: a [`Stream`] that is already connected to the target, or a
+//! [`DialError`] that says whose fault the failure was. The caller acts on that. After a fault of the exit, it tries
+//! another exit. A fault of the target would be the same through every exit, so the client gets the error. A fault of
+//! the engine is our own. A stream is a bare socket, because the relay splices bare sockets.
 //!
 //! Next: `dial/tor.rs` (a circuit that we chose), `dial/public.rs` (a public proxy), `dial/direct.rs` (no exit).
 
@@ -23,9 +23,9 @@ pub mod tor;
 /// A stream that ends at the target.
 #[derive(Debug)]
 pub enum Stream {
-    /// To the target itself or to a public proxy.
+    /// A connection to the target itself or to a public proxy.
     Tcp(TcpStream),
-    /// To an engine's SOCKS port.
+    /// A connection to an engine's SOCKS port.
     Unix(UnixStream),
 }
 
@@ -41,30 +41,30 @@ impl AsFd for Stream {
 /// Why no stream was opened, split by whose fault it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum DialError {
-    /// Ours: the machinery between us and the exit.
+    /// Our fault: the engine, or something else between the gateway and the exit.
     #[error("the engine failed: {0}")]
     Engine(#[from] EngineFault),
-    /// The exit's: another exit may do better.
+    /// The exit's fault: another exit may succeed.
     #[error("the exit failed: {0}")]
     Exit(#[from] ExitFault),
-    /// The target's: every exit would see the same.
+    /// The target's fault: every exit would fail in the same way.
     #[error("the target failed: {0}")]
     Target(#[from] TargetFault),
-    /// The caller's deadline passed before anybody could be blamed.
+    /// The caller's deadline passed before the fault was known.
     #[error("the deadline passed")]
     Deadline,
 }
 
-/// What went wrong between us and the exit.
+/// What went wrong between the gateway and the exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum EngineFault {
     /// No engine is ready: starting, bootstrapping or between restarts.
     #[error("no engine is ready")]
     NotReady,
-    /// The engine went away while we waited for it.
+    /// The engine stopped while we waited for it.
     #[error("the engine was lost")]
     Lost,
-    /// The engine said something that we cannot use.
+    /// The engine's answer breaks the protocol.
     #[error("the engine gave an unusable answer")]
     Protocol,
     /// No file descriptor, port or memory left here.
@@ -75,7 +75,7 @@ pub enum EngineFault {
 /// What went wrong at the exit or on the way to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ExitFault {
-    /// Not in the directory (any more).
+    /// It is not in the directory, or not any more.
     #[error("the exit is not known")]
     Unknown,
     /// No path to it could be chosen (family, subnets, no guard).
@@ -84,24 +84,24 @@ pub enum ExitFault {
     /// A circuit to it could not be built.
     #[error("no circuit to the exit could be built")]
     Unreachable,
-    /// It had a circuit, and the circuit died under us.
+    /// The circuit to it was closed while it was in use.
     #[error("the circuit to the exit died")]
     Died,
-    /// Its policy does not allow the target.
+    /// Its exit policy does not allow the target.
     #[error("the exit's policy refuses the target")]
     Policy,
-    /// It refuses for lack of something of its own (bandwidth, streams a circuit, hibernation).
+    /// It refuses because it has no capacity left (bandwidth, streams per circuit, hibernation).
     #[error("the exit is overloaded")]
     Overloaded,
-    /// It took our request and never answered.
+    /// It accepted the request and never answered.
     #[error("the exit does not answer")]
     Hung,
-    /// A public proxy that asks for a password, answers nonsense or refuses this kind of target.
+    /// A public proxy asks for a password, answers with garbage or refuses this kind of target.
     #[error("the exit refused")]
     Refused,
-    /// A public proxy that says that the target failed, or what lies before it failed: its word alone. Another exit is
-    /// worth a try, and this one is not blamed.
-    #[error("the exit says that the target failed, and nobody vouches for that")]
+    /// A public proxy says that the target failed, or the way to the proxy failed. Neither can be verified, so another
+    /// exit is tried and this one is not blamed.
+    #[error("the exit says that the target failed, which cannot be verified")]
     Unclear,
 }
 
@@ -114,22 +114,22 @@ pub enum TargetFault {
     /// The name does not resolve.
     #[error("the name does not resolve")]
     NoSuchName,
-    /// The resolver failed; the name may exist.
+    /// The resolver failed. The name may exist.
     #[error("the name could not be resolved")]
     NameFailed,
-    /// No route to it.
+    /// There is no route to it.
     #[error("the target cannot be reached")]
     Unreachable,
     /// It did not answer in time.
     #[error("the target did not answer")]
     Timeout,
-    /// It closed on us before anything was said.
+    /// It closed the connection before any data came.
     #[error("the target closed the connection")]
     Reset,
     /// An onion service without a descriptor, or a bad onion address.
     #[error("the onion service cannot be reached")]
     Onion,
-    /// A private, loopback or metadata address, or our own listener: denied by our rules.
+    /// Our own rules refuse it: a private, loopback or metadata address, or one of our listeners.
     #[error("the target is not allowed")]
     Forbidden,
 }
@@ -152,7 +152,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(())) // sockets hold nothing back
+        Poll::Ready(Ok(())) // a socket has no buffer of its own to flush
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,10 +1,10 @@
-//! A target as SOCKS5 writes it: one way for tor's SOCKS port and for a public proxy's.
+//! Writes a target in SOCKS5's format, for tor's SOCKS port and for public proxies.
 
 use std::net::IpAddr;
 
 use crate::net::Host;
 
-/// Appends the type, the address and the port.
+/// Appends the address type, the address and the port.
 pub(super) fn push(bytes: &mut Vec<u8>, host: &Host, port: u16) {
     match host {
         Host::Ip(IpAddr::V4(ip)) => {

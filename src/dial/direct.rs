@@ -1,11 +1,12 @@
-//! Straight to the target, from this machine's own address: for measuring, and for fleets that mix.
+//! Connects to the target from this machine's own address, without an exit: for measurements, and for routes that mix
+//! sources.
 //!
-//! The only place that resolves a name, because with every other way out the exit does it. The rules on targets are
-//! asked about each address that the name resolved to and about nothing else: what was checked is what is connected
-//! to, so that a name that changes its mind in between gains nothing.
+//! Only this module resolves names. With every other source the exit resolves them. The name is resolved once, the rules
+//! on targets are checked for each address, and the connection goes to a checked address. A DNS answer that changes
+//! after the check therefore has no effect.
 //!
-//! Several addresses are tried as RFC 8305 says, in short: families in turn, the next one when the last failed or after
-//! a moment, and the first that answers wins.
+//! Several addresses are tried by a short form of RFC 8305: IPv4 and IPv6 alternate, the next address starts when the
+//! last one failed or after 250 ms, and the first that answers is used.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -21,14 +22,14 @@ use super::{DialError, EngineFault, Stream, TargetFault};
 use crate::limit::target::Rules;
 use crate::net::{Host, Target};
 
-/// How long an address may keep silent before the next one is tried beside it: RFC 8305's recommended value.
+/// How long an address may stay silent before the next one is tried in parallel: the value that RFC 8305 recommends.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Addresses of one name that are tried. Arbitrary: a name with more is a large service, and four dead ones in a row
-/// are an answer.
+/// How many addresses of one name are tried. Any value from 2 to 8 does: when four addresses in a row are dead, more
+/// addresses rarely help.
 const MOST_ADDRESSES: usize = 4;
 
-/// Opens a stream to the target. Every address is judged by `rules` before it is connected to.
+/// Opens a stream to the target. `rules` are checked for every address before a connection to it.
 pub async fn dial(target: &Target, rules: &Rules, deadline: Instant) -> Result<Stream, DialError> {
     rules.target(target).map_err(|_| TargetFault::Forbidden)?;
     let Host::Name(name) = &target.host else {
@@ -47,7 +48,7 @@ async fn connected(addr: SocketAddr, deadline: Instant) -> Result<Stream, DialEr
     timeout_at(deadline, connect(addr)).await.map_err(|_| TargetFault::Timeout)?
 }
 
-/// The addresses that may be connected to, families in turn, never none.
+/// The addresses that the rules allow, IPv4 and IPv6 alternating. An error if there are none.
 fn allowed(resolved: Vec<SocketAddr>, rules: &Rules) -> Result<Vec<SocketAddr>, TargetFault> {
     if resolved.is_empty() {
         return Err(TargetFault::NoSuchName);
@@ -74,8 +75,9 @@ pub(super) async fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, Ta
     }
 }
 
-/// The standard library tells failures of `getaddrinfo` apart by nothing but the text of `gai_strerror`: glibc's,
-/// musl's and macOS's words for "no such name" and "no address of that kind". Anything else may be better next time.
+/// Reads the kind of failure from the error's text, because the standard library gives nothing else of `getaddrinfo`.
+/// The texts are those of glibc, musl and macOS for "no such name" and "no address of that kind". Every other failure
+/// may be temporary.
 fn resolver_fault(text: &str) -> TargetFault {
     const NO_SUCH_NAME: [&str; 5] = [
         "Name or service not known",
@@ -91,7 +93,7 @@ fn resolver_fault(text: &str) -> TargetFault {
     }
 }
 
-/// The first of several addresses that answers. When none does, the fault of the first: the others were its stand-ins.
+/// Connects to the first of several addresses that answers. If none does, gives the error of the first one that failed.
 async fn race(addresses: &[SocketAddr]) -> Result<Stream, DialError> {
     let mut waiting = addresses.iter();
     let mut tries: Vec<Pin<Box<dyn Future<Output = Result<Stream, DialError>> + Send>>> = Vec::new();
@@ -132,10 +134,10 @@ pub(super) async fn connect(addr: SocketAddr) -> Result<Stream, DialError> {
     attempt.await.map(Stream::Tcp).map_err(|fault| connect_fault(&fault))
 }
 
-/// Whose fault it is that a connect failed.
+/// Maps an error of `connect` to whose fault it is.
 fn connect_fault(fault: &io::Error) -> DialError {
     use io::ErrorKind::*;
-    // EADDRNOTAVAIL: every port of ours towards this target is taken.
+    // EADDRNOTAVAIL: every local port for this target is in use.
     if let Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EAGAIN) =
         fault.raw_os_error()
     {
@@ -145,7 +147,7 @@ fn connect_fault(fault: &io::Error) -> DialError {
         ConnectionRefused => TargetFault::Refused,
         ConnectionReset | ConnectionAborted => TargetFault::Reset,
         TimedOut => TargetFault::Timeout,
-        _ => TargetFault::Unreachable, // no route, no family, a firewall of ours
+        _ => TargetFault::Unreachable, // no route, address family not available, or a local firewall
     };
     whose.into()
 }

@@ -1,14 +1,14 @@
-//! Through a public proxy, whoever runs it.
+//! Dials through a public proxy, by HTTP CONNECT, SOCKS4 or SOCKS5.
 //!
-//! Three languages and one attitude: the peer is a stranger. It gets one connection and one request, its answer is read
-//! in pieces of a known size (a head of HTTP up to [`http::LONGEST_HEAD`]) against a deadline, and what it says about a
-//! target is hearsay: a free proxy that answers "host unreachable" may be out of order itself, so another exit is asked
-//! and nobody is blamed ([`ExitFault::Unclear`]). Names are resolved at the far end.
+//! The proxy is not trusted. It gets one connection and one request. Its answer is read in pieces of a known size (an
+//! HTTP head up to [`http::LONGEST_HEAD`]) and before a deadline. What it says about a target cannot be verified: a free
+//! proxy that answers "host unreachable" may be broken itself. Another exit is then tried and this one is not blamed
+//! ([`ExitFault::Unclear`]). The proxy resolves host names.
 //!
-//! A proxy that refuses to open tunnels may still forward plain HTTP: then the stream ends at the proxy ([`connect`]), and
-//! whoever speaks HTTP over it writes its requests for a proxy.
+//! A proxy that refuses CONNECT may still forward plain HTTP. [`forward`] then gives a stream to the proxy itself, and
+//! the caller writes requests in proxy form over it.
 //!
-//! Next: `dial/public/http.rs` and `dial/public/socks.rs` are the languages, without I/O.
+//! Next: `dial/public/http.rs` and `dial/public/socks.rs` are the protocols, without I/O.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -27,8 +27,8 @@ mod socks;
 
 pub use http::authorization;
 
-/// How long a name of a target may take to be looked up before it is let pass. Arbitrary: a resolver that is slower
-/// than this is no witness.
+/// How long the look-up of a target's name may take. After that the target is allowed: the look-up is a safeguard, not
+/// the only check. Not tuned.
 const LOOK_UP: Duration = Duration::from_secs(2);
 
 /// How a proxy is reached.
@@ -36,35 +36,32 @@ const LOOK_UP: Duration = Duration::from_secs(2);
 pub enum Reach<'a> {
     /// From this machine's own address.
     Direct,
-    /// Through this Tor exit: the proxy learns the exit's address and not ours.
+    /// Through this Tor exit: the proxy then sees the exit's address and not ours.
     Tor(&'a Tor, tor::Way),
 }
 
-/// How long the stages may take.
+/// Deadlines of the two stages.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
     /// The connection to the proxy.
     pub connect: Duration,
-    /// The proxy's answer to what it is asked for, all of it.
+    /// The proxy's whole answer to the request.
     pub reply: Duration,
 }
 
 /// A proxy, and how to get there.
 #[derive(Clone, Copy, Debug)]
 pub struct Way<'a> {
-    /// Which one.
     pub id: &'a PublicId,
-    /// What it wants to hear before it serves.
+    /// The username and password that the proxy asks for.
     pub login: Option<&'a Login>,
-    /// The way to it.
     pub reach: Reach<'a>,
-    /// How long it may take.
     pub times: Times,
-    /// Where proxies may stand.
+    /// Which addresses a proxy may have.
     pub rules: &'a Rules,
-    /// Names of targets are looked up here as well, and those that lead into inner networks refused; not so the pages
-    /// of our own tester.
-    pub judge_names: bool,
+    /// Look up the target's name here too, and refuse it if it leads into a private network. Off for the tester, which
+    /// only asks for pages of our own.
+    pub check_names: bool,
 }
 
 /// A stream that ends at its target.
@@ -72,21 +69,21 @@ pub struct Way<'a> {
 pub struct Opened {
     /// The stream.
     pub stream: Stream,
-    /// What came behind the proxy's answer: the target's first bytes.
+    /// The target's first bytes, if they came together with the proxy's answer.
     pub first: Vec<u8>,
 }
 
 /// Opens a tunnel to the target.
 pub async fn tunnel(way: Way<'_>, target: &Target, by: Instant) -> Result<Opened, DialError> {
-    let (mut stream, ()) = tokio::try_join!(connect(way, by), judge(way, target, by))?;
+    let (mut stream, ()) = tokio::try_join!(connect(way, by), check_name(way, target, by))?;
     let until = by.min(Instant::now() + way.times.reply);
     let first = timeout_at(until, ask(&mut stream, way, target)).await.unwrap_or(Err(ExitFault::Hung.into()))?;
     Ok(Opened { stream, first })
 }
 
-/// Opens a stream to the proxy itself, for a request of plain HTTP to `target` that it is to forward.
+/// Opens a stream to the proxy itself, for a plain HTTP request to `target` that the proxy is to forward.
 pub async fn forward(way: Way<'_>, target: &Target, by: Instant) -> Result<Stream, DialError> {
-    let (stream, ()) = tokio::try_join!(connect(way, by), judge(way, target, by))?;
+    let (stream, ()) = tokio::try_join!(connect(way, by), check_name(way, target, by))?;
     Ok(stream)
 }
 
@@ -103,7 +100,7 @@ async fn connect(way: Way<'_>, by: Instant) -> Result<Stream, DialError> {
             }
         }
         Reach::Tor(tor, by_tor) => {
-            // A circuit may have to be built first: that is not the proxy's time.
+            // The proxy's deadline does not apply: a circuit may have to be built first.
             let target = Target::from(way.id.addr);
             match tor::dial(tor, by_tor, &target, tor::Options::default(), by).await {
                 Ok((stream, _)) => Ok(stream),
@@ -115,11 +112,11 @@ async fn connect(way: Way<'_>, by: Instant) -> Result<Stream, DialError> {
     }
 }
 
-/// Refuses a target that is, by its name's addresses as they are seen from here, in an inner network. The proxy may see
-/// others: this keeps an honest proxy's network from harm, and is no wall.
-async fn judge(way: Way<'_>, target: &Target, by: Instant) -> Result<(), DialError> {
+/// Refuses a target whose name resolves, as seen from here, to a private address. The proxy may get other addresses, so
+/// this protects the network of an honest proxy but guarantees nothing.
+async fn check_name(way: Way<'_>, target: &Target, by: Instant) -> Result<(), DialError> {
     let Host::Name(name) = &target.host else { return Ok(()) };
-    if !way.judge_names || way.rules.allows_private() {
+    if !way.check_names || way.rules.allows_private() {
         return Ok(());
     }
     let until = by.min(Instant::now() + LOOK_UP);
@@ -128,7 +125,7 @@ async fn judge(way: Way<'_>, target: &Target, by: Instant) -> Result<(), DialErr
             let found = timeout_at(until, direct::resolve(name, target.port)).await;
             found.ok().and_then(Result::ok).unwrap_or_default()
         }
-        // Nobody near us may hear the name.
+        // The look-up goes through Tor too, so that our own resolver does not learn the name.
         Reach::Tor(tor, by_tor) => {
             let found = timeout_at(until, tor::resolve(tor, by_tor, &target.host, until)).await;
             let found: Option<IpAddr> = found.ok().and_then(Result::ok);
@@ -139,7 +136,7 @@ async fn judge(way: Way<'_>, target: &Target, by: Instant) -> Result<(), DialErr
     if inner { Err(TargetFault::Forbidden.into()) } else { Ok(()) }
 }
 
-/// Asks the proxy for the target, in its language. What is read beyond its answer is the target's.
+/// Asks the proxy for the target, by the proxy's protocol. Returns bytes of the target that came behind the answer.
 async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     way: Way<'_>,
@@ -166,7 +163,7 @@ async fn connect_by_http<S: AsyncRead + AsyncWrite + Unpin>(
             return Err(ExitFault::Died.into());
         }
         if let Some((status, rest)) = answer.take(&piece[..count]).map_err(|http::Garbage| ExitFault::Refused)? {
-            return http::judge(status).map(|()| rest).map_err(DialError::from);
+            return http::status_result(status).map(|()| rest).map_err(DialError::from);
         }
     }
 }
@@ -176,10 +173,10 @@ async fn socks4<S: AsyncRead + AsyncWrite + Unpin>(
     login: Option<&Login>,
     target: &Target,
 ) -> Result<(), DialError> {
-    // SOCKS4 knows no IPv6: another exit may.
+    // SOCKS4 cannot carry IPv6 addresses; another exit may use another protocol.
     send(stream, &socks::request4(target, login).ok_or(ExitFault::Policy)?).await?;
     let answer = read::<8, S>(stream).await?;
-    Ok(socks::judge4(answer)?)
+    Ok(socks::result4(answer)?)
 }
 
 async fn socks5<S: AsyncRead + AsyncWrite + Unpin>(
@@ -199,7 +196,7 @@ async fn socks5<S: AsyncRead + AsyncWrite + Unpin>(
     }
     send(stream, &socks::request5(target)).await?;
     let head = read::<4, S>(stream).await?;
-    socks::judge5(head)?;
+    socks::result5(head)?;
     let rest = match head[3] {
         1 => 4 + 2,
         4 => 16 + 2,
@@ -215,14 +212,14 @@ async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Result<(),
     stream.write_all(bytes).await.map_err(|_| ExitFault::Died.into())
 }
 
-/// Reads so many bytes and not one more: what follows is the target's.
+/// Reads exactly `N` bytes: the bytes behind them belong to the target.
 async fn read<const N: usize, S: AsyncRead + Unpin>(stream: &mut S) -> Result<[u8; N], DialError> {
     let mut bytes = [0; N];
     stream.read_exact(&mut bytes).await.map_err(|_| ExitFault::Died)?;
     Ok(bytes)
 }
 
-/// Whether a fault speaks of the proxy, rather than of us or of what lies before it.
+/// Whether the fault is the proxy's, and not ours or of the way to the proxy.
 pub fn blames_the_proxy(error: DialError) -> bool {
     match error {
         DialError::Exit(fault) => fault != ExitFault::Unclear,

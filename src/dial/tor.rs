@@ -1,16 +1,20 @@
-//! A stream through Tor that leaves at the exit that was chosen.
+//! Opens a stream through Tor that leaves at a given exit.
 //!
-//! Three conversations make one dial. With the pool of circuits: a lease, at once or after a build. With the engine's
-//! SOCKS port: one write with greeting, name and request together (tor takes them so, over its own unix socket there is
-//! nobody to be polite to), one reply. And, out of our sight, the engine's control connection: the stream appears
-//! there under our ticket and is attached to the leased circuit. What the exit says about a failure comes only there,
-//! and it is the better word: SOCKS has eight ways to say no, and tor uses one of them for half of all failures.
+//! One dial takes three exchanges:
 //!
-//! A circuit that dies or hangs before the target answered is no verdict on the exit: it is tried again on another
-//! circuit to the same exit, on another engine if there is one, because the guard may be what hangs. Another *exit* is
-//! never tried here, because that choice is the caller's.
+//! 1. The pool of circuits gives a lease on a circuit to the exit, at once or after a build.
+//! 2. The engine's SOCKS port gets greeting, username and request in one write, and gives one reply.
+//! 3. On the engine's control connection the stream appears under the username that we made for it, and
+//!    [`crate::tor`] attaches it to the leased circuit.
 //!
-//! Next: [`crate::tor`] lends circuits; `dial/tor/socks.rs` is the language; `dial/tor/fault.rs` says whose fault it was.
+//! The reason of a failure comes over the control connection only: SOCKS has eight error codes, and tor uses one of them
+//! for half of all failures.
+//!
+//! A circuit that dies or hangs before the target answered says nothing about the exit. The dial tries again on another
+//! circuit to the same exit, on another engine if there is one, because the guard may be what hangs. It never tries
+//! another exit: that choice is the caller's.
+//!
+//! Next: [`crate::tor`] lends circuits; `dial/tor/socks.rs` is the protocol; `dial/tor/fault.rs` maps faults.
 
 use std::io;
 use std::net::IpAddr;
@@ -39,46 +43,45 @@ mod tests;
 pub use crate::tor::{Caller, Way};
 use socks::{Answer, Ask, Handshake};
 
-/// Circuits that are tried for one dial before the exit is blamed: the first, and two in its place.
+/// How many circuits one dial tries before the exit is blamed.
 const CIRCUITS: usize = 3;
 
-/// After a SOCKS failure, how long to wait for the better word on the control connection, which is nearly always there
-/// already: tor writes the event first.
-const BETTER_WORD: Duration = Duration::from_millis(250);
+/// After a SOCKS failure, how long to wait for the reason on the control connection. It is nearly always there already,
+/// because tor writes the event first.
+const REASON_WAIT: Duration = Duration::from_millis(250);
 
-/// An answer that takes longer is taken as a reason to look whether the circuit is well. Arbitrary: nine of ten streams
-/// of the public network are open by then.
+/// After this time without an answer the engine probes whether the circuit is alive. Nine of ten streams on the public
+/// network are open by then.
 const SLOW_ANSWER: Duration = Duration::from_secs(2);
 
-/// What a dial may do beside connecting.
+/// Options of one dial.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
     /// The route opted in to targets over IPv6.
     pub ipv6: bool,
-    /// Sent right behind the request, so that it reaches the target a round trip sooner. Only what may be sent twice: an
-    /// error does not say that the target has not seen it, and a dial with early data is not tried again in here.
+    /// Data that is sent right behind the request and reaches the target one round trip sooner. After an error the target
+    /// may have received it, so it must be safe to send twice, and a dial with early data tries one circuit only.
     pub early: &'a [u8],
 }
 
-/// How a stream came about.
+/// How a stream was opened.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// The engine that carries it.
     pub engine: EngineId,
-    /// The circuit that it is on; none for an onion service, where the choice is tor's.
+    /// The circuit that carries it. `None` for an onion service: tor chooses those circuits.
     pub circuit: Option<CircuitId>,
-    /// The relays, guard first, exit last; none for an onion service.
+    /// The relays from guard to exit; empty for an onion service.
     pub path: Arc<[Fingerprint]>,
-    /// When what happened.
     pub timings: Timings,
 }
 
-/// The moments of one dial, of the attempt that succeeded.
+/// Moments of the attempt that succeeded.
 #[derive(Clone, Copy, Debug)]
 pub struct Timings {
-    /// It was asked for.
+    /// The dial began.
     pub started: Instant,
-    /// A place on a circuit was ours.
+    /// The pool gave a circuit.
     pub leased: Instant,
     /// The SOCKS request was written.
     pub sent: Instant,
@@ -96,12 +99,12 @@ impl Timings {
         Self { started: now, leased: now, sent: now, seen: None, attached: None, replied: now }
     }
 
-    /// Our own part before tor's: from the lease to the request on its way.
+    /// The gateway's own part: from the lease to the written request.
     pub fn before(&self) -> Duration {
         self.sent.saturating_duration_since(self.leased)
     }
 
-    /// How long a circuit was waited for.
+    /// How long the dial waited for a circuit.
     pub fn circuit_wait(&self) -> Duration {
         self.leased.saturating_duration_since(self.started)
     }
@@ -136,7 +139,7 @@ pub async fn dial(
     Ok((stream, facts))
 }
 
-/// Opens a stream to an onion service, over circuits of tor's own, which it shares only within one isolation key.
+/// Opens a stream to an onion service. tor chooses the circuits, and shares them only within one isolation key.
 pub async fn onion(
     tor: &Tor,
     who: Caller,
@@ -162,7 +165,7 @@ pub async fn onion(
     Ok((stream, Facts { engine: port.engine, circuit: None, path: Arc::new([]), timings }))
 }
 
-/// Has the exit resolve a name: to an IPv4 address where there is one.
+/// Resolves a name at the exit, to an IPv4 address if the name has one.
 pub async fn resolve(tor: &Tor, way: Way, name: &Host, deadline: Instant) -> Result<IpAddr, DialError> {
     if let Host::Ip(ip) = name {
         return Ok(*ip);
@@ -173,12 +176,12 @@ pub async fn resolve(tor: &Tor, way: Way, name: &Host, deadline: Instant) -> Res
     }
 }
 
-/// Has the exit look up the name of an address.
+/// Looks up the name of an address at the exit.
 pub async fn resolve_ptr(tor: &Tor, way: Way, addr: IpAddr, deadline: Instant) -> Result<Host, DialError> {
     Ok(ask(tor, way, None, Ask::ResolvePtr(addr), Options::default(), deadline).await?.1)
 }
 
-/// One request, on as many circuits to the exit as it takes.
+/// Sends one request, on up to [`CIRCUITS`] circuits one after the other.
 async fn ask(
     tor: &Tor,
     way: Way,
@@ -205,7 +208,7 @@ async fn ask(
         match timeout_at(deadline, attempt).await.unwrap_or(Err(Attempt::Failed(DialError::Deadline))) {
             Ok((stream, host)) => return Ok((stream, host, facts)),
             Err(Attempt::Failed(why)) => return Err(why),
-            // The exit had a part in building this circuit a moment ago: it is not the one that hangs.
+            // The exit answered a moment ago, when this circuit was built, so the target is what hangs.
             Err(Attempt::Again(DialError::Exit(ExitFault::Hung))) if is_fresh => {
                 return Err(TargetFault::Timeout.into());
             }
@@ -217,9 +220,9 @@ async fn ask(
 
 /// How an attempt failed.
 enum Attempt {
-    /// Its circuit, or its engine, died or hung under it: another one may do.
+    /// The circuit or the engine died or hung: another circuit may work.
     Again(DialError),
-    /// Another circuit would see the same.
+    /// Another circuit would fail in the same way.
     Failed(DialError),
 }
 
@@ -238,7 +241,7 @@ impl From<StreamFault> for Attempt {
     }
 }
 
-/// One request on one circuit.
+/// Sends one request on one circuit.
 async fn attempt(
     mut expected: Expected,
     what: &Ask<'_>,
@@ -251,7 +254,7 @@ async fn attempt(
     timings.sent = Instant::now();
     let (mut seen, mut attached) = (None, None);
     let doubt = expected.doubt();
-    let doubting = async {
+    let probing = async {
         sleep(SLOW_ANSWER).await;
         doubt.voice();
         std::future::pending().await
@@ -262,12 +265,12 @@ async fn attempt(
             biased;
             reply = read_reply(&mut stream) => reply,
             fault = &mut watched => return Err(fault.into()),
-            never = doubting => match never {},
+            never = probing => match never {},
         };
         match reply {
             Ok(Answer::Yes(host)) => Ok(host),
-            // SOCKS said no, or nothing at all: the control connection knows why.
-            no => match timeout(BETTER_WORD, watched).await {
+            // SOCKS refused, or its connection broke: the control connection has the reason.
+            no => match timeout(REASON_WAIT, watched).await {
                 Ok(fault) => return Err(fault.into()),
                 Err(_) => Err(no),
             },
@@ -282,13 +285,13 @@ async fn attempt(
     }
 }
 
-/// Follows the stream on the control connection; resolves only if it fails.
+/// Follows the stream on the control connection. Returns only if the stream fails.
 async fn watch(expected: &mut Expected, seen: &mut Option<Instant>, attached: &mut Option<Instant>) -> StreamFault {
     if let Ok(Seen { at, answer }) = (&mut expected.seen).await {
         *seen = Some(at);
         match answer.wait().await {
             Ok(_) => *attached = Some(Instant::now()),
-            // 552: no such circuit; 551: it is not ready, or no longer. It died a moment ago.
+            // 552: no such circuit. 551: the circuit is not open. In both cases it died a moment ago.
             Err(ControlError::Refused { code: 551 | 552, .. }) => {
                 expected.circuit_is_missing();
                 return StreamFault::CircuitGone;
@@ -298,7 +301,7 @@ async fn watch(expected: &mut Expected, seen: &mut Option<Instant>, attached: &m
         }
     }
     match (&mut expected.end).await {
-        // It was served, if only with a no as every name has it that does not resolve: the reply is on its way.
+        // tor served it, perhaps with a refusal (a name that does not resolve): the SOCKS reply is on its way.
         Ok(StreamFault::Ended(EndReason::Done)) | Err(_) => std::future::pending().await,
         Ok(fault) => fault,
     }
@@ -310,7 +313,7 @@ async fn connect(addr: &Addr) -> Result<Stream, DialError> {
     let connected = match addr {
         Addr::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
         Addr::Tcp(addr) => TcpStream::connect(addr).await.map(|stream| {
-            // A request that waits for its acknowledgement is slower, not wrong: no reason to fail.
+            // Without TCP_NODELAY the request may be slower, but it still works.
             let _ = stream.set_nodelay(true);
             Stream::Tcp(stream)
         }),
@@ -321,7 +324,7 @@ async fn connect(addr: &Addr) -> Result<Stream, DialError> {
     })
 }
 
-/// Reads the answer and not a byte more: what follows is the stream's.
+/// Reads the answer and not a byte more: the bytes behind it belong to the stream.
 async fn read_reply(stream: &mut Stream) -> Result<Answer, DialError> {
     let mut handshake = Handshake::default();
     let mut buffer = [0; socks::LONGEST];

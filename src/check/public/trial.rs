@@ -295,7 +295,7 @@ impl Trial<'_> {
             (Through::Tor, ..) => return Err(EngineFault::NotReady.into()),
         };
         let (login, rules) = (offer.login.as_ref(), &self.line.rules);
-        let way = Way { id: public, login, reach, times, rules, judge_names: false };
+        let way = Way { id: public, login, reach, times, rules, check_names: false };
         match how {
             How::Forward => forward(way, &page.target, by).await,
             How::Tunnel => {

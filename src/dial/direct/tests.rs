@@ -34,7 +34,7 @@ fn only_allowed_addresses_are_left_families_in_turn() {
 }
 
 #[test]
-fn the_resolvers_words_tell_whether_to_try_again() {
+fn resolver_errors_are_told_apart_by_their_text() {
     for (text, want) in [
         ("failed to lookup address information: Name or service not known", TargetFault::NoSuchName),
         ("failed to lookup address information: No address associated with hostname", TargetFault::NoSuchName),
@@ -48,7 +48,7 @@ fn the_resolvers_words_tell_whether_to_try_again() {
 }
 
 #[test]
-fn an_errno_is_somebodys_fault() {
+fn each_errno_maps_to_whose_fault_it_is() {
     for (code, want) in [
         (libc::ECONNREFUSED, DialError::Target(TargetFault::Refused)),
         (libc::ECONNRESET, DialError::Target(TargetFault::Reset)),
@@ -83,7 +83,7 @@ async fn reaches_a_literal_and_says_who_refused() {
 }
 
 #[tokio::test]
-async fn a_name_is_judged_by_what_it_resolves_to() {
+async fn each_address_of_a_name_is_checked() {
     // The machine's own name resolves without a network (RFC 6761), and to loopback only.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -93,7 +93,7 @@ async fn a_name_is_judged_by_what_it_resolves_to() {
 }
 
 #[tokio::test]
-async fn the_next_address_is_tried_when_one_fails_and_the_first_fault_is_told() {
+async fn the_next_address_is_tried_and_the_first_error_is_kept() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let good = listener.local_addr().unwrap();
     let dead = SocketAddr::new([127, 0, 0, 2].into(), good.port());

@@ -1,18 +1,20 @@
-//! CONNECT, and the head of its answer. Pure.
+//! The CONNECT request and the head of its answer. Pure.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::dial::ExitFault;
 use crate::exit::Login;
 use crate::net::Target;
 
-/// The longest head that is read, interim ones included. Proxies answer with some hundred bytes; those that add
-/// cookies and banners stay below the limit of common servers, which this is.
+/// The most bytes of heads that are read, heads of interim (1xx) answers included. 16 KiB is the limit of common
+/// servers; proxies answer with a few hundred bytes.
 pub(super) const LONGEST_HEAD: usize = 16 * 1024;
 
-/// Bytes that are no answer to a CONNECT.
+/// The bytes are not an HTTP answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Garbage;
 
-/// The request.
 pub(super) fn connect(target: &Target, login: Option<&Login>) -> Vec<u8> {
     let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
     if let Some(login) = login {
@@ -24,35 +26,21 @@ pub(super) fn connect(target: &Target, login: Option<&Login>) -> Vec<u8> {
 
 /// The value of `Proxy-Authorization`.
 pub fn authorization(login: &Login) -> String {
-    format!("Basic {}", base64(format!("{}:{}", login.user, login.password.expose()).as_bytes()))
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for piece in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(piece.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for digit in 0..4 {
-            let there = digit <= piece.len();
-            text.push(if there { DIGITS[(bits >> (18 - 6 * digit) & 63) as usize] as char } else { '=' });
-        }
-    }
-    text
+    format!("Basic {}", STANDARD.encode(format!("{}:{}", login.user, login.password.expose())))
 }
 
 /// Reads the answer while it arrives.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     held: Vec<u8>,
-    /// How far it is known to hold no end of a head.
+    /// Up to here `held` is known to hold no end of a head.
     looked: usize,
-    /// Bytes of interim answers that were there before.
+    /// Bytes of interim answers, which are dropped from `held`.
     before: usize,
 }
 
 impl Answer {
-    /// Takes the next bytes: the final status and what lies behind its head, once they are there.
+    /// Takes the next bytes. Returns the final status and the bytes behind its head once the head is complete.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<(u16, Vec<u8>)>, Garbage> {
         self.held.extend_from_slice(bytes);
         loop {
@@ -74,7 +62,7 @@ impl Answer {
         }
     }
 
-    /// Where the head ends: old proxies end lines with `\n` alone.
+    /// Where the head ends. Lines may end with `\n` alone, as some old proxies write them.
     fn end(&mut self) -> Option<usize> {
         let from = self.looked.saturating_sub(3);
         let tail = &self.held[from..];
@@ -85,7 +73,7 @@ impl Answer {
     }
 }
 
-/// `HTTP/1.0 200 Connection established`.
+/// Reads the status of a line such as `HTTP/1.0 200 Connection established`.
 fn status(head: &[u8]) -> Result<u16, Garbage> {
     let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let word = line.split(|byte| *byte == b' ').nth(1).ok_or(Garbage)?.trim_ascii();
@@ -94,8 +82,8 @@ fn status(head: &[u8]) -> Result<u16, Garbage> {
     number.filter(|status| (100..600).contains(status)).ok_or(Garbage)
 }
 
-/// What a final status means. That a gateway behind it failed is its word alone.
-pub(super) fn judge(status: u16) -> Result<(), ExitFault> {
+/// Maps a final status. 500, 502, 503 and 504 say that something behind the proxy failed, which cannot be verified.
+pub(super) fn status_result(status: u16) -> Result<(), ExitFault> {
     match status {
         200..=299 => Ok(()),
         429 => Err(ExitFault::Overloaded),
@@ -157,7 +145,7 @@ mod tests {
             "CONNECT [2001:db8::1]:443 HTTP/1.1\r\nHost: [2001:db8::1]:443\r\nProxy-Authorization: Basic dXNlcjpwYXNz\r\n\r\n"
         );
         for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
-            assert_eq!(base64(plain.as_bytes()), coded);
+            assert_eq!(STANDARD.encode(plain), coded);
         }
     }
 
@@ -175,7 +163,7 @@ mod tests {
             (502, Err(Unclear)),
             (504, Err(Unclear)),
         ] {
-            assert_eq!(judge(status), want, "{status}");
+            assert_eq!(status_result(status), want, "{status}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! SOCKS4, 4a and 5 as a client speaks them to a stranger. Pure.
+//! SOCKS4, 4a and 5 towards a public proxy. Pure.
 //!
 //! Greeting, login and request are sent one after the other: many free proxies read only the first message of what
 //! arrives together. Every answer has a size that is known before it is read.
@@ -9,12 +9,12 @@ use crate::dial::{ExitFault, address};
 use crate::exit::Login;
 use crate::net::{Host, Target};
 
-/// Which ways to log in we offer: none, or none and a password.
+/// The greeting: it offers no login, or no login and a password.
 pub(super) fn greeting(login: Option<&Login>) -> &'static [u8] {
     if login.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] }
 }
 
-/// The login; `None` if it is longer than SOCKS5 can say.
+/// The login message; `None` if username or password are longer than the 255 bytes that SOCKS5 allows.
 pub(super) fn login(login: &Login) -> Option<Vec<u8>> {
     let (user, password) = (login.user.as_bytes(), login.password.expose().as_bytes());
     let mut bytes = vec![1, u8::try_from(user.len()).ok()?];
@@ -24,14 +24,13 @@ pub(super) fn login(login: &Login) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The request of SOCKS5.
 pub(super) fn request5(target: &Target) -> Vec<u8> {
     let mut bytes = vec![5, 1, 0];
     address::push(&mut bytes, &target.host, target.port);
     bytes
 }
 
-/// The request of SOCKS4, of 4a where the target is a name; `None` if it cannot be said.
+/// The SOCKS4 request, or 4a if the target is a name. `None` if SOCKS4 cannot express it.
 pub(super) fn request4(target: &Target, login: Option<&Login>) -> Option<Vec<u8>> {
     let user = login.map_or("", |login| &login.user);
     if user.bytes().any(|byte| byte == 0) {
@@ -59,8 +58,8 @@ pub(super) fn request4(target: &Target, login: Option<&Login>) -> Option<Vec<u8>
     Some(bytes)
 }
 
-/// What the first four bytes of SOCKS5's answer mean.
-pub(super) fn judge5(head: [u8; 4]) -> Result<(), ExitFault> {
+/// Maps the first four bytes of a SOCKS5 answer.
+pub(super) fn result5(head: [u8; 4]) -> Result<(), ExitFault> {
     match head {
         [5, 0, _, _] => Ok(()),
         [5, 2, _, _] => Err(ExitFault::Policy),
@@ -69,8 +68,8 @@ pub(super) fn judge5(head: [u8; 4]) -> Result<(), ExitFault> {
     }
 }
 
-/// What SOCKS4's answer means: of its codes only 90 and 91 say something about the request.
-pub(super) fn judge4(answer: [u8; 8]) -> Result<(), ExitFault> {
+/// Maps a SOCKS4 answer. Only the codes 90 and 91 are about the request.
+pub(super) fn result4(answer: [u8; 8]) -> Result<(), ExitFault> {
     match answer {
         [0 | 4, 90, ..] => Ok(()),
         [0 | 4, 91, ..] => Err(ExitFault::Unclear),
@@ -88,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_carry_names_unresolved() {
+    fn requests_carry_names_that_are_not_resolved() {
         let user = Login { user: "ab".into(), password: Secret::new("c") };
         assert_eq!(greeting(None), [5, 1, 0]);
         assert_eq!(login(&user).unwrap(), b"\x01\x02ab\x01c");
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_say_whose_fault_it_is() {
+    fn each_answer_maps_to_whose_fault_it_is() {
         use ExitFault::*;
         for (head, want) in [
             ([5, 0, 0, 1], Ok(())),
@@ -115,10 +114,10 @@ mod tests {
             ([4, 0, 0, 1], Err(Refused)),
             (*b"HTTP", Err(Refused)),
         ] {
-            assert_eq!(judge5(head), want, "{head:?}");
+            assert_eq!(result5(head), want, "{head:?}");
         }
         for (code, want) in [(90, Ok(())), (91, Err(Unclear)), (93, Err(Refused)), (0, Err(Refused))] {
-            assert_eq!(judge4([0, code, 0, 0, 0, 0, 0, 0]), want, "{code}");
+            assert_eq!(result4([0, code, 0, 0, 0, 0, 0, 0]), want, "{code}");
         }
     }
 }

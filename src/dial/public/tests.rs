@@ -29,7 +29,7 @@ async fn asked(
     let login = login.then(|| Login { user: "user".into(), password: Secret::new("pass") });
     let times = Times { connect: Duration::from_secs(1), reply: Duration::from_secs(1) };
     let rules = Rules::default();
-    let way = Way { id: &id, login: login.as_ref(), reach: Reach::Direct, times, rules: &rules, judge_names: false };
+    let way = Way { id: &id, login: login.as_ref(), reach: Reach::Direct, times, rules: &rules, check_names: false };
     let target: Target = "web.test:80".parse().unwrap();
     let (mut stream, peer) = duplex(64 * 1024);
     let stays = script.last().is_none_or(|(_, said)| !said.is_empty());
@@ -45,7 +45,7 @@ async fn asked(
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_language_opens_and_leaves_the_targets_bytes_alone() {
+async fn each_protocol_opens_and_keeps_the_targets_bytes() {
     let connect = 47; // the request's length
     for (protocol, login, script, first, rest) in [
         (Protocol::Http, false, vec![(connect, OPEN)], &b""[..], &b""[..]),
@@ -67,7 +67,7 @@ async fn every_language_opens_and_leaves_the_targets_bytes_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_is_hostile_gets_nowhere() {
+async fn hostile_answers_are_refused() {
     let exit = |fault: ExitFault| Err(DialError::Exit(fault));
     const BANNER: &[u8] = &[b'x'; 32 * 1024];
     for (protocol, login, script, want) in [
@@ -95,11 +95,11 @@ async fn a_proxy_in_an_inner_network_is_not_connected_to() {
     let id = PublicId { protocol: Protocol::Http, addr: "127.0.0.1:9".parse().unwrap() };
     let times = Times { connect: Duration::from_secs(1), reply: Duration::from_secs(1) };
     let rules = Rules::default();
-    let way = Way { id: &id, login: None, reach: Reach::Direct, times, rules: &rules, judge_names: true };
+    let way = Way { id: &id, login: None, reach: Reach::Direct, times, rules: &rules, check_names: true };
     let by = Instant::now() + Duration::from_secs(1);
     let refused = connect(way, by).await.unwrap_err();
     assert_eq!(refused, DialError::Exit(ExitFault::Refused));
     let inner: Target = "localhost:80".parse().unwrap();
-    assert_eq!(judge(way, &inner, by).await, Err(DialError::Target(TargetFault::Forbidden)));
-    assert_eq!(judge(Way { judge_names: false, ..way }, &inner, by).await, Ok(()));
+    assert_eq!(check_name(way, &inner, by).await, Err(DialError::Target(TargetFault::Forbidden)));
+    assert_eq!(check_name(Way { check_names: false, ..way }, &inner, by).await, Ok(()));
 }

@@ -1,4 +1,4 @@
-//! Whose fault it was: every way in which tor says no, and what it means to who asked.
+//! Maps every refusal of tor to whose fault it is.
 
 use crate::dial::{DialError, EngineFault, ExitFault, TargetFault};
 use crate::tor::event::EndReason;
@@ -31,14 +31,14 @@ impl From<StreamFault> for DialError {
     }
 }
 
-/// What the end of a stream that was never open means.
+/// Maps the END reason of a stream that never opened.
 fn of_end(reason: EndReason) -> DialError {
     match reason {
-        // How an exit says that a target refused: the error of a connect that fails later has no reason of its own.
+        // An exit sends MISC when the target refused: tor has no other reason for a connect that fails late.
         EndReason::Misc | EndReason::ConnectRefused => TargetFault::Refused.into(),
         EndReason::ResolveFailed => TargetFault::NoSuchName.into(),
         EndReason::Timeout => TargetFault::Timeout.into(),
-        // INTERNAL is how a relay says ENETUNREACH, and ENOTCONN of a target that refused or reset between two looks at it.
+        // A relay sends INTERNAL for ENETUNREACH, and for ENOTCONN when the target reset before tor looked again.
         EndReason::NoRoute | EndReason::Internal => TargetFault::Unreachable.into(),
         EndReason::ConnReset | EndReason::Done => TargetFault::Reset.into(),
         EndReason::PrivateAddr => TargetFault::Forbidden.into(),
@@ -51,7 +51,7 @@ fn of_end(reason: EndReason) -> DialError {
     }
 }
 
-/// What a SOCKS code means when there is no better word.
+/// Maps a SOCKS reply code, for when the control connection gave no reason.
 pub(super) fn of_code(code: u8) -> DialError {
     match code {
         2 => ExitFault::Policy.into(),
@@ -64,8 +64,8 @@ pub(super) fn of_code(code: u8) -> DialError {
     }
 }
 
-/// What a SOCKS code means for an onion service: 0xF0 to 0xF7 are tor's own, about descriptors, introductions and
-/// client authorisation.
+/// Maps a SOCKS reply code for an onion service. 0xF0 to 0xF7 are tor's extended errors about descriptors, introduction
+/// points and client authorisation.
 pub(super) fn of_onion(code: u8) -> DialError {
     match code {
         5 => TargetFault::Refused.into(),
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_blame_falls_where_it_belongs() {
+    fn each_fault_maps_to_whose_fault_it_is() {
         use DialError::{Engine, Exit, Target};
         for (fault, want) in [
             (StreamFault::Ended(EndReason::Misc), Target(TargetFault::Refused)),

@@ -1,18 +1,18 @@
-//! The SOCKS5 that is spoken with an engine. Pure.
+//! SOCKS5 towards an engine. Pure.
 //!
-//! Greeting, name and request go in one write. tor 0.4.9 then answers the name and the request, and leaves out its
-//! answer to the greeting, because it has only room for one answer at a time; if the bytes came to it in pieces it
-//! gives all three. Both are read: an answer to the greeting begins with 5, one to the name with 1.
+//! Greeting, username and request go in one write. tor 0.4.9 then answers the username and the request but not the
+//! greeting, because it keeps only one answer at a time. If the bytes arrive in pieces, tor gives all three answers. This
+//! parser accepts both: an answer to the greeting begins with 5, an answer to the username with 1.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::dial::address;
 use crate::net::{Host, Target};
 
-/// The longest piece that [`Handshake::wants`] asks for: a name of 255 bytes with its length and a port.
+/// The most bytes that [`Handshake::wants`] asks for: a host name of 255 bytes, its length and a port.
 pub(super) const LONGEST: usize = 1 + 255 + 2;
 
-/// What is asked for.
+/// A request to tor's SOCKS port.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ask<'a> {
     Connect(&'a Target),
@@ -20,20 +20,20 @@ pub(super) enum Ask<'a> {
     ResolvePtr(IpAddr),
 }
 
-/// What came back.
+/// tor's reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// Yes, with the address that came with it: what was resolved.
+    /// Success, with the address in the reply: for RESOLVE it is the result.
     Yes(Host),
-    /// No, by its code.
+    /// Refusal, with its code.
     No(u8),
 }
 
-/// Bytes that are no SOCKS5.
+/// The bytes are not SOCKS5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Garbage;
 
-/// Greeting, name and request, and what is to go to the target behind them.
+/// Builds greeting, username and request, followed by early data for the target.
 pub(super) fn request(username: &str, ask: &Ask<'_>, early: &[u8]) -> Vec<u8> {
     let (command, host, port) = match ask {
         Ask::Connect(target) => (1, target.host.clone(), target.port),
@@ -42,7 +42,7 @@ pub(super) fn request(username: &str, ask: &Ask<'_>, early: &[u8]) -> Vec<u8> {
     };
     let mut bytes = Vec::with_capacity(LONGEST + username.len() + 16 + early.len());
     bytes.extend([5, 1, 2]);
-    bytes.extend([1, username.len() as u8]); // ours: 17 bytes
+    bytes.extend([1, username.len() as u8]); // we make these usernames; they have 17 bytes
     bytes.extend(username.as_bytes());
     bytes.extend([1, b'-']); // tor wants a password of at least a byte
     bytes.extend([5, command, 0]);
@@ -51,23 +51,23 @@ pub(super) fn request(username: &str, ask: &Ask<'_>, early: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Where in the answers we are.
+/// Which part of the answers comes next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
-    /// The answer to the greeting, or to the name.
+    /// The answer to the greeting, or to the username.
     #[default]
     First,
-    /// The answer to the name.
+    /// The answer to the username.
     Name,
     /// The first four bytes of the answer to the request.
     Head,
-    /// The length of a name in it.
+    /// The length of a host name in that answer.
     Length,
     /// The rest: an address or a name, and a port.
     Rest { kind: u8, length: usize },
 }
 
-/// Reads the answers in pieces, so that nothing of what follows is read.
+/// Reads the answers piece by piece and never reads a byte of the stream behind them.
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
     stage: Stage,
@@ -84,12 +84,12 @@ impl Handshake {
         }
     }
 
-    /// Takes as many bytes as were wanted.
+    /// Takes exactly as many bytes as [`Self::wants`] said.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<Answer>, Garbage> {
         self.stage = match (self.stage, bytes) {
             (Stage::First, [5, 2]) => Stage::Name,
             (Stage::First | Stage::Name, [1, 0]) => Stage::Head,
-            // Nothing follows a no, and tor leaves out the kind of address when a name does not resolve.
+            // Nothing behind a refusal is needed, and tor leaves out the address type when a name does not resolve.
             (Stage::Head, &[5, code, _, _]) if code != 0 => return Ok(Some(Answer::No(code))),
             (Stage::Head, [5, 0, _, 1]) => Stage::Rest { kind: 1, length: 4 },
             (Stage::Head, [5, 0, _, 4]) => Stage::Rest { kind: 4, length: 16 },
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_answers_with_and_without_that_to_the_greeting() {
+    fn the_answer_to_the_greeting_may_be_missing() {
         let yes = |host: &str| Ok((Answer::Yes(Host::parse(host).unwrap()), 0));
         for (bytes, want) in [
             (&b"\x01\x00\x05\x00\x00\x01\x7f\x58\x51\x01\x00\x00"[..], yes("127.88.81.1")),
@@ -153,13 +153,13 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_answer_is_not_read() {
+    fn bytes_behind_the_answer_are_not_read() {
         let bytes = b"\x01\x00\x05\x00\x00\x01\0\0\0\0\0\0HTTP/1.1";
         assert_eq!(read(bytes).map(|(_, left)| left), Ok(8));
     }
 
     #[test]
-    fn a_request_is_greeting_name_request_and_early_data() {
+    fn a_request_is_greeting_username_request_and_early_data() {
         let target: Target = "web.test:80".parse().unwrap();
         let want = b"\x05\x01\x02\x01\x02ab\x01-\x05\x01\x00\x03\x08web.test\x00\x50GET";
         assert_eq!(request("ab", &Ask::Connect(&target), b"GET"), want);

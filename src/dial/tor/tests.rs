@@ -22,7 +22,7 @@ fn spans_are_between_the_moments_they_name() {
 }
 
 #[test]
-fn only_what_died_or_hung_under_us_is_tried_again() {
+fn only_a_circuit_that_died_or_hung_is_replaced() {
     for (fault, again) in [
         (StreamFault::CircuitGone, true),
         (StreamFault::EngineLost, true),

@@ -32,7 +32,7 @@ impl Outbound {
         let offer = exit.listing().public.clone().ok_or(ExitFault::Unknown)?;
         let reach = self.reach(id, &offer, isolation)?;
         let login = offer.login.as_ref();
-        let way = Way { id, login, reach, times: terms.public, rules: &terms.rules, judge_names: true };
+        let way = Way { id, login, reach, times: terms.public, rules: &terms.rules, check_names: true };
         let target = attempt.ask.target;
         let forwards = attempt.plain && id.protocol == Protocol::Http;
         if exit.tunnels() || !forwards {
