@@ -1,17 +1,18 @@
-//! Engines: tor processes that we start, watch and command; circuits: paths through them that we choose.
+//! Drives tor. An engine is a tor process that we start, watch and command. A circuit is a path through Tor that we choose
+//! and have an engine build.
 //!
-//! Elsewhere one tor process stands for one exit, which costs 20 MB and two seconds each. Here a few processes carry
-//! circuits to any number of exits: streams are left unattached by tor, and each is put by us on a circuit that we
-//! built to the exit that was chosen for it. That makes ours what tor would have done by itself: whom to trust as a
-//! guard, which middle, how fast to build, who may share a circuit with whom, and what to do when any of it dies.
+//! Other gateways run one tor process per exit, which costs 20 MB and two seconds each. Here a few engines carry circuits
+//! to any number of exits: tor leaves streams unattached, and we attach each stream to a circuit that leads to the exit
+//! chosen for it. So we must do what tor would do by itself: keep a guard, choose middle relays, limit the pace of
+//! builds, keep clients apart, and replace what dies.
 //!
-//! [`Tor`] is the handle on all of it. A dial asks it for a [`circuit::Lease`], the right to put one stream on one
-//! circuit, and gives the stream its ticket ([`stream`]). What must be kept warm comes in as [`WantedExits`], a plain value
-//! on a watch: this room knows nothing of routes and pools.
+//! [`Tor`] is the handle. A dial asks it for a [`circuit::Lease`], the right to put one stream on one circuit, and
+//! connects under a username that identifies the stream ([`stream`]). The circuits to keep ready come in as
+//! [`WantedExits`], a plain value on a watch: this room knows nothing of routes and pools.
 //!
-//! From the bottom: [`reply`] (bytes → replies) and [`event`] (replies → events), [`control`] (a connection),
-//! [`torrc`] (a configuration), [`netdir`], [`path`] and [`guard`] (who is who in the network, and whom to choose),
-//! [`circuit`] (who may use what), [`engine`] (a tor, kept alive). Next: `dial/tor.rs` is who calls.
+//! The modules from the bottom up: [`reply`] (bytes to replies), [`event`] (replies to events), [`control`] (a control
+//! connection), [`torrc`] (an engine's configuration), [`netdir`] (the directory), [`guard`] and [`path`] (which relays
+//! to use), [`circuit`] (which circuit to lend), [`engine`] (a tor process, kept alive). Next: `dial/tor.rs` calls this room.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -59,31 +60,31 @@ use own::Owned;
 use path::Port;
 use stream::Username;
 
-/// How long a request waits for some engine to become ready, at most: a restart takes a second or two, and a client
-/// that is told so can do something else.
+/// The longest time that a request waits for any engine to become ready. A restart takes a second or two; after ten
+/// seconds an error is more useful to the client.
 const READY_WAIT: Duration = Duration::from_secs(10);
 
-/// How long an engine may take over a circuit before the next one is asked for it: its guard may hang, which nothing
-/// tells from being slow. Arbitrary: two circuits that the first builds side by side had three seconds and more by then.
+/// How long to wait for a circuit from one engine before the next engine is asked: the guard may hang, which looks the
+/// same as being slow. Any value from 4 to 10 s does: by then the first engine has had two builds running for 3 s.
 const ENGINE_WAIT: Duration = Duration::from_secs(6);
 
-/// Where, and as whom, onion services are asked for.
+/// The SOCKS port and username for a stream to an onion service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnionPort {
     /// The engine.
     pub engine: EngineId,
-    /// Its SOCKS port for them.
+    /// The engine's SOCKS port for onion services.
     pub addr: control::Addr,
-    /// The user name to give, by which tor keeps apart who is to be kept apart.
+    /// tor shares circuits only among streams with the same username.
     pub username: String,
 }
 
-/// Who asks for an onion service.
+/// A caller that wants a stream to an onion service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// With whom it may share circuits.
+    /// Streams with the same key may share circuits.
     pub isolation: Isolation,
-    /// The engine that carries it, where that is not one of those that carry all.
+    /// The engine of the caller's route, if the route has an engine of its own.
     pub own: Option<OwnEngine>,
 }
 
@@ -102,7 +103,7 @@ impl Tor {
         let fleet = Arc::new(Fleet::new(settings, tasks.clone()));
         let attached = attach.into_iter().flat_map(Attach::engines);
         let kinds = (0..started).map(|_| None).chain(attached.map(Some));
-        // More engines than fit into a byte are a mistake in the configuration, and more guards than anybody should have.
+        // An engine's id is a byte. Each engine has a guard of its own, so 256 engines would be a mistake anyway.
         let engines: Arc<[_]> = (0..=u8::MAX)
             .zip(kinds)
             .map(|(id, attach)| Arc::new(Engine::new(EngineId(id), attach, fleet.clone())))
@@ -116,7 +117,7 @@ impl Tor {
         tor
     }
 
-    /// How each engine stands, in the order of their ids.
+    /// The status of each engine, in the order of their ids.
     pub fn status(&self) -> Vec<EngineStatus> {
         let there = |status: &EngineStatus| status.state != EngineState::Absent;
         self.all().iter().map(|engine| engine.status()).filter(there).collect()
@@ -127,7 +128,7 @@ impl Tor {
         self.fleet.changes.subscribe()
     }
 
-    /// What a person should hear of.
+    /// Alerts for the operator.
     pub fn alerts(&self) -> broadcast::Receiver<Alert> {
         self.fleet.alerts.subscribe()
     }
@@ -137,7 +138,7 @@ impl Tor {
         self.fleet.directory.subscribe()
     }
 
-    /// Every circuit there is.
+    /// Every circuit that exists.
     pub fn circuits(&self) -> Vec<CircuitStatus> {
         let views = |engine: &Arc<Engine>| {
             let id = engine.id();
@@ -159,7 +160,7 @@ impl Tor {
         let mut changes = self.changes();
         while !self.engines.iter().any(|engine| engine.state().borrow().usable()) {
             if changes.changed().await.is_err() {
-                std::future::pending::<()>().await; // nothing will change any more
+                std::future::pending::<()>().await; // the engines are gone; the caller has a deadline
             }
         }
     }
@@ -180,12 +181,12 @@ impl Tor {
         let (data_dir, attach) = (old.data_dir.clone(), old.attach.clone());
         self.fleet.settings.store(Arc::new(Settings { binary, engines, data_dir, attach, ..settings }));
         self.all().iter().for_each(|engine| engine.reload());
-        self.fleet.changed(); // how much is kept warm may be among it
+        self.fleet.changed(); // the number of spares may have changed
         Ok(restart)
     }
 
-    /// The right to put one stream on a circuit that goes this way; `port` is the target's, if it has one. `failed` is an
-    /// engine where it was tried in vain, so that it is asked last.
+    /// The right to put one stream on a circuit to `way.exit`. `port` is the target's, if it has one. `failed` is an engine
+    /// that just failed for this request; it is asked last.
     pub async fn lease(
         &self,
         way: Way,
@@ -209,7 +210,7 @@ impl Tor {
             let until = if Some(engine.id()) == last { deadline } else { deadline.min(Instant::now() + ENGINE_WAIT) };
             match engine.ask(key, way.isolation, until).await {
                 Ok(lease) => return Ok(lease),
-                // What is in the way is this engine, or its guard: another one may do.
+                // The cause is this engine or its guard: another engine may succeed.
                 Err(why @ (LeaseFault::NoPath | LeaseFault::Lost | LeaseFault::NotReady)) => fault = why,
                 Err(why @ LeaseFault::Deadline) if until < deadline => fault = why,
                 Err(why) => return Err(why),
@@ -218,7 +219,7 @@ impl Tor {
         Err(fault)
     }
 
-    /// Where an onion service is asked for: the same engine for one isolation key as long as it lives.
+    /// Where to ask for an onion service: the same engine for one isolation key as long as that engine runs.
     pub async fn onion(&self, who: Caller, deadline: Instant) -> Result<OnionPort, LeaseFault> {
         let Caller { isolation, own } = who;
         let way = Way { exit: Fingerprint([0; 20]), hops: 3, isolation, own };
@@ -227,7 +228,7 @@ impl Tor {
         Ok(OnionPort { engine, addr: live.onion.clone(), username: Username::Onion(isolation).write() })
     }
 
-    /// The engines that may carry a stream that goes this way.
+    /// The engines that may carry a stream of this way.
     async fn engines_for(&self, way: Way, deadline: Instant) -> Result<Vec<Arc<Engine>>, LeaseFault> {
         let Some(own) = way.own else { return self.usable(way, deadline).await };
         let engine = self.owned.get(own, &self.fleet);
@@ -240,7 +241,7 @@ impl Tor {
         }
     }
 
-    /// Those that carry all, and those that carry one route each.
+    /// The shared engines, then those that belong to one route each.
     fn all(&self) -> Vec<Arc<Engine>> {
         self.engines.iter().cloned().chain(self.owned.list()).collect()
     }
@@ -253,23 +254,24 @@ impl Tor {
             timeout_at(until, self.ready()).await.map_err(|_| LeaseFault::NotReady)?;
             engines = self.ranked(way.exit);
         }
-        // Spares lie on the first two; which of them is asked first is the isolation key's, so that both are used.
+        // Spares are kept on the first two engines. The isolation key decides which is asked first, so both are used.
         if engines.len() > 1 && hash(&way.isolation) % 2 == 1 {
             engines.swap(0, 1);
         }
-        // One that is not well only if there is no other. (Stable: the order among equals stays.)
+        // A degraded engine comes last. The sort is stable, so the order among equals stays.
         engines.sort_by_key(|engine| *engine.state().borrow() != EngineState::Ready);
         Ok(engines)
     }
 
-    /// Engines that can carry streams, in an order that each exit has of its own: when one goes, only its exits move.
+    /// Engines that can carry streams, in an order of each exit's own. When an engine stops, only its exits move
+    /// (rendezvous hashing).
     fn ranked(&self, exit: Fingerprint) -> Vec<Arc<Engine>> {
         let mut engines: Vec<_> = self.engines.iter().filter(|engine| engine.live().is_some()).cloned().collect();
         engines.sort_by_key(|engine| std::cmp::Reverse(hash(&(exit, engine.id()))));
         engines
     }
 
-    /// Keeps what is wanted warm: half of an exit's spares on one engine, half on another.
+    /// Keeps the wanted spares ready: half of an exit's spares on one engine, half on another.
     fn reconcile(self, mut wanted: watch::Receiver<WantedExits>, tasks: Tasks) -> impl Future<Output = ()> + Send {
         let mut changes = self.changes();
         async move {
@@ -315,7 +317,7 @@ impl Tor {
     }
 }
 
-/// The same number for the same value in every run.
+/// Gives the same number for the same value in every run.
 fn hash(value: &impl std::hash::Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);

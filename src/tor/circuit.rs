@@ -1,15 +1,14 @@
-//! Circuits: what is built, for whom, and who may use it.
+//! Circuits: which are built, for whom, and which streams may use them.
 //!
-//! A circuit to a chosen exit costs tens of milliseconds and a few kilobytes, but each one costs its guard work, and
-//! relays defend themselves against whoever asks for too many. So circuits are kept warm only for exits that are
-//! wanted, built at a polite pace, and a spare is replaced only once somebody used it: a thousand idle routes cost no
-//! builds at all. Isolation is decided late: a spare belongs to nobody until its first stream, and from then on to one
-//! isolation key for good, so that a spare serves whoever comes first and no two keys ever share a circuit.
+//! Every circuit costs its guard work, and relays refuse clients that ask for too many. So circuits are kept ready only
+//! for wanted exits, built at a limited pace, and a spare is replaced only once it was used: a thousand idle routes cost
+//! no builds. A spare has no owner until its first stream. From then on it belongs to that stream's isolation key, so a
+//! spare serves the first request that comes, and two keys never share a circuit.
 //!
-//! All of that is [`pool`], which is pure: time comes in, effects come out. What is around it is little: a lock, the
-//! senders of those who wait, and a [`Lease`] whose drop gives a stream's place back.
+//! [`pool`] decides all of this. It is pure: time and events go in, effects come out. Around it are a lock, the senders
+//! of waiting requests, and [`Lease`], whose drop gives a stream's place back.
 //!
-//! Next: [`pool`] decides; [`pace`] says how fast; [`super::engine`] carries effects out and feeds events in.
+//! Next: [`pool`]; [`build_rate`] limits the pace; [`super::engine`] carries effects out and feeds events in.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,62 +24,59 @@ use crate::route::{Isolation, OwnEngine};
 pub mod build_rate;
 pub mod pool;
 
-/// Which way a stream is to go.
+/// What a stream asks of its circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Way {
-    /// The relay that it leaves from.
+    /// The relay that the stream leaves from.
     pub exit: Fingerprint,
     /// Relays in the circuit: 2 or 3.
     pub hops: u8,
-    /// With whom it may share a circuit.
+    /// Streams with the same key may share a circuit.
     pub isolation: Isolation,
-    /// The engine that carries it, where that is not one of those that carry all.
+    /// The engine of the route, if the route has an engine of its own.
     pub own: Option<OwnEngine>,
 }
 
 /// A circuit as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CircuitStatus {
-    /// The engine that holds it.
     pub engine: EngineId,
-    /// tor's name for it.
+    /// tor's id of the circuit.
     pub id: CircuitId,
     /// Its relays: guard first, exit last.
     pub path: Arc<[Fingerprint]>,
     /// `spare`, `used`, `dirty` or `doomed`.
     pub state: &'static str,
-    /// Streams on it now.
+    /// Streams on the circuit now.
     pub streams: u16,
-    /// Since it was built.
+    /// Time since it was built.
     pub age: Duration,
 }
 
-/// A place for one stream on one circuit; dropping it gives the place back.
+/// The right to put one stream on one circuit. Dropping it gives the place back.
 pub struct Lease {
     pub(super) engine: Arc<Engine>,
-    /// The run of tor that the circuit belongs to: ids start anew with each.
+    /// The run of tor that the circuit belongs to: tor counts ids from 1 again in each run.
     pub(super) run: u64,
     pub(super) circuit: CircuitId,
     pub(super) path: Arc<[Fingerprint]>,
 }
 
 impl Lease {
-    /// The circuit.
     pub fn circuit(&self) -> CircuitId {
         self.circuit
     }
 
-    /// Its relays: guard first, exit last.
+    /// The circuit's relays, from guard to exit.
     pub fn path(&self) -> &Arc<[Fingerprint]> {
         &self.path
     }
 
-    /// The engine that holds it.
     pub fn engine(&self) -> EngineId {
         self.engine.id()
     }
 
-    /// Takes a ticket for the stream that it is for. `ipv6` is for routes that opted in to targets over IPv6.
+    /// Registers the stream that will use this lease. `ipv6` is for routes that allow targets over IPv6.
     pub fn expect(self, ipv6: bool) -> Result<Expected, LeaseFault> {
         let engine = self.engine.clone();
         let live = engine.live().filter(|live| live.run == self.run).ok_or(LeaseFault::Lost)?;

@@ -1,7 +1,7 @@
-//! The directory: read from an engine's folder, or over the control port of an engine that is elsewhere.
+//! Reads the directory from an engine's folder, or over the control port of a tor that runs elsewhere.
 //!
-//! The files that tor keeps are what it would answer, and reading them costs the engine nothing, while `GETINFO md/all`
-//! leaves it 11 MB larger for good. One directory serves all engines; whichever hears of a new one first reads it.
+//! The files hold the same text as tor's answers. Reading them costs the engine nothing, while `GETINFO md/all` leaves
+//! tor 11 MB larger for good. One directory serves all engines: the first engine that learns of a new one reads it.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use super::control::Control;
 use super::fleet::Fleet;
 use super::netdir::Netdir;
 
-/// Microdescriptors that may be missing before the directory is read again for them: one in a hundred.
+/// The directory is read again while more than one in this many microdescriptors is missing.
 const MISSING_PART: usize = 100;
 
 /// Where a directory comes from.
@@ -24,7 +24,7 @@ pub(super) enum From<'a> {
     Control(&'a Control),
 }
 
-/// Reads the directory if what we have is older or has gaps. True if it was replaced.
+/// Reads the directory if ours is older or lacks microdescriptors. True if ours was replaced.
 pub(super) async fn refresh(fleet: &Fleet, from: From<'_>) -> Result<bool, String> {
     let _one_at_a_time = fleet.loading.lock().await;
     let have = fleet.netdir();
@@ -76,8 +76,8 @@ fn read_folder(path: &Path) -> io::Result<(String, String)> {
     Ok((text("cached-microdesc-consensus")?, microdescs))
 }
 
-/// True if the consensus in this folder may be newer than what we have: one that was written before ours became valid
-/// is ours at best.
+/// True if the consensus in this folder may be newer than ours. A file that was written before ours became valid cannot
+/// be newer.
 async fn newer(path: &Path, have: &Netdir) -> bool {
     let written = tokio::fs::metadata(path.join("cached-microdesc-consensus")).await.and_then(|meta| meta.modified());
     written.is_ok_and(|written| have.valid_after().is_none_or(|valid| written >= valid))

@@ -1,15 +1,15 @@
-//! One engine: a tor that does what we say.
+//! One engine: a tor process that we control, and restart when it dies.
 //!
-//! An engine outlives its tor. The tor crashes, is restarted, comes back under another process id with other circuits;
-//! the engine keeps its folder, its guard and its place in the list, and says on a watch how it stands. Between the
-//! two is a *run*: from a login to the end of that control connection. Whatever belongs to one run (circuits, streams,
-//! leases) carries its number, because tor counts its ids from 1 again each time.
+//! An engine outlives its tor process. When tor crashes it comes back with another process id and no circuits, while the
+//! engine keeps its folder, its guard and its id, and publishes its state on a watch. A *run* lasts from a login on the
+//! control port to the end of that connection. Circuits, streams and leases carry the number of their run, because tor
+//! counts its ids from 1 again in each run.
 //!
-//! Who does what: `engine/run.rs` starts a tor, or finds one, again and again; `engine/session.rs` is one run, a loop over
-//! its events; `engine/lend.rs` is what dials call, and what carries out what the pool of circuits decides;
-//! `engine/nudge.rs` finds out what died or hangs in silence; `engine/guarding.rs` keeps the guard; `engine/folder.rs` and `engine/process.rs` are the files and the process.
+//! `engine/run.rs` starts a tor process, or attaches to one, and does so again when it ends; `engine/session.rs` is one run,
+//! a loop over events; `engine/lend.rs` has what dials call, and carries out what the pool of circuits decides;
+//! `engine/nudge.rs` finds circuits that died or hang without a sign; `engine/guarding.rs` keeps the guard; `engine/folder.rs` and `engine/process.rs` are the files and the process.
 //!
-//! Nothing here awaits while it holds a lock, and locks are taken in one order: streams before circuits before guards.
+//! No code here awaits while it holds a lock. Locks are taken in one order: streams, circuits, guards.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,7 +46,7 @@ pub(super) use lend::no_path;
 pub(super) use nudge::Link;
 pub(super) use run::run;
 
-/// Which engine: its place in the list, started ones first.
+/// Number of an engine. Engines that we start come first, then attached ones, then those of single routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EngineId(pub u8);
 
@@ -56,49 +56,41 @@ impl fmt::Display for EngineId {
     }
 }
 
-/// How an engine stands.
+/// The state of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineState {
-    /// It has no tor: it is for one more behind a name, should there be one.
+    /// It waits for one more address behind the host name of an attached tor.
     Absent,
     /// Its tor is being started or connected to.
     Starting,
-    /// Its tor runs and fetches what it needs.
+    /// Its tor runs and fetches the directory.
     Bootstrapping {
-        /// 0 to 100; rests at 75 once the directory is there.
+        /// 0 to 100. It stays at 75 once the directory is complete, because predicted circuits are off.
         percent: u8,
-        /// tor's line about it.
+        /// tor's description of the phase.
         phase: Box<str>,
     },
     /// It carries streams.
     Ready,
-    /// It may carry streams, and something is wrong.
-    Degraded {
-        /// What.
-        why: Box<str>,
-    },
-    /// Its tor is gone and will be started again.
-    Restarting {
-        /// After this pause.
-        pause: Duration,
-        /// Why it went.
-        why: Box<str>,
-    },
-    /// Nothing is being done: it was told to stop, or trying again is pointless until the configuration changes.
+    /// It may carry streams, but something is wrong.
+    Degraded { why: Box<str> },
+    /// Its tor has ended and is started again after the pause.
+    Restarting { pause: Duration, why: Box<str> },
+    /// It was told to stop, or trying again cannot help until the configuration changes.
     Stopped {
-        /// Why, unless it was told to.
+        /// `None` if it was told to stop.
         why: Option<Box<str>>,
     },
 }
 
 impl EngineState {
-    /// True if streams may be given to it.
+    /// True if the engine may get streams.
     pub fn usable(&self) -> bool {
         matches!(self, Self::Ready | Self::Degraded { .. })
     }
 
-    /// The word for it, and what more is known.
-    pub fn told(&self) -> String {
+    /// The state in words, with its details.
+    pub fn describe(&self) -> String {
         match self {
             Self::Bootstrapping { percent, phase } => format!("{}, {percent} %: {phase}", self.as_str()),
             Self::Degraded { why } | Self::Restarting { why, .. } | Self::Stopped { why: Some(why) } => {
@@ -108,7 +100,7 @@ impl EngineState {
         }
     }
 
-    /// The word for it in logs, the API and metrics.
+    /// The state's word in logs, the API and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Absent => "absent",
@@ -122,57 +114,53 @@ impl EngineState {
     }
 }
 
-/// An engine, for whoever looks.
+/// An engine's status, for the API and metrics.
 #[derive(Clone, Debug)]
 pub struct EngineStatus {
-    /// Which.
     pub id: EngineId,
-    /// True if its tor was not started by us.
+    /// True if we attached to a running tor instead of starting one.
     pub attached: bool,
-    /// How it stands.
     pub state: EngineState,
-    /// Its tor's process id.
+    /// tor's process id.
     pub pid: Option<u32>,
-    /// Its tor's version.
+    /// tor's version.
     pub version: Option<Version>,
     /// The first relay of its circuits.
     pub guard: Option<Fingerprint>,
-    /// Circuits that are built.
+    /// Complete circuits.
     pub circuits: usize,
-    /// Circuits that are being built, or wait to be.
+    /// Circuits that are being built or queued.
     pub building: usize,
-    /// Circuits that nobody used yet.
+    /// Complete circuits that were never used.
     pub spares: usize,
-    /// Streams on it.
+    /// Open streams.
     pub streams: usize,
-    /// How often its tor was started again.
+    /// How often tor was started again.
     pub restarts: u32,
 }
 
-/// A run of an engine's tor that is logged in and has a directory.
+/// A run whose tor has a directory, so that it can build circuits.
 #[derive(Debug)]
 pub struct Live {
-    /// Number of the run.
     pub(super) run: u64,
     pub(super) control: Control,
-    /// Where targets over IPv4 are asked for.
+    /// SOCKS port for targets over IPv4.
     pub(super) socks: Addr,
-    /// Where routes ask that opted in to IPv6.
+    /// SOCKS port for routes that allow IPv6.
     pub(super) socks6: Addr,
-    /// Where onion services are asked for.
+    /// SOCKS port for onion services.
     pub(super) onion: Addr,
     pid: Option<u32>,
     version: Version,
     rules: Rules,
-    /// Paths begin at the user's bridges, which tor chooses among.
+    /// The user's lines set bridges; tor chooses among them.
     bridges: bool,
 }
 
-/// An engine.
 pub struct Engine {
     id: EngineId,
     attach: Option<Attach>,
-    /// The one route that it is for.
+    /// The route that this engine belongs to, if it carries only one.
     own: Option<OwnEngine>,
     fleet: Arc<Fleet>,
     state: watch::Sender<EngineState>,
@@ -181,11 +169,11 @@ pub struct Engine {
     streams: Streams,
     guard: Mutex<GuardState>,
     restarts: AtomicU32,
-    /// Rung when there is a build that the pace may soon allow.
+    /// Notified when a queued build waits for the pace.
     bell: Notify,
-    /// Rung when the settings have changed.
+    /// Notified when the settings have changed.
     reload: Notify,
-    /// Nobody wants it any more: it ends with its last stream.
+    /// Cancelled when its route is gone: the engine ends after its last stream.
     retired: CancellationToken,
 }
 
@@ -217,17 +205,17 @@ impl Engine {
         }
     }
 
-    /// One for a single route.
+    /// An engine for a single route.
     pub(super) fn own(id: EngineId, own: OwnEngine, fleet: Arc<Fleet>) -> Self {
         Self { own: Some(own), ..Self::new(id, None, fleet) }
     }
 
-    /// Tells it to end once it has no stream.
+    /// Makes the engine end once it has no stream.
     pub(super) fn retire(&self) {
         self.retired.cancel();
     }
 
-    /// Resolves once it is to take no more work.
+    /// Resolves once the engine must take no more work.
     async fn ending(&self) {
         tokio::select! {
             () = self.fleet.tasks.stopping() => {}
@@ -235,32 +223,30 @@ impl Engine {
         }
     }
 
-    /// Which engine this is.
     pub fn id(&self) -> EngineId {
         self.id
     }
 
-    /// Streams that exist on it or are about to.
+    /// Streams that exist on this engine or are expected.
     pub(super) fn streams(&self) -> &Streams {
         &self.streams
     }
 
-    /// The run that streams may be given to now.
+    /// The run that may get streams now.
     pub(super) fn live(&self) -> Option<Arc<Live>> {
         self.live.load_full()
     }
 
-    /// How it stands, now and from now on.
+    /// A watch on the state.
     pub(super) fn state(&self) -> watch::Receiver<EngineState> {
         self.state.subscribe()
     }
 
-    /// Tells it that the settings have changed.
+    /// Notifies the engine that the settings have changed.
     pub(super) fn reload(&self) {
         self.reload.notify_one();
     }
 
-    /// Everything about it, for whoever looks.
     pub(super) fn status(&self) -> EngineStatus {
         let Counts { circuits, building, spares, .. } = self.circuits().pool.counts();
         let live = self.live();
@@ -279,7 +265,6 @@ impl Engine {
         }
     }
 
-    /// Its circuits, for whoever looks.
     pub(super) fn views(&self) -> Vec<View> {
         self.circuits().pool.views(Instant::now())
     }
@@ -325,7 +310,7 @@ mod tests {
             (EngineState::Stopped { why: Some(why) }, "stopped: its guard is gone"),
             (EngineState::Stopped { why: None }, "stopped"),
         ] {
-            assert_eq!(state.told(), want);
+            assert_eq!(state.describe(), want);
         }
     }
 }

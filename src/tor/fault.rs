@@ -1,4 +1,4 @@
-//! Why a stream, or a circuit for it, did not come about. Closed lists: [`crate::dial`] maps every one of them.
+//! Why a circuit or a stream failed. Closed lists: [`crate::dial`] maps each value to whose fault it was.
 
 use super::event::EndReason;
 
@@ -8,7 +8,7 @@ pub enum LeaseFault {
     /// No engine is ready.
     #[error("no engine is ready")]
     NotReady,
-    /// The engine went away meanwhile.
+    /// The engine stopped meanwhile.
     #[error("the engine was lost")]
     Lost,
     /// The exit is not in the directory, or not usable.
@@ -20,13 +20,13 @@ pub enum LeaseFault {
     /// No engine has a guard from which a path to this exit may begin.
     #[error("no path to the exit")]
     NoPath,
-    /// Circuits were tried, none was completed.
+    /// Builds were tried and none was completed.
     #[error("no circuit to the exit could be built")]
     Unreachable,
-    /// The exit, or somebody before it, is short of something.
+    /// The exit, or a relay before it, has no capacity left.
     #[error("a relay on the way is overloaded")]
     Overloaded,
-    /// Nothing came of it in time.
+    /// No circuit was ready in time.
     #[error("the deadline passed")]
     Deadline,
 }
@@ -34,16 +34,16 @@ pub enum LeaseFault {
 /// Why a stream ended before it was open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StreamFault {
-    /// The circuit is gone, or was before the stream was attached: another circuit may do.
+    /// The circuit was closed, perhaps before the stream was attached: another circuit may work.
     #[error("the circuit is gone")]
     CircuitGone,
-    /// The engine went away.
+    /// The engine stopped.
     #[error("the engine was lost")]
     EngineLost,
     /// tor refused to attach it.
     #[error("tor would not attach the stream")]
     NotAttached,
-    /// The exit never said anything.
+    /// The exit never answered.
     #[error("the exit does not answer")]
     Unanswered,
     /// tor or the exit gave this reason.
@@ -52,7 +52,7 @@ pub enum StreamFault {
 }
 
 impl StreamFault {
-    /// What a stream's end means: tor's own reason, and the exit's if it gave one.
+    /// Maps the end of a stream: the exit's reason if it gave one, otherwise tor's own.
     pub fn of(reason: Option<EndReason>, remote: Option<EndReason>) -> Self {
         match (reason, remote) {
             (_, Some(remote)) => Self::Ended(remote),

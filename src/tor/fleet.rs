@@ -1,4 +1,4 @@
-//! What all engines share: settings, the directory, who has which guard, and where news go.
+//! What all engines share: settings, the directory, which engine has which guard, and channels for changes and alerts.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,42 +16,31 @@ use super::settings::Settings;
 use crate::exit::Fingerprint;
 use crate::lifecycle::Tasks;
 
-/// Something that a person should hear of.
+/// An event that an operator should see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Alert {
     /// An engine ended or could not be reached; it is started again.
-    EngineLost {
-        /// Which.
-        engine: EngineId,
-        /// Why.
-        why: Box<str>,
-    },
+    EngineLost { engine: EngineId, why: Box<str> },
     /// An engine changed its guard.
     GuardMoved {
-        /// Which engine.
         engine: EngineId,
         /// The guard until now.
         from: Option<Fingerprint>,
         /// The guard from now on.
         to: Fingerprint,
     },
-    /// A guard lets through suspiciously few circuits.
-    GuardSuspect {
-        /// Which engine.
-        engine: EngineId,
-        /// What was seen.
-        text: Box<str>,
-    },
+    /// Suspiciously few circuits through a guard succeed: it may be attacking.
+    GuardSuspect { engine: EngineId, text: Box<str> },
 }
 
-/// Alerts that a slow listener may be behind before it misses some. Arbitrary.
+/// How many alerts a slow subscriber may be behind before it misses some. Not tuned.
 const ALERTS: usize = 64;
 
-/// How long a relay that failed as a middle is kept out of new paths. One that could not reach a peer refuses to try it
+/// How long a relay that failed as a middle is left out of new paths. A relay that could not reach a peer refuses to try
 /// again for about a minute.
 const AVOID: Duration = Duration::from_secs(90);
 
-/// What all engines share.
+/// State that all engines share.
 #[derive(Debug)]
 pub(super) struct Fleet {
     pub(super) settings: ArcSwap<Settings>,
@@ -63,11 +52,11 @@ pub(super) struct Fleet {
     pub(super) alerts: broadcast::Sender<Alert>,
     /// Held while a directory is read, so that engines do not all parse the same one.
     pub(super) loading: tokio::sync::Mutex<()>,
-    /// Who drives the tor at which address, where several are behind one name.
+    /// Which engine drives the tor at which address, where one name has several addresses.
     held: Mutex<BTreeMap<EngineId, Addr>>,
-    /// Who has which guard; held while one is chosen, so that no two engines choose the same.
+    /// Which engine has which guard. Locked while a guard is chosen, so no two engines choose the same one.
     guards: Mutex<BTreeMap<EngineId, Fingerprint>>,
-    /// Relays that are no middles for now, and until when.
+    /// Relays that are left out of new paths as middles, and until when.
     avoid: Mutex<HashMap<Fingerprint, Instant>>,
 }
 
@@ -99,17 +88,17 @@ impl Fleet {
         Some(free)
     }
 
-    /// What this engine had is free for others.
+    /// Frees this engine's address for other engines.
     pub(super) fn let_go(&self, engine: EngineId) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&engine);
     }
 
-    /// Keeps a relay out of new paths for a while, whichever engine found out that it is of no use.
+    /// Leaves a relay out of new paths of all engines for a while.
     pub(super) fn avoid(&self, middle: Fingerprint) {
         self.avoid.lock().unwrap_or_else(PoisonError::into_inner).insert(middle, Instant::now() + AVOID);
     }
 
-    /// Relays that are to be no middles now.
+    /// Relays that must not be middles now.
     pub(super) fn avoided(&self) -> HashSet<Fingerprint> {
         let (mut avoid, now) = (self.avoid.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
         avoid.retain(|_, until| now < *until);
@@ -125,16 +114,16 @@ impl Fleet {
     }
 
     pub(super) fn alert(&self, alert: Alert) {
-        drop(self.alerts.send(alert)); // nobody listens: the log has it as well
+        drop(self.alerts.send(alert)); // fails without subscribers; the log has the alert too
     }
 
-    /// The limits of a pool of circuits: what is set, tightened to what the network says it bears.
+    /// The limits of a pool of circuits: the settings, lowered to what the consensus says that relays accept.
     pub(super) fn limits(&self) -> Limits {
         let settings = self.settings.load();
         let (mut rate, mut burst) = (settings.circuits_per_second, settings.circuit_burst);
         if let Some(dir) = self.netdir().filter(|dir| dir.param_or("DoSCircuitCreationEnabled", 0, 0..=1) == 1) {
-            // tor's defaults for a network that switches the defence on without saying more are 3 and 90. A third of the
-            // burst: the guard may know this address from elsewhere too.
+            // If the consensus switches the defence on without values, tor's defaults are 3 and 90. We use a third of the
+            // burst, because the guard may count other clients of the same address too.
             let bearable = dir.param_or("DoSCircuitCreationRate", 3, 1..=i32::MAX);
             let at_once = dir.param_or("DoSCircuitCreationBurst", 90, 1..=i32::MAX);
             rate = rate.min(f64::from(bearable));

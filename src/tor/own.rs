@@ -1,8 +1,8 @@
 //! Engines that carry one route each.
 //!
-//! Routes share engines, and with them a guard, a process and a fate. A route that asked for none of that gets a tor of
-//! its own, with a guard that no other engine has and a folder that remembers it, for as long as the route exists. It
-//! costs what a tor costs, and its crash is that route's crash: nobody stands in for it.
+//! Routes share engines by default: one guard and one process for many routes. A route with `engine = "own"` gets a tor
+//! of its own, with a guard that no other engine has and a folder that keeps it, as long as the route exists. It costs
+//! the memory of one tor, and no other engine replaces it while it restarts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,8 @@ use crate::route::{OwnEngine, WantedExits};
 #[derive(Debug, Default)]
 struct Inner {
     engines: BTreeMap<OwnEngine, Arc<Engine>>,
-    /// What was wanted when it was looked last: what is new since then may be on its way to us still.
+    /// The routes wanted at the last [`Owned::follow`]. An engine that [`Owned::get`] started since then is not in it yet
+    /// and must not be stopped.
     wanted: BTreeSet<OwnEngine>,
     begun: u8,
 }
@@ -22,7 +23,7 @@ struct Inner {
 /// The engines that routes have for themselves.
 #[derive(Debug)]
 pub(super) struct Owned {
-    /// Ids from here on are theirs.
+    /// Engine ids from here on belong to these engines.
     first: u8,
     inner: Mutex<Inner>,
 }
@@ -36,18 +37,18 @@ impl Owned {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those that are wanted now.
+    /// The engines that run now.
     pub(super) fn list(&self) -> Vec<Arc<Engine>> {
         self.inner().engines.values().cloned().collect()
     }
 
-    /// This route's; it is started if it is not there yet.
+    /// The engine of this route. It is started if it does not run yet.
     pub(super) fn get(&self, own: OwnEngine, fleet: &Arc<Fleet>) -> Arc<Engine> {
         let mut inner = self.inner();
         if let Some(engine) = inner.engines.get(&own) {
             return engine.clone();
         }
-        // Ids come round after some two hundred routes: by then the first of them has ended.
+        // Engine ids wrap after about 200 routes. By then the first of these engines has ended.
         let id = EngineId(self.first.saturating_add(inner.begun));
         inner.begun = if id.0 == u8::MAX { 0 } else { inner.begun + 1 };
         let engine = Arc::new(Engine::own(id, own, fleet.clone()));
@@ -56,7 +57,7 @@ impl Owned {
         engine
     }
 
-    /// Starts those that are wanted, and ends those that no longer are.
+    /// Starts engines of wanted routes, and ends those of routes that are gone.
     pub(super) fn follow(&self, wanted: &WantedExits, fleet: &Arc<Fleet>) {
         for own in wanted.own.keys() {
             self.get(*own, fleet);

@@ -66,7 +66,7 @@ pub enum Entry {
 pub struct Port {
     /// The port.
     pub number: u16,
-    /// IpVersion which protocol.
+    /// How the exit may reach the target.
     pub over: IpVersion,
 }
 

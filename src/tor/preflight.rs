@@ -1,5 +1,5 @@
-//! Refuses what cannot work, before anything is started: tor missing or too old, lines that conflict, a configuration
-//! that tor itself does not take.
+//! Checks before any engine starts: is tor installed and new enough, do the user's lines conflict with ours, does tor
+//! accept the configuration.
 
 use super::engine::process::{self, BinaryError};
 use super::engine::{EngineId, Folder};
@@ -7,10 +7,10 @@ use super::settings::Settings;
 use super::torrc::{self, EnginePaths, TorrcError, UserLines};
 use super::version::Version;
 
-/// What was found.
+/// The result of the checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preflight {
-    /// The version of tor; none if no engine is started here.
+    /// The version of tor. `None` if no engine is started here.
     pub version: Option<Version>,
     /// What tor says about the configuration.
     pub warnings: Vec<String>,
@@ -19,13 +19,13 @@ pub struct Preflight {
 /// Why engines cannot be started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PreflightError {
-    /// There is no tor, or not a good one.
+    /// tor is missing, or too old.
     #[error(transparent)]
     Binary(#[from] BinaryError),
-    /// The configuration is no good.
+    /// tor's configuration is wrong.
     #[error(transparent)]
     Torrc(#[from] TorrcError),
-    /// The place for its folders is no good.
+    /// The folder for engines cannot be used.
     #[error("{0}")]
     Folder(String),
 }
@@ -37,7 +37,7 @@ pub async fn preflight(settings: &Settings) -> Result<Preflight, PreflightError>
         return Ok(Preflight { version: None, warnings: Vec::new() });
     }
     let version = process::version(&settings.binary).await?;
-    // In a folder of its own: engines may be running, and hold theirs.
+    // In a folder of its own, because running engines have theirs locked.
     let folder = Folder::open(&settings.data_dir, format!("check-{}", std::process::id())).await;
     let folder = folder.map_err(PreflightError::Folder)?;
     let place = EnginePaths {
@@ -56,7 +56,7 @@ pub async fn preflight(settings: &Settings) -> Result<Preflight, PreflightError>
         Ok(()) => process::verify(&settings.binary, &path).await,
         Err(e) => Err(e.to_string()),
     };
-    drop(tokio::fs::remove_dir_all(folder.path()).await); // at worst an empty folder stays
+    drop(tokio::fs::remove_dir_all(folder.path()).await); // if this fails, a small folder stays behind
     match verified {
         Ok(warnings) => Ok(Preflight { version: Some(version), warnings }),
         Err(why) => Err(TorrcError::Refused(why).into()),

@@ -1,4 +1,4 @@
-//! What may be set about engines and circuits. A plain value: [`crate::app`] fills it from the configuration.
+//! Settings of engines and circuits. A plain value: [`crate::app`] fills it from the configuration.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,34 +10,34 @@ use crate::route::SPARES;
 /// Settings of everything in this room.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// The tor program: a path, or a name that is looked for in `PATH`.
+    /// The tor program: a path, or a name to look up in `PATH`.
     pub binary: PathBuf,
-    /// How many engines; 0 means one per two cores and at least two, so that the death of one is survived.
+    /// How many engines to start. 0 means one per two cores and at least two, because then one may die.
     pub engines: usize,
     /// Where engines keep their folders: `<data_dir>/engine-0`, …
     pub data_dir: PathBuf,
-    /// A file with the user's own lines for torrc.
+    /// A file with the user's lines for torrc.
     pub torrc: Option<PathBuf>,
-    /// The user's own lines for torrc, behind those of the file.
+    /// More lines of the user for torrc, after those of the file.
     pub extra: Vec<String>,
-    /// Given to tor only if the user's lines name countries; without them engines load no GeoIP, which saves 30 MB each.
+    /// tor gets this file only if the user's lines name countries. Without it an engine needs 30 MB less.
     pub geoip_file: Option<PathBuf>,
-    /// Tors that run elsewhere and are ours to command. They come beside the engines that we start; with some of them
-    /// and `engines = 0` none is started here.
+    /// tor processes that run elsewhere and that we control. They are used in addition to the engines that we start. If
+    /// there are any and `engines` is 0, none is started here.
     pub attach: Vec<Attach>,
     /// Circuits that may be built through one guard a second, in the long run.
     pub circuits_per_second: f64,
-    /// Circuits that may be built through one guard at once after a quiet time.
+    /// Circuits that may be built at once through one guard after a quiet time.
     pub circuit_burst: u32,
     /// How long a circuit may take to build.
     pub circuit_timeout: Duration,
-    /// Warm circuits of an exit that is in use; those of others follow suit. 0 keeps none.
+    /// Circuits to keep ready for an exit that is in use. Other exits get proportionally fewer. 0 keeps none.
     pub spare_circuits: u8,
-    /// Streams that one circuit carries at most: exits may limit them, and all share one congestion window.
+    /// The most streams on one circuit: exits may limit them, and all streams share one congestion window.
     pub streams_per_circuit: u16,
-    /// How long after its first use a circuit takes new streams.
+    /// How long after its first use a circuit still takes new streams.
     pub circuit_dirty: Duration,
-    /// How long a circuit that was used may be without a stream before it is closed.
+    /// How long a used circuit may be without streams before it is closed.
     pub circuit_idle: Duration,
 }
 
@@ -50,7 +50,7 @@ pub struct Attach {
     pub socks: Endpoint,
     /// Its SOCKS port for onion services, if that is another one.
     pub onion: Option<Endpoint>,
-    /// Every address behind the name of these ports is a tor of its own: containers that somebody scales up and down.
+    /// Every address of these ports' host name is a tor of its own, such as scaled containers.
     pub every_address: bool,
     /// How to log in.
     pub auth: Auth,
@@ -70,25 +70,25 @@ impl Default for Settings {
             // the consensus may say 2 and 60: a third of the stricter burst, half of the stricter rate.
             circuits_per_second: 1.0,
             circuit_burst: 20,
-            // The slowest twentieth of the public network's circuits takes longer, and they would be slow circuits.
+            // One in twenty circuits of the public network takes longer to build, and would be slow to use.
             circuit_timeout: Duration::from_secs(15),
             spare_circuits: SPARES,
-            // Exits may limit the streams of a circuit to 100 a second with a burst of 300; far below that the circuit's
-            // one congestion window is what is short.
+            // Exits may limit the streams of a circuit to 100 a second with a burst of 300. The circuit's single congestion
+            // window becomes the bottleneck far below that.
             streams_per_circuit: 64,
-            // tor itself says 10 minutes. A fresh circuit costs a guard a build, and here it changes the path but not the
-            // exit, so that there is less to gain: three times as long.
+            // tor's own value is 10 minutes. Here a new circuit changes the path but not the exit, so it gains less while
+            // it costs the guard a build: three times as long.
             circuit_dirty: Duration::from_secs(30 * 60),
             circuit_idle: Duration::from_secs(10 * 60),
         }
     }
 }
 
-/// Tors behind one name, at most: beyond it lies a mistake, or more guards than anybody should have.
+/// The most tor processes behind one host name. Each has a guard of its own; more than this is a mistake.
 const BEHIND_A_NAME: usize = 16;
 
 impl Attach {
-    /// The engines that this may become.
+    /// One entry per engine that this may become.
     pub(super) fn engines(self) -> impl Iterator<Item = Self> {
         let count = if self.every_address { BEHIND_A_NAME } else { 1 };
         std::iter::repeat_n(self, count)
@@ -96,14 +96,17 @@ impl Attach {
 }
 
 impl Settings {
-    /// Without those attached tors that may be missing and are: nobody has their name, so that what is started here does
-    /// not wait for them.
+    /// Leaves out attached tors with `every_address` whose host name does not exist now, so that the engines started here
+    /// do not wait for them.
     pub async fn without_missing(mut self) -> Self {
         let mut there = Vec::new();
         for attach in self.attach {
             let missing = attach.every_address && Addr::all(&attach.control).await.is_ok_and(|found| found.is_empty());
             if missing {
-                tracing::info!("nobody is called {}: no tor to attach to there", attach.control);
+                tracing::info!(
+                    "tor.attach: the host name of {} does not exist; no tor is attached there",
+                    attach.control
+                );
             } else {
                 there.push(attach);
             }

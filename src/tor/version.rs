@@ -1,4 +1,4 @@
-//! Versions of tor, and what to do where it is missing or too old.
+//! Versions of tor, and how to install it where it is missing or too old.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,12 +8,11 @@ use std::str::FromStr;
 pub struct Version(pub [u16; 4]);
 
 impl Version {
-    /// The oldest that will do: the first series with congestion control and without the v2 remnants, and the oldest
-    /// that the directory authorities still recommend.
+    /// The oldest version that is accepted: the first series with congestion control and without v2 onion services.
     pub const OLDEST: Self = Self([0, 4, 7, 0]);
 }
 
-/// A text that is no version of tor.
+/// The text is not a version of tor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a version of tor")]
 pub struct BadVersion;
@@ -43,7 +42,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// How to get tor: the end of every message about its absence.
+/// How to install tor: the end of every message that tor is missing.
 pub const INSTALL: &str = "\
 install it with  apt install tor tor-geoipdb  (Debian, Ubuntu),  apk add tor  (Alpine),  dnf install tor  (Fedora)  \
 or  brew install tor  (macOS), or set tor.binary to where it is";

@@ -1,8 +1,8 @@
 //! How fast circuits may be built through one guard: a token bucket. Pure.
 //!
-//! Relays count what one address asks of them and then stop answering, for everybody behind that address; so that the
-//! pace is ours to keep, not tor's. Somebody who waits for a circuit may take the last token; a spare, for which
-//! nobody waits, leaves half of the burst for those.
+//! Relays count the circuits that one client address asks for, and refuse that address when there are too many. tor does
+//! not limit circuits that a controller builds, so we must. A build that a request waits for may take the last token. A
+//! build of a spare leaves half of the burst for requests.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ pub struct BuildRate {
 }
 
 impl BuildRate {
-    /// Full at first. A rate of nothing would never build, so that it is taken as one a minute.
+    /// A full bucket. The rate is at least one a minute, because a rate of 0 would never build.
     pub fn new(rate: f64, burst: u32, now: Instant) -> Self {
         let burst = f64::from(burst.max(1));
         Self { rate: rate.max(1.0 / 60.0), burst, tokens: burst, at: now }
     }
 
-    /// Changes the pace without giving away what was saved up.
+    /// Changes rate and burst; tokens that fit into the new burst are kept.
     pub fn set(&mut self, rate: f64, burst: u32) {
         self.rate = rate.max(1.0 / 60.0);
         self.burst = f64::from(burst.max(1));
@@ -41,7 +41,7 @@ impl BuildRate {
         if awaited { 0.0 } else { (self.burst / 2.0).floor() }
     }
 
-    /// Takes a token if there is one for this purpose.
+    /// Takes a token if one is available for this purpose; `awaited`: a request waits for the build.
     pub fn take(&mut self, awaited: bool, now: Instant) -> bool {
         self.refill(now);
         let enough = self.tokens >= self.floor(awaited) + 1.0;
@@ -51,7 +51,7 @@ impl BuildRate {
         enough
     }
 
-    /// How long until [`BuildRate::take`] may say yes.
+    /// How long until [`BuildRate::take`] may succeed.
     pub fn wait(&self, awaited: bool) -> Duration {
         let missing = self.floor(awaited) + 1.0 - self.tokens;
         Duration::from_secs_f64((missing / self.rate).max(0.0))

@@ -1,12 +1,12 @@
-//! The circuits of one engine: which are lent to whom, which are to be built, which are to go. Pure.
+//! The circuits of one engine: which to lend, which to build, which to close. Pure.
 //!
-//! Every method takes the time and leaves [`Effect`]s behind, which the owner takes and carries out: start a build,
-//! close a circuit, tell somebody who waits. So that each rule in here has a test without a tor.
+//! Every method takes the time and adds [`Effect`]s: start a build, close a circuit, answer a waiting request. The owner
+//! takes the effects and carries them out. So each rule in here has a test without a tor process.
 //!
-//! Who asks for a circuit gets, in this order: one of their own that is not busy; a spare, which becomes theirs; one of
-//! their own that is busy; one of their own that is doomed but still there; or they wait, together with all who ask
-//! for the same, for one build. A circuit is *doomed* once tor will close it (some failures of a target do that):
-//! it is used only while its replacement is being built.
+//! A request for a circuit gets the first of these that exists: a circuit of its own isolation key that is not busy; a
+//! spare, which then belongs to that key; a busy circuit of that key; a doomed one of that key. Otherwise it waits for a
+//! build, together with all requests for the same. A circuit is *doomed* when tor will close it soon, which some failures
+//! of a target cause. It is used only while its replacement is being built.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -26,80 +26,63 @@ mod lend;
 mod tests;
 mod upkeep;
 
-/// Builds that may fail in a row before those who wait are told. Arbitrary: with one bad middle in ten, three in a row
-/// fail for one request in a thousand.
+/// Failed builds in a row before the waiting requests get an error. If one middle in ten is bad, three in a row fail for
+/// one request in a thousand.
 const ATTEMPTS: u32 = 3;
 
-/// A build that takes this long gets a second one beside it on another middle, if somebody waits. Arbitrary: about
-/// the slowest tenth of the public network's circuits.
+/// A build that takes longer gets a second one in parallel, on another middle, if a request waits for it. About the
+/// slowest tenth of builds on the public network takes longer.
 const SLOW_BUILD: Duration = Duration::from_secs(3);
 
-/// A circuit that carried more than this in the last second is busy: new streams go elsewhere. Half of what one circuit
-/// carried before its congestion window was the limit, measured on loopback (8.5 MB/s).
+/// A circuit that carried more bytes than this in the last second is busy: new streams use other circuits. It is half of
+/// what one circuit carried on loopback when its congestion window was the limit (8.5 MB/s).
 const BUSY_BYTES: u64 = 4_000_000;
 
-/// Streams from which on a circuit counts as busy as well. Arbitrary; a browser opens six to a host.
+/// A circuit with this many streams is busy too. Any value from 6 to 16 does; a browser opens six to a host.
 const BUSY_STREAMS: u16 = 8;
 
-/// Circuits that one isolation key may hold to one exit. Four of them together carried 20 MB/s on loopback, six 25.
+/// The most circuits of one isolation key to one exit. Four together carried 20 MB/s on loopback, six 25.
 const PARALLEL: usize = 4;
 
-/// Pause after the first failed build of a spare; doubles with each failure.
+/// Pause after the first failed build of a spare. It doubles with each failure.
 const SPARE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Longest such pause: an exit that is down for hours comes back within it.
+/// The longest such pause.
 const SPARE_PAUSE_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// What makes circuits interchangeable apart from isolation.
+/// Circuits with the same key and isolation are interchangeable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// The last relay.
     pub exit: Fingerprint,
-    /// Relays in all: 2 or 3.
+    /// Number of relays: 2 or 3.
     pub hops: u8,
-    /// The port, if connections to it last for hours: such a circuit is made of relays that stay up.
+    /// The target's port, if connections to it last for hours: such a circuit uses relays that stay up.
     pub lasting: Option<u16>,
 }
 
-/// A build, from the wish to its end.
+/// Id of a build, from its start in the queue to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BuildId(pub u64);
 
-/// Somebody who waits for a circuit.
+/// Id of a request that waits for a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WaiterId(pub u64);
 
-/// What the owner of a pool must do.
+/// Something that the owner of the pool must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Choose a path and build; then say [`Pool::launched`] or [`Pool::build_failed`].
-    Build {
-        /// Which build.
-        build: BuildId,
-        /// To where.
-        key: Key,
-    },
+    /// Choose a path and build it; then call [`Pool::launched`] or [`Pool::build_failed`].
+    Build { build: BuildId, key: Key },
     /// Close a circuit.
     Close(CircuitId),
-    /// Tell somebody that a place is theirs. If they are gone: [`Pool::release`].
-    Grant {
-        /// Whom.
-        waiter: WaiterId,
-        /// On which circuit.
-        circuit: CircuitId,
-        /// IpVersion which relays.
-        path: Arc<[Fingerprint]>,
-    },
-    /// Tell somebody that nothing came of it.
-    Refuse {
-        /// Whom.
-        waiter: WaiterId,
-        /// Why.
-        fault: LeaseFault,
-    },
+    /// Give a place on a circuit to a waiting request. If the request is gone: [`Pool::release`].
+    Grant { waiter: WaiterId, circuit: CircuitId, path: Arc<[Fingerprint]> },
+    /// Give an error to a waiting request.
+    Refuse { waiter: WaiterId, fault: LeaseFault },
 }
 
-/// The answer to a request.
+/// The pool's answer to a request for a circuit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseAnswer {
     /// A place on this circuit.
@@ -108,41 +91,35 @@ pub enum LeaseAnswer {
     Wait(WaiterId),
 }
 
-/// What may be set.
+/// The settings that the pool needs; the fields of [`crate::tor::Settings`] explain them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// See [`crate::tor::Settings::circuits_per_second`].
     pub rate: f64,
-    /// See [`crate::tor::Settings::circuit_burst`].
     pub burst: u32,
-    /// See [`crate::tor::Settings::circuit_timeout`].
     pub build: Duration,
-    /// See [`crate::tor::Settings::streams_per_circuit`].
     pub streams: u16,
-    /// See [`crate::tor::Settings::circuit_dirty`].
     pub dirty: Duration,
-    /// See [`crate::tor::Settings::circuit_idle`].
     pub idle: Duration,
 }
 
-/// A circuit that is built.
+/// A complete circuit.
 #[derive(Clone, Debug)]
 struct Circuit {
     key: Key,
     path: Arc<[Fingerprint]>,
     built: Instant,
-    /// Whose it is; a spare is nobody's.
+    /// The isolation key that it belongs to; `None` for a spare.
     owner: Option<Isolation>,
     first_use: Option<Instant>,
     last_use: Instant,
     streams: u16,
-    /// tor will close it: lent only while there is nothing better.
+    /// tor will close it soon: lent only if there is nothing better.
     doomed: bool,
-    /// Somebody got no answer over it: not lent any more.
+    /// A stream got no answer over it: it is not lent any more.
     hung: bool,
-    /// Bytes of the last report, and when it came.
+    /// Bytes in the last second as tor last reported them, and when.
     carried: (u64, Instant),
-    /// Somebody saw it carry a stream to its target.
+    /// A stream on it has reached its target.
     proven: bool,
 }
 
@@ -152,28 +129,28 @@ impl Circuit {
     }
 
     fn is_busy(&self, now: Instant) -> bool {
-        // Reports come once a second and only for circuits that carried something: an old one says nothing.
+        // tor reports once a second, and only circuits that carried data, so an old report has no meaning.
         let fresh = now.saturating_duration_since(self.carried.1) < Duration::from_secs(3);
         self.streams >= BUSY_STREAMS || (fresh && self.carried.0 > BUSY_BYTES)
     }
 }
 
-/// A build that is wanted or under way.
+/// A build that is queued or under way.
 #[derive(Clone, Debug)]
 struct Build {
     key: Key,
-    /// For whom; a spare is for nobody.
+    /// The isolation key that it is for; `None` for a spare.
     owner: Option<Isolation>,
     state: BuildState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BuildState {
-    /// Waits for the pace.
+    /// Waits for a token of the [`BuildRate`].
     Queued,
-    /// tor was asked.
+    /// tor was asked to build it.
     Started(Instant),
-    /// It has an id.
+    /// tor has given it a circuit id.
     Launched(Instant, CircuitId),
 }
 
@@ -186,14 +163,14 @@ impl BuildState {
     }
 }
 
-/// Those who wait for the same thing.
+/// Requests that wait for the same circuit.
 #[derive(Clone, Debug, Default)]
 struct Group {
     waiters: VecDeque<WaiterId>,
     failures: u32,
 }
 
-/// What failed lately at one exit.
+/// Recent failures of spares to one exit.
 #[derive(Clone, Copy, Debug)]
 struct Trouble {
     failures: u32,
@@ -206,31 +183,31 @@ pub struct Pool {
     limits: Limits,
     pace: BuildRate,
     circuits: HashMap<CircuitId, Circuit>,
-    /// Built circuits by what they are good for.
+    /// Complete circuits by key.
     by_key: HashMap<Key, Vec<CircuitId>>,
     builds: BTreeMap<BuildId, Build>,
-    /// Builds by the id that tor gave them.
+    /// Builds by the circuit id that tor gave them.
     launched: HashMap<CircuitId, BuildId>,
-    /// Builds that wait for the pace and for which somebody waits, first come first served.
+    /// Queued builds that a request waits for, in order of arrival.
     awaited: VecDeque<BuildId>,
-    /// Builds of spares that wait for the pace.
+    /// Queued builds of spares.
     spares: VecDeque<BuildId>,
     groups: HashMap<(Key, Isolation), Group>,
-    /// Spares to keep here.
+    /// How many spares to keep, by key.
     wanted: BTreeMap<Key, u8>,
     trouble: HashMap<Key, Trouble>,
     next: u64,
     effects: Vec<Effect>,
 }
 
-/// Numbers for the status of an engine.
+/// Numbers for an engine's status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Circuits that are built.
+    /// Complete circuits.
     pub circuits: usize,
-    /// Builds wanted or under way.
+    /// Builds queued or under way.
     pub building: usize,
-    /// Circuits that nobody used yet.
+    /// Complete circuits that were never used.
     pub spares: usize,
     /// Streams on all circuits.
     pub streams: usize,
@@ -271,18 +248,17 @@ impl Pool {
         }
     }
 
-    /// Changes the limits; what exists is judged by the new ones from now on.
+    /// Changes the limits, for existing circuits too.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
         self.pace.set(limits.rate, limits.burst);
     }
 
-    /// Takes what is to be done.
+    /// Takes the effects that have collected.
     pub fn effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
 
-    /// How much there is of everything.
     pub fn counts(&self) -> Counts {
         Counts {
             circuits: self.circuits.len(),
@@ -309,7 +285,7 @@ impl Pool {
         self.circuits.iter().map(view).collect()
     }
 
-    /// True if this circuit, or the build that it comes from, is of this pool.
+    /// True if this circuit, or its build, belongs to this pool.
     pub fn knows(&self, circuit: CircuitId) -> bool {
         self.circuits.contains_key(&circuit) || self.launched.contains_key(&circuit)
     }

@@ -1,9 +1,9 @@
-//! An engine's folder: private, ours alone, and free of what an earlier gateway left behind.
+//! An engine's folder: private, used by one gateway only, and free of a tor that an earlier gateway left behind.
 //!
-//! Two locks tell three cases apart. Ours is held as long as this process lives: if another process has it, another
-//! gateway uses the same data_dir, and that is a fault to report, not to fight. tor's own is held by whatever tor lives
-//! in the folder: if it is held while ours was free, a gateway died and its tor has not noticed yet, so that tor is
-//! told to end, by its own control socket, and by force if it does not listen.
+//! Two locks tell three cases apart. We hold ours as long as this process lives. If another process has it, another
+//! gateway uses the same data_dir, which is an error. tor holds its own lock while it runs. If tor's is held while ours
+//! was free, a gateway died and its tor has not noticed yet: that tor is told to end over its control socket, and killed
+//! if it does not answer.
 
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Read as _};
@@ -19,19 +19,19 @@ use crate::lifecycle::Tasks;
 use crate::tor::control::{Addr, Auth, Control, commands::Signal};
 use crate::tor::torrc::CONTROL_SOCKET;
 
-/// Longest path of a unix socket that every system takes (macOS: 104 with the closing zero; Linux: 108).
+/// The longest path of a unix socket on every system (macOS: 104 with the closing zero; Linux: 108).
 const SOCKET_PATH: usize = 100;
 
 /// The longest name of a socket, with its slash.
 const SOCKET_NAME: usize = "/control".len();
 
-/// How long a tor without a master has to end once it is told to. It does so in some 20 ms.
+/// How long a tor that was left behind may take to end. It takes about 20 ms.
 const ORPHAN_END: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether it did. Arbitrary.
+/// Time between checks whether it has ended. Not tuned.
 const ORPHAN_LOOK: Duration = Duration::from_millis(50);
 
-/// What tor keeps of the directory, as files of its folder.
+/// The files in which tor keeps the directory.
 const DIRECTORY_FILES: [&str; 4] =
     ["cached-certs", "cached-microdesc-consensus", "cached-microdescs", "cached-microdescs.new"];
 
@@ -44,7 +44,7 @@ pub(in crate::tor) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder if need be, and takes it. The error is for people.
+    /// Creates the folder if it does not exist, and locks it. The error is a text for the operator.
     pub(in crate::tor) async fn open(data_dir: &Path, name: String) -> Result<Self, String> {
         let path = std::path::absolute(data_dir.join(name)).map_err(|e| e.to_string())?;
         let made = tokio::task::spawn_blocking(move || Self::make(path)).await;
@@ -73,17 +73,16 @@ impl Folder {
         Ok(Self { path, sockets, _owner: owner })
     }
 
-    /// The folder.
     pub(in crate::tor) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The folder of its sockets: the same, unless its path is too long for a socket's.
+    /// The folder of tor's sockets: the same folder, unless its path is too long for a socket.
     pub(in crate::tor) fn sockets(&self) -> &Path {
         &self.sockets
     }
 
-    /// Ends a tor that an earlier gateway left behind, if there is one. The error is for people.
+    /// Ends a tor that an earlier gateway left behind, if there is one. The error is a text for the operator.
     pub(super) async fn end_orphan(&self, id: EngineId, tasks: &Tasks) -> Result<(), String> {
         if !self.is_taken() {
             return Ok(());
@@ -100,7 +99,7 @@ impl Folder {
         if self.is_free_within(ORPHAN_END).await {
             return Ok(());
         }
-        // A process id may have been given to somebody else meanwhile: only one that runs with our folder is meant.
+        // Another process may have this id by now, so the process must run with our folder.
         if let Some(pid) = pid.filter(|pid| runs_in(*pid, &self.path)) {
             drop(Command::new("kill").args(["-KILL", &pid.to_string()]).status().await);
         }
@@ -126,7 +125,7 @@ impl Folder {
         true
     }
 
-    /// True while some tor lives here: it holds a lock on its file `lock`.
+    /// True while a tor runs in this folder: it locks its file `lock`.
     fn is_taken(&self) -> bool {
         let Ok(file) = File::options().write(true).open(self.path.join("lock")) else { return false };
         matches!(file.try_lock(), Err(TryLockError::WouldBlock))
@@ -143,7 +142,7 @@ impl Folder {
         tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
     }
 
-    /// Reads a file of at most a megabyte; what is missing or larger is as if it were empty.
+    /// Reads a file of at most one megabyte. A missing or larger file reads as empty.
     pub(super) async fn read(&self, name: &str) -> String {
         let path = self.path.join(name);
         let read = move || {
@@ -154,7 +153,7 @@ impl Folder {
         tokio::task::spawn_blocking(read).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
-    /// Copies the directory from another engine's folder, so that this one need not fetch what we have.
+    /// Copies the directory from another engine's folder, so that this engine need not fetch it.
     pub(super) async fn seed(&self, from: PathBuf) -> io::Result<()> {
         let to = self.path.clone();
         let copy = move || {
@@ -174,23 +173,23 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if self.sockets != self.path {
-            drop(fs::remove_dir_all(&self.sockets)); // a folder of sockets; at worst it stays
+            drop(fs::remove_dir_all(&self.sockets)); // if this fails, an empty folder stays behind
         }
     }
 }
 
-/// True if a folder holds a directory that tor fetched.
+/// True if the folder holds tor's directory.
 pub(in crate::tor) fn has_directory(folder: &Path) -> bool {
     folder.join(DIRECTORY_FILES[1]).exists()
 }
 
-/// Makes a folder that only we may enter.
+/// Creates a folder with mode 0700.
 fn private(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o700))
 }
 
-/// True if this process was started with our folder's torrc.
+/// True if this process was started with the torrc of our folder.
 fn runs_in(pid: u32, folder: &Path) -> bool {
     let ours = folder.join("torrc");
     fs::read(format!("/proc/{pid}/cmdline"))

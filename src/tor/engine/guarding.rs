@@ -1,6 +1,6 @@
-//! The engine's guard: chosen by the rules of [`crate::tor::guard`], kept apart from other engines', told to tor.
+//! The engine's guard: chosen by the rules of [`crate::tor::guard`], and different from other engines' guards.
 //!
-//! tor is told with EntryNodes, so that its own connections (the directory, onion services) begin where ours do.
+//! tor gets it as EntryNodes, so that tor's own connections (directory, onion services) use the same guard.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,22 +12,22 @@ use crate::tor::guard::{Choice, Exclude, GuardState};
 use crate::tor::netdir::Rules;
 use crate::tor::path::Entry;
 
-/// Where the guards of an engine are kept.
+/// The file of the guard state in an engine's folder.
 const FILE: &str = "guards.json";
 
-/// What came of asking for a guard.
+/// The result of choosing a guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chosen {
-    /// Go on with this one.
+    /// Use this guard.
     Use(Fingerprint),
-    /// Build one circuit through this one and say how that went; go on with the other meanwhile.
+    /// Build one circuit through this guard and report the result; use the current guard meanwhile.
     Try(Fingerprint),
-    /// There is none.
+    /// There is no usable guard.
     None,
 }
 
 impl Engine {
-    /// Reads what was kept, once: what is in memory later is newer.
+    /// Reads the saved guard state, once: after that the state in memory is newer.
     pub(super) async fn remember_guards(&self, folder: &Folder) {
         if self.guard().current().is_some() {
             return;
@@ -42,7 +42,7 @@ impl Engine {
         }
     }
 
-    /// Keeps what is known.
+    /// Saves the guard state.
     pub(super) async fn save_guards(&self, folder: &Folder) {
         let text = self.guard().to_json();
         if let Err(e) = folder.write(FILE, text).await {
@@ -59,7 +59,7 @@ impl Engine {
         let exclude = Exclude { guards: &others, rules };
         let mut choice = state.choose(&dir, SystemTime::now(), &mut rand::rng(), &exclude);
         if choice.is_err() && !others.is_empty() {
-            // A small network, or few that work: better a guard that is shared than none.
+            // A small network, or few guards that work: share a guard rather than have none.
             choice = state.choose(&dir, SystemTime::now(), &mut rand::rng(), &Exclude { guards: &[], rules });
         }
         match choice {
@@ -80,7 +80,7 @@ impl Engine {
         }
     }
 
-    /// Takes over the guard that tor chose by itself on its very first start, unless another engine has it.
+    /// Uses the guard that tor chose by itself on its first start, unless another engine has it.
     pub(super) async fn adopt_guard(&self, live: &Live) {
         if self.guard().current().is_some() {
             return;
@@ -97,14 +97,14 @@ impl Engine {
         }
     }
 
-    /// Where paths begin when the user's bridges do it.
+    /// The bridge that paths begin at, if the user's lines set bridges.
     pub(super) async fn bridge(&self, live: &Live) -> Option<Entry> {
         let text = live.control.getinfo("entry-guards").await.ok()?;
         let id = first_up(&text).or_else(|| first(&text))?;
         Some(Entry::Bridge { id, ip: None })
     }
 
-    /// Lets circuits begin at this guard.
+    /// Lets paths begin at this guard or bridge.
     pub(super) fn enter_at(self: &Arc<Self>, entry: Entry) {
         self.act(|circuits, _| circuits.entry = Some(entry));
     }

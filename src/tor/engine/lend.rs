@@ -1,4 +1,4 @@
-//! What dials ask of an engine, and what carries out what its pool of circuits decides.
+//! Lends circuits to dials, and carries out the effects of the pool of circuits.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::tor::event::CircuitId;
 use crate::tor::fault::LeaseFault;
 use crate::tor::path::{self, Entry, Hops, IpVersion, NoPath, Path, Port, Want};
 
-/// What is under the lock of an engine's circuits.
+/// The pool and what belongs to it, under one lock.
 pub(in crate::tor) struct Circuits {
     pub(super) pool: Pool,
     /// The run that the circuits belong to.
     pub(super) run: u64,
-    /// Where paths begin.
+    /// The guard or bridge that paths begin at.
     pub(super) entry: Option<Entry>,
     waiters: HashMap<WaiterId, oneshot::Sender<Result<Lease, LeaseFault>>>,
-    /// The paths of builds that have no id yet, and of those that have.
+    /// Paths of builds, before tor gives a circuit id and after.
     asked: HashMap<BuildId, Path>,
     launched: HashMap<CircuitId, Path>,
     pub(super) nudges: Nudges,
@@ -44,7 +44,7 @@ impl Circuits {
         }
     }
 
-    /// What is to be done outside the lock.
+    /// The pool's effects, to be carried out without the lock.
     fn jobs(&mut self) -> VecDeque<Job> {
         let effects = self.pool.effects();
         let job = |effect| match effect {
@@ -63,18 +63,18 @@ impl Circuits {
         self.pool.want(wanted, now);
     }
 
-    /// When a circuit was completed, if it is still there.
+    /// When the circuit was completed, if it still exists.
     pub(in crate::tor) fn built_at(&self, circuit: CircuitId) -> Option<Instant> {
         self.pool.built_at(circuit)
     }
 
-    /// The path of a circuit that was being built, which it no longer is.
+    /// Takes the path of a circuit whose build has ended.
     pub(super) fn finish(&mut self, circuit: CircuitId) -> Option<Path> {
         self.launched.remove(&circuit)
     }
 }
 
-/// Something that the pool wants done and that needs more than its lock.
+/// An effect of the pool with what is needed to carry it out.
 enum Job {
     Build {
         build: BuildId,
@@ -93,7 +93,7 @@ enum Job {
     },
 }
 
-/// A place in the queue for a circuit; dropping it leaves the queue.
+/// A request that waits for a circuit. Dropping it gives up.
 pub(in crate::tor) struct Pending {
     engine: Arc<Engine>,
     waiter: WaiterId,
@@ -120,7 +120,7 @@ impl Drop for Pending {
 }
 
 impl Engine {
-    /// A place on a circuit that is there and not busy.
+    /// A lease on a complete circuit that is not busy, if there is one.
     pub(in crate::tor) fn lend(self: &Arc<Self>, key: Key, isolation: Isolation) -> Option<Lease> {
         self.live()?;
         let (run, asked) = self.act(|circuits, now| (circuits.run, circuits.pool.lend(key, isolation, now)));
@@ -130,7 +130,7 @@ impl Engine {
         }
     }
 
-    /// A place on a circuit that is there, or will be.
+    /// A lease on a circuit, at once or after a build.
     pub(in crate::tor) async fn ask(
         self: &Arc<Self>,
         key: Key,
@@ -155,7 +155,7 @@ impl Engine {
         }
     }
 
-    /// A lease was dropped.
+    /// Takes back the place of a dropped lease.
     pub(in crate::tor) fn release(self: &Arc<Self>, run: u64, circuit: CircuitId) {
         self.act(|circuits, now| {
             if circuits.run == run {
@@ -164,7 +164,7 @@ impl Engine {
         });
     }
 
-    /// tor does not know this circuit (any more), whatever we thought.
+    /// Drops a circuit that tor says does not exist.
     pub(in crate::tor) fn missing(self: &Arc<Self>, run: u64, circuit: CircuitId) {
         self.act(|circuits, now| {
             if circuits.run == run {
@@ -173,7 +173,7 @@ impl Engine {
         });
     }
 
-    /// Works on the circuits under their lock, then carries out what comes of it.
+    /// Runs `work` on the circuits under their lock, then carries out the effects.
     pub(in crate::tor) fn act<T>(self: &Arc<Self>, work: impl FnOnce(&mut Circuits, Instant) -> T) -> T {
         let mut circuits = self.circuits();
         let result = work(&mut circuits, Instant::now());
@@ -190,7 +190,7 @@ impl Engine {
             Job::Build { build, key } => return self.begin(build, key),
             Job::Close(circuit) => {
                 if let Some(live) = self.live() {
-                    // That it is gone already is as good an answer as any: nobody waits for it.
+                    // The answer does not matter: the circuit may be gone already.
                     drop(live.control.start(&Command::new("CLOSECIRCUIT").arg(circuit)));
                 }
             }
@@ -200,7 +200,7 @@ impl Engine {
                 }
             }
             Job::Grant { waiter, run, circuit, path } => {
-                // A lease that nobody takes gives the place back by its own drop.
+                // If the request has given up, dropping the lease gives the place back.
                 let lease = Lease { engine: self.clone(), run, circuit, path };
                 if let Some(waiter) = waiter {
                     drop(waiter.send(Ok(lease)));
@@ -240,7 +240,7 @@ impl Engine {
         let none = HashSet::new();
         let mut chosen = path::choose(&dir, &want, &mut rand::rng());
         if chosen == Err(NoPath::NoMiddle) {
-            want.avoid = &none; // better one that failed a minute ago than none
+            want.avoid = &none; // no other path exists, so use a middle that failed a minute ago
             chosen = path::choose(&dir, &want, &mut rand::rng());
         }
         chosen.map_err(|why| {
@@ -249,14 +249,14 @@ impl Engine {
         })
     }
 
-    /// tor's answer to a build: its circuit's id, or that it will not be.
+    /// Takes tor's answer to a build: the circuit's id, or `None` if tor refused.
     pub(super) fn answered(self: &Arc<Self>, build: BuildId, circuit: Option<CircuitId>) {
         self.act(|circuits, now| {
             let path = circuits.asked.remove(&build);
             match circuit {
                 Some(circuit) => {
                     circuits.pool.launched(build, circuit, now);
-                    // One that was given up meanwhile is closed unbuilt, which says nothing about its relays.
+                    // A build that was given up meanwhile is closed, which says nothing about its relays.
                     let wanted = circuits.pool.knows(circuit);
                     circuits.launched.extend(path.filter(|_| wanted).map(|path| (circuit, path)));
                 }
@@ -265,7 +265,7 @@ impl Engine {
         });
     }
 
-    /// The run is over: every circuit and stream of it is gone, and whoever waits is told.
+    /// Ends the run: drops its circuits and streams, and gives waiting requests an error.
     pub(super) fn lost(self: &Arc<Self>) {
         self.live.store(None);
         self.streams.lost();
@@ -279,7 +279,7 @@ impl Engine {
     }
 }
 
-/// What it means for a request that a path was not found.
+/// Maps the reason why no path was found.
 pub(in crate::tor) fn no_path(why: NoPath) -> LeaseFault {
     match why {
         NoPath::ExitPolicy { .. } => LeaseFault::Policy,

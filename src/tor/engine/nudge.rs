@@ -1,15 +1,15 @@
-//! Is what looks well still well?
+//! Nudges: test circuits that show which circuits are dead although tor does not know it yet.
 //!
-//! tor tells of the death of a circuit as soon as a DESTROY arrives, and that is where the trouble is: a relay that loses
-//! a neighbour writes one for each circuit that is cut, sends the first at once, and holds the others back until
-//! something else goes over the same connection. On a quiet guard that is never: of 24 circuits to an exit that was
-//! killed, tor 0.4.9.11 heard of 6 within 10 ms and of the other 18 not within 10 s, while streams on them hung. One
-//! circuit that was built through the guard shook all of them loose. That is a *nudge*: a circuit over the first link of
-//! those that are in doubt, closed as soon as it is there.
+//! tor reports the death of a circuit when a DESTROY cell arrives. A relay that loses a neighbour writes one DESTROY for
+//! each circuit, sends the first at once, and holds the others back until something else goes over the same connection.
+//! On a quiet connection that may take very long. In a test with 24 circuits to an exit that was killed, tor 0.4.9.11
+//! learned of 6 within 10 ms, and of the other 18 not within 10 s, while streams on them hung. Building one circuit
+//! through the same guard brought all of the reports. That is a *nudge*: a two-hop circuit over the first link of the
+//! circuits in doubt, closed as soon as it is built.
 //!
-//! It answers a second question on the way. A relay that hangs says nothing at all; tor itself waits 10 s for the answer
-//! to a stream, because the target may be what is slow. A nudge asks nobody but the first two relays, so that its
-//! silence is theirs, and streams are moved elsewhere after a third of that time.
+//! A nudge also finds relays that hang. tor waits 10 s for the answer to a stream, because the target may be slow. A
+//! nudge involves only the first two relays, so if it gets no answer within [`ANSWER`], one of them hangs, and streams
+//! move to other circuits.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,17 +22,17 @@ use crate::exit::Fingerprint;
 use crate::tor::control::Command;
 use crate::tor::event::CircuitId;
 
-/// Tags of nudges, apart from those of builds, which count from 1, and those of trials, which have the bit above.
+/// Tags of nudges begin here; tags of builds count from 1, tags of trials from 1 << 63.
 const TAGS: u64 = 1 << 62;
 
-/// How long a nudge may take. Arbitrary: two hops of the public network take a second or less; whoever is wrongly taken
-/// for silent loses nothing but new streams.
+/// How long a nudge may take. Two hops of the public network take a second or less. A link that is wrongly taken for
+/// dead gets no new streams, but keeps those that it has.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// A link that was nudged is not nudged again for this long. Arbitrary: longer than tor's own wait for a stream.
+/// Least time between two nudges of the same link: longer than tor's own wait for a stream.
 const AGAIN: Duration = Duration::from_secs(15);
 
-/// Links that are nudged at once, at most: guards count circuits. What comes loose leads to the rest.
+/// The most links that are nudged at once, because guards count circuits.
 const AT_ONCE: usize = 8;
 
 /// The first two relays of a path.
@@ -41,11 +41,11 @@ pub(in crate::tor) type Link = [Fingerprint; 2];
 #[derive(Debug)]
 struct Running {
     link: Link,
-    /// The first of the two answered.
+    /// The first of the two relays answered.
     reached: bool,
 }
 
-/// Nudges that are on their way.
+/// Nudges that are under way.
 #[derive(Debug, Default)]
 pub(super) struct Nudges {
     next: u64,
@@ -55,7 +55,7 @@ pub(super) struct Nudges {
     last: HashMap<Link, Instant>,
 }
 
-/// A nudge that nobody answered.
+/// A nudge that got no answer.
 #[derive(Debug, PartialEq, Eq)]
 struct Silent {
     link: Link,
@@ -82,7 +82,7 @@ impl Nudges {
         }
     }
 
-    /// Takes those that should have been answered by now.
+    /// Takes the nudges that got no answer in time.
     fn silent(&mut self, now: Instant) -> Vec<Silent> {
         let late = |link: &Link| self.last.get(link).is_none_or(|at| now.saturating_duration_since(*at) >= ANSWER);
         let asked = self.asked.extract_if(|_, link| late(link));
@@ -96,7 +96,7 @@ impl Nudges {
 }
 
 impl Engine {
-    /// A stream on this circuit waits for its answer: is the way still open as far as the second relay?
+    /// Nudges the first link of a circuit on which a stream waits for its answer.
     pub(in crate::tor) fn doubt(self: &Arc<Self>, run: u64, circuit: CircuitId) {
         let link = self.act(|circuits, _| circuits.pool.link(circuit).filter(|_| circuits.run == run));
         if let Some(link) = link {
@@ -104,8 +104,8 @@ impl Engine {
         }
     }
 
-    /// Circuits over these relays were cut: others may be, without our having been told. False if there is more to be
-    /// asked than may be asked now.
+    /// Nudges the links of circuits that use these relays, after some of those circuits were cut. False if there are more
+    /// links than may be nudged at once.
     pub(super) fn suspect(self: &Arc<Self>, relays: &HashSet<Fingerprint>) -> bool {
         let links = self.act(|circuits, now| {
             let mut links = circuits.pool.links_over(relays);
@@ -115,22 +115,22 @@ impl Engine {
         links.len() <= AT_ONCE && links.into_iter().all(|link| self.nudge(link))
     }
 
-    /// Builds a circuit over a link; false if that would be faster than the guard is to be asked.
+    /// Builds a circuit over a link. False if the pace of builds does not allow it.
     fn nudge(self: &Arc<Self>, link: Link) -> bool {
         let Some(live) = self.live() else { return true };
         let tag = self.act(|circuits, now| match circuits.nudges.is_due(link, now) {
             true if circuits.pool.may_build(now) => Ok(Some(circuits.nudges.begin(link, now))),
             true => Err(()),
-            false => Ok(None), // asked a moment ago
+            false => Ok(None), // nudged a moment ago
         });
         if let Ok(Some(tag)) = tag {
             tracing::debug!(engine = self.id.0, over = %link[1], "nudge");
-            drop(live.control.extend_circuit(&link, tag)); // a connection that is gone takes the session with it
+            drop(live.control.extend_circuit(&link, tag)); // if the connection is gone, the session ends too
         }
         tag.is_ok()
     }
 
-    /// tor's answer to a nudge; true if it was one.
+    /// Takes tor's answer to a nudge. False if the tag is not a nudge's.
     pub(super) fn nudge_answered(self: &Arc<Self>, tag: u64, circuit: Option<CircuitId>) -> bool {
         let is_one = tag & TAGS != 0;
         if is_one {
@@ -139,7 +139,7 @@ impl Engine {
         is_one
     }
 
-    /// A circuit grew by a relay.
+    /// Notes that a circuit was extended by one relay.
     pub(super) fn nudge_extended(self: &Arc<Self>, circuit: CircuitId) {
         self.act(|circuits, _| {
             if let Some(running) = circuits.nudges.running.get_mut(&circuit) {
@@ -148,7 +148,7 @@ impl Engine {
         });
     }
 
-    /// A circuit is built, or gone; true if it was a nudge, which has done its work then.
+    /// Notes that a circuit was built or closed. True if it was a nudge, which is then over.
     pub(super) fn nudge_done(self: &Arc<Self>, circuit: CircuitId) -> bool {
         let was_one = self.act(|circuits, _| circuits.nudges.running.remove(&circuit).is_some());
         if was_one {
@@ -157,13 +157,12 @@ impl Engine {
         was_one
     }
 
-    /// Gives up circuits whose nudge nobody answered, and tells the dials that wait on them. True if the guard itself
-    /// said nothing.
+    /// Gives up circuits whose nudge got no answer, and ends the dials on them. True if the guard itself did not answer.
     pub(super) fn end_silent(self: &Arc<Self>) -> bool {
         let mut guard_is_silent = false;
         for Silent { link, circuit, reached } in self.act(|circuits, now| circuits.nudges.silent(now)) {
             guard_is_silent |= !reached;
-            self.fleet.avoid(link[usize::from(reached)]); // a guard that is silent is no middle for others either
+            self.fleet.avoid(link[usize::from(reached)]); // a guard that hangs must not be a middle for other engines
             circuit.into_iter().for_each(|circuit| self.close(circuit));
             let hung = self.act(|circuits, now| circuits.pool.hang_over(link, now));
             tracing::debug!(engine = self.id.0, over = %link[1], reached, circuits = hung.len(), "a nudge was not answered");
@@ -172,14 +171,14 @@ impl Engine {
         guard_is_silent
     }
 
-    /// True of circuits that somebody here looks after.
+    /// True if the circuit belongs to the pool, to a nudge or to a trial.
     pub(super) fn owns(self: &Arc<Self>, circuit: CircuitId) -> bool {
         self.act(|circuits, _| circuits.pool.knows(circuit) || circuits.nudges.running.contains_key(&circuit))
     }
 
     fn close(&self, circuit: CircuitId) {
         if let Some(live) = self.live() {
-            drop(live.control.start(&Command::new("CLOSECIRCUIT").arg(circuit))); // gone already is as good
+            drop(live.control.start(&Command::new("CLOSECIRCUIT").arg(circuit))); // the circuit may be gone already
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The process of a tor: started, listened to, ended.
+//! Starts a tor process, reads its log, and ends it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,44 +15,30 @@ use crate::lifecycle::Tasks;
 use crate::tor::control::{Control, commands::Signal};
 use crate::tor::version::{INSTALL, Version};
 
-/// Lines kept to say why a tor ended. The reason is among the last few.
+/// How many of tor's last log lines are kept: the reason of its end is among them.
 const KEPT_LINES: usize = 8;
 
-/// A line longer than this is cut: tor's own are shorter, and a log is no place for more.
+/// Longer log lines are cut. tor's own lines are shorter.
 const LINE: usize = 1000;
 
-/// How long a tor has to end once it was asked to. It does so in 20 ms; the rest is for a machine under load. With what
-/// follows it must fit into the time that killed tasks have.
+/// How long tor may take to end once it was asked to. It takes 20 ms on a quiet machine. Twice this time must fit into
+/// the time that killed tasks have.
 const END: Duration = Duration::from_secs(3);
 
-/// How long `tor --version` and `tor --verify-config` may take. They take some 30 ms.
-const ASIDE: Duration = Duration::from_secs(20);
+/// How long `tor --version` and `tor --verify-config` may take. They take about 30 ms.
+const ONE_SHOT: Duration = Duration::from_secs(20);
 
-/// Why no tor can be started here: trying again is pointless until somebody does something.
+/// Why tor cannot be started. Trying again cannot help until the operator changes something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BinaryError {
-    /// There is none.
+    /// The program does not exist or cannot be run.
     #[error("cannot start tor ({binary}): {why}; {INSTALL}")]
-    Missing {
-        /// What was looked for.
-        binary: String,
-        /// What the system said.
-        why: String,
-    },
-    /// It is something else.
+    Missing { binary: String, why: String },
+    /// The program is not tor.
     #[error("{binary} is not tor: it does not say its version; {INSTALL}")]
-    NotTor {
-        /// What was started.
-        binary: String,
-    },
-    /// It is too old.
+    NotTor { binary: String },
     #[error("tor {found} ({binary}) is too old, {} or newer is needed; {INSTALL}", Version::OLDEST)]
-    TooOld {
-        /// What was asked.
-        binary: String,
-        /// Its version.
-        found: Version,
-    },
+    TooOld { binary: String, found: Version },
 }
 
 /// Asks a tor program for its version.
@@ -60,7 +46,7 @@ pub(in crate::tor) async fn version(binary: &Path) -> Result<Version, BinaryErro
     let name = binary.display().to_string();
     let mut command = Command::new(binary);
     command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
-    let output = timeout(ASIDE, command.output()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let output = timeout(ONE_SHOT, command.output()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let output = output.map_err(|e| BinaryError::Missing { binary: name.clone(), why: e.to_string() })?;
     let text = String::from_utf8_lossy(&output.stdout);
     let found: Version = match text.strip_prefix("Tor version").map(str::parse) {
@@ -70,11 +56,11 @@ pub(in crate::tor) async fn version(binary: &Path) -> Result<Version, BinaryErro
     if found < Version::OLDEST { Err(BinaryError::TooOld { binary: name, found }) } else { Ok(found) }
 }
 
-/// Has tor verify a configuration: its warnings, or its errors.
+/// Runs `tor --verify-config`. Returns tor's warnings, or its errors.
 pub(in crate::tor) async fn verify(binary: &Path, torrc: &Path) -> Result<Vec<String>, String> {
     let mut command = arguments(binary, torrc);
     command.arg("--verify-config");
-    let output = timeout(ASIDE, command.output()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let output = timeout(ONE_SHOT, command.output()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let output = output.map_err(|e| e.to_string())?;
     let text = String::from_utf8_lossy(&output.stdout);
     let of = |level: &str| text.lines().map(logged).filter(|(l, _)| *l == level).map(|(_, m)| m.to_owned()).collect();
@@ -88,13 +74,13 @@ pub(in crate::tor) async fn verify(binary: &Path, torrc: &Path) -> Result<Vec<St
 
 fn arguments(binary: &Path, torrc: &Path) -> Command {
     let mut command = Command::new(binary);
-    // The system's defaults-torrc is for the system's tor: its lines (a user, a log, a port) are none of ours.
+    // The system's defaults-torrc (user, log, port) is for the system's own tor.
     command.arg("-f").arg(torrc).args(["--defaults-torrc", "/dev/null"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
 
-/// A tor that was started by us. Dropping it kills it.
+/// A tor process that we started. Dropping it kills it.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
@@ -104,7 +90,7 @@ pub(super) struct Process {
 impl Process {
     pub(super) fn start(binary: &Path, torrc: &Path, engine: u8, tasks: &Tasks) -> io::Result<Self> {
         let mut command = arguments(binary, torrc);
-        // A group of its own: Ctrl-C in a terminal goes to the whole group of the gateway, which still drains then.
+        // A process group of its own: Ctrl-C in a terminal must not end tor while the gateway drains.
         command.process_group(0);
         let mut child = command.spawn()?;
         let last = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT_LINES)));
@@ -121,7 +107,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Resolves when it has ended.
+    /// Resolves when the process has ended. Returns the reason.
     pub(super) async fn ended(&mut self) -> String {
         let how = match self.child.wait().await {
             Ok(status) => describe(status),
@@ -134,10 +120,10 @@ impl Process {
         }
     }
 
-    /// Ends it: asked first, killed if it does not listen.
+    /// Asks tor to end, and kills it if it does not.
     pub(super) async fn end(mut self, control: Option<Control>) {
         if let Some(control) = control {
-            // Its answer does not matter: closing the connection that owns it ends it as well.
+            // The answer does not matter: closing the connection that owns tor ends it too.
             drop(timeout(END, control.signal(Signal::Shutdown)).await);
             drop(control);
             if timeout(END, self.child.wait()).await.is_ok() {
@@ -157,7 +143,7 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// Hands tor's log on to ours.
+/// Copies tor's log into ours.
 async fn follow(output: impl AsyncRead + Unpin, engine: u8, last: Arc<Mutex<VecDeque<String>>>) {
     let mut lines = BufReader::new(output);
     let mut line = Vec::new();
@@ -169,7 +155,7 @@ async fn follow(output: impl AsyncRead + Unpin, engine: u8, last: Arc<Mutex<VecD
         match level {
             "err" => tracing::error!(engine, "tor: {message}"),
             "warn" if !of_bootstrap(message) => tracing::warn!(engine, "tor: {message}"),
-            // What tor finds notable is the inner life of one engine to us; the state of the engine says what matters.
+            // tor's notices are debug lines of ours: the state of the engine says what matters.
             _ => tracing::debug!(engine, "tor: {message}"),
         }
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -180,7 +166,8 @@ async fn follow(output: impl AsyncRead + Unpin, engine: u8, last: Arc<Mutex<VecD
     }
 }
 
-/// Three lines for each connection that fails at the start, and so many a minute: the engine itself says that it is stuck, and why.
+/// True for warnings about failed connections while bootstrapping. tor writes many of them, and the session logs the
+/// cause itself (`session/progress.rs`).
 fn of_bootstrap(message: &str) -> bool {
     message.starts_with("Problem bootstrapping.")
         || message.ends_with(" connections have failed:")

@@ -1,4 +1,4 @@
-//! From one tor to the next: start it or find it, log in, run a session, and again after a pause.
+//! Keeps an engine's tor running: starts it or attaches to it, logs in, runs a session, and tries again after a pause.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,33 +20,34 @@ use crate::tor::settings::{Attach, Settings};
 use crate::tor::torrc::{self, EnginePaths, UserLines};
 use crate::tor::version::Version;
 
-/// Pause before the first restart. Arbitrary: long enough that a tor which dies at once does not eat a core.
+/// Pause before the first restart. Not tuned: a tor that dies at once must not use a whole core.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Longest pause between restarts. Arbitrary: somebody who repairs what is broken does not want to wait longer.
+/// The longest pause between restarts. Not tuned: an operator who repairs the cause waits at most this long.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// A tor that lived this long was well: the next pause is the first one again.
+/// After a tor has run this long, the next restart waits [`PAUSE`] again.
 const STEADY: Duration = Duration::from_secs(120);
 
-/// How long a tor that was started may take until its control port answers. It takes some 50 ms.
+/// How long tor may take from its start until its control port answers. It takes about 50 ms.
 const LOGIN: Duration = Duration::from_secs(30);
 
-/// When the control connection is gone the process most often is too, and knows better why.
+/// How long to wait for the end of the process after the control connection broke, because the process's last lines
+/// usually say why.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// How often a tor that was just started is asked whether it listens by now.
+/// Time between attempts to connect to a tor that was just started.
 const LOGIN_RETRY: Duration = Duration::from_millis(20);
 
-/// How long engines without a directory wait for the first one's, rather than all fetching it. On the public network
-/// the first has it within some 20 s.
+/// How long other engines wait for the first engine's directory instead of fetching it themselves. On the public network
+/// the first engine has it within about 20 s.
 const SEED_WAIT: Duration = Duration::from_secs(60);
 
-/// How often one more tor behind a name is looked for: whoever scales containers up waits for them anyway.
+/// How often a host name is looked up for one more tor.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// An engine that was told to stop ends once it had no stream for this long: a connection that was accepted just before
-/// may be about to ask for one.
+/// An engine that was told to stop ends once it has had no stream for this long, because a connection that was accepted
+/// just before may still open one.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Exponential back-off with jitter.
@@ -60,27 +61,27 @@ impl Backoff {
     pub(in crate::tor) fn next(&mut self, jitter: f64) -> Duration {
         let full = PAUSE.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
         self.failures += 1;
-        full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0) // so that several engines do not come back in step
+        full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0) // jitter, so that several engines do not restart in step
     }
 
-    /// Something went well for a while.
+    /// tor ran long enough: the next pause is the first one again.
     pub(in crate::tor) fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
-/// How one tor's life ended.
+/// Why a tor's run ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// It, or its control connection, broke: it is tried again.
+    /// tor or its control connection broke: try again.
     Broken(String),
-    /// Trying again is pointless until the configuration changes.
+    /// Trying again cannot help until the configuration changes.
     Hopeless(String),
-    /// There is no tor for it behind the name, now.
+    /// The host name has no address left for this engine.
     Absent,
 }
 
-/// What is left to be ended with an engine.
+/// What must be ended when an engine ends.
 #[derive(Default)]
 struct Held {
     folder: Option<Arc<Folder>>,
@@ -89,7 +90,7 @@ struct Held {
 }
 
 impl Held {
-    /// Keeps what was learned of guards, and gives the folder back.
+    /// Saves the guard state, and releases the folder.
     async fn keep_guards(&mut self, engine: &Engine) {
         if let Some(folder) = self.folder.take() {
             engine.save_guards(&folder).await;
@@ -97,7 +98,7 @@ impl Held {
     }
 }
 
-/// Runs an engine until shutdown, or until nobody wants it any more.
+/// Runs an engine until shutdown, or until its route is gone.
 pub(in crate::tor) async fn run(engine: Arc<Engine>) {
     let mut backoff = Backoff::default();
     let mut held = Held::default();
@@ -113,7 +114,7 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
         engine.lost();
         engine.fleet.let_go(engine.id);
         held.keep_guards(&engine).await;
-        // A tor whose control connection broke is of no use, and ends by itself: it is owned by that connection.
+        // tor is owned by its control connection, so it ends by itself when that is dropped.
         held.control = None;
         if let Some(process) = held.process.take() {
             process.end(None).await;
@@ -136,7 +137,7 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
     }
 }
 
-/// One tor's life.
+/// Starts tor or attaches to it, and runs one session.
 async fn live(engine: &Arc<Engine>, held: &mut Held) -> End {
     let settings = engine.fleet.settings.load_full();
     let end = match &engine.attach {
@@ -243,7 +244,7 @@ async fn live_attached(
     Ok(End::Broken(session::run(engine, ports).await))
 }
 
-/// Where the ports of an attached tor are now: control, SOCKS, and SOCKS for onion services.
+/// The current addresses of an attached tor: control port, SOCKS port, and SOCKS port for onion services.
 async fn places(engine: &Engine, attach: &Attach) -> Result<(Addr, Addr, Addr), End> {
     let onion = attach.onion.as_ref().unwrap_or(&attach.socks);
     if attach.every_address {
@@ -252,17 +253,17 @@ async fn places(engine: &Engine, attach: &Attach) -> Result<(Addr, Addr, Addr), 
         let (socks, onion) = (control.with_port(&attach.socks), control.with_port(onion));
         return Ok((control, socks, onion));
     }
-    // The ports first: without them the control port is of no use.
+    // The SOCKS ports first: without them the control port is useless.
     let (socks, onion) = (find("socks", &attach.socks).await?, find("onion_socks", onion).await?);
     Ok((find("control", &attach.control).await?, socks, onion))
 }
 
-/// Where a port of an attached tor is now.
+/// The current address of one port of an attached tor.
 async fn find(key: &str, at: &Endpoint) -> Result<Addr, End> {
     match timeout(LOGIN, Addr::find(at)).await {
         Ok(Ok(addr)) => Ok(addr),
-        Ok(Err(e)) => Err(End::Broken(format!("tor.attach: {key} = \"{at}\" cannot be looked up: {e}"))),
-        Err(_) => Err(End::Broken(format!("tor.attach: {key} = \"{at}\" is not looked up in time"))),
+        Ok(Err(e)) => Err(End::Broken(format!("tor.attach: {key} = \"{at}\" cannot be resolved: {e}"))),
+        Err(_) => Err(End::Broken(format!("tor.attach: {key} = \"{at}\" was not resolved in time"))),
     }
 }
 
@@ -271,7 +272,7 @@ async fn log_in(engine: &Arc<Engine>, addr: &Addr) -> Result<(Control, Events), 
     let deadline = Instant::now() + LOGIN;
     loop {
         match Control::connect(addr, &Auth::Offered, deadline, &engine.fleet.tasks).await {
-            // The socket is there before the cookie is written.
+            // tor opens the socket before it writes the cookie.
             Err(ControlError::Unreachable { .. } | ControlError::Cookie { .. }) if Instant::now() < deadline => {
                 sleep(LOGIN_RETRY).await;
             }
@@ -289,7 +290,7 @@ impl Engine {
         }
     }
 
-    /// Resolves once shutdown has begun and nobody uses the engine any more, or when the grace is over.
+    /// Resolves once shutdown has begun and the engine has no streams, or when the grace period is over.
     async fn may_end(&self) {
         self.ending().await;
         let unused = async {
@@ -307,7 +308,7 @@ impl Engine {
         }
     }
 
-    /// Says what happened and waits until it is worth another try; `None` if shutdown comes first.
+    /// Logs what happened and waits until the next attempt. `None` if shutdown comes first.
     async fn rest(&self, end: End, backoff: &mut Backoff) -> Option<()> {
         let why = match end {
             End::Hopeless(why) => {
@@ -338,7 +339,7 @@ impl Engine {
         }
     }
 
-    /// Gives a new engine the directory that another one has already.
+    /// Copies another engine's directory to a new engine.
     async fn seed(&self, folder: &Folder, settings: &Settings) {
         if self.id.0 == 0 || has_directory(folder.path()) {
             return;
@@ -346,7 +347,7 @@ impl Engine {
         let mut directory = self.fleet.directory.subscribe();
         let there = async { directory.wait_for(Option::is_some).await.is_ok() };
         if !matches!(timeout(SEED_WAIT, there).await, Ok(true)) {
-            return; // the first has its troubles: fetch it ourselves
+            return; // the first engine is late: fetch the directory ourselves
         }
         let others = (0..self.id.0).map(|id| settings.data_dir.join(format!("engine-{id}")));
         let Some(from) = others.into_iter().find(|other: &PathBuf| has_directory(other)) else { return };

@@ -1,8 +1,8 @@
-//! One run of an engine: from login to the end of the control connection, a loop over what tor says.
+//! One run of an engine: a loop over tor's events, from login to the end of the control connection.
 //!
-//! Two parts. Until tor has a directory there is nothing to do but to show how far it is. From then on the run is *live*:
-//! events become states of circuits and streams, once a second time itself is an event (slow builds, old circuits),
-//! and now and then the guard, the directory and the health of the connection are looked after.
+//! It has two parts. Until tor has a directory, the loop only reports the progress of the bootstrap. After that the run
+//! is *live*: events change the state of circuits and streams, a tick each second handles slow builds and old circuits,
+//! and once a minute the loop checks the guard, the directory and the control connection.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -31,55 +31,53 @@ mod trial;
 use progress::{Line, Progress};
 use trial::Trials;
 
-/// What we want to hear of. NEWCONSENSUS is left out: it carries megabytes, and STATUS_CLIENT says that one came.
+/// The events that we ask for. NEWCONSENSUS is left out: it carries megabytes, and STATUS_CLIENT says that one arrived.
 const EVENTS: [&str; 6] = ["CIRC", "STREAM", "CIRC_BW", "STATUS_CLIENT", "NETWORK_LIVENESS", "ORCONN"];
 
-/// Time between looks at slow builds and old circuits.
+/// Time between checks for slow builds and old circuits.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Time between looks at the guard and at gaps in the directory, and between signs of life asked of tor.
+/// Time between checks of the guard, of missing microdescriptors, and of whether tor still answers.
 const UPKEEP: Duration = Duration::from_secs(60);
 
-/// A tor that says nothing about its bootstrap is asked this often whether it is done.
+/// How often tor is asked whether its bootstrap is complete, because it sends no event for that.
 const BOOTSTRAP_LOOK: Duration = Duration::from_millis(500);
 
-/// What to do about a bootstrap that does not get on.
-const KEPT: &str = "if that lasts: is this machine online, is its clock right, does a firewall block Tor? Bridges are lines of tor.extra";
+/// What an operator can do about a bootstrap that makes no progress.
+const STUCK_HELP: &str = "if this lasts, check that this machine is online, that its clock is right, and that no firewall blocks Tor; bridges are set by lines of tor.extra";
 
-/// Microdescriptors come in the seconds after the consensus that lists them.
+/// Pause before reading a new directory: microdescriptors arrive in the seconds after their consensus.
 const DIRECTORY_SETTLES: Duration = Duration::from_secs(5);
 
-/// What a run needs.
+/// The addresses and settings that a run needs.
 pub(super) struct Ports<'a> {
     pub(super) live: Arc<Live>,
     pub(super) events: Events,
     pub(super) folder: &'a Folder,
-    /// The user's lines, where the configuration is ours to change.
+    /// The user's torrc lines; `None` for an attached tor, whose configuration we do not change.
     pub(super) user: Option<&'a UserLines>,
 }
 
-/// A run.
 struct Session<'a> {
     engine: &'a Arc<Engine>,
     live: Arc<Live>,
     folder: &'a Folder,
-    /// The guard that tor was told of.
+    /// The guard that tor's EntryNodes is set to.
     told: Option<Fingerprint>,
     trials: Trials,
-    /// What is wrong, if something is.
     network_down: bool,
     directory_lost: bool,
     guard_lost: bool,
     /// When to read the directory again.
     directory_due: Option<Instant>,
     guard_due: Instant,
-    /// Relays over which circuits were cut since the last tick.
+    /// Relays whose circuits were cut since the last tick.
     cut: HashSet<Fingerprint>,
-    /// Circuits that were nobody's at the last look.
+    /// Circuits that did not belong to the pool at the last check.
     strays: HashSet<CircuitId>,
 }
 
-/// Runs until the connection is of no use any more; says why.
+/// Runs until the control connection ends or is unusable. Returns the reason.
 pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
     let Ports { live, mut events, folder, user } = ports;
     let mut session = Session {
@@ -128,7 +126,7 @@ impl Session<'_> {
         self.close_leftovers().await.map_err(text)?;
         self.refresh_directory().await;
         while self.engine.fleet.netdir().is_none() {
-            sleep(BOOTSTRAP_LOOK).await; // tor has it and has not written it yet
+            sleep(BOOTSTRAP_LOOK).await; // tor has the directory but has not written the files yet
             self.refresh_directory().await;
         }
         self.find_entry().await;
@@ -147,8 +145,8 @@ impl Session<'_> {
         };
         let engine = self.engine.id.0;
         match line {
-            Some(Line::Further) => tracing::info!(engine, percent, %phase, "bootstrapping"),
-            Some(Line::Kept) => tracing::warn!(engine, percent, %phase, "tor does not get on; {KEPT}"),
+            Some(Line::Progress) => tracing::info!(engine, percent, %phase, "bootstrapping"),
+            Some(Line::Stuck) => tracing::warn!(engine, percent, %phase, "tor makes no progress; {STUCK_HELP}"),
             None => {}
         }
         self.engine.set_state(EngineState::Bootstrapping { percent, phase });
@@ -159,11 +157,11 @@ impl Session<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        upkeep.reset(); // everything was looked after a moment ago
+        upkeep.reset(); // all of it was just checked
         loop {
             let next = self.engine.circuits().pool.next_start().filter(|wait| *wait < TICK);
             let result = tokio::select! {
-                biased; // streams wait for their events; nothing else in here is urgent
+                biased; // events first: streams wait for them
                 incoming = events.next() => match incoming {
                     Some(Incoming::Event(event)) => { self.on_event(event).await; Ok(()) }
                     Some(Incoming::Answer { tag, result }) => { self.on_answer(tag, result.ok().as_ref().and_then(extended)); Ok(()) }
@@ -246,7 +244,7 @@ impl Session<'_> {
         if let Some(middle) = planned.as_ref().filter(|_| reached > 0).and_then(Path::middle) {
             self.engine.fleet.avoid(middle);
         }
-        // Of those that we close ourselves only builds that hang have a plan left.
+        // Only builds have a planned path; a circuit that we closed ourselves has none.
         let Some(planned) = planned else { return };
         let guard = planned.hops()[0];
         if reached > 0 {
@@ -273,7 +271,7 @@ impl Session<'_> {
         }
     }
 
-    /// The guard does not answer.
+    /// Notes that the guard does not answer.
     async fn lose_guard(&mut self, guard: Fingerprint) {
         self.engine.guard().note_failure(guard, SystemTime::now());
         self.guard_lost = true;
@@ -281,7 +279,7 @@ impl Session<'_> {
         self.show_health();
     }
 
-    /// Sees to it that paths begin where they should, and that tor knows.
+    /// Chooses the guard, lets paths begin there, and sets tor's EntryNodes to it.
     async fn find_entry(&mut self) {
         if self.live.bridges {
             if let Some(entry) = self.engine.bridge(&self.live).await {
@@ -308,7 +306,7 @@ impl Session<'_> {
                 self.told = Some(guard);
                 self.guard_lost = false;
             }
-            Err(why) => tracing::warn!(engine = self.engine.id.0, "tor was not told of its guard: {why}"),
+            Err(why) => tracing::warn!(engine = self.engine.id.0, "tor's EntryNodes could not be set: {why}"),
         }
         self.engine.save_guards(self.folder).await;
     }
@@ -330,9 +328,9 @@ impl Session<'_> {
         }
     }
 
-    /// The things that can wait a minute.
+    /// The checks that are done once a minute.
     async fn upkeep(&mut self) -> Result<(), ControlError> {
-        // A tor that does not answer this within a command's deadline hangs: better a new one.
+        // If tor does not answer this within a command's deadline it hangs, and the run ends.
         let streams = self.live.control.streams().await?;
         self.engine.streams().keep(|id| streams.iter().any(|stream| stream.id == id));
         self.close_strays(&streams).await?;
@@ -361,11 +359,11 @@ impl Session<'_> {
         match directory::refresh(&self.engine.fleet, from).await {
             Ok(true) => self.engine.act(|circuits, _| circuits.pool.set_limits(self.engine.fleet.limits())),
             Ok(false) => {}
-            Err(why) => tracing::warn!(engine = self.engine.id.0, "the directory is not refreshed: {why}"),
+            Err(why) => tracing::warn!(engine = self.engine.id.0, "the directory could not be read again: {why}"),
         }
     }
 
-    /// The settings have changed: what can be is taken over, and streams go on.
+    /// Applies changed settings as far as that is possible without a restart. Streams go on.
     async fn reload(&mut self, user: Option<&UserLines>) {
         self.engine.act(|circuits, _| circuits.pool.set_limits(self.engine.fleet.limits()));
         if user.is_none() {
@@ -378,7 +376,7 @@ impl Session<'_> {
             self.live.control.signal(Signal::Reload).await.map_err(|e| e.to_string())
         };
         if let Err(why) = reloaded.await {
-            tracing::error!(engine = self.engine.id.0, "the configuration was not taken over: {why}");
+            tracing::error!(engine = self.engine.id.0, "the new configuration was not applied: {why}");
         }
     }
 

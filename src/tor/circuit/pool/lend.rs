@@ -1,10 +1,10 @@
-//! Asking, lending and giving back.
+//! Lends circuits to requests and takes them back.
 
 use super::*;
 
 impl Pool {
-    /// A place on a circuit that is there now, if there is one that is not busy: the first question, put to every engine
-    /// before any of them is made to build.
+    /// A place on a complete circuit that is not busy, if there is one. Every engine is asked this first, before any engine
+    /// starts a build.
     pub fn lend(&mut self, key: Key, isolation: Isolation, now: Instant) -> Option<LeaseAnswer> {
         let own = self.best_own(key, isolation, now);
         let busy = own.is_none_or(|id| self.circuits.get(&id).is_none_or(|circuit| circuit.is_busy(now)));
@@ -12,13 +12,13 @@ impl Pool {
         self.take(fresh.or(own)?, isolation, now)
     }
 
-    /// A place on a circuit, or a place in the queue for one.
+    /// A place on a circuit, or an id to wait with.
     pub fn ask(&mut self, key: Key, isolation: Isolation, now: Instant) -> LeaseAnswer {
         if let Some(lent) = self.lend(key, isolation, now) {
             return lent;
         }
         if let Some(doomed) = self.doomed_own(key, isolation) {
-            // Its replacement is a spare like any other, so that it is not lost if nobody comes back for it.
+            // The replacement is built as a spare, so another key can use it if this one does not come back.
             if !self.builds.values().any(|build| build.key == key) {
                 self.enqueue(key, None);
             }
@@ -34,7 +34,7 @@ impl Pool {
         LeaseAnswer::Wait(waiter)
     }
 
-    /// Somebody who waited is gone.
+    /// A waiting request has given up.
     pub fn forget(&mut self, waiter: WaiterId) {
         for group in self.groups.values_mut() {
             group.waiters.retain(|other| *other != waiter);
@@ -42,7 +42,7 @@ impl Pool {
         self.groups.retain(|_, group| !group.waiters.is_empty());
     }
 
-    /// A place is given back: the stream is gone, or never was.
+    /// Takes a place back: its stream has ended, or never began.
     pub fn release(&mut self, id: CircuitId, now: Instant) {
         let Some(circuit) = self.circuits.get_mut(&id) else { return };
         circuit.streams = circuit.streams.saturating_sub(1);
@@ -52,12 +52,12 @@ impl Pool {
         }
     }
 
-    /// A stream on it reached its target; true the first time.
+    /// Notes that a stream on the circuit reached its target. True the first time.
     pub fn prove(&mut self, id: CircuitId) -> bool {
         self.circuits.get_mut(&id).is_some_and(|circuit| !std::mem::replace(&mut circuit.proven, true))
     }
 
-    /// tor will close it soon: it is lent only while there is nothing better, and replaced if it was wanted.
+    /// Notes that tor will close the circuit soon. It is lent only if there is nothing better, and replaced if wanted.
     pub fn doom(&mut self, id: CircuitId, now: Instant) {
         if let Some(circuit) = self.circuits.get_mut(&id) {
             circuit.doomed = true;
@@ -67,7 +67,7 @@ impl Pool {
         }
     }
 
-    /// Nothing came back over it for as long as tor waits: nobody is put on it again.
+    /// Notes that the circuit gave no answer within tor's time-out. It gets no more streams.
     pub fn hang(&mut self, id: CircuitId, now: Instant) {
         if let Some(circuit) = self.circuits.get_mut(&id) {
             circuit.hung = true;
@@ -75,12 +75,12 @@ impl Pool {
         }
     }
 
-    /// The same for all that begin with this link: the circuits that were not known to hang.
+    /// [`Self::hang`] for all circuits that begin with this link. Returns those that were not known to hang.
     pub fn hang_over(&mut self, link: Link, now: Instant) -> Vec<CircuitId> {
         let over = self.circuits.iter().filter(|(_, circuit)| !circuit.hung && circuit.path.starts_with(&link));
         let ids: Vec<_> = over.map(|(id, _)| *id).collect();
         ids.iter().for_each(|id| self.hang(*id, now));
-        // One that nobody is on would be closed by nobody.
+        // A circuit with streams closes when they end; one without streams must be closed here.
         let idle = |id: &&CircuitId| self.circuits.get(id).is_some_and(|circuit| circuit.streams == 0);
         ids.iter().filter(idle).copied().collect::<Vec<_>>().into_iter().for_each(|id| self.close(id));
         ids
@@ -91,7 +91,7 @@ impl Pool {
         self.circuits.get(&id)?.path.first_chunk().copied()
     }
 
-    /// The first two relays of every circuit that goes over one of these behind its guard, each pair once.
+    /// The first two relays of every circuit that uses one of these relays after its guard, each pair once.
     pub fn links_over(&self, relays: &HashSet<Fingerprint>) -> Vec<Link> {
         let over = self.circuits.values().filter(|c| !c.hung && c.path.iter().skip(1).any(|r| relays.contains(r)));
         let links: BTreeSet<Link> = over.filter_map(|circuit| circuit.path.first_chunk().copied()).collect();
@@ -103,14 +103,14 @@ impl Pool {
         self.circuits.get(&id).map(|circuit| circuit.built)
     }
 
-    /// What it carried lately.
+    /// Notes the bytes that tor reports for the last second.
     pub fn carried(&mut self, id: CircuitId, bytes: u64, now: Instant) {
         if let Some(circuit) = self.circuits.get_mut(&id) {
             circuit.carried = (bytes, now);
         }
     }
 
-    /// The least loaded of the circuits that are theirs and may take a stream.
+    /// The least loaded circuit of this isolation key that may take a stream.
     fn best_own(&self, key: Key, isolation: Isolation, now: Instant) -> Option<CircuitId> {
         let ids = self.by_key.get(&key)?;
         let own = ids.iter().filter_map(|id| Some((*id, self.circuits.get(id)?))).filter(|(_, circuit)| {
@@ -134,7 +134,7 @@ impl Pool {
         ids.iter().filter(|id| self.circuits.get(id).is_some_and(|circuit| circuit.owner == Some(isolation))).count()
     }
 
-    /// The oldest circuit that is nobody's: the one most likely to be about to be lost to age.
+    /// The oldest spare, because it is the next to be closed for its age.
     fn spare(&self, key: Key) -> Option<CircuitId> {
         let ids = self.by_key.get(&key)?;
         let good = |id: &&CircuitId| self.circuits.get(id).is_some_and(|c| c.owner.is_none() && !c.doomed);
@@ -156,14 +156,14 @@ impl Pool {
         Some(asked)
     }
 
-    /// Sees to it that as many builds are wanted as those who wait will fill.
+    /// Queues builds until there are enough for the waiting requests.
     pub(super) fn supply(&mut self, key: Key, isolation: Isolation) {
         let waiting = self.groups.get(&(key, isolation)).map_or(0, |group| group.waiters.len());
         let needed = waiting.div_ceil(usize::from(self.limits.streams).max(1)).min(PARALLEL);
         let under_way = |build: &&Build| build.key == key && build.owner == Some(isolation);
         let mut have = self.builds.values().filter(under_way).count();
         while have < needed {
-            // A spare that is being built already is the fastest way to a circuit.
+            // A spare that is already being built is ready sooner than a new build.
             let spare = self.builds.iter().find(|(_, build)| build.key == key && build.owner.is_none());
             match spare.map(|(id, _)| *id) {
                 Some(id) => self.claim(id, isolation),
@@ -188,7 +188,7 @@ impl Pool {
         if owner.is_some() { &mut self.awaited } else { &mut self.spares }.push_back(id);
     }
 
-    /// Hands a circuit that was just built to those who wait for it.
+    /// Gives a new circuit to the requests that wait for it.
     pub(super) fn hand_out(&mut self, id: CircuitId, isolation: Isolation, now: Instant) {
         let Some(key) = self.circuits.get(&id).map(|circuit| circuit.key) else { return };
         let Some(group) = self.groups.get_mut(&(key, isolation)) else { return };

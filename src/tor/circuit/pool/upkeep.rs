@@ -1,11 +1,11 @@
-//! Building, losing, closing: what happens to circuits beside being lent.
+//! Builds circuits, notes failures and closes what is old.
 
 use super::*;
 use crate::telemetry::metrics::{CIRCUIT_BUILD_SECONDS, CIRCUIT_FAILURES};
 
 impl Pool {
-    /// Sets the spares to keep, and starts to build what is missing. Spares of what is no longer wanted stay for as long
-    /// as a used circuit would: what was wanted often is again.
+    /// Sets the spares to keep, and starts to build those that are missing. Spares that are no longer wanted stay as long as
+    /// an idle used circuit, because they are often wanted again.
     pub fn want(&mut self, wanted: BTreeMap<Key, u8>, now: Instant) {
         let dropped = |key: &Key| self.wanted.contains_key(key) && !wanted.contains_key(key);
         for circuit in self.circuits.values_mut().filter(|circuit| dropped(&circuit.key)) {
@@ -25,19 +25,19 @@ impl Pool {
         self.start_builds(now);
     }
 
-    /// The answer to [`Effect::Build`]: tor calls it so.
+    /// The answer to [`Effect::Build`]: tor has given the build this circuit id.
     pub fn launched(&mut self, build: BuildId, circuit: CircuitId, now: Instant) {
         match self.builds.get_mut(&build) {
             Some(Build { state, .. }) => {
                 *state = BuildState::Launched(state.since().unwrap_or(now), circuit);
                 self.launched.insert(circuit, build);
             }
-            // Given up meanwhile: nobody else will close it.
+            // The build was given up meanwhile, so nothing else would close its circuit.
             None => self.effects.push(Effect::Close(circuit)),
         }
     }
 
-    /// A circuit is complete. False if it is none of ours.
+    /// Notes that a circuit is complete. False if it does not belong to this pool.
     pub fn built(&mut self, id: CircuitId, path: Arc<[Fingerprint]>, now: Instant) -> bool {
         let Some(build) = self.launched.remove(&id).and_then(|build| self.builds.remove(&build)) else { return false };
         self.trouble.remove(&build.key);
@@ -59,7 +59,7 @@ impl Pool {
         };
         self.circuits.insert(id, circuit);
         self.by_key.entry(build.key).or_default().push(id);
-        // Nobody's until a stream is on it: those whom it was built for may have gone.
+        // It has no owner until a stream is on it: the requests it was built for may have given up.
         if let Some(owner) = build.owner {
             self.hand_out(id, owner, now);
         }
@@ -67,7 +67,7 @@ impl Pool {
         true
     }
 
-    /// A build came to nothing: no path, refused, failed or too slow. Returns the circuit to forget, if it had an id.
+    /// Notes that a build failed: no path, refused, failed or too slow.
     pub fn build_failed(&mut self, id: BuildId, fault: LeaseFault, now: Instant) {
         let Some(build) = self.builds.remove(&id) else { return };
         metrics::counter!(CIRCUIT_FAILURES).increment(1);
@@ -82,7 +82,7 @@ impl Pool {
         let Some(owner) = build.owner else { return };
         let Some(group) = self.groups.get_mut(&(build.key, owner)) else { return };
         group.failures += 1;
-        // No other try changes that no path exists; a broken circuit is worth another one, on another middle.
+        // Trying again cannot help if no path exists. After a broken build it may, with another middle.
         let hopeless = matches!(fault, LeaseFault::UnknownExit | LeaseFault::Policy | LeaseFault::NoPath);
         let others = self.builds.values().any(|build_| build_.key == build.key && build_.owner == Some(owner));
         if !hopeless && group.failures < ATTEMPTS {
@@ -95,7 +95,7 @@ impl Pool {
         self.start_builds(now);
     }
 
-    /// A circuit is gone, or a build failed. Returns its key if it was ours.
+    /// Notes that a circuit was closed or a build failed. Returns its key if it belongs to this pool.
     pub fn gone(&mut self, id: CircuitId, fault: LeaseFault, now: Instant) -> Option<Key> {
         if let Some(build) = self.launched.get(&id).copied() {
             let key = self.builds.get(&build).map(|build| build.key);
@@ -104,7 +104,7 @@ impl Pool {
         }
         let circuit = self.remove(id)?;
         if circuit.owner.is_none() {
-            // A spare that died unused is replaced, but not at once and not for ever: its exit may be down.
+            // A spare that died unused is replaced after a pause that grows, because its exit may be down.
             let trouble = self.trouble.entry(circuit.key).or_insert(Trouble { failures: 0, until: now });
             trouble.until = trouble.until.max(now + SPARE_PAUSE.saturating_mul(1 << trouble.failures.min(6)));
         }
@@ -113,7 +113,7 @@ impl Pool {
         Some(circuit.key)
     }
 
-    /// Everything is gone: the engine was lost. Whoever waits is told.
+    /// Drops everything because the engine was lost. Waiting requests get an error.
     pub fn lost(&mut self) {
         for (_, group) in self.groups.drain() {
             let refused = group.waiters.into_iter().map(|waiter| Effect::Refuse { waiter, fault: LeaseFault::Lost });
@@ -129,7 +129,8 @@ impl Pool {
         self.trouble.clear();
     }
 
-    /// What time alone brings about: slow builds doubled, hung ones given up, old circuits closed, queued builds begun.
+    /// Does what is due by time: starts second builds beside slow ones, gives up hung ones, closes old circuits, starts
+    /// queued builds.
     pub fn tick(&mut self, now: Instant) {
         let since = |build: &Build| build.state.since().map(|at| now.saturating_duration_since(at));
         let hung: Vec<_> = self
@@ -159,14 +160,14 @@ impl Pool {
         self.start_builds(now);
     }
 
-    /// Builds a second circuit beside each one that is slow and waited for.
+    /// Starts a second build beside each slow build that a request waits for.
     fn hedge(&mut self, now: Instant) {
         let mut slow = BTreeMap::<(Key, Isolation), usize>::new();
         for build in self.builds.values() {
             let Some(owner) = build.owner else { continue };
             let age = build.state.since().map(|at| now.saturating_duration_since(at));
             let count = slow.entry((build.key, owner)).or_default();
-            // One that is not slow, or not even begun, will do: count it as if there were two already.
+            // A build that is not slow, or has not begun, counts twice: then no second one is started.
             *count += if age.is_some_and(|age| age >= SLOW_BUILD) { 1 } else { 2 };
         }
         for ((key, owner), count) in slow {
@@ -176,14 +177,14 @@ impl Pool {
         }
     }
 
-    /// When [`Pool::tick`] has something to do for the pace's sake.
+    /// How long until the [`BuildRate`] allows the next queued build.
     pub fn next_start(&self) -> Option<Duration> {
         let awaited = self.awaited.front().map(|_| self.pace.wait(true));
         let spare = self.spares.front().map(|_| self.pace.wait(false));
         awaited.into_iter().chain(spare).min()
     }
 
-    /// Begins as many queued builds as the pace allows, those first for which somebody waits.
+    /// Starts as many queued builds as the pace allows, first those that a request waits for.
     pub(super) fn start_builds(&mut self, now: Instant) {
         for awaited in [true, false] {
             loop {
@@ -205,12 +206,12 @@ impl Pool {
         }
     }
 
-    /// Takes what one build costs of the pace, for a circuit that is none of the pool's.
+    /// Takes a token for a circuit that is built outside the pool.
     pub fn may_build(&mut self, now: Instant) -> bool {
         self.pace.take(true, now)
     }
 
-    /// Queues a build for every wanted spare that is neither there nor on its way.
+    /// Queues a build for every wanted spare that neither exists nor is being built.
     fn restock(&mut self, now: Instant) {
         let mut coming = HashMap::<Key, usize>::new();
         for build in self.builds.values().filter(|build| build.owner.is_none()) {
@@ -222,7 +223,7 @@ impl Pool {
         }
     }
 
-    /// The same for one exit: all that the loan of one spare calls for.
+    /// [`Self::restock`] for one key, after one of its spares was lent.
     pub(super) fn restock_one(&mut self, key: Key, now: Instant) {
         let coming = self.builds.values().filter(|build| build.owner.is_none() && build.key == key).count();
         self.top_up(key, coming, now);

@@ -1,29 +1,29 @@
-//! What the log is told of a bootstrap. Pure.
+//! Decides which lines about a bootstrap go into the log. Pure.
 //!
-//! A first start fetches the whole directory, and whoever waits wants to see it go on. One that does not get on
-//! is most often behind a firewall, or has a clock that is wrong, so that is said where it is noticed, with what to do.
+//! A first start fetches the whole directory, and an operator who waits wants to see progress. A bootstrap that makes no
+//! progress is most often behind a firewall or has a wrong clock. The log says so, with what to do.
 
 use std::time::{Duration, Instant};
 
-/// Between two lines of one engine about how far it is. Arbitrary: a reader sees it move, and a log is not filled.
+/// Least time between two lines about progress. Not tuned.
 const STEP: Duration = Duration::from_secs(5);
 
-/// How long nothing is said of failures: the first relays that are tried are often not the ones that answer. Arbitrary.
+/// Failures are not logged before this time: the first relays that tor tries often do not answer. Not tuned.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Between two lines about what keeps it. tor itself warns every few seconds.
+/// Least time between two lines about a failure. tor itself warns every few seconds.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// What is worth a line.
+/// A line for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// It is further than it was.
-    Further,
-    /// tor says what keeps it.
-    Kept,
+    /// The bootstrap has made progress.
+    Progress,
+    /// tor reports a problem.
+    Stuck,
 }
 
-/// How far the log knows.
+/// What was logged so far.
 #[derive(Debug)]
 pub(super) struct Progress {
     began: Instant,
@@ -37,16 +37,16 @@ impl Progress {
         Self { began: now, percent: 0, spoke: now, warned: None }
     }
 
-    /// Whether this look is worth a line.
+    /// The line to log now, if any.
     pub(super) fn look(&mut self, percent: u8, kept: bool, now: Instant) -> Option<Line> {
         let due = now - self.began >= PATIENCE && self.warned.is_none_or(|last| now - last >= REMINDER);
         if kept && due {
             self.warned = Some(now);
-            return Some(Line::Kept);
+            return Some(Line::Stuck);
         }
         if percent > self.percent && now - self.spoke >= STEP {
             (self.percent, self.spoke) = (percent, now);
-            return Some(Line::Further);
+            return Some(Line::Progress);
         }
         None
     }
@@ -61,17 +61,17 @@ mod tests {
         let began = Instant::now();
         let mut progress = Progress::new(began);
         for (second, percent, kept, want) in [
-            (1, 5, false, None), // fast ones need no line
-            (2, 5, true, None),  // nor a first failure
-            (5, 10, false, Some(Line::Further)),
+            (1, 5, false, None), // a fast bootstrap needs no line
+            (2, 5, true, None),  // an early failure is not logged
+            (5, 10, false, Some(Line::Progress)),
             (8, 14, false, None),
-            (10, 14, false, Some(Line::Further)),
-            (15, 14, false, None), // no further
-            (16, 14, true, Some(Line::Kept)),
+            (10, 14, false, Some(Line::Progress)),
+            (15, 14, false, None), // no progress
+            (16, 14, true, Some(Line::Stuck)),
             (20, 14, true, None),
             (75, 14, true, None),
-            (76, 14, true, Some(Line::Kept)),
-            (77, 30, false, Some(Line::Further)),
+            (76, 14, true, Some(Line::Stuck)),
+            (77, 30, false, Some(Line::Progress)),
         ] {
             let said = progress.look(percent, kept, began + Duration::from_secs(second));
             assert_eq!(said, want, "at second {second}");

@@ -1,9 +1,9 @@
-//! Circuits that are nobody's.
+//! Closes circuits that do not belong to the pool.
 //!
-//! A tor that is not ours to end outlives our connection to it, and so do its circuits and the streams on them. Whoever
-//! is in the middle of a download should not notice that we were away; but a circuit without a stream would stay for a
-//! month, because that is how long we told tor to keep circuits. So the ones in use are left alone until they no longer
-//! are. The same look finds whatever else we lost count of.
+//! An attached tor outlives our control connection, and so do its circuits and the streams on them. A download that runs
+//! must go on. A circuit without streams would stay for a month, because our torrc sets that lifetime. So circuits left
+//! over from an earlier connection are closed once they have no streams. The same check finds any other circuit that the
+//! pool lost.
 
 use std::collections::HashSet;
 
@@ -12,14 +12,15 @@ use crate::tor::control::{Command, ControlError};
 use crate::tor::event::{CircuitId, Stream};
 
 impl Session<'_> {
-    /// Closes circuits that an earlier connection left behind; nothing here is ours yet.
+    /// Closes circuits that an earlier connection left behind. Called before the pool has any circuit.
     pub(super) async fn close_leftovers(&self) -> Result<(), ControlError> {
         let streams = self.live.control.streams().await?;
         self.strays_beside(&streams).await?.into_iter().for_each(|stray| self.close(stray));
         Ok(())
     }
 
-    /// Closes circuits that were nobody's at the last look, too: one whose answer is on its way is ours in a moment.
+    /// Closes circuits that did not belong to the pool at this check and at the last one. One check is not enough: the
+    /// answer to a build may be on its way.
     pub(super) async fn close_strays(&mut self, streams: &[Stream]) -> Result<(), ControlError> {
         let strays = self.strays_beside(streams).await?;
         strays.intersection(&self.strays).for_each(|stray| self.close(*stray));
@@ -35,6 +36,6 @@ impl Session<'_> {
     }
 
     fn close(&self, circuit: CircuitId) {
-        drop(self.live.control.start(&Command::new("CLOSECIRCUIT").arg(circuit))); // gone already is as good
+        drop(self.live.control.start(&Command::new("CLOSECIRCUIT").arg(circuit))); // no answer needed: the circuit may be gone already
     }
 }

@@ -1,4 +1,5 @@
-//! Streams: attached as they appear, told of their end, and what their end says about their circuit.
+//! Handles events of streams: attaches new ones, reports their end to dials, and notes what an end says about the
+//! circuit.
 
 use tokio::time::Instant;
 
@@ -24,7 +25,7 @@ impl Session<'_> {
         }
     }
 
-    /// Attaches it, in one write, and hands the answer to the dial that waits for it.
+    /// Attaches a new stream, and hands tor's answer to the dial that waits for it.
     fn on_new(&self, stream: &Stream) {
         let at = Instant::now();
         let control = &self.live.control;
@@ -35,13 +36,13 @@ impl Session<'_> {
                         StreamStatus::NewResolve => control.attach_resolve(stream.id, circuit),
                         _ => control.attach_stream(stream.id, Some(circuit)),
                     };
-                    drop(seen.send(Seen { at, answer })); // a dial that gave up closes its socket, which ends the stream
+                    drop(seen.send(Seen { at, answer })); // if the dial gave up, its closed socket ends the stream
                 }
-                // Its dial gave up before tor spoke of it.
+                // The dial gave up before tor sent this event.
                 None => drop(control.close_stream(stream.id, EndReason::Misc)),
             },
             Some(Username::Onion(_)) => drop(control.attach_stream(stream.id, None)),
-            // Nobody else has business on an engine's port; left alone it would hang for two minutes.
+            // An unexpected stream from the SOCKS port. Unattached it would hang for two minutes.
             None if stream.from_client => drop(control.close_stream(stream.id, EndReason::Misc)),
             None => {} // tor's own
         }
@@ -51,7 +52,7 @@ impl Session<'_> {
         self.on_used(stream.circuit, true);
     }
 
-    /// Notes, once a circuit, whether it was of use.
+    /// Notes once per circuit whether it worked, for the statistics of its guard.
     fn on_used(&self, circuit: Option<CircuitId>, well: bool) {
         let Some(circuit) = circuit else { return };
         let first = self.engine.act(|circuits, _| circuits.pool.prove(circuit));
@@ -60,8 +61,8 @@ impl Session<'_> {
         }
     }
 
-    /// tor hands a stream back when the exit says that the target cannot be reached, and would let its client wait for
-    /// two minutes: so it is closed, and its dial is told what the exit said.
+    /// When the exit says that the target cannot be reached, tor detaches the stream, and its client would wait for two
+    /// minutes. So we close it and give the exit's reason to the dial.
     fn on_detached(&self, stream: &Stream) {
         let fault = StreamFault::of(stream.reason, stream.remote_reason);
         let circuit = self.engine.streams().failed(stream.id, fault);
@@ -74,17 +75,17 @@ impl Session<'_> {
             });
         }
         if let Some(circuit) = circuit.filter(|_| answered(reason)) {
-            self.on_used(Some(circuit), true); // the exit answered, if only to say no
+            self.on_used(Some(circuit), true); // the exit answered, even if with a refusal
         }
     }
 }
 
-/// True of ends after which tor closes the circuit once it has no stream.
+/// True for END reasons after which tor closes the circuit once it has no streams.
 fn dooms(reason: EndReason) -> bool {
     matches!(reason, EndReason::ResolveFailed | EndReason::NoRoute | EndReason::Timeout | EndReason::Misc)
 }
 
-/// True of ends that come from the exit itself.
+/// True for END reasons that come from the exit itself.
 fn answered(reason: EndReason) -> bool {
     matches!(
         reason,

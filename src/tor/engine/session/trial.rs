@@ -1,4 +1,4 @@
-//! Is a better guard back? One circuit through it answers that, before anything else is moved to it.
+//! Tests whether a better guard works again, by one circuit through it, before other circuits use it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
@@ -12,13 +12,13 @@ use crate::tor::event::CircuitId;
 use crate::tor::netdir::Flags;
 use crate::tor::path::{self, Entry, Hops, Want};
 
-/// Tags of trials, apart from those of builds, which count from 1.
+/// Tags of trials begin here; tags of builds count from 1.
 const TAGS: u64 = 1 << 63;
 
-/// Exits that are tried as the far end of a trial before it is put off: the first is nearly always good.
+/// How many exits are tried as the end of a trial's path. The first nearly always works.
 const EXITS: usize = 5;
 
-/// Trials that have begun.
+/// Trials that are under way.
 #[derive(Debug, Default)]
 pub(super) struct Trials {
     next: u64,
@@ -31,7 +31,7 @@ impl Trials {
         self.running.contains_key(&circuit)
     }
 
-    /// True if the tag is a trial's.
+    /// Takes tor's answer to a trial. False if the tag is not a trial's.
     pub(super) fn answered(&mut self, tag: u64, circuit: Option<CircuitId>) -> bool {
         if let (Some(guard), Some(circuit)) = (self.asked.remove(&tag), circuit) {
             self.running.insert(circuit, guard);
@@ -45,7 +45,7 @@ impl Trials {
 }
 
 impl Session<'_> {
-    /// Builds one circuit through a guard that may be back.
+    /// Builds one circuit through a guard that may work again.
     pub(super) fn try_guard(&mut self, guard: Fingerprint) {
         let Some(dir) = self.engine.fleet.netdir().filter(|_| !self.trials.tries(guard)) else { return };
         let exits = dir.relays().filter(|relay| relay.flags().has(Flags::EXIT)).map(|relay| relay.fingerprint());
@@ -69,7 +69,7 @@ impl Session<'_> {
         }
     }
 
-    /// A trial is over.
+    /// Takes the result of a trial.
     pub(super) async fn tried(&mut self, circuit: CircuitId, well: bool) {
         let Some(guard) = self.trials.running.remove(&circuit) else { return };
         if well {
