@@ -256,7 +256,7 @@ async fn attempt(
     let doubt = expected.doubt();
     let probing = async {
         sleep(SLOW_ANSWER).await;
-        doubt.voice();
+        doubt.test();
         std::future::pending().await
     };
     let reply = {

@@ -1,20 +1,20 @@
-//! One control connection to one tor: commands in flight, their answers in order, events beside them.
+//! One control connection to one tor: commands, their answers in order, and events.
 //!
-//! A caller writes its command itself, straight into the socket, under a lock that is held for the push of one entry
-//! and one non-blocking write: an ATTACHSTREAM, which a client is waiting for, costs one system call and no hop to
-//! another task. What the socket does not take at once is flushed by the connection's task, which also reads. tor
-//! answers in the order of asking, so that a queue of who waits is all the bookkeeping there is.
+//! A caller writes its command into the socket itself, under a lock that is held for one push to a queue and one
+//! non-blocking write. So an ATTACHSTREAM, which a client waits for, costs one system call and no switch to another task.
+//! If the socket does not take everything at once, the connection's task writes the rest; that task also reads. tor
+//! answers in the order of the commands, so a queue of waiting callers is enough.
 //!
-//! Events go into an unbounded channel. A bounded one would have to stop reading when it is full, the answers are
-//! behind the events in the same socket, and whoever drains the events waits for an answer now and then: that is a
-//! deadlock, and dropping events instead would leak circuits and streams for good. So nothing is dropped, the backlog
-//! is watched, an alarm is logged each time it doubles, and at `BACKLOG_END` the connection is given up, because a
-//! receiver that far behind is not coming back and memory is not endless.
+//! Events go into an unbounded channel. With a bounded one, a full channel would stop the reading of answers too, because
+//! they come over the same socket. The task that drains the events sometimes waits for an answer, so that would be a
+//! deadlock. Dropping events instead would leak circuits and streams. So no event is dropped: the backlog is watched, an
+//! error is logged each time it doubles, and at `BACKLOG_END` the connection is closed, because a receiver that far behind
+//! will not recover.
 //!
-//! An answer that must not be overtaken by the events that follow it (EXTENDED comes before BUILT) can be asked for
-//! *in* the channel of events: [`Control::submit`].
+//! Some answers must come before the events that follow them (EXTENDED before BUILT). [`Control::submit`] delivers such
+//! an answer in the channel of events.
 //!
-//! Next: [`super::reply`] reads the bytes; `control/commands.rs` has a method per command; `control/auth.rs` logs in.
+//! Next: [`super::reply`] parses bytes; `control/commands.rs` has a method for each command; `control/auth.rs` logs in.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,11 +1,10 @@
-//! What tor tells us unasked: circuits, streams, bootstrap, directory, connections. Pure.
+//! Parses tor's asynchronous events: circuits, streams, bootstrap, directory, connections. Pure.
 //!
-//! Field order differs between versions of tor, fields are absent when empty, and new ones appear: so the few words
-//! whose place the specification fixes are read by place, all else by its key, and what is not known is
-//! [`Event::Other`], never an error. A controller that trips over a new word is down the day tor is upgraded.
+//! Between versions of tor the order of fields differs, empty fields are absent, and new ones appear. So the few words
+//! whose position the specification fixes are read by position, and all others by their key. An unknown event is
+//! [`Event::Other`], never an error: a controller that fails on a new word would fail on the day of tor's upgrade.
 //!
-//! What is said of circuits and streams, their words and their reasons, is in rooms of its own; here is the event and
-//! what concerns the engine as a whole.
+//! `event/circuit.rs` and `event/stream.rs` have the details of circuits and streams.
 //!
 //! Next: [`super::control`] delivers events in order; the engine acts on them.
 
@@ -48,79 +47,68 @@ pub enum Event {
     Circ(Circ),
     /// A stream changed.
     Stream(Stream),
-    /// What a circuit carried since the last such event; only circuits that carried something have one.
+    /// Bytes of a circuit since its last event of this kind. Circuits without traffic have none.
     CircBw(CircBw),
-    /// What the engine as a whole carried in the last second.
-    Bw {
-        /// Bytes received.
-        read: u64,
-        /// Bytes sent.
-        written: u64,
-    },
-    /// Bootstrap went on, or is stuck.
+    /// Bytes of all circuits together in the last second.
+    Bw { read: u64, written: u64 },
+    /// The bootstrap made progress, or has a problem.
     Bootstrap(Bootstrap),
-    /// Whether the directory suffices to build circuits.
+    /// Whether the directory is complete enough to build circuits.
     DirInfo(bool),
-    /// A new consensus was fetched. Small, unlike [`Event::NewConsensus`].
+    /// A new consensus was fetched. This event is small, unlike [`Event::NewConsensus`].
     ConsensusArrived,
-    /// tor believes that the network is there, or is not.
+    /// Whether tor believes that the network works.
     Liveness(bool),
-    /// A new consensus, with every relay in it: megabytes, so that nobody asks for it by default.
+    /// A new consensus with all its relays. It has megabytes, so we do not subscribe to it.
     NewConsensus,
     /// A connection to a relay changed.
     OrConn(OrConn),
-    /// tor's own opinion of a guard changed.
+    /// tor changed the status of a guard.
     Guard {
-        /// Which.
         relay: Fingerprint,
         /// `UP`, `DOWN`, `NEW`, `DROPPED`, `BAD_L2`, …
         status: Box<str>,
     },
-    /// Something else, by its first word.
+    /// An event that we do not parse, by its first word.
     Other(Box<str>),
 }
 
-/// How far bootstrap is.
+/// The progress of the bootstrap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bootstrap {
-    /// 0 to 100. With predicted circuits off it rests at 75 once the directory is there.
+    /// 0 to 100. With predicted circuits off it stays at 75 once the directory is complete.
     pub percent: u8,
     /// tor's short word for the phase.
     pub tag: Box<str>,
-    /// One line for people.
+    /// A description for the operator.
     pub summary: Box<str>,
-    /// What is in the way, if something is.
+    /// The current problem, if there is one.
     pub warning: Option<Box<str>>,
 }
 
 /// A connection to a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrConn {
-    /// Which relay, once that is known.
+    /// The relay, once it is known.
     pub relay: Option<Fingerprint>,
-    /// How it stands.
     pub status: OrStatus,
-    /// Why it ended.
+    /// Why the connection ended.
     pub reason: Option<Box<str>>,
 }
 
 /// States of a connection to a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrStatus {
-    /// It is being made.
     Launched,
-    /// It works.
     Connected,
-    /// It could not be made.
     Failed,
-    /// It was closed.
     Closed,
-    /// Something else.
+    /// A state that we do not know.
     Other,
 }
 
 impl Event {
-    /// Reads an event out of a reply.
+    /// Parses an event.
     pub fn read(reply: &Reply) -> Self {
         let (kind, rest) = word(&reply.lines()[0].text);
         let known = match kind {
@@ -162,7 +150,7 @@ fn status_client(text: &str) -> Option<Event> {
     }
 }
 
-/// Reads the fields of a bootstrap status: of the event, and of `GETINFO status/bootstrap-phase`.
+/// Parses a bootstrap status, as it stands in the event and in `GETINFO status/bootstrap-phase`.
 pub fn bootstrap(text: &str) -> Option<Bootstrap> {
     let (mut percent, mut tag, mut summary, mut warning) = (None, Box::default(), Box::default(), None);
     for (key, value) in pairs(text) {
@@ -177,7 +165,7 @@ pub fn bootstrap(text: &str) -> Option<Bootstrap> {
     Some(Bootstrap { percent: percent?, tag, summary, warning })
 }
 
-/// What people will be shown, by whoever listens at a control port.
+/// Makes a text of tor safe to print: a fake tor could send control characters.
 fn shown(text: &str) -> Box<str> {
     Printable(text).to_string().into()
 }

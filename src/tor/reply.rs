@@ -49,14 +49,11 @@ pub enum ReplyError {
     /// A line of more than [`MAX_LINE`] bytes.
     #[error("tor sent a line of more than {MAX_LINE} bytes")]
     LineTooLong,
-    /// A reply larger than whoever asked for it allowed.
+    /// A reply larger than the caller's limit.
     #[error("tor sent a reply of more than the {limit} bytes that were allowed for it")]
-    ReplyTooLong {
-        /// The bound that was passed.
-        limit: usize,
-    },
+    ReplyTooLong { limit: usize },
     /// A line that does not begin with three digits and a separator.
-    #[error("tor sent a line that is no control reply")]
+    #[error("tor sent a line that is not a control reply")]
     NotAReply,
     /// An event's line in the middle of an answer, or the other way round.
     #[error("tor mixed an event into an answer")]
@@ -64,17 +61,17 @@ pub enum ReplyError {
 }
 
 impl Reply {
-    /// A reply from its lines; `None` without any.
+    /// A reply made of its lines. `None` if there are none.
     pub fn new(lines: Vec<Line>) -> Option<Self> {
         if lines.is_empty() { None } else { Some(Self { lines }) }
     }
 
-    /// Its lines, at least one.
+    /// The lines, at least one.
     pub fn lines(&self) -> &[Line] {
         &self.lines
     }
 
-    /// The code of the last line, which is the one that says how it went.
+    /// The code of the last line, which is the result.
     pub fn code(&self) -> u16 {
         self.lines[self.lines.len() - 1].code
     }
@@ -84,17 +81,17 @@ impl Reply {
         &self.lines[self.lines.len() - 1].text
     }
 
-    /// True of an event.
+    /// True for an event.
     pub fn is_event(&self) -> bool {
         is_event(self.lines[0].code)
     }
 
-    /// True of an answer that says yes.
+    /// True for an answer of success.
     pub fn is_ok(&self) -> bool {
         (200..300).contains(&self.code())
     }
 
-    /// The value of `key=value` on any line: the block if there is one, else the text behind `=`.
+    /// The value of `key=value` on any line: its block if it has one, otherwise the text behind `=`.
     pub fn value(&self, key: &str) -> Option<&str> {
         self.lines.iter().find_map(|line| {
             let inline = line.text.strip_prefix(key)?.strip_prefix('=')?;
@@ -102,7 +99,7 @@ impl Reply {
         })
     }
 
-    /// Writes it as tor would: for a scripted tor in tests, and to show that reading loses nothing.
+    /// Writes the reply as tor does, for tests.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let last = self.lines.len() - 1;
         for (at, line) in self.lines.iter().enumerate() {
@@ -128,39 +125,38 @@ fn is_event(code: u16) -> bool {
     code >= 600
 }
 
-/// Reads replies out of bytes that come in pieces of any size.
+/// Parses replies from bytes that arrive in pieces of any size.
 #[derive(Debug, Default)]
 pub struct Parser {
-    /// Bytes not read yet; never more than one unfinished line once [`Parser::next`] has said `None`.
+    /// Bytes not parsed yet. At most one unfinished line once [`Parser::next`] has returned `None`.
     bytes: BytesMut,
-    /// How far `bytes` is known to hold no line feed, so that a line that trickles in is not searched again.
+    /// Up to here `bytes` holds no line feed, so a line that arrives slowly is not searched again.
     searched: usize,
     /// The lines of the reply that is not complete yet.
     lines: Vec<Line>,
     /// The block that is being read for the last of `lines`.
     block: Option<String>,
-    /// What the unfinished reply counts for.
+    /// Size of the unfinished reply, for its limit.
     size: usize,
 }
 
 impl Parser {
-    /// A parser that has seen nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The buffer to read into, behind what is there.
+    /// The buffer to append bytes to.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.bytes
     }
 
-    /// Takes bytes in.
+    /// Appends bytes.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole reply, if the bytes so far hold one. `limit` bounds it if it is an answer; an event has its own
-    /// bound. After an error the parser is of no use.
+    /// The next complete reply, if there is one. `limit` is the largest size of an answer; an event has its own limit.
+    /// After an error the parser must not be used any more.
     pub fn next(&mut self, limit: usize) -> Result<Option<Reply>, ReplyError> {
         while let Some(length) = self.line_end()? {
             let line = self.bytes.split_to(length);
@@ -181,7 +177,7 @@ impl Parser {
         if found.unwrap_or(self.bytes.len()) > MAX_LINE { Err(ReplyError::LineTooLong) } else { Ok(found) }
     }
 
-    /// Takes one line in; true when it completes the reply.
+    /// Takes one line. True when it completes the reply.
     fn take_line(&mut self, line: &[u8], limit: usize) -> Result<bool, ReplyError> {
         let first = self.lines.first().map(|line| line.code);
         if let Some(block) = &mut self.block {
@@ -221,7 +217,7 @@ fn bound(size: usize, code: u16, limit: usize) -> Result<(), ReplyError> {
 /// Splits a line into code, separator and text.
 fn split(line: &[u8]) -> Option<(u16, u8, &[u8])> {
     let (code, rest) = line.split_at_checked(3)?;
-    // "250" alone is not in the specification, but costs nothing to read.
+    // A lone "250" is not in the specification, but is accepted.
     let (&separator, text) = rest.split_first().unwrap_or((&b' ', &[]));
     if !code.iter().all(u8::is_ascii_digit) || !matches!(separator, b' ' | b'-' | b'+') {
         return None;
@@ -230,7 +226,7 @@ fn split(line: &[u8]) -> Option<(u16, u8, &[u8])> {
     Some((code, separator, text))
 }
 
-/// Splits a text into its first word and the rest behind the spaces that follow it.
+/// Splits a text into its first word and the rest, without the spaces between them.
 pub fn word(text: &str) -> (&str, &str) {
     let text = text.trim_start_matches(' ');
     match text.split_once(' ') {
@@ -239,8 +235,8 @@ pub fn word(text: &str) -> (&str, &str) {
     }
 }
 
-/// Reads `KEY=value KEY="quoted value" …` in any order. Words without a key are passed over, so that what a later tor
-/// adds does no harm.
+/// Reads `KEY=value KEY="quoted value" …` in any order. Words without a key are skipped, because a later tor may add
+/// some.
 pub fn pairs(text: &str) -> Pairs<'_> {
     Pairs { rest: text }
 }
@@ -282,8 +278,8 @@ impl<'a> Iterator for Pairs<'a> {
     }
 }
 
-/// Reads a quoted string at the start of `text`: its content, and what follows the closing quote. Knows the escapes of
-/// C that tor writes (`\n`, `\t`, `\r`, octal) and takes any other escaped character as itself.
+/// Reads a quoted string at the start of `text`. Returns its content and the text behind the closing quote. It knows the
+/// C escapes that tor writes (`\n`, `\t`, `\r`, octal); any other escaped character stands for itself.
 pub fn unquote(text: &str) -> Option<(String, &str)> {
     let inner = text.strip_prefix('"')?;
     let bytes = inner.as_bytes();
@@ -292,7 +288,7 @@ pub fn unquote(text: &str) -> Option<(String, &str)> {
     loop {
         match bytes.get(at)? {
             b'"' => {
-                // A quote is one byte of ASCII, so that what follows it is a whole text again.
+                // A quote is one ASCII byte, so the text behind it is valid UTF-8.
                 return Some((String::from_utf8_lossy(&content).into_owned(), inner.get(at + 1..)?));
             }
             b'\\' => {
@@ -318,13 +314,13 @@ fn escape(bytes: &[u8]) -> Option<(u8, usize)> {
         b'r' => (b'\r', 1),
         b'0'..=b'7' => {
             let value = bytes[..octal].iter().fold(0u16, |sum, digit| sum * 8 + u16::from(digit - b'0'));
-            (value as u8, octal) // `\777` is no byte; tor never writes it, and what it becomes does not matter
+            (value as u8, octal) // `\777` is larger than a byte; tor never writes it
         }
         other => (other, 1),
     })
 }
 
-/// Writes a text as a quoted string that [`unquote`], and tor, read back. No byte in it can end the line.
+/// Writes a text as a quoted string that tor and [`unquote`] can read. No byte in it can end the line.
 pub fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');

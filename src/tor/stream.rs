@@ -1,9 +1,9 @@
-//! Which stream of tor's belongs to which dial.
+//! Finds the dial that a stream of tor belongs to.
 //!
-//! A dial takes a ticket before it opens its SOCKS connection and gives it as the user name, so that the stream's first
-//! event says whose it is whatever the order in which tor reads its sockets. The lease on the circuit is kept here from
-//! then until tor says that the stream is gone: a dial that is dropped half-way, a client that vanishes and a tunnel
-//! that ends hours later all give their place back in the same way, once.
+//! A dial takes a ticket, a number that it sends as its SOCKS username. The stream's first event contains the username,
+//! so it names the dial, in whatever order tor reads its sockets. The lease on the circuit stays here until tor says that
+//! the stream has ended. So its place is given back exactly once, whether a dial was dropped, a client vanished or a
+//! stream ended after hours.
 //!
 //! Next: [`super::engine`] feeds events in; `dial/tor.rs` waits for what comes out.
 
@@ -20,26 +20,25 @@ use super::event::{CircuitId, StreamId};
 use super::fault::StreamFault;
 use crate::route::Isolation;
 
-/// A stream was seen and is being attached.
+/// A stream that tor has reported and that is being attached.
 #[derive(Debug)]
 pub struct Seen {
     /// When its event was read.
     pub at: Instant,
-    /// The answer to ATTACHSTREAM, which is on its way.
+    /// The coming answer to ATTACHSTREAM.
     pub answer: Answer,
 }
 
-/// What a SOCKS user name says.
+/// The meaning of a SOCKS username.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Username {
-    /// A dial that waits for this stream on a circuit of its own.
+    /// The ticket of a dial that chose its circuit.
     Ticket(u64),
-    /// An onion service: the choice of a circuit is tor's, which isolates by user name.
+    /// A stream to an onion service: tor chooses the circuit, and isolates by username.
     Onion(Isolation),
 }
 
 impl Username {
-    /// The text of it.
     pub fn write(self) -> String {
         match self {
             Self::Ticket(ticket) => format!("e{ticket:016x}"),
@@ -47,9 +46,9 @@ impl Username {
         }
     }
 
-    /// Reads one of ours.
+    /// Parses a username of ours; `None` for any other.
     pub fn read(text: &str) -> Option<Self> {
-        // Digits alone: a number may also be read with a sign.
+        // Hex digits only: `from_str_radix` would also accept a sign.
         let is_ours = |digits: &str| digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
         let number = |digits: &str| is_ours(digits).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
         match text.split_at_checked(1)? {
@@ -60,8 +59,8 @@ impl Username {
     }
 }
 
-/// A dial that has taken a ticket. Dropping it gives up the wait; a stream that exists by then lives on until tor says
-/// that it is gone, because whoever holds its socket decides that.
+/// A dial that has taken a ticket. Dropping it ends the wait. A stream that exists by then lives until its socket is
+/// closed.
 #[derive(Debug)]
 pub struct Expected {
     engine: Arc<Engine>,
@@ -70,32 +69,32 @@ pub struct Expected {
     circuit: CircuitId,
     /// When its circuit was completed.
     pub built: Instant,
-    /// Where to ask for it.
+    /// The SOCKS port to connect to.
     pub addr: Addr,
-    /// Resolves once the stream was seen.
+    /// Resolves once tor has reported the stream.
     pub seen: oneshot::Receiver<Seen>,
     /// Resolves if the stream ends before it is open.
     pub end: oneshot::Receiver<StreamFault>,
 }
 
 impl Expected {
-    /// The SOCKS user name to give.
+    /// The SOCKS username to send.
     pub fn username(&self) -> String {
         Username::Ticket(self.ticket).write()
     }
 
-    /// Its circuit, to be doubted if the answer is long in coming.
+    /// A handle to have the circuit tested if the answer takes long.
     pub fn doubt(&self) -> Doubt {
         Doubt { engine: self.engine.clone(), run: self.run, circuit: self.circuit }
     }
 
-    /// tor said that it knows no such circuit: nobody shall be put on it again.
+    /// Notes that tor does not know the circuit, so it gets no more streams.
     pub fn circuit_is_missing(&self) {
         self.engine.missing(self.run, self.circuit);
     }
 }
 
-/// A circuit from which an answer is awaited.
+/// A circuit on which a dial waits for an answer.
 #[derive(Debug)]
 pub struct Doubt {
     engine: Arc<Engine>,
@@ -104,8 +103,8 @@ pub struct Doubt {
 }
 
 impl Doubt {
-    /// Finds out whether the circuit died or hangs; if so, who waits is told.
-    pub fn voice(self) {
+    /// Has the engine test whether the circuit is dead or hangs. If so, the waiting dials get an error.
+    pub fn test(self) {
         self.engine.doubt(self.run, self.circuit);
     }
 }
@@ -128,7 +127,7 @@ struct Known {
 }
 
 struct Inner {
-    /// Starts anywhere, so that tickets of an earlier gateway on the same tor are not taken for ours.
+    /// Starts at a random number, so that tickets of an earlier gateway on the same tor are not taken for ours.
     next: u64,
     waiting: HashMap<u64, Waiting>,
     known: HashMap<StreamId, Known>,
@@ -145,8 +144,8 @@ impl Default for Streams {
     }
 }
 
-// Leases must not be dropped while the lock is held: giving a place back takes the lock of the circuits, and whoever
-// holds that may be about to take this one. So every method below moves them out first.
+// A lease must not be dropped while this lock is held. Dropping it takes the lock of the circuits, and a task that holds
+// that lock may wait for this one. So every method moves leases out first.
 impl Streams {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -164,7 +163,7 @@ impl Streams {
         Expected { engine, ticket, run, circuit, built, addr, seen: on_seen, end: on_end }
     }
 
-    /// A stream with this ticket is there. Returns the circuit for it, and whom to tell.
+    /// Notes a stream with this ticket. Returns its circuit, and the sender to its dial.
     pub(super) fn arrived(&self, ticket: u64, stream: StreamId) -> Option<(CircuitId, oneshot::Sender<Seen>)> {
         let mut inner = self.inner();
         let Waiting { lease, seen, end } = inner.waiting.remove(&ticket)?;
@@ -173,28 +172,28 @@ impl Streams {
         Some((circuit, seen))
     }
 
-    /// A stream came to nothing, but is still there: its dial is told. Returns its circuit.
+    /// Gives a fault to the dial of a stream that failed but still exists. Returns its circuit.
     pub(super) fn failed(&self, stream: StreamId, fault: StreamFault) -> Option<CircuitId> {
         let mut inner = self.inner();
         let known = inner.known.get_mut(&stream)?;
         if let Some(end) = known.end.take() {
-            let _ = end.send(fault); // a dial that gave up needs no reason
+            let _ = end.send(fault); // fails if the dial gave up
         }
         Some(known.lease.circuit)
     }
 
-    /// Nothing will be answered over this circuit: the dials that wait are told.
+    /// Gives an error to all dials that wait on a circuit that does not answer.
     pub(super) fn unanswered(&self, circuit: CircuitId) {
         let mut inner = self.inner();
         let on_it = inner.known.values_mut().filter(|known| known.lease.circuit == circuit);
         let ends: Vec<_> = on_it.filter_map(|known| known.end.take()).collect();
         drop(inner);
         for end in ends {
-            let _ = end.send(StreamFault::Unanswered); // a dial that gave up needs no reason
+            let _ = end.send(StreamFault::Unanswered); // fails if the dial gave up
         }
     }
 
-    /// A stream is gone, and its place is free.
+    /// Notes that a stream has ended, and frees its place.
     pub(super) fn gone(&self, stream: StreamId, fault: StreamFault) {
         let known = self.inner().known.remove(&stream);
         if let Some(Known { end: Some(end), lease: _lease }) = known {
@@ -207,7 +206,7 @@ impl Streams {
         drop(waiting);
     }
 
-    /// The engine is gone, and every stream with it.
+    /// Ends all streams, because the engine was lost.
     pub(super) fn lost(&self) {
         let mut inner = self.inner();
         let (waiting, known) = (std::mem::take(&mut inner.waiting), std::mem::take(&mut inner.known));
@@ -218,7 +217,7 @@ impl Streams {
         }
     }
 
-    /// Keeps only the streams that tor still has: after events were missed.
+    /// Keeps only the streams that tor still has, in case events were missed.
     pub(super) fn keep(&self, alive: impl Fn(StreamId) -> bool) {
         let mut inner = self.inner();
         let all = std::mem::take(&mut inner.known);
@@ -228,13 +227,12 @@ impl Streams {
         drop(gone);
     }
 
-    /// Streams that exist or are about to.
+    /// Number of streams that exist or are expected.
     pub fn len(&self) -> usize {
         let inner = self.inner();
         inner.waiting.len() + inner.known.len()
     }
 
-    /// True without any.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

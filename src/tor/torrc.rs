@@ -1,11 +1,11 @@
-//! The configuration of an engine: our lines, then the user's, checked before tor sees them.
+//! Writes the configuration of an engine: our lines, then the user's lines, after checking them.
 //!
-//! Some options are ours alone: an engine whose streams tor attaches by itself, or whose control port has a second
-//! master, would not fail but quietly send traffic out of exits that nobody chose. Such a line is refused with its
-//! place and the reason, and all faults are reported together. tor takes abbreviations of option names, whatever
-//! their case, so a line is refused as well if what it names could be completed to one of ours.
+//! The user must not set some options. If tor attached streams by itself, or if a second program used the control port,
+//! nothing would fail, but traffic would leave from exits that were not chosen. Such a line is refused with its location
+//! and a reason, and all such lines are reported together. tor accepts abbreviated option names in any case, so a line is
+//! also refused if its name could be an abbreviation of such an option.
 //!
-//! Next: `preflight.rs` has tor itself verify the result; the engine writes and uses it.
+//! Next: `preflight.rs` has tor verify the result; `engine/run.rs` writes it.
 
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::reply::quote;
 use super::version::Version;
 use crate::exit::Fingerprint;
 
-/// Options that are ours, each with the reason that a user is told.
+/// Options that the user must not set, each with the reason that the error shows.
 const OURS: &[(&str, &str)] = &[
     ("DataDirectory", FOLDER),
     ("CacheDirectory", FOLDER),
@@ -79,10 +79,10 @@ const LISTENERS: &str = "nobody would attach its streams; clients use exitgate's
 const CLIENT: &str = "an engine is a client and nothing else";
 const DORMANT: &str = "a gateway that is quiet for a day must still be ready";
 
-/// Real options of tor that are the beginning of one of ours, and not an abbreviation of it.
+/// Options of tor whose names are the beginning of a refused option's name, but no abbreviation of it.
 const NOT_AN_ABBREVIATION: &[&str] = &["Bridge", "Log", "Socks5Proxy", "Socks4Proxy"];
 
-/// Where a line of the user's stands.
+/// The location of a user's line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A line of the file, counted from 1.
@@ -103,9 +103,7 @@ impl fmt::Display for Origin {
 /// A line that is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// Where it stands.
     pub origin: Origin,
-    /// The line.
     pub line: String,
     /// Why it is refused.
     pub why: &'static str,
@@ -122,16 +120,11 @@ impl fmt::Display for Conflict {
 pub enum TorrcError {
     /// The user's file cannot be read.
     #[error("cannot read tor.torrc {path}: {why}")]
-    Unreadable {
-        /// Which.
-        path: String,
-        /// Why.
-        why: String,
-    },
+    Unreadable { path: String, why: String },
     /// Some lines are refused; all of them are listed.
     #[error("{}", list(.0))]
     Conflicts(Vec<Conflict>),
-    /// tor itself does not like it.
+    /// tor refuses the configuration.
     #[error("tor refuses the configuration: {0}")]
     Refused(String),
 }
@@ -188,7 +181,7 @@ impl UserLines {
         self.values(option).next().is_some()
     }
 
-    /// True if paths begin at the user's bridges.
+    /// True if the user's lines set bridges.
     pub fn use_bridges(&self) -> bool {
         self.values("UseBridges").last() == Some("1")
     }
@@ -227,12 +220,12 @@ fn refusal(key: &str) -> Option<&'static str> {
     OURS.iter().find(|(ours, _)| begins(ours)).map(|(_, why)| *why)
 }
 
-/// The lines of a torrc with comments and blanks left out and continued lines joined, each with its number.
+/// The lines of a torrc, each with its number, without comments and blank lines, and with continued lines joined.
 fn joined(text: &str) -> Vec<(usize, String)> {
     let mut lines: Vec<(usize, String)> = Vec::new();
     let mut continued = false;
     for (at, raw) in text.lines().enumerate() {
-        // Inside a continued line tor passes over whole comment lines.
+        // tor skips comment lines inside a continued line.
         if raw.trim_start().starts_with('#') {
             continue;
         }
@@ -254,7 +247,7 @@ fn joined(text: &str) -> Vec<(usize, String)> {
     lines
 }
 
-/// A line without the comment at its end; `#` inside quotes is none.
+/// A line without its comment. A `#` inside quotes does not begin a comment.
 fn uncommented(line: &str) -> &str {
     let (mut quoted, mut escaped) = (false, false);
     for (at, c) in line.char_indices() {
@@ -269,41 +262,41 @@ fn uncommented(line: &str) -> &str {
     line
 }
 
-/// What one engine's configuration says beside the user's lines.
+/// The values of one engine's configuration, apart from the user's lines.
 #[derive(Clone, Debug)]
 pub struct EnginePaths<'a> {
     /// The engine's folder.
     pub folder: &'a Path,
-    /// Folder of its sockets.
+    /// The folder of its sockets.
     pub sockets: &'a Path,
-    /// The process that it must not outlive.
+    /// The gateway's process id: tor ends when that process ends.
     pub owner: u32,
-    /// The guard that it must use, once one is known.
+    /// The guard to use, once one is chosen.
     pub guard: Option<Fingerprint>,
-    /// Which engine this is, and of how many: bridges are dealt out among them.
+    /// The engine's number and the number of engines: bridges are divided among them.
     pub engine: (usize, usize),
-    /// For countries in the user's lines.
+    /// Needed if the user's lines name countries.
     pub geoip_file: Option<&'a Path>,
-    /// How long a circuit may take.
+    /// How long the build of a circuit may take.
     pub circuit_timeout: Duration,
-    /// The version that will read it.
+    /// The version of tor that will read it.
     pub version: Version,
 }
 
-/// Seconds that tor gives a circuit at least: its own bound for circuits that it does not measure is 10, and it warns of less.
+/// The least CircuitBuildTimeout in seconds. tor warns below 10.
 const LEAST_TIMEOUT: u64 = 20;
 
 /// Name of the control socket in [`EnginePaths::sockets`].
 pub const CONTROL_SOCKET: &str = "control";
 /// Name of the socket for targets over IPv4.
 pub const SOCKS_SOCKET: &str = "socks";
-/// Name of the socket for routes that opted in to IPv6.
+/// Name of the socket for routes that allow IPv6.
 pub const SOCKS6_SOCKET: &str = "socks6";
 /// Name of the socket for onion services.
 pub const ONION_SOCKET: &str = "onion";
 
-/// Options that make a tor an engine, whoever started it: of an attached one they are set over its control port.
-/// tor's own circuits, those to onion services, are given as long as ours.
+/// Options that make a tor an engine. For an attached tor they are set over its control port. The build time-out also
+/// applies to circuits that tor builds by itself, to onion services.
 pub fn behaviour(version: Version, circuit_timeout: Duration) -> Vec<(&'static str, String)> {
     let build = circuit_timeout.as_secs().max(LEAST_TIMEOUT).to_string();
     let mut options = vec![
@@ -315,7 +308,7 @@ pub fn behaviour(version: Version, circuit_timeout: Duration) -> Vec<(&'static s
         ("DormantTimeoutEnabled", "0"),
     ];
     if version >= Version([0, 4, 8, 0]) {
-        options.push(("ConfluxEnabled", "0")); // older ones have no conflux and refuse the word
+        options.push(("ConfluxEnabled", "0")); // older versions do not know this option and would refuse it
     }
     options.into_iter().map(|(option, value)| (option, value.to_owned())).collect()
 }
@@ -324,7 +317,7 @@ pub fn behaviour(version: Version, circuit_timeout: Duration) -> Vec<(&'static s
 pub fn render(place: &EnginePaths<'_>, user: &UserLines) -> String {
     let mut text = String::new();
     let mut put = |key: &str, value: &str| {
-        let _ = writeln!(text, "{key} {value}"); // a String takes everything
+        let _ = writeln!(text, "{key} {value}"); // writing to a String cannot fail
     };
     let path = |path: &Path| quote(&path.to_string_lossy());
     put("DataDirectory", &path(place.folder));
@@ -337,7 +330,7 @@ pub fn render(place: &EnginePaths<'_>, user: &UserLines) -> String {
     put("CookieAuthentication", "1");
     put("__OwningControllerProcess", &place.owner.to_string());
     let socket = |name: &str| format!("unix:{}", path(&place.sockets.join(name)));
-    // Who shares a circuit is decided by us. A tor that isolates too calls each second stream on one a bug of its own.
+    // We decide which streams share a circuit. With isolation of its own, tor logs a bug for each second stream.
     let ours =
         "NoIsolateClientAddr NoIsolateSOCKSAuth NoIsolateClientProtocol SessionGroup=1 NoOnionTraffic ExtendedErrors";
     put("SocksPort", &format!("{} IPv4Traffic NoIPv6Traffic {ours}", socket(SOCKS_SOCKET)));
@@ -369,7 +362,7 @@ pub fn render(place: &EnginePaths<'_>, user: &UserLines) -> String {
     for (key, value) in &user.lines {
         if key.eq_ignore_ascii_case("Bridge") {
             bridge += 1;
-            // With fewer bridges than engines they are shared, for want of better.
+            // With fewer bridges than engines, engines share bridges.
             if bridges >= engines && (bridge - 1) % engines.max(1) != engine {
                 continue;
             }

@@ -1,8 +1,8 @@
-//! Logging in: nothing, a cookie file, or a password.
+//! Logs in to a control port: without credentials, with a cookie file, or with a password.
 //!
-//! Where tor offers SAFECOOKIE it is taken, because the plain COOKIE sends the content of whatever file the other end
-//! names: an impostor on that port could read any file of 32 bytes with our rights. With SAFECOOKIE both ends prove
-//! that they know the content and nobody sends it.
+//! If tor offers SAFECOOKIE, we use it. With plain COOKIE we would send the content of whatever file the other end names,
+//! so a fake tor on that port could read any file of 32 bytes with our rights. With SAFECOOKIE both ends prove that they
+//! know the content, and neither sends it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,19 +22,19 @@ const COOKIE: usize = 32;
 const SERVER_KEY: &[u8] = b"Tor safe cookie authentication server-to-controller hash";
 const CLIENT_KEY: &[u8] = b"Tor safe cookie authentication controller-to-server hash";
 
-/// What we have to log in with.
+/// The credentials.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
-    /// Whatever tor offers that needs nothing from us: nothing at all, or the cookie file that it names.
+    /// Any method that needs no settings: no credentials, or SAFECOOKIE with the file that tor names.
     #[default]
     Offered,
-    /// This cookie file, whatever path tor names (its file system may be another one).
+    /// This cookie file, even if tor names another path: tor may run in another file system.
     CookieFile(PathBuf),
     /// A password.
     Password(Secret),
 }
 
-/// What tor says of itself before login.
+/// tor's answer to PROTOCOLINFO.
 #[derive(Debug, Default)]
 struct Offer {
     methods: String,
@@ -76,7 +76,7 @@ impl Control {
                 if offer.has("SAFECOOKIE") {
                     self.prove(&read_cookie(path).await?).await?
                 } else if offer.has("COOKIE") && given.is_some() {
-                    // Only a file that the operator named: whoever listens here could ask for any other of 32 bytes.
+                    // Only a file that the operator named: see the module page.
                     hex(&read_cookie(path).await?)
                 } else {
                     return Err(no_way_in());
@@ -86,7 +86,7 @@ impl Control {
         self.command(&Command::new("AUTHENTICATE").arg(proof)).await.map(drop)
     }
 
-    /// SAFECOOKIE: lets tor prove that it knows the cookie, then gives our proof.
+    /// SAFECOOKIE: checks tor's proof that it knows the cookie, then returns ours.
     async fn prove(&self, cookie: &[u8; COOKIE]) -> Result<String, ControlError> {
         let verb = "AUTHCHALLENGE";
         let nonce: [u8; 32] = rand::rng().random();
@@ -103,13 +103,13 @@ impl Control {
 }
 
 fn mac(key: &[u8], message: &[u8]) -> Hmac<Sha256> {
-    // A key of any length will do for HMAC, so that there is no error to meet.
+    // HMAC takes a key of any length, so this never fails.
     let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| Hmac::new(&Default::default()));
     mac.update(message);
     mac
 }
 
-/// Reads a cookie, and never more than that of a file that is none.
+/// Reads a cookie file, and never more than a cookie's length.
 async fn read_cookie(path: &Path) -> Result<[u8; COOKIE], ControlError> {
     let fault = |why: String| ControlError::Cookie { path: path.display().to_string(), why };
     let file = tokio::fs::File::open(path).await.map_err(|e| fault(e.to_string()))?;
@@ -120,7 +120,7 @@ async fn read_cookie(path: &Path) -> Result<[u8; COOKIE], ControlError> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // a String takes everything
+        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
         text
     })
 }

@@ -1,4 +1,4 @@
-//! A method for each command that we use: its arguments typed, its answer read.
+//! One method for each control command that we use.
 
 use std::fmt::Write as _;
 
@@ -9,32 +9,32 @@ use crate::tor::event::{self, Bootstrap, CircuitId, EndReason, Stream, StreamId}
 use crate::tor::reply::Reply;
 use crate::tor::version::Version;
 
-/// Bound of an answer that holds the whole directory: `md/all` of the public network is 9 MB, and it grows.
+/// The largest accepted answer that holds the whole directory. `md/all` of the public network is 9 MB, and grows.
 pub const DIRECTORY_REPLY: usize = 64 * 1024 * 1024;
 
-/// What is told to tor with `SIGNAL`.
+/// Arguments of `SIGNAL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// Read the configuration file again.
     Reload,
     /// End now. (`SHUTDOWN` of a client is immediate.)
     Shutdown,
-    /// Stop waiting for what was idle: fetch the directory as a client in use does.
+    /// Leave dormant mode, so that tor fetches the directory.
     Active,
 }
 
 impl Control {
-    /// One value of GETINFO.
+    /// One GETINFO value.
     pub async fn getinfo(&self, key: &'static str) -> Result<String, ControlError> {
         self.info(Command::new("GETINFO").arg(key), key).await
     }
 
-    /// One value of GETINFO that may be as large as the directory.
+    /// One GETINFO value that may be as large as the directory.
     pub async fn getinfo_directory(&self, key: &'static str) -> Result<String, ControlError> {
         self.info(Command::new("GETINFO").arg(key).expecting(DIRECTORY_REPLY), key).await
     }
 
-    /// The value of an option that has one.
+    /// The value of a configuration option.
     pub async fn config(&self, option: &'static str) -> Result<String, ControlError> {
         let reply = self.command(&Command::new("GETCONF").arg(option)).await?;
         reply.value(option).map(str::to_owned).ok_or(ControlError::Unexpected { verb: "GETCONF" })
@@ -58,12 +58,12 @@ impl Control {
         text.trim().parse().map_err(|_| ControlError::Unexpected { verb: "GETINFO" })
     }
 
-    /// True once circuits can be built. (Bootstrap itself rests at 75 % while predicted circuits are off.)
+    /// True once circuits can be built. The bootstrap itself stays at 75 % because predicted circuits are off.
     pub async fn enough_directory(&self) -> Result<bool, ControlError> {
         Ok(self.getinfo("status/enough-dir-info").await?.trim() == "1")
     }
 
-    /// How far bootstrap is.
+    /// The progress of the bootstrap.
     pub async fn bootstrap(&self) -> Result<Bootstrap, ControlError> {
         let text = self.getinfo("status/bootstrap-phase").await?;
         event::bootstrap(&text).ok_or(ControlError::Unexpected { verb: "GETINFO" })
@@ -83,7 +83,7 @@ impl Control {
         Ok(text.lines().filter_map(event::circ).collect())
     }
 
-    /// Sets options together: all or none.
+    /// Sets options, all or none.
     pub async fn setconf(&self, options: &[(&str, &str)]) -> Result<(), ControlError> {
         let command = options.iter().fold(Command::new("SETCONF"), |command, (key, value)| command.pair(key, value));
         self.command(&command).await.map(drop)
@@ -94,7 +94,7 @@ impl Control {
         self.command(&Command::new("LOADCONF").block(torrc)).await.map(drop)
     }
 
-    /// Asks for exactly these events.
+    /// Subscribes to exactly these events.
     pub async fn setevents(&self, events: &[&str]) -> Result<(), ControlError> {
         let command = events.iter().fold(Command::new("SETEVENTS"), |command, event| command.arg(event));
         self.command(&command).await.map(drop)
@@ -115,14 +115,14 @@ impl Control {
         self.command(&Command::new("SIGNAL").arg(name)).await.map(drop)
     }
 
-    /// Starts a circuit over these relays. The id comes in the channel of events as the answer `tag`, ahead of the
-    /// circuit's own events: see [`extended`]. Its purpose is `controller`, because tor lets unused ones of purpose
-    /// `general` expire, and takes them for streams of its own choosing, which would mix identities.
+    /// Starts a circuit over these relays. The circuit id comes in the channel of events as the answer `tag`, before the
+    /// circuit's own events: see [`extended`]. The purpose is `controller`, because tor closes unused circuits of purpose
+    /// `general`, and puts other streams on them, which would mix identities.
     pub fn extend_circuit(&self, path: &[Fingerprint], tag: u64) -> Result<(), ControlError> {
         let mut relays = String::with_capacity(path.len() * 42);
         for (at, relay) in path.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
-            let _ = write!(relays, "{comma}${relay}"); // a String takes everything
+            let _ = write!(relays, "{comma}${relay}"); // writing to a String cannot fail
         }
         self.submit(&Command::new("EXTENDCIRCUIT").arg(0).arg(relays).arg("purpose=controller"), tag)
     }
@@ -137,9 +137,9 @@ impl Control {
         self.start(&Command::new("ATTACHSTREAM").arg(stream).arg(circuit.map_or(0, |id| id.0)))
     }
 
-    /// Attaches a request to resolve. tor 0.4.9.11 aborts on an assertion when such a stream is put on a circuit of
-    /// purpose `controller`, so that the circuit is `general` for the length of that one command: the three are
-    /// written together and tor acts on them without doing anything in between.
+    /// Attaches a RESOLVE request. tor 0.4.9.11 aborts on an assertion if such a stream is attached to a circuit of purpose
+    /// `controller`, so the circuit is `general` during that one command. The three commands are written together, and tor
+    /// does nothing else in between.
     pub fn attach_resolve(&self, stream: StreamId, circuit: CircuitId) -> Answer {
         let purpose = |name| Command::new("SETCIRCUITPURPOSE").arg(circuit).arg(name);
         drop(self.start(&purpose("purpose=general")));
@@ -148,7 +148,7 @@ impl Control {
         answer
     }
 
-    /// Closes a stream, so that its client hears of `reason`. That it is gone already is no error.
+    /// Closes a stream; its client gets `reason`. No error if the stream is gone already.
     pub fn close_stream(&self, stream: StreamId, reason: EndReason) -> Answer {
         self.start(&Command::new("CLOSESTREAM").arg(stream).arg(reason.code()))
     }

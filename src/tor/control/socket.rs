@@ -1,4 +1,4 @@
-//! Where a tor listens, and the socket to it: a unix path or a TCP address.
+//! The address of a tor's port, a unix path or a TCP address, and the socket to it.
 
 use std::fmt;
 use std::io;
@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::config::Endpoint;
 use crate::net::{Host, Target};
 
-/// An address of a tor: of its control port or of its SOCKS port.
+/// The address of a control port or a SOCKS port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addr {
     /// A unix socket.
@@ -21,20 +21,20 @@ pub enum Addr {
     Tcp(SocketAddr),
 }
 
-/// A text that is neither `unix:/path`, `/path` nor `ip:port`.
+/// The text is neither `unix:/path`, `/path` nor `ip:port`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an address of tor is unix:/path, /path or ip:port")]
 pub struct BadAddr;
 
 impl Addr {
-    /// Where this is now. A name is looked up each time, because a container that is started again has another address;
-    /// one that has several is taken by its IPv4 address, where a tor listens unless it is told otherwise.
+    /// The current address. A host name is looked up each time, because a container may have another address after a
+    /// restart. If it has several, an IPv4 address is used, because tor listens there by default.
     pub async fn find(at: &Endpoint) -> io::Result<Self> {
         let unknown = || io::Error::new(io::ErrorKind::NotFound, "nobody has this name");
         Self::all(at).await?.into_iter().next().ok_or_else(unknown)
     }
 
-    /// Everywhere that this is now, IPv4 first; nowhere if nobody has the name.
+    /// All current addresses, IPv4 first. Empty if the host name does not exist.
     pub async fn all(at: &Endpoint) -> io::Result<Vec<Self>> {
         let Target { host, port } = match at {
             Endpoint::Unix(path) => return Ok(vec![Self::Unix(path.clone())]),
@@ -64,8 +64,8 @@ impl Addr {
     }
 }
 
-/// True if the answer is that there is no such name, rather than none. std tells it by text alone: `gai_strerror`'s of
-/// EAI_NONAME and EAI_NODATA, in glibc's and musl's words.
+/// True if the error says that the host name does not exist. The standard library shows this only in the text: glibc's and
+/// musl's texts for EAI_NONAME and EAI_NODATA.
 fn is_unknown(error: &io::Error) -> bool {
     let text = error.to_string();
     [
@@ -112,7 +112,7 @@ impl Socket {
             Addr::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
             Addr::Tcp(addr) => {
                 let stream = TcpStream::connect(addr).await?;
-                stream.set_nodelay(true)?; // commands are small and somebody waits for each
+                stream.set_nodelay(true)?; // commands are small, and a caller waits for each
                 Ok(Self::Tcp(stream))
             }
         }

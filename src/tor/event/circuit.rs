@@ -1,6 +1,6 @@
-//! What tor says of circuits: how they stand, how far they reach, why they ended, what they carried. Pure.
+//! Events of circuits: status, path, reason of the end, traffic. Pure.
 //!
-//! A path is kept as far as it got, because its length is the only word on which hop failed.
+//! The path is kept as far as it was built, because only its length shows which hop failed.
 
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -9,33 +9,31 @@ use super::super::reply::{pairs, word};
 use super::{CircuitId, long_name};
 use crate::exit::Fingerprint;
 
-/// A circuit's state, as an event tells it.
+/// A CIRC event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Circ {
-    /// Which.
     pub id: CircuitId,
-    /// How it stands.
     pub status: CircStatus,
-    /// The relays that it reaches so far: when it fails, the length says which hop failed.
+    /// The relays that it reaches so far. If it failed, the length shows which hop failed.
     pub path: Vec<Fingerprint>,
     /// True of circuits that a controller built (`PURPOSE=CONTROLLER`).
     pub ours: bool,
-    /// Why it ended, in tor's word.
+    /// tor's reason for its end.
     pub reason: Option<CircReason>,
-    /// Why the relay at its end ended it.
+    /// The reason that the relay gave which ended it.
     pub remote_reason: Option<CircReason>,
 }
 
 /// States of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CircStatus {
-    /// Its id was given out.
+    /// It has an id, and is being built.
     Launched,
     /// Ready for streams.
     Built,
     /// Complete, held back by tor until its guard is known to work.
     GuardWait,
-    /// One hop longer.
+    /// It was extended by one relay.
     Extended,
     /// It ended before it was built.
     Failed,
@@ -48,17 +46,17 @@ pub enum CircStatus {
 /// Why a circuit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CircReason {
-    /// We asked for it.
+    /// We closed it.
     Requested,
-    /// Not built in time.
+    /// It was not built in time.
     Timeout,
     /// A relay could not connect to the next.
     ConnectFailed,
-    /// The connection that it ran over is gone.
+    /// The connection under it was closed.
     ConnectionClosed,
-    /// A relay took it down without saying why.
+    /// A relay closed it without a reason.
     Destroyed,
-    /// A relay is out of memory, sockets or circuits; or its defences think that we ask too much.
+    /// A relay has no memory, sockets or circuits left, or its flood defence refuses us.
     ResourceLimit,
     /// A relay is hibernating.
     Hibernating,
@@ -68,7 +66,7 @@ pub enum CircReason {
     Other,
 }
 
-/// What a circuit carried.
+/// Traffic of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CircBw {
     /// Which.
