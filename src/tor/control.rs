@@ -42,80 +42,56 @@ pub use auth::Auth;
 use socket::Socket;
 pub use socket::{Addr, BadAddr};
 
-/// How long a command may take unless its caller says otherwise. Arbitrary: tor answers in less than a millisecond, or,
-/// while it parses a new consensus on a small machine, in a second or two.
+/// Deadline of a command. tor answers in less than a millisecond, or in a second or two while it parses a new consensus on
+/// a small machine.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Events that may wait before an alarm is logged. Arbitrary: a burst of 500 circuits makes some 2,500 events.
+/// Waiting events before an error is logged. A burst of 500 circuits makes about 2,500 events.
 const BACKLOG_ALARM: usize = 10_000;
 
-/// Events that may wait before the connection is given up: 30 MB at some 300 bytes an event. A tor makes a few thousand
-/// a second at its busiest, so that a receiver this far behind has stood still for half a minute; or it is no tor.
+/// Waiting events before the connection is closed: 30 MB at about 300 bytes an event. A busy tor makes a few thousand a
+/// second, so the receiver has stood still for half a minute, or the other end is not tor.
 const BACKLOG_END: usize = 100_000;
 
-/// What one read takes. Arbitrary: two thirds of the default buffer of a unix socket's sender are rarely waiting.
+/// Bytes per read. Not tuned.
 const READ_SIZE: usize = 64 * 1024;
 
 /// Why the control connection, or one command, failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
-    /// Nobody answers there.
+    /// Nothing answers there.
     #[error("cannot connect to tor's control port at {addr}: {kind}")]
-    Unreachable {
-        /// Where.
-        addr: String,
-        /// Why.
-        kind: io::ErrorKind,
-    },
+    Unreachable { addr: String, kind: io::ErrorKind },
     /// tor asks for a cookie that cannot be read.
     #[error("cannot read tor's control cookie {path}: {why}")]
-    Cookie {
-        /// Which file.
-        path: String,
-        /// Why.
-        why: String,
-    },
-    /// tor asks for something that we were not given.
+    Cookie { path: String, why: String },
+    /// tor asks for credentials that the configuration does not have.
     #[error("tor's control port asks for {methods}; give it a password or a readable cookie file")]
-    NoWayIn {
-        /// What tor offers.
-        methods: String,
-    },
-    /// tor knows the cookie's file but not its content: something else listens there.
-    #[error("whatever listens on the control port could not prove that it is our tor")]
+    NoWayIn { methods: String },
+    /// The other end names the cookie's file but does not know its content, so it is not tor.
+    #[error("the program at the control port could not prove that it is our tor; check what listens there")]
     Impostor,
-    /// What came is not the control protocol.
+    /// The bytes are not the control protocol.
     #[error("unusable control reply: {0}")]
     Reply(#[from] ReplyError),
-    /// tor said no.
+    /// tor refused the command.
     #[error("tor refused {verb}: {code} {text}")]
     Refused {
-        /// The command.
         verb: &'static str,
-        /// Its code.
         code: u16,
-        /// Its reason.
+        /// tor's reason.
         text: Box<str>,
     },
-    /// tor said yes, but not what the command needs to hear.
+    /// tor accepted the command, but its answer lacks a value.
     #[error("tor's answer to {verb} lacks what it must hold")]
-    Unexpected {
-        /// The command.
-        verb: &'static str,
-    },
-    /// No answer in time.
+    Unexpected { verb: &'static str },
+    /// tor did not answer in time.
     #[error("tor did not answer {verb} in time")]
-    Deadline {
-        /// The command.
-        verb: &'static str,
-    },
-    /// An argument with a line break or a NUL in it: nothing was sent.
+    Deadline { verb: &'static str },
+    /// An argument contains a line break or a NUL. Nothing was sent.
     #[error("an argument of {verb} holds a line break")]
-    BadArgument {
-        /// The command.
-        verb: &'static str,
-    },
-    /// The events were not taken out of the channel.
+    BadArgument { verb: &'static str },
+    /// The receiver did not take events out of the channel.
     #[error("too many events of tor are waiting")]
     Backlog,
     /// The connection broke.
@@ -126,7 +102,7 @@ pub enum ControlError {
     Closed,
 }
 
-/// One command, safe by construction: no argument can end its line.
+/// One command. No argument can end its line.
 #[derive(Clone, Debug)]
 pub struct Command {
     verb: &'static str,
@@ -142,7 +118,7 @@ impl Command {
         Self { verb, line: verb.to_owned(), data: None, limit: MAX_REPLY, broken: false }
     }
 
-    /// Adds an argument as it is. One that holds a line break makes the whole command refuse to be sent.
+    /// Adds an argument as it is. With a line break in it, sending the command fails.
     #[must_use]
     pub fn arg(mut self, value: impl fmt::Display) -> Self {
         use fmt::Write as _;
@@ -153,20 +129,20 @@ impl Command {
         self
     }
 
-    /// Adds `key="value"`, quoted, so that any value will do.
+    /// Adds `key="value"`, quoted: any value is allowed.
     #[must_use]
     pub fn pair(self, key: &str, value: &str) -> Self {
         self.arg(format_args!("{key}={}", super::reply::quote(value)))
     }
 
-    /// Makes it a command with a block of lines, dots stuffed.
+    /// Adds a block of lines, with dots escaped as the protocol asks.
     #[must_use]
     pub fn block(mut self, text: &str) -> Self {
         self.data = Some(text.to_owned());
         self
     }
 
-    /// Allows an answer of that many bytes.
+    /// Allows an answer of this many bytes.
     #[must_use]
     pub fn expecting(mut self, bytes: usize) -> Self {
         self.limit = bytes;
@@ -188,21 +164,20 @@ impl Command {
     }
 }
 
-/// What comes out of the channel of events, in the order in which tor said it.
+/// An item of the channel of events, in the order in which tor sent it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Incoming {
     /// An event.
     Event(Event),
     /// The answer to a command given to [`Control::submit`].
     Answer {
-        /// What the submitter called it.
+        /// The caller's number for the command.
         tag: u64,
-        /// tor's answer.
         result: Result<Reply, ControlError>,
     },
 }
 
-/// The events of one connection. When it yields `None` the connection is over.
+/// The events of one connection.
 #[derive(Debug)]
 pub struct Events {
     queue: mpsc::UnboundedReceiver<Option<Incoming>>,
@@ -210,7 +185,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event; `None` once the connection is over and everything before that was taken.
+    /// The next event. `None` once the connection has ended and all events before were taken.
     pub async fn next(&mut self) -> Option<Incoming> {
         let next = self.queue.recv().await.flatten();
         match next {
@@ -221,7 +196,7 @@ impl Events {
     }
 }
 
-/// Who waits for an answer.
+/// The receiver of an answer.
 #[derive(Debug)]
 enum Waiter {
     Caller(oneshot::Sender<Result<Reply, ControlError>>),
@@ -234,14 +209,14 @@ struct Pending {
     waiter: Waiter,
 }
 
-/// What is on its way to tor.
+/// The commands that are not answered yet.
 #[derive(Debug, Default)]
 struct Outgoing {
-    /// Who waits, in the order of asking.
+    /// The receivers of answers, in the order of the commands.
     pending: VecDeque<Pending>,
-    /// Bytes that the socket has not taken yet.
+    /// Bytes that the socket has not accepted yet.
     unsent: Vec<u8>,
-    /// Why nothing can be sent any more.
+    /// Set when nothing can be sent any more.
     ended: Option<ControlError>,
 }
 
@@ -249,20 +224,20 @@ struct Outgoing {
 struct Shared {
     socket: Socket,
     outgoing: Mutex<Outgoing>,
-    /// Rung when `unsent` is no longer empty, or when the connection is to end.
+    /// Notified when `unsent` is no longer empty, or when the connection must end.
     bell: Notify,
-    /// `None` is the end: handles on the connection outlive it, so that the end of the queue would come too late.
+    /// `None` marks the end. Handles outlive the connection, so the channel itself would close too late.
     queue: mpsc::UnboundedSender<Option<Incoming>>,
     waiting: Arc<AtomicUsize>,
 }
 
 impl Shared {
     fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
-        // Nothing below panics while it holds the lock; if it did, the queue would still be a queue.
+        // No code panics while it holds this lock, and the queue would stay valid if it did.
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a command: queues its waiter and writes what the socket takes.
+    /// Sends a command: queues its receiver and writes as much as the socket accepts.
     fn send(&self, command: &Command, waiter: Waiter) -> Result<(), ControlError> {
         if command.broken {
             return Err(ControlError::BadArgument { verb: command.verb });
@@ -274,7 +249,7 @@ impl Shared {
         }
         outgoing.pending.push_back(Pending { limit: command.limit, waiter });
         let written = if outgoing.unsent.is_empty() { self.socket.try_write(&bytes).unwrap_or(0) } else { 0 };
-        // An error is left for the connection's task, which meets it on the same socket and tells everybody.
+        // An error is ignored here: the connection's task gets it from the same socket and ends the connection.
         outgoing.unsent.extend_from_slice(&bytes[written..]);
         let left = !outgoing.unsent.is_empty();
         drop(outgoing);
@@ -284,7 +259,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Ends the connection: nothing more is sent, whoever waits is told why.
+    /// Ends the connection: nothing more is sent, and all receivers get the reason.
     fn end(&self, why: &ControlError) {
         let mut outgoing = self.outgoing();
         if outgoing.ended.is_some() {
@@ -297,13 +272,13 @@ impl Shared {
         for Pending { waiter, .. } in pending {
             self.tell(waiter, Err(why.clone()));
         }
-        drop(self.queue.send(None)); // nobody listens any more: they know
+        drop(self.queue.send(None)); // fails if the receiver of events is gone
         self.bell.notify_one();
     }
 
     fn tell(&self, waiter: Waiter, result: Result<Reply, ControlError>) {
         match waiter {
-            Waiter::Caller(caller) => drop(caller.send(result)), // a caller that gave up needs no answer
+            Waiter::Caller(caller) => drop(caller.send(result)), // fails if the caller gave up
             Waiter::InOrder(tag) => self.push(Incoming::Answer { tag, result }),
         }
     }
@@ -316,11 +291,11 @@ impl Shared {
         {
             tracing::warn!(waiting, "events of tor are not being handled as fast as they come");
         }
-        drop(self.queue.send(Some(incoming))); // nobody listens any more: the connection is about to be dropped
+        drop(self.queue.send(Some(incoming))); // fails if the receiver of events is gone
     }
 }
 
-/// The last handle on a connection ends it.
+/// Ends the connection when the last handle is dropped.
 #[derive(Debug)]
 struct Owner(Arc<Shared>);
 
@@ -336,7 +311,7 @@ pub struct Control {
     shared: Arc<Owner>,
 }
 
-/// The answer to a command that is already on its way.
+/// The coming answer to a command that was sent.
 #[derive(Debug)]
 pub struct Answer {
     verb: &'static str,
@@ -345,7 +320,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Waits for it. An answer that says no is [`ControlError::Refused`].
+    /// Waits for the answer. A refusal is [`ControlError::Refused`].
     pub async fn wait(self) -> Result<Reply, ControlError> {
         let Self { verb, deadline, result } = self;
         let reply = match timeout_at(deadline, result?).await {
@@ -392,7 +367,7 @@ impl Control {
         (Self { shared: Arc::new(Owner(shared)) }, Events { queue: receiver, waiting })
     }
 
-    /// Sends a command now and gives back its answer to wait for: many can be on their way at once.
+    /// Sends a command at once and returns its coming answer. Many commands can be under way.
     pub fn start(&self, command: &Command) -> Answer {
         let (caller, receiver) = oneshot::channel();
         let result = self.shared.0.send(command, Waiter::Caller(caller)).map(|()| receiver);
@@ -404,8 +379,8 @@ impl Control {
         self.start(command).wait()
     }
 
-    /// Sends a command whose answer comes in the channel of events, in its place among them, as `tag`. An answer that
-    /// says no comes as an `Ok` reply whose code says so.
+    /// Sends a command whose answer comes in the channel of events, in tor's order, as `tag`. A refusal is an `Ok` reply
+    /// with its code.
     pub fn submit(&self, command: &Command, tag: u64) -> Result<(), ControlError> {
         self.shared.0.send(command, Waiter::InOrder(tag))
     }
@@ -416,7 +391,7 @@ impl Control {
     }
 }
 
-/// The connection's task: reads until the end, flushes what callers could not write.
+/// The connection's task: reads until the end, and writes what callers could not write.
 async fn run(shared: Arc<Shared>, tasks: Tasks) {
     let mut parser = Parser::new();
     let why = loop {
@@ -437,7 +412,7 @@ async fn run(shared: Arc<Shared>, tasks: Tasks) {
     shared.end(&why);
 }
 
-/// Reads what is there and hands out every whole reply.
+/// Reads the available bytes and delivers every complete reply.
 fn read(shared: &Shared, parser: &mut Parser) -> Result<(), ControlError> {
     parser.buffer().reserve(READ_SIZE);
     match shared.socket.try_read_buf(parser.buffer()) {
@@ -453,7 +428,7 @@ fn read(shared: &Shared, parser: &mut Parser) -> Result<(), ControlError> {
             shared.push(Incoming::Event(Event::read(&reply)));
             continue;
         }
-        // Bound first: the lock must not be held while the answer is told.
+        // A separate statement: the lock must not be held while the answer is delivered.
         let pending = shared.outgoing().pending.pop_front();
         match pending {
             Some(Pending { waiter, .. }) => shared.tell(waiter, Ok(reply)),

@@ -1,10 +1,10 @@
 //! The guard of an engine: which one, for how long, and when to be suspicious of it. Pure.
 //!
-//! Whoever enters the Tor network through ever new relays will one day enter through a hostile one, so an engine keeps
-//! one guard for months. This is Tor's guard specification, cut down to a client that uses one guard for everything:
+//! A client that enters the Tor network through ever new relays will one day enter through a hostile one, so an engine
+//! keeps one guard for months. This is Tor's guard specification, reduced to a client with one guard for everything:
 //!
 //! - A *sample* of guards, drawn by the consensus' weights, bounds how many relays an engine will ever enter through in a
-//!   period, however often somebody knocks them over. It persists; a member leaves it when its lifetime (120 days, of
+//!   period, even if an attacker takes relays down. It is saved; a member leaves it when its lifetime (120 days, of
 //!   which a random tenth is already over when it comes in) is up, or when it has been unlisted for 20 days.
 //! - Members that have once worked are *confirmed* and come before the others; within both the order is that of the draw.
 //!   The first one that is listed, not kept away and not known to be down is the guard.
@@ -13,7 +13,8 @@
 //!   other end it sees as well. Below certain rates there is an [`Alarm`]; whether the guard is then dropped is for the
 //!   consensus to say (it says no, so far).
 //!
-//! Engines have disjoint guards, or one knock on a relay would still them all: the caller passes those that others use.
+//! Engines have different guards, because otherwise one dead relay would stop all of them. The caller passes the guards of
+//! the other engines.
 //!
 //! # What makes tor itself keep to that guard
 //!
@@ -25,8 +26,8 @@
 //! - Without a cached consensus tor asks an authority or a fallback directory for the first one, whatever `EntryNodes` says.
 //!   So a further engine is started on a copy of the first one's `cached-*` files, and the very first one runs without
 //!   `EntryNodes` until it has a directory; the guard that it came to by itself is then [adopted](GuardState::adopt).
-//! - The relay must have the flags Guard, Stable, Fast, V2Dir and Valid. Given one without, tor connects to nobody and
-//!   does not say so; [`GuardState::choose`] leaves a guard that loses them.
+//! - The relay must have the flags Guard, Stable, Fast, V2Dir and Valid. Given one without, tor makes no connection
+//!   and does not say so; [`GuardState::choose`] leaves a guard that loses them.
 //! - `SETCONF EntryNodes=…` on a running engine closes every circuit that never carried a stream, also those that a
 //!   controller built, and keeps the others usable. So it comes before building spares, not after.
 //! - `EXTENDCIRCUIT` does not care about `EntryNodes`: a [trial](Choice::trial) needs no change of configuration.
@@ -56,13 +57,13 @@ pub use saved::BadState;
 use sample::{Candidate, Reach};
 use settings::Settings;
 
-/// One engine's guards. The caller stores [`to_json`](Self::to_json) after every change of [`Choice`] and now and then.
+/// One engine's guards. The caller saves [`to_json`](Self::to_json) after every change of [`Choice`], and once a minute.
 #[derive(Clone, Debug, Default)]
 pub struct GuardState {
-    /// In the order of the draw.
+    /// In the order in which they were drawn.
     sample: Vec<Candidate>,
     current: Option<Fingerprint>,
-    /// Everything below is forgotten at a restart.
+    /// This and all fields below are not saved.
     settings: Settings,
     /// When a guard last worked, in seconds since 1970; 0 for never.
     last_success: u64,
@@ -70,7 +71,7 @@ pub struct GuardState {
     failed_in_a_row: HashMap<Fingerprint, u32>,
 }
 
-/// Whom an engine must keep away from.
+/// Relays that must not be this engine's guard.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Exclude<'a> {
     /// Guards and directory guards of the other engines. Their families and neighbours are excluded with them.
@@ -82,49 +83,47 @@ pub struct Exclude<'a> {
 /// The guard to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// Which relay.
     pub guard: Fingerprint,
-    /// True if another guard works, and this better one is only due for another try: build a circuit through it, report
-    /// how that went, and choose again. False: use it for everything from now on.
+    /// True if the current guard works, but this better one is due for another try: build a circuit through it, report
+    /// the result, and choose again. False: use it for everything from now on.
     pub trial: bool,
-    /// The guard that it takes the place of, when it does.
+    /// The guard that it replaces, if it replaces one.
     pub moved_from: Option<Fingerprint>,
 }
 
 /// Why there is no guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum NoGuard {
-    /// The directory lists none.
+    /// The directory lists no possible guard.
     #[error("the directory lists no relay that can be a guard")]
     NoneListed,
-    /// Those that it lists are used by other engines, are their kin, or were dropped for selective failure.
-    #[error("every guard of the sample is kept away from this engine")]
+    /// All possible guards are used by other engines, are related to those, or were dropped for selective failure.
+    #[error("every guard of the sample is used by another engine, related to one that is, or was dropped")]
     AllExcluded,
 }
 
-/// What is known of one guard of the sample.
+/// One guard of the sample, for the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuardInfo {
-    /// Which relay.
     pub fingerprint: Fingerprint,
     /// Whether the engine uses it.
     pub current: bool,
-    /// When it came into the sample: up to a tenth of a lifetime before it really did.
+    /// When it was added to the sample, moved back by up to a tenth of its lifetime.
     pub added: SystemTime,
-    /// When it first worked, likewise blurred.
+    /// When it first worked, moved back in the same way.
     pub confirmed: Option<SystemTime>,
     /// Whether the directory lists it as a guard.
     pub listed: bool,
-    /// Whether it worked when it was last tried; none if it has not been tried since the start.
+    /// Whether it worked when it was last tried. `None` if it was not tried since the start.
     pub reachable: Option<bool>,
-    /// Circuits that got past it: completed, attempted (both fade with time).
+    /// Circuits that got past it: completed, and attempted. Both numbers fade with time.
     pub builds: (u32, u32),
-    /// Circuits that were used: to good effect, at all.
+    /// Circuits that were used: successfully, and at all.
     pub uses: (u32, u32),
 }
 
 impl GuardState {
-    /// An engine that has never had a guard.
+    /// The state of an engine that has never had a guard.
     pub fn new() -> Self {
         Self::default()
     }
@@ -157,7 +156,7 @@ impl GuardState {
         Ok(self.settle(best))
     }
 
-    /// Makes a guard that tor chose by itself the first of the sample. False if it is fit to be nobody's guard.
+    /// Puts a guard that tor chose by itself first in the sample. False if that relay cannot be a guard.
     pub fn adopt<R: Rng + ?Sized>(&mut self, guard: Fingerprint, dir: &Netdir, now: SystemTime, rng: &mut R) -> bool {
         if !dir.relay(&guard).is_some_and(sample::is_possible_guard) {
             return false;
@@ -170,7 +169,7 @@ impl GuardState {
         true
     }
 
-    /// A connection to this guard stands, or a circuit got past it.
+    /// Notes that a connection to this guard was made, or that a circuit got past it.
     pub fn note_success<R: Rng + ?Sized>(&mut self, guard: Fingerprint, now: SystemTime, rng: &mut R) {
         let now = seconds(now);
         let Some(place) = self.place(guard) else { return };
@@ -181,13 +180,13 @@ impl GuardState {
         candidate.confirmed.get_or_insert(blur);
         let offline = now.saturating_sub(self.last_success) > self.settings.internet_likely_down;
         self.last_success = now;
-        // The first thing that works after a silence says that we are back, and nothing about those tried in between.
+        // After a time without any success our own network was down, so failures of that time say nothing about guards.
         if offline {
             self.sample.iter_mut().filter(|candidate| candidate.primary).for_each(Candidate::may_be_up);
         }
     }
 
-    /// This guard could not be reached: no connection, or the first hop of a circuit failed.
+    /// Notes that this guard could not be reached: no connection, or the first hop of a circuit failed.
     pub fn note_failure(&mut self, guard: Fingerprint, now: SystemTime) {
         let now = seconds(now);
         if let Some(place) = self.place(guard) {
@@ -198,16 +197,16 @@ impl GuardState {
         }
     }
 
-    /// A circuit that got past this guard was completed, or was not.
+    /// Notes whether a circuit that got past this guard was completed.
     pub fn note_build(&mut self, guard: Fingerprint, exit: Fingerprint, built: bool) {
-        if let Some(place) = self.place(guard).filter(|_| self.tells_of_the_guard(exit, built)) {
+        if let Some(place) = self.place(guard).filter(|_| self.counts_for_the_guard(exit, built)) {
             self.sample[place].bias.note_build(built, &self.settings.bias);
             self.drop_if_told_to(place);
         }
     }
 
-    /// A circuit through this guard carried streams (once a circuit): the exit answered, or the circuit was destroyed
-    /// under the first that tried.
+    /// Notes, once per circuit, whether a circuit through this guard worked: the exit answered a stream, or the circuit was
+    /// destroyed under the first stream.
     pub fn note_use(&mut self, guard: Fingerprint, carried: bool) {
         if let Some(place) = self.place(guard) {
             self.sample[place].bias.note_use(carried, &self.settings.bias);
@@ -229,7 +228,7 @@ impl GuardState {
         down.map(Candidate::retry_at).min().map(|at| UNIX_EPOCH + Duration::from_secs(at))
     }
 
-    /// The sample, in the order of the draw.
+    /// The sample, in the order in which it was drawn.
     pub fn guards(&self) -> impl Iterator<Item = GuardInfo> {
         self.sample.iter().map(|candidate| candidate.info(self.current == Some(candidate.id)))
     }
@@ -238,7 +237,7 @@ impl GuardState {
         self.sample.iter().position(|candidate| candidate.id == guard)
     }
 
-    /// Fit members of the sample, best first.
+    /// Indexes of the usable members of the sample, best first.
     fn order(&self) -> Vec<usize> {
         let fit = |confirmed: bool| {
             let all = self.sample.iter().enumerate();
@@ -259,7 +258,7 @@ impl GuardState {
         self.sample.iter_mut().filter(due).for_each(Candidate::may_be_up);
     }
 
-    /// The best guard that is not down. If all are, the fault is likely to be nearer: everybody gets another chance.
+    /// The best guard that is not down. If all are down, the fault is probably ours, so all are tried again.
     fn best(&mut self, order: &[usize]) -> Option<usize> {
         let up = order.iter().find(|place| self.sample[**place].reach != Reach::No);
         if up.is_none() {
@@ -280,12 +279,12 @@ impl GuardState {
         Choice { guard, trial, moved_from }
     }
 
-    /// An exit that is down fails every circuit, through whichever guard. What it does after failing a few times in a row
-    /// says nothing about the guard; one success, and it counts again.
-    fn tells_of_the_guard(&mut self, exit: Fingerprint, built: bool) -> bool {
-        /// Arbitrary: enough for chance, few enough that a handful of dead exits raises no alarm.
-        const TELLING: u32 = 3;
-        /// More exits than the public network has; a full table is simply begun again.
+    /// An exit that is down fails every circuit, through any guard. So after some failures in a row, circuits to that exit
+    /// say nothing about the guard, until one succeeds.
+    fn counts_for_the_guard(&mut self, exit: Fingerprint, built: bool) -> bool {
+        /// Any value from 2 to 5 does: more than chance, and few enough that some dead exits cause no alarm.
+        const COUNTED: u32 = 3;
+        /// More exits than the public network has. A full table is cleared.
         const MAX_EXITS: usize = 4096;
         if built {
             self.failed_in_a_row.remove(&exit);
@@ -296,7 +295,7 @@ impl GuardState {
         }
         let failed = self.failed_in_a_row.entry(exit).or_default();
         *failed = failed.saturating_add(1);
-        *failed <= TELLING
+        *failed <= COUNTED
     }
 
     fn drop_if_told_to(&mut self, place: usize) {

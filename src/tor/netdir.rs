@@ -1,13 +1,12 @@
-//! The network as an engine's directory describes it: which relays there are and what each may be used for.
+//! The network as an engine's directory describes it: the relays, and what each may be used for.
 //!
-//! Two texts make it. The *consensus* lists the relays with flags, addresses and bandwidth, and carries the weights by
-//! which a position in a path is chosen. The *microdescriptors* say what only the relay itself knows: ports that it lets
-//! out, family, keys. They are matched by digest: an `m` line of the consensus (and, cut to 20 bytes, the digest in an
+//! It is made of two texts. The *consensus* lists the relays with flags, addresses and bandwidth, and has the weights for
+//! each position in a path. The *microdescriptors* have what only the relay itself knows: its exit policy, family and
+//! keys. They are matched by digest: an `m` line of the consensus (and, cut to 20 bytes, the digest in an
 //! `r` line of `ns/all`) is the SHA-256 of the microdescriptor's text. A relay whose microdescriptor is not there yet is
-//! listed but not [known](Relay::is_known), and fit for no place in a path until it is.
+//! listed but not [known](Relay::is_known), and is not used in a path until it is.
 //!
-//! Both texts come from a tor that has checked their signatures. They are still read as if a stranger had sent them: what
-//! cannot be read is skipped and counted, every table has a bound, and nothing grows faster than the text it was read from.
+//! tor has checked the signatures of both texts. They are still not trusted: what cannot be read is skipped and counted, every table has a bound, and nothing grows faster than the text it was read from.
 //!
 //! A snapshot never changes. Of 9,500 relays it holds about 1.5 MB: relays in one array sorted by fingerprint, policies
 //! and families once each however many relays share them.
@@ -57,15 +56,15 @@ pub struct Netdir {
     skipped: Skipped,
 }
 
-/// Why a text is no directory.
+/// Why a text is not a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadNetdir {
-    /// Not a single relay could be read.
+    /// No relay could be read.
     #[error("the directory lists no relay")]
     NoRelays,
 }
 
-/// What was passed over in reading. Tor adds lines with every release, so that only a sudden change means anything.
+/// What was skipped while reading. Tor adds lines with every release, so only a sudden change is a sign of a fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Skipped {
     /// Lines that should have been readable and were not.
@@ -78,7 +77,7 @@ pub struct Skipped {
     pub microdescs: u32,
 }
 
-/// When the consensus holds; all absent from `ns/all`.
+/// When the consensus is valid. `ns/all` has none of these times.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lifetime {
     valid_after: Option<u64>,
@@ -86,7 +85,7 @@ struct Lifetime {
     valid_until: Option<u64>,
 }
 
-/// One relay, as compact as can be had without bit tricks.
+/// One relay, in a compact form.
 #[derive(Clone, Debug)]
 struct Entry {
     fingerprint: Fingerprint,
@@ -126,7 +125,7 @@ impl Nickname {
 struct Family {
     /// Places in `Netdir::relays`, sorted.
     members: Box<[u32]>,
-    /// Nicknames, from the days when families were declared by name.
+    /// Nicknames: old relays declare their family by name.
     names: Box<[Box<str>]>,
 }
 
@@ -137,11 +136,11 @@ impl Family {
     }
 }
 
-/// What may be different between the public network and a private one.
+/// Rules that differ between the public network and private ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Refuse two relays of one /16 (IPv6: /32) in a path: tor's `EnforceDistinctSubnets`, which testing networks turn off
-    /// because all of theirs are neighbours.
+    /// Allow no two relays of one /16 (IPv6: /32) in a path: tor's `EnforceDistinctSubnets`. Test networks turn it off,
+    /// because all their relays share a subnet.
     pub distinct_subnets: bool,
 }
 
@@ -156,28 +155,28 @@ impl Netdir {
     ///
     /// `consensus` is the answer to `GETINFO dir/status-vote/current/consensus-microdesc`, or that to `ns/all`, which
     /// lacks times, parameters and weights. `microdescs` is the answer to `md/all`. The files
-    /// `cached-microdesc-consensus` and `cached-microdescs` + `cached-microdescs.new` of an engine's data directory read
-    /// just as well, and cost the engine nothing.
+    /// `cached-microdesc-consensus` and `cached-microdescs` + `cached-microdescs.new` of an engine's folder have the same
+    /// content, and reading them costs the engine nothing.
     pub fn parse(consensus: &str, microdescs: &str) -> Result<Self, BadNetdir> {
         build::build(consensus, microdescs)
     }
 
-    /// What was passed over in reading.
+    /// What was skipped while reading.
     pub fn skipped(&self) -> Skipped {
         self.skipped
     }
 
-    /// From when this consensus holds.
+    /// From when this consensus is valid.
     pub fn valid_after(&self) -> Option<SystemTime> {
         self.lifetime.valid_after.and_then(time)
     }
 
-    /// Until when there is no newer one.
+    /// Until when no newer consensus is expected.
     pub fn fresh_until(&self) -> Option<SystemTime> {
         self.lifetime.fresh_until.and_then(time)
     }
 
-    /// Until when this consensus holds.
+    /// Until when this consensus is valid.
     pub fn valid_until(&self) -> Option<SystemTime> {
         self.lifetime.valid_until.and_then(time)
     }
@@ -188,7 +187,7 @@ impl Netdir {
         Some(self.params[place].1)
     }
 
-    /// A parameter as tor reads it: forced into its range, or the default when the consensus is silent.
+    /// A parameter as tor reads it: limited to its range, or the default if the consensus does not have it.
     pub fn param_or(&self, name: &str, default: i32, range: RangeInclusive<i32>) -> i32 {
         self.param(name).map_or(default, |value| value.clamp(*range.start(), *range.end()))
     }

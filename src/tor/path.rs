@@ -1,15 +1,15 @@
 //! Chooses the relays of a circuit: the engine's guard, a middle, the exit that was asked for. Pure.
 //!
-//! `EXTENDCIRCUIT` with a path takes tor at its word that somebody else chose well: tor then applies neither its weights
-//! nor its rules, so all of them are applied here. No two relays of one family or (on the public network) one
-//! neighbourhood, nobody in a place that the directory keeps it out of, and a middle picked by the consensus' weights.
+//! With `EXTENDCIRCUIT` and a given path, tor applies neither its weights nor its rules, so all of them are applied here:
+//! no two relays of one family or (on the public network) one subnet, no relay in a position that the directory forbids,
+//! and a middle chosen by the consensus' weights.
 //!
-//! Most middles are fit for most paths, so one is drawn from the running sums that the snapshot brought along, and drawn
-//! again if it is unfit. Only when that goes on for too long, as it does in tiny networks, are all fit ones listed and
-//! one of them drawn. Both ways draw from the same distribution, so mixing them changes nothing.
+//! Most middles are possible for most paths. So a middle is drawn by weight, and drawn again if it is not possible. After
+//! many draws in vain, which happens in tiny networks, all possible middles are listed and one of them is drawn. Both ways
+//! have the same distribution.
 //!
-//! As in tor, Fast is a wish, and so is Stable for ports on which streams live long: a relay without them is still
-//! better than no path. A path that had to do without says so by [`Path::relaxed`].
+//! As in tor, the flag Fast is preferred, and Stable for ports with long-lived streams, but a relay without them is better
+//! than no path. Then [`Path::relaxed`] is true.
 //!
 //! Next: `tor/circuit.rs` builds what is chosen here.
 
@@ -26,37 +26,34 @@ use crate::exit::Fingerprint;
 #[cfg(test)]
 mod tests;
 
-/// Draws before all fit middles are listed. On the public network about one in ten draws is unfit, so that this many in
-/// a row do not happen; a listing costs as much as some hundred draws.
+/// Draws before all possible middles are listed. On the public network one draw in ten is not possible, so this many in a
+/// row do not happen. A listing costs as much as some hundred draws.
 const DRAWS: usize = 32;
 
-/// What a path is for.
+/// What a path must satisfy.
 #[derive(Clone, Debug)]
 pub struct Want<'a> {
     /// The first hop.
     pub entry: Entry,
     /// The last hop.
     pub exit: Fingerprint,
-    /// The port that the exit must let out; none if any exit will do (a lookup of a name, a circuit in reserve).
+    /// The port that the exit must allow. `None` if any port is fine (a name look-up, a spare).
     pub target: Option<Port>,
-    /// How long the path is.
     pub hops: Hops,
-    /// Relays to keep out of the middle, because a circuit through them failed lately.
+    /// Relays that must not be the middle, because a circuit through them failed recently.
     pub avoid: &'a HashSet<Fingerprint>,
-    /// The network's own rules.
     pub rules: Rules,
 }
 
-/// The first hop, which is not chosen here: see [`super::guard`].
+/// The first hop. [`super::guard`] chooses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// A relay of the directory.
     Guard(Fingerprint),
-    /// A bridge of the user's: not in the directory, so that of all rules only those on addresses can be applied.
+    /// A bridge of the user. It is not in the directory, so only the rules on addresses can be applied.
     Bridge {
-        /// Its identity.
         id: Fingerprint,
-        /// Its address, if it is known: behind a transport it may not be.
+        /// `None` if a pluggable transport hides the address.
         ip: Option<IpAddr>,
     },
 }
@@ -64,7 +61,6 @@ pub enum Entry {
 /// A port of a target and how the exit may reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// The port.
     pub number: u16,
     /// How the exit may reach the target.
     pub over: IpVersion,
@@ -73,7 +69,7 @@ pub struct Port {
 /// The protocol between exit and target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IpVersion {
-    /// IPv4, which is what streams ask for by default.
+    /// IPv4, the default for streams.
     V4,
     /// IPv6: the target is an IPv6 address.
     V6,
@@ -84,7 +80,7 @@ pub enum IpVersion {
 /// How long a path is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hops {
-    /// Guard and exit: faster, and either of them can tell who talks to whom.
+    /// Guard and exit: faster, but without a middle the exit learns the guard, and the two together know client and target.
     Two,
     /// Guard, middle and exit.
     #[default]
@@ -100,7 +96,7 @@ pub struct Path {
 }
 
 impl Path {
-    /// From the first hop to the last: two or three.
+    /// The two or three relays, guard first.
     pub fn hops(&self) -> &[Fingerprint] {
         &self.hops[..usize::from(self.len)]
     }
@@ -115,15 +111,14 @@ impl Path {
         (self.len == 3).then_some(self.hops[1])
     }
 
-    /// True if the exit or the middle lacks a flag that this path would have liked: Fast, or Stable for a port on which
-    /// streams live long.
+    /// True if the exit or the middle lacks a preferred flag: Fast, or Stable for a port with long-lived streams.
     pub fn relaxed(&self) -> bool {
         self.relaxed
     }
 }
 
 impl fmt::Display for Path {
-    /// As `EXTENDCIRCUIT` takes it: `$FINGERPRINT,$FINGERPRINT,$FINGERPRINT`.
+    /// The format of `EXTENDCIRCUIT`: `$FINGERPRINT,$FINGERPRINT,$FINGERPRINT`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, hop) in self.hops().iter().enumerate() {
             write!(f, "{}${hop}", if at == 0 { "" } else { "," })?;
@@ -132,8 +127,7 @@ impl fmt::Display for Path {
     }
 }
 
-/// Why there is no path. What begins with `Guard` may go well on another engine, what begins with `Exit` needs another
-/// exit.
+/// Why there is no path. A `Guard…` value may not apply to another engine; an `Exit…` value needs another exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum NoPath {
     /// The engine's guard is not listed.
@@ -145,45 +139,38 @@ pub enum NoPath {
     /// The guard is the exit itself.
     #[error("the guard is the exit")]
     GuardIsExit,
-    /// One operator runs both.
+    /// The guard and the exit are of one family.
     #[error("the guard and the exit are of one family")]
     GuardInExitFamily,
-    /// They are neighbours.
+    /// The guard and the exit share a subnet.
     #[error("the guard and the exit are in one subnet")]
     GuardInExitSubnet,
-    /// Not listed.
     #[error("the exit is not in the directory")]
     ExitUnknown,
-    /// Listed as down.
     #[error("the exit is not running")]
     ExitNotRunning,
-    /// The authorities do not believe it.
     #[error("the exit is not valid")]
     ExitNotValid,
-    /// It tampers with what leaves it.
+    /// The authorities say that it tampers with traffic.
     #[error("the exit has the BadExit flag")]
     ExitBad,
-    /// The authorities keep it out of every place but the middle.
+    /// The authorities allow it in the middle only.
     #[error("the exit has the MiddleOnly flag")]
     ExitMiddleOnly,
     /// Its microdescriptor is not there yet.
     #[error("the exit has no microdescriptor yet")]
     ExitNoDescriptor,
-    /// Its policy keeps this port in.
-    #[error("the exit does not let out port {port}")]
-    ExitPolicy {
-        /// The port that was asked for.
-        port: u16,
-    },
-    /// Nobody is left that may stand between these two.
+    #[error("the exit's policy does not allow port {port}")]
+    ExitPolicy { port: u16 },
+    /// No relay is possible between this guard and this exit.
     #[error("no relay is left for the middle")]
     NoMiddle,
 }
 
-/// Ports on which streams are expected to live long: tor's `LongLivedPorts`, as `GETCONF` of 0.4.9 answers.
+/// Ports of long-lived streams: the default of tor's `LongLivedPorts` in 0.4.9.
 const LONG_LIVED: [u16; 12] = [21, 22, 706, 1863, 5050, 5190, 5222, 5223, 6523, 6667, 6697, 8300];
 
-/// Whether streams to this port are expected to live long, so that every relay on the way should be Stable.
+/// Whether streams to this port are long-lived, so that every relay of the path should be Stable.
 pub fn is_long_lived(port: u16) -> bool {
     LONG_LIVED.contains(&port)
 }
@@ -244,7 +231,7 @@ fn wishes(target: Option<Port>) -> Flags {
     }
 }
 
-/// The first hop, looked up.
+/// The first hop, looked up in the directory.
 #[derive(Clone, Copy)]
 enum First<'a> {
     Listed(Relay<'a>),
@@ -284,7 +271,7 @@ impl<'a> First<'a> {
     }
 }
 
-/// Who may stand between a guard and an exit.
+/// The possible middles between a guard and an exit.
 struct Middles<'a> {
     dir: &'a Netdir,
     entry: First<'a>,

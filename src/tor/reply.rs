@@ -1,11 +1,10 @@
-//! What tor says on its control connection: bytes in, replies out. Pure: no socket, no clock.
+//! Parses replies of the control protocol: bytes in, replies out. Pure.
 //!
-//! A reply is some lines, each with a three-digit code; `-` says that more follow, `+` that a block of data follows
-//! which ends at a lone dot, a space that this line is the last. Codes from 600 are events and come unasked, whole,
-//! between two answers. The other end is a program that we started ourselves, or one in another container, or
-//! something that merely listens on that port: so nothing in here trusts it. Every line and every reply is bounded, and
-//! whoever asks for something large says so with the question (`md/all` of the public network is 9 MB, an answer to
-//! ATTACHSTREAM is 8 bytes).
+//! A reply has one or more lines, each with a three-digit code. The separator behind the code says what follows: `-` more
+//! lines, `+` a block of data that ends at a lone dot, a space nothing. Codes from 600 are events; an event comes whole,
+//! between two answers. The other end may be any program that listens on that port, so it is not trusted: lines and
+//! replies have a largest size. A caller that expects a large answer allows it with its command (`md/all` of the public
+//! network is 9 MB, an answer to ATTACHSTREAM is 8 bytes).
 //!
 //! Next: [`super::control`] owns the connection; [`super::event`] reads events out of replies.
 
@@ -13,17 +12,17 @@ use std::borrow::Cow;
 
 use bytes::{Buf, BytesMut};
 
-/// Longest line. The longest that tor sends is a STREAM event with a user name and a password of 255 escaped bytes
-/// each, or a microdescriptor's line with a large family: some 20 KB. This is the next power of two with room.
+/// The longest accepted line. The longest lines of tor are a STREAM event with a username and a password of 255 escaped
+/// bytes each, and a microdescriptor's line with a large family: about 20 KB.
 pub const MAX_LINE: usize = 64 * 1024;
 
-/// Bound of an answer for which nobody declared another. `GETINFO circuit-status` of 1,000 circuits is 250 KB.
+/// The largest answer unless the caller allows more. `GETINFO circuit-status` of 1,000 circuits is 250 KB.
 pub const MAX_REPLY: usize = 1024 * 1024;
 
-/// Bound of an event. The largest is NEWCONSENSUS, which carries every relay: 2 MB for the public network of today.
+/// The largest event. NEWCONSENSUS has every relay: 2 MB for today's public network.
 pub const MAX_EVENT: usize = 8 * 1024 * 1024;
 
-/// What a line counts for beside its text, so that endless empty lines are bounded as well.
+/// Bytes that each line counts in addition to its text, so that empty lines are limited too.
 const LINE_COST: usize = 32;
 
 /// One line of a reply.
@@ -31,19 +30,19 @@ const LINE_COST: usize = 32;
 pub struct Line {
     /// The three digits.
     pub code: u16,
-    /// What stands behind code and separator. Bytes that are not UTF-8 are replaced.
+    /// The text behind code and separator. Bytes that are not UTF-8 are replaced.
     pub text: Box<str>,
-    /// The block behind a `+` line: dots unstuffed, lines ended by `\n`.
+    /// The block behind a `+` line, without the escaping of dots, lines ended by `\n`.
     pub data: Option<Box<str>>,
 }
 
-/// Lines that belong together: an answer or an event. Never empty.
+/// An answer or an event: its lines. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     lines: Vec<Line>,
 }
 
-/// Bytes that are no control reply, or too many of them. The connection is of no use after it.
+/// The bytes are not a control reply, or it is too large. The connection must be closed after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
     /// A line of more than [`MAX_LINE`] bytes.

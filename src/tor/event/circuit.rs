@@ -16,7 +16,7 @@ pub struct Circ {
     pub status: CircStatus,
     /// The relays that it reaches so far. If it failed, the length shows which hop failed.
     pub path: Vec<Fingerprint>,
-    /// True of circuits that a controller built (`PURPOSE=CONTROLLER`).
+    /// True for circuits that a controller built (`PURPOSE=CONTROLLER`).
     pub ours: bool,
     /// tor's reason for its end.
     pub reason: Option<CircReason>,
@@ -39,7 +39,7 @@ pub enum CircStatus {
     Failed,
     /// It ended.
     Closed,
-    /// Something else.
+    /// A state that we do not know.
     Other,
 }
 
@@ -69,17 +69,16 @@ pub enum CircReason {
 /// Traffic of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CircBw {
-    /// Which.
     pub id: CircuitId,
     /// Bytes received.
     pub read: u64,
     /// Bytes sent.
     pub written: u64,
-    /// Cells that may be in flight (congestion control), if it says so.
+    /// The congestion window in cells, if tor reports it.
     pub window: Option<u64>,
 }
 
-/// Reads one line of a CIRC event, which is also one line of `GETINFO circuit-status`.
+/// Parses a CIRC event, which has the format of a line of `GETINFO circuit-status`.
 pub fn circ(text: &str) -> Option<Circ> {
     let (id, rest) = word(text);
     let (status, rest) = word(rest);
@@ -103,7 +102,7 @@ pub fn circ(text: &str) -> Option<Circ> {
     Some(circ)
 }
 
-/// Reads what a circuit carried.
+/// Parses a CIRC_BW event.
 pub(super) fn carried(text: &str) -> Option<CircBw> {
     let (mut id, mut read, mut written, mut window) = (None, None, None, None);
     for (key, value) in pairs(text) {

@@ -1,6 +1,6 @@
-//! What tor says of streams: how they stand, which circuit they are on, whose they are, why they ended. Pure.
+//! Events of streams: status, circuit, username, reasons of the end. Pure.
 //!
-//! Two reasons, because tor gives its own and repeats the exit's: whoever blames asks [`Stream::cause`].
+//! An end has two reasons, tor's own and the exit's. [`Stream::cause`] gives the one that says more.
 
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -8,20 +8,18 @@ use std::str::FromStr;
 use super::super::reply::{pairs, word};
 use super::{CircuitId, StreamId};
 
-/// A stream's state, as an event tells it.
+/// A STREAM event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
-    /// Which.
     pub id: StreamId,
-    /// How it stands.
     pub status: StreamStatus,
-    /// The circuit it is on; none while it is unattached.
+    /// The circuit that it is on. `None` while it is unattached.
     pub circuit: Option<CircuitId>,
     /// `host:port` as the client asked for it.
     pub target: Box<str>,
-    /// The user name given on the SOCKS port.
+    /// The username that was sent to the SOCKS port.
     pub username: Option<Box<str>>,
-    /// True if some client asked for it; tor opens streams for itself as well.
+    /// True if a client asked for it. tor opens streams for itself too.
     pub from_client: bool,
     /// Why it ended or was detached.
     pub reason: Option<EndReason>,
@@ -30,7 +28,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The reason that says most: the exit's if it gave one.
+    /// The exit's reason if it gave one, otherwise tor's.
     pub fn cause(&self) -> Option<EndReason> {
         self.remote_reason.or(self.reason)
     }
@@ -51,9 +49,8 @@ pub enum StreamStatus {
     Succeeded,
     /// It did not become open.
     Failed,
-    /// It is gone.
     Closed,
-    /// tor handed it back; it can be attached again, and hangs if nobody does anything.
+    /// tor detached it from its circuit. It must be attached again or closed, or it hangs.
     Detached,
     /// Something else.
     Other,
@@ -62,7 +59,7 @@ pub enum StreamStatus {
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndReason {
-    /// No more is said; most often the exit could not connect.
+    /// No reason; most often the exit could not connect.
     Misc,
     /// The name did not resolve.
     ResolveFailed,
@@ -72,7 +69,7 @@ pub enum EndReason {
     ExitPolicy,
     /// The circuit is gone.
     Destroy,
-    /// It ended as it should.
+    /// It ended normally.
     Done,
     /// It took too long.
     Timeout,
@@ -80,13 +77,13 @@ pub enum EndReason {
     NoRoute,
     /// The exit is hibernating.
     Hibernating,
-    /// Something went wrong inside the exit; also what a relay says that may not exit.
+    /// An error inside the exit. A relay that does not allow exits sends this too.
     Internal,
-    /// The exit is out of something.
+    /// The exit has no capacity left.
     ResourceLimit,
     /// The target reset the connection.
     ConnReset,
-    /// Somebody violated Tor's protocol.
+    /// A violation of Tor's protocol.
     TorProtocol,
     /// The exit ended it: see the remote reason.
     End,

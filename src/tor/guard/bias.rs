@@ -1,9 +1,8 @@
-//! Does a guard fail circuits selectively?
+//! Detects a guard that fails circuits selectively.
 //!
-//! A hostile guard that sees only its own end of a circuit can fail it and wait for one whose other end is its
-//! accomplice's. So two rates are kept for each guard: of circuits that got past it, how many were completed; of
-//! circuits that were used, how many were of use. The counts fade by halves, so that a rate is about the last few
-//! hundred circuits. Thresholds are those of tor's path-bias defence, which the consensus may change: a notice below
+//! A hostile guard can fail all circuits but those whose exit belongs to the same attacker. So two rates are kept for
+//! each guard: of circuits that got past it, how many were completed; of circuits that were used, how many worked. The
+//! counts are halved now and then, so a rate is about the last few hundred circuits. Thresholds are those of tor's path-bias defence, which the consensus may change: a notice below
 //! 70 %, a warning below 50 %, extreme below 30 % of at least 150 circuits; for use 80 % and 60 % of at least 20.
 
 use std::fmt;
@@ -16,19 +15,16 @@ use crate::exit::Fingerprint;
 /// A guard under suspicion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alarm {
-    /// Which guard.
     pub guard: Fingerprint,
-    /// What it does too rarely.
     pub failing: Failing,
-    /// How bad it is.
     pub level: Level,
-    /// How many circuits did well, of those lately attempted.
+    /// Recent circuits that succeeded.
     pub succeeded: u32,
-    /// How many were attempted lately.
+    /// Recent circuits in all.
     pub attempted: u32,
 }
 
-/// What fails.
+/// What fails too often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failing {
     /// Circuits get past the guard and are not completed.
@@ -37,14 +33,14 @@ pub enum Failing {
     Uses,
 }
 
-/// How bad it is.
+/// How far the rate is below normal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Level {
-    /// More than usual; mostly an overloaded network.
+    /// More failures than usual, mostly because of an overloaded network.
     Notice,
-    /// Much more: the network, the guard, or an attack.
+    /// Many more: the network, the guard or an attack.
     Warning,
-    /// So much that it is worth another guard.
+    /// So many that another guard should be used.
     Extreme,
 }
 
@@ -64,7 +60,7 @@ impl fmt::Display for Alarm {
     }
 }
 
-/// Successes among attempts, both fading.
+/// Successes and attempts; both fade.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Tally {
@@ -82,7 +78,7 @@ impl Tally {
         }
     }
 
-    /// Whether enough was attempted and a smaller part than this did well.
+    /// Whether at least `least` attempts were made and a smaller share than `rate` succeeded.
     fn is_below(&self, rate: f64, least: f64) -> bool {
         self.attempts > least && self.successes / self.attempts < rate
     }
@@ -117,7 +113,7 @@ impl Bias {
         self.uses.counts()
     }
 
-    /// The worse of the two.
+    /// The worse alarm of the two rates, if any.
     pub(super) fn alarm(&self, guard: Fingerprint, limits: &Limits) -> Option<Alarm> {
         let builds = limits.build_rates.iter().rev().find(|(_, rate)| self.builds.is_below(*rate, limits.least_builds));
         let uses = limits.use_rates.iter().rev().find(|(_, rate)| self.uses.is_below(*rate, limits.least_uses));
@@ -131,7 +127,7 @@ impl Bias {
     }
 }
 
-/// The thresholds, by the names that the consensus has for them.
+/// The thresholds. The fields have the names of the consensus' parameters.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     build_rates: [(Level, f64); 3],

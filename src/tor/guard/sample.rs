@@ -1,4 +1,4 @@
-//! Who is in the sample: draws, listings, the end of a lifetime, and when one that is down is tried again.
+//! The members of the sample: drawing them, listings, lifetimes, and when a guard that is down is tried again.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,12 +22,12 @@ pub(super) struct Candidate {
     pub(super) confirmed: Option<u64>,
     #[serde(default)]
     pub(super) unlisted_since: Option<u64>,
-    /// Given up for selective failure.
+    /// Dropped for selective failure.
     #[serde(default)]
     pub(super) dropped: bool,
     #[serde(default)]
     pub(super) bias: Bias,
-    /// Listed, neither dropped nor excluded: as of the last choice, like `primary`.
+    /// Listed, and neither dropped nor excluded, as of the last choice.
     #[serde(skip)]
     pub(super) fit: bool,
     #[serde(skip)]
@@ -40,20 +40,18 @@ pub(super) struct Candidate {
     pub(super) last_tried: u64,
 }
 
-/// What the last try said.
+/// The result of the last try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// It is up.
     Yes,
-    /// It is down.
     No,
-    /// Nothing that still counts.
+    /// Not tried, or too long ago.
     #[default]
     Maybe,
 }
 
-/// How long to wait before the next try, by how long a guard has been down: up to this long, one of the best guards, any
-/// other. From the specification's `PRIMARY_GUARDS_RETRY_SCHED` and `GUARDS_RETRY_SCHED`.
+/// How long to wait before the next try. Each row: time that the guard has been down at most, wait for a primary guard,
+/// wait for any other. From the specification's `PRIMARY_GUARDS_RETRY_SCHED` and `GUARDS_RETRY_SCHED`.
 const RETRIES: [(u64, u64, u64); 4] = [
     (6 * 3600, 10 * 60, 3600),
     (4 * 86_400, 90 * 60, 4 * 3600),
@@ -68,7 +66,7 @@ impl Candidate {
         }
     }
 
-    /// When it is due for another try.
+    /// When it may be tried again.
     pub(super) fn retry_at(&self) -> u64 {
         let down_for = self.last_tried.saturating_sub(self.failing_since.unwrap_or(self.last_tried));
         let step = RETRIES.iter().find(|(up_to, ..)| down_for <= *up_to);
@@ -102,8 +100,8 @@ pub(super) fn is_possible_guard(relay: Relay<'_>) -> bool {
     relay.flags().has(needed)
 }
 
-/// Neither old news nor a clock that is wrong must make anybody leave the sample. Tor goes on using a consensus for a day
-/// around its time, and so does this.
+/// An old consensus or a wrong clock must not remove members from the sample. tor uses a consensus for a day around its
+/// time, and so does this.
 fn is_live(dir: &Netdir, now: u64) -> bool {
     const GRACE: u64 = 86_400;
     let begun = dir.valid_after().is_none_or(|begin| now.saturating_add(GRACE) >= seconds(begin));
@@ -111,14 +109,14 @@ fn is_live(dir: &Netdir, now: u64) -> bool {
 }
 
 impl GuardState {
-    /// Notes who is listed in a new directory, and lets those go whose time is up.
+    /// Notes which members a new directory lists, and removes those whose lifetime is over.
     pub(super) fn follow<R: Rng + ?Sized>(&mut self, dir: &Netdir, now: u64, rng: &mut R) {
         if !is_live(dir, now) {
             return;
         }
         let settings = &self.settings;
         for candidate in &mut self.sample {
-            // Whoever came in under a clock that was ahead would never leave.
+            // A member that was added while the clock was ahead would never be removed.
             candidate.added = candidate.added.min(now);
             candidate.confirmed = candidate.confirmed.map(|since| since.min(now));
             let listed = dir.relay(&candidate.id).is_some_and(is_possible_guard);
@@ -143,7 +141,7 @@ impl GuardState {
         }
     }
 
-    /// Draws until enough members are fit and not down, or the sample is full. Says how many guards are listed.
+    /// Draws until enough members are usable and not down, or the sample is full. Returns how many guards are listed.
     pub(super) fn extend<R: Rng + ?Sized>(
         &mut self,
         dir: &Netdir,

@@ -1,8 +1,8 @@
-//! The state as text: JSON with a version.
+//! Reads and writes the guard state as JSON with a version.
 //!
-//! A guard that is forgotten is a guard chosen anew, which is what an attacker waits for. So reading is generous with
-//! what it does not know (fields of a later release, a member of the sample that cannot be read) and refuses only what it
-//! could not write back without loss: a text that is no such JSON, and a later version.
+//! An engine that forgets its guard chooses a new one, which helps an attacker. So reading accepts unknown fields and
+//! skips a member of the sample that cannot be read. It refuses only a text that is not such JSON, and a later version,
+//! because it could not write those back without loss.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,10 +15,10 @@ const VERSION: u32 = 1;
 /// Far more than any sample holds.
 const MAX_SAMPLE: usize = 1000;
 
-/// Why a text is no guard state.
+/// Why a text is not a guard state.
 #[derive(Debug, thiserror::Error)]
 pub enum BadState {
-    /// Not JSON, or not of this shape.
+    /// The text is not JSON of this shape.
     #[error("the guard state cannot be read")]
     Json(#[from] serde_json::Error),
     /// Written by a later release.
@@ -63,7 +63,7 @@ impl GuardState {
     pub fn to_json(&self) -> String {
         let written =
             Written { version: VERSION, current: self.current.map(|id| id.to_string()), sample: &self.sample };
-        // Numbers, texts and booleans: there is nothing here that JSON cannot write.
+        // Writing numbers, strings and booleans as JSON cannot fail.
         serde_json::to_string(&written).unwrap_or_default()
     }
 }

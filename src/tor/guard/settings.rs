@@ -1,4 +1,4 @@
-//! The numbers of the guard specification, each of which the consensus may change.
+//! The numbers of the guard specification. The consensus may change each of them.
 
 use rand::{Rng, RngExt};
 
@@ -7,22 +7,22 @@ use super::bias::Limits;
 
 const DAY: u64 = 86_400;
 
-/// What the consensus says, or the specification's defaults.
+/// The consensus' values, or the specification's defaults.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     /// How long a guard stays in the sample, in seconds.
     pub(super) lifetime: u64,
-    /// How long one that works stays at the least.
+    /// How long a confirmed guard stays at least, in seconds.
     pub(super) confirmed_lifetime: u64,
-    /// How long one stays that is no longer listed.
+    /// How long a guard stays that is no longer listed, in seconds.
     pub(super) unlisted_lifetime: u64,
     /// The largest sample.
     pub(super) max_sample: usize,
     /// The largest sample, as a part of all guards in percent.
     pub(super) max_sample_percent: usize,
-    /// How many members of the sample should be fit and not down.
+    /// How many members of the sample should be usable and not down.
     pub(super) min_fit: usize,
-    /// How many of the best are tried again sooner.
+    /// How many of the best guards are tried again sooner.
     pub(super) primary_guards: usize,
     /// After how many seconds without success the fault is taken to be ours.
     pub(super) internet_likely_down: u64,
@@ -50,8 +50,8 @@ impl Settings {
         }
     }
 
-    /// A moment up to a tenth of a lifetime before `now`, so that nobody can tell from the end of a guard's time when it
-    /// began.
+    /// A moment up to a tenth of a lifetime before `now`. So the time at which a guard is dropped does not show when it was
+    /// added.
     pub(super) fn blur<R: Rng + ?Sized>(&self, now: u64, rng: &mut R) -> u64 {
         past(now, self.lifetime / 10, rng)
     }
@@ -68,7 +68,7 @@ impl Default for Settings {
     }
 }
 
-/// A moment up to `interval` before `now`.
+/// A random moment up to `interval` before `now`.
 pub(super) fn past<R: Rng + ?Sized>(now: u64, interval: u64, rng: &mut R) -> u64 {
     now.saturating_sub(rng.random_range(0..=interval))
 }

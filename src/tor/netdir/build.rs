@@ -1,4 +1,4 @@
-//! Puts the two texts together: relays sorted, microdescriptors matched, what is shared stored once.
+//! Combines the two texts: sorts relays, matches microdescriptors, and stores shared values once.
 
 use std::collections::HashMap;
 use std::mem::take;
@@ -95,7 +95,7 @@ impl<'a> Builder<'a> {
             policies.number(text, |text| {
                 text.parse().unwrap_or_else(|_| {
                     skipped.malformed += 1;
-                    PortPolicy::reject_all() // as tor has it: what cannot be read lets nothing out
+                    PortPolicy::reject_all() // as tor does: a policy that cannot be read rejects everything
                 })
             })
         };
@@ -142,7 +142,7 @@ impl<'a> Builder<'a> {
 }
 
 /// A declared family: `$FINGERPRINT`, with `=nickname` or `~nickname` behind it or not, or a bare nickname. Members that
-/// are not listed cannot meet anybody and are dropped.
+/// are not listed are dropped.
 fn family(text: &str, relays: &[Entry]) -> Family {
     let (mut members, mut names) = (Vec::new(), Vec::new());
     for member in text.split_ascii_whitespace().take(MAX_MEMBERS) {

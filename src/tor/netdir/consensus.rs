@@ -1,7 +1,7 @@
 //! Reads the list of relays: a consensus of either flavour, or the answer to `GETINFO ns/all`.
 //!
-//! The three differ little. An `r` line of the microdescriptor flavour lacks the digest that the other two have, and
-//! says it in an `m` line; `ns/all` has neither header nor footer.
+//! The three differ little. In the microdescriptor flavour the digest is in an `m` line instead of the `r` line; `ns/all`
+//! has neither header nor footer.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 
@@ -9,20 +9,20 @@ use super::text::{base64, key_values, seconds};
 use super::{Entry, Flags, Lifetime, Nickname, Skipped};
 use crate::exit::Fingerprint;
 
-/// The first bytes of a microdescriptor's SHA-256, as many as `ns/all` tells.
+/// The first bytes of a microdescriptor's SHA-256, as many as `ns/all` has.
 pub(super) type Digest = [u8; 20];
 
-/// The public network has fewer than 10,000 relays; the bound only keeps a broken text from filling memory.
+/// The public network has fewer than 10,000 relays. The limit keeps a broken text from filling memory.
 const MAX_RELAYS: usize = 65_536;
 
-/// The consensus has about 60; likewise.
+/// The consensus has about 60 parameters. The limit keeps a broken text from filling memory.
 const MAX_PARAMS: usize = 1024;
 
-/// What tor takes for a relay whose bandwidth the consensus does not tell: 30,000 bytes a second.
-const UNTOLD_BANDWIDTH: u32 = 30;
+/// tor's value for a relay without a bandwidth in the consensus: 30 kB/s.
+const DEFAULT_BANDWIDTH: u32 = 30;
 
-/// Keywords that are read past on purpose: the header's, the authorities', and what a relay's entry says to others.
-const NOT_FOR_US: &[&str] = &[
+/// Keywords that are known and skipped.
+const SKIPPED_KEYWORDS: &[&str] = &[
     "network-status-version",
     "vote-status",
     "consensus-method",
@@ -47,7 +47,7 @@ const NOT_FOR_US: &[&str] = &[
     "p",
 ];
 
-/// What a consensus says, in the order in which it says it.
+/// The parts of a consensus that we use, in the order of the text.
 #[derive(Default)]
 pub(super) struct Consensus<'a> {
     pub(super) relays: Vec<(Entry, Option<Digest>)>,
@@ -55,7 +55,7 @@ pub(super) struct Consensus<'a> {
     pub(super) params: Vec<(&'a str, i32)>,
     pub(super) weights: &'a str,
     pub(super) skipped: Skipped,
-    /// Whether the lines that follow belong to a relay that was kept.
+    /// Whether the next lines belong to a relay that was kept.
     in_relay: bool,
 }
 
@@ -65,7 +65,7 @@ impl<'a> Consensus<'a> {
         for line in text.lines() {
             let (keyword, rest) = line.split_once(' ').unwrap_or((line, ""));
             if keyword == "directory-signature" {
-                break; // signatures only from here on
+                break; // only signatures follow
             }
             if consensus.line(keyword, rest).is_none() {
                 consensus.skipped.malformed += 1;
@@ -74,7 +74,7 @@ impl<'a> Consensus<'a> {
         consensus
     }
 
-    /// Takes one line in; none if it should have been readable and was not.
+    /// Takes one line. `None` if a line of a known keyword cannot be read.
     fn line(&mut self, keyword: &'a str, rest: &'a str) -> Option<()> {
         match keyword {
             "r" => self.start_relay(rest),
@@ -85,7 +85,7 @@ impl<'a> Consensus<'a> {
             "params" => self.params = key_values(rest).take(MAX_PARAMS).collect(),
             "bandwidth-weights" => self.weights = rest,
             "" => {}
-            other if NOT_FOR_US.contains(&other) => {}
+            other if SKIPPED_KEYWORDS.contains(&other) => {}
             _ => self.skipped.unknown += 1,
         }
         Some(())
@@ -114,7 +114,7 @@ impl<'a> Consensus<'a> {
     }
 }
 
-/// The digest as `ns/all` has it.
+/// Shortens a digest to the length in `ns/all`.
 pub(super) fn cut(digest: [u8; 32]) -> Digest {
     std::array::from_fn(|i| digest[i])
 }
@@ -139,7 +139,7 @@ fn relay(rest: &str) -> Option<(Entry, Option<Digest>)> {
         v6: Ipv6Addr::UNSPECIFIED,
         or_port: fields[count - 2].parse().ok()?,
         flags: Flags::default(),
-        bandwidth: UNTOLD_BANDWIDTH,
+        bandwidth: DEFAULT_BANDWIDTH,
         known: false,
         ed25519: None,
         policy: 0,
@@ -165,7 +165,7 @@ fn bandwidth(rest: &str) -> Option<u32> {
     value.parse().ok()
 }
 
-/// `[2001:db8::1]:9001`; an IPv4 address in its place is of no interest.
+/// Parses an address such as `[2001:db8::1]:9001`. An IPv4 address gives `None`.
 pub(super) fn or_address(rest: &str) -> Option<Ipv6Addr> {
     let address = rest.split(' ').next()?;
     if address.starts_with('[') {

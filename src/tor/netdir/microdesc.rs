@@ -1,8 +1,8 @@
 //! Reads microdescriptors: the answer to `GETINFO md/all`, or tor's own cache files.
 //!
-//! One begins at `onion-key` and ends where the next one, or an annotation (`@last-listed …`), begins. Its name is the
-//! SHA-256 of exactly that text, so lines are hashed as they are read, with the line end that the authorities signed
-//! whatever the transport made of it.
+//! A microdescriptor begins at `onion-key` and ends where the next one, or an annotation (`@last-listed …`), begins. It is
+//! identified by the SHA-256 of exactly that text. Lines are hashed as they are read, always with `\n`, because the
+//! control port sends other line ends than the authorities signed.
 
 use std::net::Ipv6Addr;
 
@@ -11,11 +11,11 @@ use sha2::{Digest as _, Sha256};
 use super::consensus::{Digest, cut, or_address};
 use super::text::base64;
 
-/// What we ask of a microdescriptor; texts are left as they are, because most of them occur a hundred times.
+/// The parts of a microdescriptor that we use. Texts are not parsed here, because most of them occur a hundred times.
 #[derive(Default)]
 pub(super) struct Microdesc<'a> {
     pub(super) digest: Digest,
-    /// It names an ntor key: without one nobody can extend a circuit to the relay.
+    /// It has an ntor key: without one, no circuit can be extended to the relay.
     pub(super) has_ntor: bool,
     pub(super) ed25519: Option<[u8; 32]>,
     pub(super) v6: Option<Ipv6Addr>,
@@ -25,7 +25,7 @@ pub(super) struct Microdesc<'a> {
     pub(super) family_ids: &'a str,
 }
 
-/// Walks over the microdescriptors of a text.
+/// Iterates over the microdescriptors of a text.
 pub(super) struct Microdescs<'a> {
     lines: std::iter::Peekable<std::str::Lines<'a>>,
     pub(super) malformed: u32,
@@ -37,7 +37,7 @@ impl<'a> Microdescs<'a> {
         Self { lines: text.lines().peekable(), malformed: 0, unknown: 0 }
     }
 
-    /// Takes one line in; `Some(false)` if its keyword is unknown, none if it should have been readable and was not.
+    /// Takes one line. `Some(false)` if its keyword is unknown, `None` if a line of a known keyword cannot be read.
     fn line(found: &mut Microdesc<'a>, line: &'a str) -> Option<bool> {
         let (keyword, rest) = line.split_once(' ').unwrap_or((line, ""));
         match keyword {

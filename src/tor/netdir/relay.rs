@@ -1,4 +1,4 @@
-//! One relay: what the directory says of it, and whether it may share a path with another.
+//! One relay of the directory, and whether it may share a path with another.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -19,17 +19,16 @@ impl<'a> Relay<'a> {
         &self.dir.relays[self.index as usize]
     }
 
-    /// Its identity.
     pub fn fingerprint(self) -> Fingerprint {
         self.entry().fingerprint
     }
 
-    /// What its operator calls it; neither unique nor proof of anything.
+    /// The operator's name for it. It is not unique and proves nothing.
     pub fn nickname(self) -> &'a str {
         self.entry().nickname.as_str()
     }
 
-    /// The IPv4 address of its OR port. What leaves it may come from another one.
+    /// The IPv4 address of its OR port. Exit traffic may come from another address.
     pub fn v4(self) -> Ipv4Addr {
         self.entry().v4
     }
@@ -44,27 +43,26 @@ impl<'a> Relay<'a> {
         self.entry().or_port
     }
 
-    /// What the directory says of it.
     pub fn flags(self) -> Flags {
         self.entry().flags
     }
 
-    /// Its weight in the consensus, about kilobytes a second.
+    /// Its weight in the consensus, about kB/s.
     pub fn bandwidth(self) -> u32 {
         self.entry().bandwidth
     }
 
-    /// Whether its microdescriptor is there, so that a circuit can go through it.
+    /// Whether its microdescriptor is there. Without it no circuit can use the relay.
     pub fn is_known(self) -> bool {
         self.entry().known
     }
 
-    /// The ports that it lets out over IPv4; none while it is not known.
+    /// Its exit policy for IPv4. It rejects everything while the relay is not known.
     pub fn policy(self) -> &'a PortPolicy {
         &self.dir.policies[self.entry().policy as usize]
     }
 
-    /// The ports that it lets out over IPv6.
+    /// Its exit policy for IPv6.
     pub fn policy_v6(self) -> &'a PortPolicy {
         &self.dir.policies[self.entry().policy_v6 as usize]
     }
@@ -74,7 +72,7 @@ impl<'a> Relay<'a> {
         self.entry().ed25519.as_ref()
     }
 
-    /// Why these two must not be in one path, if so. Both are of the same directory.
+    /// Why these two relays of one directory must not be in one path, or `None`.
     pub fn relation(self, other: Relay<'_>, rules: Rules) -> Option<Relation> {
         if self.index == other.index {
             return Some(Relation::Same);
@@ -99,7 +97,7 @@ impl<'a> Relay<'a> {
         shared && self.dir.trusts("use-family-ids")
     }
 
-    /// Whether it is up and known, which every place in a path asks for.
+    /// Whether it is running and known, which every position in a path needs.
     pub(crate) fn is_usable(self) -> bool {
         self.is_known() && self.flags().has(Flags::RUNNING.and(Flags::VALID))
     }
@@ -117,30 +115,30 @@ impl<'a> Relay<'a> {
     }
 }
 
-/// What the directory says of a relay, a set of bits.
+/// The flags of a relay, a set of bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Flags(u16);
 
 impl Flags {
     /// A directory authority.
     pub const AUTHORITY: Self = Self(1);
-    /// Known to tamper with what leaves it: never an exit.
+    /// Known to tamper with exit traffic: must not be an exit.
     pub const BAD_EXIT: Self = Self(1 << 1);
-    /// Lets out at least the common ports.
+    /// Its exit policy allows the common ports.
     pub const EXIT: Self = Self(1 << 2);
     /// Fast enough for ordinary circuits.
     pub const FAST: Self = Self(1 << 3);
-    /// Fit to be somebody's guard.
+    /// May be a guard.
     pub const GUARD: Self = Self(1 << 4);
-    /// To be used in the middle of a path only.
+    /// May be used in the middle of a path only.
     pub const MIDDLE_ONLY: Self = Self(1 << 5);
-    /// Reachable lately.
+    /// The authorities could reach it recently.
     pub const RUNNING: Self = Self(1 << 6);
-    /// Up for long enough to carry long-lived streams.
+    /// Its uptime is long enough for long-lived streams.
     pub const STABLE: Self = Self(1 << 7);
     /// Serves the directory through its OR port.
     pub const V2DIR: Self = Self(1 << 8);
-    /// Believed to be what it says it is.
+    /// The authorities accept it.
     pub const VALID: Self = Self(1 << 9);
 
     /// True if every one of these is set.
@@ -148,7 +146,7 @@ impl Flags {
         self.0 & flags.0 == flags.0
     }
 
-    /// Both sets together.
+    /// The union of both sets.
     pub const fn and(self, flags: Self) -> Self {
         Self(self.0 | flags.0)
     }
@@ -173,11 +171,11 @@ impl Flags {
 /// Why two relays must not be in one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// They are one relay.
+    /// They are the same relay.
     Same,
     /// Each declares the other as its family, or both have proved that they belong to the same one.
     Family,
-    /// One /16 of IPv4 or one /32 of IPv6.
+    /// They share a /16 of IPv4 or a /32 of IPv6.
     Subnet,
 }
 

@@ -1,4 +1,4 @@
-//! Directories that were made up, as text: for tests here, and for the benchmark, which includes this file.
+//! Makes directories as text, for tests and for the benchmark, which includes this file.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
 
-/// One relay as a directory would tell of it.
+/// One relay of a made-up directory.
 #[derive(Clone, Debug)]
 pub struct Fake {
     pub id: [u8; 20],
@@ -25,7 +25,7 @@ pub struct Fake {
 }
 
 impl Fake {
-    /// A relay that can stand anywhere, with numbers made from `seed`; each seed has a /16 of its own.
+    /// A relay that may be used in any position, with values made from `seed`. Each seed has a /16 of its own.
     pub fn new(seed: u16) -> Self {
         let [high, low] = seed.to_be_bytes();
         let mut id = [0; 20];
@@ -100,7 +100,7 @@ pub fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// Weights as the public network has them: exits are scarce, so that they count nothing outside their own place.
+/// The public network's weights: exits are scarce, so they have weight 0 in other positions.
 pub const WEIGHTS: &str = "Wbd=0 Wbe=0 Wbg=4194 Wbm=10000 Wdb=10000 Web=10000 Wed=10000 Wee=10000 Weg=10000 Wem=10000 \
                            Wgb=10000 Wgd=0 Wgg=5806 Wgm=5806 Wmb=10000 Wmd=0 Wme=0 Wmg=4194 Wmm=10000";
 

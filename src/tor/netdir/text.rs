@@ -1,4 +1,4 @@
-//! The small forms that directory documents are made of: base64, dates, `key=value` lists.
+//! Parses the small formats in directory documents: base64, dates, `key=value` lists.
 
 /// Decodes base64 with or without padding into exactly `N` bytes. Bits beyond the last byte are not looked at, as tor does
 /// not look at them either.
@@ -62,7 +62,7 @@ fn numbers<const N: usize>(text: &str, separator: char) -> Option<[u64; N]> {
     pieces.next().is_none().then_some(out)
 }
 
-/// The readable pieces of `a=1 b=-2`.
+/// The pairs of a list such as `a=1 b=-2`. Pairs that cannot be read are skipped.
 pub(super) fn key_values(text: &str) -> impl Iterator<Item = (&str, i32)> + Clone {
     text.split_ascii_whitespace().filter_map(|piece| {
         let (key, value) = piece.split_once('=')?;

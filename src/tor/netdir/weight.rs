@@ -1,15 +1,15 @@
-//! What a relay weighs in a position, and picking one by weight.
+//! The weight of a relay in a position, and a random choice by weight.
 //!
 //! A relay's bandwidth is multiplied by a factor from the consensus footer that depends on the position and on whether
-//! the relay has the Guard flag, the Exit flag, both or neither: `Wmg` is what Guard-flagged relays count in the middle.
-//! That is how the network keeps scarce exits and guards free for what only they can do. The arithmetic is tor's,
-//! but in whole numbers, so that a sum of weights is exact and no relay of weight nothing is ever picked.
+//! the relay has the Guard flag, the Exit flag, both or neither: `Wmg` is the factor of Guard-flagged relays in the middle.
+//! So the network keeps scarce exits and guards free for the positions that only they can have. The arithmetic is tor's,
+//! but in whole numbers: sums are exact, and a relay of weight 0 is never chosen.
 
 use rand::{Rng, RngExt};
 
 use super::Flags;
 
-/// Where in a path.
+/// A position in a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Position {
     Guard,
@@ -20,7 +20,7 @@ pub(crate) enum Position {
 /// directory has two factors).
 const UNIT: u64 = 1_000_000;
 
-/// As tor has it: a bandwidth is a signed 32-bit number of bytes.
+/// tor's limit: a bandwidth is a signed 32-bit number of bytes.
 const MAX_BANDWIDTH: u32 = i32::MAX as u32 / 1000;
 
 /// Factors of one position: without flags, Guard, Exit, both; each without and with the V2Dir flag.
@@ -59,7 +59,7 @@ impl Weights {
         }
     }
 
-    /// What a relay of these flags and this bandwidth weighs.
+    /// The weight of a relay with these flags and this bandwidth.
     pub(crate) fn of(&self, position: Position, flags: Flags, bandwidth: u32) -> u64 {
         let factors = match position {
             Position::Guard => &self.guard,
@@ -71,12 +71,12 @@ impl Weights {
     }
 }
 
-/// Running sums of weights: one is picked by weight in O(log n).
+/// Running sums of weights. A random choice by weight takes O(log n).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cumulative(Box<[u64]>);
 
 impl Cumulative {
-    /// At most 65,536 relays of at most 2^31 thousandths by a million: far from the end of 64 bits.
+    /// The sum cannot overflow 64 bits: at most 65,536 relays, each below 2^31 / 1000 × 1,000,000.
     pub(crate) fn new(weights: impl Iterator<Item = u64>) -> Self {
         let mut sum = 0u64;
         Self(
@@ -89,7 +89,7 @@ impl Cumulative {
         )
     }
 
-    /// A place, picked by weight; none if nothing weighs anything.
+    /// A random index by weight. `None` if all weights are 0.
     pub(crate) fn pick<R: Rng + ?Sized>(&self, rng: &mut R) -> Option<usize> {
         let total = self.0.last().copied().filter(|total| *total > 0)?;
         let point = rng.random_range(0..total);
@@ -101,7 +101,8 @@ impl Cumulative {
     }
 }
 
-/// Picks one of these by weight: evenly if none of them weighs anything, as tor does on networks that measure nothing.
+/// A random index by weight. If all weights are 0 every index is equally likely, as in tor on networks without
+/// measurements.
 pub(crate) fn pick<R: Rng + ?Sized>(weights: &[u64], rng: &mut R) -> Option<usize> {
     if weights.is_empty() {
         return None;
