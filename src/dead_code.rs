@@ -6,7 +6,7 @@
 //!
 //! What only tests call stays under `#[cfg(test)]`; what benches or integration tests need and the gateway does not is
 //! marked where it stands, with `#[expect(dead_code, reason = "…")]` for this build alone:
-//! `#[cfg_attr(feature = "dead-code", expect(dead_code, reason = "tests/it reads it"))]`.
+//! `#[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]`.
 
 mod api;
 mod app;

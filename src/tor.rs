@@ -129,6 +129,7 @@ impl Tor {
     }
 
     /// Alerts for the operator.
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
     pub fn alerts(&self) -> broadcast::Receiver<Alert> {
         self.fleet.alerts.subscribe()
     }
@@ -139,6 +140,7 @@ impl Tor {
     }
 
     /// Every circuit that exists.
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
     pub fn circuits(&self) -> Vec<CircuitStatus> {
         let views = |engine: &Arc<Engine>| {
             let id = engine.id();

@@ -66,6 +66,7 @@ pub struct Options<'a> {
 
 /// How a stream was opened.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "dead-code", allow(dead_code, reason = "benches/engine reads the fields"))]
 pub struct Facts {
     /// The engine that carries it.
     pub engine: EngineId,
@@ -100,16 +101,19 @@ impl Timings {
     }
 
     /// The gateway's own part: from the lease to the written request.
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "benches/engine reads it"))]
     pub fn before(&self) -> Duration {
         self.sent.saturating_duration_since(self.leased)
     }
 
     /// How long the dial waited for a circuit.
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
     pub fn circuit_wait(&self) -> Duration {
         self.leased.saturating_duration_since(self.started)
     }
 
     /// From the stream's event to the answer that it is attached.
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "benches/engine reads it"))]
     pub fn attach(&self) -> Option<Duration> {
         Some(self.attached?.saturating_duration_since(self.seen?))
     }

@@ -39,6 +39,7 @@ pub struct Way {
 
 /// A circuit as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
 pub struct CircuitStatus {
     pub engine: EngineId,
     /// tor's id of the circuit.

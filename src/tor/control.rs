@@ -135,13 +135,6 @@ impl Command {
         self.arg(format_args!("{key}={}", super::reply::quote(value)))
     }
 
-    /// Adds a block of lines, with dots escaped as the protocol asks.
-    #[must_use]
-    pub fn block(mut self, text: &str) -> Self {
-        self.data = Some(text.to_owned());
-        self
-    }
-
     /// Allows an answer of this many bytes.
     #[must_use]
     pub fn expecting(mut self, bytes: usize) -> Self {
@@ -386,6 +379,7 @@ impl Control {
     }
 
     /// True once nothing can be sent any more.
+    #[cfg(test)]
     pub fn is_closed(&self) -> bool {
         self.shared.0.outgoing().ended.is_some()
     }
@@ -432,7 +426,7 @@ fn read(shared: &Shared, parser: &mut Parser) -> Result<(), ControlError> {
         let pending = shared.outgoing().pending.pop_front();
         match pending {
             Some(Pending { waiter, .. }) => shared.tell(waiter, Ok(reply)),
-            None => tracing::debug!(code = reply.code(), "tor answered a question that nobody asked"),
+            None => tracing::debug!(code = reply.code(), "tor sent an answer without a command"),
         }
     }
     if shared.waiting.load(Ordering::Relaxed) > BACKLOG_END { Err(ControlError::Backlog) } else { Ok(()) }

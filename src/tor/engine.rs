@@ -265,6 +265,7 @@ impl Engine {
         }
     }
 
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
     pub(super) fn views(&self) -> Vec<View> {
         self.circuits().pool.views(Instant::now())
     }

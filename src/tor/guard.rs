@@ -102,32 +102,7 @@ pub enum NoGuard {
     AllExcluded,
 }
 
-/// One guard of the sample, for the API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuardInfo {
-    pub fingerprint: Fingerprint,
-    /// Whether the engine uses it.
-    pub current: bool,
-    /// When it was added to the sample, moved back by up to a tenth of its lifetime.
-    pub added: SystemTime,
-    /// When it first worked, moved back in the same way.
-    pub confirmed: Option<SystemTime>,
-    /// Whether the directory lists it as a guard.
-    pub listed: bool,
-    /// Whether it worked when it was last tried. `None` if it was not tried since the start.
-    pub reachable: Option<bool>,
-    /// Circuits that got past it: completed, and attempted. Both numbers fade with time.
-    pub builds: (u32, u32),
-    /// Circuits that were used: successfully, and at all.
-    pub uses: (u32, u32),
-}
-
 impl GuardState {
-    /// The state of an engine that has never had a guard.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// The guard that was chosen last: for the engine's configuration before any directory is known.
     pub fn current(&self) -> Option<Fingerprint> {
         self.current
@@ -226,11 +201,6 @@ impl GuardState {
         let better = order.iter().take_while(|place| Some(self.sample[**place].id) != self.current);
         let down = better.map(|place| &self.sample[*place]).filter(|candidate| candidate.reach == Reach::No);
         down.map(Candidate::retry_at).min().map(|at| UNIX_EPOCH + Duration::from_secs(at))
-    }
-
-    /// The sample, in the order in which it was drawn.
-    pub fn guards(&self) -> impl Iterator<Item = GuardInfo> {
-        self.sample.iter().map(|candidate| candidate.info(self.current == Some(candidate.id)))
     }
 
     fn place(&self, guard: Fingerprint) -> Option<usize> {

@@ -93,12 +93,10 @@ struct Entry {
     v4: Ipv4Addr,
     /// `::` for none.
     v6: Ipv6Addr,
-    or_port: u16,
     flags: Flags,
     bandwidth: u32,
     /// Whether its microdescriptor is there and names an ntor key.
     known: bool,
-    ed25519: Option<[u8; 32]>,
     policy: u32,
     policy_v6: u32,
     family: u32,
@@ -198,6 +196,7 @@ impl Netdir {
     }
 
     /// Never true: a directory without relays is refused.
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "a public `len` needs it"))]
     pub fn is_empty(&self) -> bool {
         self.relays.is_empty()
     }
@@ -218,6 +217,7 @@ impl Netdir {
     }
 
     /// The bytes it holds on the heap.
+    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         let policies: usize = self.policies.iter().map(|policy| size_of_val(policy) + policy.heap_bytes()).sum();
         let families: usize = self.families.iter().map(Family::bytes).sum();
@@ -254,6 +254,7 @@ fn time(seconds: u64) -> Option<SystemTime> {
 }
 
 impl Family {
+    #[cfg(test)]
     fn bytes(&self) -> usize {
         let names: usize = self.names.iter().map(|name| size_of_val(name) + name.len()).sum();
         size_of_val(self) + size_of_val(&*self.members) + names

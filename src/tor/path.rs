@@ -112,6 +112,7 @@ impl Path {
     }
 
     /// True if the exit or the middle lacks a preferred flag: Fast, or Stable for a port with long-lived streams.
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests check which paths lack a preferred flag"))]
     pub fn relaxed(&self) -> bool {
         self.relaxed
     }

@@ -99,6 +99,7 @@ impl Reply {
     }
 
     /// Writes the reply as tor does, for tests.
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests and fuzz targets write replies with it"))]
     pub fn encode(&self, out: &mut Vec<u8>) {
         let last = self.lines.len() - 1;
         for (at, line) in self.lines.iter().enumerate() {
@@ -150,6 +151,7 @@ impl Parser {
     }
 
     /// Appends bytes.
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests and fuzz targets feed bytes with it"))]
     pub fn feed(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }

@@ -75,7 +75,7 @@ const COMMAND: &str = "only exitgate commands its engines";
 const PATHS: &str = "exitgate builds the circuits and attaches the streams itself";
 const UNHEEDED: &str = "exitgate chooses paths itself and would not heed it";
 const GUARDS: &str = "exitgate gives each engine a guard of its own";
-const LISTENERS: &str = "nobody would attach its streams; clients use exitgate's own listeners";
+const LISTENERS: &str = "exitgate would not attach its streams; clients use exitgate's own listeners";
 const CLIENT: &str = "an engine is a client and nothing else";
 const DORMANT: &str = "a gateway that is quiet for a day must still be ready";
 

@@ -213,8 +213,9 @@ pub struct Counts {
     pub streams: usize,
 }
 
-/// One circuit, for whoever looks.
+/// One circuit, as [`Pool::views`] shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
 pub struct View {
     /// tor's name for it.
     pub id: CircuitId,
@@ -268,7 +269,7 @@ impl Pool {
         }
     }
 
-    /// Every circuit, for whoever looks.
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
     pub fn views(&self, now: Instant) -> Vec<View> {
         let view = |(id, circuit): (&CircuitId, &Circuit)| View {
             id: *id,

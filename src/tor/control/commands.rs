@@ -19,8 +19,6 @@ pub enum Signal {
     Reload,
     /// End now. (`SHUTDOWN` of a client is immediate.)
     Shutdown,
-    /// Leave dormant mode, so that tor fetches the directory.
-    Active,
 }
 
 impl Control {
@@ -89,11 +87,6 @@ impl Control {
         self.command(&command).await.map(drop)
     }
 
-    /// Replaces the whole configuration, without a restart where tor can do without.
-    pub async fn loadconf(&self, torrc: &str) -> Result<(), ControlError> {
-        self.command(&Command::new("LOADCONF").block(torrc)).await.map(drop)
-    }
-
     /// Subscribes to exactly these events.
     pub async fn setevents(&self, events: &[&str]) -> Result<(), ControlError> {
         let command = events.iter().fold(Command::new("SETEVENTS"), |command, event| command.arg(event));
@@ -110,7 +103,6 @@ impl Control {
         let name = match signal {
             Signal::Reload => "RELOAD",
             Signal::Shutdown => "SHUTDOWN",
-            Signal::Active => "ACTIVE",
         };
         self.command(&Command::new("SIGNAL").arg(name)).await.map(drop)
     }
@@ -125,11 +117,6 @@ impl Control {
             let _ = write!(relays, "{comma}${relay}"); // writing to a String cannot fail
         }
         self.submit(&Command::new("EXTENDCIRCUIT").arg(0).arg(relays).arg("purpose=controller"), tag)
-    }
-
-    /// Closes a circuit. That it is gone already is no error.
-    pub async fn close_circuit(&self, circuit: CircuitId) -> Result<(), ControlError> {
-        gone_is_fine(self.command(&Command::new("CLOSECIRCUIT").arg(circuit)).await)
     }
 
     /// Attaches a stream; `None` leaves the choice of a circuit to tor.
@@ -151,14 +138,6 @@ impl Control {
     /// Closes a stream; its client gets `reason`. No error if the stream is gone already.
     pub fn close_stream(&self, stream: StreamId, reason: EndReason) -> Answer {
         self.start(&Command::new("CLOSESTREAM").arg(stream).arg(reason.code()))
-    }
-}
-
-/// 552: tor knows no such circuit or stream.
-fn gone_is_fine(result: Result<Reply, ControlError>) -> Result<(), ControlError> {
-    match result {
-        Ok(_) | Err(ControlError::Refused { code: 552, .. }) => Ok(()),
-        Err(why) => Err(why),
     }
 }
 

@@ -30,7 +30,7 @@ impl Addr {
     /// The current address. A host name is looked up each time, because a container may have another address after a
     /// restart. If it has several, an IPv4 address is used, because tor listens there by default.
     pub async fn find(at: &Endpoint) -> io::Result<Self> {
-        let unknown = || io::Error::new(io::ErrorKind::NotFound, "nobody has this name");
+        let unknown = || io::Error::new(io::ErrorKind::NotFound, "there is no such host name");
         Self::all(at).await?.into_iter().next().ok_or_else(unknown)
     }
 

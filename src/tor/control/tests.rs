@@ -130,11 +130,6 @@ async fn no_argument_ends_its_line() {
     let quoted = control.start(&Command::new("SETCONF").pair("Nickname", "a\r\nSIGNAL SHUTDOWN \"\\"));
     assert_eq!(within(heard(&mut tor)).await, r#"SETCONF Nickname="a\r\nSIGNAL SHUTDOWN \"\\""#);
     drop(quoted);
-    let block = control.start(&Command::new("LOADCONF").block("A 1\n.\nSIGNAL SHUTDOWN\n"));
-    for line in ["+LOADCONF", "A 1", "..", "SIGNAL SHUTDOWN", "."] {
-        assert_eq!(within(heard(&mut tor)).await, line);
-    }
-    drop(block);
 }
 
 /// A tor that offers SAFECOOKIE; `honest` says whether it knows the cookie.

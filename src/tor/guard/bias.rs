@@ -105,14 +105,6 @@ impl Bias {
         self.uses.note(carried, limits.scale_uses, limits.scale_factor);
     }
 
-    pub(super) fn builds(&self) -> (u32, u32) {
-        self.builds.counts()
-    }
-
-    pub(super) fn uses(&self) -> (u32, u32) {
-        self.uses.counts()
-    }
-
     /// The worse alarm of the two rates, if any.
     pub(super) fn alarm(&self, guard: Fingerprint, limits: &Limits) -> Option<Alarm> {
         let builds = limits.build_rates.iter().rev().find(|(_, rate)| self.builds.is_below(*rate, limits.least_builds));

@@ -1,7 +1,5 @@
 //! The members of the sample: drawing them, listings, lifetimes, and when a guard that is down is tried again.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +7,7 @@ use super::super::netdir::weight::{self, Position};
 use super::super::netdir::{Flags, Netdir, Relay};
 use super::bias::Bias;
 use super::settings::past;
-use super::{Exclude, GuardInfo, GuardState, is_excluded, seconds};
+use super::{Exclude, GuardState, is_excluded, seconds};
 use crate::exit::Fingerprint;
 
 /// One guard of the sample. Times are seconds since 1970.
@@ -72,24 +70,6 @@ impl Candidate {
         let step = RETRIES.iter().find(|(up_to, ..)| down_for <= *up_to);
         let (_, primary, other) = step.unwrap_or(&RETRIES[RETRIES.len() - 1]);
         self.last_tried.saturating_add(if self.primary { *primary } else { *other })
-    }
-
-    pub(super) fn info(&self, current: bool) -> GuardInfo {
-        let time = |at: u64| UNIX_EPOCH.checked_add(Duration::from_secs(at)).unwrap_or(SystemTime::UNIX_EPOCH);
-        GuardInfo {
-            fingerprint: self.id,
-            current,
-            added: time(self.added),
-            confirmed: self.confirmed.map(time),
-            listed: self.unlisted_since.is_none(),
-            reachable: match self.reach {
-                Reach::Yes => Some(true),
-                Reach::No => Some(false),
-                Reach::Maybe => None,
-            },
-            builds: self.bias.builds(),
-            uses: self.bias.uses(),
-        }
     }
 }
 

@@ -38,7 +38,7 @@ fn id(relay: &Fake) -> Fingerprint {
 }
 
 fn ids(state: &GuardState) -> Vec<Fingerprint> {
-    state.guards().map(|guard| guard.fingerprint).collect()
+    state.sample.iter().map(|guard| guard.id).collect()
 }
 
 /// One engine and all that it is given.
@@ -51,7 +51,7 @@ struct Bench {
 
 impl Bench {
     fn new(dir: Netdir) -> Self {
-        Self { state: GuardState::new(), dir, rng: SmallRng::seed_from_u64(1), exclude: Vec::new() }
+        Self { state: GuardState::default(), dir, rng: SmallRng::seed_from_u64(1), exclude: Vec::new() }
     }
 
     fn choose(&mut self, seconds: u64) -> Result<Choice, NoGuard> {
@@ -184,7 +184,7 @@ fn leaves_guards_that_lose_their_listing() {
     bench.dir = timeless(&relays, "");
     let second = bench.choose(60).unwrap();
     assert!(second.guard != first && second.moved_from == Some(first));
-    assert!(bench.state.guards().any(|guard| guard.fingerprint == first && !guard.listed));
+    assert!(bench.state.sample.iter().any(|guard| guard.id == first && guard.unlisted_since.is_some()));
 
     relays[place].flags.push_str(" Guard");
     let back = timeless(&relays, "");
@@ -260,7 +260,7 @@ fn adopts_what_tor_chose_by_itself() {
     assert_eq!(bench.choose(1), Ok(Choice { guard: other, trial: false, moved_from: None }));
     assert_eq!(ids(&bench.state).iter().collect::<HashSet<_>>().len(), 5);
     assert!(!bench.state.adopt(Fingerprint([1; 20]), &bench.dir, at(0), &mut bench.rng));
-    let mut fresh = GuardState::new();
+    let mut fresh = GuardState::default();
     assert!(fresh.adopt(other, &bench.dir, at(0), &mut bench.rng) && fresh.current() == Some(other));
 }
 

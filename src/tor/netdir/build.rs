@@ -105,7 +105,6 @@ impl<'a> Builder<'a> {
         let entry = &mut relays[owner];
         *entry = Entry {
             known: microdesc.has_ntor,
-            ed25519: microdesc.ed25519,
             v6: microdesc.v6.filter(|_| entry.v6.is_unspecified()).unwrap_or(entry.v6),
             policy,
             policy_v6,

@@ -132,16 +132,15 @@ fn relay(rest: &str) -> Option<(Entry, Option<Digest>)> {
         8 => base64(fields[2]),
         _ => return None,
     };
+    fields[count - 2].parse::<u16>().ok()?; // the OR port, which is not needed but must be one
     let entry = Entry {
         fingerprint: Fingerprint(base64(fields[1])?),
         nickname: nickname(fields[0])?,
         v4: fields[count - 3].parse::<Ipv4Addr>().ok()?,
         v6: Ipv6Addr::UNSPECIFIED,
-        or_port: fields[count - 2].parse().ok()?,
         flags: Flags::default(),
         bandwidth: DEFAULT_BANDWIDTH,
         known: false,
-        ed25519: None,
         policy: 0,
         policy_v6: 0,
         family: 0,

@@ -17,7 +17,6 @@ pub(super) struct Microdesc<'a> {
     pub(super) digest: Digest,
     /// It has an ntor key: without one, no circuit can be extended to the relay.
     pub(super) has_ntor: bool,
-    pub(super) ed25519: Option<[u8; 32]>,
     pub(super) v6: Option<Ipv6Addr>,
     pub(super) policy: &'a str,
     pub(super) policy_v6: &'a str,
@@ -47,7 +46,7 @@ impl<'a> Microdescs<'a> {
             }
             "id" => {
                 if let Some(key) = rest.strip_prefix("ed25519 ") {
-                    found.ed25519 = Some(base64(key)?);
+                    base64::<32>(key)?;
                 }
             }
             "a" => found.v6 = Some(or_address(rest)?),

@@ -38,11 +38,6 @@ impl<'a> Relay<'a> {
         Some(self.entry().v6).filter(|ip| !ip.is_unspecified())
     }
 
-    /// Its OR port over IPv4.
-    pub fn or_port(self) -> u16 {
-        self.entry().or_port
-    }
-
     pub fn flags(self) -> Flags {
         self.entry().flags
     }
@@ -65,11 +60,6 @@ impl<'a> Relay<'a> {
     /// Its exit policy for IPv6.
     pub fn policy_v6(self) -> &'a PortPolicy {
         &self.dir.policies[self.entry().policy_v6 as usize]
-    }
-
-    /// Its second identity, an Ed25519 key.
-    pub fn ed25519(self) -> Option<&'a [u8; 32]> {
-        self.entry().ed25519.as_ref()
     }
 
     /// Why these two relays of one directory must not be in one path, or `None`.

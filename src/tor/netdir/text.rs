@@ -1,65 +1,33 @@
 //! Parses the small formats in directory documents: base64, dates, `key=value` lists.
 
-/// Decodes base64 with or without padding into exactly `N` bytes. Bits beyond the last byte are not looked at, as tor does
-/// not look at them either.
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use time::PrimitiveDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+/// Padding is optional, and bits beyond the last byte are ignored, as in tor.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+
+/// Decodes base64 into exactly `N` bytes.
 pub(super) fn base64<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.trim_end_matches('=').as_bytes();
-    if digits.len() != (N * 8).div_ceil(6) {
-        return None;
-    }
     let mut out = [0; N];
-    let (mut bits, mut held, mut filled) = (0u32, 0, 0);
-    for digit in digits {
-        bits = bits << 6 | u32::from(six_bits(*digit)?);
-        held += 6;
-        if held >= 8 && filled < N {
-            held -= 8;
-            out[filled] = (bits >> held) as u8;
-            filled += 1;
-        }
-    }
-    Some(out)
+    let length = BASE64.decode_slice(text, &mut out).ok()?;
+    (length == N).then_some(out)
 }
 
-fn six_bits(digit: u8) -> Option<u8> {
-    Some(match digit {
-        b'A'..=b'Z' => digit - b'A',
-        b'a'..=b'z' => digit - b'a' + 26,
-        b'0'..=b'9' => digit - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    })
-}
-
-/// Seconds since 1970 of `2026-11-21 12:14:23`, which is UTC.
+/// Seconds since 1970 of a date such as `2026-11-21 12:14:23`, which is UTC.
 pub(super) fn seconds(text: &str) -> Option<u64> {
-    let (date, time) = text.split_once(' ')?;
-    let [year, month, day] = numbers(date, '-')?;
-    let [hour, minute, second] = numbers(time, ':')?;
-    let plausible = (1970..=9999).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second <= 60;
-    plausible.then(|| days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
-/// Days from 1970-01-01. The year is taken to begin in March, so that the leap day is its last.
-fn days(year: u64, month: u64, day: u64) -> u64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    year * 365 + year / 4 - year / 100 + year / 400 + day_of_year - 719_468
-}
-
-fn numbers<const N: usize>(text: &str, separator: char) -> Option<[u64; N]> {
-    let mut pieces = text.split(separator);
-    let mut out = [0; N];
-    for number in &mut out {
-        *number = pieces.next().filter(|piece| piece.len() <= 4)?.parse().ok()?;
-    }
-    pieces.next().is_none().then_some(out)
+    let date = PrimitiveDateTime::parse(text, DATE).ok()?;
+    date.assume_utc().unix_timestamp().try_into().ok()
 }
 
 /// The pairs of a list such as `a=1 b=-2`. Pairs that cannot be read are skipped.

@@ -96,6 +96,7 @@ impl Cumulative {
         Some(self.0.partition_point(|sum| *sum <= point))
     }
 
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.0)
     }

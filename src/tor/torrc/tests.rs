@@ -69,7 +69,7 @@ fn refuses_what_would_break_an_engine_with_the_place_and_the_reason() {
     for part in [
         "/etc/my.torrc:4: `Data Directory /x` is refused",
         "/etc/my.torrc:7: `RunAsDaemon 1` is refused: exitgate watches its engines",
-        "tor.extra[0]: `DNSPort 53` is refused: nobody would attach its streams",
+        "tor.extra[0]: `DNSPort 53` is refused: exitgate would not attach its streams",
     ] {
         assert!(message.contains(part), "{part} is not in:\n{message}");
     }
