@@ -20,6 +20,8 @@ test: ## everything but the slowest: format, lints, documents, licences, unit, i
 	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool
 	@$(STAGE) fetch   cargo fetch --locked
 	@$(STAGE) format  cargo fmt --all --check
+	@$(STAGE) format  .ci/subjects-test
+	@$(STAGE) format  .ci/subjects
 	@$(STAGE) lint    cargo clippy --locked --workspace --all-targets -- -D warnings
 	@$(STAGE) lint    cargo clippy --locked --test slow -- -D warnings
 	@$(STAGE) doc     env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
