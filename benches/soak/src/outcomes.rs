@@ -1,4 +1,4 @@
-//! What happened, and whether that is good enough.
+//! How all requests ended, and whether that meets the marks.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 
 use crate::gateway::Footprint;
 
-/// Of what one asks of a flexible route outside the seconds of an injected fault, this much must succeed.
+/// The share of requests on flexible routes that must succeed. Requests during an injected fault are excused.
 const SUCCESS: f64 = 0.999;
-/// How much more memory or descriptors than before may be left, as a part of what there was.
+/// How much more memory and descriptors there may be than before, as a share of what there was.
 const GROWTH: f64 = 0.05;
-/// Descriptors that come and go by themselves between two looks: a source's connection, the store's files.
+/// Descriptors that may be open by chance: a connection to a source, files of the store.
 const SLACK: u64 = 8;
-/// Wrongs that are told in full; the rest are counted.
-const TOLD: usize = 20;
+/// How many wrong requests are printed in full; the rest are counted.
+const PRINTED: usize = 20;
 
 /// How a request may end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
-    /// The right bytes by a right exit.
+    /// The right bytes by an exit that was asked for.
     Good,
-    /// A clear refusal or a cut.
+    /// A refusal, or a connection that ended early.
     Failed,
     /// Neither an answer nor an error within the client's patience.
     Hung,
@@ -31,64 +31,64 @@ struct Counts {
     begun: Option<Instant>,
     /// By kind of client: good, failed while nothing was broken, failed while something was, hung.
     kinds: BTreeMap<&'static str, [u64; 4]>,
-    /// When something was broken, until when that excuses; open-ended while it lasts.
+    /// Each fault: from when to when it excuses requests; without an end while it lasts.
     faults: Vec<(&'static str, Instant, Option<Instant>)>,
     wrongs: Vec<String>,
     wrong: u64,
     reasons: BTreeMap<String, u64>,
 }
 
-/// Counts of everything since [`Tally::begin`].
+/// The outcomes of all requests since [`Outcomes::begin`].
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<Counts>);
+pub struct Outcomes(Mutex<Counts>);
 
-impl Tally {
-    /// Forgets the warm-up, but not its wrongs.
+impl Outcomes {
+    /// Forgets the outcomes of the warm-up, except wrong requests.
     pub fn begin(&self) {
         let mut counts = self.lock();
         let (wrong, wrongs) = (counts.wrong, std::mem::take(&mut counts.wrongs));
         *counts = Counts { begun: Some(Instant::now()), wrong, wrongs, ..Counts::default() };
     }
 
-    /// One request that began at `since` came to its end.
+    /// Counts a request that began at `since` and ends now.
     pub fn ended(&self, kind: &'static str, since: Instant, end: End, reason: impl FnOnce() -> String) {
         let mut counts = self.lock();
         let now = Instant::now();
         let excused = counts.faults.iter().any(|(_, from, to)| *from <= now && to.is_none_or(|to| since <= to));
-        let place = match end {
+        let column = match end {
             End::Good => 0,
             End::Failed if excused => 2,
             End::Failed => 1,
             End::Hung => 3,
         };
-        counts.kinds.entry(kind).or_default()[place] += 1;
-        if matches!(place, 1 | 3) {
+        counts.kinds.entry(kind).or_default()[column] += 1;
+        if matches!(column, 1 | 3) {
             *counts.reasons.entry(format!("{kind}: {}", reason())).or_default() += 1;
         }
     }
 
-    /// Something that must never be.
+    /// Counts something that must never happen.
     pub fn wrong(&self, what: String) {
         let mut counts = self.lock();
         counts.wrong += 1;
-        if counts.wrongs.len() < TOLD {
+        if counts.wrongs.len() < PRINTED {
             counts.wrongs.push(what);
         }
     }
 
-    /// Something is broken from now on.
+    /// A fault begins now.
     pub fn fault_begins(&self, what: &'static str) {
         self.lock().faults.push((what, Instant::now(), None));
     }
 
-    /// It is mended; requests that begin within `grace` are still excused.
+    /// The last fault has ended; requests that begin within `grace` are still excused.
     pub fn fault_ends(&self, grace: Duration) {
         if let Some((_, _, to)) = self.lock().faults.last_mut() {
             *to = Some(Instant::now() + grace);
         }
     }
 
-    /// Prints everything; true when every mark holds.
+    /// Prints all outcomes, and returns whether every mark is met.
     pub fn report(&self, before: &Footprint, after: &Footprint) -> bool {
         let counts = self.lock();
         let took = counts.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
@@ -105,9 +105,9 @@ impl Tally {
             entry.0 += 1;
             entry.1 += to.map_or(Duration::ZERO, |to| to - *from);
         }
-        let told: Vec<_> =
+        let faults: Vec<_> =
             kinds.iter().map(|(what, (count, long))| format!("{count} × {what} ({} s)", long.as_secs())).collect();
-        println!("faults in {} s: {}", took.as_secs(), told.join(", "));
+        println!("faults in {} s: {}", took.as_secs(), faults.join(", "));
         for wrong in &counts.wrongs {
             println!("WRONG: {wrong}");
         }
@@ -122,7 +122,10 @@ impl Tally {
                 good > 0 && rate >= SUCCESS,
                 format!("success on flexible routes {:.3} %, of {}", 100.0 * rate, good + failed),
             ),
-            (counts.wrong == 0, format!("{} requests by a wrong exit, or other wrongs", counts.wrong)),
+            (
+                counts.wrong == 0,
+                format!("{} requests by a wrong exit, or other errors that must never happen", counts.wrong),
+            ),
             (hung == 0, format!("{hung} hung clients")),
             (within(after.kib, before.kib, 0), format!("memory {} KiB, before {} KiB", after.kib, before.kib)),
             (

@@ -1,34 +1,33 @@
-//! The private network, the gateway on it, and what is true of the exits.
+//! Everything that the tasks of the soak share: the private Tor network, the gateway, the outcomes, and the countries of the exits.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::Path;
 
 use exitgate_testnet::Testbed;
 
-use crate::gateway::Gateway;
-use crate::tally::Tally;
+use crate::gateway::Subject;
+use crate::outcomes::Outcomes;
 
-/// Everything that the tasks share.
-pub struct World {
+pub struct Setup {
     pub bed: Testbed,
-    pub gateway: Gateway,
-    pub tally: Tally,
-    /// The country of every address that an exit leaves from.
+    pub gateway: Subject,
+    pub outcomes: Outcomes,
+    /// The country of each address from which an exit leaves.
     countries: HashMap<IpAddr, String>,
 }
 
-impl World {
-    pub async fn start(program: PathBuf) -> anyhow::Result<Self> {
+impl Setup {
+    pub async fn start(program: &Path) -> anyhow::Result<Self> {
         println!("starting a private Tor network");
         let bed = Testbed::start().await?;
         let countries: HashMap<IpAddr, String> =
             bed.network.exits().iter().map(|exit| (exit.outbound.into(), exit.outbound_country.clone())).collect();
-        let gateway = Gateway::start(program, &bed, countries.len()).await?;
-        Ok(Self { bed, gateway, tally: Tally::default(), countries })
+        let gateway = Subject::start(program, &bed, countries.len()).await?;
+        Ok(Self { bed, gateway, outcomes: Outcomes::default(), countries })
     }
 
-    /// The addresses that a user may be seen from.
+    /// The addresses from which a target may see a request.
     pub fn allowed(&self, geo: Geo) -> HashSet<IpAddr> {
         let fits = |country: &str| match geo {
             Geo::Any => true,
@@ -39,7 +38,7 @@ impl World {
     }
 }
 
-/// What a username begins with.
+/// Where the exit of a request must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Geo {
     Any,
@@ -48,6 +47,7 @@ pub enum Geo {
 }
 
 impl Geo {
+    /// The word of it in a username.
     pub fn word(self) -> &'static str {
         match self {
             Self::Any => "any",

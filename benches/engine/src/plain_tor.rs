@@ -1,17 +1,17 @@
-//! tor without us: a client, and the least that a controller must do to send a stream over a path of its choice.
+//! tor without exitgate: a plain client, and a controller that does only what is needed to send a stream over a chosen path.
 
 use anyhow::Context as _;
 use exitgate_testnet::{Client, ClientOptions, Control, Relay, Testbed, Wait, fetch};
 use tokio::net::TcpStream;
 
-/// A tor whose streams wait to be attached.
-pub struct Bare {
+/// A tor client that leaves its streams to a controller, and that controller.
+pub struct Controller {
     pub client: Client,
     commands: Control,
     events: Control,
 }
 
-impl Bare {
+impl Controller {
     pub async fn start(bed: &Testbed, name: &str) -> anyhow::Result<Self> {
         let lines = ["__LeaveStreamsUnattached 1", "__DisablePredictedCircuits 1", "ConfluxEnabled 0"];
         let lines = lines.map(str::to_owned).to_vec();
@@ -21,28 +21,28 @@ impl Bare {
         Ok(Self { client, commands, events })
     }
 
-    /// A circuit over this path: its id, once it is built.
+    /// Builds a circuit over this path and returns its id.
     pub async fn extend(&mut self, path: &[String]) -> anyhow::Result<String> {
         let hops: Vec<_> = path.iter().map(|relay| format!("${relay}")).collect();
         let answer = self.commands.command(&format!("EXTENDCIRCUIT 0 {} purpose=controller", hops.join(","))).await?;
-        let id = answer[0].strip_prefix("EXTENDED ").context("EXTENDED")?.to_owned();
+        let id = answer[0].strip_prefix("EXTENDED ").context("tor did not answer EXTENDED")?.to_owned();
         self.wait_for(&format!("CIRC {id} BUILT")).await?;
         Ok(id)
     }
 
-    /// A stream on this circuit, open.
+    /// Opens a stream on this circuit.
     pub async fn open(&mut self, circuit: &str, host: &str, port: u16) -> anyhow::Result<TcpStream> {
         let socks = fetch::socks5(self.client.socks(), None, host, port);
         let attach = async {
             let event = self.wait_for("STREAM ").await?;
-            let id = event.split(' ').nth(1).context("an id")?;
+            let id = event.split(' ').nth(1).context("the event has no id")?;
             self.commands.command(&format!("ATTACHSTREAM {id} {circuit}")).await
         };
         let (stream, _) = tokio::try_join!(socks, attach)?;
         Ok(stream)
     }
 
-    /// The next event that says this; of streams, the next new one.
+    /// Waits for an event that begins with `what`. Of stream events only those of new streams count.
     async fn wait_for(&mut self, what: &str) -> anyhow::Result<String> {
         loop {
             let event = self.events.event().await?;
@@ -55,7 +55,7 @@ impl Bare {
     }
 }
 
-/// A tor that goes this way and no other by itself.
+/// Starts a tor client that builds its circuits through these relays only. `path`: guard and middle, where they matter.
 pub async fn pinned(bed: &Testbed, name: &str, path: [Option<&str>; 2], exit: &Relay) -> anyhow::Result<Client> {
     let mut lines = vec![format!("ExitNodes ${}", exit.fingerprint), "StrictNodes 1".to_owned()];
     for (option, relay) in ["EntryNodes", "MiddleNodes"].into_iter().zip(path) {

@@ -1,6 +1,5 @@
-//! What is measured: engines in this process, as the gateway holds them.
+//! The engines that are measured. They run in this process, as they do in the gateway.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -16,21 +15,21 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Longer than anything here takes: a bench that hangs says so.
+/// How long anything here may take. Every step takes less than a tenth of it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Relays hand out cells every 10 ms, so that whoever comes right behind the end of another stream waits for it: each
-/// request of a comparison begins when the one before has died away.
+/// A pause between the end of one stream and the start of the next. Relays send cells every 10 ms, so a stream that starts
+/// right after another one ended would wait for that. 30: three times as long.
 const SETTLED: Duration = Duration::from_millis(30);
 
-/// Closes a stream and lets the relays forget it.
+/// Closes a stream, and waits until the relays have handled that.
 pub async fn closed<T>(stream: T) {
     drop(stream);
     sleep(SETTLED).await;
 }
 
-/// Engines in a private network.
-pub struct Rig {
+/// Engines in a private Tor network.
+pub struct Engines {
     pub tor: Tor,
     pub wanted: watch::Sender<Wanted>,
     pub life: Lifecycle,
@@ -38,38 +37,38 @@ pub struct Rig {
     _dir: TempDir,
 }
 
-impl Rig {
-    /// Starts that many engines and waits until they are ready.
-    pub async fn start(bed: &Testbed, engines: usize) -> anyhow::Result<Self> {
+impl Engines {
+    /// Starts this many engines and waits until they are ready.
+    pub async fn start(bed: &Testbed, count: usize) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let settings = Settings {
-            binary: bed.network.tor_binary(), // as the plain clients run: without Nagle, which stalls loopback at random
-            engines,
+            binary: bed.network.tor_binary(), // without Nagle's algorithm, as the plain clients: it stalls loopback at random
+            engines: count,
             data_dir: dir.path().join("tor"),
             extra: bed.network.client_torrc_lines(),
-            circuits_per_second: 1e6, // relays of this network do not defend themselves
+            circuits_per_second: 1e6, // the relays of this network do not limit anybody
             circuit_burst: 100_000,
             ..Settings::default()
         };
         let (life, wanted) = (Lifecycle::new(), watch::Sender::new(Wanted::default()));
         let tor = Tor::start(settings, life.tasks(), wanted.subscribe());
         let target = Target::new(Host::parse("echo.test")?, bed.web.http_port())?;
-        let rig = Self { tor, wanted, life, target, _dir: dir };
-        rig.until("engines are ready", |tor| tor.status().iter().all(|engine| engine.state.usable())).await?;
-        Ok(rig)
+        let engines = Self { tor, wanted, life, target, _dir: dir };
+        engines.until("engines are ready", |tor| tor.status().iter().all(|engine| engine.state.usable())).await?;
+        Ok(engines)
     }
 
-    /// Waits until something is true of the engines.
+    /// Waits until `is` is true of the engines; `what` names the condition in the error.
     pub async fn until(&self, what: &str, is: impl Fn(&Tor) -> bool) -> anyhow::Result<()> {
         let wait = async {
             while !is(&self.tor) {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(PATIENCE, wait).await.with_context(|| format!("never: {what}; {:?}", self.tor.status()))
+        timeout(PATIENCE, wait).await.with_context(|| format!("waited in vain until {what}: {:?}", self.tor.status()))
     }
 
-    /// A stream to the target.
+    /// Opens a stream to the fake web.
     pub async fn dial(&self, way: Way) -> Result<(Stream, Facts), DialError> {
         dial(&self.tor, way, &self.target, Options::default(), Instant::now() + PATIENCE).await
     }
@@ -83,19 +82,12 @@ pub fn fingerprint(relay: &Relay) -> anyhow::Result<Fingerprint> {
     relay.fingerprint.parse().ok().context("a fingerprint")
 }
 
-/// Three hops to an exit, for one isolation key.
+/// Three hops to an exit, with this isolation key.
 pub fn way(exit: &Relay, isolation: u64) -> anyhow::Result<Way> {
     Ok(Way { exit: fingerprint(exit)?, hops: 3, isolation: Isolation(isolation), own: None })
 }
 
-/// Memory of a process that is its own, in KiB: pages that it shares with a file are not.
-pub fn memory(pid: u32) -> anyhow::Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("RssAnon")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
-}
-
-/// One request over an open stream, until the first byte of its answer. The answer must come from this exit.
+/// Sends one request over an open stream and returns when the first byte of its answer came. The target must have seen `exit`.
 pub async fn first_byte(
     mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     exit: &Relay,
@@ -105,6 +97,6 @@ pub async fn first_byte(
     let mut answer = vec![stream.read_u8().await?];
     let at = Instant::now();
     stream.read_to_end(&mut answer).await?;
-    ensure!(String::from_utf8_lossy(&answer).ends_with(&exit.outbound.to_string()), "the wrong exit");
+    ensure!(String::from_utf8_lossy(&answer).ends_with(&exit.outbound.to_string()), "the request left by another exit");
     Ok(at)
 }

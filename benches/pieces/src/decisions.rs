@@ -1,4 +1,4 @@
-//! A hundred tested exits in five countries, and one decision after the other among them.
+//! Decisions, one after the other, among a hundred tested exits in five countries.
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -16,7 +16,7 @@ use rand::rngs::SmallRng;
 
 const START: Moment = Moment(1_788_314_400_000_000);
 
-pub struct World {
+pub struct Decisions {
     catalog: Catalog,
     routes: RouteTable,
     bans: Bans,
@@ -24,7 +24,7 @@ pub struct World {
     rng: SmallRng,
 }
 
-impl World {
+impl Decisions {
     pub fn new() -> Self {
         let mut edit = Catalog::default().edit();
         let countries = ["US", "DE", "FR", "NL", "SE"].map(|code| Country::parse(code).unwrap_or(Country::UNKNOWN));
@@ -45,7 +45,7 @@ impl World {
         Self { catalog, routes, bans: Bans::default(), memory, rng: SmallRng::seed_from_u64(42) }
     }
 
-    /// What one connection of this user costs until it knows its exits.
+    /// Everything between the username of a connection and its exits.
     pub fn decide(&mut self, username: &str) {
         let Ok(wish) = self.routes.resolve(black_box(username), None) else { return };
         let target = Target { host: Host::Name("shop.example".into()), port: 443 };
