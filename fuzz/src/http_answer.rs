@@ -1,9 +1,9 @@
-//! A target's answer under any bytes: what its client is told has the same end, and nothing forged in our name.
+//! A target's answer with any bytes: what the client gets has the same end, and no forged `X-Exitgate-…` header.
 use exitgate::gateway::http::framing::Version;
 use exitgate::gateway::http::head::Scan;
 use exitgate::gateway::http::response::{Asked, Response};
 
-/// One input; the first byte says what was asked.
+/// Runs one input. Its first byte says which request the answer is for.
 pub fn run(input: &[u8]) {
     let (first, bytes) = super::cut(input);
     let (head, old) = (first & 1 == 1, first & 2 == 2);

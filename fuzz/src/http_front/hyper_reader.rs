@@ -1,4 +1,4 @@
-//! hyper's server as a reader: what it makes of the bytes of a connection, without a socket, a clock or a runtime.
+//! hyper's server as a reader of a connection's bytes, without a socket, a clock or a runtime.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -15,31 +15,31 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 
-use super::Seen;
+use super::ReadRequest;
 
-/// A whole request as hyper has it.
+/// A whole request as hyper reads it.
 #[derive(Clone, Debug)]
-pub struct Heard {
+pub struct HyperRequest {
     method: String,
     target: String,
     host: Option<Vec<u8>>,
     body: Vec<u8>,
 }
 
-impl Heard {
-    /// True if it is what the other reader saw.
-    pub fn is(&self, seen: &Seen) -> bool {
-        self.is_but_for_host(seen) && self.host == seen.host
+impl HyperRequest {
+    /// True if the other reader has read the same.
+    pub fn is(&self, seen: &ReadRequest) -> bool {
+        self.is_except_host(seen) && self.host == seen.host
     }
 
-    /// True if it is, whatever each made of `Host`.
-    pub fn is_but_for_host(&self, seen: &Seen) -> bool {
-        (&self.method, &self.body) == (&seen.method, &seen.body) && plain(&self.target) == plain(&seen.target)
+    /// The same, without a comparison of `Host`.
+    pub fn is_except_host(&self, seen: &ReadRequest) -> bool {
+        (&self.method, &self.body) == (&seen.method, &seen.body) && normalized(&self.target) == normalized(&seen.target)
     }
 }
 
-/// A target as hyper's URIs have it: the scheme in small letters, and a `/` where there was no path.
-fn plain(target: &str) -> String {
+/// A target as hyper's URIs write it: the scheme in lower case, and a `/` where there is no path.
+fn normalized(target: &str) -> String {
     let Some((scheme, rest)) = target.split_once("://").filter(|(scheme, _)| !scheme.contains(['/', '?'])) else {
         return target.to_owned();
     };
@@ -48,10 +48,10 @@ fn plain(target: &str) -> String {
     format!("{}://{authority}{slash}{path}", scheme.to_ascii_lowercase())
 }
 
-/// A connection of which everything has come, and whose answers nobody reads.
-struct Wire<'b>(&'b [u8]);
+/// A connection on which all bytes have arrived, and whose answers nobody reads.
+struct Connection<'b>(&'b [u8]);
 
-impl Read for Wire<'_> {
+impl Read for Connection<'_> {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let (now, later) = self.0.split_at(self.0.len().min(buf.remaining()));
         buf.put_slice(now);
@@ -60,7 +60,7 @@ impl Read for Wire<'_> {
     }
 }
 
-impl Write for Wire<'_> {
+impl Write for Connection<'_> {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(buf.len()))
     }
@@ -74,15 +74,15 @@ impl Write for Wire<'_> {
     }
 }
 
-/// The whole requests that hyper finds.
-pub fn read(bytes: &[u8]) -> Vec<Heard> {
-    let heard = Rc::new(RefCell::new(Vec::new()));
+/// The complete requests that hyper finds.
+pub fn read(bytes: &[u8]) -> Vec<HyperRequest> {
+    let requests = Rc::new(RefCell::new(Vec::new()));
     let service = service_fn(|request: Request<Incoming>| {
-        let heard = heard.clone();
+        let requests = requests.clone();
         async move {
             let (head, body) = request.into_parts();
             if let Ok(body) = body.collect().await {
-                heard.borrow_mut().push(Heard {
+                requests.borrow_mut().push(HyperRequest {
                     method: head.method.to_string(),
                     target: head.uri.to_string(),
                     host: head.headers.get("host").map(|host| host.as_bytes().to_vec()),
@@ -95,15 +95,15 @@ pub fn read(bytes: &[u8]) -> Vec<Heard> {
     {
         let mut server = http1::Builder::new();
         server.half_close(true).max_headers(256);
-        let mut connection = pin!(server.serve_connection(Wire(bytes), service));
+        let mut connection = pin!(server.serve_connection(Connection(bytes), service));
         let mut context = Context::from_waker(Waker::noop());
-        // Everything is there from the start: whoever is not ready a hundred polls later waits for nothing.
+        // All bytes are there from the start: if hyper is not ready after a hundred polls, it waits for more.
         for _ in 0..100 {
             if connection.as_mut().poll(&mut context).is_ready() {
                 break;
             }
         }
     }
-    let heard = heard.borrow();
-    heard.clone()
+    let requests = requests.borrow();
+    requests.clone()
 }
