@@ -38,7 +38,7 @@ pub async fn run(minutes: f64) -> anyhow::Result<()> {
             _ = deaths.tick() => {
                 // Half of them refuse from now on; half hang, which costs their clients a time-out.
                 for (number, proxy) in doomed.by_ref().take(DIE.0).enumerate() {
-                    fakes.proxies.turn(proxy, if number % 2 == 0 { Kind::Dead } else { Kind::Hanging }).await?;
+                    fakes.proxies.change_kind(proxy, if number % 2 == 0 { Kind::Dead } else { Kind::Hanging }).await?;
                     dead += 1;
                 }
             }

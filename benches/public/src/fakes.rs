@@ -8,14 +8,14 @@ use anyhow::ensure;
 use exitgate_bench_shared::gateway::{self, Gateway};
 use exitgate_bench_shared::http::{self, Response};
 use exitgate_testnet::public::{Kind, Mix};
-use exitgate_testnet::{Dns, Ground, PublicProxies, Web};
+use exitgate_testnet::{Dns, PublicProxies, Sandbox, Web};
 use serde_json::Value;
 use tokio::time::Instant;
 
 /// How long any condition may take: several times what the slowest stage needs.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Configuration lines for long pauses between tests, so that nothing but the measured requests runs.
+/// Configuration lines for long pauses between tests, so that only the measured requests run.
 pub const LONG_PAUSES: &str =
     "check.public.working_every = \"1h\"\ncheck.public.extended_probes = 0\ncheck.public.extended_passes = 0";
 
@@ -23,7 +23,7 @@ pub const LONG_PAUSES: &str =
 pub struct Fakes {
     pub proxies: PublicProxies,
     pub web: Web,
-    ground: Arc<Ground>,
+    sandbox: Arc<Sandbox>,
     _dns: Dns,
 }
 
@@ -32,10 +32,10 @@ impl Fakes {
         let mix = Mix::of(mix);
         // On a thread of the runtime, which has a lower priority: threads that the fakes start inherit it.
         let begun = tokio::spawn(async move {
-            let ground = Ground::claim()?;
-            let (web, dns) = (Web::start(&ground).await?, Dns::start(&ground).await?);
-            let proxies = PublicProxies::start(&ground, &dns, &web, &mix).await?;
-            anyhow::Ok(Self { proxies, web, ground, _dns: dns })
+            let sandbox = Sandbox::claim()?;
+            let (web, dns) = (Web::start(&sandbox).await?, Dns::start(&sandbox).await?);
+            let proxies = PublicProxies::start(&sandbox, &dns, &web, &mix).await?;
+            anyhow::Ok(Self { proxies, web, sandbox, _dns: dns })
         });
         begun.await?
     }
@@ -59,7 +59,7 @@ check.public.headers = {headers:?}
 log.level = "warn"
 {more}
 "#,
-            data = self.ground.folder().join("gateway"),
+            data = self.sandbox.folder().join("gateway"),
             geoip = self.proxies.geoip_file(),
             url = self.proxies.cdn.url().trim_end_matches('/'),
             secure = self.web.https("echo.test", "/ip"),
@@ -73,7 +73,7 @@ log.level = "warn"
 
     /// An address of the gateway. The proxies have others.
     fn ip(&self) -> Ipv4Addr {
-        self.ground.ip(90, 1)
+        self.sandbox.ip(90, 1)
     }
 
     /// The shared port of the gateway.
@@ -87,7 +87,7 @@ log.level = "warn"
 
     /// Starts the gateway with `more` lines of configuration, and waits until its API answers.
     pub async fn launch(&self, more: &str) -> anyhow::Result<Gateway> {
-        let gateway = Gateway::start(&gateway::program()?, self.ground.folder(), &self.config(more), self.api())?;
+        let gateway = Gateway::start(&gateway::program()?, self.sandbox.folder(), &self.config(more), self.api())?;
         wait_for(&gateway, "/health", |_| true).await?;
         Ok(gateway)
     }

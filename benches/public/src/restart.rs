@@ -14,7 +14,7 @@ pub async fn run() -> anyhow::Result<()> {
     gateway.stop()?;
     for proxy in fakes.proxies.proxies().into_iter().take(100) {
         // These would leave the list if they were tested again.
-        fakes.proxies.turn(proxy, Kind::Dead).await?;
+        fakes.proxies.change_kind(proxy, Kind::Dead).await?;
     }
     let gateway = fakes.launch(LONG_PAUSES).await?;
     let first = gateway.begun.elapsed();

@@ -28,7 +28,7 @@ pub async fn run() -> anyhow::Result<()> {
     for count in STEPS {
         let fakes = Fakes::start(&[(Kind::Good, count)]).await?;
         let gateway = fakes.launch(LONG_PAUSES).await?;
-        let judged = wait_for_stats(&gateway, |stats| stats["working_proxies"] == count).await?;
+        let tested = wait_for_stats(&gateway, |stats| stats["working_proxies"] == count).await?;
         let (cpu, p50, p99) = requests(&fakes, &gateway).await?;
         gateway.stop()?;
         // Memory after a restart: what the exits themselves take, without what the test of all of them left behind.
@@ -36,9 +36,9 @@ pub async fn run() -> anyhow::Result<()> {
         let restored = wait_for_stats(&gateway, |stats| stats["working_proxies"] == count).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         let kib = gateway.status("RssAnon")?.saturating_sub(empty) as f64 / f64::from(count);
-        let judging = judged.as_secs_f64() * 1e6 / f64::from(count);
+        let testing = tested.as_secs_f64() * 1e6 / f64::from(count);
         let restored = restored.as_secs_f64() * 1e3;
-        println!("scale {count} {kib:.3} {cpu:.1} {p50:.0} {p99:.0} {judging:.0} {restored:.0}");
+        println!("scale {count} {kib:.3} {cpu:.1} {p50:.0} {p99:.0} {testing:.0} {restored:.0}");
     }
     Ok(())
 }

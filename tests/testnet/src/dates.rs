@@ -1,4 +1,4 @@
-//! Dates as the directory and HTTP write them, all UTC. Small enough that a dependency would be the larger thing.
+//! Dates in the formats of the Tor directory and of HTTP, all UTC.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ pub(crate) fn stamp(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {}", time_of_day(seconds))
 }
 
-/// The form of HTTP: `Fri, 04 Sep 2026 03:05:00 GMT`.
+/// The format of HTTP: `Fri, 04 Sep 2026 03:05:00 GMT`.
 pub(crate) fn http_date(seconds: u64) -> String {
     let days = seconds / DAY;
     let (year, month, day) = civil(days);
@@ -35,7 +35,7 @@ pub(crate) fn parse(stamp: &str) -> Option<u64> {
     Some(days(year, month, day)? * DAY + hour * 3600 + minute * 60 + second)
 }
 
-/// Reads the form of HTTP.
+/// Reads the format of HTTP.
 pub(crate) fn parse_http_date(date: &str) -> Option<u64> {
     let mut words = date.split_whitespace().skip(1);
     let day = words.next()?.parse().ok()?;

@@ -1,7 +1,7 @@
-//! Where the fakes run: a runtime of their own.
+//! The runtime of the fakes.
 //!
-//! A test has its own runtime and takes it down at its end. A fake that is shared by the tests of a process must
-//! outlive the test that started it first, so fakes run here, and what ends one is the drop of its [`Task`].
+//! A test has a runtime of its own, which ends with the test. A fake that the tests of a process share must live longer than the test
+//! that started it. So fakes run on this runtime, and a fake ends when its [`Task`] is dropped.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -14,38 +14,38 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{AbortHandle, JoinSet};
 
-/// Two threads: fakes share the machine with what is tested, and one alone would wait behind a busy handler.
+/// Fakes share the machine with the gateway, so there are few threads; with a single one, all fakes would wait for a busy handler.
 const THREADS: usize = 2;
 
-/// How long an accept loop rests after an error (too many open files, mostly).
+/// How long an accept loop pauses after an error, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long fakes run before they offer their processor to others.
-const TURN: Duration = Duration::from_micros(100);
+/// How long fakes run before they yield their processor.
+const YIELD_EVERY: Duration = Duration::from_micros(100);
 
-/// How often a port that is in use is tried again, for two seconds, or as often with no file left.
-const RELEASES: usize = 40;
+/// How often listening is tried again when a port is in use or no descriptor is free: for two seconds.
+const LISTEN_ATTEMPTS: usize = 40;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(THREADS).thread_name("testnet-stage").enable_all();
+    builder.worker_threads(THREADS).thread_name("testnet-fakes").enable_all();
     builder.build().expect("a runtime needs two threads and an epoll")
 });
 
 thread_local! {
-    /// When this thread last offered its processor.
-    static OFFERED: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// When this thread last yielded.
+    static YIELDED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Offers the processor now and then: fakes stand for machines elsewhere, which what is tested need not wait for.
-fn give_way() {
-    if OFFERED.get().is_none_or(|at| at.elapsed() > TURN) {
+/// Yields the processor now and then. Fakes stand for machines elsewhere, so a gateway must not wait for them here.
+fn yield_sometimes() {
+    if YIELDED.get().is_none_or(|at| at.elapsed() > YIELD_EVERY) {
         std::thread::yield_now();
-        OFFERED.set(Some(Instant::now()));
+        YIELDED.set(Some(Instant::now()));
     }
 }
 
-/// A task that ends when this is dropped.
+/// A task; dropping this ends it.
 #[derive(Debug)]
 pub(crate) struct Task(AbortHandle);
 
@@ -55,25 +55,24 @@ impl Drop for Task {
     }
 }
 
-/// Runs `work` on the stage.
+/// Runs `work` on the runtime of the fakes.
 pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Task {
     Task(RUNTIME.spawn(work).abort_handle())
 }
 
-/// Runs `work` on the stage and waits for what it comes to: sockets belong to the runtime that they are made on.
+/// Runs `work` on the runtime of the fakes and waits for its result. Sockets belong to the runtime on which they are created.
 pub(crate) async fn run<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> anyhow::Result<T> {
     Ok(RUNTIME.spawn(work).await?)
 }
 
-/// Listens on `address`.
 pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let mut listener = run(TcpListener::bind(address)).await?;
-    // Fakes that were dropped a moment ago let go of their ports and files when their thread comes to it.
-    let passes =
+    // Fakes that were just dropped close their ports and files a little later.
+    let temporary =
         |error: &std::io::Error| error.kind() == ErrorKind::AddrInUse || error.raw_os_error() == Some(libc::EMFILE);
-    for _ in 0..RELEASES {
+    for _ in 0..LISTEN_ATTEMPTS {
         match &listener {
-            Err(error) if passes(error) => {
+            Err(error) if temporary(error) => {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 listener = run(TcpListener::bind(address)).await?;
             }
@@ -83,7 +82,7 @@ pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     listener.map_err(|error| anyhow::Error::new(error).context(format!("cannot listen on {address}")))
 }
 
-/// Accepts for ever and runs `serve` for each connection; all of them end with the task.
+/// Accepts connections and runs `serve` for each. All of them end with the task.
 pub(crate) fn accept<F>(
     listener: TcpListener,
     mut serve: impl FnMut(TcpStream, SocketAddr) -> F + Send + 'static,
@@ -97,10 +96,10 @@ where
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        let _ = stream.set_nodelay(true); // fails only on a socket that is dead already
+                        let _ = stream.set_nodelay(true); // fails only if the socket is closed
                         let mut work = Box::pin(serve(stream, peer));
                         connections.spawn(poll_fn(move |cx| {
-                            give_way();
+                            yield_sometimes();
                             work.as_mut().poll(cx)
                         }));
                     }

@@ -1,4 +1,4 @@
-//! Answers of the fake HTTP servers, and the serving of one connection.
+//! Responses of the fake HTTP servers, and the server side of one connection.
 
 use std::error::Error;
 use std::future::Future;
@@ -16,8 +16,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// An answer with any body.
-pub(crate) type Page = Response<UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>>;
+/// A response with any body.
+pub(crate) type HttpResponse = Response<UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>>;
 
 /// Serves HTTP/1.1 on a connection until either side closes it.
 pub(crate) async fn serve<F>(
@@ -25,7 +25,7 @@ pub(crate) async fn serve<F>(
     answer: impl Fn(Request<Incoming>) -> F,
 ) -> Result<(), hyper::Error>
 where
-    F: Future<Output = Page> + Send,
+    F: Future<Output = HttpResponse> + Send,
 {
     let service = service_fn(|request| {
         let page = answer(request);
@@ -36,25 +36,22 @@ where
     http.serve_connection(TokioIo::new(stream), service).with_upgrades().await
 }
 
-/// A header as text; empty if it is missing.
+/// A header as text; empty if it is missing or not text.
 pub(crate) fn header_text<'a, T>(request: &'a Request<T>, name: &HeaderName) -> &'a str {
     request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// Plain text.
-pub(crate) fn text(body: &str) -> Page {
+pub(crate) fn text(body: &str) -> HttpResponse {
     typed("text/plain; charset=utf-8", body.to_owned())
 }
 
-/// A body of a given content type.
-pub(crate) fn typed(kind: &'static str, body: impl Into<Bytes>) -> Page {
+pub(crate) fn typed(kind: &'static str, body: impl Into<Bytes>) -> HttpResponse {
     let mut page = of(Full::new(body.into()));
     page.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     page
 }
 
-/// Any body.
-pub(crate) fn of<B>(body: B) -> Page
+pub(crate) fn of<B>(body: B) -> HttpResponse
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -62,22 +59,22 @@ where
     Response::new(body.map_err(Into::into).boxed_unsync())
 }
 
-/// Nothing but a status.
-pub(crate) fn status(code: StatusCode) -> Page {
+/// A status, and its name as the body.
+pub(crate) fn status(code: StatusCode) -> HttpResponse {
     let mut page = text(&format!("{code}\n"));
     *page.status_mut() = code;
     page
 }
 
-/// The first half of a body, whose whole length was announced, and then the end of the connection.
-pub(crate) fn cut_short(kind: &'static str, body: &Bytes) -> Page {
+/// The first half of a body; its `Content-Length` is that of the whole body. Then the connection ends.
+pub(crate) fn cut_short(kind: &'static str, body: &Bytes) -> HttpResponse {
     let mut page = of(Half { rest: Some(body.slice(..body.len() / 2)), flushed: false });
     page.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     page.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     page
 }
 
-/// A body that fails after its first piece, once the server has had a chance to send that.
+/// A body that fails after its first piece, once the server could send that piece.
 struct Half {
     rest: Option<Bytes>,
     flushed: bool,
@@ -99,8 +96,8 @@ impl Body for Half {
     }
 }
 
-/// `page` with another status and one more header.
-pub(crate) fn with(code: StatusCode, mut page: Page, name: HeaderName, value: &str) -> Page {
+/// `page` with another status and one additional header.
+pub(crate) fn with(code: StatusCode, mut page: HttpResponse, name: HeaderName, value: &str) -> HttpResponse {
     let Ok(value) = HeaderValue::from_str(value) else { return status(StatusCode::BAD_REQUEST) };
     *page.status_mut() = code;
     page.headers_mut().insert(name, value);

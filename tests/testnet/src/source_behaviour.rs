@@ -1,63 +1,65 @@
-//! How a source of data goes wrong on order.
+//! How a fake source of data answers: well, or with a fault that a test sets.
 
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::page::{self, Page};
+use crate::http_response::{self, HttpResponse};
 
-/// How an answer goes wrong.
+/// How a source answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Behaviour {
-    /// It does not.
+    /// With what was asked for.
     #[default]
     Normal,
-    /// This status and nothing else (500, 503, …).
+    /// With this status only (500, 503, …).
     Status(u16),
-    /// Half of the body, then the connection closes.
+    /// With half of the body; then the connection closes.
     Truncated,
-    /// 200 and a body that is not what was asked for.
+    /// With 200 and a body of another kind.
     Garbage,
-    /// 304 whatever the request says.
+    /// With 304, whatever the request says.
     NotModified,
-    /// Good data that is this many hours old, and says so.
+    /// With data that is this many hours old and has that date.
     Stale(u64),
-    /// No answer at all.
+    /// Not at all.
     Hang,
-    /// 200 and exactly this.
+    /// With 200 and exactly this body.
     Says(&'static str),
 }
 
-/// What is sent in place of a good answer.
+/// What is sent instead of a good answer.
 pub(crate) enum Instead {
-    Page(Box<Page>),
+    Response(Box<HttpResponse>),
     Nothing,
 }
 
 impl Behaviour {
-    /// What is sent in place of `body`, if anything is.
+    /// What is sent instead of `body`; none if `body` itself is sent.
     pub(crate) fn instead(self, kind: &'static str, body: &Bytes) -> Option<Instead> {
         let page = match self {
             Self::Normal | Self::Stale(_) => return None,
             Self::Hang => return Some(Instead::Nothing),
-            Self::Says(body) => page::typed(kind, body),
-            Self::Status(code) => page::status(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)),
-            Self::Truncated => page::cut_short(kind, body),
-            Self::Garbage => page::typed("text/html", "<html><body>This is fine.</body></html>"),
+            Self::Says(body) => http_response::typed(kind, body),
+            Self::Status(code) => {
+                http_response::status(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+            }
+            Self::Truncated => http_response::cut_short(kind, body),
+            Self::Garbage => http_response::typed("text/html", "<html><body>This is fine.</body></html>"),
             Self::NotModified => {
-                let mut page = page::of(http_body_util::Empty::new());
+                let mut page = http_response::of(http_body_util::Empty::new());
                 *page.status_mut() = StatusCode::NOT_MODIFIED;
                 page
             }
         };
-        Some(Instead::Page(Box::new(page)))
+        Some(Instead::Response(Box::new(page)))
     }
 }
 
 impl Instead {
-    /// The page; nothing if there is to be no answer.
-    pub(crate) fn into_page(self) -> Option<Page> {
+    /// The response; none if the source does not answer.
+    pub(crate) fn into_response(self) -> Option<HttpResponse> {
         match self {
-            Self::Page(page) => Some(*page),
+            Self::Response(page) => Some(*page),
             Self::Nothing => None,
         }
     }

@@ -1,7 +1,7 @@
-//! A test CA that mints a certificate for whatever name a client asks for, so that a test may invent names.
+//! A test CA that makes a certificate for any name that a client asks for, so that a test may invent names.
 //!
-//! Three names get a bad one on purpose: `expired.test`, `wronghost.test` (a certificate for another name) and
-//! `selfsigned.test` (from nobody that a client trusts).
+//! Three names get a bad certificate on purpose: `expired.test`, `wronghost.test` (for another name) and `selfsigned.test` (from nobody
+//! that a client trusts).
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -14,39 +14,39 @@ use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
 /// A certificate authority of one run.
-pub(crate) struct Authority {
+pub(crate) struct CertificateAuthority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    /// One key for all certificates: minting one is then only a signature.
+    /// One key for all certificates, so that a new certificate takes only a signature.
     key: KeyPair,
-    /// The name of a client that sends none.
-    nameless: String,
-    minted: Mutex<HashMap<String, Arc<CertifiedKey>>>,
+    /// The name in the certificate for clients that send none.
+    default_name: String,
+    issued: Mutex<HashMap<String, Arc<CertifiedKey>>>,
 }
 
-impl std::fmt::Debug for Authority {
+impl std::fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").finish_non_exhaustive() // keys
+        f.debug_struct("CertificateAuthority").finish_non_exhaustive() // keys
     }
 }
 
-impl Authority {
-    /// A new CA; a client that names no host gets a certificate for `ip`.
+impl CertificateAuthority {
+    /// A new CA. A client that sends no host name gets a certificate for `ip`.
     pub(crate) fn new(ip: Ipv4Addr) -> Result<Arc<Self>, rcgen::Error> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, "exitgate test CA");
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let (key, nameless) = (KeyPair::generate()?, ip.to_string());
-        Ok(Arc::new(Self { issuer, key, nameless, minted: Mutex::default() }))
+        let (key, default_name) = (KeyPair::generate()?, ip.to_string());
+        Ok(Arc::new(Self { issuer, key, default_name, issued: Mutex::default() }))
     }
 
-    /// Its certificate.
+    /// The certificate of the CA.
     pub(crate) fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    /// Serves TLS 1.2 and 1.3 with HTTP/1.1.
+    /// Accepts TLS 1.2 and 1.3, with HTTP/1.1 by ALPN.
     pub(crate) fn acceptor(self: &Arc<Self>) -> TlsAcceptor {
         let mut config =
             rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -59,16 +59,16 @@ impl Authority {
     }
 
     fn certificate(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        let mut minted = self.minted.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = minted.get(name) {
+        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = issued.get(name) {
             return Some(known.clone());
         }
-        let new = Arc::new(self.mint(name).ok()?);
-        minted.insert(name.into(), new.clone());
+        let new = Arc::new(self.issue(name).ok()?);
+        issued.insert(name.into(), new.clone());
         Some(new)
     }
 
-    fn mint(&self, name: &str) -> anyhow::Result<CertifiedKey> {
+    fn issue(&self, name: &str) -> anyhow::Result<CertifiedKey> {
         let subject = if name == "wronghost.test" { "somebody-else.test" } else { name };
         let mut params = CertificateParams::new([subject.to_owned()])?;
         params.distinguished_name.push(DnType::CommonName, subject);
@@ -87,9 +87,9 @@ impl Authority {
     }
 }
 
-impl ResolvesServerCert for Authority {
+impl ResolvesServerCert for CertificateAuthority {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.certificate(hello.server_name().unwrap_or(&self.nameless))
+        self.certificate(hello.server_name().unwrap_or(&self.default_name))
     }
 }
 
@@ -98,8 +98,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_minted_once() {
-        let authority = Authority::new(Ipv4Addr::LOCALHOST).unwrap();
+    fn a_certificate_is_made_once_for_each_name() {
+        let authority = CertificateAuthority::new(Ipv4Addr::LOCALHOST).unwrap();
         let first = authority.certificate("a.test").unwrap();
         assert!(Arc::ptr_eq(&first, &authority.certificate("a.test").unwrap()));
         assert!(!Arc::ptr_eq(&first, &authority.certificate("b.test").unwrap()));

@@ -1,48 +1,47 @@
-//! What an exit does to the traffic that leaves it, played by the web.
+//! Faults of exits, which the fake web plays.
 //!
-//! A real tor exit cannot be made to lie. But whoever stands between an exit and a site can, and the far side cannot tell
-//! the two apart: so the web knows each exit by the address that it leaves from, and misbehaves for that one alone. What a
-//! gateway sees is then what a lying exit would show, on real circuits of real tor.
+//! A real tor exit cannot be told to lie. But a site can misbehave for one exit alone, which it recognizes by its source address. A gateway cannot
+//! tell the difference: on real circuits of real tor, it sees what a lying exit would show.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// What befalls what leaves from one address.
+/// What happens to requests from one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Plant {
-    /// Echoes in the clear name this address: somebody speaks for them.
+pub enum ExitFault {
+    /// Echoes without TLS answer with this address.
     Lies(Ipv4Addr),
-    /// Pages in the clear are exchanged for another. Echoes are left alone, as a careful tamperer leaves them.
+    /// Pages without TLS are replaced by another one. Echoes are not, because a careful tamperer leaves them alone.
     Tampers,
-    /// HTTPS shows certificates of an authority that nobody trusts.
+    /// HTTPS has a certificate of a CA that nobody trusts.
     BreaksTls,
-    /// Every answer comes this much later.
+    /// Every answer is late by this much.
     Slow(Duration),
-    /// One host sees it with another address: an exit that leaves by several.
+    /// This host sees another address, as of an exit that leaves from several.
     Seen(&'static str, Ipv4Addr),
 }
 
-/// Everything that is planted.
+/// The faults by source address.
 #[derive(Debug, Default)]
-pub(super) struct Plants(Mutex<HashMap<IpAddr, Plant>>);
+pub(super) struct ExitFaults(Mutex<HashMap<IpAddr, ExitFault>>);
 
-impl Plants {
-    pub(super) fn put(&self, source: IpAddr, plant: Option<Plant>) {
-        let mut plants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match plant {
-            Some(plant) => plants.insert(source, plant),
-            None => plants.remove(&source),
+impl ExitFaults {
+    pub(super) fn put(&self, source: IpAddr, fault: Option<ExitFault>) {
+        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match fault {
+            Some(fault) => faults.insert(source, fault),
+            None => faults.remove(&source),
         };
     }
 
-    pub(super) fn of(&self, source: IpAddr) -> Option<Plant> {
+    pub(super) fn of(&self, source: IpAddr) -> Option<ExitFault> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&source).cloned()
     }
 }
 
-impl Plant {
+impl ExitFault {
     /// The address that an echo at `host` names for `source`.
     pub(super) fn seen(this: Option<&Self>, source: IpAddr, host: &str, tls: bool) -> IpAddr {
         match this {
@@ -58,16 +57,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_seen_depends_on_what_was_planted() {
+    fn the_seen_address_depends_on_the_fault() {
         let (source, other) = (IpAddr::from([127, 0, 0, 1]), Ipv4Addr::new(127, 0, 0, 2));
-        let seen = |plant: Plant, host, tls| Plant::seen(Some(&plant), source, host, tls) != source;
-        assert!(seen(Plant::Lies(other), "a", false) && !seen(Plant::Lies(other), "a", true));
-        assert!(seen(Plant::Seen("a", other), "a", true) && !seen(Plant::Seen("a", other), "b", true));
-        assert_eq!(Plant::seen(None, source, "a", false), source);
-        let plants = Plants::default();
-        plants.put(source, Some(Plant::Tampers));
-        assert_eq!(plants.of(source), Some(Plant::Tampers));
-        plants.put(source, None);
-        assert_eq!(plants.of(source), None);
+        let seen = |fault: ExitFault, host, tls| ExitFault::seen(Some(&fault), source, host, tls) != source;
+        assert!(seen(ExitFault::Lies(other), "a", false) && !seen(ExitFault::Lies(other), "a", true));
+        assert!(seen(ExitFault::Seen("a", other), "a", true) && !seen(ExitFault::Seen("a", other), "b", true));
+        assert_eq!(ExitFault::seen(None, source, "a", false), source);
+        let faults = ExitFaults::default();
+        faults.put(source, Some(ExitFault::Tampers));
+        assert_eq!(faults.of(source), Some(ExitFault::Tampers));
+        faults.put(source, None);
+        assert_eq!(faults.of(source), None);
     }
 }

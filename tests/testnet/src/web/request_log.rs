@@ -1,4 +1,4 @@
-//! What the web saw.
+//! The requests that the web has received.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -7,25 +7,21 @@ use std::time::Instant;
 
 use http::{HeaderMap, Method};
 
-/// How many requests are remembered: enough for any test, and a bench cannot fill the memory.
+/// How many requests are kept: more than any test sends, and few enough that a bench does not fill the memory.
 const CAPACITY: usize = 100_000;
 
-/// One request.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// When its head had arrived.
+    /// When its head was complete.
     pub at: Instant,
-    /// Whom it came from, as the web saw it.
+    /// The address from which it came.
     pub source: SocketAddr,
-    /// Whether it came over TLS.
     pub tls: bool,
-    /// The method.
     pub method: Method,
     /// The `Host` header, as sent.
     pub host: String,
     /// Path and query.
     pub path: String,
-    /// All headers.
     pub headers: HeaderMap,
 }
 
