@@ -9,7 +9,7 @@ STAGE := .ci/stage
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 help: ## print this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## install tor if absent, build, start the gateway with no config file
 	@.ci/need cargo cc tor
