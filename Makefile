@@ -1,25 +1,27 @@
-# Two commands: `make run` (everything to have a gateway, then the gateway) and `make test` (everything to trust a change).
-# Each installs what it lacks. The rest is for people who work on exitgate; CONTRIBUTING.md says which to use when.
+# The two main commands are `make run`, which builds and starts a gateway, and `make test`, which checks a change. Each installs what it needs.
+# The other commands are for work on exitgate; CONTRIBUTING.md says when to use which.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 STAGE := .ci/stage
-# Where cargo puts what it builds, also for those who have moved it.
+# The folder of cargo's output; CARGO_TARGET_DIR may have moved it.
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
-help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: ## print this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## install tor if absent, build, start the gateway with no config file
 	@.ci/need cargo cc tor
 	cargo build --release --locked
 	exec $(TARGET)/release/exitgate serve
 
-test: ## everything but the slowest: format, lints, documents, licences, unit, integration and end-to-end tests
+test: ## check a change: format, commit messages, lints, documents, licences, unit, integration and end-to-end tests
 	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool
 	@$(STAGE) fetch   cargo fetch --locked
 	@$(STAGE) format  cargo fmt --all --check
+	@$(STAGE) format  .ci/subjects-test
+	@$(STAGE) format  .ci/subjects
 	@$(STAGE) lint    cargo clippy --locked --workspace --all-targets -- -D warnings
 	@$(STAGE) lint    cargo clippy --locked --test slow -- -D warnings
 	@$(STAGE) dead    cargo clippy --locked --example dead_code --features dead-code -- -D dead_code -A unused_imports
@@ -33,11 +35,11 @@ test: ## everything but the slowest: format, lints, documents, licences, unit, i
 	@$(STAGE) e2e     .ci/cargo-test --test e2e
 	@$(STAGE) report
 
-demo: ## exitgate at work with no internet: a private Tor network, a fake web, and lines to paste
+demo: ## try exitgate without internet: a private Tor network, a fake web, and commands to paste
 	@.ci/need cargo cc tor curl
 	cargo run --locked --example demo
 
-verify: ## the slower rest: the shipped binary, from a release build, the console in a browser, the container where Docker is
+verify: ## the slower tests: the release binary, the console in a browser, the container if there is Docker, a soak test
 	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4 valgrind
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) pieces  benches/pieces/run.sh
@@ -57,37 +59,37 @@ verify: ## the slower rest: the shipped binary, from a release build, the consol
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
 	@$(STAGE) report
 
-bench: ## exitgate beside its peers in one run; benches/README.md says how to read it
+bench: ## measure exitgate beside its peers in one run; benches/README.md says how to read the tables
 	@.ci/need cargo cc
 	benches/peers/run.sh
 
-bench-api: ## the API with a thousand routes, ten thousand clients, and a hundred proxies made and unmade
+bench-api: ## measure the API with a thousand routes, ten thousand clients, and a hundred routes created and deleted
 	@.ci/need cargo cc python3
 	cargo build --release --locked --bin exitgate
 	benches/api/run.py $(TARGET)/release/exitgate
 
-bench-pieces: ## instructions of the hot pieces, counted; fails where one is more than 5 % off what is kept
+bench-pieces: ## count the instructions of hot pieces of code; fails if a count differs by more than 5 % from the expected one
 	@.ci/need cargo cc valgrind
 	benches/pieces/run.sh
 
-bench-engine: ## engines and circuits beside a plain tor client, in a private Tor network
+bench-engine: ## measure engines and circuits beside a plain tor client, in a private Tor network
 	@.ci/need cargo cc tor
 	cargo build --release --locked --bin exitgate
 	cargo run --release --locked --quiet -p exitgate-engine-bench
 
-bench-public: ## public proxies by the thousand: first pass, verdicts, lists, churn for MINUTES (1), restart
+bench-public: ## measure thousands of public proxies: first pass, verdicts, lists, churn for MINUTES (1), restart
 	@.ci/need cargo cc
 	cargo build --release --locked --bin exitgate
 	cargo build --release --locked --quiet -p exitgate-public-bench
 	benches/apart $(TARGET)/release/exitgate-public-bench all $(or $(MINUTES),1)
 
-bench-scale: ## what one more tunnel, route and exit costs, ten times as many at each step; draws docs/scale.svg
+bench-scale: ## measure what one more tunnel, route and exit costs, ten times as many at each step; draws docs/scale.svg
 	@.ci/need cargo cc python3
 	cargo build --release --locked --bin exitgate
 	cargo build --release --locked -p exitgate-peers -p exitgate-public-bench
 	benches/scale/run.py
 
-soak: ## mixed clients and injected faults for MINUTES (30) on a private network; nothing may leak, hang or go wrong
+soak: ## run clients and inject faults for MINUTES (30) on a private network; nothing may leak, hang or use a wrong exit
 	@.ci/need cargo cc tor
 	cargo build --release --locked --bin exitgate
 	cargo build --locked -p exitgate-soak
@@ -96,7 +98,7 @@ soak: ## mixed clients and injected faults for MINUTES (30) on a private network
 fmt: ## format everything
 	cargo fmt --all
 
-clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
+clean-state: ## delete the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
 .PHONY: help run test demo verify bench bench-api bench-pieces bench-engine bench-public bench-scale soak fmt clean-state

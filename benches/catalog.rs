@@ -1,9 +1,9 @@
-//! What a whole directory costs: read, put together with what others say, and indexed.
+//! How long it takes to read a whole directory, to merge it with other sources, and to index it.
 //!
-//! The document has the public network's size, 9,500 relays of which 2,000 let something out, and the real one's fields.
-//! `tests/it/source/memory.rs` holds the bound on memory; what it is here is printed.
+//! The document has the size of the public network's (9,500 relays of which 2,000 are exits) and its fields. `tests/it/source/memory.rs`
+//! checks the bound on memory; this bench only prints the memory.
 
-#![expect(clippy::print_stderr, reason = "what a bench measures is told to whoever runs it")]
+#![expect(clippy::print_stderr, reason = "the figures are this program's output")]
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -21,12 +21,12 @@ const RELAYS: u32 = 9_500;
 const EXITS: u32 = 2_000;
 const NOW: Moment = Moment(1_788_500_000_000_000);
 
-/// What arrives at once: a TLS record.
+/// Bytes that arrive at once: a TLS record.
 const CHUNK: usize = 16 << 10;
 
 fn document() -> String {
     let mut text = String::from("{\"version\":\"8.0\",\n\"relays_published\":\"2026-09-04 03:00:00\",\n\"relays\":[\n");
-    // Some two kilobytes a relay: contact, family and policy are most of a real record.
+    // About two kilobytes for each relay. In a real record, most of it is contact, family and policy.
     let padding = "family ".repeat(200);
     for n in 0..RELAYS {
         let policy = if n * EXITS / RELAYS != (n + 1) * EXITS / RELAYS {
@@ -50,7 +50,7 @@ fn document() -> String {
     text + "\n]}\n"
 }
 
-/// From the bytes to a catalog that can be asked.
+/// Builds a catalog from the bytes of the document.
 fn whole(document: &str, geoip: &Arc<GeoIp>) -> Catalog {
     let mut details = Details::default();
     document.as_bytes().chunks(CHUNK).for_each(|chunk| details.feed(chunk).expect("a whole document"));
@@ -64,7 +64,7 @@ fn whole(document: &str, geoip: &Arc<GeoIp>) -> Catalog {
     edit.finish()
 }
 
-/// The most memory that this process ever had, in KiB.
+/// The highest resident memory of this process so far, in KiB.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();

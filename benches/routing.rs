@@ -1,10 +1,10 @@
-//! What one connection pays for its choice of an exit, and what one verdict pays to reach every pool.
+//! How long the choice of an exit takes for one connection, and how long one verdict takes to reach every pool.
 //!
-//! Ten thousand exits and a thousand routes are several times what anybody has. A mean hides what a client feels, so
-//! beside criterion's figures the 99th percentile of each kind of question is printed, from single decisions, and above
-//! them that of a sum that is the same each time: what it takes above its median is the machine's.
+//! Ten thousand exits and a thousand routes are several times as many as a real gateway has. A mean hides the slow cases that a client
+//! notices, so the bench also prints the 99th percentile of single decisions for each kind of question. Above them it prints the same
+//! for a sum that is equal each time: whatever that takes above its median is the machine's doing.
 
-#![expect(clippy::print_stderr, reason = "what a bench measures is told to whoever runs it")]
+#![expect(clippy::print_stderr, reason = "the figures are this program's output")]
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -27,13 +27,13 @@ const EXITS: u32 = 10_000;
 const ROUTES: u32 = 1_000;
 const NOW: Moment = Moment(1_788_314_400_000_000);
 
-/// Decisions for each percentile: the hundredth largest of ten thousand is not one odd moment of the machine.
+/// Decisions for each percentile. The 99th percentile of ten thousand does not depend on a single slow moment of the machine.
 const DECISIONS: usize = 10_000;
 
-/// Rounds of them, of which the median counts: a machine that has others to serve spoils one kind or two in every round.
+/// Rounds, of which the median counts: on a shared machine one or two kinds are disturbed in every round.
 const ROUNDS: usize = 5;
 
-/// Where most exits are, roughly as in the public network; one in ten is somewhere else.
+/// Countries of most exits, roughly as in the public network; one in ten is elsewhere.
 const PLACES: [&str; 10] = ["DE", "DE", "US", "US", "NL", "FR", "RO", "SE", "CH", ""];
 const ELSEWHERE: [&str; 40] = [
     "AT", "AU", "BE", "BG", "BR", "CA", "CZ", "DK", "EE", "ES", "FI", "GB", "GR", "HK", "HR", "HU", "ID", "IE", "IL",
@@ -54,13 +54,13 @@ fn exit(n: u32) -> ExitId {
     }
 }
 
-/// Two of a hundred share an address with another, and five hundred have one together.
+/// Two of a hundred exits share an address with another exit; five hundred exits share one address.
 fn address(n: u32) -> Ipv4Addr {
     let own = if n % 100 < 2 { n / 100 } else { n };
     Ipv4Addr::from(0x0B00_0000 + if n >= EXITS - 500 { EXITS } else { own })
 }
 
-/// One in fifty lets mail's neighbour IRC out; the policies of the rest differ as those of relays do.
+/// One policy in fifty allows IRC (6667); the others differ as those of real relays do.
 fn policy(n: u32) -> String {
     match n % 50 {
         0 => "accept 80,443,6667".to_owned(),
@@ -139,7 +139,7 @@ impl World {
         Self { routes: routes(&catalog), catalog, bans, memory: Memory::new(Bounds::default()) }
     }
 
-    /// One decision, from the user name to the plan.
+    /// One decision, from the username to the plan.
     fn decide(&self, username: &str, target: &Target, rng: &mut SmallRng) -> bool {
         let view = View { catalog: &self.catalog, routes: &self.routes, bans: &self.bans };
         let Ok(wish) = self.routes.resolve(username, None) else { return false };
@@ -148,8 +148,8 @@ impl World {
     }
 }
 
-/// Every kind of question: what it is called, the user name (`#` is a number of its own for each decision), the target,
-/// and whether there is an exit for it.
+/// Every kind of question: its name, the username (`#` stands for a number that differs for each decision), the target, and whether
+/// there is an exit for it.
 fn questions() -> Vec<(&'static str, String, &'static str, bool)> {
     const SHOP: &str = "shop.example:443";
     const OTHER: &str = "other.example:443";
@@ -185,14 +185,14 @@ fn questions() -> Vec<(&'static str, String, &'static str, bool)> {
         ("route, mixed sources", "mixed", SHOP, true),
         ("route, fall-back", "second", SHOP, true),
         ("route, narrowed", "route-11x-session-a#", SHOP, true),
-        ("a port that few let out", "de", "irc.example:6667", true),
-        ("a port of one's own", "de", "odd.example:8123", true),
-        ("session, a port that few let out", "de-session-p#", "irc.example:6667", true),
-        ("pin, a port that few let out", "de-strict-session-o#", "irc.example:6667", true),
-        ("a port that nobody lets out", "us", "mail.example:25", false),
-        ("pin, nobody lets it out", "us-strict-session-n#", "mail.example:25", false),
-        ("nobody there", "jp", SHOP, false),
-        ("nobody in the AS", "us-asn-1", SHOP, false),
+        ("a port that few exits allow", "de", "irc.example:6667", true),
+        ("a port that differs between exits", "de", "odd.example:8123", true),
+        ("session, a port that few exits allow", "de-session-p#", "irc.example:6667", true),
+        ("pin, a port that few exits allow", "de-strict-session-o#", "irc.example:6667", true),
+        ("a port that no exit allows", "us", "mail.example:25", false),
+        ("pin, no exit allows the port", "us-strict-session-n#", "mail.example:25", false),
+        ("no exit in the country", "jp", SHOP, false),
+        ("no exit in the AS", "us-asn-1", SHOP, false),
         ("a site that bans all", "us", "closed.example:443", false),
         ("session, a site that bans all", "any-session-c#", "closed.example:443", false),
         ("pin, a site that bans all", "any-strict-session-c#", "closed.example:443", false),
@@ -201,7 +201,7 @@ fn questions() -> Vec<(&'static str, String, &'static str, bool)> {
     rows.into_iter().map(|(what, username, target, there)| (what, username.to_owned(), target, there)).collect()
 }
 
-/// Decisions between two times at which a store would copy what they remember; the gateway's looks each second.
+/// Decisions between two copies of the memory's changes for the store. A gateway copies them each second.
 const COPIED: usize = 1_000;
 
 /// Times each call, round by round, and prints the medians of the rounds.
@@ -228,7 +228,7 @@ fn timed<T>(what: &str, prepared: impl Fn(usize) -> T, mut call: impl FnMut(&T),
     };
     let ([half, most, largest], mosts) = ([0, 1, 2].map(|which| of(which)[ROUNDS / 2]), of(1));
     let (least, worst) = (mosts[0], mosts[ROUNDS - 1]);
-    eprintln!("  {what:32} {half:7.2} / {most:7.2} ({least:.1} to {worst:.1}) / {largest:8.2} µs");
+    eprintln!("  {what:38} {half:7.2} / {most:7.2} ({least:.1} to {worst:.1}) / {largest:8.2} µs");
 }
 
 fn percentiles(world: &mut World) {
@@ -243,7 +243,7 @@ fn percentiles(world: &mut World) {
     let (all, few) = (Bounds::default(), Bounds { pins: DECISIONS, ..Bounds::default() });
     let rows = questions().into_iter().map(|row| (row, all)).chain([(pin, few)]);
     for ((what, username, target, there), bounds) in rows {
-        // What one kind leaves behind is not in the way of the next.
+        // Each kind begins with an empty memory.
         world.memory = Memory::new(bounds);
         let target: Target = target.parse().expect("a target");
         let mut rng = SmallRng::seed_from_u64(7);
@@ -263,12 +263,12 @@ fn main() {
         group.bench_function(what, |bench| bench.iter(|| world.decide(&username, &target, &mut rng)));
     }
     group.finish();
-    let mut turn = 0;
+    let mut number = 0;
     criterion.bench_function("a verdict reaches every pool", |bench| {
         bench.iter(|| {
-            turn += 1;
+            number += 1;
             let mut edit = world.catalog.edit();
-            edit.learn(&exit(turn % EXITS), |known| known.verdict = Verdict::Bad);
+            edit.learn(&exit(number % EXITS), |known| known.verdict = Verdict::Bad);
             black_box(world.routes.refreshed(&edit.finish(), NOW))
         })
     });

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# exitgate beside its peers, on loopback, in one run; prints the tables as Markdown.
+# Measures exitgate beside its peers, on loopback, in one run, and prints the tables as Markdown.
 #   benches/peers/run.sh [ROUNDS] [SECONDS]      7 rounds of 3 seconds by default: some 12 minutes
-# Installs the peers where apt-get can; those that are absent are left out and named. Ends what it started.
+# Installs the peers with apt-get if it can. Peers that are absent are left out, and the output names them. Ends the processes that it started.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 rounds=${1:-7}
@@ -25,7 +25,7 @@ peers=target/release/exitgate-peers
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 servers=("none=plain@127.0.0.1:$base")
-# start NAME KIND PORT COMMAND…: starts a server, waits until it listens, and takes it into the run.
+# start NAME KIND PORT COMMAND…: starts a server, waits until it listens, and adds it to the run.
 start() {
   local name=$1 kind=$2 port=$3
   shift 3

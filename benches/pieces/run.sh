@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Instructions of the hot pieces, counted by callgrind: the same on a busy machine as on a quiet one.
-#   benches/pieces/run.sh            counts, and fails where a count is more than 5 % off benches/pieces/expected.txt
-#   benches/pieces/run.sh --keep     counts, and keeps what it counted as what is expected
-# Another compiler than the file's may move all of them: then the table is printed and nothing fails; look at it, and keep
-# it if it is right.
+# Counts the instructions of hot pieces of code with callgrind. A count is the same on a busy machine as on a quiet one.
+#   benches/pieces/run.sh            fails if a count differs by more than 5 % from benches/pieces/expected.txt
+#   benches/pieces/run.sh --keep     writes the counts to benches/pieces/expected.txt
+# Another compiler than the one that the file names may change all counts. Then the script prints the table and does not fail: read the
+# table, and keep it if the counts are plausible.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 expected=benches/pieces/expected.txt
@@ -17,9 +17,9 @@ cargo build --release --locked --quiet -p exitgate-pieces
 built=${CARGO_TARGET_DIR:-target}/release
 pieces=$built/exitgate-pieces
 
-# instructions FILE: what callgrind counted in all.
+# instructions FILE: the sum that callgrind counted.
 instructions() { awk '/^(summary|totals):/ {total = $2} END {print total}' "$1"; }
-# ran PIECE COUNT: instructions of a whole run.
+# ran PIECE COUNT: the instructions of a whole run.
 ran() {
   valgrind --tool=callgrind --callgrind-out-file="$dir/$1.$2" "$pieces" "$1" "$2" 2>/dev/null
   instructions "$dir/$1.$2"
@@ -31,9 +31,9 @@ for piece in selector socks head decide session; do
   echo "$piece $((($(ran "$piece" 3000) - $(ran "$piece" 1000)) / 2000))" >>"$counted"
 done
 
-# A whole tunnel, accept to close, with one worker so that nobody steals work. How often the worker wakes for one tunnel
-# depends on who runs beside it: all three share one processor, so that each runs until it waits, and of five rounds the
-# least counts, because company only ever adds wakes. Without either, runs of one binary were 7 % apart.
+# A whole tunnel, from accept to close, with one worker thread so that no other thread takes its work. How often the worker wakes for
+# one tunnel depends on what else runs: gateway, client and echo share one processor, so each runs until it waits; and the lowest of
+# five rounds counts, because other processes can only add wake-ups. Without both, runs of one binary differed by 7 %.
 cat >"$dir/exitgate.toml" <<CONFIG
 data_dir = "$dir/data"
 log.level = "warn"
@@ -56,11 +56,11 @@ TOKIO_WORKER_THREADS=1 taskset -c "$core" valgrind --tool=callgrind --instr-atst
   "$built/exitgate" serve --config "$dir/exitgate.toml" >"$dir/log" 2>&1 &
 gateway=$!
 pids+=("$gateway")
-# Under callgrind the gateway takes its time to start, more so beside other work; what was warm once is not counted.
-for turn in $(seq 300); do
+# Under callgrind the gateway starts slowly, and more slowly beside other work. The first tunnels are not counted.
+for attempt in $(seq 300); do
   "$pieces" tunnels 7952 7960 100 2>/dev/null && break
-  if [ "$turn" = 300 ] || ! kill -0 "$gateway" 2>/dev/null; then
-    echo "the gateway does not serve:" >&2
+  if [ "$attempt" = 300 ] || ! kill -0 "$gateway" 2>/dev/null; then
+    echo "the gateway opens no tunnel; the end of its log:" >&2
     tail -5 "$dir/log" >&2
     exit 1
   fi
@@ -71,7 +71,7 @@ tunnels=500 # a round
 least=0
 for round in 1 2 3 4 5; do
   taskset -c "$core" "$pieces" tunnels 7952 7960 "$tunnels"
-  sleep 0.5 # the last one's end
+  sleep 0.5 # until the last tunnel is closed
   callgrind_control --dump="$round" "$gateway" >/dev/null 2>&1
   whole=$(instructions "$dir/tunnel.$round")
   if [ "${whole:-0}" -lt 1000000 ]; then
@@ -90,7 +90,7 @@ fi
 strict=1
 if ! grep -qxF "# $compiler" "$expected"; then
   strict=0
-  echo "what is expected was counted with $(sed -n 's/^# //p' "$expected"), and this is $compiler: nothing fails"
+  echo "the expected counts are of $(sed -n 's/^# //p' "$expected"), and this is $compiler: nothing fails"
 fi
 awk -v tolerance="$tolerance" -v strict="$strict" '
   /^#/ {next}

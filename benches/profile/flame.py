@@ -1,4 +1,4 @@
-"""`perf script` on stdin → the heaviest functions on stdout, and a flame graph in the file that is named."""
+"""Reads the output of `perf script`, prints the functions that take most time, and writes a flame graph to the file named by the first argument."""
 
 import collections
 import html
@@ -9,7 +9,7 @@ WIDTH, ROW, TOP = 1200, 16, 24
 
 
 def stacks(lines):
-    """Each sample's functions, outermost first."""
+    """The functions of each sample, outermost first."""
     frames = []
     for line in lines:
         line = line.rstrip()
@@ -25,7 +25,7 @@ def stacks(lines):
 
 
 def plain(name):
-    """Without the offset, the hash and what generics are filled with."""
+    """A function's name without its offset, its hash and its generic parameters."""
     name = re.sub(r"\+0x[0-9a-f]+$", "", name)
     name = re.sub(r"::h[0-9a-f]{16}", "", name)
     name = re.sub(r"\[[0-9a-f]{16}\]", "", name)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Where the gateway's time goes, user and kernel, while it opens tunnels and while it carries bulk.
+# Shows where the gateway spends its time, user and kernel, while it opens tunnels and while it carries bulk data.
 #   benches/profile/run.sh [SECONDS] [FOLDER]     10 seconds each; FOLDER/flame-tunnels.svg and flame-bulk.svg (target/profile, if none is named)
-# Needs perf (apt-get install linux-perf) and the right to sample other processes: root, or kernel.perf_event_paranoid below 1.
+# Needs perf (apt-get install linux-perf) and permission to sample other processes: root, or kernel.perf_event_paranoid below 1.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${1:-10}
@@ -30,7 +30,7 @@ for _ in $(seq 100); do
   sleep 0.1
 done
 
-# profile WHAT: the load beside it, and what perf saw of the gateway.
+# profile LOAD: runs that load, and samples the gateway meanwhile.
 profile() {
   "$peers" "$1" "$base" "$((seconds + 2))" "x=socks5@127.0.0.1:20901#$gateway" &
   local load=$!

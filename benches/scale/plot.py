@@ -1,4 +1,4 @@
-"""Small multiples on a logarithmic axis, as SVG: one row a kind, one panel a cost."""
+"""Small charts with a logarithmic axis, as SVG: a row for each kind, a panel for each cost."""
 
 import math
 
@@ -6,12 +6,12 @@ WIDTH, HEIGHT = 215, 150
 LEFT, TOP, RIGHT, BOTTOM = 44, 34, 14, 26
 INK, FAINT, LINE = "#1f2933", "#9aa5b1", "#2563a8"
 
-# What a panel shows: its title and its column.
+# The panels: title, and column of the table.
 PANELS = [("memory each, KiB", 1), ("CPU a request, µs", 2), ("latency p50, µs", 3), ("latency p99, µs", 4), ("to make one, µs", 5)]
 
 
 def draw(kinds):
-    """`kinds` is name → (heads, rows); a cell may be None."""
+    """`kinds` maps a name to (heads, rows); a cell may be None."""
     parts, height = [], HEIGHT * len(kinds)
     for line, (name, (_, rows)) in enumerate(kinds.items()):
         for place, (title, column) in enumerate(PANELS):

@@ -1,4 +1,4 @@
-//! A configuration, whatever its author typed: settings or faults that say where and what to do, and never a panic.
+//! A configuration file with any content: the result is settings, or faults that say where and what to do, and never a panic.
 
 use std::sync::LazyLock;
 
@@ -11,10 +11,10 @@ fn selector(text: &str, _: &Groups) -> Result<(), String> {
     Selector::parse(text, &WORDS).map(drop).map_err(|fault| fault.to_string())
 }
 
-/// One input.
+/// Runs one input.
 pub fn run(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
-    // Files that a configuration names are read: not those that have no end.
+    // The parser reads files that the configuration names. Devices and the files of /proc may have no end.
     if text.contains("dev") || text.contains("proc") || text.contains("\\u") || text.contains("\\U") {
         return;
     }
@@ -22,7 +22,7 @@ pub fn run(input: &[u8]) {
     match (read(), read()) {
         (Ok((one, warnings)), Ok((other, again))) => {
             assert_eq!(format!("{warnings:?}"), format!("{again:?}"));
-            assert!(exitgate::config::diff(&one, &other).is_empty(), "a file differs from itself");
+            assert!(exitgate::config::diff(&one, &other).is_empty(), "a configuration differs from itself");
         }
         (Err(faults), Err(again)) => {
             assert_eq!(faults.to_string(), again.to_string());
@@ -33,6 +33,6 @@ pub fn run(input: &[u8]) {
             let printed = faults.to_string();
             assert!(!printed.chars().any(|c| c.is_control() && c != '\n'), "{printed:?}");
         }
-        _ => panic!("one text, two opinions"),
+        _ => panic!("the same text gave two different results"),
     }
 }

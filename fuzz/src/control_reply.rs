@@ -1,5 +1,5 @@
-//! Whatever stands at the other end of a control connection, reading it must not panic, must not allocate without
-//! bound, and must not depend on how the bytes were cut.
+//! Any bytes on a control connection: the reader must not panic, must not allocate without bound, and its result must not depend on
+//! how the bytes were cut.
 
 use exitgate::tor::event::Event;
 use exitgate::tor::reply::{Parser, Reply, ReplyError};
@@ -21,7 +21,7 @@ fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Reply>, Option<Reply
     (replies, None)
 }
 
-/// One input.
+/// Runs one input.
 pub fn run(input: &[u8]) {
     let (piece, bytes) = super::cut(input);
     let whole = read(std::iter::once(bytes));

@@ -1,4 +1,4 @@
-//! The exit list, whatever its server sends: no panic, no dependence on how it is cut, no more sightings than lines.
+//! The exit list with any bytes: no panic, no dependence on how the bytes were cut, no more sightings than lines.
 
 use exitgate::source::exit_list::{ExitList, Sighting};
 use exitgate::source::{Garbage, Parse, Parsed};
@@ -11,7 +11,7 @@ fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<Parsed<Vec<Sightin
     list.finish()
 }
 
-/// One input.
+/// Runs one input.
 pub fn run(input: &[u8]) {
     let (piece, bytes) = super::cut(input);
     let whole = read(std::iter::once(bytes));

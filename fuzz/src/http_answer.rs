@@ -1,9 +1,9 @@
-//! A target's answer under any bytes: what its client is told has the same end, and nothing forged in our name.
+//! A target's answer with any bytes: what the client gets has the same end, and no forged `X-Exitgate-…` header.
 use exitgate::gateway::http::framing::Version;
 use exitgate::gateway::http::head::Scan;
 use exitgate::gateway::http::response::{Asked, Response};
 
-/// One input; the first byte says what was asked.
+/// Runs one input. Its first byte says which request the answer is for.
 pub fn run(input: &[u8]) {
     let (first, bytes) = super::cut(input);
     let (head, old) = (first & 1 == 1, first & 2 == 2);
@@ -12,11 +12,11 @@ pub fn run(input: &[u8]) {
     let Ok(Some(length)) = Scan::default().end(bytes) else { return };
     let Ok(answer) = Response::parse(&bytes[..length], asked) else { return };
     assert!(Response::may_begin(&bytes[..length]));
-    let mut told = Vec::new();
-    answer.write(&mut told);
-    told.extend_from_slice(b"\r\n");
-    assert_eq!(Scan::default().end(&told), Ok(Some(told.len())));
-    let again = Response::parse(&told, asked).expect("what is told is an answer");
+    let mut sent = Vec::new();
+    answer.write(&mut sent);
+    sent.extend_from_slice(b"\r\n");
+    assert_eq!(Scan::default().end(&sent), Ok(Some(sent.len())));
+    let again = Response::parse(&sent, asked).expect("what is sent is an answer");
     assert_eq!((again.status, again.body), (answer.status, answer.body));
-    assert!(!told.to_ascii_lowercase().windows(13).any(|start| start == b"\r\nx-exitgate-"));
+    assert!(!sent.to_ascii_lowercase().windows(13).any(|start| start == b"\r\nx-exitgate-"));
 }

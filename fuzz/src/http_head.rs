@@ -1,10 +1,10 @@
-//! A request's head under any bytes: how they are cut does not matter, another parser reads what we read, and what goes
-//! on to the target has one end, one `Host` and the body that the client's had.
+//! A request's head with any bytes: the result does not depend on how they were cut, another parser reads the same, and the forwarded
+//! request has one end, one `Host`, and the body of the client's request.
 use exitgate::gateway::http::body::Body;
 use exitgate::gateway::http::head::Scan;
 use exitgate::gateway::http::request::{Form, Request};
 
-/// Where the head ends, if it is shown in pieces of this size.
+/// Where the head ends, if it arrives in pieces of this size.
 fn end(bytes: &[u8], piece: usize) -> Option<usize> {
     let (mut scan, mut have) = (Scan::default(), 0);
     loop {
@@ -16,7 +16,7 @@ fn end(bytes: &[u8], piece: usize) -> Option<usize> {
     }
 }
 
-/// Where the body ends, if it is shown in pieces of this size; none if it is malformed or goes on.
+/// Where the body ends, if it arrives in pieces of this size; none if it is malformed or not complete.
 fn body_end(mut body: Body, bytes: &[u8], piece: usize) -> Option<usize> {
     let mut at = 0;
     for piece in bytes.chunks(piece) {
@@ -38,7 +38,7 @@ fn agrees_with_another_parser(head: &[u8], request: &Request<'_>) {
     assert!(ours.eq(other.headers.iter().map(|field| (field.name, field.value))));
 }
 
-/// One input.
+/// Runs one input.
 pub fn run(input: &[u8]) {
     let (piece, bytes) = super::cut(input);
     let whole = end(bytes, bytes.len());
@@ -52,9 +52,9 @@ pub fn run(input: &[u8]) {
     let Form::Absolute { authority, path, .. } = &request.form else { return };
     let mut sent = Vec::new();
     request.write_for(authority, path, &mut sent);
-    // One empty line before a request is dropped by the connection, and never becomes part of what goes on.
+    // The connection drops an empty line before a request, so it is not forwarded.
     assert_eq!(end(&sent, sent.len()), Some(sent.len()));
-    let again = Request::parse(&sent).expect("what goes on is a request");
+    let again = Request::parse(&sent).expect("the forwarded bytes are a request");
     agrees_with_another_parser(&sent, &again);
     assert_eq!((again.method, again.body, again.version), (request.method, request.body, request.version));
     let host: Vec<_> = again.fields.iter().filter(|field| field.is("host")).map(|field| field.value).collect();

@@ -1,7 +1,7 @@
 //! What each fuzz target does with its bytes: plain functions that panic on a finding.
 //!
-//! They are here and not in the targets so that an ordinary test can call them as well: `tests/it/fuzz.rs` takes this very
-//! file in and shows it every input that is kept in `corpus/`, on a stable compiler and without a fuzzer.
+//! They are here and not in the targets so that an ordinary test can call them too: `tests/it/fuzz.rs` includes this file and
+//! runs every input of `corpus/`, on a stable compiler and without a fuzzer.
 
 pub mod config;
 pub mod control_reply;
@@ -15,10 +15,9 @@ pub mod proxy_protocol;
 pub mod selector;
 pub mod socks;
 
-/// A target: its name, and what it does with an input.
+/// The name of a target, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
 pub const TARGETS: [Target; 11] = [
     ("config", config::run),
     ("control_reply", control_reply::run),
@@ -33,7 +32,7 @@ pub const TARGETS: [Target; 11] = [
     ("socks", socks::run),
 ];
 
-/// The first byte, which says how the rest is cut, and the rest.
+/// Splits an input into its first byte, which says into pieces of which size the rest is cut, and the rest.
 fn cut(input: &[u8]) -> (usize, &[u8]) {
     input.split_first().map_or((1, input), |(first, rest)| (usize::from(*first).max(1), rest))
 }

@@ -1,4 +1,4 @@
-//! Onionoo's details, whatever its server sends: no panic, no dependence on how it is cut, and every relay once.
+//! Onionoo's details with any bytes: no panic, no dependence on how the bytes were cut, and every relay once.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<Parsed<Vec<Listing
     details.finish()
 }
 
-/// One input.
+/// Runs one input.
 pub fn run(input: &[u8]) {
     let (piece, bytes) = super::cut(input);
     let whole = read(std::iter::once(bytes));

@@ -1,12 +1,12 @@
-//! A list of public proxies in any form: no panic, no dependence on how it is cut, no more than are wanted, no address
-//! inside a network, and nothing for the log that could forge a line of it.
+//! A list of public proxies in any format: no panic, no dependence on how the bytes were cut, no more proxies than the limit, no private
+//! address, and no sample that could forge a line of the log.
 
 use exitgate::config::ListFormat;
 use exitgate::exit::Protocol;
 use exitgate::limit::target::{Scope, scope};
 use exitgate::source::list::reader::{Read, Reader};
 
-/// Proxies that are taken of a list here.
+/// How many proxies of a list are kept here, at most.
 const MOST: usize = 8;
 
 fn read<'a>(format: ListFormat, pieces: impl Iterator<Item = &'a [u8]>) -> Read {
@@ -17,7 +17,7 @@ fn read<'a>(format: ListFormat, pieces: impl Iterator<Item = &'a [u8]>) -> Read 
     reader.finish()
 }
 
-/// One input; the first byte says which form it is called, and how it is cut.
+/// Runs one input. Its first byte says which format it has, and how it is cut.
 pub fn run(input: &[u8]) {
     let (first, bytes) = super::cut(input);
     let format = [ListFormat::Auto, ListFormat::Text, ListFormat::Csv, ListFormat::Json][first % 4];
@@ -31,7 +31,7 @@ pub fn run(input: &[u8]) {
         }
     }
     for (text, _) in &read_whole.samples {
-        // Each byte of the sample becomes ten at most (`\u{10ffff}` of four).
+        // Escaping makes at most ten bytes of each (`\u{10ffff}` of four).
         assert!(text.len() <= 800 && !text.chars().any(char::is_control), "{text:?}");
     }
 }

@@ -1,7 +1,7 @@
-//! The PROXY header under any bytes: no panic, no more bytes taken than there are, and the same header however it is cut.
+//! The PROXY header with any bytes: no panic, no more bytes used than there are, and the same header however the bytes were cut.
 use exitgate::gateway::proxy_protocol::{BadHeader, Header, is_header, parse};
 
-/// The longest header that is read: version 2's sixteen bytes and what may follow them.
+/// The longest header that is read: the sixteen bytes of version 2, and what may follow them.
 const MOST: usize = 16 + 1024;
 
 fn read(bytes: &[u8], piece: usize) -> Result<Option<Header>, BadHeader> {
@@ -15,14 +15,14 @@ fn read(bytes: &[u8], piece: usize) -> Result<Option<Header>, BadHeader> {
     }
 }
 
-/// One input.
+/// Runs one input.
 pub fn run(input: &[u8]) {
     let (piece, bytes) = super::cut(input);
     let whole = read(bytes, bytes.len().max(1));
     assert_eq!(whole, read(bytes, piece));
     match whole {
         Ok(Some(header)) => assert!(header.length <= bytes.len().min(MOST) && is_header(bytes)),
-        Ok(None) => assert!(bytes.len() < MOST, "it would be waited for without end"),
+        Ok(None) => assert!(bytes.len() < MOST, "the reader would wait without end"),
         Err(BadHeader) => {}
     }
 }

@@ -1,17 +1,16 @@
-//! User names: any bytes that a client may send. Nothing panics; what is understood reads back from its canonical text,
-//! and a refusal can be put into a header.
+//! Usernames with any bytes: no panic; a selector reads back from its canonical text, and a refusal fits into a header.
 use std::sync::LazyLock;
 
 use exitgate::route::{Policy, RouteTable, Selector, Words};
 
 static WORDS: LazyLock<Words> = LazyLock::new(|| {
     let eu = vec!["de".to_owned(), "fr".to_owned()];
-    Words::new([("eu".to_owned(), eu)], ["customer-acme".to_owned()]).expect("words of this test")
+    Words::new([("eu".to_owned(), eu)], ["customer-acme".to_owned()]).expect("valid words")
 });
 
 static ROUTES: LazyLock<RouteTable> = LazyLock::new(|| RouteTable::new(WORDS.clone(), Policy::default()));
 
-/// One input.
+/// Runs one input.
 pub fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match Selector::parse(text, &WORDS) {

@@ -1,8 +1,8 @@
-//! The SOCKS machine under any bytes, whole and byte by byte: no panic, the same steps, an end within the bound.
+//! A SOCKS opening with any bytes, whole and byte by byte: no panic, the same steps, and an end within the bound.
 use exitgate::gateway::socks::{NO_METHOD, OPENING_MAX, Socks, Step};
 
-/// Plays the opening and returns where it ended: how it ended, and how many bytes it used.
-fn play(opening: &[u8], piece: usize) -> (u8, usize) {
+/// Runs the opening, and returns how it ended and how many bytes it used.
+fn run_opening(opening: &[u8], piece: usize) -> (u8, usize) {
     let Some(mut socks) = Socks::begin(opening[0], false) else { return (0, 0) };
     let mut have = 1;
     loop {
@@ -24,9 +24,9 @@ fn play(opening: &[u8], piece: usize) -> (u8, usize) {
     }
 }
 
-/// One input.
+/// Runs one input.
 pub fn run(opening: &[u8]) {
     if !opening.is_empty() {
-        assert_eq!(play(opening, 1), play(opening, opening.len()));
+        assert_eq!(run_opening(opening, 1), run_opening(opening, opening.len()));
     }
 }

@@ -1,15 +1,15 @@
-//! Two hundred streams at once over fifty circuits: every body whole, every request from the exit that was asked for.
+//! Two hundred streams at once over fifty circuits: every body must be complete, and every request must leave by the requested exit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use exitgate_bench_shared::table;
 use exitgate_testnet::{Testbed, fetch, web};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::rig::{Rig, way};
-use crate::stats::mark;
+use crate::engines::{Engines, way};
 
 const AT_ONCE: usize = 200;
 const CIRCUITS: usize = 50;
@@ -17,16 +17,16 @@ const REQUESTS: usize = 1_000;
 const BYTES: usize = 100_000;
 
 pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
-    let rig = Arc::new(Rig::start(bed, 2).await?);
+    let engines = Arc::new(Engines::start(bed, 2).await?);
     let exits = bed.network.exits();
     let (done, mut ended) = mpsc::unbounded_channel();
     let began = Instant::now();
     for worker in 0..AT_ONCE {
         let way = way(exits[worker % CIRCUITS % exits.len()], (worker % CIRCUITS) as u64)?;
-        let (rig, done) = (rig.clone(), done.clone());
-        rig.life.tasks().spawn("worker", async move {
+        let (engines, done) = (engines.clone(), done.clone());
+        engines.life.tasks().spawn("worker", async move {
             for request in (worker..REQUESTS).step_by(AT_ONCE) {
-                drop(done.send((request, fetched(&rig, way, request).await))); // the reader is there to the end
+                drop(done.send((request, fetched(&engines, way, request).await))); // the receiver lives longer
             }
         });
     }
@@ -41,40 +41,39 @@ pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
     let took = began.elapsed().as_secs_f64();
     let wrong = wrong_sources(bed)?;
     println!("### {AT_ONCE} streams at once over {CIRCUITS} isolation keys, {REQUESTS} × {BYTES} bytes\n");
-    println!(
-        "| requests | failed | from a wrong address | circuits | seconds | MB/s |\n| --- | --- | --- | --- | --- | --- |"
-    );
     let speed = (REQUESTS * BYTES) as f64 / 1e6 / took;
-    println!("| {REQUESTS} | {} | {wrong} | {} | {took:.1} | {speed:.1} |", failures.len(), circuits.len());
+    let counts = [REQUESTS, failures.len(), wrong, circuits.len()].map(|count| count.to_string());
+    let row = counts.into_iter().chain([took, speed].map(|number| format!("{number:.1}"))).collect();
+    table::print(&["requests", "failed", "from a wrong address", "circuits", "seconds", "MB/s"], &[row]);
     failures.iter().take(5).for_each(|failure| println!("{failure}"));
-    let met = mark("no failure, no request from a wrong address", failures.is_empty() && wrong == 0);
-    if let Some(rig) = Arc::into_inner(rig) {
-        rig.stop().await;
+    let met = table::mark("no failure, no request from a wrong address", failures.is_empty() && wrong == 0);
+    if let Some(engines) = Arc::into_inner(engines) {
+        engines.stop().await;
     }
     Ok(met)
 }
 
-/// One request; says which circuit carried it.
-async fn fetched(rig: &Rig, way: exitgate::dial::tor::Way, request: usize) -> anyhow::Result<String> {
-    let (stream, facts) = rig.dial(way).await?;
+/// Sends one request and returns which circuit carried it.
+async fn fetched(engines: &Engines, way: exitgate::dial::tor::Way, request: usize) -> anyhow::Result<String> {
+    let (stream, facts) = engines.dial(way).await?;
     let got = fetch::get(stream, "echo.test", &format!("/bytes/{BYTES}?nonce={request}")).await?;
     ensure!(got.status == 200 && got.body.len() == BYTES, "status {}, {} bytes", got.status, got.body.len());
-    ensure!(got.body == web::pattern(0..BYTES as u64), "other bytes than were sent");
+    ensure!(got.body == web::pattern(0..BYTES as u64), "the body differs");
     Ok(format!("{} {:?}", facts.engine, facts.circuit))
 }
 
-/// Requests that the web saw from an address that their exit does not have.
+/// How many requests the web saw from an address other than that of their exit.
 fn wrong_sources(bed: &Testbed) -> anyhow::Result<usize> {
     let exits = bed.network.exits();
     let mut wrong = 0;
     let mut seen = 0;
-    let ours = format!("/bytes/{BYTES}?nonce="); // a gateway's tester may have been here as well
+    let ours = format!("/bytes/{BYTES}?nonce="); // a gateway's tester may have sent others
     for request in bed.web.seen().iter().filter(|request| request.path.starts_with(&ours)) {
-        let number: usize = request.path.rsplit('=').next().context("a nonce")?.parse()?;
+        let number: usize = request.path.rsplit('=').next().context("no nonce")?.parse()?;
         let exit = exits[number % AT_ONCE % CIRCUITS % exits.len()];
         wrong += usize::from(request.source.ip() != exit.outbound);
         seen += 1;
     }
-    ensure!(seen >= REQUESTS, "the web saw {seen} requests");
+    ensure!(seen >= REQUESTS, "the web saw only {seen} requests");
     Ok(wrong)
 }

@@ -1,77 +1,56 @@
-//! The SOCKS reply through the shipped gateway, listener to listener, beside plain tor: the same guard, the same exit.
+//! The SOCKS reply through the shipped gateway, from one listener to the other, beside plain tor: the same guard, the same exit.
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+use exitgate_bench_shared::gateway::{self, Gateway};
 use exitgate_testnet::{Testbed, fetch};
-use tokio::net::TcpStream;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::Instant;
 
-use crate::bare;
-use crate::rig::{PATIENCE, closed};
-use crate::stats::{Times, mark, ratio};
-
-const ROUNDS: usize = 300;
-
-/// Streams that only warm things up.
-const WARM: usize = 20;
-
-/// The mark: ours beside theirs.
-const MOST: f64 = 1.1;
-
-/// The gateway's process, ended with this value.
-struct Gateway(Child);
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::alternated::{self, ROUNDS};
+use crate::engines::{PATIENCE, closed};
+use crate::plain_tor;
 
 pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
     let ip = bed.ground.ip(200, 1);
     let (port, api) = (SocketAddr::from((ip, 1080)), SocketAddr::from((ip, 8080)));
-    let _gateway = start(bed, port, api)?;
-    let exits = bed.network.exits().len();
-    wait_for(api, "/ready", |answer| number_behind(answer, "\"usable\":") >= Some(exits)).await?;
-    let engines = ask(api, "/engines").await?;
-    let guard = engines.split("\"guard\":\"").nth(1).and_then(|rest| rest.split('"').next()).context("a guard")?;
+    let gateway = Gateway::start(&gateway::program()?, bed.ground.folder(), &config(bed, port, api), api)?;
+    let exits = bed.network.exits().len() as u64;
+    let usable = |answer: &exitgate_bench_shared::http::Response| answer.json()["sources"]["tor"]["usable"].as_u64();
+    gateway.wait("/ready", PATIENCE, |answer| usable(answer) >= Some(exits)).await?;
+    let engines = gateway.ask("GET", "/engines", None).await?.text();
+    let guard = engines.split("\"guard\":\"").nth(1).and_then(|rest| rest.split('"').next()).context("no guard")?;
     let exit = bed.network.relay("us1");
-    let plain = bare::pinned(bed, "beside", [Some(guard), None], exit).await?;
-    let user = format!("any-exit-{}", exit.fingerprint);
+    let plain = plain_tor::pinned(bed, "beside", [Some(guard), None], exit).await?;
+    let username = format!("any-exit-{}", exit.fingerprint);
     let web = bed.web.http_port();
-    let (mut ours, mut theirs) = (Times::default(), Times::default());
-    for round in 0..ROUNDS + WARM {
+    println!(
+        "### SOCKS reply through the shipped gateway, alternated with plain tor ({ROUNDS} each; same guard, same exit)\n"
+    );
+    let ours = async |round| {
         let began = Instant::now();
-        let stream = fetch::socks5(port, Some((&user, "x")), "echo.test", web).await?;
-        let our_time = began.elapsed();
+        let stream = fetch::socks5(port, Some((&username, "x")), "echo.test", web).await?;
+        let took = began.elapsed();
         if round == 0 {
             let seen = fetch::get(stream, "echo.test", "/ip").await?.text();
-            ensure!(seen == exit.outbound.to_string(), "it left from {seen}");
+            ensure!(seen == exit.outbound.to_string(), "the request left from {seen}");
         } else {
             closed(stream).await;
         }
+        Ok(took)
+    };
+    let theirs = async |_| {
         let began = Instant::now();
         let stream = fetch::socks5(plain.socks(), None, "echo.test", web).await?;
-        let their_time = began.elapsed();
+        let took = began.elapsed();
         closed(stream).await;
-        if round >= WARM {
-            ours.add(our_time);
-            theirs.add(their_time);
-        }
-    }
-    println!(
-        "### SOCKS reply through the shipped gateway, by turns with plain tor ({ROUNDS} each; same guard, same exit)\n"
-    );
-    println!("| | p50 / p95, ms |\n| --- | --- |\n| exitgate | {} |\n| plain tor | {} |", ours.cell(), theirs.cell());
-    let beside = ratio(ours.p50(), theirs.p50());
-    Ok(mark(&format!("p50 at most {MOST} times plain tor's: {beside:.2}"), beside <= MOST))
+        Ok(took)
+    };
+    alternated::print(["exitgate", "plain tor"], ours, theirs).await
 }
 
-fn start(bed: &Testbed, port: SocketAddr, api: SocketAddr) -> anyhow::Result<Gateway> {
-    let config = format!(
+fn config(bed: &Testbed, port: SocketAddr, api: SocketAddr) -> String {
+    format!(
         r#"data_dir = {data:?}
 gateway.listen = "{port}"
 api.listen = "{api}"
@@ -87,33 +66,5 @@ log.level = "error"
         data = bed.ground.folder().join("gateway"),
         binary = bed.network.tor_binary(),
         lines = bed.gateway_lines(),
-    );
-    let path = bed.ground.folder().join("exitgate.toml");
-    std::fs::write(&path, config)?;
-    let binary = std::env::current_exe()?.with_file_name("exitgate");
-    let mut command = Command::new(&binary);
-    command.args(["serve", "--config"]).arg(&path).stdin(Stdio::null());
-    let child = command.spawn().with_context(|| format!("{} (cargo build --release)", binary.display()))?;
-    Ok(Gateway(child))
-}
-
-async fn ask(api: SocketAddr, path: &str) -> anyhow::Result<String> {
-    Ok(fetch::get(TcpStream::connect(api).await?, "127.0.0.1", path).await?.text())
-}
-
-async fn wait_for(api: SocketAddr, path: &str, is: impl Fn(&str) -> bool) -> anyhow::Result<()> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let answer = ask(api, path).await.unwrap_or_default(); // it does not listen yet
-        if is(&answer) {
-            return Ok(());
-        }
-        ensure!(Instant::now() < until, "the gateway is not ready: {answer}");
-        sleep(Duration::from_millis(100)).await;
-    }
-}
-
-fn number_behind(text: &str, key: &str) -> Option<usize> {
-    let rest = text.split(key).nth(1)?.trim_start();
-    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    )
 }

@@ -1,34 +1,33 @@
-//! Bulk: four tunnels that carry as much as goes.
+//! Bulk: four tunnels that carry as much as they can.
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
+use exitgate_bench_shared::process::Usage;
+use exitgate_bench_shared::tunnel::Kind;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::proc::Usage;
-use crate::server::{Kind, Server};
-use crate::speak;
+use crate::server::Server;
 use crate::target::{self, SINK, SOURCE};
 
 const STREAMS: usize = 4;
 
-/// What came of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// GiB a second over all streams.
+    /// GiB a second, all streams together.
     pub rate: f64,
-    /// CPU seconds of the server a GiB.
+    /// CPU seconds of the server for each GiB.
     pub cpu: f64,
 }
 
-/// Target → client.
+/// From the target to the client.
 pub fn down(server: &Server, base: u16, span: Duration) -> Result<Outcome, String> {
     let mut buffer = vec![0; 256 << 10];
     carry(server, base, span, SOURCE, move |stream| stream.read(&mut buffer))
 }
 
-/// Client → target.
+/// From the client to the target.
 pub fn up(server: &Server, base: u16, span: Duration) -> Result<Outcome, String> {
     let buffer = vec![0; 256 << 10];
     carry(server, base, span, SINK, move |stream| stream.write(&buffer))
@@ -50,7 +49,7 @@ fn carry(
     }
     let mut streams = Vec::new();
     for at in 0..STREAMS {
-        let stream = speak::open(&server, target::addr(base, port, at))?;
+        let stream = server.open(target::addr(base, port, at))?;
         stream.set_nonblocking(true).map_err(fault)?;
         let mut stream = TcpStream::from_std(stream);
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -58,9 +57,9 @@ fn carry(
         streams.push(stream);
     }
     let mut events = Events::with_capacity(STREAMS);
-    let (before, begun) = (Usage::of(server.pid), Instant::now());
+    let (before, began) = (Usage::of(server.pid), Instant::now());
     let mut moved = 0;
-    while begun.elapsed() < span {
+    while began.elapsed() < span {
         poll.poll(&mut events, Some(Duration::from_millis(100))).map_err(fault)?;
         for event in &events {
             loop {
@@ -70,7 +69,7 @@ fn carry(
                     Err(fault) if fault.kind() == ErrorKind::WouldBlock => break,
                     Err(fault) => return Err(fault.to_string()),
                 }
-                if begun.elapsed() > span {
+                if began.elapsed() > span {
                     break;
                 }
             }
@@ -78,5 +77,5 @@ fn carry(
     }
     let gib = moved as f64 / f64::from(1 << 30);
     let cpu = (Usage::of(server.pid).cpu - before.cpu) / gib;
-    Ok(Outcome { rate: gib / begun.elapsed().as_secs_f64(), cpu })
+    Ok(Outcome { rate: gib / began.elapsed().as_secs_f64(), cpu })
 }

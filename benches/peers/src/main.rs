@@ -1,20 +1,17 @@
 //! Loads exitgate and its peers on loopback and prints one table.
 //!
-//! One process loads, one is the target, and both are thrifty (one thread, edge-triggered, no allocation a tunnel),
-//! because on a small machine whatever they burn is taken from the proxy under test and hides the differences. Every
-//! server is loaded in turn, round after round, and the median of the rounds is told: this machine's mood changes by
-//! the minute, and a server measured alone in a good one wins unfairly.
+//! One process is the load and one is the target. Both use little CPU (one thread, edge-triggered, no allocation for each tunnel),
+//! because on a small machine their CPU time is taken from the server under test. The servers are loaded alternately, round after
+//! round, and the table shows the median of the rounds: how fast the machine is changes by the minute, and a server that is measured
+//! alone in a fast minute would win unfairly.
 //!
 //! Next: `run.sh` starts the servers and calls `table`; `benches/README.md` says how to read the result.
 #![expect(clippy::print_stdout, reason = "the table is this program's output")]
 
 mod bulk;
 mod idle;
-mod proc;
 mod rtt;
 mod server;
-mod speak;
-mod stats;
 mod syscalls;
 mod table;
 mod target;
@@ -29,7 +26,7 @@ const USAGE: &str = "\
 peers target BASE                       echo on BASE, source on BASE+1, sink on BASE+2 (all on 127.0.0.1)
 peers table  BASE ROUNDS SECONDS SERVER…
 peers tunnels|open|bulk|upload|rtt|idle|syscalls BASE AMOUNT SERVER…
-peers refused BASE SERVER…              what a closed port is answered with
+peers refused BASE SERVER…              the answer when nobody listens at the target
 SERVER is NAME=KIND@ADDRESS[#PID], KIND is socks5 | http | plain (plain: three ports from ADDRESS on are relayed to three from BASE on)
 AMOUNT: seconds; for open, tunnels a second; for idle, tunnels";
 
@@ -58,7 +55,7 @@ fn run(words: &[&str]) -> Result<(), String> {
     match what {
         "target" => target::serve(base).map_err(|fault| fault.to_string()),
         "table" => table::print(base, number(2)?, seconds(number(3)?), servers(4)?),
-        "refused" => one_by_one(servers(2)?, speak::refusal),
+        "refused" => one_by_one(servers(2)?, Server::refusal),
         "tunnels" => one_by_one(servers(3)?, |server| tunnels::closed(server, base, seconds(number(2)?))),
         "open" => one_by_one(servers(3)?, |server| tunnels::open(server, base, number(2)?, Duration::from_secs(4))),
         "bulk" => one_by_one(servers(3)?, |server| bulk::down(server, base, seconds(number(2)?))),

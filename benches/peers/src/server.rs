@@ -1,28 +1,18 @@
 //! One server under test, as the command line names it.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 
-/// How a server is asked for a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// SOCKS5 without authentication.
-    Socks5,
-    /// HTTP CONNECT.
-    Http,
-    /// Nothing is said: the server relays to a fixed target.
-    Plain,
-}
+use exitgate_bench_shared::tunnel::{self, Kind};
 
 /// A server under test.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// As the table names it.
+    /// Its name in the table.
     pub name: String,
-    /// How it is asked.
     pub kind: Kind,
-    /// Where it listens.
+    /// The address at which it listens.
     pub addr: SocketAddr,
-    /// Its first process; its CPU and memory are those of this one and all its children.
+    /// Its first process. CPU and memory are those of this process and all its descendants.
     pub pid: Option<u32>,
 }
 
@@ -43,5 +33,18 @@ impl Server {
             _ => return Err(bad()),
         };
         Ok(Self { name: name.into(), kind, addr: addr.parse().map_err(|_| bad())?, pid })
+    }
+
+    /// Opens a tunnel to `target` and waits for it.
+    pub fn open(&self, target: SocketAddr) -> Result<TcpStream, String> {
+        tunnel::open(self.kind, self.addr, target)
+    }
+
+    /// What the server answers when nobody listens at the target. An answer of success is an error: it is not true.
+    pub fn refusal(&self) -> Result<String, String> {
+        match self.open(([127, 0, 0, 1], 9).into()) {
+            Ok(_) => Err("the server says success, and nobody listens at the target".into()),
+            Err(answer) => Ok(answer),
+        }
     }
 }

@@ -1,30 +1,30 @@
 //! System calls a tunnel, counted by strace.
 //!
-//! A server under strace is several times slower, so that it finds less to do each time it wakes: the count is an upper
-//! bound, and it is one for all of them alike.
+//! A server under strace is several times slower, so it finds less to do each time it wakes: the count is an upper bound for every
+//! server.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::proc::tree;
+use exitgate_bench_shared::process::{signal, tree};
+
 use crate::server::Server;
 use crate::tunnels;
 
-/// How long strace is given to attach to every thread, and to let go of them.
+/// How long strace gets to attach to every thread.
 const ATTACH: Duration = Duration::from_millis(700);
 
-/// Calls a tunnel over a closed run of `span`.
+/// System calls for each tunnel, over a closed run of `span`.
 pub fn count(server: &Server, base: u16, span: Duration) -> Result<f64, String> {
-    let pid = server.pid.ok_or("not a process of its own")?;
+    let pid = server.pid.ok_or("the server has no process to count")?;
     let summary = std::env::temp_dir().join(format!("peers-syscalls-{pid}"));
     let mut strace = attach(pid, &summary)?;
     std::thread::sleep(ATTACH);
     let run = tunnels::closed(server, base, span);
     interrupt(&mut strace)?;
     let text = std::fs::read_to_string(&summary).map_err(|fault| format!("strace left no summary: {fault}"))?;
-    // Nothing is lost with a summary that cannot be removed.
-    let _ = std::fs::remove_file(&summary);
+    let _ = std::fs::remove_file(&summary); // a file that stays in the folder for temporary files does no harm
     Ok(total(&text).ok_or("strace's summary has no total")? / run?.done as f64)
 }
 
@@ -39,11 +39,11 @@ fn attach(pid: u32, summary: &PathBuf) -> Result<Child, String> {
 
 /// strace writes its summary when it is interrupted.
 fn interrupt(strace: &mut Child) -> Result<(), String> {
-    let killed = Command::new("kill").args(["-INT", &strace.id().to_string()]).status();
-    killed.and_then(|_| strace.wait()).map(drop).map_err(|fault| fault.to_string())
+    signal(strace.id(), "INT").map_err(|fault| fault.to_string())?;
+    strace.wait().map(drop).map_err(|fault| fault.to_string())
 }
 
-/// The calls of the last line: `100.00    0.060893          12      4927       312 total`.
+/// The number of calls in the last line: `100.00    0.060893          12      4927       312 total`.
 fn total(summary: &str) -> Option<f64> {
     let line = summary.lines().rev().find(|line| line.trim_end().ends_with(" total"))?;
     line.split_whitespace().nth(3)?.parse().ok()

@@ -1,4 +1,4 @@
-//! The target: an echo, a source and a sink, on one thread.
+//! The target of all tunnels: an echo, a source and a sink, on one thread.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -7,17 +7,17 @@ use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-/// Offsets of the three ports from the base.
+/// Offset of the source's port from the base; the echo is at the base itself.
 pub const SOURCE: u16 = 1;
-/// See [`SOURCE`].
+/// Offset of the sink's port from the base.
 pub const SINK: u16 = 2;
-/// How many addresses (127.0.0.1 …) the echo is reached at: one pair of addresses has 28,000 ports, and a proxy that
-/// opens 10,000 tunnels a second would spend its time looking for a free one.
+/// How many addresses (127.0.0.1 …) the target has. Between two addresses there are 28,000 ports, and a proxy that opens 10,000
+/// tunnels a second would spend its time with the search for a free one.
 pub const ADDRESSES: u8 = 4;
 
-/// The address of port `offset`, spread by `turn`.
-pub fn addr(base: u16, offset: u16, turn: usize) -> SocketAddr {
-    ([127, 0, 0, 1 + (turn % usize::from(ADDRESSES)) as u8], base + offset).into()
+/// An address of the port at `offset`; successive numbers get different ones.
+pub fn addr(base: u16, offset: u16, number: usize) -> SocketAddr {
+    ([127, 0, 0, 1 + (number % usize::from(ADDRESSES)) as u8], base + offset).into()
 }
 
 struct Peer {
@@ -59,7 +59,7 @@ pub fn serve(base: u16) -> io::Result<()> {
             }
             let at = token - ports.len();
             let Some(peer) = &mut peers[at] else { continue };
-            if !peer.turn(event, &mut buffer) {
+            if !peer.on_event(event, &mut buffer) {
                 peers[at] = None;
                 free.push(at);
             }
@@ -68,8 +68,8 @@ pub fn serve(base: u16) -> io::Result<()> {
 }
 
 impl Peer {
-    /// Does what can be done now; false when the connection is over.
-    fn turn(&mut self, event: &Event, buffer: &mut [u8]) -> bool {
+    /// Reads and writes what it can without blocking; false when the connection is over.
+    fn on_event(&mut self, event: &Event, buffer: &mut [u8]) -> bool {
         if self.port == SOURCE && event.is_writable() {
             return pump(|| self.stream.write(buffer));
         }
@@ -84,8 +84,8 @@ impl Peer {
                 Ok(0) => return false,
                 Ok(len) => match self.stream.write(&buffer[..len]) {
                     Ok(sent) if sent == len && len == buffer.len() => {}
-                    Ok(sent) if sent == len => return true, // a short read: the next bytes raise an event of their own
-                    _ => return false,                      // an echo of small things never fills a socket
+                    Ok(sent) if sent == len => return true, // a short read: the next bytes raise another event
+                    _ => return false,                      // small messages never fill a socket's buffer
                 },
                 Err(fault) => return fault.kind() == ErrorKind::WouldBlock,
             }

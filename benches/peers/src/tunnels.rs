@@ -1,4 +1,4 @@
-//! New tunnels: as many as go with a fixed number at once (closed), or at a fixed rate whatever the server does (open).
+//! New tunnels: as many as possible with a fixed number at once (closed loop), or at a fixed rate whatever the server does (open loop).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -6,35 +6,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use exitgate_bench_shared::process::Usage;
+use exitgate_bench_shared::stats::percentile;
+use exitgate_bench_shared::tunnel::{PAYLOAD, Step, Until, handshake};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use crate::proc::Usage;
 use crate::server::Server;
-use crate::speak::{PAYLOAD, Step, Until, handshake};
-use crate::stats::percentile;
 use crate::target;
 
-/// Tunnels at once in a closed run.
+/// Tunnels at once in a closed run. Not tuned.
 const AT_ONCE: usize = 64;
-/// Tunnels at once that an open run may pile up before it is called lost.
-const PILE: usize = 4096;
+/// Tunnels at once in an open run, at most. Beyond it no new ones start, and the ones that are late count as late.
+const MAX_AT_ONCE: usize = 4096;
 const WAKE: Token = Token(usize::MAX);
 
-/// What came of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Tunnels that echoed everything, a second.
+    /// Tunnels a second that echoed everything.
     pub per_second: f64,
-    /// Microseconds until the tunnel was open: median and 99th percentile.
+    /// Microseconds until a tunnel was open: median.
     pub p50: f64,
-    /// See `p50`.
+    /// The same: 99th percentile.
     pub p99: f64,
-    /// CPU microseconds of the server a tunnel.
+    /// CPU microseconds of the server for each tunnel.
     pub cpu: f64,
     /// Tunnels that echoed everything.
     pub done: usize,
-    /// Tunnels that failed.
     pub failed: usize,
 }
 
@@ -42,11 +40,11 @@ struct Tunnel {
     stream: TcpStream,
     begun: Instant,
     step: usize,
-    said: bool,
+    sent: bool,
     got: Vec<u8>,
 }
 
-enum Turn {
+enum Progress {
     Wait,
     Done,
     Failed,
@@ -74,7 +72,7 @@ pub fn closed(server: &Server, base: u16, span: Duration) -> Result<Outcome, Str
     while begun.elapsed() < span {
         run.poll.poll(&mut events, Some(Duration::from_millis(100))).map_err(|fault| fault.to_string())?;
         for event in &events {
-            if run.turn(event.token()) {
+            if run.on_event(event.token()) {
                 run.start(Instant::now())?;
             }
         }
@@ -82,7 +80,7 @@ pub fn closed(server: &Server, base: u16, span: Duration) -> Result<Outcome, Str
     run.outcome(before, begun)
 }
 
-/// `rate` new tunnels a second for `span`, timed from when each was due and not from when we came to it.
+/// `rate` new tunnels a second for `span`. Each is timed from the moment at which it was due, not from the moment of its start.
 pub fn open(server: &Server, base: u16, rate: u32, span: Duration) -> Result<Outcome, String> {
     let mut run = Run::new(server, base)?;
     let mut events = Events::with_capacity(1024);
@@ -99,18 +97,18 @@ pub fn open(server: &Server, base: u16, rate: u32, span: Duration) -> Result<Out
         })
     };
     let mut due = begun;
-    let mut dice = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     while begun.elapsed() < span {
         run.poll.poll(&mut events, None).map_err(|fault| fault.to_string())?;
         for event in &events {
             if event.token() != WAKE {
-                run.turn(event.token());
+                run.on_event(event.token());
             }
         }
-        while due <= Instant::now() && run.slots.len() - run.free.len() < PILE {
+        while due <= Instant::now() && run.slots.len() - run.free.len() < MAX_AT_ONCE {
             run.start(due)?;
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let share = ((dice >> 11) as f64 / (1u64 << 53) as f64).max(1e-9);
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let share = ((random >> 11) as f64 / (1u64 << 53) as f64).max(1e-9);
             due += Duration::from_secs_f64(-share.ln() / f64::from(rate));
         }
     }
@@ -121,9 +119,9 @@ pub fn open(server: &Server, base: u16, rate: u32, span: Duration) -> Result<Out
 
 impl Run {
     fn new(server: &Server, base: u16) -> Result<Self, String> {
-        let scripts = (0..usize::from(target::ADDRESSES)).map(|turn| {
-            let mut script = handshake(server.kind, target::addr(base, 0, turn));
-            script.push(Step { say: PAYLOAD.to_vec(), until: Until::Bytes { len: PAYLOAD.len(), ok: false } });
+        let scripts = (0..usize::from(target::ADDRESSES)).map(|number| {
+            let mut script = handshake(server.kind, target::addr(base, 0, number));
+            script.push(Step { send: PAYLOAD.to_vec(), until: Until::Bytes { len: PAYLOAD.len(), ok: false } });
             script
         });
         Ok(Self {
@@ -148,23 +146,23 @@ impl Run {
         let mut stream = TcpStream::connect(self.server.addr).map_err(|fault| format!("connect: {fault}"))?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, token, interest).map_err(|fault| fault.to_string())?;
-        self.slots[at].1 = Some(Tunnel { stream, begun, step: 0, said: false, got: Vec::with_capacity(128) });
-        self.turn(token);
+        self.slots[at].1 = Some(Tunnel { stream, begun, step: 0, sent: false, got: Vec::with_capacity(128) });
+        self.on_event(token);
         Ok(())
     }
 
-    /// True when the tunnel of this event is over and its place is free.
-    fn turn(&mut self, Token(token): Token) -> bool {
+    /// True when the tunnel of this event is over and its slot is free.
+    fn on_event(&mut self, Token(token): Token) -> bool {
         let at = token >> 32;
         let (generation, slot) = &mut self.slots[at];
         let (Some(tunnel), true) = (slot.as_mut(), *generation & 0xffff_ffff == token & 0xffff_ffff) else {
             return false;
         };
         let script = &self.scripts[at % self.scripts.len()];
-        match tunnel.turn(script, &mut self.opened) {
-            Turn::Wait => return false,
-            Turn::Done => self.done += 1,
-            Turn::Failed => self.failed += 1,
+        match tunnel.advance(script, &mut self.opened) {
+            Progress::Wait => return false,
+            Progress::Done => self.done += 1,
+            Progress::Failed => self.failed += 1,
         }
         *slot = None;
         self.free.push(at);
@@ -174,7 +172,7 @@ impl Run {
     fn outcome(mut self, before: Usage, begun: Instant) -> Result<Outcome, String> {
         let span = begun.elapsed().as_secs_f64();
         if self.done == 0 {
-            return Err(format!("no tunnel came through, {} failed", self.failed));
+            return Err(format!("no tunnel could be opened, {} failed", self.failed));
         }
         let cpu = (Usage::of(self.server.pid).cpu - before.cpu) * 1e6 / self.done as f64;
         let outcome = Outcome {
@@ -195,34 +193,34 @@ impl Run {
 }
 
 impl Tunnel {
-    fn turn(&mut self, script: &[Step], opened: &mut Vec<f64>) -> Turn {
+    fn advance(&mut self, script: &[Step], opened: &mut Vec<f64>) -> Progress {
         loop {
-            let Some(step) = script.get(self.step) else { return Turn::Done };
-            if !self.said {
-                match self.stream.write(&step.say) {
-                    Ok(len) if len == step.say.len() => {}
+            let Some(step) = script.get(self.step) else { return Progress::Done };
+            if !self.sent {
+                match self.stream.write(&step.send) {
+                    Ok(len) if len == step.send.len() => {}
                     Err(fault) if matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
-                        return Turn::Wait;
+                        return Progress::Wait;
                     }
-                    _ => return Turn::Failed,
+                    _ => return Progress::Failed,
                 }
-                self.said = true;
-                return Turn::Wait;
+                self.sent = true;
+                return Progress::Wait;
             }
             let mut buffer = [0; 512];
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Turn::Failed,
+                Ok(0) => return Progress::Failed,
                 Ok(len) => self.got.extend_from_slice(&buffer[..len]),
-                Err(fault) if fault.kind() == ErrorKind::WouldBlock => return Turn::Wait,
-                Err(_) => return Turn::Failed,
+                Err(fault) if fault.kind() == ErrorKind::WouldBlock => return Progress::Wait,
+                Err(_) => return Progress::Failed,
             }
             match step.until.met(&self.got) {
                 None => {}
-                Some(false) => return Turn::Failed,
+                Some(false) => return Progress::Failed,
                 Some(true) => {
                     self.got.clear();
                     self.step += 1;
-                    self.said = false;
+                    self.sent = false;
                     if self.step + 1 == script.len() || (script.len() == 1) {
                         opened.push(self.begun.elapsed().as_secs_f64() * 1e6);
                     }

@@ -1,22 +1,23 @@
-//! `exitgate-pieces PIECE COUNT`: one hot piece, COUNT times, for `run.sh` to count under callgrind.
+//! `exitgate-pieces PIECE COUNT` runs one hot piece of code COUNT times, for `run.sh` to count its instructions under callgrind.
 //!
-//! What a piece works on is made before and is the same each time, and a count of twice as many less a count of once as
-//! many leaves nothing of the making. `exitgate-pieces tunnels PORT ECHO COUNT` is the client of the whole: one tunnel
-//! after the other through a gateway that runs under callgrind itself.
+//! The data of a piece is made before the first repetition. `run.sh` subtracts a run with fewer repetitions from a run with more, so what
+//! it takes to make the data does not count. `exitgate-pieces tunnels PORT ECHO COUNT` opens COUNT tunnels, one after the other, through a
+//! gateway that runs under callgrind itself.
 
-mod world;
+mod decisions;
 
 use std::hint::black_box;
-use std::io::{Error, Read, Result, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read, Result, Write};
+use std::net::TcpListener;
 use std::process::ExitCode;
 
 use exitgate::gateway::http::head::Scan;
 use exitgate::gateway::http::request::Request;
 use exitgate::gateway::socks::Socks;
 use exitgate::route::{Selector, Words};
+use exitgate_bench_shared::tunnel::{self, Kind};
 
-use crate::world::World;
+use crate::decisions::Decisions;
 
 /// A head as a browser sends it to its proxy.
 const HEAD: &[u8] = b"GET http://shop.example/list?page=2 HTTP/1.1\r\nHost: shop.example\r\n\
@@ -29,10 +30,8 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {
-        ["tunnels", port, echo, count] => numbers([port, echo, count]).is_some_and(|[port, echo, count]| {
-            let tunnels = (0..count).try_for_each(|_| tunnel(port as u16, echo as u16));
-            tunnels.is_ok()
-        }),
+        ["tunnels", port, echo, count] => numbers([port, echo, count])
+            .is_some_and(|[port, echo, count]| (0..count).try_for_each(|_| tunnel(port as u16, echo as u16)).is_ok()),
         ["echo", port] => numbers([port]).is_some_and(|[port]| echo(port as u16).is_ok()),
         [piece, count] => numbers([count]).is_some_and(|[count]| run(piece, count)),
         _ => false,
@@ -45,7 +44,7 @@ fn numbers<const N: usize>(words: [&str; N]) -> Option<[u32; N]> {
     read.try_into().ok()
 }
 
-/// False of a piece that is none.
+/// Runs a piece; false if there is none of this name.
 fn run(piece: &str, count: u32) -> bool {
     let mut each: Box<dyn FnMut()> = match piece {
         "selector" => {
@@ -55,12 +54,12 @@ fn run(piece: &str, count: u32) -> bool {
         "socks" => Box::new(socks),
         "head" => Box::new(head),
         "decide" => {
-            let mut world = World::new();
-            Box::new(move || world.decide("us"))
+            let mut decisions = Decisions::new();
+            Box::new(move || decisions.decide("us"))
         }
         "session" => {
-            let mut world = World::new();
-            Box::new(move || world.decide("us-session-cart42"))
+            let mut decisions = Decisions::new();
+            Box::new(move || decisions.decide("us-session-cart42"))
         }
         _ => return false,
     };
@@ -68,7 +67,7 @@ fn run(piece: &str, count: u32) -> bool {
     true
 }
 
-/// An opening with name and password, as it arrives: three times something.
+/// A SOCKS5 opening with username and password, in the three parts in which it arrives.
 fn socks() {
     const OPENING: &[u8] = b"\x05\x02\x00\x02\x01\x02us\x03key\x05\x01\x00\x03\x0cshop.example\x01\xbb";
     if let Some(mut socks) = Socks::begin(5, true) {
@@ -88,22 +87,11 @@ fn head() {
     }
 }
 
-/// One tunnel through the gateway at `port`, to the echo.
+/// Opens one tunnel through the gateway at `port` to the echo, and uses it once.
 fn tunnel(port: u16, echo: u16) -> Result<()> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_nodelay(true)?;
-    stream.write_all(&[5, 1, 0])?;
-    stream.read_exact(&mut [0; 2])?;
-    let [high, low] = echo.to_be_bytes();
-    stream.write_all(&[5, 1, 0, 1, 127, 0, 0, 1, high, low])?;
-    let mut reply = [0; 10];
-    stream.read_exact(&mut reply)?;
-    if reply[1] != 0 {
-        return Err(Error::other("refused"));
-    }
-    let mut payload = [b'x'; 64];
-    stream.write_all(&payload)?;
-    stream.read_exact(&mut payload)
+    let [gateway, target] = [port, echo].map(|port| ([127, 0, 0, 1], port).into());
+    let mut stream = tunnel::open(Kind::Socks5, gateway, target).map_err(std::io::Error::other)?;
+    tunnel::echo(&mut stream)
 }
 
 fn echo(port: u16) -> Result<()> {
@@ -111,7 +99,7 @@ fn echo(port: u16) -> Result<()> {
     loop {
         let mut stream = listener.accept()?.0;
         let mut buffer = [0; 64];
-        // A client that goes away ends its conversation and nothing else.
+        // A client that leaves ends its own connection only.
         while matches!(stream.read(&mut buffer), Ok(len) if len > 0 && stream.write_all(&buffer[..len]).is_ok()) {}
     }
 }

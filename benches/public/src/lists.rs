@@ -1,47 +1,49 @@
-//! `/list` and `/random` at two hundred requests a second each, while ten thousand proxies are validated over and over.
+//! `/list` and `/random` at two hundred requests a second each, while ten thousand proxies are tested again and again.
 //!
-//! The load has a thread of its own: it must not wait behind the fakes. Beside each path two others are asked: `/health`,
-//! which does nothing, so that it takes what the gateway takes; and a bare thread that has an answer ready and no more
-//! to do, which takes what the machine takes. No server answers sooner than that here: a mark that the bare thread
-//! misses says nothing about the gateway. All three are asked at the same moments, so that the moments in which the
-//! machine stood still can be told from those in which the gateway was slow.
+//! The load has a thread of its own, so that it does not wait for the fakes. Two others are asked at the same moments as each path:
+//! `/health`, which does no work, so its time is that of the gateway itself; and a bare thread with a ready answer, whose time is that of
+//! the machine. No server on this machine answers sooner than the bare thread, so a mark that the bare thread misses says nothing about
+//! the gateway. Because all three are asked at the same moments, moments in which the machine stood still can be told from moments in
+//! which the gateway was slow.
 
 use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use exitgate_bench_shared::http;
+use exitgate_bench_shared::stats::percentile;
 use exitgate_testnet::public::Kind;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::bed::{Bed, percentile};
+use crate::fakes::{Fakes, wait_for_stats};
 
 const WORKING: u32 = 10_000;
 const A_SECOND: u32 = 200;
 const SECONDS: u32 = 15;
 
-/// A bare thread that takes longer was kept from running.
+/// If the bare thread takes longer than this, the machine kept it from running.
 const STALL: Duration = Duration::from_micros(500);
 
-/// Connections that are kept open: a scraper's client does.
+/// Connections of the load. They are kept open, as clients of scrapers keep theirs.
 const KEPT: u32 = 16;
 
 pub async fn run() -> anyhow::Result<()> {
-    let bed = Bed::start(&[(Kind::Good, WORKING)]).await?;
-    // As often as it can: a round of ten thousand takes the judge longer than that.
+    let fakes = Fakes::start(&[(Kind::Good, WORKING)]).await?;
+    // Without a pause: a round over ten thousand takes the tester longer than a second.
     let again =
         "check.public.working_every = \"1s\"\ncheck.public.extended_probes = 0\ncheck.public.extended_passes = 0";
-    let gateway = bed.launch(again).await?;
-    gateway.wait_stats(|stats| stats["working_proxies"].as_u64() >= Some(u64::from(WORKING) * 99 / 100)).await?;
+    let gateway = fakes.launch(again).await?;
+    wait_for_stats(&gateway, |stats| stats["working_proxies"].as_u64() >= Some(u64::from(WORKING) * 99 / 100)).await?;
     println!(
         "lists: {WORKING} working proxies, {A_SECOND} requests a second for {SECONDS} s, validation all the while"
     );
     let bare = bare()?;
-    let front = SocketAddr::new(gateway.front().ip(), 8080);
+    let api = fakes.api();
     for path in [
         "/list?limit=100",
         "/list",
@@ -50,42 +52,44 @@ pub async fn run() -> anyhow::Result<()> {
         "/random?country=de",
     ] {
         let before = gateway.cpu();
-        let (asked, health, bare) = off_to_the_side(front, path.to_owned(), bare).await?;
+        let (asked, health, bare) = ask_all_three(api, path.to_owned(), bare).await?;
         let cpu = (gateway.cpu() - before) / f64::from(SECONDS) * 100.0;
-        let calm: HashSet<u32> = bare.took.iter().filter(|(_, took)| *took < STALL).map(|(turn, _)| *turn).collect();
-        let undisturbed = asked.took.iter().filter(|(turn, _)| calm.contains(turn)).map(|(_, took)| *took).collect();
-        println!("  {path}: {}, {} KB an answer, gateway at {cpu:.0} %", said(asked.all()), asked.bytes / 1024);
-        println!("    /health: {}", said(health.all()));
-        println!("    a bare thread: {}", said(bare.all()));
+        let calm: HashSet<u32> =
+            bare.took.iter().filter(|(_, took)| *took < STALL).map(|(number, _)| *number).collect();
+        let undisturbed =
+            asked.took.iter().filter(|(number, _)| calm.contains(number)).map(|(_, took)| *took).collect();
+        println!("  {path}: {}, {} KB an answer, gateway at {cpu:.0} %", percentiles(asked.all()), asked.bytes / 1024);
+        println!("    /health: {}", percentiles(health.all()));
+        println!("    a bare thread: {}", percentiles(bare.all()));
         println!(
             "    {path} at the {:.1} % of moments at which the bare thread took less than {STALL:?}: {}",
             100.0 * calm.len() as f64 / bare.took.len() as f64,
-            said(undisturbed),
+            percentiles(undisturbed),
         );
     }
     Ok(())
 }
 
-/// How long each turn took.
-struct Taken {
+/// How long each request took, by its number.
+struct Times {
     took: Vec<(u32, Duration)>,
-    /// Of the last answer.
+    /// Length of the last answer's body.
     bytes: usize,
 }
 
-impl Taken {
+impl Times {
     fn all(&self) -> Vec<Duration> {
         self.took.iter().map(|(_, took)| *took).collect()
     }
 }
 
-/// What was taken, in a line.
-fn said(mut took: Vec<Duration>) -> String {
+/// Percentiles in one line.
+fn percentiles(mut took: Vec<Duration>) -> String {
     let [half, most, nearly_all] = [0.5, 0.99, 0.999].map(|share| percentile(&mut took, share).as_secs_f64() * 1000.0);
     format!("p50 {half:.2} ms, p99 {most:.2} ms, p99.9 {nearly_all:.2} ms")
 }
 
-/// Answers whatever arrives, on a thread for each connection: nothing on this machine could be quicker.
+/// Answers everything that arrives, on a thread for each connection: no server on this machine could answer sooner.
 fn bare() -> anyhow::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
@@ -105,21 +109,21 @@ fn bare() -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-/// Asks for the path, for `/health` and the bare thread, on a thread of its own.
-async fn off_to_the_side(front: SocketAddr, path: String, bare: SocketAddr) -> anyhow::Result<(Taken, Taken, Taken)> {
+/// Asks for the path, for `/health`, and the bare thread, on a thread of its own.
+async fn ask_all_three(api: SocketAddr, path: String, bare: SocketAddr) -> anyhow::Result<(Times, Times, Times)> {
     let (tell, told) = oneshot::channel();
     std::thread::Builder::new().name("load".to_owned()).spawn(move || {
         let run = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async { tokio::try_join!(load(front, &path), load(front, "/health"), load(bare, "/")) })
+            runtime.block_on(async { tokio::try_join!(load(api, &path), load(api, "/health"), load(bare, "/")) })
         };
         let _ = tell.send(run());
     })?;
     told.await?
 }
 
-/// Sends at a fixed pace, whether or not earlier answers are there, and times each from when it was due.
-async fn load(server: SocketAddr, path: &str) -> anyhow::Result<Taken> {
+/// Sends requests at a fixed rate, whether or not earlier answers have come, and times each from the moment at which it was due.
+async fn load(server: SocketAddr, path: &str) -> anyhow::Result<Times> {
     let mut lanes = JoinSet::new();
     let begun = Instant::now() + Duration::from_millis(100);
     for lane in 0..KEPT {
@@ -128,18 +132,18 @@ async fn load(server: SocketAddr, path: &str) -> anyhow::Result<Taken> {
             let mut stream = TcpStream::connect(server).await?;
             stream.set_nodelay(true)?;
             let (mut took, mut bytes) = (Vec::new(), 0);
-            for turn in (lane..A_SECOND * SECONDS).step_by(KEPT as usize) {
-                let due = begun + Duration::from_secs(1) * turn / A_SECOND;
+            for number in (lane..A_SECOND * SECONDS).step_by(KEPT as usize) {
+                let due = begun + Duration::from_secs(1) * number / A_SECOND;
                 tokio::time::sleep_until(due).await;
-                let due = Instant::now().min(due + Duration::from_millis(2)); // the timer's own grain is not the gateway's
+                let due = Instant::now().min(due + Duration::from_millis(2)); // the timer may be up to 2 ms late by itself
                 stream.write_all(request.as_bytes()).await?;
                 bytes = answer(&mut stream).await?;
-                took.push((turn, due.elapsed()));
+                took.push((number, due.elapsed()));
             }
-            anyhow::Ok(Taken { took, bytes })
+            anyhow::Ok(Times { took, bytes })
         });
     }
-    let mut all = Taken { took: Vec::new(), bytes: 0 };
+    let mut all = Times { took: Vec::new(), bytes: 0 };
     while let Some(lane) = lanes.join_next().await {
         let lane = lane??;
         all.took.extend(lane.took);
@@ -148,19 +152,9 @@ async fn load(server: SocketAddr, path: &str) -> anyhow::Result<Taken> {
     Ok(all)
 }
 
-/// Reads one answer to its end; its body's length.
+/// Reads one answer, and returns the length of its body.
 async fn answer(stream: &mut TcpStream) -> anyhow::Result<usize> {
-    let mut read = Vec::with_capacity(64 * 1024);
-    loop {
-        anyhow::ensure!(stream.read_buf(&mut read).await? > 0, "the API hung up");
-        let Some(end) = read.windows(4).position(|piece| piece == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8_lossy(&read[..end]).to_ascii_lowercase();
-        anyhow::ensure!(head.starts_with("http/1.1 200"), "{head}");
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
-        let length = length.unwrap_or_default();
-        while read.len() < end + 4 + length {
-            anyhow::ensure!(stream.read_buf(&mut read).await? > 0, "the API hung up");
-        }
-        return Ok(length);
-    }
+    let answer = http::read(stream).await?;
+    anyhow::ensure!(answer.status == 200, "{} {}", answer.status, answer.text().trim());
+    Ok(answer.body.len())
 }

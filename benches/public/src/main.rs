@@ -1,15 +1,15 @@
-//! Public proxies by the thousand, each really listening on loopback, and the shipped binary that judges them.
+//! Thousands of public proxies, each listening on loopback, and the shipped binary that tests them.
 //!
 //!     cargo run --release -p exitgate-public-bench -- [pass|lists|churn|restart|scale|all] [minutes of churn]
 //!
-//! The fakes, the web that they reach and the load run in this process, beside the gateway on the same processors: what
-//! is measured is the lower bound of what a machine of its own would do. Fakes stand for machines elsewhere, which take
-//! nothing of a gateway's processors, so they run at a lower priority than it, the same as its judge.
+//! The fakes, the web that they reach and the load run in this process, on the same processors as the gateway. So every figure is a
+//! lower bound: on a machine of its own the gateway does better. Fakes stand for machines elsewhere, which use none of the gateway's
+//! CPU time, so they run at a lower priority, the same as the gateway's tester.
 
-#![expect(clippy::print_stdout, reason = "what it prints is the point of it")]
+#![expect(clippy::print_stdout, reason = "the figures are this program's output")]
 
-mod bed;
 mod churn;
+mod fakes;
 mod lists;
 mod pass;
 mod restart;
@@ -19,7 +19,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-/// How much fakes yield: as much as the judge, or whoever is tested would wait for those that test.
+/// The priority of the fakes: that of the gateway's tester. With a higher one the tester would wait for the proxies that it tests.
 const NICE: i32 = 10;
 
 fn main() -> anyhow::Result<()> {
@@ -27,17 +27,17 @@ fn main() -> anyhow::Result<()> {
     let stage = words.next().unwrap_or_else(|| "all".to_owned());
     let minutes = words.next().unwrap_or_else(|| "1".to_owned());
     if stage == "all" {
-        return ["pass", "lists", "churn", "restart"].iter().try_for_each(|stage| apart(stage, &minutes));
+        return ["pass", "lists", "churn", "restart"].iter().try_for_each(|stage| in_own_process(stage, &minutes));
     }
     let minutes = minutes.parse().context("the minutes of churn")?;
-    let quietly = || _ = rustix::process::setpriority_process(None, NICE);
-    let runtime = tokio::runtime::Builder::new_multi_thread().on_thread_start(quietly).enable_all().build()?;
-    // This thread starts the gateway, which has its priority.
+    let lower_priority = || _ = rustix::process::setpriority_process(None, NICE);
+    let runtime = tokio::runtime::Builder::new_multi_thread().on_thread_start(lower_priority).enable_all().build()?;
+    // This thread keeps its priority and starts the gateway, which inherits it.
     runtime.block_on(run(&stage, minutes))
 }
 
-/// A stage in a process of its own: the thousands of sockets of one must not be in the next one's limit.
-fn apart(stage: &str, minutes: &str) -> anyhow::Result<()> {
+/// Runs a stage in a process of its own: thousands of sockets of one stage must not count towards the limit of the next.
+fn in_own_process(stage: &str, minutes: &str) -> anyhow::Result<()> {
     let status = Command::new(std::env::current_exe()?).args([stage, minutes]).status()?;
     anyhow::ensure!(status.success(), "the stage {stage} failed");
     Ok(())

@@ -1,24 +1,22 @@
-//! What is served in the first second after a restart, before anything was tested again.
+//! What the API lists in the first second after a restart, before any proxy was tested again.
 
 use exitgate_testnet::public::Kind;
 use serde_json::Value;
 
-use crate::bed::Bed;
+use crate::fakes::{Fakes, LONG_PAUSES, wait_for_stats};
 
 const WORKING: u32 = 5_000;
 
 pub async fn run() -> anyhow::Result<()> {
-    let bed = Bed::start(&[(Kind::Good, WORKING)]).await?;
-    let long_pauses =
-        "check.public.working_every = \"1h\"\ncheck.public.extended_probes = 0\ncheck.public.extended_passes = 0";
-    let gateway = bed.launch(long_pauses).await?;
-    gateway.wait_stats(|stats| stats["working_proxies"] == WORKING).await?;
+    let fakes = Fakes::start(&[(Kind::Good, WORKING)]).await?;
+    let gateway = fakes.launch(LONG_PAUSES).await?;
+    wait_for_stats(&gateway, |stats| stats["working_proxies"] == WORKING).await?;
     gateway.stop()?;
-    for proxy in bed.proxies.proxies().into_iter().take(100) {
-        // A hundred that can be told from those that were tested again.
-        bed.proxies.turn(proxy, Kind::Dead).await?;
+    for proxy in fakes.proxies.proxies().into_iter().take(100) {
+        // These would leave the list if they were tested again.
+        fakes.proxies.change_kind(proxy, Kind::Dead).await?;
     }
-    let gateway = bed.launch(long_pauses).await?;
+    let gateway = fakes.launch(LONG_PAUSES).await?;
     let first = gateway.begun.elapsed();
     let list = gateway.json("/list?format=json").await?;
     let all = list.as_array().map_or(&[][..], Vec::as_slice);

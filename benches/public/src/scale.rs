@@ -1,67 +1,58 @@
-//! What one more exit costs: memory, the choice among them, judging and restoring. `benches/scale` draws it.
+//! What one more exit costs: memory, a choice among all, a test, and a restart. `benches/scale` draws the figures.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use exitgate_testnet::fetch;
+use exitgate_bench_shared::gateway::Gateway;
+use exitgate_bench_shared::stats::percentile;
 use exitgate_testnet::public::Kind;
-use tokio::net::TcpStream;
 
-use crate::bed::{Bed, Gateway, percentile};
+use crate::fakes::{Fakes, LONG_PAUSES, timed_request, wait_for_stats};
 
 const STEPS: [u32; 3] = [100, 1_000, 10_000];
 
-/// Requests whose cost is averaged, one after the other.
+/// Requests, one after the other, whose cost is averaged.
 const REQUESTS: u32 = 1_000;
 
-/// Pauses so long that nothing but the requests is going on while they are timed.
-const QUIET: &str =
-    "check.public.working_every = \"1h\"\ncheck.public.extended_probes = 0\ncheck.public.extended_passes = 0";
-
-/// Prints a line a step: exits, KiB each, CPU µs a request, p50 µs, p99 µs, µs to judge one, ms until all are served again.
+/// Prints a line for each step: exits, KiB each, CPU µs a request, p50 µs, p99 µs, µs to test one, ms until all are listed again.
 pub async fn run() -> anyhow::Result<()> {
     let empty = {
-        let bed = Bed::start(&[(Kind::Good, 1)]).await?;
-        let gateway = bed.launch(QUIET).await?;
-        gateway.wait_stats(|stats| stats["working_proxies"] == 1).await?;
+        let fakes = Fakes::start(&[(Kind::Good, 1)]).await?;
+        let gateway = fakes.launch(LONG_PAUSES).await?;
+        wait_for_stats(&gateway, |stats| stats["working_proxies"] == 1).await?;
         gateway.stop()?;
-        let gateway = bed.launch(QUIET).await?;
-        gateway.wait_stats(|stats| stats["working_proxies"] == 1).await?;
+        let gateway = fakes.launch(LONG_PAUSES).await?;
+        wait_for_stats(&gateway, |stats| stats["working_proxies"] == 1).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        gateway.memory("RssAnon")?
+        gateway.status("RssAnon")?
     };
     for count in STEPS {
-        let bed = Bed::start(&[(Kind::Good, count)]).await?;
-        let gateway = bed.launch(QUIET).await?;
-        let judged = gateway.wait_stats(|stats| stats["working_proxies"] == count).await?;
-        let (cpu, p50, p99) = requests(&bed, &gateway).await?;
+        let fakes = Fakes::start(&[(Kind::Good, count)]).await?;
+        let gateway = fakes.launch(LONG_PAUSES).await?;
+        let tested = wait_for_stats(&gateway, |stats| stats["working_proxies"] == count).await?;
+        let (cpu, p50, p99) = requests(&fakes, &gateway).await?;
         gateway.stop()?;
-        // Memory after a restart: what it takes to know them, and not what judging all of them at once left behind.
-        let gateway = bed.launch(QUIET).await?;
-        let restored = gateway.wait_stats(|stats| stats["working_proxies"] == count).await?;
+        // Memory after a restart: what the exits themselves take, without what the test of all of them left behind.
+        let gateway = fakes.launch(LONG_PAUSES).await?;
+        let restored = wait_for_stats(&gateway, |stats| stats["working_proxies"] == count).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let kib = gateway.memory("RssAnon")?.saturating_sub(empty) as f64 / f64::from(count);
-        let judging = judged.as_secs_f64() * 1e6 / f64::from(count);
+        let kib = gateway.status("RssAnon")?.saturating_sub(empty) as f64 / f64::from(count);
+        let testing = tested.as_secs_f64() * 1e6 / f64::from(count);
         let restored = restored.as_secs_f64() * 1e3;
-        println!("scale {count} {kib:.3} {cpu:.1} {p50:.0} {p99:.0} {judging:.0} {restored:.0}");
+        println!("scale {count} {kib:.3} {cpu:.1} {p50:.0} {p99:.0} {testing:.0} {restored:.0}");
     }
     Ok(())
 }
 
-/// CPU µs of the gateway a request, p50 and p99 µs to its whole answer.
-async fn requests(bed: &Bed, gateway: &Gateway) -> anyhow::Result<(f64, f64, f64)> {
-    let url = bed.web.http("echo.test", "/ip");
-    let login = [("Proxy-Authorization", "Basic YW55LXNvdXJjZS1wdWJsaWM6")]; // any-source-public:
+/// CPU µs of the gateway for each request; p50 and p99 µs until the whole answer is there.
+async fn requests(fakes: &Fakes, gateway: &Gateway) -> anyhow::Result<(f64, f64, f64)> {
+    let url = fakes.web.http("echo.test", "/ip");
     let (mut took, mut cpu) = (Vec::new(), 0.0);
-    for turn in 0..REQUESTS + REQUESTS / 10 {
-        // The first tenth makes the route and its pool.
-        if turn == REQUESTS / 10 {
+    for number in 0..REQUESTS + REQUESTS / 10 {
+        // The first tenth does not count: it makes the route and its pool.
+        if number == REQUESTS / 10 {
             (cpu, took) = (gateway.cpu(), Vec::new());
         }
-        let begun = Instant::now();
-        let stream = TcpStream::connect(gateway.front()).await?;
-        let got = fetch::get_with(stream, "echo.test", &url, &login).await?;
-        anyhow::ensure!(got.status == 200, "{} {}", got.status, got.text().trim());
-        took.push(begun.elapsed());
+        took.push(timed_request(fakes.gateway(), "any-source-public", &url).await?);
     }
     let micros = |span: Duration| span.as_secs_f64() * 1e6;
     let cpu = (gateway.cpu() - cpu) * 1e6 / f64::from(REQUESTS);

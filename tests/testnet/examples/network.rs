@@ -1,12 +1,12 @@
-//! The private network by itself, for a gateway that somebody else starts: in a container, say.
+//! Runs the private Tor network alone, for a gateway that is started elsewhere, for example in a container.
 //!
 //!     cargo run -p exitgate-testnet --example network -- FOLDER SEEN_AS
 //!
-//! FOLDER gets what such a gateway reads: countries, the web's certificate, and an `exitgate.toml` with the paths that they have
-//! where FOLDER is SEEN_AS; and `page`, which holds the address of a page that answers with who asked. The page's file comes last:
-//! when it is there, all is up. SIGTERM ends it.
+//! Writes to FOLDER what such a gateway needs: the countries, the certificate of the fake web, and an `exitgate.toml`. The paths in it are those
+//! of a gateway that sees FOLDER as SEEN_AS. The file `page` holds the URL of a page that answers with the address of its client. It is
+//! written last: when it is there, everything runs. SIGTERM ends the program.
 
-#![expect(clippy::print_stderr, reason = "a program for scripts: what it says, it says to whoever started it")]
+#![expect(clippy::print_stderr, reason = "errors are this program's output")]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,16 +30,16 @@ async fn main() -> ExitCode {
 async fn run() -> anyhow::Result<()> {
     let mut words = env::args_os().skip(1).map(PathBuf::from);
     let (Some(folder), Some(seen_as)) = (words.next(), words.next()) else {
-        anyhow::bail!("which folder, and as what is it seen?");
+        anyhow::bail!("usage: network FOLDER SEEN_AS");
     };
     let mut stop = signal(SignalKind::terminate())?;
     let bed = Testbed::start().await?;
-    hand_over(&bed, &folder, &seen_as).with_context(|| format!("cannot write to {}", folder.display()))?;
+    write_files(&bed, &folder, &seen_as).with_context(|| format!("cannot write to {}", folder.display()))?;
     stop.recv().await;
     Ok(())
 }
 
-fn hand_over(bed: &Testbed, folder: &Path, seen_as: &Path) -> anyhow::Result<()> {
+fn write_files(bed: &Testbed, folder: &Path, seen_as: &Path) -> anyhow::Result<()> {
     let mut lines = bed.gateway_lines();
     for read in [bed.network.geoip_file(), bed.ground.folder().join("geoip6"), bed.web.ca_pem().to_owned()] {
         let name = read.file_name().context("a file has a name")?;

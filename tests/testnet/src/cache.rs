@@ -1,6 +1,6 @@
-//! What is worth keeping between runs, in cargo's target folder: never in git, gone with `cargo clean`.
+//! Files that are kept between runs, in cargo's target folder: never in git, and removed by `cargo clean`.
 //!
-//! Several processes may write here at once, so everything is made under a name of its own and moved into place.
+//! Several processes may write here at once, so each writes under a unique name and then moves the file into place.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use sha1::{Digest as _, Sha1};
 
-/// `target/testnet`, made if need be.
+/// `target/testnet`; created if it does not exist.
 pub(crate) fn dir() -> anyhow::Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);

@@ -1,4 +1,4 @@
-//! Just enough of tor's control protocol: one command, one answer, and waiting for an event.
+//! The part of tor's control protocol that tests need: one command with its answer, and waiting for an event.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ impl Control {
                 bail!("{command}: tor answered {line:?}");
             };
             match (code, kind) {
-                ("650", _) => {} // an event that nobody waits for now
+                ("650", _) => {} // an event: this call does not wait for one
                 ("250", " ") => {
                     answer.push(rest.to_owned());
                     return Ok(answer);
@@ -55,7 +55,7 @@ impl Control {
             .to_owned())
     }
 
-    /// The next event of one line: what stands behind `650 `. Ask for events with `SETEVENTS` first.
+    /// The next event of one line, without `650 `. Send `SETEVENTS` first.
     pub async fn event(&mut self) -> anyhow::Result<String> {
         loop {
             if let Some(event) = self.line().await?.strip_prefix("650 ") {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_are_told_apart() {
+    async fn good_answers_events_and_errors() {
         assert_eq!(answered("250 OK\r\n").await.unwrap(), ["OK"]);
         assert_eq!(answered("250-a=1\r\n250-b=2\r\n250 OK\r\n").await.unwrap(), ["a=1", "b=2", "OK"]);
         assert_eq!(answered("250+a=\r\nx\r\n..y\r\n.\r\n250 OK\r\n").await.unwrap(), ["a=\nx\n.y\n", "OK"]);

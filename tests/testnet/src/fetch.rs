@@ -1,11 +1,11 @@
-//! A client for tests: SOCKS5, TLS against the test CA, one GET. Small on purpose, so that nothing of the gateway's own
-//! code stands on both sides of a test.
+//! A client for tests: SOCKS, HTTP CONNECT, TLS with the test CA, one GET. It shares no code with the gateway, so that no fault is on
+//! both sides of a test.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::Context as _;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -18,19 +18,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// A SOCKS server's refusal: its reply code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocksRefusal(pub u8);
+pub use self::socks::{SocksRefusal, socks4, socks5};
 
-impl std::fmt::Display for SocksRefusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SOCKS reply {:#04x}", self.0)
-    }
-}
+mod socks;
 
-impl std::error::Error for SocksRefusal {}
-
-/// An HTTP proxy's refusal of CONNECT.
+/// An HTTP proxy's refusal of CONNECT: its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpRefusal(pub u16);
 
@@ -42,14 +34,11 @@ impl std::fmt::Display for HttpRefusal {
 
 impl std::error::Error for HttpRefusal {}
 
-/// An answer, whole.
+/// A whole answer.
 #[derive(Clone, Debug)]
 pub struct Got {
-    /// The status code.
     pub status: u16,
-    /// The headers.
     pub headers: HeaderMap,
-    /// The body.
     pub body: Vec<u8>,
 }
 
@@ -60,69 +49,15 @@ impl Got {
     }
 }
 
-/// Opens a tunnel to `host:port` through a SOCKS5 server, with a user name and password if there are any. A refusal is a
-/// [`SocksRefusal`] at the root of the error.
-pub async fn socks5(
-    proxy: SocketAddr,
-    login: Option<(&str, &str)>,
-    host: &str,
-    port: u16,
-) -> anyhow::Result<TcpStream> {
-    let mut stream = TcpStream::connect(proxy).await.with_context(|| format!("cannot reach {proxy}"))?;
-    stream.write_all(&[5, 1, if login.is_some() { 2 } else { 0 }]).await?;
-    let mut chosen = [0; 2];
-    stream.read_exact(&mut chosen).await?;
-    if let Some((user, password)) = login {
-        ensure!(chosen == [5, 2], "the server wants no password: {chosen:?}");
-        let mut message = vec![1];
-        message.extend(counted(user)?);
-        message.extend(counted(password)?);
-        stream.write_all(&message).await?;
-        let mut verdict = [0; 2];
-        stream.read_exact(&mut verdict).await?;
-        ensure!(verdict[1] == 0, "the server refuses {user}");
-    }
-    let mut message = vec![5, 1, 0, 3];
-    message.extend(counted(host)?);
-    message.extend(port.to_be_bytes());
-    stream.write_all(&message).await?;
-    let mut reply = [0; 4];
-    stream.read_exact(&mut reply).await?;
-    if reply[1] != 0 {
-        return Err(SocksRefusal(reply[1]).into());
-    }
-    let address = match reply[3] {
-        1 => 4,
-        4 => 16,
-        3 => usize::from(stream.read_u8().await?),
-        other => bail!("address type {other}"),
-    };
-    stream.read_exact(&mut vec![0; address + 2]).await?;
-    Ok(stream)
-}
-
-/// Opens a tunnel to `host:port` through a SOCKS4a server.
-pub async fn socks4(proxy: SocketAddr, host: &str, port: u16) -> anyhow::Result<TcpStream> {
-    let mut stream = TcpStream::connect(proxy).await.with_context(|| format!("cannot reach {proxy}"))?;
-    let [high, low] = port.to_be_bytes();
-    stream.write_all(&[&[4, 1, high, low, 0, 0, 0, 1, 0], host.as_bytes(), &[0]].concat()).await?;
-    let mut reply = [0; 8];
-    stream.read_exact(&mut reply).await?;
-    if reply[1] != 90 {
-        return Err(SocksRefusal(reply[1]).into());
-    }
-    Ok(stream)
-}
-
-/// Opens a tunnel to `host:port` with HTTP CONNECT; an answer other than 200 is an [`HttpRefusal`] at the root of the error.
+/// Opens a tunnel to `host:port` with HTTP CONNECT. An answer other than 200 is an error that is an [`HttpRefusal`].
 pub async fn connect(proxy: SocketAddr, host: &str, port: u16) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect(proxy).await.with_context(|| format!("cannot reach {proxy}"))?;
     stream.write_all(format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n").as_bytes()).await?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await?); // not a byte beyond the head may be taken
+        head.push(stream.read_u8().await?); // a byte beyond the head belongs to the tunnel
     }
-    let got = parse(&head).with_context(|| format!("no HTTP answer: {:?}", String::from_utf8_lossy(&head)))?;
+    let got = parse(&head).with_context(|| format!("this is no HTTP answer: {:?}", String::from_utf8_lossy(&head)))?;
     if got.status != 200 {
         return Err(HttpRefusal(got.status).into());
     }
@@ -138,9 +73,9 @@ pub async fn tls(tunnel: TcpStream, host: &str, ca: &Path) -> anyhow::Result<Tls
     handshake(tunnel, host, verifier).await
 }
 
-/// Speaks TLS to whoever answers, as careless clients do.
+/// Speaks TLS and accepts any certificate, as careless clients do.
 pub async fn tls_to_anybody(tunnel: TcpStream, host: &str) -> anyhow::Result<TlsStream<TcpStream>> {
-    handshake(tunnel, host, Arc::new(Anybody)).await
+    handshake(tunnel, host, Arc::new(AnyCertificate)).await
 }
 
 async fn handshake(
@@ -159,9 +94,9 @@ async fn handshake(
 
 /// Accepts every certificate.
 #[derive(Debug)]
-struct Anybody;
+struct AnyCertificate;
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -201,7 +136,7 @@ pub async fn get(tunnel: impl AsyncRead + AsyncWrite + Unpin, host: &str, path: 
     get_with(tunnel, host, path, &[]).await
 }
 
-/// [`get`] with more headers.
+/// [`get`] with additional headers.
 pub async fn get_with(
     mut tunnel: impl AsyncRead + AsyncWrite + Unpin,
     host: &str,
@@ -215,7 +150,7 @@ pub async fn get_with(
     tunnel.write_all(format!("{request}\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
     tunnel.read_to_end(&mut answer).await?;
-    parse(&answer).with_context(|| format!("no HTTP answer: {:?}", String::from_utf8_lossy(&answer)))
+    parse(&answer).with_context(|| format!("this is no HTTP answer: {:?}", String::from_utf8_lossy(&answer)))
 }
 
 fn parse(answer: &[u8]) -> Option<Got> {
@@ -231,17 +166,12 @@ fn parse(answer: &[u8]) -> Option<Got> {
     Some(Got { status, headers, body: answer[end + 4..].to_vec() })
 }
 
-fn counted(text: &str) -> anyhow::Result<Vec<u8>> {
-    let length = u8::try_from(text.len()).context("more than 255 bytes")?;
-    Ok([&[length], text.as_bytes()].concat())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_taken_apart() {
+    fn an_answer_has_a_status_headers_and_a_body() {
         let got = parse(b"HTTP/1.1 429 Too Many\r\nA: 1\r\nA: 2\r\n\r\nbody").unwrap();
         assert_eq!((got.status, got.headers.get_all("a").iter().count(), got.text().as_str()), (429, 2, "body"));
         for broken in [&b""[..], b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", b"x\r\n\r\n"] {

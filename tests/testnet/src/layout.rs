@@ -1,45 +1,44 @@
-//! Who is in the network, and where: pure, no I/O.
+//! The relays of the network and their addresses: no I/O.
 //!
-//! On the network's own /16 (P): the authority is P.10.1, guards are P.20.n, exits P.1.n. An exit leaves from its own
-//! address, so a target sees one source per exit; a *split* exit leaves from P.2.n instead, as a tenth of the real exits
-//! do in one way or another, and a gateway that asks where the OR address lies is then wrong about its country.
+//! In the sandbox's /16 (P), the authority is P.10.1, guards are P.20.n, exits are P.1.n. An exit leaves from its own address, so a target
+//! sees a different source for each exit. A *split* exit leaves from P.2.n instead, as about a tenth of the real exits do; a gateway that
+//! takes the country of the OR address is wrong about such an exit.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ground::Ground;
 use crate::public::mix;
+use crate::sandbox::Sandbox;
 
 /// The OR port of every relay.
 pub const OR_PORT: u16 = 9001;
 /// The directory port of the authority.
 pub const DIR_PORT: u16 = 9030;
-/// The port of the name server that exits ask, at P.53.1: beyond the privileged ones.
+/// The port of the name server that exits ask, at P.53.1. It needs no privilege.
 pub const DNS_PORT: u16 = 5353;
 
-/// Where the guards' addresses lie, according to the geoip file: nowhere that an exit lies.
+/// The country of the guards in the geoip file. No exit is there.
 const GUARD_COUNTRY: &str = "GB";
 
-/// What a network is to look like.
+/// The shape of a network.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many guards.
     pub guards: u8,
     /// The exits, in order; see [`ExitSpec::defaults`].
     pub exits: Vec<ExitSpec>,
-    /// More torrc lines for the authority.
+    /// Additional torrc lines for the authority.
     pub authority_lines: Vec<String>,
-    /// More torrc lines for every guard.
+    /// Additional torrc lines for every guard.
     pub guard_lines: Vec<String>,
-    /// More torrc lines for every exit.
+    /// Additional torrc lines for every exit.
     pub exit_lines: Vec<String>,
-    /// How long a consensus is fresh. A short one (20 s) makes a live network that votes again and again.
+    /// How long a consensus is fresh. A short interval (20 s) makes a network that votes again and again.
     pub interval: Duration,
     /// For how many intervals a consensus is valid.
     pub valid_intervals: u32,
-    /// Whether to start from a cached snapshot, and to keep one. A network with a short interval never does.
+    /// Whether to start from a cached snapshot and to save one. A network with a short interval does neither.
     pub snapshot: bool,
 }
 
@@ -60,22 +59,22 @@ impl Default for Options {
 }
 
 impl Options {
-    /// A snapshot is worth keeping when its consensus outlives the day.
+    /// A snapshot is saved if its consensus is valid for more than a day.
     pub(crate) fn keeps_snapshot(&self) -> bool {
         self.snapshot && self.interval * self.valid_intervals > Duration::from_secs(86_400)
     }
 }
 
-/// One exit to be.
+/// The description of an exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExitSpec {
-    /// Its nickname: 1 to 19 letters and digits.
+    /// Nickname: 1 to 19 letters and digits.
     pub name: String,
     /// Country of its OR address, two upper-case letters.
     pub country: String,
-    /// Country of the other address that it leaves from, if it has one.
+    /// Country of the other address from which it leaves, if it has one.
     pub leaves_from: Option<String>,
-    /// Its `ExitPolicy` lines; the first that matches wins.
+    /// `ExitPolicy` lines; the first match counts.
     pub policy: Vec<String>,
 }
 
@@ -85,14 +84,13 @@ impl ExitSpec {
         Self { name: name.into(), country: country.into(), leaves_from: None, policy: vec!["accept *:*".into()] }
     }
 
-    /// Leaves from another address, which lies in `country`.
+    /// Makes it leave from another address, which is in `country`.
     #[must_use]
     pub fn leaving_from(mut self, country: &str) -> Self {
         self.leaves_from = Some(country.into());
         self
     }
 
-    /// With this exit policy.
     #[must_use]
     pub fn policy(mut self, lines: &[&str]) -> Self {
         self.policy = lines.iter().map(|&line| line.to_owned()).collect();
@@ -109,21 +107,21 @@ impl ExitSpec {
     }
 }
 
-/// What a relay is for.
+/// The function of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// The directory authority; also a middle.
+    /// Directory authority, also used as a middle.
     Authority,
-    /// A guard and middle.
+    /// Guard and middle.
     Guard,
-    /// An exit; never a guard.
+    /// Exit, never a guard.
     Exit,
 }
 
 impl Role {
-    /// Bytes a second that a relay believes to have carried: without any, the consensus has no weights at all and path
-    /// selection by weight cannot be tested. Exits get less than guards so that weighting is visible. Arbitrary.
+    /// Bytes a second that a relay's state file says it has carried. Without them the consensus has no weights, and path selection by weight
+    /// cannot be tested. Exits have fewer than guards, so that the weights differ. Not tuned.
     pub(crate) fn observed_bandwidth(self) -> u64 {
         match self {
             Self::Authority => 500_000,
@@ -136,33 +134,31 @@ impl Role {
 /// One relay of the network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relay {
-    /// Its nickname, and its folder's name.
+    /// Nickname, and name of its folder.
     pub name: String,
-    /// What it is for.
     pub role: Role,
     /// Forty upper-case hex digits.
     pub fingerprint: String,
-    /// Its OR address; the port is [`OR_PORT`].
+    /// OR address; the port is [`OR_PORT`].
     pub ip: Ipv4Addr,
-    /// What a target sees.
+    /// The source address that a target sees.
     pub outbound: Ipv4Addr,
     /// Country of `ip`, two upper-case letters.
     pub country: String,
-    /// Country of `outbound`: the one that a scraper means.
+    /// Country of `outbound`: the one that a client asks for.
     pub outbound_country: String,
-    /// `ExitPolicy` lines.
     pub policy: Vec<String>,
 }
 
 impl Relay {
-    /// True when it leaves from an address other than its OR address.
+    /// True if it leaves from another address than its OR address.
     pub fn is_split(&self) -> bool {
         self.ip != self.outbound
     }
 }
 
-/// The relays of a network on `ground`, authority first, fingerprints not known yet.
-pub(crate) fn relays(options: &Options, ground: &Ground) -> Vec<Relay> {
+/// The relays of a network in `sandbox`, authority first, without fingerprints.
+pub(crate) fn relays(options: &Options, sandbox: &Sandbox) -> Vec<Relay> {
     let fixed = |name: String, role, ip, country: &str| Relay {
         name,
         role,
@@ -173,21 +169,22 @@ pub(crate) fn relays(options: &Options, ground: &Ground) -> Vec<Relay> {
         outbound_country: country.into(),
         policy: vec!["reject *:*".into()],
     };
-    let mut relays = vec![fixed("auth1".into(), Role::Authority, ground.ip(10, 1), GUARD_COUNTRY)];
-    relays
-        .extend((1..=options.guards).map(|n| fixed(format!("guard{n}"), Role::Guard, ground.ip(20, n), GUARD_COUNTRY)));
+    let mut relays = vec![fixed("auth1".into(), Role::Authority, sandbox.ip(10, 1), GUARD_COUNTRY)];
+    relays.extend(
+        (1..=options.guards).map(|n| fixed(format!("guard{n}"), Role::Guard, sandbox.ip(20, n), GUARD_COUNTRY)),
+    );
     relays.extend(options.exits.iter().zip(1..).map(|(spec, n)| Relay {
-        outbound: ground.ip(if spec.leaves_from.is_some() { 2 } else { 1 }, n),
+        outbound: sandbox.ip(if spec.leaves_from.is_some() { 2 } else { 1 }, n),
         outbound_country: spec.leaves_from.as_ref().unwrap_or(&spec.country).clone(),
         policy: spec.policy.clone(),
-        ..fixed(spec.name.clone(), Role::Exit, ground.ip(1, n), &spec.country)
+        ..fixed(spec.name.clone(), Role::Exit, sandbox.ip(1, n), &spec.country)
     }));
     relays
 }
 
-/// A `GeoIPFile` of `relays`, and of the subnets of `ground` on which public proxies stand: `low,high,CC` with addresses
-/// as integers, ascending.
-pub(crate) fn geoip(relays: &[Relay], ground: &Ground) -> String {
+/// The text of a `GeoIPFile` for `relays` and for the subnets of the public proxies: `low,high,CC` with addresses as integers,
+/// ascending.
+pub(crate) fn geoip(relays: &[Relay], sandbox: &Sandbox) -> String {
     let mut rows: Vec<(u32, u32, &str)> = relays
         .iter()
         .flat_map(|relay| [(relay.ip, &relay.country), (relay.outbound, &relay.outbound_country)])
@@ -197,7 +194,7 @@ pub(crate) fn geoip(relays: &[Relay], ground: &Ground) -> String {
     let blocks = mix::COUNTRIES.iter().zip(starts).filter(|(country, _)| **country != "ZZ");
     rows.extend(blocks.map(|(country, start)| {
         let last = start + (mix::SUBNETS_A_COUNTRY - 1);
-        (ground.ip(start, 0).into(), ground.ip(last, 255).into(), *country)
+        (sandbox.ip(start, 0).into(), sandbox.ip(last, 255).into(), *country)
     }));
     rows.sort_unstable();
     rows.dedup();
@@ -209,9 +206,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_network_has_what_the_tests_count_on() {
-        let ground = Ground::claim().unwrap();
-        let relays = relays(&Options::default(), &ground);
+    fn the_default_network_has_what_tests_need() {
+        let sandbox = Sandbox::claim().unwrap();
+        let relays = relays(&Options::default(), &sandbox);
         let count = |role| relays.iter().filter(|relay| relay.role == role).count();
         assert_eq!((count(Role::Authority), count(Role::Guard), count(Role::Exit)), (1, 6, 8));
         let by_outbound =
@@ -223,9 +220,9 @@ mod tests {
 
     #[test]
     fn geoip_is_ascending_and_knows_both_addresses_of_a_split_exit() {
-        let ground = Ground::claim().unwrap();
-        let relays = relays(&Options::default(), &ground);
-        let file = geoip(&relays, &ground);
+        let sandbox = Sandbox::claim().unwrap();
+        let relays = relays(&Options::default(), &sandbox);
+        let file = geoip(&relays, &sandbox);
         let lows: Vec<u32> = file.lines().map(|line| line.split(',').next().unwrap().parse().unwrap()).collect();
         assert!(lows.is_sorted());
         let split = relays.iter().find(|relay| relay.is_split()).unwrap();

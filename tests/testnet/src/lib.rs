@@ -1,42 +1,50 @@
 //! A private Tor network, a fake web and fake sources, all on loopback.
 //!
-//! [`Testbed::start`] brings up what most tests want; each part also starts alone, on a [`Ground`] that several parts may
-//! share. Everything ends with the value that holds it: no process, no folder and no port is left, also when a test
-//! panics or is killed.
+//! [`Testbed::start`] starts what most tests need. Each part can also be started alone, in a [`Sandbox`] that several parts may share.
+//! Dropping a part ends it: no process, folder or port is left, even if a test panics or is killed.
 //!
-//! - [`ground`]: addresses and a folder of one's own
-//! - [`layout`], [`network`]: who is in the network, and the network
-//! - [`dns`], [`web`]: the names that exits resolve, and the sites behind them
-//! - [`onionoo`], [`public`]: where a gateway learns of relays and of public proxies, and those proxies
-//! - [`control`], [`fetch`]: the two protocols that tests speak themselves
+//! - [`sandbox`]: loopback addresses and a temporary folder for one test
+//! - [`layout`], [`network`]: the relays of the Tor network, and the network itself
+//! - [`dns`], [`web`]: the name server of the exits, and the web sites that they reach
+//! - [`onionoo`], [`public`]: sources of relays and of public proxies, and those proxies
+//! - [`control`], [`fetch`]: clients of tor's control port, of SOCKS and of HTTP
+#![allow(missing_docs, reason = "an item whose name says everything needs no comment")]
 
 pub mod control;
 pub mod dns;
 pub mod fetch;
-pub mod ground;
 pub mod layout;
 pub mod network;
 pub mod onionoo;
 pub mod public;
+pub mod sandbox;
 pub mod testbed;
 pub mod web;
 
-mod behaviour;
 mod cache;
-mod clock;
-mod page;
+mod dates;
+mod fake_runtime;
+mod http_response;
 mod process;
 mod shim;
 mod snapshot;
-mod stage;
+mod source_behaviour;
 mod torrc;
 
 pub use control::Control;
 pub use dns::Dns;
-pub use ground::Ground;
 pub use layout::{ExitSpec, Options, Relay, Role};
 pub use network::{Client, ClientOptions, Network, Start, Wait};
 pub use onionoo::Onionoo;
 pub use public::PublicProxies;
+pub use sandbox::Sandbox;
 pub use testbed::Testbed;
 pub use web::Web;
+
+// Older names, for tests outside of this crate.
+pub use sandbox::Sandbox as Ground;
+
+/// The older name of [`sandbox`].
+pub mod ground {
+    pub use crate::sandbox::Sandbox as Ground;
+}

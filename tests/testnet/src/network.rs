@@ -1,8 +1,8 @@
-//! A private Tor network: one authority, some guards, some exits, all on one /16 of loopback.
+//! A private Tor network: one authority, some guards and some exits in one /16 of loopback.
 //!
-//! A relay here is a real tor process, so what a gateway meets is what it meets outside: descriptors, a consensus with
-//! weights, circuits, exit policies, and failures that look like failures ([`Network::kill`], [`Network::pause`]).
-//! Next: `network/boot.rs` (how it comes up), `layout.rs` (who is in it), `torrc.rs` (what each is told).
+//! Every relay is a real tor process. So a gateway meets what it meets in the public network: descriptors, a consensus with weights, circuits,
+//! exit policies, and real failures ([`Network::kill`], [`Network::pause`]). Next: `network/boot.rs` (the start), `layout.rs` (the relays),
+//! `torrc.rs` (their configuration).
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,26 +18,25 @@ use tokio::time::{Instant, sleep, timeout};
 pub use self::client::{Client, ClientOptions, Wait};
 pub use self::onion::Onion;
 use crate::control::Control;
-use crate::ground::Ground;
 use crate::layout::{self, DNS_PORT, Options, Relay, Role};
-use crate::process::{Keeper, Signal};
+use crate::process::{Processes, Signal};
+use crate::sandbox::Sandbox;
 use crate::shim::Shim;
 use crate::torrc::{self, Shared};
-use crate::{cache, clock, snapshot};
+use crate::{cache, dates, snapshot};
 
 mod boot;
 mod client;
 mod keys;
 mod onion;
 
-/// How long a start may take before it is called failed. Ten times what it takes on two cores that have nothing else
-/// to do, because they usually have.
+/// How long a start may take: ten times what it takes on two idle cores, because test machines are seldom idle.
 const START_DEADLINE: Duration = Duration::from_secs(100);
 
-/// How long a relay that is started again may take.
+/// How long the restart of a relay may take.
 const RESPAWN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How a network came up.
+/// How a network was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// With new keys and a vote.
@@ -53,44 +52,44 @@ pub struct Network {
     options: Options,
     start: Start,
     took: Duration,
-    site: Arc<Site>,
+    state: Arc<NetworkState>,
 }
 
-/// Where a network lives and who keeps its processes. Shared with clients, so that none of them loses its ground.
+/// The processes and files of a network. Clients share it, so that it lives as long as any of them.
 #[derive(Debug)]
-pub(crate) struct Site {
-    keeper: Keeper, // first: processes must be gone before their folder goes
-    ground: Arc<Ground>,
+pub(crate) struct NetworkState {
+    processes: Processes, // the first field is dropped first: processes must end before their folder is removed
+    sandbox: Arc<Sandbox>,
     shim: Shim,
     authority: String,
 }
 
 impl Network {
-    /// Starts a network on ground of its own and waits until a client can use it.
+    /// Starts a network in a sandbox of its own, and waits until a client can use it.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        Self::start_on(&Ground::claim()?, options).await
+        Self::start_on(&Sandbox::claim()?, options).await
     }
 
-    /// Starts a network on `ground`, where there must not be one already.
-    pub async fn start_on(ground: &Arc<Ground>, options: Options) -> anyhow::Result<Self> {
+    /// Starts a network in a sandbox that has none yet.
+    pub async fn start_on(sandbox: &Arc<Sandbox>, options: Options) -> anyhow::Result<Self> {
         let begun = Instant::now();
         let cache = cache::dir()?;
         let (shim, version) = tokio::try_join!(Shim::get(&cache), tor_version())?;
-        let relays = layout::relays(&options, ground);
-        let saved = snapshot::path(&cache, &snapshot_name(&options, &relays, ground, &version));
-        let plan = Plan { ground: ground.clone(), shim, relays, options, begun };
+        let relays = layout::relays(&options, sandbox);
+        let saved = snapshot::path(&cache, &snapshot_name(&options, &relays, sandbox, &version));
+        let plan = Plan { sandbox: sandbox.clone(), shim, relays, options, begun };
         if plan.options.keeps_snapshot()
-            && let Some(index) = snapshot::restore(&saved, ground.folder())?
+            && let Some(index) = snapshot::restore(&saved, sandbox.folder())?
         {
             match plan.warm(index).await {
                 Ok(network) => return Ok(network),
-                Err(_) => snapshot::forget(&saved), // what is wrong with it does not matter: a cold start needs nothing
+                Err(_) => snapshot::forget(&saved), // a cold start works without a snapshot
             }
-            plan.clear()?;
+            plan.remove_files()?;
         }
         let (network, index) = plan.cold().await?;
         if network.options.keeps_snapshot() {
-            snapshot::keep(ground.folder(), &index, &saved).context("cannot keep a snapshot")?;
+            snapshot::keep(sandbox.folder(), &index, &saved).context("cannot keep a snapshot")?;
         }
         Ok(network)
     }
@@ -114,7 +113,7 @@ impl Network {
         self.relays.iter().filter(|relay| relay.role == role).collect()
     }
 
-    /// The relay with this name. Panics if there is none: a test that misspells a name should say so.
+    /// The relay with this name. Panics if there is none, because then the test is wrong.
     pub fn relay(&self, name: &str) -> &Relay {
         let found = self.relays.iter().find(|relay| relay.name == name);
         found.unwrap_or_else(|| panic!("there is no relay {name}"))
@@ -125,128 +124,126 @@ impl Network {
         self.relays.iter().find(|relay| relay.role == Role::Exit && relay.outbound == ip)
     }
 
-    /// How it came up.
     pub fn start_kind(&self) -> Start {
         self.start
     }
 
-    /// How long that took.
     pub fn start_took(&self) -> Duration {
         self.took
     }
 
-    /// The addresses and the folder that it lives on.
-    pub fn ground(&self) -> &Arc<Ground> {
-        &self.site.ground
+    /// Its addresses and its folder.
+    pub fn ground(&self) -> &Arc<Sandbox> {
+        &self.state.sandbox
     }
 
     /// A `GeoIPFile` with the countries of all relays, by OR address and by outbound address.
     pub fn geoip_file(&self) -> PathBuf {
-        self.site.ground.folder().join("geoip")
+        self.state.sandbox.folder().join("geoip")
     }
 
-    /// The torrc lines with which any tor joins this network: what a gateway's `tor.extra` needs.
+    /// The torrc lines with which any tor joins this network: the value of a gateway's `tor.extra`.
     pub fn client_torrc_lines(&self) -> Vec<String> {
-        torrc::join(self.site.ground.folder(), &self.site.authority)
+        torrc::join(self.state.sandbox.folder(), &self.state.authority)
     }
 
-    /// A program to run instead of `tor` (a gateway's `tor.binary`): tor itself, but without Nagle, which on loopback stalls
-    /// connections for 40 ms at random, and without making a long key at every start. [`Client`]s run like that, too.
+    /// A program to run instead of `tor` (a gateway's `tor.binary`). It runs tor without Nagle's algorithm, which on loopback stalls
+    /// connections for 40 ms at random, and without a new long key at every start. [`Client`]s use it too.
     pub fn tor_binary(&self) -> PathBuf {
-        self.site.ground.folder().join("tor")
+        self.state.sandbox.folder().join("tor")
     }
 
-    /// Where the exits ask for names: start a [`crate::Dns`] there.
+    /// The address of the name server that exits ask. [`crate::Dns`] listens there.
     pub fn dns_address(&self) -> SocketAddr {
-        dns_address(&self.site.ground)
+        dns_address(&self.state.sandbox)
     }
 
-    /// What a relay has logged so far.
+    /// The log of a relay.
     pub fn log(&self, name: &str) -> String {
-        fs::read_to_string(self.site.home(name).join("log")).unwrap_or_default()
+        fs::read_to_string(self.state.home(name).join("log")).unwrap_or_default()
     }
 
-    /// A relay's process id, or nothing when it is down.
+    /// The process id of a relay; none if it does not run.
     pub async fn pid(&self, name: &str) -> anyhow::Result<Option<u32>> {
-        self.site.keeper.pid(name).await
+        self.state.processes.pid(name).await
     }
 
     /// A control connection to a relay.
     pub async fn control(&self, name: &str) -> anyhow::Result<Control> {
-        Control::connect(&self.site.control(name)).await
+        Control::connect(&self.state.control(name)).await
     }
 
-    /// Kills a relay with SIGKILL: its connections are reset, as when a machine's process crashes.
+    /// Kills a relay with SIGKILL. Its connections are reset, as after a crash.
     pub async fn kill(&self, name: &str) -> anyhow::Result<()> {
-        self.site.keeper.kill(name).await
+        self.state.processes.kill(name).await
     }
 
-    /// Stops a relay with SIGSTOP: it keeps its connections and answers nothing, as when a machine hangs.
+    /// Stops a relay with SIGSTOP. It keeps its connections and does not answer, as a machine that hangs.
     pub async fn pause(&self, name: &str) -> anyhow::Result<()> {
-        self.site.keeper.signal(name, Signal::Stop).await
+        self.state.processes.signal(name, Signal::Stop).await
     }
 
-    /// Lets a stopped relay go on.
+    /// Continues a relay that was paused.
     pub async fn resume(&self, name: &str) -> anyhow::Result<()> {
-        self.site.keeper.signal(name, Signal::Continue).await
+        self.state.processes.signal(name, Signal::Continue).await
     }
 
-    /// Starts a killed relay again, with its old keys, and waits until it serves circuits.
+    /// Starts a killed relay again with its old keys, and waits until it serves circuits.
     pub async fn respawn(&self, name: &str) -> anyhow::Result<()> {
         let relay = self.relay(name);
-        self.site.keeper.kill(name).await?;
-        self.site.spawn_relay(relay).await?;
-        boot::back(&self.site, relay, Instant::now() + RESPAWN_DEADLINE).await
+        self.state.processes.kill(name).await?;
+        self.state.spawn_relay(relay).await?;
+        boot::respawned(&self.state, relay, Instant::now() + RESPAWN_DEADLINE).await
     }
 
-    /// Changes settings of a running relay: `SETCONF` with `settings` behind it.
+    /// Changes settings of a running relay: the arguments of `SETCONF`.
     pub async fn setconf(&self, name: &str, settings: &str) -> anyhow::Result<()> {
         self.control(name).await?.command(&format!("SETCONF {settings}")).await.map(drop)
     }
 
-    /// Changes what an exit really allows, and waits until it goes by that. The directory goes on saying what it said, so this exit now lies
-    /// about its policy.
+    /// Changes what an exit really allows, and waits until the exit uses it. The directory still says the old policy, so this exit is now wrong
+    /// about itself.
     pub async fn set_policy(&self, name: &str, lines: &[&str]) -> anyhow::Result<()> {
         let settings: Vec<String> = lines.iter().map(|line| format!("ExitPolicy=\"{line}\"")).collect();
         self.setconf(name, &settings.join(" ")).await?;
-        // A relay goes by its descriptor, which it writes anew in its own time: some seconds, or a minute.
+        // A relay uses the policy of its descriptor, which it writes again after some seconds, or a minute.
         let mut control = self.control(name).await?;
         let taken = |policy: &str| lines.iter().all(|line| policy.lines().any(|known| known == *line));
         let effective = async {
-            // An error says that the descriptor is being written.
+            // An error means that the descriptor is just being written.
             while !control.info("exit-policy/full").await.is_ok_and(|policy| taken(&policy)) {
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        timeout(Duration::from_secs(90), effective).await.with_context(|| format!("{name} keeps its old policy"))
+        timeout(Duration::from_secs(90), effective).await.with_context(|| format!("{name} still has its old policy"))
     }
 }
 
-/// Where the exits of a network on `ground` ask for names.
-pub(crate) fn dns_address(ground: &Ground) -> SocketAddr {
-    (ground.ip(53, 1), DNS_PORT).into()
+/// The address of the name server that the exits of a network in `sandbox` ask.
+pub(crate) fn dns_address(sandbox: &Sandbox) -> SocketAddr {
+    (sandbox.ip(53, 1), DNS_PORT).into()
 }
 
-impl Site {
+impl NetworkState {
     fn home(&self, name: &str) -> PathBuf {
-        self.ground.folder().join(name)
+        self.sandbox.folder().join(name)
     }
 
     fn control(&self, name: &str) -> PathBuf {
         self.home(name).join("control")
     }
 
-    /// Starts a relay whose torrc is written.
+    /// Starts a relay; its torrc must exist.
     async fn spawn_relay(&self, relay: &Relay) -> anyhow::Result<()> {
         let mut command = self.tor(&relay.name)?;
         command.envs(self.shim.env_of(relay));
-        self.keeper.spawn(&relay.name, command).await
+        self.processes.spawn(&relay.name, command).await
     }
 
-    /// The command that runs tor with the torrc in the home of `name`.
+    /// The command that runs tor with the torrc in the folder of `name`.
     fn tor(&self, name: &str) -> anyhow::Result<std::process::Command> {
         let home = self.home(name);
-        let _ = fs::remove_file(home.join("control")); // of a former run: its presence must mean that it listens
+        let _ = fs::remove_file(home.join("control")); // of an earlier run; if the file exists, tor must be listening
         let stdout = fs::File::create(home.join("stdout"))?;
         let mut command = std::process::Command::new("tor");
         command.arg("-f").arg(home.join("torrc")).args(["--defaults-torrc", "/dev/null", "--hush"]);
@@ -254,28 +251,28 @@ impl Site {
         Ok(command)
     }
 
-    /// An error with the end of its log, if one of `relays` has died.
+    /// Fails with the end of the log if one of `relays` has died.
     async fn all_alive(&self, relays: &[Relay]) -> anyhow::Result<()> {
         for relay in relays {
-            if self.keeper.pid(&relay.name).await?.is_none() {
-                bail!("{} died: {}", relay.name, self.last_words(&relay.name));
+            if self.processes.pid(&relay.name).await?.is_none() {
+                bail!("{} died: {}", relay.name, self.end_of_log(&relay.name));
             }
         }
         Ok(())
     }
 
-    fn last_words(&self, name: &str) -> String {
+    fn end_of_log(&self, name: &str) -> String {
         let read = |file: &str| fs::read_to_string(self.home(name).join(file)).unwrap_or_default();
-        let said = read("stdout") + &read("log");
-        let lines: Vec<&str> = said.lines().collect();
+        let text = read("stdout") + &read("log");
+        let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 }
 
-/// A network to be.
+/// What a network will be made from.
 #[derive(Debug)]
 struct Plan {
-    ground: Arc<Ground>,
+    sandbox: Arc<Sandbox>,
     shim: Shim,
     relays: Vec<Relay>,
     options: Options,
@@ -288,64 +285,64 @@ impl Plan {
     }
 
     async fn warm(&self, index: snapshot::Index) -> anyhow::Result<Network> {
-        let site = self.site(index.authority, &index.relays)?;
-        boot::spawn_all(&site, &index.relays, self.deadline()).await?;
+        let state = self.write_files(index.authority, &index.relays)?;
+        boot::spawn_all(&state, &index.relays, self.deadline()).await?;
         boot::consensus(&index.relays, self.deadline()).await?;
-        boot::informed(&site, &index.relays, self.deadline()).await?;
-        Ok(self.network(site, index.relays, Start::Warm))
+        boot::informed(&state, &index.relays, self.deadline()).await?;
+        Ok(self.network(state, index.relays, Start::Warm))
     }
 
     async fn cold(&self) -> anyhow::Result<(Network, snapshot::Index)> {
         let mut relays = self.relays.clone();
-        let authority = keys::make(self.ground.folder(), boot::authority(&relays)?, &self.shim).await?;
-        let site = self.site(authority.clone(), &relays)?;
-        boot::spawn_all(&site, &relays, self.deadline()).await?;
-        boot::vote(&site, &relays, &self.options, self.deadline()).await?;
+        let authority = keys::make(self.sandbox.folder(), boot::authority(&relays)?, &self.shim).await?;
+        let state = self.write_files(authority.clone(), &relays)?;
+        boot::spawn_all(&state, &relays, self.deadline()).await?;
+        boot::vote(&state, &relays, &self.options, self.deadline()).await?;
         for relay in &mut relays {
-            let fingerprint = keys::written_fingerprint(&site.home(&relay.name), &relay.name);
+            let fingerprint = keys::written_fingerprint(&state.home(&relay.name), &relay.name);
             relay.fingerprint = fingerprint.with_context(|| format!("{} has no fingerprint", relay.name))?;
         }
         let valid_until = boot::consensus(&relays, self.deadline()).await?;
-        boot::informed(&site, &relays, self.deadline()).await?;
+        boot::informed(&state, &relays, self.deadline()).await?;
         let index = snapshot::Index { relays: relays.clone(), authority, valid_until };
-        Ok((self.network(site, relays, Start::Cold), index))
+        Ok((self.network(state, relays, Start::Cold), index))
     }
 
     /// Writes every file that the processes need.
-    fn site(&self, authority: String, relays: &[Relay]) -> anyhow::Result<Site> {
-        let folder = self.ground.folder();
-        fs::write(folder.join("geoip"), layout::geoip(relays, &self.ground))?;
+    fn write_files(&self, authority: String, relays: &[Relay]) -> anyhow::Result<NetworkState> {
+        let folder = self.sandbox.folder();
+        fs::write(folder.join("geoip"), layout::geoip(relays, &self.sandbox))?;
         fs::write(folder.join("geoip6"), "# none\n")?;
-        fs::write(folder.join("resolv.conf"), format!("nameserver {}\n", dns_address(&self.ground)))?;
+        fs::write(folder.join("resolv.conf"), format!("nameserver {}\n", dns_address(&self.sandbox)))?;
         write_program(&folder.join("tor"), &self.shim.wrapper())?;
-        // Half a grid away: what is voted on is what we ask for, when we ask for it.
-        let vote_offset = (clock::now() + torrc::FIRST_VOTE_GRID / 2) % torrc::FIRST_VOTE_GRID;
+        // The first vote by schedule is half an interval away, so that the only vote is the one that is ordered.
+        let vote_offset = (dates::now() + torrc::FIRST_VOTE_INTERVAL / 2) % torrc::FIRST_VOTE_INTERVAL;
         let shared = Shared { folder, options: &self.options, relays, authority: &authority, vote_offset };
         for relay in relays {
             let home = make_home(folder, &relay.name)?;
             fs::write(home.join("torrc"), torrc::relay(&shared, relay))?;
             if !home.join("state").exists() {
-                fs::write(home.join("state"), torrc::state(relay.role, clock::now()))?;
+                fs::write(home.join("state"), torrc::state(relay.role, dates::now()))?;
             }
         }
-        let keeper = Keeper::new(self.ground.hold())?;
-        Ok(Site { keeper, ground: self.ground.clone(), shim: self.shim.clone(), authority })
+        let processes = Processes::new(self.sandbox.hold())?;
+        Ok(NetworkState { processes, sandbox: self.sandbox.clone(), shim: self.shim.clone(), authority })
     }
 
-    /// Removes what a failed start has left.
-    fn clear(&self) -> anyhow::Result<()> {
+    /// Removes the files of a failed start.
+    fn remove_files(&self) -> anyhow::Result<()> {
         for relay in &self.relays {
-            fs::remove_dir_all(self.ground.folder().join(&relay.name))?;
+            fs::remove_dir_all(self.sandbox.folder().join(&relay.name))?;
         }
         Ok(())
     }
 
-    fn network(&self, site: Site, relays: Vec<Relay>, start: Start) -> Network {
-        Network { relays, options: self.options.clone(), start, took: self.begun.elapsed(), site: Arc::new(site) }
+    fn network(&self, state: NetworkState, relays: Vec<Relay>, start: Start) -> Network {
+        Network { relays, options: self.options.clone(), start, took: self.begun.elapsed(), state: Arc::new(state) }
     }
 }
 
-/// Makes a folder that only we may read: tor insists.
+/// Creates a folder that only this user may read: tor requires that.
 fn make_home(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let home = folder.join(name);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&home).context("cannot make a folder for tor")?;
@@ -357,13 +354,13 @@ fn write_program(path: &Path, text: &str) -> anyhow::Result<()> {
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o700))?)
 }
 
-/// A name for the snapshot of this layout on this ground with this tor: a digest of every torrc, without what changes
-/// from run to run.
-fn snapshot_name(options: &Options, relays: &[Relay], ground: &Ground, version: &str) -> String {
+/// The name of the snapshot for this layout, this sandbox and this version of tor: a digest of every torrc, without what differs
+/// between runs.
+fn snapshot_name(options: &Options, relays: &[Relay], sandbox: &Sandbox, version: &str) -> String {
     let shared = Shared { folder: Path::new("/"), options, relays, authority: "", vote_offset: 0 };
     let torrcs: String = relays.iter().map(|relay| torrc::relay(&shared, relay)).collect();
     let stable: Vec<&str> = torrcs.lines().filter(|line| !line.starts_with("__OwningControllerProcess")).collect();
-    cache::name_of(&format!("{version}\n{}\n{}", layout::geoip(relays, ground), stable.join("\n")))
+    cache::name_of(&format!("{version}\n{}\n{}", layout::geoip(relays, sandbox), stable.join("\n")))
 }
 
 async fn tor_version() -> anyhow::Result<String> {

@@ -1,7 +1,7 @@
-//! Public proxies by the hundred or thousand, each really listening, and the list that names them.
+//! Hundreds or thousands of public proxies, each listening, and the list that names them.
 //!
-//! A free proxy list is mostly lies: dead hosts, proxies that hang, that claim another address, that read what they carry.
-//! Here the truth about each is planted, so that a test can hold a gateway's verdicts against it ([`PublicProxies::proxies`]).
+//! Most entries of a free proxy list are wrong: dead hosts, proxies that hang, that claim another address, that read what they relay.
+//! Here the truth about each proxy is known, so that a test can compare a gateway's verdicts with it ([`PublicProxies::proxies`]).
 //! The list has the shape of ProxiFly's CDN. Next: `public/mix.rs` (the kinds), `public/serve.rs` (what each does).
 
 use std::fs;
@@ -16,34 +16,33 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) use self::cdn::SUBNET as CDN_SUBNET;
 pub use self::cdn::{Cdn, PORT as CDN_PORT};
 pub use self::mix::{Kind, Mix, Protocol, Proxy};
-pub use crate::behaviour::Behaviour;
-use crate::dns::Book;
-use crate::ground::Ground;
-use crate::stage::{self, Task};
-use crate::web::Authority;
+use crate::dns::Names;
+use crate::fake_runtime::{self, Task};
+use crate::sandbox::Sandbox;
+pub use crate::source_behaviour::Behaviour;
+use crate::web::CertificateAuthority;
 use crate::{Dns, Web, layout, process};
 
 mod cdn;
-mod handshake;
 mod list;
 pub(crate) mod mix;
+mod proxy_request;
 mod serve;
 
-/// Running proxies and their list; they end with this value.
+/// Running proxies and their list; dropping this ends them.
 #[derive(Debug)]
 pub struct PublicProxies {
-    /// The list.
     pub cdn: Cdn,
-    stations: Vec<Arc<Station>>,
+    fakes: Vec<Arc<FakeProxy>>,
     shared: Arc<Shared>,
     geoip: PathBuf,
-    _ground: Arc<Ground>,
+    _sandbox: Arc<Sandbox>,
 }
 
-/// Where one proxy stands.
+/// A proxy that runs, or could run.
 #[derive(Debug)]
-struct Station {
-    proxy: Proxy,
+struct FakeProxy {
+    truth: Proxy,
     /// What it does now; a test may change it.
     kind: Mutex<Kind>,
     served: AtomicU64,
@@ -52,10 +51,10 @@ struct Station {
 
 /// What all proxies use.
 struct Shared {
-    dns: Arc<Book>,
-    /// Forges certificates, signed by a CA that nobody trusts.
-    forger: TlsAcceptor,
-    /// The CA of the web, for the far side of a broken TLS connection.
+    dns: Arc<Names>,
+    /// Makes certificates that are signed by a CA that nobody trusts.
+    untrusted: TlsAcceptor,
+    /// The CA of the fake web, for the connection to the target where a proxy breaks TLS.
     ca: PathBuf,
 }
 
@@ -66,34 +65,34 @@ impl std::fmt::Debug for Shared {
 }
 
 impl PublicProxies {
-    /// Starts all proxies of a mix, and their list. Names are resolved as `dns` says; targets outside loopback are refused.
-    pub async fn start(ground: &Arc<Ground>, dns: &Dns, web: &Web, mix: &Mix) -> anyhow::Result<Self> {
-        let proxies = mix::lay_out(mix, ground)?;
+    /// Starts all proxies of a mix, and their list. They resolve names by `dns`, and refuse targets that are not on loopback.
+    pub async fn start(sandbox: &Arc<Sandbox>, dns: &Dns, web: &Web, mix: &Mix) -> anyhow::Result<Self> {
+        let proxies = mix::lay_out(mix, sandbox)?;
         let listeners = proxies.iter().filter(|proxy| proxy.kind != Kind::Dead).count() as u64;
         let (allowed, needed) = (process::allow_files()?, listeners + SPARE_FILES);
         ensure!(allowed >= needed, "{needed} open files are needed and {allowed} allowed: raise `ulimit -Hn`");
-        let forger = Authority::new(web.ip()).context("cannot make a second CA")?.acceptor();
-        let shared = Arc::new(Shared { dns: dns.book(), forger, ca: web.ca_pem().to_owned() });
-        let geoip = ground.folder().join("geoip-public");
-        fs::write(&geoip, layout::geoip(&[], ground))?;
-        let mut stations = Vec::with_capacity(proxies.len());
+        let untrusted = CertificateAuthority::new(web.ip()).context("cannot make a second CA")?.acceptor();
+        let shared = Arc::new(Shared { dns: dns.names(), untrusted, ca: web.ca_pem().to_owned() });
+        let geoip = sandbox.folder().join("geoip-public");
+        fs::write(&geoip, layout::geoip(&[], sandbox))?;
+        let mut fakes = Vec::with_capacity(proxies.len());
         for proxy in &proxies {
-            let station = Arc::new(Station {
+            let fake = Arc::new(FakeProxy {
                 kind: Mutex::new(proxy.kind),
-                proxy: proxy.clone(),
+                truth: proxy.clone(),
                 served: AtomicU64::new(0),
                 task: Mutex::default(),
             });
-            station.open(&shared).await?;
-            stations.push(station);
+            fake.listen(&shared).await?;
+            fakes.push(fake);
         }
-        let cdn = Cdn::start(ground, proxies).await?;
-        Ok(Self { cdn, stations, shared, geoip, _ground: ground.clone() })
+        let cdn = Cdn::start(sandbox, proxies).await?;
+        Ok(Self { cdn, fakes, shared, geoip, _sandbox: sandbox.clone() })
     }
 
     /// The truth about every proxy.
     pub fn proxies(&self) -> Vec<&Proxy> {
-        self.stations.iter().map(|station| &station.proxy).collect()
+        self.fakes.iter().map(|fake| &fake.truth).collect()
     }
 
     /// The proxies of one kind.
@@ -108,49 +107,54 @@ impl PublicProxies {
 
     /// How many connections a proxy has had.
     pub fn served(&self, proxy: &Proxy) -> u64 {
-        self.station(proxy).served.load(Ordering::Relaxed)
+        self.fake(proxy).served.load(Ordering::Relaxed)
     }
 
-    /// Makes a proxy behave as another kind from the next connection on; what [`PublicProxies::proxies`] says stays.
+    /// Makes a proxy behave as another kind from its next connection on. [`PublicProxies::proxies`] still returns the original kind.
+    pub async fn change_kind(&self, proxy: &Proxy, kind: Kind) -> anyhow::Result<()> {
+        let fake = self.fake(proxy);
+        *fake.kind.lock().unwrap_or_else(PoisonError::into_inner) = kind;
+        fake.listen(&self.shared).await
+    }
+
+    /// The older name of [`PublicProxies::change_kind`].
     pub async fn turn(&self, proxy: &Proxy, kind: Kind) -> anyhow::Result<()> {
-        let station = self.station(proxy);
-        *station.kind.lock().unwrap_or_else(PoisonError::into_inner) = kind;
-        station.open(&self.shared).await
+        self.change_kind(proxy, kind).await
     }
 
-    /// A `GeoIPFile` with the countries of all proxies; the network's own has them too.
+    /// A `GeoIPFile` with the countries of all proxies. The file of the Tor network has them too.
     pub fn geoip_file(&self) -> PathBuf {
         self.geoip.clone()
     }
 
-    fn station(&self, proxy: &Proxy) -> &Arc<Station> {
-        let found = self.stations.iter().find(|station| station.proxy.address == proxy.address);
+    fn fake(&self, proxy: &Proxy) -> &Arc<FakeProxy> {
+        let found = self.fakes.iter().find(|fake| fake.truth.address == proxy.address);
         found.unwrap_or_else(|| panic!("{} is not one of these", proxy.address))
     }
 }
 
-/// Files beyond the listeners: both sides of a few hundred connections at once, and whatever the test itself opens.
+/// Open files beyond the listeners: both sides of a few hundred connections, and what the test itself opens.
 const SPARE_FILES: u64 = 1024;
 
-impl Station {
+impl FakeProxy {
     fn kind(&self) -> Kind {
         *self.kind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Listens, unless it is dead; a dead one that listened stops.
-    async fn open(self: &Arc<Self>, shared: &Arc<Shared>) -> anyhow::Result<()> {
+    /// Starts to listen; a dead proxy stops.
+    async fn listen(self: &Arc<Self>, shared: &Arc<Shared>) -> anyhow::Result<()> {
         let listens = self.task.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         let task = match (self.kind(), listens) {
             (Kind::Dead, _) => None,
             (_, true) => return Ok(()),
             (_, false) => {
-                let listener = stage::listen(SocketAddr::V4(self.proxy.address)).await?;
-                let (station, shared) = (Arc::downgrade(self), shared.clone());
-                Some(stage::accept(listener, move |stream, source| {
-                    let (station, shared) = (station.upgrade(), shared.clone());
+                let listener = fake_runtime::listen(SocketAddr::V4(self.truth.address)).await?;
+                let (fake, shared) = (Arc::downgrade(self), shared.clone());
+                Some(fake_runtime::accept(listener, move |stream, source| {
+                    let (fake, shared) = (fake.upgrade(), shared.clone());
                     async move {
-                        if let Some(station) = station {
-                            serve::connection(stream, source, &station, &shared).await;
+                        if let Some(fake) = fake {
+                            serve::connection(stream, source, &fake, &shared).await;
                         }
                     }
                 }))

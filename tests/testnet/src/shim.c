@@ -1,13 +1,13 @@
-/* Loaded by LD_PRELOAD into relays. Two things that tor has no option for:
+/* Preloaded into relays by LD_PRELOAD. It does two things for which tor has no option:
  *
- * 1. It ignores OutboundBindAddress for loopback targets, so every relay would leave from 127.0.0.1. Here each TCP
- *    connection to 127/8 is bound first: to TESTNET_BIND_OR towards relays (so that they see each other's addresses) and to
- *    TESTNET_BIND towards anything else. TESTNET_NODELAY turns Nagle off, which on loopback meets delayed ACKs and
- *    stalls for 40 ms at random.
+ * 1. tor ignores OutboundBindAddress for loopback targets, so every relay would leave from 127.0.0.1. This library binds each TCP
+ *    connection to 127/8 before it connects: to TESTNET_BIND_OR towards relays, so that they see each other's addresses, and to TESTNET_BIND
+ *    towards anything else. TESTNET_NODELAY turns Nagle's algorithm off. On loopback, together with delayed ACKs, it stalls
+ *    connections for 40 ms at random.
  *
- * 2. It makes a new RSA-2048 link key at every start: 0.15 to 0.75 s of CPU, which for fifteen relays was nine tenths of a
- *    start. With TESTNET_KEYS a long key is made once and found in that folder from then on. Relays that share a link key
- *    prove who they are by their identity keys as before; those are short, and their own.
+ * 2. tor makes a new RSA-2048 link key at every start. That takes 0.15 to 0.75 s of CPU, nine tenths of the start of fifteen relays. With
+ *    TESTNET_KEYS the library makes a long key once and keeps it in that folder. Relays that share a link key still have different
+ *    identity keys, which are short and not shared.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -56,7 +56,7 @@ int connect(int fd, const struct sockaddr *address, socklen_t length) {
   return next(fd, address, length);
 }
 
-/* OpenSSL's, declared by hand: its headers are not on every machine, the library is wherever tor is. */
+/* Declarations of OpenSSL: its headers are not on every machine, but the library is wherever tor is. */
 typedef struct rsa_st RSA;
 typedef struct bignum_st BIGNUM;
 typedef struct bio_st BIO;
@@ -107,7 +107,7 @@ int RSA_generate_key_ex(RSA *key, int bits, BIGNUM *exponent, void *progress) {
   char path[4000];
   snprintf(path, sizeof path, "%s/rsa-%d.pem", folder, bits);
   if (load(key, path)) return 1;
-  ERR_clear_error(); /* that there is none yet is no error that tor should find in its queue and log */
+  ERR_clear_error(); /* the missing file is no error that tor should find in its queue and log */
   int made = next(key, bits, exponent, progress);
   if (made) save(key, path);
   return made;

@@ -1,4 +1,4 @@
-//! The library that relays are started with: see `shim.c` for what it does and why tor needs it.
+//! The library that is preloaded into relays. `shim.c` says what it does and why tor needs it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::layout::{DIR_PORT, OR_PORT, Relay, Role};
 
 const SOURCE: &str = include_str!("shim.c");
 
-/// The compiled library, and the folder of the long keys that it keeps.
+/// The compiled library, and the folder in which it keeps long keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Shim {
     library: PathBuf,
@@ -22,7 +22,7 @@ pub(crate) struct Shim {
 }
 
 impl Shim {
-    /// Compiles the library unless `cache` has it. There is a `cc`: rustc links with it.
+    /// Compiles the library unless it is in `cache`. Every machine with rustc has a `cc`, because rustc links with it.
     pub(crate) async fn get(cache: &Path) -> anyhow::Result<Self> {
         let library = cache.join(format!("shim-{}.so", cache::name_of(SOURCE)));
         let keys = cache.join("keys");
@@ -45,7 +45,7 @@ impl Shim {
         env
     }
 
-    /// A program that runs tor as relays run it, but for the addresses: without Nagle, and with the kept keys.
+    /// A script that runs tor as relays run it, except for the addresses: without Nagle's algorithm, and with the kept keys.
     pub(crate) fn wrapper(&self) -> String {
         let (library, keys) = (self.library.display(), self.keys.display());
         format!("#!/bin/sh\nexec env LD_PRELOAD='{library}' TESTNET_KEYS='{keys}' TESTNET_NODELAY=1 tor \"$@\"\n")

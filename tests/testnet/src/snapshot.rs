@@ -1,8 +1,8 @@
-//! A network on disk: keys, descriptors and consensus, so that the next start needs no vote.
+//! A saved network: keys, descriptors and consensus, so that the next start needs no vote.
 //!
-//! A snapshot belongs to one layout, one tor version and one /16, because the consensus names the addresses; the key of a
-//! snapshot says all three. It is taken when a network has just become ready, when nothing is being written, and moved
-//! into place whole. It is only ever a guess: a start that fails from one throws it away and starts cold.
+//! A snapshot fits one layout, one version of tor and one /16, because the consensus contains the addresses. Its name is a digest of all
+//! three. It is taken when a network has just become ready and no file is being written, and it is moved into place as a whole. If a start from
+//! a snapshot fails, the snapshot is deleted and the network starts cold.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,26 +13,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::Relay;
 
-/// How long a consensus must still be valid to be worth starting from. Arbitrary: longer than any run of tests.
+/// How long the consensus of a snapshot must still be valid: longer than any run of tests.
 const MIN_LIFE: Duration = Duration::from_secs(6 * 3600);
 
 /// The file that describes the snapshot.
 const INDEX: &str = "network.json";
 
-/// Files that belong to one run of a relay.
+/// Files of one run of a relay, which are not saved.
 const TRANSIENT: [&str; 8] = ["log", "stdout", "lock", "control", "torrc", "diff-cache", "pid", "control_auth_cookie"];
 
-/// What a start needs to know beside the files.
+/// What a start needs besides the files.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Index {
     pub relays: Vec<Relay>,
     /// The `DirAuthority` line.
     pub authority: String,
-    /// When the consensus ends, in seconds since 1970.
+    /// The end of the consensus, in seconds since 1970.
     pub valid_until: u64,
 }
 
-/// Copies the snapshot at `from` into `folder`; nothing, if there is none or it is too old.
+/// Copies the snapshot at `from` into `folder`. None if there is no snapshot or it is too old.
 pub(crate) fn restore(from: &Path, folder: &Path) -> anyhow::Result<Option<Index>> {
     let Ok(text) = fs::read(from.join(INDEX)) else { return Ok(None) };
     let index: Index = serde_json::from_slice(&text).with_context(|| format!("{} is damaged", from.display()))?;
@@ -46,7 +46,7 @@ pub(crate) fn restore(from: &Path, folder: &Path) -> anyhow::Result<Option<Index
     Ok(Some(index))
 }
 
-/// Keeps a snapshot of the network in `folder` as `to`.
+/// Saves a snapshot of the network in `folder` as `to`.
 pub(crate) fn keep(folder: &Path, index: &Index, to: &Path) -> anyhow::Result<()> {
     let parent = to.parent().context("a snapshot has a parent folder")?;
     let made = tempfile::Builder::new().prefix("new-").tempdir_in(parent)?;
@@ -56,24 +56,24 @@ pub(crate) fn keep(folder: &Path, index: &Index, to: &Path) -> anyhow::Result<()
     fs::write(made.path().join(INDEX), serde_json::to_vec_pretty(index)?)?;
     let made = made.keep();
     if fs::rename(&made, to).is_err() {
-        fs::remove_dir_all(&made)?; // somebody else's is there already and as good
+        fs::remove_dir_all(&made)?; // another process has saved the same snapshot
     }
     Ok(())
 }
 
-/// Throws a snapshot away.
+/// Deletes a snapshot.
 pub(crate) fn forget(snapshot: &Path) {
-    let _ = fs::remove_dir_all(snapshot); // gone, or somebody else is throwing it away
+    let _ = fs::remove_dir_all(snapshot); // an error means that another process has deleted it
 }
 
-/// Where the snapshot called `name` is kept.
+/// The path of a snapshot.
 pub(crate) fn path(cache: &Path, name: &str) -> PathBuf {
     cache.join(format!("snapshot-{name}"))
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
-    fs::set_permissions(to, fs::metadata(from)?.permissions())?; // tor refuses key folders that others may read
+    fs::set_permissions(to, fs::metadata(from)?.permissions())?; // tor refuses folders of keys that other users may read
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         if TRANSIENT.iter().any(|name| entry.file_name() == *name)
@@ -101,18 +101,18 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_comes_back_and_the_second_keeper_loses_quietly() {
+    fn a_saved_snapshot_is_restored_and_saving_it_twice_is_no_error() {
         let (cache, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let to = path(cache.path(), "a");
         let fresh = index(SystemTime::now() + 2 * MIN_LIFE);
         keep(folder.path(), &fresh, &to).unwrap();
         keep(folder.path(), &fresh, &to).unwrap();
         assert_eq!(restore(&to, folder.path()).unwrap().unwrap().authority, "DirAuthority x");
-        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1, "nothing half-made is left");
+        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1, "no incomplete snapshot is left");
     }
 
     #[test]
-    fn an_old_one_is_thrown_away() {
+    fn an_old_one_is_deleted() {
         let (cache, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let to = path(cache.path(), "a");
         keep(folder.path(), &index(SystemTime::now() + MIN_LIFE / 2), &to).unwrap();
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_one_run_stays_behind() {
+    fn files_of_one_run_are_not_saved() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::create_dir(from.path().join("keys")).unwrap();
         for name in ["keys/secret", "log", "state", "state.tmp"] {

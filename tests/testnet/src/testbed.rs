@@ -1,30 +1,28 @@
-//! Everything that most tests want, with one call.
+//! Everything that most tests need, with one call.
 
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
 use crate::dns::Dns;
-use crate::ground::Ground;
 use crate::layout::Options;
 use crate::network::Network;
 use crate::onionoo::Onionoo;
 use crate::public::{Mix, PublicProxies};
+use crate::sandbox::Sandbox;
 use crate::web::Web;
 
 /// A private Tor network whose exits reach a fake web by name, and an Onionoo that knows it.
 #[derive(Debug)]
 pub struct Testbed {
-    /// The fake web.
     pub web: Web,
-    /// The name server of the exits.
+    /// The name server that the exits ask.
     pub dns: Dns,
-    /// What the outside world says about the network's relays.
+    /// The source that describes the network's relays.
     pub onionoo: Onionoo,
-    /// The network.
     pub network: Network,
-    /// The addresses and the folder of all of them.
-    pub ground: Arc<Ground>,
+    /// The addresses and the folder that all parts share.
+    pub ground: Arc<Sandbox>,
 }
 
 static SHARED: OnceCell<Testbed> = OnceCell::const_new();
@@ -35,17 +33,17 @@ impl Testbed {
         Self::start_with(Options::default()).await
     }
 
-    /// Starts everything with a network of one's own.
+    /// Starts everything with a network of this shape.
     pub async fn start_with(options: Options) -> anyhow::Result<Self> {
-        let ground = Ground::claim()?;
-        let (web, dns) = (Web::start(&ground).await?, Dns::start(&ground).await?);
-        let network = Network::start_on(&ground, options).await?;
-        let onionoo = Onionoo::start(&ground, network.relays()).await?;
-        Ok(Self { web, dns, onionoo, network, ground })
+        let sandbox = Sandbox::claim()?;
+        let (web, dns) = (Web::start(&sandbox).await?, Dns::start(&sandbox).await?);
+        let network = Network::start_on(&sandbox, options).await?;
+        let onionoo = Onionoo::start(&sandbox, network.relays()).await?;
+        Ok(Self { web, dns, onionoo, network, ground: sandbox })
     }
 
-    /// What the configuration of any gateway on this network needs: how its engines join, where countries are, and what
-    /// its tester asks. Dotted keys, so that more may stand before and behind them.
+    /// Configuration lines that any gateway on this network needs: how its engines join, the file of countries, and the servers that its tester
+    /// asks. The keys are dotted, so that other lines may come before and after them.
     pub fn gateway_lines(&self) -> String {
         format!(
             r#"tor.extra = {extra:?}
@@ -62,13 +60,13 @@ check.ca_file = {ca:?}"#,
         )
     }
 
-    /// Starts public proxies beside the network.
+    /// Starts public proxies in addition.
     pub async fn public_proxies(&self, mix: &Mix) -> anyhow::Result<PublicProxies> {
         PublicProxies::start(&self.ground, &self.dns, &self.web, mix).await
     }
 
-    /// The testbed of this process, started by whoever asks first. It ends with the process, so a test that stops relays or
-    /// changes what others see starts its own.
+    /// The testbed that all tests of this process share. The first caller starts it, and it ends with the process. A test that stops relays
+    /// or changes what others see must start its own.
     pub async fn shared() -> &'static Self {
         SHARED.get_or_init(|| async { Self::start().await.expect("the testbed starts") }).await
     }

@@ -1,12 +1,12 @@
-//! The torrc of every process: pure text. Each line that is not obvious says what goes wrong without it.
+//! The torrc of every process: no I/O. A comment says what goes wrong without a line, where that is not obvious.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::clock;
+use crate::dates;
 use crate::layout::{DIR_PORT, OR_PORT, Options, Relay, Role};
 
-/// What all torrcs of one network share.
+/// What all torrcs of a network have in common.
 #[derive(Debug)]
 pub(crate) struct Shared<'a> {
     pub folder: &'a Path,
@@ -14,14 +14,14 @@ pub(crate) struct Shared<'a> {
     pub relays: &'a [Relay],
     /// The `DirAuthority` line.
     pub authority: &'a str,
-    /// Seconds into the half hour at which the authority would vote by itself.
+    /// Seconds after each half hour at which the authority would vote by its schedule.
     pub vote_offset: u64,
 }
 
-/// What the authority votes by before it is told to vote now: far enough away that no half-known network is voted on.
-pub(crate) const FIRST_VOTE_GRID: u64 = 1800;
+/// The voting interval in seconds before the vote is ordered: so long that there is no vote before all relays are known.
+pub(crate) const FIRST_VOTE_INTERVAL: u64 = 1800;
 
-/// Lines for anything that is to join the network.
+/// The lines that any tor needs to join the network.
 pub(crate) fn join(folder: &Path, authority: &str) -> Vec<String> {
     vec![
         "TestingTorNetwork 1".into(),
@@ -38,7 +38,7 @@ fn common(shared: &Shared<'_>, name: &str) -> Vec<String> {
         format!("DataDirectory {}", home.display()),
         format!("Log notice file {}", home.join("log").display()),
         format!("ControlSocket {}", home.join("control").display()),
-        format!("__OwningControllerProcess {}", std::process::id()), // polled every 15 s: the last of three nets
+        format!("__OwningControllerProcess {}", std::process::id()), // tor checks every 15 s whether this process lives; see `process.rs`
         "RunAsDaemon 0".into(),
         "SafeLogging 0".into(),
         "LogTimeGranularity 1".into(),
@@ -64,7 +64,7 @@ pub(crate) fn relay(shared: &Shared<'_>, relay: &Relay) -> String {
         "DirReqStatistics 0".into(),
         "HiddenServiceStatistics 0".into(),
         "PathsNeededToBuildCircuits 0.25".into(),
-        "__DisablePredictedCircuits 1".into(), // a relay's own circuits are only noise in a test
+        "__DisablePredictedCircuits 1".into(), // circuits that relays build for themselves only disturb a test
     ]);
     lines.extend(relay.policy.iter().map(|line| format!("ExitPolicy {line}")));
     let (own, extra) = match relay.role {
@@ -82,23 +82,23 @@ fn authority(shared: &Shared<'_>, relay: &Relay) -> Vec<String> {
         shared.relays.iter().filter(wanted).map(|relay| relay.ip.to_string()).collect::<Vec<_>>().join(",")
     };
     let guards = addresses(&|relay| relay.role == Role::Guard);
-    // Tor gives the Exit flag only to exits that allow both 80 and 443; the one that refuses 443 gets it by name.
+    // Tor gives the Exit flag only to relays that allow both 80 and 443. TestingDirAuthVoteExit gives it to the one that refuses 443.
     let exits = addresses(&|relay| relay.role == Role::Exit);
     vec![
         format!("DirPort {}:{DIR_PORT}", relay.ip),
         "AuthoritativeDirectory 1".into(),
         "V3AuthoritativeDirectory 1".into(),
-        format!("V3AuthVotingInterval {} seconds", shared.options.interval.as_secs().max(FIRST_VOTE_GRID)),
+        format!("V3AuthVotingInterval {} seconds", shared.options.interval.as_secs().max(FIRST_VOTE_INTERVAL)),
         "V3AuthVoteDelay 5 seconds".into(),
         "V3AuthDistDelay 5 seconds".into(),
         format!("V3AuthNIntervalsValid {}", shared.options.valid_intervals),
-        format!("TestingV3AuthInitialVotingInterval {FIRST_VOTE_GRID} seconds"),
+        format!("TestingV3AuthInitialVotingInterval {FIRST_VOTE_INTERVAL} seconds"),
         "TestingV3AuthInitialVoteDelay 2 seconds".into(),
         "TestingV3AuthInitialDistDelay 2 seconds".into(),
         format!("TestingV3AuthVotingStartOffset {} seconds", shared.vote_offset),
         "TestingAuthDirTimeToLearnReachability 0".into(),
         "TestingDirAuthVoteHSDir *".into(),
-        "AuthDirVoteStableGuaranteeMinUptime 0".into(), // else nobody is Stable for days
+        "AuthDirVoteStableGuaranteeMinUptime 0".into(), // without it no relay is Stable for days
         "AuthDirVoteStableGuaranteeMTBF 0".into(),
         format!("TestingDirAuthVoteGuard {guards}"),
         "TestingDirAuthVoteGuardIsStrict 1".into(),
@@ -107,8 +107,8 @@ fn authority(shared: &Shared<'_>, relay: &Relay) -> Vec<String> {
         "TestingMinFastFlagThreshold 0".into(),
         "AuthDirMaxServersPerAddr 0".into(),
         "MinUptimeHidServDirectoryV2 0".into(),
-        // Keys that rotate would make a cached consensus useless; cc_alg=2 is what the public network has; bandwidth that
-        // nobody measured is capped at 20 kB/s unless told otherwise.
+        // Rotated keys would make a cached consensus useless. cc_alg=2 is the value of the public network. Without maxunmeasuredbw, tor caps
+        // bandwidth that nobody measured at 20 kB/s.
         "ConsensusParams onion-key-rotation-days=90 cc_alg=2 sendme_emit_min_version=1 maxunmeasuredbw=1000000".into(),
     ]
 }
@@ -116,7 +116,7 @@ fn authority(shared: &Shared<'_>, relay: &Relay) -> Vec<String> {
 fn exit(shared: &Shared<'_>) -> Vec<String> {
     vec![
         "ExitRelay 1".into(),
-        "ExitPolicyRejectPrivate 0".into(), // every target here is on loopback
+        "ExitPolicyRejectPrivate 0".into(), // all targets are on loopback
         "IPv6Exit 0".into(),
         "ServerDNSDetectHijacking 0".into(),
         "ServerDNSAllowNonRFC953Hostnames 1".into(),
@@ -126,7 +126,7 @@ fn exit(shared: &Shared<'_>) -> Vec<String> {
     ]
 }
 
-/// The torrc of a client called `name`; a line of `extra` replaces ours of the same keyword.
+/// The torrc of a client. A line of `extra` replaces the default line with the same keyword.
 pub(crate) fn client(shared: &Shared<'_>, name: &str, extra: &[String]) -> String {
     let keyword = |line: &str| line.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
     let given: Vec<String> = extra.iter().map(|line| keyword(line)).collect();
@@ -137,14 +137,14 @@ pub(crate) fn client(shared: &Shared<'_>, name: &str, extra: &[String]) -> Strin
     text(&lines)
 }
 
-/// The `state` file of a relay that never ran: a day of traffic that it remembers, so that it advertises a bandwidth.
+/// The `state` file of a new relay. It claims a day of traffic, so that the relay advertises a bandwidth.
 pub(crate) fn state(role: Role, now: u64) -> String {
     const DAY: u64 = 86_400;
     let rate = role.observed_bandwidth();
     let mut state = String::new();
     for way in ["Read", "Write"] {
-        let (end, total) = (clock::stamp(now), rate * DAY);
-        let _ = writeln!(state, "BWHistory{way}Ends {end}\nBWHistory{way}Interval {DAY}"); // a String takes all
+        let (end, total) = (dates::stamp(now), rate * DAY);
+        let _ = writeln!(state, "BWHistory{way}Ends {end}\nBWHistory{way}Interval {DAY}"); // writing to a String does not fail
         let _ = writeln!(state, "BWHistory{way}Values {total}\nBWHistory{way}Maxima {rate}");
     }
     state
@@ -157,13 +157,13 @@ fn text(lines: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ground::Ground;
     use crate::layout;
+    use crate::sandbox::Sandbox;
 
     fn with_torrc<T>(check: impl FnOnce(&Shared<'_>) -> T) -> T {
-        let ground = Ground::claim().unwrap();
+        let sandbox = Sandbox::claim().unwrap();
         let options = Options { exit_lines: vec!["BandwidthRate 1 MB".into()], ..Options::default() };
-        let relays = layout::relays(&options, &ground);
+        let relays = layout::relays(&options, &sandbox);
         check(&Shared {
             folder: Path::new("/folder"),
             options: &options,

@@ -1,4 +1,4 @@
-//! A network ends with whoever holds it, however that ends.
+//! A network ends together with its owner, however the owner ends.
 
 use std::io::{BufRead as _, BufReader};
 use std::panic::AssertUnwindSafe;
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 
 use exitgate_testnet::{ExitSpec, Network, Options};
 
-/// Set in the process that is to be killed.
+/// Set in the process that the test kills.
 const VICTIM: &str = "EXITGATE_TESTNET_VICTIM";
 
-/// How long the kernel and the guardian may take to clear up after a process that was killed.
+/// How long the kernel and the cleaner may take after the owner was killed.
 const CLEARED: Duration = Duration::from_secs(10);
 
-/// The smallest network that works: what is tested here does not depend on its size.
+/// The smallest network that works: these tests do not depend on the size.
 fn small() -> Options {
     Options { guards: 2, exits: vec![ExitSpec::new("us1", "US")], ..Options::default() }
 }
 
-/// Processes whose command line names the folder: its relays and its guardian.
+/// Processes whose command line names the folder: the relays and the cleaner.
 fn processes(folder: &Path) -> Vec<u32> {
     let names = |pid: &u32| {
         std::fs::read(format!("/proc/{pid}/cmdline"))
@@ -43,9 +43,9 @@ async fn it_is_gone_when_dropped() {
     let network = Network::start(small()).await.unwrap();
     let client = network.client("held", &[]).await.unwrap();
     let folder = network.ground().folder().to_owned();
-    assert!(processes(&folder).len() >= 6, "four relays, a client and a guardian");
+    assert!(processes(&folder).len() >= 6, "four relays, a client and a cleaner");
     drop(network);
-    assert!(client.pid().await.unwrap().is_some(), "a client keeps the network that it is in");
+    assert!(client.pid().await.unwrap().is_some(), "a client keeps its network alive");
     drop(client);
     assert!(!folder.exists());
     assert_eq!(processes(&folder), [0u32; 0]);
@@ -67,7 +67,7 @@ fn it_is_gone_after_a_panic() {
     assert_eq!(processes(&folder), [0u32; 0]);
 }
 
-/// Runs this very test again in a process of its own, which starts a network and says where; then kills it.
+/// Runs this test again in a process of its own, which starts a network and prints its folder; then kills that process.
 #[test]
 fn it_is_gone_after_the_holder_was_killed() {
     if std::env::var_os(VICTIM).is_some() {
@@ -81,7 +81,7 @@ fn it_is_gone_after_the_holder_was_killed() {
         .unwrap();
     let said = BufReader::new(victim.stdout.take().unwrap()).lines().map_while(Result::ok);
     let folder: PathBuf = said.filter_map(|line| Some(line.strip_prefix("folder ")?.into())).next().unwrap();
-    assert!(processes(&folder).len() >= 5, "four relays and a guardian");
+    assert!(processes(&folder).len() >= 5, "four relays and a cleaner");
     victim.kill().unwrap();
     victim.wait().unwrap();
     wait_until_cleared(&folder);

@@ -1,21 +1,21 @@
-//! The fakes answer as promised, without any tor.
+//! The fake sources, without tor.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use exitgate_testnet::onionoo::Behaviour;
-use exitgate_testnet::{ExitSpec, Ground, Onionoo, Relay, Role, fetch};
+use exitgate_testnet::{ExitSpec, Onionoo, Relay, Role, Sandbox, fetch};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-fn relay(ground: &Ground, name: &str, outbound: u8, policy: &[&str]) -> Relay {
+fn relay(sandbox: &Sandbox, name: &str, outbound: u8, policy: &[&str]) -> Relay {
     let spec = ExitSpec::new(name, "US").policy(policy);
     Relay {
         name: spec.name,
         role: Role::Exit,
         fingerprint: format!("{outbound:040X}"),
-        ip: ground.ip(1, 1),
-        outbound: ground.ip(outbound, 1),
+        ip: sandbox.ip(1, 1),
+        outbound: sandbox.ip(outbound, 1),
         country: spec.country,
         outbound_country: "CA".into(),
         policy: spec.policy,
@@ -27,26 +27,26 @@ async fn get(url: &str, path: &str, headers: &[(&str, &str)]) -> fetch::Got {
     fetch::get_with(TcpStream::connect(address).await.unwrap(), "x", path, headers).await.unwrap()
 }
 
-async fn onionoo(ground: &Arc<Ground>) -> Onionoo {
+async fn onionoo(sandbox: &Arc<Sandbox>) -> Onionoo {
     let relays =
-        [relay(ground, "plain", 1, &["accept *:*"]), relay(ground, "split", 2, &["reject *:443", "accept *:*"])];
-    Onionoo::start(ground, &relays).await.unwrap()
+        [relay(sandbox, "plain", 1, &["accept *:*"]), relay(sandbox, "split", 2, &["reject *:443", "accept *:*"])];
+    Onionoo::start(sandbox, &relays).await.unwrap()
 }
 
 #[tokio::test]
-async fn onionoo_tells_of_exactly_these_relays() {
-    let ground = Ground::claim().unwrap();
-    let onionoo = onionoo(&ground).await;
+async fn onionoo_describes_exactly_these_relays() {
+    let sandbox = Sandbox::claim().unwrap();
+    let onionoo = onionoo(&sandbox).await;
     let got = get(&onionoo.url(), "/details?type=relay&running=true&flag=Exit", &[]).await;
     assert_eq!((got.status, &got.headers["content-type"]), (200, &"application/json; charset=utf-8".parse().unwrap()));
     let document: Value = serde_json::from_slice(&got.body).unwrap();
     let split = &document["relays"][1];
     assert_eq!(document["relays"].as_array().unwrap().len(), 2);
-    assert_eq!(split["or_addresses"][0], format!("{}:9001", ground.ip(1, 1)));
-    assert_eq!((&split["exit_addresses"][0], &split["country"]), (&ground.ip(2, 1).to_string().into(), &"us".into()));
+    assert_eq!(split["or_addresses"][0], format!("{}:9001", sandbox.ip(1, 1)));
+    assert_eq!((&split["exit_addresses"][0], &split["country"]), (&sandbox.ip(2, 1).to_string().into(), &"us".into()));
     assert_eq!(split["exit_policy_summary"]["reject"][0], "443");
     let list = get(&onionoo.url(), "/exit-addresses", &[]).await.text();
-    assert!(list.contains(&format!("ExitAddress {} ", ground.ip(2, 1))), "{list}");
+    assert!(list.contains(&format!("ExitAddress {} ", sandbox.ip(2, 1))), "{list}");
     assert_eq!(get(&onionoo.url(), "/details?exits=1", &[]).await.status, 400);
     let few = get(&onionoo.url(), "/details?limit=1&fields=nickname", &[]).await.text();
     assert!(few.contains("\"relays\":[\n{\"nickname\":\"plain\"}\n],\n\"relays_truncated\":1,"), "{few}");
@@ -54,8 +54,8 @@ async fn onionoo_tells_of_exactly_these_relays() {
 
 #[tokio::test]
 async fn onionoo_answers_conditionally_until_something_is_published() {
-    let ground = Ground::claim().unwrap();
-    let onionoo = onionoo(&ground).await;
+    let sandbox = Sandbox::claim().unwrap();
+    let onionoo = onionoo(&sandbox).await;
     let first = get(&onionoo.url(), "/details", &[]).await;
     let (since, tag) = (first.headers["last-modified"].to_str().unwrap(), first.headers["etag"].to_str().unwrap());
     for condition in [("If-Modified-Since", since), ("If-None-Match", tag)] {
@@ -69,9 +69,9 @@ async fn onionoo_answers_conditionally_until_something_is_published() {
 }
 
 #[tokio::test]
-async fn onionoo_packs_a_network_of_real_size() {
-    let ground = Ground::claim().unwrap();
-    let onionoo = onionoo(&ground).await;
+async fn onionoo_compresses_a_network_of_real_size() {
+    let sandbox = Sandbox::claim().unwrap();
+    let onionoo = onionoo(&sandbox).await;
     onionoo.add_synthetic(2_000);
     let plain = get(&onionoo.url(), "/details", &[]).await;
     let packed = get(&onionoo.url(), "/details", &[("Accept-Encoding", "gzip")]).await;
@@ -84,9 +84,9 @@ async fn onionoo_packs_a_network_of_real_size() {
 }
 
 #[tokio::test]
-async fn onionoo_goes_wrong_on_order() {
-    let ground = Ground::claim().unwrap();
-    let onionoo = onionoo(&ground).await;
+async fn onionoo_has_the_ordered_faults() {
+    let sandbox = Sandbox::claim().unwrap();
+    let onionoo = onionoo(&sandbox).await;
     onionoo.behave(Behaviour::Status(503));
     assert_eq!(get(&onionoo.url(), "/details", &[]).await.status, 503);
     onionoo.behave(Behaviour::NotModified);

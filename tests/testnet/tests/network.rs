@@ -1,5 +1,5 @@
-//! The network, seen by plain tor from one end and by the fake web from the other.
-#![expect(clippy::print_stderr, reason = "start times are wanted in the output")]
+//! The network, seen by a plain tor client on one side and by the fake web on the other.
+#![expect(clippy::print_stderr, reason = "the test prints how long a start takes")]
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use exitgate_testnet::{Client, ClientOptions, ExitSpec, Network, Options, Role, Testbed, Wait, fetch};
 use tokio::time::timeout;
 
-/// GETs over HTTP through `client`, on a circuit of its own for each `isolation`.
+/// One GET over HTTP through `client`, on a circuit of its own for each `isolation`.
 async fn get(client: &Client, isolation: &str, host: &str, port: u16, path: &str) -> anyhow::Result<fetch::Got> {
     let tunnel = fetch::socks5(client.socks(), Some((isolation, "x")), host, port).await?;
     fetch::get(tunnel, host, path).await
@@ -17,7 +17,7 @@ async fn get(client: &Client, isolation: &str, host: &str, port: u16, path: &str
 async fn every_exit_leaves_from_its_own_address() {
     let bed = Testbed::start().await.unwrap();
     eprintln!("network: {:?} in {:?}", bed.network.start_kind(), bed.network.start_took());
-    // Without circuits made in advance, each stream gets one to the exit that is set at that moment.
+    // Without predicted circuits, each stream gets a circuit to the exit that is set at that moment.
     let lines = ["StrictNodes 1", "__DisablePredictedCircuits 1"].map(String::from).to_vec();
     let options = ClientOptions { lines, wait: Wait::Directory, seed: None };
     let client = bed.network.client_with("each", options).await.unwrap();
@@ -33,13 +33,13 @@ async fn every_exit_leaves_from_its_own_address() {
 }
 
 #[tokio::test]
-async fn the_directory_says_what_the_public_one_would() {
+async fn the_directory_is_like_the_public_one() {
     let network = Network::start(Options::default()).await.unwrap();
     let options = ClientOptions { wait: Wait::Directory, ..ClientOptions::default() };
     let client = network.client_with("directory", options).await.unwrap();
     let mut control = client.control().await.unwrap();
     let consensus = control.info("dir/status-vote/current/consensus-microdesc").await.unwrap();
-    assert!(consensus.contains("\nbandwidth-weights Wbd="), "weights are what path selection goes by");
+    assert!(consensus.contains("\nbandwidth-weights Wbd="), "path selection needs the weights");
     for relay in network.relays() {
         let status = control.info(&format!("ns/id/{}", relay.fingerprint)).await.unwrap();
         let flags = status.lines().find(|line| line.starts_with("s ")).unwrap();
@@ -60,7 +60,7 @@ async fn the_directory_says_what_the_public_one_would() {
 }
 
 #[tokio::test]
-async fn relays_fail_and_come_back_on_order() {
+async fn relays_fail_and_recover_as_ordered() {
     let bed = Testbed::start().await.unwrap();
     let us1 = bed.network.relay("us1");
     let lines = [format!("ExitNodes ${}", us1.fingerprint), "StrictNodes 1".into(), "SocksTimeout 10".into()].to_vec();
@@ -75,7 +75,10 @@ async fn relays_fail_and_come_back_on_order() {
     assert!(get(&client, "a", "echo.test", port, "/ip").await.is_ok());
 
     bed.network.set_policy("us1", &["reject *:*"]).await.unwrap();
-    assert!(get(&client, "a", "echo.test", port, "/ip").await.is_err(), "the directory still says that it may");
+    assert!(
+        get(&client, "a", "echo.test", port, "/ip").await.is_err(),
+        "the directory still says that the exit allows it"
+    );
     bed.network.set_policy("us1", &["accept *:*"]).await.unwrap();
 
     bed.network.kill("us1").await.unwrap();
@@ -97,7 +100,7 @@ async fn an_onion_service_is_reached_through_the_network() {
 }
 
 #[tokio::test]
-async fn networks_live_side_by_side() {
+async fn two_networks_run_at_the_same_time() {
     let small = || Options { guards: 2, exits: vec![ExitSpec::new("us1", "US")], ..Options::default() };
     let (one, two) = tokio::try_join!(Testbed::start_with(small()), Testbed::start_with(small())).unwrap();
     for bed in [&one, &two] {

@@ -1,11 +1,11 @@
-//! Public proxies do what is planted, seen by a client on one side and the fake web on the other.
-#![expect(clippy::print_stderr, reason = "start times are wanted in the output")]
+//! Public proxies behave as their kind says, seen by a client on one side and by the fake web on the other.
+#![expect(clippy::print_stderr, reason = "the test prints how long a start takes")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use exitgate_testnet::public::{Behaviour, Kind, Mix, Protocol, Proxy};
-use exitgate_testnet::{Dns, Ground, PublicProxies, Web, fetch};
+use exitgate_testnet::{Dns, PublicProxies, Sandbox, Web, fetch};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -17,9 +17,9 @@ struct Bed {
 }
 
 async fn start(mix: &Mix) -> Bed {
-    let ground = Ground::claim().unwrap();
-    let (web, dns) = (Web::start(&ground).await.unwrap(), Dns::start(&ground).await.unwrap());
-    let proxies = PublicProxies::start(&ground, &dns, &web, mix).await.unwrap();
+    let sandbox = Sandbox::claim().unwrap();
+    let (web, dns) = (Web::start(&sandbox).await.unwrap(), Dns::start(&sandbox).await.unwrap());
+    let proxies = PublicProxies::start(&sandbox, &dns, &web, mix).await.unwrap();
     Bed { web, proxies, _dns: dns }
 }
 
@@ -38,12 +38,12 @@ impl Bed {
         }
     }
 
-    /// GETs a page of `echo.test` in the clear, through a tunnel.
+    /// One GET for a page of `echo.test` without TLS, through a tunnel.
     async fn get(&self, proxy: &Proxy, path: &str) -> anyhow::Result<fetch::Got> {
         fetch::get(self.tunnel(proxy, "echo.test", self.web.http_port()).await?, "echo.test", path).await
     }
 
-    /// GETs a page of `echo.test` with a request in proxy form.
+    /// One GET for a page of `echo.test` with a request in proxy form.
     async fn get_plain(&self, proxy: &Proxy, path: &str) -> fetch::Got {
         let stream = TcpStream::connect(proxy.address).await.unwrap();
         fetch::get(stream, "echo.test", &self.web.http("echo.test", path)).await.unwrap()
@@ -68,7 +68,7 @@ async fn good_ones_carry_in_every_protocol_and_leave_from_their_own_address() {
 }
 
 #[tokio::test]
-async fn bad_ones_are_bad_each_in_its_way() {
+async fn bad_ones_fail_as_their_kind_says() {
     let kinds = [Kind::Dead, Kind::Hanging, Kind::Slow, Kind::Flapping, Kind::Locked, Kind::WebServer, Kind::NoConnect];
     let bed = start(&Mix::of(&kinds.map(|kind| (kind, 4)))).await;
     let socks = |kind| bed.one(kind, Protocol::Socks5);
@@ -103,18 +103,21 @@ async fn dishonest_ones_change_what_they_can_see() {
 
     let spy = bed.one(Kind::BreaksTls, Protocol::Socks5);
     let tunnel = bed.tunnel(spy, "echo.test", bed.web.https_port()).await.unwrap();
-    assert!(fetch::tls(tunnel, "echo.test", bed.web.ca_pem()).await.is_err(), "a client that looks is warned");
+    assert!(
+        fetch::tls(tunnel, "echo.test", bed.web.ca_pem()).await.is_err(),
+        "a client that verifies certificates fails"
+    );
     assert_eq!(bed.get(spy, "/ip").await.unwrap().text(), spy.address.ip().to_string());
 
-    let told = |got: fetch::Got| serde_json::from_slice::<Value>(&got.body).unwrap()["headers"].clone();
-    let transparent = told(bed.get_plain(bed.one(Kind::Transparent, Protocol::Http), "/headers").await);
+    let headers = |got: fetch::Got| serde_json::from_slice::<Value>(&got.body).unwrap()["headers"].clone();
+    let transparent = headers(bed.get_plain(bed.one(Kind::Transparent, Protocol::Http), "/headers").await);
     assert_eq!((&transparent["x-forwarded-for"], &transparent["via"]), (&"127.0.0.1".into(), &"1.1 proxy".into()));
-    let anonymous = told(bed.get_plain(bed.one(Kind::Anonymous, Protocol::Http), "/headers").await);
+    let anonymous = headers(bed.get_plain(bed.one(Kind::Anonymous, Protocol::Http), "/headers").await);
     assert_eq!((&anonymous["x-forwarded-for"], &anonymous["via"]), (&Value::Null, &"1.1 proxy".into()));
 }
 
 #[tokio::test]
-async fn one_that_breaks_tls_serves_clients_that_do_not_look() {
+async fn one_that_breaks_tls_serves_clients_that_do_not_verify() {
     let bed = start(&Mix::of(&[(Kind::BreaksTls, 2)])).await;
     let spy = bed.one(Kind::BreaksTls, Protocol::Socks5);
     let tunnel = bed.tunnel(spy, "echo.test", bed.web.https_port()).await.unwrap();
@@ -123,12 +126,12 @@ async fn one_that_breaks_tls_serves_clients_that_do_not_look() {
 }
 
 #[tokio::test]
-async fn one_can_die_and_come_back() {
+async fn one_can_die_and_recover() {
     let bed = start(&Mix::of(&[(Kind::Good, 1)])).await;
     let proxy = bed.one(Kind::Good, Protocol::Http);
-    bed.proxies.turn(proxy, Kind::Dead).await.unwrap();
+    bed.proxies.change_kind(proxy, Kind::Dead).await.unwrap();
     assert!(bed.get(proxy, "/ip").await.is_err());
-    bed.proxies.turn(proxy, Kind::Good).await.unwrap();
+    bed.proxies.change_kind(proxy, Kind::Good).await.unwrap();
     assert!(bed.get(proxy, "/ip").await.is_ok());
 }
 

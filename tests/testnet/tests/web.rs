@@ -1,4 +1,4 @@
-//! The fake web, visited directly.
+//! The fake web, with direct connections.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use exitgate_testnet::web::{self, pattern};
-use exitgate_testnet::{Dns, Ground, Web, fetch};
+use exitgate_testnet::{Dns, Sandbox, Web, fetch};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-async fn start() -> (Web, Arc<Ground>) {
-    let ground = Ground::claim().unwrap();
-    (Web::start(&ground).await.unwrap(), ground)
+async fn start() -> (Web, Arc<Sandbox>) {
+    let sandbox = Sandbox::claim().unwrap();
+    (Web::start(&sandbox).await.unwrap(), sandbox)
 }
 
 async fn open(web: &Web, port: u16) -> TcpStream {
@@ -30,8 +30,8 @@ fn json(got: &fetch::Got) -> Value {
 }
 
 #[tokio::test]
-async fn echoes_tell_the_source_in_every_form_and_repeat_a_nonce() {
-    let (web, _ground) = start().await;
+async fn echoes_return_the_source_in_every_format_and_the_nonce() {
+    let (web, _sandbox) = start().await;
     let plain = get(&web, "echo.test", "/ip?nonce=n1").await;
     assert_eq!((plain.text().as_str(), &plain.headers["x-nonce"]), ("127.0.0.1", &"n1".parse().unwrap()));
     for (path, key) in [("/ip.json", "ip"), ("/origin.json", "origin"), ("/query.json", "query"), ("/tor.json", "IP")] {
@@ -47,7 +47,7 @@ async fn echoes_tell_the_source_in_every_form_and_repeat_a_nonce() {
 
 #[tokio::test]
 async fn https_is_good_for_every_name_but_the_bad_ones() {
-    let (web, _ground) = start().await;
+    let (web, _sandbox) = start().await;
     for host in ["echo.test", "never.heard.of.test"] {
         let stream = fetch::tls(open(&web, web.https_port()).await, host, web.ca_pem()).await.unwrap();
         assert_eq!(fetch::get(stream, host, "/ip").await.unwrap().text(), "127.0.0.1");
@@ -61,7 +61,7 @@ async fn https_is_good_for_every_name_but_the_bad_ones() {
 
 #[tokio::test]
 async fn bodies_can_be_resumed() {
-    let (web, _ground) = start().await;
+    let (web, _sandbox) = start().await;
     let whole = get(&web, "echo.test", "/bytes/300000").await;
     assert!(whole.body == pattern(0..300_000));
     let ranged = async |range: &str| {
@@ -80,21 +80,21 @@ async fn bodies_can_be_resumed() {
 }
 
 #[tokio::test]
-async fn the_shop_refuses_whom_it_is_told_to() {
-    let (web, _ground) = start().await;
+async fn the_shop_refuses_the_given_sources() {
+    let (web, _sandbox) = start().await;
     let me = Ipv4Addr::LOCALHOST;
     assert_eq!(get(&web, "shop.test", "/").await.status, 200);
     web.shop_refuses(me, 429);
     let refused = get(&web, "shop.test:80", "/").await;
     assert_eq!((refused.status, &refused.headers["retry-after"]), (429, &"60".parse().unwrap()));
-    assert_eq!(get(&web, "echo.test", "/ip").await.status, 200, "only the shop does");
+    assert_eq!(get(&web, "echo.test", "/ip").await.status, 200, "only the shop refuses");
     web.shop_serves(me);
     assert_eq!(get(&web, "shop.test", "/").await.status, 200);
 }
 
 #[tokio::test]
-async fn pages_that_lead_elsewhere_or_take_their_time() {
-    let (web, _ground) = start().await;
+async fn redirects_slow_pages_and_errors() {
+    let (web, _sandbox) = start().await;
     let to = |got: fetch::Got| (got.status, got.headers["location"].to_str().unwrap().to_owned());
     assert_eq!(to(get(&web, "a.test", "/redirect/2").await), (302, "/redirect/1".into()));
     assert_eq!(to(get(&web, "a.test", "/redirect/1").await), (302, "/ip".into()));
@@ -113,7 +113,7 @@ async fn pages_that_lead_elsewhere_or_take_their_time() {
 
 #[tokio::test]
 async fn a_body_comes_back_while_it_is_sent() {
-    let (web, _ground) = start().await;
+    let (web, _sandbox) = start().await;
     let mut stream = open(&web, web.http_port()).await;
     stream
         .write_all(b"POST /echo HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
@@ -132,7 +132,7 @@ async fn a_body_comes_back_while_it_is_sent() {
 
 #[tokio::test]
 async fn a_websocket_echoes() {
-    let (web, _ground) = start().await;
+    let (web, _sandbox) = start().await;
     let mut stream = open(&web, web.http_port()).await;
     let hello = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -151,7 +151,7 @@ async fn a_websocket_echoes() {
 
 #[tokio::test]
 async fn a_folder_is_served_as_it_is() {
-    let (web, _ground) = start().await;
+    let (web, _sandbox) = start().await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("info")).unwrap();
     std::fs::write(folder.path().join("info/refs"), "refs\n").unwrap();
@@ -163,22 +163,22 @@ async fn a_folder_is_served_as_it_is() {
 }
 
 #[tokio::test]
-async fn odd_ports_are_odd() {
-    let (web, ground) = start().await;
+async fn ports_without_http() {
+    let (web, sandbox) = start().await;
     let mut echo = open(&web, web::ECHO_PORT).await;
     echo.write_all(b"twice").await.unwrap();
     let mut back = [0; 5];
     echo.read_exact(&mut back).await.unwrap();
     assert_eq!(&back, b"twice");
     assert!(TcpStream::connect((web.ip(), web::REFUSED_PORT)).await.is_err());
-    assert!(TcpStream::connect((ground.ip(80, 3), web.http_port())).await.is_err(), "closed.test");
-    // The reset comes while the client still connects, or after.
+    assert!(TcpStream::connect((sandbox.ip(80, 3), web.http_port())).await.is_err(), "closed.test");
+    // The reset may come before or after the client's connect has returned.
     let reset = async { TcpStream::connect((web.ip(), web::RESET_PORT)).await?.read_u8().await };
     assert_eq!(reset.await.unwrap_err().kind(), ErrorKind::ConnectionReset);
-    let mut hang = TcpStream::connect((ground.ip(80, 2), web.https_port())).await.unwrap();
+    let mut hang = TcpStream::connect((sandbox.ip(80, 2), web.https_port())).await.unwrap();
     hang.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert!(timeout(Duration::from_millis(200), hang.read_u8()).await.is_err(), "hang.test");
-    let other = TcpStream::connect((ground.ip(80, 4), web.http_port())).await.unwrap();
+    let other = TcpStream::connect((sandbox.ip(80, 4), web.http_port())).await.unwrap();
     assert_eq!(fetch::get(other, "other.test", "/ip").await.unwrap().status, 200);
     let dual = SocketAddr::from((web.ip(), web.dual_port()));
     assert_eq!(fetch::get(TcpStream::connect(dual).await.unwrap(), "dual.test", "/ip").await.unwrap().status, 200);
@@ -186,8 +186,8 @@ async fn odd_ports_are_odd() {
 
 #[tokio::test]
 async fn names_resolve_over_udp() {
-    let (web, ground) = start().await;
-    let dns = Dns::start(&ground).await.unwrap();
+    let (web, sandbox) = start().await;
+    let dns = Dns::start(&sandbox).await.unwrap();
     let asker = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let ask = async |label: &str| {
         let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, label.len() as u8];

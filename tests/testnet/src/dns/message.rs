@@ -1,4 +1,4 @@
-//! DNS messages, as far as one question and its answer: pure.
+//! DNS messages with one question, and their answers: no I/O.
 
 use std::net::IpAddr;
 
@@ -18,14 +18,14 @@ const TIME_TO_LIVE: u32 = 60;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Question {
     id: [u8; 2],
-    /// As it was asked, letter case and all: tor checks that the case comes back.
+    /// The question's bytes in the letter case of the query: tor checks that the answer repeats the case.
     raw: Vec<u8>,
     kind: u16,
-    /// The name, lower case.
+    /// In lower case.
     pub name: String,
 }
 
-/// Reads the question of a query that asks exactly one.
+/// Reads the question of a query with exactly one question.
 pub(super) fn parse(packet: &[u8]) -> Option<Question> {
     let header = packet.get(..HEADER)?;
     let is_query = header[2] & 0x80 == 0;
@@ -40,7 +40,7 @@ pub(super) fn parse(packet: &[u8]) -> Option<Question> {
         match length {
             0 => break,
             1..=63 => labels.push(std::str::from_utf8(packet.get(at..at + length)?).ok()?.to_ascii_lowercase()),
-            _ => return None, // a pointer has nothing to point at in a first question
+            _ => return None, // a pointer: there is nothing before the first question to point at
         }
         at += length;
     }
@@ -49,7 +49,7 @@ pub(super) fn parse(packet: &[u8]) -> Option<Question> {
     Some(Question { id: [header[0], header[1]], raw, kind, name: labels.join(".") })
 }
 
-/// The reply to a question, if there is to be one.
+/// The reply to a question; none for [`Answer::Silent`].
 pub(super) fn reply(question: &Question, answer: &Answer) -> Option<Vec<u8>> {
     let (code, addresses): (u16, &[IpAddr]) = match answer {
         Answer::Addresses(addresses) => (0, addresses),
@@ -70,7 +70,7 @@ pub(super) fn reply(question: &Question, answer: &Answer) -> Option<Vec<u8>> {
     Some(reply)
 }
 
-/// A resource record, if `address` answers a question of this kind.
+/// A resource record; none if the address is of another family than the question.
 fn record(kind: u16, address: IpAddr) -> Option<Vec<u8>> {
     let data = match (kind, address) {
         (TYPE_A, IpAddr::V4(ip)) => ip.octets().to_vec(),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_no_question() {
+    fn a_truncated_question_is_ignored() {
         let whole = query(TYPE_A);
         for length in 0..whole.len() {
             assert_eq!(parse(&whole[..length]), None, "{length}");

@@ -1,4 +1,4 @@
-//! A plain tor client in the network: what a gateway is compared with, and the way in for tests that need no gateway.
+//! A plain tor client in the network: to compare a gateway with, and for tests without a gateway.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,24 +9,24 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Network, Site, make_home};
+use super::{Network, NetworkState, make_home};
 use crate::control::Control;
 use crate::torrc::{self, Shared};
 
-/// How long a client may take to start. A client that has to fetch everything takes two or three seconds.
+/// How long a client may take to start. One that fetches the whole directory takes two or three seconds.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What a client keeps of a directory, and what a seeded one is given.
+/// The files in which a client keeps the directory.
 const DIRECTORY: [&str; 4] =
     ["cached-microdesc-consensus", "cached-microdescs", "cached-microdescs.new", "cached-certs"];
 
-/// What to wait for.
+/// The state of a client that its start waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wait {
     /// Bootstrapped: a first circuit is built.
     #[default]
     Bootstrapped,
-    /// The directory is there. A client with `__DisablePredictedCircuits 1` never gets further by itself.
+    /// It has the directory. A client with `__DisablePredictedCircuits 1` gets no further by itself.
     Directory,
     /// The control socket answers.
     Started,
@@ -35,21 +35,20 @@ pub enum Wait {
 /// How to start a client.
 #[derive(Clone, Debug, Default)]
 pub struct ClientOptions {
-    /// torrc lines; one replaces ours of the same keyword.
+    /// torrc lines. Each replaces the default line with the same keyword.
     pub lines: Vec<String>,
-    /// What to wait for.
     pub wait: Wait,
-    /// A data folder to take the directory from, so that nothing need be fetched.
+    /// The data folder of another client, from which the directory is copied so that nothing is fetched.
     pub seed: Option<PathBuf>,
 }
 
-/// A running tor client. It ends when this is dropped.
+/// A running tor client; dropping this ends it.
 #[derive(Debug)]
 pub struct Client {
     name: String,
     socks: Option<SocketAddr>,
     boot: Duration,
-    site: Arc<Site>,
+    state: Arc<NetworkState>,
 }
 
 impl Network {
@@ -59,13 +58,13 @@ impl Network {
         self.client_with(name, ClientOptions { lines, ..ClientOptions::default() }).await
     }
 
-    /// Starts a tor client. Names are unique among the clients that run.
+    /// Starts a tor client. No running client may have the same name.
     pub async fn client_with(&self, name: &str, options: ClientOptions) -> anyhow::Result<Client> {
         let begun = Instant::now();
         let name = format!("client-{name}");
-        let folder = self.site.ground.folder();
+        let folder = self.state.sandbox.folder();
         if folder.join(&name).exists() {
-            bail!("there is a {name} already");
+            bail!("{name} runs already");
         }
         make_home(folder, &name)?;
         if let Some(seed) = &options.seed {
@@ -73,29 +72,29 @@ impl Network {
                 fs::copy(seed.join(file), folder.join(&name).join(file))?;
             }
         }
-        let authority = &self.site.authority;
+        let authority = &self.state.authority;
         let shared = Shared { folder, options: &self.options, relays: &self.relays, authority, vote_offset: 0 };
         fs::write(folder.join(&name).join("torrc"), torrc::client(&shared, &name, &options.lines))?;
-        let mut client = Client { name, socks: None, boot: Duration::ZERO, site: self.site.clone() };
-        let mut command = self.site.tor(&client.name)?;
-        command.envs(self.site.shim.env_of_client());
-        self.site.keeper.spawn(&client.name, command).await?;
+        let mut client = Client { name, socks: None, boot: Duration::ZERO, state: self.state.clone() };
+        let mut command = self.state.tor(&client.name)?;
+        command.envs(self.state.shim.env_of_client());
+        self.state.processes.spawn(&client.name, command).await?;
         let ready = timeout(DEADLINE, client.ready(options.wait)).await;
-        ready.with_context(|| format!("{} is not ready: {}", client.name, self.site.last_words(&client.name)))??;
+        ready.with_context(|| format!("{} is not ready: {}", client.name, self.state.end_of_log(&client.name)))??;
         client.boot = begun.elapsed();
         Ok(client)
     }
 }
 
 impl Client {
-    /// Its SOCKS address. Panics when its own lines moved the port to a Unix socket or switched it off.
+    /// Its SOCKS address. Panics if its torrc lines set a Unix socket or no port.
     pub fn socks(&self) -> SocketAddr {
         self.socks.expect("this client has no SOCKS port on TCP")
     }
 
-    /// Its control socket; no password.
+    /// Its control socket, which needs no password.
     pub fn control_path(&self) -> PathBuf {
-        self.site.control(&self.name)
+        self.state.control(&self.name)
     }
 
     /// A control connection.
@@ -103,29 +102,27 @@ impl Client {
         Control::connect(&self.control_path()).await
     }
 
-    /// Its data folder; the `seed` of another client.
+    /// Its data folder; can be the `seed` of another client.
     pub fn folder(&self) -> PathBuf {
-        self.site.home(&self.name)
+        self.state.home(&self.name)
     }
 
-    /// From the start until what was waited for.
+    /// How long its start took.
     pub fn boot_took(&self) -> Duration {
         self.boot
     }
 
-    /// Its process id, or nothing when it has died.
+    /// Its process id; none if it has died.
     pub async fn pid(&self) -> anyhow::Result<Option<u32>> {
-        self.site.keeper.pid(&self.name).await
+        self.state.processes.pid(&self.name).await
     }
 
-    /// What it has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder().join("log")).unwrap_or_default()
     }
 
-    /// Kills it with SIGKILL.
     pub async fn kill(&self) -> anyhow::Result<()> {
-        self.site.keeper.kill(&self.name).await
+        self.state.processes.kill(&self.name).await
     }
 
     async fn ready(&mut self, wait: Wait) -> anyhow::Result<()> {
@@ -152,7 +149,7 @@ impl Client {
                 return Ok(control);
             }
             if self.pid().await?.is_none() {
-                bail!("{} died: {}", self.name, self.site.last_words(&self.name));
+                bail!("{} died: {}", self.name, self.state.end_of_log(&self.name));
             }
             sleep(Duration::from_millis(10)).await;
         }
@@ -161,11 +158,11 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.site.keeper.kill_now(&self.name);
+        self.state.processes.kill_now(&self.name);
         remove(&self.folder());
     }
 }
 
 fn remove(folder: &Path) {
-    let _ = fs::remove_dir_all(folder); // the network's folder, and so this one, is removed with the network
+    let _ = fs::remove_dir_all(folder); // fails if the network has removed its whole folder already
 }

@@ -1,4 +1,4 @@
-//! The keys that must be there before a network can start: the authority's, by which everybody knows it.
+//! The authority's keys. They must exist before a network starts, because every torrc names their fingerprints.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::layout::{DIR_PORT, OR_PORT, Relay};
 use crate::shim::Shim;
 
-/// Makes the authority's keys and returns the `DirAuthority` line. The other relays make their own when they start.
+/// Makes the authority's keys and returns the `DirAuthority` line. Other relays make their keys when they start.
 pub(super) async fn make(folder: &Path, authority: &Relay, shim: &Shim) -> anyhow::Result<String> {
     let home = folder.join(&authority.name);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(home.join("keys"))?;
@@ -22,12 +22,12 @@ pub(super) async fn make(folder: &Path, authority: &Relay, shim: &Shim) -> anyho
     Ok(format!("DirAuthority {} orport={OR_PORT} no-v2 v3ident={vote_key} {address} {fingerprint}", authority.name))
 }
 
-/// Reads the fingerprint that a relay has written into its home, once it has.
+/// Reads the fingerprint that a relay has written into its folder; none if it has not yet.
 pub(super) fn written_fingerprint(home: &Path, name: &str) -> Option<String> {
     fingerprint(&fs::read_to_string(home.join("fingerprint")).ok()?, name)
 }
 
-/// Has tor make identity keys in `home`; their fingerprint.
+/// Makes identity keys in `home` by tor, and returns their fingerprint.
 async fn identity(home: &Path, name: &str, shim: &Shim) -> anyhow::Result<String> {
     let output = Command::new("tor")
         .args(["--ignore-missing-torrc", "-f"])
@@ -35,26 +35,26 @@ async fn identity(home: &Path, name: &str, shim: &Shim) -> anyhow::Result<String
         .args(["--list-fingerprint", "--quiet", "--ORPort", "1", "--SocksPort", "0", "--AddressDisableIPv6", "1"])
         .args(["--Address", "127.0.0.1", "--Nickname", name, "--DataDirectory"])
         .arg(home)
-        .args(["--DirAuthority", &format!("x 127.0.0.1:1 {}", "F".repeat(40))]) // else it wants a real address
+        .args(["--DirAuthority", &format!("x 127.0.0.1:1 {}", "F".repeat(40))]) // without it, tor requires a public address
         .envs(shim.env())
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
         .await
         .context("cannot run tor: is it installed?")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    fingerprint(&said, name)
-        .with_context(|| format!("tor made no keys for {name}: {said}{}", String::from_utf8_lossy(&output.stderr)))
+    let text = String::from_utf8_lossy(&output.stdout);
+    fingerprint(&text, name)
+        .with_context(|| format!("tor made no keys for {name}: {text}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 /// The fingerprint in tor's line `name 0123 4567 …`, in which spaces may be missing.
-fn fingerprint(said: &str, name: &str) -> Option<String> {
-    let line = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+fn fingerprint(text: &str, name: &str) -> Option<String> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
     let hex: String = line.split_whitespace().collect();
     (hex.len() == 40 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(hex)
 }
 
-/// Has `tor-gencert` make the authority's voting keys; the fingerprint of the identity that signs them.
+/// Makes the authority's voting keys by `tor-gencert`, and returns the fingerprint of the identity that signs them.
 async fn certificate(keys: PathBuf, address: &str, shim: &Shim) -> anyhow::Result<String> {
     let mut child = Command::new("tor-gencert")
         .args(["--create-identity-key", "-m", "24", "-a", address, "--passphrase-fd", "0"])

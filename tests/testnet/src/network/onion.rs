@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use super::{Client, ClientOptions, Network, Wait};
 use crate::control::Control;
 
-/// How long a service may take to publish itself: a few seconds on an idle machine.
+/// How long a service may take to publish its descriptor: a few seconds on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A running onion service. It ends when this is dropped.
+/// A running onion service; dropping this ends it.
 #[derive(Debug)]
 pub struct Onion {
     /// Its address, `….onion`.
@@ -23,10 +23,10 @@ pub struct Onion {
 }
 
 impl Network {
-    /// Starts an onion service whose port 80 is `target`, and waits until it can be found.
+    /// Starts an onion service that relays port 80 to `target`, and waits until clients can find it.
     pub async fn onion(&self, name: &str, target: SocketAddr) -> anyhow::Result<Onion> {
         let lines = vec![
-            format!("HiddenServiceDir {}", self.site.home(&format!("client-{name}")).join("service").display()),
+            format!("HiddenServiceDir {}", self.state.home(&format!("client-{name}")).join("service").display()),
             format!("HiddenServicePort 80 {target}"),
             "SocksPort 0".into(),
         ];
@@ -39,7 +39,7 @@ impl Network {
     }
 }
 
-/// Waits until as many directories have the descriptor as were sent it.
+/// Waits until every directory to which the descriptor was uploaded has stored it.
 async fn published(mut control: Control) -> anyhow::Result<()> {
     control.command("SETEVENTS HS_DESC").await?;
     let (mut sent, mut stored) = (0, 0);

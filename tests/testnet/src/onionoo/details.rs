@@ -1,4 +1,4 @@
-//! One relay as Onionoo writes it: fields in its order, each of which a test may change or take away.
+//! One relay in Onionoo's format: fields in Onionoo's order, which a test may change or remove.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 
 use super::policy::Summary;
-use crate::clock;
+use crate::dates;
 use crate::layout::{OR_PORT, Relay, Role};
 
 /// A relay's fields, in order.
@@ -14,7 +14,7 @@ use crate::layout::{OR_PORT, Relay, Role};
 pub struct Details(Vec<(String, Value)>);
 
 impl Details {
-    /// What Onionoo would know about a relay of the network.
+    /// The true data of a relay of the network.
     pub(super) fn of(relay: &Relay, exits: usize, published: u64) -> Self {
         let facts = Facts {
             nickname: relay.name.clone(),
@@ -31,10 +31,10 @@ impl Details {
         Self::new(&facts, published)
     }
 
-    /// The `index`-th relay that does not exist: every other one an exit, countries in turn.
+    /// Data of a relay that does not exist. Every second one is an exit; the countries alternate.
     pub(super) fn synthetic(index: u32, published: u64) -> Self {
         const COUNTRIES: [&str; 12] = ["us", "de", "nl", "fr", "gb", "ca", "ch", "se", "pl", "ro", "fi", "jp"];
-        let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 1)) + index); // set aside for benchmarks
+        let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 1)) + index); // a range reserved for benchmarks
         let is_exit = index.is_multiple_of(2);
         let facts = Facts {
             nickname: format!("synthetic{index}"),
@@ -53,7 +53,7 @@ impl Details {
 
     fn new(facts: &Facts, published: u64) -> Self {
         const DAY: u64 = 86_400;
-        let ago = |days: u64| clock::stamp(published - days * DAY);
+        let ago = |days: u64| dates::stamp(published - days * DAY);
         let summary = Summary::of(&facts.policy).json();
         let weight = facts.bandwidth / 1000;
         let fields = [
@@ -61,14 +61,14 @@ impl Details {
             ("fingerprint", json!(facts.fingerprint)),
             ("or_addresses", json!([format!("{}:{}", facts.address, facts.port)])),
             ("exit_addresses", facts.exit_address.map_or(Value::Null, |ip| json!([ip]))),
-            ("last_seen", json!(clock::stamp(published))),
+            ("last_seen", json!(dates::stamp(published))),
             ("last_changed_address_or_port", json!(ago(60))),
             ("first_seen", json!(ago(90))),
             ("running", json!(true)),
             ("flags", json!(facts.flags)),
             ("country", json!(facts.country)),
             ("country_name", json!(facts.country.to_ascii_uppercase())),
-            ("as", json!("AS64496")), // set aside for documentation
+            ("as", json!("AS64496")), // a number reserved for documentation
             ("as_name", json!("Loopback Hosting")),
             ("consensus_weight", json!(weight)),
             ("last_restarted", json!(ago(7))),
@@ -94,17 +94,16 @@ impl Details {
         Self(known.map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
-    /// A field's value.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.iter().find_map(|(field, value)| (field == name).then_some(value))
     }
 
-    /// A field's value as text; empty if it is none.
+    /// A field's value as text; empty if it is missing or not text.
     pub fn text(&self, name: &str) -> &str {
         self.get(name).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// Sets a field, at its place if it is there, else at the end.
+    /// Sets a field. A new field goes to the end.
     pub fn set(&mut self, name: &str, value: Value) {
         match self.0.iter_mut().find(|(field, _)| field == name) {
             Some((_, old)) => *old = value,
@@ -112,24 +111,23 @@ impl Details {
         }
     }
 
-    /// Takes a field away.
     pub fn remove(&mut self, name: &str) {
         self.0.retain(|(field, _)| field != name);
     }
 
-    /// The relay as one line of JSON, with these fields only, if any are named.
+    /// The relay as one line of JSON; with these fields only, if there are any.
     pub(super) fn line(&self, fields: Option<&[&str]>) -> String {
         let mut line = String::from("{");
         let wanted = |name: &str| fields.is_none_or(|fields| fields.contains(&name));
         for (name, value) in self.0.iter().filter(|(name, _)| wanted(name)) {
             let comma = if line.len() > 1 { "," } else { "" };
-            let _ = write!(line, "{comma}{}:{value}", json!(name)); // a String takes everything
+            let _ = write!(line, "{comma}{}:{value}", json!(name)); // writing to a String does not fail
         }
         line + "}"
     }
 }
 
-/// What the fields are made from.
+/// The data from which the fields are made.
 struct Facts {
     nickname: String,
     fingerprint: String,
@@ -167,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_can_be_changed_and_taken_away() {
+    fn fields_can_be_changed_and_removed() {
         let mut details = Details::synthetic(1, 1_788_490_800);
         assert_eq!(details.get("exit_addresses"), None, "a guard has none");
         details.set("flags", json!(["BadExit"]));

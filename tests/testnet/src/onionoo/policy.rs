@@ -11,11 +11,11 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// The summary of `ExitPolicy` lines. Only lines about all addresses count, as in "for most addresses".
+    /// The summary of `ExitPolicy` lines. Only lines for all addresses (`*`) count.
     pub(super) fn of(policy: &[String]) -> Self {
         let rules: Vec<Rule> = policy.iter().filter_map(|line| Rule::parse(line)).collect();
         let (mut accepted, mut rejected) = (Vec::new(), Vec::new());
-        for (low, high) in stretches(&rules) {
+        for (low, high) in ranges(&rules) {
             let accepts =
                 rules.iter().find(|rule| rule.low <= low && high <= rule.high).is_some_and(|rule| rule.accept);
             join(if accepts { &mut accepted } else { &mut rejected }, low, high);
@@ -50,8 +50,8 @@ impl Rule {
     }
 }
 
-/// All ports, cut wherever a rule begins or ends: within a stretch every port is treated alike.
-fn stretches(rules: &[Rule]) -> Vec<(u16, u16)> {
+/// All ports, split wherever a rule begins or ends: within a range every port is treated alike.
+fn ranges(rules: &[Rule]) -> Vec<(u16, u16)> {
     let ends = rules.iter().filter_map(|rule| rule.high.checked_add(1));
     let mut starts: Vec<u16> = rules.iter().map(|rule| rule.low.max(1)).chain(ends).chain([1]).collect();
     starts.sort_unstable();
@@ -60,7 +60,7 @@ fn stretches(rules: &[Rule]) -> Vec<(u16, u16)> {
     starts.iter().copied().zip(highs).collect()
 }
 
-/// Adds a stretch to a list, to its last one if that ends where this begins.
+/// Adds a range to a list. Extends the last range if that ends where the new one begins.
 fn join(list: &mut Vec<(u16, u16)>, low: u16, high: u16) {
     match list.last_mut() {
         Some(last) if last.1 + 1 == low => last.1 = high,
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shorter_list_wins() {
+    fn the_shorter_list_is_used() {
         for (policy, want) in [
             (&["accept *:*"][..], r#"{"accept":["1-65535"]}"#),
             (&["reject *:*"], r#"{"reject":["1-65535"]}"#),

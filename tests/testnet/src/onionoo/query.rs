@@ -1,8 +1,8 @@
-//! What a request asks for: Onionoo's parameters, of which it knows a closed list.
+//! Onionoo's parameters. It knows a closed list of them.
 
 use super::details::Details;
 
-/// Every parameter that Onionoo takes; any other is a 400.
+/// Every parameter that Onionoo accepts; any other is answered with 400.
 const KNOWN: [&str; 20] = [
     "type",
     "running",
@@ -31,7 +31,7 @@ const KNOWN: [&str; 20] = [
 pub(super) struct Query<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Query<'a> {
-    /// Reads a query; an error is the parameter that is unknown or wrong.
+    /// Reads a query. The error is the parameter that is unknown or wrong.
     pub(super) fn parse(query: &'a str) -> Result<Self, &'a str> {
         let mut pairs = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -58,12 +58,12 @@ impl<'a> Query<'a> {
         self.value(name)?.parse().ok()
     }
 
-    /// The fields to show; nothing means all.
+    /// The fields to show; none means all.
     pub(super) fn fields(&self) -> Option<Vec<&'a str>> {
         Some(self.value("fields")?.split(',').collect())
     }
 
-    /// The relays to show, and how many were left off before and after.
+    /// The relays to show, and how many are left out before and after them.
     pub(super) fn choose<'d>(&self, relays: &'d [Details]) -> (Vec<&'d Details>, usize, usize) {
         let matching: Vec<&Details> = relays.iter().filter(|relay| self.matches(relay)).collect();
         let skipped = self.number("offset").unwrap_or(0).min(matching.len());
@@ -73,7 +73,7 @@ impl<'a> Query<'a> {
         (shown, skipped, truncated)
     }
 
-    /// The parameters that a gateway has a use for; the rest are taken and make no difference.
+    /// Applies the parameters that a gateway uses. The others are accepted and ignored.
     fn matches(&self, relay: &Details) -> bool {
         let has = |name: &str, test: &dyn Fn(&str) -> bool| self.value(name).is_none_or(test);
         let fingerprint = relay.text("fingerprint");

@@ -1,19 +1,19 @@
-//! The few system calls that std does not offer. The only unsafe code of the crate.
+//! System calls that std does not offer. The only unsafe code of this crate.
 
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-/// Makes the child die when the *thread* that starts it dies, however it dies, and lets it keep `hold` open across
-/// exec, so that whatever `hold` locks stays locked until the last child is gone.
+/// The child will be killed when the *thread* that starts it ends, for whatever reason. It keeps `hold` open across exec, so that what `hold`
+/// locks stays locked until the last child has ended.
 #[expect(unsafe_code, reason = "pre_exec is unsafe by signature")]
 pub(super) fn bind_to_parent(command: &mut Command, hold: RawFd) {
     let parent = std::process::id();
     let last_steps = move || {
         check(prctl_die_with_parent())?;
         if parent_id() != parent {
-            return Err(io::Error::from_raw_os_error(libc::ESRCH)); // it died before the prctl took effect
+            return Err(io::Error::from_raw_os_error(libc::ESRCH)); // the parent ended before the prctl took effect
         }
         check(keep_across_exec(hold))
     };
@@ -50,7 +50,7 @@ fn keep_across_exec(fd: RawFd) -> i32 {
     unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }
 }
 
-/// Raises the soft limit on open files to the hard one, and says what that is.
+/// Raises the soft limit on open files to the hard one, and returns that.
 #[expect(unsafe_code, reason = "system calls")]
 pub(super) fn raise_file_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -1,4 +1,4 @@
-//! The list, as the CDN serves it: `meta`, `all`, by protocol and by country, each as JSON, text and CSV.
+//! A fake CDN that serves the list: `meta`, `all`, by protocol and by country, each as JSON, text and CSV.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,18 +9,18 @@ use hyper::body::Incoming;
 
 use super::list::{self, Scope};
 use super::mix::Proxy;
-use crate::behaviour::Behaviour;
-use crate::clock;
-use crate::ground::Ground;
-use crate::page::{self, Page, header_text};
-use crate::stage::{self, Task};
+use crate::dates;
+use crate::fake_runtime::{self, Task};
+use crate::http_response::{self, HttpResponse, header_text};
+use crate::sandbox::Sandbox;
+use crate::source_behaviour::Behaviour;
 
 /// Third octet of its address.
 pub(crate) const SUBNET: u8 = 82;
 /// Its port.
 pub const PORT: u16 = 8080;
 
-/// A running list; it ends with this value.
+/// A running CDN; dropping this ends it.
 #[derive(Debug)]
 pub struct Cdn {
     address: SocketAddr,
@@ -37,38 +37,37 @@ struct State {
 }
 
 impl Cdn {
-    pub(super) async fn start(ground: &Ground, proxies: Vec<Proxy>) -> anyhow::Result<Self> {
-        let address = SocketAddr::from((ground.ip(SUBNET, 1), PORT));
-        let state = State { proxies, published: clock::now(), behaviour: Behaviour::Normal, asked: Vec::new() };
+    pub(super) async fn start(sandbox: &Sandbox, proxies: Vec<Proxy>) -> anyhow::Result<Self> {
+        let address = SocketAddr::from((sandbox.ip(SUBNET, 1), PORT));
+        let state = State { proxies, published: dates::now(), behaviour: Behaviour::Normal, asked: Vec::new() };
         let state = Arc::new(Mutex::new(state));
-        let (listener, shared) = (stage::listen(address).await?, state.clone());
-        let task = stage::accept(listener, move |stream, _| {
+        let (listener, shared) = (fake_runtime::listen(address).await?, state.clone());
+        let task = fake_runtime::accept(listener, move |stream, _| {
             let state = shared.clone();
             async move {
-                let _ = page::serve(stream, |request| answer(state.clone(), request)).await; // a client that breaks off
+                let _ = http_response::serve(stream, |request| answer(state.clone(), request)).await; // an error is a client that left
             }
         });
         Ok(Self { address, state, _task: task })
     }
 
-    /// The base of its URLs; `all/data.json` goes behind it.
+    /// The beginning of its URLs, before `all/data.json`.
     pub fn url(&self) -> String {
         format!("http://{}/proxies/", self.address)
     }
 
-    /// How it answers from now on.
+    /// Sets how it answers from now on.
     pub fn behave(&self, behaviour: Behaviour) {
         self.lock().behaviour = behaviour;
     }
 
-    /// Changes what is listed, and publishes that. What really listens does not change.
+    /// Changes the list and publishes it. The proxies themselves do not change.
     pub fn edit(&self, change: impl FnOnce(&mut Vec<Proxy>)) {
         let mut state = self.lock();
         change(&mut state.proxies);
-        state.published = clock::now().max(state.published + 1);
+        state.published = dates::now().max(state.published + 1);
     }
 
-    /// Every path that was asked for.
     pub fn asked(&self) -> Vec<String> {
         self.lock().asked.clone()
     }
@@ -78,32 +77,35 @@ impl Cdn {
     }
 }
 
-async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Page {
+async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> HttpResponse {
     match decide(&state, &request) {
         Some(page) => page,
         None => std::future::pending().await,
     }
 }
 
-/// The answer; nothing if there is to be none.
-fn decide(state: &Mutex<State>, request: &Request<Incoming>) -> Option<Page> {
+/// The answer; none if the CDN does not answer.
+fn decide(state: &Mutex<State>, request: &Request<Incoming>) -> Option<HttpResponse> {
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     state.asked.push(request.uri().path().to_owned());
     let hours_old = if let Behaviour::Stale(hours) = state.behaviour { hours } else { 0 };
     let path = request.uri().path().strip_prefix("/proxies/").unwrap_or_default();
     let Some((kind, body)) = document(&state, path, hours_old) else {
-        return Some(page::status(StatusCode::NOT_FOUND));
+        return Some(http_response::status(StatusCode::NOT_FOUND));
     };
     let tag = format!("\"{:x}\"", state.published - hours_old * 3600);
     let known = header_text(request, &header::IF_NONE_MATCH).trim_start_matches("W/") == tag;
     let mut page = match state.behaviour.instead(kind, &body) {
-        Some(instead) => return instead.into_page(),
-        None if known => {
-            page::with(StatusCode::NOT_MODIFIED, page::of(http_body_util::Empty::new()), header::ETAG, &tag)
-        }
-        None => page::with(StatusCode::OK, page::typed(kind, body), header::ETAG, &tag),
+        Some(instead) => return instead.into_response(),
+        None if known => http_response::with(
+            StatusCode::NOT_MODIFIED,
+            http_response::of(http_body_util::Empty::new()),
+            header::ETAG,
+            &tag,
+        ),
+        None => http_response::with(StatusCode::OK, http_response::typed(kind, body), header::ETAG, &tag),
     };
-    let cached = HeaderValue::from_static("public, max-age=604800, s-maxage=43200"); // what jsDelivr says of a branch
+    let cached = HeaderValue::from_static("public, max-age=604800, s-maxage=43200"); // the value that jsDelivr sends for a branch
     page.headers_mut().insert(header::CACHE_CONTROL, cached);
     Some(page)
 }

@@ -1,18 +1,18 @@
-//! The documents of a ProxiFly list: pure.
+//! The documents of a ProxiFly list: no I/O.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::mix::{Protocol, Proxy};
-use crate::clock;
+use crate::dates;
 
 /// Which proxies a document is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope<'a> {
     All,
     Protocol(Protocol),
-    /// HTTP proxies that take CONNECT. They are in the HTTP list as well, so whoever reads both must de-duplicate.
+    /// HTTP proxies that accept CONNECT. They are in the HTTP list too, so a reader of both must remove duplicates.
     Https,
     Country(&'a str),
 }
@@ -58,7 +58,7 @@ pub(super) fn document(proxies: &[Proxy], scope: Scope<'_>, file: &str) -> Optio
     }
 }
 
-/// `meta/data.json`. As on the real one, `https` is a class beside the protocols: the four add up to `all`.
+/// `meta/data.json`. As in the real one, `https` is counted apart from `http`: the four protocols add up to `all`.
 pub(super) fn meta(proxies: &[Proxy], published: u64) -> String {
     let count = |holds: &dyn Fn(&Proxy) -> bool| proxies.iter().filter(|proxy| holds(proxy)).count();
     let mut countries = BTreeMap::new();
@@ -66,7 +66,7 @@ pub(super) fn meta(proxies: &[Proxy], published: u64) -> String {
         *countries.entry(proxy.listed_country).or_insert(0u32) += 1;
     }
     let totals = json!({
-        "timestamp": format!("{}.000Z", clock::stamp(published).replace(' ', "T")),
+        "timestamp": format!("{}.000Z", dates::stamp(published).replace(' ', "T")),
         "totals": {
             "all": proxies.len(),
             "protocols": {
@@ -101,11 +101,11 @@ fn city(proxy: &Proxy) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ground::Ground;
     use crate::public::mix::{Kind, Mix, lay_out};
+    use crate::sandbox::Sandbox;
 
     fn proxies() -> Vec<Proxy> {
-        lay_out(&Mix::of(&[(Kind::Good, 24)]), &Ground::claim().unwrap()).unwrap()
+        lay_out(&Mix::of(&[(Kind::Good, 24)]), &Sandbox::claim().unwrap()).unwrap()
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn every_scope_and_form() {
+    fn every_scope_and_format() {
         let proxies = proxies();
         let lines = |path: &str, file: &str| {
             document(&proxies, Scope::parse(path)?, file).map(|(_, text)| text.lines().count())

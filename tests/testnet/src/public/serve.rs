@@ -10,12 +10,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::handshake::{Form, Outcome, Wish};
 use super::mix::{Kind, Protocol};
-use super::{Shared, Station};
+use super::proxy_request::{Outcome, ProxyRequest, RequestKind};
+use super::{FakeProxy, Shared};
 use crate::fetch;
 
-/// How long a slow proxy waits before it does anything. Long enough to be told from a fast one on a busy machine.
+/// How long a slow proxy waits before it does anything: long enough to differ from a fast proxy on a busy machine.
 const SLOW: Duration = Duration::from_secs(3);
 
 /// How long a proxy tries to reach a target.
@@ -25,71 +25,71 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Serves one connection as this proxy does.
-pub(super) async fn connection(mut client: TcpStream, source: SocketAddr, station: &Station, shared: &Shared) {
-    let kind = station.kind();
-    let turn = station.served.fetch_add(1, Ordering::Relaxed);
+pub(super) async fn connection(mut client: TcpStream, source: SocketAddr, proxy: &FakeProxy, shared: &Shared) {
+    let kind = proxy.kind();
+    let number = proxy.served.fetch_add(1, Ordering::Relaxed);
     match kind {
         Kind::Hanging => std::future::pending().await,
-        Kind::Flapping if turn % 2 == 1 => {
+        Kind::Flapping if number % 2 == 1 => {
             let _ = client.set_zero_linger(); // closing resets
         }
         Kind::WebServer => {
             let _ = web_server(client).await;
         }
         Kind::Locked => {
-            let _ = locked(&mut client, station.proxy.protocol).await;
+            let _ = locked(&mut client, proxy.truth.protocol).await;
         }
         _ => {
             if kind == Kind::Slow {
                 tokio::time::sleep(SLOW).await;
             }
-            let _ = carry(client, source, kind, station, shared).await; // whoever breaks off, it ends here
+            let _ = carry(client, source, kind, proxy, shared).await; // an error of either side ends the connection
         }
     }
 }
 
 async fn carry(
-    mut client: TcpStream,
+    client: TcpStream,
     source: SocketAddr,
     kind: Kind,
-    station: &Station,
+    proxy: &FakeProxy,
     shared: &Shared,
 ) -> anyhow::Result<()> {
-    let (wish, rest) = Wish::read(&mut client, station.proxy.protocol).await?;
-    if wish.form == Form::Connect && kind == Kind::NoConnect {
-        return Ok(wish.answer(&mut client, Outcome::Refused).await?);
+    let (request, client, rest) = ProxyRequest::read(client, proxy.truth.protocol).await?;
+    if request.kind == RequestKind::Connect && kind == Kind::NoConnect {
+        return request.answer(client, Outcome::Refused).await.map(drop);
     }
-    let Ok(mut target) = dial(&wish, station, shared).await else {
-        return Ok(wish.answer(&mut client, Outcome::Unreachable).await?);
+    let Ok(mut target) = dial(&request, proxy, shared).await else {
+        return request.answer(client, Outcome::Unreachable).await.map(drop);
     };
-    wish.answer(&mut client, Outcome::Open).await?;
-    if let Form::Plain { head } = &wish.form {
-        let told = match kind {
+    let Some(client) = request.answer(client, Outcome::Open).await? else { return Ok(()) };
+    if let RequestKind::Plain { head } = &request.kind {
+        let added = match kind {
             Kind::Transparent => format!("Via: 1.1 proxy\r\nX-Forwarded-For: {}\r\n", source.ip()),
             Kind::Anonymous => "Via: 1.1 proxy\r\n".into(),
             _ => String::new(),
         };
-        target.write_all(format!("{head}{told}\r\n").as_bytes()).await?;
+        target.write_all(format!("{head}{added}\r\n").as_bytes()).await?;
     }
     target.write_all(&rest).await?;
-    let plain = matches!(wish.form, Form::Plain { .. });
+    let plain = matches!(request.kind, RequestKind::Plain { .. });
     if kind == Kind::BreaksTls && !plain && rest.is_empty() && speaks_tls(&client).await? {
         return break_tls(client, target, shared).await;
     }
-    relay(client, target, kind, station).await?;
+    relay(client, target, kind, proxy).await?;
     Ok(())
 }
 
 /// Connects from the proxy's own address, and to nowhere but loopback.
-async fn dial(wish: &Wish, station: &Station, shared: &Shared) -> anyhow::Result<TcpStream> {
-    let ip = match wish.host.parse::<IpAddr>() {
+async fn dial(request: &ProxyRequest, proxy: &FakeProxy, shared: &Shared) -> anyhow::Result<TcpStream> {
+    let ip = match request.host.parse::<IpAddr>() {
         Ok(ip) => ip,
-        Err(_) => shared.dns.resolve(&wish.host).context("no such name")?,
+        Err(_) => shared.dns.resolve(&request.host).context("no such name")?,
     };
-    anyhow::ensure!(ip.is_ipv4() && ip.is_loopback(), "{ip} is outside");
+    anyhow::ensure!(ip.is_ipv4() && ip.is_loopback(), "{ip} is not on loopback");
     let socket = TcpSocket::new_v4()?;
-    socket.bind((*station.proxy.address.ip(), 0).into())?;
-    let stream = tokio::time::timeout(CONNECT_DEADLINE, socket.connect((ip, wish.port).into())).await??;
+    socket.bind((*proxy.truth.address.ip(), 0).into())?;
+    let stream = tokio::time::timeout(CONNECT_DEADLINE, socket.connect((ip, request.port).into())).await??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -99,24 +99,24 @@ async fn speaks_tls(client: &TcpStream) -> io::Result<bool> {
     Ok(client.peek(&mut first).await? == 1 && first[0] == TLS_HANDSHAKE)
 }
 
-/// Reads and carries everything in the clear, between two TLS connections.
+/// Ends TLS on both sides, so that this proxy can read everything.
 async fn break_tls(client: TcpStream, target: TcpStream, shared: &Shared) -> anyhow::Result<()> {
-    let mut client = TlsAcceptor::accept(&shared.forger, client).await?;
+    let mut client = TlsAcceptor::accept(&shared.untrusted, client).await?;
     let host = client.get_ref().1.server_name().unwrap_or("echo.test").to_owned();
     let mut target = fetch::tls(target, &host, &shared.ca).await?;
     tokio::io::copy_bidirectional(&mut client, &mut target).await?;
     Ok(())
 }
 
-/// Carries both ways; lying and tampering proxies look at what comes back.
-async fn relay(mut client: TcpStream, mut target: TcpStream, kind: Kind, station: &Station) -> io::Result<()> {
+/// Relays in both directions. Lying and tampering proxies change what comes from the target.
+async fn relay(mut client: TcpStream, mut target: TcpStream, kind: Kind, proxy: &FakeProxy) -> io::Result<()> {
     let (mut from_client, mut to_client) = client.split();
     let (mut from_target, mut to_target) = target.split();
-    let there = async {
+    let upload = async {
         tokio::io::copy(&mut from_client, &mut to_target).await?;
         to_target.shutdown().await
     };
-    let back = async {
+    let download = async {
         let mut chunk = vec![0; 64 * 1024];
         loop {
             let length = from_target.read(&mut chunk).await?;
@@ -125,19 +125,19 @@ async fn relay(mut client: TcpStream, mut target: TcpStream, kind: Kind, station
             }
             let chunk = &mut chunk[..length];
             match kind {
-                Kind::Lying => lie(chunk, station),
+                Kind::Lying => lie(chunk, proxy),
                 Kind::Tampering => tamper(chunk),
                 _ => {}
             }
             to_client.write_all(chunk).await?;
         }
     };
-    tokio::try_join!(there, back).map(drop)
+    tokio::try_join!(upload, download).map(drop)
 }
 
-/// Puts another address of the same length in the place of the proxy's own.
-fn lie(chunk: &mut [u8], station: &Station) {
-    let (own, other) = (station.proxy.address.ip().to_string(), station.proxy.claims().to_string());
+/// Replaces the proxy's own address by another one of the same length.
+fn lie(chunk: &mut [u8], proxy: &FakeProxy) {
+    let (own, other) = (proxy.truth.address.ip().to_string(), proxy.truth.claims().to_string());
     let mut at = 0;
     while let Some(found) = chunk[at..].windows(own.len()).position(|window| window == own.as_bytes()) {
         at += found;
@@ -145,13 +145,13 @@ fn lie(chunk: &mut [u8], station: &Station) {
     }
 }
 
-/// Changes the last byte of a piece of an answer, if it is one that such proxies change: HTML, or a download. Echoes pass
-/// untouched, so only who compares a body that he knows finds out.
+/// Changes the last byte of a piece of an answer, if it is HTML or a download. Echoes are not changed, so only a comparison with a known
+/// body finds this proxy out.
 fn tamper(chunk: &mut [u8]) {
     let head_end = chunk.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
     let head = String::from_utf8_lossy(&chunk[..head_end.unwrap_or(0)]).to_ascii_lowercase();
-    let worth_it = head.contains("content-type: text/html") || head.contains("content-type: application/octet-stream");
-    if worth_it && head_end.is_some_and(|end| end < chunk.len()) {
+    let changed = head.contains("content-type: text/html") || head.contains("content-type: application/octet-stream");
+    if changed && head_end.is_some_and(|end| end < chunk.len()) {
         let last = chunk.len() - 1;
         chunk[last] ^= 0x55;
     }

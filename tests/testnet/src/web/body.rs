@@ -1,4 +1,4 @@
-//! Bodies that are made while they are sent, so that a gigabyte costs no memory.
+//! Bodies that are made while they are sent, so that a gigabyte takes no memory.
 
 use std::convert::Infallible;
 use std::ops::Range;
@@ -11,10 +11,10 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Interval;
 
-/// The period of the pattern: prime, so that no block that is lost or doubled can go unnoticed.
+/// The period of the pattern. It is prime, so that a lost or repeated block always changes the bytes.
 const PERIOD: u64 = 251;
 
-/// What is handed out at once: a socket buffer's worth.
+/// The size of one piece: about a socket buffer.
 const CHUNK: usize = 64 * 1024;
 
 static TABLE: LazyLock<Bytes> = LazyLock::new(|| (0..CHUNK as u64 + PERIOD).map(|at| (at % PERIOD) as u8).collect());
@@ -24,7 +24,7 @@ pub fn pattern(range: Range<u64>) -> Vec<u8> {
     range.map(|at| (at % PERIOD) as u8).collect()
 }
 
-/// A stretch of the pattern.
+/// A part of the pattern.
 #[derive(Debug)]
 pub(super) struct Pattern(pub Range<u64>);
 
@@ -51,7 +51,7 @@ impl Body for Pattern {
     }
 }
 
-/// One byte a second.
+/// A body of one byte a second.
 #[derive(Debug)]
 pub(super) struct Drip {
     left: u64,
@@ -82,19 +82,19 @@ impl Body for Drip {
     }
 }
 
-/// The stretch of a body of `length` bytes that a `Range` header asks for: `None` is the whole, `Err` cannot be had.
-/// Several ranges at once are answered with the whole, as RFC 9110 allows.
+/// The part of a body of `length` bytes that a `Range` header asks for. `None`: the whole body. `Err`: there is no such part. A request for
+/// several ranges gets the whole body, as RFC 9110 allows.
 pub(super) fn range(header: Option<&str>, length: u64) -> Result<Option<Range<u64>>, ()> {
     let Some((first, last)) = header.and_then(|header| header.strip_prefix("bytes=")?.split_once('-')) else {
         return Ok(None);
     };
-    let stretch = match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
+    let part = match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
         (Ok(first), Ok(last)) if first <= last => first..last.saturating_add(1).min(length),
         (Ok(first), Err(_)) if last.trim().is_empty() => first..length,
         (Err(_), Ok(last)) if first.trim().is_empty() => length.saturating_sub(last)..length,
         _ => return Ok(None),
     };
-    if stretch.is_empty() { Err(()) } else { Ok(Some(stretch)) }
+    if part.is_empty() { Err(()) } else { Ok(Some(part)) }
 }
 
 #[cfg(test)]
@@ -105,9 +105,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_body_is_the_pattern_wherever_it_starts() {
-        for stretch in [0..0, 0..1, 0..300_000, 250..252, 65_530..200_001] {
-            let sent = Pattern(stretch.clone()).collect().await.unwrap().to_bytes();
-            assert!(sent == pattern(stretch.clone()), "{stretch:?}");
+        for part in [0..0, 0..1, 0..300_000, 250..252, 65_530..200_001] {
+            let sent = Pattern(part.clone()).collect().await.unwrap().to_bytes();
+            assert!(sent == pattern(part.clone()), "{part:?}");
         }
     }
 

@@ -2,18 +2,18 @@
 //!
 //! | path | answer |
 //! | --- | --- |
-//! | `/` | a line of text; on `shop.test` the shop, which refuses whom [`super::Web::shop_refuses`] names |
-//! | `/ip` | the source IP as text; a `?nonce=` comes back as `X-Nonce`, here and on every echo |
+//! | `/` | a line of text; on `shop.test` the shop, which refuses the sources that [`super::Web::shop_refuses`] names |
+//! | `/ip` | the source IP as text; every page returns a `?nonce=` as `X-Nonce` |
 //! | `/ip.json`, `/origin.json`, `/query.json`, `/tor.json` | `{"ip":…}`, `{"origin":…}`, `{"query":…}`, `{"IsTor":true,"IP":…}`, each with `"nonce"` if there was one |
 //! | `/headers` | the request's headers as JSON, and the source |
 //! | `/bytes/N` | N bytes of [`super::pattern`]; `Range` and `If-Range` are honoured |
 //! | `/slow/S` | S bytes, one a second |
 //! | `/sleep/S` | the source IP after S seconds |
-//! | `/hang` | nothing, ever |
+//! | `/hang` | no answer |
 //! | `/status/N` | status N |
 //! | `/redirect/N` | N redirects, then `/ip` |
 //! | `/redirect-to?url=…` | one redirect to anywhere (percent-encoded) |
-//! | `/echo` (POST, PUT) | the body comes back while it arrives |
+//! | `/echo` (POST, PUT) | the request's body, while it arrives |
 //! | `/page` | HTML with fifty scripts, `/asset/I.js`; each adds the source IP that it saw to `window.seen`, and the page shows them |
 //! | `/ws` | a WebSocket that echoes |
 //! | `/files/NAME/…` | files of a folder given to [`super::Web::serve_folder`] |
@@ -28,22 +28,21 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use super::body::{Drip, Pattern, range};
-use super::plant::Plant;
+use super::exit_fault::ExitFault;
 use super::server::Visit;
 use super::websocket;
-use crate::page::{self, Page, header_text, status, text, typed, with};
+use crate::http_response::{self, HttpResponse, header_text, status, text, typed, with};
 
-/// Scripts of `/page`: what an ordinary page loads, and more than a browser opens connections for at once.
+/// Scripts of `/page`: as many as an ordinary page loads, and more than a browser opens connections.
 const ASSETS: usize = 50;
 
-/// The answer to a request.
-pub(super) async fn answer(visit: &Visit, request: Request<Incoming>) -> Page {
+pub(super) async fn answer(visit: &Visit, request: Request<Incoming>) -> HttpResponse {
     let host = header_text(&request, &header::HOST).split(':').next().unwrap_or_default().to_ascii_lowercase();
-    let plant = visit.site.plants.of(visit.source.ip());
-    if let Some(Plant::Slow(pause)) = &plant {
+    let fault = visit.state.exit_faults.of(visit.source.ip());
+    if let Some(ExitFault::Slow(pause)) = &fault {
         tokio::time::sleep(*pause).await;
     }
-    let ip = Plant::seen(plant.as_ref(), visit.source.ip(), &host, visit.tls);
+    let ip = ExitFault::seen(fault.as_ref(), visit.source.ip(), &host, visit.tls);
     if host == "shop.test" || host.ends_with(".shop.test") {
         return shop(visit);
     }
@@ -54,14 +53,14 @@ pub(super) async fn answer(visit: &Visit, request: Request<Incoming>) -> Page {
         ("", _) => text("the fake web\n"),
         ("ip", "") => text(&ip.to_string()),
         ("ip.json" | "origin.json" | "query.json" | "tor.json", "") => ip_json(ip, head, nonce.as_deref()),
-        _ if plant == Some(Plant::Tampers) && !visit.tls => typed("text/html", "<p>buy this</p>"),
+        _ if fault == Some(ExitFault::Tampers) && !visit.tls => typed("text/html", "<p>buy this</p>"),
         ("headers", "") => headers(visit, &request),
         ("bytes", length) => with_number(length, |length| bytes(&request, length)),
-        ("slow", seconds) => with_number(seconds, |seconds| page::of(Drip::new(seconds))),
+        ("slow", seconds) => with_number(seconds, |seconds| http_response::of(Drip::new(seconds))),
         ("sleep", seconds) => sleep(visit, seconds).await,
         ("hang", _) => std::future::pending().await,
         ("status", code) => code.parse().map_or_else(|_| status(StatusCode::BAD_REQUEST), status),
-        ("redirect", count) => with_number(count, |count| redirect(&onward(count))),
+        ("redirect", count) => with_number(count, |count| redirect(&next_redirect(count))),
         ("redirect-to", "") => {
             parameter(&request, "url").map_or_else(|| status(StatusCode::BAD_REQUEST), |to| redirect(&to))
         }
@@ -78,8 +77,8 @@ pub(super) async fn answer(visit: &Visit, request: Request<Incoming>) -> Page {
     page
 }
 
-fn shop(visit: &Visit) -> Page {
-    let refused = visit.site.shop.lock().unwrap_or_else(PoisonError::into_inner).get(&visit.source.ip()).copied();
+fn shop(visit: &Visit) -> HttpResponse {
+    let refused = visit.state.shop.lock().unwrap_or_else(PoisonError::into_inner).get(&visit.source.ip()).copied();
     match refused.map(StatusCode::from_u16) {
         None => text("welcome to the shop\n"),
         Some(Ok(code)) => {
@@ -93,7 +92,7 @@ fn shop(visit: &Visit) -> Page {
     }
 }
 
-fn ip_json(ip: IpAddr, kind: &str, nonce: Option<&str>) -> Page {
+fn ip_json(ip: IpAddr, kind: &str, nonce: Option<&str>) -> HttpResponse {
     let mut body = match kind {
         "origin.json" => json!({ "origin": ip }),
         "query.json" => json!({ "query": ip }),
@@ -106,7 +105,7 @@ fn ip_json(ip: IpAddr, kind: &str, nonce: Option<&str>) -> Page {
     typed("application/json", body.to_string())
 }
 
-fn headers(visit: &Visit, request: &Request<Incoming>) -> Page {
+fn headers(visit: &Visit, request: &Request<Incoming>) -> HttpResponse {
     let mut all = serde_json::Map::new();
     for name in request.headers().keys() {
         let values: Vec<_> =
@@ -116,15 +115,15 @@ fn headers(visit: &Visit, request: &Request<Incoming>) -> Page {
     typed("application/json", json!({ "ip": visit.source.ip(), "headers": all }).to_string())
 }
 
-fn bytes(request: &Request<Incoming>, length: u64) -> Page {
+fn bytes(request: &Request<Incoming>, length: u64) -> HttpResponse {
     let tag = format!("\"{length}\"");
     let if_range = header_text(request, &header::IF_RANGE);
     let wanted = Some(header_text(request, &header::RANGE)).filter(|_| if_range.is_empty() || if_range == tag);
     let mut page = match range(wanted, length) {
-        Ok(None) => page::of(Pattern(0..length)),
-        Ok(Some(stretch)) => {
-            let of = format!("bytes {}-{}/{length}", stretch.start, stretch.end - 1);
-            with(StatusCode::PARTIAL_CONTENT, page::of(Pattern(stretch)), header::CONTENT_RANGE, &of)
+        Ok(None) => http_response::of(Pattern(0..length)),
+        Ok(Some(part)) => {
+            let of = format!("bytes {}-{}/{length}", part.start, part.end - 1);
+            with(StatusCode::PARTIAL_CONTENT, http_response::of(Pattern(part)), header::CONTENT_RANGE, &of)
         }
         Err(()) => {
             let of = format!("bytes */{length}");
@@ -141,7 +140,7 @@ fn bytes(request: &Request<Incoming>, length: u64) -> Page {
     page
 }
 
-async fn sleep(visit: &Visit, seconds: &str) -> Page {
+async fn sleep(visit: &Visit, seconds: &str) -> HttpResponse {
     let Some(pause) = seconds.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) else {
         return status(StatusCode::BAD_REQUEST);
     };
@@ -149,32 +148,32 @@ async fn sleep(visit: &Visit, seconds: &str) -> Page {
     text(&visit.source.ip().to_string())
 }
 
-fn onward(count: u64) -> String {
+fn next_redirect(count: u64) -> String {
     if count <= 1 { "/ip".into() } else { format!("/redirect/{}", count - 1) }
 }
 
-fn redirect(to: &str) -> Page {
+fn redirect(to: &str) -> HttpResponse {
     with(StatusCode::FOUND, text(""), header::LOCATION, to)
 }
 
-fn echo(request: Request<Incoming>) -> Page {
+fn echo(request: Request<Incoming>) -> HttpResponse {
     let kind = request.headers().get(header::CONTENT_TYPE).cloned();
-    let mut page = page::of(request.into_body());
+    let mut page = http_response::of(request.into_body());
     if let Some(kind) = kind {
         page.headers_mut().insert(header::CONTENT_TYPE, kind);
     }
     page
 }
 
-fn html() -> Page {
-    // Not `seen`: an element's id is a property of `window` too, and the scripts would find it in the array's place.
+fn html() -> HttpResponse {
+    // The id is not `seen`: an element's id is a property of `window` too, and the scripts would find the element instead of the array.
     let scripts: String = (1..=ASSETS).map(|at| format!("<script src=\"/asset/{at}.js\"></script>\n")).collect();
     let show = "<script>document.getElementById('shown').textContent = JSON.stringify(window.seen)</script>";
     let body = format!("<!doctype html><title>a page</title>\n<pre id=shown></pre>\n{scripts}{show}\n");
     typed("text/html; charset=utf-8", body)
 }
 
-fn upgrade(visit: &Visit, mut request: Request<Incoming>) -> Page {
+fn upgrade(visit: &Visit, mut request: Request<Incoming>) -> HttpResponse {
     let key = HeaderName::from_static("sec-websocket-key");
     let accept = websocket::accept_key(header_text(&request, &key));
     if !request.headers().contains_key(&key) {
@@ -187,7 +186,7 @@ fn upgrade(visit: &Visit, mut request: Request<Incoming>) -> Page {
     with(StatusCode::SWITCHING_PROTOCOLS, page, header::CONNECTION, "Upgrade")
 }
 
-async fn files(visit: &Visit, method: &Method, file: &str) -> Page {
+async fn files(visit: &Visit, method: &Method, file: &str) -> HttpResponse {
     let Some(path) = file_path(visit, file).filter(|_| *method == Method::GET || *method == Method::HEAD) else {
         return status(StatusCode::NOT_FOUND);
     };
@@ -199,12 +198,12 @@ async fn files(visit: &Visit, method: &Method, file: &str) -> Page {
 
 fn file_path(visit: &Visit, file: &str) -> Option<PathBuf> {
     let (name, rest) = file.split_once('/')?;
-    let folder = visit.site.folders.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()?;
+    let folder = visit.state.folders.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()?;
     let plain = Path::new(rest).components().all(|part| matches!(part, Component::Normal(_)));
     plain.then(|| folder.join(rest))
 }
 
-fn with_number(text: &str, page: impl FnOnce(u64) -> Page) -> Page {
+fn with_number(text: &str, page: impl FnOnce(u64) -> HttpResponse) -> HttpResponse {
     text.parse().map_or_else(|_| status(StatusCode::BAD_REQUEST), page)
 }
 
@@ -215,7 +214,7 @@ fn parameter(request: &Request<Incoming>, name: &str) -> Option<String> {
     Some(decode(value))
 }
 
-/// Percent-decoding; what is no code stays as it is.
+/// Decodes percent codes; anything else stays as it is.
 fn decode(value: &str) -> String {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
@@ -241,6 +240,9 @@ mod tests {
 
     #[test]
     fn redirects_count_down() {
-        assert_eq!([onward(3), onward(2), onward(1), onward(0)], ["/redirect/2", "/redirect/1", "/ip", "/ip"]);
+        assert_eq!(
+            [next_redirect(3), next_redirect(2), next_redirect(1), next_redirect(0)],
+            ["/redirect/2", "/redirect/1", "/ip", "/ip"]
+        );
     }
 }

@@ -13,29 +13,29 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::plant::Plant;
-use super::record::Seen;
-use super::{Site, pages, websocket};
-use crate::page;
+use super::exit_fault::ExitFault;
+use super::request_log::Seen;
+use super::{WebState, pages, websocket};
+use crate::http_response;
 
-/// Who is asking, and over what.
+/// One connection of a client.
 #[derive(Debug)]
 pub(super) struct Visit {
-    pub site: Arc<Site>,
+    pub state: Arc<WebState>,
     pub source: SocketAddr,
     pub tls: bool,
-    /// Set by the page that switches to WebSocket; taken when HTTP is over.
+    /// Set by the page that switches to WebSocket; used when HTTP has ended.
     pub upgrade: Mutex<Option<OnUpgrade>>,
 }
 
 /// Counts a connection as open while it lives.
 #[derive(Debug)]
-pub(super) struct Open(Arc<Site>);
+pub(super) struct Open(Arc<WebState>);
 
 impl Open {
-    pub(super) fn new(site: &Arc<Site>) -> Self {
-        site.open.fetch_add(1, Ordering::Relaxed);
-        Self(site.clone())
+    pub(super) fn new(state: &Arc<WebState>) -> Self {
+        state.open.fetch_add(1, Ordering::Relaxed);
+        Self(state.clone())
     }
 }
 
@@ -45,13 +45,13 @@ impl Drop for Open {
     }
 }
 
-/// Serves one connection, over TLS where there is an acceptor.
-pub(super) async fn connection(stream: TcpStream, source: SocketAddr, tls: Option<TlsAcceptor>, site: Arc<Site>) {
-    site.accepted.fetch_add(1, Ordering::Relaxed);
-    let _open = Open::new(&site);
-    let breaks = site.plants.of(source.ip()) == Some(Plant::BreaksTls);
-    let tls = tls.map(|honest| if breaks { site.forger.acceptor() } else { honest });
-    let visit = Arc::new(Visit { site, source, tls: tls.is_some(), upgrade: Mutex::default() });
+/// Serves one connection; over TLS if there is an acceptor.
+pub(super) async fn connection(stream: TcpStream, source: SocketAddr, tls: Option<TlsAcceptor>, state: Arc<WebState>) {
+    state.accepted.fetch_add(1, Ordering::Relaxed);
+    let _open = Open::new(&state);
+    let breaks = state.exit_faults.of(source.ip()) == Some(ExitFault::BreaksTls);
+    let tls = tls.map(|honest| if breaks { state.untrusted_ca.acceptor() } else { honest });
+    let visit = Arc::new(Visit { state, source, tls: tls.is_some(), upgrade: Mutex::default() });
     match tls {
         None => serve(stream, visit).await,
         Some(tls) => {
@@ -66,18 +66,18 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, vis
     let answer = |request: Request<Incoming>| {
         let visit = visit.clone();
         async move {
-            visit.site.seen.add(seen(&visit, &request));
+            visit.state.seen.add(seen(&visit, &request));
             pages::answer(&visit, request).await
         }
     };
-    if page::serve(stream, answer).await.is_err() {
-        return; // a client that breaks off is no fault of ours
+    if http_response::serve(stream, answer).await.is_err() {
+        return; // the client has left
     }
     let upgrade = visit.upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(upgrade) = upgrade
         && let Ok(stream) = upgrade.await
     {
-        let _ = websocket::echo(TokioIo::new(stream)).await; // as above
+        let _ = websocket::echo(TokioIo::new(stream)).await; // an error is a client that left
     }
 }
 
@@ -88,7 +88,7 @@ fn seen(visit: &Visit, request: &Request<Incoming>) -> Seen {
         source: visit.source,
         tls: visit.tls,
         method: request.method().clone(),
-        host: page::header_text(request, &header::HOST).to_owned(),
+        host: http_response::header_text(request, &header::HOST).to_owned(),
         path: uri.path_and_query().map_or_else(|| uri.path().to_owned(), ToString::to_string),
         headers: request.headers().clone(),
     }
