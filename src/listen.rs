@@ -75,7 +75,8 @@ impl Permits {
     }
 
     /// How many more connections may be accepted now.
-    pub fn free(&self) -> usize {
+    #[cfg(test)]
+    fn free(&self) -> usize {
         self.0.available_permits()
     }
 }

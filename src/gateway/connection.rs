@@ -32,7 +32,7 @@ use super::gate::{Caller, Gate, OpenRequest, Opened, Refusal};
 use super::listener::ListenerConfig;
 use super::protocol::Protocol;
 use super::record::{Outcome, Record};
-use super::relay::{Idle, Terms, Traffic, relay};
+use super::relay::{Idle, Terms, relay};
 use super::socks::Socks;
 use crate::dial::Stream;
 use crate::lifecycle::Cut;
@@ -47,8 +47,7 @@ pub async fn serve<G: Gate>(
     gate: Arc<G>,
 ) {
     let mut record = Record::begin(listener.clone(), peer, &cut);
-    let traffic = record.traffic().clone();
-    let context = ConnectionContext { gate: &*gate, listener: &listener, cut: &cut, traffic: &traffic, peer };
+    let context = ConnectionContext { gate: &*gate, listener: &listener, peer };
     // Puts the id into every debug line up to an open tunnel, also into those of the dial. Without the level it costs nothing.
     let span = tracing::debug_span!("connection", id = %record.id());
     // Boxed, and freed before the tunnel is carried: an opening is large and short, a tunnel is small and long, and a task is
@@ -79,8 +78,6 @@ struct Tunnel<L> {
 struct ConnectionContext<'c, G> {
     gate: &'c G,
     listener: &'c ListenerConfig,
-    cut: &'c Cut,
-    traffic: &'c Arc<Traffic>,
     peer: SocketAddr,
 }
 
@@ -91,7 +88,6 @@ struct Connection<'c, G> {
     stream: ClientStream,
     inbox: Inbox,
     client: SocketAddr,
-    tls: bool,
     /// When the request that is being read must be complete.
     deadline: Instant,
 }
@@ -113,7 +109,7 @@ async fn open<'c, G: Gate>(
     };
     record.client_known(client, tls);
     let socks = Socks::begin(*inbox.bytes().first()?, context.listener.demands_key || context.listener.demands_name);
-    let connection = Connection { context, record, stream, inbox, client, tls, deadline };
+    let connection = Connection { context, record, stream, inbox, client, deadline };
     match socks {
         Some(socks) => connection.socks(socks).await,
         // Boxed: HTTP needs more memory than SOCKS, whose connections should not pay for it.
@@ -135,8 +131,8 @@ impl<'c, G: Gate> Connection<'c, G> {
     where
         'c: 'a,
     {
-        let ConnectionContext { listener, cut, traffic, peer, .. } = self.context;
-        Caller { listener, protocol, peer, client: self.client, tls: self.tls, username, traffic, cut }
+        let ConnectionContext { listener, peer, .. } = self.context;
+        Caller { listener, protocol, peer, client: self.client, username }
     }
 
     /// Lets the client in or refuses it. A listener that demands a key or a username refuses before the gate is asked.

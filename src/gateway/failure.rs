@@ -35,8 +35,6 @@ pub enum Failure {
     Answer(AnswerFault),
     /// The deadline passed before it was known whose fault it was.
     Deadline,
-    /// A fault of the gateway itself.
-    Ours(OurFault),
     /// The gateway or the route is shutting down.
     Draining,
 }
@@ -65,8 +63,6 @@ pub enum ClientFault {
     AddressType,
     /// A username that is not a selector: the detail names the token.
     Username,
-    /// A username that names a route which does not exist.
-    Route,
     /// TLS where none is configured, or a handshake that failed.
     Tls,
     /// A PROXY header that is missing, malformed, or from a peer that may not send one.
@@ -141,15 +137,6 @@ pub enum AnswerFault {
     Upgrade,
 }
 
-/// Faults of the gateway itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OurFault {
-    /// A bug: the log has more.
-    Bug,
-    /// Out of file descriptors, ports or memory.
-    Resources,
-}
-
 impl From<DialError> for Failure {
     fn from(error: DialError) -> Self {
         match error {
@@ -207,7 +194,7 @@ impl Failure {
 
     /// True where the end of the request is unknown, so the connection cannot be kept.
     pub fn breaks_framing(self) -> bool {
-        matches!(self, Self::Client(fault) if !matches!(fault, ClientFault::Scheme | ClientFault::Target | ClientFault::Username | ClientFault::Route))
+        matches!(self, Self::Client(fault) if !matches!(fault, ClientFault::Scheme | ClientFault::Target | ClientFault::Username))
     }
 
     fn row(self) -> Row {
@@ -227,10 +214,6 @@ impl Failure {
             Self::Answer(fault) => answer(fault),
             Self::Deadline => {
                 row(0x06, 504, "connection_timeout", "deadline", "no exit gave a stream before the deadline")
-            }
-            Self::Ours(OurFault::Bug) => row(0x01, 500, "proxy_internal_error", "ours_bug", "exitgate failed"),
-            Self::Ours(OurFault::Resources) => {
-                row(0x01, 503, "proxy_internal_error", "ours_resources", "exitgate is out of a local resource")
             }
             Self::Draining => row(0x01, 503, "proxy_internal_response", "draining", "this port is shutting down"),
         }
@@ -255,7 +238,6 @@ const fn client(fault: ClientFault) -> Row {
         ClientFault::Command => row(0x07, 405, ERROR, "client_command", "this command is not supported"),
         ClientFault::AddressType => row(0x08, 400, ERROR, "client_address_type", "unknown type of address"),
         ClientFault::Username => row(0x02, 400, ERROR, "client_username", "the username is not a selector"),
-        ClientFault::Route => row(0x02, 400, ERROR, "client_route", "there is no such route"),
         ClientFault::Tls => row(0x01, 400, ERROR, "client_tls", "TLS is not offered here, or the handshake failed"),
         ClientFault::ProxyHeader => {
             row(0x01, 400, ERROR, "client_proxy_header", "the PROXY header is missing, malformed or not trusted")
@@ -388,8 +370,6 @@ mod tests {
         (Failure::Auth(AuthFault::Wrong), 2, 407, "http_request_denied", "auth_wrong"),
         (Failure::Auth(AuthFault::Nameless), 2, 407, "http_request_denied", "auth_nameless"),
         (Failure::Deadline, 6, 504, "connection_timeout", "deadline"),
-        (Failure::Ours(OurFault::Bug), 1, 500, "proxy_internal_error", "ours_bug"),
-        (Failure::Ours(OurFault::Resources), 1, 503, "proxy_internal_error", "ours_resources"),
         (Failure::Draining, 1, 503, "proxy_internal_response", "draining"),
         (Failure::Client(ClientFault::Garbage), 1, 400, "http_request_error", "client_garbage"),
         (Failure::Client(ClientFault::Head), 1, 400, "http_request_error", "client_head"),
@@ -402,7 +382,6 @@ mod tests {
         (Failure::Client(ClientFault::Command), 7, 405, "http_request_error", "client_command"),
         (Failure::Client(ClientFault::AddressType), 8, 400, "http_request_error", "client_address_type"),
         (Failure::Client(ClientFault::Username), 2, 400, "http_request_error", "client_username"),
-        (Failure::Client(ClientFault::Route), 2, 400, "http_request_error", "client_route"),
         (Failure::Client(ClientFault::Tls), 1, 400, "http_request_error", "client_tls"),
         (Failure::Client(ClientFault::ProxyHeader), 1, 400, "http_request_error", "client_proxy_header"),
         (Failure::Client(ClientFault::Slow), 1, 408, "http_request_error", "client_slow"),

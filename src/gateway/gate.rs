@@ -17,10 +17,9 @@ use super::failure::Failure;
 use super::listener::ListenerConfig;
 use super::meters::RouteMeters;
 use super::protocol::Protocol;
-use super::relay::{Idle, Traffic};
+use super::relay::Idle;
 use crate::dial::Stream;
 use crate::exit::ExitId;
-use crate::lifecycle::Cut;
 use crate::limit::Bucket;
 use crate::net::{Host, Target};
 
@@ -34,13 +33,8 @@ pub struct Caller<'a> {
     pub peer: SocketAddr,
     /// The address in a trusted peer's PROXY header, else the peer. Limits count by it; no permission may depend on it.
     pub client: SocketAddr,
-    pub tls: bool,
     /// Empty if the client sent none.
     pub username: &'a str,
-    /// The byte counts of this connection, which go on counting.
-    pub traffic: &'a Arc<Traffic>,
-    /// Ends this connection.
-    pub cut: &'a Cut,
 }
 
 /// A request for a stream to a target.

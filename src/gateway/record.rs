@@ -175,11 +175,6 @@ impl Record {
         self.entry.trace()
     }
 
-    /// The connection's byte counts, which go on counting.
-    pub fn traffic(&self) -> &Arc<Traffic> {
-        &self.traffic
-    }
-
     /// Counts bytes for the connection and for the route that serves it now.
     pub fn byte_meter(&self) -> ByteMeter<'_> {
         let route = self.served_by.as_ref().map(|served| &*served.meters);
