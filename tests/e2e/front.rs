@@ -128,8 +128,9 @@ async fn usernames_of_paid_gateways_work_and_errors_name_the_wrong_token() {
             let said = got.headers.get("x-exitgate-error").cloned().unwrap_or_default();
             assert!(got.status == status && said.to_lowercase().contains(named), "{user}: {} {said}", got.status);
             assert!(got.headers["proxy-status"].starts_with("exitgate; error="), "{user}");
-            let id = &got.headers["x-exitgate-id"];
-            assert!(gateway.log().contains(&format!("\"id\":\"{id}\"")), "{user}: no access line has {id}");
+            let id = format!("\"id\":\"{}\"", got.headers["x-exitgate-id"]);
+            let log = until(|| async { gateway.log() }, |log| log.contains(&id)).await;
+            assert!(log.contains(&id), "{user}: no access line has {id}");
         }
         assert_eq!((plain.code, tunnel.code), (0, 56), "{user}");
         let (five, four) = (format!("socks5h://{user}:p@{at}"), format!("socks4a://{user}@{at}"));
