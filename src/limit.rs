@@ -1,12 +1,11 @@
-//! Who may do how much: keys and what each may do, wrong keys and when they are no longer read, targets that nobody may
-//! reach.
+//! Limits of clients: keys and what each key may do, how many wrong keys an address may try, and which targets are forbidden.
 //!
-//! A limit is counted where it holds: a connection takes a [`Admission`] and gives it back by dropping it, so that no
-//! path out of a connection can forget to. All counters are atomics or sit behind a lock that is held for the length of
-//! one look-up; nothing here waits.
+//! A connection takes an [`Admission`] when it is let in and gives it back by dropping it, so no path that ends a connection
+//! can forget to. Counters are atomics; the tables of addresses are sharded, and no lock is held longer than one look-up.
+//! Nothing here waits.
 //!
-//! Next: `limit/allowance.rs` (one key's or one address's share), `limit/auth_throttle.rs` (wrong keys), `limit/target.rs` (where
-//! nobody may go), `limit/bucket.rs` (bytes).
+//! Next: `limit/allowance.rs` (what one key or one address may use), `limit/auth_throttle.rs` (wrong keys), `limit/target.rs`
+//! (forbidden targets), `limit/bucket.rs` (bytes per second).
 
 mod allowance;
 mod auth_throttle;
@@ -20,43 +19,42 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use self::allowance::{Allowance, ClientAllowances, Held};
+use self::allowance::{Allowance, ClientAllowances, Clock, Slot};
 pub use self::auth_throttle::AuthThrottle;
 pub use self::bucket::Bucket;
 use crate::net::Secret;
 
-/// How much somebody may do; `None` is no limit.
+/// What one key or one client address may use; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
-    /// Connections at once.
+    /// Connections open at once.
     pub connections: Option<NonZeroU32>,
-    /// New connections a second.
+    /// New connections per second.
     pub per_second: Option<NonZeroU32>,
-    /// Bytes a second, both ways together.
+    /// Bytes per second, both directions together.
     pub bytes_per_second: Option<NonZeroU64>,
 }
 
 /// A client's key.
 #[derive(Clone, Debug)]
 pub struct Key {
-    /// What it is called: this, and never the secret, is what pins, sessions and logs know.
+    /// Stands for the key in pins, sessions and access lines, which must never hold the secret.
     pub name: Arc<str>,
-    /// What the client sends.
+    /// The password that clients send.
     pub secret: Secret,
-    /// What its holder may do.
     pub amounts: Amounts,
 }
 
-/// When wrong keys are no longer read.
+/// When an address that tries wrong keys is made to wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Damping {
-    /// Different wrong keys from one address.
+    /// Different wrong keys from one address that start a pause.
     pub failures: NonZeroU32,
-    /// For how long nothing but keys that are known to be good from there are taken.
+    /// How long the pause lasts. During it, the address may only use keys that it used successfully before.
     pub pause: Duration,
 }
 
-/// All limits of clients: a cheap handle.
+/// All limits of clients. Clones share the same counts.
 #[derive(Clone, Debug)]
 pub struct Limits(Arc<Shared>);
 
@@ -65,9 +63,10 @@ struct Shared {
     terms: ArcSwap<Terms>,
     throttle: AuthThrottle,
     clients: ClientAllowances,
+    clock: Clock,
 }
 
-/// What a configuration says; replaced as a whole.
+/// The configured part; a reload replaces it whole.
 #[derive(Debug)]
 struct Terms {
     keys: Vec<(Key, Arc<Allowance>)>,
@@ -75,69 +74,55 @@ struct Terms {
     damping: Damping,
 }
 
-/// Whose key it was; nobody's where none is needed.
+/// The key that a client proved to have, if it needed one.
 #[derive(Clone, Debug)]
-pub struct Who(Option<(Arc<str>, Arc<Allowance>)>);
+pub struct Identity(Option<(Arc<str>, Arc<Allowance>)>);
 
-impl Who {
-    /// Somebody without a key.
-    pub fn nobody() -> Self {
+impl Identity {
+    pub fn anonymous() -> Self {
         Self(None)
     }
 
-    /// The key's name; empty for nobody.
-    pub fn name(&self) -> &str {
-        self.0.as_ref().map_or("", |(name, _)| name)
+    /// The key's name; `None` without a key.
+    pub fn key(&self) -> Option<&Arc<str>> {
+        self.0.as_ref().map(|(name, _)| name)
     }
 }
 
-/// Why a key was not taken.
+/// Why a key was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// None was given.
+pub enum KeyRefusal {
     NoKey,
-    /// It is nobody's.
     WrongKey,
-    /// Too many wrong ones came from this address: it was not read.
+    /// Too many wrong keys came from this address: this one was not compared.
     Damped {
-        /// When keys are read again.
+        /// When keys from this address are compared again.
         retry_after: Duration,
     },
 }
 
-/// Why somebody who is known may not go on.
+/// Which limit an identified client has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// Too many connections at once.
-    #[error("{whose} has its {limit} connections open already")]
-    Connections {
-        /// Whose limit it is.
-        whose: Whose,
-        /// How many there may be.
-        limit: NonZeroU32,
-    },
-    /// Too many new ones in this second.
-    #[error("{whose} may open {limit} connections a second")]
+    #[error("{of} has its {limit} connections open already")]
+    Connections { of: LimitOf, limit: NonZeroU32 },
+    #[error("{of} may open {limit} connections a second")]
     PerSecond {
-        /// Whose limit it is.
-        whose: Whose,
-        /// How many there may be.
+        of: LimitOf,
         limit: NonZeroU32,
-        /// When the next one may come.
+        /// When the next connection will be let in.
         retry_after: Duration,
     },
 }
 
-/// Whose limit was reached.
+/// Whether a limit belongs to a key or to a client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
-    /// The key's.
+pub enum LimitOf {
     Key,
-    /// The client address's.
     Client,
 }
 
-impl std::fmt::Display for Whose {
+impl std::fmt::Display for LimitOf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Key => "this key",
@@ -146,85 +131,83 @@ impl std::fmt::Display for Whose {
     }
 }
 
-/// A place under the limits, given back when dropped.
+/// One connection that counts against the limits of its key and its address until this is dropped.
 #[derive(Debug)]
 pub struct Admission {
     rate: Option<Arc<Bucket>>,
-    _key: Option<Held>,
-    _client: Option<Held>,
+    _key: Option<Slot>,
+    _client: Option<Slot>,
 }
 
 impl Admission {
-    /// The rate to hold the connection to: the key's, else the address's.
+    /// The byte rate to hold the connection to: the key's, else the address's.
     pub fn rate(&self) -> Option<Arc<Bucket>> {
         self.rate.clone()
     }
 }
 
 impl Limits {
-    /// Limits by these keys, and for each client address.
     pub fn new(keys: Vec<Key>, each_client: Amounts, damping: Damping) -> Self {
-        let terms = Terms::new(keys, each_client, damping, &[]);
-        Self(Arc::new(Shared {
-            terms: ArcSwap::from_pointee(terms),
-            throttle: AuthThrottle::default(),
-            clients: ClientAllowances::default(),
-        }))
+        let clock = Clock::default();
+        let terms = Terms::new(keys, each_client, damping, &[], &clock);
+        let clients = ClientAllowances::new(each_client, clock.clone());
+        let throttle = AuthThrottle::default();
+        Self(Arc::new(Shared { terms: ArcSwap::from_pointee(terms), throttle, clients, clock }))
     }
 
-    /// Other keys and amounts from now on. What a key's holders have open goes on counting, if the key keeps its name.
+    /// Replaces keys and amounts. A key that keeps its name keeps the count of its open connections.
     pub fn replace(&self, keys: Vec<Key>, each_client: Amounts, damping: Damping) {
         let old = self.0.terms.load();
-        self.0.terms.store(Arc::new(Terms::new(keys, each_client, damping, &old.keys)));
-        self.0.throttle.forget_good();
+        self.0.terms.store(Arc::new(Terms::new(keys, each_client, damping, &old.keys, &self.0.clock)));
         self.0.clients.change(each_client);
     }
 
-    /// Whether keys are asked for at all.
-    pub fn has_keys(&self) -> bool {
-        !self.0.terms.load().keys.is_empty()
-    }
-
-    /// Whose key this is. While an address is damped, only keys that were good from there lately are looked at, so that
-    /// others behind the same address go on working and whoever guesses learns nothing.
-    pub fn identify(&self, client: IpAddr, password: Option<&[u8]>, now: Instant) -> Result<Who, Refused> {
+    /// Finds the key that a client sent. During a pause, only keys that the address used successfully before are accepted:
+    /// other clients behind the same address go on working, and a guesser cannot learn whether a guess was right.
+    pub fn identify(&self, client: IpAddr, password: Option<&[u8]>, now: Instant) -> Result<Identity, KeyRefusal> {
         let terms = self.0.terms.load();
         if terms.keys.is_empty() {
-            return Ok(Who::nobody());
+            return Ok(Identity::anonymous());
         }
-        let password = password.filter(|password| !password.is_empty()).ok_or(Refused::NoKey)?;
-        // Every key is compared, so that the time does not tell which was near.
+        let password = password.filter(|password| !password.is_empty()).ok_or(KeyRefusal::NoKey)?;
+        // Every key is compared: stopping at a match would show in the time which key was found.
         let matches = terms.keys.iter().enumerate().filter(|(_, (key, _))| key.secret.matches(password));
         let found = matches.fold(None, |found, (at, _)| found.or(Some(at)));
-        let verdict = self.0.throttle.check(client, password, found.is_some(), terms.damping, now);
-        if let Some(retry_after) = verdict {
-            return Err(Refused::Damped { retry_after });
+        let wait = self.0.throttle.check(client, password, found.is_some(), terms.damping, now);
+        if let Some(retry_after) = wait {
+            return Err(KeyRefusal::Damped { retry_after });
         }
-        let (key, allowance) = &terms.keys[found.ok_or(Refused::WrongKey)?];
-        Ok(Who(Some((key.name.clone(), allowance.clone()))))
+        let (key, allowance) = &terms.keys[found.ok_or(KeyRefusal::WrongKey)?];
+        Ok(Identity(Some((key.name.clone(), allowance.clone()))))
     }
 
-    /// Takes a place for one more connection.
-    pub fn admit(&self, who: &Who, client: IpAddr, now: Instant) -> Result<Admission, Denied> {
-        let key = who.0.as_ref().map(|(_, allowance)| allowance.take(Whose::Key, now)).transpose()?;
-        let client = self.0.clients.take(client, self.0.terms.load().each_client, now)?;
-        let rate = [&key, &client].into_iter().flatten().find_map(Held::bucket);
+    /// Counts one more connection, or says which limit it would exceed.
+    pub fn admit(&self, identity: &Identity, client: IpAddr) -> Result<Admission, Denied> {
+        let key = identity.0.as_ref().map(|(_, allowance)| allowance.take(LimitOf::Key)).transpose()?;
+        let client = self.0.clients.take(client, self.0.terms.load().each_client)?;
+        let rate = [&key, &client].into_iter().flatten().find_map(Slot::bucket);
         Ok(Admission { rate, _key: key, _client: client })
     }
 
-    /// Forgets addresses of which nothing is left to remember; to be called now and then.
+    /// Forgets addresses that have no connection open and no pace to keep. To be called every few seconds.
     pub fn tidy(&self, now: Instant) {
         self.0.throttle.tidy(now);
-        self.0.clients.tidy(now);
+        self.0.clients.tidy();
     }
 }
 
 impl Terms {
-    fn new(keys: Vec<Key>, each_client: Amounts, damping: Damping, old: &[(Key, Arc<Allowance>)]) -> Self {
+    fn new(
+        keys: Vec<Key>,
+        each_client: Amounts,
+        damping: Damping,
+        old: &[(Key, Arc<Allowance>)],
+        clock: &Clock,
+    ) -> Self {
         let keys = keys.into_iter().map(|key| {
             let kept = old.iter().find(|(old, _)| old.name == key.name).map(|(_, allowance)| allowance.clone());
             let allowance = kept.unwrap_or_default();
-            allowance.change(key.amounts);
+            allowance.change(key.amounts, Some(clock));
             (key, allowance)
         });
         Self { keys: keys.collect(), each_client, damping }

@@ -1,18 +1,17 @@
-//! Owns a port: permit, accept, pause on error, spawn. The only accept loop.
+//! Ports and the only accept loop: take a permit, accept, pause after an error, spawn the connection.
 //!
-//! A [`Reservation`] is a port that is bound and does not listen yet: a change that needs a port takes it first, and
-//! one that fails gives it back by dropping it. [`start`] makes it a [`Listener`].
+//! A [`Reservation`] is a port that is bound and does not listen yet. A change that needs a port reserves it first, and frees
+//! it by dropping the reservation if it fails. [`start`] turns a reservation into a [`Listener`].
 //!
-//! The order in the loop is what keeps a flood outside: a connection is accepted only by a loop that has a permit for
-//! it in hand. Excess waits in the kernel's queue, where it costs no descriptor and no memory of ours. A loop that
-//! finds nobody at the door puts its permit back before it sleeps, or a thousand quiet ports would hold a thousand.
+//! The loop takes a permit before it accepts a connection, so a flood stays outside: the excess waits in the kernel's queue,
+//! where it takes no descriptor and no memory of the gateway. A loop without a waiting connection returns its permit before
+//! it sleeps; otherwise a thousand idle ports would hold a thousand permits.
 //!
-//! Nothing ends the loop but [`Listener::close`] and shutdown. An accept that fails is one connection lost, or a
-//! resource that ran out: the first is passed over, the second is waited for (`listen/accept.rs`). What was accepted
-//! outlives the port: a closed listener's connections go on until they end, or until somebody cuts them
-//! (`listen/connection_set.rs`).
+//! Only [`Listener::close`] and the shutdown end the loop. A failed accept is one lost connection, which is skipped, or a lack
+//! of a resource, after which the loop pauses (`listen/accept.rs`). Connections outlive the port: those of a closed listener
+//! go on until they end or are cut (`listen/connection_set.rs`).
 //!
-//! Next: `gateway/connection.rs` is the handler of the data path's listeners.
+//! Next: `gateway/connection.rs` handles the connections of the data path.
 
 use std::future::poll_fn;
 use std::io;
@@ -36,8 +35,7 @@ mod connection_set;
 use accept::Acceptor;
 use connection_set::ConnectionSet;
 
-/// How many connections the kernel holds for us while we do not accept. The kernel caps it at `net.core.somaxconn`
-/// (4,096 by default), so this asks for all of it.
+/// How many connections may wait in the kernel's queue. The kernel caps it at `net.core.somaxconn` (4,096 by default).
 const BACKLOG: i32 = 4096;
 
 /// A port that is bound and does not listen: a connection to it is refused. Dropping it frees the port.
@@ -56,35 +54,35 @@ pub struct Listener {
     closed: CancellationToken,
 }
 
-/// One accepted connection, as the handler gets it.
+/// One accepted connection, for the handler.
 #[derive(Debug)]
 pub struct Arrival {
     /// The client's socket; `TCP_NODELAY` is on.
     pub stream: TcpStream,
-    /// Whom it claims to come from, v4-mapped v6 unmapped.
+    /// The other end's address; a v4-mapped IPv6 address as IPv4.
     pub peer: SocketAddr,
-    /// Ends this connection: the handler must watch it, everybody else may use it.
+    /// Ends this connection. The handler must watch it.
     pub cut: Cut,
 }
 
-/// Connections at once over every listener that shares it. Clones are the same count.
+/// A limit of connections at once, for all listeners that share it. Clones share one count.
 #[derive(Clone, Debug)]
 pub struct Permits(Arc<Semaphore>);
 
 impl Permits {
-    /// `total` connections at once.
     pub fn new(total: usize) -> Self {
         Self(Arc::new(Semaphore::new(total.min(Semaphore::MAX_PERMITS))))
     }
 
     /// How many more connections may be accepted now.
-    pub fn free(&self) -> usize {
+    #[cfg(test)]
+    fn free(&self) -> usize {
         self.0.available_permits()
     }
 }
 
 impl Reservation {
-    /// The address really bound: the port is never 0.
+    /// The bound address, whose port is never 0.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
@@ -93,9 +91,8 @@ impl Reservation {
 impl Listener {
     /// Binds `addr` without listening on it. Port 0 takes any free one.
     ///
-    /// A port is first asked for without `SO_REUSEADDR`, because two sockets that both set it can both be bound, and a
-    /// reservation that somebody else also holds is none. Only when that fails, perhaps because of connections of an
-    /// earlier run in TIME_WAIT, is it asked for with it.
+    /// The first try is without `SO_REUSEADDR`, because two sockets that both set it can both be bound, and a reservation must
+    /// be exclusive. The second try sets it: the first also fails while connections of an earlier run are in TIME_WAIT.
     pub fn bind(addr: SocketAddr) -> io::Result<Reservation> {
         let socket = match bound(addr, false) {
             Err(fault) if fault.kind() == io::ErrorKind::AddrInUse => bound(addr, true)?,
@@ -105,22 +102,11 @@ impl Listener {
         Ok(Reservation { socket, addr })
     }
 
-    /// The address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Connections alive now.
-    pub fn connections(&self) -> usize {
-        self.connections.len()
-    }
-
-    /// Accepts that failed since the start.
-    pub fn accept_errors(&self) -> u64 {
-        self.connections.accept_errors()
-    }
-
-    /// Stops accepting; the port is free when this returns. Connections live on.
+    /// Stops accepting; the port is free when this returns. Its connections go on.
     pub async fn close(&self) {
         self.closing.cancel();
         self.closed.cancelled().await;
@@ -132,7 +118,7 @@ impl Listener {
         self.connections.cut();
     }
 
-    /// Stops accepting, gives the connections `grace` to end, then cuts. Says how many were cut.
+    /// Stops accepting, gives the connections `grace` to end, then cuts the rest and returns how many those were.
     pub async fn drain(&self, grace: Duration) -> usize {
         self.close().await;
         match tokio::time::timeout(grace, self.connections.emptied()).await {
@@ -148,11 +134,11 @@ impl Drop for Listener {
     }
 }
 
-/// Listens on a reserved port and hands every connection to `handler`, whose future becomes a task of its own.
+/// Listens on a reserved port and calls `handler` for every connection; each of its futures becomes a task.
 ///
-/// At most `own` connections at once come from this port, and no more than `permits` from all; a connection holds its
-/// permits until its future ends. A connection that must end gets its [`Cut`], also from the shutdown's kill: the
-/// future is not dropped from outside.
+/// At most `own` connections at once come from this port, and at most `permits` from all ports; a connection holds its
+/// permits until its future ends. To end a connection, its [`Cut`] is used, also by the shutdown: the future is never
+/// dropped from outside.
 pub fn start<H, F>(
     reservation: Reservation,
     permits: &Permits,
@@ -165,7 +151,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let Reservation { socket, addr } = reservation;
-    // Accepted sockets inherit this, and with it their TIME_WAIT lets the next run bind the port.
+    // Accepted sockets inherit this. Then the next run can bind the port while they are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.listen(BACKLOG)?;
     let acceptor = TcpListener::from_std(socket.into())?;
@@ -175,7 +161,7 @@ where
         closing: CancellationToken::new(),
         closed: CancellationToken::new(),
     };
-    let keeper = Keeper {
+    let accept_loop = AcceptLoop {
         connections: listener.connections.clone(),
         all: permits.0.clone(),
         own: Arc::new(Semaphore::new(own.min(Semaphore::MAX_PERMITS))),
@@ -185,9 +171,9 @@ where
     };
     let closed = listener.closed.clone().drop_guard();
     tasks.spawn("listener", async move {
-        keeper.accept_until_closed(acceptor).await;
-        drop(closed); // the door went with the call above: the port is free
-        keeper.see_the_crowd_off().await;
+        accept_loop.accept_until_closed(acceptor).await;
+        drop(closed); // the call above has dropped the acceptor, so the port is free
+        accept_loop.wait_for_connections().await;
     });
     Ok(listener)
 }
@@ -195,23 +181,23 @@ where
 fn bound(addr: SocketAddr, reuse: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
-        socket.set_only_v6(false)?; // `[::]` means everybody, whatever the machine's default is
+        socket.set_only_v6(false)?; // `[::]` accepts IPv4 too, whatever the machine's default is
     }
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(reuse)?;
-    socket.set_tcp_nodelay(true)?; // inherited by what is accepted: saves a call for each connection
+    socket.set_tcp_nodelay(true)?; // accepted sockets inherit it, which saves a call for each connection
     socket.bind(&addr.into())?;
     Ok(socket)
 }
 
-/// Resolves when the task is next woken: by whatever it has just left its waker with.
+/// Resolves when the task is next woken, by anything that has its waker now.
 async fn woken() {
-    let mut slept = false;
-    poll_fn(|_| if std::mem::replace(&mut slept, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+    let mut polled = false;
+    poll_fn(|_| if std::mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
-/// What the accept loop works with.
-struct Keeper<H> {
+/// The state of one accept loop.
+struct AcceptLoop<H> {
     connections: Arc<ConnectionSet>,
     all: Arc<Semaphore>,
     own: Arc<Semaphore>,
@@ -220,15 +206,15 @@ struct Keeper<H> {
     handler: H,
 }
 
-/// A connection's two permits; dropping it gives them back. (`None` only of a semaphore that was closed: ours never are.)
+/// A connection's two permits, returned on drop. `None` only for a closed semaphore, which these never are.
 struct Permit {
     _all: Option<OwnedSemaphorePermit>,
     _own: Option<OwnedSemaphorePermit>,
 }
 
 pin_project! {
-    /// A handler's future and what its connection holds until its end. A type, so that it is held once (see
-    /// `lifecycle.rs`).
+    /// A handler's future, and what its connection holds until its end. A type of its own, because an `async` block would
+    /// store the future twice.
     struct Connection<F> {
         #[pin]
         connection: F,
@@ -245,11 +231,11 @@ impl<F: Future<Output = ()>> Future for Connection<F> {
     }
 }
 
-/// How many connections are accepted in a row before other tasks get a turn. Arbitrary: large enough that a burst is
-/// taken in one go, small enough (some 3 µs each) that nobody waits a millisecond for it.
+/// How many connections are accepted in a row before other tasks run. Not tuned: a burst is taken at once, and at about 3 µs
+/// each no other task waits a millisecond.
 const BATCH: usize = 64;
 
-impl<H, F> Keeper<H>
+impl<H, F> AcceptLoop<H>
 where
     H: Fn(Arrival) -> F,
     F: Future<Output = ()> + Send + 'static,
@@ -278,7 +264,7 @@ where
         }
     }
 
-    /// Accepts what is there, up to a batch, and waits when nobody is. `Some` = rest this long first.
+    /// Accepts up to a batch of connections, and waits while there are none. `Some`: pause this long first.
     async fn accept_some(&self, acceptor: &mut impl Acceptor, backoff: &mut accept::AcceptBackoff) -> Option<Duration> {
         for _ in 0..BATCH {
             let permit = self.permit().await;
@@ -303,7 +289,7 @@ where
     }
 
     async fn permit(&self) -> Permit {
-        // The port's own first: one that is full must not keep a permit from the others while it waits.
+        // The port's own first: a port that is full must not hold a shared permit while it waits.
         let own = self.own.clone().acquire_owned().await.ok();
         let all = self.all.clone().acquire_owned().await.ok();
         Permit { _all: all, _own: own }
@@ -318,7 +304,6 @@ where
     }
 
     fn failed(&self, fault: &io::Error, backoff: &mut accept::AcceptBackoff) -> Option<Duration> {
-        self.connections.count_accept_error();
         let pause = backoff.failed(fault);
         if let Some(pause) = pause {
             tracing::warn!(%fault, ?pause, "cannot accept connections; they wait in the kernel's queue");
@@ -326,8 +311,8 @@ where
         pause
     }
 
-    /// Waits for the connections that outlive the port, and cuts them when the shutdown's grace is over.
-    async fn see_the_crowd_off(&self) {
+    /// Waits for the connections that outlive the port, and cuts them when the shutdown's grace period is over.
+    async fn wait_for_connections(&self) {
         tokio::select! {
             () = self.connections.emptied() => {}
             () = self.tasks.killed() => {

@@ -13,7 +13,7 @@ use super::error::{ApiError, Problem};
 use super::etag::tagged;
 use super::extract::{Named, Params, bad_query, limit};
 use crate::gateway::connection_table::{ConnectionEntry, ConnectionTable};
-use crate::gateway::gate::Protocol;
+use crate::gateway::protocol::Protocol;
 
 /// One connection that is alive.
 #[derive(Debug, Serialize, ToSchema)]
@@ -82,9 +82,9 @@ pub(super) struct Wanted {
 
 impl Connection {
     fn of(row: &ConnectionEntry) -> Self {
-        let now = row.standing();
+        let now = row.state();
         let (username, target) = now.named.unzip();
-        let way = now.way.as_ref();
+        let way = now.served_by.as_ref();
         Self {
             id: row.id,
             listener: row.listener.to_string(),
@@ -109,7 +109,7 @@ impl Connection {
 fn list_of(connections: &ConnectionTable, wanted: &Wanted, limit: usize) -> Connections {
     let passes = |row: &ConnectionEntry| {
         wanted.listener.as_deref().is_none_or(|listener| *row.listener == *listener)
-            && wanted.route.as_deref().is_none_or(|route| row.standing().way.is_some_and(|way| *way.label == *route))
+            && wanted.route.as_deref().is_none_or(|route| row.state().served_by.is_some_and(|way| *way.label == *route))
     };
     let all: Vec<_> = connections.list().into_iter().filter(|row| passes(row)).collect();
     let rest: Vec<_> = all.iter().filter(|row| wanted.after.is_none_or(|after| row.id > after)).collect();

@@ -204,7 +204,9 @@ impl Connections {
 
 fn connections(answer: &Value, width: Option<usize>) -> String {
     let mut table = Table::new(["ID", "CLIENT", "PROTOCOL", "SCOPE", "EXIT", "TARGET", "UP", "DOWN", "SECONDS"]);
-    for row in answer["connections"].as_array().into_iter().flatten() {
+    let rows = answer["connections"].as_array().map_or(&[][..], Vec::as_slice);
+    let hidden = !rows.is_empty() && rows.iter().all(|row| row["target"].is_null());
+    for row in rows {
         table.row([
             cell(&row["id"]),
             cell(&row["client"]),
@@ -217,7 +219,8 @@ fn connections(answer: &Value, width: Option<usize>) -> String {
             cell(&row["age_seconds"]),
         ]);
     }
-    format!("{}\n{} connections", table.text(width), cell(&answer["total"]))
+    let note = if hidden { "; targets are hidden unless `log.targets` is true" } else { "" };
+    format!("{}\n{} connections{note}", table.text(width), cell(&answer["total"]))
 }
 
 impl Why {
@@ -258,6 +261,14 @@ mod tests {
         assert_eq!(why(&answer), "   2041 known\n    312 in us\npool: 192.0.2.7\npinned to: 192.0.2.7");
         let answer = json!({ "funnel": [], "pool": [], "refused": "no exit is what was asked for" });
         assert_eq!(why(&answer), "refused: no exit is what was asked for");
+    }
+
+    #[test]
+    fn the_connections_say_why_no_target_is_shown() {
+        let of = |target| json!({ "total": 1, "connections": [{"id": 1, "client": "192.0.2.1:5", "target": target}] });
+        assert!(connections(&of(json!(null)), None).contains("log.targets"));
+        assert!(!connections(&of(json!("a.test:80")), None).contains("log.targets"));
+        assert!(connections(&json!({ "total": 0, "connections": [] }), None).ends_with("0 connections"));
     }
 
     #[test]

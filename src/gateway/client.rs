@@ -1,10 +1,9 @@
-//! The client's end: its socket, bare or under TLS, and the bytes of it that nobody has used yet.
+//! The client's socket, bare or under TLS, and the bytes that were read from it and not used yet.
 //!
-//! A tunnel's opening is a handful of bytes each way, and at ten thousand tunnels a second each system call shows. So
-//! the first read and every short reply go to the socket at once, before the runtime has heard from epoll whether they
-//! may: a fresh connection usually has its first bytes waiting, and its send buffer is empty. Only when the kernel says
-//! "not now" is the readiness awaited. One read takes whatever is there; what a protocol does not use stays in the
-//! [`Inbox`] for the next, which is how one port tells protocols apart without peeking.
+//! A tunnel's opening is a few bytes each way, and at ten thousand tunnels a second each system call shows. So the first read
+//! and every short reply are tried at once, without asking epoll first: a fresh connection usually has its first bytes
+//! waiting, and its send buffer is empty. Only after `WouldBlock` is readiness awaited. One read takes all that is there; the
+//! [`Inbox`] keeps what a protocol did not use, so one port can tell protocols apart without `MSG_PEEK`.
 
 use std::io::{self, Read, Write};
 use std::pin::Pin;
@@ -21,27 +20,25 @@ use tokio_rustls::server::TlsStream;
 
 use super::relay;
 
-/// The first read: any SOCKS opening, nearly any CONNECT and nearly any ClientHello fits, so that one read is enough.
+/// Bytes of the first read: any SOCKS opening, nearly any CONNECT and nearly any ClientHello fits.
 const FIRST_READ: usize = 2048;
 
-/// How long a client may leave our reply unread. Replies are short and the buffer behind a socket is not, so this runs
-/// out only on a client that is gone.
+/// How long sending a reply may take. Replies are short and socket buffers are not, so only a client that is gone makes
+/// this run out. Not tuned.
 const REPLY_WAIT: Duration = Duration::from_secs(10);
 
-/// How long, and for how many bytes, a refused client is still listened to, so that closing with its bytes unread does
-/// not reset the connection under the reply. Arbitrary; a client that reads its reply hangs up within a round trip.
-const FAREWELL_WAIT: Duration = Duration::from_secs(1);
-const FAREWELL_BYTES: usize = 256 * 1024;
+/// How long, and for how many bytes, a refused client is still read from: closing with unread bytes would reset the
+/// connection, and the client could lose the reply. A client that has read it closes within a round trip. Not tuned.
+const DRAIN_WAIT: Duration = Duration::from_secs(1);
+const DRAIN_BYTES: usize = 256 * 1024;
 
-/// How many bytes are taken in advance from a client that does not wait for its tunnel to be open.
+/// How many bytes are read in advance from a client that does not wait for its tunnel to be open. Not tuned.
 const AHEAD_MAX: usize = 16 * 1024;
 
 /// The client's stream.
 #[derive(Debug)]
 pub enum ClientStream {
-    /// As it was accepted: can be spliced.
     Tcp(TcpStream),
-    /// Under TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -55,10 +52,10 @@ impl From<ClientStream> for relay::Client {
 }
 
 impl ClientStream {
-    /// Sends a short reply, whole.
+    /// Sends a whole short reply.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let sent = match self {
-            // An error is met again, and told, by the write below.
+            // An error is ignored here: the write below meets it again and returns it.
             Self::Tcp(stream) => (&*SockRef::from(&*stream)).write(bytes).unwrap_or(0),
             Self::Tls(_) => 0,
         };
@@ -72,54 +69,54 @@ impl ClientStream {
         timeout(REPLY_WAIT, rest).await?
     }
 
-    /// Closes after a refusal, so that the client gets to read it.
-    pub async fn farewell(mut self) {
-        let listen = async {
+    /// Closes after a reply that the client should get to read.
+    pub async fn close_after_reply(mut self) {
+        let drain = async {
             self.shutdown().await?;
             let mut scrap = [0; 512];
-            let mut heard = 0;
-            while heard < FAREWELL_BYTES {
+            let mut drained = 0;
+            while drained < DRAIN_BYTES {
                 match self.read(&mut scrap).await? {
                     0 => break,
-                    n => heard += n,
+                    n => drained += n,
                 }
             }
             io::Result::Ok(())
         };
-        // Whatever the client does now, it has had its answer.
-        let _ = timeout(FAREWELL_WAIT, listen).await;
+        // The client has its answer; an error or a timeout changes nothing.
+        let _ = timeout(DRAIN_WAIT, drain).await;
     }
 
-    /// Closes so that the client sees a loss and not an end.
+    /// Closes in a way that the client sees as an error and not as the end of the data.
     pub fn reset(self) {
         if let Self::Tcp(stream) = &self {
-            // Where it cannot be set, the client sees an end after all; there is nothing better to do.
+            // If this fails, the client sees a clean end after all; nothing better can be done.
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
-        // Under TLS, closing without a close_notify says the same.
+        // Under TLS, closing without a close_notify is an error too.
     }
 
-    /// Resolves when the client hangs up. What it sends meanwhile is kept in `inbox`.
-    pub async fn departed(&mut self, inbox: &mut Inbox) {
-        // No room is made for the bytes of a client that waits, as nearly all do.
+    /// Resolves when the client closes. What it sends until then goes into `inbox`.
+    pub async fn closed(&mut self, inbox: &mut Inbox) {
+        // The inbox gets no buffer before there are bytes: nearly all clients wait in silence.
         if let Self::Tcp(stream) = self
             && stream.readable().await.is_err()
         {
             return;
         }
-        inbox.departed(self).await;
+        inbox.closed(self).await;
     }
 
-    /// Takes a TLS handshake whose first bytes have been read already. Only a bare stream can; one whose handshake
-    /// failed comes back bare, and its client was told why.
+    /// Does a TLS handshake whose first bytes have been read already. After a failed handshake the bare stream comes back;
+    /// its client has been sent an alert.
     pub async fn secure(mut self, acceptor: &TlsAcceptor, mut hello: &[u8]) -> Result<Self, Self> {
         let Ok(mut session) = ServerConnection::new(acceptor.config().clone()) else { return Err(self) };
         while !hello.is_empty() {
-            // Met here and not in the handshake, which would wait for more bytes before it looked at these again.
+            // An error must show here: the handshake below would wait for more bytes before it looks at these again.
             if session.read_tls(&mut hello).is_err() || session.process_new_packets().is_err() {
                 let mut alert = Vec::new();
                 if session.write_tls(&mut alert).is_ok() {
-                    // Told or not, it is over.
+                    // Sent or not, the connection ends.
                     let _ = self.send(&alert).await;
                 }
                 return Err(self);
@@ -165,7 +162,7 @@ impl AsyncWrite for ClientStream {
     }
 }
 
-/// Bytes that were read and not used yet.
+/// Bytes that were read from a client and not used yet.
 #[derive(Debug, Default)]
 pub struct Inbox {
     bytes: Vec<u8>,
@@ -178,12 +175,10 @@ impl From<Vec<u8>> for Inbox {
 }
 
 impl Inbox {
-    /// What is there.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// True when nothing is there.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -193,24 +188,24 @@ impl Inbox {
         self.bytes.drain(..count.min(self.bytes.len()));
     }
 
-    /// Adds what was read after it.
+    /// Adds bytes that were read later.
     pub fn append(&mut self, mut later: Self) {
         self.bytes.append(&mut later.bytes);
     }
 
-    /// What is there, and nothing kept: an idle tunnel holds no buffer for its opening.
+    /// The bytes without spare capacity: an idle tunnel must not hold a buffer of its opening.
     pub fn into_rest(self) -> Vec<u8> {
         if self.bytes.is_empty() { Vec::new() } else { self.bytes.into_boxed_slice().into_vec() }
     }
 
-    /// Gives back what a large head or body made an inbox grow to.
+    /// Frees what a large head or body made the inbox grow to.
     pub fn relax(&mut self) {
         if self.bytes.capacity() > 2 * FIRST_READ {
             self.bytes.shrink_to(FIRST_READ);
         }
     }
 
-    /// The first read of a connection: what is there at once, or as soon as something is. 0 is the end.
+    /// The first read of a connection: at once if bytes are there, else when they come. 0 is the end.
     pub async fn begin(&mut self, stream: &mut ClientStream) -> io::Result<usize> {
         if let ClientStream::Tcp(tcp) = stream {
             self.bytes.resize(FIRST_READ, 0);
@@ -229,9 +224,9 @@ impl Inbox {
         self.read(stream, FIRST_READ).await
     }
 
-    /// Resolves when whoever sends to this hangs up; what it sends until then is kept, up to a bound. Behind the bound
-    /// nothing is read, and nothing is learned.
-    pub async fn departed(&mut self, stream: &mut (impl AsyncRead + Unpin)) {
+    /// Resolves when the other end of `stream` closes. What it sends until then is kept, up to [`AHEAD_MAX`] bytes; beyond
+    /// them nothing is read, so a close can no longer be noticed.
+    pub async fn closed(&mut self, stream: &mut (impl AsyncRead + Unpin)) {
         while self.bytes.len() < AHEAD_MAX {
             if matches!(self.fill(stream).await, Ok(0) | Err(_)) {
                 return;
@@ -240,7 +235,7 @@ impl Inbox {
         std::future::pending().await
     }
 
-    /// Reads more, up to about `room` bytes. 0 is the end.
+    /// Reads up to about `room` bytes. 0 is the end.
     pub async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin), room: usize) -> io::Result<usize> {
         if self.bytes.capacity() - self.bytes.len() < room / 2 {
             self.bytes.reserve(room);

@@ -1,104 +1,96 @@
-//! The roll of connections that are alive: what `GET /connections` lists, and what cuts one.
+//! The connections that are open: `GET /connections` lists them, and an operator can cut one.
 //!
-//! A row is written by the connection's record and struck off when that drops, so the roll cannot name a connection that
-//! is gone. The data path writes here a few times a connection and nobody reads most of the time, so the roll is sharded
-//! and a row is written without looking at another.
+//! The [`record`](super::record) of a connection adds its entry and removes it by being dropped, so the table never names a
+//! connection that is gone. Connections write here a few times each while it is rarely read: the map is sharded, and each
+//! entry has a lock of its own.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::gate::{Facts, Protocol};
+use dashmap::DashMap;
+
+use super::protocol::Protocol;
 use super::relay::Traffic;
 use crate::exit::ExitId;
 use crate::lifecycle::Cut;
+use crate::telemetry::trace_id::{Kind, TraceId};
 
-/// Arbitrary: more than threads that accept.
-const SHARDS: usize = 16;
-
-/// Every connection that is alive.
+/// Every open connection, by its number.
 #[derive(Debug, Default)]
 pub struct ConnectionTable {
-    shards: [Mutex<HashMap<u64, Arc<ConnectionEntry>>>; SHARDS],
+    /// No guard of an entry outlives the statement that took it: a second call of the map would deadlock.
+    entries: DashMap<u64, Arc<ConnectionEntry>>,
     last: AtomicU64,
 }
 
-/// One connection.
+/// One open connection.
 #[derive(Debug)]
 pub struct ConnectionEntry {
-    /// Its number; none is given twice in one run.
+    /// Its number in the API; not used twice in one run.
     pub id: u64,
-    /// Where it came in.
+    /// Its id in logs and in error answers.
+    pub trace: TraceId,
+    /// The label of the listener that accepted it.
     pub listener: Arc<str>,
     begun: Instant,
     traffic: Arc<Traffic>,
     cut: Cut,
-    standing: Mutex<ConnectionState>,
+    state: Mutex<ConnectionState>,
 }
 
-/// How a connection stands.
+/// The part of a connection that changes.
 #[derive(Clone, Debug)]
 pub struct ConnectionState {
-    /// Who it is, as a trusted peer says it or as its socket does.
+    /// The client's address: from a trusted peer's PROXY header, else the socket's.
     pub client: SocketAddr,
-    /// It came over TLS.
+    /// The client connected over TLS.
     pub tls: bool,
-    /// How it speaks, once that is known.
+    /// `None` until the first bytes show it.
     pub protocol: Option<Protocol>,
-    /// What it said and wants, where targets may be named.
+    /// The name of the client's key, if it needed one.
+    pub key: Option<Arc<str>>,
+    /// Username and target, where `log.targets` allows to keep them.
     pub named: Option<(String, String)>,
-    /// Which exit serves it, or served it last.
-    pub way: Option<Way>,
+    /// The exit that serves it, or served it last.
+    pub served_by: Option<ServedBy>,
     /// A stream to its target is open.
     pub streaming: bool,
-    /// Requests that it has made.
+    /// Requests that it has made so far.
     pub requests: u32,
 }
 
-/// The way that a connection takes.
+/// The route and exit of a connection.
 #[derive(Clone, Debug)]
-pub struct Way {
+pub struct ServedBy {
     /// The route's name, or `implicit`.
     pub label: Arc<str>,
-    /// The route's name or the canonical selector, as narrowed.
+    /// The route's name or the canonical selector, narrowed by the username.
     pub scope: Arc<str>,
-    /// The exit.
     pub exit: ExitId,
     /// The address that targets see, if a check has seen it.
     pub ip: Option<IpAddr>,
 }
 
-/// A row that is struck off when this drops.
+/// Keeps an entry in the table until it is dropped.
 #[derive(Debug)]
-pub(super) struct Entered {
-    connections: Arc<ConnectionTable>,
-    row: Arc<ConnectionEntry>,
+pub(super) struct TableEntry {
+    table: Arc<ConnectionTable>,
+    entry: Arc<ConnectionEntry>,
 }
 
 impl ConnectionTable {
-    /// Every connection, in the order in which they came.
+    /// Every connection, oldest first.
     pub fn list(&self) -> Vec<Arc<ConnectionEntry>> {
-        let mut all = Vec::new();
-        self.shards.iter().for_each(|shard| all.extend(open(shard).values().cloned()));
-        all.sort_unstable_by_key(|row| row.id);
+        let mut all: Vec<_> = self.entries.iter().map(|entry| entry.value().clone()).collect();
+        all.sort_unstable_by_key(|entry| entry.id);
         all
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| open(shard).len()).sum()
-    }
-
-    /// True if there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The connection with this number, if it is still alive.
+    /// The connection with this number, if it is still open.
     pub fn get(&self, id: u64) -> Option<Arc<ConnectionEntry>> {
-        open(self.shard(id)).get(&id).cloned()
+        self.entries.get(&id).map(|entry| entry.value().clone())
     }
 
     pub(super) fn enter(
@@ -107,77 +99,75 @@ impl ConnectionTable {
         client: SocketAddr,
         traffic: Arc<Traffic>,
         cut: Cut,
-    ) -> Entered {
-        let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let standing = ConnectionState {
+    ) -> TableEntry {
+        let state = ConnectionState {
             client,
             tls: false,
             protocol: None,
+            key: None,
             named: None,
-            way: None,
+            served_by: None,
             streaming: false,
             requests: 0,
         };
-        let row = Arc::new(ConnectionEntry {
-            id,
+        let entry = Arc::new(ConnectionEntry {
+            id: self.last.fetch_add(1, Ordering::Relaxed) + 1,
+            trace: TraceId::next(Kind::Connection),
             listener,
             begun: Instant::now(),
             traffic,
             cut,
-            standing: Mutex::new(standing),
+            state: Mutex::new(state),
         });
-        open(self.shard(id)).insert(id, row.clone());
-        Entered { connections: self.clone(), row }
-    }
-
-    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<ConnectionEntry>>> {
-        &self.shards[id as usize % SHARDS]
+        self.entries.insert(entry.id, entry.clone());
+        TableEntry { table: self.clone(), entry }
     }
 }
 
 impl ConnectionEntry {
-    /// How it stands now.
-    pub fn standing(&self) -> ConnectionState {
-        open(&self.standing).clone()
+    /// A copy of the part that changes.
+    pub fn state(&self) -> ConnectionState {
+        lock(&self.state).clone()
     }
 
-    /// How long it has been alive.
+    /// How long it has been open.
     pub fn age(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// Its bytes, live.
+    /// Its byte counts, which go on counting.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
     }
 
-    /// Ends it.
+    /// Ends the connection.
     pub fn cut(&self) {
         self.cut.cut();
     }
 }
 
-impl Entered {
-    pub(super) fn note(&self, change: impl FnOnce(&mut ConnectionState)) {
-        change(&mut open(&self.row.standing));
+impl TableEntry {
+    pub(super) fn trace(&self) -> TraceId {
+        self.entry.trace
+    }
+
+    pub(super) fn key(&self) -> Option<Arc<str>> {
+        lock(&self.entry.state).key.clone()
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut ConnectionState)) {
+        change(&mut lock(&self.entry.state));
     }
 }
 
-impl Drop for Entered {
+impl Drop for TableEntry {
     fn drop(&mut self) {
-        open(self.connections.shard(self.row.id)).remove(&self.row.id);
+        self.table.entries.remove(&self.entry.id);
     }
 }
 
-impl Way {
-    pub(super) fn of(facts: &Facts) -> Self {
-        let Facts { exit, ip, route, meters, .. } = facts;
-        Self { label: meters.label().clone(), scope: route.clone(), exit: exit.clone(), ip: *ip }
-    }
-}
-
-fn open<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
-    lock.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -185,25 +175,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_there_as_long_as_its_connection_and_can_be_cut() {
-        let connections = Arc::new(ConnectionTable::default());
+    fn an_entry_lasts_as_long_as_its_connection_and_can_cut_it() {
+        let table = Arc::new(ConnectionTable::default());
         let enter = || {
             let cut = Cut::new();
-            (connections.enter("shared".into(), "192.0.2.1:9".parse().unwrap(), Arc::default(), cut.clone()), cut)
+            (table.enter("shared".into(), "192.0.2.1:9".parse().unwrap(), Arc::default(), cut.clone()), cut)
         };
         let ((first, cut), (second, _)) = (enter(), enter());
-        second.note(|standing| standing.requests = 3);
-        assert_eq!(
-            connections.list().iter().map(|row| (row.id, row.standing().requests)).collect::<Vec<_>>(),
-            [(1, 0), (2, 3)]
-        );
-        connections.get(1).unwrap().cut();
+        second.update(|state| state.requests = 3);
+        let listed: Vec<_> = table.list().iter().map(|entry| (entry.id, entry.state().requests)).collect();
+        assert_eq!(listed, [(1, 0), (2, 3)]);
+        table.get(1).unwrap().cut();
         assert!(cut.is_cut());
         drop(first);
-        assert!(connections.get(1).is_none() && connections.len() == 1);
+        assert!(table.get(1).is_none() && table.list().len() == 1);
         let (third, _) = enter();
-        assert_eq!((third.row.id, connections.len()), (3, 2), "no number is given twice");
+        assert_eq!((third.entry.id, table.list().len()), (3, 2), "no number is used twice");
+        assert_ne!(third.trace().to_string(), second.trace().to_string());
         drop((second, third));
-        assert!(connections.is_empty());
+        assert!(table.list().is_empty());
     }
 }

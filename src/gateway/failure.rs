@@ -1,100 +1,95 @@
-//! The closed list of why not, split by place: whose fault it was decides what a client should do about it.
+//! The closed list of failures, grouped by whose fault each is, because that decides what a client should do.
 //!
-//! One failure has to be said in five languages: a SOCKS5 reply code, a SOCKS4 code, an HTTP status with an RFC 9209
-//! `Proxy-Status`, a metric label and a sentence for people. They stand side by side in one row for each failure, in
-//! matches without a wildcard, so that a new failure cannot be added without saying all five and nobody has to guess
-//! which status goes with which code. The enum is `Copy` and holds no text: what only the refuser knows (which token
-//! of a username, which limit) travels beside it in a [`Refusal`](super::gate::Refusal).
+//! Each failure has a SOCKS5 reply code, a SOCKS4 code, an HTTP status, an RFC 9209 `Proxy-Status` error, a metric label and a
+//! sentence for people. They stand in one row per failure, in matches without a wildcard: the compiler refuses a new failure
+//! without its row. The enum is `Copy` and holds no text. Details (which token of a username, which limit) are in a
+//! [`Refusal`](super::gate::Refusal).
+//!
+//! Statuses follow what crawlers do: they retry 408, 429 and most of 5xx. So a failure that a retry cannot mend (a bad
+//! username, a forbidden target, a wrong key) is a 400, 403 or 407.
 //!
 //! After a tunnel is open, a reset or an EOF is an end and not a failure: see [`super::record`].
 
 use crate::dial::{DialError, EngineFault, ExitFault, TargetFault};
 
-/// Why a client did not get what it asked for.
+/// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// What the client sent: it must send something else.
+    /// The client's request is wrong: it must send something else.
     Client(ClientFault),
-    /// Who the client is: it must bring another key.
+    /// The client's key is missing or wrong.
     Auth(AuthFault),
-    /// What our rules forbid: it must ask for something else, or ask the owner.
+    /// The configuration forbids it.
     Denied(Denial),
-    /// How much the client takes: it may try again later.
+    /// The client has reached a limit: it may try again later.
     Limited(Limited),
-    /// No exit satisfies the selector: never a fallback to another country or source.
+    /// No exit satisfies the selector; another country or source is never used in its place.
     NoExit(NoExit),
-    /// The machinery between us and the exit.
+    /// A fault of the Tor engine.
     Engine(EngineFault),
-    /// The exit, after every other exit that the plan allowed.
+    /// A fault of the exit, after as many other exits as were allowed.
     Exit(ExitFault),
-    /// The target: every exit would see the same.
+    /// A fault of the target: every exit would meet it.
     Target(TargetFault),
-    /// The target's HTTP answer, where we can see it.
+    /// The target's HTTP answer is bad (plain HTTP only).
     Answer(AnswerFault),
-    /// The deadline for opening passed before anybody could be blamed.
+    /// The deadline passed before it was known whose fault it was.
     Deadline,
-    /// Ours.
-    Ours(OurFault),
-    /// We are shutting down, or the route is.
+    /// The gateway or the route is shutting down.
     Draining,
 }
 
-/// What is wrong with what the client sent.
+/// Faults of a client's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientFault {
-    /// No protocol that the port speaks.
+    /// Neither SOCKS nor HTTP.
     Garbage,
-    /// A malformed HTTP head, or one that two parsers could read in two ways.
+    /// A malformed HTTP head, or one that two parsers could read differently.
     Head,
-    /// An HTTP head beyond the limits.
     HeadTooLarge,
     /// Not HTTP/1.0 or HTTP/1.1.
     Version,
-    /// A request body whose chunks are malformed.
+    /// Malformed chunks, or a report that cannot be read.
     Body,
-    /// An absolute-form request for something else than `http://`.
+    /// An absolute-form request that is not for `http://`.
     Scheme,
-    /// A host or port that cannot be.
+    /// An invalid host or port.
     Target,
     /// An `Expect` other than `100-continue`.
     Expectation,
     /// A SOCKS command other than CONNECT, RESOLVE and RESOLVE_PTR.
     Command,
-    /// A SOCKS5 address type that nobody has defined.
+    /// A SOCKS5 address type that is not defined.
     AddressType,
-    /// A username that is no selector: the detail names the token.
+    /// A username that is not a selector: the detail names the token.
     Username,
-    /// A username that names a route which does not exist.
-    Route,
     /// TLS where none is configured, or a handshake that failed.
     Tls,
-    /// A PROXY header that is missing, malformed, or not this peer's to send.
+    /// A PROXY header that is missing, malformed, or from a peer that may not send one.
     ProxyHeader,
     /// The request was not complete in time.
     Slow,
-    /// The client went away before it was answered.
+    /// The client closed before it was answered.
     Left,
 }
 
-/// What is wrong with the key.
+/// Faults of a client's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AuthFault {
-    /// None was given.
     Missing,
-    /// No key of ours.
     Wrong,
-    /// Nobody needs a key here, but everybody must say a username.
+    /// No key is needed here, but a username is.
     Nameless,
 }
 
-/// What our rules forbid.
+/// What the configuration forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Denial {
     /// The client's address is not in the route's `allow`.
     Address,
-    /// A private, loopback or metadata address, or one of our own listeners.
+    /// A private, loopback or metadata address, or a listener of the gateway.
     Target,
-    /// The target's port is not allowed.
+    /// The target's port.
     Port,
     /// The source is switched off (`direct` without `allow_direct`).
     Source,
@@ -105,7 +100,7 @@ pub enum Denial {
 pub enum Limited {
     /// Connections at once.
     Connections,
-    /// New connections a second.
+    /// New connections per second.
     Rate,
     /// Wrong keys from this address.
     WrongKeys,
@@ -114,22 +109,21 @@ pub enum Limited {
 /// Why no exit could be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoExit {
-    /// No exit that we know satisfies the selector.
+    /// No known exit satisfies the selector.
     NoneMatch,
-    /// Some match, and none is tested, allowed and unbanned for this target now.
+    /// Some exits match, but none of them is up, tested and allowed for this target now.
     NoneUsable,
     /// The exit that a strict route is pinned to is down.
     PinDown,
-    /// Every exit that matches belongs to somebody else exclusively.
+    /// Every exit that matches is pinned by an exclusive route.
     NoneFree,
 }
 
-/// What is wrong with the target's HTTP answer.
+/// Faults of a target's HTTP answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AnswerFault {
-    /// A malformed head, or one that two parsers could read in two ways.
+    /// A malformed head, or one that two parsers could read differently.
     Head,
-    /// A head beyond the limits.
     HeadTooLarge,
     /// A transfer coding that was not asked for, or malformed chunks.
     Coding,
@@ -137,19 +131,10 @@ pub enum AnswerFault {
     Incomplete,
     /// No answer in time.
     Timeout,
-    /// Interim answers without end.
+    /// Too many interim answers (1xx).
     Interim,
-    /// A switch of protocols that nobody asked for.
+    /// The target switched to another protocol unasked.
     Upgrade,
-}
-
-/// What is wrong with us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OurFault {
-    /// A bug: the log knows more.
-    Bug,
-    /// Out of file descriptors, ports or memory.
-    Resources,
 }
 
 impl From<DialError> for Failure {
@@ -163,7 +148,7 @@ impl From<DialError> for Failure {
     }
 }
 
-/// One failure in every language but SOCKS4, whose single refusal code says nothing.
+/// One failure in every form but SOCKS4's, which has a single code for nearly all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Row {
     socks5: u8,
@@ -183,12 +168,11 @@ impl Failure {
         self.row().socks5
     }
 
-    /// The SOCKS4 code: 0x5D where the userid is to blame, else the plain refusal.
+    /// The SOCKS4 code: 0x5D for a wrong userid, else 0x5B.
     pub fn socks4(self) -> u8 {
         if matches!(self, Self::Auth(_)) { 0x5D } else { 0x5B }
     }
 
-    /// The HTTP status.
     pub fn status(self) -> u16 {
         self.row().status
     }
@@ -198,7 +182,7 @@ impl Failure {
         self.row().token
     }
 
-    /// The metric label and the outcome in the access line.
+    /// The value of metric labels and of the access line's field `outcome`.
     pub fn label(self) -> &'static str {
         self.row().label
     }
@@ -208,9 +192,9 @@ impl Failure {
         self.row().sentence
     }
 
-    /// True where the bytes that follow on the connection can no longer be told apart: it must be closed.
+    /// True where the end of the request is unknown, so the connection cannot be kept.
     pub fn breaks_framing(self) -> bool {
-        matches!(self, Self::Client(fault) if !matches!(fault, ClientFault::Scheme | ClientFault::Target | ClientFault::Username | ClientFault::Route))
+        matches!(self, Self::Client(fault) if !matches!(fault, ClientFault::Scheme | ClientFault::Target | ClientFault::Username))
     }
 
     fn row(self) -> Row {
@@ -219,7 +203,7 @@ impl Failure {
             Self::Auth(AuthFault::Missing) => row(0x02, 407, "http_request_denied", "auth_missing", "a key is needed"),
             Self::Auth(AuthFault::Wrong) => row(0x02, 407, "http_request_denied", "auth_wrong", "the key is wrong"),
             Self::Auth(AuthFault::Nameless) => {
-                row(0x02, 407, "http_request_denied", "auth_nameless", "a username is needed: it says which way out")
+                row(0x02, 407, "http_request_denied", "auth_nameless", "a username is needed: it selects the exit")
             }
             Self::Denied(denial) => denied(denial),
             Self::Limited(limit) => limited(limit),
@@ -229,11 +213,7 @@ impl Failure {
             Self::Target(fault) => target(fault),
             Self::Answer(fault) => answer(fault),
             Self::Deadline => {
-                row(0x06, 504, "connection_timeout", "deadline", "no way out was open before the deadline")
-            }
-            Self::Ours(OurFault::Bug) => row(0x01, 500, "proxy_internal_error", "ours_bug", "exitgate failed"),
-            Self::Ours(OurFault::Resources) => {
-                row(0x01, 503, "proxy_internal_error", "ours_resources", "exitgate is out of a local resource")
+                row(0x06, 504, "connection_timeout", "deadline", "no exit gave a stream before the deadline")
             }
             Self::Draining => row(0x01, 503, "proxy_internal_response", "draining", "this port is shutting down"),
         }
@@ -243,21 +223,22 @@ impl Failure {
 const fn client(fault: ClientFault) -> Row {
     const ERROR: &str = "http_request_error";
     match fault {
-        ClientFault::Garbage => row(0x01, 400, ERROR, "client_garbage", "this is no protocol that this port speaks"),
+        ClientFault::Garbage => row(0x01, 400, ERROR, "client_garbage", "this port takes SOCKS and HTTP only"),
         ClientFault::Head => row(0x01, 400, ERROR, "client_head", "the request is malformed"),
         ClientFault::HeadTooLarge => row(0x01, 431, ERROR, "client_head_too_large", "the request's head is too large"),
-        ClientFault::Version => row(0x01, 505, ERROR, "client_version", "only HTTP/1.0 and HTTP/1.1 are spoken here"),
+        ClientFault::Version => row(0x01, 505, ERROR, "client_version", "only HTTP/1.0 and HTTP/1.1 are supported"),
         ClientFault::Body => row(0x01, 400, ERROR, "client_body", "the request's body is malformed"),
         ClientFault::Scheme => {
             row(0x01, 400, ERROR, "client_scheme", "only http:// can be forwarded: use CONNECT for everything else")
         }
         ClientFault::Target => row(0x01, 400, ERROR, "client_target", "the host or port asked for is malformed"),
-        ClientFault::Expectation => row(0x01, 417, ERROR, "client_expectation", "only 100-continue can be expected"),
+        ClientFault::Expectation => {
+            row(0x01, 417, ERROR, "client_expectation", "only `Expect: 100-continue` is supported")
+        }
         ClientFault::Command => row(0x07, 405, ERROR, "client_command", "this command is not supported"),
-        ClientFault::AddressType => row(0x08, 400, ERROR, "client_address_type", "this type of address does not exist"),
-        ClientFault::Username => row(0x02, 400, ERROR, "client_username", "the username is no selector"),
-        ClientFault::Route => row(0x02, 400, ERROR, "client_route", "there is no such route"),
-        ClientFault::Tls => row(0x01, 400, ERROR, "client_tls", "TLS is not possible here"),
+        ClientFault::AddressType => row(0x08, 400, ERROR, "client_address_type", "unknown type of address"),
+        ClientFault::Username => row(0x02, 400, ERROR, "client_username", "the username is not a selector"),
+        ClientFault::Tls => row(0x01, 400, ERROR, "client_tls", "TLS is not offered here, or the handshake failed"),
         ClientFault::ProxyHeader => {
             row(0x01, 400, ERROR, "client_proxy_header", "the PROXY header is missing, malformed or not trusted")
         }
@@ -281,17 +262,17 @@ const fn limited(limit: Limited) -> Row {
     match limit {
         Limited::Connections => row(0x02, 429, LIMIT, "limited_connections", "too many connections at once"),
         Limited::Rate => row(0x02, 429, LIMIT, "limited_rate", "too many new connections a second"),
-        Limited::WrongKeys => row(0x02, 429, LIMIT, "limited_guesses", "too many wrong keys: wait before the next"),
+        Limited::WrongKeys => row(0x02, 429, LIMIT, "limited_guesses", "too many wrong keys from this address: wait"),
     }
 }
 
 const fn no_exit(why: NoExit) -> Row {
     const NONE: &str = "destination_unavailable";
     match why {
-        NoExit::NoneMatch => row(0x03, 503, NONE, "no_exit_match", "no exit satisfies the selector"),
-        NoExit::NoneUsable => row(0x03, 503, NONE, "no_exit_usable", "no tested exit satisfies the selector now"),
+        NoExit::NoneMatch => row(0x03, 503, NONE, "no_exit_match", "no exit to use"),
+        NoExit::NoneUsable => row(0x03, 503, NONE, "no_exit_usable", "no exit to use now"),
         NoExit::PinDown => row(0x03, 503, NONE, "no_exit_pin_down", "the one exit of this strict route is down"),
-        NoExit::NoneFree => row(0x03, 503, NONE, "no_exit_free", "every exit that matches belongs to another route"),
+        NoExit::NoneFree => row(0x03, 503, NONE, "no_exit_free", "every exit that matches is taken by another route"),
     }
 }
 
@@ -312,7 +293,7 @@ const fn exit(fault: ExitFault) -> Row {
         ExitFault::Unknown => row(0x01, 502, NONE, "exit_unknown", "the exit is no longer known"),
         ExitFault::NoPath => row(0x01, 502, NONE, "exit_no_path", "no path leads to the exit"),
         ExitFault::Unreachable => row(0x01, 502, NONE, "exit_unreachable", "the exit cannot be reached"),
-        ExitFault::Died => row(0x01, 502, GONE, "exit_died", "the way to the exit broke"),
+        ExitFault::Died => row(0x01, 502, GONE, "exit_died", "the connection to the exit broke"),
         ExitFault::Policy => row(0x02, 502, "http_request_denied", "exit_policy", "the exit does not allow the target"),
         ExitFault::Overloaded => {
             row(0x01, 502, "connection_limit_reached", "exit_overloaded", "the exit is overloaded")
@@ -320,7 +301,7 @@ const fn exit(fault: ExitFault) -> Row {
         ExitFault::Hung => row(0x06, 504, "connection_timeout", "exit_hung", "the exit does not answer"),
         ExitFault::Refused => row(0x01, 502, GONE, "exit_refused", "the exit refused"),
         ExitFault::Unclear => {
-            let sentence = "the exits say that the target failed, and nobody vouches for that";
+            let sentence = "the public proxies report that the target failed, which may not be true";
             row(0x04, 502, "destination_unavailable", "exit_unclear", sentence)
         }
     }
@@ -337,7 +318,9 @@ const fn target(fault: TargetFault) -> Row {
             row(0x04, 502, "destination_ip_unroutable", "target_unreachable", "the target cannot be reached")
         }
         TargetFault::Timeout => row(0x06, 504, "connection_timeout", "target_timeout", "the target does not answer"),
-        TargetFault::Reset => row(0x05, 502, "connection_terminated", "target_reset", "the target hung up"),
+        TargetFault::Reset => {
+            row(0x05, 502, "connection_terminated", "target_reset", "the target closed the connection")
+        }
         TargetFault::Onion => {
             row(0x04, 502, "destination_unavailable", "target_onion", "the onion service cannot be reached")
         }
@@ -346,7 +329,7 @@ const fn target(fault: TargetFault) -> Row {
             403,
             "destination_ip_prohibited",
             "target_forbidden",
-            "the target resolves to what is not allowed",
+            "the target resolves to an address that is not allowed",
         ),
     }
 }
@@ -359,11 +342,15 @@ const fn answer(fault: AnswerFault) -> Row {
         AnswerFault::Head => row(0x01, 502, BAD, "answer_head", "the target's answer is malformed"),
         AnswerFault::HeadTooLarge => row(0x01, 502, LARGE, "answer_head_too_large", "the answer's head is too large"),
         AnswerFault::Coding => row(0x01, 502, CODING, "answer_coding", "the answer's transfer coding is malformed"),
-        AnswerFault::Incomplete => {
-            row(0x01, 502, "http_response_incomplete", "answer_incomplete", "the target hung up before it had answered")
-        }
+        AnswerFault::Incomplete => row(
+            0x01,
+            502,
+            "http_response_incomplete",
+            "answer_incomplete",
+            "the target closed the connection before it had answered",
+        ),
         AnswerFault::Timeout => row(0x06, 504, "http_response_timeout", "answer_timeout", "the target did not answer"),
-        AnswerFault::Interim => row(0x01, 502, BAD, "answer_interim", "the target sends interim answers without end"),
+        AnswerFault::Interim => row(0x01, 502, BAD, "answer_interim", "the target sends too many interim answers"),
         AnswerFault::Upgrade => {
             row(0x01, 502, "http_upgrade_failed", "answer_upgrade", "the target switched protocols unasked")
         }
@@ -376,15 +363,13 @@ mod tests {
 
     use super::*;
 
-    /// What clients were promised: SOCKS5 code, HTTP status, `Proxy-Status` error, label.
+    /// The contract with clients: SOCKS5 code, HTTP status, `Proxy-Status` error, label.
     #[rustfmt::skip]
-    const PROMISED: &[(Failure, u8, u16, &str, &str)] = &[
+    const CONTRACT: &[(Failure, u8, u16, &str, &str)] = &[
         (Failure::Auth(AuthFault::Missing), 2, 407, "http_request_denied", "auth_missing"),
         (Failure::Auth(AuthFault::Wrong), 2, 407, "http_request_denied", "auth_wrong"),
         (Failure::Auth(AuthFault::Nameless), 2, 407, "http_request_denied", "auth_nameless"),
         (Failure::Deadline, 6, 504, "connection_timeout", "deadline"),
-        (Failure::Ours(OurFault::Bug), 1, 500, "proxy_internal_error", "ours_bug"),
-        (Failure::Ours(OurFault::Resources), 1, 503, "proxy_internal_error", "ours_resources"),
         (Failure::Draining, 1, 503, "proxy_internal_response", "draining"),
         (Failure::Client(ClientFault::Garbage), 1, 400, "http_request_error", "client_garbage"),
         (Failure::Client(ClientFault::Head), 1, 400, "http_request_error", "client_head"),
@@ -397,7 +382,6 @@ mod tests {
         (Failure::Client(ClientFault::Command), 7, 405, "http_request_error", "client_command"),
         (Failure::Client(ClientFault::AddressType), 8, 400, "http_request_error", "client_address_type"),
         (Failure::Client(ClientFault::Username), 2, 400, "http_request_error", "client_username"),
-        (Failure::Client(ClientFault::Route), 2, 400, "http_request_error", "client_route"),
         (Failure::Client(ClientFault::Tls), 1, 400, "http_request_error", "client_tls"),
         (Failure::Client(ClientFault::ProxyHeader), 1, 400, "http_request_error", "client_proxy_header"),
         (Failure::Client(ClientFault::Slow), 1, 408, "http_request_error", "client_slow"),
@@ -444,10 +428,10 @@ mod tests {
     ];
 
     #[test]
-    fn every_failure_says_what_was_promised() {
-        for &(failure, socks5, status, token, label) in PROMISED {
-            let said = (failure.socks5(), failure.status(), failure.token(), failure.label());
-            assert_eq!(said, (socks5, status, token, label), "{failure:?}");
+    fn every_failure_keeps_its_contract() {
+        for &(failure, socks5, status, token, label) in CONTRACT {
+            let is = (failure.socks5(), failure.status(), failure.token(), failure.label());
+            assert_eq!(is, (socks5, status, token, label), "{failure:?}");
         }
     }
 
@@ -456,20 +440,20 @@ mod tests {
         let source = include_str!("failure.rs").split("#[cfg(test)]").next().unwrap();
         assert_eq!(
             source.split_whitespace().collect::<String>().matches("row(0x").count(),
-            PROMISED.len(),
-            "one row in the code, one promise in the table"
+            CONTRACT.len(),
+            "one row in the code, one line in this table"
         );
-        let labels: BTreeSet<_> = PROMISED.iter().map(|promise| promise.4).collect();
-        assert_eq!(labels.len(), PROMISED.len(), "each label stands for one failure");
+        let labels: BTreeSet<_> = CONTRACT.iter().map(|line| line.4).collect();
+        assert_eq!(labels.len(), CONTRACT.len(), "each label stands for one failure");
     }
 
     #[test]
-    fn what_is_said_can_be_said() {
-        for &(failure, ..) in PROMISED {
+    fn every_code_and_sentence_is_valid_where_it_is_written() {
+        for &(failure, ..) in CONTRACT {
             assert!((1..=8).contains(&failure.socks5()), "{failure:?}");
             assert!((400..600).contains(&failure.status()), "{failure:?}");
             assert!(failure.label().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{failure:?}");
-            // Into a header and a quoted string of `Proxy-Status` as it is.
+            // Written unchanged into a header and into a quoted string of `Proxy-Status`.
             assert!(failure.sentence().bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\'));
         }
         assert_eq!(Failure::Auth(AuthFault::Wrong).socks4(), 0x5D);
@@ -477,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dial_error_keeps_its_place() {
+    fn a_dial_error_becomes_the_failure_of_the_same_name() {
         for (error, failure) in [
             (DialError::Engine(EngineFault::Lost), Failure::Engine(EngineFault::Lost)),
             (DialError::Exit(ExitFault::Hung), Failure::Exit(ExitFault::Hung)),

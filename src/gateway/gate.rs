@@ -1,119 +1,54 @@
-//! The seam between the front and the way out: what a connection asks, and what it may be answered.
+//! The interface between a client's protocol and the way out: what a connection asks for, and what it gets.
 //!
-//! Everything left of this line speaks to clients and knows no exit; everything right of it chooses exits and knows no
-//! protocol. A connection asks a [`Gate`] three things: may this client come in ([`Gate::admit`], at once and without
-//! waiting, because SOCKS5 wants the answer before the request), a stream to this target ([`Gate::open`]), and the
-//! errands of `http://exit.gate/`. The trait is generic and not boxed: there is one gate in the program and one in the
-//! tests, and neither costs an allocation a connection.
+//! Code above this interface speaks with clients and knows nothing of exits; code below it chooses exits and knows no client
+//! protocol. A connection calls a [`Gate`] to let a client in ([`Gate::admit`]: immediate, because SOCKS5 wants that answer
+//! before the request), to open a stream to a target ([`Gate::open`]), to look up a name ([`Gate::resolve`]) and to serve
+//! requests to `http://exit.gate/` ([`Gate::builtin`]). The trait is generic and not boxed: the program has one gate and the
+//! tests have one, and neither costs an allocation per connection.
 //!
-//! Next: [`super::connection`] asks; `tunnel.rs` answers.
+//! Next: [`super::connection`] is the caller; `outbound.rs` implements it.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use tokio_rustls::TlsAcceptor;
-
-use super::connection_table::ConnectionTable;
 use super::failure::Failure;
-use super::record::{ListenerMeters, RouteMeters};
-use super::relay::{Idle, Traffic};
+use super::listener::ListenerConfig;
+use super::meters::RouteMeters;
+use super::protocol::Protocol;
+use super::relay::Idle;
 use crate::dial::Stream;
 use crate::exit::ExitId;
-use crate::lifecycle::Cut;
 use crate::limit::Bucket;
 use crate::net::{Host, Target};
 
-/// How a client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// SOCKS4 or 4a.
-    Socks4,
-    /// SOCKS5.
-    Socks5,
-    /// An HTTP tunnel.
-    Connect,
-    /// Plain HTTP.
-    Http,
-}
-
-impl Protocol {
-    /// The word for it in labels and in the access line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Socks4 => "socks4",
-            Self::Socks5 => "socks5",
-            Self::Connect => "connect",
-            Self::Http => "http",
-        }
-    }
-}
-
-/// One listener as its connections see it.
-#[derive(Clone)]
-pub struct ListenerConfig {
-    /// `shared`, or the name of the route: the `listener` of metrics and of the access line.
-    pub label: Arc<str>,
-    /// The address that is bound.
-    pub addr: SocketAddr,
-    /// The route whose own port this is; none on the shared port.
-    pub route: Option<Arc<str>>,
-    /// Whether nobody gets in without a key. A client that offers none is told so before the gate is asked.
-    pub demands_key: bool,
-    /// Whether everybody must say a username, though nobody needs a key: many clients say it only when they are asked.
-    pub demands_name: bool,
-    /// TLS to the proxy, if it is offered.
-    pub tls: Option<TlsAcceptor>,
-    /// Peers that must begin with a PROXY header; all others must not.
-    pub trusted: Vec<IpNet>,
-    /// From accept to a complete request.
-    pub opening: Duration,
-    /// Between two requests of plain HTTP.
-    pub keep_alive: Duration,
-    /// Whether targets and usernames are named in the access line.
-    pub log_targets: bool,
-    /// What is counted here.
-    pub meters: ListenerMeters,
-    /// Where its connections are listed while they live.
-    pub connections: Arc<ConnectionTable>,
-}
-
-/// Who asks.
+/// The client that makes a request.
 #[derive(Clone, Copy)]
 pub struct Caller<'a> {
-    /// Where it came in.
+    /// The listener that accepted its connection.
     pub listener: &'a ListenerConfig,
-    /// How it speaks.
     pub protocol: Protocol,
     /// The other end of its socket.
     pub peer: SocketAddr,
-    /// Whom a trusted peer's PROXY header names, else the peer. Good for counting, never for trusting.
+    /// The address in a trusted peer's PROXY header, else the peer. Limits count by it; no permission may depend on it.
     pub client: SocketAddr,
-    /// Whether it came over TLS.
-    pub tls: bool,
-    /// The user name; empty if none was given.
+    /// Empty if the client sent none.
     pub username: &'a str,
-    /// The bytes of this connection so far, live.
-    pub traffic: &'a Arc<Traffic>,
-    /// Ends this connection.
-    pub cut: &'a Cut,
 }
 
-/// A stream that is wanted.
+/// A request for a stream to a target.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
-    /// Where to.
+pub struct OpenRequest<'a> {
     pub target: &'a Target,
-    /// Exits that this very request has just failed on.
+    /// Exits on which this client request has failed already.
     pub avoid: &'a [ExitId],
-    /// The head of an idempotent request: may go out with the dial, which saves a round trip, and may go out twice.
-    /// Empty where nothing may.
+    /// The head of an idempotent request. It may be sent with the dial, which saves a round trip, and may be sent twice.
+    /// Empty where nothing may be sent.
     pub early: &'a [u8],
 }
 
-/// What a name or address is wanted for.
+/// A DNS question (the RESOLVE and RESOLVE_PTR commands that tor added to SOCKS).
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup<'a> {
     /// The address of a name.
@@ -122,95 +57,92 @@ pub enum Lookup<'a> {
     Pointer(IpAddr),
 }
 
-/// What a lookup came to.
+/// The answer to a [`Lookup`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolved {
-    /// The address of a name.
     Address(IpAddr),
-    /// The name of an address.
     Name(Box<str>),
 }
 
-/// What `http://exit.gate/` can do for whoever calls it. It acts on the caller's own username and key, never on others.
+/// A request to `http://exit.gate/`. It acts on the caller's own username and key, never on those of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuiltinRequest<'a> {
     /// `GET /`: the route, session and exit that serve this username.
     WhoAmI,
-    /// `POST /rotate`: another exit, please.
+    /// `POST /rotate`: another exit.
     Rotate,
-    /// `POST /report`: this exit is refused by that site. The body as it was sent.
+    /// `POST /report`: a site refuses an exit. Holds the body as it was sent.
     Report(&'a [u8]),
 }
 
-/// What only the front can see of a stream that it was given.
+/// What the forwarder of plain HTTP saw of a stream; inside a tunnel nobody sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observation {
     /// The target answered with this status.
     Status(u16),
-    /// The stream ended before one byte of an answer.
+    /// The stream ended before the first byte of an answer.
     Died,
 }
 
-/// A way out, open.
+/// An open stream to a target.
 pub struct Opened<L> {
-    /// A stream that ends at the target.
     pub stream: Stream,
-    /// Which exit it leaves from.
-    pub facts: Facts,
-    /// How long nothing may happen on it.
+    pub exit: ExitFacts,
+    /// How long the stream may be silent.
     pub idle: Idle,
-    /// The rate that the client's key is held to.
+    /// The byte rate of the client's key or address.
     pub rate: Option<Arc<Bucket>>,
     /// Bytes of the target that were read with the end of the dial; usually none.
     pub first_down: Vec<u8>,
-    /// [`Ask::early`] went out with the dial.
-    pub sent: bool,
-    /// The stream ends at a proxy that opens no tunnels: requests of plain HTTP are written for it.
+    /// [`OpenRequest::early`] was sent with the dial.
+    pub sent_early: bool,
+    /// Set if the stream ends at a proxy that opens no tunnels: plain HTTP requests are then written for that proxy.
     pub forwarder: Option<Box<Forwarder>>,
-    /// The stream may serve the next plain request of this connection for the same target and credentials.
+    /// The stream may serve the connection's next plain request with the same target and credentials.
     pub reuse: bool,
-    /// What the way out holds while it is used; dropped when it is not any more.
+    /// Exits that failed in this dial before one succeeded.
+    pub failed: Vec<ExitId>,
+    /// How many more exits this request may try (`gateway.max_attempts`).
+    pub attempts_left: usize,
+    /// Held while the stream is in use; dropping it releases the exit's load.
     pub lease: L,
 }
 
-/// What a request for a proxy says that one for its target does not.
+/// How a request to a forwarding proxy differs from one to its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forwarder {
-    /// What stands before the path: `http://` and the target.
+    /// Stands before the path: `http://` and the target.
     pub origin: Box<str>,
     /// The proxy's login.
     pub authorization: Option<Box<str>>,
 }
 
-/// What is said of an exit to the client that uses it.
+/// The exit of an open stream, as answers and the access line describe it.
 #[derive(Clone, Debug)]
-pub struct Facts {
-    /// Its name.
+pub struct ExitFacts {
     pub exit: ExitId,
     /// The address that targets see, if a check has seen it.
     pub ip: Option<IpAddr>,
-    /// Its country, in upper case.
+    /// The country code, in upper case.
     pub country: Option<[u8; 2]>,
     /// The age of its last good check.
     pub checked: Option<Duration>,
-    /// `old->new`, when a session had to move.
+    /// `old->new`, when a session had to move to this exit.
     pub moved: Option<Box<str>>,
-    /// The route's name, or the canonical selector of one without a name.
+    /// The route's name, or the canonical selector of a route without a name.
     pub route: Arc<str>,
-    /// What the route counts.
     pub meters: Arc<RouteMeters>,
 }
 
-/// Why not, with what only the refuser knows.
+/// A request that is refused, with details that a [`Failure`] cannot hold.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// Which failure it is.
     pub failure: Failure,
-    /// What the sentence of the failure cannot say: which token, which limit, which exit.
+    /// Which token, limit or exit it was about; stands behind the failure's own sentence.
     pub detail: Option<Box<str>>,
-    /// When it makes sense to come back.
+    /// When another try makes sense.
     pub retry_after: Option<Duration>,
-    /// The route that refused, if it came that far.
+    /// The route that refused, if one was found.
     pub meters: Option<Arc<RouteMeters>>,
 }
 
@@ -221,7 +153,7 @@ impl From<Failure> for Refusal {
 }
 
 impl Refusal {
-    /// A failure with what the sentence of it cannot say.
+    /// A failure with a detail.
     pub fn because(failure: Failure, detail: impl Into<Box<str>>) -> Self {
         Self { detail: Some(detail.into()), ..failure.into() }
     }
@@ -229,41 +161,44 @@ impl Refusal {
 
 /// The way out, as a connection sees it.
 pub trait Gate: Send + Sync + 'static {
-    /// Who a client is, once its key was checked; handed back with every question it asks.
-    type Pass: Send + Sync;
-    /// What a way out holds while it is used. Dropping it gives it back.
+    /// A client that was let in; passed to every later call.
+    type Admitted: Send + Sync;
+    /// What an open stream holds while it is in use. Dropping it releases it.
     type Lease: Send + Sync;
 
-    /// May this client come in? Does not wait. Asked once a SOCKS connection and once an HTTP request.
-    fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<Self::Pass, Refusal>;
+    /// Lets a client in or refuses it. Does not wait. Called once per SOCKS connection and once per HTTP request.
+    fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<Self::Admitted, Refusal>;
 
-    /// A stream to the target. Failing over is the gate's; the future is dropped when the client leaves meanwhile.
+    /// The name of the key by which a client was let in.
+    fn key_name(admitted: &Self::Admitted) -> Option<&Arc<str>>;
+
+    /// Opens a stream to the target, trying several exits if need be. The future is dropped when the client leaves.
     fn open(
         &self,
         caller: &Caller<'_>,
-        pass: &Self::Pass,
-        ask: Ask<'_>,
+        admitted: &Self::Admitted,
+        request: OpenRequest<'_>,
     ) -> impl Future<Output = Result<Opened<Self::Lease>, Refusal>> + Send;
 
-    /// What tor's RESOLVE and RESOLVE_PTR ask, answered by an exit.
+    /// Asks an exit's resolver.
     fn resolve(
         &self,
         caller: &Caller<'_>,
-        pass: &Self::Pass,
+        admitted: &Self::Admitted,
         lookup: Lookup<'_>,
     ) -> impl Future<Output = Result<Resolved, Refusal>> + Send;
 
-    /// One of exit.gate's errands; JSON comes back.
+    /// Serves a request to exit.gate; the answer is JSON.
     fn builtin(
         &self,
         caller: &Caller<'_>,
-        pass: &Self::Pass,
+        admitted: &Self::Admitted,
         builtin: BuiltinRequest<'_>,
     ) -> impl Future<Output = Result<String, Refusal>> + Send;
 
-    /// Told what the front saw of a stream: plain HTTP only.
+    /// Takes an observation of a plain HTTP stream.
     fn observe(&self, lease: &Self::Lease, target: &Target, observation: Observation);
 
-    /// Resolves once this door takes no new request.
+    /// Resolves once this listener takes no new requests.
     fn stopping(&self, listener: &ListenerConfig) -> impl Future<Output = ()> + Send;
 }

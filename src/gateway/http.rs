@@ -1,8 +1,8 @@
-//! The HTTP/1 language of the front: strict where two readers could disagree, and otherwise out of the way.
+//! HTTP/1 as clients and targets use it: strict where two parsers could disagree, and otherwise unchanged.
 //!
-//! A head is scanned byte by byte as it comes ([`head`]), read as a request or an answer ([`request`], [`response`]) and
-//! written on with as little changed as a forwarder may. A body is never decoded, only measured ([`body`]). All of that
-//! is pure; [`forward`] has the sockets. What we say in our own name is in [`answer`], [`page`] and [`errand`].
+//! A head is scanned byte by byte as it arrives ([`head`]), parsed as a request or an answer ([`request`], [`response`]) and
+//! written on with as few changes as a forwarder may make. A body is never decoded, only measured ([`body`]). None of these
+//! does I/O; [`forward`] has the sockets. What the gateway answers itself is in [`answer`], [`page`] and [`builtin`].
 
 pub mod answer;
 pub mod auth;

@@ -1,27 +1,27 @@
-//! Request → open stream: who is it, may they, which exit, dial, fail over.
+//! From a request to an open stream: identify the client, check the target, choose exits, dial, try the next exit.
 //!
-//! This is the only place where the rooms of the data path meet: the limits say who, the rules say whether, the
-//! snapshot and the loads say which exits in which order, the dialer opens. Choosing is pure and done in one call; what
-//! remains here is the order of things, and the clock. A fault of the exit is worth the next exit of the plan; a fault
-//! of the target is told as it is, because every exit would see the same; a strict plan has one exit, so that it can
-//! only succeed or fail clearly.
+//! All rooms of the data path meet here. `limit` identifies clients and checks targets, `route` chooses the exits and their
+//! order from the snapshot and the loads, `dial` opens streams. The choice is pure and one call; this module has the order of
+//! the steps, and the clock. After a fault of the exit the next exit is tried, up to `gateway.max_attempts`. A fault of the
+//! target is reported at once, because every exit would meet it. A strict route has one exit and never tries another.
 //!
-//! An exit that nobody has tested yet is not used, but a live request that wants one gets it tested at once, ahead of
-//! the tester's backlog, and waits for the verdict up to its deadline.
+//! Untested exits are not used. A request that could use one has it tested at once, before everything else in the tester's
+//! queue, and waits for the verdict up to its own deadline.
 //!
-//! Next: `outbound/attempt.rs` dials one plan; `outbound/builtin.rs` answers `http://exit.gate/`; `outbound/rotate.rs` does what
-//! its errands and the API ask.
+//! Next: `outbound/attempt.rs` dials one plan; `outbound/builtin.rs` answers `http://exit.gate/`; `outbound/rotate.rs` gives a
+//! username another exit.
 
+mod admission;
 mod attempt;
 mod builtin;
 mod hedge;
-mod meters;
-mod pass;
 mod public;
 mod refusal_reporter;
 pub mod rotate;
+mod route_meters;
 
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,113 +29,115 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+pub use self::admission::{AdmittedClient, Lease};
 use self::attempt::{Attempt, is_onion};
-pub use self::hedge::Budget;
-use self::meters::Meters;
-pub use self::pass::{Lease, Pass};
+use self::hedge::HedgeBudget;
 pub use self::refusal_reporter::{RefusalReporter, Report};
+use self::route_meters::AllRouteMeters;
 use super::failure::{ClientFault, Denial, Failure, NoExit};
-use super::gate::{self, BuiltinRequest, Caller, Gate, ListenerConfig, Lookup, Observation, Opened, Refusal, Resolved};
-use super::record::RouteMeters;
+use super::gate::{BuiltinRequest, Caller, Gate, Lookup, Observation, OpenRequest, Opened, Refusal, Resolved};
+use super::listener::ListenerConfig;
+use super::meters::RouteMeters;
+use super::protocol::Protocol;
 use super::relay::Idle;
-
 use crate::dial::{self, ExitFault};
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
 use crate::net::{Host, Target};
 use crate::route::selector::SourcePick;
 use crate::route::table::{IMPLICIT, Wish};
-use crate::route::{self, Ask, Plan, Why, decide};
+use crate::route::{self, Plan, Why, decide};
 use crate::state::State;
 use crate::tor::Tor;
 
-/// How long things take at most.
+/// Time limits of outbound streams.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// Opening: all attempts together, and the wait for a first check.
+    /// Opening a stream: all attempts together, and the wait for a first check.
     pub dial: Duration,
-    /// Opening through one exit.
+    /// One attempt through one exit.
     pub attempt: Duration,
-    /// How long nothing may happen on an open stream.
+    /// How long an open stream may be silent.
     pub idle: Idle,
 }
 
-/// What a configuration says of the way out; replaced as a whole.
+/// The configured settings of outbound streams; a reload replaces them as a whole.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    /// Where nobody may go.
+    /// Which targets are allowed.
     pub rules: Rules,
-    /// Whether somebody may ask for this machine's own address.
+    /// Whether usernames may ask for this machine's own address.
     pub allow_direct: bool,
-    /// Deadlines.
     pub times: Times,
-    /// Deadlines of what a public proxy does.
+    /// Time limits for public proxies.
     pub public: dial::public::Times,
-    /// Second dials, as a share of all.
+    /// How many exits one request may try.
+    pub max_attempts: NonZeroU32,
+    /// Second dials beside slow ones, as a share of all dials.
     pub hedge: f64,
-    /// How long a site that refuses an exit is taken to go on so.
+    /// How long an exit is not used for a site that refused it.
     pub ban_for: Duration,
 }
 
-/// What the way out is made of; `app` fills it in.
+/// The parts of an [`Outbound`]; `app` fills them in.
 pub struct Parts {
-    /// The snapshot, sessions, pins.
+    /// The snapshot, sessions and pins.
     pub state: State,
-    /// Keys and how much each may do.
+    /// Keys and limits.
     pub limits: Limits,
     /// The engines, unless Tor is switched off.
     pub tor: Option<Tor>,
-    /// What a reload may change.
+    /// The settings at the start; [`Outbound::change`] replaces them.
     pub terms: Terms,
-    /// Who hears of sites that refuse exits.
+    /// Receives sites that refuse exits.
     pub refusals: RefusalReporter,
-    /// Tests an exit that is wanted now.
+    /// Tests an exit at once.
     pub verify: rotate::Verify,
     /// True once no new request may be taken.
     pub stopping: watch::Receiver<bool>,
 }
 
-/// The way out of this gateway: what [`super::connection`] asks.
+/// The one implementation of [`Gate`] outside of tests.
 pub struct Outbound {
     parts: Parts,
     terms: ArcSwap<Terms>,
-    hedges: Budget,
-    meters: Meters,
+    hedges: HedgeBudget,
+    meters: AllRouteMeters,
 }
 
 impl Outbound {
-    /// A way out made of these parts.
     pub fn new(parts: Parts) -> Self {
-        let (terms, hedges) = (ArcSwap::from_pointee(parts.terms.clone()), Budget::new(parts.terms.hedge));
-        Self { parts, terms, hedges, meters: Meters::default() }
+        let (terms, hedges) = (ArcSwap::from_pointee(parts.terms.clone()), HedgeBudget::new(parts.terms.hedge));
+        Self { parts, terms, hedges, meters: AllRouteMeters::default() }
     }
 
-    /// Other terms, for what is opened from now on.
+    /// Sets other terms, for streams that are opened from now on.
     pub fn change(&self, terms: Terms) {
         self.hedges.change(terms.hedge);
         self.terms.store(Arc::new(terms));
     }
 
-    /// What the route of this name has counted, if it was ever used; `implicit` is all that has no name.
+    /// The counts of the route with this name, if it was ever used; `implicit` stands for all routes without a name.
     pub fn figures(&self, label: &str) -> Option<Arc<RouteMeters>> {
-        self.meters.peek(label)
+        self.meters.get(label)
     }
 
-    /// Forgets what routes counted that are no more, and reckons the pace of the others. To be called every few seconds.
+    /// Drops the counts of routes that no longer exist, and measures the throughput of the others. To be called every few
+    /// seconds.
     pub fn tidy(&self) {
         let snapshot = self.parts.state.snapshot();
         let now = std::time::Instant::now();
         let used = |label: &str| label == IMPLICIT || snapshot.routes.get(label).is_some();
-        self.meters.keep(used).iter().for_each(|meters| meters.figures().measure(now));
+        self.meters.retain(used).iter().for_each(|meters| meters.figures().measure(now));
     }
 
-    /// What the username asks for, at this door.
+    /// Resolves the username to a route, as it is read at this listener.
     fn wish(&self, caller: &Caller<'_>) -> Result<Wish, Refusal> {
         let snapshot = self.parts.state.load();
         if caller.listener.route.as_ref().is_some_and(|own| snapshot.routes.get(own).is_none()) {
             return Err(Failure::Draining.into());
         }
-        // Who says nothing at the shared port takes what comes, as at any proxy; at a route's own port that is the route.
+        // An empty username on the shared port means `any`; on a route's own port it means that route.
         let username = match (caller.username, &caller.listener.route) {
             ("", None) => "any",
             (username, _) => username,
@@ -148,17 +150,15 @@ impl Outbound {
         Ok(wish)
     }
 
-    /// Chooses the exits for one request, as things are now.
+    /// Chooses the exits for one request by the present snapshot.
     fn decide(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
         let state = &self.parts.state;
-        let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, .. } = *attempt;
-        let snapshot = state.load();
-        let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid, plain: attempt.plain };
-        decide(snapshot.view(), state.memory(), &ask, &mut rand::rng())
+        decide(state.load().view(), state.memory(), &attempt.question(state.now()), &mut rand::rng())
     }
 
-    /// Chooses again with every verdict that comes, up to the deadline, where only a first check is missing.
-    async fn tested(&self, attempt: &Attempt<'_>, refusal: Box<route::Refusal>) -> Result<Plan, Refusal> {
+    /// After a refusal that only a missing check explains: has exits tested, and chooses again after every new revision of the
+    /// state, up to the deadline.
+    async fn wait_for_tests(&self, attempt: &Attempt<'_>, refusal: Box<route::Refusal>) -> Result<Plan, Refusal> {
         let state = &self.parts.state;
         if refusal.untested.is_empty() {
             return Err(self.refused(&refusal, attempt.wish));
@@ -178,7 +178,7 @@ impl Outbound {
         }
     }
 
-    /// The choice's refusal in the front's words; the funnel goes along as the detail.
+    /// Turns the refusal of a choice into one for the client, with the funnel as the detail.
     fn refused(&self, refusal: &route::Refusal, wish: &Wish) -> Refusal {
         let failure = match &refusal.why {
             Why::NoneKnown | Why::NoneMatch => NoExit::NoneMatch,
@@ -193,11 +193,11 @@ impl Outbound {
             | Why::AllFailed
             | Why::Ipv6 => NoExit::NoneUsable,
         };
-        let said = Refusal::because(Failure::NoExit(failure), refusal.to_string());
-        Refusal { meters: Some(self.meters.of(wish.label())), ..said }
+        let meters = Some(self.meters.of(wish.label()));
+        Refusal { meters, ..Refusal::because(Failure::NoExit(failure), refusal.to_string()) }
     }
 
-    fn may(&self, target: &Target) -> Result<(), Refusal> {
+    fn check_target(&self, target: &Target) -> Result<(), Refusal> {
         self.terms.load().rules.target(target).map_err(|why| {
             let denial = if why == Forbidden::Port { Denial::Port } else { Denial::Target };
             Refusal::because(Failure::Denied(denial), why.to_string())
@@ -206,69 +206,88 @@ impl Outbound {
 }
 
 impl Gate for Outbound {
-    type Pass = Pass;
+    type Admitted = AdmittedClient;
     type Lease = Lease;
 
-    fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<Pass, Refusal> {
-        pass::admit(&self.parts, caller, password)
+    fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<AdmittedClient, Refusal> {
+        admission::admit(&self.parts, caller, password)
     }
 
-    async fn open(&self, caller: &Caller<'_>, pass: &Pass, ask: gate::Ask<'_>) -> Result<Opened<Lease>, Refusal> {
-        self.may(ask.target)?;
+    fn key_name(client: &AdmittedClient) -> Option<&Arc<str>> {
+        client.key_name()
+    }
+
+    async fn open(
+        &self,
+        caller: &Caller<'_>,
+        client: &AdmittedClient,
+        request: OpenRequest<'_>,
+    ) -> Result<Opened<Lease>, Refusal> {
+        self.check_target(request.target)?;
         let wish = self.wish(caller)?;
         let by = Instant::now() + self.terms.load().times.dial;
-        let attempt = Attempt { pass, wish: &wish, ask, by, plain: caller.protocol == gate::Protocol::Http };
-        if is_onion(ask.target) {
+        let attempt = Attempt { client, wish: &wish, request, by, plain: caller.protocol == Protocol::Http };
+        if is_onion(request.target) {
             return Box::pin(self.dial_onion(attempt)).await;
         }
         let mut plan = match self.decide(&attempt) {
             Ok(plan) => plan,
-            Err(refusal) => Box::pin(self.tested(&attempt, refusal)).await?,
+            Err(refusal) => Box::pin(self.wait_for_tests(&attempt, refusal)).await?,
         };
-        // A new pin is on the disk before anybody leaves by it; it is seldom, and its future is not every connection's.
+        // A new pin is durable before its first use. Boxed: that is rare, and the future of every connection is smaller so.
         if !plan.events.is_empty() {
             Box::pin(self.parts.state.promise(std::mem::take(&mut plan.events))).await;
         }
         self.dial(attempt, plan).await
     }
 
-    async fn resolve(&self, caller: &Caller<'_>, pass: &Pass, lookup: Lookup<'_>) -> Result<Resolved, Refusal> {
+    async fn resolve(
+        &self,
+        caller: &Caller<'_>,
+        client: &AdmittedClient,
+        lookup: Lookup<'_>,
+    ) -> Result<Resolved, Refusal> {
         let wish = self.wish(caller)?;
         let by = Instant::now() + self.terms.load().times.dial;
-        // A look-up has no port; exits that serve the web are nearly all of them.
+        // A look-up has no port; nearly all exits allow 443.
         let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
-        let ask = gate::Ask { target: &target, avoid: &[], early: &[] };
-        let attempt = Attempt { pass, wish: &wish, ask, by, plain: false };
+        let request = OpenRequest { target: &target, avoid: &[], early: &[] };
+        let attempt = Attempt { client, wish: &wish, request, by, plain: false };
         let mut plan = match self.decide(&attempt) {
             Ok(plan) => plan,
-            Err(refusal) => self.tested(&attempt, refusal).await?,
+            Err(refusal) => self.wait_for_tests(&attempt, refusal).await?,
         };
         self.parts.state.promise(std::mem::take(&mut plan.events)).await;
         self.look_up(&attempt, &plan, lookup).await
     }
 
-    async fn builtin(&self, caller: &Caller<'_>, pass: &Pass, builtin: BuiltinRequest<'_>) -> Result<String, Refusal> {
+    async fn builtin(
+        &self,
+        caller: &Caller<'_>,
+        client: &AdmittedClient,
+        builtin: BuiltinRequest<'_>,
+    ) -> Result<String, Refusal> {
         let wish = self.wish(caller)?;
-        self.run_builtin(pass, &wish, builtin).await
+        self.run_builtin(client, &wish, builtin).await
     }
 
     fn observe(&self, lease: &Lease, target: &Target, observation: Observation) {
         let Some(exit) = lease.exit() else { return };
         match observation {
             Observation::Status(status) => {
-                self.parts.refusals.saw(&target.host, exit.id(), status, self.parts.state.now());
+                self.parts.refusals.observe(&target.host, exit.id(), status, self.parts.state.now());
             }
             Observation::Died => {
-                self.blame(exit);
-                self.doubt(exit, ExitFault::Died.into());
+                self.count_failure(exit);
+                self.request_retest(exit, ExitFault::Died.into());
             }
         }
     }
 
-    fn stopping(&self, _door: &ListenerConfig) -> impl Future<Output = ()> + Send {
+    fn stopping(&self, _: &ListenerConfig) -> impl Future<Output = ()> + Send {
         let mut stopping = self.parts.stopping.clone();
         async move {
-            // A sender that is gone means that the app is: that is a stop too.
+            // An error means that the sender is gone, and with it the app: that is a stop too.
             let _ = stopping.wait_for(|stop| *stop).await;
         }
     }

@@ -1,9 +1,8 @@
-//! The PROXY protocol, versions 1 and 2: who the client is, from a load balancer that stands before us.
+//! The PROXY protocol, versions 1 and 2: a load balancer in front of the gateway sends the client's address.
 //!
-//! It is believed from peers that are listed and demanded of them; from anybody else it is refused, because a header
-//! that is optional is a header that anybody may forge. The address that it names is good for counting and for limits.
-//! It never opens a door: what may come in without a key depends on the socket's own two ends. Pure: bytes in, an
-//! address out.
+//! Listed peers must send the header, and from any other peer it is refused: an optional header is one that anybody may
+//! forge. The address in it serves for counting and limits only. Whether a client may connect without a key depends on the
+//! socket's own two ends. This module does no I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -13,8 +12,8 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest line of version 1, from its specification.
 const LINE_MAX: usize = 107;
 
-/// The longest body of version 2 that is read. Arbitrary: addresses take 36 bytes and the TLVs behind them, certificate
-/// names and the like, some hundreds.
+/// The longest body of version 2 that is accepted, in bytes: addresses take 36, and the TLVs behind them (names of
+/// certificates and the like) a few hundred. Not tuned.
 const BODY_MAX: usize = 1024;
 
 /// A header that is missing or malformed.
@@ -22,21 +21,21 @@ const BODY_MAX: usize = 1024;
 #[error("no PROXY header, or a malformed one")]
 pub struct BadHeader;
 
-/// What a header says.
+/// A complete header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// How many bytes it takes.
+    /// Its length in bytes.
     pub length: usize,
-    /// The client; none if the peer speaks for itself (a health check).
+    /// `None` if the peer itself is the client, as in a health check.
     pub client: Option<SocketAddr>,
 }
 
-/// True of bytes that begin as a header does.
+/// Whether these bytes begin a header.
 pub fn is_header(bytes: &[u8]) -> bool {
     bytes.starts_with(b"PROXY ") || bytes.starts_with(SIGNATURE)
 }
 
-/// Reads the header at the beginning of a connection; none until it is there whole.
+/// Parses the header at the beginning of a connection; `None` while it is incomplete.
 pub fn parse(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     match bytes.first() {
         None => Ok(None),
@@ -80,7 +79,7 @@ fn version_1(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     Ok(Some(Header { length: end + 2, client }))
 }
 
-/// The signature, a command, a family, a length, addresses, and whatever else fits in the length.
+/// The signature, a command, a family, a length, two addresses, and TLVs up to that length.
 fn version_2(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     let seen = bytes.len().min(SIGNATURE.len());
     if bytes[..seen] != SIGNATURE[..seen] {
@@ -101,7 +100,7 @@ fn version_2(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     Ok(Some(Header { length: 16 + length, client }))
 }
 
-/// The source of two addresses and two ports.
+/// The source address: the body holds two addresses of `width` bytes, then two ports.
 fn address<const N: usize>(body: &[u8], width: usize, ip: fn([u8; N]) -> IpAddr) -> Result<SocketAddr, BadHeader> {
     let source = body.get(..N).and_then(|ip| ip.try_into().ok()).ok_or(BadHeader)?;
     let Some(&[high, low, _, _]) = body.get(2 * width..2 * width + 4) else { return Err(BadHeader) };
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_name_the_client() {
+    fn a_header_names_the_client() {
         let v4 = [192, 0, 2, 1, 198, 51, 100, 1, 0x13, 0x88, 4, 56];
         let mapped = [&[0; 10][..], &[255, 255, 192, 0, 2, 1], &[0; 16], &[0x13, 0x88, 0, 0]].concat();
         let with_tlv = [&v4[..], &[4, 0, 1, 0]].concat();
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn malformed_headers_are_refused() {
         let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(LINE_MAX));
         for bytes in [
             &b"\x05\x01\x00"[..],

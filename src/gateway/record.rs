@@ -1,12 +1,13 @@
-//! The record of one connection: what it adds to the metrics, and its one line in the access log.
+//! The record of one connection: what it adds to the metrics, and its line in the access log.
 //!
-//! It is a guard. Whatever way a connection ends (its client leaves, a limit, a kill, a panic), the record drops, and the
-//! drop writes the line; a connection without one cannot exist. What is counted while it lives (bytes, streams open) is
-//! counted at once, so that a tunnel of ten hours is not invisible for ten hours.
+//! It is a guard. However a connection ends (its client leaves, a limit, a kill, a panic), the record is dropped, and the
+//! drop writes the line, so a connection without a line cannot exist. Bytes and open streams are counted while they happen:
+//! a tunnel that is open for ten hours shows in the metrics all that time.
 //!
-//! Targets and user names stay out of the line unless `log.targets` asks for them.
+//! Targets and usernames are written only with `log.targets`. The field `id` also stands in the connection's debug lines and
+//! in the header `X-Exitgate-Id` of error answers, so `grep ID` finds everything about one connection.
 //!
-//! Next: `record/meters.rs` (the handles), `record/figures.rs` (what can be read back), [`super::roll`] (who is here now).
+//! Next: `gateway/meters.rs` (metric handles), `gateway/connection_table.rs` (the connections that are open now).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,46 +16,44 @@ use std::time::{Duration, Instant};
 
 use metrics::Histogram;
 
-use super::connection_table::{self, Entered};
+use super::connection_table::{ServedBy, TableEntry};
 use super::failure::Failure;
-use super::gate::{Facts, ListenerConfig, Protocol, Refusal};
-use super::relay::{Meter, Reason, Traffic, Way};
+use super::gate::{ExitFacts, Refusal};
+use super::listener::ListenerConfig;
+use super::meters::RouteMeters;
+use super::protocol::Protocol;
+use super::relay::{Direction, Meter, Reason, Traffic};
 use crate::exit::ExitId;
 use crate::lifecycle::Cut;
 use crate::net::Target;
+use crate::telemetry::trace_id::TraceId;
 
-mod figures;
-mod meters;
-
-pub use figures::Figures;
-pub use meters::{ListenerMeters, RouteMeters};
-
-/// What a request came to.
+/// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It did not get what it asked for.
+    /// The client did not get what it asked for.
     Failed(Failure),
-    /// A tunnel was open, and this ended it.
+    /// A tunnel was open, and ended for this reason.
     Ended(Reason),
-    /// A plain exchange, from request to answer.
+    /// A plain HTTP request was answered by its target.
     Answered,
     /// A name or address was looked up.
     Resolved,
-    /// We answered it ourselves: the page, or exit.gate.
-    Here,
-    /// It was cut while it was being served.
+    /// The gateway answered it itself: its web page, or exit.gate.
+    Local,
+    /// The connection was cut while the request was being served.
     Cut,
 }
 
 impl Outcome {
-    /// The label and the word in the access line.
+    /// The value of metric labels and of the access line's field `outcome`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Failed(failure) => failure.label(),
             Self::Ended(reason) => reason.as_str(),
             Self::Answered => "answered",
             Self::Resolved => "resolved",
-            Self::Here => "here",
+            Self::Local => "here",
             Self::Cut => "cut",
         }
     }
@@ -62,26 +61,26 @@ impl Outcome {
 
 /// Counts bytes as they move, for the connection and for its route.
 #[derive(Clone, Copy, Debug)]
-pub struct Flow<'a> {
+pub struct ByteMeter<'a> {
     traffic: &'a Traffic,
     route: Option<&'a RouteMeters>,
-    first: &'a First,
+    first: &'a FirstByte,
 }
 
-/// The wait for the first byte of a target's answer.
+/// Measures the time from a request to the first byte of the target's answer.
 #[derive(Debug, Default)]
-struct First {
+struct FirstByte {
     waiting: AtomicBool,
     since: Option<(Instant, Histogram)>,
 }
 
-impl First {
-    fn await_from(&mut self, asked: Instant, histogram: Histogram) {
+impl FirstByte {
+    fn wait_from(&mut self, asked: Instant, histogram: Histogram) {
         (self.since, self.waiting) = (Some((asked, histogram)), AtomicBool::new(true));
     }
 
-    /// Called for every write: a look, and nothing more once the first byte is here.
-    fn came(&self) {
+    /// Called for every write: one atomic load once the first byte is here.
+    fn arrived(&self) {
         if self.waiting.load(Ordering::Relaxed)
             && self.waiting.swap(false, Ordering::Relaxed)
             && let Some((asked, histogram)) = &self.since
@@ -91,17 +90,22 @@ impl First {
     }
 }
 
-impl Meter for Flow<'_> {
-    fn moved(&self, way: Way, bytes: u64) {
-        self.traffic.moved(way, bytes);
-        if way == Way::Down {
-            self.first.came();
+impl Meter for ByteMeter<'_> {
+    fn moved(&self, direction: Direction, bytes: u64) {
+        self.traffic.moved(direction, bytes);
+        if direction == Direction::Down {
+            self.first.arrived();
         }
         if let Some(route) = self.route {
-            route.figures.moved(way, bytes);
-            match way {
-                Way::Up => route.up.increment(bytes),
-                Way::Down => route.down.increment(bytes),
+            match direction {
+                Direction::Up => {
+                    route.figures.moved_up(bytes);
+                    route.up.increment(bytes);
+                }
+                Direction::Down => {
+                    route.figures.moved_down(bytes);
+                    route.down.increment(bytes);
+                }
             }
         }
     }
@@ -112,44 +116,40 @@ impl Meter for Flow<'_> {
 pub struct Record {
     listener: Arc<ListenerConfig>,
     begun: Instant,
+    /// When the request that is being served was complete.
     asked: Option<Instant>,
     client: SocketAddr,
     tls: bool,
     protocol: Option<Protocol>,
     traffic: Arc<Traffic>,
-    way: Option<WayOut>,
+    served_by: Option<LastExit>,
     streaming: bool,
-    /// In ms, for the line alone: a record is part of every connection's task.
+    /// In ms and only for the access line, so 32 bits do: a record is part of every connection's task.
     asked_after: Option<u32>,
     open_after: Option<u32>,
     requests: u32,
     outcome: Option<Outcome>,
+    /// Username and target, with `log.targets`.
     named: Option<Box<(String, String)>>,
-    row: Entered,
-    first: First,
+    entry: TableEntry,
+    first: FirstByte,
 }
 
-/// The exit that served last.
+/// The exit that served the latest request.
 #[derive(Debug)]
-struct WayOut {
+struct LastExit {
     route: Arc<str>,
     exit: ExitId,
     ip: Option<IpAddr>,
     meters: Arc<RouteMeters>,
 }
 
-impl std::fmt::Debug for ListenerConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ListenerConfig").field("label", &self.label).field("addr", &self.addr).finish_non_exhaustive()
-    }
-}
-
 impl Record {
-    /// Opens the record of a connection that has just been accepted.
+    /// Begins the record of a connection that was just accepted.
     pub fn begin(listener: Arc<ListenerConfig>, client: SocketAddr, cut: &Cut) -> Self {
         listener.meters.0.open.increment(1);
         let traffic = Arc::<Traffic>::default();
-        let row = listener.connections.enter(listener.label.clone(), client, traffic.clone(), cut.clone());
+        let entry = listener.connections.enter(listener.label.clone(), client, traffic.clone(), cut.clone());
         Self {
             listener,
             begun: Instant::now(),
@@ -158,9 +158,9 @@ impl Record {
             tls: false,
             protocol: None,
             traffic,
-            row,
-            first: First::default(),
-            way: None,
+            entry,
+            first: FirstByte::default(),
+            served_by: None,
             streaming: false,
             asked_after: None,
             open_after: None,
@@ -170,128 +170,128 @@ impl Record {
         }
     }
 
-    /// Where it came in.
-    pub fn listener(&self) -> &ListenerConfig {
-        &self.listener
-    }
-
-    /// Its bytes, live.
-    pub fn traffic(&self) -> &Arc<Traffic> {
-        &self.traffic
+    /// The connection's id in logs and error answers.
+    pub fn id(&self) -> TraceId {
+        self.entry.trace()
     }
 
     /// Counts bytes for the connection and for the route that serves it now.
-    pub fn flow(&self) -> Flow<'_> {
-        Flow { traffic: &self.traffic, route: self.way.as_ref().map(|way| &*way.meters), first: &self.first }
+    pub fn byte_meter(&self) -> ByteMeter<'_> {
+        let route = self.served_by.as_ref().map(|served| &*served.meters);
+        ByteMeter { traffic: &self.traffic, route, first: &self.first }
     }
 
-    /// Who the client is, as a trusted peer says it or as its socket does, and whether it came over TLS.
-    pub fn introduced(&mut self, client: SocketAddr, tls: bool) {
+    /// Notes the client's address, from its socket or a trusted peer's PROXY header, and whether it uses TLS.
+    pub fn client_known(&mut self, client: SocketAddr, tls: bool) {
         (self.client, self.tls) = (client, tls);
-        self.row.note(|row| (row.client, row.tls) = (client, tls));
+        self.entry.update(|state| (state.client, state.tls) = (client, tls));
     }
 
-    /// It speaks this. Said again when an HTTP connection turns from plain requests to a tunnel; counted once.
-    pub fn speaks(&mut self, protocol: Protocol) {
+    /// Notes the protocol. Called again when an HTTP connection turns from plain requests to a tunnel; counted once.
+    pub fn protocol_known(&mut self, protocol: Protocol) {
         if self.protocol.is_none() {
-            self.listener.meters.spoken(protocol.as_str());
+            self.listener.meters.count_connection(protocol.as_str());
         }
         self.protocol = Some(protocol);
-        self.row.note(|row| row.protocol = Some(protocol));
+        self.entry.update(|state| state.protocol = Some(protocol));
     }
 
-    /// A whole request is there.
+    /// Notes the name of the key by which the client was let in.
+    pub fn key_known(&self, key: Option<&Arc<str>>) {
+        if let Some(key) = key {
+            self.entry.update(|state| state.key = Some(key.clone()));
+        }
+    }
+
+    /// A complete request has been read.
     pub fn asked(&mut self, username: &str, target: Option<&Target>) {
         self.asked = Some(Instant::now());
         if self.asked_after.is_none() {
             let after = self.begun.elapsed();
             self.listener.meters.0.handshake.record(after);
-            self.asked_after = Some(short(after));
+            self.asked_after = Some(short_millis(after));
         }
         if self.listener.log_targets {
             let target = target.map(Target::to_string).unwrap_or_default();
-            self.row.note(|row| row.named = Some((username.to_owned(), target.clone())));
+            self.entry.update(|state| state.named = Some((username.to_owned(), target.clone())));
             self.named = Some(Box::new((username.to_owned(), target)));
         }
     }
 
-    /// A stream to the target is open.
-    pub fn opened(&mut self, facts: &Facts) {
-        self.closed();
+    /// A stream to the target was opened.
+    pub fn opened(&mut self, exit: &ExitFacts) {
+        self.stream_ended();
         let asked = self.asked.unwrap_or(self.begun);
-        let latencies = facts.meters.latencies(facts.exit.source(), facts.country);
+        let latencies = exit.meters.latencies(exit.exit.source(), exit.country);
         let after = asked.elapsed();
         latencies.open.record(after);
-        self.first.await_from(asked, latencies.first_byte);
-        self.open_after = Some(short(after));
-        self.serves(facts);
+        self.first.wait_from(asked, latencies.first_byte);
+        self.open_after = Some(short_millis(after));
+        self.stream_used(exit);
     }
 
-    /// A stream that is open already serves another request.
-    pub fn serves(&mut self, facts: &Facts) {
-        self.closed();
+    /// A stream that was open before serves this request.
+    pub fn stream_used(&mut self, facts: &ExitFacts) {
+        self.stream_ended();
         facts.meters.open.increment(1);
-        facts.meters.figures.opened(facts);
+        facts.meters.figures.opened(&facts.exit, facts.ip);
         self.streaming = true;
-        self.row.note(|row| (row.way, row.streaming) = (Some(connection_table::Way::of(facts)), true));
-        self.way = Some(WayOut {
-            route: facts.route.clone(),
-            exit: facts.exit.clone(),
-            ip: facts.ip,
-            meters: facts.meters.clone(),
-        });
+        let ExitFacts { exit, ip, route, meters, .. } = facts;
+        let label = meters.label().clone();
+        let served_by = ServedBy { label, scope: route.clone(), exit: exit.clone(), ip: *ip };
+        self.entry.update(|state| (state.served_by, state.streaming) = (Some(served_by), true));
+        self.served_by = Some(LastExit { route: route.clone(), exit: exit.clone(), ip: *ip, meters: meters.clone() });
     }
 
-    /// The request came to this.
-    pub fn settle(&mut self, outcome: Outcome) {
+    /// The request ended.
+    pub fn ended(&mut self, outcome: Outcome) {
         self.count(outcome, None);
     }
 
-    /// The request was refused: by a route, if it came to one.
+    /// The request was refused: by a route, if it came that far.
     pub fn refused(&mut self, refusal: &Refusal) {
         self.count(Outcome::Failed(refusal.failure), refusal.meters.as_deref());
     }
 
-    /// Counts it where it happened: at the route that refused, or that serves now, or else at no route.
-    fn count(&mut self, outcome: Outcome, route: Option<&RouteMeters>) {
-        let serving = self.way.as_ref().filter(|_| self.streaming).map(|way| &*way.meters);
-        if let Some(route) = route.or(serving) {
-            route.figures.settled(outcome);
+    /// Counts for the route that refused, or for the one that serves the connection now, or for no route.
+    fn count(&mut self, outcome: Outcome, refused_by: Option<&RouteMeters>) {
+        let serving = self.served_by.as_ref().filter(|_| self.streaming).map(|served| &*served.meters);
+        let route = refused_by.or(serving);
+        if let Some(route) = route {
+            route.figures.ended(matches!(outcome, Outcome::Failed(_)));
         }
-        let requests = route.or(serving).map_or(&self.listener.meters.0.requests, |route| &route.requests);
+        let requests = route.map_or(&self.listener.meters.0.requests, |route| &route.requests);
         requests.count(self.protocol.map_or("none", Protocol::as_str), outcome.label());
-        self.settled(outcome);
-    }
-
-    fn settled(&mut self, outcome: Outcome) {
-        self.closed();
+        self.stream_ended();
         self.asked = None;
         self.requests += 1;
-        self.row.note(|row| row.requests += 1);
+        self.entry.update(|state| state.requests += 1);
         self.outcome = Some(outcome);
     }
 
-    fn closed(&mut self) {
-        if let (true, Some(way)) = (std::mem::take(&mut self.streaming), &self.way) {
-            way.meters.open.decrement(1);
-            way.meters.figures.closed();
-            self.row.note(|row| row.streaming = false);
+    fn stream_ended(&mut self) {
+        if let (true, Some(served)) = (std::mem::take(&mut self.streaming), &self.served_by) {
+            served.meters.open.decrement(1);
+            served.meters.figures.closed();
+            self.entry.update(|state| state.streaming = false);
         }
     }
 
     fn log(&self) {
-        let way = self.way.as_ref();
+        let served = self.served_by.as_ref();
         tracing::info!(
             target: "access",
+            id = %self.id(),
             listener = &*self.listener.label,
             protocol = self.protocol.map(Protocol::as_str),
             tls = self.tls.then_some(true),
             client = %self.client.ip(),
+            key = self.entry.key().as_deref(),
             username = self.named.as_ref().map(|named| &*named.0),
             to = self.named.as_ref().map(|named| &*named.1),
-            route = way.map(|way| &*way.route),
-            exit = way.map(|way| tracing::field::display(&way.exit)),
-            ip = way.and_then(|way| way.ip).map(tracing::field::display),
+            route = served.map(|served| &*served.route),
+            exit = served.map(|served| tracing::field::display(&served.exit)),
+            ip = served.and_then(|served| served.ip).map(tracing::field::display),
             outcome = self.outcome.map_or("none", Outcome::label),
             requests = self.requests,
             up = self.traffic.up(),
@@ -303,7 +303,7 @@ impl Record {
     }
 }
 
-fn short(duration: Duration) -> u32 {
+fn short_millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
@@ -314,11 +314,11 @@ fn millis(duration: Duration) -> u64 {
 impl Drop for Record {
     fn drop(&mut self) {
         if self.asked.is_some() {
-            self.settle(Outcome::Cut);
+            self.ended(Outcome::Cut);
         }
-        self.closed();
+        self.stream_ended();
         if self.protocol.is_none() {
-            self.listener.meters.spoken("none");
+            self.listener.meters.count_connection("none");
         }
         self.listener.meters.0.open.decrement(1);
         self.log();

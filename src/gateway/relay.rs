@@ -1,14 +1,14 @@
-//! Moves bytes both ways between a client and its target, counts them, and ends on EOF, silence or a cut.
+//! Moves bytes in both directions between a client and its target, counts them, and ends on EOF, silence or a cut.
 //!
-//! One task polls both ways, so that a tunnel costs one task and its two ways need no lock between them. What a tunnel
-//! holds while nothing moves is what ten thousand tunnels cost, so a way takes a buffer (`relay/buffer.rs`) only when
-//! it reads, and keeps it only when the bytes in it cannot be written yet. On Linux, a way that has proven bulky stops
-//! copying and moves pages from socket to socket through a pipe (`relay/splice.rs`).
+//! One task polls both directions: a tunnel costs one task, and its directions need no lock between them. Most tunnels are
+//! idle, so an idle one must hold little: a direction takes a buffer (`relay/buffer.rs`) only to read, and keeps it only while
+//! the bytes in it cannot be written. On Linux, a direction with bulk data stops copying, and moves pages from socket to
+//! socket through a pipe (`relay/splice.rs`).
 //!
-//! How it ends is a [`Reason`], never an error: a reset in an open tunnel is how many conversations are over. A reset
-//! is passed on as a reset, because a clean EOF would tell the other side that it has everything.
+//! A tunnel ends with a [`Reason`], never with an error: many conversations end with a reset. A reset is passed on as a reset,
+//! because a clean EOF would look to the other side like the end of complete data.
 //!
-//! Next: `relay/pump.rs` is one way; `gateway/record.rs` writes the [`End`] down.
+//! Next: `relay/pump.rs` is one direction; `gateway/record.rs` logs the [`End`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -35,12 +35,10 @@ mod splice;
 use pump::{Gone, Pump};
 use side::Side;
 
-/// The client's end of a tunnel.
+/// The client's side of a tunnel.
 #[derive(Debug)]
 pub enum Client {
-    /// A bare socket.
     Tcp(TcpStream),
-    /// TLS to the proxy.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -56,18 +54,18 @@ impl From<TlsStream<TcpStream>> for Client {
     }
 }
 
-/// What a tunnel is granted and who watches it.
+/// The limits of a tunnel, the bytes that were read before it began, and what watches it.
 #[derive(Debug)]
 pub struct Terms<'a, M> {
-    /// What the client sent behind its handshake: the target gets it before anything else.
+    /// Bytes that the client sent behind its handshake; the target gets them first.
     pub first_up: &'a [u8],
-    /// What the target's side sent behind its handshake: the client gets it before anything else.
+    /// Bytes that the target sent with the end of the dial; the client gets them first.
     pub first_down: &'a [u8],
-    /// How long silence may last.
+    /// How long the tunnel may be silent.
     pub idle: &'a Idle,
-    /// Bytes a second, shared with whoever holds the same bucket.
+    /// Bytes per second, shared by all tunnels with the same bucket.
     pub rate: Option<Arc<Bucket>>,
-    /// Told of bytes while they move.
+    /// Counts bytes while they move.
     pub meter: &'a M,
     /// Ends the tunnel from outside.
     pub cut: &'a Cut,
@@ -76,41 +74,41 @@ pub struct Terms<'a, M> {
 /// How long a tunnel may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idle {
-    /// Both ways open, and no byte on either.
+    /// Both directions are open, and no byte moves.
     pub open: Duration,
-    /// The target has been told something and has never said anything. As long as `open` where that is nothing special.
+    /// The target got bytes and has never sent any. Equal to `open` where that has no limit of its own.
     pub answer: Duration,
-    /// One way at its end, and no byte on the other.
+    /// One direction has ended, and no byte moves in the other.
     pub half: Duration,
-    /// Bytes for a side that takes none of them.
+    /// There are bytes for a side that takes none.
     pub stalled: Duration,
 }
 
 impl Default for Idle {
-    /// Arbitrary, after what proxies in the field do: long polls and idle WebSockets live; a client that closed its
-    /// side, or takes nothing, is given up sooner.
+    /// Not tuned; like other proxies: long polls and idle WebSockets stay open, a side that has closed or takes nothing is given
+    /// up sooner.
     fn default() -> Self {
         let (hour, minutes) = (Duration::from_secs(3600), Duration::from_secs(300));
         Self { open: hour, answer: hour, half: minutes, stalled: minutes }
     }
 }
 
-/// A way through the tunnel.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Way {
+pub enum Direction {
     /// Client to target.
     Up,
     /// Target to client.
     Down,
 }
 
-/// Told of bytes while they move; called for every write, so it must be cheap: atomics, no lock.
+/// Counts bytes while they move. Called for every write, so it may use atomics and no lock.
 pub trait Meter {
-    /// `bytes` were written to the other side.
-    fn moved(&self, way: Way, bytes: u64);
+    /// `bytes` were written.
+    fn moved(&self, direction: Direction, bytes: u64);
 }
 
-/// The plain meter: two counters that anybody may read at any time.
+/// The byte counts of one connection.
 #[derive(Debug, Default)]
 pub struct Traffic {
     up: AtomicU64,
@@ -118,59 +116,56 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Bytes that the target was given.
+    /// Bytes written to the target.
     pub fn up(&self) -> u64 {
         self.up.load(Ordering::Relaxed)
     }
 
-    /// Bytes that the client was given.
+    /// Bytes written to the client.
     pub fn down(&self) -> u64 {
         self.down.load(Ordering::Relaxed)
     }
 }
 
 impl Meter for Traffic {
-    fn moved(&self, way: Way, bytes: u64) {
-        match way {
-            Way::Up => &self.up,
-            Way::Down => &self.down,
+    fn moved(&self, direction: Direction, bytes: u64) {
+        match direction {
+            Direction::Up => &self.up,
+            Direction::Down => &self.down,
         }
         .fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
-/// How a tunnel ended, and what it carried.
+/// How a tunnel ended, and the bytes that it carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
-    /// Why.
     pub reason: Reason,
-    /// Bytes that the target was given.
     pub up: u64,
-    /// Bytes that the client was given.
     pub down: u64,
 }
 
 /// Why a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Both sides said all they had to say.
+    /// Both sides closed.
     Finished,
-    /// The client reset or vanished.
+    /// The client reset the connection or vanished.
     ClientGone,
-    /// The target, or the exit in front of it, reset or vanished.
+    /// The target, or the exit in front of it, reset the connection or vanished.
     TargetGone,
-    /// Silence on every way that was still open.
+    /// No byte moved in the directions that were still open.
     Idle,
-    /// The target was told something and never said anything.
+    /// The target got bytes and never sent any.
     Unanswered,
-    /// Bytes on this way that nobody took.
-    Stalled(Way),
-    /// Somebody cut it: an operator, a drained route, shutdown.
+    /// The receiver of this direction took no bytes.
+    Stalled(Direction),
+    /// It was cut: by an operator, a drained route or the shutdown.
     Cut,
 }
 
 impl Reason {
-    /// The word for it in the access line and as a metric label.
+    /// The value of metric labels and of the access line's field `outcome`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Finished => "finished",
@@ -178,8 +173,8 @@ impl Reason {
             Self::TargetGone => "target_gone",
             Self::Idle => "idle",
             Self::Unanswered => "unanswered",
-            Self::Stalled(Way::Up) => "stalled_up",
-            Self::Stalled(Way::Down) => "stalled_down",
+            Self::Stalled(Direction::Up) => "stalled_up",
+            Self::Stalled(Direction::Down) => "stalled_down",
             Self::Cut => "cut",
         }
     }
@@ -191,8 +186,8 @@ pub fn relay<M: Meter>(client: impl Into<Client>, target: dial::Stream, terms: T
     let tunnel = Tunnel {
         client: client.into(),
         target,
-        up: Pump::new(Way::Up, terms.first_up, now),
-        down: Pump::new(Way::Down, terms.first_down, now),
+        up: Pump::new(Direction::Up, terms.first_up, now),
+        down: Pump::new(Direction::Down, terms.first_down, now),
         idle: terms.idle,
         rate: terms.rate,
         meter: terms.meter,
@@ -202,7 +197,7 @@ pub fn relay<M: Meter>(client: impl Into<Client>, target: dial::Stream, terms: T
 }
 
 pin_project! {
-    /// What [`relay`] returns. A type and not an `async fn`: what an idle tunnel holds is held once.
+    /// The future of [`relay`]. A type and not an `async fn`, which would hold the state of an idle tunnel twice.
     #[must_use = "futures do nothing unless polled"]
     pub struct Relay<'a, M> {
         tunnel: Option<Tunnel<'a, M>>,
@@ -240,10 +235,10 @@ impl<M: Meter> Tunnel<'_, M> {
         if self.cut.poll_cut(cx).is_ready() {
             return Poll::Ready(Reason::Cut);
         }
-        let tools = pump::Tools { rate: self.rate.as_deref(), meter: self.meter };
+        let shared = pump::Shared { rate: self.rate.as_deref(), meter: self.meter };
         let was_open = !self.up.is_done() && !self.down.is_done();
-        let up = self.up.poll(cx, &mut self.client, &mut self.target, &tools, self.down.is_done());
-        let down = self.down.poll(cx, &mut self.target, &mut self.client, &tools, self.up.is_done());
+        let up = self.up.poll(cx, &mut self.client, &mut self.target, &shared, self.down.is_done());
+        let down = self.down.poll(cx, &mut self.target, &mut self.client, &shared, self.up.is_done());
         match (up, down) {
             (Err(Gone), _) => return Poll::Ready(Reason::ClientGone),
             (_, Err(Gone)) => return Poll::Ready(Reason::TargetGone),
@@ -257,11 +252,11 @@ impl<M: Meter> Tunnel<'_, M> {
             });
         }
         if was_open && (self.up.is_done() || self.down.is_done()) {
-            let now = Instant::now(); // the way that is left gets its whole time from here
+            let now = Instant::now(); // the direction that is left gets its whole time limit from here
             self.up.touch(now);
             self.down.touch(now);
         }
-        // Bytes move the deadline without touching the timer: it fires early now and then, and is set anew.
+        // Moving bytes does not reset the timer, because that costs more: it fires early now and then, and is then reset.
         loop {
             let (until, reason) = self.silent_until();
             if until < alarm.deadline() {
@@ -277,7 +272,7 @@ impl<M: Meter> Tunnel<'_, M> {
         }
     }
 
-    /// When silence has lasted too long if nothing moves from now on, and what to call it then.
+    /// When the tunnel has been silent too long if nothing moves from now on, and the reason that it then ends with.
     fn silent_until(&self) -> (Instant, Reason) {
         let (up, down) = (&self.up, &self.down);
         let unanswered = self.idle.answer < self.idle.open && up.moved() > 0 && down.moved() == 0;
@@ -287,16 +282,16 @@ impl<M: Meter> Tunnel<'_, M> {
             (true, _) => (down.touched() + self.idle.half, Reason::Idle),
             (_, true) => (up.touched() + self.idle.half, Reason::Idle),
         };
-        let stalled = [(up, Way::Up), (down, Way::Down)]
+        let stalled = [(up, Direction::Up), (down, Direction::Down)]
             .into_iter()
             .filter(|(pump, _)| pump.is_blocked())
-            .map(|(pump, way)| (pump.touched() + self.idle.stalled, Reason::Stalled(way)));
+            .map(|(pump, direction)| (pump.touched() + self.idle.stalled, Reason::Stalled(direction)));
         stalled.fold(silent, |soonest, next| if next.0 < soonest.0 { next } else { soonest })
     }
 
     fn end(&mut self, reason: Reason) -> End {
         if !matches!(reason, Reason::Finished | Reason::Idle) {
-            // Nobody may take what he has for the whole: an end in the middle is a reset on both sides.
+            // A reset on both sides: neither side may take what it has for complete.
             self.client.abort();
             self.target.abort();
         }

@@ -1,17 +1,16 @@
-//! The SOCKS language, versions 4, 4a and 5, without a socket: bytes in, one [`Step`] out.
+//! SOCKS4, 4a and 5 without I/O: bytes in, one [`Step`] out.
 //!
-//! [`Socks`] is always shown the whole opening from its first byte on, and answers with the one thing to do next: read
-//! more, send two bytes, check credentials, or carry out a [`Command`]. It keeps places in those bytes and no copy of
-//! them, so it allocates nothing, and no length that a client claims reserves anything. A client may send its opening
-//! one byte at a time, or the greeting, the credentials, the request and the first bytes of the tunnel in one packet:
-//! the steps are the same, which is a property test below.
+//! [`Socks`] always gets the whole opening from its first byte on, and returns what to do next: read more, send two bytes,
+//! check credentials, or carry out a [`Command`]. It stores positions in those bytes and no copy, so it allocates nothing,
+//! and a length that a client claims reserves no memory. A client may send its opening byte by byte, or all of it and the
+//! first bytes of the tunnel in one packet: the steps are the same (a property test checks that).
 //!
-//! What tor added is spoken too, as tor's `socks-extensions.txt` has it: RESOLVE (0xF0) and RESOLVE_PTR (0xF1).
-//! BIND and UDP ASSOCIATE are refused with the code made for that. SOCKS4 has no password, so its userid may carry one
-//! behind a `:`, which no username of ours contains.
+//! Tor's extensions RESOLVE (0xF0) and RESOLVE_PTR (0xF1) are supported, as in tor's `socks-extensions.txt`. BIND and UDP
+//! ASSOCIATE are refused with "command not supported". SOCKS4 has no password, so its userid may hold one behind a `:`, which
+//! no username contains.
 //!
-//! A success reply names the exit: BND.ADDR is the address "that the server used to connect" (RFC 1928, section 6), and
-//! that is the exit's observed IP. It is the one place where SOCKS can say it.
+//! A success reply names the exit: BND.ADDR is the address "that the server used to connect" (RFC 1928, section 6), which is
+//! the exit's observed IP. SOCKS has no other place for it.
 //!
 //! Next: [`super::connection`] drives this; [`super::failure`] has the reply codes.
 
@@ -23,9 +22,10 @@ use crate::net::{Host, Target};
 
 /// The longest opening that is not refused: SOCKS5's greeting (2 + 255), credentials (3 + 255 + 255) and request
 /// (4 + 256 + 2). A SOCKS4 opening is held to less by `TEXT_MAX`.
+#[cfg_attr(feature = "dead-code", expect(dead_code, reason = "fuzz/src/socks.rs checks it"))]
 pub const OPENING_MAX: usize = 257 + 513 + 262;
 
-/// The longest userid or 4a name, without its NUL: as long as SOCKS5 allows a user name and a password together.
+/// The longest userid or 4a name, without its NUL: as long as SOCKS5's username and password together.
 const TEXT_MAX: usize = 510;
 
 const NO_AUTH: u8 = 0x00;
@@ -36,12 +36,11 @@ const RESOLVE_PTR: u8 = 0xF1;
 
 /// "No acceptable methods": the client must close.
 pub const NO_METHOD: [u8; 2] = [5, 0xFF];
-/// RFC 1929: the credentials will do.
-pub const WELCOME: [u8; 2] = [1, 0];
-/// RFC 1929: they will not; we close.
-pub const UNWELCOME: [u8; 2] = [1, 1];
+/// RFC 1929: the credentials are accepted.
+pub const AUTH_ACCEPTED: [u8; 2] = [1, 0];
+/// RFC 1929: they are rejected; the server then closes.
+pub const AUTH_REJECTED: [u8; 2] = [1, 1];
 
-/// Which SOCKS it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// SOCKS4 or 4a.
@@ -50,7 +49,7 @@ pub enum Version {
     V5,
 }
 
-/// What the client wants done.
+/// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// A tunnel to the target.
@@ -61,32 +60,31 @@ pub enum Command {
     ResolvePtr(IpAddr),
 }
 
-/// A user name and, if one was sent, a password, as bytes of the opening.
+/// A client's username and password, as bytes of the opening.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Credentials<'b> {
     /// Empty if none was sent.
     pub username: &'b [u8],
-    /// None if none was sent, or an empty one.
+    /// `None` if none was sent, or an empty one.
     pub password: Option<&'b [u8]>,
 }
 
 /// What to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Read more bytes, then ask again with all of them.
+    /// Read more bytes, then call [`Socks::step`] again with all of them.
     More,
-    /// Send these two bytes, then ask again.
+    /// Send these two bytes, then call [`Socks::step`] again.
     Send([u8; 2]),
-    /// SOCKS5 only: check [`Socks::credentials`], send [`WELCOME`] and ask again, or send [`UNWELCOME`] and close.
+    /// SOCKS5 only: check [`Socks::credentials`], send [`AUTH_ACCEPTED`] and go on, or send [`AUTH_REJECTED`] and close.
     Check,
     /// Carry this out for [`Socks::credentials`], unless they have been checked already.
     Do {
-        /// What is wanted.
         command: Command,
-        /// The length of the opening: what follows it is the tunnel's.
+        /// The length of the opening; the bytes behind it belong to the tunnel.
         used: usize,
     },
-    /// Reply with this failure and close. Before a SOCKS5 request no reply exists, and the failure is not sent.
+    /// Reply with this failure and close. Before a SOCKS5 request there is no reply, and the failure is not sent.
     Refuse(Failure),
 }
 
@@ -98,7 +96,7 @@ enum State {
     Request,
 }
 
-/// Where one opening stands.
+/// The parser of one opening.
 #[derive(Clone, Debug)]
 pub struct Socks {
     state: State,
@@ -108,7 +106,7 @@ pub struct Socks {
     password: Range<usize>,
 }
 
-/// What one part of the opening came to: the part and its end, or nothing yet.
+/// A part of the opening; `None` while it is incomplete.
 type Part<T> = Result<Option<T>, Failure>;
 
 impl Socks {
@@ -122,17 +120,16 @@ impl Socks {
         Some(Self { state, demands_login, at: 0, username: 0..0, password: 0..0 })
     }
 
-    /// Which SOCKS it is.
     pub fn version(&self) -> Version {
         if self.state == State::V4 { Version::V4 } else { Version::V5 }
     }
 
-    /// True once a failure can be told to the client: before its request, SOCKS5 has no reply to put it in.
+    /// True once a failure can be sent to the client: SOCKS5 has no reply before the request.
     pub fn can_refuse(&self) -> bool {
         matches!(self.state, State::V4 | State::Request)
     }
 
-    /// Who asks, once [`Step::Check`] or [`Step::Do`] was the step. `opening` as it was then, or longer.
+    /// The client's credentials, after the step [`Step::Check`] or [`Step::Do`]. `opening` as it was then, or longer.
     pub fn credentials<'b>(&self, opening: &'b [u8]) -> Credentials<'b> {
         let password = &opening[self.password.clone()];
         Credentials { username: &opening[self.username.clone()], password: (!password.is_empty()).then_some(password) }
@@ -143,7 +140,7 @@ impl Socks {
         let step = match self.state {
             State::V4 => self.v4(opening),
             State::Greeting => self.greeting(opening),
-            State::Credentials => self.who(opening),
+            State::Credentials => self.read_credentials(opening),
             State::Request => self.request(opening),
         };
         match step {
@@ -153,7 +150,7 @@ impl Socks {
         }
     }
 
-    /// `05 n methods…`. User name and password win where they are offered, because the user name says which way out.
+    /// `05 n methods…`. Username and password are chosen where they are offered, because the username selects the exit.
     fn greeting(&mut self, opening: &[u8]) -> Part<Step> {
         let Some(methods) = counted(opening, 1) else { return Ok(None) };
         let offered = |method| opening[methods.clone()].contains(&method);
@@ -168,8 +165,8 @@ impl Socks {
         Ok(Some(Step::Send([5, choice])))
     }
 
-    /// `01 n user… n password…`. Some clients offer this method and then send two empty texts: nobody, no key.
-    fn who(&mut self, opening: &[u8]) -> Part<Step> {
+    /// `01 n user… n password…`. Some clients offer this method and send two empty texts: no username and no key.
+    fn read_credentials(&mut self, opening: &[u8]) -> Part<Step> {
         if opening.get(self.at).is_some_and(|&version| version != 1) {
             return Err(Failure::Client(ClientFault::Garbage));
         }
@@ -245,7 +242,7 @@ fn counted(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     (bytes.len() >= end).then_some(at + 1..end)
 }
 
-/// A text from `at` up to a NUL. Longer than anybody's name is a refusal, not a reason to read on.
+/// A text from `at` up to a NUL. One longer than [`TEXT_MAX`] is refused, because a client could send it without end.
 fn until_nul(bytes: &[u8], at: usize) -> Part<Range<usize>> {
     let text = bytes.get(at..).unwrap_or_default();
     match text.iter().take(TEXT_MAX + 1).position(|&b| b == 0) {
@@ -283,14 +280,13 @@ impl Deref for Reply {
 }
 
 impl Reply {
-    /// The tunnel is open; it leaves from `exit`. Told in IPv4 only: there are clients that read ten bytes whatever the
-    /// address type says.
+    /// The tunnel is open and leaves from `exit`. Always in IPv4's form: some clients read ten bytes whatever the address type.
     pub fn open(version: Version, exit: Option<IpAddr>) -> Self {
         let exit = exit.filter(IpAddr::is_ipv4).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         Self::address(version, exit).unwrap_or_else(|| Self::refuse(version, Failure::Client(ClientFault::AddressType)))
     }
 
-    /// The address that a name resolved to; none in SOCKS4 for IPv6, which it cannot say.
+    /// The address of a name; `None` for IPv6 in SOCKS4, which has no form for it.
     pub fn address(version: Version, address: IpAddr) -> Option<Self> {
         match (version, address) {
             (Version::V4, IpAddr::V4(ip)) => Some(Self::v4(0x5A, ip)),
@@ -299,7 +295,7 @@ impl Reply {
         }
     }
 
-    /// Why not.
+    /// A refusal.
     pub fn refuse(version: Version, failure: Failure) -> Self {
         match version {
             Version::V4 => Self::v4(failure.socks4(), Ipv4Addr::UNSPECIFIED),
@@ -329,7 +325,7 @@ impl Reply {
     }
 }
 
-/// SOCKS5's answer to RESOLVE_PTR: a name where an address would stand. None if the name does not fit.
+/// SOCKS5's answer to RESOLVE_PTR: a name in place of an address. `None` if the name does not fit.
 pub fn name_reply(name: &str) -> Option<Vec<u8>> {
     let length = u8::try_from(name.len()).ok().filter(|&length| length > 0)?;
     let mut reply = vec![5, 0, 0, 3, length];

@@ -1,4 +1,4 @@
-//! What the tests of the front share: a door, a gate that says what its script says, and clients at the other end of a socket.
+//! Helpers of the gateway's tests: a listener's settings, a scripted gate, and clients at the other end of a socket.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -16,17 +16,19 @@ use tokio_util::sync::CancellationToken;
 use super::connection::serve;
 use super::failure::{AuthFault, Failure, NoExit};
 use super::gate::{
-    Ask, BuiltinRequest, Caller, Facts, Gate, ListenerConfig, Lookup, Observation, Opened, Refusal, Resolved,
+    BuiltinRequest, Caller, ExitFacts, Gate, Lookup, Observation, OpenRequest, Opened, Refusal, Resolved,
 };
-use super::record::{ListenerMeters, RouteMeters};
+use super::listener::ListenerConfig;
+use super::meters::{ListenerMeters, RouteMeters};
 use super::relay::Idle;
 use crate::dial::Stream;
 use crate::exit::ExitId;
 use crate::lifecycle::Cut;
+use crate::limit::Bucket;
 use crate::net::Target;
 use crate::telemetry::ephemeral_series::Recorder;
 
-/// A door without keys, TLS or trusted peers.
+/// A listener without keys, TLS or trusted peers.
 pub fn listener() -> ListenerConfig {
     ListenerConfig {
         label: Arc::from("shared"),
@@ -44,31 +46,31 @@ pub fn listener() -> ListenerConfig {
     }
 }
 
-/// What one `open` comes to.
+/// The result of one call of [`Gate::open`].
 pub enum Open {
-    /// This stream.
     Stream(UnixStream),
     /// This stream, with the early head sent on it.
     Early(UnixStream),
-    /// This refusal.
     Refused(Refusal),
-    /// Nothing, ever.
+    /// The call never returns.
     Hangs,
 }
 
-/// A gate that does what its script says and writes down what it is asked.
+/// A gate that follows a script and logs its calls.
 pub struct Script {
     opens: Mutex<VecDeque<Open>>,
-    /// The one key that it lets in; none: anybody.
+    /// The one key that it accepts; `None` accepts anybody.
     key: Option<&'static [u8]>,
     reuse: bool,
+    rate: Option<Arc<Bucket>>,
+    attempts: usize,
     answer: Duration,
     log: Arc<Mutex<Vec<String>>>,
     meters: Arc<RouteMeters>,
     pub stopping: CancellationToken,
 }
 
-/// Writes down that the way out was given back.
+/// Logs its drop.
 pub struct Lease(Arc<Mutex<Vec<String>>>);
 
 impl Drop for Lease {
@@ -83,6 +85,8 @@ impl Script {
             opens: Mutex::new(opens.into_iter().collect()),
             key: None,
             reuse: true,
+            rate: None,
+            attempts: 3,
             answer: SILENCE,
             log: Arc::default(),
             meters: Arc::new(RouteMeters::new("us")),
@@ -97,7 +101,7 @@ impl Script {
         (Self::new(near.into_iter().map(Open::Stream)), far.try_into().unwrap())
     }
 
-    /// Before everything else, this.
+    /// Puts a result before all others.
     pub fn first(self, open: Open) -> Self {
         self.opens.lock().unwrap().push_front(open);
         self
@@ -111,12 +115,22 @@ impl Script {
         Self { reuse: false, ..self }
     }
 
-    /// Answers must begin in this time.
+    /// Streams are held to this byte rate.
+    pub fn with_rate(self, rate: Bucket) -> Self {
+        Self { rate: Some(Arc::new(rate)), ..self }
+    }
+
+    /// A request may be sent through this many exits.
+    pub fn with_attempts(self, attempts: usize) -> Self {
+        Self { attempts, ..self }
+    }
+
+    /// Answers must begin within this time.
     pub fn with_answers_within(self, answer: Duration) -> Self {
         Self { answer, ..self }
     }
 
-    /// What it was asked and told, and forgets it.
+    /// Takes the log.
     pub fn log(&self) -> Vec<String> {
         std::mem::take(&mut self.log.lock().unwrap())
     }
@@ -129,11 +143,11 @@ impl Script {
 /// How long a stream of a script may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// What every stream of a script is said to leave from.
+/// The exit's address of every stream of a script.
 pub const EXIT_IP: [u8; 4] = [192, 0, 2, 7];
 
 impl Gate for Script {
-    type Pass = ();
+    type Admitted = ();
     type Lease = Lease;
 
     fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<(), Refusal> {
@@ -146,23 +160,27 @@ impl Gate for Script {
         }
     }
 
-    async fn open(&self, caller: &Caller<'_>, (): &(), ask: Ask<'_>) -> Result<Opened<Lease>, Refusal> {
-        let Ask { target, avoid, early } = ask;
-        let who = format!("{} {}@{target}", caller.protocol.as_str(), caller.username);
-        self.note(if avoid.is_empty() { who } else { format!("{who} but not {avoid:?}") });
+    fn key_name((): &()) -> Option<&Arc<str>> {
+        None
+    }
+
+    async fn open(&self, caller: &Caller<'_>, (): &(), request: OpenRequest<'_>) -> Result<Opened<Lease>, Refusal> {
+        let OpenRequest { target, avoid, early } = request;
+        let line = format!("{} {}@{target}", caller.protocol.as_str(), caller.username);
+        self.note(if avoid.is_empty() { line } else { format!("{line} but not {avoid:?}") });
         let lease = Lease(self.log.clone());
         let next = self.opens.lock().unwrap().pop_front();
-        let (mut stream, sent) = match next {
+        let (mut stream, sent_early) = match next {
             Some(Open::Stream(stream)) => (stream, false),
             Some(Open::Early(stream)) => (stream, !early.is_empty()),
             Some(Open::Refused(refusal)) => return Err(refusal),
             Some(Open::Hangs) => pending().await,
             None => return Err(Failure::NoExit(NoExit::NoneMatch).into()),
         };
-        if sent {
+        if sent_early {
             stream.write_all(early).await.unwrap();
         }
-        let facts = Facts {
+        let exit = ExitFacts {
             exit: ExitId::Direct,
             ip: Some(IpAddr::from(EXIT_IP)),
             country: Some(*b"US"),
@@ -175,13 +193,15 @@ impl Gate for Script {
         let reuse = self.reuse;
         Ok(Opened {
             stream: Stream::Unix(stream),
-            facts,
+            exit,
             idle,
-            rate: None,
+            rate: self.rate.clone(),
             first_down: Vec::new(),
-            sent,
+            sent_early,
             forwarder: None,
             reuse,
+            failed: Vec::new(),
+            attempts_left: self.attempts.saturating_sub(avoid.len() + 1),
             lease,
         })
     }
@@ -208,20 +228,20 @@ impl Gate for Script {
     }
 }
 
-/// The two ends of a connection, the client's first, and the address that the client is said to have.
+/// The two ends of a connection, the client's first, and an address for the client.
 ///
-/// They are a socket pair dressed as TCP: what is written to one end can be read from the other when the write returns,
-/// so that a clock which jumps when nobody has anything to do never jumps over bytes that the kernel still moves.
+/// They are a Unix socket pair in TCP's type: bytes can be read at one end as soon as the write at the other has returned. A
+/// paused clock, which jumps when no task can run, therefore never jumps over bytes that the kernel still moves.
 pub fn sockets() -> (TcpStream, TcpStream, SocketAddr) {
-    let dress = |end: std::os::unix::net::UnixStream| {
+    let as_tcp = |end: std::os::unix::net::UnixStream| {
         end.set_nonblocking(true).unwrap();
         TcpStream::from_std(OwnedFd::from(end).into()).unwrap()
     };
     let (theirs, ours) = std::os::unix::net::UnixStream::pair().unwrap();
-    (dress(theirs), dress(ours), "127.0.0.1:50000".parse().unwrap())
+    (as_tcp(theirs), as_tcp(ours), "127.0.0.1:50000".parse().unwrap())
 }
 
-/// The same over TCP, for what only TCP has. Not under a paused clock: see [`sockets`], and [`skip`] time instead.
+/// The same over real TCP. Not for a paused clock (see [`sockets`]); use [`skip`].
 pub async fn tcp_sockets() -> (TcpStream, TcpStream, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     #[expect(clippy::disallowed_methods, reason = "a test is its own client")]
@@ -230,14 +250,14 @@ pub async fn tcp_sockets() -> (TcpStream, TcpStream, SocketAddr) {
     (client, ours, peer)
 }
 
-/// Lets time pass where the clock is not paused, at a point where everybody waits.
+/// Advances a running clock, at a point where all tasks wait.
 pub async fn skip(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
     tokio::time::resume();
 }
 
-/// Serves one connection while `client` plays the other end; both must come to an end.
+/// Serves one connection while `client` runs at the other end; both must finish.
 pub async fn talk(listener: ListenerConfig, gate: &Arc<Script>, client: impl AsyncFnOnce(TcpStream)) {
     talk_over(sockets(), listener, gate, client).await;
 }
@@ -251,11 +271,11 @@ pub async fn talk_over(
 ) {
     let served = serve(ours, peer, Cut::new(), Arc::new(listener), gate.clone());
     let both = async { tokio::join!(served, client(theirs)) };
-    // Paused clocks run through this in no time, so that a hang is a failure and not a wait.
+    // With a paused clock this passes at once: a connection that hangs fails the test.
     tokio::time::timeout(Duration::from_secs(600), both).await.expect("a connection that never ends");
 }
 
-/// Reads exactly what is expected; on a difference, shows both as text.
+/// Reads exactly these bytes, or fails and shows both as text.
 pub async fn expect(stream: &mut (impl AsyncRead + Unpin), want: impl AsRef<[u8]>) {
     let want = want.as_ref();
     let mut got = Vec::new();
@@ -285,12 +305,12 @@ pub async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8(got).unwrap()
 }
 
-/// The fields that every answer through [`Script`] carries.
+/// The exit fields of every answer through [`Script`].
 pub const FACTS: &str = "X-Exitgate-Exit-Ip: 192.0.2.7\r\nX-Exitgate-Exit-Country: US\r\nX-Exitgate-Exit: direct\r\nX-Exitgate-Route: us\r\n";
 
-/// What is written and counted while it lives.
+/// The metrics and log lines of [`observed`].
 pub struct Observed {
-    /// As they were when the work had ended.
+    /// At the end of the work.
     metrics: String,
     lines: Lines,
     _subscriber: tracing::subscriber::DefaultGuard,
@@ -310,24 +330,34 @@ impl Write for Lines {
     }
 }
 
-/// Runs `work` with its own metrics and its own log, on this thread.
+/// Runs `work` with metrics and a log of its own, at the level `debug`, on this thread.
 pub fn observed<T>(work: impl AsyncFnOnce() -> T) -> (T, Observed) {
     let lasting = PrometheusBuilder::new().build_recorder();
     let handle = lasting.handle();
-    let (recorder, passing) = Recorder::new(lasting);
+    let (recorder, ephemeral) = Recorder::new(lasting);
     let lines = Lines::default();
     let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(move || writer.clone())
+        .finish();
     let subscriber = tracing::subscriber::set_default(subscriber);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let result = metrics::with_local_recorder(&recorder, || runtime.block_on(work()));
-    (result, Observed { metrics: handle.render() + &passing.render(), lines, _subscriber: subscriber })
+    (result, Observed { metrics: handle.render() + &ephemeral.render(), lines, _subscriber: subscriber })
 }
 
 impl Observed {
-    /// The access lines, each with the fields that are asked for.
+    /// All log lines so far.
+    pub fn log(&self) -> String {
+        String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// These fields of the access lines.
     pub fn access(&self, fields: &[&str]) -> Vec<Vec<String>> {
-        let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
+        let text = self.log();
         let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         lines
             .filter(|line| line["target"] == "access")
@@ -335,7 +365,7 @@ impl Observed {
             .collect()
     }
 
-    /// The samples whose line begins with this.
+    /// The metric samples that begin with this.
     pub fn samples(&self, prefix: &str) -> Vec<String> {
         let mut samples: Vec<_> =
             self.metrics.lines().filter(|line| line.starts_with(prefix)).map(str::to_owned).collect();

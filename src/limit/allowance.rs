@@ -1,24 +1,51 @@
-//! One key's, or one client address's, share: how many connections it has, and how fast they may come.
+//! What one key or one client address may use: connections at once, new connections per second, bytes per second.
+//!
+//! New connections per second are counted by the crate `governor` (GCRA: a second's worth may come at once, and then one each
+//! `1 / limit` seconds). A key has a limiter of its own; all addresses share one that is keyed by address, because there are
+//! many of them and most are forgotten soon.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use dashmap::DashMap;
+use governor::clock::Clock as _;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{NotUntil, Quota, RateLimiter};
 
-use super::{Amounts, Bucket, Denied, Whose};
+use super::{Amounts, Bucket, Denied, LimitOf};
 
-/// Locks that addresses are spread over. Arbitrary: more than there are threads.
-const SHARDS: usize = 16;
+/// The limiters' clock. Unit tests use one that they move by hand.
+#[cfg(not(test))]
+pub(super) type Clock = governor::clock::MonotonicClock;
+#[cfg(test)]
+pub(super) type Clock = governor::clock::FakeRelativeClock;
 
-/// How long an address without connections is remembered, so that its pace holds: a pace is by the second.
-const REMEMBERED: Duration = Duration::from_secs(2);
+type ClockInstant = <Clock as governor::clock::Clock>::Instant;
+type Limiter<K, S> = RateLimiter<K, S, Clock, NoOpMiddleware<ClockInstant>>;
 
-/// One share. The `Default` allows everything.
+/// A limiter and the limit that it was made for, which it does not tell.
+#[derive(Debug)]
+struct Pace<L> {
+    limit: NonZeroU32,
+    limiter: L,
+}
+
+type KeyPace = Pace<Limiter<NotKeyed, InMemoryState>>;
+type ClientPace = Pace<Limiter<IpAddr, DashMapStateStore<IpAddr>>>;
+
+impl<L> Pace<L> {
+    fn denied(&self, of: LimitOf, until: NotUntil<ClockInstant>, clock: &Clock) -> Denied {
+        Denied::PerSecond { of, limit: self.limit, retry_after: until.wait_time_from(clock.now()) }
+    }
+}
+
+/// The counts of one key or address. The `Default` has no limits.
 #[derive(Debug, Default)]
 pub(super) struct Allowance {
     open: AtomicU32,
@@ -28,153 +55,139 @@ pub(super) struct Allowance {
 #[derive(Debug, Default)]
 struct Terms {
     amounts: Amounts,
-    pace: Option<Pace>,
     bytes: Option<Arc<Bucket>>,
+    /// None for addresses: [`ClientAllowances`] counts theirs.
+    pace: Option<Box<KeyPace>>,
 }
 
-/// New connections a second, as the time up to which they are paid for (GCRA): one second's worth may come at once.
+/// One open connection of an [`Allowance`]; dropping it ends the count.
 #[derive(Debug)]
-struct Pace {
-    limit: NonZeroU32,
-    paid_until: Mutex<Option<Instant>>,
-}
+pub(super) struct Slot(Arc<Allowance>);
 
-/// A place in a share, given back when dropped.
-#[derive(Debug)]
-pub(super) struct Held(Arc<Allowance>);
-
-impl Held {
+impl Slot {
     pub(super) fn bucket(&self) -> Option<Arc<Bucket>> {
         self.0.terms.load().bytes.clone()
     }
 }
 
-impl Drop for Held {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);
     }
 }
 
-impl Pace {
-    fn take(&self, now: Instant) -> Result<(), Duration> {
-        let each = Duration::from_secs(1) / self.limit.get();
-        let mut paid_until = open(&self.paid_until);
-        let paid = paid_until.map_or(now, |paid| paid.max(now));
-        let ahead = paid + each - now;
-        match ahead.checked_sub(Duration::from_secs(1)) {
-            Some(wait) if !wait.is_zero() => Err(wait),
-            _ => {
-                *paid_until = Some(paid + each);
-                Ok(())
-            }
-        }
-    }
-}
-
 impl Allowance {
-    /// Other amounts from now on; what is open goes on counting.
-    pub(super) fn change(&self, amounts: Amounts) {
+    /// Sets the limits; open connections go on counting. A key's allowance gets the clock, an address's does not.
+    pub(super) fn change(&self, amounts: Amounts, clock: Option<&Clock>) {
         let old = self.terms.load();
         if old.amounts == amounts {
             return;
         }
-        let pace = amounts.per_second.map(|limit| Pace { limit, paid_until: Mutex::default() });
+        let pace = amounts.per_second.zip(clock).map(|(limit, clock)| {
+            let limiter = RateLimiter::direct_with_clock(Quota::per_second(limit), clock.clone());
+            Box::new(Pace { limit, limiter })
+        });
         let bytes = amounts.bytes_per_second.map(|rate| match &old.bytes {
-            // Connections that hold the bucket go on under the new rate.
+            // Kept, because open connections hold it: the new rate reaches them too.
             Some(bucket) => {
                 bucket.set_rate(rate.get());
                 bucket.clone()
             }
             None => Arc::new(Bucket::new(rate.get(), Instant::now())),
         });
-        self.terms.store(Arc::new(Terms { amounts, pace, bytes }));
+        self.terms.store(Arc::new(Terms { amounts, bytes, pace }));
     }
 
-    pub(super) fn take(self: &Arc<Self>, whose: Whose, now: Instant) -> Result<Held, Denied> {
+    /// Counts one more connection. A refused one costs nothing.
+    pub(super) fn take(self: &Arc<Self>, of: LimitOf) -> Result<Slot, Denied> {
         let terms = self.terms.load();
         let limit = terms.amounts.connections;
-        let room = |open: u32| limit.is_none_or(|limit| open < limit.get()).then_some(open + 1);
-        let taken = self.open.fetch_update(Relaxed, Relaxed, room);
+        let one_more = |open: u32| limit.is_none_or(|limit| open < limit.get()).then_some(open + 1);
+        let taken = self.open.fetch_update(Relaxed, Relaxed, one_more);
         if let (Err(_), Some(limit)) = (taken, limit) {
-            return Err(Denied::Connections { whose, limit });
+            return Err(Denied::Connections { of, limit });
         }
-        let held = Held(self.clone());
+        let slot = Slot(self.clone());
         if let Some(pace) = &terms.pace {
-            let limit = pace.limit;
-            pace.take(now).map_err(|retry_after| Denied::PerSecond { whose, limit, retry_after })?;
+            pace.limiter.check().map_err(|until| pace.denied(of, until, pace.limiter.clock()))?;
         }
-        Ok(held)
-    }
-
-    /// Nothing about it matters any more.
-    fn is_idle(&self, now: Instant) -> bool {
-        let paced = |pace: &Pace| open(&pace.paid_until).is_some_and(|paid| now < paid + REMEMBERED);
-        self.open.load(Relaxed) == 0 && !self.terms.load().pace.as_ref().is_some_and(paced)
+        Ok(slot)
     }
 }
 
-/// The shares of client addresses. Only those that are in use are kept.
+/// The allowances of client addresses; an address is in the table while it has connections.
 #[derive(Debug)]
 pub(super) struct ClientAllowances {
-    hasher: RandomState,
-    shards: [Mutex<HashMap<IpAddr, Arc<Allowance>>>; SHARDS],
-}
-
-impl Default for ClientAllowances {
-    fn default() -> Self {
-        Self { hasher: RandomState::new(), shards: Default::default() }
-    }
+    /// No entry's guard is held across another call of the map, which would deadlock.
+    table: DashMap<IpAddr, Arc<Allowance>>,
+    pace: ArcSwapOption<ClientPace>,
+    clock: Clock,
 }
 
 impl ClientAllowances {
-    /// A place in an address's share; `None` where addresses have no limits.
-    pub(super) fn take(&self, client: IpAddr, each: Amounts, now: Instant) -> Result<Option<Held>, Denied> {
+    pub(super) fn new(each: Amounts, clock: Clock) -> Self {
+        let pace = ArcSwapOption::new(client_pace(each, &clock));
+        Self { table: DashMap::new(), pace, clock }
+    }
+
+    /// Counts one more connection of an address; `None` where addresses have no limits.
+    pub(super) fn take(&self, client: IpAddr, each: Amounts) -> Result<Option<Slot>, Denied> {
         if each == Amounts::default() {
             return Ok(None);
         }
-        let client = whole(client);
-        let shard = &self.shards[self.hasher.hash_one(client) as usize % SHARDS];
-        let allowance = open(shard).entry(client).or_insert_with(|| fresh(each)).clone();
-        allowance.take(Whose::Client, now).map(Some)
+        let client = subscriber(client);
+        let allowance = self.table.entry(client).or_insert_with(|| new_allowance(each)).clone();
+        let slot = allowance.take(LimitOf::Client)?;
+        if let Some(pace) = &*self.pace.load() {
+            pace.limiter.check_key(&client).map_err(|until| pace.denied(LimitOf::Client, until, &self.clock))?;
+        }
+        Ok(Some(slot))
     }
 
     pub(super) fn change(&self, each: Amounts) {
-        for shard in &self.shards {
-            open(shard).values().for_each(|allowance| allowance.change(each));
+        if self.pace.load().as_ref().map(|pace| pace.limit) != each.per_second {
+            self.pace.store(client_pace(each, &self.clock));
+        }
+        self.table.iter().for_each(|entry| entry.change(each, None));
+    }
+
+    pub(super) fn tidy(&self) {
+        // One reference is the table's; another is a connection's, or belongs to a call of `take` that runs now.
+        self.table.retain(|_, allowance| Arc::strong_count(allowance) > 1);
+        self.table.shrink_to_fit();
+        if let Some(pace) = &*self.pace.load() {
+            pace.limiter.retain_recent();
+            pace.limiter.shrink_to_fit();
         }
     }
 
-    pub(super) fn tidy(&self, now: Instant) {
-        for shard in &self.shards {
-            let mut shard = open(shard);
-            // Two hands: this table's, and that of somebody who is just taking a place.
-            shard.retain(|_, allowance| Arc::strong_count(allowance) > 1 || !allowance.is_idle(now));
-            if shard.capacity() > 4 * (shard.len() + 16) {
-                shard.shrink_to_fit();
-            }
-        }
-    }
-
+    /// Addresses in the table, and addresses whose pace is remembered.
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| open(shard).len()).sum()
+    pub(super) fn len(&self) -> (usize, usize) {
+        (self.table.len(), self.pace.load().as_ref().map_or(0, |pace| pace.limiter.len()))
     }
 }
 
-fn fresh(amounts: Amounts) -> Arc<Allowance> {
+fn client_pace(each: Amounts, clock: &Clock) -> Option<Arc<ClientPace>> {
+    let limit = each.per_second?;
+    let limiter = RateLimiter::dashmap_with_clock(Quota::per_second(limit), clock.clone());
+    Some(Arc::new(Pace { limit, limiter }))
+}
+
+fn new_allowance(amounts: Amounts) -> Arc<Allowance> {
     let allowance = Allowance::default();
-    allowance.change(amounts);
+    allowance.change(amounts, None);
     Arc::new(allowance)
 }
 
-/// Whom an address stands for: an IPv6 subscriber has a /64.
-pub(super) fn whole(client: IpAddr) -> IpAddr {
+/// The address under which a client is counted: an IPv6 subscriber usually has a whole /64.
+pub(super) fn subscriber(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
         v4 => v4,
     }
 }
 
-pub(super) fn open<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

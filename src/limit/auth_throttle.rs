@@ -1,12 +1,12 @@
-//! Wrong keys: how many different ones an address may try before they are no longer read.
+//! Wrong keys: how many different ones an address may try before it has to wait.
 //!
-//! What is counted is the pair of address and key. A scraper that goes on sending last month's key is one pair, however
-//! often it tries, and locks out nobody; whoever tries many keys makes many pairs, and then for a while nothing from its
-//! address is read but keys that were good from there shortly before. So a NAT full of clients goes on working while
-//! one of them guesses, and the one that guesses is told nothing, right or wrong.
+//! The pair of address and key is counted. A scraper that keeps sending last month's key is one pair, however often it
+//! tries, so it locks nobody out. A guesser tries many keys and makes many pairs; its address is then paused, and only keys
+//! that were used successfully from that address before are accepted. Other clients behind the same NAT go on working, and
+//! the guesser gets the same answer whether a guess is right or wrong.
 //!
-//! Keys are remembered as hashes with a random seed of this process: enough to see the same one again, useless to whoever
-//! reads memory. Both tables are bounded, since it is strangers who fill them.
+//! Keys are remembered as hashes under a random seed of this process: that recognises the same key again, and tells nothing
+//! to somebody who reads the memory. Both tables are bounded, because strangers fill them.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -15,46 +15,46 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::Damping;
-use super::allowance::{open, whole};
+use super::allowance::{lock, subscriber};
 
-/// Addresses that are watched at once. Arbitrary: some megabytes at most.
-const WATCHED: usize = 16_384;
+/// Addresses whose wrong keys are counted at once: a few megabytes. Not tuned.
+const MAX_ADDRESSES: usize = 16_384;
 
-/// Good pairs that are remembered at once. Arbitrary: more clients than one gateway has.
-const GOOD: usize = 65_536;
+/// Successful pairs of address and key that are remembered at once: more clients than one gateway has. Not tuned.
+const MAX_GOOD: usize = 65_536;
 
-/// How long a key that was good stays known as good. Arbitrary: longer than a scraper pauses.
+/// How long a successful pair is remembered: longer than scrapers usually pause. Not tuned.
 const GOOD_FOR: Duration = Duration::from_secs(3600);
 
-/// Who tried which wrong keys, and which were good.
+/// Which wrong keys each address tried, and which keys it used successfully.
 #[derive(Debug, Default)]
 pub struct AuthThrottle {
     hasher: RandomState,
-    wrong: Mutex<HashMap<IpAddr, Suspect>>,
+    wrong: Mutex<HashMap<IpAddr, WrongKeys>>,
     good: Mutex<HashMap<(IpAddr, u64), Instant>>,
 }
 
+/// The wrong keys of one address.
 #[derive(Debug)]
-struct Suspect {
-    /// Different wrong keys since it was last let be.
+struct WrongKeys {
+    /// Different ones since the last pause, as hashes.
     tried: Vec<u64>,
-    /// When the last of them came.
     last: Instant,
-    /// Until when nothing is read.
-    until: Option<Instant>,
+    paused_until: Option<Instant>,
 }
 
 impl AuthThrottle {
-    /// Takes note of a key that was tried; how long to wait, if it may not even be looked at.
+    /// Counts a key that was tried; `right` says whether it is valid. Returns how long to wait where it may not be used.
     pub fn check(&self, client: IpAddr, key: &[u8], right: bool, terms: Damping, now: Instant) -> Option<Duration> {
-        let client = whole(client);
+        let client = subscriber(client);
         let pair = (client, self.hasher.hash_one(key));
-        let mut wrong = open(&self.wrong);
-        let damped = wrong.get(&client).and_then(|suspect| suspect.until?.checked_duration_since(now));
-        if let Some(wait) = damped.filter(|wait| !wait.is_zero()) {
+        let mut wrong = lock(&self.wrong);
+        let pause = wrong.get(&client).and_then(|keys| keys.paused_until?.checked_duration_since(now));
+        if let Some(wait) = pause.filter(|wait| !wait.is_zero()) {
             drop(wrong);
+            // `right` is of this moment: a key that a reload removed is not accepted for having been good before.
             let known =
-                right && open(&self.good).get(&pair).is_some_and(|at| now.saturating_duration_since(*at) < GOOD_FOR);
+                right && lock(&self.good).get(&pair).is_some_and(|at| now.saturating_duration_since(*at) < GOOD_FOR);
             return (!known).then_some(wait);
         }
         if right {
@@ -62,50 +62,47 @@ impl AuthThrottle {
             self.remember(pair, now);
             return None;
         }
-        if wrong.len() >= WATCHED && !wrong.contains_key(&client) {
-            // All at once and seldom: to look for the oldest each time would make every stranger's guess cost a walk.
-            wrong.retain(|_, suspect| suspect.until > Some(now));
-            if wrong.len() >= WATCHED {
+        if wrong.len() >= MAX_ADDRESSES && !wrong.contains_key(&client) {
+            // Rarely, and all at once: looking for the oldest each time would cost a walk for each stranger's guess.
+            wrong.retain(|_, keys| keys.paused_until > Some(now));
+            if wrong.len() >= MAX_ADDRESSES {
                 wrong.clear();
             }
         }
-        let suspect = wrong.entry(client).or_insert_with(|| Suspect { tried: Vec::new(), last: now, until: None });
-        if now.saturating_duration_since(suspect.last) > terms.pause || suspect.until.is_some() {
-            (suspect.tried, suspect.until) = (Vec::new(), None);
+        let keys =
+            wrong.entry(client).or_insert_with(|| WrongKeys { tried: Vec::new(), last: now, paused_until: None });
+        if now.saturating_duration_since(keys.last) > terms.pause || keys.paused_until.is_some() {
+            (keys.tried, keys.paused_until) = (Vec::new(), None);
         }
-        suspect.last = now;
-        if !suspect.tried.contains(&pair.1) {
-            suspect.tried.push(pair.1);
+        keys.last = now;
+        if !keys.tried.contains(&pair.1) {
+            keys.tried.push(pair.1);
         }
-        if suspect.tried.len() >= terms.failures.get() as usize {
-            suspect.until = Some(now + terms.pause);
+        if keys.tried.len() >= terms.failures.get() as usize {
+            keys.paused_until = Some(now + terms.pause);
         }
         None
     }
 
     fn remember(&self, pair: (IpAddr, u64), now: Instant) {
-        let mut good = open(&self.good);
-        if good.len() >= GOOD && !good.contains_key(&pair) {
-            good.clear(); // what goes on working is back with its next connection
+        let mut good = lock(&self.good);
+        if good.len() >= MAX_GOOD && !good.contains_key(&pair) {
+            good.clear(); // each client that goes on working is back with its next connection
         }
         good.insert(pair, now);
     }
 
-    /// Other keys may be good now.
-    pub(super) fn forget_good(&self) {
-        open(&self.good).clear();
-    }
-
     pub(super) fn tidy(&self, now: Instant) {
-        let mut wrong = open(&self.wrong);
-        // A pause is at most an hour by the configuration; what is older than that counts for nothing.
-        wrong.retain(|_, suspect| now.saturating_duration_since(suspect.last) < GOOD_FOR || suspect.until > Some(now));
+        let mut wrong = lock(&self.wrong);
+        // The configuration allows pauses of an hour at most, so older entries have no effect.
+        wrong.retain(|_, keys| now.saturating_duration_since(keys.last) < GOOD_FOR || keys.paused_until > Some(now));
         drop(wrong);
-        open(&self.good).retain(|_, at| now.saturating_duration_since(*at) < GOOD_FOR);
+        lock(&self.good).retain(|_, at| now.saturating_duration_since(*at) < GOOD_FOR);
     }
 
+    /// Addresses with wrong keys.
     #[cfg(test)]
-    pub(super) fn watched(&self) -> usize {
-        open(&self.wrong).len()
+    pub(super) fn addresses(&self) -> usize {
+        lock(&self.wrong).len()
     }
 }

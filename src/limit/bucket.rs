@@ -1,46 +1,46 @@
-//! Bytes a second, shared by every tunnel of one key.
+//! A byte rate that all connections of one key or address share.
 //!
-//! Who moves bytes is charged for them afterwards, and may have to wait before the next ones. All that is kept is the
-//! time at which everything charged so far would have been sent at the rate, so tunnels that share a bucket take turns
-//! by themselves: each charge moves that time on, and whoever asks next waits for it.
+//! A connection moves bytes first, is charged for them afterwards, and may have to wait before it moves the next ones. The
+//! bucket stores one number: the time at which all bytes charged so far would have been sent at the rate. Each charge moves
+//! that time on, and the next connection that asks waits for it, so connections take turns.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How far ahead of its rate a bucket may run: what a pause of that length saved up. Arbitrary: a page loads at once
-/// and a rate over a few seconds still is what it says.
+/// How far a bucket may run ahead of its rate after a pause. Not tuned: a page loads at once, and the rate over a few
+/// seconds is still met.
 const BURST: Duration = Duration::from_secs(1);
 
-/// The least and the most that is moved between two looks at the bucket. Arbitrary: below, calls cost more than they
-/// move; above, nothing is gained.
+/// The fewest and the most bytes that are moved between two looks at the bucket. Not tuned: smaller pieces cost more in calls
+/// than they move; larger ones gain nothing.
 const CHUNK: (u64, u64) = (1 << 10, 64 << 10);
 
-/// A rate that several share. Lock-free.
+/// A shared byte rate, without a lock.
 #[derive(Debug)]
 pub struct Bucket {
     start: Instant,
     rate: AtomicU64,
-    /// Nanoseconds after `start` at which what was charged would all have been sent.
+    /// When all charged bytes would have been sent, in nanoseconds after `start`.
     paid_until: AtomicU64,
 }
 
 impl Bucket {
-    /// `rate` bytes a second, at least 1, from `now` on.
+    /// `rate` bytes per second, at least 1, from `now` on.
     pub fn new(rate: u64, now: Instant) -> Self {
         Self { start: now, rate: AtomicU64::new(rate.max(1)), paid_until: AtomicU64::new(0) }
     }
 
-    /// Changes the rate for what is charged from now on, also to tunnels that run.
+    /// Changes the rate of bytes that are charged from now on, also for open connections.
     pub fn set_rate(&self, rate: u64) {
         self.rate.store(rate.max(1), Ordering::Relaxed);
     }
 
-    /// The most to move before asking again: a tenth of a second's worth.
+    /// The most bytes to move before looking at the bucket again: a tenth of a second's worth.
     pub fn chunk(&self) -> usize {
         (self.rate.load(Ordering::Relaxed) / 10).clamp(CHUNK.0, CHUNK.1) as usize
     }
 
-    /// `bytes` were moved.
+    /// Counts bytes that were moved.
     pub fn charge(&self, bytes: usize, now: Instant) {
         let rate = self.rate.load(Ordering::Relaxed);
         let cost = (bytes as u128 * 1_000_000_000).div_ceil(u128::from(rate)) as u64;
@@ -50,7 +50,7 @@ impl Bucket {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid| Some(paid.max(now).saturating_add(cost)));
     }
 
-    /// When the next bytes may move; `None` = now.
+    /// When the next bytes may move; `None` is now.
     pub fn next(&self, now: Instant) -> Option<Instant> {
         let paid = self.paid_until.load(Ordering::Relaxed);
         let wait = Duration::from_nanos(paid.saturating_sub(self.nanos(now))).checked_sub(BURST)?;
@@ -58,7 +58,7 @@ impl Bucket {
     }
 
     fn nanos(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.start).as_nanos() as u64 // 584 years
+        now.saturating_duration_since(self.start).as_nanos() as u64 // overflows after 584 years
     }
 }
 
@@ -66,7 +66,7 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    /// Moves as much as the bucket allows for `span` and returns it.
+    /// The bytes that the bucket lets through within `span`.
     fn moved(bucket: &Bucket, start: Instant, span: Duration) -> u64 {
         let (mut now, mut sum) = (start, 0);
         while now < start + span {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn over_time_the_rate_is_what_it_says() {
+    fn over_time_the_rate_is_met() {
         let start = Instant::now();
         for rate in [1, 1_000, 100_000, 10_000_000, 1_000_000_000] {
             let bucket = Bucket::new(rate, start);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_saves_up_no_more_than_the_burst() {
+    fn a_pause_saves_up_one_burst_at_most() {
         let start = Instant::now();
         let bucket = Bucket::new(100_000, start);
         let later = start + Duration::from_secs(1000);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_rate_holds_for_what_runs() {
+    fn a_new_rate_holds_for_open_connections() {
         let start = Instant::now();
         let bucket = Bucket::new(1_000_000, start);
         moved(&bucket, start, Duration::from_secs(10));

@@ -1,11 +1,11 @@
-//! Where a client may go: ports, ranges of addresses, names that never leave a network, and never ourselves.
+//! Which targets are allowed: by port, by range of addresses, by name, and never the gateway itself.
 //!
-//! A gateway that fetches what strangers ask for is a door into the network it stands in, unless it looks at the
-//! address that it is about to connect to. The *name* says little: anybody can point a name at 169.254.169.254, and
-//! point it elsewhere a second later. So a target is checked twice: as asked for (every source), and again as each
-//! address that its name resolved to, just before the connect (whoever resolves: [`crate::dial`]).
+//! Without these checks, strangers could reach the gateway's own network through it (SSRF). A name proves nothing: anybody can
+//! point a name at 169.254.169.254, and elsewhere a second later. So a target is checked twice: as the client asked for it,
+//! and again as each address that its name resolved to, just before the connect (by [`crate::dial`], where the gateway
+//! resolves the name itself).
 //!
-//! Next: `limit/target/scope.rs` sorts addresses.
+//! Next: `limit/target/scope.rs` classifies addresses.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
@@ -19,7 +19,7 @@ mod scope;
 
 pub use scope::{Scope, scope};
 
-/// Names that mean something only inside a network, or only on one machine.
+/// Top-level names that only exist inside a network or on one machine.
 const INNER_NAMES: [&str; 12] = [
     "localhost",
     "localdomain",
@@ -38,31 +38,26 @@ const INNER_NAMES: [&str; 12] = [
 /// Why a target is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Forbidden {
-    /// The port is not one of those that are allowed.
     #[error("the port is not allowed")]
     Port,
-    /// The address is not on the public internet.
     #[error("the address is {0}, not on the public internet")]
     Range(Scope),
-    /// The name is one of an inner network.
     #[error("the name belongs to an inner network")]
     Name,
-    /// One of this gateway's own listeners.
     #[error("the target is this gateway itself")]
     Ourselves,
 }
 
-/// Which ports a target may have.
+/// The ports that targets may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ports {
-    /// Only these; empty = all.
+    /// Only these; empty allows all.
     pub allow: Vec<RangeInclusive<u16>>,
-    /// Not these, whatever `allow` says.
+    /// Not these, also if `allow` has them.
     pub deny: Vec<RangeInclusive<u16>>,
 }
 
 impl Ports {
-    /// True if a target may have this port.
     pub fn allows(&self, port: u16) -> bool {
         let within = |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&port));
         (self.allow.is_empty() || within(&self.allow)) && !within(&self.deny)
@@ -74,17 +69,16 @@ impl Ports {
 pub struct Own(Arc<ArcSwap<Vec<SocketAddr>>>);
 
 impl Own {
-    /// An empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// We listen on `addr` from now on.
+    /// The gateway listens on `addr` from now on.
     pub fn insert(&self, addr: SocketAddr) {
         self.0.rcu(|list| list.iter().copied().chain([addr]).collect::<Vec<_>>());
     }
 
-    /// We do not any more. An address that was inserted twice stays once.
+    /// The gateway no longer listens on `addr`. An address that was inserted twice must be removed twice.
     pub fn remove(&self, addr: SocketAddr) {
         self.0.rcu(|list| {
             let mut list = Vec::clone(list);
@@ -95,7 +89,7 @@ impl Own {
         });
     }
 
-    /// True if a connection to `addr` from here would come to one of our listeners.
+    /// True if a connection from here to `addr` would reach one of the listeners.
     pub fn includes(&self, addr: SocketAddr) -> bool {
         self.reached_by(addr, is_of_this_machine)
     }
@@ -104,18 +98,18 @@ impl Own {
         let ip = addr.ip().to_canonical();
         self.0.load().iter().filter(|own| own.port() == addr.port()).any(|own| {
             let own = own.ip().to_canonical();
-            // 0.0.0.0 as a target is this machine to every kernel that we know.
+            // Kernels connect a target 0.0.0.0 to this machine.
             own == ip || ip.is_unspecified() || own.is_unspecified() && (ip.is_loopback() || is_here(ip))
         })
     }
 }
 
-/// An address is this machine's own if one can bind it. Asked only about a target whose port is one of ours.
+/// An address is this machine's own if it can be bound. Called only for targets whose port is one of the listeners'.
 fn is_of_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// What targets may be. Cheap to clone.
+/// The rules for targets. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     ports: Arc<Ports>,
@@ -124,12 +118,12 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// `allow_private` lets targets be anywhere but here: in tests, and where the gateway is there to reach inwards.
+    /// `allow_private` allows all addresses but the gateway's own listeners: for tests, and to reach an inner network on purpose.
     pub fn new(ports: Ports, allow_private: bool, own: Own) -> Self {
         Self { ports: Arc::new(ports), allow_private, own }
     }
 
-    /// Judges a target as it was asked for, before anybody resolves or dials: holds for every source.
+    /// Checks a target as the client asked for it, before it is resolved or dialed, for exits of every source.
     pub fn target(&self, target: &Target) -> Result<(), Forbidden> {
         match &target.host {
             Host::Ip(ip) => self.address(SocketAddr::new(*ip, target.port)),
@@ -138,13 +132,13 @@ impl Rules {
         }
     }
 
-    /// Judges an address that is about to be connected to.
+    /// Checks an address just before a connect.
     pub fn address(&self, addr: SocketAddr) -> Result<(), Forbidden> {
         self.port(addr.port())?;
         self.peer(addr)
     }
 
-    /// Judges the address of a proxy, whatever its port: a listed one may be anywhere but in an inner network, or here.
+    /// Checks the address of a public proxy, which may have any port, but may not be in an inner network or be the gateway.
     pub fn peer(&self, addr: SocketAddr) -> Result<(), Forbidden> {
         let scope = scope(addr.ip());
         if !self.allow_private && scope != Scope::Public {
@@ -153,7 +147,7 @@ impl Rules {
         if self.own.includes(addr) { Err(Forbidden::Ourselves) } else { Ok(()) }
     }
 
-    /// Whether targets may be in inner networks.
+    /// Whether targets may have private addresses.
     pub fn allows_private(&self) -> bool {
         self.allow_private
     }
@@ -182,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_judged_as_asked_for() {
+    fn a_target_is_checked_as_the_client_asked_for_it() {
         use Forbidden::*;
         for (target, want, when_private_is_allowed) in [
             ("93.184.216.34:443", Ok(()), Ok(())),
@@ -211,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_on_every_address_is_reached_by_each_of_this_machine() {
+    fn a_listener_on_all_addresses_is_reached_by_each_address_of_the_machine() {
         let own = Own::new();
         own.insert("0.0.0.0:1080".parse().unwrap());
         let here = |ip: IpAddr| ip == IpAddr::from([203, 0, 113, 7]);
@@ -230,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_all_or_those_allowed_less_those_denied() {
+    fn denied_ports_are_refused_also_where_they_are_allowed() {
         let web = Ports { allow: vec![80..=80, 443..=443, 8000..=8999], deny: vec![8080..=8080] };
         let allowed = |ports: &Ports| {
             [25, 80, 443, 8000, 8080, 8999, 9000].into_iter().filter(|port| ports.allows(*port)).collect::<Vec<_>>()

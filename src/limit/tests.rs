@@ -24,41 +24,52 @@ fn limits(keys: Vec<Key>, each_client: Amounts) -> Limits {
 }
 
 #[test]
-fn a_key_says_who_and_without_keys_anybody_is_nobody() {
+fn a_password_identifies_its_key_and_without_keys_anybody_is_anonymous() {
     let (now, open) = (Instant::now(), limits(vec![], Amounts::default()));
-    assert_eq!(open.identify(ip(1), Some(b"whatever"), now).unwrap().name(), "");
-    assert!(!open.has_keys());
+    assert!(open.identify(ip(1), Some(b"whatever"), now).unwrap().key().is_none());
     let locked = limits(vec![key("a", Amounts::default()), key("b", Amounts::default())], Amounts::default());
-    let who = |password: Option<&[u8]>| locked.identify(ip(1), password, now).map(|who| who.name().to_owned());
-    assert_eq!((who(Some(b"a-secret")), who(Some(b"b-secret"))), (Ok("a".into()), Ok("b".into())));
-    assert_eq!((who(None), who(Some(b""))), (Err(Refused::NoKey), Err(Refused::NoKey)));
-    assert_eq!((who(Some(b"a-secre")), who(Some(b"a"))), (Err(Refused::WrongKey), Err(Refused::WrongKey)));
+    let name = |password: Option<&[u8]>| locked.identify(ip(1), password, now).map(|id| id.key().unwrap().to_string());
+    assert_eq!((name(Some(b"a-secret")), name(Some(b"b-secret"))), (Ok("a".into()), Ok("b".into())));
+    assert_eq!((name(None), name(Some(b""))), (Err(KeyRefusal::NoKey), Err(KeyRefusal::NoKey)));
+    assert_eq!((name(Some(b"a-secre")), name(Some(b"a"))), (Err(KeyRefusal::WrongKey), Err(KeyRefusal::WrongKey)));
 }
 
 #[test]
-fn a_guesser_is_damped_and_its_neighbours_work_on() {
+fn a_guesser_is_paused_and_other_clients_of_its_address_work_on() {
     let (start, limits) = (Instant::now(), limits(vec![key("a", Amounts::default())], Amounts::default()));
     let ask = |client, key: &str, after| limits.identify(client, Some(key.as_bytes()), start + after).map(drop);
     ask(ip(1), "a-secret", Duration::ZERO).unwrap();
     for n in 0..3 {
-        assert_eq!(ask(ip(1), &format!("guess {n}"), Duration::ZERO), Err(Refused::WrongKey));
+        assert_eq!(ask(ip(1), &format!("guess {n}"), Duration::ZERO), Err(KeyRefusal::WrongKey));
     }
-    let damped = Err(Refused::Damped { retry_after: PAUSE - SECOND });
+    let damped = Err(KeyRefusal::Damped { retry_after: PAUSE - SECOND });
     assert_eq!(ask(ip(1), "guess 4", SECOND), damped);
     assert_eq!(ask(ip(1), "a-secret", SECOND), Ok(()), "known to be good from here");
-    assert_eq!(ask(ip(2), "a-secret", SECOND), Ok(()), "and from elsewhere it is read");
-    assert_eq!(ask(ip(1), "guess 4", PAUSE + SECOND), Err(Refused::WrongKey), "a new beginning");
+    assert_eq!(ask(ip(2), "a-secret", SECOND), Ok(()), "another address is not paused");
+    assert_eq!(ask(ip(1), "guess 4", PAUSE + SECOND), Err(KeyRefusal::WrongKey), "the count starts again");
     for n in 0..3 {
         let _ = ask(ip(3), &format!("guess {n}"), Duration::ZERO);
     }
-    assert!(matches!(ask(ip(3), "a-secret", SECOND), Err(Refused::Damped { .. })), "nor does a right guess show");
+    assert!(matches!(ask(ip(3), "a-secret", SECOND), Err(KeyRefusal::Damped { .. })), "a right guess looks wrong");
 }
 
 #[test]
-fn the_same_wrong_key_over_and_over_is_one_guess() {
+fn a_reload_keeps_good_keys_good_and_drops_those_that_it_removed() {
+    let (now, limits) = (Instant::now(), limits(vec![key("a", Amounts::default())], Amounts::default()));
+    let ask = |key: &str| limits.identify(ip(1), Some(key.as_bytes()), now).map(drop);
+    ask("a-secret").unwrap();
+    limits.replace(vec![key("a", Amounts::default())], Amounts::default(), damping());
+    (0..3).for_each(|n| assert_eq!(ask(&format!("guess {n}")), Err(KeyRefusal::WrongKey)));
+    assert_eq!(ask("a-secret"), Ok(()), "used before the reload, from this address");
+    limits.replace(vec![key("b", Amounts::default())], Amounts::default(), damping());
+    assert!(matches!(ask("a-secret"), Err(KeyRefusal::Damped { .. })), "no longer a key");
+}
+
+#[test]
+fn one_wrong_key_sent_many_times_is_one_guess() {
     let (now, limits) = (Instant::now(), limits(vec![key("a", Amounts::default())], Amounts::default()));
     for _ in 0..1000 {
-        assert_eq!(limits.identify(ip(1), Some(b"last month's"), now).map(drop), Err(Refused::WrongKey));
+        assert_eq!(limits.identify(ip(1), Some(b"last month's"), now).map(drop), Err(KeyRefusal::WrongKey));
     }
     assert!(limits.identify(ip(1), Some(b"a-secret"), now).is_ok());
 }
@@ -69,55 +80,80 @@ fn strangers_cannot_fill_memory() {
     for n in 0..40_000_u32 {
         let _ = limits.identify(IpAddr::V4(n.into()), Some(b"x"), now);
     }
-    assert!(limits.0.throttle.watched() <= 16_384);
+    assert!(limits.0.throttle.addresses() <= 16_384);
     limits.tidy(now + Duration::from_secs(7200));
-    assert_eq!(limits.0.throttle.watched(), 0);
+    assert_eq!(limits.0.throttle.addresses(), 0);
     let one_subscriber = |n: u128| IpAddr::V6(((0x2001_0db8_u128 << 96) + n).into());
     (0..100).for_each(|n| _ = limits.identify(one_subscriber(n), Some(b"x"), now));
-    assert_eq!(limits.0.throttle.watched(), 1, "a /64 is one client");
+    assert_eq!(limits.0.throttle.addresses(), 1, "a /64 is one client");
 }
 
 #[test]
-fn connections_are_counted_while_they_are_held() {
+fn connections_are_counted_while_they_are_open() {
     let two = Amounts { connections: some(2), ..Amounts::default() };
     let (now, limits) = (Instant::now(), limits(vec![key("a", two)], Amounts::default()));
-    let who = limits.identify(ip(1), Some(b"a-secret"), now).unwrap();
-    let first = limits.admit(&who, ip(1), now).unwrap();
-    let _second = limits.admit(&who, ip(2), now).unwrap();
-    let full = Denied::Connections { whose: Whose::Key, limit: some(2).unwrap() };
-    assert_eq!(limits.admit(&who, ip(3), now).unwrap_err(), full);
+    let identity = limits.identify(ip(1), Some(b"a-secret"), now).unwrap();
+    let first = limits.admit(&identity, ip(1)).unwrap();
+    let _second = limits.admit(&identity, ip(2)).unwrap();
+    let full = Denied::Connections { of: LimitOf::Key, limit: some(2).unwrap() };
+    assert_eq!(limits.admit(&identity, ip(3)).unwrap_err(), full);
     assert_eq!(full.to_string(), "this key has its 2 connections open already");
     drop(first);
-    limits.admit(&who, ip(3), now).unwrap();
+    limits.admit(&identity, ip(3)).unwrap();
 }
 
 #[test]
-fn new_connections_come_at_their_pace() {
+fn new_connections_are_held_to_their_rate() {
     let amounts = Amounts { per_second: some(4), ..Amounts::default() };
-    let (start, limits) = (Instant::now(), limits(vec![], amounts));
-    let at = |millis| limits.admit(&Who::nobody(), ip(1), start + Duration::from_millis(millis)).map(drop);
-    (0..4).for_each(|_| at(0).unwrap());
-    let limit = some(4).unwrap();
-    let retry_after = Duration::from_millis(250);
-    assert_eq!(at(0), Err(Denied::PerSecond { whose: Whose::Client, limit, retry_after }));
-    assert_eq!((at(250), at(499).is_err(), at(500)), (Ok(()), true, Ok(())));
-    assert!(limits.admit(&Who::nobody(), ip(2), start).is_ok(), "each address has its own");
-    // A second later all of it may come at once again, and not more for having waited longer.
-    assert_eq!((0..9).filter(|_| at(10_000).is_ok()).count(), 4);
+    for of in [LimitOf::Key, LimitOf::Client] {
+        let limits = match of {
+            LimitOf::Key => limits(vec![key("a", amounts)], Amounts::default()),
+            LimitOf::Client => limits(vec![], amounts),
+        };
+        let identity = limits.identify(ip(1), Some(b"a-secret"), Instant::now()).unwrap();
+        let admit = || limits.admit(&identity, ip(1)).map(drop);
+        let wait = |millis| limits.0.clock.advance(Duration::from_millis(millis));
+        (0..4).for_each(|_| admit().unwrap());
+        let denied = Denied::PerSecond { of, limit: some(4).unwrap(), retry_after: Duration::from_millis(250) };
+        assert_eq!(admit(), Err(denied));
+        let other = limits.admit(&Identity::anonymous(), ip(2));
+        assert!(other.is_ok(), "each has a rate of its own");
+        wait(250);
+        assert_eq!(admit(), Ok(()));
+        wait(249);
+        assert!(admit().is_err());
+        wait(1);
+        assert_eq!(admit(), Ok(()));
+        // After a second all of it may come at once again, and no more after a longer wait.
+        wait(10_000);
+        assert_eq!((0..9).filter(|_| admit().is_ok()).count(), 4);
+    }
 }
 
 #[test]
-fn an_address_that_has_left_is_forgotten() {
+fn a_connection_that_comes_too_fast_does_not_stay_counted() {
+    let amounts = Amounts { connections: some(2), per_second: some(1), ..Amounts::default() };
+    let limits = limits(vec![], amounts);
+    let admit = || limits.admit(&Identity::anonymous(), ip(1));
+    let _open = admit().unwrap();
+    (0..9).for_each(|_| assert!(matches!(admit(), Err(Denied::PerSecond { .. }))));
+    limits.0.clock.advance(SECOND);
+    assert!(admit().is_ok());
+}
+
+#[test]
+fn an_address_without_connections_is_forgotten_once_its_rate_allows_all_again() {
     let amounts = Amounts { connections: some(9), per_second: some(9), ..Amounts::default() };
     let (now, limits) = (Instant::now(), limits(vec![], amounts));
-    let held: Vec<_> = (0..100).map(|n| limits.admit(&Who::nobody(), ip(n), now).unwrap()).collect();
-    limits.tidy(now + 10 * SECOND);
-    assert_eq!(limits.0.clients.len(), 100);
-    drop(held);
+    let open: Vec<_> = (0..100).map(|n| limits.admit(&Identity::anonymous(), ip(n)).unwrap()).collect();
     limits.tidy(now);
-    assert_eq!(limits.0.clients.len(), 100, "its pace still holds");
-    limits.tidy(now + 10 * SECOND);
-    assert_eq!(limits.0.clients.len(), 0);
+    assert_eq!(limits.0.clients.len(), (100, 100));
+    drop(open);
+    limits.tidy(now);
+    assert_eq!(limits.0.clients.len(), (0, 100), "the rate still holds");
+    limits.0.clock.advance(10 * SECOND);
+    limits.tidy(now);
+    assert_eq!(limits.0.clients.len(), (0, 0));
 }
 
 #[test]
@@ -126,13 +162,25 @@ fn a_reload_changes_amounts_and_keeps_counting() {
         vec![key("a", Amounts { connections: some(n), bytes_per_second: NonZeroU64::new(1000), ..Amounts::default() })]
     };
     let (now, limits) = (Instant::now(), limits(of(5), Amounts::default()));
-    let who = limits.identify(ip(1), Some(b"a-secret"), now).unwrap();
-    let held: Vec<_> = (0..3).map(|_| limits.admit(&who, ip(1), now).unwrap()).collect();
+    let identity = limits.identify(ip(1), Some(b"a-secret"), now).unwrap();
+    let open: Vec<_> = (0..3).map(|_| limits.admit(&identity, ip(1)).unwrap()).collect();
     limits.replace(of(3), Amounts::default(), damping());
-    assert!(limits.admit(&who, ip(1), now).is_err(), "also for who came before");
-    let bucket = held[0].rate().unwrap();
-    drop(held);
-    assert!(Arc::ptr_eq(&limits.admit(&who, ip(1), now).unwrap().rate().unwrap(), &bucket));
+    assert!(limits.admit(&identity, ip(1)).is_err(), "also for a client that was identified before");
+    let bucket = open[0].rate().unwrap();
+    drop(open);
+    assert!(Arc::ptr_eq(&limits.admit(&identity, ip(1)).unwrap().rate().unwrap(), &bucket));
     limits.replace(vec![key("b", Amounts::default())], Amounts::default(), damping());
-    assert_eq!(limits.identify(ip(1), Some(b"a-secret"), now).map(drop), Err(Refused::WrongKey));
+    assert_eq!(limits.identify(ip(1), Some(b"a-secret"), now).map(drop), Err(KeyRefusal::WrongKey));
+}
+
+#[test]
+fn a_reload_changes_the_rate_of_addresses() {
+    let rate = |n| Amounts { per_second: some(n), ..Amounts::default() };
+    let limits = limits(vec![], rate(1));
+    let admitted = || (0..9).filter(|_| limits.admit(&Identity::anonymous(), ip(1)).is_ok()).count();
+    assert_eq!(admitted(), 1);
+    limits.replace(vec![], rate(3), damping());
+    assert_eq!(admitted(), 3);
+    limits.replace(vec![], Amounts::default(), damping());
+    assert_eq!(admitted(), 9);
 }

@@ -1,8 +1,8 @@
-//! Taking one connection off the kernel's queue, and what to do when that fails.
+//! Accepts one connection from the kernel's queue, and decides how to go on after a failure.
 //!
-//! `accept` reports two kinds of failure by one channel. Some are about the connection that was to be accepted (it is
-//! gone, or a firewall disliked it) and the next call may well succeed. Some are about us (no descriptor, no memory):
-//! the next call fails as well, and a loop that simply tries again burns a core exactly when the machine is short.
+//! `accept` has two kinds of errors. Some concern the connection itself (it is gone, or a firewall dropped it), and the next
+//! call may succeed. Others concern this process (no descriptor, no memory): the next call fails too, and a loop without a
+//! pause would use a whole core just when the machine is short of resources.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// Where connections come from. A trait, so that a test can make it fail as no kernel does on demand.
+/// The source of connections. A trait, because tests need failures that no kernel produces on demand.
 pub(super) trait Acceptor: Send {
     /// Takes a connection if one is there; otherwise the task is woken when one may be.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>;
@@ -23,14 +23,14 @@ impl Acceptor for TcpListener {
     }
 }
 
-/// First rest after an accept that failed for lack of something. Arbitrary: some tunnels end in that time.
+/// The first pause after an accept that failed for lack of a resource. Not tuned: a few tunnels end in that time.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// Longest rest. Arbitrary: a client that waits this long in the queue is late, and not lost.
+/// The longest pause. Not tuned: clients wait longer than this before they give up.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// This many connections in a row that die in the queue are not bad luck any more. Arbitrary.
-const BAD_LUCK: u32 = 64;
+/// After this many failed connections in a row, each failure causes a pause. Not tuned.
+const MAX_LOST: u32 = 64;
 
-/// How fast to try again: remembers what failed lately.
+/// How long to pause after failures in a row.
 #[derive(Debug, Default)]
 pub(super) struct AcceptBackoff {
     pauses: u32,
@@ -38,14 +38,13 @@ pub(super) struct AcceptBackoff {
 }
 
 impl AcceptBackoff {
-    /// A connection was accepted: all is forgotten.
     pub(super) fn succeeded(&mut self) {
         *self = Self::default();
     }
 
-    /// An accept failed: `None` = try the next at once, `Some` = rest this long first.
+    /// Counts a failure. `None`: try again at once; `Some`: pause this long first.
     pub(super) fn failed(&mut self, fault: &io::Error) -> Option<Duration> {
-        if only_that_connection(fault) && self.lost < BAD_LUCK {
+        if concerns_the_connection(fault) && self.lost < MAX_LOST {
             self.lost += 1;
             return None;
         }
@@ -55,8 +54,8 @@ impl AcceptBackoff {
     }
 }
 
-/// True of failures that belong to the connection and not to us: `accept(2)` passes on what happened to it.
-fn only_that_connection(fault: &io::Error) -> bool {
+/// True of errors of the connection and not of this process; `accept(2)` lists them.
+fn concerns_the_connection(fault: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(
         fault.kind(),
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_costs_no_time_and_a_lost_resource_does() {
+    fn only_a_lack_of_resources_causes_a_pause() {
         for code in [libc::ECONNABORTED, libc::EPROTO, libc::EINTR, libc::EPERM, libc::ENETDOWN, libc::EHOSTUNREACH] {
             assert_eq!(AcceptBackoff::default().failed(&os(code)), None, "{}", os(code));
         }
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_to_a_limit_and_are_forgotten_on_success() {
+    fn pauses_grow_to_a_limit_and_start_again_after_a_success() {
         let mut backoff = AcceptBackoff::default();
         let pauses: Vec<Duration> = (0..40).filter_map(|_| backoff.failed(&os(libc::EMFILE))).collect();
         assert_eq!(pauses.len(), 40);
@@ -101,9 +100,9 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_only_ever_die_do_not_spin() {
+    fn many_failed_connections_in_a_row_cause_a_pause() {
         let mut backoff = AcceptBackoff::default();
-        let pauses = (0..BAD_LUCK + 1).filter_map(|_| backoff.failed(&os(libc::ECONNABORTED))).count();
+        let pauses = (0..MAX_LOST + 1).filter_map(|_| backoff.failed(&os(libc::ECONNABORTED))).count();
         assert_eq!(pauses, 1);
     }
 }

@@ -1,106 +1,94 @@
-//! The connections of one listener that are alive: counted, waited for, and cut.
+//! The open connections of one listener: counts them, waits for their end, cuts them.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use crate::lifecycle::Cut;
 
-/// The connections of one listener.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionSet {
-    places: Mutex<Places>,
-    alive: AtomicUsize,
-    left: Notify,
-    accept_errors: AtomicU64,
+    slots: Mutex<Slots>,
+    open: AtomicUsize,
+    emptied: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Places {
+struct Slots {
     cuts: Vec<Option<Cut>>,
     free: Vec<usize>,
-    /// Set by [`ConnectionSet::cut`]: who comes in late is cut on entering.
+    /// Set by [`ConnectionSet::cut`]: a connection that enters later is cut at once.
     all_cut: bool,
 }
 
-/// One connection's place; dropping it leaves.
+/// Keeps a connection in the set until it is dropped.
 #[derive(Debug)]
 pub(super) struct Member {
     connections: Arc<ConnectionSet>,
-    place: usize,
+    slot: usize,
 }
 
 impl ConnectionSet {
-    /// Takes a place for a connection that `cut` ends.
+    /// Adds a connection that `cut` ends.
     pub(super) fn enter(self: &Arc<Self>, cut: Cut) -> Member {
-        let mut places = self.places();
-        if places.all_cut {
+        let mut slots = self.slots();
+        if slots.all_cut {
             cut.cut();
         }
-        let place = places.free.pop().unwrap_or(places.cuts.len());
-        if place == places.cuts.len() {
-            places.cuts.push(None);
+        let slot = slots.free.pop().unwrap_or(slots.cuts.len());
+        if slot == slots.cuts.len() {
+            slots.cuts.push(None);
         }
-        places.cuts[place] = Some(cut);
-        self.alive.fetch_add(1, Ordering::Relaxed);
-        Member { connections: self.clone(), place }
+        slots.cuts[slot] = Some(cut);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Member { connections: self.clone(), slot }
     }
 
-    /// Connections alive now.
+    /// Connections that are open now.
     pub(super) fn len(&self) -> usize {
-        self.alive.load(Ordering::Relaxed)
+        self.open.load(Ordering::Relaxed)
     }
 
-    /// Cuts all and says how many there were.
+    /// Cuts all connections and returns how many there were.
     pub(super) fn cut(&self) -> usize {
         let cuts: Vec<Cut> = {
-            let mut places = self.places();
-            places.all_cut = true;
-            places.cuts.iter().flatten().cloned().collect()
+            let mut slots = self.slots();
+            slots.all_cut = true;
+            slots.cuts.iter().flatten().cloned().collect()
         };
-        cuts.iter().for_each(Cut::cut); // outside the lock: a woken task may leave at once
+        cuts.iter().for_each(Cut::cut); // outside the lock: a woken task may drop its `Member` at once
         cuts.len()
     }
 
-    /// Resolves when nobody is left.
+    /// Resolves when no connection is open.
     pub(super) async fn emptied(&self) {
         loop {
-            let left = self.left.notified();
-            tokio::pin!(left);
-            left.as_mut().enable(); // before the look, or the last one's leaving could fall between look and wait
+            let emptied = self.emptied.notified();
+            tokio::pin!(emptied);
+            emptied.as_mut().enable(); // before `len`: a notification between the two would be missed
             if self.len() == 0 {
                 return;
             }
-            left.await;
+            emptied.await;
         }
     }
 
-    /// One more accept failed.
-    pub(super) fn count_accept_error(&self) {
-        self.accept_errors.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Accepts that failed.
-    pub(super) fn accept_errors(&self) -> u64 {
-        self.accept_errors.load(Ordering::Relaxed)
-    }
-
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let mut places = self.connections.places();
-        places.cuts[self.place] = None;
-        places.free.push(self.place);
-        if self.connections.alive.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // A burst of connections is over: give its room back.
-            *places = Places { all_cut: places.all_cut, ..Places::default() };
-            drop(places);
-            self.connections.left.notify_waiters();
+        let mut slots = self.connections.slots();
+        slots.cuts[self.slot] = None;
+        slots.free.push(self.slot);
+        if self.connections.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            // Frees the memory of a burst of connections.
+            *slots = Slots { all_cut: slots.all_cut, ..Slots::default() };
+            drop(slots);
+            self.connections.emptied.notify_waiters();
         }
     }
 }
@@ -110,25 +98,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn places_are_used_again_and_cuts_reach_those_who_are_there() {
+    async fn slots_are_used_again_and_a_cut_reaches_all_open_connections() {
         let connections = Arc::new(ConnectionSet::default());
         let cuts: Vec<Cut> = (0..3).map(|_| Cut::new()).collect();
         let mut members: Vec<Member> = cuts.iter().map(|cut| connections.enter(cut.clone())).collect();
         members.remove(1);
         let late = Cut::new();
         members.push(connections.enter(late.clone()));
-        assert_eq!((connections.len(), connections.places().cuts.len()), (3, 3));
+        assert_eq!((connections.len(), connections.slots().cuts.len()), (3, 3));
 
         assert_eq!(connections.cut(), 3);
         assert_eq!(cuts.iter().map(Cut::is_cut).collect::<Vec<_>>(), [true, false, true]);
         assert!(late.is_cut());
         let after = Cut::new();
         members.push(connections.enter(after.clone()));
-        assert!(after.is_cut(), "who enters a crowd that was cut is cut");
+        assert!(after.is_cut(), "a connection that enters after the cut is cut");
     }
 
     #[tokio::test]
-    async fn emptied_waits_for_the_last_one() {
+    async fn emptied_waits_for_the_last_connection() {
         let connections = Arc::new(ConnectionSet::default());
         connections.emptied().await;
         let (first, second) = (connections.enter(Cut::new()), connections.enter(Cut::new()));
@@ -139,6 +127,6 @@ mod tests {
             drop(second);
         };
         tokio::join!(connections.emptied(), leave);
-        assert_eq!((connections.len(), connections.places().cuts.capacity()), (0, 0));
+        assert_eq!((connections.len(), connections.slots().cuts.capacity()), (0, 0));
     }
 }

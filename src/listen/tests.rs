@@ -17,7 +17,7 @@ async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(addr).await
 }
 
-/// Says one byte, then waits for the cut or for the client to close.
+/// Sends one byte, then waits for the cut or for the client to close.
 async fn greet(Arrival { mut stream, cut, .. }: Arrival) {
     let _ = stream.write_all(b"!").await;
     let _ = cut.race(stream.read_u8()).await;
@@ -42,7 +42,7 @@ async fn a_reservation_holds_its_port_alone_does_not_listen_and_gives_it_back() 
 }
 
 #[tokio::test]
-async fn serves_both_families_and_tells_the_peer() {
+async fn both_address_families_are_served_with_the_peers_address() {
     let life = Lifecycle::new();
     for bind in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
         let Ok(reservation) = Listener::bind(bind.parse().unwrap()) else { continue }; // a machine without IPv6
@@ -62,7 +62,7 @@ async fn serves_both_families_and_tells_the_peer() {
 }
 
 #[tokio::test]
-async fn a_closed_port_refuses_at_once_and_its_connections_live_on() {
+async fn a_closed_port_refuses_at_once_and_its_connections_go_on() {
     let life = Lifecycle::new();
     let listener = start(loopback(), &Permits::new(9), 9, &life.tasks(), greet).unwrap();
     let addr = listener.addr();
@@ -70,13 +70,13 @@ async fn a_closed_port_refuses_at_once_and_its_connections_live_on() {
     listener.close().await;
     assert_eq!(connect(addr).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     let again = start(Listener::bind(addr).unwrap(), &Permits::new(9), 9, &life.tasks(), greet).unwrap();
-    assert_eq!((listener.connections(), again.connections()), (1, 0));
+    assert_eq!((listener.connections.len(), again.connections.len()), (1, 0));
     drop(client);
     assert_eq!(listener.drain(PATIENCE).await, 0);
 }
 
 #[tokio::test]
-async fn draining_cuts_those_who_stay() {
+async fn draining_cuts_connections_that_do_not_end() {
     let life = Lifecycle::new();
     let listener = start(loopback(), &Permits::new(9), 9, &life.tasks(), greet).unwrap();
     let mut clients = [greeted(listener.addr()).await, greeted(listener.addr()).await];
@@ -88,7 +88,7 @@ async fn draining_cuts_those_who_stay() {
 }
 
 #[tokio::test]
-async fn the_kernel_holds_what_has_no_permit() {
+async fn connections_without_a_permit_wait_in_the_kernel() {
     let life = Lifecycle::new();
     let permits = Permits::new(2);
     let narrow = start(loopback(), &permits, 1, &life.tasks(), greet).unwrap();
@@ -99,7 +99,7 @@ async fn the_kernel_holds_what_has_no_permit() {
     let second = greeted(wide.addr()).await;
     assert_eq!(permits.free(), 0);
     let silence = tokio::time::timeout(Duration::from_millis(50), waiting.read_u8()).await;
-    assert!(silence.is_err() && narrow.connections() == 1, "accepted without a permit");
+    assert!(silence.is_err() && narrow.connections.len() == 1, "accepted without a permit");
 
     drop(first);
     assert_eq!(tokio::time::timeout(PATIENCE, waiting.read_u8()).await.expect("still waiting").unwrap(), b'!');
@@ -119,7 +119,7 @@ async fn shutdown_closes_the_port_then_cuts() {
     assert_eq!(connect(listener.addr()).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 }
 
-/// A door at which things happen as written: `Ok` = a connection, `Err` = this errno; then nobody comes any more.
+/// Yields connections and errno values as scripted, and then nothing more.
 struct Scripted {
     script: VecDeque<Result<TcpStream, i32>>,
 }
@@ -142,7 +142,7 @@ async fn some_stream() -> TcpStream {
 }
 
 #[tokio::test]
-async fn errors_pause_the_loop_and_never_end_it() {
+async fn errors_pause_the_loop_and_do_not_end_it() {
     let life = Lifecycle::new();
     let mut script = VecDeque::new();
     for code in [libc::ECONNABORTED, libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EPROTO] {
@@ -151,7 +151,7 @@ async fn errors_pause_the_loop_and_never_end_it() {
     }
     let served = Arc::new(AtomicUsize::new(0));
     let count = served.clone();
-    let keeper = Keeper {
+    let accept_loop = AcceptLoop {
         connections: Arc::default(),
         all: Arc::new(Semaphore::new(9)),
         own: Arc::new(Semaphore::new(9)),
@@ -170,9 +170,8 @@ async fn errors_pause_the_loop_and_never_end_it() {
         }
     };
     tokio::select! {
-        () = keeper.accept_until_closed(Scripted { script }) => panic!("the loop ended"),
+        () = accept_loop.accept_until_closed(Scripted { script }) => panic!("the loop ended"),
         () = all_served => {}
     }
-    assert_eq!(keeper.connections.accept_errors(), 6);
-    assert!(begun.elapsed() >= 4 * Duration::from_millis(5), "four of them are reasons to rest");
+    assert!(begun.elapsed() >= 4 * Duration::from_millis(5), "four of the six errors cause a pause");
 }

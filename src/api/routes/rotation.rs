@@ -199,7 +199,7 @@ fn used_last(wiring: &Wiring, label: &str, scope: &str) -> Option<(&'static str,
             .list()
             .into_iter()
             .rev()
-            .find_map(|row| row.standing().way.filter(|way| *way.scope == *scope))
+            .find_map(|row| row.state().served_by.filter(|way| *way.scope == *scope))
     };
     let (exit, ip) = match alive() {
         Some(way) => (way.exit, way.ip),

@@ -167,7 +167,7 @@ impl Showing {
             .connections
             .list()
             .into_iter()
-            .filter_map(|row| Some(row.standing()).filter(|now| now.streaming)?.way)
+            .filter_map(|row| Some(row.state()).filter(|now| now.streaming)?.served_by)
         {
             busy.entry(way.label).or_default().insert(way.exit);
         }

@@ -57,6 +57,7 @@ pub(in crate::app) fn outbound_terms(config: &Config, own: &Own) -> Terms {
         allow_direct: gateway.allow_direct,
         times: Times { dial: gateway.dial_timeout, attempt: gateway.attempt_timeout, idle },
         public: public_times(&config.check.public),
+        max_attempts: gateway.max_attempts,
         hedge: gateway.hedge,
         ban_for: config.check.ban_for,
     }

@@ -1,19 +1,20 @@
-//! exit.gate: the one target that we are ourselves.
+//! Serves `exit.gate`, the one target that the gateway answers itself.
 
 use tokio::time::Instant;
 
 use super::Connection;
-use super::http::{After, Manner, Plan, Work, plan};
+use super::plan::{Action, AfterRequest, AnswerMode, Plan, plan};
 use crate::gateway::failure::{ClientFault, Failure};
-use crate::gateway::gate::{Gate, Protocol};
+use crate::gateway::gate::Gate;
 use crate::gateway::http::answer;
 use crate::gateway::http::body::Body;
 use crate::gateway::http::builtin::{self, BuiltinKind, REPORT_MAX};
+use crate::gateway::protocol::Protocol;
 use crate::gateway::record::Outcome;
 
 impl<G: Gate> Connection<'_, G> {
-    /// Serves a tunnel to exit.gate, in which the client speaks HTTP as to any site.
-    pub(super) async fn desk(&mut self, protocol: Protocol, username: &str, pass: &G::Pass) {
+    /// Serves a tunnel to exit.gate: the client sends HTTP through it as to any site.
+    pub(super) async fn builtin_tunnel(&mut self, protocol: Protocol, username: &str, admitted: &G::Admitted) {
         loop {
             self.deadline = Instant::now() + self.context.listener.opening;
             let length = match self.head().await {
@@ -27,17 +28,18 @@ impl<G: Gate> Connection<'_, G> {
             let plan = plan(&self.inbox.bytes()[..length], self.context.listener, true);
             self.inbox.consume(length);
             let keep = match plan {
-                Ok(Plan { work: Work::Builtin(wanted), manner, .. }) => {
-                    self.builtin(protocol, username, pass, wanted, manner).await
+                Ok(Plan { action: Action::Builtin(request), mode, .. }) => {
+                    self.builtin(protocol, username, admitted, request, mode).await
                 }
-                Ok(Plan { work, manner, .. }) => {
-                    let refusal = match work {
-                        Work::Refuse(refusal) => refusal,
+                Ok(Plan { action, mode, .. }) => {
+                    let refusal = match action {
+                        Action::Refuse(refusal) => refusal,
                         _ => Failure::Client(ClientFault::Target).into(),
                     };
-                    matches!(self.refuse(&refusal, manner.keep_unread(), manner.bare).await, After::Next)
+                    let after = self.refuse(&refusal, mode.keep_unread(), mode.head_only).await;
+                    matches!(after, AfterRequest::Next)
                 }
-                Err(refusal) => matches!(self.refuse(&refusal, false, false).await, After::Next),
+                Err(refusal) => matches!(self.refuse(&refusal, false, false).await, AfterRequest::Next),
             };
             if !keep {
                 return;
@@ -45,54 +47,55 @@ impl<G: Gate> Connection<'_, G> {
         }
     }
 
-    /// Runs one errand; whether the connection lives on.
+    /// Answers one request to exit.gate; returns whether the connection can be kept.
     pub(super) async fn builtin(
         &mut self,
         protocol: Protocol,
         username: &str,
-        pass: &G::Pass,
-        wanted: Result<BuiltinKind, (u16, &'static str)>,
-        manner: Manner,
+        admitted: &G::Admitted,
+        request: Result<BuiltinKind, (u16, &'static str)>,
+        mode: AnswerMode,
     ) -> bool {
-        let (wanted, body) = match self.with_body(wanted, manner).await {
+        let (kind, body) = match self.with_body(request, mode).await {
             Ok(whole) => whole,
-            Err((status, sentence)) => {
-                self.record.settle(Outcome::Here);
-                let said = builtin::answer(Err((status, sentence)), manner.keep_unread(), manner.bare);
-                return self.stream.send(&said).await.is_ok() && manner.keep_unread();
+            Err(refused) => {
+                self.record.ended(Outcome::Local);
+                let answer = builtin::answer(Err(refused), mode.keep_unread(), mode.head_only);
+                return self.stream.send(&answer).await.is_ok() && mode.keep_unread();
             }
         };
         let caller = self.caller(protocol, username);
-        match self.context.gate.builtin(&caller, pass, wanted.with(&body)).await {
+        match self.context.gate.builtin(&caller, admitted, kind.with(&body)).await {
             Ok(json) => {
-                self.record.settle(Outcome::Here);
-                let said = builtin::answer(Ok(&json), manner.keep(), manner.bare);
-                self.stream.send(&said).await.is_ok() && manner.keep()
+                self.record.ended(Outcome::Local);
+                let answer = builtin::answer(Ok(&json), mode.keep(), mode.head_only);
+                self.stream.send(&answer).await.is_ok() && mode.keep()
             }
-            Err(refusal) => matches!(self.refuse(&refusal, manner.keep(), manner.bare).await, After::Next),
+            Err(refusal) => matches!(self.refuse(&refusal, mode.keep(), mode.head_only).await, AfterRequest::Next),
         }
     }
 
-    /// The errand with its body, read whole.
+    /// Reads the request's body whole.
     async fn with_body(
         &mut self,
-        wanted: Result<BuiltinKind, (u16, &'static str)>,
-        manner: Manner,
+        request: Result<BuiltinKind, (u16, &'static str)>,
+        mode: AnswerMode,
     ) -> Result<(BuiltinKind, Vec<u8>), (u16, &'static str)> {
-        let wanted = wanted?;
-        let length = match manner.body {
+        const INCOMPLETE: (u16, &str) = (408, "the body did not arrive in time");
+        let kind = request?;
+        let length = match mode.body {
             Body::Length(length) if length <= REPORT_MAX as u64 => length as usize,
-            Body::Length(_) => return Err((413, "that is too long for a report")),
-            _ => return Err((411, "say how long it is: Content-Length")),
+            Body::Length(_) => return Err((413, "a report has at most 16 KiB")),
+            _ => return Err((411, "a body needs a Content-Length here")),
         };
-        if manner.expects && self.inbox.is_empty() && length > 0 {
-            self.stream.send(answer::CONTINUE).await.map_err(|_| (408, "the body did not come"))?;
+        if mode.expects && self.inbox.is_empty() && length > 0 {
+            self.stream.send(answer::CONTINUE).await.map_err(|_| INCOMPLETE)?;
         }
         while self.inbox.bytes().len() < length {
-            self.more().await.map_err(|_| (408, "the body did not come"))?;
+            self.more().await.map_err(|_| INCOMPLETE)?;
         }
         let body = self.inbox.bytes()[..length].to_vec();
         self.inbox.consume(length);
-        Ok((wanted, body))
+        Ok((kind, body))
     }
 }

@@ -1,4 +1,4 @@
-//! Before the protocol: the first read, a PROXY header where one is due, a TLS handshake where one begins.
+//! What comes before the client's protocol: the first read, a PROXY header from trusted peers, a TLS handshake.
 
 use std::net::SocketAddr;
 
@@ -7,17 +7,17 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::gateway::client::{ClientStream, Inbox};
 use crate::gateway::failure::{ClientFault, Failure};
-use crate::gateway::gate::ListenerConfig;
+use crate::gateway::listener::ListenerConfig;
 use crate::gateway::proxy_protocol::{self, Header};
 
-/// The first byte of a TLS record that holds a handshake.
+/// The first byte of a TLS record that holds a handshake message.
 const HANDSHAKE: u8 = 0x16;
 
-/// A fatal `handshake_failure`, in TLS's own words, for a client that speaks TLS to a port that does not: it then says
-/// so at once, instead of waiting for a ServerHello.
+/// A fatal TLS alert `handshake_failure`, for a client that uses TLS on a port without it: the client then fails at once and
+/// does not wait for a ServerHello.
 const NO_TLS: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 40];
 
-/// A connection of which the first bytes have been read.
+/// A connection whose first bytes have been read.
 pub(super) struct Opening {
     pub(super) stream: ClientStream,
     pub(super) inbox: Inbox,
@@ -26,7 +26,7 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Reads until the first byte of a protocol is there. By the deadline, or not at all.
+    /// Reads until the first byte of the client's protocol is there, before the deadline.
     pub(super) async fn read(
         stream: TcpStream,
         peer: SocketAddr,
@@ -36,13 +36,13 @@ impl Opening {
         let mut opening = Self { stream: ClientStream::Tcp(stream), inbox: Inbox::default(), client: peer, tls: false };
         opening.first_byte(deadline).await?;
         if !listener.trusted.is_empty() || proxy_protocol::is_header(opening.inbox.bytes()) {
-            opening.introduction(peer, listener, deadline).await?;
+            opening.proxy_header(peer, listener, deadline).await?;
         }
         if opening.inbox.bytes().first() != Some(&HANDSHAKE) {
             return Ok(opening);
         }
         // Boxed: a handshake is large, and most connections have none.
-        Box::pin(opening.secured(listener, deadline)).await
+        Box::pin(opening.tls_handshake(listener, deadline)).await
     }
 
     async fn first_byte(&mut self, deadline: Instant) -> Result<(), Failure> {
@@ -53,8 +53,8 @@ impl Opening {
         within(deadline, self.inbox.fill(&mut self.stream)).await
     }
 
-    /// A PROXY header: must be there if the peer is trusted, must not if it is not.
-    async fn introduction(
+    /// Reads the PROXY header, which a trusted peer must send and any other peer must not.
+    async fn proxy_header(
         &mut self,
         peer: SocketAddr,
         listener: &ListenerConfig,
@@ -78,12 +78,12 @@ impl Opening {
         if self.inbox.is_empty() { self.more(deadline).await } else { Ok(()) }
     }
 
-    async fn secured(mut self, listener: &ListenerConfig, deadline: Instant) -> Result<Self, Failure> {
+    async fn tls_handshake(mut self, listener: &ListenerConfig, deadline: Instant) -> Result<Self, Failure> {
         const WRONG: Failure = Failure::Client(ClientFault::Tls);
         let Some(acceptor) = &listener.tls else {
-            // Told or not, it is over.
+            // Sent or not, the connection ends.
             let _ = self.stream.send(&NO_TLS).await;
-            self.stream.farewell().await;
+            self.stream.close_after_reply().await;
             return Err(WRONG);
         };
         let hello = std::mem::take(&mut self.inbox).into_rest();
@@ -91,7 +91,7 @@ impl Opening {
         self.stream = match handshake.map_err(|_| Failure::Client(ClientFault::Slow))? {
             Ok(secured) => secured,
             Err(bare) => {
-                bare.farewell().await;
+                bare.close_after_reply().await;
                 return Err(WRONG);
             }
         };
@@ -101,7 +101,7 @@ impl Opening {
     }
 }
 
-/// Something was read, in time.
+/// Waits for a read that must bring bytes before the deadline.
 async fn within(deadline: Instant, read: impl Future<Output = std::io::Result<usize>>) -> Result<(), Failure> {
     match timeout_at(deadline, read).await {
         Err(_) => Err(Failure::Client(ClientFault::Slow)),

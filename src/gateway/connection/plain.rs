@@ -1,148 +1,160 @@
-//! A plain request on its way: over which stream it is sent, how often, and what is kept of it.
+//! Forwards a plain HTTP request: chooses the stream, sends the request again where that helps, and keeps the stream.
 //!
-//! A stream to the target is kept for the next request of the same user to the same target, because over Tor a new one
-//! costs a round trip through three relays. Only a request that may be sent twice is put on a kept stream: such a stream
-//! may close under the request, and then nobody can tell whether the target has seen it.
+//! A stream to a target is kept for the next request of the same user to the same target, because a new one costs a round
+//! trip through three relays over Tor. Only a request that may be sent twice is sent on a kept stream: such a stream may close
+//! under the request, and then nobody can know whether the target has seen it.
 
 use std::io::{self, Read};
 
 use socket2::SockRef;
 
 use super::Connection;
-use super::http::After;
+use super::plan::AfterRequest;
 use crate::dial::Stream;
 use crate::gateway::failure::{AnswerFault, Failure};
-use crate::gateway::gate::{Ask, Gate, Observation, Opened, Protocol, Refusal};
+use crate::gateway::gate::{Gate, Observation, OpenRequest, Opened, Refusal};
 use crate::gateway::http::auth::Credentials;
 use crate::gateway::http::body::Body;
-use crate::gateway::http::forward::{self, By, End, Exchange};
+use crate::gateway::http::forward::{self, Exchange, ExchangeEnd, Notice};
+use crate::gateway::protocol::Protocol;
 use crate::gateway::record::Outcome;
 use crate::net::Target;
 
-/// How often one request is sent. Arbitrary: an exit that dies under a request is rare, and two in a row are a target
-/// that hangs up.
-const ATTEMPTS: usize = 3;
+/// How often one request is sent at most, also where more exits may be tried: a target that closes twice without an answer
+/// most likely does so through every exit. Not tuned.
+const MAX_SENDS: usize = 3;
 
-/// A stream to a target, between two requests.
-pub(super) struct Kept<L> {
+/// An open stream between two requests.
+pub(super) struct KeptStream<L> {
     opened: Opened<L>,
     target: Target,
     credentials: Credentials,
 }
 
-impl<L> Kept<L> {
-    fn serves(&self, exchange: &Exchange, target: &Target, credentials: &Credentials) -> bool {
+impl<L> KeptStream<L> {
+    fn can_serve(&self, exchange: &Exchange, target: &Target, credentials: &Credentials) -> bool {
         exchange.idempotent
             && exchange.body == Body::NONE
             && self.target == *target
             && self.credentials == *credentials
-            && is_quiet(&self.opened.stream)
+            && is_open_and_silent(&self.opened.stream)
     }
 }
 
-/// Open, and with nothing to read: bytes that nobody asked for would be taken for the next answer.
-fn is_quiet(stream: &Stream) -> bool {
+/// Unexpected bytes would be taken for the answer to the next request.
+fn is_open_and_silent(stream: &Stream) -> bool {
     let read = (&*SockRef::from(stream)).read(&mut [0]);
     read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl<G: Gate> Connection<'_, G> {
-    /// Forwards a request and its answer.
+    /// Sends a request to its target and the answer to the client.
     pub(super) async fn forward(
         &mut self,
         target: Target,
         exchange: &Exchange,
         credentials: Credentials,
-        kept: &mut Option<Kept<G::Lease>>,
-    ) -> After<G::Lease> {
-        let mut reused = kept.take().filter(|kept| kept.serves(exchange, &target, &credentials));
-        let pass = match self.enter(Protocol::Http, &credentials, Some(&target)) {
-            Ok(pass) => pass,
-            Err(refusal) => return self.cannot(&refusal, exchange).await,
+        kept: &mut Option<KeptStream<G::Lease>>,
+    ) -> AfterRequest<G::Lease> {
+        let mut reused = kept.take().filter(|kept| kept.can_serve(exchange, &target, &credentials));
+        let admitted = match self.enter(Protocol::Http, &credentials, Some(&target)) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return self.refuse_exchange(&refusal, exchange).await,
         };
         let caller = self.caller(Protocol::Http, credentials.username());
         let mut avoid = Vec::new();
-        let mut attempt = 1;
+        let mut sends = 1;
         loop {
             let old = reused.take();
             let fresh = old.is_none();
             let mut opened = match old {
                 Some(kept) => kept.opened,
                 None => {
-                    let ask = Ask { target: &target, avoid: &avoid, early: exchange.early() };
-                    match self.open(&caller, &pass, ask).await {
+                    let request = OpenRequest { target: &target, avoid: &avoid, early: exchange.early() };
+                    match self.open(&caller, &admitted, request).await {
                         Ok(opened) => opened,
-                        Err(refusal) => return self.cannot(&refusal, exchange).await,
+                        Err(refusal) => return self.refuse_exchange(&refusal, exchange).await,
                     }
                 }
             };
             let end = self.exchange(&mut opened, exchange, fresh).await;
             self.report_observation(&opened, &target, &end, fresh);
+            // A kept stream that closed says nothing about its exit, which may be tried again.
+            let again = sends < MAX_SENDS && (!fresh || opened.attempts_left > 0);
             match end {
-                End::Died { again: true } | End::Unanswered if attempt < ATTEMPTS => {
-                    attempt += 1;
-                    avoid.extend(fresh.then_some(opened.facts.exit));
+                ExchangeEnd::Died { repeatable: true } | ExchangeEnd::Unanswered if again => {
+                    sends += 1;
+                    if fresh {
+                        avoid.append(&mut opened.failed);
+                        avoid.push(opened.exit.exit);
+                    }
                 }
                 end => {
-                    let ready = Kept { opened, target, credentials };
-                    return self.ended(end, exchange, ready, kept).await;
+                    let stream = KeptStream { opened, target, credentials };
+                    return self.after_exchange(end, exchange, stream, kept).await;
                 }
             }
         }
     }
 
-    async fn exchange(&mut self, opened: &mut Opened<G::Lease>, exchange: &Exchange, fresh: bool) -> End {
+    async fn exchange(&mut self, opened: &mut Opened<G::Lease>, exchange: &Exchange, fresh: bool) -> ExchangeEnd {
         if !fresh {
-            self.record.serves(&opened.facts);
+            self.record.stream_used(&opened.exit);
         }
-        let sent = fresh && opened.sent;
+        let sent_early = fresh && opened.sent_early;
         let Self { stream, inbox, record, .. } = self;
-        forward::exchange(stream, inbox, opened, exchange, sent, &record.flow()).await
+        forward::exchange(stream, inbox, opened, exchange, sent_early, &record.byte_meter()).await
     }
 
-    /// Tells the gate what a tunnel would have hidden from it. A kept stream that has closed is nobody's fault.
-    fn report_observation(&self, opened: &Opened<G::Lease>, target: &Target, end: &End, fresh: bool) {
+    /// Reports to the gate what it could not see inside a tunnel. A kept stream that has closed is nobody's fault.
+    fn report_observation(&self, opened: &Opened<G::Lease>, target: &Target, end: &ExchangeEnd, fresh: bool) {
         let observation = match end {
-            End::Answered { status, .. } => Observation::Status(*status),
-            End::Upgraded(_) => Observation::Status(101),
-            End::Died { .. } if fresh => Observation::Died,
-            // Silence is the exit's or the target's, and nobody can tell.
-            End::Died { .. } | End::Unanswered | End::Failed { .. } => return,
+            ExchangeEnd::Answered { status, .. } => Observation::Status(*status),
+            ExchangeEnd::Upgraded(_) => Observation::Status(101),
+            ExchangeEnd::Died { .. } if fresh => Observation::Died,
+            // The exit or the target is silent, and nobody can know which.
+            ExchangeEnd::Died { .. } | ExchangeEnd::Unanswered | ExchangeEnd::Failed { .. } => return,
         };
         self.context.gate.observe(&opened.lease, target, observation);
     }
 
-    async fn ended(
+    async fn after_exchange(
         &mut self,
-        end: End,
+        end: ExchangeEnd,
         exchange: &Exchange,
-        mut ready: Kept<G::Lease>,
-        kept: &mut Option<Kept<G::Lease>>,
-    ) -> After<G::Lease> {
-        let meters = ready.opened.facts.meters.clone();
+        mut stream: KeptStream<G::Lease>,
+        kept: &mut Option<KeptStream<G::Lease>>,
+    ) -> AfterRequest<G::Lease> {
+        let meters = stream.opened.exit.meters.clone();
         let refusal = |failure: Failure| Refusal { meters: Some(meters), ..failure.into() };
         match end {
-            End::Answered { client_keeps, target_keeps, .. } => {
-                self.record.settle(Outcome::Answered);
-                *kept = (client_keeps && target_keeps && ready.opened.reuse).then_some(ready);
-                if client_keeps { After::Next } else { After::Close }
+            ExchangeEnd::Answered { client_keeps, target_keeps, .. } => {
+                self.record.ended(Outcome::Answered);
+                *kept = (client_keeps && target_keeps && stream.opened.reuse).then_some(stream);
+                if client_keeps { AfterRequest::Next } else { AfterRequest::Close }
             }
-            End::Upgraded(first) => {
-                ready.opened.first_down = first;
-                After::Open(ready.opened)
+            ExchangeEnd::Upgraded(first) => {
+                stream.opened.first_down = first;
+                AfterRequest::Tunnel(stream.opened)
             }
-            End::Died { .. } => self.cannot(&refusal(Failure::Answer(AnswerFault::Incomplete)), exchange).await,
-            End::Unanswered => self.cannot(&refusal(Failure::Answer(AnswerFault::Timeout)), exchange).await,
-            End::Failed { failure, by: By::Answer } => self.cannot(&refusal(failure), exchange).await,
-            End::Failed { failure, by } => {
+            ExchangeEnd::Died { .. } => {
+                self.refuse_exchange(&refusal(Failure::Answer(AnswerFault::Incomplete)), exchange).await
+            }
+            ExchangeEnd::Unanswered => {
+                self.refuse_exchange(&refusal(Failure::Answer(AnswerFault::Timeout)), exchange).await
+            }
+            ExchangeEnd::Failed { failure, notice: Notice::Answer } => {
+                self.refuse_exchange(&refusal(failure), exchange).await
+            }
+            ExchangeEnd::Failed { failure, notice } => {
                 self.record.refused(&refusal(failure));
-                if by == By::Reset { After::Reset } else { After::Close }
+                if notice == Notice::Reset { AfterRequest::Reset } else { AfterRequest::Close }
             }
         }
     }
 
-    /// Says why not, and lives on if the request leaves nothing unread.
-    async fn cannot(&mut self, refusal: &Refusal, exchange: &Exchange) -> After<G::Lease> {
+    /// Refuses a request, and keeps the connection if no body of it is left unread.
+    async fn refuse_exchange(&mut self, refusal: &Refusal, exchange: &Exchange) -> AfterRequest<G::Lease> {
         let keep = exchange.keep && exchange.body == Body::NONE;
         self.refuse(refusal, keep, exchange.asked.head).await
     }

@@ -1,120 +1,126 @@
-//! A connection that speaks SOCKS: the machine of [`crate::gateway::socks`] with a socket in its hands.
+//! A connection that uses SOCKS: drives the parser of [`crate::gateway::socks`] over the client's socket.
 
 use super::{Connection, Tunnel};
 use crate::gateway::failure::{AuthFault, ClientFault, Denial, Failure};
-use crate::gateway::gate::{Ask, Caller, Gate, Lookup, Opened, Protocol, Refusal, Resolved};
+use crate::gateway::gate::{Caller, Gate, Lookup, OpenRequest, Opened, Refusal, Resolved};
 use crate::gateway::http::builtin;
+use crate::gateway::protocol::Protocol;
 use crate::gateway::record::Outcome;
-use crate::gateway::socks::{Command, NO_METHOD, Reply, Socks, Step, UNWELCOME, Version, WELCOME, name_reply};
+use crate::gateway::socks::{
+    AUTH_ACCEPTED, AUTH_REJECTED, Command, NO_METHOD, Reply, Socks, Step, Version, name_reply,
+};
 use crate::net::{Host, Target};
 
-/// Why there will be no tunnel, and how the client is told.
-struct Refused {
+/// Why there will be no tunnel, and how the client learns it.
+struct SocksRefusal {
     refusal: Refusal,
-    told: Told,
+    reply: ReplyForm,
 }
 
-/// How a client is told.
-enum Told {
-    /// In a reply to its request.
+enum ReplyForm {
+    /// In a reply to the client's request.
     Reply,
-    /// In the two bytes that answer its greeting or its credentials.
+    /// In these two bytes, which answer its greeting or its credentials.
     Early([u8; 2]),
-    /// Not at all: SOCKS5 has no word for it yet.
-    No,
+    /// Not at all: SOCKS5 has no reply for this stage.
+    None,
 }
 
-impl From<Refusal> for Refused {
+impl From<Refusal> for SocksRefusal {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, told: Told::Reply }
+        Self { refusal, reply: ReplyForm::Reply }
     }
 }
 
-impl From<Failure> for Refused {
+impl From<Failure> for SocksRefusal {
     fn from(failure: Failure) -> Self {
         Refusal::from(failure).into()
     }
 }
 
-/// What a request came to.
-enum Done<G: Gate> {
-    /// A stream to the target.
-    Open(Opened<G::Lease>),
-    /// It was answered; nothing follows.
+/// How a SOCKS request was served.
+enum Served<G: Gate> {
+    /// A stream to the target is open.
+    Opened(Opened<G::Lease>),
+    /// It was answered, and nothing follows.
     Answered,
-    /// The client wants exit.gate itself, and this is who it is.
-    Here(Box<str>, G::Pass),
+    /// The client wants exit.gate, under this username.
+    Builtin(Box<str>, G::Admitted),
 }
 
 impl<G: Gate> Connection<'_, G> {
-    /// Speaks SOCKS until a tunnel is open, or to the end.
+    /// Serves a SOCKS connection until a tunnel is open, or to the end.
     pub(super) async fn socks(mut self, mut socks: Socks) -> Option<Tunnel<G::Lease>> {
         let version = socks.version();
-        self.record.speaks(protocol(version));
+        self.record.protocol_known(protocol(version));
         match self.request(&mut socks).await {
-            Ok(Done::Open(opened)) => return Some(self.tunnel(opened)),
-            Ok(Done::Here(username, pass)) => Box::pin(self.desk(protocol(version), &username, &pass)).await,
-            Ok(Done::Answered) => {}
-            Err(Refused { refusal, told }) => {
+            Ok(Served::Opened(opened)) => return Some(self.into_tunnel(opened)),
+            Ok(Served::Builtin(username, admitted)) => {
+                Box::pin(self.builtin_tunnel(protocol(version), &username, &admitted)).await
+            }
+            Ok(Served::Answered) => {}
+            Err(SocksRefusal { refusal, reply }) => {
                 self.record.refused(&refusal);
-                // A client that is gone cannot be told; the record knows.
-                let _ = match told {
-                    Told::Reply => self.stream.send(&Reply::refuse(version, refusal.failure)).await,
-                    Told::Early(bytes) => self.stream.send(&bytes).await,
-                    Told::No => Ok(()),
+                // Fails if the client is gone; the record has the refusal.
+                let _ = match reply {
+                    ReplyForm::Reply => self.stream.send(&Reply::refuse(version, refusal.failure)).await,
+                    ReplyForm::Early(bytes) => self.stream.send(&bytes).await,
+                    ReplyForm::None => Ok(()),
                 };
             }
         }
-        Box::pin(self.stream.farewell()).await;
+        Box::pin(self.stream.close_after_reply()).await;
         None
     }
 
-    async fn request(&mut self, socks: &mut Socks) -> Result<Done<G>, Refused> {
-        let (command, used, pass) = self.opening(socks).await?;
-        // Out of `self`, because the user name is a piece of it for as long as the request is served.
-        let mut spent = std::mem::take(&mut self.inbox);
-        let credentials = socks.credentials(spent.bytes());
+    async fn request(&mut self, socks: &mut Socks) -> Result<Served<G>, SocksRefusal> {
+        let (command, used, admitted) = self.opening(socks).await?;
+        // Taken out of `self`, because the username borrows from it for as long as the request is served.
+        let mut opening = std::mem::take(&mut self.inbox);
+        let credentials = socks.credentials(opening.bytes());
         let username = text(credentials.username)?;
         let caller = self.caller(protocol(socks.version()), username);
-        let pass = match pass {
-            Some(pass) => pass,
+        let admitted = match admitted {
+            Some(admitted) => admitted,
             None => self.admit(&caller, credentials.password)?,
         };
         self.record.asked(username, target(&command));
         let version = socks.version();
-        let done = match command {
-            Command::Connect(target) if builtin::is_here(&target) => {
-                self.here(version, &target).await?;
-                Done::Here(username.into(), pass)
+        let served = match command {
+            Command::Connect(target) if builtin::is_builtin(&target) => {
+                self.socks_builtin(version, &target).await?;
+                Served::Builtin(username.into(), admitted)
             }
-            Command::Connect(target) => Done::Open(self.socks_connect(version, &caller, &pass, &target).await?),
-            Command::Resolve(host) => Box::pin(self.resolve(version, &caller, &pass, Lookup::Address(&host))).await?,
-            Command::ResolvePtr(ip) => Box::pin(self.resolve(version, &caller, &pass, Lookup::Pointer(ip))).await?,
+            Command::Connect(target) => Served::Opened(self.socks_connect(version, &caller, &admitted, &target).await?),
+            Command::Resolve(host) => {
+                Box::pin(self.resolve(version, &caller, &admitted, Lookup::Address(&host))).await?
+            }
+            Command::ResolvePtr(ip) => Box::pin(self.resolve(version, &caller, &admitted, Lookup::Pointer(ip))).await?,
         };
-        spent.consume(used);
-        spent.append(std::mem::take(&mut self.inbox));
-        self.inbox = spent;
-        Ok(done)
+        opening.consume(used);
+        opening.append(std::mem::take(&mut self.inbox));
+        self.inbox = opening;
+        Ok(served)
     }
 
     /// Reads up to the end of the request, and checks the credentials if they come before it.
-    async fn opening(&mut self, socks: &mut Socks) -> Result<(Command, usize, Option<G::Pass>), Refused> {
-        let mut pass = None;
+    async fn opening(&mut self, socks: &mut Socks) -> Result<(Command, usize, Option<G::Admitted>), SocksRefusal> {
+        let mut admitted = None;
         loop {
             match socks.step(self.inbox.bytes()) {
-                Step::More => self.more().await.map_err(|failure| told(socks, failure))?,
+                Step::More => self.more().await.map_err(|failure| refusal_now(socks, failure))?,
                 Step::Send(NO_METHOD) => return Err(early(Failure::Auth(AuthFault::Missing).into(), NO_METHOD)),
                 Step::Send(bytes) => self.send(&bytes).await?,
                 Step::Check => {
                     let credentials = socks.credentials(self.inbox.bytes());
-                    let username = text(credentials.username).map_err(|refusal| early(refusal, UNWELCOME))?;
+                    let username = text(credentials.username).map_err(|refusal| early(refusal, AUTH_REJECTED))?;
                     let caller = self.caller(Protocol::Socks5, username);
-                    let admitted = self.admit(&caller, credentials.password);
-                    pass = Some(admitted.map_err(|refusal| early(refusal, UNWELCOME))?);
-                    self.send(&WELCOME).await?;
+                    let checked = self.admit(&caller, credentials.password);
+                    admitted = Some(checked.map_err(|refusal| early(refusal, AUTH_REJECTED))?);
+                    self.send(&AUTH_ACCEPTED).await?;
                 }
-                Step::Do { command, used } => return Ok((command, used, pass)),
-                Step::Refuse(failure) => return Err(told(socks, failure)),
+                Step::Do { command, used } => return Ok((command, used, admitted)),
+                Step::Refuse(failure) => return Err(refusal_now(socks, failure)),
             }
         }
     }
@@ -123,11 +129,11 @@ impl<G: Gate> Connection<'_, G> {
         &mut self,
         version: Version,
         caller: &Caller<'_>,
-        pass: &G::Pass,
+        admitted: &G::Admitted,
         target: &Target,
-    ) -> Result<Opened<G::Lease>, Refused> {
-        let opened = self.open(caller, pass, Ask { target, avoid: &[], early: &[] }).await?;
-        self.send(&Reply::open(version, opened.facts.ip)).await?;
+    ) -> Result<Opened<G::Lease>, SocksRefusal> {
+        let opened = self.open(caller, admitted, OpenRequest { target, avoid: &[], early: &[] }).await?;
+        self.send(&Reply::open(version, opened.exit.ip)).await?;
         Ok(opened)
     }
 
@@ -135,35 +141,35 @@ impl<G: Gate> Connection<'_, G> {
         &mut self,
         version: Version,
         caller: &Caller<'_>,
-        pass: &G::Pass,
+        admitted: &G::Admitted,
         lookup: Lookup<'_>,
-    ) -> Result<Done<G>, Refused> {
+    ) -> Result<Served<G>, SocksRefusal> {
         let resolved = match lookup {
-            // An address is its own answer, as tor has it: no exit is asked.
+            // As tor does: the answer for an address is that address, and no exit is asked.
             Lookup::Address(Host::Ip(ip)) => Resolved::Address(*ip),
-            lookup => self.context.gate.resolve(caller, pass, lookup).await?,
+            lookup => self.context.gate.resolve(caller, admitted, lookup).await?,
         };
-        let unsayable = Failure::Client(ClientFault::AddressType);
+        let no_reply_form = Failure::Client(ClientFault::AddressType);
         match resolved {
-            Resolved::Address(ip) => self.send(&Reply::address(version, ip).ok_or(unsayable)?).await?,
-            Resolved::Name(name) => self.send(&name_reply(&name).ok_or(unsayable)?).await?,
+            Resolved::Address(ip) => self.send(&Reply::address(version, ip).ok_or(no_reply_form)?).await?,
+            Resolved::Name(name) => self.send(&name_reply(&name).ok_or(no_reply_form)?).await?,
         }
-        self.record.settle(Outcome::Resolved);
-        Ok(Done::Answered)
+        self.record.ended(Outcome::Resolved);
+        Ok(Served::Answered)
     }
 
-    /// exit.gate is plain HTTP, on port 80.
-    async fn here(&mut self, version: Version, target: &Target) -> Result<(), Refused> {
+    /// Accepts a tunnel to exit.gate, which is plain HTTP on port 80.
+    async fn socks_builtin(&mut self, version: Version, target: &Target) -> Result<(), SocksRefusal> {
         if target.port != 80 {
             return Err(Failure::Denied(Denial::Target).into());
         }
-        self.record.settle(Outcome::Here);
+        self.record.ended(Outcome::Local);
         self.send(&Reply::open(version, None)).await
     }
 
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), SocksRefusal> {
         let left = Failure::Client(ClientFault::Left);
-        self.stream.send(bytes).await.map_err(|_| Refused { refusal: left.into(), told: Told::No })
+        self.stream.send(bytes).await.map_err(|_| SocksRefusal { refusal: left.into(), reply: ReplyForm::None })
     }
 }
 
@@ -182,14 +188,16 @@ fn target(command: &Command) -> Option<&Target> {
 }
 
 fn text(username: &[u8]) -> Result<&str, Refusal> {
-    let why = Failure::Client(ClientFault::Username);
-    str::from_utf8(username).map_err(|_| Refusal::because(why, "it is not UTF-8"))
+    let failure = Failure::Client(ClientFault::Username);
+    str::from_utf8(username).map_err(|_| Refusal::because(failure, "it is not UTF-8"))
 }
 
-fn early(refusal: Refusal, bytes: [u8; 2]) -> Refused {
-    Refused { refusal, told: Told::Early(bytes) }
+fn early(refusal: Refusal, bytes: [u8; 2]) -> SocksRefusal {
+    SocksRefusal { refusal, reply: ReplyForm::Early(bytes) }
 }
 
-fn told(socks: &Socks, failure: Failure) -> Refused {
-    Refused { refusal: failure.into(), told: if socks.can_refuse() { Told::Reply } else { Told::No } }
+/// A refusal in the form that the opening's stage allows.
+fn refusal_now(socks: &Socks, failure: Failure) -> SocksRefusal {
+    let reply = if socks.can_refuse() { ReplyForm::Reply } else { ReplyForm::None };
+    SocksRefusal { refusal: failure.into(), reply }
 }

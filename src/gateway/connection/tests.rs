@@ -1,4 +1,4 @@
-//! Whole connections, byte for byte, with a gate that follows a script.
+//! Whole connections, byte for byte, with a scripted gate.
 
 mod ahead;
 mod exit_gate;
@@ -15,9 +15,8 @@ use crate::gateway::outbound::Outbound;
 use crate::gateway::testing::{Script, listener, observed, sockets, talk};
 use crate::lifecycle::Cut;
 
-/// The future of a connection is what every idle tunnel holds and what is copied when its task begins and ends; that
-/// of an opening is what is allocated for it. Measured with the real gate, 2026-11; a change that makes one grow
-/// should know that it does, and box what is rare.
+/// Every idle tunnel holds the future of `serve`, which is also copied when its task begins and ends; the future of `open` is
+/// allocated for every connection. Measured with the real gate in 2026-11. If a change makes one grow, box what is rare.
 #[test]
 fn a_connection_and_its_opening_stay_small() {
     fn of5<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
@@ -27,12 +26,11 @@ fn a_connection_and_its_opening_stay_small() {
         size_of::<F>()
     }
     let (serving, opening) = (of5(serve::<Outbound>), of3(open::<Outbound>));
-    assert!(serving <= 1328, "serving: {serving} bytes");
-    assert!(opening <= 3584, "opening: {opening} bytes");
+    assert!(serving <= 1200 && opening <= 3400, "serving: {serving} bytes, opening: {opening} bytes");
 }
 
 #[test]
-fn a_connection_that_is_cut_while_it_opens_is_written_down_as_cut() {
+fn a_connection_that_is_cut_while_it_opens_has_an_access_line() {
     let ((), seen) = observed(async || {
         let (_client, ours, peer) = sockets();
         let cut = Cut::new();
@@ -43,7 +41,7 @@ fn a_connection_that_is_cut_while_it_opens_is_written_down_as_cut() {
 }
 
 #[test]
-fn a_client_that_says_nothing_is_let_go_at_the_deadline() {
+fn a_silent_client_is_closed_at_the_deadline() {
     let ((), seen) = observed(async || {
         let gate = Arc::new(Script::new([]));
         talk(listener(), &gate, async |mut client| {

@@ -1,52 +1,46 @@
-//! Where a message's body ends, so that its bytes can be handed on exactly as they came.
+//! Finds where a message's body ends, so its bytes can be forwarded exactly as they came.
 //!
-//! A [`Body`] is shown the bytes that follow a head and says how many of them belong to the message. It decodes nothing:
-//! chunk sizes and extensions go through verbatim, at no copy and no memory. What it does insist on is that there is only
-//! one way to read them: a chunk size is hexadecimal digits and no sign or prefix, every line ends in CRLF, and extensions
-//! and trailers are bounded.
+//! A [`Body`] gets the bytes that follow a head and returns how many of them belong to the message. It decodes nothing: chunk
+//! sizes and extensions are forwarded unchanged, without a copy. It accepts only what every parser reads in the same way: a
+//! chunk size is hexadecimal digits without sign or prefix, every line ends in CRLF, and extensions and trailers are bounded.
 //!
-//! Trailers, which are rare, are the one thing that is held until it is whole: programs that join trailers and fields would
-//! believe a field of ours (`X-Exitgate-…`) among them, and frame or route by a length or a host that comes behind the
-//! body. Such fields end here (RFC 9110, section 6.5.1, lets them).
+//! Only trailers, which are rare, are held until they are complete. A program that merges trailers into the head's fields
+//! would believe a forged `X-Exitgate-…` among them, or use a length or host that comes behind the body. Such trailers are
+//! dropped (RFC 9110, section 6.5.1, allows that).
 //!
-//! Next: [`super::forward`] moves the bytes; [`super::request`] and [`super::response`] choose the framing.
+//! Next: [`super::forward`] moves the bytes; [`super::framing`] chooses the kind of body.
 
 use super::head::is_token;
 
-/// The most bytes that the extensions of one chunk may take. Arbitrary: nobody uses them.
+/// The most bytes that the extensions of one chunk may take. Not tuned: hardly anybody uses them.
 const EXTENSION_MAX: u32 = 1024;
 
-/// The most bytes that all trailers may take. Arbitrary: far beyond gRPC-Web and digests, which are what uses them.
+/// The most bytes that all trailers may take: far more than gRPC-Web and digests use. Not tuned.
 const TRAILERS_MAX: u32 = 8 * 1024;
 
-/// How much of a message is still to come.
+/// How much of a message's body is still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
     /// This many bytes; zero is the end.
     Length(u64),
-    /// Chunks.
+    /// `Transfer-Encoding: chunked`.
     Chunked(Chunks),
-    /// Whatever comes until the connection ends.
+    /// All bytes until the connection ends.
     UntilClose,
 }
 
-/// What may go on now.
+/// What can be forwarded now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// This many of the leading bytes, as they are.
+    /// This many of the leading bytes, unchanged.
     Whole(usize),
-    /// `text` in place of this many leading bytes: trailers without ours.
-    Trailers {
-        /// How many.
-        taken: usize,
-        /// What goes on.
-        text: Vec<u8>,
-    },
-    /// Nothing before more has come.
+    /// `text` in place of the first `taken` bytes: trailers without the forbidden ones.
+    Trailers { taken: usize, text: Vec<u8> },
+    /// Nothing before more bytes have come.
     More,
 }
 
-/// A chunk that can be read in two ways, or in none.
+/// A chunk that is malformed, or that two parsers could read in two ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a malformed chunk")]
 pub struct BadChunk;
@@ -55,7 +49,7 @@ impl Body {
     /// No body.
     pub const NONE: Self = Self::Length(0);
 
-    /// What of the leading bytes may go on now.
+    /// What of the leading bytes can be forwarded now.
     pub fn piece(&mut self, bytes: &[u8]) -> Result<Piece, BadChunk> {
         let taken = match self {
             Self::Chunked(chunks) => chunks.run(bytes, true)?,
@@ -67,14 +61,14 @@ impl Body {
         let Self::Chunked(chunks) = self else { return Ok(Piece::More) };
         let mut ahead = *chunks;
         let taken = ahead.run(bytes, false)?;
-        if ahead.state != State::IpVersion {
+        if ahead.state != State::End {
             return Ok(Piece::More);
         }
         *chunks = ahead;
-        Ok(Piece::Trailers { taken, text: without_ours(&bytes[..taken]) })
+        Ok(Piece::Trailers { taken, text: allowed_trailers(&bytes[..taken]) })
     }
 
-    /// Copies to `out` all that may go on now; how many of the leading bytes that used up.
+    /// Copies to `out` all that can be forwarded now; returns how many of the leading bytes that used up.
     pub fn copy(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, BadChunk> {
         let mut at = 0;
         while !self.is_over() {
@@ -106,18 +100,18 @@ impl Body {
         }
     }
 
-    /// True once nothing more belongs to it. A body until close is over when the connection is.
+    /// True once all of it was seen. A body until close is over only when the connection is.
     pub fn is_over(&self) -> bool {
-        matches!(self, Self::Length(0) | Self::Chunked(Chunks { state: State::IpVersion, .. }))
+        matches!(self, Self::Length(0) | Self::Chunked(Chunks { state: State::End, .. }))
     }
 
-    /// True if the end of the connection, coming now, ends it as it should.
+    /// True if the body is complete when the connection ends now.
     pub fn may_end_here(&self) -> bool {
         self.is_over() || *self == Self::UntilClose
     }
 }
 
-/// Where in a chunked body we are.
+/// The parser's place in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunks {
     state: State,
@@ -140,7 +134,7 @@ enum State {
     TrailerValue,
     TrailerLf,
     LastLf,
-    IpVersion,
+    End,
 }
 
 impl Default for Chunks {
@@ -150,11 +144,11 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// How many of the leading bytes belong to the chunks; with `hold`, up to the first trailer.
-    fn run(&mut self, bytes: &[u8], hold: bool) -> Result<usize, BadChunk> {
+    /// How many of the leading bytes belong to the chunks; with `stop_at_trailers`, up to the first trailer.
+    fn run(&mut self, bytes: &[u8], stop_at_trailers: bool) -> Result<usize, BadChunk> {
         let mut at = 0;
-        while at < bytes.len() && self.state != State::IpVersion {
-            if hold && self.state == State::TrailerStart && bytes[at] != b'\r' {
+        while at < bytes.len() && self.state != State::End {
+            if stop_at_trailers && self.state == State::TrailerStart && bytes[at] != b'\r' {
                 break;
             }
             if self.state == State::Data {
@@ -190,13 +184,13 @@ impl Chunks {
             (TrailerValue, b'\r') => TrailerLf,
             (TrailerValue, byte) if is_text(byte) => self.spend(TRAILERS_MAX, TrailerValue)?,
             (TrailerLf, b'\n') => self.spend(TRAILERS_MAX, TrailerStart)?,
-            (LastLf, b'\n') => IpVersion,
+            (LastLf, b'\n') => End,
             _ => return Err(BadChunk),
         };
         Ok(next)
     }
 
-    /// One more digit of the size: 16 at most, so that no parser's number overflows before ours does.
+    /// One more digit of the size: 16 at most, so the number fits in 64 bits here and in other parsers.
     fn digit(&mut self, digit: u8) -> Result<State, BadChunk> {
         let value = (digit as char).to_digit(16).ok_or(BadChunk)?;
         self.size = self.size << 4 | u64::from(value);
@@ -209,17 +203,17 @@ impl Chunks {
     }
 
     fn spend(&mut self, most: u32, state: State) -> Result<State, BadChunk> {
-        // Blanks and extensions go on counting where the digits stopped, which only makes their bound 16 bytes less.
+        // Digits of the size count too, which makes the bound of extensions at most 16 bytes smaller.
         self.spent += 1;
         if self.spent > most { Err(BadChunk) } else { Ok(state) }
     }
 }
 
-/// Trailers, empty line and all, without fields that only we may set, and without those that belong into a head or to a
-/// hop.
-fn without_ours(trailers: &[u8]) -> Vec<u8> {
-    const OURS: [&str; 2] = ["x-exitgate", "proxy-"];
-    const OF_A_HEAD: [&str; 9] = [
+/// Trailers, up to and with the empty line, without fields that only the gateway may set, that belong into a head, or that
+/// concern one hop.
+fn allowed_trailers(trailers: &[u8]) -> Vec<u8> {
+    const FORBIDDEN_PREFIXES: [&str; 2] = ["x-exitgate", "proxy-"];
+    const FORBIDDEN: [&str; 9] = [
         "content-length",
         "transfer-encoding",
         "host",
@@ -230,14 +224,14 @@ fn without_ours(trailers: &[u8]) -> Vec<u8> {
         "upgrade",
         "expect",
     ];
-    let ends_here = |line: &[u8]| {
+    let is_forbidden = |line: &[u8]| {
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
-        OF_A_HEAD.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
-            || OURS
+        FORBIDDEN.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
+            || FORBIDDEN_PREFIXES
                 .iter()
                 .any(|begin| name.get(..begin.len()).is_some_and(|start| start.eq_ignore_ascii_case(begin.as_bytes())))
     };
-    trailers.split_inclusive(|&byte| byte == b'\n').filter(|line| !ends_here(line)).flatten().copied().collect()
+    trailers.split_inclusive(|&byte| byte == b'\n').filter(|line| !is_forbidden(line)).flatten().copied().collect()
 }
 
 fn is_text(byte: u8) -> bool {
@@ -273,7 +267,7 @@ mod tests {
         assert!(Body::UntilClose.may_end_here() && !Body::Length(1).may_end_here() && !chunked().may_end_here());
     }
 
-    /// What goes on of a body that comes `piece` bytes at a time.
+    /// What is forwarded of a body that comes `piece` bytes at a time.
     fn passed(bytes: &[u8], piece: usize) -> Result<String, BadChunk> {
         let (mut body, mut out, mut held) = (chunked(), Vec::new(), Vec::new());
         for more in bytes.chunks(piece) {
@@ -285,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_go_on_without_ours() {
+    fn forbidden_trailers_are_dropped() {
         for (body, want) in [
             ("1\r\nx\r\n0\r\n\r\n", "1\r\nx\r\n0\r\n\r\n"),
             ("0\r\nDigest: x\r\nETag: y\r\n\r\n", "0\r\nDigest: x\r\nETag: y\r\n\r\n"),
@@ -294,11 +288,11 @@ mod tests {
                 "2\r\nhi\r\n0\r\nA: b\r\nC: d\r\n\r\n",
             ),
             ("0\r\nX-Exitgate: 1\r\nX-Exitgate-Moved: a\r\n\r\n", "0\r\n\r\n"),
-            // What frames, routes or belongs to a hop has no place behind a body.
+            // Fields that frame or route a message, or that concern one hop.
             ("0\r\nContent-Length: 5\r\nA: b\r\nhost: evil\r\n\r\n", "0\r\nA: b\r\n\r\n"),
             ("0\r\nTransfer-Encoding: x\r\nProxy-Authorization: Basic eA==\r\nTE: x\r\n\r\n", "0\r\n\r\n"),
             ("0\r\nTest: 1\r\nHosts: 2\r\n\r\n", "0\r\nTest: 1\r\nHosts: 2\r\n\r\n"),
-            // What only looks like trailers is data.
+            // Data that looks like trailers.
             ("15\r\n0\r\nX-Exitgate-Exit: 1\r\n0\r\n\r\n", "15\r\n0\r\nX-Exitgate-Exit: 1\r\n0\r\n\r\n"),
         ] {
             for piece in [1, 2, 7, 1000] {
@@ -374,7 +368,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_found_whole(chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..300), 0..6), piece in 1usize..200) {
+        fn an_encoded_body_is_found_complete(chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..300), 0..6), piece in 1usize..200) {
             let mut bytes = Vec::new();
             for chunk in &chunks {
                 bytes.extend(format!("{:x}\r\n", chunk.len()).into_bytes());

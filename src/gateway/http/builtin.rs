@@ -1,27 +1,27 @@
-//! `http://exit.gate/`: a client that cannot read CONNECT headers asks which exit it has, and may ask for another.
+//! Requests to `http://exit.gate/`: a client that cannot read CONNECT headers asks which exit it has, or for another one.
 //!
-//! It is matched on the request's target, never on a `Host` field, so nobody gets here by naming it in a header. A web
-//! page could get here, because a browser with this proxy sends it all its requests: so whatever changes something is a
-//! POST that carries `X-Exitgate: 1`, which a page of another origin cannot send without a preflight that nobody
-//! answers, and no answer carries a CORS field that would let it read one.
+//! They are recognised by the request's target, never by a `Host` field, so a header alone cannot lead here. A web page could
+//! send one, because a browser sends this proxy all its requests. So every request that changes something is a POST with
+//! `X-Exitgate: 1`: a page of another origin cannot send that field without a CORS preflight, which nobody answers, and no
+//! answer has a CORS field that would let the page read it.
 
 use super::answer::Page;
 use super::request::Request;
 use crate::gateway::gate::BuiltinRequest;
 use crate::net::{Host, Target};
 
-/// The name. It is in no DNS, so nothing real is hidden by it.
+/// No DNS has this name, so it hides no real site.
 const NAME: &str = "exit.gate";
 
-/// The longest report. A site, an exit and an outcome take a hundred bytes.
+/// The longest body of a report, in bytes. A site, an exit and an outcome take about a hundred.
 pub const REPORT_MAX: usize = 16 * 1024;
 
-/// Whether a target is the errand desk, on whatever port.
-pub fn is_here(target: &Target) -> bool {
+/// Whether a target is exit.gate, on any port.
+pub fn is_builtin(target: &Target) -> bool {
     matches!(&target.host, Host::Name(name) if &**name == NAME)
 }
 
-/// Which errand a request is.
+/// The requests that exit.gate answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuiltinKind {
     /// `GET /`.
@@ -33,7 +33,7 @@ pub enum BuiltinKind {
 }
 
 impl BuiltinKind {
-    /// The errand, once its body is there.
+    /// The request with its body.
     pub fn with(self, body: &[u8]) -> BuiltinRequest<'_> {
         match self {
             Self::WhoAmI => BuiltinRequest::WhoAmI,
@@ -43,33 +43,33 @@ impl BuiltinKind {
     }
 }
 
-/// Which errand this is, or the status and sentence that refuse it.
+/// Which request this is, or the status and text that refuse it.
 pub fn read(request: &Request<'_>, path: &str) -> Result<BuiltinKind, (u16, &'static str)> {
-    let wanted = match path.split('?').next().unwrap_or_default() {
+    let kind = match path.split('?').next().unwrap_or_default() {
         "" | "/" => BuiltinKind::WhoAmI,
         "/rotate" => BuiltinKind::Rotate,
         "/report" => BuiltinKind::Report,
         _ => return Err((404, "exit.gate has /, /rotate and /report")),
     };
     let reads = matches!(request.method, "GET" | "HEAD");
-    match wanted {
-        BuiltinKind::WhoAmI if reads => Ok(wanted),
+    match kind {
+        BuiltinKind::WhoAmI if reads => Ok(kind),
         BuiltinKind::Rotate | BuiltinKind::Report if request.method == "POST" => {
-            let meant = request.fields.get("x-exitgate").is_some_and(|field| field.value == b"1");
-            if meant { Ok(wanted) } else { Err((403, "say that you mean it: X-Exitgate: 1")) }
+            let has_header = request.fields.get("x-exitgate").is_some_and(|field| field.value == b"1");
+            if has_header { Ok(kind) } else { Err((403, "the header `X-Exitgate: 1` is missing (CSRF protection)")) }
         }
-        BuiltinKind::WhoAmI => Err((405, "only GET / is answered here")),
-        _ => Err((405, "this is a POST")),
+        BuiltinKind::WhoAmI => Err((405, "use GET for /")),
+        _ => Err((405, "use POST for /rotate and /report")),
     }
 }
 
-/// What an errand came to, or why it did not come to anything.
-pub fn answer(result: Result<&str, (u16, &str)>, keep: bool, bare: bool) -> Vec<u8> {
+/// The answer: JSON, or the status and text of a refusal.
+pub fn answer(result: Result<&str, (u16, &str)>, keep: bool, head_only: bool) -> Vec<u8> {
     match result {
-        Ok(json) => Page { status: 200, kind: "application/json", fields: "", body: json }.write(keep, bare),
-        Err((status, sentence)) => {
-            let body = format!("{sentence}\n");
-            Page { status, kind: "text/plain; charset=utf-8", fields: "", body: &body }.write(keep, bare)
+        Ok(json) => Page { status: 200, kind: "application/json", fields: "", body: json }.write(keep, head_only),
+        Err((status, text)) => {
+            let body = format!("{text}\n");
+            Page { status, kind: "text/plain; charset=utf-8", fields: "", body: &body }.write(keep, head_only)
         }
     }
 }
@@ -86,19 +86,19 @@ mod tests {
     }
 
     #[test]
-    fn only_who_means_it_changes_something() {
-        let meant = "X-Exitgate: 1\r\n";
+    fn only_a_post_with_the_header_changes_something() {
+        let header = "X-Exitgate: 1\r\n";
         for (line, fields, want) in [
             ("GET http://exit.gate/", "", Ok(BuiltinKind::WhoAmI)),
             ("GET http://exit.gate", "", Ok(BuiltinKind::WhoAmI)),
             ("HEAD http://exit.gate/?x", "", Ok(BuiltinKind::WhoAmI)),
-            ("POST http://exit.gate/", meant, Err(405)),
-            ("POST http://exit.gate/rotate", meant, Ok(BuiltinKind::Rotate)),
+            ("POST http://exit.gate/", header, Err(405)),
+            ("POST http://exit.gate/rotate", header, Ok(BuiltinKind::Rotate)),
             ("POST http://exit.gate/rotate", "", Err(403)),
             ("POST http://exit.gate/rotate", "X-Exitgate: 0\r\n", Err(403)),
-            ("GET http://exit.gate/rotate", meant, Err(405)),
-            ("POST http://exit.gate/report?", meant, Ok(BuiltinKind::Report)),
-            ("PUT http://exit.gate/report", meant, Err(405)),
+            ("GET http://exit.gate/rotate", header, Err(405)),
+            ("POST http://exit.gate/report?", header, Ok(BuiltinKind::Report)),
+            ("PUT http://exit.gate/report", header, Err(405)),
             ("GET http://exit.gate/favicon.ico", "", Err(404)),
         ] {
             assert_eq!(wanted(line, fields), want, "{line} {fields}");
@@ -110,7 +110,7 @@ mod tests {
         for (target, here) in
             [("exit.gate:80", true), ("EXIT.gate.:443", true), ("a.exit.gate:80", false), ("exit.gat:80", false)]
         {
-            assert_eq!(is_here(&target.parse().unwrap()), here, "{target}");
+            assert_eq!(is_builtin(&target.parse().unwrap()), here, "{target}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Moves the bytes of one exchange: measured, metered, paced, and never for longer than a silence may last.
+//! Moves the bytes of one exchange: metered, held to a byte rate, and given up after too long a silence.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,16 +8,16 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep_until, timeout};
 
 use crate::gateway::client::Inbox;
-use crate::gateway::relay::{Idle, Meter, Way};
+use crate::gateway::relay::{Direction, Idle, Meter};
 use crate::limit::Bucket;
 
-/// One read of a body. Arbitrary: two TLS records, and little enough that a connection at work costs two of them.
-const ROOM: usize = 32 * 1024;
+/// Bytes read from a body at once: two TLS records. A busy connection holds two such buffers. Not tuned.
+const READ_SIZE: usize = 32 * 1024;
 
 /// Why nothing moves any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// The other side said nothing for as long as it may, or took nothing.
+    /// The other side sent or took nothing for longer than [`Idle`] allows.
     Silent,
     /// The connection broke.
     Broken,
@@ -35,33 +35,32 @@ pub struct Carrier<'a, M> {
     meter: &'a M,
     idle: Idle,
     rate: Option<&'a Bucket>,
-    /// Bytes either way: a long upload is no silence to whoever waits for the answer.
+    /// Bytes in both directions: during a long upload, the missing answer is no silence.
     moved: AtomicU64,
 }
 
 impl<'a, M: Meter> Carrier<'a, M> {
-    /// Carries under these limits.
     pub fn new(meter: &'a M, idle: Idle, rate: Option<&'a Bucket>) -> Self {
         Self { meter, idle, rate, moved: AtomicU64::new(0) }
     }
 
-    /// Reads what is there, or waits for it. `false` is the end.
+    /// Waits for bytes and reads them. `false` is the end of the stream.
     pub async fn read(&self, inbox: &mut Inbox, from: &mut (impl AsyncRead + Unpin)) -> Result<bool, Stopped> {
-        self.read_for(self.idle.open, inbox, from).await
+        self.read_within(self.idle.open, inbox, from).await
     }
 
-    /// The same for the first byte of an answer.
+    /// The same for an answer's head, whose first byte has a time limit of its own.
     pub async fn read_answer(&self, inbox: &mut Inbox, from: &mut (impl AsyncRead + Unpin)) -> Result<bool, Stopped> {
         let patience = if inbox.is_empty() { self.idle.answer } else { self.idle.open };
-        self.read_for(patience, inbox, from).await
+        self.read_within(patience, inbox, from).await
     }
 
-    /// True where an answer that does not begin is given up before other silences are.
+    /// True where an answer that does not begin is given up sooner than other silences.
     pub fn expects_answers(&self) -> bool {
         self.idle.answer < self.idle.open
     }
 
-    async fn read_for(
+    async fn read_within(
         &self,
         patience: Duration,
         inbox: &mut Inbox,
@@ -69,7 +68,7 @@ impl<'a, M: Meter> Carrier<'a, M> {
     ) -> Result<bool, Stopped> {
         loop {
             let before = self.moved.load(Ordering::Relaxed);
-            match timeout(patience, inbox.read(from, ROOM)).await {
+            match timeout(patience, inbox.read(from, READ_SIZE)).await {
                 Ok(read) => return Ok(read? > 0),
                 Err(_) if self.moved.load(Ordering::Relaxed) != before => {}
                 Err(_) => return Err(Stopped::Silent),
@@ -77,22 +76,27 @@ impl<'a, M: Meter> Carrier<'a, M> {
         }
     }
 
-    /// Writes all of it, then waits for as long as the rate asks.
-    pub async fn write(&self, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8], way: Way) -> Result<(), Stopped> {
+    /// Waits until the byte rate allows more, then writes all bytes. The wait comes first: with a wait after the last write,
+    /// a client that has everything and closes would look like one that left in the middle.
+    pub async fn write(&self, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8], way: Direction) -> Result<(), Stopped> {
+        if let Some(later) = self.rate.and_then(|rate| rate.next(Instant::now())) {
+            sleep_until(later.into()).await;
+        }
         let write = async {
             to.write_all(bytes).await?;
             to.flush().await
         };
         timeout(self.idle.stalled, write).await.map_err(|_| Stopped::Silent)??;
-        self.moved.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.meter.moved(way, bytes.len() as u64);
-        if let Some(rate) = self.rate {
-            let now = Instant::now();
-            rate.charge(bytes.len(), now);
-            if let Some(later) = rate.next(now) {
-                sleep_until(later.into()).await;
-            }
-        }
+        self.count(bytes.len(), way);
         Ok(())
+    }
+
+    /// Counts bytes that were written.
+    pub fn count(&self, bytes: usize, way: Direction) {
+        self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.meter.moved(way, bytes as u64);
+        if let Some(rate) = self.rate {
+            rate.charge(bytes, Instant::now());
+        }
     }
 }

@@ -1,14 +1,13 @@
-//! One exchange of plain HTTP: a request to the target, its answer to the client, both at once.
+//! One exchange of plain HTTP: a request to the target and its answer to the client, both at the same time.
 //!
-//! The two directions run side by side, because a target may answer before it has the whole request (a 413, a 100 that
-//! the client waits for) and a client may still be sending when it does. Heads are rewritten; bodies are passed through
-//! as they come, each measured by its [`Body`] so that the next message begins where this one ends. Nothing of an answer
-//! reaches the client before its head has been read whole and found to have one meaning; up to then the exchange can
-//! still become a 502, or, if the target has not said a byte, be tried again elsewhere.
+//! The two directions run side by side, because a target may answer before it has the whole request (a 413, or a 100 that
+//! the client waits for). Heads are rewritten; bodies pass unchanged, measured by [`Body`] to find where the next message
+//! begins. An answer's head is read whole and checked before the client gets any of it. Until then the exchange can still
+//! become a 502, or, if the target has not sent a byte, be sent again through another exit.
 //!
-//! A client that closes its sending side has left, as nginx has it: whoever gave up waiting does not hold an exit.
+//! A client that closes its sending side is taken to have left, as nginx does it: a client that gave up must not hold an exit.
 //!
-//! Next: `connection/http.rs` decides what is forwarded, over which stream, and whether it is tried again.
+//! Next: `connection/plain.rs` chooses the stream and decides whether a request is sent again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,32 +21,32 @@ use super::head::Scan;
 use super::response::{self, Asked, Response};
 use crate::gateway::client::{ClientStream, Inbox};
 use crate::gateway::failure::{AnswerFault, ClientFault, Failure};
-use crate::gateway::gate::{Facts, Forwarder, Opened};
-use crate::gateway::relay::{Meter, Way};
+use crate::gateway::gate::{ExitFacts, Forwarder, Opened};
+use crate::gateway::relay::{Direction, Meter};
 
-/// How many interim answers a target may send before its real one. Arbitrary: 100, 103 and some patience with servers
-/// that send a 102 every few seconds.
+/// How many interim answers a target may send before its final one: 100, 103, and a 102 every few seconds for a minute or
+/// two. Not tuned.
 const INTERIM_MAX: u32 = 32;
 
-/// A request, ready for its target.
+/// A request as it will be sent.
 #[derive(Clone, Debug)]
 pub struct Exchange {
-    /// The head as the target gets it.
+    /// The head that the target gets.
     pub head: Vec<u8>,
-    /// What follows it.
+    /// The body, which the client may still be sending.
     pub body: Body,
-    /// What the answer answers.
+    /// What an answer must be read against.
     pub asked: Asked,
-    /// The client reads another answer after this one.
+    /// The client wants to keep the connection.
     pub keep: bool,
-    /// Sending it twice does what sending it once does.
+    /// Sending it twice has the effect of sending it once.
     pub idempotent: bool,
     /// The client waits for a 100 before it sends the body.
     pub expects: bool,
 }
 
 impl Exchange {
-    /// The head as a proxy gets it that forwards the request.
+    /// The head for a proxy that forwards the request.
     fn head_for(&self, forwarder: &Forwarder) -> Vec<u8> {
         let Forwarder { origin, authorization } = forwarder;
         let path = self.head.iter().position(|byte| *byte == b' ').map_or(0, |blank| blank + 1);
@@ -55,9 +54,9 @@ impl Exchange {
         let mut head = Vec::with_capacity(self.head.len() + origin.len() + 64);
         head.extend_from_slice(&self.head[..path]);
         head.extend_from_slice(origin.as_bytes());
-        // The whole server is `*` to itself and a bare authority to a proxy (RFC 9112, section 3.2.4).
-        let whole = self.head[path..].starts_with(b"* ");
-        head.extend_from_slice(&self.head[path + usize::from(whole)..line]);
+        // `OPTIONS *` is written to a proxy as `OPTIONS http://host` (RFC 9112, section 3.2.4).
+        let asterisk = self.head[path..].starts_with(b"* ");
+        head.extend_from_slice(&self.head[path + usize::from(asterisk)..line]);
         if let Some(login) = authorization {
             head.extend_from_slice(format!("Proxy-Authorization: {login}\r\n").as_bytes());
         }
@@ -65,7 +64,7 @@ impl Exchange {
         head
     }
 
-    /// What may go out with the dial: a head whose loss and repetition do no harm.
+    /// What may be sent with the dial: a head that may be lost and may be sent twice; else nothing.
     pub fn early(&self) -> &[u8] {
         if self.idempotent && self.body == Body::NONE { &self.head } else { &[] }
     }
@@ -73,69 +72,65 @@ impl Exchange {
 
 /// How an exchange ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum End {
-    /// The client has its answer, whole.
+pub enum ExchangeEnd {
+    /// The client has the whole answer.
     Answered {
-        /// The status.
         status: u16,
-        /// The client's connection can carry another request.
+        /// The client's connection can serve another request.
         client_keeps: bool,
-        /// The target's connection can.
+        /// The target's connection can serve another request.
         target_keeps: bool,
     },
-    /// The target speaks another protocol from here on, and these are its first bytes.
+    /// The target switched to another protocol; these are the first bytes of it.
     Upgraded(Vec<u8>),
-    /// The stream ended before one byte of an answer.
+    /// The stream ended before the first byte of an answer.
     Died {
-        /// The request is whole still, and sending it elsewhere does no harm.
-        again: bool,
+        /// The request is still complete, and may be sent twice.
+        repeatable: bool,
     },
-    /// Not one byte of an answer came in the time that answers have to begin, and sending the request elsewhere does no harm.
+    /// No byte of an answer came within [`Idle::answer`](crate::gateway::relay::Idle), and the request may be sent twice.
     Unanswered,
-    /// It failed.
     Failed {
-        /// Why.
         failure: Failure,
-        /// How the client can learn of it.
-        by: By,
+        notice: Notice,
     },
 }
 
 /// How a client can learn that its exchange failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// By an answer: it has none yet.
+pub enum Notice {
+    /// By an error answer: none of the target's answer was sent yet.
     Answer,
-    /// By the end of the connection, short of what the answer's head promised.
+    /// By a close before the length in the answer's head is reached.
     Close,
-    /// By a reset: the answer was to last until the end of the connection, and must not look whole.
+    /// By a reset: the answer lasts until the connection ends, so a clean close would make it look complete.
     Reset,
 }
 
-/// What the two directions tell each other.
+/// Flags that one direction sets for the other.
 #[derive(Debug)]
 struct Progress {
     /// A byte of the request's body has been taken from the client.
     body_begun: AtomicBool,
-    /// The request is sent, whole.
+    /// The whole request is sent.
     sent: AtomicBool,
     /// The client has a byte of the final answer.
     answer_begun: AtomicBool,
 }
 
-/// Sends the request over `opened` and brings the answer back. `sent`: the head went out with the dial.
+/// Sends the request over `opened` and the answer to the client. `sent_early`: the head was sent with the dial.
 pub async fn exchange<L>(
     client: &mut ClientStream,
     inbox: &mut Inbox,
     opened: &mut Opened<L>,
     exchange: &Exchange,
-    sent: bool,
+    sent_early: bool,
     meter: &impl Meter,
-) -> End {
+) -> ExchangeEnd {
     let carrier = Carrier::new(meter, opened.idle, opened.rate.as_deref());
     let progress = Progress {
         body_begun: AtomicBool::new(false),
-        sent: AtomicBool::new(sent),
+        sent: AtomicBool::new(sent_early),
         answer_begun: AtomicBool::new(false),
     };
     let answer = Inbox::from(std::mem::take(&mut opened.first_down));
@@ -152,9 +147,9 @@ pub async fn exchange<L>(
         target: from_target,
         client: to_client,
         answer,
-        facts: &opened.facts,
+        exit: &opened.exit,
     };
-    let upload = upload.run(inbox, sent);
+    let upload = upload.run(inbox, sent_early);
     let download = download.run();
     tokio::pin!(upload, download);
     let mut sending = true;
@@ -163,22 +158,23 @@ pub async fn exchange<L>(
             biased;
             end = &mut download => return end,
             stop = &mut upload, if sending => match stop {
-                // It may have answered all the same: the answer's side will see.
-                Break::Target => sending = false,
-                Break::Client(failure) => {
+                // The target may have answered all the same: the download will show.
+                UploadEnd::Target => sending = false,
+                UploadEnd::Client(failure) => {
                     let begun = progress.answer_begun.load(Ordering::Relaxed);
-                    return End::Failed { failure, by: if begun { By::Close } else { By::Answer } };
+                    let notice = if begun { Notice::Close } else { Notice::Answer };
+                    return ExchangeEnd::Failed { failure, notice };
                 }
             },
         }
     }
 }
 
-/// Why no more is sent to the target. A request that is sent whole is not an end: the client is then watched.
-enum Break {
+/// Why no more is sent to the target. After the whole request is sent, the upload goes on: it watches for the client's end.
+enum UploadEnd {
     /// The target takes no more.
     Target,
-    /// The client left, or sends what is no body.
+    /// The client left, or its body is malformed.
     Client(Failure),
 }
 
@@ -192,14 +188,16 @@ struct Upload<'a, M, R, W> {
 }
 
 impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Upload<'_, M, R, W> {
-    async fn run(mut self, inbox: &mut Inbox, sent: bool) -> Break {
-        if !sent && self.carrier.write(&mut self.target, self.head, Way::Up).await.is_err() {
-            return Break::Target;
+    async fn run(mut self, inbox: &mut Inbox, sent_early: bool) -> UploadEnd {
+        if sent_early {
+            self.carrier.count(self.head.len(), Direction::Up);
+        } else if self.carrier.write(&mut self.target, self.head, Direction::Up).await.is_err() {
+            return UploadEnd::Target;
         }
         let mut body = self.exchange.body;
         while !body.is_over() {
             let Ok(piece) = body.piece(inbox.bytes()) else {
-                return Break::Client(Failure::Client(ClientFault::Body));
+                return UploadEnd::Client(Failure::Client(ClientFault::Body));
             };
             let (taken, text) = match &piece {
                 Piece::Whole(taken) => (*taken, &inbox.bytes()[..*taken]),
@@ -207,21 +205,23 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Upload<'_, M, R, W> 
                 Piece::More => {
                     match self.carrier.read(inbox, &mut self.client).await {
                         Ok(true) => {}
-                        Ok(false) | Err(Stopped::Broken) => return Break::Client(Failure::Client(ClientFault::Left)),
-                        Err(Stopped::Silent) => return Break::Client(Failure::Client(ClientFault::Slow)),
+                        Ok(false) | Err(Stopped::Broken) => {
+                            return UploadEnd::Client(Failure::Client(ClientFault::Left));
+                        }
+                        Err(Stopped::Silent) => return UploadEnd::Client(Failure::Client(ClientFault::Slow)),
                     }
                     continue;
                 }
             };
             self.progress.body_begun.store(true, Ordering::Relaxed);
-            if self.carrier.write(&mut self.target, text, Way::Up).await.is_err() {
-                return Break::Target;
+            if self.carrier.write(&mut self.target, text, Direction::Up).await.is_err() {
+                return UploadEnd::Target;
             }
             inbox.consume(taken);
         }
         self.progress.sent.store(true, Ordering::Relaxed);
-        inbox.departed(&mut self.client).await;
-        Break::Client(Failure::Client(ClientFault::Left))
+        inbox.closed(&mut self.client).await;
+        UploadEnd::Client(Failure::Client(ClientFault::Left))
     }
 }
 
@@ -232,30 +232,30 @@ struct Download<'a, M, R, W> {
     target: R,
     client: W,
     answer: Inbox,
-    facts: &'a Facts,
+    exit: &'a ExitFacts,
 }
 
 /// An answer's head, as far as the rest of the exchange needs it.
-struct Begun {
+struct AnswerHead {
     status: u16,
     body: Body,
     persists: bool,
-    /// The client's connection lives on, and it has been told so.
+    /// The client's connection is kept, and the head that was sent says so.
     client_keeps: bool,
 }
 
 impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W> {
-    async fn run(mut self) -> End {
+    async fn run(mut self) -> ExchangeEnd {
         match self.begin().await {
-            Ok(Begun { status: 101, .. }) => End::Upgraded(self.answer.into_rest()),
+            Ok(AnswerHead { status: 101, .. }) => ExchangeEnd::Upgraded(self.answer.into_rest()),
             Ok(begun) => self.finish(begun).await,
             Err(end) => end,
         }
     }
 
-    /// Reads heads until the final one, and hands on every one of them. The final one takes with it what is there of
-    /// the body, so that a small answer is one write.
-    async fn begin(&mut self) -> Result<Begun, End> {
+    /// Reads heads up to the final one, and sends each to the client. The final one is sent together with the bytes of the
+    /// body that are there already: a small answer is one write.
+    async fn begin(&mut self) -> Result<AnswerHead, ExchangeEnd> {
         for _ in 0..INTERIM_MAX {
             let length = self.head().await?;
             let asked = self.exchange.asked;
@@ -268,7 +268,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             head.write(&mut out);
             if head.is_interim() {
                 out.extend_from_slice(b"\r\n");
-                // HTTP/1.0 knows no interim answers (RFC 9110, section 15.2).
+                // HTTP/1.0 has no interim answers (RFC 9110, section 15.2).
                 if asked.version == Version::Current {
                     self.send_client(&out).await?;
                 }
@@ -276,9 +276,9 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
                 continue;
             }
             let client_keeps = self.keeps(head.body);
-            let mut begun = Begun { status: head.status, body: head.body, persists: head.persists, client_keeps };
-            out.extend_from_slice(self.ours(&begun).as_bytes());
-            // What follows a 101 is no body: the relay takes it from here.
+            let mut begun = AnswerHead { status: head.status, body: head.body, persists: head.persists, client_keeps };
+            out.extend_from_slice(self.added_fields(&begun).as_bytes());
+            // The bytes behind a 101 are no body: the relay carries them.
             let taken = if begun.status == 101 {
                 0
             } else {
@@ -293,8 +293,8 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         Err(failed(Failure::Answer(AnswerFault::Interim)))
     }
 
-    /// Reads until a whole head is there; its length.
-    async fn head(&mut self) -> Result<usize, End> {
+    /// Reads a whole head and returns its length.
+    async fn head(&mut self) -> Result<usize, ExchangeEnd> {
         let mut scan = Scan::default();
         loop {
             if !Response::may_begin(self.answer.bytes()) {
@@ -307,11 +307,11 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             }
             match self.carrier.read_answer(&mut self.answer, &mut self.target).await {
                 Ok(true) => {}
-                // Another exit may do better: that is what the shorter patience is for.
+                // Another exit may do better: that is why answers have a shorter limit.
                 Err(Stopped::Silent)
                     if self.answer.is_empty() && self.carrier.expects_answers() && self.may_repeat() =>
                 {
-                    return Err(End::Unanswered);
+                    return Err(ExchangeEnd::Unanswered);
                 }
                 Err(Stopped::Silent) => return Err(failed(Failure::Answer(AnswerFault::Timeout))),
                 Ok(false) | Err(Stopped::Broken) if self.answer.is_empty() => return Err(self.died()),
@@ -320,22 +320,22 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         }
     }
 
-    /// Without a byte of an answer the request may go elsewhere, if its body has not: either doing it twice does no
-    /// harm, or the target was waiting for a body that never came.
-    fn died(&self) -> End {
-        End::Died { again: self.may_repeat() }
+    fn died(&self) -> ExchangeEnd {
+        ExchangeEnd::Died { repeatable: self.may_repeat() }
     }
 
+    /// Whether a request without an answer may be sent again: its body was not begun, and either it may be sent twice or the
+    /// target was still waiting for the body.
     fn may_repeat(&self) -> bool {
         let whole = self.exchange.body == Body::NONE || !self.progress.body_begun.load(Ordering::Relaxed);
         let waits = self.exchange.expects && self.exchange.body != Body::NONE;
         whole && (self.exchange.idempotent || waits)
     }
 
-    /// What we add to an answer: which exit it came by, and whether the connection lives on.
-    fn ours(&self, begun: &Begun) -> String {
+    /// The fields that the gateway adds to an answer: its exit, and whether the connection is kept.
+    fn added_fields(&self, begun: &AnswerHead) -> String {
         let mut fields = String::new();
-        answer::facts(self.facts, &mut fields);
+        answer::exit_fields(self.exit, &mut fields);
         if begun.status != 101 {
             if !begun.client_keeps {
                 fields.push_str("Connection: close\r\n");
@@ -347,15 +347,15 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         fields
     }
 
-    /// A connection on which the rest of a request may still come, or may not, is not kept: where the next one would
-    /// begin is the client's to decide.
+    /// Whether the client's connection is kept. Not where the rest of a request's body may still come or may not: the
+    /// gateway could not know where the next request begins.
     fn keeps(&self, body: Body) -> bool {
         let whole = self.exchange.body == Body::NONE || self.progress.sent.load(Ordering::Relaxed);
         self.exchange.keep && body != Body::UntilClose && whole
     }
 
-    async fn finish(mut self, begun: Begun) -> End {
-        let Begun { status, mut body, persists, client_keeps } = begun;
+    async fn finish(mut self, begun: AnswerHead) -> ExchangeEnd {
+        let AnswerHead { status, mut body, persists, client_keeps } = begun;
         while !body.is_over() {
             let Ok(piece) = body.piece(self.answer.bytes()) else { return broken(AnswerFault::Coding, body) };
             let (taken, text) = match &piece {
@@ -368,34 +368,33 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
                     Ok(false) | Err(Stopped::Broken) => return broken(AnswerFault::Incomplete, body),
                 },
             };
-            if self.carrier.write(&mut self.client, text, Way::Down).await.is_err() {
+            if self.carrier.write(&mut self.client, text, Direction::Down).await.is_err() {
                 return left();
             }
             self.answer.consume(taken);
         }
         let sent = self.progress.sent.load(Ordering::Relaxed);
-        // Bytes behind an answer that nobody asked for: whoever sent them is not asked again, and the client never
-        // sees them.
+        // Bytes behind the answer were not asked for: the stream is not used again, and the client never gets them.
         let target_keeps = persists && sent && self.answer.is_empty();
-        End::Answered { status, client_keeps, target_keeps }
+        ExchangeEnd::Answered { status, client_keeps, target_keeps }
     }
 
-    async fn send_client(&mut self, bytes: &[u8]) -> Result<(), End> {
-        self.carrier.write(&mut self.client, bytes, Way::Down).await.map_err(|_| left())
+    async fn send_client(&mut self, bytes: &[u8]) -> Result<(), ExchangeEnd> {
+        self.carrier.write(&mut self.client, bytes, Direction::Down).await.map_err(|_| left())
     }
 }
 
-fn failed(failure: Failure) -> End {
-    End::Failed { failure, by: By::Answer }
+fn failed(failure: Failure) -> ExchangeEnd {
+    ExchangeEnd::Failed { failure, notice: Notice::Answer }
 }
 
-fn left() -> End {
-    End::Failed { failure: Failure::Client(ClientFault::Left), by: By::Close }
+fn left() -> ExchangeEnd {
+    ExchangeEnd::Failed { failure: Failure::Client(ClientFault::Left), notice: Notice::Close }
 }
 
-fn broken(fault: AnswerFault, body: Body) -> End {
-    let by = if body == Body::UntilClose { By::Reset } else { By::Close };
-    End::Failed { failure: Failure::Answer(fault), by }
+fn broken(fault: AnswerFault, body: Body) -> ExchangeEnd {
+    let notice = if body == Body::UntilClose { Notice::Reset } else { Notice::Close };
+    ExchangeEnd::Failed { failure: Failure::Answer(fault), notice }
 }
 
 #[cfg(test)]

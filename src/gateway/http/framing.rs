@@ -1,19 +1,18 @@
-//! What requests and answers have in common: how long the body is, whether the connection lives on, and which fields
-//! end here.
+//! Rules for requests and answers alike: how long the body is, whether the connection is kept, and which fields are dropped.
 //!
-//! The fields that frame a message are read here and nowhere else, for both directions, because a rule that is strict
-//! for requests and lax for answers is a rule that an origin gets round. Hop-by-hop fields are those of RFC 9110,
-//! section 7.6.1, those that `Connection` lists, everything that begins with `Proxy-`, and our own `X-Exitgate-`.
+//! The fields that frame a message are read here for both directions: an origin could exploit a rule that is strict for
+//! requests and lax for answers. Fields that concern one hop are those of RFC 9110, section 7.6.1, those that `Connection`
+//! lists, all that begin with `Proxy-`, and the gateway's own `X-Exitgate-…`.
 
 use super::body::{Body, Chunks};
-use super::head::{Fault, Field, Fields, is_token};
+use super::head::{Field, Fields, HeadFault, is_token};
 
-/// The most bytes that all `Connection` fields together may take, and the most members that they may name. Arbitrary,
-/// and far beyond what clients send: each member is compared with each field, so this bounds the product.
+/// The most bytes that all `Connection` fields may take together, and the most members that they may list. Each member is
+/// compared with each field, so these bound the product. Not tuned: far more than clients send.
 const LIST_MAX: usize = 1024;
 const NAMED_MAX: usize = 32;
 
-/// HTTP/1.0 or HTTP/1.1.
+/// The version of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// HTTP/1.0.
@@ -24,16 +23,15 @@ pub enum Version {
 
 impl Version {
     /// Reads `HTTP/1.x`.
-    pub fn parse(text: &[u8]) -> Result<Self, Fault> {
+    pub fn parse(text: &[u8]) -> Result<Self, HeadFault> {
         match text {
             b"HTTP/1.1" => Ok(Self::Current),
             b"HTTP/1.0" => Ok(Self::Old),
-            other if other.starts_with(b"HTTP/") => Err(Fault::Version),
-            _ => Err(Fault::StartLine),
+            other if other.starts_with(b"HTTP/") => Err(HeadFault::Version),
+            _ => Err(HeadFault::StartLine),
         }
     }
 
-    /// As it is written.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Old => "HTTP/1.0",
@@ -42,64 +40,64 @@ impl Version {
     }
 }
 
-/// The length that the fields give a body; none if they give none.
-pub fn body(fields: &Fields<'_>, version: Version) -> Result<Option<Body>, Fault> {
+/// The body that the fields announce; `None` if they announce none.
+pub fn body(fields: &Fields<'_>, version: Version) -> Result<Option<Body>, HeadFault> {
     let mut length = None;
     let mut chunked = false;
     for field in fields.iter() {
         if field.is("content-length") {
             if length.is_some() {
-                return Err(Fault::SecondLength);
+                return Err(HeadFault::SecondLength);
             }
             length = Some(number(field.value)?);
         } else if field.is("transfer-encoding") {
             if chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Fault::Coding);
+                return Err(HeadFault::Coding);
             }
             chunked = true;
         }
     }
     match (length, chunked) {
-        (Some(_), true) => Err(Fault::LengthAndCoding),
-        (_, true) if version == Version::Old => Err(Fault::OldCoding),
+        (Some(_), true) => Err(HeadFault::LengthAndCoding),
+        (_, true) if version == Version::Old => Err(HeadFault::OldCoding),
         (_, true) => Ok(Some(Body::Chunked(Chunks::default()))),
         (length, false) => Ok(length.map(Body::Length)),
     }
 }
 
-/// Digits and nothing else, and few enough of them that they fit.
-fn number(value: &[u8]) -> Result<u64, Fault> {
+/// Only digits, and so few that the number fits.
+fn number(value: &[u8]) -> Result<u64, HeadFault> {
     if value.is_empty() || value.len() > 18 {
-        return Err(Fault::Length);
+        return Err(HeadFault::Length);
     }
     value.iter().try_fold(0, |sum, &digit| match digit {
         b'0'..=b'9' => Ok(sum * 10 + u64::from(digit - b'0')),
-        _ => Err(Fault::Length),
+        _ => Err(HeadFault::Length),
     })
 }
 
-/// What `Connection` (and the `Proxy-Connection` that some clients send in its place) says.
+/// The options in `Connection`, and in `Proxy-Connection`, which some clients send in its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options<'b> {
     /// The sender closes after this message.
     pub close: bool,
-    /// The sender asks for the connection to live on: the default of HTTP/1.1, said aloud.
+    /// The sender asks to keep the connection, which is the default in HTTP/1.1.
     pub keep_alive: bool,
     /// The sender offers another protocol.
     pub upgrade: bool,
-    /// Other fields that it names, which are for us then.
+    /// Other fields that it lists, which are then for this hop alone.
     named: Vec<&'b [u8]>,
 }
 
 impl<'b> Options<'b> {
-    /// Reads them, and refuses a list that would strip what frames or addresses the message.
-    pub fn read(fields: &Fields<'b>) -> Result<Self, Fault> {
+    /// Refuses a list that would drop a field that frames or addresses the message.
+    pub fn read(fields: &Fields<'b>) -> Result<Self, HeadFault> {
         let mut options = Self::default();
         let mut length = 0;
         for field in fields.iter().filter(|field| field.is("connection") || field.is("proxy-connection")) {
             length += field.line.len();
             if length > LIST_MAX {
-                return Err(Fault::Field);
+                return Err(HeadFault::Field);
             }
             for member in field.members() {
                 options.member(member)?;
@@ -108,7 +106,7 @@ impl<'b> Options<'b> {
         Ok(options)
     }
 
-    fn member(&mut self, member: &'b [u8]) -> Result<(), Fault> {
+    fn member(&mut self, member: &'b [u8]) -> Result<(), HeadFault> {
         let is = |name: &str| member.eq_ignore_ascii_case(name.as_bytes());
         if is("close") {
             self.close = true;
@@ -117,9 +115,9 @@ impl<'b> Options<'b> {
         } else if is("upgrade") {
             self.upgrade = true;
         } else if is("host") || is("content-length") || is("transfer-encoding") {
-            return Err(Fault::Stripped);
+            return Err(HeadFault::Stripped);
         } else if self.named.len() == NAMED_MAX || !member.iter().all(|&b| is_token(b)) {
-            return Err(Fault::Field);
+            return Err(HeadFault::Field);
         } else {
             self.named.push(member);
         }
@@ -131,7 +129,7 @@ impl<'b> Options<'b> {
         !self.close && (version == Version::Current || self.keep_alive)
     }
 
-    /// True of a field that is for us and goes no further.
+    /// True of a field that is not forwarded.
     pub fn ends(&self, field: &Field<'_>) -> bool {
         const HOP_BY_HOP: [&str; 5] = ["connection", "keep-alive", "te", "upgrade", "http2-settings"];
         HOP_BY_HOP.iter().any(|name| field.is(name))
@@ -158,34 +156,34 @@ mod tests {
             ("Content-Length: 0\r\n", Version::Old, Ok(Some(Body::NONE))),
             ("content-LENGTH:  12 \r\n", Version::Current, Ok(Some(Body::Length(12)))),
             ("Transfer-Encoding: Chunked\r\n", Version::Current, Ok(chunked)),
-            ("Transfer-Encoding: chunked\r\n", Version::Old, Err(Fault::OldCoding)),
-            ("Content-Length: 1\r\nContent-Length: 1\r\n", Version::Current, Err(Fault::SecondLength)),
-            ("Content-Length: 1\r\nContent-Length: 2\r\n", Version::Current, Err(Fault::SecondLength)),
-            ("Content-Length: 1, 1\r\n", Version::Current, Err(Fault::Length)),
-            ("Content-Length: +1\r\n", Version::Current, Err(Fault::Length)),
-            ("Content-Length: -1\r\n", Version::Current, Err(Fault::Length)),
-            ("Content-Length: 0x1\r\n", Version::Current, Err(Fault::Length)),
-            ("Content-Length: 1 0\r\n", Version::Current, Err(Fault::Length)),
-            ("Content-Length:\r\n", Version::Current, Err(Fault::Length)),
-            ("Content-Length: 9999999999999999999\r\n", Version::Current, Err(Fault::Length)),
-            ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", Version::Current, Err(Fault::LengthAndCoding)),
-            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Version::Current, Err(Fault::LengthAndCoding)),
-            ("Transfer-Encoding: gzip, chunked\r\n", Version::Current, Err(Fault::Coding)),
-            ("Transfer-Encoding: chunked, chunked\r\n", Version::Current, Err(Fault::Coding)),
-            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", Version::Current, Err(Fault::Coding)),
-            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", Version::Current, Err(Fault::Coding)),
-            ("Transfer-Encoding: identity\r\n", Version::Current, Err(Fault::Coding)),
-            ("Transfer-Encoding: xchunked\r\n", Version::Current, Err(Fault::Coding)),
-            ("Transfer-Encoding: \"chunked\"\r\n", Version::Current, Err(Fault::Coding)),
-            ("Transfer-Encoding: chunked;q=1\r\n", Version::Current, Err(Fault::Coding)),
-            ("Transfer-Encoding:\r\n", Version::Current, Err(Fault::Coding)),
+            ("Transfer-Encoding: chunked\r\n", Version::Old, Err(HeadFault::OldCoding)),
+            ("Content-Length: 1\r\nContent-Length: 1\r\n", Version::Current, Err(HeadFault::SecondLength)),
+            ("Content-Length: 1\r\nContent-Length: 2\r\n", Version::Current, Err(HeadFault::SecondLength)),
+            ("Content-Length: 1, 1\r\n", Version::Current, Err(HeadFault::Length)),
+            ("Content-Length: +1\r\n", Version::Current, Err(HeadFault::Length)),
+            ("Content-Length: -1\r\n", Version::Current, Err(HeadFault::Length)),
+            ("Content-Length: 0x1\r\n", Version::Current, Err(HeadFault::Length)),
+            ("Content-Length: 1 0\r\n", Version::Current, Err(HeadFault::Length)),
+            ("Content-Length:\r\n", Version::Current, Err(HeadFault::Length)),
+            ("Content-Length: 9999999999999999999\r\n", Version::Current, Err(HeadFault::Length)),
+            ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", Version::Current, Err(HeadFault::LengthAndCoding)),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", Version::Current, Err(HeadFault::LengthAndCoding)),
+            ("Transfer-Encoding: gzip, chunked\r\n", Version::Current, Err(HeadFault::Coding)),
+            ("Transfer-Encoding: chunked, chunked\r\n", Version::Current, Err(HeadFault::Coding)),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", Version::Current, Err(HeadFault::Coding)),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", Version::Current, Err(HeadFault::Coding)),
+            ("Transfer-Encoding: identity\r\n", Version::Current, Err(HeadFault::Coding)),
+            ("Transfer-Encoding: xchunked\r\n", Version::Current, Err(HeadFault::Coding)),
+            ("Transfer-Encoding: \"chunked\"\r\n", Version::Current, Err(HeadFault::Coding)),
+            ("Transfer-Encoding: chunked;q=1\r\n", Version::Current, Err(HeadFault::Coding)),
+            ("Transfer-Encoding:\r\n", Version::Current, Err(HeadFault::Coding)),
         ] {
             assert_eq!(body(&fields(lines), version), want, "{lines:?}");
         }
     }
 
     #[test]
-    fn connections_live_on_as_their_version_says() {
+    fn a_connection_is_kept_as_its_version_says() {
         for (lines, old, current) in [
             ("", false, true),
             ("Connection: close\r\n", false, false),
@@ -201,17 +199,17 @@ mod tests {
                 "{lines:?}"
             );
         }
-        assert_eq!(Options::read(&fields("Connection: close, Content-Length\r\n")), Err(Fault::Stripped));
-        assert_eq!(Options::read(&fields("Connection: hOst\r\n")), Err(Fault::Stripped));
-        assert_eq!(Options::read(&fields("Connection: a b\r\n")), Err(Fault::Field));
+        assert_eq!(Options::read(&fields("Connection: close, Content-Length\r\n")), Err(HeadFault::Stripped));
+        assert_eq!(Options::read(&fields("Connection: hOst\r\n")), Err(HeadFault::Stripped));
+        assert_eq!(Options::read(&fields("Connection: a b\r\n")), Err(HeadFault::Field));
         for many in ["a,".repeat(33), ",".repeat(LIST_MAX), " ".repeat(LIST_MAX), "x".repeat(LIST_MAX)] {
-            assert_eq!(Options::read(&fields(&format!("Connection: {many}\r\n"))), Err(Fault::Field));
+            assert_eq!(Options::read(&fields(&format!("Connection: {many}\r\n"))), Err(HeadFault::Field));
         }
-        assert_eq!(Options::read(&fields(&"Connection: close\r\n".repeat(100))), Err(Fault::Field));
+        assert_eq!(Options::read(&fields(&"Connection: close\r\n".repeat(100))), Err(HeadFault::Field));
     }
 
     #[test]
-    fn what_is_for_us_goes_no_further() {
+    fn fields_of_this_hop_are_not_forwarded() {
         let lines = "Connection: X-Mine, close\r\nX-Mine: 1\r\nx-yours: 1\r\nProxy-Authorization: Basic eA==\r\nTE: trailers\r\n\
              Keep-Alive: 5\r\nUpgrade: x\r\nProxy-Status: a\r\nX-Exitgate-Exit: forged\r\nX-Exitgate: 1\r\nCookie: c\r\n";
         let all = fields(lines);

@@ -1,29 +1,28 @@
-//! The shape of an HTTP/1 head: where it ends, and its fields, each checked.
+//! An HTTP/1 head: where it ends, and its fields, each checked.
 //!
-//! A forwarder's worst bug is to see one message where the next program sees two. Every ambiguity that smuggling lives
-//! on is a way of *writing* a head that some parsers forgive: a bare LF, a folded line, a space before the colon, a NUL.
-//! So nothing is forgiven here. [`Scan`] looks at each byte once as it arrives and refuses a head that cannot become
-//! good, at the first byte that shows it; [`Fields`] is made only of lines that have all been checked, and then hands
-//! out the very bytes that were read, so that case and order reach the target as the client wrote them.
+//! A forwarder's worst bug is to see one message where the next program sees two (request smuggling). Each such attack uses
+//! a way of writing a head that some parsers accept: a bare LF, a folded line, a space before the colon, a NUL. Here all of
+//! them are refused. [`Scan`] looks at each byte once as it arrives, and refuses at the first byte that makes the head
+//! invalid. [`Fields`] exist only of checked lines, and keep the bytes that were read: case and order reach the target as
+//! the client wrote them.
 //!
 //! Next: [`super::request`] and [`super::response`] read what the fields mean.
 
 use std::str;
 
-/// The longest head, start line and all. What servers take varies from 8 to 80 KiB; a scraper with a jar of cookies
-/// stays well below this.
+/// The longest head in bytes, with its start line. Servers accept from 8 to 80 KiB; a scraper with many cookies stays well
+/// below this.
 pub const HEAD_MAX: usize = 64 * 1024;
 
-/// The most fields in a head. Arbitrary: twice what the largest real ones carry.
+/// The most fields in a head: about twice what the largest real heads have. Not tuned.
 pub const FIELDS_MAX: usize = 200;
 
 /// Why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// A line that ends in LF without CR.
+pub enum HeadFault {
     #[error("a line ends in a bare LF")]
     BareLf,
-    /// A CR that does not begin a line's end.
+    /// A CR without LF.
     #[error("a bare CR")]
     BareCr,
     /// NUL or another control character.
@@ -33,62 +32,46 @@ pub enum Fault {
     #[error("a folded line")]
     Folded,
     /// A field without a colon, or with a name that is no token.
-    #[error("a field that is no `name: value`")]
+    #[error("a field that is not `name: value`")]
     Field,
     /// White space between a field's name and its colon.
     #[error("white space before a colon")]
     SpaceBeforeColon,
-    /// A start line that is none.
     #[error("the first line is malformed")]
     StartLine,
-    /// An HTTP version that is not spoken here.
     #[error("not HTTP/1.0 or HTTP/1.1")]
     Version,
-    /// Longer than [`HEAD_MAX`].
     #[error("a head of more than 64 KiB")]
     TooLong,
-    /// More than [`FIELDS_MAX`] fields.
     #[error("a head of more than 200 fields")]
     TooMany,
-    /// More than one `Content-Length`.
     #[error("more than one Content-Length")]
     SecondLength,
-    /// A `Content-Length` that is no number.
-    #[error("a Content-Length that is no number")]
+    #[error("a Content-Length that is not a number")]
     Length,
-    /// `Content-Length` beside `Transfer-Encoding`.
     #[error("Content-Length beside Transfer-Encoding")]
     LengthAndCoding,
-    /// A transfer coding other than a single `chunked`.
     #[error("a Transfer-Encoding other than `chunked`")]
     Coding,
-    /// A transfer coding in HTTP/1.0, which has none.
     #[error("Transfer-Encoding in HTTP/1.0")]
     OldCoding,
-    /// HTTP/1.1 without `Host`, or more than one.
     #[error("not exactly one Host")]
     Host,
-    /// A `Connection` that lists a field without which the message means something else.
-    #[error("Connection lists a field that the message cannot lose")]
+    #[error("Connection lists a field that frames or addresses the message")]
     Stripped,
-    /// A body where there cannot be one.
     #[error("a CONNECT or TRACE with a body")]
     UnexpectedBody,
-    /// A request target that is no form of HTTP's.
     #[error("the request target is malformed")]
     Target,
-    /// A user name or password in the request target.
     #[error("the request target holds credentials")]
     Userinfo,
-    /// An absolute-form target that is not `http://`.
-    #[error("the request target is no http:// address")]
+    #[error("the request target does not begin with http://")]
     Scheme,
-    /// An `Expect` that is not `100-continue`.
     #[error("an expectation other than 100-continue")]
     Expectation,
 }
 
-/// Finds the end of a head in bytes that arrive bit by bit, each looked at once.
+/// Finds the end of a head in bytes that arrive in pieces; each byte is looked at once.
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
     at: usize,
@@ -96,12 +79,12 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// The length of the head with its empty line, once it is there. `bytes` begins where the head begins, and is what
-    /// the last call was shown, or that and more.
-    pub fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
+    /// The length of the head with its empty line; `None` while it is incomplete. `bytes` begins with the head, and extends
+    /// what the last call got.
+    pub fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, HeadFault> {
         while let Some(&byte) = bytes.get(self.at) {
             if self.at >= HEAD_MAX {
-                return Err(Fault::TooLong);
+                return Err(HeadFault::TooLong);
             }
             match byte {
                 b'\r' => match bytes.get(self.at + 1) {
@@ -111,16 +94,16 @@ impl Scan {
                         self.at += 2;
                         self.line = self.at;
                         if empty {
-                            return if self.at <= HEAD_MAX { Ok(Some(self.at)) } else { Err(Fault::TooLong) };
+                            return if self.at <= HEAD_MAX { Ok(Some(self.at)) } else { Err(HeadFault::TooLong) };
                         }
                         continue;
                     }
-                    Some(_) => return Err(Fault::BareCr),
+                    Some(_) => return Err(HeadFault::BareCr),
                 },
-                b'\n' => return Err(Fault::BareLf),
-                b' ' | b'\t' if self.at == self.line => return Err(Fault::Folded),
+                b'\n' => return Err(HeadFault::BareLf),
+                b' ' | b'\t' if self.at == self.line => return Err(HeadFault::Folded),
                 b'\t' => {}
-                0..0x20 | 0x7F => return Err(Fault::Control),
+                0..0x20 | 0x7F => return Err(HeadFault::Control),
                 _ => {}
             }
             self.at += 1;
@@ -129,12 +112,12 @@ impl Scan {
     }
 }
 
-/// One field, as it was written.
+/// One field, as it was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'b> {
-    /// The name, in the case in which it came.
+    /// In the case in which it came.
     pub name: &'b str,
-    /// The value without the white space around it; it may hold bytes that are no UTF-8.
+    /// Without the white space around it; not always UTF-8.
     pub value: &'b [u8],
     /// The whole line with its CRLF.
     pub line: &'b [u8],
@@ -151,22 +134,22 @@ impl<'b> Field<'b> {
         self.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     }
 
-    /// The members of a value that is a list, lower and upper case as they came.
+    /// The members of a comma-separated value, in the case in which they came.
     pub fn members(&self) -> impl Iterator<Item = &'b [u8]> + use<'b> {
         self.value.split(|&b| b == b',').map(trim).filter(|member| !member.is_empty())
     }
 }
 
-/// The fields of a head, every line of which has been checked. Each is read once: what they mean is asked ten times over.
+/// The checked fields of a head. Each line is parsed once, because each field is looked at about ten times.
 #[derive(Clone, Debug)]
 pub struct Fields<'b>(Vec<Field<'b>>);
 
-/// Room for the fields of most heads, so that reading one takes a single allocation.
+/// The number of fields for which room is made at once: most heads then take a single allocation. Not tuned.
 const USUAL: usize = 16;
 
 impl<'b> Fields<'b> {
     /// Checks the lines between a start line and the empty line that ends the head (which is not among them).
-    pub fn check(lines: &'b [u8]) -> Result<Self, Fault> {
+    pub fn check(lines: &'b [u8]) -> Result<Self, HeadFault> {
         let mut rest = lines;
         let mut fields = Vec::with_capacity(if lines.is_empty() { 0 } else { USUAL });
         while !rest.is_empty() {
@@ -174,7 +157,7 @@ impl<'b> Fields<'b> {
             rest = &rest[field.line.len()..];
             fields.push(field);
             if fields.len() > FIELDS_MAX {
-                return Err(Fault::TooMany);
+                return Err(HeadFault::TooMany);
             }
         }
         Ok(Self(fields))
@@ -191,8 +174,8 @@ impl<'b> Fields<'b> {
     }
 }
 
-/// Where the first CRLF begins. Looks for the LF and then before it: one byte is found in a fifth of the instructions that
-/// a pair takes.
+/// Where the first CRLF begins. Searches for the LF and then looks at the byte before it, which takes a fifth of the
+/// instructions of a search for the pair.
 fn line_end(bytes: &[u8]) -> Option<usize> {
     let mut from = 0;
     loop {
@@ -204,24 +187,24 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Reads the first of these lines.
-fn check_line(lines: &[u8]) -> Result<Field<'_>, Fault> {
-    let end = line_end(lines).ok_or(Fault::Field)?;
+/// Checks the first of these lines.
+fn check_line(lines: &[u8]) -> Result<Field<'_>, HeadFault> {
+    let end = line_end(lines).ok_or(HeadFault::Field)?;
     let line = &lines[..end];
     let colon = line.iter().take_while(|&&b| is_token(b)).count();
     match line.get(colon) {
         Some(b':') if colon > 0 => {}
-        Some(b' ' | b'\t') if colon == 0 => return Err(Fault::Folded),
-        Some(b' ' | b'\t') => return Err(Fault::SpaceBeforeColon),
-        _ => return Err(Fault::Field),
+        Some(b' ' | b'\t') if colon == 0 => return Err(HeadFault::Folded),
+        Some(b' ' | b'\t') => return Err(HeadFault::SpaceBeforeColon),
+        _ => return Err(HeadFault::Field),
     }
     match line[colon..].iter().find(|&&b| (b < b' ' && b != b'\t') || b == 0x7F) {
         None => {}
-        Some(b'\n') => return Err(Fault::BareLf),
-        Some(b'\r') => return Err(Fault::BareCr),
-        Some(_) => return Err(Fault::Control),
+        Some(b'\n') => return Err(HeadFault::BareLf),
+        Some(b'\r') => return Err(HeadFault::BareCr),
+        Some(_) => return Err(HeadFault::Control),
     }
-    let name = str::from_utf8(&line[..colon]).map_err(|_| Fault::Field)?; // a token is ASCII
+    let name = str::from_utf8(&line[..colon]).map_err(|_| HeadFault::Field)?; // never fails: a token is ASCII
     Ok(Field { name, value: trim(&line[colon + 1..]), line: &lines[..end + 2] })
 }
 
@@ -230,7 +213,7 @@ pub fn is_token(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
-/// Without spaces and tabs around it.
+/// Removes spaces and tabs at both ends.
 pub fn trim(bytes: &[u8]) -> &[u8] {
     let blank = |b: &u8| matches!(b, b' ' | b'\t');
     let start = bytes.iter().take_while(|b| blank(b)).count();
@@ -244,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    fn scan(bytes: &[u8], piece: usize) -> Result<Option<usize>, Fault> {
+    fn scan(bytes: &[u8], piece: usize) -> Result<Option<usize>, HeadFault> {
         let mut scan = Scan::default();
         let mut have = 0;
         loop {
@@ -268,34 +251,34 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_become_a_head_is_refused_at_once() {
+    fn a_head_is_refused_at_the_first_invalid_byte() {
         for (bytes, fault) in [
-            (&b"GET / HTTP/1.1\n"[..], Fault::BareLf),
-            (b"GET / HTTP/1.1\r\nA: b\n", Fault::BareLf),
-            (b"GET / HTTP/1.1\rX", Fault::BareCr),
-            (b"GET / HTTP/1.1\r\r\n", Fault::BareCr),
-            (b"GET / HTTP/1.1\r\nA: b\r\n c", Fault::Folded),
-            (b"GET / HTTP/1.1\r\n\tA: b", Fault::Folded),
-            (b" GET /", Fault::Folded),
-            (b"GET /\0", Fault::Control),
-            (b"GET / HTTP/1.1\r\nA: \x01", Fault::Control),
-            (b"GET / HTTP/1.1\r\nA: \x7F", Fault::Control),
-            (b"\x16\x03\x01", Fault::Control),
+            (&b"GET / HTTP/1.1\n"[..], HeadFault::BareLf),
+            (b"GET / HTTP/1.1\r\nA: b\n", HeadFault::BareLf),
+            (b"GET / HTTP/1.1\rX", HeadFault::BareCr),
+            (b"GET / HTTP/1.1\r\r\n", HeadFault::BareCr),
+            (b"GET / HTTP/1.1\r\nA: b\r\n c", HeadFault::Folded),
+            (b"GET / HTTP/1.1\r\n\tA: b", HeadFault::Folded),
+            (b" GET /", HeadFault::Folded),
+            (b"GET /\0", HeadFault::Control),
+            (b"GET / HTTP/1.1\r\nA: \x01", HeadFault::Control),
+            (b"GET / HTTP/1.1\r\nA: \x7F", HeadFault::Control),
+            (b"\x16\x03\x01", HeadFault::Control),
         ] {
             for piece in [1, 100] {
                 assert_eq!(scan(bytes, piece), Err(fault), "{}", bytes.escape_ascii());
             }
         }
-        assert_eq!(scan(&vec![b'a'; HEAD_MAX + 1], 1000), Err(Fault::TooLong));
+        assert_eq!(scan(&vec![b'a'; HEAD_MAX + 1], 1000), Err(HeadFault::TooLong));
         let ends_at = |length: usize| [&vec![b'a'; length - 4][..], b"\r\n\r\n"].concat();
         assert_eq!(scan(&ends_at(HEAD_MAX), 1000), Ok(Some(HEAD_MAX)));
         for more in 1..4 {
-            assert_eq!(scan(&ends_at(HEAD_MAX + more), 1000), Err(Fault::TooLong));
+            assert_eq!(scan(&ends_at(HEAD_MAX + more), 1000), Err(HeadFault::TooLong));
         }
     }
 
     #[test]
-    fn fields_come_as_they_were_written() {
+    fn fields_keep_the_bytes_that_were_read() {
         let fields = Fields::check(b"HOST:a\r\nX-Empty:\r\nx-odd: \t b c\xFF \t\r\n").unwrap();
         let read: Vec<_> = fields.iter().map(|f| (f.name, f.value, f.line.len())).collect();
         assert_eq!(read, [("HOST", &b"a"[..], 8), ("X-Empty", b"", 10), ("x-odd", b"b c\xFF", 17)]);
@@ -308,27 +291,27 @@ mod tests {
     #[test]
     fn a_bad_field_is_refused() {
         for (lines, fault) in [
-            (&b"no colon\r\n"[..], Fault::SpaceBeforeColon),
-            (b"nocolon\r\n", Fault::Field),
-            (b": empty\r\n", Fault::Field),
-            (b"A : b\r\n", Fault::SpaceBeforeColon),
-            (b"A\t: b\r\n", Fault::SpaceBeforeColon),
-            (b"A: b\r\n c\r\n", Fault::Folded),
-            (b"A(b: c\r\n", Fault::Field),
-            (b"\xC3\xA9: c\r\n", Fault::Field),
-            (b"A: b\0\r\n", Fault::Control),
-            (b"A: b\nC: d\r\n", Fault::BareLf),
-            (b"A: b\rC: d\r\n", Fault::BareCr),
-            (b"A: b", Fault::Field),
+            (&b"no colon\r\n"[..], HeadFault::SpaceBeforeColon),
+            (b"nocolon\r\n", HeadFault::Field),
+            (b": empty\r\n", HeadFault::Field),
+            (b"A : b\r\n", HeadFault::SpaceBeforeColon),
+            (b"A\t: b\r\n", HeadFault::SpaceBeforeColon),
+            (b"A: b\r\n c\r\n", HeadFault::Folded),
+            (b"A(b: c\r\n", HeadFault::Field),
+            (b"\xC3\xA9: c\r\n", HeadFault::Field),
+            (b"A: b\0\r\n", HeadFault::Control),
+            (b"A: b\nC: d\r\n", HeadFault::BareLf),
+            (b"A: b\rC: d\r\n", HeadFault::BareCr),
+            (b"A: b", HeadFault::Field),
         ] {
             assert_eq!(Fields::check(lines).err(), Some(fault), "{}", lines.escape_ascii());
         }
         assert!(Fields::check(&b"A: b\r\n".repeat(FIELDS_MAX)).is_ok());
-        assert_eq!(Fields::check(&b"A: b\r\n".repeat(FIELDS_MAX + 1)).err(), Some(Fault::TooMany));
+        assert_eq!(Fields::check(&b"A: b\r\n".repeat(FIELDS_MAX + 1)).err(), Some(HeadFault::TooMany));
     }
 
     #[test]
-    fn tokens_are_made_of_what_the_rfc_lists() {
+    fn tokens_have_the_characters_that_the_rfc_lists() {
         for byte in 0..=u8::MAX {
             let listed = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
             assert_eq!(is_token(byte), listed, "{byte:#x}");

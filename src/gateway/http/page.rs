@@ -1,28 +1,29 @@
-//! What somebody gets who opens the port in a browser: what this is, and how to use it.
+//! The page that a browser gets which opens the proxy port as a web site: what this is, and how to use it.
 //!
-//! Nothing of the request is repeated in it, not even `Host`: the address that it shows is the one that is bound.
+//! It repeats nothing of the request, not even `Host`: the address that it shows is the one that is bound.
 
 use super::answer::Page;
 use super::request::Request;
-use crate::gateway::gate::ListenerConfig;
+use crate::gateway::listener::ListenerConfig;
 
-/// The answer to a request in origin-form, which is not for a proxy. The page itself lives at `/`; anything else is
-/// somebody who took this port for a web server, and is told so with a 404.
+/// Answers a request in origin form, which is not for a proxy. The page is at `/`; any other path gets a 404 that says that
+/// this port is no web server.
 pub fn page(listener: &ListenerConfig, method: &str, path: &str, keep: bool) -> Vec<u8> {
-    let bare = method == "HEAD";
+    let head_only = method == "HEAD";
     if !matches!(method, "GET" | "HEAD") {
-        return Page { status: 405, kind: "text/plain", fields: "Allow: GET, HEAD\r\n", body: WRONG }.write(keep, bare);
+        return Page { status: 405, kind: "text/plain", fields: "Allow: GET, HEAD\r\n", body: WRONG }
+            .write(keep, head_only);
     }
     if path.split('?').next() != Some("/") {
-        return Page { status: 404, kind: "text/plain", fields: "", body: WRONG }.write(keep, bare);
+        return Page { status: 404, kind: "text/plain", fields: "", body: WRONG }.write(keep, head_only);
     }
     let body = html(listener);
     let fields = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n";
-    Page { status: 200, kind: "text/html; charset=utf-8", fields, body: &body }.write(keep, bare)
+    Page { status: 200, kind: "text/html; charset=utf-8", fields, body: &body }.write(keep, head_only)
 }
 
-/// The answer to a TRACE or OPTIONS that may not be handed on: we are its last recipient then (RFC 9110, section 7.6.2).
-/// A TRACE gets back what came, anything else what may be asked of a forwarder.
+/// Answers a TRACE or OPTIONS with `Max-Forwards: 0`, whose last recipient is the gateway (RFC 9110, section 7.6.2). A TRACE
+/// gets its request back, an OPTIONS the methods of a forwarder.
 pub fn last_hop(request: &Request<'_>, authority: &str, path: &str, keep: bool) -> Vec<u8> {
     if request.method == "TRACE" {
         let body = request.trace(&["http://", authority, path].concat());
@@ -32,17 +33,17 @@ pub fn last_hop(request: &Request<'_>, authority: &str, path: &str, keep: bool) 
     Page { status: 200, kind: "text/plain", fields, body: "" }.write(keep, false)
 }
 
-const WRONG: &str = "This is a port of exitgate, a forwarding gateway, and no web server: use it as a proxy.\n";
+const WRONG: &str = "This port is a proxy (exitgate), not a web server: set it as the proxy of your client.\n";
 
 const HTML: &str = r#"<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>exitgate</title>
 <style>body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem}pre{background:#8881;padding:1rem;overflow:auto}</style>
 <h1>exitgate</h1>
-<p>This port is a way out, not a web site: point a client at it as its proxy. It speaks SOCKS5, SOCKS4 and 4a and HTTP{tls}.</p>
+<p>This port is a proxy, not a web site: set it as the proxy of your client. It takes SOCKS5, SOCKS4, SOCKS4a and HTTP{tls}.</p>
 <pre>{examples}</pre>
 <p>{user}</p>
 <p>{key}</p>
-<p>Which exit serves you now: <code>http://exit.gate/</code>, asked through this port. Every CONNECT answer says it too, in its <code>X-Exitgate-Exit-Ip</code> field.</p>
+<p>To see which exit serves you, open <code>http://exit.gate/</code> through this port. Every answer to a CONNECT has it in <code>X-Exitgate-Exit-Ip</code>.</p>
 </html>
 "#;
 
@@ -60,14 +61,14 @@ fn html(listener: &ListenerConfig) -> String {
     HTML.replace("{tls}", if listener.tls.is_some() { ", all of them also inside TLS" } else { "" })
         .replace("{examples}", &examples)
         .replace("{user}", &username(listener))
-        .replace("{key}", if listener.demands_key { "The password is your key." } else { "No key is asked for here." })
+        .replace("{key}", if listener.demands_key { "The password is your key." } else { "No key is needed here." })
 }
 
 fn username(listener: &ListenerConfig) -> String {
     match &listener.route {
         // A route's name is `[a-z][a-z0-9-]*`: nothing in it means anything to HTML.
-        Some(route) => format!("Everything leaves by the route <code>{route}</code>."),
-        None => "The user name says which way out: <code>us</code>, <code>nonus</code>, <code>us-strict</code>, \
+        Some(route) => format!("All traffic leaves by the route <code>{route}</code>."),
+        None => "The username selects the exit: <code>us</code>, <code>nonus</code>, <code>us-strict</code>, \
                  <code>any-session-a1</code>."
             .to_owned(),
     }
@@ -79,7 +80,7 @@ mod tests {
     use crate::gateway::testing;
 
     #[test]
-    fn a_browser_is_told_what_this_is() {
+    fn a_browser_gets_a_page_that_explains_the_port() {
         let listener = testing::listener();
         let said = String::from_utf8(page(&listener, "GET", "/?x", true)).unwrap();
         assert!(said.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/html"), "{said}");
@@ -87,7 +88,7 @@ mod tests {
             said.contains("socks5h://us:KEY@127.0.0.1:1080 ")
                 && !said.contains('{'.to_string().as_str().repeat(2).as_str())
         );
-        assert!(said.contains("No key is asked for") && !said.contains("TLS"));
+        assert!(said.contains("No key is needed") && !said.contains("TLS"));
         let route = ListenerConfig { route: Some("us-strict".into()), demands_key: true, ..listener };
         let said = String::from_utf8(page(&route, "GET", "/", false)).unwrap();
         assert!(said.contains("<code>us-strict</code>.") && said.contains("socks5h://127.0.0.1:1080 "));
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_not_go_on_is_answered_here() {
+    fn a_trace_at_its_last_hop_is_answered_here() {
         for (method, want) in [("TRACE", "message/http"), ("OPTIONS", "Allow: CONNECT,")] {
             let head = format!("{method} http://a.test/x HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 0\r\n\r\n");
             let request = Request::parse(head.as_bytes()).unwrap();
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_page() {
+    fn other_paths_and_methods_are_refused() {
         let listener = testing::listener();
         for (method, path, status) in [("GET", "/proxies", "404"), ("POST", "/", "405"), ("HEAD", "/", "200")] {
             let said = String::from_utf8(page(&listener, method, path, true)).unwrap();

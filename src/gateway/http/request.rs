@@ -1,104 +1,97 @@
-//! A client's request: which of HTTP's four forms it has, what it asks for, and how it goes on to the target.
+//! A client's request: its form, its target, and how it is written for that target.
 //!
-//! Parsing borrows: a [`Request`] is a view of the bytes of its head. Writing it for the target changes what RFC 9112
-//! has a forwarder change and nothing else: the absolute target becomes a path, `Host` becomes the target's authority
-//! (whatever the client put there: section 3.2.2), and what is hop-by-hop ends here. What says where the body ends is
-//! written in the one form that every reader knows (`chunked` in small letters, a length without zeros before it), because
-//! programs that compare by the byte or count in octal would find another end. Order and case of everything else stay,
-//! because they are the client's fingerprint and not ours. There is no `Via` and no `Forwarded`: a target is not
-//! told that anybody stands between, and loops cannot come about, because our own listeners are refused as targets.
+//! A [`Request`] borrows the bytes of its head. Writing it for the target makes only the changes that RFC 9112 asks of a
+//! forwarder: the absolute target becomes a path, `Host` becomes the target's authority (whatever the client put there:
+//! section 3.2.2), and fields of this hop are dropped. The fields that frame the body are written in the one form that every
+//! parser knows (`chunked` in lower case, a length without leading zeros): programs that compare bytes or read octal would
+//! find another end. Order and case of all else stay, because they are the client's fingerprint. The gateway adds no `Via`
+//! and no `Forwarded`: targets do not learn of it, and loops cannot happen, because its own listeners are refused as targets.
 //!
-//! An HTTP/1.0 request goes on as HTTP/1.0, so that the answer comes in a form that its client can read and nothing
-//! has to be decoded on the way back.
+//! An HTTP/1.0 request stays HTTP/1.0: the answer then has a form that the client can read, and nothing must be decoded.
 
 use super::body::Body;
 use super::framing::{self, Options, Version};
-use super::head::{Fault, Fields, is_token};
+use super::head::{Fields, HeadFault, is_token};
 use crate::gateway::failure::{ClientFault, Failure};
 use crate::net::{Host, Target};
 
-/// The longest method. Arbitrary: the longest registered one is `UPDATEREDIRECTREF` with 17.
+/// The longest method. The longest registered one, `UPDATEREDIRECTREF`, has 17 characters.
 const METHOD_MAX: usize = 24;
 
-/// What a TRACE keeps to itself: answers are logged and shown by programs that would never show a key.
+/// Fields that the answer to a TRACE omits: programs log and show answers, which must not contain a key.
 const TRACE_HIDES: [&str; 3] = ["proxy-authorization", "authorization", "cookie"];
 
-/// What a request asks for.
+/// The four forms of a request target (RFC 9112, section 3.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form<'b> {
     /// `CONNECT host:port`.
     Authority(Target),
     /// `GET http://host/path`.
     Absolute {
-        /// Where to.
         target: Target,
         /// Host and port as the client wrote them.
         authority: &'b str,
         /// The path with its query; may lack the leading `/`.
         path: &'b str,
     },
-    /// `GET /path`: a browser that was pointed at a proxy as if it were a site.
+    /// `GET /path`: from a browser that takes the proxy for a web site.
     Origin(&'b str),
     /// `OPTIONS *`.
     Asterisk,
 }
 
-/// One request, as a view of its head.
+/// One request; borrows its head.
 #[derive(Clone, Debug)]
 pub struct Request<'b> {
-    /// The method, case as it came.
+    /// In the case in which it came.
     pub method: &'b str,
-    /// What it asks for.
     pub form: Form<'b>,
-    /// The client's version.
     pub version: Version,
-    /// Its fields.
     pub fields: Fields<'b>,
-    /// What follows the head.
     pub body: Body,
-    /// What it says about the connection.
+    /// The options of `Connection`.
     pub options: Options<'b>,
-    /// The protocol that it would rather speak.
+    /// The protocol that the client offers to switch to.
     pub upgrade: Option<&'b [u8]>,
-    /// It waits for a 100 before it sends the body.
+    /// The client waits for `100 Continue` before it sends the body.
     pub expects: bool,
 }
 
-impl From<Fault> for Failure {
-    /// What a client is told of a bad head of its own.
-    fn from(fault: Fault) -> Self {
+impl From<HeadFault> for Failure {
+    /// The failure of a request with a bad head.
+    fn from(fault: HeadFault) -> Self {
         Self::Client(match fault {
-            Fault::TooLong | Fault::TooMany => ClientFault::HeadTooLarge,
-            Fault::Version => ClientFault::Version,
-            Fault::Expectation => ClientFault::Expectation,
-            Fault::Scheme => ClientFault::Scheme,
-            Fault::Target | Fault::Userinfo => ClientFault::Target,
+            HeadFault::TooLong | HeadFault::TooMany => ClientFault::HeadTooLarge,
+            HeadFault::Version => ClientFault::Version,
+            HeadFault::Expectation => ClientFault::Expectation,
+            HeadFault::Scheme => ClientFault::Scheme,
+            HeadFault::Target | HeadFault::Userinfo => ClientFault::Target,
             _ => ClientFault::Head,
         })
     }
 }
 
 impl<'b> Request<'b> {
-    /// Reads a whole head, empty line and all.
-    pub fn parse(head: &'b [u8]) -> Result<Self, Fault> {
+    /// Parses a whole head, which ends with its empty line.
+    pub fn parse(head: &'b [u8]) -> Result<Self, HeadFault> {
         let (line, lines) = split_start(head)?;
         let mut words = line.split(|&b| b == b' ');
         let (Some(method), Some(target), Some(version), None) =
             (words.next(), words.next(), words.next(), words.next())
         else {
-            return Err(Fault::StartLine);
+            return Err(HeadFault::StartLine);
         };
         let version = Version::parse(version)?;
-        let method = token(method).ok_or(Fault::StartLine)?;
-        let target = graphic(target).ok_or(Fault::Target)?;
+        let method = token(method).ok_or(HeadFault::StartLine)?;
+        let target = graphic(target).ok_or(HeadFault::Target)?;
         let fields = Fields::check(lines)?;
         let hosts = fields.iter().filter(|field| field.is("host")).count();
         if hosts > 1 || (hosts == 0 && version == Version::Current) {
-            return Err(Fault::Host);
+            return Err(HeadFault::Host);
         }
         let body = framing::body(&fields, version)?.unwrap_or(Body::NONE);
         if matches!(method, "CONNECT" | "TRACE") && body != Body::NONE {
-            return Err(Fault::UnexpectedBody);
+            return Err(HeadFault::UnexpectedBody);
         }
         let options = Options::read(&fields)?;
         let upgrade = upgrade(&fields, &options, version, body);
@@ -107,21 +100,21 @@ impl<'b> Request<'b> {
         Ok(Self { method, form, version, fields, body, options, upgrade, expects })
     }
 
-    /// Whether sending it twice does what sending it once does (RFC 9110, section 9.2.2).
+    /// Whether sending it twice has the effect of sending it once (RFC 9110, section 9.2.2).
     pub fn is_idempotent(&self) -> bool {
         matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
     }
 
-    /// How many more may hand it on: TRACE and OPTIONS alone count (RFC 9110, section 7.6.2).
+    /// `Max-Forwards`, which counts for TRACE and OPTIONS only (RFC 9110, section 7.6.2).
     pub fn hops_left(&self) -> Option<u64> {
         let counts = matches!(self.method, "TRACE" | "OPTIONS");
         let field = self.fields.get("max-forwards").filter(|_| counts)?;
-        // What is no number, or two, is the target's to make sense of.
+        // A value that is not one number is left to the target.
         let digits = !field.value.is_empty() && field.value.iter().all(u8::is_ascii_digit);
         str::from_utf8(field.value).ok().filter(|_| digits)?.parse().ok()
     }
 
-    /// The head as it came to us, without what is for us alone: what a TRACE shows its client.
+    /// The body of the answer to a TRACE: the head as it came, without secrets.
     pub fn trace(&self, target: &str) -> String {
         let mut out = [self.method, " ", target, " ", self.version.as_str(), "\r\n"].concat();
         for field in self.fields.iter().filter(|field| !TRACE_HIDES.iter().any(|name| field.is(name))) {
@@ -131,12 +124,12 @@ impl<'b> Request<'b> {
         out
     }
 
-    /// Whether the client reads another answer on this connection.
+    /// Whether the client wants to keep the connection.
     pub fn persists(&self) -> bool {
         self.options.persists(self.version)
     }
 
-    /// Writes the head as the target gets it. Only for absolute-form, which is the only form that goes on.
+    /// Writes the head for the target. Only for absolute form, the only one that is forwarded.
     pub fn write_for(&self, authority: &str, path: &str, out: &mut Vec<u8>) {
         let slash = if path.starts_with('/') || path == "*" { "" } else { "/" };
         out.extend([self.method, " ", slash, path, " ", self.version.as_str(), "\r\n"].concat().as_bytes());
@@ -169,7 +162,7 @@ impl<'b> Request<'b> {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Our own `Connection`, where the client had its: the target then sees what it would see without us between.
+    /// Writes a `Connection` for this hop, in the place of the client's: the target sees what it would see without a proxy.
     fn write_connection(&self, out: &mut Vec<u8>) {
         let trailers =
             self.fields.get("te").is_some_and(|te| te.members().any(|m| m.eq_ignore_ascii_case(b"trailers")));
@@ -200,16 +193,16 @@ fn push(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     }
 }
 
-/// A number without zeros before it: to some readers they mean octal.
+/// A number without leading zeros: some parsers take those for octal.
 fn plain_number(digits: &[u8]) -> &[u8] {
     let zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
     &digits[zeros.min(digits.len().saturating_sub(1))..]
 }
 
-/// The start line and the lines behind it.
-fn split_start(head: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
-    let head = head.strip_suffix(b"\r\n").ok_or(Fault::StartLine)?;
-    let end = head.windows(2).position(|pair| pair == b"\r\n").ok_or(Fault::StartLine)?;
+/// Splits a head into its start line and its fields.
+fn split_start(head: &[u8]) -> Result<(&[u8], &[u8]), HeadFault> {
+    let head = head.strip_suffix(b"\r\n").ok_or(HeadFault::StartLine)?;
+    let end = head.windows(2).position(|pair| pair == b"\r\n").ok_or(HeadFault::StartLine)?;
     Ok((&head[..end], &head[end + 2..]))
 }
 
@@ -223,48 +216,48 @@ fn graphic(bytes: &[u8]) -> Option<&str> {
     good.then(|| str::from_utf8(bytes).ok())?
 }
 
-fn form<'b>(method: &str, target: &'b str) -> Result<Form<'b>, Fault> {
+fn form<'b>(method: &str, target: &'b str) -> Result<Form<'b>, HeadFault> {
     if method == "CONNECT" {
         return if target.contains('@') {
-            Err(Fault::Userinfo)
+            Err(HeadFault::Userinfo)
         } else {
-            target.parse().map(Form::Authority).map_err(|_| Fault::Target)
+            target.parse().map(Form::Authority).map_err(|_| HeadFault::Target)
         };
     }
     if target == "*" {
-        return if method == "OPTIONS" { Ok(Form::Asterisk) } else { Err(Fault::Target) };
+        return if method == "OPTIONS" { Ok(Form::Asterisk) } else { Err(HeadFault::Target) };
     }
     if target.contains('#') {
-        return Err(Fault::Target);
+        return Err(HeadFault::Target);
     }
     if target.starts_with('/') {
         return Ok(Form::Origin(target));
     }
-    let (scheme, rest) = target.split_once("://").ok_or(Fault::Target)?;
+    let (scheme, rest) = target.split_once("://").ok_or(HeadFault::Target)?;
     // A `ws://` target is an `http://` one by its definition (RFC 6455, section 3), and aiohttp writes it like that.
     if !["http", "ws"].iter().any(|plain| scheme.eq_ignore_ascii_case(plain)) {
-        return Err(Fault::Scheme);
+        return Err(HeadFault::Scheme);
     }
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     if authority.contains('@') {
-        return Err(Fault::Userinfo);
+        return Err(HeadFault::Userinfo);
     }
     let path = if path.is_empty() && method == "OPTIONS" { "*" } else { path };
     Ok(Form::Absolute { target: authority_target(authority)?, authority, path })
 }
 
 /// `host`, `host:` or `host:port`.
-fn authority_target(authority: &str) -> Result<Target, Fault> {
+fn authority_target(authority: &str) -> Result<Target, HeadFault> {
     let bare = authority.strip_suffix(':').unwrap_or(authority);
     let has_port = bare.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
     if has_port && bare.len() == authority.len() {
-        return authority.parse().map_err(|_| Fault::Target);
+        return authority.parse().map_err(|_| HeadFault::Target);
     }
-    Host::parse(bare).and_then(|host| Target::new(host, 80)).map_err(|_| Fault::Target)
+    Host::parse(bare).and_then(|host| Target::new(host, 80)).map_err(|_| HeadFault::Target)
 }
 
-/// The offer of another protocol, if it can be taken: in HTTP/1.1, without a body, and never h2c, which RFC 9113 took
-/// back and which is a way to speak to an origin behind everybody's back.
+/// The protocol offered in `Upgrade`, if the offer may be forwarded: in HTTP/1.1, without a body, and never h2c. RFC 9113
+/// withdrew h2c, and inside it requests would reach the origin unchecked.
 fn upgrade<'b>(fields: &Fields<'b>, options: &Options<'_>, version: Version, body: Body) -> Option<&'b [u8]> {
     let offers = options.upgrade && version == Version::Current && body == Body::NONE;
     let mut offered = fields.iter().filter(|field| offers && field.is("upgrade"));
@@ -274,12 +267,12 @@ fn upgrade<'b>(fields: &Fields<'b>, options: &Options<'_>, version: Version, bod
 }
 
 /// An HTTP/1.0 client cannot wait for a 100 (RFC 9110, section 10.1.1): its expectation is ignored.
-fn expects(fields: &Fields<'_>, version: Version) -> Result<bool, Fault> {
+fn expects(fields: &Fields<'_>, version: Version) -> Result<bool, HeadFault> {
     match fields.get("expect") {
         None => Ok(false),
         Some(_) if version == Version::Old => Ok(false),
         Some(field) if field.value.eq_ignore_ascii_case(b"100-continue") => Ok(true),
-        Some(_) => Err(Fault::Expectation),
+        Some(_) => Err(HeadFault::Expectation),
     }
 }
 

@@ -1,73 +1,70 @@
-//! A target's answer: what it says about itself, and how it goes on to the client.
+//! A target's answer: how it is parsed, and how it is written for the client.
 //!
-//! The target is a stranger, and its answer passes into a connection that the client will use again for other targets.
-//! So an answer whose end could be seen in two places is replaced by a 502: two lengths, a length beside chunks, chunks
-//! that were not asked for. What an origin says in `X-Exitgate-…` is dropped, because a client believes those fields.
+//! The target is not trusted, and its answer goes into a connection that the client uses for other targets too. So an answer
+//! whose end is ambiguous is replaced by a 502: two lengths, a length beside chunks, chunks that were not asked for. Fields
+//! `X-Exitgate-…` of an origin are dropped, because clients trust them.
 
 use super::body::Body;
 use super::framing::{self, Options, Version};
-use super::head::{Fault, Fields};
+use super::head::{Fields, HeadFault};
 use crate::gateway::failure::{AnswerFault, Failure};
 
-/// What the answer answers.
+/// The parts of a request that decide how its answer must be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// It was a HEAD: the answer has no body, whatever its fields say.
+    /// The method was HEAD: the answer has no body, whatever its fields say.
     pub head: bool,
-    /// In which version.
     pub version: Version,
-    /// It offered another protocol.
+    /// The request offered to switch to another protocol.
     pub upgrade: bool,
 }
 
-/// One answer, as a view of its head.
+/// One answer; borrows its head.
 #[derive(Clone, Debug)]
 pub struct Response<'b> {
-    /// The status code.
     pub status: u16,
     reason: &'b [u8],
     fields: Fields<'b>,
     options: Options<'b>,
-    /// What follows the head.
     pub body: Body,
     /// Whether the target keeps its connection.
     pub persists: bool,
 }
 
-/// What a client is told of a target's bad head.
-pub fn failure(fault: Fault) -> Failure {
+/// The failure of a request whose answer has a bad head.
+pub fn failure(fault: HeadFault) -> Failure {
     Failure::Answer(match fault {
-        Fault::TooLong | Fault::TooMany => AnswerFault::HeadTooLarge,
-        Fault::Coding | Fault::OldCoding => AnswerFault::Coding,
+        HeadFault::TooLong | HeadFault::TooMany => AnswerFault::HeadTooLarge,
+        HeadFault::Coding | HeadFault::OldCoding => AnswerFault::Coding,
         _ => AnswerFault::Head,
     })
 }
 
 impl<'b> Response<'b> {
-    /// False of bytes that no answer begins with: something else speaks there, and it may never end a head.
+    /// False of bytes that no answer begins with: the target does not use HTTP, and may never end a head.
     pub fn may_begin(bytes: &[u8]) -> bool {
         const START: &[u8] = b"HTTP/1.";
         let seen = bytes.len().min(START.len());
         bytes[..seen] == START[..seen]
     }
 
-    /// Reads a whole head, empty line and all.
-    pub fn parse(head: &'b [u8], asked: Asked) -> Result<Self, Fault> {
-        let lines = head.strip_suffix(b"\r\n").ok_or(Fault::StartLine)?;
-        let end = lines.windows(2).position(|pair| pair == b"\r\n").ok_or(Fault::StartLine)?;
+    /// Parses a whole head, which ends with its empty line.
+    pub fn parse(head: &'b [u8], asked: Asked) -> Result<Self, HeadFault> {
+        let lines = head.strip_suffix(b"\r\n").ok_or(HeadFault::StartLine)?;
+        let end = lines.windows(2).position(|pair| pair == b"\r\n").ok_or(HeadFault::StartLine)?;
         let (line, lines) = (&lines[..end], &lines[end + 2..]);
-        let version = Version::parse(line.get(..8).ok_or(Fault::StartLine)?)?;
+        let version = Version::parse(line.get(..8).ok_or(HeadFault::StartLine)?)?;
         let (code, reason) = match &line[8..] {
             [b' ', a, b, c] => ([*a, *b, *c], &[][..]),
             [b' ', a, b, c, b' ', reason @ ..] => ([*a, *b, *c], reason),
-            _ => return Err(Fault::StartLine),
+            _ => return Err(HeadFault::StartLine),
         };
         let status = status(code)?;
         let fields = Fields::check(lines)?;
         let options = Options::read(&fields)?;
         let framed = framing::body(&fields, version)?;
         if asked.version == Version::Old && matches!(framed, Some(Body::Chunked(_))) {
-            return Err(Fault::Coding);
+            return Err(HeadFault::Coding);
         }
         let bodiless = asked.head || matches!(status, 100..200 | 204 | 304);
         let body = if bodiless { Body::NONE } else { framed.unwrap_or(Body::UntilClose) };
@@ -75,12 +72,12 @@ impl<'b> Response<'b> {
         Ok(Self { status, reason, fields, options, body, persists })
     }
 
-    /// True of an answer that another one will follow.
+    /// True of an answer that another one must follow.
     pub fn is_interim(&self) -> bool {
         (100..200).contains(&self.status) && self.status != 101
     }
 
-    /// Writes the head as the client gets it, up to but without its empty line: ours follows.
+    /// Writes the head for the client, without the empty line: the gateway's own fields follow.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("HTTP/1.1 {} ", self.status).as_bytes());
         out.extend_from_slice(self.reason);
@@ -100,9 +97,9 @@ impl<'b> Response<'b> {
     }
 }
 
-fn status(code: [u8; 3]) -> Result<u16, Fault> {
+fn status(code: [u8; 3]) -> Result<u16, HeadFault> {
     if !code.iter().all(u8::is_ascii_digit) || code[0] == b'0' {
-        return Err(Fault::StartLine);
+        return Err(HeadFault::StartLine);
     }
     Ok(code.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')))
 }
@@ -116,7 +113,7 @@ mod tests {
 
     const GET: Asked = Asked { head: false, version: Version::Current, upgrade: false };
 
-    fn read(head: &str, asked: Asked) -> Result<(u16, Body, bool), Fault> {
+    fn read(head: &str, asked: Asked) -> Result<(u16, Body, bool), HeadFault> {
         Response::parse(head.as_bytes(), asked).map(|r| (r.status, r.body, r.persists))
     }
 
@@ -147,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_known_by_its_first_bytes() {
+    fn an_answer_is_recognised_by_its_first_bytes() {
         for (bytes, may) in [("", true), ("H", true), ("HTTP/1.", true), ("HTTP/1.1 200", true)] {
             assert_eq!(Response::may_begin(bytes.as_bytes()), may, "{bytes}");
         }
@@ -160,30 +157,34 @@ mod tests {
     fn an_answer_with_two_ends_is_refused() {
         let old = Asked { version: Version::Old, ..GET };
         for (text, asked, fault) in [
-            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", GET, Fault::SecondLength),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n", GET, Fault::SecondLength),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", GET, Fault::LengthAndCoding),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", GET, Fault::Coding),
-            ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", GET, Fault::OldCoding),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", old, Fault::Coding),
-            ("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", GET, Fault::SpaceBeforeColon),
-            ("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", GET, Fault::Folded),
-            ("HTTP/2 200\r\n\r\n", GET, Fault::Version),
-            ("HTTP/2.0 200 OK\r\n\r\n", GET, Fault::Version),
-            ("HTTP/1.1  200 OK\r\n\r\n", GET, Fault::StartLine),
-            ("HTTP/1.1 2000 OK\r\n\r\n", GET, Fault::StartLine),
-            ("HTTP/1.1 20 OK\r\n\r\n", GET, Fault::StartLine),
-            ("HTTP/1.1 099 OK\r\n\r\n", GET, Fault::StartLine),
-            ("HTTP/1.1 +20 OK\r\n\r\n", GET, Fault::StartLine),
-            ("ICY 200 OK\r\n\r\n", GET, Fault::StartLine),
-            ("\r\n", GET, Fault::StartLine),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", GET, HeadFault::SecondLength),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n", GET, HeadFault::SecondLength),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+                GET,
+                HeadFault::LengthAndCoding,
+            ),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", GET, HeadFault::Coding),
+            ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", GET, HeadFault::OldCoding),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", old, HeadFault::Coding),
+            ("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", GET, HeadFault::SpaceBeforeColon),
+            ("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", GET, HeadFault::Folded),
+            ("HTTP/2 200\r\n\r\n", GET, HeadFault::Version),
+            ("HTTP/2.0 200 OK\r\n\r\n", GET, HeadFault::Version),
+            ("HTTP/1.1  200 OK\r\n\r\n", GET, HeadFault::StartLine),
+            ("HTTP/1.1 2000 OK\r\n\r\n", GET, HeadFault::StartLine),
+            ("HTTP/1.1 20 OK\r\n\r\n", GET, HeadFault::StartLine),
+            ("HTTP/1.1 099 OK\r\n\r\n", GET, HeadFault::StartLine),
+            ("HTTP/1.1 +20 OK\r\n\r\n", GET, HeadFault::StartLine),
+            ("ICY 200 OK\r\n\r\n", GET, HeadFault::StartLine),
+            ("\r\n", GET, HeadFault::StartLine),
         ] {
             assert_eq!(read(text, asked).err(), Some(fault), "{text:?}");
         }
     }
 
     #[test]
-    fn what_a_client_gets_is_clean() {
+    fn fields_of_one_hop_and_forged_ones_do_not_reach_the_client() {
         let head = "HTTP/1.0 200 Fine \u{fc}\r\nServer: x\r\nconnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nContent-Length: 3\r\n\
              X-Exitgate-Exit-Ip: 6.6.6.6\r\nProxy-Authenticate: Basic\r\nset-cookie: a=b\r\n\r\n";
         let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! Dials one plan: the first exit, the next one when it fails, or one beside it when it is slow.
+//! Dials one plan: its first exit, a second one beside it when that is slow, and the next one when it fails.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,86 +7,141 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::failure::{Failure, NoExit};
-use super::super::gate::{self, Facts, Forwarder, Lookup, Opened, Refusal, Resolved};
-use super::hedge::Raced;
-use super::pass::{Lease, Pass};
+use super::super::gate::{ExitFacts, Forwarder, Lookup, OpenRequest, Opened, Refusal, Resolved};
+use super::admission::{AdmittedClient, Lease};
+use super::hedge::Race;
 use super::{Outbound, Wish};
 use crate::dial::{self, DialError, EngineFault, ExitFault, Stream};
 use crate::exit::load::{DialEffect, DialSpeed, InFlight};
-use crate::exit::{Exit, ExitId, Fingerprint};
+use crate::exit::{Exit, ExitId, Fingerprint, Moment};
 use crate::net::{Host, Target};
 use crate::route::choose::Plan;
 use crate::route::selector::Mode;
-use crate::route::{Ask, Isolation};
+use crate::route::{self, Isolation};
 use crate::tor::{Tor, Way};
 
-/// An exit whose dial takes so many times as long as one was ready to wait is late even if no other dial was made. Arbitrary.
+/// A dial of this many times the time after which it would be hedged counts as late, also if it was not hedged. Not tuned.
 const LATE: u32 = 2;
 
-/// One dial's circumstances: what was asked, by whom, and until when there is time.
+/// One client request that needs a stream.
+#[derive(Clone, Copy)]
 pub(super) struct Attempt<'a> {
-    pub(super) pass: &'a Pass,
+    pub(super) client: &'a AdmittedClient,
     pub(super) wish: &'a Wish,
-    pub(super) ask: gate::Ask<'a>,
+    pub(super) request: OpenRequest<'a>,
+    /// When the stream must be open.
     pub(super) by: Instant,
-    /// It is one request of plain HTTP, and no tunnel.
+    /// It is one plain HTTP request and not a tunnel.
     pub(super) plain: bool,
 }
 
-/// A stream through one exit, with its place in that exit's load.
-struct Won {
+impl Attempt<'_> {
+    /// The question to `route`.
+    pub(super) fn question(&self, now: Moment) -> route::Ask<'_> {
+        let OpenRequest { target, avoid, .. } = self.request;
+        route::Ask { wish: self.wish, key: self.client.key(), target, now, avoid, plain: self.plain }
+    }
+}
+
+/// A stream through one exit, counted in that exit's load.
+struct DialedExit {
     exit: Arc<Exit>,
-    opening: Opening,
+    dialed: DialedStream,
     flight: InFlight,
     took: Duration,
 }
 
-/// A stream, and what came with it.
-pub(super) struct Opening {
+/// A stream that was opened.
+pub(super) struct DialedStream {
     pub(super) stream: Stream,
     /// The target's first bytes, if they came with the end of the dial.
     pub(super) first: Vec<u8>,
-    /// It ends at a proxy that forwards.
+    /// Set if the stream ends at a proxy that forwards plain HTTP.
     pub(super) forwarder: Option<Box<Forwarder>>,
 }
 
-impl From<Stream> for Opening {
+/// Why no exit gave a stream, and how many exits were dialed: two where a dial was hedged.
+struct Failed {
+    error: DialError,
+    exits: usize,
+}
+
+impl From<DialError> for Failed {
+    fn from(error: DialError) -> Self {
+        Self { error, exits: 1 }
+    }
+}
+
+impl From<Stream> for DialedStream {
     fn from(stream: Stream) -> Self {
         Self { stream, first: Vec::new(), forwarder: None }
     }
 }
 
 impl Outbound {
-    /// Opens a stream by the plan, within the deadline.
+    /// Opens a stream by the plan before the deadline, through at most as many exits as the request may still try.
     pub(super) async fn dial(&self, attempt: Attempt<'_>, mut plan: Plan) -> Result<Opened<Lease>, Refusal> {
-        let state = &self.parts.state;
+        let most = self.terms.load().max_attempts.get() as usize;
+        let mut left = most.saturating_sub(attempt.request.avoid.len()).max(1);
+        let mut failed = Vec::new();
         loop {
+            plan.exits.truncate(left);
             let by = attempt.by.min(Instant::now() + self.terms.load().times.attempt);
-            let error = match self.race(&attempt, &plan, by).await {
-                Ok(won) => return Ok(self.opened(&attempt, &plan, won)),
-                Err(error) => error,
+            let Failed { error, exits } = match self.race(&attempt, &plan, by).await {
+                Ok(dialed) => return Ok(self.opened(&attempt, &plan, dialed, failed, left - 1)),
+                Err(failure) => failure,
             };
-            let Attempt { pass, wish, ask: gate::Ask { target, avoid, .. }, plain, .. } = attempt;
-            let ask = Ask { wish, key: pass.key(), target, now: state.now(), avoid, plain };
-            let again = is_the_exits(&error) && Instant::now() < attempt.by;
-            if !again || plan.fail_over(state.load().view(), state.memory(), &ask).is_none() {
-                return Err(Refusal { meters: Some(self.meters.of(wish.label())), ..Failure::from(error).into() });
+            left = left.saturating_sub(exits);
+            let again = left > 0 && another_exit_may_help(&error) && Instant::now() < attempt.by;
+            // Boxed: most dials succeed, and their future is smaller so.
+            if !again || !Box::pin(self.next_exit(&attempt, &mut plan, &mut failed, exits)).await {
+                let meters = Some(self.meters.of(attempt.wish.label()));
+                return Err(Refusal { meters, ..Failure::from(error).into() });
             }
         }
     }
 
-    /// The first exit of the plan; beside it the second, when the first takes longer than one dial in twenty of either
-    /// does, and the budget allows.
-    async fn race(&self, attempt: &Attempt<'_>, plan: &Plan, by: Instant) -> Result<Won, DialError> {
+    /// Moves the plan past the exits that failed. Where it has no other, the exits are chosen again without those that
+    /// failed, unless the route is strict. Returns false where nothing is left.
+    async fn next_exit(&self, attempt: &Attempt<'_>, plan: &mut Plan, failed: &mut Vec<ExitId>, exits: usize) -> bool {
+        let state = &self.parts.state;
+        for _ in 0..exits {
+            failed.push(plan.first().id().clone());
+            if plan.fail_over(state.load().view(), state.memory(), &attempt.question(state.now())).is_none() {
+                return attempt.wish.selector.mode != Mode::Strict && self.choose_again(attempt, plan, failed).await;
+            }
+        }
+        true
+    }
+
+    async fn choose_again(&self, attempt: &Attempt<'_>, plan: &mut Plan, failed: &[ExitId]) -> bool {
+        let avoid = [attempt.request.avoid, failed].concat();
+        let attempt = Attempt { request: OpenRequest { avoid: &avoid, ..attempt.request }, ..*attempt };
+        let Ok(mut next) = self.decide(&attempt) else { return false };
+        if !next.events.is_empty() {
+            Box::pin(self.parts.state.promise(std::mem::take(&mut next.events))).await;
+        }
+        // The client last saw the session where the first plan took it from.
+        if let (Some(before), Some(moved)) = (plan.moved.take(), &mut next.moved) {
+            moved.from = before.from;
+        }
+        next.moved = next.moved.filter(|moved| moved.from != moved.to);
+        *plan = next;
+        true
+    }
+
+    /// Dials the first exit of the plan; and beside it the second, when the first takes longer than 19 in 20 dials through
+    /// either, if the budget of second dials allows.
+    async fn race(&self, attempt: &Attempt<'_>, plan: &Plan, by: Instant) -> Result<DialedExit, Failed> {
         let first = plan.first();
         self.hedges.earn();
         let second = plan.exits.get(1).filter(|_| plan.hedge);
         let patience = second.and_then(|second| patience(first, second));
         let (Some(patience), Some(second)) = (patience, second) else {
-            let won = self.through(first, attempt, plan.isolation, by).await?;
-            return Ok(self.finished(won, DialSpeed::Unknown));
+            let dialed = self.through(first, attempt, plan.isolation, by).await?;
+            return Ok(self.succeeded(dialed, DialSpeed::Unknown));
         };
-        // Boxed: two dials at once are large, and most exits have no tail to be slower than.
+        // Boxed: the future of two dials is large, and most dials need no second.
         Box::pin(self.side_by_side([first, second], attempt, plan.isolation, by, patience)).await
     }
 
@@ -97,95 +152,100 @@ impl Outbound {
         isolation: Isolation,
         by: Instant,
         patience: Duration,
-    ) -> Result<Won, DialError> {
+    ) -> Result<DialedExit, Failed> {
         let began = Instant::now();
         let dial = self.through(first, attempt, isolation, by);
         let beside = self.through(second, attempt, isolation, by);
-        match self.hedges.race(dial, beside, patience, is_the_exits).await {
-            Raced::First(won) => {
-                let speed = if won.took > patience * LATE { DialSpeed::Late } else { DialSpeed::Kept };
-                Ok(self.finished(won, speed))
+        match self.hedges.race(dial, beside, patience, another_exit_may_help).await {
+            Race::First(dialed) => {
+                let speed = if dialed.took > patience * LATE { DialSpeed::Late } else { DialSpeed::Kept };
+                Ok(self.succeeded(dialed, speed))
             }
-            Raced::Outrun(won) => {
-                self.turned(first, first.load().outrun(began.elapsed(), self.parts.state.now()));
-                Ok(self.finished(won, DialSpeed::Unknown))
+            Race::SecondWasFaster(dialed) => {
+                self.log_effect(first, first.load().outrun(began.elapsed(), self.parts.state.now()));
+                Ok(self.succeeded(dialed, DialSpeed::Unknown))
             }
-            Raced::Beside(won) => Ok(self.finished(won, DialSpeed::Unknown)),
-            Raced::Failed(error) => Err(error),
+            Race::FirstFailed(dialed) => Ok(self.succeeded(dialed, DialSpeed::Unknown)),
+            Race::Failed(error) => Err(error.into()),
+            Race::BothFailed(error) => Err(Failed { error, exits: 2 }),
         }
     }
 
-    /// One exit: opens, and tells its load where that failed.
+    /// Dials through one exit, and counts a failure in its load.
     async fn through(
         &self,
         exit: &Arc<Exit>,
         attempt: &Attempt<'_>,
         isolation: Isolation,
         by: Instant,
-    ) -> Result<Won, DialError> {
+    ) -> Result<DialedExit, DialError> {
+        tracing::debug!(exit = %exit.id(), "dialing");
         let began = Instant::now();
         let flight = exit.load().begin();
         match self.open_through(exit, attempt, isolation, by).await {
-            Ok(opening) => Ok(Won { exit: exit.clone(), opening, flight, took: began.elapsed() }),
+            Ok(dialed) => Ok(DialedExit { exit: exit.clone(), dialed, flight, took: began.elapsed() }),
             Err(error) => {
-                if is_the_exits(&error) && error != DialError::Exit(ExitFault::Unclear) {
-                    self.blame(exit);
+                if another_exit_may_help(&error) && error != DialError::Exit(ExitFault::Unclear) {
+                    self.count_failure(exit);
                 } else if let DialError::Target(_) = error {
-                    self.turned(exit, exit.load().answered(self.parts.state.now()));
+                    self.log_effect(exit, exit.load().answered(self.parts.state.now()));
                 }
-                self.doubt(exit, error);
+                self.request_retest(exit, error);
                 tracing::debug!(exit = %exit.id(), %error, "a dial failed");
                 Err(error)
             }
         }
     }
 
-    /// Tells the exit's load how long it took.
-    fn finished(&self, won: Won, speed: DialSpeed) -> Won {
-        self.turned(&won.exit, won.exit.load().succeeded(won.took, speed, self.parts.state.now()));
-        won
+    /// Counts a successful dial and its time in the exit's load.
+    fn succeeded(&self, dialed: DialedExit, speed: DialSpeed) -> DialedExit {
+        let effect = dialed.exit.load().succeeded(dialed.took, speed, self.parts.state.now());
+        self.log_effect(&dialed.exit, effect);
+        tracing::debug!(exit = %dialed.exit.id(), ms = dialed.took.as_millis() as u64, "a stream is open");
+        dialed
     }
 
-    /// An exit that is out for being slow needs no test: it works, and its trial will tell when it is quick again.
-    fn turned(&self, exit: &Exit, turn: DialEffect) {
-        match turn {
+    /// Logs an exit's ejection or return. An exit that was ejected for being slow needs no test: it works, and its trial
+    /// will show when it is fast again.
+    fn log_effect(&self, exit: &Exit, effect: DialEffect) {
+        match effect {
             DialEffect::Same => {}
-            DialEffect::Back => tracing::debug!(exit = %exit.id(), "an ejected exit is back"),
+            DialEffect::Back => tracing::debug!(exit = %exit.id(), "an ejected exit is in use again"),
             DialEffect::Out(_) => {
-                tracing::debug!(exit = %exit.id(), "an exit is slower than the others, and is out for a while")
+                tracing::debug!(exit = %exit.id(), "an exit is slower than the others and is ejected for a while")
             }
         }
     }
 
-    /// An exit failed by its own fault. When it does so in a row it is out for a while, and the tester looks at it at once:
-    /// a verdict takes it out of every pool, or brings it back sooner.
-    pub(super) fn blame(&self, exit: &Exit) {
+    /// Counts a fault of the exit itself. After several in a row the exit is ejected for a while, and it is tested at once:
+    /// the verdict takes it out of every pool or brings it back sooner.
+    pub(super) fn count_failure(&self, exit: &Exit) {
         let (load, now) = (exit.load(), self.parts.state.now());
-        // Strict routes go on asking an exit that is out, for they have no other. When its trial is due, this was it: else
-        // nobody would look at the exit again, and its pins would wait for a verdict for ever.
+        // Strict routes go on using an ejected exit, because they have no other. If its trial was due, this dial was the
+        // trial; without a test after it, the pins of the exit would wait for a verdict for ever.
         if load.failed(now).is_some() || (load.claim_trial(now) && load.failed(now).is_some()) {
             self.parts.state.wish(exit.id().clone());
         }
     }
 
-    /// Every way out keeps the deadline itself, because only it can say who let it pass.
+    /// Each kind of dial keeps the deadline itself, because only it knows whose fault a timeout is.
     async fn open_through(
         &self,
         exit: &Exit,
         attempt: &Attempt<'_>,
         isolation: Isolation,
         by: Instant,
-    ) -> Result<Opening, DialError> {
-        let gate::Ask { target, early, .. } = attempt.ask;
+    ) -> Result<DialedStream, DialError> {
+        let OpenRequest { target, early, .. } = attempt.request;
         match exit.id() {
             ExitId::Direct => {
                 let terms = self.terms.load_full();
-                dial::direct::dial(target, &terms.rules, by).await.map(Opening::from)
+                dial::direct::dial(target, &terms.rules, by).await.map(DialedStream::from)
             }
             ExitId::Tor(fingerprint) => {
                 let options = dial::tor::Options { ipv6: attempt.wish.policy.ipv6, early };
                 let way = way(*fingerprint, attempt.wish, isolation);
-                // Boxed: three conversations are large, and take so long that an allocation does not count.
+                // Boxed: the future is large, and next to the time of a dial an allocation does not count.
                 let dial = Box::pin(dial::tor::dial(self.tor()?, way, target, options, by));
                 dial.await.map(|(stream, _)| stream.into())
             }
@@ -194,20 +254,20 @@ impl Outbound {
         }
     }
 
-    /// An onion service: no exit has a part in it, and the choice of circuits is tor's own.
+    /// Opens a stream to an onion service. It uses no exit, and tor chooses the circuits.
     pub(super) async fn dial_onion(&self, attempt: Attempt<'_>) -> Result<Opened<Lease>, Refusal> {
-        let Attempt { pass, wish, ask: gate::Ask { target, early, .. }, by, .. } = attempt;
+        let Attempt { client, wish, request: OpenRequest { target, early, .. }, by, .. } = attempt;
         let meters = self.meters.of(wish.label());
         let dialed = match self.tor() {
             Ok(tor) => {
-                let who = dial::tor::Caller { isolation: wish.isolation(pass.key()), own: wish.own_engine() };
-                dial::tor::onion(tor, who, target, early, by).await
+                let caller = dial::tor::Caller { isolation: wish.isolation(client.key()), own: wish.own_engine() };
+                dial::tor::onion(tor, caller, target, early, by).await
             }
             Err(error) => Err(error),
         };
         let (stream, _) =
             dialed.map_err(|error| Refusal { meters: Some(meters.clone()), ..Refusal::from(Failure::from(error)) })?;
-        let facts = Facts {
+        let exit = ExitFacts {
             exit: ExitId::Onion,
             ip: None,
             country: None,
@@ -218,13 +278,15 @@ impl Outbound {
         };
         Ok(Opened {
             stream,
-            facts,
+            exit,
             idle: self.terms.load().times.idle,
-            rate: pass.admission().rate(),
+            rate: client.admission().rate(),
             first_down: Vec::new(),
-            sent: !early.is_empty(),
+            sent_early: !early.is_empty(),
             forwarder: None,
             reuse: true,
+            failed: Vec::new(),
+            attempts_left: 0,
             lease: Lease::without_exit(),
         })
     }
@@ -233,12 +295,19 @@ impl Outbound {
         self.parts.tor.as_ref().ok_or(DialError::Engine(EngineFault::NotReady))
     }
 
-    fn opened(&self, attempt: &Attempt<'_>, plan: &Plan, won: Won) -> Opened<Lease> {
-        let Attempt { pass, wish, ask, .. } = attempt;
-        let Won { exit, opening: Opening { stream, first, forwarder }, flight, .. } = won;
+    fn opened(
+        &self,
+        attempt: &Attempt<'_>,
+        plan: &Plan,
+        dialed: DialedExit,
+        failed: Vec<ExitId>,
+        attempts_left: usize,
+    ) -> Opened<Lease> {
+        let Attempt { client, wish, request, .. } = attempt;
+        let DialedExit { exit, dialed: DialedStream { stream, first, forwarder }, flight, .. } = dialed;
         let now = self.parts.state.now();
         let country = exit.country();
-        let facts = Facts {
+        let facts = ExitFacts {
             exit: exit.id().clone(),
             ip: exit.ip(),
             country: country.is_known().then(|| country.letters()),
@@ -249,14 +318,16 @@ impl Outbound {
         };
         Opened {
             stream,
-            facts,
+            exit: facts,
             idle: self.terms.load().times.idle,
-            rate: pass.admission().rate(),
+            rate: client.admission().rate(),
             first_down: first,
             forwarder,
-            // Only a dial through Tor takes early bytes along.
-            sent: !ask.early.is_empty() && matches!(exit.id(), ExitId::Tor(_)),
+            // Only a dial through Tor sends early bytes.
+            sent_early: !request.early.is_empty() && matches!(exit.id(), ExitId::Tor(_)),
             reuse: wish.selector.mode != Mode::Rotate,
+            failed,
+            attempts_left,
             lease: Lease::new(exit, flight),
         }
     }
@@ -291,15 +362,14 @@ impl Outbound {
     }
 }
 
-/// How long a dial may take before another is tried: as long as nineteen in twenty take, of the quicker exit. By its own
-/// measure alone, an exit that is always slow would never be late.
+/// How long a dial may take before a second one begins: the time in which 19 of 20 dials through the faster of the two
+/// exits are done. By its own times alone, an exit that is always slow would never be late.
 fn patience(first: &Exit, second: &Exit) -> Option<Duration> {
-    let (mine, theirs) = (first.load().p95(), second.load().p95()?);
-    Some(mine.map_or(theirs, |mine| mine.min(theirs)))
+    let (first, second) = (first.load().p95(), second.load().p95()?);
+    Some(first.map_or(second, |first| first.min(second)))
 }
 
-/// Another exit may do better.
-fn is_the_exits(error: &DialError) -> bool {
+fn another_exit_may_help(error: &DialError) -> bool {
     matches!(error, DialError::Exit(_) | DialError::Deadline)
 }
 
@@ -314,3 +384,6 @@ pub(super) fn is_onion(target: &Target) -> bool {
         Host::Ip(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,13 @@
-//! A stream through a public proxy: a tunnel, or, for one request of plain HTTP, one to the proxy itself.
+//! Opens a stream through a public proxy: a tunnel, or, for one plain HTTP request, a stream to the proxy itself.
 //!
-//! A tunnel is asked for first also where a request is plain, because what goes through a tunnel is neither read for
-//! headers to add nor kept in a cache. Many proxies open tunnels to port 443 alone and forward the rest; those are asked
-//! a second time, over a connection of its own.
+//! A tunnel is tried first also for a plain request, because a proxy neither adds headers to a tunnel nor caches it. Many
+//! proxies open tunnels to port 443 only and forward the rest; those get a second connection.
 
 use tokio::time::Instant;
 
 use super::super::gate::Forwarder;
 use super::Outbound;
-use super::attempt::{Attempt, Opening};
+use super::attempt::{Attempt, DialedStream};
 use crate::dial::public::{Reach, Way, authorization, blames_the_proxy, forward, tunnel};
 use crate::dial::{DialError, EngineFault, ExitFault, tor};
 use crate::exit::{Exit, Offer, Protocol, PublicId, Through};
@@ -27,25 +26,27 @@ impl Outbound {
         attempt: &Attempt<'_>,
         isolation: Isolation,
         by: Instant,
-    ) -> Result<Opening, DialError> {
+    ) -> Result<DialedStream, DialError> {
         let terms = self.terms.load_full();
         let offer = exit.listing().public.clone().ok_or(ExitFault::Unknown)?;
         let reach = self.reach(id, &offer, isolation)?;
         let login = offer.login.as_ref();
         let way = Way { id, login, reach, times: terms.public, rules: &terms.rules, check_names: true };
-        let target = attempt.ask.target;
+        let target = attempt.request.target;
         let forwards = attempt.plain && id.protocol == Protocol::Http;
         if exit.tunnels() || !forwards {
             match tunnel(way, target, by).await {
                 Err(DialError::Exit(ExitFault::Refused)) if forwards => {}
                 Err(error) => return Err(error),
-                Ok(opened) => return Ok(Opening { stream: opened.stream, first: opened.first, forwarder: None }),
+                Ok(opened) => {
+                    return Ok(DialedStream { stream: opened.stream, first: opened.first, forwarder: None });
+                }
             }
         }
         let stream = forward(way, target, by).await?;
         let authorization = login.map(|login| authorization(login).into());
         let forwarder = Forwarder { origin: origin(target), authorization };
-        Ok(Opening { stream, first: Vec::new(), forwarder: Some(Box::new(forwarder)) })
+        Ok(DialedStream { stream, first: Vec::new(), forwarder: Some(Box::new(forwarder)) })
     }
 
     fn reach(&self, id: &PublicId, offer: &Offer, isolation: Isolation) -> Result<Reach<'_>, DialError> {
@@ -58,16 +59,15 @@ impl Outbound {
         }
     }
 
-    /// A live request has just failed on a proxy: the judge looks at it at once, or it would be offered to others until
-    /// its next turn.
-    pub(super) fn doubt(&self, exit: &Exit, error: DialError) {
+    /// After a failure of a public proxy: has it tested at once, because it would be used for others until its next check.
+    pub(super) fn request_retest(&self, exit: &Exit, error: DialError) {
         if exit.listing().public.is_some() && blames_the_proxy(error) {
             self.parts.state.wish(exit.id().clone());
         }
     }
 }
 
-/// `http://` and the target, without the port that goes without saying.
+/// `http://` and the target, without the default port.
 fn origin(target: &Target) -> Box<str> {
     if target.port == 80 { format!("http://{}", target.host).into() } else { format!("http://{target}").into() }
 }

@@ -1,7 +1,7 @@
-//! Who tells of sites that refuse exits: plain HTTP, whose answers we see, and scrapers, who see all of them.
+//! Reports sites that refuse exits, by the answers of plain HTTP, which the gateway can read.
 //!
-//! What answers say is weighed in [`RefusalDetector`]; a scraper's word is taken. Both become reports, and what follows from a
-//! report is not decided here: it goes to whoever keeps the bans.
+//! [`RefusalDetector`] decides from many answers whether a site refuses an exit. A report goes to a channel; its reader in
+//! `app` makes the ban. (A scraper's own report makes a ban at once: `outbound/rotate.rs`.)
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,15 +15,13 @@ use crate::route::refusal_detector::RefusalDetector;
 /// A site that refuses an exit.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The site.
     pub site: Site,
-    /// The exit.
     pub exit: ExitId,
-    /// Who says so.
+    /// The reason, for people.
     pub why: String,
 }
 
-/// Hears, and reports.
+/// Turns answers into reports.
 #[derive(Debug)]
 pub struct RefusalReporter {
     detector: Mutex<RefusalDetector>,
@@ -31,24 +29,23 @@ pub struct RefusalReporter {
 }
 
 impl RefusalReporter {
-    /// A witness that reports here.
+    /// Sends its reports into this channel.
     pub fn new(reports: mpsc::Sender<Report>) -> Self {
         Self { detector: Mutex::default(), reports }
     }
 
-    /// One answer of a site through an exit.
-    pub fn saw(&self, host: &Host, exit: &ExitId, status: u16, now: Moment) {
+    /// Takes the status of one answer of a site through an exit.
+    pub fn observe(&self, host: &Host, exit: &ExitId, status: u16, now: Moment) {
         let refused = matches!(status, 403 | 429);
-        let heard = self.detector.lock().unwrap_or_else(PoisonError::into_inner).heard(host, exit, refused, now);
-        let Some((site, exits)) = heard else { return };
+        let found = self.detector.lock().unwrap_or_else(PoisonError::into_inner).heard(host, exit, refused, now);
+        let Some((site, exits)) = found else { return };
         for exit in exits {
             self.report(site.clone(), exit, "it refuses real requests in a row, and serves other exits".to_owned());
         }
     }
 
-    /// Somebody knows that a site refuses an exit.
-    pub fn report(&self, site: Site, exit: ExitId, why: String) {
-        // A full queue means that bans are being made as fast as they can be; the next run reports again.
+    fn report(&self, site: Site, exit: ExitId, why: String) {
+        // A full channel means that bans are being made as fast as possible; the site's next refusals report again.
         let _ = self.reports.try_send(Report { site, exit, why });
     }
 }
@@ -59,15 +56,15 @@ mod tests {
     use crate::exit::Fingerprint;
 
     #[test]
-    fn refusals_that_others_do_not_meet_are_reported() {
-        let (reports, mut heard) = mpsc::channel(4);
+    fn a_refusal_that_other_exits_do_not_meet_is_reported() {
+        let (reports, mut received) = mpsc::channel(4);
         let refusals = RefusalReporter::new(reports);
         let (shop, refused) = (Host::parse("www.shop.example").unwrap(), ExitId::Tor(Fingerprint([1; 20])));
-        (0..20).for_each(|_| refusals.saw(&shop, &refused, 429, Moment(1)));
-        assert!(heard.try_recv().is_err());
-        refusals.saw(&shop, &ExitId::Direct, 404, Moment(1));
-        let report = heard.try_recv().unwrap();
+        (0..20).for_each(|_| refusals.observe(&shop, &refused, 429, Moment(1)));
+        assert!(received.try_recv().is_err());
+        refusals.observe(&shop, &ExitId::Direct, 404, Moment(1));
+        let report = received.try_recv().unwrap();
         assert_eq!((report.site, report.exit), (Site::of(&Host::parse("shop.example").unwrap()), refused));
-        assert!(heard.try_recv().is_err());
+        assert!(received.try_recv().is_err());
     }
 }

@@ -1,9 +1,9 @@
-//! What somebody may ask for the exits of a username: another one, and a ban. One code for the client that asks
-//! `http://exit.gate/` about its own, and for the operator who asks the API about any.
+//! Gives a username another exit, and takes reports that a site refuses an exit. Clients ask `http://exit.gate/` for their own
+//! username, operators ask the API for any; both come here.
 //!
-//! A promise is moved only to an exit that was just seen to work and to have another address: the successor is chosen,
-//! tested ahead of everything else, and then moved to. An exit that fails its test is told so by the test itself, and
-//! the next one is tried; when none passes everything stays as it was.
+//! A session or pin moves only to an exit that has just been seen to work and to have another address: a successor is chosen,
+//! tested before everything else in the queue, and only then used. If it fails the test, the next one is tried. If none
+//! passes, nothing changes.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -19,113 +19,104 @@ use crate::route::ban::Site;
 use crate::route::{self, Ask, Explanation, Successor, Why, decide, explain, succeed, successor};
 use crate::state::Change;
 
-/// Successors that are tested before the caller is told that none is good. Arbitrary: of recently good exits nine in
-/// ten pass again, so that five failures say that something else is wrong.
+/// Successors that are tested before a rotation fails. Nine in ten recently good exits pass again, so five failures in a row
+/// mean that something else is wrong. Not tuned.
 const TRIES: usize = 5;
 
-/// The longest word for what a site did.
+/// The longest outcome of a report, in bytes.
 const OUTCOME_MAX: usize = 64;
 
-/// What a test of an exit that is wanted now came to.
+/// The result of testing an exit at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// It works, and sites see it with these addresses.
+    /// It works, and sites see these addresses.
     Good(Vec<IpAddr>),
-    /// It does not, or cannot be tested.
+    /// It does not work, or cannot be tested; the reason.
     Not(String),
 }
 
-/// Tests an exit ahead of everything else. The tester is a room beside this one, so `app` hands in how to ask it.
+/// Tests an exit before everything else in the tester's queue. Supplied by `app`: `gateway` and `check` may not know each other.
 pub type Verify = Arc<dyn Fn(ExitId) -> Pin<Box<dyn Future<Output = Proof> + Send>> + Send + Sync>;
 
-/// A rotation that came about.
+/// A successful rotation.
 #[derive(Clone, Debug)]
-pub struct Turned {
+pub struct Rotation {
     /// The exit before, if there was one.
     pub before: Option<ExitId>,
-    /// The address before.
     pub before_ip: Option<IpAddr>,
-    /// The exit now, as it was just tested.
+    /// The exit now.
     pub after: Arc<Exit>,
-    /// The address that the test saw.
+    /// The address that its test saw.
     pub after_ip: Option<IpAddr>,
 }
 
-/// Why there is no other exit. Everything is as it was.
+/// Why a rotation failed. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RotateFault {
-    /// There is none.
-    #[error("there is no other exit for this: {}", no_other(.0))]
+    #[error("there is no other exit: {}", no_other(.0))]
     NoOther(Box<route::Refusal>),
-    /// There are others, and those that were tried failed.
+    /// There are others, and those that were tested failed.
     #[error("{tried} other exits were tested and none is good now ({last}); nothing was changed")]
     NoneGood {
-        /// How many.
         tried: usize,
-        /// What the last one's test said.
+        /// Why the last one failed.
         last: String,
     },
-    /// The time was up.
     #[error("no other exit was verified in time; nothing was changed")]
     Slow,
 }
 
-/// "Every such exit has failed this request" is what a choice says that has nothing left; here it is what it has.
+/// A choice without candidates says that every exit has failed the request; for a rotation that means that there is no exit
+/// but the present one.
 fn no_other(refusal: &route::Refusal) -> String {
     match refusal.why {
-        Why::AllFailed => format!("what it has is all there is ({})", refusal.funnel),
+        Why::AllFailed => format!("those in use are the only ones ({})", refusal.funnel),
         _ => refusal.to_string(),
     }
 }
 
-/// A ban that somebody's word made.
+/// A ban that a report made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Banned {
-    /// The site.
     pub site: Site,
-    /// The exit that it refuses.
+    /// The exit that the site refuses.
     pub exit: ExitId,
-    /// Until when.
     pub until: Moment,
 }
 
-/// Why a word of a scraper was not taken.
+/// Why a report was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReportFault {
-    /// Nobody knows the exit.
     #[error("`exit`: no exit {0:?} is known")]
     UnknownExit(String),
-    /// It may have been any of several.
-    #[error("`exit` is missing, and no session or pin says which one it was")]
+    #[error("`exit` is missing, and this username has neither a session nor a pin that names one")]
     WhichExit,
-    /// What it says of the exit is no complaint.
     #[error("`outcome` is at most {OUTCOME_MAX} printable characters that say what went wrong, such as `blocked`")]
     Outcome,
-    /// It could not be kept.
-    #[error("the ban could not be kept")]
+    #[error("the ban could not be stored")]
     Ours,
 }
 
 impl Outbound {
-    /// Gives the holder of this wish another exit, verified, with another IP.
-    pub async fn rotate(&self, key: &str, wish: &Wish, by: Instant) -> Result<Turned, RotateFault> {
+    /// Gives a username of this key another exit, tested and with another IP.
+    pub async fn rotate(&self, key: &str, wish: &Wish, by: Instant) -> Result<Rotation, RotateFault> {
         let mut avoid: Vec<ExitId> = Vec::new();
         let mut last = String::new();
         while avoid.len() < TRIES {
-            let next = self.ask(key, wish, &avoid, |view, memory, ask| {
+            let next = self.question(key, wish, &avoid, |view, memory, ask| {
                 successor(view, memory, ask, &mut rand::rng()).map_err(RotateFault::NoOther)
             });
             let next = match next {
                 Err(_) if !avoid.is_empty() => break,
                 next => next?,
             };
-            match self.proof(next.exit.id(), by).await? {
+            match self.test(next.exit.id(), by).await? {
                 Proof::Good(ips) if ips.first().is_none_or(|ip| Some(*ip) != next.before_ip) => {
-                    if let Some(turned) = self.move_on(key, wish, &next, ips, by).await? {
-                        return Ok(turned);
+                    if let Some(rotation) = self.move_to(key, wish, &next, ips, by).await? {
+                        return Ok(rotation);
                     }
                 }
-                Proof::Good(_) => last = "it shows the address that is to be left".to_owned(),
+                Proof::Good(_) => last = "it has the same address as the exit before".to_owned(),
                 Proof::Not(why) => last = why,
             }
             avoid.push(next.exit.id().clone());
@@ -133,34 +124,34 @@ impl Outbound {
         Err(RotateFault::NoneGood { tried: avoid.len(), last })
     }
 
-    /// Moves to a successor that was verified; `None` if somebody else has moved meanwhile.
-    async fn move_on(
+    /// Moves to a successor that was tested; `None` if another rotation came first.
+    async fn move_to(
         &self,
         key: &str,
         wish: &Wish,
         next: &Successor,
         ips: Vec<IpAddr>,
         by: Instant,
-    ) -> Result<Option<Turned>, RotateFault> {
+    ) -> Result<Option<Rotation>, RotateFault> {
         let state = &self.parts.state;
         let pooled = wish.is_pooled();
         let old: Vec<ExitId> = if pooled { self.explained(key, wish).pool } else { Vec::new() };
-        let Some(rotated) = self.ask(key, wish, &[], |view, memory, ask| succeed(view, memory, ask, next)) else {
+        let Some(rotated) = self.question(key, wish, &[], |view, memory, ask| succeed(view, memory, ask, next)) else {
             return Ok(None);
         };
         state.promise(rotated.events).await;
         if !pooled {
-            return Ok(Some(turned(next, next.exit.clone(), ips)));
+            return Ok(Some(rotation(next, next.exit.clone(), ips)));
         }
         if let Some(entry) = wish.entry.as_ref().filter(|_| wish.is_whole()) {
             let name = entry.route.name.clone();
             state.apply(Change::Turned(name)).await.map_err(|_| RotateFault::Slow)?;
         }
-        self.first_of_new(key, wish, next, old, ips, by).await.map(Some)
+        self.first_of_new_pool(key, wish, next, old, ips, by).await.map(Some)
     }
 
-    /// The exit that a pool which was just turned leads with: one that it did not have, and that works.
-    async fn first_of_new(
+    /// The first exit of a pool that was just rotated: one that was not in the old pool, and works.
+    async fn first_of_new_pool(
         &self,
         key: &str,
         wish: &Wish,
@@ -168,29 +159,29 @@ impl Outbound {
         old: Vec<ExitId>,
         ips: Vec<IpAddr>,
         by: Instant,
-    ) -> Result<Turned, RotateFault> {
+    ) -> Result<Rotation, RotateFault> {
         let mut avoid = old;
         for _ in 0..TRIES {
-            let plan = self.ask(key, wish, &avoid, |view, memory, ask| {
+            let plan = self.question(key, wish, &avoid, |view, memory, ask| {
                 decide(view, memory, ask, &mut rand::rng()).map_err(RotateFault::NoOther)
             })?;
             let exit = plan.first().clone();
             if exit.id() == next.exit.id() {
-                return Ok(turned(next, exit, ips));
+                return Ok(rotation(next, exit, ips));
             }
-            match self.proof(exit.id(), by).await? {
-                Proof::Good(ips) => return Ok(turned(next, exit, ips)),
+            match self.test(exit.id(), by).await? {
+                Proof::Good(ips) => return Ok(rotation(next, exit, ips)),
                 Proof::Not(_) => avoid.push(exit.id().clone()),
             }
         }
-        Ok(turned(next, next.exit.clone(), ips))
+        Ok(rotation(next, next.exit.clone(), ips))
     }
 
-    async fn proof(&self, exit: &ExitId, by: Instant) -> Result<Proof, RotateFault> {
+    async fn test(&self, exit: &ExitId, by: Instant) -> Result<Proof, RotateFault> {
         timeout_at(by, (self.parts.verify)(exit.clone())).await.map_err(|_| RotateFault::Slow)
     }
 
-    /// Takes somebody's word that a site refuses an exit: the one that is named, or the one that serves this wish.
+    /// Bans an exit for a site that is reported to refuse it: the exit that is named, or the one that serves this username.
     pub async fn report(
         &self,
         key: &str,
@@ -200,13 +191,13 @@ impl Outbound {
         outcome: Option<&str>,
     ) -> Result<Banned, ReportFault> {
         let outcome = outcome.unwrap_or("refused");
-        let is_word = outcome.len() <= OUTCOME_MAX && !outcome.chars().any(char::is_control);
-        if !is_word || outcome.is_empty() || outcome.eq_ignore_ascii_case("ok") {
+        let is_short_text = outcome.len() <= OUTCOME_MAX && !outcome.chars().any(char::is_control);
+        if !is_short_text || outcome.is_empty() || outcome.eq_ignore_ascii_case("ok") {
             return Err(ReportFault::Outcome);
         }
         let exit = match exit {
             Some(text) => self.named(text).ok_or_else(|| ReportFault::UnknownExit(text.chars().take(64).collect()))?,
-            None => bound(&self.explained(key, wish)).cloned().ok_or(ReportFault::WhichExit)?,
+            None => bound_exit(&self.explained(key, wish)).cloned().ok_or(ReportFault::WhichExit)?,
         };
         let state = &self.parts.state;
         let (site, until) = (Site::of(site), state.now().after(self.terms.load().ban_for));
@@ -220,24 +211,25 @@ impl Outbound {
         Ok(Banned { site, exit, until })
     }
 
-    /// What this wish uses, without using it.
+    /// Which exits a username uses, without using one.
     pub(super) fn explained(&self, key: &str, wish: &Wish) -> Explanation {
-        self.ask(key, wish, &[], explain)
+        self.question(key, wish, &[], explain)
     }
 
-    fn ask<T>(
+    /// Calls `act` with the present snapshot and a question without a target.
+    fn question<T>(
         &self,
         key: &str,
         wish: &Wish,
         avoid: &[ExitId],
         act: impl FnOnce(route::View<'_>, &route::Memory, &Ask<'_>) -> T,
     ) -> T {
-        let (state, target) = (&self.parts.state, nowhere());
+        let (state, target) = (&self.parts.state, any_web_target());
         let snapshot = state.load();
         act(snapshot.view(), state.memory(), &Ask { wish, key, target: &target, now: state.now(), avoid, plain: false })
     }
 
-    /// An exit by its fingerprint or by the address that sites see.
+    /// Finds an exit by its fingerprint or by the address that sites see.
     fn named(&self, text: &str) -> Option<ExitId> {
         let snapshot = self.parts.state.load();
         if let Ok(fingerprint) = text.parse() {
@@ -248,18 +240,18 @@ impl Outbound {
     }
 }
 
-fn turned(next: &Successor, after: Arc<Exit>, ips: Vec<IpAddr>) -> Turned {
+fn rotation(next: &Successor, after: Arc<Exit>, ips: Vec<IpAddr>) -> Rotation {
     let after_ip = ips.first().copied().or_else(|| after.ip());
-    Turned { before: next.before.clone(), before_ip: next.before_ip, after, after_ip }
+    Rotation { before: next.before.clone(), before_ip: next.before_ip, after, after_ip }
 }
 
 /// The one exit that a session or a pin is bound to.
-pub(super) fn bound(said: &Explanation) -> Option<&ExitId> {
-    said.session.as_ref().or(said.pin.as_ref().map(|pin| &pin.exit))
+pub(super) fn bound_exit(explained: &Explanation) -> Option<&ExitId> {
+    explained.session.as_ref().or(explained.pin.as_ref().map(|pin| &pin.exit))
 }
 
-/// Errands have no target; an exit that serves the web stands for all.
-fn nowhere() -> Target {
+/// Stands for all targets where a request has none: nearly all exits allow port 443.
+fn any_web_target() -> Target {
     Target { host: Host::Name("exit.gate".into()), port: 443 }
 }
 

@@ -1,14 +1,14 @@
-//! What is counted, and what the one line says.
+//! What a record counts, and what its access line says.
 
 use std::sync::Arc;
 
-use super::meters::Requests;
 use super::*;
 use crate::gateway::failure::{ClientFault, Failure, NoExit};
+use crate::gateway::meters::RequestCounters;
 use crate::gateway::testing::{self, observed};
 
-fn facts(meters: &Arc<RouteMeters>) -> Facts {
-    Facts {
+fn facts(meters: &Arc<RouteMeters>) -> ExitFacts {
+    ExitFacts {
         exit: ExitId::Direct,
         ip: Some([192, 0, 2, 7].into()),
         country: None,
@@ -27,16 +27,16 @@ fn record(log_targets: bool) -> Record {
 const FIELDS: [&str; 9] = ["listener", "protocol", "client", "username", "to", "route", "exit", "outcome", "requests"];
 
 #[test]
-fn a_tunnel_leaves_one_line_and_one_of_each_count() {
+fn a_tunnel_writes_one_line_and_counts_once() {
     let ((), seen) = observed(async || {
         let route = Arc::new(RouteMeters::new("implicit"));
         let mut record = record(false);
-        record.speaks(Protocol::Socks5);
+        record.protocol_known(Protocol::Socks5);
         record.asked("us-session-a", Some(&"a.test:80".parse().unwrap()));
         record.opened(&facts(&route));
-        record.flow().moved(Way::Up, 3);
-        record.flow().moved(Way::Down, 5);
-        record.settle(Outcome::Ended(Reason::Finished));
+        record.byte_meter().moved(Direction::Up, 3);
+        record.byte_meter().moved(Direction::Down, 5);
+        record.ended(Outcome::Ended(Reason::Finished));
     });
     let line = ["shared", "socks5", "198.51.100.1", "null", "null", "us-session-a", "direct", "finished", "1"];
     assert_eq!(seen.access(&FIELDS), [line]);
@@ -67,16 +67,31 @@ fn a_tunnel_leaves_one_line_and_one_of_each_count() {
 }
 
 #[test]
+fn the_line_has_the_connections_id_and_the_name_of_its_key() {
+    let (id, seen) = observed(async || {
+        let anonymous = record(false);
+        anonymous.key_known(None);
+        let record = record(false);
+        record.key_known(Some(&"team-a".into()));
+        record.id().to_string()
+    });
+    let lines = seen.access(&["key", "id"]);
+    assert_eq!(lines[0], ["team-a".to_owned(), id.clone()]);
+    assert_eq!(lines[1][0], "null");
+    assert_ne!(lines[1][1], id, "each connection has an id of its own");
+}
+
+#[test]
 fn the_first_byte_of_an_answer_is_timed_once_a_stream() {
     let ((), seen) = observed(async || {
         let route = Arc::new(RouteMeters::new("us"));
         let mut record = record(false);
         for _ in 0..2 {
             record.asked("us", None);
-            record.opened(&Facts { country: Some(*b"US"), ..facts(&route) });
-            record.flow().moved(Way::Up, 3);
-            (0..3).for_each(|_| record.flow().moved(Way::Down, 5));
-            record.settle(Outcome::Answered);
+            record.opened(&ExitFacts { country: Some(*b"US"), ..facts(&route) });
+            record.byte_meter().moved(Direction::Up, 3);
+            (0..3).for_each(|_| record.byte_meter().moved(Direction::Down, 5));
+            record.ended(Outcome::Answered);
         }
     });
     let handshakes = seen.samples("exitgate_handshake_seconds_count");
@@ -91,10 +106,10 @@ fn ten_thousand_sessions_are_one_label() {
         let route = Arc::new(RouteMeters::new("implicit"));
         for n in 0..10_000 {
             let mut record = record(false);
-            record.speaks(Protocol::Socks5);
+            record.protocol_known(Protocol::Socks5);
             record.asked(&format!("us-session-s{n}"), None);
-            record.opened(&Facts { route: format!("us-session-s{n}").into(), ..facts(&route) });
-            record.settle(Outcome::Ended(Reason::Finished));
+            record.opened(&ExitFacts { route: format!("us-session-s{n}").into(), ..facts(&route) });
+            record.ended(Outcome::Ended(Reason::Finished));
         }
     });
     assert_eq!(seen.samples("exitgate_requests_total").len(), 1);
@@ -103,10 +118,10 @@ fn ten_thousand_sessions_are_one_label() {
 }
 
 #[test]
-fn targets_and_usernames_are_named_only_when_asked_for() {
+fn targets_and_usernames_are_logged_only_where_allowed() {
     let ((), seen) = observed(async || {
         let mut record = record(true);
-        record.speaks(Protocol::Connect);
+        record.protocol_known(Protocol::Connect);
         record.asked("us", Some(&"a.test:443".parse().unwrap()));
         record.refused(&Failure::NoExit(NoExit::NoneMatch).into());
     });
@@ -115,7 +130,7 @@ fn targets_and_usernames_are_named_only_when_asked_for() {
 }
 
 #[test]
-fn a_connection_that_never_spoke_is_written_down_too() {
+fn a_connection_without_a_protocol_has_a_line_too() {
     let ((), seen) = observed(async || {
         let mut record = record(false);
         record.refused(&Failure::Client(ClientFault::Slow).into());
@@ -132,11 +147,11 @@ fn a_connection_that_never_spoke_is_written_down_too() {
 }
 
 #[test]
-fn what_is_cut_short_is_counted_as_cut_and_nothing_stays_open() {
+fn a_cut_request_is_counted_as_cut_and_no_stream_stays_open() {
     let ((), seen) = observed(async || {
         let route = Arc::new(RouteMeters::new("us"));
         let mut record = record(false);
-        record.speaks(Protocol::Http);
+        record.protocol_known(Protocol::Http);
         record.asked("us", None);
         record.opened(&facts(&route));
     });
@@ -146,18 +161,18 @@ fn what_is_cut_short_is_counted_as_cut_and_nothing_stays_open() {
 }
 
 #[test]
-fn each_request_counts_where_it_was_served() {
+fn each_request_counts_for_the_route_that_served_it() {
     let ((), seen) = observed(async || {
         let (us, de) = (Arc::new(RouteMeters::new("us")), Arc::new(RouteMeters::new("de")));
         let mut record = record(false);
-        record.speaks(Protocol::Http);
+        record.protocol_known(Protocol::Http);
         for route in [&us, &de, &us] {
             record.asked("", None);
             record.opened(&facts(route));
-            record.settle(Outcome::Answered);
+            record.ended(Outcome::Answered);
         }
         record.asked("", None);
-        record.settle(Outcome::Here);
+        record.ended(Outcome::Local);
         record.refused(&Refusal { meters: Some(de.clone()), ..Failure::Draining.into() });
     });
     assert_eq!(
@@ -173,9 +188,9 @@ fn each_request_counts_where_it_was_served() {
 }
 
 #[test]
-fn more_outcomes_than_are_kept_are_counted_all_the_same() {
+fn outcomes_beyond_the_fast_ones_are_counted_too() {
     let ((), seen) = observed(async || {
-        let requests = Requests::new("us");
+        let requests = RequestCounters::new("us");
         const LABELS: &str = "abcdefghijklmnopqrstuvwxyz";
         for protocol in ["socks4", "socks5", "connect"] {
             for i in 0..LABELS.len() {

@@ -1,21 +1,21 @@
-//! Buffers that a way borrows while it has bytes in hand, from a small stock of each thread.
+//! Read buffers, from a small stock of each thread.
 //!
-//! A way that reads takes one and gives it back in the same poll unless the other side is slower, so a thread that
-//! serves ten thousand tunnels mostly works with one buffer that stays in its cache.
+//! A pump takes a buffer to read, and returns it in the same poll unless the writer is slower. So a thread that serves ten
+//! thousand tunnels works mostly with one buffer, which stays in the processor's cache.
 
 use std::cell::RefCell;
 
-/// Bytes read at a time. Measured on loopback with 4 streams: see `benches/README.md`; beyond this nothing is gained.
+/// Bytes read at a time. Measured on loopback with 4 streams (`benches/README.md`): larger buffers gain nothing.
 pub(super) const SIZE: usize = 64 << 10;
 
-/// Buffers that a thread keeps for later; more are freed. Arbitrary: 1 MiB a thread.
+/// Buffers that a thread keeps for later; more are freed. 1 MiB per thread; not tuned.
 const STOCK: usize = 16;
 
 thread_local! {
     static FREE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Bytes in hand: read and not yet written.
+/// Bytes that were read and not written yet.
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Box<[u8]>,
@@ -30,18 +30,18 @@ impl Buffer {
         Self { bytes, from: 0, to: 0 }
     }
 
-    /// One that holds `bytes` and is not of the stock.
+    /// One that holds `bytes` and will not go into the stock.
     pub(super) fn of(bytes: &[u8]) -> Self {
         Self { bytes: bytes.into(), from: 0, to: bytes.len() }
     }
 
-    /// Room for at most `limit` bytes, to be followed by [`Buffer::filled`].
+    /// Space for at most `limit` bytes; call [`Buffer::filled`] after filling it.
     pub(super) fn room(&mut self, limit: usize) -> &mut [u8] {
         let limit = limit.min(self.bytes.len());
         &mut self.bytes[..limit]
     }
 
-    /// `len` bytes were put into the room.
+    /// `len` bytes were put into the space.
     pub(super) fn filled(&mut self, len: usize) {
         (self.from, self.to) = (0, len);
     }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_given_back_is_taken_again_and_a_burst_is_freed() {
+    fn a_returned_buffer_is_used_again_and_a_burst_is_freed() {
         FREE.with_borrow_mut(Vec::clear);
         let burst: Vec<Buffer> = (0..STOCK + 5).map(|_| Buffer::take()).collect();
         let last = burst[STOCK - 1].bytes.as_ptr();
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_filled_is_written_in_order() {
+    fn bytes_are_written_in_order() {
         let mut buffer = Buffer::take();
         buffer.room(SIZE * 2)[..5].copy_from_slice(b"hello");
         buffer.filled(5);

@@ -1,10 +1,10 @@
-//! One way of a tunnel: reads one side, writes the other, and keeps the half-close.
+//! One direction of a tunnel: reads from one side, writes to the other, and passes on a half-close.
 //!
-//! A way is always in one of three places: bytes in hand that the writer must take first, an end that the writer must
-//! be told, or nothing in hand and the reader to ask. It never reads while it holds, so a slow writer holds the reader
-//! back through the reader's own socket, and a reader that breaks takes no bytes with it.
+//! A pump either holds bytes that must be written first, or has an end to pass on, or holds nothing and reads. It never reads
+//! while it holds bytes: a slow writer slows the reader through the reader's own socket, and when the reader breaks, no bytes
+//! are lost.
 //!
-//! Next: `relay/splice.rs` is the same without copying.
+//! Next: `relay/splice.rs` does the same without copying.
 
 use std::future::Future;
 use std::io;
@@ -18,57 +18,57 @@ use super::buffer::Buffer;
 use super::side::Side;
 #[cfg(target_os = "linux")]
 use super::splice::Splice;
-use super::{Meter, Way};
+use super::{Direction, Meter};
 use crate::limit::Bucket;
 
-/// Chunks that a way moves before others get a turn. Arbitrary: half a MiB, about 0.1 ms.
-const TURNS: u32 = 8;
+/// Buffers that a pump moves before other tasks run: half a MiB, about 0.1 ms. Not tuned.
+const BUFFERS_PER_POLL: u32 = 8;
 
-/// The side that a way reads from is gone.
+/// The side that a pump reads from is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gone;
 
-/// What both ways of a tunnel share.
-pub(super) struct Tools<'a, M> {
+/// What both pumps of a tunnel share.
+pub(super) struct Shared<'a, M> {
     pub(super) rate: Option<&'a Bucket>,
     pub(super) meter: &'a M,
 }
 
-/// One way.
+/// One direction of a tunnel.
 #[derive(Debug)]
 pub(super) struct Pump {
-    way: Way,
-    flow: Flow,
+    direction: Direction,
+    state: PumpState,
+    /// Bytes that were read and not written yet.
     held: Option<Buffer>,
     #[cfg(target_os = "linux")]
     splice: Splice,
-    /// The writer has bytes that it has not passed on (TLS).
+    /// The writer has bytes that it has not sent yet (TLS).
     unflushed: bool,
-    /// The writer would not take what it was given when it was last asked.
+    /// The writer's last write would have blocked.
     blocked: bool,
     moved: u64,
     touched: Instant,
+    /// Runs while the byte rate makes this direction wait.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flow {
-    /// The reader may say more.
+enum PumpState {
     Open,
-    /// The reader has said all; the writer does not know yet.
+    /// The reader has ended; the writer has not been closed yet.
     Ending,
-    /// The writer knows.
     Done,
-    /// The writer takes nothing any more. The other way may still carry what it said before.
+    /// The writer takes nothing any more. The other direction may still carry what it sent before.
     GivenUp,
 }
 
 impl Pump {
-    /// A way that begins with `first`.
-    pub(super) fn new(way: Way, first: &[u8], now: Instant) -> Self {
+    /// A pump that begins with `first`.
+    pub(super) fn new(direction: Direction, first: &[u8], now: Instant) -> Self {
         Self {
-            way,
-            flow: Flow::Open,
+            direction,
+            state: PumpState::Open,
             held: (!first.is_empty()).then(|| Buffer::of(first)),
             #[cfg(target_os = "linux")]
             splice: Splice::default(),
@@ -80,17 +80,17 @@ impl Pump {
         }
     }
 
-    /// Nothing will move on it any more.
+    /// Nothing will move any more.
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.flow, Flow::Done | Flow::GivenUp)
+        matches!(self.state, PumpState::Done | PumpState::GivenUp)
     }
 
-    /// Its writer went away while there was something to write.
+    /// The writer was gone while there was something to write.
     pub(super) fn is_given_up(&self) -> bool {
-        self.flow == Flow::GivenUp
+        self.state == PumpState::GivenUp
     }
 
-    /// It waits for its writer.
+    /// It waits for the writer.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked
     }
@@ -105,41 +105,41 @@ impl Pump {
         self.touched
     }
 
-    /// Counts as movement.
+    /// Restarts the time limits of silence.
     pub(super) fn touch(&mut self, now: Instant) {
         self.touched = now;
     }
 
-    /// Moves what can be moved now. `last`: the other way is done, so that the end of this one is the end of both.
+    /// Moves what can be moved now. `last`: the other direction is done, so the end of this one ends the tunnel.
     pub(super) fn poll<R: Side, W: Side, M: Meter>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut R,
         to: &mut W,
-        tools: &Tools<'_, M>,
+        shared: &Shared<'_, M>,
         last: bool,
     ) -> Result<(), Gone> {
         if self.is_done() {
             return Ok(());
         }
         let before = self.moved;
-        let outcome = self.turns(cx, from, to, tools, last);
+        let outcome = self.move_buffers(cx, from, to, shared, last);
         if self.moved > before {
             self.touched = Instant::now();
         }
         outcome
     }
 
-    fn turns<R: Side, W: Side, M: Meter>(
+    fn move_buffers<R: Side, W: Side, M: Meter>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut R,
         to: &mut W,
-        tools: &Tools<'_, M>,
+        shared: &Shared<'_, M>,
         last: bool,
     ) -> Result<(), Gone> {
-        for _ in 0..TURNS {
-            match self.write(cx, to, tools, last) {
+        for _ in 0..BUFFERS_PER_POLL {
+            match self.write(cx, to, shared, last) {
                 Poll::Ready(Ok(())) => self.blocked = false,
                 Poll::Pending => {
                     self.blocked = true;
@@ -148,29 +148,29 @@ impl Pump {
                 Poll::Ready(Err(_)) => {
                     self.held = None;
                     self.blocked = false;
-                    self.flow = Flow::GivenUp;
+                    self.state = PumpState::GivenUp;
                 }
             }
-            if self.is_done() || self.is_paused(cx, tools) {
+            if self.is_done() || self.is_paused(cx, shared) {
                 return Ok(());
             }
-            match self.read(cx, from, to, tools) {
+            match self.read(cx, from, to, shared) {
                 Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false)) => self.flow = Flow::Ending,
+                Poll::Ready(Ok(false)) => self.state = PumpState::Ending,
                 Poll::Ready(Err(_)) => return Err(Gone),
                 Poll::Pending => return Ok(()),
             }
         }
-        cx.waker().wake_by_ref(); // there may be more: after the others
+        cx.waker().wake_by_ref(); // there may be more; other tasks run first
         Ok(())
     }
 
-    /// Ready when nothing is in hand and the writer knows all that we know.
+    /// Ready when nothing is held, and an end of the reader has been passed on.
     fn write<W: Side, M: Meter>(
         &mut self,
         cx: &mut Context<'_>,
         to: &mut W,
-        tools: &Tools<'_, M>,
+        shared: &Shared<'_, M>,
         last: bool,
     ) -> Poll<io::Result<()>> {
         while let Some(held) = &mut self.held {
@@ -183,21 +183,21 @@ impl Pump {
                 self.held = None;
             }
             self.unflushed = to.bare().is_none();
-            self.count(len, tools);
+            self.count(len, shared);
         }
         #[cfg(target_os = "linux")]
         if let Some(bare) = to.bare() {
             while self.splice.holds() {
                 let len = ready!(self.splice.pour(cx, bare))?;
-                self.count(len, tools);
+                self.count(len, shared);
             }
         }
-        if self.flow == Flow::Ending {
-            // The last end needs no word of its own on a bare socket: both are closed in a moment.
+        if self.state == PumpState::Ending {
+            // The last end needs no shutdown on a bare socket: both sockets are closed in a moment.
             if !(last && to.bare().is_some()) {
                 ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
             }
-            self.flow = Flow::Done;
+            self.state = PumpState::Done;
         } else if self.unflushed {
             ready!(Pin::new(&mut *to).poll_flush(cx))?;
             self.unflushed = false;
@@ -205,15 +205,15 @@ impl Pump {
         Poll::Ready(Ok(()))
     }
 
-    /// `true` = something is in hand now, `false` = the reader has said all.
+    /// `true`: bytes are held now. `false`: the reader has ended.
     fn read<R: Side, W: Side, M: Meter>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut R,
         to: &W,
-        tools: &Tools<'_, M>,
+        shared: &Shared<'_, M>,
     ) -> Poll<io::Result<bool>> {
-        let limit = tools.rate.map_or(usize::MAX, Bucket::chunk);
+        let limit = shared.rate.map_or(usize::MAX, Bucket::chunk);
         #[cfg(target_os = "linux")]
         if let (Some(from), Some(_)) = (from.bare(), to.bare())
             && self.splice.pays()
@@ -232,9 +232,9 @@ impl Pump {
         Poll::Ready(Ok(len > 0))
     }
 
-    /// True while the bucket makes this way wait; the task is woken when it is over.
-    fn is_paused<M>(&mut self, cx: &mut Context<'_>, tools: &Tools<'_, M>) -> bool {
-        let Some(rate) = tools.rate else { return false };
+    /// True while the byte rate makes this direction wait; the task is woken when the wait is over.
+    fn is_paused<M>(&mut self, cx: &mut Context<'_>, shared: &Shared<'_, M>) -> bool {
+        let Some(rate) = shared.rate else { return false };
         if self.pause.is_none() {
             let now = Instant::now();
             let Some(until) = rate.next(now.into_std()) else { return false };
@@ -247,10 +247,10 @@ impl Pump {
         paused
     }
 
-    fn count<M: Meter>(&mut self, len: usize, tools: &Tools<'_, M>) {
+    fn count<M: Meter>(&mut self, len: usize, shared: &Shared<'_, M>) {
         self.moved += len as u64;
-        tools.meter.moved(self.way, len as u64);
-        if let Some(rate) = tools.rate {
+        shared.meter.moved(self.direction, len as u64);
+        if let Some(rate) = shared.rate {
             rate.charge(len, Instant::now().into_std());
         }
     }

@@ -1,4 +1,4 @@
-//! What a tunnel needs of each of its two ends.
+//! The two sides of a tunnel: a client and a stream to a target.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,16 +11,15 @@ use tokio::net::{TcpStream, UnixStream};
 use super::Client;
 use crate::dial;
 
-/// One end of a tunnel.
 pub(super) trait Side: AsyncRead + AsyncWrite + Unpin {
-    /// The socket itself, if what is read from it and written to it is what the other side sees: not under TLS.
+    /// The socket, if its bytes are the tunnel's bytes: not under TLS.
     fn bare(&self) -> Option<Bare<'_>>;
 
-    /// Makes the close that follows a reset, where the transport knows one.
+    /// Makes the following close a reset, where the transport has one.
     fn abort(&mut self);
 }
 
-/// A socket without anything around it.
+/// A socket whose bytes are the tunnel's bytes.
 #[derive(Clone, Copy)]
 pub(super) enum Bare<'a> {
     Tcp(&'a TcpStream),
@@ -42,7 +41,7 @@ impl Bare<'_> {
         }
     }
 
-    /// Runs `call`, which must not block; when it would have, the socket is not ready any more.
+    /// Runs `call`, which must not block. After `WouldBlock`, the socket counts as not ready.
     pub(super) fn try_io(
         self,
         interest: Interest,
@@ -68,7 +67,7 @@ impl Side for Client {
             Self::Tcp(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
         };
-        let _ = stream.set_zero_linger(); // fails on a socket that is gone already, which is what was wanted
+        let _ = stream.set_zero_linger(); // fails only on a socket that is closed already
     }
 }
 
@@ -106,7 +105,7 @@ impl AsyncWrite for Client {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(_) => Poll::Ready(Ok(())), // a socket holds nothing back
+            Self::Tcp(_) => Poll::Ready(Ok(())), // a socket buffers nothing here
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }

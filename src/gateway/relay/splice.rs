@@ -1,9 +1,9 @@
-//! Moving pages from socket to socket through a pipe, instead of copying bytes out of the kernel and back in.
+//! Moves pages from socket to socket through a pipe, and does not copy bytes out of the kernel and back.
 //!
-//! A copy of a small message is cheaper than what surrounds it, and two splices are two calls more than none; so a way
-//! copies until it has proven bulky, and copies again once it moves little at a time. What it has moved in all says
-//! nothing: a terminal that is open all day moves much, in the smallest of pieces. A pipe is two descriptors, so pipes are few and pooled: a way takes one when there are
-//! bytes to move and gives it back as soon as it is empty. The calls are safe ones (`rustix`), so nothing here is not.
+//! For small messages copying is cheaper: a splice needs two more system calls. So a direction copies until it has moved much
+//! in large pieces, and copies again once the pieces get small. The total says nothing: a terminal that is open all day moves
+//! much in tiny pieces. A pipe takes two descriptors, so pipes are pooled: a direction takes one when there are bytes to move
+//! and returns it as soon as it is empty. `rustix` offers these calls as safe functions.
 
 use std::cell::RefCell;
 use std::io;
@@ -15,17 +15,17 @@ use tokio::io::Interest;
 
 use super::side::Bare;
 
-/// A way that has moved this much in large pieces goes on without copying. Measured: see `benches/README.md`.
+/// A direction that has moved this much in large pieces splices. Measured: see `benches/README.md`.
 const BULKY: usize = 512 << 10;
 
-/// A piece of this size is a large one. Arbitrary, between what was measured: pieces of 64 bytes take six times the
-/// system calls when they are spliced, pieces of 64 KiB and more take less CPU.
+/// The size from which a piece counts as large. Any value between the two that were measured does: spliced pieces of 64 bytes
+/// take six times the system calls, spliced pieces of 64 KiB and more take less CPU.
 const LARGE: usize = 16 << 10;
 
-/// What a pipe is asked to hold. Measured: see `benches/README.md`. The kernel may give less, and then does.
+/// The size that is asked of a pipe; the kernel may give less. Measured: see `benches/README.md`.
 const PIPE: usize = 512 << 10;
 
-/// Pipes that a thread keeps for later. Arbitrary: what a pipe holds is only what is under way.
+/// Pipes that a thread keeps for later. An empty pipe holds no pages. Not tuned.
 const STOCK: usize = 16;
 
 thread_local! {
@@ -44,11 +44,11 @@ impl Pipe {
             return Ok(pipe);
         }
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        let _ = fcntl_setpipe_size(&write, PIPE); // beyond a user's share of pages it stays at the default
+        let _ = fcntl_setpipe_size(&write, PIPE); // fails beyond the user's limit of pages: the default size then stays
         Ok(Self { read, write })
     }
 
-    /// Only of an empty pipe: its next taker must not find another tunnel's bytes in it.
+    /// Only for an empty pipe: the next tunnel must not find bytes of this one in it.
     fn give_back(self) {
         FREE.with_borrow_mut(|free| {
             if free.len() < STOCK {
@@ -58,25 +58,25 @@ impl Pipe {
     }
 }
 
-/// The pipe of one way, if it has one now, and how much is in it.
+/// The splicing state of one direction: its pipe, if it has one now, and how many bytes are in it.
 #[derive(Debug, Default)]
 pub(super) struct Splice {
     pipe: Option<Pipe>,
     held: usize,
-    /// Bytes moved in large pieces lately: what a small piece halves.
+    /// Bytes moved in large pieces lately; a small piece halves it.
     bulk: usize,
-    /// The system refused once: this way copies.
+    /// No pipe could be made: this direction copies from then on.
     refused: bool,
 }
 
 impl Splice {
-    /// True of a way that is bulky and may splice.
+    /// True if splicing is worth it now.
     pub(super) fn pays(&self) -> bool {
         self.bulk >= BULKY && !self.refused
     }
 
-    /// A piece of this size was read, by whatever means. Two small ones among large ones change nothing yet: a reader
-    /// that is faster than its writer sees some.
+    /// Counts a piece that was read, copied or spliced. Two small pieces among large ones change nothing: a reader that is
+    /// faster than its writer sees some.
     pub(super) fn saw(&mut self, piece: usize) {
         self.bulk = if piece < LARGE { self.bulk / 2 } else { (self.bulk + piece).min(4 * BULKY) };
     }
@@ -94,7 +94,7 @@ impl Splice {
             let pipe = match self.pipe.take().map_or_else(Pipe::take, Ok) {
                 Ok(pipe) => pipe,
                 Err(_) => {
-                    self.refused = true; // no descriptor left for it: copying needs none
+                    self.refused = true; // out of descriptors; copying needs none
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -161,9 +161,9 @@ mod tests {
         let bulk = || std::iter::repeat_n(64 << 10, 100);
         assert!(!after([64 << 10]));
         assert!(after(bulk()));
-        assert!(!after(std::iter::repeat_n(64, 1_000_000)), "much, but a terminal");
-        assert!(!after(std::iter::repeat_n(4 << 10, 10_000)), "much, but cells");
-        assert!(after(bulk().chain([100, 100])), "a hiccup");
-        assert!(!after(bulk().chain([100, 100, 100])), "the download is over, the conversation goes on");
+        assert!(!after(std::iter::repeat_n(64, 1_000_000)), "a terminal: much in tiny pieces");
+        assert!(!after(std::iter::repeat_n(4 << 10, 10_000)), "much in pieces of 4 KiB");
+        assert!(after(bulk().chain([100, 100])), "two small pieces change nothing");
+        assert!(!after(bulk().chain([100, 100, 100])), "the download has ended, and small messages follow");
     }
 }

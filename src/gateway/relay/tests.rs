@@ -3,7 +3,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// A tunnel between two sockets: `near` is the client, `far` the target, the others are what is relayed.
+/// A tunnel between two sockets: `near` is the client, `far` the target; the others are the ends that are relayed.
 struct Rig {
     near: TcpStream,
     client: TcpStream,
@@ -26,7 +26,7 @@ impl Rig {
         Self { near, client, far, target, traffic: Traffic::default(), cut: Cut::new() }
     }
 
-    /// Relays while `story` is told; both must end.
+    /// Relays while `story` runs; both must finish.
     async fn tell<F: Future>(self, rate: Option<Bucket>, story: impl FnOnce(TcpStream, TcpStream, Cut) -> F) -> End {
         let Self { near, client, far, target, traffic, cut } = self;
         let rate = rate.map(Arc::new);
@@ -60,13 +60,13 @@ async fn is_reset(stream: &mut TcpStream) {
     assert_eq!(fault.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
-/// Bytes that a swapped, lost or doubled piece would change.
+/// Bytes in which a swapped, lost or doubled piece shows.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect()
 }
 
 #[tokio::test]
-async fn an_end_on_one_way_leaves_the_other_open() {
+async fn an_end_in_one_direction_leaves_the_other_open() {
     let end = Rig::new().await.tell(None, async |mut near, mut far, _| {
         near.write_all(b"ask").await.unwrap();
         near.shutdown().await.unwrap();
@@ -79,8 +79,8 @@ async fn an_end_on_one_way_leaves_the_other_open() {
 }
 
 #[tokio::test]
-async fn bulk_and_talk_in_turns_arrive_whole_on_both_ways() {
-    // Copied, then spliced, then copied again while something may still be in the pipe's way.
+async fn bulk_and_small_pieces_arrive_complete_in_both_directions() {
+    // Copied, then spliced, then copied again while bytes may still be in the pipe.
     let all: Vec<u8> = [pattern(3 << 20), pattern(500), pattern(5 << 20), pattern(1)].concat();
     let end = Rig::new().await.tell(None, async |near, far, _| {
         let (mut near_in, mut near_out) = near.into_split();
@@ -136,7 +136,7 @@ async fn a_cut_is_a_reset_on_both_sides() {
 }
 
 #[tokio::test]
-async fn silence_ends_a_tunnel_in_its_time() {
+async fn silence_ends_a_tunnel_after_its_limit() {
     let rig = Rig::new().await;
     tokio::time::pause();
     let begun = Instant::now();
@@ -145,7 +145,7 @@ async fn silence_ends_a_tunnel_in_its_time() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_to_what_was_said_is_given_up_sooner_where_that_is_set() {
+async fn a_target_that_never_answers_is_given_up_sooner_where_that_is_set() {
     for (says, reason, seconds) in [(&b""[..], Reason::Unanswered, 7), (b">", Reason::Idle, 60)] {
         let Rig { near: mut client, client: ours, far: _far, target, traffic, cut } = Rig::new().await;
         tokio::time::pause();
@@ -162,7 +162,7 @@ async fn who_says_nothing_to_what_was_said_is_given_up_sooner_where_that_is_set(
 }
 
 #[tokio::test]
-async fn a_way_that_is_left_alone_gets_less_time() {
+async fn a_half_closed_tunnel_gets_less_time() {
     let rig = Rig::new().await;
     let begun = std::sync::Mutex::new(None);
     let end = rig.tell(None, async |mut near, mut far, _| {
@@ -178,13 +178,13 @@ async fn a_way_that_is_left_alone_gets_less_time() {
 }
 
 #[tokio::test]
-async fn a_side_that_takes_nothing_is_given_up_though_the_other_talks_on() {
+async fn a_side_that_takes_nothing_is_given_up_while_the_other_still_sends() {
     let rig = Rig::new().await;
     let end = rig.tell(None, async |mut near, far, _| {
         let piece = vec![0; 1 << 20];
         let full = async { while near.write_all(&piece).await.is_ok() {} };
         let talk = async {
-            // The buffers fill in real time; from then on time is made to pass.
+            // The buffers fill in real time; then the clock is advanced.
             tokio::time::sleep(Duration::from_millis(300)).await;
             tokio::time::pause();
             let _far = far;
@@ -195,11 +195,11 @@ async fn a_side_that_takes_nothing_is_given_up_though_the_other_talks_on() {
             () = talk => {}
         }
     });
-    assert_eq!(end.await.reason, Reason::Stalled(Way::Up));
+    assert_eq!(end.await.reason, Reason::Stalled(Direction::Up));
 }
 
 #[tokio::test]
-async fn a_rate_holds_over_both_ways() {
+async fn a_rate_covers_both_directions() {
     let rig = Rig::new().await;
     tokio::time::pause();
     let bucket = Bucket::new(100_000, Instant::now().into_std());

@@ -1,10 +1,10 @@
-//! Exchanges byte for byte, then the properties.
+//! Exchanges byte for byte, then property tests.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Plays `opening` into a fresh machine, `piece` bytes at a time, and writes down each step but the waits.
+/// Feeds `opening` to a new parser, `piece` bytes at a time, and returns each step but `More`.
 fn play(opening: &[u8], piece: usize, demands_key: bool) -> Vec<String> {
     let Some(mut socks) = opening.first().and_then(|&first| Socks::begin(first, demands_key)) else {
         return vec!["not SOCKS".into()];
@@ -248,7 +248,7 @@ fn the_longest_opening_fits() {
     assert_ne!(socks.step(&longest), Step::More, "there is always a step within OPENING_MAX bytes");
 }
 
-/// Bytes that are SOCKS far enough to be interesting, then anything.
+/// Bytes that begin like SOCKS and go on at random.
 fn openings() -> impl Strategy<Value = Vec<u8>> {
     let prefix = prop_oneof![
         Just(vec![]),

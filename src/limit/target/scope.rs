@@ -1,35 +1,31 @@
-//! Sorts addresses by where they lead, after the registries of special addresses that IANA keeps.
+//! Classifies addresses by IANA's registries of special-purpose addresses.
 //!
-//! An IPv6 address may carry an IPv4 one, and a translator on the way (NAT64, 6to4, a mapped socket) goes by that one;
-//! so it is judged by what it carries.
+//! An IPv6 address may contain an IPv4 address, to which a translator (NAT64, 6to4, a mapped socket) would connect; so such an
+//! address is classified by the IPv4 address in it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Where an address leads.
+/// The kind of network that an address belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// The public internet.
     Public,
-    /// No address at all; to most kernels, this machine.
+    /// `0.0.0.0`, which most kernels take for this machine.
     Unspecified,
-    /// This machine.
     Loopback,
-    /// A private network.
     Private,
-    /// The network at the next plug.
+    /// The local network segment.
     LinkLocal,
-    /// A cloud's metadata service: keys to the house.
+    /// A cloud's metadata service, which gives credentials to anybody who asks.
     Metadata,
-    /// A provider's network, behind its NAT.
+    /// The network behind a provider's NAT (RFC 6598).
     Shared,
-    /// Many machines at once.
     Multicast,
-    /// Only in books.
+    /// For examples in documents.
     Documentation,
-    /// Only in test beds.
     Benchmark,
-    /// Set aside, or not given out yet.
+    /// Reserved, or not assigned yet.
     Reserved,
 }
 
@@ -51,7 +47,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Sorts an address. An address that carries another is what it carries.
+/// Classifies an address; one that contains an IPv4 address gets the class of that.
 pub fn scope(ip: IpAddr) -> Scope {
     match ip {
         IpAddr::V4(ip) => v4(ip),
@@ -62,7 +58,7 @@ pub fn scope(ip: IpAddr) -> Scope {
 fn v4(ip: Ipv4Addr) -> Scope {
     use Scope::*;
     match ip.octets() {
-        // AWS and nearly all others, AWS containers, Alibaba, Oracle, Azure: inside ranges of several kinds.
+        // AWS and nearly all others, AWS containers, Alibaba, Oracle, Azure. First, because they lie in the ranges below.
         [169, 254, 169, 254] | [169, 254, 170, 2] | [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16] => {
             Metadata
         }
@@ -83,7 +79,7 @@ fn v4(ip: Ipv4Addr) -> Scope {
 fn v6(ip: Ipv6Addr) -> Scope {
     use Scope::*;
     let words = ip.segments();
-    let carried = |high: u16, low: u16| {
+    let embedded = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
         v4(Ipv4Addr::new(a, b, c, d))
     };
@@ -93,8 +89,8 @@ fn v6(ip: Ipv6Addr) -> Scope {
         // v4-mapped, v4-translated and NAT64's well-known prefix.
         [0, 0, 0, 0, 0, 0xffff, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
-        | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => carried(high, low),
-        [0x2002, high, low, ..] => carried(high, low),     // 6to4
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
+        [0x2002, high, low, ..] => embedded(high, low),    // 6to4
         [0x64, 0xff9b, 1, ..] => Private,                  // NAT64 of one network
         [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Metadata, // AWS
         [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Private,
@@ -103,8 +99,8 @@ fn v6(ip: Ipv6Addr) -> Scope {
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Documentation,
         [0x2001, 2, 0, ..] => Benchmark,
         [0x2001, 0..=0x1ff, ..] => Reserved, // Teredo, ORCHID and other protocols of the IETF
-        // ISATAP: any prefix, and the address of a machine behind the router.
-        [0x2000..=0x3fff, _, _, _, 0 | 0x200, 0x5efe, high, low] => carried(high, low),
+        // ISATAP: any prefix, and the IPv4 address of a machine behind the router.
+        [0x2000..=0x3fff, _, _, _, 0 | 0x200, 0x5efe, high, low] => embedded(high, low),
         [0x2000..=0x3fff, ..] => Public,
         _ => Reserved,
     }

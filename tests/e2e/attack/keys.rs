@@ -1,4 +1,4 @@
-//! Who gets in: a gateway that was told to listen everywhere and nothing else, and people who guess.
+//! Access without a key: a gateway that listens on all addresses without further settings, and guessed keys.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -8,7 +8,7 @@ use exitgate_testnet::Ground;
 use super::{STRAIGHT, Victim, head, named, socks5, status, talk};
 use crate::gateway::{Gateway, curl, until};
 
-/// Ports that nobody has at the moment.
+/// Ports that are free at the moment.
 fn free<const N: usize>() -> [u16; N] {
     let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
@@ -19,7 +19,7 @@ async fn told_to_listen_everywhere_it_asks_for_a_key_and_a_token_of_its_own() {
     let ground = Ground::claim().unwrap();
     let [shared, api, route] = free();
     let (ip, data) = (ground.ip(200, 1), ground.folder().join("data"));
-    // As somebody writes it who wants it to work from another machine, and reads no further.
+    // The shortest configuration that is reachable from another machine.
     let config = format!(
         "data_dir = {data:?}\ntor.enabled = false\ngateway.allow_direct = true\napi.listen = \"0.0.0.0:{api}\"\n\
          gateway.listen = \"0.0.0.0:{shared}\"\ngateway.route_bind = \"0.0.0.0\"\n\
@@ -44,9 +44,9 @@ async fn told_to_listen_everywhere_it_asks_for_a_key_and_a_token_of_its_own() {
         .collect();
     assert!(secrets.len() >= 2, "a key and a token: {} found", secrets.len());
 
-    // On a route's own port a username says no more than what is left to say.
+    // On a route's own port a username may only narrow the route.
     for (port, user) in [(shared, STRAIGHT), (route, "session-a1")] {
-        // From loopback, as a neighbour's page would: where it comes from makes no difference.
+        // From loopback, as a page in a browser on this machine would: loopback needs a key too.
         for key in ["", "guess"] {
             let answer = talk((ip, port).into(), head("GET http://exit.gate/", user, key).as_bytes()).await;
             assert_eq!(status(&answer), 407, "port {port}, key {key:?}: {}", answer.escape_ascii());

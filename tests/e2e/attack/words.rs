@@ -1,11 +1,10 @@
-//! Bytes where words should be: line breaks for the next hop, for the answer and for the log, lengths that no memory
-//! has, names that fill it.
+//! Hostile usernames and names: line breaks that try to become a header or a log line, and lengths that exceed memory.
 
 use tokio::io::AsyncWriteExt as _;
 
 use super::{STRAIGHT, Victim, basic, named, serve, socks5, status, talk};
 
-/// What an attacker would like to see on a line of its own somewhere.
+/// Usernames with bytes that an attacker wants to become a line of their own.
 const INJECTED: &[&[u8]] = &[
     b"us\r\nX-Evil: 1",
     b"us\nX-Evil: 1",
@@ -21,16 +20,18 @@ const INJECTED: &[&[u8]] = &[
     b"us-exit-1.2.3.4\r\n650 STREAM",
 ];
 
-/// The head of an answer has no line but those that we write.
+/// The head of an answer has only the lines that the gateway writes, also where the reason quotes a username.
 fn is_clean(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
     let head = text.split("\r\n\r\n").next().unwrap_or_default();
-    let lines = head.split("\r\n").skip(1);
+    let mut lines = head.split("\r\n");
+    let status_line = lines.next().unwrap_or_default();
     let good = |line: &str| {
         let name = line.split(": ").next().unwrap_or_default();
         line.contains(": ") && name != "X-Evil" && !line.chars().any(char::is_control)
     };
-    text.starts_with("HTTP/1.1 4") && lines.clone().count() > 2 && lines.clone().all(good)
+    let clean_status = status_line.starts_with("HTTP/1.1 4") && !status_line.chars().any(char::is_control);
+    clean_status && lines.clone().count() > 2 && lines.clone().all(good)
 }
 
 #[tokio::test(flavor = "multi_thread")]

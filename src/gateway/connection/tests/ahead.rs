@@ -1,5 +1,5 @@
-//! Requests sent ahead of their answers: any mixture of methods and framings, in any pieces, against what a plain
-//! reference says should come of them.
+//! Pipelined requests (sent before the answers to earlier ones): any mixture of methods and framings, in any pieces, compared
+//! with a simple reference.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio::task::yield_now;
 
 use crate::gateway::testing::{FACTS, Script, expect, listener, observed, talk};
 
-/// What follows a head.
+/// The body of a message.
 #[derive(Clone, Debug)]
 enum Payload {
     None,
@@ -55,7 +55,7 @@ struct Trip {
 }
 
 impl Trip {
-    /// As it is asked, as it goes on, as it is answered, and as that is told.
+    /// The request of the client, the request to the target, the answer of the target, and the answer to the client.
     fn parts(&self, at: usize) -> [Vec<u8>; 4] {
         let Self { method, up, interim, down } = self;
         let request = format!("{method} http://a.test/{at} HTTP/1.1\r\nHost: a.test\r\n{}\r\n", up.fields());
@@ -76,7 +76,7 @@ impl Trip {
         ]
     }
 
-    /// Only what may be sent twice rides on a stream that has served before.
+    /// Only a request that may be sent twice uses a kept stream.
     fn rides(&self) -> bool {
         self.method != "POST" && matches!(self.up, Payload::None)
     }
@@ -104,7 +104,7 @@ fn trip() -> impl Strategy<Value = Trip> {
     let bodiless = (prop_oneof![Just("GET"), Just("HEAD"), Just("DELETE")], Just(Payload::None));
     let with_body = (prop_oneof![Just("POST"), Just("PUT"), Just("PATCH")], payload());
     let with_body = with_body.prop_map(|(method, up)| match up {
-        // Without a body of its own it would be idempotent or not by its name alone; POST stands for those that are not.
+        // POST stands for all methods that are not idempotent.
         Payload::None => ("POST", up),
         up => (method, up),
     });

@@ -1,4 +1,4 @@
-//! `http://exit.gate/`, by every way that leads there.
+//! Requests to `http://exit.gate/`, over each protocol.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConte
     X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n{\"exit\":1}";
 
 #[tokio::test(start_paused = true)]
-async fn every_protocol_gets_there() {
+async fn every_protocol_reaches_exit_gate() {
     let inside = "GET / HTTP/1.1\r\nHost: whatever\r\nConnection: close\r\n\r\n";
     for (opening, before) in [
         ("GET http://exit.gate/ HTTP/1.1\r\nHost: whatever\r\nConnection: close\r\nProxy-Authorization: Basic dXM6aw==\r\n\r\n".to_owned(), &b""[..]),
@@ -36,7 +36,7 @@ async fn every_protocol_gets_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_changes_something_must_be_meant() {
+async fn requests_that_change_something_need_the_header() {
     let gate = Arc::new(Script::new([]));
     talk(listener(), &gate, async |mut client| {
         for (request, status) in [
@@ -65,7 +65,7 @@ async fn what_changes_something_must_be_meant() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_the_target_that_counts_and_not_host() {
+async fn exit_gate_is_recognised_by_the_target_and_not_by_host() {
     let (gate, [target]) = Script::targets();
     let gate = Arc::new(gate);
     talk(listener(), &gate, async |mut client| {
@@ -82,7 +82,7 @@ async fn it_is_the_target_that_counts_and_not_host() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_has_no_certificate_and_says_so() {
+async fn exit_gate_is_refused_on_other_ports() {
     let gate = Arc::new(Script::new([]));
     for request in
         ["CONNECT exit.gate:443 HTTP/1.1\r\nHost: x\r\n\r\n", "GET http://exit.gate:81/ HTTP/1.1\r\nHost: x\r\n\r\n"]
@@ -113,7 +113,7 @@ async fn a_report_that_waits_for_a_100_gets_it() {
         client.write_all(b"ok").await.unwrap();
         assert!(head(&mut client).await.starts_with("HTTP/1.1 200 "));
         expect(&mut client, "{\"exit\":1}").await;
-        // Whoever has sent the body already is not waiting, and what cannot be taken is not asked for.
+        // No 100 where the body is there already, or is too long.
         client.write_all(format!("{report}Content-Length: 2\r\n\r\nok").as_bytes()).await.unwrap();
         assert!(head(&mut client).await.starts_with("HTTP/1.1 200 "));
         expect(&mut client, "{\"exit\":1}").await;
@@ -125,7 +125,7 @@ async fn a_report_that_waits_for_a_100_gets_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_whose_body_never_comes_ends_in_time() {
+async fn a_report_whose_body_never_comes_is_refused_at_the_deadline() {
     let gate = Arc::new(Script::new([]));
     talk(listener(), &gate, async |mut client| {
         let begun = tokio::time::Instant::now();

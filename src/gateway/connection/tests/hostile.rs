@@ -1,4 +1,4 @@
-//! Clients and targets that mean no good.
+//! Hostile clients and targets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::gateway::testing::{
 const GET: &str = "GET http://a.test/x HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
 #[tokio::test(start_paused = true)]
-async fn no_smuggling_shape_gets_past_the_front() {
+async fn no_form_of_request_smuggling_reaches_a_target() {
     for &(bytes, fault) in SMUGGLED {
         let gate = Arc::new(Script::targets::<1>().0);
         talk(listener(), &gate, async |mut client| {
@@ -31,7 +31,7 @@ async fn no_smuggling_shape_gets_past_the_front() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_with_two_ends_is_cut_off_at_the_doubt() {
+async fn a_body_with_two_ends_is_cut_off_where_it_is_ambiguous() {
     for chunk in ["5\nhello\r\n", "+5\r\nhello\r\n", "5\r\nhello0\r\n", "0x5\r\nhello\r\n"] {
         let (gate, [mut target]) = Script::targets();
         talk(listener(), &Arc::new(gate), async |mut client| {
@@ -48,7 +48,7 @@ async fn a_body_with_two_ends_is_cut_off_at_the_doubt() {
 }
 
 #[test]
-fn a_hostile_answer_becomes_a_502_before_a_byte_of_it_is_told() {
+fn a_hostile_answer_becomes_a_502_before_a_byte_of_it_is_sent() {
     let large = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "x".repeat(70_000));
     let endless = "HTTP/1.1 103 Hints\r\n\r\n".repeat(100);
     for (answer, label) in [
@@ -73,7 +73,7 @@ fn a_hostile_answer_becomes_a_502_before_a_byte_of_it_is_told() {
             talk(listener(), &Arc::new(gate), async |mut client| {
                 client.write_all(GET.as_bytes()).await.unwrap();
                 head(&mut target).await;
-                // It may be hung up on before it has said it all.
+                // The connection may be closed before all of it is sent.
                 let _ = target.write_all(answer.as_bytes()).await;
                 let _ = target.shutdown().await;
                 let mut said = head(&mut client).await;
@@ -90,7 +90,7 @@ fn a_hostile_answer_becomes_a_502_before_a_byte_of_it_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_target_sends_behind_its_answer_is_never_told() {
+async fn bytes_behind_an_answer_never_reach_the_client() {
     let (gate, [mut target, mut second]) = Script::targets();
     let gate = Arc::new(gate);
     let ok = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{FACTS}\r\nok");
@@ -115,7 +115,7 @@ async fn what_a_target_sends_behind_its_answer_is_never_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_breaks_off_never_looks_whole() {
+async fn a_truncated_answer_never_looks_complete() {
     for answer in [
         "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
@@ -138,7 +138,7 @@ async fn an_answer_that_breaks_off_never_looks_whole() {
 }
 
 #[tokio::test]
-async fn an_answer_to_the_end_that_falls_silent_is_reset() {
+async fn an_answer_until_close_that_falls_silent_ends_with_a_reset() {
     let (gate, [mut target]) = Script::targets();
     talk_over(tcp_sockets().await, listener(), &Arc::new(gate), async |mut client| {
         client.write_all(GET.as_bytes()).await.unwrap();
@@ -196,7 +196,7 @@ proptest! {
                     }
                     tokio::task::yield_now().await;
                 }
-                // It may be a reset: what was not read is lost with it.
+                // May be a reset, with which unread bytes are lost.
                 let _ = tokio::time::timeout(Duration::from_secs(30), client.read_to_end(&mut Vec::new())).await;
             })
             .await;

@@ -1,4 +1,4 @@
-//! CONNECT, the page, keys, and what ends a connection.
+//! CONNECT, the web page, keys, and what ends an HTTP connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,15 @@ use tokio::time::{Instant, sleep};
 
 use crate::dial::TargetFault;
 use crate::gateway::failure::{ClientFault, Failure};
-use crate::gateway::gate::{ListenerConfig, Refusal};
+use crate::gateway::gate::Refusal;
 use crate::gateway::http::head::HEAD_MAX;
+use crate::gateway::listener::ListenerConfig;
 use crate::gateway::testing::{FACTS, Open, Script, expect, head, listener, observed, rest, talk};
 
 const CONNECT: &str = "CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n";
 
 #[test]
-fn a_tunnel_says_which_exit_it_leaves_from() {
+fn the_answer_to_a_connect_names_the_exit() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();
         let gate = Arc::new(gate);
@@ -38,14 +39,14 @@ fn a_tunnel_says_which_exit_it_leaves_from() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_tunnel_leaves_the_connection_to_its_client() {
+async fn after_a_refused_tunnel_the_client_may_ask_again() {
     let (gate, [mut target]) = Script::targets();
     let refused = Refusal::because(Failure::Target(TargetFault::Refused), "192.0.2.1");
     let gate = Arc::new(gate.first(Open::Refused(refused)));
     talk(listener(), &gate, async |mut client| {
         client.write_all(CONNECT.as_bytes()).await.unwrap();
         let said = head(&mut client).await;
-        assert!(said.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{said}");
+        assert!(said.starts_with("HTTP/1.1 502 the target refused: 192.0.2.1\r\n"), "{said}");
         assert!(said.contains(
             "Proxy-Status: exitgate; error=connection_refused; details=\"the target refused: 192.0.2.1\"\r\n"
         ));
@@ -62,7 +63,7 @@ async fn a_refused_tunnel_leaves_the_connection_to_its_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_is_asked_for_its_key_and_may_bring_it_on_the_same_connection() {
+async fn a_client_is_asked_for_its_key_and_may_send_it_on_the_same_connection() {
     let (gate, [mut target]) = Script::targets();
     let gate = Arc::new(gate.with_key(b"k"));
     talk(ListenerConfig { demands_key: true, ..listener() }, &gate, async |mut client| {
@@ -87,7 +88,7 @@ async fn a_client_is_asked_for_its_key_and_may_bring_it_on_the_same_connection()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_is_asked_for_a_name_where_nobody_needs_a_key() {
+async fn a_client_is_asked_for_a_username_where_no_key_is_needed() {
     let (gate, [mut target]) = Script::targets();
     let gate = Arc::new(gate);
     talk(ListenerConfig { demands_name: true, ..listener() }, &gate, async |mut client| {
@@ -96,7 +97,7 @@ async fn a_client_is_asked_for_a_name_where_nobody_needs_a_key() {
             client.write_all(request.as_bytes()).await.unwrap();
             let said = head(&mut client).await;
             assert!(said.starts_with("HTTP/1.1 407 ") && said.contains("Proxy-Authenticate: Basic"), "{said}");
-            expect(&mut client, "a username is needed: it says which way out\n").await;
+            expect(&mut client, "a username is needed: it selects the exit\n").await;
         }
         let request = "CONNECT a.test:443 HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic dXM6\r\n\r\n";
         client.write_all(request.as_bytes()).await.unwrap();
@@ -110,7 +111,7 @@ async fn a_client_is_asked_for_a_name_where_nobody_needs_a_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_quotes_the_token() {
+async fn a_refusal_names_the_wrong_token() {
     let why = Refusal::because(Failure::Client(ClientFault::Username), "`stict` is no token");
     let gate = Arc::new(Script::new([Open::Refused(why)]));
     talk(listener(), &gate, async |mut client| {
@@ -141,7 +142,7 @@ fn a_browser_gets_the_page() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_drips_is_refused_at_the_deadline() {
+async fn a_slow_head_is_refused_at_the_deadline() {
     let gate = Arc::new(Script::new([]));
     talk(listener(), &gate, async |mut client| {
         let begun = Instant::now();
@@ -160,7 +161,7 @@ async fn a_head_that_drips_is_refused_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_is_closed_in_time_and_at_once_when_the_door_closes() {
+async fn an_idle_connection_is_closed_after_keep_alive_or_when_the_listener_stops() {
     let page = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
     let gate = Arc::new(Script::new([]));
     talk(listener(), &gate, async |mut client| {
@@ -184,7 +185,7 @@ async fn an_idle_connection_is_closed_in_time_and_at_once_when_the_door_closes()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_line_before_a_request_is_forgiven_once() {
+async fn one_empty_line_before_a_request_is_skipped() {
     let gate = Arc::new(Script::new([]));
     talk(listener(), &gate, async |mut client| {
         client.write_all(b"\r\nGET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -203,7 +204,7 @@ fn an_empty_line_and_then_silence_is_no_request_and_gets_no_answer() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();
         talk(listener(), &Arc::new(gate), async |mut client| {
-            // As clients of old end a body.
+            // Old clients end a body with an empty line.
             let request = "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody\r\n";
             client.write_all(request.as_bytes()).await.unwrap();
             head(&mut target).await;
@@ -247,7 +248,7 @@ async fn a_connection_may_turn_from_requests_to_a_tunnel_and_never_to_socks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_refused_for_its_target_leaves_the_connection() {
+async fn a_request_that_is_refused_for_its_target_keeps_the_connection() {
     let gate = Arc::new(Script::new([]));
     talk(listener(), &gate, async |mut client| {
         for (line, status) in [
@@ -266,7 +267,7 @@ async fn a_request_that_is_refused_for_its_target_leaves_the_connection() {
                 said.split("Content-Length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap();
             tokio::io::AsyncReadExt::read_exact(&mut client, &mut vec![0; length]).await.unwrap();
         }
-        // With a body that nobody will read, where the next request begins is not known.
+        // After a body that nobody reads, the beginning of the next request is unknown.
         client.write_all(b"POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody").await.unwrap();
         assert!(rest(&mut client).await.contains("\r\nConnection: close\r\n"));
     })

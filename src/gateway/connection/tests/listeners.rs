@@ -1,4 +1,4 @@
-//! What stands before a protocol: TLS, and the PROXY header.
+//! TLS and the PROXY header, which come before the protocol.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::gateway::gate::ListenerConfig;
+use crate::gateway::listener::ListenerConfig;
 use crate::gateway::testing::{FACTS, Open, Script, expect, head, listener, observed, rest, talk};
 
-/// A door that takes TLS, and what a client needs to trust it.
+/// A listener with TLS, and a client that trusts its certificate.
 fn secure() -> (ListenerConfig, TlsConnector) {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["gate.test".to_owned()]).unwrap();
@@ -41,7 +41,7 @@ async fn handshake(connector: &TlsConnector, client: TcpStream) -> TlsStream<Tcp
 }
 
 #[test]
-fn everything_is_spoken_inside_tls_too() {
+fn every_protocol_works_inside_tls() {
     for (opening, answer) in [
         (
             &b"\x05\x01\x00\x05\x01\x00\x03\x06a.test\x00\x50hello"[..],
@@ -90,7 +90,7 @@ async fn plain_http_inside_tls_and_plain_clients_beside_it() {
 }
 
 #[test]
-fn tls_that_is_not_offered_is_refused_in_its_own_words() {
+fn tls_that_is_not_offered_is_refused_with_an_alert() {
     let ((), seen) = observed(async || {
         talk(listener(), &Arc::new(Script::new([])), async |mut client| {
             client.write_all(b"\x16\x03\x01\x00\x05hello").await.unwrap();
@@ -103,7 +103,7 @@ fn tls_that_is_not_offered_is_refused_in_its_own_words() {
 }
 
 #[test]
-fn a_handshake_that_is_none_is_answered_by_an_alert_and_ends_at_once() {
+fn an_invalid_handshake_gets_an_alert_and_ends_at_once() {
     for hello in [&b"\x16\x03\x01\x00\x05\x02\0\0\x01\0"[..], b"\x16GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xFF\xFFxx"]
     {
         for pieces in [1, 100] {
@@ -131,7 +131,7 @@ fn behind_a_balancer() -> ListenerConfig {
 }
 
 #[test]
-fn a_trusted_peer_says_who_the_client_is() {
+fn a_trusted_peer_names_the_client() {
     let header = b"PROXY TCP4 198.51.100.1 203.0.113.1 5000 1080\r\n";
     for pieces in [1, header.len(), 1000] {
         let ((), seen) = observed(async || {
@@ -151,7 +151,7 @@ fn a_trusted_peer_says_who_the_client_is() {
 }
 
 #[test]
-fn a_header_is_demanded_of_the_trusted_and_refused_from_others() {
+fn trusted_peers_must_send_a_header_and_others_must_not() {
     for (listener, opening) in [
         (behind_a_balancer(), &b"\x05\x01\x00"[..]),
         (behind_a_balancer(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
@@ -162,7 +162,7 @@ fn a_header_is_demanded_of_the_trusted_and_refused_from_others() {
         let ((), seen) = observed(async || {
             talk(listener, &Arc::new(Script::new([])), async |mut client| {
                 client.write_all(opening).await.unwrap();
-                // Closed with bytes unread, so this may be a reset: either way nothing was said.
+                // Closed with unread bytes, so this may be a reset; in both cases nothing was sent.
                 let mut said = Vec::new();
                 let _ = tokio::io::AsyncReadExt::read_to_end(&mut client, &mut said).await;
                 assert!(said.is_empty());
@@ -187,7 +187,7 @@ async fn tls_may_follow_a_proxy_header() {
 }
 
 #[test]
-fn a_version_2_header_is_read_too_and_a_health_check_speaks_for_itself() {
+fn a_version_2_header_is_read_too_and_a_health_check_names_no_client() {
     const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
     let address = [198, 51, 100, 1, 203, 0, 113, 1, 0x13, 0x88, 4, 56];
     for (header, client) in [
@@ -211,7 +211,7 @@ fn a_version_2_header_is_read_too_and_a_health_check_speaks_for_itself() {
 }
 
 #[test]
-fn what_stands_before_a_protocol_has_the_same_deadline() {
+fn proxy_headers_and_tls_handshakes_have_the_same_deadline() {
     let hello = [&b"\x16\x03\x01\x01\x00"[..], &[1, 0, 0, 0xFC, 3, 3]].concat();
     for (listener, drip) in [
         (behind_a_balancer(), b"PROXY TCP4 198.51.100.1 203.0.113.1 5000".to_vec()),
@@ -237,7 +237,7 @@ fn what_stands_before_a_protocol_has_the_same_deadline() {
 }
 
 #[test]
-fn a_client_inside_tls_that_leaves_holds_nothing() {
+fn a_client_inside_tls_that_leaves_releases_its_stream() {
     let ((), seen) = observed(async || {
         let (listener, connector) = secure();
         let gate = Arc::new(Script::new([Open::Hangs]));

@@ -64,7 +64,7 @@ fn a_stream_is_kept_for_the_next_request_to_the_same_target() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_is_not_kept_for_another_user_nor_where_the_gate_says_no() {
+async fn a_stream_is_not_kept_for_another_user_or_where_the_gate_forbids_it() {
     let ours = "Proxy-Authorization: Basic dXM6aw==\r\n\r\n";
     let theirs = "Proxy-Authorization: Basic ZGU6aw==\r\n\r\n";
     for (reuse, credentials, asked) in
@@ -99,6 +99,21 @@ async fn requests_sent_ahead_are_answered_in_their_order() {
         drop((client, target));
     })
     .await;
+}
+
+#[test]
+fn a_head_that_was_sent_with_the_dial_is_counted() {
+    let ((), seen) = observed(async || {
+        let (near, mut target) = UnixStream::pair().unwrap();
+        talk(listener(), &Arc::new(Script::new([Open::Early(near)])), async |mut client| {
+            exchange(&mut client, &mut target, [GET, SENT, OK, &ok()]).await;
+            drop((client, target));
+        })
+        .await;
+    });
+    assert_eq!(seen.access(&["up", "outcome"]), [[&*SENT.len().to_string(), "answered"]]);
+    let up = format!("exitgate_relayed_bytes_total{{route=\"us\",way=\"up\"}} {}", SENT.len());
+    assert!(seen.samples("exitgate_relayed_bytes_total").contains(&up), "{:?}", seen.samples("exitgate_relayed"));
 }
 
 #[tokio::test(start_paused = true)]

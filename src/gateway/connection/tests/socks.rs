@@ -8,16 +8,16 @@ use tokio::time::{Instant, sleep};
 
 use crate::dial::TargetFault;
 use crate::gateway::failure::{Failure, NoExit};
-use crate::gateway::gate::ListenerConfig;
+use crate::gateway::listener::ListenerConfig;
 use crate::gateway::testing::{Open, Script, expect, listener, observed, rest, talk};
 
 /// CONNECT a.test:80.
 const TO_A_TEST: &[u8] = b"\x05\x01\x00\x03\x06a.test\x00\x50";
-/// Open, from 192.0.2.7.
+/// The success reply, with the exit 192.0.2.7.
 const OPEN: &[u8] = b"\x05\x00\x00\x01\xC0\x00\x02\x07\x00\x00";
 
 #[test]
-fn a_tunnel_opens_step_by_step_and_carries_both_ways() {
+fn a_tunnel_opens_step_by_step_and_carries_both_directions() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();
         let gate = Arc::new(gate);
@@ -91,7 +91,7 @@ async fn socks4_and_4a() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_has_its_code_and_success_was_never_said() {
+async fn a_refusal_has_its_code_and_no_success_reply_before_it() {
     for (failure, code) in [
         (Failure::Target(TargetFault::Refused), 5),
         (Failure::Target(TargetFault::NoSuchName), 4),
@@ -115,7 +115,7 @@ async fn a_refusal_has_its_code_and_success_was_never_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_no_key_is_told_in_the_words_there_are() {
+async fn a_client_without_a_key_is_refused_in_each_version() {
     let keyed = || ListenerConfig { demands_key: true, ..listener() };
     let named = || ListenerConfig { demands_name: true, ..listener() };
     for (listener, opening, answer) in [
@@ -141,7 +141,7 @@ async fn who_has_no_key_is_told_in_the_words_there_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_and_addresses_are_looked_up_as_tor_has_it() {
+async fn names_and_addresses_are_looked_up_as_tor_does() {
     let opening = |request: &[u8]| [b"\x05\x01\x00", request].concat();
     for (opening, answer, asked) in [
         (
@@ -177,7 +177,7 @@ async fn names_and_addresses_are_looked_up_as_tor_has_it() {
 }
 
 #[test]
-fn a_client_that_leaves_while_its_tunnel_is_opened_holds_nothing() {
+fn a_client_that_leaves_while_its_tunnel_opens_releases_it() {
     let ((), seen) = observed(async || {
         let gate = Arc::new(Script::new([Open::Hangs]));
         talk(listener(), &gate, async |mut client| {
@@ -194,7 +194,7 @@ fn a_client_that_leaves_while_its_tunnel_is_opened_holds_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drip_gets_no_more_time_than_silence() {
+async fn a_slow_opening_gets_no_more_time_than_silence() {
     let gate = Arc::new(Script::new([]));
     talk(listener(), &gate, async |mut client| {
         let begun = Instant::now();
@@ -208,7 +208,7 @@ async fn a_drip_gets_no_more_time_than_silence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_command_is_refused_by_its_code() {
+async fn unknown_commands_are_refused_with_their_code() {
     for (request, code) in [
         (&b"\x05\x02\x00\x01\xC6\x33\x64\x01\x00\x50"[..], 7),
         (b"\x05\x03\x00\x01\xC6\x33\x64\x01\x00\x50", 7),
@@ -226,7 +226,7 @@ async fn what_is_no_command_is_refused_by_its_code() {
 }
 
 #[test]
-fn an_opening_that_breaks_off_is_a_client_that_left() {
+fn a_truncated_opening_counts_as_a_client_that_left() {
     let whole = [&b"\x05\x01\x02\x01\x02us\x01k"[..], TO_A_TEST].concat();
     for length in 1..whole.len() {
         let ((), seen) = observed(async || {

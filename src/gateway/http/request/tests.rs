@@ -7,12 +7,12 @@ use crate::gateway::http::body::Chunks;
 use crate::gateway::http::head::Scan;
 
 /// Reads bytes as the connection does: the scan first, then the head.
-fn read(bytes: &[u8]) -> Result<Request<'_>, Fault> {
-    let end = Scan::default().end(bytes)?.ok_or(Fault::StartLine)?;
+fn read(bytes: &[u8]) -> Result<Request<'_>, HeadFault> {
+    let end = Scan::default().end(bytes)?.ok_or(HeadFault::StartLine)?;
     Request::parse(&bytes[..end])
 }
 
-fn form_of(line: &str) -> Result<String, Fault> {
+fn form_of(line: &str) -> Result<String, HeadFault> {
     read(format!("{line} HTTP/1.1\r\nHost: elsewhere\r\n\r\n").as_bytes()).map(|request| match request.form {
         Form::Authority(target) => format!("connect {target}"),
         Form::Absolute { target, authority, path } => format!("{target} as {authority} for {path}"),
@@ -26,11 +26,11 @@ fn the_four_forms() {
     for (line, want) in [
         ("CONNECT a.test:443", Ok("connect a.test:443")),
         ("CONNECT [2001:db8::1]:443", Ok("connect [2001:db8::1]:443")),
-        ("CONNECT a.test", Err(Fault::Target)),
-        ("CONNECT http://a.test/", Err(Fault::Target)),
-        ("CONNECT /", Err(Fault::Target)),
-        ("CONNECT us@a.test:443", Err(Fault::Userinfo)),
-        ("CONNECT a.test:0", Err(Fault::Target)),
+        ("CONNECT a.test", Err(HeadFault::Target)),
+        ("CONNECT http://a.test/", Err(HeadFault::Target)),
+        ("CONNECT /", Err(HeadFault::Target)),
+        ("CONNECT us@a.test:443", Err(HeadFault::Userinfo)),
+        ("CONNECT a.test:0", Err(HeadFault::Target)),
         ("GET http://A.test", Ok("a.test:80 as A.test for ")),
         ("GET http://a.test:8080/x?y=http://b.test/", Ok("a.test:8080 as a.test:8080 for /x?y=http://b.test/")),
         ("GET HTTP://a.test:/x", Ok("a.test:80 as a.test: for /x")),
@@ -39,105 +39,105 @@ fn the_four_forms() {
         ("GET http://[2001:db8::1]:81/", Ok("[2001:db8::1]:81 as [2001:db8::1]:81 for /")),
         ("OPTIONS http://a.test", Ok("a.test:80 as a.test for *")),
         ("GET ws://a.test/x", Ok("a.test:80 as a.test for /x")),
-        ("GET wss://a.test/x", Err(Fault::Scheme)),
-        ("GET https://a.test/", Err(Fault::Scheme)),
-        ("GET ftp://a.test/", Err(Fault::Scheme)),
-        ("GET http://u:p@a.test/", Err(Fault::Userinfo)),
-        ("GET http://a.test\\@b.test/", Err(Fault::Userinfo)),
-        ("GET http://a.test\\b.test/", Err(Fault::Target)),
-        ("GET http:///x", Err(Fault::Target)),
-        ("GET http://a.test:99999/", Err(Fault::Target)),
-        ("GET http://a.test::/", Err(Fault::Target)),
-        ("GET http://a.test:80:/", Err(Fault::Target)),
-        ("GET http://a%2etest/", Err(Fault::Target)),
-        ("GET http://127.1/", Err(Fault::Target)),
-        ("GET http://a.test/#x", Err(Fault::Target)),
-        ("GET a.test", Err(Fault::Target)),
-        ("GET http:a.test", Err(Fault::Target)),
+        ("GET wss://a.test/x", Err(HeadFault::Scheme)),
+        ("GET https://a.test/", Err(HeadFault::Scheme)),
+        ("GET ftp://a.test/", Err(HeadFault::Scheme)),
+        ("GET http://u:p@a.test/", Err(HeadFault::Userinfo)),
+        ("GET http://a.test\\@b.test/", Err(HeadFault::Userinfo)),
+        ("GET http://a.test\\b.test/", Err(HeadFault::Target)),
+        ("GET http:///x", Err(HeadFault::Target)),
+        ("GET http://a.test:99999/", Err(HeadFault::Target)),
+        ("GET http://a.test::/", Err(HeadFault::Target)),
+        ("GET http://a.test:80:/", Err(HeadFault::Target)),
+        ("GET http://a%2etest/", Err(HeadFault::Target)),
+        ("GET http://127.1/", Err(HeadFault::Target)),
+        ("GET http://a.test/#x", Err(HeadFault::Target)),
+        ("GET a.test", Err(HeadFault::Target)),
+        ("GET http:a.test", Err(HeadFault::Target)),
         ("GET /path", Ok("here /path")),
         ("GET //a.test/", Ok("here //a.test/")),
         ("OPTIONS *", Ok("*")),
-        ("GET *", Err(Fault::Target)),
+        ("GET *", Err(HeadFault::Target)),
     ] {
         assert_eq!(form_of(line), want.map(str::to_owned), "{line}");
     }
 }
 
-/// Every shape that two programs could read in two ways. Each entry is a whole opening.
-pub(crate) const SMUGGLED: &[(&[u8], Fault)] = &[
-    (b"GET http://a/ HTTP/1.1\nHost: a\n\n", Fault::BareLf),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", Fault::BareLf),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\n", Fault::BareLf),
-    (b"GET http://a/ HTTP/1.1\rHost: a\r\r", Fault::BareCr),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\rX: y\r\n\r\n", Fault::BareCr),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n X: y\r\n\r\n", Fault::Folded),
-    (b"GET http://a/ HTTP/1.1\r\n Host: a\r\n\r\n", Fault::Folded),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\tTransfer-Encoding: chunked\r\n\r\n", Fault::Folded),
-    (b"GET http://a/\0 HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Control),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\0b\r\n\r\n", Fault::Control),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\x0b\r\n\r\n", Fault::Control),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\x0bchunked\r\n\r\n", Fault::Control),
-    (b"GET http://a/ HTTP/1.1\r\nHost : a\r\n\r\n", Fault::SpaceBeforeColon),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n", Fault::SpaceBeforeColon),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length\t: 5\r\n\r\n", Fault::SpaceBeforeColon),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n", Fault::Field),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n", Fault::Field),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nTransfer\x2fEncoding: chunked\r\n\r\n", Fault::Field),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Fault::Host),
-    (b"GET http://a/ HTTP/1.1\r\nX: y\r\n\r\n", Fault::Host),
-    (b"GET http://a/ HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", Fault::Host),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", Fault::SecondLength),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", Fault::SecondLength),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", Fault::Length),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", Fault::Length),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5 5\r\n\r\n", Fault::Length),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n", Fault::Length),
+/// Every form that two parsers could read differently. Each entry is a whole opening.
+pub(crate) const SMUGGLED: &[(&[u8], HeadFault)] = &[
+    (b"GET http://a/ HTTP/1.1\nHost: a\n\n", HeadFault::BareLf),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", HeadFault::BareLf),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\n", HeadFault::BareLf),
+    (b"GET http://a/ HTTP/1.1\rHost: a\r\r", HeadFault::BareCr),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\rX: y\r\n\r\n", HeadFault::BareCr),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n X: y\r\n\r\n", HeadFault::Folded),
+    (b"GET http://a/ HTTP/1.1\r\n Host: a\r\n\r\n", HeadFault::Folded),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\tTransfer-Encoding: chunked\r\n\r\n", HeadFault::Folded),
+    (b"GET http://a/\0 HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::Control),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\0b\r\n\r\n", HeadFault::Control),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\x0b\r\n\r\n", HeadFault::Control),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\x0bchunked\r\n\r\n", HeadFault::Control),
+    (b"GET http://a/ HTTP/1.1\r\nHost : a\r\n\r\n", HeadFault::SpaceBeforeColon),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n", HeadFault::SpaceBeforeColon),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length\t: 5\r\n\r\n", HeadFault::SpaceBeforeColon),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n", HeadFault::Field),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n", HeadFault::Field),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nTransfer\x2fEncoding: chunked\r\n\r\n", HeadFault::Field),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", HeadFault::Host),
+    (b"GET http://a/ HTTP/1.1\r\nX: y\r\n\r\n", HeadFault::Host),
+    (b"GET http://a/ HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", HeadFault::Host),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", HeadFault::SecondLength),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", HeadFault::SecondLength),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", HeadFault::Length),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", HeadFault::Length),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5 5\r\n\r\n", HeadFault::Length),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n", HeadFault::Length),
     (
         b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-        Fault::LengthAndCoding,
+        HeadFault::LengthAndCoding,
     ),
     (
         b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n",
-        Fault::LengthAndCoding,
+        HeadFault::LengthAndCoding,
     ),
     (
         b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n",
-        Fault::Coding,
+        HeadFault::Coding,
     ),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity, chunked\r\n\r\n", Fault::Coding),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", Fault::Coding),
-    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", Fault::Coding),
-    (b"POST http://a/ HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Fault::OldCoding),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity, chunked\r\n\r\n", HeadFault::Coding),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", HeadFault::Coding),
+    (b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", HeadFault::Coding),
+    (b"POST http://a/ HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", HeadFault::OldCoding),
     (
         b"POST http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: close, Content-Length\r\n\r\n",
-        Fault::Stripped,
+        HeadFault::Stripped,
     ),
     (
         b"POST http://a/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: transfer-encoding\r\n\r\n",
-        Fault::Stripped,
+        HeadFault::Stripped,
     ),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nProxy-Connection: host\r\n\r\n", Fault::Stripped),
-    (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", Fault::UnexpectedBody),
-    (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Fault::UnexpectedBody),
-    (b"TRACE http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", Fault::UnexpectedBody),
-    (b"GET  http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
-    (b"GET http://a/  HTTP/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
-    (b"GET http://a/ HTTP/1.1 \r\nHost: a\r\n\r\n", Fault::StartLine),
-    (b"GET http://a/ x HTTP/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
-    (b"GET\thttp://a/\tHTTP/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
-    (b"GET http://a/\r\n\r\n", Fault::StartLine),
-    (b"G@T http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
-    (b"GET http://a/ http/1.1\r\nHost: a\r\n\r\n", Fault::StartLine),
-    (b"GET http://a/ HTTP/1.10\r\nHost: a\r\n\r\n", Fault::Version),
-    (b"GET http://a/ HTTP/2.0\r\nHost: a\r\n\r\n", Fault::Version),
-    (b"PRI * HTTP/2.0\r\n\r\n", Fault::Version),
-    (b"GET http://a/\xc3\xbc HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Target),
-    (b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Userinfo),
-    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", Fault::Expectation),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nProxy-Connection: host\r\n\r\n", HeadFault::Stripped),
+    (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", HeadFault::UnexpectedBody),
+    (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", HeadFault::UnexpectedBody),
+    (b"TRACE http://a/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", HeadFault::UnexpectedBody),
+    (b"GET  http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::StartLine),
+    (b"GET http://a/  HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::StartLine),
+    (b"GET http://a/ HTTP/1.1 \r\nHost: a\r\n\r\n", HeadFault::StartLine),
+    (b"GET http://a/ x HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::StartLine),
+    (b"GET\thttp://a/\tHTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::StartLine),
+    (b"GET http://a/\r\n\r\n", HeadFault::StartLine),
+    (b"G@T http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::StartLine),
+    (b"GET http://a/ http/1.1\r\nHost: a\r\n\r\n", HeadFault::StartLine),
+    (b"GET http://a/ HTTP/1.10\r\nHost: a\r\n\r\n", HeadFault::Version),
+    (b"GET http://a/ HTTP/2.0\r\nHost: a\r\n\r\n", HeadFault::Version),
+    (b"PRI * HTTP/2.0\r\n\r\n", HeadFault::Version),
+    (b"GET http://a/\xc3\xbc HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::Target),
+    (b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::Userinfo),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", HeadFault::Expectation),
 ];
 
 #[test]
-fn every_smuggling_shape_is_refused() {
+fn every_form_of_request_smuggling_is_refused() {
     assert!(SMUGGLED.len() >= 30);
     for &(bytes, fault) in SMUGGLED {
         assert_eq!(read(bytes).err(), Some(fault), "{}", bytes.escape_ascii());
@@ -154,14 +154,14 @@ fn forwarded(head: &str) -> String {
 }
 
 #[test]
-fn the_target_sees_what_the_client_would_have_sent_it() {
+fn the_target_gets_what_the_client_would_have_sent_without_a_proxy() {
     for (head, want) in [
-        // As curl writes it: Proxy-Connection becomes the Connection that it stands for, credentials end here.
+        // As curl writes it: Proxy-Connection becomes Connection, credentials are dropped.
         (
             "GET http://a.test/x?y HTTP/1.1\r\nHost: a.test\r\nProxy-Authorization: Basic eDp5\r\nUser-Agent: curl/8\r\nAccept: */*\r\nProxy-Connection: Keep-Alive\r\n\r\n",
             "GET /x?y HTTP/1.1\r\nHost: a.test\r\nUser-Agent: curl/8\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n",
         ),
-        // A hop fewer for those that count hops, and for nobody else.
+        // One hop fewer for the methods that count hops, and only for those.
         (
             "TRACE http://a.test/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 10\r\n\r\n",
             "TRACE / HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 9\r\n\r\n",
@@ -174,7 +174,7 @@ fn the_target_sees_what_the_client_would_have_sent_it() {
             "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 1\r\n\r\n",
         ),
-        // Where the body ends is said in the one form that every reader knows.
+        // The fields that frame the body get the one form that every parser knows.
         (
             "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nCONTENT-length:\t010 \r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a.test\r\nCONTENT-length: 10\r\n\r\n",
@@ -187,7 +187,7 @@ fn the_target_sees_what_the_client_would_have_sent_it() {
             "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nTransfer-encoding:CHUNKED\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-encoding: chunked\r\n\r\n",
         ),
-        // Host is the target's, whatever the client says; its place and case stay.
+        // Host is the target's, whatever the client sent; its place and case stay.
         (
             "GET http://A.test:81 HTTP/1.1\r\nAccept: x\r\nhOST: evil\r\n\r\n",
             "GET / HTTP/1.1\r\nAccept: x\r\nhOST: A.test:81\r\n\r\n",
@@ -231,7 +231,7 @@ fn a_trace_shows_what_came_without_secrets() {
 }
 
 #[test]
-fn what_follows_a_head_is_known() {
+fn the_body_behind_a_head_is_known() {
     let of = |lines: &str| {
         let head = format!("POST http://a/ HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
         let request = read(head.as_bytes()).unwrap();
@@ -272,7 +272,7 @@ proptest! {
     }
 }
 
-/// One line of a head, as people write it who mean no good.
+/// One line of a head, as an attacker might write it.
 fn line() -> impl Strategy<Value = String> {
     let name = prop_oneof![
         Just("Host"),
@@ -314,8 +314,8 @@ fn line() -> impl Strategy<Value = String> {
     (name, between, value, end).prop_map(|(name, between, value, end)| [name, between, value, end].concat())
 }
 
-/// What another parser makes of a head: method, path, and each field with its value.
-fn elsewhere(head: &[u8]) -> (String, String, Vec<(String, Vec<u8>)>) {
+/// What another parser (httparse) reads: method, path, and each field with its value.
+fn other_parser(head: &[u8]) -> (String, String, Vec<(String, Vec<u8>)>) {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut fields);
     let status = request.parse(head).unwrap();
@@ -339,10 +339,10 @@ proptest! {
         head.truncate(end);
         let Ok(request) = read(head.as_bytes()) else { return Ok(()) };
         let ours: Vec<_> = request.fields.iter().map(|f| (f.name.to_ascii_lowercase(), f.value.to_vec())).collect();
-        prop_assert_eq!(elsewhere(head.as_bytes()), (method.to_owned(), "http://a.test/x".to_owned(), ours));
+        prop_assert_eq!(other_parser(head.as_bytes()), (method.to_owned(), "http://a.test/x".to_owned(), ours));
 
         let sent = forwarded(&head);
-        let (_, path, fields) = elsewhere(sent.as_bytes());
+        let (_, path, fields) = other_parser(sent.as_bytes());
         prop_assert_eq!(path, "/x");
         let all = |name: &str| fields.iter().filter(|(n, _)| n == name).map(|(_, v)| &v[..]).collect::<Vec<_>>();
         prop_assert_eq!(all("host"), [b"a.test"]);

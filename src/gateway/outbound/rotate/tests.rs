@@ -32,13 +32,13 @@ fn number(exit: &ExitId) -> u8 {
 }
 
 struct World {
-    tunnel: Outbound,
+    outbound: Outbound,
     state: State,
     /// Exits that were tested, in order.
     tested: Arc<Mutex<Vec<u8>>>,
 }
 
-/// Eight good exits, a route with a pool of three, and a tester that passes those of which `good` says so.
+/// Eight good exits, a route with a pool of three, and a tester that passes the exits for which `good` is true.
 async fn world(good: fn(u8) -> bool) -> World {
     let country = Country::parse("US").unwrap();
     let listing =
@@ -80,6 +80,7 @@ async fn world(good: fn(u8) -> bool) -> World {
         allow_direct: false,
         times: Times { dial: minute, attempt: minute, idle: Idle::default() },
         public: crate::dial::public::Times { connect: minute, reply: minute },
+        max_attempts: NonZeroU32::new(3).unwrap(),
         hedge: 0.0,
         ban_for: minute,
     };
@@ -92,7 +93,7 @@ async fn world(good: fn(u8) -> bool) -> World {
         verify,
         stopping: watch::channel(false).1,
     };
-    World { tunnel: Outbound::new(parts), state, tested }
+    World { outbound: Outbound::new(parts), state, tested }
 }
 
 impl World {
@@ -103,16 +104,17 @@ impl World {
     /// The exit that a connection would leave from.
     fn first(&self, username: &str) -> u8 {
         let wish = self.wish(username);
-        let plan = self.tunnel.ask("", &wish, &[], |view, memory, ask| decide(view, memory, ask, &mut rand::rng()));
+        let plan =
+            self.outbound.question("", &wish, &[], |view, memory, ask| decide(view, memory, ask, &mut rand::rng()));
         number(plan.unwrap().first().id())
     }
 
     fn pool(&self) -> BTreeSet<u8> {
-        self.tunnel.explained("", &self.wish("shop")).pool.iter().map(number).collect()
+        self.outbound.explained("", &self.wish("shop")).pool.iter().map(number).collect()
     }
 
-    async fn rotate(&self, username: &str) -> Result<Turned, RotateFault> {
-        self.tunnel.rotate("", &self.wish(username), Instant::now() + Duration::from_secs(60)).await
+    async fn rotate(&self, username: &str) -> Result<Rotation, RotateFault> {
+        self.outbound.rotate("", &self.wish(username), Instant::now() + Duration::from_secs(60)).await
     }
 
     fn tested(&self) -> Vec<u8> {
@@ -121,7 +123,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_promise_moves_to_an_exit_that_was_just_tested() {
+async fn a_session_or_pin_moves_to_an_exit_that_was_just_tested() {
     let world = world(|_| true).await;
     for username in ["us-strict", "us-session-a", "shop-strict"] {
         let home = world.first(username);
@@ -134,7 +136,7 @@ async fn a_promise_moves_to_an_exit_that_was_just_tested() {
 }
 
 #[tokio::test]
-async fn what_fails_its_test_is_passed_over_and_nothing_moves_when_all_do() {
+async fn exits_that_fail_their_test_are_skipped_and_nothing_moves_when_all_fail() {
     let even = world(|n| n.is_multiple_of(2)).await;
     for username in ["us-strict", "us-session-a"] {
         for _ in 0..4 {
@@ -161,7 +163,7 @@ async fn what_fails_its_test_is_passed_over_and_nothing_moves_when_all_do() {
 }
 
 #[tokio::test]
-async fn a_pool_is_exchanged_and_leads_with_one_that_it_did_not_have() {
+async fn a_rotated_pool_begins_with_an_exit_that_it_did_not_have() {
     let world = world(|_| true).await;
     let before = world.pool();
     let turned = world.rotate("shop").await.unwrap();
@@ -171,20 +173,20 @@ async fn a_pool_is_exchanged_and_leads_with_one_that_it_did_not_have() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tester_that_does_not_answer_is_not_waited_for_beyond_the_deadline() {
+async fn a_rotation_waits_for_a_test_until_its_deadline() {
     let mut world = world(|_| true).await;
-    world.tunnel.parts.verify = Arc::new(|_| Box::pin(std::future::pending()));
+    world.outbound.parts.verify = Arc::new(|_| Box::pin(std::future::pending()));
     let before = world.first("us-strict");
     assert!(matches!(world.rotate("us-strict").await, Err(RotateFault::Slow)));
     assert_eq!(world.first("us-strict"), before);
 }
 
 #[tokio::test]
-async fn a_word_about_an_exit_is_a_ban_for_that_site() {
+async fn a_report_about_an_exit_bans_it_for_that_site() {
     let world = world(|_| true).await;
     let site = Host::parse("www.shop.example").unwrap();
     let report = async |username: &str, exit: Option<&str>, outcome: Option<&str>| {
-        world.tunnel.report("", &world.wish(username), &site, exit, outcome).await
+        world.outbound.report("", &world.wish(username), &site, exit, outcome).await
     };
     assert_eq!(report("us", None, None).await, Err(ReportFault::WhichExit));
     assert_eq!(report("us", Some("192.0.2.99"), None).await, Err(ReportFault::UnknownExit("192.0.2.99".to_owned())));

@@ -1,4 +1,4 @@
-//! Where a message ends: lengths, chunks, `100 Continue`, upgrades, versions.
+//! Framing: lengths, chunks, `100 Continue`, upgrades, versions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::{GET, OK, SENT, exchange, ok};
 use crate::gateway::testing::{FACTS, Script, expect, head, listener, rest, talk};
 
 #[tokio::test(start_paused = true)]
-async fn bodies_go_through_as_they_came_both_ways_with_chunks_and_trailers() {
+async fn bodies_pass_unchanged_in_both_directions_with_chunks_and_trailers() {
     let (gate, [mut target, mut second]) = Script::targets();
     talk(listener(), &Arc::new(gate), async |mut client| {
         let body = "5;ext=1\r\nhello\r\n0\r\nDigest: x\r\n\r\n";
@@ -32,7 +32,7 @@ async fn bodies_go_through_as_they_came_both_ways_with_chunks_and_trailers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_body_arrives_whole_both_ways() {
+async fn a_large_body_arrives_complete_in_both_directions() {
     let (gate, [target]) = Script::targets();
     talk(listener(), &Arc::new(gate), async |client| {
         const SIZE: usize = 3 << 20;
@@ -171,7 +171,7 @@ async fn an_upgrade_that_is_declined_is_an_answer_like_any_other() {
     talk(listener(), &gate, async |mut client| {
         let request = "GET http://a.test/x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
         let sent = "GET /x HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-        // What an origin could use in its stead is not for the client to try on us.
+        // The answer offers another protocol, which the client must not get to see.
         let answer = OK.replace("\r\n\r\n", "\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n");
         exchange(&mut client, &mut target, [request, sent, &answer, &ok()]).await;
         exchange(&mut client, &mut target, [GET, SENT, OK, &ok()]).await;

@@ -1,4 +1,4 @@
-//! When a request may go out a second time, and when it must not.
+//! When a request is sent again through another exit, and when it must not be.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::{GET, OK, SENT, exchange, ok};
 use crate::gateway::testing::{Open, Script, expect, head, listener, observed, talk};
 
 #[tokio::test(start_paused = true)]
-async fn a_request_goes_elsewhere_when_its_stream_dies_without_a_word() {
+async fn a_request_is_sent_again_when_its_stream_dies_before_an_answer() {
     let (gate, [first, second, mut third]) = Script::targets();
     let gate = Arc::new(gate);
     talk(listener(), &gate, async |mut client| {
@@ -37,8 +37,25 @@ async fn a_request_goes_elsewhere_when_its_stream_dies_without_a_word() {
     assert_eq!(asked, want);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_request_is_not_sent_through_more_exits_than_are_allowed() {
+    let (gate, [mut dying, never]) = Script::targets();
+    let gate = Arc::new(gate.with_attempts(1));
+    talk(listener(), &gate, async |mut client| {
+        client.write_all(GET.as_bytes()).await.unwrap();
+        expect(&mut dying, SENT).await;
+        drop(dying);
+        assert!(head(&mut client).await.starts_with("HTTP/1.1 502 "));
+        drop(client);
+    })
+    .await;
+    drop(never);
+    let opens = gate.log().iter().filter(|line| line.starts_with("http ")).count();
+    assert_eq!(opens, 1);
+}
+
 #[test]
-fn a_request_that_is_not_answered_goes_elsewhere_where_that_is_set() {
+fn a_request_without_an_answer_is_sent_again_where_answers_have_a_limit() {
     let ((), seen) = observed(async || {
         let (gate, [silent, mut target]) = Script::targets();
         let gate = Arc::new(gate.with_answers_within(Duration::from_secs(5)));
@@ -46,7 +63,7 @@ fn a_request_that_is_not_answered_goes_elsewhere_where_that_is_set() {
             let begun = tokio::time::Instant::now();
             client.write_all(b"GET http://a.test/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
             head(&mut target).await;
-            // The request itself moved within the first five seconds: silence is counted from one look to the next.
+            // The request moved within the first five seconds, and the silence is measured in steps of five seconds.
             assert!((5..=10).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
             target.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
             assert!(head(&mut client).await.starts_with("HTTP/1.1 204 "));
@@ -60,7 +77,7 @@ fn a_request_that_is_not_answered_goes_elsewhere_where_that_is_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_not_be_sent_twice_is_not() {
+async fn a_request_that_is_not_idempotent_is_not_sent_twice() {
     for request in [
         "POST http://a.test/ HTTP/1.1\r\nHost: x\r\n\r\n",
         "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
@@ -84,7 +101,7 @@ async fn what_may_not_be_sent_twice_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_was_never_sent_may_go_elsewhere() {
+async fn a_request_whose_body_was_not_sent_may_be_sent_again() {
     let (gate, [mut first, mut second]) = Script::targets();
     let gate = Arc::new(gate);
     talk(listener(), &gate, async |mut client| {
@@ -107,7 +124,7 @@ async fn a_body_that_was_never_sent_may_go_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kept_stream_that_has_closed_is_nobodys_fault() {
+async fn a_kept_stream_that_has_closed_is_not_reported() {
     let (gate, [mut first, mut second]) = Script::targets();
     let gate = Arc::new(gate);
     talk(listener(), &gate, async |mut client| {
@@ -121,7 +138,7 @@ async fn a_kept_stream_that_has_closed_is_nobodys_fault() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_went_out_with_the_dial_is_not_sent_again() {
+async fn a_head_that_was_sent_with_the_dial_is_not_sent_again() {
     let (near, mut target) = UnixStream::pair().unwrap();
     let gate = Arc::new(Script::new([Open::Early(near)]));
     talk(listener(), &gate, async |mut client| {

@@ -1,4 +1,4 @@
-//! Who waits for whom, how long, and what is left when nobody does any more.
+//! Time limits of plain HTTP, clients that leave, and byte rates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,10 @@ use super::{GET, SENT};
 use crate::gateway::connection::serve;
 use crate::gateway::testing::{Script, expect, head, listener, observed, rest, sockets, talk};
 use crate::lifecycle::Cut;
+use crate::limit::Bucket;
 
 #[test]
-fn a_client_that_leaves_while_it_waits_holds_nothing() {
+fn a_client_that_leaves_while_it_waits_releases_its_stream() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();
         let gate = Arc::new(gate);
@@ -49,7 +50,7 @@ fn a_target_that_never_answers_is_given_up_and_a_slow_upload_is_no_silence() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_let_go() {
+fn a_client_that_takes_nothing_is_given_up() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();
         let gate = Arc::new(gate);
@@ -89,7 +90,7 @@ fn a_target_that_takes_nothing_is_given_up() {
 }
 
 #[test]
-fn an_exchange_that_is_cut_is_written_down_as_cut() {
+fn an_exchange_that_is_cut_is_logged_as_cut() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();
         let gate = Arc::new(gate);
@@ -106,4 +107,24 @@ fn an_exchange_that_is_cut_is_written_down_as_cut() {
         assert_eq!(gate.log().last().unwrap(), "given back");
     });
     assert_eq!(seen.access(&["outcome"]), [["cut"]]);
+}
+
+#[test]
+fn a_client_that_closes_after_a_complete_throttled_answer_has_not_left_early() {
+    let ((), seen) = observed(async || {
+        let (gate, [mut target]) = Script::targets();
+        let gate = Arc::new(gate.with_rate(Bucket::new(1000, std::time::Instant::now())));
+        talk(listener(), &gate, async |mut client| {
+            client.write_all(GET.as_bytes()).await.unwrap();
+            expect(&mut target, SENT).await;
+            let body = "x".repeat(5000);
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{body}");
+            target.write_all(answer.as_bytes()).await.unwrap();
+            head(&mut client).await;
+            expect(&mut client, &body).await;
+            drop((client, target));
+        })
+        .await;
+    });
+    assert_eq!(seen.access(&["outcome"]), [["answered"]]);
 }

@@ -1,16 +1,13 @@
-//! What one route has done, to be read back: a metric's handle can only be written.
+//! What one route has done since the gateway started, for the API: a metric's handle can be written and not read.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::super::gate::Facts;
-use super::super::relay::Way;
-use super::Outcome;
 use crate::exit::ExitId;
 
-/// Counts of one route since the gateway started, and its pace now.
+/// Counts of one route, and its throughput now. Pairs are bytes to targets and bytes from them.
 #[derive(Debug, Default)]
 pub struct Figures {
     open: AtomicI64,
@@ -19,10 +16,10 @@ pub struct Figures {
     up: AtomicU64,
     down: AtomicU64,
     last: Mutex<Option<(ExitId, Option<IpAddr>)>>,
-    pace: Mutex<Option<Throughput>>,
+    throughput: Mutex<Option<Throughput>>,
 }
 
-/// Bytes a second, and what they were reckoned from.
+/// Bytes per second, and the measurement that they come from.
 #[derive(Clone, Copy, Debug)]
 struct Throughput {
     at: Instant,
@@ -36,70 +33,74 @@ impl Figures {
         u64::try_from(self.open.load(Relaxed)).unwrap_or_default()
     }
 
-    /// Requests that came to an end, well or not.
+    /// Requests that have ended, successful or not.
     pub fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
     }
 
-    /// Requests that did not get what they asked for.
+    /// Requests that failed.
     pub fn failed(&self) -> u64 {
         self.failed.load(Relaxed)
     }
 
-    /// Bytes to targets and from them.
     pub fn bytes(&self) -> [u64; 2] {
         [self.up.load(Relaxed), self.down.load(Relaxed)]
     }
 
     /// The exit that was used last, with its address.
     pub fn last(&self) -> Option<(ExitId, Option<IpAddr>)> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.last).clone()
     }
 
-    /// Bytes a second to targets and from them, as of the last [`Figures::measure`].
+    /// Bytes per second, as of the last [`Figures::measure`].
     pub fn per_second(&self) -> [u64; 2] {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner).map_or([0; 2], |pace| pace.per_second)
+        lock(&self.throughput).map_or([0; 2], |throughput| throughput.per_second)
     }
 
-    /// Reckons the pace since the last call. Somebody calls it every second or so.
+    /// Computes the throughput since the last call. To be called every few seconds.
     pub fn measure(&self, now: Instant) {
         let bytes = self.bytes();
-        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        let per_second = match *pace {
+        let mut throughput = lock(&self.throughput);
+        let per_second = match *throughput {
             None => [0; 2],
             Some(before) => {
                 let millis = u64::try_from((now - before.at).as_millis()).unwrap_or(u64::MAX).max(1);
                 [0, 1].map(|way| (bytes[way] - before.bytes[way]).saturating_mul(1000) / millis)
             }
         };
-        *pace = Some(Throughput { at: now, bytes, per_second });
+        *throughput = Some(Throughput { at: now, bytes, per_second });
     }
 
-    pub(super) fn opened(&self, facts: &Facts) {
+    pub(in super::super) fn opened(&self, exit: &ExitId, ip: Option<IpAddr>) {
         self.open.fetch_add(1, Relaxed);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref().is_none_or(|(exit, _)| *exit != facts.exit) {
-            *last = Some((facts.exit.clone(), facts.ip));
+        let mut last = lock(&self.last);
+        if last.as_ref().is_none_or(|(before, _)| before != exit) {
+            *last = Some((exit.clone(), ip));
         }
     }
 
-    pub(super) fn closed(&self) {
+    pub(in super::super) fn closed(&self) {
         self.open.fetch_sub(1, Relaxed);
     }
 
-    pub(super) fn moved(&self, way: Way, bytes: u64) {
-        match way {
-            Way::Up => self.up.fetch_add(bytes, Relaxed),
-            Way::Down => self.down.fetch_add(bytes, Relaxed),
-        };
+    pub(in super::super) fn moved_up(&self, bytes: u64) {
+        self.up.fetch_add(bytes, Relaxed);
     }
 
-    pub(super) fn settled(&self, outcome: Outcome) {
+    pub(in super::super) fn moved_down(&self, bytes: u64) {
+        self.down.fetch_add(bytes, Relaxed);
+    }
+
+    pub(in super::super) fn ended(&self, failed: bool) {
         self.requests.fetch_add(1, Relaxed);
-        if matches!(outcome, Outcome::Failed(_)) {
+        if failed {
             self.failed.fetch_add(1, Relaxed);
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -107,16 +108,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::gateway::failure::Failure;
 
     #[test]
-    fn a_pace_is_what_moved_since_the_last_look() {
+    fn throughput_is_what_moved_since_the_last_measurement() {
         let (figures, began) = (Figures::default(), Instant::now());
-        figures.moved(Way::Down, 500);
+        figures.moved_down(500);
         figures.measure(began);
-        assert_eq!(figures.per_second(), [0, 0], "one look is no pace");
-        figures.moved(Way::Up, 100);
-        figures.moved(Way::Down, 3000);
+        assert_eq!(figures.per_second(), [0, 0], "one measurement is no throughput");
+        figures.moved_up(100);
+        figures.moved_down(3000);
         figures.measure(began + Duration::from_secs(2));
         assert_eq!((figures.per_second(), figures.bytes()), ([50, 1500], [100, 3500]));
         figures.measure(began + Duration::from_secs(3));
@@ -124,11 +124,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_an_error_and_an_end_is_none() {
+    fn a_failed_request_counts_as_a_request_and_as_failed() {
         let figures = Figures::default();
-        figures.settled(Outcome::Answered);
-        figures.settled(Outcome::Cut);
-        figures.settled(Outcome::Failed(Failure::Draining));
+        [false, false, true].into_iter().for_each(|failed| figures.ended(failed));
         assert_eq!((figures.requests(), figures.failed()), (3, 1));
     }
 }

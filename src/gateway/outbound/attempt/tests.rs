@@ -1,0 +1,144 @@
+//! How many exits a request tries, and what the log says about it. Every exit is a public proxy at a closed port.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{mpsc, watch};
+
+use super::super::rotate::Proof;
+use super::super::{Parts, RefusalReporter, Terms, Times};
+use super::*;
+use crate::exit::country::Country;
+use crate::exit::{Listing, Offer, Protocol, PublicId, Source, Through, Verdict};
+use crate::gateway::connection::serve;
+use crate::gateway::relay::Idle;
+use crate::gateway::testing::{Observed, head, listener, observed, sockets};
+use crate::lifecycle::Cut;
+use crate::limit::target::{Own, Ports, Rules};
+use crate::limit::{Amounts, Damping, Limits};
+use crate::route::memory::Bounds;
+use crate::route::{Memory, Policy, Words};
+use crate::state::{Change, Clock, ExitUpdate, Snapshot, State};
+
+const EXITS: u8 = 8;
+
+/// Nothing listens on the ports 1 to 8 of a usual machine.
+fn exit(n: u8) -> ExitId {
+    ExitId::Public(PublicId { protocol: Protocol::Socks5, addr: ([127, 0, 0, 1], n.into()).into() }.into())
+}
+
+fn terms(max_attempts: u32) -> Terms {
+    let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+    Terms {
+        rules: Rules::new(Ports::default(), true, Own::new()),
+        allow_direct: false,
+        times: Times { dial: hour, attempt: minute, idle: Idle::default() },
+        public: dial::public::Times { connect: minute, reply: minute },
+        max_attempts: NonZeroU32::new(max_attempts).unwrap(),
+        hedge: 0.0,
+        ban_for: minute,
+    }
+}
+
+async fn outbound() -> Outbound {
+    let country = Country::parse("US").unwrap();
+    let offer = Offer { list: "test".into(), login: None, through: Through::Direct };
+    let listing = |n: u8| Listing {
+        announced: vec![[192, 0, 2, n].into()],
+        country,
+        public: Some(Arc::new(offer.clone())),
+        ..Listing::new(exit(n))
+    };
+    let update = |n: u8| ExitUpdate {
+        exit: exit(n),
+        update: Box::new(move |known| {
+            known.saw([192, 0, 2, n].into(), country, Moment(1));
+            known.verdict = Verdict::Good;
+        }),
+        ban: None,
+        writes: Vec::new(),
+    };
+    let snapshot = Snapshot::new(Words::default(), Policy { pool: 3, ..Policy::default() });
+    let (state, _wished) = State::new(snapshot, Memory::new(Bounds::default()), Clock::start(), None);
+    for change in [
+        Change::Listed(Source::Public, (1..=EXITS).map(listing).collect()),
+        Change::ExitUpdates((1..=EXITS).map(update).collect()),
+    ] {
+        state.apply(change).await.unwrap();
+    }
+    let damping = Damping { failures: NonZeroU32::MIN, pause: Duration::from_secs(60) };
+    Outbound::new(Parts {
+        state,
+        limits: Limits::new(Vec::new(), Amounts::default(), damping),
+        tor: None,
+        terms: terms(3),
+        refusals: RefusalReporter::new(mpsc::channel(1).0),
+        verify: Arc::new(|_| Box::pin(async { Proof::Not("not tested".to_owned()) })),
+        stopping: watch::channel(false).1,
+    })
+}
+
+/// One CONNECT, as the user `any-source-public` or, for the mode strict, `any-source-public-strict`; the answer's head.
+fn connect(strict: bool, max_attempts: Option<u32>) -> (String, Observed) {
+    let login = if strict { "YW55LXNvdXJjZS1wdWJsaWMtc3RyaWN0Og==" } else { "YW55LXNvdXJjZS1wdWJsaWM6" };
+    observed(async || {
+        let outbound = outbound().await;
+        if let Some(max_attempts) = max_attempts {
+            outbound.change(terms(max_attempts));
+        }
+        let (mut theirs, ours, peer) = sockets();
+        let served = serve(ours, peer, Cut::new(), Arc::new(listener()), Arc::new(outbound));
+        let client = async {
+            let request = format!(
+                "CONNECT 203.0.113.5:443 HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic {login}\r\nConnection: close\r\n\r\n"
+            );
+            theirs.write_all(request.as_bytes()).await.unwrap();
+            let answer = head(&mut theirs).await;
+            drop(theirs);
+            answer
+        };
+        tokio::join!(served, client).1
+    })
+}
+
+/// The exits that were dialed, in order.
+fn dialed(seen: &Observed) -> Vec<String> {
+    let lines = seen.log();
+    let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.filter(|line| line["message"] == "dialing").map(|line| line["exit"].to_string()).collect()
+}
+
+#[test]
+fn a_request_tries_as_many_exits_as_the_configuration_allows_and_no_exit_twice() {
+    for (max_attempts, want) in [(None, 3), (Some(1), 1), (Some(5), 5), (Some(20), usize::from(EXITS))] {
+        let (answer, seen) = connect(false, max_attempts);
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+        let mut exits = dialed(&seen);
+        assert_eq!(exits.len(), want, "{max_attempts:?}: {exits:?}");
+        exits.sort();
+        exits.dedup();
+        assert_eq!(exits.len(), want, "one was tried twice: {exits:?}");
+    }
+}
+
+#[test]
+fn a_strict_route_tries_its_one_exit() {
+    let (answer, seen) = connect(true, Some(5));
+    assert!(answer.starts_with("HTTP/1.1 50"), "{answer}");
+    assert_eq!(dialed(&seen).len(), 1, "{answer}");
+}
+
+#[test]
+fn the_id_of_an_error_answer_finds_all_lines_about_its_connection() {
+    let (answer, seen) = connect(false, Some(2));
+    let id = answer.split("X-Exitgate-Id: ").nth(1).and_then(|rest| rest.split("\r\n").next()).unwrap();
+    let log = seen.log();
+    let story: Vec<serde_json::Value> =
+        log.lines().filter(|line| line.contains(id)).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let messages: Vec<_> = story.iter().filter_map(|line| line["message"].as_str()).collect();
+    assert_eq!(messages, ["dialing", "a dial failed", "dialing", "a dial failed"], "{log}");
+    assert_eq!(story.last().unwrap()["target"], "access", "{log}");
+    assert_eq!(seen.access(&["id", "outcome"]), [[id, "exit_unreachable"]]);
+}
