@@ -147,7 +147,7 @@ enum Command {
     Store(store::Command),
     /// List, make, change and close routes
     ///
-    /// exitgate routes create us-strict --country us --strict --port 20001
+    /// exitgate routes create shop --country us --strict --port 20001
     #[command(after_help = OVER)]
     Routes {
         #[command(subcommand)]

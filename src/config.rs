@@ -1,31 +1,34 @@
-//! Text → validated settings.
+//! Configuration: TOML text and environment variables → validated settings.
 //!
-//! Three things lie on one another: the defaults in code, a TOML file, and variables of the environment. What comes out
-//! is a [`Config`] of types that cannot be wrong, so that no other room asks "what if it is empty?"; or it is
-//! [`Faults`], *all* of them, because a person mends a file once and not one error a run.
+//! Defaults in code come first, then a TOML file, then environment variables. The result is a [`Config`] whose types hold
+//! only valid values, so that no other room needs to check them; or [`Faults`], *all* of them, so that a file can be
+//! corrected in one go.
 //!
-//! It goes in four steps, a page each. `tree.rs` reads the text into values that know their line, `env.rs` lays the
-//! variables onto them, `read.rs` turns that into the schema of `file.rs` and reports what has a wrong name or shape,
-//! and the pages named like sections judge what the values mean together. No section stops at a fault: it notes it and
-//! goes on with a stand-in, and the result is thrown away at the end. Nothing here opens a port or makes a file; files
-//! that the configuration names are read, so that a missing certificate is found before the old process is stopped.
+//! Four steps make it. `config/tree.rs` reads the text into values that know their line. `config/env.rs` sets the values of
+//! variables. `config/deserialize.rs` turns the tree into the structs of `config/schema.rs`, which lists every key and its
+//! default, and reports unknown keys and values of a wrong type. Then the modules named like sections (`config/gateway.rs`,
+//! `config/check.rs`, …) validate what the values mean. A section that finds a fault reports it and goes on with a default,
+//! and the whole result is dropped at the end. No port is opened and no file is made here. Files that the configuration
+//! names are read, so that a missing certificate is found before the old process is stopped.
 //!
-//! No file at all is a configuration too: everything on loopback, no keys. Told to listen beyond loopback without keys
-//! or token, a configuration is not refused; it says so by [`Exposure`], and `app` makes what is missing.
+//! Without any file everything is on loopback and needs no keys. A configuration that listens beyond loopback without keys
+//! or token is accepted: [`Exposure`] says so, and `app` generates what is missing.
 //!
-//! Next: `config/exitgate.toml`, every key with its default and a line of why; [`diff`], what a reload changes.
+//! Next: `config/exitgate.toml` documents every key; [`diff`] compares two configurations for a reload.
 
 mod address;
 mod api;
 mod check;
-mod clash;
+mod choice;
 mod deserialize;
 mod diff;
 mod env;
 mod finding;
+mod findings;
 mod gateway;
 mod group;
-mod keyword;
+mod key_path;
+mod listen_address;
 mod load;
 mod log;
 mod route;
@@ -33,6 +36,7 @@ mod schema;
 mod secret;
 mod source;
 mod syntax;
+mod text_value;
 mod tls;
 mod tor;
 mod tree;
@@ -45,147 +49,144 @@ use std::time::Duration;
 pub use address::{Endpoint, PortRange};
 pub use api::Api;
 pub use check::{Check, CheckPublic, CheckTarget};
+pub use choice::{Auth, Engine, ListFormat, LogFormat, Rotate, Through};
 pub use diff::{Changes, diff};
 pub use finding::{Faults, Finding, Location};
-pub use gateway::{ClientKey, Gateway, Limits, PortRules, Tls};
+pub use gateway::{ClientKey, Gateway, Limits, PortRules};
 pub use group::Groups;
 pub use load::{Loaded, Origin, find, load, parse};
-pub use log::{Log, LogFormat, Rotate};
-pub use route::{Auth, Engine, Route};
-pub use source::{ExitAddresses, ListFormat, Onionoo, Proxifly, ProxyList, Sources, Through};
+pub use log::Log;
+pub use route::Route;
+pub use source::{ExitAddresses, Onionoo, Proxifly, ProxyList, Sources};
+pub use tls::Tls;
 pub use tor::{Attach, Tor};
 
-use diff::Settled;
-use finding::{Findings, KeyPath};
-use source::{ListProtocol, RouteSource};
+use diff::FlatKeys;
+use findings::Findings;
+use key_path::KeyPath;
 
-/// Judges the text of a selector, given the groups that it may name; the error is a clause that says why not. It is
-/// passed in because the grammar of usernames is no business of this room.
+/// Checks the text of a selector, given the groups that it may name; the error says what is wrong. It is passed in, so that
+/// this room need not know the grammar of usernames.
 pub type SelectorCheck<'a> = &'a dyn Fn(&str, &Groups) -> Result<(), String>;
 
-/// Everything that can be configured, and nothing in it that is wrong.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the database, tor's folders and generated secrets live.
+    /// The folder of the database, tor's data and generated secrets.
     pub data_dir: PathBuf,
-    /// What is written about what happens.
     pub log: Log,
-    /// How the gateway ends.
     pub lifecycle: Lifecycle,
-    /// The data path.
     pub gateway: Gateway,
-    /// The control path.
     pub api: Api,
-    /// Engines.
     pub tor: Tor,
-    /// Where exits come from.
     pub sources: Sources,
-    /// How they are tested.
     pub check: Check,
-    /// What is remembered.
     pub store: Store,
-    /// Names for lists of countries.
     pub groups: Groups,
-    /// The routes that are there from the start.
+    /// The routes of the file; the API can make more.
     pub routes: Vec<Route>,
-    /// What is reachable from outside without a secret of its own.
+    /// What can be reached from other machines without a configured secret.
     pub exposure: Exposure,
-    settled: Settled,
+    flat: FlatKeys,
 }
 
-/// How the gateway ends.
+/// `[lifecycle]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifecycle {
-    /// How long open tunnels may go on after a signal to stop.
+    /// How long open tunnels may go on after SIGTERM.
     pub drain: Duration,
 }
 
-/// What is remembered.
+/// `[store]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     /// How long the results of checks are kept.
     pub keep_checks: Duration,
 }
 
-/// What would be open to everybody if nobody acted: `app` makes the missing secret, keeps it under `data_dir`, says
-/// where it is, and asks for it from then on.
+/// Secrets that are needed and not configured: `app` generates each, stores it under `data_dir`, logs where it is, and
+/// requires it from then on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exposure {
-    /// A port for clients is bound beyond loopback, and there are no keys.
+    /// A port for clients can be reached from other machines, and there are no keys.
     pub make_key: bool,
-    /// The API is bound beyond loopback, and there is no token.
+    /// The API can be reached from other machines, and there is no token.
     pub make_token: bool,
 }
 
 impl Default for Config {
-    /// What no file at all means.
+    /// The configuration without a file.
     fn default() -> Self {
         let mut findings = Findings::of(tree::Node::empty(&"defaults".into()), false, Vec::new());
-        Self::settle(&schema::File::default(), None, &mut findings)
+        Self::validate(&schema::File::default(), None, &mut findings)
     }
 }
 
 impl Config {
-    /// The file as written → settings; what is wrong is noted in `findings`, and then the result means nothing.
-    fn settle(file: &schema::File, selectors: Option<SelectorCheck<'_>>, findings: &mut Findings) -> Self {
+    /// Validates the file. If `findings` has a fault afterwards, the result must not be used.
+    fn validate(file: &schema::File, selectors: Option<SelectorCheck<'_>>, findings: &mut Findings) -> Self {
         if file.data_dir.as_os_str().is_empty() {
-            findings.fault("data_dir", "is empty", "name a folder; it is made when it does not exist");
+            findings.fault("data_dir", "is empty", "name a folder; exitgate creates it if it does not exist");
         } else if file.data_dir.exists() && !file.data_dir.is_dir() {
-            let what = format!("names {}, which is no folder", file.data_dir.display());
-            findings.fault("data_dir", what, "name a folder; it is made when it does not exist");
+            let what = format!("names {}, which is not a folder", file.data_dir.display());
+            findings.fault("data_dir", what, "name a folder; exitgate creates it if it does not exist");
         }
-        let groups = Groups::settle(&file.groups, findings);
-        let gateway = Gateway::settle(&file.gateway, findings);
-        let check = Check::settle(&file.check, findings);
-        let around = route::Around { gateway: &gateway, check: &check, groups: &groups, selectors };
-        let routes = around.routes(file, findings);
-        let api = Api::settle(&file.api, findings);
+        let groups = Groups::validate(&file.groups, findings);
+        let gateway = Gateway::validate(&file.gateway, findings);
+        let check = Check::validate(&file.check, findings);
+        let context = route::RouteContext { gateway: &gateway, check: &check, groups: &groups, selectors };
+        let routes = context.routes(file, findings);
+        let api = Api::validate(&file.api, findings);
         let mut config = Self {
             data_dir: file.data_dir.clone(),
-            log: Log::settle(&file.log, findings),
+            log: Log::validate(&file.log, findings),
             lifecycle: Lifecycle { drain: file.lifecycle.drain.0.0 },
             exposure: Exposure::of(&gateway, &api),
             gateway,
             api,
-            tor: Tor::settle(&file.tor, findings),
-            sources: Sources::settle(&file.sources, findings),
+            tor: Tor::validate(&file.tor, findings),
+            sources: Sources::validate(&file.sources, findings),
             check,
             store: Store { keep_checks: file.store.keep_checks.0 },
             groups,
             routes,
-            settled: Settled::default(),
+            flat: FlatKeys::default(),
         };
-        config.judge_together(file, findings);
-        config.settled = Settled::of(file, &config);
+        config.check_across_sections(file, findings);
+        config.flat = FlatKeys::of(file, &config);
         config
     }
 
-    /// What no section can see alone.
-    fn judge_together(&self, file: &schema::File, findings: &mut Findings) {
+    /// Checks what concerns several sections.
+    fn check_across_sections(&self, file: &schema::File, findings: &mut Findings) {
         let listener = |key: &str, address: &SocketAddr| (KeyPath::from(key), *address);
         let mut wanted: Vec<_> = self.gateway.listen.iter().map(|a| listener("gateway.listen", a)).collect();
         wanted.extend(self.api.listen.iter().map(|a| listener("api.listen", a)));
         wanted.extend(route::asked_ports(file));
-        clash::report(&wanted, findings);
+        listen_address::report(&wanted, findings);
         if self.exposure.make_key {
-            let hint = "one is made and kept in data_dir; name your own in [[gateway.keys]]";
+            let hint = "exitgate generates one and stores it in data_dir; to choose your own, add [[gateway.keys]]";
             findings.warn("gateway.keys", "is empty, and clients can connect from other machines", hint);
         }
         if self.exposure.make_token {
-            let hint = "one is made and kept in data_dir; name your own by api.token_file";
+            let hint = "exitgate generates one and stores it in data_dir; to choose your own, set api.token_file";
             findings.warn("api.token", "is missing, and the API can be reached from other machines", hint);
         }
         if !self.tor.enabled && !self.sources.any_public() && !self.gateway.allow_direct {
-            let hint = "enable tor, sources.proxifly, a sources.list, or gateway.allow_direct";
-            findings.warn("tor.enabled", "is false, and there is no other way out: every request will fail", hint);
+            let hint = "enable tor or sources.proxifly, add a [[sources.list]], or set gateway.allow_direct = true";
+            findings.warn(
+                "tor.enabled",
+                "is false, and no other source of exits is enabled: every request will fail",
+                hint,
+            );
         }
     }
 }
 
 impl Exposure {
     fn of(gateway: &Gateway, api: &Api) -> Self {
-        let beyond = |addresses: &[SocketAddr]| addresses.iter().any(|address| !clash::is_local(address.ip()));
-        let clients_from_afar = beyond(&gateway.listen) || !clash::is_local(gateway.route_bind);
+        let beyond = |addresses: &[SocketAddr]| addresses.iter().any(|address| !listen_address::is_local(address.ip()));
+        let clients_from_afar = beyond(&gateway.listen) || !listen_address::is_local(gateway.route_bind);
         Self {
             make_key: clients_from_afar && gateway.keys.is_empty(),
             make_token: beyond(&api.listen) && api.token.is_none(),

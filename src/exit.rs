@@ -1,11 +1,11 @@
-//! Exits: what we know of each place that traffic can leave from, and which of them are usable. Pure.
+//! Exits: what is known of each Tor exit relay and public proxy, and which of them are usable. Pure.
 //!
-//! An exit is named by its [`ExitId`] everywhere: a relay by its fingerprint, a public proxy by its protocol and
-//! address. The *observed* IP is a fact of its own, because the address that a relay announces is often not the one
-//! that a site sees, and a choice made by the announced one is the mistake that most such gateways ship.
+//! Each exit has an [`ExitId`]: a relay its fingerprint, a public proxy its protocol and address. The IP that sites see
+//! is observed by checks and stored apart from the announced one, because a relay often leaves from another address than
+//! it announces. Countries and pins go by the observed IP.
 //!
-//! Next: `exit/facts.rs` (what is known of one), `exit/catalog.rs` (all of them, indexed), `exit/load.rs` (what changes
-//! with every connection); [`crate::route`] chooses among exits; [`crate::dial`] opens streams to them.
+//! Next: `exit/facts.rs` (what is known of one exit), `exit/catalog.rs` (all exits, indexed), `exit/load.rs` (what changes
+//! with every connection); [`crate::route`] chooses among exits; [`crate::dial`] opens streams through them.
 
 pub mod catalog;
 pub mod country;
@@ -14,12 +14,14 @@ pub mod load;
 pub mod moment;
 pub mod policy;
 pub mod public;
+mod slot;
 
-pub use catalog::{Catalog, Slot};
+pub use catalog::Catalog;
 pub use facts::{Exit, Known, Listing, Verdict};
 pub use load::Load;
 pub use moment::Moment;
 pub use public::{Abilities, Anonymity, Login, Offer, Through};
+pub use slot::Slot;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -30,7 +32,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub [u8; 20]);
 
-/// A text that is not 40 hexadecimal digits.
+/// The text is not a fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a fingerprint is 40 hexadecimal digits")]
 pub struct BadFingerprint;
@@ -66,22 +68,22 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Where exits come from.
+/// The kinds of exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
     /// Tor exit relays.
     Tor,
-    /// Free proxy lists.
+    /// Public proxies from free lists.
     Public,
     /// This machine's own address; off unless `gateway.allow_direct`.
     Direct,
 }
 
 impl Source {
-    /// Every source, in the order in which they are listed.
+    /// Every source, in the order of lists.
     pub const ALL: [Self; 3] = [Self::Tor, Self::Public, Self::Direct];
 
-    /// The word for it in usernames, the API, logs and metric labels.
+    /// The word in usernames, the API, logs and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tor => "tor",
@@ -91,19 +93,18 @@ impl Source {
     }
 }
 
-/// How a public proxy is spoken to.
+/// The protocol of a public proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     /// HTTP: CONNECT, or absolute-form where CONNECT is refused.
     Http,
-    /// SOCKS4, names by 4a.
+    /// SOCKS4, with names by 4a.
     Socks4,
-    /// SOCKS5.
     Socks5,
 }
 
 impl Protocol {
-    /// The URL scheme.
+    /// The URL scheme of the protocol.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -116,27 +117,23 @@ impl Protocol {
 /// A public proxy as lists name it: the same address under two protocols is two exits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicId {
-    /// How it is spoken to.
     pub protocol: Protocol,
-    /// Where it listens.
     pub addr: SocketAddr,
 }
 
-/// The name of one exit, the same in code, store, API and logs.
+/// The identity of one exit, the same in code, store, API and logs.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ExitId {
-    /// A Tor exit relay.
     Tor(Fingerprint),
-    /// A public proxy.
     Public(Arc<PublicId>),
-    /// This machine itself.
+    /// This machine's own address.
     Direct,
-    /// No exit at all: an onion service is met inside the Tor network. In no catalog; only told to who used it.
+    /// No exit: an onion service is reached inside the Tor network. Never in a catalog; it only names what a connection
+    /// used.
     Onion,
 }
 
 impl ExitId {
-    /// Where this exit comes from.
     pub fn source(&self) -> Source {
         match self {
             Self::Tor(_) | Self::Onion => Source::Tor,

@@ -26,8 +26,8 @@ pub use clock::Clock;
 
 use crate::exit::{Catalog, ExitId, Moment};
 use crate::lifecycle::Tasks;
+use crate::route::View;
 use crate::route::ban::Bans;
-use crate::route::choose::View;
 use crate::route::memory::Memory;
 use crate::route::selector::RouteName;
 use crate::route::table::RouteTable;

@@ -13,7 +13,7 @@ use super::exits::Shown;
 use super::extract::{Params, bad_query};
 use crate::exit::{ExitId, Moment};
 use crate::net::{Host, Target};
-use crate::route::explain::Funnel;
+use crate::route::refusal::Funnel;
 use crate::route::{self, Ask, Memory};
 use crate::state::Snapshot;
 
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(said["funnel"][1], json!({ "step": "in us", "left": 3 }));
         assert_eq!((&said["refused"], &said["route"]), (&Value::Null, &json!("implicit")));
         let said = ask("fr-strict", None).unwrap();
-        assert_eq!(said["refused"], "no exit is what was asked for");
+        assert_eq!(said["refused"], "none of the known exits has the source, country, AS or address asked for");
     }
 
     #[test]

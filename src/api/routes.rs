@@ -33,7 +33,7 @@ use super::extract::{self, Body, Named};
 use super::orders::{Opened, Order, OrderFault, Wanted};
 use crate::exit::Moment;
 use crate::net::{Host, Target};
-use crate::route::explain::Step;
+use crate::route::refusal::Step;
 use crate::route::table::{Entry, Origin, Route};
 use crate::route::{self, Ask, Memory, Why};
 use crate::state::Snapshot;

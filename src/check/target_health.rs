@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::exit::{ExitId, Moment};
-use crate::route::ban::speaks_against_target;
+use crate::route::ban::is_target_at_fault;
 
 /// How long a pass vouches for an exit, and for the place: the order of the tester's round.
 pub const RECENT: Duration = Duration::from_secs(3600);
@@ -70,7 +70,7 @@ impl TargetHealth {
                 failing += usize::from(record.streak < 0 && lately(record.failed, TOGETHER));
             }
         }
-        speaks_against_target(tested, failing)
+        is_target_at_fault(tested, failing)
     }
 
     /// True if another exit passed here lately: the place is as it should be for somebody.

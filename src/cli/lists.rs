@@ -259,8 +259,8 @@ mod tests {
             "pool": [{"ip": "192.0.2.7"}], "refused": null, "session": null, "pin": {"ip": "192.0.2.7"},
         });
         assert_eq!(why(&answer), "   2041 known\n    312 in us\npool: 192.0.2.7\npinned to: 192.0.2.7");
-        let answer = json!({ "funnel": [], "pool": [], "refused": "no exit is what was asked for" });
-        assert_eq!(why(&answer), "refused: no exit is what was asked for");
+        let answer = json!({ "funnel": [], "pool": [], "refused": "none of the known exits is in jp" });
+        assert_eq!(why(&answer), "refused: none of the known exits is in jp");
     }
 
     #[test]

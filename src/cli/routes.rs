@@ -19,7 +19,7 @@ pub(super) enum Routes {
     },
     /// Make a route with a port of its own
     ///
-    /// exitgate routes create us-strict --country us --strict --port 20001
+    /// exitgate routes create shop --country us --strict --port 20001
     Create {
         /// What it is called [default: p and its port]
         name: Option<String>,
@@ -216,9 +216,10 @@ impl Routes {
                 put(&mut body, "count", count);
                 way.say(&mut body);
                 words.say(&mut body);
-                // `exitgate routes create us-strict` says all there is to say.
-                if let (false, Some(name)) = (body.contains_key("selector"), body.get("name").cloned()) {
-                    body.insert("selector".to_owned(), name);
+                // `exitgate routes create us-strict` asks for that selector: no route may have its name.
+                if let (false, Some(selector)) = (body.contains_key("selector"), body.get("name").cloned()) {
+                    body.remove("name");
+                    body.insert("selector".to_owned(), selector);
                 }
                 Question::send(Method::POST, "/proxies", body.into())
             }
@@ -290,7 +291,7 @@ fn list(answer: &Value, width: Option<usize>) -> String {
         ]);
     }
     if answer["total"] == 0 {
-        return "no routes; make one: exitgate routes create us-strict --country us --strict".to_owned();
+        return "no routes; make one: exitgate routes create shop --country us --strict".to_owned();
     }
     table.text(width)
 }
@@ -363,12 +364,12 @@ mod tests {
         for (line, method, path, body) in [
             ("list", "GET", "/proxies", Value::Null),
             (
-                "create us-strict --country us --strict --port 20001",
+                "create shop --country us --strict --port 20001",
                 "POST",
                 "/proxies",
-                json!({"name": "us-strict", "selector": "us", "mode": "strict", "port": 20001}),
+                json!({"name": "shop", "selector": "us", "mode": "strict", "port": 20001}),
             ),
-            ("create us-strict", "POST", "/proxies", json!({"name": "us-strict", "selector": "us-strict"})),
+            ("create us-strict", "POST", "/proxies", json!({"selector": "us-strict"})),
             (
                 "create --country de,fr --count 3 --ttl 1h --allow 10.0.0.0/8,192.0.2.1/32",
                 "POST",

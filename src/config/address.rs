@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use http::Uri;
 use ipnet::IpNet;
 
-use super::keyword::Spoken;
+use super::text_value::TextValue;
 use crate::net::{BadTarget, Target};
 
-/// Ports that follow one another; never empty, never port 0.
+/// A range of ports; never empty, and without port 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange {
     first: u16,
@@ -18,33 +18,28 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// The ports from `first` to `last`; `None` when that is none, or begins with 0.
+    /// The ports from `first` to `last`; `None` if the range is empty or begins with 0.
     pub const fn new(first: u16, last: u16) -> Option<Self> {
         if first == 0 || first > last { None } else { Some(Self { first, last }) }
     }
 
-    /// Every port there is.
     pub const ALL: Self = Self { first: 1, last: u16::MAX };
 
-    /// The ports that routes get when the configuration does not say.
+    /// The default ports of routes.
     pub(super) const OF_ROUTES: Self = Self { first: 20_000, last: 20_999 };
 
-    /// The lowest port.
     pub fn first(self) -> u16 {
         self.first
     }
 
-    /// The highest port.
     pub fn last(self) -> u16 {
         self.last
     }
 
-    /// How many ports there are.
     pub fn count(self) -> usize {
         usize::from(self.last - self.first) + 1
     }
 
-    /// True of a port in the range.
     pub fn contains(self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }
@@ -56,7 +51,7 @@ impl fmt::Display for PortRange {
     }
 }
 
-impl Spoken for PortRange {
+impl TextValue for PortRange {
     const WANT: &'static str = "a port or a range from 1 to 65535, such as 443 or \"20000-20999\"";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -64,7 +59,7 @@ impl Spoken for PortRange {
         let port = |text: &str| text.trim().parse::<u16>().map_err(|_| String::new());
         let (first, last) = (port(first)?, port(last)?);
         if first > last {
-            return Err("it ends before it begins".to_owned());
+            return Err("the first port is higher than the last".to_owned());
         }
         Self::new(first, last).ok_or_else(String::new)
     }
@@ -79,11 +74,11 @@ impl Spoken for PortRange {
     }
 }
 
-/// An HTTP status.
+/// An HTTP status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Status(pub(super) u16);
 
-impl Spoken for Status {
+impl TextValue for Status {
     const WANT: &'static str = "an HTTP status from 100 to 599";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -99,12 +94,10 @@ impl Spoken for Status {
     }
 }
 
-/// Where tor listens: a file of this machine, or a host and port (a container's name, say).
+/// An address of tor: a Unix socket, or a host (such as a container's name) and port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Endpoint {
-    /// A Unix socket.
     Unix(PathBuf),
-    /// A TCP port.
     Tcp(Target),
 }
 
@@ -117,7 +110,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-impl Spoken for Endpoint {
+impl TextValue for Endpoint {
     const WANT: &'static str = "\"unix:/path/of/the/socket\" or a host and port such as \"127.0.0.1:9051\"";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -133,7 +126,7 @@ impl Spoken for Endpoint {
     }
 }
 
-impl Spoken for SocketAddr {
+impl TextValue for SocketAddr {
     const WANT: &'static str = "an address and port: \"127.0.0.1:1080\" for this machine only, \"0.0.0.0:1080\" or \"[::]:1080\" for every network";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -145,7 +138,7 @@ impl Spoken for SocketAddr {
     }
 }
 
-impl Spoken for IpAddr {
+impl TextValue for IpAddr {
     const WANT: &'static str = "an IP address such as \"127.0.0.1\" or \"::1\"";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -157,7 +150,7 @@ impl Spoken for IpAddr {
     }
 }
 
-impl Spoken for IpNet {
+impl TextValue for IpNet {
     const WANT: &'static str = "a network such as \"10.0.0.0/8\" or \"fd00::/8\", or one address";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -170,14 +163,14 @@ impl Spoken for IpNet {
     }
 }
 
-impl Spoken for Uri {
+impl TextValue for Uri {
     const WANT: &'static str = "a URL such as \"https://example.com/path\"";
 
     fn read(text: &str) -> Result<Self, String> {
         let url: Self = text.parse().map_err(|why: http::uri::InvalidUri| why.to_string())?;
         match url.authority() {
             None => Err(String::new()),
-            Some(authority) if authority.as_str().contains('@') => Err("it may not carry a user name".to_owned()),
+            Some(authority) if authority.as_str().contains('@') => Err("it must not contain a username".to_owned()),
             Some(_) if !matches!(url.scheme_str(), Some("http" | "https")) => {
                 Err("it does not begin with http:// or https://".to_owned())
             }
@@ -196,12 +189,12 @@ mod tests {
 
     use super::*;
 
-    fn round<T: Spoken>(text: &str) -> Option<String> {
+    fn round<T: TextValue>(text: &str) -> Option<String> {
         T::read(text).ok().map(|value| value.write())
     }
 
     #[test]
-    fn what_is_taken_and_how_it_is_written() {
+    fn values_are_read_and_written_back() {
         for (text, want) in [("443", Some("443")), ("20000-20999", Some("20000-20999")), ("1-65535", Some("1-65535"))] {
             assert_eq!(round::<PortRange>(text).as_deref(), want);
         }
@@ -242,7 +235,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_too_strange(text in "\\PC{0,60}|[0-9a-f:./\\[\\]-]{0,30}") {
+        fn no_text_panics(text in "\\PC{0,60}|[0-9a-f:./\\[\\]-]{0,30}") {
             _ = (PortRange::read(&text), Endpoint::read(&text), SocketAddr::read(&text), IpNet::read(&text));
             if let Ok(url) = Uri::read(&text) {
                 prop_assert!(url.host().is_some());

@@ -2,37 +2,37 @@
 
 use std::net::SocketAddr;
 
-use super::clash::addresses;
-use super::finding::{Findings, KeyPath};
+use super::findings::Findings;
+use super::key_path::KeyPath;
+use super::listen_address::addresses;
 use super::schema;
-use super::secret::Written;
+use super::secret::SecretKeys;
 use crate::net::{Host, Secret};
 
-/// Where the admin API listens and who may use it.
+/// Where the admin API listens, and the tokens for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
-    /// At least one address; port 0 asks for any free one.
+    /// At least one address; port 0 means any free port.
     pub listen: Vec<SocketAddr>,
-    /// May do everything.
+    /// The token that may do everything.
     pub token: Option<Secret>,
-    /// May read metrics, lists and statistics.
+    /// The token that may only read metrics, lists and statistics.
     pub read_token: Option<Secret>,
-    /// Names, lower case, that the Host header may carry beside the loopback ones.
+    /// Host names, lower case, that are accepted in the Host header beside loopback ones.
     pub hosts: Vec<Host>,
-    /// Whether the web console is served.
     pub console: bool,
 }
 
 impl Api {
-    pub(super) fn settle(file: &schema::Api, findings: &mut Findings) -> Self {
+    pub(super) fn validate(file: &schema::Api, findings: &mut Findings) -> Self {
         let table = KeyPath::from("api");
         let token =
-            Written { table: &table, key: "token", inline: file.token.as_ref(), file: file.token_file.as_ref() };
-        let token = token.settle(findings);
+            SecretKeys { table: &table, key: "token", inline: file.token.as_ref(), file: file.token_file.as_ref() };
+        let token = token.validate(findings);
         let (inline, read_file) = (file.read_token.as_ref(), file.read_token_file.as_ref());
-        let read_token = Written { table: &table, key: "read_token", inline, file: read_file }.settle(findings);
+        let read_token = SecretKeys { table: &table, key: "read_token", inline, file: read_file }.validate(findings);
         if token.is_some() && token == read_token {
-            findings.fault("api.read_token", "is the same as api.token", "give readers a token of their own");
+            findings.fault("api.read_token", "is the same as api.token", "write a different token");
         }
         Self {
             listen: addresses(&file.listen, "api.listen", findings),
@@ -50,7 +50,7 @@ fn hosts(file: &schema::Api, findings: &mut Findings) -> Vec<Host> {
         match Host::parse(host) {
             Ok(host) => hosts.push(host),
             Err(why) => {
-                let hint = "write a bare name or address, such as \"gate.example.com\", without http:// and port";
+                let hint = "write a host name or address alone, such as \"gate.example.com\", without http:// and port";
                 findings.fault(KeyPath::from("api.hosts").index(index), format!("is {host:?}: {why}"), hint);
             }
         }

@@ -1,5 +1,7 @@
 //! `[check]`: how exits are tested, and against what.
 
+mod presets;
+
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,114 +9,102 @@ use std::time::Duration;
 use http::Uri;
 use regex::bytes::Regex;
 
-use super::finding::{Findings, KeyPath};
-use super::keyword::{List, Spoken as _, Word};
+use super::findings::Findings;
+use super::key_path::KeyPath;
+use super::text_value::{List, Text, TextValue as _};
 use super::{schema, tls};
 
 /// How exits are tested.
 #[derive(Clone, Debug)]
 pub struct Check {
-    /// Servers that answer with the address that they see.
+    /// URLs of servers that answer with the client's address.
     pub echo: Vec<Uri>,
-    /// Pages that are the same for everybody.
+    /// URLs of pages that are the same for every client, to detect tampering.
     pub canary: Vec<Uri>,
-    /// What a route's `check` may name: those of the file, then the presets that the file does not redefine.
+    /// The check targets that routes may name: those of the file, then the presets that the file does not replace.
     pub targets: Vec<CheckTarget>,
-    /// Certificates to trust beside the public roots; known to hold at least one.
+    /// A file with certificates to trust beside the public roots; it has at least one.
     pub ca_file: Option<PathBuf>,
     /// New checks a second; above 0.
     pub per_second: f64,
-    /// Checks at once.
+    /// Checks at the same time.
     pub concurrency: NonZeroU32,
-    /// How often an exit is tested again.
+    /// The time between two checks of an exit.
     pub every: Duration,
-    /// How long one probe may take.
+    /// The time limit of one probe.
     pub timeout: Duration,
-    /// Probes of one check.
+    /// Probes in one check.
     pub probes: NonZeroU32,
     /// How many of them must pass; not more than `probes`.
     pub passes: NonZeroU32,
-    /// When a verdict is too old to count; longer than `every`.
+    /// The age at which a verdict no longer counts; longer than `every`.
     pub stale_after: Duration,
-    /// How long a site's refusal keeps an exit away from that site.
+    /// How long an exit is banned from a site that refused it.
     pub ban_for: Duration,
-    /// What is different for public proxies.
+    /// Settings for public proxies.
     pub public: CheckPublic,
 }
 
-/// A page and what it must answer.
+/// A page, and the answer that an exit must get from it.
 #[derive(Clone, Debug)]
 pub struct CheckTarget {
-    /// What a route's `check` calls it.
+    /// The name that a route's `check` gives.
     pub name: String,
-    /// The page.
     pub url: Uri,
-    /// Any of these statuses will do; at least one.
+    /// The accepted statuses; at least one.
     pub expect_status: Vec<u16>,
-    /// The body must contain this.
+    /// Text that the body must contain.
     pub expect_body: Option<String>,
-    /// The body must match this.
+    /// An expression that the body must match.
     pub expect_regex: Option<Regex>,
-    /// It may take so long to answer, from the opening of a stream to the end of the page.
+    /// The time limit from the opening of a stream to the end of the page.
     pub expect_latency: Option<Duration>,
     /// The site that a failure bans the exit from.
     pub site: String,
-    /// Ours rather than the file's: tested only when a route names it.
+    /// A preset: tested only while a route names it.
     pub preset: bool,
 }
 
 /// How public proxies are tested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckPublic {
-    /// Servers that answer in the clear with the address that they see.
+    /// `http://` URLs of servers that answer with the client's address.
     pub echo: Vec<Uri>,
-    /// A page in the clear that shows the headers that arrive; without it nobody's anonymity is known.
+    /// An `http://` page that shows the request's headers; without it the anonymity of proxies is unknown.
     pub headers: Option<Uri>,
-    /// Checks at once.
+    /// Checks at the same time.
     pub concurrency: NonZeroU32,
-    /// How long the connection may take.
+    /// The time limit for connecting to the proxy.
     pub connect_timeout: Duration,
-    /// How long a proxy may keep silent when it was asked for something.
+    /// The time limit for the first byte of a proxy's answer.
     pub reply_timeout: Duration,
-    /// How long a probe may take after that, all together.
+    /// The time limit of a probe after the connection.
     pub timeout: Duration,
-    /// How soon those are tried again that do not work; doubles with each failure in a row.
+    /// The time to the next check of a proxy that failed; it doubles with each failure in a row.
     pub failed_every: Duration,
-    /// How far that grows; not less than `failed_every`.
+    /// The limit of that time; not less than `failed_every`.
     pub failed_at_most: Duration,
-    /// How often those are tried again that work.
+    /// The time between two checks of a proxy that works.
     pub working_every: Duration,
-    /// Requests of the second, longer test of those that pass the first; 0 leaves it out.
+    /// Requests of the extended check, which follows the first success; 0 turns it off.
     pub extended_probes: u32,
-    /// How many of them must come back well; not more than `extended_probes`.
+    /// How many of them must succeed; not more than `extended_probes`.
     pub extended_passes: u32,
-    /// Failures in a row after which one is forgotten.
+    /// Failures in a row after which a proxy is removed.
     pub remove_after: NonZeroU32,
-    /// How long lists name one that was forgotten in vain.
+    /// How long a removed proxy is ignored in lists.
     pub removed_for: Duration,
-    /// Proxies of all lists together that are kept; what lists name beyond that is left out.
+    /// Proxies that are kept of all lists together.
     pub most: NonZeroU32,
 }
 
-/// Ready targets: name, page, what the body holds, site. Both answer a browser without an account, and both refuse
-/// addresses that they dislike.
-const PRESETS: [[&str; 4]; 2] = [
-    [
-        "steam",
-        "https://steamcommunity.com/market/search/render/?norender=1&count=1",
-        "\"success\":true",
-        "steamcommunity.com",
-    ],
-    ["maps", "https://maps.googleapis.com/maps/api/js", "google.maps", "googleapis.com"],
-];
-
 impl Check {
-    /// The target that a route's `check` names.
+    /// The check target of this name.
     pub fn target(&self, name: &str) -> Option<&CheckTarget> {
         self.targets.iter().find(|target| target.name == name)
     }
 
-    pub(super) fn settle(file: &schema::Check, findings: &mut Findings) -> Self {
+    pub(super) fn validate(file: &schema::Check, findings: &mut Findings) -> Self {
         check_numbers(file, findings);
         let ca_file = file.ca_file.clone();
         if let Some(path) = &ca_file {
@@ -140,26 +130,27 @@ impl Check {
 
 fn public(file: &schema::CheckPublic, findings: &mut Findings) -> CheckPublic {
     let echo: Vec<_> = file.echo.iter().map(|(_, url)| url.0.clone()).collect();
-    let headers = file.headers.as_ref().map(|Word(url)| url.clone());
+    let headers = file.headers.as_ref().map(|Text(url)| url.clone());
     if echo.is_empty() {
         let hint = "name two servers that answer with the caller's address over plain http://";
         findings.fault("check.public.echo", "is empty", hint);
     }
     let secure = |url: &Uri| url.scheme_str() == Some("https");
     for url in echo.iter().filter(|url| secure(url)) {
-        let hint = "write http://: what a proxy does to traffic in the clear is what it is for";
+        let hint = "write http://: this check measures what a proxy does to unencrypted traffic";
         findings.fault("check.public.echo", format!("names {url}"), hint);
     }
     if headers.as_ref().is_some_and(secure) {
-        let hint = "write http://: a proxy adds headers to what it can read";
+        let hint = "write http://: a proxy adds headers only to requests that it can read";
         findings.fault("check.public.headers", "is an https:// page", hint);
     }
     if file.extended_passes.0 > file.extended_probes.0 && findings.is_sound(&"check.public.extended_probes".into()) {
-        let what = format!("is {}, more than the {} probes", file.extended_passes.0, file.extended_probes.0);
+        let what =
+            format!("is {}, but there are only {} extended probes", file.extended_passes.0, file.extended_probes.0);
         findings.fault("check.public.extended_passes", what, "lower it, or raise check.public.extended_probes");
     }
     if file.failed_at_most.0 < file.failed_every.0 && findings.is_sound(&"check.public.failed_every".into()) {
-        let what = format!("is {}, less than failed_every", file.failed_at_most.0.write());
+        let what = format!("is {}, which is less than check.public.failed_every", file.failed_at_most.0.write());
         findings.fault("check.public.failed_at_most", what, "raise it, or lower check.public.failed_every");
     }
     CheckPublic {
@@ -185,12 +176,12 @@ fn check_numbers(file: &schema::Check, findings: &mut Findings) {
         findings.fault("check.per_second", format!("is {}", file.per_second), "write a number above 0, such as 5.0");
     }
     if file.passes.0 > file.probes.0 && findings.is_sound(&"check.probes".into()) {
-        let what = format!("is {}, more than the {} probes of a check", file.passes.0, file.probes.0);
+        let what = format!("is {}, but a check has only {} probes", file.passes.0, file.probes.0);
         findings.fault("check.passes", what, "lower it, or raise check.probes");
     }
     if file.stale_after.0 <= file.every.0 && findings.is_sound(&"check.every".into()) {
         let what = format!(
-            "is {}, not longer than check.every ({}): every verdict would be stale before the next",
+            "is {}, which is not longer than check.every ({}): each verdict would be too old before the next check",
             file.stale_after.0.write(),
             file.every.0.write()
         );
@@ -198,7 +189,7 @@ fn check_numbers(file: &schema::Check, findings: &mut Findings) {
     }
 }
 
-fn echo(written: &List<Word<Uri>>, findings: &mut Findings) -> Vec<Uri> {
+fn echo(written: &List<Text<Uri>>, findings: &mut Findings) -> Vec<Uri> {
     let urls: Vec<_> = written.iter().map(|(_, url)| url.0.clone()).collect();
     match urls.len() {
         0 => findings.fault(
@@ -209,7 +200,7 @@ fn echo(written: &List<Word<Uri>>, findings: &mut Findings) -> Vec<Uri> {
         1 => findings.warn(
             "check.echo",
             "names one server",
-            "name a second one, of another operator: one alone could lie",
+            "name a second one of another operator, because one alone could give a wrong address",
         ),
         _ => {}
     }
@@ -223,25 +214,12 @@ fn targets(written: &List<schema::CheckTarget>, findings: &mut Findings) -> Vec<
         let found = one_target(target, &at, findings);
         let Some(found) = found else { continue };
         if targets.iter().any(|other| other.name == found.name) {
-            let what = format!("is {:?}, as is another target's", found.name);
+            let what = format!("is {:?}, which another check target has already", found.name);
             findings.fault(at.key("name"), what, "give each target a name of its own");
         }
         targets.push(found);
     }
-    for [name, url, body, site] in PRESETS {
-        if !targets.iter().any(|target| target.name == name) {
-            targets.push(CheckTarget {
-                name: name.to_owned(),
-                url: Uri::from_static(url),
-                expect_status: vec![200],
-                expect_body: Some(body.to_owned()),
-                expect_regex: None,
-                expect_latency: None,
-                site: site.to_owned(),
-                preset: true,
-            });
-        }
-    }
+    targets.extend(presets::beside(&targets));
     targets
 }
 
@@ -267,8 +245,8 @@ fn one_target(written: &schema::CheckTarget, at: &KeyPath, findings: &mut Findin
     let expect_regex = written.expect_regex.as_ref().and_then(|text| match Regex::new(text) {
         Ok(regex) => Some(regex),
         Err(why) => {
-            let hint = "mend the expression, or use expect_body for plain text; 'single quotes' keep backslashes";
-            findings.fault(at.key("expect_regex"), format!("is no regular expression: {}", last_line(&why)), hint);
+            let hint = "correct the expression, or use expect_body for plain text; 'single quotes' keep backslashes";
+            findings.fault(at.key("expect_regex"), format!("is not a regular expression: {}", last_line(&why)), hint);
             None
         }
     });
@@ -280,13 +258,13 @@ fn one_target(written: &schema::CheckTarget, at: &KeyPath, findings: &mut Findin
     Some(CheckTarget { name, url, expect_status, expect_body, expect_regex, expect_latency, site, preset: false })
 }
 
-/// `regex` draws a picture of the expression above its reason; a message wants the reason.
+/// The reason in an error of `regex`, which has a drawing of the expression above it.
 fn last_line(why: &regex::Error) -> String {
     let text = why.to_string();
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
-/// True of what routes and check targets may be called.
+/// True if a route or check target may have this name.
 pub(super) fn is_name(text: &str) -> bool {
     let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     plain && (1..=63).contains(&text.len()) && text.starts_with(|c: char| c.is_ascii_lowercase())

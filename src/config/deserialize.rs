@@ -1,14 +1,13 @@
-//! The tree → [`serde`] types, with every fault of shape and not just the first.
+//! Turns the tree into [`serde`] types, and reports every unknown key and every value of a wrong type.
 //!
-//! Serde stops at its first error, and a person who mends a file one error a run is a person who stops reading them.
-//! Two things make it all of them. Keys that a table does not have are seen here and not by serde: whoever reads a
-//! struct tells us its field names, so *all* keys are compared with them and the nearest one is at hand. And a value of
-//! the wrong shape is reported, cut out of the tree, and the reading begins again without it, until nothing is left to
-//! complain of; each round takes one value away, so it ends.
+//! Serde stops at its first error, but a file should be corrected in one go. Two things find all errors. Unknown keys are
+//! found here and not by serde: `deserialize_struct` passes the field names, so all keys are compared with them, and the
+//! nearest field can be suggested. A value of a wrong type is reported and removed from the tree, and the reading starts
+//! again without it, until there is no error; each round removes one value, so it ends.
 //!
-//! The alternatives: `serde_ignored` finds all unknown keys and does not know the right ones; `serde_path_to_error`
-//! knows the path of the first fault only; a hand-written reader of each key knows everything and hides the schema,
-//! which `file.rs` shows on one page.
+//! The alternatives: `serde_ignored` finds all unknown keys and cannot suggest the right ones; `serde_path_to_error` has
+//! the path of the first error only; a hand-written reader would hide the schema, which `config/schema.rs` shows in one
+//! place.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,10 +18,11 @@ use serde::de::{
     Visitor,
 };
 
-use super::finding::{Findings, KeyPath};
+use super::findings::Findings;
+use super::key_path::KeyPath;
 use super::tree::{Node, Value};
 
-/// Reads the tree of `findings` as a `T`, with the default for whatever had to be reported.
+/// Reads the tree of `findings` as a `T`. What has an error is reported and gets its default.
 pub(super) fn read<T: DeserializeOwned + Default>(findings: &mut Findings) -> T {
     let (value, tables) = read_tables(findings);
     let unknown: Vec<_> = tables.iter().flat_map(|table| table.unknown(findings)).collect();
@@ -30,15 +30,15 @@ pub(super) fn read<T: DeserializeOwned + Default>(findings: &mut Findings) -> T 
     value
 }
 
-/// Reads a `T`, and says which tables were read as which structs on the way.
+/// As [`read`], with the tables that were read as structs; unknown keys are not reported.
 pub(super) fn read_tables<T: DeserializeOwned + Default>(findings: &mut Findings) -> (T, Vec<TableSeen>) {
     loop {
         let tables = RefCell::new(Vec::new());
         let reader = Reader { node: findings.root(), path: KeyPath::default(), tables: &tables };
         match T::deserialize(reader) {
             Ok(value) => return (value, tables.into_inner()),
-            Err(wrong) => {
-                if !findings.misshapen(&wrong.at.unwrap_or_default(), wrong.what, wrong.hint) {
+            Err(error) => {
+                if !findings.misshapen(&error.at.unwrap_or_default(), error.what, error.hint) {
                     return (T::default(), Vec::new());
                 }
             }
@@ -46,7 +46,7 @@ pub(super) fn read_tables<T: DeserializeOwned + Default>(findings: &mut Findings
     }
 }
 
-/// A table that was read as a struct: where, which keys it has, and which were written.
+/// A table that was read as a struct: its path, the struct's fields, and the keys in the text.
 #[derive(Debug)]
 pub(super) struct TableSeen {
     pub(super) path: KeyPath,
@@ -56,23 +56,23 @@ pub(super) struct TableSeen {
 
 impl TableSeen {
     fn unknown(&self, findings: &Findings) -> Vec<(KeyPath, String, String)> {
-        let strange = self.written.iter().filter(|key| !self.fields.contains(&key.as_str()));
-        let told = |key: &String| {
+        let unknown = self.written.iter().filter(|key| !self.fields.contains(&key.as_str()));
+        let fault = |key: &String| {
             let hint = match nearest(key, self.fields) {
                 Some(known) => format!("did you mean `{known}`?"),
                 None => format!("the keys here are {}", self.fields.join(", ")),
             };
             (self.path.key(key), "is not a key".to_owned(), hint)
         };
-        strange.map(told).filter(|(at, ..)| findings.is_sound(at)).collect()
+        unknown.map(fault).filter(|(at, ..)| findings.is_sound(at)).collect()
     }
 }
 
-/// The known word nearest to what was written, if one is near enough to have been meant.
+/// The known word that is most like the written one, if one is similar enough.
 pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a &'a str>) -> Option<&'a str> {
     let written = written.to_ascii_lowercase();
-    // Jaro-Winkler favours a common beginning, as people do; 0.8 is arbitrary: it keeps "lisen" → "listen" and
-    // "timeout" → "idle_timeout" is left to the list of keys.
+    // Jaro-Winkler prefers a common beginning. 0.8 is not tuned: it suggests "listen" for "lisen"; for "timeout" it
+    // suggests nothing, and the list of keys helps.
     known
         .into_iter()
         .map(|word| (strsim::jaro_winkler(&written, word), *word))
@@ -81,35 +81,35 @@ pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a &'a
         .map(|(_, word)| word)
 }
 
-/// A value of the wrong shape.
+/// A value of a wrong type or outside its range.
 #[derive(Debug)]
-pub(super) struct Wrong {
+pub(super) struct ShapeError {
     at: Option<KeyPath>,
     what: String,
     hint: String,
 }
 
-impl Wrong {
+impl ShapeError {
     fn new(what: String, hint: String) -> Self {
         Self { at: None, what, hint }
     }
 
-    /// Says where, unless a value further in has said so already.
+    /// Sets the path, unless a value further inside has set it.
     fn or_at(mut self, path: &KeyPath) -> Self {
         self.at.get_or_insert_with(|| path.clone());
         self
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for ShapeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; {}", self.what, self.hint)
     }
 }
 
-impl std::error::Error for Wrong {}
+impl std::error::Error for ShapeError {}
 
-impl serde::de::Error for Wrong {
+impl serde::de::Error for ShapeError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self::new(message.to_string(), String::new())
     }
@@ -128,7 +128,7 @@ impl serde::de::Error for Wrong {
             Unexpected::Str(text) => format!("{text:?}"),
             Unexpected::Seq => "a list".to_owned(),
             Unexpected::Map => "a table".to_owned(),
-            Unexpected::Other(said) => said.to_owned(),
+            Unexpected::Other(text) => text.to_owned(),
             other => other.to_string(),
         };
         let wanted = wanted.to_string();
@@ -146,7 +146,7 @@ fn one_of(words: &[&str]) -> String {
     format!("write {}", quoted.join(" or "))
 }
 
-/// What serde calls its own types, in words for people.
+/// Serde's names of types in plain words.
 fn plain(wanted: &str) -> &str {
     match wanted {
         "a string" | "path string" => "text in quotes",
@@ -162,7 +162,7 @@ fn plain(wanted: &str) -> &str {
     }
 }
 
-/// A node, about to be read.
+/// The serde deserializer for one node.
 struct Reader<'a> {
     node: &'a Node,
     path: KeyPath,
@@ -180,16 +180,16 @@ impl<'a> Reader<'a> {
             _ => Vec::new(),
         };
         let wanted = |key: &str| fields.is_none_or(|fields| fields.contains(&key));
-        let readable = |(key, node): &(&String, &Node)| wanted(key) && !matches!(node.value, Value::Cut);
+        let readable = |(key, node): &(&String, &Node)| wanted(key) && !matches!(node.value, Value::Removed);
         let pairs: Vec<_> = pairs.into_iter().filter(readable).collect();
         Entries { around: self, pairs: pairs.into_iter(), next: None }
     }
 }
 
 impl<'de> Deserializer<'de> for Reader<'_> {
-    type Error = Wrong;
+    type Error = ShapeError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ShapeError> {
         let path = self.path.clone();
         let read = match &self.node.value {
             Value::Text(text) => visitor.visit_str(text),
@@ -202,9 +202,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             }
             Value::List(items) => visitor.visit_seq(Items { around: &self, items: items.iter(), index: 0 }),
             Value::Table(_) => visitor.visit_map(self.entries(None)),
-            Value::Cut => visitor.visit_unit(),
+            Value::Removed => visitor.visit_unit(),
         };
-        read.map_err(|wrong| wrong.or_at(&path))
+        read.map_err(|error| error.or_at(&path))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -212,30 +212,30 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         _: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Wrong> {
+    ) -> Result<V::Value, ShapeError> {
         let Value::Table(entries) = &self.node.value else { return self.deserialize_any(visitor) };
         let path = self.path.clone();
         let written = entries.keys().cloned().collect();
         self.tables.borrow_mut().push(TableSeen { path: path.clone(), fields, written });
-        visitor.visit_map(self.entries(Some(fields))).map_err(|wrong| wrong.or_at(&path))
+        visitor.visit_map(self.entries(Some(fields))).map_err(|error| error.or_at(&path))
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        if matches!(self.node.value, Value::Cut) { visitor.visit_none() } else { visitor.visit_some(self) }
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ShapeError> {
+        if matches!(self.node.value, Value::Removed) { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match &self.node.said {
-            Some(said) => visitor.visit_str(said).map_err(|wrong: Wrong| wrong.or_at(&self.path)),
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ShapeError> {
+        match &self.node.raw {
+            Some(raw) => visitor.visit_str(raw).map_err(|error: ShapeError| error.or_at(&self.path)),
             None => self.deserialize_any(visitor),
         }
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ShapeError> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Wrong> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, ShapeError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -244,16 +244,16 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         _: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Wrong> {
+    ) -> Result<V::Value, ShapeError> {
         let path = self.path.clone();
         let read = match &self.node.value {
             Value::Text(text) if variants.contains(&text.as_str()) => {
-                visitor.visit_enum(StrDeserializer::<Wrong>::new(text))
+                visitor.visit_enum(StrDeserializer::<ShapeError>::new(text))
             }
             Value::Text(text) => Err(serde::de::Error::unknown_variant(text, variants)),
-            _ => self.deserialize_any(visitor).map_err(|wrong| Wrong { hint: one_of(variants), ..wrong }),
+            _ => self.deserialize_any(visitor).map_err(|error| ShapeError { hint: one_of(variants), ..error }),
         };
-        read.map_err(|wrong| wrong.or_at(&path))
+        read.map_err(|error| error.or_at(&path))
     }
 
     serde::forward_to_deserialize_any! {
@@ -262,7 +262,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 }
 
-/// The entries of a table, those left out that were cut or that nobody asked for.
+/// The entries of a table, without removed ones and without keys that the struct does not have.
 struct Entries<'a> {
     around: Reader<'a>,
     pairs: std::vec::IntoIter<(&'a String, &'a Node)>,
@@ -270,22 +270,22 @@ struct Entries<'a> {
 }
 
 impl<'de> MapAccess<'de> for Entries<'_> {
-    type Error = Wrong;
+    type Error = ShapeError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ShapeError> {
         self.next = self.pairs.next();
         self.next
-            .map(|(key, _)| seed.deserialize(IntoDeserializer::<Wrong>::into_deserializer(key.as_str())))
+            .map(|(key, _)| seed.deserialize(IntoDeserializer::<ShapeError>::into_deserializer(key.as_str())))
             .transpose()
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ShapeError> {
         let (key, node) = self.next.ok_or_else(|| serde::de::Error::custom("a value was asked for before its key"))?;
         seed.deserialize(self.around.child(node, self.around.path.key(key)))
     }
 }
 
-/// The items of a list; a cut one reads as `None`, so that the others keep their places.
+/// The items of a list. A removed one reads as `None`, so that the others keep their index.
 struct Items<'r, 'a> {
     around: &'r Reader<'a>,
     items: std::slice::Iter<'a, Node>,
@@ -293,9 +293,9 @@ struct Items<'r, 'a> {
 }
 
 impl<'de> SeqAccess<'de> for Items<'_, '_> {
-    type Error = Wrong;
+    type Error = ShapeError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, ShapeError> {
         let Some(node) = self.items.next() else { return Ok(None) };
         let path = self.around.path.index(self.index);
         self.index += 1;
@@ -307,79 +307,82 @@ impl<'de> SeqAccess<'de> for Items<'_, '_> {
 mod tests {
     use serde::Deserialize;
 
-    use super::super::keyword::List;
+    use super::super::text_value::List;
     use super::*;
 
     #[derive(Debug, Default, Deserialize, PartialEq)]
     #[serde(default, deny_unknown_fields)]
-    struct Garden {
-        trees: u8,
+    struct Sample {
+        count: u8,
         name: String,
         open: bool,
-        beds: List<Bed>,
+        items: List<Item>,
     }
 
     #[derive(Debug, Default, Deserialize, PartialEq)]
     #[serde(default, deny_unknown_fields)]
-    struct Bed {
-        plants: List<String>,
+    struct Item {
+        words: List<String>,
         kind: Option<Kind>,
     }
 
     #[derive(Debug, Deserialize, PartialEq)]
     #[serde(rename_all = "lowercase")]
     enum Kind {
-        Roses,
-        Herbs,
+        First,
+        Second,
     }
 
-    fn faults(text: &str) -> (Garden, Vec<String>) {
+    fn faults(text: &str) -> (Sample, Vec<String>) {
         let (root, faults) = Node::parse(&"t".into(), text);
         let mut findings = Findings::of(root, false, faults);
-        let garden = read(&mut findings);
-        let told = findings.close().err().map(|faults| {
+        let sample = read(&mut findings);
+        let reported = findings.close().err().map(|faults| {
             faults.iter().map(|fault| format!("{} {} {}; {}", fault.place, fault.key, fault.what, fault.hint)).collect()
         });
-        (garden, told.unwrap_or_default())
+        (sample, reported.unwrap_or_default())
     }
 
     #[test]
-    fn every_fault_is_told_and_the_rest_is_read() {
-        let text = "trees = 300\nnam = 'x'\nopen = 'yes'\nname = 'kew'\n\
-            [[beds]]\nplants = ['a', 5, 'c']\nkind = 'herb'\n[[beds]]\nkind = 7\ncolour = 1\nplants = ['d']";
-        let (garden, told) = faults(text);
+    fn every_fault_is_reported_and_the_rest_is_read() {
+        let text = "count = 300\nnam = 'x'\nopen = 'yes'\nname = 'kew'\n\
+            [[items]]\nwords = ['a', 5, 'c']\nkind = 'third'\n[[items]]\nkind = 7\ncolour = 1\nwords = ['d']";
+        let (sample, reported) = faults(text);
         assert_eq!(
-            told,
+            reported,
             [
-                "t:1 trees is 300; write a whole number from 0 to 255",
+                "t:1 count is 300; write a whole number from 0 to 255",
                 "t:2 nam is not a key; did you mean `name`?",
                 "t:3 open is \"yes\"; write true or false",
-                "t:6 beds[0].plants[1] is 5; write text in quotes",
-                "t:7 beds[0].kind is \"herb\"; write \"roses\" or \"herbs\"",
-                "t:9 beds[1].kind is 7; write \"roses\" or \"herbs\"",
-                "t:10 beds[1].colour is not a key; the keys here are plants, kind",
+                "t:6 items[0].words[1] is 5; write text in quotes",
+                "t:7 items[0].kind is \"third\"; write \"first\" or \"second\"",
+                "t:9 items[1].kind is 7; write \"first\" or \"second\"",
+                "t:10 items[1].colour is not a key; the keys here are words, kind",
             ]
         );
-        assert_eq!(garden.name, "kew");
-        let plants: Vec<_> = garden.beds.iter().flat_map(|(_, bed)| bed.plants.iter()).collect();
-        assert_eq!(plants, [(0, &"a".to_owned()), (2, &"c".to_owned()), (0, &"d".to_owned())]);
+        assert_eq!(sample.name, "kew");
+        let words: Vec<_> = sample.items.iter().flat_map(|(_, item)| item.words.iter()).collect();
+        assert_eq!(words, [(0, &"a".to_owned()), (2, &"c".to_owned()), (0, &"d".to_owned())]);
     }
 
     #[test]
     fn a_table_where_a_value_belongs_and_the_other_way_round() {
-        let (_, told) = faults("[trees]\nx = 1\n[name]\n");
+        let (_, reported) = faults("[count]\nx = 1\n[name]\n");
         assert_eq!(
-            told,
-            ["t:1 trees is a table; write a whole number from 0 to 255", "t:3 name is a table; write text in quotes"]
+            reported,
+            ["t:1 count is a table; write a whole number from 0 to 255", "t:3 name is a table; write text in quotes"]
         );
-        let (_, told) = faults("beds = 5\nopen = 2024-01-01");
+        let (_, reported) = faults("items = 5\nopen = 2024-01-01");
         assert_eq!(
-            told,
-            ["t:1 beds is 5; write a list: [ … ]", "t:2 open is the date 2024-01-01; write true or false"]
+            reported,
+            ["t:1 items is 5; write a list: [ … ]", "t:2 open is the date 2024-01-01; write true or false"]
         );
-        let (garden, told) = faults("beds = [5, {kind = 'roses'}]");
-        assert_eq!(told, ["t:1 beds[0] is 5; write a table: [section] or { key = value }"]);
-        assert_eq!(garden.beds.iter().map(|(at, bed)| (at, &bed.kind)).collect::<Vec<_>>(), [(1, &Some(Kind::Roses))]);
+        let (sample, reported) = faults("items = [5, {kind = 'first'}]");
+        assert_eq!(reported, ["t:1 items[0] is 5; write a table: [section] or { key = value }"]);
+        assert_eq!(
+            sample.items.iter().map(|(at, item)| (at, &item.kind)).collect::<Vec<_>>(),
+            [(1, &Some(Kind::First))]
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! What changed between two configurations, and what of it a running gateway can take up.
+//! Compares two configurations: what changed, and which changes take effect without a restart.
 //!
-//! The comparison is made on every key there is, flattened to text, and not key by key: a key that nobody thought of
-//! would otherwise change in silence. Lists of tables go by the `name` of their entries, so that moving a route in the
-//! file changes nothing. Secrets and the files that hold them are compared by digest; no value ever leaves this page.
+//! Both are flattened to a map from every key to its value as text, so that no key can be forgotten. Entries of lists are
+//! identified by their `name`: moving a route in the file changes nothing. Secrets and the files that hold them are
+//! compared by digest, and no value leaves this module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::secret::{digest, digest_of};
 use super::{Config, Log, schema};
 
-/// Keys (and all inside them) that shape a socket, a process or a file which is made once, at the start.
+/// Keys (and all inside them) that need a restart, because a socket, process or file depends on them that is made once.
 const RESTART: [&str; 22] = [
     "data_dir",
     "log.file",
@@ -38,28 +38,28 @@ const RESTART: [&str; 22] = [
     "store",
 ];
 
-/// Every key with what it is, as text that can be compared.
+/// Every key with its value as text.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(super) struct Settled(BTreeMap<String, String>);
+pub(super) struct FlatKeys(BTreeMap<String, String>);
 
-impl fmt::Debug for Settled {
-    /// Only how much there is: some of it are digests of secrets.
+impl fmt::Debug for FlatKeys {
+    /// Only the number of keys, because some values are digests of secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Settled({} keys)", self.0.len())
+        write!(f, "FlatKeys({} keys)", self.0.len())
     }
 }
 
-/// What changed, as key paths; lists of tables go by name: `routes[us-strict].pool`.
+/// The keys that changed, as paths: `gateway.hedge`, `routes[shop].pool`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// What a running gateway takes up.
+    /// Keys that take effect at a reload.
     pub live: Vec<String>,
-    /// What waits for the next start.
+    /// Keys that take effect at the next start.
     pub restart: Vec<String>,
 }
 
 impl Changes {
-    /// True when the two say the same.
+    #[cfg_attr(feature = "dead-code", expect(dead_code, reason = "tests and fuzz targets use it"))]
     pub fn is_empty(&self) -> bool {
         self.live.is_empty() && self.restart.is_empty()
     }
@@ -67,26 +67,26 @@ impl Changes {
 
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let said = |keys: &[String]| keys.join(", ");
+        let list = |keys: &[String]| keys.join(", ");
         match (self.live.is_empty(), self.restart.is_empty()) {
             (true, true) => f.write_str("nothing changed"),
-            (false, true) => write!(f, "changed: {}", said(&self.live)),
-            (true, false) => write!(f, "waits for a restart: {}", said(&self.restart)),
+            (false, true) => write!(f, "changed: {}", list(&self.live)),
+            (true, false) => write!(f, "waits for a restart: {}", list(&self.restart)),
             (false, false) => {
-                write!(f, "changed: {}; waits for a restart: {}", said(&self.live), said(&self.restart))
+                write!(f, "changed: {}; waits for a restart: {}", list(&self.live), list(&self.restart))
             }
         }
     }
 }
 
 impl Config {
-    /// Becomes `new`, except for what waits for the next start. Compared with `new` afterwards, only that differs.
+    /// Takes over everything from `new` that needs no restart.
     pub fn take_live(&mut self, new: Self) {
         let waits = |(key, _): &(&String, &String)| needs_restart(key);
-        let kept = self.settled.0.iter().filter(waits).chain(new.settled.0.iter().filter(|entry| !waits(entry)));
-        let settled = Settled(kept.map(|(key, value)| (key.clone(), value.clone())).collect());
+        let kept = self.flat.0.iter().filter(waits).chain(new.flat.0.iter().filter(|entry| !waits(entry)));
+        let flat = FlatKeys(kept.map(|(key, value)| (key.clone(), value.clone())).collect());
         let old = std::mem::replace(self, new);
-        self.settled = settled;
+        self.flat = flat;
         self.data_dir = old.data_dir;
         self.log = Log { level: self.log.level.clone(), targets: self.log.targets, ..old.log };
         let gateway = &mut self.gateway;
@@ -108,12 +108,12 @@ impl Config {
     }
 }
 
-/// Compares two configurations. New content of a file that holds a secret, a certificate or torrc lines is a change too.
+/// Compares two configurations. A change of a file that holds a secret, a certificate or torrc lines counts, too.
 pub fn diff(old: &Config, new: &Config) -> Changes {
-    let (old, new) = (&old.settled.0, &new.settled.0);
+    let (old, new) = (&old.flat.0, &new.flat.0);
     let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
     let changed = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
-    // An entry of a list sorts before its keys, and says it all when it came or went as a whole.
+    // The entry of a list sorts before its keys. If the entry is new or gone, its keys need not be listed.
     let mut whole: Vec<String> = Vec::new();
     for key in changed {
         let inside = whole.last().is_some_and(|entry| entry.ends_with(']') && key.starts_with(&format!("{entry}.")));
@@ -131,8 +131,8 @@ pub(super) fn needs_restart(key: &str) -> bool {
         .any(|listed| key.strip_prefix(listed).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
 }
 
-impl Settled {
-    /// Flattens what was written, and adds what was read from the files that it names.
+impl FlatKeys {
+    /// Flattens the file, and adds digests of the files that it names.
     pub(super) fn of(file: &schema::File, config: &Config) -> Self {
         let mut keys = BTreeMap::new();
         if let Ok(value) = serde_json::to_value(file) {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_live_and_what_waits() {
+    fn changes_are_live_or_need_a_restart() {
         assert_eq!(changes("", "[log]\nlevel = 'info'\n[gateway]\nidle_timeout = '900s'"), "nothing changed");
         assert_eq!(changes("", "[log]\nlevel = 'debug'"), "changed: log.level");
         assert_eq!(changes("", "data_dir = 'x'"), "waits for a restart: data_dir");
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_go_by_name_and_come_and_go_as_a_whole() {
+    fn list_entries_are_identified_by_name() {
         let (a, b) = ("[[routes]]\nname = 'a'\nselector = 'us'\n", "[[routes]]\nname = 'b'\nselector = 'de'\n");
         assert_eq!(changes(&format!("{a}{b}"), &format!("{b}{a}")), "nothing changed");
         assert_eq!(changes(a, &format!("{b}{a}")), "changed: routes[b]");
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_content_of_a_file_counts() {
+    fn a_changed_secret_file_is_a_change() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let text = format!("[[gateway.keys]]\nname = 'a'\nkey_file = '{}'", path.display());
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_over_is_the_new_one_but_for_what_waits() {
+    fn a_reload_takes_over_all_but_restart_keys() {
         let old = config("[gateway]\nlisten = '127.0.0.1:1'\nhedge = 0.2\n[tor]\nengines = 3\n[check]\nprobes = 5");
         let new = config("data_dir = 'x'\n[gateway]\nhedge = 0.1\n[log]\nlevel = 'debug'\n[store]\nkeep_checks = '3d'");
         let mut running = old.clone();
@@ -258,9 +258,9 @@ mod tests {
 
     #[test]
     fn restart_keys_are_keys() {
-        let settled = Settled::of(&schema::File::default(), &Config::default());
+        let flat = FlatKeys::of(&schema::File::default(), &Config::default());
         for key in RESTART {
-            let known = settled.0.keys().any(|known| known == key || known.starts_with(&format!("{key}.")));
+            let known = flat.0.keys().any(|known| known == key || known.starts_with(&format!("{key}.")));
             assert!(
                 known || ["log.file", "tor.attach", "tor.geoip_file", "tor.geoip6_file"].contains(&key),
                 "{key} is no key"

@@ -1,19 +1,19 @@
-//! `EXITGATE__SECTION__KEY` laid onto the file, because a container is configured by its environment.
+//! Environment variables `EXITGATE__SECTION__KEY` override the file, because containers are configured that way.
 //!
-//! What a variable holds is read as a TOML value (`true`, `8`, `["de", "fr"]`, `{ cert = "…", key = "…" }`), and as
-//! plain text when it is not one, so that `EXITGATE__GATEWAY__LISTEN=0.0.0.0:1080` needs no quotation marks inside
-//! quotation marks. An empty variable is as good as none: compose files pass `${TOKEN:-}` on.
+//! The value of a variable is read as TOML (`true`, `8`, `["de", "fr"]`, `{ cert = "…", key = "…" }`), and as plain text if
+//! it is not TOML, so that `EXITGATE__GATEWAY__LISTEN=0.0.0.0:1080` needs no quotes. An empty variable is ignored, because
+//! compose files pass `${TOKEN:-}` on.
 
 use std::sync::Arc;
 
 use super::finding::{Finding, Location};
 use super::tree::{Node, Value};
 
-/// What every variable of ours begins with. Two underscores: `EXITGATE_URL` and `EXITGATE_TOKEN` belong to the client
+/// The prefix of these variables. It has two underscores, because `EXITGATE_URL` and `EXITGATE_TOKEN` belong to the client
 /// commands.
 const PREFIX: &str = "EXITGATE__";
 
-/// Lays every variable of ours onto the tree, shorter names first, so that a key wins over the section around it.
+/// Sets every such variable in the tree, shorter names first, so that a key overrides its section.
 pub(super) fn lay_on(root: &mut Node, vars: impl IntoIterator<Item = (String, String)>) -> Vec<Finding> {
     let ours = |(name, value): &(String, String)| name.starts_with(PREFIX) && !value.is_empty();
     let mut vars: Vec<_> = vars.into_iter().filter(ours).collect();
@@ -27,20 +27,24 @@ fn lay(root: &mut Node, name: &str, value: &str) -> Result<(), Finding> {
         |what: String, hint: &str| Finding { place: place.clone(), key: String::new(), what, hint: hint.into() };
     let path: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
     if value.contains(char::REPLACEMENT_CHARACTER) {
-        return Err(fault("holds bytes that are no text".into(), "write it in UTF-8"));
+        return Err(fault("holds bytes that are not UTF-8".into(), "write it in UTF-8"));
     }
     if path.iter().any(String::is_empty) {
-        return Err(fault("names no key".into(), "write EXITGATE__SECTION__KEY, as in EXITGATE__GATEWAY__LISTEN"));
+        return Err(fault(
+            "does not name a key".into(),
+            "write EXITGATE__SECTION__KEY, as in EXITGATE__GATEWAY__LISTEN",
+        ));
     }
-    let node = value_of(&place, value)
-        .map_err(|why| fault(format!("holds no list or table: {why}"), "write it as in the file: [\"de\", \"fr\"]"))?;
+    let node = value_of(&place, value).map_err(|why| {
+        fault(format!("is not a valid list or table: {why}"), "write it as in the file: [\"de\", \"fr\"]")
+    })?;
     let mut here = root;
     for key in &path {
         let entries = match &mut here.value {
             Value::Table(entries) => entries,
             Value::List(_) => {
                 let hint = "set the whole list: EXITGATE__ROUTES='[{ name = \"a\", selector = \"us\" }]'";
-                return Err(fault(format!("reaches into a list with `{key}`"), hint));
+                return Err(fault(format!("looks for `{key}` inside a list"), hint));
             }
             _ => {
                 return Err(fault(format!("looks for `{key}` inside a plain value"), "drop the last part of the name"));
@@ -53,17 +57,17 @@ fn lay(root: &mut Node, name: &str, value: &str) -> Result<(), Finding> {
     Ok(())
 }
 
-/// A variable's text as a TOML value, or as plain text. What begins as a list or a table was meant to be one.
+/// A variable's text as a TOML value, or as plain text. Text that begins as a list or table must be one.
 fn value_of(place: &Location, text: &str) -> Result<Node, String> {
     match Node::parse_value(place, text) {
-        Ok(Node { value: Value::Text(said), place, .. }) => Ok(Node { place, said: None, value: Value::Text(said) }),
-        Ok(node) => Ok(Node { said: Some(text.to_owned()), ..node }),
+        Ok(Node { value: Value::Text(text), place, .. }) => Ok(Node { place, raw: None, value: Value::Text(text) }),
+        Ok(node) => Ok(Node { raw: Some(text.to_owned()), ..node }),
         Err(why) if text.starts_with(['[', '{']) => Err(why),
-        Err(_) => Ok(Node { place: place.clone(), said: None, value: Value::Text(text.to_owned()) }),
+        Err(_) => Ok(Node { place: place.clone(), raw: None, value: Value::Text(text.to_owned()) }),
     }
 }
 
-/// A table is laid onto a table key by key; anything else takes the place of what was there.
+/// Merges a table into a table key by key; any other value replaces what was there.
 fn merge(below: &mut Node, above: Node) {
     match (&mut below.value, above.value) {
         (Value::Table(entries), Value::Table(more)) => {
@@ -92,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_wins_over_the_file_and_needs_no_quotes() {
+    fn a_variable_overrides_the_file_and_needs_no_quotes() {
         let file = "data_dir = 'a'\n[gateway]\nlisten = '127.0.0.1:1'\npool = 3\n[groups]\ndach = ['de']";
         let vars = [
             ("EXITGATE__GATEWAY__LISTEN", "127.0.0.2:2"),
@@ -111,7 +115,7 @@ mod tests {
         assert_eq!(config.gateway.proxy_protocol, ["10.0.0.5/32".parse().unwrap()]);
         assert_eq!(config.groups.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["benelux", "dach"]);
         assert_eq!(config.routes[0].name, "a");
-        assert_eq!(config.data_dir.to_str(), Some("a"), "an empty variable is none");
+        assert_eq!(config.data_dir.to_str(), Some("a"), "an empty variable is ignored");
     }
 
     #[test]
@@ -140,7 +144,7 @@ mod tests {
             (
                 "EXITGATE____X",
                 "1",
-                "EXITGATE____X: names no key\n    write EXITGATE__SECTION__KEY, as in EXITGATE__GATEWAY__LISTEN",
+                "EXITGATE____X: does not name a key\n    write EXITGATE__SECTION__KEY, as in EXITGATE__GATEWAY__LISTEN",
             ),
             (
                 "EXITGATE__DATA_DIR__X",
@@ -151,10 +155,10 @@ mod tests {
             assert_eq!(fault("data_dir = 'a'", name, value), want);
         }
         let reached = fault("[[routes]]\nname = 'a'\nselector = 'us'", "EXITGATE__ROUTES__0__NAME", "b");
-        assert!(reached.starts_with("EXITGATE__ROUTES__0__NAME: reaches into a list with `0`\n"), "{reached}");
+        assert!(reached.starts_with("EXITGATE__ROUTES__0__NAME: looks for `0` inside a list\n"), "{reached}");
         let list = fault("", "EXITGATE__GROUPS__DACH", "[de, at]");
-        assert!(list.starts_with("EXITGATE__GROUPS__DACH: holds no list or table: "), "{list}");
+        assert!(list.starts_with("EXITGATE__GROUPS__DACH: is not a valid list or table: "), "{list}");
         let bytes = fault("", "EXITGATE__API__TOKEN", "caf\u{fffd}");
-        assert_eq!(bytes, "EXITGATE__API__TOKEN: holds bytes that are no text\n    write it in UTF-8");
+        assert_eq!(bytes, "EXITGATE__API__TOKEN: holds bytes that are not UTF-8\n    write it in UTF-8");
     }
 }

@@ -1,114 +1,110 @@
-//! `[gateway]`: the shared port, the ports of routes, who may use them and for how long.
+//! `[gateway]`: the shared port, the ports of routes, time limits, and the clients that may use them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rustls::sign::CertifiedKey;
 
 use super::address::PortRange;
-use super::clash::addresses;
-use super::finding::{Findings, KeyPath};
-use super::keyword::{List, Spoken as _, Word};
-use super::secret::{MAKE_ONE, Written};
+use super::findings::Findings;
+use super::key_path::KeyPath;
+use super::listen_address::addresses;
+use super::secret::{MAKE_ONE, SecretKeys};
+use super::text_value::{List, Text, TextValue as _};
+use super::tls::Tls;
 use super::{schema, tls};
 use crate::net::Secret;
 
 /// The data path's settings.
 #[derive(Clone, Debug)]
 pub struct Gateway {
-    /// The shared port: at least one address; port 0 asks for any free one.
+    /// The addresses of the shared port, at least one; port 0 means any free port.
     pub listen: Vec<SocketAddr>,
-    /// The address of the routes' own ports.
+    /// The IP address of the routes' own ports.
     pub route_bind: IpAddr,
-    /// The ports that routes get.
+    /// The range for the routes' own ports.
     pub route_ports: PortRange,
-    /// Connections at once; `None` is what the limit on open files allows.
+    /// Open connections at most; `None`: as many as the limit on open files allows.
     pub max_connections: Option<NonZeroU32>,
-    /// From accept to the complete request.
+    /// The time limit from accept to the complete request.
     pub handshake_timeout: Duration,
-    /// From the request to our reply, all attempts together.
+    /// The time limit from the request to the reply, all attempts together.
     pub dial_timeout: Duration,
-    /// One attempt through one exit; not longer than `dial_timeout`.
+    /// The time limit of one attempt through one exit; not longer than `dial_timeout`.
     pub attempt_timeout: Duration,
-    /// How many exits are tried for one request.
+    /// Exits that are tried for one request at most.
     pub max_attempts: NonZeroU32,
-    /// An open tunnel in which nothing moves either way.
+    /// The time limit of an open tunnel without traffic.
     pub idle_timeout: Duration,
-    /// A tunnel in which the target was told something and never said anything; `None` is as any other silence.
+    /// The time limit for the first byte of the target after the client has sent something; `None`: `idle_timeout` applies.
     pub answer_timeout: Option<Duration>,
-    /// A tunnel of which one side has ended and nothing comes from the other.
+    /// The time limit of a tunnel that one side has closed while the other sends nothing.
     pub half_closed_timeout: Duration,
-    /// Plain HTTP between two requests.
+    /// The time limit between two plain HTTP requests of a connection.
     pub keep_alive_timeout: Duration,
-    /// Extra dials beside slow ones, as a share of all: from 0 (off) to 0.5.
+    /// Extra dials beside slow ones, as a share of all dials: from 0 (off) to 0.5.
     pub hedge: f64,
-    /// Exits in the pool of a route that does not say.
+    /// The default number of exits in a route's pool.
     pub pool: NonZeroU32,
-    /// How long a strict pin lives without being used.
+    /// How long an unused pin lasts.
     pub pin_ttl: Duration,
-    /// How long a strict route's exit may be down before its pin moves; `None` is never.
+    /// How long a pinned exit may be down before the pin moves; `None`: the pin never moves.
     pub repin_after: Option<Duration>,
-    /// How long a session without a `ttl` of its own lives.
+    /// How long an unused session lasts if the username states no `ttl`.
     pub session_ttl: Duration,
-    /// The longest `ttl` that a username may ask for.
+    /// The longest `ttl` that a username may state.
     pub max_session_ttl: Duration,
-    /// Sessions remembered at once.
+    /// Sessions at most.
     pub max_sessions: NonZeroU32,
-    /// Implicit routes at once.
+    /// Implicit routes at most.
     pub max_implicit_routes: NonZeroU32,
-    /// How long an implicit route lives without being used.
+    /// How long an unused implicit route lasts.
     pub implicit_idle: Duration,
-    /// Whether `direct` and `public` may reach private, loopback and metadata addresses.
+    /// `direct` and `public` exits may reach private, loopback and metadata addresses.
     pub allow_private_targets: bool,
-    /// Whether `source-direct` exists.
+    /// Usernames may contain `source-direct`.
     pub allow_direct: bool,
-    /// Whether the shared port asks who says nothing for a username.
+    /// Require a username on the shared port even without keys.
     pub require_username: bool,
-    /// Which ports of targets may be asked for.
     pub target_ports: PortRules,
-    /// What may stand in front of a paid gateway's keys in a username; lower case, without a `-` at the end.
+    /// Account names of paid gateways, which are ignored at the start of a username; lower case, without a `-` at the end.
     pub alias_prefixes: Vec<String>,
-    /// Wrong passwords from one address under one key before it has to wait.
+    /// Different wrong passwords from one address before it has to wait.
     pub auth_failures: NonZeroU32,
-    /// How long it waits.
+    /// How long it has to wait.
     pub auth_pause: Duration,
-    /// What one client address may do.
+    /// Limits for one client address.
     pub client_limits: Limits,
-    /// Addresses that must speak PROXY protocol first, and the only ones that may; empty turns it off.
+    /// Addresses that must send a PROXY protocol header, and the only ones that may; empty: none.
     pub proxy_protocol: Vec<IpNet>,
-    /// The certificate with which the same ports also take TLS.
+    /// The certificate, if the ports also accept TLS.
     pub tls: Option<Tls>,
-    /// The clients' keys; no two have one name or one secret.
+    /// The clients' keys. Names and secrets are unique.
     pub keys: Vec<ClientKey>,
 }
 
-/// A client's key: the password that says who it is.
+/// A client's key: the password identifies the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientKey {
-    /// What logs, metrics and pins call it.
+    /// The owner of sessions and pins; log lines about pins show it.
     pub name: String,
-    /// The password.
     pub secret: Secret,
-    /// What it may do.
     pub limits: Limits,
 }
 
-/// How much somebody may do; `None` is no limit.
+/// Limits for one client; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once.
+    /// Open connections.
     pub connections: Option<NonZeroU32>,
-    /// New connections a second.
+    /// New connections per second.
     pub per_second: Option<NonZeroU32>,
-    /// Bytes a second, both ways together.
+    /// Bytes per second, both directions together.
     pub bytes_per_second: Option<NonZeroU64>,
 }
 
-/// Which ports of targets may be asked for.
+/// The ports of targets that clients may connect to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortRules {
     allowed: Vec<PortRange>,
@@ -116,36 +112,18 @@ pub struct PortRules {
 }
 
 impl PortRules {
-    /// Ports that may be asked for.
     pub fn allowed(&self) -> &[PortRange] {
         &self.allowed
     }
 
-    /// Ports that may not, also if they are among those that may.
+    /// These are refused even if `allowed` has them.
     pub fn denied(&self) -> &[PortRange] {
         &self.denied
     }
-
-    /// True when a target with this port may be asked for.
-    pub fn permits(&self, port: u16) -> bool {
-        let holds = |ranges: &[PortRange]| ranges.iter().any(|range| range.contains(port));
-        holds(&self.allowed) && !holds(&self.denied)
-    }
-}
-
-/// A certificate with its key, read and known to belong together.
-#[derive(Clone, Debug)]
-pub struct Tls {
-    /// Where the certificate chain was read.
-    pub cert: PathBuf,
-    /// Where the private key was read.
-    pub key: PathBuf,
-    /// Both, ready for a server's resolver.
-    pub certified: Arc<CertifiedKey>,
 }
 
 impl Gateway {
-    pub(super) fn settle(file: &schema::Gateway, findings: &mut Findings) -> Self {
+    pub(super) fn validate(file: &schema::Gateway, findings: &mut Findings) -> Self {
         check_times(file, findings);
         if !(0.0..=0.5).contains(&file.hedge) {
             findings.fault("gateway.hedge", format!("is {}", file.hedge), "write a share from 0 (off) to 0.5");
@@ -181,7 +159,7 @@ impl Gateway {
             auth_pause: file.auth_pause.0,
             client_limits: limits(&file.client_limits),
             proxy_protocol: networks(&file.proxy_protocol.trusted),
-            tls: file.tls.as_ref().and_then(|written| tls::settle(written, findings)),
+            tls: file.tls.as_ref().and_then(|written| tls::validate(written, findings)),
             keys: keys(&file.keys, findings),
         }
     }
@@ -195,7 +173,7 @@ fn check_times(file: &schema::Gateway, findings: &mut Findings) {
     for (short_key, short, long_key, long) in pairs {
         let table = KeyPath::from("gateway");
         if short > long && findings.is_sound(&table.key(long_key)) {
-            let what = format!("is {}, longer than gateway.{long_key} ({})", short.write(), long.write());
+            let what = format!("is {}, which is longer than gateway.{long_key} ({})", short.write(), long.write());
             findings.fault(table.key(short_key), what, format!("shorten it, or raise gateway.{long_key}"));
         }
     }
@@ -205,11 +183,11 @@ fn target_ports(file: &schema::Gateway, findings: &mut Findings) -> PortRules {
     if file.allowed_ports.is_empty() {
         findings.fault(
             "gateway.allowed_ports",
-            "is empty, so that no target could be reached",
-            "write [\"1-65535\"] for all",
+            "is empty, so that no target can be reached",
+            "write [\"1-65535\"] to allow all ports",
         );
     }
-    let ranges = |list: &List<Word<PortRange>>| list.iter().map(|(_, range)| range.0).collect();
+    let ranges = |list: &List<Text<PortRange>>| list.iter().map(|(_, range)| range.0).collect();
     PortRules { allowed: ranges(&file.allowed_ports), denied: ranges(&file.denied_ports) }
 }
 
@@ -218,7 +196,7 @@ fn alias_prefixes(prefixes: &List<String>, findings: &mut Findings) -> Vec<Strin
     for (index, prefix) in prefixes.iter() {
         let plain = prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if !plain || prefix.trim_matches('-').is_empty() {
-            let hint = "write what stands before the first key of the old username: \"customer-acme\"";
+            let hint = "write the part of the old username before its first keyword, such as \"customer-acme\"";
             findings.fault(KeyPath::from("gateway.alias_prefixes").index(index), format!("is {prefix:?}"), hint);
         }
         found.push(prefix.trim_end_matches('-').to_ascii_lowercase());
@@ -235,12 +213,16 @@ fn keys(written: &List<schema::Key>, findings: &mut Findings) -> Vec<ClientKey> 
             let hint = format!("write key = \"…\" or key_file = \"/path\"; {MAKE_ONE}");
             findings.fault(at.key("key"), "is missing", hint);
         }
-        let secret = Written { table: &at, key: "key", inline: key.key.as_ref(), file: key.key_file.as_ref() };
-        let (Some(name), Some(secret)) = (name, secret.settle(findings)) else { continue };
+        let secret = SecretKeys { table: &at, key: "key", inline: key.key.as_ref(), file: key.key_file.as_ref() };
+        let (Some(name), Some(secret)) = (name, secret.validate(findings)) else { continue };
         if let Some(twin) = keys.iter().find(|other| other.secret == secret) {
-            let what = format!("is the same secret as that of {:?}", twin.name);
+            let what = format!("is the same secret as that of the key {:?}", twin.name);
             let at = at.key(if key.key.is_some() { "key" } else { "key_file" });
-            findings.fault(at, what, "give each key a secret of its own: the password alone says who a client is");
+            findings.fault(
+                at,
+                what,
+                "give each key a different secret, because the password alone identifies the client",
+            );
         }
         keys.push(ClientKey { name, secret, limits: limits(&key.limits) });
     }
@@ -250,14 +232,14 @@ fn keys(written: &List<schema::Key>, findings: &mut Findings) -> Vec<ClientKey> 
 fn key_name(key: &schema::Key, at: &KeyPath, earlier: &[ClientKey], findings: &mut Findings) -> Option<String> {
     let at = at.key("name");
     let Some(name) = &key.name else {
-        findings.fault(at, "is missing", "write name = \"team-a\": it labels the key in logs, metrics and pins");
+        findings.fault(at, "is missing", "write name = \"team-a\": the name owns the sessions and pins of this key");
         return None;
     };
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if !plain || !(1..=64).contains(&name.len()) {
         findings.fault(&at, format!("is {name:?}"), "use 1 to 64 letters, digits, `-`, `_` and `.`");
     } else if earlier.iter().any(|other| other.name == *name) {
-        findings.fault(&at, format!("is {name:?}, as is another key's"), "give each key a name of its own");
+        findings.fault(&at, format!("is {name:?}, which another key has already"), "give each key a name of its own");
     }
     Some(name.clone())
 }
@@ -270,7 +252,6 @@ fn limits(file: &schema::Limits) -> Limits {
     }
 }
 
-/// The networks of a list.
-pub(super) fn networks(list: &List<Word<IpNet>>) -> Vec<IpNet> {
+pub(super) fn networks(list: &List<Text<IpNet>>) -> Vec<IpNet> {
     list.iter().map(|(_, net)| net.0).collect()
 }

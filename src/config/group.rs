@@ -1,9 +1,10 @@
-//! `[groups]`: names for lists of countries.
+//! `[groups]`: names for lists of countries, to be used in usernames.
 
 use std::collections::BTreeMap;
 
-use super::finding::{Findings, KeyPath};
-use super::keyword::List;
+use super::findings::Findings;
+use super::key_path::KeyPath;
+use super::text_value::List;
 
 /// Every country code of ISO 3166-1, and `xk`, which geoip databases use for Kosovo.
 const COUNTRIES: &str = "ad ae af ag ai al am ao aq ar as at au aw ax az ba bb bd be bf bg bh bi bj bl bm bn bo bq br bs \
@@ -14,7 +15,7 @@ const COUNTRIES: &str = "ad ae af ag ai al am ao aq ar as at au aw ax az ba bb b
     ro rs ru rw sa sb sc sd se sg sh si sj sk sl sm sn so sr ss st sv sx sy sz tc td tf tg th tj tk tl tm tn to tr tt tv \
     tw tz ua ug um us uy uz va vc ve vg vi vn vu wf ws xk ye yt za zm zw";
 
-/// Words that mean something of their own in a username.
+/// The keywords of usernames, see `route/selector/keywords.rs`.
 const RESERVED: [&str; 17] = [
     "any",
     "strict",
@@ -35,12 +36,13 @@ const RESERVED: [&str; 17] = [
     "sessionlength",
 ];
 
-/// Names for lists of countries, as `[groups]` defines them.
+/// The groups of `[groups]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups(BTreeMap<String, Vec<String>>);
 
 impl Groups {
     /// The countries of a group, as lower-case codes.
+    #[cfg_attr(feature = "dead-code", expect(dead_code, reason = "for checkers of selectors, such as those of tests"))]
     pub fn get(&self, name: &str) -> Option<&[String]> {
         self.0.get(name).map(Vec::as_slice)
     }
@@ -50,7 +52,7 @@ impl Groups {
         self.0.iter().map(|(name, countries)| (name.as_str(), countries.as_slice()))
     }
 
-    pub(super) fn settle(file: &BTreeMap<String, List<String>>, findings: &mut Findings) -> Self {
+    pub(super) fn validate(file: &BTreeMap<String, List<String>>, findings: &mut Findings) -> Self {
         let groups = file.iter().map(|(name, members)| {
             let at = KeyPath::from("groups").key(name);
             check_name(name, &at, findings);
@@ -64,15 +66,15 @@ fn check_name(name: &str, at: &KeyPath, findings: &mut Findings) {
     let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if !plain || !name.starts_with(|c: char| c.is_ascii_lowercase()) || name.len() > 63 {
         let hint =
-            "use 1 to 63 lower-case letters, digits and _, beginning with a letter: it is one piece of a username";
-        findings.fault(at, "is no name for a group", hint);
+            "use 1 to 63 lower-case letters, digits and _, beginning with a letter, because usernames contain it";
+        findings.fault(at, "is not a valid group name", hint);
     } else if is_country(name) {
-        findings.fault(at, "is named like a country", format!("choose a longer name, such as \"{name}_plus\""));
+        findings.fault(at, "is the code of a country", format!("choose a longer name, such as \"{name}_plus\""));
     } else if name.starts_with("non") {
-        let hint = "choose another name: in a username `non` in front of a country or group means all others";
+        let hint = "choose another name: in a username `non` before a country or group means all other countries";
         findings.fault(at, "begins with `non`", hint);
     } else if RESERVED.contains(&name) {
-        findings.fault(at, "is a word of the username grammar", "choose another name");
+        findings.fault(at, "is a keyword of usernames", "choose another name");
     }
 }
 
@@ -84,11 +86,14 @@ fn countries(members: &List<String>, at: &KeyPath, findings: &mut Findings) -> V
     for (index, code) in members.iter() {
         let code = code.to_ascii_lowercase();
         if !is_country(&code) {
-            let hint =
-                if code == "uk" { "the United Kingdom is \"gb\"" } else { "write a two-letter code, such as \"de\"" };
-            findings.fault(at.index(index), format!("is {code:?}, which is no country"), hint);
+            let hint = if code == "uk" {
+                "write \"gb\" for the United Kingdom"
+            } else {
+                "write a two-letter code, such as \"de\""
+            };
+            findings.fault(at.index(index), format!("is {code:?}, which is not a country code"), hint);
         } else if countries.contains(&code) {
-            findings.warn(at.index(index), format!("names {code:?} again"), "remove it");
+            findings.warn(at.index(index), format!("is {code:?}, which the list has already"), "remove it");
         } else {
             countries.push(code);
         }

@@ -1,4 +1,4 @@
-//! From a file name, or none, to a configuration.
+//! Finds, reads and validates a configuration.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -6,19 +6,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::finding::{Faults, Finding, Findings, Location};
+use super::finding::{Faults, Finding, Location};
+use super::findings::Findings;
 use super::tree::Node;
 use super::{Config, SelectorCheck, deserialize, env, schema, secret};
 
-/// Where a configuration is looked for when nobody says, in this order.
+/// Where a configuration is looked for without `--config`, in this order.
 const PLACES: [&str; 2] = ["./exitgate.toml", "/etc/exitgate/exitgate.toml"];
 
-/// What a configuration was read from, variables apart.
+/// The file that a configuration was read from, if any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// This file.
     File(PathBuf),
-    /// No file.
     Defaults,
 }
 
@@ -31,24 +30,23 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A usable configuration.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The settings.
     pub config: Config,
-    /// Where they are from: what a reload reads again.
+    /// The file that a reload reads again.
     pub origin: Origin,
-    /// What works and is probably not what was meant.
+    /// What works but is probably a mistake.
     pub warnings: Vec<Finding>,
 }
 
-/// The file to read: the one that was asked for, else the first of the usual places that exists, else none.
+/// The file to read: the given one, or the first of the usual places that exists, or none.
 pub fn find(asked: Option<&Path>) -> Origin {
     let usual = || PLACES.iter().map(Path::new).find(|path| path.exists());
     asked.or_else(usual).map_or(Origin::Defaults, |path| Origin::File(path.to_owned()))
 }
 
-/// Reads a configuration and the variables of this process.
+/// Reads a configuration and the environment of this process.
 pub fn load(origin: Origin, selectors: Option<SelectorCheck<'_>>) -> Result<Loaded, Faults> {
     let name: Arc<str> = origin.to_string().into();
     let text = match &origin {
@@ -62,7 +60,8 @@ pub fn load(origin: Origin, selectors: Option<SelectorCheck<'_>>) -> Result<Load
     Ok(Loaded { config, origin, warnings })
 }
 
-/// Reads a configuration from text and variables that are given. `name` is what messages call the text.
+/// Reads a configuration from the given text and variables. `name` stands for the file in reports.
+#[cfg_attr(feature = "dead-code", expect(dead_code, reason = "tests and fuzz targets parse texts"))]
 pub fn parse(
     name: &str,
     text: &str,
@@ -83,19 +82,19 @@ fn build(
     faults.extend(env::lay_on(&mut root, vars));
     let mut findings = Findings::of(root, open_file, faults);
     let file: schema::File = deserialize::read(&mut findings);
-    let config = Config::settle(&file, selectors, &mut findings);
+    let config = Config::validate(&file, selectors, &mut findings);
     Ok((config, findings.close()?))
 }
 
 fn no_file(name: &Arc<str>, why: &io::Error) -> Finding {
     let (what, hint) = match why.kind() {
-        io::ErrorKind::NotFound => ("there is no such file".to_owned(), "correct --config, or leave it out"),
+        io::ErrorKind::NotFound => ("this file does not exist".to_owned(), "correct --config, or leave it out"),
         io::ErrorKind::PermissionDenied => {
-            ("this user may not read it".to_owned(), "make it readable, or use another user")
+            ("this user cannot read the file".to_owned(), "make it readable, or use another user")
         }
-        io::ErrorKind::InvalidData => ("it is not text".to_owned(), "write it in UTF-8"),
-        io::ErrorKind::IsADirectory => ("it is a folder".to_owned(), "name the file in it"),
-        _ => (format!("it cannot be read: {why}"), "correct --config, or leave it out"),
+        io::ErrorKind::InvalidData => ("the file is not text".to_owned(), "write it in UTF-8"),
+        io::ErrorKind::IsADirectory => ("this is a folder".to_owned(), "name the file in it"),
+        _ => (format!("the file cannot be read: {why}"), "correct --config, or leave it out"),
     };
     Finding { place: Location::File(name.clone()), key: String::new(), what, hint: hint.to_owned() }
 }
@@ -106,23 +105,23 @@ mod tests {
 
     use super::*;
 
-    /// The documented file with its examples taken in: every key there is.
+    /// The documented file with its examples as values: every key.
     fn page() -> String {
         let page = include_str!("../../config/exitgate.toml");
-        let taken_in =
+        let uncommented =
             |line: &str| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line).to_owned();
-        page.lines().map(taken_in).collect::<Vec<_>>().join("\n")
+        page.lines().map(uncommented).collect::<Vec<_>>().join("\n")
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
-        fn a_slip_of_the_hand_is_told_and_never_a_panic(at in 0..page().len(), slip in "[\\[\\]{}=\"'#\n0-9a-z-]{0,3}") {
+        fn a_typo_is_reported_and_never_a_panic(at in 0..page().len(), typo in "[\\[\\]{}=\"'#\n0-9a-z-]{0,3}") {
             let page = page();
             let at = (at..).find(|at| page.is_char_boundary(*at)).unwrap_or_default();
             let rest = page[at..].char_indices().nth(1).map_or("", |(next, _)| &page[at + next..]);
-            if let Err(faults) = parse("t", &format!("{}{slip}{rest}", &page[..at]), [], None) {
+            if let Err(faults) = parse("t", &format!("{}{typo}{rest}", &page[..at]), [], None) {
                 prop_assert!(faults.iter().count() > 0);
                 prop_assert!(faults.iter().all(|fault| !fault.what.is_empty() && !fault.hint.is_empty()));
             }

@@ -1,4 +1,4 @@
-//! `[[routes]]`: the routes that are there from the start.
+//! `[[routes]]`: the routes of the file.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,79 +8,59 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::check::is_name;
-use super::clash::is_local;
+use super::choice::{Auth, Engine};
 use super::deserialize::nearest;
-use super::finding::{Findings, KeyPath};
+use super::findings::Findings;
 use super::gateway::networks;
-use super::keyword::Word;
+use super::key_path::KeyPath;
+use super::listen_address::is_local;
+use super::text_value::Text;
 use super::{Check, Gateway, Groups, SelectorCheck, schema};
 use crate::exit::Source;
 
-/// A route of the file; no two have one name or one port.
+/// A route of the file. Names and ports are unique.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// `[a-z][a-z0-9-]{0,62}`.
     pub name: String,
-    /// What it asks for, as written.
+    /// The selector as written.
     pub selector: String,
-    /// Sources in the order of preference; empty leaves it to the selector.
+    /// Sources in order of preference; empty: those of the selector.
     pub source: Vec<Source>,
-    /// Whether a later source may serve when an earlier one has no exit.
+    /// A later source serves only while the earlier ones have no exit.
     pub fallback: bool,
-    /// Its port; `None` takes the next free one of `gateway.route_ports`.
+    /// The route's own port; `None`: the next free one of `gateway.route_ports`.
     pub port: Option<NonZeroU16>,
-    /// How many exits it uses at once.
+    /// Exits in use at once.
     pub pool: NonZeroU32,
-    /// The check target that its exits must pass; known to exist.
+    /// The check target that exits must pass; it exists.
     pub check: Option<String>,
-    /// Whether its own port asks for a key.
     pub auth: Auth,
-    /// The networks whose clients its own port serves; empty serves all.
+    /// Networks whose clients may use the route's own port; empty: all.
     pub allow: Vec<IpNet>,
-    /// Whether no other route may share its exit's IP.
+    /// No other pin may have the IP of a pin of this route.
     pub exclusive: bool,
-    /// Whose engines carry it.
     pub engine: Engine,
-    /// How often its exits are exchanged.
+    /// How often exits are exchanged for others.
     pub rotate_every: Option<Duration>,
-    /// How long its pinned exit may be down before the pin moves; `None` is never.
+    /// How long a pinned exit may be down before the pin moves; `None`: the pin never moves.
     pub repin_after: Option<Duration>,
-    /// Relays in its circuits: 2 or 3.
+    /// Relays in each circuit: 2 or 3.
     pub hops: u8,
-    /// Whether its exits may reach targets over IPv6.
+    /// IPv6 targets are allowed.
     pub ipv6: bool,
 }
 
-/// Whether a route's own port asks for a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Auth {
-    /// It does, when there are keys.
-    Key,
-    /// It does not.
-    Open,
-}
-
-/// Whose engines carry a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Engine {
-    /// Those that carry the others.
-    Shared,
-    /// One of its own.
-    Own,
-}
-
-/// What the routes of a file are judged by.
-pub(super) struct Around<'a> {
+/// The parts of the configuration that routes refer to.
+pub(super) struct RouteContext<'a> {
     pub(super) gateway: &'a Gateway,
     pub(super) check: &'a Check,
     pub(super) groups: &'a Groups,
     pub(super) selectors: Option<SelectorCheck<'a>>,
 }
 
-impl Around<'_> {
-    /// Every route that could be made out; with what is wrong with them among the findings.
+impl RouteContext<'_> {
+    /// The routes that have a name and a selector. All faults of routes are added to `findings`.
     pub(super) fn routes(&self, file: &schema::File, findings: &mut Findings) -> Vec<Route> {
         let mut names = BTreeMap::new();
         let mut routes = Vec::new();
@@ -97,7 +77,7 @@ impl Around<'_> {
             }
         }
         if file.routes.iter().count() > self.gateway.route_ports.count() {
-            let what = format!("are more than the {} ports of gateway.route_ports", self.gateway.route_ports.count());
+            let what = format!("are more than gateway.route_ports has ports ({})", self.gateway.route_ports.count());
             findings.fault("routes", what, "widen gateway.route_ports");
         }
         routes
@@ -117,8 +97,8 @@ impl Around<'_> {
             allow: networks(&written.allow),
             exclusive: written.exclusive,
             engine: written.engine,
-            rotate_every: written.rotate_every.map(|Word(every)| every),
-            repin_after: written.repin_after.map_or(self.gateway.repin_after, |Word(after)| after.0),
+            rotate_every: written.rotate_every.map(|Text(every)| every),
+            repin_after: written.repin_after.map_or(self.gateway.repin_after, |Text(after)| after.0),
             hops: if written.hops.0 == 2 { 2 } else { 3 },
             ipv6: written.ipv6,
         }
@@ -131,13 +111,12 @@ impl Around<'_> {
         };
         let Some(check) = self.selectors else { return Some(selector) };
         if let Err(why) = check(selector, self.groups) {
-            let hint = "write it as a username: \"us\", \"nonus-strict\", \"de+fr-session-a\"";
+            let hint = "write a selector such as \"us\", \"nonus-strict\" or \"de+fr-session-a\"";
             findings.fault(at.key("selector"), format!("is {selector:?}: {why}"), hint);
         }
-        let name = written.name.as_deref().unwrap_or(selector);
-        if name != selector && check(name, self.groups).is_ok() {
-            let what = format!("is {name:?}, which as a username already asks for something else than {selector:?}");
-            findings.fault(at.key("name"), what, "choose a name that is no selector, such as \"shop-us\"");
+        if let Some(name) = written.name.as_deref().filter(|name| check(name, self.groups).is_ok()) {
+            let what = format!("is {name:?}, which is a selector: as a username it has a meaning without this route");
+            findings.fault(at.key("name"), what, "choose a name that is not a selector, such as \"shop-us\"");
         }
         Some(selector)
     }
@@ -146,16 +125,16 @@ impl Around<'_> {
         let Some(port) = written.port.and_then(|port| u16::try_from(port.0).ok()) else { return };
         let range = self.gateway.route_ports;
         if !range.contains(port) && findings.is_sound(&"gateway.route_ports".into()) {
-            let what = format!("is {port}, outside gateway.route_ports ({range})");
-            findings.fault(at.key("port"), what, "choose a port of that range, or widen it");
+            let what = format!("is {port}, which is outside gateway.route_ports ({range})");
+            findings.fault(at.key("port"), what, "choose a port in that range, or widen the range");
         }
     }
 
     fn check_auth(&self, written: &schema::Route, at: &KeyPath, findings: &mut Findings) {
         let bind = self.gateway.route_bind;
         if written.auth == Some(Auth::Open) && written.allow.is_empty() && !is_local(bind) {
-            let what = format!("is \"open\" on {bind}: an open relay for everybody who can reach it");
-            let hint = "name the networks that it serves: allow = [\"10.0.0.0/8\"]; [\"0.0.0.0/0\", \"::/0\"] if it is meant so";
+            let what = format!("is \"open\" on {bind}: everybody who can reach this port could use it without a key");
+            let hint = "list the networks that may use it: allow = [\"10.0.0.0/8\"]; to allow everybody, [\"0.0.0.0/0\", \"::/0\"]";
             findings.fault(at.key("auth"), what, hint);
         }
     }
@@ -166,23 +145,23 @@ impl Around<'_> {
             let known: Vec<_> = self.check.targets.iter().map(|target| target.name.as_str()).collect();
             let hint = match nearest(name, &known) {
                 Some(near) => format!("did you mean {near:?}?"),
-                None => format!("define it in check.targets, or use one of {}", known.join(", ")),
+                None => format!("add it to [[check.targets]], or use one of: {}", known.join(", ")),
             };
-            findings.fault(at.key("check"), format!("is {name:?}, and there is no check target of that name"), hint);
+            findings.fault(at.key("check"), format!("is {name:?}, but there is no check target with this name"), hint);
         }
     }
 
     fn check_source(&self, written: &schema::Route, at: &KeyPath, findings: &mut Findings) {
         let direct = written.source.iter().any(|(_, source)| Source::from(*source) == Source::Direct);
         if direct && !self.gateway.allow_direct && findings.is_sound(&"gateway.allow_direct".into()) {
-            let hint = "set gateway.allow_direct = true if this machine's own address may be shown";
-            findings.fault(at.key("source"), "names \"direct\", which is off", hint);
+            let hint = "set gateway.allow_direct = true if sites may see this machine's own address";
+            findings.fault(at.key("source"), "contains \"direct\", which is turned off", hint);
         }
         if written.fallback && written.source.iter().count() < 2 {
             findings.fault(
                 at.key("fallback"),
-                "has nothing to fall back to",
-                "list two sources or more, the preferred one first",
+                "is true, but `source` lists fewer than two sources",
+                "list two or more in `source`, the preferred one first",
             );
         }
     }
@@ -199,7 +178,7 @@ fn check_name<'r>(
         findings.fault(
             at,
             "is missing",
-            "write name = \"shop-us\": it is a username of its own and the key of its pins",
+            "write name = \"shop-us\": clients use it as a username, and pins belong to it",
         );
         return None;
     };
@@ -209,7 +188,7 @@ fn check_name<'r>(
     } else if let Some(first) = earlier.get(name) {
         findings.fault(
             &at,
-            format!("is {name:?}, as is {first}{}", findings.whereabouts(first)),
+            format!("is {name:?}, which {first}{} has already", findings.whereabouts(first)),
             "give each route a name of its own",
         );
     } else {
@@ -218,7 +197,7 @@ fn check_name<'r>(
     Some(name)
 }
 
-/// The ports that the file's routes ask for, each with the key that asks.
+/// The ports that the file's routes ask for, each with its key.
 pub(super) fn asked_ports(file: &schema::File) -> Vec<(KeyPath, SocketAddr)> {
     let bind = file.gateway.route_bind.0;
     let asked = file.routes.iter().filter_map(|(index, route)| {

@@ -1,10 +1,9 @@
-//! The file as it is written: every key, and what it is when it is left out.
+//! The schema of the configuration: every key, its type and its default.
 //!
-//! This page is the schema and nothing else. What a key means, and why its default is what it is, stands in
-//! `config/exitgate.toml`, which a test holds equal to this page in both directions. What values are sensible together
-//! is the business of the pages beside this one, which turn each section into types that cannot be wrong.
+//! What a key means, and the reason for its default, is in `config/exitgate.toml`; tests below hold that file and this one
+//! equal in both directions. The modules beside this one validate each section.
 //!
-//! It serialises for one reader, `diff.rs`, which wants every key with its value; secrets come out as digests.
+//! It is serialized only for `config/diff.rs`, which compares every key; secrets become digests.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,12 +15,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::address::{Endpoint, PortRange, Status};
-use super::keyword::{List, Many, Word};
+use super::choice::{Auth, Engine, ListFormat, ListProtocol, LogFormat, Rotate, RouteSource, Through};
 use super::secret::Hidden;
-use super::units::{After, Bytes, Grace, Int};
-use super::{Auth, Engine, ListFormat, ListProtocol, LogFormat, Rotate, RouteSource, Through};
+use super::text_value::{List, OneOrMany, Text};
+use super::units::{Bytes, DurationOrNever, Int, MaybeZero};
 
-/// Declares a section: its keys, and the value of each that is not empty, zero or off by default.
+/// Declares a section: its keys with their types, and the defaults that are not empty, zero or false.
 macro_rules! section {
     ($name:ident { $($key:ident: $kind:ty $(= $default:expr)?,)* }) => {
         #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -61,38 +60,38 @@ section!(Log {
     targets: bool,
 });
 
-section!(Lifecycle { drain: Word<Grace> = Word(Grace(Duration::from_secs(30))), });
+section!(Lifecycle { drain: Text<MaybeZero> = Text(MaybeZero(Duration::from_secs(30))), });
 
 section!(Gateway {
-    listen: Many<SocketAddr> = loopback(1080),
-    route_bind: Word<IpAddr> = Word(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-    route_ports: Word<PortRange> = Word(PortRange::OF_ROUTES),
+    listen: OneOrMany<SocketAddr> = loopback(1080),
+    route_bind: Text<IpAddr> = Text(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    route_ports: Text<PortRange> = Text(PortRange::OF_ROUTES),
     max_connections: Int<0, 10_000_000> = Int(0),
-    handshake_timeout: Word<Duration> = seconds(10),
-    dial_timeout: Word<Duration> = seconds(30),
-    attempt_timeout: Word<Duration> = seconds(12),
+    handshake_timeout: Text<Duration> = seconds(10),
+    dial_timeout: Text<Duration> = seconds(30),
+    attempt_timeout: Text<Duration> = seconds(12),
     max_attempts: Int<1, 20> = Int(3),
-    idle_timeout: Word<Duration> = minutes(15),
-    answer_timeout: Word<After> = Word(After(None)),
-    half_closed_timeout: Word<Duration> = minutes(2),
-    keep_alive_timeout: Word<Duration> = minutes(1),
+    idle_timeout: Text<Duration> = minutes(15),
+    answer_timeout: Text<DurationOrNever> = Text(DurationOrNever(None)),
+    half_closed_timeout: Text<Duration> = minutes(2),
+    keep_alive_timeout: Text<Duration> = minutes(1),
     hedge: f64 = 0.05,
     pool: Int<1, 10_000> = Int(8),
-    pin_ttl: Word<Duration> = days(30),
-    repin_after: Word<After> = Word(After(Some(Duration::from_mins(10)))),
-    session_ttl: Word<Duration> = minutes(10),
-    max_session_ttl: Word<Duration> = days(1),
+    pin_ttl: Text<Duration> = days(30),
+    repin_after: Text<DurationOrNever> = Text(DurationOrNever(Some(Duration::from_mins(10)))),
+    session_ttl: Text<Duration> = minutes(10),
+    max_session_ttl: Text<Duration> = days(1),
     max_sessions: Int<1, 10_000_000> = Int(100_000),
     max_implicit_routes: Int<1, 1_000_000> = Int(1_000),
-    implicit_idle: Word<Duration> = minutes(60),
+    implicit_idle: Text<Duration> = minutes(60),
     allow_private_targets: bool,
     allow_direct: bool,
     require_username: bool,
-    allowed_ports: List<Word<PortRange>> = [Word(PortRange::ALL)].into_iter().collect(),
-    denied_ports: List<Word<PortRange>> = PortRange::new(25, 25).map(Word).into_iter().collect(),
+    allowed_ports: List<Text<PortRange>> = [Text(PortRange::ALL)].into_iter().collect(),
+    denied_ports: List<Text<PortRange>> = PortRange::new(25, 25).map(Text).into_iter().collect(),
     alias_prefixes: List<String>,
     auth_failures: Int<1, 1_000_000> = Int(10),
-    auth_pause: Word<Duration> = minutes(1),
+    auth_pause: Text<Duration> = minutes(1),
     client_limits: Limits,
     proxy_protocol: ProxyProtocol,
     tls: Option<Tls>,
@@ -102,17 +101,17 @@ section!(Gateway {
 section!(Limits {
     connections: Int<0, 10_000_000> = Int(0),
     per_second: Int<0, 10_000_000> = Int(0),
-    bytes_per_second: Word<Bytes>,
+    bytes_per_second: Text<Bytes>,
 });
 
-section!(ProxyProtocol { trusted: List<Word<IpNet>>, });
+section!(ProxyProtocol { trusted: List<Text<IpNet>>, });
 
 section!(Tls { cert: Option<PathBuf>, key: Option<PathBuf>, });
 
 section!(Key { name: Option<String>, key: Option<Hidden>, key_file: Option<PathBuf>, limits: Limits, });
 
 section!(Api {
-    listen: Many<SocketAddr> = loopback(8080),
+    listen: OneOrMany<SocketAddr> = loopback(8080),
     token: Option<Hidden>,
     token_file: Option<PathBuf>,
     read_token: Option<Hidden>,
@@ -126,8 +125,8 @@ section!(Tor {
     binary: PathBuf = "tor".into(),
     engines: Int<0, 64> = Int(0),
     circuits_per_second: f64 = 1.0,
-    circuit_timeout: Word<Duration> = seconds(20),
-    max_circuit_age: Word<Duration> = minutes(60),
+    circuit_timeout: Text<Duration> = seconds(20),
+    max_circuit_age: Text<Duration> = minutes(60),
     streams_per_circuit: Int<1, 10_000> = Int(16),
     spare_circuits: Int<0, 32> = Int(2),
     torrc: Option<PathBuf>,
@@ -138,9 +137,9 @@ section!(Tor {
 });
 
 section!(Attach {
-    control: Option<Word<Endpoint>>,
-    socks: Option<Word<Endpoint>>,
-    onion_socks: Option<Word<Endpoint>>,
+    control: Option<Text<Endpoint>>,
+    socks: Option<Text<Endpoint>>,
+    onion_socks: Option<Text<Endpoint>>,
     every_address: bool,
     password: Option<Hidden>,
     password_file: Option<PathBuf>,
@@ -151,78 +150,78 @@ section!(Sources { onionoo: Onionoo, exit_addresses: ExitAddresses, proxifly: Pr
 
 section!(Onionoo {
     enabled: bool = true,
-    url: Word<Uri> = url("https://onionoo.torproject.org/details"),
-    every: Word<Duration> = minutes(60),
-    timeout: Word<Duration> = minutes(2),
+    url: Text<Uri> = url("https://onionoo.torproject.org/details"),
+    every: Text<Duration> = minutes(60),
+    timeout: Text<Duration> = minutes(2),
 });
 
 section!(ExitAddresses {
     enabled: bool,
-    url: Word<Uri> = url("https://check.torproject.org/exit-addresses"),
-    every: Word<Duration> = minutes(60),
+    url: Text<Uri> = url("https://check.torproject.org/exit-addresses"),
+    every: Text<Duration> = minutes(60),
 });
 
 section!(Proxifly {
     enabled: bool,
-    url: Word<Uri> = url("https://cdn.jsdelivr.net/gh/proxifly/free-proxy-list@main/proxies"),
-    mirror: Option<Word<Uri>> = Some(url("https://raw.githubusercontent.com/proxifly/free-proxy-list/main/proxies")),
-    every: Word<Duration> = minutes(1),
+    url: Text<Uri> = url("https://cdn.jsdelivr.net/gh/proxifly/free-proxy-list@main/proxies"),
+    mirror: Option<Text<Uri>> = Some(url("https://raw.githubusercontent.com/proxifly/free-proxy-list/main/proxies")),
+    every: Text<Duration> = minutes(1),
     through: Through = Through::Direct,
 });
 
 section!(SourceList {
     name: Option<String>,
-    url: Option<Word<Uri>>,
-    every: Word<Duration> = minutes(60),
+    url: Option<Text<Uri>>,
+    every: Text<Duration> = minutes(60),
     format: ListFormat = ListFormat::Auto,
     protocol: ListProtocol = ListProtocol::Http,
     through: Through = Through::Direct,
 });
 
 section!(Check {
-    echo: List<Word<Uri>> = ECHOES.into_iter().map(url).collect(),
-    canary: List<Word<Uri>> = [url(CANARY)].into_iter().collect(),
+    echo: List<Text<Uri>> = ECHOES.into_iter().map(url).collect(),
+    canary: List<Text<Uri>> = [url(CANARY)].into_iter().collect(),
     targets: List<CheckTarget>,
     ca_file: Option<PathBuf>,
     per_second: f64 = 5.0,
     concurrency: Int<1, 100_000> = Int(50),
-    every: Word<Duration> = minutes(30),
-    timeout: Word<Duration> = seconds(20),
+    every: Text<Duration> = minutes(30),
+    timeout: Text<Duration> = seconds(20),
     probes: Int<1, 100> = Int(3),
     passes: Int<1, 100> = Int(2),
-    stale_after: Word<Duration> = minutes(6 * 60),
-    ban_for: Word<Duration> = minutes(60),
+    stale_after: Text<Duration> = minutes(6 * 60),
+    ban_for: Text<Duration> = minutes(60),
     public: CheckPublic,
 });
 
 section!(CheckTarget {
     name: Option<String>,
-    url: Option<Word<Uri>>,
-    expect_status: Many<Status> = Many::one(Status(200)),
+    url: Option<Text<Uri>>,
+    expect_status: OneOrMany<Status> = OneOrMany::one(Status(200)),
     expect_body: Option<String>,
     expect_regex: Option<String>,
-    expect_latency: Option<Word<Duration>>,
+    expect_latency: Option<Text<Duration>>,
     site: Option<String>,
 });
 
 section!(CheckPublic {
-    echo: List<Word<Uri>> = PLAIN_ECHOES.into_iter().map(url).collect(),
-    headers: Option<Word<Uri>> = Some(url(HEADERS)),
+    echo: List<Text<Uri>> = PLAIN_ECHOES.into_iter().map(url).collect(),
+    headers: Option<Text<Uri>> = Some(url(HEADERS)),
     concurrency: Int<1, 100_000> = Int(1_000),
-    connect_timeout: Word<Duration> = seconds(5),
-    reply_timeout: Word<Duration> = seconds(5),
-    timeout: Word<Duration> = seconds(10),
-    failed_every: Word<Duration> = seconds(30),
-    failed_at_most: Word<Duration> = minutes(10),
-    working_every: Word<Duration> = minutes(20),
+    connect_timeout: Text<Duration> = seconds(5),
+    reply_timeout: Text<Duration> = seconds(5),
+    timeout: Text<Duration> = seconds(10),
+    failed_every: Text<Duration> = seconds(30),
+    failed_at_most: Text<Duration> = minutes(10),
+    working_every: Text<Duration> = minutes(20),
     extended_probes: Int<0, 1_000> = Int(20),
     extended_passes: Int<0, 1_000> = Int(16),
     remove_after: Int<1, 1_000> = Int(5),
-    removed_for: Word<Duration> = minutes(6 * 60),
+    removed_for: Text<Duration> = minutes(6 * 60),
     most: Int<1, 1_000_000> = Int(50_000),
 });
 
-section!(Store { keep_checks: Word<Duration> = days(14), });
+section!(Store { keep_checks: Text<Duration> = days(14), });
 
 section!(Route {
     name: Option<String>,
@@ -233,45 +232,45 @@ section!(Route {
     pool: Option<Int<1, 10_000>>,
     check: Option<String>,
     auth: Option<Auth>,
-    allow: List<Word<IpNet>>,
+    allow: List<Text<IpNet>>,
     exclusive: bool,
     engine: Engine = Engine::Shared,
-    rotate_every: Option<Word<Duration>>,
-    repin_after: Option<Word<After>>,
+    rotate_every: Option<Text<Duration>>,
+    repin_after: Option<Text<DurationOrNever>>,
     hops: Int<2, 3> = Int(3),
     ipv6: bool,
 });
 
-/// Two echoes of two operators, so that one that lies is caught. Both answer over HTTPS with a public certificate.
+/// Two servers of two operators, so that a wrong answer of one is noticed. Both have a public certificate.
 const ECHOES: [&str; 2] = ["https://check.torproject.org/api/ip", "https://api.ipify.org"];
 
-/// A page in the clear that has been the same for everybody for years, and HTML, which is what tamperers change.
+/// An unencrypted page that has been the same for every client for years. It is HTML, which tampering exits change.
 const CANARY: &str = "http://captive.apple.com/hotspot-detect.html";
 
-/// The same in the clear: of an operator of [`ECHOES`] and of another one.
+/// Unencrypted servers of the same kind: of one operator of [`ECHOES`] and of another.
 const PLAIN_ECHOES: [&str; 2] = ["http://api.ipify.org", "http://checkip.amazonaws.com"];
 
-/// The best known page that says which headers came.
+/// The best known page that shows the headers of a request.
 const HEADERS: &str = "http://httpbin.org/headers";
 
-const fn seconds(count: u64) -> Word<Duration> {
-    Word(Duration::from_secs(count))
+const fn seconds(count: u64) -> Text<Duration> {
+    Text(Duration::from_secs(count))
 }
 
-const fn minutes(count: u64) -> Word<Duration> {
-    Word(Duration::from_mins(count))
+const fn minutes(count: u64) -> Text<Duration> {
+    Text(Duration::from_mins(count))
 }
 
-const fn days(count: u64) -> Word<Duration> {
-    Word(Duration::from_hours(24 * count))
+const fn days(count: u64) -> Text<Duration> {
+    Text(Duration::from_hours(24 * count))
 }
 
-fn url(text: &'static str) -> Word<Uri> {
-    Word(Uri::from_static(text))
+fn url(text: &'static str) -> Text<Uri> {
+    Text(Uri::from_static(text))
 }
 
-fn loopback(port: u16) -> Many<SocketAddr> {
-    Many::one(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+fn loopback(port: u16) -> OneOrMany<SocketAddr> {
+    OneOrMany::one(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
 #[cfg(test)]
@@ -282,11 +281,11 @@ mod tests {
 
     use super::super::deserialize::{TableSeen, read, read_tables};
     use super::super::diff::needs_restart;
-    use super::super::finding::Findings;
+    use super::super::findings::Findings;
     use super::super::tree::Node;
     use super::*;
 
-    /// The page that documents us.
+    /// The documentation of every key.
     const PAGE: &str = include_str!("../../config/exitgate.toml");
 
     fn findings(text: &str) -> Findings {
@@ -301,12 +300,12 @@ mod tests {
         read_tables(&mut findings(text))
     }
 
-    /// A line that is an example of a key or a section without default: `#` and no space.
+    /// The text of a line that is an example of a key or section without default: `#` without a space.
     fn example(line: &str) -> Option<&str> {
         line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()))
     }
 
-    /// The page with its examples taken in.
+    /// The page with its examples as values.
     fn with_examples() -> String {
         PAGE.lines().map(|line| example(line).unwrap_or(line)).collect::<Vec<_>>().join("\n")
     }
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_says_what_the_code_does() {
+    fn the_page_has_the_defaults_of_the_code() {
         assert_eq!(parsed(PAGE).0, File::default(), "a value in config/exitgate.toml is not the default in code");
     }
 
@@ -335,15 +334,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_with_a_default_is_not_a_mere_example() {
+    fn a_key_with_a_default_is_not_an_example() {
         fn walk(path: &str, code: &Value, page: Option<&toml::Value>, missing: &mut Vec<String>) {
             for (key, value) in defaults(code) {
-                let said = page.and_then(|table| table.get(key));
+                let on_page = page.and_then(|table| table.get(key));
                 let path = format!("{path}.{key}");
                 match value {
                     Value::Object(inner) if inner.is_empty() => {}
-                    Value::Object(_) => walk(&path, value, said, missing),
-                    _ if said.is_none() => missing.push(path),
+                    Value::Object(_) => walk(&path, value, on_page, missing),
+                    _ if on_page.is_none() => missing.push(path),
                     _ => {}
                 }
             }
@@ -351,7 +350,7 @@ mod tests {
         let mut missing = Vec::new();
         let page: toml::Value = toml::from_str(PAGE).unwrap();
         walk("", &serde_json::to_value(File::default()).unwrap(), Some(&page), &mut missing);
-        assert!(missing.is_empty(), "have a default, and the page shows none: {missing:?}");
+        assert!(missing.is_empty(), "have a default in code and none on the page: {missing:?}");
     }
 
     #[test]
@@ -377,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_has_its_line_of_why_and_says_when_it_waits_for_a_restart() {
+    fn every_key_is_explained_and_marked_if_it_needs_a_restart() {
         let mut section = String::new();
         let (mut marked, mut waits) = (BTreeSet::new(), BTreeSet::new());
         let mut above = "";
@@ -394,9 +393,9 @@ mod tests {
             };
             if let Some(path) = path {
                 let why = above.starts_with("# ");
-                assert!(why || text.starts_with('['), "no line of why above {path}");
+                assert!(why || text.starts_with('['), "no explanation above {path}");
                 let is_marked = why && above.contains("(restart)");
-                // A table that is marked speaks for its keys.
+                // The mark of a table is valid for its keys.
                 let by_table = !text.starts_with('[') && marked.contains(&section);
                 if needs_restart(&path) && !by_table && (why || !text.starts_with('[')) {
                     waits.insert(path.clone());

@@ -1,4 +1,4 @@
-//! Secrets: in the file, or better in a file of their own; never in a message.
+//! Secrets, written in the configuration or, better, in a file of their own. They never appear in a message.
 
 use std::fmt;
 use std::io;
@@ -9,29 +9,30 @@ use serde::de::{Deserialize, Deserializer, Unexpected, Visitor};
 use serde::ser::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use super::finding::{Findings, KeyPath};
+use super::findings::Findings;
+use super::key_path::KeyPath;
 use crate::net::Secret;
 
-/// The longest secret: a SOCKS5 password is at most 255 bytes (RFC 1929).
+/// The longest secret in bytes: the limit of SOCKS5 passwords (RFC 1929).
 const LONGEST: usize = 255;
 
-/// Shorter ones are warned of. Arbitrary, but 12 characters are what a random word of eight bytes takes in base 64.
+/// Shorter secrets get a warning. 12 characters are eight random bytes in base 64.
 const SHORT: usize = 12;
 
-/// How to make a good one, for hints.
+/// How to make a good secret, for hints.
 pub(super) const MAKE_ONE: &str = "make one with: openssl rand -hex 24";
 
-/// A secret as written. A value of the wrong shape is reported without the value, and it serialises as a digest, by
-/// which two of them can be compared.
+/// A secret as written. A value of a wrong type is reported without the value. It is serialized as a digest, so that two
+/// secrets can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hidden(pub(super) Secret);
 
-/// The digest by which a secret is compared with another, never shown.
+/// The digest of a secret, for comparisons. It is never shown.
 pub(super) fn digest(secret: &Secret) -> String {
     digest_of(secret.expose().as_bytes())
 }
 
-/// The digest by which the content of a file is compared with what it was.
+/// The digest of the content of a file, for comparisons.
 pub(super) fn digest_of(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -44,13 +45,13 @@ impl Serialize for Hidden {
 
 impl<'de> Deserialize<'de> for Hidden {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Unseen)
+        deserializer.deserialize_str(SecretVisitor)
     }
 }
 
-struct Unseen;
+struct SecretVisitor;
 
-impl Visitor<'_> for Unseen {
+impl Visitor<'_> for SecretVisitor {
     type Value = Hidden;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,30 +75,34 @@ impl Visitor<'_> for Unseen {
     }
 }
 
-/// The two ways to write one secret: `key` and `key_file`.
-pub(super) struct Written<'a> {
+/// A secret with the two keys that can hold it: `key` and `key_file`.
+pub(super) struct SecretKeys<'a> {
     pub(super) table: &'a KeyPath,
     pub(super) key: &'static str,
     pub(super) inline: Option<&'a Hidden>,
     pub(super) file: Option<&'a PathBuf>,
 }
 
-impl Written<'_> {
-    /// The secret itself, when one is written and it is usable.
-    pub(super) fn settle(self, findings: &mut Findings) -> Option<Secret> {
+impl SecretKeys<'_> {
+    /// The secret, if one is written and valid.
+    pub(super) fn validate(self, findings: &mut Findings) -> Option<Secret> {
         let file_key = format!("{}_file", self.key);
         let (at, secret) = match (self.inline, self.file) {
             (None, None) => return None,
             (Some(_), Some(_)) => {
-                let what = format!("stands beside `{}`", self.key);
-                findings.fault(self.table.key(&file_key), what, format!("keep one of `{}` and `{file_key}`", self.key));
+                let what = format!("is given in addition to `{}`", self.key);
+                findings.fault(
+                    self.table.key(&file_key),
+                    what,
+                    format!("keep only one of `{}` and `{file_key}`", self.key),
+                );
                 return None;
             }
             (Some(Hidden(secret)), None) => {
                 let at = self.table.key(self.key);
                 if findings.in_open_file(&at) {
                     let hint = format!("chmod 600 the file, or keep the secret in a file of its own (`{file_key}`)");
-                    findings.warn(&at, "stands in a file that every user of this machine can read", hint);
+                    findings.warn(&at, "is in a file that every user of this machine can read", hint);
                 }
                 (at, secret.clone())
             }
@@ -111,22 +116,26 @@ impl Written<'_> {
                 (at, Secret::new(text.trim()))
             }
         };
-        judge(findings, &at, secret)
+        check_secret(findings, &at, secret)
     }
 }
 
-fn judge(findings: &mut Findings, at: &KeyPath, secret: Secret) -> Option<Secret> {
+fn check_secret(findings: &mut Findings, at: &KeyPath, secret: Secret) -> Option<Secret> {
     let text = secret.expose();
     if text.is_empty() {
         findings.fault(at, "is empty", MAKE_ONE);
     } else if text.len() > LONGEST {
-        findings.fault(at, format!("is {} bytes long", text.len()), "use 255 bytes at most: SOCKS5 carries no more");
+        findings.fault(
+            at,
+            format!("is {} bytes long", text.len()),
+            "use at most 255 bytes, which is the limit of SOCKS5",
+        );
     } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         let hint = format!("use visible ASCII characters without spaces; {MAKE_ONE}");
-        findings.fault(at, "holds a character that does not travel well in a header", hint);
+        findings.fault(at, "contains a character that cannot be sent in every header", hint);
     } else {
         if text.len() < SHORT {
-            findings.warn(at, format!("is only {} characters long", text.len()), MAKE_ONE);
+            findings.warn(at, format!("has only {} characters", text.len()), MAKE_ONE);
         }
         return Some(secret);
     }
@@ -138,7 +147,7 @@ pub(super) fn read_file(findings: &mut Findings, at: &KeyPath, path: &Path) -> O
     std::fs::read_to_string(path).map_err(|why| unreadable(findings, at, path, &why)).ok()
 }
 
-/// Reports a file that cannot be opened.
+/// Reports a file if it cannot be opened.
 pub(super) fn check_file(findings: &mut Findings, at: &KeyPath, path: &Path) {
     let opened = std::fs::metadata(path).and_then(|meta| {
         if meta.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { std::fs::File::open(path) }
@@ -151,7 +160,7 @@ pub(super) fn check_file(findings: &mut Findings, at: &KeyPath, path: &Path) {
 fn unreadable(findings: &mut Findings, at: &KeyPath, path: &Path, why: &io::Error) {
     let why = match why.kind() {
         io::ErrorKind::NotFound => "which does not exist".to_owned(),
-        io::ErrorKind::PermissionDenied => "which this user may not read".to_owned(),
+        io::ErrorKind::PermissionDenied => "which this user cannot read".to_owned(),
         io::ErrorKind::IsADirectory => "which is a folder".to_owned(),
         io::ErrorKind::InvalidData => "which is not text".to_owned(),
         _ => format!("which cannot be read: {why}"),
@@ -159,12 +168,12 @@ fn unreadable(findings: &mut Findings, at: &KeyPath, path: &Path, why: &io::Erro
     let hint = if path.is_absolute() {
         "correct the path, or make the file readable for the user that runs exitgate"
     } else {
-        "correct the path; a relative one begins at the folder that exitgate is started in"
+        "correct the path; a relative path starts at the folder in which exitgate is started"
     };
     findings.fault(at, format!("names {}, {why}", path.display()), hint);
 }
 
-/// True of a file that every user of this machine can read.
+/// True if every user of this machine can read the file.
 pub(super) fn is_open(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0)
 }

@@ -1,159 +1,77 @@
-//! `[sources]`: where lists of exits are fetched.
+//! `[sources]`: where lists of exits are fetched from.
 
 use std::time::Duration;
 
 use http::Uri;
 
-use super::finding::{Findings, KeyPath};
-use super::keyword::{List, Spoken as _, Word};
+use super::choice::{ListFormat, Through};
+use super::findings::Findings;
+use super::key_path::KeyPath;
 use super::schema;
-use crate::exit::{Protocol, Source};
+use super::text_value::{List, Text, TextValue as _};
+use crate::exit::Protocol;
 
-/// Where exits come from.
+/// `[sources]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sources {
-    /// Tor relays with their exit addresses.
     pub onionoo: Onionoo,
-    /// A second witness of exit addresses, in the TorDNSEL format.
+    /// A second list of observed exit addresses, in the TorDNSEL format.
     pub exit_addresses: ExitAddresses,
-    /// The ProxiFly lists of public proxies.
     pub proxifly: Proxifly,
-    /// Further lists of public proxies; no two have one name.
+    /// Further lists of public proxies. Names are unique.
     pub lists: Vec<ProxyList>,
 }
 
-/// An Onionoo server.
+/// An Onionoo server, which lists Tor relays with their exit addresses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Onionoo {
-    /// Whether it is asked at all.
     pub enabled: bool,
-    /// The `details` document, without a query; the file may name its server alone.
+    /// The `details` document, without a query.
     pub url: Uri,
-    /// How often.
     pub every: Duration,
-    /// How long one answer may take.
+    /// The time limit of one answer.
     pub timeout: Duration,
 }
 
 /// A TorDNSEL exit list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExitAddresses {
-    /// Whether it is fetched at all.
     pub enabled: bool,
-    /// The list.
     pub url: Uri,
-    /// How often.
     pub every: Duration,
 }
 
-/// The ProxiFly lists.
+/// The ProxiFly lists of public proxies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proxifly {
-    /// Whether they are fetched at all.
     pub enabled: bool,
-    /// The folder that holds `meta/data.json` and the lists; no `/` at the end.
+    /// The folder with `meta/data.json` and the lists; without a `/` at the end.
     pub url: String,
-    /// The same folder elsewhere, for when the first does not answer.
+    /// A copy of the folder, for when the first does not answer.
     pub mirror: Option<String>,
-    /// How often `meta/data.json` is looked at.
+    /// How often `meta/data.json` is fetched.
     pub every: Duration,
-    /// How its proxies are reached.
     pub through: Through,
 }
 
 /// A list of public proxies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProxyList {
-    /// What `/sources` and metrics call it.
+    /// The name in `/sources` and metrics.
     pub name: String,
-    /// Where it is.
     pub url: Uri,
-    /// How often it is fetched.
     pub every: Duration,
-    /// How it is written.
     pub format: ListFormat,
-    /// What lines without a scheme are.
+    /// The protocol of lines without a scheme.
     pub protocol: Protocol,
-    /// How its proxies are reached.
     pub through: Through,
 }
 
-/// How a list is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ListFormat {
-    /// Find out from its beginning.
-    Auto,
-    /// `host:port` or a URL a line.
-    Text,
-    /// An array of texts or objects.
-    Json,
-    /// The proxy in the first column.
-    Csv,
-}
-
-/// How public proxies are reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Through {
-    /// From this machine's own address.
-    Direct,
-    /// Through a Tor exit, so that they never learn it.
-    Tor,
-}
-
-impl From<Through> for crate::exit::Through {
-    fn from(written: Through) -> Self {
-        match written {
-            Through::Direct => Self::Direct,
-            Through::Tor => Self::Tor,
-        }
-    }
-}
-
-/// [`Protocol`] as the file writes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum ListProtocol {
-    Http,
-    Socks4,
-    Socks5,
-}
-
-impl From<ListProtocol> for Protocol {
-    fn from(written: ListProtocol) -> Self {
-        match written {
-            ListProtocol::Http => Self::Http,
-            ListProtocol::Socks4 => Self::Socks4,
-            ListProtocol::Socks5 => Self::Socks5,
-        }
-    }
-}
-
-/// [`Source`] as the file writes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum RouteSource {
-    Tor,
-    Public,
-    Direct,
-}
-
-impl From<RouteSource> for Source {
-    fn from(written: RouteSource) -> Self {
-        match written {
-            RouteSource::Tor => Self::Tor,
-            RouteSource::Public => Self::Public,
-            RouteSource::Direct => Self::Direct,
-        }
-    }
-}
-
-/// Onionoo's data changes with the consensus, once an hour, and its operators ask not to be asked more often.
+/// Onionoo's data change with the consensus, once an hour, and its operators ask clients not to fetch more often.
 const HOURLY: Duration = Duration::from_hours(1);
 
 impl Sources {
-    pub(super) fn settle(file: &schema::Sources, findings: &mut Findings) -> Self {
+    pub(super) fn validate(file: &schema::Sources, findings: &mut Findings) -> Self {
         Self {
             onionoo: onionoo(&file.onionoo, findings),
             exit_addresses: ExitAddresses {
@@ -164,7 +82,7 @@ impl Sources {
             proxifly: Proxifly {
                 enabled: file.proxifly.enabled,
                 url: folder(&file.proxifly.url.0),
-                mirror: file.proxifly.mirror.as_ref().map(|Word(url)| folder(url)),
+                mirror: file.proxifly.mirror.as_ref().map(|Text(url)| folder(url)),
                 every: file.proxifly.every.0,
                 through: file.proxifly.through,
             },
@@ -172,7 +90,7 @@ impl Sources {
         }
     }
 
-    /// True when some list of public proxies is in use.
+    /// True if any list of public proxies is enabled.
     pub fn any_public(&self) -> bool {
         self.proxifly.enabled || !self.lists.is_empty()
     }
@@ -182,7 +100,7 @@ fn folder(url: &Uri) -> String {
     url.to_string().trim_end_matches('/').to_owned()
 }
 
-/// The details document of a server that is named alone.
+/// The URL of the details document, if the configuration has the server's URL alone.
 fn document(url: &Uri) -> Uri {
     let alone = url.path() == "/" && url.query().is_none();
     alone.then(|| format!("{url}details").parse().ok()).flatten().unwrap_or_else(|| url.clone())
@@ -191,11 +109,11 @@ fn document(url: &Uri) -> Uri {
 fn onionoo(file: &schema::Onionoo, findings: &mut Findings) -> Onionoo {
     let url = document(&file.url.0);
     if file.enabled && file.every.0 < HOURLY && url.host() == Some("onionoo.torproject.org") {
-        let what = format!("is {}, and the data there change once an hour", file.every.0.write());
+        let what = format!("is {}, but the data there change only once an hour", file.every.0.write());
         findings.warn("sources.onionoo.every", what, "write \"1h\" or more");
     }
     if url.query().is_some() {
-        findings.fault("sources.onionoo.url", "has a query", "end it at /details: the query is ours to choose");
+        findings.fault("sources.onionoo.url", "has a query", "end it at /details: exitgate adds the query itself");
     }
     Onionoo { enabled: file.enabled, url, every: file.every.0, timeout: file.timeout.0 }
 }
@@ -208,13 +126,13 @@ fn lists(written: &List<schema::SourceList>, findings: &mut Findings) -> Vec<Pro
             findings.fault(
                 at.key("name"),
                 "is missing",
-                "write name = \"my-list\": it labels the source in /sources and metrics",
+                "write name = \"my-list\": it is the source's name in /sources and metrics",
             );
         }
         if list.url.is_none() {
             findings.fault(at.key("url"), "is missing", "write url = \"https://…\"");
         }
-        let (Some(name), Some(Word(url))) = (&list.name, &list.url) else { continue };
+        let (Some(name), Some(Text(url))) = (&list.name, &list.url) else { continue };
         let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
         if !plain || !(1..=64).contains(&name.len()) {
             findings.fault(
@@ -223,7 +141,11 @@ fn lists(written: &List<schema::SourceList>, findings: &mut Findings) -> Vec<Pro
                 "use 1 to 64 lower-case letters, digits, `-` and `_`",
             );
         } else if lists.iter().any(|other| other.name == *name) || ["onionoo", "proxifly"].contains(&name.as_str()) {
-            findings.fault(at.key("name"), format!("is {name:?}, as is another source's"), "choose another name");
+            findings.fault(
+                at.key("name"),
+                format!("is {name:?}, which another source has already"),
+                "choose another name",
+            );
         }
         lists.push(ProxyList {
             name: name.clone(),

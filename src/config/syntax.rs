@@ -1,12 +1,12 @@
-//! What is not even TOML, in words for somebody who has never read its grammar.
+//! Syntax errors: lines that are not TOML, explained for people who do not know its grammar.
 //!
-//! Most such lines have one of four faults, and for those the parser's own words ("invalid float, expected `inf`" for
-//! `level = info`) are true and no help: a text without quotes, a name that stands twice, a line that is no
-//! `key = value`, a list that is not closed. They are told apart by looking at the line itself. What a line holds is
-//! never repeated, but for the name of a key: it may be a secret.
+//! Most such lines have one of four faults: text without quotes, a key that is defined twice, a line that is not
+//! `key = value`, or a list that is not closed. The parser's own messages do not help there ("invalid float, expected
+//! `inf`" for `level = info`), so the fault is found by looking at the line. A message repeats only the name of a key,
+//! because the rest of the line may be a secret.
 //!
-//! A line that was reported is taken out, so that the rest of the file is looked at in the same run. That ends where
-//! one line decides about others: without its header a section's keys would seem to be another's.
+//! A line that was reported is replaced, so that the rest of the file is checked in the same run. That ends where other
+//! lines depend on the faulty one: without its header, the keys of a section would seem to belong to another.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use toml::de::{DeTable, DeValue, Error};
 
 use super::finding::{Finding, Location};
 
-/// Stands for a value that was reported: a text that nobody writes.
-pub(super) const TAKEN_OUT: &str = "\0";
+/// Replaces a value that was reported: a text that no file contains.
+pub(super) const REMOVED: &str = "\0";
 
-/// Finds every line that is not TOML. The text comes back without them, or not at all when too much hung on one.
-pub(super) fn mend(name: &Arc<str>, text: &str) -> (Option<String>, Vec<Finding>) {
+/// Finds every line that is not TOML. Returns the text with those lines replaced, or `None` if other lines depend on one.
+pub(super) fn recover(name: &Arc<str>, text: &str) -> (Option<String>, Vec<Finding>) {
     let mut lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
     let mut faults: Vec<Finding> = Vec::new();
     loop {
@@ -28,21 +28,21 @@ pub(super) fn mend(name: &Arc<str>, text: &str) -> (Option<String>, Vec<Finding>
         if errors.is_empty() {
             return (Some(mended), faults);
         }
-        for (number, fault, cure) in Lines::of(name, &mended).faults(&errors) {
-            // A line that is wrong again, mended as it is, is not where the fault lies.
+        for (number, fault, replacement) in Lines::of(name, &mended).faults(&errors) {
+            // A line that is wrong again after it was replaced is not where the fault is.
             let again = faults.iter().any(|known| known.place == fault.place);
             if !again {
                 faults.push(fault);
             }
-            match (cure, lines.get_mut(number - 1)) {
-                (Some(cure), Some(line)) if !again => *line = cure,
+            match (replacement, lines.get_mut(number - 1)) {
+                (Some(replacement), Some(line)) if !again => *line = replacement,
                 _ => return (None, faults),
             }
         }
     }
 }
 
-/// Where the lines of a text begin.
+/// A text with the offsets of its lines.
 pub(super) struct Lines<'a> {
     name: &'a Arc<str>,
     text: &'a str,
@@ -50,19 +50,18 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// Finds the lines of a text of this name.
     pub(super) fn of(name: &'a Arc<str>, text: &'a str) -> Self {
         let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { name, text, starts }
     }
 
-    /// The place of a piece of the text.
+    /// The line of a piece of the text.
     pub(super) fn place(&self, span: Range<usize>) -> Location {
         Location::Line(self.name.clone(), self.number(span.start))
     }
 
-    /// What to tell of a parser's errors, and what to put in place of the line, if anything: one fault a line, and
-    /// none after an open list, inside which every line is wrong.
+    /// The findings for a parser's errors, each with its line number and a replacement of the line, if there is one. There
+    /// is one fault per line, and none after an open list, because every line inside it is wrong.
     fn faults(&self, errors: &[Error]) -> Vec<(usize, Finding, Option<String>)> {
         let mut errors: Vec<_> = errors.iter().map(|error| (self.number(self.start(error)), error)).collect();
         errors.sort_by_key(|(line, _)| *line);
@@ -74,27 +73,31 @@ impl<'a> Lines<'a> {
 
     fn fault(&self, number: usize, error: &Error) -> (usize, Finding, Option<String>) {
         let line = self.line(number);
-        let taken_out = key_of(line).map(|key| format!("{key} = \"\\u0000\"")).unwrap_or_default();
-        let mut cure = Some(taken_out).filter(|_| !line.trim_start().starts_with('['));
+        let removed = key_of(line).map(|key| format!("{key} = \"\\u0000\"")).unwrap_or_default();
+        let mut replacement = Some(removed).filter(|_| !line.trim_start().starts_with('['));
         let (what, mut hint) = if error.message() == "duplicate key" {
             let name = error.span().and_then(|span| self.text.get(span)).unwrap_or_default();
-            cure = cure.map(|_| String::new());
-            let hint = "join the two: a key or a section stands only once".to_owned();
-            (format!("`{name}` stands here a second time"), hint)
+            replacement = replacement.map(|_| String::new());
+            let hint = "merge the two: each key and section may be defined once".to_owned();
+            (format!("`{name}` is defined a second time here"), hint)
         } else if let Some(key) = unquoted(line) {
-            (format!("the value of `{key}` is neither a number nor true or false"), cure_of_text(key, line))
+            (format!("the value of `{key}` is neither a number nor true or false"), quoted_value_hint(key, line))
         } else if is_open_list(error) {
-            cure = cure.filter(|_| line.contains(']'));
-            let hint = "separate its items by commas, put text in quotes, and close it with ]".to_owned();
-            ("a list here, or before this line, is broken or not closed".to_owned(), hint)
+            replacement = replacement.filter(|_| line.contains(']'));
+            let hint = "separate the items by commas, put text in quotes, and close the list with ]".to_owned();
+            ("a list on this line or before it is malformed or not closed".to_owned(), hint)
         } else {
             let (what, hint) = plain(line, error.message());
             (what, hint.to_owned())
         };
-        if cure.is_none() {
-            hint.push_str("; the rest is looked at after that");
+        if replacement.is_none() {
+            hint.push_str("; the rest of the file is checked after that");
         }
-        (number, Finding { place: Location::Line(self.name.clone(), number), key: String::new(), what, hint }, cure)
+        (
+            number,
+            Finding { place: Location::Line(self.name.clone(), number), key: String::new(), what, hint },
+            replacement,
+        )
     }
 
     fn start(&self, error: &Error) -> usize {
@@ -111,13 +114,13 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// True of the errors that the lines after an open bracket give.
+/// True for the errors of lines after an open bracket.
 fn is_open_list(error: &Error) -> bool {
     ["array", "inline table"].iter().any(|kind| error.message().contains(kind))
 }
 
-/// What to write instead of text without quotes.
-fn cure_of_text(key: &str, line: &str) -> String {
+/// The hint for text without quotes.
+fn quoted_value_hint(key: &str, line: &str) -> String {
     let value = line.split_once('=').map_or("", |(_, value)| value.trim()).to_ascii_lowercase();
     match value.as_str() {
         "yes" | "on" | "true" => format!("write {key} = true"),
@@ -126,24 +129,27 @@ fn cure_of_text(key: &str, line: &str) -> String {
     }
 }
 
-/// The faults that a line shows by itself.
+/// The fault and the hint for other lines.
 fn plain(line: &str, message: &str) -> (String, &'static str) {
     if line.trim_start().starts_with('[') {
-        return (format!("this is no section: {message}"), "write [section], or [[section]] for an entry of a list");
+        return (
+            format!("this is not a section header: {message}"),
+            "write [section], or [[section]] for an entry of a list",
+        );
     }
     if !line.contains('=') {
-        return ("this line is no key with a value".to_owned(), "write key = value, or # in front of a remark");
+        return ("this line is not `key = value`".to_owned(), "write key = value, or begin a comment with #");
     }
     if message.contains("string") {
         return (
-            "a quotation mark is missing, or a \\ is not doubled".to_owned(),
-            "write key = \"text\"; 'text' keeps a \\ as it is",
+            "a quotation mark is missing, or a \\ is not written as \\\\".to_owned(),
+            "write key = \"text\"; in 'text' a \\ needs no second one",
         );
     }
     (format!("this is not TOML: {message}"), "write key = value, with text and ranges in quotes")
 }
 
-/// The key that a line begins with.
+/// The key at the beginning of a line.
 fn key_of(line: &str) -> Option<&str> {
     let key = line.split_once('=')?.0.trim();
     let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
@@ -166,11 +172,11 @@ mod tests {
     const PAGE: &str = include_str!("../../config/exitgate.toml");
 
     fn mended(text: &str) -> (Option<String>, Vec<Finding>) {
-        mend(&"t".into(), text)
+        recover(&"t".into(), text)
     }
 
     #[test]
-    fn a_line_is_taken_out_and_the_rest_is_left_as_it_is() {
+    fn a_faulty_line_is_replaced_and_the_rest_is_unchanged() {
         let (text, faults) = mended("a = 1\nb = two\nc\nb2 = 'x\nd = 4\nd = 5\n[s]\ne = 5\n");
         assert_eq!(text.unwrap(), "a = 1\nb = \"\\u0000\"\n\nb2 = \"\\u0000\"\nd = 4\n\n[s]\ne = 5\n");
         let lines: Vec<_> = faults.iter().map(|fault| fault.place.to_string()).collect();
@@ -178,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_without_its_header_is_not_guessed_at() {
+    fn the_keys_of_a_section_without_header_are_not_guessed_at() {
         for text in ["[a\nb = 1", "a = [1,\n[b]\nc = 1", "[a]\n[b]\n[a]\nc = 1", "a = \"\"\"\nb = 1\n"] {
             let (mended, faults) = mended(text);
             assert_eq!((mended, faults.is_empty()), (None, false), "{text}");
@@ -209,10 +215,10 @@ mod tests {
         }
 
         #[test]
-        fn a_slip_of_the_hand_is_told_and_never_a_panic(at in 0..PAGE.len(), slip in "[\\[\\]{}=\"'#\n]?") {
+        fn a_typo_is_reported_and_never_a_panic(at in 0..PAGE.len(), typo in "[\\[\\]{}=\"'#\n]?") {
             let at = (at..).find(|at| PAGE.is_char_boundary(*at)).unwrap_or_default();
             let rest = PAGE[at..].char_indices().nth(1).map_or("", |(next, _)| &PAGE[at + next..]);
-            let (_, faults) = mended(&format!("{}{slip}{rest}", &PAGE[..at]));
+            let (_, faults) = mended(&format!("{}{typo}{rest}", &PAGE[..at]));
             prop_assert!(faults.iter().all(|fault| matches!(fault.place, Location::Line(..))));
         }
     }

@@ -1,6 +1,6 @@
-//! `[gateway.tls]`: a certificate chain and its private key, read and matched before any port is opened.
+//! `[gateway.tls]`: a certificate chain and its private key. Both are read and compared before any port is opened.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::ring;
@@ -8,13 +8,22 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::finding::{Findings, KeyPath};
-use super::gateway::Tls;
+use super::findings::Findings;
+use super::key_path::KeyPath;
 use super::schema;
 use super::secret::{is_open, read_file};
 
-/// Reads the section, if both halves of it are there.
-pub(super) fn settle(written: &schema::Tls, findings: &mut Findings) -> Option<Tls> {
+/// A certificate chain and its private key, which belong together.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The file of the chain.
+    pub cert: PathBuf,
+    /// Both, as a server's resolver needs them.
+    pub certified: Arc<CertifiedKey>,
+}
+
+/// Reads the section. `None` if a part of it is missing or wrong, which is reported.
+pub(super) fn validate(written: &schema::Tls, findings: &mut Findings) -> Option<Tls> {
     let table = KeyPath::from("gateway.tls");
     match (&written.cert, &written.key) {
         (Some(cert), Some(key)) => return pair(cert, key, &table, findings),
@@ -24,7 +33,7 @@ pub(super) fn settle(written: &schema::Tls, findings: &mut Findings) -> Option<T
         }
         (cert, _) => {
             let (missing, other) = if cert.is_some() { ("key", "cert") } else { ("cert", "key") };
-            let what = format!("is missing beside gateway.tls.{other}");
+            let what = format!("is missing, but gateway.tls.{other} is set");
             findings.fault(table.key(missing), what, "TLS needs both: cert and key, as PEM files");
         }
     }
@@ -42,11 +51,11 @@ fn pair(cert: &Path, key: &Path, table: &KeyPath, findings: &mut Findings) -> Op
     }
     let (what, hint) = match CertifiedKey::from_der(chain?, secret?, &ring::default_provider()) {
         Ok(certified) => {
-            return Some(Tls { cert: cert.to_owned(), key: key.to_owned(), certified: Arc::new(certified) });
+            return Some(Tls { cert: cert.to_owned(), certified: Arc::new(certified) });
         }
         Err(rustls::Error::InconsistentKeys(_)) => (
             format!("names {key_name}, which is not the key of the first certificate in {cert_name}"),
-            "name the key that the certificate was made for; the server's own certificate comes first",
+            "name the key that the certificate was made for; the server's own certificate must be the first in the chain",
         ),
         Err(why) => (
             format!("names {key_name}, which cannot be used with {cert_name}: {why}"),
@@ -64,12 +73,12 @@ fn private_key(findings: &mut Findings, at: &KeyPath, path: &Path) -> Option<Pri
         Ok(key) => return Some(key),
         Err(why) => reason(&why),
     };
-    let what = format!("names {}, which holds no private key{why}", path.display());
-    findings.fault(at, what, "give it the unencrypted key in PEM form: -----BEGIN PRIVATE KEY-----");
+    let what = format!("names {}, which contains no private key{why}", path.display());
+    findings.fault(at, what, "name a file with the unencrypted key in PEM format: -----BEGIN PRIVATE KEY-----");
     None
 }
 
-/// Every certificate of a PEM file; there is at least one.
+/// The certificates of a PEM file, at least one.
 pub(super) fn certificates(findings: &mut Findings, at: &KeyPath, path: &Path) -> Option<Vec<CertificateDer<'static>>> {
     let text = read_file(findings, at, path)?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
@@ -78,12 +87,12 @@ pub(super) fn certificates(findings: &mut Findings, at: &KeyPath, path: &Path) -
         Ok(_) => String::new(),
         Err(why) => reason(&why),
     };
-    let what = format!("names {}, which holds no certificate{why}", path.display());
-    findings.fault(at, what, "give it certificates in PEM form: -----BEGIN CERTIFICATE-----");
+    let what = format!("names {}, which contains no certificate{why}", path.display());
+    findings.fault(at, what, "name a file with certificates in PEM format: -----BEGIN CERTIFICATE-----");
     None
 }
 
-/// What to add to "which holds no …", if it says more than that.
+/// What to add to "which contains no …", if the error says more than that.
 fn reason(why: &pem::Error) -> String {
     match why {
         pem::Error::NoItemsFound => String::new(),

@@ -1,7 +1,7 @@
-//! A configuration as a tree of values that remember where they stand.
+//! A configuration as a tree of values, each with its line or its environment variable.
 //!
-//! `toml::Value` forgets lines, and `toml`'s spans know nothing of environment variables. A message that says "line 14"
-//! or "EXITGATE__API__TOKEN" needs both, so the text is read into nodes of our own and the variables are laid onto them.
+//! Reports name the line of a value, or the variable that set it. `toml::Value` has no lines, and `toml`'s spans cannot
+//! express variables, so the text is read into nodes of our own, and variables are merged into them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,16 +10,17 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::finding::{Finding, KeyPath, Location, Step};
-use super::syntax::{self, Lines, TAKEN_OUT};
+use super::finding::{Finding, Location};
+use super::key_path::{KeyPath, Step};
+use super::syntax::{self, Lines, REMOVED};
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) place: Location,
-    /// The text as given, of a value that came from a variable and reads as something other than text: a token made of
+    /// The text of a variable whose value is not text by TOML's rules. A key that wants text gets this one: a token made of
     /// digits is still a token.
-    pub(super) said: Option<String>,
+    pub(super) raw: Option<String>,
     pub(super) value: Value,
 }
 
@@ -29,41 +30,41 @@ pub(super) enum Value {
     Integer(i64),
     Float(f64),
     Bool(bool),
-    /// A date or a time, which no key of ours is.
+    /// A date or a time; no key has this type.
     Time(String),
     List(Vec<Node>),
     Table(BTreeMap<String, Node>),
-    /// What was here had the wrong shape and was reported.
-    Cut,
+    /// The value was wrong, and was reported.
+    Removed,
 }
 
 impl Node {
     /// An empty configuration of this name.
     pub(super) fn empty(name: &Arc<str>) -> Self {
-        Self { place: Location::File(name.clone()), said: None, value: Value::Table(BTreeMap::new()) }
+        Self { place: Location::File(name.clone()), raw: None, value: Value::Table(BTreeMap::new()) }
     }
 
-    /// Reads a whole file as far as it is TOML, and reports where it is not. What was reported is cut out of the tree.
+    /// Reads a file. Lines that are not TOML are reported and left out of the tree.
     pub(super) fn parse(name: &Arc<str>, text: &str) -> (Self, Vec<Finding>) {
         let place = Location::File(name.clone());
-        let (text, mut faults) = syntax::mend(name, text);
+        let (text, mut faults) = syntax::recover(name, text);
         let table = text.as_deref().and_then(|text| Some((text, DeTable::parse(text).ok()?)));
         let root = match &table {
             Some((text, table)) => Lines::of(name, text).table(table.get_ref(), place, &mut faults),
-            None => Self { place, said: None, value: Value::Cut },
+            None => Self { place, raw: None, value: Value::Removed },
         };
         (root, faults)
     }
 
-    /// Reads one value in TOML's syntax, as it stands in a variable.
+    /// Reads the TOML value of a variable.
     pub(super) fn parse_value(place: &Location, text: &str) -> Result<Self, String> {
         let value = DeValue::parse(text).map_err(|error| error.message().to_owned())?;
         let mut faults = Vec::new();
-        let node = Placed(place).value(value.get_ref(), place.clone(), &mut faults);
+        let node = InVariable(place).value(value.get_ref(), place.clone(), &mut faults);
         faults.pop().map_or(Ok(node), |finding| Err(finding.what))
     }
 
-    /// The place of a value, or of the innermost table around it that was written at all.
+    /// The place of a value, or of the innermost table around it that the text has.
     pub(super) fn place_of(&self, path: &KeyPath) -> Location {
         let mut here = self;
         for step in &path.0 {
@@ -75,8 +76,8 @@ impl Node {
         here.place.clone()
     }
 
-    /// Takes a value out. False when there is none.
-    pub(super) fn cut(&mut self, path: &KeyPath) -> bool {
+    /// Removes a value. False if there is none.
+    pub(super) fn remove(&mut self, path: &KeyPath) -> bool {
         let mut here = self;
         for step in &path.0 {
             let child = match (&mut here.value, step) {
@@ -89,15 +90,15 @@ impl Node {
                 None => return false,
             }
         }
-        !matches!(std::mem::replace(&mut here.value, Value::Cut), Value::Cut)
+        !matches!(std::mem::replace(&mut here.value, Value::Removed), Value::Removed)
     }
 
-    /// True of a value that was cut, or that stands inside one.
-    pub(super) fn is_cut(&self, path: &KeyPath) -> bool {
+    /// True if the value, or a table around it, was removed.
+    pub(super) fn is_removed(&self, path: &KeyPath) -> bool {
         let mut here = Some(self);
         let mut steps = path.0.iter();
         while let Some(node) = here {
-            if matches!(node.value, Value::Cut) {
+            if matches!(node.value, Value::Removed) {
                 return true;
             }
             here = steps.next().and_then(|step| node.child(step));
@@ -114,8 +115,9 @@ impl Node {
     }
 }
 
-/// Says where a piece of TOML stands, and copies it into nodes.
-trait Standing {
+/// Copies TOML values into nodes, each with its place.
+trait TreeBuilder {
+    /// The place of a piece of the text.
     fn place(&self, span: Range<usize>) -> Location;
 
     fn table(&self, table: &DeTable<'_>, place: Location, faults: &mut Vec<Finding>) -> Node {
@@ -124,12 +126,12 @@ trait Standing {
             (name.to_string(), self.value(value.get_ref(), self.place(key.span()), faults))
         };
         let entries = table.iter().map(|pair| entry(pair, faults)).collect();
-        Node { place, said: None, value: Value::Table(entries) }
+        Node { place, raw: None, value: Value::Table(entries) }
     }
 
     fn value(&self, value: &DeValue<'_>, place: Location, faults: &mut Vec<Finding>) -> Node {
         let value = match value {
-            DeValue::String(text) if *text == TAKEN_OUT => Value::Cut,
+            DeValue::String(text) if *text == REMOVED => Value::Removed,
             DeValue::String(text) => Value::Text(text.to_string()),
             DeValue::Boolean(yes) => Value::Bool(*yes),
             DeValue::Datetime(time) => Value::Time(time.to_string()),
@@ -137,10 +139,10 @@ trait Standing {
             DeValue::Integer(digits) => match i64::from_str_radix(digits.as_str(), digits.radix()) {
                 Ok(number) => Value::Integer(number),
                 Err(_) => {
-                    let what = "this number does not fit into 64 bits".to_owned();
+                    let what = "this number is too large for 64 bits".to_owned();
                     let hint = "write a smaller one, or put it in quotes if it is text".to_owned();
                     faults.push(Finding { place: place.clone(), key: String::new(), what, hint });
-                    Value::Cut
+                    Value::Removed
                 }
             },
             DeValue::Array(items) => {
@@ -149,20 +151,20 @@ trait Standing {
             }
             DeValue::Table(table) => return self.table(table, place, faults),
         };
-        Node { place, said: None, value }
+        Node { place, raw: None, value }
     }
 }
 
-impl Standing for Lines<'_> {
+impl TreeBuilder for Lines<'_> {
     fn place(&self, span: Range<usize>) -> Location {
         Lines::place(self, span)
     }
 }
 
-/// Everything inside a variable stands in that variable.
-struct Placed<'a>(&'a Location);
+/// The builder for a variable: every value inside it has that variable as its place.
+struct InVariable<'a>(&'a Location);
 
-impl Standing for Placed<'_> {
+impl TreeBuilder for InVariable<'_> {
     fn place(&self, _: Range<usize>) -> Location {
         self.0.clone()
     }

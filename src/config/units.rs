@@ -1,4 +1,4 @@
-//! Times, sizes and numbers as people write them.
+//! Durations, sizes and bounded numbers in the configuration.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -7,32 +7,32 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Unexpected, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use super::keyword::Spoken;
+use super::text_value::TextValue;
 
 /// The units of a duration, smallest first.
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// The longest duration: ten years. Arbitrary: more than anybody means, and far from where adding to a clock overflows.
+/// The longest duration: ten years. Not tuned: longer than any sensible value, and far below an overflow of a clock.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
-impl Spoken for Duration {
+impl TextValue for Duration {
     const WANT: &'static str = "a duration such as \"30s\", \"10m\", \"2h\" or \"7d\"";
 
     fn read(text: &str) -> Result<Self, String> {
-        let Grace(time) = Grace::read(text)?;
-        if time.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(time) }
+        let MaybeZero(time) = MaybeZero::read(text)?;
+        if time.is_zero() { Err("it must be longer than 0".to_owned()) } else { Ok(time) }
     }
 
     fn write(&self) -> String {
-        Grace(*self).write()
+        MaybeZero(*self).write()
     }
 }
 
-/// A duration that may be nothing: `"0s"`.
+/// A duration that may be `"0s"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Grace(pub(super) Duration);
+pub(super) struct MaybeZero(pub(super) Duration);
 
-impl Spoken for Grace {
+impl TextValue for MaybeZero {
     const WANT: &'static str = Duration::WANT;
 
     fn read(text: &str) -> Result<Self, String> {
@@ -63,11 +63,11 @@ impl Spoken for Grace {
     }
 }
 
-/// A time after which something happens, or `"never"`.
+/// A duration, or `"never"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct After(pub(super) Option<Duration>);
+pub(super) struct DurationOrNever(pub(super) Option<Duration>);
 
-impl Spoken for After {
+impl TextValue for DurationOrNever {
     const WANT: &'static str = "a duration such as \"10m\" or \"2h\", or \"never\"";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -94,7 +94,7 @@ const SIZES: [(&str, u64); 7] = [
     ("B", 1),
 ];
 
-impl Spoken for Bytes {
+impl TextValue for Bytes {
     const WANT: &'static str = "a number of bytes such as 500000, \"500KB\" or \"10MiB\"";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -116,12 +116,12 @@ impl Spoken for Bytes {
     }
 }
 
-/// A whole number of a range that stands in its type, so that the schema shows it.
+/// A whole number whose range is part of its type, so that the schema shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Int<const MIN: u32, const MAX: u32>(pub(super) u32);
 
 impl<const MIN: u32, const MAX: u32> Int<MIN, MAX> {
-    /// The number, of a range that begins above 0.
+    /// The number as a positive one, for ranges that begin above 0.
     pub(super) fn positive(self) -> NonZeroU32 {
         const { assert!(MIN > 0) };
         NonZeroU32::new(self.0).unwrap_or(NonZeroU32::MIN)
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_as_people_write_them() {
+    fn durations_are_read() {
         for (text, millis) in [
             ("500ms", 500),
             ("30s", 30_000),
@@ -190,12 +190,12 @@ mod tests {
         ] {
             assert!(Duration::read(text).is_err(), "{text}");
         }
-        assert_eq!(Grace::read("0s"), Ok(Grace(Duration::ZERO)));
-        assert_eq!(After::read("never"), Ok(After(None)));
+        assert_eq!(MaybeZero::read("0s"), Ok(MaybeZero(Duration::ZERO)));
+        assert_eq!(DurationOrNever::read("never"), Ok(DurationOrNever(None)));
     }
 
     #[test]
-    fn sizes_as_people_write_them() {
+    fn sizes_are_read() {
         for (text, bytes) in
             [("0", 0), ("500", 500), ("1KB", 1_000), ("64KiB", 65_536), ("10 MiB", 10 << 20), ("2B", 2)]
         {
@@ -209,19 +209,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_duration_survives_being_written(millis in 1..LONGEST.as_millis() as u64) {
+        fn a_written_duration_reads_back(millis in 1..LONGEST.as_millis() as u64) {
             let time = Duration::from_millis(millis);
             prop_assert_eq!(Duration::read(&time.write()), Ok(time));
         }
 
         #[test]
-        fn a_size_survives_being_written(bytes: u64) {
+        fn a_written_size_reads_back(bytes: u64) {
             prop_assert_eq!(Bytes::read(&Bytes(bytes).write()), Ok(Bytes(bytes)));
         }
 
         #[test]
-        fn no_text_is_too_strange(text in "\\PC{0,40}|[0-9]{0,22}[a-zA-Z]{0,3} ?[0-9]{0,3}[smhd]?") {
-            _ = (Duration::read(&text), Bytes::read(&text), After::read(&text));
+        fn no_text_panics(text in "\\PC{0,40}|[0-9]{0,22}[a-zA-Z]{0,3} ?[0-9]{0,3}[smhd]?") {
+            _ = (Duration::read(&text), Bytes::read(&text), DurationOrNever::read(&text));
         }
     }
 }

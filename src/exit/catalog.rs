@@ -1,21 +1,20 @@
-//! All exits, indexed so that no choice ever walks over them.
+//! All exits, indexed so that a choice never walks over them.
 //!
-//! A catalog is a value: readers hold one edition for as long as they like, a batch of changes makes the next. Copying
-//! ten thousand exits for one verdict would be absurd, and a tree of persistent maps would make every reader pay for
-//! what only the writer needs. So the catalog is a fan of plain tables behind an `Arc` each (exits in chunks, one set
-//! of slots a country, an AS by list, …) and an edit copies, on first touch, the tables that it touches and no other:
-//! a verdict copies one chunk of 256 pointers and two sets of 1,250 bytes.
+//! A catalog is an immutable value: readers keep one edition as long as they like, and a batch of changes makes the next
+//! edition. Copying ten thousand exits for one verdict would be too slow, and persistent maps would slow down every
+//! reader. So the catalog is a group of plain tables, each behind an `Arc` (exits in chunks, one set of slots per country,
+//! a list per AS, …), and an edit copies only the tables that it changes: a verdict copies one chunk of 256 pointers and
+//! two sets of 1,250 bytes.
 //!
-//! Each exit has a slot, a small number that stays its own while it is in the catalog; sets of slots are bits, and the
-//! candidates of a selector are the intersection of a few of them.
+//! Each exit has a [`Slot`]. Sets of slots are bits, and the candidates of a selector are the intersection of a few sets.
 //!
-//! Next: `catalog/edit.rs` makes the next edition; `catalog/bits.rs` is the sets, `catalog/ports.rs` who lets a port out;
-//! [`crate::route::pool`] asks.
+//! Next: `catalog/edit.rs` (the next edition), `catalog/bits.rs` (sets of slots), `catalog/ports.rs` (exits by allowed
+//! port); [`crate::route::pool`] queries a catalog.
 
 mod bits;
 mod edit;
 #[cfg(test)]
-pub(crate) mod looks;
+pub(crate) mod lookups;
 mod ports;
 
 use std::collections::{BTreeMap, HashMap};
@@ -28,15 +27,12 @@ pub use edit::Editor;
 use ports::Ports;
 
 use super::country::{Country, CountrySet};
-use super::{Exit, ExitId, Source};
+use super::facts::Exit;
+use super::{ExitId, Slot, Source};
 
-/// Exits in one chunk of the table. Arbitrary: the square root of the size aimed at, near enough, halves the sum of
-/// chunks copied by one change and of pointers to chunks copied by every change.
+/// Exits in one chunk of the table. Near the square root of the expected number of exits (10,000), where the chunk that
+/// one change copies and the list of chunks that every change copies are together smallest.
 const CHUNK: usize = 256;
-
-/// An exit's place in a catalog: its own for as long as it is in it, another's some time after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Slot(pub u32);
 
 type Chunk = Vec<Option<Arc<Exit>>>;
 
@@ -47,50 +43,50 @@ pub struct Catalog {
     len: usize,
     chunks: Vec<Arc<Chunk>>,
     by_id: Arc<HashMap<ExitId, Slot>>,
-    /// Slots that were given back.
+    /// Slots of removed exits, to be used again.
     free: Arc<Vec<Slot>>,
     by_country: Arc<BTreeMap<Country, Arc<Bits>>>,
     by_asn: Arc<HashMap<u32, Vec<Slot>>>,
     by_ip: Arc<HashMap<IpAddr, Vec<Slot>>>,
     by_check: Arc<BTreeMap<Arc<str>, Arc<Bits>>>,
     by_source: [Arc<Bits>; 3],
-    /// By what they let out to IPv4 targets, and to IPv6 ones.
+    /// Exits by allowed port, for IPv4 and for IPv6 targets.
     ports: [Arc<Ports>; 2],
     alive: Arc<Bits>,
     untested: Arc<Bits>,
     usable: Arc<Bits>,
     distinct: Arc<Bits>,
-    /// Of those that are usable and distinct and share an address, one.
+    /// One exit for each address that usable and distinct exits share.
     leading: Arc<Bits>,
     tunnels: Arc<Bits>,
 }
 
-/// Which exit is in which slot, as a thing to recognise a catalog by; it keeps nothing of it.
+/// Identifies the assignment of exits to slots, without keeping the catalog alive: what was computed from slots is valid
+/// for every catalog with the same layout.
 #[derive(Clone, Debug)]
 pub struct Layout(Weak<HashMap<ExitId, Slot>>);
 
 impl Layout {
-    /// True if every exit of the catalog is where it was.
+    /// True if every exit of the catalog has the slot that it had.
     pub fn is_of(&self, catalog: &Catalog) -> bool {
         std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&catalog.by_id))
     }
 }
 
-/// What is asked of an exit, whatever its state of the moment.
+/// What a selector asks of exits, without regard to their state.
 #[derive(Clone, Copy, Debug)]
 pub struct Filter<'a> {
-    /// Any of these sources.
+    /// One of these sources.
     pub sources: &'a [Source],
-    /// Any of these countries.
+    /// One of these countries.
     pub countries: &'a CountrySet,
-    /// This AS.
     pub asn: Option<u32>,
-    /// This check target is passed.
+    /// The check target that exits must pass.
     pub check: Option<&'a str>,
 }
 
 impl Filter<'_> {
-    /// True of an exit that it asks for: what [`Catalog::matching`] answers for all at once.
+    /// True if an exit matches. [`Catalog::matching`] computes the set of all that do.
     pub fn wants(&self, exit: &Exit) -> bool {
         self.sources.contains(&exit.id().source())
             && self.countries.contains(exit.country())
@@ -99,104 +95,98 @@ impl Filter<'_> {
     }
 }
 
-/// How many exits a country has.
+/// The number of exits in a country.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// In the catalog.
     pub known: usize,
-    /// Usable now.
     pub usable: usize,
 }
 
 impl Catalog {
-    /// Goes up by one with every edition.
+    /// The number of this edition.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// How many exits there are.
+    /// The number of exits.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// True if there are none.
+    #[cfg_attr(feature = "dead-code", expect(dead_code, reason = "clippy wants it beside `len`; tests use it"))]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The exit of this name.
     pub fn get(&self, id: &ExitId) -> Option<&Arc<Exit>> {
         self.at(self.slot(id)?)
     }
 
-    /// Its place.
     pub fn slot(&self, id: &ExitId) -> Option<Slot> {
         self.by_id.get(id).copied()
     }
 
-    /// The exit in this slot.
     pub fn at(&self, slot: Slot) -> Option<&Arc<Exit>> {
         #[cfg(test)]
-        looks::count();
+        lookups::count();
         self.chunks.get(slot.0 as usize / CHUNK)?.get(slot.0 as usize % CHUNK)?.as_ref()
     }
 
-    /// The exit of this name, found in the slot that it had in some earlier edition if it still has it.
+    /// The exit with this id, if it still has the slot that it had in an earlier edition.
     pub fn still(&self, slot: Slot, id: &ExitId) -> Option<&Arc<Exit>> {
         self.at(slot).filter(|exit| exit.id() == id)
     }
 
-    /// Every exit, in no order that means anything.
+    /// Every exit, in any order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Exit>> {
         let all = self.chunks.iter().flat_map(|chunk| chunk.iter().flatten());
         #[cfg(test)]
-        let all = all.inspect(|_| looks::count());
+        let all = all.inspect(|_| lookups::count());
         all
     }
 
-    /// Exits that sites see with this address; if nobody has looked, those that announce it first.
+    /// Exits that sites see with this address. An exit that no site has seen counts by the first address it announces.
     pub fn by_ip(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<Exit>> {
         self.by_ip.get(&ip).into_iter().flatten().filter_map(|slot| self.at(*slot))
     }
 
-    /// The slots of those.
+    /// The slots of the exits with this address, as a set.
     pub fn behind(&self, ip: IpAddr) -> Bits {
         self.slots_behind(ip).collect()
     }
 
-    /// The same, one after the other.
+    /// The slots of the exits with this address.
     pub fn slots_behind(&self, ip: IpAddr) -> impl Iterator<Item = Slot> + '_ {
         self.by_ip.get(&ip).into_iter().flatten().copied()
     }
 
-    /// Where every exit is.
     pub fn layout(&self) -> Layout {
         Layout(Arc::downgrade(&self.by_id))
     }
 
-    /// True if every address is that of the same exits in the same slots.
+    /// True if the same slots have the same addresses in both catalogs.
     pub fn has_addresses_of(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.by_ip, &other.by_ip)
     }
 
-    /// Countries that have exits, in order.
+    /// The countries that have exits, sorted.
     pub fn countries(&self) -> impl Iterator<Item = (Country, Count)> {
         self.by_country
             .iter()
             .map(|(country, all)| (*country, Count { known: all.count(), usable: all.and(&self.usable).count() }))
     }
 
-    /// Exits that are there: running, not bad, not on their way out.
+    /// Exits that are up: running, not condemned, not leaving their source.
     pub fn alive(&self) -> &Bits {
         &self.alive
     }
 
-    /// Exits that nobody has checked.
+    /// Exits without any check result.
     pub fn untested(&self) -> &Bits {
         &self.untested
     }
 
-    /// Exits that are there, with a good verdict.
+    /// Exits that are up and passed their latest check.
     pub fn usable(&self) -> &Bits {
         &self.usable
     }
@@ -216,7 +206,7 @@ impl Catalog {
         &self.tunnels
     }
 
-    /// Exits that let the port out to most targets of one family.
+    /// Exits that allow connections to the port, for targets of one address family.
     pub fn allowing(&self, port: u16, v6: bool) -> Arc<Bits> {
         self.ports[usize::from(v6)].allowing(port)
     }
@@ -226,7 +216,7 @@ impl Catalog {
         self.by_check.get(check).map(|bits| &**bits)
     }
 
-    /// The exits that a filter asks for, usable or not.
+    /// The exits that match a filter, usable or not.
     pub fn matching(&self, filter: &Filter<'_>) -> Bits {
         let mut bits = Bits::default();
         match filter.asn {
@@ -248,7 +238,7 @@ impl Catalog {
         bits
     }
 
-    /// Half of the world is many sets; the other half is then the shorter list.
+    /// Removes the exits of unwanted countries, or keeps those of wanted ones: whichever are fewer sets.
     fn keep_countries(&self, bits: &mut Bits, wanted: &CountrySet) {
         let (inside, outside): (Vec<_>, Vec<_>) =
             self.by_country.iter().partition(|(country, _)| wanted.contains(**country));

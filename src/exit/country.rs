@@ -1,10 +1,10 @@
-//! Countries: two letters, a set of them, and which one an address is in.
+//! Countries: two-letter codes, sets of them, and the country of an address.
 //!
-//! A country is a *fact about an address*, never about a relay's own words: the same table is asked for the address that
-//! was observed to leave an exit. An address that no table knows is in [`Country::UNKNOWN`], which is no country: it is
-//! in no set's opposite, so that "not in the US" never means "we have no idea where".
+//! The country of an exit is that of the address that sites see, looked up in one table, and never what the exit says of
+//! itself. An address that the table does not know is in [`Country::UNKNOWN`]. That is no country, and the opposite of a
+//! set never contains it: "not in the US" must not mean "anywhere, perhaps in the US".
 //!
-//! Next: `country/geoip.rs` looks addresses up; [`crate::route`] asks sets.
+//! Next: `country/geoip.rs` looks addresses up; [`crate::route`] uses the sets.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,18 +15,18 @@ mod geoip;
 
 pub use geoip::GeoIp;
 
-/// A country by its two letters, or [`Country::UNKNOWN`].
+/// A two-letter country code, or [`Country::UNKNOWN`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Country([u8; 2]);
 
-/// A text that is not two letters.
+/// The text is not two letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a country is two letters")]
 pub struct BadCountry;
 
 impl Country {
-    /// No country that we know of; written `??`.
+    /// The country of an address that the table does not know; written `??`.
     pub const UNKNOWN: Self = Self(*b"??");
 
     /// Reads two letters of either case. `??` and `zz` (which lists of proxies write) are [`Self::UNKNOWN`].
@@ -39,23 +39,23 @@ impl Country {
         }
     }
 
-    /// Two capital letters, or `??`.
+    /// Two upper-case letters, or `??`.
     pub fn as_str(&self) -> &str {
         // Only ASCII gets past `parse`.
         std::str::from_utf8(&self.0).unwrap_or("??")
     }
 
-    /// The same as bytes.
+    /// The two letters as bytes.
     pub fn letters(self) -> [u8; 2] {
         self.0
     }
 
-    /// False of [`Self::UNKNOWN`] only.
+    /// False for [`Self::UNKNOWN`] only.
     pub fn is_known(self) -> bool {
         self != Self::UNKNOWN
     }
 
-    /// Its place in a [`CountrySet`]: AA is 0, ZZ would be 675, unknown comes last.
+    /// The index in a [`CountrySet`]: AA is 0, ZZ would be 675, unknown comes last.
     fn bit(self) -> usize {
         match self {
             Self::UNKNOWN => UNKNOWN_BIT,
@@ -108,12 +108,11 @@ impl fmt::Debug for Country {
 const UNKNOWN_BIT: usize = 26 * 26;
 const WORDS: usize = UNKNOWN_BIT / 64 + 1;
 
-/// A set of countries, [`Country::UNKNOWN`] among them or not: one bit each.
+/// A set of countries, one bit each. It may contain [`Country::UNKNOWN`].
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct CountrySet([u64; WORDS]);
 
 impl CountrySet {
-    /// No country.
     pub const EMPTY: Self = Self([0; WORDS]);
 
     /// Every country, and the unknown one.
@@ -123,51 +122,47 @@ impl CountrySet {
         Self(words)
     };
 
-    /// Whether this country is in the set.
     pub fn contains(&self, country: Country) -> bool {
         let bit = country.bit();
         self.0[bit / 64] >> (bit % 64) & 1 == 1
     }
 
-    /// Puts a country in.
     pub fn insert(&mut self, country: Country) {
         let bit = country.bit();
         self.0[bit / 64] |= 1 << (bit % 64);
     }
 
-    /// Takes a country out.
     pub fn remove(&mut self, country: Country) {
         let bit = country.bit();
         self.0[bit / 64] &= !(1 << (bit % 64));
     }
 
-    /// What is in either set.
     pub fn union(&self, other: &Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] | other.0[i]))
     }
 
-    /// Every known country that is not in this set. The unknown one is in neither a set of countries nor its opposite.
+    /// Every known country that is not in this set; never [`Country::UNKNOWN`].
     pub fn not(&self) -> Self {
         let mut rest = Self(std::array::from_fn(|i| Self::ALL.0[i] & !self.0[i]));
         rest.remove(Country::UNKNOWN);
         rest
     }
 
-    /// How many are in it.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// True if none is.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         *self == Self::EMPTY
     }
 
-    /// What is in it, in the order of the letters, the unknown one last.
+    /// The countries, sorted, the unknown one last.
     pub fn iter(&self) -> impl Iterator<Item = Country> {
         let set = *self;
         (0..=UNKNOWN_BIT).map(Country::from_bit).filter(move |country| {
-            // ZZ has a bit and is no country: `parse` makes it the unknown one.
+            // ZZ has a bit but is no country: `parse` reads it as the unknown one.
             country.0 != *b"ZZ" && set.contains(*country)
         })
     }
@@ -213,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unknown_country_is_in_no_opposite() {
+    fn the_opposite_of_a_set_never_has_the_unknown_country() {
         let us = CountrySet::from_iter([country("us")]);
         assert!(us.contains(country("us")) && !us.contains(country("de")) && !us.contains(Country::UNKNOWN));
         assert!(!us.not().contains(country("us")) && us.not().contains(country("de")));
@@ -225,7 +220,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_is_a_set(letters in prop::collection::vec("[a-z]{2}|\\?\\?", 0..40), probe in "[a-z]{2}") {
+        fn operations_agree_with_a_tree_set(letters in prop::collection::vec("[a-z]{2}|\\?\\?", 0..40), probe in "[a-z]{2}") {
             let slow: BTreeSet<Country> = letters.iter().map(|text| country(text)).collect();
             let mut set: CountrySet = slow.iter().copied().collect();
             prop_assert_eq!(set.len(), slow.len());

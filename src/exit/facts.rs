@@ -1,11 +1,10 @@
-//! One exit: what its source says of it, what checks found, and what follows from the two.
+//! One exit: what its source says of it ([`Listing`]), what checks found ([`Known`]), and what follows from the two.
 //!
-//! The two kinds of facts change at different times and by different hands, so they are kept apart: a fresh directory
-//! replaces the [`Listing`] and cannot wipe out a verdict, a check writes to [`Known`] and cannot revive an exit that
-//! left the directory. What a choice needs of both (country, IP, usable or not) is worked out once, when an edition of
-//! the exit is made, and never per connection.
+//! The two change at different times, so they are stored apart: a new directory replaces the [`Listing`] and cannot lose
+//! a verdict, and a check changes [`Known`] and cannot revive an exit that left the directory. What a choice needs of
+//! both (country, IP, usable or not) is computed when an edition of the exit is made, and not for each connection.
 //!
-//! Next: `exit/catalog.rs` keeps them all.
+//! Next: `exit/catalog.rs` holds all exits.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,45 +12,40 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::country::Country;
+use super::country::{Country, GeoIp};
 use super::policy::PortPolicy;
 use super::public::{Abilities, Offer};
-use super::{ExitId, Load, Moment, Slot};
+use super::{ExitId, Load, Moment, PublicId, Slot};
 
-/// How long an address that an exit was seen with counts as one that it may be seen with again. Onionoo's
-/// `exit_addresses` look back as far.
+/// How long an observed address counts as one that sites may see again. Onionoo's `exit_addresses` cover the same time.
 pub const OBSERVED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// What a source says of an exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// Its name.
     pub id: ExitId,
-    /// What its operator calls it; empty if nobody does.
+    /// The name that its operator chose; empty if there is none.
     pub nickname: Box<str>,
-    /// The addresses that it says, or its source says, it has: the likeliest to leave from first.
+    /// The addresses that the exit or its source announces, the likeliest to leave from first.
     pub announced: Vec<IpAddr>,
-    /// The country of the first of them.
+    /// The country of the first announced address.
     pub country: Country,
-    /// The autonomous system of the first of them.
+    /// The autonomous system of the first announced address.
     pub asn: Option<u32>,
-    /// What that is called.
     pub as_name: Option<Arc<str>>,
-    /// Ports that it lets through to IPv4 targets.
+    /// Ports that are allowed for IPv4 targets.
     pub policy: PortPolicy,
-    /// Ports that it lets through to IPv6 targets.
+    /// Ports that are allowed for IPv6 targets.
     pub policy_v6: PortPolicy,
-    /// What its source vouches for.
     pub flags: Flags,
     /// Its share of the network's capacity, in the source's own unit.
     pub weight: u32,
-    /// How a public proxy is reached; none of any other exit.
+    /// How a public proxy is reached; `None` for other exits.
     pub public: Option<Arc<Offer>>,
 }
 
 impl Listing {
-    /// An exit of which no more is said than that it is up: nobody knows where, and it lets everything out to IPv4
-    /// targets.
+    /// An exit of which nothing is known but that it is up: its country is unknown, and it allows every port to IPv4 targets.
     pub fn new(id: ExitId) -> Self {
         Self {
             id,
@@ -69,79 +63,87 @@ impl Listing {
     }
 }
 
-/// What a source vouches for.
+impl Offer {
+    /// The listing of a public proxy. Its country is that of its own address until a site has seen it, though many proxies
+    /// leave from another one.
+    pub fn listing(self, id: PublicId, geoip: &GeoIp) -> Listing {
+        let ip = id.addr.ip();
+        Listing {
+            announced: vec![ip],
+            country: geoip.country(ip),
+            public: Some(Arc::new(self)),
+            ..Listing::new(ExitId::Public(Arc::new(id)))
+        }
+    }
+}
+
+/// Flags that a source gives an exit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// It is up.
+    /// The exit is up.
     pub running: bool,
-    /// It is rarely down: fit for connections that last.
+    /// It is rarely down, and fit for long connections.
     pub stable: bool,
-    /// It has bandwidth.
+    /// It has much bandwidth.
     pub fast: bool,
-    /// The directory authorities say that it must not be used.
+    /// The directory authorities advise against its use.
     pub bad_exit: bool,
 }
 
-/// What checks found out about an exit. `Default` is nothing.
+/// What checks found out about an exit. `Default`: nothing yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Addresses that sites saw lately, newest last.
+    /// Addresses that sites saw within [`OBSERVED_FOR`], newest last.
     pub observed: Vec<Observed>,
-    /// What the last check came to.
     pub verdict: Verdict,
-    /// Why it is bad, in words; nothing while it is not.
+    /// Why the exit is bad, as text; `None` if it is not.
     pub why: Option<Arc<str>>,
-    /// When that was.
+    /// When the last check ended.
     pub checked: Option<Moment>,
-    /// When a check last came out well.
+    /// When a check last passed.
     pub good: Option<Moment>,
-    /// How long opening a stream through it took, in checks.
+    /// How long opening a stream took in checks.
     pub latency: Option<Duration>,
-    /// The check targets, by name, that it passes.
+    /// The names of the check targets that the exit passes.
     pub passed: BTreeSet<Arc<str>>,
-    /// What sets it apart.
     pub marks: Marks,
-    /// What a public proxy is able to do; none of any other exit, and of one that never passed.
+    /// What a public proxy can do; `None` for other exits, and for a proxy that has never passed a check.
     pub public: Option<Abilities>,
 }
 
 /// An address that a site saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observed {
-    /// The address.
     pub ip: IpAddr,
-    /// Its country.
     pub country: Country,
-    /// When it was last seen.
+    /// When a site last saw it.
     pub at: Moment,
 }
 
-/// What an exit's last check came to.
+/// The result of an exit's last check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// Nobody has checked it.
+    /// There was no check yet, or the last one is too old.
     #[default]
     Untested,
-    /// It works.
     Good,
-    /// It does not.
     Bad,
 }
 
-/// What sets an exit apart, whatever its verdict.
+/// Properties that restrict the use of an exit, whatever its verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
-    /// Sites saw it with more than one address at a time: not for strict routes, and not distinct from any other.
+    /// Sites have seen it with several addresses: strict routes cannot use it.
     pub several_ips: bool,
-    /// It was caught tampering or intercepting: never again.
+    /// It tampered with traffic: it is never used again.
     pub bad_for_good: bool,
-    /// It left its source: tunnels through it may finish, none may begin.
+    /// Its source no longer lists it: open tunnels may finish, and no new one begins.
     pub draining: bool,
 }
 
 impl Known {
-    /// Notes that a site saw the exit with `ip`. Addresses that nobody has seen for [`OBSERVED_FOR`] are forgotten; an
-    /// exit that is left with two of one family has several.
+    /// Notes that a site saw the exit with `ip`. Addresses that were not seen for [`OBSERVED_FOR`] are removed. If two of
+    /// one family remain, the exit has several IPs.
     pub fn saw(&mut self, ip: IpAddr, country: Country, at: Moment) {
         self.observed.retain(|seen| seen.ip != ip && at.since(seen.at) < OBSERVED_FOR);
         self.observed.push(Observed { ip, country, at });
@@ -150,7 +152,7 @@ impl Known {
     }
 }
 
-/// One edition of an exit: immutable, shared, replaced when something about it changes.
+/// One edition of an exit: immutable, and replaced when something about the exit changes.
 #[derive(Clone, Debug)]
 pub struct Exit {
     slot: Slot,
@@ -174,37 +176,34 @@ impl Exit {
         Self { slot, country: country(&listing, &known), ip, v4, seed: hasher.finish(), listing, known, load }
     }
 
-    /// Its place in the catalog that this edition is from.
+    /// The slot in the catalog of this edition.
     pub fn slot(&self) -> Slot {
         self.slot
     }
 
-    /// Its name.
     pub fn id(&self) -> &ExitId {
         &self.listing.id
     }
 
-    /// What its source says.
     pub fn listing(&self) -> &Arc<Listing> {
         &self.listing
     }
 
-    /// What checks found.
     pub fn known(&self) -> &Known {
         &self.known
     }
 
-    /// What changes with every connection: the same object in every edition.
+    /// The load of the exit: the same object in every edition.
     pub fn load(&self) -> &Arc<Load> {
         &self.load
     }
 
-    /// The country that sites see: of the observed addresses if they agree, of the announced one if none was observed.
+    /// The country that sites see: that of the observed addresses if they agree; without any, that of the announced one.
     pub fn country(&self) -> Country {
         self.country
     }
 
-    /// The address that sites see; `None` if nobody has looked.
+    /// The address that sites see; `None` before the first check.
     pub fn ip(&self) -> Option<IpAddr> {
         self.ip
     }
@@ -214,41 +213,41 @@ impl Exit {
         self.v4
     }
 
-    /// It is there, and nothing speaks against it but, perhaps, its last check.
+    /// True if the exit is up and not condemned. Its last check does not matter.
     pub fn alive(&self) -> bool {
         let (flags, marks) = (self.listing.flags, self.known.marks);
         flags.running && !flags.bad_exit && !marks.draining && !marks.bad_for_good
     }
 
-    /// It may carry connections.
+    /// True if the exit may carry connections: it is up and passed its last check.
     pub fn usable(&self) -> bool {
         self.alive() && self.known.verdict == Verdict::Good
     }
 
-    /// Sites see it with one known IPv4 address: the only kind that can be told from others, and pinned.
+    /// True if sites see the exit with one known IPv4 address: only such an exit can be pinned.
     pub fn distinct(&self) -> bool {
         self.v4.is_some() && !self.known.marks.several_ips
     }
 
-    /// It lets connections through to this port, of a target that is (or resolves to) IPv4, or of an IPv6 one.
+    /// True if the exit allows connections to this port, for IPv4 targets (and names) or for IPv6 ones.
     pub fn allows(&self, port: u16, v6: bool) -> bool {
         if v6 { self.listing.policy_v6.allows(port) } else { self.listing.policy.allows(port) }
     }
 
-    /// It opens streams to targets, rather than only forwarding plain HTTP.
+    /// True if the exit opens streams to targets; false if it only forwards plain HTTP.
     pub fn tunnels(&self) -> bool {
         self.known.public.is_none_or(|able| able.tunnels)
     }
 
-    /// A number that belongs to its name: the exit's half of rendezvous hashing.
+    /// A hash of the id: the exit's part of rendezvous hashing.
     pub(crate) fn seed(&self) -> u64 {
         self.seed
     }
 }
 
-/// Observed first. Where two observed addresses lie in different countries nobody can say which the next site will
-/// see, so the country is unknown; an observed address that the geo data do not know is as good as the announced
-/// country only if it *is* the announced address.
+/// The country that sites see. If two observed addresses are in different countries, the next site may see either, so the
+/// country is unknown. If the geo data do not know the observed address, the announced country counts only if the two
+/// addresses are the same.
 fn country(listing: &Listing, known: &Known) -> Country {
     let v4 = known.observed.iter().any(|seen| seen.ip.is_ipv4());
     let mut seen = known.observed.iter().filter(|seen| seen.ip.is_ipv4() == v4);
@@ -294,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn several_addresses_are_several_only_while_they_are_recent() {
+    fn an_exit_has_several_ips_only_while_they_are_recent() {
         let us = Country::parse("US").unwrap();
         let mut known = Known::default();
         let (a, b) = ("198.51.100.1".parse().unwrap(), "198.51.100.2".parse().unwrap());
@@ -309,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_up_and_good_is_usable() {
+    fn only_an_exit_that_is_up_and_good_is_usable() {
         let good = Known { verdict: Verdict::Good, ..Known::default() };
         assert!(exit(good.clone()).usable() && !exit(Known::default()).usable());
         for spoil in [|m: &mut Marks| m.draining = true, |m: &mut Marks| m.bad_for_good = true] {

@@ -1,16 +1,15 @@
-//! What changes about an exit with every connection: how busy, how quick and how reliable it is at this moment.
+//! The load of an exit: what changes with every connection. How busy, how fast and how reliable is it now?
 //!
-//! A catalog is immutable and is replaced as a whole; this is what must not be. It is a handful of atomics behind one
-//! `Arc` that every edition of an exit carries along, so the data path reaches it without a table, a lock or a hash,
-//! and a tunnel that outlives its exit's place in the catalog still counts down the right number.
+//! A catalog is immutable, so this cannot be part of it. It is a few atomics behind one `Arc`, which every edition of an
+//! exit shares. The data path reaches them without a look-up or a lock, and a tunnel that outlives the exit in the catalog
+//! still decrements the right counter.
 //!
-//! Each signal alone misses failures that another catches. The number of tunnels sees an exit that takes work and never
-//! finishes it; the peak average of latencies sees one that has become slow; a run of late dials sees one that is slower
-//! than its neighbours for good; a run of failures sees one that is quick at failing. The latency found by checks is where
-//! the average returns to when nobody uses the exit: decaying towards zero instead would send a burst to every slow exit
-//! as soon as it was forgotten.
+//! Each signal alone misses failures that another detects. The number of tunnels detects an exit that accepts work and
+//! never finishes it; the peak average of latencies one that has become slow; a run of late dials one that is always
+//! slower than others; a run of failures one that fails fast. While nobody uses an exit, its average returns to the
+//! latency that checks measured. If it returned to zero, every slow exit would get a burst of connections after a while.
 //!
-//! Next: `exit/load/ejection.rs` (out, trial, back); [`crate::route::balance`] compares two of these.
+//! Next: `exit/load/ejection.rs` (ejection, trial, return); [`crate::route::balance`] compares two loads.
 
 mod ejection;
 
@@ -24,40 +23,40 @@ use ejection::Ejection;
 
 use super::moment::{Moment, micros};
 
-/// How fast the average forgets: after this long a peak weighs 1/e. linkerd's default for its peak EWMA.
+/// The time after which a peak weighs 1/e in the average. linkerd's default for its peak EWMA.
 const DECAY: Duration = Duration::from_secs(10);
 
-/// What an exit that nobody has timed is taken for; linkerd's default round trip.
+/// The latency that is assumed before any is measured; linkerd's default round trip.
 const UNTIMED: Duration = Duration::from_secs(1);
 
-/// What a failed dial counts as. Arbitrary: slow for a stream through Tor, so that one failure keeps connections off an
-/// exit for some twenty seconds before a run of them ejects it.
+/// The latency that a failed dial counts as. Not tuned: slow for a stream through Tor, so that one failure keeps
+/// connections away for some twenty seconds, before a run of failures ejects the exit.
 const FAILURE: Duration = Duration::from_secs(2);
 
-/// Dials that must have been seen before [`Load::p95`] says anything: one in twenty is what it estimates.
+/// Dials before [`Load::p95`] has a value: it estimates what one dial in twenty exceeds.
 const TAIL_WARM: u32 = 20;
 
-/// The step of the tail's estimate, as a share of it. Arbitrary: it settles within some 50 dials and then wanders by a
-/// tenth, which is closer than a deadline needs.
+/// The step of the estimate of the 95th percentile, as a share of it. Not tuned: it settles within some 50 dials and then
+/// varies by a tenth, which is exact enough for a deadline.
 const TAIL_STEP: f32 = 0.2;
 
-/// The moving facts of one exit. Shared: the catalog's editions of the exit and every tunnel through it hold it.
+/// The load of one exit. All editions of the exit and every tunnel through it share it.
 #[derive(Debug, Default)]
 pub struct Load {
     in_flight: AtomicU32,
-    /// What checks found, in µs; 0 if none did.
+    /// The latency that checks measured, in µs; 0 if none did.
     baseline: AtomicU32,
     /// High half: the average in µs; low half: when it was written, in ms, wrapping every 49 days.
     average: AtomicU64,
     /// The 95th percentile in µs, as the bits of an `f32`.
     tail: AtomicU32,
-    /// Dials seen, counted up to [`TAIL_WARM`].
+    /// The number of dials, up to [`TAIL_WARM`].
     seen: AtomicU32,
     ejection: Ejection,
 }
 
 impl Load {
-    /// Counts a tunnel in, from before its dial until the guard is dropped.
+    /// Counts a tunnel, from before its dial until the guard is dropped.
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         InFlight(self.clone())
@@ -70,60 +69,60 @@ impl Load {
         self.ejection.succeeded(speed, now)
     }
 
-    /// A dial was given up after `waited`, because another exit was there first.
+    /// A dial was given up after `waited`, because another exit was faster.
     pub fn outrun(&self, waited: Duration, now: Moment) -> DialEffect {
         self.average_in(waited, now);
-        // It would have taken longer; how much longer, nobody knows, and a tail that has been there says nothing.
+        // The dial would have taken longer than `waited`, nobody knows how much. Below the estimate that says nothing.
         if self.p95().is_none_or(|tail| waited > tail) {
             self.tail_in(waited);
         }
         self.ejection.succeeded(DialSpeed::Late, now)
     }
 
-    /// The exit did its part and the target did not: that says nothing of its latency, and that it lives.
+    /// The exit worked, but the target failed: the exit lives, and its latency is unknown.
     pub fn answered(&self, now: Moment) -> DialEffect {
         self.ejection.succeeded(DialSpeed::Unknown, now)
     }
 
-    /// A dial failed by the exit's own fault. `Some` if this failure ejected it.
+    /// A dial failed by the exit's fault. `Some` if this failure ejected the exit.
     pub fn failed(&self, now: Moment) -> Option<Ejected> {
         self.average_in(FAILURE, now);
         self.ejection.failed(now)
     }
 
-    /// What checks found a stream's opening to take: where the average returns to.
+    /// Sets the latency that checks measured, to which the average returns.
     pub fn set_baseline(&self, latency: Option<Duration>) {
         self.baseline.store(latency.map_or(0, |latency| short(latency).max(1)), Relaxed);
     }
 
-    /// Tunnels open or being opened through it.
+    /// The number of tunnels that are open or being opened.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
     }
 
-    /// The latency to expect of a dial now: quick to rise, slow to fall.
+    /// The latency to expect of a dial now. It rises at once and falls slowly.
     pub fn latency(&self, now: Moment) -> Duration {
         let average = self.average.load(Relaxed);
         Duration::from_micros(u64::from(self.decayed(average, now)))
     }
 
-    /// The latency that one dial in twenty exceeds; `None` until enough were seen.
+    /// The latency that one dial in twenty exceeds; `None` before [`TAIL_WARM`] dials.
     pub fn p95(&self) -> Option<Duration> {
         let warm = self.seen.load(Relaxed) >= TAIL_WARM;
         warm.then(|| Duration::from_micros(f32::from_bits(self.tail.load(Relaxed)) as u64))
     }
 
-    /// Whether it takes part in choosing.
+    /// Whether the exit takes part in choosing.
     pub fn state(&self, now: Moment) -> State {
         self.ejection.state(now)
     }
 
-    /// True if it is out of choosing for being slow, and not for failing.
+    /// True if the exit is ejected for being slow, and not for failing.
     pub fn is_slow(&self) -> bool {
         self.ejection.is_slow()
     }
 
-    /// Claims the one trial that an ejected exit is due; false if it is not due or somebody else has it.
+    /// Claims the trial that an ejected exit is due for; false if it is not due, or another connection has claimed it.
     pub fn claim_trial(&self, now: Moment) -> bool {
         self.ejection.claim_trial(now)
     }
@@ -145,21 +144,21 @@ impl Load {
         self.decayed_from(average, baseline, now)
     }
 
-    /// The average on its way to `rest`, as far as it has come by now.
+    /// The average after its decay towards `rest` until now.
     fn decayed_from(&self, average: u64, rest: u32, now: Moment) -> u32 {
         let (value, written) = ((average >> 32) as u32, average as u32);
         if value == 0 {
             return rest;
         }
-        // Threads write with clocks that they read a moment ago: a step back is no time at all.
+        // Another thread may have written with a slightly later time: that counts as no time.
         let age = (millis(now).wrapping_sub(written) as i32).max(0);
         let weight = (-(age as f32) / DECAY.as_millis() as f32).exp();
         let (value, rest) = (value as f32, rest as f32);
         (rest + (value - rest) * weight) as u32
     }
 
-    /// Frugal streaming: up by 19 steps when exceeded, down by one when not, rests where one in twenty exceeds it. A
-    /// lost update between two threads moves it by a step.
+    /// Frugal streaming: the estimate rises by 19 steps when a dial exceeds it and falls by one when not, so it rests where
+    /// one dial in twenty exceeds it. An update that is lost between two threads is an error of one step.
     fn tail_in(&self, took: Duration) {
         let took = short(took).max(1) as f32;
         let seen = self.seen.load(Relaxed);
@@ -176,7 +175,7 @@ impl Load {
     }
 }
 
-/// One tunnel that counts; dropping it ends the count.
+/// Counts one tunnel in [`Load::in_flight`] until it is dropped.
 #[derive(Debug)]
 pub struct InFlight(Arc<Load>);
 
@@ -186,7 +185,7 @@ impl Drop for InFlight {
     }
 }
 
-/// A latency in µs that fits: 71 minutes are for ever.
+/// A latency in µs, capped at 71 minutes.
 fn short(span: Duration) -> u32 {
     u32::try_from(micros(span)).unwrap_or(u32::MAX)
 }
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unused_exit_returns_to_what_checks_found() {
+    fn an_unused_exit_returns_to_the_latency_of_checks() {
         let load = Load::default();
         load.set_baseline(Some(2000 * MS));
         assert_eq!(load.latency(START), 2000 * MS);
@@ -223,7 +222,7 @@ mod tests {
         assert_eq!(load.latency(START).as_millis(), 20);
         let later = load.latency(START.after(5 * DECAY)).as_millis();
         assert!(later > 1900, "{later}");
-        // A clock that another thread read earlier changes nothing.
+        // A thread with an earlier time changes nothing.
         assert_eq!(load.latency(Moment(START.0 - 50_000)).as_millis(), 20);
     }
 

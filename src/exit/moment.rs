@@ -1,27 +1,40 @@
 //! A point in time that can be passed in, compared and stored.
 //!
-//! Choosing reads no clock, so that a test of a thirty-day rule takes no thirty days. What it is given must serve two
-//! masters: latencies want a clock that never steps back, pins and bans want one that means the same after a restart.
-//! One number does both when its owner reads the wall once, at the start, and counts on from there by the monotonic
-//! clock.
+//! Choosing reads no clock, so that a test of a thirty-day rule takes no thirty days. The time that it is given must never
+//! step back, for latencies, and must mean the same after a restart, for pins and bans. So the process reads the wall
+//! clock once, at the start, and adds the monotonic clock's time from there on.
 //!
-//! Next: `exit/load.rs` decays by it, [`crate::route`] lets pins, sessions and bans end by it.
+//! Next: `exit/load.rs` decays averages by it; pins, sessions and bans in [`crate::route`] end by it.
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use time::UtcDateTime;
+use time::macros::format_description;
 
 /// Microseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Moment(pub u64);
 
 impl Moment {
-    /// The moment that is `span` later; the end of time if there is none.
+    /// The moment that is `span` later; the last one that fits if that is later still.
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(micros(span)))
     }
 
-    /// How long ago `earlier` was; nothing if it is yet to come.
+    /// The time since `earlier`; zero if that lies ahead.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl fmt::Display for Moment {
+    /// In UTC to the second, for people: `2026-09-02 02:40:00 UTC`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+        let seconds = i64::try_from(self.0 / 1_000_000).unwrap_or(i64::MAX);
+        let text = UtcDateTime::from_unix_timestamp(seconds).ok().and_then(|time| time.format(format).ok());
+        f.write_str(text.as_deref().unwrap_or("never"))
     }
 }
 
@@ -31,7 +44,7 @@ pub(crate) fn micros(span: Duration) -> u64 {
 }
 
 impl From<SystemTime> for Moment {
-    /// A time before 1970 is taken for 1970: there are no exits from then.
+    /// A time before 1970 becomes 1970.
     fn from(time: SystemTime) -> Self {
         Self(time.duration_since(UNIX_EPOCH).map_or(0, micros))
     }
@@ -49,6 +62,8 @@ mod tests {
 
     #[test]
     fn a_moment_is_a_point_on_the_wall_clock() {
+        assert_eq!(Moment(1_788_314_400_000_000).to_string(), "2026-09-02 02:00:00 UTC");
+        assert_eq!(Moment(u64::MAX).to_string(), "never");
         let time = UNIX_EPOCH + Duration::from_micros(1_788_314_400_000_001);
         assert_eq!(SystemTime::from(Moment::from(time)), time);
         assert_eq!(Moment::from(UNIX_EPOCH - Duration::from_secs(1)), Moment(0));

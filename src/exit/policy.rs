@@ -1,11 +1,11 @@
-//! Which ports an exit lets out.
+//! The ports that an exit allows.
 //!
-//! Directories publish a summary of each exit's policy: one word, `accept` or `reject`, and a list of ports. Both words
-//! are turned into the same thing here, sorted ranges of what is let out, so that two exits of one policy compare equal
-//! whichever word they chose, and the answer for a port is a short search. A summary is about *most* addresses: an
-//! exit may still refuse a single target, and then its stream ends with that reason.
+//! Directories publish a summary of each exit's policy: `accept` or `reject`, and a list of ports. Both become sorted
+//! ranges of allowed ports here, so that equal policies compare equal however they are written, and a look-up is a short
+//! search. A summary holds for *most* addresses: an exit may still refuse a single target, and the stream then ends with
+//! that reason.
 //!
-//! Next: [`crate::tor::netdir`] reads these out of microdescriptors, `source/onionoo.rs` out of JSON.
+//! Next: [`crate::tor::netdir`] reads policies from microdescriptors, `source/onionoo.rs` from JSON.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,59 +15,53 @@ use serde::{Deserialize, Serialize};
 /// More entries than this are refused. Tor's own limit on the length of a summary is 1,000 characters.
 const MAX_ENTRIES: usize = 1000;
 
-/// The ports that an exit lets out; by default none.
+/// The ports that an exit allows; by default none.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "String")]
+#[serde(try_from = "WrittenPolicy", into = "String")]
 pub struct PortPolicy {
-    /// Ranges of accepted ports: sorted, neither overlapping nor touching.
+    /// Ranges of allowed ports: sorted, neither overlapping nor touching.
     accepted: Box<[(u16, u16)]>,
 }
 
 /// Why a text or a JSON object is not a port policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPolicy {
-    /// Neither `accept` nor `reject` stands first, or both are there.
-    #[error("a port policy is either `accept` or `reject` and a list of ports")]
+    #[error("a port policy must be `accept` or `reject` (not both), and a list of ports")]
     Word,
-    /// A port that is not a number from 1 to 65535, or a range that runs backwards.
-    #[error("a port policy holds something that is not a port or a range of ports")]
+    #[error("an entry of a port policy is neither a port from 1 to 65535 nor an ascending range of ports")]
     Port,
-    /// Nothing that could be read stands behind the word.
     #[error("a port policy names no port")]
     Empty,
-    /// More entries than any relay publishes.
     #[error("a port policy has more than {MAX_ENTRIES} entries")]
     TooLong,
 }
 
 impl PortPolicy {
-    /// Lets nothing out.
     pub fn reject_all() -> Self {
         Self::default()
     }
 
-    /// Lets every port out.
     pub fn accept_all() -> Self {
         Self { accepted: Box::new([(1, u16::MAX)]) }
     }
 
-    /// Whether this port is let out to most addresses.
+    /// True if connections to this port of most addresses are allowed.
     pub fn allows(&self, port: u16) -> bool {
         let after = self.accepted.partition_point(|(low, _)| *low <= port);
         after > 0 && port <= self.accepted[after - 1].1
     }
 
-    /// True if no port at all is let out.
+    /// True if no port is allowed.
     pub fn is_reject_all(&self) -> bool {
         self.accepted.is_empty()
     }
 
-    /// The accepted ranges, lowest first, both ends included.
+    /// The allowed ranges, lowest first, both ends included.
     pub fn ranges(&self) -> impl Iterator<Item = (u16, u16)> {
         self.accepted.iter().copied()
     }
 
-    /// The bytes it holds on the heap.
+    /// The heap memory of the policy, in bytes.
     pub fn heap_bytes(&self) -> usize {
         size_of_val(&*self.accepted)
     }
@@ -78,7 +72,7 @@ impl PortPolicy {
             if count == MAX_ENTRIES {
                 return Err(BadPolicy::TooLong);
             }
-            // What does not begin with a digit is a form that is yet to be invented; tor skips it as well.
+            // An entry that does not begin with a digit is of a future format. tor skips it, too.
             if entry.starts_with(|c: char| c.is_ascii_digit()) {
                 ranges.push(range(entry)?);
             }
@@ -111,7 +105,7 @@ fn merge(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
     merged
 }
 
-/// The ports from 1 to 65535 that sorted, separate ranges leave out.
+/// The ports from 1 to 65535 that are in none of the sorted, separate ranges.
 fn invert(ranges: &[(u16, u16)]) -> Vec<(u16, u16)> {
     let mut left_out = Vec::with_capacity(ranges.len() + 1);
     let mut next = Some(1);
@@ -144,7 +138,7 @@ impl FromStr for PortPolicy {
 }
 
 impl fmt::Display for PortPolicy {
-    /// The summary, with whichever of the two words makes it shorter.
+    /// The summary, with `accept` or `reject`, whichever is shorter.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rejected = invert(&self.accepted);
         let accept = !self.accepted.is_empty() && (rejected.is_empty() || self.accepted.len() <= rejected.len());
@@ -166,27 +160,27 @@ impl fmt::Debug for PortPolicy {
     }
 }
 
-/// The two ways in which a policy is written: our own text, and Onionoo's object with one of two lists.
+/// A policy as JSON has it: our own text, or Onionoo's object with one of two lists.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum WrittenPolicy {
     Text(String),
     Lists { accept: Option<Vec<String>>, reject: Option<Vec<String>> },
 }
 
-impl TryFrom<Written> for PortPolicy {
+impl TryFrom<WrittenPolicy> for PortPolicy {
     type Error = BadPolicy;
 
-    fn try_from(written: Written) -> Result<Self, BadPolicy> {
+    fn try_from(written: WrittenPolicy) -> Result<Self, BadPolicy> {
         match written {
-            Written::Text(text) => text.parse(),
-            Written::Lists { accept: Some(list), reject: None } => {
+            WrittenPolicy::Text(text) => text.parse(),
+            WrittenPolicy::Lists { accept: Some(list), reject: None } => {
                 Self::from_entries(true, list.iter().map(String::as_str))
             }
-            Written::Lists { accept: None, reject: Some(list) } => {
+            WrittenPolicy::Lists { accept: None, reject: Some(list) } => {
                 Self::from_entries(false, list.iter().map(String::as_str))
             }
-            Written::Lists { .. } => Err(BadPolicy::Word),
+            WrittenPolicy::Lists { .. } => Err(BadPolicy::Word),
         }
     }
 }
@@ -204,8 +198,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_for_the_ports_at_every_edge() {
-        for (text, let_out, kept_in) in [
+    fn edges_of_ranges_are_included() {
+        for (text, allowed, refused) in [
             ("accept 80,443,8000-9000", &[80, 443, 8000, 8500, 9000][..], &[1, 79, 81, 442, 7999, 9001, 65535][..]),
             ("reject 25,119", &[1, 24, 26, 118, 120, 65535], &[25, 119]),
             ("reject 1-65535", &[], &[1, 80, 65535]),
@@ -215,14 +209,14 @@ mod tests {
             ("reject 1-1023,65535", &[1024, 65534], &[1, 1023, 65535]),
         ] {
             let policy: PortPolicy = text.parse().unwrap();
-            assert!(let_out.iter().all(|port| policy.allows(*port)), "{text} keeps in what it lets out");
-            assert!(kept_in.iter().all(|port| !policy.allows(*port)), "{text} lets out what it keeps in");
+            assert!(allowed.iter().all(|port| policy.allows(*port)), "{text} refuses a port that it allows");
+            assert!(refused.iter().all(|port| !policy.allows(*port)), "{text} allows a port that it refuses");
             assert!(!policy.allows(0), "{text}");
         }
     }
 
     #[test]
-    fn refuses_what_no_directory_writes() {
+    fn malformed_policies_are_refused() {
         use BadPolicy::*;
         for (text, why) in [
             ("", Word),
@@ -269,7 +263,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_policy_says_what_its_entries_say((accept, entries) in any_policy(), port in 1u16..) {
+        fn a_policy_agrees_with_its_entries((accept, entries) in any_policy(), port in 1u16..) {
             let entries: Vec<_> = entries.iter().map(|(low, more)| (*low, low.saturating_add(*more))).collect();
             let list: Vec<_> = entries.iter().map(|(low, high)| format!("{low}-{high}")).collect();
             let text = format!("{} {}", if accept { "accept" } else { "reject" }, list.join(","));

@@ -190,6 +190,7 @@ impl Outbound {
             | Why::NonePass
             | Why::NoneDistinct
             | Why::AllBanned
+            | Why::PinBanned { .. }
             | Why::AllFailed
             | Why::Ipv6 => NoExit::NoneUsable,
         };

@@ -1,12 +1,12 @@
-//! Bans: which site refuses which exit, until when; and when not to believe it.
+//! Bans: which site refuses which exit, and until when.
 //!
-//! A shop that blocks an exit says nothing about that exit elsewhere, so a ban belongs to (site, exit) and ends by
-//! itself. A site is a registrable domain: `www.` and `api.` of one shop share their block list, two tenants of
-//! `github.io` do not. Bans are a value in the snapshot, so that reading them takes no lock: they change a few times a
-//! second at most, and are asked for with every connection.
+//! A shop that blocks an exit says nothing about other sites, so a ban belongs to (site, exit); it ends by itself. A site
+//! is a registrable domain: `www.` and `api.` of one shop share their block list, two tenants of `github.io` do not. Bans
+//! are a value in the snapshot, so that a connection reads them without a lock: they change a few times a second at most,
+//! and every connection needs them.
 //!
-//! A site that is down looks, exit by exit, exactly like a site that bans them all: whoever makes a ban asks
-//! [`speaks_against_target`] first. Next: `route/refusal_detector.rs` hears real traffic; the tester has witnesses of its own.
+//! A site that is down looks, exit by exit, exactly like a site that bans every exit. So code that makes bans asks
+//! [`is_target_at_fault`] first: the tester does, and `route/refusal_detector.rs`, which watches real traffic.
 
 use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;
@@ -19,15 +19,15 @@ use crate::exit::catalog::{Bits, Layout};
 use crate::exit::{Catalog, ExitId, Moment};
 use crate::net::Host;
 
-/// Sites that bans are kept for. Arbitrary: strangers report sites, so there is a bound; this many at a hundred bans
-/// each are some 30 MB. Beyond it the site whose bans end first is forgotten.
+/// Sites with bans, at most: clients report sites, so there must be a bound. This many sites with a hundred bans each
+/// take some 30 MB. Beyond it the site whose bans end first loses them.
 const SITES: usize = 4096;
 
-/// Fewer failures than this are no evidence against a target, whatever share of the good exits they are. Arbitrary:
-/// two exits can fail together by accident.
+/// Fewer failures than this are no evidence against a target, whatever share of the good exits they are. Not tuned: two
+/// exits can fail together by accident.
 const EVIDENCE: usize = 3;
 
-/// What a ban is for: a registrable domain, or an address.
+/// A registrable domain, or an IP address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Site(Arc<str>);
 
@@ -37,7 +37,6 @@ impl Site {
         Self(name(host).into())
     }
 
-    /// Its name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -55,7 +54,7 @@ impl Borrow<str> for Site {
     }
 }
 
-/// A name that is itself a public suffix, or under none, is its own site.
+/// A name that is itself a public suffix, or has none, is its own site.
 fn name(host: &Host) -> Cow<'_, str> {
     match host {
         Host::Name(name) => Cow::Borrowed(psl::domain_str(name).unwrap_or(name)),
@@ -63,21 +62,21 @@ fn name(host: &Host) -> Cow<'_, str> {
     }
 }
 
-/// Every ban, as of one snapshot. A clone is a pointer.
+/// All bans of one snapshot. A clone is a pointer.
 #[derive(Clone, Debug, Default)]
 pub struct Bans(Arc<HashMap<Site, Arc<SiteBans>>>);
 
-/// One site's bans.
+/// The bans of one site.
 #[derive(Debug, Default)]
 pub struct SiteBans {
     ends: HashMap<ExitId, Moment>,
-    /// Where the banned exits are, worked out when somebody asked.
-    found: ArcSwapOption<Found>,
+    /// The slots of the banned exits, computed by the first connection that needs them.
+    found: ArcSwapOption<BannedSlots>,
 }
 
-/// Where a site's banned exits are in a catalog.
+/// The slots of a site's banned exits in one catalog.
 #[derive(Debug)]
-struct Found {
+struct BannedSlots {
     layout: Layout,
     /// When the first of these bans ends.
     until: Moment,
@@ -85,20 +84,20 @@ struct Found {
 }
 
 impl Clone for SiteBans {
-    /// A copy is made to be changed.
+    /// Without the computed slots: a copy is made to be changed.
     fn clone(&self) -> Self {
         Self { ends: self.ends.clone(), found: ArcSwapOption::empty() }
     }
 }
 
 impl SiteBans {
-    /// When the exit's ban ends, if there is one.
+    /// When the exit's ban ends, if it is banned.
     pub fn until(&self, exit: &ExitId, now: Moment) -> Option<Moment> {
         self.ends.get(exit).copied().filter(|until| *until > now)
     }
 
-    /// The exits that are banned now. Looked up one by one when an exit has come or gone or a ban has ended since the
-    /// last time, and not for each connection to a site that bans thousands.
+    /// The slots of the exits that are banned now. They are computed again only when an exit has come or gone or a ban has
+    /// ended, and not for each connection to a site that bans thousands of exits.
     pub(super) fn slots(&self, catalog: &Catalog, now: Moment) -> Arc<Bits> {
         if let Some(found) = &*self.found.load()
             && now < found.until
@@ -109,7 +108,7 @@ impl SiteBans {
         let held = || self.ends.iter().filter(|(_, until)| **until > now);
         let until = held().map(|(_, until)| *until).min().unwrap_or(Moment(u64::MAX));
         let slots: Arc<Bits> = Arc::new(held().filter_map(|(exit, _)| catalog.slot(exit)).collect());
-        self.found.store(Some(Arc::new(Found { layout: catalog.layout(), until, slots: slots.clone() })));
+        self.found.store(Some(Arc::new(BannedSlots { layout: catalog.layout(), until, slots: slots.clone() })));
         slots
     }
 }
@@ -123,12 +122,12 @@ impl Bans {
         self.0.get(&*name(host)).map(|bans| &**bans)
     }
 
-    /// When a ban ends, if there is one.
+    /// When the ban of an exit from a site ends, if there is one.
     pub fn until(&self, site: &Site, exit: &ExitId, now: Moment) -> Option<Moment> {
         self.0.get(site)?.until(exit, now)
     }
 
-    /// Every ban that holds now.
+    /// Every ban that has not ended.
     pub fn iter(&self, now: Moment) -> impl Iterator<Item = (&Site, &ExitId, Moment)> {
         let held = move |(exit, until): (_, &Moment)| (*until > now).then_some((exit, *until));
         self.0.iter().flat_map(move |(site, bans)| {
@@ -136,7 +135,7 @@ impl Bans {
         })
     }
 
-    /// With these bans too. A ban that is there already is made longer, never shorter.
+    /// These bans and those given. A ban that exists already becomes longer, never shorter.
     pub fn with(&self, bans: impl IntoIterator<Item = (Site, ExitId, Moment)>) -> Self {
         let mut next = self.clone();
         let sites = Arc::make_mut(&mut next.0);
@@ -152,21 +151,7 @@ impl Bans {
         next
     }
 
-    /// Without this one.
-    pub fn without(&self, site: &Site, exit: &ExitId) -> Self {
-        if !self.0.get(site).is_some_and(|bans| bans.ends.contains_key(exit)) {
-            return self.clone();
-        }
-        let mut next = self.clone();
-        let sites = Arc::make_mut(&mut next.0);
-        if let Some(bans) = sites.get_mut(site) {
-            Arc::make_mut(bans).ends.remove(exit);
-        }
-        sites.retain(|_, bans| !bans.ends.is_empty());
-        next
-    }
-
-    /// Without those that are over; `None` if none is.
+    /// The bans that have not ended; `None` if that is all of them.
     pub fn swept(&self, now: Moment) -> Option<Self> {
         let over = |bans: &SiteBans| bans.ends.values().any(|until| *until <= now);
         if !self.0.values().any(|bans| over(bans)) {
@@ -182,8 +167,9 @@ impl Bans {
     }
 }
 
-/// True if so many exits failing a target at a time speaks against the target: more than half of those that were good.
-pub fn speaks_against_target(recently_good: usize, failing: usize) -> bool {
+/// True if so many exits fail a target at one time that the target must be at fault: more than half of those that were
+/// good.
+pub fn is_target_at_fault(recently_good: usize, failing: usize) -> bool {
     failing >= EVIDENCE && failing * 2 > recently_good
 }
 
@@ -206,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_site_is_what_one_owner_has() {
+    fn a_site_is_a_registrable_domain() {
         for (host, want) in [
             ("www.shop.example.com", "example.com"),
             ("example.com", "example.com"),
@@ -237,13 +223,12 @@ mod tests {
         assert!(empty.of(&Host::parse("shop.com").unwrap()).is_none(), "the snapshot before is as it was");
         let longer = bans.with([(shop.clone(), exit(1), START.after(2 * MINUTE)), (shop.clone(), exit(1), START)]);
         assert_eq!(longer.until(&shop, &exit(1), START), Some(START.after(2 * MINUTE)));
-        assert_eq!(longer.without(&shop, &exit(1)).iter(START).count(), 0);
         assert!(bans.swept(START).is_none());
         assert_eq!(bans.swept(START.after(MINUTE)).unwrap().0.len(), 0);
     }
 
     #[test]
-    fn where_the_banned_are_follows_bans_exits_and_time() {
+    fn the_slots_of_banned_exits_follow_bans_exits_and_time() {
         let world = super::super::fixture::World::new(&["US"; 6]);
         let id = super::super::fixture::id;
         let shop = site("shop.com");
@@ -254,7 +239,7 @@ mod tests {
         };
         assert_eq!(slots(&bans, &world.catalog, START), [0, 1, 2]);
         assert_eq!(slots(&bans, &world.catalog, START.after(MINUTE)), [1, 2], "one has ended");
-        assert_eq!(slots(&bans, &world.catalog, START), [1, 2], "whose clock lags sees the next end");
+        assert_eq!(slots(&bans, &world.catalog, START), [1, 2], "a clock that lags sees the later state");
         let mut edit = world.catalog.edit();
         edit.remove(&id(2));
         assert_eq!(slots(&bans, &edit.finish(), START.after(MINUTE)), [1], "one has gone");
@@ -272,11 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn when_most_good_exits_fail_at_once_it_is_the_target() {
+    fn when_most_good_exits_fail_at_once_the_target_is_at_fault() {
         for (good, failing, want) in
             [(0, 0, false), (2, 2, false), (3, 3, true), (6, 3, false), (6, 4, true), (2000, 1001, true)]
         {
-            assert_eq!(speaks_against_target(good, failing), want, "{failing} of {good}");
+            assert_eq!(is_target_at_fault(good, failing), want, "{failing} of {good}");
         }
     }
 }

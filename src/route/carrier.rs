@@ -1,17 +1,18 @@
-//! Which Tor exit stands before a public proxy that must not learn who asks. Pure.
+//! The Tor exit through which a public proxy is reached if it must not learn this machine's address (`through = "tor"`).
 //!
-//! It is always the same few, chosen by rendezvous, so that thousands of proxies do not want thousands of circuits, and
-//! one proxy always the same of them, so that what was tested is what is used.
+//! A few exits carry all proxies, so that thousands of proxies do not need thousands of circuits. Each proxy always has
+//! the same one, by rendezvous hashing, so that connections take the path that was tested.
 
 use super::balance::stir;
 use crate::exit::catalog::Filter;
 use crate::exit::country::CountrySet;
 use crate::exit::{Catalog, Exit, ExitId, Fingerprint, PublicId, Source};
 
-/// How many there are. Arbitrary: enough that one that dies takes few proxies with it, few enough to keep warm.
+/// How many Tor exits carry proxies. Not tuned: enough that the death of one affects few proxies, and few enough to keep
+/// circuits ready.
 const CARRIERS: usize = 8;
 
-/// The Tor exit before this proxy; `None` while none is usable that reaches it.
+/// The Tor exit for this proxy; `None` while no usable exit allows its port.
 pub fn carrier(catalog: &Catalog, proxy: &PublicId) -> Option<Fingerprint> {
     let filter = Filter { sources: &[Source::Tor], countries: &CountrySet::ALL, asn: None, check: None };
     let v6 = proxy.addr.is_ipv6();
@@ -44,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_carry_all_and_each_proxy_keeps_its_own() {
+    fn a_few_exits_carry_all_proxies_and_each_proxy_keeps_its_exit() {
         let mut world = World::new(&["US"; 40]);
         let carriers = |world: &World| (0..200).map(|n| carrier(&world.catalog, &proxy(n))).collect::<Vec<_>>();
         let before = carriers(&world);
@@ -55,7 +56,7 @@ mod tests {
         world.kill(number);
         let after = carriers(&world);
         let moved = before.iter().zip(&after).filter(|(before, after)| before != after);
-        assert!(moved.clone().count() < 120, "whoever had another keeps it, but for the new one's share");
+        assert!(moved.clone().count() < 120, "proxies with another carrier keep it, but for the share of the new one");
         assert!(after.iter().all(|carrier| *carrier != Some(dead)));
         assert_eq!(carrier(&Catalog::default(), &proxy(1)), None);
     }

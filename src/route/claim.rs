@@ -1,48 +1,56 @@
-//! Which addresses pins use: a new pin prefers one that no other uses, and an exclusive pin insists on it.
+//! How many pins use each IP address. A new pin prefers an address that no other pin uses; an exclusive pin must have one.
 //!
-//! How many pins use an address is kept exactly, by address, because an exclusive pin rests on it. Beside that a map of
-//! the catalog says which exits lie behind unused addresses, or behind those that fewest use, so that a new pin looks
-//! at a few exits and not at all of them. The map follows each claim, and is drawn anew when exits have other
-//! addresses; it may lag behind by a moment, and whoever chooses by it asks the exact table before he takes.
+//! The count of each address is exact, because exclusive pins depend on it. A second structure, [`UsedExits`], holds the
+//! exits with those addresses as sets, so that a new pin looks at a few exits and not at the whole catalog. Every change
+//! of a count updates the sets, and they are rebuilt when exits get other addresses. The sets may be a moment old, so a
+//! chooser asks for the exact count before it takes an address.
+//!
+//! Lock order: an entry of `by_ip` first, `used_exits` inside it. Nothing calls `by_ip` while it holds one of its entries.
 
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
 
 use super::lru::open;
 use crate::exit::Catalog;
 use crate::exit::catalog::Bits;
 
-/// Numbers of pins an address that the map tells apart; beyond, a sample is compared. Arbitrary.
+/// Counts of pins that the sets tell apart. Addresses with this many pins or more count as equal, and the chooser then
+/// compares the exact counts of a sample. Not tuned.
 const LEVELS: u32 = 8;
 
-/// Who uses which address.
+/// The counts of all addresses that pins use.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    by_ip: [Mutex<HashMap<Ipv4Addr, Claim>>; 16],
-    map: Mutex<Map>,
+    by_ip: DashMap<Ipv4Addr, Claim>,
+    used_exits: Mutex<UsedExits>,
 }
 
+/// The pins of one address.
 #[derive(Clone, Copy, Debug, Default)]
 struct Claim {
     pins: u32,
+    /// How many of them are exclusive.
     exclusive: u32,
 }
 
-/// The exits behind used addresses.
+/// Sets of exits whose addresses pins use.
 #[derive(Debug, Default)]
-struct Map {
-    /// Whose addresses these are.
+struct UsedExits {
+    /// The edition of the catalog that the sets belong to.
     catalog: Catalog,
-    /// Behind addresses that any pin uses.
+    /// Exits whose address any pin uses.
     used: Bits,
-    /// Behind addresses that one pin uses, two, three, …, and at last so many or more.
+    /// Exits whose address one pin uses, two pins, …; the last set has those with [`LEVELS`] pins or more.
     levels: [Bits; LEVELS as usize],
-    /// Behind addresses that an exclusive pin uses.
+    /// Exits whose address an exclusive pin uses.
     exclusive: Bits,
 }
 
 impl Claim {
+    /// True if another pin may use the address.
     fn allows(self, exclusive: bool) -> bool {
         if exclusive { self.pins == 0 } else { self.exclusive == 0 }
     }
@@ -52,11 +60,11 @@ impl Claim {
     }
 }
 
-impl Map {
+impl UsedExits {
     fn of(catalog: &Catalog, claims: &[(Ipv4Addr, Claim)]) -> Self {
-        let mut map = Self { catalog: catalog.clone(), ..Self::default() };
-        claims.iter().for_each(|(ip, claim)| map.mark(*ip, *claim));
-        map
+        let mut sets = Self { catalog: catalog.clone(), ..Self::default() };
+        claims.iter().for_each(|(ip, claim)| sets.mark(*ip, *claim));
+        sets
     }
 
     fn mark(&mut self, ip: Ipv4Addr, claim: Claim) {
@@ -71,68 +79,66 @@ impl Map {
 }
 
 impl Claims {
-    /// How many pins use an address.
+    #[cfg(test)]
     pub(super) fn uses(&self, ip: Ipv4Addr) -> u32 {
         self.of(ip).pins
     }
 
-    /// How many pins use an address, if a new one may use it now.
+    /// How many pins use an address; `None` if a new pin may not use it.
     pub(super) fn free(&self, ip: Ipv4Addr, exclusive: bool) -> Option<u32> {
         let claim = self.of(ip);
         claim.allows(exclusive).then_some(claim.pins)
     }
 
-    /// Those of some exits whose addresses a new pin may use, and the fewest pins do.
+    /// Those exits of `of` whose addresses a new pin may use and the fewest pins use.
     pub(super) fn least_used(&self, catalog: &Catalog, of: &Bits, exclusive: bool) -> Bits {
-        self.look_up(catalog);
-        let map = open(&self.map);
+        self.follow(catalog);
+        let sets = open(&self.used_exits);
         let mut unused = of.clone();
-        unused.drop(&map.used);
+        unused.drop(&sets.used);
         if exclusive || !unused.is_empty() {
             return unused;
         }
-        let level = map.levels.iter().find(|level| of.meets(level, &map.exclusive));
+        let level = sets.levels.iter().find(|level| of.meets(level, &sets.exclusive));
         level.map_or_else(Bits::default, |level| {
             let mut shared = of.and(level);
-            shared.drop(&map.exclusive);
+            shared.drop(&sets.exclusive);
             shared
         })
     }
 
     /// The exits whose addresses a new pin may not use.
     pub(super) fn taken(&self, catalog: &Catalog, exclusive: bool) -> Bits {
-        self.look_up(catalog);
-        let map = open(&self.map);
-        if exclusive { map.used.clone() } else { map.exclusive.clone() }
+        self.follow(catalog);
+        let sets = open(&self.used_exits);
+        if exclusive { sets.used.clone() } else { sets.exclusive.clone() }
     }
 
-    /// Draws the map anew if exits of this catalog have other addresses than when that was done last. Whoever makes
-    /// editions calls it, so that a decision hardly ever has to.
-    pub(super) fn look_up(&self, catalog: &Catalog) {
+    /// Rebuilds the sets if exits have other addresses in this catalog than in the one before. [`super::pin::Pins::tidy`]
+    /// calls it after each new catalog, so that a connection hardly ever has to.
+    pub(super) fn follow(&self, catalog: &Catalog) {
         {
-            let mut map = open(&self.map);
-            // A reader of an older edition makes do with the newer one's.
-            if map.catalog.revision() >= catalog.revision() {
+            let mut sets = open(&self.used_exits);
+            // A connection that still reads an older catalog uses the sets of the newer one.
+            if sets.catalog.revision() >= catalog.revision() {
                 return;
             }
-            if map.catalog.has_addresses_of(catalog) {
-                map.catalog = catalog.clone();
+            if sets.catalog.has_addresses_of(catalog) {
+                sets.catalog = catalog.clone();
                 return;
             }
         }
-        // Not under the map's lock: a claim is marked under its address's.
-        let held = |shard: &Mutex<HashMap<Ipv4Addr, Claim>>| -> Vec<(Ipv4Addr, Claim)> {
-            open(shard).iter().map(|(ip, claim)| (*ip, *claim)).collect()
-        };
-        let claims: Vec<_> = self.by_ip.iter().flat_map(held).collect();
-        let drawn = Map::of(catalog, &claims);
-        *open(&self.map) = drawn;
+        // Without the lock of the sets, which comes after that of an entry.
+        let claims: Vec<_> = self.by_ip.iter().map(|entry| (*entry.key(), *entry.value())).collect();
+        let rebuilt = UsedExits::of(catalog, &claims);
+        *open(&self.used_exits) = rebuilt;
     }
 
-    /// Takes a share of an address if it may be had, giving back the holder's own former share of the same address.
+    /// Counts a pin at an address, if it may use it. `own` is given if the holder's present pin has the same address, and
+    /// says whether that is exclusive: it is replaced and does not count.
     pub(super) fn take(&self, ip: Ipv4Addr, exclusive: bool, own: Option<bool>) -> bool {
-        let mut shard = open(self.shard(ip));
-        let claim = shard.get(&ip).copied().unwrap_or_default();
+        let entry = self.by_ip.entry(ip);
+        let claim = if let Entry::Occupied(entry) = &entry { *entry.get() } else { Claim::default() };
         let others = match own {
             Some(exclusive) => Claim { pins: claim.pins - 1, exclusive: claim.exclusive - u32::from(exclusive) },
             None => claim,
@@ -140,39 +146,33 @@ impl Claims {
         let free = others.allows(exclusive);
         if free {
             let claim = others.with(exclusive);
-            shard.insert(ip, claim);
-            open(&self.map).mark(ip, claim);
+            let _entry = entry.insert(claim);
+            open(&self.used_exits).mark(ip, claim);
         }
         free
     }
 
-    /// Takes a share of an address whoever has it.
+    /// Counts a pin at an address that it may not use: one that the store kept.
     pub(super) fn force(&self, ip: Ipv4Addr) {
-        let mut shard = open(self.shard(ip));
-        let claim = shard.entry(ip).or_default();
+        let mut claim = self.by_ip.entry(ip).or_default();
         claim.pins += 1;
-        open(&self.map).mark(ip, *claim);
+        open(&self.used_exits).mark(ip, *claim);
     }
 
-    /// Gives back a share.
+    /// Ends the count of a pin.
     pub(super) fn give_back(&self, ip: Ipv4Addr, exclusive: bool) {
-        let mut shard = open(self.shard(ip));
-        let Some(claim) = shard.get_mut(&ip) else { return };
+        let Entry::Occupied(mut entry) = self.by_ip.entry(ip) else { return };
+        let claim = entry.get_mut();
         claim.pins = claim.pins.saturating_sub(1);
         claim.exclusive = claim.exclusive.saturating_sub(u32::from(exclusive));
-        open(&self.map).mark(ip, *claim);
+        open(&self.used_exits).mark(ip, *claim);
         if claim.pins == 0 {
-            shard.remove(&ip);
+            entry.remove();
         }
     }
 
-    fn shard(&self, ip: Ipv4Addr) -> &Mutex<HashMap<Ipv4Addr, Claim>> {
-        let at = ip.octets().iter().fold(0, |sum: u8, octet| sum.wrapping_mul(31).wrapping_add(*octet));
-        &self.by_ip[usize::from(at) % self.by_ip.len()]
-    }
-
     fn of(&self, ip: Ipv4Addr) -> Claim {
-        open(self.shard(ip)).get(&ip).copied().unwrap_or_default()
+        self.by_ip.get(&ip).map(|claim| *claim).unwrap_or_default()
     }
 }
 
@@ -183,7 +183,7 @@ mod tests {
     use super::super::fixture::{World, id, ip};
     use super::*;
 
-    /// The slow reference: every exit is asked.
+    /// The slow reference: the exact count of every exit of the catalog.
     fn walk(catalog: &Catalog, claims: &Claims, exclusive: bool) -> (Vec<u32>, Vec<u32>) {
         let exits = || catalog.iter().filter_map(|exit| Some((exit.slot().0, exit.v4()?)));
         let free: Vec<_> = exits().filter(|(_, ip)| claims.free(*ip, exclusive).is_some()).collect();
@@ -217,7 +217,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn the_map_says_what_a_walk_finds(steps in prop::collection::vec(step(), 0..60)) {
+        fn the_sets_hold_what_a_walk_over_the_catalog_finds(steps in prop::collection::vec(step(), 0..60)) {
             let mut world = World::new(&["US"; 12]);
             let claims = Claims::default();
             let mut held = Vec::new();

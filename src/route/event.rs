@@ -1,93 +1,71 @@
-//! What happened, for those who watch: to promises (pins that were made, moved or ended, and why), and to exits (caught,
-//! refused by a site) and the pages that judge them.
+//! Events for logs and `GET /events`: pins that were made, moved or ended, exits that were condemned or banned, check
+//! targets that were suspended or resumed.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::ban::Site;
 use super::holder::Holder;
-use super::pin::Pinned;
+use super::pinned::Pinned;
 use crate::exit::{ExitId, Moment};
 
-/// Something that whoever runs or uses the gateway wants to hear of.
+/// Something that the operator or a client should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A strict route got its IP.
-    PinMade {
-        /// Whose pin it is.
-        holder: Holder,
-        /// What it got.
-        to: Pinned,
-    },
+    PinMade { holder: Holder, to: Pinned },
     /// A strict route's IP changed.
-    PinMoved {
-        /// Whose pin it is.
-        holder: Holder,
-        /// What it had.
-        from: Pinned,
-        /// What it has.
-        to: Pinned,
-        /// What made it move.
-        cause: Cause,
-    },
-    /// A pin is no more; its holder's next use makes a new one.
+    PinMoved { holder: Holder, from: Pinned, to: Pinned, cause: Cause },
+    /// A pin was removed; the next use of its holder makes a new one.
     PinEnded {
-        /// Whose pin it was.
         holder: Holder,
-        /// What it had.
         was: Pinned,
-        /// It went because there were too many, and not because its time was over or its route is gone.
+        /// It was removed because the table was full, and not because it expired or its route was deleted.
         evicted: bool,
     },
-    /// An exit was caught at what no honest one does: it is never used again.
+    /// An exit tampered with traffic; it is never used again.
     Condemned {
-        /// The exit.
         exit: ExitId,
         /// What it did.
         why: Arc<str>,
     },
     /// A site refuses an exit.
     Banned {
-        /// The site.
         site: Site,
-        /// The exit.
         exit: ExitId,
-        /// Until when it is kept away from there.
+        /// The exit is not used for the site until then.
         until: Moment,
-        /// Who says so.
+        /// Who found out, and how.
         why: Arc<str>,
     },
-    /// Most good exits fail a page of the tester: the page is to blame, and what fails there is held against nobody.
+    /// Most good exits fail a check target, so the target is at fault: failures there do not count for now.
     Suspended {
-        /// What the page is called.
+        /// The name of the check target.
         check: Arc<str>,
-        /// Exits that had failed it and count as passing again.
+        /// How many exits had failed it and count as passing again.
         pardoned: usize,
     },
-    /// Such a page is well again.
-    Resumed {
-        /// What it is called.
-        check: Arc<str>,
-    },
+    /// A suspended check target works again.
+    Resumed { check: Arc<str> },
 }
 
 /// Why a pin or a session moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// The exit is down, or no longer what was asked for.
+    /// The exit is down, or no longer has what the selector asks for.
     Down,
-    /// A dial through it failed by its own fault.
+    /// A dial through the exit failed by the exit's fault.
     Failed,
-    /// The target's site refuses it.
+    /// The target's site refuses the exit.
     Banned,
-    /// The time that was asked for is over.
+    /// The stated time of the session is over.
     Expired,
-    /// Somebody asked for another.
+    /// A client or the API asked for another exit, or `rotate_every` was due.
     Rotated,
 }
 
 impl Cause {
-    /// The word for it in the API, logs and labels.
+    /// The word in the API, logs and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Down => "down",
@@ -99,19 +77,16 @@ impl Cause {
     }
 }
 
-/// A session's exit is another than the last time.
+/// A session uses another exit than the last time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moved {
-    /// Where it was.
     pub from: ExitId,
-    /// Where it is.
     pub to: ExitId,
-    /// What made it move.
     pub cause: Cause,
 }
 
 impl Event {
-    /// True of what an operator may have to act on.
+    /// True if the operator may have to act.
     pub fn is_grave(&self) -> bool {
         matches!(self, Self::Condemned { .. } | Self::Suspended { .. })
     }
@@ -125,22 +100,20 @@ impl fmt::Display for Event {
             Self::PinMoved { holder, from, to, cause } => {
                 write!(f, "{holder} moved from {from} to {to}: {}", cause.as_str())
             }
-            Self::PinEnded { holder, was, evicted: false } => write!(f, "{holder} let {was} go"),
-            Self::PinEnded { holder, was, evicted: true } => write!(f, "{holder} had to let {was} go: too many pins"),
-            Self::Condemned { exit, why } => write!(f, "{exit} is bad for good: {why}"),
+            Self::PinEnded { holder, was, evicted: false } => write!(f, "{holder} is no longer pinned to {was}"),
+            Self::PinEnded { holder, was, evicted: true } => write!(
+                f,
+                "{holder} is no longer pinned to {was}: the table of pins is full, and this one was unused for longest"
+            ),
+            Self::Condemned { exit, why } => write!(f, "{exit} is never used again: {why}"),
             Self::Banned { site, exit, why, .. } => write!(f, "{site} refuses {exit}: {why}"),
             Self::Suspended { check, pardoned } => write!(
                 f,
-                "most good exits fail `{check}`: it is suspended, nobody is banned for it, {pardoned} pass again"
+                "most good exits fail the check target `{check}`: it is suspended, and its failures do not count; \
+                 {pardoned} exits count as passing again"
             ),
-            Self::Resumed { check } => write!(f, "`{check}` is well again: its verdicts count"),
+            Self::Resumed { check } => write!(f, "the check target `{check}` works again, and its results count"),
         }
-    }
-}
-
-impl fmt::Display for Pinned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.ip, self.exit)
     }
 }
 
@@ -148,7 +121,7 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.scope)?;
         if let Some(session) = &self.session {
-            write!(f, "-session-{session}")?;
+            write!(f, "-{}", session.token())?;
         }
         if self.key.is_empty() { Ok(()) } else { write!(f, " of {}", self.key) }
     }

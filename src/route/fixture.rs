@@ -1,4 +1,4 @@
-//! A small world for tests of choosing: exits with planted facts, routes, a clock that stands still until it is told.
+//! A small world for tests of choosing: exits with chosen facts, routes, and a clock that moves only on request.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -7,12 +7,14 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::choose::{Ask, Plan, Rotated, Successor, View, decide, succeed, successor};
-use super::explain::{Explanation, Refusal, explain};
+use super::choose::{Ask, Plan, Rotated, Successor, decide, succeed, successor};
+use super::explain::{Explanation, explain};
 use super::memory::{Bounds, Memory};
 use super::policy::Policy;
+use super::refusal::Refusal;
 use super::selector::{RouteName, Selector, Words};
 use super::table::{Origin, Route, RouteTable, Wish};
+use super::view::View;
 use super::{Bans, Site};
 use crate::exit::country::Country;
 use crate::exit::facts::{Flags, Known, Listing};
@@ -71,7 +73,7 @@ pub(super) fn listing(n: u16, code: &str) -> Listing {
 }
 
 impl World {
-    /// Exits 0, 1, 2, …, each in its country, each tested and seen with an IP of its own.
+    /// Exits 0, 1, 2, … in these countries, each tested and seen with an IP of its own.
     pub(super) fn new(codes: &[&str]) -> Self {
         let routes = RouteTable::new(words(), Policy { pool: 3, ..Policy::default() });
         let memory = Memory::new(Bounds::default());
@@ -185,7 +187,7 @@ impl World {
         number(plan.first().id())
     }
 
-    /// What happens when the first exit of a connection fails: where it leaves from then, and what the plan says.
+    /// Fails the first exit of a connection: the exit that it uses next, if any, and its plan.
     pub(super) fn fail_over(&mut self, username: &str) -> (Option<u16>, Plan) {
         self.ask(username, "shop.com:443", |view, memory, ask, rng| {
             let mut plan = decide(view, memory, ask, rng).unwrap();
@@ -197,7 +199,7 @@ impl World {
     pub(super) fn rotate(&mut self, username: &str) -> Result<(Successor, Rotated), Box<Refusal>> {
         self.ask(username, "shop.com:443", |view, memory, ask, rng| {
             let next = successor(view, memory, ask, rng)?;
-            let rotated = succeed(view, memory, ask, &next).expect("nobody else moves it");
+            let rotated = succeed(view, memory, ask, &next).expect("no other rotation interferes");
             Ok((next, rotated))
         })
     }
@@ -206,7 +208,7 @@ impl World {
         self.ask(username, to, |view, memory, ask, _| explain(view, memory, ask))
     }
 
-    /// A world after a restart: the same exits, routes and bans, and of the memory what a store kept of it.
+    /// The world after a restart: the same exits, routes and bans, and the part of the memory that a store keeps.
     pub(super) fn restart(&self) -> Self {
         let memory = Memory::new(Bounds::default());
         memory.import(self.memory.sessions().list(self.now), self.memory.pins().list(self.now), self.now);

@@ -1,31 +1,32 @@
-//! Implicit routes: the pools of selectors that nobody made a route of.
+//! Implicit routes: the pools of usernames that name no route.
 //!
-//! `us-session-7` needs a pool of US exits that outlives the connection, and must not need an API call first. So the
-//! first use makes one and the last one's idleness ends it. Only the pool goes: pins and sessions are kept elsewhere,
-//! by the text of the selector, and find their exits again. Their number is bounded, because user names are free.
+//! `us-session-7` needs a pool of US exits that outlives the connection, without an API call first. So the first use
+//! makes an implicit route, and it ends when it has been unused for `gateway.implicit_idle`. Only the pool ends: pins and
+//! sessions are stored elsewhere, under the text of the selector, and find their exits again. The number of implicit
+//! routes is bounded, because a client can write any username.
 //!
-//! A pool here is brought up to date by whoever first uses it under a new catalog; between uses nobody needs it to be.
+//! The first connection that uses an implicit route after a change of the catalog brings its pool up to date.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::choose::View;
 use super::lru::{Sharded, open};
 use super::policy::Policy;
 use super::pool::{Need, Pool};
 use super::selector::Selector;
 use super::table::Wish;
+use super::view::View;
 use crate::exit::Moment;
 
-/// The implicit routes of the process.
+/// All implicit routes of the process.
 #[derive(Debug)]
 pub struct Implicits {
     table: Sharded<Arc<str>, Arc<Implicit>>,
     idle: Duration,
 }
 
-/// One implicit route.
+/// The pool of one selector, made by its first use.
 #[derive(Debug)]
 pub struct Implicit {
     scope: Arc<str>,
@@ -37,29 +38,28 @@ pub struct Implicit {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The catalog that the pool is up to date with.
+    /// The revision of the catalog that the pool was last refreshed with.
     revision: Option<u64>,
-    turns: u64,
+    /// How often the whole pool was exchanged.
+    rotations: u64,
     pool: Arc<Pool>,
 }
 
 impl Implicit {
-    /// The canonical selector; `route:selector` for a route's that is narrowed.
+    /// The canonical selector, or `route:selector` for a named route that a username narrows.
     pub fn scope(&self) -> &Arc<str> {
         &self.scope
     }
 
-    /// The exits that it uses.
     pub fn pool(&self) -> Arc<Pool> {
         open(&self.state).pool.clone()
     }
 
-    /// How it chooses.
     pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
     }
 
-    /// When it was last used.
+    /// The last use.
     pub fn used(&self) -> Moment {
         Moment(self.used.load(Relaxed))
     }
@@ -68,8 +68,9 @@ impl Implicit {
         let revision = Some(view.catalog.revision());
         let mut state = open(&self.state);
         if state.revision != revision {
-            let need = Need { scope: &self.scope, selector: &self.selector, policy: &self.policy, epoch: state.turns };
-            // Worked out under the lock of this one route: a few µs, once a catalog, and all who wait want the result.
+            let need =
+                Need { scope: &self.scope, selector: &self.selector, policy: &self.policy, epoch: state.rotations };
+            // Under the lock of this one route: it takes a few µs, once per catalog, and those that wait need the result.
             if let Some(pool) = state.pool.refreshed(&need, view.catalog, view.routes.uses()) {
                 state.pool = Arc::new(pool);
             }
@@ -84,22 +85,21 @@ impl Implicits {
         Self { table: Sharded::new(bound), idle }
     }
 
-    /// Every implicit route, in no order.
+    /// Every implicit route, in any order.
     pub fn list(&self) -> Vec<Arc<Implicit>> {
         self.table.each().flat_map(|shard| shard.iter().map(|(_, route)| route.clone()).collect::<Vec<_>>()).collect()
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// True if there are none.
+    #[cfg_attr(feature = "dead-code", expect(dead_code, reason = "clippy wants it beside `len`; tests use it"))]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The pool for a wish whose pool has this scope. True beside it if the route is new.
+    /// The pool of this scope, made if there is none; true beside it if it was made.
     pub(super) fn pool(&self, scope: &Arc<str>, wish: &Wish, view: View<'_>, now: Moment) -> (Arc<Pool>, bool) {
         let hash = self.table.hash(scope);
         let found = self.table.lock(hash).get(hash, |key| key == scope).cloned();
@@ -110,7 +110,7 @@ impl Implicits {
         (route.current(view), new)
     }
 
-    /// The pool of this scope as it is, without its being used.
+    /// The pool of this scope, if there is one. Does not count as a use.
     pub(super) fn peek(&self, scope: &Arc<str>) -> Option<Arc<Pool>> {
         let hash = self.table.hash(scope);
         let found = self.table.lock(hash).peek(hash, |key| key == scope).cloned();
@@ -118,12 +118,12 @@ impl Implicits {
     }
 
     /// Exchanges the exits of a pool for others, as far as there are others. False if there is no such pool.
-    pub(super) fn turn(&self, scope: &Arc<str>) -> bool {
+    pub(super) fn rotate(&self, scope: &Arc<str>) -> bool {
         let hash = self.table.hash(scope);
         let found = self.table.lock(hash).peek(hash, |key| key == scope).cloned();
         found.is_some_and(|route| {
             let mut state = open(&route.state);
-            (state.turns, state.revision) = (state.turns + 1, None);
+            (state.rotations, state.revision) = (state.rotations + 1, None);
             true
         })
     }
@@ -138,7 +138,7 @@ impl Implicits {
         });
         let mut shard = self.table.lock(hash);
         match shard.get(hash, |key| key == scope) {
-            // Somebody else was quicker, or the policy was changed and the pool goes over to the new one.
+            // Another connection was quicker; or the policy has changed, and the new route takes over the pool.
             Some(other) if *other.policy == *made.policy => return other.clone(),
             Some(other) => {
                 open(&made.state).pool = other.pool();
@@ -149,7 +149,7 @@ impl Implicits {
         made
     }
 
-    /// Brings the pools up to date; forgets what has been idle. True if any is new, other or gone.
+    /// Removes idle routes and brings the pools of the others up to date. True if any pool has changed or is gone.
     pub(super) fn tidy(&self, view: View<'_>, now: Moment) -> bool {
         let mut changed = false;
         for mut shard in self.table.each() {

@@ -1,68 +1,62 @@
-//! What outlives a snapshot: sessions, pins, implicit routes, and which exit was last.
+//! What outlives a snapshot: sessions, pins, implicit routes, and the last exit of rotating usernames.
 //!
-//! A snapshot says what *is*; this remembers what was promised. It is written by the data path, so it is not part of
-//! the snapshot, and a store copies what must survive a restart behind its back ([`Memory::changes`]), so that no
+//! A snapshot describes exits and routes; this remembers what clients were given. The data path writes it, so it is not
+//! part of the snapshot. The store copies what must survive a restart now and then ([`Memory::changes`]), so that no
 //! connection waits for a disk.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::choose::View;
 use super::event::Event;
 use super::holder::{Holder, HolderRef};
 use super::implicit::Implicits;
 use super::lru::Sharded;
-use super::pin::{PinRecord, Pinned, Pins};
+use super::pin::{PinRecord, Pins};
+use super::pinned::Pinned;
 use super::session::{SessionRecord, Sessions};
+use super::view::View;
 use crate::exit::{Exit, Moment, Verdict};
 
-/// How much is kept.
+/// How many entries each table keeps at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Sessions at once.
     pub sessions: usize,
-    /// Pins at once.
     pub pins: usize,
-    /// Implicit routes at once.
+    /// Implicit routes, and as many last exits of rotating usernames.
     pub implicit: usize,
-    /// How long an implicit route lasts unused.
+    /// How long an unused implicit route lasts.
     pub implicit_idle: Duration,
 }
 
 impl Default for Bounds {
-    /// A session or a pin takes some 300 bytes, an implicit route with its pool some 2 KiB: about 100 MB when all are
-    /// full, which no honest fleet of scrapers reaches.
+    /// A session or a pin takes some 300 bytes, an implicit route with its pool some 2 KiB: about 100 MB when all tables
+    /// are full.
     fn default() -> Self {
         Self { sessions: 100_000, pins: 100_000, implicit: 10_000, implicit_idle: Duration::from_secs(600) }
     }
 }
 
-/// One thing that the store has to write.
+/// One row that the store has to write or delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A session is new or other.
     SessionPut(SessionRecord),
-    /// A session is no more.
     SessionGone(Holder),
-    /// A pin is new or other.
     PinPut(PinRecord),
-    /// A pin is no more.
     PinGone(Holder),
 }
 
-/// There is one in the process, shared by all who decide.
+/// The sessions, pins and implicit routes of the process: there is one.
 #[derive(Debug)]
 pub struct Memory {
     sessions: Sessions,
     pins: Pins,
     implicit: Implicits,
-    /// The last exit of those who want another each time, by its seed.
+    /// The last exit (its seed) of each holder whose mode is `rotate`.
     last: Sharded<Holder, u64>,
     generation: AtomicU64,
 }
 
 impl Memory {
-    /// An empty one.
     pub fn new(bounds: Bounds) -> Self {
         Self {
             sessions: Sessions::new(bounds.sessions),
@@ -73,7 +67,7 @@ impl Memory {
         }
     }
 
-    /// Takes in what the store had.
+    /// Takes in what the store kept.
     pub fn import(
         &self,
         sessions: impl IntoIterator<Item = SessionRecord>,
@@ -85,8 +79,8 @@ impl Memory {
         self.changed();
     }
 
-    /// What the store has to write since the last call. Somebody must call it every few seconds: what changed is
-    /// remembered until then.
+    /// What has changed since the last call, for the store to write. It must be called every few seconds, because the
+    /// list of changes grows until then.
     pub fn changes(&self) -> Vec<Change> {
         let sessions = self.sessions.changes().into_iter();
         let pins = self.pins.changes().into_iter();
@@ -94,8 +88,8 @@ impl Memory {
         sessions.chain(pins.map(|change| change.map_or_else(Change::PinGone, Change::PinPut))).collect()
     }
 
-    /// Keeps house; to be called after each new snapshot, and every ten seconds or so. What has ended goes, pools of
-    /// implicit routes are brought up to date, and pins learn whether their exits are up.
+    /// Removes what has ended, brings the pools of implicit routes up to date, and notes which pinned exits are down. To
+    /// be called after each new snapshot and about every ten seconds.
     pub fn tidy(&self, view: View<'_>, now: Moment) -> Vec<Event> {
         let up = |to: &Pinned| view.catalog.get(&to.exit).is_some_and(|exit| is_up(exit, to));
         let events = self.pins.tidy(view.catalog, up, now);
@@ -106,22 +100,19 @@ impl Memory {
         events
     }
 
-    /// The sessions.
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
     }
 
-    /// The pins.
     pub fn pins(&self) -> &Pins {
         &self.pins
     }
 
-    /// The implicit routes.
     pub fn implicit(&self) -> &Implicits {
         &self.implicit
     }
 
-    /// Goes up whenever [`super::wanted::wanted`] may have another answer for the same snapshot.
+    /// Increases whenever the result of [`super::wanted::wanted`] may differ for the same snapshot.
     pub fn generation(&self) -> u64 {
         self.generation.load(Relaxed)
     }
@@ -130,7 +121,7 @@ impl Memory {
         self.generation.fetch_add(1, Relaxed);
     }
 
-    /// The exit that a holder had last, by its seed.
+    /// The seed of the exit that a holder used last.
     pub(super) fn last(&self, holder: HolderRef<'_>) -> Option<u64> {
         let hash = self.last.hash(holder);
         self.last.lock(hash).get(hash, |key| key.is(holder)).copied()
@@ -146,8 +137,8 @@ impl Memory {
     }
 }
 
-/// A pinned exit is up as long as nothing speaks against it: an overdue check is no reason to break a promise, another
-/// address is one.
+/// True if a pinned exit is up and still has the pinned address. An overdue check does not count against it: that is no
+/// reason to change a pinned IP.
 pub(super) fn is_up(exit: &Exit, to: &Pinned) -> bool {
     exit.alive() && exit.known().verdict != Verdict::Bad && exit.distinct() && exit.v4() == Some(to.ip)
 }
@@ -170,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn the_store_is_told_what_changed_and_once() {
+    fn each_change_is_stored_once() {
         let mut world = World::new(&["US", "DE"]);
         (0..5).for_each(|_| _ = world.decide("us-session-a").unwrap());
         (0..5).for_each(|_| _ = world.decide("de-strict").unwrap());
         let first = world.memory.changes();
         assert_eq!(named(&first), ["session us-session-a on 0", "pin de-strict on 1"]);
         assert!(world.memory.changes().is_empty());
-        // A use is written down now and then, not each time.
+        // A use is stored now and then, not each time.
         world.pass(MINUTE);
         world.first("us-session-a");
         assert!(world.memory.changes().is_empty());
@@ -189,12 +180,12 @@ mod tests {
         world.first("de-strict");
         world.tidy();
         assert_eq!(named(&world.memory.changes()), ["session us-session-a gone", "pin de-strict on 1"]);
-        world.memory.pins().unpin(HolderRef { key: "", scope: "de-strict", session: None }, world.now).unwrap();
+        assert_eq!(world.memory.pins().forget(|holder, _| holder.scope == "de-strict", world.now).len(), 1);
         assert_eq!(named(&world.memory.changes()), ["pin de-strict gone"]);
     }
 
     #[test]
-    fn what_the_store_was_told_makes_the_same_memory() {
+    fn what_was_stored_restores_the_same_memory() {
         let mut world = World::new(&["US"; 30]);
         world.route("alone", "us-strict", Policy { exclusive: true, ..Policy::default() });
         let names: Vec<String> = (0..10)
@@ -221,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_bounded_and_say_what_they_forget() {
+    fn tables_are_bounded_and_report_what_they_evict() {
         let mut world = World::new(&["US"; 10]);
         let bounds = Bounds { sessions: 5, pins: 4, implicit: 3, implicit_idle: 10 * MINUTE };
         world.memory = Memory::new(bounds);
@@ -246,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn implicit_routes_end_idle_and_what_was_promised_stays() {
+    fn an_idle_implicit_route_ends_and_its_pins_and_sessions_stay() {
         let mut world = World::new(&["US"; 20]);
         let (session, pin) = (world.first("us-session-a-ttl-24h"), world.first("us-strict"));
         let generation = world.memory.generation();
@@ -278,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_api_can_ask_where_a_session_is() {
+    fn a_sessions_exit_can_be_looked_up() {
         let mut world = World::new(&["US"; 5]);
         let home = world.first("us-session-a");
         let session = SessionId::parse("a").unwrap();

@@ -1,18 +1,17 @@
 //! Pins: the one IP of a strict route, for weeks and over restarts.
 //!
-//! A pin is a promise that the address which a site sees will not change behind the client's back. It is made of the
-//! exit *and* the IPv4 address that was observed, because an exit whose address changed is another exit to every site;
-//! and it belongs to (key, scope, session), not to a route object, so that it outlives what made it. While its exit is
-//! down the answer is an error. It moves when it has been down for `repin_after`, or when somebody rotates it, and each
-//! move is an [`Event`]: there is no other way.
+//! A pin promises that the address which a site sees does not change unless its owner asks. It names the exit *and* the
+//! IPv4 address that was observed, because an exit whose address changed is another exit to every site. It belongs to
+//! (key, scope, session) and not to a route object, so that it outlives a route that is deleted and made again. While
+//! its exit is down, connections get an error. A pin moves only if its exit has been down for `repin_after`, or if it is
+//! rotated, and each move is an [`Event`].
 //!
-//! Beside the pins there are [`Claims`], how many of them use each address. Both tables change under the pin's lock,
-//! address inside pin, so that two threads can neither pin one holder twice nor give one address to two exclusive
-//! holders.
+//! [`Claims`] counts how many pins use each address. Both tables change while the pin's shard is locked, and the address
+//! is locked inside that: two threads can neither pin one holder twice nor give one address to two exclusive pins.
 //!
-//! The table is bounded, and what is evicted is the pin unused for longest; that, too, is an event.
+//! The table is bounded. When it is full, the pin that was unused for longest is evicted; that is an event, too.
 //!
-//! Next: `route/choose/strict.rs` proposes, as for sessions.
+//! Next: `route/choose/strict.rs` proposes exits.
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -22,70 +21,60 @@ use super::claim::Claims;
 use super::event::{Cause, Event};
 use super::holder::{Holder, HolderRef};
 use super::lru::{Sharded, open};
+use super::pinned::Pinned;
 use super::session::Term;
 use crate::exit::catalog::Bits;
-use crate::exit::{Catalog, ExitId, Moment};
+use crate::exit::{Catalog, Moment};
 
-/// A use is written down again after this long, or this share of the pin's time to live if that is shorter.
+/// The last use of a pin is stored again after this long, or after this share of the pin's lifetime if that is shorter.
+/// Not tuned: a crash loses at most so much of a lifetime of weeks.
 const RESAVE: Duration = Duration::from_secs(3600);
 const RESAVE_SHARE: u32 = 8;
-
-/// What a pin holds on to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pinned {
-    /// The exit.
-    pub exit: ExitId,
-    /// The address that sites see it with.
-    pub ip: Ipv4Addr,
-}
 
 /// One pin as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PinRecord {
-    /// Whose it is.
     pub holder: Holder,
-    /// What it holds on to.
     pub to: Pinned,
-    /// Since when.
     pub made: Moment,
-    /// When it was last used.
+    /// The last use.
     pub used: Moment,
-    /// How long it lasts.
     pub term: Term,
     /// No other pin may use its address.
     pub exclusive: bool,
 }
 
-/// A pin as a decision sees it.
+/// A pin as one connection finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct CurrentPin {
     pub(super) to: Pinned,
     pub(super) made: Moment,
-    /// Since when its exit has been seen to be down.
+    /// Since when its exit has been down; `None` while it is up.
     pub(super) down: Option<Moment>,
 }
 
 /// The answer to a proposal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Pin {
-    /// It holds.
+pub(super) enum PinResult {
+    /// The pin was made.
     Made(Vec<Event>),
-    /// Another one held already.
+    /// The holder has another pin already.
     Other(Pinned),
-    /// Its address is taken by another's exclusive pin, or by any if this one is to be exclusive.
+    /// An exclusive pin uses the address, or any pin does and this one is to be exclusive.
     Taken,
 }
 
 /// All pins of the process.
 #[derive(Debug)]
 pub struct Pins {
-    table: Sharded<Holder, Kept>,
+    table: Sharded<Holder, PinEntry>,
     claims: Claims,
+    /// Holders whose pin has changed since the store last wrote it.
     unsaved: Mutex<Vec<Holder>>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct PinEntry {
     to: Pinned,
     made: Moment,
     used: Moment,
@@ -93,17 +82,18 @@ struct Kept {
     down: Option<Moment>,
     term: Term,
     exclusive: bool,
+    /// The holder is in `unsaved`.
     listed: bool,
 }
 
-impl Kept {
+impl PinEntry {
     fn ends(&self) -> Moment {
         let from = if self.term.fixed { self.made } else { self.used };
         from.after(self.term.span)
     }
 
-    fn held(&self) -> Held {
-        Held { to: self.to.clone(), made: self.made, down: self.down }
+    fn current(&self) -> CurrentPin {
+        CurrentPin { to: self.to.clone(), made: self.made, down: self.down }
     }
 }
 
@@ -112,22 +102,22 @@ impl Pins {
         Self { table: Sharded::new(bound), claims: Claims::default(), unsaved: Mutex::default() }
     }
 
-    /// How many there are.
+    /// The number of pins, ended ones included until [`Pins::tidy`] removes them.
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// True if there are none.
+    #[cfg_attr(feature = "dead-code", expect(dead_code, reason = "clippy wants it beside `len`; tests use it"))]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many pins use an address.
-    pub fn uses(&self, ip: Ipv4Addr) -> u32 {
+    #[cfg(test)]
+    pub(super) fn uses(&self, ip: Ipv4Addr) -> u32 {
         self.claims.uses(ip)
     }
 
-    /// Those of some exits whose addresses a new pin may use, and the fewest pins do.
+    /// Those exits of `of` whose addresses a new pin may use and the fewest pins use.
     pub(super) fn least_used(&self, catalog: &Catalog, of: &Bits, exclusive: bool) -> Bits {
         self.claims.least_used(catalog, of, exclusive)
     }
@@ -137,54 +127,61 @@ impl Pins {
         self.claims.taken(catalog, exclusive)
     }
 
-    /// What a holder is pinned to, without using it.
+    /// What a holder is pinned to. Does not count as a use.
     pub fn of(&self, holder: HolderRef<'_>, now: Moment) -> Option<Pinned> {
+        self.peek(holder, now).map(|pin| pin.to)
+    }
+
+    /// The holder's pin. Does not count as a use.
+    pub(super) fn peek(&self, holder: HolderRef<'_>, now: Moment) -> Option<CurrentPin> {
         let hash = self.table.hash(holder);
         let shard = self.table.lock(hash);
-        let kept = shard.peek(hash, |key| key.is(holder)).filter(|kept| kept.ends() > now)?;
-        Some(kept.to.clone())
+        let entry = shard.peek(hash, |key| key.is(holder)).filter(|entry| entry.ends() > now)?;
+        Some(entry.current())
     }
 
     /// Every pin that has not ended, in no order.
     pub fn list(&self, now: Moment) -> Vec<PinRecord> {
         let mut all = Vec::new();
         for shard in self.table.each() {
-            all.extend(shard.iter().filter(|(_, kept)| kept.ends() > now).map(|(holder, kept)| record(holder, kept)));
+            all.extend(
+                shard.iter().filter(|(_, entry)| entry.ends() > now).map(|(holder, entry)| record(holder, entry)),
+            );
         }
         all
     }
 
-    /// How many pins use an address, if a new one may use it now.
+    /// How many pins use an address; `None` if a new pin may not use it.
     pub(super) fn free(&self, ip: Ipv4Addr, exclusive: bool) -> Option<u32> {
         self.claims.free(ip, exclusive)
     }
 
-    /// What a holder is pinned to, and that it is used.
-    pub(super) fn look(&self, holder: HolderRef<'_>, now: Moment) -> Option<Held> {
+    /// The holder's pin, and notes that it is used now.
+    pub(super) fn touch(&self, holder: HolderRef<'_>, now: Moment) -> Option<CurrentPin> {
         let hash = self.table.hash(holder);
         let mut shard = self.table.lock(hash);
-        let kept = shard.get(hash, |key| key.is(holder)).filter(|kept| kept.ends() > now)?;
-        kept.used = kept.used.max(now);
-        let resave = !kept.listed && now.since(kept.saved) > RESAVE.min(kept.term.span / RESAVE_SHARE);
-        kept.listed |= resave;
-        let held = kept.held();
+        let entry = shard.get(hash, |key| key.is(holder)).filter(|entry| entry.ends() > now)?;
+        entry.used = entry.used.max(now);
+        let resave = !entry.listed && now.since(entry.saved) > RESAVE.min(entry.term.span / RESAVE_SHARE);
+        entry.listed |= resave;
+        let pin = entry.current();
         drop(shard);
         if resave {
             open(&self.unsaved).push(holder.to_owned());
         }
-        Some(held)
+        Some(pin)
     }
 
-    /// Notes that a pin's exit is down or up again; since when, if it is down.
+    /// Notes that a pin's exit is down, or up again. Returns since when it has been down.
     pub(super) fn note(&self, holder: HolderRef<'_>, to: &Pinned, down: bool, now: Moment) -> Option<Moment> {
         let hash = self.table.hash(holder);
         let mut shard = self.table.lock(hash);
-        let kept = shard.find_mut(hash, |key| key.is(holder)).filter(|kept| kept.to == *to)?;
-        kept.down = down.then(|| kept.down.unwrap_or(now));
-        kept.down
+        let entry = shard.find_mut(hash, |key| key.is(holder)).filter(|entry| entry.to == *to)?;
+        entry.down = down.then(|| entry.down.unwrap_or(now));
+        entry.down
     }
 
-    /// Proposes an exit for a holder that has none, or has `instead_of`.
+    /// Pins a holder that has no pin, or whose pin is `instead_of`.
     pub(super) fn pin(
         &self,
         holder: HolderRef<'_>,
@@ -192,30 +189,31 @@ impl Pins {
         instead_of: Option<(&Pinned, Cause)>,
         (term, exclusive): (Term, bool),
         now: Moment,
-    ) -> Pin {
+    ) -> PinResult {
         let hash = self.table.hash(holder);
         let mut shard = self.table.lock(hash);
         let before = match shard.find_mut(hash, |key| key.is(holder)) {
-            Some(kept) if kept.ends() > now && instead_of.is_none_or(|(old, _)| *old != kept.to) => {
-                return Pin::Other(kept.to.clone());
+            Some(entry) if entry.ends() > now && instead_of.is_none_or(|(old, _)| *old != entry.to) => {
+                return PinResult::Other(entry.to.clone());
             }
-            Some(kept) => Some((kept.to.clone(), kept.exclusive, kept.listed)),
+            Some(entry) => Some((entry.to.clone(), entry.exclusive, entry.listed)),
             None => None,
         };
         let same = before.as_ref().filter(|(old, ..)| old.ip == to.ip).map(|(_, exclusive, _)| *exclusive);
         if !self.claims.take(to.ip, exclusive, same) {
-            return Pin::Taken;
+            return PinResult::Taken;
         }
         if let (Some((old, exclusive, _)), None) = (&before, same) {
             self.claims.give_back(old.ip, *exclusive);
         }
-        let kept = Kept { to: to.clone(), made: now, used: now, saved: now, down: None, term, exclusive, listed: true };
+        let entry =
+            PinEntry { to: to.clone(), made: now, used: now, saved: now, down: None, term, exclusive, listed: true };
         let gone = match shard.find_mut(hash, |key| key.is(holder)) {
             Some(old) => {
-                *old = kept;
+                *old = entry;
                 None
             }
-            None => shard.insert(hash, holder.to_owned(), kept),
+            None => shard.insert(hash, holder.to_owned(), entry),
         };
         drop(shard);
         self.made(holder, to, before, instead_of.map(|(_, cause)| cause), gone, now)
@@ -227,9 +225,9 @@ impl Pins {
         to: &Pinned,
         before: Option<(Pinned, bool, bool)>,
         cause: Option<Cause>,
-        gone: Option<(Holder, Kept)>,
+        gone: Option<(Holder, PinEntry)>,
         now: Moment,
-    ) -> Pin {
+    ) -> PinResult {
         let mut events = Vec::new();
         if before.as_ref().is_none_or(|(_, _, listed)| !listed) {
             open(&self.unsaved).push(holder.to_owned());
@@ -239,101 +237,94 @@ impl Pins {
             (Some((from, ..)), Some(cause)) => Event::PinMoved { holder, from, to: to.clone(), cause },
             _ => Event::PinMade { holder, to: to.clone() },
         });
-        events.extend(gone.map(|(holder, kept)| self.ended(holder, kept, now)));
-        Pin::Made(events)
+        events.extend(gone.map(|(holder, entry)| self.ended(holder, entry, now)));
+        PinResult::Made(events)
     }
 
-    /// Accounts for a pin that is no more.
-    fn ended(&self, holder: Holder, kept: Kept, now: Moment) -> Event {
-        self.claims.give_back(kept.to.ip, kept.exclusive);
-        if !kept.listed {
+    /// Gives back the address of a pin that is gone, and has the store delete it.
+    fn ended(&self, holder: Holder, entry: PinEntry, now: Moment) -> Event {
+        self.claims.give_back(entry.to.ip, entry.exclusive);
+        if !entry.listed {
             open(&self.unsaved).push(holder.clone());
         }
-        let evicted = kept.ends() > now;
-        Event::PinEnded { holder, was: kept.to, evicted }
+        let evicted = entry.ends() > now;
+        Event::PinEnded { holder, was: entry.to, evicted }
     }
 
-    /// Takes in what the store had. What has ended meanwhile stays out.
+    /// Takes in the pins that the store kept, except those that have ended meanwhile.
     pub(super) fn import(&self, records: impl IntoIterator<Item = PinRecord>, now: Moment) {
         for PinRecord { holder, to, made, used, term, exclusive } in records {
-            let kept = Kept { to, made, used, saved: used, down: None, term, exclusive, listed: false };
+            let entry = PinEntry { to, made, used, saved: used, down: None, term, exclusive, listed: false };
             let hash = self.table.hash(holder.as_ref());
             let mut shard = self.table.lock(hash);
-            if kept.ends() <= now || shard.peek(hash, |key| *key == holder).is_some() {
+            if entry.ends() <= now || shard.peek(hash, |key| *key == holder).is_some() {
                 continue;
             }
-            // What was durable holds, also where a config has since made its address somebody's alone.
-            let exclusive = exclusive && self.claims.take(kept.to.ip, true, None);
+            // A stored pin holds, even if the configuration has since given its address to an exclusive pin.
+            let exclusive = exclusive && self.claims.take(entry.to.ip, true, None);
             if !exclusive {
-                self.claims.force(kept.to.ip);
+                self.claims.force(entry.to.ip);
             }
-            shard.insert(hash, holder, Kept { exclusive, ..kept });
+            shard.insert(hash, holder, PinEntry { exclusive, ..entry });
         }
     }
 
-    /// What the store has to write: `Ok` as it is now, `Err` gone.
+    /// What the store has to write: `Ok` a pin as it is now, `Err` a holder whose pin is gone.
     pub(super) fn changes(&self) -> Vec<Result<PinRecord, Holder>> {
         let holders = std::mem::take(&mut *open(&self.unsaved));
         let change = |holder: Holder| {
             let hash = self.table.hash(holder.as_ref());
             match self.table.lock(hash).find_mut(hash, |key| *key == holder) {
                 None => Err(holder),
-                Some(kept) => {
-                    (kept.listed, kept.saved) = (false, kept.used);
-                    Ok(record(&holder, kept))
+                Some(entry) => {
+                    (entry.listed, entry.saved) = (false, entry.used);
+                    Ok(record(&holder, entry))
                 }
             }
         };
         holders.into_iter().map(change).collect()
     }
 
-    /// Ends what has not been used for its time, and notes which exits are down; `up` says so of each.
+    /// Removes pins that have ended, and notes which exits are down, as `up` finds.
     pub(super) fn tidy(&self, catalog: &Catalog, up: impl Fn(&Pinned) -> bool, now: Moment) -> Vec<Event> {
-        self.claims.look_up(catalog);
+        self.claims.follow(catalog);
         let mut events = Vec::new();
         for mut shard in self.table.each() {
-            let ended = shard.take_if(|_, kept| kept.ends() <= now);
-            let left: Vec<_> = shard.iter().map(|(holder, kept)| (holder.clone(), kept.held())).collect();
+            let ended = shard.take_if(|_, entry| entry.ends() <= now);
+            let left: Vec<_> = shard.iter().map(|(holder, entry)| (holder.clone(), entry.current())).collect();
             drop(shard);
-            events.extend(ended.into_iter().map(|(holder, kept)| self.ended(holder, kept, now)));
-            for (holder, held) in left {
-                let down = !up(&held.to);
-                if down != held.down.is_some() {
-                    self.note(holder.as_ref(), &held.to, down, now);
+            events.extend(ended.into_iter().map(|(holder, entry)| self.ended(holder, entry, now)));
+            for (holder, pin) in left {
+                let down = !up(&pin.to);
+                if down != pin.down.is_some() {
+                    self.note(holder.as_ref(), &pin.to, down, now);
                 }
             }
         }
         events
     }
 
-    /// Ends every pin that `gone` names.
+    /// Removes every pin for which `gone` is true.
     pub fn forget(&self, gone: impl Fn(HolderRef<'_>, &Pinned) -> bool, now: Moment) -> Vec<Event> {
         let mut events = Vec::new();
         for mut shard in self.table.each() {
-            let ended = shard.take_if(|holder, kept| gone(holder.as_ref(), &kept.to));
+            let ended = shard.take_if(|holder, entry| gone(holder.as_ref(), &entry.to));
             drop(shard);
-            events.extend(ended.into_iter().map(|(holder, kept)| self.released(holder, kept, now)));
+            events.extend(ended.into_iter().map(|(holder, entry)| self.released(holder, entry, now)));
         }
         events
     }
 
-    /// Accounts for a pin that somebody ended: its place was not needed by another.
-    fn released(&self, holder: Holder, kept: Kept, now: Moment) -> Event {
-        match self.ended(holder, kept, now) {
+    /// As [`Self::ended`], for a pin that was removed on purpose and not evicted.
+    fn released(&self, holder: Holder, entry: PinEntry, now: Moment) -> Event {
+        match self.ended(holder, entry, now) {
             Event::PinEnded { holder, was, .. } => Event::PinEnded { holder, was, evicted: false },
             event => event,
         }
     }
-
-    /// Ends one pin: what it held on to.
-    pub fn unpin(&self, holder: HolderRef<'_>, now: Moment) -> Option<Event> {
-        let hash = self.table.hash(holder);
-        let (holder, kept) = self.table.lock(hash).remove(hash, |key| key.is(holder))?;
-        Some(self.ended(holder, kept, now))
-    }
 }
 
-fn record(holder: &Holder, kept: &Kept) -> PinRecord {
-    let Kept { to, made, used, term, exclusive, .. } = kept;
+fn record(holder: &Holder, entry: &PinEntry) -> PinRecord {
+    let PinEntry { to, made, used, term, exclusive, .. } = entry;
     PinRecord { holder: holder.clone(), to: to.clone(), made: *made, used: *used, term: *term, exclusive: *exclusive }
 }

@@ -1,4 +1,4 @@
-//! What a route says beside its selector.
+//! A route's settings beside its selector.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,64 +11,61 @@ use crate::exit::Source;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How a route's exits are chosen, kept and reached, and who may use its port.
+/// How a route's exits are chosen, kept and reached, and which clients may use its port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Exits with different IPs that it uses at once.
+    /// How many exits with different IPs are in use at once.
     pub pool: u16,
-    /// The check target that its exits must pass.
+    /// The name of the check target that exits must pass.
     pub check: Option<Arc<str>>,
-    /// Sources, the preferred one first; none: what the selector says.
+    /// Sources in order of preference; empty: those of the selector.
     pub sources: Vec<Source>,
-    /// A later source serves only while the earlier ones have no exit. Otherwise the pool is filled in their order.
+    /// A later source serves only while the earlier ones have no exit. If false, the pool is filled from all of them, in
+    /// their order.
     pub fallback: bool,
-    /// Its pins share their IP with no other pin.
+    /// No other pin may have the IP of a pin of this route.
     pub exclusive: bool,
-    /// Whose engines carry it.
     pub engine: Engine,
-    /// Relays in a circuit: 3, or 2 for speed without anonymity.
+    /// Relays in each circuit: 3, or 2 for speed without anonymity.
     pub hops: u8,
-    /// Targets may be reached over IPv6, where exits show an address that no check saw.
+    /// IPv6 targets are allowed, where exits show an address that no check has seen.
     pub ipv6: bool,
-    /// How often its exits are exchanged for others.
+    /// How often exits are exchanged for others.
     pub rotate_every: Option<Duration>,
-    /// How long a pinned exit is down before the pin moves; `None`: it waits for ever.
+    /// How long a pinned exit may be down before the pin moves; `None`: the pin waits for its exit.
     pub repin_after: Option<Duration>,
     /// How long an unused pin lasts.
     pub pin_ttl: Duration,
-    /// How long an unused session lasts, if the client does not say.
+    /// How long an unused session lasts if the username states no `ttl`.
     pub session_ttl: Duration,
-    /// The longest that a client may say.
+    /// The longest `ttl` that a username may state.
     pub max_session_ttl: Duration,
-    /// Whether its own port asks for a key.
     pub auth: Auth,
-    /// Who may use its own port at all; nobody named: everybody.
+    /// Networks whose clients may use the route's own port; empty: all.
     pub allow: Vec<IpNet>,
 }
 
-/// Whose engines carry a route.
+/// The tor processes that carry a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Engine {
-    /// Those that carry the others.
+    /// The engines that other routes use, too.
     #[default]
     Shared,
-    /// One of its own.
+    /// An engine of its own.
     Own,
 }
 
-/// Whether a route's own port asks for a key.
+/// Whether clients need a key at a route's own port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Auth {
-    /// It does.
     #[default]
     Key,
-    /// It does not.
     Open,
 }
 
 impl Default for Policy {
-    /// As documented in the config. A pool of 8 is what peers with one tor process an exit run at most on a small
-    /// machine; ten minutes is the session of paid gateways; the rest is the design's.
+    /// As documented in `config/exitgate.toml`. A pool of 8 is as many exits as gateways with one tor process for each run
+    /// on a small machine; ten minutes is how long sessions of paid gateways last; the rest is not tuned.
     fn default() -> Self {
         Self {
             pool: 8,
@@ -91,12 +88,12 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Sources in order of preference, for a selector of (or narrowed from) a route with this policy.
+    /// Sources in order of preference: the policy's, or those of the selector if the policy names none.
     pub fn sources<'a>(&'a self, selector: &Selector) -> &'a [Source] {
         if self.sources.is_empty() { selector.source.sources() } else { &self.sources }
     }
 
-    /// How long a session lasts that asks for this.
+    /// How long a session of this selector lasts.
     pub(crate) fn session_term(&self, selector: &Selector) -> Term {
         let asked = match selector.ttl {
             Some(span) => Term { span, fixed: true },
@@ -108,7 +105,7 @@ impl Policy {
         }
     }
 
-    /// How long a pin lasts that asks for this.
+    /// How long a pin of this selector lasts.
     pub(crate) fn pin_term(&self, selector: &Selector) -> Term {
         match selector.ttl {
             Some(span) => Term { span, fixed: true },

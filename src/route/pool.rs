@@ -1,15 +1,14 @@
 //! A pool: the exits that a route uses now, each with an IP of its own.
 //!
-//! Members are kept, not chosen anew: whatever happens to the catalog, an exit that is still good stays, so that the
-//! sessions on it stay, its circuits stay warm, and a member that goes is replaced by one that comes. Only the places
-//! left over are filled, and then by what the other pools use least (so that routes spread over the network instead of
-//! meeting on its fastest exits), then by rendezvous hashing weighted by latency, so that each route has an order of
-//! its own in which the quick come early.
+//! A new edition of a pool keeps every member that is still good, so that sessions stay on their exits and circuits stay
+//! ready. Only free places are filled. They go to the exits that other pools use least, so that routes spread over the
+//! network instead of meeting on its fastest exits. Among those, rendezvous hashing weighted by latency decides: each
+//! route has an order of its own, in which fast exits come early.
 //!
-//! Ranking every exit for eight places would cost more than the rest of a decision together, so a sample is ranked, of
-//! exits with different addresses first: thousands of exits may share one.
+//! Ranking every exit for eight places would cost more than all other steps of a choice together, so only a sample is
+//! ranked. Exits with different addresses are sampled first, because thousands of exits may share one address.
 //!
-//! Next: `route/table.rs` keeps the pools of named routes, `route/implicit.rs` those of user names.
+//! Next: `route/table.rs` keeps the pools of named routes, `route/implicit.rs` those of other usernames.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,20 +23,20 @@ use super::selector::{Pick, Selector};
 use crate::exit::catalog::Bits;
 use crate::exit::{Catalog, Exit, ExitId, Slot, Source};
 
-/// Candidates ranked for each free place. Arbitrary: eight for one finds one that few others use.
+/// Candidates that are ranked for each free place. Not tuned: among eight there is one that few other pools use.
 const SAMPLE: usize = 8;
 
-/// The same where many may share an address that the pool has. Arbitrary: four times as many.
-const CROWD: usize = 4 * SAMPLE;
+/// The same for exits that may have the address of a member. Not tuned: four times as many.
+const SHARED_SAMPLE: usize = 4 * SAMPLE;
 
-/// Latencies that count: below, an exit is as good as any; above, as bad.
+/// Latencies below the first count as equal, and those above the second. Not tuned.
 const QUICK: Duration = Duration::from_millis(100);
 const SLOW: Duration = Duration::from_secs(5);
 
-/// What an exit that checks did not time is taken for.
+/// The latency that is assumed of an exit that no check has timed.
 const UNTIMED: Duration = Duration::from_secs(1);
 
-/// The exits that a route uses now. Immutable; the next edition keeps what is still good.
+/// The exits that a route uses now. Immutable: a change makes another edition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pool {
     wanted: usize,
@@ -46,7 +45,7 @@ pub struct Pool {
     epoch: u64,
 }
 
-/// One exit of a pool: its name, and the slot to find it in without hashing.
+/// One exit of a pool: its id, and its slot, which finds it without hashing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     slot: Slot,
@@ -54,25 +53,24 @@ pub struct Member {
 }
 
 impl Member {
-    /// The exit's name.
     pub fn id(&self) -> &ExitId {
         &self.id
     }
 
-    /// The exit as this catalog knows it.
+    /// The exit in this catalog.
     pub fn exit<'c>(&self, catalog: &'c Catalog) -> Option<&'c Arc<Exit>> {
         catalog.still(self.slot, &self.id).or_else(|| catalog.get(&self.id))
     }
 }
 
-/// What a pool is for.
+/// What a pool is filled for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Need<'a> {
-    /// Whose it is: the route's name or the canonical selector.
+    /// The route's name or the canonical selector.
     pub(crate) scope: &'a str,
     pub(crate) selector: &'a Selector,
     pub(crate) policy: &'a Policy,
-    /// Goes up when all members are to be exchanged.
+    /// Increases when all members are to be exchanged.
     pub(crate) epoch: u64,
 }
 
@@ -91,7 +89,7 @@ impl Uses {
         }
     }
 
-    /// Takes back what [`Uses::count`] counted of this pool.
+    /// Reverses [`Uses::count`] for this pool.
     pub(crate) fn discount(&mut self, pool: &Pool) {
         for member in &pool.members {
             if let Some(count) = self.0.get_mut(member.slot.0 as usize) {
@@ -106,32 +104,31 @@ impl Uses {
 }
 
 impl Pool {
-    /// Exits with different IPs that it is to have.
+    /// How many exits with different IPs the route asks for.
     pub fn wanted(&self) -> usize {
         self.wanted
     }
 
-    /// Exits that it has.
+    /// How many exits the pool has.
     pub fn have(&self) -> usize {
         self.members.len()
     }
 
-    /// Different IPs among them; an exit that is seen with several counts for none.
+    /// How many different IPs they have; an exit that sites see with several IPs does not count.
     pub fn unique_ips(&self) -> usize {
         self.unique_ips
     }
 
-    /// Its exits, those that have been in it for longest first.
+    /// The exits of the pool, the oldest members first.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// True if it has this exit.
     pub fn has(&self, id: &ExitId) -> bool {
         self.members.iter().any(|member| member.id == *id)
     }
 
-    /// The next edition: members that still do, places filled. `None` if that is this one.
+    /// The next edition: members that still fit, and free places filled. `None` if nothing changes.
     pub(crate) fn refreshed(&self, need: &Need<'_>, catalog: &Catalog, uses: &Uses) -> Option<Self> {
         let mut next = Filling::new(self, need, catalog, uses);
         next.keep();
@@ -143,7 +140,7 @@ impl Pool {
     }
 }
 
-/// A pool in the making.
+/// The next edition of a pool while it is being filled.
 struct Filling<'a> {
     old: &'a Pool,
     need: &'a Need<'a>,
@@ -152,7 +149,7 @@ struct Filling<'a> {
     sources: &'a [Source],
     wanted: usize,
     distinct: Vec<&'a Arc<Exit>>,
-    /// Exits that do, but not for distinctness: they fill places that nobody else can.
+    /// Exits without a single known IP: they fill places for which no distinct exit is left.
     makeshift: Vec<&'a Arc<Exit>>,
     ips: Vec<IpAddr>,
     seed: u64,
@@ -167,7 +164,7 @@ impl<'a> Filling<'a> {
         Self { old, need, catalog, uses, sources, wanted, distinct, makeshift, ips, seed }
     }
 
-    /// Takes over the members that still do, in their order.
+    /// Takes over the members that still fit, in their order.
     fn keep(&mut self) {
         if self.old.epoch != self.need.epoch {
             return;
@@ -197,15 +194,15 @@ impl<'a> Filling<'a> {
         }
     }
 
-    /// Source by source, so that the preferred one is exhausted first.
+    /// Fills free places source by source, so that the preferred source is used up first.
     fn fill(&mut self) {
         for source in self.sources {
             let mut free = candidates(self.need, &[*source], self.catalog);
             self.distinct.iter().chain(&self.makeshift).for_each(|exit| free.set(exit.slot(), false));
             self.fill_from(&free.and(self.catalog.leading()), SAMPLE);
             if self.missing() > 0 {
-                // What leads its address is not among the candidates, or is in the pool: others behind it may be.
-                self.fill_from(&free.and(self.catalog.distinct()), CROWD);
+                // The leading exit of an address may be no candidate, or a member; others with that address may serve.
+                self.fill_from(&free.and(self.catalog.distinct()), SHARED_SAMPLE);
             }
             if self.missing() > self.makeshift.len() {
                 free.drop(self.catalog.distinct());
@@ -231,13 +228,14 @@ impl<'a> Filling<'a> {
         });
     }
 
-    /// Small is good: not one that is to be exchanged, used by few, open for the web, and then weighted rendezvous.
+    /// The rank of a candidate, smallest first: not one that is being exchanged, used by few pools, allows the web's ports,
+    /// and then weighted rendezvous hashing.
     fn key(&self, exit: &Exit) -> ((bool, u16, bool), f64) {
-        let turned = self.old.epoch != self.need.epoch && self.old.has(exit.id());
+        let exchanged = self.old.epoch != self.need.epoch && self.old.has(exit.id());
         let web = exit.allows(443, false) && exit.allows(80, false);
         let latency = exit.known().latency.unwrap_or(UNTIMED).clamp(QUICK, SLOW);
         let draw = (stir(self.seed, exit.seed()) >> 11) as f64 / (1u64 << 53) as f64;
-        ((turned, self.uses.of(exit), !web), -(1.0 - draw).ln() * latency.as_secs_f64())
+        ((exchanged, self.uses.of(exit), !web), -(1.0 - draw).ln() * latency.as_secs_f64())
     }
 
     fn finish(self) -> Pool {
@@ -248,7 +246,7 @@ impl<'a> Filling<'a> {
     }
 }
 
-/// The sources that serve: all in their order, or with `fallback` the first that has anything.
+/// The sources to use: all in their order, or with `fallback` the first that has any exit.
 pub(crate) fn serving<'a>(need: &Need<'a>, catalog: &Catalog) -> &'a [Source] {
     let sources = need.policy.sources(need.selector);
     if !need.policy.fallback {
@@ -258,7 +256,7 @@ pub(crate) fn serving<'a>(need: &Need<'a>, catalog: &Catalog) -> &'a [Source] {
     sources.chunks(1).find(serves).unwrap_or(sources)
 }
 
-/// Every exit that would do for this now, pool or not.
+/// The set of all usable exits that match, in the pool or not.
 pub(crate) fn candidates(need: &Need<'_>, sources: &[Source], catalog: &Catalog) -> Bits {
     let mut bits = catalog.matching(&need.selector.filter(sources, need.policy.check.as_deref()));
     bits.keep(catalog.usable());
@@ -268,7 +266,7 @@ pub(crate) fn candidates(need: &Need<'_>, sources: &[Source], catalog: &Catalog)
     bits
 }
 
-/// The exits that are named: looked up, nobody walks over ten thousand to find one.
+/// The exits that a selector names, by look-up.
 pub(crate) fn picked(pick: &Pick, catalog: &Catalog) -> Bits {
     match pick {
         Pick::Relay(relay) => catalog.slot(&ExitId::Tor(*relay)).into_iter().collect(),

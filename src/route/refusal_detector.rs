@@ -1,50 +1,49 @@
-//! What real traffic says of sites: a run of refusals through one exit speaks against the exit, unless the site refuses
-//! everybody.
+//! Finds out from real traffic which exits a site refuses, unless the site refuses every exit.
 //!
-//! A tunnel hides status codes, so this hears of `http://` answers only. One 403 says nothing (the page may be forbidden
-//! to everybody); several in a row through one exit, with no other answer between them, are a complaint. A complaint is
-//! believed when another exit got an answer from the same site within a minute of it, and when not most exits that were
-//! there complain: a page that nobody may see, or a site that is down behind its shield, must not empty every pool.
+//! A tunnel hides status codes, so only answers to plain `http://` requests are seen. One 403 means nothing: the page may
+//! be forbidden to everybody. Several in a row through one exit, with no other answer between them, make the exit a
+//! suspect. A suspect is confirmed if another exit got an answer from the same site within a minute, and if not most of
+//! the exits at that site are suspects: a page that nobody may see, or a site that is down, must not empty every pool.
 //!
-//! Pure; the data path tells it what it saw, and [`super::Bans`] are what follows.
+//! Pure. The gateway reports what it saw, and makes [`super::Bans`] of the exits that are confirmed.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::ban::{Site, speaks_against_target};
+use super::ban::{Site, is_target_at_fault};
 use crate::exit::{ExitId, Moment};
 use crate::net::Host;
 
-/// Refusals in a row that make a complaint. Arbitrary: more than one forbidden page and its icon.
+/// Refusals in a row that make an exit a suspect. Not tuned: more than one forbidden page and its icon.
 const RUN: u8 = 5;
 
-/// How close together answers must lie to bear on each other: as for the tester's own pages.
+/// Answers within this time are compared with each other, as in the tester.
 const TOGETHER: Duration = Duration::from_secs(60);
 
-/// Sites that are listened for, and exits at each. Beyond it listening begins anew: a run is short, and memory that
-/// clients can fill is not.
+/// Sites that are watched, and exits at each. When there are more, all are dropped and watching begins again: a run of
+/// refusals is short, and clients must not fill the memory.
 const SITES: usize = 1024;
 const EXITS: usize = 256;
 
-/// What one exit got from one site lately.
+/// The latest answers of one site through one exit.
 #[derive(Clone, Copy, Debug, Default)]
 struct Record {
-    /// Refusals in a row.
+    /// Refusals since the last other answer.
     run: u8,
-    /// When it last got an answer.
+    /// When the site last served it.
     served: Option<Moment>,
-    /// When a run made a complaint of it.
-    complains: Option<Moment>,
+    /// When a run of refusals made it a suspect.
+    suspect: Option<Moment>,
 }
 
-/// Every site that refused somebody lately.
+/// The sites that have refused an exit lately.
 #[derive(Clone, Debug, Default)]
 pub struct RefusalDetector(HashMap<Site, HashMap<ExitId, Record>>);
 
 impl RefusalDetector {
-    /// An exit got an answer from a site, or was refused. Yields exits of which it is clear now that the site refuses
-    /// them.
-    pub fn heard(&mut self, host: &Host, exit: &ExitId, refused: bool, now: Moment) -> Option<(Site, Vec<ExitId>)> {
+    /// Notes an answer of a site through an exit, which was served or refused. Returns the site and the exits that are
+    /// confirmed now: the site refuses them.
+    pub fn observe(&mut self, host: &Host, exit: &ExitId, refused: bool, now: Moment) -> Option<(Site, Vec<ExitId>)> {
         if !refused && self.0.is_empty() {
             return None;
         }
@@ -52,14 +51,14 @@ impl RefusalDetector {
         if refused && self.0.len() >= SITES && !self.0.contains_key(&site) {
             self.0.clear();
         }
-        // Nobody listens for a site until it refuses somebody.
+        // A site is watched from its first refusal on.
         let exits = if refused { self.0.entry(site.clone()).or_default() } else { self.0.get_mut(&site)? };
         if exits.len() >= EXITS && !exits.contains_key(exit) {
             exits.clear();
         }
         exits.entry(exit.clone()).or_default().note(refused, now);
-        let clear = clear(exits, now);
-        (!clear.is_empty()).then_some((site, clear))
+        let confirmed = confirmed(exits, now);
+        (!confirmed.is_empty()).then_some((site, confirmed))
     }
 }
 
@@ -71,7 +70,7 @@ impl Record {
         }
         self.run += 1;
         if self.run >= RUN {
-            *self = Self { run: 0, served: None, complains: Some(now) };
+            *self = Self { run: 0, served: None, suspect: Some(now) };
         }
     }
 
@@ -80,16 +79,16 @@ impl Record {
     }
 }
 
-/// Whose complaints are to be believed now; they are taken off.
-fn clear(exits: &mut HashMap<ExitId, Record>, now: Moment) -> Vec<ExitId> {
-    let complaining = exits.values().filter(|record| Record::lately(record.complains, now)).count();
+/// The suspects that are confirmed now; they are suspects no longer.
+fn confirmed(exits: &mut HashMap<ExitId, Record>, now: Moment) -> Vec<ExitId> {
+    let suspects = exits.values().filter(|record| Record::lately(record.suspect, now)).count();
     let served = exits.values().filter(|record| Record::lately(record.served, now)).count();
-    if complaining == 0 || served == 0 || speaks_against_target(served + complaining, complaining) {
+    if suspects == 0 || served == 0 || is_target_at_fault(served + suspects, suspects) {
         return Vec::new();
     }
-    let due = exits.iter_mut().filter(|(_, record)| Record::lately(record.complains, now));
+    let due = exits.iter_mut().filter(|(_, record)| Record::lately(record.suspect, now));
     due.map(|(exit, record)| {
-        record.complains = None;
+        record.suspect = None;
         exit.clone()
     })
     .collect()
@@ -118,30 +117,33 @@ mod tests {
         }
 
         fn served(&mut self, n: u8) -> Vec<ExitId> {
-            self.0.heard(&host("www.shop.example"), &exit(n), false, self.1).map(|(_, exits)| exits).unwrap_or_default()
+            self.0
+                .observe(&host("www.shop.example"), &exit(n), false, self.1)
+                .map(|(_, exits)| exits)
+                .unwrap_or_default()
         }
 
         fn refused(&mut self, n: u8, times: u8) -> Vec<ExitId> {
-            let heard = |world: &mut Self| world.0.heard(&host("api.shop.example"), &exit(n), true, world.1);
-            (0..times).filter_map(|_| heard(self)).flat_map(|(_, exits)| exits).collect()
+            let observe = |world: &mut Self| world.0.observe(&host("api.shop.example"), &exit(n), true, world.1);
+            (0..times).filter_map(|_| observe(self)).flat_map(|(_, exits)| exits).collect()
         }
     }
 
     #[test]
-    fn an_unbroken_run_is_believed_once_another_exit_is_served() {
+    fn a_run_of_refusals_is_confirmed_once_another_exit_is_served() {
         let mut world = World::new();
         for _ in 0..3 {
             assert!(world.refused(1, RUN - 1).is_empty());
             assert!(world.served(1).is_empty(), "the run is broken");
         }
-        assert!(world.refused(1, RUN).is_empty(), "nobody says that others are served");
+        assert!(world.refused(1, RUN).is_empty(), "no other exit was served");
         assert_eq!(world.served(2), [exit(1)]);
         assert!(world.served(2).is_empty(), "once");
         assert_eq!(world.refused(3, RUN), [exit(3)], "another was served just before");
     }
 
     #[test]
-    fn a_site_that_refuses_everybody_is_itself_the_reason() {
+    fn a_site_that_refuses_every_exit_bans_none() {
         let mut world = World::new();
         assert!((1..=20).all(|n| world.refused(n, 3 * RUN).is_empty()));
         assert!(world.served(30).is_empty(), "one of twenty-one is no evidence against the twenty");
@@ -149,30 +151,30 @@ mod tests {
         world.served(1);
         (2..=3).for_each(|n| drop(world.refused(n, RUN)));
         world.1 = world.1.after(TOGETHER);
-        assert!(world.served(9).is_empty(), "what was a minute ago does not bear on it");
+        assert!(world.served(9).is_empty(), "what was a minute ago does not count");
     }
 
     #[test]
-    fn a_site_is_what_one_owner_has_and_others_do_not_bear_on_it() {
+    fn other_sites_do_not_matter() {
         let mut world = World::new();
         assert!(world.refused(1, RUN).is_empty());
-        assert!(world.0.heard(&host("other.example"), &exit(2), false, START).is_none());
-        let (site, exits) = world.0.heard(&host("shop.example"), &exit(2), false, START).unwrap();
+        assert!(world.0.observe(&host("other.example"), &exit(2), false, START).is_none());
+        let (site, exits) = world.0.observe(&host("shop.example"), &exit(2), false, START).unwrap();
         assert_eq!((site.as_str(), exits), ("shop.example", vec![exit(1)]));
     }
 
     #[test]
-    fn what_is_listened_for_is_bounded() {
+    fn the_watched_sites_are_bounded() {
         let mut detector = RefusalDetector::default();
-        assert!(detector.heard(&host("a.example"), &exit(1), false, START).is_none() && detector.0.is_empty());
+        assert!(detector.observe(&host("a.example"), &exit(1), false, START).is_none() && detector.0.is_empty());
         for n in 0..3 * SITES {
-            detector.heard(&host(&format!("s{n}.example")), &exit(1), true, START);
+            detector.observe(&host(&format!("s{n}.example")), &exit(1), true, START);
         }
         assert!(detector.0.len() <= SITES);
         for n in 0..3 * EXITS {
             let mut id = [0; 20];
             id[..8].copy_from_slice(&n.to_be_bytes());
-            detector.heard(&host("a.example"), &ExitId::Tor(Fingerprint(id)), true, START);
+            detector.observe(&host("a.example"), &ExitId::Tor(Fingerprint(id)), true, START);
         }
         assert!(detector.0.values().all(|exits| exits.len() <= EXITS));
     }

@@ -1,118 +1,121 @@
-//! What a client says in a user name: which way out.
+//! Selectors: what a client asks for in its username.
 //!
-//! `nonus-session-cart42` is all the interface that a scraper needs, so it must be one that cannot be misunderstood. A
-//! word that is not known, said twice or at odds with another is refused with that word and the reason; nothing is
-//! ignored, because a typo that silently widens a route sends traffic through a country that its owner excluded. Equal
-//! wishes have one canonical text ([`Selector`]'s `Display`), which is what pins, sessions and pools are filed under.
+//! A selector is a list of tokens joined by `-`: a place first (`us`, `nonus`, `de+fr`, `any`), then modes (`strict`,
+//! `rotate`) and keys with values (`session-cart42`, `ttl-10m`, `exit-192.0.2.1`, `asn-3320`, `source-public`), in any
+//! order. `session=` and any text may end it. A token that is unknown, given twice or in conflict with another is
+//! refused with its reason, and none is ignored: a typo that silently widened a route would send traffic through a
+//! country that its owner excluded. Equal selectors have one canonical text ([`Selector`]'s `Display`), under which
+//! pins, sessions and pools are stored.
 //!
-//! The words of paid gateways are understood beside ours, so that a scraper moves here by changing host and password.
+//! The keywords of paid gateways are accepted beside ours, so that a scraper moves here by changing host and password.
 //!
-//! Next: `selector/parse.rs` (text → selector), `selector/words.rs` (the vocabulary), `selector/geo.rs` (countries),
-//! `selector/narrow.rs` (tokens behind a route's name), `selector/name.rs` (what routes may be called).
+//! Next: `selector/parse.rs` (text → selector), `selector/keywords.rs` (every keyword), `selector/geo.rs` (countries),
+//! `selector/session_id.rs` (both forms of a session), `selector/narrow.rs` (tokens behind a route's name),
+//! `selector/name.rs` (what routes may be called), `selector/suggest.rs` ("did you mean").
 
+mod country_names;
 mod geo;
 mod iso;
+mod keywords;
 mod name;
 mod narrow;
 mod parse;
 mod reason;
-mod words;
+mod session_id;
+mod span;
+mod suggest;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 pub use geo::Geo;
 pub use iso::country;
+pub use keywords::{BadGroup, Words};
 pub use name::{BadName, RouteName};
 pub(crate) use narrow::Narrowed;
 pub use reason::{BadSelector, Reason};
-pub use words::{BadGroup, Words};
+pub use session_id::SessionId;
 
 use crate::exit::catalog::Filter;
 use crate::exit::{Exit, ExitId, Fingerprint, Source};
 
-/// What a route, or a user name, asks for.
+/// What a route, or a username, asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Selector {
-    /// The countries to leave from.
+    /// The countries that exits are in.
     pub geo: Geo,
-    /// How the exit is kept or changed.
     pub mode: Mode,
-    /// The client's sticky key.
+    /// The client's name for connections that keep one exit.
     pub session: Option<SessionId>,
-    /// How long that sticks, counted from its first use; without it, as long as it is used.
+    /// How long the session or pin lasts, counted from its first use; `None`: as long as it is in use.
     pub ttl: Option<Duration>,
-    /// One certain exit.
+    /// One particular exit.
     pub exit: Option<Pick>,
-    /// One autonomous system.
+    /// The number of an autonomous system that exits are in.
     pub asn: Option<u32>,
-    /// Where exits may come from.
     pub source: SourcePick,
 }
 
-/// How the exit is kept or changed.
+/// Whether connections share exits, keep one, or change each time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Any exit of the pool, the best of the moment.
+    /// The best exit of the pool at the moment of the connection.
     #[default]
     Flexible,
     /// One IP, or an error.
     Strict,
-    /// Another exit each connection.
+    /// Another exit for each connection.
     Rotate,
 }
 
-/// A session's name: 1 to 64 letters, digits, `_` and `.`, its case kept.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(Arc<str>);
-
-/// One certain exit.
+/// One particular exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pick {
-    /// The relay of this identity.
+    /// The relay with this fingerprint.
     Relay(Fingerprint),
-    /// Whichever exit is seen with this address.
+    /// Whichever exit sites see with this address.
     Ip(IpAddr),
 }
 
-/// Where exits may come from.
+/// The sources that a selector names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SourcePick {
-    /// Tor relays: what a user name without a word about it means.
+    /// Tor relays: the default.
     #[default]
     Tor,
-    /// Free proxies.
+    /// Free public proxies.
     Public,
     /// This machine.
     Direct,
-    /// Whatever hides this machine: all but [`SourcePick::Direct`].
+    /// Every source that hides this machine: all but [`SourcePick::Direct`].
     Any,
 }
 
 impl Selector {
-    /// Reads a selector as it stands in a user name or in the config. The shortest are `any` and `us`.
+    /// Reads a selector as it stands in a username or in the configuration. The shortest are `any` and `us`.
     pub fn parse(text: &str, words: &Words) -> Result<Self, BadSelector> {
         parse::selector(text, words)
     }
 
-    /// The same for every session of it: what a pin or a session belongs to.
+    /// The selector without session and time: pins and sessions are stored under its text.
     pub fn lasting(&self) -> Self {
         Self { session: None, ttl: None, ..self.clone() }
     }
 
-    /// The same for every use of the same exits: what a pool belongs to.
+    /// The selector without mode, session, time and exit: usernames that choose among the same exits share the pool of
+    /// this text.
     pub fn pooled(&self) -> Self {
         Self { mode: Mode::Flexible, session: None, ttl: None, exit: None, ..self.clone() }
     }
 
-    /// What it asks of any exit. `sources` and `check` are the route's: it may order the sources and demand a check.
+    /// The catalog filter for this selector. `sources` and `check` come from the route, which may order the sources and
+    /// require a check.
     pub fn filter<'a>(&'a self, sources: &'a [Source], check: Option<&'a str>) -> Filter<'a> {
         Filter { sources, countries: self.geo.countries(), asn: self.asn, check }
     }
 
-    /// True of an exit that it does not exclude by name; countries and the rest are [`Filter::wants`]'s.
+    /// True unless the selector names another exit. Countries and the rest are compared by [`Filter::wants`].
     pub fn picks(&self, exit: &Exit) -> bool {
         match self.exit {
             None => true,
@@ -123,7 +126,7 @@ impl Selector {
 }
 
 impl Mode {
-    /// The word for it in user names and the API.
+    /// The word in usernames and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Flexible => "flexible",
@@ -133,27 +136,8 @@ impl Mode {
     }
 }
 
-impl SessionId {
-    /// Reads a session's name.
-    pub fn parse(text: &str) -> Option<Self> {
-        let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.');
-        (matches!(text.len(), 1..=64) && text.bytes().all(fits)).then(|| Self(text.into()))
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 impl fmt::Display for Pick {
-    /// As it stands in a user name: lower case, `_` for the `:` that would end the user name in HTTP Basic.
+    /// As usernames write it: lower case, with `_` instead of `:`, which would end the username in HTTP Basic.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Relay(relay) => relay.0.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
@@ -163,7 +147,7 @@ impl fmt::Display for Pick {
 }
 
 impl SourcePick {
-    /// The word for it in user names, the config and the API.
+    /// The word in usernames, the configuration and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tor => "tor",
@@ -173,7 +157,7 @@ impl SourcePick {
         }
     }
 
-    /// The sources that it stands for.
+    /// The sources that the word stands for.
     pub fn sources(self) -> &'static [Source] {
         match self {
             Self::Tor => &[Source::Tor],
@@ -185,8 +169,8 @@ impl SourcePick {
 }
 
 impl fmt::Display for Selector {
-    /// The canonical text: words in the order of the grammar, defaults left out. It parses back to an equal selector,
-    /// and equal selectors have equal texts.
+    /// The canonical text: tokens in a fixed order, defaults left out. It parses back to an equal selector, and equal
+    /// selectors have equal texts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.geo.is_ambiguous() {
             f.write_str("country-")?;
@@ -200,13 +184,14 @@ impl fmt::Display for Selector {
 }
 
 impl Selector {
-    /// What follows the place and `strict` in a canonical text.
+    /// Writes what follows the place and `strict` in a canonical text.
     fn write_tail(&self, f: &mut impl fmt::Write) -> fmt::Result {
-        if let Some(session) = &self.session {
-            write!(f, "-session-{session}")?;
+        let last = self.session.as_ref().filter(|session| session.takes_the_rest());
+        if let Some(session) = self.session.as_ref().filter(|_| last.is_none()) {
+            write!(f, "-{}", session.token())?;
         }
         if let Some(ttl) = self.ttl {
-            write!(f, "-ttl-{}", parse::Span(ttl))?;
+            write!(f, "-ttl-{}", span::Span(ttl))?;
         }
         if let Some(exit) = &self.exit {
             write!(f, "-exit-{exit}")?;
@@ -220,7 +205,7 @@ impl Selector {
         if self.mode == Mode::Rotate {
             f.write_str("-rotate")?;
         }
-        Ok(())
+        last.map_or(Ok(()), |session| write!(f, "-{}", session.token()))
     }
 }
 

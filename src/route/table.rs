@@ -1,11 +1,11 @@
 //! Named routes, their ports and their pools.
 //!
-//! The table is part of the snapshot: a value that a change replaces, with the pools of all named routes in it. A change
-//! names one route of thousands, and most changes name none, so a pool is looked at only when something that it is made
-//! of is another: the catalog, the route, or the hour at which it exchanges its exits.
+//! The table is a value in the snapshot, with the pools of all named routes; a change makes another edition. Most changes
+//! concern one route of thousands, or none, so a pool is filled again only if the catalog or its route has changed, or if
+//! it is time for the route to exchange its exits.
 //!
-//! Next: `route/table/wish.rs` for what a user name comes to; `route/implicit.rs` for selectors that are no route;
-//! `route/choose.rs` for what becomes of a [`Wish`].
+//! Next: `route/table/wish.rs` (what a username resolves to), `route/implicit.rs` (usernames that name no route),
+//! `route/choose.rs` (the exits for a [`Wish`]).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,49 +22,41 @@ mod wish;
 
 pub use wish::{IMPLICIT, Wish};
 
-/// A way out with a name.
+/// A selector with a name, a port and a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// What it is called.
     pub name: RouteName,
-    /// What it asks for.
     pub selector: Selector,
-    /// Its own port.
+    /// The port that belongs to this route alone, if it has one.
     pub port: Option<u16>,
-    /// How exits are chosen, kept and reached.
     pub policy: Arc<Policy>,
-    /// Who made it, and may change it.
     pub origin: Origin,
-    /// When it was made.
     pub created: Moment,
-    /// When it goes by itself.
+    /// When the route is deleted by itself.
     pub expires: Option<Moment>,
 }
 
-/// Who made a route.
+/// Who made a route, and may change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// The config: read-only by API.
+    /// The configuration; the API cannot change it.
     Config,
-    /// The API.
     Api,
 }
 
-/// A route in the table: with its pool of the moment.
+/// A route with its pool.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The route.
     pub route: Arc<Route>,
-    /// The exits that it uses now.
     pub pool: Arc<Pool>,
-    /// How often somebody asked for other exits.
-    turns: u64,
-    /// When it was last used. Shared by all editions of the entry.
+    /// How often the whole pool was exchanged on request.
+    rotations: u64,
+    /// The last use. Shared by all editions of the entry.
     used: Arc<AtomicU64>,
 }
 
 impl Entry {
-    /// When it was last used, in this run of the process.
+    /// The last use since the process started.
     pub fn used(&self) -> Option<Moment> {
         Some(Moment(self.used.load(Relaxed))).filter(|used| used.0 > 0)
     }
@@ -73,10 +65,11 @@ impl Entry {
         self.used.fetch_max(now.0, Relaxed);
     }
 
+    /// How often the pool was exchanged, on request and by `rotate_every`.
     fn epoch(&self, now: Moment) -> u64 {
-        let Some(every) = self.route.policy.rotate_every else { return self.turns };
-        let turns = now.since(self.route.created).as_micros() / every.as_micros().max(1);
-        self.turns + u64::try_from(turns).unwrap_or(u64::MAX)
+        let Some(every) = self.route.policy.rotate_every else { return self.rotations };
+        let due = now.since(self.route.created).as_micros() / every.as_micros().max(1);
+        self.rotations.saturating_add(u64::try_from(due).unwrap_or(u64::MAX))
     }
 
     fn refreshed(&self, catalog: &Catalog, uses: &Uses, now: Moment) -> Option<Self> {
@@ -87,20 +80,13 @@ impl Entry {
     }
 }
 
-/// Why a route cannot be taken in.
+/// Why the table refuses a route.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Clash {
-    /// The config has a route of that name, or the API.
-    #[error("there is a route `{0}` from elsewhere")]
+    #[error("the name `{0}` is taken by a route of the configuration, or by one that the API made")]
     Name(RouteName),
-    /// Another route has the port.
     #[error("port {port} belongs to the route `{route}`")]
-    Port {
-        /// The port.
-        port: u16,
-        /// Whose it is.
-        route: RouteName,
-    },
+    Port { port: u16, route: RouteName },
 }
 
 /// All named routes. A clone is a few pointers.
@@ -110,18 +96,18 @@ pub struct RouteTable {
     defaults: Arc<Policy>,
     by_name: Arc<HashMap<RouteName, Arc<Entry>>>,
     by_port: Arc<HashMap<u16, RouteName>>,
-    /// How many of these pools use each exit, by the slots of the catalog that they were filled from.
+    /// How many of these pools use each exit, by its slot in the catalog that they were filled from.
     uses: Arc<Uses>,
-    /// The edition of the catalog that all pools but those of `stale` are filled from.
+    /// The revision of the catalog that all pools but those of `stale` were filled from.
     filled: Option<u64>,
-    /// Routes whose pools may want filling though the catalog is the same.
+    /// Routes that have changed, so that their pools must be filled though the catalog is the same.
     stale: BTreeSet<RouteName>,
-    /// Routes that exchange their exits by themselves.
-    turning: Arc<BTreeSet<RouteName>>,
+    /// Routes with `rotate_every`.
+    rotating: Arc<BTreeSet<RouteName>>,
 }
 
 impl Route {
-    /// The engine that it has for itself, if it asked for one.
+    /// The route's own engine, if it has one.
     pub fn own_engine(&self) -> Option<OwnEngine> {
         let holder = HolderRef { key: "", scope: self.name.as_str(), session: None };
         (self.policy.engine == Engine::Own).then(|| OwnEngine(holder.seed()))
@@ -129,7 +115,7 @@ impl Route {
 }
 
 impl RouteTable {
-    /// A table without routes. `defaults` is the policy of selectors that are no route.
+    /// A table without routes. `defaults` is the policy of usernames that name no route.
     pub fn new(words: Words, defaults: Policy) -> Self {
         Self {
             words,
@@ -139,27 +125,27 @@ impl RouteTable {
             uses: Arc::default(),
             filled: None,
             stale: BTreeSet::new(),
-            turning: Arc::default(),
+            rotating: Arc::default(),
         }
     }
 
-    /// The same routes under another config's words and defaults.
+    /// The same routes with the groups, prefixes and defaults of another configuration.
     pub fn configured(&self, words: Words, defaults: Policy) -> Self {
         Self { words, defaults: Arc::new(defaults), ..self.clone() }
     }
 
-    /// What the config adds to the grammar.
+    /// What the configuration adds to the grammar of usernames.
     pub fn words(&self) -> &Words {
         &self.words
     }
 
-    /// The policy of selectors that are no route.
+    /// The policy of usernames that name no route.
     pub fn defaults(&self) -> &Arc<Policy> {
         &self.defaults
     }
 
-    /// Takes in this route, new or in place of the one of its name and origin, whose pool it takes over as far as it fits.
-    /// Its pool is filled by the next [`RouteTable::refreshed`].
+    /// Adds a route, or replaces the one with its name and origin, whose pool it takes over as far as it fits. The next
+    /// [`RouteTable::refreshed`] fills the pool.
     pub fn put(&mut self, route: Route) -> Result<(), Clash> {
         let old = self.by_name.get(route.name.as_str());
         if old.is_some_and(|old| old.route.origin != route.origin) {
@@ -174,13 +160,13 @@ impl RouteTable {
         old.and_then(|old| old.route.port).and_then(|port| ports.remove(&port));
         ports.extend(route.port.map(|port| (port, route.name.clone())));
         let entry = self.entry(route);
-        let (name, turns) = (entry.route.name.clone(), entry.route.policy.rotate_every.is_some());
-        if turns != self.turning.contains(&name) {
-            let turning = Arc::make_mut(&mut self.turning);
-            if turns {
-                turning.insert(name.clone())
+        let (name, rotates) = (entry.route.name.clone(), entry.route.policy.rotate_every.is_some());
+        if rotates != self.rotating.contains(&name) {
+            let rotating = Arc::make_mut(&mut self.rotating);
+            if rotates {
+                rotating.insert(name.clone())
             } else {
-                turning.remove(&name)
+                rotating.remove(&name)
             };
         }
         self.stale.insert(name.clone());
@@ -188,56 +174,55 @@ impl RouteTable {
         Ok(())
     }
 
-    /// The route as an entry, with the pool of the one of its name.
+    /// An entry for the route, with the pool of the route that it replaces.
     fn entry(&self, route: Route) -> Entry {
         match self.by_name.get(route.name.as_str()) {
             Some(old) => Entry { route: Arc::new(route), ..(**old).clone() },
-            None => Entry { route: Arc::new(route), pool: Arc::default(), turns: 0, used: Arc::default() },
+            None => Entry { route: Arc::new(route), pool: Arc::default(), rotations: 0, used: Arc::default() },
         }
     }
 
-    /// Takes out the route of this name; false if there is none.
+    /// Removes a route; false if there is none of this name.
     pub fn remove(&mut self, name: &str) -> bool {
         if !self.by_name.contains_key(name) {
-            return false; // nothing is copied for nothing
+            return false; // before `make_mut` copies the table
         }
         let Some(gone) = Arc::make_mut(&mut self.by_name).remove(name) else { return false };
         if let Some(port) = gone.route.port {
             Arc::make_mut(&mut self.by_port).remove(&port);
         }
-        if self.turning.contains(name) {
-            Arc::make_mut(&mut self.turning).remove(name);
+        if self.rotating.contains(name) {
+            Arc::make_mut(&mut self.rotating).remove(name);
         }
         self.stale.remove(name);
         Arc::make_mut(&mut self.uses).discount(&gone.pool);
         true
     }
 
-    /// With all exits of a route's pool exchanged for others, as far as there are others; `None` if there is no such
-    /// route.
-    pub fn turned(&self, name: &str, catalog: &Catalog, now: Moment) -> Option<Self> {
+    /// The table with all exits of a route's pool exchanged for others, as far as there are others; `None` if there is no
+    /// such route.
+    pub fn rotated(&self, name: &str, catalog: &Catalog, now: Moment) -> Option<Self> {
         let old = self.by_name.get(name)?;
-        let turned = Entry { turns: old.turns + 1, ..(**old).clone() };
-        let entry = turned.refreshed(catalog, &self.uses, now).unwrap_or(turned);
+        let rotated = Entry { rotations: old.rotations + 1, ..(**old).clone() };
+        let entry = rotated.refreshed(catalog, &self.uses, now).unwrap_or(rotated);
         let mut next = self.clone();
         next.exchange(vec![entry]);
         Some(next)
     }
 
-    /// With every pool as this catalog and this hour will have it. Pools in which nothing changes stay the same object,
-    /// and where the catalog has not changed only those are looked at that something else may have changed: of thousands
-    /// of routes, the one that was just made.
+    /// The table with every pool filled for this catalog and time. A pool in which nothing changes stays the same object.
+    /// If the catalog has not changed, only changed and rotating routes are looked at, of thousands.
     pub fn refreshed(&self, catalog: &Catalog, now: Moment) -> Self {
         let mut next = self.clone();
         next.stale = BTreeSet::new();
         let edition = Some(catalog.revision());
         if next.filled == edition {
-            let turning = self.turning.iter().filter(|name| !self.stale.contains(*name));
-            let named = self.stale.iter().chain(turning);
+            let rotating = self.rotating.iter().filter(|name| !self.stale.contains(*name));
+            let named = self.stale.iter().chain(rotating);
             next.refill(named.filter_map(|name| self.by_name.get(name.as_str())), catalog, now);
             return next;
         }
-        // Slots may belong to others in another edition.
+        // A slot may belong to another exit in another catalog.
         next.recount();
         next.refill(self.by_name.values(), catalog, now);
         next.recount();
@@ -246,7 +231,7 @@ impl RouteTable {
     }
 
     fn refill<'e>(&mut self, entries: impl Iterator<Item = &'e Arc<Entry>>, catalog: &Catalog, now: Moment) {
-        // Old members count until all are done: a place that is given up here is not yet free there.
+        // Old members count until all pools are done: an exit that one pool drops is not free for the next one yet.
         let mut uses = Arc::clone(&self.uses);
         let mut fresh = Vec::new();
         for entry in entries {
@@ -259,7 +244,7 @@ impl RouteTable {
         self.exchange(fresh);
     }
 
-    /// Puts these in the place of the entries of their names.
+    /// Replaces the entries of these names.
     fn exchange(&mut self, fresh: Vec<Entry>) {
         if fresh.is_empty() {
             return;
@@ -279,7 +264,7 @@ impl RouteTable {
         self.uses = Arc::new(uses);
     }
 
-    /// True if every route has the very pool that it has in the other table.
+    /// True if every route has the same pool object as in the other table.
     pub fn has_pools_of(&self, other: &Self) -> bool {
         let same = |entry: &Arc<Entry>| {
             other.get(entry.route.name.as_str()).is_some_and(|there| Arc::ptr_eq(&entry.pool, &there.pool))
@@ -287,37 +272,34 @@ impl RouteTable {
         self.len() == other.len() && self.iter().all(same)
     }
 
-    /// The route of this name.
     pub fn get(&self, name: &str) -> Option<&Arc<Entry>> {
         self.by_name.get(name)
     }
 
-    /// The route that has this port.
     pub fn by_port(&self, port: u16) -> Option<&Arc<Entry>> {
         self.by_name.get(self.by_port.get(&port)?.as_str())
     }
 
-    /// True if a route has this port: cheaper than asking which.
+    /// True if a route has this port. Cheaper than [`Self::by_port`].
     pub fn has_port(&self, port: u16) -> bool {
         self.by_port.contains_key(&port)
     }
 
-    /// Every route, in no order.
+    /// Every route, in any order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.by_name.values()
     }
 
-    /// How many routes there are.
     pub fn len(&self) -> usize {
         self.by_name.len()
     }
 
-    /// True if there are none.
+    #[cfg_attr(feature = "dead-code", expect(dead_code, reason = "clippy wants it beside `len`; tests use it"))]
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }
 
-    /// The route that a scope of pins and sessions belongs to, if it belongs to one.
+    /// The route that a scope of pins and sessions belongs to, if any.
     pub fn owner(&self, scope: &str) -> Option<&RouteName> {
         self.longest(scope).map(|(entry, _)| &entry.route.name)
     }

@@ -1,33 +1,33 @@
-//! What circuits to keep warm: pools and pins, as plain numbers for Tor.
+//! Which circuits Tor should keep ready, from pools and pins.
 //!
-//! A circuit takes a guard a second, so a thousand routes that nobody uses must not ask for eight exits each. What was
-//! used lately gets spares on both of two engines; a named route that was not gets one for each of its first two exits,
-//! so that its first connection does not wait; an idle implicit route gets none.
+//! A guard builds about one circuit a second, so a thousand unused routes must not ask for eight exits each. Exits of
+//! routes that were used lately get two spare circuits. An unused named route gets one for each of its first two exits,
+//! so that its first connection does not wait. An unused implicit route gets none.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::choose::View;
 use super::memory::Memory;
 use super::policy::Policy;
 use super::pool::Pool;
+use super::view::View;
 use super::{OwnEngine, WantedExit, WantedExits};
 use crate::exit::{ExitId, Fingerprint, Moment};
 
-/// How long ago "lately" is: the time that a used circuit is kept.
+/// A use within this time counts as "lately": as long as a used circuit is kept.
 const LATELY: Duration = Duration::from_secs(600);
 
-/// Spares of an exit in use: one on each of two engines, so that a crash is not noticed. Tor may be told to keep more, or
-/// fewer, of everything.
+/// Spare circuits to an exit in use: one on each of two engines, so that the crash of one delays nobody.
+/// `tor.spare_circuits` scales this.
 pub const SPARES: u8 = 2;
 
-/// Exits of an idle route that are kept ready, with one spare each.
+/// Exits of an unused named route that get a spare circuit. Not tuned.
 const READY: usize = 2;
 
-/// Spares that several routes can want of one exit together.
+/// Spare circuits to one exit, however many routes use it. Not tuned.
 const MOST: u8 = 4;
 
-/// What the pools and pins of this moment ask of Tor.
+/// The circuits that pools and pins need now.
 pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> WantedExits {
     let mut wanted = WantedExits::default();
     let lately = |used: Moment| now.since(used) < LATELY;
@@ -35,7 +35,7 @@ pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> WantedExits {
         let used = entry.used().is_some_and(lately);
         add_pool(wanted.of(entry.route.own_engine()), &entry.pool, &entry.route.policy, used, true);
     }
-    // What narrows a route has the route's name before the colon.
+    // The scope of a narrowed route is `route:selector`.
     let route_of = |scope: &str| view.routes.get(scope.split(':').next().unwrap_or(scope));
     for route in memory.implicit().list() {
         let own = route_of(route.scope()).and_then(|entry| entry.route.own_engine());
@@ -60,7 +60,7 @@ impl WantedExits {
         }
     }
 
-    /// Every exit that something is wanted of.
+    /// Every exit that circuits are wanted to.
     pub fn every_exit(&self) -> impl Iterator<Item = Fingerprint> {
         self.exits.keys().chain(self.own.values().flat_map(BTreeMap::keys)).copied()
     }
@@ -75,7 +75,7 @@ fn add_pool(exits: &mut Exits, pool: &Pool, policy: &Policy, used: bool, named: 
     pool.members().iter().take(count).for_each(|member| add(exits, member.id(), spares, policy.hops));
 }
 
-/// Several wishes for one exit are added up; of two lengths the longer, which serves both.
+/// Adds up what several routes want of one exit. Of two circuit lengths the longer is kept, which serves both.
 fn add(exits: &mut Exits, exit: &ExitId, spares: u8, hops: u8) {
     let ExitId::Tor(relay) = exit else { return };
     if spares > 0 {
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_is_kept_warm_and_what_is_not_hardly() {
+    fn used_exits_get_two_spares_and_unused_routes_two_exits_with_one() {
         let mut world = World::new(&["US", "US", "US", "US", "DE", "DE", "FR", "FR", "FR", "FR"]);
         assert!(spares(&world).is_empty());
         world.route("shop", "us", Policy { pool: 4, ..Policy::default() });
@@ -114,11 +114,11 @@ mod tests {
         assert_eq!(spares(&world).values().filter(|spares| **spares == 4).count(), 3, "two pools want three of them");
         world.pass(11 * MINUTE);
         world.tidy();
-        assert_eq!(spares(&world), idle, "an idle pin is kept, not kept warm");
+        assert_eq!(spares(&world), idle, "an unused pin stays, without a spare circuit");
     }
 
     #[test]
-    fn two_hops_are_for_those_alone_who_all_asked_for_them() {
+    fn a_circuit_is_short_only_if_every_route_asks_for_that() {
         let mut world = World::new(&["US"]);
         world.route("quick", "us", Policy { hops: 2, ..Policy::default() });
         world.first("quick");
@@ -129,8 +129,9 @@ mod tests {
         world.first("us");
         assert_eq!(hops(&world), [3]);
     }
+
     #[test]
-    fn a_route_with_an_engine_of_its_own_wants_nothing_of_the_others() {
+    fn a_route_with_its_own_engine_wants_nothing_of_the_shared_ones() {
         let mut world = World::new(&["US", "US"]);
         world.route("alone", "us", Policy { engine: Engine::Own, ..Policy::default() });
         let own = |world: &World| wanted(world.view(), &world.memory, world.now).own;

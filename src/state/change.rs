@@ -108,7 +108,7 @@ impl Change {
             Self::Created(routes) => create(next, routes),
             Self::Changed(route, asked) => change(next, route, asked),
             Self::Turned(name) => {
-                let turned = next.routes.turned(name.as_str(), &next.catalog, now);
+                let turned = next.routes.rotated(name.as_str(), &next.catalog, now);
                 next.routes = turned.ok_or(Refused::NoRoute(name))?;
                 Ok(Effects::default())
             }

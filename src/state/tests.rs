@@ -307,6 +307,6 @@ async fn what_befalls_exits_is_told_once() {
     }
     let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).map(|event| event.to_string()).collect();
     let want =
-        [format!("{} is bad for good: it changes pages", id(1)), format!("shop.test refuses {}: reported", id(2))];
+        [format!("{} is never used again: it changes pages", id(1)), format!("shop.test refuses {}: reported", id(2))];
     assert_eq!(told, want);
 }

@@ -4,7 +4,8 @@ use rusqlite::{Connection, Row};
 
 use super::row::{self, Sql};
 use crate::route::Holder;
-use crate::route::pin::{PinRecord, Pinned};
+use crate::route::pin::PinRecord;
+use crate::route::pinned::Pinned;
 
 pub(super) fn put(db: &Connection, pin: &PinRecord) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO pins (key, scope, session, exit, ip, made, used, span, fixed, exclusive)

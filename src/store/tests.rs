@@ -15,7 +15,8 @@ use crate::exit::facts::Flags;
 use crate::exit::{Anonymity, Fingerprint, Listing, Login, Moment, Protocol, PublicId, Through};
 use crate::net::Secret;
 use crate::route::Holder;
-use crate::route::pin::{PinRecord, Pinned};
+use crate::route::pin::PinRecord;
+use crate::route::pinned::Pinned;
 use crate::route::selector::SessionId;
 use crate::route::session::{SessionRecord, Term};
 

@@ -33,7 +33,7 @@ async fn what_the_gateway_knows_can_be_read() {
     let why = json(&gateway.api("/explain?username=us-strict&port=443").await);
     assert!(why["refused"].is_null() && why["text"].as_str().unwrap().contains("in us"), "{why}");
     let why = json(&gateway.api("/explain?username=jp").await);
-    assert_eq!(why["refused"], "no exit is what was asked for");
+    assert_eq!(why["refused"], "none of the known exits has the source, country, AS or address asked for");
 
     for (path, status, code) in [
         ("/exits?country=usa", 400, "bad_query"),

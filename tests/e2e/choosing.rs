@@ -45,7 +45,7 @@ const REPIN_AFTER: Duration = Duration::from_secs(4);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strict_route_has_one_address_and_says_when_it_moves() {
     let bed = Testbed::start().await.unwrap();
-    let route = "[[routes]]\nname = \"us-strict\"\nselector = \"us-strict\"\nport = 20001\nrepin_after = \"4s\"\n";
+    let route = "[[routes]]\nname = \"us-one\"\nselector = \"us-strict\"\nport = 20001\nrepin_after = \"4s\"\n";
     let gateway = Gateway::start(&bed, route).await;
     gateway.wait_tested(bed.network.exits().len()).await;
     let ask = ask(&bed, &gateway, 20001);

@@ -1,5 +1,4 @@
-//! What a person sees of the configuration: the message for each broken file, word for word, and the files that must
-//! stay usable.
+//! The messages for broken configurations, word for word, and configurations that must stay valid.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +7,7 @@ use std::process::{Command, Output};
 
 use exitgate::config::{self, Auth, Config, Exposure, Groups, Origin};
 
-/// A grammar just large enough to have an opinion, so that these messages do not change with the real one.
+/// A minimal grammar of selectors, so that these messages do not change with the real one.
 fn selector(text: &str, groups: &Groups) -> Result<(), String> {
     let mut tokens = text.split('-');
     let geo = tokens.next().unwrap_or_default();
@@ -51,7 +50,7 @@ fn each_broken_file_has_its_message() {
 }
 
 #[test]
-fn what_works_goes_on_working() {
+fn valid_files_stay_valid() {
     for path in files("tests/config/valid") {
         let (config, _) = parse(name(&path), &fs::read_to_string(&path).unwrap()).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!(config::diff(&config, &config).to_string(), "nothing changed");
@@ -61,7 +60,7 @@ fn what_works_goes_on_working() {
     }
 }
 
-/// The examples name files of `/etc/exitgate`, which a test makes elsewhere.
+/// The examples name files in `/etc/exitgate`, which this test makes in a temporary folder.
 #[test]
 fn the_examples_are_usable() {
     let dir = tempfile::tempdir().unwrap();
@@ -100,7 +99,7 @@ fn the_examples_are_usable() {
 }
 
 #[test]
-fn who_is_exposed_and_who_is_open() {
+fn missing_secrets_and_open_ports_are_found() {
     let exposure = |text: &str| parse("t", text).unwrap().0.exposure;
     let key = "[[gateway.keys]]\nname = 'a'\nkey = 'correct-horse-battery'\n";
     for (text, make_key, make_token) in [
@@ -127,7 +126,7 @@ fn who_is_exposed_and_who_is_open() {
 }
 
 #[test]
-fn what_works_but_is_worth_a_second_look() {
+fn probable_mistakes_get_a_warning() {
     let warnings = |text: &str| parse("t", text).unwrap().1;
     assert_eq!(warnings(""), "");
     let dir = tempfile::tempdir().unwrap();
@@ -167,7 +166,7 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn check_config_says_all_of_it_and_exits_64() {
+fn check_config_reports_every_fault_and_exits_with_64() {
     let dir = tempfile::tempdir().unwrap();
     let run = |args: &[&str], vars: &[(&str, &str)]| said(&exitgate(dir.path(), args, vars));
     assert_eq!(run(&["check-config"], &[]), (Some(0), "config ok: defaults\n".into(), String::new()));
@@ -193,12 +192,12 @@ fn check_config_says_all_of_it_and_exits_64() {
     assert_eq!(code, Some(64));
     assert_eq!(
         stderr,
-        "nowhere.toml: there is no such file\n    correct --config, or leave it out\n1 fault in the configuration\n"
+        "nowhere.toml: this file does not exist\n    correct --config, or leave it out\n1 fault in the configuration\n"
     );
 }
 
 #[test]
-fn a_secret_in_a_file_for_everybody_is_warned_of() {
+fn a_secret_in_a_world_readable_file_gets_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("c.toml");
     fs::write(&file, "[api]\ntoken = 'correct-horse-battery'\n").unwrap();
@@ -208,7 +207,7 @@ fn a_secret_in_a_file_for_everybody_is_warned_of() {
     };
     assert_eq!(warned(0o600), "");
     assert!(
-        warned(0o644).starts_with("warning: c.toml:2: api.token stands in a file that every user"),
+        warned(0o644).starts_with("warning: c.toml:2: api.token is in a file that every user"),
         "{}",
         warned(0o644)
     );
@@ -272,7 +271,7 @@ fn the_unit_waits_longer_than_a_drain_takes() {
     let unit = fs::read_to_string("config/exitgate.service").unwrap();
     let stop = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix('s')).unwrap();
     let stop = std::time::Duration::from_secs(stop.parse().unwrap());
-    // The kill after the grace, and tor's own end, take some seconds more.
+    // After the drain, the kill and tor's own end take some seconds more.
     assert!(stop >= Config::default().lifecycle.drain + std::time::Duration::from_secs(15));
     assert!(unit.contains("\nKillMode=mixed\n") && unit.contains("\nRestartPreventExitStatus=64\n"));
 }

@@ -1,5 +1,5 @@
-//! `docs/configuration.md` is made of `config/exitgate.toml`, which a test in `src/config/schema.rs` holds equal to the
-//! code in both directions: so the page cannot say what is not so. `UPDATE_DOCS=1` writes it anew.
+//! `docs/configuration.md` is generated from `config/exitgate.toml`, which a test in `src/config/schema.rs` holds equal to
+//! the code in both directions. `UPDATE_DOCS=1` writes the page again.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,15 +10,16 @@ const PAGE: &str = include_str!("../../config/exitgate.toml");
 const OPENING: &str = "\
 # Configuration reference
 
-Every key, its default, and why. It is made of [config/exitgate.toml](../config/exitgate.toml), which is the same as a file that can
-be copied and changed, and which the code is tested against; `UPDATE_DOCS=1 cargo test --test it reference` makes this page anew.
+Every key, its default, and the reason for the default. This page is generated from [config/exitgate.toml](../config/exitgate.toml),
+which can be copied and changed, and which a test compares with the code; `UPDATE_DOCS=1 cargo test --test it reference` generates it again.
 
-- No file is needed. `--config FILE`, else `./exitgate.toml`, else `/etc/exitgate/exitgate.toml`, else these defaults.
-- The environment comes before the file: `EXITGATE__GATEWAY__LISTEN=0.0.0.0:1080` is `gateway.listen`.
+- No file is needed. exitgate reads the file of `--config FILE`, or `./exitgate.toml`, or `/etc/exitgate/exitgate.toml`; without any of
+  them these defaults apply.
+- Environment variables override the file: `EXITGATE__GATEWAY__LISTEN=0.0.0.0:1080` sets `gateway.listen`.
 - Durations: `500ms` `30s` `10m` `2h` `7d` `1h30m`. Sizes: `500000` `500KB` `10MiB`.
-- A default in *italics* is an example: the key has none. Those marked **restart** wait for the next start; `exitgate reload` or
-  SIGHUP takes up all others, all or nothing.
-- `exitgate check-config` prints everything that is wrong, each with its key, and opens no port.
+- A value in *italics* is an example of a key that has no default. Keys marked **restart** take effect at the next start; `exitgate reload`
+  or SIGHUP applies all others, or none if one is wrong.
+- `exitgate check-config` lists every fault with its line and key, and opens no port.
 ";
 
 /// One line of the page.
@@ -39,7 +40,7 @@ fn entry(line: &str) -> Option<Entry<'_>> {
     is_key.then_some(Entry::Key { name, default, example })
 }
 
-/// A cell of a table, in which a bar would begin the next.
+/// The text of a table cell, with `|` escaped.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
@@ -51,7 +52,7 @@ fn rendered() -> String {
         if !why.is_empty() {
             let _ = write!(page, "{why}\n\n");
         }
-        page.push_str("| key | default | what, and why so |\n| --- | --- | --- |\n");
+        page.push_str("| key | default | meaning |\n| --- | --- | --- |\n");
     };
     let (mut why, mut begun) = (String::new(), false);
     for line in PAGE.lines() {
@@ -87,7 +88,7 @@ fn rendered() -> String {
 }
 
 #[test]
-fn the_reference_is_what_the_configuration_says() {
+fn the_reference_is_up_to_date() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let wanted = rendered();
     assert!(
@@ -102,7 +103,7 @@ fn the_reference_is_what_the_configuration_says() {
 }
 
 #[test]
-fn documents_point_at_what_is_there() {
+fn links_in_documents_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut wrong = Vec::new();
     let documents = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
@@ -128,7 +129,7 @@ fn documents_point_at_what_is_there() {
     assert!(wrong.is_empty(), "links that lead nowhere:\n  {}", wrong.join("\n  "));
 }
 
-/// What a heading is called in a link, as GitHub makes it.
+/// The anchors of headings, as GitHub makes them.
 fn anchors(text: &str) -> impl Iterator<Item = String> {
     text.lines().filter_map(|line| line.strip_prefix('#')).map(|heading| {
         let heading = heading.trim_start_matches('#').trim().to_lowercase();

@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::super::timestamp::Timestamp;
 use super::super::{Wiring, engines, sources};
 use crate::lifecycle::Tasks;
-use crate::route::pin::Pinned;
+use crate::route::pinned::Pinned;
 use crate::route::table::RouteTable;
 use crate::route::{Event, Holder, event::Cause};
 

@@ -281,7 +281,7 @@ impl RouteSpec {
             return Err(Wrong::new("selector", "names `direct`, which gateway.allow_direct does not allow"));
         }
         if let Some(name) = &self.name {
-            RouteName::parse(name, &selector, routes.words())
+            RouteName::for_new_route(name, routes.words())
                 .map_err(|why| Wrong::new("name", format!("is wrong: {why}")))?;
         }
         if self.port.is_some_and(|port| !rules.ports.contains(&port)) {
@@ -366,7 +366,7 @@ mod tests {
             (json!({"geo_category": "US"}), "us"),
             (json!({"geo_category": "NON_US", "mode": "strict"}), "nonus-strict"),
             (json!({"geo_category": "ANY", "mode": "rotate"}), "any-rotate"),
-            (json!({"selector": "us-strict", "mode": "strict", "name": "us-strict"}), "us-strict"),
+            (json!({"selector": "us-strict", "mode": "strict", "name": "us-shop"}), "us-strict"),
             (json!({"selector": "de+fr", "mode": "flexible"}), "de+fr"),
         ] {
             assert_eq!(judge(body).unwrap().0, selector);
@@ -408,6 +408,7 @@ mod tests {
             (json!({"selector": "us", "check": "steam"}), "check"),
             (json!({"selector": "us", "name": "De"}), "name"),
             (json!({"selector": "us", "name": "de"}), "name"),
+            (json!({"selector": "us", "name": "us"}), "name"),
             (json!({"selector": "us", "ttl": "0s"}), "ttl"),
             (json!({"selector": "us", "ttl": "10 minutes"}), "ttl"),
             (json!({"selector": "us", "hops": 1}), "hops"),

@@ -54,6 +54,10 @@ pub(in crate::app) fn rules(config: &Config) -> Rules {
 /// The table with the routes that the store kept. One that this configuration can no longer read stays in the store.
 pub(super) fn recalled(kept: &[store::Route], mut table: RouteTable, rules: &Rules) -> RouteTable {
     for kept in kept {
+        if RouteName::for_new_route(&kept.name, table.words()).is_err() {
+            let advice = "as a username it now means this route; make the route again under another name";
+            tracing::warn!(route = kept.name, advice, "a route of the API has a name that reads as a selector");
+        }
         let route = route_of(kept, &table, rules);
         if let Err(why) = route.and_then(|route| table.put(route).map_err(|clash| clash.to_string())) {
             tracing::error!(route = kept.name, why, "a route of the API cannot be opened again; it is kept");
@@ -65,7 +69,7 @@ pub(super) fn recalled(kept: &[store::Route], mut table: RouteTable, rules: &Rul
 fn route_of(kept: &store::Route, table: &RouteTable, rules: &Rules) -> Result<Route, String> {
     let fields = serde_json::from_str(&kept.asked).map_err(|why| why.to_string())?;
     // Ports outside a range that has become smaller go on: somebody uses them.
-    let asked = RouteSpec { port: None, ..RouteSpec::read(&fields).map_err(|wrong| wrong.to_string())? };
+    let asked = RouteSpec { port: None, name: None, ..RouteSpec::read(&fields).map_err(|wrong| wrong.to_string())? };
     let (selector, policy) = asked.judged(table, rules).map_err(|wrong| wrong.to_string())?;
     let name = RouteName::parse(&kept.name, &selector, table.words()).map_err(|why| why.to_string())?;
     let (port, created, expires) = (kept.port, kept.created, kept.expires);
@@ -160,7 +164,7 @@ impl RouteService {
         let asked = RouteSpec::patched(said, &patch)?;
         let moves = asked.port.filter(|port| Some(*port) != old.port);
         // A port that it has goes on, also where the range has become smaller.
-        let judged = RouteSpec { port: moves, ..asked.clone() };
+        let judged = RouteSpec { port: moves, name: None, ..asked.clone() };
         let (selector, policy) = judged.judged(&self.state.load().routes, &self.rules.load())?;
         RouteName::parse(name, &selector, self.state.load().routes.words())
             .map_err(|why| OrderFault::BadName(name.to_owned(), why.to_string()))?;
@@ -247,7 +251,7 @@ impl RouteService {
         let Wanted { asked, selector, policy } = wanted;
         let (now, port) = (self.state.now(), port.addr().port());
         let text = asked.name.unwrap_or_else(|| name_of(port));
-        let name = RouteName::parse(&text, &selector, self.state.load().routes.words());
+        let name = RouteName::for_new_route(&text, self.state.load().routes.words());
         let name = name.map_err(|why| OrderFault::BadName(text, why.to_string()))?;
         let expires = asked.ttl.map(|ttl| now.after(ttl.0));
         let policy = Arc::new(policy);

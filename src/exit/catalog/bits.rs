@@ -1,8 +1,8 @@
-//! A set of slots as bits: what an index of the catalog is made of.
+//! A set of slots as bits: the indexes of the catalog are made of these.
 //!
-//! Ten thousand exits are 157 words. "US, from Tor, usable" is three sets and two passes over them, a fraction of a
-//! microsecond, where a walk over ten thousand exits would touch ten thousand cache lines; and a set that a batch of
-//! changes does not touch is shared with the catalog before.
+//! Ten thousand exits are 157 words. "US, from Tor, usable" is the intersection of three sets, a fraction of a
+//! microsecond, while a walk over ten thousand exits would touch ten thousand cache lines. A set that a batch of changes
+//! does not touch is shared with the catalog before.
 
 use rand::{Rng, RngExt};
 
@@ -13,7 +13,7 @@ use super::Slot;
 pub struct Bits(Vec<u64>);
 
 impl Bits {
-    /// Puts a slot in or takes it out.
+    /// Adds a slot, or removes it.
     pub fn set(&mut self, slot: Slot, on: bool) {
         let (word, bit) = (slot.0 as usize / 64, slot.0 % 64);
         if on {
@@ -26,22 +26,20 @@ impl Bits {
         }
     }
 
-    /// True if the slot is in it.
     pub fn has(&self, slot: Slot) -> bool {
         self.0.get(slot.0 as usize / 64).is_some_and(|word| word >> (slot.0 % 64) & 1 == 1)
     }
 
-    /// How many slots are in it.
+    /// The number of slots in the set.
     pub fn count(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// True if none is.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
 
-    /// The slots in it, in order.
+    /// The slots, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
         self.0.iter().zip(0u32..).flat_map(|(word, at)| {
             let mut left = *word;
@@ -53,10 +51,10 @@ impl Bits {
         })
     }
 
-    /// So many slots of it at random, in random order; all of them if there are no more.
+    /// `count` random slots of the set in random order; all of them if there are no more.
     pub fn sample<R: Rng + ?Sized>(&self, count: usize, rng: &mut R) -> Vec<Slot> {
         let all = self.count();
-        // Throwing darts is quicker than counting as long as one in eight hits and few hit twice.
+        // Guessing random slots is faster than counting as long as one guess in eight hits and few hit twice.
         if count * 4 > all || all * 8 < self.0.len() * 64 {
             return self.at_places(rand::seq::index::sample(rng, all, count.min(all)).into_vec());
         }
@@ -72,14 +70,14 @@ impl Bits {
         slots
     }
 
-    /// The slots that come so many after the first, in the order in which they are asked for.
+    /// The slots with these positions in the sorted set, in the order of `places`.
     fn at_places(&self, places: Vec<usize>) -> Vec<Slot> {
         let mut order: Vec<(usize, usize)> = places.into_iter().zip(0..).collect();
         order.sort_unstable();
         let mut slots = vec![Slot(0); order.len()];
         let (mut words, mut before, mut word, mut base) = (self.0.iter().zip(0u32..), 0, 0u64, 0);
         for (place, at) in order {
-            // To the word that it is in, and in it bit by bit: places grow, so no word is looked at twice.
+            // Skip to the word that holds the place, then go bit by bit. Places ascend, so no word is visited twice.
             while before + word.count_ones() as usize <= place {
                 before += word.count_ones() as usize;
                 let Some((next, number)) = words.next() else { return slots };
@@ -94,18 +92,18 @@ impl Bits {
         slots
     }
 
-    /// Keeps what is in `other` too.
+    /// Intersection: keeps the slots that are in `other`.
     pub fn keep(&mut self, other: &Self) {
         self.0.truncate(other.0.len());
         self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word &= other);
     }
 
-    /// Drops what is in `other`.
+    /// Difference: removes the slots that are in `other`.
     pub fn drop(&mut self, other: &Self) {
         self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word &= !other);
     }
 
-    /// Adds what is in `other`.
+    /// Union: adds the slots that are in `other`.
     pub fn add(&mut self, other: &Self) {
         if self.0.len() < other.0.len() {
             self.0.resize(other.0.len(), 0);
@@ -113,21 +111,21 @@ impl Bits {
         self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word |= other);
     }
 
-    /// True if something is in both, and not in `but`.
+    /// True if a slot is in both sets and not in `but`.
     pub fn meets(&self, other: &Self, but: &Self) -> bool {
-        /// Words between two looks at what was found: a branch for each one costs more than the words.
-        const LUMP: usize = 16;
+        /// Words that are combined before the result is tested: a branch for each word would cost more. Not tuned.
+        const BATCH: usize = 16;
         let both = self.0.len().min(other.0.len());
         let (head, tail) = self.0[..both].split_at(both.min(but.0.len()));
         let (other_head, other_tail) = other.0[..both].split_at(head.len());
-        let mut lumps = head.chunks(LUMP).zip(other_head.chunks(LUMP)).zip(but.0.chunks(LUMP));
+        let mut batches = head.chunks(BATCH).zip(other_head.chunks(BATCH)).zip(but.0.chunks(BATCH));
         let found = |((mine, other), but): ((&[u64], &[u64]), &[u64])| {
             mine.iter().zip(other).zip(but).fold(0, |sum, ((mine, other), but)| sum | mine & other & !but) != 0
         };
-        lumps.any(found) || tail.iter().zip(other_tail).any(|(mine, other)| mine & other != 0)
+        batches.any(found) || tail.iter().zip(other_tail).any(|(mine, other)| mine & other != 0)
     }
 
-    /// What is in both.
+    /// The intersection, as a new set.
     pub fn and(&self, other: &Self) -> Self {
         let mut both = self.clone();
         both.keep(other);
@@ -163,7 +161,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_are_sets(a in prop::collection::btree_set(0u32..300, 0..80), b in prop::collection::btree_set(0u32..300, 0..80)) {
+        fn operations_agree_with_a_tree_set(a in prop::collection::btree_set(0u32..300, 0..80), b in prop::collection::btree_set(0u32..300, 0..80)) {
             let (x, y) = (bits(&a), bits(&b));
             prop_assert_eq!(set(&x), a.clone());
             prop_assert_eq!((x.count(), x.is_empty()), (a.len(), a.is_empty()));
@@ -177,7 +175,7 @@ mod tests {
         }
 
         #[test]
-        fn they_meet_where_both_have_what_the_third_has_not(
+        fn two_sets_meet_where_both_have_a_slot_that_the_third_lacks(
             a in prop::collection::btree_set(0u32..2500, 0..40),
             b in prop::collection::btree_set(0u32..2500, 0..80),
             c in prop::collection::btree_set(0u32..1800, 0..80),
@@ -188,7 +186,7 @@ mod tests {
         }
 
         #[test]
-        fn a_sample_is_a_part(a in prop::collection::btree_set(0u32..300, 0..250), count in 0usize..100, seed: u64) {
+        fn a_sample_is_a_subset_without_repeats(a in prop::collection::btree_set(0u32..300, 0..250), count in 0usize..100, seed: u64) {
             let mut rng = <rand::rngs::SmallRng as rand::SeedableRng>::seed_from_u64(seed);
             let sample = bits(&a).sample(count, &mut rng);
             prop_assert_eq!(sample.len(), count.min(a.len()));
@@ -200,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_sample_is_fair() {
-        // Both ways of drawing: dense sets by darts, sparse ones by list.
+        // Both ways of drawing: dense sets by guessing, sparse ones by position.
         for set in [(0..200).collect::<Set>(), (0..200).map(|n| n * 11).collect()] {
             let mut rng = <rand::rngs::SmallRng as rand::SeedableRng>::seed_from_u64(1);
             let mut drawn = std::collections::BTreeMap::<u32, usize>::new();

@@ -1,24 +1,25 @@
-//! The next edition of a catalog: a batch of changes, each index touched only where something in it changed.
+//! The next edition of a catalog: a batch of changes that copies only the indexes in which something changes.
 //!
-//! What an exit is filed under is worked out for the edition before and the edition after, and only where the two
-//! differ is an index touched, and thereby copied. A verdict that confirms the last one touches none.
+//! The index keys of an exit are computed before and after a change, and only indexes whose keys differ are touched, and
+//! thereby copied. A verdict that confirms the last one touches none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::country::Country;
+use super::super::facts::{Exit, Known, Listing, Verdict};
 use super::super::policy::PortPolicy;
-use super::super::{Exit, ExitId, Known, Listing, Source, Verdict};
-use super::{Bits, CHUNK, Catalog, Slot};
+use super::super::{ExitId, Slot, Source};
+use super::{Bits, CHUNK, Catalog};
 
-/// Changes on their way into the next edition; nobody sees them before [`Editor::finish`].
+/// Collects changes for the next edition; readers see them after [`Editor::finish`].
 #[derive(Debug)]
 pub struct Editor(Catalog);
 
-/// What an exit is filed under.
-struct Files<'a> {
+/// The keys under which an exit stands in the indexes.
+struct IndexKeys<'a> {
     country: Country,
     asn: Option<u32>,
     ip: Option<IpAddr>,
@@ -32,7 +33,7 @@ struct Files<'a> {
     tunnels: bool,
 }
 
-impl<'a> Files<'a> {
+impl<'a> IndexKeys<'a> {
     fn of(exit: &'a Exit) -> Self {
         Self {
             country: exit.country(),
@@ -49,14 +50,14 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// The address that it may lead.
+    /// The address for which the exit may be the leading one, see [`Catalog::leading`].
     fn leads(&self) -> Option<IpAddr> {
         self.ip.filter(|_| self.usable && self.distinct)
     }
 }
 
 impl Catalog {
-    /// Begins the next edition.
+    /// Starts the next edition.
     pub fn edit(&self) -> Editor {
         let mut next = self.clone();
         next.revision += 1;
@@ -65,8 +66,8 @@ impl Catalog {
 }
 
 impl Editor {
-    /// What a source says of an exit, new or known. What checks found stays, but the exit drains no longer: it is
-    /// listed.
+    /// Adds an exit, or replaces what its source says of it. Check results stay. An exit that was leaving its source is no
+    /// longer leaving, because the source lists it.
     pub fn list(&mut self, listing: Listing) -> Slot {
         let known = self.0.by_id.get(&listing.id).copied();
         let slot = known.unwrap_or_else(|| self.give_slot(listing.id.clone()));
@@ -83,7 +84,7 @@ impl Editor {
         slot
     }
 
-    /// Changes what is known of an exit; false if there is none of that name.
+    /// Changes what checks know of an exit; false if there is no such exit.
     pub fn learn(&mut self, id: &ExitId, change: impl FnOnce(&mut Known)) -> bool {
         let Some(exit) = self.0.get(id) else { return false };
         let (slot, mut known) = (exit.slot(), exit.known().clone());
@@ -95,24 +96,24 @@ impl Editor {
         true
     }
 
-    /// Forgets an exit; false if there is none of that name. Its slot may be given to another.
+    /// Removes an exit; false if there is no such exit. Another exit may get its slot.
     pub fn remove(&mut self, id: &ExitId) -> bool {
         let Some(slot) = self.0.by_id.get(id).copied() else { return false };
         Arc::make_mut(&mut self.0.by_id).remove(id);
         Arc::make_mut(&mut self.0.free).push(slot);
         self.0.len -= 1;
         if let Some(old) = self.replace(slot, None) {
-            self.file(slot, Some(&old), None);
+            self.reindex(slot, Some(&old), None);
         }
         true
     }
 
-    /// What the changes so far come to, before anybody else sees it.
+    /// The catalog with the changes so far.
     pub fn peek(&self) -> &Catalog {
         &self.0
     }
 
-    /// The next edition.
+    /// Ends the edit.
     pub fn finish(self) -> Catalog {
         self.0
     }
@@ -129,7 +130,7 @@ impl Editor {
     fn put(&mut self, slot: Slot, exit: Exit) {
         let exit = Arc::new(exit);
         let old = self.replace(slot, Some(exit.clone()));
-        self.file(slot, old.as_deref(), Some(&exit));
+        self.reindex(slot, old.as_deref(), Some(&exit));
     }
 
     fn replace(&mut self, slot: Slot, exit: Option<Arc<Exit>>) -> Option<Arc<Exit>> {
@@ -140,8 +141,8 @@ impl Editor {
         std::mem::replace(&mut Arc::make_mut(&mut self.0.chunks[chunk])[at], exit)
     }
 
-    fn file<'a>(&mut self, slot: Slot, old: Option<&'a Exit>, new: Option<&'a Exit>) {
-        let (old, new) = (old.map(Files::of), new.map(Files::of));
+    fn reindex<'a>(&mut self, slot: Slot, old: Option<&'a Exit>, new: Option<&'a Exit>) {
+        let (old, new) = (old.map(IndexKeys::of), new.map(IndexKeys::of));
         let changed = Changed { slot, old: old.as_ref(), new: new.as_ref() };
         let next = &mut self.0;
         changed.key(|f| Some(f.country), |key, on| set_in(&mut next.by_country, key, slot, on));
@@ -156,33 +157,33 @@ impl Editor {
         changed.flag(&mut next.distinct, |f| f.distinct);
         changed.flag(&mut next.tunnels, |f| f.tunnels);
         for (family, ports) in next.ports.iter_mut().enumerate() {
-            let policy = |files: &Files<'a>| files.policies[family];
+            let policy = |keys: &IndexKeys<'a>| keys.policies[family];
             let (old, new) = (changed.old.map(policy), changed.new.map(policy));
             if old != new {
                 Arc::make_mut(ports).file(slot, old, new);
             }
         }
         let nothing = BTreeSet::new();
-        let passed = |files: Option<&Files<'a>>| files.map_or(&nothing, |files| files.passed);
+        let passed = |keys: Option<&IndexKeys<'a>>| keys.map_or(&nothing, |keys| keys.passed);
         let (before, after) = (passed(changed.old), passed(changed.new));
         before.difference(after).for_each(|check| set_in(&mut next.by_check, check.clone(), slot, false));
         after.difference(before).for_each(|check| set_in(&mut next.by_check, check.clone(), slot, true));
-        let leads = |files: Option<&Files<'_>>| files.and_then(Files::leads);
+        let leads = |keys: Option<&IndexKeys<'_>>| keys.and_then(IndexKeys::leads);
         let (before, after) = (leads(changed.old), leads(changed.new));
         if before != after {
             self.lead(slot, before, after);
         }
     }
 
-    /// Of the exits that could lead an address one does, for as long as it can.
+    /// Keeps one leading exit for each address, the same one as long as it can lead.
     fn lead(&mut self, slot: Slot, before: Option<IpAddr>, after: Option<IpAddr>) {
         let next = &mut self.0;
         let behind = |ip: Option<IpAddr>| ip.and_then(|ip| next.by_ip.get(&ip)).into_iter().flatten().copied();
         if next.leading.has(slot) {
-            let heir = behind(before).find(|heir| next.usable.has(*heir) && next.distinct.has(*heir));
+            let successor = behind(before).find(|other| next.usable.has(*other) && next.distinct.has(*other));
             let leading = Arc::make_mut(&mut next.leading);
             leading.set(slot, false);
-            heir.into_iter().for_each(|heir| leading.set(heir, true));
+            successor.into_iter().for_each(|other| leading.set(other, true));
         }
         if after.is_some() && !behind(after).any(|other| next.leading.has(other)) {
             Arc::make_mut(&mut next.leading).set(slot, true);
@@ -190,15 +191,15 @@ impl Editor {
     }
 }
 
-/// One exit's files before and after.
+/// The index keys of one exit before and after a change.
 struct Changed<'f, 'a> {
     slot: Slot,
-    old: Option<&'f Files<'a>>,
-    new: Option<&'f Files<'a>>,
+    old: Option<&'f IndexKeys<'a>>,
+    new: Option<&'f IndexKeys<'a>>,
 }
 
 impl Changed<'_, '_> {
-    fn key<K: PartialEq>(&self, key: impl Fn(&Files<'_>) -> Option<K>, mut file: impl FnMut(K, bool)) {
+    fn key<K: PartialEq>(&self, key: impl Fn(&IndexKeys<'_>) -> Option<K>, mut file: impl FnMut(K, bool)) {
         let (old, new) = (self.old.and_then(&key), self.new.and_then(&key));
         if old != new {
             old.into_iter().for_each(|old| file(old, false));
@@ -206,7 +207,7 @@ impl Changed<'_, '_> {
         }
     }
 
-    fn flag(&self, bits: &mut Arc<Bits>, flag: impl Fn(&Files<'_>) -> bool) {
+    fn flag(&self, bits: &mut Arc<Bits>, flag: impl Fn(&IndexKeys<'_>) -> bool) {
         let (old, new) = (self.old.is_some_and(&flag), self.new.is_some_and(&flag));
         if old != new {
             Arc::make_mut(bits).set(self.slot, new);
@@ -214,7 +215,7 @@ impl Changed<'_, '_> {
     }
 }
 
-/// A key whose set is empty is dropped: countries and targets come and go.
+/// Adds a slot to the set of a key, or removes it. A key with an empty set is removed: countries and targets come and go.
 fn set_in<K: Clone + Ord>(index: &mut Arc<BTreeMap<K, Arc<Bits>>>, key: K, slot: Slot, on: bool) {
     let index = Arc::make_mut(index);
     let bits = index.entry(key.clone()).or_default();
@@ -224,12 +225,8 @@ fn set_in<K: Clone + Ord>(index: &mut Arc<BTreeMap<K, Arc<Bits>>>, key: K, slot:
     }
 }
 
-fn list_in<K: Copy + Eq + Hash>(
-    index: &mut Arc<std::collections::HashMap<K, Vec<Slot>>>,
-    key: K,
-    slot: Slot,
-    on: bool,
-) {
+/// The same for a sorted list of slots.
+fn list_in<K: Copy + Eq + Hash>(index: &mut Arc<HashMap<K, Vec<Slot>>>, key: K, slot: Slot, on: bool) {
     let index = Arc::make_mut(index);
     let slots = index.entry(key).or_default();
     match slots.binary_search(&slot) {

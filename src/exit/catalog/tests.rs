@@ -1,4 +1,4 @@
-//! The indexes against a slow reference: a plain list of facts, searched from end to end.
+//! The indexes against a slow reference: a plain map of facts, searched from end to end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -71,7 +71,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// The slow reference: facts by name, nothing else.
+/// The slow reference: facts by id, nothing else.
 type Facts = BTreeMap<ExitId, (Listing, Known)>;
 
 fn apply(facts: &mut Facts, edit: &mut Editor, change: &Change) {
@@ -121,7 +121,7 @@ fn agree(catalog: &Catalog, facts: &Facts) {
     assert!(catalog.leading().iter().all(|slot| could.iter().any(|exit| exit.slot() == slot)));
     let leads = |exit: &Exit| catalog.leading().has(exit.slot());
     let behind = |ip| could.iter().filter(|exit| exit.ip() == ip && leads(exit)).count();
-    assert!(could.iter().all(|exit| behind(exit.ip()) == 1), "of those that share an address, one");
+    assert!(could.iter().all(|exit| behind(exit.ip()) == 1), "one exit leads each address");
     let us: CountrySet = [country(0)].into_iter().collect();
     for countries in [CountrySet::ALL, us, us.not(), CountrySet::EMPTY, [country(1), country(4)].into_iter().collect()]
     {
@@ -156,7 +156,7 @@ proptest! {
             agree(&catalog, &facts);
             editions.push((catalog.clone(), facts.clone()));
         }
-        // Whoever still holds an earlier edition sees it as it was.
+        // An earlier edition is unchanged.
         editions.iter().for_each(|(catalog, facts)| agree(catalog, facts));
     }
 }
@@ -170,7 +170,7 @@ fn filled(count: u8) -> Catalog {
 }
 
 #[test]
-fn what_a_batch_does_not_touch_is_shared() {
+fn unchanged_tables_are_shared() {
     let before = filled(100);
     let mut edit = before.edit();
     edit.learn(&id(5), |known| known.verdict = Verdict::Good);
@@ -179,7 +179,7 @@ fn what_a_batch_does_not_touch_is_shared() {
     assert!(Arc::ptr_eq(&before.by_id, &after.by_id) && Arc::ptr_eq(&before.by_country, &after.by_country));
     assert!(Arc::ptr_eq(&before.by_ip, &after.by_ip) && Arc::ptr_eq(&before.by_asn, &after.by_asn));
     assert!(Arc::ptr_eq(&before.alive, &after.alive) && !Arc::ptr_eq(&before.usable, &after.usable));
-    assert!(Arc::ptr_eq(before.get(&id(7)).unwrap(), after.get(&id(7)).unwrap()), "the same facts make no new edition");
+    assert!(Arc::ptr_eq(before.get(&id(7)).unwrap(), after.get(&id(7)).unwrap()), "the same facts make no new object");
     assert_eq!((before.usable().count(), after.usable().count()), (0, 1));
 }
 
@@ -198,7 +198,7 @@ fn an_exit_keeps_its_slot_and_its_load() {
     assert_eq!(old.slot(), new.slot());
     assert_eq!(new.load().in_flight(), 1);
     assert_eq!(new.load().latency(Moment(0)), Duration::from_millis(7));
-    assert_eq!(second.get(&id(50)).unwrap().load().in_flight(), 0, "the slot's new owner begins afresh");
+    assert_eq!(second.get(&id(50)).unwrap().load().in_flight(), 0, "the new exit in the slot has a load of its own");
     assert!(second.still(slot, &id(3)).is_none() && second.still(slot, &id(50)).is_some());
     drop(tunnel);
     assert_eq!(new.load().in_flight(), 0);

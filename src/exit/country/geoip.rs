@@ -1,26 +1,25 @@
-//! Which country an address is in, from the two files that Tor publishes.
+//! The country of an address, from the two files that Tor publishes.
 //!
-//! The files list ranges; what is kept is the points where the answer changes, so that neighbours of one country and
-//! gaps cost nothing and a look-up is one binary search. Of 277,000 ranges of IPv6 fewer than 8,000 begin or end
-//! inside a /64, so the common table holds only the upper half of an address and a small one beside it the rest: half
-//! the memory, and more of it in the cache.
+//! The files list ranges. The tables keep only the points where the country changes, so that neighbouring ranges of one
+//! country take no memory and a look-up is one binary search. Of 277,000 IPv6 ranges fewer than 8,000 begin or end inside
+//! a /64. So the large table holds the upper half of the address alone, and a small one the changes inside a /64: that
+//! takes half the memory, and more of it fits into the cache.
 
 use std::net::IpAddr;
 
 use super::Country;
 
-/// The tables of `geoip` and `geoip6`; empty by default, and then every address is in [`Country::UNKNOWN`].
+/// The tables of `geoip` and `geoip6`. An empty one, the default, puts every address into [`Country::UNKNOWN`].
 #[derive(Clone, Debug, Default)]
 pub struct GeoIp {
     v4: Table<u32>,
-    /// By the upper 64 bits.
+    /// Changes at the start of a /64, by the upper 64 bits.
     v6: Table<u64>,
     /// Changes inside a /64.
     fine: Table<u128>,
-    skipped: usize,
 }
 
-/// Points where the country changes: each holds until the next.
+/// The points where the country changes: each country holds until the next point.
 #[derive(Clone, Debug)]
 struct Table<K> {
     starts: Box<[K]>,
@@ -44,10 +43,6 @@ impl<K: Ord + Copy> Table<K> {
         let index = self.starts.partition_point(|start| *start <= key).checked_sub(1)?;
         Some((self.starts[index], self.countries[index]))
     }
-
-    fn bytes(&self) -> usize {
-        size_of_val(&*self.starts) + size_of_val(&*self.countries)
-    }
 }
 
 /// An inclusive range of addresses of one family, as numbers.
@@ -58,10 +53,15 @@ struct Range {
 }
 
 impl GeoIp {
-    /// Reads the texts of tor's `geoip` and `geoip6` (either may be empty). A line is `low,high,CC` with addresses or
-    /// with integers for IPv4; `#` begins a comment. Lines that are none of these are skipped and counted. Where ranges
-    /// overlap the one that begins first holds.
+    /// Reads the texts of tor's `geoip` and `geoip6` (either may be empty). A line is `low,high,CC` with addresses, or
+    /// with integers for IPv4; `#` begins a comment. Other lines are skipped. Where ranges overlap, the one that begins
+    /// first wins.
     pub fn parse(v4: &str, v6: &str) -> Self {
+        Self::read(v4, v6).0
+    }
+
+    /// As [`Self::parse`], with the number of lines that were skipped.
+    fn read(v4: &str, v6: &str) -> (Self, usize) {
         let (mut ranges4, mut ranges6, mut skipped) = (Vec::new(), Vec::new(), 0);
         for line in v4.lines().chain(v6.lines()).map(str::trim) {
             match range(line) {
@@ -74,10 +74,10 @@ impl GeoIp {
         let fits = |(start, country)| u32::try_from(start).ok().map(|start| (start, country));
         let v4 = Table::new(changes(ranges4).into_iter().filter_map(fits).collect());
         let (v6, fine) = halves(changes(ranges6));
-        Self { v4, v6: Table::new(v6), fine: Table::new(fine), skipped }
+        (Self { v4, v6: Table::new(v6), fine: Table::new(fine) }, skipped)
     }
 
-    /// The country of an address; a v4-mapped one is taken for the IPv4 address that it is.
+    /// The country of an address. An IPv4-mapped IPv6 address counts as the IPv4 address.
     pub fn country(&self, ip: IpAddr) -> Country {
         let found = match ip.to_canonical() {
             IpAddr::V4(ip) => self.v4.at(ip.to_bits()).map(|(_, country)| country),
@@ -90,32 +90,12 @@ impl GeoIp {
         };
         found.unwrap_or(Country::UNKNOWN)
     }
-
-    /// Lines that could not be read.
-    pub fn skipped(&self) -> usize {
-        self.skipped
-    }
-
-    /// Points at which the country changes.
-    pub fn len(&self) -> usize {
-        self.v4.starts.len() + self.v6.starts.len() + self.fine.starts.len()
-    }
-
-    /// True if no range was read.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The bytes it holds on the heap.
-    pub fn bytes(&self) -> usize {
-        self.v4.bytes() + self.v6.bytes() + self.fine.bytes()
-    }
 }
 
 fn range(line: &str) -> Option<(IpAddr, Range)> {
     let mut fields = line.split(',').map(|field| field.trim().trim_matches('"'));
     let (low, high, country) = (address(fields.next()?)?, address(fields.next()?)?, fields.next()?);
-    // Old files use codes such as A1 for "anonymous": a range of its own, in no country.
+    // Old files use codes such as A1 for "anonymous": such a range is in no country.
     let country = match country.len() {
         2 => Country::parse(country).unwrap_or(Country::UNKNOWN),
         _ => return None,
@@ -145,7 +125,7 @@ fn changes(mut ranges: Vec<Range>) -> Vec<(u128, Country)> {
             points.push((start, country));
         }
     };
-    // The first address that no range so far has covered; none once the last address is.
+    // The first address that no range has covered so far; `None` when the last address is covered.
     let mut next = Some(0);
     for range in ranges {
         let Some(from) = next.filter(|from| *from <= range.high) else { continue };
@@ -163,7 +143,7 @@ fn changes(mut ranges: Vec<Range>) -> Vec<(u128, Country)> {
 
 type Points<K> = Vec<(K, Country)>;
 
-/// Splits points of IPv6 into those at the start of a /64 and those inside one.
+/// Splits IPv6 points into those at the start of a /64 and those inside one.
 fn halves(points: Points<u128>) -> (Points<u64>, Points<u128>) {
     let (mut coarse, mut fine): (Points<u64>, Points<u128>) = (Vec::new(), Vec::new());
     let mut points = points.into_iter().peekable();
@@ -174,7 +154,7 @@ fn halves(points: Points<u128>) -> (Points<u64>, Points<u128>) {
             continue;
         }
         fine.push((start, country));
-        // What holds at the end of this /64 holds from the start of the next one, unless the next point says otherwise.
+        // The country at the end of this /64 also holds from the start of the next one, unless the next point is there.
         let next_half = half.checked_add(1);
         let taken_over = points.peek().is_some_and(|(next, _)| Some((next >> 64) as u64) == Some(half))
             || points.peek().map(|(next, _)| *next) == next_half.map(|half| u128::from(half) << 64);
@@ -201,8 +181,8 @@ mod tests {
     fn finds_both_families_gaps_and_edges() {
         let v4 = "# a comment\n\n16777216,16777471,AU\n16777472,16778239,CN\n1.0.8.0,1.0.15.255,au\n\"16785408\",\"16793599\",\"A1\"\n";
         let v6 = "2001:200::,2001:200:134:ffff:ffff:ffff:ffff:ffff,JP\n2a00::,2a00::7,DE\n2a00::8,2a00::f,FR\n";
-        let geoip = GeoIp::parse(v4, v6);
-        assert_eq!(geoip.skipped(), 0);
+        let (geoip, skipped) = GeoIp::read(v4, v6);
+        assert_eq!(skipped, 0);
         for (ip, want) in [
             ("0.0.0.0", "??"),
             ("0.255.255.255", "??"),
@@ -231,9 +211,10 @@ mod tests {
     }
 
     #[test]
-    fn skips_and_counts_what_is_no_range() {
-        let geoip = GeoIp::parse("5,4,US\n1,2\nx,y,US\n1,::2,US\n1,2,USA\n4294967296,4294967297,US\n4,9,US", "");
-        assert_eq!((geoip.skipped(), at(&geoip, "0.0.0.4")), (6, "US".to_owned()));
+    fn lines_that_are_no_range_are_skipped() {
+        let (geoip, skipped) =
+            GeoIp::read("5,4,US\n1,2\nx,y,US\n1,::2,US\n1,2,USA\n4294967296,4294967297,US\n4,9,US", "");
+        assert_eq!((skipped, at(&geoip, "0.0.0.4")), (6, "US".to_owned()));
     }
 
     #[test]
@@ -248,8 +229,8 @@ mod tests {
         assert_eq!((at(&geoip, "::"), at(&geoip, "::1")), ("DE".to_owned(), "??".to_owned()));
     }
 
-    /// The beginning of a file that tor-geoipdb installs; nothing where it is not installed, and then there is nothing to
-    /// test: the tests above do not need it.
+    /// The beginning of a file that tor-geoipdb installs; empty where it is not installed, and then this test checks nothing
+    /// that the tests above do not.
     fn installed(name: &str) -> String {
         let text = std::fs::read_to_string(format!("/usr/share/tor/{name}")).unwrap_or_default();
         text.split_inclusive('\n').take(30_000).collect()
@@ -258,9 +239,8 @@ mod tests {
     #[test]
     fn reads_the_files_that_tor_publishes() {
         let (v4, v6) = (installed("geoip"), installed("geoip6"));
-        let geoip = GeoIp::parse(&v4, &v6);
-        assert_eq!(geoip.skipped(), 0);
-        assert!(geoip.bytes() <= geoip.len() * 18);
+        let (geoip, skipped) = GeoIp::read(&v4, &v6);
+        assert_eq!(skipped, 0);
         for line in v4.lines().chain(v6.lines()).filter(|line| !line.starts_with('#')).step_by(7) {
             let [low, high, country] = line.split(',').collect::<Vec<_>>().try_into().unwrap();
             for ip in
@@ -271,16 +251,16 @@ mod tests {
         }
     }
 
-    /// Addresses crowded together, so that ranges meet, overlap and share a /64.
-    fn crowded() -> impl Strategy<Value = u128> {
+    /// Addresses close together, so that ranges meet, overlap and share a /64.
+    fn close_together() -> impl Strategy<Value = u128> {
         (0u128..4, 0u128..12).prop_map(|(half, low)| half << 64 | low)
     }
 
     proptest! {
         #[test]
-        fn the_table_says_what_the_list_says(
-            ranges in prop::collection::vec((crowded(), crowded(), "[A-C]{2}"), 0..12),
-            probes in prop::collection::vec(crowded(), 1..20),
+        fn the_table_agrees_with_the_list(
+            ranges in prop::collection::vec((close_together(), close_together(), "[A-C]{2}"), 0..12),
+            probes in prop::collection::vec(close_together(), 1..20),
         ) {
             let mut ranges: Vec<_> = ranges.into_iter().map(|(a, b, cc)| (a.min(b), a.max(b), cc)).collect();
             let lines: Vec<_> = ranges.iter().map(|(low, high, cc)| {
@@ -296,7 +276,7 @@ mod tests {
         }
 
         #[test]
-        fn the_table_of_v4_says_what_the_list_says(
+        fn the_ipv4_table_agrees_with_the_list(
             ranges in prop::collection::vec((0u32..60, 0u32..20, "[A-C]{2}"), 0..12),
             probe in 0u32..90,
         ) {

@@ -1,91 +1,94 @@
-//! Out after a run of failures or of late dials, back after one success: a circuit breaker without a lock.
+//! Ejection: an exit is out after a run of failed or late dials, and back after one success. A circuit breaker without a
+//! lock.
 //!
-//! An exit that fails its dials costs every client that is sent there a deadline, long before the tester comes round to
-//! it. A run of failures takes it out of choosing for a while, twice as long each time; when the while is over, *one*
-//! connection may try it, and what becomes of that one decides. A trial whose end nobody reports (the client left) is
-//! due again after a while of its own, so that no exit stays out for want of an answer.
+//! An exit whose dials fail costs each client a deadline, long before the next check finds it. A run of failures ejects
+//! it for a time that doubles with each ejection. After that time *one* connection may try it, and the result of this
+//! trial decides. A trial without a result (the client left) is repeated after [`TRIAL`], so that no exit stays out for
+//! ever.
 //!
-//! An exit that has become slow is the same to clients, only milder. What is slow is relative: a dial is late when
-//! another exit, asked later for the same target, was there first. So a slow target makes nobody late, and when all
-//! exits are slow none of them is. Averages do not do this alone: each time one has decayed far enough for the exit to
-//! be tried again, the next few clients pay, and it takes one slow request in a hundred to spoil a 99th percentile.
+//! An exit that has become slow hurts clients in the same way. Slow is relative: a dial is late if another exit, dialled
+//! later for the same target, was faster. So a slow target makes no dial late, and if all exits are slow, none is. The
+//! average of latencies alone is not enough: whenever it has decayed, the next few clients would pay, and one slow request
+//! in a hundred spoils a 99th percentile.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::super::moment::Moment;
 
-/// Failures in a row that eject. Between Envoy's five and one: each is an exit's own fault by the dialer's verdict, so
-/// three are no accident, and clients were failed over meanwhile.
+/// Failures in a row that eject an exit. Between Envoy's five and one: the dialer counts only the exit's own faults, so
+/// three are no accident, and the clients were failed over meanwhile.
 const RUN: u64 = 3;
 
-/// Late dials in a row that eject. One dial in twenty-five is late by chance, three in a row are one in fifteen thousand.
+/// Late dials in a row that eject an exit. One dial in twenty-five is late by chance; three in a row are one in fifteen
+/// thousand.
 const LATE_RUN: u64 = 3;
 
-/// How long they must go on. Dials that are under way together are late together when this machine, or the exit's, has
-/// other things to do for a moment: a hundred of them are one word. Arbitrary: longer than most such moments.
+/// How long the run of late dials must last. When this machine or the exit's is busy for a moment, all dials of that
+/// moment are late together, and must count as one. Not tuned: longer than most such moments.
 const LATE_SPAN: Duration = Duration::from_millis(150);
 
-/// The first time out; arbitrary, between linkerd's 1 s and Envoy's 30 s: a circuit is rebuilt within it.
+/// The length of the first ejection. Not tuned: between linkerd's 1 s and Envoy's 30 s, and long enough to rebuild a
+/// circuit.
 const FIRST: Duration = Duration::from_secs(10);
 
-/// Doublings at most: 10 s · 2⁶ is 10 min 40 s, the order in which the tester comes round to it anyway.
+/// The most doublings: 10 s · 2⁶ is 10 min 40 s, about the time until the tester checks the exit anyway.
 const DOUBLINGS: u64 = 6;
 
-/// The first time out for being late, and its doublings: 3 s to 96 s. Arbitrary: a chance costs an exit little of its
-/// share, a trial costs its client a hedged dial, and one a minute and a half is nothing among its requests.
+/// The length of the first ejection for being late, and the most doublings: 3 s to 96 s. Not tuned: an exit that was late
+/// by chance loses little, and a trial of a slow exit costs one client a hedged dial each minute and a half.
 const LATE_FIRST: Duration = Duration::from_secs(3);
 const LATE_DOUBLINGS: u64 = 5;
 
-/// How long the one trial has before another may be made. Arbitrary: longer than a dial's deadline.
+/// How long a trial has for its result before another one may be made. Not tuned: longer than a dial's deadline.
 const TRIAL: Duration = Duration::from_secs(15);
 
 /// Whether an exit takes part in choosing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It does.
+    /// It does: the circuit breaker is closed.
     Closed,
-    /// It does not, until then.
+    /// It does not until this moment.
     Ejected(Moment),
-    /// Its time out is over: one connection may try it.
+    /// The ejection is over, and one connection may try the exit.
     HalfOpen,
 }
 
-/// How long a dial took, beside what another exit would have done.
+/// How a dial compares with another exit's dial to the same target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialSpeed {
-    /// Nobody can say: there was no other exit to go by.
+    /// There was no other dial to compare with.
     Unknown,
-    /// As quick as the others.
+    /// As fast as the other.
     Kept,
-    /// Another was there first though it began later, or would have been.
+    /// Slower than another that began later, or would have begun later.
     Late,
 }
 
-/// An exit was taken out of choosing.
+/// An exit was ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ejected {
-    /// When a trial is due.
+    /// When its trial is due.
     pub until: Moment,
 }
 
-/// What a dial that succeeded changed.
+/// What a successful dial changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialEffect {
-    /// Nothing.
     Same,
-    /// It brought an ejected exit back.
+    /// An ejected exit takes part again.
     Back,
-    /// It was one late dial too many.
+    /// The exit was ejected for being late.
     Out(Ejected),
 }
 
-/// From the low end: 4 bits run of failures, 4 bits run of late dials, 6 bits level, 1 bit out for being late, 1 bit
-/// trial claimed, 48 bits the end of the time out in ms (0: not ejected).
+/// The state of the circuit breaker in one word. From the low end: 4 bits failures in a row, 4 bits late dials in a row,
+/// 6 bits level, 1 bit ejected for being late, 1 bit trial claimed, 48 bits the end of the ejection in ms (0: none).
 #[derive(Debug, Default)]
 pub(super) struct Ejection {
     packed: AtomicU64,
-    /// When the run of late dials began. Beside the rest: whoever reads the two a moment apart ejects a moment later.
+    /// When the run of late dials began. Apart from `packed`: a thread that reads the two at different times ejects the exit
+    /// a moment later, which does no harm.
     late_since: AtomicU64,
 }
 
@@ -126,12 +129,12 @@ impl Packed {
         Self { run: 0, lates: 0, level: (self.level + 1).min(DOUBLINGS + 1), late, trial: false, until }
     }
 
-    /// The level goes down by one only: an exit that fails again soon stays out longer.
+    /// The level falls by one only, so that an exit that soon fails again stays out longer.
     fn back(self) -> Self {
         Self { run: 0, lates: 0, level: self.level.saturating_sub(1), late: false, trial: false, until: 0 }
     }
 
-    /// `lasting`: its run of late dials has gone on for long enough to mean something.
+    /// `lasting`: the run of late dials has lasted for [`LATE_SPAN`].
     fn succeeded(self, speed: DialSpeed, lasting: bool, now: Moment) -> Self {
         let alive = Self { run: 0, ..self };
         match (self.until, speed) {
@@ -141,7 +144,8 @@ impl Packed {
             (0, DialSpeed::Late) => Self { lates: (self.lates + 1).min(LATE_RUN), ..alive },
             (_, DialSpeed::Late) if self.trial => alive.out(true, now),
             (_, DialSpeed::Kept) if self.trial => alive.back(),
-            // It is out for being slow, and this one says nothing of its pace now: it began before, or had nothing to go by.
+            // The exit is ejected for being slow, and this dial says nothing about its speed now: it began before the
+            // ejection, or there was no other dial to compare with.
             _ if self.late => alive,
             _ => alive.back(),
         }
@@ -149,7 +153,7 @@ impl Packed {
 
     fn failed(self, now: Moment) -> Self {
         match self {
-            // Dials that began before the ejection end one by one: they are the failures that it was for.
+            // A dial that began before the ejection: it is one of the failures that caused it.
             Self { until: 1.., trial: false, late: false, .. } => self,
             Self { trial: true, .. } => self.out(false, now),
             _ if self.run + 1 >= RUN => self.out(false, now),
@@ -157,8 +161,8 @@ impl Packed {
         }
     }
 
-    /// What became of `self`.
-    fn turn(self, new: Self) -> DialEffect {
+    /// What the change from `self` to `new` means.
+    fn effect(self, new: Self) -> DialEffect {
         let was_in = self.until == 0 || self.trial;
         match new.until {
             0 if self.until != 0 => DialEffect::Back,
@@ -171,27 +175,27 @@ impl Packed {
 }
 
 impl Ejection {
-    /// A dial succeeded, at this pace.
+    /// A dial succeeded at this speed.
     pub(super) fn succeeded(&self, speed: DialSpeed, now: Moment) -> DialEffect {
         let old = Packed::from(self.packed.load(Relaxed));
         if speed == DialSpeed::Late && old.lates == 0 {
             self.late_since.store(now.0, Relaxed);
         }
         let lasting = speed == DialSpeed::Late && now.since(Moment(self.late_since.load(Relaxed))) >= LATE_SPAN;
-        // Nearly always there is nothing to write.
+        // Nearly always nothing changes, and nothing needs to be written.
         if old.succeeded(speed, lasting, now) == old {
             return DialEffect::Same;
         }
         let next = |bits| Some(Packed::from(bits).succeeded(speed, lasting, now).into());
         let old = self.packed.fetch_update(Relaxed, Relaxed, next).map_or(old, Packed::from);
-        old.turn(old.succeeded(speed, lasting, now))
+        old.effect(old.succeeded(speed, lasting, now))
     }
 
-    /// A dial failed by the exit's own fault. `Some` if that ejected it.
+    /// A dial failed by the exit's fault. `Some` if that ejected it.
     pub(super) fn failed(&self, now: Moment) -> Option<Ejected> {
         let next = |bits| Some(Packed::from(bits).failed(now).into());
         let old = Packed::from(self.packed.fetch_update(Relaxed, Relaxed, next).ok()?);
-        if let DialEffect::Out(ejected) = old.turn(old.failed(now)) { Some(ejected) } else { None }
+        if let DialEffect::Out(ejected) = old.effect(old.failed(now)) { Some(ejected) } else { None }
     }
 
     pub(super) fn state(&self, now: Moment) -> State {
@@ -237,7 +241,7 @@ mod tests {
         }
         assert_eq!(eject(&ejection, START), START.after(FIRST));
         assert_eq!(ejection.state(START), State::Ejected(START.after(FIRST)));
-        assert_eq!(ejection.failed(START), None, "a dial from before is no news");
+        assert_eq!(ejection.failed(START), None, "a dial from before the ejection changes nothing");
         assert!(!ejection.claim_trial(START));
     }
 
@@ -258,7 +262,7 @@ mod tests {
         assert!(ejection.claim_trial(now));
         assert_eq!(ejection.succeeded(DialSpeed::Unknown, now), DialEffect::Back);
         assert_eq!(ejection.state(now), State::Closed);
-        assert_eq!(eject(&ejection, now).since(now).as_secs(), 640, "it is not forgiven at once");
+        assert_eq!(eject(&ejection, now).since(now).as_secs(), 640, "the level falls slowly");
     }
 
     #[test]
@@ -275,11 +279,11 @@ mod tests {
         match ejection.succeeded(DialSpeed::Late, now) {
             DialEffect::Out(ejected) => Some(ejected.until),
             DialEffect::Same => None,
-            DialEffect::Back => panic!("a late dial brings nobody back"),
+            DialEffect::Back => panic!("a late dial ends no ejection"),
         }
     }
 
-    /// Late again and again; when its trial is due.
+    /// Reports late dials until the exit is ejected; when its trial is due.
     fn slow(ejection: &Ejection, now: Moment) -> Moment {
         (0..).find_map(|n| late(ejection, now.after(LATE_SPAN / 2 * n))).expect("a run of late dials ejects")
     }
@@ -289,15 +293,23 @@ mod tests {
         let ejection = Ejection::default();
         for _ in 0..10 {
             assert_eq!((late(&ejection, START), late(&ejection, START)), (None, None));
-            assert_eq!(ejection.succeeded(DialSpeed::Unknown, START), DialEffect::Same, "that is no word on its pace");
+            assert_eq!(
+                ejection.succeeded(DialSpeed::Unknown, START),
+                DialEffect::Same,
+                "that says nothing about its speed"
+            );
             assert_eq!(ejection.succeeded(DialSpeed::Kept, START), DialEffect::Same);
         }
-        assert!((0..100).all(|_| late(&ejection, START).is_none()), "what comes at once is one word");
+        assert!((0..100).all(|_| late(&ejection, START).is_none()), "dials of one moment count as one");
         assert_eq!(late(&ejection, START.after(LATE_SPAN / 2)), None);
         let now = START.after(LATE_SPAN);
         assert_eq!(late(&ejection, now), Some(now.after(LATE_FIRST)));
         for speed in [DialSpeed::Unknown, DialSpeed::Kept, DialSpeed::Late] {
-            assert_eq!(ejection.succeeded(speed, now), DialEffect::Same, "a dial from before is no news: {speed:?}");
+            assert_eq!(
+                ejection.succeeded(speed, now),
+                DialEffect::Same,
+                "a dial from before the ejection changes nothing: {speed:?}"
+            );
         }
     }
 
@@ -311,7 +323,7 @@ mod tests {
             assert_eq!(
                 ejection.succeeded(DialSpeed::Unknown, now),
                 DialEffect::Same,
-                "who has nothing to go by decides nothing"
+                "without a comparison nothing is decided"
             );
             let until = late(&ejection, now).unwrap();
             waits.push(until.since(now).as_secs());
@@ -331,11 +343,11 @@ mod tests {
         assert!(out > slow);
         assert_eq!(ejection.failed(START), None);
         assert!(ejection.claim_trial(out));
-        assert_eq!(late(&ejection, out), Some(out.after(LATE_FIRST * 4)), "alive, and slow");
+        assert_eq!(late(&ejection, out), Some(out.after(LATE_FIRST * 4)), "it works, and is slow");
     }
 
     #[test]
-    fn what_is_packed_comes_out() {
+    fn packing_loses_nothing() {
         let packed = Packed { run: 15, lates: 9, level: 63, late: true, trial: false, until: (1 << 48) - 1 };
         assert_eq!(Packed::from(u64::from(packed)), packed);
         let packed = Packed { run: 0, lates: 15, level: 0, late: false, trial: true, until: 1 };

@@ -37,8 +37,8 @@ impl RefusalReporter {
     /// Takes the status of one answer of a site through an exit.
     pub fn observe(&self, host: &Host, exit: &ExitId, status: u16, now: Moment) {
         let refused = matches!(status, 403 | 429);
-        let found = self.detector.lock().unwrap_or_else(PoisonError::into_inner).heard(host, exit, refused, now);
-        let Some((site, exits)) = found else { return };
+        let heard = self.detector.lock().unwrap_or_else(PoisonError::into_inner).observe(host, exit, refused, now);
+        let Some((site, exits)) = heard else { return };
         for exit in exits {
             self.report(site.clone(), exit, "it refuses real requests in a row, and serves other exits".to_owned());
         }

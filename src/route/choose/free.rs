@@ -1,25 +1,25 @@
-//! Connections that are bound to no exit: the best of the pool, or another each time.
+//! Connections without session or pin: the best exit of the pool, or another exit each time (`rotate`).
 
 use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 
 use super::super::balance::lead;
-use super::super::explain::Refusal;
 use super::super::pool::Pool;
+use super::super::refusal::Refusal;
 use super::super::selector::Mode;
-use super::{Case, EXITS, Plan};
+use super::{Chooser, EXITS, Plan};
 use crate::exit::Exit;
 use crate::exit::load::State;
 
-/// A pool up to this size is looked through; of a larger one, members are drawn.
+/// Pools up to this size are searched whole; of larger ones a few members are drawn. Not tuned.
 const SMALL: usize = 32;
 
-/// Draws from a large pool before it is looked through after all. Arbitrary: with half of it fit, one in a thousand
-/// finds fewer than three.
+/// Draws from a large pool before the whole pool is searched after all. Not tuned: where half of the members fit, one
+/// connection in a thousand finds fewer than three.
 const DRAWS: usize = 16;
 
-impl<'a> Case<'a> {
+impl<'a> Chooser<'a> {
     pub(super) fn free<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
         let pool = if self.need.selector.exit.is_none() { self.pool() } else { Arc::default() };
         let rotating = self.need.selector.mode == Mode::Rotate;
@@ -37,14 +37,14 @@ impl<'a> Case<'a> {
         Ok(Plan::new(self, exits.into_iter().cloned().collect()))
     }
 
-    /// Up to three, best first: of the pool, then its slow ones, then beyond it, then such as were ejected; the last one only
-    /// if need be.
+    /// Up to three exits, best first: members of the pool, then its slow members, then exits outside the pool, then
+    /// ejected ones. The exit of the last connection comes last.
     fn free_exits<R: Rng + ?Sized>(&self, pool: &Pool, last: Option<u64>, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let mut exits = self.members(pool, rng);
         let trials: Vec<_> = exits.extract_if(.., |exit| self.is_due(exit)).collect();
         let repeated = |exit: &&mut &'a Arc<Exit>| Some(exit.seed()) == last;
         let repeat: Vec<_> = exits.extract_if(.., |exit| repeated(&exit)).collect();
-        // A trial has a place of its own: three others that are fit would keep it out for ever.
+        // An exit that is due for a trial has a place of its own: three fit members would keep it out for ever.
         let trial = trials.into_iter().next();
         let places = EXITS - usize::from(trial.is_some());
         lead(&mut exits, places, self.ask.now, rng);
@@ -63,7 +63,7 @@ impl<'a> Case<'a> {
         exits
     }
 
-    /// Members that fit and take part: closed, or due for a trial.
+    /// Members that fit and are not ejected: those due for a trial are among them.
     fn members<R: Rng + ?Sized>(&self, pool: &Pool, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let open = |exit: &Exit| self.fits(exit) && !matches!(exit.load().state(self.ask.now), State::Ejected(_));
         let catalog = self.view.catalog;
@@ -82,7 +82,8 @@ impl<'a> Case<'a> {
         members.iter().filter_map(|member| member.exit(catalog)).filter(|exit| open(exit)).collect()
     }
 
-    /// Members that are out for being slow: they work, and whoever asked for so many addresses wants these.
+    /// Members that were ejected for being slow. They work, and a route with a pool of three addresses should use these
+    /// three before it uses a fourth.
     fn slow<R: Rng + ?Sized>(&self, pool: &Pool, count: usize, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let members = pool.members().iter().take(SMALL).filter_map(|member| member.exit(self.view.catalog));
         let out = |exit: &Exit| matches!(exit.load().state(self.ask.now), State::Ejected(_)) && exit.load().is_slow();
@@ -91,7 +92,7 @@ impl<'a> Case<'a> {
         slow
     }
 
-    /// Exits that are not in the pool and would do.
+    /// Exits outside the pool that fit.
     fn beyond<R: Rng + ?Sized>(&self, pool: &Pool, count: usize, last: Option<u64>, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let mut free = self.fitting();
         pool.members()
@@ -103,7 +104,7 @@ impl<'a> Case<'a> {
         drawn
     }
 
-    /// When everything that fits is out, being out means nothing: the pool's first, else any.
+    /// Exits that fit though they are ejected, for when all are: members of the pool if there are any, else any exit.
     pub(super) fn ejected<R: Rng + ?Sized>(&self, pool: &Pool, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let of_pool = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
         let mut exits: Vec<_> = of_pool.filter(|exit| self.fits(exit)).collect();
@@ -118,7 +119,8 @@ impl<'a> Case<'a> {
         exit.load().state(self.ask.now) == State::HalfOpen
     }
 
-    /// The connection is the one trial that the exit is due: it goes first, or it would hardly ever be made.
+    /// Claims the trial that an ejected exit is due for. The trial exit then goes first in the plan, or the trial would
+    /// hardly ever be made.
     fn claims_trial(&self, exit: &Exit) -> bool {
         self.is_due(exit) && exit.load().claim_trial(self.ask.now)
     }

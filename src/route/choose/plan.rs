@@ -1,4 +1,4 @@
-//! What was decided: the exits to dial, in order, and what the client is told.
+//! The result of choosing: the exits to dial, in order.
 
 use std::sync::Arc;
 
@@ -6,31 +6,32 @@ use super::super::Isolation;
 use super::super::event::{Cause, Event, Moved};
 use super::super::memory::Memory;
 use super::super::selector::Mode;
-use super::{Ask, Case, View};
+use super::super::view::View;
+use super::{Ask, Chooser};
 use crate::exit::{Exit, ExitId};
 
-/// What was decided about one connection.
+/// The exits for one connection.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The exits to dial, the first one first; never none. One if the exit is not to change.
+    /// The exits to dial, in order; never empty. There is one if the connection may not use another.
     pub exits: Vec<Arc<Exit>>,
-    /// Where the session was the last time, if it is elsewhere now.
+    /// The session's move, if it is on another exit than the last time.
     pub moved: Option<Moved>,
-    /// What became of pins by this decision.
+    /// The pins that this choice made, moved or ended.
     pub events: Vec<Event>,
-    /// Whom its circuits may be shared with.
+    /// Circuits may be shared with streams of the same isolation.
     pub isolation: Isolation,
-    /// A second dial may be started beside a slow first one.
+    /// A second exit may be dialled while a slow first one is still being dialled.
     pub hedge: bool,
-    /// Exits beyond the first are for a session: to use one is to move it.
+    /// The connection belongs to a session: failing over moves it to the next exit.
     pub(super) sticky: bool,
 }
 
 impl Plan {
-    pub(super) fn new(case: &Case<'_>, exits: Vec<Arc<Exit>>) -> Self {
-        let selector = &case.ask.wish.selector;
+    pub(super) fn new(chooser: &Chooser<'_>, exits: Vec<Arc<Exit>>) -> Self {
+        let selector = &chooser.ask.wish.selector;
         let hedge = selector.mode != Mode::Strict && selector.session.is_none() && exits.len() > 1;
-        let isolation = case.holder.isolation();
+        let isolation = chooser.holder.isolation();
         Self { exits, moved: None, events: Vec::new(), isolation, hedge, sticky: false }
     }
 
@@ -39,8 +40,9 @@ impl Plan {
         &self.exits[0]
     }
 
-    /// The first exit failed by its own fault: the one to dial next, which is now the first. A session moves there, or
-    /// goes where another connection of it has moved it meanwhile. `None`: there is no other, and the plan is as it was.
+    /// Drops the first exit, whose dial failed by the exit's fault, and returns the next one. A session moves there, or
+    /// to the exit where another of its connections has moved it meanwhile. `None`: there is no other exit, and the plan
+    /// is unchanged.
     pub fn fail_over(&mut self, view: View<'_>, memory: &Memory, ask: &Ask<'_>) -> Option<&Arc<Exit>> {
         if self.exits.len() < 2 {
             return None;
@@ -53,9 +55,9 @@ impl Plan {
     }
 
     fn move_session(&mut self, view: View<'_>, memory: &Memory, ask: &Ask<'_>, failed: &ExitId) {
-        let case = Case::new(view, memory, ask);
+        let chooser = Chooser::new(view, memory, ask);
         let term = ask.wish.policy.session_term(&ask.wish.selector);
-        let bound = memory.sessions().bind(case.holder, self.exits[0].id(), Some(failed), term, ask.now);
+        let bound = memory.sessions().bind(chooser.holder, self.exits[0].id(), Some(failed), term, ask.now);
         if let Some(exit) = view.catalog.get(&bound.exit)
             && exit.id() != self.exits[0].id()
         {

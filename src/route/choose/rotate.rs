@@ -1,82 +1,80 @@
-//! Another exit, please: by word of the client or of the API, for a pin, a session or a pool.
+//! Rotation: another exit on request of the client or the API, for a pin, a session or a pool.
 //!
-//! In two steps, because a promise is moved only to an exit that works: [`successor`] names an exit that may follow and
-//! changes nothing, somebody verifies it, and [`succeed`] moves there, unless somebody else has moved meanwhile.
+//! It has two steps, because a pin or session moves only to an exit that works: [`successor`] chooses an exit and changes
+//! nothing, the caller tests it, and [`succeed`] moves there, unless another rotation was quicker.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use rand::Rng;
 
-use super::super::event::{Cause, Event, Moved};
-use super::super::explain::Refusal;
+use super::super::event::{Cause, Event};
 use super::super::memory::Memory;
-use super::super::pin::Pinned;
+use super::super::pinned::Pinned;
+use super::super::refusal::Refusal;
 use super::super::selector::Mode;
-use super::{Ask, Case, View};
+use super::super::view::View;
+use super::{Ask, Chooser};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, ExitId};
 
-/// An exit that may follow another.
+/// An exit that may take another's place.
 #[derive(Clone, Debug)]
 pub struct Successor {
-    /// The exit before, if there was one.
+    /// The exit in use, if there is one.
     pub before: Option<ExitId>,
-    /// The address before, as sites saw it.
+    /// Its address, as sites see it.
     pub before_ip: Option<IpAddr>,
-    /// The exit that may follow.
+    /// The exit that may take its place.
     pub exit: Arc<Exit>,
     pinned: Option<Pinned>,
 }
 
-/// What a rotation came to.
+/// The result of a rotation: the pins that were moved or ended.
 #[derive(Clone, Debug)]
 pub struct Rotated {
-    /// What became of pins.
     pub events: Vec<Event>,
-    /// Where a session was and is.
-    pub moved: Option<Moved>,
 }
 
-/// An exit for the holder of this wish that is another than the one it has, with another IP: for a strict one, for a
-/// session, or for anybody else one that is not in the pool. Nothing changes.
+/// Chooses another exit with another IP for the pin or session of this username, or one outside the pool if it has
+/// neither. Changes nothing.
 pub fn successor<R: Rng + ?Sized>(
     view: View<'_>,
     memory: &Memory,
     ask: &Ask<'_>,
     rng: &mut R,
 ) -> Result<Successor, Box<Refusal>> {
-    let case = Case::new(view, memory, ask);
+    let chooser = Chooser::new(view, memory, ask);
     match (ask.wish.selector.mode, &ask.wish.selector.session) {
-        (Mode::Strict, _) => case.next_pin(rng),
-        (_, Some(_)) => case.next_session(rng),
-        (_, None) => case.next_pool(rng),
+        (Mode::Strict, _) => chooser.next_pin(rng),
+        (_, Some(_)) => chooser.next_session(rng),
+        (_, None) => chooser.next_pool(rng),
     }
 }
 
-/// Moves the holder to the successor. `None`: somebody else has moved it, or taken the address, and another successor
-/// is to be asked for. The pool of a named route is turned by `RouteTable::turned`, and not here.
+/// Moves the pin, session or implicit pool to the successor. `None`: another rotation was quicker, or the address was
+/// taken, and the caller needs another successor. `RouteTable::rotated` exchanges the pool of a named route.
 pub fn succeed(view: View<'_>, memory: &Memory, ask: &Ask<'_>, successor: &Successor) -> Option<Rotated> {
-    let case = Case::new(view, memory, ask);
+    let chooser = Chooser::new(view, memory, ask);
     match (ask.wish.selector.mode, &ask.wish.selector.session) {
         (Mode::Strict, _) => {
             let before = successor.pinned.as_ref().map(|before| (before, Cause::Rotated));
-            Some(Rotated { events: case.pin(&successor.exit, before)?, moved: None })
+            Some(Rotated { events: chooser.pin(&successor.exit, before)? })
         }
-        (_, Some(_)) => case.move_session(successor),
+        (_, Some(_)) => chooser.move_session(successor),
         (_, None) => {
             if let Some(scope) = &ask.wish.pool
-                && memory.implicit().turn(scope)
+                && memory.implicit().rotate(scope)
             {
                 drop(memory.implicit().pool(scope, ask.wish, view, ask.now));
                 memory.changed();
             }
-            Some(Rotated { events: Vec::new(), moved: None })
+            Some(Rotated { events: Vec::new() })
         }
     }
 }
 
-impl Case<'_> {
+impl Chooser<'_> {
     fn next_pin<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Successor, Box<Refusal>> {
         let pinned = self.memory.pins().of(self.holder, self.ask.now);
         let exit = self.fresh(pinned.as_ref(), rng).ok_or_else(|| self.refuse())?.clone();
@@ -91,7 +89,7 @@ impl Case<'_> {
         if before_ip.is_none() || exit.ip() != before_ip {
             return Ok(Successor { before, before_ip, exit, pinned: None });
         }
-        // The best place has the same address: any other does.
+        // The session's next exit has the same address: any exit with another address will do.
         let exit = self.elsewhere(self.fitting(), before_ip, rng)?;
         Ok(Successor { before, before_ip, exit, pinned: None })
     }
@@ -109,7 +107,7 @@ impl Case<'_> {
         Ok(Successor { before: Some(before.id().clone()), before_ip: before.ip(), exit, pinned: None })
     }
 
-    /// One of these that is open and has another address.
+    /// One of these exits that is not ejected and has another address.
     fn elsewhere<R: Rng + ?Sized>(
         &self,
         mut others: Bits,
@@ -117,19 +115,15 @@ impl Case<'_> {
         rng: &mut R,
     ) -> Result<Arc<Exit>, Box<Refusal>> {
         others.drop(&before.map_or_else(Bits::default, |ip| self.view.catalog.behind(ip)));
-        let open = |exit: &Exit| self.is_closed(exit) && exit.ip() != before;
-        self.draw(&others, rng, open).pop().cloned().ok_or_else(|| self.refuse())
+        let fits = |exit: &Exit| self.is_closed(exit) && exit.ip() != before;
+        self.draw(&others, rng, fits).pop().cloned().ok_or_else(|| self.refuse())
     }
 
     fn move_session(&self, successor: &Successor) -> Option<Rotated> {
         let Successor { before, exit, .. } = successor;
         let term = self.need.policy.session_term(self.need.selector);
         let bound = self.memory.sessions().bind(self.holder, exit.id(), before.as_ref(), term, self.ask.now);
-        if bound.exit != *exit.id() {
-            return None;
-        }
-        let moved = before.clone().map(|from| Moved { from, to: bound.exit, cause: Cause::Rotated });
-        Some(Rotated { events: Vec::new(), moved })
+        (bound.exit == *exit.id()).then(|| Rotated { events: Vec::new() })
     }
 
     fn ip_of(&self, exit: Option<&ExitId>) -> Option<IpAddr> {

@@ -1,9 +1,9 @@
-//! Connections of a session: where it is, as long as it can be there.
+//! Connections of a session: they use the session's exit as long as it can serve.
 //!
-//! What moves a session: its exit is gone or no longer what was asked for, the target's site bans it, a dial through it
-//! failed by its own fault, or its time is over. What does not: another exit that comes or goes, its own exit's being
-//! slow, full or ejected (others are kept off it, and whoever is logged in through it would rather wait), and one
-//! connection to a port that its exit refuses, which takes another way without the session.
+//! A session moves if its exit is gone or no longer has what the selector asks for, if the target's site bans the exit,
+//! if a dial failed by the exit's fault, or if the session's time is over. It does not move if other exits come or go, or
+//! if its exit is slow, busy or ejected: other connections are then kept away from that exit, and a client that is logged
+//! in would rather wait. A connection to a port that the exit refuses uses another exit, and the session stays.
 
 use std::sync::Arc;
 
@@ -11,32 +11,33 @@ use rand::Rng;
 
 use super::super::balance::{lead, stir};
 use super::super::event::{Cause, Moved};
-use super::super::explain::Refusal;
 use super::super::pool::Pool;
-use super::super::session::Look;
-use super::{Case, EXITS, Plan};
+use super::super::refusal::Refusal;
+use super::super::session::SessionState;
+use super::{Chooser, EXITS, Plan};
 use crate::exit::{Exit, ExitId, Verdict};
 
-impl<'a> Case<'a> {
+impl<'a> Chooser<'a> {
     pub(super) fn sticky<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
-        match self.memory.sessions().look(self.holder, self.ask.now) {
-            Look::Absent => self.place(None, None, rng),
-            // A stated time that is over asks for another exit; an idle session was forgotten, and may come back.
-            Look::Ended(exit, term) => {
-                self.place(Some((&exit, Cause::Expired)), Some(&exit).filter(|_| term.fixed), rng)
+        match self.memory.sessions().touch(self.holder, self.ask.now) {
+            SessionState::Absent => self.bind(None, None, rng),
+            // A stated time that is over means that the client wants another exit. A session that was idle for too long
+            // may return to its exit.
+            SessionState::Ended(exit, term) => {
+                self.bind(Some((&exit, Cause::Expired)), Some(&exit).filter(|_| term.fixed), rng)
             }
-            Look::Live(id) => match self.standing(&id) {
-                Ok(exit) if self.takes(exit) => Ok(self.stay(exit, None, rng)),
+            SessionState::Live(id) => match self.session_exit(&id) {
+                Ok(exit) if self.allows(exit) => Ok(self.stay(exit, None, rng)),
                 Ok(_) => self.detour(rng),
-                Err(cause) => self.place(Some((&id, cause)), None, rng),
+                Err(cause) => self.bind(Some((&id, cause)), None, rng),
             },
         }
     }
 
-    /// The exit that a session is on, unless something moves it.
-    fn standing(&self, id: &ExitId) -> Result<&'a Arc<Exit>, Cause> {
+    /// The exit of a session, or the reason for which the session must move.
+    fn session_exit(&self, id: &ExitId) -> Result<&'a Arc<Exit>, Cause> {
         let exit = self.view.catalog.get(id).ok_or(Cause::Down)?;
-        if !exit.alive() || exit.known().verdict == Verdict::Bad || !self.is_wanted(exit) {
+        if !exit.alive() || exit.known().verdict == Verdict::Bad || !self.matches_selector(exit) {
             Err(Cause::Down)
         } else if self.is_banned(exit) {
             Err(Cause::Banned)
@@ -47,8 +48,8 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Proposes a place, and goes where the session then is.
-    fn place<R: Rng + ?Sized>(
+    /// Proposes an exit for the session, and uses the exit that the session then has.
+    fn bind<R: Rng + ?Sized>(
         &self,
         from: Option<(&ExitId, Cause)>,
         leave: Option<&ExitId>,
@@ -63,11 +64,11 @@ impl<'a> Case<'a> {
         let exit = self.view.catalog.get(&bound.exit).unwrap_or(proposal);
         let moved = from.filter(|(from, _)| *from != exit.id());
         let moved = moved.map(|(from, cause)| Moved { from: from.clone(), to: exit.id().clone(), cause });
-        // Another connection's proposal may have come first, from one whose port is another.
-        if self.takes(exit) { Ok(self.stay(exit, moved, rng)) } else { self.detour(rng) }
+        // The exit may be the proposal of another connection, to another port.
+        if self.allows(exit) { Ok(self.stay(exit, moved, rng)) } else { self.detour(rng) }
     }
 
-    /// Rendezvous over the pool; what the pool cannot serve is drawn beyond it.
+    /// The exit that rendezvous hashing picks from the pool; one from outside the pool if no member can serve.
     pub(super) fn proposal<R: Rng + ?Sized>(
         &self,
         pool: &Pool,
@@ -79,8 +80,8 @@ impl<'a> Case<'a> {
         let members = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
         let placed = members.filter(|exit| fits(exit)).max_by_key(|exit| stir(seed, exit.seed()));
         placed.or_else(|| {
-            let open = |exit: &Exit| self.is_closed(exit) && Some(exit.id()) != leave;
-            let mut drawn = self.draw(&self.fitting(), rng, open);
+            let fits = |exit: &Exit| self.is_closed(exit) && Some(exit.id()) != leave;
+            let mut drawn = self.draw(&self.fitting(), rng, fits);
             lead(&mut drawn, 1, self.ask.now, rng);
             drawn.pop().or_else(|| self.ejected(pool, rng).into_iter().find(|exit| Some(exit.id()) != leave))
         })
@@ -90,7 +91,7 @@ impl<'a> Case<'a> {
         if self.need.selector.exit.is_none() { self.pool() } else { Arc::default() }
     }
 
-    /// The session's exit first, then where it would go next.
+    /// The session's exit first, then those that it would move to.
     fn stay<R: Rng + ?Sized>(&self, exit: &'a Arc<Exit>, moved: Option<Moved>, rng: &mut R) -> Plan {
         let pool = self.session_pool();
         let others = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
@@ -106,8 +107,8 @@ impl<'a> Case<'a> {
         Plan { moved, sticky: true, ..Plan::new(self, exits) }
     }
 
-    /// Another way for this connection alone: the same one for all of the session's connections to such ports, as long
-    /// as the pool is the same.
+    /// Another exit for this connection alone, because the session's exit refuses the port: the same one for all such
+    /// connections of the session as long as the pool is the same.
     fn detour<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
         let exit = self.proposal(&self.session_pool(), None, rng).ok_or_else(|| self.refuse())?;
         Ok(Plan::new(self, vec![exit.clone()]))

@@ -5,36 +5,40 @@ use std::sync::Arc;
 
 use rand::Rng;
 
+use super::super::ban::Site;
 use super::super::event::{Cause, Event};
-use super::super::explain::{Refusal, Why};
 use super::super::memory::is_up;
-use super::super::pin::{Held, Pin, Pinned};
-use super::{super::balance::lead, Case, Plan};
+use super::super::pin::{CurrentPin, PinResult};
+use super::super::pinned::Pinned;
+use super::super::refusal::{Refusal, Why};
+use super::{super::balance::lead, Chooser, Plan};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, Moment};
 
-/// Exits looked at for a new pin: what the fewest pins use is known before, so that load alone tells them apart, and each
-/// costs a look at its address. Arbitrary: the best of two, and two to spare.
+/// Exits that are compared for a new pin. The set that they are drawn from already has the least used addresses, so
+/// that only load is left to compare, and each costs a look-up of its address. Not tuned: the better of two, with two
+/// to spare.
 const PINNABLE: usize = 4;
 
-/// Proposals before a strict ask gives up: each that fails means that somebody else's came in between.
+/// Proposals before a strict connection gives up. Each one that fails means that another connection's was earlier. Not
+/// tuned: any value above the number of threads does.
 const TRIES: usize = 16;
 
-impl<'a> Case<'a> {
+impl<'a> Chooser<'a> {
     pub(super) fn strict<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
         for _ in 0..TRIES {
-            let Some(held) = self.memory.pins().look(self.holder, self.ask.now) else {
+            let Some(pin) = self.memory.pins().touch(self.holder, self.ask.now) else {
                 match self.fresh(None, rng) {
                     Some(found) => match self.propose(found, None) {
                         Some(plan) => return plan,
                         None => continue,
                     },
-                    // The last free address may just have gone to this very holder, asked for by another connection.
+                    // Another connection of this very holder may just have taken the last free address.
                     None if self.memory.pins().of(self.holder, self.ask.now).is_some() => continue,
                     None => return Err(self.refuse()),
                 }
             };
-            match self.held(&held, rng) {
+            match self.use_pin(&pin, rng) {
                 Some(plan) => return plan,
                 None => continue,
             }
@@ -42,64 +46,90 @@ impl<'a> Case<'a> {
         Err(self.refuse_as(Why::Exclusive))
     }
 
-    /// What becomes of a pin that there is; `None` if somebody else changed it meanwhile.
-    fn held<R: Rng + ?Sized>(&self, held: &Held, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
-        let exit = self.view.catalog.get(&held.to.exit).filter(|exit| is_up(exit, &held.to) && self.is_wanted(exit));
-        let Some(exit) = exit else { return self.down(held, rng) };
-        if held.down.is_some() {
-            self.memory.pins().note(self.holder, &held.to, false, self.ask.now);
+    /// The plan for a holder that has a pin; `None` if another connection changed the pin meanwhile.
+    fn use_pin<R: Rng + ?Sized>(&self, pin: &CurrentPin, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
+        let Some(exit) = self.pinned_exit(pin) else { return self.down(pin, rng) };
+        if pin.down.is_some() {
+            self.memory.pins().note(self.holder, &pin.to, false, self.ask.now);
         }
-        if self.need.policy.rotate_every.is_some_and(|every| self.ask.now.since(held.made) >= every)
-            && let Some(other) = self.fresh(Some(&held.to), rng)
+        if self.need.policy.rotate_every.is_some_and(|every| self.ask.now.since(pin.made) >= every)
+            && let Some(other) = self.fresh(Some(&pin.to), rng)
         {
-            return self.propose(other, Some((&held.to, Cause::Rotated)));
+            return self.propose(other, Some((&pin.to, Cause::Rotated)));
         }
-        if !self.takes(exit) {
-            return Some(Err(self.refuse_as(Why::PinPort { exit: exit.id().clone() })));
-        }
-        Some(Ok(Plan::new(self, vec![exit.clone()])))
+        Some(match self.exit_problem(pin, exit) {
+            Some(why) => Err(self.refuse_as(why)),
+            None => Ok(Plan::new(self, vec![exit.clone()])),
+        })
     }
 
-    /// The pinned exit is down. Another exit behind the same address keeps the promise, and may take over at once; any
-    /// other only after `repin_after`.
-    fn down<R: Rng + ?Sized>(&self, held: &Held, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
-        let since = self.memory.pins().note(self.holder, &held.to, true, self.ask.now)?;
-        if let Some(twin) = self.twin(held.to.ip) {
-            return self.propose(twin, Some((&held.to, Cause::Down)));
-        }
-        let repin_at = self.need.policy.repin_after.map(|after| since.after(after));
-        if repin_at.is_some_and(|at| at <= self.ask.now)
-            && let Some(other) = self.fresh(Some(&held.to), rng)
-        {
-            return self.propose(other, Some((&held.to, Cause::Down)));
-        }
-        Some(Err(self.refuse_as(self.pin_down(&held.to, since, repin_at))))
+    /// The exit of a pin, if it is up and still what the selector asks for.
+    fn pinned_exit(&self, pin: &CurrentPin) -> Option<&'a Arc<Exit>> {
+        self.view.catalog.get(&pin.to.exit).filter(|exit| is_up(exit, &pin.to) && self.matches_selector(exit))
     }
 
-    fn pin_down(&self, to: &Pinned, since: Moment, repin_at: Option<Moment>) -> Why {
-        Why::PinDown { exit: to.exit.clone(), ip: to.ip, since, repin_at }
+    /// Why a connection of this pin would be refused now; `None` if it would not.
+    pub(in crate::route) fn pin_problem(&self, pin: &CurrentPin) -> Option<Why> {
+        match self.pinned_exit(pin) {
+            Some(exit) => self.exit_problem(pin, exit),
+            None => Some(self.pin_down(&pin.to, pin.down.unwrap_or(self.ask.now))),
+        }
     }
 
-    /// Proposes an exit; `None` if another proposal came first, or the address was taken meanwhile.
+    /// Why the pinned exit, which is up, cannot take this connection. A ban never moves a pin by itself: its owner was
+    /// promised that the IP changes only when they ask, and learns here that they may want to.
+    fn exit_problem(&self, pin: &CurrentPin, exit: &Exit) -> Option<Why> {
+        if !self.allows(exit) {
+            return Some(Why::PinPort { exit: exit.id().clone() });
+        }
+        let until = self.bans?.until(exit.id(), self.ask.now)?;
+        let Pinned { exit, ip } = pin.to.clone();
+        let site = Site::of(&self.ask.target.host);
+        Some(Why::PinBanned { exit, ip, site, until, scope: self.ask.wish.scope.clone() })
+    }
+
+    /// The pinned exit is down. Another exit with the same address keeps the promise, and takes over at once; any other
+    /// exit only after `repin_after`.
+    fn down<R: Rng + ?Sized>(&self, pin: &CurrentPin, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
+        let since = self.memory.pins().note(self.holder, &pin.to, true, self.ask.now)?;
+        if let Some(twin) = self.twin(pin.to.ip) {
+            return self.propose(twin, Some((&pin.to, Cause::Down)));
+        }
+        let due = self.repin_at(since).is_some_and(|at| at <= self.ask.now);
+        if due && let Some(other) = self.fresh(Some(&pin.to), rng) {
+            return self.propose(other, Some((&pin.to, Cause::Down)));
+        }
+        Some(Err(self.refuse_as(self.pin_down(&pin.to, since))))
+    }
+
+    fn repin_at(&self, since: Moment) -> Option<Moment> {
+        self.need.policy.repin_after.map(|after| since.after(after))
+    }
+
+    fn pin_down(&self, to: &Pinned, since: Moment) -> Why {
+        Why::PinDown { exit: to.exit.clone(), ip: to.ip, since, repin_at: self.repin_at(since) }
+    }
+
+    /// Pins an exit and plans for it; `None` if another connection was earlier, or the address was taken meanwhile.
     fn propose(&self, exit: &Arc<Exit>, instead_of: Option<(&Pinned, Cause)>) -> Option<Result<Plan, Box<Refusal>>> {
         let events = self.pin(exit, instead_of)?;
         Some(Ok(Plan { events, ..Plan::new(self, vec![exit.clone()]) }))
     }
 
-    /// Pins an exit; `None` if that did not come about.
+    /// Pins an exit; `None` if another connection was earlier, or the address was taken meanwhile.
     pub(super) fn pin(&self, exit: &Exit, instead_of: Option<(&Pinned, Cause)>) -> Option<Vec<Event>> {
         let to = Pinned { exit: exit.id().clone(), ip: exit.v4()? };
         let terms = (self.need.policy.pin_term(self.need.selector), self.need.policy.exclusive);
         match self.memory.pins().pin(self.holder, &to, instead_of, terms, self.ask.now) {
-            Pin::Made(events) => {
+            PinResult::Made(events) => {
                 self.memory.changed();
                 Some(events)
             }
-            Pin::Other(_) | Pin::Taken => None,
+            PinResult::Other(_) | PinResult::Taken => None,
         }
     }
 
-    /// An exit that may stand in for another behind the same address.
+    /// Another usable exit with this address.
     fn twin(&self, ip: Ipv4Addr) -> Option<&'a Arc<Exit>> {
         let mut twins = self.view.catalog.behind(ip.into());
         twins.keep(self.view.catalog.distinct());
@@ -107,14 +137,15 @@ impl<'a> Case<'a> {
         twins.iter().filter_map(|slot| self.view.catalog.at(slot)).find(|exit| exit.v4() == Some(ip))
     }
 
-    /// An exit for a new pin, with another address than `not`: the best of two, of those that the fewest pins use.
+    /// An exit for a new pin, with another address than `not`: the better of two, among those whose addresses the
+    /// fewest pins use.
     pub(super) fn fresh<R: Rng + ?Sized>(&self, not: Option<&Pinned>, rng: &mut R) -> Option<&'a Arc<Exit>> {
         let catalog = self.view.catalog;
         let mut free = self.fitting();
         free.keep(catalog.distinct());
         free.drop(&not.map_or_else(Bits::default, |not| catalog.behind(not.ip.into())));
         let least = self.memory.pins().least_used(catalog, &free, self.need.policy.exclusive);
-        // Which addresses are used may have been seen a moment ago; each one drawn is asked for anew.
+        // The set of used addresses may be a moment old, so each exit that is drawn from it is checked again.
         self.pinnable(&least, not, rng).or_else(|| self.pinnable(&free, not, rng))
     }
 

@@ -1,4 +1,4 @@
-//! The rules of choosing, one test a rule; and decisions against a slow reference that walks over everything.
+//! One test for each rule of choosing, and decisions against a slow reference that walks over every exit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,10 +8,11 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::super::balance::prefers;
+use super::super::ban::Bans;
 use super::super::event::{Cause, Event, Moved};
-use super::super::explain::Why;
 use super::super::fixture::*;
 use super::super::policy::Policy;
+use super::super::table::RouteTable;
 use super::*;
 use crate::exit::Verdict;
 use crate::exit::load::{DialEffect, DialSpeed};

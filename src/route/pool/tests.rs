@@ -1,4 +1,4 @@
-//! Pools against a slow reference, and what keeps them still.
+//! Pools against a slow reference, and what leaves them unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -34,7 +34,7 @@ fn members_have_an_ip_each() {
 }
 
 #[test]
-fn an_exit_with_several_ips_fills_a_place_that_nobody_else_can() {
+fn an_exit_with_several_ips_fills_a_place_only_if_no_other_can() {
     let mut world = World::new(&["US"; 3]);
     world.learn(1, |known| known.saw(ip(50).into(), country("US"), START));
     world.route("shop", "us", policy(3));
@@ -47,7 +47,7 @@ fn an_exit_with_several_ips_fills_a_place_that_nobody_else_can() {
 }
 
 #[test]
-fn a_member_goes_only_when_it_must_and_is_replaced() {
+fn a_member_leaves_only_if_it_must_and_is_replaced() {
     let mut world = World::new(&["US"; 20]);
     world.route("shop", "us", policy(5));
     let before = pool(&world, "shop");
@@ -65,7 +65,7 @@ fn a_member_goes_only_when_it_must_and_is_replaced() {
 }
 
 #[test]
-fn the_route_changed_and_what_fits_stays() {
+fn members_that_still_fit_a_changed_route_stay() {
     let mut world = World::new(&["US", "DE", "US", "DE", "US", "DE"]);
     world.route("shop", "us+de", policy(4));
     let before = pool(&world, "shop");
@@ -86,7 +86,7 @@ fn routes_spread_over_exits() {
 }
 
 #[test]
-fn the_quick_and_the_web_come_early() {
+fn fast_exits_and_exits_for_the_web_come_early() {
     let mut world = World::new(&["US"; 40]);
     for n in 0..40 {
         world.learn(n, |known| known.latency = Some(Duration::from_millis(if n < 20 { 100 } else { 4000 })));
@@ -199,7 +199,7 @@ fn apply(world: &mut World, change: &Change) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
     #[test]
-    fn any_history_leaves_a_pool_that_is_right_and_still(changes in prop::collection::vec(change(), 0..60), wanted in 1u16..10) {
+    fn any_history_leaves_a_pool_that_is_right_and_stable(changes in prop::collection::vec(change(), 0..60), wanted in 1u16..10) {
         let mut world = World::new(&[]);
         world.route("shop", "us", policy(wanted));
         for change in &changes {

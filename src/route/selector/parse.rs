@@ -1,22 +1,22 @@
-//! Text → words → selector. One pass, no backtracking: each word is a mode, a key with its value, or the place.
+//! Text → tokens → selector. One pass without backtracking: each token is a mode, a key with its value, or the place
+//! (countries), which comes first.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::Split;
 use std::time::Duration;
 
-use super::words::{Key, Word};
-use super::{BadSelector, Geo, Mode, Pick, Reason, Selector, SessionId, SourcePick, Words};
+use super::keywords::{Key, Keyword, Words};
+use super::session_id::split_rest;
+use super::span::{self, number};
+use super::suggest::suggest;
+use super::{BadSelector, Geo, Mode, Pick, Reason, Selector, SessionId, SourcePick};
 
-/// What SOCKS5 can carry.
+/// The longest username that SOCKS5 can carry, in bytes.
 const LONGEST: usize = 255;
 
-/// The longest time that can be said at all: a year. What a gateway allows is its config's.
-const LONGEST_SPAN: u64 = 366 * 24 * 3600;
-
-/// What was said, each with the words that said it.
+/// The parts of a selector, each with the token that it was read from.
 #[derive(Debug, Default)]
-pub(super) struct Said<'t> {
+pub(super) struct ParsedTokens<'t> {
     pub(super) geo: Option<(Geo, &'t str)>,
     pub(super) mode: Option<(Mode, &'t str)>,
     pub(super) session: Option<(SessionId, &'t str)>,
@@ -32,63 +32,84 @@ pub(super) fn selector(text: &str, words: &Words) -> Result<Selector, BadSelecto
         return Err(BadSelector::new("", Reason::Nothing));
     }
     let bare = words.without_prefix(text);
-    let said = Said::read(bare.unwrap_or(text), words)?;
-    let first = bare.unwrap_or(text).split('-').next().unwrap_or_default();
-    // Paid gateways leave the country out for "any"; ours is a grammar in which a forgotten place is a mistake.
-    if said.geo.is_none() && bare.is_none() && Word::alias(first).is_none() {
+    let parsed = ParsedTokens::read(bare.unwrap_or(text), words)?;
+    let first = bare.unwrap_or(text).split(['-', '=']).next().unwrap_or_default();
+    // Paid gateways leave the country out for "any". In our own grammar a missing place is a mistake.
+    if parsed.geo.is_none() && bare.is_none() && Keyword::alias(first).is_none() {
         return Err(BadSelector::new(first, Reason::NoPlace));
     }
     let selector = Selector {
-        geo: said.geo.as_ref().map_or_else(Geo::any, |(geo, _)| geo.clone()),
-        mode: said.mode.map_or(Mode::Flexible, |(mode, _)| mode),
-        session: said.session.as_ref().map(|(session, _)| session.clone()),
-        ttl: said.ttl.map(|(ttl, _)| ttl),
-        exit: said.exit.map(|(exit, _)| exit),
-        asn: said.asn.map(|(asn, _)| asn),
-        source: said.source.map_or(SourcePick::Tor, |(source, _)| source),
+        geo: parsed.geo.as_ref().map_or_else(Geo::any, |(geo, _)| geo.clone()),
+        mode: parsed.mode.map_or(Mode::Flexible, |(mode, _)| mode),
+        session: parsed.session.as_ref().map(|(session, _)| session.clone()),
+        ttl: parsed.ttl.map(|(ttl, _)| ttl),
+        exit: parsed.exit.map(|(exit, _)| exit),
+        asn: parsed.asn.map(|(asn, _)| asn),
+        source: parsed.source.map_or(SourcePick::Tor, |(source, _)| source),
     };
-    said.contradictions(&selector)?;
+    parsed.contradictions(&selector)?;
     Ok(selector)
 }
 
-impl<'t> Said<'t> {
-    /// Reads words joined by `-`; a place may only be the first of them. No text, no words.
+impl<'t> ParsedTokens<'t> {
+    /// Reads tokens joined by `-`, of which only the first may be a place. An empty text has no tokens.
     pub(super) fn read(text: &'t str, words: &Words) -> Result<Self, BadSelector> {
         if text.len() > LONGEST {
             return Err(BadSelector::new(text, Reason::TooLong));
         }
-        let mut said = Self::default();
-        if text.is_empty() {
-            return Ok(said);
+        let mut parsed = Self::default();
+        let (text, session) = split_rest(text);
+        if !text.is_empty() {
+            parsed.read_tokens(text, words)?;
         }
-        let mut tokens = text.split('-');
-        let mut first = true;
-        while let Some(token) = tokens.next() {
-            let folded = token.to_ascii_lowercase();
-            match Word::of(&folded) {
-                Some(Word::Mode(mode)) => put(&mut said.mode, mode, token)?,
-                Some(Word::Key(key) | Word::Alias(key)) => said.take(key, token, &mut tokens, words)?,
-                None => said.take_place(first, token, &folded, tokens.clone(), words)?,
-            }
-            first = false;
+        if let Some((keyword, name)) = session {
+            let session = SessionId::parse(name).ok_or_else(|| BadSelector::new(name, Reason::SessionText))?;
+            put(&mut parsed.session, session, keyword)?;
         }
-        Ok(said)
+        Ok(parsed)
     }
 
-    fn take(&mut self, key: Key, token: &'t str, rest: &mut Split<'t, char>, words: &Words) -> Result<(), BadSelector> {
+    fn read_tokens(&mut self, text: &'t str, words: &Words) -> Result<(), BadSelector> {
+        let mut tokens = text.split('-');
+        let (mut first, mut after_session) = (true, false);
+        while let Some(token) = tokens.next() {
+            let folded = token.to_ascii_lowercase();
+            let keyword = Keyword::of(&folded);
+            match keyword {
+                Some(Keyword::Mode(mode)) => put(&mut self.mode, mode, token)?,
+                Some(Keyword::Key(key) | Keyword::Alias(key)) => self.take_value(key, token, &mut tokens, words)?,
+                None => self.take_place(first, token, &folded, tokens.clone(), words).map_err(|bad| match bad.why {
+                    Reason::Unknown(hint) if after_session => BadSelector::new(token, Reason::AfterSession(hint)),
+                    Reason::NoCountry if after_session => BadSelector::new(token, Reason::AfterSession(None.into())),
+                    _ => bad,
+                })?,
+            }
+            first = false;
+            after_session = matches!(keyword, Some(Keyword::Key(Key::Session) | Keyword::Alias(Key::Session)));
+        }
+        Ok(())
+    }
+
+    fn take_value(
+        &mut self,
+        key: Key,
+        token: &'t str,
+        rest: &mut Split<'t, char>,
+        words: &Words,
+    ) -> Result<(), BadSelector> {
         let value = rest.next().ok_or_else(|| BadSelector::new(token, Reason::NoValue))?;
         let folded = value.to_ascii_lowercase();
         let bad = |why| BadSelector::new(value, why);
         match key {
             Key::Geo => {
-                let geo = Geo::parse(&folded, words).map_err(|why| bad(hinted(why, &folded, words)))?;
+                let geo = Geo::parse(&folded, words).map_err(|why| bad(with_hint(why, &folded, None, words)))?;
                 put(&mut self.geo, geo, token)
             }
             Key::Session => {
-                let session = SessionId::parse(value).ok_or_else(|| bad(Reason::Session))?;
+                let session = SessionId::parse_plain(value).ok_or_else(|| bad(Reason::Session))?;
                 put(&mut self.session, session, token)
             }
-            Key::Ttl(unit) => put(&mut self.ttl, span(&folded, unit).ok_or_else(|| bad(Reason::Time))?, token),
+            Key::Ttl(unit) => put(&mut self.ttl, span::parse(&folded, unit).ok_or_else(|| bad(Reason::Time))?, token),
             Key::Exit => put(&mut self.exit, pick(&folded).ok_or_else(|| bad(Reason::Exit))?, token),
             Key::Asn => put(&mut self.asn, asn(&folded).ok_or_else(|| bad(Reason::Asn))?, token),
             Key::Source => put(&mut self.source, source(&folded).ok_or_else(|| bad(Reason::Source))?, token),
@@ -100,7 +121,7 @@ impl<'t> Said<'t> {
         first: bool,
         token: &'t str,
         folded: &str,
-        rest: Split<'t, char>,
+        mut rest: Split<'t, char>,
         words: &Words,
     ) -> Result<(), BadSelector> {
         let bad = |why| Err(BadSelector::new(token, why));
@@ -108,15 +129,16 @@ impl<'t> Said<'t> {
             Ok(geo) if first => put(&mut self.geo, geo, token),
             Ok(_) if self.geo.is_some() => bad(Reason::SecondPlace),
             Ok(_) => bad(Reason::LatePlace),
-            Err(why @ Reason::Unknown(_)) => match rest.clone().find_map(Word::alias) {
+            Err(why @ Reason::Unknown(_)) => match rest.clone().find_map(Keyword::alias) {
                 Some(alias) if first => bad(Reason::Prefix(alias)),
-                _ => bad(hinted(why, folded, words)),
+                _ => bad(with_hint(why, folded, rest.next(), words)),
             },
             Err(why) => bad(why),
         }
     }
 
-    /// What cannot be meant together, in whatever words and by whichever of route and client it was said.
+    /// Refuses combinations that contradict each other. `whole` is the resulting selector: it also has what the route
+    /// itself says, where these tokens stand behind a route's name.
     pub(super) fn contradictions(&self, whole: &Selector) -> Result<(), BadSelector> {
         let mode = self.mode.map_or("", |(_, token)| token);
         let session = self.session.as_ref().map_or(mode, |(_, token)| token);
@@ -130,8 +152,8 @@ impl<'t> Said<'t> {
         if let (Some((_, token)), None) = (self.ttl, &whole.session) {
             return Err(BadSelector::new(token, Reason::TimeAlone));
         }
-        let elsewhere = matches!(whole.source, SourcePick::Public | SourcePick::Direct);
-        if matches!(whole.exit, Some(Pick::Relay(_))) && elsewhere {
+        let not_tor = matches!(whole.source, SourcePick::Public | SourcePick::Direct);
+        if matches!(whole.exit, Some(Pick::Relay(_))) && not_tor {
             let token = self.exit.map(|(_, token)| token).or(self.source.map(|(_, token)| token));
             return Err(BadSelector::new(token.unwrap_or_default(), Reason::ExitSource));
         }
@@ -139,7 +161,8 @@ impl<'t> Said<'t> {
     }
 }
 
-/// Strict and rotate are two values of one thing, and each deserves its own reason.
+/// Sets a part that was not set yet. `strict` and `rotate` are two values of one part, and that clash has a reason of
+/// its own.
 fn put<'t, T: PartialEq + 'static>(
     slot: &mut Option<(T, &'t str)>,
     value: T,
@@ -157,28 +180,8 @@ fn put<'t, T: PartialEq + 'static>(
     Err(BadSelector::new(token, why))
 }
 
-fn hinted(why: Reason, folded: &str, words: &Words) -> Reason {
-    if matches!(why, Reason::Unknown(_)) { Reason::Unknown(words.nearest(folded)) } else { why }
-}
-
-/// A number and its unit, or a bare number where a paid gateway's word has a unit of its own.
-fn span(text: &str, bare: Option<u64>) -> Option<Duration> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "" => bare?,
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        _ => return None,
-    };
-    let seconds = number(digits)?.checked_mul(unit).filter(|seconds| (1..=LONGEST_SPAN).contains(seconds))?;
-    Some(Duration::from_secs(seconds))
-}
-
-/// Digits and nothing else: `u64::from_str` also takes a `+`.
-fn number(digits: &str) -> Option<u64> {
-    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+fn with_hint(why: Reason, folded: &str, next: Option<&str>, words: &Words) -> Reason {
+    if matches!(why, Reason::Unknown(_)) { Reason::Unknown(suggest(folded, next, words)) } else { why }
 }
 
 fn pick(text: &str) -> Option<Pick> {
@@ -198,17 +201,4 @@ fn asn(text: &str) -> Option<u32> {
 
 fn source(text: &str) -> Option<SourcePick> {
     [SourcePick::Tor, SourcePick::Public, SourcePick::Direct, SourcePick::Any].into_iter().find(|s| s.as_str() == text)
-}
-
-/// A time as user names have it: whole, in the largest unit that fits.
-pub(super) struct Span(pub(super) Duration);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_secs() {
-            hours if hours % 3600 == 0 => write!(f, "{}h", hours / 3600),
-            minutes if minutes % 60 == 0 => write!(f, "{}m", minutes / 60),
-            seconds => write!(f, "{seconds}s"),
-        }
-    }
 }

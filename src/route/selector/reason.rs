@@ -1,109 +1,111 @@
-//! Why a user name is refused: the word that is wrong, and what is wrong with it.
+//! Why a username is refused: the token that is wrong, and what is wrong with it.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::parse::Span;
+use super::span::Span;
 
-/// A text that is no selector. Fit for a header and a log line: the token is cut and cleaned.
+/// A text that is not a selector. Its text is safe in a header and a log line: the token is shortened, and bytes that
+/// are not visible ASCII are replaced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("token `{token}`: {why}")]
 pub struct BadSelector {
-    /// The word that is wrong, as the client wrote it; empty if a word is missing.
+    /// The token that is wrong, as the client wrote it; empty if a token is missing.
     pub token: Box<str>,
-    /// What is wrong with it.
     pub why: Reason,
 }
 
-/// What is wrong with a word.
+/// What is wrong with a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// Nothing was said where a selector was needed.
-    #[error("nothing is asked for; say `any`, a country as in `us`, or `nonus`")]
+    #[error("the username is empty; write `any`, a country such as `us`, or `nonus`")]
     Nothing,
-    /// SOCKS5 carries no more.
-    #[error("the user name is longer than 255 bytes")]
+    #[error("the username is longer than 255 bytes")]
     TooLong,
     /// Two `-` or `+` in a row, or one at an end.
-    #[error("a word is missing: there are two joints in a row, or one at an end")]
+    #[error("a token is missing: there are two `-` or `+` in a row, or one at an end")]
     Gap,
-    /// The first word is not a place.
-    #[error("the place comes first: `any`, `us`, `nonus`, `us+ca` or a group of the config")]
+    #[error("the first token must be a place: `any`, `us`, `nonus`, `us+ca` or a group of the configuration")]
     NoPlace,
-    /// A place behind another.
-    #[error("there is a place already; several countries are joined with `+`")]
+    #[error("the username has a place already; join several countries with `+`, as in `us+ca`")]
     SecondPlace,
-    /// A place behind other words.
-    #[error("a place comes first")]
+    #[error("a place must be the first token")]
     LatePlace,
-    /// Neither a word of the grammar nor a country nor a group.
-    #[error("there is no such word, country or group{0}")]
+    #[error("there is no such keyword, country or group{0}")]
     Unknown(Hint),
-    /// Looks like a paid gateway's account.
-    #[error("text before `{0}` is dropped only if gateway.alias_prefixes lists it")]
+    /// An unknown token behind a session's name: most often the rest of that name.
+    #[error(
+        "there is no such keyword, country or group{0}. If it belongs to the session's name: a name after `session-` \
+         ends at the next `-`; for a name with other characters, end the username with `session=` and the name"
+    )]
+    AfterSession(Hint),
+    /// Looks like a paid gateway's account name.
+    #[error("text before `{0}` is ignored only if gateway.alias_prefixes lists it")]
     Prefix(&'static str),
-    /// A key at the end.
     #[error("a value must follow it")]
     NoValue,
     /// The same key, or another of the same meaning, came before.
-    #[error("it was said before")]
+    #[error("it is given twice; remove one")]
     Twice,
-    /// Not a session's name.
-    #[error("a session's name is 1 to 64 letters, digits, `_` or `.`")]
+    #[error(
+        "a session's name after `session-` is 1 to 64 letters, digits, `_` or `.`; for a name with other characters, \
+         end the username with `session=` and the name"
+    )]
     Session,
-    /// Not a time.
+    #[error("a session's name after `session=` is 1 to 128 bytes, without `:` and control characters")]
+    SessionText,
     #[error("a time is a number above 0 and a unit: `30s`, `10m`, `2h`")]
     Time,
-    /// Longer than the gateway allows.
+    /// Longer than `gateway.max_session_ttl`.
     #[error("the longest time allowed here is {}", Span(*.0))]
     TimeTooLong(Duration),
-    /// Neither a fingerprint nor an address.
-    #[error("an exit is 40 hexadecimal digits or an address (IPv6 with `_` for `:`)")]
+    #[error("an exit is a fingerprint of 40 hexadecimal digits, or an IP address (IPv6 with `_` instead of `:`)")]
     Exit,
-    /// Not the number of an AS.
     #[error("an AS is a number above 0")]
     Asn,
-    /// No such source.
     #[error("a source is `tor`, `public`, `direct` or `any`")]
     Source,
-    /// `any` among countries.
-    #[error("`any` stands alone: it leaves nothing for other countries to add")]
+    #[error("`any` includes every country; remove it, or remove the others")]
     AnyAmong,
-    /// `nonany`.
-    #[error("that leaves nothing")]
+    #[error("no country is left when all are excluded")]
     NotAny,
-    /// Two letters that are no country's.
-    #[error("that is the code of no country")]
+    #[error("no country has this code")]
     NoCountry,
-    /// `uk`.
     #[error("the code of the United Kingdom is `gb`")]
     Uk,
-    /// One IP that changes with each connection.
-    #[error("`strict` keeps one IP and `rotate` changes it")]
+    #[error("`strict` keeps one IP and `rotate` changes it; remove one")]
     StrictRotate,
-    /// A session that changes with each connection.
-    #[error("a session keeps its exit and `rotate` changes it")]
+    #[error("a session keeps its exit and `rotate` changes it; remove one")]
     SessionRotate,
-    /// One exit that changes with each connection.
-    #[error("`exit` names one exit and `rotate` changes it")]
+    #[error("`exit` names one exit and `rotate` changes it; remove one")]
     ExitRotate,
-    /// A relay that is not from Tor.
-    #[error("a fingerprint names a Tor relay, and the source is another")]
+    #[error("a fingerprint names a Tor relay, but the source is not Tor")]
     ExitSource,
-    /// A time without a session.
-    #[error("it says how long a session lasts, and there is none")]
+    #[error("it sets how long a session lasts, but the username has no session")]
     TimeAlone,
-    /// More than the route gives.
-    #[error("it asks for more than the route `{0}` gives; words behind a route's name may only narrow it")]
+    /// The route's name stands in the error.
+    #[error("it asks for more than the route `{0}` allows; tokens behind a route's name can only narrow it")]
     Widens(Box<str>),
     /// Another route's name at a route's own port.
     #[error("this port belongs to the route `{0}`")]
     OtherRoute(Box<str>),
 }
 
-/// The nearest known word, if one is near.
+/// What the client may have meant, if something is near enough.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint(pub Option<Box<str>>);
+
+impl Hint {
+    pub(super) fn or_else(self, other: impl FnOnce() -> Self) -> Self {
+        if self.0.is_some() { self } else { other() }
+    }
+}
+
+impl From<Option<Box<str>>> for Hint {
+    fn from(word: Option<Box<str>>) -> Self {
+        Self(word)
+    }
+}
 
 impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,12 +113,12 @@ impl fmt::Display for Hint {
     }
 }
 
-/// As much of a token as a message needs: longer than any word, shorter than a session's name and its key.
+/// How much of a token an error shows, in characters: more than the longest keyword and a plain session's name.
 const SHOWN: usize = 80;
 
 impl BadSelector {
     pub(crate) fn new(token: &str, why: Reason) -> Self {
-        // A stranger wrote it, and it goes into headers and logs.
+        // A client wrote it, and it goes into headers and logs.
         let clean = |c: char| if c.is_ascii_graphic() && c != '`' { c } else { '?' };
         Self { token: token.chars().take(SHOWN).map(clean).collect(), why }
     }

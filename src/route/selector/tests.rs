@@ -1,4 +1,4 @@
-//! The grammar as tables, and its laws as properties.
+//! The grammar as tables, and what holds for every selector as properties.
 
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ fn canonical(text: &str) -> String {
 }
 
 #[test]
-fn what_can_be_said_has_one_canonical_text() {
+fn each_selector_has_one_canonical_text() {
     let relay = "0008D9640FE4947F73E355F67E20C2D290BBC72C";
     for (text, want) in [
         ("any", "any"),
@@ -38,6 +38,15 @@ fn what_can_be_said_has_one_canonical_text() {
         ("us-session-a-ttl-600s", "us-session-a-ttl-10m"),
         ("us-session-a-ttl-120m", "us-session-a-ttl-2h"),
         ("us-strict-session-a", "us-strict-session-a"),
+        // Any text as a session's name.
+        ("us-session=cart42", "us-session-cart42"),
+        ("us-strict-session=dora-x@example.org", "us-strict-session=dora-x@example.org"),
+        ("US-SESSION=Dora X-ttl-5m", "us-session=Dora X-ttl-5m"),
+        (
+            "us-ttl-5m-session=123e4567-e89b-12d3-a456-426614174000",
+            "us-ttl-5m-session=123e4567-e89b-12d3-a456-426614174000",
+        ),
+        ("us-asn-5-source-any-session=é-session=b", "us-asn-5-source-any-session=é-session=b"),
         ("us-session-a-strict", "us-strict-session-a"),
         (&format!("any-exit-{relay}"), &format!("any-exit-{}", relay.to_lowercase())),
         ("any-exit-192.0.2.1", "any-exit-192.0.2.1"),
@@ -60,6 +69,7 @@ fn what_can_be_said_has_one_canonical_text() {
         ("cc.us", "cc+us"),
         ("noncc", "noncc"),
         ("sessid-x", "any-session-x"),
+        ("customer-acme-session=a@b.c", "any-session=a@b.c"),
         ("country-us-session-abc", "us-session-abc"),
         ("country-us-sessionduration-30-session-abc123", "us-session-abc123-ttl-30m"),
         ("country-us-sessionid-a-sessionlength-180", "us-session-a-ttl-3m"),
@@ -76,7 +86,7 @@ fn what_can_be_said_has_one_canonical_text() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_by_the_word() {
+fn a_wrong_token_is_refused_with_its_reason() {
     use Reason::*;
     let hint = |word: &str| Unknown(reason::Hint(Some(word.into())));
     let unknown = || Unknown(reason::Hint(None));
@@ -91,13 +101,19 @@ fn what_cannot_be_meant_is_refused_by_the_word() {
         ("us-fr", "fr", SecondPlace),
         ("us-country-us", "country", Twice),
         ("sessid-a-us", "us", LatePlace),
-        ("usa", "usa", unknown()),
+        ("usa", "usa", hint("us")),
         ("us-strcit", "strcit", hint("strict")),
         ("us-rotat", "rotat", hint("rotate")),
         ("eurpoe", "eurpoe", hint("europe")),
         ("us-session", "session", NoValue),
         ("us-session-", "", Session),
         ("us-session-a/b", "a/b", Session),
+        ("us-session=", "", SessionText),
+        ("us-session=a:b", "a:b", SessionText),
+        ("us-session=a\nb", "a?b", SessionText),
+        ("us-rotate-session=a", "session", SessionRotate),
+        ("us-session-a-session=a", "session", Twice),
+        ("session=a", "session", NoPlace),
         ("us-session-a-session-b", "session", Twice),
         ("us-session-a-sessid-a", "sessid", Twice),
         ("us-strict-strict", "strict", Twice),
@@ -131,19 +147,61 @@ fn what_cannot_be_meant_is_refused_by_the_word() {
         let bad = Selector::parse(text, &words()).expect_err(text);
         assert_eq!((&*bad.token, bad.why), (token, why), "{text}");
     }
-    let long = format!("us-session-{}", "a".repeat(65));
-    assert_eq!(Selector::parse(&long, &words()).unwrap_err().why, Session);
+    let long = |key: &str, count: usize| Selector::parse(&format!("us-session{key}{}", "a".repeat(count)), &words());
+    assert_eq!(long("-", 65).unwrap_err().why, Session);
+    assert!(long("=", 128).is_ok());
+    assert_eq!(long("=", 129).unwrap_err().why, SessionText);
     assert_eq!(Selector::parse(&"a".repeat(256), &words()).unwrap_err().why, TooLong);
 }
 
 #[test]
-fn a_refusal_reads_as_a_sentence_and_carries_no_dangerous_byte() {
+fn a_refusal_is_readable_and_holds_visible_ascii_only() {
     let refusal = |text: &str| Selector::parse(text, &words()).unwrap_err().to_string();
     assert_eq!(
         refusal("us-strcit"),
-        "token `strcit`: there is no such word, country or group (did you mean `strict`?)"
+        "token `strcit`: there is no such keyword, country or group (did you mean `strict`?)"
     );
-    assert_eq!(refusal("us-a\r\nX: é`"), "token `a??X:???`: there is no such word, country or group");
+    assert_eq!(refusal("us-a\r\nX: é`"), "token `a??X:???`: there is no such keyword, country or group");
+}
+
+#[test]
+fn the_rest_of_a_session_name_is_told_from_a_typo() {
+    for (text, token) in [
+        ("us-session-dora-x", "x"),
+        ("us-session-123e4567-e89b-12d3-a456-426614174000", "e89b"),
+        ("us-sessid-dora-zz", "zz"),
+        ("us-session-a-strcit", "strcit"),
+    ] {
+        let bad = Selector::parse(text, &words()).unwrap_err();
+        let said = bad.to_string();
+        assert!(said.starts_with(&format!("token `{token}`: there is no such keyword")), "{said}");
+        assert!(said.contains("ends at the next `-`") && said.contains("`session=`"), "{said}");
+        assert_eq!(said.contains("did you mean `strict`?"), token == "strcit", "{said}");
+    }
+    assert!(!Selector::parse("us-x", &words()).unwrap_err().to_string().contains("session"));
+}
+
+#[test]
+fn countries_by_name_and_by_three_letters_are_suggested_by_code() {
+    for (text, token, want) in [
+        ("non-us", "non", "nonus"),
+        ("NON-germany-strict", "NON", "nonde"),
+        ("not-us+ca", "not", "nonus+ca"),
+        ("germany", "germany", "de"),
+        ("Germany+france-strict", "Germany+france", "de+fr"),
+        ("nonusa", "nonusa", "nonus"),
+        ("united-states", "united", "us"),
+        ("south_korea", "south_korea", "kr"),
+        ("cc-deu", "deu", "de"),
+        ("us+europe+canada", "us+europe+canada", "us+europe+ca"),
+    ] {
+        let bad = Selector::parse(text, &words()).unwrap_err();
+        assert_eq!((&*bad.token, bad.why), (token, Reason::Unknown(reason::Hint(Some(want.into())))), "{text}");
+    }
+    let none = Reason::Unknown(reason::Hint(None));
+    assert!(
+        ["non", "non-nonsense", "atlantis"].iter().all(|text| Selector::parse(text, &words()).unwrap_err().why == none)
+    );
 }
 
 #[test]
@@ -173,7 +231,7 @@ fn places_are_sets_and_unknown_is_only_in_any() {
 }
 
 #[test]
-fn groups_are_words_that_nothing_else_is() {
+fn a_groups_name_means_nothing_else() {
     let group = |name: &str, members: &[&str]| {
         let members = members.iter().map(|&code| code.to_owned()).collect();
         Words::new([(name.to_owned(), members)], []).map(drop)
@@ -193,29 +251,34 @@ fn groups_are_words_that_nothing_else_is() {
 }
 
 #[test]
-fn a_route_is_called_what_nothing_else_is() {
+fn a_routes_name_is_no_selector() {
     let name = |text: &str, own: &str| {
         let own = Selector::parse(own, &words()).unwrap();
         RouteName::parse(text, &own, &words()).map(|name| name.to_string())
     };
+    let new = |text: &str| RouteName::for_new_route(text, &words()).map(|name| name.to_string());
     for ok in ["shop", "us-shop", "a", "fast-1", "session-a-b", "strict-shop"] {
-        assert_eq!(name(ok, "us"), Ok(ok.into()));
+        assert_eq!((new(ok), name(ok, "us")), (Ok(ok.into()), Ok(ok.into())));
     }
+    for selector in ["us", "nonus", "us-strict", "europe", "any", "sessid-a", "country-us", "us-session", "session"] {
+        assert_eq!(new(selector), Err(BadName::Selector), "{selector}");
+    }
+    // What earlier versions let a route be called is still read.
     assert_eq!(name("us-strict", "us-strict"), Ok("us-strict".into()));
     assert_eq!(name("country-us", "us"), Ok("country-us".into()));
     for selector in ["us", "nonus", "us-strict", "europe", "any", "sessid-a"] {
         assert_eq!(name(selector, "de"), Err(BadName::Selector), "{selector}");
     }
     for words in ["session-a", "strict", "rotate", "asn-5"] {
-        assert_eq!(name(words, "de"), Err(BadName::Words), "{words}");
+        assert_eq!((new(words), name(words, "de")), (Err(BadName::Keywords), Err(BadName::Keywords)), "{words}");
     }
     for bad in ["", "1a", "Shop", "a_b", "-a", &"a".repeat(64)] {
-        assert_eq!(name(bad, "de"), Err(BadName::Letters), "{bad}");
+        assert_eq!((new(bad), name(bad, "de")), (Err(BadName::Letters), Err(BadName::Letters)), "{bad}");
     }
 }
 
 #[test]
-fn words_behind_a_name_narrow() {
+fn tokens_behind_a_name_narrow() {
     for (own, text, whole, beyond, fewer) in [
         ("any", "", "any", "", false),
         ("any", "us", "us", "-us", true),
@@ -231,6 +294,8 @@ fn words_behind_a_name_narrow() {
         ("us", "asn-5-session-a-strict", "us-strict-session-a-asn-5", "-strict-asn-5", true),
         ("us", "sessid-a-sesstime-5", "us-session-a-ttl-5m", "", false),
         ("us", "country-us", "us", "", false),
+        ("us", "session=dora-x@example.org", "us-session=dora-x@example.org", "", false),
+        ("nonus", "de-strict-session=a-b", "de-strict-session=a-b", "-de-strict", true),
     ] {
         let own = Selector::parse(own, &words()).unwrap();
         let narrowed = own.narrowed("shop", text, &words()).unwrap_or_else(|bad| panic!("{own} {text}: {bad}"));
@@ -240,7 +305,7 @@ fn words_behind_a_name_narrow() {
 }
 
 #[test]
-fn words_behind_a_name_never_widen() {
+fn tokens_behind_a_name_never_widen() {
     use Reason::*;
     let widens = || Widens("shop".into());
     for (own, text, token, why) in [
@@ -291,8 +356,11 @@ fn selectors() -> impl Strategy<Value = String> {
         Just("-source-any".to_owned()),
         Just("-source-tor".to_owned())
     ];
-    (geo, mode, session, exit, rest)
-        .prop_map(|(geo, mode, session, exit, rest)| format!("{geo}{rest}{session}{mode}{exit}"))
+    let named = prop_oneof![
+        (session, exit.clone()).prop_map(|(session, exit)| format!("{session}{exit}")),
+        (exit, "[A-Za-z0-9@ +=é_.-]{1,40}").prop_map(|(exit, name)| format!("{exit}-session={name}")),
+    ];
+    (geo, mode, rest, named).prop_map(|(geo, mode, rest, named)| format!("{geo}{rest}{mode}{named}"))
 }
 
 proptest! {
@@ -313,7 +381,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics_or_is_half_understood(text in "[a-z0-9+.: -]{0,40}|.{0,300}") {
+    fn no_text_panics_or_is_read_in_part(text in "[a-z0-9+.: -]{0,40}|.{0,300}") {
         match Selector::parse(&text, &words()) {
             Ok(selector) => prop_assert_eq!(Selector::parse(&selector.to_string(), &words()), Ok(selector)),
             Err(bad) => prop_assert!(bad.to_string().bytes().all(|b| b.is_ascii_graphic() || b == b' ')),

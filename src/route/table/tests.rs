@@ -1,4 +1,4 @@
-//! What user names come to, and what routes may be taken in.
+//! What usernames resolve to, and which routes the table accepts.
 
 use super::super::fixture::*;
 use super::super::policy::Policy;
@@ -34,6 +34,8 @@ fn the_longest_name_wins_and_the_rest_narrows() {
         ("us-session-A", "us", "us-session-A", "us"),
         ("us-asn-5-strict", "us", "us-strict-asn-5", "us-strict-asn-5"),
         ("shop", "shop", "nonus", "shop"),
+        ("shop-session=dora-x@example.org", "shop", "nonus-session=dora-x@example.org", "shop"),
+        ("us-session=shop-two-b", "us", "us-session=shop-two-b", "us"),
         ("shop-de-session-a-ttl-5m", "shop", "de-session-a-ttl-5m", "shop-de"),
         ("shop-two-fr", "shop-two", "fr-rotate", "shop-two-fr"),
         ("shop-two-b-strict", "shop-two-b", "de-strict", "shop-two-b-strict"),
@@ -50,19 +52,19 @@ fn the_longest_name_wins_and_the_rest_narrows() {
 }
 
 #[test]
-fn a_refusal_names_the_word() {
+fn a_refusal_names_the_token() {
     let table = table();
     for (username, own, want) in [
-        ("", None, "nothing is asked for"),
-        ("us-", None, "a word is missing"),
-        ("us-strict-", None, "a word is missing"),
-        ("shop-us", None, "`us`: it asks for more than the route `shop` gives"),
+        ("", None, "the username is empty"),
+        ("us-", None, "a token is missing"),
+        ("us-strict-", None, "a token is missing"),
+        ("shop-us", None, "`us`: it asks for more than the route `shop` allows"),
         ("us-strict-rotate", None, "`rotate`: `strict` keeps one IP"),
-        ("shopp", None, "no such word"),
+        ("shopp", None, "no such keyword"),
         ("us-session-a-ttl-48h", None, "`ttl`: the longest time allowed here is 24h"),
         ("us", Some("shop"), "`us`: this port belongs to the route `shop`"),
         ("shop-two", Some("shop"), "`shop-two`: this port belongs to the route `shop`"),
-        ("any", Some("shop"), "`any`: it asks for more than the route `shop` gives"),
+        ("any", Some("shop"), "`any`: it asks for more than the route `shop` allows"),
         ("session", Some("shop"), "`session`: a value must follow it"),
     ] {
         let bad = table.resolve(username, own).expect_err(username).to_string();
@@ -76,6 +78,7 @@ fn at_its_own_port_a_route_needs_no_name() {
     for (username, selector, scope) in [
         ("", "nonus", "shop"),
         ("session-a1", "nonus-session-a1", "shop"),
+        ("session=dora-x", "nonus-session=dora-x", "shop"),
         ("sessid-a1-sesstime-5", "nonus-session-a1-ttl-5m", "shop"),
         ("de-strict", "de-strict", "shop-de-strict"),
         ("shop", "nonus", "shop"),
@@ -92,7 +95,7 @@ fn at_its_own_port_a_route_needs_no_name() {
 }
 
 #[test]
-fn scopes_and_pools_are_shared_by_whom_they_should() {
+fn scopes_and_pools_are_shared_by_the_right_usernames() {
     let table = table();
     let of = |username: &str| table.resolve(username, None).unwrap();
     assert_eq!(of("de").scope, of("DE-session-x").scope);
@@ -136,7 +139,7 @@ fn a_session_time_is_bounded_by_the_routes_policy() {
     assert!(world.routes.resolve("brief-session-a-ttl-61s", None).is_err());
 }
 
-/// What a refreshed table says of the use of exits, beside what a count of all its pools says.
+/// Compares the counts of a refreshed table with a new count of all its pools.
 fn assert_counted(world: &World) {
     let mut counted = Uses::default();
     world.routes.iter().for_each(|entry| counted.count(&entry.pool));
@@ -145,7 +148,7 @@ fn assert_counted(world: &World) {
 }
 
 #[test]
-fn a_change_of_one_route_touches_no_other_and_the_count_stays_right() {
+fn a_change_of_one_route_leaves_the_others_and_the_counts_right() {
     let mut world = World::new(&["US", "US", "US", "US", "US", "US", "DE", "DE"]);
     let two = || Policy { pool: 2, ..Policy::default() };
     world.route("one", "us", two());
@@ -156,27 +159,27 @@ fn a_change_of_one_route_touches_no_other_and_the_count_stays_right() {
     assert!(Arc::ptr_eq(&one, &pool(&world, "one")));
     assert_eq!(pool(&world, "three").have(), 2, "the new one is filled though the catalog is the same");
     assert_counted(&world);
-    assert!(world.catalog.iter().all(|exit| world.routes.uses().of(exit) <= 1), "with what no other used");
+    assert!(world.catalog.iter().all(|exit| world.routes.uses().of(exit) <= 1), "with exits that no other pool used");
     world.route("two", "de", two());
     assert!(pool(&world, "two").members().iter().all(|member| [6, 7].contains(&number(member.id()))));
     assert_counted(&world);
-    world.routes = world.routes.turned("three", &world.catalog, world.now).unwrap();
+    world.routes = world.routes.rotated("three", &world.catalog, world.now).unwrap();
     assert_counted(&world);
     assert!(world.routes.remove("one"));
     assert_counted(&world);
     world.kill(6);
     world.refresh();
-    assert_eq!(pool(&world, "two").have(), 1, "another catalog is looked at by all");
+    assert_eq!(pool(&world, "two").have(), 1, "every pool follows another catalog");
     assert_counted(&world);
 }
 
 #[test]
-fn a_route_turns_by_itself_where_the_catalog_stays_the_same() {
+fn rotate_every_works_while_the_catalog_stays_the_same() {
     let mut world = World::new(&["US"; 8]);
     let every = Policy { pool: 2, rotate_every: Some(MINUTE), ..Policy::default() };
-    world.route("turning", "us", every.clone());
+    world.route("rotating", "us", every.clone());
     world.route("still", "us", Policy { pool: 2, ..Policy::default() });
-    let pools = |world: &World| ["turning", "still"].map(|name| world.routes.get(name).unwrap().pool.clone());
+    let pools = |world: &World| ["rotating", "still"].map(|name| world.routes.get(name).unwrap().pool.clone());
     let before = pools(&world);
     world.pass(MINUTE);
     world.refresh();
@@ -184,9 +187,9 @@ fn a_route_turns_by_itself_where_the_catalog_stays_the_same() {
     assert!(before[0].members().iter().all(|member| !after[0].has(member.id())));
     assert!(Arc::ptr_eq(&before[1], &after[1]));
     assert_counted(&world);
-    world.route("turning", "us", Policy { rotate_every: None, ..every });
+    world.route("rotating", "us", Policy { rotate_every: None, ..every });
     let settled = pools(&world);
     world.pass(MINUTE * 3);
     world.refresh();
-    assert!(Arc::ptr_eq(&settled[0], &pools(&world)[0]), "it was told to stay");
+    assert!(Arc::ptr_eq(&settled[0], &pools(&world)[0]), "`rotate_every` was removed");
 }

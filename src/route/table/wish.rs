@@ -1,7 +1,7 @@
-//! What a user name comes to.
+//! What a username resolves to: a route, a route narrowed by further tokens, or a selector without a route.
 //!
-//! It is resolved from the longest route name down, because `us-strict` may be a route, a selector, or the route `us`
-//! narrowed, and whoever made a route of that name meant the route.
+//! The longest route name that the username begins with wins: `shop-de-strict` is the route `shop-de` with `strict` if
+//! there is one, and else the route `shop` with `de-strict`.
 
 use std::sync::Arc;
 
@@ -12,64 +12,64 @@ use crate::route::policy::Policy;
 use crate::route::selector::{BadSelector, Mode, Narrowed, Reason, Selector};
 use crate::route::{Isolation, OwnEngine};
 
-/// What all selectors that are no route are called together.
+/// The label of all usernames that name no route.
 pub const IMPLICIT: &str = "implicit";
 
-/// What a user name comes to.
+/// A username, resolved against the routes of one snapshot.
 #[derive(Clone, Debug)]
 pub struct Wish {
-    /// The route that it names, or whose port it came to; `None`: a selector that is no route.
+    /// The route that it names, or whose port the client used; `None`: no route.
     pub entry: Option<Arc<Entry>>,
-    /// All that it asks for, narrowed.
+    /// The route's selector, narrowed by the username; or the username's own.
     pub selector: Selector,
-    /// Whom pins and sessions belong to: the route's name or the canonical selector, with what narrows it.
+    /// Pins and sessions are stored under this: the route's name with the tokens that narrow it, or the canonical selector.
     pub scope: Arc<str>,
-    /// The route's policy, or that of all selectors that are no route.
+    /// The route's policy, or the default.
     pub policy: Arc<Policy>,
-    /// The scope of the pool if that is not the route's own.
+    /// The scope of the implicit pool; `None`: the route's own pool serves.
     pub(in crate::route) pool: Option<Arc<str>>,
 }
 
 impl Wish {
-    /// The route's name; `implicit` for what has none: fit for a metric label.
+    /// The route's name, or `implicit`: fit for a metric label.
     pub fn label(&self) -> &str {
         self.entry.as_ref().map_or(IMPLICIT, |entry| entry.route.name.as_str())
     }
 
-    /// Connections of it take any exit of a pool: neither a session nor a pin holds it to one.
+    /// True if connections may take any exit of a pool: there is neither a session nor a pin.
     pub fn is_pooled(&self) -> bool {
         self.selector.mode != Mode::Strict && self.selector.session.is_none()
     }
 
-    /// It uses the pool of its route, and not a part of it.
+    /// True if it uses the whole pool of its route.
     pub fn is_whole(&self) -> bool {
         self.entry.is_some() && self.pool.is_none()
     }
 
-    /// An exit is what was asked for, whether or not it is up and passes checks.
+    /// True if an exit has what the username asks for, whether or not it is up and passes checks.
     pub fn wants(&self, exit: &Exit) -> bool {
         let filter = self.selector.filter(self.policy.sources(&self.selector), None);
         filter.wants(exit) && self.selector.picks(exit)
     }
 
-    /// The engine that it has for itself, if its route asked for one.
+    /// The own engine of its route, if it has one.
     pub fn own_engine(&self) -> Option<OwnEngine> {
         self.entry.as_ref()?.route.own_engine()
     }
 
-    /// Whom its circuits may be shared with, asked with the key of this name.
+    /// The isolation of its streams, for a client with this key.
     pub fn isolation(&self, key: &str) -> Isolation {
         HolderRef { key, scope: &self.scope, session: self.selector.session.as_ref() }.isolation()
     }
 }
 
 impl RouteTable {
-    /// What connections at the port of this route would ask for, once it is taken in.
+    /// What an empty username at the port of this route would resolve to if the route were added.
     pub fn preview(&self, route: Route) -> Result<Wish, BadSelector> {
         self.narrowed(&Arc::new(self.entry(route)), "")
     }
 
-    /// What a user name comes to at the shared port, or at the own port of the route `own`.
+    /// Resolves a username at the shared port, or at the port of the route `own`.
     pub fn resolve(&self, username: &str, own: Option<&str>) -> Result<Wish, BadSelector> {
         let wish = match own.and_then(|own| self.by_name.get(own)) {
             Some(own) => self.resolve_at(username, own)?,
@@ -102,7 +102,7 @@ impl RouteTable {
         }
     }
 
-    /// The route with the longest name that the text begins with, and what stands behind it.
+    /// The route with the longest name that the text begins with, and the text behind that name.
     pub(super) fn longest<'t>(&self, text: &'t str) -> Option<(&Arc<Entry>, &'t str)> {
         if self.by_name.is_empty() {
             return None;
@@ -111,7 +111,7 @@ impl RouteTable {
         let ends = std::iter::once(text.len()).chain(text.rmatch_indices('-').map(|(at, _)| at));
         ends.into_iter().find_map(|end| {
             let entry = self.by_name.get(&folded[..end])?;
-            // A `-` with nothing behind it is read as what it is: a word that is missing.
+            // A `-` with nothing behind it must be reported as a missing token.
             let behind = if end + 1 == text.len() { "-" } else { text.get(end + 1..).unwrap_or_default() };
             Some((entry, behind))
         })

@@ -227,9 +227,14 @@ async fn routes_are_recalled_and_their_ports_tried_again() {
     };
     let mut bench = Bench::new(6).await;
     let table = RouteTable::new(Words::default(), Policy::default());
-    let all = [kept("shop", r#"{"selector":"us"}"#), kept("odd", "{"), kept("late", r#"{"selector":"us","later":1}"#)];
+    // Earlier versions let a route be called as its own selector.
+    let old = store::Route { port: Some(20001), ..kept("us", r#"{"selector":"us","name":"us"}"#) };
+    let shop = kept("shop", r#"{"selector":"us"}"#);
+    let all = [shop, kept("odd", "{"), kept("late", r#"{"selector":"us","later":1}"#), old];
     let table = recalled(&all, table, &bench.service.rules.load());
-    assert_eq!(table.iter().map(|entry| entry.route.name.to_string()).collect::<Vec<_>>(), ["shop"]);
+    let mut names: Vec<_> = table.iter().map(|entry| entry.route.name.to_string()).collect();
+    names.sort();
+    assert_eq!(names, ["shop", "us"]);
     let route = table.get("shop").unwrap().route.clone();
     bench.service.state.apply(Change::Created(vec![((*route).clone(), "{}".to_owned())])).await.unwrap();
     let other = TcpListener::bind(bench.at(20000)).unwrap();

@@ -1,4 +1,4 @@
-//! A thousand at once.
+//! A thousand connections at the same time.
 
 use std::sync::Barrier;
 
@@ -38,7 +38,7 @@ fn a_thousand_first_uses_are_one_exit() {
         let exits: BTreeSet<_> = at_once(&world, |_| username.to_owned()).into_iter().map(|(_, exit)| exit).collect();
         assert_eq!(exits.len(), 1, "{username}");
         let puts = world.memory.changes().len();
-        assert_eq!(puts, 1, "{username}: and one thing to write down");
+        assert_eq!(puts, 1, "{username}: and one row to store");
     }
 }
 

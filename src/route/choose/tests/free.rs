@@ -1,4 +1,4 @@
-//! Connections without a promise: shares of the pool, failures, what empties it.
+//! Connections without session or pin: shares of the pool, failures, and what empties the pool.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn share(counts: &BTreeMap<u16, usize>, n: u16) -> f64 {
     counts.get(&n).copied().unwrap_or(0) as f64 / counts.values().sum::<usize>() as f64
 }
 
-/// So many connections, each lasting as long as twenty others take to come; dials take `latency(exit)` on average.
+/// Makes `count` connections, of which twenty are open at a time; dials take `latency(exit)` ms on average.
 fn traffic(world: &mut World, username: &str, count: usize, latency: impl Fn(u16) -> u64) -> BTreeMap<u16, usize> {
     let mut counts = BTreeMap::new();
     let mut open = std::collections::VecDeque::new();
@@ -46,7 +46,7 @@ fn a_slow_exit_gets_far_less() {
     assert!((0..6).filter(|n| *n != 2).all(|n| share(&counts, n) > 0.12), "{counts:?}");
 }
 
-/// Whoever asked for three addresses gets these three while they work, however slow.
+/// A route with a pool of three addresses uses these three while they work, however slow.
 #[test]
 fn slow_members_serve_before_exits_outside_the_pool() {
     let mut world = World::new(&["US"; 6]);
@@ -64,8 +64,7 @@ fn slow_members_serve_before_exits_outside_the_pool() {
     assert!((0..100).all(|_| seen.contains(&world.first("three"))));
 }
 
-/// A slow exit whose dials are seen to be late is out after a while of them but for trials, one each time that its while
-/// is over.
+/// An exit whose dials are late is ejected; it then gets one trial each time that its ejection ends.
 #[test]
 fn an_exit_that_is_late_each_time_gets_next_to_nothing() {
     let mut world = World::new(&["US"; 6]);
@@ -74,8 +73,8 @@ fn an_exit_that_is_late_each_time_gets_next_to_nothing() {
     for n in 0..10_000 {
         world.pass(Duration::from_millis(30));
         let exit = world.first("six");
-        let (took, pace) = if exit == 2 { (90, DialSpeed::Late) } else { (30, DialSpeed::Kept) };
-        world.exit(exit).load().succeeded(Duration::from_millis(took), pace, world.now);
+        let (took, speed) = if exit == 2 { (90, DialSpeed::Late) } else { (30, DialSpeed::Kept) };
+        world.exit(exit).load().succeeded(Duration::from_millis(took), speed, world.now);
         if exit == 2 {
             slow += 1;
             trials.push(n);
@@ -85,7 +84,7 @@ fn an_exit_that_is_late_each_time_gets_next_to_nothing() {
     world.pass(2 * MINUTE);
     assert_eq!(world.first("six"), 2, "its trial is due");
     world.exit(2).load().succeeded(Duration::from_millis(30), DialSpeed::Kept, world.now);
-    assert!((0..100).any(|_| world.first("six") == 2), "it was quick, and is one of them again");
+    assert!((0..100).any(|_| world.first("six") == 2), "it was fast, and takes part again");
 }
 
 #[test]
@@ -144,15 +143,15 @@ fn a_port_or_a_ban_that_empties_the_pool_reaches_beyond_it() {
 }
 
 #[test]
-fn an_ejected_exit_rests_and_comes_back_by_one_trial() {
+fn an_ejected_exit_comes_back_after_one_good_trial() {
     let mut world = World::new(&["US"; 3]);
     world.eject(1);
     assert!((0..100).all(|_| world.first("us") != 1));
     let exits = world.decide("us").unwrap().exits;
     assert!(exits.iter().all(|exit| number(exit.id()) != 1));
     world.pass(11 * SECOND);
-    assert_eq!(world.first("us"), 1, "the trial leads");
-    assert!((0..20).all(|_| world.first("us") != 1), "and is one");
+    assert_eq!(world.first("us"), 1, "the trial goes first");
+    assert!((0..20).all(|_| world.first("us") != 1), "and there is one");
     let back = world.exit(1).load().succeeded(Duration::from_millis(50), DialSpeed::Unknown, world.now);
     assert_eq!(back, DialEffect::Back);
     assert!((0..20).all(|_| world.first("us") != 1), "its failures are remembered as slowness for a while");
@@ -188,7 +187,7 @@ fn a_pool_of_many_is_used_in_full() {
 }
 
 #[test]
-fn what_failed_this_request_is_not_tried_again() {
+fn an_exit_that_failed_this_request_is_not_tried_again() {
     let mut world = World::new(&["US"; 3]);
     let wish = world.wish("us");
     let (target, avoid) = (target("shop.com:80"), [id(0), id(2)]);

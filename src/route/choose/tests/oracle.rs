@@ -1,4 +1,4 @@
-//! Any world, any wish: nothing but what the words allow is ever chosen.
+//! In any world, for any username, only exits that the username allows are chosen.
 
 use super::*;
 
@@ -57,7 +57,7 @@ fn plant(exits: &[Planted]) -> World {
     world
 }
 
-/// What DESIGN-level words say, exit by exit.
+/// The exits that the username allows, found by looking at each.
 fn allowed(exits: &[Planted], username: &str, port: u16) -> BTreeSet<u16> {
     let fits = |n: u16, exit: &Planted| {
         let place = match username.split('-').next().unwrap() {
@@ -105,7 +105,7 @@ proptest! {
                     prop_assert_eq!(why, None);
                 }
                 Err(refusal) => {
-                    prop_assert!(allowed.is_empty(), "{}: {}, and {:?} would do", username, refusal, allowed);
+                    prop_assert!(allowed.is_empty(), "{}: {}, but {:?} are allowed", username, refusal, allowed);
                     prop_assert_eq!(Some(refusal.why), why);
                 }
             }

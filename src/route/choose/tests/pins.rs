@@ -1,4 +1,4 @@
-//! Pins: how long one holds, and who else may have its address.
+//! Pins: how long one lasts, and which other pins may have its address.
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn a_pin_holds_until_its_exit_has_been_down_for_long_enough() {
 }
 
 #[test]
-fn a_pin_without_repin_waits_for_ever() {
+fn a_pin_that_never_moves_waits_for_its_exit() {
     let mut world = World::new(&["US"; 3]);
     world.route("shop", "us-strict", Policy { repin_after: None, ..Policy::default() });
     let home = world.first("shop");
@@ -50,9 +50,9 @@ fn a_pin_without_repin_waits_for_ever() {
 }
 
 #[test]
-fn what_else_takes_a_pinned_exit_down() {
-    type Blow = fn(&mut World, u16);
-    let blows: [(&str, Blow); 5] = [
+fn what_else_counts_as_a_pinned_exit_being_down() {
+    type Change = fn(&mut World, u16);
+    let changes: [(&str, Change); 5] = [
         ("another address", |world, n| {
             world.learn(n, |known| {
                 known.observed.clear();
@@ -64,10 +64,10 @@ fn what_else_takes_a_pinned_exit_down() {
         ("caught tampering", |world, n| world.learn(n, |known| known.marks.bad_for_good = true)),
         ("another country", |world, n| world.learn(n, |known| known.saw(ip(n).into(), country("DE"), START))),
     ];
-    for (what, blow) in blows {
+    for (what, change) in changes {
         let mut world = World::new(&["US"; 3]);
         let home = world.first("us-strict");
-        blow(&mut world, home);
+        change(&mut world, home);
         assert!(matches!(world.decide("us-strict").unwrap_err().why, Why::PinDown { .. }), "{what}");
         world.pass(10 * MINUTE);
         assert_ne!(world.first("us-strict"), home, "{what}");
@@ -76,10 +76,32 @@ fn what_else_takes_a_pinned_exit_down() {
     let home = world.first("us-strict");
     world.learn(home, |known| known.verdict = Verdict::Untested);
     world.eject(home);
-    world.ban("shop.com", home, MINUTE);
-    assert_eq!(world.first("us-strict"), home, "an overdue check, a full exit and a ban break no promise");
+    assert_eq!(world.first("us-strict"), home, "an overdue check and an ejection leave the pin alone");
     world.relist(home, |listing| listing.policy = "accept 80".parse().unwrap());
     assert_eq!(world.decide("us-strict").unwrap_err().why, Why::PinPort { exit: id(home) });
+}
+
+#[test]
+fn a_banned_pin_is_an_error_that_says_until_when_and_what_to_do() {
+    let mut world = World::new(&["US"; 4]);
+    world.route("shop", "us-strict", Policy::default());
+    let home = world.first("shop");
+    world.ban("shop.com", home, MINUTE);
+    let refusal = world.decide("shop").unwrap_err();
+    let said = refusal.to_string();
+    let until = world.now.after(MINUTE);
+    assert!(matches!(&refusal.why, Why::PinBanned { exit, until: said, .. } if *exit == id(home) && *said == until));
+    for part in [&ip(home).to_string(), "shop.com", &until.to_string(), "exitgate routes rotate shop"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let elsewhere = world.decide_to("shop", "other.com:443").unwrap();
+    assert_eq!(number(elsewhere.first().id()), home, "other sites are not affected");
+    assert!(world.decide("shop").is_err(), "and the pin has not moved");
+    let mut rotated = World { routes: world.routes.clone(), ..world.restart() };
+    let (next, _) = rotated.rotate("shop").unwrap();
+    assert_eq!(rotated.first("shop"), number(next.exit.id()), "rotation helps");
+    world.pass(MINUTE);
+    assert_eq!(world.first("shop"), home, "so does waiting");
 }
 
 #[test]
@@ -137,19 +159,23 @@ fn an_exclusive_pin_is_alone_or_not_at_all() {
     assert_eq!([a, b, shared].iter().collect::<BTreeSet<_>>().len(), 3);
     let refusal = world.decide("shop-c").unwrap_err();
     assert_eq!(refusal.why, Why::Exclusive);
-    assert_eq!(world.first("us-strict-session-x"), shared, "what is somebody's alone is not shared");
+    assert_eq!(world.first("us-strict-session-x"), shared, "an exclusive address is not shared");
     assert_eq!((world.first("shop-a"), world.first("shop-b")), (a, b));
-    // A rotation with nowhere to go changes nothing.
+    // A rotation without another exit changes nothing.
     assert_eq!(world.rotate("shop-a").unwrap_err().why, Why::Exclusive);
     assert_eq!(world.first("shop-a"), a);
     world.join(9, "US");
     assert_eq!(world.first("shop-d"), 9);
     let refusal = world.decide("shop-c").unwrap_err();
-    assert!(refusal.funnel.to_string().ends_with("4 with one IP -> 0 not taken"), "{}", refusal.funnel);
+    assert!(
+        refusal.funnel.to_string().ends_with("4 with one known IP -> 0 with an IP free for this pin"),
+        "{}",
+        refusal.funnel
+    );
 }
 
 #[test]
-fn strict_wants_one_address() {
+fn a_strict_route_needs_an_exit_with_one_address() {
     let mut world = World::new(&["US", "US"]);
     world.learn(0, |known| known.saw(ip(50).into(), country("US"), START));
     assert!((0..20).all(|n| world.first(&format!("us-strict-session-s{n}")) == 1));

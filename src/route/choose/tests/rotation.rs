@@ -1,4 +1,4 @@
-//! Other exits: asked for, or by the clock.
+//! Rotation, on request and by `rotate_every`.
 
 use super::*;
 
@@ -15,8 +15,8 @@ fn rotation_is_another_address_and_an_event() {
         assert_eq!(world.first("us-strict"), home);
     }
     let home = world.first("us-session-a");
-    let (next, rotated) = world.rotate("us-session-a").unwrap();
-    assert_eq!(rotated.moved.as_ref().map(|moved| (moved.from.clone(), moved.cause)), Some((id(home), Cause::Rotated)));
+    let (next, _) = world.rotate("us-session-a").unwrap();
+    assert_eq!(next.before, Some(id(home)));
     assert_eq!(world.first("us-session-a"), number(next.exit.id()));
     assert_ne!(world.first("us-session-a"), home);
     (1..4).for_each(|n| world.kill(n));
@@ -40,7 +40,7 @@ fn a_successor_changes_nothing_until_it_succeeds_and_then_once() {
         }
         assert!(next.before_ip.is_some() && next.exit.ip() != next.before_ip, "{username}");
         assert!(username != "shop" || !members(&world).has(next.exit.id()), "not one that it has");
-        // Somebody else rotates first: a pin and a session have moved, and this successor comes too late.
+        // Another rotation is quicker: a pin and a session have moved, and this successor comes too late.
         if world.rotate(username).unwrap().0.exit.id() != next.exit.id() {
             let late = world.ask(username, "shop.com:443", |view, memory, ask, _| succeed(view, memory, ask, &next));
             assert_eq!(late.is_none(), matches!(username, "us-strict" | "us-session-a"), "{username}");
@@ -69,7 +69,7 @@ fn rotate_every_exchanges_pins_sessions_and_pools() {
     let plan = world.decide("some-session-a").unwrap();
     assert_eq!(plan.moved.unwrap().cause, Cause::Expired);
     assert!(pool(&world).is_disjoint(&members));
-    // With nobody else left a pin stays where it is.
+    // Without any other exit a pin stays where it is.
     let pin = world.first("one");
     (0..12).filter(|n| *n != pin).for_each(|n| world.kill(n));
     world.pass(20 * MINUTE);
@@ -77,7 +77,7 @@ fn rotate_every_exchanges_pins_sessions_and_pools() {
 }
 
 #[test]
-fn turning_a_pool_exchanges_its_exits() {
+fn rotating_a_pool_exchanges_its_exits() {
     let mut world = World::new(&["US"; 9]);
     let pool = |world: &World| {
         world.memory.implicit().list()[0].pool().members().iter().map(|m| number(m.id())).collect::<BTreeSet<_>>()
@@ -88,7 +88,7 @@ fn turning_a_pool_exchanges_its_exits() {
     assert!(pool(&world).is_disjoint(&before));
     world.route("shop", "us", Policy { pool: 3, ..Policy::default() });
     let of = |table: &RouteTable| table.get("shop").unwrap().pool.clone();
-    let turned = world.routes.turned("shop", &world.catalog, world.now).unwrap();
-    assert!(of(&turned).members().iter().all(|member| !of(&world.routes).has(member.id())));
-    assert_eq!(*of(&turned.refreshed(&world.catalog, world.now)), *of(&turned), "turned once");
+    let rotated = world.routes.rotated("shop", &world.catalog, world.now).unwrap();
+    assert!(of(&rotated).members().iter().all(|member| !of(&world.routes).has(member.id())));
+    assert_eq!(*of(&rotated.refreshed(&world.catalog, world.now)), *of(&rotated), "exchanged once");
 }

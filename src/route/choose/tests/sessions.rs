@@ -1,4 +1,4 @@
-//! Sessions: what keeps one where it is, and what moves it.
+//! Sessions: what moves one to another exit, and what does not.
 
 use super::*;
 
@@ -23,18 +23,18 @@ fn a_session_stays_through_what_happens_to_others() {
 
 #[test]
 fn two_gateways_put_a_session_on_the_same_exit() {
-    // Two worlds share nothing but facts; what one process draws at random must have no say.
+    // Two worlds share nothing but facts: the random numbers of a process must not matter.
     let (mut one, mut other) = (World::new(&["US"; 9]), World::new(&["US"; 9]));
     let sessions = (0..50).map(|n| format!("us-session-s{n}"));
     let homes: Vec<_> = sessions.map(|name| (one.first(&name), other.first(&name))).collect();
     assert!(homes.iter().all(|(here, there)| here == there), "{homes:?}");
-    assert!(homes.iter().any(|(here, _)| *here != homes[0].0), "every session is on one exit: nothing was hashed");
+    assert!(homes.iter().any(|(here, _)| *here != homes[0].0), "every session is on one exit, so nothing was hashed");
 }
 
 #[test]
 fn a_session_moves_only_for_a_reason_and_says_so() {
-    type Blow = fn(&mut World, u16);
-    let blows: [(&str, Blow, Cause); 7] = [
+    type Change = fn(&mut World, u16);
+    let changes: [(&str, Change, Cause); 7] = [
         ("gone", |world, n| world.kill(n), Cause::Down),
         ("tested and found bad", |world, n| world.learn(n, |known| known.verdict = Verdict::Bad), Cause::Down),
         ("left the directory", |world, n| world.learn(n, |known| known.marks.draining = true), Cause::Down),
@@ -47,10 +47,10 @@ fn a_session_moves_only_for_a_reason_and_says_so() {
         ("time over", |world, _| world.pass(MINUTE), Cause::Expired),
         ("idle", |world, _| world.pass(Duration::ZERO), Cause::Expired),
     ];
-    for (what, blow, cause) in blows {
+    for (what, change, cause) in changes {
         let mut world = World::new(&["US"; 6]);
         let home = world.first("us-session-a-ttl-1m");
-        blow(&mut world, home);
+        change(&mut world, home);
         let plan = world.decide("us-session-a-ttl-1m").unwrap();
         if what == "idle" {
             assert_eq!((number(plan.first().id()), plan.moved), (home, None));
@@ -86,13 +86,13 @@ fn an_idle_session_is_forgotten_and_a_busy_one_is_not() {
 }
 
 #[test]
-fn a_session_goes_round_a_port_that_its_exit_refuses_without_moving() {
+fn a_port_that_the_sessions_exit_refuses_takes_another_exit_and_moves_nothing() {
     let mut world = World::new(&["US"; 4]);
     let home = world.first("us-session-a");
     world.relist(home, |listing| listing.policy = "accept 80,443".parse().unwrap());
     let round: BTreeSet<u16> =
         (0..20).map(|_| number(world.decide_to("us-session-a", "irc.net:6667").unwrap().first().id())).collect();
-    assert!(round.len() == 1 && !round.contains(&home), "always the same other way: {round:?}");
+    assert!(round.len() == 1 && !round.contains(&home), "always the same other exit: {round:?}");
     assert_eq!(world.first("us-session-a"), home);
 }
 

@@ -1,21 +1,21 @@
-//! No question walks: the exits that a decision looks at are counted.
+//! No choice walks over the catalog: the exits that each one looks at are counted.
 
 use std::sync::Arc;
 
 use super::super::fixture::*;
 use super::super::policy::Policy;
-use crate::exit::catalog::looks;
+use crate::exit::catalog::lookups;
 use crate::exit::policy::PortPolicy;
 use crate::exit::{Abilities, Anonymity, ExitId, Protocol, PublicId, Verdict};
 
 const EXITS: u16 = 5_000;
 
-/// What a decision may look at: a pool and what it was filled from, and two draws. A walk would look at hundreds or
-/// thousands of what is planted here.
+/// Exits that a choice may look at: a pool, the sample that it was filled from, and two draws. A walk over this world
+/// would look at hundreds or thousands.
 const BOUND: usize = 2 * (super::FEW + super::MANY) + 100;
 
-/// Every third a public proxy, every tenth untested, every seventh bad; a thousand behind one address, a thousand more
-/// behind ten; nine in ten let out the web alone, and nobody mail.
+/// Every third exit is a public proxy, every tenth untested, every seventh bad. A thousand share one address, a thousand
+/// more share ten. Nine in ten allow the web's ports only, and none allows mail.
 fn world() -> World {
     let mut world = World::new(&[]);
     let mut edit = world.catalog.edit();
@@ -72,7 +72,7 @@ fn world() -> World {
 }
 
 #[test]
-fn no_question_walks_over_the_exits() {
+fn no_username_walks_over_the_catalog() {
     let mut world = world();
     let shared = ip(10_000);
     let places = ["any", "us", "nonus", "eu", "de+fr", "nonde+fr+nl", "jp", "nonjp"];
@@ -91,13 +91,13 @@ fn no_question_walks_over_the_exits() {
     let mut worst = (0, String::new());
     for to in ["open.com:443", "open.com:25", "open.com:6667", "closed.com:443", "picky.com:443", "[2001:db8::1]:443"] {
         for name in &names {
-            for turn in 0..3 {
-                let name = name.replace('#', &turn.to_string());
+            for round in 0..3 {
+                let name = name.replace('#', &round.to_string());
                 let Ok(wish) = world.routes.resolve(&name, None) else { continue };
                 drop(wish);
-                let (_, looked) = looks::during(|| _ = world.decide_to(&name, to));
+                let (_, looked) = lookups::during(|| _ = world.decide_to(&name, to));
                 worst = worst.max((looked, format!("{name} to {to}")));
-                let (_, looked) = looks::during(|| _ = world.explain(&name, to));
+                let (_, looked) = lookups::during(|| _ = world.explain(&name, to));
                 worst = worst.max((looked, format!("why {name} to {to}")));
             }
         }
@@ -107,12 +107,12 @@ fn no_question_walks_over_the_exits() {
 }
 
 #[test]
-fn neither_do_many_pins_nor_an_exit_that_went() {
+fn many_pins_and_a_lost_exit_do_not_walk_either() {
     let mut world = world();
     let mut worst = 0;
     // More pins than addresses: at the end every address is shared.
-    for turn in 0..4000 {
-        let (_, looked) = looks::during(|| _ = world.first(&format!("us-strict-session-p{turn}")));
+    for n in 0..4000 {
+        let (_, looked) = lookups::during(|| _ = world.first(&format!("us-strict-session-p{n}")));
         worst = worst.max(looked);
     }
     assert!(worst <= BOUND, "{worst}");
@@ -124,6 +124,6 @@ fn neither_do_many_pins_nor_an_exit_that_went() {
     let mut edit = world.catalog.edit();
     edit.learn(home.id(), |known| known.verdict = Verdict::Bad);
     world.catalog = edit.finish();
-    let (again, looked) = looks::during(|| world.decide("us-strict-session-p7"));
+    let (again, looked) = lookups::during(|| world.decide("us-strict-session-p7"));
     assert!(again.is_err() && looked <= BOUND, "{looked}");
 }

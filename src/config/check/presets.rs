@@ -1,0 +1,54 @@
+//! Check targets that every configuration has: a route may name them without a `[[check.targets]]` entry.
+//!
+//! To add one, add an entry to [`PRESETS`]. It is tested only while a route names it. An entry of the configuration with
+//! the same name replaces it.
+
+use http::Uri;
+
+use super::CheckTarget;
+
+struct Preset {
+    name: &'static str,
+    url: &'static str,
+    /// Text that the page must contain.
+    body: &'static str,
+    /// The site that a failure bans the exit from.
+    site: &'static str,
+}
+
+/// Both pages serve a browser without an account, and both refuse addresses that they dislike.
+const PRESETS: [Preset; 2] = [
+    Preset {
+        name: "steam",
+        url: "https://steamcommunity.com/market/search/render/?norender=1&count=1",
+        body: "\"success\":true",
+        site: "steamcommunity.com",
+    },
+    Preset {
+        name: "maps",
+        url: "https://maps.googleapis.com/maps/api/js",
+        body: "google.maps",
+        site: "googleapis.com",
+    },
+];
+
+/// The presets whose names are not among `defined`.
+pub(super) fn beside(defined: &[CheckTarget]) -> Vec<CheckTarget> {
+    let absent = PRESETS.iter().filter(|preset| !defined.iter().any(|target| target.name == preset.name));
+    absent.map(Preset::target).collect()
+}
+
+impl Preset {
+    fn target(&self) -> CheckTarget {
+        CheckTarget {
+            name: self.name.to_owned(),
+            url: Uri::from_static(self.url),
+            expect_status: vec![200],
+            expect_body: Some(self.body.to_owned()),
+            expect_regex: None,
+            expect_latency: None,
+            site: self.site.to_owned(),
+            preset: true,
+        }
+    }
+}

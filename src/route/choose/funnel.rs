@@ -1,0 +1,104 @@
+//! Counts, condition by condition, how many exits are left for a username: the funnel of a refusal.
+//!
+//! Every condition is a set that the catalog keeps, so that a refusal costs little more than a choice. That matters
+//! because scrapers repeat a request that was refused.
+
+use super::super::ban::Site;
+use super::super::pool::picked;
+use super::super::refusal::{Funnel, Refusal, Step, Why};
+use super::super::selector::Mode;
+use super::Chooser;
+use crate::exit::catalog::{Bits, Filter};
+use crate::exit::country::CountrySet;
+use crate::exit::{ExitId, Source};
+
+/// Unchecked exits that a refusal names, to be checked at once. Not tuned: the first good one ends the wait, and three
+/// make it likely that one is good.
+const WORTH_A_CHECK: usize = 3;
+
+impl Chooser<'_> {
+    /// A refusal whose reason is the first condition that no exit meets.
+    pub(super) fn refuse(&self) -> Box<Refusal> {
+        let (funnel, untested) = self.funnel();
+        // Exits are left, and yet none was chosen: those that are left have failed this request.
+        let why = funnel.reason().unwrap_or(Why::AllFailed);
+        Box::new(Refusal { why, funnel, untested })
+    }
+
+    /// A refusal for a reason that the caller knows.
+    pub(super) fn refuse_as(&self, why: Why) -> Box<Refusal> {
+        Box::new(Refusal { why, funnel: self.funnel().0, untested: Vec::new() })
+    }
+
+    /// The funnel, and exits that lack nothing but a check.
+    pub(in crate::route) fn funnel(&self) -> (Funnel, Vec<ExitId>) {
+        let (catalog, selector) = (self.view.catalog, self.need.selector);
+        let mut counter = self.count_matching();
+        if let Some(exit) = &selector.exit {
+            counter.keep(Step::Exit(exit.to_string()), &picked(exit, catalog));
+        }
+        counter.keep(Step::Running, catalog.alive());
+        counter.keep(Step::Port(self.ask.target.port), &self.allowing());
+        let untested = counter.left.and(catalog.untested());
+        let untested = untested.iter().take(WORTH_A_CHECK).filter_map(|slot| catalog.at(slot));
+        let untested = untested.map(|exit| exit.id().clone()).collect();
+        counter.keep(Step::Tested, catalog.usable());
+        if let Some(check) = &self.need.policy.check {
+            counter.keep(Step::Check(check.clone()), catalog.passing(check).unwrap_or(&Bits::default()));
+        }
+        let strict = selector.mode == Mode::Strict;
+        if strict {
+            counter.keep(Step::Distinct, catalog.distinct());
+        }
+        if let Some(bans) = self.bans {
+            counter.drop(Step::NotBanned(Site::of(&self.ask.target.host)), &bans.slots(catalog, self.ask.now));
+        }
+        if strict {
+            let taken = self.memory.pins().taken(catalog, self.need.policy.exclusive);
+            counter.drop(Step::Free, &taken);
+        }
+        (Funnel { steps: counter.steps }, untested)
+    }
+
+    /// The first steps: source, countries, AS.
+    fn count_matching(&self) -> StepCounter {
+        let (catalog, selector) = (self.view.catalog, self.need.selector);
+        let sources = self.need.policy.sources(selector);
+        let mut filter = Filter { sources, countries: &CountrySet::ALL, asn: None, check: None };
+        let mut left = catalog.matching(&filter);
+        let mut steps = vec![(Step::Known, catalog.len())];
+        if left.count() < catalog.len() {
+            let names = sources.iter().copied().map(Source::as_str).collect();
+            steps.push((Step::Source(names), left.count()));
+        }
+        if *selector.geo.countries() != CountrySet::ALL {
+            filter.countries = selector.geo.countries();
+            left = catalog.matching(&filter);
+            steps.push((Step::Geo(selector.geo.to_string()), left.count()));
+        }
+        if let Some(asn) = selector.asn {
+            filter.asn = Some(asn);
+            left = catalog.matching(&filter);
+            steps.push((Step::Asn(asn), left.count()));
+        }
+        StepCounter { left, steps }
+    }
+}
+
+/// The exits that are left, and how many were left after each step.
+struct StepCounter {
+    left: Bits,
+    steps: Vec<(Step, usize)>,
+}
+
+impl StepCounter {
+    fn keep(&mut self, step: Step, pass: &Bits) {
+        self.left.keep(pass);
+        self.steps.push((step, self.left.count()));
+    }
+
+    fn drop(&mut self, step: Step, fail: &Bits) {
+        self.left.drop(fail);
+        self.steps.push((step, self.left.count()));
+    }
+}

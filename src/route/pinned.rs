@@ -1,0 +1,19 @@
+//! What a pin holds on to: an exit and the address that sites see.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use crate::exit::ExitId;
+
+/// An exit, with the IPv4 address that sites saw when it was pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    pub exit: ExitId,
+    pub ip: Ipv4Addr,
+}
+
+impl fmt::Display for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.ip, self.exit)
+    }
+}

@@ -1,0 +1,141 @@
+//! The keywords of usernames: our own, those of paid gateways, and what the configuration adds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Mode, country};
+use crate::exit::country::CountrySet;
+
+/// The place that every country is in, the unknown one too.
+pub(super) const ANY: &str = "any";
+
+/// What stands in front of countries that are excluded: `nonus`.
+pub(super) const NON: &str = "non";
+
+/// What the configuration adds to the grammar of usernames: groups of countries (`[groups]`) and the account names of
+/// paid gateways (`gateway.alias_prefixes`). A clone is two pointers.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    groups: Arc<BTreeMap<Box<str>, CountrySet>>,
+    prefixes: Arc<[Box<str>]>,
+}
+
+/// Why a group cannot be taken in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadGroup {
+    #[error("group `{0}`: a name is 1 to 63 lower-case letters, digits and `_`, a letter first")]
+    Name(String),
+    #[error("group `{0}`: country codes, keywords and names that begin with `non` are taken")]
+    Taken(String),
+    #[error("group `{group}`: `{member}` is not the code of a country")]
+    Member { group: String, member: String },
+    #[error("group `{0}`: it has no members")]
+    Empty(String),
+}
+
+impl Words {
+    /// Checks and takes in the configuration's groups (name, codes) and alias prefixes.
+    pub fn new(
+        groups: impl IntoIterator<Item = (String, Vec<String>)>,
+        alias_prefixes: impl IntoIterator<Item = String>,
+    ) -> Result<Self, BadGroup> {
+        let groups = groups.into_iter().map(|(name, members)| group(name, &members)).collect::<Result<_, _>>()?;
+        let clean = |prefix: String| prefix.trim_end_matches('-').to_ascii_lowercase().into_boxed_str();
+        let mut prefixes: Vec<_> = alias_prefixes.into_iter().map(clean).filter(|prefix| !prefix.is_empty()).collect();
+        prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
+        Ok(Self { groups: Arc::new(groups), prefixes: prefixes.into() })
+    }
+
+    /// The countries of a group.
+    pub fn group(&self, name: &str) -> Option<&CountrySet> {
+        self.groups.get(name)
+    }
+
+    /// The names of all groups.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &str> {
+        self.groups.keys().map(|name| &**name)
+    }
+
+    /// The text without the longest alias prefix that it begins with; `None` if it begins with none.
+    pub(crate) fn without_prefix<'t>(&self, text: &'t str) -> Option<&'t str> {
+        self.prefixes.iter().find_map(|prefix| {
+            let (head, rest) = text.split_at_checked(prefix.len())?;
+            let rest = if rest.is_empty() { Some(rest) } else { rest.strip_prefix('-') }?;
+            head.eq_ignore_ascii_case(prefix).then_some(rest)
+        })
+    }
+}
+
+fn group(name: String, members: &[String]) -> Result<(Box<str>, CountrySet), BadGroup> {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    if !name.starts_with(|c: char| c.is_ascii_lowercase()) || name.len() > 63 || !name.bytes().all(fits) {
+        return Err(BadGroup::Name(name));
+    }
+    if country(&name).is_some() || name == ANY || name.starts_with(NON) || Keyword::of(&name).is_some() {
+        return Err(BadGroup::Taken(name));
+    }
+    if members.is_empty() {
+        return Err(BadGroup::Empty(name));
+    }
+    match members.iter().map(|code| country(code).ok_or(code)).collect() {
+        Ok(set) => Ok((name.into(), set)),
+        Err(member) => Err(BadGroup::Member { member: member.clone(), group: name }),
+    }
+}
+
+/// What a token that is not a place means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keyword {
+    Mode(Mode),
+    /// A key, whose value is the next token.
+    Key(Key),
+    /// A key by the name that paid gateways have for it.
+    Alias(Key),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Geo,
+    Session,
+    /// A time. A number without a unit counts in this many seconds, if there is such a unit.
+    Ttl(Option<u64>),
+    Exit,
+    Asn,
+    Source,
+}
+
+/// Every keyword. The aliases are those that Bright Data, Oxylabs, Decodo, SOAX, IPRoyal and Geonode document; a
+/// `lifetime` without a unit is in minutes at those that have no unit.
+pub(super) const KEYWORDS: [(&str, Keyword); 17] = [
+    (ANY, Keyword::Key(Key::Geo)),
+    ("strict", Keyword::Mode(Mode::Strict)),
+    ("flexible", Keyword::Mode(Mode::Flexible)),
+    ("rotate", Keyword::Mode(Mode::Rotate)),
+    ("session", Keyword::Key(Key::Session)),
+    ("ttl", Keyword::Key(Key::Ttl(None))),
+    ("exit", Keyword::Key(Key::Exit)),
+    ("asn", Keyword::Key(Key::Asn)),
+    ("source", Keyword::Key(Key::Source)),
+    ("country", Keyword::Alias(Key::Geo)),
+    ("cc", Keyword::Alias(Key::Geo)),
+    ("sessid", Keyword::Alias(Key::Session)),
+    ("sessionid", Keyword::Alias(Key::Session)),
+    ("sesstime", Keyword::Alias(Key::Ttl(Some(60)))),
+    ("sessionduration", Keyword::Alias(Key::Ttl(Some(60)))),
+    ("lifetime", Keyword::Alias(Key::Ttl(Some(60)))),
+    ("sessionlength", Keyword::Alias(Key::Ttl(Some(1)))),
+];
+
+impl Keyword {
+    /// The meaning of a lower-case token; `None` for places, `any` included.
+    pub(super) fn of(token: &str) -> Option<Self> {
+        let known = KEYWORDS.iter().find(|(known, _)| *known == token)?;
+        (known.1 != Self::Key(Key::Geo)).then_some(known.1)
+    }
+
+    /// The alias that this token is, in lower case; `None` if it is none.
+    pub(super) fn alias(token: &str) -> Option<&'static str> {
+        let alias = |(known, word): &&(&'static str, Self)| matches!(word, Self::Alias(_)).then_some(*known);
+        KEYWORDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(token)).as_ref().and_then(alias)
+    }
+}
