@@ -76,7 +76,7 @@ pub(super) async fn checks(
     let limit = limit(wanted.limit)?;
     let page = Page { limit: u32::try_from(limit).unwrap_or(u32::MAX), before: wanted.before };
     let read = wiring.store.checks(&exit, wanted.target.as_deref(), page).await;
-    let list = read.map_err(|_| ApiError::ours("the history of checks cannot be read"))?;
+    let list = read.map_err(|_| ApiError::internal("the history of checks cannot be read"))?;
     Ok(Json(answer(list, limit)).into_response())
 }
 

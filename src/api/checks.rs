@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 use super::Wiring;
 use super::error::{ApiError, Problem};
 use super::etag::tagged;
-use super::exits::{Shown as Exit, read_id, word};
+use super::exits::{ExitShown as Exit, read_id, word};
 use super::extract::Body as Fields;
 use super::timestamp::Timestamp;
 use crate::check::{CheckBatch, Checked, CheckedSite, Handle, PageHealth};

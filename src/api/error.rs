@@ -87,7 +87,7 @@ impl ApiError {
     }
 
     /// Something of ours broke; the log says what.
-    pub fn ours(what: &'static str) -> Self {
+    pub fn internal(what: &'static str) -> Self {
         tracing::error!(what, "the API could not answer");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "exitgate failed to answer; its log says why")
     }

@@ -9,11 +9,11 @@ use super::error::ApiError;
 
 /// The answer, or word that the reader has it.
 pub(super) fn tagged(headers: &HeaderMap, answer: &impl Serialize) -> Result<Response, ApiError> {
-    let body = serde_json::to_vec(answer).map_err(|_| ApiError::ours("an answer could not be written"))?;
+    let body = serde_json::to_vec(answer).map_err(|_| ApiError::internal("an answer could not be written"))?;
     let digest = Sha256::digest(&body);
     let tag: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     let tag = format!("\"{tag}\"");
-    let value = HeaderValue::from_str(&tag).map_err(|_| ApiError::ours("a tag could not be written"))?;
+    let value = HeaderValue::from_str(&tag).map_err(|_| ApiError::internal("a tag could not be written"))?;
     if headers.get_all(header::IF_NONE_MATCH).iter().any(|given| names(given, &tag)) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, value)]).into_response());
     }

@@ -36,7 +36,7 @@ const BANS: usize = 100;
 /// One exit.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Exit)]
-pub(super) struct Shown {
+pub(super) struct ExitShown {
     id: String,
     source: &'static str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -66,7 +66,7 @@ pub(super) struct Shown {
     streams: u32,
 }
 
-impl Shown {
+impl ExitShown {
     pub(super) fn of(exit: &Exit) -> Self {
         let (listing, known) = (exit.listing(), exit.known());
         Self {
@@ -116,7 +116,7 @@ fn marks(exit: &Exit) -> Vec<&'static str> {
 pub(super) struct Exits {
     /// How many there are, beyond this page too.
     total: usize,
-    exits: Vec<Shown>,
+    exits: Vec<ExitShown>,
     /// What `after` says for the rest.
     next: Option<String>,
 }
@@ -132,7 +132,7 @@ struct Refuses {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Whole {
     #[serde(flatten)]
-    exit: Shown,
+    exit: ExitShown,
     bans: Vec<Refuses>,
 }
 
@@ -155,7 +155,7 @@ pub(super) struct CheckedNow {
     /// The check targets that were asked.
     sites: BTreeMap<String, Visited>,
     /// How it stands now.
-    exit: Option<Shown>,
+    exit: Option<ExitShown>,
 }
 
 /// How many exits a country has.
@@ -233,7 +233,7 @@ impl Filter {
         all.sort_unstable_by(|a, b| a.id().cmp(b.id()));
         let next = (all.len() > self.limit).then(|| all[self.limit - 1].id().to_string());
         all.truncate(self.limit);
-        Exits { total, exits: all.into_iter().map(|exit| Shown::of(exit)).collect(), next }
+        Exits { total, exits: all.into_iter().map(|exit| ExitShown::of(exit)).collect(), next }
     }
 }
 
@@ -288,7 +288,7 @@ fn page(snapshot: &Snapshot, exit: &Exit, now: Moment) -> Whole {
     let bans = snapshot.bans.iter(now).filter(|(_, banned, _)| *banned == exit.id()).take(BANS);
     let bans =
         bans.map(|(site, _, until)| Refuses { site: site.as_str().to_owned(), until: Timestamp(until) }).collect();
-    Whole { exit: Shown::of(exit), bans }
+    Whole { exit: ExitShown::of(exit), bans }
 }
 
 /// Tests an exit ahead of everything else, and answers with what that came to.
@@ -304,8 +304,8 @@ pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named, _: Not
     };
     let _turn = wiring.slow()?;
     let tested = async {
-        match (exit.source(), &wiring.tester, &wiring.judge) {
-            (Source::Public, _, Some(judge)) => judge.force(exit.clone()).await,
+        match (exit.source(), &wiring.tester, &wiring.public_tester) {
+            (Source::Public, _, Some(tester)) => tester.force(exit.clone()).await,
             (Source::Tor, Some(tester), _) => tester.force(exit.clone()).await,
             _ => None,
         }
@@ -317,7 +317,7 @@ pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named, _: Not
     let Checked { verdict, why, ips, sites, .. } = checked.ok_or_else(untestable)?;
     let visited = |(site, why): (Arc<str>, Option<String>)| (site.to_string(), Visited { passed: why.is_none(), why });
     let snapshot = wiring.state.snapshot();
-    let now_known = snapshot.catalog.get(&exit).map(|exit| Shown::of(exit));
+    let now_known = snapshot.catalog.get(&exit).map(|exit| ExitShown::of(exit));
     let sites = sites.into_iter().map(visited).collect();
     Ok(Json(CheckedNow { verdict: word(verdict), why, ips, sites, exit: now_known }).into_response())
 }

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Wiring;
 use super::error::{ApiError, Problem};
-use super::exits::Shown;
+use super::exits::ExitShown;
 use super::extract::{Params, bad_query};
 use crate::exit::{ExitId, Moment};
 use crate::net::{Host, Target};
@@ -69,7 +69,7 @@ pub(super) struct Answer {
     /// Why a request would be refused now; null if it would not.
     refused: Option<String>,
     /// The exits that it uses now.
-    pool: Vec<Shown>,
+    pool: Vec<ExitShown>,
     /// The exit of its session.
     session: Option<String>,
     pin: Option<PinShown>,
@@ -99,12 +99,12 @@ fn answer(snapshot: &Snapshot, memory: &Memory, question: &Question, now: Moment
     let key = question.key.as_deref().unwrap_or_default();
     let ask = Ask { wish: &wish, key, target: &target, now, avoid: &[], plain: false };
     let said = route::explain(snapshot.view(), memory, &ask);
-    let show = |id: &ExitId| snapshot.catalog.get(id).map(|exit| Shown::of(exit));
+    let show = |id: &ExitId| snapshot.catalog.get(id).map(|exit| ExitShown::of(exit));
     Ok(Answer {
         username: question.username.clone(),
         selector: wish.selector.to_string(),
         route: wish.label().to_owned(),
-        funnel: funnel(&said.funnel),
+        funnel: funnel_steps(&said.funnel),
         text: said.funnel.to_string(),
         refused: said.why.as_ref().map(ToString::to_string),
         pool: said.pool.iter().filter_map(show).collect(),
@@ -114,7 +114,7 @@ fn answer(snapshot: &Snapshot, memory: &Memory, question: &Question, now: Moment
 }
 
 /// The counts, step by step.
-pub(super) fn funnel(funnel: &Funnel) -> Vec<StepShown> {
+pub(super) fn funnel_steps(funnel: &Funnel) -> Vec<StepShown> {
     funnel.steps.iter().map(|(step, left)| StepShown { step: step.to_string(), left: *left }).collect()
 }
 

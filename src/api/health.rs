@@ -74,8 +74,8 @@ pub(super) async fn metrics(State(wiring): State<Wiring>) -> Response {
     responses((status = 200, body = ReloadAnswer), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn reload(State(wiring): State<Wiring>, _: Nothing) -> Result<Response, ApiError> {
     let (answer, outcome) = oneshot::channel();
-    wiring.reload.send(answer).await.map_err(|_| ApiError::ours("nobody takes reloads any more"))?;
-    let outcome = outcome.await.map_err(|_| ApiError::ours("the reload was dropped"))?;
+    wiring.reload.send(answer).await.map_err(|_| ApiError::internal("nobody takes reloads any more"))?;
+    let outcome = outcome.await.map_err(|_| ApiError::internal("the reload was dropped"))?;
     match outcome {
         ReloadAnswer::Applied { .. } => Ok(Json(outcome).into_response()),
         ReloadAnswer::Refused { faults } => {

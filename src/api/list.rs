@@ -1,16 +1,16 @@
 //! `/list`, `/random` and `/stats`: working public proxies, for programs that want no more than a line of text.
 //!
-//! They are answered from an [`Edition`], the working ones in the order of their speed as of a moment ago, made once a
+//! They are answered from an [`ListIndex`], the working ones in the order of their speed as of a moment ago, made once a
 //! second at most by a thread that yields to all others. So a request reads one pointer, whatever the judge is doing
 //! meanwhile, and a list that is asked for again and again is written before it is asked for.
 //!
 //! Proxies that want a login are not shown: a list with passwords in it is not for everybody who may read lists. They
 //! serve routes all the same.
 //!
-//! Next: `list/edition.rs` (what is shown), `list/query.rs` (what may be asked), `list/form.rs` (how it is written).
+//! Next: `list/index.rs` (what is shown), `list/query.rs` (what may be asked), `list/form.rs` (how it is written).
 
-mod edition;
 mod form;
+mod index;
 mod query;
 
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use rand::RngExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use edition::Shelf;
-pub(super) use edition::watch;
+pub use index::ListCache;
+pub(super) use index::watch;
 
-use self::edition::{Counts, Edition};
 use self::form::Shown;
+use self::index::{Counts, ListIndex};
 use self::query::{Query, Wanted};
 use super::Wiring;
 use super::error::{ApiError, Problem};
@@ -39,8 +39,8 @@ use crate::store::Source;
 /// The share of `/random` that is drawn from the faster half alone: quick on the whole, and no proxy is left out.
 const FROM_FASTER: f64 = 0.7;
 
-fn edition(wiring: &Wiring) -> Result<Arc<Edition>, ApiError> {
-    wiring.shelf.as_ref().map(Shelf::newest).ok_or_else(|| {
+fn index(wiring: &Wiring) -> Result<Arc<ListIndex>, ApiError> {
+    wiring.public_list.as_ref().map(ListCache::newest).ok_or_else(|| {
         let message = "public proxies are switched off; set `sources.proxifly.enabled` or a `sources.list`";
         ApiError::new(StatusCode::CONFLICT, "no_public", message)
     })
@@ -55,9 +55,9 @@ pub(super) async fn list(
     uri: Uri,
     Params(wanted): Params<Wanted>,
 ) -> Result<Response, ApiError> {
-    let edition = edition(&wiring)?;
+    let index = index(&wiring)?;
     let query = Query::read(&wanted)?;
-    Ok(form::answer(query.format, edition.list(uri.query().unwrap_or_default(), &query)))
+    Ok(form::answer(query.format, index.list(uri.query().unwrap_or_default(), &query)))
 }
 
 /// One working public proxy: seven times in ten of the faster half.
@@ -69,16 +69,16 @@ pub(super) async fn random(
     uri: Uri,
     Params(wanted): Params<Wanted>,
 ) -> Result<Response, ApiError> {
-    let edition = edition(&wiring)?;
+    let index = index(&wiring)?;
     let query = Query::read(&wanted)?;
     let mut rng = rand::rng();
     let (share, place) = (rng.random_range(0.0..1.0), rng.random_range(0.0..1.0));
-    let drawn = edition.one(uri.query().unwrap_or_default(), &query, |count| draw(count, share, place));
+    let drawn = index.one(uri.query().unwrap_or_default(), &query, |count| draw(count, share, place));
     let exit = drawn.ok_or_else(|| {
         let message = "no working public proxy is like that now; see /stats for how many there are";
         ApiError::new(StatusCode::NOT_FOUND, "no_proxy", message)
     })?;
-    Ok(form::answer(query.format, form::write_one(query.format, exit, edition.at())))
+    Ok(form::answer(query.format, form::write_one(query.format, exit, index.at())))
 }
 
 /// A place in a list of so many that is sorted by speed; `share` and `place` are between 0 and 1.
@@ -117,14 +117,14 @@ pub(super) struct Stats {
 #[utoipa::path(get, path = "/stats", tag = "public proxies",
     responses((status = 200, body = Stats), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn stats(State(wiring): State<Wiring>) -> Json<Stats> {
-    let counts = wiring.shelf.as_ref().map(|shelf| shelf.newest().counts()).unwrap_or_default();
+    let counts = wiring.public_list.as_ref().map(|cache| cache.newest().counts()).unwrap_or_default();
     let mut lists = wiring.sources.statuses();
     lists.retain(|source| wiring.lists.contains(&source.name));
     let last_meta_update = lists.iter().filter_map(|list| list.published.or(list.good)).max().map(Timestamp);
     let named =
         |list: Source| Named { name: list.name, outcome: list.outcome, proxies: list.records, skipped: list.skipped };
     let lists = lists.into_iter().map(named).collect();
-    Json(Stats { counts, enabled: wiring.shelf.is_some(), last_meta_update, lists })
+    Json(Stats { counts, enabled: wiring.public_list.is_some(), last_meta_update, lists })
 }
 
 /// True of an exit that lists show.

@@ -151,7 +151,7 @@ async fn stop(running: wire::Running, mut signals: Signals) -> End {
 
 fn end(error: &StartError) -> End {
     match error {
-        StartError::Port { .. } | StartError::Secret(_) | StartError::Store(_) | StartError::Tor(_) => End::Unavailable,
+        StartError::Port(_) | StartError::Secret(_) | StartError::Store(_) | StartError::Tor(_) => End::Unavailable,
         StartError::Other(_) => End::Broken,
     }
 }

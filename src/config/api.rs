@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use http::Uri;
+
 use super::clash::addresses;
 use super::finding::{Findings, KeyPath};
 use super::schema;
@@ -21,6 +23,8 @@ pub struct Api {
     pub hosts: Vec<Host>,
     /// Whether the web console is served.
     pub console: bool,
+    /// The page that lines to paste ask.
+    pub example_url: Uri,
 }
 
 impl Api {
@@ -40,6 +44,7 @@ impl Api {
             read_token,
             hosts: hosts(file, findings),
             console: file.console,
+            example_url: file.example_url.0.clone(),
         }
     }
 }

@@ -119,6 +119,7 @@ section!(Api {
     read_token_file: Option<PathBuf>,
     hosts: List<String>,
     console: bool = true,
+    example_url: Word<Uri> = url(ECHOES[0]),
 });
 
 section!(Tor {

@@ -85,14 +85,6 @@ pub(super) fn connections(gateway: &config::Gateway, room: u32) -> usize {
     wanted.min(room) as usize
 }
 
-pub(super) fn tls(tls: &config::Tls) -> Arc<rustls::ServerConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(tls.certified.clone()));
-    let versions = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let versions = versions.expect("ring offers both TLS versions");
-    Arc::new(versions.with_no_client_auth().with_cert_resolver(resolver))
-}
-
 /// What is believed of servers that sources ask: the public roots.
 pub(super) fn trust() -> Result<Arc<rustls::ClientConfig>, StartError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -1,7 +1,7 @@
 //! What lists show, as of a moment ago.
 //!
-//! An edition is made by a thread that yields to all others, so that neither a request nor a tunnel waits while ten
-//! thousand proxies are sorted. What was asked of the edition before is answered in the new one before anybody sees it:
+//! An index is made by a thread that yields to all others, so that neither a request nor a tunnel waits while ten
+//! thousand proxies are sorted. What was asked of the index before is answered in the new one before anybody sees it:
 //! a program that asks for the same list every second never waits for its being written.
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,10 +24,10 @@ use crate::lifecycle::{Tasks, yielding};
 use crate::state::{Snapshot, State};
 use crate::telemetry::metrics as names;
 
-/// How often there is a new edition at most. Arbitrary: ages are told in seconds.
+/// How often there is a new index at most. Arbitrary: ages are told in seconds.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Questions whose answers an edition keeps. Arbitrary: more than programs ask for alike; whoever varies his question
+/// Questions whose answers an index keeps. Arbitrary: more than programs ask for alike; whoever varies his question
 /// gets it answered all the same.
 const KEPT: usize = 32;
 
@@ -58,7 +58,7 @@ pub(in crate::api) struct Counts {
 
 /// Working public proxies at one moment.
 #[derive(Debug, Default)]
-pub(super) struct Edition {
+pub(super) struct ListIndex {
     at: Moment,
     /// The fastest first.
     exits: Vec<Arc<Exit>>,
@@ -78,11 +78,11 @@ struct Answer {
     /// Places of those that are wanted.
     fit: OnceLock<Vec<u32>>,
     written: OnceLock<Bytes>,
-    /// Somebody asked it of this edition.
+    /// Somebody asked it of this index.
     asked: AtomicBool,
 }
 
-impl Edition {
+impl ListIndex {
     fn of(snapshot: &Snapshot, at: Moment) -> Self {
         let mut sorted = Vec::new();
         let (mut counts, mut countries) = (Counts::default(), BTreeMap::new());
@@ -101,24 +101,24 @@ impl Edition {
         Self { at, exits, rows, counts, ..Self::default() }
     }
 
-    /// With what was asked of the edition before already answered.
+    /// With what was asked of the index before already answered.
     fn after(before: &Self, snapshot: &Snapshot, at: Moment) -> Self {
-        let edition = Self::of(snapshot, at);
+        let index = Self::of(snapshot, at);
         if before.lines.get().is_some() {
-            edition.lines();
+            index.lines();
         }
         let asked = before.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (question, old) in asked.into_iter().filter(|(_, old)| old.asked.load(Ordering::Relaxed)) {
-            let answer = edition.answer(&question, &old.query);
+            let answer = index.answer(&question, &old.query);
             answer.asked.store(false, Ordering::Relaxed);
             if old.fit.get().is_some() {
-                edition.fit(&answer);
+                index.fit(&answer);
             }
             if old.written.get().is_some() {
-                edition.written(&answer);
+                index.written(&answer);
             }
         }
-        edition
+        index
     }
 
     /// The moment that ages are counted to.
@@ -238,23 +238,23 @@ impl Counts {
     }
 }
 
-/// Where the newest edition lies. Cheap to clone.
+/// Where the newest index lies. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Shelf(Arc<ArcSwap<Edition>>);
+pub struct ListCache(Arc<ArcSwap<ListIndex>>);
 
-impl Shelf {
-    /// With an edition of this moment: what the last run knew is served before anybody tests it again.
+impl ListCache {
+    /// With an index of this moment: what the last run knew is served before anybody tests it again.
     pub fn new(state: &State) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(Edition::of(&state.load(), state.now()))))
+        Self(Arc::new(ArcSwap::from_pointee(ListIndex::of(&state.load(), state.now()))))
     }
 
-    pub(super) fn newest(&self) -> Arc<Edition> {
+    pub(super) fn newest(&self) -> Arc<ListIndex> {
         self.0.load_full()
     }
 }
 
 /// The worker that makes editions, until shutdown.
-pub(in crate::api) async fn watch(shelf: Shelf, state: State, tasks: Tasks) {
+pub(in crate::api) async fn watch(cache: ListCache, state: State, tasks: Tasks) {
     let mut revisions = state.revisions();
     let mut tick = tokio::time::interval(EVERY);
     while !tasks.is_stopping() {
@@ -264,11 +264,11 @@ pub(in crate::api) async fn watch(shelf: Shelf, state: State, tasks: Tasks) {
         }
         let changed = revisions.has_changed().unwrap_or(false);
         // Ages go on while nothing changes, for those who look at them.
-        if changed || shelf.0.load().read.load(Ordering::Relaxed) {
+        if changed || cache.0.load().read.load(Ordering::Relaxed) {
             revisions.mark_unchanged();
-            let edition = Edition::after(&shelf.newest(), &state.snapshot(), state.now());
-            edition.counts.tell();
-            shelf.0.store(Arc::new(edition));
+            let index = ListIndex::after(&cache.newest(), &state.snapshot(), state.now());
+            index.counts.tell();
+            cache.0.store(Arc::new(index));
         }
     }
 }
@@ -290,10 +290,10 @@ mod tests {
     #[test]
     fn an_edition_shows_what_works_the_fastest_first_and_no_passwords() {
         let snapshot = fixture::public(&[("US", 30), ("DE", 10), ("", 0), ("FR", 20)]);
-        let edition = Edition::of(&snapshot, Moment(9));
-        let all = edition.list("", &query(Format::Text, None));
+        let index = ListIndex::of(&snapshot, Moment(9));
+        let all = index.list("", &query(Format::Text, None));
         assert_eq!(text(&all), "http://192.0.2.2:80\nhttp://192.0.2.1:80\n", "the last one has a login");
-        let counts = edition.counts();
+        let counts = index.counts();
         assert_eq!((counts.total_proxies, counts.working_proxies, counts.failed_proxies), (4, 3, 1));
         assert_eq!(counts.countries.len(), 3);
     }
@@ -301,16 +301,16 @@ mod tests {
     #[test]
     fn lists_are_parts_of_all_in_every_form() {
         let snapshot = fixture::public(&[("US", 30), ("DE", 10), ("US", 20)]);
-        let edition = Edition::of(&snapshot, Moment(9));
-        let us = |format| edition.list(&format!("{format:?}"), &query(format, Some("US")));
+        let index = ListIndex::of(&snapshot, Moment(9));
+        let us = |format| index.list(&format!("{format:?}"), &query(format, Some("US")));
         assert_eq!(text(&us(Format::Text)), "http://192.0.2.3:80\nhttp://192.0.2.1:80\n");
         assert_eq!(text(&us(Format::Proxychains)), "http 192.0.2.3 80\nhttp 192.0.2.1 80\n");
-        let first = edition.list("limit=1", &Query { limit: 1, ..query(Format::Text, None) });
+        let first = index.list("limit=1", &Query { limit: 1, ..query(Format::Text, None) });
         assert_eq!(text(&first), "http://192.0.2.2:80\n");
-        let first = edition.list("limit=1&country=us", &Query { limit: 1, ..query(Format::Text, Some("US")) });
+        let first = index.list("limit=1&country=us", &Query { limit: 1, ..query(Format::Text, Some("US")) });
         assert_eq!(text(&first), "http://192.0.2.3:80\n");
         let one = |country, place| {
-            let found = edition.one("one", &query(Format::Text, country), |_| Some(place));
+            let found = index.one("one", &query(Format::Text, country), |_| Some(place));
             found.map(|exit| exit.id().to_string())
         };
         assert_eq!(one(None, 2).as_deref(), Some("http://192.0.2.1:80"));
@@ -321,20 +321,20 @@ mod tests {
     #[test]
     fn what_is_asked_again_is_there_before_it_is_asked() {
         let snapshot = fixture::public(&[("US", 30), ("DE", 10), ("US", 20)]);
-        let first = Edition::of(&snapshot, Moment(9));
+        let first = ListIndex::of(&snapshot, Moment(9));
         first.list("a", &query(Format::Csv, Some("US")));
         first.one("b", &query(Format::Text, Some("DE")), |_| None);
         first.list("c", &query(Format::Text, Some("DE")));
-        let ready = |edition: &Edition, question: &str| {
-            let asked = edition.asked.lock().unwrap();
+        let ready = |index: &ListIndex, question: &str| {
+            let asked = index.asked.lock().unwrap();
             asked.get(question).map(|answer| (answer.fit.get().is_some(), answer.written.get().is_some()))
         };
-        let second = Edition::after(&first, &snapshot, Moment(10));
+        let second = ListIndex::after(&first, &snapshot, Moment(10));
         assert_eq!(ready(&second, "a"), Some((true, true)));
         assert_eq!(ready(&second, "b"), Some((true, false)));
         assert!(second.lines.get().is_some());
         second.list("a", &query(Format::Csv, Some("US")));
-        let third = Edition::after(&second, &snapshot, Moment(11));
+        let third = ListIndex::after(&second, &snapshot, Moment(11));
         assert_eq!(
             (ready(&third, "a"), ready(&third, "b")),
             (Some((true, true)), None),
