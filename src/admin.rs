@@ -41,6 +41,10 @@ use crate::route::selector::{RouteName, Selector};
 use crate::state::State;
 use crate::store;
 
+/// Why a selector has no exits where Tor is switched off.
+pub const TOR_IS_OFF: &str =
+    "Tor is off (tor.enabled = false), and this asks for Tor exits; add `-source-public`, or `-source-any`";
+
 /// Orders that wait in the queue; the next caller waits for a place. Not tuned.
 const QUEUE: usize = 64;
 

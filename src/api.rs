@@ -137,6 +137,8 @@ pub struct Wiring {
     pub gateway: Vec<SocketAddr>,
     /// Permits for requests that take seconds: checks and rotations.
     pub slow: Arc<Semaphore>,
+    /// Spawns the API's workers, and says when the gateway stops.
+    pub tasks: Tasks,
 }
 
 /// The most checks and rotations at once. Not tuned: each builds circuits, and an engine builds one a second by default.
@@ -156,9 +158,9 @@ pub fn start(
     ports: Vec<Reservation>,
     access: Arc<ArcSwap<Access>>,
     wiring: Wiring,
-    tasks: Tasks,
     extra: Router,
 ) -> std::io::Result<()> {
+    let tasks = wiring.tasks.clone();
     if let Some(public_list) = wiring.public_list.clone() {
         // Sorting 10,000 proxies would delay requests, so a background thread does it.
         let (state, worker) = (wiring.state.clone(), tasks.clone());
@@ -166,7 +168,8 @@ pub fn start(
     }
     let gate = Gate { access, throttle: Arc::default() };
     let gate = axum::middleware::from_fn_with_state(gate, auth::gate);
-    let app = endpoints::router(wiring.clone(), tasks.clone(), extra).layer(gate);
+    // The last layer is the first that a request passes: a refusal of the gate has an id too.
+    let app = endpoints::router(wiring.clone(), extra).layer(gate).layer(axum::middleware::from_fn(request_id::follow));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (failed, outcome) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("api".to_owned()).spawn(move || {

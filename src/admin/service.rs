@@ -16,13 +16,13 @@ use super::duration::HumanDuration;
 use super::error::RouteError;
 use super::listeners::Listeners;
 use super::spec::{RouteRules, RouteSpec};
-use super::{Created, RouteOrder, ValidSpec};
+use super::{Created, RouteOrder, TOR_IS_OFF, ValidSpec};
 use crate::exit::Moment;
 use crate::lifecycle::Tasks;
 use crate::listen::Reservation;
 use crate::net::{Host, Target};
-use crate::route::explain::Step;
-use crate::route::selector::RouteName;
+use crate::route::explain::{Funnel, Step};
+use crate::route::selector::{RouteName, SourcePick};
 use crate::route::table::{Clash, Entry, Origin, Route};
 use crate::route::{self, Ask, Memory, Why};
 use crate::state::{Change, Refused, Snapshot, State};
@@ -106,7 +106,13 @@ impl RouteService {
     /// Checks that enough exits exist now for all `many` routes that are created together.
     fn require_exit(&self, route: &Route, many: usize) -> Result<(), RouteError> {
         let (state, now) = (&self.state, self.state.now());
-        no_exit(&state.load(), state.memory(), route, many, now).map_or(Ok(()), Err)
+        let Some((why, funnel)) = no_exit(&state.load(), state.memory(), route, many, now) else { return Ok(()) };
+        let asks_for_tor = route.selector.source == SourcePick::Tor;
+        let why = match why {
+            Why::NoneMatch if asks_for_tor && !self.rules.load().tor => TOR_IS_OFF.to_owned(),
+            why => why.to_string(),
+        };
+        Err(RouteError::NoExit { why, funnel })
     }
 
     /// Replaces a route's selector and policy; open connections keep what they began with.
@@ -266,7 +272,7 @@ impl RouteService {
 
 /// The reason why no exit would serve this route now; `None` if one would. `many` routes are created together, and
 /// exclusive ones need an address each.
-fn no_exit(snapshot: &Snapshot, memory: &Memory, route: &Route, many: usize, now: Moment) -> Option<RouteError> {
+fn no_exit(snapshot: &Snapshot, memory: &Memory, route: &Route, many: usize, now: Moment) -> Option<(Why, Funnel)> {
     let wish = snapshot.routes.preview(route.clone()).ok()?;
     // A host that no site has, so that no ban counts.
     let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
@@ -275,8 +281,7 @@ fn no_exit(snapshot: &Snapshot, memory: &Memory, route: &Route, many: usize, now
     // The last step counts exits without a pin; routes that are not created yet have none.
     let free = explanation.funnel.steps.last().filter(|(step, _)| *step == Step::Free && route.policy.exclusive);
     let too_few = free.is_some_and(|(_, free)| *free < many).then_some(Why::Exclusive);
-    let why = explanation.why.or(too_few)?.to_string();
-    Some(RouteError::NoExit { why, funnel: explanation.funnel })
+    Some((explanation.why.or(too_few)?, explanation.funnel))
 }
 
 /// The name of a route that was created without one.

@@ -35,6 +35,8 @@ pub struct RouteRules {
     pub keys: bool,
     /// True if routes may use this machine's own address.
     pub allow_direct: bool,
+    /// True if Tor exits may be used.
+    pub tor: bool,
     /// The page that lines to paste ask.
     pub example_url: String,
 }
@@ -48,6 +50,7 @@ impl RouteRules {
             checks: config.check.targets.iter().map(|target| target.name.clone()).collect(),
             keys: !gateway.keys.is_empty(),
             allow_direct: gateway.allow_direct,
+            tor: config.tor.enabled,
             example_url: config.api.example_url.to_string(),
         }
     }
@@ -342,6 +345,7 @@ mod tests {
             checks: vec!["shop".to_owned()],
             keys: false,
             allow_direct: false,
+            tor: true,
             example_url: String::new(),
         }
     }

@@ -22,7 +22,7 @@ use self::view::{Batch, Proxies, Proxy, RouteView};
 use super::Wiring;
 use super::error::{ApiError, Problem};
 use super::etag::tagged;
-use super::exits::ExitShown;
+use super::exits::ExitView;
 use super::extract::{self, Body, Named};
 use crate::admin::{Created, RouteError, RouteMode, RouteSpec};
 use crate::net::{Host, Target};
@@ -110,7 +110,7 @@ pub(super) struct Closed {
 pub(super) struct PoolOf {
     /// The route's name, or the canonical selector.
     route: String,
-    exits: Vec<ExitShown>,
+    exits: Vec<ExitView>,
 }
 
 /// The created route, or a list of several if the request had `count`.
@@ -216,7 +216,7 @@ pub(super) async fn exits(
     let ask = Ask { wish: &wish, key: "", target: &nowhere(), now, avoid: &[], plain: false };
     let explanation = route::explain(snapshot.view(), wiring.state.memory(), &ask);
     let exits =
-        explanation.pool.iter().filter_map(|id| snapshot.catalog.get(id)).map(|exit| ExitShown::of(exit)).collect();
+        explanation.pool.iter().filter_map(|id| snapshot.catalog.get(id)).map(|exit| ExitView::of(exit)).collect();
     tagged(&headers, &PoolOf { route: wish.scope.to_string(), exits })
 }
 

@@ -123,11 +123,17 @@ pub async fn build(
     let listeners = Arc::new(Mutex::new(listeners));
     let routes = RouteAdmin::start(&tasks, state.clone(), listeners.clone(), RouteRules::of(&config), routes);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
-    let front = Front { outbound: outbound.clone(), connections, gateway: bound.gateway.clone(), tor: tor.clone() };
+    let front = Front {
+        tasks: tasks.clone(),
+        outbound: outbound.clone(),
+        connections,
+        gateway: bound.gateway.clone(),
+        tor: tor.clone(),
+    };
     let wiring = wiring(&config, &telemetry, (&state, &store), started, routes.clone(), front, reloads);
     let pages = if config.api.console { console::router() } else { axum::Router::new() };
     let readiness = wiring.readiness.clone();
-    api::start(ports.api, access.clone(), wiring, tasks.clone(), pages)
+    api::start(ports.api, access.clone(), wiring, pages)
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits, &outbound);
     start_gauges(&tasks, &state, tor.clone(), readiness);
@@ -186,16 +192,16 @@ fn addrs(ports: &[Reservation]) -> Vec<SocketAddr> {
 /// is.
 pub(super) fn make_secrets(config: &mut Config) -> Result<(), StartError> {
     if config.exposure.make_key {
-        let (secret, new) = secrets::kept(&config.data_dir, secrets::KEY_FILE)?;
+        let (secret, new) = secrets::load_or_make(&config.data_dir, secrets::KEY_FILE)?;
         tracing::warn!(file = %config.data_dir.join(secrets::KEY_FILE).display(), new, "clients need the key in this file as their password");
         config.gateway.keys.push(settings::made_key(secret));
     }
     if config.exposure.make_token {
-        let (secret, new) = secrets::kept(&config.data_dir, secrets::TOKEN_FILE)?;
+        let (secret, new) = secrets::load_or_make(&config.data_dir, secrets::TOKEN_FILE)?;
         tracing::warn!(file = %config.data_dir.join(secrets::TOKEN_FILE).display(), new, "the API needs the token in this file");
         config.api.token = Some(secret);
         if config.api.read_token.is_none() {
-            config.api.read_token = Some(secrets::kept(&config.data_dir, secrets::READ_TOKEN_FILE)?.0);
+            config.api.read_token = Some(secrets::load_or_make(&config.data_dir, secrets::READ_TOKEN_FILE)?.0);
         }
     }
     Ok(())
@@ -269,6 +275,7 @@ async fn start_tor(config: &Config, tasks: &Tasks, state: &State) -> Result<Opti
 
 /// What the API shows of the ports of clients.
 struct Front {
+    tasks: Tasks,
     outbound: Arc<Outbound>,
     connections: Arc<ConnectionTable>,
     gateway: Vec<SocketAddr>,
@@ -282,7 +289,7 @@ fn wiring(
     (state, store): (&State, &Store),
     started: ExitWorkers,
     routes: RouteAdmin,
-    Front { outbound, connections, gateway, tor }: Front,
+    Front { tasks, outbound, connections, gateway, tor }: Front,
     reload: mpsc::Sender<ReloadRequest>,
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
@@ -306,6 +313,7 @@ fn wiring(
         connections,
         gateway,
         slow: Arc::new(Semaphore::new(api::SLOW)),
+        tasks,
     }
 }
 

@@ -130,8 +130,8 @@ impl Memory {
         self.generation.fetch_add(1, Relaxed);
     }
 
-    /// The exit that a holder had last, by its seed.
-    pub(super) fn last(&self, holder: HolderRef<'_>) -> Option<u64> {
+    /// The exit that a holder in `rotate` mode had last, by its seed.
+    pub fn last(&self, holder: HolderRef<'_>) -> Option<u64> {
         let hash = self.last.hash(holder);
         self.last.lock(hash).get(hash, |key| key.is(holder)).copied()
     }

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::super::Wiring;
 use super::super::error::{ApiError, Problem};
-use super::super::exits::ExitShown;
+use super::super::exits::ExitView;
 use super::super::extract::{Body, Named, Nothing, Params};
 use super::super::timestamp::Timestamp;
 use super::owner::{self, Owned, OwnerQuery};
@@ -22,8 +22,11 @@ use crate::admin::BadField;
 use crate::exit::ExitId;
 use crate::gateway::outbound::rotate::{ReportFault, RotateFault};
 use crate::net::Host;
-use crate::route::HolderRef;
+use crate::route::explain::Refusal;
 use crate::route::selector::Mode;
+use crate::route::table::Wish;
+use crate::route::{HolderRef, Memory, Why};
+use crate::state::Snapshot;
 
 /// How long a caller waits for a verified exit. A rotation makes a few checks, and each of them builds a circuit.
 const ROTATE_DEADLINE: Duration = Duration::from_secs(60);
@@ -38,7 +41,7 @@ pub(in crate::api) struct Rotated {
     /// The exit before.
     before_exit: Option<String>,
     /// The exit now.
-    exit: ExitShown,
+    exit: ExitView,
 }
 
 /// A report that a site refuses an exit.
@@ -77,7 +80,7 @@ pub(in crate::api) struct Last {
     /// The address that sites saw.
     ip: Option<String>,
     /// What is known of the exit now; null if it is gone.
-    exit: Option<ExitShown>,
+    exit: Option<ExitView>,
 }
 
 /// Moves to another exit with another address, after a check of it. When the answer arrives, clients use the new exit.
@@ -93,12 +96,13 @@ pub(in crate::api) async fn rotate(
 ) -> Result<Response, ApiError> {
     let Owned { wish, key } = owner::resolve(&wiring, &route, &query)?;
     let _permit = wiring.slow()?;
-    let rotated = wiring.outbound.rotate(&key, &wish, Instant::now() + ROTATE_DEADLINE).await.map_err(refused)?;
+    let rotated = wiring.outbound.rotate(&key, &wish, Instant::now() + ROTATE_DEADLINE).await;
+    let rotated = rotated.map_err(|fault| refused(&wish, fault))?;
     let snapshot = wiring.state.snapshot();
     let exit = snapshot
         .catalog
         .get(rotated.after.id())
-        .map_or_else(|| ExitShown::of(&rotated.after), |exit| ExitShown::of(exit));
+        .map_or_else(|| ExitView::of(&rotated.after), |exit| ExitView::of(exit));
     let answer = Rotated {
         before: rotated.before_ip.map(|ip| ip.to_string()),
         after: rotated.after_ip.map(|ip| ip.to_string()),
@@ -108,10 +112,12 @@ pub(in crate::api) async fn rotate(
     Ok(Json(answer).into_response())
 }
 
-fn refused(fault: RotateFault) -> ApiError {
-    let message = fault.to_string();
+/// The refusal of a rotation: it names the route, the exits that it has, and what to do.
+fn refused(wish: &Wish, fault: RotateFault) -> ApiError {
+    let message = format!("`{}` was not rotated: {fault}", wish.scope);
     match fault {
         RotateFault::NoOther(refusal) => {
+            let message = no_other_exit(wish, &refusal);
             let funnel = super::super::explain::funnel_steps(&refusal.funnel);
             ApiError::new(StatusCode::CONFLICT, "no_other_exit", message).with(json!({ "funnel": funnel }))
         }
@@ -120,6 +126,20 @@ fn refused(fault: RotateFault) -> ApiError {
         }
         RotateFault::Slow => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "rotate_slow", message),
     }
+}
+
+fn no_other_exit(wish: &Wish, refusal: &Refusal) -> String {
+    let Refusal { why, funnel, .. } = refusal;
+    let name = &wish.scope;
+    if *why != Why::AllFailed {
+        return format!("`{name}` was not rotated: {why} ({funnel})");
+    }
+    let fit = funnel.steps.last().map_or(0, |(_, left)| *left);
+    let less = if wish.is_pooled() { ", give the route a smaller `pool` so that some are left over," } else { "" };
+    format!(
+        "`{name}` was not rotated: it uses all {fit} exits that fit it ({funnel}); wait for more exits to be \
+         tested{less} or choose a wider selector"
+    )
 }
 
 /// Reports that a site refuses an exit: routes do not use it for that site for a while.
@@ -190,17 +210,18 @@ pub(in crate::api) async fn last(
     let found = match (strict, holder.session) {
         (true, _) => pin(),
         (false, Some(_)) => session(),
-        (false, None) => used_last(&wiring, wish.label(), &wish.scope),
+        (false, None) => used_last(&wiring, wish.label(), &wish.scope)
+            .or_else(|| rotated_to(&wiring.state.snapshot(), memory, holder).map(|(exit, ip)| ("route", exit, ip))),
     };
-    let unused = || ApiError::missing("nothing has used this yet, or too long ago");
+    let unused = || ApiError::missing(not_used(&wish));
     let (by, id, ip): (_, ExitId, Option<std::net::IpAddr>) = found.ok_or_else(unused)?;
     let snapshot = wiring.state.snapshot();
     let exit = snapshot.catalog.get(&id);
     let ip = ip.or_else(|| exit.and_then(|exit| exit.ip())).map(|ip| ip.to_string());
-    Ok(Json(Last { by, id: id.to_string(), ip, exit: exit.map(|exit| ExitShown::of(exit)) }).into_response())
+    Ok(Json(Last { by, id: id.to_string(), ip, exit: exit.map(|exit| ExitView::of(exit)) }).into_response())
 }
 
-/// What the last connection of a route used; of a selector without a name only those that are alive are known.
+/// The exit of the last connection. A username without a route is not counted, so only its open connections are known.
 fn used_last(wiring: &Wiring, label: &str, scope: &str) -> Option<(&'static str, ExitId, Option<std::net::IpAddr>)> {
     let alive = || {
         wiring
@@ -216,4 +237,64 @@ fn used_last(wiring: &Wiring, label: &str, scope: &str) -> Option<(&'static str,
         None => return None,
     };
     Some(("route", exit, ip))
+}
+
+/// The exit that a username in `rotate` mode took last; other modes have none.
+fn rotated_to(
+    snapshot: &Snapshot,
+    memory: &Memory,
+    holder: HolderRef<'_>,
+) -> Option<(ExitId, Option<std::net::IpAddr>)> {
+    let seed = memory.last(holder)?;
+    let exit = snapshot.catalog.iter().find(|exit| exit.seed() == seed)?;
+    Some((exit.id().clone(), exit.ip()))
+}
+
+fn not_used(wish: &Wish) -> String {
+    let name = &wish.scope;
+    if *wish.label() == **name || wish.selector.mode == Mode::Strict || wish.selector.session.is_some() {
+        return format!("`{name}` was not used yet, or too long ago");
+    }
+    format!(
+        "`{name}` has no route of its own, so its exit is known while a connection is open and after that no more; \
+         create a route for it, or add `-session-…`"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::fixture;
+    use super::super::owner::wish;
+    use super::*;
+    use crate::exit::Moment;
+    use crate::route::memory::Bounds;
+    use crate::route::{Ask, decide, explain::Funnel, explain::Step};
+
+    #[test]
+    fn the_last_exit_of_a_rotating_username_is_known_after_its_connection() {
+        let snapshot = fixture::snapshot(&["US", "US", "DE"]);
+        let (memory, now) = (Memory::new(Bounds::default()), Moment(1_000_000));
+        let target = "shop.example:443".parse().unwrap();
+        let wish = wish(&snapshot, "us-rotate", None).unwrap();
+        let holder = HolderRef { key: "", scope: &wish.scope, session: None };
+        assert_eq!(rotated_to(&snapshot, &memory, holder), None);
+        let ask = Ask { wish: &wish, key: "", target: &target, now, avoid: &[], plain: false };
+        let plan = decide(snapshot.view(), &memory, &ask, &mut rand::rng()).unwrap();
+        let (exit, ip) = rotated_to(&snapshot, &memory, holder).unwrap();
+        assert_eq!((&exit, ip), (plan.first().id(), plan.first().ip()));
+    }
+
+    #[test]
+    fn a_rotation_that_found_no_other_exit_says_how_many_there_are_and_what_to_do() {
+        let snapshot = fixture::snapshot(&["US", "US", "DE"]);
+        let funnel = Funnel { steps: vec![(Step::Known, 8), (Step::Tested, 5)] };
+        let refusal = Refusal { why: Why::AllFailed, funnel, untested: Vec::new() };
+        let text = no_other_exit(&wish(&snapshot, "nonus", None).unwrap(), &refusal);
+        assert_eq!(
+            text,
+            "`nonus` was not rotated: it uses all 5 exits that fit it (8 known -> 5 tested); wait for more exits to be \
+             tested, give the route a smaller `pool` so that some are left over, or choose a wider selector"
+        );
+        assert!(!no_other_exit(&wish(&snapshot, "us-strict", None).unwrap(), &refusal).contains("pool"));
+    }
 }
