@@ -36,14 +36,21 @@ pub use restore::restored;
 pub use spec::{RouteMode, RouteRules, RouteSpec};
 
 use crate::lifecycle::Tasks;
-use crate::route::Policy;
-use crate::route::selector::{RouteName, Selector};
+use crate::route::selector::{RouteName, Selector, SourcePick};
+use crate::route::{Policy, Why};
 use crate::state::State;
 use crate::store;
 
-/// Why a selector has no exits where Tor is switched off.
-pub const TOR_IS_OFF: &str =
+const TOR_IS_OFF: &str =
     "Tor is off (tor.enabled = false), and this asks for Tor exits; add `-source-public`, or `-source-any`";
+
+/// Why a selector has no exit now, in words. `tor` is false where Tor is switched off, which then is the reason.
+pub fn no_exit_reason(why: &Why, selector: &Selector, tor: bool) -> String {
+    match why {
+        Why::NoneMatch if !tor && selector.source == SourcePick::Tor => TOR_IS_OFF.to_owned(),
+        why => why.to_string(),
+    }
+}
 
 /// Orders that wait in the queue; the next caller waits for a place. Not tuned.
 const QUEUE: usize = 64;

@@ -125,7 +125,7 @@ pub struct Wiring {
     pub public_list: Option<list::ListCache>,
     /// The engines; `None` without Tor.
     pub tor: Option<Tor>,
-    /// Recent events.
+    /// The journal that `/events` reads.
     pub journal: Arc<Journal>,
     /// Creates, changes and closes routes.
     pub routes: RouteAdmin,

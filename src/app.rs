@@ -1,8 +1,7 @@
 //! Builds every part and connects them; the only room that knows all others.
 //!
-//! [`build`] binds first and starts second, so that a port that is taken is one clear error before anything runs, and
-//! it returns the addresses that were bound, so a test can start everything on port 0. [`serve`] runs [`build`] and
-//! handles the signals of the process.
+//! [`serve`] builds the gateway and handles the signals of the process. The build binds all ports before it starts
+//! anything, so a taken port is one clear error.
 //!
 //! Next: `app/wire.rs` (makes the parts), `app/serve.rs` (signals and shutdown), `app/reload.rs` (reloads the
 //! configuration).
@@ -14,7 +13,6 @@ mod serve;
 mod wire;
 
 pub use serve::{End, serve};
-pub use wire::{Bound, Running, build};
 
 /// Validates the text of a selector while a configuration is read. The error completes a sentence about the selector.
 pub fn validate_selector(text: &str, groups: &crate::config::Groups) -> Result<(), String> {

@@ -16,13 +16,13 @@ use super::duration::HumanDuration;
 use super::error::RouteError;
 use super::listeners::Listeners;
 use super::spec::{RouteRules, RouteSpec};
-use super::{Created, RouteOrder, TOR_IS_OFF, ValidSpec};
+use super::{Created, RouteOrder, ValidSpec, no_exit_reason};
 use crate::exit::Moment;
 use crate::lifecycle::Tasks;
 use crate::listen::Reservation;
 use crate::net::{Host, Target};
 use crate::route::explain::{Funnel, Step};
-use crate::route::selector::{RouteName, SourcePick};
+use crate::route::selector::RouteName;
 use crate::route::table::{Clash, Entry, Origin, Route};
 use crate::route::{self, Ask, Memory, Why};
 use crate::state::{Change, Refused, Snapshot, State};
@@ -107,12 +107,7 @@ impl RouteService {
     fn require_exit(&self, route: &Route, many: usize) -> Result<(), RouteError> {
         let (state, now) = (&self.state, self.state.now());
         let Some((why, funnel)) = no_exit(&state.load(), state.memory(), route, many, now) else { return Ok(()) };
-        let asks_for_tor = route.selector.source == SourcePick::Tor;
-        let why = match why {
-            Why::NoneMatch if asks_for_tor && !self.rules.load().tor => TOR_IS_OFF.to_owned(),
-            why => why.to_string(),
-        };
-        Err(RouteError::NoExit { why, funnel })
+        Err(RouteError::NoExit { why: no_exit_reason(&why, &route.selector, self.rules.load().tor), funnel })
     }
 
     /// Replaces a route's selector and policy; open connections keep what they began with.

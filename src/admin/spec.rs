@@ -130,7 +130,7 @@ pub enum GeoCategory {
     Us,
     /// Any known country except the United States.
     NonUs,
-    /// Anywhere.
+    /// Any exit, whatever its country.
     Any,
 }
 

@@ -15,7 +15,7 @@ use super::extract::{Named, Params, limit};
 use super::timestamp::Timestamp;
 use crate::store::{self, Page, Timings};
 
-/// The query.
+/// The query of `GET /exits/{id}/checks`.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

@@ -92,12 +92,13 @@ pub(super) struct BatchRequest {
     responses((status = 200, description = "A line with the number of exits, then a line of JSON for each exit", content_type = "application/x-ndjson", body = String),
         (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn begin(State(wiring): State<Wiring>, Fields(fields): Fields) -> Result<Response, ApiError> {
-    let wanted: BatchRequest = serde_json::from_value(Value::Object(fields))
+    let request: BatchRequest = serde_json::from_value(Value::Object(fields))
         .map_err(|why| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_field", why.to_string()))?;
     let tester = wiring.tester.as_ref().ok_or_else(|| {
         ApiError::new(StatusCode::CONFLICT, "untestable", "no tester runs, because `tor.enabled` is false")
     })?;
-    let batch = CheckBatch { exits: exits(&wiring, &wanted)?, extra: wanted.target.as_deref().map(page).transpose()? };
+    let batch =
+        CheckBatch { exits: exits(&wiring, &request)?, extra: request.target.as_deref().map(page).transpose()? };
     let target = batch.extra.as_ref().map(|extra| extra.name.clone());
     let first = line(&json!({ "total": batch.exits.len() }));
     let results = tester.pass(batch).await;
@@ -107,17 +108,17 @@ pub(super) async fn begin(State(wiring): State<Wiring>, Fields(fields): Fields) 
 }
 
 /// The exits that can be checked, sorted by id.
-fn exits(wiring: &Wiring, wanted: &BatchRequest) -> Result<Vec<ExitId>, ApiError> {
+fn exits(wiring: &Wiring, request: &BatchRequest) -> Result<Vec<ExitId>, ApiError> {
     let wrong = |field: &str, want: String| {
         let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_field", format!("`{field}` {want}"));
         error.with(json!({ "field": field }))
     };
-    let country = wanted.country.as_deref().map(|text| {
+    let country = request.country.as_deref().map(|text| {
         Country::parse(text)
             .ok_or_else(|| wrong("country", "is two letters, or `??` for exits of an unknown country".into()))
     });
     let country = country.transpose()?;
-    let named = wanted.exits.as_ref().map(|all| {
+    let named = request.exits.as_ref().map(|all| {
         let read =
             |text: &String| read_id(text).ok_or_else(|| wrong("exits", format!("names {text:?}, which is no id")));
         all.iter().map(read).collect::<Result<BTreeSet<_>, _>>()

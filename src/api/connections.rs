@@ -64,7 +64,7 @@ pub(super) struct CutOff {
     state: &'static str,
 }
 
-/// The query.
+/// The query of `GET /connections`.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

@@ -35,7 +35,7 @@ pub(super) struct EngineView {
     restarts: u32,
 }
 
-/// The engines.
+/// All engines of this gateway.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Engines {
     /// False if `tor.enabled` is false.

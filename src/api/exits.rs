@@ -33,7 +33,7 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(60);
 /// The most bans that one exit shows. Not tuned.
 const BANS: usize = 100;
 
-/// An exit.
+/// An exit, with what its source and its checks say of it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Exit)]
 pub(super) struct ExitView {
@@ -218,24 +218,24 @@ struct Filter {
 }
 
 impl Filter {
-    fn read(wanted: &ExitQuery) -> Result<Self, ApiError> {
+    fn read(query: &ExitQuery) -> Result<Self, ApiError> {
         let wrong = |field: &str, want: &str| bad_query(format!("`{field}` {want}")).with(json!({ "field": field }));
-        let source = wanted.source.as_deref().map(|text| {
+        let source = query.source.as_deref().map(|text| {
             let found = Source::ALL.into_iter().find(|source| source.as_str() == text);
             found.ok_or_else(|| wrong("source", "is `tor`, `public` or `direct`"))
         });
-        let country = wanted.country.as_deref().map(|text| {
+        let country = query.country.as_deref().map(|text| {
             Country::parse(text)
                 .ok_or_else(|| wrong("country", "is two letters, or `??` for exits of an unknown country"))
         });
         let after =
-            wanted.after.as_deref().map(|text| read_id(text).ok_or_else(|| wrong("after", "is the id of an exit")));
+            query.after.as_deref().map(|text| read_id(text).ok_or_else(|| wrong("after", "is the id of an exit")));
         Ok(Self {
             source: source.transpose()?,
             country: country.transpose()?,
-            usable: wanted.usable,
+            usable: query.usable,
             after: after.transpose()?,
-            limit: limit(wanted.limit)?,
+            limit: limit(query.limit)?,
         })
     }
 
@@ -285,9 +285,9 @@ pub(super) fn find<'s>(snapshot: &'s Snapshot, text: &str) -> Result<&'s Arc<Exi
 pub(super) async fn list(
     State(wiring): State<Wiring>,
     headers: HeaderMap,
-    Params(wanted): Params<ExitQuery>,
+    Params(query): Params<ExitQuery>,
 ) -> Result<Response, ApiError> {
-    let filter = Filter::read(&wanted)?;
+    let filter = Filter::read(&query)?;
     tagged(&headers, &filter.list(&wiring.state.snapshot()))
 }
 
@@ -362,7 +362,7 @@ mod tests {
     use super::super::fixture;
     use super::*;
 
-    fn wanted(query: &str) -> Result<ExitQuery, String> {
+    fn parsed(query: &str) -> Result<ExitQuery, String> {
         let uri = format!("http://x/exits?{query}").parse().unwrap();
         axum::extract::Query::try_from_uri(&uri).map(|query| query.0).map_err(|error| error.body_text())
     }
@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn filters_narrow_and_pages_join_to_the_whole() {
         let snapshot = fixture::snapshot(&["US", "US", "DE", "??", "US"]);
-        let total = |query: &str| Filter::read(&wanted(query).unwrap()).unwrap().list(&snapshot).total;
+        let total = |query: &str| Filter::read(&parsed(query).unwrap()).unwrap().list(&snapshot).total;
         for (query, want) in [
             ("", 5),
             ("country=us", 3),
@@ -384,7 +384,7 @@ mod tests {
         }
         let (mut seen, mut after) = (Vec::new(), String::new());
         loop {
-            let page = Filter::read(&wanted(&format!("limit=2{after}")).unwrap()).unwrap().list(&snapshot);
+            let page = Filter::read(&parsed(&format!("limit=2{after}")).unwrap()).unwrap().list(&snapshot);
             seen.extend(page.exits.iter().map(|exit| exit.id.clone()));
             let Some(next) = page.next else { break };
             after = format!("&after={next}");
@@ -399,10 +399,10 @@ mod tests {
         for (query, field) in
             [("source=onion", "source"), ("country=usa", "country"), ("limit=0", "limit"), ("after=x", "after")]
         {
-            let error = Filter::read(&wanted(query).unwrap()).err().unwrap();
+            let error = Filter::read(&parsed(query).unwrap()).err().unwrap();
             assert!(error.message().contains(field), "{}", error.message());
         }
-        assert!(wanted("usable=maybe").is_err() && wanted("contry=us").is_err());
+        assert!(parsed("usable=maybe").is_err() && parsed("contry=us").is_err());
     }
 
     #[test]

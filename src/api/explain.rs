@@ -11,18 +11,17 @@ use super::Wiring;
 use super::error::{ApiError, Problem};
 use super::exits::ExitView;
 use super::extract::{Params, bad_query};
-use crate::admin::TOR_IS_OFF;
+use crate::admin::no_exit_reason;
 use crate::exit::{ExitId, Moment};
 use crate::net::{Host, Target};
 use crate::route::explain::Funnel;
-use crate::route::selector::SourcePick;
-use crate::route::{self, Ask, Memory, Why};
+use crate::route::{self, Ask, Memory};
 use crate::state::Snapshot;
 
 /// The host of a query that names none. No site has it, so no ban counts.
 const NO_SITE: &str = "exit.gate";
 
-/// The query.
+/// The query of `GET /explain`.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -85,8 +84,8 @@ pub(super) async fn explain(
     Params(query): Params<ExplainQuery>,
 ) -> Result<Response, ApiError> {
     let (snapshot, now) = (wiring.state.snapshot(), wiring.state.now());
-    let tor_is_off = wiring.tor.is_none();
-    Ok(Json(answer(&snapshot, wiring.state.memory(), &query, now, tor_is_off)?).into_response())
+    let tor = wiring.tor.is_some();
+    Ok(Json(answer(&snapshot, wiring.state.memory(), &query, now, tor)?).into_response())
 }
 
 fn answer(
@@ -94,7 +93,7 @@ fn answer(
     memory: &Memory,
     query: &ExplainQuery,
     now: Moment,
-    tor_is_off: bool,
+    tor: bool,
 ) -> Result<Answer, ApiError> {
     let field = |field: &str, why: String| bad_query(why).with(json!({ "field": field }));
     let wish = snapshot
@@ -107,10 +106,6 @@ fn answer(
     let key = query.key.as_deref().unwrap_or_default();
     let ask = Ask { wish: &wish, key, target: &target, now, avoid: &[], plain: false };
     let explained = route::explain(snapshot.view(), memory, &ask);
-    let why = |why: &Why| match why {
-        Why::NoneMatch if tor_is_off && wish.selector.source == SourcePick::Tor => TOR_IS_OFF.to_owned(),
-        why => why.to_string(),
-    };
     let show = |id: &ExitId| snapshot.catalog.get(id).map(|exit| ExitView::of(exit));
     Ok(Answer {
         username: query.username.clone(),
@@ -118,7 +113,7 @@ fn answer(
         route: wish.label().to_owned(),
         funnel: funnel_steps(&explained.funnel),
         text: explained.funnel.to_string(),
-        refused: explained.why.as_ref().map(why),
+        refused: explained.why.as_ref().map(|why| no_exit_reason(why, &wish.selector, tor)),
         pool: explained.pool.iter().filter_map(show).collect(),
         session: explained.session.as_ref().map(ToString::to_string),
         pin: explained.pin.as_ref().map(|pin| PinShown { exit: pin.exit.to_string(), ip: pin.ip }),
@@ -141,35 +136,35 @@ mod tests {
     fn ask(username: &str, port: Option<u16>) -> Result<Value, ApiError> {
         let snapshot = fixture::snapshot(&["US", "US", "DE", "US"]);
         let query = ExplainQuery { username: username.to_owned(), port, host: None, key: None };
-        answer(&snapshot, &Memory::new(Bounds::default()), &query, Moment(1), false).map(|answer| json!(answer))
+        answer(&snapshot, &Memory::new(Bounds::default()), &query, Moment(1), true).map(|answer| json!(answer))
     }
 
     #[test]
     fn the_funnel_is_shown_and_nothing_is_created() {
-        let said = ask("us", Some(443)).unwrap();
-        assert_eq!(said["text"], "4 known -> 3 in us -> 3 up -> 3 allow 443 -> 2 tested");
-        assert_eq!(said["funnel"][1], json!({ "step": "in us", "left": 3 }));
-        assert_eq!((&said["refused"], &said["route"]), (&Value::Null, &json!("implicit")));
-        let said = ask("fr-strict", None).unwrap();
-        assert_eq!(said["refused"], "no exit is what was asked for");
+        let answer = ask("us", Some(443)).unwrap();
+        assert_eq!(answer["text"], "4 known -> 3 in us -> 3 up -> 3 allow 443 -> 2 tested");
+        assert_eq!(answer["funnel"][1], json!({ "step": "in us", "left": 3 }));
+        assert_eq!((&answer["refused"], &answer["route"]), (&Value::Null, &json!("implicit")));
+        let answer = ask("fr-strict", None).unwrap();
+        assert_eq!(answer["refused"], "no exit is what was asked for");
     }
 
     #[test]
     fn with_tor_off_the_reason_is_that() {
         let snapshot = fixture::public(&[("US", 30), ("DE", 20)]);
-        let refused = |username: &str, tor_is_off| {
+        let refused = |username: &str, tor| {
             let query = ExplainQuery { username: username.to_owned(), port: None, host: None, key: None };
-            answer(&snapshot, &Memory::new(Bounds::default()), &query, Moment(1), tor_is_off).unwrap().refused
+            answer(&snapshot, &Memory::new(Bounds::default()), &query, Moment(1), tor).unwrap().refused
         };
-        assert_eq!(refused("us", true).as_deref(), Some(TOR_IS_OFF));
-        assert_ne!(refused("us", false).as_deref(), Some(TOR_IS_OFF));
-        assert_ne!(refused("fr-source-public", true).as_deref(), Some(TOR_IS_OFF), "this asks for public proxies");
+        let says_so = |username, tor| refused(username, tor).unwrap().starts_with("Tor is off");
+        assert!(says_so("us", false) && !says_so("us", true));
+        assert!(!says_so("fr-source-public", false), "this asks for public proxies");
     }
 
     #[test]
     fn a_wrong_query_names_its_field() {
-        let said = ask("us-strcit", None).unwrap_err();
-        assert!(said.code() == "bad_query" && said.message().contains("strcit"), "{}", said.message());
+        let answer = ask("us-strcit", None).unwrap_err();
+        assert!(answer.code() == "bad_query" && answer.message().contains("strcit"), "{}", answer.message());
         assert!(ask("us", Some(0)).unwrap_err().message().contains("port"));
     }
 }

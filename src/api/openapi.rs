@@ -69,13 +69,16 @@ mod tests {
         let paths = all["paths"].as_object().unwrap();
         assert!(paths.len() > 15 && all["openapi"].as_str().unwrap().starts_with("3.1"), "{}", all["openapi"]);
         for (path, item) in paths {
-            for (method, said) in item.as_object().unwrap() {
-                let refusal = &said["responses"]["default"]["content"]["application/json"]["schema"]["$ref"];
+            for (method, operation) in item.as_object().unwrap() {
+                let refusal = &operation["responses"]["default"]["content"]["application/json"]["schema"]["$ref"];
                 assert_eq!(refusal, "#/components/schemas/Problem", "{method} {path}");
                 // `endpoint` in `api/endpoints.rs` demands JSON of these, so each must describe a JSON body.
                 let writes = matches!(method.as_str(), "post" | "patch" | "put");
-                assert!(!writes || said["requestBody"]["content"]["application/json"].is_object(), "{method} {path}");
-                let says = said["summary"].as_str().or(said["description"].as_str()).unwrap_or_default();
+                assert!(
+                    !writes || operation["requestBody"]["content"]["application/json"].is_object(),
+                    "{method} {path}"
+                );
+                let says = operation["summary"].as_str().or(operation["description"].as_str()).unwrap_or_default();
                 assert!(says.len() > 10, "{method} {path} does not say what it does");
             }
         }

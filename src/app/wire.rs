@@ -47,16 +47,14 @@ const REPORTS: usize = 256;
 
 /// The addresses that were bound; they differ from the configuration where it says port 0.
 #[derive(Clone, Debug, Default)]
-pub struct Bound {
-    /// Addresses of the shared port.
-    pub gateway: Vec<SocketAddr>,
-    pub api: Vec<SocketAddr>,
+struct Bound {
+    gateway: Vec<SocketAddr>,
+    api: Vec<SocketAddr>,
 }
 
-/// A running gateway.
+/// A running gateway: what a reload changes, and what is needed to stop.
 pub struct Running {
-    pub config: Config,
-    pub bound: Bound,
+    pub(super) config: Config,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) state: State,
     pub(super) limits: Limits,
@@ -140,7 +138,6 @@ pub async fn build(
     announce(&bound, &config);
     Ok(Running {
         config,
-        bound,
         telemetry,
         state,
         limits,

@@ -11,9 +11,7 @@ describe("/docs", { concurrency: false }, () => {
 
   before(async () => {
     [browser, gateway] = await Promise.all([launch(), locked("127.91.0.3", "a-token-for-the-docs-test")]);
-    page = await open(browser, gateway.url, { expected: /status of 401/ });
-    page.expected = /$^/;
-    await page.goto(`${gateway.url}/docs`);
+    page = await open(browser, gateway.url, { path: "/docs" });
     await page.getByRole("heading", { name: "types" }).waitFor();
   });
 

@@ -11,7 +11,7 @@ use super::super::extract::bad_query;
 use crate::exit::country::{Country, CountrySet};
 use crate::exit::{Anonymity, Exit, ExitId, Moment, Protocol};
 
-/// The query as written.
+/// The query of `GET /list` and `GET /random` as the caller wrote it.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -82,22 +82,22 @@ impl Row {
 }
 
 impl Query {
-    pub(super) fn read(wanted: &ListQuery) -> Result<Self, ApiError> {
-        let https_proxies = wanted.protocol.as_deref() == Some("https");
+    pub(super) fn read(written: &ListQuery) -> Result<Self, ApiError> {
+        let https_proxies = written.protocol.as_deref() == Some("https");
         Ok(Self {
-            limit: wanted.limit.unwrap_or(usize::MAX),
-            format: read(&wanted.format, "format", "is `txt`, `json`, `csv` or `proxychains`", format)?
+            limit: written.limit.unwrap_or(usize::MAX),
+            format: read(&written.format, "format", "is `txt`, `json`, `csv` or `proxychains`", format)?
                 .unwrap_or_default(),
-            protocol: read(&wanted.protocol, "protocol", "is `http`, `https`, `socks4` or `socks5`", protocol)?,
+            protocol: read(&written.protocol, "protocol", "is `http`, `https`, `socks4` or `socks5`", protocol)?,
             countries: read(
-                &wanted.country,
+                &written.country,
                 "country",
                 "is two letters, or several with commas between them",
                 countries,
             )?,
-            anonymity: read(&wanted.anonymity, "anonymity", "is `elite`, `anonymous` or `transparent`", anonymity)?,
-            https: if https_proxies { Some(true) } else { wanted.https },
-            max_age: read(&wanted.max_age, "max_age", "is a time such as `90s`, `10m` or `2h`", span)?,
+            anonymity: read(&written.anonymity, "anonymity", "is `elite`, `anonymous` or `transparent`", anonymity)?,
+            https: if https_proxies { Some(true) } else { written.https },
+            max_age: read(&written.max_age, "max_age", "is a time such as `90s`, `10m` or `2h`", span)?,
         })
     }
 
@@ -175,8 +175,8 @@ mod tests {
 
     fn query(text: &str) -> Result<Query, String> {
         let uri = format!("http://x/list?{text}").parse().unwrap();
-        let wanted = axum::extract::Query::<ListQuery>::try_from_uri(&uri).map_err(|error| error.body_text())?;
-        Query::read(&wanted).map_err(|error| error.message().to_owned())
+        let written = axum::extract::Query::<ListQuery>::try_from_uri(&uri).map_err(|error| error.body_text())?;
+        Query::read(&written).map_err(|error| error.message().to_owned())
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::super::error::{ApiError, Problem};
 use super::super::extract::Params;
 use super::view::host;
 
-/// The query.
+/// The query of `GET /proxy.pac`.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

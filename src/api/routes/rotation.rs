@@ -18,7 +18,7 @@ use super::super::exits::ExitView;
 use super::super::extract::{Body, Named, Nothing, Params};
 use super::super::timestamp::Timestamp;
 use super::owner::{self, Owned, OwnerQuery};
-use crate::admin::BadField;
+use crate::admin::{BadField, no_exit_reason};
 use crate::exit::ExitId;
 use crate::gateway::outbound::rotate::{ReportFault, RotateFault};
 use crate::net::Host;
@@ -97,7 +97,7 @@ pub(in crate::api) async fn rotate(
     let Owned { wish, key } = owner::resolve(&wiring, &route, &query)?;
     let _permit = wiring.slow()?;
     let rotated = wiring.outbound.rotate(&key, &wish, Instant::now() + ROTATE_DEADLINE).await;
-    let rotated = rotated.map_err(|fault| refused(&wish, fault))?;
+    let rotated = rotated.map_err(|fault| refused(&wish, fault, wiring.tor.is_some()))?;
     let snapshot = wiring.state.snapshot();
     let exit = snapshot
         .catalog
@@ -113,11 +113,11 @@ pub(in crate::api) async fn rotate(
 }
 
 /// The refusal of a rotation: it names the route, the exits that it has, and what to do.
-fn refused(wish: &Wish, fault: RotateFault) -> ApiError {
+fn refused(wish: &Wish, fault: RotateFault, tor: bool) -> ApiError {
     let message = format!("`{}` was not rotated: {fault}", wish.scope);
     match fault {
         RotateFault::NoOther(refusal) => {
-            let message = no_other_exit(wish, &refusal);
+            let message = no_other_exit(wish, &refusal, tor);
             let funnel = super::super::explain::funnel_steps(&refusal.funnel);
             ApiError::new(StatusCode::CONFLICT, "no_other_exit", message).with(json!({ "funnel": funnel }))
         }
@@ -128,16 +128,17 @@ fn refused(wish: &Wish, fault: RotateFault) -> ApiError {
     }
 }
 
-fn no_other_exit(wish: &Wish, refusal: &Refusal) -> String {
+fn no_other_exit(wish: &Wish, refusal: &Refusal, tor: bool) -> String {
     let Refusal { why, funnel, .. } = refusal;
     let name = &wish.scope;
     if *why != Why::AllFailed {
+        let why = no_exit_reason(why, &wish.selector, tor);
         return format!("`{name}` was not rotated: {why} ({funnel})");
     }
     let fit = funnel.steps.last().map_or(0, |(_, left)| *left);
     let less = if wish.is_pooled() { ", give the route a smaller `pool` so that some are left over," } else { "" };
     format!(
-        "`{name}` was not rotated: it uses all {fit} exits that fit it ({funnel}); wait for more exits to be \
+        "`{name}` was not rotated: it already uses every exit that fits, {fit} in all ({funnel}); wait for more exits to be \
          tested{less} or choose a wider selector"
     )
 }
@@ -289,12 +290,12 @@ mod tests {
         let snapshot = fixture::snapshot(&["US", "US", "DE"]);
         let funnel = Funnel { steps: vec![(Step::Known, 8), (Step::Tested, 5)] };
         let refusal = Refusal { why: Why::AllFailed, funnel, untested: Vec::new() };
-        let text = no_other_exit(&wish(&snapshot, "nonus", None).unwrap(), &refusal);
+        let text = no_other_exit(&wish(&snapshot, "nonus", None).unwrap(), &refusal, true);
         assert_eq!(
             text,
-            "`nonus` was not rotated: it uses all 5 exits that fit it (8 known -> 5 tested); wait for more exits to be \
+            "`nonus` was not rotated: it already uses every exit that fits, 5 in all (8 known -> 5 tested); wait for more exits to be \
              tested, give the route a smaller `pool` so that some are left over, or choose a wider selector"
         );
-        assert!(!no_other_exit(&wish(&snapshot, "us-strict", None).unwrap(), &refusal).contains("pool"));
+        assert!(!no_other_exit(&wish(&snapshot, "us-strict", None).unwrap(), &refusal, true).contains("pool"));
     }
 }

@@ -24,7 +24,7 @@ use crate::route::selector::Mode;
 use crate::route::table::{Entry, Origin};
 use crate::state::Snapshot;
 
-/// A route.
+/// A route, with the exits that it uses and what it carries.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct Proxy {
     name: String,
@@ -32,11 +32,11 @@ pub(in crate::api) struct Proxy {
     selector: String,
     /// `flexible`, `strict` or `rotate`.
     mode: &'static str,
+    pool: PoolShown,
     /// The exits that the route uses, in one line for people. A strict route names its one address, or says that the
     /// first connection chooses it.
     #[schema(example = "one address: 192.0.2.7")]
     summary: String,
-    pool: PoolShown,
     /// The check target that the route's exits pass.
     check: Option<String>,
     /// The exit of a strict route; null until its first connection has chosen one.
@@ -82,7 +82,7 @@ struct PolicyShown {
     hops: u8,
     ipv6: bool,
     engine: &'static str,
-    /// In seconds.
+    /// The interval in seconds.
     #[schema(value_type = Option<u64>)]
     rotate_every: Option<HumanDuration>,
     /// In seconds, or `never`.

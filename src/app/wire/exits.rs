@@ -31,8 +31,8 @@ pub(super) async fn start(mut inputs: WorkerInputs<'_>) -> Result<ExitWorkers, S
     if config.gateway.allow_direct {
         list_direct(state).await?;
     }
-    let nobody = || mpsc::channel(1).1;
-    let reported = std::mem::replace(&mut inputs.reported, nobody());
+    let closed = mpsc::channel(1).1;
+    let reported = std::mem::replace(&mut inputs.reported, closed);
     start_bans(tasks, state.clone(), config.check.ban_for, reported);
     let mut started = ExitWorkers::default();
     if config.sources.any_public() {
