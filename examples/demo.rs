@@ -62,6 +62,7 @@ data_dir = {data:?}
 log.level = "warn,exitgate::tor::engine::process=error,exitgate::app=error"
 gateway.listen = "{gateway}"
 api.listen = "{api}"
+api.example_url = "{page}"
 tor.circuits_per_second = 200.0
 sources.onionoo.enabled = false
 check.per_second = 50.0
@@ -69,6 +70,7 @@ check.per_second = 50.0
 "#,
         gateway = *GATEWAY,
         api = *API,
+        page = bed.web.http("echo.test", "/ip"),
         lines = bed.gateway_lines(),
     )
 }

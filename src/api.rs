@@ -1,11 +1,11 @@
-//! The control path: what people and programs ask of a running gateway over HTTP.
+//! The HTTP API: how people and programs watch and change a running gateway.
 //!
-//! It runs on a thread and a runtime of its own: rendering a large `/metrics` or a slow reader of an answer then costs
-//! this thread and not the relays. It reads what other rooms publish and asks the app for changes through channels; it
-//! never reaches into the data path.
+//! It has a thread and a runtime of its own, so that a large `/metrics` or a slow reader costs this thread and not the
+//! relayed connections. It reads what other rooms publish. Changes of routes go through [`crate::admin`], reloads
+//! through a channel to `app/serve.rs`.
 //!
-//! Every request passes one gate, `api/auth.rs`, before any endpoint sees it. Every URL stands on one page,
-//! `api/endpoints.rs`. Every error has one shape, `api/error.rs`.
+//! Every request passes `api/auth.rs` before any handler sees it. All URLs stand in one table in `api/endpoints.rs`. All
+//! errors have the form of `api/error.rs`.
 //!
 //! Next: `api/endpoints.rs`.
 
@@ -26,14 +26,12 @@ mod fixture;
 mod health;
 pub mod list;
 mod openapi;
-pub mod orders;
 mod request_id;
-pub mod routes;
+mod routes;
 mod sources;
 mod timestamp;
 mod write_timeout;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +44,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use auth::Access;
 pub use events::Journal;
@@ -56,6 +54,7 @@ use auth::{Gate, Peer};
 use error::ApiError;
 use write_timeout::WriteTimeout;
 
+use crate::admin::RouteAdmin;
 use crate::check;
 use crate::gateway::connection_table::ConnectionTable;
 use crate::gateway::outbound::Outbound;
@@ -66,91 +65,89 @@ use crate::state::State;
 use crate::store::Store;
 use crate::tor::Tor;
 
-/// Connections at once. Arbitrary: scrapers of metrics and a few people's browsers; the rest waits in the kernel's queue.
+/// The most connections at once; more of them wait in the kernel's queue. Not tuned: a few browsers and scrapers of
+/// metrics need some dozens.
 const CONNECTIONS: usize = 512;
 
-/// How long a peer may take over its request head. Arbitrary, generous for a person's connection.
+/// How long a peer may take to send its request head. Not tuned.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a peer may take over nothing of an answer while there is more of it. Arbitrary: a page that is asked for is
-/// read; whoever holds a place without reading would keep others out.
+/// How long a peer may read nothing while more of an answer waits; then its connection ends, because it would keep its
+/// place from others. Not tuned.
 const READ_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long a whole connection may live: who follows events comes again.
+/// How long a connection may live. A reader of `/events` connects again and continues where it stopped.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(3600);
 
-/// A reload that somebody asked for, and where the answer goes.
+/// A request to reload the configuration: the channel for its answer.
 pub type ReloadRequest = oneshot::Sender<ReloadAnswer>;
 
-/// What a reload came to.
+/// The outcome of a reload.
 #[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum ReloadAnswer {
-    /// The new configuration is in force, but for the keys that need a restart.
+    /// The new configuration is in force, except the keys that need a restart.
     Applied {
         /// Keys whose new values are in force.
         changed: Vec<String>,
-        /// Keys whose new values wait for a restart.
+        /// Keys whose new values wait for a restart. Until then the gateway behaves as if they had not changed.
         needs_restart: Vec<String>,
     },
-    /// Nothing was changed.
+    /// The configuration has faults, and nothing was changed.
     Refused {
         /// Every fault, as `check-config` prints them.
         faults: String,
     },
 }
 
-/// What the endpoints need of the rest of the gateway.
+/// What the handlers need of the rest of the gateway.
 #[derive(Clone)]
 pub struct Wiring {
-    /// Everything in Prometheus' text format.
+    /// Renders all metrics in Prometheus' text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    /// Which sources have a tested exit, and why not.
+    /// Says which sources have a tested exit, and why the others have none.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     /// Takes reload requests.
     pub reload: mpsc::Sender<ReloadRequest>,
-    /// Exits, routes, what was promised.
+    /// Exits, routes, pins and sessions.
     pub state: State,
     /// The history of checks.
     pub store: Store,
-    /// Tests exits, where anything does.
+    /// Tests Tor exits; `None` without Tor.
     pub tester: Option<check::Handle>,
-    /// Tests public proxies, where there are any.
-    pub judge: Option<check::public::Handle>,
-    /// Where exits come from.
+    /// Tests public proxies; `None` without lists of them.
+    pub public_tester: Option<check::public::Handle>,
+    /// The sources of exits.
     pub sources: Sources,
-    /// Those of them that are lists of public proxies.
+    /// The names of the sources that are lists of public proxies.
     pub lists: Vec<String>,
-    /// Working public proxies, unless there are no lists of them.
-    pub shelf: Option<list::Shelf>,
-    /// The engines, unless Tor is switched off.
+    /// Working public proxies; `None` without lists of them.
+    pub public_list: Option<list::ListCache>,
+    /// The engines; `None` without Tor.
     pub tor: Option<Tor>,
-    /// What happened lately.
+    /// The journal that `/events` reads.
     pub journal: Arc<Journal>,
-    /// What the configuration says of all routes.
-    pub rules: Arc<ArcSwap<routes::Rules>>,
-    /// Takes orders for routes.
-    pub orders: mpsc::Sender<orders::Order>,
-    /// Routes of the API whose port another program has.
-    pub shut: watch::Receiver<BTreeSet<String>>,
-    /// The way out: what routes count, and another exit for those who ask.
+    /// Creates, changes and closes routes.
+    pub routes: RouteAdmin,
+    /// The counters of routes; rotates exits and takes reports about them.
     pub outbound: Arc<Outbound>,
-    /// Connections that are alive.
+    /// Open connections of clients.
     pub connections: Arc<ConnectionTable>,
-    /// Where the shared port listens.
+    /// The addresses of the shared port.
     pub gateway: Vec<SocketAddr>,
-    /// Places for what takes seconds: tests and rotations that somebody waits for.
+    /// Permits for requests that take seconds: checks and rotations.
     pub slow: Arc<Semaphore>,
+    /// Spawns the API's workers, and says when the gateway stops.
+    pub tasks: Tasks,
 }
 
-/// Tests and rotations at once. Arbitrary: each builds circuits, and a guard takes one a second.
+/// The most checks and rotations at once. Not tuned: each builds circuits, and an engine builds one a second by default.
 pub const SLOW: usize = 64;
 
 impl Wiring {
-    /// A place for something slow.
     fn slow(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         self.slow.clone().try_acquire_owned().map_err(|_| {
-            let message = format!("{SLOW} tests and rotations are under way already; try again in a moment");
+            let message = format!("{SLOW} checks and rotations are running already; try again in a moment");
             ApiError::too_much("too_many_checks", message, 2)
         })
     }
@@ -161,17 +158,18 @@ pub fn start(
     ports: Vec<Reservation>,
     access: Arc<ArcSwap<Access>>,
     wiring: Wiring,
-    tasks: Tasks,
     extra: Router,
 ) -> std::io::Result<()> {
-    if let Some(shelf) = wiring.shelf.clone() {
-        // Sorting ten thousand proxies must hold up neither a request nor a tunnel.
+    let tasks = wiring.tasks.clone();
+    if let Some(public_list) = wiring.public_list.clone() {
+        // Sorting 10,000 proxies would delay requests, so a background thread does it.
         let (state, worker) = (wiring.state.clone(), tasks.clone());
-        tasks.background("lists", move || list::watch(shelf.clone(), state.clone(), worker.clone()))?;
+        tasks.background("lists", move || list::watch(public_list.clone(), state.clone(), worker.clone()))?;
     }
     let gate = Gate { access, throttle: Arc::default() };
     let gate = axum::middleware::from_fn_with_state(gate, auth::gate);
-    let app = endpoints::router(wiring.clone(), tasks.clone(), extra).layer(gate);
+    // The last layer is the first that a request passes: a refusal of the gate has an id too.
+    let app = endpoints::router(wiring.clone(), extra).layer(gate).layer(axum::middleware::from_fn(request_id::follow));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (failed, outcome) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("api".to_owned()).spawn(move || {
@@ -189,11 +187,11 @@ pub fn start(
                 }
             }
             let _ = failed.send(Ok(()));
-            // Alive until the kill and not only until draining: health and metrics are wanted most while we drain.
+            // Serves until the kill, not only until draining starts: health and metrics matter most during draining.
             tasks.killed().await;
         });
     })?;
-    outcome.recv().unwrap_or_else(|_| Err(std::io::Error::other("the API's thread ended before it served")))
+    outcome.recv().unwrap_or_else(|_| Err(std::io::Error::other("the API's thread ended before it served anything")))
 }
 
 async fn connection(app: Router, arrival: Arrival) {

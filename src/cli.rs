@@ -103,7 +103,7 @@ Configuration:
   Then the environment: EXITGATE__GATEWAY__LISTEN=0.0.0.0:1080 sets `listen` in [gateway].";
 
 const OVER: &str = "\
-The gateway is asked remote its API: where and with which token say EXITGATE_URL and EXITGATE_TOKEN, else the
+The gateway is asked over its API: where and with which token say EXITGATE_URL and EXITGATE_TOKEN, else the
 configuration, else the token that the gateway made under data_dir.";
 
 /// One gateway, many exits.

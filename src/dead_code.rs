@@ -8,6 +8,7 @@
 //! marked where it stands, with `#[expect(dead_code, reason = "…")]` for this build alone:
 //! `#[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]`.
 
+mod admin;
 mod api;
 mod app;
 mod check;

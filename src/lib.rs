@@ -22,7 +22,7 @@
 //! | [`exit`] | holds what is known of each exit: the catalog (pure) |
 //! | [`state`] | the one writer; publishes the snapshot that everybody reads |
 //! | [`store`] | keeps state in SQLite, on a thread of its own |
-//! | `admin` | creates, changes and deletes routes while the gateway runs |
+//! | [`admin`] | creates, changes and closes routes while the gateway runs |
 //! | [`api`] | the HTTP interface to all of this |
 //! | [`console`] | the web console, as files in the binary |
 //! | [`config`] | reads text and gives validated settings |
@@ -34,6 +34,7 @@
 //! connection, and a change. Rooms know only rooms below them; `tests/it/architecture.rs` fails on an arrow that
 //! points up or sideways.
 
+pub mod admin;
 pub mod api;
 pub mod app;
 pub mod check;

@@ -1,12 +1,15 @@
-//! Who may ask: the gate that every request passes before an endpoint sees it.
+//! Access control: the checks that every request passes before a handler sees it.
 //!
-//! The API listens on loopback by default, and a loopback port is reachable by every web page that the user's browser
-//! shows. So a token is not the only guard. The `Host` header must be a name of ours, or DNS rebinding would let a page
-//! read answers; an `Origin` must be our own, or a page could send writes; a write must be JSON, which a page cannot
-//! send across origins without a preflight that we never grant. A page gets nothing, with or without a token.
+//! The API listens on loopback by default, and every web page in the user's browser can send requests to loopback. A
+//! token alone does not protect against that, so a page of another site is refused whether it has a token or not:
 //!
-//! Tokens travel in the `Authorization` header only: a token in a URL ends up in logs and in browser histories. Whoever
-//! tries many is not read for a while, as clients with wrong keys are not.
+//! - The `Host` header must be a name of this gateway. Otherwise DNS rebinding would let a page read answers.
+//! - An `Origin` header must be this gateway's own. Otherwise a page could send requests that change something.
+//! - A request with a body must be JSON. A page cannot send JSON to another origin without a preflight request, and no
+//!   preflight is ever granted.
+//!
+//! A token is read from the `Authorization` header only, because a token in a URL ends up in logs and in the browser's
+//! history. After many wrong tokens from one address, tokens of this address are refused unread for a while.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -23,55 +26,55 @@ use super::error::ApiError;
 use crate::limit::{AuthThrottle, Damping};
 use crate::net::{Host, Secret, Target};
 
-/// When tokens of an address are no longer read: as the gateway's own defaults have it for keys.
+/// After how many wrong tokens an address has to pause, and for how long: the gateway's defaults for wrong keys.
 const DAMPING: Damping = Damping { failures: NonZeroU32::new(10).unwrap(), pause: Duration::from_secs(60) };
 
-/// Whom a request comes from.
+/// The address that a request comes from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) IpAddr);
 
-/// What every request is held against.
+/// What requests are checked with.
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
-    /// What the configuration says.
     pub(super) access: Arc<ArcSwap<Access>>,
-    /// Who tried what; outlives a reload.
+    /// Wrong tokens by address. It outlives a reload.
     pub(super) throttle: Arc<AuthThrottle>,
 }
 
-/// Takes note of a token, and whether it is right; how long to wait, if it may not even be looked at.
+/// Counts a token as right or wrong. Returns how long the caller has to wait if tokens of its address are refused now.
 type CheckKey<'a> = &'a dyn Fn(&[u8], bool) -> Option<Duration>;
 
-/// What each URL asks of who calls it.
+/// The token that a URL needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
     Nothing,
+    /// The read token or the full one.
     Read,
     Token,
 }
 
-/// Tokens and names that the gate compares with.
+/// The tokens and host names that requests are checked against.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// For everything. `None`: nobody needs one (loopback only; config sees to that).
+    /// The token for everything. `None`: no token is needed. The configuration allows that on loopback only.
     pub token: Option<Secret>,
-    /// For `/metrics`, `/list`, `/random` and `/stats` alone.
+    /// The token for `/metrics`, `/list`, `/random` and `/stats`.
     pub read_token: Option<Secret>,
-    /// Names that the `Host` header may carry beside those of loopback.
+    /// Names that the `Host` header may have beside those of loopback.
     pub hosts: Vec<Host>,
 }
 
 fn need(path: &str) -> Need {
     match path {
-        "/health" | "/ready" | "/" | "/docs" | "/docs/docs.css" | "/docs/docs.js" | "/openapi.json" => Need::Nothing,
+        "/health" | "/ready" | "/" | "/docs" | "/openapi.json" => Need::Nothing,
         "/metrics" | "/list" | "/random" | "/stats" => Need::Read,
-        // The console's own files: they show nothing without what the API tells them.
-        _ if path.starts_with("/console/") => Need::Nothing,
+        // Files of the console and of the description: they contain no data.
+        _ if path.starts_with("/console/") || path.starts_with("/docs/") => Need::Nothing,
         _ => Need::Token,
     }
 }
 
-/// The middleware: lets a request through or answers it.
+/// The middleware that lets a request through or refuses it.
 pub(super) async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().map(|Peer(ip)| *ip);
     let check_key =
@@ -83,17 +86,17 @@ pub(super) async fn gate(State(gate): State<Gate>, request: Request, next: Next)
     };
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
-    // What an operator may know is nothing for a cache on the way.
+    // Answers are for the operator, so no cache between may keep them.
     headers.entry(header::CACHE_CONTROL).or_insert(http::HeaderValue::from_static("no-cache, private"));
     response
 }
 
-/// The middleware of every URL that takes writes: a page cannot send JSON to us without asking first, and is never told
-/// yes. It stands behind the choice of the method, so that a method that a URL does not take is told so.
+/// The middleware of handlers that take a body. It runs after the method was matched, so a wrong method is answered as
+/// such.
 pub(super) async fn json_only(request: Request, next: Next) -> Response {
     let write = !matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE);
     if write && !is_json(request.headers()) {
-        let message = "writes carry `Content-Type: application/json`; add -H 'Content-Type: application/json'";
+        let message = "this request needs the header Content-Type: application/json; with curl: -H 'Content-Type: application/json'";
         return ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message).into_response();
     }
     next.run(request).await
@@ -111,26 +114,27 @@ impl Access {
         let (Some(host), None) = (given.next(), given.next()) else {
             return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_host", "send exactly one Host header"));
         };
-        let is_ours = |host: &Host| is_loopback(host) || self.hosts.contains(host);
-        // A request may name its host twice, and the one in its first line is the one that counts (RFC 9112, 3.2.2).
-        let first = uri.authority().is_none_or(|named| parse_authority(named.as_str()).as_ref().is_some_and(is_ours));
+        let is_own = |host: &Host| is_loopback(host) || self.hosts.contains(host);
+        // The request line may name a host too, and then that one counts (RFC 9112, 3.2.2).
+        let first = uri.authority().is_none_or(|named| parse_authority(named.as_str()).as_ref().is_some_and(is_own));
         let host = host.to_str().ok().and_then(parse_authority);
-        if first && host.as_ref().is_some_and(is_ours) {
+        if first && host.as_ref().is_some_and(is_own) {
             return Ok(());
         }
-        let message = "this Host is not one of ours; add the name that you use to `api.hosts` in the configuration";
+        let message =
+            "this gateway has no such host name; add the name that you use to `api.hosts` in the configuration";
         Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", message))
     }
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(origin) = headers.get(header::ORIGIN) else { return check_fetch(headers) };
-        // Our own console sends its own origin, whose authority is the Host that was just checked.
+        // The gateway's own console sends an origin whose authority is the Host header, which was checked already.
         let own = origin
             .to_str()
             .ok()
             .and_then(|origin| origin.split_once("://"))
             .is_some_and(|(_, authority)| headers.get(header::HOST).is_some_and(|host| host == authority));
-        if own { Ok(()) } else { Err(foreign()) }
+        if own { Ok(()) } else { Err(foreign_page()) }
     }
 
     fn check_token(&self, need: Need, headers: &HeaderMap, check_key: CheckKey<'_>) -> Result<(), ApiError> {
@@ -140,7 +144,7 @@ impl Access {
             .and_then(|value| value.as_bytes().split_at_checked(7))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
             .map(|(_, token)| token);
-        // Both are compared whatever the first said, so that the time tells nothing.
+        // Both are always compared, so the time of the answer does not show which one matched.
         let full = given.is_some_and(|given| token.matches(given));
         let read = given.is_some_and(|given| self.read_token.as_ref().is_some_and(|token| token.matches(given)));
         let may = match need {
@@ -150,7 +154,7 @@ impl Access {
         };
         if let Some(wait) = given.filter(|_| need != Need::Nothing).and_then(|given| check_key(given, full || read)) {
             let seconds = u16::try_from(wait.as_secs().max(1)).unwrap_or(u16::MAX);
-            let message = "too many wrong tokens came from this address; none is read for a while";
+            let message = "too many wrong tokens came from this address; wait, then try again";
             return Err(ApiError::too_much("too_many_guesses", message, seconds));
         }
         if may {
@@ -165,15 +169,15 @@ impl Access {
     }
 }
 
-/// A browser says what a request without an origin is for: one that another site's page embeds (an image, a script) is
-/// refused, one that follows a link to the console is not.
+/// Checks a request without an `Origin` by the headers in which a browser says what it is for. What a page of another site
+/// embeds (an image, a script) is refused; a link to the console is not.
 fn check_fetch(headers: &HeaderMap) -> Result<(), ApiError> {
     let says = |name: &str, word: &str| headers.get(name).is_some_and(|value| value == word);
     let elsewhere = says("sec-fetch-site", "cross-site") || says("sec-fetch-site", "same-site");
-    if elsewhere && !says("sec-fetch-mode", "navigate") { Err(foreign()) } else { Ok(()) }
+    if elsewhere && !says("sec-fetch-mode", "navigate") { Err(foreign_page()) } else { Ok(()) }
 }
 
-fn foreign() -> ApiError {
+fn foreign_page() -> ApiError {
     ApiError::new(StatusCode::FORBIDDEN, "foreign_origin", "pages of other sites may not use this API")
 }
 
@@ -211,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_ours_or_refused() {
+    fn an_unknown_host_is_refused() {
         let access = Access { hosts: vec![Host::parse("gate.example").unwrap()], ..Access::default() };
         for host in ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "127.9.9.9", "gate.example:80"] {
             assert_eq!(code(&access, "/x", &[("host", host)]), None, "{host}");
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_site_embeds_is_refused_and_a_link_is_followed() {
+    fn a_link_from_another_site_works_and_an_embedded_request_does_not() {
         let access = Access::default();
         for (site, mode, want) in [
             ("same-origin", "cors", None),
@@ -263,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_tries_many_tokens_is_not_read_and_learns_nothing() {
+    fn after_many_wrong_tokens_even_the_right_one_is_refused() {
         let access = Access { token: Some(Secret::new("full")), ..Access::default() };
         let (throttle, now) = (AuthThrottle::default(), Instant::now());
         let ask = |path: &str, peer: u8, token: &str| {
@@ -278,14 +282,18 @@ mod tests {
             assert_eq!(ask("/proxies", 2, &format!("guess{guess}")), Some("unauthorized"));
         }
         assert_eq!(ask("/proxies", 2, "more"), Some("too_many_guesses"));
-        assert_eq!(ask("/metrics", 2, "full"), Some("too_many_guesses"), "the right one tells nothing now");
-        assert_eq!(ask("/health", 2, "more"), None, "what needs no token is nobody's guess");
-        assert_eq!(ask("/proxies", 1, "full"), None, "who was good a moment ago works on");
+        assert_eq!(
+            ask("/metrics", 2, "full"),
+            Some("too_many_guesses"),
+            "the right token is refused too, so a guesser learns nothing"
+        );
+        assert_eq!(ask("/health", 2, "more"), None, "a URL without a token is not affected");
+        assert_eq!(ask("/proxies", 1, "full"), None, "an address that sent the right token before is not affected");
         assert_eq!(ask("/proxies", 3, "full"), None);
     }
 
     #[test]
-    fn json_is_json_whatever_stands_behind_it() {
+    fn parameters_of_a_content_type_do_not_matter() {
         for (kind, want) in [
             ("application/json", true),
             ("Application/JSON; charset=utf-8", true),
@@ -299,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn each_url_asks_for_its_token() {
+    fn each_url_needs_its_token() {
         let access = Access { token: Some(Secret::new("full")), read_token: Some(Secret::new("read")), hosts: vec![] };
         let ask = |path, token: &str| {
             let value = format!("Bearer {token}");

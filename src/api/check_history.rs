@@ -1,4 +1,4 @@
-//! `/exits/{id}/checks`: the history of one exit's checks, which is what a person looks at to believe a verdict.
+//! `/exits/{id}/checks`: the history of one exit's checks, by which a person can see why its verdict is what it is.
 
 use std::net::IpAddr;
 
@@ -15,27 +15,27 @@ use super::extract::{Named, Params, limit};
 use super::timestamp::Timestamp;
 use crate::store::{self, Page, Timings};
 
-/// What may be asked.
+/// The query of `GET /exits/{id}/checks`.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Wanted {
-    /// Only those against this check target; `echo` is the exit as such.
+pub(super) struct HistoryQuery {
+    /// Only checks of this check target. `echo` is the check of the exit itself.
     target: Option<String>,
-    /// Entries of one answer.
+    /// The most checks in one answer.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
-    /// Those before this one.
+    /// Only checks before this one: the `next` of the answer before.
     before: Option<i64>,
 }
 
-/// One check that was made.
+/// A past check.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PastCheck {
-    /// `echo` is the exit as such.
+    /// The check target; `echo` is the check of the exit itself.
     target: String,
     at: Timestamp,
-    /// `good`, or what it failed by.
+    /// `good`, or what failed.
     outcome: String,
     detail: Option<String>,
     #[schema(value_type = Option<String>)]
@@ -45,7 +45,7 @@ pub(super) struct PastCheck {
     ms: Stages,
 }
 
-/// Milliseconds that the stages of a check took; a stage that was not reached has none.
+/// How long the stages of a check took, in milliseconds; null for a stage that was not reached.
 #[derive(Debug, Serialize, ToSchema)]
 struct Stages {
     circuit: Option<f64>,
@@ -55,28 +55,28 @@ struct Stages {
     total: Option<f64>,
 }
 
-/// Checks of one exit, newest first.
+/// A page of past checks, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PastChecks {
     checks: Vec<PastCheck>,
-    /// What `before` says for older ones.
+    /// The value of `before` for the next, older page.
     next: Option<i64>,
 }
 
-/// How an exit's checks went, newest first.
+/// Lists the past checks of an exit, newest first.
 #[utoipa::path(get, path = "/exits/{id}/checks", tag = "exits",
-    params(("id" = String, Path, description = "Its id or address"), Wanted),
+    params(("id" = String, Path, description = "The id of the exit, or the address that sites see"), HistoryQuery),
     responses((status = 200, body = PastChecks), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn checks(
     State(wiring): State<Wiring>,
     Named(id): Named,
-    Params(wanted): Params<Wanted>,
+    Params(query): Params<HistoryQuery>,
 ) -> Result<Response, ApiError> {
     let exit = find(&wiring.state.snapshot(), &id)?.id().clone();
-    let limit = limit(wanted.limit)?;
-    let page = Page { limit: u32::try_from(limit).unwrap_or(u32::MAX), before: wanted.before };
-    let read = wiring.store.checks(&exit, wanted.target.as_deref(), page).await;
-    let list = read.map_err(|_| ApiError::ours("the history of checks cannot be read"))?;
+    let limit = limit(query.limit)?;
+    let page = Page { limit: u32::try_from(limit).unwrap_or(u32::MAX), before: query.before };
+    let read = wiring.store.checks(&exit, query.target.as_deref(), page).await;
+    let list = read.map_err(|_| ApiError::internal("the history of checks cannot be read"))?;
     Ok(Json(answer(list, limit)).into_response())
 }
 
@@ -129,9 +129,9 @@ mod tests {
             status: Some(200),
             timings: Timings { tls: Some(Duration::from_micros(1500)), ..Timings::default() },
         };
-        let said = serde_json::to_value(answer(vec![check(9), check(7)], 2)).unwrap();
-        assert_eq!((&said["next"], &said["checks"][0]["ms"]["tls"]), (&json!(7), &json!(1.5)));
-        let first = &said["checks"][0];
+        let page = serde_json::to_value(answer(vec![check(9), check(7)], 2)).unwrap();
+        assert_eq!((&page["next"], &page["checks"][0]["ms"]["tls"]), (&json!(7), &json!(1.5)));
+        let first = &page["checks"][0];
         assert_eq!((&first["detail"], &first["at"]), (&json!(null), &json!("1970-01-01T00:00:01.000Z")));
         assert_eq!(answer(vec![check(9)], 2).next, None);
     }

@@ -1,9 +1,9 @@
-//! `/checks`: how the tester's pages fare, and one pass over many exits, whose results are told as they come.
+//! `/checks`: the pages that the tester fetches through exits, and a batch of checks of many exits.
 //!
-//! A pass goes at the tester's own pace, behind whatever live requests wait for: it is the polite way to have thousands
-//! of exits tested, where `POST /exits/{id}/check` is the quick way to have one. Its answer is a line of JSON for each
-//! exit (`application/x-ndjson`), so that a reader shows each when it is there. Who hangs up loses nothing: the checks go
-//! on, and what they find is at `/exits`.
+//! A batch runs at the tester's own pace, behind exits that live requests wait for. It is for thousands of exits; to check
+//! one exit quickly there is `POST /exits/{id}/check`. The answer is one line of JSON for each exit
+//! (`application/x-ndjson`), sent as soon as the exit's result is there. If the caller hangs up, the checks go on, and
+//! their results are at `/exits`.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 use super::Wiring;
 use super::error::{ApiError, Problem};
 use super::etag::tagged;
-use super::exits::{Shown as Exit, read_id, word};
+use super::exits::{ExitView, read_id, word};
 use super::extract::Body as Fields;
 use super::timestamp::Timestamp;
 use crate::check::{CheckBatch, Checked, CheckedSite, Handle, PageHealth};
@@ -32,39 +32,40 @@ use crate::exit::country::Country;
 use crate::exit::{ExitId, Source};
 use crate::state;
 
-/// A page that exits are asked to fetch.
+/// A page that the tester fetches through exits.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Check)]
-pub(super) struct Shown {
-    /// What it tells: `echo`, `canary` or `site`.
+pub(super) struct CheckView {
+    /// `echo` answers with the address it sees, `canary` is known word for word and shows tampering, `site` is a site that
+    /// routes name.
     kind: String,
-    /// Its name, or its URL.
+    /// The page's name, or its URL.
     name: String,
-    /// Since when it is to blame for what fails there, and does not count.
+    /// Since when failures of this page do not count, because it fails for most exits; null if they count.
     suspended: Option<Timestamp>,
-    /// Exits that passed it lately and did not fail since.
+    /// The number of exits whose last check of it passed.
     passing: usize,
-    /// Exits that failed it and wait for what others say.
+    /// The number of exits that failed it, and whose failure waits for results of other exits.
     held: usize,
 }
 
-/// The tester's pages.
+/// The pages that the tester fetches.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Checks)]
 pub(super) struct Listed {
-    checks: Vec<Shown>,
+    checks: Vec<CheckView>,
 }
 
-/// Every page of the tester, whether it counts now, and who passes it.
+/// Lists the pages that the tester fetches, whether each counts now, and how many exits pass it.
 #[utoipa::path(get, path = "/checks", tag = "exits",
     responses((status = 200, body = Listed), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn list(State(wiring): State<Wiring>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let standing = wiring.tester.as_ref().map(Handle::standing).unwrap_or_default();
-    tagged(&headers, &Listed { checks: standing.iter().map(of_page).collect() })
+    let pages = wiring.tester.as_ref().map(Handle::standing).unwrap_or_default();
+    tagged(&headers, &Listed { checks: pages.iter().map(of_page).collect() })
 }
 
-fn of_page(page: &PageHealth) -> Shown {
-    Shown {
+fn of_page(page: &PageHealth) -> CheckView {
+    CheckView {
         kind: page.kind.to_owned(),
         name: page.name.to_string(),
         suspended: page.suspended.map(Timestamp),
@@ -73,49 +74,51 @@ fn of_page(page: &PageHealth) -> Shown {
     }
 }
 
-/// What a pass may be asked for.
+/// Which exits to check, and an extra page.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[schema(as = PassAsked)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct BatchRequest {
     /// Only exits of this country.
     country: Option<String>,
-    /// Only these.
+    /// Only the exits with these ids.
     exits: Option<Vec<String>>,
-    /// A page to ask through each that works.
+    /// A page to fetch through each exit that works.
     target: Option<String>,
 }
 
-/// Tests many exits, and tells each result on a line of its own.
-#[utoipa::path(post, path = "/checks", tag = "exits", request_body = Wanted,
-    responses((status = 200, description = "How many, then a line of JSON for each", content_type = "application/x-ndjson", body = String),
+/// Checks many exits, and sends each result as a line of its own.
+#[utoipa::path(post, path = "/checks", tag = "exits", request_body = BatchRequest,
+    responses((status = 200, description = "A line with the number of exits, then a line of JSON for each exit", content_type = "application/x-ndjson", body = String),
         (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn begin(State(wiring): State<Wiring>, Fields(fields): Fields) -> Result<Response, ApiError> {
-    let wanted: Wanted = serde_json::from_value(Value::Object(fields))
+    let request: BatchRequest = serde_json::from_value(Value::Object(fields))
         .map_err(|why| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_field", why.to_string()))?;
     let tester = wiring.tester.as_ref().ok_or_else(|| {
-        ApiError::new(StatusCode::CONFLICT, "untestable", "nothing here tests exits: `tor.enabled` is false")
+        ApiError::new(StatusCode::CONFLICT, "untestable", "no tester runs, because `tor.enabled` is false")
     })?;
-    let pass = CheckBatch { exits: exits(&wiring, &wanted)?, extra: wanted.target.as_deref().map(page).transpose()? };
-    let target = pass.extra.as_ref().map(|extra| extra.name.clone());
-    let first = line(&json!({ "total": pass.exits.len() }));
-    let results = tester.pass(pass).await;
+    let batch =
+        CheckBatch { exits: exits(&wiring, &request)?, extra: request.target.as_deref().map(page).transpose()? };
+    let target = batch.extra.as_ref().map(|extra| extra.name.clone());
+    let first = line(&json!({ "total": batch.exits.len() }));
+    let results = tester.pass(batch).await;
     let lines = Lines { first: Some(first), results, state: wiring.state.clone(), target };
     let types = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
     Ok((types, axum::body::Body::new(lines)).into_response())
 }
 
-/// Those that can be tested, by id.
-fn exits(wiring: &Wiring, wanted: &Wanted) -> Result<Vec<ExitId>, ApiError> {
+/// The exits that can be checked, sorted by id.
+fn exits(wiring: &Wiring, request: &BatchRequest) -> Result<Vec<ExitId>, ApiError> {
     let wrong = |field: &str, want: String| {
         let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_field", format!("`{field}` {want}"));
         error.with(json!({ "field": field }))
     };
-    let country = wanted.country.as_deref().map(|text| {
-        Country::parse(text).ok_or_else(|| wrong("country", "is two letters, or `??` for those nobody knows".into()))
+    let country = request.country.as_deref().map(|text| {
+        Country::parse(text)
+            .ok_or_else(|| wrong("country", "is two letters, or `??` for exits of an unknown country".into()))
     });
     let country = country.transpose()?;
-    let named = wanted.exits.as_ref().map(|all| {
+    let named = request.exits.as_ref().map(|all| {
         let read =
             |text: &String| read_id(text).ok_or_else(|| wrong("exits", format!("names {text:?}, which is no id")));
         all.iter().map(read).collect::<Result<BTreeSet<_>, _>>()
@@ -142,7 +145,7 @@ fn page(text: &str) -> Result<Arc<CheckedSite>, ApiError> {
     CheckedSite::at(&url).map(Arc::new).map_err(|why| wrong(why.to_string()))
 }
 
-/// The body of an answer that grows with the results.
+/// The body of the answer: it ends with the last result.
 struct Lines {
     first: Option<Bytes>,
     results: mpsc::UnboundedReceiver<(ExitId, Option<Checked>)>,
@@ -153,9 +156,9 @@ struct Lines {
 impl Lines {
     fn of(&self, id: &ExitId, checked: Option<Checked>) -> Bytes {
         let snapshot = self.state.load();
-        let exit = snapshot.catalog.get(id).map(|exit| Exit::of(exit));
+        let exit = snapshot.catalog.get(id).map(|exit| ExitView::of(exit));
         let Some(checked) = checked else {
-            let why = "it is gone, or was condemned meanwhile";
+            let why = "it is gone, or has been condemned meanwhile";
             return line(&json!({ "id": id.to_string(), "verdict": "untestable", "why": why, "exit": exit }));
         };
         let of_target = |name: &Arc<str>| checked.sites.iter().find(|(site, _)| site == name);
@@ -194,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_a_whole_url() {
+    fn a_target_is_a_whole_url() {
         assert_eq!(&*page("https://shop.example/a?b=c").unwrap().name, "https://shop.example/a?b=c");
         for text in ["", "shop.example", "ftp://shop.example/", "https:///x", "/x"] {
             assert_eq!(page(text).err().map(|error| error.code()), Some("bad_field"), "{text}");

@@ -1,4 +1,4 @@
-//! `/connections`: who is connected now, through which exit, and how to end one.
+//! `/connections`: the open connections of clients, the exit of each, and how to cut one.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,30 +15,30 @@ use super::extract::{Named, Params, bad_query, limit};
 use crate::gateway::connection_table::{ConnectionEntry, ConnectionTable};
 use crate::gateway::protocol::Protocol;
 
-/// One connection that is alive.
+/// An open connection of a client.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Connection {
     id: u64,
-    /// `shared`, or the name of the route whose own port it came to.
+    /// `shared` for the shared port, or the name of the route whose port the client connected to.
     listener: String,
-    /// Who it is: the address that a trusted peer names, else the socket's.
+    /// The client: the address that a trusted PROXY header names, else the socket's.
     #[schema(value_type = String, example = "127.0.0.1:50412")]
     client: std::net::SocketAddr,
     tls: bool,
-    /// `socks4`, `socks5`, `connect` or `http`, once that is known.
+    /// `socks4`, `socks5`, `connect` or `http`; null until the first bytes show it.
     protocol: Option<&'static str>,
-    /// The user name; only with `log.targets`, like the target.
+    /// The username. Shown only with `log.targets = true`, like the target.
     username: Option<String>,
     target: Option<String>,
     /// The route's name, or `implicit`.
     route: Option<String>,
     /// The route's name or the canonical selector, as narrowed.
     scope: Option<String>,
-    /// The exit that serves it, or served it last.
+    /// The exit that serves the connection, or served it last.
     exit: Option<String>,
     #[schema(value_type = Option<String>)]
     exit_ip: Option<std::net::IpAddr>,
-    /// A stream to its target is open.
+    /// True while a stream to the target is open.
     streaming: bool,
     requests: u32,
     bytes_up: u64,
@@ -46,13 +46,13 @@ pub(super) struct Connection {
     age_seconds: u64,
 }
 
-/// Connections in the order in which they came.
+/// A page of connections, in the order in which they were accepted.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Connections {
-    /// How many there are, beyond this page too.
+    /// How many there are, also beyond this page.
     total: usize,
     connections: Vec<Connection>,
-    /// What `after` says for the rest.
+    /// The value of `after` for the next page.
     next: Option<u64>,
 }
 
@@ -64,19 +64,19 @@ pub(super) struct CutOff {
     state: &'static str,
 }
 
-/// What may be asked.
+/// The query of `GET /connections`.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Wanted {
-    /// Only those of this route; `implicit` for those of none.
+pub(super) struct ConnectionQuery {
+    /// Only connections of this route; `implicit` for those without a route.
     route: Option<String>,
-    /// Only those that came in here: `shared`, or a route's own port by its name.
+    /// Only connections to this port: `shared`, or the name of a route.
     listener: Option<String>,
-    /// Entries of one answer.
+    /// The most connections in one answer.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
-    /// Those after this one.
+    /// Only connections after this id: the `next` of the answer before.
     after: Option<u64>,
 }
 
@@ -106,40 +106,41 @@ impl Connection {
     }
 }
 
-fn list_of(connections: &ConnectionTable, wanted: &Wanted, limit: usize) -> Connections {
+fn list_of(connections: &ConnectionTable, query: &ConnectionQuery, limit: usize) -> Connections {
     let passes = |row: &ConnectionEntry| {
-        wanted.listener.as_deref().is_none_or(|listener| *row.listener == *listener)
-            && wanted.route.as_deref().is_none_or(|route| row.state().served_by.is_some_and(|way| *way.label == *route))
+        query.listener.as_deref().is_none_or(|listener| *row.listener == *listener)
+            && query.route.as_deref().is_none_or(|route| row.state().served_by.is_some_and(|way| *way.label == *route))
     };
     let all: Vec<_> = connections.list().into_iter().filter(|row| passes(row)).collect();
-    let rest: Vec<_> = all.iter().filter(|row| wanted.after.is_none_or(|after| row.id > after)).collect();
+    let rest: Vec<_> = all.iter().filter(|row| query.after.is_none_or(|after| row.id > after)).collect();
     let next = (rest.len() > limit).then(|| rest[limit - 1].id);
     let connections = rest.into_iter().take(limit).map(|row| Connection::of(row)).collect();
     Connections { total: all.len(), connections, next }
 }
 
-/// Connections that are alive.
-#[utoipa::path(get, path = "/connections", tag = "traffic", params(Wanted),
+/// Lists the open connections.
+#[utoipa::path(get, path = "/connections", tag = "traffic", params(ConnectionQuery),
     responses((status = 200, body = Connections), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn list(
     State(wiring): State<Wiring>,
     headers: HeaderMap,
-    Params(wanted): Params<Wanted>,
+    Params(query): Params<ConnectionQuery>,
 ) -> Result<Response, ApiError> {
-    let limit = limit(wanted.limit)?;
-    if wanted.after.is_some_and(|after| i64::try_from(after).is_err()) {
-        return Err(bad_query("`after` is the number of a connection").with(json!({ "field": "after" })));
+    let limit = limit(query.limit)?;
+    if query.after.is_some_and(|after| i64::try_from(after).is_err()) {
+        return Err(bad_query("`after` is the id of a connection").with(json!({ "field": "after" })));
     }
-    tagged(&headers, &list_of(&wiring.connections, &wanted, limit))
+    tagged(&headers, &list_of(&wiring.connections, &query, limit))
 }
 
-/// Cuts one connection.
+/// Cuts a connection.
 #[utoipa::path(delete, path = "/connections/{id}", tag = "traffic",
-    params(("id" = u64, Path, description = "Its number in the list")),
+    params(("id" = u64, Path, description = "The id of the connection")),
     responses((status = 202, body = CutOff), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn cut(State(wiring): State<Wiring>, Named(id): Named) -> Result<Response, ApiError> {
     let row = id.parse().ok().and_then(|id| wiring.connections.get(id));
-    let row = row.ok_or_else(|| ApiError::missing("no connection with this number is alive; see /connections"))?;
+    let row =
+        row.ok_or_else(|| ApiError::missing("no connection with this id is open; GET /connections lists them"))?;
     row.cut();
     Ok((StatusCode::ACCEPTED, Json(CutOff { id: row.id, state: "cut" })).into_response())
 }

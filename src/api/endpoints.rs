@@ -1,4 +1,10 @@
-//! Every URL of the API, on one page.
+//! Every URL of the API, with its method and its handler.
+//!
+//! A handler describes its request and its answers itself (`#[utoipa::path]`), and `/openapi.json` is made from that. To
+//! add an endpoint, write the handler and add a line to the table.
+//!
+//! Served beside these on the same port: `/openapi.json`, `/docs` and its files (`api/openapi.rs`), and the console at
+//! `/` and below `/console/` (`src/console.rs`). Which URLs need a token is decided in `api/auth.rs`.
 
 use axum::Router;
 use axum::middleware::from_fn;
@@ -7,73 +13,88 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterE
 use utoipa_axum::routes;
 
 use super::error::ApiError;
+use super::routes::{self as proxies, pac, rotation};
 use super::{
-    Wiring, auth, check_history, checks, connections, engines, events, exits, explain, health, list, openapi,
-    request_id, routes, sources,
+    Wiring, auth, check_history, checks, connections, engines, events, exits, explain, health, list, openapi, sources,
 };
-use crate::lifecycle::Tasks;
 
-/// All of them, and what they say of themselves. `extra` is what other rooms serve on the same port (the console).
-pub(super) fn router(wiring: Wiring, tasks: Tasks, extra: Router) -> Router {
-    let (router, described) = described(wiring, tasks).split_for_parts();
+/// Makes `urls()`, the router with its description, and the list of the table's lines for the test below.
+macro_rules! endpoints {
+    ($($method:ident $url:literal => $($handler:ident)::+;)+) => {
+        fn urls() -> OpenApiRouter<Wiring> {
+            OpenApiRouter::with_openapi(openapi::base())
+                $(.routes(endpoint(stringify!($method), routes!($($handler)::+))))+
+        }
+
+        #[cfg(test)]
+        const TABLE: &[(&str, &str)] = &[$((stringify!($method), $url)),+];
+    };
+}
+
+endpoints! {
+    GET    "/health"                  => health::health;
+    GET    "/ready"                   => health::ready;
+    GET    "/metrics"                 => health::metrics;
+    POST   "/reload"                  => health::reload;
+
+    GET    "/proxies"                 => proxies::list;
+    POST   "/proxies"                 => proxies::create;
+    GET    "/proxies/{route}"         => proxies::one;
+    PATCH  "/proxies/{route}"         => proxies::change;
+    DELETE "/proxies/{route}"         => proxies::delete;
+    GET    "/proxies/{route}/exits"   => proxies::exits;
+    GET    "/proxies/{route}/last"    => rotation::last;
+    POST   "/proxies/{route}/rotate"  => rotation::rotate;
+    POST   "/proxies/{route}/report"  => rotation::report;
+    GET    "/proxy.pac"               => pac::pac;
+
+    GET    "/exits"                   => exits::list;
+    GET    "/exits/{id}"              => exits::one;
+    POST   "/exits/{id}/check"        => exits::check;
+    GET    "/exits/{id}/checks"       => check_history::checks;
+    GET    "/countries"               => exits::countries;
+    GET    "/checks"                  => checks::list;
+    POST   "/checks"                  => checks::begin;
+    GET    "/explain"                 => explain::explain;
+
+    GET    "/list"                    => list::list;
+    GET    "/random"                  => list::random;
+    GET    "/stats"                   => list::stats;
+
+    GET    "/engines"                 => engines::list;
+    GET    "/sources"                 => sources::list;
+    POST   "/sources/{name}/refresh"  => sources::refresh;
+
+    GET    "/connections"             => connections::list;
+    DELETE "/connections/{id}"        => connections::cut;
+    GET    "/events"                  => events::events;
+}
+
+/// A handler that takes a body accepts JSON only: a page of another site cannot send that (`api/auth.rs`).
+fn endpoint(method: &str, url: UtoipaMethodRouter<Wiring>) -> UtoipaMethodRouter<Wiring> {
+    match method {
+        "POST" | "PATCH" | "PUT" => url.map(|methods| methods.route_layer(from_fn(auth::json_only))),
+        _ => url,
+    }
+}
+
+/// All endpoints, their description, and `extra`: what other rooms serve on the same port (the console).
+pub(super) fn router(wiring: Wiring, extra: Router) -> Router {
+    let (router, description) = urls().with_state(wiring).split_for_parts();
     router
-        .merge(openapi::router(described))
+        .merge(openapi::router(description))
         .merge(extra)
-        .fallback(nowhere)
+        .fallback(unknown_url)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn(request_id::follow))
 }
 
-/// The URLs with their descriptions.
-fn described(wiring: Wiring, tasks: Tasks) -> OpenApiRouter {
-    let events = OpenApiRouter::new().routes(routes!(events::events)).with_state((wiring.clone(), tasks));
-    urls().with_state(wiring).merge(events)
-}
-
-fn urls() -> OpenApiRouter<Wiring> {
-    OpenApiRouter::with_openapi(openapi::base())
-        .routes(routes!(health::health))
-        .routes(routes!(health::ready))
-        .routes(routes!(health::metrics))
-        .routes(json(routes!(health::reload)))
-        .routes(json(routes!(routes::list, routes::create)))
-        .routes(json(routes!(routes::one, routes::change, routes::delete)))
-        .routes(routes!(routes::exits))
-        .routes(routes!(routes::rotation::last))
-        .routes(json(routes!(routes::rotation::rotate)))
-        .routes(json(routes!(routes::rotation::report)))
-        .routes(routes!(routes::pac::pac))
-        .routes(routes!(exits::list))
-        .routes(routes!(exits::one))
-        .routes(json(routes!(exits::check)))
-        .routes(routes!(check_history::checks))
-        .routes(routes!(exits::countries))
-        .routes(routes!(list::list))
-        .routes(routes!(list::random))
-        .routes(routes!(list::stats))
-        .routes(json(routes!(checks::list, checks::begin)))
-        .routes(routes!(explain::explain))
-        .routes(routes!(engines::list))
-        .routes(routes!(sources::list))
-        .routes(json(routes!(sources::refresh)))
-        .routes(routes!(connections::list))
-        .routes(routes!(connections::cut))
-}
-
-/// A URL that takes writes.
-fn json(url: UtoipaMethodRouter<Wiring>) -> UtoipaMethodRouter<Wiring> {
-    url.map(|methods| methods.route_layer(from_fn(auth::json_only)))
-}
-
-/// What the URLs say of themselves, without anything behind them.
+/// The description of all endpoints.
 #[cfg(test)]
 pub(super) fn description() -> utoipa::openapi::OpenApi {
-    let mut all = urls().into_openapi();
-    all.merge(OpenApiRouter::new().routes(routes!(events::events)).into_openapi());
-    all
+    urls().into_openapi()
 }
 
-async fn nowhere() -> ApiError {
+async fn unknown_url() -> ApiError {
     ApiError::new(
         StatusCode::NOT_FOUND,
         "no_such_url",
@@ -83,4 +104,26 @@ async fn nowhere() -> ApiError {
 
 async fn wrong_method() -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "this URL does not take that method")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_table_and_the_description_have_the_same_endpoints() {
+        let table: BTreeSet<(String, String)> =
+            TABLE.iter().map(|(method, url)| (method.to_lowercase(), (*url).to_owned())).collect();
+        assert_eq!(table.len(), TABLE.len(), "a line of the table stands twice");
+        let description = serde_json::to_value(description()).unwrap();
+        let described: BTreeSet<(String, String)> = description["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(url, item)| item.as_object().unwrap().keys().map(|method| (method.clone(), url.clone())))
+            .collect();
+        assert_eq!(table, described);
+    }
 }

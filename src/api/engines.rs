@@ -1,4 +1,4 @@
-//! `/engines`: the tor processes that we drive.
+//! `/engines`: the tor processes that this gateway drives.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -11,22 +11,22 @@ use super::error::{ApiError, Problem};
 use super::etag::tagged;
 use crate::tor::{EngineState, EngineStatus};
 
-/// One engine.
+/// An engine: a tor process.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Engine)]
-pub(super) struct Shown {
+pub(super) struct EngineView {
     id: u8,
-    /// Its tor process is somebody else's.
+    /// True if exitgate connected to this tor process and did not start it.
     attached: bool,
     /// `starting`, `bootstrapping`, `ready`, `degraded`, `restarting` or `stopped`.
     state: &'static str,
     usable: bool,
-    /// Why it is not simply ready.
+    /// Why the state is not `ready`.
     why: Option<String>,
     bootstrap_percent: Option<u8>,
     pid: Option<u32>,
     version: Option<String>,
-    /// The fingerprint of its primary guard.
+    /// The fingerprint of the primary guard.
     guard: Option<String>,
     circuits: usize,
     building: usize,
@@ -35,15 +35,15 @@ pub(super) struct Shown {
     restarts: u32,
 }
 
-/// The tor processes that we drive.
+/// All engines of this gateway.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Engines {
-    /// False with `tor.enabled = false`.
+    /// False if `tor.enabled` is false.
     enabled: bool,
-    engines: Vec<Shown>,
+    engines: Vec<EngineView>,
 }
 
-/// The tor processes that we drive.
+/// Lists the tor processes that this gateway drives.
 #[utoipa::path(get, path = "/engines", tag = "engines",
     responses((status = 200, body = Engines), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn list(State(wiring): State<Wiring>, headers: HeaderMap) -> Result<Response, ApiError> {
@@ -51,15 +51,14 @@ pub(super) async fn list(State(wiring): State<Wiring>, headers: HeaderMap) -> Re
     tagged(&headers, &Engines { enabled: wiring.tor.is_some(), engines: engines.iter().map(shown).collect() })
 }
 
-/// One engine.
-pub(super) fn shown(engine: &EngineStatus) -> Shown {
+pub(super) fn shown(engine: &EngineStatus) -> EngineView {
     let (why, bootstrap_percent) = match &engine.state {
         EngineState::Bootstrapping { percent, phase } => (Some(&**phase), Some(*percent)),
         EngineState::Degraded { why } | EngineState::Restarting { why, .. } => (Some(&**why), None),
         EngineState::Stopped { why } => (why.as_deref(), None),
         EngineState::Absent | EngineState::Starting | EngineState::Ready => (None, None),
     };
-    Shown {
+    EngineView {
         id: engine.id.0,
         attached: engine.attached,
         state: engine.state.as_str(),

@@ -1,7 +1,7 @@
-//! Errors as clients of the API see them: one envelope, a stable code, a sentence that says what to do.
+//! Errors as callers of the API see them: one form, with a stable code and a sentence that says what to do.
 //!
-//! `code` is for programs and never changes its meaning; `message` is for people and may. A fault of ours carries no
-//! internal text: that goes to the log, once.
+//! `code` is for programs and never changes its meaning; `message` is for people and may change. An internal failure
+//! shows no detail: the log has it, once.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -10,7 +10,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-/// One refusal of the API.
+use super::request_id;
+
+/// An answer that refuses a request.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
@@ -20,83 +22,84 @@ pub struct ApiError {
     retry_after: Option<u16>,
 }
 
-/// What every refusal looks like.
+/// The body of every refusal.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
     error: ProblemBody,
 }
 
-/// What a refusal says.
+/// Why a request was refused.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProblemBody)]
 struct ProblemBody {
-    /// For programs; never changes its meaning.
+    /// For programs; a code never changes its meaning.
     #[schema(example = "bad_field")]
     code: &'static str,
     /// For people: what is wrong, and what to do.
     message: String,
-    /// For programs too: `field` names the one that is wrong, `funnel` the counts that explain a want of exits.
+    /// For programs: `field` names the wrong field, `funnel` counts the exits that are left after each condition.
     #[schema(value_type = Object)]
     details: Value,
+    /// The id of the request, as in the answer's `X-Request-Id` and in the log.
+    #[schema(required = false, value_type = String, example = "r-3f9a-000001b2")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
 }
 
 impl ApiError {
-    /// A refusal without details.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), details: json!({}), retry_after: None }
     }
 
-    /// A request that says something wrong: 400.
+    /// 400: the request is wrong.
     pub fn bad(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// There is nothing of that name: 404.
+    /// 404: nothing has that name.
     pub fn missing(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    /// The same with machine-readable details.
-    pub fn with(mut self, details: Value) -> Self {
-        self.details = details;
-        self
-    }
-
-    /// There is too much of this already: 429, and when to come back.
+    /// 429: too much at once. `retry_after` is in seconds.
     pub fn too_much(code: &'static str, message: impl Into<String>, retry_after: u16) -> Self {
         let retry_after = Some(retry_after);
         Self { retry_after, ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, message) }
     }
 
-    /// The stable word for it.
+    /// 500: something in this process failed. `what` goes to the log, not to the caller.
+    pub fn internal(what: &'static str) -> Self {
+        tracing::error!(what, "the API could not answer");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "exitgate failed to answer; its log says why")
+    }
+
+    /// The same refusal with these details.
+    pub fn with(mut self, details: Value) -> Self {
+        self.details = details;
+        self
+    }
+
     #[cfg(test)]
     pub fn code(&self) -> &'static str {
         self.code
     }
 
-    /// What programs read beside it.
     #[cfg(test)]
     pub fn details(&self) -> &Value {
         &self.details
     }
 
-    /// The sentence.
     #[cfg(test)]
     pub fn message(&self) -> &str {
         &self.message
-    }
-
-    /// Something of ours broke; the log says what.
-    pub fn ours(what: &'static str) -> Self {
-        tracing::error!(what, "the API could not answer");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "exitgate failed to answer; its log says why")
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let Self { status, code, message, details, retry_after } = self;
-        let mut response = (status, Json(Problem { error: ProblemBody { code, message, details } })).into_response();
+        let error = ProblemBody { code, message, details, request_id: request_id::current() };
+        let mut response = (status, Json(Problem { error })).into_response();
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }

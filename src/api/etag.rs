@@ -1,4 +1,4 @@
-//! Answers that are asked for again and again: their tag, by which a reader that has them already is told so.
+//! Entity tags: a caller that has an answer already gets 304 (not modified) instead of it.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 
-/// The answer, or word that the reader has it.
+/// The answer with its tag, or 304 if the request names this tag.
 pub(super) fn tagged(headers: &HeaderMap, answer: &impl Serialize) -> Result<Response, ApiError> {
-    let body = serde_json::to_vec(answer).map_err(|_| ApiError::ours("an answer could not be written"))?;
+    let body = serde_json::to_vec(answer).map_err(|_| ApiError::internal("an answer could not be serialized"))?;
     let digest = Sha256::digest(&body);
     let tag: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     let tag = format!("\"{tag}\"");
-    let value = HeaderValue::from_str(&tag).map_err(|_| ApiError::ours("a tag could not be written"))?;
+    let value = HeaderValue::from_str(&tag).map_err(|_| ApiError::internal("a tag could not be written"))?;
     if headers.get_all(header::IF_NONE_MATCH).iter().any(|given| names(given, &tag)) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, value)]).into_response());
     }
@@ -21,7 +21,7 @@ pub(super) fn tagged(headers: &HeaderMap, answer: &impl Serialize) -> Result<Res
     Ok(([(header::CONTENT_TYPE, kind), (header::ETAG, value)], body).into_response())
 }
 
-/// One of the tags of an `If-None-Match` is this one; a weak one counts too.
+/// True if `If-None-Match` names this tag, weak or strong.
 fn names(given: &HeaderValue, tag: &str) -> bool {
     let given = given.to_str().unwrap_or_default();
     given.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_it_is_told_so() {
+    fn a_caller_with_the_tag_gets_304() {
         let ask = |if_none: Option<&str>| {
             let mut headers = HeaderMap::new();
             if let Some(tags) = if_none {

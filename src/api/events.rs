@@ -1,14 +1,14 @@
-//! `/events`: what happens, as it happens, for people who watch and for programs that wait (server-sent events).
+//! `/events`: events as they happen, for people who watch and programs that wait (server-sent events).
 //!
-//! A journal of bounded length stands between what happens and who reads. Each entry has a number, so that a reader
-//! whose connection broke says `Last-Event-ID` and misses nothing that the journal still has; where it has no longer,
-//! the reader is told so (`missed`) and asks for the lists anew. Numbers begin with the wall clock of the start, so that
-//! those of an earlier run are always older.
+//! A worker writes each event into a journal of bounded length, and every reader reads the journal. Each entry has a
+//! number. A reader whose connection broke sends the last number as `Last-Event-ID`, and gets the entries after it. If
+//! the journal has dropped some of them, the reader first gets the event `missed`, and should read the lists again.
+//! Numbers begin with the wall clock of the start, so entries of an earlier run always have smaller ones.
 //!
-//! Promises that moved are told by the state. Routes, engines and sources are compared with how they stood a moment ago:
-//! what a watcher of this page wants is how they stand, not each step on the way.
+//! Events of pins, bans and checks come from the state. For routes, engines and sources the worker compares their status
+//! with that of a moment ago, because a reader wants the status and not each step to it.
 //!
-//! Next: `events/watch.rs` compares; `events/feed.rs` is the body of an answer.
+//! Next: `events/watch.rs` (the worker), `events/feed.rs` (one reader's answer).
 
 mod feed;
 mod watch;
@@ -16,32 +16,30 @@ mod watch;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, header};
+use axum::response::Response;
+use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch as latest};
 
-use self::feed::{Feed, Reader};
+use self::feed::Reader;
 use super::Wiring;
 use super::error::{ApiError, Problem};
 use super::timestamp::Timestamp;
 use crate::exit::Moment;
-use crate::lifecycle::Tasks;
 
 pub(super) use self::watch::watch;
 
-/// Entries kept. Arbitrary: a reader that is back within minutes misses nothing on a busy day.
+/// Entries that the journal keeps. Not tuned: some minutes of a busy gateway.
 const KEPT: usize = 1024;
 
-/// Readers at once. Arbitrary: people's consoles and a few programs; each holds one of the API's connections.
+/// The most readers at once. Not tuned: each occupies one of the API's connections.
 const READERS: usize = 64;
 
-/// Seconds after which a reader that found no place may try again. Arbitrary: consoles come and go in minutes.
+/// Seconds after which a refused reader may try again. Not tuned.
 const RETRY: u16 = 10;
 
-/// One thing that happened. As it will be sent: a thousand trees of it would be a megabyte.
+/// One event. Its data is kept as text, because a thousand JSON trees would take a megabyte.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     id: u64,
@@ -49,7 +47,7 @@ pub(super) struct Entry {
     data: Arc<str>,
 }
 
-/// What happened lately.
+/// The recent events.
 pub struct Journal {
     kept: Mutex<VecDeque<Entry>>,
     latest: latest::Sender<u64>,
@@ -57,7 +55,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// An empty one; the numbers of its entries follow `began`.
+    /// An empty journal; the numbers of its entries begin after `began`.
     pub fn new(began: Moment) -> Self {
         let (kept, readers) = (Mutex::default(), Arc::new(Semaphore::new(READERS)));
         Self { kept, latest: latest::Sender::new(began.0), readers }
@@ -76,7 +74,7 @@ impl Journal {
         self.latest.send_replace(id);
     }
 
-    /// Entries after this one, and whether there were others that are no longer kept.
+    /// The entries after this number, and whether older ones after it have been dropped.
     fn after(&self, id: u64) -> (Vec<Entry>, bool) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let missed = kept.front().is_some_and(|oldest| kept.len() == KEPT && id + 1 < oldest.id);
@@ -84,24 +82,19 @@ impl Journal {
     }
 }
 
-/// What happens, as it happens (server-sent events): from now on, or from `Last-Event-ID` on.
+/// Follows events as they happen (server-sent events): from now on, or after `Last-Event-ID`.
 #[utoipa::path(get, path = "/events", tag = "traffic",
-    params(("Last-Event-ID" = Option<String>, Header, description = "The last event that was read")),
+    params(("Last-Event-ID" = Option<String>, Header, description = "The number of the last event that the reader has")),
     responses((status = 200, body = String, content_type = "text/event-stream"),
         (status = "default", description = "A refusal", body = Problem)))]
-pub(super) async fn events(
-    State((wiring, tasks)): State<(Wiring, Tasks)>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
+pub(super) async fn events(State(wiring): State<Wiring>, headers: HeaderMap) -> Result<Response, ApiError> {
     let journal = wiring.journal;
-    let place = journal.readers.clone().try_acquire_owned().map_err(|_| {
+    let permit = journal.readers.clone().try_acquire_owned().map_err(|_| {
         let message = format!("{READERS} readers follow the events already; close one, or try again later");
         ApiError::too_much("too_many_readers", message, RETRY)
     })?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let reader = Reader::new(journal, last, tasks, place);
-    let types = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
-    Ok((types, Body::new(Feed::new(reader))).into_response())
+    Ok(Reader::new(journal, last, wiring.tasks, permit).into_response())
 }
 
 #[cfg(test)]
@@ -114,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_bounded_and_says_what_it_forgot() {
+    fn the_journal_is_bounded_and_says_if_entries_were_dropped() {
         let journal = Journal::new(Moment(1000));
         (0..3).for_each(|n| journal.write(Moment(1), "x", json!({ "n": n })));
         assert_eq!(ids(&journal, 1001), (vec![1002, 1003], false));

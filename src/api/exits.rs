@@ -1,7 +1,7 @@
-//! `/exits` and `/countries`: what is known of the places that traffic can leave from.
+//! `/exits` and `/countries`: the exits that are known.
 //!
-//! A list is sorted by id and cut at `limit`; `next` is what `after` has to say for the rest. So a reader that pages
-//! through a catalog that changes meanwhile sees each exit that stays exactly once.
+//! A list is sorted by id and cut at `limit`; the caller sends `next` as `after` to get the next page. A caller that reads
+//! all pages while the catalog changes sees each exit that stays exactly once.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,22 +27,22 @@ use crate::exit::country::Country;
 use crate::exit::{Exit, ExitId, Moment, Protocol, PublicId, Source, Verdict};
 use crate::state::Snapshot;
 
-/// How long a check that somebody waits for may take. Arbitrary: several times what an exit gets to answer.
+/// How long a caller waits for a check. Not tuned: several times the deadline that an exit has.
 const CHECK_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Bans that one exit's page shows. Arbitrary; the newest news are on `/events`.
+/// The most bans that one exit shows. Not tuned.
 const BANS: usize = 100;
 
-/// One exit.
+/// An exit, with what its source and its checks say of it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Exit)]
-pub(super) struct Shown {
+pub(super) struct ExitView {
     id: String,
     source: &'static str,
     #[serde(skip_serializing_if = "str::is_empty")]
     #[schema(value_type = String, required = false)]
     nickname: Box<str>,
-    /// What sites see.
+    /// The address that sites see.
     #[schema(value_type = Option<String>)]
     ip: Option<IpAddr>,
     #[schema(value_type = Vec<String>)]
@@ -52,10 +52,10 @@ pub(super) struct Shown {
     as_name: Option<String>,
     usable: bool,
     verdict: &'static str,
-    /// Why its last check was bad.
+    /// Why its last check failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
-    /// Why it is not usable, whatever its verdict.
+    /// Why it is not usable although its checks may pass: `down`, `bad_exit`, `draining`, `condemned`, `several_ips`.
     #[schema(required = false)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     marks: Vec<&'static str>,
@@ -64,9 +64,11 @@ pub(super) struct Shown {
     latency_ms: Option<u64>,
     passed: Vec<String>,
     streams: u32,
+    /// A username that uses this exit alone; null while no check has seen the address of a public proxy.
+    username: Option<String>,
 }
 
-impl Shown {
+impl ExitView {
     pub(super) fn of(exit: &Exit) -> Self {
         let (listing, known) = (exit.listing(), exit.known());
         Self {
@@ -87,7 +89,22 @@ impl Shown {
             latency_ms: known.latency.map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),
             passed: known.passed.iter().map(ToString::to_string).collect(),
             streams: exit.load().in_flight(),
+            username: username(exit),
         }
+    }
+}
+
+/// A username that uses this exit alone. A public proxy is named by the address that sites see, with `_` for the `:` of
+/// IPv6, and its source must be named as well.
+fn username(exit: &Exit) -> Option<String> {
+    match exit.id() {
+        ExitId::Tor(fingerprint) => Some(format!("any-exit-{fingerprint}")),
+        ExitId::Public(_) => {
+            let ip = exit.ip()?.to_string().replace(':', "_");
+            Some(format!("any-exit-{ip}-source-public"))
+        }
+        ExitId::Direct => Some("any-source-direct".to_owned()),
+        ExitId::Onion => None,
     }
 }
 
@@ -111,83 +128,84 @@ fn marks(exit: &Exit) -> Vec<&'static str> {
     all.into_iter().filter_map(|(holds, word)| holds.then_some(word)).collect()
 }
 
-/// Exits, by id.
+/// A page of exits, sorted by id.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Exits {
-    /// How many there are, beyond this page too.
+    /// How many there are, also beyond this page.
     total: usize,
-    exits: Vec<Shown>,
-    /// What `after` says for the rest.
+    exits: Vec<ExitView>,
+    /// The value of `after` for the next page.
     next: Option<String>,
 }
 
-/// A site that refuses an exit.
+/// A site that refuses the exit, until a moment.
 #[derive(Debug, Serialize, ToSchema)]
-struct Refuses {
+#[schema(as = Refuses)]
+struct BanOfExit {
     site: String,
     until: Timestamp,
 }
 
-/// One exit, with the sites that refuse it.
+/// An exit, with the sites that refuse it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Whole {
     #[serde(flatten)]
-    exit: Shown,
-    bans: Vec<Refuses>,
+    exit: ExitView,
+    bans: Vec<BanOfExit>,
 }
 
-/// What one site said in a check.
+/// The result of one check target.
 #[derive(Debug, Serialize, ToSchema)]
 struct Visited {
     passed: bool,
     why: Option<String>,
 }
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CheckedNow {
-    /// `good`, `bad`, or `untested` if nothing can be said.
+    /// `good`, `bad`, or `untested` if the check could not decide.
     verdict: &'static str,
     why: String,
     /// The addresses that sites saw.
     #[schema(value_type = Vec<String>)]
     ips: Vec<IpAddr>,
-    /// The check targets that were asked.
+    /// The check targets that were fetched, by name.
     sites: BTreeMap<String, Visited>,
-    /// How it stands now.
-    exit: Option<Shown>,
+    /// The exit after the check.
+    exit: Option<ExitView>,
 }
 
 /// How many exits a country has.
 #[derive(Debug, Serialize, ToSchema)]
 struct CountryShown {
-    /// Two letters; `??` for those nobody knows.
+    /// Two letters; `??` for exits of an unknown country.
     country: String,
     known: usize,
     usable: usize,
 }
 
-/// Countries that have exits.
+/// The countries of the known exits.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Countries {
     countries: Vec<CountryShown>,
 }
 
-/// What `/exits` may be asked.
+/// The query of `GET /exits`.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Wanted {
+pub(super) struct ExitQuery {
     /// `tor`, `public` or `direct`.
     source: Option<String>,
-    /// Two letters, or `??` for those nobody knows.
+    /// Two letters, or `??` for exits of an unknown country.
     country: Option<String>,
-    /// Only those that may, or may not, be used now.
+    /// Only exits that are usable now, or only those that are not.
     usable: Option<bool>,
-    /// Entries of one answer.
+    /// The most exits in one answer.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
-    /// Those after this id.
+    /// Only exits after this id: the `next` of the answer before.
     after: Option<String>,
 }
 
@@ -200,23 +218,24 @@ struct Filter {
 }
 
 impl Filter {
-    fn read(wanted: &Wanted) -> Result<Self, ApiError> {
+    fn read(query: &ExitQuery) -> Result<Self, ApiError> {
         let wrong = |field: &str, want: &str| bad_query(format!("`{field}` {want}")).with(json!({ "field": field }));
-        let source = wanted.source.as_deref().map(|text| {
-            let named = Source::ALL.into_iter().find(|source| source.as_str() == text);
-            named.ok_or_else(|| wrong("source", "is `tor`, `public` or `direct`"))
+        let source = query.source.as_deref().map(|text| {
+            let found = Source::ALL.into_iter().find(|source| source.as_str() == text);
+            found.ok_or_else(|| wrong("source", "is `tor`, `public` or `direct`"))
         });
-        let country = wanted.country.as_deref().map(|text| {
-            Country::parse(text).ok_or_else(|| wrong("country", "is two letters, or `??` for those nobody knows"))
+        let country = query.country.as_deref().map(|text| {
+            Country::parse(text)
+                .ok_or_else(|| wrong("country", "is two letters, or `??` for exits of an unknown country"))
         });
         let after =
-            wanted.after.as_deref().map(|text| read_id(text).ok_or_else(|| wrong("after", "is the id of an exit")));
+            query.after.as_deref().map(|text| read_id(text).ok_or_else(|| wrong("after", "is the id of an exit")));
         Ok(Self {
             source: source.transpose()?,
             country: country.transpose()?,
-            usable: wanted.usable,
+            usable: query.usable,
             after: after.transpose()?,
-            limit: limit(wanted.limit)?,
+            limit: limit(query.limit)?,
         })
     }
 
@@ -233,7 +252,7 @@ impl Filter {
         all.sort_unstable_by(|a, b| a.id().cmp(b.id()));
         let next = (all.len() > self.limit).then(|| all[self.limit - 1].id().to_string());
         all.truncate(self.limit);
-        Exits { total, exits: all.into_iter().map(|exit| Shown::of(exit)).collect(), next }
+        Exits { total, exits: all.into_iter().map(|exit| ExitView::of(exit)).collect(), next }
     }
 }
 
@@ -251,28 +270,30 @@ pub(super) fn read_id(text: &str) -> Option<ExitId> {
     Some(ExitId::Public(Arc::new(PublicId { protocol, addr: addr.parse().ok()? })))
 }
 
-/// The exit of this id, or that sites see with this address.
+/// The exit with this id, or the one whose address sites see.
 pub(super) fn find<'s>(snapshot: &'s Snapshot, text: &str) -> Result<&'s Arc<Exit>, ApiError> {
     let by_id = read_id(text).and_then(|id| snapshot.catalog.get(&id));
     let by_ip = || text.parse().ok().and_then(|ip| snapshot.catalog.by_ip(ip).next());
-    by_id.or_else(by_ip).ok_or_else(|| ApiError::missing("no exit of this id or address is known; see /exits"))
+    by_id
+        .or_else(by_ip)
+        .ok_or_else(|| ApiError::missing("no exit of this id or address is known; GET /exits lists them"))
 }
 
-/// Exits that are known.
-#[utoipa::path(get, path = "/exits", tag = "exits", params(Wanted),
+/// Lists the exits that are known.
+#[utoipa::path(get, path = "/exits", tag = "exits", params(ExitQuery),
     responses((status = 200, body = Exits), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn list(
     State(wiring): State<Wiring>,
     headers: HeaderMap,
-    Params(wanted): Params<Wanted>,
+    Params(query): Params<ExitQuery>,
 ) -> Result<Response, ApiError> {
-    let filter = Filter::read(&wanted)?;
+    let filter = Filter::read(&query)?;
     tagged(&headers, &filter.list(&wiring.state.snapshot()))
 }
 
-/// One exit, with the sites that refuse it.
+/// Shows an exit, with the sites that refuse it.
 #[utoipa::path(get, path = "/exits/{id}", tag = "exits",
-    params(("id" = String, Path, description = "Its id, or the address that sites see")),
+    params(("id" = String, Path, description = "The id of the exit, or the address that sites see")),
     responses((status = 200, body = Whole), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn one(
     State(wiring): State<Wiring>,
@@ -287,42 +308,42 @@ pub(super) async fn one(
 fn page(snapshot: &Snapshot, exit: &Exit, now: Moment) -> Whole {
     let bans = snapshot.bans.iter(now).filter(|(_, banned, _)| *banned == exit.id()).take(BANS);
     let bans =
-        bans.map(|(site, _, until)| Refuses { site: site.as_str().to_owned(), until: Timestamp(until) }).collect();
-    Whole { exit: Shown::of(exit), bans }
+        bans.map(|(site, _, until)| BanOfExit { site: site.as_str().to_owned(), until: Timestamp(until) }).collect();
+    Whole { exit: ExitView::of(exit), bans }
 }
 
-/// Tests an exit ahead of everything else, and answers with what that came to.
+/// Checks an exit ahead of all others, and answers with the result.
 #[utoipa::path(post, path = "/exits/{id}/check", tag = "exits",
-    params(("id" = String, Path, description = "Its id, or the address that sites see")),
+    params(("id" = String, Path, description = "The id of the exit, or the address that sites see")),
     request_body = Option<Nothing>,
     responses((status = 200, body = CheckedNow), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named, _: Nothing) -> Result<Response, ApiError> {
     let exit = find(&wiring.state.snapshot(), &id)?.id().clone();
     let untestable = || {
-        let message = "this exit cannot be tested: it is on its way out, condemned, or of a source that nobody tests";
+        let message = "this exit cannot be checked: it is leaving, condemned, or of a source without checks";
         ApiError::new(StatusCode::CONFLICT, "untestable", message)
     };
-    let _turn = wiring.slow()?;
+    let _permit = wiring.slow()?;
     let tested = async {
-        match (exit.source(), &wiring.tester, &wiring.judge) {
-            (Source::Public, _, Some(judge)) => judge.force(exit.clone()).await,
+        match (exit.source(), &wiring.tester, &wiring.public_tester) {
+            (Source::Public, _, Some(tester)) => tester.force(exit.clone()).await,
             (Source::Tor, Some(tester), _) => tester.force(exit.clone()).await,
             _ => None,
         }
     };
     let checked = tokio::time::timeout(CHECK_DEADLINE, tested).await.map_err(|_| {
-        let message = "the check goes on, and its result will be at /exits; it took longer than anybody should wait";
+        let message = "the check takes long and goes on; its result will be at /exits";
         ApiError::new(StatusCode::GATEWAY_TIMEOUT, "check_slow", message)
     })?;
     let Checked { verdict, why, ips, sites, .. } = checked.ok_or_else(untestable)?;
     let visited = |(site, why): (Arc<str>, Option<String>)| (site.to_string(), Visited { passed: why.is_none(), why });
     let snapshot = wiring.state.snapshot();
-    let now_known = snapshot.catalog.get(&exit).map(|exit| Shown::of(exit));
+    let now_known = snapshot.catalog.get(&exit).map(|exit| ExitView::of(exit));
     let sites = sites.into_iter().map(visited).collect();
     Ok(Json(CheckedNow { verdict: word(verdict), why, ips, sites, exit: now_known }).into_response())
 }
 
-/// Countries that have exits, and how many.
+/// Lists the countries that have exits, with their number.
 #[utoipa::path(get, path = "/countries", tag = "exits",
     responses((status = 200, body = Countries), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn countries(State(wiring): State<Wiring>, headers: HeaderMap) -> Result<Response, ApiError> {
@@ -341,7 +362,7 @@ mod tests {
     use super::super::fixture;
     use super::*;
 
-    fn wanted(query: &str) -> Result<Wanted, String> {
+    fn parsed(query: &str) -> Result<ExitQuery, String> {
         let uri = format!("http://x/exits?{query}").parse().unwrap();
         axum::extract::Query::try_from_uri(&uri).map(|query| query.0).map_err(|error| error.body_text())
     }
@@ -349,7 +370,7 @@ mod tests {
     #[test]
     fn filters_narrow_and_pages_join_to_the_whole() {
         let snapshot = fixture::snapshot(&["US", "US", "DE", "??", "US"]);
-        let total = |query: &str| Filter::read(&wanted(query).unwrap()).unwrap().list(&snapshot).total;
+        let total = |query: &str| Filter::read(&parsed(query).unwrap()).unwrap().list(&snapshot).total;
         for (query, want) in [
             ("", 5),
             ("country=us", 3),
@@ -363,7 +384,7 @@ mod tests {
         }
         let (mut seen, mut after) = (Vec::new(), String::new());
         loop {
-            let page = Filter::read(&wanted(&format!("limit=2{after}")).unwrap()).unwrap().list(&snapshot);
+            let page = Filter::read(&parsed(&format!("limit=2{after}")).unwrap()).unwrap().list(&snapshot);
             seen.extend(page.exits.iter().map(|exit| exit.id.clone()));
             let Some(next) = page.next else { break };
             after = format!("&after={next}");
@@ -378,10 +399,27 @@ mod tests {
         for (query, field) in
             [("source=onion", "source"), ("country=usa", "country"), ("limit=0", "limit"), ("after=x", "after")]
         {
-            let error = Filter::read(&wanted(query).unwrap()).err().unwrap();
+            let error = Filter::read(&parsed(query).unwrap()).err().unwrap();
             assert!(error.message().contains(field), "{}", error.message());
         }
-        assert!(wanted("usable=maybe").is_err() && wanted("contry=us").is_err());
+        assert!(parsed("usable=maybe").is_err() && parsed("contry=us").is_err());
+    }
+
+    #[test]
+    fn the_username_of_an_exit_is_one_that_the_gateway_takes() {
+        let usernames = |snapshot: &Snapshot| -> Vec<Option<String>> {
+            snapshot.catalog.iter().map(|exit| ExitView::of(exit).username).collect()
+        };
+        let public = fixture::public(&[("US", 30), ("", 0)]);
+        let found = usernames(&public);
+        assert!(found.contains(&Some("any-exit-198.51.100.1-source-public".to_owned())), "{found:?}");
+        assert!(found.contains(&None), "the address of the second is unknown: {found:?}");
+        for (snapshot, username) in
+            [(&public, found.iter().flatten().next()), (&fixture::snapshot(&["US", "DE"]), None)]
+        {
+            let username = username.cloned().or_else(|| usernames(snapshot).into_iter().flatten().next()).unwrap();
+            snapshot.routes.resolve(&username, None).unwrap_or_else(|bad| panic!("{username}: {bad}"));
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `/explain`: what a username would use, and where all other exits went.
+//! `/explain`: which exits a username can use, and why the others are excluded. `exitgate why` asks it.
 
 use axum::Json;
 use axum::extract::State;
@@ -9,44 +9,45 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Wiring;
 use super::error::{ApiError, Problem};
-use super::exits::Shown;
+use super::exits::ExitView;
 use super::extract::{Params, bad_query};
+use crate::admin::no_exit_reason;
 use crate::exit::{ExitId, Moment};
 use crate::net::{Host, Target};
 use crate::route::refusal::Funnel;
 use crate::route::{self, Ask, Memory};
 use crate::state::Snapshot;
 
-/// The host of a question that names none: no site bans anybody there.
-const NOWHERE: &str = "exit.gate";
+/// The host of a query that names none. No site has it, so no ban counts.
+const NO_SITE: &str = "exit.gate";
 
-/// What may be asked.
+/// The query of `GET /explain`.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Question {
+pub(super) struct ExplainQuery {
     /// A username as a client would send it.
     #[param(example = "us-strict")]
     username: String,
     /// The target's port.
     #[param(minimum = 1, maximum = 65535, default = 443)]
     port: Option<u16>,
-    /// The target's host: its site may refuse some exits.
+    /// The target's host; exits that its site refuses are excluded.
     host: Option<String>,
     /// The name of the client's key, where there are keys.
     key: Option<String>,
 }
 
-/// One step on the way from all exits to those that would do.
+/// One condition, and the number of exits that fulfil it and all conditions before it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StepShown {
     #[schema(example = "in us")]
     step: String,
-    /// Exits that are left.
+    /// Exits that are left after this step.
     left: usize,
 }
 
-/// What a strict holder is pinned to.
+/// The exit that a strict username is pinned to.
 #[derive(Debug, Serialize, ToSchema)]
 struct PinShown {
     exit: String,
@@ -54,67 +55,73 @@ struct PinShown {
     ip: std::net::Ipv4Addr,
 }
 
-/// What a username would use, and where all other exits went.
+/// Which exits a username can use, and why the others are excluded.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Explanation)]
 pub(super) struct Answer {
     username: String,
-    /// What it comes to, in canonical words.
+    /// The username as a selector, in canonical form.
     selector: String,
-    /// The route that it names, or `implicit`.
+    /// The name of its route, or `implicit` for a username without a route.
     route: String,
     funnel: Vec<StepShown>,
     /// The funnel in one line.
     text: String,
-    /// Why a request would be refused now; null if it would not.
+    /// Why a request would be refused now; null if it would be served.
     refused: Option<String>,
-    /// The exits that it uses now.
-    pool: Vec<Shown>,
+    /// The exits that the username uses now.
+    pool: Vec<ExitView>,
     /// The exit of its session.
     session: Option<String>,
     pin: Option<PinShown>,
 }
 
-/// Where all exits went that a username does not use.
-#[utoipa::path(get, path = "/explain", tag = "exits", params(Question),
+/// Explains which exits a username can use, and why the others are excluded.
+#[utoipa::path(get, path = "/explain", tag = "exits", params(ExplainQuery),
     responses((status = 200, body = Answer), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn explain(
     State(wiring): State<Wiring>,
-    Params(question): Params<Question>,
+    Params(query): Params<ExplainQuery>,
 ) -> Result<Response, ApiError> {
     let (snapshot, now) = (wiring.state.snapshot(), wiring.state.now());
-    Ok(Json(answer(&snapshot, wiring.state.memory(), &question, now)?).into_response())
+    let tor = wiring.tor.is_some();
+    Ok(Json(answer(&snapshot, wiring.state.memory(), &query, now, tor)?).into_response())
 }
 
-fn answer(snapshot: &Snapshot, memory: &Memory, question: &Question, now: Moment) -> Result<Answer, ApiError> {
+fn answer(
+    snapshot: &Snapshot,
+    memory: &Memory,
+    query: &ExplainQuery,
+    now: Moment,
+    tor: bool,
+) -> Result<Answer, ApiError> {
     let field = |field: &str, why: String| bad_query(why).with(json!({ "field": field }));
     let wish = snapshot
         .routes
-        .resolve(&question.username, None)
+        .resolve(&query.username, None)
         .map_err(|bad| field("username", bad.to_string()).with(json!({ "field": "username", "token": bad.token })))?;
-    let host = Host::parse(question.host.as_deref().unwrap_or(NOWHERE))
-        .map_err(|why| field("host", format!("`host`: {why}")))?;
-    let target =
-        Target::new(host, question.port.unwrap_or(443)).map_err(|why| field("port", format!("`port`: {why}")))?;
-    let key = question.key.as_deref().unwrap_or_default();
+    let host =
+        Host::parse(query.host.as_deref().unwrap_or(NO_SITE)).map_err(|why| field("host", format!("`host`: {why}")))?;
+    let target = Target::new(host, query.port.unwrap_or(443)).map_err(|why| field("port", format!("`port`: {why}")))?;
+    let key = query.key.as_deref().unwrap_or_default();
     let ask = Ask { wish: &wish, key, target: &target, now, avoid: &[], plain: false };
-    let said = route::explain(snapshot.view(), memory, &ask);
-    let show = |id: &ExitId| snapshot.catalog.get(id).map(|exit| Shown::of(exit));
+    let explained = route::explain(snapshot.view(), memory, &ask);
+    let show = |id: &ExitId| snapshot.catalog.get(id).map(|exit| ExitView::of(exit));
     Ok(Answer {
-        username: question.username.clone(),
+        username: query.username.clone(),
         selector: wish.selector.to_string(),
         route: wish.label().to_owned(),
-        funnel: funnel(&said.funnel),
-        text: said.funnel.to_string(),
-        refused: said.why.as_ref().map(ToString::to_string),
-        pool: said.pool.iter().filter_map(show).collect(),
-        session: said.session.as_ref().map(ToString::to_string),
-        pin: said.pin.as_ref().map(|pin| PinShown { exit: pin.exit.to_string(), ip: pin.ip }),
+        funnel: funnel_steps(&explained.funnel),
+        text: explained.funnel.to_string(),
+        refused: explained.why.as_ref().map(|why| no_exit_reason(why, &wish.selector, tor)),
+        pool: explained.pool.iter().filter_map(show).collect(),
+        session: explained.session.as_ref().map(ToString::to_string),
+        pin: explained.pin.as_ref().map(|pin| PinShown { exit: pin.exit.to_string(), ip: pin.ip }),
     })
 }
 
-/// The counts, step by step.
-pub(super) fn funnel(funnel: &Funnel) -> Vec<StepShown> {
+/// The steps of a funnel as the API shows them.
+pub(super) fn funnel_steps(funnel: &Funnel) -> Vec<StepShown> {
     funnel.steps.iter().map(|(step, left)| StepShown { step: step.to_string(), left: *left }).collect()
 }
 
@@ -128,24 +135,36 @@ mod tests {
 
     fn ask(username: &str, port: Option<u16>) -> Result<Value, ApiError> {
         let snapshot = fixture::snapshot(&["US", "US", "DE", "US"]);
-        let question = Question { username: username.to_owned(), port, host: None, key: None };
-        answer(&snapshot, &Memory::new(Bounds::default()), &question, Moment(1)).map(|answer| json!(answer))
+        let query = ExplainQuery { username: username.to_owned(), port, host: None, key: None };
+        answer(&snapshot, &Memory::new(Bounds::default()), &query, Moment(1), true).map(|answer| json!(answer))
     }
 
     #[test]
-    fn the_funnel_is_told_and_nothing_is_made() {
-        let said = ask("us", Some(443)).unwrap();
-        assert_eq!(said["text"], "4 known -> 3 in us -> 3 up -> 3 allow 443 -> 2 tested");
-        assert_eq!(said["funnel"][1], json!({ "step": "in us", "left": 3 }));
-        assert_eq!((&said["refused"], &said["route"]), (&Value::Null, &json!("implicit")));
-        let said = ask("fr-strict", None).unwrap();
-        assert_eq!(said["refused"], "none of the known exits has the source, country, AS or address asked for");
+    fn the_funnel_is_shown_and_nothing_is_created() {
+        let answer = ask("us", Some(443)).unwrap();
+        assert_eq!(answer["text"], "4 known -> 3 in us -> 3 up -> 3 allow 443 -> 2 tested");
+        assert_eq!(answer["funnel"][1], json!({ "step": "in us", "left": 3 }));
+        assert_eq!((&answer["refused"], &answer["route"]), (&Value::Null, &json!("implicit")));
+        let answer = ask("fr-strict", None).unwrap();
+        assert_eq!(answer["refused"], "none of the known exits has the source, country, AS or address asked for");
     }
 
     #[test]
-    fn a_wrong_question_names_its_field() {
-        let said = ask("us-strcit", None).unwrap_err();
-        assert!(said.code() == "bad_query" && said.message().contains("strcit"), "{}", said.message());
+    fn with_tor_off_the_reason_is_that() {
+        let snapshot = fixture::public(&[("US", 30), ("DE", 20)]);
+        let refused = |username: &str, tor| {
+            let query = ExplainQuery { username: username.to_owned(), port: None, host: None, key: None };
+            answer(&snapshot, &Memory::new(Bounds::default()), &query, Moment(1), tor).unwrap().refused
+        };
+        let says_so = |username, tor| refused(username, tor).unwrap().starts_with("Tor is off");
+        assert!(says_so("us", false) && !says_so("us", true));
+        assert!(!says_so("fr-source-public", false), "this asks for public proxies");
+    }
+
+    #[test]
+    fn a_wrong_query_names_its_field() {
+        let answer = ask("us-strcit", None).unwrap_err();
+        assert!(answer.code() == "bad_query" && answer.message().contains("strcit"), "{}", answer.message());
         assert!(ask("us", Some(0)).unwrap_err().message().contains("port"));
     }
 }

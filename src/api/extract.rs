@@ -1,4 +1,4 @@
-//! What a request carries, read so that a refusal has the one shape of all errors and names what is wrong.
+//! Reads the path, the query and the body of a request; errors have the form of all errors and name what is wrong.
 
 use std::time::Duration;
 
@@ -13,18 +13,17 @@ use utoipa::ToSchema;
 
 use super::error::ApiError;
 
-/// The longest body that is read. Arbitrary: a hundred times the longest sensible one.
+/// The longest body that is read, in bytes. Not tuned: far longer than any useful one.
 const BODY: usize = 64 * 1024;
 
-/// How long it may take. Arbitrary, as for the head: a body that never comes would hold a place for an hour.
+/// How long a body may take to arrive, as for the head. Not tuned.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Entries of a list that did not say how many, and the most that may be asked for. Arbitrary: a page for people, and
-/// about a megabyte.
+/// The length of a list without `limit`, and the longest allowed one, which is about a megabyte. Not tuned.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
-/// The query; unknown words in it are refused by the type that reads it.
+/// The query. The type that reads it should refuse unknown fields.
 pub(super) struct Params<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
@@ -36,7 +35,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// The one piece of the path that varies, percent-decoded.
+/// The variable part of the path, percent-decoded.
 pub(super) struct Named(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {
@@ -44,11 +43,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let read = Path::<String>::from_request_parts(parts, state).await;
-        read.map(|Path(name)| Self(name)).map_err(|_| ApiError::bad("bad_path", "the path is no percent-encoded UTF-8"))
+        read.map(|Path(name)| Self(name))
+            .map_err(|_| ApiError::bad("bad_path", "the path is not percent-encoded UTF-8"))
     }
 }
 
-/// A body that is a JSON object; no body at all is an empty one.
+/// A body that is a JSON object. No body counts as an empty object.
 pub(super) struct Body(pub(super) Map<String, Value>);
 
 impl<S: Send + Sync> FromRequest<S> for Body {
@@ -58,11 +58,11 @@ impl<S: Send + Sync> FromRequest<S> for Body {
         let body = http_body_util::Limited::new(request.into_body(), BODY);
         let read = tokio::time::timeout(BODY_DEADLINE, http_body_util::BodyExt::collect(body)).await;
         let late = |_| {
-            let message = format!("the body did not come within {} seconds", BODY_DEADLINE.as_secs());
+            let message = format!("the body did not arrive within {} seconds", BODY_DEADLINE.as_secs());
             ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_late", message)
         };
         let too_long = || {
-            let message = format!("the body is longer than {BODY} bytes, or broke off");
+            let message = format!("the body is longer than {BODY} bytes, or incomplete");
             ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_long", message)
         };
         let bytes: Bytes = read.map_err(late)?.map_err(|_| too_long())?.to_bytes();
@@ -72,12 +72,12 @@ impl<S: Send + Sync> FromRequest<S> for Body {
         match serde_json::from_slice(&bytes) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
             Ok(_) => Err(ApiError::bad("bad_body", "the body must be a JSON object: { … }")),
-            Err(why) => Err(ApiError::bad("bad_body", format!("the body is no JSON: {why}"))),
+            Err(why) => Err(ApiError::bad("bad_body", format!("the body is not JSON: {why}"))),
         }
     }
 }
 
-/// A request that says all in its URL: its body is empty, or `{}`.
+/// The body of a request whose URL says everything: empty, or `{}`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
@@ -88,13 +88,13 @@ impl<S: Send + Sync> FromRequest<S> for Nothing {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let Body(fields) = Body::from_request(request, state).await?;
         let Some(field) = fields.keys().next() else { return Ok(Self {}) };
-        let message = format!("`{field}` is not known here: the body is empty, or {{}}");
+        let message = format!("`{field}` is not known here: leave the body empty, or send {{}}");
         let refusal = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_field", message);
         Err(refusal.with(json!({ "field": field })))
     }
 }
 
-/// The same, with the field that the sentence begins with or names.
+/// The error of a query, with the field that its text names.
 fn wrong_query(why: &str) -> ApiError {
     let named = why.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
     let begun = why.split_once(": ").filter(|(field, _)| field.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
@@ -105,12 +105,12 @@ fn wrong_query(why: &str) -> ApiError {
     }
 }
 
-/// A query that says something wrong.
+/// The error of a wrong query.
 pub(super) fn bad_query(why: impl Into<String>) -> ApiError {
     ApiError::bad("bad_query", why)
 }
 
-/// How many entries a list shows.
+/// Checks the `limit` of a list.
 pub(super) fn limit(asked: Option<usize>) -> Result<usize, ApiError> {
     match asked {
         None => Ok(LIMIT),
@@ -121,7 +121,7 @@ pub(super) fn limit(asked: Option<usize>) -> Result<usize, ApiError> {
     }
 }
 
-/// The part of a rejection that says what is wrong.
+/// The text of a rejection without its fixed beginning.
 fn clause(text: &str) -> &str {
     text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text)
 }
@@ -132,18 +132,18 @@ mod tests {
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Words {
+    struct LimitQuery {
         limit: Option<usize>,
     }
 
     async fn query(uri: &str) -> Result<Option<usize>, String> {
         let (mut parts, ()) = http::Request::get(uri).body(()).unwrap().into_parts();
-        let read = Params::<Words>::from_request_parts(&mut parts, &()).await;
-        read.map(|Params(words)| words.limit).map_err(|error| error.message().to_owned())
+        let read = Params::<LimitQuery>::from_request_parts(&mut parts, &()).await;
+        read.map(|Params(query)| query.limit).map_err(|error| error.message().to_owned())
     }
 
     #[tokio::test]
-    async fn a_query_is_read_or_its_fault_is_named() {
+    async fn a_query_is_read_or_the_error_names_the_field() {
         assert_eq!(query("/x").await, Ok(None));
         assert_eq!(query("/x?limit=5").await, Ok(Some(5)));
         for (uri, hint) in [("/x?limit=a", "limit"), ("/x?limt=5", "limt"), ("/x?limit=-1", "limit")] {

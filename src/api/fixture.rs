@@ -1,4 +1,4 @@
-//! A small world for the tests of this room.
+//! Snapshots with a few exits, for the tests of this room.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::net::Secret;
 use crate::route::{Policy, Words};
 use crate::state::Snapshot;
 
-/// A relay in each of these countries; all but the last are good.
+/// A snapshot with a relay in each of these countries. All but the last have passed a check.
 pub(super) fn snapshot(countries: &[&str]) -> Snapshot {
     let mut edit = Catalog::default().edit();
     for (at, country) in countries.iter().enumerate() {
@@ -36,8 +36,8 @@ pub(super) fn snapshot(countries: &[&str]) -> Snapshot {
     snapshot
 }
 
-/// A public proxy for each of these: its country (none: it does not work) and its speed in milliseconds. The fourth
-/// wants a login.
+/// A snapshot with a public proxy for each country and response time in milliseconds. An empty country makes a proxy that
+/// does not work. The fourth proxy needs a login.
 pub(super) fn public(proxies: &[(&str, u64)]) -> Snapshot {
     let mut edit = Catalog::default().edit();
     for (at, (country, millis)) in (0u8..).zip(proxies) {

@@ -1,4 +1,4 @@
-//! Is it alive, is it ready, what does it count; and the reload, which is how an operator changes it.
+//! `/health`, `/ready`, `/metrics` and `/reload`.
 
 use std::collections::BTreeMap;
 
@@ -15,28 +15,28 @@ use super::error::{ApiError, Problem};
 use super::extract::Nothing;
 use super::{ReloadAnswer, Wiring};
 
-/// Whether traffic can leave, and by which source.
+/// Whether traffic can leave, and through which sources.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Readiness {
-    /// One source or more has a usable exit.
+    /// True if at least one source has a usable exit.
     pub ready: bool,
-    /// Each enabled source.
+    /// The enabled sources by name.
     #[schema(value_type = BTreeMap<String, SourceReadiness>)]
     pub sources: BTreeMap<&'static str, SourceReadiness>,
 }
 
-/// One source's part of it.
+/// Whether a source is ready.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SourceReadiness {
-    /// It has a tested exit that may be used now.
+    /// True if the source has a tested exit that is usable now.
     pub ready: bool,
-    /// Exits usable now.
+    /// The number of exits usable now.
     pub usable: usize,
-    /// Why not, or what is still under way.
+    /// Why the source is not ready, or the counts.
     pub reason: String,
 }
 
-/// A process that answers.
+/// The process answers.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Alive {
     #[schema(example = "alive")]
@@ -44,7 +44,7 @@ pub(super) struct Alive {
     version: &'static str,
 }
 
-/// The process answers.
+/// Answers as long as the process runs.
 #[utoipa::path(get, path = "/health", tag = "gateway", security(()),
     responses((status = 200, body = Alive), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn health() -> Json<Alive> {
@@ -61,7 +61,7 @@ pub(super) async fn ready(State(wiring): State<Wiring>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
-/// Everything that is counted, in Prometheus' text format.
+/// All metrics in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", tag = "gateway",
     responses((status = 200, body = String, content_type = "text/plain"),
         (status = "default", description = "A refusal", body = Problem)))]
@@ -74,8 +74,8 @@ pub(super) async fn metrics(State(wiring): State<Wiring>) -> Response {
     responses((status = 200, body = ReloadAnswer), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn reload(State(wiring): State<Wiring>, _: Nothing) -> Result<Response, ApiError> {
     let (answer, outcome) = oneshot::channel();
-    wiring.reload.send(answer).await.map_err(|_| ApiError::ours("nobody takes reloads any more"))?;
-    let outcome = outcome.await.map_err(|_| ApiError::ours("the reload was dropped"))?;
+    wiring.reload.send(answer).await.map_err(|_| ApiError::internal("the reload channel is closed"))?;
+    let outcome = outcome.await.map_err(|_| ApiError::internal("the reload ended without an answer"))?;
     match outcome {
         ReloadAnswer::Applied { .. } => Ok(Json(outcome).into_response()),
         ReloadAnswer::Refused { faults } => {

@@ -1,16 +1,14 @@
 //! `/list`, `/random` and `/stats`: working public proxies, for programs that want no more than a line of text.
 //!
-//! They are answered from an [`Edition`], the working ones in the order of their speed as of a moment ago, made once a
-//! second at most by a thread that yields to all others. So a request reads one pointer, whatever the judge is doing
-//! meanwhile, and a list that is asked for again and again is written before it is asked for.
+//! They are answered from a [`ListIndex`]: the working proxies of a moment ago, sorted by speed. A background thread makes
+//! a new one at most once a second, so a request only reads a pointer, and the answers of repeated queries are prepared.
 //!
-//! Proxies that want a login are not shown: a list with passwords in it is not for everybody who may read lists. They
-//! serve routes all the same.
+//! Proxies that need a login are not listed, because the list would contain passwords. Routes use them all the same.
 //!
-//! Next: `list/edition.rs` (what is shown), `list/query.rs` (what may be asked), `list/form.rs` (how it is written).
+//! Next: `list/index.rs` (the index), `list/query.rs` (the queries), `list/form.rs` (the output formats).
 
-mod edition;
 mod form;
+mod index;
 mod query;
 
 use std::sync::Arc;
@@ -23,12 +21,12 @@ use rand::RngExt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use edition::Shelf;
-pub(super) use edition::watch;
+pub use index::ListCache;
+pub(super) use index::watch;
 
-use self::edition::{Counts, Edition};
-use self::form::Shown;
-use self::query::{Query, Wanted};
+use self::form::PublicProxy;
+use self::index::{Counts, ListIndex};
+use self::query::{ListQuery, Query};
 use super::Wiring;
 use super::error::{ApiError, Problem};
 use super::extract::Params;
@@ -36,98 +34,103 @@ use super::timestamp::Timestamp;
 use crate::exit::Exit;
 use crate::store::Source;
 
-/// The share of `/random` that is drawn from the faster half alone: quick on the whole, and no proxy is left out.
+/// The share of `/random` answers that come from the faster half only. Not tuned: fast on average, and no proxy is left
+/// out.
 const FROM_FASTER: f64 = 0.7;
 
-fn edition(wiring: &Wiring) -> Result<Arc<Edition>, ApiError> {
-    wiring.shelf.as_ref().map(Shelf::newest).ok_or_else(|| {
+fn index(wiring: &Wiring) -> Result<Arc<ListIndex>, ApiError> {
+    wiring.public_list.as_ref().map(ListCache::newest).ok_or_else(|| {
         let message = "public proxies are switched off; set `sources.proxifly.enabled` or a `sources.list`";
         ApiError::new(StatusCode::CONFLICT, "no_public", message)
     })
 }
 
-/// Working public proxies, the fastest first.
-#[utoipa::path(get, path = "/list", tag = "public proxies", params(Wanted),
-    responses((status = 200, content((String = "text/plain"), (Vec<Shown> = "application/json"), (String = "text/csv"))),
+/// Lists working public proxies, the fastest first.
+#[utoipa::path(get, path = "/list", tag = "public proxies", params(ListQuery),
+    responses((status = 200, content((String = "text/plain"), (Vec<PublicProxy> = "application/json"), (String = "text/csv"))),
         (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn list(
     State(wiring): State<Wiring>,
     uri: Uri,
-    Params(wanted): Params<Wanted>,
+    Params(written): Params<ListQuery>,
 ) -> Result<Response, ApiError> {
-    let edition = edition(&wiring)?;
-    let query = Query::read(&wanted)?;
-    Ok(form::answer(query.format, edition.list(uri.query().unwrap_or_default(), &query)))
+    let index = index(&wiring)?;
+    let query = Query::read(&written)?;
+    Ok(form::answer(query.format, index.list(uri.query().unwrap_or_default(), &query)))
 }
 
-/// One working public proxy: seven times in ten of the faster half.
-#[utoipa::path(get, path = "/random", tag = "public proxies", params(Wanted),
-    responses((status = 200, content((String = "text/plain"), (Shown = "application/json"), (String = "text/csv"))),
+/// Picks a working public proxy at random, seven times in ten from the faster half.
+#[utoipa::path(get, path = "/random", tag = "public proxies", params(ListQuery),
+    responses((status = 200, content((String = "text/plain"), (PublicProxy = "application/json"), (String = "text/csv"))),
         (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn random(
     State(wiring): State<Wiring>,
     uri: Uri,
-    Params(wanted): Params<Wanted>,
+    Params(written): Params<ListQuery>,
 ) -> Result<Response, ApiError> {
-    let edition = edition(&wiring)?;
-    let query = Query::read(&wanted)?;
+    let index = index(&wiring)?;
+    let query = Query::read(&written)?;
     let mut rng = rand::rng();
     let (share, place) = (rng.random_range(0.0..1.0), rng.random_range(0.0..1.0));
-    let drawn = edition.one(uri.query().unwrap_or_default(), &query, |count| draw(count, share, place));
+    let drawn = index.one(uri.query().unwrap_or_default(), &query, |count| draw(count, share, place));
     let exit = drawn.ok_or_else(|| {
-        let message = "no working public proxy is like that now; see /stats for how many there are";
+        let message = "no working public proxy fits this query now; GET /stats counts what there is";
         ApiError::new(StatusCode::NOT_FOUND, "no_proxy", message)
     })?;
-    Ok(form::answer(query.format, form::write_one(query.format, exit, edition.at())))
+    Ok(form::answer(query.format, form::write_one(query.format, exit, index.at())))
 }
 
-/// A place in a list of so many that is sorted by speed; `share` and `place` are between 0 and 1.
+/// Picks an index in a list of `count` entries sorted by speed. `share` and `place` are random numbers from 0 to 1.
 fn draw(count: usize, share: f64, place: f64) -> Option<usize> {
     let among = if share < FROM_FASTER { count.div_ceil(2) } else { count };
     (among > 0).then_some((place * among as f64) as usize)
 }
 
-/// One list of public proxies.
+/// A list of public proxies.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PublicList)]
-pub(super) struct Named {
+pub(super) struct ListStatus {
     name: String,
-    /// What the last attempt came to, in one word.
+    /// The outcome of the last attempt, in one word.
     outcome: String,
-    /// Proxies that its last good answer names.
+    /// Proxies in the last good answer.
     proxies: u32,
-    /// Entries of it that could not be used.
+    /// Entries of that answer that could not be used.
     skipped: u32,
 }
 
-/// How many public proxies there are of which kind.
+/// Counts of public proxies.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PublicStats)]
 pub(super) struct Stats {
     #[serde(flatten)]
     counts: Counts,
-    /// Public proxies are in use at all.
+    /// False if the configuration has no lists of public proxies.
     enabled: bool,
-    /// When the lists' data were made, or, where they do not say, read.
+    /// When the newest list was made, or read if it does not say when it was made.
     last_meta_update: Option<Timestamp>,
-    lists: Vec<Named>,
+    lists: Vec<ListStatus>,
 }
 
-/// How many public proxies there are of which kind.
+/// Counts public proxies by state, protocol, anonymity and country.
 #[utoipa::path(get, path = "/stats", tag = "public proxies",
     responses((status = 200, body = Stats), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn stats(State(wiring): State<Wiring>) -> Json<Stats> {
-    let counts = wiring.shelf.as_ref().map(|shelf| shelf.newest().counts()).unwrap_or_default();
+    let counts = wiring.public_list.as_ref().map(|cache| cache.newest().counts()).unwrap_or_default();
     let mut lists = wiring.sources.statuses();
     lists.retain(|source| wiring.lists.contains(&source.name));
     let last_meta_update = lists.iter().filter_map(|list| list.published.or(list.good)).max().map(Timestamp);
-    let named =
-        |list: Source| Named { name: list.name, outcome: list.outcome, proxies: list.records, skipped: list.skipped };
-    let lists = lists.into_iter().map(named).collect();
-    Json(Stats { counts, enabled: wiring.shelf.is_some(), last_meta_update, lists })
+    let status = |list: Source| ListStatus {
+        name: list.name,
+        outcome: list.outcome,
+        proxies: list.records,
+        skipped: list.skipped,
+    };
+    let lists = lists.into_iter().map(status).collect();
+    Json(Stats { counts, enabled: wiring.public_list.is_some(), last_meta_update, lists })
 }
 
-/// True of an exit that lists show.
+/// True if lists show this exit.
 fn is_shown(exit: &Exit) -> bool {
     exit.usable() && exit.listing().public.as_ref().is_some_and(|offer| offer.login.is_none())
 }

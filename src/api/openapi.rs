@@ -1,7 +1,7 @@
-//! What the API says of itself: `/openapi.json`, made from the code, and a page that reads it to people, `/docs`.
+//! The description of the API: `/openapi.json`, made from the code, and `/docs`, a page that shows it to people.
 //!
-//! The page is ours and small, and asks nobody but this server: it works on a machine without internet, and under a
-//! policy that lets no other script run.
+//! The page loads nothing from other servers, so it works on a machine without internet and under a content policy that
+//! allows no other script.
 
 use axum::Router;
 use axum::response::IntoResponse;
@@ -10,30 +10,34 @@ use http::header;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 
-/// Nothing from elsewhere, nothing inline, no frame around it.
+/// The page may load files of this server only. Inline scripts and frames around the page are forbidden.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What stands above the URLs.
+/// The general part of the description; `api/endpoints.rs` adds the endpoints.
 pub(super) fn base() -> OpenApi {
     let license = LicenseBuilder::new().name("MIT OR Apache-2.0").identifier(Some("MIT OR Apache-2.0")).build();
     let info = InfoBuilder::new()
         .title("exitgate")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(
-            "Create, list and destroy proxies, and watch everything. Writes carry `Content-Type: application/json`; where \
-             a token is set it travels in the `Authorization` header. Errors have one shape: `{ \"error\": { \"code\", \
-             \"message\", \"details\" } }`.",
+            "Create, change and delete proxies, and watch the gateway. A request with a body needs `Content-Type: \
+             application/json`. Where a token is set, send it in the `Authorization` header. All errors have one form: `{ \
+             \"error\": { \"code\", \"message\", \"details\", \"request_id\" } }`. One idea has three names: `selector` \
+             says which exits to use in the words of a username (`us-strict`), `geo_category` is a short form of it for \
+             the three commonest (`US`, `NON_US`, `ANY`), and `--country` is the short form of the command line. Answers \
+             through a proxy name their exit in headers: `X-Exitgate-Exit-Checked` is the age of its last check in \
+             seconds.",
         ))
         .license(Some(license));
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("`api.token`")).build();
     let components = ComponentsBuilder::new().security_scheme("token", SecurityScheme::Http(bearer));
-    // Without a token in the configuration none is needed, so an empty requirement stands beside it.
+    // The empty requirement: without a token in the configuration none is needed.
     let needs = [SecurityRequirement::default(), SecurityRequirement::new("token", Vec::<String>::new())];
     OpenApiBuilder::new().info(info.build()).components(Some(components.build())).security(Some(needs)).build()
 }
 
-/// The description and its reader.
+/// Serves the description and the page that shows it.
 pub(super) fn router(description: OpenApi) -> Router {
     let json = serde_json::to_string_pretty(&description).unwrap_or_default();
     let page = |kind: &'static str, body: &'static str| {
@@ -46,6 +50,7 @@ pub(super) fn router(description: OpenApi) -> Router {
         )
         .route("/docs", page("text/html; charset=utf-8", include_str!("docs/docs.html")))
         .route("/docs/docs.css", page("text/css; charset=utf-8", include_str!("docs/docs.css")))
+        .route("/docs/icon.svg", page("image/svg+xml", include_str!("docs/icon.svg")))
         .route("/docs/docs.js", page("text/javascript; charset=utf-8", include_str!("docs/docs.js")))
 }
 
@@ -59,18 +64,21 @@ mod tests {
     }
 
     #[test]
-    fn every_url_is_described_and_refuses_in_one_shape() {
+    fn every_endpoint_is_described_and_refuses_in_one_form() {
         let all = serde_json::to_value(description()).unwrap();
         let paths = all["paths"].as_object().unwrap();
         assert!(paths.len() > 15 && all["openapi"].as_str().unwrap().starts_with("3.1"), "{}", all["openapi"]);
         for (path, item) in paths {
-            for (method, said) in item.as_object().unwrap() {
-                let refusal = &said["responses"]["default"]["content"]["application/json"]["schema"]["$ref"];
+            for (method, operation) in item.as_object().unwrap() {
+                let refusal = &operation["responses"]["default"]["content"]["application/json"]["schema"]["$ref"];
                 assert_eq!(refusal, "#/components/schemas/Problem", "{method} {path}");
-                // A write that is not behind `json_only` would say so here: its body is not described.
+                // `endpoint` in `api/endpoints.rs` demands JSON of these, so each must describe a JSON body.
                 let writes = matches!(method.as_str(), "post" | "patch" | "put");
-                assert!(!writes || said["requestBody"]["content"]["application/json"].is_object(), "{method} {path}");
-                let says = said["summary"].as_str().or(said["description"].as_str()).unwrap_or_default();
+                assert!(
+                    !writes || operation["requestBody"]["content"]["application/json"].is_object(),
+                    "{method} {path}"
+                );
+                let says = operation["summary"].as_str().or(operation["description"].as_str()).unwrap_or_default();
                 assert!(says.len() > 10, "{method} {path} does not say what it does");
             }
         }

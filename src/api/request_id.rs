@@ -1,41 +1,57 @@
-//! A number for each request, so that an answer, a line of the log and a word of a user's complaint can be joined.
+//! An id for each request to the API. It joins the answer, the lines of the log, and what a user reports.
 //!
-//! What the caller sends as `X-Request-Id` is kept if it is short and printable, because whoever stands in front of us
-//! has numbered it already; otherwise it gets one of ours. Each request is counted by its endpoint, never by its URL.
+//! The id of the caller (`X-Request-Id`) is kept if it is short and printable, because a proxy in front of the API may
+//! have numbered the request already. Otherwise the request gets an id of this process. The id stands in the answer's
+//! `X-Request-Id`, in the body of an error, and in the span of all lines that the request logs.
+//!
+//! Each request is counted by its endpoint, never by its URL.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, Method};
+use tracing::Instrument as _;
 
 use crate::telemetry::metrics::{API_REQUESTS, API_SECONDS};
+use crate::telemetry::trace_id::{Kind, TraceId};
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest number of another's that is kept. Arbitrary: a UUID has 36 characters.
+/// The longest id of a caller that is kept. Not tuned: a UUID has 36 characters.
 const LONGEST: usize = 64;
+
+tokio::task_local! {
+    static CURRENT: String;
+}
+
+/// The id of the request that this task answers; `None` outside of one.
+pub(super) fn current() -> Option<String> {
+    CURRENT.try_with(Clone::clone).ok()
+}
 
 /// The middleware that every request passes first.
 pub(super) async fn follow(request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let id = number(request.headers().get(&HEADER));
+    let id = id_of(request.headers().get(&HEADER));
     let (method, uri) = (request.method().clone(), request.uri().path().to_owned());
     let endpoint = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let mut response = next.run(request).await;
+    let span = tracing::debug_span!("request", id);
+    let mut response = CURRENT.scope(id.clone(), next.run(request)).instrument(span).await;
     let status = response.status();
-    tracing::debug!(id = ?id, %method, path = uri, status = status.as_u16(), ms = began.elapsed().as_millis(), "api");
-    let (word, class) = (word(&method), class(status.as_u16()));
-    metrics::counter!(API_REQUESTS, "endpoint" => endpoint.clone(), "method" => word, "status" => class).increment(1);
+    tracing::debug!(id, %method, path = uri, status = status.as_u16(), ms = began.elapsed().as_millis(), "api");
+    let (method, class) = (method_label(&method), status_label(status.as_u16()));
+    metrics::counter!(API_REQUESTS, "endpoint" => endpoint.clone(), "method" => method, "status" => class).increment(1);
     metrics::histogram!(API_SECONDS, "endpoint" => endpoint).record(began.elapsed());
-    response.headers_mut().insert(HEADER, id);
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(HEADER, id);
+    }
     response
 }
 
-/// Methods are words of the client's: those that we do not know are one.
-fn word(method: &Method) -> &'static str {
+/// A client can send any word as a method, so unknown ones share one label.
+fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",
@@ -46,7 +62,7 @@ fn word(method: &Method) -> &'static str {
     }
 }
 
-fn class(status: u16) -> &'static str {
+fn status_label(status: u16) -> &'static str {
     match status {
         200..300 => "2xx",
         300..400 => "3xx",
@@ -55,26 +71,42 @@ fn class(status: u16) -> &'static str {
     }
 }
 
-fn number(sent: Option<&HeaderValue>) -> HeaderValue {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    let fits = |id: &&HeaderValue| (1..=LONGEST).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
-    sent.filter(fits).cloned().unwrap_or_else(|| {
-        let (start, count) = (std::process::id(), LAST.fetch_add(1, Ordering::Relaxed) + 1);
-        HeaderValue::from_str(&format!("{start:x}-{count:x}")).unwrap_or(HeaderValue::from_static("none"))
-    })
+fn id_of(sent: Option<&HeaderValue>) -> String {
+    let fits = |id: &&str| (1..=LONGEST).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    let sent = sent.and_then(|id| id.to_str().ok()).filter(fits);
+    sent.map_or_else(|| TraceId::next(Kind::Request).to_string(), str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn;
+    use http_body_util::BodyExt as _;
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+
+    use super::super::error::ApiError;
     use super::*;
 
     #[test]
-    fn a_callers_number_is_kept_if_it_is_one() {
-        let given = |text: &str| number(Some(&HeaderValue::from_str(text).unwrap()));
+    fn a_callers_id_is_kept_if_it_is_short_and_printable() {
+        let given = |text: &str| id_of(Some(&HeaderValue::from_str(text).unwrap()));
         assert_eq!(given("job-7"), "job-7");
         for odd in ["", "a b", &"x".repeat(65), "\u{e9}"] {
-            assert_ne!(given(odd), HeaderValue::from_str(odd).unwrap());
+            assert!(given(odd).starts_with("r-"), "{odd}");
         }
-        assert_ne!(number(None), number(None));
+        assert_ne!(id_of(None), id_of(None));
+    }
+
+    #[tokio::test]
+    async fn an_error_has_the_id_of_its_answer() {
+        let refuse = async || ApiError::missing("nothing here");
+        let app = TowerToHyperService::new(Router::new().fallback(refuse).layer(from_fn(follow)));
+        let response = app.call(Request::get("/x").body(Body::empty()).unwrap()).await.unwrap();
+        let id = response.headers()[HEADER].to_str().unwrap().to_owned();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert!(id.starts_with("r-") && body["error"]["request_id"] == id, "{id} {body}");
     }
 }

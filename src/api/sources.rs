@@ -1,4 +1,4 @@
-//! `/sources`: where exits come from, and how that fares.
+//! `/sources`: the sources of exits, and their last results.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,49 +15,49 @@ use super::extract::{Named, Nothing};
 use super::timestamp::Timestamp;
 use crate::store::Source;
 
-/// One source.
+/// A source of exits.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Source)]
-pub(super) struct Shown {
+pub(super) struct SourceView {
     name: String,
-    /// What the last attempt came to, in one word.
+    /// The outcome of the last attempt, in one word.
     outcome: String,
-    /// The same in a sentence, where it did not go well.
+    /// The reason, if the last attempt failed.
     why: Option<String>,
-    /// Exits that its last good answer describes.
+    /// Exits in the last good answer.
     records: u32,
-    /// Records of it that could not be used.
+    /// Records of that answer that could not be used.
     skipped: u32,
     /// Failures in a row.
     failures: u32,
-    /// When it was last asked.
+    /// The time of the last attempt.
     attempt: Option<Timestamp>,
-    /// When it last answered well.
+    /// The time of the last good answer.
     good: Option<Timestamp>,
-    /// When it will be asked next.
+    /// The time of the next attempt.
     next: Option<Timestamp>,
-    /// When its data was made, by its own word.
+    /// When the data was made, as the source says.
     published: Option<Timestamp>,
 }
 
-/// Where exits come from.
+/// The sources of exits.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Listed {
-    sources: Vec<Shown>,
+    sources: Vec<SourceView>,
 }
 
-/// Where exits come from, and how that fares.
+/// Lists the sources of exits, with their last results.
 #[utoipa::path(get, path = "/sources", tag = "sources",
     responses((status = 200, body = Listed), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn list(State(wiring): State<Wiring>, headers: HeaderMap) -> Result<Response, ApiError> {
     tagged(&headers, &Listed { sources: wiring.sources.statuses().iter().map(shown).collect() })
 }
 
-/// Asks a source now rather than when it is due.
+/// Reads a source now instead of at its next time.
 #[utoipa::path(post, path = "/sources/{name}/refresh", tag = "sources",
-    params(("name" = String, Path, description = "Its name")),
+    params(("name" = String, Path, description = "The name of the source")),
     request_body = Option<Nothing>,
-    responses((status = 202, body = Shown), (status = "default", description = "A refusal", body = Problem)))]
+    responses((status = 202, body = SourceView), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn refresh(
     State(wiring): State<Wiring>,
     Named(name): Named,
@@ -66,7 +66,7 @@ pub(super) async fn refresh(
     let Some(source) = wiring.sources.get(&name) else {
         let names: Vec<_> = wiring.sources.statuses().into_iter().map(|source| source.name).collect();
         let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        let message = format!("no source of that name is in use; there are: {there}");
+        let message = format!("no source has this name; the sources are: {there}");
         return Err(ApiError::missing(message).with(json!({ "sources": names })));
     };
     source.refresh();
@@ -74,9 +74,8 @@ pub(super) async fn refresh(
     Ok((StatusCode::ACCEPTED, Json(shown(&status))).into_response())
 }
 
-/// One source.
-pub(super) fn shown(source: &Source) -> Shown {
-    Shown {
+pub(super) fn shown(source: &Source) -> SourceView {
+    SourceView {
         name: source.name.clone(),
         outcome: source.outcome.clone(),
         why: Some(source.why.clone()).filter(|why| !why.is_empty()),

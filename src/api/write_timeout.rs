@@ -1,7 +1,7 @@
-//! A client that asks and does not read: its connection ends, or it would hold a place that others want.
+//! Ends the connection of a client that requests an answer and does not read it; it would keep a place from others.
 //!
-//! What is timed is the wait for room in the socket and not the answer: a list of megabytes to a slow line goes on as
-//! long as it takes, and a stream of events may be silent for an hour.
+//! The timeout is for one write that waits for room in the socket, not for the whole answer. So a list of megabytes may
+//! take as long as a slow line needs, and a stream of events may be silent for an hour.
 
 use std::io;
 use std::pin::Pin;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream whose writes fail once nothing of them has been taken for so long.
+/// A stream whose writes fail after none of their bytes was accepted for `patience`.
 pub(super) struct WriteTimeout<S> {
     stream: S,
     patience: Duration,
-    /// When it ends, while a write waits.
+    /// The deadline of the write that waits now.
     end: Option<Pin<Box<Sleep>>>,
 }
 
@@ -24,7 +24,7 @@ impl<S> WriteTimeout<S> {
         Self { stream, patience, end: None }
     }
 
-    /// What became of a write: as it is, or a fault once it has been pending for too long.
+    /// The result of a write, or an error if it has been pending for too long.
     fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.end = None;
@@ -82,7 +82,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
-    async fn who_reads_nothing_is_let_go() {
+    async fn a_client_that_reads_nothing_is_disconnected() {
         let (near, far) = duplex(16);
         let begun = Instant::now();
         let mut stream = WriteTimeout::new(near, PATIENCE);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_reads_slowly_is_served_to_the_end() {
+    async fn a_client_that_reads_slowly_gets_everything() {
         let (near, mut far) = duplex(16);
         let reader = async {
             let mut bytes = [0; 10];

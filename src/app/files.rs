@@ -1,14 +1,14 @@
-//! What the kernel lets this process have: open files, which decide how many connections there can be, and no core dump.
+//! Limits of the kernel on this process: the number of open files, which bounds the connections, and no core dumps.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are not connections: engines' control and log pipes, the store, listeners, the API, the log.
+/// File descriptors for all that is no connection: pipes to engines, the store, listeners, the API, the log. Not tuned.
 const RESERVED: u64 = 512;
 
-/// What one tunnel holds at most: two sockets, and two pipes of two ends while it is spliced.
-const A_TUNNEL: u64 = 6;
+/// The most descriptors of one connection: two sockets, and two pipes with two ends each while it is spliced.
+const PER_CONNECTION: u64 = 6;
 
-/// Raises the soft limit to the hard one and says how many connections fit.
+/// Raises the soft limit to the hard one, and returns how many connections fit.
 pub fn raise_limit() -> u32 {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -21,9 +21,9 @@ pub fn raise_limit() -> u32 {
     connections_in(files)
 }
 
-/// No core dump of this process or of the engines that it starts: keys, tokens and what clients say are in its memory.
-/// The limit is one byte and not none, because the kernel gives a dump to a program (`core_pattern` with a `|`, as
-/// systemd sets it) whatever the limit says, but for exactly that value. Whoever debugs attaches to the process.
+/// Switches off core dumps of this process and of the engines that it starts, because keys, tokens and clients' data are
+/// in its memory. The limit is one byte and not zero: where `core_pattern` names a program (as systemd sets it), the kernel
+/// ignores the limit unless it is exactly 1. To debug, attach to the process.
 pub(in crate::app) fn forbid_core_dumps() {
     let limit = Rlimit { current: Some(1), maximum: Some(1) };
     if let Err(error) = setrlimit(Resource::Core, limit) {
@@ -31,11 +31,11 @@ pub(in crate::app) fn forbid_core_dumps() {
     }
 }
 
-/// How many connections fit into so many open files. A splice needs pipes only while it is bulky, and few tunnels are
-/// at once: half of the worst case is what is planned for.
+/// How many connections fit into this many open files. A connection is spliced only while it carries much, and few do at
+/// once, so half of the worst case is planned for each.
 fn connections_in(files: u64) -> u32 {
-    let room = files.saturating_sub(RESERVED) / (A_TUNNEL / 2);
-    u32::try_from(room).unwrap_or(u32::MAX).max(64)
+    let connections = files.saturating_sub(RESERVED) / (PER_CONNECTION / 2);
+    u32::try_from(connections).unwrap_or(u32::MAX).max(64)
 }
 
 #[cfg(test)]

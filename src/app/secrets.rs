@@ -1,8 +1,8 @@
-//! Secrets that exitgate makes for itself.
+//! Secrets that exitgate makes by itself.
 //!
-//! Told to listen beyond loopback without a key or a token, exitgate does not refuse and does not run open: it makes
-//! them, keeps them under `data_dir` where only its own user can read them, says where they are, and asks for them from
-//! then on. A file that is there is used as it is, so that a restart does not change what clients were told.
+//! If the configuration opens a port beyond loopback without a key or a token, exitgate makes one: it neither refuses to
+//! start nor runs without protection. The secret is stored in `data_dir`, readable by its own user only, and the log says
+//! in which file. An existing file is used again, so clients keep working after a restart.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -13,20 +13,19 @@ use rand::RngExt;
 
 use crate::net::Secret;
 
-/// The client key's file, below `data_dir`.
+/// The file of the client key, in `data_dir`.
 pub const KEY_FILE: &str = "gateway.key";
-/// The API token's file, below `data_dir`.
+/// The file of the API token, in `data_dir`.
 pub const TOKEN_FILE: &str = "api.token";
-/// The file of the token that may only read the metrics and the lists, below `data_dir`: a Prometheus beside us needs
-/// no more.
+/// The file of the token that may only read metrics and lists, in `data_dir`. A Prometheus needs no more.
 pub const READ_TOKEN_FILE: &str = "api.read_token";
 
-/// Characters of a secret: letters and digits, so that it needs no escaping in a URL, a shell or a header.
+/// The characters of a secret: letters and digits, which need no escaping in a URL, a shell or a header.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-/// 32 characters of 5 bits: 160 bits, beyond guessing.
+/// 32 characters of 5 bits are 160 bits, which nobody can guess.
 const LENGTH: usize = 32;
 
-/// Why a secret could not be kept.
+/// A secret that could not be read or stored.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{path} cannot be {doing}: {error}; set gateway.keys and api.token yourself, or give exitgate the right to write there"
@@ -38,14 +37,14 @@ pub struct SecretError {
     error: io::Error,
 }
 
-/// Creates `data_dir` (readable by us alone) where it is not there yet.
+/// Creates `data_dir` if it is missing, readable by this process's user only.
 pub fn make_data_dir(dir: &Path) -> Result<(), SecretError> {
     let fault = |error| SecretError { path: dir.to_owned(), doing: "created", error };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fault)
 }
 
-/// Reads the secret kept in `dir/name`, or makes and keeps one. The flag says whether it is new.
-pub fn kept(dir: &Path, name: &str) -> Result<(Secret, bool), SecretError> {
+/// Reads the secret in the file `dir/name`, or makes and stores one. The flag is true for a new secret.
+pub fn load_or_make(dir: &Path, name: &str) -> Result<(Secret, bool), SecretError> {
     let path = dir.join(name);
     let fault = |doing| move |error| SecretError { path: path.clone(), doing, error };
     let path = dir.join(name);
@@ -68,7 +67,7 @@ fn random() -> String {
     (0..LENGTH).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
 }
 
-/// Written beside and renamed, so that a crash leaves the whole secret or none.
+/// Writes a temporary file and renames it, so a crash leaves the whole secret or nothing.
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let beside = path.with_extension("new");
     let _ = fs::remove_file(&beside);
@@ -84,23 +83,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_made_once_and_is_ours_alone() {
+    fn a_secret_is_made_once_and_readable_by_its_user_only() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("deep/data");
         make_data_dir(&data).unwrap();
-        let (first, new) = kept(&data, KEY_FILE).unwrap();
-        let (again, old) = kept(&data, KEY_FILE).unwrap();
+        let (first, new) = load_or_make(&data, KEY_FILE).unwrap();
+        let (again, old) = load_or_make(&data, KEY_FILE).unwrap();
         assert!(new && !old && first == again && first.expose().len() == LENGTH);
-        assert_ne!(first, kept(&data, TOKEN_FILE).unwrap().0);
+        assert_ne!(first, load_or_make(&data, TOKEN_FILE).unwrap().0);
         let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(data.clone()), mode(data.join(KEY_FILE))), (0o700, 0o600));
     }
 
     #[test]
-    fn an_empty_file_is_no_secret() {
+    fn an_empty_file_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(KEY_FILE), " \n").unwrap();
-        let (secret, new) = kept(dir.path(), KEY_FILE).unwrap();
+        let (secret, new) = load_or_make(dir.path(), KEY_FILE).unwrap();
         assert!(new && !secret.expose().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The life of the process: start, serve, reload on SIGHUP, drain on SIGTERM or SIGINT, end at once on the second.
+//! Runs the process: start, serve, reload on SIGHUP, drain on SIGTERM or SIGINT, end at once on a second signal.
 
 use std::io;
 use std::path::PathBuf;
@@ -16,17 +16,17 @@ use crate::telemetry::{self, Telemetry};
 /// How the gateway ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// As it was asked to, also if it had to cut what was open.
+    /// By a signal or a request to stop, also if open connections had to be cut.
     Stopped,
-    /// At once, by a second signal: its number.
+    /// At once, by a second signal with this number.
     Signal(u8),
-    /// It could not begin, and may the next time: a port is taken, tor is missing.
+    /// It could not start, and may the next time: a port is taken, tor is missing.
     Unavailable,
-    /// A fault of our own, or of the machine below us.
+    /// A failure of this program or of the machine.
     Broken,
 }
 
-/// Runs the gateway until it is told to stop; `asked` is the `--config` of the command line, read again on reload.
+/// Runs the gateway until a signal stops it. `asked` is the `--config` of the command line, which a reload reads again.
 pub fn serve(loaded: Loaded, asked: Option<PathBuf>) -> End {
     let telemetry = match telemetry::init(&wire::log_settings(&loaded.config.log)) {
         Ok(telemetry) => telemetry,
@@ -37,14 +37,14 @@ pub fn serve(loaded: Loaded, asked: Option<PathBuf>) -> End {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error, End::Broken),
     };
-    let end = runtime.block_on(life(loaded, asked, telemetry));
-    // Tasks that ignored the kill must not hold the process.
+    let end = runtime.block_on(run(loaded, asked, telemetry));
+    // A task that ignored the kill must not keep the process alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     end
 }
 
-/// Said plainly as well as logged: whoever started us by hand must see it, whatever the log level.
-#[expect(clippy::print_stderr, reason = "the last word of a process that could not start")]
+/// Prints the error as well: a person who started the gateway by hand must see it at every log level.
+#[expect(clippy::print_stderr, reason = "the log may not exist yet, or may hide it")]
 fn failed(error: &dyn std::error::Error, end: End) -> End {
     eprintln!("exitgate: {error}");
     end
@@ -54,7 +54,7 @@ struct Signals {
     hup: Signal,
     term: Signal,
     int: Signal,
-    /// Heard so that it does not kill: a file that may not grow (`ulimit -f`) is a full disk to who writes it.
+    /// Handled so that it does not kill the process: with `ulimit -f`, a write then fails like on a full disk.
     _too_large: Signal,
 }
 
@@ -68,32 +68,32 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Told {
+    async fn next(&mut self) -> Request {
         tokio::select! {
-            _ = self.hup.recv() => Told::Reload,
-            _ = self.term.recv() => Told::End(15),
-            _ = self.int.recv() => Told::End(2),
+            _ = self.hup.recv() => Request::Reload,
+            _ = self.term.recv() => Request::End(15),
+            _ = self.int.recv() => Request::End(2),
         }
     }
 
-    /// The number of the next signal that ends us.
+    /// Waits for the next signal that stops the process, and returns its number.
     async fn end(&mut self) -> u8 {
         loop {
-            if let Told::End(number) = self.next().await {
+            if let Request::End(number) = self.next().await {
                 return number;
             }
         }
     }
 }
 
-/// What a signal says.
-enum Told {
+/// What a signal asks for.
+enum Request {
     Reload,
     /// Stop; the signal's number.
     End(u8),
 }
 
-async fn life(loaded: Loaded, asked: Option<PathBuf>, telemetry: Telemetry) -> End {
+async fn run(loaded: Loaded, asked: Option<PathBuf>, telemetry: Telemetry) -> End {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return failed(&error, End::Broken),
@@ -111,9 +111,9 @@ async fn life(loaded: Loaded, asked: Option<PathBuf>, telemetry: Telemetry) -> E
     notify(&[NotifyState::Ready]);
     loop {
         let answer = tokio::select! {
-            told = signals.next() => match told {
-                Told::End(_) => break,
-                Told::Reload => None,
+            request = signals.next() => match request {
+                Request::End(_) => break,
+                Request::Reload => None,
             },
             Some(answer) = asked_reloads.recv() => Some(answer),
         };
@@ -121,7 +121,7 @@ async fn life(loaded: Loaded, asked: Option<PathBuf>, telemetry: Telemetry) -> E
         notify(&reloading.into_iter().flatten().collect::<Vec<_>>());
         let outcome = reload::reload(&mut running, asked.as_deref()).await;
         notify(&[NotifyState::Ready]);
-        // Who asked may have gone.
+        // The caller may have hung up.
         let _ = answer.map(|answer| answer.send(outcome));
     }
     notify(&[NotifyState::Stopping]);
@@ -139,11 +139,11 @@ async fn stop(running: wire::Running, mut signals: Signals) -> End {
             End::Signal(signal)
         }
         (Ended::Drained, None) => {
-            tracing::info!("drained; bye");
+            tracing::info!("drained");
             End::Stopped
         }
         (Ended::Cut(left), None) => {
-            tracing::warn!(left, "the grace is over: what was still open was cut");
+            tracing::warn!(left, "the time for draining is over: open connections were cut");
             End::Stopped
         }
     }
@@ -151,14 +151,14 @@ async fn stop(running: wire::Running, mut signals: Signals) -> End {
 
 fn end(error: &StartError) -> End {
     match error {
-        StartError::Port { .. } | StartError::Secret(_) | StartError::Store(_) | StartError::Tor(_) => End::Unavailable,
+        StartError::Port(_) | StartError::Secret(_) | StartError::Store(_) | StartError::Tor(_) => End::Unavailable,
         StartError::Other(_) => End::Broken,
     }
 }
 
-/// Tells systemd, where there is one.
+/// Notifies systemd, where the process runs under it.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd could not be told");
+        tracing::debug!(%error, "systemd could not be notified");
     }
 }

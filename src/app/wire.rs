@@ -1,13 +1,13 @@
-//! Makes every part and connects them, in the order in which they need each other: ports, memory, Tor, exits, front.
+//! Makes every part and connects them, in the order in which they need each other: ports, stored state, Tor, sources and
+//! testers of exits, the ports of clients, the API.
 
 mod exits;
 mod gauges;
-pub(super) mod listeners;
 mod lists;
-pub(super) mod orders;
 mod recall;
 pub(super) mod routes;
 pub(super) mod settings;
+mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
 use self::gauges::Gauges;
-use self::listeners::Listeners;
-use self::routes::Former;
+use self::routes::FormerPorts;
+use self::workers::{ExitWorkers, WorkerInputs};
 use super::{StartError, files, secrets};
-use crate::api::routes::Rules;
+use crate::admin::{self, Listeners, RouteAdmin, RouteRules};
 use crate::api::{self, Access, Journal, ReloadRequest, Wiring};
 use crate::config::Config;
 use crate::console;
@@ -31,40 +31,35 @@ use crate::gateway::outbound::{Outbound, Parts, RefusalReporter};
 use crate::lifecycle::{Ended, Lifecycle, Tasks};
 use crate::limit::Limits;
 use crate::limit::target::Own;
-use crate::listen::{Listener, Permits, Reservation};
+use crate::listen::{Permits, Reservation};
 use crate::route::table::Origin;
 use crate::state::{Change, Clock, State};
 use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry, metrics};
 use crate::tor::Tor;
 
-/// How often counters that somebody else keeps are copied into the metrics, and histograms emptied of their samples.
-/// Arbitrary: below any scrape interval.
+/// How often counters of other libraries are copied into the metrics, and histograms are emptied of their samples. Any
+/// value below the interval of a Prometheus (15 s and more) does.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Reports of refusing sites that wait to become bans. Arbitrary.
+/// Reports of refusing sites that wait to become bans. Not tuned.
 const REPORTS: usize = 256;
 
-/// The addresses that were really bound.
+/// The addresses that were bound; they differ from the configuration where it says port 0.
 #[derive(Clone, Debug, Default)]
-pub struct Bound {
-    /// The shared port.
-    pub gateway: Vec<SocketAddr>,
-    /// The API.
-    pub api: Vec<SocketAddr>,
+struct Bound {
+    gateway: Vec<SocketAddr>,
+    api: Vec<SocketAddr>,
 }
 
-/// A running gateway.
+/// A running gateway: what a reload changes, and what is needed to stop.
 pub struct Running {
-    /// What it runs with.
-    pub config: Config,
-    /// Where it listens.
-    pub bound: Bound,
+    pub(super) config: Config,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) state: State,
     pub(super) limits: Limits,
     pub(super) listeners: Arc<Mutex<Listeners>>,
-    pub(super) rules: Arc<ArcSwap<Rules>>,
+    pub(super) routes: RouteAdmin,
     pub(super) outbound: Arc<Outbound>,
     pub(super) tor: Option<Tor>,
     pub(super) own: Own,
@@ -87,14 +82,14 @@ pub async fn build(
     make_secrets(&mut config)?;
     let ports = Ports::bind(&config)?;
     let geoip = settings::geoip(&config.tor);
-    let Remembered { state, wished, store, sources, routes, ports: former } = remember(&config, &geoip).await?;
+    let Stored { state, wished, store, sources, routes, ports: former } = load(&config, &geoip).await?;
     let tor = start_tor(&config, &tasks, &state).await?;
     let limits = settings::limits(&config);
     let own = Own::new();
     let (reports, reported) = mpsc::channel(REPORTS);
     let (stopping, stopped) = watch::channel(false);
     let terms = settings::outbound_terms(&config, &own);
-    let parts = exits::Parts {
+    let parts = WorkerInputs {
         config: &config,
         tasks: &tasks,
         state: &state,
@@ -113,7 +108,7 @@ pub async fn build(
         tor: tor.clone(),
         terms,
         refusals: RefusalReporter::new(reports),
-        verify: exits::verify(started.tester.clone(), started.judge.clone()),
+        verify: exits::verify(started.tester.clone(), started.public_tester.clone()),
         stopping: stopped,
     }));
     let permits = Permits::new(settings::connections(&config.gateway, files::raise_limit()));
@@ -124,26 +119,30 @@ pub async fn build(
     open_routes(&config, &state, &mut listeners, &former).await?;
     let connections = listeners.connections();
     let listeners = Arc::new(Mutex::new(listeners));
-    let rules = Arc::new(ArcSwap::from_pointee(orders::rules(&config)));
-    let reach = orders::start(&tasks, state.clone(), listeners.clone(), rules.clone(), routes);
+    let routes = RouteAdmin::start(&tasks, state.clone(), listeners.clone(), RouteRules::of(&config), routes);
     let access = Arc::new(ArcSwap::from_pointee(settings::access(&config)));
-    let sight = Sight { outbound: outbound.clone(), connections, gateway: bound.gateway.clone(), tor: tor.clone() };
-    let wiring = wiring(&config, &telemetry, (&state, &store), started, reach, sight, reloads);
+    let front = Front {
+        tasks: tasks.clone(),
+        outbound: outbound.clone(),
+        connections,
+        gateway: bound.gateway.clone(),
+        tor: tor.clone(),
+    };
+    let wiring = wiring(&config, &telemetry, (&state, &store), started, routes.clone(), front, reloads);
     let pages = if config.api.console { console::router() } else { axum::Router::new() };
     let readiness = wiring.readiness.clone();
-    api::start(ports.api, access.clone(), wiring, tasks.clone(), pages)
+    api::start(ports.api, access.clone(), wiring, pages)
         .map_err(|error| StartError::Other(format!("the API could not start: {error}")))?;
     start_upkeep(&tasks, &telemetry, &state, &limits, &outbound);
     start_gauges(&tasks, &state, tor.clone(), readiness);
-    say(&bound, &config);
+    announce(&bound, &config);
     Ok(Running {
         config,
-        bound,
         telemetry,
         state,
         limits,
         listeners,
-        rules,
+        routes,
         outbound,
         tor,
         own,
@@ -155,7 +154,7 @@ pub async fn build(
 }
 
 impl Running {
-    /// Stops: no new connections, then up to `grace` for those that are open, then the end.
+    /// Takes no new connections, waits up to `grace` for open ones, and cuts the rest. `hurry` ends the wait.
     pub async fn stop(self, grace: Duration, hurry: impl Future<Output = ()>) -> Ended {
         self.stopping.send_replace(true);
         self.listeners.lock().await.close().await;
@@ -165,7 +164,7 @@ impl Running {
     }
 }
 
-/// Every port of the configuration, bound and not yet listening.
+/// The ports of the configuration, bound and not yet listening.
 struct Ports {
     gateway: Vec<Reservation>,
     api: Vec<Reservation>,
@@ -174,7 +173,7 @@ struct Ports {
 impl Ports {
     fn bind(config: &Config) -> Result<Self, StartError> {
         let all = |what: &str, addrs: &[SocketAddr]| {
-            addrs.iter().map(|addr| bind(what, *addr)).collect::<Result<Vec<_>, _>>()
+            addrs.iter().map(|addr| admin::bind(what, *addr)).collect::<Result<Vec<_>, _>>()
         };
         let gateway = all("gateway.listen", &config.gateway.listen)?;
         let api = all("api.listen", &config.api.listen)?;
@@ -182,66 +181,49 @@ impl Ports {
     }
 }
 
-/// Binds one port, or says what to do about it.
-pub(super) fn bind(what: &str, addr: SocketAddr) -> Result<Reservation, StartError> {
-    Listener::bind(addr).map_err(|error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "the port is in use by another program (or another exitgate); stop that, or choose another port"
-                    .to_owned()
-            }
-            std::io::ErrorKind::PermissionDenied => {
-                "not permitted; choose a port from 1024 on, or give exitgate CAP_NET_BIND_SERVICE".to_owned()
-            }
-            std::io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
-            _ => error.to_string(),
-        };
-        StartError::Port { what: what.to_owned(), addr, why }
-    })
-}
-
 fn addrs(ports: &[Reservation]) -> Vec<SocketAddr> {
     ports.iter().map(Reservation::addr).collect()
 }
 
-/// Beyond loopback without a key or a token: makes them, and says where they are.
+/// Makes a key or a token where the configuration has none and a port is open beyond loopback, and logs where the file
+/// is.
 pub(super) fn make_secrets(config: &mut Config) -> Result<(), StartError> {
     if config.exposure.make_key {
-        let (secret, new) = secrets::kept(&config.data_dir, secrets::KEY_FILE)?;
+        let (secret, new) = secrets::load_or_make(&config.data_dir, secrets::KEY_FILE)?;
         tracing::warn!(file = %config.data_dir.join(secrets::KEY_FILE).display(), new, "clients need the key in this file as their password");
         config.gateway.keys.push(settings::made_key(secret));
     }
     if config.exposure.make_token {
-        let (secret, new) = secrets::kept(&config.data_dir, secrets::TOKEN_FILE)?;
+        let (secret, new) = secrets::load_or_make(&config.data_dir, secrets::TOKEN_FILE)?;
         tracing::warn!(file = %config.data_dir.join(secrets::TOKEN_FILE).display(), new, "the API needs the token in this file");
         config.api.token = Some(secret);
         if config.api.read_token.is_none() {
-            config.api.read_token = Some(secrets::kept(&config.data_dir, secrets::READ_TOKEN_FILE)?.0);
+            config.api.read_token = Some(secrets::load_or_make(&config.data_dir, secrets::READ_TOKEN_FILE)?.0);
         }
     }
     Ok(())
 }
 
-/// The state as the last run left it, and where it is kept.
-struct Remembered {
+/// The state as the last run stored it.
+struct Stored {
     state: State,
     wished: mpsc::Receiver<ExitId>,
     store: Store,
     sources: Vec<store::Source>,
     /// Routes of the API.
     routes: Vec<store::Route>,
-    /// Of the configuration's routes.
-    ports: Former,
+    /// Ports of the configuration's routes.
+    ports: FormerPorts,
 }
 
-/// Opens the store and begins with what it remembers.
-async fn remember(config: &Config, geoip: &GeoIp) -> Result<Remembered, StartError> {
+/// Opens the store, and builds the first snapshot from it.
+async fn load(config: &Config, geoip: &GeoIp) -> Result<Stored, StartError> {
     let path = config.data_dir.join("exitgate.db");
     let options = settings::store(&config.store);
     let file = path.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&file, options)).await;
     let (store, mut loaded) = match opened.map_err(|error| StartError::Other(error.to_string()))? {
-        // A damaged file must not keep a gateway down, nor be touched by one.
+        // The gateway starts without a damaged file, and does not touch it.
         Err(store::StoreError::Open { fault: fault @ store::Fault::Corrupt, .. }) => {
             (Store::refusing(&path, fault, options)?, store::Loaded::default())
         }
@@ -252,17 +234,17 @@ async fn remember(config: &Config, geoip: &GeoIp) -> Result<Remembered, StartErr
     let routes = std::mem::take(&mut loaded.routes);
     let ports = routes::former(&loaded.meta);
     let (mut snapshot, memory) = recall::recall(config, loaded, geoip, clock.now());
-    snapshot.routes = orders::recalled(&routes, snapshot.routes, &orders::rules(config));
+    snapshot.routes = admin::restored(&routes, snapshot.routes, &RouteRules::of(config));
     let (state, wished) = State::new(snapshot, memory, clock, Some(store.clone()));
-    Ok(Remembered { state, wished, store, sources, routes, ports })
+    Ok(Stored { state, wished, store, sources, routes, ports })
 }
 
-/// Takes over the configuration's routes, each with its port: bound first, so that one that is taken changes nothing.
+/// Applies the configuration's routes and opens their ports. The ports are bound first, so a taken one changes nothing.
 pub(super) async fn open_routes(
     config: &Config,
     state: &State,
     listeners: &mut Listeners,
-    former: &Former,
+    former: &FormerPorts,
 ) -> Result<(), StartError> {
     let change = routes::configured(config, &state.snapshot(), former, state.now())?;
     let Change::Configured { routes, .. } = &change else { return Ok(()) };
@@ -272,7 +254,7 @@ pub(super) async fn open_routes(
     wanted.extend(of_api.map(|entry| entry.route.clone()));
     let bound = listeners.reserve(config, &wanted)?;
     state.apply(change).await.map_err(|refused| StartError::Other(refused.to_string()))?;
-    listeners.routes(config, &wanted, bound).await
+    Ok(listeners.set_routes(config, &wanted, bound).await?)
 }
 
 async fn start_tor(config: &Config, tasks: &Tasks, state: &State) -> Result<Option<Tor>, StartError> {
@@ -283,27 +265,28 @@ async fn start_tor(config: &Config, tasks: &Tasks, state: &State) -> Result<Opti
     let found = crate::tor::preflight(&settings).await?;
     found.warnings.iter().for_each(|warning| tracing::warn!("tor: {warning}"));
     if let Some(version) = found.version {
-        tracing::info!(%version, "tor is here");
+        tracing::info!(%version, "tor was found");
     }
     Ok(Some(Tor::start(settings, tasks.clone(), state.wanted())))
 }
 
-/// What the API watches.
-struct Sight {
+/// What the API shows of the ports of clients.
+struct Front {
+    tasks: Tasks,
     outbound: Arc<Outbound>,
     connections: Arc<ConnectionTable>,
     gateway: Vec<SocketAddr>,
     tor: Option<Tor>,
 }
 
-/// What the API may ask of the rest.
+/// What the handlers of the API get.
 fn wiring(
     config: &Config,
     telemetry: &Arc<Telemetry>,
     (state, store): (&State, &Store),
-    started: exits::Started,
-    reach: orders::Reach,
-    Sight { outbound, connections, gateway, tor }: Sight,
+    started: ExitWorkers,
+    routes: RouteAdmin,
+    Front { tasks, outbound, connections, gateway, tor }: Front,
     reload: mpsc::Sender<ReloadRequest>,
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
@@ -316,23 +299,22 @@ fn wiring(
         state: state.clone(),
         store: store.clone(),
         tester: started.tester,
-        judge: started.judge,
+        public_tester: started.public_tester,
         sources: started.sources,
         lists: started.lists,
-        shelf: config.sources.any_public().then(|| api::list::Shelf::new(state)),
+        public_list: config.sources.any_public().then(|| api::list::ListCache::new(state)),
         tor,
         journal: Arc::new(Journal::new(state.now())),
-        rules: reach.rules,
-        orders: reach.orders,
-        shut: reach.shut,
+        routes,
         outbound,
         connections,
         gateway,
         slow: Arc::new(Semaphore::new(api::SLOW)),
+        tasks,
     }
 }
 
-/// The worker that copies what others count into the metrics.
+/// Starts the worker that copies counters of other parts into the metrics.
 fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits: &Limits, outbound: &Arc<Outbound>) {
     let (worker, telemetry, limits, outbound) = (tasks.clone(), telemetry.clone(), limits.clone(), outbound.clone());
     ::metrics::gauge!(metrics::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -358,7 +340,7 @@ fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits
     tasks.supervise("state", move || state.clone().run(worker.clone()));
 }
 
-/// The worker that measures by looking.
+/// Starts the worker that sets the gauges.
 fn start_gauges(
     tasks: &Tasks,
     state: &State,
@@ -370,13 +352,13 @@ fn start_gauges(
         let (tasks, state, tor, readiness) = (worker.clone(), state.clone(), tor.clone(), readiness.clone());
         async move {
             let mut tick = tokio::time::interval(UPKEEP);
-            let (mut gauges, mut standing) = (Gauges::default(), exits::Standing::default());
+            let (mut gauges, mut log) = (Gauges::default(), exits::ReadinessLog::default());
             while !tasks.is_stopping() {
                 tokio::select! {
                     () = tasks.stopping() => {}
                     _ = tick.tick() => {
-                        gauges.look(&state, tor.as_ref());
-                        standing.look(&readiness());
+                        gauges.update(&state, tor.as_ref());
+                        log.update(&readiness());
                     }
                 }
             }
@@ -384,18 +366,57 @@ fn start_gauges(
     });
 }
 
-fn say(bound: &Bound, config: &Config) {
+/// Logs the addresses, and a line to try.
+fn announce(bound: &Bound, config: &Config) {
     let list = |addrs: &[SocketAddr]| addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     tracing::info!(gateway = list(&bound.gateway), api = list(&bound.api), routes = config.routes.len(), "listening");
-    if let Some(addr) = bound.gateway.first() {
-        let ip = if addr.ip().is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { addr.ip() };
-        let at = SocketAddr::new(ip, addr.port());
-        let user = if config.gateway.keys.is_empty() { "us" } else { "us:KEY" };
-        tracing::info!("try: curl -x socks5h://{user}@{at} https://check.torproject.org/api/ip");
+    if let Some(line) = bound.gateway.first().and_then(|addr| line_to_try(*addr, config)) {
+        tracing::info!("try: {line}");
     }
 }
 
-/// The log's settings in telemetry's words.
+/// A line that fetches a page through the first kind of exits that the configuration has; `None` if it has none.
+fn line_to_try(addr: SocketAddr, config: &Config) -> Option<String> {
+    let username = if config.tor.enabled {
+        "us"
+    } else if config.sources.any_public() {
+        "any-source-public"
+    } else if config.gateway.allow_direct {
+        "any-source-direct"
+    } else {
+        return None;
+    };
+    let ip = if addr.ip().is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { addr.ip() };
+    let at = SocketAddr::new(ip, addr.port());
+    let key = if config.gateway.keys.is_empty() { "" } else { ":KEY" };
+    Some(format!("curl -x socks5h://{username}{key}@{at} {}", config.api.example_url))
+}
+
+/// The settings of the log.
 pub(super) fn log_settings(log: &crate::config::Log) -> telemetry::Settings {
     settings::log(log)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_to_try_fits_the_configuration() {
+        let line = |text: &str| {
+            let (config, _) = crate::config::parse("t.toml", text, [], None).unwrap();
+            line_to_try("0.0.0.0:1080".parse().unwrap(), &config)
+        };
+        let page = "https://check.torproject.org/api/ip";
+        assert_eq!(line(""), Some(format!("curl -x socks5h://us@127.0.0.1:1080 {page}")));
+        let public =
+            "[tor]\nenabled = false\n[sources.proxifly]\nenabled = true\n[api]\nexample_url = \"http://echo.test/ip\"";
+        assert_eq!(
+            line(public).as_deref(),
+            Some("curl -x socks5h://any-source-public@127.0.0.1:1080 http://echo.test/ip")
+        );
+        let keyed = "[tor]\nenabled = false\n[gateway]\nallow_direct = true\n[[gateway.keys]]\nname = \"a\"\nkey = \"a-long-enough-key-for-this\"";
+        assert_eq!(line(keyed), Some(format!("curl -x socks5h://any-source-direct:KEY@127.0.0.1:1080 {page}")));
+        assert_eq!(line("[tor]\nenabled = false"), None, "nothing leaves, so there is nothing to try");
+    }
 }

@@ -91,10 +91,10 @@ pub(super) enum Routes {
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(super) struct Way {
-    /// Countries: us, nonus, de,fr, or a group of the configuration
+    /// A short form of --selector: us, nonus, de,fr, or a group of the configuration
     #[arg(long, conflicts_with = "selector")]
     country: Option<String>,
-    /// The way out in the words of a username: us-strict, nonus-asn-3320, …
+    /// Which exits to use, written as in a username: us-strict, nonus-asn-3320, … (the API's geo_category is a short form too)
     #[arg(long)]
     selector: Option<String>,
     /// One exit IP, kept
@@ -305,11 +305,8 @@ fn batch(answer: &Value, width: Option<usize>) -> String {
 fn one(proxy: &Value) -> String {
     let mut lines =
         vec![format!("{}  {}  {}", cell(&proxy["name"]), cell(&proxy["selector"]), cell(&proxy["urls"]["socks5"]))];
-    let pool = &proxy["pool"];
-    let have = format!("{} of {} exits, {} IPs", cell(&pool["have"]), cell(&pool["wanted"]), cell(&pool["unique_ips"]));
     for (name, value) in [
-        ("pool", have),
-        ("exit", cell(&proxy["exit"]["ip"])),
+        ("exits", cell(&proxy["summary"])),
         ("check", cell(&proxy["check"])),
         ("auth", cell(&proxy["auth"])),
         ("created", moment(&proxy["created"])),

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use http::Uri;
+
 use super::findings::Findings;
 use super::key_path::KeyPath;
 use super::listen_address::addresses;
@@ -21,6 +23,8 @@ pub struct Api {
     /// Host names, lower case, that are accepted in the Host header beside loopback ones.
     pub hosts: Vec<Host>,
     pub console: bool,
+    /// The page that lines to paste ask.
+    pub example_url: Uri,
 }
 
 impl Api {
@@ -40,6 +44,7 @@ impl Api {
             read_token,
             hosts: hosts(file, findings),
             console: file.console,
+            example_url: file.example_url.0.clone(),
         }
     }
 }

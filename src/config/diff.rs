@@ -10,7 +10,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::secret::{digest, digest_of};
-use super::{Config, Log, schema};
+use super::{Config, Exposure, Log, schema};
 
 /// Keys (and all inside them) that need a restart, because a socket, process or file depends on them that is made once.
 const RESTART: [&str; 22] = [
@@ -105,6 +105,8 @@ impl Config {
         tor.geoip_file = old.tor.geoip_file;
         tor.geoip6_file = old.tor.geoip6_file;
         (self.sources, self.check, self.store) = (old.sources, old.check, old.store);
+        // What must be protected are the addresses that listen now, not those that wait for a restart.
+        self.exposure = Exposure::of(&self.gateway, &self.api);
     }
 }
 

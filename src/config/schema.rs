@@ -118,6 +118,7 @@ section!(Api {
     read_token_file: Option<PathBuf>,
     hosts: List<String>,
     console: bool = true,
+    example_url: Text<Uri> = url(ECHOES[0]),
 });
 
 section!(Tor {

@@ -122,7 +122,7 @@ impl Memory {
     }
 
     /// The seed of the exit that a holder used last.
-    pub(super) fn last(&self, holder: HolderRef<'_>) -> Option<u64> {
+    pub fn last(&self, holder: HolderRef<'_>) -> Option<u64> {
         let hash = self.last.hash(holder);
         self.last.lock(hash).get(hash, |key| key.is(holder)).copied()
     }

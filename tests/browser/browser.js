@@ -41,7 +41,7 @@ export async function open(browser, url, options = {}) {
     }).observe({ type: "layout-shift", buffered: true });
   });
   if (process.env.EXITGATE_ASSETS) await page.route(/\/console\/[0-9a-f]{16}\//, fromFolder);
-  await page.goto(`${url}/`);
+  await page.goto(url + (options.path ?? "/"));
   return page;
 }
 

@@ -20,13 +20,23 @@ impl Drop for Gateway {
     }
 }
 
-fn start(folder: &Path, ip: &'static str) -> Gateway {
-    let config = format!(
-        "data_dir = {:?}\ntor.enabled = false\napi.listen = \"{ip}:18080\"\napi.token = \"full\"\napi.read_token = \"read\"\n\
+const TOKENS: &str = "api.token = \"full\"\napi.read_token = \"read\"\n";
+
+/// A configuration without Tor; `top` and `gateway` are lines for the top and for `[gateway]`.
+fn config(folder: &Path, ip: &str, top: &str, gateway: &str) -> String {
+    format!(
+        "data_dir = {:?}\ntor.enabled = false\napi.listen = \"{ip}:18080\"\n{top}\
          [gateway]\nlisten = \"{ip}:11080\"\nroute_bind = \"{ip}\"\nroute_ports = \"20000-20004\"\n\
-         allow_direct = true\n[[routes]]\nname = \"fixed\"\nselector = \"any-source-direct\"\nport = 20000\n",
+         allow_direct = true\n{gateway}[[routes]]\nname = \"fixed\"\nselector = \"any-source-direct\"\nport = 20000\n",
         folder.join("data")
-    );
+    )
+}
+
+fn start(folder: &Path, ip: &'static str) -> Gateway {
+    start_with(folder, ip, &config(folder, ip, TOKENS, ""))
+}
+
+fn start_with(folder: &Path, ip: &'static str, config: &str) -> Gateway {
     std::fs::write(folder.join("exitgate.toml"), config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_exitgate"));
     command.args(["serve", "--config"]).arg(folder.join("exitgate.toml"));
@@ -46,7 +56,8 @@ impl Gateway {
         let Ok(mut stream) = TcpStream::connect((self.ip, 18080)) else { return (0, String::new()) };
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-        write!(stream, "{head}Connection: close\r\n{length}\r\n{body}").unwrap();
+        // An id of its own would be another one in each run.
+        write!(stream, "{head}X-Request-Id: t\r\nConnection: close\r\n{length}\r\n{body}").unwrap();
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer).into_owned();
@@ -201,7 +212,57 @@ fn who_may_not_is_told_what_is_missing() {
         let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer full\r\n");
         assert_eq!(gateway.send(&head, "").0, 415, "{method} {path}: a page could send this");
     }
-    for open in ["/health", "/ready", "/docs", "/docs/docs.js", "/docs/docs.css", "/openapi.json"] {
+    for open in ["/health", "/ready", "/docs", "/docs/docs.js", "/docs/docs.css", "/docs/icon.svg", "/openapi.json"] {
         assert_eq!(gateway.send(&format!("GET {open} HTTP/1.1\r\nHost: localhost\r\n"), "").0, 200, "{open}");
+    }
+}
+
+/// A reload cannot move the API's port, so it must not demand what the new port would need: the caller would be locked out.
+#[test]
+fn an_api_that_waits_for_a_restart_to_leave_loopback_needs_no_token_until_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let (folder, ip) = (folder.path(), "127.72.0.3");
+    let text = config(folder, ip, "", "");
+    let gateway = start_with(folder, ip, &text);
+    let wider = text.replace(&format!("{ip}:18080"), "0.0.0.0:18083");
+    std::fs::write(folder.join("exitgate.toml"), wider).unwrap();
+    let write = "Host: localhost\r\nContent-Type: application/json\r\n";
+    let (status, answer) = gateway.send(&format!("POST /reload HTTP/1.1\r\n{write}"), "");
+    assert_eq!(status, 200, "{answer}");
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["needs_restart"], serde_json::json!(["api.listen"]));
+    let (status, answer) = gateway.send("GET /proxies HTTP/1.1\r\nHost: localhost\r\n", "");
+    assert_eq!(status, 200, "{answer}");
+}
+
+/// What a person does with `urls.http`: puts the key where it says so, and nothing else.
+#[test]
+fn the_url_of_a_keyed_route_works_once_the_key_is_filled_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let (folder, ip) = (folder.path(), "127.72.0.4");
+    let key = "a-key-for-this-test-alone";
+    let keys = format!("allow_private_targets = true\n[[gateway.keys]]\nname = \"team\"\nkey = \"{key}\"\n");
+    let gateway = start_with(folder, ip, &config(folder, ip, TOKENS, &keys));
+    let site = std::net::TcpListener::bind((ip, 0)).unwrap();
+    let page = site.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in site.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nseen");
+        }
+    });
+    let write = "Host: localhost\r\nAuthorization: Bearer full\r\nContent-Type: application/json\r\n";
+    let body = r#"{"selector": "any-source-direct", "name": "shop", "auth": "key"}"#;
+    let (status, answer) = gateway.send(&format!("POST /proxies HTTP/1.1\r\n{write}"), body);
+    assert_eq!(status, 201, "{answer}");
+    let made: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    for url in [&made["urls"]["http"], &made["urls"]["socks5"]] {
+        let url = url.as_str().unwrap().replace("YOUR_KEY", key);
+        let curl =
+            Command::new("curl").args(["-sS", "--max-time", "20", "-x", &url, &format!("http://{page}/")]).output();
+        let curl = curl.unwrap();
+        let said = (String::from_utf8_lossy(&curl.stdout), String::from_utf8_lossy(&curl.stderr));
+        assert_eq!(said.0, "seen", "{url}: {}", said.1);
     }
 }

@@ -1,5 +1,5 @@
 "use strict";
-// Reads /openapi.json to people. Everything is put in as text, never as markup.
+// Shows /openapi.json to people. Everything is inserted as text, never as markup.
 
 const make = (name, text, ...inside) => {
   const element = document.createElement(name);
@@ -8,25 +8,31 @@ const make = (name, text, ...inside) => {
   return element;
 };
 
-const named = (reference) => reference.split("/").pop();
+// A paragraph whose `code` is shown as code. Descriptions come from doc comments, which are Markdown.
+const prose = (name, text) => {
+  const pieces = (text || "").split("`");
+  return make(name, null, ...pieces.map((piece, at) => (at % 2 ? make("code", piece) : piece)));
+};
+
+const nameOf = (reference) => reference.split("/").pop();
 
 // The type of a schema in a few words.
-const words = (schema) => {
+const typeOf = (schema) => {
   if (!schema) return "";
-  if (schema.$ref) return named(schema.$ref);
+  if (schema.$ref) return nameOf(schema.$ref);
   const several = schema.oneOf || schema.anyOf || schema.allOf;
-  if (several) return several.map(words).join(" | ");
+  if (several) return several.map(typeOf).join(" | ");
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
-  const types = [].concat(schema.type || "any").map((type) => (type === "array" ? `[${words(schema.items)}]` : type));
+  const types = [].concat(schema.type || "any").map((type) => (type === "array" ? `[${typeOf(schema.items)}]` : type));
   return types.join(" | ");
 };
 
 const limits = (schema) => {
-  const said = [];
+  const found = [];
   for (const [word, key] of [["from", "minimum"], ["to", "maximum"], ["default", "default"]]) {
-    if (schema && schema[key] !== undefined) said.push(`${word} ${schema[key]}`);
+    if (schema && schema[key] !== undefined) found.push(`${word} ${schema[key]}`);
   }
-  return said.join(", ");
+  return found.join(", ");
 };
 
 const table = (head, rows) => {
@@ -34,76 +40,82 @@ const table = (head, rows) => {
   return make("table", null, make("thead", null, row(head, "th")), make("tbody", null, ...rows.map((cells) => row(cells, "td"))));
 };
 
-// The fields of a schema, one level deep; what they are made of stands under its own name at the end of the page.
+// The fields of a schema, one level deep; the types of the fields stand at the end of the page.
 const fields = (schema) => {
   const rows = Object.entries(schema.properties || {}).map(([name, field]) => {
     const needed = (schema.required || []).includes(name) ? "" : " (optional)";
-    return [make("code", name), words(field) + needed, field.description || ""];
+    return [make("code", name), typeOf(field) + needed, prose("span", field.description)];
   });
-  return rows.length ? table(["field", "type", ""], rows) : make("p", words(schema));
+  return rows.length ? table(["field", "type", ""], rows) : make("p", typeOf(schema));
 };
 
 const curl = (method, path, operation) => {
   const body = operation.requestBody ? ` \\\n  -d '{ … }'` : "";
   const json = method === "get" || method === "delete" ? "" : ` \\\n  -H 'Content-Type: application/json'`;
-  const how = method === "get" ? "" : ` -X ${method.toUpperCase()}`;
-  return `curl -s${how} -H "Authorization: Bearer $EXITGATE_TOKEN"${json}${body} \\\n  ${location.origin}${path}`;
+  const verb = method === "get" ? "" : ` -X ${method.toUpperCase()}`;
+  return `curl -s${verb} -H "Authorization: Bearer $EXITGATE_TOKEN"${json}${body} \\\n  ${location.origin}${path}`;
 };
 
-const operation = (method, path, said) => {
-  const title = make("summary", null, make("b", method.toUpperCase()), `${path}  `);
-  const says = make("span", said.summary || said.description || "");
+const endpoint = (method, path, operation) => {
+  const says = prose("span", operation.summary || operation.description);
   says.className = "says";
-  title.append(says);
+  const title = make("summary", null, make("b", method.toUpperCase()), ` ${path}  `, says);
   const whole = make("details", null, title);
-  whole.id = said.operationId || `${method}-${path}`;
-  if (said.description && said.description !== said.summary) whole.append(make("p", said.description));
-  if (said.parameters && said.parameters.length) {
-    const rows = said.parameters.map((parameter) => [
+  whole.id = operation.operationId || `${method}-${path}`;
+  if (operation.description && operation.description !== operation.summary) whole.append(prose("p", operation.description));
+  if (operation.parameters && operation.parameters.length) {
+    const rows = operation.parameters.map((parameter) => [
       make("code", parameter.name),
-      `${parameter.in}, ${words(parameter.schema)}${parameter.required ? "" : " (optional)"}`,
-      [parameter.description || "", limits(parameter.schema)].filter(Boolean).join(" · "),
+      `${parameter.in}, ${typeOf(parameter.schema)}${parameter.required ? "" : " (optional)"}`,
+      prose("span", [parameter.description || "", limits(parameter.schema)].filter(Boolean).join(" · ")),
     ]);
     whole.append(table(["parameter", "type", ""], rows));
   }
-  const content = said.requestBody && Object.values(said.requestBody.content || {})[0];
-  if (content) whole.append(make("p", `Body: ${words(content.schema)}`));
-  const answers = Object.entries(said.responses || {}).map(([status, answer]) => {
+  const content = operation.requestBody && Object.values(operation.requestBody.content || {})[0];
+  if (content) whole.append(make("p", `Body: ${typeOf(content.schema)}`));
+  const answers = Object.entries(operation.responses || {}).map(([status, answer]) => {
     const [kind, body] = Object.entries(answer.content || {})[0] || ["", {}];
-    return [make("code", status), body.schema ? words(body.schema) : kind, answer.description || ""];
+    return [make("code", status), body.schema ? typeOf(body.schema) : kind, prose("span", answer.description)];
   });
-  whole.append(table(["status", "answer", ""], answers), make("pre", curl(method, path, said)));
+  whole.append(table(["status", "answer", ""], answers), make("pre", curl(method, path, operation)));
   return whole;
 };
 
 const show = (api) => {
   const urls = document.getElementById("urls");
   document.getElementById("version").textContent = api.info.version;
-  document.getElementById("about").textContent = api.info.description || "";
+  document.getElementById("about").replaceChildren(...prose("p", api.info.description).childNodes);
   const byTag = new Map();
   for (const [path, item] of Object.entries(api.paths)) {
-    for (const [method, said] of Object.entries(item)) {
-      const tag = (said.tags || ["other"])[0];
+    for (const [method, operation] of Object.entries(item)) {
+      const tag = (operation.tags || ["other"])[0];
       if (!byTag.has(tag)) byTag.set(tag, []);
-      byTag.get(tag).push(operation(method, path, said));
+      byTag.get(tag).push(endpoint(method, path, operation));
     }
   }
   urls.replaceChildren();
   for (const [tag, all] of byTag) urls.append(make("section", null, make("h2", tag), ...all));
   const schemas = Object.entries((api.components || {}).schemas || {}).map(([name, schema]) =>
-    make("details", null, make("summary", name), make("p", schema.description || ""), fields(schema)));
+    make("details", null, make("summary", name), prose("p", schema.description), fields(schema)));
   urls.append(make("section", null, make("h2", "types"), ...schemas));
 };
 
+// Shows the entries that contain the whole text, such as `POST /proxies`; if none does, those that contain all its words.
+// A heading without entries is hidden.
 const find = () => {
-  const wanted = document.getElementById("find").value.toLowerCase();
-  for (const entry of document.querySelectorAll("details")) {
-    entry.hidden = wanted !== "" && !entry.textContent.toLowerCase().includes(wanted);
-  }
+  const plain = (text) => text.toLowerCase().replace(/\s+/g, " ").trim();
+  const wanted = plain(document.getElementById("find").value);
+  const entries = [...document.querySelectorAll("details")].map((entry) => [entry, plain(entry.textContent)]);
+  const whole = entries.some(([, text]) => text.includes(wanted));
+  const passes = (text) => (whole ? text.includes(wanted) : wanted.split(" ").every((word) => text.includes(word)));
+  for (const [entry, text] of entries) entry.hidden = !passes(text);
+  for (const section of document.querySelectorAll("section")) section.hidden = !section.querySelector("details:not([hidden])");
+  document.getElementById("nothing").hidden = entries.some(([entry]) => !entry.hidden);
 };
 
 document.getElementById("find").addEventListener("input", find);
 fetch("/openapi.json")
   .then((answer) => (answer.ok ? answer.json() : Promise.reject(new Error(answer.statusText))))
   .then(show)
+  .then(find)
   .catch((error) => { document.getElementById("state").textContent = `/openapi.json cannot be read: ${error.message}`; });

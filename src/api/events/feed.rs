@@ -1,104 +1,84 @@
-//! The body of an answer that does not end: the journal, read to its end, and again when it goes on.
+//! The answer of `/events`: one reader's stream of server-sent events, first what the journal has, then what it gets.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::fmt::Write as _;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Bytes;
-use hyper::body::{Body, Frame};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use http::{HeaderValue, header};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{Entry, Journal};
 use crate::lifecycle::Tasks;
 
-/// How long nothing may be said. Below the minute after which load balancers cut silent connections.
+/// The longest silence before a comment is sent. Load balancers cut connections that are silent for a minute.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// When a reader whose connection broke should come back, in its own words.
-const OPENING: &str = "retry: 2000\n\n";
+/// How long a reader should wait before it connects again. Not tuned.
+const RECONNECT: Duration = Duration::from_secs(2);
 
-/// One reader's place in the journal.
+/// One reader of the journal. It ends when the gateway stops.
 pub(super) struct Reader {
     journal: Arc<Journal>,
     latest: watch::Receiver<u64>,
+    /// The number of the last entry that `next` has taken out of the journal.
     read: u64,
-    opened: bool,
+    /// Events that are taken out of the journal and not sent yet.
+    pending: VecDeque<Event>,
     tasks: Tasks,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Reader {
-    /// A reader of all after `last`; of all from now on without it.
-    pub(super) fn new(journal: Arc<Journal>, last: Option<u64>, tasks: Tasks, place: OwnedSemaphorePermit) -> Self {
+    /// A reader of all entries after `last`; without it, of all from now on.
+    pub(super) fn new(journal: Arc<Journal>, last: Option<u64>, tasks: Tasks, permit: OwnedSemaphorePermit) -> Self {
         let latest = journal.latest.subscribe();
         let now = *latest.borrow();
         let read = last.map_or(now, |last| last.min(now));
-        Self { journal, latest, read, opened: false, tasks, _place: place }
+        let pending = VecDeque::from([Event::default().retry(RECONNECT)]);
+        Self { journal, latest, read, pending, tasks, _permit: permit }
     }
 
-    /// What to send next; `None` at shutdown.
-    async fn next(mut self) -> Option<(Bytes, Self)> {
-        if !self.opened {
-            self.opened = true;
-            return Some((OPENING.into(), self));
-        }
-        let silence = tokio::time::sleep(SILENCE);
-        tokio::pin!(silence);
+    pub(super) fn into_response(self) -> Response {
+        let keep_alive = KeepAlive::new().interval(SILENCE).text("still here");
+        let mut response = Sse::new(stream::unfold(self, Self::next)).keep_alive(keep_alive).into_response();
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
+    /// The next event, and the reader for the one after it; `None` at shutdown.
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Some((Ok(event), self));
+            }
             self.latest.borrow_and_update();
             let (entries, missed) = self.journal.after(self.read);
             if let Some(last) = entries.last() {
                 self.read = last.id;
-                return Some((lines(&entries, missed).into(), self));
+                let missed = missed.then(|| Event::default().event("missed").data("{}"));
+                self.pending.extend(missed);
+                self.pending.extend(entries.iter().map(event));
+                continue;
             }
             tokio::select! {
                 () = self.tasks.stopping() => return None,
-                () = &mut silence => return Some((": still here\n\n".into(), self)),
                 changed = self.latest.changed() => changed.ok()?,
             }
         }
     }
 }
 
-fn lines(entries: &[Entry], missed: bool) -> String {
-    let mut text = String::new();
-    if missed {
-        text.push_str("event: missed\ndata: {}\n\n");
-    }
-    for Entry { id, kind, data } in entries {
-        let _ = write!(text, "id: {id}\nevent: {kind}\ndata: {data}\n\n");
-    }
-    text
-}
-
-/// The body.
-pub(super) struct Feed {
-    next: Pin<Box<dyn Future<Output = Option<(Bytes, Reader)>> + Send>>,
-}
-
-impl Feed {
-    pub(super) fn new(reader: Reader) -> Self {
-        Self { next: Box::pin(reader.next()) }
-    }
-}
-
-impl Body for Feed {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some((bytes, reader)) = ready!(self.next.as_mut().poll(cx)) else { return Poll::Ready(None) };
-        self.next = Box::pin(reader.next());
-        Poll::Ready(Some(Ok(Frame::data(bytes))))
-    }
+fn event(Entry { id, kind, data }: &Entry) -> Event {
+    Event::default().id(id.to_string()).event(kind).data(data)
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use http_body_util::BodyExt as _;
     use serde_json::json;
 
@@ -106,21 +86,21 @@ mod tests {
     use crate::exit::Moment;
     use crate::lifecycle::Lifecycle;
 
-    async fn frame(feed: &mut Feed) -> Option<String> {
-        let frame = feed.frame().await?.unwrap();
+    async fn frame(body: &mut Body) -> Option<String> {
+        let frame = body.frame().await?.unwrap();
         Some(String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_feed_goes_on_where_its_reader_left_and_ends_with_the_gateway() {
+    async fn a_reader_continues_where_it_stopped_and_ends_with_the_gateway() {
         let lifecycle = Lifecycle::new();
         let journal = Arc::new(Journal::new(Moment(10)));
         journal.write(Moment(0), "a", json!({}));
-        let place = || journal.readers.clone().try_acquire_owned().unwrap();
-        let mut live = Feed::new(Reader::new(journal.clone(), None, lifecycle.tasks(), place()));
-        let mut back = Feed::new(Reader::new(journal.clone(), Some(10), lifecycle.tasks(), place()));
-        assert_eq!(frame(&mut live).await.as_deref(), Some(OPENING));
-        assert_eq!(frame(&mut back).await.as_deref(), Some(OPENING));
+        let permit = || journal.readers.clone().try_acquire_owned().unwrap();
+        let body = |last| Reader::new(journal.clone(), last, lifecycle.tasks(), permit()).into_response().into_body();
+        let (mut live, mut back) = (body(None), body(Some(10)));
+        assert_eq!(frame(&mut live).await.as_deref(), Some("retry: 2000\n\n"));
+        assert_eq!(frame(&mut back).await.as_deref(), Some("retry: 2000\n\n"));
         assert_eq!(frame(&mut live).await.as_deref(), Some(": still here\n\n"));
         let first = "id: 11\nevent: a\ndata: {\"at\":\"1970-01-01T00:00:00.000Z\"}\n\n";
         assert_eq!(frame(&mut back).await.as_deref(), Some(first));
@@ -128,6 +108,20 @@ mod tests {
         assert_eq!(frame(&mut live).await, frame(&mut back).await);
         let _ = lifecycle.stop(Duration::ZERO, std::future::pending()).await;
         assert_eq!(frame(&mut live).await, None);
-        assert_eq!(journal.readers.available_permits(), super::super::READERS - 1);
+        drop((live, back));
+        assert_eq!(journal.readers.available_permits(), super::super::READERS, "a reader that is gone frees its place");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_was_away_too_long_is_told() {
+        let lifecycle = Lifecycle::new();
+        let journal = Arc::new(Journal::new(Moment(10)));
+        (0..=super::super::KEPT).for_each(|n| journal.write(Moment(0), "a", json!({ "n": n })));
+        let permit = journal.readers.clone().try_acquire_owned().unwrap();
+        let mut body = Reader::new(journal, Some(10), lifecycle.tasks(), permit).into_response().into_body();
+        assert_eq!(frame(&mut body).await.as_deref(), Some("retry: 2000\n\n"));
+        assert_eq!(frame(&mut body).await.as_deref(), Some("event: missed\ndata: {}\n\n"));
+        let next = frame(&mut body).await.unwrap();
+        assert!(next.starts_with("id: 12\nevent: a\n"), "{next}");
     }
 }

@@ -13,24 +13,24 @@ use crate::route::pinned::Pinned;
 use crate::route::table::RouteTable;
 use crate::route::{Event, Holder, event::Cause};
 
-/// How often standings are compared. Arbitrary: what a person takes for at once.
+/// How often the statuses are compared. A person takes half a second for at once.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How things stand, by name, in few enough words that two standings are equal when nothing worth telling changed.
-type Standing = BTreeMap<String, String>;
+/// The status of each thing as text, by name. Two texts are equal if no reader needs to know of a change between them.
+type Statuses = BTreeMap<String, String>;
 
 /// Writes the journal until shutdown.
 pub(in crate::api) async fn watch(wiring: Wiring, tasks: Tasks) {
     let mut events = wiring.state.events();
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut seen = Seen::new(&wiring);
+    let mut previous = Previous::new(&wiring);
     while !tasks.is_stopping() {
         tokio::select! {
             () = tasks.stopping() => return,
             event = events.recv() => match event {
                 Ok(event) => {
-                    let (kind, data) = told(&event);
+                    let (kind, data) = entry(&event);
                     wiring.journal.write(wiring.state.now(), kind, data);
                 }
                 Err(RecvError::Lagged(count)) => {
@@ -38,19 +38,19 @@ pub(in crate::api) async fn watch(wiring: Wiring, tasks: Tasks) {
                 }
                 Err(RecvError::Closed) => return,
             },
-            _ = tick.tick() => seen.look(&wiring),
+            _ = tick.tick() => previous.compare(&wiring),
         }
     }
 }
 
-struct Seen {
+struct Previous {
     revision: u64,
-    routes: Standing,
-    engines: Standing,
-    sources: Standing,
+    routes: Statuses,
+    engines: Statuses,
+    sources: Statuses,
 }
 
-impl Seen {
+impl Previous {
     fn new(wiring: &Wiring) -> Self {
         let snapshot = wiring.state.snapshot();
         Self {
@@ -61,20 +61,20 @@ impl Seen {
         }
     }
 
-    fn look(&mut self, wiring: &Wiring) {
+    fn compare(&mut self, wiring: &Wiring) {
         let now = wiring.state.now();
-        let tell = |kind, data| wiring.journal.write(now, kind, data);
+        let write = |kind, data| wiring.journal.write(now, kind, data);
         let snapshot = wiring.state.snapshot();
         if std::mem::replace(&mut self.revision, snapshot.revision) != snapshot.revision {
             let routes = of_routes(&snapshot.routes);
-            for (name, change) in compare(&self.routes, &routes) {
+            for (name, change) in changes(&self.routes, &routes) {
                 let kind = match change {
-                    Compared::New => "route.opened",
-                    Compared::Other => "route.changed",
-                    Compared::Gone => "route.closed",
+                    Difference::New => "route.opened",
+                    Difference::Changed => "route.changed",
+                    Difference::Gone => "route.closed",
                 };
                 let port = snapshot.routes.get(name).and_then(|entry| entry.route.port);
-                tell(kind, json!({ "route": name, "port": port }));
+                write(kind, json!({ "route": name, "port": port }));
             }
             self.routes = routes;
         }
@@ -82,53 +82,53 @@ impl Seen {
         for engine in wiring.tor.iter().flat_map(|tor| tor.status()) {
             let id = engine.id.0.to_string();
             if engines.get(&id) != self.engines.get(&id) {
-                tell("engine", json!(engines::shown(&engine)));
+                write("engine", json!(engines::shown(&engine)));
             }
         }
         self.engines = engines;
         let sources = of_sources(wiring);
         for source in wiring.sources.statuses() {
             if sources.get(&source.name) != self.sources.get(&source.name) {
-                tell("source", json!(sources::shown(&source)));
+                write("source", json!(sources::shown(&source)));
             }
         }
         self.sources = sources;
     }
 }
 
-fn of_routes(routes: &RouteTable) -> Standing {
+fn of_routes(routes: &RouteTable) -> Statuses {
     let words = |route: &crate::route::Route| format!("{} {:?} {:?}", route.selector, route.port, route.policy);
     routes.iter().map(|entry| (entry.route.name.to_string(), words(&entry.route))).collect()
 }
 
-fn of_engines(wiring: &Wiring) -> Standing {
+fn of_engines(wiring: &Wiring) -> Statuses {
     let engines = wiring.tor.iter().flat_map(|tor| tor.status());
     engines.map(|engine| (engine.id.0.to_string(), engine.state.as_str().to_owned())).collect()
 }
 
-fn of_sources(wiring: &Wiring) -> Standing {
+fn of_sources(wiring: &Wiring) -> Statuses {
     let words = |source: &crate::store::Source| format!("{} {:?}", source.outcome, source.published);
     wiring.sources.statuses().iter().map(|source| (source.name.clone(), words(source))).collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Compared {
+enum Difference {
     New,
-    Other,
+    Changed,
     Gone,
 }
 
-fn compare<'a>(before: &'a Standing, now: &'a Standing) -> impl Iterator<Item = (&'a str, Compared)> {
-    let gone = before.keys().filter(|name| !now.contains_key(*name)).map(|name| (name.as_str(), Compared::Gone));
+fn changes<'a>(before: &'a Statuses, now: &'a Statuses) -> impl Iterator<Item = (&'a str, Difference)> {
+    let gone = before.keys().filter(|name| !now.contains_key(*name)).map(|name| (name.as_str(), Difference::Gone));
     let changed = now.iter().filter_map(|(name, words)| match before.get(name) {
-        None => Some((name.as_str(), Compared::New)),
-        Some(old) if old != words => Some((name.as_str(), Compared::Other)),
+        None => Some((name.as_str(), Difference::New)),
+        Some(old) if old != words => Some((name.as_str(), Difference::Changed)),
         Some(_) => None,
     });
     gone.chain(changed)
 }
 
-fn told(event: &Event) -> (&'static str, Value) {
+fn entry(event: &Event) -> (&'static str, Value) {
     let pinned = |to: &Pinned| json!({ "exit": to.exit.to_string(), "ip": to.ip });
     let (kind, mut data) = match event {
         Event::PinMade { holder, to } => ("pin.made", of_pin(holder, json!({ "to": pinned(to) }))),
@@ -163,14 +163,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_changed_is_told() {
-        let standing = |list: &[(&str, &str)]| {
-            list.iter().map(|(name, words)| ((*name).to_owned(), (*words).to_owned())).collect::<Standing>()
+    fn only_changes_are_reported() {
+        let statuses = |list: &[(&str, &str)]| {
+            list.iter().map(|(name, words)| ((*name).to_owned(), (*words).to_owned())).collect::<Statuses>()
         };
         let (before, now) =
-            (standing(&[("a", "1"), ("b", "1"), ("c", "1")]), standing(&[("b", "2"), ("c", "1"), ("d", "1")]));
-        let found: Vec<_> = compare(&before, &now).collect();
-        assert_eq!(found, [("a", Compared::Gone), ("b", Compared::Other), ("d", Compared::New)]);
-        assert_eq!(compare(&now, &now).count(), 0);
+            (statuses(&[("a", "1"), ("b", "1"), ("c", "1")]), statuses(&[("b", "2"), ("c", "1"), ("d", "1")]));
+        let found: Vec<_> = changes(&before, &now).collect();
+        assert_eq!(found, [("a", Difference::Gone), ("b", Difference::Changed), ("d", Difference::New)]);
+        assert_eq!(changes(&now, &now).count(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! How lists are written.
+//! The output formats of lists: text, JSON, CSV, proxychains.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -15,38 +15,38 @@ use super::query::Format;
 use crate::exit::{Abilities, Exit, ExitId, Moment, PublicId};
 use crate::lifecycle::yielding;
 
-/// One proxy.
+/// A public proxy.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PublicProxy)]
-pub(in crate::api) struct Shown {
+pub(in crate::api) struct PublicProxy {
     url: String,
     protocol: &'static str,
     #[schema(value_type = String)]
     ip: IpAddr,
     port: u16,
-    /// What sites see.
+    /// The address that sites see.
     #[schema(value_type = Option<String>)]
     exit_ip: Option<IpAddr>,
-    /// Of that address.
+    /// The country of that address.
     country: Option<String>,
     /// `elite`, `anonymous`, `transparent` or `unknown`.
     anonymity: &'static str,
-    /// HTTPS sites are reached through it, with their own certificates.
+    /// True if HTTPS sites can be reached through it with their own certificates.
     https: bool,
-    /// It opens tunnels, rather than only forwarding plain HTTP.
+    /// True if it opens tunnels; false if it only forwards plain HTTP.
     connect: bool,
-    /// How long its last good test took.
+    /// How long its last good check took.
     response_ms: u64,
-    /// Of the requests of the long test, those that came back well; none until it was made.
+    /// The share of successful requests in the long test, from 0 to 1; null until the test was made.
     reliability: Option<f32>,
-    /// When it was last tested.
+    /// The time of the last check.
     checked: Option<Timestamp>,
     age_seconds: Option<u64>,
-    /// The list that names it.
+    /// The list that the proxy is from.
     list: String,
 }
 
-impl Shown {
+impl PublicProxy {
     fn of(exit: &Exit, id: &PublicId, able: &Abilities, now: Moment) -> Self {
         let share = f32::from(able.passed) / f32::from(able.asked.max(1));
         Self {
@@ -70,11 +70,11 @@ impl Shown {
 
 const CSV_HEAD: &str = "url,protocol,ip,port,exit_ip,country,anonymity,https,response_ms,age_seconds\n";
 
-/// Every proxy as a line of text, written once and served in parts.
+/// All proxies as lines of text, made once; answers are parts of it.
 #[derive(Debug)]
 pub(super) struct Lines {
     text: Bytes,
-    /// Where each line ends.
+    /// The end of each line in `text`.
     ends: Vec<usize>,
 }
 
@@ -89,13 +89,13 @@ impl Lines {
         Self { text: text.into(), ends }
     }
 
-    /// The first so many lines.
+    /// The first `count` lines.
     pub(super) fn first(&self, count: usize) -> Bytes {
         let end = self.ends[..count.min(self.ends.len())].last().copied().unwrap_or_default();
         self.text.slice(..end)
     }
 
-    /// The lines in these places.
+    /// The lines with these numbers.
     pub(super) fn of_places(&self, places: impl Iterator<Item = usize>) -> Bytes {
         let mut text = Vec::new();
         for place in places {
@@ -106,14 +106,14 @@ impl Lines {
     }
 }
 
-/// A whole list.
+/// A list in this format.
 pub(super) fn write<'a>(format: Format, exits: impl Iterator<Item = &'a Arc<Exit>>, now: Moment) -> Bytes {
     let shown =
         exits.inspect(|_| yielding::yield_if_due()).filter_map(|exit| parts(exit).map(|(id, able)| (exit, id, able)));
     let mut text = String::new();
     match format {
         Format::Json => {
-            let all: Vec<_> = shown.map(|(exit, id, able)| Shown::of(exit, id, &able, now)).collect();
+            let all: Vec<_> = shown.map(|(exit, id, able)| PublicProxy::of(exit, id, &able, now)).collect();
             return serde_json::to_vec(&all).unwrap_or_default().into();
         }
         Format::Text => shown.for_each(|(exit, ..)| _ = writeln!(text, "{}", exit.id())),
@@ -123,9 +123,19 @@ pub(super) fn write<'a>(format: Format, exits: impl Iterator<Item = &'a Arc<Exit
         Format::Csv => {
             text.push_str(CSV_HEAD);
             for (exit, id, able) in shown {
-                let Shown {
-                    url, protocol, ip, port, exit_ip, country, anonymity, https, response_ms, age_seconds, ..
-                } = Shown::of(exit, id, &able, now);
+                let PublicProxy {
+                    url,
+                    protocol,
+                    ip,
+                    port,
+                    exit_ip,
+                    country,
+                    anonymity,
+                    https,
+                    response_ms,
+                    age_seconds,
+                    ..
+                } = PublicProxy::of(exit, id, &able, now);
                 let exit_ip = exit_ip.map(|ip| ip.to_string()).unwrap_or_default();
                 let (country, age) = (country.unwrap_or_default(), age_seconds.unwrap_or_default());
                 let _ = writeln!(
@@ -138,11 +148,11 @@ pub(super) fn write<'a>(format: Format, exits: impl Iterator<Item = &'a Arc<Exit
     text.into()
 }
 
-/// One proxy alone: in JSON an object rather than a list.
+/// One proxy; in JSON it is an object and not a list.
 pub(super) fn write_one(format: Format, exit: &Arc<Exit>, now: Moment) -> Bytes {
     match (format, parts(exit)) {
         (Format::Json, Some((id, able))) => {
-            serde_json::to_vec(&Shown::of(exit, id, &able, now)).unwrap_or_default().into()
+            serde_json::to_vec(&PublicProxy::of(exit, id, &able, now)).unwrap_or_default().into()
         }
         _ => write(format, std::iter::once(exit), now),
     }
@@ -153,7 +163,7 @@ fn parts(exit: &Exit) -> Option<(&PublicId, Abilities)> {
     Some((id, exit.known().public?))
 }
 
-/// The answer with what it is.
+/// The answer with its content type.
 pub(super) fn answer(format: Format, body: Bytes) -> Response {
     let kind = match format {
         Format::Json => "application/json",
@@ -169,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_written_in_every_form() {
+    fn a_list_is_written_in_every_format() {
         let snapshot = fixture::public(&[("US", 30), ("DE", 10)]);
         let exits: Vec<_> = snapshot.catalog.iter().cloned().collect();
         let text = |format| String::from_utf8(write(format, exits.iter(), Moment(3_000_001)).to_vec()).unwrap();

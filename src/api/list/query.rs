@@ -1,4 +1,4 @@
-//! What may be asked of lists.
+//! The queries of `/list` and `/random`.
 
 use std::time::Duration;
 
@@ -11,32 +11,32 @@ use super::super::extract::bad_query;
 use crate::exit::country::{Country, CountrySet};
 use crate::exit::{Anonymity, Exit, ExitId, Moment, Protocol};
 
-/// The query as written.
+/// The query of `GET /list` and `GET /random` as the caller wrote it.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(in crate::api) struct Wanted {
-    /// At most so many; all, if nothing is said.
+pub(in crate::api) struct ListQuery {
+    /// The most proxies in the answer; all without it.
     limit: Option<usize>,
     /// `http`, `https` (HTTP that reaches HTTPS sites), `socks4` or `socks5`.
     protocol: Option<String>,
-    /// Two letters, or several with commas between.
+    /// A country of two letters, or several with commas between them.
     country: Option<String>,
     /// `elite`, `anonymous` or `transparent`.
     anonymity: Option<String>,
-    /// Only those that reach HTTPS sites, or do not.
+    /// Only proxies that reach HTTPS sites, or only those that do not.
     https: Option<bool>,
-    /// Only those tested within this time: `90s`, `10m`, `2h`.
+    /// Only proxies that were checked within this time: `90s`, `10m`, `2h`.
     max_age: Option<String>,
     /// `txt`, `json`, `csv` or `proxychains`.
     #[param(default = "txt")]
     format: Option<String>,
 }
 
-/// How a list is written.
+/// The format of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Format {
-    /// A URL a line.
+    /// One URL per line.
     #[default]
     Text,
     Json,
@@ -45,7 +45,7 @@ pub(super) enum Format {
     Proxychains,
 }
 
-/// Which proxies are wanted; what is not said does not matter.
+/// A query that was validated; `None` matches every proxy.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Query {
     pub(super) limit: usize,
@@ -57,7 +57,7 @@ pub(super) struct Query {
     pub(super) max_age: Option<Duration>,
 }
 
-/// What may be asked of one proxy, side by side with the same of the next: a question reads ten thousand of them.
+/// The filter fields of one proxy, stored contiguously because a query scans 10,000 of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     protocol: Option<Protocol>,
@@ -82,27 +82,32 @@ impl Row {
 }
 
 impl Query {
-    pub(super) fn read(wanted: &Wanted) -> Result<Self, ApiError> {
-        let https_proxies = wanted.protocol.as_deref() == Some("https");
+    pub(super) fn read(written: &ListQuery) -> Result<Self, ApiError> {
+        let https_proxies = written.protocol.as_deref() == Some("https");
         Ok(Self {
-            limit: wanted.limit.unwrap_or(usize::MAX),
-            format: read(&wanted.format, "format", "is `txt`, `json`, `csv` or `proxychains`", format)?
+            limit: written.limit.unwrap_or(usize::MAX),
+            format: read(&written.format, "format", "is `txt`, `json`, `csv` or `proxychains`", format)?
                 .unwrap_or_default(),
-            protocol: read(&wanted.protocol, "protocol", "is `http`, `https`, `socks4` or `socks5`", protocol)?,
-            countries: read(&wanted.country, "country", "is two letters, or several with commas between", countries)?,
-            anonymity: read(&wanted.anonymity, "anonymity", "is `elite`, `anonymous` or `transparent`", anonymity)?,
-            https: if https_proxies { Some(true) } else { wanted.https },
-            max_age: read(&wanted.max_age, "max_age", "is a time such as `90s`, `10m` or `2h`", span)?,
+            protocol: read(&written.protocol, "protocol", "is `http`, `https`, `socks4` or `socks5`", protocol)?,
+            countries: read(
+                &written.country,
+                "country",
+                "is two letters, or several with commas between them",
+                countries,
+            )?,
+            anonymity: read(&written.anonymity, "anonymity", "is `elite`, `anonymous` or `transparent`", anonymity)?,
+            https: if https_proxies { Some(true) } else { written.https },
+            max_age: read(&written.max_age, "max_age", "is a time such as `90s`, `10m` or `2h`", span)?,
         })
     }
 
-    /// True if every proxy is wanted.
+    /// True if the query matches every proxy.
     pub(super) fn is_open(&self) -> bool {
         let Self { protocol, countries, anonymity, https, max_age, limit: _, format: _ } = self;
         protocol.is_none() && countries.is_none() && anonymity.is_none() && https.is_none() && max_age.is_none()
     }
 
-    pub(super) fn wants(&self, row: &Row, now: Moment) -> bool {
+    pub(super) fn matches(&self, row: &Row, now: Moment) -> bool {
         let age = || row.checked.map_or(Duration::MAX, |at| now.since(at));
         self.protocol.is_none_or(|protocol| row.protocol == Some(protocol))
             && self.countries.is_none_or(|countries| countries.contains(row.country))
@@ -149,7 +154,7 @@ fn anonymity(text: &str) -> Option<Anonymity> {
     Anonymity::ALL.into_iter().find(|anonymity| anonymity.as_str() == text)
 }
 
-/// Seconds, or a number with a unit.
+/// Reads a number of seconds, or a number with a unit.
 fn span(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
@@ -170,16 +175,16 @@ mod tests {
 
     fn query(text: &str) -> Result<Query, String> {
         let uri = format!("http://x/list?{text}").parse().unwrap();
-        let wanted = axum::extract::Query::<Wanted>::try_from_uri(&uri).map_err(|error| error.body_text())?;
-        Query::read(&wanted).map_err(|error| error.message().to_owned())
+        let written = axum::extract::Query::<ListQuery>::try_from_uri(&uri).map_err(|error| error.body_text())?;
+        Query::read(&written).map_err(|error| error.message().to_owned())
     }
 
     #[test]
-    fn filters_choose() {
+    fn each_filter_narrows_the_list() {
         let snapshot = fixture::public(&[("US", 30), ("DE", 10), ("US", 20)]);
         let count = |text: &str| {
             let query = query(text).unwrap();
-            snapshot.catalog.iter().filter(|exit| query.wants(&Row::of(exit), Moment(10_000_001))).count()
+            snapshot.catalog.iter().filter(|exit| query.matches(&Row::of(exit), Moment(10_000_001))).count()
         };
         for (text, want) in [
             ("", 3),
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_question_names_its_field() {
+    fn a_wrong_query_names_its_field() {
         for (text, field) in [
             ("country=usa", "country"),
             ("protocol=ftp", "protocol"),

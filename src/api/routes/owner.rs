@@ -1,7 +1,8 @@
-//! Whom a URL below `/proxies/{route}/` means: a route by name or port, or whatever a username comes to.
+//! What a URL below `/proxies/{route}/` means: a route by name or port, or the selector of a username; and whose pin or
+//! session of it.
 //!
-//! A pin and a session belong to a key of the configuration as well. Who asks the API is no client and has none, so it
-//! is said (`key`), or it is whose there is: with one holder of what is asked for, it is that.
+//! A pin or a session belongs to the client key that it was made with. A caller of the API has no client key, so the
+//! query says which one (`key`). It may be left out while only one key has a pin or a session here.
 
 use std::sync::Arc;
 
@@ -17,32 +18,31 @@ use crate::route::table::Wish;
 use crate::route::{Holder, Memory};
 use crate::state::Snapshot;
 
-/// Whose session, and which.
+/// The query that names a session, and the key that it belongs to.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(in crate::api) struct Whose {
-    /// A client's session id, as it stands behind `session-` in a username.
+pub(in crate::api) struct OwnerQuery {
+    /// A client's session id: the text after `session-` in its username.
     pub(super) session: Option<String>,
     /// The name of the client's key, where there are keys.
     pub(super) key: Option<String>,
 }
 
-/// A route, a selector or a session, and who holds it.
-pub(super) struct Meant {
+/// The selector, and the key that its pin or session belongs to; an empty key for none.
+pub(super) struct Owned {
     pub(super) wish: Wish,
     pub(super) key: Arc<str>,
 }
 
-/// What is meant.
-pub(super) fn meant(wiring: &Wiring, route: &str, whose: &Whose) -> Result<Meant, ApiError> {
+pub(super) fn resolve(wiring: &Wiring, route: &str, query: &OwnerQuery) -> Result<Owned, ApiError> {
     let snapshot = wiring.state.snapshot();
-    let wish = wish(&snapshot, route, whose.session.as_deref())?;
-    let key = match &whose.key {
+    let wish = wish(&snapshot, route, query.session.as_deref())?;
+    let key = match &query.key {
         Some(key) => key.as_str().into(),
         None => only_key(wiring.state.memory(), &wish, wiring.state.now())?,
     };
-    Ok(Meant { wish, key })
+    Ok(Owned { wish, key })
 }
 
 pub(super) fn wish(snapshot: &Snapshot, route: &str, session: Option<&str>) -> Result<Wish, ApiError> {
@@ -55,7 +55,9 @@ pub(super) fn wish(snapshot: &Snapshot, route: &str, session: Option<&str>) -> R
     }
     let unknown = |why: String| {
         let text: String = route.chars().take(64).collect();
-        ApiError::missing(format!("there is no route `{text}`, and as a username it is none: {why}; see /proxies"))
+        ApiError::missing(format!(
+            "there is no route `{text}`, and it is no username either: {why}; GET /proxies lists the routes"
+        ))
     };
     let whole = routes.resolve(route, None).map_err(|bad| unknown(bad.to_string()))?;
     let Some(session) = session else { return Ok(whole) };
@@ -63,7 +65,7 @@ pub(super) fn wish(snapshot: &Snapshot, route: &str, session: Option<&str>) -> R
     wish.map_err(|bad| bad_query(bad.to_string()).with(json!({ "field": "session" })))
 }
 
-/// The key of whoever holds what this wish names: nobody's where nobody does.
+/// The key that owns the matching pin or session; empty if there is none.
 fn only_key(memory: &Memory, wish: &Wish, now: Moment) -> Result<Arc<str>, ApiError> {
     if wish.is_pooled() {
         return Ok(Arc::from(""));
@@ -79,7 +81,7 @@ fn only_key(memory: &Memory, wish: &Wish, now: Moment) -> Result<Arc<str>, ApiEr
         [key] => Ok(key.clone()),
         several => {
             let names: Vec<_> = several.iter().map(|key| &**key).collect();
-            let message = format!("several keys have one of these; say whose is meant: ?key={}", names[0]);
+            let message = format!("several keys have a pin or session here; name one: ?key={}", names[0]);
             Err(ApiError::new(http::StatusCode::CONFLICT, "several_keys", message).with(json!({ "keys": names })))
         }
     }
@@ -93,7 +95,7 @@ mod tests {
     use crate::route::{Ask, decide};
 
     #[test]
-    fn a_username_is_a_way_too_and_nonsense_is_not_found() {
+    fn a_username_is_accepted_like_a_route() {
         let snapshot = fixture::snapshot(&["US", "US", "DE"]);
         let scope =
             |route: &str, session: Option<&str>| wish(&snapshot, route, session).map(|wish| wish.scope.to_string());
@@ -104,11 +106,11 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_that_of_the_one_holder() {
+    fn the_key_may_be_left_out_while_one_has_a_session() {
         let snapshot = fixture::snapshot(&["US", "US", "DE"]);
         let (memory, now) = (Memory::new(Bounds::default()), Moment(1_000_000));
         let target = "shop.example:443".parse().unwrap();
-        let hold = |username: &str, key: &str| {
+        let connect = |username: &str, key: &str| {
             let wish = wish(&snapshot, username, None).unwrap();
             let ask = Ask { wish: &wish, key, target: &target, now, avoid: &[], plain: false };
             drop(decide(snapshot.view(), &memory, &ask, &mut rand::rng()).unwrap());
@@ -117,10 +119,10 @@ mod tests {
             only_key(&memory, &wish(&snapshot, username, None).unwrap(), now).map(|key| key.to_string())
         };
         assert_eq!(key("us-session-a").unwrap(), "");
-        hold("us-session-a", "team-a");
+        connect("us-session-a", "team-a");
         assert_eq!(key("us-session-a").unwrap(), "team-a");
-        hold("us-session-a", "team-b");
+        connect("us-session-a", "team-b");
         assert_eq!(key("us-session-a").unwrap_err().code(), "several_keys");
-        assert_eq!(key("us").unwrap(), "", "a pool is everybody's");
+        assert_eq!(key("us").unwrap(), "", "a pool belongs to no key");
     }
 }

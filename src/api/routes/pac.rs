@@ -1,4 +1,4 @@
-//! `/proxy.pac`: the gateway as a browser's own configuration.
+//! `/proxy.pac`: a proxy auto-configuration script that sends a browser through the gateway.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -11,34 +11,35 @@ use super::super::error::{ApiError, Problem};
 use super::super::extract::Params;
 use super::view::host;
 
-/// What may be asked.
+/// The query of `GET /proxy.pac`.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(in crate::api) struct Wanted {
-    /// The route whose port it names, by name or port; without it, the shared port.
+pub(in crate::api) struct PacQuery {
+    /// A route by name or port; without it, the script names the shared port.
     route: Option<String>,
 }
 
-/// A script that sends a browser's requests through the gateway, but for those to this machine.
-#[utoipa::path(get, path = "/proxy.pac", tag = "proxies", params(Wanted),
+/// A script that sends a browser's requests through the gateway, except those to this machine.
+#[utoipa::path(get, path = "/proxy.pac", tag = "proxies", params(PacQuery),
     responses((status = 200, body = String, content_type = "application/x-ns-proxy-autoconfig"),
         (status = "default", description = "A refusal", body = Problem)))]
 pub(in crate::api) async fn pac(
     State(wiring): State<Wiring>,
     headers: HeaderMap,
-    Params(wanted): Params<Wanted>,
+    Params(query): Params<PacQuery>,
 ) -> Result<Response, ApiError> {
-    let port = match &wanted.route {
+    let port = match &query.route {
         Some(route) => super::find(&wiring.state.snapshot(), route)?.route.port,
         None => wiring.gateway.first().map(std::net::SocketAddr::port),
     };
     let port = port.ok_or_else(|| ApiError::missing("this route has no port of its own; leave `route` out"))?;
-    let host = host(&wiring.rules.load(), &headers);
+    let host = host(&wiring.routes.rules(), &headers);
     Ok(([(header::CONTENT_TYPE, "application/x-ns-proxy-autoconfig")], script(&host, port)).into_response())
 }
 
-/// SOCKS first: a browser then leaves names to us. `PROXY` is for those that know no SOCKS.
+/// SOCKS comes first, because a browser then leaves resolving names to the gateway. `PROXY` is for clients without
+/// SOCKS.
 fn script(host: &str, port: u16) -> String {
     format!(
         "function FindProxyForURL(url, host) {{\n  \
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_browser_falls_back_to_nothing_but_us() {
+    fn a_browser_never_connects_directly_instead() {
         let script = script("127.0.0.1", 20_000);
         assert!(script.contains("return \"SOCKS5 127.0.0.1:20000; PROXY 127.0.0.1:20000\";"), "{script}");
         assert_eq!(script.matches("DIRECT").count(), 1, "{script}");

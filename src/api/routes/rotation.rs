@@ -1,4 +1,5 @@
-//! What is done to the exits of a route: another one, a word about one, and which one it was.
+//! What a caller does with the exits of a route: take another one (rotate), report that a site refuses one, and ask which
+//! one served last.
 
 use std::time::Duration;
 
@@ -13,43 +14,46 @@ use utoipa::ToSchema;
 
 use super::super::Wiring;
 use super::super::error::{ApiError, Problem};
-use super::super::exits::Shown;
+use super::super::exits::ExitView;
 use super::super::extract::{Body, Named, Nothing, Params};
 use super::super::timestamp::Timestamp;
-use super::owner::{self, Meant, Whose};
-use super::spec::Wrong;
+use super::owner::{self, Owned, OwnerQuery};
+use crate::admin::{BadField, no_exit_reason};
 use crate::exit::ExitId;
 use crate::gateway::outbound::rotate::{ReportFault, RotateFault};
 use crate::net::Host;
-use crate::route::HolderRef;
+use crate::route::refusal::Refusal;
 use crate::route::selector::Mode;
+use crate::route::table::Wish;
+use crate::route::{HolderRef, Memory, Why};
+use crate::state::Snapshot;
 
-/// How long somebody waits for a verified exit at most: a few tests of exits, each of which builds a circuit.
+/// How long a caller waits for a verified exit. A rotation makes a few checks, and each of them builds a circuit.
 const ROTATE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A rotation that came about.
+/// What a rotation changed.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct Rotated {
-    /// The address before, if there was one.
+    /// The address before; null if no exit had been chosen.
     before: Option<String>,
     /// The address now, as a check has just seen it.
     after: Option<String>,
     /// The exit before.
     before_exit: Option<String>,
     /// The exit now.
-    exit: Shown,
+    exit: ExitView,
 }
 
-/// What a scraper says of an exit.
+/// A report that a site refuses an exit.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::api) struct Report {
     /// The site that refused.
     #[schema(example = "shop.example")]
     site: String,
-    /// The exit, by id or address; without it, the one of the session or the pin.
+    /// The exit by id or address; without it, the exit of the session or the pin.
     exit: Option<String>,
-    /// The session whose exit it was.
+    /// The session that used the exit.
     session: Option<String>,
     /// The name of the client's key, where there are keys.
     key: Option<String>,
@@ -58,7 +62,7 @@ pub(in crate::api) struct Report {
     outcome: Option<String>,
 }
 
-/// A ban that came of it.
+/// The ban that a report made.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct BanShown {
     site: String,
@@ -66,49 +70,55 @@ pub(in crate::api) struct BanShown {
     until: Timestamp,
 }
 
-/// Which exit served.
+/// The exit that served last.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct Last {
-    /// `session`, `pin`, or `route`: what of the three says so.
+    /// Where this is known from: the `session`, the `pin`, or the last connection of the `route`.
     by: &'static str,
-    /// Its id.
+    /// The id of the exit.
     id: String,
     /// The address that sites saw.
     ip: Option<String>,
-    /// What is known of it now, if it still is.
-    exit: Option<Shown>,
+    /// What is known of the exit now; null if it is gone.
+    exit: Option<ExitView>,
 }
 
-/// Another exit, verified, with another address. The answer comes when clients already use it.
+/// Moves to another exit with another address, after a check of it. When the answer arrives, clients use the new exit.
 #[utoipa::path(post, path = "/proxies/{route}/rotate", tag = "proxies",
-    params(("route" = String, Path, description = "Name, port, or percent-encoded username"), Whose),
+    params(("route" = String, Path, description = "Name, port, or percent-encoded username"), OwnerQuery),
     request_body = Option<Nothing>,
     responses((status = 200, body = Rotated), (status = "default", description = "A refusal", body = Problem)))]
 pub(in crate::api) async fn rotate(
     State(wiring): State<Wiring>,
     Named(route): Named,
-    Params(whose): Params<Whose>,
+    Params(query): Params<OwnerQuery>,
     _: Nothing,
 ) -> Result<Response, ApiError> {
-    let Meant { wish, key } = owner::meant(&wiring, &route, &whose)?;
-    let _turn = wiring.slow()?;
-    let turned = wiring.outbound.rotate(&key, &wish, Instant::now() + ROTATE_DEADLINE).await.map_err(refused)?;
+    let Owned { wish, key } = owner::resolve(&wiring, &route, &query)?;
+    let _permit = wiring.slow()?;
+    let rotated = wiring.outbound.rotate(&key, &wish, Instant::now() + ROTATE_DEADLINE).await;
+    let rotated = rotated.map_err(|fault| refused(&wish, fault, wiring.tor.is_some()))?;
     let snapshot = wiring.state.snapshot();
-    let exit = snapshot.catalog.get(turned.after.id()).map_or_else(|| Shown::of(&turned.after), |exit| Shown::of(exit));
+    let exit = snapshot
+        .catalog
+        .get(rotated.after.id())
+        .map_or_else(|| ExitView::of(&rotated.after), |exit| ExitView::of(exit));
     let answer = Rotated {
-        before: turned.before_ip.map(|ip| ip.to_string()),
-        after: turned.after_ip.map(|ip| ip.to_string()),
-        before_exit: turned.before.map(|exit| exit.to_string()),
+        before: rotated.before_ip.map(|ip| ip.to_string()),
+        after: rotated.after_ip.map(|ip| ip.to_string()),
+        before_exit: rotated.before.map(|exit| exit.to_string()),
         exit,
     };
     Ok(Json(answer).into_response())
 }
 
-fn refused(fault: RotateFault) -> ApiError {
-    let message = fault.to_string();
+/// The refusal of a rotation: it names the route, the exits that it has, and what to do.
+fn refused(wish: &Wish, fault: RotateFault, tor: bool) -> ApiError {
+    let message = format!("`{}` was not rotated: {fault}", wish.scope);
     match fault {
         RotateFault::NoOther(refusal) => {
-            let funnel = super::super::explain::funnel(&refusal.funnel);
+            let message = no_other_exit(wish, &refusal, tor);
+            let funnel = super::super::explain::funnel_steps(&refusal.funnel);
             ApiError::new(StatusCode::CONFLICT, "no_other_exit", message).with(json!({ "funnel": funnel }))
         }
         RotateFault::NoneGood { tried, .. } => {
@@ -118,7 +128,22 @@ fn refused(fault: RotateFault) -> ApiError {
     }
 }
 
-/// A site refuses an exit: it is not used for that site for a while, by no route.
+fn no_other_exit(wish: &Wish, refusal: &Refusal, tor: bool) -> String {
+    let Refusal { why, funnel, .. } = refusal;
+    let name = &wish.scope;
+    if *why != Why::AllFailed {
+        let why = no_exit_reason(why, &wish.selector, tor);
+        return format!("`{name}` was not rotated: {why} ({funnel})");
+    }
+    let fit = funnel.steps.last().map_or(0, |(_, left)| *left);
+    let less = if wish.is_pooled() { ", give the route a smaller `pool` so that some are left over," } else { "" };
+    format!(
+        "`{name}` was not rotated: it already uses every exit that fits, {fit} in all ({funnel}); wait for more exits to be \
+         tested{less} or choose a wider selector"
+    )
+}
+
+/// Reports that a site refuses an exit: routes do not use it for that site for a while.
 #[utoipa::path(post, path = "/proxies/{route}/report", tag = "proxies",
     params(("route" = String, Path, description = "Name, port, or percent-encoded username")),
     request_body = Report,
@@ -129,16 +154,19 @@ pub(in crate::api) async fn report(
     Body(fields): Body,
 ) -> Result<Response, ApiError> {
     let Report { site, exit, session, key, outcome } = read(&fields)?;
-    let host = Host::parse(&site).map_err(|why| Wrong::new("site", format!("is no host: {why}")))?;
-    let Meant { wish, key } = owner::meant(&wiring, &route, &Whose { session, key })?;
+    let host = Host::parse(&site).map_err(|why| BadField::new("site", format!("is no host: {why}")))?;
+    let Owned { wish, key } = owner::resolve(&wiring, &route, &OwnerQuery { session, key })?;
     let banned = wiring.outbound.report(&key, &wish, &host, exit.as_deref(), outcome.as_deref()).await;
     let banned = banned.map_err(|fault| match fault {
-        ReportFault::UnknownExit(_) => Wrong::new("exit", "is none that is known; see /exits").into(),
+        ReportFault::UnknownExit(_) => BadField::new("exit", "names no known exit; GET /exits lists them").into(),
         ReportFault::WhichExit => {
-            Wrong::new("exit", "is missing, and no session or pin says which one it was: name it, or `session`").into()
+            BadField::new("exit", "is missing, and no session or pin says which exit served: send `exit` or `session`")
+                .into()
         }
-        ReportFault::Outcome => Wrong::new("outcome", "says what went wrong, in at most 64 characters").into(),
-        ReportFault::Ours => ApiError::ours("a ban could not be kept"),
+        ReportFault::Outcome => {
+            BadField::new("outcome", "says what went wrong in at most 64 characters, such as `blocked`").into()
+        }
+        ReportFault::Ours => ApiError::internal("a ban could not be kept"),
     })?;
     let shown = BanShown {
         site: banned.site.as_str().to_owned(),
@@ -148,31 +176,33 @@ pub(in crate::api) async fn report(
     Ok(Json(shown).into_response())
 }
 
-/// Reads the body field by field, so that the refusal can name one.
-fn read(fields: &Map<String, Value>) -> Result<Report, Wrong> {
+/// Reads the body field by field; an error then names the field.
+fn read(fields: &Map<String, Value>) -> Result<Report, BadField> {
     for (field, value) in fields {
         let known = ["site", "exit", "session", "key", "outcome"].contains(&field.as_str());
         match value {
-            _ if !known => return Err(Wrong::new(field, "is not known; there are site, exit, session, key, outcome")),
+            _ if !known => {
+                return Err(BadField::new(field, "is not known; the fields are site, exit, session, key and outcome"));
+            }
             Value::String(_) => {}
             Value::Null if field != "site" => {}
-            _ => return Err(Wrong::new(field, "is a text")),
+            _ => return Err(BadField::new(field, "must be a string")),
         }
     }
     let read = serde_json::from_value(Value::Object(fields.clone()));
-    read.map_err(|_| Wrong::new("site", "is missing: the host that refused, such as \"shop.example\""))
+    read.map_err(|_| BadField::new("site", "is missing: the host that refused, such as \"shop.example\""))
 }
 
-/// Which exit served: a session, a pin, or the route's last connection.
+/// Which exit served last: by the session, the pin, or the route's last connection.
 #[utoipa::path(get, path = "/proxies/{route}/last", tag = "proxies",
-    params(("route" = String, Path, description = "Name, port, or percent-encoded username"), Whose),
+    params(("route" = String, Path, description = "Name, port, or percent-encoded username"), OwnerQuery),
     responses((status = 200, body = Last), (status = "default", description = "A refusal", body = Problem)))]
 pub(in crate::api) async fn last(
     State(wiring): State<Wiring>,
     Named(route): Named,
-    Params(whose): Params<Whose>,
+    Params(query): Params<OwnerQuery>,
 ) -> Result<Response, ApiError> {
-    let Meant { wish, key } = owner::meant(&wiring, &route, &whose)?;
+    let Owned { wish, key } = owner::resolve(&wiring, &route, &query)?;
     let (memory, now) = (wiring.state.memory(), wiring.state.now());
     let holder = HolderRef { key: &key, scope: &wish.scope, session: wish.selector.session.as_ref() };
     let strict = wish.selector.mode == Mode::Strict;
@@ -181,17 +211,18 @@ pub(in crate::api) async fn last(
     let found = match (strict, holder.session) {
         (true, _) => pin(),
         (false, Some(_)) => session(),
-        (false, None) => used_last(&wiring, wish.label(), &wish.scope),
+        (false, None) => used_last(&wiring, wish.label(), &wish.scope)
+            .or_else(|| rotated_to(&wiring.state.snapshot(), memory, holder).map(|(exit, ip)| ("route", exit, ip))),
     };
-    let unused = || ApiError::missing("nothing has used this yet, or too long ago");
+    let unused = || ApiError::missing(not_used(&wish));
     let (by, id, ip): (_, ExitId, Option<std::net::IpAddr>) = found.ok_or_else(unused)?;
     let snapshot = wiring.state.snapshot();
     let exit = snapshot.catalog.get(&id);
     let ip = ip.or_else(|| exit.and_then(|exit| exit.ip())).map(|ip| ip.to_string());
-    Ok(Json(Last { by, id: id.to_string(), ip, exit: exit.map(|exit| Shown::of(exit)) }).into_response())
+    Ok(Json(Last { by, id: id.to_string(), ip, exit: exit.map(|exit| ExitView::of(exit)) }).into_response())
 }
 
-/// What the last connection of a route used; of a selector without a name only those that are alive are known.
+/// The exit of the last connection. A username without a route is not counted, so only its open connections are known.
 fn used_last(wiring: &Wiring, label: &str, scope: &str) -> Option<(&'static str, ExitId, Option<std::net::IpAddr>)> {
     let alive = || {
         wiring
@@ -207,4 +238,65 @@ fn used_last(wiring: &Wiring, label: &str, scope: &str) -> Option<(&'static str,
         None => return None,
     };
     Some(("route", exit, ip))
+}
+
+/// The exit that a username in `rotate` mode took last; other modes have none.
+fn rotated_to(
+    snapshot: &Snapshot,
+    memory: &Memory,
+    holder: HolderRef<'_>,
+) -> Option<(ExitId, Option<std::net::IpAddr>)> {
+    let seed = memory.last(holder)?;
+    let exit = snapshot.catalog.iter().find(|exit| exit.seed() == seed)?;
+    Some((exit.id().clone(), exit.ip()))
+}
+
+fn not_used(wish: &Wish) -> String {
+    let name = &wish.scope;
+    if *wish.label() == **name || wish.selector.mode == Mode::Strict || wish.selector.session.is_some() {
+        return format!("`{name}` was not used yet, or too long ago");
+    }
+    format!(
+        "`{name}` has no route of its own, so its exit is known while a connection is open and after that no more; \
+         create a route for it, or add `-session-…`"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::fixture;
+    use super::super::owner::wish;
+    use super::*;
+    use crate::exit::Moment;
+    use crate::route::memory::Bounds;
+    use crate::route::refusal::{Funnel, Step};
+    use crate::route::{Ask, decide};
+
+    #[test]
+    fn the_last_exit_of_a_rotating_username_is_known_after_its_connection() {
+        let snapshot = fixture::snapshot(&["US", "US", "DE"]);
+        let (memory, now) = (Memory::new(Bounds::default()), Moment(1_000_000));
+        let target = "shop.example:443".parse().unwrap();
+        let wish = wish(&snapshot, "us-rotate", None).unwrap();
+        let holder = HolderRef { key: "", scope: &wish.scope, session: None };
+        assert_eq!(rotated_to(&snapshot, &memory, holder), None);
+        let ask = Ask { wish: &wish, key: "", target: &target, now, avoid: &[], plain: false };
+        let plan = decide(snapshot.view(), &memory, &ask, &mut rand::rng()).unwrap();
+        let (exit, ip) = rotated_to(&snapshot, &memory, holder).unwrap();
+        assert_eq!((&exit, ip), (plan.first().id(), plan.first().ip()));
+    }
+
+    #[test]
+    fn a_rotation_that_found_no_other_exit_says_how_many_there_are_and_what_to_do() {
+        let snapshot = fixture::snapshot(&["US", "US", "DE"]);
+        let funnel = Funnel { steps: vec![(Step::Known, 8), (Step::Tested, 5)] };
+        let refusal = Refusal { why: Why::AllFailed, funnel, untested: Vec::new() };
+        let text = no_other_exit(&wish(&snapshot, "nonus", None).unwrap(), &refusal, true);
+        assert_eq!(
+            text,
+            "`nonus` was not rotated: it already uses every exit that fits, 5 in all (8 known -> 5 tested); wait for more exits to be \
+             tested, give the route a smaller `pool` so that some are left over, or choose a wider selector"
+        );
+        assert!(!no_other_exit(&wish(&snapshot, "us-strict", None).unwrap(), &refusal, true).contains("pool"));
+    }
 }

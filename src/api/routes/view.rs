@@ -1,6 +1,6 @@
-//! A route as the API shows it, with lines to paste.
+//! A route as the API shows it, with lines to paste into a shell or a program.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 
 use super::super::Wiring;
 use super::super::timestamp::Timestamp;
-use super::duration::{Patience, Span};
-use super::{Page, Rules};
+use super::Page;
+use crate::admin::{DurationOrNever, HumanDuration, RouteRules};
 use crate::exit::{ExitId, Moment};
 use crate::gateway::outbound::Outbound;
 use crate::route::Policy;
@@ -24,10 +24,7 @@ use crate::route::selector::Mode;
 use crate::route::table::{Entry, Origin};
 use crate::state::Snapshot;
 
-/// A page that tells who asks from where.
-const TRY: &str = "https://check.torproject.org/api/ip";
-
-/// A route.
+/// A route, with the exits that it uses and what it carries.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct Proxy {
     name: String,
@@ -36,13 +33,17 @@ pub(in crate::api) struct Proxy {
     /// `flexible`, `strict` or `rotate`.
     mode: &'static str,
     pool: PoolShown,
-    /// The check target that its exits pass.
+    /// The exits that the route uses, in one line for people. A strict route names its one address, or says that the
+    /// first connection chooses it.
+    #[schema(example = "one address: 192.0.2.7")]
+    summary: String,
+    /// The check target that the route's exits pass.
     check: Option<String>,
-    /// The one exit of a strict route, once it has been used.
+    /// The exit of a strict route; null until its first connection has chosen one.
     exit: Option<Pinned>,
     /// `key` or `open`.
     auth: &'static str,
-    /// `api`, or `config`: read-only here.
+    /// `api`, or `config`: the API cannot change it.
     origin: &'static str,
     created: Timestamp,
     expires: Option<Timestamp>,
@@ -55,18 +56,18 @@ pub(in crate::api) struct Proxy {
     urls: Option<Urls>,
 }
 
-/// How many exits a route uses.
+/// How many exits a route uses. A strict route uses one of them.
 #[derive(Debug, Serialize, ToSchema)]
 struct PoolShown {
     wanted: usize,
     have: usize,
-    /// Different addresses among them.
+    /// Different addresses among the exits.
     unique_ips: usize,
-    /// What opening a stream took at their last checks; half of them were faster.
+    /// The median of what opening a stream took at the exits' last checks.
     latency_ms: Option<u64>,
 }
 
-/// What a strict route is pinned to.
+/// The exit that a strict route is pinned to.
 #[derive(Debug, Serialize, ToSchema)]
 struct Pinned {
     id: String,
@@ -74,48 +75,50 @@ struct Pinned {
     ip: std::net::Ipv4Addr,
 }
 
-/// What a route says beside its selector.
+/// The policy of a route beside its selector.
 #[derive(Debug, Serialize, ToSchema)]
 struct PolicyShown {
     exclusive: bool,
     hops: u8,
     ipv6: bool,
     engine: &'static str,
-    /// In seconds.
+    /// The interval in seconds.
     #[schema(value_type = Option<u64>)]
-    rotate_every: Option<Span>,
+    rotate_every: Option<HumanDuration>,
     /// In seconds, or `never`.
-    repin_after: Patience,
+    repin_after: DurationOrNever,
     allow: Vec<String>,
 }
 
-/// What a route carries, since the gateway started and now.
+/// What a route carries now, and has carried since the gateway started.
 #[derive(Debug, Default, Serialize, ToSchema)]
 struct Live {
-    /// Streams to targets open now.
+    /// Streams to targets that are open now.
     connections: u64,
     /// Exits in use now.
     exits: usize,
-    /// Requests that came to an end.
+    /// Requests that have ended.
     requests: u64,
-    /// Those of them that did not get what they asked for.
+    /// Requests that have ended and failed.
     errors: u64,
     bytes_up: u64,
     bytes_down: u64,
-    /// Bytes a second.
+    /// Bytes per second.
     rate_up: u64,
     rate_down: u64,
 }
 
-/// Lines to paste.
+/// Lines to paste. They ask the page of `api.example_url`.
 #[derive(Debug, Serialize, ToSchema)]
 struct Examples {
+    /// The page that the lines ask.
+    url: String,
     curl: String,
     python: String,
     playwright: String,
 }
 
-/// What to tell a client.
+/// The proxy URLs of a route for clients.
 #[derive(Debug, Serialize, ToSchema)]
 struct Urls {
     socks5: String,
@@ -125,59 +128,57 @@ struct Urls {
 /// A page of routes.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct Proxies {
-    /// How many there are, beyond this page too.
+    /// How many routes there are, also beyond this page.
     total: usize,
     proxies: Vec<Proxy>,
-    /// What `after` says for the rest.
+    /// The value of `after` for the next page.
     next: Option<String>,
 }
 
-/// Routes that were made together.
+/// Routes that were created together.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct Batch {
     total: usize,
-    /// Addresses that were asked for: one a route, or as many as their pools want.
+    /// The number of addresses asked for: one for each route, or as many as the pools want.
     wanted: usize,
-    /// Different addresses that they have together; fewer than wanted where there are no more.
+    /// The number of different addresses of these routes; fewer than `wanted` where there are no more.
     have: usize,
     proxies: Vec<Proxy>,
 }
 
-/// What all routes of one answer are shown by.
-pub(super) struct Showing {
+/// What the routes of one answer are shown with, read once.
+pub(super) struct RouteView {
     pub(super) snapshot: Arc<Snapshot>,
-    rules: Guard<Arc<Rules>>,
-    /// Pins without a session, by their scope.
+    rules: Guard<Arc<RouteRules>>,
+    /// Pins without a session, by route name.
     pins: HashMap<Arc<str>, PinRecord>,
-    /// Exits in use now, by route.
-    busy: HashMap<Arc<str>, HashSet<ExitId>>,
-    shut: std::collections::BTreeSet<String>,
+    /// Exits in use now, by route name.
+    in_use: HashMap<Arc<str>, HashSet<ExitId>>,
+    closed_ports: BTreeSet<String>,
     outbound: Arc<Outbound>,
-    /// The host under which whoever asks knows us.
+    /// The host under which the caller reaches this machine.
     host: String,
 }
 
-impl Showing {
+impl RouteView {
     pub(super) fn new(wiring: &Wiring, headers: &HeaderMap) -> Self {
-        let rules = wiring.rules.load();
+        let rules = wiring.routes.rules();
         let now: Moment = wiring.state.now();
         let pins = wiring.state.memory().pins().list(now).into_iter().filter(|pin| pin.holder.session.is_none());
-        let mut busy: HashMap<_, HashSet<_>> = HashMap::new();
-        for way in wiring
-            .connections
-            .list()
-            .into_iter()
-            .filter_map(|row| Some(row.state()).filter(|now| now.streaming)?.served_by)
-        {
-            busy.entry(way.label).or_default().insert(way.exit);
+        let mut in_use: HashMap<_, HashSet<_>> = HashMap::new();
+        for row in wiring.connections.list() {
+            let now = row.state();
+            if let Some(way) = now.served_by.filter(|_| now.streaming) {
+                in_use.entry(way.label).or_default().insert(way.exit);
+            }
         }
         Self {
             snapshot: wiring.state.snapshot(),
             host: host(&rules, headers),
             rules,
             pins: pins.map(|pin| (pin.holder.scope.clone(), pin)).collect(),
-            busy,
-            shut: wiring.shut.borrow().clone(),
+            in_use,
+            closed_ports: wiring.routes.closed_ports(),
             outbound: wiring.outbound.clone(),
         }
     }
@@ -186,7 +187,7 @@ impl Showing {
         self.snapshot.routes.get(name).map(|entry| &**entry)
     }
 
-    /// A page of the routes that pass, by name.
+    /// A page of the routes that pass the filters, sorted by name.
     pub(super) fn page(&self, page: &Page, limit: usize) -> Proxies {
         let mut all: Vec<&Arc<Entry>> = self.snapshot.routes.iter().filter(|entry| page.passes(entry)).collect();
         let total = all.len();
@@ -197,7 +198,7 @@ impl Showing {
         Proxies { total, proxies: all.into_iter().map(|entry| self.one(entry)).collect(), next }
     }
 
-    /// Routes that were made together: with how many addresses they have among them.
+    /// Routes that were created together, with the number of their different addresses.
     pub(super) fn batch(&self, entries: &[&Entry]) -> Batch {
         let ips: HashSet<IpAddr> = entries
             .iter()
@@ -210,18 +211,20 @@ impl Showing {
     }
 
     pub(super) fn one(&self, entry: &Entry) -> Proxy {
-        let (route, pool) = (&entry.route, &entry.pool);
+        let (route, pool) = (&entry.route, self.pool(&entry.pool));
         let name = route.name.as_str();
         let pin = self.pins.get(name).filter(|_| route.selector.mode == Mode::Strict);
+        let exit = pin.map(|pin| Pinned { id: pin.to.exit.to_string(), ip: pin.to.ip });
         let urls = self.urls(entry);
         Proxy {
             name: name.to_owned(),
             port: route.port,
             selector: route.selector.to_string(),
             mode: route.selector.mode.as_str(),
-            pool: self.pool(pool),
+            summary: summary(route.selector.mode, &pool, exit.as_ref()),
+            pool,
             check: route.policy.check.as_deref().map(str::to_owned),
-            exit: pin.map(|pin| Pinned { id: pin.to.exit.to_string(), ip: pin.to.ip }),
+            exit,
             auth: if self.asks_for_key(&route.policy) { "key" } else { "open" },
             origin: match route.origin {
                 Origin::Config => "config",
@@ -230,10 +233,10 @@ impl Showing {
             created: Timestamp(route.created),
             expires: route.expires.map(Timestamp),
             used: entry.used().map(Timestamp),
-            state: if self.shut.contains(name) { "port_taken" } else { "open" },
+            state: if self.closed_ports.contains(name) { "port_taken" } else { "open" },
             policy: PolicyShown::of(&route.policy),
             live: self.live(name),
-            examples: urls.as_ref().map(Examples::of),
+            examples: urls.as_ref().map(|urls| Examples::of(urls, &self.rules.example_url)),
             urls,
         }
     }
@@ -242,16 +245,16 @@ impl Showing {
         let latency = |member: &Member| member.exit(&self.snapshot.catalog)?.known().latency;
         let mut all: Vec<_> = pool.members().iter().filter_map(latency).collect();
         all.sort_unstable();
-        let middle = all.get(all.len() / 2);
+        let median = all.get(all.len() / 2);
         PoolShown {
             wanted: pool.wanted(),
             have: pool.have(),
             unique_ips: pool.unique_ips(),
-            latency_ms: middle.map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),
+            latency_ms: median.map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 
-    /// What a shell takes over: `source <(curl …)`.
+    /// Variables for a shell: `source <(curl …)`.
     pub(super) fn env(&self, entries: &[&Entry]) -> String {
         let mut text = String::new();
         for (at, entry) in entries.iter().enumerate() {
@@ -267,7 +270,9 @@ impl Showing {
     }
 
     fn urls(&self, entry: &Entry) -> Option<Urls> {
-        Some(urls(&self.host, entry.route.port?, self.asks_for_key(&entry.route.policy)))
+        let route = &entry.route;
+        let username = self.asks_for_key(&route.policy).then_some(route.name.as_str());
+        Some(urls(&self.host, route.port?, username))
     }
 
     fn asks_for_key(&self, policy: &Policy) -> bool {
@@ -280,7 +285,7 @@ impl Showing {
         let ([bytes_up, bytes_down], [rate_up, rate_down]) = (figures.bytes(), figures.per_second());
         Live {
             connections: figures.open(),
-            exits: self.busy.get(name).map_or(0, HashSet::len),
+            exits: self.in_use.get(name).map_or(0, HashSet::len),
             requests: figures.requests(),
             errors: figures.failed(),
             bytes_up,
@@ -288,6 +293,18 @@ impl Showing {
             rate_up,
             rate_down,
         }
+    }
+}
+
+/// The exits of a route in one line. A pool of a strict route holds candidates, and only one address is ever shown.
+fn summary(mode: Mode, pool: &PoolShown, exit: Option<&Pinned>) -> String {
+    let PoolShown { wanted, have, unique_ips, .. } = pool;
+    match (mode, exit) {
+        (Mode::Strict, Some(exit)) => format!("one address: {}", exit.ip),
+        (Mode::Strict, None) => {
+            format!("one address: not chosen yet; the first connection chooses one of {unique_ips}")
+        }
+        (Mode::Flexible | Mode::Rotate, _) => format!("{have} of {wanted} exits, {unique_ips} different addresses"),
     }
 }
 
@@ -301,43 +318,57 @@ impl PolicyShown {
                 Engine::Shared => "shared",
                 Engine::Own => "own",
             },
-            rotate_every: policy.rotate_every.map(Span),
-            repin_after: Patience(policy.repin_after),
+            rotate_every: policy.rotate_every.map(HumanDuration),
+            repin_after: DurationOrNever(policy.repin_after),
             allow: policy.allow.iter().map(ToString::to_string).collect(),
         }
     }
 }
 
 impl Examples {
-    fn of(urls: &Urls) -> Self {
+    fn of(urls: &Urls, url: &str) -> Self {
         let Urls { socks5, http } = urls;
         Self {
-            curl: format!("curl -x {socks5} {TRY}"),
-            python: format!("requests.get(\"{TRY}\", proxies={{\"http\": \"{http}\", \"https\": \"{http}\"}})"),
-            playwright: format!("await chromium.launch({{ proxy: {{ server: \"{http}\" }} }})"),
+            url: url.to_owned(),
+            curl: format!("curl -x {socks5} {url}"),
+            python: format!("requests.get(\"{url}\", proxies={{\"http\": \"{http}\", \"https\": \"{http}\"}})"),
+            playwright: playwright(http),
         }
     }
 }
 
-/// The host under which whoever asks reaches the ports of routes.
-pub(in crate::api) fn host(rules: &Rules, headers: &HeaderMap) -> String {
+/// Playwright does not read a login from the proxy's URL: it wants the username and the password as fields.
+fn playwright(http: &str) -> String {
+    let (server, login) = match http.strip_prefix("http://").and_then(|rest| rest.rsplit_once('@')) {
+        Some((login, address)) => {
+            let (username, password) = login.split_once(':').unwrap_or((login, ""));
+            (format!("http://{address}"), format!(", username: \"{username}\", password: \"{password}\""))
+        }
+        None => (http.to_owned(), String::new()),
+    };
+    format!("await chromium.launch({{ proxy: {{ server: \"{server}\"{login} }} }})")
+}
+
+/// The host under which the caller reaches the ports of routes.
+pub(in crate::api) fn host(rules: &RouteRules, headers: &HeaderMap) -> String {
     match rules.bind {
-        ip if ip.is_unspecified() => asked_host(headers).unwrap_or_else(|| "127.0.0.1".to_owned()),
+        ip if ip.is_unspecified() => request_host(headers).unwrap_or_else(|| "127.0.0.1".to_owned()),
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
     }
 }
 
-/// The host of the request, without its port. The gate let it pass: it is one of ours.
-fn asked_host(headers: &HeaderMap) -> Option<String> {
+/// The host that the request names, without its port. `api/auth.rs` has checked that it is a name of this gateway.
+fn request_host(headers: &HeaderMap) -> Option<String> {
     let authority: http::uri::Authority = headers.get(header::HOST)?.to_str().ok()?.parse().ok()?;
     Some(authority.host().to_owned())
 }
 
-/// A key is never shown: where one is needed its place is.
-fn urls(host: &str, port: u16, key: bool) -> Urls {
-    let user = if key { "x:YOUR_KEY@" } else { "" };
-    Urls { socks5: format!("socks5h://{user}{host}:{port}"), http: format!("http://{user}{host}:{port}") }
+/// Proxy URLs for a port. Where it requires a key, `username` is the route's name, and `YOUR_KEY` stands for the key,
+/// which is never shown.
+fn urls(host: &str, port: u16, username: Option<&str>) -> Urls {
+    let login = username.map_or(String::new(), |name| format!("{name}:YOUR_KEY@"));
+    Urls { socks5: format!("socks5h://{login}{host}:{port}"), http: format!("http://{login}{host}:{port}") }
 }
 
 #[cfg(test)]
@@ -345,18 +376,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_have_a_place_for_the_key_and_never_the_key() {
-        let Urls { socks5, http } = urls("[::1]", 20_001, true);
-        assert_eq!((&*socks5, &*http), ("socks5h://x:YOUR_KEY@[::1]:20001", "http://x:YOUR_KEY@[::1]:20001"));
-        assert_eq!(urls("127.0.0.1", 1, false).http, "http://127.0.0.1:1");
+    fn urls_name_the_route_and_never_the_key() {
+        let Urls { socks5, http } = urls("[::1]", 20_001, Some("shop"));
+        assert_eq!((&*socks5, &*http), ("socks5h://shop:YOUR_KEY@[::1]:20001", "http://shop:YOUR_KEY@[::1]:20001"));
+        assert_eq!(urls("127.0.0.1", 1, None).http, "http://127.0.0.1:1");
     }
 
     #[test]
-    fn the_host_is_the_one_that_was_asked() {
+    fn examples_ask_the_configured_page_and_give_playwright_its_login() {
+        let examples = |username| Examples::of(&urls("127.0.0.1", 20_001, username), "https://echo.example/ip");
+        let keyed = examples(Some("shop"));
+        assert_eq!(keyed.curl, "curl -x socks5h://shop:YOUR_KEY@127.0.0.1:20001 https://echo.example/ip");
+        assert_eq!(
+            keyed.playwright,
+            "await chromium.launch({ proxy: { server: \"http://127.0.0.1:20001\", username: \"shop\", password: \"YOUR_KEY\" } })"
+        );
+        let open = examples(None).playwright;
+        assert_eq!(open, "await chromium.launch({ proxy: { server: \"http://127.0.0.1:20001\" } })");
+    }
+
+    #[test]
+    fn a_strict_route_has_one_address_chosen_or_not() {
+        let pool = PoolShown { wanted: 8, have: 3, unique_ips: 3, latency_ms: None };
+        let pinned = Pinned { id: "x".to_owned(), ip: [192, 0, 2, 7].into() };
+        assert_eq!(summary(Mode::Strict, &pool, Some(&pinned)), "one address: 192.0.2.7");
+        let fresh = summary(Mode::Strict, &pool, None);
+        assert_eq!(fresh, "one address: not chosen yet; the first connection chooses one of 3");
+        assert_eq!(summary(Mode::Flexible, &pool, None), "3 of 8 exits, 3 different addresses");
+    }
+
+    #[test]
+    fn the_host_is_the_one_of_the_request() {
         let headers = |host: &str| HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
         for (host, want) in [("gate.example:8080", "gate.example"), ("[::1]:8080", "[::1]"), ("localhost", "localhost")]
         {
-            assert_eq!(asked_host(&headers(host)).as_deref(), Some(want));
+            assert_eq!(request_host(&headers(host)).as_deref(), Some(want));
         }
     }
 }

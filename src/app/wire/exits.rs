@@ -1,4 +1,4 @@
-//! Where exits come from and how they prove themselves: sources, the tester, and the bans that scrapers report.
+//! Starts what brings, tests and bans exits, and says whether traffic can leave.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::workers::{ExitWorkers, WorkerInputs};
 use super::{lists, settings};
 use crate::api::{Readiness, SourceReadiness};
 use crate::app::StartError;
@@ -18,61 +19,31 @@ use crate::exit::{ExitId, Listing, Source, Verdict};
 use crate::gateway::outbound::Report;
 use crate::gateway::outbound::rotate::{Proof, Verify};
 use crate::lifecycle::Tasks;
-use crate::limit::target::Rules;
 use crate::source::fetch::{Client, Direct};
-use crate::source::handle::Sources;
 use crate::source::poll::Feed;
 use crate::source::relays::Relays;
 use crate::state::{Change, ExitUpdate, State};
-use crate::store::{self, Store};
 use crate::tor::Tor;
 
-/// What the workers of this page need of the rest.
-pub(super) struct Parts<'a> {
-    pub(super) config: &'a Config,
-    pub(super) tasks: &'a Tasks,
-    pub(super) state: &'a State,
-    pub(super) store: &'a Store,
-    pub(super) tor: Option<&'a Tor>,
-    pub(super) geoip: &'a Arc<GeoIp>,
-    pub(super) rules: Rules,
-    /// How sources fared in the last run.
-    pub(super) known: Vec<store::Source>,
-    /// Exits that live requests wait for.
-    pub(super) wished: mpsc::Receiver<ExitId>,
-    /// Sites that refuse exits, by the word of scrapers and of plain answers.
-    pub(super) reported: mpsc::Receiver<Report>,
-}
-
-/// How to ask the workers of this page.
-#[derive(Default)]
-pub(super) struct Started {
-    pub(super) sources: Sources,
-    /// Those of them that are lists of public proxies.
-    pub(super) lists: Vec<String>,
-    pub(super) tester: Option<check::Handle>,
-    pub(super) judge: Option<check::public::Handle>,
-}
-
-/// Starts everything that brings, tests or bans exits.
-pub(super) async fn start(mut parts: Parts<'_>) -> Result<Started, StartError> {
-    let Parts { config, tasks, state, .. } = parts;
+/// Starts the sources, the testers, and the worker that makes bans.
+pub(super) async fn start(mut inputs: WorkerInputs<'_>) -> Result<ExitWorkers, StartError> {
+    let WorkerInputs { config, tasks, state, .. } = inputs;
     if config.gateway.allow_direct {
         list_direct(state).await?;
     }
-    let nobody = || mpsc::channel(1).1;
-    let reported = std::mem::replace(&mut parts.reported, nobody());
+    let closed = mpsc::channel(1).1;
+    let reported = std::mem::replace(&mut inputs.reported, closed);
     start_bans(tasks, state.clone(), config.check.ban_for, reported);
-    let mut started = Started::default();
+    let mut started = ExitWorkers::default();
     if config.sources.any_public() {
-        lists::start(&mut parts, &mut started)?;
+        lists::start(&mut inputs, &mut started)?;
     }
-    start_relays(parts, started)
+    start_relays(inputs, started)
 }
 
-/// Tor's exits: where they come from, and who tests them.
-fn start_relays(parts: Parts<'_>, mut started: Started) -> Result<Started, StartError> {
-    let Parts { config, tasks, state, store, tor, geoip, rules, known, wished, .. } = parts;
+/// Starts the sources and the tester of Tor exits.
+fn start_relays(inputs: WorkerInputs<'_>, mut started: ExitWorkers) -> Result<ExitWorkers, StartError> {
+    let WorkerInputs { config, tasks, state, store, tor, geoip, rules, known, wished, .. } = inputs;
     let Some(tor) = tor else { return Ok(started) };
     let tester = start_tester(config, tasks, state, tor, geoip, wished)?;
     let relays = Relays {
@@ -90,7 +61,7 @@ fn start_relays(parts: Parts<'_>, mut started: Started) -> Result<Started, Start
     Ok(started)
 }
 
-/// The tester, which alone makes exits usable.
+/// Starts the tester of Tor exits. An exit is usable only after it has passed a check.
 fn start_tester(
     config: &Config,
     tasks: &Tasks,
@@ -108,13 +79,13 @@ fn start_tester(
     Ok(handle)
 }
 
-/// How the front and the API have an exit tested that is wanted now.
-pub(super) fn verify(tester: Option<check::Handle>, judge: Option<check::public::Handle>) -> Verify {
+/// A function that checks an exit now; rotations call it.
+pub(super) fn verify(tester: Option<check::Handle>, public_tester: Option<check::public::Handle>) -> Verify {
     Arc::new(move |exit| {
-        let (tester, judge) = (tester.clone(), judge.clone());
+        let (tester, public_tester) = (tester.clone(), public_tester.clone());
         Box::pin(async move {
-            let checked = match (exit.source(), tester, judge) {
-                (Source::Public, _, Some(judge)) => judge.force(exit).await,
+            let checked = match (exit.source(), tester, public_tester) {
+                (Source::Public, _, Some(tester)) => tester.force(exit).await,
                 (Source::Tor, Some(tester), _) => tester.force(exit).await,
                 _ => None,
             };
@@ -127,7 +98,7 @@ pub(super) fn verify(tester: Option<check::Handle>, judge: Option<check::public:
     })
 }
 
-/// This machine as an exit. Nobody tests it: whether it works is for its operator to see.
+/// Adds this machine's own address as an exit. It is not tested.
 async fn list_direct(state: &State) -> Result<(), StartError> {
     let listing = Listing {
         nickname: "direct".into(),
@@ -147,7 +118,7 @@ async fn list_direct(state: &State) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The worker that makes reports bans.
+/// Starts the worker that turns reports of refusals into bans.
 fn start_bans(tasks: &Tasks, state: State, ban_for: Duration, mut reported: mpsc::Receiver<Report>) {
     let stopping = tasks.clone();
     tasks.spawn("bans", async move {
@@ -160,13 +131,13 @@ fn start_bans(tasks: &Tasks, state: State, ban_for: Duration, mut reported: mpsc
             tracing::info!(%exit, %why, "a site refuses an exit");
             let until = state.now().after(ban_for);
             if let Err(error) = state.apply(Change::Banned { site, exit, until, why }).await {
-                tracing::error!(%error, "a ban could not be made");
+                tracing::error!(%error, "a ban could not be stored");
             }
         }
     });
 }
 
-/// Whether traffic can leave, and by which source.
+/// Whether traffic can leave, and through which source.
 pub(super) fn readiness(state: &State, tor: Option<&Tor>, direct: bool, public: bool) -> Readiness {
     let snapshot = state.load();
     let mut counts: BTreeMap<Source, (usize, usize)> = BTreeMap::new();
@@ -202,7 +173,7 @@ fn of_tor(tor: &Tor, known: usize, usable: usize) -> SourceReadiness {
     let reason = match (up, known, usable) {
         (0, ..) => engines
             .first()
-            .map_or("no engine is set up".to_owned(), |engine| format!("no engine is up: {}", engine.state.describe())),
+            .map_or("no engine is configured".to_owned(), |engine| format!("no engine is up: {}", engine.state.describe())),
         (_, 0, _) => "no exit is known yet".to_owned(),
         (_, known, 0) => format!("none of {known} exits has passed a check yet"),
         (up, known, usable) => format!("{usable} of {known} exits, {up} of {} engines", engines.len()),
@@ -210,15 +181,15 @@ fn of_tor(tor: &Tor, known: usize, usable: usize) -> SourceReadiness {
     SourceReadiness { ready: up > 0 && usable > 0, usable, reason }
 }
 
-/// Says in the log when traffic can leave for the first time, when it cannot any more, and when it can again.
+/// Logs each change between "traffic can leave" and "it cannot".
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct ReadinessLog {
     ready: bool,
 }
 
-impl Standing {
-    /// Looks, and speaks of a change.
-    pub(super) fn look(&mut self, now: &Readiness) {
+impl ReadinessLog {
+    /// Logs a line if readiness has changed.
+    pub(super) fn update(&mut self, now: &Readiness) {
         if now.ready == self.ready {
             return;
         }

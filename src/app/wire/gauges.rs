@@ -1,4 +1,5 @@
-//! What is measured by looking: pools, exits, engines, promises. What is counted is counted where it happens.
+//! The gauges, set every few seconds from the current state: pools, exits, engines, pins and sessions. Counters are
+//! counted where the counted thing happens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,7 @@ use crate::tor::{EngineStatus, Tor};
 /// Exits of one source, country and state.
 type Kind = (&'static str, String, &'static str);
 
-/// Handles that are held, and what was set the last time: what is gone since is zero, and not what it was.
+/// Handles of the gauges, and the label sets of the last update: a set that has disappeared since is set to zero.
 #[derive(Default)]
 pub(super) struct Gauges {
     pools: BTreeMap<String, PoolGauges>,
@@ -42,8 +43,8 @@ impl PoolGauges {
 }
 
 impl Gauges {
-    /// Looks, and sets them all.
-    pub(super) fn look(&mut self, state: &State, tor: Option<&Tor>) {
+    /// Sets all gauges.
+    pub(super) fn update(&mut self, state: &State, tor: Option<&Tor>) {
         let snapshot = state.snapshot();
         self.pools(&snapshot);
         self.exits(&snapshot);
@@ -73,7 +74,7 @@ impl Gauges {
     fn exits(&mut self, snapshot: &Snapshot) {
         let mut counts: BTreeMap<Kind, u32> = BTreeMap::new();
         for exit in snapshot.catalog.iter() {
-            let kind = (exit.id().source().as_str(), exit.country().to_string(), standing(exit));
+            let kind = (exit.id().source().as_str(), exit.country().to_string(), state_label(exit));
             *counts.entry(kind).or_default() += 1;
         }
         let gone = std::mem::take(&mut self.exits).into_iter().filter(|kind| !counts.contains_key(kind));
@@ -108,8 +109,8 @@ impl Gauges {
     }
 }
 
-/// How an exit stands, in one word.
-fn standing(exit: &Exit) -> &'static str {
+/// The `state` label of an exit.
+fn state_label(exit: &Exit) -> &'static str {
     match exit.known().verdict {
         _ if !exit.alive() => "down",
         Verdict::Good if exit.usable() => "usable",

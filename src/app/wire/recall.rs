@@ -1,7 +1,7 @@
-//! The state that the gateway begins with: what the store remembers, in the words of the rooms that use it.
+//! Builds the first snapshot from the store.
 //!
-//! A restart must not cost what was known: exits with the verdicts and addresses that checks found are usable in the
-//! first second, pins hold, bans go on. What is too old to count is dropped here and not trusted "for now".
+//! After a restart, exits keep the verdicts and addresses that checks found and are usable in the first second; pins,
+//! sessions and bans go on. Results that are too old to count are dropped.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::route::memory::Memory;
 use crate::state::Snapshot;
 use crate::store::{self, Loaded, Public, TargetVerdict};
 
-/// The check target whose verdict is the exit's own.
+/// The check target whose verdict is that of the exit itself.
 const ECHO: &str = "echo";
 
-/// How long a public proxy that was caught is remembered after its last test. Arbitrary: free proxies are gone by then.
+/// How long a condemned public proxy is remembered after its last check. Not tuned: free proxies rarely live longer.
 const CONDEMNED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Builds the snapshot and the memory. Routes of the configuration come later, as a change like any other.
+/// Builds the snapshot and the memory. Routes of the configuration are applied later, as a change of the state.
 pub(super) fn recall(config: &Config, loaded: Loaded, geoip: &GeoIp, now: Moment) -> (Snapshot, Memory) {
     if loaded.skipped > 0 {
         tracing::warn!(rows = loaded.skipped, "the store holds rows that this version cannot read; they stay there");
@@ -38,7 +38,7 @@ pub(super) fn recall(config: &Config, loaded: Loaded, geoip: &GeoIp, now: Moment
 
 fn known(config: &Config, loaded: &Loaded, geoip: &GeoIp, now: Moment) -> HashMap<ExitId, Known> {
     let mut all: HashMap<ExitId, Known> = HashMap::new();
-    // The newest comes first of each exit, and `saw` wants it last.
+    // The store returns the newest address of an exit first, and `saw` needs it last.
     for seen in loaded.observed.iter().rev() {
         all.entry(seen.exit.clone()).or_default().saw(seen.ip, geoip.country(seen.ip), seen.last);
     }
@@ -78,7 +78,7 @@ fn catalog(config: &Config, exits: Vec<store::Exit>, mut known: HashMap<ExitId, 
     edit.finish()
 }
 
-/// Public proxies that worked a while ago serve again before anybody tests them; those that were caught stay known.
+/// Adds public proxies: those that worked recently serve before their next check, condemned ones stay known.
 fn with_public(config: &Config, exits: Catalog, public: Vec<Public>, geoip: &GeoIp, now: Moment) -> Catalog {
     let mut edit = exits.edit();
     for public in public.into_iter().filter(|_| config.sources.any_public()) {
@@ -121,7 +121,7 @@ fn is_enabled(config: &Config, source: Source) -> bool {
     match source {
         Source::Tor => config.tor.enabled,
         Source::Public => config.sources.any_public(),
-        Source::Direct => false, // it is listed anew at every start, if it is allowed
+        Source::Direct => false, // added at every start, if the configuration allows it
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_are_as_they_were_and_a_caught_exit_stays_caught_however_long_ago() {
+    fn verdicts_survive_and_a_condemned_exit_stays_condemned() {
         let old = Moment(1);
         let loaded = Loaded {
             exits: (1..=4).map(|n| kept(exit(n))).collect(),
@@ -170,10 +170,13 @@ mod tests {
         assert!(known(1).verdict == Verdict::Good && known(1).passed.contains("shop"));
         assert_eq!((known(2).verdict, known(2).why.as_deref()), (Verdict::Bad, Some("no answer in time")));
         assert_eq!(known(4).verdict, Verdict::Untested, "too old to count");
-        let caught = snapshot.catalog.get(&exit(3)).unwrap();
-        assert!(caught.known().marks.bad_for_good && !caught.alive());
-        assert_eq!((caught.known().verdict, caught.known().why.as_deref()), (Verdict::Bad, Some("it changes pages")));
-        // The next list of its source names it again, as if nothing had been.
+        let condemned = snapshot.catalog.get(&exit(3)).unwrap();
+        assert!(condemned.known().marks.bad_for_good && !condemned.alive());
+        assert_eq!(
+            (condemned.known().verdict, condemned.known().why.as_deref()),
+            (Verdict::Bad, Some("it changes pages"))
+        );
+        // The next list of its source names it again, and it stays condemned.
         let mut edit = snapshot.catalog.edit();
         edit.list(kept(exit(3)).listing);
         assert!(!edit.finish().get(&exit(3)).unwrap().alive());

@@ -1,4 +1,4 @@
-//! The configuration's routes and defaults in the words of [`crate::route`].
+//! Translates the configuration's routes and defaults into the types of [`crate::route`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::route::selector::{RouteName, Selector, Words};
 use crate::route::table::{Origin, Route};
 use crate::state::{CONFIG_PORTS, Change, Snapshot};
 
-/// Judges the text of a selector while a configuration is read; the error is a clause that says why not.
-pub(in crate::app) fn judge(text: &str, groups: &Groups) -> Result<(), String> {
-    // A group that is wrong has a fault of its own already.
+/// Validates the text of a selector while a configuration is read. The error completes a sentence about the selector.
+pub(in crate::app) fn validate_selector(text: &str, groups: &Groups) -> Result<(), String> {
+    // A wrong group is reported as a fault of its own.
     let words = read_words(groups, &[]).unwrap_or_default();
     Selector::parse(text, &words).map(drop).map_err(|fault| fault.to_string())
 }
@@ -28,7 +28,7 @@ pub(super) fn words(config: &Config) -> Words {
     read_words(&config.groups, &config.gateway.alias_prefixes).unwrap_or_default()
 }
 
-/// The policy of selectors that are no route.
+/// The policy of selectors that have no route, and the defaults of routes.
 pub(super) fn defaults(config: &Config) -> Policy {
     let gateway = &config.gateway;
     Policy {
@@ -50,17 +50,22 @@ pub(super) fn bounds(gateway: &Gateway) -> Bounds {
     }
 }
 
-/// Ports that routes of the configuration had in the last run, by name.
-pub(in crate::app) type Former = BTreeMap<String, u16>;
+/// The ports that routes of the configuration had in the last run, by the route's name.
+pub(in crate::app) type FormerPorts = BTreeMap<String, u16>;
 
-/// What the store remembers of them.
-pub(super) fn former(meta: &BTreeMap<String, String>) -> Former {
+/// The ports of the last run, as the store has them.
+pub(super) fn former(meta: &BTreeMap<String, String>) -> FormerPorts {
     meta.get(CONFIG_PORTS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-/// All that the configuration says of routes, as a change of the state. Routes without a port of their own keep the
-/// one that they have, or had in the last run, or get the next free one of `gateway.route_ports`.
-pub(super) fn configured(config: &Config, held: &Snapshot, former: &Former, now: Moment) -> Result<Change, StartError> {
+/// The configuration's routes and defaults as a change of the state. A route without a `port` keeps the port that it
+/// has, or had in the last run, or gets the next free one of `gateway.route_ports`.
+pub(super) fn configured(
+    config: &Config,
+    held: &Snapshot,
+    former: &FormerPorts,
+    now: Moment,
+) -> Result<Change, StartError> {
     let words = words(config);
     let ports = ports(config, held, former)?;
     let route = |route: &config::Route| {
@@ -75,8 +80,8 @@ pub(super) fn configured(config: &Config, held: &Snapshot, former: &Former, now:
     Ok(Change::Configured { words, defaults: defaults(config), routes })
 }
 
-/// Which port each route of the configuration has.
-fn ports<'c>(config: &'c Config, held: &Snapshot, former: &Former) -> Result<HashMap<&'c str, u16>, StartError> {
+/// The port of each route of the configuration.
+fn ports<'c>(config: &'c Config, held: &Snapshot, former: &FormerPorts) -> Result<HashMap<&'c str, u16>, StartError> {
     let written = config.routes.iter().filter_map(|route| Some((route.name.as_str(), route.port?.get())));
     let mut all: HashMap<&str, u16> = written.collect();
     let mut taken: HashSet<u16> = all.values().copied().collect();
@@ -151,16 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_kept_and_filled_up() {
+    fn ports_are_kept_and_missing_ones_are_assigned() {
         let written =
             config(&[route("a", None), route("b", Some(20_000)), route("c", None), route("d", None)].concat());
         let kept = held(&written, &[("c", 20_001), ("gone", 20_002), ("d", 9)]);
-        let all = ports(&written, &kept, &Former::new()).unwrap();
+        let all = ports(&written, &kept, &FormerPorts::new()).unwrap();
         assert_eq!([all["a"], all["b"], all["c"], all["d"]], [20_002, 20_000, 20_001, 20_003]);
     }
 
     #[test]
-    fn ports_of_the_last_run_are_kept_unless_somebody_has_them() {
+    fn ports_of_the_last_run_are_kept_unless_another_route_has_them() {
         let written = config(&["new", "a", "b"].map(|name| route(name, None)).concat());
         let mut held = held(&written, &[("x", 20_001)]);
         let api = Route { origin: Origin::Api, ..(*held.routes.get("x").unwrap().route).clone() };
@@ -181,14 +186,14 @@ mod tests {
             assert!(full.routes.remove(entry.route.name.as_str()));
             full.routes.put(Route { origin: Origin::Api, ..(*entry.route).clone() }).unwrap();
         }
-        let error = ports(&written, &full, &Former::new()).unwrap_err().to_string();
+        let error = ports(&written, &full, &FormerPorts::new()).unwrap_err().to_string();
         assert_eq!(error, "routes[b]: gateway.route_ports has no port left; widen it");
     }
 
     #[test]
-    fn a_selector_is_judged_with_the_groups_of_its_file() {
+    fn a_selector_is_validated_with_the_groups_of_its_file() {
         let with = config("[groups]\nnord = [\"se\", \"no\"]\n");
-        assert_eq!(judge("nord-strict", &with.groups), Ok(()));
-        assert!(judge("sued-strict", &with.groups).unwrap_err().contains("sued"));
+        assert_eq!(validate_selector("nord-strict", &with.groups), Ok(()));
+        assert!(validate_selector("sued-strict", &with.groups).unwrap_err().contains("sued"));
     }
 }

@@ -1,4 +1,4 @@
-//! The configuration in each room's own words.
+//! Translates the configuration into the settings types of the other rooms.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::net::Secret;
 use crate::tor::control::Auth;
 use crate::{dial, store, telemetry, tor};
 
-/// How long a peer may leave bytes untaken. Arbitrary: longer than a laptop's nap in a train's tunnel.
+/// How long a peer may accept no bytes before its stream is cut. Not tuned: a train's tunnel takes less.
 const STALLED: Duration = Duration::from_secs(300);
 
-/// Where tor-geoipdb puts its files: Debian and Alpine, Fedora, Homebrew on both kinds of Mac.
+/// Folders with the files of tor-geoipdb: Debian and Alpine, Fedora, Homebrew on ARM and Intel Macs.
 const GEOIP_PLACES: [&str; 4] =
     ["/usr/share/tor", "/usr/share/tor-geoipdb", "/opt/homebrew/share/tor", "/usr/local/share/tor"];
 
@@ -46,7 +46,7 @@ pub(super) fn store(store: &config::Store) -> store::Options {
     store::Options { keep_checks: store.keep_checks, ..store::Options::default() }
 }
 
-/// What a reload may change about the way out.
+/// The settings of the outbound side; a reload may change them.
 pub(in crate::app) fn outbound_terms(config: &Config, own: &Own) -> Terms {
     let gateway = &config.gateway;
     let open = gateway.idle_timeout;
@@ -67,34 +67,26 @@ fn public_times(public: &config::CheckPublic) -> dial::public::Times {
     dial::public::Times { connect: public.connect_timeout, reply: public.reply_timeout }
 }
 
-/// Who may use the API.
+/// Tokens and host names of the API.
 pub(in crate::app) fn access(config: &Config) -> Access {
     let config::Api { token, read_token, hosts, .. } = &config.api;
     Access { token: token.clone(), read_token: read_token.clone(), hosts: hosts.clone() }
 }
 
-/// Connections at once: as configured, and never more than open files allow.
-pub(super) fn connections(gateway: &config::Gateway, room: u32) -> usize {
-    let wanted = gateway.max_connections.map_or(room, std::num::NonZeroU32::get);
-    if wanted > room {
+/// The most connections at once: as configured, and never more than open files allow (`most`).
+pub(super) fn connections(gateway: &config::Gateway, most: u32) -> usize {
+    let wanted = gateway.max_connections.map_or(most, std::num::NonZeroU32::get);
+    if wanted > most {
         tracing::warn!(
             wanted,
-            room,
+            room = most,
             "gateway.max_connections is more than open files allow; raise the limit (ulimit -n)"
         );
     }
-    wanted.min(room) as usize
+    wanted.min(most) as usize
 }
 
-pub(super) fn tls(tls: &config::Tls) -> Arc<rustls::ServerConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(tls.certified.clone()));
-    let versions = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let versions = versions.expect("ring offers both TLS versions");
-    Arc::new(versions.with_no_client_auth().with_cert_resolver(resolver))
-}
-
-/// What is believed of servers that sources ask: the public roots.
+/// TLS settings for the servers of sources: they need a certificate of a public authority.
 pub(super) fn trust() -> Result<Arc<rustls::ClientConfig>, StartError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
@@ -103,12 +95,12 @@ pub(super) fn trust() -> Result<Arc<rustls::ClientConfig>, StartError> {
     Ok(Arc::new(versions.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// A key of our own making, without limits: there is one operator and nobody said otherwise.
+/// The configuration entry of a key that exitgate made: without limits.
 pub(super) fn made_key(secret: Secret) -> config::ClientKey {
     config::ClientKey { name: "default".to_owned(), secret, limits: config::Limits::default() }
 }
 
-/// Who may come in, what each may do, and when guessing ends.
+/// The client keys, the limits of each client, and the pause after wrong keys.
 pub(in crate::app) fn terms(config: &Config) -> (Vec<Key>, Amounts, Damping) {
     let gateway = &config.gateway;
     let keys = gateway.keys.iter().map(|key| Key {
@@ -135,17 +127,17 @@ fn ports(gateway: &config::Gateway) -> Ports {
     Ports { allow: of(gateway.target_ports.allowed()), deny: of(gateway.target_ports.denied()) }
 }
 
-/// Countries of addresses: the configured files, else those of tor-geoipdb, else none.
+/// Countries of addresses: from the configured files, else from those of tor-geoipdb, else unknown.
 pub(super) fn geoip(tor: &config::Tor) -> Arc<GeoIp> {
-    let find = |own: &Option<PathBuf>, name: &str| {
-        let usual = || GEOIP_PLACES.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists());
-        own.clone().or_else(usual)
+    let find = |configured: &Option<PathBuf>, name: &str| {
+        let installed = || GEOIP_PLACES.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists());
+        configured.clone().or_else(installed)
     };
     let read = |path: Option<PathBuf>| path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
     let (v4, v6) = (find(&tor.geoip_file, "geoip"), find(&tor.geoip6_file, "geoip6"));
     if v4.is_none() {
         tracing::warn!(
-            "no geoip file: countries are known from observation only; install tor-geoipdb or set tor.geoip_file"
+            "no geoip file was found: only Onionoo says the countries of exits; install tor-geoipdb, or set tor.geoip_file"
         );
     }
     Arc::new(GeoIp::parse(&read(v4), &read(v6)))

@@ -59,7 +59,7 @@ function Facts({ exit }) {
     ["Id", html`<${Mono} text=${exit.id} shown=${short(exit.id)} label="Copy the id" />`],
   ];
   return html`<${Panel} title="What is known"><dl class="known">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
-    <p class="hint">Use this one alone: username <code>any-exit-${exit.id.includes("://") ? exit.ip?.replaceAll(":", "_") : exit.id}</code></p></${Panel}>`;
+    ${exit.username && html`<p class="hint">Use this one alone: username <code>${exit.username}</code></p>`}</${Panel}>`;
 }
 
 export function Exit({ id }) {

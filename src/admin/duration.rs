@@ -1,5 +1,6 @@
-//! Times as a person writes them: `30s`, `10m`, `2h`, `7d`, or a number of seconds.
+//! Durations as people write them in a spec: `30s`, `10m`, `2h`, `7d`, or a number of seconds.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -9,24 +10,24 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 
-/// A time above nothing.
+/// A duration of at least a second. It is written as a number of seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
-/// A time after which patience ends, or `never`.
+/// A duration, or the word `never` (`None`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience(pub Option<Duration>);
+pub struct DurationOrNever(pub Option<Duration>);
 
-/// A century: what is longer is a slip, and would not fit into a date.
+/// A century in seconds. A longer one is a typing error, and would not fit into a date.
 const LONGEST: u64 = 100 * 366 * 86_400;
 
-impl Serialize for Span {
+impl Serialize for HumanDuration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(self.0.as_secs())
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let seconds = match Value::deserialize(deserializer)? {
             Value::Number(number) => number.as_u64(),
@@ -39,23 +40,23 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-impl Serialize for Patience {
+impl Serialize for DurationOrNever {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
-            Some(after) => Span(after).serialize(serializer),
+            Some(after) => HumanDuration(after).serialize(serializer),
             None => serializer.serialize_str("never"),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Patience {
+impl<'de> Deserialize<'de> for DurationOrNever {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
         if value == "never" {
             return Ok(Self(None));
         }
         let wrong = |why: serde_json::Error| serde::de::Error::custom(format_args!("{why}, or `never`"));
-        let Span(after) = Span::deserialize(value).map_err(wrong)?;
+        let HumanDuration(after) = HumanDuration::deserialize(value).map_err(wrong)?;
         Ok(Self(Some(after)))
     }
 }
@@ -79,21 +80,30 @@ fn schema(pattern: &str, example: &str) -> RefOr<Schema> {
     OneOfBuilder::new().item(text).item(number).description(Some("A time, as text or in seconds")).into()
 }
 
-impl PartialSchema for Span {
+impl PartialSchema for HumanDuration {
     fn schema() -> RefOr<Schema> {
         schema("^[1-9][0-9]{0,4}[smhd]$", "10m")
     }
 }
 
-impl ToSchema for Span {}
+impl ToSchema for HumanDuration {
+    /// The name in the API's description is older than this type's.
+    fn name() -> Cow<'static, str> {
+        "Span".into()
+    }
+}
 
-impl PartialSchema for Patience {
+impl PartialSchema for DurationOrNever {
     fn schema() -> RefOr<Schema> {
         schema("^([1-9][0-9]{0,4}[smhd]|never)$", "never")
     }
 }
 
-impl ToSchema for Patience {}
+impl ToSchema for DurationOrNever {
+    fn name() -> Cow<'static, str> {
+        "Patience".into()
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -120,11 +130,13 @@ mod tests {
             (json!("99999d"), None),
             (json!("never"), None),
         ] {
-            let span = serde_json::from_value::<Span>(value.clone()).ok();
-            assert_eq!(span, want.map(|seconds| Span(Duration::from_secs(seconds))), "{value}");
+            let span = serde_json::from_value::<HumanDuration>(value.clone()).ok();
+            assert_eq!(span, want.map(|seconds| HumanDuration(Duration::from_secs(seconds))), "{value}");
         }
-        for (value, want) in [(json!("never"), Patience(None)), (json!("1s"), Patience(Some(Duration::from_secs(1))))] {
-            let read: Patience = serde_json::from_value(value).unwrap();
+        for (value, want) in
+            [(json!("never"), DurationOrNever(None)), (json!("1s"), DurationOrNever(Some(Duration::from_secs(1))))]
+        {
+            let read: DurationOrNever = serde_json::from_value(value).unwrap();
             assert_eq!((read, serde_json::from_value(json!(read)).ok()), (want, Some(want)));
         }
     }

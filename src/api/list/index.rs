@@ -1,8 +1,8 @@
-//! What lists show, as of a moment ago.
+//! The index of working public proxies that lists are answered from, and the worker that renews it.
 //!
-//! An edition is made by a thread that yields to all others, so that neither a request nor a tunnel waits while ten
-//! thousand proxies are sorted. What was asked of the edition before is answered in the new one before anybody sees it:
-//! a program that asks for the same list every second never waits for its being written.
+//! The worker runs on a background thread, because sorting 10,000 proxies would delay requests and relayed connections.
+//! Before it publishes a new index it prepares the answers of the queries that the old one got. So a program that asks for
+//! the same list every second never waits for the list to be written.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,65 +24,64 @@ use crate::lifecycle::{Tasks, yielding};
 use crate::state::{Snapshot, State};
 use crate::telemetry::metrics as names;
 
-/// How often there is a new edition at most. Arbitrary: ages are told in seconds.
+/// The shortest time between two indexes. Ages are shown in seconds, so a shorter one would change nothing.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Questions whose answers an edition keeps. Arbitrary: more than programs ask for alike; whoever varies his question
-/// gets it answered all the same.
+/// The most queries whose answers an index keeps; other queries are answered anew each time. Not tuned.
 const KEPT: usize = 32;
 
-/// How many public proxies there are of which kind.
+/// Counts of public proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(in crate::api) struct Counts {
-    /// That lists name now.
+    /// Proxies that are on a list now.
     total_proxies: usize,
-    /// That passed their last test.
+    /// Proxies that passed their last check.
     working_proxies: usize,
-    /// That did not.
+    /// Proxies that failed their last check.
     failed_proxies: usize,
-    /// That nobody has tested yet.
+    /// Proxies without a check so far.
     untested_proxies: usize,
-    /// That were caught tampering or intercepting.
+    /// Proxies that were found tampering with pages or intercepting TLS.
     condemned_proxies: usize,
-    /// Working ones through which HTTPS sites can be reached.
+    /// Working proxies through which HTTPS sites can be reached.
     https_proxies: usize,
-    /// Working ones by protocol.
+    /// Working proxies by protocol.
     #[schema(value_type = BTreeMap<String, usize>)]
     protocols: BTreeMap<&'static str, usize>,
-    /// Working ones by anonymity.
+    /// Working proxies by anonymity.
     #[schema(value_type = BTreeMap<String, usize>)]
     anonymity: BTreeMap<&'static str, usize>,
-    /// Working ones by country; `??` for those nobody knows.
+    /// Working proxies by country; `??` for an unknown country.
     countries: BTreeMap<String, usize>,
 }
 
-/// Working public proxies at one moment.
+/// The working public proxies of one moment.
 #[derive(Debug, Default)]
-pub(super) struct Edition {
+pub(super) struct ListIndex {
     at: Moment,
-    /// The fastest first.
+    /// Sorted by speed, the fastest first.
     exits: Vec<Arc<Exit>>,
-    /// What may be asked of each.
+    /// The filter fields of each exit, in the same order.
     rows: Vec<Row>,
     counts: Counts,
     lines: OnceLock<Lines>,
     asked: Mutex<HashMap<Box<str>, Arc<Answer>>>,
-    /// Somebody has read it.
+    /// True once a request has read this index.
     read: AtomicBool,
 }
 
-/// What one question comes to, worked out when it is first needed.
+/// The answer of one query, computed when it is first needed.
 #[derive(Debug)]
 struct Answer {
     query: Query,
-    /// Places of those that are wanted.
-    fit: OnceLock<Vec<u32>>,
+    /// The positions of the matching proxies.
+    matching: OnceLock<Vec<u32>>,
     written: OnceLock<Bytes>,
-    /// Somebody asked it of this edition.
+    /// True once a request has used this answer.
     asked: AtomicBool,
 }
 
-impl Edition {
+impl ListIndex {
     fn of(snapshot: &Snapshot, at: Moment) -> Self {
         let mut sorted = Vec::new();
         let (mut counts, mut countries) = (Counts::default(), BTreeMap::new());
@@ -101,27 +100,27 @@ impl Edition {
         Self { at, exits, rows, counts, ..Self::default() }
     }
 
-    /// With what was asked of the edition before already answered.
+    /// An index in which the queries of `before` are answered already.
     fn after(before: &Self, snapshot: &Snapshot, at: Moment) -> Self {
-        let edition = Self::of(snapshot, at);
+        let index = Self::of(snapshot, at);
         if before.lines.get().is_some() {
-            edition.lines();
+            index.lines();
         }
         let asked = before.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (question, old) in asked.into_iter().filter(|(_, old)| old.asked.load(Ordering::Relaxed)) {
-            let answer = edition.answer(&question, &old.query);
+        for (text, old) in asked.into_iter().filter(|(_, old)| old.asked.load(Ordering::Relaxed)) {
+            let answer = index.answer(&text, &old.query);
             answer.asked.store(false, Ordering::Relaxed);
-            if old.fit.get().is_some() {
-                edition.fit(&answer);
+            if old.matching.get().is_some() {
+                index.matching(&answer);
             }
             if old.written.get().is_some() {
-                edition.written(&answer);
+                index.written(&answer);
             }
         }
-        edition
+        index
     }
 
-    /// The moment that ages are counted to.
+    /// The moment of the index; ages are counted up to it.
     pub(super) fn at(&self) -> Moment {
         self.at
     }
@@ -131,19 +130,19 @@ impl Edition {
         self.counts.clone()
     }
 
-    /// The list that a question asks for.
-    pub(super) fn list(&self, question: &str, query: &Query) -> Bytes {
+    /// The list for a query; `text` is the query as it was written.
+    pub(super) fn list(&self, text: &str, query: &Query) -> Bytes {
         if query.is_open() && query.format == Format::Text {
             self.read.store(true, Ordering::Relaxed);
             return self.lines().first(query.limit);
         }
-        self.written(&self.answer(question, query))
+        self.written(&self.answer(text, query))
     }
 
-    /// One of those that a question asks for: `draw` is told how many there are.
+    /// One proxy that matches a query. `draw` gets their number and picks one.
     pub(super) fn one(
         &self,
-        question: &str,
+        text: &str,
         query: &Query,
         draw: impl FnOnce(usize) -> Option<usize>,
     ) -> Option<&Arc<Exit>> {
@@ -151,29 +150,29 @@ impl Edition {
             self.read.store(true, Ordering::Relaxed);
             return self.exits.get(draw(self.exits.len())?);
         }
-        let answer = self.answer(question, query);
-        let fit = self.fit(&answer);
-        self.exits.get(*fit.get(draw(fit.len())?)? as usize)
+        let answer = self.answer(text, query);
+        let matching = self.matching(&answer);
+        self.exits.get(*matching.get(draw(matching.len())?)? as usize)
     }
 
-    fn answer(&self, question: &str, query: &Query) -> Arc<Answer> {
+    fn answer(&self, text: &str, query: &Query) -> Arc<Answer> {
         self.read.store(true, Ordering::Relaxed);
         let mut kept = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(answer) = kept.get(question) {
+        if let Some(answer) = kept.get(text) {
             answer.asked.store(true, Ordering::Relaxed);
             return answer.clone();
         }
-        let (fit, written) = (OnceLock::new(), OnceLock::new());
-        let answer = Arc::new(Answer { query: query.clone(), fit, written, asked: AtomicBool::new(true) });
+        let (matching, written) = (OnceLock::new(), OnceLock::new());
+        let answer = Arc::new(Answer { query: query.clone(), matching, written, asked: AtomicBool::new(true) });
         if kept.len() < KEPT {
-            kept.insert(question.into(), answer.clone());
+            kept.insert(text.into(), answer.clone());
         }
         answer
     }
 
-    fn fit<'a>(&self, answer: &'a Answer) -> &'a [u32] {
-        answer.fit.get_or_init(|| {
-            let wanted = (0..).zip(&self.rows).filter(|(_, row)| answer.query.wants(row, self.at));
+    fn matching<'a>(&self, answer: &'a Answer) -> &'a [u32] {
+        answer.matching.get_or_init(|| {
+            let wanted = (0..).zip(&self.rows).filter(|(_, row)| answer.query.matches(row, self.at));
             wanted.map(|(place, _)| place).collect()
         })
     }
@@ -181,7 +180,7 @@ impl Edition {
     fn written(&self, answer: &Answer) -> Bytes {
         let write = || {
             let Query { format, limit, .. } = answer.query;
-            let places = self.fit(answer).iter().take(limit).map(|place| *place as usize);
+            let places = self.matching(answer).iter().take(limit).map(|place| *place as usize);
             match format {
                 Format::Text => self.lines().of_places(places),
                 _ => form::write(format, places.filter_map(|place| self.exits.get(place)), self.at),
@@ -190,7 +189,7 @@ impl Edition {
         answer.written.get_or_init(write).clone()
     }
 
-    /// All of them as text.
+    /// All proxies as lines of text.
     fn lines(&self) -> &Lines {
         self.lines.get_or_init(|| Lines::of(&self.exits))
     }
@@ -225,7 +224,7 @@ impl Counts {
         }
     }
 
-    fn tell(&self) {
+    fn set_gauges(&self) {
         let all = [
             ("working", self.working_proxies),
             ("failed", self.failed_proxies),
@@ -238,23 +237,23 @@ impl Counts {
     }
 }
 
-/// Where the newest edition lies. Cheap to clone.
+/// Holds the newest index. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Shelf(Arc<ArcSwap<Edition>>);
+pub struct ListCache(Arc<ArcSwap<ListIndex>>);
 
-impl Shelf {
-    /// With an edition of this moment: what the last run knew is served before anybody tests it again.
+impl ListCache {
+    /// Begins with an index of this moment, so what the last run stored is listed before it is checked again.
     pub fn new(state: &State) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(Edition::of(&state.load(), state.now()))))
+        Self(Arc::new(ArcSwap::from_pointee(ListIndex::of(&state.load(), state.now()))))
     }
 
-    pub(super) fn newest(&self) -> Arc<Edition> {
+    pub(super) fn newest(&self) -> Arc<ListIndex> {
         self.0.load_full()
     }
 }
 
-/// The worker that makes editions, until shutdown.
-pub(in crate::api) async fn watch(shelf: Shelf, state: State, tasks: Tasks) {
+/// Makes new indexes until shutdown.
+pub(in crate::api) async fn watch(cache: ListCache, state: State, tasks: Tasks) {
     let mut revisions = state.revisions();
     let mut tick = tokio::time::interval(EVERY);
     while !tasks.is_stopping() {
@@ -263,12 +262,12 @@ pub(in crate::api) async fn watch(shelf: Shelf, state: State, tasks: Tasks) {
             _ = tick.tick() => {}
         }
         let changed = revisions.has_changed().unwrap_or(false);
-        // Ages go on while nothing changes, for those who look at them.
-        if changed || shelf.0.load().read.load(Ordering::Relaxed) {
+        // While nothing changes, ages still grow, so an index that is read is renewed.
+        if changed || cache.0.load().read.load(Ordering::Relaxed) {
             revisions.mark_unchanged();
-            let edition = Edition::after(&shelf.newest(), &state.snapshot(), state.now());
-            edition.counts.tell();
-            shelf.0.store(Arc::new(edition));
+            let index = ListIndex::after(&cache.newest(), &state.snapshot(), state.now());
+            index.counts.set_gauges();
+            cache.0.store(Arc::new(index));
         }
     }
 }
@@ -288,29 +287,29 @@ mod tests {
     }
 
     #[test]
-    fn an_edition_shows_what_works_the_fastest_first_and_no_passwords() {
+    fn an_index_lists_working_proxies_fastest_first_without_passwords() {
         let snapshot = fixture::public(&[("US", 30), ("DE", 10), ("", 0), ("FR", 20)]);
-        let edition = Edition::of(&snapshot, Moment(9));
-        let all = edition.list("", &query(Format::Text, None));
-        assert_eq!(text(&all), "http://192.0.2.2:80\nhttp://192.0.2.1:80\n", "the last one has a login");
-        let counts = edition.counts();
+        let index = ListIndex::of(&snapshot, Moment(9));
+        let all = index.list("", &query(Format::Text, None));
+        assert_eq!(text(&all), "http://192.0.2.2:80\nhttp://192.0.2.1:80\n", "the last one needs a login");
+        let counts = index.counts();
         assert_eq!((counts.total_proxies, counts.working_proxies, counts.failed_proxies), (4, 3, 1));
         assert_eq!(counts.countries.len(), 3);
     }
 
     #[test]
-    fn lists_are_parts_of_all_in_every_form() {
+    fn a_list_is_a_part_of_all_in_every_format() {
         let snapshot = fixture::public(&[("US", 30), ("DE", 10), ("US", 20)]);
-        let edition = Edition::of(&snapshot, Moment(9));
-        let us = |format| edition.list(&format!("{format:?}"), &query(format, Some("US")));
+        let index = ListIndex::of(&snapshot, Moment(9));
+        let us = |format| index.list(&format!("{format:?}"), &query(format, Some("US")));
         assert_eq!(text(&us(Format::Text)), "http://192.0.2.3:80\nhttp://192.0.2.1:80\n");
         assert_eq!(text(&us(Format::Proxychains)), "http 192.0.2.3 80\nhttp 192.0.2.1 80\n");
-        let first = edition.list("limit=1", &Query { limit: 1, ..query(Format::Text, None) });
+        let first = index.list("limit=1", &Query { limit: 1, ..query(Format::Text, None) });
         assert_eq!(text(&first), "http://192.0.2.2:80\n");
-        let first = edition.list("limit=1&country=us", &Query { limit: 1, ..query(Format::Text, Some("US")) });
+        let first = index.list("limit=1&country=us", &Query { limit: 1, ..query(Format::Text, Some("US")) });
         assert_eq!(text(&first), "http://192.0.2.3:80\n");
         let one = |country, place| {
-            let found = edition.one("one", &query(Format::Text, country), |_| Some(place));
+            let found = index.one("one", &query(Format::Text, country), |_| Some(place));
             found.map(|exit| exit.id().to_string())
         };
         assert_eq!(one(None, 2).as_deref(), Some("http://192.0.2.1:80"));
@@ -319,27 +318,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_again_is_there_before_it_is_asked() {
+    fn the_answer_of_a_repeated_query_is_prepared() {
         let snapshot = fixture::public(&[("US", 30), ("DE", 10), ("US", 20)]);
-        let first = Edition::of(&snapshot, Moment(9));
+        let first = ListIndex::of(&snapshot, Moment(9));
         first.list("a", &query(Format::Csv, Some("US")));
         first.one("b", &query(Format::Text, Some("DE")), |_| None);
         first.list("c", &query(Format::Text, Some("DE")));
-        let ready = |edition: &Edition, question: &str| {
-            let asked = edition.asked.lock().unwrap();
-            asked.get(question).map(|answer| (answer.fit.get().is_some(), answer.written.get().is_some()))
+        let ready = |index: &ListIndex, text: &str| {
+            let asked = index.asked.lock().unwrap();
+            asked.get(text).map(|answer| (answer.matching.get().is_some(), answer.written.get().is_some()))
         };
-        let second = Edition::after(&first, &snapshot, Moment(10));
+        let second = ListIndex::after(&first, &snapshot, Moment(10));
         assert_eq!(ready(&second, "a"), Some((true, true)));
         assert_eq!(ready(&second, "b"), Some((true, false)));
         assert!(second.lines.get().is_some());
         second.list("a", &query(Format::Csv, Some("US")));
-        let third = Edition::after(&second, &snapshot, Moment(11));
-        assert_eq!(
-            (ready(&third, "a"), ready(&third, "b")),
-            (Some((true, true)), None),
-            "what nobody asked is not kept"
-        );
+        let third = ListIndex::after(&second, &snapshot, Moment(11));
+        assert_eq!((ready(&third, "a"), ready(&third, "b")), (Some((true, true)), None), "an unused answer is dropped");
         (0..1000).for_each(|n| _ = third.list(&n.to_string(), &query(Format::Csv, Some("US"))));
         assert!(third.asked.lock().unwrap().len() <= KEPT);
     }

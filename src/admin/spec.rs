@@ -1,95 +1,111 @@
-//! The body of `POST /proxies`: what it may say, what is wrong with it by field, and the route that it comes to.
+//! What a caller asks for when it creates a route (the body of `POST /proxies`), and its validation field by field.
 //!
-//! What was asked is kept as it was said, defaults left out: the same body again can be told from another, and a default
-//! that changes in the configuration changes under the routes that did not say otherwise.
+//! The store keeps the spec as it was written, without defaults. So an equal spec can be recognized later, and a default
+//! that changes in the configuration changes the routes that did not set the field.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
-use http::StatusCode;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::super::error::ApiError;
-use super::duration::{Patience, Span};
+use super::duration::{DurationOrNever, HumanDuration};
+use super::error::BadField;
+use crate::config::Config;
 use crate::route::policy::{Auth, Engine};
 use crate::route::selector::{Mode, RouteName, Selector, SourcePick, Words};
 use crate::route::{Policy, RouteTable};
 
-/// Exits in one pool, and routes in one request, at most. Arbitrary: beyond what one site's exits in a country are.
+/// The most exits in one pool, and the most routes in one request. Not tuned: more than one country has exits for.
 const POOL_MAX: u16 = 1000;
 const COUNT_MAX: u16 = 1000;
 
 /// What the configuration says of all routes of the API.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct RouteRules {
     /// The address of routes' own ports.
     pub bind: IpAddr,
-    /// The ports that they may have.
+    /// The ports that routes may have.
     pub ports: RangeInclusive<u16>,
     /// The names of check targets.
     pub checks: Vec<String>,
-    /// Clients need a key.
+    /// True if the configuration has keys, so clients may need one.
     pub keys: bool,
-    /// This machine's own address may be shown.
+    /// True if routes may use this machine's own address.
     pub allow_direct: bool,
-    /// How long a site that refuses an exit is taken to go on so.
-    pub ban_for: Duration,
+    /// True if Tor exits may be used.
+    pub tor: bool,
+    /// The page that lines to paste ask.
+    pub example_url: String,
 }
 
-/// What a body says, and no more.
+impl RouteRules {
+    pub fn of(config: &Config) -> Self {
+        let gateway = &config.gateway;
+        Self {
+            bind: gateway.route_bind,
+            ports: gateway.route_ports.first()..=gateway.route_ports.last(),
+            checks: config.check.targets.iter().map(|target| target.name.clone()).collect(),
+            keys: !gateway.keys.is_empty(),
+            allow_direct: gateway.allow_direct,
+            tor: config.tor.enabled,
+            example_url: config.api.example_url.to_string(),
+        }
+    }
+}
+
+/// A route to create.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = NewProxy, example = json!({ "geo_category": "US", "name": "shop", "mode": "strict" }))]
 pub struct RouteSpec {
-    /// What the route is called; without it, `p` and its port.
+    /// The route's name. Without it the route is called `p` and its port, such as `p20003`.
     #[schema(pattern = "^[a-z][a-z0-9-]{0,62}$")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// `US`, `NON_US` or `ANY`: instead of a selector.
+    /// A short form of `selector`: `US` is the selector `us`, `NON_US` is `nonus`, `ANY` is `any`. Send one of the two.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub geo_category: Option<Geo>,
-    /// As in a username.
+    pub geo_category: Option<GeoCategory>,
+    /// Which exits the route may use, written as in a username.
     #[schema(example = "us-strict")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// How exits are kept.
+    /// How the route picks an exit for each connection; the selector may say it as well.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode: Option<Kept>,
-    /// Its port; without it, the next free one.
+    pub mode: Option<RouteMode>,
+    /// The route's own port. Without it the route gets the next free one of `gateway.route_ports`.
     #[schema(minimum = 1, maximum = 65535)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// Exits at once.
+    /// How many exits the route keeps ready. A strict route uses one of them.
     #[schema(minimum = 1, maximum = 1000)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<u16>,
-    /// A check target that its exits must pass.
+    /// The name of a check target of the configuration that the route's exits must pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
-    /// When it ends by itself.
+    /// The route is closed after this time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ttl: Option<Span>,
-    /// So many routes, each with IPs of its own.
+    pub ttl: Option<HumanDuration>,
+    /// How many routes to create, each with addresses of its own.
     #[schema(minimum = 1, maximum = 1000)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u16>,
-    /// No other pin has its IP.
+    /// No other pin may have the address of this route's pin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exclusive: Option<bool>,
-    /// How often its exits are exchanged.
+    /// How often the route's exits are replaced by others.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rotate_every: Option<Span>,
-    /// How long a pinned exit may be down before another takes its place; `never`: it is waited for.
+    pub rotate_every: Option<HumanDuration>,
+    /// How long a pinned exit may be down before another one replaces it; `never`: the route waits for it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub repin_after: Option<Patience>,
-    /// Whose engines carry it.
+    pub repin_after: Option<DurationOrNever>,
+    /// Which tor processes carry the route.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub engine: Option<Carrier>,
-    /// Networks whose clients may use its port; none: all.
+    pub engine: Option<EngineChoice>,
+    /// Networks whose clients may use the route's port; an empty list allows all.
     #[schema(value_type = Option<Vec<String>>, example = json!(["10.0.0.0/8"]))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<IpNet>>,
@@ -100,37 +116,37 @@ pub struct RouteSpec {
     /// Targets may be reached over IPv6.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<bool>,
-    /// Whether its port asks for a key.
+    /// Whether the route's port requires a key.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub auth: Option<Asks>,
+    pub auth: Option<AuthChoice>,
 }
 
-/// The three ways out that most ask for.
+/// The three selectors that most callers ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Geo {
+#[schema(as = Geo)]
+pub enum GeoCategory {
     /// The United States.
     Us,
-    /// Any known country but those.
+    /// Any known country except the United States.
     NonUs,
-    /// Anywhere.
+    /// Any exit, whatever its country.
     Any,
 }
 
-/// How exits are kept.
+/// How a route picks an exit for each connection: `flexible` takes any exit of its pool, `strict` always shows one
+/// address, `rotate` takes another exit for each connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Kept {
-    /// Any of the pool.
+#[schema(as = Kept)]
+pub enum RouteMode {
     Flexible,
-    /// One IP.
     Strict,
-    /// Another each connection.
     Rotate,
 }
 
-impl Kept {
-    /// It is this mode of a selector.
+impl RouteMode {
+    /// True if the selector's mode is this one.
     pub fn is(self, mode: Mode) -> bool {
         matches!(
             (self, mode),
@@ -139,70 +155,46 @@ impl Kept {
     }
 }
 
-/// Whose engines carry a route.
+/// Which tor processes (engines) carry a route: `shared` ones, or one of its `own`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Carrier {
-    /// Those that carry the others.
+#[schema(as = Carrier)]
+pub enum EngineChoice {
     Shared,
-    /// One of its own.
     Own,
 }
 
-/// Whether a port asks for a key.
+/// Whether a route's port requires a key: `key` does where the configuration has keys, `open` never does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Asks {
-    /// It does, when there are keys.
+#[schema(as = Asks)]
+pub enum AuthChoice {
     Key,
-    /// It does not.
     Open,
 }
 
-/// A field that says something wrong.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{field}` {why}")]
-pub struct Wrong {
-    /// Which.
-    pub field: String,
-    /// What is wrong with it.
-    pub why: String,
-}
-
-impl Wrong {
-    pub(in crate::api) fn new(field: &str, why: impl Into<String>) -> Self {
-        Self { field: field.to_owned(), why: why.into() }
-    }
-}
-
-impl From<Wrong> for ApiError {
-    fn from(wrong: Wrong) -> Self {
-        let details = json!({ "field": wrong.field });
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_field", wrong.to_string()).with(details)
-    }
-}
-
 impl RouteSpec {
-    /// Reads a body. Each field is read alone first, so that the refusal can name it.
-    pub fn read(fields: &Map<String, Value>) -> Result<Self, Wrong> {
+    /// Reads a spec. Each field is read alone first, and an error then names the field.
+    pub fn read(fields: &Map<String, Value>) -> Result<Self, BadField> {
         for (field, value) in fields {
             let alone = Map::from_iter([(field.clone(), value.clone())]);
             if let Err(why) = serde_json::from_value::<Self>(alone.into()) {
-                return Err(Wrong::new(field, format!("is wrong: {why}")));
+                return Err(BadField::new(field, format!("is wrong: {why}")));
             }
         }
         let read = serde_json::from_value(Value::Object(fields.clone()));
-        read.map_err(|why| Wrong::new("body", format!("is wrong: {why}")))
+        read.map_err(|why| BadField::new("body", format!("is wrong: {why}")))
     }
 
-    /// One body for each route that this one asks for. Several share no IP: strict ones by right, others by pools of one.
-    pub fn each(self) -> Result<Vec<Self>, Wrong> {
+    /// One spec for each route that `count` asks for. Several routes share no address: they are exclusive, and have
+    /// pools of one, unless the spec says otherwise.
+    pub(super) fn expand(self) -> Result<Vec<Self>, BadField> {
         let Some(count) = self.count else { return Ok(vec![self]) };
         if !(1..=COUNT_MAX).contains(&count) {
-            return Err(Wrong::new("count", format!("is a number from 1 to {COUNT_MAX}")));
+            return Err(BadField::new("count", format!("is a number from 1 to {COUNT_MAX}")));
         }
         if count > 1 && self.port.is_some() {
-            return Err(Wrong::new("port", "is for one route, and `count` asks for several: leave it out"));
+            return Err(BadField::new("port", "is for one route, and `count` asks for several: leave it out"));
         }
         let (exclusive, pool) = (self.exclusive.or(Some(true)), self.pool.or(Some(1)));
         let nth = |n: u16| {
@@ -212,17 +204,17 @@ impl RouteSpec {
         Ok((1..=count).map(nth).collect())
     }
 
-    /// What was said once, with what is said now laid over it; `null` takes a word back. Of two ways to say the same
-    /// thing the new one holds.
-    pub fn patched(said: &str, patch: &Map<String, Value>) -> Result<Self, Wrong> {
+    /// The stored spec `body` with a JSON merge patch applied: `null` removes a field. A patch that sets `selector`
+    /// removes `geo_category`, and the other way about, because both mean the same.
+    pub(super) fn patched(body: &str, patch: &Map<String, Value>) -> Result<Self, BadField> {
         for field in ["name", "count"] {
             if patch.contains_key(field) {
-                return Err(Wrong::new(field, "cannot be changed; make another route, and delete this one"));
+                return Err(BadField::new(field, "cannot be changed; create another route, and delete this one"));
             }
         }
-        let mut fields: Map<String, Value> = serde_json::from_str(said).unwrap_or_default();
-        let says = |field: &str| patch.get(field).is_some_and(|value| !value.is_null());
-        match (says("selector"), says("geo_category")) {
+        let mut fields: Map<String, Value> = serde_json::from_str(body).unwrap_or_default();
+        let sets = |field: &str| patch.get(field).is_some_and(|value| !value.is_null());
+        match (sets("selector"), sets("geo_category")) {
             (true, false) => drop(fields.remove("geo_category")),
             (false, true) => drop(fields.remove("selector")),
             _ => {}
@@ -239,67 +231,69 @@ impl RouteSpec {
         Self::read(&fields)
     }
 
-    /// The way out that it asks for.
-    pub fn selector(&self, words: &Words) -> Result<Selector, Wrong> {
+    /// The selector that `selector` or `geo_category`, together with `mode`, comes to.
+    fn selector(&self, words: &Words) -> Result<Selector, BadField> {
         let (field, text) = match (self.geo_category, self.selector.as_deref()) {
             (None, Some(text)) => ("selector", text),
-            (Some(Geo::Us), None) => ("geo_category", "us"),
-            (Some(Geo::NonUs), None) => ("geo_category", "nonus"),
-            (Some(Geo::Any), None) => ("geo_category", "any"),
+            (Some(GeoCategory::Us), None) => ("geo_category", "us"),
+            (Some(GeoCategory::NonUs), None) => ("geo_category", "nonus"),
+            (Some(GeoCategory::Any), None) => ("geo_category", "any"),
             (Some(_), Some(_)) => {
-                return Err(Wrong::new("geo_category", "and `selector` say the same thing: leave one out"));
+                return Err(BadField::new("geo_category", "and `selector` mean the same: leave one out"));
             }
             (None, None) => {
-                let why =
-                    "is missing: say \"us\", \"nonus-strict\", … or `geo_category`: \"US\", \"NON_US\" or \"ANY\"";
-                return Err(Wrong::new("selector", why));
+                let why = "is missing: write \"us\", \"nonus-strict\", …, or send `geo_category`: \"US\", \"NON_US\" or \"ANY\"";
+                return Err(BadField::new("selector", why));
             }
         };
         let read = |text: &str| Selector::parse(text, words).map_err(|bad| bad.to_string());
-        let selector = read(text).map_err(|why| Wrong::new(field, format!("is wrong: {why}")))?;
+        let selector = read(text).map_err(|why| BadField::new(field, format!("is wrong: {why}")))?;
         match (self.mode, selector.mode) {
             (None, _) => Ok(selector),
-            (Some(mode), said) if mode.is(said) => Ok(selector),
-            (Some(mode), said) => {
+            (Some(mode), written) if mode.is(written) => Ok(selector),
+            (Some(mode), written) => {
                 let word = match mode {
-                    Kept::Flexible => "flexible",
-                    Kept::Strict => "strict",
-                    Kept::Rotate => "rotate",
+                    RouteMode::Flexible => "flexible",
+                    RouteMode::Strict => "strict",
+                    RouteMode::Rotate => "rotate",
                 };
-                if said != Mode::Flexible {
-                    return Err(Wrong::new("mode", format!("is {word}, and the selector says {}", said.as_str())));
+                if written != Mode::Flexible {
+                    return Err(BadField::new(
+                        "mode",
+                        format!("is {word}, and the selector says {}", written.as_str()),
+                    ));
                 }
-                read(&format!("{text}-{word}")).map_err(|why| Wrong::new("mode", format!("is wrong: {why}")))
+                read(&format!("{text}-{word}")).map_err(|why| BadField::new("mode", format!("is wrong: {why}")))
             }
         }
     }
 
-    /// All that the table needs to know of it but its name and port.
-    pub fn judged(&self, routes: &RouteTable, rules: &Rules) -> Result<(Selector, Policy), Wrong> {
+    /// Checks every field, and returns what the route table needs beside the name and the port.
+    pub(super) fn validate(&self, routes: &RouteTable, rules: &RouteRules) -> Result<(Selector, Policy), BadField> {
         let selector = self.selector(routes.words())?;
         if selector.source == SourcePick::Direct && !rules.allow_direct {
-            return Err(Wrong::new("selector", "names `direct`, which gateway.allow_direct does not allow"));
+            return Err(BadField::new("selector", "names `direct`, which gateway.allow_direct does not allow"));
         }
         if let Some(name) = &self.name {
             RouteName::for_new_route(name, routes.words())
-                .map_err(|why| Wrong::new("name", format!("is wrong: {why}")))?;
+                .map_err(|why| BadField::new("name", format!("is wrong: {why}")))?;
         }
         if self.port.is_some_and(|port| !rules.ports.contains(&port)) {
             let (first, last) = (rules.ports.start(), rules.ports.end());
-            return Err(Wrong::new("port", format!("is outside gateway.route_ports ({first}-{last})")));
+            return Err(BadField::new("port", format!("is outside gateway.route_ports ({first}-{last})")));
         }
         if self.pool.is_some_and(|pool| !(1..=POOL_MAX).contains(&pool)) {
-            return Err(Wrong::new("pool", format!("is a number from 1 to {POOL_MAX}")));
+            return Err(BadField::new("pool", format!("is a number from 1 to {POOL_MAX}")));
         }
         if self.hops.is_some_and(|hops| !(2..=3).contains(&hops)) {
-            return Err(Wrong::new("hops", "is 2 or 3"));
+            return Err(BadField::new("hops", "is 2 or 3"));
         }
         if let Some(check) = self.check.as_ref().filter(|check| !rules.checks.contains(check)) {
             let why = format!("is {check:?}, and the check targets are: {}", rules.checks.join(", "));
-            return Err(Wrong::new("check", why));
+            return Err(BadField::new("check", why));
         }
-        if self.auth == Some(Asks::Open) && !is_local(rules) {
-            return Err(Wrong::new(
+        if self.auth == Some(AuthChoice::Open) && !is_loopback(rules) {
+            return Err(BadField::new(
                 "auth",
                 "may be \"open\" on loopback only; beyond it, write the route into the configuration",
             ));
@@ -307,18 +301,18 @@ impl RouteSpec {
         Ok((selector, self.policy(routes.defaults(), rules)))
     }
 
-    fn policy(&self, defaults: &Policy, rules: &Rules) -> Policy {
-        let open = self.auth.map_or(is_local(rules), |auth| auth == Asks::Open);
+    fn policy(&self, defaults: &Policy, rules: &RouteRules) -> Policy {
+        let open = self.auth.map_or(is_loopback(rules), |auth| auth == AuthChoice::Open);
         Policy {
             pool: self.pool.unwrap_or(defaults.pool),
             check: self.check.as_deref().map(Into::into),
             exclusive: self.exclusive.unwrap_or(defaults.exclusive),
-            rotate_every: self.rotate_every.map(|Span(every)| every),
-            repin_after: self.repin_after.map_or(defaults.repin_after, |Patience(after)| after),
+            rotate_every: self.rotate_every.map(|HumanDuration(every)| every),
+            repin_after: self.repin_after.map_or(defaults.repin_after, |DurationOrNever(after)| after),
             engine: match self.engine {
                 None => defaults.engine,
-                Some(Carrier::Shared) => Engine::Shared,
-                Some(Carrier::Own) => Engine::Own,
+                Some(EngineChoice::Shared) => Engine::Shared,
+                Some(EngineChoice::Own) => Engine::Own,
             },
             allow: self.allow.clone().unwrap_or_else(|| defaults.allow.clone()),
             hops: self.hops.unwrap_or(defaults.hops),
@@ -328,36 +322,39 @@ impl RouteSpec {
         }
     }
 
-    /// As it is kept.
-    pub fn text(&self) -> String {
+    /// The spec as the store keeps it.
+    pub(super) fn to_json(&self) -> String {
         json!(self).to_string()
     }
 }
 
-fn is_local(rules: &Rules) -> bool {
+fn is_loopback(rules: &RouteRules) -> bool {
     rules.bind.to_canonical().is_loopback()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn rules() -> Rules {
-        Rules {
+    fn rules() -> RouteRules {
+        RouteRules {
             bind: "127.0.0.1".parse().unwrap(),
             ports: 20_000..=20_009,
             checks: vec!["shop".to_owned()],
             keys: false,
             allow_direct: false,
-            ban_for: Duration::from_secs(60),
+            tor: true,
+            example_url: String::new(),
         }
     }
 
-    fn judge(body: Value) -> Result<(String, Policy), String> {
+    fn validated(body: Value) -> Result<(String, Policy), String> {
         let routes = RouteTable::new(Words::default(), Policy::default());
-        let asked = RouteSpec::read(body.as_object().unwrap()).map_err(|wrong| wrong.field)?;
-        let judged = asked.judged(&routes, &rules()).map_err(|wrong| wrong.field)?;
-        Ok((judged.0.to_string(), judged.1))
+        let spec = RouteSpec::read(body.as_object().unwrap()).map_err(|bad| bad.field)?;
+        let (selector, policy) = spec.validate(&routes, &rules()).map_err(|bad| bad.field)?;
+        Ok((selector.to_string(), policy))
     }
 
     #[test]
@@ -369,9 +366,9 @@ mod tests {
             (json!({"selector": "us-strict", "mode": "strict", "name": "us-shop"}), "us-strict"),
             (json!({"selector": "de+fr", "mode": "flexible"}), "de+fr"),
         ] {
-            assert_eq!(judge(body).unwrap().0, selector);
+            assert_eq!(validated(body).unwrap().0, selector);
         }
-        let policy = judge(json!({
+        let policy = validated(json!({
             "selector": "us", "pool": 3, "check": "shop", "rotate_every": "10m", "hops": 2, "repin_after": "never",
             "engine": "own", "allow": ["10.0.0.0/8"],
         }));
@@ -390,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_by_its_field() {
+    fn an_error_names_the_field() {
         for (body, field) in [
             (json!({}), "selector"),
             (json!({"selector": "us", "geo_category": "US"}), "geo_category"),
@@ -417,53 +414,53 @@ mod tests {
             (json!({"selector": "us", "allow": ["10.0.0.0/99"]}), "allow"),
             (json!({"selector": "us", "engine": "mine"}), "engine"),
         ] {
-            assert_eq!(judge(body.clone()).unwrap_err(), field, "{body}");
+            assert_eq!(validated(body.clone()).unwrap_err(), field, "{body}");
         }
-        let beyond = Rules { bind: "0.0.0.0".parse().unwrap(), ..rules() };
-        let asked = RouteSpec { selector: Some("us".to_owned()), auth: Some(Asks::Open), ..RouteSpec::default() };
+        let beyond = RouteRules { bind: "0.0.0.0".parse().unwrap(), ..rules() };
+        let spec = RouteSpec { selector: Some("us".to_owned()), auth: Some(AuthChoice::Open), ..RouteSpec::default() };
         let routes = RouteTable::new(Words::default(), Policy::default());
-        assert_eq!(asked.judged(&routes, &beyond).unwrap_err().field, "auth");
-        let (_, policy) = RouteSpec { auth: None, ..asked }.judged(&routes, &beyond).unwrap();
-        assert_eq!(policy.auth, Auth::Key, "never open by accident");
+        assert_eq!(spec.validate(&routes, &beyond).unwrap_err().field, "auth");
+        let (_, policy) = RouteSpec { auth: None, ..spec }.validate(&routes, &beyond).unwrap();
+        assert_eq!(policy.auth, Auth::Key, "a port beyond loopback must not be open by default");
     }
 
     #[test]
-    fn several_are_asked_for_one_by_one_and_what_is_kept_reads_as_it_was_said() {
-        let asked = RouteSpec {
+    fn a_count_becomes_one_spec_each_and_a_stored_spec_reads_back_equal() {
+        let spec = RouteSpec {
             name: Some("w".to_owned()),
             count: Some(3),
-            geo_category: Some(Geo::Us),
+            geo_category: Some(GeoCategory::Us),
             ..RouteSpec::default()
         };
-        let each = asked.clone().each().unwrap();
+        let each = spec.clone().expand().unwrap();
         let names: Vec<_> = each.iter().map(|one| one.name.clone().unwrap()).collect();
         assert_eq!(names, ["w-1", "w-2", "w-3"]);
         assert!(each.iter().all(|one| (one.exclusive, one.pool, one.count) == (Some(true), Some(1), None)));
-        assert_eq!(RouteSpec { port: Some(20_000), ..asked.clone() }.each().unwrap_err().field, "port");
-        assert_eq!(RouteSpec { count: Some(0), ..asked }.each().unwrap_err().field, "count");
+        assert_eq!(RouteSpec { port: Some(20_000), ..spec.clone() }.expand().unwrap_err().field, "port");
+        assert_eq!(RouteSpec { count: Some(0), ..spec }.expand().unwrap_err().field, "count");
         for one in each {
-            let fields: Map<_, _> = serde_json::from_str(&one.text()).unwrap();
+            let fields: Map<_, _> = serde_json::from_str(&one.to_json()).unwrap();
             assert_eq!(RouteSpec::read(&fields), Ok(one));
         }
-        let timed = RouteSpec { ttl: Some(Span(Duration::from_secs(90))), ..RouteSpec::default() };
-        assert_eq!(timed.text(), r#"{"ttl":90}"#);
+        let timed = RouteSpec { ttl: Some(HumanDuration(Duration::from_secs(90))), ..RouteSpec::default() };
+        assert_eq!(timed.to_json(), r#"{"ttl":90}"#);
     }
     #[test]
-    fn a_patch_is_laid_over_what_was_said() {
-        let said = r#"{"geo_category":"US","mode":"strict","pool":3,"ttl":60}"#;
+    fn a_patch_changes_the_stored_spec() {
+        let body = r#"{"geo_category":"US","mode":"strict","pool":3,"ttl":60}"#;
         for (patch, want) in [
-            (json!({}), said),
+            (json!({}), body),
             (json!({"pool": 5, "ttl": null}), r#"{"geo_category":"US","mode":"strict","pool":5}"#),
             (json!({"selector": "de"}), r#"{"selector":"de","mode":"strict","pool":3,"ttl":60}"#),
             (json!({"geo_category": "ANY", "mode": null}), r#"{"geo_category":"ANY","pool":3,"ttl":60}"#),
         ] {
-            let patched = RouteSpec::patched(said, patch.as_object().unwrap()).unwrap();
+            let patched = RouteSpec::patched(body, patch.as_object().unwrap()).unwrap();
             assert_eq!(patched, RouteSpec::read(&serde_json::from_str(want).unwrap()).unwrap(), "{patch}");
         }
         for (patch, field) in
             [(json!({"name": "x"}), "name"), (json!({"pol": 3}), "pol"), (json!({"pool": "x"}), "pool")]
         {
-            assert_eq!(RouteSpec::patched(said, patch.as_object().unwrap()).unwrap_err().field, field);
+            assert_eq!(RouteSpec::patched(body, patch.as_object().unwrap()).unwrap_err().field, field);
         }
     }
 }

@@ -1,0 +1,271 @@
+//! The ports that clients connect to: the shared port, and one for each route that has a port. Opens and closes them
+//! while the gateway runs.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio_rustls::TlsAcceptor;
+
+use super::port::{PortError, bind};
+use crate::config::{Config, Tls};
+use crate::gateway::connection;
+use crate::gateway::connection_table::ConnectionTable;
+use crate::gateway::listener::ListenerConfig;
+use crate::gateway::outbound::Outbound;
+use crate::gateway::meters::ListenerMeters;
+use crate::lifecycle::Tasks;
+use crate::limit::target::Own;
+use crate::listen::{self, Arrival, Listener, Permits, Reservation};
+use crate::route::policy::Auth;
+use crate::route::selector::RouteName;
+use crate::route::table::{Origin, Route};
+
+/// Every port that is open for clients.
+pub struct Listeners {
+    outbound: Arc<Outbound>,
+    permits: Permits,
+    tasks: Tasks,
+    own: Own,
+    connections: Arc<ConnectionTable>,
+    shared: Vec<OpenPort>,
+    routes: HashMap<RouteName, RoutePort>,
+    /// The configuration that new ports of routes are opened with.
+    config: Config,
+}
+
+/// A listener, and the settings that its connections read; the settings may be replaced while it listens.
+struct OpenPort {
+    listener: Listener,
+    settings: Arc<ArcSwap<ListenerConfig>>,
+}
+
+struct RoutePort {
+    port: OpenPort,
+    route: Arc<Route>,
+}
+
+impl Listeners {
+    /// No port is open yet.
+    pub fn new(outbound: Arc<Outbound>, permits: Permits, tasks: Tasks, own: Own, config: Config) -> Self {
+        let (connections, shared, routes) = (Arc::default(), Vec::new(), HashMap::new());
+        Self { outbound, permits, tasks, own, connections, shared, routes, config }
+    }
+
+    /// The connections of all these ports.
+    pub fn connections(&self) -> Arc<ConnectionTable> {
+        self.connections.clone()
+    }
+
+    /// Opens the shared port on one of its addresses.
+    pub fn open_shared(&mut self, reservation: Reservation, config: &Config) -> Result<(), PortError> {
+        let settings = shared_settings(reservation.addr(), config, &self.connections);
+        let opened = self.open(reservation, settings)?;
+        self.shared.push(opened);
+        Ok(())
+    }
+
+    /// Gives new connections the settings of this configuration; open connections keep theirs.
+    pub fn refresh(&mut self, config: &Config) {
+        self.config = config.clone();
+        for OpenPort { listener, settings } in &self.shared {
+            settings.store(Arc::new(shared_settings(listener.addr(), config, &self.connections)));
+        }
+        for RoutePort { port, route } in self.routes.values() {
+            port.settings.store(Arc::new(route_settings(port.listener.addr(), route, config, &self.connections)));
+        }
+    }
+
+    /// Makes the open ports those of `routes`: opens new ones, closes ports of routes that are gone or moved, leaves
+    /// the rest alone. `bound` are the ports that [`Listeners::reserve`] bound for these routes.
+    pub async fn set_routes(
+        &mut self,
+        config: &Config,
+        routes: &[Arc<Route>],
+        bound: Vec<Reservation>,
+    ) -> Result<(), PortError> {
+        let mut bound: HashMap<SocketAddr, Reservation> = bound.into_iter().map(|port| (port.addr(), port)).collect();
+        let ports: HashMap<&RouteName, Option<u16>> = routes.iter().map(|route| (&route.name, route.port)).collect();
+        let unchanged = |open: &RoutePort| ports.get(&open.route.name) == Some(&open.route.port);
+        let gone: Vec<RouteName> =
+            self.routes.iter().filter(|(_, open)| !unchanged(open)).map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            self.close_route(&name, false).await;
+        }
+        for route in routes {
+            let Some(addr) = address(config, route).filter(|_| !self.routes.contains_key(&route.name)) else {
+                continue;
+            };
+            let reservation = match bound.remove(&addr).map_or_else(|| bind_route(route, addr), Ok) {
+                Ok(reservation) => reservation,
+                // The worker in `admin/service.rs` tries this port again; the other routes open now.
+                Err(_) if route.origin == Origin::Api => continue,
+                Err(error) => return Err(error),
+            };
+            let settings = route_settings(addr, route, config, &self.connections);
+            let port = self.open(reservation, settings)?;
+            self.routes.insert(route.name.clone(), RoutePort { port, route: route.clone() });
+        }
+        for route in routes {
+            if let Some(open) = self.routes.get_mut(&route.name) {
+                open.route = route.clone();
+            }
+        }
+        Ok(())
+    }
+
+    /// Binds the ports that these routes of the configuration need and that are not open yet. A reload calls it before
+    /// it changes anything, so a port that is taken refuses the whole reload.
+    pub fn reserve(&self, config: &Config, routes: &[Arc<Route>]) -> Result<Vec<Reservation>, PortError> {
+        let open: HashSet<SocketAddr> = self.routes.values().map(|open| open.port.listener.addr()).collect();
+        let needed = routes.iter().filter(|route| route.origin == Origin::Config);
+        let needed = needed.filter_map(|route| Some((route, address(config, route)?)));
+        needed.filter(|(_, addr)| !open.contains(addr)).map(|(route, addr)| bind_route(route, addr)).collect()
+    }
+
+    /// Binds a port on the address of the routes' own ports.
+    pub(super) fn reserve_port(&self, port: u16) -> Result<Reservation, PortError> {
+        bind("a route of the API", SocketAddr::new(self.config.gateway.route_bind, port))
+    }
+
+    /// Opens a route's port.
+    pub(super) fn open_route(&mut self, reservation: Reservation, route: &Arc<Route>) -> Result<(), PortError> {
+        let settings = route_settings(reservation.addr(), route, &self.config, &self.connections);
+        let port = self.open(reservation, settings)?;
+        self.routes.insert(route.name.clone(), RoutePort { port, route: route.clone() });
+        Ok(())
+    }
+
+    /// Gives a route's port the settings of the changed route. With `new_port` the route moves there, and the
+    /// connections of the old port go on.
+    pub(super) async fn change_route(
+        &mut self,
+        route: &Arc<Route>,
+        new_port: Option<Reservation>,
+    ) -> Result<(), PortError> {
+        if let Some(new_port) = new_port {
+            let old = self.routes.remove(&route.name);
+            self.open_route(new_port, route)?;
+            if let Some(RoutePort { port: OpenPort { listener, .. }, .. }) = old {
+                self.own.remove(listener.addr());
+                listener.close().await;
+                self.let_finish(listener);
+            }
+        } else if let Some(open) = self.routes.get_mut(&route.name) {
+            let addr = open.port.listener.addr();
+            open.port.settings.store(Arc::new(route_settings(addr, route, &self.config, &self.connections)));
+            open.route = route.clone();
+        }
+        Ok(())
+    }
+
+    /// True if the route's port listens.
+    pub(super) fn is_open(&self, name: &RouteName) -> bool {
+        self.routes.contains_key(name)
+    }
+
+    /// Closes a route's port: it is free when this returns. Its connections may finish, unless `force`.
+    pub(super) async fn close_route(&mut self, name: &RouteName, force: bool) {
+        let Some(RoutePort { port: OpenPort { listener, .. }, .. }) = self.routes.remove(name) else { return };
+        self.own.remove(listener.addr());
+        if force {
+            listener.cut().await;
+        } else {
+            listener.close().await;
+        }
+        self.let_finish(listener);
+    }
+
+    /// Takes no new connections on any port; open connections go on.
+    pub async fn close(&self) {
+        for OpenPort { listener, .. } in self.shared.iter().chain(self.routes.values().map(|open| &open.port)) {
+            listener.close().await;
+        }
+    }
+
+    fn open(&self, reservation: Reservation, settings: ListenerConfig) -> Result<OpenPort, PortError> {
+        let (addr, label) = (reservation.addr(), settings.label.clone());
+        let (settings, outbound) = (Arc::new(ArcSwap::from_pointee(settings)), self.outbound.clone());
+        let current = settings.clone();
+        let serve = move |Arrival { stream, peer, cut }| {
+            connection::serve(stream, peer, cut, current.load_full(), outbound.clone())
+        };
+        let listener = listen::start(reservation, &self.permits, usize::MAX, &self.tasks, serve)
+            .map_err(|error| PortError { what: label.to_string(), addr, why: error.to_string() })?;
+        self.own.insert(listener.addr());
+        Ok(OpenPort { listener, settings })
+    }
+
+    /// Keeps a closed listener until its connections have ended.
+    fn let_finish(&self, listener: Listener) {
+        let tasks = self.tasks.clone();
+        self.tasks.spawn("closing port", async move {
+            tokio::select! {
+                () = tasks.killed() => {}
+                _ = listener.drain(Duration::MAX) => {}
+            }
+        });
+    }
+}
+
+/// The address that a route listens on, if it has a port.
+fn address(config: &Config, route: &Route) -> Option<SocketAddr> {
+    Some(SocketAddr::new(config.gateway.route_bind, route.port?))
+}
+
+fn bind_route(route: &Route, addr: SocketAddr) -> Result<Reservation, PortError> {
+    bind(&format!("routes[{}]", route.name), addr)
+}
+
+fn shared_settings(addr: SocketAddr, config: &Config, connections: &Arc<ConnectionTable>) -> ListenerConfig {
+    let demands_name = config.gateway.require_username;
+    ListenerConfig {
+        demands_name,
+        ..settings(("shared", None), addr, !config.gateway.keys.is_empty(), config, connections)
+    }
+}
+
+fn route_settings(
+    addr: SocketAddr,
+    route: &Route,
+    config: &Config,
+    connections: &Arc<ConnectionTable>,
+) -> ListenerConfig {
+    let demands_key = route.policy.auth == Auth::Key && !config.gateway.keys.is_empty();
+    settings((route.name.as_str(), Some(route.name.shared())), addr, demands_key, config, connections)
+}
+
+fn settings(
+    (label, route): (&str, Option<Arc<str>>),
+    addr: SocketAddr,
+    demands_key: bool,
+    config: &Config,
+    connections: &Arc<ConnectionTable>,
+) -> ListenerConfig {
+    let gateway = &config.gateway;
+    ListenerConfig {
+        label: label.into(),
+        addr,
+        route,
+        demands_key,
+        // The port says which route is meant.
+        demands_name: false,
+        tls: gateway.tls.as_ref().map(|tls| TlsAcceptor::from(server_tls(tls))),
+        trusted: gateway.proxy_protocol.clone(),
+        opening: gateway.handshake_timeout,
+        keep_alive: gateway.keep_alive_timeout,
+        log_targets: config.log.targets,
+        meters: ListenerMeters::new(label),
+        connections: connections.clone(),
+    }
+}
+
+fn server_tls(tls: &Tls) -> Arc<rustls::ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(tls.certified.clone()));
+    let versions = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let versions = versions.expect("ring offers both TLS versions");
+    Arc::new(versions.with_no_client_auth().with_cert_resolver(resolver))
+}

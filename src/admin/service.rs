@@ -1,0 +1,300 @@
+//! The worker that carries out orders: creates, changes and closes routes, and closes those whose time is over.
+//!
+//! The order of the steps keeps a failure from leaving half a route. A port is bound first, so a taken one changes
+//! nothing. The route is stored before it is published, and published before its port listens, so no connection arrives
+//! at a port whose route is unknown. Closing takes the same steps backwards.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde_json::{Map, Value};
+use tokio::sync::{Mutex, mpsc, watch};
+
+use super::duration::HumanDuration;
+use super::error::RouteError;
+use super::listeners::Listeners;
+use super::spec::{RouteRules, RouteSpec};
+use super::{Created, RouteOrder, ValidSpec, no_exit_reason};
+use crate::exit::Moment;
+use crate::lifecycle::Tasks;
+use crate::listen::Reservation;
+use crate::net::{Host, Target};
+use crate::route::refusal::{Funnel, Step};
+use crate::route::selector::RouteName;
+use crate::route::table::{Clash, Entry, Origin, Route};
+use crate::route::{self, Ask, Memory, Why};
+use crate::state::{Change, Refused, Snapshot, State};
+
+/// How often the worker looks for routes whose time is over, and tries ports again that another program had.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The worker's state.
+pub(super) struct RouteService {
+    state: State,
+    listeners: Arc<Mutex<Listeners>>,
+    /// The spec of each route of the API as JSON, by the route's name.
+    bodies: HashMap<String, String>,
+    rules: Arc<ArcSwap<RouteRules>>,
+    /// Names of routes whose port does not listen.
+    closed_ports: watch::Sender<BTreeSet<String>>,
+}
+
+impl RouteService {
+    pub(super) fn new(
+        state: State,
+        listeners: Arc<Mutex<Listeners>>,
+        bodies: HashMap<String, String>,
+        rules: Arc<ArcSwap<RouteRules>>,
+        closed_ports: watch::Sender<BTreeSet<String>>,
+    ) -> Self {
+        Self { state, listeners, bodies, rules, closed_ports }
+    }
+
+    /// Carries out orders until the gateway stops.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<RouteOrder>, tasks: Tasks) {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                () = tasks.stopping() => return,
+                _ = tick.tick() => self.tick().await,
+                order = queue.recv() => match order {
+                    Some(order) => self.execute(order).await,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    async fn execute(&mut self, order: RouteOrder) {
+        // The caller may have hung up; the order is carried out all the same.
+        match order {
+            RouteOrder::Create(specs, answer) => drop(answer.send(self.create(specs).await)),
+            RouteOrder::Change { name, patch, answer } => drop(answer.send(self.change(&name, patch).await)),
+            RouteOrder::Close { name, force, answer } => drop(answer.send(self.close(&name, force).await)),
+        }
+    }
+
+    async fn create(&mut self, specs: Vec<ValidSpec>) -> Result<Created, RouteError> {
+        if let Some(names) = self.existing(&specs)? {
+            return Ok(Created { names, new: false });
+        }
+        let mut listeners = self.listeners.clone().lock_owned().await;
+        let ports = self.reserve(&specs, &listeners)?;
+        let mut routes: Vec<(Route, String)> = Vec::new();
+        let many = specs.len();
+        for (valid, port) in specs.into_iter().zip(&ports) {
+            let body = valid.spec.to_json();
+            let route = self.route(valid, port)?;
+            // Routes of one order differ in name and port only, so one of them is checked for all.
+            if routes.is_empty() {
+                self.require_exit(&route, many)?;
+            }
+            routes.push((route, body));
+        }
+        self.state.apply(Change::Created(routes.clone())).await.map_err(refused)?;
+        for ((route, body), port) in routes.iter().zip(ports) {
+            self.bodies.insert(route.name.to_string(), body.clone());
+            if let Err(error) = listeners.open_route(port, &Arc::new(route.clone())) {
+                tracing::error!(%error, route = %route.name, "a route's port does not listen; it is tried again");
+            }
+        }
+        Ok(Created { names: routes.into_iter().map(|(route, _)| route.name).collect(), new: true })
+    }
+
+    /// Checks that enough exits exist now for all `many` routes that are created together.
+    fn require_exit(&self, route: &Route, many: usize) -> Result<(), RouteError> {
+        let (state, now) = (&self.state, self.state.now());
+        let Some((why, funnel)) = no_exit(&state.load(), state.memory(), route, many, now) else { return Ok(()) };
+        Err(RouteError::NoExit { why: no_exit_reason(&why, &route.selector, self.rules.load().tor), funnel })
+    }
+
+    /// Replaces a route's selector and policy; open connections keep what they began with.
+    async fn change(&mut self, name: &str, patch: Map<String, Value>) -> Result<RouteName, RouteError> {
+        let old = self.own(name)?.route.clone();
+        let body = self.bodies.get(name).map_or("{}", String::as_str);
+        let spec = RouteSpec::patched(body, &patch)?;
+        let new_port = spec.port.filter(|port| Some(*port) != old.port);
+        // The port that the route has is not validated: gateway.route_ports may have become smaller since.
+        let checked = RouteSpec { port: new_port, name: None, ..spec.clone() };
+        let (selector, policy) = checked.validate(&self.state.load().routes, &self.rules.load())?;
+        RouteName::parse(name, &selector, self.state.load().routes.words())
+            .map_err(|why| RouteError::BadName { name: name.to_owned(), why: why.to_string() })?;
+        let mut listeners = self.listeners.clone().lock_owned().await;
+        let port = new_port.map(|port| self.reserve_one(port, &listeners)).transpose()?;
+        let expires = match (patch.contains_key("ttl"), spec.ttl) {
+            (false, _) => old.expires,
+            (true, ttl) => ttl.map(|HumanDuration(ttl)| self.state.now().after(ttl)),
+        };
+        let (policy, body) = (Arc::new(policy), spec.to_json());
+        let route = Route { selector, port: new_port.or(old.port), policy, expires, ..(*old).clone() };
+        if route.selector != old.selector || route.policy.check != old.policy.check {
+            self.require_exit(&route, 1)?;
+        }
+        self.state.apply(Change::Changed(route.clone(), body.clone())).await.map_err(refused)?;
+        self.bodies.insert(name.to_owned(), body);
+        if let Err(error) = listeners.change_route(&Arc::new(route), port).await {
+            tracing::error!(%error, route = name, "a route's new port does not listen; it is tried again");
+        }
+        Ok(old.name.clone())
+    }
+
+    /// The route of this name, if it is one of the API.
+    fn own(&self, name: &str) -> Result<Arc<Entry>, RouteError> {
+        match self.state.load().routes.get(name) {
+            None => Err(RouteError::Unknown(name.to_owned())),
+            Some(entry) if entry.route.origin == Origin::Config => Err(RouteError::ReadOnly(name.to_owned())),
+            Some(entry) => Ok(entry.clone()),
+        }
+    }
+
+    /// The names, if all these routes exist already and were created from equal specs; `None` if none of them exists.
+    fn existing(&self, specs: &[ValidSpec]) -> Result<Option<Vec<RouteName>>, RouteError> {
+        let snapshot = self.state.load();
+        let mut names = Vec::new();
+        let mut some_missing = false;
+        for valid in specs {
+            let name = valid.spec.name.as_deref();
+            let Some((name, entry)) = name.and_then(|name| Some((name, snapshot.routes.get(name)?))) else {
+                some_missing = true;
+                continue;
+            };
+            if entry.route.origin == Origin::Config {
+                return Err(RouteError::ReadOnly(name.to_owned()));
+            }
+            if self.bodies.get(name).is_none_or(|body| *body != valid.spec.to_json()) {
+                return Err(RouteError::NameTaken(name.to_owned()));
+            }
+            names.push(entry.route.name.clone());
+        }
+        match (some_missing, names.first()) {
+            (true, Some(name)) => Err(RouteError::NameTaken(name.to_string())),
+            (true, None) => Ok(None),
+            (false, _) => Ok(Some(names)),
+        }
+    }
+
+    /// One bound port for each route.
+    fn reserve(&self, specs: &[ValidSpec], listeners: &Listeners) -> Result<Vec<Reservation>, RouteError> {
+        let snapshot = self.state.load();
+        let mut free = self.rules.load().ports.clone();
+        let mut next = |wanted: Option<u16>| {
+            let Some(port) = wanted else {
+                // An unnamed route is called after its port, so a port whose name is taken is skipped too.
+                let is_free =
+                    |port: u16| !snapshot.routes.has_port(port) && snapshot.routes.get(&name_of(port)).is_none();
+                let found = free.find_map(|port| if is_free(port) { listeners.reserve_port(port).ok() } else { None });
+                return found.ok_or(RouteError::NoPortLeft);
+            };
+            self.reserve_one(port, listeners)
+        };
+        specs.iter().map(|valid| next(valid.spec.port)).collect()
+    }
+
+    /// This port, bound.
+    fn reserve_one(&self, port: u16, listeners: &Listeners) -> Result<Reservation, RouteError> {
+        if let Some(owner) = self.state.load().routes.by_port(port) {
+            return Err(RouteError::PortOfRoute { port, route: owner.route.name.to_string() });
+        }
+        listeners.reserve_port(port).map_err(|_| RouteError::PortInUse(port))
+    }
+
+    fn route(&self, valid: ValidSpec, port: &Reservation) -> Result<Route, RouteError> {
+        let ValidSpec { spec, selector, policy } = valid;
+        let (now, port) = (self.state.now(), port.addr().port());
+        let text = spec.name.unwrap_or_else(|| name_of(port));
+        let name = RouteName::for_new_route(&text, self.state.load().routes.words());
+        let name = name.map_err(|why| RouteError::BadName { name: text, why: why.to_string() })?;
+        let expires = spec.ttl.map(|HumanDuration(ttl)| now.after(ttl));
+        let policy = Arc::new(policy);
+        Ok(Route { name, selector, port: Some(port), policy, origin: Origin::Api, created: now, expires })
+    }
+
+    async fn close(&mut self, name: &str, force: bool) -> Result<(), RouteError> {
+        let name = self.own(name)?.route.name.clone();
+        let mut listeners = self.listeners.lock().await;
+        listeners.close_route(&name, force).await;
+        // If this fails the route still exists, and the next tick opens its port again.
+        self.state.apply(Change::Dropped(vec![name.clone()])).await.map_err(refused)?;
+        self.bodies.remove(name.as_str());
+        Ok(())
+    }
+
+    async fn tick(&mut self) {
+        let now = self.state.now();
+        for name in self.expired(now) {
+            if let Err(error) = self.close(name.as_str(), false).await {
+                tracing::error!(%error, route = %name, "a route whose time is over could not be closed");
+            }
+        }
+        self.reopen_ports().await;
+    }
+
+    fn expired(&self, now: Moment) -> Vec<RouteName> {
+        let snapshot = self.state.load();
+        let expired =
+            |route: &Route| route.origin == Origin::Api && route.expires.is_some_and(|expires| expires <= now);
+        snapshot.routes.iter().filter(|entry| expired(&entry.route)).map(|entry| entry.route.name.clone()).collect()
+    }
+
+    /// Opens the ports of routes that do not listen: the program that had a port may have released it.
+    async fn reopen_ports(&mut self) {
+        let snapshot = self.state.snapshot();
+        let mut listeners = self.listeners.lock().await;
+        let mut closed = BTreeSet::new();
+        for entry in snapshot.routes.iter().filter(|entry| entry.route.origin == Origin::Api) {
+            let route = &entry.route;
+            let Some(port) = route.port.filter(|_| !listeners.is_open(&route.name)) else { continue };
+            let opened = listeners.reserve_port(port).and_then(|port| listeners.open_route(port, route));
+            match opened {
+                Ok(()) => tracing::info!(route = %route.name, port, "the port of a route is open"),
+                Err(error) => {
+                    if !self.closed_ports.borrow().contains(route.name.as_str()) {
+                        tracing::error!(%error, route = %route.name, "the port of a route cannot be opened; it is tried again");
+                    }
+                    closed.insert(route.name.to_string());
+                }
+            }
+        }
+        self.closed_ports.send_if_modified(|before| {
+            let changed = *before != closed;
+            *before = closed;
+            changed
+        });
+    }
+}
+
+/// The reason why no exit would serve this route now; `None` if one would. `many` routes are created together, and
+/// exclusive ones need an address each.
+fn no_exit(snapshot: &Snapshot, memory: &Memory, route: &Route, many: usize, now: Moment) -> Option<(Why, Funnel)> {
+    let wish = snapshot.routes.preview(route.clone()).ok()?;
+    // A host that no site has, so that no ban counts.
+    let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
+    let ask = Ask { wish: &wish, key: "", target: &target, now, avoid: &[], plain: false };
+    let explanation = route::explain(snapshot.view(), memory, &ask);
+    // The last step counts exits without a pin; routes that are not created yet have none.
+    let free = explanation.funnel.steps.last().filter(|(step, _)| *step == Step::Free && route.policy.exclusive);
+    let too_few = free.is_some_and(|(_, free)| *free < many).then_some(Why::Exclusive);
+    Some((explanation.why.or(too_few)?, explanation.funnel))
+}
+
+/// The name of a route that was created without one.
+fn name_of(port: u16) -> String {
+    format!("p{port}")
+}
+
+fn refused(refused: Refused) -> RouteError {
+    match refused {
+        Refused::Clash(Clash::Name(name)) => RouteError::NameTaken(name.to_string()),
+        Refused::Clash(Clash::Port { port, route }) => RouteError::PortOfRoute { port, route: route.to_string() },
+        Refused::NoRoute(name) => RouteError::Unknown(name.to_string()),
+        Refused::Store(error) => {
+            tracing::error!(%error, "a route could not be stored");
+            RouteError::Internal
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
