@@ -59,7 +59,7 @@ pub(super) struct Listed {
 #[utoipa::path(get, path = "/checks", tag = "exits",
     responses((status = 200, body = Listed), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn list(State(wiring): State<Wiring>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let standing = wiring.tester.as_ref().map(Handle::standing).unwrap_or_default();
+    let standing = wiring.tester.as_ref().map(Handle::page_health).unwrap_or_default();
     tagged(&headers, &Listed { checks: standing.iter().map(of_page).collect() })
 }
 

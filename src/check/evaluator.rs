@@ -8,10 +8,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::exit_update::{self, ECHO, Geo, Past};
+use super::due_queue::Ended;
+use super::exit_update::{self, BeforeRound, ECHO, Geo};
 use super::fault::{Fault, Whose};
 use super::round::{EchoRound, SiteRound, TamperRound};
-use super::schedule::Ended;
 use super::settings::Settings;
 use super::site::{PendingBans, Settled};
 use super::tamper_check::{Digest, TamperCheck};
@@ -81,7 +81,7 @@ pub(super) struct Evaluator {
 
 /// What became clear, and who is to be tested again so that more does.
 #[derive(Default)]
-pub(super) struct Outcome {
+pub(super) struct Decisions {
     pub(super) updates: Vec<ExitUpdate>,
     pub(super) again: Vec<ExitId>,
 }
@@ -107,7 +107,7 @@ impl Evaluator {
     }
 
     /// Judges an echo round; what the round says by itself is corrected by what the witnesses say.
-    pub(super) fn hear(
+    pub(super) fn note_echoes(
         &mut self,
         exit: &ExitId,
         round: &mut EchoRound,
@@ -139,21 +139,21 @@ impl Evaluator {
             self.suspects.retain(|(_, suspect)| suspect != exit);
             self.suspects.extend(hosts.into_iter().map(|host| (host, exit.clone())));
         }
-        let past = Past { good: known.good, streak, condemned };
+        let past = BeforeRound { good: known.good, streak, condemned };
         (exit_update::of_echoes(exit, round, past, &self.geo, now), ended)
     }
 
     fn take_evidence(&mut self, exit: &ExitId, round: &EchoRound, now: Moment) {
-        let passed = |echo: usize| round.probes.iter().any(|p| p.heard.echo == echo && p.heard.outcome.is_ok());
-        let sound = round.probes.iter().any(|probe| probe.heard.outcome.is_ok());
+        let passed = |echo: usize| round.probes.iter().any(|p| p.result.echo == echo && p.result.outcome.is_ok());
+        let sound = round.probes.iter().any(|probe| probe.result.outcome.is_ok());
         for probe in &round.probes {
-            let at = probe.heard.echo;
+            let at = probe.result.echo;
             let echo = &mut self.echoes[at];
             if let Some(repeated) = probe.repeated {
                 echo.answers += 1;
                 echo.repeated += u32::from(repeated);
             }
-            match probe.heard.outcome {
+            match probe.result.outcome {
                 Ok(_) => _ = echo.health.passed(exit, now),
                 Err(fault) if fault.whose() == Whose::Ours || passed(at) => {}
                 Err(_) => _ = echo.health.failed(exit, sound, now),
@@ -161,7 +161,7 @@ impl Evaluator {
             let page = &self.settings.echoes[at];
             if page.tls.is_some() {
                 let certificate = self.certificates.entry(page.target.host.clone()).or_default();
-                match probe.heard.outcome {
+                match probe.result.outcome {
                     Err(Fault::Forged) => _ = certificate.failed(exit, sound, now),
                     _ if probe.timings.tls.is_some() => _ = certificate.passed(exit, now),
                     _ => {}
@@ -172,14 +172,14 @@ impl Evaluator {
 
     /// Every echo server that failed the exit fails most others too.
     fn targets_are_down(&self, round: &EchoRound, now: Moment) -> bool {
-        let mut failed = round.probes.iter().filter(|probe| probe.heard.outcome.is_err());
-        failed.all(|probe| !self.serves(probe.heard.echo, now))
+        let mut failed = round.probes.iter().filter(|probe| probe.result.outcome.is_err());
+        failed.all(|probe| !self.serves(probe.result.echo, now))
     }
 
     /// The hosts whose certificates were wrong.
     fn forged(&self, round: &EchoRound) -> impl Iterator<Item = &Host> {
-        let forged = round.probes.iter().filter(|probe| probe.heard.outcome == Err(Fault::Forged));
-        forged.map(|probe| &self.settings.echoes[probe.heard.echo].target.host)
+        let forged = round.probes.iter().filter(|probe| probe.result.outcome == Err(Fault::Forged));
+        forged.map(|probe| &self.settings.echoes[probe.result.echo].target.host)
     }
 
     /// The hosts whose certificates were wrong showed others the right ones.
@@ -191,7 +191,7 @@ impl Evaluator {
     }
 
     /// Judges a site's answer; `None` if nothing can be said of it.
-    pub(super) fn visit(
+    pub(super) fn note_site(
         &mut self,
         exit: &ExitId,
         (at, round): (usize, &SiteRound),
@@ -203,7 +203,7 @@ impl Evaluator {
         let pending = &mut self.site_bans[at];
         let (effect, streak) = pending.note(exit, round.result?, had, now);
         let good = pending.passed(exit).or(known.good.filter(|_| had));
-        Some(exit_update::of_site(exit, site, round, exit_update::Standing { effect, streak, good }, now))
+        Some(exit_update::of_site(exit, site, round, exit_update::SiteOutcome { effect, streak, good }, now))
     }
 
     /// What a canary is, if that is known.
@@ -212,13 +212,13 @@ impl Evaluator {
     }
 
     /// Notes what a canary was seen as; yields exits to be tested again.
-    pub(super) fn look(&mut self, exit: &ExitId, round: &TamperRound, now: Moment) -> Vec<ExitId> {
+    pub(super) fn note_canary(&mut self, exit: &ExitId, round: &TamperRound, now: Moment) -> Vec<ExitId> {
         self.canaries[round.canary].note(exit, round.digest, round.changed, now)
     }
 
     /// Sentences and pardons that have become clear.
-    pub(super) fn settle(&mut self, now: Moment) -> Outcome {
-        let mut outcome = Outcome { again: self.suspects_to_try(now), ..Outcome::default() };
+    pub(super) fn settle(&mut self, now: Moment) -> Decisions {
+        let mut outcome = Decisions { again: self.suspects_to_try(now), ..Decisions::default() };
         for (pending, site) in self.site_bans.iter_mut().zip(&self.settings.sites) {
             let settled = settle(pending, &site.name, now, &mut self.events);
             let until = now.after(self.settings.ban_for);
@@ -258,7 +258,7 @@ impl Evaluator {
     }
 
     /// How every page fares.
-    pub(super) fn standing(&self, now: Moment) -> Vec<PageHealth> {
+    pub(super) fn page_health(&self, now: Moment) -> Vec<PageHealth> {
         let echoes = self.echoes.iter().zip(&self.settings.echoes).map(|(echo, page)| {
             let (suspended, passing) = (echo.blamed, echo.health.passing(now));
             PageHealth { kind: ECHO, name: page.target.host.to_string().into(), suspended, passing, held: 0 }

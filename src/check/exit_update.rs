@@ -21,7 +21,7 @@ pub const ECHO: &str = "echo";
 pub type Geo = Arc<dyn Fn(IpAddr) -> Country + Send + Sync>;
 
 /// What an echo round taught.
-pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo, now: Moment) -> ExitUpdate {
+pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: BeforeRound, geo: &Geo, now: Moment) -> ExitUpdate {
     let mut writes = vec![Write::Check(echo_row(exit, round, now))];
     let latency = latency(round);
     let (standing, why, ips) = match &round.conclusion {
@@ -57,7 +57,7 @@ pub(super) fn none(exit: &ExitId) -> ExitUpdate {
 
 /// What was known before a round, as far as its lesson needs it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Past {
+pub(super) struct BeforeRound {
     pub(super) good: Option<Moment>,
     pub(super) streak: i32,
     /// It was caught, and is bad for good.
@@ -66,7 +66,7 @@ pub(super) struct Past {
 
 /// How an exit stands with a site after a round.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Standing {
+pub(super) struct SiteOutcome {
     pub(super) effect: Effect,
     pub(super) streak: i32,
     /// When it last passed.
@@ -78,7 +78,7 @@ pub(super) fn of_site(
     exit: &ExitId,
     site: &CheckedSite,
     round: &SiteRound,
-    Standing { effect, streak, good }: Standing,
+    SiteOutcome { effect, streak, good }: SiteOutcome,
     now: Moment,
 ) -> ExitUpdate {
     let miss = round.result.and_then(Result::err);
@@ -153,12 +153,12 @@ pub(super) fn outcome(conclusion: &Conclusion) -> &'static str {
 }
 
 /// Of several probes the one that shows what the ruling says.
-pub(super) fn telling(round: &EchoRound) -> Timings {
+pub(super) fn shown_by(round: &EchoRound) -> Timings {
     let shows = |outcome: &Result<_, _>| match &round.conclusion {
         Conclusion::Good(_) | Conclusion::Bad(Why::Disagree) => outcome.is_ok(),
         _ => outcome.is_err(),
     };
-    round.probes.iter().rev().find(|probe| shows(&probe.heard.outcome)).map(|probe| probe.timings).unwrap_or_default()
+    round.probes.iter().rev().find(|probe| shows(&probe.result.outcome)).map(|probe| probe.timings).unwrap_or_default()
 }
 
 fn echo_row(exit: &ExitId, round: &EchoRound, now: Moment) -> store::Check {
@@ -176,13 +176,13 @@ fn echo_row(exit: &ExitId, round: &EchoRound, now: Moment) -> store::Check {
         detail,
         ip,
         status: None,
-        timings: telling(round),
+        timings: shown_by(round),
     }
 }
 
 /// The median of what opening a stream took in the probes that passed.
 pub(super) fn latency(round: &EchoRound) -> Option<Duration> {
-    let passed = round.probes.iter().filter(|probe| probe.heard.outcome.is_ok());
+    let passed = round.probes.iter().filter(|probe| probe.result.outcome.is_ok());
     let mut took: Vec<_> = passed.filter_map(|probe| probe.timings.connect).collect();
     took.sort_unstable();
     took.get(took.len() / 2).copied()

@@ -30,7 +30,7 @@ pub(super) fn site(name: &str, round: &SiteRound) {
 }
 
 /// Which pages are to blame for what fails there.
-pub(super) fn standing(all: &[PageHealth]) {
+pub(super) fn page_health(all: &[PageHealth]) {
     let mut suspended: BTreeMap<String, f64> = BTreeMap::new();
     for page in all {
         let check = if page.kind == SITE { page.name.to_string() } else { page.kind.to_owned() };

@@ -17,7 +17,7 @@ use super::probe::{self, Answer, Page};
 use super::site::{self, Miss};
 use super::tamper_check::{Digest, digest};
 use super::verdict::{self, Conclusion, EchoReply, ProbeResult};
-use super::{CheckedSite, Settings, Through, echo};
+use super::{CheckedSite, ExitDialer, Settings, echo};
 use crate::exit::ExitId;
 use crate::store::Timings;
 
@@ -52,7 +52,7 @@ pub(super) struct TamperRound {
 /// One echo probe.
 #[derive(Clone, Debug)]
 pub(super) struct EchoProbe {
-    pub(super) heard: ProbeResult,
+    pub(super) result: ProbeResult,
     pub(super) timings: Timings,
     /// Whether the answer repeated our nonce, if there was one.
     pub(super) repeated: Option<bool>,
@@ -76,7 +76,7 @@ pub(super) struct SiteRound {
 
 /// What a round finds, as it finds it.
 #[derive(Clone, Debug)]
-pub(super) enum Found {
+pub(super) enum Finding {
     Echoes(EchoRound),
     Tamper(TamperRound),
     /// A site of the configuration, by its place there.
@@ -86,32 +86,32 @@ pub(super) enum Found {
 }
 
 /// Tests one exit.
-pub(super) async fn run<T: Through>(through: &T, settings: &Settings, job: &Job, mut found: impl FnMut(Found)) {
-    let echoes = hear(through, settings, job).await;
+pub(super) async fn run<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job, mut found: impl FnMut(Finding)) {
+    let echoes = hear(dialer, settings, job).await;
     let good = matches!(echoes.conclusion, Conclusion::Good(_));
-    found(Found::Echoes(echoes));
+    found(Finding::Echoes(echoes));
     if good {
         // One after another: what no request waits for need not hurry, and an exit may limit streams.
         if let Some((canary, truth)) = job.canary
-            && let Some(seen) = look(through, settings, &job.exit, canary, truth).await
+            && let Some(seen) = look(dialer, settings, &job.exit, canary, truth).await
         {
-            found(Found::Tamper(seen));
+            found(Finding::Tamper(seen));
         }
         for site in &job.sites {
-            let round = visit(through, settings, &job.exit, &settings.sites[*site]).await;
-            found(Found::Site(*site, round));
+            let round = visit(dialer, settings, &job.exit, &settings.sites[*site]).await;
+            found(Finding::Site(*site, round));
         }
         for extra in &job.extra {
-            let round = visit(through, settings, &job.exit, extra).await;
-            found(Found::Extra(extra.name.clone(), round));
+            let round = visit(dialer, settings, &job.exit, extra).await;
+            found(Finding::Extra(extra.name.clone(), round));
         }
     }
 }
 
-async fn hear<T: Through>(through: &T, settings: &Settings, job: &Job) -> EchoRound {
+async fn hear<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job) -> EchoRound {
     let mut probes: Vec<EchoProbe> = Vec::with_capacity(settings.terms.probes);
     loop {
-        let heard: Vec<ProbeResult> = probes.iter().map(|probe| probe.heard).collect();
+        let heard: Vec<ProbeResult> = probes.iter().map(|probe| probe.result).collect();
         if let Some(conclusion) = verdict::rule(&heard, settings.terms, job.echoes.len()) {
             return EchoRound { conclusion, probes };
         }
@@ -119,15 +119,15 @@ async fn hear<T: Through>(through: &T, settings: &Settings, job: &Job) -> EchoRo
         if asks.is_empty() {
             return EchoRound { conclusion: Conclusion::Bad(verdict::Why::Disagree), probes };
         }
-        probes.extend(all(asks.into_iter().map(|echo| ask_echo(through, settings, job, echo)).collect()).await);
+        probes.extend(all(asks.into_iter().map(|echo| ask_echo(dialer, settings, job, echo)).collect()).await);
     }
 }
 
-async fn ask_echo<T: Through>(through: &T, settings: &Settings, job: &Job, echo: usize) -> EchoProbe {
+async fn ask_echo<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job, echo: usize) -> EchoProbe {
     let nonce = format!("{:016x}", rand::random::<u64>());
     let page = settings.echoes[echo].with_nonce(&nonce);
     let mut timings = Timings::default();
-    let answer = probe(through, settings, &job.exit, &page, &mut timings).await;
+    let answer = probe(dialer, settings, &job.exit, &page, &mut timings).await;
     let read = answer.and_then(|answer| read_echo(&answer, &nonce));
     let repeated = match read {
         Ok((_, repeated)) => Some(repeated),
@@ -139,7 +139,7 @@ async fn ask_echo<T: Through>(through: &T, settings: &Settings, job: &Job, echo:
         Ok((ip, _)) => Ok(EchoReply { ip, vouched: page.tls.is_some() }),
         Err(fault) => Err(fault),
     };
-    EchoProbe { heard: ProbeResult { echo, outcome }, timings, repeated }
+    EchoProbe { result: ProbeResult { echo, outcome }, timings, repeated }
 }
 
 /// The address, and whether the answer repeats the nonce. One that repeats another was made for somebody else.
@@ -157,8 +157,8 @@ pub(super) fn read_echo(answer: &Answer, nonce: &str) -> Result<(IpAddr, bool), 
 }
 
 /// Looks at a canary; again if it is not what it should be. `None` if nothing can be said: half a page is no other page.
-async fn look<T: Through>(
-    through: &T,
+async fn look<D: ExitDialer>(
+    dialer: &D,
     settings: &Settings,
     exit: &ExitId,
     canary: usize,
@@ -166,7 +166,7 @@ async fn look<T: Through>(
 ) -> Option<TamperRound> {
     let mut seen = None;
     for _ in 0..ATTEMPTS {
-        let answer = probe(through, settings, exit, &settings.canaries[canary], &mut Timings::default()).await.ok()?;
+        let answer = probe(dialer, settings, exit, &settings.canaries[canary], &mut Timings::default()).await.ok()?;
         let digest = digest(&answer)?;
         let changed = truth.is_some_and(|truth| truth != digest);
         seen = Some(TamperRound { canary, digest, changed });
@@ -177,11 +177,11 @@ async fn look<T: Through>(
     seen
 }
 
-async fn visit<T: Through>(through: &T, settings: &Settings, exit: &ExitId, checked: &CheckedSite) -> SiteRound {
+async fn visit<D: ExitDialer>(dialer: &D, settings: &Settings, exit: &ExitId, checked: &CheckedSite) -> SiteRound {
     let mut round = SiteRound { result: None, status: None, timings: Timings::default() };
     for _ in 0..ATTEMPTS {
         round.timings = Timings::default();
-        let answer = probe(through, settings, exit, &checked.page, &mut round.timings).await;
+        let answer = probe(dialer, settings, exit, &checked.page, &mut round.timings).await;
         round.status = answer.as_ref().ok().map(|answer| answer.status);
         let took = took(&round.timings);
         let result = answer.map_err(Miss::Fault).and_then(|answer| site::meets(&checked.target, &answer, took));
@@ -200,15 +200,15 @@ fn took(timings: &Timings) -> Duration {
 }
 
 /// One probe, from the stream's opening to the end of the answer.
-async fn probe<T: Through>(
-    through: &T,
+async fn probe<D: ExitDialer>(
+    dialer: &D,
     settings: &Settings,
     exit: &ExitId,
     page: &Page,
     timings: &mut Timings,
 ) -> Result<Answer, Fault> {
     let begun = Instant::now();
-    let opened = through.open(exit, &page.target, settings.timeout).await?;
+    let opened = dialer.open(exit, &page.target, settings.timeout).await?;
     (timings.circuit, timings.connect) = (opened.circuit, Some(opened.connect));
     let deadline = Instant::now() + settings.timeout.saturating_sub(opened.connect);
     let answer = probe::ask(opened.stream, page, &settings.tls, deadline, timings).await;

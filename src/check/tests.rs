@@ -11,11 +11,11 @@ use crate::config::{Check, CheckTarget};
 use crate::dial::{EngineFault, ExitFault};
 use crate::exit::country::Country;
 use crate::exit::{Exit, Fingerprint, Listing, Source, Verdict};
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, Tasks};
 use crate::net::Host;
 use crate::route::memory::{Bounds, Memory};
 use crate::route::{Policy, Site, Words};
-use crate::state::{Clock, Snapshot};
+use crate::state::{Change, Clock, Snapshot};
 
 /// How long a condition may take to come true. Generous: nothing here waits for time to pass.
 const SOON: Duration = Duration::from_secs(20);
@@ -55,10 +55,10 @@ fn ip(exit: &ExitId) -> Ipv4Addr {
     Ipv4Addr::new(198, 51, 100, id[0])
 }
 
-impl Through for Arc<World> {
+impl ExitDialer for Arc<World> {
     type Stream = DuplexStream;
 
-    async fn open(&self, exit: &ExitId, target: &Target, _: Duration) -> Result<Opened<DuplexStream>, DialError> {
+    async fn open(&self, exit: &ExitId, target: &Target, _: Duration) -> Result<OpenedStream<DuplexStream>, DialError> {
         let does = self.does.lock().unwrap()[exit];
         self.asked.lock().unwrap().push((exit.clone(), target.host.clone()));
         match does {
@@ -69,7 +69,7 @@ impl Through for Arc<World> {
         }
         let (stream, far) = tokio::io::duplex(4096);
         self.tasks.spawn("server", serve(far, target.host.to_string(), does, ip(exit)));
-        Ok(Opened { stream, circuit: Some(Duration::from_millis(20)), connect: Duration::from_millis(7) })
+        Ok(OpenedStream { stream, circuit: Some(Duration::from_millis(20)), connect: Duration::from_millis(7) })
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exitgate::check::{CheckBatch, Checked, Geo, Handle, Opened, Settings, Tester, Through};
+use exitgate::check::{CheckBatch, Checked, ExitDialer, Geo, Handle, OpenedStream, Settings, Tester};
 use exitgate::config;
 use exitgate::dial::{DialError, ExitFault};
 use exitgate::exit::country::Country;
@@ -41,10 +41,10 @@ struct ByProxy {
     _proxies: Arc<PublicProxies>,
 }
 
-impl Through for ByProxy {
+impl ExitDialer for ByProxy {
     type Stream = TcpStream;
 
-    async fn open(&self, exit: &ExitId, target: &Target, span: Duration) -> Result<Opened<TcpStream>, DialError> {
+    async fn open(&self, exit: &ExitId, target: &Target, span: Duration) -> Result<OpenedStream<TcpStream>, DialError> {
         let proxy = &self.exits[exit];
         let (address, host, begun) = (SocketAddr::V4(proxy.address), target.host.to_string(), Instant::now());
         let opened = timeout(span, async {
@@ -55,7 +55,7 @@ impl Through for ByProxy {
             }
         });
         let stream = opened.await.map_err(|_| DialError::Deadline)?.map_err(|_| ExitFault::Unreachable)?;
-        Ok(Opened { stream, circuit: None, connect: begun.elapsed() })
+        Ok(OpenedStream { stream, circuit: None, connect: begun.elapsed() })
     }
 }
 

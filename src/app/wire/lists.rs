@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::exits::{Parts, Started};
 use super::settings;
 use crate::app::{StartError, files};
-use crate::check::public::{Line, PublicTester, Settings};
+use crate::check::public::{ProxyDialer, PublicTester, Settings};
 use crate::exit::{ExitId, Source};
 use crate::lifecycle::Tasks;
 use crate::source::fetch::{Client, Direct};
@@ -43,7 +43,7 @@ pub(super) fn start(parts: &mut Parts<'_>, started: &mut Started) -> Result<(), 
     let room = (files::raise_limit() / FILES_SHARE) as usize;
     let settings = Settings::of(&config.check, room, private);
     let settings = settings.map_err(|error| StartError::Other(format!("check.public: {error}")))?;
-    let line = Line { rules: parts.rules.clone(), tor: parts.tor.cloned() };
+    let line = ProxyDialer { rules: parts.rules.clone(), tor: parts.tor.cloned() };
     let geoip = parts.geoip.clone();
     let geo = Arc::new(move |ip| geoip.country(ip));
     let (judge, handle) = PublicTester::new(line, settings, parts.state.clone(), geo, wishes, give_up);

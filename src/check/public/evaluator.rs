@@ -76,7 +76,7 @@ impl PublicEvaluator {
     }
 
     /// How a server answered. What never came to it says nothing about it.
-    pub(super) fn hear(&mut self, echo: Echo, answer: Result<bool, Fault>) {
+    pub(super) fn note_echo(&mut self, echo: Echo, answer: Result<bool, Fault>) {
         let all = if echo.secure { &mut self.secure } else { &mut self.plain };
         let health = &mut all[echo.at];
         let (good, bad, repeated) = match answer {
@@ -96,7 +96,7 @@ impl PublicEvaluator {
     }
 
     /// Notes what became of one that worked; true if what fails now is to be blamed on our own line.
-    pub(super) fn uplink(&mut self, works: bool, now: Moment) -> bool {
+    pub(super) fn uplink_fails(&mut self, works: bool, now: Moment) -> bool {
         self.uplink.push_back((now, works));
         while self.uplink.front().is_some_and(|(at, _)| now.since(*at) > LATELY) {
             self.uplink.pop_front();
@@ -111,7 +111,7 @@ impl PublicEvaluator {
     }
 
     /// How a page was seen. Yields those who are to be asked again.
-    pub(super) fn look(
+    pub(super) fn note_canary(
         &mut self,
         exit: &ExitId,
         (canary, seen, changed): (usize, Digest, bool),
@@ -166,10 +166,10 @@ mod tests {
         let firsts: usize = (0..50).map(|_| first(&evaluator, &mut rng)).sum();
         assert!((10..40).contains(&firsts), "nobody is preferred yet");
         for _ in 0..50 {
-            evaluator.hear(PLAIN, Err(Fault::Slow));
-            evaluator.hear(OTHER, Ok(true));
-            evaluator.hear(OTHER, Err(Fault::Dial(DialError::Exit(ExitFault::Unreachable))));
-            evaluator.hear(OTHER, Err(Fault::Slow));
+            evaluator.note_echo(PLAIN, Err(Fault::Slow));
+            evaluator.note_echo(OTHER, Ok(true));
+            evaluator.note_echo(OTHER, Err(Fault::Dial(DialError::Exit(ExitFault::Unreachable))));
+            evaluator.note_echo(OTHER, Err(Fault::Slow));
         }
         assert!((0..50).all(|_| first(&evaluator, &mut rng) == 1));
         assert_eq!(evaluator.echoes(&mut rng).plain, [(1, true), (0, false)], "and the other repeats nonces");
@@ -179,9 +179,9 @@ mod tests {
     fn one_interceptor_is_none_while_everybody_sees_false_certificates() {
         let mut evaluator = PublicEvaluator::new(0, 1, 0);
         let echo = Echo { secure: true, at: 0 };
-        (0..20).for_each(|_| evaluator.hear(echo, Err(Fault::Forged)));
+        (0..20).for_each(|_| evaluator.note_echo(echo, Err(Fault::Forged)));
         assert!(!evaluator.vouches_for_tls());
-        (0..20).for_each(|_| evaluator.hear(echo, Ok(false)));
+        (0..20).for_each(|_| evaluator.note_echo(echo, Ok(false)));
         assert!(evaluator.vouches_for_tls());
     }
 
@@ -189,10 +189,10 @@ mod tests {
     fn when_all_that_worked_fail_at_once_it_is_our_line() {
         let mut evaluator = PublicEvaluator::new(0, 0, 0);
         let now = |n: u64| Moment(n * 1_000_000);
-        assert!((0..19).all(|n| !evaluator.uplink(false, now(n))));
-        assert!(evaluator.uplink(false, now(19)));
-        assert!((20..30).all(|n| !evaluator.uplink(true, now(n)) || n < 23));
-        assert!(!evaluator.uplink(false, now(30)), "one of many");
-        assert!(!evaluator.uplink(false, now(500)), "long ago");
+        assert!((0..19).all(|n| !evaluator.uplink_fails(false, now(n))));
+        assert!(evaluator.uplink_fails(false, now(19)));
+        assert!((20..30).all(|n| !evaluator.uplink_fails(true, now(n)) || n < 23));
+        assert!(!evaluator.uplink_fails(false, now(30)), "one of many");
+        assert!(!evaluator.uplink_fails(false, now(500)), "long ago");
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Subject {
 
 /// What to test.
 #[derive(Clone, Debug)]
-pub(super) struct Job {
+pub(in crate::check) struct Job {
     pub(super) subject: Subject,
     pub(super) test: Test,
     pub(super) echoes: Echoes,
@@ -51,23 +51,23 @@ pub(super) struct Echo {
 
 /// What a test found.
 #[derive(Debug)]
-pub(super) struct Report {
-    pub(super) finding: Finding,
+pub(in crate::check) struct Report {
+    pub(super) outcome: Outcome,
     /// What echo servers were asked and how they answered: whether they repeated our nonce.
-    pub(super) heard: Vec<(Echo, Result<bool, Fault>)>,
+    pub(super) answers: Vec<(Echo, Result<bool, Fault>)>,
     /// A page that is the same for everybody: which, what it was, and whether it was another than is known, twice.
     pub(super) canary: Option<(usize, Digest, bool)>,
     pub(super) timings: Timings,
 }
 
 #[derive(Debug)]
-pub(super) enum Finding {
+pub(super) enum Outcome {
     /// It works.
     Works(Works),
     /// So many of so many requests came back well.
     Lasts { passed: u16, asked: u16, why: Option<Fault> },
     /// It does not work.
-    Fails(Why),
+    Fails(RejectReason),
     /// Nothing can be said: what failed was ours.
     Open(Fault),
 }
@@ -86,9 +86,9 @@ pub(super) struct Works {
     pub(super) connect: Duration,
 }
 
-/// Why a proxy is of no use.
+/// RejectReason a proxy is of no use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub(super) enum Why {
+pub(super) enum RejectReason {
     #[error("{0}")]
     Fault(Fault),
     #[error("echo servers see different addresses, or it speaks for them")]
@@ -101,7 +101,7 @@ pub(super) enum Why {
     Unreliable,
 }
 
-impl Why {
+impl RejectReason {
     /// The word for it in metric labels.
     pub(super) fn as_str(self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@ use tokio_rustls::TlsConnector;
 
 use super::super::probe::{Page, connector};
 use super::super::settings::{BadSettings, certificates};
-use super::queue;
+use super::schedule;
 use crate::config::Check;
 use crate::dial::public::Times;
 
@@ -33,7 +33,7 @@ pub struct Settings {
     /// Proxies may leave from addresses that are not on the public internet.
     pub(super) private: bool,
     /// How often, and how many at once.
-    pub(super) terms: queue::Terms,
+    pub(super) terms: schedule::Terms,
 }
 
 impl Settings {
@@ -61,8 +61,8 @@ impl Settings {
             timeout: public.timeout,
             long: (count(public.extended_probes), count(public.extended_passes)),
             private,
-            terms: queue::Terms {
-                at_once: wanted.min(concurrency).max(1),
+            terms: schedule::Terms {
+                concurrency: wanted.min(concurrency).max(1),
                 failed_every: public.failed_every,
                 failed_at_most: public.failed_at_most,
                 working_every: public.working_every,

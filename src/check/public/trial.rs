@@ -14,9 +14,9 @@ use super::super::fault::{Fault, Whose};
 use super::super::probe::{self, Answer, Page};
 use super::super::round::read_echo;
 use super::super::tamper_check::{Digest, digest};
-use super::report::{Echo, Finding, Job, Report, Subject, Test, Why, Works};
+use super::report::{Echo, Job, Outcome, RejectReason, Report, Subject, Test, Works};
 use super::settings::Settings;
-use super::{report, shown};
+use super::{anonymity, report};
 use crate::dial::public::{Reach, Way, authorization, forward, tunnel};
 use crate::dial::{DialError, EngineFault, ExitFault, Stream, tor};
 use crate::exit::{Anonymity, Protocol, Through};
@@ -35,7 +35,7 @@ const HOPS: u8 = 3;
 const CIRCUIT: Duration = Duration::from_secs(60);
 
 /// How we get to proxies.
-pub struct Line {
+pub struct ProxyDialer {
     /// Where they may stand.
     pub rules: Rules,
     /// The engines, for those that are reached through Tor.
@@ -70,40 +70,40 @@ struct EchoReply {
 }
 
 struct Trial<'a> {
-    line: &'a Line,
+    dialer: &'a ProxyDialer,
     settings: &'a Settings,
     subject: &'a Subject,
     echoes: &'a report::Echoes,
-    heard: Vec<(Echo, Result<bool, Fault>)>,
+    answers: Vec<(Echo, Result<bool, Fault>)>,
     canary: Option<(usize, Digest, bool)>,
     timings: Timings,
 }
 
 /// Tests one proxy.
-pub(super) async fn run(line: &Line, settings: &Settings, job: Job) -> Report {
+pub(super) async fn run(dialer: &ProxyDialer, settings: &Settings, job: Job) -> Report {
     let Job { subject, test, echoes } = &job;
-    let (heard, timings) = (Vec::new(), Timings::default());
-    let mut trial = Trial { line, settings, subject, echoes, heard, canary: None, timings };
-    let finding = match test {
+    let (answers, timings) = (Vec::new(), Timings::default());
+    let mut trial = Trial { dialer, settings, subject, echoes, answers, canary: None, timings };
+    let outcome = match test {
         Test::First { canary } => match trial.first(*canary).await {
-            Ok(works) => Finding::Works(works),
-            Err(Why::Fault(fault)) if fault.whose() == Whose::Ours => Finding::Open(fault),
-            Err(why) => Finding::Fails(why),
+            Ok(works) => Outcome::Works(works),
+            Err(RejectReason::Fault(fault)) if fault.whose() == Whose::Ours => Outcome::Open(fault),
+            Err(why) => Outcome::Fails(why),
         },
         Test::Long { tls } => trial.long(*tls).await,
     };
-    let Trial { heard, canary, timings, .. } = trial;
-    Report { finding, heard, canary, timings }
+    let Trial { answers, canary, timings, .. } = trial;
+    Report { outcome, answers, canary, timings }
 }
 
 impl Trial<'_> {
-    async fn first(&mut self, canary: Option<(usize, Option<Digest>)>) -> Result<Works, Why> {
+    async fn first(&mut self, canary: Option<(usize, Option<Digest>)>) -> Result<Works, RejectReason> {
         let plain = self.in_the_clear().await?;
         let secure = self.over_tls().await?;
         let ips = self.agree(plain.as_ref(), secure.as_ref()).await?;
         let inner = ips.iter().any(|ip| scope(*ip) != Scope::Public);
         if inner && !self.settings.private {
-            return Err(Why::Disagree);
+            return Err(RejectReason::Disagree);
         }
         let how = if plain.is_some() { self.plainly() } else { How::Tunnel };
         let tunnels = secure.is_some() || self.plainly() == How::Tunnel || self.tunnels_at_all().await;
@@ -124,7 +124,7 @@ impl Trial<'_> {
     }
 
     /// Does it bring an answer that was made for us? `None`: it forwards nothing, and may still open tunnels.
-    async fn in_the_clear(&mut self) -> Result<Option<EchoReply>, Why> {
+    async fn in_the_clear(&mut self) -> Result<Option<EchoReply>, RejectReason> {
         let mut last = Fault::NoAddress;
         for at in 0..2 {
             let Some(echo) = nth(&self.echoes.plain, at) else { return Ok(None) };
@@ -142,17 +142,17 @@ impl Trial<'_> {
         if refused && self.plainly() == How::Forward && !self.echoes.secure.is_empty() {
             return Ok(None);
         }
-        Err(Why::Fault(last))
+        Err(RejectReason::Fault(last))
     }
 
     /// Does it open tunnels, and leave TLS in them alone?
-    async fn over_tls(&mut self) -> Result<Option<EchoReply>, Why> {
+    async fn over_tls(&mut self) -> Result<Option<EchoReply>, RejectReason> {
         let mut forged = 0;
         for at in 0..2 {
             let Some(echo) = nth(&self.echoes.secure, at) else { break };
             match self.echo(true, echo, How::Tunnel).await {
                 Ok(said) if forged == 0 => return Ok(Some(said)),
-                Ok(_) => return Err(Why::Fault(Fault::Forged)),
+                Ok(_) => return Err(RejectReason::Fault(Fault::Forged)),
                 Err(Trouble { fault: Fault::Forged, .. }) => forged += 1,
                 Err(Trouble {
                     fault: Fault::Dial(DialError::Exit(ExitFault::Refused | ExitFault::Policy)), ..
@@ -162,8 +162,8 @@ impl Trial<'_> {
         }
         match forged {
             0 => Ok(None),
-            1 => Err(Why::Fault(Fault::Forged)),
-            _ => Err(Why::Intercepts),
+            1 => Err(RejectReason::Fault(Fault::Forged)),
+            _ => Err(RejectReason::Intercepts),
         }
     }
 
@@ -174,27 +174,33 @@ impl Trial<'_> {
     }
 
     /// Where does it leave from? An address that could be made up wants a second witness.
-    async fn agree(&mut self, plain: Option<&EchoReply>, secure: Option<&EchoReply>) -> Result<Vec<IpAddr>, Why> {
+    async fn agree(
+        &mut self,
+        plain: Option<&EchoReply>,
+        secure: Option<&EchoReply>,
+    ) -> Result<Vec<IpAddr>, RejectReason> {
         match (plain, secure) {
             (Some(plain), Some(secure)) if plain.ip == secure.ip => Ok(vec![plain.ip]),
             (Some(plain), Some(secure)) => {
                 // Several addresses, or a lie? TLS, where it cannot lie, shows which.
-                let echo = nth(&self.echoes.secure, 1).ok_or(Why::Disagree)?;
-                let again = self.echo(true, echo, How::Tunnel).await.map_err(|_| Why::Disagree)?;
+                let echo = nth(&self.echoes.secure, 1).ok_or(RejectReason::Disagree)?;
+                let again = self.echo(true, echo, How::Tunnel).await.map_err(|_| RejectReason::Disagree)?;
                 if again.ip == secure.ip {
-                    return Err(Why::Disagree);
+                    return Err(RejectReason::Disagree);
                 }
                 let other = if again.ip == plain.ip { plain.ip } else { again.ip };
                 Ok(vec![secure.ip, other])
             }
             (None, Some(secure)) => Ok(vec![secure.ip]),
             (Some(plain), None) => {
-                let echo = nth(&self.echoes.plain, 1).ok_or(Why::Disagree)?;
-                let again =
-                    self.echo(false, echo, self.plainly()).await.map_err(|trouble| Why::Fault(trouble.fault))?;
-                if again.ip == plain.ip { Ok(vec![plain.ip]) } else { Err(Why::Disagree) }
+                let echo = nth(&self.echoes.plain, 1).ok_or(RejectReason::Disagree)?;
+                let again = self
+                    .echo(false, echo, self.plainly())
+                    .await
+                    .map_err(|trouble| RejectReason::Fault(trouble.fault))?;
+                if again.ip == plain.ip { Ok(vec![plain.ip]) } else { Err(RejectReason::Disagree) }
             }
-            (None, None) => Err(Why::Fault(Fault::NoAddress)),
+            (None, None) => Err(RejectReason::Fault(Fault::NoAddress)),
         }
     }
 
@@ -204,13 +210,13 @@ impl Trial<'_> {
         let nonce = nonce();
         let page = page.with_header("x-check", &nonce);
         match self.get(&page, how, self.settings.timeout).await {
-            Ok(got) if got.answer.status == 200 => shown::read(&got.answer.body, &nonce, ips).unwrap_or_default(),
+            Ok(got) if got.answer.status == 200 => anonymity::read(&got.answer.body, &nonce, ips).unwrap_or_default(),
             _ => Anonymity::Unknown,
         }
     }
 
     /// What does it change? Half a page is no other page, and no page says nothing.
-    async fn look(&mut self, how: How, page: usize, truth: Option<Digest>) -> Result<(), Why> {
+    async fn look(&mut self, how: How, page: usize, truth: Option<Digest>) -> Result<(), RejectReason> {
         for _ in 0..2 {
             let asked = self.settings.canaries[page].clone();
             let Ok(got) = self.get(&asked, how, self.settings.timeout).await else { return Ok(()) };
@@ -221,11 +227,11 @@ impl Trial<'_> {
                 return Ok(());
             }
         }
-        Err(Why::Changes)
+        Err(RejectReason::Changes)
     }
 
     /// Many requests, one after the other. Ends early when it cannot pass any more.
-    async fn long(&mut self, tls: bool) -> Finding {
+    async fn long(&mut self, tls: bool) -> Outcome {
         let (wanted, needed) = self.settings.long;
         let how = if tls { How::Tunnel } else { self.plainly() };
         let (mut passed, mut asked, mut why) = (0, 0, None);
@@ -235,11 +241,11 @@ impl Trial<'_> {
             asked += 1;
             match self.echo(tls, echo, how).await {
                 Ok(_) => passed += 1,
-                Err(Trouble { fault, .. }) if fault.whose() == Whose::Ours => return Finding::Open(fault),
+                Err(Trouble { fault, .. }) if fault.whose() == Whose::Ours => return Outcome::Open(fault),
                 Err(Trouble { fault, .. }) => why = Some(fault),
             }
         }
-        Finding::Lasts { passed, asked, why: why.filter(|_| passed < needed) }
+        Outcome::Lasts { passed, asked, why: why.filter(|_| passed < needed) }
     }
 
     async fn echo(&mut self, secure: bool, (at, repeats): (usize, bool), how: How) -> Result<EchoReply, Trouble> {
@@ -255,7 +261,7 @@ impl Trial<'_> {
             Err(fault) => Err(Trouble { fault, opened: true }),
         });
         let noted = read.as_ref().map(|(_, repeated)| *repeated).map_err(|trouble| trouble.fault);
-        self.heard.push((Echo { secure, at }, noted));
+        self.answers.push((Echo { secure, at }, noted));
         read.map(|(said, _)| said)
     }
 
@@ -286,7 +292,7 @@ impl Trial<'_> {
         let Subject { public, offer, carrier, .. } = self.subject;
         let times = self.settings.times;
         let mut by = Instant::now() + times.connect + times.reply;
-        let reach = match (offer.through, &self.line.tor, carrier) {
+        let reach = match (offer.through, &self.dialer.tor, carrier) {
             (Through::Direct, ..) => Reach::Direct,
             (Through::Tor, Some(tor), Some(exit)) => {
                 by += CIRCUIT;
@@ -294,7 +300,7 @@ impl Trial<'_> {
             }
             (Through::Tor, ..) => return Err(EngineFault::NotReady.into()),
         };
-        let (login, rules) = (offer.login.as_ref(), &self.line.rules);
+        let (login, rules) = (offer.login.as_ref(), &self.dialer.rules);
         let way = Way { id: public, login, reach, times, rules, judge_names: false };
         match how {
             How::Forward => forward(way, &page.target, by).await,

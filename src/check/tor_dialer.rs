@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Opened, Through};
+use super::{ExitDialer, OpenedStream};
 use crate::dial::tor::{Options, Way, dial};
 use crate::dial::{DialError, EngineFault, ExitFault, Stream};
 use crate::exit::ExitId;
@@ -24,12 +24,12 @@ const QUEUE: Duration = Duration::from_secs(60);
 
 /// Opens streams through Tor exits.
 #[derive(Clone)]
-pub struct ByTor(pub Tor);
+pub struct TorExitDialer(pub Tor);
 
-impl Through for ByTor {
+impl ExitDialer for TorExitDialer {
     type Stream = Stream;
 
-    async fn open(&self, exit: &ExitId, target: &Target, timeout: Duration) -> Result<Opened<Stream>, DialError> {
+    async fn open(&self, exit: &ExitId, target: &Target, timeout: Duration) -> Result<OpenedStream<Stream>, DialError> {
         let ExitId::Tor(relay) = exit else { return Err(ExitFault::Unknown.into()) };
         let way = Way { exit: *relay, hops: HOPS, isolation: CHECKS, own: None };
         let begun = Instant::now();
@@ -43,6 +43,6 @@ impl Through for ByTor {
         let circuit = begun.elapsed();
         let (stream, facts) = dial(&self.0, way, target, Options::default(), Instant::now() + timeout).await?;
         drop(lease);
-        Ok(Opened { stream, circuit: Some(circuit), connect: facts.timings.connect() })
+        Ok(OpenedStream { stream, circuit: Some(circuit), connect: facts.timings.connect() })
     }
 }
