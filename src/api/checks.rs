@@ -69,7 +69,7 @@ fn of_page(page: &PageHealth) -> Shown {
         name: page.name.to_string(),
         suspended: page.suspended.map(Timestamp),
         passing: page.passing,
-        held: page.held,
+        held: page.pending,
     }
 }
 

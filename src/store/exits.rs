@@ -50,7 +50,7 @@ pub enum TargetVerdict {
     Condemned,
 }
 
-const STANDINGS: &[(TargetVerdict, &str)] =
+const VERDICTS: &[(TargetVerdict, &str)] =
     &[(TargetVerdict::Good, "good"), (TargetVerdict::Bad, "bad"), (TargetVerdict::Condemned, "condemned")];
 
 impl TargetVerdict {
@@ -71,8 +71,7 @@ pub struct Verdict {
     pub exit: ExitId,
     /// The check target's name; `echo` is the exit as such.
     pub target: String,
-    /// How it stands.
-    pub standing: TargetVerdict,
+    pub verdict: TargetVerdict,
     /// Rounds in a row that ended the same way: good ones above zero, bad ones below.
     pub streak: i32,
     /// When it was last checked.
@@ -172,12 +171,12 @@ pub(super) fn saw(db: &Connection, seen: &Observed) -> rusqlite::Result<()> {
     Ok(())
 }
 
-pub(super) fn judge(db: &Connection, verdict: &Verdict) -> rusqlite::Result<()> {
+pub(super) fn put_verdict(db: &Connection, row: &Verdict) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO verdicts (exit, target, standing, streak, checked, good, latency, why)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-    let Verdict { exit, target, standing, streak, checked, good, latency, why } = verdict;
+    let Verdict { exit, target, verdict, streak, checked, good, latency, why } = row;
     let number = number(db, exit, *checked)?;
-    let standing = standing.as_str();
+    let standing = verdict.as_str();
     let (good, latency) = (good.map(Sql), latency.map(Sql));
     db.prepare_cached(sql)?.execute((number, target, standing, streak, Sql(*checked), good, latency, why))?;
     Ok(())
@@ -217,7 +216,7 @@ pub(super) fn read_verdict(row: &Row<'_>) -> rusqlite::Result<Verdict> {
     Ok(Verdict {
         exit: row::get(row, "id")?,
         target: row.get("target")?,
-        standing: row::word(row, "standing", STANDINGS)?,
+        verdict: row::word(row, "standing", VERDICTS)?,
         streak: row.get("streak")?,
         checked: row::get(row, "checked")?,
         good: row::maybe(row, "good")?,

@@ -73,7 +73,7 @@ fn verdict(exit: ExitId) -> Verdict {
     Verdict {
         exit,
         target: "echo".to_owned(),
-        standing: TargetVerdict::Good,
+        verdict: TargetVerdict::Good,
         streak: 3,
         checked: Moment(50),
         good: Some(Moment(50)),

@@ -86,7 +86,7 @@ pub(super) fn apply(db: &Connection, write: &Write) -> rusqlite::Result<()> {
         Write::PutExit(exit) => exits::put(db, exit),
         Write::DropExit(id) => exits::drop(db, id),
         Write::Saw(seen) => exits::saw(db, seen),
-        Write::PutVerdict(verdict) => exits::judge(db, verdict),
+        Write::PutVerdict(verdict) => exits::put_verdict(db, verdict),
         Write::Check(check) => checks::put(db, check),
         Write::PutSource(source) => meta::put_source(db, source),
         Write::PutPublic(public) => public::put(db, public),
