@@ -27,6 +27,10 @@ pub mod proxifly;
 pub mod public;
 pub mod relays;
 
+use time::PrimitiveDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
 use crate::exit::Moment;
 
 /// Why an answer is none: a clause for the log and the API.
@@ -59,29 +63,16 @@ pub trait Parse: Default + Send {
     fn finish(self) -> Result<Parsed<Self::Output>, Garbage>;
 }
 
-/// Reads `YYYY-MM-DD hh:mm:ss`, the form of every time in Tor's documents.
+/// `2026-09-04 03:00:00`: the form of every time in Tor's documents, always UTC.
+const TIME: &[BorrowedFormatItem<'static>] = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+
+/// Reads such a time; `None` if it is none, or before 1970.
 fn utc(text: impl AsRef<str>) -> Option<Moment> {
-    let text = text.as_ref().trim();
-    let number = |from: usize, to: usize, most: u64| {
-        let digits = text.get(from..to).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
-        digits.parse().ok().filter(|number: &u64| *number <= most)
-    };
-    let separated = text.len() == 19
-        && [(4, b'-'), (7, b'-'), (10, b' '), (13, b':'), (16, b':')]
-            .iter()
-            .all(|&(at, byte)| text.as_bytes()[at] == byte);
-    if !separated {
-        return None;
-    }
-    let (year, month, day) = (number(0, 4, 9999)?, number(5, 7, 12)?, number(8, 10, 31)?);
-    let (hour, minute, second) = (number(11, 13, 23)?, number(14, 16, 59)?, number(17, 19, 60)?);
-    if year < 1970 || month == 0 || day == 0 {
-        return None;
-    }
-    // Days since the epoch, counted in years that begin in March, so that the leap day is the last one.
-    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day - 1 - 719_468;
-    Some(Moment((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000))
+    // The length leaves out years with a sign, which `time` would read.
+    let text = Some(text.as_ref().trim()).filter(|text| text.len() == 19)?;
+    let time = PrimitiveDateTime::parse(text, TIME).ok()?.assume_utc();
+    let seconds = u64::try_from(time.unix_timestamp()).ok()?;
+    Some(Moment(seconds * 1_000_000))
 }
 
 #[cfg(test)]
@@ -108,6 +99,9 @@ mod tests {
             "1969-12-31 23:59:59",
             "2026-09-04 24:00:00",
             "+026-09-04 03:00:00",
+            "+2026-09-04 03:00:00",
+            "2026-02-29 03:00:00",
+            "2026-9-04 03:00:00",
             "2026-09-04 03:0é:0",
         ] {
             assert_eq!(utc(bad), None, "{bad}");

@@ -44,7 +44,7 @@ pub use self::fault::{Fault, StoreError};
 pub use self::file::{Report, backup, check, set_aside};
 pub use self::load::Loaded;
 pub use self::meta::Source;
-pub use self::public::{Public, PublicFilter};
+pub use self::public::Public;
 pub use self::routes::Route;
 pub use self::write::Write;
 pub use self::writer::Health;
@@ -137,16 +137,6 @@ impl Store {
         }
     }
 
-    /// How the file takes writes, now and whenever that changes.
-    pub fn health(&self) -> watch::Receiver<Health> {
-        self.health.clone()
-    }
-
-    /// How many writes wait.
-    pub fn queued(&self) -> usize {
-        self.jobs.max_capacity() - self.jobs.capacity()
-    }
-
     /// Writes what waits and lets go of the file. Call it last; a call after it gets [`StoreError::Closed`].
     pub async fn close(&self) {
         let _ = self.jobs.send(Job::Close).await; // closed already: then only the wait is left
@@ -159,17 +149,6 @@ impl Store {
     pub async fn checks(&self, exit: &ExitId, target: Option<&str>, page: Page) -> Result<Vec<Check>, StoreError> {
         let (exit, target) = (exit.clone(), target.map(str::to_owned));
         self.reader.ask(move |db| checks::list(db, &exit, target.as_deref(), page)).await
-    }
-
-    /// The addresses that an exit was seen with, the newest first.
-    pub async fn observed(&self, exit: &ExitId) -> Result<Vec<Observed>, StoreError> {
-        let exit = exit.clone();
-        self.reader.ask(move |db| exits::observed_of(db, &exit)).await
-    }
-
-    /// Public proxies, fastest first.
-    pub async fn public(&self, filter: PublicFilter) -> Result<Vec<Public>, StoreError> {
-        self.reader.ask(move |db| public::list(db, &filter)).await
     }
 }
 

@@ -90,7 +90,8 @@ impl Page {
     /// The same page with one more header.
     pub fn with_header(&self, name: &'static str, value: &str) -> Self {
         let mut page = self.clone();
-        page.extra_headers.extend(HeaderValue::try_from(value).ok().map(|value| (HeaderName::from_static(name), value)));
+        page.extra_headers
+            .extend(HeaderValue::try_from(value).ok().map(|value| (HeaderName::from_static(name), value)));
         page
     }
 

@@ -213,7 +213,8 @@ async fn probe<D: ExitDialer>(
 ) -> Result<Answer, Fault> {
     let begun = Instant::now();
     let opened = dialer.open(exit, &page.target, settings.timeout).await;
-    let opened = opened.inspect_err(|error| tracing::debug!(host = %page.target.host, %error, "a probe got no stream"))?;
+    let opened =
+        opened.inspect_err(|error| tracing::debug!(host = %page.target.host, %error, "a probe got no stream"))?;
     (timings.circuit, timings.connect) = (opened.circuit, Some(opened.connect));
     let deadline = Instant::now() + settings.timeout.saturating_sub(opened.connect);
     let answer = probe::ask(opened.stream, page, &settings.tls, deadline, timings).await;

@@ -292,7 +292,11 @@ mod tests {
     fn one_refusal_among_passes_becomes_a_ban() {
         let mut pending = PendingBans::default();
         assert_eq!(pending.note(&exit(1), REFUSED, false, START), (SiteEffect::Fails, -1));
-        assert_eq!(pending.decide(START.after(RECENT / 2)), PageDecisions::default(), "no exit shows that the site works");
+        assert_eq!(
+            pending.decide(START.after(RECENT / 2)),
+            PageDecisions::default(),
+            "no exit shows that the site works"
+        );
         pending.note(&exit(2), Ok(()), false, START.after(SECOND));
         assert_eq!(pending.decide(START.after(SECOND)).confirmed, [(exit(1), SiteFailure::Status(403))]);
         assert!(!pending.is_undecided());
@@ -308,7 +312,10 @@ mod tests {
         let decisions = pending.decide(later.after(SECOND));
         assert_eq!((decisions.confirmed.len(), decisions.again.len()), (0, CHECKED_AGAIN));
         assert_eq!(decisions.again[0], exit(10), "the latest first");
-        assert!(pending.decide(later.after(2 * SECOND)).again.is_empty(), "they are checked again once for each new failure");
+        assert!(
+            pending.decide(later.after(2 * SECOND)).again.is_empty(),
+            "they are checked again once for each new failure"
+        );
         assert_eq!(pending.decide(later.after(TOGETHER)).confirmed.len(), 1);
     }
 

@@ -31,7 +31,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use self::body::Unpacked;
 use self::place::{Place, follow, request};
 use super::Garbage;
-use crate::dial::{self, DialError};
+use crate::dial::{self, DialError, TargetFault};
 use crate::limit::target::Rules;
 use crate::net::{BadTarget, Host, Target};
 
@@ -135,9 +135,15 @@ pub enum FetchError {
     /// Neither http nor https.
     #[error("the URL is neither http:// nor https://")]
     Scheme,
-    /// No stream to the server.
+    /// No stream to the server was opened.
     #[error("cannot connect: {0}")]
-    Connect(#[from] DialError),
+    Connect(DialError),
+    /// The rules for targets forbid the server's address or port.
+    #[error(
+        "cannot connect: its address or port is not allowed; if the server is in a private network, set \
+         `gateway.allow_private_targets = true`, and otherwise see `gateway.allowed_ports` and `gateway.denied_ports`"
+    )]
+    Forbidden,
     /// The server's certificate or its TLS.
     #[error("TLS: {0}")]
     Tls(Box<str>),
@@ -169,12 +175,21 @@ pub enum FetchError {
     Packing(Box<str>),
 }
 
+impl From<DialError> for FetchError {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Target(TargetFault::Forbidden) => Self::Forbidden,
+            other => Self::Connect(other),
+        }
+    }
+}
+
 impl FetchError {
     /// The word for it in metric labels and in `/sources`.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Url(_) | Self::Scheme => "url",
-            Self::Connect(_) => "connect",
+            Self::Connect(_) | Self::Forbidden => "connect",
             Self::Tls(_) => "tls",
             Self::Http(_) => "http",
             Self::Status { .. } => "status",

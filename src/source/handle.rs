@@ -22,11 +22,6 @@ impl Handle {
         (Self { status, refresh: Arc::default() }, tell)
     }
 
-    /// Its name.
-    pub fn name(&self) -> String {
-        self.status.borrow().name.clone()
-    }
-
     /// How it fares, now and whenever that changes.
     pub fn status(&self) -> watch::Receiver<Source> {
         self.status.clone()

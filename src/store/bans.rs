@@ -28,11 +28,6 @@ pub(super) fn put(db: &Connection, ban: &Ban) -> rusqlite::Result<()> {
     Ok(())
 }
 
-pub(super) fn drop(db: &Connection, site: &str, exit: &ExitId) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM bans WHERE site = ?1 AND exit = ?2")?.execute((site, Sql(exit)))?;
-    Ok(())
-}
-
 /// Forgets bans that have ended.
 pub(super) fn sweep(db: &Connection, now: Moment) -> rusqlite::Result<usize> {
     db.prepare_cached("DELETE FROM bans WHERE until <= ?1")?.execute([Sql(now)])

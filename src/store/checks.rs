@@ -9,6 +9,9 @@ use super::exits;
 use super::row::{self, Sql};
 use crate::exit::{ExitId, Moment};
 
+/// Checks that are kept of one public proxy, beside the limit by age. With 100, two thousand proxies need about 20 MB.
+const PUBLIC_CHECKS: u32 = 100;
+
 /// One check of one exit against one target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -62,6 +65,9 @@ pub(super) fn put(db: &Connection, check: &Check) -> rusqlite::Result<()> {
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     let Check { id: _, exit, target, at, outcome, detail, ip, status, timings } = check;
     let number = exits::number(db, exit, *at)?;
+    if let ExitId::Public(_) = exit {
+        forget_all_but_the_newest(db, number)?;
+    }
     let Timings { circuit, connect, tls, first_byte, total } = *timings;
     db.prepare_cached(sql)?.execute(rusqlite::params![
         number,
@@ -77,6 +83,14 @@ pub(super) fn put(db: &Connection, check: &Check) -> rusqlite::Result<()> {
         first_byte.map(Sql),
         total.map(Sql),
     ])?;
+    Ok(())
+}
+
+/// Makes room for one more check of a public proxy: there may be thousands of proxies, each checked every few minutes.
+fn forget_all_but_the_newest(db: &Connection, number: i64) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM checks WHERE exit = ?1 AND id <=
+               (SELECT id FROM checks WHERE exit = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
+    db.prepare_cached(sql)?.execute((number, PUBLIC_CHECKS - 1))?;
     Ok(())
 }
 

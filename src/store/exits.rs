@@ -194,7 +194,6 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Exit> {
 }
 
 pub(super) const ALL_OBSERVED: &str = "SELECT * FROM observed JOIN exits ON number = exit ORDER BY id, last DESC, ip";
-const OBSERVED_OF: &str = "SELECT * FROM observed JOIN exits ON number = exit WHERE id = ?1 ORDER BY last DESC, ip";
 
 pub(super) fn read_observed(row: &Row<'_>) -> rusqlite::Result<Observed> {
     Ok(Observed {
@@ -204,10 +203,6 @@ pub(super) fn read_observed(row: &Row<'_>) -> rusqlite::Result<Observed> {
         last: row::get(row, "last")?,
         times: row.get("times")?,
     })
-}
-
-pub(super) fn observed_of(db: &Connection, exit: &ExitId) -> rusqlite::Result<Vec<Observed>> {
-    db.prepare_cached(OBSERVED_OF)?.query_map([Sql(exit)], read_observed)?.collect()
 }
 
 pub(super) const ALL_VERDICTS: &str = "SELECT * FROM verdicts JOIN exits ON number = exit ORDER BY id, target";

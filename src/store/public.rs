@@ -1,13 +1,14 @@
 //! Public proxies: what the judge found of each, and the lists that people ask for.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, Row, params_from_iter};
+use rusqlite::{Connection, Row};
 
+use super::exits;
 use super::row::{self, Sql};
-use crate::exit::{Anonymity, Login, Moment, Protocol, PublicId, Through};
+use crate::exit::{Anonymity, ExitId, Login, Moment, PublicId, Through};
 use crate::net::Secret;
 
 const ANONYMITIES: &[(Anonymity, &str)] = &[
@@ -62,27 +63,6 @@ pub struct Public {
     pub passed: u16,
 }
 
-/// Which of them to list; what is `None` does not matter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PublicFilter {
-    /// Working ones, or failed ones.
-    pub working: Option<bool>,
-    /// Of this protocol.
-    pub protocol: Option<Protocol>,
-    /// Of this country.
-    pub country: Option<String>,
-    /// Of this anonymity.
-    pub anonymity: Option<Anonymity>,
-    /// Able to reach HTTPS sites, or not.
-    pub https: Option<bool>,
-    /// Tested after this.
-    pub tested_after: Option<Moment>,
-    /// Leaves out so many of the fastest.
-    pub offset: u32,
-    /// At most so many rows.
-    pub limit: u32,
-}
-
 pub(super) fn put(db: &Connection, public: &Public) -> rusqlite::Result<()> {
     let sql =
         "INSERT OR REPLACE INTO public_proxies (url, protocol, list, working, response_time, failed_count, last_tested,
@@ -117,35 +97,7 @@ pub(super) fn put(db: &Connection, public: &Public) -> rusqlite::Result<()> {
 
 pub(super) fn drop(db: &Connection, id: &PublicId) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM public_proxies WHERE url = ?1")?.execute([row::url(id)])?;
-    Ok(())
-}
-
-/// The list's SQL names only what is asked for, so that the planner sees which index fits.
-fn list_sql(filter: &PublicFilter) -> (String, Vec<Value>) {
-    let word = |word: &str| Value::Text(word.to_owned());
-    let flag = |flag: bool| Value::Integer(i64::from(flag));
-    let conditions = [
-        ("working = ?", filter.working.map(flag)),
-        ("protocol = ?", filter.protocol.map(|p| word(p.as_str()))),
-        ("country = ?", filter.country.as_deref().map(word)),
-        ("anonymity = ?", filter.anonymity.map(|a| word(a.as_str()))),
-        ("https = ?", filter.https.map(flag)),
-        ("last_tested > ?", filter.tested_after.map(|at| Value::Integer(i64::try_from(at.0).unwrap_or(i64::MAX)))),
-    ];
-    let (wanted, mut values): (Vec<_>, Vec<_>) =
-        conditions.into_iter().filter_map(|(sql, value)| value.map(|value| (sql, value))).unzip();
-    let mut sql = "SELECT * FROM public_proxies".to_owned();
-    if !wanted.is_empty() {
-        sql = format!("{sql} WHERE {}", wanted.join(" AND "));
-    }
-    sql.push_str(" ORDER BY response_time NULLS LAST LIMIT ? OFFSET ?");
-    values.extend([filter.limit, filter.offset].map(|n| Value::Integer(n.into())));
-    (sql, values)
-}
-
-pub(super) fn list(db: &Connection, filter: &PublicFilter) -> rusqlite::Result<Vec<Public>> {
-    let (sql, values) = list_sql(filter);
-    db.prepare_cached(&sql)?.query_map(params_from_iter(values), read)?.collect()
+    exits::drop(db, &ExitId::Public(Arc::new(id.clone()))) // its checks go with it
 }
 
 pub(super) const ALL: &str = "SELECT * FROM public_proxies";

@@ -34,13 +34,6 @@ pub enum Write {
     DropSession(Holder),
     /// A ban.
     PutBan(Ban),
-    /// That ban is lifted.
-    DropBan {
-        /// The site.
-        site: String,
-        /// The exit.
-        exit: ExitId,
-    },
     /// An exit as its source describes it.
     PutExit(Exit),
     /// That exit is gone for good: its addresses, verdicts and checks go with it.
@@ -82,7 +75,6 @@ pub(super) fn apply(db: &Connection, write: &Write) -> rusqlite::Result<()> {
         Write::PutSession(session) => sessions::put(db, session),
         Write::DropSession(holder) => sessions::drop(db, holder),
         Write::PutBan(ban) => bans::put(db, ban),
-        Write::DropBan { site, exit } => bans::drop(db, site, exit),
         Write::PutExit(exit) => exits::put(db, exit),
         Write::DropExit(id) => exits::drop(db, id),
         Write::Saw(seen) => exits::saw(db, seen),

@@ -62,7 +62,11 @@ pub(in crate::check) struct Report {
 pub(super) enum Outcome {
     Works(Works),
     /// The long test: `passed` of `asked` requests were answered; `why` is the last fault if too few were.
-    Lasts { passed: u16, asked: u16, why: Option<Fault> },
+    Lasts {
+        passed: u16,
+        asked: u16,
+        why: Option<Fault>,
+    },
     Fails(RejectReason),
     /// An engine of ours failed, which says nothing of the proxy.
     Open(Fault),

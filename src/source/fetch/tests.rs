@@ -5,7 +5,6 @@ use flate2::write::GzEncoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
-use crate::dial::TargetFault;
 use crate::lifecycle::{Lifecycle, Tasks};
 
 /// A server that reads one request and answers from a script; the next request gets the next line of it.
@@ -178,6 +177,20 @@ async fn redirects_are_followed_a_few_times() {
     let secure = Uri::from_static("https://list.test/");
     assert_eq!(follow(&secure, "http://list.test/"), Err(FetchError::Redirect("from https to http")));
     assert_eq!(follow(&secure, "//evil.test/"), Err(FetchError::Redirect("in a form that is not followed")));
+}
+
+#[tokio::test]
+async fn a_list_in_a_private_network_is_refused_with_what_to_set() {
+    let tls = ClientConfig::builder_with_provider(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(tokio_rustls::rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let client = Client::new(Direct::new(Rules::default()), Arc::new(tls));
+    let url = Uri::from_static("http://127.0.0.1:9/list.txt");
+    let error = client.get(&url, &Validators::default(), Limits::default(), &mut |_| Ok(())).await.unwrap_err();
+    assert!(error.to_string().contains("`gateway.allow_private_targets = true`"), "{error}");
+    assert_eq!(error.as_str(), "connect");
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //! Lists are made by programs that scrape other lists, so most kinds of garbage are to be expected. What cannot be read
 //! without guessing is left out: a proxy at a guessed port is somebody else's machine.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use crate::exit::{Login, Protocol, PublicId};
@@ -73,24 +75,9 @@ fn login(text: &str) -> Login {
     Login { user: decoded(user).into(), password: Secret::new(decoded(password)) }
 }
 
-/// Percent-decoding; what is no code, or no UTF-8, stays as it is.
+/// Percent-decoding. Text that decodes to no UTF-8 is kept as it is.
 fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let digit = |at: usize| after.get(at).and_then(|byte| (*byte as char).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push((high << 4 | low) as u8);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+    percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), Cow::into_owned)
 }
 
 /// Reads one line of text: what follows the entry and a blank is a remark. `fallback` is what an entry without a

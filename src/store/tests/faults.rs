@@ -49,7 +49,8 @@ async fn a_file_that_does_not_take_writes_says_so_and_heals() {
     let refused = store.commit(vec![Write::PutRoute(route("a", None))]).await;
     assert_eq!(refused, Err(StoreError::Refused(Fault::ReadOnly)));
     healthy(&store, failing(&Fault::ReadOnly)).await;
-    assert_eq!(store.observed(&tor(1)).await, Ok(vec![]), "lists are still read");
+    let page = Page { limit: 9, before: None };
+    assert_eq!(store.checks(&tor(1), None, page).await, Ok(vec![]), "lists are still read");
     meddle(&store, |db| db.pragma_update(None, "query_only", false).unwrap()).await;
     healthy(&store, |health| *health == Health::Ok).await;
     assert_eq!(store.commit(vec![Write::PutRoute(route("a", None))]).await, Ok(()));
@@ -64,8 +65,8 @@ async fn a_store_without_its_file_refuses_and_remembers_nothing() {
     let refused = store.commit(vec![Write::PutRoute(route("a", None))]).await;
     assert_eq!(refused, Err(StoreError::Refused(Fault::Corrupt)));
     store.note(big_note(1));
-    assert!(failing(&Fault::Corrupt)(&store.health().borrow()));
-    assert!(store.observed(&tor(1)).await.is_err());
+    assert!(failing(&Fault::Corrupt)(&store.health.borrow()));
+    assert!(store.checks(&tor(1), None, Page { limit: 9, before: None }).await.is_err());
     store.close().await;
     assert_eq!(store.commit(vec![]).await, Err(StoreError::Closed));
 }
@@ -102,7 +103,7 @@ async fn a_file_that_is_locked_at_the_start_still_serves_what_it_holds() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let (store, loaded) = home.open();
     assert_eq!(loaded.routes, [route("a", None)]);
-    assert!(failing(&Fault::Locked)(&store.health().borrow()));
+    assert!(failing(&Fault::Locked)(&store.health.borrow()));
 }
 
 #[tokio::test]
@@ -113,11 +114,12 @@ async fn a_full_queue_drops_notes_and_leaves_room_for_changes() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap(); // the writer waits two seconds for this lock
     let mut first = std::pin::pin!(store.commit(vec![Write::PutRoute(route("first", None))]));
     assert!(std::future::poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx).is_pending())).await);
-    while store.queued() > 0 {
+    let queued = || store.jobs.max_capacity() - store.jobs.capacity();
+    while queued() > 0 {
         tokio::task::yield_now().await; // until the writer has taken it and hangs
     }
     (0..1000).for_each(|at| store.note(Write::Check(check_of(tor(1), "echo", at))));
-    assert_eq!(store.queued(), 64 - 64 / FOR_CHANGES);
+    assert_eq!(queued(), 64 - 64 / FOR_CHANGES);
     let second = store.commit(vec![Write::PutRoute(route("second", None))]);
     let unlock = async { other.execute_batch("ROLLBACK").unwrap() };
     assert_eq!(tokio::join!(first, second, unlock), (Ok(()), Ok(()), ()));
