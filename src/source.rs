@@ -1,17 +1,16 @@
-//! Where exits come from, one file a source.
+//! Sources: where exits come from. Each has a file of its own.
 //!
-//! A source is asked seldom and distrusted always: its answer may be late, cut short, huge, another page altogether, or
-//! for hours the same. The rule for all of them is one: the last good answer stands until a better one was read to its
-//! end. What went wrong is never silent; it is in the log once, in a metric, and in the source's own [`Source`] record
-//! that the API lists.
+//! A source's answer may be late, cut short, huge, a different page, or the same for hours. One rule holds for all
+//! sources: the last good answer is used until a better one was read to its end. Each failure is logged once, counted in
+//! a metric, and shown in the source's [`Source`] record, which the API lists.
 //!
-//! Parsers ([`Parse`]) take bytes as they arrive and hold no more than one record, so that nobody can fill our memory
-//! by answering. They open nothing; `source/fetch.rs` does the asking, `source/poll.rs` decides when, and what an
-//! answer is worth.
+//! Parsers ([`Parse`]) take bytes as they arrive and keep no more than one record, so an answer cannot fill the memory.
+//! They open no connections: `source/fetch.rs` makes requests, `source/poll.rs` decides when, and whether an answer is
+//! used.
 //!
-//! Next: `source/relays.rs` (who starts what, and where it goes), `source/onionoo.rs`, `source/exit_list.rs` and
-//! `source/consensus.rs` (what each says), `source/merge.rs` (what they say together); `source/public.rs` and what it
-//! names, for lists of public proxies.
+//! Next: `source/relays.rs` (starts the sources of Tor relays), `source/onionoo.rs`, `source/exit_list.rs` and
+//! `source/consensus.rs` (one source each), `source/merge.rs` (makes one list of them); `source/public.rs` for lists of
+//! public proxies.
 //!
 //! [`Source`]: crate::store::Source
 
@@ -33,33 +32,31 @@ use time::macros::format_description;
 
 use crate::exit::Moment;
 
-/// Why an answer is none: a clause for the log and the API.
+/// Why an answer cannot be used: a clause for the log and the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Garbage(pub &'static str);
 
-/// A whole answer, read.
+/// A complete answer, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parsed<T> {
-    /// What it says.
     pub value: T,
-    /// How many exits it describes.
+    /// How many exits the answer describes.
     pub records: u32,
     /// How many of its records could not be used.
     pub skipped: u32,
-    /// When it was made, by its own word.
+    /// When the answer was made, as the answer states.
     pub published: Option<Moment>,
 }
 
-/// Reads an answer while it arrives.
+/// Parses an answer while it arrives.
 pub trait Parse: Default + Send {
-    /// What the answer says.
     type Output: Send + 'static;
 
-    /// Takes the next bytes. An error is final: this is no answer.
+    /// Takes the next bytes. After an error the answer cannot be used.
     fn feed(&mut self, bytes: &[u8]) -> Result<(), Garbage>;
 
-    /// There are no more bytes.
+    /// The answer is complete.
     fn finish(self) -> Result<Parsed<Self::Output>, Garbage>;
 }
 

@@ -1,4 +1,4 @@
-//! What checks found and nobody knows yet: updates that wait to be published together, and callers that wait for them.
+//! Results of checks that are not published yet: updates that are published together, and callers that wait for them.
 //!
 //! Each publication makes a new snapshot, and checks end hundreds of times a second, so updates are collected for a
 //! moment. A caller that waits for a check is answered after the publication: what it then reads in the snapshot must
@@ -118,7 +118,7 @@ impl Results {
         self.waiting.extra(exit)
     }
 
-    /// Callers that wait for an exit that is neither listed any more nor being checked are told so.
+    /// Callers that wait for an exit that is neither listed any more nor being checked get no result.
     pub(super) fn keep(&mut self, is_listed: impl Fn(&ExitId) -> bool) {
         self.waiting.keep(|exit| is_listed(exit) || self.running.contains_key(exit));
     }

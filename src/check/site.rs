@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_site_that_fails_everybody_bans_nobody() {
+    fn a_site_that_fails_every_exit_bans_none() {
         let mut pending = PendingBans::default();
         (1..=8).for_each(|n| _ = pending.note(&exit(n), Ok(()), false, START));
         let down = START.after(10 * TOGETHER);

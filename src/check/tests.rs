@@ -273,6 +273,45 @@ async fn stopping_ends_the_worker_and_its_checks() {
     assert_eq!(ended, crate::lifecycle::Ended::Drained);
 }
 
+/// What a subscriber wrote.
+#[derive(Clone, Default)]
+struct Log(Arc<Lock<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn debug_lines_of_a_check_carry_its_id() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _default = tracing::subscriber::set_default(subscriber);
+    let setup = Setup::new(&[Does::Works]);
+    setup.list().await;
+    setup.until(1, |exit| exit.known().passed.contains("shop")).await;
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let id_of = |message: &str| {
+        let line = text.lines().find(|line| line.contains(message)).unwrap_or_else(|| panic!("{message}: {text}"));
+        let (_, rest) = line.split_once("check{id=k-").unwrap_or_else(|| panic!("no id: {line}"));
+        assert!(rest.contains(&format!("exit={}", exit(1))), "{line}");
+        rest.split(' ').next().unwrap().to_owned()
+    };
+    let ids = ["a check begins", "a probe was answered", "the echo probes have ended", "a site was asked"].map(id_of);
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}
+
 #[test]
 fn presets_have_valid_urls() {
     let names: Vec<_> = Settings::of(&check()).unwrap().sites.iter().map(|site| site.name.clone()).collect();

@@ -171,7 +171,7 @@ impl Outbound {
                 Err(refusal) => refusal,
             };
             let hopeless = refusal.untested.is_empty();
-            refusal.untested.iter().for_each(|exit| state.wish(exit.clone()));
+            refusal.untested.iter().for_each(|exit| state.request_check(exit.clone()));
             if hopeless || timeout_at(attempt.by, revisions.changed()).await.is_err() {
                 return Err(self.refused(&refusal, attempt.wish));
             }
@@ -227,7 +227,7 @@ impl Gate for Outbound {
         };
         // A new pin is on the disk before anybody leaves by it; it is seldom, and its future is not every connection's.
         if !plan.events.is_empty() {
-            Box::pin(self.parts.state.promise(std::mem::take(&mut plan.events))).await;
+            Box::pin(self.parts.state.make_durable(std::mem::take(&mut plan.events))).await;
         }
         self.dial(attempt, plan).await
     }
@@ -243,7 +243,7 @@ impl Gate for Outbound {
             Ok(plan) => plan,
             Err(refusal) => self.tested(&attempt, refusal).await?,
         };
-        self.parts.state.promise(std::mem::take(&mut plan.events)).await;
+        self.parts.state.make_durable(std::mem::take(&mut plan.events)).await;
         self.look_up(&attempt, &plan, lookup).await
     }
 

@@ -1,5 +1,5 @@
-//! Exits as their sources described them, the addresses that they were seen with, and the verdicts on them: what a
-//! gateway needs to serve in its first second, before any source answers and any check ran.
+//! Exits as their sources describe them, the addresses that sites saw of them, and the verdicts on them: a gateway needs
+//! these to serve clients after a start, before a source answers or a check ends.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,37 +16,34 @@ use crate::exit::{ExitId, Listing, Moment};
 /// An exit as a source described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// What the source says; its id is the key.
+    /// Its id is the key.
     pub listing: Listing,
-    /// When a source first named it.
+    /// When a source first listed it.
     pub first_seen: Moment,
-    /// When a source last named it.
+    /// When a source last listed it.
     pub last_seen: Moment,
 }
 
-/// An address that an exit was seen with by somebody on the far side.
+/// An address that a site saw of an exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
-    /// The exit.
     pub exit: ExitId,
-    /// What the far side saw.
     pub ip: IpAddr,
-    /// For the first time.
+    /// When it was first seen.
     pub first: Moment,
-    /// For the last time.
+    /// When it was last seen.
     pub last: Moment,
-    /// How often.
+    /// How often it was seen.
     pub times: u32,
 }
 
-/// How an exit stands with one check target.
+/// The verdict on an exit at one check target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TargetVerdict {
-    /// It passes.
     Good,
-    /// It does not, for now.
+    /// The exit fails, for now.
     Bad,
-    /// It was caught at something that no honest exit does: never again.
+    /// The exit tampers or intercepts, and is never used again.
     Condemned,
 }
 
@@ -54,7 +51,7 @@ const VERDICTS: &[(TargetVerdict, &str)] =
     &[(TargetVerdict::Good, "good"), (TargetVerdict::Bad, "bad"), (TargetVerdict::Condemned, "condemned")];
 
 impl TargetVerdict {
-    /// The word for it in the store, the API, logs and metric labels.
+    /// The code in the store, the API, logs and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Good => "good",
@@ -64,27 +61,26 @@ impl TargetVerdict {
     }
 }
 
-/// What the checks of one exit against one target came to.
+/// The verdict on one exit at one target, with the results that led to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The exit.
     pub exit: ExitId,
     /// The check target's name; `echo` is the exit as such.
     pub target: String,
     pub verdict: TargetVerdict,
-    /// Rounds in a row that ended the same way: good ones above zero, bad ones below.
+    /// Checks in a row that ended the same way: good ones above zero, bad ones below.
     pub streak: i32,
     /// When it was last checked.
     pub checked: Moment,
     /// When it was last good.
     pub good: Option<Moment>,
-    /// How long opening a stream took in its last good round.
+    /// How long opening a stream took in the last good check.
     pub latency: Option<Duration>,
-    /// Why it is bad, in words; empty if it is not.
+    /// Why it is bad, in words; empty if it is good.
     pub why: String,
 }
 
-/// The number of an exit; one that no source has named yet gets a row with no facts.
+/// The number of an exit in the tables that refer to it. An exit that no source has listed gets a row without facts.
 pub(super) fn number(db: &Connection, id: &ExitId, now: Moment) -> rusqlite::Result<i64> {
     let known =
         db.prepare_cached("SELECT number FROM exits WHERE id = ?1")?.query_row([Sql(id)], |r| r.get(0)).optional()?;
@@ -95,7 +91,7 @@ pub(super) fn number(db: &Connection, id: &ExitId, now: Moment) -> rusqlite::Res
     db.prepare_cached(sql)?.insert((Sql(id), Sql(now)))
 }
 
-/// A listing as it stands in its column: JSON, so that a fact more is no migration. Nothing is looked up by it.
+/// A listing in its column: JSON, because a new fact then needs no migration. It is not searched.
 #[derive(Serialize, Deserialize)]
 struct Facts {
     #[serde(default)]
@@ -182,7 +178,7 @@ pub(super) fn put_verdict(db: &Connection, row: &Verdict) -> rusqlite::Result<()
     Ok(())
 }
 
-/// Exits that a source has named. A row without facts only carries checks and verdicts.
+/// Exits that a source has listed. A row without facts only belongs to checks and verdicts.
 pub(super) const ALL: &str = "SELECT * FROM exits WHERE facts <> '' ORDER BY id";
 
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Exit> {

@@ -1,4 +1,4 @@
-//! Public proxies: what the judge found of each, and the lists that people ask for.
+//! Public proxies that have worked, with the results of their checks.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,46 +20,44 @@ const ANONYMITIES: &[(Anonymity, &str)] = &[
 
 const THROUGHS: &[(Through, &str)] = &[(Through::Direct, "direct"), (Through::Tor, "tor")];
 
-/// A public proxy and what the judge found.
+/// A public proxy and the results of its checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Public {
-    /// Its URL, and the key.
+    /// Its URL is the key.
     pub id: PublicId,
-    /// The list that named it.
+    /// The list that contains it.
     pub list: String,
-    /// What it wants to hear before it serves.
     pub login: Option<Login>,
-    /// The way to it.
+    /// How it is reached.
     pub through: Through,
-    /// True if it passed its last test.
+    /// It passed its last test.
     pub working: bool,
     /// How long its last good test took.
     pub response_time: Option<Duration>,
-    /// Tests failed in a row.
+    /// Failures in a row.
     pub failed_count: u32,
-    /// When it was last tested.
     pub last_tested: Option<Moment>,
     /// When it last passed.
     pub last_working: Option<Moment>,
-    /// When it was first written down: a later write does not change it.
+    /// When it was first stored; later writes do not change it.
     pub created_at: Moment,
-    /// What it gives away.
+    /// What it reveals about its clients.
     pub anonymity: Anonymity,
-    /// True if an HTTPS site was reached through it with its own certificate.
+    /// An HTTPS site was reached through it with the site's own certificate.
     pub https: bool,
-    /// True if it tunnels (CONNECT or SOCKS) rather than only forwarding plain HTTP.
+    /// It opens tunnels (CONNECT or SOCKS), and does not only forward plain HTTP.
     pub connect: bool,
-    /// The country of its exit address, two upper-case letters.
+    /// The country of the address that sites see, two upper-case letters.
     pub country: Option<String>,
-    /// The address that the far side sees.
+    /// The address that sites see.
     pub exit_ip: Option<IpAddr>,
-    /// The far side sees several.
+    /// Sites see several addresses.
     pub several: bool,
-    /// It was caught tampering or intercepting.
+    /// It tampers or intercepts, and is never used again.
     pub condemned: bool,
     /// Requests of the long test.
     pub asked: u16,
-    /// Those that came back well.
+    /// Those of them that were answered.
     pub passed: u16,
 }
 
@@ -126,7 +124,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Public> {
     })
 }
 
-/// A user name holds no colon, as in HTTP Basic.
+/// `username:password`. A username contains no colon, as in HTTP Basic.
 fn login(text: &str) -> Option<Login> {
     let (user, password) = text.split_once(':')?;
     Some(Login { user: user.into(), password: Secret::new(password) })

@@ -164,7 +164,7 @@ impl Outbound {
         // Strict routes go on asking an exit that is out, for they have no other. When its trial is due, this was it: else
         // nobody would look at the exit again, and its pins would wait for a verdict for ever.
         if load.failed(now).is_some() || (load.claim_trial(now) && load.failed(now).is_some()) {
-            self.parts.state.wish(exit.id().clone());
+            self.parts.state.request_check(exit.id().clone());
         }
     }
 

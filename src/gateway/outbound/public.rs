@@ -62,7 +62,7 @@ impl Outbound {
     /// its next turn.
     pub(super) fn doubt(&self, exit: &Exit, error: DialError) {
         if exit.listing().public.is_some() && blames_the_proxy(error) {
-            self.parts.state.wish(exit.id().clone());
+            self.parts.state.request_check(exit.id().clone());
         }
     }
 }
