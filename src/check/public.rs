@@ -1,8 +1,8 @@
 //! The tester of public proxies: thousands of unknown operators' machines, most of them dead, some of them dishonest.
 //!
-//! Nothing that a free proxy says is believed. That it works is shown by an answer that repeats a random number of ours
-//! (a nonce). Which address it leaves from is confirmed by two servers, one of them over TLS, where nobody between can
-//! forge the answer. What it adds to requests is shown by a page that repeats the headers it received, and that it does
+//! A free proxy is never trusted. That it works is shown by an answer that repeats a random number of ours (a nonce). The
+//! address that it leaves from is confirmed by two servers, one of them over TLS, where the proxy cannot forge the answer.
+//! What it adds to requests is shown by a page that repeats the headers it received, and that it does
 //! not change pages by one that is the same for all clients. A proxy that shows certificates of its own, or other pages
 //! than all others show, is never used again. One that passes must answer twenty more requests before it counts as
 //! reliable.

@@ -1,4 +1,4 @@
-//! The store as its callers know it: what is acknowledged is there after whatever happens to file and process.
+//! The store through its public functions: what was acknowledged is there, whatever happens to the file and the process.
 
 mod crash;
 mod faults;
@@ -19,7 +19,7 @@ use crate::route::pin::{PinRecord, Pinned};
 use crate::route::selector::SessionId;
 use crate::route::session::{SessionRecord, Term};
 
-/// A folder with a database in it, gone with the test.
+/// A temporary folder with a database.
 struct Home(TempDir);
 
 impl Home {
@@ -110,7 +110,7 @@ fn proxy(port: u16, working: bool, millis: Option<u64>) -> Public {
     }
 }
 
-/// One of everything that is loaded at the start.
+/// One row of each kind that is loaded at the start.
 fn one_of_each() -> (Vec<Write>, Loaded) {
     let holder = |key: &str, scope: &str, session: &str| Holder {
         key: key.into(),
@@ -191,7 +191,7 @@ fn one_of_each() -> (Vec<Write>, Loaded) {
 }
 
 #[tokio::test]
-async fn what_is_committed_is_loaded_by_the_next_one() {
+async fn what_is_committed_is_loaded_after_a_restart() {
     let home = Home::new();
     let (store, empty) = home.open();
     assert_eq!(empty.routes, []);
@@ -274,19 +274,19 @@ async fn the_history_of_a_public_proxy_is_short_and_ends_with_the_proxy() {
 }
 
 #[tokio::test]
-async fn one_file_has_one_gateway() {
+async fn one_file_is_used_by_one_gateway_only() {
     let home = Home::new();
     let (store, _) = home.open();
     let second = Store::open(&home.path(), Options::default()).map(|_| ());
     assert_eq!(second, Err(StoreError::InUse { path: home.path() }));
-    assert!(set_aside(&home.path()).is_err(), "nobody moves a file that is at work");
+    assert!(set_aside(&home.path()).is_err(), "a file in use is not moved");
     store.close().await;
     home.open();
 }
 
 #[cfg(unix)]
 #[test]
-fn nobody_else_may_read_the_files() {
+fn the_files_are_readable_by_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let home = Home::new();
     let (_store, _) = home.open();
@@ -296,7 +296,7 @@ fn nobody_else_may_read_the_files() {
     }
 }
 
-/// Waits until something about the store's health is true.
+/// Waits until the store's health fulfils a condition.
 async fn healthy(store: &Store, is: impl Fn(&Health) -> bool) {
     let mut health = store.health.clone();
     let waited = tokio::time::timeout(Duration::from_secs(20), health.wait_for(|now| is(now))).await;

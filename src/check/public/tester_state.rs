@@ -301,7 +301,7 @@ mod tests {
     const START: Moment = Moment(1_788_314_400_000_000);
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-    /// A tester of one proxy, which nobody has checked.
+    /// A tester of one proxy that was never checked.
     struct Setup {
         snapshot: Snapshot,
         id: ExitId,

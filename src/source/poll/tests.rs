@@ -142,7 +142,11 @@ fn pauses_grow_to_the_period_and_spread() {
     assert_eq!((seconds(1, 0.0), seconds(1, 1.0)), (22.5, 37.5));
     assert_eq!(pause(HOUR, Ok(Some(Duration::ZERO)), 0, 1.0), HOUR + HOUR / 20, "never more often than hourly");
     let soon = FetchError::Status { status: StatusCode::SERVICE_UNAVAILABLE, retry_after: Some(Duration::ZERO) };
-    assert_eq!(pause(HOUR, Err(&soon), 3, 0.5).as_secs(), 120, "who says `at once` for the third time is not believed");
+    assert_eq!(
+        pause(HOUR, Err(&soon), 3, 0.5).as_secs(),
+        120,
+        "after three failures the pause grows whatever the server demands"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The file as a file: versions, damage, copies, moving aside, and the indexes that lists rely on.
+//! The database file: versions, damage, copies, moving aside, and the indexes that queries need.
 
 use std::io::{Seek, SeekFrom, Write as _};
 
@@ -53,7 +53,7 @@ async fn a_row_that_cannot_be_read_is_skipped_and_counted() {
 }
 
 #[tokio::test]
-async fn damage_is_said_and_nothing_is_moved_unless_asked() {
+async fn damage_is_reported_and_the_file_is_moved_only_on_request() {
     let home = Home::new();
     std::fs::write(home.path(), "this is no database, it is a love letter".repeat(500)).unwrap();
     let refused = opened(&home.path()).unwrap_err();
@@ -96,7 +96,7 @@ async fn a_backup_is_whole_and_overwrites_nothing() {
 }
 
 #[test]
-fn every_list_has_its_index() {
+fn every_query_has_its_index() {
     let home = Home::new();
     let _store = home.open();
     let db = raw(&home.path());
@@ -116,7 +116,7 @@ fn every_list_has_its_index() {
 }
 
 #[tokio::test]
-async fn old_history_ends() {
+async fn old_checks_are_deleted() {
     let home = Home::new();
     let (store, _) = home.open();
     store.commit((1..=10).map(|at| Write::Check(check_of(tor(1), "echo", at))).collect()).await.unwrap();
