@@ -14,7 +14,7 @@ use criterion::{Criterion, Throughput};
 use exitgate::exit::country::GeoIp;
 use exitgate::exit::{Catalog, Moment};
 use exitgate::source::Parse as _;
-use exitgate::source::merge::{Merge, Word};
+use exitgate::source::merge::{RelayMerge, SourceData};
 use exitgate::source::onionoo::Details;
 
 const RELAYS: u32 = 9_500;
@@ -55,8 +55,8 @@ fn whole(document: &str, geoip: &Arc<GeoIp>) -> Catalog {
     let mut details = Details::default();
     document.as_bytes().chunks(CHUNK).for_each(|chunk| details.feed(chunk).expect("a whole document"));
     let parsed = details.finish().expect("a whole document");
-    let mut merge = Merge::new(geoip.clone(), Vec::new());
-    merge.hear(Word::Onionoo(parsed.value));
+    let mut merge = RelayMerge::new(geoip.clone(), Vec::new());
+    merge.hear(SourceData::Onionoo(parsed.value));
     let mut edit = Catalog::default().edit();
     for listing in merge.news(NOW).expect("exits") {
         edit.list(listing);

@@ -1,17 +1,16 @@
-//! Where exits come from, one file a source.
+//! Sources: where exits come from. Each has a file of its own.
 //!
-//! A source is asked seldom and distrusted always: its answer may be late, cut short, huge, another page altogether, or
-//! for hours the same. The rule for all of them is one: the last good answer stands until a better one was read to its
-//! end. What went wrong is never silent; it is in the log once, in a metric, and in the source's own [`Source`] record
-//! that the API lists.
+//! A source's answer may be late, cut short, huge, a different page, or the same for hours. One rule holds for all
+//! sources: the last good answer is used until a better one was read to its end. Each failure is logged once, counted in
+//! a metric, and shown in the source's [`Source`] record, which the API lists.
 //!
-//! Parsers ([`Parse`]) take bytes as they arrive and hold no more than one record, so that nobody can fill our memory
-//! by answering. They open nothing; `source/fetch.rs` does the asking, `source/poll.rs` decides when, and what an
-//! answer is worth.
+//! Parsers ([`Parse`]) take bytes as they arrive and keep no more than one record, so an answer cannot fill the memory.
+//! They open no connections: `source/fetch.rs` makes requests, `source/poll.rs` decides when, and whether an answer is
+//! used.
 //!
-//! Next: `source/relays.rs` (who starts what, and where it goes), `source/onionoo.rs`, `source/exit_list.rs` and
-//! `source/consensus.rs` (what each says), `source/merge.rs` (what they say together); `source/public.rs` and what it
-//! names, for lists of public proxies.
+//! Next: `source/relays.rs` (starts the sources of Tor relays), `source/onionoo.rs`, `source/exit_list.rs` and
+//! `source/consensus.rs` (one source each), `source/merge.rs` (makes one list of them); `source/public.rs` for lists of
+//! public proxies.
 //!
 //! [`Source`]: crate::store::Source
 
@@ -27,61 +26,50 @@ pub mod proxifly;
 pub mod public;
 pub mod relays;
 
+use time::PrimitiveDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
 use crate::exit::Moment;
 
-/// Why an answer is none: a clause for the log and the API.
+/// Why an answer cannot be used: a clause for the log and the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Garbage(pub &'static str);
 
-/// A whole answer, read.
+/// A complete answer, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parsed<T> {
-    /// What it says.
     pub value: T,
-    /// How many exits it describes.
+    /// How many exits the answer describes.
     pub records: u32,
     /// How many of its records could not be used.
     pub skipped: u32,
-    /// When it was made, by its own word.
+    /// When the answer was made, as the answer states.
     pub published: Option<Moment>,
 }
 
-/// Reads an answer while it arrives.
+/// Parses an answer while it arrives.
 pub trait Parse: Default + Send {
-    /// What the answer says.
     type Output: Send + 'static;
 
-    /// Takes the next bytes. An error is final: this is no answer.
+    /// Takes the next bytes. After an error the answer cannot be used.
     fn feed(&mut self, bytes: &[u8]) -> Result<(), Garbage>;
 
-    /// There are no more bytes.
+    /// The answer is complete.
     fn finish(self) -> Result<Parsed<Self::Output>, Garbage>;
 }
 
-/// Reads `YYYY-MM-DD hh:mm:ss`, the form of every time in Tor's documents.
+/// `2026-09-04 03:00:00`: the form of every time in Tor's documents, always UTC.
+const TIME: &[BorrowedFormatItem<'static>] = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+
+/// Reads such a time; `None` if it is none, or before 1970.
 fn utc(text: impl AsRef<str>) -> Option<Moment> {
-    let text = text.as_ref().trim();
-    let number = |from: usize, to: usize, most: u64| {
-        let digits = text.get(from..to).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
-        digits.parse().ok().filter(|number: &u64| *number <= most)
-    };
-    let separated = text.len() == 19
-        && [(4, b'-'), (7, b'-'), (10, b' '), (13, b':'), (16, b':')]
-            .iter()
-            .all(|&(at, byte)| text.as_bytes()[at] == byte);
-    if !separated {
-        return None;
-    }
-    let (year, month, day) = (number(0, 4, 9999)?, number(5, 7, 12)?, number(8, 10, 31)?);
-    let (hour, minute, second) = (number(11, 13, 23)?, number(14, 16, 59)?, number(17, 19, 60)?);
-    if year < 1970 || month == 0 || day == 0 {
-        return None;
-    }
-    // Days since the epoch, counted in years that begin in March, so that the leap day is the last one.
-    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day - 1 - 719_468;
-    Some(Moment((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000))
+    // The length leaves out years with a sign, which `time` would read.
+    let text = Some(text.as_ref().trim()).filter(|text| text.len() == 19)?;
+    let time = PrimitiveDateTime::parse(text, TIME).ok()?.assume_utc();
+    let seconds = u64::try_from(time.unix_timestamp()).ok()?;
+    Some(Moment(seconds * 1_000_000))
 }
 
 #[cfg(test)]
@@ -108,6 +96,9 @@ mod tests {
             "1969-12-31 23:59:59",
             "2026-09-04 24:00:00",
             "+026-09-04 03:00:00",
+            "+2026-09-04 03:00:00",
+            "2026-02-29 03:00:00",
+            "2026-9-04 03:00:00",
             "2026-09-04 03:0é:0",
         ] {
             assert_eq!(utc(bad), None, "{bad}");

@@ -1,14 +1,14 @@
-//! The one writer: a durable copy in the store, a hot copy in a snapshot that readers never lock.
+//! The gateway's state: exits, routes and bans. All changes are made here, one at a time.
 //!
-//! A connection reads a [`Snapshot`] and keeps it as long as it likes; a change builds the next one and publishes it.
-//! The order inside [`State::apply`] is the point of this room: the new snapshot is built first (it is pure and may
-//! refuse), then what a user asked for is made durable, then the snapshot is published. So an invalid state is never
-//! durable, and nothing that was acknowledged is lost.
+//! Readers use a [`Snapshot`], which is immutable and needs no lock; a change builds the next snapshot and publishes it.
+//! [`State::apply`] works in this order: it builds the new snapshot (which is pure and may fail), stores what a user asked
+//! for, and publishes the snapshot. So an invalid state is never stored, and nothing that was acknowledged is lost.
 //!
-//! What changes with every connection is not here: the loads of exits are atomics inside [`crate::exit`], sessions and
-//! pins are in [`Memory`], whose locks are held for nanoseconds. This room writes down what they say, now and then.
+//! What changes with every connection is elsewhere: the loads of exits are atomics in [`crate::exit`], sessions and pins
+//! are in [`Memory`], whose locks are held for nanoseconds. This room stores their changes every few seconds.
 //!
-//! Next: `state/change.rs` says what can change; [`crate::gateway`] reads, [`crate::source`] and [`crate::check`] write.
+//! Next: `state/change.rs` (all changes). [`crate::gateway`] reads the state, [`crate::source`] and [`crate::check`] change
+//! it.
 
 mod change;
 mod clock;
@@ -35,25 +35,24 @@ use crate::route::wanted::wanted;
 use crate::route::{Event, Policy, WantedExits, Words};
 use crate::store::{Store, Write};
 
-/// How often expiries are looked for and what memory says is written down. Arbitrary: pins and sessions live for
-/// minutes and more, and a crash loses at most this much of a session's last use.
+/// How often expired things are removed and changes of sessions stored. Sessions live for minutes and more, and a crash
+/// loses at most this much of a session's last use. Not tuned.
 const TICK: Duration = Duration::from_secs(2);
 
-/// How long an answer waits for what it promises to be on the disk. Arbitrary: a client would take more for a hung gateway.
-const PROMISE: Duration = Duration::from_secs(1);
+/// How long an answer to a client waits until its new pin or session is on the disk. Not tuned.
+const DURABLE_WITHIN: Duration = Duration::from_secs(1);
 
-/// Events kept for a slow reader before it is told that it missed some. Arbitrary.
+/// How many events are kept for a slow reader before it misses some. Not tuned.
 const EVENTS: usize = 1024;
 
-/// Exits that live requests wait for, not yet taken by the tester. Arbitrary: more than it tests at once.
-const WISHES: usize = 256;
+/// How many exits that live requests wait for may wait for the tester. Not tuned: more than it checks at once.
+const URGENT_CHECKS: usize = 256;
 
-/// Everything that a connection reads to choose its way. Immutable.
+/// Everything that a connection reads to choose an exit. Immutable.
 #[derive(Clone)]
 pub struct Snapshot {
     /// Grows by one with every change.
     pub revision: u64,
-    /// The exits.
     pub catalog: Catalog,
     /// The routes and their pools.
     pub routes: RouteTable,
@@ -62,7 +61,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// One without exits or routes. `defaults` is the policy of selectors that are no route.
+    /// A snapshot without exits or routes. `defaults` is the policy of selectors that are not a route's.
     pub fn new(words: Words, defaults: Policy) -> Self {
         let routes = RouteTable::new(words, defaults);
         Self { revision: 0, catalog: Catalog::default(), routes, bans: Bans::default() }
@@ -89,19 +88,19 @@ struct Shared {
     revisions: watch::Sender<u64>,
     wanted: watch::Sender<WantedExits>,
     events: broadcast::Sender<Arc<Event>>,
-    wishes: mpsc::Sender<ExitId>,
+    urgent: mpsc::Sender<ExitId>,
 }
 
 impl State {
-    /// A state that begins with `snapshot` and writes to `store` where there is one. The receiver yields exits that
-    /// live requests wait for: the tester takes them ahead of its backlog.
+    /// A state that begins with `snapshot` and writes to `store`, if there is one. The receiver yields exits that live
+    /// requests wait for: the tester checks them first.
     pub fn new(
         snapshot: Snapshot,
         memory: Memory,
         clock: Clock,
         store: Option<Store>,
     ) -> (Self, mpsc::Receiver<ExitId>) {
-        let (wishes, wished) = mpsc::channel(WISHES);
+        let (urgent, urgent_checks) = mpsc::channel(URGENT_CHECKS);
         let shared = Shared {
             revisions: watch::Sender::new(snapshot.revision),
             current: ArcSwap::from_pointee(snapshot),
@@ -111,17 +110,17 @@ impl State {
             writer: Mutex::default(),
             wanted: watch::Sender::default(),
             events: broadcast::Sender::new(EVENTS),
-            wishes,
+            urgent,
         };
-        (Self { shared: Arc::new(shared) }, wished)
+        (Self { shared: Arc::new(shared) }, urgent_checks)
     }
 
-    /// The snapshot of this moment. Hold it for one decision, not across an await; [`State::snapshot`] is for longer.
+    /// The current snapshot, for one decision and not across an await; [`State::snapshot`] is for longer use.
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.shared.current.load()
     }
 
-    /// The snapshot of this moment, to keep.
+    /// The current snapshot, to keep.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.current.load_full()
     }
@@ -131,33 +130,33 @@ impl State {
         &self.shared.memory
     }
 
-    /// The time, as everything that is durable counts it.
+    /// The time, by the clock of everything that is stored.
     pub fn now(&self) -> Moment {
         self.shared.clock.now()
     }
 
-    /// Ticks with every published snapshot.
+    /// Changes with every published snapshot.
     pub fn revisions(&self) -> watch::Receiver<u64> {
         self.shared.revisions.subscribe()
     }
 
-    /// What Tor should keep circuits for.
+    /// The exits for which Tor should keep circuits.
     pub fn wanted(&self) -> watch::Receiver<WantedExits> {
         self.shared.wanted.subscribe()
     }
 
-    /// What happened, for the log and for people who watch.
+    /// What happens, for `/events`.
     pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.shared.events.subscribe()
     }
 
-    /// Asks for a check of an exit that a live request waits for. Never waits: a full queue means that the tester is
-    /// busy with exactly such exits.
-    pub fn wish(&self, exit: ExitId) {
-        let _ = self.shared.wishes.try_send(exit);
+    /// Asks for a check of an exit that a live request waits for, or failed on. Never waits: if the queue is full, the
+    /// tester is busy with such exits.
+    pub fn request_check(&self, exit: ExitId) {
+        let _ = self.shared.urgent.try_send(exit);
     }
 
-    /// Tells those who watch.
+    /// Logs events, and sends them to `/events`.
     pub fn announce(&self, events: impl IntoIterator<Item = Event>) {
         for event in events {
             if event.is_grave() {
@@ -169,7 +168,7 @@ impl State {
         }
     }
 
-    /// Makes one change: builds the next snapshot, makes durable what a user asked for, publishes.
+    /// Makes one change: builds the next snapshot, stores what a user asked for, and publishes the snapshot.
     pub async fn apply(&self, change: Change) -> Result<(), Refused> {
         let _writer = self.shared.writer.lock().await;
         let before = self.snapshot();
@@ -189,8 +188,8 @@ impl State {
         Ok(())
     }
 
-    /// Ends what was promised to users of routes that are gone, and pins of a changed route that are not what it asks
-    /// for any more. Whoever asked for that did it in so many words; it is an event all the same.
+    /// Ends the sessions and pins of routes that were deleted, and those pins of a changed route that its selector no
+    /// longer allows.
     fn release(&self, before: &Snapshot, released: &[RouteName], changed: Option<&RouteName>) {
         let (memory, now) = (&self.shared.memory, self.now());
         let owner = |scope: &str| before.routes.owner(scope);
@@ -210,7 +209,7 @@ impl State {
         }
     }
 
-    /// Everything that is used now: members of pools and holders of pins.
+    /// The Tor exits in use: members of pools, and exits of pins.
     pub fn used(&self) -> BTreeSet<ExitId> {
         self.shared.wanted.borrow().every_exit().map(ExitId::Tor).collect()
     }
@@ -235,7 +234,7 @@ impl State {
         });
     }
 
-    /// The worker that lets time pass: expiries, rotation, and what memory has to write down.
+    /// The worker for all that happens with time: expiries, rotation, and the storing of sessions and pins.
     pub async fn run(self, tasks: Tasks) {
         let mut tick = tokio::time::interval(TICK);
         let mut generation = 0;
@@ -245,7 +244,7 @@ impl State {
                 _ = tick.tick() => self.tick(&mut generation).await,
             }
         }
-        self.write_down();
+        self.store_memory();
     }
 
     async fn tick(&self, generation: &mut u64) {
@@ -268,28 +267,29 @@ impl State {
         if std::mem::replace(generation, latest) != latest {
             self.want(&self.load(), now);
         }
-        self.write_down();
+        self.store_memory();
     }
 
-    /// Tells what was promised to somebody, and returns when it is on the disk: what an answer rests on must outlive us. A
-    /// disk that fails or hangs does not hold the answer back for long; the promise then holds as long as we run.
-    pub async fn promise(&self, events: Vec<Event>) {
+    /// Announces new pins and sessions, and returns when they are on the disk: a client that was answered must find its pin
+    /// after a restart. If the disk fails or hangs, the answer is not held back for long, and the pin lives as long as this
+    /// process.
+    pub async fn make_durable(&self, events: Vec<Event>) {
         if events.is_empty() {
             return;
         }
         self.announce(events);
         let Some(store) = &self.shared.store else { return };
-        // Also if it is nothing: what the tick has just handed over is then in front of it.
+        // Also if this is empty: the tick may have just handed the changes to the store, and they are written first.
         let writes: Vec<Write> = self.shared.memory.changes().into_iter().map(Write::from).collect();
-        match tokio::time::timeout(PROMISE, store.commit(writes.clone())).await {
+        match tokio::time::timeout(DURABLE_WITHIN, store.commit(writes.clone())).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => writes.into_iter().for_each(|write| store.note(write)), // the store has said why
-            Err(_) => tracing::warn!("the disk takes its time: a promise may not outlive this process"),
+            Ok(Err(_)) => writes.into_iter().for_each(|write| store.note(write)), // the store has logged the reason
+            Err(_) => tracing::warn!("the disk is slow: a new pin or session may be lost if the gateway stops now"),
         }
     }
 
-    /// Hands what memory changed to the store.
-    fn write_down(&self) {
+    /// Hands changes of sessions and pins to the store.
+    fn store_memory(&self) {
         let Some(store) = &self.shared.store else { return };
         self.shared.memory.changes().into_iter().for_each(|change| store.note(change.into()));
     }

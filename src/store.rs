@@ -1,16 +1,14 @@
-//! SQLite on a thread of its own, behind a bounded channel.
+//! State on the disk: SQLite on a thread of its own, behind a bounded channel.
 //!
-//! There are two kinds of writes, because there are two kinds of loss. What somebody *asked for* (a route, a pin, a
-//! rotation) is [committed](Store::commit): the answer comes when it is on the disk, and not before. What we merely
-//! *noticed* (a check, a last use, a verdict) is [noted](Store::note): batched, never waited for, and the first to go
-//! when there is no room. Both say what they mean with the same word, [`Write`].
+//! There are two kinds of writes. What a user *asked for* (a route, a pin, a rotation) is [committed](Store::commit): the
+//! answer comes when it is on the disk. What was only *noticed* (a check, a last use, a verdict) is
+//! [noted](Store::note): it is batched, never waited for, and dropped first when there is no room. Both are a [`Write`].
 //!
-//! Lists are read on a connection of their own, so that a page of history never waits behind a write, nor the other way
-//! round. No type of the database's own leaves this room: callers know records, [`Write`], [`Fault`] and a handle, and
-//! another store could stand behind the same page.
+//! Histories are read on another connection, so reads and writes do not wait for each other. No type of the database
+//! leaves this room: callers use records, [`Write`], [`Fault`] and a handle.
 //!
-//! Next: `store/writer.rs` (the thread, and what happens when the disk is full), `store/file.rs` (open, check, backup);
-//! one file a table beside them. [`crate::state`] is the caller.
+//! Next: `store/writer.rs` (the thread, and what happens when the disk is full), `store/file.rs` (open, check, backup).
+//! Each table has a file beside them. [`crate::state`] is the caller.
 
 mod bans;
 mod checks;
@@ -44,7 +42,7 @@ pub use self::fault::{Fault, StoreError};
 pub use self::file::{Report, backup, check, set_aside};
 pub use self::load::Loaded;
 pub use self::meta::Source;
-pub use self::public::{Public, PublicFilter};
+pub use self::public::Public;
 pub use self::routes::Route;
 pub use self::write::Write;
 pub use self::writer::Health;
@@ -58,24 +56,24 @@ use crate::telemetry::metrics as names;
 /// How much the store keeps, and how much may wait for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Checks older than this are forgotten.
+    /// Checks older than this are deleted.
     pub keep_checks: Duration,
-    /// Writes that may wait, and notes that are kept while the file fails.
+    /// How many writes may wait, and how many notes are kept while the file fails.
     pub queue: usize,
 }
 
 impl Default for Options {
-    /// Two weeks of history (a plot of a fortnight, 100 MB at a check a second), and a queue of about 2 MB.
+    /// Two weeks of history (100 MB at one check a second), and a queue of about 2 MB.
     fn default() -> Self {
         Self { keep_checks: Duration::from_secs(14 * 86_400), queue: 8192 }
     }
 }
 
-/// The share of the queue that notes leave free for changes.
+/// One in this many places of the queue is reserved for commits.
 const FOR_CHANGES: usize = 8;
 
-/// A handle on the store: cheap to clone. The file is let go when [`Store::close`] returns, or soon after the last
-/// handle is dropped.
+/// A handle on the store: cheap to clone. The file is closed when [`Store::close`] returns, or soon after the last handle
+/// is dropped.
 #[derive(Clone, Debug)]
 pub struct Store {
     jobs: mpsc::Sender<Job>,
@@ -86,8 +84,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the file, creates it or brings its schema up to date, reads everything and starts the threads. Takes
-    /// milliseconds and blocks for them. A file that can be read but not written opens, with [`Store::health`] failing.
+    /// Opens the file, creates it or brings its schema up to date, reads everything and starts the threads. Blocks for some
+    /// milliseconds. A file that can be read but not written is opened, and commits are refused.
     pub fn open(path: &Path, options: Options) -> Result<(Self, Loaded), StoreError> {
         let failed = |fault: Fault| StoreError::Open { path: path.to_owned(), fault };
         let claim = file::claim(path)?;
@@ -98,8 +96,8 @@ impl Store {
 
         let queue = options.queue.max(2 * FOR_CHANGES);
         let (jobs, waiting) = mpsc::channel(queue);
-        let (tell, health) = watch::channel(Health::Ok);
-        let mut writer = Writer::new(db, claim, waiting, tell, (queue, options.keep_checks));
+        let (sender, health) = watch::channel(Health::Ok);
+        let mut writer = Writer::new(db, claim, waiting, sender, (queue, options.keep_checks));
         if let Err(error) = first_write {
             writer.begin_failing(error.into());
         }
@@ -108,8 +106,8 @@ impl Store {
         Ok((Self { jobs, reader, health, reserve: queue / FOR_CHANGES, lost }, loaded))
     }
 
-    /// A store for a gateway that must go on although its file cannot be used, for this reason. It remembers nothing,
-    /// refuses every change, and leaves the file alone.
+    /// A store for a gateway that runs although its file cannot be used, for this reason. It keeps nothing, refuses every
+    /// commit, and does not touch the file.
     pub fn refusing(path: &Path, fault: Fault, options: Options) -> Result<Self, StoreError> {
         let claim = file::claim(path)?;
         let queue = options.queue.max(2 * FOR_CHANGES);
@@ -120,39 +118,29 @@ impl Store {
         Ok(Self { jobs, reader: Reader::of_nothing(), health, reserve: queue / FOR_CHANGES, lost })
     }
 
-    /// Writes a change, all of it or nothing, and returns when it is on the disk. Once this was called the change may
-    /// happen, whether or not the caller stays to hear of it. A disk that hangs makes this hang: bring a deadline.
+    /// Writes a change, all of it or nothing, and returns when it is on the disk. The change may also happen if the caller
+    /// stops waiting. It hangs as long as the disk does: use a deadline.
     pub async fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
-        let (answer, told) = oneshot::channel();
+        let (answer, result) = oneshot::channel();
         self.jobs.send(Job::Commit { writes, answer }).await.map_err(|_| StoreError::Closed)?;
-        let died = || StoreError::Refused(Fault::Io("the store's thread died over this change".into()));
-        told.await.unwrap_or_else(|_| Err(died()))
+        let died = || StoreError::Refused(Fault::Io("the store's thread panicked while it wrote this change".into()));
+        result.await.unwrap_or_else(|_| Err(died()))
     }
 
-    /// Writes something soon, if it can. Never waits; what finds no room is dropped and counted. Notes and changes are
-    /// written in the order in which they were given while the file is well.
+    /// Writes something soon. Never waits; what finds no room is dropped and counted. While the file takes writes, notes
+    /// and commits are written in the order of the calls.
     pub fn note(&self, write: Write) {
         if self.jobs.capacity() <= self.reserve || self.jobs.try_send(Job::Note(write)).is_err() {
             self.lost.increment(1);
         }
     }
 
-    /// How the file takes writes, now and whenever that changes.
-    pub fn health(&self) -> watch::Receiver<Health> {
-        self.health.clone()
-    }
-
-    /// How many writes wait.
-    pub fn queued(&self) -> usize {
-        self.jobs.max_capacity() - self.jobs.capacity()
-    }
-
-    /// Writes what waits and lets go of the file. Call it last; a call after it gets [`StoreError::Closed`].
+    /// Writes what waits, and closes the file. Call it last: later calls fail with [`StoreError::Closed`].
     pub async fn close(&self) {
-        let _ = self.jobs.send(Job::Close).await; // closed already: then only the wait is left
+        let _ = self.jobs.send(Job::Close).await; // fails if it is closed already
         self.jobs.closed().await;
         let mut health = self.health.clone();
-        while health.changed().await.is_ok() {} // the writer drops its end when it has let go
+        while health.changed().await.is_ok() {} // the writer drops its end when it has closed the file
     }
 
     /// The checks of an exit, newest first.
@@ -160,20 +148,9 @@ impl Store {
         let (exit, target) = (exit.clone(), target.map(str::to_owned));
         self.reader.ask(move |db| checks::list(db, &exit, target.as_deref(), page)).await
     }
-
-    /// The addresses that an exit was seen with, the newest first.
-    pub async fn observed(&self, exit: &ExitId) -> Result<Vec<Observed>, StoreError> {
-        let exit = exit.clone();
-        self.reader.ask(move |db| exits::observed_of(db, &exit)).await
-    }
-
-    /// Public proxies, fastest first.
-    pub async fn public(&self, filter: PublicFilter) -> Result<Vec<Public>, StoreError> {
-        self.reader.ask(move |db| public::list(db, &filter)).await
-    }
 }
 
-/// Starts the thread that writes. It outlives a panic in itself: what it was writing then is lost and said to be.
+/// Starts the thread that writes. After a panic it goes on; what it was writing then is lost, and its callers get an error.
 fn spawn(mut writer: Writer) -> std::io::Result<()> {
     let clock = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let work = move || {

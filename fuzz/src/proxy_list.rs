@@ -4,12 +4,12 @@
 use exitgate::config::ListFormat;
 use exitgate::exit::Protocol;
 use exitgate::limit::target::{Scope, scope};
-use exitgate::source::list::reader::{Read, Reader};
+use exitgate::source::list::reader::{ProxyList, Reader};
 
 /// How many proxies of a list are kept here, at most.
 const MOST: usize = 8;
 
-fn read<'a>(format: ListFormat, pieces: impl Iterator<Item = &'a [u8]>) -> Read {
+fn read<'a>(format: ListFormat, pieces: impl Iterator<Item = &'a [u8]>) -> ProxyList {
     let mut reader = Reader::new(format, Protocol::Http, MOST, false);
     for piece in pieces {
         reader.feed(piece);

@@ -60,7 +60,7 @@ pub(super) struct Listed {
 #[utoipa::path(get, path = "/checks", tag = "exits",
     responses((status = 200, body = Listed), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn list(State(wiring): State<Wiring>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let pages = wiring.tester.as_ref().map(Handle::standing).unwrap_or_default();
+    let pages = wiring.tester.as_ref().map(Handle::page_health).unwrap_or_default();
     tagged(&headers, &Listed { checks: pages.iter().map(of_page).collect() })
 }
 
@@ -70,7 +70,7 @@ fn of_page(page: &PageHealth) -> CheckView {
         name: page.name.to_string(),
         suspended: page.suspended.map(Timestamp),
         passing: page.passing,
-        held: page.held,
+        held: page.pending,
     }
 }
 

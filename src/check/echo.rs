@@ -1,41 +1,40 @@
-//! What an echo server answers: the address that it sees, bare or in JSON.
+//! Reads the answer of an echo server: the address that the server sees, bare or in JSON.
 //!
-//! The answer comes through an exit that nobody trusts yet, so it is read as what it is, the bytes of a stranger: one
-//! address in one of the forms that the well-known servers use, or nothing. A list of addresses (`"origin": "a, b"`) is
-//! nothing: somebody on the way said that he forwards, and which of them the site sees is a guess.
+//! The answer comes through an exit that is not trusted yet. So it must contain exactly one address in one of the forms
+//! that the well-known servers use. A list of addresses (`"origin": "a, b"`) is rejected: a proxy on the way has added
+//! one, and which of them a site would see is unknown.
 
 use std::net::IpAddr;
 
 use serde::Deserialize;
 
-/// The longest answer that is looked at. The longest that an echo of the known kinds gives is some 100 bytes; the rest
-/// is room for what they add to it.
+/// The longest answer that is read. The known servers send about 100 bytes; some add a few fields.
 pub const LONGEST: usize = 4096;
 
-/// What an echo server said.
+/// An echo server's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Echoed {
-    /// The address that it sees.
+    /// The address that the server sees.
     pub ip: IpAddr,
-    /// What it repeated of our request, if it repeats anything.
+    /// The nonce that the server repeated in the body, if any.
     pub nonce: Option<Box<str>>,
 }
 
 /// The four names under which servers put the address: ipify and most, check.torproject.org, httpbin, ip-api.
 #[derive(Deserialize)]
-struct Written {
+struct JsonAnswer {
     #[serde(alias = "IP", alias = "origin", alias = "query")]
     ip: Box<str>,
     #[serde(default)]
     nonce: Option<Box<str>>,
 }
 
-/// Reads an answer; `None` if it names no address, or more than one.
+/// Reads an answer; `None` if it contains no address, or more than one.
 pub fn read(body: &[u8]) -> Option<Echoed> {
     let text = str::from_utf8(body).ok().filter(|text| text.len() <= LONGEST)?.trim();
     let (ip, nonce) = if text.starts_with('{') {
-        let written: Written = serde_json::from_str(text).ok()?;
-        (written.ip.trim().parse::<IpAddr>().ok()?, written.nonce)
+        let answer: JsonAnswer = serde_json::from_str(text).ok()?;
+        (answer.ip.trim().parse::<IpAddr>().ok()?, answer.nonce)
     } else {
         (text.parse().ok()?, None)
     };
@@ -66,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_single_address_is_nothing() {
+    fn an_answer_without_exactly_one_address_is_rejected() {
         let long = format!("{{\"ip\":\"192.0.2.1\",\"more\":\"{}\"}}", "x".repeat(LONGEST));
         for body in [
             "",

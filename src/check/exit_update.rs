@@ -1,4 +1,4 @@
-//! What was found out, in the words of those who keep it: a change of what is known of an exit, and rows of history.
+//! Turns results of checks into [`ExitUpdate`]s: a change of what is known of an exit, and rows for the store.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,43 +6,44 @@ use std::time::Duration;
 
 use super::round::{EchoRound, SiteRound};
 use super::settings::CheckedSite;
-use super::site::{Effect, Miss};
-use super::verdict::{Conclusion, Why};
+use super::site::{SiteEffect, SiteFailure};
+use super::verdict::{BadReason, Conclusion};
 use crate::exit::country::Country;
 use crate::exit::facts::Known;
 use crate::exit::{ExitId, Moment, Verdict};
 use crate::state::ExitUpdate;
 use crate::store::{self, Timings, Write};
 
-/// The name under which an exit's own verdict stands beside those of targets.
+/// The target name of checks of the exit as such, beside the names of check targets.
 pub const ECHO: &str = "echo";
 
-/// Says in which country an address is.
+/// Returns the country of an address.
 pub type Geo = Arc<dyn Fn(IpAddr) -> Country + Send + Sync>;
 
-/// What an echo round taught.
-pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo, now: Moment) -> ExitUpdate {
+/// The update from a check's echo probes.
+pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, before: BeforeRound, geo: &Geo, now: Moment) -> ExitUpdate {
     let mut writes = vec![Write::Check(echo_row(exit, round, now))];
     let latency = latency(round);
-    let (standing, why, ips) = match &round.conclusion {
+    let (verdict, why, ips) = match &round.conclusion {
         Conclusion::Good(ips) => (store::TargetVerdict::Good, String::new(), ips.clone()),
-        Conclusion::Bad(why) if past.condemned => (store::TargetVerdict::Condemned, why.to_string(), Vec::new()),
+        Conclusion::Bad(why) if before.condemned => (store::TargetVerdict::Condemned, why.to_string(), Vec::new()),
         Conclusion::Bad(why) => (store::TargetVerdict::Bad, why.to_string(), Vec::new()),
         Conclusion::Open(_) => return ExitUpdate { exit: exit.clone(), update: Box::new(|_| ()), ban: None, writes },
     };
-    let good = if standing == store::TargetVerdict::Good { Some(now) } else { past.good };
+    let is_good = verdict == store::TargetVerdict::Good;
+    let good = if is_good { Some(now) } else { before.good };
     writes.extend(ips.iter().map(|ip| {
         let (exit, ip) = (exit.clone(), *ip);
         Write::Saw(store::Observed { exit, ip, first: now, last: now, times: 1 })
     }));
     let shown = (!why.is_empty()).then(|| Arc::from(why.as_str()));
-    writes.push(verdict_row(exit, ECHO, standing, past.streak, (now, good), latency, why));
+    writes.push(verdict_row(exit, ECHO, verdict, before.streak, (now, good), latency, why));
     let seen: Vec<_> = ips.into_iter().map(|ip| (ip, geo(ip))).collect();
     let update = move |known: &mut Known| {
         (known.checked, known.why) = (Some(now), shown);
-        known.verdict = if standing == store::TargetVerdict::Good { Verdict::Good } else { Verdict::Bad };
-        known.marks.bad_for_good |= standing == store::TargetVerdict::Condemned;
-        if standing == store::TargetVerdict::Good {
+        known.verdict = if is_good { Verdict::Good } else { Verdict::Bad };
+        known.marks.bad_for_good |= verdict == store::TargetVerdict::Condemned;
+        if is_good {
             (known.good, known.latency) = (Some(now), latency.or(known.latency));
             seen.into_iter().for_each(|(ip, country)| known.saw(ip, country, now));
         }
@@ -50,67 +51,70 @@ pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, past: Past, geo: &Geo,
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes }
 }
 
-/// Nothing was learned.
+/// An update that changes nothing.
 pub(super) fn none(exit: &ExitId) -> ExitUpdate {
     ExitUpdate { exit: exit.clone(), update: Box::new(|_| ()), ban: None, writes: Vec::new() }
 }
 
-/// What was known before a round, as far as its lesson needs it.
+/// What the evaluator adds to the echo probes of one check.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Past {
+pub(super) struct BeforeRound {
+    /// When the exit was last good before this check.
     pub(super) good: Option<Moment>,
+    /// Checks in a row that ended the same way: good ones above zero, bad ones below.
     pub(super) streak: i32,
-    /// It was caught, and is bad for good.
+    /// The exit intercepts connections, and is never used again.
     pub(super) condemned: bool,
 }
 
-/// How an exit stands with a site after a round.
+/// What the evaluator concludes from a site's answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Standing {
-    pub(super) effect: Effect,
+pub(super) struct SiteOutcome {
+    pub(super) effect: SiteEffect,
+    /// As in [`BeforeRound`].
     pub(super) streak: i32,
-    /// When it last passed.
+    /// When the exit last passed the site.
     pub(super) good: Option<Moment>,
 }
 
-/// What a site's answer taught.
+/// The update from a site's answer.
 pub(super) fn of_site(
     exit: &ExitId,
     site: &CheckedSite,
     round: &SiteRound,
-    Standing { effect, streak, good }: Standing,
+    SiteOutcome { effect, streak, good }: SiteOutcome,
     now: Moment,
 ) -> ExitUpdate {
-    let miss = round.result.and_then(Result::err);
+    let failure = round.result.and_then(Result::err);
     let row = store::Check {
         id: 0,
         exit: exit.clone(),
         target: site.name.to_string(),
         at: now,
-        outcome: miss.map_or("good", Miss::as_str).to_owned(),
-        detail: miss.map(|miss| miss.to_string()).unwrap_or_default(),
+        outcome: failure.map_or("good", SiteFailure::as_str).to_owned(),
+        detail: failure.map(|failure| failure.to_string()).unwrap_or_default(),
         ip: None,
         status: round.status,
         timings: round.timings,
     };
     let mut writes = vec![Write::Check(row)];
-    let standing = if miss.is_some() { store::TargetVerdict::Bad } else { store::TargetVerdict::Good };
-    if effect != Effect::Suspended {
-        let why = miss.map(|miss| miss.to_string()).unwrap_or_default();
-        writes.push(verdict_row(exit, &site.name, standing, streak, (now, good), round.timings.connect, why));
+    let verdict = if failure.is_some() { store::TargetVerdict::Bad } else { store::TargetVerdict::Good };
+    if effect != SiteEffect::Suspended {
+        let why = failure.map(|failure| failure.to_string()).unwrap_or_default();
+        writes.push(verdict_row(exit, &site.name, verdict, streak, (now, good), round.timings.connect, why));
     }
     let name = site.name.clone();
     let update = move |known: &mut Known| match effect {
-        Effect::Passes => _ = known.passed.insert(name),
-        Effect::Misses => _ = known.passed.remove(&name),
-        Effect::Suspended => {}
+        SiteEffect::Passes => _ = known.passed.insert(name),
+        SiteEffect::Fails => _ = known.passed.remove(&name),
+        SiteEffect::Suspended => {}
     };
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes }
 }
 
-/// A site refuses an exit.
-pub(super) fn ban(exit: &ExitId, site: &CheckedSite, miss: Miss, until: Moment) -> ExitUpdate {
-    let why = format!("check {}: {miss}", site.name);
+/// A site refuses an exit: bans the exit there.
+pub(super) fn ban(exit: &ExitId, site: &CheckedSite, failure: SiteFailure, until: Moment) -> ExitUpdate {
+    let why = format!("check {}: {failure}", site.name);
     ExitUpdate {
         exit: exit.clone(),
         update: Box::new(|_| ()),
@@ -119,31 +123,31 @@ pub(super) fn ban(exit: &ExitId, site: &CheckedSite, miss: Miss, until: Moment) 
     }
 }
 
-/// An exit was caught, and is bad for good.
-pub(super) fn condemn(exit: &ExitId, miss: Miss, now: Moment) -> ExitUpdate {
-    let why: Arc<str> = miss.to_string().into();
+/// An exit tampers with pages, and is never used again.
+pub(super) fn condemn(exit: &ExitId, failure: SiteFailure, now: Moment) -> ExitUpdate {
+    let why: Arc<str> = failure.to_string().into();
     let update = move |known: &mut Known| {
         (known.verdict, known.why) = (Verdict::Bad, Some(why));
         known.marks.bad_for_good = true;
     };
-    let row = verdict_row(exit, ECHO, store::TargetVerdict::Condemned, -1, (now, None), None, miss.to_string());
+    let row = verdict_row(exit, ECHO, store::TargetVerdict::Condemned, -1, (now, None), None, failure.to_string());
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: vec![row] }
 }
 
-/// An exit passes a site after all: the site was to blame.
-pub(super) fn pardon(exit: &ExitId, site: &CheckedSite) -> ExitUpdate {
+/// An exit counts as passing a site again, because its failure turned out to be the site's.
+pub(super) fn clear(exit: &ExitId, site: &CheckedSite) -> ExitUpdate {
     let name = site.name.clone();
     let update = move |known: &mut Known| _ = known.passed.insert(name);
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: Vec::new() }
 }
 
-/// A verdict is too old to count.
+/// The verdict on an exit is too old to count.
 pub(super) fn forget(exit: &ExitId) -> ExitUpdate {
     let update = |known: &mut Known| (known.verdict, known.why) = (Verdict::Untested, None);
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: Vec::new() }
 }
 
-/// The word for a ruling in the store and in metric labels.
+/// The code for a conclusion in the store and in metric labels.
 pub(super) fn outcome(conclusion: &Conclusion) -> &'static str {
     match conclusion {
         Conclusion::Good(_) => "good",
@@ -152,13 +156,13 @@ pub(super) fn outcome(conclusion: &Conclusion) -> &'static str {
     }
 }
 
-/// Of several probes the one that shows what the ruling says.
-pub(super) fn telling(round: &EchoRound) -> Timings {
+/// The timings of the last probe that shows the conclusion.
+pub(super) fn shown_by(round: &EchoRound) -> Timings {
     let shows = |outcome: &Result<_, _>| match &round.conclusion {
-        Conclusion::Good(_) | Conclusion::Bad(Why::Disagree) => outcome.is_ok(),
+        Conclusion::Good(_) | Conclusion::Bad(BadReason::Disagree) => outcome.is_ok(),
         _ => outcome.is_err(),
     };
-    round.probes.iter().rev().find(|probe| shows(&probe.heard.outcome)).map(|probe| probe.timings).unwrap_or_default()
+    round.probes.iter().rev().find(|probe| shows(&probe.result.outcome)).map(|probe| probe.timings).unwrap_or_default()
 }
 
 fn echo_row(exit: &ExitId, round: &EchoRound, now: Moment) -> store::Check {
@@ -176,27 +180,27 @@ fn echo_row(exit: &ExitId, round: &EchoRound, now: Moment) -> store::Check {
         detail,
         ip,
         status: None,
-        timings: telling(round),
+        timings: shown_by(round),
     }
 }
 
-/// The median of what opening a stream took in the probes that passed.
+/// The median time in which the probes that passed opened their streams.
 pub(super) fn latency(round: &EchoRound) -> Option<Duration> {
-    let passed = round.probes.iter().filter(|probe| probe.heard.outcome.is_ok());
-    let mut took: Vec<_> = passed.filter_map(|probe| probe.timings.connect).collect();
-    took.sort_unstable();
-    took.get(took.len() / 2).copied()
+    let passed = round.probes.iter().filter(|probe| probe.result.outcome.is_ok());
+    let mut times: Vec<_> = passed.filter_map(|probe| probe.timings.connect).collect();
+    times.sort_unstable();
+    times.get(times.len() / 2).copied()
 }
 
 fn verdict_row(
     exit: &ExitId,
     target: &str,
-    standing: store::TargetVerdict,
+    verdict: store::TargetVerdict,
     streak: i32,
     (checked, good): (Moment, Option<Moment>),
     latency: Option<Duration>,
     why: String,
 ) -> Write {
     let (exit, target) = (exit.clone(), target.to_owned());
-    Write::PutVerdict(store::Verdict { exit, target, standing, streak, checked, good, latency, why })
+    Write::PutVerdict(store::Verdict { exit, target, verdict, streak, checked, good, latency, why })
 }

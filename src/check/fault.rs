@@ -1,8 +1,8 @@
-//! Why a probe failed, split by whose fault it was: the split decides everything that a verdict may conclude from it.
+//! Why a probe failed, and whose fault it was: what a verdict may conclude from a failure depends on that.
 
 use crate::dial::{DialError, TargetFault};
 
-/// Why a probe came to nothing.
+/// Why a probe failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Fault {
     /// No stream to the page was opened.
@@ -26,44 +26,42 @@ pub enum Fault {
     /// The stream was open and no answer came in time.
     #[error("no answer in time")]
     Slow,
-    /// An echo server that does not serve us.
-    #[error("the echo server says {0}")]
+    /// An echo server answered with a status other than 200.
+    #[error("the echo server answered with status {0}")]
     Status(u16),
-    /// An echo server's page that names no address.
-    #[error("the answer holds no address")]
+    /// An echo server's page that contains no address.
+    #[error("the echo server's answer contains no address")]
     NoAddress,
-    /// An echo server's answer to somebody else's request, or to nobody's.
+    /// An echo server's answer that repeats another nonce than that of the request, or lacks it.
     #[error("the answer was not made for our request")]
     Canned,
 }
 
-/// Who is to blame.
+/// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Whose {
-    /// We are: nothing can be said of the exit.
+pub enum Blame {
+    /// Ours: it says nothing of the exit.
     Ours,
-    /// The exit is.
     Exit,
-    /// The page's server is, as far as one probe can tell.
+    /// The page's server's, as far as one probe can tell.
     Target,
-    /// The exit or the server: only other probes can tell.
+    /// The exit's or the server's: only other probes can tell.
     Unclear,
 }
 
 impl Fault {
-    /// Who is to blame.
-    pub fn whose(self) -> Whose {
+    pub fn blame(self) -> Blame {
         match self {
-            Self::Dial(DialError::Engine(_) | DialError::Target(TargetFault::Forbidden)) => Whose::Ours,
-            Self::Dial(DialError::Exit(_)) | Self::Forged | Self::Canned => Whose::Exit,
-            Self::Dial(DialError::Target(_)) | Self::Certificate | Self::Status(_) => Whose::Target,
+            Self::Dial(DialError::Engine(_) | DialError::Target(TargetFault::Forbidden)) => Blame::Ours,
+            Self::Dial(DialError::Exit(_)) | Self::Forged | Self::Canned => Blame::Exit,
+            Self::Dial(DialError::Target(_)) | Self::Certificate | Self::Status(_) => Blame::Target,
             Self::Dial(DialError::Deadline) | Self::Tls | Self::Broken | Self::Http | Self::Slow | Self::NoAddress => {
-                Whose::Unclear
+                Blame::Unclear
             }
         }
     }
 
-    /// The word for it in the store and in metric labels.
+    /// The code in the store and in metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Dial(DialError::Engine(_)) => "engine",

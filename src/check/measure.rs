@@ -1,4 +1,4 @@
-//! What checks come to, as metrics.
+//! Metrics of the checks of Tor exits.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::round::{EchoRound, SiteRound};
 use crate::exit::ExitId;
 use crate::telemetry::metrics as names;
 
-/// One echo round. A handle a round is looked up: there are a few a second.
+/// Counts one check's echo probes. Handles are looked up each time: there are a few checks a second.
 pub(super) fn round(exit: &ExitId, round: &EchoRound) {
     let (source, outcome) = (exit.source().as_str(), exit_update::outcome(&round.conclusion));
     counter!(names::CHECKS, "source" => source, "outcome" => outcome).increment(1);
@@ -19,7 +19,7 @@ pub(super) fn round(exit: &ExitId, round: &EchoRound) {
     }
 }
 
-/// One site's answer.
+/// Counts one site's answer.
 pub(super) fn site(name: &str, round: &SiteRound) {
     let outcome = match round.result {
         None => "ours",
@@ -29,8 +29,8 @@ pub(super) fn site(name: &str, round: &SiteRound) {
     counter!(names::CHECKS_OF_SITES, "check" => name.to_owned(), "outcome" => outcome).increment(1);
 }
 
-/// Which pages are to blame for what fails there.
-pub(super) fn standing(all: &[PageHealth]) {
+/// Sets how many pages are suspended, because they fail most good exits.
+pub(super) fn page_health(all: &[PageHealth]) {
     let mut suspended: BTreeMap<String, f64> = BTreeMap::new();
     for page in all {
         let check = if page.kind == SITE { page.name.to_string() } else { page.kind.to_owned() };
@@ -41,7 +41,7 @@ pub(super) fn standing(all: &[PageHealth]) {
     }
 }
 
-/// How much there is to do.
+/// Sets how many checks run, and how many exits are due.
 pub(super) fn load(running: usize, waiting: usize) {
     gauge!(names::CHECKS_RUNNING).set(running as f64);
     gauge!(names::CHECKS_WAITING).set(waiting as f64);

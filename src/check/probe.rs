@@ -1,12 +1,12 @@
-//! One probe: one page, asked for over a stream that somebody else opened through an exit.
+//! One probe: requests one page over a stream that the caller opened through an exit.
 //!
-//! The server must see what it would see of a scraper, or the verdict is about us and not about the exit: so the
-//! request is a browser's in those headers that servers look at. TLS sessions are never resumed, because a resumed one
-//! shows no certificate, and the certificate is half of what a probe is for.
+//! Servers look at some headers before they look at the address, so the request has a browser's: the verdict must be about
+//! the exit, not about the request. TLS sessions are never resumed, because a resumed session shows no certificate, and
+//! the certificate is half of what a probe is for.
 //!
-//! The stream is any `AsyncRead + AsyncWrite`: this file opens no socket and has one deadline, the caller's.
+//! The stream is any `AsyncRead + AsyncWrite`: this file opens no socket, and the deadline is the caller's.
 //!
-//! Next: `check/round.rs` makes probes and `check/verdict.rs` says what they came to.
+//! Next: `check/round.rs` makes probes, `check/verdict.rs` draws the conclusion from them.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -29,42 +29,39 @@ use super::fault::Fault;
 use crate::net::{BadTarget, Host, Target};
 use crate::store::Timings;
 
-/// How much of a page is read; the rest is left. The largest preset (Google's maps script) is some 250 KB.
+/// How much of a page is read. The largest preset (Google's maps script) is about 250 KB.
 const LONGEST_BODY: usize = 512 << 10;
 
-/// What a browser says of itself. Sites judge by it before they look at the address.
+/// The user agent of a browser: some sites refuse others whatever their address.
 const BROWSER: HeaderValue =
     HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0");
 
-/// A URL, taken apart into what asking for it needs.
+/// A parsed URL, ready to be requested.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// Where the stream must end.
     pub target: Target,
-    /// The name that its certificate must carry; `None` for plain HTTP.
+    /// The name that the certificate must carry; `None` for plain HTTP.
     pub tls: Option<ServerName<'static>>,
     host: HeaderValue,
     path: String,
     /// Headers beside those of a browser.
-    more: Vec<(HeaderName, HeaderValue)>,
+    extra_headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Why a URL cannot be asked.
+/// Why a URL cannot be requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPage {
-    /// Neither http nor https.
     #[error("it is neither http:// nor https://")]
     Scheme,
-    /// Its host or port.
+    /// Its host or port is wrong.
     #[error(transparent)]
     Target(#[from] BadTarget),
-    /// A host that can stand in no certificate.
     #[error("no certificate can carry its host")]
     Name,
 }
 
 impl Page {
-    /// Takes a URL apart.
     pub fn of(url: &Uri) -> Result<Self, BadPage> {
         let (secure, own_port) = match url.scheme_str() {
             Some("https") => (true, 443),
@@ -81,23 +78,24 @@ impl Page {
         };
         let host = HeaderValue::try_from(authority).map_err(|_| BadPage::Name)?;
         let path = url.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Ok(Self { target, tls, host, path, more: Vec::new() })
+        Ok(Self { target, tls, host, path, extra_headers: Vec::new() })
     }
 
-    /// The same page, asked for with one more parameter, which servers that do not know it leave alone.
+    /// The same page with one more query parameter. Servers that do not know it ignore it.
     pub fn with_nonce(&self, nonce: &str) -> Self {
         let sign = if self.path.contains('?') { '&' } else { '?' };
         Self { path: format!("{}{sign}nonce={nonce}", self.path), ..self.clone() }
     }
 
-    /// The same page, asked for with one more header.
+    /// The same page with one more header.
     pub fn with_header(&self, name: &'static str, value: &str) -> Self {
         let mut page = self.clone();
-        page.more.extend(HeaderValue::try_from(value).ok().map(|value| (HeaderName::from_static(name), value)));
+        page.extra_headers
+            .extend(HeaderValue::try_from(value).ok().map(|value| (HeaderName::from_static(name), value)));
         page
     }
 
-    /// The same page, asked of a proxy that forwards.
+    /// The same page in the form in which a proxy is asked to forward a request.
     pub fn forwarded(&self, authorization: Option<&str>) -> Self {
         let host = self.host.to_str().unwrap_or_default();
         let page = Self { path: format!("http://{host}{}", self.path), ..self.clone() };
@@ -115,27 +113,25 @@ impl Page {
             .header(header::ACCEPT_LANGUAGE, "en-US,en;q=0.5")
             .header(header::ACCEPT_ENCODING, "identity")
             .header(header::CONNECTION, "close");
-        for (name, value) in &self.more {
+        for (name, value) in &self.extra_headers {
             request = request.header(name, value);
         }
         request.body(Empty::new()).map_err(|_| Fault::Http)
     }
 }
 
-/// What a server answered.
+/// A server's answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The status.
     pub status: u16,
-    /// The headers.
     pub headers: HeaderMap,
     /// The body, or its beginning.
     pub body: Bytes,
-    /// The body is there to its end.
+    /// The body is complete.
     pub whole: bool,
 }
 
-/// TLS that believes the public roots and `also`, and is shown every certificate anew.
+/// TLS that accepts certificates of the public authorities and of `also`, and resumes no session.
 pub fn connector(also: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<TlsConnector, rustls::Error> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     roots.add_parsable_certificates(also);
@@ -149,7 +145,7 @@ pub fn connector(also: impl IntoIterator<Item = CertificateDer<'static>>) -> Res
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// Asks for `page` over `stream`, and notes in `timings` how long each stage took, also of a probe that fails.
+/// Requests `page` over `stream`, and notes in `timings` how long each stage took, also if the probe fails.
 pub async fn ask<S>(
     stream: S,
     page: &Page,
@@ -168,7 +164,7 @@ where
     exchange(stream, page, deadline, timings).await
 }
 
-/// Whether a failed handshake speaks of a certificate that is not the site's, of one that is merely bad, or of neither.
+/// Tells a certificate that is not the site's from one that is only invalid, and from other failures of a handshake.
 fn tls_fault(error: &std::io::Error) -> Fault {
     use rustls::Error;
     let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else { return Fault::Broken };
@@ -193,19 +189,19 @@ where
     let begun = Instant::now();
     let request = page.request()?;
     let (mut sender, connection) = within(deadline, http1::handshake(TokioIo::new(stream))).await?;
-    let talk = async {
+    let request = async {
         let response = within(deadline, sender.send_request(request)).await?;
         timings.first_byte = Some(begun.elapsed());
         read(response, deadline).await
     };
-    tokio::pin!(talk);
-    // The connection does the work of both halves and ends with them: no task is spawned for it.
+    tokio::pin!(request);
+    // The connection is driven here until the request is done: no task is spawned for it.
     tokio::select! {
         biased;
-        answer = &mut talk => answer,
-        // What became of the connection is told to who talks over it, and an answer that is there already counts: many
-        // servers close without TLS's goodbye, which is an error to the connection and none to us.
-        _ = connection => talk.await,
+        answer = &mut request => answer,
+        // An error of the connection reaches the request as well, and an answer that has already arrived counts: many
+        // servers close without a TLS close_notify, which is an error of the connection only.
+        _ = connection => request.await,
     }
 }
 
@@ -217,16 +213,16 @@ fn http_fault(error: &hyper::Error) -> Fault {
     if error.is_parse() { Fault::Http } else { Fault::Broken }
 }
 
-/// Reads as much as is wanted of a body. A server that talks for ever is no fault: what it said is judged.
+/// Reads a body up to [`LONGEST_BODY`]. A longer one is cut, which is not an error.
 async fn read(response: Response<Incoming>, deadline: Instant) -> Result<Answer, Fault> {
     let (head, mut incoming) = response.into_parts();
     let mut body = BytesMut::new();
     let mut whole = true;
     while let Some(frame) = timeout_at(deadline, incoming.frame()).await.map_err(|_| Fault::Slow)? {
         let Ok(data) = frame.map_err(|error| http_fault(&error))?.into_data() else { continue };
-        let concurrency = LONGEST_BODY - body.len();
-        body.extend_from_slice(&data[..data.len().min(concurrency)]);
-        if data.len() > concurrency {
+        let left = LONGEST_BODY - body.len();
+        body.extend_from_slice(&data[..data.len().min(left)]);
+        if data.len() > left {
             whole = false;
             break;
         }

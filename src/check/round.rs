@@ -1,7 +1,8 @@
-//! One round of one exit: its echo probes, then, if it works, the sites that routes ask for.
+//! One check of one Tor exit: its echo probes (requests to servers that answer with the address they see), then, if the
+//! exit works, the sites that routes name.
 //!
-//! The verdict on the exit goes out before the sites are asked, because a live request may be waiting for it. Probes of
-//! one step run side by side: a round takes as long as its slowest probe, not as their sum.
+//! The verdict on the exit is reported before the sites are asked, because a live request may wait for it. The probes of
+//! one step run at the same time, so a step takes as long as its slowest probe.
 
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
@@ -12,122 +13,122 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fault::{Fault, Whose};
+use super::fault::{Blame, Fault};
 use super::probe::{self, Answer, Page};
-use super::site::{self, Miss};
+use super::site::{self, SiteFailure};
 use super::tamper_check::{Digest, digest};
 use super::verdict::{self, Conclusion, EchoReply, ProbeResult};
-use super::{CheckedSite, Settings, Through, echo};
+use super::{CheckedSite, ExitDialer, Settings, echo};
 use crate::exit::ExitId;
 use crate::store::Timings;
 
-/// How often a page is asked for that somebody does not get. A second time, because exits lose a connection now and then.
+/// How often a page is requested until it is as expected: twice, because exits lose a connection now and then.
 const ATTEMPTS: u32 = 2;
 
-/// What to test.
+/// What to check. Pages are given by their place in the settings.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) exit: ExitId,
-    /// Echo servers in service, the first to ask first.
+    /// Echo servers that work, in the order in which to ask them.
     pub(super) echoes: Vec<usize>,
-    /// Which of all echo servers are known to repeat a nonce.
+    /// For each echo server of the settings: true if it is known to repeat the nonce of a request.
     pub(super) repeats: Vec<bool>,
-    /// The page that is the same for everybody to look at, and what it is, if that is known.
+    /// The canary (a page that is the same for all clients) to fetch, and its digest, if that is known.
     pub(super) canary: Option<(usize, Option<Digest>)>,
-    /// Sites to ask.
     pub(super) sites: Vec<usize>,
-    /// Pages that somebody wants to have asked through this exit, this once.
+    /// Pages that callers want to have asked through this exit, this once.
     pub(super) extra: Vec<Arc<CheckedSite>>,
 }
 
-/// What a canary was seen as.
+/// A canary as this exit showed it.
 #[derive(Clone, Debug)]
 pub(super) struct TamperRound {
     pub(super) canary: usize,
     pub(super) digest: Digest,
-    /// It is another than was known before, and was so twice.
+    /// The digest differed from the known one in both attempts.
     pub(super) changed: bool,
 }
 
 /// One echo probe.
 #[derive(Clone, Debug)]
 pub(super) struct EchoProbe {
-    pub(super) heard: ProbeResult,
+    pub(super) result: ProbeResult,
     pub(super) timings: Timings,
     /// Whether the answer repeated our nonce, if there was one.
     pub(super) repeated: Option<bool>,
 }
 
-/// What the echo probes came to.
+/// All echo probes of a check, and the conclusion from them.
 #[derive(Clone, Debug)]
 pub(super) struct EchoRound {
     pub(super) conclusion: Conclusion,
     pub(super) probes: Vec<EchoProbe>,
 }
 
-/// What one site answered in the end.
+/// The result of one site: of the first attempt that passed, or of the last.
 #[derive(Clone, Debug)]
 pub(super) struct SiteRound {
-    /// `None`: what failed was ours.
-    pub(super) result: Option<Result<(), Miss>>,
+    /// `None` if an engine of ours failed, which says nothing of the exit.
+    pub(super) result: Option<Result<(), SiteFailure>>,
     pub(super) status: Option<u16>,
     pub(super) timings: Timings,
 }
 
-/// What a round finds, as it finds it.
+/// A part of what a check finds, reported as soon as it is found.
 #[derive(Clone, Debug)]
-pub(super) enum Found {
+pub(super) enum Finding {
     Echoes(EchoRound),
     Tamper(TamperRound),
-    /// A site of the configuration, by its place there.
+    /// A site of the settings, by its place there.
     Site(usize, SiteRound),
-    /// A page that was asked this once.
+    /// A page that a caller asked for, by its name.
     Extra(Arc<str>, SiteRound),
 }
 
-/// Tests one exit.
-pub(super) async fn run<T: Through>(through: &T, settings: &Settings, job: &Job, mut found: impl FnMut(Found)) {
-    let echoes = hear(through, settings, job).await;
+/// Checks one exit, and calls `found` with each part of the result.
+pub(super) async fn run<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job, mut found: impl FnMut(Finding)) {
+    let echoes = ask_echoes(dialer, settings, job).await;
     let good = matches!(echoes.conclusion, Conclusion::Good(_));
-    found(Found::Echoes(echoes));
+    found(Finding::Echoes(echoes));
     if good {
-        // One after another: what no request waits for need not hurry, and an exit may limit streams.
+        // One after another: no request waits for these, and an exit may limit its streams.
         if let Some((canary, truth)) = job.canary
-            && let Some(seen) = look(through, settings, &job.exit, canary, truth).await
+            && let Some(seen) = fetch_canary(dialer, settings, &job.exit, canary, truth).await
         {
-            found(Found::Tamper(seen));
+            found(Finding::Tamper(seen));
         }
         for site in &job.sites {
-            let round = visit(through, settings, &job.exit, &settings.sites[*site]).await;
-            found(Found::Site(*site, round));
+            let round = ask_site(dialer, settings, &job.exit, &settings.sites[*site]).await;
+            found(Finding::Site(*site, round));
         }
         for extra in &job.extra {
-            let round = visit(through, settings, &job.exit, extra).await;
-            found(Found::Extra(extra.name.clone(), round));
+            let round = ask_site(dialer, settings, &job.exit, extra).await;
+            found(Finding::Extra(extra.name.clone(), round));
         }
     }
 }
 
-async fn hear<T: Through>(through: &T, settings: &Settings, job: &Job) -> EchoRound {
+async fn ask_echoes<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job) -> EchoRound {
     let mut probes: Vec<EchoProbe> = Vec::with_capacity(settings.terms.probes);
     loop {
-        let heard: Vec<ProbeResult> = probes.iter().map(|probe| probe.heard).collect();
-        if let Some(conclusion) = verdict::rule(&heard, settings.terms, job.echoes.len()) {
+        let results: Vec<ProbeResult> = probes.iter().map(|probe| probe.result).collect();
+        if let Some(conclusion) = verdict::conclude(&results, settings.terms, job.echoes.len()) {
+            tracing::debug!(?conclusion, probes = probes.len(), "the echo probes have ended");
             return EchoRound { conclusion, probes };
         }
-        let asks = verdict::next(&heard, settings.terms, &job.echoes);
-        if asks.is_empty() {
-            return EchoRound { conclusion: Conclusion::Bad(verdict::Why::Disagree), probes };
+        let next = verdict::next(&results, settings.terms, &job.echoes);
+        if next.is_empty() {
+            return EchoRound { conclusion: Conclusion::Bad(verdict::BadReason::Disagree), probes };
         }
-        probes.extend(all(asks.into_iter().map(|echo| ask_echo(through, settings, job, echo)).collect()).await);
+        probes.extend(join_all(next.into_iter().map(|echo| ask_echo(dialer, settings, job, echo)).collect()).await);
     }
 }
 
-async fn ask_echo<T: Through>(through: &T, settings: &Settings, job: &Job, echo: usize) -> EchoProbe {
+async fn ask_echo<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job, echo: usize) -> EchoProbe {
     let nonce = format!("{:016x}", rand::random::<u64>());
     let page = settings.echoes[echo].with_nonce(&nonce);
     let mut timings = Timings::default();
-    let answer = probe(through, settings, &job.exit, &page, &mut timings).await;
+    let answer = probe(dialer, settings, &job.exit, &page, &mut timings).await;
     let read = answer.and_then(|answer| read_echo(&answer, &nonce));
     let repeated = match read {
         Ok((_, repeated)) => Some(repeated),
@@ -136,13 +137,14 @@ async fn ask_echo<T: Through>(through: &T, settings: &Settings, job: &Job, echo:
     };
     let outcome = match read {
         Ok((_, false)) if job.repeats[echo] => Err(Fault::Canned),
-        Ok((ip, _)) => Ok(EchoReply { ip, vouched: page.tls.is_some() }),
+        Ok((ip, _)) => Ok(EchoReply { ip, authentic: page.tls.is_some() }),
         Err(fault) => Err(fault),
     };
-    EchoProbe { heard: ProbeResult { echo, outcome }, timings, repeated }
+    EchoProbe { result: ProbeResult { echo, outcome }, timings, repeated }
 }
 
-/// The address, and whether the answer repeats the nonce. One that repeats another was made for somebody else.
+/// The address in an echo server's answer, and whether the answer repeats the nonce of the request. An answer that repeats
+/// another nonce was made for another request.
 pub(super) fn read_echo(answer: &Answer, nonce: &str) -> Result<(IpAddr, bool), Fault> {
     if answer.status != 200 {
         return Err(Fault::Status(answer.status));
@@ -156,9 +158,10 @@ pub(super) fn read_echo(answer: &Answer, nonce: &str) -> Result<(IpAddr, bool), 
     }
 }
 
-/// Looks at a canary; again if it is not what it should be. `None` if nothing can be said: half a page is no other page.
-async fn look<T: Through>(
-    through: &T,
+/// Fetches a canary, and once more if its digest differs from the known one. `None` if it did not come whole, which is
+/// no sign of tampering.
+async fn fetch_canary<D: ExitDialer>(
+    dialer: &D,
     settings: &Settings,
     exit: &ExitId,
     canary: usize,
@@ -166,7 +169,7 @@ async fn look<T: Through>(
 ) -> Option<TamperRound> {
     let mut seen = None;
     for _ in 0..ATTEMPTS {
-        let answer = probe(through, settings, exit, &settings.canaries[canary], &mut Timings::default()).await.ok()?;
+        let answer = probe(dialer, settings, exit, &settings.canaries[canary], &mut Timings::default()).await.ok()?;
         let digest = digest(&answer)?;
         let changed = truth.is_some_and(|truth| truth != digest);
         seen = Some(TamperRound { canary, digest, changed });
@@ -177,15 +180,16 @@ async fn look<T: Through>(
     seen
 }
 
-async fn visit<T: Through>(through: &T, settings: &Settings, exit: &ExitId, checked: &CheckedSite) -> SiteRound {
+async fn ask_site<D: ExitDialer>(dialer: &D, settings: &Settings, exit: &ExitId, checked: &CheckedSite) -> SiteRound {
     let mut round = SiteRound { result: None, status: None, timings: Timings::default() };
     for _ in 0..ATTEMPTS {
         round.timings = Timings::default();
-        let answer = probe(through, settings, exit, &checked.page, &mut round.timings).await;
+        let answer = probe(dialer, settings, exit, &checked.page, &mut round.timings).await;
         round.status = answer.as_ref().ok().map(|answer| answer.status);
         let took = took(&round.timings);
-        let result = answer.map_err(Miss::Fault).and_then(|answer| site::meets(&checked.target, &answer, took));
-        let ours = matches!(result, Err(Miss::Fault(fault)) if fault.whose() == Whose::Ours);
+        let result = answer.map_err(SiteFailure::Fault).and_then(|answer| site::expect(&checked.target, &answer, took));
+        let ours = matches!(result, Err(SiteFailure::Fault(fault)) if fault.blame() == Blame::Ours);
+        tracing::debug!(site = %checked.name, ?result, "a site was asked");
         round.result = (!ours).then_some(result);
         if matches!(result, Ok(())) {
             break;
@@ -194,30 +198,36 @@ async fn visit<T: Through>(through: &T, settings: &Settings, exit: &ExitId, chec
     round
 }
 
-/// What a probe took of the exit's time: circuits are built at our own pace.
+/// How long a probe took without the wait for its circuit, which depends on our engines.
 fn took(timings: &Timings) -> Duration {
     timings.total.unwrap_or_default().saturating_sub(timings.circuit.unwrap_or_default())
 }
 
 /// One probe, from the stream's opening to the end of the answer.
-async fn probe<T: Through>(
-    through: &T,
+async fn probe<D: ExitDialer>(
+    dialer: &D,
     settings: &Settings,
     exit: &ExitId,
     page: &Page,
     timings: &mut Timings,
 ) -> Result<Answer, Fault> {
     let begun = Instant::now();
-    let opened = through.open(exit, &page.target, settings.timeout).await?;
+    let opened = dialer.open(exit, &page.target, settings.timeout).await;
+    let opened =
+        opened.inspect_err(|error| tracing::debug!(host = %page.target.host, %error, "a probe got no stream"))?;
     (timings.circuit, timings.connect) = (opened.circuit, Some(opened.connect));
     let deadline = Instant::now() + settings.timeout.saturating_sub(opened.connect);
     let answer = probe::ask(opened.stream, page, &settings.tls, deadline, timings).await;
     timings.total = Some(begun.elapsed());
+    match &answer {
+        Ok(answer) => tracing::debug!(host = %page.target.host, status = answer.status, "a probe was answered"),
+        Err(fault) => tracing::debug!(host = %page.target.host, %fault, "a probe got no answer"),
+    }
     answer
 }
 
-/// Runs futures side by side in this task, and answers in their order.
-async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+/// Runs futures at the same time in this task, and returns their results in their order.
+async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut running: Vec<(Pin<Box<F>>, Option<F::Output>)> = futures.into_iter().map(|f| (Box::pin(f), None)).collect();
     poll_fn(|cx| {
         let mut pending = false;

@@ -1,52 +1,52 @@
-//! Who is tested next, and when. Pure: the clock and the dice are passed in.
+//! Which Tor exit is checked next, and when. Pure: the clock and the random number are passed in.
 //!
-//! Four queues, the first that has somebody due goes first: exits that a live request waits for, exits in use, exits
-//! that nobody has tested, and the others by age. Each queue is ordered by the moment at which its exits are due, so
-//! that asking who is next looks at four heads and never at the thousands behind them.
+//! There are four classes (`check/due_queue.rs`), served in this order: exits that a live request waits for, exits in
+//! use, exits that were never checked, and all others.
 //!
-//! Two budgets bound it all: new checks a second, because every check is a circuit that a guard has to build, and
-//! checks at once, of which there are fewer while circuits are slow to come. A live request waits for neither, within
-//! reason: it is why the tester exists.
+//! Two budgets limit the checks: new checks a second, because each is a circuit that a guard has to build, and checks
+//! at once, of which there are fewer while circuits are slow to come. A check for a live request waits for neither, up
+//! to a limit of its own, because the request waits for the check.
 //!
-//! Next: `check/tester_state.rs` asks; `check/verdict.rs` says how each check ended.
+//! Next: `check/tester_state.rs` asks; `check/verdict.rs` decides how each check ended.
 
 mod check_rate;
 mod concurrency_limit;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use self::check_rate::CheckRate;
 use self::concurrency_limit::ConcurrencyLimit;
+use super::due_queue::{DueQueue, Ended, Entry, Gates};
 use crate::exit::{ExitId, Moment, Verdict};
 
-/// How much sooner exits in use are tested again than others: their verdicts are what routes stand on. Arbitrary.
+/// Exits in use are checked this many times as often as others, because pools depend on their verdicts. Not tuned.
 const USED_SOONER: u32 = 4;
 
-/// The pause after an exit's first failure; it doubles with each. Arbitrary: long enough for a relay to restart.
+/// The pause after an exit's first failure; it doubles with each. Long enough for a relay to restart; not tuned.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// The pause doubles up to this many times the ordinary round: what fails for hours is asked seldom, not never.
+/// The pause doubles up to this many times `check.every`: an exit that fails for hours is checked seldom, not never.
 const SELDOM: u32 = 8;
 
-/// The pause after a first check that said nothing of the exit; it doubles up to the second. Arbitrary: an engine
-/// restarts in about two seconds, and asking one that is not ready costs nothing.
-const AGAIN: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(16)];
+/// The pause after a first check that said nothing of the exit; it doubles up to the second value. An engine restarts
+/// in about two seconds, and asking one that is not ready costs nothing. Not tuned.
+const OPEN_RETRY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(16)];
 
-/// How soon a request that waits for an exit has it tested again: after a verdict, and after a check that came to
-/// none. Arbitrary: many requests may wait for the same exit, one after another.
-const WISH_GAPS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(1)];
+/// How soon a live request may have an exit checked again: after a verdict, and after a check without one. Many
+/// requests may wait for the same exit, one after another. Not tuned.
+const URGENT_GAPS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(1)];
 
-/// Checks beyond the limit that live requests may start. Arbitrary: a browser's burst of new sessions.
-const WISHES_BEYOND: usize = 16;
+/// Checks beyond the limit that live requests may start: a browser opens about this many connections at once.
+const URGENT_BEYOND: usize = 16;
 
-/// How far due times are spread, as a share of the pause either way: what began together must not stay together.
-const SPREAD: f64 = 0.1;
+/// How far due times are spread, as a share of the pause either way: checks that began together must not stay together.
+pub(super) const SPREAD: f64 = 0.1;
 
 /// How often, and how many.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// How often an exit is tested again.
+    /// How often an exit is checked again.
     pub every: Duration,
     /// New checks a second.
     pub per_second: f64,
@@ -54,130 +54,99 @@ pub struct Terms {
     pub concurrency: usize,
 }
 
-/// How a check ended, as far as the next one depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// The exit works.
-    Good,
-    /// It does not.
-    Bad,
-    /// Nothing can be said of it.
-    Open,
-}
-
-/// The queues, first to last.
+/// The classes, the first to serve first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
-    Wished,
+    Urgent,
     Used,
     New,
-    Old,
+    Others,
 }
 
-const CLASSES: [Class; 4] = [Class::Wished, Class::Used, Class::New, Class::Old];
-
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct Scheduled {
     due: Moment,
     /// When its last check ended.
     ended: Option<Moment>,
-    /// No wish is heard before.
-    rest: Moment,
+    /// A live request has it checked from this moment on.
+    urgent_from: Moment,
     tested: bool,
     used: bool,
-    wished: bool,
-    /// Is tested once more as soon as the check that runs is over.
-    again: bool,
-    /// Ends in a row that were not good.
+    urgent: bool,
+    /// Checks in a row that were not good.
     failures: u32,
 }
 
-impl Entry {
-    fn class(&self) -> Class {
-        match self {
-            Self { wished: true, .. } => Class::Wished,
+impl Entry for Scheduled {
+    fn class(&self) -> usize {
+        let class = match self {
+            Self { urgent: true, .. } => Class::Urgent,
             Self { used: true, .. } => Class::Used,
             Self { tested: false, .. } => Class::New,
-            _ => Class::Old,
-        }
+            _ => Class::Others,
+        };
+        class as usize
+    }
+
+    fn due(&self) -> Moment {
+        self.due
     }
 }
 
-/// What is known of an exit that is put on the schedule.
+impl Scheduled {
+    fn new(last: LastCheck, terms: Terms, now: Moment) -> Self {
+        let tested = last.verdict != Verdict::Untested;
+        let due = match last.checked {
+            Some(at) if last.verdict == Verdict::Good => at.after(terms.every),
+            Some(at) if tested => at.after(RETRY),
+            _ => now,
+        };
+        let (ended, urgent_from, failures) = (last.checked, now, 0);
+        Self { due, ended, urgent_from, tested, used: false, urgent: false, failures }
+    }
+}
+
+/// What is known of an exit when it is put on the schedule.
 #[derive(Clone, Copy, Debug)]
-pub struct Past {
-    /// When it was last tested.
+pub struct LastCheck {
+    /// When it was last checked.
     pub checked: Option<Moment>,
-    /// What that came to.
+    /// The verdict of that check.
     pub verdict: Verdict,
 }
 
-/// Everybody who is to be tested.
+/// All Tor exits that are checked.
 #[derive(Debug)]
 pub struct Schedule {
     terms: Terms,
     rate: CheckRate,
     concurrency: ConcurrencyLimit,
-    entries: HashMap<ExitId, Entry>,
-    queues: [BTreeSet<(Moment, ExitId)>; 4],
-    running: HashSet<ExitId>,
+    queue: DueQueue<Scheduled, 4>,
 }
 
 impl Schedule {
-    /// An empty one.
     pub fn new(terms: Terms) -> Self {
         let (rate, concurrency) = (CheckRate::new(terms.per_second), ConcurrencyLimit::new(terms.concurrency));
-        Self { terms, rate, concurrency, entries: HashMap::new(), queues: Default::default(), running: HashSet::new() }
+        Self { terms, rate, concurrency, queue: DueQueue::new() }
     }
 
-    /// Makes these the exits that there are. What is known of those already here stays.
-    pub fn list(&mut self, exits: impl IntoIterator<Item = (ExitId, Past)>, now: Moment) {
-        let mut listed = HashSet::with_capacity(self.entries.len());
-        for (id, past) in exits {
-            if !self.entries.contains_key(&id) {
-                self.add(id.clone(), past, now);
-            }
-            listed.insert(id);
-        }
-        let gone: Vec<_> = self.entries.keys().filter(|id| !listed.contains(*id)).cloned().collect();
-        for id in gone {
-            self.unqueue(&id);
-            self.entries.remove(&id);
-        }
+    /// Makes these the exits that are checked. What is known of those already here stays.
+    pub fn list(&mut self, exits: impl IntoIterator<Item = (ExitId, LastCheck)>, now: Moment) {
+        let terms = self.terms;
+        self.queue.list(exits, |last| Scheduled::new(last, terms, now));
     }
 
-    fn add(&mut self, id: ExitId, past: Past, now: Moment) {
-        let tested = past.verdict != Verdict::Untested;
-        let due = match past.checked {
-            Some(at) if past.verdict == Verdict::Good => at.after(self.terms.every),
-            Some(at) if tested => at.after(RETRY),
-            _ => now,
-        };
-        let entry = Entry {
-            due,
-            ended: past.checked,
-            rest: now,
-            tested,
-            used: false,
-            wished: false,
-            again: false,
-            failures: 0,
-        };
-        self.entries.insert(id.clone(), entry);
-        self.queue(&id);
-    }
-
-    /// True of an exit that is on the schedule.
     pub fn knows(&self, id: &ExitId) -> bool {
-        self.entries.contains_key(id)
+        self.queue.get(id).is_some()
     }
 
     /// Makes these the exits in use.
     pub fn use_only(&mut self, used: &BTreeSet<ExitId>, now: Moment) {
-        let stale: Vec<_> = self.queues[Class::Used as usize].iter().map(|(_, id)| id).chain(used).cloned().collect();
-        for id in stale {
-            let (is_used, sooner) = (used.contains(&id), self.terms.every / USED_SOONER);
-            self.change(&id, |entry| {
+        let changed: Vec<_> = self.queue.class(Class::Used as usize).chain(used).cloned().collect();
+        let sooner = self.terms.every / USED_SOONER;
+        for id in changed {
+            let is_used = used.contains(&id);
+            self.queue.change(&id, |entry| {
                 if is_used && !entry.used && entry.failures == 0 {
                     entry.due = entry.due.min(entry.ended.map_or(now, |ended| ended.after(sooner)));
                 }
@@ -186,38 +155,31 @@ impl Schedule {
         }
     }
 
-    /// A live request waits for this exit. False if there is none of that name.
-    pub fn wish(&mut self, id: &ExitId, now: Moment) -> bool {
-        self.hasten(id, |entry| {
-            // Who has just passed was what the request waited for.
-            let served = entry.tested && entry.failures == 0 && now < entry.rest;
-            if !served {
-                (entry.wished, entry.due) = (true, now.max(entry.rest));
+    /// A live request waits for this exit. False if it is not on the schedule.
+    pub fn urgent(&mut self, id: &ExitId, now: Moment) -> bool {
+        self.queue.hasten(id, |entry| {
+            // An exit that has just passed needs no check: the request can use it.
+            let passed = entry.tested && entry.failures == 0 && now < entry.urgent_from;
+            if !passed {
+                (entry.urgent, entry.due) = (true, now.max(entry.urgent_from));
             }
         })
     }
 
-    /// Somebody insists on a check of this exit now. False if there is none of that name.
+    /// A person wants this exit checked now. False if it is not on the schedule.
     pub fn force(&mut self, id: &ExitId, now: Moment) -> bool {
-        self.hasten(id, |entry| (entry.wished, entry.due) = (true, now))
+        self.queue.hasten(id, |entry| (entry.urgent, entry.due) = (true, now))
     }
 
-    /// Whoever waits for an exit that is being tested waits for that test.
-    fn hasten(&mut self, id: &ExitId, change: impl FnOnce(&mut Entry)) -> bool {
-        if self.running.contains(id) { self.entries.contains_key(id) } else { self.change(id, change) }
-    }
-
-    /// This exit is due, in its own queue. False if there is none of that name.
+    /// This exit is due, in its own class. False if it is not on the schedule.
     pub fn soon(&mut self, id: &ExitId, now: Moment) -> bool {
-        self.hasten(id, |entry| entry.due = entry.due.min(now))
+        self.queue.hasten(id, |entry| entry.due = entry.due.min(now))
     }
 
-    /// This exit is due, and once more if it is being tested now: something has become known that its next check needs.
+    /// This exit is due, and is checked once more if a check of it runs: its next check needs what has just become known.
     pub fn again(&mut self, id: &ExitId, now: Moment) {
-        if !self.running.contains(id) {
+        if !self.queue.again(id) {
             self.soon(id, now);
-        } else if let Some(entry) = self.entries.get_mut(id) {
-            entry.again = true;
         }
     }
 
@@ -226,91 +188,71 @@ impl Schedule {
         self.concurrency.waited(wait);
     }
 
-    /// Every exit that works is due, because there is something new to test it for. The order stays.
+    /// Every exit that works is due, because there is something new to check it for. The order stays.
     pub fn hurry(&mut self, now: Moment) {
-        let late: Vec<_> =
-            self.entries.iter().filter(|(_, entry)| entry.failures == 0).map(|(id, _)| id.clone()).collect();
-        for id in late {
-            self.change(&id, |entry| entry.due = entry.due.min(entry.ended.unwrap_or(now)));
+        let works = self.queue.iter().filter(|(_, entry)| entry.failures == 0);
+        for id in works.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            self.queue.change(&id, |entry| entry.due = entry.due.min(entry.ended.unwrap_or(now)));
         }
     }
 
-    /// Takes whoever is next, if anybody may be tested now.
+    /// Takes the next exit, if a check may begin now.
     pub fn next(&mut self, now: Moment) -> Option<ExitId> {
-        let class = CLASSES.into_iter().find(|class| self.opens(*class).is_some_and(|at| at <= now))?;
-        let (_, id) = self.queues[class as usize].pop_first()?;
-        self.entries.get_mut(&id)?.wished = false;
-        self.running.insert(id.clone());
+        let (id, _) = self.queue.take(now, &self.gates())?;
+        self.queue.change(&id, |entry| entry.urgent = false);
         self.rate.take(now);
         Some(id)
     }
 
-    /// When [`Self::next`] has somebody; `None` if not before a check ends.
+    /// When [`Self::next`] will return an exit; `None` if a running check must end first.
     pub fn wake(&self) -> Option<Moment> {
-        CLASSES.into_iter().filter_map(|class| self.opens(class)).min()
+        self.queue.wake(&self.gates())
     }
 
-    /// When the head of a queue may be tested.
-    fn opens(&self, class: Class) -> Option<Moment> {
-        let (due, _) = self.queues[class as usize].first()?;
-        let (limit, rate) = match class {
-            Class::Wished => (self.terms.concurrency + WISHES_BEYOND, Moment(0)),
-            _ => (self.concurrency.size(), self.rate.next()),
-        };
-        (self.running.len() < limit).then(|| rate.max(*due))
+    fn gates(&self) -> Gates<4> {
+        let running = self.queue.running();
+        let urgent = (running < self.terms.concurrency + URGENT_BEYOND).then_some(Moment(0));
+        let others = (running < self.concurrency.size()).then(|| self.rate.next());
+        [urgent, others, others, others]
     }
 
-    /// A check of this exit ended. `dice`, from 0 to 1, spreads the next one.
-    pub fn ended(&mut self, id: &ExitId, how: Ended, now: Moment, dice: f64) {
-        self.running.remove(id);
+    /// A check of this exit ended. `random`, from 0 to 1, spreads the next one.
+    pub fn ended(&mut self, id: &ExitId, how: Ended, now: Moment, random: f64) {
         let every = self.terms.every;
-        let Some(entry) = self.entries.get_mut(id) else { return };
-        entry.ended = Some(now);
-        entry.rest = now.after(WISH_GAPS[usize::from(how == Ended::Open)]);
-        entry.tested |= how != Ended::Open;
-        entry.failures = if how == Ended::Good { 0 } else { entry.failures.saturating_add(1) };
-        let doubled =
-            |pause: Duration, most: Duration| pause.saturating_mul(1 << (entry.failures - 1).min(16)).min(most);
-        let pause = match how {
-            Ended::Good if entry.used => every / USED_SOONER,
-            Ended::Good => every,
-            Ended::Bad => doubled(RETRY.min(every), every.saturating_mul(SELDOM)),
-            Ended::Open => doubled(AGAIN[0], AGAIN[1]).min(every),
-        };
-        let spread = pause.mul_f64(1.0 + SPREAD * (2.0 * dice - 1.0));
-        entry.due = if std::mem::take(&mut entry.again) { now } else { now.after(spread) };
-        self.queue(id);
+        self.queue.end(id, |entry, running| {
+            entry.ended = Some(now);
+            entry.urgent_from = now.after(URGENT_GAPS[usize::from(how == Ended::Open)]);
+            entry.tested |= how != Ended::Open;
+            entry.failures = if how == Ended::Good { 0 } else { entry.failures.saturating_add(1) };
+            let pause = match how {
+                Ended::Good if entry.used => every / USED_SOONER,
+                Ended::Good => every,
+                Ended::Bad => doubled(RETRY.min(every), entry.failures, every.saturating_mul(SELDOM)),
+                Ended::Open => doubled(OPEN_RETRY[0], entry.failures, OPEN_RETRY[1]).min(every),
+            };
+            entry.due = if running.again { now } else { now.after(spread(pause, random)) };
+        });
     }
 
     /// Checks that run now.
     pub fn running(&self) -> usize {
-        self.running.len()
+        self.queue.running()
     }
 
-    /// Exits that are due and wait. Walks over those alone.
+    /// Exits that are due and wait.
     pub fn waiting(&self, now: Moment) -> usize {
-        self.queues.iter().map(|queue| queue.iter().take_while(|(due, _)| *due <= now).count()).sum()
+        self.queue.waiting(now)
     }
+}
 
-    fn change(&mut self, id: &ExitId, change: impl FnOnce(&mut Entry)) -> bool {
-        self.unqueue(id);
-        let Some(entry) = self.entries.get_mut(id) else { return false };
-        change(entry);
-        self.queue(id);
-        true
-    }
+/// A pause that doubles with each failure after the first, up to `most`.
+pub(super) fn doubled(pause: Duration, failures: u32, most: Duration) -> Duration {
+    pause.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most)
+}
 
-    fn queue(&mut self, id: &ExitId) {
-        if let Some(entry) = self.entries.get(id).filter(|_| !self.running.contains(id)) {
-            self.queues[entry.class() as usize].insert((entry.due, id.clone()));
-        }
-    }
-
-    fn unqueue(&mut self, id: &ExitId) {
-        if let Some(entry) = self.entries.get(id) {
-            self.queues[entry.class() as usize].remove(&(entry.due, id.clone()));
-        }
-    }
+/// A pause with [`SPREAD`] added or taken away; `random` is from 0 to 1.
+pub(super) fn spread(pause: Duration, random: f64) -> Duration {
+    pause.mul_f64(1.0 + SPREAD * (2.0 * random - 1.0))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the tester needs of the configuration, made ready: URLs taken apart, certificates read.
+//! The tester's settings, made from the configuration: URLs are parsed, certificates read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use crate::route::Site;
 pub struct Settings {
     /// Pages that answer with the address that they see.
     pub echoes: Vec<Page>,
-    /// Pages that are the same for everybody.
+    /// Pages that are the same for all clients.
     pub canaries: Vec<Page>,
-    /// Pages that routes may ask for.
+    /// Sites that routes may name.
     pub sites: Vec<CheckedSite>,
-    /// Probes, and how many must pass.
+    /// How many probes, and how many must pass.
     pub terms: verdict::Terms,
     /// How often, and how many at once.
     pub schedule: schedule::Terms,
@@ -34,25 +34,23 @@ pub struct Settings {
     pub stale_after: Duration,
     /// How long a site's refusal counts.
     pub ban_for: Duration,
-    /// Believes the public roots, and `check.ca_file`.
+    /// Accepts certificates of the public authorities, and of those in `check.ca_file`.
     pub tls: TlsConnector,
 }
 
-/// A target and what follows from missing it.
+/// A check target (`check.targets`), ready to be asked.
 #[derive(Clone, Debug)]
 pub struct CheckedSite {
-    /// What a route's `check` calls it.
+    /// The name that routes use in `check`.
     pub name: Arc<str>,
-    /// What is expected of it.
+    /// The expected answer.
     pub target: Arc<CheckTarget>,
-    /// Its page.
     pub page: Page,
-    /// What a ban is for.
+    /// The site from which an exit is banned that fails here.
     pub site: Site,
 }
 
 impl CheckedSite {
-    /// Makes a target ready.
     fn of(target: &CheckTarget) -> Result<Self, BadSettings> {
         let bad = |why| BadSettings::Page { url: target.url.to_string(), why };
         let host = Host::parse(&target.site).map_err(|why| BadSettings::Site { site: target.site.clone(), why })?;
@@ -60,8 +58,7 @@ impl CheckedSite {
         Ok(Self { name, target: Arc::new(target.clone()), page, site: Site::of(&host) })
     }
 
-    /// A page that somebody wants to have asked once, through each of some exits: any answer that is no error will do. It
-    /// is called by its URL.
+    /// A page that a caller wants to have asked once through some exits. Its name is the URL; any status below 400 passes.
     pub fn at(url: &Uri) -> Result<Self, BadSettings> {
         Self::of(&CheckTarget {
             name: url.to_string(),
@@ -76,40 +73,21 @@ impl CheckedSite {
     }
 }
 
-/// Why the tester cannot work so.
+/// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BadSettings {
-    /// A URL that cannot be asked.
     #[error("{url} cannot be asked: {why}")]
-    Page {
-        /// The URL.
-        url: String,
-        /// What is wrong with it.
-        why: BadPage,
-    },
-    /// A site that is no host.
-    #[error("{site:?} is no site: {why}")]
-    Site {
-        /// As written.
-        site: String,
-        /// What is wrong with it.
-        why: BadTarget,
-    },
-    /// The certificates cannot be read.
-    #[error("{}: {why}", path.display())]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: pem::Error,
-    },
-    /// TLS itself cannot be set up.
+    Page { url: String, why: BadPage },
+    #[error("{site:?} is not a host name: {why}")]
+    Site { site: String, why: BadTarget },
+    #[error("certificates cannot be read from {}: {why}", path.display())]
+    Certificates { path: PathBuf, why: pem::Error },
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
 }
 
 impl Settings {
-    /// Makes a configuration ready. Reads `check.ca_file`.
+    /// Makes settings from the configuration. Reads `check.ca_file`.
     pub fn of(check: &Check) -> Result<Self, BadSettings> {
         let page = |url: &http::Uri| Page::of(url).map_err(|why| BadSettings::Page { url: url.to_string(), why });
         let also = check.ca_file.as_deref().map_or(Ok(Vec::new()), certificates)?;

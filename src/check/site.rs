@@ -1,22 +1,22 @@
-//! What a page must answer, and from which failures a sentence may follow. Pure.
+//! What a page must answer, and which failures lead to a ban. Pure.
 //!
-//! An exit that misses a page is off the list of those that pass it at once: that costs nobody anything and can be
-//! taken back. A sentence (a ban from a site, or for good for changing a page) is not so light, and waits until it is
-//! clear that the page itself is well: until another exit has passed it since, and either a minute is over or at least
-//! half of those that passed lately have done so again. A few of them are asked to, so that nobody waits for the next
-//! round. If the page turns out to be to blame meanwhile, everybody who waits for a sentence is pardoned.
+//! An exit that fails a page is at once off the list of exits that pass it; that is cheap and is undone by the next pass.
+//! A ban (from a site, or for ever for changing a page) waits until it is certain that the page itself works: another
+//! exit must have passed it since, and either a minute must be over or at least half of the exits that passed recently
+//! must have passed again. A few of those exits are checked again at once, because the next regular check may be an hour
+//! away. If the page turns out to be down meanwhile, all waiting bans are dropped.
 
 use std::time::Duration;
 
-use super::fault::{Fault, Whose};
+use super::fault::{Blame, Fault};
 use super::probe::Answer;
 use super::target_health::{RECENT, TOGETHER, TargetHealth};
 use crate::config::CheckTarget;
 use crate::exit::{ExitId, Moment};
 
-/// How an answer is not what was expected.
+/// How an answer differs from the expected one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Miss {
+pub enum SiteFailure {
     /// Another status.
     #[error("it answers {0}")]
     Status(u16),
@@ -26,19 +26,19 @@ pub enum Miss {
     /// The body does not match.
     #[error("its page does not match the expected pattern")]
     Pattern,
-    /// The right answer, later than it may come.
+    /// The expected answer after too many milliseconds.
     #[error("it takes {0} ms, which is longer than it may")]
     Late(u32),
-    /// A page that is the same for everybody came as another.
-    #[error("it changes pages on their way")]
+    /// A page that is the same for all clients arrived changed.
+    #[error("it changes pages")]
     Changed,
     /// No answer.
     #[error("{0}")]
     Fault(Fault),
 }
 
-impl Miss {
-    /// The word for it in the store and in metric labels.
+impl SiteFailure {
+    /// The code in the store and in metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Status(_) => "status",
@@ -49,143 +49,149 @@ impl Miss {
         }
     }
 
-    /// True if this is the site's doing, or may be: the exit did its part.
+    /// True if the site refused the exit, or may have done so.
     pub fn is_refusal(self) -> bool {
         match self {
-            Self::Fault(fault) => matches!(fault.whose(), Whose::Target | Whose::Unclear),
+            Self::Fault(fault) => matches!(fault.blame(), Blame::Target | Blame::Unclear),
             Self::Late(_) => false,
             _ => true,
         }
     }
 }
 
-/// Whether an answer that took so long is what the target expects.
-pub fn meets(target: &CheckTarget, answer: &Answer, took: Duration) -> Result<(), Miss> {
+/// Compares an answer, and the time it took, with what the target expects.
+pub fn expect(target: &CheckTarget, answer: &Answer, took: Duration) -> Result<(), SiteFailure> {
     if !target.expect_status.contains(&answer.status) {
-        return Err(Miss::Status(answer.status));
+        return Err(SiteFailure::Status(answer.status));
     }
     if let Some(text) = target.expect_body.as_deref().filter(|text| !text.is_empty()) {
         let found = answer.body.windows(text.len()).any(|piece| piece == text.as_bytes());
-        found.then_some(()).ok_or(Miss::Body)?;
+        found.then_some(()).ok_or(SiteFailure::Body)?;
     }
     match &target.expect_regex {
-        Some(regex) if !regex.is_match(&answer.body) => return Err(Miss::Pattern),
+        Some(regex) if !regex.is_match(&answer.body) => return Err(SiteFailure::Pattern),
         _ => {}
     }
     match target.expect_latency {
-        Some(most) if took > most => Err(Miss::Late(u32::try_from(took.as_millis()).unwrap_or(u32::MAX))),
+        Some(most) if took > most => Err(SiteFailure::Late(u32::try_from(took.as_millis()).unwrap_or(u32::MAX))),
         _ => Ok(()),
     }
 }
 
 /// What follows at once from one exit's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// It passes.
+pub enum SiteEffect {
     Passes,
-    /// It does not; a ban may follow.
-    Misses,
-    /// The site is to blame: nothing follows.
+    /// The exit fails, and a ban may follow.
+    Fails,
+    /// The site is down: the failure does not count.
     Suspended,
 }
 
-/// What became clear meanwhile.
+/// What has become clear since the last call of [`PendingBans::decide`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settled {
-    /// To be sentenced, and why.
-    pub confirmed: Vec<(ExitId, Miss)>,
-    /// Failed for the site's own fault, and passed before that.
+pub struct PageDecisions {
+    /// Exits to ban, and why.
+    pub confirmed: Vec<(ExitId, SiteFailure)>,
+    /// Exits that passed before they failed, and failed because the page was down.
     pub cleared: Vec<ExitId>,
-    /// The site turned out to be to blame (true), or is no more (false).
-    pub turned: Option<bool>,
-    /// Passed lately, and are asked to try again.
+    /// The page has gone down (true), or works again (false).
+    pub went_down: Option<bool>,
+    /// Exits to check again, because they passed recently.
     pub again: Vec<ExitId>,
 }
 
-/// How many are asked to try again. As many as are evidence against the site, should they all fail.
-const ASKED_AGAIN: usize = 3;
+/// How many exits are checked again: if all of them fail, they are enough to show that the page is down.
+const CHECKED_AGAIN: usize = 3;
 
-/// How soon others are asked again because somebody else fails. Arbitrary: a site that refuses one exit after another
-/// costs a check a second or so.
-const ASK_PAUSE: Duration = Duration::from_secs(3);
+/// The least time between two such requests. Not tuned: while a site refuses one exit after another, this costs about
+/// one check a second.
+const AGAIN_PAUSE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug)]
-struct Held {
+struct PendingBan {
     exit: ExitId,
-    miss: Miss,
+    failure: SiteFailure,
     since: Moment,
-    /// It passed before.
-    had: bool,
+    /// The exit passed before it failed.
+    passed_before: bool,
 }
 
-/// One page's results, and those that wait for a sentence.
+/// The results of one page, and the exits that may be banned for theirs.
 #[derive(Clone, Debug, Default)]
 pub struct PendingBans {
     health: TargetHealth,
-    held: Vec<Held>,
-    /// When some were last asked to try again.
-    asked: Moment,
-    /// Since when the page itself is to blame.
-    blamed: Option<Moment>,
+    pending: Vec<PendingBan>,
+    /// When exits were last asked to be checked again.
+    asked_again: Moment,
+    /// Since when the page is down.
+    down_since: Option<Moment>,
 }
 
 impl PendingBans {
-    /// Notes an exit's result; `had` if it passed before. The number is its streak.
-    pub fn note(&mut self, exit: &ExitId, result: Result<(), Miss>, had: bool, now: Moment) -> (Effect, i32) {
-        let Err(miss) = result else {
-            self.held.retain(|held| held.exit != *exit);
-            return (Effect::Passes, self.health.passed(exit, now));
+    /// Notes an exit's result; `passed_before` if it passed until now. Returns what follows, and how many results in a row
+    /// were the same (passes above zero, failures below).
+    pub fn note(
+        &mut self,
+        exit: &ExitId,
+        result: Result<(), SiteFailure>,
+        passed_before: bool,
+        now: Moment,
+    ) -> (SiteEffect, i32) {
+        let Err(failure) = result else {
+            self.pending.retain(|ban| ban.exit != *exit);
+            return (SiteEffect::Passes, self.health.passed(exit, now));
         };
         let streak = self.health.failed(exit, false, now);
         if self.health.target_is_down(now) {
-            // Held all the same, so that settling says that the site turned, and pardons it.
-            if self.blamed.is_none() {
-                self.hold(exit, miss, had, now);
+            // Added all the same while the page has just gone down: the next decision then clears it.
+            if self.down_since.is_none() {
+                self.add(exit, failure, passed_before, now);
             }
-            return (Effect::Suspended, streak);
+            return (SiteEffect::Suspended, streak);
         }
-        if miss.is_refusal() {
-            self.hold(exit, miss, had, now);
+        if failure.is_refusal() {
+            self.add(exit, failure, passed_before, now);
         }
-        (Effect::Misses, streak)
+        (SiteEffect::Fails, streak)
     }
 
-    fn hold(&mut self, exit: &ExitId, miss: Miss, had: bool, now: Moment) {
-        if !self.held.iter().any(|held| held.exit == *exit) {
-            self.held.push(Held { exit: exit.clone(), miss, since: now, had });
+    fn add(&mut self, exit: &ExitId, failure: SiteFailure, passed_before: bool, now: Moment) {
+        if !self.pending.iter().any(|ban| ban.exit == *exit) {
+            self.pending.push(PendingBan { exit: exit.clone(), failure, since: now, passed_before });
         }
     }
 
-    /// Decides whom there is enough to decide on.
-    pub fn settle(&mut self, now: Moment) -> Settled {
-        let blamed = self.health.target_is_down(now);
-        let turned = (blamed != self.blamed.is_some()).then_some(blamed);
-        self.blamed = blamed.then(|| self.blamed.unwrap_or(now));
-        if blamed {
-            let cleared = self.held.drain(..).filter(|held| held.had).map(|held| held.exit).collect();
-            return Settled { cleared, turned, ..Settled::default() };
+    /// Decides on the exits for which there is enough evidence.
+    pub fn decide(&mut self, now: Moment) -> PageDecisions {
+        let is_down = self.health.target_is_down(now);
+        let went_down = (is_down != self.down_since.is_some()).then_some(is_down);
+        self.down_since = is_down.then(|| self.down_since.unwrap_or(now));
+        if is_down {
+            let cleared = self.pending.drain(..).filter(|ban| ban.passed_before).map(|ban| ban.exit).collect();
+            return PageDecisions { cleared, went_down, ..PageDecisions::default() };
         }
-        let passes = if self.held.is_empty() { Vec::new() } else { self.health.passes(now) };
+        let passes = if self.pending.is_empty() { Vec::new() } else { self.health.passes(now) };
         let mut confirmed = Vec::new();
-        self.held.retain(|held| {
-            let since = passes.len() - passes.partition_point(|at| *at <= held.since);
-            let clear = since > 0 && (since * 2 >= passes.len() || now.since(held.since) >= TOGETHER);
-            if clear {
-                confirmed.push((held.exit.clone(), held.miss));
+        self.pending.retain(|ban| {
+            let since = passes.len() - passes.partition_point(|at| *at <= ban.since);
+            let certain = since > 0 && (since * 2 >= passes.len() || now.since(ban.since) >= TOGETHER);
+            if certain {
+                confirmed.push((ban.exit.clone(), ban.failure));
             }
-            !clear && now.since(held.since) < RECENT
+            !certain && now.since(ban.since) < RECENT
         });
-        Settled { confirmed, turned, again: self.ask_again(now), ..Settled::default() }
+        PageDecisions { confirmed, went_down, again: self.exits_to_check_again(now), ..PageDecisions::default() }
     }
 
-    fn ask_again(&mut self, now: Moment) -> Vec<ExitId> {
-        let nobody_new = self.held.iter().all(|held| held.since < self.asked);
-        if nobody_new || now.since(self.asked) < ASK_PAUSE {
+    fn exits_to_check_again(&mut self, now: Moment) -> Vec<ExitId> {
+        let none_is_new = self.pending.iter().all(|ban| ban.since < self.asked_again);
+        if none_is_new || now.since(self.asked_again) < AGAIN_PAUSE {
             return Vec::new();
         }
-        let again = self.health.latest(ASKED_AGAIN, now);
+        let again = self.health.latest(CHECKED_AGAIN, now);
         if !again.is_empty() {
-            self.asked = now;
+            self.asked_again = now;
         }
         again
     }
@@ -195,30 +201,30 @@ impl PendingBans {
         self.health.last_pass(exit)
     }
 
-    /// How many passed lately and did not fail since.
+    /// How many exits passed within the last hour and did not fail since.
     pub fn passing(&self, now: Moment) -> usize {
         self.health.passing(now)
     }
 
-    /// True if an exit failed when it was last here.
+    /// True if the latest result of an exit is a failure.
     pub fn failed_last(&self, exit: &ExitId) -> bool {
         self.health.failed_last(exit)
     }
 
-    /// True while somebody waits for a sentence, or the page for its rehabilitation.
-    pub fn is_unsettled(&self) -> bool {
-        self.blamed.is_some() || !self.held.is_empty()
+    /// True while a ban is pending, or the page is down.
+    pub fn is_undecided(&self) -> bool {
+        self.down_since.is_some() || !self.pending.is_empty()
     }
 
-    /// Since when the page is to blame, if it is; how many pass it, and how many wait for a sentence.
-    pub fn standing(&self, now: Moment) -> (Option<Moment>, usize, usize) {
-        (self.blamed, self.passing(now), self.held.len())
+    /// Since when the page is down, if it is; how many exits pass it, and how many bans are pending.
+    pub fn health(&self, now: Moment) -> (Option<Moment>, usize, usize) {
+        (self.down_since, self.passing(now), self.pending.len())
     }
 
-    /// Forgets exits that are there no more.
+    /// Forgets all other exits.
     pub fn keep(&mut self, exits: &std::collections::HashSet<ExitId>) {
         self.health.keep(exits);
-        self.held.retain(|held| exits.contains(&held.exit));
+        self.pending.retain(|ban| exits.contains(&ban.exit));
     }
 }
 
@@ -234,7 +240,7 @@ mod tests {
 
     const START: Moment = Moment(1_788_314_400_000_000);
     const SECOND: Duration = Duration::from_secs(1);
-    const REFUSED: Result<(), Miss> = Err(Miss::Status(403));
+    const REFUSED: Result<(), SiteFailure> = Err(SiteFailure::Status(403));
 
     fn exit(n: u8) -> ExitId {
         ExitId::Tor(Fingerprint([n; 20]))
@@ -254,19 +260,19 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_meets_status_then_text_then_pattern() {
+    fn status_is_compared_first_then_text_then_pattern() {
         let body = |text: &str| CheckTarget { expect_body: Some(text.into()), ..target() };
         let regex = |text: &str| CheckTarget { expect_regex: Some(Regex::new(text).unwrap()), ..target() };
         for (target, status, want) in [
             (target(), 200, Ok(())),
             (target(), 204, Ok(())),
-            (target(), 403, Err(Miss::Status(403))),
+            (target(), 403, Err(SiteFailure::Status(403))),
             (body("welcome"), 200, Ok(())),
             (body(""), 200, Ok(())),
-            (body("Welcome"), 200, Err(Miss::Body)),
-            (body("welcome"), 500, Err(Miss::Status(500))),
+            (body("Welcome"), 200, Err(SiteFailure::Body)),
+            (body("welcome"), 500, Err(SiteFailure::Status(500))),
             (regex("(?i)WEL.{3}e"), 200, Ok(())),
-            (regex("^shop"), 200, Err(Miss::Pattern)),
+            (regex("^shop"), 200, Err(SiteFailure::Pattern)),
         ] {
             let answer = Answer {
                 status,
@@ -274,22 +280,26 @@ mod tests {
                 body: Bytes::from_static(b"welcome to the shop"),
                 whole: true,
             };
-            assert_eq!(meets(&target, &answer, SECOND), want, "{target:?} {status}");
+            assert_eq!(expect(&target, &answer, SECOND), want, "{target:?} {status}");
             let (patient, hasty) = (Some(SECOND), Some(SECOND / 2));
-            let late = |expect_latency| meets(&CheckTarget { expect_latency, ..target.clone() }, &answer, SECOND);
-            assert_eq!((late(patient), late(hasty)), (want, want.and(Err(Miss::Late(1000)))), "{status}");
+            let late = |expect_latency| expect(&CheckTarget { expect_latency, ..target.clone() }, &answer, SECOND);
+            assert_eq!((late(patient), late(hasty)), (want, want.and(Err(SiteFailure::Late(1000)))), "{status}");
         }
-        assert!(!Miss::Late(1).is_refusal(), "slowness is the exit's own");
+        assert!(!SiteFailure::Late(1).is_refusal(), "the exit is slow, not the site");
     }
 
     #[test]
     fn one_refusal_among_passes_becomes_a_ban() {
         let mut pending = PendingBans::default();
-        assert_eq!(pending.note(&exit(1), REFUSED, false, START), (Effect::Misses, -1));
-        assert_eq!(pending.settle(START.after(RECENT / 2)), Settled::default(), "nobody says that the site is up");
+        assert_eq!(pending.note(&exit(1), REFUSED, false, START), (SiteEffect::Fails, -1));
+        assert_eq!(
+            pending.decide(START.after(RECENT / 2)),
+            PageDecisions::default(),
+            "no exit shows that the site works"
+        );
         pending.note(&exit(2), Ok(()), false, START.after(SECOND));
-        assert_eq!(pending.settle(START.after(SECOND)).confirmed, [(exit(1), Miss::Status(403))]);
-        assert!(!pending.is_unsettled());
+        assert_eq!(pending.decide(START.after(SECOND)).confirmed, [(exit(1), SiteFailure::Status(403))]);
+        assert!(!pending.is_undecided());
     }
 
     #[test]
@@ -299,38 +309,41 @@ mod tests {
         let later = START.after(SECOND);
         pending.note(&exit(1), REFUSED, false, later);
         pending.note(&exit(10), Ok(()), true, later.after(SECOND));
-        let settled = pending.settle(later.after(SECOND));
-        assert_eq!((settled.confirmed.len(), settled.again.len()), (0, ASKED_AGAIN));
-        assert_eq!(settled.again[0], exit(10), "the latest first");
-        assert!(pending.settle(later.after(2 * SECOND)).again.is_empty(), "once is enough for one who fails");
-        assert_eq!(pending.settle(later.after(TOGETHER)).confirmed.len(), 1);
+        let decisions = pending.decide(later.after(SECOND));
+        assert_eq!((decisions.confirmed.len(), decisions.again.len()), (0, CHECKED_AGAIN));
+        assert_eq!(decisions.again[0], exit(10), "the latest first");
+        assert!(
+            pending.decide(later.after(2 * SECOND)).again.is_empty(),
+            "they are checked again once for each new failure"
+        );
+        assert_eq!(pending.decide(later.after(TOGETHER)).confirmed.len(), 1);
     }
 
     #[test]
-    fn a_site_that_fails_everybody_bans_nobody() {
+    fn a_site_that_fails_every_exit_bans_none() {
         let mut pending = PendingBans::default();
         (1..=8).for_each(|n| _ = pending.note(&exit(n), Ok(()), false, START));
         let down = START.after(10 * TOGETHER);
         let effects: Vec<_> = (1..=4).map(|n| pending.note(&exit(n), REFUSED, true, down).0).collect();
-        assert_eq!(effects, [Effect::Misses, Effect::Misses, Effect::Suspended, Effect::Suspended]);
-        let settled = pending.settle(down);
-        assert_eq!((settled.turned, settled.confirmed.len()), (Some(true), 0));
-        assert_eq!(settled.cleared, (1..=4).map(exit).collect::<Vec<_>>());
+        assert_eq!(effects, [SiteEffect::Fails, SiteEffect::Fails, SiteEffect::Suspended, SiteEffect::Suspended]);
+        let decisions = pending.decide(down);
+        assert_eq!((decisions.went_down, decisions.confirmed.len()), (Some(true), 0));
+        assert_eq!(decisions.cleared, (1..=4).map(exit).collect::<Vec<_>>());
         pending.note(&exit(5), REFUSED, true, down.after(SECOND));
         let well = down.after(2 * TOGETHER);
         pending.note(&exit(6), Ok(()), true, well);
-        assert_eq!(pending.settle(well), Settled { turned: Some(false), ..Settled::default() });
-        assert!(!pending.is_unsettled());
+        assert_eq!(pending.decide(well), PageDecisions { went_down: Some(false), ..PageDecisions::default() });
+        assert!(!pending.is_undecided());
     }
 
     #[test]
-    fn a_fault_of_the_exit_is_no_refusal() {
-        let fault = |error: DialError| Miss::Fault(error.into());
+    fn a_fault_of_the_exit_leads_to_no_ban() {
+        let fault = |error: DialError| SiteFailure::Fault(error.into());
         assert!(!fault(ExitFault::Policy.into()).is_refusal());
         assert!(fault(TargetFault::Reset.into()).is_refusal());
         let mut pending = PendingBans::default();
         pending.note(&exit(1), Err(fault(ExitFault::Policy.into())), true, START);
         pending.note(&exit(2), Ok(()), true, START.after(SECOND));
-        assert_eq!(pending.settle(START.after(SECOND)), Settled::default());
+        assert_eq!(pending.decide(START.after(SECOND)), PageDecisions::default());
     }
 }

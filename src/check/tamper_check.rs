@@ -1,22 +1,22 @@
-//! Pages that are the same for everybody, in the clear: an exit that shows another one changes what it carries. Pure.
+//! Finds exits that change pages, with canaries: plain-HTTP pages that are the same for all clients. Pure.
 //!
-//! What such a page is need not be written down, where it would be wrong one day: it is what most exits say it is. The
-//! page of a tamperer differs from that; a page that its owner changes differs for everybody, and then the truth is
-//! learned anew while nobody is sentenced (see `check/site.rs`: the docket is the same).
+//! The content of a canary is not configured, because it would be wrong one day: it is what most exits show. An exit that
+//! tampers shows something else. When the owner changes the page, it differs through every exit; then the new content is
+//! learned, and no exit is condemned, because condemning waits like a ban (`check/site.rs`).
 //!
-//! Tamperers often show one and the same page, stand together in the lists, and are tested again and again while those
-//! who passed have their peace. So whoever differs has one vote however often he is asked, and what is known gives way
-//! only where some say so who had shown it themselves, or where it never had more on its side.
+//! Tampering exits often show the same changed page, and are checked again and again while exits that passed are not. So
+//! each exit has one vote, however often it is checked. And the known content is replaced only if exits that showed it
+//! themselves now show the new one, or if more exits show the new one than ever showed the old one.
 
 use std::collections::VecDeque;
 
 use sha2::{Digest as _, Sha256};
 
 use super::probe::Answer;
-use super::site::{Miss, PendingBans};
+use super::site::{PendingBans, SiteFailure};
 use crate::exit::{ExitId, Moment};
 
-/// Exits whose word on a page counts, the latest. Arbitrary: enough that a few tamperers are outvoted.
+/// How many of the latest votes count: enough to outvote a few tampering exits. Not tuned.
 const VOTES: usize = 32;
 
 /// Exits that must agree before a page is known.
@@ -25,27 +25,30 @@ const QUORUM: usize = 3;
 /// The SHA-256 of a page.
 pub(super) type Digest = [u8; 32];
 
-/// The digest of a page that came whole and as a page.
+/// The digest of a page; `None` if it did not come whole, or with another status than 200.
 pub(super) fn digest(answer: &Answer) -> Option<Digest> {
     (answer.status == 200 && answer.whole).then(|| Sha256::digest(&answer.body).into())
 }
 
-/// One page.
+/// One canary.
 #[derive(Default)]
 pub(super) struct TamperCheck {
+    /// What exits showed, the latest last.
     votes: VecDeque<(ExitId, Digest)>,
+    /// The true page, once it is known.
     truth: Option<Digest>,
+    /// Exits that showed another page, and may be condemned for it.
     pub(super) pending: PendingBans,
 }
 
 impl TamperCheck {
-    /// What the page is, if that is known.
+    /// The digest of the true page, if it is known.
     pub(super) fn truth(&self) -> Option<Digest> {
         self.truth
     }
 
-    /// An exit showed the page; `changed` if it showed another than was known, twice. Yields exits to be tested again:
-    /// what they showed before is not what the page turns out to be.
+    /// Notes what an exit showed; `changed` if it differed from the known page twice. Returns exits to check again,
+    /// because what they showed before differs from what is now known.
     pub(super) fn note(&mut self, exit: &ExitId, shown: Digest, changed: bool, now: Moment) -> Vec<ExitId> {
         self.vote(exit, shown);
         let before = self.truth;
@@ -59,9 +62,9 @@ impl TamperCheck {
         if shown == truth {
             self.pending.note(exit, Ok(()), false, now);
         } else if changed {
-            self.pending.note(exit, Err(Miss::Changed), false, now);
+            self.pending.note(exit, Err(SiteFailure::Changed), false, now);
         } else {
-            return vec![exit.clone()]; // the check began before the page was known, and has looked once
+            return vec![exit.clone()]; // the check began before the page was known, and fetched it once
         }
         Vec::new()
     }
@@ -69,8 +72,8 @@ impl TamperCheck {
     fn vote(&mut self, exit: &ExitId, shown: Digest) {
         let earlier = self.votes.iter().position(|(voter, _)| voter == exit);
         if self.truth.is_some_and(|truth| truth != shown) {
-            let said_so = earlier.is_some_and(|at| self.votes[at].1 == shown);
-            if said_so || earlier.is_none() && self.pending.failed_last(exit) {
+            let voted_so = earlier.is_some_and(|at| self.votes[at].1 == shown);
+            if voted_so || earlier.is_none() && self.pending.failed_last(exit) {
                 return;
             }
         }
@@ -83,7 +86,7 @@ impl TamperCheck {
         }
     }
 
-    /// Whether a page that most saw may take the place of the one that is known.
+    /// True if a page that most exits show may replace the known one.
     fn may_become(&self, page: &Digest, now: Moment) -> bool {
         if self.truth.is_none_or(|truth| truth == *page) {
             return true;
@@ -93,7 +96,7 @@ impl TamperCheck {
         turned >= QUORUM || votes().count() > self.pending.passing(now)
     }
 
-    /// What more than half of the jury saw.
+    /// The page of more than half of the votes.
     fn majority(&self) -> Option<Digest> {
         let votes = |shown: &Digest| self.votes.iter().filter(|(_, other)| other == shown).count();
         let most = self.votes.iter().map(|(_, shown)| (votes(shown), *shown)).max()?;
@@ -124,38 +127,38 @@ mod tests {
     }
 
     #[test]
-    fn most_exits_say_what_the_page_is_and_who_said_another_is_asked_again() {
+    fn most_exits_decide_what_the_page_is_and_the_others_are_checked_again() {
         let mut canary = TamperCheck::default();
         assert!(canary.note(&exit(9), OTHER, false, START).is_empty());
         assert!(canary.note(&exit(1), PAGE, false, START).is_empty() && canary.truth().is_none());
         assert_eq!(canary.note(&exit(2), PAGE, false, START), [exit(9)]);
         assert_eq!(canary.truth(), Some(PAGE));
-        assert!(canary.pending.settle(START).confirmed.is_empty(), "once is not enough");
+        assert!(canary.pending.decide(START).confirmed.is_empty(), "once is not enough");
         assert_eq!(canary.note(&exit(8), OTHER, false, START), [exit(8)], "nor is it for one that comes late");
         canary.note(&exit(9), OTHER, true, START.after(Duration::from_secs(1)));
         canary.note(&exit(1), PAGE, false, START.after(Duration::from_secs(2)));
-        let confirmed = canary.pending.settle(START.after(Duration::from_secs(2))).confirmed;
-        assert_eq!(confirmed, [(exit(9), Miss::Changed)]);
+        let confirmed = canary.pending.decide(START.after(Duration::from_secs(2))).confirmed;
+        assert_eq!(confirmed, [(exit(9), SiteFailure::Changed)]);
     }
 
     #[test]
-    fn a_page_that_its_owner_changes_condemns_nobody() {
+    fn a_page_that_its_owner_changes_condemns_no_exit() {
         let mut canary = known();
         let mut now = START.after(TOGETHER);
         for round in 0..3 {
             for n in 1..=6 {
                 let changed = canary.truth() != Some(OTHER);
                 canary.note(&exit(n), OTHER, changed, now);
-                assert!(canary.pending.settle(now).confirmed.is_empty(), "{n} in round {round}");
+                assert!(canary.pending.decide(now).confirmed.is_empty(), "{n} in round {round}");
                 now = now.after(Duration::from_secs(3));
             }
         }
         assert_eq!(canary.truth(), Some(OTHER));
-        assert!(canary.pending.settle(now.after(TOGETHER)).confirmed.is_empty());
+        assert!(canary.pending.decide(now.after(TOGETHER)).confirmed.is_empty());
     }
 
     #[test]
-    fn tamperers_that_are_asked_again_and_again_do_not_outvote_those_who_passed() {
+    fn tampering_exits_that_are_checked_often_do_not_outvote_exits_that_passed() {
         let mut canary = TamperCheck::default();
         (1..=100).for_each(|n| assert!(canary.note(&exit(n), PAGE, false, START).is_empty()));
         let mut now = START;
@@ -165,13 +168,13 @@ mod tests {
             assert_eq!(canary.truth(), Some(PAGE));
             canary.note(&exit(1), PAGE, false, now);
         }
-        let confirmed = canary.pending.settle(now.after(TOGETHER)).confirmed;
+        let confirmed = canary.pending.decide(now.after(TOGETHER)).confirmed;
         assert_eq!(confirmed.len(), 100, "every one of them, and no other");
         assert!(confirmed.iter().all(|(id, _)| (101..=200).any(|n| *id == exit(n))));
     }
 
     #[test]
-    fn tamperers_that_come_first_are_outvoted_by_those_who_follow() {
+    fn tampering_exits_that_come_first_are_outvoted_by_those_that_follow() {
         let mut canary = TamperCheck::default();
         (101..=103).for_each(|n| _ = canary.note(&exit(n), OTHER, false, START));
         assert_eq!(canary.truth(), Some(OTHER));
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_page_and_an_error_are_no_pages() {
+    fn a_cut_page_and_an_error_page_have_no_digest() {
         let answer = |status, whole| Answer { status, headers: Default::default(), body: "x".into(), whole };
         assert!(digest(&answer(200, true)).is_some());
         assert!(digest(&answer(200, false)).or(digest(&answer(404, true))).is_none());

@@ -1,11 +1,11 @@
-//! Who is to blame when many exits fail at one place: they, or the place? Pure.
+//! When many exits fail at one target (an echo server, a site, a host's certificate): is it the target's fault? Pure.
 //!
-//! A site that is down looks, exit by exit, exactly like a site that bans them all. What tells the two apart is who
-//! fails: exits that passed a moment ago do not all turn bad within a minute. Of those that were tested within the last
-//! minute and are known to be good, when more than half fail it is the place, and nothing they failed there counts.
+//! A site that is down looks, exit by exit, like a site that bans every exit. But exits that passed a moment ago do not
+//! all turn bad within a minute. So when more than half of the good exits that were tested within the last minute fail,
+//! the target is down, and failures there count against no exit.
 //!
-//! The share is of those *tested* within the minute, not of all that are good: the tester's own pace lets it see a few
-//! hundred exits a minute at most, so that with thousands of good ones half of them could never fail in time.
+//! The share is of the exits that were *tested* within the minute, not of all good ones: the tester checks a few hundred
+//! exits a minute at most, so of thousands of good exits half could never fail within one.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -13,35 +13,35 @@ use std::time::Duration;
 use crate::exit::{ExitId, Moment};
 use crate::route::ban::is_target_at_fault;
 
-/// How long a pass vouches for an exit, and for the place: the order of the tester's round.
+/// How long a pass counts, for the exit and for the target: about as long as the tester needs for all exits.
 pub const RECENT: Duration = Duration::from_secs(3600);
 
-/// How close together failures must lie to be the place's.
+/// Failures of several exits within this time may be the target's.
 pub const TOGETHER: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Record {
     passed: Option<Moment>,
     failed: Option<Moment>,
-    /// When something else last showed that the exit itself is in order.
-    sound: Option<Moment>,
-    /// Rounds in a row that ended the same way: passes above zero, failures below.
+    /// When the exit failed here although it worked elsewhere in the same check.
+    worked_elsewhere: Option<Moment>,
+    /// Results in a row that were the same: passes above zero, failures below.
     streak: i32,
 }
 
 impl Record {
-    /// When it passed, if that was lately and nothing else has happened since.
+    /// When the exit passed, if that is recent and it did not fail since.
     fn passing(&self, now: Moment) -> Option<Moment> {
         self.passed.filter(|at| self.streak > 0 && now.since(*at) < RECENT)
     }
 }
 
-/// What became of exits at one place: an echo server, a check target, a host's certificate.
+/// The results of all exits at one target.
 #[derive(Clone, Debug, Default)]
 pub struct TargetHealth(HashMap<ExitId, Record>);
 
 impl TargetHealth {
-    /// An exit passed here. The answer is how often in a row it has.
+    /// An exit passed. Returns how often in a row it has.
     pub fn passed(&mut self, exit: &ExitId, now: Moment) -> i32 {
         let record = self.0.entry(exit.clone()).or_default();
         record.streak = record.streak.max(0).saturating_add(1);
@@ -49,65 +49,65 @@ impl TargetHealth {
         record.streak
     }
 
-    /// An exit failed here; `sound` if the same round showed elsewhere that the exit works. The answer is how often in
-    /// a row it has failed, below zero.
-    pub fn failed(&mut self, exit: &ExitId, sound: bool, now: Moment) -> i32 {
+    /// An exit failed; `works_elsewhere` if it passed another target in the same check. Returns how often in a row it has
+    /// failed, as a number below zero.
+    pub fn failed(&mut self, exit: &ExitId, works_elsewhere: bool, now: Moment) -> i32 {
         let record = self.0.entry(exit.clone()).or_default();
         record.streak = record.streak.min(0).saturating_sub(1);
         record.failed = Some(now);
-        record.sound = sound.then_some(now).or(record.sound);
+        record.worked_elsewhere = works_elsewhere.then_some(now).or(record.worked_elsewhere);
         record.streak
     }
 
-    /// True if the place is to blame for what fails there now.
+    /// True if most good exits that were tested within the last minute fail here.
     pub fn target_is_down(&self, now: Moment) -> bool {
-        let lately = |at: Option<Moment>, span| at.is_some_and(|at| now.since(at) < span);
+        let within = |at: Option<Moment>, span| at.is_some_and(|at| now.since(at) < span);
         let (mut tested, mut failing) = (0, 0);
         for record in self.0.values() {
-            let credible = lately(record.passed, RECENT) || lately(record.sound, TOGETHER);
-            if credible && (lately(record.passed, TOGETHER) || lately(record.failed, TOGETHER)) {
+            let is_good = within(record.passed, RECENT) || within(record.worked_elsewhere, TOGETHER);
+            if is_good && (within(record.passed, TOGETHER) || within(record.failed, TOGETHER)) {
                 tested += 1;
-                failing += usize::from(record.streak < 0 && lately(record.failed, TOGETHER));
+                failing += usize::from(record.streak < 0 && within(record.failed, TOGETHER));
             }
         }
         is_target_at_fault(tested, failing)
     }
 
-    /// True if another exit passed here lately: the place is as it should be for somebody.
-    pub fn vouched_by_another(&self, exit: &ExitId, now: Moment) -> bool {
+    /// True if another exit passed here within the last hour.
+    pub fn passed_by_another(&self, exit: &ExitId, now: Moment) -> bool {
         self.0.iter().any(|(id, record)| id != exit && record.passed.is_some_and(|at| now.since(at) < RECENT))
     }
 
-    /// When this exit last passed here.
+    /// When this exit last passed.
     pub fn last_pass(&self, exit: &ExitId) -> Option<Moment> {
         self.0.get(exit)?.passed
     }
 
-    /// True if an exit failed when it was last here.
+    /// True if the latest result of this exit is a failure.
     pub fn failed_last(&self, exit: &ExitId) -> bool {
         self.0.get(exit).is_some_and(|record| record.streak < 0)
     }
 
-    /// When each exit passed here that passed lately and did not fail since, earliest first.
+    /// When each exit passed that passed within the last hour and did not fail since, earliest first.
     pub fn passes(&self, now: Moment) -> Vec<Moment> {
         let mut passes: Vec<_> = self.0.values().filter_map(|record| record.passing(now)).collect();
         passes.sort_unstable();
         passes
     }
 
-    /// How many passed here lately and did not fail since.
+    /// How many exits passed within the last hour and did not fail since.
     pub fn passing(&self, now: Moment) -> usize {
         self.0.values().filter(|record| record.passing(now).is_some()).count()
     }
 
-    /// Those who passed here last, the latest first, of those who did not fail since.
+    /// The exits that passed last and did not fail since, the latest first.
     pub fn latest(&self, count: usize, now: Moment) -> Vec<ExitId> {
         let mut all: Vec<_> = self.0.iter().filter_map(|(id, record)| Some((record.passing(now)?, id))).collect();
         all.sort_unstable_by(|a, b| b.cmp(a));
         all.into_iter().take(count).map(|(_, id)| id.clone()).collect()
     }
 
-    /// Forgets exits that are there no more.
+    /// Forgets all other exits.
     pub fn keep(&mut self, exits: &HashSet<ExitId>) {
         self.0.retain(|exit, _| exits.contains(exit));
     }
@@ -134,33 +134,33 @@ mod tests {
     }
 
     #[test]
-    fn most_good_ones_failing_together_speak_against_the_place() {
+    fn the_target_is_down_when_most_good_exits_fail_within_a_minute() {
         let later = START.after(10 * TOGETHER);
         for (passing, failing, want) in [(0, 2, false), (0, 3, true), (3, 3, false), (3, 4, true), (150, 151, true)] {
-            // A thousand are good, and the minute sees only some of them.
+            // A thousand are good, and only some of them are tested within the minute.
             let mut all = health(1000);
             (0..failing).for_each(|n| _ = all.failed(&exit(n), false, later));
             (failing..failing + passing).for_each(|n| _ = all.passed(&exit(n), later));
             assert_eq!(all.target_is_down(later), want, "{failing} fail, {passing} pass");
-            assert!(!all.target_is_down(later.after(TOGETHER)), "a minute later that says nothing");
+            assert!(!all.target_is_down(later.after(TOGETHER)), "a minute later those failures are too old");
         }
     }
 
     #[test]
-    fn who_was_never_good_is_no_witness() {
+    fn exits_that_were_never_good_do_not_count() {
         let mut all = health(2);
         (10..90).for_each(|n| _ = all.failed(&exit(n), false, START));
         assert!(!all.target_is_down(START));
         (10..15).for_each(|n| _ = all.failed(&exit(n), true, START));
-        assert!(all.target_is_down(START), "but an exit that works elsewhere at the same time is one");
+        assert!(all.target_is_down(START), "but those that work elsewhere at the same time do");
         let old = START.after(RECENT);
         let mut all = health(5);
         (0..5).for_each(|n| _ = all.failed(&exit(n), false, old));
-        assert!(!all.target_is_down(old), "an hour ago is not lately");
+        assert!(!all.target_is_down(old), "a pass an hour ago is too old");
     }
 
     #[test]
-    fn a_pass_takes_a_failure_back() {
+    fn an_exit_that_passes_again_does_not_count_as_failing() {
         let mut all = health(3);
         (0..3).for_each(|n| _ = all.failed(&exit(n), false, START.after(SECOND)));
         assert!(all.target_is_down(START.after(SECOND)));
@@ -170,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn vouching_takes_another() {
+    fn an_exit_does_not_confirm_itself() {
         let mut all = health(1);
-        assert!(!all.vouched_by_another(&exit(0), START) && all.vouched_by_another(&exit(1), START));
-        assert!(!all.vouched_by_another(&exit(1), START.after(RECENT)));
+        assert!(!all.passed_by_another(&exit(0), START) && all.passed_by_another(&exit(1), START));
+        assert!(!all.passed_by_another(&exit(1), START.after(RECENT)));
         assert_eq!((all.passes(START), all.passing(START)), (vec![START], 1));
         assert_eq!(all.latest(9, START), [exit(0)]);
         all.keep(&HashSet::new());
-        assert!(!all.vouched_by_another(&exit(1), START));
+        assert!(!all.passed_by_another(&exit(1), START));
     }
 }

@@ -1,4 +1,4 @@
-//! The worker against scripted exits: what they do is planted, and the snapshot must come to say so.
+//! The tester against scripted exits: the snapshot must come to show what each exit does.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -11,20 +11,20 @@ use crate::config::{Check, CheckTarget};
 use crate::dial::{EngineFault, ExitFault};
 use crate::exit::country::Country;
 use crate::exit::{Exit, Fingerprint, Listing, Source, Verdict};
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, Tasks};
 use crate::net::Host;
 use crate::route::memory::{Bounds, Memory};
 use crate::route::{Policy, Site, Words};
-use crate::state::{Clock, Snapshot};
+use crate::state::{Change, Clock, Snapshot};
 
-/// How long a condition may take to come true. Generous: nothing here waits for time to pass.
+/// How long a condition may take to come true. Tests wait for conditions, so only a failure takes this long.
 const SOON: Duration = Duration::from_secs(20);
 
-/// What an exit does.
+/// What a scripted exit does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Does {
     Works,
-    /// The second echo server is told another address.
+    /// The second echo server sees another address.
     Lies,
     /// No circuit to it can be built.
     Nothing,
@@ -32,7 +32,7 @@ enum Does {
     Waits,
     /// The shop refuses it.
     Refused,
-    /// It answers every request alike, whatever is asked.
+    /// It gives every request the same prepared answer.
     Cans,
     /// It changes pages.
     Tampers,
@@ -40,7 +40,7 @@ enum Does {
     Panics,
 }
 
-struct World {
+struct FakeExits {
     does: Lock<HashMap<ExitId, Does>>,
     asked: Lock<Vec<(ExitId, Host)>>,
     tasks: Tasks,
@@ -55,10 +55,10 @@ fn ip(exit: &ExitId) -> Ipv4Addr {
     Ipv4Addr::new(198, 51, 100, id[0])
 }
 
-impl Through for Arc<World> {
+impl ExitDialer for Arc<FakeExits> {
     type Stream = DuplexStream;
 
-    async fn open(&self, exit: &ExitId, target: &Target, _: Duration) -> Result<Opened<DuplexStream>, DialError> {
+    async fn open(&self, exit: &ExitId, target: &Target, _: Duration) -> Result<OpenedStream<DuplexStream>, DialError> {
         let does = self.does.lock().unwrap()[exit];
         self.asked.lock().unwrap().push((exit.clone(), target.host.clone()));
         match does {
@@ -69,7 +69,7 @@ impl Through for Arc<World> {
         }
         let (stream, far) = tokio::io::duplex(4096);
         self.tasks.spawn("server", serve(far, target.host.to_string(), does, ip(exit)));
-        Ok(Opened { stream, circuit: Some(Duration::from_millis(20)), connect: Duration::from_millis(7) })
+        Ok(OpenedStream { stream, circuit: Some(Duration::from_millis(20)), connect: Duration::from_millis(7) })
     }
 }
 
@@ -110,37 +110,37 @@ fn check() -> Check {
     crate::config::parse("test", text, [], None).unwrap().0.check
 }
 
-struct Bench {
+struct Setup {
     life: Lifecycle,
-    world: Arc<World>,
+    exits: Arc<FakeExits>,
     state: State,
     handle: Handle,
 }
 
-impl Bench {
+impl Setup {
     fn new(does: &[Does]) -> Self {
         let check = check();
         let life = Lifecycle::new();
         let does = does.iter().zip(1..).map(|(does, n)| (exit(n), *does)).collect();
-        let world = Arc::new(World { does: Lock::new(does), asked: Lock::default(), tasks: life.tasks() });
+        let exits = Arc::new(FakeExits { does: Lock::new(does), asked: Lock::default(), tasks: life.tasks() });
         let words = Words::default();
         let memory = Memory::new(Bounds::default());
         let (state, wishes) = State::new(Snapshot::new(words, Policy::default()), memory, Clock::start(), None);
         let geo: Geo = Arc::new(|_| Country::parse("DE").unwrap());
         let settings = Settings::of(&check).unwrap();
-        let (tester, handle) = Tester::new(world.clone(), settings, state.clone(), geo, wishes);
+        let (tester, handle) = Tester::new(exits.clone(), settings, state.clone(), geo, wishes);
         let tasks = life.tasks();
         life.tasks().supervise("tester", move || tester.clone().run(tasks.clone()));
-        Self { life, world, state, handle }
+        Self { life, exits, state, handle }
     }
 
     async fn list(&self) {
-        let ids: Vec<_> = self.world.does.lock().unwrap().keys().cloned().collect();
+        let ids: Vec<_> = self.exits.does.lock().unwrap().keys().cloned().collect();
         let listings = ids.into_iter().map(Listing::new).collect();
         self.state.apply(Change::Listed(Source::Tor, listings)).await.unwrap();
     }
 
-    /// Waits until what the snapshot says of an exit is so.
+    /// Waits until the exit in the snapshot fulfils the condition.
     async fn until(&self, n: u8, is_so: impl Fn(&Exit) -> bool) -> Arc<Exit> {
         let mut revisions = self.state.revisions();
         let seen = async {
@@ -164,88 +164,89 @@ impl Bench {
         self.until(n, |exit| exit.known().verdict != Verdict::Untested).await.known().verdict
     }
 
-    fn turn(&self, n: u8, does: Does) {
-        self.world.does.lock().unwrap().insert(exit(n), does);
+    /// From now on the exit does this.
+    fn script(&self, n: u8, does: Does) {
+        self.exits.does.lock().unwrap().insert(exit(n), does);
     }
 }
 
 #[tokio::test]
-async fn verdicts_are_what_was_planted() {
+async fn verdicts_show_what_exits_do() {
     use Does::*;
-    let bench = Bench::new(&[Works, Nothing, Lies, Cans, Waits, Works]);
-    bench.list().await;
-    let good = bench.until(1, Exit::usable).await;
+    let setup = Setup::new(&[Works, Nothing, Lies, Cans, Waits, Works]);
+    setup.list().await;
+    let good = setup.until(1, Exit::usable).await;
     assert_eq!((good.ip(), good.country().as_str()), (Some(ip(&exit(1)).into()), "DE"));
     assert_eq!(good.known().latency, Some(Duration::from_millis(7)));
     assert!(good.distinct() && good.known().good.is_some());
     for n in [2, 3, 4] {
-        assert_eq!(bench.verdict(n).await, Verdict::Bad, "{n}");
+        assert_eq!(setup.verdict(n).await, Verdict::Bad, "{n}");
     }
-    bench.until(6, |exit| exit.known().passed.contains("shop")).await;
-    let waits = bench.state.load().catalog.get(&exit(5)).unwrap().known().clone();
-    assert_eq!(waits.verdict, Verdict::Untested, "what failed was ours");
-    bench.turn(5, Works);
-    bench.until(5, Exit::usable).await;
+    setup.until(6, |exit| exit.known().passed.contains("shop")).await;
+    let waits = setup.state.load().catalog.get(&exit(5)).unwrap().known().clone();
+    assert_eq!(waits.verdict, Verdict::Untested, "an engine failed, not the exit");
+    setup.script(5, Works);
+    setup.until(5, Exit::usable).await;
 }
 
 #[tokio::test]
 async fn a_site_that_refuses_one_exit_bans_it_there_and_only_there() {
     use Does::*;
-    let bench = Bench::new(&[Works, Refused, Works, Works]);
-    bench.list().await;
+    let setup = Setup::new(&[Works, Refused, Works, Works]);
+    setup.list().await;
     for n in [1, 3, 4] {
-        bench.until(n, |exit| exit.known().passed.contains("shop")).await;
+        setup.until(n, |exit| exit.known().passed.contains("shop")).await;
     }
-    let refused = bench.until(2, Exit::usable).await;
+    let refused = setup.until(2, Exit::usable).await;
     let shop = Site::of(&Host::parse("shop.test").unwrap());
-    let banned = || bench.state.load().bans.until(&shop, &exit(2), bench.state.now());
-    let mut revisions = bench.state.revisions();
+    let banned = || setup.state.load().bans.until(&shop, &exit(2), setup.state.now());
+    let mut revisions = setup.state.revisions();
     while banned().is_none() {
         tokio::time::timeout(SOON, revisions.changed()).await.expect("no ban").unwrap();
     }
     assert!(!refused.known().passed.contains("shop"));
-    assert_eq!(bench.state.load().bans.iter(bench.state.now()).count(), 1);
+    assert_eq!(setup.state.load().bans.iter(setup.state.now()).count(), 1);
 }
 
 #[tokio::test]
 async fn a_forced_check_is_in_the_snapshot_when_it_is_answered() {
-    let bench = Bench::new(&[Does::Works, Does::Nothing]);
-    assert_eq!(bench.handle.force(exit(1)).await, None, "nobody has listed it");
-    bench.list().await;
-    bench.until(1, Exit::usable).await;
-    bench.turn(1, Does::Nothing);
-    let checked = bench.handle.force(exit(1)).await.unwrap();
+    let setup = Setup::new(&[Does::Works, Does::Nothing]);
+    assert_eq!(setup.handle.force(exit(1)).await, None, "no source has listed it");
+    setup.list().await;
+    setup.until(1, Exit::usable).await;
+    setup.script(1, Does::Nothing);
+    let checked = setup.handle.force(exit(1)).await.unwrap();
     assert_eq!(
         (checked.verdict, &*checked.why),
         (Verdict::Bad, "the exit failed: no circuit to the exit could be built")
     );
-    assert!(!bench.state.load().catalog.get(&exit(1)).unwrap().usable());
-    bench.turn(1, Does::Works);
-    let checked = bench.handle.force(exit(1)).await.unwrap();
+    assert!(!setup.state.load().catalog.get(&exit(1)).unwrap().usable());
+    setup.script(1, Does::Works);
+    let checked = setup.handle.force(exit(1)).await.unwrap();
     assert_eq!((checked.ips, checked.sites), (vec![ip(&exit(1)).into()], vec![("shop".into(), None)]));
-    assert!(bench.state.load().catalog.get(&exit(1)).unwrap().usable());
+    assert!(setup.state.load().catalog.get(&exit(1)).unwrap().usable());
 }
 
 #[tokio::test]
-async fn a_tamperer_is_bad_for_good() {
+async fn an_exit_that_changes_pages_is_condemned() {
     use Does::*;
-    let bench = Bench::new(&[Works, Tampers, Works, Works, Works]);
-    bench.list().await;
-    let caught = bench.until(2, |exit| exit.known().marks.bad_for_good).await;
+    let setup = Setup::new(&[Works, Tampers, Works, Works, Works]);
+    setup.list().await;
+    let caught = setup.until(2, |exit| exit.known().marks.bad_for_good).await;
     assert_eq!((caught.known().verdict, caught.alive()), (Verdict::Bad, false));
-    assert_eq!(bench.handle.force(exit(2)).await, None, "nobody asks it again");
+    assert_eq!(setup.handle.force(exit(2)).await, None, "it is not checked again");
     for n in [1, 3, 4, 5] {
-        assert!(bench.until(n, Exit::usable).await.alive());
+        assert!(setup.until(n, Exit::usable).await.alive());
     }
 }
 
 #[tokio::test]
 async fn a_pass_yields_every_exit_once() {
     use Does::*;
-    let bench = Bench::new(&[Works, Nothing, Waits]);
-    bench.list().await;
-    bench.until(1, Exit::usable).await;
-    let mut results = bench.handle.pass(CheckBatch { exits: (1..=4).map(exit).collect(), extra: None }).await;
+    let setup = Setup::new(&[Works, Nothing, Waits]);
+    setup.list().await;
+    setup.until(1, Exit::usable).await;
+    let mut results = setup.handle.pass(CheckBatch { exits: (1..=4).map(exit).collect(), extra: None }).await;
     let mut seen = HashMap::new();
     while let Some((id, checked)) = tokio::time::timeout(SOON, results.recv()).await.unwrap() {
         assert!(seen.insert(id, checked.map(|checked| checked.verdict)).is_none());
@@ -255,25 +256,64 @@ async fn a_pass_yields_every_exit_once() {
 }
 
 #[tokio::test]
-async fn a_check_that_panics_frees_its_place() {
+async fn a_check_that_panics_does_not_count_as_running() {
     let does: Vec<_> = (0..100).map(|_| Does::Panics).chain([Does::Works]).collect();
-    let bench = Bench::new(&does);
-    bench.list().await;
-    bench.until(101, Exit::usable).await;
-    assert!(bench.life.tasks().panics() > 0);
+    let setup = Setup::new(&does);
+    setup.list().await;
+    setup.until(101, Exit::usable).await;
+    assert!(setup.life.tasks().panics() > 0);
 }
 
 #[tokio::test]
 async fn stopping_ends_the_worker_and_its_checks() {
-    let bench = Bench::new(&[Does::Works; 20]);
-    bench.list().await;
-    bench.until(20, Exit::usable).await;
-    let ended = bench.life.stop(SOON, std::future::pending()).await;
+    let setup = Setup::new(&[Does::Works; 20]);
+    setup.list().await;
+    setup.until(20, Exit::usable).await;
+    let ended = setup.life.stop(SOON, std::future::pending()).await;
     assert_eq!(ended, crate::lifecycle::Ended::Drained);
 }
 
+/// What a subscriber wrote.
+#[derive(Clone, Default)]
+struct Log(Arc<Lock<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn debug_lines_of_a_check_carry_its_id() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _default = tracing::subscriber::set_default(subscriber);
+    let setup = Setup::new(&[Does::Works]);
+    setup.list().await;
+    setup.until(1, |exit| exit.known().passed.contains("shop")).await;
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let id_of = |message: &str| {
+        let line = text.lines().find(|line| line.contains(message)).unwrap_or_else(|| panic!("{message}: {text}"));
+        let (_, rest) = line.split_once("check{id=k-").unwrap_or_else(|| panic!("no id: {line}"));
+        assert!(rest.contains(&format!("exit={}", exit(1))), "{line}");
+        rest.split(' ').next().unwrap().to_owned()
+    };
+    let ids = ["a check begins", "a probe was answered", "the echo probes have ended", "a site was asked"].map(id_of);
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}
+
 #[test]
-fn the_presets_can_be_asked() {
+fn presets_have_valid_urls() {
     let names: Vec<_> = Settings::of(&check()).unwrap().sites.iter().map(|site| site.name.clone()).collect();
     assert_eq!(names, ["shop".into(), "steam".into(), Arc::<str>::from("maps")]);
     let target = CheckTarget { url: "ftp://x.test/".parse().unwrap(), ..check().targets[0].clone() };

@@ -1,79 +1,80 @@
-//! From what probes heard to what may be said of an exit. Pure.
+//! The conclusion from the echo probes of one check. Pure.
 //!
-//! An exit is believed to work when enough probes of a round passed, and its address is believed when it cannot be a
-//! lie: because two different echo servers named it, or because one did whose certificate was checked, so that nobody
-//! on the way could speak for it. Two such servers that name different addresses describe an exit that has several. Two
-//! that could be forged describe a liar.
+//! An exit works when enough probes of a check passed and its address is certain. The address is certain when two
+//! different echo servers saw it, or when one did whose certificate was verified, because the exit cannot forge that
+//! answer. If two verified servers see different addresses, the exit has several. If answers differ that the exit could
+//! forge, the exit is bad.
 //!
-//! A round may end early, and never on one bad probe: exits lose a connection now and then.
+//! A check may end early, but never after one bad probe: exits lose a connection now and then.
 //!
-//! Next: `check/page.rs` judges what a site answered, `check/target_health.rs` whether the site is to blame.
+//! Next: `check/site.rs` compares a site's answer with what is expected, `check/target_health.rs` finds whether the site
+//! itself is down.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::fault::{Fault, Whose};
+use super::fault::{Blame, Fault};
 
-/// How often a certificate must be wrong before an exit is called an interceptor: once may be a server's slip.
+/// How many wrong certificates make an exit an interceptor, and how many servers confirm an address: a single one may be
+/// a server's error.
 const TWICE: usize = 2;
 
 /// How many probes a round has, and how many must pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// At most so many.
+    /// At most this many.
     pub probes: usize,
-    /// So many of them must pass.
+    /// This many of them must pass.
     pub passes: usize,
 }
 
-/// What an echo server said.
+/// The answer of an echo server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EchoReply {
-    /// The address.
+    /// The address that the server saw.
     pub ip: IpAddr,
-    /// Its certificate was checked: nobody else said it.
-    pub vouched: bool,
+    /// The server's certificate was verified, so the exit cannot have forged the answer.
+    pub authentic: bool,
 }
 
-/// What one probe came to.
+/// The result of one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeResult {
-    /// Which echo server was asked.
+    /// The echo server that was asked, by its place in the settings.
     pub echo: usize,
-    /// What came of it.
     pub outcome: Result<EchoReply, Fault>,
 }
 
-/// What a round came to.
+/// What the echo probes of one check show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conclusion {
-    /// It works, and sites see it with these addresses, newest last.
+    /// The exit works, and sites see it with these addresses, newest last.
     Good(Vec<IpAddr>),
-    /// It does not.
-    Bad(Why),
-    /// Nothing can be said of it: what failed was ours.
+    /// The exit does not work, or lies.
+    Bad(BadReason),
+    /// Nothing can be said of the exit: an engine of ours failed.
     Open(Fault),
 }
 
 /// Why an exit is bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Why {
-    /// Too few probes passed; most failed like this.
+pub enum BadReason {
+    /// Too few probes passed; this is the fault of the others that says most.
     #[error("{0}")]
     Fault(Fault),
-    /// Echo servers that it could speak for disagree about its address.
-    #[error("echo servers see different addresses, or it speaks for them")]
+    /// Echo servers see different addresses, and the exit could have forged an answer.
+    #[error("echo servers see different addresses, or the exit forges their answers")]
     Disagree,
-    /// It is bad for good since a check that ended while this one ran.
-    #[error("it was caught")]
+    /// Another check that ended while this one ran showed that the exit tampers or intercepts.
+    #[error("another check showed that it tampers with pages or certificates")]
     Caught,
-    /// It shows certificates of its own.
+    /// The exit shows certificates of its own.
     #[error("it shows certificates that are not the sites'")]
     Intercepts,
 }
 
-impl Why {
-    /// The word for it in the store and in metric labels.
+impl BadReason {
+    /// The code in the store and in metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fault(fault) => fault.as_str(),
@@ -84,87 +85,88 @@ impl Why {
     }
 }
 
-/// What the probes so far come to; `None` if more of them may change it.
-pub fn rule(heard: &[ProbeResult], terms: Terms, echoes: usize) -> Option<Conclusion> {
-    let left = terms.probes.saturating_sub(heard.len());
-    let forged = heard.iter().filter(|heard| heard.outcome == Err(Fault::Forged)).count();
+/// The conclusion from the probes so far; `None` if more probes may change it. `echoes` is how many servers can be asked.
+pub fn conclude(results: &[ProbeResult], terms: Terms, echoes: usize) -> Option<Conclusion> {
+    let left = terms.probes.saturating_sub(results.len());
+    let forged = results.iter().filter(|result| result.outcome == Err(Fault::Forged)).count();
     if forged >= TWICE.min(terms.probes) {
-        return Some(Conclusion::Bad(Why::Intercepts));
+        return Some(Conclusion::Bad(BadReason::Intercepts));
     }
-    let said: Vec<(usize, EchoReply)> = heard.iter().filter_map(|h| Some((h.echo, h.outcome.ok()?))).collect();
-    let health = TWICE.min(terms.passes).min(echoes);
-    let believed = |ip| {
-        let by = || said.iter().filter(|(_, said)| said.ip == ip);
+    let replies: Vec<(usize, EchoReply)> =
+        results.iter().filter_map(|result| Some((result.echo, result.outcome.ok()?))).collect();
+    let confirmations = TWICE.min(terms.passes).min(echoes);
+    let is_certain = |ip| {
+        let by = || replies.iter().filter(|(_, reply)| reply.ip == ip);
         let servers: BTreeSet<usize> = by().map(|(echo, _)| *echo).collect();
-        servers.len() >= health || by().any(|(_, said)| said.vouched)
+        servers.len() >= confirmations || by().any(|(_, reply)| reply.authentic)
     };
-    let good = said.iter().filter(|(_, said)| believed(said.ip)).count();
-    if good >= terms.passes && good == said.len() && forged == 0 {
-        return Some(Conclusion::Good(distinct(&said)));
+    let good = replies.iter().filter(|(_, reply)| is_certain(reply.ip)).count();
+    if good >= terms.passes && good == replies.len() && forged == 0 {
+        return Some(Conclusion::Good(distinct(&replies)));
     }
-    if left > 0 && (forged > 0 || said.len() + left >= terms.passes) {
+    if left > 0 && (forged > 0 || replies.len() + left >= terms.passes) {
         return None;
     }
-    Some(match worst(heard) {
-        Some(fault) if forged > 0 || said.len() < terms.passes => match fault.whose() {
-            Whose::Ours => Conclusion::Open(fault),
-            _ => Conclusion::Bad(Why::Fault(fault)),
+    Some(match worst(results) {
+        Some(fault) if forged > 0 || replies.len() < terms.passes => match fault.blame() {
+            Blame::Ours => Conclusion::Open(fault),
+            _ => Conclusion::Bad(BadReason::Fault(fault)),
         },
-        _ => Conclusion::Bad(Why::Disagree),
+        _ => Conclusion::Bad(BadReason::Disagree),
     })
 }
 
-/// Each address once, in the order in which they were heard last.
-fn distinct(said: &[(usize, EchoReply)]) -> Vec<IpAddr> {
+/// Each address once, the one of the last reply last.
+fn distinct(replies: &[(usize, EchoReply)]) -> Vec<IpAddr> {
     let mut ips: Vec<IpAddr> = Vec::new();
-    for (_, said) in said {
-        ips.retain(|ip| *ip != said.ip);
-        ips.push(said.ip);
+    for (_, reply) in replies {
+        ips.retain(|ip| *ip != reply.ip);
+        ips.push(reply.ip);
     }
     ips
 }
 
-/// The fault that says most: what speaks against the exit before what may, and both before what does not.
-fn worst(heard: &[ProbeResult]) -> Option<Fault> {
-    let rank = |fault: &Fault| match fault.whose() {
-        Whose::Exit if *fault == Fault::Forged => 0,
-        Whose::Exit => 1,
-        Whose::Unclear => 2,
-        Whose::Target => 3,
-        Whose::Ours => 4,
+/// The fault that says most: a fault of the exit before one that may be the exit's, and both before the others.
+fn worst(results: &[ProbeResult]) -> Option<Fault> {
+    let rank = |fault: &Fault| match fault.blame() {
+        Blame::Exit if *fault == Fault::Forged => 0,
+        Blame::Exit => 1,
+        Blame::Unclear => 2,
+        Blame::Target => 3,
+        Blame::Ours => 4,
     };
-    heard.iter().filter_map(|heard| heard.outcome.err()).min_by_key(rank)
+    results.iter().filter_map(|result| result.outcome.err()).min_by_key(rank)
 }
 
-/// Which echo servers to ask next, all at once. `order` names those in service, the first to ask first.
-pub fn next(heard: &[ProbeResult], terms: Terms, order: &[usize]) -> Vec<usize> {
-    let left = terms.probes.saturating_sub(heard.len());
-    if heard.is_empty() {
+/// The echo servers to ask next, all at once. `order` lists the servers that work, the first to ask first.
+pub fn next(results: &[ProbeResult], terms: Terms, order: &[usize]) -> Vec<usize> {
+    let left = terms.probes.saturating_sub(results.len());
+    if results.is_empty() {
         return order.iter().copied().cycle().take(terms.passes.min(left)).collect();
     }
-    let passed = heard.iter().filter(|heard| heard.outcome.is_ok()).count();
-    let wanted = terms.passes.saturating_sub(passed).clamp(1, left.max(1)).min(left);
-    let mut asked: Vec<usize> = heard.iter().map(|heard| heard.echo).collect();
-    let mut chosen = Vec::with_capacity(wanted);
-    while chosen.len() < wanted {
-        let count = |echo: usize| asked.iter().filter(|asked| **asked == echo).count();
-        let Some(echo) = order.iter().copied().min_by_key(|echo| (rank(heard, *echo), count(*echo))) else { break };
+    let passed = results.iter().filter(|result| result.outcome.is_ok()).count();
+    let count = terms.passes.saturating_sub(passed).clamp(1, left.max(1)).min(left);
+    let mut asked: Vec<usize> = results.iter().map(|result| result.echo).collect();
+    let mut chosen = Vec::with_capacity(count);
+    while chosen.len() < count {
+        let times = |echo: usize| asked.iter().filter(|asked| **asked == echo).count();
+        let Some(echo) = order.iter().copied().min_by_key(|echo| (rank(results, *echo), times(*echo))) else { break };
         asked.push(echo);
         chosen.push(echo);
     }
     chosen
 }
 
-/// How much another answer of an echo server may tell: a wrong certificate wants a second look, then whoever was not
-/// asked, whoever speaks for itself, whoever failed, and last whoever only repeats what it said.
-fn rank(heard: &[ProbeResult], echo: usize) -> u8 {
-    let answers: Vec<_> = heard.iter().filter(|heard| heard.echo == echo).map(|heard| heard.outcome).collect();
-    let any = |wanted: fn(&Result<EchoReply, Fault>) -> bool| answers.iter().any(wanted);
+/// How much another answer of an echo server may show, 0 for most: first a server whose certificate was wrong, then one
+/// that was not asked, one whose answer was verified, one that failed, and last one whose answer could be forged.
+fn rank(results: &[ProbeResult], echo: usize) -> u8 {
+    let outcomes: Vec<_> = results.iter().filter(|result| result.echo == echo).map(|result| result.outcome).collect();
+    let any = |matches: fn(&Result<EchoReply, Fault>) -> bool| outcomes.iter().any(matches);
     if any(|outcome| *outcome == Err(Fault::Forged)) {
         0
-    } else if answers.is_empty() {
+    } else if outcomes.is_empty() {
         1
-    } else if any(|outcome| outcome.is_ok_and(|said| said.vouched)) {
+    } else if any(|outcome| outcome.is_ok_and(|reply| reply.authentic)) {
         2
     } else if any(Result::is_err) {
         3
@@ -187,9 +189,9 @@ mod tests {
         IpAddr::from([192, 0, 2, n])
     }
 
-    /// `A1` is a checked answer of server 0 that names address 1, `a1` one that could be forged, `A!` a certificate
-    /// that is not its own, `Ax` an exit's failure, `At` the server's, `Ao` ours.
-    fn heard(text: &str) -> Vec<ProbeResult> {
+    /// `A1` is a verified answer of server 0 that names address 1, `a1` one that could be forged, `A!` a certificate that
+    /// is not the server's, `Ax` a failure of the exit, `At` one of the server, `Ao` one of ours.
+    fn results(text: &str) -> Vec<ProbeResult> {
         let read = |word: &str| {
             let [server, what] = word.as_bytes() else { panic!("{word}") };
             let outcome = match what {
@@ -197,7 +199,7 @@ mod tests {
                 b'x' => Err(DEAD),
                 b't' => Err(REFUSED),
                 b'o' => Err(OURS),
-                digit => Ok(EchoReply { ip: ip(digit - b'0'), vouched: server.is_ascii_uppercase() }),
+                digit => Ok(EchoReply { ip: ip(digit - b'0'), authentic: server.is_ascii_uppercase() }),
             };
             ProbeResult { echo: usize::from(server.to_ascii_lowercase() - b'a'), outcome }
         };
@@ -208,7 +210,7 @@ mod tests {
         Some(Conclusion::Good(ips.iter().map(|n| ip(*n)).collect()))
     }
 
-    fn bad(why: Why) -> Option<Conclusion> {
+    fn bad(why: BadReason) -> Option<Conclusion> {
         Some(Conclusion::Bad(why))
     }
 
@@ -221,67 +223,67 @@ mod tests {
             ("A1 Bx", None),
             ("A1 Bx A1", good(&[1])),
             ("A1 Bt B1", good(&[1])),
-            ("Ax Bx", bad(Why::Fault(DEAD))),
-            ("A1 Bx Ax", bad(Why::Fault(DEAD))),
-            ("At Bt", bad(Why::Fault(REFUSED))),
-            ("At Bx", bad(Why::Fault(DEAD))),
+            ("Ax Bx", bad(BadReason::Fault(DEAD))),
+            ("A1 Bx Ax", bad(BadReason::Fault(DEAD))),
+            ("At Bt", bad(BadReason::Fault(REFUSED))),
+            ("At Bx", bad(BadReason::Fault(DEAD))),
             ("Ao Bo", Some(Conclusion::Open(OURS))),
             ("A1 Bo Ao", Some(Conclusion::Open(OURS))),
-            ("Ao Bx", bad(Why::Fault(DEAD))),
+            ("Ao Bx", bad(BadReason::Fault(DEAD))),
         ] {
-            assert_eq!(rule(&heard(text), TERMS, 2), want, "{text}");
+            assert_eq!(conclude(&results(text), TERMS, 2), want, "{text}");
         }
     }
 
     #[test]
-    fn an_address_is_believed_if_nobody_can_have_made_it_up() {
+    fn an_address_is_certain_if_the_exit_cannot_have_forged_it() {
         for (text, echoes, want) in [
             ("a1 b1", 2, good(&[1])),
             ("a1 a1", 1, good(&[1])),
-            // A plain server alone is no witness while there is another.
-            ("a1 bt a1", 2, bad(Why::Disagree)),
+            // An answer that could be forged needs a second server, if there is one.
+            ("a1 bt a1", 2, bad(BadReason::Disagree)),
             ("a1 bt b1", 2, good(&[1])),
-            // Contradictions: several addresses if both are vouched for, a lie if one could be.
+            // Two addresses: the exit has several if both answers are verified, and lies if one could be forged.
             ("A1 B2", 2, good(&[1, 2])),
             ("A2 B1 A2", 2, good(&[1, 2])),
             ("A1 b2", 2, None),
-            ("A1 b2 b2", 2, bad(Why::Disagree)),
+            ("A1 b2 b2", 2, bad(BadReason::Disagree)),
             ("A1 b2 A2", 2, good(&[1, 2])),
-            ("a1 b2 a1", 2, bad(Why::Disagree)),
-            ("a1 b2 c1", 3, bad(Why::Disagree)),
+            ("a1 b2 a1", 2, bad(BadReason::Disagree)),
+            ("a1 b2 c1", 3, bad(BadReason::Disagree)),
         ] {
-            assert_eq!(rule(&heard(text), TERMS, echoes), want, "{text}");
+            assert_eq!(conclude(&results(text), TERMS, echoes), want, "{text}");
         }
     }
 
     #[test]
-    fn a_wrong_certificate_is_looked_at_twice() {
+    fn only_a_second_wrong_certificate_makes_an_interceptor() {
         for (text, want) in [
-            ("A! B!", bad(Why::Intercepts)),
+            ("A! B!", bad(BadReason::Intercepts)),
             ("A! B1", None),
-            ("A! B1 A!", bad(Why::Intercepts)),
-            ("A! B1 A1", bad(Why::Fault(Fault::Forged))),
+            ("A! B1 A!", bad(BadReason::Intercepts)),
+            ("A! B1 A1", bad(BadReason::Fault(Fault::Forged))),
             ("A! Bx", None),
-            ("A! Bx Ax", bad(Why::Fault(Fault::Forged))),
+            ("A! Bx Ax", bad(BadReason::Fault(Fault::Forged))),
         ] {
-            assert_eq!(rule(&heard(text), TERMS, 2), want, "{text}");
+            assert_eq!(conclude(&results(text), TERMS, 2), want, "{text}");
         }
         let once = Terms { probes: 1, passes: 1 };
-        assert_eq!(rule(&heard("A!"), once, 1), bad(Why::Intercepts));
+        assert_eq!(conclude(&results("A!"), once, 1), bad(BadReason::Intercepts));
     }
 
     #[test]
-    fn terms_hold_at_their_edges() {
+    fn all_probes_may_have_to_pass_and_one_may_be_enough() {
         let strict = Terms { probes: 3, passes: 3 };
-        assert_eq!(rule(&heard("A1 B1"), strict, 2), None);
-        assert_eq!(rule(&heard("A1 B1 A1"), strict, 2), good(&[1]));
-        assert_eq!(rule(&heard("Ax"), strict, 2), bad(Why::Fault(DEAD)));
+        assert_eq!(conclude(&results("A1 B1"), strict, 2), None);
+        assert_eq!(conclude(&results("A1 B1 A1"), strict, 2), good(&[1]));
+        assert_eq!(conclude(&results("Ax"), strict, 2), bad(BadReason::Fault(DEAD)));
         let once = Terms { probes: 1, passes: 1 };
-        assert_eq!(rule(&heard("a1"), once, 2), good(&[1]));
+        assert_eq!(conclude(&results("a1"), once, 2), good(&[1]));
     }
 
     #[test]
-    fn asks_whoever_can_tell_most() {
+    fn the_server_whose_answer_shows_most_is_asked_next() {
         for (text, order, want) in [
             ("", &[0, 1][..], &[0, 1][..]),
             ("", &[1, 0], &[1, 0]),
@@ -293,9 +295,9 @@ mod tests {
             ("a1 b2", &[0, 1], &[0]),
             ("A1 Bx B1", &[0, 1], &[]),
         ] {
-            assert_eq!(next(&heard(text), TERMS, order), want, "{text}");
+            assert_eq!(next(&results(text), TERMS, order), want, "{text}");
         }
         let patient = Terms { probes: 5, passes: 3 };
-        assert_eq!(next(&heard("Ax Bx"), patient, &[0, 1]), [0, 1, 0]);
+        assert_eq!(next(&results("Ax Bx"), patient, &[0, 1]), [0, 1, 0]);
     }
 }

@@ -171,7 +171,7 @@ impl Outbound {
                 Err(refusal) => refusal,
             };
             let hopeless = refusal.untested.is_empty();
-            refusal.untested.iter().for_each(|exit| state.wish(exit.clone()));
+            refusal.untested.iter().for_each(|exit| state.request_check(exit.clone()));
             if hopeless || timeout_at(attempt.by, revisions.changed()).await.is_err() {
                 return Err(self.refused(&refusal, attempt.wish));
             }
@@ -237,7 +237,7 @@ impl Gate for Outbound {
         };
         // A new pin is durable before its first use. Boxed: that is rare, and the future of every connection is smaller so.
         if !plan.events.is_empty() {
-            Box::pin(self.parts.state.promise(std::mem::take(&mut plan.events))).await;
+            Box::pin(self.parts.state.make_durable(std::mem::take(&mut plan.events))).await;
         }
         self.dial(attempt, plan).await
     }
@@ -258,7 +258,7 @@ impl Gate for Outbound {
             Ok(plan) => plan,
             Err(refusal) => self.wait_for_tests(&attempt, refusal).await?,
         };
-        self.parts.state.promise(std::mem::take(&mut plan.events)).await;
+        self.parts.state.make_durable(std::mem::take(&mut plan.events)).await;
         self.look_up(&attempt, &plan, lookup).await
     }
 

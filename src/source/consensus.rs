@@ -1,11 +1,11 @@
-//! The exits that the engines' own directory names.
+//! The exits in the directory that the Tor engines download.
 //!
-//! A gateway that can reach Tor needs nothing else: every engine downloads the consensus and the microdescriptors for
-//! its own use, and they say of each relay its addresses, its flags, its bandwidth and its policy. What they do not say
-//! is where a relay is and which address traffic leaves it from; for that there is tor's geoip file, there are the
-//! other witnesses, and in the end there are checks.
+//! A gateway that can reach Tor needs no other source: every engine downloads the consensus and the microdescriptors for
+//! itself, and they contain each relay's addresses, flags, bandwidth and exit policy. They do not contain a relay's
+//! country, nor the address from which its traffic leaves. The country comes from tor's geoip file, the address from other
+//! sources and finally from checks.
 //!
-//! Next: `source/merge.rs` puts the witnesses together; [`crate::tor::netdir`] is where the directory comes from.
+//! Next: `source/merge.rs` merges the sources; [`crate::tor::netdir`] parses the directory.
 
 use std::net::IpAddr;
 
@@ -15,14 +15,13 @@ use crate::exit::{ExitId, Listing, Moment};
 use crate::store::Source;
 use crate::tor::netdir::{Flags, Netdir, Relay};
 
-/// Its name in `/sources`, metrics and the log.
+/// The directory's name in `/sources`, metrics and the log.
 pub const NAME: &str = "consensus";
 
-/// A relay as the directory describes it; `None` if nothing is let out there, or if that is not known yet.
+/// A relay as the directory describes it; `None` if it is not an exit, or if its policy has not arrived yet.
 ///
-/// What counts is its policy and not its `Exit` flag: the flag asks for ports 80 and 443 both, and an exit that refuses
-/// one of them is still the way out for the other. A bad exit is listed as one, so that whoever looks for it is told why
-/// it is not used.
+/// The exit policy counts, not the `Exit` flag: the flag requires ports 80 and 443, and an exit that refuses one of them
+/// can still be used for the other. A bad exit is listed and marked, so the API can show why it is not used.
 pub fn listing(relay: Relay<'_>) -> Option<Listing> {
     let lets_out = !relay.policy().is_reject_all() || !relay.policy_v6().is_reject_all();
     let counts = relay.is_known() && lets_out && relay.flags().has(Flags::VALID);
@@ -41,7 +40,7 @@ pub fn listing(relay: Relay<'_>) -> Option<Listing> {
     })
 }
 
-/// What the directory vouches for. A relay that is for the middle only is as bad an exit as one that is called so.
+/// A relay's flags. `MiddleOnly` means that the relay must not be used as an exit, like `BadExit`.
 pub fn flags(relay: Relay<'_>) -> facts::Flags {
     let flags = relay.flags();
     facts::Flags {
@@ -52,15 +51,15 @@ pub fn flags(relay: Relay<'_>) -> facts::Flags {
     }
 }
 
-/// How the directory fares as a source: fresh, or stale once it no longer holds.
+/// The status of the directory as a source: fresh, or stale once it has expired.
 pub fn status(directory: &Netdir, before: &Source, now: Moment) -> Source {
     let exits = directory.relays().filter(|relay| listing(*relay).is_some()).count();
     let missing = directory.missing_microdescs();
     let stale = directory.valid_until().is_some_and(|until| Moment::from(until) < now);
     let (outcome, why) = match (stale, missing) {
-        (true, _) => ("stale", "the engines have no newer directory".to_owned()),
+        (true, _) => ("stale", "the directory has expired and the engines have no newer one".to_owned()),
         (false, 0) => ("fresh", String::new()),
-        (false, missing) => ("fresh", format!("microdescriptors still on their way: {missing}")),
+        (false, missing) => ("fresh", format!("microdescriptors that have not arrived yet: {missing}")),
     };
     Source {
         name: NAME.to_owned(),
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_says_what_the_directory_says_and_no_more() {
+    fn a_listing_has_the_facts_of_the_directory() {
         let relay = Fake { v6: Some("2001:db8::1".parse().unwrap()), policy_v6: "reject 25".into(), ..Fake::new(3) };
         let (fingerprint, v4) = (relay.hex().parse().unwrap(), relay.v4);
         let flags = facts::Flags { running: true, stable: true, fast: true, bad_exit: false };
@@ -143,15 +142,15 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_stale_when_it_no_longer_holds() {
+    fn an_expired_directory_is_stale() {
         let directory = directory(&[Fake::new(1), Fake { known: false, ..Fake::new(2) }]);
         let until = Moment::from(directory.valid_until().unwrap());
         let fresh = status(&directory, &Source::default(), until);
         assert_eq!((fresh.outcome.as_str(), fresh.records, fresh.good), ("fresh", 1, Some(until)));
-        assert_eq!(fresh.why, "microdescriptors still on their way: 1");
+        assert_eq!(fresh.why, "microdescriptors that have not arrived yet: 1");
         let later = until.after(Duration::from_secs(1));
         let stale = status(&directory, &fresh, later);
         assert_eq!((stale.outcome.as_str(), stale.good, stale.failures), ("stale", Some(until), 1));
-        assert_eq!((stale.published, stale.next), (fresh.published, fresh.next), "both by the directory's own word");
+        assert_eq!((stale.published, stale.next), (fresh.published, fresh.next), "both are the directory's times");
     }
 }

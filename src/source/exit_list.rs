@@ -1,31 +1,29 @@
-//! The exit list that the Tor project's scanner publishes: a second witness of the addresses that exits leave from.
+//! The exit list that the Tor project's scanner publishes: the addresses from which traffic of exits left.
 //!
-//! Onionoo says which addresses were seen in the last day; this list says when. An address that was seen after the one
-//! that Onionoo puts first is the likelier one, and an exit that Onionoo knows no address of often has one here. It is
-//! a hint, as all announced addresses are: what counts is what our own checks saw.
+//! Onionoo contains such addresses of the last day, this list also when each was seen. An address that was seen later is
+//! more likely the current one, and some exits have an address only here. It is a hint, like all announced addresses:
+//! the address that our own checks see counts.
 //!
-//! The format is lines, so it is read line by line; a line that makes no sense costs the address on it and nothing else.
+//! The list is parsed line by line. An invalid line is skipped.
 
 use std::net::IpAddr;
 
 use super::{Garbage, Parse, Parsed, utc};
 use crate::exit::{Fingerprint, Moment};
 
-/// The longest line that is read: the longest of the format has 60 bytes.
+/// The longest line that is parsed; lines of the format have up to 60 bytes.
 const LONGEST: usize = 1024;
 
-/// An address that an exit was seen to leave from.
+/// An address from which an exit's traffic left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sighting {
-    /// The relay.
     pub relay: Fingerprint,
-    /// The address.
     pub ip: IpAddr,
     /// When it was seen.
     pub at: Moment,
 }
 
-/// Reads an exit list as it arrives.
+/// Parses an exit list as it arrives.
 #[derive(Debug, Default)]
 pub struct ExitList {
     line: Vec<u8>,
@@ -47,7 +45,7 @@ impl ExitList {
         self.line.clear();
     }
 
-    /// One line. False if it makes no sense.
+    /// Parses one line. False if it is invalid.
     fn read(&mut self, line: &str) -> bool {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
@@ -63,7 +61,7 @@ impl ExitList {
                 self.published = self.published.max(Some(at));
                 true
             }
-            // `Published` and `LastStatus` are of the relay's descriptor; CollecTor's copies begin with two more lines.
+            // `Published` and `LastStatus` are about the relay's descriptor; CollecTor's copies begin with the other two.
             "" | "Published" | "LastStatus" | "@type" | "Downloaded" => true,
             _ => false,
         }
@@ -88,13 +86,13 @@ impl Parse for ExitList {
         Ok(())
     }
 
-    /// An answer with no exit in it is none: this format has no end by which to tell a whole one.
+    /// A list without addresses is an error: the format has no end mark that would show whether it is complete.
     fn finish(mut self) -> Result<Parsed<Vec<Sighting>>, Garbage> {
         if !self.line.is_empty() || self.too_long {
             self.end_line();
         }
         if self.sightings.is_empty() {
-            return Err(Garbage("no exit address is in it"));
+            return Err(Garbage("it contains no exit address"));
         }
         Ok(Parsed { value: self.sightings, records: self.relays, skipped: self.skipped, published: self.published })
     }
@@ -126,7 +124,7 @@ ExitAddress 194.26.192.64 2024-01-30 11:30:06
     }
 
     #[test]
-    fn reads_the_scanners_list_however_it_is_cut() {
+    fn a_list_is_parsed_in_any_pieces() {
         for chunk in [1, 2, 7, 40, 4096] {
             let list = parse(LIST.as_bytes(), chunk).unwrap();
             let seen: Vec<_> =
@@ -138,7 +136,7 @@ ExitAddress 194.26.192.64 2024-01-30 11:30:06
     }
 
     #[test]
-    fn a_bad_line_costs_itself() {
+    fn an_invalid_line_is_skipped() {
         let long = format!("{LIST}{}\n", "x".repeat(1 << 20));
         let orphan = format!("ExitAddress 192.0.2.1 2024-01-30 10:21:54\n{LIST}");
         let no_relay = LIST.replace("ExitNode 23B4", "ExitNode 23G4");
@@ -161,7 +159,7 @@ ExitAddress 194.26.192.64 2024-01-30 11:30:06
 
     proptest! {
         #[test]
-        fn no_bytes_upset_it(bytes in proptest::collection::vec(any::<u8>(), 0..600), chunk in 1usize..64) {
+        fn any_bytes_are_parsed_the_same_in_any_pieces(bytes in proptest::collection::vec(any::<u8>(), 0..600), chunk in 1usize..64) {
             let whole = parse(&bytes, 4096);
             prop_assert_eq!(whole, parse(&bytes, chunk));
         }

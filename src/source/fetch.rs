@@ -1,16 +1,14 @@
-//! One conditional GET over a stream that somebody else opens, bounded in every direction.
+//! One conditional GET over a stream that the caller's [`Connect`] opens, with limits on time and size.
 //!
-//! hyper speaks HTTP here and nothing more: no pool, no resolver, no redirects of its own. Where the stream comes from
-//! is the caller's [`Connect`], so that a source can be asked directly today and through a Tor exit tomorrow, and so
-//! that this file opens no socket. A body is never held: it is unzipped and handed on as it arrives, up to a limit on
-//! what it unzips to.
+//! hyper only speaks HTTP here: no pool, no resolver, no redirects. This file opens no socket. A body is never kept: it is
+//! decompressed and passed on as it arrives, up to a limit on the decompressed size.
 //!
-//! Each stage has its own deadline, because "it takes long" means something else for a handshake than for 20 MB.
+//! Each stage has its own deadline, because a handshake must be faster than a download of 20 MB.
 //!
-//! Next: `fetch/place.rs` reads URLs, `fetch/body.rs` unpacks; `source/poll.rs` decides when to ask.
+//! Next: `fetch/location.rs` parses URLs, `fetch/body.rs` decompresses; `source/poll.rs` decides when to make a request.
 
 mod body;
-mod place;
+mod location;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -28,25 +26,24 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use self::body::Unpacked;
-use self::place::{Place, follow, request};
+use self::body::Decoder;
+use self::location::{Location, follow, request};
 use super::Garbage;
-use crate::dial::{self, DialError};
+use crate::dial::{self, DialError, TargetFault};
 use crate::limit::target::Rules;
 use crate::net::{BadTarget, Host, Target};
 
-/// Redirects that are followed. Mirrors need one, the second is for a change of host name.
+/// How many redirects are followed. Mirrors need one, and a change of host name another; one is to spare.
 const REDIRECTS: usize = 3;
 
-/// Longest `max-age` and `Retry-After` that are honoured: a slip of theirs must not silence a source for a year.
+/// The longest `max-age` and `Retry-After` that are obeyed: a server's mistake must not stop a source for a year.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Opens streams to the servers of sources.
 pub trait Connect: Clone + Send + Sync + 'static {
-    /// What it opens.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// A stream that ends at `target`, before `deadline`.
+    /// Opens a stream to `target` before `deadline`.
     fn connect(
         &self,
         target: &Target,
@@ -61,7 +58,7 @@ pub struct Direct {
 }
 
 impl Direct {
-    /// `rules` hold for every address that a source's URL, or a redirect from there, leads to.
+    /// `rules` apply to each address of a source's URL and of redirects.
     pub fn new(rules: Rules) -> Self {
         Self { rules }
     }
@@ -75,30 +72,28 @@ impl Connect for Direct {
     }
 }
 
-/// What makes the next request conditional: the marks of the last answer that was good.
+/// Headers of the last good answer, which make the next request conditional.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Validators {
-    /// Its `ETag`.
     pub etag: Option<String>,
-    /// Its `Last-Modified`.
     pub last_modified: Option<String>,
 }
 
-/// How long each stage may take, and how much may come.
+/// How long each stage may take, and how long the body may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// To open the stream, and as long again for TLS.
+    /// For opening the stream, and as long again for TLS.
     pub open: Duration,
     /// From the request to the head of the answer, and from each piece of the body to the next.
     pub silence: Duration,
-    /// Everything together.
+    /// For all stages together.
     pub total: Duration,
-    /// The unpacked body's size in bytes.
+    /// The size of the decompressed body in bytes.
     pub body: u64,
 }
 
 impl Default for Limits {
-    /// A slow line still brings Onionoo's 3 MB (zipped) in two minutes; its document unzips to 20 MB and may triple.
+    /// On a slow line, Onionoo's 3 MB (compressed) arrive within two minutes; they decompress to 20 MB and may triple.
     fn default() -> Self {
         Self {
             open: Duration::from_secs(15),
@@ -112,16 +107,16 @@ impl Default for Limits {
 /// A good answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A body came, and was handed on to its end.
+    /// A body arrived, and was passed on to its end.
     Fresh {
-        /// Its marks, for the next request.
+        /// For the next request.
         validators: Validators,
-        /// How long it stays fresh, by the server's word.
+        /// The server's `max-age`.
         max_age: Option<Duration>,
     },
-    /// Nothing has changed since the answer that the validators are of.
+    /// The answer is the same as the one from which the request's validators came.
     Unchanged {
-        /// How long that stays so, by the server's word.
+        /// The server's `max-age`.
         max_age: Option<Duration>,
     },
 }
@@ -129,52 +124,57 @@ pub enum Answer {
 /// Why there is no good answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// The URL is not one that can be asked.
-    #[error("the URL cannot be asked: {0}")]
+    #[error("the URL cannot be requested: {0}")]
     Url(#[from] BadTarget),
-    /// Neither http nor https.
     #[error("the URL is neither http:// nor https://")]
     Scheme,
-    /// No stream to the server.
+    /// No stream to the server was opened.
     #[error("cannot connect: {0}")]
-    Connect(#[from] DialError),
-    /// The server's certificate or its TLS.
+    Connect(DialError),
+    /// The rules for targets forbid the server's address or port.
+    #[error(
+        "cannot connect: its address or port is not allowed; if the server is in a private network, set \
+         `gateway.allow_private_targets = true`, and otherwise see `gateway.allowed_ports` and `gateway.denied_ports`"
+    )]
+    Forbidden,
+    /// The server's certificate is wrong, or the handshake failed.
     #[error("TLS: {0}")]
     Tls(Box<str>),
-    /// Not HTTP, or it broke off.
+    /// The answer is not HTTP, or broke off.
     #[error("HTTP: {0}")]
     Http(Box<str>),
-    /// Any status that is not an answer.
-    #[error("the server says {status}")]
-    Status {
-        /// The status.
-        status: StatusCode,
-        /// When to ask again, if it said.
-        retry_after: Option<Duration>,
-    },
-    /// Too many redirects, or one to where we do not follow.
-    #[error("it redirects {0}")]
+    /// A status other than 200 and 304.
+    #[error("the server answered with status {status}")]
+    Status { status: StatusCode, retry_after: Option<Duration> },
+    /// Too many redirects, or one that is not followed.
+    #[error("the server redirects {0}")]
     Redirect(&'static str),
-    /// A stage took too long.
-    #[error("no answer in time while {0}")]
+    #[error("timeout while {0}")]
     Late(&'static str),
-    /// The body is longer than allowed.
     #[error("the answer is longer than {0} bytes")]
     TooLong(u64),
-    /// The body is not what it should be.
-    #[error("the answer is of no use: {0}")]
+    /// The parser rejected the body.
+    #[error("the answer cannot be used: {0}")]
     Garbage(#[from] Garbage),
-    /// The body cannot be unpacked.
-    #[error("the answer cannot be unpacked: {0}")]
+    #[error("the answer cannot be decompressed: {0}")]
     Packing(Box<str>),
 }
 
+impl From<DialError> for FetchError {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Target(TargetFault::Forbidden) => Self::Forbidden,
+            other => Self::Connect(other),
+        }
+    }
+}
+
 impl FetchError {
-    /// The word for it in metric labels and in `/sources`.
+    /// The code in metric labels and in `/sources`.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Url(_) | Self::Scheme => "url",
-            Self::Connect(_) => "connect",
+            Self::Connect(_) | Self::Forbidden => "connect",
             Self::Tls(_) => "tls",
             Self::Http(_) => "http",
             Self::Status { .. } => "status",
@@ -190,7 +190,7 @@ impl FetchError {
 /// Takes a body as it arrives.
 pub type Sink<'a> = &'a mut (dyn FnMut(&[u8]) -> Result<(), Garbage> + Send);
 
-/// Asks servers. Cheap to clone.
+/// Makes requests. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client<C> {
     connect: C,
@@ -203,12 +203,12 @@ async fn stage<T>(doing: &'static str, deadline: Instant, work: impl Future<Outp
 }
 
 impl<C: Connect> Client<C> {
-    /// A client that opens its streams with `connect` and trusts what `tls` trusts.
+    /// A client that opens its streams with `connect` and its TLS with `tls`.
     pub fn new(connect: C, tls: Arc<ClientConfig>) -> Self {
         Self { connect, tls }
     }
 
-    /// Asks for `url`; the body of a fresh answer goes to `sink` piece by piece. Only an `Ok` means that it is whole.
+    /// Requests `url`, and passes the body to `sink` piece by piece. The body is complete only if this returns `Ok`.
     pub async fn get(
         &self,
         url: &Uri,
@@ -219,19 +219,19 @@ impl<C: Connect> Client<C> {
         let end = Instant::now() + limits.total;
         let mut url = url.clone();
         for _ in 0..=REDIRECTS {
-            let place = Place::of(&url)?;
+            let place = Location::of(&url)?;
             let opened = end.min(Instant::now() + limits.open);
             let stream = stage("connecting", opened, self.connect.connect(&place.target, opened)).await??;
-            let moved = if place.tls {
+            let received = if place.tls {
                 let until = end.min(Instant::now() + limits.open);
-                let stream = stage("agreeing on TLS", until, self.secure(&place, stream)).await??;
+                let stream = stage("the TLS handshake", until, self.secure(&place, stream)).await??;
                 exchange(stream, &place, known, limits, end, sink).await?
             } else {
                 exchange(stream, &place, known, limits, end, sink).await?
             };
-            match moved {
-                Said::Answer(answer) => return Ok(answer),
-                Said::Elsewhere(location) => url = follow(&url, &location)?,
+            match received {
+                Received::Answer(answer) => return Ok(answer),
+                Received::Redirect(location) => url = follow(&url, &location)?,
             }
         }
         Err(FetchError::Redirect("too often"))
@@ -239,7 +239,7 @@ impl<C: Connect> Client<C> {
 
     async fn secure(
         &self,
-        place: &Place,
+        place: &Location,
         stream: C::Stream,
     ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<C>, FetchError> {
         let name = match &place.target.host {
@@ -253,37 +253,37 @@ impl<C: Connect> Client<C> {
     }
 }
 
-/// What a server said.
-enum Said {
+enum Received {
     Answer(Answer),
-    Elsewhere(String),
+    /// The server redirects to this URL or path.
+    Redirect(String),
 }
 
 /// One request over one stream.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
-    place: &Place,
+    place: &Location,
     known: &Validators,
     limits: Limits,
     end: Instant,
     sink: Sink<'_>,
-) -> Result<Said, FetchError> {
+) -> Result<Received, FetchError> {
     let broken = |error: hyper::Error| FetchError::Http(error.to_string().into());
     let until = || end.min(Instant::now() + limits.silence);
     let builder = http1::Builder::new();
     let shake = builder.handshake(TokioIo::new(stream));
     let (mut sender, connection) = stage("connecting", until(), shake).await?.map_err(broken)?;
     let request = request(place, known)?;
-    let talk = async {
-        let response = stage("waiting for its answer", until(), sender.send_request(request)).await?.map_err(broken)?;
+    let exchange = async {
+        let response = stage("waiting for the answer", until(), sender.send_request(request)).await?.map_err(broken)?;
         read(response, limits, until, sink).await
     };
-    // The connection does the work of both halves and ends with them: no task is spawned for it.
-    tokio::pin!(talk);
+    // The connection is driven here until the exchange is done: no task is spawned for it.
+    tokio::pin!(exchange);
     tokio::select! {
-        said = &mut talk => said,
+        received = &mut exchange => received,
         closed = connection => match closed {
-            Ok(()) => talk.await,
+            Ok(()) => exchange.await,
             Err(error) => Err(broken(error)),
         },
     }
@@ -294,33 +294,33 @@ async fn read(
     limits: Limits,
     until: impl Fn() -> Instant,
     sink: Sink<'_>,
-) -> Result<Said, FetchError> {
+) -> Result<Received, FetchError> {
     let (head, mut body) = response.into_parts();
     let max_age = max_age(&head.headers);
     match head.status {
         StatusCode::OK => {}
-        StatusCode::NOT_MODIFIED => return Ok(Said::Answer(Answer::Unchanged { max_age })),
+        StatusCode::NOT_MODIFIED => return Ok(Received::Answer(Answer::Unchanged { max_age })),
         status if status.is_redirection() => {
-            let location = text(&head.headers, header::LOCATION).ok_or(FetchError::Redirect("without saying where"))?;
-            return Ok(Said::Elsewhere(location));
+            let location = text(&head.headers, header::LOCATION).ok_or(FetchError::Redirect("without a location"))?;
+            return Ok(Received::Redirect(location));
         }
         status => {
             return Err(FetchError::Status { status, retry_after: retry_after(&head.headers, SystemTime::now()) });
         }
     }
-    let mut unpacked = Unpacked::new(&head.headers, limits.body, sink)?;
-    while let Some(frame) = stage("reading its answer", until(), body.frame()).await? {
+    let mut decoder = Decoder::new(&head.headers, limits.body, sink)?;
+    while let Some(frame) = stage("reading the answer", until(), body.frame()).await? {
         let frame = frame.map_err(|error| FetchError::Http(error.to_string().into()))?;
         if let Some(data) = frame.data_ref() {
-            unpacked.feed(data)?;
+            decoder.feed(data)?;
         }
     }
-    unpacked.finish()?;
+    decoder.finish()?;
     let validators = Validators {
         etag: text(&head.headers, header::ETAG),
         last_modified: text(&head.headers, header::LAST_MODIFIED),
     };
-    Ok(Said::Answer(Answer::Fresh { validators, max_age }))
+    Ok(Received::Answer(Answer::Fresh { validators, max_age }))
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
@@ -335,7 +335,7 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
 
-/// Seconds, or a date.
+/// The `Retry-After` header: seconds, or a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = text(headers, header::RETRY_AFTER)?;
     let wait = match value.trim().parse() {

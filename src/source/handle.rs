@@ -1,4 +1,4 @@
-//! How sources fare, and a way to ask them now: what `/sources` shows, whatever kind a source is.
+//! The status of sources, which `/sources` shows, and a way to refresh one now.
 
 use std::sync::Arc;
 
@@ -15,35 +15,29 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// A handle, and the end that its worker holds. `known` is how the source fared in the last run, if there was one.
+    /// A handle, and the sender for its worker. `known` is the source's status at the end of the last run.
     pub(super) fn new(name: &str, known: Option<Source>) -> (Self, watch::Sender<Source>) {
         let fresh = || Source { name: name.to_owned(), outcome: "never".to_owned(), ..Source::default() };
-        let (tell, status) = watch::channel(known.unwrap_or_else(fresh));
-        (Self { status, refresh: Arc::default() }, tell)
+        let (sender, status) = watch::channel(known.unwrap_or_else(fresh));
+        (Self { status, refresh: Arc::default() }, sender)
     }
 
-    /// Its name.
-    pub fn name(&self) -> String {
-        self.status.borrow().name.clone()
-    }
-
-    /// How it fares, now and whenever that changes.
+    /// The status, now and whenever it changes.
     pub fn status(&self) -> watch::Receiver<Source> {
         self.status.clone()
     }
 
-    /// Asks now rather than when it is due (but not twice within a minute).
+    /// Makes the next request now, or a minute after the last one.
     pub fn refresh(&self) {
         self.refresh.notify_one();
     }
 }
 
-/// Every source that is in use.
+/// All sources that are in use.
 #[derive(Clone, Debug, Default)]
 pub struct Sources(Vec<Handle>);
 
 impl Sources {
-    /// How each fares.
     pub fn statuses(&self) -> Vec<Source> {
         self.0.iter().map(|handle| handle.status.borrow().clone()).collect()
     }
@@ -75,7 +69,7 @@ impl Extend<Handle> for Sources {
     }
 }
 
-/// Says in metrics what a source came to, and in the log what changed about that.
+/// Counts the outcome of a request, and logs it if it differs from the one before.
 pub(super) fn report(before: &Source, now: &Source) {
     let label = || now.name.clone();
     metrics::counter!(names::SOURCE_REQUESTS, "source" => label(), "outcome" => now.outcome.clone()).increment(1);
@@ -89,12 +83,12 @@ pub(super) fn report(before: &Source, now: &Source) {
     let bad = |status: &Source| status.failures > 0 || status.outcome == "stale";
     match (bad(now), before.outcome == *outcome && before.why == *why) {
         (true, false) => {
-            tracing::warn!(source, outcome, why, "a source gives no good answer; what it last said stands")
+            tracing::warn!(source, outcome, why, "a source gives no good answer; its last good one is still used")
         }
         (true, true) => tracing::debug!(source, outcome, why, "a source still gives no good answer"),
         (false, _) if bad(before) || before.good.is_none() => {
             tracing::info!(source, outcome, records, skipped, why, "a source answers")
         }
-        (false, _) => tracing::debug!(source, outcome, records, skipped, why, "asked a source"),
+        (false, _) => tracing::debug!(source, outcome, records, skipped, why, "a source answered"),
     }
 }

@@ -1,33 +1,33 @@
-//! A list of public proxies at a URL, in whatever form it is written.
+//! A list of public proxies at a URL, in any of the usual formats.
 //!
-//! What the server says of how long its answer stays fresh does not count here: lists lie behind caches that promise a
-//! week, and the operator has said how often he wants to ask.
+//! The server's `max-age` is ignored: some lists are behind caches that promise a week, and the operator has configured
+//! how often a list is requested.
 //!
-//! Next: `list/reader.rs` cuts a list into entries, `list/entry.rs` reads one, `source/public.rs` puts lists together.
+//! Next: `list/reader.rs` splits a list into entries, `list/entry.rs` parses one, `source/public.rs` merges lists.
 
 pub mod entry;
 pub mod reader;
 
 use http::Uri;
 
-use self::reader::{Read, Reader};
+use self::reader::{ProxyList, Reader};
 use super::Parsed;
 use super::fetch::{Answer, Client, Connect, FetchError, Limits, Validators};
-use super::poll::{Ask, Reply, unasked, usable_validators};
+use super::poll::{Reply, Request, check_conditional, usable_validators};
 use crate::config::ListFormat;
 use crate::exit::{Moment, Protocol};
 use crate::store::Source;
 
-/// How every list is read.
+/// Limits for every list.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Proxies that are taken of one list.
+    /// How many proxies are taken from one list, and from all together.
     pub most: usize,
-    /// They may stand on addresses that are not on the public internet.
+    /// Proxies may have private addresses.
     pub private: bool,
 }
 
-/// Asks for one list.
+/// Requests one list.
 pub(super) struct List<C> {
     pub(super) name: String,
     pub(super) url: Uri,
@@ -38,27 +38,27 @@ pub(super) struct List<C> {
     pub(super) client: Client<C>,
 }
 
-impl<C: Connect> Ask for List<C> {
-    type Output = Read;
+impl<C: Connect> Request for List<C> {
+    type Output = ProxyList;
 
-    async fn ask(&self, before: &Source) -> Result<Reply<Read>, FetchError> {
+    async fn send(&self, before: &Source) -> Result<Reply<ProxyList>, FetchError> {
         let known = usable_validators(before);
         let reader = Reader::new(self.format, self.protocol, self.bounds.most, self.bounds.private);
         match fetch(&self.client, &self.url, &known, self.limits, reader).await? {
-            Some((read, marks)) => Ok(Reply::Fresh(parsed(&self.name, read, None), marks, None)),
-            None => unasked(&known).map(|()| Reply::Unchanged(None)),
+            Some((list, validators)) => Ok(Reply::Fresh(parsed(&self.name, list, None), validators, None)),
+            None => check_conditional(&known).map(|()| Reply::Unchanged(None)),
         }
     }
 }
 
-/// One list and its marks; `None` if it has not changed.
+/// One list and its validators; `None` if it has not changed.
 pub(super) async fn fetch<C: Connect>(
     client: &Client<C>,
     url: &Uri,
     known: &Validators,
     limits: Limits,
     mut reader: Reader,
-) -> Result<Option<(Read, Validators)>, FetchError> {
+) -> Result<Option<(ProxyList, Validators)>, FetchError> {
     let mut feed = |bytes: &[u8]| {
         reader.feed(bytes);
         Ok(())
@@ -69,16 +69,16 @@ pub(super) async fn fetch<C: Connect>(
     }
 }
 
-/// A list as every source's answer stands; says in the log what could not be read.
-pub(super) fn parsed(source: &str, read: Read, published: Option<Moment>) -> Parsed<Read> {
+/// Logs which entries of a list cannot be used, and returns the list in the form of every source.
+pub(super) fn parsed(source: &str, list: ProxyList, published: Option<Moment>) -> Parsed<ProxyList> {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    if read.skipped > 0 {
-        let samples: Vec<_> = read.samples.iter().map(|(text, odd)| format!("\"{text}\": {odd}")).collect();
-        let (skipped, samples) = (read.skipped, samples.join("; "));
-        tracing::info!(source, skipped, samples, "a list has entries that are no proxies of ours");
+    if list.skipped > 0 {
+        let samples: Vec<_> = list.samples.iter().map(|(text, bad)| format!("\"{text}\": {bad}")).collect();
+        let (skipped, samples) = (list.skipped, samples.join("; "));
+        tracing::info!(source, skipped, samples, "a list has entries that cannot be used");
     }
-    if read.beyond > 0 {
-        tracing::warn!(source, left_out = read.beyond, "a list has more proxies than check.public.most allows");
+    if list.beyond > 0 {
+        tracing::warn!(source, left_out = list.beyond, "a list has more proxies than check.public.most allows");
     }
-    Parsed { records: count(read.proxies.len()), skipped: read.skipped, published, value: read }
+    Parsed { records: count(list.proxies.len()), skipped: list.skipped, published, value: list }
 }

@@ -1,23 +1,23 @@
-//! Three witnesses of Tor's exits, and what they say together.
+//! Merges three sources of Tor exits into one list.
 //!
-//! The engines' *directory* is what circuits are built by, *Onionoo* describes relays with what others know of them, and
-//! the *exit list* has seen addresses that traffic left from. They change at different times and contradict one another
-//! for an hour or so whenever something changes; each field has one witness that knows best.
+//! The engines' *directory* (consensus and microdescriptors) is what circuits are built from, *Onionoo* describes relays
+//! with further facts, and the *exit list* contains addresses from which traffic left. They change at different times, so
+//! for about an hour after a change they contradict one another. For each field one source counts:
 //!
-//! | field | whose word counts | because |
+//! | field | source | reason |
 //! | --- | --- | --- |
-//! | listed at all | the directory, once there is one | an engine builds no circuit to a relay that it has not heard of |
-//! | policies, running, stable, fast, weight, name | the directory | it is what the relay and the engine act on |
-//! | bad exit | either | the cost of believing a false one is one exit |
-//! | addresses | seen within a day, the newest first; then Onionoo's, then the directory's | what a relay announces is often not what sites see |
-//! | country | the geo data of the first address; where they are silent, Onionoo's | checks judge by the same data |
-//! | AS | Onionoo's | nobody else knows it |
+//! | listed at all | the directory, once there is one | an engine builds circuits only to relays in its directory |
+//! | policies, running, stable, fast, weight, name | the directory | the relay and the engine act on it |
+//! | bad exit | the directory or Onionoo | a wrong mark costs one exit |
+//! | addresses | the exit list's of the last day, newest first; then Onionoo's, then the directory's | sites often see another address than a relay announces |
+//! | country | geo data of the first address; if unknown, Onionoo's | checks use the same geo data |
+//! | AS | Onionoo | no other source has it |
 //!
-//! Two rules keep contradictions from doing harm. Onionoo's word on where a relay is counts only if it names the
-//! address that the directory has: else the relay has moved. And a relay that is in the directory while its
-//! microdescriptor is still on its way stands as it stood: a directory that arrives in pieces drains nobody.
+//! Two rules limit the harm of contradictions. Onionoo's country and AS count only if Onionoo has the address that the
+//! directory has, because otherwise the relay has moved. And a relay whose microdescriptor has not arrived yet keeps its
+//! last listing, so no exit drains while a directory is downloaded.
 //!
-//! Next: `source/relays.rs` listens to the witnesses and tells [`crate::state`].
+//! Next: `source/relays.rs` feeds this and applies the list to [`crate::state`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,67 +29,64 @@ use crate::exit::facts::OBSERVED_FOR;
 use crate::exit::{ExitId, Fingerprint, Listing, Moment};
 use crate::tor::netdir::{Netdir, Relay};
 
-/// What one witness says. Each replaces what it said before.
+/// The data of one source. It replaces the source's earlier data.
 #[derive(Clone, Debug)]
-pub enum Word {
-    /// The engines' directory.
+pub enum SourceData {
     Directory(Arc<Netdir>),
-    /// Onionoo's relays.
     Onionoo(Vec<Listing>),
-    /// Addresses that exits were seen with.
+    /// The exit list: addresses from which exits' traffic left.
     Sightings(Vec<Sighting>),
 }
 
-/// What the witnesses said last.
+/// The latest data of all sources.
 #[derive(Debug)]
-pub struct Merge {
+pub struct RelayMerge {
     geoip: Arc<GeoIp>,
     directory: Option<Arc<Netdir>>,
     /// By fingerprint.
     onionoo: Vec<Listing>,
     /// By fingerprint, the newest of each first.
     sightings: Vec<Sighting>,
-    /// What was said together last, also in the last run of the gateway; by fingerprint.
-    stood: Vec<Listing>,
+    /// The merged list that was applied last, at first that of the last run; by fingerprint.
+    current: Vec<Listing>,
 }
 
-impl Merge {
-    /// Nobody has said anything; `stood` is remembered from before.
-    pub fn new(geoip: Arc<GeoIp>, stood: Vec<Listing>) -> Self {
-        let stood = sorted(stood);
-        Self { geoip, directory: None, onionoo: Vec::new(), sightings: Vec::new(), stood }
+impl RelayMerge {
+    /// Without data of any source; `current` is the list of the last run.
+    pub fn new(geoip: Arc<GeoIp>, current: Vec<Listing>) -> Self {
+        let current = sorted(current);
+        Self { geoip, directory: None, onionoo: Vec::new(), sightings: Vec::new(), current }
     }
 
-    /// A witness speaks.
-    pub fn hear(&mut self, word: Word) {
-        match word {
-            Word::Directory(directory) => self.directory = Some(directory),
-            Word::Onionoo(listings) => self.onionoo = sorted(listings),
-            Word::Sightings(mut sightings) => {
+    pub fn take(&mut self, data: SourceData) {
+        match data {
+            SourceData::Directory(directory) => self.directory = Some(directory),
+            SourceData::Onionoo(listings) => self.onionoo = sorted(listings),
+            SourceData::Sightings(mut sightings) => {
                 sightings.sort_unstable_by(|a, b| (a.relay, b.at).cmp(&(b.relay, a.at)));
                 self.sightings = sightings;
             }
         }
     }
 
-    /// Every exit, by fingerprint; `None` if that is what stands already, or if nobody has named an exit yet.
-    pub fn news(&self, now: Moment) -> Option<Vec<Listing>> {
+    /// The merged list, by fingerprint; `None` if it is the current one, or if no source has listed an exit yet.
+    pub fn changed(&self, now: Moment) -> Option<Vec<Listing>> {
         let exits: Vec<Listing> = match &self.directory {
             Some(directory) => directory.relays().filter_map(|relay| self.in_directory(relay, now)).collect(),
             None => self.onionoo.iter().map(|listing| self.placed(listing.clone(), Some(listing), now)).collect(),
         };
-        (!exits.is_empty() && exits != self.stood).then_some(exits)
+        (!exits.is_empty() && exits != self.current).then_some(exits)
     }
 
-    /// From now on these are what stands.
-    pub fn stands(&mut self, exits: Vec<Listing>) {
-        self.stood = exits;
+    /// The list was applied.
+    pub fn applied(&mut self, exits: Vec<Listing>) {
+        self.current = exits;
     }
 
     fn in_directory(&self, relay: Relay<'_>, now: Moment) -> Option<Listing> {
         let id = ExitId::Tor(relay.fingerprint());
         let onionoo = find(&self.onionoo, &id);
-        let other = onionoo.or_else(|| find(&self.stood, &id));
+        let other = onionoo.or_else(|| find(&self.current, &id));
         let mut listing = if relay.is_known() {
             consensus::listing(relay)?
         } else {
@@ -101,7 +98,8 @@ impl Merge {
         Some(self.placed(listing, other, now))
     }
 
-    /// The exit with its addresses in order and with what follows from the first. `other` is who knows more of them.
+    /// The listing with all its addresses in order, and with the country and AS of the first. `other` is the listing of
+    /// another source, or the current one, that has the same address.
     fn placed(&self, mut listing: Listing, other: Option<&Listing>, now: Moment) -> Listing {
         let seen = self.seen(&listing.id, now);
         let theirs = other.into_iter().flat_map(|other| other.announced.iter().copied());
@@ -120,7 +118,7 @@ impl Merge {
         listing
     }
 
-    /// Where an exit was seen within [`OBSERVED_FOR`].
+    /// The addresses at which an exit was seen within [`OBSERVED_FOR`].
     fn seen(&self, id: &ExitId, now: Moment) -> impl Iterator<Item = IpAddr> {
         let relay = if let ExitId::Tor(relay) = id { *relay } else { Fingerprint([0; 20]) };
         let from = self.sightings.partition_point(|sighting| sighting.relay < relay);

@@ -1,14 +1,12 @@
-//! Onionoo's details document: a stream of bytes in, exits out, one relay in memory at a time.
+//! Parses the details document of Onionoo (the Tor project's database of relays) with one relay in memory at a time.
 //!
-//! The document is 20 MB and most of it is of no use to us, so it is never held: a splitter cuts the array of relays
-//! into records as the bytes arrive, and each record is read on its own. That also makes a bad record harmless: one
-//! that is too long, has a number where a text belongs, or is no object at all is skipped and counted, and the next
-//! one is read. What is not harmless is a document that ends early or is no document: then there is no answer, and the
-//! caller keeps the one it has.
+//! The document has 20 MB, and most of it is not needed, so it is never kept: a splitter cuts the array of relays into
+//! records as the bytes arrive, and each record is parsed alone. An invalid record (too long, a number in place of a text,
+//! not an object) is skipped and counted. A document that ends early, or is not such a document, is an error.
 //!
-//! Every field may be missing, because at one time or another each of them was.
+//! Every field may be missing, because at some time each of them was.
 //!
-//! Next: `onionoo/split.rs` cuts; `source/poll.rs` fetches and decides what an answer is worth.
+//! Next: `onionoo/split.rs` splits; `source/poll.rs` makes the requests and decides whether an answer is used.
 
 mod split;
 
@@ -26,24 +24,24 @@ use crate::exit::facts::Flags;
 use crate::exit::policy::PortPolicy;
 use crate::exit::{ExitId, Fingerprint, Listing, Moment};
 
-/// What to ask of an Onionoo server: exits that run, and only what we read of them. (An unknown parameter is a 400.)
+/// The query: running exits, and only the fields that are parsed. (An unknown parameter is answered with status 400.)
 pub const QUERY: &str = "type=relay&running=true&flag=Exit&fields=nickname,fingerprint,or_addresses,exit_addresses,last_seen,\
                          running,flags,country,as,as_name,consensus_weight,exit_policy_summary,exit_policy_v6_summary";
 
-/// Reads a details document as it arrives.
+/// Parses a details document as it arrives.
 #[derive(Debug, Default)]
 pub struct Details {
     splitter: Splitter,
     listings: Vec<Listing>,
-    /// Where in `listings` a relay stands, and when it was last seen.
+    /// The index of each relay in `listings`, and when the relay was last seen.
     known: HashMap<Fingerprint, (usize, Option<Moment>)>,
-    /// Names of autonomous systems: a hundred of them make up most of the network.
+    /// Names of autonomous systems, shared: about a hundred make up most of the network.
     names: HashMap<Box<str>, Arc<str>>,
     published: Option<Moment>,
     skipped: u32,
 }
 
-/// A relay as the document has it.
+/// A relay's record in the document.
 #[derive(Deserialize)]
 struct Relay<'a> {
     #[serde(borrow)]
@@ -67,7 +65,7 @@ struct Relay<'a> {
     exit_policy_v6_summary: Option<PortPolicy>,
 }
 
-/// The flags that mean something here.
+/// The flags that are used here.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 enum Flag {
     Exit,
@@ -87,28 +85,28 @@ impl Details {
         }
     }
 
-    /// What the record says of an exit, `None` if it is unusable. A relay that is no exit comes back with no way out.
+    /// The listing of a record, and when the relay was last seen; `None` if the record is invalid.
     fn exit(&mut self, relay: Relay<'_>) -> Option<(Listing, Option<Moment>)> {
         let fingerprint: Fingerprint = relay.fingerprint.parse().ok()?;
         let flags = relay.flags.unwrap_or_default();
         let has = |flag| flags.contains(&flag);
         let exits = relay.exit_addresses.iter().flatten().filter_map(|text| text.parse().ok());
         let mut routers = relay.or_addresses.iter().flatten().filter_map(|text| text.parse::<SocketAddr>().ok());
-        let described = routers.next().map(|router| router.ip());
+        let first_router = routers.next().map(|router| router.ip());
         let mut announced: Vec<IpAddr> = Vec::new();
-        for ip in exits.chain(described).chain(routers.map(|router| router.ip())) {
+        for ip in exits.chain(first_router).chain(routers.map(|router| router.ip())) {
             if !announced.contains(&ip) {
                 announced.push(ip);
             }
         }
-        let holds = described.is_none_or(|ip| same_net(ip, announced[0]));
+        let located = first_router.is_none_or(|ip| same_net(ip, announced[0]));
         let listing = Listing {
             id: ExitId::Tor(fingerprint),
             nickname: relay.nickname.unwrap_or_default().into(),
             announced,
-            country: relay.country.as_deref().filter(|_| holds).and_then(Country::parse).unwrap_or(Country::UNKNOWN),
-            asn: relay.asn.filter(|_| holds).and_then(|text| text.strip_prefix("AS")?.parse().ok()),
-            as_name: relay.as_name.filter(|_| holds).map(|name| self.shared(&name)),
+            country: relay.country.as_deref().filter(|_| located).and_then(Country::parse).unwrap_or(Country::UNKNOWN),
+            asn: relay.asn.filter(|_| located).and_then(|text| text.strip_prefix("AS")?.parse().ok()),
+            as_name: relay.as_name.filter(|_| located).map(|name| self.shared(&name)),
             policy: relay.exit_policy_summary.unwrap_or_default(),
             policy_v6: relay.exit_policy_v6_summary.unwrap_or_default(),
             flags: Flags {
@@ -132,7 +130,7 @@ impl Details {
         shared
     }
 
-    /// One relay, one listing: of two records of one relay the one that was seen later counts.
+    /// Adds a listing. Of two records of one relay the one that was seen later counts.
     fn merge(&mut self, listing: Listing, seen: Option<Moment>) {
         let ExitId::Tor(fingerprint) = listing.id else { return };
         match self.known.get_mut(&fingerprint) {
@@ -141,7 +139,7 @@ impl Details {
                 *before = seen;
                 self.listings[*at] = listing;
             }
-            // A policy that lets nothing out is no exit, whatever flags it has; one that does is, with or without.
+            // The policy decides whether a relay is an exit, not its flags.
             None if listing.policy.is_reject_all() && listing.policy_v6.is_reject_all() => {}
             None => {
                 self.known.insert(fingerprint, (self.listings.len(), seen));
@@ -151,11 +149,10 @@ impl Details {
     }
 }
 
-/// True if what Onionoo says of the one address holds for the other. Its country and AS are those of the first OR
-/// address, and sites see another one. Within the smallest network that the internet routes on its own, both are the
-/// same; beyond that they are anybody's guess.
-fn same_net(described: IpAddr, seen: IpAddr) -> bool {
-    match (described, seen) {
+/// True if two addresses certainly have the same country and AS. Onionoo gives those of a relay's first OR address, and
+/// sites may see another address. The networks compared here (/24, /48) are the smallest that are routed on their own.
+fn same_net(first_router: IpAddr, seen: IpAddr) -> bool {
+    match (first_router, seen) {
         (IpAddr::V4(a), IpAddr::V4(b)) => a.to_bits() >> 8 == b.to_bits() >> 8,
         (IpAddr::V6(a), IpAddr::V6(b)) => a.to_bits() >> 80 == b.to_bits() >> 80,
         _ => false,

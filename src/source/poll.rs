@@ -1,11 +1,11 @@
-//! When a source is asked, and what its answer is worth.
+//! When a request to a source is made, and whether its answer is used.
 //!
-//! An answer can be whole and still worth less than what we have: empty, half as long as yesterday's, older than the
-//! one before, or the same for so long that it must be a cache that forgot to look. Each of these is refused or marked,
-//! with its reason; what stands is always the last good answer. Everything that decides is a function of what is known
-//! and of the time ([`settle`], [`weigh`], [`pause`], [`due`]); what asks and waits is a loop of ten lines around them.
+//! A complete answer can still be worse than the one before: empty, half as long, older, or unchanged for so long that it
+//! must come from a stale cache. Such an answer is rejected or marked, with a reason, and the last good answer stays in
+//! use. All decisions are functions of what is known and of the time ([`evaluate`], [`check`], [`pause`], [`due`]); around
+//! them is a short loop that makes the requests.
 //!
-//! Next: `source/relays.rs` starts these and listens to them.
+//! Next: `source/relays.rs` and `source/public.rs` start these and receive their updates.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -23,65 +23,63 @@ use crate::exit::Moment;
 use crate::lifecycle::Tasks;
 use crate::store::Source;
 
-/// The process's one clock.
+/// The clock of the gateway's state.
 pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
 
-/// The first pause after a failure; it doubles up to the source's own period. Arbitrary: a server that restarts is back.
+/// The first pause after a failure; it doubles up to the source's period. A server that restarts is back by then; not
+/// tuned.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 
-/// At most this share of a period is added by chance, so that gateways started together do not ask together.
+/// At most this share of a period is added at random: gateways that start together must not make requests together.
 const SPREAD: f64 = 0.05;
 
-/// The least time between two requests that a person asks for.
+/// The least time between two requests that a person triggers.
 const REFRESH_PAUSE: Duration = Duration::from_secs(60);
 
-/// A list at least this long that halves is not believed at once. Shorter ones halve when two exits go.
+/// A list of at least this length that halves is rejected at first. A shorter one may halve when two exits go.
 const LONG_LIST: u32 = 100;
 
-/// A halved list is believed when it is said again and the source has brought nothing better in so many requests.
-const BELIEVED: u32 = 3;
+/// A halved list is accepted in this request, if the source gave nothing better in those before.
+const HALVED_REQUESTS: u32 = 3;
 
-/// Why a halved list is not believed at first.
+/// Why a halved list is rejected at first.
 const HALVED: Garbage = Garbage("it has less than half as many exits as before");
 
-/// How far ahead of us a source's clock may be before somebody should look at ours.
+/// How far a source's clock may be ahead of ours before its data counts as being from the future.
 const CLOCK_SLACK: Duration = Duration::from_secs(3600);
 
-/// What to ask, where and how often.
+/// What to request, and how often.
 #[derive(Clone, Debug)]
 pub struct Feed {
-    /// Its name in `/sources`, metrics and the log.
+    /// The source's name in `/sources`, metrics and the log.
     pub name: Arc<str>,
-    /// The whole URL.
     pub url: Uri,
-    /// How often at most. A longer `max-age` of the answer counts.
+    /// The least time between two requests. A longer `max-age` of the answer counts.
     pub every: Duration,
     /// The source's data is stale when it is older than this.
     pub stale_after: Duration,
-    /// What one request may take.
     pub limits: Limits,
 }
 
-/// What one request came to.
+/// The result of one request.
 #[derive(Clone, Debug)]
 pub struct Update<T> {
-    /// How the source fares now.
+    /// The source's status after it.
     pub status: Source,
-    /// What it says, if that is new and to be believed.
-    pub news: Option<T>,
+    /// The source's data, if it is new and is used.
+    pub value: Option<T>,
 }
 
-/// One way of asking a source once.
-pub(super) trait Ask: Send + Sync + 'static {
-    /// What it says.
+/// How one request to a source is made.
+pub(super) trait Request: Send + Sync + 'static {
     type Output: Send + 'static;
 
-    /// Asks, knowing how the source fared so far.
-    fn ask(&self, before: &Source) -> impl Future<Output = Result<Reply<Self::Output>, FetchError>> + Send;
+    /// Makes one request. `before` is the source's status so far.
+    fn send(&self, before: &Source) -> impl Future<Output = Result<Reply<Self::Output>, FetchError>> + Send;
 }
 
-/// Starts asking for one document, until shutdown. `known` is what is remembered of the source; its marks must be gone
-/// from it unless what it said then is still here, because an answer of "unchanged" will be taken for that.
+/// Starts requests for one document, until shutdown. `known` is the source's status of the last run. It must contain
+/// validators only if the data of that time is still here, because an answer "unchanged" means that data.
 pub fn start<P: Parse + 'static, C: Connect>(
     feed: Feed,
     client: Client<C>,
@@ -91,27 +89,27 @@ pub fn start<P: Parse + 'static, C: Connect>(
     updates: mpsc::Sender<Update<P::Output>>,
 ) -> Handle {
     let get = Get::<P, C> { url: feed.url.clone(), limits: feed.limits, client, parser: PhantomData };
-    start_asking(feed, get, known, clock, tasks, updates)
+    start_requests(feed, get, known, clock, tasks, updates)
 }
 
-/// The same for whatever way of asking.
-pub(super) fn start_asking<A: Ask>(
+/// Like [`start`], with any kind of request.
+pub(super) fn start_requests<R: Request>(
     feed: Feed,
-    ask: A,
+    request: R,
     known: Option<Source>,
     clock: Clock,
     tasks: &Tasks,
-    updates: mpsc::Sender<Update<A::Output>>,
+    updates: mpsc::Sender<Update<R::Output>>,
 ) -> Handle {
     let (handle, status) = Handle::new(&feed.name, known);
-    let course = Arc::new(Course { feed, ask, status, refresh: handle.refresh.clone(), clock });
+    let poller = Arc::new(Poller { feed, request, status, refresh: handle.refresh.clone(), clock });
     let stopping = tasks.clone();
     tasks.supervise("source", move || {
-        let (course, updates, stopping) = (course.clone(), updates.clone(), stopping.clone());
+        let (poller, updates, stopping) = (poller.clone(), updates.clone(), stopping.clone());
         async move {
             tokio::select! {
                 () = stopping.stopping() => {}
-                () = course.run(&updates) => {}
+                () = poller.run(&updates) => {}
             }
         }
     });
@@ -119,44 +117,44 @@ pub(super) fn start_asking<A: Ask>(
 }
 
 /// A source's worker.
-struct Course<A> {
+struct Poller<R> {
     feed: Feed,
-    ask: A,
+    request: R,
     status: watch::Sender<Source>,
     refresh: Arc<Notify>,
     clock: Clock,
 }
 
-impl<A: Ask> Course<A> {
-    async fn run(&self, updates: &mpsc::Sender<Update<A::Output>>) {
+impl<R: Request> Poller<R> {
+    async fn run(&self, updates: &mpsc::Sender<Update<R::Output>>) {
         loop {
             self.wait().await;
             let before = self.status.borrow().clone();
-            let answer = self.ask.ask(&before).await;
-            let update = settle(&self.feed, &before, answer, (self.clock)(), rand::rng().random_range(0.0..1.0));
+            let reply = self.request.send(&before).await;
+            let update = evaluate(&self.feed, &before, reply, (self.clock)(), rand::rng().random_range(0.0..1.0));
             report(&before, &update.status);
             self.status.send_replace(update.status.clone());
             if updates.send(update).await.is_err() {
-                return; // nobody listens: the gateway ends
+                return; // the receiver is gone: the gateway stops
             }
         }
     }
 
-    /// Until the next request is due or wished for.
+    /// Waits until the next request is due, or triggered by a person.
     async fn wait(&self) {
         let (now, status) = ((self.clock)(), self.status.borrow().clone());
-        let calm = status.attempt.map_or(now, |attempt| attempt.after(REFRESH_PAUSE)).since(now).min(REFRESH_PAUSE);
+        let pause = status.attempt.map_or(now, |attempt| attempt.after(REFRESH_PAUSE)).since(now).min(REFRESH_PAUSE);
         tokio::select! {
             () = tokio::time::sleep(due(&status, self.feed.every, now)) => {}
             () = async {
                 self.refresh.notified().await;
-                tokio::time::sleep(calm).await;
+                tokio::time::sleep(pause).await;
             } => {}
         }
     }
 }
 
-/// Asks for one document, whose own word on how long it stays fresh counts.
+/// Requests one document, and obeys its `max-age`.
 struct Get<P, C> {
     url: Uri,
     limits: Limits,
@@ -164,36 +162,37 @@ struct Get<P, C> {
     parser: PhantomData<fn() -> P>,
 }
 
-impl<P: Parse + 'static, C: Connect> Ask for Get<P, C> {
+impl<P: Parse + 'static, C: Connect> Request for Get<P, C> {
     type Output = P::Output;
 
-    async fn ask(&self, before: &Source) -> Result<Reply<P::Output>, FetchError> {
+    async fn send(&self, before: &Source) -> Result<Reply<P::Output>, FetchError> {
         let known = usable_validators(before);
         let mut parser = P::default();
         let mut feed = |bytes: &[u8]| parser.feed(bytes);
         match self.client.get(&self.url, &known, self.limits, &mut feed).await? {
             Answer::Fresh { validators, max_age } => Ok(Reply::Fresh(parser.finish()?, validators, max_age)),
-            Answer::Unchanged { max_age } => unasked(&known).map(|()| Reply::Unchanged(max_age)),
+            Answer::Unchanged { max_age } => check_conditional(&known).map(|()| Reply::Unchanged(max_age)),
         }
     }
 }
 
-/// "Unchanged" answers conditional questions only.
-pub(super) fn unasked(known: &Validators) -> Result<(), FetchError> {
+/// An error if "unchanged" answered a request without validators.
+pub(super) fn check_conditional(known: &Validators) -> Result<(), FetchError> {
     let conditional = *known != Validators::default();
-    conditional.then_some(()).ok_or(Garbage("it says `unchanged` to a question that was not conditional").into())
+    conditional.then_some(()).ok_or(Garbage("it answers `unchanged` to a request that was not conditional").into())
 }
 
-/// What came back.
+/// A source's answer.
 #[derive(Debug)]
 pub(super) enum Reply<T> {
-    /// A document, its marks, and how long it stays fresh.
+    /// A document, its validators and its `max-age`.
     Fresh(Parsed<T>, Validators, Option<Duration>),
-    /// What it said last still holds, and for how long.
+    /// The last document is still current; with its `max-age`.
     Unchanged(Option<Duration>),
 }
 
-/// The marks to ask with: none while the data is stale, lest a cache that forgot to look says `unchanged` for ever.
+/// The validators of the next request: none while the data is stale, because a stale cache would answer `unchanged` for
+/// ever.
 pub(super) fn usable_validators(status: &Source) -> Validators {
     if status.outcome == "stale" {
         return Validators::default();
@@ -201,22 +200,22 @@ pub(super) fn usable_validators(status: &Source) -> Validators {
     Validators { etag: status.etag.clone(), last_modified: status.last_modified.clone() }
 }
 
-/// What is wrong with an answer that is whole, if something is.
-fn weigh<T>(parsed: &Parsed<T>, before: &Source, now: Moment) -> Result<(), Garbage> {
+/// An error if a complete answer is not to be used.
+fn check<T>(parsed: &Parsed<T>, before: &Source, now: Moment) -> Result<(), Garbage> {
     if parsed.records == 0 {
-        return Err(Garbage("no exit is in it"));
+        return Err(Garbage("it contains no exit"));
     }
-    // A date from the future was a slip of theirs; it must not make everything after it look old.
-    let credible = before.published.filter(|published| published.since(now) <= CLOCK_SLACK);
-    if parsed.published.is_some() && parsed.published < credible {
-        return Err(Garbage("it is older than what it said before"));
+    // An earlier date from the future was the source's mistake: later answers must not look old because of it.
+    let latest = before.published.filter(|published| published.since(now) <= CLOCK_SLACK);
+    if parsed.published.is_some() && parsed.published < latest {
+        return Err(Garbage("it is older than the answer before"));
     }
     let halved = before.records >= LONG_LIST && parsed.records < before.records / 2;
-    let insisted = before.why.ends_with(HALVED.0) && before.failures + 1 >= BELIEVED;
-    if halved && !insisted { Err(HALVED) } else { Ok(()) }
+    let repeated = before.why.ends_with(HALVED.0) && before.failures + 1 >= HALVED_REQUESTS;
+    if halved && !repeated { Err(HALVED) } else { Ok(()) }
 }
 
-/// How old the data is: what that makes of a good answer, and what to say of it.
+/// The outcome of a good answer, and a remark, by the age of its data.
 fn age(
     published: Option<Moment>,
     stale_after: Duration,
@@ -225,7 +224,7 @@ fn age(
 ) -> (&'static str, &'static str) {
     let Some(published) = published else { return (good, "") };
     if now.since(published) > stale_after {
-        return ("stale", "its data is old: the source has stopped, or this machine's clock is ahead");
+        return ("stale", "its data is old: the source no longer updates it, or this machine's clock is ahead");
     }
     if published.since(now) > CLOCK_SLACK {
         return (good, "its data is from the future: this machine's clock is behind");
@@ -233,47 +232,47 @@ fn age(
     (good, "")
 }
 
-/// The pause before the next request. `chance` is between 0 and 1.
-fn pause(every: Duration, outcome: Result<Option<Duration>, &FetchError>, failures: u32, chance: f64) -> Duration {
+/// The pause before the next request. `random` is between 0 and 1.
+fn pause(every: Duration, outcome: Result<Option<Duration>, &FetchError>, failures: u32, random: f64) -> Duration {
     match outcome {
-        Ok(max_age) => every.max(max_age.unwrap_or_default()) + every.mul_f64(SPREAD * chance),
+        Ok(max_age) => every.max(max_age.unwrap_or_default()) + every.mul_f64(SPREAD * random),
         Err(error) => {
             let grown = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16));
-            let asked = match error {
-                FetchError::Status { retry_after: Some(wait), .. } => *wait + FIRST_PAUSE.mul_f64(chance),
+            let demanded = match error {
+                FetchError::Status { retry_after: Some(wait), .. } => *wait + FIRST_PAUSE.mul_f64(random),
                 _ => Duration::ZERO,
             };
-            asked.max(grown.min(every).mul_f64(0.75 + 0.5 * chance))
+            demanded.max(grown.min(every).mul_f64(0.75 + 0.5 * random))
         }
     }
 }
 
-/// How long it is until the next request. One that is further off than any pause was noted by a clock that was wrong.
+/// How long until the next request. A time further off than any pause was noted while the clock was wrong.
 fn due(status: &Source, every: Duration, now: Moment) -> Duration {
     let pause = status.next.map_or(Duration::ZERO, |next| next.since(now));
     if pause > every.max(LONGEST_WAIT) * 2 { Duration::ZERO } else { pause }
 }
 
-/// Everything that follows from one request.
-fn settle<T>(
+/// The update that follows from one request.
+fn evaluate<T>(
     feed: &Feed,
     before: &Source,
-    answer: Result<Reply<T>, FetchError>,
+    reply: Result<Reply<T>, FetchError>,
     now: Moment,
-    chance: f64,
+    random: f64,
 ) -> Update<T> {
     let mut status = Source { attempt: Some(now), ..before.clone() };
-    let weighed = answer.and_then(|reply| match reply {
+    let checked = reply.and_then(|reply| match reply {
         Reply::Fresh(parsed, validators, max_age) => {
-            weigh(&parsed, before, now)?;
+            check(&parsed, before, now)?;
             Ok((Some((parsed, validators)), max_age))
         }
         Reply::Unchanged(max_age) => Ok((None, max_age)),
     });
-    match weighed {
+    match checked {
         Ok((fresh, max_age)) => {
             let good = if fresh.is_some() { "fresh" } else { "unchanged" };
-            let news = fresh.map(|(parsed, Validators { etag, last_modified })| {
+            let value = fresh.map(|(parsed, Validators { etag, last_modified })| {
                 (status.etag, status.last_modified) = (etag, last_modified);
                 (status.records, status.skipped) = (parsed.records, parsed.skipped);
                 status.published = parsed.published;
@@ -282,14 +281,14 @@ fn settle<T>(
             let (outcome, why) = age(status.published, feed.stale_after, now, good);
             (status.outcome, status.why) = (outcome.to_owned(), why.to_owned());
             (status.good, status.failures) = (Some(now), 0);
-            status.next = Some(now.after(pause(feed.every, Ok(max_age), 0, chance)));
-            Update { status, news }
+            status.next = Some(now.after(pause(feed.every, Ok(max_age), 0, random)));
+            Update { status, value }
         }
         Err(error) => {
             status.failures += 1;
             (status.outcome, status.why) = (error.as_str().to_owned(), error.to_string());
-            status.next = Some(now.after(pause(feed.every, Err(&error), status.failures, chance)));
-            Update { status, news: None }
+            status.next = Some(now.after(pause(feed.every, Err(&error), status.failures, random)));
+            Update { status, value: None }
         }
     }
 }

@@ -1,12 +1,11 @@
-//! ProxiFly: free public proxies by the thousand, renewed every few minutes.
+//! ProxiFly: a list of thousands of free public proxies, updated every few minutes.
 //!
-//! Asked every minute is only `meta/data.json`, a few kilobytes with a date; the list itself is fetched when that date
-//! moves. The CDN in front of it caches what it likes (half a day for a branch), so the date is also how a stale copy
-//! is told: then the mirror is asked, and the newer of the two is believed. Of the list's words only protocol, address
-//! and port are used: half of its countries are wrong, "elite" is what it says of transparent ones, and one proxy
-//! stands in it under several protocols.
+//! Every minute only `meta/data.json` is requested, a few kilobytes with a date; the list itself is fetched when that date
+//! has changed. The CDN in front of it may cache for half a day, and the date shows that too: then the mirror is asked,
+//! and the newer copy is used. Of the list only protocol, address and port are used: half of its countries are wrong, it
+//! calls transparent proxies "elite", and it lists some proxies with several protocols.
 //!
-//! Next: `source/list.rs` reads the list, `source/public.rs` passes it on.
+//! Next: `source/list.rs` parses the list, `source/public.rs` merges it with others.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,36 +14,37 @@ use http::Uri;
 use serde::Deserialize;
 
 use super::fetch::{Answer, Client, Connect, FetchError, Limits, Validators};
-use super::list::reader::{Read, Reader};
+use super::list::reader::{ProxyList, Reader};
 use super::list::{Bounds, fetch, parsed};
-use super::poll::{Ask, Clock, Reply};
+use super::poll::{Clock, Reply, Request};
 use super::{Garbage, utc};
 use crate::config::{self, ListFormat};
 use crate::exit::{Moment, Protocol};
 use crate::store::Source;
 
-/// Its name in `/sources`, metrics and the log.
+/// ProxiFly's name in `/sources`, metrics and the log.
 pub const NAME: &str = "proxifly";
 
-/// A copy this old is worth asking the mirror. Arbitrary: six of its own periods.
+/// If a copy is older than this, the mirror is asked too: six of ProxiFly's own periods. Not tuned.
 const OLD: Duration = Duration::from_secs(30 * 60);
 
-/// The longest `meta/data.json` that is read: it has some 4 KB.
+/// The longest `meta/data.json` that is read; it has about 4 KB.
 const LONGEST_META: u64 = 256 << 10;
 
-/// Asks ProxiFly.
+/// Makes requests to ProxiFly.
 pub(super) struct Proxifly<C> {
-    /// The folders, the preferred one first, with what is known of each.
-    places: Vec<Place>,
+    /// The copies, the preferred one first.
+    copies: Vec<ListCopy>,
     bounds: Bounds,
     client: Client<C>,
     clock: Clock,
 }
 
-/// One copy of it.
-struct Place {
+/// One copy of the list: the main one, or the mirror.
+struct ListCopy {
+    /// The URL of its folder.
     folder: String,
-    /// The marks and the date of its last `meta/data.json`.
+    /// The validators and the date of its last `meta/data.json`.
     meta: Mutex<Option<(Validators, Moment)>>,
 }
 
@@ -56,45 +56,45 @@ struct Meta {
 impl<C: Connect> Proxifly<C> {
     pub(super) fn new(config: &config::Proxifly, bounds: Bounds, client: Client<C>, clock: Clock) -> Self {
         let folders = [Some(config.url.clone()), config.mirror.clone()];
-        let places = folders.into_iter().flatten().map(|folder| Place { folder, meta: Mutex::default() });
-        Self { places: places.collect(), bounds, client, clock }
+        let copies = folders.into_iter().flatten().map(|folder| ListCopy { folder, meta: Mutex::default() });
+        Self { copies: copies.collect(), bounds, client, clock }
     }
 
     /// The date of a copy.
-    async fn date(&self, place: &Place) -> Result<Moment, FetchError> {
-        let held = place.meta.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let known = held.as_ref().map(|(marks, _)| marks.clone()).unwrap_or_default();
+    async fn date(&self, copy: &ListCopy) -> Result<Moment, FetchError> {
+        let last = copy.meta.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = last.as_ref().map(|(validators, _)| validators.clone()).unwrap_or_default();
         let mut body = Vec::new();
         let mut feed = |bytes: &[u8]| {
             body.extend_from_slice(bytes);
             Ok(())
         };
         let limits = Limits { body: LONGEST_META, ..Limits::default() };
-        let answer = self.client.get(&url(place, "meta/data.json")?, &known, limits, &mut feed).await?;
-        let (marks, date) = match (answer, held) {
+        let answer = self.client.get(&url(copy, "meta/data.json")?, &known, limits, &mut feed).await?;
+        let (validators, date) = match (answer, last) {
             (Answer::Fresh { validators, .. }, _) => (validators, read_meta(&body)?),
-            (Answer::Unchanged { .. }, Some(held)) => held,
+            (Answer::Unchanged { .. }, Some(last)) => last,
             (Answer::Unchanged { .. }, None) => {
-                return Err(Garbage("it says `unchanged` to a question that was not conditional").into());
+                return Err(Garbage("it answers `unchanged` to a request that was not conditional").into());
             }
         };
-        *place.meta.lock().unwrap_or_else(PoisonError::into_inner) = Some((marks, date));
+        *copy.meta.lock().unwrap_or_else(PoisonError::into_inner) = Some((validators, date));
         Ok(date)
     }
 
-    /// The places that answer, the newest first; no further is asked than the first that is new enough.
-    async fn dated(&self) -> Result<Vec<(Moment, &Place)>, FetchError> {
+    /// The copies that answer, the newest first. After the first that is new enough no other is asked.
+    async fn dated(&self) -> Result<Vec<(Moment, &ListCopy)>, FetchError> {
         let (mut dated, mut fault) = (Vec::new(), None);
-        for place in &self.places {
-            match self.date(place).await {
+        for copy in &self.copies {
+            match self.date(copy).await {
                 Ok(date) => {
-                    dated.push((date, place));
+                    dated.push((date, copy));
                     if (self.clock)().since(date) <= OLD {
                         break;
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(place = place.folder, %error, "a copy of ProxiFly's list cannot be asked");
+                    tracing::debug!(place = copy.folder, %error, "a copy of ProxiFly's list does not answer");
                     fault.get_or_insert(error);
                 }
             }
@@ -106,43 +106,44 @@ impl<C: Connect> Proxifly<C> {
         }
     }
 
-    async fn list(&self, place: &Place) -> Result<Read, FetchError> {
+    async fn list(&self, copy: &ListCopy) -> Result<ProxyList, FetchError> {
         let reader = Reader::new(ListFormat::Json, Protocol::Http, self.bounds.most, self.bounds.private);
-        let url = url(place, "all/data.json")?;
-        let read = fetch(&self.client, &url, &Validators::default(), Limits::default(), reader).await?;
-        read.map(|(read, _)| read).ok_or_else(|| Garbage("it says `unchanged` to an unconditional question").into())
+        let url = url(copy, "all/data.json")?;
+        let list = fetch(&self.client, &url, &Validators::default(), Limits::default(), reader).await?;
+        let unchanged = || Garbage("it answers `unchanged` to a request that was not conditional").into();
+        list.map(|(list, _)| list).ok_or_else(unchanged)
     }
 }
 
-impl<C: Connect> Ask for Proxifly<C> {
-    type Output = Read;
+impl<C: Connect> Request for Proxifly<C> {
+    type Output = ProxyList;
 
-    async fn ask(&self, before: &Source) -> Result<Reply<Read>, FetchError> {
+    async fn send(&self, before: &Source) -> Result<Reply<ProxyList>, FetchError> {
         let dated = self.dated().await?;
         let Some((date, _)) = dated.first().copied() else { return Ok(Reply::Unchanged(None)) };
-        if before.published.is_some_and(|held| date <= held) {
+        if before.published.is_some_and(|published| date <= published) {
             return Ok(Reply::Unchanged(None));
         }
-        // A date may be there before its list is, and the other way about: whoever has the list may bring it.
-        let others = self.places.iter().filter(|place| dated.iter().all(|(_, known)| !std::ptr::eq(*known, *place)));
+        // A copy may have the new date before the new list, or the list without a date: all copies are tried.
+        let others = self.copies.iter().filter(|copy| dated.iter().all(|(_, known)| !std::ptr::eq(*known, *copy)));
         let mut fault = None;
-        for place in dated.iter().map(|(_, place)| *place).chain(others) {
-            match self.list(place).await {
-                Ok(read) => return Ok(Reply::Fresh(parsed(NAME, read, Some(date)), Validators::default(), None)),
+        for copy in dated.iter().map(|(_, copy)| *copy).chain(others) {
+            match self.list(copy).await {
+                Ok(list) => return Ok(Reply::Fresh(parsed(NAME, list, Some(date)), Validators::default(), None)),
                 Err(error) => _ = fault.get_or_insert(error),
             }
         }
-        Err(fault.unwrap_or(Garbage("nobody has the list").into()))
+        Err(fault.unwrap_or(Garbage("no copy has the list").into()))
     }
 }
 
-fn url(place: &Place, file: &str) -> Result<Uri, FetchError> {
-    format!("{}/{file}", place.folder).parse().map_err(|_| FetchError::Scheme)
+fn url(copy: &ListCopy, file: &str) -> Result<Uri, FetchError> {
+    format!("{}/{file}", copy.folder).parse().map_err(|_| FetchError::Scheme)
 }
 
 /// `{"timestamp":"2025-12-12T21:52:23.576Z",…}`.
 fn read_meta(body: &[u8]) -> Result<Moment, Garbage> {
-    let meta: Meta = serde_json::from_slice(body).map_err(|_| Garbage("its meta document is no such JSON"))?;
+    let meta: Meta = serde_json::from_slice(body).map_err(|_| Garbage("its meta document is not the expected JSON"))?;
     let seconds = meta.timestamp.get(..19).map(|text| text.replacen('T', " ", 1));
     seconds.and_then(utc).ok_or(Garbage("its meta document has no date"))
 }

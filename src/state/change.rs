@@ -1,4 +1,4 @@
-//! What can change, and what each change asks of the store.
+//! All changes of the state, and what each writes to the store.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,55 +12,45 @@ use crate::route::{Event, Policy, Words};
 use crate::store::{self, Ban, StoreError, Write};
 use crate::telemetry::metrics as names;
 
-/// Under which name the store keeps the ports of the configuration's routes: JSON, port by name. A route that says no port
-/// keeps the one it got, also when a route is added before it and the gateway starts again.
+/// The key under which the store keeps the ports of the configuration's routes, as JSON (port by name). A route without a
+/// configured port keeps the one that it got, also if a route is added before it and the gateway starts again.
 pub const CONFIG_PORTS: &str = "config_ports";
 
-/// What one round of checks taught about one exit.
+/// What checks found out about one exit.
 pub struct ExitUpdate {
-    /// The exit.
     pub exit: ExitId,
-    /// Writes it into what is known.
+    /// Changes what is known of the exit.
     pub update: Box<dyn FnOnce(&mut Known) + Send>,
-    /// The site that refuses it, until when and why.
+    /// A site that refuses the exit, until when, and why.
     pub ban: Option<(Site, Moment, String)>,
-    /// What to keep of it.
+    /// What the store keeps of it.
     pub writes: Vec<Write>,
 }
 
 /// One change of the state.
 pub enum Change {
-    /// A source's whole list: what left it drains.
+    /// The whole list of one source. Exits that have left it drain.
     Listed(Source, Vec<Listing>),
-    /// Results of checks, as many as came in a moment.
+    /// Results of checks, collected for a moment.
     ExitUpdates(Vec<ExitUpdate>),
-    /// A site refuses an exit, by the word of a scraper or of its answers.
-    Banned {
-        /// The site.
-        site: Site,
-        /// The exit that it refuses.
-        exit: ExitId,
-        /// Until when.
-        until: Moment,
-        /// Who says so.
-        why: String,
-    },
-    /// What the configuration says of routes.
+    /// A site refuses an exit: a scraper reported it, or its answers to real requests showed it.
+    Banned { site: Site, exit: ExitId, until: Moment, why: String },
+    /// The configuration's part of the state.
     Configured {
-        /// What it adds to the grammar.
+        /// Additions to the grammar of usernames.
         words: Words,
-        /// The policy of selectors that are no route.
+        /// The policy of selectors that are not a route's.
         defaults: Policy,
-        /// Its routes, all of them.
+        /// All routes of the configuration.
         routes: Vec<Route>,
     },
-    /// The API made these routes, each with the body that asked for it.
+    /// The API created these routes; each with the body of its request.
     Created(Vec<(Route, String)>),
-    /// A route of the API is another from now on: the body that it is kept as beside it.
+    /// The API changed this route; with the body to store.
     Changed(Route, String),
-    /// A route's pool is exchanged for other exits, as far as there are others.
-    Turned(RouteName),
-    /// Routes of the API are no more, nor what was promised to those who used them.
+    /// The exits of a route's pool are replaced, as far as there are others.
+    Rotated(RouteName),
+    /// The API deleted these routes; their sessions and pins end.
     Dropped(Vec<RouteName>),
 }
 
@@ -70,31 +60,30 @@ pub enum Refused {
     /// A route's name or port is taken.
     #[error(transparent)]
     Clash(#[from] Clash),
-    /// There is no such route, or it is the configuration's.
-    #[error("the API has no route `{0}`")]
+    /// There is no such route, or it is one of the configuration.
+    #[error("no route `{0}` was created over the API")]
     NoRoute(RouteName),
-    /// It could not be made durable.
-    #[error("it could not be written down: {0}")]
+    #[error("the change could not be stored: {0}")]
     Store(#[source] StoreError),
 }
 
-/// What the store must do about a change.
+/// What follows from a change beside the new snapshot.
 #[derive(Default)]
 pub(super) struct Effects {
-    /// Durable before the change is published.
+    /// Stored before the change is published.
     pub(super) commit: Vec<Write>,
-    /// Written when there is time.
+    /// Stored some time later.
     pub(super) note: Vec<Write>,
-    /// Routes whose promises end with this change.
+    /// Routes whose sessions and pins end.
     pub(super) released: Vec<RouteName>,
-    /// A route whose pins may have to go: it asks for something else now.
+    /// A route with a new selector: pins that do not match it end.
     pub(super) changed: Option<RouteName>,
-    /// What is told once the change is published.
+    /// Announced after the change is published.
     pub(super) events: Vec<Event>,
 }
 
 impl Change {
-    /// Makes the change in `next`; pure but for what it says the store must do.
+    /// Makes the change in `next`. Pure: the caller carries out the effects.
     pub(super) fn make(self, next: &mut Snapshot, now: Moment) -> Result<Effects, Refused> {
         match self {
             Self::Listed(source, listings) => Ok(list(next, source, listings, now)),
@@ -107,7 +96,7 @@ impl Change {
             Self::Configured { words, defaults, routes } => configure(next, words, defaults, routes),
             Self::Created(routes) => create(next, routes),
             Self::Changed(route, asked) => change(next, route, asked),
-            Self::Turned(name) => {
+            Self::Rotated(name) => {
                 let turned = next.routes.rotated(name.as_str(), &next.catalog, now);
                 next.routes = turned.ok_or(Refused::NoRoute(name))?;
                 Ok(Effects::default())
@@ -117,9 +106,9 @@ impl Change {
     }
 }
 
-/// Takes over a whole list. What left it drains: it takes nothing new, and what goes through it goes on. When it is still
-/// gone by the next list and nothing goes through it any more, it is forgotten, unless it must not be: an exit that was
-/// caught once must not come back as one that nobody knows.
+/// Applies a whole list. An exit that has left it drains: it gets no new connections, and those that it has go on. If it is
+/// not in the next list either, and has no connections any more, it is removed. A condemned exit is kept, because it must
+/// not come back as an unknown one.
 fn list(next: &mut Snapshot, source: Source, listings: Vec<Listing>, now: Moment) -> Effects {
     let present: HashSet<&ExitId> = listings.iter().map(|listing| &listing.id).collect();
     let (gone, left): (Vec<_>, Vec<_>) = next
@@ -131,7 +120,7 @@ fn list(next: &mut Snapshot, source: Source, listings: Vec<Listing>, now: Moment
     let mut note = Vec::new();
     let mut edit = next.catalog.edit();
     for listing in listings {
-        // Of public proxies only those are kept that have worked: by the judge, with what it found.
+        // Public proxies are stored by their tester, and only those that have worked.
         let kept = source != Source::Public;
         if kept && edit.peek().get(&listing.id).is_none_or(|exit| **exit.listing() != listing) {
             note.push(Write::PutExit(store::Exit { listing: listing.clone(), first_seen: now, last_seen: now }));
@@ -179,7 +168,7 @@ fn condemned(catalog: &Catalog, id: &ExitId) -> Event {
 }
 
 impl Effects {
-    /// Keeps an exit away from a site. Only a new ban is news.
+    /// Bans an exit from a site. Only a new ban is an event.
     fn ban(&mut self, next: &mut Snapshot, (site, exit, until, why): (Site, ExitId, Moment, String), now: Moment) {
         if next.bans.until(&site, &exit, now).is_none() {
             let (site, exit, why) = (site.clone(), exit.clone(), why.as_str().into());
@@ -190,7 +179,7 @@ impl Effects {
     }
 }
 
-/// Counts what befell exits.
+/// Counts bans and condemned exits.
 pub(super) fn count(events: &[Event]) {
     for event in events {
         let (name, exit) = match event {
@@ -202,13 +191,13 @@ pub(super) fn count(events: &[Event]) {
     }
 }
 
-/// Makes the configuration's routes those of the table, and leaves the others alone.
+/// Replaces the configuration's routes in the table, and leaves the others.
 fn configure(next: &mut Snapshot, words: Words, defaults: Policy, routes: Vec<Route>) -> Result<Effects, Refused> {
     let kept: HashSet<&str> = routes.iter().map(|route| route.name.as_str()).collect();
     let mut table = next.routes.configured(words, defaults);
     for entry in next.routes.iter().filter(|entry| entry.route.origin == Origin::Config) {
         let name = entry.route.name.as_str();
-        // Ports change hands within one configuration: each route lets go of its own before any takes one.
+        // Routes of one configuration may exchange ports: all ports are freed before any is taken.
         let free = Route { port: None, ..(*entry.route).clone() };
         if kept.contains(name) {
             table.put(free)?;
@@ -226,12 +215,12 @@ fn configure(next: &mut Snapshot, words: Words, defaults: Policy, routes: Vec<Ro
         .filter_map(|entry| Some((entry.route.name.to_string(), entry.route.port?)))
         .collect();
     next.routes = table;
-    let text = serde_json::to_string(&ports).unwrap_or_default(); // a map of strings to numbers is always JSON
-    // A note: a file that takes no writes must not keep a gateway from its own configuration.
+    let text = serde_json::to_string(&ports).unwrap_or_default(); // a map of strings to numbers is always valid
+    // A note, not a commit: the configuration must also be applied if the file takes no writes.
     Ok(Effects { note: vec![Write::PutMeta(CONFIG_PORTS, text)], ..Effects::default() })
 }
 
-/// Takes in routes of the API: durable before anybody hears of them.
+/// Adds routes of the API. They are stored before they are published.
 fn create(next: &mut Snapshot, routes: Vec<(Route, String)>) -> Result<Effects, Refused> {
     let mut commit = Vec::new();
     for (route, asked) in routes {
@@ -244,7 +233,7 @@ fn create(next: &mut Snapshot, routes: Vec<(Route, String)>) -> Result<Effects, 
     Ok(Effects { commit, ..Effects::default() })
 }
 
-/// A route as the store keeps it.
+/// A route's row.
 fn kept(route: &Route, asked: String) -> Write {
     Write::PutRoute(store::Route {
         name: route.name.to_string(),

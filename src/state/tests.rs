@@ -67,7 +67,7 @@ fn names(state: &State) -> Vec<(String, Option<u16>)> {
 }
 
 #[tokio::test]
-async fn what_left_its_list_drains_and_goes_when_nothing_holds_it() {
+async fn an_exit_that_left_its_list_drains_and_is_removed_when_idle() {
     let (state, _wished) = state(None);
     state.apply(listed(&[1, 2, 3])).await.unwrap();
     state.apply(Change::ExitUpdates(vec![update(3, |known| known.marks.bad_for_good = true)])).await.unwrap();
@@ -75,13 +75,16 @@ async fn what_left_its_list_drains_and_goes_when_nothing_holds_it() {
 
     state.apply(listed(&[])).await.unwrap();
     let draining = |n| state.load().catalog.get(&id(n)).map(|exit| exit.known().marks.draining);
-    assert_eq!([draining(1), draining(2), draining(3)], [Some(true); 3], "what left drains first");
+    assert_eq!([draining(1), draining(2), draining(3)], [Some(true); 3], "exits that left drain first");
     state.apply(listed(&[])).await.unwrap();
     assert_eq!([draining(1), draining(2), draining(3)], [None, Some(true), Some(true)]);
     drop(busy);
     state.apply(listed(&[1])).await.unwrap();
     assert_eq!([draining(1), draining(2), draining(3)], [Some(false), None, Some(true)]);
-    assert!(state.load().catalog.get(&id(3)).unwrap().known().marks.bad_for_good, "and what was caught stays caught");
+    assert!(
+        state.load().catalog.get(&id(3)).unwrap().known().marks.bad_for_good,
+        "and a condemned exit stays condemned"
+    );
 }
 
 #[tokio::test]
@@ -95,7 +98,7 @@ async fn a_refused_change_changes_nothing() {
 }
 
 #[tokio::test]
-async fn ports_change_hands_within_one_configuration() {
+async fn routes_of_one_configuration_may_exchange_ports() {
     let (state, _wished) = state(None);
     state.apply(configured([route("a", Some(20_001)), route("b", Some(20_002)), route("c", None)])).await.unwrap();
     state.apply(configured([route("a", Some(20_002)), route("b", Some(20_001))])).await.unwrap();
@@ -103,15 +106,15 @@ async fn ports_change_hands_within_one_configuration() {
 }
 
 #[tokio::test]
-async fn a_lesson_makes_an_exit_usable_and_its_route_wants_it() {
+async fn an_update_makes_an_exit_usable_and_its_route_wants_it() {
     let (state, _wished) = state(None);
     let (mut revisions, wanted) = (state.revisions(), state.wanted());
     state.apply(configured([route("a", None)])).await.unwrap();
     state.apply(listed(&[1])).await.unwrap();
-    assert!(wanted.borrow().exits.is_empty() && state.used().is_empty(), "nobody has tested it");
+    assert!(wanted.borrow().exits.is_empty() && state.used().is_empty(), "it was not checked");
     revisions.mark_unchanged();
     state.apply(Change::ExitUpdates(vec![update(1, |known| known.verdict = Verdict::Good)])).await.unwrap();
-    assert!(revisions.has_changed().unwrap(), "who waits for a first check is woken");
+    assert!(revisions.has_changed().unwrap(), "requests that wait for a first check are woken");
     assert_eq!((wanted.borrow().exits.len(), state.used().into_iter().collect()), (1, vec![id(1)]));
 }
 
@@ -128,12 +131,12 @@ async fn bans_hold_until_they_end() {
         tokio::task::yield_now().await;
     }
     state.tick(&mut 0).await;
-    assert!(revisions.has_changed().unwrap(), "a ban that is over is swept");
+    assert!(revisions.has_changed().unwrap(), "an expired ban is removed");
     assert_eq!(state.load().bans.iter(Moment(0)).count(), 0);
 }
 
 #[tokio::test]
-async fn what_was_learned_is_there_after_a_restart() {
+async fn exits_and_bans_are_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("exitgate.db");
     let (store, _) = Store::open(&path, Options::default()).unwrap();
@@ -164,7 +167,7 @@ fn dropped(name: &str) -> Change {
 }
 
 #[tokio::test]
-async fn a_route_of_the_api_is_durable_before_it_is_known_and_gone_with_its_row() {
+async fn a_route_of_the_api_is_stored_before_it_is_published_and_deleted_with_its_row() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("exitgate.db");
     let (store, _) = Store::open(&path, Options::default()).unwrap();
@@ -188,7 +191,7 @@ async fn a_route_of_the_api_is_durable_before_it_is_known_and_gone_with_its_row(
 }
 
 #[tokio::test]
-async fn the_configurations_routes_are_not_the_apis_to_change() {
+async fn the_api_cannot_change_routes_of_the_configuration() {
     let (state, _wished) = state(None);
     state.apply(configured([route("a", Some(20_001))])).await.unwrap();
     let other = Route { origin: Origin::Api, ..route("a", Some(20_002)) };
@@ -200,7 +203,7 @@ async fn the_configurations_routes_are_not_the_apis_to_change() {
 }
 
 #[tokio::test]
-async fn promises_end_with_the_route_that_made_them_and_no_others() {
+async fn sessions_and_pins_end_with_their_route() {
     let (state, _wished) = state(None);
     state.apply(listed(&[1, 2, 3])).await.unwrap();
     let good = |n| {
@@ -231,7 +234,7 @@ async fn promises_end_with_the_route_that_made_them_and_no_others() {
     assert_eq!(scopes(), (vec!["shop-strict".into(), "shop-two-strict".into(), "us-strict".into()], 1));
     state.apply(dropped("shop")).await.unwrap();
     assert_eq!(scopes(), (vec!["shop-two-strict".into(), "us-strict".into()], 0));
-    // One that asks for something else now lets go of what does not fit, and of nothing else.
+    // A route with a new selector loses the pins that do not match it, and no others.
     let words = Words::default();
     let elsewhere = Selector::parse("de", &words).unwrap();
     let changed = Route { origin: Origin::Api, selector: elsewhere, ..route("shop-two", Some(20_002)) };
@@ -240,7 +243,7 @@ async fn promises_end_with_the_route_that_made_them_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_turned_pool_has_other_exits() {
+async fn a_rotated_pool_has_other_exits() {
     let (state, _wished) = state(None);
     state.apply(listed(&[1, 2, 3, 4])).await.unwrap();
     let updates = (1..5).map(|n| update(n, |known| known.verdict = Verdict::Good)).collect();
@@ -261,12 +264,12 @@ async fn a_turned_pool_has_other_exits() {
             .collect::<BTreeSet<_>>()
     };
     let before = pool();
-    state.apply(Change::Turned(name)).await.unwrap();
+    state.apply(Change::Rotated(name)).await.unwrap();
     assert!(pool().len() == 2 && pool().is_disjoint(&before));
 }
 
 #[tokio::test]
-async fn what_was_promised_is_on_the_disk_when_the_answer_goes_out() {
+async fn a_new_pin_is_on_the_disk_when_the_client_is_answered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("exitgate.db");
     let (store, _) = Store::open(&path, Options::default()).unwrap();
@@ -282,7 +285,7 @@ async fn what_was_promised_is_on_the_disk_when_the_answer_goes_out() {
     let ask = crate::route::Ask { wish: &wish, key: "", target: &target, now, avoid: &[], plain: false };
     let plan = crate::route::decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()).unwrap();
     assert!(matches!(&plan.events[..], [Event::PinMade { .. }]));
-    state.promise(plan.events).await;
+    state.make_durable(plan.events).await;
     // A copy of the file as it is now: what a kill at this moment would leave.
     let copy = folder.path().join("copy.db");
     crate::store::backup(&path, &copy).unwrap();
@@ -292,7 +295,7 @@ async fn what_was_promised_is_on_the_disk_when_the_answer_goes_out() {
 }
 
 #[tokio::test]
-async fn what_befalls_exits_is_told_once() {
+async fn bans_and_condemned_exits_are_announced_once() {
     let (state, _wishes) = state(None);
     state.apply(listed(&[1, 2])).await.unwrap();
     let mut events = state.events();

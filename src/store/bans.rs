@@ -10,13 +10,10 @@ use crate::exit::{ExitId, Moment};
 pub struct Ban {
     /// The site: a registrable domain, or an address.
     pub site: String,
-    /// The exit.
     pub exit: ExitId,
-    /// Since when.
     pub since: Moment,
-    /// Until when.
     pub until: Moment,
-    /// What was seen, in words.
+    /// Why, in words.
     pub why: String,
 }
 
@@ -28,12 +25,7 @@ pub(super) fn put(db: &Connection, ban: &Ban) -> rusqlite::Result<()> {
     Ok(())
 }
 
-pub(super) fn drop(db: &Connection, site: &str, exit: &ExitId) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM bans WHERE site = ?1 AND exit = ?2")?.execute((site, Sql(exit)))?;
-    Ok(())
-}
-
-/// Forgets bans that have ended.
+/// Deletes bans that have ended.
 pub(super) fn sweep(db: &Connection, now: Moment) -> rusqlite::Result<usize> {
     db.prepare_cached("DELETE FROM bans WHERE until <= ?1")?.execute([Sql(now)])
 }

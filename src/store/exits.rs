@@ -1,5 +1,5 @@
-//! Exits as their sources described them, the addresses that they were seen with, and the verdicts on them: what a
-//! gateway needs to serve in its first second, before any source answers and any check ran.
+//! Exits as their sources describe them, the addresses that sites saw of them, and the verdicts on them: a gateway needs
+//! these to serve clients after a start, before a source answers or a check ends.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,45 +16,42 @@ use crate::exit::{ExitId, Listing, Moment};
 /// An exit as a source described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// What the source says; its id is the key.
+    /// Its id is the key.
     pub listing: Listing,
-    /// When a source first named it.
+    /// When a source first listed it.
     pub first_seen: Moment,
-    /// When a source last named it.
+    /// When a source last listed it.
     pub last_seen: Moment,
 }
 
-/// An address that an exit was seen with by somebody on the far side.
+/// An address that a site saw of an exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
-    /// The exit.
     pub exit: ExitId,
-    /// What the far side saw.
     pub ip: IpAddr,
-    /// For the first time.
+    /// When it was first seen.
     pub first: Moment,
-    /// For the last time.
+    /// When it was last seen.
     pub last: Moment,
-    /// How often.
+    /// How often it was seen.
     pub times: u32,
 }
 
-/// How an exit stands with one check target.
+/// The verdict on an exit at one check target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TargetVerdict {
-    /// It passes.
     Good,
-    /// It does not, for now.
+    /// The exit fails, for now.
     Bad,
-    /// It was caught at something that no honest exit does: never again.
+    /// The exit tampers or intercepts, and is never used again.
     Condemned,
 }
 
-const STANDINGS: &[(TargetVerdict, &str)] =
+const VERDICTS: &[(TargetVerdict, &str)] =
     &[(TargetVerdict::Good, "good"), (TargetVerdict::Bad, "bad"), (TargetVerdict::Condemned, "condemned")];
 
 impl TargetVerdict {
-    /// The word for it in the store, the API, logs and metric labels.
+    /// The code in the store, the API, logs and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Good => "good",
@@ -64,28 +61,26 @@ impl TargetVerdict {
     }
 }
 
-/// What the checks of one exit against one target came to.
+/// The verdict on one exit at one target, with the results that led to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The exit.
     pub exit: ExitId,
     /// The check target's name; `echo` is the exit as such.
     pub target: String,
-    /// How it stands.
-    pub standing: TargetVerdict,
-    /// Rounds in a row that ended the same way: good ones above zero, bad ones below.
+    pub verdict: TargetVerdict,
+    /// Checks in a row that ended the same way: good ones above zero, bad ones below.
     pub streak: i32,
     /// When it was last checked.
     pub checked: Moment,
     /// When it was last good.
     pub good: Option<Moment>,
-    /// How long opening a stream took in its last good round.
+    /// How long opening a stream took in the last good check.
     pub latency: Option<Duration>,
-    /// Why it is bad, in words; empty if it is not.
+    /// Why it is bad, in words; empty if it is good.
     pub why: String,
 }
 
-/// The number of an exit; one that no source has named yet gets a row with no facts.
+/// The number of an exit in the tables that refer to it. An exit that no source has listed gets a row without facts.
 pub(super) fn number(db: &Connection, id: &ExitId, now: Moment) -> rusqlite::Result<i64> {
     let known =
         db.prepare_cached("SELECT number FROM exits WHERE id = ?1")?.query_row([Sql(id)], |r| r.get(0)).optional()?;
@@ -96,7 +91,7 @@ pub(super) fn number(db: &Connection, id: &ExitId, now: Moment) -> rusqlite::Res
     db.prepare_cached(sql)?.insert((Sql(id), Sql(now)))
 }
 
-/// A listing as it stands in its column: JSON, so that a fact more is no migration. Nothing is looked up by it.
+/// A listing in its column: JSON, because a new fact then needs no migration. It is not searched.
 #[derive(Serialize, Deserialize)]
 struct Facts {
     #[serde(default)]
@@ -172,18 +167,18 @@ pub(super) fn saw(db: &Connection, seen: &Observed) -> rusqlite::Result<()> {
     Ok(())
 }
 
-pub(super) fn judge(db: &Connection, verdict: &Verdict) -> rusqlite::Result<()> {
+pub(super) fn put_verdict(db: &Connection, row: &Verdict) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO verdicts (exit, target, standing, streak, checked, good, latency, why)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-    let Verdict { exit, target, standing, streak, checked, good, latency, why } = verdict;
+    let Verdict { exit, target, verdict, streak, checked, good, latency, why } = row;
     let number = number(db, exit, *checked)?;
-    let standing = standing.as_str();
+    let standing = verdict.as_str();
     let (good, latency) = (good.map(Sql), latency.map(Sql));
     db.prepare_cached(sql)?.execute((number, target, standing, streak, Sql(*checked), good, latency, why))?;
     Ok(())
 }
 
-/// Exits that a source has named. A row without facts only carries checks and verdicts.
+/// Exits that a source has listed. A row without facts only belongs to checks and verdicts.
 pub(super) const ALL: &str = "SELECT * FROM exits WHERE facts <> '' ORDER BY id";
 
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Exit> {
@@ -195,7 +190,6 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Exit> {
 }
 
 pub(super) const ALL_OBSERVED: &str = "SELECT * FROM observed JOIN exits ON number = exit ORDER BY id, last DESC, ip";
-const OBSERVED_OF: &str = "SELECT * FROM observed JOIN exits ON number = exit WHERE id = ?1 ORDER BY last DESC, ip";
 
 pub(super) fn read_observed(row: &Row<'_>) -> rusqlite::Result<Observed> {
     Ok(Observed {
@@ -207,17 +201,13 @@ pub(super) fn read_observed(row: &Row<'_>) -> rusqlite::Result<Observed> {
     })
 }
 
-pub(super) fn observed_of(db: &Connection, exit: &ExitId) -> rusqlite::Result<Vec<Observed>> {
-    db.prepare_cached(OBSERVED_OF)?.query_map([Sql(exit)], read_observed)?.collect()
-}
-
 pub(super) const ALL_VERDICTS: &str = "SELECT * FROM verdicts JOIN exits ON number = exit ORDER BY id, target";
 
 pub(super) fn read_verdict(row: &Row<'_>) -> rusqlite::Result<Verdict> {
     Ok(Verdict {
         exit: row::get(row, "id")?,
         target: row.get("target")?,
-        standing: row::word(row, "standing", STANDINGS)?,
+        verdict: row::word(row, "standing", VERDICTS)?,
         streak: row.get("streak")?,
         checked: row::get(row, "checked")?,
         good: row::maybe(row, "good")?,

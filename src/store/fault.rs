@@ -1,29 +1,29 @@
-//! Why the store would not: what the file did, in the few words that decide what happens next.
+//! Why the store failed, in as many kinds as are handled differently.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 
-/// What is wrong with the file or with what was to be written into it.
+/// What is wrong with the file, or with a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No room left on the disk (or in the quota).
+    /// No room left on the disk, or in the quota.
     Full,
-    /// The file, its folder or its file system does not take writes.
+    /// The file, its folder or its file system cannot be written.
     ReadOnly,
     /// Another process holds the file's write lock for longer than we wait.
     Locked,
     /// The file is damaged, or is not a database.
     Corrupt,
-    /// The system failed us in another way.
+    /// Another error of the operating system.
     Io(Box<str>),
-    /// The change contradicts what is stored (a name or port twice): nothing is wrong with the file.
+    /// The change contradicts what is stored (a name or port twice); the file is in order.
     Conflict(Box<str>),
 }
 
 impl Fault {
-    /// The word for it in metric labels and logs.
+    /// The code in metric labels and logs.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -35,7 +35,7 @@ impl Fault {
         }
     }
 
-    /// True if the file is at fault, so that trying again later makes sense; false if the change is.
+    /// True if the file is at fault, and a later try may succeed; false if the change is.
     pub(super) fn is_the_file(&self) -> bool {
         !matches!(self, Self::Conflict(_))
     }
@@ -57,14 +57,14 @@ impl From<rusqlite::Error> for Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full => f.write_str("the disk is full; make room, writing goes on by itself"),
+            Self::Full => f.write_str("the disk is full; free some space, and writing goes on by itself"),
             Self::ReadOnly => f.write_str("the file cannot be written; give exitgate the right to write there"),
             Self::Locked => f.write_str("another process holds the file's lock; end it or wait"),
             Self::Corrupt => f.write_str(
                 "the file is damaged; restore a backup, or move it aside with `exitgate store reset` (pins and sessions \
                  are in it)",
             ),
-            Self::Io(why) => write!(f, "the system says: {why}"),
+            Self::Io(why) => write!(f, "the system reports: {why}"),
             Self::Conflict(why) => write!(f, "it contradicts what is stored: {why}"),
         }
     }
@@ -75,22 +75,13 @@ impl fmt::Display for Fault {
 pub enum StoreError {
     /// The file could not be opened, brought up to date or read.
     #[error("cannot open {path}: {fault}", path = path.display())]
-    Open {
-        /// The database file.
-        path: PathBuf,
-        /// What is wrong with it.
-        fault: Fault,
-    },
-    /// Another exitgate works on this file.
+    Open { path: PathBuf, fault: Fault },
+    /// Another exitgate uses this file.
     #[error("{path} is in use by another exitgate: stop that one, or give this one a `data_dir` of its own", path = path.display())]
-    InUse {
-        /// The database file.
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
     /// The file was written by a newer exitgate.
     #[error("{path} was written by a newer exitgate (its schema is {theirs}, ours is {ours}): install that version again", path = path.display())]
     Newer {
-        /// The database file.
         path: PathBuf,
         /// The schema version of the file.
         theirs: i64,
@@ -99,14 +90,10 @@ pub enum StoreError {
     },
     /// A file that must not exist does.
     #[error("{path} exists already; name another file", path = path.display())]
-    Exists {
-        /// The file in the way.
-        path: PathBuf,
-    },
-    /// A read or a change was refused; of a change, nothing is stored.
+    Exists { path: PathBuf },
+    /// A query or a change failed; of a change, nothing is stored.
     #[error("the store refused: {0}")]
     Refused(Fault),
-    /// The store was closed.
     #[error("the store is closed")]
     Closed,
 }

@@ -1,8 +1,8 @@
-//! The file itself: opened, brought up to date, checked, copied, moved aside.
+//! The database file: opened, brought up to date, checked, copied, moved aside.
 //!
-//! A damaged file is never moved aside by the gateway on its own: pins are promises of an identity, and a gateway that
-//! quietly began with an empty file would break every one of them and look healthy. It goes on from memory, refuses every
-//! change that would have to last, and says so loudly; [`set_aside`] runs only when somebody asks for it by name.
+//! The gateway never moves a damaged file aside by itself. Clients rely on pins, and a gateway that silently began with an
+//! empty file would break all of them and look healthy. Instead it runs from memory, refuses every commit, and logs an
+//! error; [`set_aside`] runs only on a person's command.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -14,12 +14,12 @@ use rusqlite_migration::{M, Migrations};
 
 use super::fault::{Fault, StoreError};
 
-/// Every step from an empty file to the newest schema. Append only: the place in this list is the version.
+/// All migrations, from an empty file to the newest schema. Append only: the index in this list is the version.
 const STEPS: &[M<'static>] =
     &[M::up(include_str!("migrations/0001_first.sql")), M::up(include_str!("migrations/0002_public.sql"))];
 
-/// How long a statement waits for another process's lock (a backup, a person with a shell). Arbitrary: longer than any
-/// sane transaction of theirs, shorter than an API caller's patience.
+/// How long a statement waits for another process's lock (a backup, or a person with a shell). Not tuned: it must be
+/// shorter than an API request may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What `exitgate store check` found.
@@ -35,7 +35,7 @@ pub struct Report {
     pub faults: Vec<String>,
 }
 
-/// The right to write this file: one exitgate at a time, given back by drop or death.
+/// The lock of the file, for one exitgate at a time. It is released when this is dropped, or when the process ends.
 #[derive(Debug)]
 pub(super) struct Claim {
     _lock: Option<File>,
@@ -66,14 +66,14 @@ fn create(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     {
-        // Key names, sessions and pins are nobody else's business; SQLite gives -wal and -shm the same mode.
+        // Key names, sessions and pins are private; SQLite gives -wal and -shm the same mode.
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
     }
     options.open(path)
 }
 
-/// Claims the file for this process. A folder that takes no new files has no second writer either: no claim is needed.
+/// Locks the file for this process. In a folder that cannot be written no lock is needed: nothing can write the file.
 pub(super) fn claim(path: &Path) -> Result<Claim, StoreError> {
     let lock = match create(&beside(path, ".lock")).map_err(Fault::from) {
         Ok(file) => file,
@@ -83,9 +83,9 @@ pub(super) fn claim(path: &Path) -> Result<Claim, StoreError> {
     match lock.try_lock() {
         Ok(()) => Ok(Claim { _lock: Some(lock) }),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
-        // A file system without locks (some network ones): better a gateway than none.
+        // Some network file systems have no locks: the gateway runs all the same.
         Err(TryLockError::Error(error)) => {
-            tracing::warn!(%error, "this file system has no locks: see to it that only one exitgate uses the data_dir");
+            tracing::warn!(%error, "this file system has no locks: make sure that only one exitgate uses the data_dir");
             Ok(Claim { _lock: Some(lock) })
         }
     }
@@ -94,7 +94,7 @@ pub(super) fn claim(path: &Path) -> Result<Claim, StoreError> {
 /// Opens the file for writing, creating it and bringing its schema up to date where that is needed.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     match create(path).map_err(Fault::from) {
-        Ok(_) | Err(Fault::ReadOnly) => {} // a file that only reads still holds the routes: the first write will complain
+        Ok(_) | Err(Fault::ReadOnly) => {} // a read-only file still contains the routes; the first write will fail
         Err(fault) => return Err(failed(path, fault)),
     }
     let mut db = Connection::open(path).map_err(|error| failed(path, error))?;
@@ -106,11 +106,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     if theirs < ours {
         Migrations::from_slice(STEPS).to_latest(&mut db).map_err(|error| failed(path, migration_fault(error)))?;
         if theirs > 0 {
-            tracing::info!(
-                from = theirs,
-                to = ours,
-                "the database is brought up to date; older versions cannot read it"
-            );
+            tracing::info!(from = theirs, to = ours, "the database was migrated; older versions cannot read it");
         }
     }
     Ok(db)
@@ -123,37 +119,36 @@ fn migration_fault(error: rusqlite_migration::Error) -> Fault {
     }
 }
 
-/// Pages that a connection keeps to itself: a quarter of what SQLite would, for each of two connections, because the kernel
-/// keeps the file's pages anyway.
+/// The page cache of each of the two connections: a quarter of SQLite's default, because the kernel caches the file too.
 const CACHE_KIB: i64 = 512;
 
 fn tune(db: &Connection) -> rusqlite::Result<()> {
     db.busy_timeout(PATIENCE)?;
     let pages: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0))?;
     if pages == 0 {
-        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?; // counts only before the first table, and takes a lock
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?; // works only before the first table, and takes a lock
     }
     let mode: String = db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
-        tracing::warn!(mode, "the database cannot keep a write-ahead log here; lists may wait for writes");
+        tracing::warn!(mode, "the database cannot use a write-ahead log here; queries may wait for writes");
     }
     db.pragma_update(None, "foreign_keys", true)?;
     db.pragma_update(None, "trusted_schema", false)?;
     db.pragma_update(None, "cell_size_check", true)?;
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    db.pragma_update(None, "fullfsync", true)?; // macOS: its fsync does not reach the platter
+    db.pragma_update(None, "fullfsync", true)?; // macOS: fsync alone does not reach the disk
     db.pragma_update(None, "temp_store", "MEMORY")?; // a container's /tmp may be read-only
-    db.pragma_update(None, "journal_size_limit", 16 << 20)?; // arbitrary: a burst's log is given back to the disk
-    db.set_prepared_statement_cache_capacity(64); // every statement of ours, twice over
+    db.pragma_update(None, "journal_size_limit", 16 << 20)?; // not tuned: room of a large log is given back to the disk
+    db.set_prepared_statement_cache_capacity(64); // twice as many as there are statements
     Ok(())
 }
 
-/// The schema version that the file says it has.
+/// The schema version of the file.
 fn version(db: &Connection) -> rusqlite::Result<i64> {
     db.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Opens the file for reading only; the gateway may be at work on it.
+/// Opens the file for reading only; a gateway may be using it.
 pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags).map_err(|error| failed(path, error))?;
@@ -161,7 +156,7 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
-/// Reads every page of the file and says what is damaged. Works beside a running gateway.
+/// Reads every page of the file, and reports what is damaged. Works beside a running gateway.
 pub fn check(path: &Path) -> Result<Report, StoreError> {
     let db = open_for_reading(path)?;
     examine(&db).map_err(|error| failed(path, error))
@@ -174,7 +169,7 @@ fn examine(db: &Connection) -> rusqlite::Result<Report> {
     faults.retain(|line| line != "ok");
     let orphans: usize = db.prepare("PRAGMA foreign_key_check")?.query_map([], |_| Ok(()))?.count();
     if orphans > 0 {
-        faults.push(format!("{orphans} rows point at exits that are gone"));
+        faults.push(format!("{orphans} rows refer to exits that do not exist"));
     }
     let list = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
     let tables: Vec<String> = db.prepare(list)?.query_map([], text)?.collect::<Result<_, _>>()?;

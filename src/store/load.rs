@@ -1,4 +1,4 @@
-//! Everything that a gateway needs at its start, read in one go.
+//! Reads everything that a gateway needs at its start.
 
 use std::collections::BTreeMap;
 
@@ -19,29 +19,25 @@ use crate::route::session::SessionRecord;
 pub struct Loaded {
     /// Routes of the API, by name.
     pub routes: Vec<Route>,
-    /// Pins.
     pub pins: Vec<PinRecord>,
-    /// Sessions, also those that have ended meanwhile.
+    /// Also sessions that have ended meanwhile.
     pub sessions: Vec<SessionRecord>,
-    /// Bans, also those that have ended meanwhile.
+    /// Also bans that have ended meanwhile.
     pub bans: Vec<Ban>,
-    /// Exits that a source has named.
+    /// Exits that a source has listed.
     pub exits: Vec<Exit>,
-    /// How exits stand.
     pub verdicts: Vec<Verdict>,
-    /// The addresses that exits were seen with, the newest first of each exit.
+    /// The addresses that sites saw of exits, the newest first of each exit.
     pub observed: Vec<Observed>,
-    /// How the sources fared.
     pub sources: Vec<Source>,
-    /// Public proxies.
     pub public: Vec<Public>,
-    /// Small facts by name.
+    /// Single values by name.
     pub meta: BTreeMap<String, String>,
-    /// Rows that this version cannot read (somebody edited the file); they stay where they are.
+    /// How many rows this version cannot read, for example because they were edited by hand. They stay in the file.
     pub skipped: u32,
 }
 
-/// Reads it all, as of one moment.
+/// Reads everything in one transaction.
 pub(super) fn load(db: &Connection) -> rusqlite::Result<Loaded> {
     let tx = db.unchecked_transaction()?;
     let mut skipped = 0;
@@ -62,8 +58,8 @@ pub(super) fn load(db: &Connection) -> rusqlite::Result<Loaded> {
     Ok(loaded)
 }
 
-/// Every row that can be read. One that cannot is skipped and counted: a single odd value must not keep a gateway down.
-/// An error of the file itself is an error.
+/// Reads all rows. One that cannot be read is skipped and counted, because a single wrong value must not stop the gateway
+/// from starting. An error of the file itself is returned.
 fn all<T>(
     db: &Connection,
     sql: &str,

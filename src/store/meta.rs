@@ -1,30 +1,30 @@
-//! What is known of the sources, and small facts that have a name and one value.
+//! The status of the sources, and single values by name.
 
 use rusqlite::{Connection, Row};
 
 use super::row::{self, Sql};
 use crate::exit::Moment;
 
-/// How a source of exits fares, and what makes its next request conditional.
+/// The status of a source of exits, with the validators of its next request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source {
-    /// Its name: `onionoo`, `exit-addresses`, a list's own.
+    /// `onionoo`, `exit-addresses`, `consensus`, or the name of a list.
     pub name: String,
     /// The `ETag` of the last good answer.
     pub etag: Option<String>,
     /// The `Last-Modified` of the last good answer.
     pub last_modified: Option<String>,
-    /// When it was last asked.
+    /// When the last request was made.
     pub attempt: Option<Moment>,
-    /// When it last answered well (an unchanged answer counts).
+    /// When the last good answer came; `unchanged` is one.
     pub good: Option<Moment>,
-    /// When it will be asked next.
+    /// When the next request will be made.
     pub next: Option<Moment>,
-    /// When its data was made, by its own word.
+    /// When the data was made, as the source states.
     pub published: Option<Moment>,
-    /// What the last attempt came to, in one word.
+    /// The code of the last request's outcome.
     pub outcome: String,
-    /// The same in a sentence; empty when it went well.
+    /// The reason in words; empty after a good answer.
     pub why: String,
     /// How many exits the last good answer described.
     pub records: u32,

@@ -1,4 +1,4 @@
-//! Pins: which exit a strict identity belongs to. A promise to its owner, so its changes are committed, never noted.
+//! Pins: the exit that a strict session always uses. Clients rely on them, so changes are committed, never noted.
 
 use rusqlite::{Connection, Row};
 

@@ -1,13 +1,14 @@
-//! Public proxies: what the judge found of each, and the lists that people ask for.
+//! Public proxies that have worked, with the results of their checks.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, Row, params_from_iter};
+use rusqlite::{Connection, Row};
 
+use super::exits;
 use super::row::{self, Sql};
-use crate::exit::{Anonymity, Login, Moment, Protocol, PublicId, Through};
+use crate::exit::{Anonymity, ExitId, Login, Moment, PublicId, Through};
 use crate::net::Secret;
 
 const ANONYMITIES: &[(Anonymity, &str)] = &[
@@ -19,68 +20,45 @@ const ANONYMITIES: &[(Anonymity, &str)] = &[
 
 const THROUGHS: &[(Through, &str)] = &[(Through::Direct, "direct"), (Through::Tor, "tor")];
 
-/// A public proxy and what the judge found.
+/// A public proxy and the results of its checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Public {
-    /// Its URL, and the key.
+    /// Its URL is the key.
     pub id: PublicId,
-    /// The list that named it.
+    /// The list that contains it.
     pub list: String,
-    /// What it wants to hear before it serves.
     pub login: Option<Login>,
-    /// The way to it.
+    /// How it is reached.
     pub through: Through,
-    /// True if it passed its last test.
+    /// It passed its last test.
     pub working: bool,
     /// How long its last good test took.
     pub response_time: Option<Duration>,
-    /// Tests failed in a row.
+    /// Failures in a row.
     pub failed_count: u32,
-    /// When it was last tested.
     pub last_tested: Option<Moment>,
     /// When it last passed.
     pub last_working: Option<Moment>,
-    /// When it was first written down: a later write does not change it.
+    /// When it was first stored; later writes do not change it.
     pub created_at: Moment,
-    /// What it gives away.
+    /// What it reveals about its clients.
     pub anonymity: Anonymity,
-    /// True if an HTTPS site was reached through it with its own certificate.
+    /// An HTTPS site was reached through it with the site's own certificate.
     pub https: bool,
-    /// True if it tunnels (CONNECT or SOCKS) rather than only forwarding plain HTTP.
+    /// It opens tunnels (CONNECT or SOCKS), and does not only forward plain HTTP.
     pub connect: bool,
-    /// The country of its exit address, two upper-case letters.
+    /// The country of the address that sites see, two upper-case letters.
     pub country: Option<String>,
-    /// The address that the far side sees.
+    /// The address that sites see.
     pub exit_ip: Option<IpAddr>,
-    /// The far side sees several.
+    /// Sites see several addresses.
     pub several: bool,
-    /// It was caught tampering or intercepting.
+    /// It tampers or intercepts, and is never used again.
     pub condemned: bool,
     /// Requests of the long test.
     pub asked: u16,
-    /// Those that came back well.
+    /// Those of them that were answered.
     pub passed: u16,
-}
-
-/// Which of them to list; what is `None` does not matter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PublicFilter {
-    /// Working ones, or failed ones.
-    pub working: Option<bool>,
-    /// Of this protocol.
-    pub protocol: Option<Protocol>,
-    /// Of this country.
-    pub country: Option<String>,
-    /// Of this anonymity.
-    pub anonymity: Option<Anonymity>,
-    /// Able to reach HTTPS sites, or not.
-    pub https: Option<bool>,
-    /// Tested after this.
-    pub tested_after: Option<Moment>,
-    /// Leaves out so many of the fastest.
-    pub offset: u32,
-    /// At most so many rows.
-    pub limit: u32,
 }
 
 pub(super) fn put(db: &Connection, public: &Public) -> rusqlite::Result<()> {
@@ -117,35 +95,7 @@ pub(super) fn put(db: &Connection, public: &Public) -> rusqlite::Result<()> {
 
 pub(super) fn drop(db: &Connection, id: &PublicId) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM public_proxies WHERE url = ?1")?.execute([row::url(id)])?;
-    Ok(())
-}
-
-/// The list's SQL names only what is asked for, so that the planner sees which index fits.
-fn list_sql(filter: &PublicFilter) -> (String, Vec<Value>) {
-    let word = |word: &str| Value::Text(word.to_owned());
-    let flag = |flag: bool| Value::Integer(i64::from(flag));
-    let conditions = [
-        ("working = ?", filter.working.map(flag)),
-        ("protocol = ?", filter.protocol.map(|p| word(p.as_str()))),
-        ("country = ?", filter.country.as_deref().map(word)),
-        ("anonymity = ?", filter.anonymity.map(|a| word(a.as_str()))),
-        ("https = ?", filter.https.map(flag)),
-        ("last_tested > ?", filter.tested_after.map(|at| Value::Integer(i64::try_from(at.0).unwrap_or(i64::MAX)))),
-    ];
-    let (wanted, mut values): (Vec<_>, Vec<_>) =
-        conditions.into_iter().filter_map(|(sql, value)| value.map(|value| (sql, value))).unzip();
-    let mut sql = "SELECT * FROM public_proxies".to_owned();
-    if !wanted.is_empty() {
-        sql = format!("{sql} WHERE {}", wanted.join(" AND "));
-    }
-    sql.push_str(" ORDER BY response_time NULLS LAST LIMIT ? OFFSET ?");
-    values.extend([filter.limit, filter.offset].map(|n| Value::Integer(n.into())));
-    (sql, values)
-}
-
-pub(super) fn list(db: &Connection, filter: &PublicFilter) -> rusqlite::Result<Vec<Public>> {
-    let (sql, values) = list_sql(filter);
-    db.prepare_cached(&sql)?.query_map(params_from_iter(values), read)?.collect()
+    exits::drop(db, &ExitId::Public(Arc::new(id.clone()))) // its checks go with it
 }
 
 pub(super) const ALL: &str = "SELECT * FROM public_proxies";
@@ -174,7 +124,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Public> {
     })
 }
 
-/// A user name holds no colon, as in HTTP Basic.
+/// `username:password`. A username contains no colon, as in HTTP Basic.
 fn login(text: &str) -> Option<Login> {
     let (user, password) = text.split_once(':')?;
     Some(Login { user: user.into(), password: Secret::new(password) })

@@ -1,7 +1,7 @@
-//! The one thread that reads lists, on a connection of its own.
+//! The thread that reads histories, on a connection of its own.
 //!
-//! A list must not wait behind a write's fsync, nor hold up the runtime's threads; one connection is enough for the few
-//! people who look at histories, and a bounded queue keeps the many from filling memory.
+//! A query must not wait for a write's fsync, nor block the runtime's threads. One connection is enough for the few people
+//! who look at histories, and the queue is bounded to limit the memory.
 
 use std::path::Path;
 
@@ -11,51 +11,51 @@ use tokio::sync::{mpsc, oneshot};
 use super::fault::{Fault, StoreError};
 use super::file;
 
-/// Questions that may wait; more than that wait to be allowed to. Arbitrary.
+/// How many queries may wait in the queue. Not tuned.
 const QUEUE: usize = 64;
 
-type Question = Box<dyn FnOnce(&Connection) + Send>;
+type Query = Box<dyn FnOnce(&Connection) + Send>;
 
 /// A handle on the thread that reads.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
-    questions: mpsc::Sender<Question>,
+    queries: mpsc::Sender<Query>,
 }
 
 impl Reader {
     /// Opens a reading connection and starts the thread, which ends with the last handle.
     pub(super) fn start(path: &Path) -> Result<Self, StoreError> {
         let db = file::open_for_reading(path)?;
-        let (questions, mut asked) = mpsc::channel::<Question>(QUEUE);
+        let (queries, mut received) = mpsc::channel::<Query>(QUEUE);
         let work = move || {
-            while let Some(question) = asked.blocking_recv() {
-                let answered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| question(&db)));
-                if answered.is_err() {
-                    tracing::error!("a list of the store panicked; this is a bug in exitgate, please report it");
+            while let Some(query) = received.blocking_recv() {
+                let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| query(&db)));
+                if done.is_err() {
+                    tracing::error!("a query of the store panicked; this is a bug in exitgate, please report it");
                 }
             }
         };
         let started = std::thread::Builder::new().name("store-lists".to_owned()).spawn(work);
         started.map_err(|error| StoreError::Open { path: path.to_owned(), fault: error.into() })?;
-        Ok(Self { questions })
+        Ok(Self { queries })
     }
 
-    /// A reader that nobody answers: every list is refused.
+    /// A reader without a file: every query fails.
     pub(super) fn of_nothing() -> Self {
-        Self { questions: mpsc::channel(1).0 }
+        Self { queries: mpsc::channel(1).0 }
     }
 
-    /// Asks, and waits for the answer.
+    /// Runs a query, and returns its result.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (answer, told) = oneshot::channel();
-        let question: Question = Box::new(move |db| {
-            let _ = answer.send(question(db)); // whoever asked may have left
+        let (answer, result) = oneshot::channel();
+        let query: Query = Box::new(move |db| {
+            let _ = answer.send(query(db)); // fails if the caller has gone
         });
-        self.questions.send(question).await.map_err(|_| StoreError::Closed)?;
-        let died = |_| StoreError::Refused(Fault::Io("the list died of a bug".into()));
-        told.await.map_err(died)?.map_err(StoreError::from)
+        self.queries.send(query).await.map_err(|_| StoreError::Closed)?;
+        let panicked = |_| StoreError::Refused(Fault::Io("the query panicked, which is a bug in exitgate".into()));
+        result.await.map_err(panicked)?.map_err(StoreError::from)
     }
 }

@@ -1,25 +1,23 @@
-//! Routes that the API made. Those of the config live in the config.
+//! Routes that were made over the API. Routes of the configuration are not stored.
 
 use rusqlite::{Connection, Row};
 
 use super::row::{self, Sql};
 use crate::exit::Moment;
 
-/// A route as it was asked for.
+/// A route as it was requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Its name, and the key.
+    /// The key.
     pub name: String,
     /// Its selector in canonical form.
     pub selector: String,
-    /// The port of its own, if it has one: no two routes share one.
+    /// Its own port, if it has one. No two routes share a port.
     pub port: Option<u16>,
-    /// The request's body as JSON, only what was said in it: defaults may change under a route that did not say, and
-    /// "the same body again" can be told from another.
+    /// The body of the request as JSON, without defaults: they may change later, and a repeated request is recognized by
+    /// it.
     pub asked: String,
-    /// When it was made.
     pub created: Moment,
-    /// When it ends by itself.
     pub expires: Option<Moment>,
 }
 

@@ -1,6 +1,6 @@
-//! How our words stand in columns: times and durations as microseconds, exits and addresses as text.
+//! How our types are stored in columns: times and durations as microseconds, exits and addresses as text.
 //!
-//! Text rather than bytes, because somebody will look into this file with the `sqlite3` shell on a bad day.
+//! Text, because a person may have to look into the file with the `sqlite3` shell.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::route::Holder;
 use crate::route::selector::SessionId;
 use crate::route::session::Term;
 
-/// One of our words on its way into or out of a column.
+/// A value of one of our types, on its way into or out of a column.
 #[derive(Debug)]
 pub(super) struct Sql<T>(pub(super) T);
 
@@ -65,7 +65,7 @@ impl FromSql for Sql<Ipv4Addr> {
     }
 }
 
-/// Empty is no session at all.
+/// An empty text means that there is no session.
 impl FromSql for Sql<Option<SessionId>> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         match value.as_str()? {
@@ -110,15 +110,15 @@ fn read_public(text: &str) -> Option<PublicId> {
     Some(PublicId { protocol, addr: addr.parse().ok()? })
 }
 
-/// The session of a holder as it stands in a key.
+/// The session of a holder in a key; empty if it has none.
 pub(super) fn session(holder: &Holder) -> &str {
     holder.session.as_ref().map_or("", SessionId::as_str)
 }
 
-/// The holder that a row's key names.
+/// The holder in a row's key.
 pub(super) fn holder(row: &Row<'_>) -> rusqlite::Result<Holder> {
-    let word = |column| row.get::<_, String>(column).map(Arc::from);
-    Ok(Holder { key: word("key")?, scope: word("scope")?, session: get(row, "session")? })
+    let text = |column| row.get::<_, String>(column).map(Arc::from);
+    Ok(Holder { key: text("key")?, scope: text("scope")?, session: get(row, "session")? })
 }
 
 /// How long a pin or session lasts.
@@ -131,7 +131,7 @@ pub(super) fn url(id: &PublicId) -> String {
     format!("{}://{}", id.protocol.as_str(), id.addr)
 }
 
-/// A column that holds one of our words.
+/// A column with a value of one of our types.
 pub(super) fn get<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
 where
     Sql<T>: FromSql,
@@ -139,7 +139,7 @@ where
     row.get::<_, Sql<T>>(column).map(|value| value.0)
 }
 
-/// A column that may hold one of our words.
+/// A column with such a value, or NULL.
 pub(super) fn maybe<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
 where
     Sql<T>: FromSql,
@@ -147,12 +147,12 @@ where
     row.get::<_, Option<Sql<T>>>(column).map(|value| value.map(|v| v.0))
 }
 
-/// A column that holds one of a closed list of words.
+/// A column with one of a closed list of codes.
 pub(super) fn word<T: Copy>(row: &Row<'_>, column: &str, words: &[(T, &'static str)]) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
     let known = words.iter().find(|(_, word)| *word == text).map(|(value, _)| *value);
     known.ok_or_else(|| {
-        let why = format!("{column}: {text:?} is no word that this version knows");
+        let why = format!("{column}: {text:?} is not a value that this version knows");
         rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, why.into())
     })
 }

@@ -1,5 +1,5 @@
-//! Sessions: which exit a client's sticky key stays with. Their last use is noted, not committed: losing the last
-//! seconds of it in a power cut lets a session end a little early.
+//! Sessions: the exit that a client's session key uses. Their last use is noted, not committed: if a power cut loses it,
+//! a session ends a few seconds early.
 
 use rusqlite::{Connection, Row};
 
@@ -33,7 +33,7 @@ pub(super) fn drop(db: &Connection, holder: &Holder) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Forgets sessions that have ended: their owners say so themselves, unless they were killed.
+/// Deletes sessions that have ended. The gateway deletes them itself, unless it was killed.
 pub(super) fn sweep(db: &Connection, now: Moment) -> rusqlite::Result<usize> {
     db.prepare_cached("DELETE FROM sessions WHERE ends <= ?1")?.execute([Sql(now)])
 }

@@ -1,4 +1,4 @@
-//! The store as its callers know it: what is acknowledged is there after whatever happens to file and process.
+//! The store through its public functions: what was acknowledged is there, whatever happens to the file and the process.
 
 mod crash;
 mod faults;
@@ -20,7 +20,7 @@ use crate::route::pinned::Pinned;
 use crate::route::selector::SessionId;
 use crate::route::session::{SessionRecord, Term};
 
-/// A folder with a database in it, gone with the test.
+/// A temporary folder with a database.
 struct Home(TempDir);
 
 impl Home {
@@ -74,7 +74,7 @@ fn verdict(exit: ExitId) -> Verdict {
     Verdict {
         exit,
         target: "echo".to_owned(),
-        standing: TargetVerdict::Good,
+        verdict: TargetVerdict::Good,
         streak: 3,
         checked: Moment(50),
         good: Some(Moment(50)),
@@ -111,7 +111,7 @@ fn proxy(port: u16, working: bool, millis: Option<u64>) -> Public {
     }
 }
 
-/// One of everything that is loaded at the start.
+/// One row of each kind that is loaded at the start.
 fn one_of_each() -> (Vec<Write>, Loaded) {
     let holder = |key: &str, scope: &str, session: &str| Holder {
         key: key.into(),
@@ -192,7 +192,7 @@ fn one_of_each() -> (Vec<Write>, Loaded) {
 }
 
 #[tokio::test]
-async fn what_is_committed_is_loaded_by_the_next_one() {
+async fn what_is_committed_is_loaded_after_a_restart() {
     let home = Home::new();
     let (store, empty) = home.open();
     assert_eq!(empty.routes, []);
@@ -213,11 +213,11 @@ async fn notes_are_written_in_order_with_the_changes_behind_them() {
     store.note(Write::PutRoute(route("gone", None)));
     store.commit(vec![Write::DropRoute("gone".to_owned()), Write::PutMeta("a", "b".to_owned())]).await.unwrap();
     let sum = Observed { first: Moment(1), times: 100, ..seen(tor(1), 100) };
-    assert_eq!(store.observed(&tor(1)).await.unwrap(), [sum]);
     store.note(Write::PutRoute(route("last", None)));
     store.close().await;
-    let routes = home.open().1.routes;
-    assert_eq!(routes, [route("last", None)], "a note before the close is written, a dropped route stays away");
+    let loaded = home.open().1;
+    assert_eq!(loaded.observed, [sum]);
+    assert_eq!(loaded.routes, [route("last", None)], "a note before the close is written, a dropped route stays away");
 }
 
 #[tokio::test]
@@ -228,7 +228,7 @@ async fn a_change_is_all_or_nothing_and_does_not_take_others_with_it() {
     let clash = vec![Write::PutRoute(route("b", Some(20002))), Write::PutRoute(route("c", Some(20001)))];
     let (refused, taken) = tokio::join!(store.commit(clash), store.commit(vec![Write::PutRoute(route("d", None))]));
     assert!(matches!(refused, Err(StoreError::Refused(Fault::Conflict(_)))), "{refused:?}");
-    assert_eq!((taken, store.health().borrow().clone()), (Ok(()), Health::Ok));
+    assert_eq!((taken, store.health.borrow().clone()), (Ok(()), Health::Ok));
     store.close().await;
     let names: Vec<_> = home.open().1.routes.into_iter().map(|route| route.name).collect();
     assert_eq!(names, ["a", "d"]);
@@ -258,54 +258,36 @@ async fn history_is_listed_newest_first_by_exit_and_target() {
 }
 
 #[tokio::test]
-async fn public_proxies_are_listed_fastest_first() {
+async fn the_history_of_a_public_proxy_is_short_and_ends_with_the_proxy() {
     let home = Home::new();
     let (store, _) = home.open();
-    let canada = Public { country: Some("CA".to_owned()), ..proxy(4, true, Some(10)) };
-    for public in [proxy(1, true, Some(30)), proxy(2, false, Some(5)), proxy(3, true, None), canada] {
-        store.note(Write::PutPublic(public));
-    }
-    store.commit(vec![]).await.unwrap();
-    let every = PublicFilter { limit: 10, ..PublicFilter::default() };
-    let working = PublicFilter { working: Some(true), ..every.clone() };
-    let us = Some("US".to_owned());
-    let socks4 = Some(Protocol::Socks4);
-    for (filter, wanted) in [
-        (every.clone(), vec![2, 4, 1, 3]),
-        (working.clone(), vec![4, 1, 3]),
-        (PublicFilter { country: us.clone(), ..working.clone() }, vec![1, 3]),
-        (PublicFilter { limit: 1, offset: 1, ..working.clone() }, vec![1]),
-        (PublicFilter { protocol: socks4, ..every.clone() }, vec![]),
-        (
-            PublicFilter {
-                anonymity: Some(Anonymity::Elite),
-                https: Some(true),
-                working: Some(false),
-                ..every.clone()
-            },
-            vec![2],
-        ),
-        (PublicFilter { tested_after: Some(Moment(9)), ..every.clone() }, vec![]),
-    ] {
-        let ports: Vec<_> = store.public(filter.clone()).await.unwrap().into_iter().map(|p| p.id.addr.port()).collect();
-        assert_eq!(ports, wanted, "{filter:?}");
-    }
+    let exit = ExitId::Public(Arc::new(public(1080)));
+    let other = ExitId::Public(Arc::new(public(1081)));
+    let checks = (1..=150).map(|at| Write::Check(check_of(exit.clone(), "echo", at)));
+    store.commit(checks.chain([Write::Check(check_of(other.clone(), "echo", 1))]).collect()).await.unwrap();
+    let page = Page { limit: 999, before: None };
+    let kept = store.checks(&exit, None, page).await.unwrap();
+    assert_eq!((kept.len(), kept[0].at, kept[99].at), (100, Moment(150), Moment(51)));
+    assert_eq!(store.checks(&other, None, page).await.unwrap().len(), 1, "each proxy has its own");
+    store.commit(vec![Write::DropPublic(public(1080))]).await.unwrap();
+    assert_eq!(store.checks(&exit, None, page).await.unwrap(), []);
+    assert_eq!(store.checks(&other, None, page).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn one_file_has_one_gateway() {
+async fn one_file_is_used_by_one_gateway_only() {
     let home = Home::new();
     let (store, _) = home.open();
     let second = Store::open(&home.path(), Options::default()).map(|_| ());
     assert_eq!(second, Err(StoreError::InUse { path: home.path() }));
-    assert!(set_aside(&home.path()).is_err(), "nobody moves a file that is at work");
+    assert!(set_aside(&home.path()).is_err(), "a file in use is not moved");
     store.close().await;
     home.open();
 }
 
 #[cfg(unix)]
 #[test]
-fn nobody_else_may_read_the_files() {
+fn the_files_are_readable_by_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let home = Home::new();
     let (_store, _) = home.open();
@@ -315,11 +297,11 @@ fn nobody_else_may_read_the_files() {
     }
 }
 
-/// Waits until something about the store's health is true.
+/// Waits until the store's health fulfils a condition.
 async fn healthy(store: &Store, is: impl Fn(&Health) -> bool) {
-    let mut health = store.health();
+    let mut health = store.health.clone();
     let waited = tokio::time::timeout(Duration::from_secs(20), health.wait_for(|now| is(now))).await;
-    assert!(waited.is_ok(), "the health stays {:?}", store.health().borrow());
+    assert!(waited.is_ok(), "the health stays {:?}", store.health.borrow());
 }
 
 fn raw(path: &Path) -> rusqlite::Connection {

@@ -1,4 +1,4 @@
-//! What can be written: the same words for a change that somebody asked for and for what was merely noticed.
+//! Everything that can be written, by commits and by notes.
 
 use rusqlite::Connection;
 
@@ -16,48 +16,34 @@ use crate::route::memory;
 use crate::route::pin::PinRecord;
 use crate::route::session::SessionRecord;
 
-/// One thing to write. A `Put` replaces what stood under the same key, a `Drop` of what is not there does nothing: any
-/// of them may be written twice.
+/// One thing to write. A `Put` replaces the row of the same key, a `Drop` of a missing row does nothing: any of them may be
+/// written twice, except [`Write::Check`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// A route of the API.
     PutRoute(Route),
-    /// That route is gone.
     DropRoute(String),
-    /// A pin.
     PutPin(PinRecord),
-    /// That pin is gone.
     DropPin(Holder),
     /// A session, or its new last use.
     PutSession(SessionRecord),
-    /// That session is gone.
     DropSession(Holder),
-    /// A ban.
     PutBan(Ban),
-    /// That ban is lifted.
-    DropBan {
-        /// The site.
-        site: String,
-        /// The exit.
-        exit: ExitId,
-    },
     /// An exit as its source describes it.
     PutExit(Exit),
-    /// That exit is gone for good: its addresses, verdicts and checks go with it.
+    /// Deletes the exit with its addresses, verdicts and checks.
     DropExit(ExitId),
-    /// An exit was seen with an address. Adds up with what was seen before.
+    /// A site saw an address of an exit. Adds to the row of the same address.
     Saw(Observed),
-    /// How an exit stands.
     PutVerdict(Verdict),
-    /// One check, for the history. The only one that must not be written twice.
+    /// One check, for the history.
     Check(Check),
-    /// How a source fares.
+    /// The status of a source.
     PutSource(Source),
-    /// A public proxy.
     PutPublic(Public),
-    /// That public proxy is gone.
+    /// Deletes the public proxy with its checks.
     DropPublic(PublicId),
-    /// A small fact with a name.
+    /// A single value by name.
     PutMeta(&'static str, String),
 }
 
@@ -82,11 +68,10 @@ pub(super) fn apply(db: &Connection, write: &Write) -> rusqlite::Result<()> {
         Write::PutSession(session) => sessions::put(db, session),
         Write::DropSession(holder) => sessions::drop(db, holder),
         Write::PutBan(ban) => bans::put(db, ban),
-        Write::DropBan { site, exit } => bans::drop(db, site, exit),
         Write::PutExit(exit) => exits::put(db, exit),
         Write::DropExit(id) => exits::drop(db, id),
         Write::Saw(seen) => exits::saw(db, seen),
-        Write::PutVerdict(verdict) => exits::judge(db, verdict),
+        Write::PutVerdict(verdict) => exits::put_verdict(db, verdict),
         Write::Check(check) => checks::put(db, check),
         Write::PutSource(source) => meta::put_source(db, source),
         Write::PutPublic(public) => public::put(db, public),

@@ -1,12 +1,12 @@
-//! The one thread that writes.
+//! The thread that writes.
 //!
-//! Everything that waits when it wakes goes into one transaction: changes that were asked for share one fsync, and
-//! notes ride along. A batch of notes alone waits a moment for company and skips the fsync, because losing the last
-//! quarter second of history in a power cut costs nothing.
+//! Everything that waits when the thread wakes goes into one transaction: several commits share one fsync, and notes are
+//! written with them. A batch of notes alone is collected for a moment and written without fsync: a power cut then loses
+//! the last quarter second of history, which does no harm.
 //!
-//! When the file fails (full, locked, read-only, damaged), a change is refused at once, so that nobody is told of a
-//! durability that is not there, and notes are kept, bounded, for the next try. The tries go on for ever with a growing
-//! pause; the gateway meanwhile serves from memory. Nothing here ever deletes or replaces the file.
+//! When the file fails (full, locked, read-only, damaged), a commit is refused at once, and notes are kept for the next
+//! try, up to a limit. The tries go on with growing pauses, and the gateway meanwhile runs from memory. The file is never
+//! deleted or replaced here.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
@@ -24,51 +24,48 @@ use crate::exit::Moment;
 use crate::lifecycle::yielding;
 use crate::telemetry::metrics as names;
 
-/// Most jobs in one transaction: about 30 ms of work, so that a change behind a flood of notes is not kept waiting.
+/// The most jobs in one transaction: about 30 ms of work, because a commit behind many notes must not wait longer.
 const MOST: usize = 1024;
 
-/// How long a batch of notes waits for company. Arbitrary: four small transactions a second at most.
+/// How long notes are collected: at most four small transactions a second. Not tuned.
 const LINGER: Duration = Duration::from_millis(250);
 
-/// The first and the longest pause between tries on a failing file. Arbitrary: a person who makes room sees it noticed
-/// within half a minute.
+/// The first and the longest pause between tries on a failing file: when a person has repaired it, writing goes on within
+/// half a minute.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// How often a failure that lasts is said again in the log.
+/// How often a failure that lasts is logged again.
 const REMIND: Duration = Duration::from_secs(600);
 
-/// How often what has expired is swept, and at most how many checks go in one sweep: 1,000 a second is more than any
-/// tester makes, and 60,000 rows of 100 bytes are deleted in well under a second.
+/// How often expired rows are deleted, and how many checks at most each time: 1,000 a second is more than the testers
+/// make, and 60,000 rows of 100 bytes are deleted in well under a second.
 const SWEEP: (Duration, u32) = (Duration::from_secs(60), 60_000);
 
-/// Pages given back to the disk in one sweep: 4 MB.
+/// How many free pages are given back to the disk each time: 4 MB.
 const GIVE_BACK: u32 = 1024;
 
-/// How the file takes writes.
+/// Whether the file takes writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Health {
-    /// It does.
     #[default]
     Ok,
-    /// It does not. The gateway goes on from memory.
+    /// Writes fail, and the gateway runs from memory.
     Failing {
-        /// What is wrong.
         fault: Fault,
-        /// Since when.
         since: Moment,
-        /// Notes kept for the next try.
+        /// How many notes are kept for the next try.
         behind: usize,
     },
 }
 
-/// What the thread is asked to do.
+/// A job for the thread.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Durable, all or nothing, answered.
+    /// Writes all of these or none, and answers when they are on the disk.
     Commit { writes: Vec<Write>, answer: oneshot::Sender<Result<(), StoreError>> },
-    /// When convenient.
+    /// Writes this with others.
     Note(Write),
-    /// Write what waits, then end.
+    /// Writes what waits, then ends the thread.
     Close,
     /// Tests break the file through this.
     #[cfg(test)]
@@ -90,7 +87,7 @@ struct Meters {
     lost: Counter,
 }
 
-/// The thread's own state.
+/// The state of the thread.
 pub(super) struct Writer {
     db: Connection,
     _claim: Claim,
@@ -104,7 +101,7 @@ pub(super) struct Writer {
     meters: Meters,
 }
 
-/// What becomes of the changes of one batch, in their order.
+/// The results of a batch's commits, in their order.
 type Answers = Vec<Result<(), Fault>>;
 
 impl Writer {
@@ -127,18 +124,18 @@ impl Writer {
         Self { db, _claim: claim, jobs, health, failing: None, backlog, room, keep_checks, sweep, meters }
     }
 
-    /// Notes that the very first write failed.
+    /// Notes that the first write, at the start, failed.
     pub(super) fn begin_failing(&mut self, fault: Fault) {
         self.fail(fault);
     }
 
-    /// Drops what waits for the next try: after a panic it may be the cause.
+    /// Drops the notes that wait for the next try: after a panic they may be its cause.
     pub(super) fn forget_backlog(&mut self) {
         self.meters.lost.increment(self.backlog.len() as u64);
         self.backlog.clear();
     }
 
-    /// Works until it is told to close or nobody can ask any more.
+    /// Works until [`Job::Close`], or until the last handle is dropped.
     pub(super) fn run(&mut self, clock: &tokio::runtime::Runtime) {
         loop {
             let mut batch = Vec::new();
@@ -160,7 +157,7 @@ impl Writer {
         }
     }
 
-    /// Waits for work, for the next sweep or for the next try. False: there will be no more.
+    /// Waits for jobs, for the next sweep or for the next try. False if no more jobs can come.
     async fn gather(&mut self, batch: &mut Vec<Job>) -> bool {
         let retry = self.failing.as_ref().map(|failing| failing.next);
         let until = retry.map_or(self.sweep, |retry| retry.min(self.sweep));
@@ -183,7 +180,7 @@ impl Writer {
         true
     }
 
-    /// Writes a batch, and answers those who wait for it.
+    /// Writes a batch, and answers its commits.
     fn take(&mut self, batch: Vec<Job>) {
         #[cfg(test)]
         batch.iter().for_each(|job| {
@@ -210,7 +207,7 @@ impl Writer {
             }
             Err(fault) => {
                 self.fail(fault.clone());
-                // What was asked for is small; what was merely noticed may be what does not fit.
+                // Commits are small: on a full disk they may fit without the notes.
                 let alone = commits && due && !matches!(fault, Fault::Locked | Fault::ReadOnly);
                 if alone { self.transact(&batch, false) } else { Err(fault) }
             }
@@ -223,7 +220,7 @@ impl Writer {
         self.keep(notes);
     }
 
-    /// One transaction of what waits. An error is the file's and undoes all of it; a change that contradicts what is
+    /// Writes a batch in one transaction. An error is the file's, and undoes all of it; a commit that contradicts what is
     /// stored is undone alone.
     fn transact(&mut self, batch: &[Job], notes: bool) -> Result<Answers, Fault> {
         let durable = batch.iter().any(|job| matches!(job, Job::Commit { .. }));
@@ -232,13 +229,13 @@ impl Writer {
         let mut answers = Vec::new();
         if notes {
             if self.failing.is_some() {
-                meta::put(&tx, "written_by", env!("CARGO_PKG_VERSION"))?; // with nothing to write, this is the try
+                meta::put(&tx, "written_by", env!("CARGO_PKG_VERSION"))?; // so that there is something to write
             }
             self.backlog.iter().try_for_each(|write| note(&tx, write, &self.meters.lost))?;
         }
         for job in batch {
             if !durable {
-                yielding::yield_if_due(); // nobody waits for these
+                yielding::yield_if_due(); // no caller waits for notes
             }
             match job {
                 Job::Note(write) if notes => note(&tx, write, &self.meters.lost)?,
@@ -250,7 +247,7 @@ impl Writer {
         Ok(answers)
     }
 
-    /// Keeps notes for the next try; the oldest go when there is no room.
+    /// Keeps notes for the next try; the oldest are dropped beyond the limit.
     fn keep(&mut self, jobs: Vec<Job>) {
         self.backlog
             .extend(jobs.into_iter().filter_map(|job| if let Job::Note(write) = job { Some(write) } else { None }));
@@ -285,7 +282,10 @@ impl Writer {
             Failing { fault: fault.clone(), since, tries: 0, next: now, said: now - REMIND }
         });
         if failing.tries == 0 || failing.fault != fault || now.duration_since(failing.said) >= REMIND {
-            tracing::error!(fault = fault.as_str(), "cannot write to the store, going on from memory: {fault}");
+            tracing::error!(
+                fault = fault.as_str(),
+                "cannot write to the store, and the gateway runs from memory: {fault}"
+            );
             failing.said = now;
         }
         failing.next = now + PAUSES.0.saturating_mul(1 << failing.tries.min(16)).min(PAUSES.1);
@@ -302,7 +302,7 @@ impl Writer {
         }
     }
 
-    /// Sweeps what has expired and gives room back to the disk.
+    /// Deletes expired rows, and gives free pages back to the disk.
     fn tidy(&mut self) {
         self.sweep = Instant::now() + SWEEP.0;
         if self.failing.is_some() {
@@ -320,33 +320,33 @@ impl Writer {
         bans::sweep(&self.db, now)?;
         sessions::sweep(&self.db, now)?;
         checks::forget(&self.db, Moment(now.0.saturating_sub(keep)), SWEEP.1)?;
-        // A step gives back one page: it must be stepped to its end.
+        // Each step gives back one page: all of them must be made.
         let mut give_back = self.db.prepare_cached(&format!("PRAGMA incremental_vacuum({GIVE_BACK})"))?;
         let mut pages = give_back.query([])?;
         while pages.next()?.is_some() {}
         Ok(())
     }
 
-    /// The last thing before the thread ends: the log goes into the file.
+    /// Before the thread ends, the write-ahead log is written into the file.
     fn finish(&mut self) {
         if !self.backlog.is_empty() {
             self.meters.lost.increment(self.backlog.len() as u64);
-            tracing::warn!(notes = self.backlog.len(), "the store closes with notes that it could not write");
+            tracing::warn!(notes = self.backlog.len(), "the store closes, and some notes could not be written");
         }
         if let Err(error) = self.db.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE)") {
-            tracing::debug!(%error, "the store's log stays beside the file; the next start reads it");
+            tracing::debug!(%error, "the write-ahead log stays beside the file, and the next start reads it");
         }
     }
 }
 
-/// Tells everybody who waits what became of their change; gives back what is no change.
+/// Answers each commit; returns the other jobs.
 fn answer(batch: Vec<Job>, mut answers: impl Iterator<Item = Result<(), Fault>>) -> Vec<Job> {
     let mut rest = Vec::new();
     for job in batch {
         match job {
             Job::Commit { answer, .. } => {
-                let told = answers.next().unwrap_or(Ok(())).map_err(StoreError::Refused);
-                let _ = answer.send(told); // whoever asked may have left
+                let result = answers.next().unwrap_or(Ok(())).map_err(StoreError::Refused);
+                let _ = answer.send(result); // fails if the caller has gone
             }
             other => rest.push(other),
         }
@@ -354,7 +354,7 @@ fn answer(batch: Vec<Job>, mut answers: impl Iterator<Item = Result<(), Fault>>)
     rest
 }
 
-/// Writes a note. One that contradicts what is stored is lost, not tried again for ever.
+/// Writes a note. One that contradicts what is stored is dropped, because it would fail for ever.
 fn note(tx: &Transaction<'_>, write: &Write, lost: &Counter) -> Result<(), Fault> {
     match apply(tx, write).map_err(Fault::from) {
         Err(fault) if !fault.is_the_file() => {
@@ -366,12 +366,12 @@ fn note(tx: &Transaction<'_>, write: &Write, lost: &Counter) -> Result<(), Fault
     }
 }
 
-/// Writes a change, all or nothing. The outer error is the file's, the inner one is the change's own.
+/// Writes a commit, all or nothing. The outer error is the file's, the inner one the commit's.
 fn commit(tx: &mut Transaction<'_>, writes: &[Write]) -> Result<Result<(), Fault>, Fault> {
     let part = tx.savepoint()?;
     for write in writes {
         if let Err(fault) = apply(&part, write).map_err(Fault::from) {
-            return if fault.is_the_file() { Err(fault) } else { Ok(Err(fault)) }; // drop rolls the savepoint back
+            return if fault.is_the_file() { Err(fault) } else { Ok(Err(fault)) }; // dropping the savepoint rolls it back
         }
     }
     part.commit()?;

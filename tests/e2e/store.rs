@@ -253,7 +253,7 @@ fn a_full_disk_refuses_changes_carries_traffic_and_heals() {
     assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (500, Some("internal")), "{}", refused.body);
     assert_eq!(gateway.routes(), BTreeSet::from(["before".to_owned()]), "what is not durable is not there");
     assert_eq!(gateway.metric("exitgate_store_failing"), 1.0);
-    assert!(gateway.log().contains("cannot write to the store, going on from memory"), "{}", gateway.log());
+    assert!(gateway.log().contains("cannot write to the store, and the gateway runs from memory"), "{}", gateway.log());
     assert!(gateway.carries("before"), "traffic needs no disk");
     gateway.limit_files(None);
     let heals = gateway.until(|gateway| gateway.metric("exitgate_store_failing") == 0.0);

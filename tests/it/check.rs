@@ -1,12 +1,12 @@
-//! The exit tester against exits that really do what is planted: public proxies of the test network stand in for Tor
-//! exits, so that lies, tampering and broken TLS are real bytes on real sockets, and sites see real addresses.
+//! The tester of Tor exits against real sockets: public proxies of the test network stand in for Tor exits. Lies, tampering
+//! and broken TLS are real bytes, and sites see real addresses.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exitgate::check::{CheckBatch, Checked, Geo, Handle, Opened, Settings, Tester, Through};
+use exitgate::check::{CheckBatch, Checked, ExitDialer, Geo, Handle, OpenedStream, Settings, Tester};
 use exitgate::config;
 use exitgate::dial::{DialError, ExitFault};
 use exitgate::exit::country::Country;
@@ -24,8 +24,8 @@ use tokio::time::{Instant, timeout};
 /// How long a condition may take to come true on a busy machine.
 const SOON: Duration = Duration::from_secs(40);
 
-/// A web, proxies that are taken for exits, and a tester of them.
-struct Bed {
+/// A web, proxies that stand in for exits, and a tester of them.
+struct Setup {
     web: Web,
     proxies: Arc<PublicProxies>,
     exits: HashMap<ExitId, Proxy>,
@@ -41,10 +41,10 @@ struct ByProxy {
     _proxies: Arc<PublicProxies>,
 }
 
-impl Through for ByProxy {
+impl ExitDialer for ByProxy {
     type Stream = TcpStream;
 
-    async fn open(&self, exit: &ExitId, target: &Target, span: Duration) -> Result<Opened<TcpStream>, DialError> {
+    async fn open(&self, exit: &ExitId, target: &Target, span: Duration) -> Result<OpenedStream<TcpStream>, DialError> {
         let proxy = &self.exits[exit];
         let (address, host, begun) = (SocketAddr::V4(proxy.address), target.host.to_string(), Instant::now());
         let opened = timeout(span, async {
@@ -55,12 +55,12 @@ impl Through for ByProxy {
             }
         });
         let stream = opened.await.map_err(|_| DialError::Deadline)?.map_err(|_| ExitFault::Unreachable)?;
-        Ok(Opened { stream, circuit: None, connect: begun.elapsed() })
+        Ok(OpenedStream { stream, circuit: None, connect: begun.elapsed() })
     }
 }
 
-impl Bed {
-    /// `lines` are of `[check]`; `SECURE` and `PLAIN` in them are the origins of a web site.
+impl Setup {
+    /// `lines` belong to `[check]`; `SECURE`, `PLAIN` and `SHOP` in them become URLs of the web.
     async fn start(mix: &[(Kind, u32)], lines: &str) -> Self {
         let ground = Ground::claim().unwrap();
         let (web, dns) = (Web::start(&ground).await.unwrap(), Dns::start(&ground).await.unwrap());
@@ -84,10 +84,10 @@ impl Bed {
         let life = Lifecycle::new();
         let tasks = life.tasks();
         life.tasks().supervise("tester", move || tester.clone().run(tasks.clone()));
-        let bed = Self { web, proxies, exits, state, handle, _life: life, _dns: dns };
-        let listings = bed.exits.keys().cloned().map(Listing::new).collect();
-        bed.state.apply(Change::Listed(Source::Tor, listings)).await.unwrap();
-        bed
+        let setup = Self { web, proxies, exits, state, handle, _life: life, _dns: dns };
+        let listings = setup.exits.keys().cloned().map(Listing::new).collect();
+        setup.state.apply(Change::Listed(Source::Tor, listings)).await.unwrap();
+        setup
     }
 
     fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ExitId, &Proxy)> {
@@ -123,9 +123,9 @@ const LINES: &str = r#"
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn verdicts_are_exactly_what_is_planted() {
+async fn verdicts_show_what_each_kind_of_proxy_does() {
     let kinds = [
-        (Kind::Good, 6), // three who are asked again are half of them: no sentence has to wait for a minute
+        (Kind::Good, 6), // three that are checked again are half of them: condemning need not wait for a minute
         (Kind::Dead, 2),
         (Kind::Hanging, 2),
         (Kind::Slow, 2),
@@ -135,18 +135,20 @@ async fn verdicts_are_exactly_what_is_planted() {
         (Kind::Locked, 3),
         (Kind::WebServer, 2),
     ];
-    let bed = Bed::start(&kinds, LINES).await;
-    bed.until("every exit has a verdict", |bed| {
-        bed.exits.keys().all(|id| bed.exit(id).known().verdict != Verdict::Untested)
-    })
-    .await;
-    bed.until("tamperers and interceptors are bad for good", |bed| {
-        let caught = bed.of_kind(Kind::Tampering).chain(bed.of_kind(Kind::BreaksTls));
-        caught.into_iter().all(|(id, _)| bed.exit(id).known().marks.bad_for_good)
-    })
-    .await;
-    for (id, proxy) in &bed.exits {
-        let (exit, good) = (bed.exit(id), proxy.kind == Kind::Good);
+    let setup = Setup::start(&kinds, LINES).await;
+    setup
+        .until("every exit has a verdict", |setup| {
+            setup.exits.keys().all(|id| setup.exit(id).known().verdict != Verdict::Untested)
+        })
+        .await;
+    setup
+        .until("exits that tamper or intercept are condemned", |setup| {
+            let caught = setup.of_kind(Kind::Tampering).chain(setup.of_kind(Kind::BreaksTls));
+            caught.into_iter().all(|(id, _)| setup.exit(id).known().marks.bad_for_good)
+        })
+        .await;
+    for (id, proxy) in &setup.exits {
+        let (exit, good) = (setup.exit(id), proxy.kind == Kind::Good);
         assert_eq!(exit.usable(), good, "{proxy:?} {:?}", exit.known());
         assert_eq!(exit.ip(), (good || proxy.kind == Kind::Tampering).then_some(IpAddr::V4(*proxy.address.ip())));
         let condemned = matches!(proxy.kind, Kind::Tampering | Kind::BreaksTls);
@@ -156,17 +158,17 @@ async fn verdicts_are_exactly_what_is_planted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_good_exit_is_ever_marked() {
-    let bed = Bed::start(&[(Kind::Good, 8), (Kind::Tampering, 1), (Kind::BreaksTls, 1)], LINES).await;
-    let ids: Vec<_> = bed.of_kind(Kind::Good).map(|(id, _)| id.clone()).collect();
+async fn no_good_exit_is_ever_condemned() {
+    let setup = Setup::start(&[(Kind::Good, 8), (Kind::Tampering, 1), (Kind::BreaksTls, 1)], LINES).await;
+    let ids: Vec<_> = setup.of_kind(Kind::Good).map(|(id, _)| id.clone()).collect();
     for round in 0..10 {
-        let mut results = bed.handle.pass(CheckBatch { exits: ids.clone(), extra: None }).await;
+        let mut results = setup.handle.pass(CheckBatch { exits: ids.clone(), extra: None }).await;
         while let Some((id, checked)) = timeout(SOON, results.recv()).await.unwrap() {
             let checked = checked.unwrap_or_else(|| panic!("{id} is gone in round {round}"));
             assert_eq!((checked.verdict, &*checked.why), (Verdict::Good, ""), "{id} in round {round}");
         }
     }
-    assert!(ids.iter().all(|id| bed.exit(id).usable() && !bed.exit(id).known().marks.bad_for_good));
+    assert!(ids.iter().all(|id| setup.exit(id).usable() && !setup.exit(id).known().marks.bad_for_good));
 }
 
 const SHOP: &str = r#"
@@ -179,28 +181,28 @@ const SHOP: &str = r#"
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shop_that_refuses_some_bans_those_and_when_it_refuses_all_nobody() {
-    let bed = Bed::start(&[(Kind::Good, 7)], SHOP).await;
-    let passes = |bed: &Bed, id: &ExitId| bed.exit(id).known().passed.contains("shop");
-    bed.until("all pass the shop", |bed| bed.exits.keys().all(|id| passes(bed, id))).await;
-    let (refused, proxy) = bed.exits.iter().next().unwrap();
-    bed.web.shop_refuses(IpAddr::V4(*proxy.address.ip()), 403);
-    let checked = bed.force(refused).await.unwrap();
+async fn a_shop_bans_the_exits_that_it_refuses_unless_it_refuses_all() {
+    let setup = Setup::start(&[(Kind::Good, 7)], SHOP).await;
+    let passes = |setup: &Setup, id: &ExitId| setup.exit(id).known().passed.contains("shop");
+    setup.until("all pass the shop", |setup| setup.exits.keys().all(|id| passes(setup, id))).await;
+    let (refused, proxy) = setup.exits.iter().next().unwrap();
+    setup.web.shop_refuses(IpAddr::V4(*proxy.address.ip()), 403);
+    let checked = setup.force(refused).await.unwrap();
     assert_eq!(checked.verdict, Verdict::Good, "the exit itself works");
     assert_eq!(checked.sites, [("shop".into(), Some("it answers 403".to_owned()))]);
-    assert!(!passes(&bed, refused), "it is out of the shop's pools at once");
+    assert!(!passes(&setup, refused), "it is out of the shop's pools at once");
     let shop = Site::of(&Host::parse("shop.test").unwrap());
-    let banned = |bed: &Bed| {
-        let (now, snapshot) = (bed.state.now(), bed.state.snapshot());
-        bed.exits.keys().filter(|id| snapshot.bans.until(&shop, id, now).is_some()).cloned().collect::<Vec<_>>()
+    let banned = |setup: &Setup| {
+        let (now, snapshot) = (setup.state.now(), setup.state.snapshot());
+        setup.exits.keys().filter(|id| snapshot.bans.until(&shop, id, now).is_some()).cloned().collect::<Vec<_>>()
     };
-    // Three who passed are asked again, and three of six are half of those who passed lately: no minute to wait for.
-    bed.until("the one that is refused is banned", |bed| banned(bed) == std::slice::from_ref(refused)).await;
-    bed.proxies.proxies().iter().for_each(|proxy| bed.web.shop_refuses(IpAddr::V4(*proxy.address.ip()), 429));
-    let others: Vec<_> = bed.exits.keys().filter(|id| *id != refused).cloned().collect();
+    // Three that passed are checked again, and three of six are half of those that passed recently: no minute to wait for.
+    setup.until("the one that is refused is banned", |setup| banned(setup) == std::slice::from_ref(refused)).await;
+    setup.proxies.proxies().iter().for_each(|proxy| setup.web.shop_refuses(IpAddr::V4(*proxy.address.ip()), 429));
+    let others: Vec<_> = setup.exits.keys().filter(|id| *id != refused).cloned().collect();
     for id in &others {
-        bed.force(id).await.unwrap();
+        setup.force(id).await.unwrap();
     }
-    bed.until("those who passed before pass again", |bed| others.iter().all(|id| passes(bed, id))).await;
-    assert_eq!(banned(&bed), std::slice::from_ref(refused), "a shop that refuses everybody is itself the reason");
+    setup.until("those that passed before pass again", |setup| others.iter().all(|id| passes(setup, id))).await;
+    assert_eq!(banned(&setup), std::slice::from_ref(refused), "a shop that refuses every exit bans none");
 }

@@ -1,5 +1,5 @@
-//! Lists of public proxies over real sockets: what they name is listed, what leaves them drains, what is wrong with
-//! them is survived.
+//! Lists of public proxies over real sockets: their proxies are listed, those that leave them drain, and bad answers do no
+//! harm.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use tokio::sync::mpsc;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// Long enough for the slowest machine that runs this; nothing waits for it when all is well.
+/// How long a condition may take. Tests wait for conditions, so only a failure takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-struct Bed {
+struct Setup {
     proxies: PublicProxies,
     web: Web,
     ground: Arc<Ground>,
     _dns: Dns,
 }
 
-impl Bed {
+impl Setup {
     async fn start(count: u32) -> Self {
         let ground = Ground::claim().unwrap();
         let (web, dns) = (Web::start(&ground).await.unwrap(), Dns::start(&ground).await.unwrap());
@@ -133,25 +133,25 @@ fn proxifly(url: &str, mirror: &str) -> String {
 const NOWHERE: &str = "http://127.0.0.1:9/proxies";
 
 #[tokio::test]
-async fn proxifly_is_listed_when_its_date_moves_and_drains_what_left_it() {
-    let bed = Bed::start(12).await;
-    let lists = Lists::start(&proxifly(&bed.folder(), NOWHERE), true);
-    let want = bed.urls();
+async fn proxifly_is_fetched_when_its_date_changes_and_proxies_that_left_it_drain() {
+    let setup = Setup::start(12).await;
+    let lists = Lists::start(&proxifly(&setup.folder(), NOWHERE), true);
+    let want = setup.urls();
     lists.until(|lists| lists.alive() == want).await;
     let status = lists.wait("proxifly", |status| status.outcome == "unchanged").await;
     assert!((status.records, status.skipped) == (12, 0) && status.published.is_some(), "{status:?}");
-    let asked = |file: &str| bed.proxies.cdn.asked().iter().filter(|path| path.ends_with(file)).count();
-    assert_eq!(asked("all/data.json"), 1, "the date has not moved");
+    let asked = |file: &str| setup.proxies.cdn.asked().iter().filter(|path| path.ends_with(file)).count();
+    assert_eq!(asked("all/data.json"), 1, "the date has not changed");
     assert!(asked("meta/data.json") > 1);
 
-    bed.proxies.cdn.edit(|listed| listed.truncate(7));
+    setup.proxies.cdn.edit(|listed| listed.truncate(7));
     lists.until(|lists| lists.alive().len() == 7).await;
     lists.end().await;
 }
 
 #[tokio::test]
-async fn the_mirror_serves_while_the_first_is_down_or_stale() {
-    let (first, mirror) = (Bed::start(3).await, Bed::start(5).await);
+async fn the_mirror_is_used_while_the_first_copy_is_down_or_stale() {
+    let (first, mirror) = (Setup::start(3).await, Setup::start(5).await);
     first.proxies.cdn.behave(Behaviour::Status(503));
     let lists = Lists::start(&proxifly(&first.folder(), &mirror.folder()), true);
     let want = mirror.urls();
@@ -168,12 +168,12 @@ async fn the_mirror_serves_while_the_first_is_down_or_stale() {
 }
 
 #[tokio::test]
-async fn lists_of_every_form_are_one_list_without_private_addresses() {
-    let bed = Bed::start(1).await;
-    let text = bed.file("a.txt", "# mine\n193.0.0.1:80\n10.0.0.1:80\nnonsense\nsocks5://8.8.8.8:1080\n");
-    let json = bed
+async fn lists_of_every_format_are_merged_without_private_addresses() {
+    let setup = Setup::start(1).await;
+    let text = setup.file("a.txt", "# mine\n193.0.0.1:80\n10.0.0.1:80\nnonsense\nsocks5://8.8.8.8:1080\n");
+    let json = setup
         .file("b.json", r#"{"data":[{"ip":"8.8.8.8","port":1080,"protocol":"socks5"},{"ip":"1.1.1.1","port":"80"}]}"#);
-    let csv = bed.file("c.csv", "ip,port\n9.9.9.9,4145,socks4\n");
+    let csv = setup.file("c.csv", "ip,port\n9.9.9.9,4145,socks4\n");
     let entry = |name: &str, url: &str, more: &str| {
         format!("[[sources.list]]\nname = {name:?}\nurl = {url:?}\nevery = \"1h\"\n{more}\n")
     };
@@ -186,7 +186,11 @@ async fn lists_of_every_form_are_one_list_without_private_addresses() {
     assert_eq!((a.records, a.skipped), (2, 2));
     let snapshot = lists.state.snapshot();
     let shared = snapshot.catalog.iter().find(|exit| exit.id().to_string() == "socks5://8.8.8.8:1080").unwrap();
-    assert_eq!(shared.listing().public.as_ref().unwrap().through, Through::Tor, "one list wants to stay unseen by it");
+    assert_eq!(
+        shared.listing().public.as_ref().unwrap().through,
+        Through::Tor,
+        "one of its lists is to be reached through Tor"
+    );
 
     lists.give_up.send(shared.id().clone()).await.unwrap();
     lists.until(|lists| lists.alive().len() == 3).await;

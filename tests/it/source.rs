@@ -148,8 +148,8 @@ async fn the_last_good_list_survives_every_misbehaviour() {
         (Behaviour::Status(500), "status", "500"),
         (Behaviour::Status(503), "status", "503"),
         (Behaviour::Truncated, "http", "HTTP"),
-        (Behaviour::Garbage, "garbage", "no JSON object"),
-        (Behaviour::Hang, "timeout", "waiting for its answer"),
+        (Behaviour::Garbage, "garbage", "not a JSON object"),
+        (Behaviour::Hang, "timeout", "waiting for the answer"),
     ] {
         bench.onionoo.behave(behaviour);
         let fared = bench.run(ONIONOO, |_| true).await;

@@ -10,7 +10,7 @@ use super::workers::{ExitWorkers, WorkerInputs};
 use super::{lists, settings};
 use crate::api::{Readiness, SourceReadiness};
 use crate::app::StartError;
-use crate::check::{self, ByTor, Tester};
+use crate::check::{self, Tester, TorExitDialer};
 use crate::config::Config;
 use crate::exit::country::GeoIp;
 use crate::exit::facts::Flags;
@@ -73,7 +73,7 @@ fn start_tester(
     let settings = check::Settings::of(&config.check).map_err(|error| StartError::Other(format!("check: {error}")))?;
     let geoip = geoip.clone();
     let geo = Arc::new(move |ip| geoip.country(ip));
-    let (tester, handle) = Tester::new(ByTor(tor.clone()), settings, state.clone(), geo, wished);
+    let (tester, handle) = Tester::new(TorExitDialer(tor.clone()), settings, state.clone(), geo, wished);
     let worker = tasks.clone();
     tasks.supervise("tester", move || tester.clone().run(worker.clone()));
     Ok(handle)

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::settings;
 use super::workers::{ExitWorkers, WorkerInputs};
 use crate::app::{StartError, files};
-use crate::check::public::{Line, PublicTester, Settings};
+use crate::check::public::{ProxyDialer, PublicTester, Settings};
 use crate::exit::{ExitId, Source};
 use crate::lifecycle::Tasks;
 use crate::source::fetch::{Client, Direct};
@@ -43,7 +43,7 @@ pub(super) fn start(inputs: &mut WorkerInputs<'_>, started: &mut ExitWorkers) ->
     let room = (files::raise_limit() / FILES_SHARE) as usize;
     let settings = Settings::of(&config.check, room, private);
     let settings = settings.map_err(|error| StartError::Other(format!("check.public: {error}")))?;
-    let line = Line { rules: inputs.rules.clone(), tor: inputs.tor.cloned() };
+    let line = ProxyDialer { rules: inputs.rules.clone(), tor: inputs.tor.cloned() };
     let geoip = inputs.geoip.clone();
     let geo = Arc::new(move |ip| geoip.country(ip));
     let (tester, handle) = PublicTester::new(line, settings, inputs.state.clone(), geo, wishes, give_up);

@@ -45,7 +45,7 @@ fn known(config: &Config, loaded: &Loaded, geoip: &GeoIp, now: Moment) -> HashMa
     for verdict in &loaded.verdicts {
         let known = all.entry(verdict.exit.clone()).or_default();
         let stale = now.since(verdict.checked) > config.check.stale_after;
-        match verdict.standing {
+        match verdict.verdict {
             TargetVerdict::Condemned => {
                 (known.verdict, known.marks.bad_for_good) = (Verdict::Bad, true);
                 (known.checked, known.why) = (Some(verdict.checked), Some(verdict.why.as_str().into()));
@@ -148,7 +148,7 @@ mod tests {
 
     fn verdict(n: u8, target: &str, standing: TargetVerdict, why: &str, checked: Moment) -> store::Verdict {
         let (exit, target, why) = (exit(n), target.to_owned(), why.to_owned());
-        store::Verdict { exit, target, standing, streak: 1, checked, good: Some(checked), latency: None, why }
+        store::Verdict { exit, target, verdict: standing, streak: 1, checked, good: Some(checked), latency: None, why }
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! What the tests of others say about one's own. Pure.
+//! What the results of all proxies show about one result. Pure.
 //!
-//! An echo server that is down looks like a thousand proxies that are, and so does our own line: so servers are judged
-//! by how many get an answer from them, and when those that worked a moment ago fail all at once, nobody is blamed. A
-//! page that must be the same for everybody is what most say that it is (see `check/tamper_check.rs`).
+//! An echo server that is down looks like a thousand dead proxies, and so does a failure of this machine's own connection.
+//! So the share of good answers is counted for each echo server, and when nearly all proxies that worked a moment ago fail
+//! at once, none of those failures counts. The true content of a canary is what most proxies show
+//! (`check/tamper_check.rs`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,46 +17,45 @@ use super::report::{Echo, Echoes};
 use crate::dial::{DialError, ExitFault};
 use crate::exit::{ExitId, Moment};
 
-/// What an answer leaves of the weight of those before it: the last hundred or so count.
+/// What an answer leaves of the weight of earlier ones: about the last hundred count.
 const FADE: f32 = 0.99;
 
-/// Answers before an echo server is judged. Arbitrary: more than a streak of bad luck.
-const JUDGED: f32 = 10.0;
+/// How many answers an echo server must have given before its share of good ones counts. Not tuned.
+const ENOUGH_ANSWERS: f32 = 10.0;
 
-/// An echo server whose share of good answers is less than this part of the best one's is not in service.
+/// An echo server whose share of good answers is less than this part of the best one's is asked last.
 const IN_SERVICE: f32 = 0.5;
 
-/// Proxies that worked, tested again in the last minute, of which so many must fail for it to be our line. Arbitrary:
-/// one in twenty dies a minute in bad times.
+/// At least this many proxies that worked must have been tested again within [`RECENT`], and more than this share of them
+/// must have failed, for our own connection to count as down. At worst, one in twenty proxies dies within a minute.
 const UPLINK: (usize, f32) = (20, 0.9);
-const LATELY: Duration = Duration::from_secs(60);
+const RECENT: Duration = Duration::from_secs(60);
 
-/// How one echo server fares.
+/// The answers of one echo server, weighted by age.
 #[derive(Clone, Copy, Debug, Default)]
-struct Health {
+struct EchoHealth {
     good: f32,
     bad: f32,
     /// Good answers that repeated our nonce.
     repeated: f32,
 }
 
-impl Health {
+impl EchoHealth {
     fn share(&self) -> Option<f32> {
         let all = self.good + self.bad;
-        (all >= JUDGED).then(|| self.good / all)
+        (all >= ENOUGH_ANSWERS).then(|| self.good / all)
     }
 
     fn repeats(&self) -> bool {
-        self.good >= JUDGED && self.repeated > self.good * 0.8
+        self.good >= ENOUGH_ANSWERS && self.repeated > self.good * 0.8
     }
 }
 
-/// See above.
 pub(super) struct PublicEvaluator {
-    plain: Vec<Health>,
-    secure: Vec<Health>,
+    plain: Vec<EchoHealth>,
+    secure: Vec<EchoHealth>,
     canaries: Vec<TamperCheck>,
-    /// Whether proxies that worked still did, lately.
+    /// The latest results of proxies that worked before: true if they still did.
     uplink: VecDeque<(Moment, bool)>,
 }
 
@@ -63,20 +63,20 @@ impl PublicEvaluator {
     pub(super) fn new(plain: usize, secure: usize, canaries: usize) -> Self {
         let canaries = std::iter::repeat_with(TamperCheck::default).take(canaries).collect();
         Self {
-            plain: vec![Health::default(); plain],
-            secure: vec![Health::default(); secure],
+            plain: vec![EchoHealth::default(); plain],
+            secure: vec![EchoHealth::default(); secure],
             canaries,
             uplink: VecDeque::new(),
         }
     }
 
-    /// The servers to ask: those in service in random order, then the others.
+    /// The servers to ask: those that answer well in random order, then the others.
     pub(super) fn echoes<R: Rng + ?Sized>(&self, rng: &mut R) -> Echoes {
         Echoes { plain: order(&self.plain, rng), secure: order(&self.secure, rng) }
     }
 
-    /// How a server answered. What never came to it says nothing about it.
-    pub(super) fn hear(&mut self, echo: Echo, answer: Result<bool, Fault>) {
+    /// Notes how a server answered. A request that never reached it says nothing about it.
+    pub(super) fn note_echo(&mut self, echo: Echo, answer: Result<bool, Fault>) {
         let all = if echo.secure { &mut self.secure } else { &mut self.plain };
         let health = &mut all[echo.at];
         let (good, bad, repeated) = match answer {
@@ -90,28 +90,28 @@ impl PublicEvaluator {
         health.repeated = health.repeated * FADE + repeated;
     }
 
-    /// True if servers over TLS show their own certificates to others, so that one who sees another is shown a false one.
+    /// True if other proxies are shown the true certificates of servers over TLS: a wrong one is then the proxy's.
     pub(super) fn vouches_for_tls(&self) -> bool {
         self.secure.iter().any(|health| health.share().is_some_and(|share| share > 0.2))
     }
 
-    /// Notes what became of one that worked; true if what fails now is to be blamed on our own line.
-    pub(super) fn uplink(&mut self, works: bool, now: Moment) -> bool {
+    /// Notes whether a proxy that worked still does; true if our own connection seems to be down.
+    pub(super) fn uplink_fails(&mut self, works: bool, now: Moment) -> bool {
         self.uplink.push_back((now, works));
-        while self.uplink.front().is_some_and(|(at, _)| now.since(*at) > LATELY) {
+        while self.uplink.front().is_some_and(|(at, _)| now.since(*at) > RECENT) {
             self.uplink.pop_front();
         }
         let failing = self.uplink.iter().filter(|(_, works)| !works).count();
         self.uplink.len() >= UPLINK.0 && failing as f32 > self.uplink.len() as f32 * UPLINK.1
     }
 
-    /// What a page is, if that is known.
+    /// The digest of a canary's true page, if it is known.
     pub(super) fn truth(&self, canary: usize) -> Option<Digest> {
         self.canaries[canary].truth()
     }
 
-    /// How a page was seen. Yields those who are to be asked again.
-    pub(super) fn look(
+    /// Notes what a proxy showed of a canary; returns proxies to check again.
+    pub(super) fn note_canary(
         &mut self,
         exit: &ExitId,
         (canary, seen, changed): (usize, Digest, bool),
@@ -120,29 +120,29 @@ impl PublicEvaluator {
         self.canaries[canary].note(exit, seen, changed, now)
     }
 
-    /// Those of whom it is clear by now that they change pages, and those who are to look again so that it becomes clear.
+    /// The proxies that certainly change pages, and proxies to check again to be certain about others.
     pub(super) fn settle(&mut self, now: Moment) -> (Vec<ExitId>, Vec<ExitId>) {
         let (mut confirmed, mut again) = (Vec::new(), Vec::new());
-        for canary in self.canaries.iter_mut().filter(|canary| canary.pending.is_unsettled()) {
-            let settled = canary.pending.settle(now);
-            confirmed.extend(settled.confirmed.into_iter().map(|(exit, _)| exit));
-            again.extend(settled.again);
+        for canary in self.canaries.iter_mut().filter(|canary| canary.pending.is_undecided()) {
+            let decided = canary.pending.decide(now);
+            confirmed.extend(decided.confirmed.into_iter().map(|(exit, _)| exit));
+            again.extend(decided.again);
         }
         (confirmed, again)
     }
 
     pub(super) fn is_unsettled(&self) -> bool {
-        self.canaries.iter().any(|canary| canary.pending.is_unsettled())
+        self.canaries.iter().any(|canary| canary.pending.is_undecided())
     }
 
-    /// Forgets proxies that are there no more.
+    /// Forgets all other proxies.
     pub(super) fn keep(&mut self, exits: &std::collections::HashSet<ExitId>) {
         self.canaries.iter_mut().for_each(|canary| canary.pending.keep(exits));
     }
 }
 
-fn order<R: Rng + ?Sized>(all: &[Health], rng: &mut R) -> Vec<(usize, bool)> {
-    let best = all.iter().filter_map(Health::share).fold(0.0, f32::max);
+fn order<R: Rng + ?Sized>(all: &[EchoHealth], rng: &mut R) -> Vec<(usize, bool)> {
+    let best = all.iter().filter_map(EchoHealth::share).fold(0.0, f32::max);
     let mut order: Vec<_> = (0..all.len()).collect();
     order.shuffle(rng);
     order.sort_by_key(|at| all[*at].share().is_some_and(|share| share < best * IN_SERVICE));
@@ -160,39 +160,39 @@ mod tests {
     const OTHER: Echo = Echo { secure: false, at: 1 };
 
     #[test]
-    fn a_server_that_fails_everybody_is_asked_last() {
+    fn a_server_that_answers_no_proxy_is_asked_last() {
         let (mut evaluator, mut rng) = (PublicEvaluator::new(2, 1, 0), SmallRng::seed_from_u64(1));
         let first = |evaluator: &PublicEvaluator, rng: &mut SmallRng| evaluator.echoes(rng).plain[0].0;
         let firsts: usize = (0..50).map(|_| first(&evaluator, &mut rng)).sum();
-        assert!((10..40).contains(&firsts), "nobody is preferred yet");
+        assert!((10..40).contains(&firsts), "no server is preferred yet");
         for _ in 0..50 {
-            evaluator.hear(PLAIN, Err(Fault::Slow));
-            evaluator.hear(OTHER, Ok(true));
-            evaluator.hear(OTHER, Err(Fault::Dial(DialError::Exit(ExitFault::Unreachable))));
-            evaluator.hear(OTHER, Err(Fault::Slow));
+            evaluator.note_echo(PLAIN, Err(Fault::Slow));
+            evaluator.note_echo(OTHER, Ok(true));
+            evaluator.note_echo(OTHER, Err(Fault::Dial(DialError::Exit(ExitFault::Unreachable))));
+            evaluator.note_echo(OTHER, Err(Fault::Slow));
         }
         assert!((0..50).all(|_| first(&evaluator, &mut rng) == 1));
         assert_eq!(evaluator.echoes(&mut rng).plain, [(1, true), (0, false)], "and the other repeats nonces");
     }
 
     #[test]
-    fn one_interceptor_is_none_while_everybody_sees_false_certificates() {
+    fn wrong_certificates_count_only_while_others_see_the_true_ones() {
         let mut evaluator = PublicEvaluator::new(0, 1, 0);
         let echo = Echo { secure: true, at: 0 };
-        (0..20).for_each(|_| evaluator.hear(echo, Err(Fault::Forged)));
+        (0..20).for_each(|_| evaluator.note_echo(echo, Err(Fault::Forged)));
         assert!(!evaluator.vouches_for_tls());
-        (0..20).for_each(|_| evaluator.hear(echo, Ok(false)));
+        (0..20).for_each(|_| evaluator.note_echo(echo, Ok(false)));
         assert!(evaluator.vouches_for_tls());
     }
 
     #[test]
-    fn when_all_that_worked_fail_at_once_it_is_our_line() {
+    fn when_all_proxies_that_worked_fail_at_once_our_connection_is_down() {
         let mut evaluator = PublicEvaluator::new(0, 0, 0);
         let now = |n: u64| Moment(n * 1_000_000);
-        assert!((0..19).all(|n| !evaluator.uplink(false, now(n))));
-        assert!(evaluator.uplink(false, now(19)));
-        assert!((20..30).all(|n| !evaluator.uplink(true, now(n)) || n < 23));
-        assert!(!evaluator.uplink(false, now(30)), "one of many");
-        assert!(!evaluator.uplink(false, now(500)), "long ago");
+        assert!((0..19).all(|n| !evaluator.uplink_fails(false, now(n))));
+        assert!(evaluator.uplink_fails(false, now(19)));
+        assert!((20..30).all(|n| !evaluator.uplink_fails(true, now(n)) || n < 23));
+        assert!(!evaluator.uplink_fails(false, now(30)), "one of many");
+        assert!(!evaluator.uplink_fails(false, now(500)), "long ago");
     }
 }

@@ -1,44 +1,44 @@
-//! What was found out about a proxy, in the words of those who keep it.
+//! Changes of what is known of a public proxy, and the rows that the store keeps of them.
 //!
-//! `known` is what is known by now, with what was learned a moment ago and has not been told yet; it learns too. What the
-//! lesson itself leaves alone it reads when it is told, not before: two lessons of one proxy may be told together.
+//! Updates are collected and published together, so two updates of one proxy may wait at once. A change is therefore
+//! made twice: at once in a copy of what is known, from which the rows are made and which the next check reads, and again
+//! when it is published. It reads everything that it does not set at the time at which it is made.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::super::exit_update::Geo;
-use super::report::{Why, Works};
+use super::super::exit_update::{ECHO, Geo};
+use super::report::{RejectReason, Works};
 use crate::exit::facts::Known;
 use crate::exit::{Abilities, Exit, ExitId, Moment, PublicId, Verdict};
 use crate::state::ExitUpdate;
-use crate::store::{self, Write};
+use crate::store::{self, Timings, Write};
 
-/// It works.
-pub(super) fn good(exit: &Exit, known: &mut Known, works: Works, geo: &Geo, now: Moment) -> ExitUpdate {
+/// A change of what is known of an exit.
+pub(super) type Change = Box<dyn Fn(&mut Known) + Send>;
+
+/// The proxy works.
+pub(super) fn good(works: Works, geo: &Geo, now: Moment) -> Change {
     let seen: Vec<_> = works.ips.iter().map(|ip| (*ip, geo(*ip))).collect();
     let Works { anonymity, tunnels, tls, took, connect, .. } = works;
-    learned(exit, known, now, 0, move |known| {
+    Box::new(move |known| {
         let (passed, asked) = known.public.map_or((0, 0), |able| (able.passed, able.asked));
-        (known.checked, known.good, known.verdict) = (Some(now), Some(now), Verdict::Good);
+        (known.checked, known.good, known.verdict, known.why) = (Some(now), Some(now), Verdict::Good, None);
         known.public = Some(Abilities { anonymity, tunnels, tls, took, passed, asked });
         known.latency = Some(connect);
         seen.iter().for_each(|(ip, country)| known.saw(*ip, *country, now));
     })
 }
 
-/// The long test was passed, or not.
-pub(super) fn lasts(
-    exit: &Exit,
-    known: &mut Known,
-    (passed, asked): (u16, u16),
-    well: bool,
-    failures: u32,
-    now: Moment,
-) -> ExitUpdate {
-    learned(exit, known, now, failures, move |known| {
+/// The long test ended: `passed` of `asked` requests came back.
+pub(super) fn lasts((passed, asked): (u16, u16), well: bool, why: &str, now: Moment) -> Change {
+    let why: Arc<str> = if why.is_empty() { RejectReason::Unreliable.to_string().into() } else { why.into() };
+    Box::new(move |known| {
         known.checked = Some(now);
-        known.verdict = if well { Verdict::Good } else { Verdict::Bad };
         if well {
-            known.good = Some(now);
+            (known.good, known.verdict, known.why) = (Some(now), Verdict::Good, None);
+        } else {
+            (known.verdict, known.why) = (Verdict::Bad, Some(why.clone()));
         }
         if let Some(able) = &mut known.public {
             (able.passed, able.asked) = (passed, asked);
@@ -46,37 +46,69 @@ pub(super) fn lasts(
     })
 }
 
-/// It does not work.
-pub(super) fn bad(exit: &Exit, known: &mut Known, failures: u32, now: Moment) -> ExitUpdate {
-    learned(exit, known, now, failures, move |known| (known.checked, known.verdict) = (Some(now), Verdict::Bad))
+/// The proxy does not work.
+pub(super) fn bad(why: &str, now: Moment) -> Change {
+    let why: Arc<str> = why.into();
+    Box::new(move |known| {
+        (known.checked, known.verdict, known.why) = (Some(now), Verdict::Bad, Some(why.clone()));
+    })
 }
 
-/// It was caught, and is bad for good.
-pub(super) fn condemned(exit: &Exit, known: &mut Known, why: Why, now: Moment) -> ExitUpdate {
-    tracing::info!(exit = %exit.id(), %why, "a public proxy is bad for good");
-    learned(exit, known, now, 1, move |known| {
-        (known.checked, known.verdict) = (Some(now), Verdict::Bad);
+/// The proxy tampers or intercepts, and is never used again.
+pub(super) fn condemned(id: &ExitId, reason: RejectReason, now: Moment) -> Change {
+    tracing::info!(exit = %id, why = %reason, "a public proxy is condemned: it is never used again");
+    let bad = bad(&reason.to_string(), now);
+    Box::new(move |known| {
+        bad(known);
         known.marks.bad_for_good = true;
     })
 }
 
-/// A change of what is known, and the row that is kept of it: of those that have worked once, or were caught.
-fn learned(
+/// A row of the history. The long test is a check of the exit as such, like any other.
+pub(super) fn history_row(
+    exit: &Exit,
+    outcome: &str,
+    why: &str,
+    ip: Option<IpAddr>,
+    timings: Timings,
+    now: Moment,
+) -> store::Check {
+    store::Check {
+        id: 0,
+        exit: exit.id().clone(),
+        target: ECHO.to_owned(),
+        at: now,
+        outcome: outcome.to_owned(),
+        detail: why.to_owned(),
+        ip,
+        status: None,
+        timings,
+    }
+}
+
+/// The update to publish, and the rows that are kept. Rows are kept only of proxies that have worked once or are
+/// condemned: of a list of twenty thousand, nearly all never work. `None` if there is nothing to change and to keep.
+pub(super) fn update(
     exit: &Exit,
     known: &mut Known,
-    now: Moment,
+    change: Option<Change>,
     failures: u32,
-    change: impl Fn(&mut Known) + Send + 'static,
-) -> ExitUpdate {
-    change(known);
-    let kept = known.good.is_some() || known.marks.bad_for_good;
-    let row = kept.then(|| row(exit, known, failures, now)).flatten();
-    ExitUpdate {
-        exit: exit.id().clone(),
-        update: Box::new(change),
-        ban: None,
-        writes: row.map(Write::PutPublic).into_iter().collect(),
+    history: Option<store::Check>,
+    now: Moment,
+) -> Option<ExitUpdate> {
+    if let Some(change) = &change {
+        change(known);
     }
+    let mut writes = Vec::new();
+    if known.good.is_some() || known.marks.bad_for_good {
+        if change.is_some() {
+            writes.extend(row(exit, known, failures, now).map(Write::PutPublic));
+        }
+        writes.extend(history.map(Write::Check));
+    }
+    let nothing = change.is_none() && writes.is_empty();
+    let update = change.unwrap_or_else(|| Box::new(|_| ()));
+    (!nothing).then(|| ExitUpdate { exit: exit.id().clone(), update, ban: None, writes })
 }
 
 fn row(exit: &Exit, known: &Known, failures: u32, now: Moment) -> Option<store::Public> {

@@ -1,4 +1,4 @@
-//! What the judge needs of the configuration, made ready.
+//! The settings of the tester of public proxies, made from the configuration.
 
 use std::time::Duration;
 
@@ -7,38 +7,39 @@ use tokio_rustls::TlsConnector;
 
 use super::super::probe::{Page, connector};
 use super::super::settings::{BadSettings, certificates};
-use super::queue;
+use super::schedule;
 use crate::config::Check;
 use crate::dial::public::Times;
 
-/// How public proxies are judged.
+/// How public proxies are tested.
 #[derive(Clone)]
 pub struct Settings {
-    /// Echoes in the clear.
+    /// Echo servers in the clear.
     pub(super) plain: Vec<Page>,
-    /// Echoes over TLS.
+    /// Echo servers over TLS.
     pub(super) secure: Vec<Page>,
-    /// Shows the headers that arrive.
+    /// A page that repeats the headers of the request.
     pub(super) headers: Option<Page>,
-    /// The same for everybody, in the clear.
+    /// Pages that are the same for all clients, in the clear.
     pub(super) canaries: Vec<Page>,
-    /// Believes the public roots, and `check.ca_file`. One for all: a configuration of TLS is 200 KB of roots.
+    /// Accepts certificates of the public authorities, and of those in `check.ca_file`. Shared, because a TLS
+    /// configuration holds 200 KB of root certificates.
     pub(super) tls: TlsConnector,
     /// How long the stages of a dial may take.
     pub(super) times: Times,
     /// How long a probe may take once its stream is open.
     pub(super) timeout: Duration,
-    /// Requests of the long test, and how many must pass.
+    /// How many requests the long test makes, and how many must pass.
     pub(super) long: (u16, u16),
-    /// Proxies may leave from addresses that are not on the public internet.
+    /// Proxies may leave from private addresses.
     pub(super) private: bool,
     /// How often, and how many at once.
-    pub(super) terms: queue::Terms,
+    pub(super) terms: schedule::Terms,
 }
 
 impl Settings {
-    /// Makes a configuration ready. Reads `check.ca_file`. `room` is how many checks open files allow; `private` lets
-    /// proxies be in inner networks.
+    /// Makes settings from the configuration. Reads `check.ca_file`. `concurrency` is how many checks at once the limit
+    /// of open files allows; `private` allows proxies in private networks.
     pub fn of(check: &Check, concurrency: usize, private: bool) -> Result<Self, BadSettings> {
         let public = &check.public;
         let page = |url: &Uri| Page::of(url).map_err(|why| BadSettings::Page { url: url.to_string(), why });
@@ -48,7 +49,11 @@ impl Settings {
         let also = check.ca_file.as_deref().map_or(Ok(Vec::new()), certificates)?;
         let wanted = public.concurrency.get() as usize;
         if wanted > concurrency {
-            tracing::warn!(wanted, concurrency, "check.public.concurrency is more than open files allow (ulimit -n)");
+            tracing::warn!(
+                wanted,
+                concurrency,
+                "check.public.concurrency is more than the limit of open files allows: raise it (ulimit -n)"
+            );
         }
         let count = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
         Ok(Self {
@@ -61,8 +66,8 @@ impl Settings {
             timeout: public.timeout,
             long: (count(public.extended_probes), count(public.extended_passes)),
             private,
-            terms: queue::Terms {
-                at_once: wanted.min(concurrency).max(1),
+            terms: schedule::Terms {
+                concurrency: wanted.min(concurrency).max(1),
                 failed_every: public.failed_every,
                 failed_at_most: public.failed_at_most,
                 working_every: public.working_every,

@@ -1,136 +1,199 @@
-//! The judge's desk: what is due, what came back, what is to be told. No I/O: the worker in `check/public.rs` moves
-//! things.
+//! What the tester of public proxies knows: what is due, what came back, what is to be published. No I/O: the loop in
+//! `check/worker.rs` calls it.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
-use rand::Rng;
 use rand::seq::IteratorRandom as _;
-use tokio::sync::oneshot;
+use rand::{Rng, RngExt};
 
+use super::super::due_queue::Ended;
 use super::super::exit_update::Geo;
-use super::super::tester_state::Checked;
+use super::super::results::{Checked, Results, SETTLE};
+use super::super::worker::{CheckState, Urgency};
 use super::evaluator::PublicEvaluator;
-use super::exit_update;
-use super::queue::{Ended, Past, Queue};
-use super::report::{Finding, Job, Report, Subject, Test, Why};
+use super::exit_update::{self, Change};
+use super::report::{Job, Outcome, RejectReason, Report, Subject, Test};
+use super::schedule::{LastCheck, PublicSchedule};
 use super::settings::Settings;
 use crate::exit::facts::Known;
 use crate::exit::{Exit, ExitId, Moment, Source, Through, Verdict};
 use crate::lifecycle::yielding;
 use crate::route;
-use crate::state::{ExitUpdate, Snapshot};
+use crate::state::Snapshot;
 use crate::telemetry::metrics as names;
 
-/// How long lessons are collected before they are told together: every telling makes a new snapshot, and a first pass
-/// brings some hundred a second.
-const TOGETHER: Duration = Duration::from_millis(250);
+/// How long updates are collected: a first pass over a list ends some hundred checks a second.
+const COLLECT: Duration = Duration::from_millis(250);
 
-/// How often the catalog is looked at, if it changes all the time.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the gauges are set when nothing else happens.
+const IDLE: Duration = Duration::from_secs(10);
 
-/// How often what waits for a sentence is looked at, and gauges set.
-const SETTLE: Duration = Duration::from_secs(1);
-
-/// See above.
-pub(super) struct PublicTesterState {
+pub(in crate::check) struct PublicTesterState {
     settings: Arc<Settings>,
     geo: Geo,
-    queue: Queue,
+    schedule: PublicSchedule,
     evaluator: PublicEvaluator,
-    looked: Moment,
-    settled: Moment,
     measured: Moment,
-    updates: Vec<ExitUpdate>,
-    /// What is known of those whom lessons are about that are not told yet.
-    untold: HashMap<ExitId, Known>,
-    /// When they are told.
-    tell: Moment,
+    results: Results,
+    /// What is known of the exits whose updates are not published yet.
+    unpublished: HashMap<ExitId, Known>,
     given_up: Vec<ExitId>,
-    waiting: HashMap<ExitId, Vec<oneshot::Sender<Checked>>>,
-    /// Answers for those who wait, told after the lessons.
-    answers: Vec<(ExitId, Checked)>,
+}
+
+/// What follows from the report of a check.
+struct Ruling {
+    ended: Ended,
+    /// The code in the history and in metric labels.
+    outcome: &'static str,
+    /// Why it is not good, in words.
+    why: String,
+    /// The addresses that echo servers saw, newest last.
+    ips: Vec<IpAddr>,
+    /// What to change in what is known; `None` if the check changes nothing.
+    change: Option<Change>,
 }
 
 impl PublicTesterState {
     pub(super) fn new(settings: Arc<Settings>, geo: Geo) -> Self {
         let evaluator = PublicEvaluator::new(settings.plain.len(), settings.secure.len(), settings.canaries.len());
-        let queue = Queue::new(settings.terms);
-        let (updates, given_up, answers, waiting) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
-        let start = Moment(0);
-        let (looked, settled, measured, tell) = (start, start, start, start);
-        let untold = HashMap::new();
         Self {
+            schedule: PublicSchedule::new(settings.terms),
             settings,
             geo,
-            queue,
             evaluator,
-            looked,
-            settled,
-            measured,
-            updates,
-            untold,
-            tell,
-            given_up,
-            waiting,
-            answers,
+            measured: Moment::default(),
+            results: Results::new(COLLECT),
+            unpublished: HashMap::new(),
+            given_up: Vec::new(),
         }
     }
 
-    /// Looks at the catalog, if it is time; true if it was.
-    pub(super) fn look(&mut self, snapshot: &Snapshot, now: Moment) -> bool {
-        if now < self.looks_at() {
-            return false;
+    /// The proxies that failed too often since the last call.
+    pub(super) fn given_up(&mut self) -> Vec<ExitId> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// What is known of an exit, with the updates that are not published yet.
+    fn known<'a>(&'a self, exit: &'a Exit) -> &'a Known {
+        self.unpublished.get(exit.id()).unwrap_or(exit.known())
+    }
+
+    fn rule(&mut self, exit: &Exit, outcome: Outcome, now: Moment) -> Ruling {
+        let worked = self.schedule.works(exit.id());
+        match outcome {
+            Outcome::Works(works) => {
+                let ips = works.ips.clone();
+                let doubted = self.schedule.is_doubted(exit.id()); // then only the long test makes it good again
+                if worked && !doubted {
+                    self.evaluator.uplink_fails(true, now);
+                }
+                let change = (!doubted).then(|| exit_update::good(works, &self.geo, now));
+                Ruling { ended: Ended::Good, outcome: "good", why: String::new(), ips, change }
+            }
+            Outcome::Lasts { passed, asked, why } => {
+                let well = passed >= self.settings.long.1;
+                if !well && self.evaluator.uplink_fails(false, now) {
+                    return Ruling::uplink();
+                }
+                let ips = self.known(exit).observed.last().map(|seen| seen.ip).into_iter().collect();
+                let why = why.map(|why| format!("{passed} of {asked} requests: {why}")).unwrap_or_default();
+                let change = Some(exit_update::lasts((passed, asked), well, &why, now));
+                let (ended, outcome) =
+                    if well { (Ended::Good, "lasts") } else { (Ended::Bad, RejectReason::Unreliable.as_str()) };
+                Ruling { ended, outcome, why, ips, change }
+            }
+            Outcome::Fails(RejectReason::Intercepts) if self.evaluator.vouches_for_tls() => {
+                let reason = RejectReason::Intercepts;
+                Ruling::bad(reason, exit_update::condemned(exit.id(), reason, now))
+            }
+            Outcome::Fails(_) if worked && self.evaluator.uplink_fails(false, now) => Ruling::uplink(),
+            Outcome::Fails(reason) => Ruling::bad(reason, exit_update::bad(&reason.to_string(), now)),
+            Outcome::Open(fault) => Ruling::open(fault.as_str(), fault.to_string()),
         }
-        self.looked = now;
+    }
+
+    /// Notes a change of what is known, and the rows to keep of it.
+    fn update(&mut self, exit: &Exit, ruling: &mut Ruling, timings: crate::store::Timings, now: Moment) {
+        let failures = if ruling.ended == Ended::Good { 0 } else { self.schedule.failures(exit.id()) + 1 };
+        let change = ruling.change.take();
+        let known = self.unpublished.entry(exit.id().clone()).or_insert_with(|| exit.known().clone());
+        let (ip, outcome) = (ruling.ips.last().copied(), ruling.outcome);
+        let row = exit_update::history_row(exit, outcome, &ruling.why, ip, timings, now);
+        let update = exit_update::update(exit, known, change, failures, Some(row), now);
+        self.results.add(update, now);
+    }
+}
+
+impl Ruling {
+    fn bad(reason: RejectReason, change: Change) -> Self {
+        let (why, change) = (reason.to_string(), Some(change));
+        Self { ended: Ended::Bad, outcome: reason.as_str(), why, ips: Vec::new(), change }
+    }
+
+    fn open(outcome: &'static str, why: String) -> Self {
+        Self { ended: Ended::Open, outcome, why, ips: Vec::new(), change: None }
+    }
+
+    /// Nearly all proxies that worked fail at once.
+    fn uplink() -> Self {
+        Self::open(
+            "line",
+            "most proxies that worked fail at once: this machine's own connection seems to be down".into(),
+        )
+    }
+
+    fn verdict(&self) -> Verdict {
+        match self.ended {
+            Ended::Good => Verdict::Good,
+            Ended::Bad => Verdict::Bad,
+            Ended::Open => Verdict::Untested,
+        }
+    }
+}
+
+impl CheckState for PublicTesterState {
+    type Job = Job;
+    type Finding = Box<Report>;
+
+    fn exit(job: &Job) -> &ExitId {
+        &job.subject.id
+    }
+
+    fn look(&mut self, snapshot: &Snapshot, now: Moment) {
         let public = snapshot.catalog.iter().filter(|exit| exit.id().source() == Source::Public && exit.alive());
         let public = public.inspect(|_| yielding::yield_if_due()); // there may be tens of thousands
-        let listed: Vec<_> = public.map(|exit| (exit.id().clone(), past(exit))).collect();
-        self.queue.list(&listed, now);
-        let ids: HashSet<ExitId> = listed.into_iter().map(|(id, _)| id).collect();
+        let listed: Vec<_> = public.map(|exit| (exit.id().clone(), last_check(exit))).collect();
+        let ids: HashSet<ExitId> = listed.iter().map(|(id, _)| id.clone()).collect();
+        self.schedule.list(listed, now);
         self.evaluator.keep(&ids);
-        self.waiting.retain(|id, _| ids.contains(id));
-        true
+        self.results.keep(|id| ids.contains(id));
     }
 
-    /// When the catalog may be looked at again.
-    pub(super) fn looks_at(&self) -> Moment {
-        if self.looked == Moment(0) { self.looked } else { self.looked.after(LOOK) }
-    }
-
-    pub(super) fn wish(&mut self, exit: &ExitId, now: Moment) {
-        self.queue.wish(exit, now);
-    }
-
-    /// Somebody waits for a check.
-    pub(super) fn force(&mut self, exit: ExitId, answer: oneshot::Sender<Checked>, snapshot: &Snapshot, now: Moment) {
-        if !self.queue.knows(&exit) {
-            self.looked = Moment(0);
-            self.look(snapshot, now);
+    fn hasten(&mut self, exit: &ExitId, urgency: Urgency, snapshot: &Snapshot, now: Moment) -> bool {
+        if urgency == Urgency::LiveRequest {
+            return self.schedule.urgent(exit, now);
         }
-        if self.queue.knows(&exit) {
-            self.queue.force(&exit, now);
-            self.waiting.entry(exit).or_default().push(answer);
+        if !self.schedule.knows(exit) {
+            self.look(snapshot, now); // it was listed after the last look
         }
+        if urgency == Urgency::Now { self.schedule.force(exit, now) } else { self.schedule.soon(exit, now) }
     }
 
-    /// The next check, if one may begin.
-    pub(super) fn next<R: Rng + ?Sized>(&mut self, snapshot: &Snapshot, now: Moment, rng: &mut R) -> Option<Job> {
+    fn next<R: Rng + ?Sized>(&mut self, snapshot: &Snapshot, now: Moment, rng: &mut R) -> Option<Job> {
         loop {
-            let (id, long) = self.queue.next(now)?;
-            let Some(exit) = snapshot.catalog.get(&id).filter(|exit| exit.alive()) else {
-                self.queue.forget(&id);
+            let (id, long) = self.schedule.next(now)?;
+            let exit = snapshot.catalog.get(&id).filter(|exit| exit.alive());
+            let Some((exit, subject)) = exit.and_then(|exit| Some((exit, subject(exit, snapshot)?))) else {
+                self.schedule.ended(&id, Ended::Open, now, 0.5);
                 continue;
             };
-            let Some(subject) = subject(exit, snapshot) else {
-                self.queue.forget(&id);
-                continue;
-            };
-            let able = self.untold.get(&id).unwrap_or(exit.known()).public;
+            self.results.begin(&id);
             let test = match long {
-                true => Test::Long { tls: able.is_some_and(|able| able.tls) },
+                true => Test::Long { tls: self.known(exit).public.is_some_and(|able| able.tls) },
                 false => {
                     let page = (0..self.settings.canaries.len()).choose(rng);
                     Test::First { canary: page.map(|page| (page, self.evaluator.truth(page))) }
@@ -140,163 +203,73 @@ impl PublicTesterState {
         }
     }
 
-    /// Takes what a check found.
-    pub(super) fn found<R: Rng + ?Sized>(
-        &mut self,
-        id: &ExitId,
-        report: Report,
-        snapshot: &Snapshot,
-        now: Moment,
-        rng: &mut R,
-    ) {
-        let Report { finding, heard, canary, timings } = report;
-        heard.into_iter().for_each(|(echo, answer)| self.evaluator.hear(echo, answer));
+    fn found(&mut self, id: &ExitId, report: Box<Report>, snapshot: &Snapshot, now: Moment) {
+        let Report { outcome, answers, canary, timings } = *report;
+        answers.into_iter().for_each(|(echo, answer)| self.evaluator.note_echo(echo, answer));
         if let Some(seen) = canary {
-            let again = self.evaluator.look(id, seen, now);
-            again.iter().for_each(|other| self.queue.again(other, now));
+            let again = self.evaluator.note_canary(id, seen, now);
+            again.iter().for_each(|other| self.schedule.again(other, now));
         }
-        let Some(exit) = snapshot.catalog.get(id).cloned() else { return self.queue.forget(id) };
-        let (ended, outcome, why) = self.rule(&exit, finding, now);
-        counter!(names::CHECKS, "source" => "public", "outcome" => outcome).increment(1);
-        if let (Ended::Good, Some(connect)) = (ended, timings.connect) {
+        let Some(exit) = snapshot.catalog.get(id) else { return };
+        let mut ruling = self.rule(exit, outcome, now);
+        counter!(names::CHECKS, "source" => "public", "outcome" => ruling.outcome).increment(1);
+        if let (Ended::Good, Some(connect)) = (ruling.ended, timings.connect) {
             histogram!(names::CHECK_OPEN_SECONDS, "source" => "public").record(connect);
         }
-        if self.waiting.contains_key(id) {
-            let verdict = match ended {
-                Ended::Good => Verdict::Good,
-                Ended::Bad => Verdict::Bad,
-                Ended::Open => Verdict::Untested,
-            };
-            let ips = exit.ip().into_iter().collect();
-            self.answers.push((id.clone(), Checked { verdict, why, ips, timings, sites: Vec::new() }));
-        }
-        if self.queue.ended(id, ended, now, rng) {
+        self.update(exit, &mut ruling, timings, now);
+        let verdict = ruling.verdict();
+        let Ruling { ended, why, ips, .. } = ruling;
+        let running = self.results.running(id);
+        running.ended = Some(ended);
+        running.checked = Checked { verdict, why, ips, timings, sites: Vec::new() };
+    }
+
+    fn ended<R: Rng + ?Sized>(&mut self, id: &ExitId, now: Moment, rng: &mut R) {
+        let (ended, _) = self.results.end(id);
+        if self.schedule.ended(id, ended, now, rng.random()) {
             counter!(names::PUBLIC_GIVEN_UP).increment(1);
             self.given_up.push(id.clone());
         }
     }
 
-    /// What a finding comes to: how it ends, its word, and why in words.
-    fn rule(&mut self, exit: &Exit, finding: Finding, now: Moment) -> (Ended, &'static str, String) {
-        let worked = self.queue.works(exit.id());
-        let failures = self.queue.failures(exit.id()) + 1;
-        match finding {
-            // It works, and whether it lasts is the question.
-            Finding::Works(_) if self.queue.is_doubted(exit.id()) => (Ended::Good, "good", String::new()),
-            Finding::Works(works) => {
-                if worked {
-                    self.evaluator.uplink(true, now);
-                }
-                let geo = self.geo.clone();
-                self.learn(exit, |known| exit_update::good(exit, known, works, &geo, now), now);
-                (Ended::Good, "good", String::new())
-            }
-            Finding::Lasts { passed, asked, why } => {
-                let (_, needed) = self.settings.long;
-                let well = passed >= needed;
-                if !well && self.evaluator.uplink(false, now) {
-                    return (Ended::Open, "line", "our own line is down, it seems".to_owned());
-                }
-                let lasts = |known: &mut Known| exit_update::lasts(exit, known, (passed, asked), well, failures, now);
-                self.learn(exit, lasts, now);
-                let (ended, word) = if well { (Ended::Good, "lasts") } else { (Ended::Bad, Why::Unreliable.as_str()) };
-                (ended, word, why.map(|why| format!("{passed} of {asked} requests: {why}")).unwrap_or_default())
-            }
-            Finding::Fails(Why::Intercepts) if self.evaluator.vouches_for_tls() => {
-                self.learn(exit, |known| exit_update::condemned(exit, known, Why::Intercepts, now), now);
-                (Ended::Bad, Why::Intercepts.as_str(), Why::Intercepts.to_string())
-            }
-            Finding::Fails(why) => {
-                if worked && self.evaluator.uplink(false, now) {
-                    return (Ended::Open, "line", "our own line is down, it seems".to_owned());
-                }
-                self.learn(exit, |known| exit_update::bad(exit, known, failures, now), now);
-                (Ended::Bad, why.as_str(), why.to_string())
-            }
-            Finding::Open(fault) => (Ended::Open, fault.as_str(), fault.to_string()),
-        }
-    }
-
-    /// A check ended without a finding.
-    pub(super) fn over(&mut self, id: &ExitId, now: Moment) {
-        self.queue.ended(id, Ended::Open, now, &mut rand::rng());
-    }
-
-    fn learn(&mut self, exit: &Exit, update: impl FnOnce(&mut Known) -> ExitUpdate, now: Moment) {
-        let update = update(self.untold.entry(exit.id().clone()).or_insert_with(|| exit.known().clone()));
-        if self.updates.is_empty() {
-            self.tell = self.tell.max(now);
-        }
-        self.updates.push(update);
-    }
-
-    /// The lessons that are to be told now, if any; the next ones wait a moment.
-    pub(super) fn updates(&mut self, now: Moment) -> Vec<ExitUpdate> {
-        if self.updates.is_empty() || self.tell > now {
-            return Vec::new();
-        }
-        self.tell = now.after(TOGETHER);
-        self.untold.clear();
-        std::mem::take(&mut self.updates)
-    }
-
-    /// Answers whoever waited for a check that is over, once its lessons were told.
-    pub(super) fn answer(&mut self) {
-        if !self.updates.is_empty() {
-            return;
-        }
-        for (id, checked) in std::mem::take(&mut self.answers) {
-            for waiter in self.waiting.remove(&id).into_iter().flatten() {
-                let _ = waiter.send(checked.clone()); // whoever asked may have left
-            }
-        }
-    }
-
-    /// What failed too often since this was last asked.
-    pub(super) fn given_up(&mut self) -> Vec<ExitId> {
-        std::mem::take(&mut self.given_up)
-    }
-
-    /// Sentences those who wait for it.
-    pub(super) fn settle(&mut self, snapshot: &Snapshot, now: Moment) {
-        if now.since(self.settled) < SETTLE {
-            return;
-        }
-        self.settled = now;
+    fn settle(&mut self, snapshot: &Snapshot, now: Moment) {
         let (confirmed, again) = self.evaluator.settle(now);
-        again.iter().for_each(|id| self.queue.again(id, now));
-        for id in confirmed {
-            if let Some(exit) = snapshot.catalog.get(&id) {
-                self.learn(exit, |known| exit_update::condemned(exit, known, Why::Changes, now), now);
-            }
+        again.iter().for_each(|id| self.schedule.again(id, now));
+        for exit in confirmed.iter().filter_map(|id| snapshot.catalog.get(id)) {
+            let change = exit_update::condemned(exit.id(), RejectReason::Changes, now);
+            let known = self.unpublished.entry(exit.id().clone()).or_insert_with(|| exit.known().clone());
+            self.results.add(exit_update::update(exit, known, Some(change), 1, None, now), now);
         }
     }
 
-    /// When there is something to do without anything coming in.
-    pub(super) fn wake(&self) -> Moment {
-        let tell = (!self.updates.is_empty()).then_some(self.tell);
-        let settle = self.evaluator.is_unsettled().then(|| self.settled.after(SETTLE));
-        let idle = self.measured.after(10 * SETTLE);
-        [self.queue.wake(), tell, settle, Some(idle)].into_iter().flatten().min().unwrap_or(idle)
+    fn publishing(&mut self) {
+        self.unpublished.clear();
     }
 
-    /// Sets the gauges, now and then.
-    pub(super) fn measure(&mut self, now: Moment) {
-        if now.since(self.measured) < SETTLE {
-            return;
+    fn results(&mut self) -> &mut Results {
+        &mut self.results
+    }
+
+    fn wake(&self) -> Moment {
+        let results = self.results.wake(self.evaluator.is_unsettled());
+        self.schedule.wake().into_iter().chain(results).fold(self.measured.after(IDLE), Moment::min)
+    }
+
+    fn measure(&mut self, now: Moment) {
+        if now.since(self.measured) >= SETTLE {
+            self.measured = now;
+            let (running, waiting) = self.schedule.load(now);
+            gauge!(names::PUBLIC_CHECKS_RUNNING).set(running as f64);
+            gauge!(names::PUBLIC_CHECKS_WAITING).set(waiting as f64);
         }
-        self.measured = now;
-        let (running, waiting) = self.queue.load(now);
-        gauge!(names::PUBLIC_CHECKS_RUNNING).set(running as f64);
-        gauge!(names::PUBLIC_CHECKS_WAITING).set(waiting as f64);
     }
 }
 
-/// What is known of one that was there before this run.
-fn past(exit: &Exit) -> Past {
+/// What is known of a proxy from before this run.
+fn last_check(exit: &Exit) -> LastCheck {
     let known = exit.known();
     let worked = known.checked.filter(|_| known.verdict == Verdict::Good);
-    Past { worked, lasts: known.public.is_some_and(|able| able.asked > 0) }
+    LastCheck { worked, lasts: known.public.is_some_and(|able| able.asked > 0) }
 }
 
 fn subject(exit: &Exit, snapshot: &Snapshot) -> Option<Subject> {
@@ -314,61 +287,160 @@ mod tests {
 
     use rand::SeedableRng;
     use rand::rngs::SmallRng;
+    use tokio::sync::oneshot;
 
     use super::super::report::Works;
     use super::*;
+    use crate::check::worker::CheckRequest;
     use crate::exit::country::GeoIp;
     use crate::exit::{Anonymity, Catalog, Offer, Protocol, PublicId};
     use crate::route::{Policy, Words};
-    use crate::store::{Timings, Write};
+    use crate::state::ExitUpdate;
+    use crate::store::{Check, Timings, Write};
 
     const START: Moment = Moment(1_788_314_400_000_000);
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-    fn snapshot() -> (Snapshot, ExitId) {
-        let id = PublicId { protocol: Protocol::Http, addr: ([192, 0, 2, 1], 80).into() };
-        let offer = Offer { list: "test".into(), login: None, through: Through::Direct };
-        let listing = offer.listing(id, &GeoIp::default());
-        let (id, mut edit) = (listing.id.clone(), Catalog::default().edit());
-        edit.list(listing);
-        let mut snapshot = Snapshot::new(Words::default(), Policy::default());
-        snapshot.catalog = edit.finish();
-        (snapshot, id)
+    /// A tester of one proxy that was never checked.
+    struct Setup {
+        snapshot: Snapshot,
+        id: ExitId,
+        tester: PublicTesterState,
+        rng: SmallRng,
+        /// Each publication is later than the one before.
+        now: Moment,
     }
 
-    fn works() -> Finding {
+    impl Setup {
+        fn new() -> Self {
+            let id = PublicId { protocol: Protocol::Http, addr: (ADDRESS, 80).into() };
+            let offer = Offer { list: "test".into(), login: None, through: Through::Direct };
+            let listing = offer.listing(id, &GeoIp::default());
+            let (id, mut edit) = (listing.id.clone(), Catalog::default().edit());
+            edit.list(listing);
+            let mut snapshot = Snapshot::new(Words::default(), Policy::default());
+            snapshot.catalog = edit.finish();
+            let settings = Settings::of(&crate::config::Config::default().check, 10, false).unwrap();
+            let geo: Geo = Arc::new(|_| crate::exit::country::Country::UNKNOWN);
+            let mut tester = PublicTesterState::new(Arc::new(settings), geo);
+            tester.look(&snapshot, START);
+            Self { snapshot, id, tester, rng: SmallRng::seed_from_u64(7), now: START }
+        }
+
+        fn next(&mut self) -> Option<Job> {
+            self.tester.next(&self.snapshot, START, &mut self.rng)
+        }
+
+        /// The check that runs finds this, and ends.
+        fn end(&mut self, outcome: Outcome) {
+            let report = Report { outcome, answers: Vec::new(), canary: None, timings: Timings::default() };
+            self.tester.found(&self.id, Box::new(report), &self.snapshot, START);
+            self.tester.ended(&self.id, START, &mut self.rng);
+        }
+
+        /// A caller asks for a check.
+        fn ask(&mut self) -> oneshot::Receiver<Checked> {
+            let (answer, checked) = oneshot::channel();
+            self.tester.ask(CheckRequest::One(self.id.clone(), answer), &self.snapshot, START);
+            checked
+        }
+
+        /// Publishes the updates so far, as the loop does.
+        fn publish(&mut self) -> Vec<Write> {
+            self.now = self.now.after(COLLECT);
+            let updates = self.tester.updates(&self.snapshot, self.now);
+            let mut edit = self.snapshot.catalog.edit();
+            let apply = |ExitUpdate { exit, update, writes, .. }| {
+                edit.learn(&exit, update);
+                writes
+            };
+            let writes = updates.into_iter().flat_map(apply).collect();
+            self.snapshot.catalog = edit.finish();
+            self.tester.results().answer();
+            writes
+        }
+
+        fn known(&self) -> &Known {
+            self.snapshot.catalog.get(&self.id).unwrap().known()
+        }
+    }
+
+    fn works() -> Outcome {
         let took = Duration::from_millis(9);
-        let ips = vec![Ipv4Addr::new(192, 0, 2, 1).into()];
-        Finding::Works(Works { ips, anonymity: Anonymity::Elite, tunnels: true, tls: true, took, connect: took })
+        let ips = vec![ADDRESS.into()];
+        Outcome::Works(Works { ips, anonymity: Anonymity::Elite, tunnels: true, tls: true, took, connect: took })
+    }
+
+    fn fails() -> Outcome {
+        Outcome::Fails(RejectReason::Disagree)
+    }
+
+    fn history(writes: &[Write]) -> Vec<&Check> {
+        writes.iter().filter_map(|write| if let Write::Check(row) = write { Some(row) } else { None }).collect()
     }
 
     #[test]
-    fn a_second_look_before_the_first_was_told_forgets_nothing() {
-        let (mut snapshot, id) = snapshot();
-        let settings = Settings::of(&crate::config::Config::default().check, 10, false).unwrap();
-        let geo: Geo = Arc::new(|_| crate::exit::country::Country::UNKNOWN);
-        let (mut tester, mut rng) = (PublicTesterState::new(Arc::new(settings), geo), SmallRng::seed_from_u64(7));
-        assert!(tester.look(&snapshot, START));
-        let lasts = Finding::Lasts { passed: 17, asked: 20, why: None };
-        for (finding, long) in [(works(), false), (lasts, true), (works(), false)] {
-            let job = tester.next(&snapshot, START, &mut rng).unwrap();
-            // Nothing was told so far, and yet it is known that it can do TLS.
+    fn a_second_check_before_the_first_is_published_loses_nothing() {
+        let mut setup = Setup::new();
+        let lasts = Outcome::Lasts { passed: 17, asked: 20, why: None };
+        for (outcome, long) in [(works(), false), (lasts, true), (works(), false)] {
+            let job = setup.next().unwrap();
+            // Nothing is published so far, and yet the tester knows that the proxy can do TLS.
             assert_eq!(matches!(job.test, Test::Long { tls: true }), long, "{job:?}");
-            let report = Report { finding, heard: Vec::new(), canary: None, timings: Timings::default() };
-            tester.found(&id, report, &snapshot, START, &mut rng);
+            setup.end(outcome);
             if long {
-                tester.queue.again(&id, START);
+                setup.tester.schedule.again(&setup.id, START);
             }
         }
-        let updates = tester.updates(START);
-        assert_eq!(updates.len(), 3);
-        let rows = updates.iter().flat_map(|learned| &learned.writes);
-        let asked: Vec<_> = rows.map(|write| if let Write::PutPublic(row) = write { row.asked } else { 0 }).collect();
-        assert_eq!(asked, [0, 20, 20], "nor do the rows");
-        let mut edit = snapshot.catalog.edit();
-        updates.into_iter().for_each(|learned| _ = edit.learn(&id, learned.update));
-        snapshot.catalog = edit.finish();
-        let able = snapshot.catalog.get(&id).unwrap().known().public.unwrap();
+        let writes = setup.publish();
+        let asked =
+            writes.iter().filter_map(|write| if let Write::PutPublic(row) = write { Some(row.asked) } else { None });
+        assert_eq!(asked.collect::<Vec<_>>(), [0, 20, 20], "the rows lose nothing either");
+        let able = setup.known().public.unwrap();
         assert_eq!((able.passed, able.asked), (17, 20));
-        assert!(tester.untold.is_empty());
+        assert!(setup.tester.unpublished.is_empty());
+    }
+
+    #[test]
+    fn a_check_that_ends_without_a_finding_answers_those_who_wait() {
+        let mut setup = Setup::new();
+        let mut checked = setup.ask();
+        assert!(setup.next().is_some());
+        setup.tester.ended(&setup.id, START, &mut setup.rng); // as after a panic
+        assert!(setup.publish().is_empty());
+        assert_eq!(checked.try_recv().map(|checked| checked.verdict), Ok(Verdict::Untested));
+    }
+
+    #[test]
+    fn a_caller_is_answered_with_what_this_check_saw_after_it_is_published() {
+        let mut setup = Setup::new();
+        let mut checked = setup.ask();
+        assert!(setup.next().is_some());
+        setup.end(works());
+        setup.tester.results().answer();
+        assert!(checked.try_recv().is_err(), "its update is not published");
+        setup.publish();
+        let checked = checked.try_recv().unwrap();
+        assert_eq!((checked.verdict, checked.ips), (Verdict::Good, vec![ADDRESS.into()]));
+        assert_eq!(setup.known().verdict, Verdict::Good);
+    }
+
+    #[test]
+    fn the_history_is_kept_of_proxies_that_have_worked_and_says_why_they_fail() {
+        let mut setup = Setup::new();
+        assert!(setup.next().is_some());
+        setup.end(fails());
+        assert_eq!(history(&setup.publish()), [] as [&Check; 0], "most proxies of a list never work");
+        let why = RejectReason::Disagree.to_string();
+        assert_eq!((setup.known().verdict, setup.known().why.as_deref()), (Verdict::Bad, Some(&*why)));
+        for (outcome, want) in [(works(), ("good", "", Some(ADDRESS.into()))), (fails(), ("disagree", &*why, None))] {
+            setup.tester.schedule.force(&setup.id, START);
+            assert!(setup.next().is_some());
+            setup.end(outcome);
+            let writes = setup.publish();
+            let row = history(&writes)[0];
+            assert_eq!((&*row.outcome, &*row.detail, row.ip, &*row.target), (want.0, want.1, want.2, "echo"));
+            assert_eq!(setup.known().why.is_some(), want.0 != "good");
+        }
     }
 }

@@ -1,16 +1,16 @@
-//! So many new checks a second, and a second's worth at once.
+//! Limits new checks to a rate: so many a second, and the checks of one second at once.
 
 use std::time::Duration;
 
 use crate::exit::Moment;
 
-/// What a pause saves up. Arbitrary: a second's worth of circuits is what guards see of any busy client.
+/// How much a pause saves up. Not tuned: the circuits of one second are what guards see of any busy client.
 const BURST: Duration = Duration::from_secs(1);
 
-/// The pace, kept as the moment at which everything taken so far would have been taken at exactly the rate.
 #[derive(Debug)]
 pub(super) struct CheckRate {
     each: Duration,
+    /// When all checks taken so far would have been taken at exactly the rate.
     paid_until: Moment,
 }
 
@@ -20,12 +20,12 @@ impl CheckRate {
         Self { each, paid_until: Moment(0) }
     }
 
-    /// Takes one, whether or not it is time: what is taken too early is waited for later.
+    /// Takes a check, also before its time: later checks then wait longer.
     pub(super) fn take(&mut self, now: Moment) {
         self.paid_until = self.paid_until.max(now).after(self.each);
     }
 
-    /// When the next may be taken.
+    /// When the next check may be taken.
     pub(super) fn next(&self) -> Moment {
         let saved = BURST.max(self.each).saturating_sub(self.each).as_micros() as u64;
         Moment(self.paid_until.0.saturating_sub(saved))
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_early_is_waited_for() {
+    fn checks_taken_early_delay_the_next() {
         let mut rate = CheckRate::new(1.0);
         (0..3).for_each(|_| rate.take(START));
         assert_eq!(rate.next(), START.after(Duration::from_secs(3)));

@@ -1,21 +1,19 @@
-//! How many checks at once: as many as allowed, and fewer while circuits are slow to come.
+//! How many checks run at once: as many as allowed, and fewer while circuits are slow to come.
 //!
-//! Engines build circuits at a pace of their own, one after another, for live requests and for checks alike. A tester
-//! that asks for more than they build makes a queue in which everybody waits, and in which checks run out of time
-//! through no fault of their exits. So the room grows by one with each roomful of checks that got their circuits soon,
-//! as TCP's window does, and shrinks by a tenth with every check that waited: many late ones make it small quickly, a
-//! single one does not leave engines idle.
+//! Engines build circuits at a limited rate, for live requests and for checks alike. If the tester asks for more, all
+//! circuits queue, and checks time out through no fault of their exits. So the limit is adjusted as TCP adjusts its
+//! window: it grows by one when as many checks as the limit allows got their circuits in time, and shrinks by a tenth
+//! with every check that waited too long. Many late circuits reduce it quickly; a single one leaves no engine idle.
 
 use std::time::Duration;
 
-/// A circuit that came within this came soon. Arbitrary: a build takes about a second on the public network, so that one
-/// that took three waited for others.
+/// A circuit that took longer has waited for others: building one takes about a second on the public network. Not tuned.
 const SOON: Duration = Duration::from_secs(3);
 
-/// The room never gets smaller than this. Arbitrary: one check that waits must not stop all others.
+/// The smallest limit: one check that waits must not stop all others.
 const LEAST: f64 = 2.0;
 
-/// What a check that waited leaves of the room. In the simulation below half left a tenth of the engines' pace unused.
+/// What a check that waited leaves of the limit. With 0.5, a tenth of the engines' rate was unused in the simulation below.
 const SHRINK: f64 = 0.9;
 
 #[derive(Debug)]
@@ -25,7 +23,7 @@ pub(super) struct ConcurrencyLimit {
 }
 
 impl ConcurrencyLimit {
-    /// Begins with all of it: engines have a burst saved up at the start.
+    /// Begins with the highest limit: engines can build many circuits at the start.
     pub(super) fn new(most: usize) -> Self {
         Self { size: most as f64, most: most as f64 }
     }
@@ -34,7 +32,7 @@ impl ConcurrencyLimit {
         self.size as usize
     }
 
-    /// A check waited so long for its circuit.
+    /// Notes how long a check waited for its circuit.
     pub(super) fn waited(&mut self, wait: Duration) {
         let next = if wait <= SOON { self.size + 1.0 / self.size } else { self.size * SHRINK };
         self.size = next.clamp(LEAST.min(self.most), self.most);
@@ -53,7 +51,7 @@ mod tests {
         (0..100).for_each(|_| concurrency.waited(Duration::MAX));
         assert_eq!(concurrency.size(), 2);
         (0..2).for_each(|_| concurrency.waited(SOON));
-        assert_eq!(concurrency.size(), 2, "growing by one takes a roomful");
+        assert_eq!(concurrency.size(), 2, "growing by one takes as many checks as the limit");
         concurrency.waited(SOON);
         assert_eq!(concurrency.size(), 3);
         (0..2000).for_each(|_| concurrency.waited(Duration::ZERO));
@@ -63,10 +61,10 @@ mod tests {
         assert_eq!(one.size(), 1);
     }
 
-    /// Two circuits a second are built, first come first served, and a check takes three seconds after its circuit:
-    /// the room must come to where nobody waits for long, and nothing is left idle.
+    /// Two circuits a second are built, in the order of the requests, and a check takes three seconds after its circuit.
+    /// The limit must settle where no check waits for long, and no engine is idle.
     #[test]
-    fn settles_where_the_engines_keep_up() {
+    fn the_limit_settles_where_engines_keep_up() {
         let mut concurrency = ConcurrencyLimit::new(50);
         let (mut running, mut queue, mut waits, mut built) = (Vec::<u64>::new(), Vec::<u64>::new(), Vec::new(), 0);
         for half in 0..2_000u64 {

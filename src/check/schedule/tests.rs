@@ -8,17 +8,17 @@ use crate::exit::Fingerprint;
 const START: Moment = Moment(1_788_314_400_000_000);
 const SECOND: Duration = Duration::from_secs(1);
 const TERMS: Terms = Terms { every: Duration::from_secs(1800), per_second: 1000.0, concurrency: 3 };
-const NEW: Past = Past { checked: None, verdict: Verdict::Untested };
+const NEW: LastCheck = LastCheck { checked: None, verdict: Verdict::Untested };
 
 fn exit(n: u8) -> ExitId {
     ExitId::Tor(Fingerprint([n; 20]))
 }
 
-fn good(ago: u32) -> Past {
-    Past { checked: Some(Moment(START.0 - SECOND.as_micros() as u64 * u64::from(ago))), verdict: Verdict::Good }
+fn good(ago: u32) -> LastCheck {
+    LastCheck { checked: Some(Moment(START.0 - SECOND.as_micros() as u64 * u64::from(ago))), verdict: Verdict::Good }
 }
 
-fn schedule(terms: Terms, exits: &[(u8, Past)]) -> Schedule {
+fn schedule(terms: Terms, exits: &[(u8, LastCheck)]) -> Schedule {
     let mut schedule = Schedule::new(terms);
     schedule.list(exits.iter().map(|(n, past)| (exit(*n), *past)), START);
     schedule
@@ -33,45 +33,45 @@ fn order(schedule: &mut Schedule, now: Moment) -> Vec<u8> {
 }
 
 #[test]
-fn wishes_then_used_then_new_then_oldest() {
+fn urgent_ones_come_first_then_used_then_new_then_the_oldest() {
     let mut schedule = schedule(
         Terms { concurrency: 10, ..TERMS },
         &[(1, good(3000)), (2, good(9000)), (3, NEW), (4, good(1900)), (5, NEW), (6, good(10)), (7, good(500))],
     );
     schedule.use_only(&[exit(4), exit(7)].into(), START);
-    assert!(schedule.wish(&exit(5), START) && !schedule.wish(&exit(99), START));
+    assert!(schedule.urgent(&exit(5), START) && !schedule.urgent(&exit(99), START));
     assert_eq!(order(&mut schedule, START), [5, 4, 7, 3, 2, 1], "6 is not due; 7 is, because it is in use");
     assert_eq!(schedule.wake(), Some(START.after(TERMS.every - 10 * SECOND)));
     assert_eq!(order(&mut schedule, START.after(TERMS.every)), [6]);
 }
 
 #[test]
-fn only_so_many_at_once_but_wishes_go_beyond() {
+fn urgent_checks_may_exceed_the_limit_of_checks_at_once() {
     let exits: Vec<_> = (1..=60).map(|n| (n, NEW)).collect();
     let mut schedule = schedule(TERMS, &exits);
     assert_eq!(order(&mut schedule, START).len(), 3);
     assert_eq!((schedule.wake(), schedule.running()), (None, 3));
-    (20..60).for_each(|n| _ = schedule.wish(&exit(n), START));
-    assert_eq!(order(&mut schedule, START).len(), WISHES_BEYOND);
+    (20..60).for_each(|n| _ = schedule.urgent(&exit(n), START));
+    assert_eq!(order(&mut schedule, START).len(), URGENT_BEYOND);
     assert_eq!(schedule.wake(), None);
     schedule.ended(&exit(1), Ended::Good, START, 0.5);
     assert_eq!(order(&mut schedule, START).len(), 1);
 }
 
 #[test]
-fn the_pace_holds_back_all_but_wishes() {
+fn the_rate_holds_back_all_but_urgent_checks() {
     let exits: Vec<_> = (1..=60).map(|n| (n, NEW)).collect();
     let mut schedule = schedule(Terms { per_second: 2.0, concurrency: 50, ..TERMS }, &exits);
     assert_eq!(order(&mut schedule, START).len(), 2);
     assert_eq!(schedule.wake(), Some(START.after(SECOND / 2)));
-    (40..45).for_each(|n| _ = schedule.wish(&exit(n), START));
+    (40..45).for_each(|n| _ = schedule.urgent(&exit(n), START));
     assert_eq!(order(&mut schedule, START).len(), 5);
-    assert_eq!(schedule.wake(), Some(START.after(SECOND * 3)), "what wishes took is waited for");
+    assert_eq!(schedule.wake(), Some(START.after(SECOND * 3)), "what urgent checks took is waited for");
     assert_eq!(order(&mut schedule, START.after(SECOND * 3)).len(), 1);
 }
 
 #[test]
-fn what_fails_is_asked_more_and_more_seldom() {
+fn an_exit_that_fails_is_checked_more_and_more_seldom() {
     let mut schedule = schedule(TERMS, &[(1, NEW)]);
     let mut now = START;
     let mut pauses = Vec::new();
@@ -107,33 +107,33 @@ fn due_times_are_spread_and_used_exits_come_sooner() {
 }
 
 #[test]
-fn a_wish_does_not_hammer_and_force_does_not_ask() {
-    let [gap, open_gap] = WISH_GAPS;
+fn urgent_checks_of_one_exit_have_a_gap_and_forced_ones_do_not() {
+    let [gap, open_gap] = URGENT_GAPS;
     let mut schedule = schedule(TERMS, &[(1, NEW)]);
     order(&mut schedule, START);
-    assert!(schedule.wish(&exit(1), START), "it is being tested");
+    assert!(schedule.urgent(&exit(1), START), "it is being tested");
     schedule.ended(&exit(1), Ended::Bad, START, 0.5);
-    assert_eq!(order(&mut schedule, START), [0; 0], "that test was what the wish waited for");
-    schedule.wish(&exit(1), START);
-    assert_eq!(schedule.wake(), Some(START.after(gap)), "it is heard, and not at once");
+    assert_eq!(order(&mut schedule, START), [0; 0], "the request waited for that check");
+    schedule.urgent(&exit(1), START);
+    assert_eq!(schedule.wake(), Some(START.after(gap)), "it is checked, and not at once");
     schedule.force(&exit(1), START);
     assert_eq!(order(&mut schedule, START), [1]);
     schedule.ended(&exit(1), Ended::Open, START, 0.5);
-    schedule.wish(&exit(1), START);
+    schedule.urgent(&exit(1), START);
     assert_eq!(schedule.wake(), Some(START.after(open_gap)));
     assert_eq!(order(&mut schedule, START.after(open_gap)), [1]);
     schedule.ended(&exit(1), Ended::Good, START, 0.5);
-    schedule.wish(&exit(1), START);
-    assert_eq!(schedule.wake(), Some(START.after(TERMS.every)), "it is good: nobody waits for more");
+    schedule.urgent(&exit(1), START);
+    assert_eq!(schedule.wake(), Some(START.after(TERMS.every)), "it is good, and needs no check");
 }
 
 #[test]
-fn who_is_asked_again_during_a_check_is_tested_once_more() {
+fn an_exit_marked_again_during_its_check_is_checked_once_more() {
     let mut schedule = schedule(TERMS, &[(1, NEW), (2, good(10))]);
     assert_eq!(order(&mut schedule, START), [1]);
     schedule.again(&exit(1), START);
     schedule.again(&exit(2), START);
-    assert!(schedule.soon(&exit(1), START), "who only wants a result gets that of the check that runs");
+    assert!(schedule.soon(&exit(1), START), "a caller who only wants a result gets that of the check that runs");
     schedule.ended(&exit(1), Ended::Good, START, 0.5);
     assert_eq!(order(&mut schedule, START), [1, 2]);
     schedule.ended(&exit(1), Ended::Good, START, 0.5);
@@ -141,7 +141,7 @@ fn who_is_asked_again_during_a_check_is_tested_once_more() {
 }
 
 #[test]
-fn who_leaves_is_not_tested_and_who_stays_keeps_its_turn() {
+fn an_exit_that_leaves_is_not_checked_and_the_others_keep_their_order() {
     let mut schedule = schedule(TERMS, &[(1, NEW), (2, good(10)), (3, NEW)]);
     assert_eq!(schedule.next(START), Some(exit(1)));
     schedule.list([(exit(2), NEW), (exit(4), NEW)], START);
@@ -154,7 +154,7 @@ fn who_leaves_is_not_tested_and_who_stays_keeps_its_turn() {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Wish(u8),
+    Urgent(u8),
     Use(u8, u8),
     List(u8),
     Next,
@@ -165,7 +165,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0..20u8).prop_map(Step::Wish),
+        (0..20u8).prop_map(Step::Urgent),
         (0..20u8, 0..20u8).prop_map(|(a, b)| Step::Use(a, b)),
         (0..20u8).prop_map(Step::List),
         Just(Step::Next),
@@ -176,14 +176,14 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens, everybody is either being tested or in exactly one queue.
+    /// After any steps each exit is either being checked or in exactly one class.
     #[test]
-    fn nobody_is_lost_or_doubled(steps in prop::collection::vec(step(), 0..200)) {
+    fn no_exit_is_lost_or_queued_twice(steps in prop::collection::vec(step(), 0..200)) {
         let mut schedule = schedule(TERMS, &[]);
         let (mut now, mut running) = (START, BTreeSet::new());
         for step in steps {
             match step {
-                Step::Wish(n) => _ = schedule.wish(&exit(n), now),
+                Step::Urgent(n) => _ = schedule.urgent(&exit(n), now),
                 Step::Use(a, b) => schedule.use_only(&[exit(a), exit(b)].into(), now),
                 Step::List(n) => schedule.list((0..n).map(|n| (exit(n), NEW)), now),
                 Step::Next => if let Some(id) = schedule.next(now) {
@@ -196,9 +196,8 @@ proptest! {
                 Step::Wait(seconds) => now = now.after(SECOND * u32::from(seconds)),
                 Step::Hurry => schedule.hurry(now),
             }
-            let queued: usize = schedule.queues.iter().map(BTreeSet::len).sum();
-            let idle = schedule.entries.keys().filter(|id| !running.contains(*id)).count();
-            prop_assert_eq!(queued, idle);
+            let idle = schedule.queue.iter().filter(|(id, _)| !running.contains(*id)).count();
+            prop_assert_eq!(schedule.queue.queued(), idle);
             prop_assert_eq!(schedule.running(), running.len());
         }
     }

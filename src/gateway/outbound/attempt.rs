@@ -119,7 +119,7 @@ impl Outbound {
         let attempt = Attempt { request: OpenRequest { avoid: &avoid, ..attempt.request }, ..*attempt };
         let Ok(mut next) = self.decide(&attempt) else { return false };
         if !next.events.is_empty() {
-            Box::pin(self.parts.state.promise(std::mem::take(&mut next.events))).await;
+            Box::pin(self.parts.state.make_durable(std::mem::take(&mut next.events))).await;
         }
         // The client last saw the session where the first plan took it from.
         if let (Some(before), Some(moved)) = (plan.moved.take(), &mut next.moved) {
@@ -224,7 +224,7 @@ impl Outbound {
         // Strict routes go on using an ejected exit, because they have no other. If its trial was due, this dial was the
         // trial; without a test after it, the pins of the exit would wait for a verdict for ever.
         if load.failed(now).is_some() || (load.claim_trial(now) && load.failed(now).is_some()) {
-            self.parts.state.wish(exit.id().clone());
+            self.parts.state.request_check(exit.id().clone());
         }
     }
 

@@ -62,7 +62,7 @@ impl Outbound {
     /// After a failure of a public proxy: has it tested at once, because it would be used for others until its next check.
     pub(super) fn request_retest(&self, exit: &Exit, error: DialError) {
         if exit.listing().public.is_some() && blames_the_proxy(error) {
-            self.parts.state.wish(exit.id().clone());
+            self.parts.state.request_check(exit.id().clone());
         }
     }
 }

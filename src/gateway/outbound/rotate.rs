@@ -139,13 +139,13 @@ impl Outbound {
         let Some(rotated) = self.question(key, wish, &[], |view, memory, ask| succeed(view, memory, ask, next)) else {
             return Ok(None);
         };
-        state.promise(rotated.events).await;
+        state.make_durable(rotated.events).await;
         if !pooled {
             return Ok(Some(rotation(next, next.exit.clone(), ips)));
         }
         if let Some(entry) = wish.entry.as_ref().filter(|_| wish.is_whole()) {
             let name = entry.route.name.clone();
-            state.apply(Change::Turned(name)).await.map_err(|_| RotateFault::Slow)?;
+            state.apply(Change::Rotated(name)).await.map_err(|_| RotateFault::Slow)?;
         }
         self.first_of_new_pool(key, wish, next, old, ips, by).await.map(Some)
     }

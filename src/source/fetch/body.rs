@@ -1,4 +1,4 @@
-//! A body on its way to whoever reads it: unpacked, counted, stopped when it is too long.
+//! Decompresses a body, passes it to the parser, and stops when it is too long.
 
 use std::io::{self, Write};
 
@@ -7,8 +7,8 @@ use http::header::{CONTENT_ENCODING, HeaderMap};
 
 use super::{FetchError, Sink};
 
-/// Where unpacked bytes go. It is an `io::Write` because that is what a decoder writes to; the true reason of a
-/// refusal is kept here, since an `io::Error` cannot carry it.
+/// Takes decompressed bytes. It is an `io::Write` because that is what a decoder writes to; the reason of a failure is
+/// kept here, because an `io::Error` cannot carry it.
 struct Outlet<'a> {
     sink: Sink<'a>,
     left: u64,
@@ -39,46 +39,46 @@ impl Write for Outlet<'_> {
     }
 }
 
-enum Packing<'a> {
+enum Encoding<'a> {
     Plain(Outlet<'a>),
     Gzip(Box<MultiGzDecoder<Outlet<'a>>>),
 }
 
-/// A body that is unpacked as its head says.
-pub(super) struct Unpacked<'a>(Packing<'a>);
+/// Decompresses a body as its `Content-Encoding` says.
+pub(super) struct Decoder<'a>(Encoding<'a>);
 
-impl<'a> Unpacked<'a> {
+impl<'a> Decoder<'a> {
     pub(super) fn new(headers: &HeaderMap, limit: u64, sink: Sink<'a>) -> Result<Self, FetchError> {
         let outlet = Outlet { sink, left: limit, limit, refused: None };
         let coding = headers.get(CONTENT_ENCODING).map_or(Ok("identity"), |value| value.to_str());
         match coding.unwrap_or("unreadable").trim() {
-            "identity" => Ok(Self(Packing::Plain(outlet))),
-            "gzip" | "x-gzip" => Ok(Self(Packing::Gzip(Box::new(MultiGzDecoder::new(outlet))))),
-            other => Err(FetchError::Packing(format!("the coding {other:?} was not asked for").into())),
+            "identity" => Ok(Self(Encoding::Plain(outlet))),
+            "gzip" | "x-gzip" => Ok(Self(Encoding::Gzip(Box::new(MultiGzDecoder::new(outlet))))),
+            other => Err(FetchError::Packing(format!("the encoding {other:?} was not requested").into())),
         }
     }
 
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
         let written = match &mut self.0 {
-            Packing::Plain(outlet) => outlet.write_all(bytes),
-            Packing::Gzip(decoder) => decoder.write_all(bytes),
+            Encoding::Plain(outlet) => outlet.write_all(bytes),
+            Encoding::Gzip(decoder) => decoder.write_all(bytes),
         };
-        written.map_err(|error| self.blame(error))
+        written.map_err(|error| self.reason(error))
     }
 
-    /// There is no more: a packed body must be complete.
+    /// The body has ended: a compressed one must be complete.
     pub(super) fn finish(mut self) -> Result<(), FetchError> {
         let finished = match &mut self.0 {
-            Packing::Plain(_) => Ok(()),
-            Packing::Gzip(decoder) => decoder.try_finish(),
+            Encoding::Plain(_) => Ok(()),
+            Encoding::Gzip(decoder) => decoder.try_finish(),
         };
-        finished.map_err(|error| self.blame(error))
+        finished.map_err(|error| self.reason(error))
     }
 
-    fn blame(&mut self, error: io::Error) -> FetchError {
+    fn reason(&mut self, error: io::Error) -> FetchError {
         let outlet = match &mut self.0 {
-            Packing::Plain(outlet) => outlet,
-            Packing::Gzip(decoder) => decoder.get_mut(),
+            Encoding::Plain(outlet) => outlet,
+            Encoding::Gzip(decoder) => decoder.get_mut(),
         };
         outlet.refused.take().unwrap_or_else(|| FetchError::Packing(error.to_string().into()))
     }

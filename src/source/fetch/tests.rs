@@ -5,16 +5,15 @@ use flate2::write::GzEncoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
-use crate::dial::TargetFault;
 use crate::lifecycle::{Lifecycle, Tasks};
 
-/// A server that reads one request and answers from a script; the next request gets the next line of it.
+/// A server that reads a request and sends the next of its scripted answers.
 #[derive(Clone)]
 struct Scripted {
     answers: Arc<Mutex<Vec<Vec<u8>>>>,
     asked: Arc<Mutex<Vec<String>>>,
     tasks: Tasks,
-    /// After its answer the server says nothing more and does not close.
+    /// After its answer the server sends nothing more and does not close.
     hangs: bool,
 }
 
@@ -36,7 +35,7 @@ impl Connect for Scripted {
                 head.push(byte[0]);
             }
             asked.lock().unwrap().push(format!("{target} {}", String::from_utf8(head).unwrap()));
-            let _ = theirs.write_all(&answer).await; // the client may have heard enough
+            let _ = theirs.write_all(&answer).await; // the client may have read enough
             if hangs {
                 std::future::pending::<()>().await;
             }
@@ -56,14 +55,14 @@ fn answer(head: &str, body: &[u8]) -> Vec<u8> {
     [format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
 }
 
-struct Told {
+struct Outcome {
     answer: Result<Answer, FetchError>,
     body: Vec<u8>,
     asked: Vec<String>,
 }
 
 /// Asks a server that has these answers, in this order.
-async fn ask_with(url: &'static str, known: &Validators, answers: &[&[u8]], hangs: bool) -> Told {
+async fn ask_with(url: &'static str, known: &Validators, answers: &[&[u8]], hangs: bool) -> Outcome {
     let life = Lifecycle::new();
     let script = answers.iter().rev().map(|answer| answer.to_vec()).collect();
     let server = Scripted { answers: Arc::new(Mutex::new(script)), asked: Arc::default(), tasks: life.tasks(), hangs };
@@ -81,24 +80,24 @@ async fn ask_with(url: &'static str, known: &Validators, answers: &[&[u8]], hang
     };
     let answer = client.get(&Uri::from_static(url), known, limits, &mut sink).await;
     let asked = server.asked.lock().unwrap().clone();
-    Told { answer, body, asked }
+    Outcome { answer, body, asked }
 }
 
-async fn ask(answers: &[&[u8]]) -> Told {
+async fn ask(answers: &[&[u8]]) -> Outcome {
     ask_with("http://list.test/details?x=1", &Validators::default(), answers, false).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_is_conditional_and_a_fresh_answer_is_handed_on() {
+async fn a_request_is_conditional_and_a_fresh_answer_is_passed_on() {
     let known =
         Validators { etag: Some("\"1\"".to_owned()), last_modified: Some("Fri, 04 Sep 2026 03:05:00 GMT".to_owned()) };
     let body = b"0123456789".repeat(500);
     let fresh = answer("200 OK\ncontent-encoding: gzip\netag: \"2\"\ncache-control: public, max-age=900", &gzip(&body));
-    let told = ask_with("http://list.test/details?x=1", &known, &[&fresh], false).await;
+    let outcome = ask_with("http://list.test/details?x=1", &known, &[&fresh], false).await;
     let validators = Validators { etag: Some("\"2\"".to_owned()), last_modified: None };
-    assert_eq!(told.answer, Ok(Answer::Fresh { validators, max_age: Some(Duration::from_secs(900)) }));
-    assert_eq!(told.body, body);
-    let asked = told.asked[0].to_ascii_lowercase();
+    assert_eq!(outcome.answer, Ok(Answer::Fresh { validators, max_age: Some(Duration::from_secs(900)) }));
+    assert_eq!(outcome.body, body);
+    let asked = outcome.asked[0].to_ascii_lowercase();
     for part in [
         "list.test:80 get /details?x=1 http/1.1",
         "host: list.test\r\n",
@@ -112,12 +111,12 @@ async fn a_question_is_conditional_and_a_fresh_answer_is_handed_on() {
 
 #[tokio::test(start_paused = true)]
 async fn unchanged_is_an_answer() {
-    let told = ask(&[&answer("304 Not Modified\ncache-control: max-age=300", b"")]).await;
-    assert_eq!(told.answer, Ok(Answer::Unchanged { max_age: Some(Duration::from_secs(300)) }));
+    let outcome = ask(&[&answer("304 Not Modified\ncache-control: max-age=300", b"")]).await;
+    assert_eq!(outcome.answer, Ok(Answer::Unchanged { max_age: Some(Duration::from_secs(300)) }));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_answer_is_named() {
+async fn each_bad_answer_has_its_error() {
     let packed = gzip(&b"0123456789".repeat(100));
     let bomb = gzip(&vec![0; 1_000_000]);
     let status = |code, retry_after| FetchError::Status { status: StatusCode::from_u16(code).unwrap(), retry_after };
@@ -127,7 +126,7 @@ async fn what_is_no_answer_is_named() {
         (answer("503 Busy\nretry-after: 120", b""), status(503, Some(Duration::from_secs(120)))),
         (answer("429 Slow\nretry-after: 99999999", b""), status(429, Some(LONGEST_WAIT))),
         (answer("204 No Content", b""), status(204, None)),
-        (answer("302 Found", b""), FetchError::Redirect("without saying where")),
+        (answer("302 Found", b""), FetchError::Redirect("without a location")),
         (answer("302 Found\nlocation: ftp://x.test/", b""), FetchError::Scheme),
         (answer(gz, &bomb), FetchError::TooLong(10_000)),
         (answer("200 OK", &[b'x'; 10_001]), FetchError::TooLong(10_000)),
@@ -153,31 +152,49 @@ async fn what_is_no_answer_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_has_an_end_in_every_stage() {
+async fn every_stage_has_a_timeout() {
     for (said, doing) in [
-        (&b"HTTP/1.1 200 OK\r\n"[..], "waiting for its answer"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", "reading its answer"),
+        (&b"HTTP/1.1 200 OK\r\n"[..], "waiting for the answer"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc", "reading the answer"),
     ] {
-        let told = ask_with("http://list.test/", &Validators::default(), &[said], true).await;
-        assert_eq!(told.answer, Err(FetchError::Late(doing)));
+        let outcome = ask_with("http://list.test/", &Validators::default(), &[said], true).await;
+        assert_eq!(outcome.answer, Err(FetchError::Late(doing)));
     }
-    let told = ask_with("https://list.test/", &Validators::default(), &[b"x"], true).await;
-    assert_eq!(told.answer, Err(FetchError::Late("agreeing on TLS")), "a server that takes the hello and says nothing");
+    let outcome = ask_with("https://list.test/", &Validators::default(), &[b"x"], true).await;
+    assert_eq!(
+        outcome.answer,
+        Err(FetchError::Late("the TLS handshake")),
+        "a server that reads the ClientHello and sends nothing"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn redirects_are_followed_a_few_times() {
     let there = answer("301 Moved\nlocation: http://mirror.test:8080/a", b"");
     let here = answer("307 Moved\nlocation: /b?c", b"");
-    let told = ask(&[&there, &here, &answer("200 OK", b"x")]).await;
-    assert_eq!(told.body, b"x");
-    let places: Vec<_> = told.asked.iter().map(|asked| asked.split(" HTTP").next().unwrap()).collect();
+    let outcome = ask(&[&there, &here, &answer("200 OK", b"x")]).await;
+    assert_eq!(outcome.body, b"x");
+    let places: Vec<_> = outcome.asked.iter().map(|asked| asked.split(" HTTP").next().unwrap()).collect();
     assert_eq!(places, ["list.test:80 GET /details?x=1", "mirror.test:8080 GET /a", "mirror.test:8080 GET /b?c"]);
-    let told = ask(&[&here, &here, &here, &here, &here]).await;
-    assert_eq!(told.answer, Err(FetchError::Redirect("too often")));
+    let outcome = ask(&[&here, &here, &here, &here, &here]).await;
+    assert_eq!(outcome.answer, Err(FetchError::Redirect("too often")));
     let secure = Uri::from_static("https://list.test/");
     assert_eq!(follow(&secure, "http://list.test/"), Err(FetchError::Redirect("from https to http")));
     assert_eq!(follow(&secure, "//evil.test/"), Err(FetchError::Redirect("in a form that is not followed")));
+}
+
+#[tokio::test]
+async fn a_list_in_a_private_network_is_refused_with_what_to_set() {
+    let tls = ClientConfig::builder_with_provider(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(tokio_rustls::rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let client = Client::new(Direct::new(Rules::default()), Arc::new(tls));
+    let url = Uri::from_static("http://127.0.0.1:9/list.txt");
+    let error = client.get(&url, &Validators::default(), Limits::default(), &mut |_| Ok(())).await.unwrap_err();
+    assert!(error.to_string().contains("`gateway.allow_private_targets = true`"), "{error}");
+    assert_eq!(error.as_str(), "connect");
 }
 
 #[test]

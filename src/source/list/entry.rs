@@ -1,11 +1,13 @@
-//! One entry of a list of public proxies, however it is written: `1.2.3.4:80`, a URL with or without a login,
-//! `1.2.3.4:80:user:password`, a row of a table, a JSON object. Pure.
+//! Parses one entry of a list of public proxies: `1.2.3.4:80`, a URL with or without a login, `1.2.3.4:80:user:password`,
+//! a row of a table, or a JSON object. Pure.
 //!
-//! Lists are made by programs that scrape other lists, so most kinds of garbage are to be expected. What cannot be read
-//! without guessing is left out: a proxy at a guessed port is somebody else's machine.
+//! Lists are made by programs that scrape other lists, so invalid entries of all kinds occur. An entry that could only be
+//! used by guessing is left out: at a guessed port is a machine that is no proxy.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use crate::exit::{Login, Protocol, PublicId};
@@ -14,36 +16,32 @@ use crate::net::Secret;
 /// One proxy of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Which one.
     pub id: PublicId,
-    /// What its URL says it wants to hear.
+    /// The username and password for the proxy, if the entry has them.
     pub login: Option<Login>,
 }
 
-/// Why an entry is none.
+/// Why an entry cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Odd {
-    /// A scheme of no protocol that we speak.
+pub enum BadEntry {
     #[error("its scheme is none of http, https, socks4, socks5")]
     Scheme,
-    /// Names would have to be resolved, and free lists have none.
-    #[error("its host is no address")]
+    /// Host names would have to be resolved, and free lists contain none.
+    #[error("its host is not an address")]
     Host,
     /// No port, or not a number from 1 to 65535.
-    #[error("it has no port")]
+    #[error("it has no valid port")]
     Port,
-    /// A JSON value that names no proxy.
+    /// An empty entry, or a JSON value without a proxy.
     #[error("it names no proxy")]
     Nothing,
-    /// Much longer than any entry.
-    #[error("it is far too long")]
+    #[error("it is too long")]
     TooLong,
-    /// A proxy on an address that is not on the public internet.
     #[error("its address is not on the public internet")]
     Private,
 }
 
-/// A scheme, as URLs and lists write it. `https` is what lists call HTTP proxies that open tunnels.
+/// The protocol of a scheme. Lists write `https` for HTTP proxies that open tunnels.
 fn protocol(word: &str) -> Option<Protocol> {
     let is = |words: &[&str]| words.iter().any(|known| word.eq_ignore_ascii_case(known));
     if is(&["http", "https"]) {
@@ -57,14 +55,14 @@ fn protocol(word: &str) -> Option<Protocol> {
     }
 }
 
-fn port(text: &str) -> Result<u16, Odd> {
+fn port(text: &str) -> Result<u16, BadEntry> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().ok()).flatten().filter(|port| *port > 0).ok_or(Odd::Port)
+    digits.then(|| text.parse().ok()).flatten().filter(|port| *port > 0).ok_or(BadEntry::Port)
 }
 
-fn ip(text: &str) -> Result<IpAddr, Odd> {
+fn ip(text: &str) -> Result<IpAddr, BadEntry> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    bare.parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| Odd::Host)
+    bare.parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| BadEntry::Host)
 }
 
 /// A login as it stands in a URL.
@@ -73,83 +71,67 @@ fn login(text: &str) -> Login {
     Login { user: decoded(user).into(), password: Secret::new(decoded(password)) }
 }
 
-/// Percent-decoding; what is no code, or no UTF-8, stays as it is.
+/// Percent-decoding. Text that decodes to no UTF-8 is kept as it is.
 fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let digit = |at: usize| after.get(at).and_then(|byte| (*byte as char).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push((high << 4 | low) as u8);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+    percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), Cow::into_owned)
 }
 
-/// Reads one line of text: what follows the entry and a blank is a remark. `fallback` is what an entry without a
-/// scheme is.
-pub fn line(text: &str, fallback: Protocol) -> Result<Entry, Odd> {
-    let word = text.split_whitespace().next().ok_or(Odd::Nothing)?;
+/// Parses a line of text; what follows a blank is a remark. `fallback` is the protocol of an entry without a scheme.
+pub fn line(text: &str, fallback: Protocol) -> Result<Entry, BadEntry> {
+    let word = text.split_whitespace().next().ok_or(BadEntry::Nothing)?;
     let (protocol, rest) = match word.split_once("://") {
-        Some((scheme, rest)) => (protocol(scheme).ok_or(Odd::Scheme)?, rest),
+        Some((scheme, rest)) => (protocol(scheme).ok_or(BadEntry::Scheme)?, rest),
         None => (fallback, word),
     };
     let rest = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    let (known, place) = match rest.rsplit_once('@') {
-        Some((known, place)) => (Some(login(known)), place),
+    let (before, address) = match rest.rsplit_once('@') {
+        Some((before, address)) => (Some(login(before)), address),
         None => (None, rest),
     };
-    let (host, tail) = match place.strip_prefix('[').and_then(|place| place.split_once(']')) {
-        Some((host, tail)) => (host, tail.strip_prefix(':').ok_or(Odd::Port)?),
-        None => place.split_once(':').ok_or(Odd::Port)?,
+    let (host, tail) = match address.strip_prefix('[').and_then(|address| address.split_once(']')) {
+        Some((host, tail)) => (host, tail.strip_prefix(':').ok_or(BadEntry::Port)?),
+        None => address.split_once(':').ok_or(BadEntry::Port)?,
     };
     // `host:port:user:password`, as sellers write it.
     let (number, behind) = tail.split_once(':').map_or((tail, None), |(number, behind)| (number, Some(behind)));
-    let seller = behind.filter(|_| known.is_none()).map(|text| {
+    let after = behind.filter(|_| before.is_none()).map(|text| {
         let (user, password) = text.split_once(':').unwrap_or((text, ""));
         Login { user: user.into(), password: Secret::new(password) }
     });
     let addr = SocketAddr::new(ip(host)?, port(number)?);
-    Ok(Entry { id: PublicId { protocol, addr }, login: known.or(seller).filter(|login| !login.user.is_empty()) })
+    Ok(Entry { id: PublicId { protocol, addr }, login: before.or(after).filter(|login| !login.user.is_empty()) })
 }
 
-/// Reads one row of a table: the proxy, or its address and port, in the first columns.
-pub fn row(text: &str, fallback: Protocol) -> Result<Entry, Odd> {
+/// Parses a row of a table: the first columns are the proxy's URL, or its address and port.
+pub fn row(text: &str, fallback: Protocol) -> Result<Entry, BadEntry> {
     let mut cells = text.split([',', ';', '\t']).map(|cell| cell.trim().trim_matches('"'));
     let first = cells.next().unwrap_or_default();
     if first.contains("://") || first.contains(':') && ip(first).is_err() {
         return line(first, fallback);
     }
-    let addr = SocketAddr::new(ip(first)?, port(cells.next().ok_or(Odd::Port)?)?);
+    let addr = SocketAddr::new(ip(first)?, port(cells.next().ok_or(BadEntry::Port)?)?);
     let protocol = cells.find_map(protocol).unwrap_or(fallback);
     Ok(Entry { id: PublicId { protocol, addr }, login: None })
 }
 
-/// Reads one element of a JSON array: a text as in [`line()`], or an object that names a proxy in one of the usual ways.
-pub fn json(element: &[u8], fallback: Protocol) -> Result<Entry, Odd> {
-    let value: Value = serde_json::from_slice(element).map_err(|_| Odd::Nothing)?;
+/// Parses an element of a JSON array: a text as in [`line()`], or an object with the usual names of fields.
+pub fn json(element: &[u8], fallback: Protocol) -> Result<Entry, BadEntry> {
+    let value: Value = serde_json::from_slice(element).map_err(|_| BadEntry::Nothing)?;
     if let Value::String(text) = &value {
         return line(text, fallback);
     }
     let text = |names: &[&str]| names.iter().find_map(|name| value.get(name)?.as_str());
     let word = |value: &Value| value.as_str().and_then(protocol);
-    let said = value.get("protocol").or_else(|| value.get("type")).and_then(word);
+    let single = value.get("protocol").or_else(|| value.get("type")).and_then(word);
     let listed = || value.get("protocols").and_then(Value::as_array).and_then(|all| all.iter().find_map(word));
-    let spoken = said.or_else(listed).unwrap_or(fallback);
+    let spoken = single.or_else(listed).unwrap_or(fallback);
     if let Some(url) = text(&["proxy", "url"]) {
         return line(url, spoken);
     }
-    let host = text(&["ip", "host", "address", "addr"]).ok_or(Odd::Nothing)?;
+    let host = text(&["ip", "host", "address", "addr"]).ok_or(BadEntry::Nothing)?;
     let number = match value.get("port") {
         Some(Value::String(text)) => port(text)?,
-        Some(number) => number.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0).ok_or(Odd::Port)?,
+        Some(number) => number.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0).ok_or(BadEntry::Port)?,
         None => return line(host, spoken),
     };
     let id = PublicId { protocol: spoken, addr: SocketAddr::new(ip(host)?, number) };
@@ -165,14 +147,14 @@ mod tests {
     use super::*;
 
     /// `url` or `url user password`.
-    fn shown(read: Result<Entry, Odd>) -> Result<String, Odd> {
+    fn shown(read: Result<Entry, BadEntry>) -> Result<String, BadEntry> {
         let Entry { id, login } = read?;
         let login = login.map(|login| format!(" {} {}", login.user, login.password.expose())).unwrap_or_default();
         Ok(format!("{}://{}{login}", id.protocol.as_str(), id.addr))
     }
 
     #[test]
-    fn a_line_is_read_in_every_form_that_lists_use() {
+    fn a_line_is_parsed_in_every_form_that_lists_use() {
         for (text, want) in [
             ("192.0.2.1:8080", Ok("http://192.0.2.1:8080")),
             ("  192.0.2.1:8080  # fast", Ok("http://192.0.2.1:8080")),
@@ -185,31 +167,31 @@ mod tests {
             ("http://user:p%40ss@192.0.2.1:80", Ok("http://192.0.2.1:80 user p@ss")),
             ("http://user:p:w@192.0.2.1:80", Ok("http://192.0.2.1:80 user p:w")),
             ("192.0.2.1:80:user:pass", Ok("http://192.0.2.1:80 user pass")),
-            ("", Err(Odd::Nothing)),
-            ("<html>", Err(Odd::Port)),
-            ("ftp://192.0.2.1:21", Err(Odd::Scheme)),
-            ("192.0.2.1", Err(Odd::Port)),
-            ("192.0.2.1:0", Err(Odd::Port)),
-            ("192.0.2.1:65536", Err(Odd::Port)),
-            ("192.0.2.1:+80", Err(Odd::Port)),
-            ("999.0.2.1:80", Err(Odd::Host)),
-            ("proxy.example.com:80", Err(Odd::Host)),
-            ("[192.0.2.1:80", Err(Odd::Host)),
+            ("", Err(BadEntry::Nothing)),
+            ("<html>", Err(BadEntry::Port)),
+            ("ftp://192.0.2.1:21", Err(BadEntry::Scheme)),
+            ("192.0.2.1", Err(BadEntry::Port)),
+            ("192.0.2.1:0", Err(BadEntry::Port)),
+            ("192.0.2.1:65536", Err(BadEntry::Port)),
+            ("192.0.2.1:+80", Err(BadEntry::Port)),
+            ("999.0.2.1:80", Err(BadEntry::Host)),
+            ("proxy.example.com:80", Err(BadEntry::Host)),
+            ("[192.0.2.1:80", Err(BadEntry::Host)),
         ] {
             assert_eq!(shown(line(text, Protocol::Http)), want.map(str::to_owned), "{text}");
         }
     }
 
     #[test]
-    fn rows_and_objects_are_read_in_the_usual_ways() {
+    fn rows_and_objects_are_parsed_with_the_usual_names() {
         for (text, want) in [
             ("socks5://192.0.2.1:4145,ZZ,Unknown", Ok("socks5://192.0.2.1:4145")),
             ("socks5://192.0.2.1:1145,CN,", Ok("socks5://192.0.2.1:1145")),
             ("192.0.2.1,3128,socks4,US", Ok("socks4://192.0.2.1:3128")),
             ("\"192.0.2.1\";\"3128\"", Ok("http://192.0.2.1:3128")),
             ("192.0.2.1:3128;elite", Ok("http://192.0.2.1:3128")),
-            ("ip,port,protocol", Err(Odd::Host)),
-            ("192.0.2.1", Err(Odd::Port)),
+            ("ip,port,protocol", Err(BadEntry::Host)),
+            ("192.0.2.1", Err(BadEntry::Port)),
         ] {
             assert_eq!(shown(row(text, Protocol::Http)), want.map(str::to_owned), "{text}");
         }
@@ -219,10 +201,10 @@ mod tests {
             (r#"{"host":"192.0.2.1","port":80,"username":"a","password":"b"}"#, Ok("http://192.0.2.1:80 a b")),
             (r#"{"address":"192.0.2.1:80","type":"SOCKS5"}"#, Ok("socks5://192.0.2.1:80")),
             (r#""socks4://192.0.2.1:80""#, Ok("socks4://192.0.2.1:80")),
-            (r#"{"ip":"192.0.2.1","port":70000}"#, Err(Odd::Port)),
-            (r#"{"ip":7}"#, Err(Odd::Nothing)),
-            ("7", Err(Odd::Nothing)),
-            ("{", Err(Odd::Nothing)),
+            (r#"{"ip":"192.0.2.1","port":70000}"#, Err(BadEntry::Port)),
+            (r#"{"ip":7}"#, Err(BadEntry::Nothing)),
+            ("7", Err(BadEntry::Nothing)),
+            ("{", Err(BadEntry::Nothing)),
         ] {
             assert_eq!(shown(json(text.as_bytes(), Protocol::Http)), want.map(str::to_owned), "{text}");
         }
@@ -235,7 +217,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read(ip: IpAddr, port in 1u16.., socks: bool) {
+        fn every_proxy_is_parsed_from_every_form(ip: IpAddr, port in 1u16.., socks: bool) {
             let protocol = if socks { Protocol::Socks5 } else { Protocol::Http };
             let id = PublicId { protocol, addr: SocketAddr::new(ip.to_canonical(), port) };
             let text = format!("{}://{}", protocol.as_str(), id.addr);

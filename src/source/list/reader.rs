@@ -1,36 +1,36 @@
-//! Cuts a list into its entries while it arrives: lines, rows of a table, or elements of a JSON array. Pure.
+//! Splits a list into its entries while it arrives: lines, rows of a table, or elements of a JSON array. Pure.
 //!
-//! It holds one entry at a time and the proxies that it has found, each once and no more than are wanted; an entry of
-//! any length can be stepped over. Garbage is counted, and the first of it kept for the log, because a list that has
-//! changed its form looks from here like one that became empty.
+//! It keeps one entry at a time, and the proxies found so far, each once and up to a limit. An entry of any length is
+//! skipped without being kept. Invalid entries are counted, and the first few kept for the log, because a list whose
+//! format has changed otherwise looks like an empty one.
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
 
-use super::entry::{self, Entry, Odd};
+use super::entry::{self, BadEntry, Entry};
 use crate::config::ListFormat;
 use crate::exit::{Login, Protocol, PublicId};
 use crate::limit::target::{Scope, scope};
 
-/// The longest entry that is looked at. The longest that lists have are objects of some 300 bytes.
+/// The longest entry that is parsed. The longest in known lists are objects of about 300 bytes.
 const LONGEST: usize = 4096;
 
-/// Entries that could not be read, kept for the log.
+/// How many invalid entries are kept for the log.
 const SAMPLES: usize = 3;
 
-/// So much of such an entry is kept.
+/// How many characters of such an entry are kept.
 const SAMPLE: usize = 80;
 
-/// What a list came to.
+/// A parsed list.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Read {
-    /// Its proxies, each once.
+pub struct ProxyList {
+    /// Each proxy once, with its login.
     pub proxies: HashMap<PublicId, Option<Login>>,
-    /// Entries that could not be read.
+    /// How many entries cannot be used.
     pub skipped: u32,
     /// A few of these, with the reason.
-    pub samples: Vec<(String, Odd)>,
-    /// Proxies that were left out because there are enough.
+    pub samples: Vec<(String, BadEntry)>,
+    /// How many proxies were left out because of the limit.
     pub beyond: u32,
 }
 
@@ -41,35 +41,36 @@ pub struct Reader {
     fallback: Protocol,
     most: usize,
     private: bool,
-    held: Vec<u8>,
+    /// The bytes of the current entry.
+    entry: Vec<u8>,
     too_long: bool,
-    found: Read,
+    found: ProxyList,
 }
 
-/// How the list is written, and where in it we are.
+/// The format of the list, and the position in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// Nobody knows yet.
+    /// Not known before the first character.
     Unknown,
     Lines,
     Rows,
     Json(Json),
 }
 
-/// Where in a JSON document.
+/// The position in a JSON document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Json {
-    /// Brackets and braces open, counted from the array of entries; 0 before it.
+    /// How many brackets and braces are open, counted from the array of entries; 0 before it.
     depth: u32,
     in_string: bool,
     escaped: bool,
-    /// The array is over.
+    /// The array of entries has ended.
     over: bool,
 }
 
 impl Reader {
-    /// A reader of a list in this format, whose entries without a scheme are of this protocol. Stops taking proxies at
-    /// `most`. `private` lets them stand on addresses that are not on the public internet.
+    /// A reader for a list in this format. `fallback` is the protocol of entries without a scheme, `most` the limit of
+    /// proxies; `private` allows private addresses.
     pub fn new(format: ListFormat, fallback: Protocol, most: usize, private: bool) -> Self {
         let form = match format {
             ListFormat::Auto => Form::Unknown,
@@ -77,7 +78,7 @@ impl Reader {
             ListFormat::Csv => Form::Rows,
             ListFormat::Json => Form::Json(Json::default()),
         };
-        Self { form, fallback, most, private, held: Vec::new(), too_long: false, found: Read::default() }
+        Self { form, fallback, most, private, entry: Vec::new(), too_long: false, found: ProxyList::default() }
     }
 
     /// Takes the next bytes.
@@ -87,8 +88,8 @@ impl Reader {
         }
     }
 
-    /// There are no more.
-    pub fn finish(mut self) -> Read {
+    /// The list is complete.
+    pub fn finish(mut self) -> ProxyList {
         match self.form {
             Form::Json(_) => {}
             _ => self.end_of_line(),
@@ -98,26 +99,26 @@ impl Reader {
 
     fn take(&mut self, byte: u8) {
         match &mut self.form {
-            // A byte order mark and blanks say nothing yet.
+            // A byte order mark and blanks do not show the format.
             Form::Unknown if byte.is_ascii_whitespace() || [0xEF, 0xBB, 0xBF].contains(&byte) => {}
             Form::Unknown if byte == b'[' || byte == b'{' => {
                 self.form = Form::Json(Json::default());
                 self.take(byte);
             }
-            // Rows are told from lines by their commas, at the end of each.
+            // Whether a line is a row of a table is decided at its end, by its commas.
             Form::Unknown => {
                 self.form = Form::Lines;
                 self.take(byte);
             }
             Form::Lines | Form::Rows if byte == b'\n' => self.end_of_line(),
-            Form::Lines | Form::Rows => self.hold(byte),
+            Form::Lines | Form::Rows => self.keep(byte),
             Form::Json(json) => {
                 let step = json.step(byte);
                 match step {
                     Step::Outside => {}
-                    Step::Inside => self.hold(byte),
+                    Step::Inside => self.keep(byte),
                     Step::Last => {
-                        self.hold(byte);
+                        self.keep(byte);
                         self.end_of_element();
                     }
                     Step::Between => self.end_of_element(),
@@ -126,65 +127,65 @@ impl Reader {
         }
     }
 
-    fn hold(&mut self, byte: u8) {
-        if self.held.len() < LONGEST {
-            self.held.push(byte);
+    fn keep(&mut self, byte: u8) {
+        if self.entry.len() < LONGEST {
+            self.entry.push(byte);
         } else {
             self.too_long = true;
         }
     }
 
     fn end_of_line(&mut self) {
-        let held = std::mem::take(&mut self.held);
-        let text = String::from_utf8_lossy(&held);
+        let bytes = std::mem::take(&mut self.entry);
+        let text = String::from_utf8_lossy(&bytes);
         let text = text.trim();
         if !text.is_empty() && !text.starts_with('#') && !text.starts_with("//") {
             let is_row = self.form == Form::Rows || text.contains([',', ';', '\t']);
             let read = if is_row { entry::row(text, self.fallback) } else { entry::line(text, self.fallback) };
-            self.note(read, &held);
+            self.note(read, &bytes);
         }
-        self.reuse(held);
+        self.reuse(bytes);
     }
 
     fn end_of_element(&mut self) {
-        let held = std::mem::take(&mut self.held);
-        if !held.trim_ascii().is_empty() {
-            let read = entry::json(&held, self.fallback);
-            self.note(read, &held);
+        let bytes = std::mem::take(&mut self.entry);
+        if !bytes.trim_ascii().is_empty() {
+            let read = entry::json(&bytes, self.fallback);
+            self.note(read, &bytes);
         }
-        self.reuse(held);
+        self.reuse(bytes);
     }
 
-    fn reuse(&mut self, mut held: Vec<u8>) {
-        held.clear();
-        self.held = held;
+    fn reuse(&mut self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        self.entry = bytes;
         self.too_long = false;
     }
 
-    fn note(&mut self, read: Result<Entry, Odd>, written: &[u8]) {
-        let read = if self.too_long { Err(Odd::TooLong) } else { read };
-        let wanted =
-            read.and_then(|entry| if is_wanted(&entry.id, self.private) { Ok(entry) } else { Err(Odd::Private) });
+    fn note(&mut self, read: Result<Entry, BadEntry>, written: &[u8]) {
+        let read = if self.too_long { Err(BadEntry::TooLong) } else { read };
+        let allowed =
+            read.and_then(|entry| if is_allowed(&entry.id, self.private) { Ok(entry) } else { Err(BadEntry::Private) });
         let found = &mut self.found;
-        match wanted {
+        match allowed {
             Ok(Entry { id, login }) if found.proxies.len() < self.most || found.proxies.contains_key(&id) => {
-                let held = found.proxies.entry(id).or_default();
-                *held = login.or(held.take());
+                let known = found.proxies.entry(id).or_default();
+                *known = login.or(known.take());
             }
             Ok(_) => found.beyond += 1,
-            Err(odd) => {
+            Err(bad) => {
                 found.skipped += 1;
                 if found.samples.len() < SAMPLES {
-                    let shown = if odd == Odd::TooLong { "…".to_owned() } else { without_login(written) };
-                    found.samples.push((shown, odd));
+                    let shown = if bad == BadEntry::TooLong { "…".to_owned() } else { without_login(written) };
+                    found.samples.push((shown, bad));
                 }
             }
         }
     }
 }
 
-/// An entry as the log may have it: a login must not get there by way of a typo elsewhere in the entry. Every form that
-/// lists write logins in is cut, and what names one is not shown at all.
+/// An invalid entry for the log, without its login. Every form in which lists write logins is cut; an entry with a word
+/// such as `password` is not shown at all.
 fn without_login(written: &[u8]) -> String {
     let text = String::from_utf8_lossy(written);
     let place = text.rsplit_once('@').map_or(&*text, |(_, place)| place);
@@ -195,7 +196,7 @@ fn without_login(written: &[u8]) -> String {
     // `host:port:user:password`, and rows whose first two cells are the proxy.
     let start = place.find("://").map_or(0, |at| at + 3);
     let rest = &place[start..];
-    // An address of version 6 in brackets has colons of its own, and so has an object.
+    // An IPv6 address in brackets contains colons, and so does an object.
     let bracketed = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(ip, _)| ip);
     let skipped = bracketed.filter(|ip| ip.parse::<Ipv6Addr>().is_ok()).map_or(0, |ip| ip.len() + 2);
     let second = rest[skipped..].match_indices(':').nth(1).map(|(at, _)| skipped + at);
@@ -205,18 +206,19 @@ fn without_login(written: &[u8]) -> String {
     shown.chars().take(SAMPLE).flat_map(char::escape_debug).collect()
 }
 
-/// What a byte of JSON is a part of.
+/// Where a byte of JSON belongs.
 enum Step {
     Outside,
+    /// In an element of the array.
     Inside,
     /// The last byte of an element.
     Last,
-    /// Behind an element.
+    /// After an element.
     Between,
 }
 
 impl Json {
-    /// The entries are the elements of the first array that there is, however deep it lies.
+    /// The entries are the elements of the first array in the document, however deep it is nested.
     fn step(&mut self, byte: u8) -> Step {
         if self.over {
             return Step::Outside;
@@ -253,8 +255,8 @@ impl Json {
     }
 }
 
-/// A proxy in our own network would be a way into it.
-fn is_wanted(id: &PublicId, private: bool) -> bool {
+/// A proxy in a private network would be a way into it.
+fn is_allowed(id: &PublicId, private: bool) -> bool {
     private || scope(id.addr.ip()) == Scope::Public
 }
 
@@ -264,15 +266,15 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str, format: ListFormat) -> Read {
+    fn read(text: &str, format: ListFormat) -> ProxyList {
         let mut reader = Reader::new(format, Protocol::Http, 100, true);
         reader.feed(text.as_bytes());
         reader.finish()
     }
 
-    fn urls(read: &Read) -> Vec<String> {
+    fn urls(list: &ProxyList) -> Vec<String> {
         let mut urls: Vec<_> =
-            read.proxies.keys().map(|id| format!("{}://{}", id.protocol.as_str(), id.addr)).collect();
+            list.proxies.keys().map(|id| format!("{}://{}", id.protocol.as_str(), id.addr)).collect();
         urls.sort();
         urls
     }
@@ -280,7 +282,7 @@ mod tests {
     const WANT: [&str; 3] = ["http://192.0.2.1:80", "socks4://192.0.2.1:80", "socks5://192.0.2.2:1080"];
 
     #[test]
-    fn every_form_is_found_out_from_its_beginning() {
+    fn the_format_is_recognized_by_its_beginning() {
         for text in [
             "192.0.2.1:80\r\nsocks4://192.0.2.1:80\n\n# more\n// and\nsocks5://192.0.2.2:1080",
             "http://192.0.2.1:80,ZZ,Unknown\nsocks4://192.0.2.1:80,US,\nsocks5://192.0.2.2:1080,DE,x\n",
@@ -294,15 +296,15 @@ mod tests {
     }
 
     #[test]
-    fn one_proxy_is_there_once_and_garbage_is_counted_and_kept() {
+    fn each_proxy_is_kept_once_and_invalid_entries_are_counted() {
         let long = "x".repeat(10_000);
         let text = format!(
             "192.0.2.1:80\nhttp://192.0.2.1:80\n<html>\n{long}\nhttp://u:secret@nowhere:80\nhttps://192.0.2.1:80\n"
         );
         let found = read(&text, ListFormat::Text);
         assert_eq!((urls(&found).len(), found.skipped), (1, 3));
-        assert_eq!(found.samples[0], ("<html>".to_owned(), Odd::Port));
-        assert_eq!(found.samples[1].1, Odd::TooLong);
+        assert_eq!(found.samples[0], ("<html>".to_owned(), BadEntry::Port));
+        assert_eq!(found.samples[1].1, BadEntry::TooLong);
         assert!(found.samples.iter().all(|(text, _)| text.len() <= SAMPLE && !text.contains("secret")));
     }
 
@@ -334,17 +336,17 @@ mod tests {
     }
 
     #[test]
-    fn private_proxies_and_those_beyond_the_limit_are_left_out() {
+    fn private_proxies_and_proxies_beyond_the_limit_are_left_out() {
         let mut reader = Reader::new(ListFormat::Auto, Protocol::Http, 2, false);
         reader.feed(b"127.0.0.1:80\n10.0.0.1:80\n169.254.169.254:80\n1.1.1.1:80\n8.8.8.8:80\n9.9.9.9:80\n1.1.1.1:80\n");
         let found = reader.finish();
         assert_eq!((found.proxies.len(), found.skipped, found.beyond), (2, 3, 1));
-        assert!(found.samples.iter().all(|(_, odd)| *odd == Odd::Private));
+        assert!(found.samples.iter().all(|(_, bad)| *bad == BadEntry::Private));
     }
 
     proptest! {
         #[test]
-        fn however_it_arrives_it_is_read_the_same(cut in 1usize..40, junk in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn a_list_is_read_the_same_in_any_pieces(cut in 1usize..40, junk in prop::collection::vec(any::<u8>(), 0..300)) {
             let text = r#"[{"proxy":"http://192.0.2.1:80"},{"proxy":"socks4://192.0.2.1:80"},"socks5://192.0.2.2:1080"]"#;
             for bytes in [text.as_bytes(), &junk] {
                 let mut whole = Reader::new(ListFormat::Auto, Protocol::Http, 100, true);

@@ -1,26 +1,26 @@
-//! Cuts a document `{"key":value,…,"relays":[{…},{…}],…}` into its records while it arrives.
+//! Splits a document `{"key":value,…,"relays":[{…},{…}],…}` into its records while it arrives.
 //!
-//! It knows strings, escapes and nesting, and nothing else of JSON: whether a record is sound is for whoever reads it
-//! to say. So it needs one pass, one record's worth of memory, and can step over a record of any length.
+//! It understands strings, escapes and nesting, and no more of JSON: the caller parses each record. So it needs one pass
+//! and the memory of one record, and can skip a record of any length.
 
 use super::super::Garbage;
 
-/// The longest record that is read. The largest in the network has 20 kB (families); ten times that is garbage.
+/// The longest record that is passed on. The longest in the network has 20 kB, because of its family.
 const LONGEST: usize = 256 << 10;
 
-/// The longest value of the envelope that is read: they are dates and numbers.
+/// The longest value outside the array that is passed on: such values are dates and numbers.
 const LONGEST_FIELD: usize = 256;
 
-/// Deeper than any document of this kind: a record has three levels.
+/// The deepest nesting that is accepted. A record has three levels.
 const DEEPEST: u32 = 64;
 
-/// One thing found in the stream.
+/// A part of the document.
 pub(super) enum Piece<'a> {
-    /// One element of `relays`, an object.
+    /// An object in `relays`.
     Record(&'a [u8]),
-    /// One element of `relays` that is no object, or is too long.
+    /// An object in `relays` that is too long.
     Skipped,
-    /// A short value of the envelope, as JSON.
+    /// A key and its short value outside the array, as JSON.
     Field(&'a str, &'a str),
 }
 
@@ -29,17 +29,17 @@ enum At {
     /// Before the opening brace.
     #[default]
     Start,
-    /// Where a key of the envelope may begin.
+    /// Where a key of the document may begin.
     Key,
-    /// Behind a key.
+    /// After a key.
     Colon,
-    /// In a value of the envelope.
+    /// In a value of the document.
     Value,
     /// In `relays`, between two elements.
     Between,
     /// In an element of `relays`.
     Record,
-    /// Behind the closing brace.
+    /// After the closing brace.
     End,
 }
 
@@ -47,39 +47,39 @@ enum At {
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     at: At,
-    /// Braces and brackets open inside the value or record of this moment.
+    /// How many braces and brackets are open in the current value or record.
     depth: u32,
     in_string: bool,
     escaped: bool,
     key: Vec<u8>,
     held: Vec<u8>,
     too_long: bool,
-    /// The array of relays was there.
+    /// The array `relays` was found.
     relays: bool,
 }
 
 impl Splitter {
-    /// Takes the next bytes and tells `found` of each piece that is complete with them.
+    /// Takes the next bytes, and calls `found` with each part that is complete.
     pub(super) fn feed(&mut self, bytes: &[u8], found: &mut impl FnMut(Piece<'_>)) -> Result<(), Garbage> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            // Records are nearly all of the document: they have the fast way.
+            // Records are nearly all of the document, and have a fast path.
             rest = if self.at == At::Record { self.record(rest, found)? } else { self.envelope(rest, found)? };
         }
         Ok(())
     }
 
-    /// True end: the document was closed and had relays in it.
+    /// An error if the document is incomplete, or has no array `relays`.
     pub(super) fn finish(&self) -> Result<(), Garbage> {
         match (self.at, self.relays) {
             (At::End, true) => Ok(()),
-            (At::End, false) => Err(Garbage("the document has no relays in it")),
+            (At::End, false) => Err(Garbage("the document has no `relays`")),
             (At::Start, _) => Err(Garbage("the answer is empty")),
-            _ => Err(Garbage("the document ends in the middle")),
+            _ => Err(Garbage("the document is incomplete")),
         }
     }
 
-    /// Reads on in a record; returns what is behind it.
+    /// Reads on in a record; returns the bytes after it.
     fn record<'a>(&mut self, bytes: &'a [u8], found: &mut impl FnMut(Piece<'_>)) -> Result<&'a [u8], Garbage> {
         for (i, &byte) in bytes.iter().enumerate() {
             if !self.step(byte)? {
@@ -90,7 +90,7 @@ impl Splitter {
             if self.too_long || self.held.len() + piece.len() > LONGEST {
                 found(Piece::Skipped);
             } else if self.held.is_empty() {
-                found(Piece::Record(piece)); // all of it in this chunk: no copy
+                found(Piece::Record(piece)); // the whole record is in this chunk: no copy
             } else {
                 self.held.extend_from_slice(piece);
                 found(Piece::Record(&self.held));
@@ -102,7 +102,7 @@ impl Splitter {
         Ok(&[])
     }
 
-    /// One byte inside a value. True if it closes the outermost brace or bracket of it.
+    /// Takes one byte of a value. True if it closes the value's outermost brace or bracket.
     fn step(&mut self, byte: u8) -> Result<bool, Garbage> {
         if self.in_string {
             match byte {
@@ -118,7 +118,7 @@ impl Splitter {
             b'{' | b'[' => {
                 self.depth += 1;
                 if self.depth > DEEPEST {
-                    return Err(Garbage("the document is nested too deep"));
+                    return Err(Garbage("the document is nested too deeply"));
                 }
             }
             b'}' | b']' => {
@@ -130,13 +130,13 @@ impl Splitter {
         Ok(false)
     }
 
-    /// Reads on outside of the records, byte by byte: that is a few hundred of them.
+    /// Reads on outside of the records, byte by byte: these are a few hundred bytes.
     fn envelope<'a>(&mut self, bytes: &'a [u8], found: &mut impl FnMut(Piece<'_>)) -> Result<&'a [u8], Garbage> {
         let (byte, rest) = (bytes[0], &bytes[1..]);
         let space = byte.is_ascii_whitespace();
         match (self.at, byte) {
             (At::Start, b'{') => self.at = At::Key,
-            (At::Start, _) if !space => return Err(Garbage("the answer is no JSON object")),
+            (At::Start, _) if !space => return Err(Garbage("the answer is not a JSON object")),
             (At::Key, _) => self.in_key(byte)?,
             (At::Colon, b':') => self.at = At::Value,
             (At::Colon, _) if !space => return Err(Garbage("a key of the document has no value")),
@@ -146,8 +146,10 @@ impl Splitter {
                 self.at = At::Record;
                 return Ok(bytes);
             }
-            (At::Between, _) if byte != b',' && !space => return Err(Garbage("an element of `relays` is no record")),
-            (At::End, _) if !space => return Err(Garbage("something stands behind the document")),
+            (At::Between, _) if byte != b',' && !space => {
+                return Err(Garbage("an element of `relays` is not an object"));
+            }
+            (At::End, _) if !space => return Err(Garbage("the document is followed by other bytes")),
             _ => {}
         }
         Ok(rest)
@@ -169,7 +171,7 @@ impl Splitter {
             b'}' => self.at = At::End,
             b',' => {}
             _ if byte.is_ascii_whitespace() => {}
-            _ => return Err(Garbage("the document is no JSON")),
+            _ => return Err(Garbage("the document is not JSON")),
         }
         if self.at == At::Colon {
             self.key = std::mem::take(&mut self.held);
@@ -185,7 +187,7 @@ impl Splitter {
                     self.forget();
                 }
                 _ if byte.is_ascii_whitespace() => {}
-                _ => return Err(Garbage("`relays` is no list")),
+                _ => return Err(Garbage("`relays` is not an array")),
             }
             return Ok(());
         }
@@ -204,7 +206,7 @@ impl Splitter {
         Ok(())
     }
 
-    /// Keeps what belongs to the record or value of this moment, unless that is too long to be read at all.
+    /// Keeps bytes of the current record or value, unless it is too long.
     fn hold(&mut self, bytes: &[u8], longest: usize) {
         if self.too_long || self.held.len() + bytes.len() > longest {
             self.too_long = true;

@@ -68,7 +68,7 @@ fn every_field_but_the_fingerprint_and_the_policy_may_be_missing() {
 }
 
 #[test]
-fn country_and_as_are_told_of_the_address_that_they_are_of() {
+fn country_and_as_are_used_only_for_the_network_that_they_describe() {
     for (routers, exits, want) in [
         (r#""192.0.2.1:9001""#, r#""#, Some(7)),
         (r#""192.0.2.1:9001""#, r#""192.0.2.1""#, Some(7)),
@@ -147,37 +147,37 @@ fn of_two_records_of_one_relay_the_later_counts() {
 }
 
 #[test]
-fn what_is_no_whole_document_is_no_answer() {
+fn an_incomplete_or_wrong_document_is_an_error() {
     let whole = document(&[QUINTEX]);
     for (text, why) in [
         ("", "the answer is empty"),
         ("  \n", "the answer is empty"),
-        ("<html>maintenance</html>", "the answer is no JSON object"),
-        ("[]", "the answer is no JSON object"),
-        ("null", "the answer is no JSON object"),
-        ("{}", "the document has no relays in it"),
-        (r#"{"version":"8.0"}"#, "the document has no relays in it"),
-        (r#"{"relays":{}}"#, "`relays` is no list"),
-        (r#"{"relays":null}"#, "`relays` is no list"),
-        (r#"{"relays":[1]}"#, "an element of `relays` is no record"),
-        (r#"{"relays":["x"]}"#, "an element of `relays` is no record"),
-        (r#"{"relays":[]"#, "the document ends in the middle"),
-        (r#"{"relays":[]}}"#, "something stands behind the document"),
+        ("<html>maintenance</html>", "the answer is not a JSON object"),
+        ("[]", "the answer is not a JSON object"),
+        ("null", "the answer is not a JSON object"),
+        ("{}", "the document has no `relays`"),
+        (r#"{"version":"8.0"}"#, "the document has no `relays`"),
+        (r#"{"relays":{}}"#, "`relays` is not an array"),
+        (r#"{"relays":null}"#, "`relays` is not an array"),
+        (r#"{"relays":[1]}"#, "an element of `relays` is not an object"),
+        (r#"{"relays":["x"]}"#, "an element of `relays` is not an object"),
+        (r#"{"relays":[]"#, "the document is incomplete"),
+        (r#"{"relays":[]}}"#, "the document is followed by other bytes"),
         (r#"{"relays" []}"#, "a key of the document has no value"),
-        (r#"{relays:[]}"#, "the document is no JSON"),
+        (r#"{relays:[]}"#, "the document is not JSON"),
         (&format!("{{\"{}", "k".repeat(1 << 20)), "a key of the document is too long"),
-        (&format!("{{\"relays\":[{{\"a\":{}", "[".repeat(1 << 20)), "the document is nested too deep"),
+        (&format!("{{\"relays\":[{{\"a\":{}", "[".repeat(1 << 20)), "the document is nested too deeply"),
     ] {
         assert_eq!(parse(text).unwrap_err(), Garbage(why), "{text:.60}");
     }
     for cut in 1..whole.trim_end().len() {
         let short = parse(&whole[..cut]).unwrap_err();
-        assert_eq!(short, Garbage("the document ends in the middle"), "cut at {cut}");
+        assert_eq!(short, Garbage("the document is incomplete"), "cut at {cut}");
     }
     assert_eq!(
         parse(r#"{"relays":[]}"#).unwrap().records,
         0,
-        "what an empty list is worth is not for the parser to say"
+        "whether an empty list is used is not decided by the parser"
     );
     assert_eq!(parse(r#" {"relays_published":"soon","x":{"y":["]"]},"relays" : [ ] } "#).unwrap().published, None);
 }

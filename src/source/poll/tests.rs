@@ -39,21 +39,22 @@ fn fresh(records: u32, published: Moment) -> Result<Reply<()>, FetchError> {
     Ok(Reply::Fresh(parsed, Validators { etag: Some("\"2\"".to_owned()), last_modified: None }, None))
 }
 
-fn settled(before: &Source, answer: Result<Reply<()>, FetchError>) -> Update<()> {
-    settle(&feed(), before, answer, NOW, 0.0)
+fn evaluated(before: &Source, answer: Result<Reply<()>, FetchError>) -> Update<()> {
+    evaluate(&feed(), before, answer, NOW, 0.0)
 }
 
 #[test]
 fn a_good_answer_replaces_what_was_there() {
-    let Update { status, news } = settled(&Source { failures: 4, ..good() }, fresh(2100, ago(Duration::from_secs(60))));
-    assert!(news.is_some());
+    let Update { status, value } =
+        evaluated(&Source { failures: 4, ..good() }, fresh(2100, ago(Duration::from_secs(60))));
+    assert!(value.is_some());
     assert_eq!((status.outcome.as_str(), status.why.as_str(), status.failures), ("fresh", "", 0));
     assert_eq!((status.records, status.skipped, status.etag.as_deref()), (2100, 3, Some("\"2\"")));
     assert_eq!((status.good, status.attempt, status.next), (Some(NOW), Some(NOW), Some(NOW.after(HOUR))));
 }
 
 #[test]
-fn a_bad_answer_changes_nothing_but_the_record_of_it() {
+fn a_bad_answer_changes_only_the_status() {
     let late = || Err(FetchError::Late("connecting"));
     let status = |status, retry_after| Err(FetchError::Status { status, retry_after });
     let first = FIRST_PAUSE.mul_f64(0.75);
@@ -62,14 +63,14 @@ fn a_bad_answer_changes_nothing_but_the_record_of_it() {
         (status(StatusCode::INTERNAL_SERVER_ERROR, None), "status", "500", first),
         (status(StatusCode::SERVICE_UNAVAILABLE, Some(HOUR * 5)), "status", "503", HOUR * 5),
         (status(StatusCode::BAD_REQUEST, None), "status", "400", first),
-        (Err(Garbage("the document ends in the middle").into()), "garbage", "ends in the middle", first),
+        (Err(Garbage("the document is incomplete").into()), "garbage", "incomplete", first),
         (Err(FetchError::TooLong(64)), "too_long", "64 bytes", first),
         (fresh(0, NOW), "garbage", "no exit", first),
         (fresh(999, NOW), "garbage", "less than half", first),
         (fresh(2000, ago(2 * HOUR)), "garbage", "older", first),
     ] {
-        let Update { status, news } = settled(&good(), answer);
-        assert!(news.is_none(), "{hint}");
+        let Update { status, value } = evaluated(&good(), answer);
+        assert!(value.is_none(), "{hint}");
         assert_eq!(status.outcome, outcome);
         assert!(status.why.contains(hint), "{:?} does not say {hint:?}", status.why);
         let kept = Source {
@@ -91,48 +92,45 @@ fn a_bad_answer_changes_nothing_but_the_record_of_it() {
 
 #[test]
 fn unchanged_is_good_until_the_data_is_old() {
-    let Update { status, news } = settled(&good(), Ok(Reply::Unchanged(Some(2 * HOUR))));
-    assert!(news.is_none());
+    let Update { status, value } = evaluated(&good(), Ok(Reply::Unchanged(Some(2 * HOUR))));
+    assert!(value.is_none());
     assert_eq!((status.outcome.as_str(), status.good), ("unchanged", Some(NOW)));
     assert_eq!(status.next, Some(NOW.after(2 * HOUR)), "a longer max-age is honoured");
     assert_eq!(usable_validators(&status).etag.as_deref(), Some("\"1\""));
 
     let old = Source { published: Some(ago(4 * HOUR)), ..good() };
-    let status = settled(&old, Ok(Reply::Unchanged(None))).status;
+    let status = evaluated(&old, Ok(Reply::Unchanged(None))).status;
     assert_eq!((status.outcome.as_str(), status.failures), ("stale", 0));
     assert_eq!(usable_validators(&status), Validators::default(), "304 for ever: the next question is not conditional");
-    let update = settled(&status, fresh(2000, ago(4 * HOUR)));
-    assert!(
-        update.news.is_some() && update.status.outcome == "stale",
-        "old data is better than none, and is called old"
-    );
+    let update = evaluated(&status, fresh(2000, ago(4 * HOUR)));
+    assert!(update.value.is_some() && update.status.outcome == "stale", "old data is used, and reported as stale");
 }
 
 #[test]
-fn clocks_that_differ_are_said_and_survived() {
-    let update = settled(&good(), fresh(2000, NOW.after(5 * HOUR)));
-    assert!(update.news.is_some());
+fn a_wrong_clock_is_reported_and_does_no_harm() {
+    let update = evaluated(&good(), fresh(2000, NOW.after(5 * HOUR)));
+    assert!(update.value.is_some());
     assert!(update.status.why.contains("from the future"), "{}", update.status.why);
 }
 
 #[test]
-fn a_halved_list_is_believed_when_it_is_said_again() {
+fn a_halved_list_is_accepted_when_it_comes_again() {
     let mut status = good();
-    for _ in 1..BELIEVED {
-        let update = settled(&status, fresh(900, NOW));
-        assert!(update.news.is_none());
+    for _ in 1..HALVED_REQUESTS {
+        let update = evaluated(&status, fresh(900, NOW));
+        assert!(update.value.is_none());
         status = update.status;
     }
-    assert!(settled(&status, fresh(900, NOW)).news.is_some());
-    assert!(settled(&Source { records: 8, ..good() }, fresh(2, NOW)).news.is_some(), "a short list may halve");
-    let late = (0..9).fold(good(), |status, _| settled(&status, Err(FetchError::Late("connecting"))).status);
-    assert!(settled(&late, fresh(900, NOW)).news.is_none(), "nine silences do not say that it halved");
+    assert!(evaluated(&status, fresh(900, NOW)).value.is_some());
+    assert!(evaluated(&Source { records: 8, ..good() }, fresh(2, NOW)).value.is_some(), "a short list may halve");
+    let late = (0..9).fold(good(), |status, _| evaluated(&status, Err(FetchError::Late("connecting"))).status);
+    assert!(evaluated(&late, fresh(900, NOW)).value.is_none(), "nine timeouts do not confirm a halved list");
 }
 
 #[test]
 fn a_date_from_the_future_makes_nothing_old() {
-    let slip = settled(&good(), fresh(2000, NOW.after(900 * HOUR))).status;
-    assert!(settled(&slip, fresh(2000, NOW)).news.is_some());
+    let slip = evaluated(&good(), fresh(2000, NOW.after(900 * HOUR))).status;
+    assert!(evaluated(&slip, fresh(2000, NOW)).value.is_some());
 }
 
 #[test]
@@ -144,11 +142,15 @@ fn pauses_grow_to_the_period_and_spread() {
     assert_eq!((seconds(1, 0.0), seconds(1, 1.0)), (22.5, 37.5));
     assert_eq!(pause(HOUR, Ok(Some(Duration::ZERO)), 0, 1.0), HOUR + HOUR / 20, "never more often than hourly");
     let soon = FetchError::Status { status: StatusCode::SERVICE_UNAVAILABLE, retry_after: Some(Duration::ZERO) };
-    assert_eq!(pause(HOUR, Err(&soon), 3, 0.5).as_secs(), 120, "who says `at once` for the third time is not believed");
+    assert_eq!(
+        pause(HOUR, Err(&soon), 3, 0.5).as_secs(),
+        120,
+        "after three failures the pause grows whatever the server demands"
+    );
 }
 
 #[test]
-fn what_is_due_is_what_was_planned_unless_a_clock_was_wrong() {
+fn a_request_is_made_when_planned_unless_the_clock_was_wrong() {
     let day = 24 * HOUR;
     for (next, want) in [
         (None, Duration::ZERO),
@@ -167,6 +169,6 @@ fn what_is_due_is_what_was_planned_unless_a_clock_was_wrong() {
     ];
     for (pause, every) in longest.into_iter().zip([HOUR, 30 * day, 30 * day]) {
         let planned = Source { next: Some(NOW.after(pause)), ..good() };
-        assert_eq!(due(&planned, every, NOW), pause, "no pause of our own is taken for a fault");
+        assert_eq!(due(&planned, every, NOW), pause, "our own longest pause does not count as a wrong clock");
     }
 }

@@ -1,4 +1,5 @@
-//! A file that fails: full, locked, read-only. Nothing acknowledged is lost, the gateway is told, and it heals by itself.
+//! A file that fails: full, locked, read-only. Nothing acknowledged is lost, callers get an error, and writing goes on when
+//! the file can be written again.
 
 use std::future::Future;
 use std::task::Poll;
@@ -18,7 +19,7 @@ fn failing(fault: &Fault) -> impl Fn(&Health) -> bool + '_ {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_changes_keeps_notes_and_heals() {
+async fn on_a_full_disk_commits_are_refused_and_notes_kept_until_there_is_room() {
     let home = Home::new();
     let (store, _) = home.open();
     store.commit(vec![Write::PutRoute(route("before", None))]).await.unwrap();
@@ -29,7 +30,7 @@ async fn a_full_disk_refuses_changes_keeps_notes_and_heals() {
     (0..50).for_each(|n| store.note(big_note(n)));
     healthy(&store, |health| matches!(health, Health::Failing { fault: Fault::Full, behind: 50, .. })).await;
     let small = store.commit(vec![Write::PutRoute(route("small", None))]).await;
-    assert_eq!(small, Ok(()), "what still fits is taken, whatever notes wait");
+    assert_eq!(small, Ok(()), "a commit that fits is written although notes wait");
 
     meddle(&store, |db| db.pragma_update(None, "max_page_count", 1_000_000).unwrap()).await;
     healthy(&store, |health| *health == Health::Ok).await;
@@ -42,21 +43,22 @@ async fn a_full_disk_refuses_changes_keeps_notes_and_heals() {
 }
 
 #[tokio::test]
-async fn a_file_that_does_not_take_writes_says_so_and_heals() {
+async fn a_read_only_file_is_reported_and_used_again_when_it_is_writable() {
     let home = Home::new();
     let (store, _) = home.open();
     meddle(&store, |db| db.pragma_update(None, "query_only", true).unwrap()).await;
     let refused = store.commit(vec![Write::PutRoute(route("a", None))]).await;
     assert_eq!(refused, Err(StoreError::Refused(Fault::ReadOnly)));
     healthy(&store, failing(&Fault::ReadOnly)).await;
-    assert_eq!(store.observed(&tor(1)).await, Ok(vec![]), "lists are still read");
+    let page = Page { limit: 9, before: None };
+    assert_eq!(store.checks(&tor(1), None, page).await, Ok(vec![]), "queries still work");
     meddle(&store, |db| db.pragma_update(None, "query_only", false).unwrap()).await;
     healthy(&store, |health| *health == Health::Ok).await;
     assert_eq!(store.commit(vec![Write::PutRoute(route("a", None))]).await, Ok(()));
 }
 
 #[tokio::test]
-async fn a_store_without_its_file_refuses_and_remembers_nothing() {
+async fn a_store_without_its_file_refuses_commits_and_keeps_nothing() {
     let home = Home::new();
     let store = Store::refusing(&home.path(), Fault::Corrupt, Options::default()).unwrap();
     let second = Store::refusing(&home.path(), Fault::Corrupt, Options::default());
@@ -64,14 +66,14 @@ async fn a_store_without_its_file_refuses_and_remembers_nothing() {
     let refused = store.commit(vec![Write::PutRoute(route("a", None))]).await;
     assert_eq!(refused, Err(StoreError::Refused(Fault::Corrupt)));
     store.note(big_note(1));
-    assert!(failing(&Fault::Corrupt)(&store.health().borrow()));
-    assert!(store.observed(&tor(1)).await.is_err());
+    assert!(failing(&Fault::Corrupt)(&store.health.borrow()));
+    assert!(store.checks(&tor(1), None, Page { limit: 9, before: None }).await.is_err());
     store.close().await;
     assert_eq!(store.commit(vec![]).await, Err(StoreError::Closed));
 }
 
 #[tokio::test]
-async fn somebody_elses_lock_is_waited_for_then_said() {
+async fn another_processs_lock_is_waited_for_and_then_reported() {
     let home = Home::new();
     let (store, _) = home.open();
     meddle(&store, |db| db.busy_timeout(Duration::from_millis(20)).unwrap()).await;
@@ -85,15 +87,11 @@ async fn somebody_elses_lock_is_waited_for_then_said() {
     other.execute_batch("ROLLBACK").unwrap();
     healthy(&store, |health| *health == Health::Ok).await;
     store.close().await;
-    assert_eq!(
-        home.open().1.routes,
-        [route("b", None)],
-        "the note outlived the lock, the refused change did not happen"
-    );
+    assert_eq!(home.open().1.routes, [route("b", None)], "the note was kept, the refused commit was not written");
 }
 
 #[tokio::test]
-async fn a_file_that_is_locked_at_the_start_still_serves_what_it_holds() {
+async fn a_file_that_is_locked_at_the_start_is_still_read() {
     let home = Home::new();
     let (store, _) = home.open();
     store.commit(vec![Write::PutRoute(route("a", None))]).await.unwrap();
@@ -102,7 +100,7 @@ async fn a_file_that_is_locked_at_the_start_still_serves_what_it_holds() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let (store, loaded) = home.open();
     assert_eq!(loaded.routes, [route("a", None)]);
-    assert!(failing(&Fault::Locked)(&store.health().borrow()));
+    assert!(failing(&Fault::Locked)(&store.health.borrow()));
 }
 
 #[tokio::test]
@@ -113,11 +111,12 @@ async fn a_full_queue_drops_notes_and_leaves_room_for_changes() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap(); // the writer waits two seconds for this lock
     let mut first = std::pin::pin!(store.commit(vec![Write::PutRoute(route("first", None))]));
     assert!(std::future::poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx).is_pending())).await);
-    while store.queued() > 0 {
+    let queued = || store.jobs.max_capacity() - store.jobs.capacity();
+    while queued() > 0 {
         tokio::task::yield_now().await; // until the writer has taken it and hangs
     }
     (0..1000).for_each(|at| store.note(Write::Check(check_of(tor(1), "echo", at))));
-    assert_eq!(store.queued(), 64 - 64 / FOR_CHANGES);
+    assert_eq!(queued(), 64 - 64 / FOR_CHANGES);
     let second = store.commit(vec![Write::PutRoute(route("second", None))]);
     let unlock = async { other.execute_batch("ROLLBACK").unwrap() };
     assert_eq!(tokio::join!(first, second, unlock), (Ok(()), Ok(()), ()));

@@ -9,7 +9,7 @@ use exitgate::exit::country::GeoIp;
 use exitgate::exit::{Catalog, Moment};
 use exitgate::source::Parse;
 use exitgate::source::fetch::{Limits, Validators};
-use exitgate::source::merge::{Merge, Word};
+use exitgate::source::merge::{RelayMerge, SourceData};
 use exitgate::source::onionoo::Details;
 
 use super::client;
@@ -58,10 +58,10 @@ async fn a_document_of_any_size_is_read_in_little_memory() {
     assert_eq!((parsed.records, parsed.skipped), (RELAYS / 5, 0));
     let grown = peak() - before;
     assert!(grown < MOST, "{} MiB for 60 MB", grown >> 20);
-    let mut merge = Merge::new(Arc::new(GeoIp::default()), Vec::new());
-    merge.hear(Word::Onionoo(parsed.value));
+    let mut merge = RelayMerge::new(Arc::new(GeoIp::default()), Vec::new());
+    merge.take(SourceData::Onionoo(parsed.value));
     let mut edit = Catalog::default().edit();
-    for listing in merge.news(Moment(1)).unwrap() {
+    for listing in merge.changed(Moment(1)).unwrap() {
         edit.list(listing);
     }
     assert_eq!(edit.finish().len(), (RELAYS / 5) as usize);

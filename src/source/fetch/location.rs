@@ -1,4 +1,4 @@
-//! Where a URL leads, what is asked there, and where a redirect leads from there.
+//! Parses a URL, makes the request for it, and resolves redirects.
 
 use bytes::Bytes;
 use http::header;
@@ -8,14 +8,14 @@ use http_body_util::Empty;
 use super::{FetchError, Validators};
 use crate::net::{Host, Target};
 
-/// Where a URL leads.
-pub(super) struct Place {
+/// A parsed URL.
+pub(super) struct Location {
     pub(super) target: Target,
     pub(super) tls: bool,
     path: String,
 }
 
-impl Place {
+impl Location {
     pub(super) fn of(url: &Uri) -> Result<Self, FetchError> {
         let tls = match url.scheme_str() {
             Some("https") => true,
@@ -28,22 +28,22 @@ impl Place {
         Ok(Self { target, tls, path })
     }
 
-    /// The `Host` header: the port stands in it only if it is not the scheme's own.
+    /// The `Host` header: with the port only if it is not the scheme's default.
     fn authority(&self) -> String {
         let own = if self.tls { 443 } else { 80 };
         if self.target.port == own { self.target.host.to_string() } else { self.target.to_string() }
     }
 }
 
-/// Resolves a redirect. A secure source stays secure.
+/// Resolves a redirect. One from https to http is not followed.
 pub(super) fn follow(from: &Uri, location: &str) -> Result<Uri, FetchError> {
-    let to: Uri = location.parse().map_err(|_| FetchError::Redirect("to no URL"))?;
+    let to: Uri = location.parse().map_err(|_| FetchError::Redirect("to an invalid URL"))?;
     let whole = if to.scheme().is_some() {
         to
     } else if location.starts_with('/') && !location.starts_with("//") {
         let mut parts = from.clone().into_parts();
         parts.path_and_query = to.into_parts().path_and_query;
-        Uri::from_parts(parts).map_err(|_| FetchError::Redirect("to no URL"))?
+        Uri::from_parts(parts).map_err(|_| FetchError::Redirect("to an invalid URL"))?
     } else {
         return Err(FetchError::Redirect("in a form that is not followed"));
     };
@@ -53,7 +53,7 @@ pub(super) fn follow(from: &Uri, location: &str) -> Result<Uri, FetchError> {
     Ok(whole)
 }
 
-pub(super) fn request(place: &Place, known: &Validators) -> Result<Request<Empty<Bytes>>, FetchError> {
+pub(super) fn request(place: &Location, known: &Validators) -> Result<Request<Empty<Bytes>>, FetchError> {
     let agent = concat!("exitgate/", env!("CARGO_PKG_VERSION"));
     let mut request = Request::get(&place.path)
         .header(header::HOST, place.authority())

@@ -1,8 +1,9 @@
-//! What a page of headers says about a proxy: how much it tells of who is behind it. Pure.
+//! How much a proxy reveals about its client. Pure.
 //!
-//! The page repeats the headers that came, as JSON (`httpbin.org/headers`) or a line each (`azenv.php` and its kind). What
-//! we did not send, the proxy added. Our own address is not looked for, because nobody here knows it, and asking for it
-//! would tell it: whoever names *any* address but the one that it leaves from is taken to have named its client.
+//! It is read from a page that repeats the headers of the request, as JSON (`httpbin.org/headers`) or one a line
+//! (`azenv.php` and similar). Headers that we did not send were added by the proxy. Our own address is not searched for,
+//! because it is not known here, and asking a server for it would reveal it. So a proxy that adds *any* address but the
+//! one that it leaves from is taken to reveal its client's.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use crate::exit::Anonymity;
 
-/// Headers by which proxies say that they are one, or for whom; `_` and `-` are the same.
+/// Headers by which proxies show that they are one, or for which client they act. `_` and `-` are equal.
 const TELLTALES: [&str; 18] = [
     "via",
     "forwarded",
@@ -32,11 +33,11 @@ const TELLTALES: [&str; 18] = [
     "xroxy-connection",
 ];
 
-/// The longest page that is looked at.
+/// How much of the page is read. Not tuned.
 const LONGEST: usize = 64 * 1024;
 
-/// Reads the page; `None` if it is not the answer to our request. `nonce` went out in a header of its own, `leaves` are
-/// the addresses that the proxy leaves from.
+/// Reads the page; `None` if it is not the answer to our request. `nonce` is the value of a header that was sent, `leaves`
+/// are the addresses that the proxy leaves from.
 pub(super) fn read(body: &[u8], nonce: &str, leaves: &[IpAddr]) -> Option<Anonymity> {
     let text = str::from_utf8(body.get(..body.len().min(LONGEST))?).ok()?;
     if !text.contains(nonce) {
@@ -44,15 +45,15 @@ pub(super) fn read(body: &[u8], nonce: &str, leaves: &[IpAddr]) -> Option<Anonym
     }
     let headers = headers(text);
     let added: Vec<_> = headers.iter().filter(|(name, _)| TELLTALES.contains(&name.as_str())).collect();
-    let named = |value: &str| addresses(value).into_iter().any(|ip| !leaves.contains(&ip));
+    let reveals = |value: &str| addresses(value).into_iter().any(|ip| !leaves.contains(&ip));
     Some(match added.as_slice() {
         [] => Anonymity::Elite,
-        added if added.iter().any(|(_, value)| named(value)) => Anonymity::Transparent,
+        added if added.iter().any(|(_, value)| reveals(value)) => Anonymity::Transparent,
         _ => Anonymity::Anonymous,
     })
 }
 
-/// Names in lower case with `-`, and values.
+/// The headers on the page: names in lower case with `-`, and values.
 fn headers(text: &str) -> Vec<(String, String)> {
     let folded = |name: &str| {
         let name = name.trim().to_ascii_lowercase().replace('_', "-");
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_proxy_adds_says_how_anonymous_it_is() {
+    fn added_headers_show_how_anonymous_a_proxy_is() {
         use Anonymity::*;
         let leaves = ["192.0.2.9".parse().unwrap()];
         for (added, want) in [
@@ -107,7 +108,7 @@ mod tests {
         let lines = "REMOTE_ADDR = 192.0.2.9\nHTTP_X_CHECK = n0nce\nHTTP_X_FORWARDED_FOR = 198.51.100.7\n";
         assert_eq!(read(lines.as_bytes(), "n0nce", &leaves), Some(Transparent));
         assert_eq!(read(b"HTTP_X_CHECK = n0nce\nREMOTE_ADDR = 198.51.100.7", "n0nce", &leaves), Some(Elite));
-        assert_eq!(read(br#"{"headers": {"Host": "x"}}"#, "n0nce", &leaves), None, "somebody else's answer");
+        assert_eq!(read(br#"{"headers": {"Host": "x"}}"#, "n0nce", &leaves), None, "the answer to another request");
     }
 
     proptest! {

@@ -1,36 +1,38 @@
-//! People who wait for checks.
+//! Callers that wait for checks, and results that they have not been sent yet.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Checked, CheckedSite};
+use super::CheckedSite;
+use super::results::Checked;
 use crate::exit::{ExitId, Verdict};
 
 /// Where a result goes.
 #[derive(Debug)]
 pub(super) enum Waiter {
-    /// To somebody who asked for this one.
+    /// To a caller that asked for this exit.
     One(oneshot::Sender<Checked>),
-    /// To somebody who asked for many, and perhaps for a page of their own.
+    /// To a caller that asked for many exits, and perhaps for a page to be asked through each.
     Many(mpsc::UnboundedSender<(ExitId, Option<Checked>)>, Option<Arc<CheckedSite>>),
 }
 
 impl Waiter {
-    /// The page that must have been asked before this is answered.
+    /// The page that must have been asked before this waiter is answered.
     fn extra(&self) -> Option<&Arc<CheckedSite>> {
         if let Self::Many(_, extra) = self { extra.as_ref() } else { None }
     }
 
-    /// True if this check is what was waited for. Through an exit that does not work no page is asked.
-    fn is_content(&self, checked: &Checked) -> bool {
+    /// True if this check is the answer. Through an exit that does not work no page is asked.
+    fn is_answered_by(&self, checked: &Checked) -> bool {
         let asked = |extra: &Arc<CheckedSite>| checked.sites.iter().any(|(name, _)| *name == extra.name);
         checked.verdict != Verdict::Good || self.extra().is_none_or(asked)
     }
 
-    /// Whoever has gone meanwhile misses nothing.
-    fn tell(self, exit: ExitId, checked: Option<Checked>) {
+    /// A caller that has gone meanwhile is not an error. One that waits for a single exit learns from the closed channel
+    /// that there is no result.
+    fn send(self, exit: ExitId, checked: Option<Checked>) {
         match (self, checked) {
             (Self::One(answer), Some(checked)) => _ = answer.send(checked),
             (Self::One(_), None) => {}
@@ -39,7 +41,7 @@ impl Waiter {
     }
 }
 
-/// Everybody who waits, and results that are not told yet: a result is told once the state knows it.
+/// All callers that wait, and the results to send them once the state has them.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     by_exit: HashMap<ExitId, Vec<Waiter>>,
@@ -47,17 +49,16 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Somebody waits for a check of this exit.
     pub(super) fn add(&mut self, exit: ExitId, waiter: Waiter) {
         self.by_exit.entry(exit).or_default().push(waiter);
     }
 
-    /// An exit that cannot be tested.
+    /// The exit cannot be checked.
     pub(super) fn refuse(&mut self, exit: ExitId, waiter: Waiter) {
         self.done.push((waiter, exit, None));
     }
 
-    /// The pages that somebody waits to have asked through an exit, each once.
+    /// The pages that callers want to have asked through an exit, each once.
     pub(super) fn extra(&self, exit: &ExitId) -> Vec<Arc<CheckedSite>> {
         let mut pages: Vec<Arc<CheckedSite>> = Vec::new();
         for extra in self.by_exit.get(exit).into_iter().flatten().filter_map(Waiter::extra) {
@@ -68,27 +69,27 @@ impl Waiting {
         pages
     }
 
-    /// A check ended. True if somebody still waits: for a page that they asked for when the check had begun.
+    /// A check ended. True if a caller still waits: it asked for a page when the check had already begun.
     pub(super) fn ended(&mut self, exit: &ExitId, checked: &Checked) -> bool {
         let waiters = self.by_exit.remove(exit).unwrap_or_default();
-        let (content, left): (Vec<_>, Vec<_>) = waiters.into_iter().partition(|waiter| waiter.is_content(checked));
-        self.done.extend(content.into_iter().map(|waiter| (waiter, exit.clone(), Some(checked.clone()))));
-        let more = !left.is_empty();
-        if more {
+        let (answered, left): (Vec<_>, Vec<_>) = waiters.into_iter().partition(|waiter| waiter.is_answered_by(checked));
+        self.done.extend(answered.into_iter().map(|waiter| (waiter, exit.clone(), Some(checked.clone()))));
+        let still_waits = !left.is_empty();
+        if still_waits {
             self.by_exit.insert(exit.clone(), left);
         }
-        more
+        still_waits
     }
 
-    /// Who waits for exits that are there no more waits for nothing.
-    pub(super) fn keep(&mut self, is_there: impl Fn(&ExitId) -> bool) {
-        for (exit, waiters) in self.by_exit.extract_if(|exit, _| !is_there(exit)) {
+    /// Callers that wait for other exits than these get no result.
+    pub(super) fn keep(&mut self, is_kept: impl Fn(&ExitId) -> bool) {
+        for (exit, waiters) in self.by_exit.extract_if(|exit, _| !is_kept(exit)) {
             self.done.extend(waiters.into_iter().map(|waiter| (waiter, exit.clone(), None)));
         }
     }
 
-    /// Tells what is done.
-    pub(super) fn tell(&mut self) {
-        self.done.drain(..).for_each(|(waiter, exit, checked)| waiter.tell(exit, checked));
+    /// Sends the results.
+    pub(super) fn answer(&mut self) {
+        self.done.drain(..).for_each(|(waiter, exit, checked)| waiter.send(exit, checked));
     }
 }

@@ -1,0 +1,296 @@
+//! The loop of a tester: it starts checks, collects what they find, publishes it, and answers callers.
+//!
+//! Both testers run this loop: [`Tester`](super::Tester) for Tor exits and
+//! [`PublicTester`](super::public::PublicTester) for public proxies. They differ in a [`CheckState`], which decides
+//! without any I/O what is due and what a finding means, and in a [`TesterKind`], which runs one check.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tracing::Instrument as _;
+
+use super::results::{Checked, Results};
+use super::settings::CheckedSite;
+use super::waiting::Waiter;
+use crate::exit::{ExitId, Moment};
+use crate::lifecycle::{Tasks, yielding};
+use crate::state::{Change, Snapshot, State};
+use crate::telemetry::trace_id::{Kind, TraceId};
+
+/// How often the catalog is looked at if it changes all the time. Any value from 0.1 to 2 seconds does.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Requests of callers that the loop has not read yet. Not tuned: many exits at once are one request.
+const REQUESTS: usize = 256;
+
+/// How soon a check is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// A live request waits for it, or failed on the exit.
+    LiveRequest,
+    /// A person wants it now.
+    Now,
+    /// It is wanted with many others, in the order of the schedule.
+    Soon,
+}
+
+/// What a tester knows: what is due, what came back, what is to be published. No I/O.
+pub(super) trait CheckState: Send {
+    /// One check to run.
+    type Job: Send + 'static;
+    /// What a check found, or a part of it.
+    type Finding: Send + 'static;
+
+    fn exit(job: &Self::Job) -> &ExitId;
+
+    /// Takes note of a snapshot that changed.
+    fn look(&mut self, snapshot: &Snapshot, now: Moment);
+
+    /// Makes these the exits in use.
+    fn use_only(&mut self, _used: &BTreeSet<ExitId>, _now: Moment) {}
+
+    /// Has an exit checked sooner. False if it cannot be checked.
+    fn hasten(&mut self, exit: &ExitId, urgency: Urgency, snapshot: &Snapshot, now: Moment) -> bool;
+
+    /// The next check, if one may begin.
+    fn next<R: Rng + ?Sized>(&mut self, snapshot: &Snapshot, now: Moment, rng: &mut R) -> Option<Self::Job>;
+
+    fn found(&mut self, exit: &ExitId, finding: Self::Finding, snapshot: &Snapshot, now: Moment);
+
+    /// A check ended, also by a panic. Called once for each job, after its findings.
+    fn ended<R: Rng + ?Sized>(&mut self, exit: &ExitId, now: Moment, rng: &mut R);
+
+    /// Decides what has become clear from the results of several exits.
+    fn settle(&mut self, snapshot: &Snapshot, now: Moment);
+
+    /// All updates so far are being published.
+    fn publishing(&mut self) {}
+
+    fn results(&mut self) -> &mut Results;
+
+    /// When there is something to do even if nothing comes in.
+    fn wake(&self) -> Moment;
+
+    /// Sets gauges.
+    fn measure(&mut self, now: Moment);
+
+    /// Takes a request of a caller.
+    fn ask(&mut self, request: CheckRequest, snapshot: &Snapshot, now: Moment) {
+        let mut wait = |exit: ExitId, urgency, waiter| {
+            if self.hasten(&exit, urgency, snapshot, now) {
+                self.results().wait(exit, waiter);
+            } else {
+                self.results().refuse(exit, waiter);
+            }
+        };
+        match request {
+            CheckRequest::One(exit, answer) => wait(exit, Urgency::Now, Waiter::One(answer)),
+            CheckRequest::Many(CheckBatch { exits, extra }, results) => {
+                for exit in exits {
+                    wait(exit, Urgency::Soon, Waiter::Many(results.clone(), extra.clone()));
+                }
+            }
+        }
+    }
+
+    /// The updates to publish now, if any.
+    fn updates(&mut self, snapshot: &Snapshot, now: Moment) -> Vec<crate::state::ExitUpdate> {
+        if self.results().is_time_to_settle(now) {
+            self.settle(snapshot, now);
+        }
+        let updates = self.results().take(now);
+        if !updates.is_empty() {
+            self.publishing();
+        }
+        updates
+    }
+}
+
+/// Which exits a tester tests, and how.
+pub(super) trait TesterKind: Send + Sync + 'static {
+    type State: CheckState;
+
+    /// The name of a check's task.
+    const TASK: &'static str;
+
+    /// The state at the start of a run.
+    fn new_state(&self) -> Self::State;
+
+    /// Runs one check.
+    fn check(
+        &self,
+        job: <Self::State as CheckState>::Job,
+        found: impl FnMut(<Self::State as CheckState>::Finding) + Send,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Called after each publication, also of nothing.
+    fn published(&self, checks: &mut Self::State, state: &State) -> impl Future<Output = ()> + Send;
+}
+
+/// What callers ask for.
+pub(super) enum CheckRequest {
+    /// This exit, at once.
+    One(ExitId, oneshot::Sender<Checked>),
+    /// All of these, in the order of the schedule.
+    Many(CheckBatch, mpsc::UnboundedSender<(ExitId, Option<Checked>)>),
+}
+
+/// Many exits to check, each once.
+#[derive(Clone, Debug, Default)]
+pub struct CheckBatch {
+    pub exits: Vec<ExitId>,
+    /// A page to ask through each that works, this once. The result is reported to the caller and counts for nothing else.
+    pub extra: Option<Arc<CheckedSite>>,
+}
+
+/// Sends requests to the loop.
+#[derive(Clone, Debug)]
+pub(super) struct Requests(mpsc::Sender<CheckRequest>);
+
+impl Requests {
+    /// Has one exit checked now. `None` if it cannot be checked, or if the tester has stopped.
+    pub(super) async fn one(&self, exit: ExitId) -> Option<Checked> {
+        let (answer, checked) = oneshot::channel();
+        self.0.send(CheckRequest::One(exit, answer)).await.ok()?;
+        checked.await.ok()
+    }
+
+    /// Has all of these checked. A tester that has stopped returns no results.
+    pub(super) async fn many(&self, batch: CheckBatch) -> mpsc::UnboundedReceiver<(ExitId, Option<Checked>)> {
+        let (results, received) = mpsc::unbounded_channel();
+        let _ = self.0.send(CheckRequest::Many(batch, results)).await;
+        received
+    }
+}
+
+/// A message of a running check. `Ended` is always sent, also by a check that panics.
+enum Message<F> {
+    Found(ExitId, F),
+    Ended(ExitId),
+}
+
+/// Sends [`Message::Ended`] when it is dropped with its task.
+struct CompletionGuard<F> {
+    exit: ExitId,
+    messages: mpsc::UnboundedSender<Message<F>>,
+}
+
+impl<F> Drop for CompletionGuard<F> {
+    fn drop(&mut self) {
+        let _ = self.messages.send(Message::Ended(self.exit.clone())); // fails once the loop has ended
+    }
+}
+
+type Sender<K> = mpsc::UnboundedSender<Message<<<K as TesterKind>::State as CheckState>::Finding>>;
+
+/// A tester: the loop and what it needs. There is one of each kind in a gateway.
+pub struct Worker<K> {
+    pub(super) kind: Arc<K>,
+    state: State,
+    /// Locked by the current run; the next run takes it over.
+    inbox: Mutex<Inbox>,
+}
+
+struct Inbox {
+    /// Exits that live requests wait for.
+    urgent: mpsc::Receiver<ExitId>,
+    requests: mpsc::Receiver<CheckRequest>,
+}
+
+#[expect(private_bounds, reason = "callers know the two testers, not what they share")]
+impl<K: TesterKind> Worker<K> {
+    pub(super) fn create(kind: K, state: State, urgent: mpsc::Receiver<ExitId>) -> (Arc<Self>, Requests) {
+        let (ask, requests) = mpsc::channel(REQUESTS);
+        let inbox = Mutex::new(Inbox { urgent, requests });
+        (Arc::new(Self { kind: Arc::new(kind), state, inbox }), Requests(ask))
+    }
+
+    /// Tests until shutdown. Give it to [`Tasks::supervise`]: a run that panics is followed by another, which begins anew.
+    pub async fn run(self: Arc<Self>, tasks: Tasks) {
+        let mut inbox = self.inbox.lock().await;
+        let (post, mut messages) = mpsc::unbounded_channel();
+        let mut checks = self.kind.new_state();
+        let (mut revisions, mut wanted) = (self.state.revisions(), self.state.wanted());
+        checks.use_only(&self.state.used(), self.state.now());
+        let (mut changed, mut looked) = (true, Moment::default());
+        while !tasks.is_stopping() {
+            let now = self.state.now();
+            if changed && now.since(looked) >= LOOK {
+                checks.look(&self.state.load(), now);
+                (changed, looked) = (false, now);
+            }
+            self.start_checks(&mut checks, &tasks, &post);
+            self.publish(&mut checks).await;
+            let wake = if changed { checks.wake().min(looked.after(LOOK)) } else { checks.wake() };
+            let inbox = &mut *inbox;
+            tokio::select! {
+                () = tasks.stopping() => break,
+                Some(first) = messages.recv() => {
+                    self.read(&mut checks, first);
+                    while let Ok(more) = messages.try_recv() {
+                        self.read(&mut checks, more);
+                    }
+                }
+                Some(exit) = inbox.urgent.recv() => {
+                    checks.hasten(&exit, Urgency::LiveRequest, &self.state.load(), self.state.now());
+                }
+                Some(request) = inbox.requests.recv() => checks.ask(request, &self.state.load(), self.state.now()),
+                Ok(()) = revisions.changed() => changed = true,
+                Ok(()) = wanted.changed() => checks.use_only(&self.state.used(), self.state.now()),
+                () = tokio::time::sleep(wake.since(self.state.now())) => changed = true,
+            }
+        }
+    }
+
+    /// Starts every check that may begin.
+    fn start_checks(&self, checks: &mut K::State, tasks: &Tasks, post: &Sender<K>) {
+        let (snapshot, now) = (self.state.load(), self.state.now());
+        while let Some(job) = checks.next(&snapshot, now, &mut rand::rng()) {
+            self.start_check(job, tasks, post.clone());
+            yielding::yield_if_due();
+        }
+        checks.measure(now);
+    }
+
+    fn start_check(&self, job: <K::State as CheckState>::Job, tasks: &Tasks, messages: Sender<K>) {
+        let (kind, stop, exit) = (self.kind.clone(), tasks.clone(), K::State::exit(&job).clone());
+        // Neither the span nor its id is made unless debug lines of this room are on.
+        let span = tracing::debug_span!("check", id = %TraceId::next(Kind::Check), %exit);
+        let guard = CompletionGuard { exit, messages };
+        let check = async move {
+            let guard = guard; // captured whole, so that it is dropped when the task ends
+            let found = |finding| _ = guard.messages.send(Message::Found(guard.exit.clone(), finding));
+            tracing::debug!("a check begins");
+            tokio::select! {
+                () = stop.stopping() => {}
+                () = kind.check(job, found) => tracing::debug!("the check has ended"),
+            }
+        };
+        tasks.spawn(K::TASK, check.instrument(span));
+    }
+
+    fn read(&self, checks: &mut K::State, message: Message<<K::State as CheckState>::Finding>) {
+        yielding::yield_if_due();
+        let now = self.state.now();
+        match message {
+            Message::Found(exit, finding) => checks.found(&exit, finding, &self.state.load(), now),
+            Message::Ended(exit) => checks.ended(&exit, now, &mut rand::rng()),
+        }
+    }
+
+    /// Publishes what is to be published, then answers the callers that waited for it.
+    async fn publish(&self, checks: &mut K::State) {
+        let updates = checks.updates(&self.state.load(), self.state.now());
+        if !updates.is_empty()
+            && let Err(error) = self.state.apply(Change::ExitUpdates(updates)).await
+        {
+            tracing::error!(%error, "the results of checks could not be applied");
+        }
+        self.kind.published(checks, &self.state).await;
+        checks.results().answer();
+    }
+}
