@@ -16,6 +16,15 @@ run: ## install tor if absent, build, start the gateway with no config file
 	cargo build --release --locked
 	exec $(TARGET)/release/exitgate serve
 
+# Where `make install` puts the binary; `make install PREFIX=$$HOME/.local/bin` needs no root.
+PREFIX ?= /usr/local/bin
+
+install: ## build the release binary and copy it to PREFIX (/usr/local/bin); `exitgate` is then a command
+	@.ci/need cargo cc
+	cargo build --release --locked --bin exitgate
+	install -D -m 755 $(TARGET)/release/exitgate $(DESTDIR)$(PREFIX)/exitgate
+	@echo "installed: $(DESTDIR)$(PREFIX)/exitgate (tor is not included: \`make run\` installs it)"
+
 test: ## everything but the slowest: format, lints, documents, licences, unit, integration and end-to-end tests
 	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool
 	@$(STAGE) fetch   cargo fetch --locked
@@ -99,4 +108,4 @@ fmt: ## format everything
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench bench-api bench-pieces bench-engine bench-public bench-scale soak fmt clean-state
+.PHONY: help run install test demo verify bench bench-api bench-pieces bench-engine bench-public bench-scale soak fmt clean-state
