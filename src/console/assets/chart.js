@@ -1,4 +1,4 @@
-// Charts, drawn as SVG by hand: few points, no library, and every one says in words what it shows.
+// Charts as SVG, without a library: they have few points. Each has a text for screen readers.
 import { reach } from "./live.js";
 import { html, useId } from "./view.js";
 import { age, dated, millis, plain } from "./words.js";
