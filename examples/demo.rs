@@ -5,19 +5,19 @@
 
 #![expect(clippy::print_stdout, reason = "what it prints is the point of it")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use exitgate_testnet::Testbed;
 
-/// Where the demo listens: as a gateway does by default, so that what is learnt here can be typed there; or where the
-/// environment says, as with any gateway, so that two can run at once.
-static GATEWAY: LazyLock<String> = LazyLock::new(|| place("EXITGATE__GATEWAY__LISTEN", "127.0.0.1:1080"));
-static API: LazyLock<String> = LazyLock::new(|| place("EXITGATE__API__LISTEN", "127.0.0.1:8080"));
+/// The addresses of the demo are the defaults of a gateway, so the lines it prints work there too. The environment may set
+/// others, which allows two demos at once.
+static GATEWAY: LazyLock<String> = LazyLock::new(|| address("EXITGATE__GATEWAY__LISTEN", "127.0.0.1:1080"));
+static API: LazyLock<String> = LazyLock::new(|| address("EXITGATE__API__LISTEN", "127.0.0.1:8080"));
 
-fn place(variable: &str, default: &str) -> String {
+fn address(variable: &str, default: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| default.to_owned())
 }
 
@@ -44,11 +44,11 @@ fn main() -> ExitCode {
             return ExitCode::from(64);
         }
     };
-    let lines = say(&bed);
+    let lines = lines_to_paste(&bed, &path);
     std::thread::spawn(move || announce(&lines));
     let end = exitgate::app::serve(loaded, Some(path));
     drop(bed);
-    exitgate::cli::Exit::from(end).into()
+    exitgate::cli::ExitStatus::from(end).into()
 }
 
 /// The whole configuration of a gateway on a private network.
@@ -58,7 +58,7 @@ fn config(bed: &Testbed) -> String {
         r#"# A gateway on a private Tor network
 data_dir = {data:?}
 
-# tor's warnings about networks like this one are no news here.
+# Without tor's warnings about networks as small as this one.
 log.level = "warn,exitgate::tor::engine::process=error,exitgate::app=error"
 gateway.listen = "{gateway}"
 api.listen = "{api}"
@@ -73,8 +73,7 @@ check.per_second = 50.0
     )
 }
 
-/// The lines to paste.
-fn say(bed: &Testbed) -> String {
+fn lines_to_paste(bed: &Testbed, config: &Path) -> String {
     let page = bed.web.http("echo.test", "/ip");
     let secure = bed.web.https("echo.test", "/ip");
     format!(
@@ -82,10 +81,12 @@ fn say(bed: &Testbed) -> String {
          curl -x socks5h://us-strict@{gateway} {page}\n  \
          curl -x http://nonus-session-cart42@{gateway} {page}\n  \
          curl -v --cacert {ca} -x http://de@{gateway} {secure}\n\n\
-         The console: http://{api}/        What is here: curl {api}/ready        Ctrl-C ends everything.\n",
+         The console: http://{api}/        Its state: curl {api}/ready        Ctrl-C ends everything.\n  \
+         Its configuration, for commands such as `exitgate store check -c FILE`: {config}\n",
         gateway = *GATEWAY,
         api = *API,
         ca = bed.web.ca_pem().display(),
+        config = config.display(),
     )
 }
 

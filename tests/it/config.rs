@@ -228,6 +228,7 @@ fn the_command_line_explains_itself() {
         &["health"],
         &["test-exits"],
         &["store"],
+        &["store", "check"],
         &["completions"],
         &["routes"],
         &["routes", "list"],
@@ -243,8 +244,6 @@ fn the_command_line_explains_itself() {
         &["connections"],
         &["why"],
         &["man"],
-        &["test-exits"],
-        &["store"],
     ] {
         let (code, help, _) = run(&[command, &["--help"]].concat());
         assert_eq!(code, Some(0), "{command:?}");
@@ -265,6 +264,45 @@ fn the_command_line_explains_itself() {
         assert_eq!((code, stdout.as_str()), (Some(64), ""), "{wrong:?}");
         assert!(stderr.starts_with("error: "), "{stderr}");
     }
+}
+
+/// What the commands print when the pipe is closed, the database is missing, or the gateway is not there.
+#[test]
+fn commands_fail_with_a_reason_and_a_next_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) = said(&exitgate(dir.path(), &["store", "check"], &[]));
+    assert_eq!((code, stdout.as_str()), (Some(64), ""));
+    assert!(
+        stderr.contains("there is no database at ./exitgate-data/exitgate.db") && stderr.contains("-c FILE"),
+        "{stderr}"
+    );
+
+    // Port 1 of loopback is closed.
+    let nowhere = &[("EXITGATE_URL", "http://127.0.0.1:1")][..];
+    for command in [&["routes", "list"][..], &["test-exits"]] {
+        let (code, stdout, stderr) = said(&exitgate(dir.path(), command, nowhere));
+        assert_eq!((code, stdout.as_str()), (Some(69), ""), "{command:?}");
+        assert!(stderr.contains("cannot connect to http://127.0.0.1:1") && stderr.contains("EXITGATE_URL"), "{stderr}");
+    }
+    assert_eq!(said(&exitgate(dir.path(), &["health"], nowhere)).0, Some(69));
+    assert_eq!(said(&exitgate(dir.path(), &["health"], &[("EXITGATE_URL", "gate.example")])).0, Some(69));
+    assert_eq!(said(&exitgate(dir.path(), &["exits"], &[("EXITGATE_URL", "gate.example")])).0, Some(64));
+
+    for line in ["man", "completions bash"] {
+        let closed = Command::new(env!("CARGO_BIN_EXE_exitgate"))
+            .args(line.split(' '))
+            .current_dir(dir.path())
+            .stdout(closed_pipe())
+            .output()
+            .unwrap();
+        assert_eq!(said(&closed), (Some(0), String::new(), String::new()), "{line}");
+    }
+}
+
+/// The writing end of a pipe that nobody reads any more.
+fn closed_pipe() -> std::io::PipeWriter {
+    let (_, writer) = std::io::pipe().unwrap();
+    writer
 }
 
 #[test]

@@ -1,6 +1,6 @@
-// Every recipe of docs/recipes.md is run as it stands there; what it prints must be an address of the private network.
+// Runs every recipe of docs/recipes.md as it is written there; it must print an address of the private network.
 //
-// Nothing is changed but addresses, the page (the network has no internet), and where this machine's Chromium is.
+// Only addresses, the page (the network has no internet) and the path of this machine's Chromium are replaced.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -18,11 +18,11 @@ const PYTHON = process.env.PYTHON ?? "python3";
 
 const text = await readFile(path.join(ROOT, "docs/recipes.md"), "utf8");
 
-// Blocks with what their fence says, under the heading that they stand below.
+// The blocks of code, each with the words of its fence and the heading above it.
 function recipes() {
   let heading = "";
   const found = [];
-  for (const [, title, fence, code] of text.matchAll(/^## (.+)$|^```(\S+(?: \S+)?)\n([\s\S]*?)^```$/gm)) {
+  for (const [, title, fence, code] of text.matchAll(/^## (.+)$|^```(\S+(?: \S+)*)\n([\s\S]*?)^```$/gm)) {
     if (title) heading = title;
     else found.push({ name: heading || "a route", kind: fence, code });
   }
@@ -34,7 +34,7 @@ const ADDRESS = /\b127\.\d+\.\d+\.\d+\b/;
 const seen = (said) => assert.match(said, ADDRESS);
 const chromium = (code) => code.replace(/launch\(\{/, `launch({ executablePath: ${JSON.stringify(CHROMIUM)},`).replace('args: ["--proxy', 'args: ["--no-sandbox", "--proxy');
 
-// How each kind is run, and what must come of it.
+// How each kind is run, and what its output must be.
 const KINDS = {
   sh: { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: seen },
   "sh route": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (said) => assert.equal(JSON.parse(said).port, 20000) },
@@ -44,6 +44,7 @@ const KINDS = {
   "sh rotate": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (said) => assert.ok(JSON.parse(said).after, said) },
   "sh report": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (said) => assert.equal(JSON.parse(said).site, "shop.example") },
   python: { file: "recipe.py", start: (file) => [PYTHON, file], right: seen },
+  "python scrapy one": { file: "recipe.py", start: (file) => [PYTHON, "-m", "scrapy", "runspider", "--nolog", file], right: seen },
   "python scrapy": { file: "recipe.py", start: (file) => [PYTHON, "-m", "scrapy", "runspider", "--nolog", file], right: (said) => assert.equal(said.trim().split("\n").filter((line) => ADDRESS.test(line)).length, 2, said) },
   js: { file: "recipe.mjs", start: (file) => [process.execPath, file], right: seen },
   "js playwright": { file: "recipe.mjs", start: (file) => [process.execPath, file], right: seen, change: (code) => chromium(code.replace('"playwright"', '"playwright-core"').replace("launch({ proxy", 'launch({ args: ["--no-sandbox"], proxy')) },
@@ -78,7 +79,7 @@ describe("recipes", { concurrency: false }, () => {
 
   for (const { name, kind, code } of recipes()) {
     it(`${name} (${kind})`, async () => {
-      const { file, start, right, change = (same) => same } = KINDS[kind] ?? assert.fail(`nobody knows how to run ${kind}`);
+      const { file, start, right, change = (same) => same } = KINDS[kind] ?? assert.fail(`no rule to run ${kind}`);
       const written = path.join(folder, file);
       await writeFile(written, here(change(code)));
       const [program, ...args] = start(written);
