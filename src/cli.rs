@@ -2,7 +2,7 @@
 //!
 //! Every command goes through three steps: clap parses the words, this file loads the configuration where the command
 //! needs one, and the command does its work. No command starts with a broken configuration. The work of the commands that
-//! run a gateway is handed in as [`Actions`], a set of functions, so that tests can replace it.
+//! run a gateway is handed in as [`Actions`], a set of functions that tests can replace.
 //!
 //! Commands that ask a running gateway do so over its API: `cli/client.rs` sends the requests, `cli/remote.rs` holds what
 //! these commands share.

@@ -279,16 +279,16 @@ mod tests {
     async fn background_work_has_a_lower_priority_and_ends_with_the_rest() {
         let life = Lifecycle::new();
         let tasks = life.tasks();
-        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
         let stopping = tasks.clone();
         let make = move || {
             let name = std::thread::current().name().map(str::to_owned);
-            tell.send((name, rustix::process::getpriority_process(None).ok())).unwrap();
+            report.send((name, rustix::process::getpriority_process(None).ok())).unwrap();
             let stopping = stopping.clone();
             async move { stopping.stopping().await }
         };
         tasks.background("background", make).unwrap();
-        let (name, nice) = told.recv().await.unwrap();
+        let (name, nice) = reports.recv().await.unwrap();
         assert_eq!((name.as_deref(), nice), (Some("background"), Some(NICE)));
         assert_eq!(life.stop(Duration::from_secs(10), std::future::pending()).await, Ended::Drained);
     }

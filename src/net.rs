@@ -79,11 +79,6 @@ impl Host {
         }
         Ok(Self::Name(name.to_ascii_lowercase().into()))
     }
-
-    /// Whether this is the name of a Tor onion service.
-    pub fn is_onion(&self) -> bool {
-        matches!(self, Self::Name(name) if name.ends_with(".onion"))
-    }
 }
 
 impl From<IpAddr> for Host {

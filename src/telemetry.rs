@@ -29,7 +29,7 @@ use log_sanitizer::LogSanitizer;
 
 /// The format of lines on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum LineFormat {
     /// Text on a terminal, JSON otherwise.
     #[default]
     Auto,
@@ -41,7 +41,7 @@ pub enum Format {
 
 /// When a new log file is begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rotate {
+pub enum LogRotation {
     /// Never: another program rotates it, or nobody.
     Never,
     Hourly,
@@ -53,15 +53,15 @@ pub enum Rotate {
 
 /// What to log, and where.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct LogSettings {
     /// `info`, or directives such as `info,exitgate::tor=debug`.
     pub level: String,
     /// The format on standard error; a file always gets JSON.
-    pub format: Format,
+    pub format: LineFormat,
     /// A file that gets every line too. Where files are rotated, each has the date in its name (`exitgate.log.2026-11-30`),
     /// and this path is a symbolic link to the newest one.
     pub file: Option<PathBuf>,
-    pub rotate: Rotate,
+    pub rotate: LogRotation,
     /// How many rotated files are kept; 0 keeps all.
     pub keep: usize,
 }
@@ -127,15 +127,15 @@ fn lossy(name: &'static str, to: impl io::Write + Send + 'static) -> Writer {
     (writer, guard, lost)
 }
 
-fn open_file(settings: &Settings) -> Result<Option<Writer>, TelemetryError> {
+fn open_file(settings: &LogSettings) -> Result<Option<Writer>, TelemetryError> {
     let Some(path) = &settings.file else { return Ok(None) };
     let fault = |reason: String| TelemetryError::File { path: path.clone(), reason };
     let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| fault("no file name".to_owned()))?;
     let rotation = match settings.rotate {
-        Rotate::Never => rolling::Rotation::NEVER,
-        Rotate::Hourly => rolling::Rotation::HOURLY,
-        Rotate::Daily => rolling::Rotation::DAILY,
-        Rotate::Weekly => rolling::Rotation::WEEKLY,
+        LogRotation::Never => rolling::Rotation::NEVER,
+        LogRotation::Hourly => rolling::Rotation::HOURLY,
+        LogRotation::Daily => rolling::Rotation::DAILY,
+        LogRotation::Weekly => rolling::Rotation::WEEKLY,
     };
     let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
     let mut appender = rolling::Builder::new().rotation(rotation).filename_prefix(name);
@@ -144,7 +144,7 @@ fn open_file(settings: &Settings) -> Result<Option<Writer>, TelemetryError> {
     }
     // The crate deletes what is at the path of the link: a log of earlier times must not be lost.
     let free = path.symlink_metadata().map_or(true, |found| found.is_symlink());
-    if settings.rotate != Rotate::Never && free {
+    if settings.rotate != LogRotation::Never && free {
         appender = appender.latest_symlink(name);
     }
     let appender = appender.build(folder).map_err(|error| fault(error.to_string()))?;
@@ -152,13 +152,13 @@ fn open_file(settings: &Settings) -> Result<Option<Writer>, TelemetryError> {
 }
 
 /// Sets up logging and metrics for the whole process; may be called once.
-pub fn init(settings: &Settings) -> Result<Telemetry, TelemetryError> {
+pub fn init(settings: &LogSettings) -> Result<Telemetry, TelemetryError> {
     let (level, handle) = reload::Layer::new(filter(&settings.level)?);
     let file = open_file(settings)?;
     let human = match settings.format {
-        Format::Human => true,
-        Format::Json => false,
-        Format::Auto => io::stderr().is_terminal(),
+        LineFormat::Human => true,
+        LineFormat::Json => false,
+        LineFormat::Auto => io::stderr().is_terminal(),
     };
     let (console, guard, lost) = lossy("log-console", io::stderr());
     let (mut guards, mut losses) = (vec![guard], vec![lost]);
@@ -226,13 +226,13 @@ mod tests {
             assert!(filter(good).is_ok(), "{good}");
         }
         for (bad, hint) in [("wran", "wran"), ("info,exitgate=loud", "loud"), ("", "is not a level")] {
-            let said = filter(bad).unwrap_err().to_string();
-            assert!(said.contains(hint) && said.contains("write trace"), "{said}");
+            let text = filter(bad).unwrap_err().to_string();
+            assert!(text.contains(hint) && text.contains("write trace"), "{text}");
         }
     }
 
-    fn settings(file: impl Into<PathBuf>, rotate: Rotate, keep: usize) -> Settings {
-        Settings { level: "info".to_owned(), format: Format::Auto, file: Some(file.into()), rotate, keep }
+    fn settings(file: impl Into<PathBuf>, rotate: LogRotation, keep: usize) -> LogSettings {
+        LogSettings { level: "info".to_owned(), format: LineFormat::Auto, file: Some(file.into()), rotate, keep }
     }
 
     /// The names in a folder, each with a `@` if it is a symbolic link.
@@ -257,7 +257,7 @@ mod tests {
             writer.write_all(text.as_bytes()).unwrap();
             drop(guard);
         };
-        write(Rotate::Daily, "one\n");
+        write(LogRotation::Daily, "one\n");
         let found = names(folder.path());
         assert!(
             found.len() == 2 && found[0].starts_with("exitgate.log.20") && found[1] == "exitgate.log@",
@@ -266,8 +266,8 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
 
         std::fs::remove_file(&path).unwrap();
-        write(Rotate::Never, "two\n");
-        write(Rotate::Daily, "three\n");
+        write(LogRotation::Never, "two\n");
+        write(LogRotation::Daily, "three\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n", "a file of that name is not replaced by a link");
         assert_eq!(std::fs::read_to_string(folder.path().join(&found[0])).unwrap(), "one\nthree\n");
     }
@@ -279,7 +279,7 @@ mod tests {
             for day in 1..=3 {
                 std::fs::write(folder.path().join(format!("exitgate.log.2020-01-0{day}")), "old").unwrap();
             }
-            drop(open_file(&settings(folder.path().join("exitgate.log"), Rotate::Daily, keep)).unwrap());
+            drop(open_file(&settings(folder.path().join("exitgate.log"), LogRotation::Daily, keep)).unwrap());
             let found = names(folder.path());
             assert_eq!(found.iter().filter(|name| !name.ends_with('@')).count(), left, "keep {keep}: {found:?}");
         }
@@ -287,9 +287,9 @@ mod tests {
 
     #[test]
     fn an_unwritable_file_says_what_to_do() {
-        let settings = settings("/proc/nowhere/exitgate.log", Rotate::Daily, 3);
+        let settings = settings("/proc/nowhere/exitgate.log", LogRotation::Daily, 3);
         let Err(fault) = open_file(&settings) else { panic!("/proc took a file") };
-        let said = fault.to_string();
-        assert!(said.contains("/proc/nowhere/exitgate.log") && said.contains("create its folder"), "{said}");
+        let text = fault.to_string();
+        assert!(text.contains("/proc/nowhere/exitgate.log") && text.contains("create its folder"), "{text}");
     }
 }

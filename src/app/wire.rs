@@ -396,6 +396,6 @@ fn say(bound: &Bound, config: &Config) {
 }
 
 /// The log's settings in telemetry's words.
-pub(super) fn log_settings(log: &crate::config::Log) -> telemetry::Settings {
+pub(super) fn log_settings(log: &crate::config::Log) -> telemetry::LogSettings {
     settings::log(log)
 }

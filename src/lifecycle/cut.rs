@@ -4,7 +4,7 @@
 //! gateway opens thousands of connections a second. A [`Cut`] belongs to one connection: its listener and the connection
 //! table hold clones and may cut it; the connection's own task waits for that.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,11 +56,6 @@ impl Cut {
         if self.is_cut() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Resolves after a cut.
-    pub async fn happened(&self) {
-        poll_fn(|cx| self.poll_cut(cx)).await;
-    }
-
     /// Runs `work` until it ends or a cut comes. After a cut it returns `None` and does not poll `work` again.
     pub fn race<F: Future>(&self, work: F) -> Race<'_, F> {
         Race { cut: self, work }
@@ -93,7 +88,7 @@ impl<F: Future> Future for Race<'_, F> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
+    use std::future::{pending, poll_fn, ready};
 
     use super::*;
 
@@ -107,7 +102,6 @@ mod tests {
         let cut = Cut::new();
         cut.cut();
         assert_eq!(cut.race(pending::<()>()).await, None);
-        cut.happened().await;
     }
 
     #[tokio::test]

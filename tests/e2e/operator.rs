@@ -111,8 +111,8 @@ async fn metrics_are_valid_for_prometheus_and_follow_routes() {
         .spawn()
         .expect("promtool (apt: prometheus)");
     promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
-    let said = promtool.wait_with_output().unwrap();
-    assert!(said.status.success() && said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
+    let output = promtool.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 
     assert_eq!(gateway.ask(&["-X", "DELETE"], "/proxies/shop").await.status, 202);
     let gone = until(|| gateway.api("/metrics"), |got| !got.body.contains("route=\"shop\"")).await;

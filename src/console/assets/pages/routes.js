@@ -1,4 +1,4 @@
-// The first page: is traffic going well, and what does each route do now.
+// The first page: the figures of all routes together, and a table of the routes.
 import { useAsk } from "../api.js";
 import { Spark } from "../chart.js";
 import { figures, series, useLive } from "../live.js";
