@@ -16,14 +16,15 @@ run: ## install tor if absent, build, start the gateway with no config file
 	cargo build --release --locked
 	exec $(TARGET)/release/exitgate serve
 
-# Where `make install` puts the binary; `make install PREFIX=$$HOME/.local/bin` needs no root.
+# Where `make install` puts the binary, with sudo where that is needed; PREFIX=$$HOME/.local/bin needs none.
 PREFIX ?= /usr/local/bin
 
 install: ## build the release binary and copy it to PREFIX (/usr/local/bin); `exitgate` is then a command
 	@.ci/need cargo cc
 	cargo build --release --locked --bin exitgate
-	install -D -m 755 $(TARGET)/release/exitgate $(DESTDIR)$(PREFIX)/exitgate
-	@echo "installed: $(DESTDIR)$(PREFIX)/exitgate (tor is not included: \`make run\` installs it)"
+	@dir="$(DESTDIR)$(PREFIX)"; as=; { mkdir -p "$$dir" && [ -w "$$dir" ]; } 2>/dev/null || as=sudo; \
+	$$as mkdir -p "$$dir" && $$as install -m 755 $(TARGET)/release/exitgate "$$dir/exitgate" && \
+	echo "installed: $$dir/exitgate (tor is not included: \`make run\` installs it)"
 
 test: ## everything but the slowest: format, lints, documents, licences, unit, integration and end-to-end tests
 	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool

@@ -299,6 +299,33 @@ fn commands_fail_with_a_reason_and_a_next_step() {
     }
 }
 
+/// With a cargo that builds nothing: the target copies what a build left.
+#[test]
+fn make_install_copies_the_binary_and_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tools, target, prefix) = (dir.path().join("tools"), dir.path().join("target"), dir.path().join("new/bin"));
+    fs::create_dir_all(&tools).unwrap();
+    fs::create_dir_all(target.join("release")).unwrap();
+    fs::write(target.join("release/exitgate"), "binary").unwrap();
+    fs::write(tools.join("cargo"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(tools.join("cargo"), fs::Permissions::from_mode(0o755)).unwrap();
+    let made = Command::new("make")
+        .args(["install", &format!("PREFIX={}", prefix.display())])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("PATH", format!("{}:{}", tools.display(), std::env::var("PATH").unwrap()))
+        .env("CARGO_TARGET_DIR", &target)
+        .env_remove("DESTDIR")
+        .env_remove("MAKEFLAGS")
+        .output()
+        .unwrap();
+    let (code, stdout, stderr) = said(&made);
+    let installed = prefix.join("exitgate");
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains(&format!("installed: {}", installed.display())), "{stdout}");
+    assert_eq!(fs::read_to_string(&installed).unwrap(), "binary");
+    assert_eq!(fs::metadata(&installed).unwrap().permissions().mode() & 0o777, 0o755);
+}
+
 /// The writing end of a pipe that nobody reads any more.
 fn closed_pipe() -> std::io::PipeWriter {
     let (_, writer) = std::io::pipe().unwrap();
