@@ -1,9 +1,9 @@
-//! exitgate at work with no internet at all: a private Tor network of fifteen relays, a fake web, and the gateway in
-//! front of them, on this machine's loopback. Prints lines to paste, and ends with Ctrl-C.
+//! Runs exitgate without internet: a private Tor network of fifteen relays, a fake web, and the gateway, all on loopback. Prints commands to
+//! paste. Ctrl-C ends everything.
 //!
 //!     cargo run --example demo
 
-#![expect(clippy::print_stdout, reason = "what it prints is the point of it")]
+#![expect(clippy::print_stdout, reason = "the commands to paste are this program's output")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use exitgate_testnet::Testbed;
 
-/// The addresses of the demo are the defaults of a gateway, so the lines it prints work there too. The environment may set
-/// others, which allows two demos at once.
+/// The address of the shared port: the default of a gateway, so that the commands work there too. The environment may set another one, as
+/// for any gateway, so that two demos can run at the same time.
 static GATEWAY: LazyLock<String> = LazyLock::new(|| address("EXITGATE__GATEWAY__LISTEN", "127.0.0.1:1080"));
 static API: LazyLock<String> = LazyLock::new(|| address("EXITGATE__API__LISTEN", "127.0.0.1:8080"));
 
@@ -24,18 +24,18 @@ fn address(variable: &str, default: &str) -> String {
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     println!(
-        "Starting a private Tor network of fifteen relays (the first time makes keys and takes some ten seconds) …"
+        "Starting a private Tor network of fifteen relays (the first start makes keys and takes about ten seconds) …"
     );
     let bed = match runtime.block_on(Testbed::start()) {
         Ok(bed) => bed,
         Err(error) => {
-            println!("The private network did not start: {error:#}");
+            println!("The private network did not start: {error:#}\nIs tor installed? `make demo` installs it.");
             return ExitCode::from(69);
         }
     };
-    println!("It is up after {:.1} s. Starting exitgate …", bed.network.start_took().as_secs_f32());
+    println!("The network runs after {:.1} s. Starting exitgate …", bed.network.start_took().as_secs_f32());
     let path = bed.ground.folder().join("exitgate.toml");
-    std::fs::write(&path, config(&bed)).expect("the folder is ours");
+    std::fs::write(&path, config(&bed)).expect("this process can write to its own folder");
     let origin = exitgate::config::find(Some(&path));
     let loaded = match exitgate::config::load(origin, Some(&exitgate::app::validate_selector)) {
         Ok(loaded) => loaded,
@@ -44,21 +44,21 @@ fn main() -> ExitCode {
             return ExitCode::from(64);
         }
     };
-    let lines = lines_to_paste(&bed, &path);
-    std::thread::spawn(move || announce(&lines));
+    let lines = commands(&bed, &path);
+    std::thread::spawn(move || print_when_ready(&lines));
     let end = exitgate::app::serve(loaded, Some(path));
     drop(bed);
     exitgate::cli::ExitStatus::from(end).into()
 }
 
-/// The whole configuration of a gateway on a private network.
+/// The configuration of a gateway on the private network.
 fn config(bed: &Testbed) -> String {
     let data: PathBuf = bed.ground.folder().join("gateway");
     format!(
         r#"# A gateway on a private Tor network
 data_dir = {data:?}
 
-# Without tor's warnings about networks as small as this one.
+# tor warns about private networks like this one; these lines hide that.
 log.level = "warn,exitgate::tor::engine::process=error,exitgate::app=error"
 gateway.listen = "{gateway}"
 api.listen = "{api}"
@@ -73,7 +73,8 @@ check.per_second = 50.0
     )
 }
 
-fn lines_to_paste(bed: &Testbed, config: &Path) -> String {
+/// The commands to paste.
+fn commands(bed: &Testbed, config: &Path) -> String {
     let page = bed.web.http("echo.test", "/ip");
     let secure = bed.web.https("echo.test", "/ip");
     format!(
@@ -81,7 +82,7 @@ fn lines_to_paste(bed: &Testbed, config: &Path) -> String {
          curl -x socks5h://us-strict@{gateway} {page}\n  \
          curl -x http://nonus-session-cart42@{gateway} {page}\n  \
          curl -v --cacert {ca} -x http://de@{gateway} {secure}\n\n\
-         The console: http://{api}/        Its state: curl {api}/ready        Ctrl-C ends everything.\n  \
+         The console: http://{api}/        The state: curl {api}/ready        Ctrl-C ends everything.\n  \
          Its configuration, for commands such as `exitgate store check -c FILE`: {config}\n",
         gateway = *GATEWAY,
         api = *API,
@@ -90,8 +91,8 @@ fn lines_to_paste(bed: &Testbed, config: &Path) -> String {
     )
 }
 
-/// Waits until every exit was tested, then prints.
-fn announce(lines: &str) {
+/// Waits until the gateway is ready, and then prints the commands.
+fn print_when_ready(lines: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while Instant::now() < deadline {
         let asked = Command::new("curl").args(["-fsS", &format!("http://{}/ready", *API)]).output();
@@ -101,5 +102,5 @@ fn announce(lines: &str) {
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-    println!("No exit became usable within a minute; the log above says why.");
+    println!("No exit became usable within a minute. The log above says why.");
 }

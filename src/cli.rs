@@ -153,7 +153,7 @@ enum Command {
     Store(store::Command),
     /// List, create, change and delete routes
     ///
-    /// exitgate routes create us-strict --country us --strict --port 20001
+    /// exitgate routes create shop --country us --strict --port 20001
     #[command(after_help = REMOTE_HELP)]
     Routes {
         #[command(subcommand)]

@@ -22,9 +22,9 @@ pub(super) enum Routes {
     },
     /// Create a route with a port of its own
     ///
-    /// exitgate routes create us-strict --country us --strict --port 20001
+    /// exitgate routes create shop --country us --strict --port 20001
     ///
-    /// Without --country and --selector the name is read as the selector.
+    /// Without --country and --selector the name is read as the selector, and the route is called p and its port.
     Create {
         /// The name [default: p and the port]
         name: Option<String>,
@@ -98,10 +98,10 @@ pub(super) enum Routes {
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(super) struct ExitArgs {
-    /// Countries: us, nonus, de,fr, or a group of the configuration
+    /// A short form of --selector: us, nonus, de,fr, or a group of the configuration
     #[arg(long, conflicts_with = "selector")]
     country: Option<String>,
-    /// The exits, written as in a username: us-strict, nonus-asn-3320, …
+    /// Which exits to use, written as in a username: us-strict, nonus-asn-3320, …
     #[arg(long)]
     selector: Option<String>,
     /// Keep one exit IP
@@ -210,13 +210,14 @@ fn put(body: &mut Map<String, Value>, field: &str, value: Option<impl Into<Value
     }
 }
 
-/// The request that creates routes. Without a selector the name is one: `exitgate routes create us-strict`.
+/// The request that creates routes. Without a selector the name is one, as in `exitgate routes create us-strict`; a route
+/// with the name of a selector would hide that selector from usernames, so the route gets no name then.
 fn create(name: Option<String>, exits: ExitArgs, options: RouteOptions, count: Option<u16>) -> ApiRequest {
     let mut body = Map::new();
     put(&mut body, "count", count);
     exits.write(&mut body);
     options.write(&mut body);
-    let implied = name.clone().filter(|_| !body.contains_key("selector"));
+    let (implied, name) = if body.contains_key("selector") { (None, name) } else { (name, None) };
     put(&mut body, "selector", implied.clone());
     put(&mut body, "name", name);
     let reason = |name| {
@@ -308,7 +309,7 @@ fn routes_table(answer: &Value, width: Option<usize>) -> String {
         ]);
     }
     if answer["total"] == 0 {
-        return "no routes; create one: exitgate routes create us-strict --country us --strict".to_owned();
+        return "no routes; create one: exitgate routes create shop --country us --strict".to_owned();
     }
     table.text(width)
 }
@@ -381,12 +382,12 @@ mod tests {
         for (line, method, path, body) in [
             ("list", "GET", "/proxies", Value::Null),
             (
-                "create us-strict --country us --strict --port 20001",
+                "create shop --country us --strict --port 20001",
                 "POST",
                 "/proxies",
-                json!({"name": "us-strict", "selector": "us", "mode": "strict", "port": 20001}),
+                json!({"name": "shop", "selector": "us", "mode": "strict", "port": 20001}),
             ),
-            ("create us-strict", "POST", "/proxies", json!({"name": "us-strict", "selector": "us-strict"})),
+            ("create us-strict", "POST", "/proxies", json!({"selector": "us-strict"})),
             (
                 "create --country de,fr --count 3 --ttl 1h --allow 10.0.0.0/8,192.0.2.1/32",
                 "POST",

@@ -38,10 +38,11 @@ describe("the examples of the console", () => {
   });
 
   it("use the page of the gateway's own examples", () => {
-    const here = { ...route("shop", 20000, "open"), examples: { curl: "curl -x socks5h://127.0.0.1:20000 http://echo.test/ip" } };
-    for (const [tab, code] of lines(here)) {
-      assert.match(code, /http:\/\/echo\.test\/ip/, tab);
-      assert.doesNotMatch(code, /torproject/, tab);
+    for (const examples of [{ curl: "curl -x socks5h://127.0.0.1:20000 http://echo.test/ip" }, { url: "http://echo.test/ip" }]) {
+      for (const [tab, code] of lines({ ...route("shop", 20000, "open"), examples })) {
+        assert.match(code, /http:\/\/echo\.test\/ip/, tab);
+        assert.doesNotMatch(code, /torproject/, tab);
+      }
     }
   });
 });

@@ -34,29 +34,29 @@ async fn everything_can_be_done_from_a_terminal() {
         out
     };
     assert!(good("routes list").starts_with("no routes; create one: exitgate routes create"));
-    let made = good("routes create us-strict --country us --strict --port 20001");
+    let made = good("routes create us-shop --country us --strict --port 20001");
     assert!(made.contains("curl -x socks5h://") && made.contains(":20001"), "{made}");
     assert!(good("routes create --country us --count 2 --env").lines().all(|line| line.starts_with("export ")));
     let page = bed.web.http("echo.test", "/ip");
     let via = format!("http://{}", gateway.port(20001));
     let before = curl(&["-x", &via, &page]).await.body;
-    let turned = good("routes rotate us-strict");
+    let turned = good("routes rotate us-shop");
     assert!(turned.starts_with(&format!("{before} -> ")), "{before}: {turned}");
-    let json: Value = serde_json::from_str(&good("routes show us-strict --json")).unwrap();
+    let json: Value = serde_json::from_str(&good("routes show us-shop --json")).unwrap();
     assert!(turned.contains(json["exit"]["ip"].as_str().unwrap()), "{json}");
-    assert!(good("routes patch us-strict --pool 3 --ttl 1h").contains("expires"));
-    assert!(good("routes report us-strict --site echo.test --outcome captcha").contains("is not used for echo.test"));
+    assert!(good("routes patch us-shop --pool 3 --ttl 1h").contains("expires"));
+    assert!(good("routes report us-shop --site echo.test --outcome captcha").contains("is not used for echo.test"));
     let list = good("routes list");
-    assert!(list.lines().next().unwrap().contains("NAME") && list.contains("us-strict"), "{list}");
+    assert!(list.lines().next().unwrap().contains("NAME") && list.contains("us-shop"), "{list}");
     assert!(good("exits --country fr --usable").contains("1 of 1 exits"));
     let fr = bed.network.relay("fr1");
     assert!(good(&format!("exits {} --check", fr.fingerprint)).starts_with("good: sites see"));
     assert!(good("engines").contains("ready"));
     assert!(good("sources").starts_with("NAME"));
     assert!(good("connections").ends_with("0 connections"));
-    let why = good("why us-strict --port 443");
+    let why = good("why us-shop --port 443");
     assert!(why.contains("in us") && why.contains("pinned to"), "{why}");
-    assert_eq!(good("routes delete us-strict --force"), "us-strict is deleted");
+    assert_eq!(good("routes delete us-shop --force"), "us-shop is deleted");
 
     for (line, code, says) in [
         ("routes show nobody", 64, "exitgate routes list"),

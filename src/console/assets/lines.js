@@ -12,9 +12,9 @@ export function addresses({ name, urls, auth }) {
   return { server, login, http: `http://${before}${server}`, socks5: `socks5h://${before}${server}` };
 }
 
-// The gateway names the page of its own examples: a gateway on a private network names one that exists there.
+// The page of the gateway's own examples: a gateway on a private network names one that exists there.
 function page({ examples }) {
-  return /^curl -x \S+ (https?:\/\/\S+)$/.exec(examples?.curl ?? "")?.[1] ?? PAGE;
+  return examples?.url ?? /^curl -x \S+ (https?:\/\/\S+)$/.exec(examples?.curl ?? "")?.[1] ?? PAGE;
 }
 
 // Pairs of a name and a text.

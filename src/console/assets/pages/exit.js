@@ -63,7 +63,8 @@ function Facts({ exit }) {
 }
 
 // The username that selects one exit: a public proxy by the address that sites see, and only if it names the source too.
-function username({ id, ip, source }) {
+function username({ id, ip, source, username: given }) {
+  if (given !== undefined) return given;
   if (source !== "public") return `any-exit-${id}`;
   return ip ? `any-source-public-exit-${ip.replaceAll(":", "_")}` : null;
 }
