@@ -16,6 +16,16 @@ run: ## install tor if absent, build, start the gateway with no config file
 	cargo build --release --locked
 	exec $(TARGET)/release/exitgate serve
 
+# Where `make install` puts the binary, with sudo where that is needed; PREFIX=$$HOME/.local/bin needs none.
+PREFIX ?= /usr/local/bin
+
+install: ## build the release binary and copy it to PREFIX (/usr/local/bin); `exitgate` is then a command
+	@.ci/need cargo cc
+	cargo build --release --locked --bin exitgate
+	@dir="$(DESTDIR)$(PREFIX)"; as=; { mkdir -p "$$dir" && [ -w "$$dir" ]; } 2>/dev/null || as=sudo; \
+	$$as mkdir -p "$$dir" && $$as install -m 755 $(TARGET)/release/exitgate "$$dir/exitgate" && \
+	echo "installed: $$dir/exitgate (tor is not included: \`make run\` installs it)"
+
 test: ## check a change: format, commit messages, lints, documents, licences, unit, integration and end-to-end tests
 	@.ci/need cargo cc tor curl python3 venv git node npm wget torsocks proxychains4 haproxy promtool
 	@$(STAGE) fetch   cargo fetch --locked
@@ -101,4 +111,4 @@ fmt: ## format everything
 clean-state: ## delete the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench bench-api bench-pieces bench-engine bench-public bench-scale soak fmt clean-state
+.PHONY: help run install test demo verify bench bench-api bench-pieces bench-engine bench-public bench-scale soak fmt clean-state

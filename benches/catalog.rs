@@ -56,9 +56,9 @@ fn whole(document: &str, geoip: &Arc<GeoIp>) -> Catalog {
     document.as_bytes().chunks(CHUNK).for_each(|chunk| details.feed(chunk).expect("a whole document"));
     let parsed = details.finish().expect("a whole document");
     let mut merge = RelayMerge::new(geoip.clone(), Vec::new());
-    merge.hear(SourceData::Onionoo(parsed.value));
+    merge.take(SourceData::Onionoo(parsed.value));
     let mut edit = Catalog::default().edit();
-    for listing in merge.news(NOW).expect("exits") {
+    for listing in merge.changed(NOW).expect("exits") {
         edit.list(listing);
     }
     edit.finish()

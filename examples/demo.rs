@@ -5,7 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "the commands to paste are this program's output")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -44,11 +44,11 @@ fn main() -> ExitCode {
             return ExitCode::from(64);
         }
     };
-    let lines = commands(&bed);
+    let lines = commands(&bed, &path);
     std::thread::spawn(move || print_when_ready(&lines));
     let end = exitgate::app::serve(loaded, Some(path));
     drop(bed);
-    exitgate::cli::Exit::from(end).into()
+    exitgate::cli::ExitStatus::from(end).into()
 }
 
 /// The configuration of a gateway on the private network.
@@ -76,7 +76,7 @@ check.per_second = 50.0
 }
 
 /// The commands to paste.
-fn commands(bed: &Testbed) -> String {
+fn commands(bed: &Testbed, config: &Path) -> String {
     let page = bed.web.http("echo.test", "/ip");
     let secure = bed.web.https("echo.test", "/ip");
     format!(
@@ -84,10 +84,12 @@ fn commands(bed: &Testbed) -> String {
          curl -x socks5h://us-strict@{gateway} {page}\n  \
          curl -x http://nonus-session-cart42@{gateway} {page}\n  \
          curl -v --cacert {ca} -x http://de@{gateway} {secure}\n\n\
-         The console: http://{api}/        The state: curl {api}/ready        Ctrl-C ends everything.\n",
+         The console: http://{api}/        The state: curl {api}/ready        Ctrl-C ends everything.\n  \
+         Its configuration, for commands such as `exitgate store check -c FILE`: {config}\n",
         gateway = *GATEWAY,
         api = *API,
         ca = bed.web.ca_pem().display(),
+        config = config.display(),
     )
 }
 

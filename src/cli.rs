@@ -1,11 +1,13 @@
-//! The words of the command line, and what the process says with its exit code.
+//! The command line: its commands and options, and the exit code of the process.
 //!
-//! A command is judged in three steps: its words (clap), its configuration (here, so that no command begins with one
-//! that is broken), and then its work, which [`Work`] hands in. The last step is a pair of functions and not a call, so
-//! that tests can see that a broken configuration never reaches it.
+//! Every command goes through three steps: clap parses the words, this file loads the configuration where the command
+//! needs one, and the command does its work. No command starts with a broken configuration. The work of the commands that
+//! run a gateway is handed in as [`Actions`], a set of functions that tests can replace.
 //!
-//! Next: `cli/check_config.rs`, the only command that is all here; `cli/remote.rs` and `cli/client.rs`, how the others reach a
-//! running gateway.
+//! Commands that ask a running gateway do so over its API: `cli/client.rs` sends the requests, `cli/remote.rs` holds what
+//! these commands share.
+//!
+//! Next: `cli/check_config.rs`, the shortest command; `cli/routes.rs`, the longest.
 
 mod check_config;
 mod client;
@@ -20,66 +22,48 @@ mod table;
 mod test_exits;
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use self::remote::Remote;
+use self::remote::{Remote, Watch};
 use crate::app::{self, End};
 use crate::config::{self, Loaded, SelectorCheck};
 
-/// Who judges selectors while a configuration is read.
+/// Checks the selectors that a configuration holds.
 const SELECTORS: Option<SelectorCheck<'static>> = Some(&app::validate_selector);
 
-/// What a process that ends says to its caller; the numbers are those of `sysexits.h`, and 128 + n for a signal.
+/// The exit code of the process. The numbers are those of `sysexits.h`, and 128 + n for a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// All went well; also a shutdown on the first signal, however many tunnels it cut.
+pub enum ExitStatus {
+    /// 0: success; also a shutdown after the first signal, even if it cut tunnels.
     Ok,
-    /// The command line or the configuration is wrong (64).
+    /// 64: the command line, the configuration or the request is wrong.
     Usage,
-    /// A port is taken, tor is missing, or no gateway answers (69): nothing is wrong with us, and trying again may help.
+    /// 69: a port is taken, tor is missing, or no gateway answers. The same command may work later.
     Unavailable,
-    /// A fault of our own, or of the machine below us (70).
+    /// 70: a fault of exitgate or of the machine.
     Internal,
-    /// A second signal ended us before the work was done (128 + its number).
+    /// 128 + its number: a second signal ended the process before its work was done.
     Signal(u8),
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Ok => 0,
-            Exit::Usage => 64,
-            Exit::Unavailable => 69,
-            Exit::Internal => 70,
-            Exit::Signal(number) => 128_u8.saturating_add(number),
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(match status {
+            ExitStatus::Ok => 0,
+            ExitStatus::Usage => 64,
+            ExitStatus::Unavailable => 69,
+            ExitStatus::Internal => 70,
+            ExitStatus::Signal(number) => 128_u8.saturating_add(number),
         })
     }
 }
 
-/// The commands whose work is done elsewhere, each given the configuration that was loaded for it and the file that was
-/// asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Work {
-    /// Runs the gateway until it is told to stop.
-    pub serve: fn(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>,
-    /// Makes the running gateway read its configuration again.
-    pub reload: fn(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>,
-    /// Asks the running gateway whether it is alive.
-    pub health: fn(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>,
-}
-
-impl Work {
-    /// What the program does.
-    pub const REAL: Self =
-        Self { serve: |loaded, asked| Ok(app::serve(loaded, asked).into()), reload: reload::run, health: health::run };
-}
-
-impl From<End> for Exit {
+impl From<End> for ExitStatus {
     fn from(end: End) -> Self {
         match end {
             End::Stopped => Self::Ok,
@@ -90,10 +74,31 @@ impl From<End> for Exit {
     }
 }
 
-const CODES: &str = "\
+/// What the commands `serve`, `reload` and `health` do. Each function gets the loaded configuration and the value of
+/// `--config`.
+#[derive(Clone, Copy, Debug)]
+pub struct Actions {
+    /// Runs the gateway until a signal stops it.
+    pub serve: fn(Loaded, Option<PathBuf>) -> anyhow::Result<ExitStatus>,
+    /// Makes the running gateway read its configuration again.
+    pub reload: fn(Loaded, Option<PathBuf>) -> anyhow::Result<ExitStatus>,
+    /// Asks the running gateway whether it is alive.
+    pub health: fn(Loaded, Option<PathBuf>) -> anyhow::Result<ExitStatus>,
+}
+
+impl Actions {
+    /// The program's own; tests use others.
+    pub const REAL: Self = Self {
+        serve: |loaded, config| Ok(app::serve(loaded, config).into()),
+        reload: reload::run,
+        health: health::run,
+    };
+}
+
+const EXIT_CODES: &str = "\
 Exit codes:
   0    done, or stopped by a signal
-  64   the command line or the configuration is wrong
+  64   the command line, the configuration or the request is wrong
   69   a port is taken, tor is missing, or no gateway answers
   70   an internal error
   130  stopped at once by a second SIGINT (143: SIGTERM)
@@ -102,17 +107,18 @@ Configuration:
   --config FILE, or the first of ./exitgate.toml and /etc/exitgate/exitgate.toml, or the defaults alone.
   Then the environment: EXITGATE__GATEWAY__LISTEN=0.0.0.0:1080 sets `listen` in [gateway].";
 
-const OVER: &str = "\
-The gateway is asked over its API: where and with which token say EXITGATE_URL and EXITGATE_TOKEN, else the
-configuration, else the token that the gateway made under data_dir.";
+const REMOTE_HELP: &str = "\
+This command asks a running gateway over its API. The address is EXITGATE_URL (http:// or https://), else api.listen of \
+the configuration. The token is EXITGATE_TOKEN, else api.token, else the file that the gateway wrote into data_dir.";
 
 /// One gateway, many exits.
 #[derive(Debug, Parser)]
-#[command(name = "exitgate", version, after_help = CODES, disable_help_subcommand = true)]
+#[command(name = "exitgate", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 #[command(long_about = "One gateway, many exits.\n\n\
-    Point a scraper at one port and say in the username which way out it wants (us, nonus-strict, de+fr-session-cart42): \
-    exitgate finds a tested Tor exit or public proxy, carries the connection there, and says which one it was.")]
-struct Line {
+    A scraper connects to one port and names the exits that it wants in the username (us, nonus-strict, \
+    de+fr-session-cart42). exitgate chooses a tested Tor exit or public proxy, carries the connection through it, and \
+    tells which one it was.")]
+struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -121,79 +127,89 @@ struct Line {
 enum Command {
     /// Run the gateway
     ///
-    /// Runs until SIGTERM or SIGINT: then no new connections are taken, open ones may finish for `lifecycle.drain`, and a
-    /// second signal ends all of it at once. SIGHUP reads the configuration again.
+    /// Runs until SIGTERM or SIGINT. Then it takes no new connections, open ones may finish for `lifecycle.drain`, and a
+    /// second signal ends everything at once. SIGHUP reads the configuration again.
     Serve(ConfigFile),
-    /// Say everything that is wrong with a configuration
+    /// Check a configuration and list everything that is wrong with it
     ///
     /// Prints each fault with its line, its key and what to write instead. Opens no port and changes nothing.
     CheckConfig(ConfigFile),
     /// Make the running gateway read its configuration again
     ///
-    /// All or nothing: with a single fault in it the running configuration stays. Says what changed, and what has to wait
-    /// for a restart. As SIGHUP, but with an answer.
+    /// All or nothing: if the new configuration has a fault, the running one stays. Prints what changed, and what takes
+    /// effect only after a restart. Does the same as SIGHUP, but prints the result.
     Reload(ConfigFile),
-    /// Say whether the running gateway answers
+    /// Check that the running gateway answers
     ///
-    /// Exits with 0 if it does and with 69 if not. That it answers does not mean that an exit is usable: GET /ready says so.
+    /// Exits with 0 if it does and with 69 if not. An answer does not mean that an exit is usable: GET /ready tells that.
     Health(ConfigFile),
-    /// Test exits once, now, and show how each fares
+    /// Test exits now, and print each result
     ///
-    /// The running gateway tests them at its own polite pace, so that the guards are not burdened twice; what is found is
-    /// in force at once, as after any check. Ctrl-C ends it, and the same command goes on where it ended.
+    /// The running gateway does the tests at its configured rate (check.per_second), and uses the results at once, as
+    /// after any check. Ctrl-C stops the command; the same command, given again within an hour, continues from there.
     TestExits(test_exits::Args),
-    /// Look at the database, copy it, or move it out of the way
+    /// Check the database, copy it, or move it away
     #[command(subcommand)]
     Store(store::Command),
-    /// List, make, change and close routes
+    /// List, create, change and delete routes
     ///
     /// exitgate routes create shop --country us --strict --port 20001
-    #[command(after_help = OVER)]
+    #[command(after_help = REMOTE_HELP)]
     Routes {
         #[command(subcommand)]
-        what: routes::Routes,
+        action: routes::Routes,
         #[command(flatten)]
         remote: Remote,
     },
     /// List exits, show one, or test one now
-    #[command(after_help = OVER)]
+    #[command(after_help = REMOTE_HELP)]
     Exits {
         #[command(flatten)]
-        which: lists::Exits,
+        args: lists::ExitsArgs,
         #[command(flatten)]
         remote: Remote,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Show the tor processes that the gateway drives
-    #[command(after_help = OVER)]
+    #[command(after_help = REMOTE_HELP)]
     Engines {
         #[command(flatten)]
         remote: Remote,
+        #[command(flatten)]
+        watch: Watch,
     },
-    /// Show where exits come from, or ask a source now
-    #[command(after_help = OVER)]
+    /// Show where exits come from, or fetch a source now
+    #[command(after_help = REMOTE_HELP)]
     Sources {
         #[command(flatten)]
-        which: lists::Sources,
+        args: lists::SourcesArgs,
         #[command(flatten)]
         remote: Remote,
+        #[command(flatten)]
+        watch: Watch,
     },
-    /// List connections that are alive, or end one
-    #[command(after_help = OVER)]
+    /// List open connections, or close one
+    #[command(after_help = REMOTE_HELP)]
     Connections {
         #[command(flatten)]
-        which: lists::Connections,
+        args: lists::ConnectionsArgs,
         #[command(flatten)]
         remote: Remote,
+        #[command(flatten)]
+        watch: Watch,
     },
-    /// Show where all exits went that a username does not use
+    /// Explain which exits a username can use and why the others are excluded
     ///
     /// exitgate why us-strict-asn-3320 --port 443
-    #[command(after_help = OVER)]
+    #[command(after_help = REMOTE_HELP)]
     Why {
         #[command(flatten)]
-        whom: lists::Why,
+        args: lists::WhyArgs,
         #[command(flatten)]
         remote: Remote,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Print the manual page
     Man {
@@ -205,7 +221,7 @@ enum Command {
     ///
     /// For bash: exitgate completions bash > /etc/bash_completion.d/exitgate
     Completions {
-        /// The shell that they are for
+        /// The shell that will read them
         shell: clap_complete::Shell,
     },
 }
@@ -217,63 +233,118 @@ struct ConfigFile {
     config: Option<PathBuf>,
 }
 
-/// Runs a command line, the program's name first.
-pub fn run(args: impl IntoIterator<Item = OsString>, work: Work) -> Exit {
-    let line = match Line::try_parse_from(args) {
+/// Runs a command line; `args` begins with the program's name.
+pub fn run(args: impl IntoIterator<Item = OsString>, actions: Actions) -> ExitStatus {
+    let line = match CommandLine::try_parse_from(args) {
         Ok(line) => line,
-        Err(said) => {
+        Err(error) => {
             // Nothing can be done about a closed terminal.
-            _ = said.print();
-            let asked_for = matches!(said.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return if asked_for { Exit::Ok } else { Exit::Usage };
+            _ = error.print();
+            let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if help { ExitStatus::Ok } else { ExitStatus::Usage };
         }
     };
     match line.command {
         None => {
-            _ = Line::command().print_help();
-            Exit::Ok
+            _ = CommandLine::command().print_help();
+            ExitStatus::Ok
         }
-        Some(Command::Serve(file)) => with_config(file, work.serve),
+        Some(Command::Serve(file)) => with_config(file, actions.serve),
         Some(Command::CheckConfig(file)) => check_config::run(file),
-        Some(Command::Reload(file)) => with_config(file, work.reload),
-        Some(Command::Health(file)) => with_config(file, work.health),
+        Some(Command::Reload(file)) => with_config(file, actions.reload),
+        Some(Command::Health(file)) => with_config(file, actions.health),
         Some(Command::TestExits(args)) => {
             with_config(args.config.clone(), |loaded, _| test_exits::run(&loaded.config, &args))
         }
-        Some(Command::Store(command)) => {
-            with_config(command.config(), |loaded, _| store::run(&loaded.config, &command))
-        }
-        Some(Command::Routes { what, remote }) => what.run(remote),
-        Some(Command::Exits { which, remote }) => which.run(remote),
-        Some(Command::Engines { remote }) => lists::engines(remote),
-        Some(Command::Sources { which, remote }) => which.run(remote),
-        Some(Command::Connections { which, remote }) => which.run(remote),
-        Some(Command::Why { whom, remote }) => whom.run(remote),
-        Some(Command::Man { folder }) => man::run(Line::command(), folder),
-        Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Line::command(), "exitgate", &mut std::io::stdout());
-            Exit::Ok
+        Some(Command::Store(command)) => with_config(command.config(), |loaded, _| store::run(&loaded, &command)),
+        Some(Command::Routes { action, remote }) => action.run(remote),
+        Some(Command::Exits { args, remote, watch }) => args.run(remote, watch),
+        Some(Command::Engines { remote, watch }) => lists::engines(remote, watch),
+        Some(Command::Sources { args, remote, watch }) => args.run(remote, watch),
+        Some(Command::Connections { args, remote, watch }) => args.run(remote, watch),
+        Some(Command::Why { args, remote, watch }) => args.run(remote, watch),
+        Some(Command::Man { folder }) => finish(man::run(CommandLine::command(), folder)),
+        Some(Command::Completions { shell }) => finish(completions(shell)),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitStatus> {
+    // Into memory first: the generator panics where it cannot write.
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), "exitgate", &mut text);
+    io::stdout().write_all(&text)?;
+    Ok(ExitStatus::Ok)
+}
+
+/// Loads the configuration and, if it has no fault, does a command's work with it.
+fn with_config(
+    file: ConfigFile,
+    work: impl FnOnce(Loaded, Option<PathBuf>) -> anyhow::Result<ExitStatus>,
+) -> ExitStatus {
+    let path = file.config.clone();
+    match load(file) {
+        Ok(loaded) => finish(work(loaded, path)),
+        Err(faults) => {
+            _ = writeln!(io::stderr(), "{faults}");
+            ExitStatus::Usage
         }
     }
 }
 
-/// Does a command's work with its configuration, if that is without fault.
-fn with_config(file: ConfigFile, work: impl FnOnce(Loaded, Option<PathBuf>) -> anyhow::Result<Exit>) -> Exit {
-    let mut stderr = std::io::stderr();
-    let asked = file.config.clone();
-    let loaded = match load(file) {
-        Ok(loaded) => loaded,
-        Err(faults) => {
-            _ = writeln!(stderr, "{faults}");
-            return Exit::Usage;
+/// Prints the error of a command that failed. A reader that closed the pipe (`exitgate man | head`) is no error.
+fn finish(result: anyhow::Result<ExitStatus>) -> ExitStatus {
+    result.unwrap_or_else(|error| {
+        let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+        if io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe) {
+            return ExitStatus::Ok;
         }
-    };
-    work(loaded, asked).unwrap_or_else(|why| {
-        _ = writeln!(stderr, "exitgate: {why:#}");
-        Exit::Internal
+        _ = writeln!(io::stderr(), "exitgate: {error:#}");
+        ExitStatus::Internal
     })
 }
 
 fn load(file: ConfigFile) -> Result<Loaded, config::Faults> {
     config::load(config::find(file.config.as_deref()), SELECTORS)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context as _, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn a_closed_pipe_is_success_and_every_other_failure_is_70() {
+        let closed = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(finish(Err(closed).context("cannot print")), ExitStatus::Ok);
+        assert_eq!(finish(Err(io::Error::from(io::ErrorKind::NotFound).into())), ExitStatus::Internal);
+        assert_eq!(finish(Err(anyhow!("broken"))), ExitStatus::Internal);
+        assert_eq!(finish(Ok(ExitStatus::Usage)), ExitStatus::Usage);
+    }
+
+    #[test]
+    fn watch_is_offered_where_something_is_shown() {
+        let parses = |line: &str| CommandLine::try_parse_from(line.split(' ')).is_ok();
+        for line in [
+            "exitgate routes list --watch",
+            "exitgate routes show shop --watch 5",
+            "exitgate exits --watch",
+            "exitgate engines --watch 1 --json",
+            "exitgate why us --watch",
+        ] {
+            assert!(parses(line), "{line}");
+        }
+        for line in [
+            "exitgate routes create shop --watch",
+            "exitgate routes rotate shop --watch",
+            "exitgate routes delete shop --watch",
+            "exitgate routes report shop --site a.example --watch",
+            "exitgate exits 192.0.2.1 --check --watch",
+            "exitgate sources --refresh onionoo --watch",
+            "exitgate connections --cut 7 --watch",
+            "exitgate routes list --watch 0",
+        ] {
+            assert!(!parses(line), "{line}");
+        }
+    }
 }

@@ -1,15 +1,15 @@
-//! Serves the web console, which is compiled into the binary: no folder to install, nothing loaded from elsewhere.
+//! Serves the web console, which is compiled into the binary: no folder to install, nothing loaded from other hosts.
 //!
-//! The page at `/` is open, because it holds nothing: whatever it shows it asks of the API, with the token that a person
-//! typed and that stays in that page's memory. It is the one address that must not be cached blindly. Everything else
-//! lies below `/console/` and a digest of all of it, so that a browser may keep it for ever and still never mixes two
-//! versions: a new binary has a new digest, and its page names it.
+//! The page at `/` needs no token, because it holds no data: it asks the API for everything, with the token that a person
+//! typed and that stays in the memory of the page. Browsers must ask for this page each time. All other files have URLs
+//! with a digest of all of them (`/console/DIGEST/app.js`), so browsers may cache them for ever: a new binary has a new
+//! digest, and versions never mix.
 //!
-//! The policy that goes with the page (`POLICY`) forbids what the console does not do: script or style in the page,
-//! anything from another origin, being framed, and HTML made out of text (trusted types). A hostile nickname of a relay
-//! is then text on a screen and nothing more, even where the console itself had a fault.
+//! The page's content security policy (`POLICY`) forbids everything that the console does not do: script or style inside
+//! the page, anything from another origin, frames, and HTML made from text (trusted types). So a hostile nickname of a
+//! relay cannot run a script, even if the console has a bug.
 //!
-//! Next: `console/assets/app.js`, where a browser starts to read.
+//! Next: `console/assets/app.js`, the entry point in the browser.
 
 mod file;
 
@@ -23,23 +23,23 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use self::file::{File, digest};
 
-/// What a browser may do on the console's page.
+/// The content security policy of the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
      trusted-types 'none'";
 
-/// For a page that names its parts by their digest: ask every time, and 304 is enough of an answer.
-const ASK: &str = "no-cache";
-/// For a file whose address changes with its content.
-const KEEP: &str = "public, max-age=31536000, immutable";
+/// For the page, which names the current digest: ask every time; the answer may be 304.
+const REVALIDATE: &str = "no-cache";
+/// For files whose URL changes with their content.
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
-/// Where the page says `ASSETS`, the folder of this version goes.
+/// The page has this word in place of the folder of the current version.
 const FOLDER_MARK: &str = "ASSETS";
 const PAGE: &str = include_str!("console/assets/index.html");
 
 macro_rules! assets {
     ($($name:literal)*) => {
-        /// Every file but the page: its name below the folder, and its content.
+        /// Every file but the page: its name in the folder, and its content.
         const ASSETS: &[(&str, &[u8])] = &[$(($name, include_bytes!(concat!("console/assets/", $name)))),*];
     };
 }
@@ -51,9 +51,9 @@ assets! {
     "vendor/LICENSES.txt" "vendor/hooks.js" "vendor/htm.js" "vendor/preact.js"
 }
 
-/// The console as it is served.
+/// All files, ready to be sent.
 struct Console {
-    /// The digest in the addresses of all files.
+    /// The digest in the URLs of all files.
     version: String,
     page: File,
     files: Vec<(&'static str, File)>,
@@ -76,7 +76,7 @@ impl Console {
     }
 }
 
-/// The page and its files; the API's gate stands before them as before everything else on that port.
+/// The page and its files. The API's checks of `Host` and origin apply to them as to everything on that port.
 pub fn router() -> Router {
     Router::new().route("/", get(page)).route("/console/{version}/{*name}", get(asset))
 }
@@ -85,7 +85,7 @@ async fn page(headers: HeaderMap) -> Response {
     with(
         CONSOLE.page.answer(&headers),
         &[
-            (header::CACHE_CONTROL, ASK),
+            (header::CACHE_CONTROL, REVALIDATE),
             (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::REFERRER_POLICY, "no-referrer"),
             (header::X_FRAME_OPTIONS, "DENY"),
@@ -101,14 +101,13 @@ async fn asset(Path((version, name)): Path<(String, String)>, headers: HeaderMap
         Some(file) => with(
             file.answer(&headers),
             &[
-                (header::CACHE_CONTROL, KEEP),
-                // An SVG is a document too when somebody opens it alone.
+                (header::CACHE_CONTROL, IMMUTABLE),
+                // An SVG that is opened by itself is a document, and could run scripts.
                 (header::CONTENT_SECURITY_POLICY, "default-src 'none'"),
                 (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
             ],
         ),
-        None => (StatusCode::NOT_FOUND, "this version of the console is not here any more: reload the page\n")
-            .into_response(),
+        None => (StatusCode::NOT_FOUND, "this version of the console is gone: reload the page\n").into_response(),
     }
 }
 

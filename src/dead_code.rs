@@ -31,8 +31,8 @@ mod tor;
 
 use std::process::ExitCode;
 
-use cli::Work;
+use cli::Actions;
 
 fn main() -> ExitCode {
-    cli::run(std::env::args_os(), Work::REAL).into()
+    cli::run(std::env::args_os(), Actions::REAL).into()
 }

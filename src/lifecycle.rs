@@ -1,15 +1,16 @@
-//! Running → draining → killing: the one tree of tasks, and the only room that spawns.
+//! Spawns all tasks, and stops them in two steps: draining, then killing. No other room spawns.
 //!
-//! A gateway that is told to stop must stop *taking* work at once and *finish* work for a while. Those are two
-//! signals, so there are two tokens: [`Tasks::stopping`] (no new work: listeners close, workers leave their loop) and
-//! [`Tasks::killed`] (the grace is over: tunnels end where they are). Everything that runs is spawned here and tracked,
-//! because a task that nobody tracks is a connection that shutdown does not wait for, and hyper does not watch the
+//! After a signal a gateway takes no new work, but may finish its open connections for a while (`lifecycle.drain`, the
+//! grace period). These are two steps, so there are two tokens: [`Tasks::stopping`] (no new work: listeners close, workers
+//! leave their loops) and [`Tasks::killed`] (the grace period is over: tunnels end where they are). Every task is spawned
+//! and tracked here, because a shutdown does not wait for a task that nobody tracks; hyper, for one, does not track the
 //! connections that it has upgraded.
 //!
 //! A panic is a bug and is counted, but it ends one connection or one run of a worker, never the gateway:
 //! [`Tasks::spawn`] contains it, [`Tasks::supervise`] starts the worker again after a pause.
 //!
-//! Next: [`crate::app`] builds the tree; `main.rs` turns signals into [`Lifecycle::stop`]; a [`Cut`] ends one connection.
+//! Next: `app/serve.rs` turns signals into [`Lifecycle::stop`]; `lifecycle/cut.rs` ends one connection;
+//! `lifecycle/yielding.rs` is about threads for background work.
 
 use std::any::Any;
 use std::future::Future;
@@ -30,22 +31,22 @@ pub mod yielding;
 
 pub use cut::Cut;
 
-/// How long a worker rests before it starts again after a panic or an early return. Arbitrary: long enough that a
-/// worker which dies at once does not spin, short enough that nobody notices a single death.
+/// How long a worker pauses before it starts again after a panic or an early return. Any value from 0.1 to 5 seconds does: a
+/// worker that panics at once must not spin, and a single panic should not be noticed.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// How much a thread aside yields to those that carry traffic: half way down the kernel's scale.
+/// The nice value of background threads: the middle of the kernel's scale from 0 to 19.
 const NICE: i32 = 10;
 
-/// How long killed tasks have to notice. They only drop sockets, so a second is plenty; whatever is left is reported.
+/// How long killed tasks may take to end. They only drop sockets, which takes far less; tasks that are left are logged.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
-/// A handle on the tree of tasks: cheap to clone, given to whatever must spawn or must know when to stop.
+/// A handle on all tasks, for code that spawns or must know when to stop. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Tasks(Arc<Tree>);
+pub struct Tasks(Arc<TaskTree>);
 
 #[derive(Debug, Default)]
-struct Tree {
+struct TaskTree {
     tracker: TaskTracker,
     stop: CancellationToken,
     kill: CancellationToken,
@@ -54,7 +55,7 @@ struct Tree {
 
 impl Tasks {
     /// Runs `work` as a task of its own. A panic in it is logged, counted and ends there.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that spawns")]
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         self.0.tracker.spawn(Contained { name, tree: self.0.clone(), work });
     }
@@ -77,8 +78,8 @@ impl Tasks {
         });
     }
 
-    /// Runs a worker as [`Tasks::supervise`] does, on a thread and a runtime of its own, and at a lower priority than all
-    /// that carries traffic: what is a matter of throughput must not cost what is one of latency. See [`turn`].
+    /// Runs a worker as [`Tasks::supervise`] does, on a thread and a runtime of its own, at a lower priority than the threads
+    /// that carry traffic: background work must not add to the latency of connections. See [`yielding`].
     pub fn background<F>(&self, name: &'static str, make: impl FnMut() -> F + Send + 'static) -> io::Result<()>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -87,7 +88,7 @@ impl Tasks {
         let tasks = self.clone();
         let work = move || {
             if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-                tracing::debug!(%error, "{name} works at everybody's priority");
+                tracing::debug!(%error, "{name} runs at normal priority");
             }
             yielding::mark_background();
             runtime.block_on(async move {
@@ -108,7 +109,7 @@ impl Tasks {
         self.0.stop.is_cancelled()
     }
 
-    /// Resolves once the grace is over: end now, wherever you are.
+    /// Resolves once the grace period is over: end now.
     pub async fn killed(&self) {
         self.0.kill.cancelled().await;
     }
@@ -124,7 +125,7 @@ impl Tasks {
     }
 }
 
-impl Tree {
+impl TaskTree {
     fn report(&self, task: &'static str, panic: &(dyn Any + Send)) {
         self.panics.fetch_add(1, Ordering::Relaxed);
         let message = panic
@@ -137,14 +138,13 @@ impl Tree {
 }
 
 pin_project! {
-    /// A future whose panic is reported and is its end. A type and not an `async fn`, which would hold `work` twice: a
-    /// task is allocated and copied whole for every connection.
+    /// A future that ends when its work panics, and reports the panic. It is a type and not an `async fn`, because that would
+    /// hold `work` twice, and a task is allocated and copied whole for every connection.
     ///
-    /// Unwind safety: what a panicking task shared with others is behind locks and atomics that hold no half-made
-    /// state across an await, or is dropped with it.
+    /// Unwind safety: what a task shares with others is behind locks and atomics that are consistent at every await.
     struct Contained<F> {
         name: &'static str,
-        tree: Arc<Tree>,
+        tree: Arc<TaskTree>,
         #[pin]
         work: F,
     }
@@ -170,13 +170,13 @@ impl<F: Future<Output = ()>> Future for Contained<F> {
 /// How a shutdown went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Everything finished by itself within the grace.
+    /// All tasks finished within the grace period.
     Drained,
-    /// The grace ran out (or was cut short) with this many tasks still at work.
+    /// The grace period ended, or was cut short, while this many tasks still ran.
     Cut(usize),
 }
 
-/// The owner of the tree: there is one, in `app`.
+/// The owner of all tasks; `app` has the only one of a gateway.
 #[derive(Debug)]
 pub struct Lifecycle {
     tasks: Tasks,
@@ -189,7 +189,6 @@ impl Default for Lifecycle {
 }
 
 impl Lifecycle {
-    /// A tree with nothing in it yet.
     pub fn new() -> Self {
         Self { tasks: Tasks(Arc::default()) }
     }
@@ -199,9 +198,9 @@ impl Lifecycle {
         self.tasks.clone()
     }
 
-    /// Stops: no new work, then up to `grace` for what runs, then the kill. `hurry` cuts the grace short.
+    /// Stops: no new work, then up to `grace` for running tasks, then the kill. `hurry` ends the grace period early.
     pub async fn stop(self, grace: Duration, hurry: impl Future<Output = ()>) -> Ended {
-        let Tree { tracker, stop, kill, .. } = &*self.tasks.0;
+        let TaskTree { tracker, stop, kill, .. } = &*self.tasks.0;
         stop.cancel();
         tracker.close();
         let drained = tokio::select! {
@@ -239,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_that_outlives_the_grace_is_cut() {
+    async fn work_that_outlives_the_grace_period_is_cut() {
         let life = Lifecycle::new();
         let tasks = life.tasks();
         tasks.clone().spawn("connection", async move { tasks.killed().await });
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_second_signal_cuts_the_grace_short() {
+    async fn a_second_signal_ends_the_grace_period() {
         let life = Lifecycle::new();
         let tasks = life.tasks();
         tasks.clone().spawn("connection", async move { tasks.killed().await });
@@ -277,19 +276,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_aside_yields_and_ends_with_the_rest() {
+    async fn background_work_has_a_lower_priority_and_ends_with_the_rest() {
         let life = Lifecycle::new();
         let tasks = life.tasks();
-        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
         let stopping = tasks.clone();
         let make = move || {
             let name = std::thread::current().name().map(str::to_owned);
-            tell.send((name, rustix::process::getpriority_process(None).ok())).unwrap();
+            report.send((name, rustix::process::getpriority_process(None).ok())).unwrap();
             let stopping = stopping.clone();
             async move { stopping.stopping().await }
         };
         tasks.background("background", make).unwrap();
-        let (name, nice) = told.recv().await.unwrap();
+        let (name, nice) = reports.recv().await.unwrap();
         assert_eq!((name.as_deref(), nice), (Some("background"), Some(NICE)));
         assert_eq!(life.stop(Duration::from_secs(10), std::future::pending()).await, Ended::Drained);
     }

@@ -1,26 +1,28 @@
-//! Words about addresses: what a client may ask for, and what must never be printed.
+//! Host names, targets and secrets: the types that carry untrusted or secret text through the program.
 //!
-//! Every other room speaks of a [`Target`] and not of a string with a colon in it, so that a name that came from a
-//! stranger is checked once, here, before it is put into a SOCKS request, an HTTP head, a control command or a log
-//! line. A [`Host`] cannot hold a space, a line break, a NUL or a colon, whatever the client sent: header injection
-//! into the next hop ends in [`Host::parse`].
+//! All rooms pass a [`Target`] on and not a string such as `host:port`. A name that a client sent is checked once, in
+//! [`Host::parse`], before it is put into a SOCKS request, an HTTP head, a control command or a log line. A [`Host`] never
+//! holds a space, a line break, a NUL or a colon, which makes header injection into the next hop impossible.
 //!
-//! Next: [`crate::gateway`] builds targets from what clients say; [`crate::dial`] opens streams to them.
+//! A [`Secret`] is compared in constant time, is never printed, and is wiped from memory when it is dropped.
+//!
+//! Next: [`crate::gateway`] builds targets from the requests of clients; [`crate::dial`] opens streams to them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use subtle::ConstantTimeEq;
+use zeroize::{Zeroize as _, ZeroizeOnDrop};
 
 mod printable;
 
 pub use printable::Printable;
 
-/// Where a client wants to go: a name that nobody has resolved yet, or an address.
+/// The host of a target: a name that is not resolved yet, or an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Host {
-    /// An address, v4-mapped v6 already unmapped (so that `::ffff:127.0.0.1` is loopback to every rule).
+    /// An address. `::ffff:127.0.0.1` is stored as `127.0.0.1`: rules about private addresses must see it.
     Ip(IpAddr),
     /// A DNS-like name: lower case, 1 to 253 bytes, no trailing dot.
     Name(Box<str>),
@@ -29,22 +31,16 @@ pub enum Host {
 /// Why a text is not a [`Host`] or a [`Target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadTarget {
-    /// Nothing where the host should be.
     #[error("the host is empty")]
     EmptyHost,
-    /// Longer than DNS allows.
     #[error("the host is longer than 253 bytes")]
     HostTooLong,
-    /// A byte that no host name carries.
     #[error("the host holds a byte that is not a letter, digit, '-', '_' or '.'")]
     HostByte,
-    /// An empty label (`a..b`) or one of more than 63 bytes.
     #[error("the host has an empty label or one longer than 63 bytes")]
     HostLabel,
-    /// No `:port` behind the host.
     #[error("the port is missing")]
     NoPort,
-    /// Not a number from 1 to 65535.
     #[error("the port is not a number from 1 to 65535")]
     BadPort,
 }
@@ -75,18 +71,13 @@ impl Host {
         if name.split('.').any(|label| label.is_empty() || label.len() > 63) {
             return Err(BadTarget::HostLabel);
         }
-        // "127.1" and "0x7f.1" are addresses to the resolvers of this world and names to Rust: a name whose last
-        // label begins with a digit cannot be in DNS, and refusing it closes that way round the private ranges.
+        // Resolvers read "127.1" and "0x7f.1" as addresses, Rust does not. No name in DNS has a last label that begins with
+        // a digit, so such a name is refused: it would be a way around the rules on private addresses.
         let last = name.rsplit('.').next().unwrap_or(name);
         if last.bytes().next().is_some_and(|b| b.is_ascii_digit()) {
             return Err(BadTarget::HostByte);
         }
         Ok(Self::Name(name.to_ascii_lowercase().into()))
-    }
-
-    /// True of a Tor onion service's name.
-    pub fn is_onion(&self) -> bool {
-        matches!(self, Self::Name(name) if name.ends_with(".onion"))
     }
 }
 
@@ -103,7 +94,7 @@ impl From<Ipv4Addr> for Host {
 }
 
 impl fmt::Display for Host {
-    /// As it stands in a URL: IPv6 in brackets.
+    /// As in a URL: IPv6 in brackets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]"),
@@ -116,14 +107,13 @@ impl fmt::Display for Host {
 /// The host and port that a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Target {
-    /// The host, not resolved.
     pub host: Host,
-    /// The port, never 0.
+    /// Never 0.
     pub port: u16,
 }
 
 impl Target {
-    /// A target from its parts; port 0 is refused.
+    /// Builds a target from its parts; port 0 is refused.
     pub fn new(host: Host, port: u16) -> Result<Self, BadTarget> {
         if port == 0 { Err(BadTarget::BadPort) } else { Ok(Self { host, port }) }
     }
@@ -135,7 +125,7 @@ impl FromStr for Target {
     /// Reads `host:port`, as in `CONNECT host:port` and in a URL's authority.
     fn from_str(text: &str) -> Result<Self, BadTarget> {
         let (host, port) = text.rsplit_once(':').ok_or(BadTarget::NoPort)?;
-        // "::1" has colons and no port; only a bracketed v6 literal may stand before one.
+        // "::1" has colons and no port: an IPv6 literal with a port is in brackets.
         if host.contains(':') && !host.starts_with('[') {
             return Err(BadTarget::NoPort);
         }
@@ -158,27 +148,34 @@ impl fmt::Display for Target {
     }
 }
 
-/// A key, token or password: compared in constant time, masked wherever it could be printed.
+/// A key, token or password: compared in constant time, printed as `***`, overwritten with zeros when it is dropped.
 #[derive(Clone, Default, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Secret(Box<str>);
 
 impl Secret {
-    /// Wraps a secret text.
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for the one place that must send or store it.
+    /// The text itself, for code that must send or store it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Compares in a time that depends on the lengths only.
+    /// Compares in a time that depends on nothing but the lengths.
     pub fn matches(&self, given: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(given).into()
     }
 }
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -201,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_clients_write() {
+    fn targets_are_read_as_clients_write_them() {
         for (text, want) in [
             ("example.com:443", "example.com:443"),
             ("EXAMPLE.com.:80", "example.com:80"),
@@ -215,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_no_host_carries() {
+    fn malformed_targets_are_refused() {
         use BadTarget::*;
         for (text, why) in [
             ("", NoPort),
@@ -248,6 +245,16 @@ mod tests {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret:?}"), "***");
         assert!(secret.matches(b"hunter2") && !secret.matches(b"hunter") && !secret.matches(b""));
+    }
+
+    #[test]
+    fn a_secret_is_wiped_when_it_is_dropped() {
+        fn wiped<T: ZeroizeOnDrop>(_: &T) {}
+        let mut secret = Secret::new("hunter2");
+        wiped(&secret);
+        // Freed memory cannot be read without `unsafe`, so this does what `drop` does.
+        secret.0.zeroize();
+        assert_eq!(secret.expose(), "\0".repeat(7));
     }
 
     proptest! {

@@ -1,14 +1,14 @@
-//! Logging and metrics set-up.
+//! Sets up logging and metrics.
 //!
-//! Logs go to standard error: as lines for a person when that is a terminal, as JSON otherwise, so that a container's
-//! logs parse without anybody having to ask for it. The level can be changed while running, because the time to want
-//! debug lines is when something is wrong, and a restart makes the wrong thing go away. Both writers are lossy rather
-//! than blocking: a stuck terminal or a full disk must not stop traffic. What was lost is counted.
+//! Logs go to standard error: as text if that is a terminal, as JSON otherwise, because log collectors of containers parse
+//! JSON. The level can be changed while the gateway runs: debug lines are needed when something is wrong, and a restart
+//! often makes the fault disappear. Writers drop lines rather than block, because a stuck terminal or a full disk must not
+//! stop traffic. Dropped lines are counted.
 //!
-//! Metrics have their names on one page, [`metrics`], and nowhere else. Series of what users make and unmake are kept
-//! apart ([`passing`]), so that they can be forgotten.
+//! The names of all metrics are in [`metrics`] and nowhere else. Series about routes, which users create and delete, are
+//! kept apart ([`ephemeral_series`]), because they must be removed again.
 //!
-//! Next: `telemetry/metrics.rs`; [`crate::app`] calls [`init`] once.
+//! Next: `telemetry/metrics.rs`; `telemetry/trace_id.rs`, the ids in log lines; [`crate::app`] calls [`init`] once.
 
 pub mod ephemeral_series;
 mod log_sanitizer;
@@ -27,76 +27,61 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use log_sanitizer::LogSanitizer;
 
-/// How lines look.
+/// The format of lines on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// For a person on a terminal, JSON otherwise.
+pub enum LineFormat {
+    /// Text on a terminal, JSON otherwise.
     #[default]
     Auto,
-    /// For a person.
+    /// Text.
     Human,
     /// One JSON object a line.
     Json,
 }
 
-/// When the log file is begun anew.
+/// When a new log file is begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rotate {
-    /// Never: something else rotates it.
+pub enum LogRotation {
+    /// Never: another program rotates it, or nobody.
     Never,
-    /// Every hour.
     Hourly,
-    /// Every day at midnight UTC.
+    /// At midnight UTC.
     #[default]
     Daily,
-    /// Every week.
     Weekly,
 }
 
 /// What to log, and where.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct LogSettings {
     /// `info`, or directives such as `info,exitgate::tor=debug`.
     pub level: String,
-    /// How lines look on standard error; a file always gets JSON.
-    pub format: Format,
-    /// A file beside standard error.
+    /// The format on standard error; a file always gets JSON.
+    pub format: LineFormat,
+    /// A file that gets every line too. Where files are rotated, each has the date in its name (`exitgate.log.2026-11-30`),
+    /// and this path is a symbolic link to the newest one.
     pub file: Option<PathBuf>,
-    /// When that file is begun anew.
-    pub rotate: Rotate,
-    /// How many old files stay.
+    pub rotate: LogRotation,
+    /// How many rotated files are kept; 0 keeps all.
     pub keep: usize,
 }
 
 /// Why logging or metrics could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The level is neither a word that we know nor a list of directives.
     #[error(
         "log.level: {given:?} is not understood ({reason}); write trace, debug, info, warn, error, or info,exitgate::tor=debug"
     )]
-    Level {
-        /// What the config says.
-        given: String,
-        /// What the parser says.
-        reason: String,
-    },
-    /// The log file cannot be opened.
+    Level { given: String, reason: String },
     #[error(
         "log.file: {path} cannot be written ({reason}); create its folder, or give exitgate the right to write there"
     )]
-    File {
-        /// The configured file.
-        path: PathBuf,
-        /// What the system says.
-        reason: String,
-    },
-    /// Somebody else set the process-wide logger or recorder first.
+    File { path: PathBuf, reason: String },
     #[error("a logger or metrics recorder is already installed in this process")]
     Taken,
 }
 
-/// Logging and metrics while the process lives; dropping it flushes what is buffered.
+/// Logging and metrics of the process; dropping it flushes buffered lines.
 pub struct Telemetry {
     level: reload::Handle<EnvFilter, Registry>,
     recorder: PrometheusHandle,
@@ -112,69 +97,68 @@ impl std::fmt::Debug for Telemetry {
     }
 }
 
-/// Crates that would print what clients ask for, or drown everything else, whatever level is asked for.
+/// Limits for crates that would log the targets of clients, or very much, at the level that the user sets.
 const QUIET: &str = "hyper=info,rustls=warn,h2=warn,mio=info,rusqlite_migration=warn";
 
 fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     let fault = |reason: String| TelemetryError::Level { given: level.to_owned(), reason };
     let known = ["trace", "debug", "info", "warn", "error", "off"];
-    // EnvFilter takes any lone word for the name of a crate, so that `level = "wran"` would silence everything.
+    // EnvFilter reads a word that is no level as the name of a crate: `level = "wran"` would silence everything.
     let lone = level.split(',').filter(|part| !part.contains(['=', ':', '[']));
     if let Some(word) = lone.map(str::trim).find(|word| !known.contains(&word.to_ascii_lowercase().as_str())) {
-        return Err(fault(format!("{word:?} is no level")));
+        return Err(fault(format!("{word:?} is not a level")));
     }
     EnvFilter::builder().parse(format!("{QUIET},{level}")).map_err(|error| fault(error.to_string()))
 }
 
-/// Checks a level without installing anything, for `check-config`.
-pub fn check_level(level: &str) -> Result<(), TelemetryError> {
-    filter(level).map(drop)
-}
-
-/// Lines that wait for a slow disk before they are lost, and counted: arbitrary. Each place costs 32 bytes from the start:
-/// the 128,000 of the default are 4 MB.
-const WAITING: usize = 16_384;
+/// Lines that are buffered for a slow writer before new ones are dropped. Not tuned. A slot takes 32 bytes from the start:
+/// the crate's default of 128,000 slots would take 4 MB.
+const BUFFERED_LINES: usize = 16_384;
 
 type Writer = (NonBlocking, WorkerGuard, ErrorCounter);
 
 fn lossy(name: &'static str, to: impl io::Write + Send + 'static) -> Writer {
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
-        .buffered_lines_limit(WAITING)
+        .buffered_lines_limit(BUFFERED_LINES)
         .thread_name(name)
         .finish(LogSanitizer(to));
     let lost = writer.error_counter();
     (writer, guard, lost)
 }
 
-fn open_file(settings: &Settings) -> Result<Option<Writer>, TelemetryError> {
+fn open_file(settings: &LogSettings) -> Result<Option<Writer>, TelemetryError> {
     let Some(path) = &settings.file else { return Ok(None) };
     let fault = |reason: String| TelemetryError::File { path: path.clone(), reason };
     let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| fault("no file name".to_owned()))?;
     let rotation = match settings.rotate {
-        Rotate::Never => rolling::Rotation::NEVER,
-        Rotate::Hourly => rolling::Rotation::HOURLY,
-        Rotate::Daily => rolling::Rotation::DAILY,
-        Rotate::Weekly => rolling::Rotation::WEEKLY,
+        LogRotation::Never => rolling::Rotation::NEVER,
+        LogRotation::Hourly => rolling::Rotation::HOURLY,
+        LogRotation::Daily => rolling::Rotation::DAILY,
+        LogRotation::Weekly => rolling::Rotation::WEEKLY,
     };
     let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-    let appender = rolling::Builder::new()
-        .rotation(rotation)
-        .filename_prefix(name)
-        .max_log_files(settings.keep.max(1))
-        .build(folder)
-        .map_err(|error| fault(error.to_string()))?;
+    let mut appender = rolling::Builder::new().rotation(rotation).filename_prefix(name);
+    if settings.keep > 0 {
+        appender = appender.max_log_files(settings.keep);
+    }
+    // The crate deletes what is at the path of the link: a log of earlier times must not be lost.
+    let free = path.symlink_metadata().map_or(true, |found| found.is_symlink());
+    if settings.rotate != LogRotation::Never && free {
+        appender = appender.latest_symlink(name);
+    }
+    let appender = appender.build(folder).map_err(|error| fault(error.to_string()))?;
     Ok(Some(lossy("log-file", appender)))
 }
 
-/// Sets up logging and metrics for the whole process. Call it once.
-pub fn init(settings: &Settings) -> Result<Telemetry, TelemetryError> {
+/// Sets up logging and metrics for the whole process; may be called once.
+pub fn init(settings: &LogSettings) -> Result<Telemetry, TelemetryError> {
     let (level, handle) = reload::Layer::new(filter(&settings.level)?);
     let file = open_file(settings)?;
     let human = match settings.format {
-        Format::Human => true,
-        Format::Json => false,
-        Format::Auto => io::stderr().is_terminal(),
+        LineFormat::Human => true,
+        LineFormat::Json => false,
+        LineFormat::Auto => io::stderr().is_terminal(),
     };
     let (console, guard, lost) = lossy("log-console", io::stderr());
     let (mut guards, mut losses) = (vec![guard], vec![lost]);
@@ -216,7 +200,7 @@ impl Telemetry {
         self.level.reload(new).map_err(|_| TelemetryError::Taken)
     }
 
-    /// Everything in Prometheus' text format.
+    /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         self.process.collect();
         let lost: usize = self.lost.iter().map(ErrorCounter::dropped_lines).sum();
@@ -224,8 +208,8 @@ impl Telemetry {
         self.recorder.render() + &self.ephemeral.render()
     }
 
-    /// Does what a scrape does to memory, for those whom nobody scrapes: empties the buffers of histograms, and forgets
-    /// series of what is long gone.
+    /// Frees memory that otherwise only a scrape frees: empties the buffers of histograms, and removes series of deleted
+    /// routes. To be called every few seconds, because not every gateway is scraped.
     pub fn upkeep(&self) {
         self.recorder.run_upkeep();
         self.ephemeral.sweep(std::time::Instant::now());
@@ -239,25 +223,73 @@ mod tests {
     #[test]
     fn a_level_is_a_word_or_directives() {
         for good in ["info", "DEBUG", "info,exitgate::tor=debug", "warn,access=off", "off"] {
-            assert!(check_level(good).is_ok(), "{good}");
+            assert!(filter(good).is_ok(), "{good}");
         }
-        for (bad, hint) in [("wran", "wran"), ("info,exitgate=loud", "loud"), ("", "is no level")] {
-            let said = check_level(bad).unwrap_err().to_string();
-            assert!(said.contains(hint) && said.contains("write trace"), "{said}");
+        for (bad, hint) in [("wran", "wran"), ("info,exitgate=loud", "loud"), ("", "is not a level")] {
+            let text = filter(bad).unwrap_err().to_string();
+            assert!(text.contains(hint) && text.contains("write trace"), "{text}");
+        }
+    }
+
+    fn settings(file: impl Into<PathBuf>, rotate: LogRotation, keep: usize) -> LogSettings {
+        LogSettings { level: "info".to_owned(), format: LineFormat::Auto, file: Some(file.into()), rotate, keep }
+    }
+
+    /// The names in a folder, each with a `@` if it is a symbolic link.
+    fn names(folder: &std::path::Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+        let name = |entry: std::fs::DirEntry| {
+            let mark = if entry.file_type().unwrap().is_symlink() { "@" } else { "" };
+            format!("{}{mark}", entry.file_name().to_str().unwrap())
+        };
+        let mut names: Vec<_> = entries.map(name).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_configured_path_leads_to_the_newest_log_file() {
+        use std::io::Write as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("exitgate.log");
+        let write = |rotate, text: &str| {
+            let (mut writer, guard, _) = open_file(&settings(&path, rotate, 3)).unwrap().unwrap();
+            writer.write_all(text.as_bytes()).unwrap();
+            drop(guard);
+        };
+        write(LogRotation::Daily, "one\n");
+        let found = names(folder.path());
+        assert!(
+            found.len() == 2 && found[0].starts_with("exitgate.log.20") && found[1] == "exitgate.log@",
+            "{found:?}"
+        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
+
+        std::fs::remove_file(&path).unwrap();
+        write(LogRotation::Never, "two\n");
+        write(LogRotation::Daily, "three\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n", "a file of that name is not replaced by a link");
+        assert_eq!(std::fs::read_to_string(folder.path().join(&found[0])).unwrap(), "one\nthree\n");
+    }
+
+    #[test]
+    fn old_files_are_deleted_unless_all_are_kept() {
+        for (keep, left) in [(2, 2), (0, 4)] {
+            let folder = tempfile::tempdir().unwrap();
+            for day in 1..=3 {
+                std::fs::write(folder.path().join(format!("exitgate.log.2020-01-0{day}")), "old").unwrap();
+            }
+            drop(open_file(&settings(folder.path().join("exitgate.log"), LogRotation::Daily, keep)).unwrap());
+            let found = names(folder.path());
+            assert_eq!(found.iter().filter(|name| !name.ends_with('@')).count(), left, "keep {keep}: {found:?}");
         }
     }
 
     #[test]
     fn an_unwritable_file_says_what_to_do() {
-        let settings = Settings {
-            level: "info".to_owned(),
-            format: Format::Auto,
-            file: Some("/proc/nowhere/exitgate.log".into()),
-            rotate: Rotate::Daily,
-            keep: 3,
-        };
+        let settings = settings("/proc/nowhere/exitgate.log", LogRotation::Daily, 3);
         let Err(fault) = open_file(&settings) else { panic!("/proc took a file") };
-        let said = fault.to_string();
-        assert!(said.contains("/proc/nowhere/exitgate.log") && said.contains("create its folder"), "{said}");
+        let text = fault.to_string();
+        assert!(text.contains("/proc/nowhere/exitgate.log") && text.contains("create its folder"), "{text}");
     }
 }

@@ -392,8 +392,8 @@ fn line_to_try(addr: SocketAddr, config: &Config) -> Option<String> {
     Some(format!("curl -x socks5h://{username}{key}@{at} {}", config.api.example_url))
 }
 
-/// The settings of the log.
-pub(super) fn log_settings(log: &crate::config::Log) -> telemetry::Settings {
+/// The log's settings in telemetry's terms.
+pub(super) fn log_settings(log: &crate::config::Log) -> telemetry::LogSettings {
     settings::log(log)
 }
 

@@ -1,11 +1,11 @@
-//! `exitgate check-config`: everything that is wrong with a configuration, before anybody depends on it.
+//! `exitgate check-config`: lists everything that is wrong with a configuration, before a gateway starts with it.
 
 use std::io::Write as _;
 
-use super::{ConfigFile, Exit, load};
+use super::{ConfigFile, ExitStatus, load};
 
-/// Faults and warnings go to stderr, the good news to stdout.
-pub(super) fn run(file: ConfigFile) -> Exit {
+/// Faults and warnings go to stderr; the line that all is well goes to stdout.
+pub(super) fn run(file: ConfigFile) -> ExitStatus {
     let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
     match load(file) {
         Ok(loaded) => {
@@ -13,11 +13,11 @@ pub(super) fn run(file: ConfigFile) -> Exit {
                 _ = writeln!(stderr, "warning: {warning}");
             }
             _ = writeln!(stdout, "config ok: {}", loaded.origin);
-            Exit::Ok
+            ExitStatus::Ok
         }
         Err(faults) => {
             _ = writeln!(stderr, "{faults}");
-            Exit::Usage
+            ExitStatus::Usage
         }
     }
 }

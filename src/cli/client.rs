@@ -1,202 +1,197 @@
-//! Asks a running gateway something over its API.
+//! Sends requests to the API of a running gateway.
 //!
-//! Where and with which token: `EXITGATE_URL` and `EXITGATE_TOKEN`, else what the configuration says, else the token that
-//! the gateway made for itself under `data_dir`. So the commands work without a word on the machine where it runs.
+//! The address is `EXITGATE_URL`, else the first of `api.listen`; the token is `EXITGATE_TOKEN`, else `api.token`, else the
+//! file that the gateway wrote into `data_dir`. On the machine where the gateway runs no command needs an option.
+//!
+//! The client is reqwest with TLS by rustls and the public roots of `webpki-roots`, as for all other requests of exitgate.
+//! It follows no redirect, because a redirect would take the token elsewhere, and it ignores `http_proxy` and the like,
+//! because those often name the very gateway that the command asks about.
+//!
+//! Next: `client/error.rs`, what can go wrong and which exit code that is.
+
+mod error;
 
 use std::env;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, Method, StatusCode, header};
+use reqwest::{Client, Response, Url, redirect};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+pub(super) use self::error::ClientError;
 use crate::app::secrets::TOKEN_FILE;
 use crate::config::Config;
+use crate::net::Secret;
 
-/// How long an answer may take: a rotation is given a minute to find an exit that works.
+/// How long an answer may take. The API gives a rotation 60 seconds to find an exit that works.
 const DEADLINE: Duration = Duration::from_secs(75);
 
-/// How long an answer that comes in pieces may pause. Arbitrary: longer than the tester waits for a circuit, several times
-/// over.
+/// How long a streamed answer may pause. Not tuned; a check waits a minute at most for its circuit.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// The longest answer that is read. Arbitrary: the list of some 10,000 exits.
-const ANSWER: usize = 64 * 1024 * 1024;
+/// The longest answer that is read, in bytes. Not tuned: a list of 10,000 exits is a tenth of it.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
-/// Where the API is, and what opens it.
+/// The address of an API and the token for it.
 #[derive(Clone)]
 pub(super) struct Api {
-    base: Uri,
-    /// What the `Host` header says. At the configured address that is `localhost`, which every gateway takes for itself;
-    /// it may listen on `0.0.0.0`, and that is nobody's name.
-    host: String,
-    token: Option<String>,
+    client: Client,
+    /// Without a `/` at the end.
+    base: String,
+    /// Set for an address from the configuration, where the gateway may listen on `0.0.0.0`. Every gateway accepts the
+    /// host name `localhost`, and none accepts `0.0.0.0`.
+    host: Option<&'static str>,
+    token: Option<Secret>,
 }
 
 impl Api {
-    /// `url` and `token` are the environment's, which come before the configuration's.
-    fn of(config: &Config, url: Option<String>, token: Option<String>) -> anyhow::Result<Self> {
-        let told = url.is_some();
-        let own = || config.api.listen.first().map(|addr| format!("http://{addr}"));
-        let base = url.or_else(own).context("api.listen names no address")?;
-        let base: Uri =
-            base.parse().with_context(|| format!("{base:?} is no URL; write EXITGATE_URL=http://host:port"))?;
-        if base.scheme_str() != Some("http") {
-            bail!("{base}: the API speaks http://; put TLS in front of it and EXITGATE_URL behind that");
-        }
-        let authority = base.authority().with_context(|| format!("{base} names no host"))?;
-        let host = if told { authority.to_string() } else { "localhost".to_owned() };
-        let written = || config.api.token.as_ref().map(|token| token.expose().to_owned());
-        let token = token.or_else(written).or_else(|| kept(&config.data_dir));
-        Ok(Self { base, host, token })
+    /// The API that the environment or the configuration names.
+    pub(super) fn from_env(config: &Config) -> Result<Self, ClientError> {
+        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        Self::new(config, env::var("EXITGATE_URL").ok(), env::var("EXITGATE_TOKEN").ok().map(Secret::new), roots)
     }
 
-    /// The API that the environment and the configuration name.
-    pub(super) fn here(config: &Config) -> anyhow::Result<Self> {
-        Self::of(config, env::var("EXITGATE_URL").ok(), env::var("EXITGATE_TOKEN").ok())
+    /// `url` and `token` are those of the environment.
+    fn new(
+        config: &Config,
+        url: Option<String>,
+        token: Option<Secret>,
+        roots: RootCertStore,
+    ) -> Result<Self, ClientError> {
+        let host = url.is_none().then_some("localhost");
+        let listen = || config.api.listen.first().map(|addr| format!("http://{addr}"));
+        let base = url.or_else(listen).ok_or(ClientError::NoAddress)?;
+        check_url(&base).map_err(|reason| ClientError::Url { url: base.clone(), reason })?;
+        let token = token.or_else(|| config.api.token.clone()).or_else(|| token_file(&config.data_dir));
+        Ok(Self { client: client(roots)?, base: base.trim_end_matches('/').to_owned(), host, token })
     }
 
-    /// What to connect to.
-    fn address(&self) -> (&str, u16) {
-        (self.base.host().unwrap_or_default().trim_matches(['[', ']']), self.base.port_u16().unwrap_or(80))
-    }
-}
-
-fn kept(data_dir: &Path) -> Option<String> {
-    std::fs::read_to_string(data_dir.join(TOKEN_FILE)).ok().map(|text| text.trim().to_owned())
-}
-
-/// One question: the answer's status and JSON.
-pub(super) fn ask(config: &Config, method: Method, path: &str) -> anyhow::Result<(StatusCode, Value)> {
-    ask_with(config, method, path, None)
-}
-
-/// The same, with a body.
-pub(super) fn ask_with(
-    config: &Config,
-    method: Method,
-    path: &str,
-    body: Option<&Value>,
-) -> anyhow::Result<(StatusCode, Value)> {
-    let api = Api::here(config)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(api.ask(method, path, body))
-}
-
-impl Api {
-    /// The same, for who asks more than once.
-    pub(super) async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> anyhow::Result<(StatusCode, Value)> {
-        let asked = timeout(DEADLINE, exchange(self, method, path, body)).await;
-        asked.with_context(|| format!("{} gave no answer in {} s", self.base, DEADLINE.as_secs()))?
-    }
-
-    /// Posts `body`, and takes each line of the answer when it is there. What is no such answer is an error.
-    pub(super) async fn lines(&self, path: &str, body: &Value, mut take: impl FnMut(Value)) -> anyhow::Result<()> {
-        let late = || format!("{} says nothing any more", self.base);
-        let (mut send, connection) = timeout(DEADLINE, self.connect()).await.with_context(late)??;
-        let request = self.request(Method::POST, path).body(Full::from(body.to_string()))?;
-        let talk = async {
-            let answer = timeout(DEADLINE, send.send_request(request)).await.with_context(late)??;
-            let (status, mut body) = (answer.status(), answer.into_body());
-            let mut held = Vec::new();
-            while let Some(frame) = timeout(SILENCE, body.frame()).await.with_context(late)? {
-                held.extend_from_slice(&frame?.into_data().unwrap_or_default());
-                while let Some(end) = held.iter().position(|byte| *byte == b'\n').filter(|_| status.is_success()) {
-                    let line: Vec<u8> = held.drain(..=end).collect();
-                    take(serde_json::from_slice(&line).context("a line of the answer is no JSON: is this exitgate?")?);
-                }
-                if held.len() > ANSWER {
-                    bail!("the answer has a line without end: is this exitgate?");
-                }
+    /// Sends one request and reads the JSON of its answer.
+    pub(super) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+        let exchange = async {
+            let mut response = self.open(method, path, body).await?;
+            let status = response.status();
+            let mut text = Vec::new();
+            while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(&error))? {
+                text.extend_from_slice(&chunk);
+                self.check_length(text.len(), status)?;
             }
-            if status.is_success() {
-                return Ok(());
-            }
-            let said: Value = serde_json::from_slice(&held).unwrap_or_default();
-            bail!("{status}: {}", said["error"]["message"].as_str().unwrap_or("the gateway refused"))
+            let answer = serde_json::from_slice(&text).map_err(|_| self.not_exitgate(status))?;
+            if status.is_success() { Ok(answer) } else { Err(ClientError::refused(status, answer, path)) }
         };
-        tokio::pin!(talk);
-        tokio::select! {
-            biased;
-            done = &mut talk => done,
-            _ = connection => talk.await, // what became of the connection is told to who talks over it
-        }
+        timeout(DEADLINE, exchange).await.map_err(|_| self.late(DEADLINE))?
     }
 
-    async fn connect(&self) -> anyhow::Result<(SendRequest<Full<Bytes>>, Connection<TokioIo<TcpStream>, Full<Bytes>>)> {
-        #[expect(clippy::disallowed_methods, reason = "the operator's own gateway, and not a client's target")]
-        let stream = TcpStream::connect(self.address()).await.with_context(|| {
-            format!("no gateway answers at {}; is it running? EXITGATE_URL says where if it is elsewhere", self.base)
-        })?;
-        Ok(http1::handshake(TokioIo::new(stream)).await?)
+    /// Posts `body`, and calls `take` with each line of the answer as soon as it is there.
+    pub(super) async fn send_for_lines(
+        &self,
+        path: &str,
+        body: &Value,
+        mut take: impl FnMut(Value),
+    ) -> Result<(), ClientError> {
+        let opened = timeout(DEADLINE, self.open(Method::POST, path, Some(body))).await;
+        let mut response = opened.map_err(|_| self.late(DEADLINE))??;
+        let status = response.status();
+        let mut pending = Vec::new();
+        loop {
+            let chunk = timeout(SILENCE, response.chunk()).await.map_err(|_| self.late(SILENCE))?;
+            let Some(chunk) = chunk.map_err(|error| self.broken(&error))? else { break };
+            pending.extend_from_slice(&chunk);
+            while let Some(end) = pending.iter().position(|byte| *byte == b'\n').filter(|_| status.is_success()) {
+                let line: Vec<u8> = pending.drain(..=end).collect();
+                take(serde_json::from_slice(&line).map_err(|_| self.not_exitgate(status))?);
+            }
+            self.check_length(pending.len(), status)?;
+        }
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(ClientError::refused(status, serde_json::from_slice(&pending).unwrap_or_default(), path))
     }
 
-    fn request(&self, method: Method, path: &str) -> http::request::Builder {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, &self.host)
-            .header(header::CONTENT_TYPE, "application/json");
-        match &self.token {
-            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
-            None => request,
+    /// Sends a request and returns when the head of the answer is there.
+    async fn open(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, ClientError> {
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        request = request.header(header::CONTENT_TYPE, "application/json");
+        if let Some(host) = self.host {
+            request = request.header(header::HOST, host);
         }
+        if let Some(token) = &self.token {
+            let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+                .map_err(|_| ClientError::Setup("the API token holds a byte that no header can carry".to_owned()))?;
+            bearer.set_sensitive(true);
+            request = request.header(header::AUTHORIZATION, bearer);
+        }
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
+        request.send().await.map_err(|error| {
+            if error.is_connect() {
+                return ClientError::Unreachable { base: self.base.clone(), reason: root_cause(&error) };
+            }
+            self.broken(&error)
+        })
+    }
+
+    fn check_length(&self, length: usize, status: StatusCode) -> Result<(), ClientError> {
+        if length > MAX_ANSWER { Err(self.not_exitgate(status)) } else { Ok(()) }
+    }
+
+    fn broken(&self, error: &reqwest::Error) -> ClientError {
+        ClientError::Broken { base: self.base.clone(), reason: root_cause(error) }
+    }
+
+    fn late(&self, after: Duration) -> ClientError {
+        ClientError::Timeout { base: self.base.clone(), seconds: after.as_secs() }
+    }
+
+    fn not_exitgate(&self, status: StatusCode) -> ClientError {
+        ClientError::NotExitgate { base: self.base.clone(), status }
     }
 }
 
-async fn exchange(api: &Api, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
-    let (mut send, connection) = api.connect().await?;
-    let request = api.request(method, path).body(Full::from(body.map(Value::to_string).unwrap_or_default()))?;
-    let answer = async {
-        let answer = send.send_request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER).collect().await.map_err(|error| anyhow::anyhow!(error))?;
-        let body = body.to_bytes();
-        let value =
-            serde_json::from_slice(&body).with_context(|| format!("{status} without JSON: is this exitgate?"))?;
-        anyhow::Ok((status, value))
-    };
-    tokio::select! {
-        answer = answer => answer,
-        Err(error) = connection => bail!("the connection broke: {error}"),
+/// Sends one request from a command that is not async.
+pub(super) fn request(config: &Config, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+    let api = Api::from_env(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| ClientError::Setup(error.to_string()))?;
+    runtime.block_on(api.send(method, path, body))
+}
+
+fn client(roots: RootCertStore) -> Result<Client, ClientError> {
+    let setup = |error: &dyn std::error::Error| ClientError::Setup(root_cause(error));
+    let provider = rustls::crypto::ring::default_provider().into();
+    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let tls = versions.map_err(|error| setup(&error))?.with_root_certificates(roots).with_no_client_auth();
+    let builder = Client::builder().tls_backend_preconfigured(tls).redirect(redirect::Policy::none()).no_proxy();
+    builder.connect_timeout(DEADLINE).build().map_err(|error| setup(&error))
+}
+
+fn check_url(text: &str) -> Result<(), String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    match url.scheme() {
+        "http" | "https" if url.query().is_some() || url.fragment().is_some() => Err("it has a query".to_owned()),
+        "http" | "https" => Ok(()),
+        other => Err(format!("{other:?} is not a scheme of the API")),
     }
+}
+
+/// The innermost error: what is around it repeats the URL.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// The token that a gateway without `api.token` made for itself.
+fn token_file(data_dir: &Path) -> Option<Secret> {
+    std::fs::read_to_string(data_dir.join(TOKEN_FILE)).ok().map(|text| Secret::new(text.trim()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_environment_comes_first_and_our_own_address_is_called_localhost() {
-        for (listen, url, at, host) in [
-            ("0.0.0.0:8080", None, ("0.0.0.0", 8080), "localhost"),
-            ("[::]:81", None, ("::", 81), "localhost"),
-            ("127.0.0.1:8080", Some("http://gate.example:9"), ("gate.example", 9), "gate.example:9"),
-            ("127.0.0.1:8080", Some("http://[::1]"), ("::1", 80), "[::1]"),
-        ] {
-            let mut config = Config::default();
-            config.api.listen = vec![listen.parse().unwrap()];
-            let api = Api::of(&config, url.map(str::to_owned), Some("t".to_owned())).unwrap();
-            assert_eq!(
-                (api.address(), api.host.as_str(), api.token.as_deref()),
-                (at, host, Some("t")),
-                "{listen} {url:?}"
-            );
-        }
-        for url in ["https://gate.example", "gate.example", "http://", ""] {
-            assert!(Api::of(&Config::default(), Some(url.to_owned()), None).is_err(), "{url}");
-        }
-    }
-}
+mod tests;

@@ -1,56 +1,49 @@
-//! `exitgate health`: whether the running gateway answers, for container engines and scripts, which read the exit code.
+//! `exitgate health`: checks that the running gateway answers. Container engines and scripts read the exit code.
 //!
-//! It asks whether the process is alive, and not whether an exit is usable (`GET /ready` says that): a gateway that waits
-//! for Tor's network gets nothing from being started again.
+//! It asks whether the process is alive, not whether an exit is usable (`GET /ready` tells that). A container engine
+//! restarts what is unhealthy, and a restart does not help a gateway that waits for Tor's directory.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::Value;
 
-use super::Exit;
-use super::client::ask;
+use super::ExitStatus;
+use super::client::{ClientError, request};
 use crate::config::Loaded;
 
-pub(super) fn run(loaded: Loaded, _asked: Option<PathBuf>) -> anyhow::Result<Exit> {
-    let (said, exit) = told(ask(&loaded.config, Method::GET, "/health"));
-    writeln!(std::io::stdout(), "{said}")?;
-    Ok(exit)
+pub(super) fn run(loaded: Loaded, _config: Option<PathBuf>) -> anyhow::Result<ExitStatus> {
+    let (text, status) = describe(request(&loaded.config, Method::GET, "/health", None));
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(status)
 }
 
-/// The answer, or the want of one, in a person's words.
-fn told(answer: anyhow::Result<(StatusCode, Value)>) -> (String, Exit) {
+/// The line to print, and the exit code: 69 for every kind of failure, as health checks expect one number.
+fn describe(answer: Result<Value, ClientError>) -> (String, ExitStatus) {
     match answer {
-        Ok((StatusCode::OK, answer)) => (answer["status"].as_str().unwrap_or("alive").to_owned(), Exit::Ok),
-        Ok((status, answer)) => {
-            let message = answer["error"]["message"].as_str().unwrap_or("the gateway refused");
-            (format!("{status}: {message}"), Exit::Unavailable)
-        }
-        Err(why) => (format!("{why:#}"), Exit::Unavailable),
+        Ok(answer) => (answer["status"].as_str().unwrap_or("alive").to_owned(), ExitStatus::Ok),
+        Err(error) => (error.to_string(), ExitStatus::Unavailable),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use anyhow::anyhow;
+    use http::StatusCode;
     use serde_json::json;
 
     use super::*;
 
     #[test]
-    fn only_an_answer_of_its_own_is_health() {
-        let refused = json!({"error": {"message": "this Host is not one of ours"}});
-        for (answer, said, exit) in [
-            (Ok((StatusCode::OK, json!({"status": "alive"}))), "alive", Exit::Ok),
-            (
-                Ok((StatusCode::MISDIRECTED_REQUEST, refused)),
-                "421 Misdirected Request: this Host is not one of ours",
-                Exit::Unavailable,
-            ),
-            (Err(anyhow!("refused").context("no gateway")), "no gateway: refused", Exit::Unavailable),
+    fn only_the_answer_of_a_gateway_is_healthy() {
+        assert_eq!(describe(Ok(json!({"status": "alive"}))), ("alive".to_owned(), ExitStatus::Ok));
+        let refused = json!({"error": {"code": "x", "message": "this Host is not one of ours"}});
+        for error in [
+            ClientError::Refused { status: StatusCode::MISDIRECTED_REQUEST, answer: refused, path: "/health".into() },
+            ClientError::Timeout { base: "http://gate.example".into(), seconds: 75 },
         ] {
-            assert_eq!(told(answer), (said.to_owned(), exit));
+            let text = error.to_string();
+            assert_eq!(describe(Err(error)), (text, ExitStatus::Unavailable));
         }
     }
 }

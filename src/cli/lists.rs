@@ -4,79 +4,75 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::Exit;
-use super::remote::{Question, Remote, bytes, cell, moment, piece, query};
+use super::ExitStatus;
+use super::remote::{ApiRequest, Remote, Watch, bytes, cell, encode, time, with_query};
 use super::table::Table;
 
-/// Which exits.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub(super) struct Exits {
-    /// One exit, by id or address
+pub(super) struct ExitsArgs {
+    /// Show one exit, by id or address
     exit: Option<String>,
-    /// Test that exit now, ahead of everything else
-    #[arg(long, requires = "exit")]
+    /// Test that exit now, before all others
+    #[arg(long, requires = "exit", conflicts_with = "watch")]
     check: bool,
-    /// Two letters, or ?? for those nobody knows
+    /// Only this country: two letters, or ?? for exits whose country is unknown
     #[arg(long)]
     country: Option<String>,
-    /// tor, public or direct
+    /// Only this source: tor, public or direct
     #[arg(long)]
     source: Option<String>,
-    /// Only those that may be used now
+    /// Only exits that may be used now
     #[arg(long)]
     usable: bool,
-    /// At most so many
+    /// Print at most this many
     #[arg(long)]
     limit: Option<u16>,
 }
 
-/// Which sources.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub(super) struct Sources {
-    /// Ask this one now rather than when it is due
-    #[arg(long, value_name = "NAME")]
+pub(super) struct SourcesArgs {
+    /// Fetch this source now, before its next time
+    #[arg(long, value_name = "NAME", conflicts_with = "watch")]
     refresh: Option<String>,
 }
 
-/// Which connections.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub(super) struct Connections {
-    /// Only those of this route
+pub(super) struct ConnectionsArgs {
+    /// Only connections of this route
     #[arg(long)]
     route: Option<String>,
-    /// End the connection with this number
-    #[arg(long, value_name = "ID")]
+    /// Close the connection with this number
+    #[arg(long, value_name = "ID", conflicts_with = "watch")]
     cut: Option<u64>,
 }
 
-/// About whom.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub(super) struct Why {
+pub(super) struct WhyArgs {
     /// A username as a client would send it
     username: String,
-    /// The target's port
+    /// The port of the target
     #[arg(long, default_value_t = 443)]
     port: u16,
-    /// The target's host: its site may refuse some exits
+    /// The host of the target: exits that are banned there are excluded
     #[arg(long)]
     host: Option<String>,
-    /// The name of the client's key, where there are keys
+    /// The name of the client's key, on a gateway with keys
     #[arg(long)]
     key: Option<String>,
 }
 
-impl Exits {
-    fn question(&self) -> Question {
+impl ExitsArgs {
+    fn request(&self) -> ApiRequest {
         match &self.exit {
             Some(exit) if self.check => {
-                Question::send(Method::POST, format!("/exits/{}/check", piece(exit)), json!({}))
+                ApiRequest::with_body(Method::POST, format!("/exits/{}/check", encode(exit)), json!({}))
             }
-            Some(exit) => Question::get(format!("/exits/{}", piece(exit))),
-            None => Question::get(query(
+            Some(exit) => ApiRequest::get(format!("/exits/{}", encode(exit))),
+            None => ApiRequest::get(with_query(
                 "/exits",
                 &[
                     ("country", self.country.clone()),
@@ -88,17 +84,17 @@ impl Exits {
         }
     }
 
-    pub(super) fn run(self, remote: Remote) -> Exit {
-        let question = self.question();
+    pub(super) fn run(self, remote: Remote, watch: Watch) -> ExitStatus {
+        let request = self.request();
         match (self.exit, self.check) {
-            (Some(_), true) => remote.run(&question, |answer, _| checked(answer)),
-            (Some(_), false) => remote.run(&question, |answer, _| one_exit(answer)),
-            (None, _) => remote.run(&question, exits),
+            (Some(_), true) => remote.run(watch, &request, |answer, _| check_result(answer)),
+            (Some(_), false) => remote.run(watch, &request, |answer, _| exit_details(answer)),
+            (None, _) => remote.run(watch, &request, exits_table),
         }
     }
 }
 
-fn exits(answer: &Value, width: Option<usize>) -> String {
+fn exits_table(answer: &Value, width: Option<usize>) -> String {
     let mut table =
         Table::new(["ID", "SOURCE", "IP", "COUNTRY", "ASN", "VERDICT", "USABLE", "MS", "STREAMS", "CHECKED"]);
     for exit in answer["exits"].as_array().into_iter().flatten() {
@@ -112,45 +108,46 @@ fn exits(answer: &Value, width: Option<usize>) -> String {
             cell(&exit["usable"]),
             cell(&exit["latency_ms"]),
             cell(&exit["streams"]),
-            moment(&exit["checked"]),
+            time(&exit["checked"]),
         ]);
     }
     let shown = answer["exits"].as_array().map_or(0, Vec::len);
     format!("{}\n{shown} of {} exits", table.text(width), cell(&answer["total"]))
 }
 
-fn one_exit(exit: &Value) -> String {
+fn exit_details(exit: &Value) -> String {
     let mut lines = vec![cell(&exit["id"])];
-    let named =
+    let names =
         ["nickname", "source", "ip", "country", "asn", "as_name", "verdict", "usable", "marks", "latency_ms", "passed"];
-    for name in named {
+    for name in names {
         if !exit[name].is_null() {
             lines.push(format!("  {name:<12}{}", cell(&exit[name])));
         }
     }
-    lines.push(format!("  {:<12}{}", "checked", moment(&exit["checked"])));
+    lines.push(format!("  {:<12}{}", "checked", time(&exit["checked"])));
     for ban in exit["bans"].as_array().into_iter().flatten() {
-        lines.push(format!("  not for {} until {} UTC", cell(&ban["site"]), moment(&ban["until"])));
+        lines.push(format!("  banned for {} until {} UTC", cell(&ban["site"]), time(&ban["until"])));
     }
     lines.join("\n")
 }
 
-fn checked(answer: &Value) -> String {
-    let why = cell(&answer["why"]);
-    let mut lines = vec![match why.as_str() {
-        "" | "-" => format!("{}: sites see {}", cell(&answer["verdict"]), cell(&answer["ips"])),
-        why => format!("{}: {why}", cell(&answer["verdict"])),
+fn check_result(answer: &Value) -> String {
+    let verdict = cell(&answer["verdict"]);
+    let mut lines = vec![match (cell(&answer["why"]).as_str(), cell(&answer["ips"]).as_str()) {
+        ("" | "-", "-") => verdict,
+        ("" | "-", ips) => format!("{verdict}: sites see {ips}"),
+        (why, _) => format!("{verdict}: {why}"),
     }];
-    for (site, said) in answer["sites"].as_object().into_iter().flatten() {
-        let why = said["why"].as_str().unwrap_or("passed");
+    for (site, result) in answer["sites"].as_object().into_iter().flatten() {
+        let why = result["why"].as_str().unwrap_or("passed");
         lines.push(format!("  {site}: {why}"));
     }
     lines.join("\n")
 }
 
 /// `exitgate engines`.
-pub(super) fn engines(remote: Remote) -> Exit {
-    remote.run(&Question::get("/engines"), |answer, width| {
+pub(super) fn engines(remote: Remote, watch: Watch) -> ExitStatus {
+    remote.run(watch, &ApiRequest::get("/engines"), |answer, width| {
         let head = ["ID", "STATE", "PID", "VERSION", "CIRCUITS", "BUILDING", "SPARES", "STREAMS", "RESTARTS", "WHY"];
         let mut table = Table::new(head);
         for engine in answer["engines"].as_array().into_iter().flatten() {
@@ -162,19 +159,20 @@ pub(super) fn engines(remote: Remote) -> Exit {
     })
 }
 
-impl Sources {
-    pub(super) fn run(self, remote: Remote) -> Exit {
+impl SourcesArgs {
+    pub(super) fn run(self, remote: Remote, watch: Watch) -> ExitStatus {
         match self.refresh {
-            None => remote.run(&Question::get("/sources"), sources),
+            None => remote.run(watch, &ApiRequest::get("/sources"), sources_table),
             Some(name) => {
-                let ask = Question::send(Method::POST, format!("/sources/{}/refresh", piece(&name)), json!({}));
-                remote.run(&ask, |answer, _| format!("{} is being asked", cell(&answer["name"])))
+                let path = format!("/sources/{}/refresh", encode(&name));
+                let request = ApiRequest::with_body(Method::POST, path, json!({}));
+                remote.run(watch, &request, |answer, _| format!("fetching {}", cell(&answer["name"])))
             }
         }
     }
 }
 
-fn sources(answer: &Value, width: Option<usize>) -> String {
+fn sources_table(answer: &Value, width: Option<usize>) -> String {
     let mut table = Table::new(["NAME", "OUTCOME", "EXITS", "FAILURES", "GOOD", "NEXT", "WHY"]);
     for source in answer["sources"].as_array().into_iter().flatten() {
         table.row([
@@ -182,31 +180,34 @@ fn sources(answer: &Value, width: Option<usize>) -> String {
             cell(&source["outcome"]),
             cell(&source["records"]),
             cell(&source["failures"]),
-            moment(&source["good"]),
-            moment(&source["next"]),
+            time(&source["good"]),
+            time(&source["next"]),
             cell(&source["why"]),
         ]);
     }
     table.text(width)
 }
 
-impl Connections {
-    pub(super) fn run(self, remote: Remote) -> Exit {
+impl ConnectionsArgs {
+    pub(super) fn run(self, remote: Remote, watch: Watch) -> ExitStatus {
         match self.cut {
-            None => remote.run(&Question::get(query("/connections", &[("route", self.route)])), connections),
+            None => {
+                let path = with_query("/connections", &[("route", self.route)]);
+                remote.run(watch, &ApiRequest::get(path), connections_table)
+            }
             Some(id) => {
-                let ask = Question { method: Method::DELETE, path: format!("/connections/{id}"), body: None };
-                remote.run(&ask, |answer, _| format!("connection {} is cut", cell(&answer["id"])))
+                let request = ApiRequest::delete(format!("/connections/{id}"));
+                remote.run(watch, &request, |answer, _| format!("connection {} is closed", cell(&answer["id"])))
             }
         }
     }
 }
 
-fn connections(answer: &Value, width: Option<usize>) -> String {
-    let mut table = Table::new(["ID", "CLIENT", "PROTOCOL", "SCOPE", "EXIT", "TARGET", "UP", "DOWN", "SECONDS"]);
-    let rows = answer["connections"].as_array().map_or(&[][..], Vec::as_slice);
-    let hidden = !rows.is_empty() && rows.iter().all(|row| row["target"].is_null());
-    for row in rows {
+fn connections_table(answer: &Value, width: Option<usize>) -> String {
+    let rows = || answer["connections"].as_array().into_iter().flatten();
+    let head = ["ID", "CLIENT", "PROTOCOL", "ROUTE OR SELECTOR", "EXIT", "TARGET", "UP", "DOWN", "SECONDS"];
+    let mut table = Table::new(head);
+    for row in rows() {
         table.row([
             cell(&row["id"]),
             cell(&row["client"]),
@@ -219,20 +220,22 @@ fn connections(answer: &Value, width: Option<usize>) -> String {
             cell(&row["age_seconds"]),
         ]);
     }
-    let note = if hidden { "; targets are hidden unless `log.targets` is true" } else { "" };
+    // The API leaves out targets unless `log.targets` is set; an idle connection alone has none either.
+    let hidden = rows().any(|row| !row["exit"].is_null()) && rows().all(|row| row["target"].is_null());
+    let note = if hidden { "; set log.targets = true to see their targets" } else { "" };
     format!("{}\n{} connections{note}", table.text(width), cell(&answer["total"]))
 }
 
-impl Why {
-    pub(super) fn run(self, remote: Remote) -> Exit {
+impl WhyArgs {
+    pub(super) fn run(self, remote: Remote, watch: Watch) -> ExitStatus {
         let Self { username, port, host, key } = self;
-        let words = [("username", Some(username)), ("port", Some(port.to_string())), ("host", host), ("key", key)];
-        remote.run(&Question::get(query("/explain", &words)), |answer, _| why(answer))
+        let fields = [("username", Some(username)), ("port", Some(port.to_string())), ("host", host), ("key", key)];
+        remote.run(watch, &ApiRequest::get(with_query("/explain", &fields)), |answer, _| explanation(answer))
     }
 }
 
-/// The funnel, one step a line, and where it ends.
-fn why(answer: &Value) -> String {
+/// How many exits each filter leaves, one filter a line, and what the username would use.
+fn explanation(answer: &Value) -> String {
     let mut lines = Vec::new();
     for step in answer["funnel"].as_array().into_iter().flatten() {
         lines.push(format!("{:>7} {}", cell(&step["left"]), cell(&step["step"])));
@@ -240,7 +243,7 @@ fn why(answer: &Value) -> String {
     let pool: Vec<_> = answer["pool"].as_array().into_iter().flatten().map(|exit| cell(&exit["ip"])).collect();
     match &answer["refused"] {
         Value::String(why) => lines.push(format!("refused: {why}")),
-        _ if pool.is_empty() => lines.push("an exit of these is chosen at its first use".to_owned()),
+        _ if pool.is_empty() => lines.push("the first use chooses one of these exits".to_owned()),
         _ => lines.push(format!("pool: {}", pool.join(", "))),
     }
     let bound = [("session", &answer["session"]), ("pinned to", &answer["pin"]["ip"])];
@@ -253,29 +256,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_funnel_is_told_step_by_step() {
+    fn an_explanation_has_a_line_for_each_filter() {
         let answer = json!({
             "funnel": [{"step": "known", "left": 2041}, {"step": "in us", "left": 312}],
             "pool": [{"ip": "192.0.2.7"}], "refused": null, "session": null, "pin": {"ip": "192.0.2.7"},
         });
-        assert_eq!(why(&answer), "   2041 known\n    312 in us\npool: 192.0.2.7\npinned to: 192.0.2.7");
+        assert_eq!(explanation(&answer), "   2041 known\n    312 in us\npool: 192.0.2.7\npinned to: 192.0.2.7");
         let answer = json!({ "funnel": [], "pool": [], "refused": "none of the known exits is in jp" });
-        assert_eq!(why(&answer), "refused: none of the known exits is in jp");
+        assert_eq!(explanation(&answer), "refused: none of the known exits is in jp");
     }
 
     #[test]
-    fn the_connections_say_why_no_target_is_shown() {
-        let of = |target| json!({ "total": 1, "connections": [{"id": 1, "client": "192.0.2.1:5", "target": target}] });
-        assert!(connections(&of(json!(null)), None).contains("log.targets"));
-        assert!(!connections(&of(json!("a.test:80")), None).contains("log.targets"));
-        assert!(connections(&json!({ "total": 0, "connections": [] }), None).ends_with("0 connections"));
-    }
-
-    #[test]
-    fn a_check_is_told_in_a_line_a_site() {
+    fn a_check_has_a_line_for_each_site() {
         let good = json!({ "verdict": "good", "why": "", "ips": ["192.0.2.7"], "sites": {"steam": {"passed": false, "why": "403"}} });
-        assert_eq!(checked(&good), "good: sites see 192.0.2.7\n  steam: 403");
+        assert_eq!(check_result(&good), "good: sites see 192.0.2.7\n  steam: 403");
         let bad = json!({ "verdict": "bad", "why": "no answer", "ips": [], "sites": {} });
-        assert_eq!(checked(&bad), "bad: no answer");
+        assert_eq!(check_result(&bad), "bad: no answer");
+        let public = json!({ "verdict": "good", "why": "", "ips": [], "sites": {} });
+        assert_eq!(check_result(&public), "good");
+    }
+
+    #[test]
+    fn hidden_targets_are_explained() {
+        let answer = |target: Value, exit: Value| {
+            let row = json!({ "id": 1, "client": "127.0.0.1:5", "scope": "us", "exit": exit, "target": target });
+            connections_table(&json!({ "connections": [row], "total": 1 }), None)
+        };
+        assert!(
+            answer(Value::Null, json!("A")).ends_with("1 connections; set log.targets = true to see their targets")
+        );
+        assert!(answer(json!("a.example:443"), json!("A")).ends_with("1 connections"));
+        assert!(answer(Value::Null, Value::Null).ends_with("1 connections"), "nothing was asked for yet");
+        assert!(answer(Value::Null, Value::Null).starts_with("ID  CLIENT       PROTOCOL  ROUTE OR SELECTOR"));
     }
 }

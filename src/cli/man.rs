@@ -1,22 +1,18 @@
-//! `exitgate man`: the manual, made from the command line's own words.
+//! `exitgate man`: the manual pages, made from the help texts.
 
-use std::io::Write as _;
+use std::io;
 use std::path::PathBuf;
 
-use super::Exit;
+use anyhow::Context as _;
 
-/// The page of the program to stdout, or one page for each command into a folder.
-pub(super) fn run(command: clap::Command, folder: Option<PathBuf>) -> Exit {
-    let written = match &folder {
-        None => clap_mangen::Man::new(command).render(&mut std::io::stdout()),
-        Some(folder) => clap_mangen::generate_to(command, folder),
-    };
-    match written {
-        Ok(()) => Exit::Ok,
-        Err(error) => {
-            let place = folder.map_or_else(|| "stdout".to_owned(), |folder| folder.display().to_string());
-            _ = writeln!(std::io::stderr(), "exitgate: the manual cannot be written to {place}: {error}");
-            Exit::Unavailable
-        }
+use super::ExitStatus;
+
+/// Prints the program's page, or writes one page for each command into `folder`.
+pub(super) fn run(command: clap::Command, folder: Option<PathBuf>) -> anyhow::Result<ExitStatus> {
+    match folder {
+        None => clap_mangen::Man::new(command).render(&mut io::stdout()).context("cannot print the manual")?,
+        Some(folder) => clap_mangen::generate_to(command, &folder)
+            .with_context(|| format!("cannot write the manual to {}", folder.display()))?,
     }
+    Ok(ExitStatus::Ok)
 }

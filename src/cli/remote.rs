@@ -1,106 +1,135 @@
-//! What the commands that speak over the API share: where the gateway is, how an answer is shown, what a refusal says.
+//! What the commands share that ask a running gateway: their options, the loop that prints answers, and how values are
+//! shown in cells.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::Method;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::client::ask_with;
-use super::table::terminal;
-use super::{ConfigFile, Exit, load};
+use super::client::{ClientError, request};
+use super::table::terminal_width;
+use super::{ConfigFile, ExitStatus, load};
 use crate::config::Config;
 
-/// Where the gateway is and how its answer is shown.
+/// Options of every command that asks a gateway.
 #[derive(Debug, clap::Args)]
 pub(super) struct Remote {
     #[command(flatten)]
     file: ConfigFile,
-    /// The answer as JSON, as the API gives it
+    /// Print the answer as the API's JSON
     #[arg(long, global = true)]
     json: bool,
+}
+
+/// The option of commands that only show something.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(super) struct Watch {
     /// Ask again every so many seconds until interrupted
-    #[arg(long, global = true, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2")]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     watch: Option<u16>,
 }
 
-/// One question.
-pub(super) struct Question {
+/// A request to the API.
+pub(super) struct ApiRequest {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) body: Option<Value>,
+    /// A field of the body that the user did not write, and a line that explains where its value came from. It is printed
+    /// when the API refuses that field.
+    pub(super) implied: Option<(&'static str, String)>,
 }
 
-impl Question {
+impl ApiRequest {
     pub(super) fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), body: None }
+        Self { method: Method::GET, path: path.into(), body: None, implied: None }
     }
 
-    pub(super) fn send(method: Method, path: impl Into<String>, body: Value) -> Self {
-        Self { method, path: path.into(), body: Some(body) }
+    pub(super) fn delete(path: impl Into<String>) -> Self {
+        Self { method: Method::DELETE, ..Self::get(path) }
+    }
+
+    pub(super) fn with_body(method: Method, path: impl Into<String>, body: Value) -> Self {
+        Self { method, body: Some(body), ..Self::get(path) }
     }
 }
 
 impl Remote {
-    /// Asks and shows. A list that has more pages is read to its end.
-    pub(super) fn run(self, question: &Question, show: impl Fn(&Value, Option<usize>) -> String) -> Exit {
+    /// Sends a request and prints the answer by `show`, which gets the width of the terminal; again and again with
+    /// `--watch`. A list with more pages is read to its end.
+    pub(super) fn run(
+        self,
+        watch: Watch,
+        request: &ApiRequest,
+        show: impl Fn(&Value, Option<usize>) -> String,
+    ) -> ExitStatus {
         let config = match self.config() {
             Ok(config) => config,
-            Err(exit) => return exit,
+            Err(status) => return status,
         };
-        let mut out = std::io::stdout();
+        let mut out = io::stdout();
         loop {
-            let answer = match whole(&config, question) {
+            let answer = match all_pages(&config, request) {
                 Ok(answer) => answer,
-                Err((said, exit)) => {
+                Err(error) => {
                     // Nothing can be done about a closed terminal.
-                    _ = writeln!(std::io::stderr(), "exitgate: {said}");
-                    return exit;
+                    _ = writeln!(io::stderr(), "exitgate: {}", explain(&error, request));
+                    return error.exit_status();
                 }
             };
-            let text = if self.json { format!("{answer:#}") } else { show(&answer, terminal()) };
-            let clear = if self.watch.is_some() && terminal().is_some() { "\x1b[H\x1b[2J" } else { "" };
+            let width = terminal_width();
+            let text = if self.json { format!("{answer:#}") } else { show(&answer, width) };
+            let clear = if watch.watch.is_some() && width.is_some() { "\x1b[H\x1b[2J" } else { "" };
             if writeln!(out, "{clear}{}", text.trim_end()).is_err() {
-                return Exit::Ok; // whoever read has seen enough
+                return ExitStatus::Ok; // the reader of the pipe has closed it
             }
-            match self.watch {
-                None => return Exit::Ok,
+            match watch.watch {
+                None => return ExitStatus::Ok,
                 Some(seconds) => std::thread::sleep(Duration::from_secs(seconds.into())),
             }
         }
     }
 
-    /// With `EXITGATE_URL` the configuration of this machine may be broken, or another's.
-    fn config(&self) -> Result<Config, Exit> {
+    /// With `EXITGATE_URL` the configuration of this machine does not matter, so it may have faults.
+    fn config(&self) -> Result<Config, ExitStatus> {
         match load(self.file.clone()) {
             Ok(loaded) => Ok(loaded.config),
             Err(_) if std::env::var_os("EXITGATE_URL").is_some() => Ok(Config::default()),
             Err(faults) => {
-                _ = writeln!(std::io::stderr(), "{faults}");
-                Err(Exit::Usage)
+                _ = writeln!(io::stderr(), "{faults}");
+                Err(ExitStatus::Usage)
             }
         }
     }
 }
 
+fn explain(error: &ClientError, request: &ApiRequest) -> String {
+    match &request.implied {
+        Some((field, reason)) if error.field() == Some(field) => format!("{error}\n  {reason}"),
+        _ => error.to_string(),
+    }
+}
+
 /// The answer with the entries of all its pages.
-fn whole(config: &Config, question: &Question) -> Result<Value, (String, Exit)> {
-    let mut answer = once(config, question, &question.path)?;
-    let list = |answer: &Value| {
+fn all_pages(config: &Config, asked: &ApiRequest) -> Result<Value, ClientError> {
+    let send = |path: &str| request(config, asked.method.clone(), path, asked.body.as_ref());
+    let mut answer = send(&asked.path)?;
+    let list_name = |answer: &Value| {
         let lists = answer.as_object()?.iter().filter(|(_, value)| value.is_array());
         lists.map(|(name, _)| name.clone()).next()
     };
-    let paged = question.method == Method::GET && !question.path.contains("limit=");
-    let Some(name) = list(&answer).filter(|_| paged) else { return Ok(answer) };
+    let paged = asked.method == Method::GET && !asked.path.contains("limit=");
+    let Some(name) = list_name(&answer).filter(|_| paged) else { return Ok(answer) };
     loop {
         let after = match &answer["next"] {
-            Value::String(after) => piece(after),
+            Value::String(after) => encode(after),
             Value::Number(after) => after.to_string(),
             _ => return Ok(answer),
         };
-        let joint = if question.path.contains('?') { '&' } else { '?' };
-        let mut next = once(config, question, &format!("{}{joint}after={after}", question.path))?;
+        let joint = if asked.path.contains('?') { '&' } else { '?' };
+        let mut next = send(&format!("{}{joint}after={after}", asked.path))?;
         answer["next"] = next["next"].take();
         if let (Some(all), Value::Array(more)) = (answer[&name].as_array_mut(), next[&name].take()) {
             all.extend(more);
@@ -108,51 +137,22 @@ fn whole(config: &Config, question: &Question) -> Result<Value, (String, Exit)> 
     }
 }
 
-fn once(config: &Config, question: &Question, path: &str) -> Result<Value, (String, Exit)> {
-    match ask_with(config, question.method.clone(), path, question.body.as_ref()) {
-        Ok((status, answer)) if status.is_success() => Ok(answer),
-        Ok((status, answer)) => Err((refusal(status, &answer), exit(status))),
-        Err(why) => Err((format!("{why:#}"), Exit::Unavailable)),
-    }
+/// All but the unreserved characters of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Encodes a text as one segment of a path or one value of a query.
+pub(super) fn encode(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// A refusal as a sentence, with what follows from it.
-pub(super) fn refusal(status: StatusCode, answer: &Value) -> String {
-    let message = answer["error"]["message"].as_str().unwrap_or("the gateway refused and did not say why");
-    let next = match answer["error"]["code"].as_str().unwrap_or_default() {
-        "unauthorized" => "\n  set EXITGATE_TOKEN, or run this where the gateway's data_dir can be read",
-        "unknown_host" => "\n  say the name that api.hosts lists: EXITGATE_URL=http://NAME:PORT",
-        "no_exit" | "no_other_exit" => "\n  `exitgate why USERNAME` shows where all exits went",
-        "read_only" => "\n  change it in the configuration, then `exitgate reload`",
-        "not_found" => "\n  `exitgate routes list` and `exitgate exits` show what there is",
-        _ => "",
-    };
-    format!("{message} ({}){next}", status.as_u16())
+/// A path with a query of those fields that have a value.
+pub(super) fn with_query(path: &str, fields: &[(&str, Option<String>)]) -> String {
+    let set = fields.iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(value.as_deref()?))));
+    let set: Vec<_> = set.collect();
+    if set.is_empty() { path.to_owned() } else { format!("{path}?{}", set.join("&")) }
 }
 
-/// What a script learns: 64, the request is wrong; 69, it may be good later.
-fn exit(status: StatusCode) -> Exit {
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => Exit::Unavailable,
-        status if status.is_client_error() => Exit::Usage,
-        _ => Exit::Unavailable,
-    }
-}
-
-/// A text as one piece of a path or a query.
-pub(super) fn piece(text: &str) -> String {
-    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    text.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
-}
-
-/// A query of those words that were said.
-pub(super) fn query(path: &str, words: &[(&str, Option<String>)]) -> String {
-    let said = words.iter().filter_map(|(name, value)| Some(format!("{name}={}", piece(value.as_deref()?))));
-    let said: Vec<_> = said.collect();
-    if said.is_empty() { path.to_owned() } else { format!("{path}?{}", said.join("&")) }
-}
-
-/// A value as a cell: what is not there is a dash.
+/// A JSON value as the text of a cell; `-` where there is none.
 pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -165,7 +165,7 @@ pub(super) fn cell(value: &Value) -> String {
     }
 }
 
-/// Bytes in few characters.
+/// A number of bytes with a unit: `1.5k`.
 pub(super) fn bytes(value: &Value) -> String {
     let count = value.as_u64().unwrap_or_default();
     let units = [(1u64 << 40, "T"), (1 << 30, "G"), (1 << 20, "M"), (1 << 10, "k")];
@@ -175,8 +175,8 @@ pub(super) fn bytes(value: &Value) -> String {
     }
 }
 
-/// A moment of the API without what a person does not read.
-pub(super) fn moment(value: &Value) -> String {
+/// A time of the API (`2026-09-02T02:00:00.000Z`) without its fraction and zone.
+pub(super) fn time(value: &Value) -> String {
     match value.as_str().and_then(|text| text.get(..19)) {
         Some(text) => text.replace('T', " "),
         None => "-".to_owned(),
@@ -185,31 +185,37 @@ pub(super) fn moment(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
     use serde_json::json;
 
     use super::*;
 
     #[test]
-    fn a_refusal_is_a_sentence_with_the_next_step() {
-        let body = json!({ "error": { "code": "no_exit", "message": "no exit would serve this" } });
-        let said = refusal(StatusCode::CONFLICT, &body);
-        assert!(said.starts_with("no exit would serve this (409)\n") && said.contains("exitgate why"), "{said}");
-        assert_eq!(exit(StatusCode::CONFLICT), Exit::Usage);
-        assert_eq!(exit(StatusCode::UNAUTHORIZED), Exit::Unavailable);
-        assert_eq!(exit(StatusCode::INTERNAL_SERVER_ERROR), Exit::Unavailable);
+    fn a_refused_field_that_nobody_wrote_is_explained() {
+        let error = |field: &str| {
+            let details = json!({ "field": field });
+            let answer = json!({ "error": { "code": "bad_field", "message": "no", "details": details } });
+            ClientError::Refused { status: StatusCode::UNPROCESSABLE_ENTITY, answer, path: "/proxies".into() }
+        };
+        let mut request = ApiRequest::with_body(Method::POST, "/proxies", json!({}));
+        assert_eq!(explain(&error("selector"), &request), "no (422)");
+        request.implied = Some(("selector", "it was made of the name".to_owned()));
+        assert_eq!(explain(&error("selector"), &request), "no (422)\n  it was made of the name");
+        assert_eq!(explain(&error("port"), &request), "no (422)");
     }
 
     #[test]
-    fn words_become_a_query_and_values_cells() {
-        let words = [("country", Some("??".to_owned())), ("usable", None), ("after", Some("a b".to_owned()))];
-        assert_eq!(query("/exits", &words), "/exits?country=%3F%3F&after=a%20b");
-        assert_eq!(query("/exits", &[("x", None)]), "/exits");
+    fn fields_become_a_query_and_values_become_cells() {
+        let fields = [("country", Some("??".to_owned())), ("usable", None), ("after", Some("a b&c=é".to_owned()))];
+        assert_eq!(with_query("/exits", &fields), "/exits?country=%3F%3F&after=a%20b%26c%3D%C3%A9");
+        assert_eq!(with_query("/exits", &[("x", None)]), "/exits");
+        assert_eq!(encode("us-strict_a.b~c+d/e"), "us-strict_a.b~c%2Bd%2Fe");
         for (value, want) in [(json!(null), "-"), (json!(true), "yes"), (json!(["a", "b"]), "a,b"), (json!(7), "7")] {
             assert_eq!(cell(&value), want);
         }
         for (count, want) in [(0_u64, "0"), (1023, "1023"), (1536, "1.5k"), (5_u64 << 30, "5.0G")] {
             assert_eq!(bytes(&json!(count)), want);
         }
-        assert_eq!(moment(&json!("2026-09-02T02:00:00.000Z")), "2026-09-02 02:00:00");
+        assert_eq!(time(&json!("2026-09-02T02:00:00.000Z")), "2026-09-02 02:00:00");
     }
 }

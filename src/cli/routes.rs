@@ -1,33 +1,38 @@
-//! `exitgate routes`: the routes of a running gateway, and what is done to their exits.
+//! `exitgate routes`: lists, creates and changes the routes of a running gateway, and rotates and reports their exits.
+//!
+//! The API calls a route a proxy, so the paths here begin with `/proxies`.
 
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::Exit;
-use super::remote::{Question, Remote, bytes, cell, moment, piece, query};
+use super::ExitStatus;
+use super::remote::{ApiRequest, Remote, Watch, bytes, cell, encode, time, with_query};
 use super::table::Table;
 
-/// What is done.
 #[derive(Debug, Subcommand)]
 pub(super) enum Routes {
-    /// List routes, with what they carry
+    /// List routes and their traffic
     List {
-        /// Only those whose name begins so
+        /// Only routes whose name begins with this
         #[arg(long)]
         name: Option<String>,
+        #[command(flatten)]
+        watch: Watch,
     },
-    /// Make a route with a port of its own
+    /// Create a route with a port of its own
     ///
     /// exitgate routes create shop --country us --strict --port 20001
+    ///
+    /// Without --country and --selector the name is read as the selector, and the route is called p and its port.
     Create {
-        /// What it is called [default: p and its port]
+        /// The name [default: p and the port]
         name: Option<String>,
         #[command(flatten)]
-        way: Way,
+        exits: ExitArgs,
         #[command(flatten)]
-        words: Words,
-        /// So many routes, each with IPs of its own
+        options: RouteOptions,
+        /// Create this many routes, each with other IPs
         #[arg(long)]
         count: Option<u16>,
         /// Print lines for a shell: `source <(exitgate routes create … --env)`
@@ -41,27 +46,29 @@ pub(super) enum Routes {
         /// Print lines for a shell
         #[arg(long)]
         env: bool,
+        #[command(flatten)]
+        watch: Watch,
     },
-    /// Change a route; open connections go on as they are
+    /// Change a route; open connections are not affected
     Patch {
         /// Its name or port
         route: String,
         #[command(flatten)]
-        way: Way,
+        exits: ExitArgs,
         #[command(flatten)]
-        words: Words,
-        /// Take a word back: its default holds again
+        options: RouteOptions,
+        /// Reset this field to its default
         #[arg(long, value_name = "FIELD")]
         unset: Vec<String>,
     },
-    /// Another exit, verified before the answer, with another IP
+    /// Switch to another exit with another IP; it is tested before the answer
     Rotate {
         /// Its name or port, or a username
         route: String,
         #[command(flatten)]
-        whose: Whose,
+        holder: HolderArgs,
     },
-    /// Say that a site refuses an exit
+    /// Report that a site refuses an exit: it is not used for that site for a while
     Report {
         /// Its name or port, or a username
         route: String,
@@ -75,53 +82,53 @@ pub(super) enum Routes {
         #[arg(long)]
         outcome: Option<String>,
         #[command(flatten)]
-        whose: Whose,
+        holder: HolderArgs,
     },
-    /// Close a route: its port is free at once, open tunnels may finish
+    /// Delete a route: its port is free at once, open tunnels may finish
     Delete {
         /// Its name or port
         route: String,
-        /// End its tunnels too
+        /// Close its tunnels too
         #[arg(long)]
         force: bool,
     },
 }
 
-/// Which exits.
+/// Which exits a route uses, and whether it keeps one.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub(super) struct Way {
+pub(super) struct ExitArgs {
     /// A short form of --selector: us, nonus, de,fr, or a group of the configuration
     #[arg(long, conflicts_with = "selector")]
     country: Option<String>,
-    /// Which exits to use, written as in a username: us-strict, nonus-asn-3320, … (the API's geo_category is a short form too)
+    /// Which exits to use, written as in a username: us-strict, nonus-asn-3320, …
     #[arg(long)]
     selector: Option<String>,
-    /// One exit IP, kept
+    /// Keep one exit IP
     #[arg(long, conflicts_with = "rotate")]
     strict: bool,
-    /// Another exit for each connection
+    /// Use another exit for each connection
     #[arg(long)]
     rotate: bool,
 }
 
-/// What a route says beside that.
+/// The other fields of a route.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub(super) struct Words {
-    /// Its port [default: the next free one]
+pub(super) struct RouteOptions {
+    /// The port [default: the next free one]
     #[arg(long)]
     port: Option<u16>,
-    /// Exits at once
+    /// The number of exits to use at once
     #[arg(long)]
     pool: Option<u16>,
-    /// A check target that its exits must pass
+    /// A check target that the exits must pass
     #[arg(long)]
     check: Option<String>,
-    /// When it ends by itself: 30s, 10m, 2h, 7d
+    /// Delete the route after this time: 30s, 10m, 2h, 7d
     #[arg(long)]
     ttl: Option<String>,
-    /// How often its exits are exchanged
+    /// Replace the exits this often
     #[arg(long)]
     rotate_every: Option<String>,
     /// How long a pinned exit may be down before the pin moves, or never
@@ -136,43 +143,43 @@ pub(super) struct Words {
     /// Share no IP with another pin
     #[arg(long)]
     exclusive: bool,
-    /// Whose engines carry it
+    /// Use the shared tor processes, or one of its own
     #[arg(long)]
-    engine: Option<Carrier>,
+    engine: Option<EngineChoice>,
     /// Networks whose clients may use its port
     #[arg(long, value_name = "NET", value_delimiter = ',')]
     allow: Vec<String>,
-    /// Whether its port asks for a key
+    /// Require a key on its port, or not
     #[arg(long)]
-    auth: Option<Asks>,
+    auth: Option<AuthChoice>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Carrier {
+enum EngineChoice {
     Shared,
     Own,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Asks {
+enum AuthChoice {
     Key,
     Open,
 }
 
-/// Whose session or pin.
+/// Which session or pin of a route is meant.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub(super) struct Whose {
-    /// A client's session id
+pub(super) struct HolderArgs {
+    /// The session of a client
     #[arg(long)]
     session: Option<String>,
-    /// The name of the client's key, where there are keys
+    /// The name of the client's key, on a gateway with keys
     #[arg(long)]
     key: Option<String>,
 }
 
-impl Way {
-    fn say(self, body: &mut Map<String, Value>) {
+impl ExitArgs {
+    fn write(self, body: &mut Map<String, Value>) {
         let selector = self.selector.or_else(|| self.country.map(|country| country.replace(',', "+")));
         put(body, "selector", selector);
         let mode = if self.strict { Some("strict") } else { self.rotate.then_some("rotate") };
@@ -180,8 +187,8 @@ impl Way {
     }
 }
 
-impl Words {
-    fn say(self, body: &mut Map<String, Value>) {
+impl RouteOptions {
+    fn write(self, body: &mut Map<String, Value>) {
         put(body, "port", self.port);
         put(body, "pool", self.pool);
         put(body, "check", self.check);
@@ -191,9 +198,9 @@ impl Words {
         put(body, "hops", self.hops);
         put(body, "ipv6", self.ipv6.then_some(true));
         put(body, "exclusive", self.exclusive.then_some(true));
-        put(body, "engine", self.engine.map(|engine| if matches!(engine, Carrier::Own) { "own" } else { "shared" }));
+        put(body, "engine", self.engine.map(|it| if matches!(it, EngineChoice::Own) { "own" } else { "shared" }));
         put(body, "allow", Some(self.allow).filter(|nets| !nets.is_empty()));
-        put(body, "auth", self.auth.map(|auth| if matches!(auth, Asks::Open) { "open" } else { "key" }));
+        put(body, "auth", self.auth.map(|auth| if matches!(auth, AuthChoice::Open) { "open" } else { "key" }));
     }
 }
 
@@ -203,95 +210,106 @@ fn put(body: &mut Map<String, Value>, field: &str, value: Option<impl Into<Value
     }
 }
 
+/// The request that creates routes. Without a selector the name is one, as in `exitgate routes create us-strict`; a route
+/// with the name of a selector would hide that selector from usernames, so the route gets no name then.
+fn create(name: Option<String>, exits: ExitArgs, options: RouteOptions, count: Option<u16>) -> ApiRequest {
+    let mut body = Map::new();
+    put(&mut body, "count", count);
+    exits.write(&mut body);
+    options.write(&mut body);
+    let (implied, name) = if body.contains_key("selector") { (None, name) } else { (name, None) };
+    put(&mut body, "selector", implied.clone());
+    put(&mut body, "name", name);
+    let reason = |name| {
+        format!(
+            "the name {name:?} was read as the selector, as there is no --country and no --selector; add one of them"
+        )
+    };
+    ApiRequest {
+        implied: implied.map(|name| ("selector", reason(name))),
+        ..ApiRequest::with_body(Method::POST, "/proxies", body.into())
+    }
+}
+
 impl Routes {
-    /// The question that it is.
-    fn question(self) -> Question {
-        let at = |route: &str| format!("/proxies/{}", piece(route));
+    fn request(self) -> ApiRequest {
+        let path = |route: &str| format!("/proxies/{}", encode(route));
         match self {
-            Self::List { name } => Question::get(query("/proxies", &[("name", name)])),
-            Self::Show { route, .. } => Question::get(at(&route)),
-            Self::Create { name, way, words, count, .. } => {
+            Self::List { name, .. } => ApiRequest::get(with_query("/proxies", &[("name", name)])),
+            Self::Show { route, .. } => ApiRequest::get(path(&route)),
+            Self::Create { name, exits, options, count, .. } => create(name, exits, options, count),
+            Self::Patch { route, exits, options, unset } => {
                 let mut body = Map::new();
-                put(&mut body, "name", name);
-                put(&mut body, "count", count);
-                way.say(&mut body);
-                words.say(&mut body);
-                // `exitgate routes create us-strict` asks for that selector: no route may have its name.
-                if let (false, Some(selector)) = (body.contains_key("selector"), body.get("name").cloned()) {
-                    body.remove("name");
-                    body.insert("selector".to_owned(), selector);
-                }
-                Question::send(Method::POST, "/proxies", body.into())
-            }
-            Self::Patch { route, way, words, unset } => {
-                let mut body = Map::new();
-                way.say(&mut body);
-                words.say(&mut body);
+                exits.write(&mut body);
+                options.write(&mut body);
                 body.extend(unset.into_iter().map(|field| (field, Value::Null)));
-                Question::send(Method::PATCH, at(&route), body.into())
+                ApiRequest::with_body(Method::PATCH, path(&route), body.into())
             }
-            Self::Rotate { route, whose: Whose { session, key } } => {
-                let path = query(&format!("{}/rotate", at(&route)), &[("session", session), ("key", key)]);
-                Question::send(Method::POST, path, json!({}))
+            Self::Rotate { route, holder: HolderArgs { session, key } } => {
+                let path = with_query(&format!("{}/rotate", path(&route)), &[("session", session), ("key", key)]);
+                ApiRequest::with_body(Method::POST, path, json!({}))
             }
-            Self::Report { route, site, exit, outcome, whose: Whose { session, key } } => {
+            Self::Report { route, site, exit, outcome, holder: HolderArgs { session, key } } => {
                 let mut body = Map::new();
                 put(&mut body, "site", Some(site));
                 put(&mut body, "exit", exit);
                 put(&mut body, "outcome", outcome);
                 put(&mut body, "session", session);
                 put(&mut body, "key", key);
-                Question::send(Method::POST, format!("{}/report", at(&route)), body.into())
+                ApiRequest::with_body(Method::POST, format!("{}/report", path(&route)), body.into())
             }
             Self::Delete { route, force } => {
-                let path = query(&at(&route), &[("force", force.then(|| "true".to_owned()))]);
-                Question { method: Method::DELETE, path, body: None }
+                ApiRequest::delete(with_query(&path(&route), &[("force", force.then(|| "true".to_owned()))]))
             }
         }
     }
 
-    pub(super) fn run(self, remote: Remote) -> Exit {
+    pub(super) fn run(self, remote: Remote) -> ExitStatus {
+        let watch = match &self {
+            Self::List { watch, .. } | Self::Show { watch, .. } => *watch,
+            _ => Watch::default(),
+        };
         let show: fn(&Value, Option<usize>) -> String = match &self {
-            Self::Create { env: true, .. } | Self::Show { env: true, .. } => |answer, _| lines(answer),
-            Self::List { .. } => |answer, width| list(answer, width),
+            Self::Create { env: true, .. } | Self::Show { env: true, .. } => |answer, _| shell_lines(answer),
+            Self::List { .. } => routes_table,
             Self::Create { .. } => {
-                |answer, width| if answer["proxies"].is_array() { batch(answer, width) } else { one(answer) }
+                |answer, width| if answer["proxies"].is_array() { batch(answer, width) } else { details(answer) }
             }
-            Self::Show { .. } | Self::Patch { .. } => |answer, _| one(answer),
+            Self::Show { .. } | Self::Patch { .. } => |answer, _| details(answer),
             Self::Rotate { .. } => |answer, _| {
                 format!("{} -> {} ({})", cell(&answer["before"]), cell(&answer["after"]), cell(&answer["exit"]["id"]))
             },
             Self::Report { .. } => |answer, _| {
                 let (site, exit) = (cell(&answer["site"]), cell(&answer["exit"]));
-                format!("{exit} is not used for {site} until {} UTC", moment(&answer["until"]))
+                format!("{exit} is not used for {site} until {} UTC", time(&answer["until"]))
             },
-            Self::Delete { .. } => |answer, _| format!("{} is closed", cell(&answer["name"])),
+            Self::Delete { .. } => |answer, _| format!("{} is deleted", cell(&answer["name"])),
         };
-        remote.run(&self.question(), show)
+        remote.run(watch, &self.request(), show)
     }
 }
 
-fn list(answer: &Value, width: Option<usize>) -> String {
+fn routes_table(answer: &Value, width: Option<usize>) -> String {
     let mut table =
         Table::new(["NAME", "PORT", "SELECTOR", "POOL", "EXIT", "OPEN", "REQUESTS", "ERRORS", "UP", "DOWN", "STATE"]);
-    for proxy in answer["proxies"].as_array().into_iter().flatten() {
-        let (pool, live) = (&proxy["pool"], &proxy["live"]);
+    for route in answer["proxies"].as_array().into_iter().flatten() {
+        let (pool, live) = (&route["pool"], &route["live"]);
         table.row([
-            cell(&proxy["name"]),
-            cell(&proxy["port"]),
-            cell(&proxy["selector"]),
+            cell(&route["name"]),
+            cell(&route["port"]),
+            cell(&route["selector"]),
             format!("{}/{}", cell(&pool["have"]), cell(&pool["wanted"])),
-            cell(&proxy["exit"]["ip"]),
+            cell(&route["exit"]["ip"]),
             cell(&live["connections"]),
             cell(&live["requests"]),
             cell(&live["errors"]),
             bytes(&live["bytes_up"]),
             bytes(&live["bytes_down"]),
-            cell(&proxy["state"]),
+            cell(&route["state"]),
         ]);
     }
     if answer["total"] == 0 {
-        return "no routes; make one: exitgate routes create shop --country us --strict".to_owned();
+        return "no routes; create one: exitgate routes create shop --country us --strict".to_owned();
     }
     table.text(width)
 }
@@ -299,21 +317,21 @@ fn list(answer: &Value, width: Option<usize>) -> String {
 fn batch(answer: &Value, width: Option<usize>) -> String {
     let (have, wanted) = (cell(&answer["have"]), cell(&answer["wanted"]));
     let short = if answer["have"].as_u64() < answer["wanted"].as_u64() { "; there are no more" } else { "" };
-    format!("{}\n{have} of {wanted} IPs{short}", list(answer, width))
+    format!("{}\n{have} of {wanted} IPs{short}", routes_table(answer, width))
 }
 
-fn one(proxy: &Value) -> String {
+fn details(route: &Value) -> String {
     let mut lines =
-        vec![format!("{}  {}  {}", cell(&proxy["name"]), cell(&proxy["selector"]), cell(&proxy["urls"]["socks5"]))];
+        vec![format!("{}  {}  {}", cell(&route["name"]), cell(&route["selector"]), cell(&route["urls"]["socks5"]))];
     for (name, value) in [
-        ("exits", cell(&proxy["summary"])),
-        ("check", cell(&proxy["check"])),
-        ("auth", cell(&proxy["auth"])),
-        ("created", moment(&proxy["created"])),
-        ("expires", moment(&proxy["expires"])),
-        ("curl", cell(&proxy["examples"]["curl"])),
-        ("python", cell(&proxy["examples"]["python"])),
-        ("playwright", cell(&proxy["examples"]["playwright"])),
+        ("exits", cell(&route["summary"])),
+        ("check", cell(&route["check"])),
+        ("auth", cell(&route["auth"])),
+        ("created", time(&route["created"])),
+        ("expires", time(&route["expires"])),
+        ("curl", cell(&route["examples"]["curl"])),
+        ("python", cell(&route["examples"]["python"])),
+        ("playwright", cell(&route["examples"]["playwright"])),
     ] {
         if value != "-" {
             lines.push(format!("  {name:<11}{value}"));
@@ -322,13 +340,13 @@ fn one(proxy: &Value) -> String {
     lines.join("\n")
 }
 
-/// What a shell takes over.
-fn lines(answer: &Value) -> String {
+/// Lines that set environment variables in a shell.
+fn shell_lines(answer: &Value) -> String {
     let all: Vec<&Value> = answer["proxies"].as_array().map_or_else(|| vec![answer], |all| all.iter().collect());
     let mut lines = Vec::new();
-    for (at, proxy) in all.into_iter().enumerate() {
-        let (socks5, http) = (cell(&proxy["urls"]["socks5"]), cell(&proxy["urls"]["http"]));
-        let name = cell(&proxy["name"]).to_ascii_uppercase().replace('-', "_");
+    for (at, route) in all.into_iter().enumerate() {
+        let (socks5, http) = (cell(&route["urls"]["socks5"]), cell(&route["urls"]["http"]));
+        let name = cell(&route["name"]).to_ascii_uppercase().replace('-', "_");
         lines.push(format!("export EXITGATE_{name}={socks5}"));
         if at == 0 {
             lines.push(format!("export ALL_PROXY={socks5} HTTP_PROXY={http} HTTPS_PROXY={http}"));
@@ -345,19 +363,19 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct CommandLine {
         #[command(subcommand)]
         routes: Routes,
     }
 
-    fn asked(line: &str) -> (String, String, Value) {
+    fn parsed(line: &str) -> (String, String, Value) {
         let words = std::iter::once("routes").chain(line.split(' '));
-        let Question { method, path, body } = Line::try_parse_from(words).unwrap().routes.question();
+        let ApiRequest { method, path, body, .. } = CommandLine::try_parse_from(words).unwrap().routes.request();
         (method.to_string(), path, body.unwrap_or_default())
     }
 
     #[test]
-    fn a_line_is_a_question() {
+    fn a_command_line_becomes_a_request() {
         for (line, method, path, body) in [
             ("list", "GET", "/proxies", Value::Null),
             (
@@ -384,8 +402,20 @@ mod tests {
             ),
             ("delete shop --force", "DELETE", "/proxies/shop?force=true", Value::Null),
         ] {
-            assert_eq!(asked(line), (method.to_owned(), path.to_owned(), body), "{line}");
+            assert_eq!(parsed(line), (method.to_owned(), path.to_owned(), body), "{line}");
         }
-        assert!(Line::try_parse_from(["routes", "create", "--strict", "--rotate"]).is_err());
+        assert!(CommandLine::try_parse_from(["routes", "create", "--strict", "--rotate"]).is_err());
+    }
+
+    #[test]
+    fn a_name_that_is_read_as_a_selector_is_explained() {
+        let implied = |line: &str| {
+            let words = std::iter::once("routes").chain(line.split(' '));
+            CommandLine::try_parse_from(words).unwrap().routes.request().implied
+        };
+        let (field, reason) = implied("create X --port 20001").unwrap();
+        assert!(field == "selector" && reason.starts_with("the name \"X\" was read as the selector"), "{reason}");
+        assert!(implied("create X --country us").is_none() && implied("create X --selector us").is_none());
+        assert!(implied("create --port 20001").is_none());
     }
 }

@@ -1,13 +1,13 @@
-//! `exitgate store …`: the database file, looked at, copied, or moved out of the way.
+//! `exitgate store …`: checks the database file, copies it, or moves it out of the way.
 //!
-//! Looking and copying work beside a running gateway. Moving away is the one thing that is never done unasked: pins are
-//! promises, and they are in that file.
+//! Checking and copying work beside a running gateway. A damaged file is never moved or repaired without this command,
+//! because pins are promises to the user, and they are in that file.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::{ConfigFile, Exit};
-use crate::config::Config;
+use super::{ConfigFile, ExitStatus};
+use crate::config::{Loaded, Origin};
 use crate::store::{self, Report};
 
 /// The file's name in `data_dir`.
@@ -15,58 +15,72 @@ const FILE: &str = "exitgate.db";
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Read every page of the database and say what is damaged
+    /// Read every page of the database and report damage
     ///
     /// Works beside a running gateway. Exits with 70 if something is damaged.
     Check(ConfigFile),
     /// Copy the database as it is at one moment
     ///
-    /// Works beside a running gateway. The copy has its name only once it is whole; no file is overwritten.
+    /// Works beside a running gateway. The copy gets its name only when it is complete; no file is overwritten.
     Backup {
         /// The file to write
         to: PathBuf,
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Move a damaged database out of the way, so that the next start begins with an empty one
+    /// Move a damaged database out of the way; the next start begins with an empty one
     ///
-    /// Refused while a gateway runs on it. Nothing is deleted; but the pins, sessions and API routes in it are not in force
-    /// any more.
+    /// Refused while a gateway uses it. Nothing is deleted, but the pins, sessions and API routes in it are no longer in
+    /// force.
     Reset(ConfigFile),
 }
 
 impl Command {
-    /// The configuration that says where the database is.
+    /// The options of the configuration that names `data_dir`.
     pub(super) fn config(&self) -> ConfigFile {
         let (Self::Check(config) | Self::Reset(config) | Self::Backup { config, .. }) = self;
         config.clone()
     }
 }
 
-pub(super) fn run(config: &Config, command: &Command) -> anyhow::Result<Exit> {
-    let path = config.data_dir.join(FILE);
-    let mut stdout = std::io::stdout();
+pub(super) fn run(loaded: &Loaded, command: &Command) -> anyhow::Result<ExitStatus> {
+    let path = loaded.config.data_dir.join(FILE);
+    if !path.exists() {
+        writeln!(io::stderr(), "exitgate: {}", missing(&path, &loaded.origin))?;
+        return Ok(ExitStatus::Usage);
+    }
+    let mut stdout = io::stdout();
     match command {
         Command::Check(_) => {
             let report = store::check(&path)?;
-            write!(stdout, "{}", told(&path, &report))?;
-            Ok(if report.faults.is_empty() { Exit::Ok } else { Exit::Internal })
+            write!(stdout, "{}", describe(&path, &report))?;
+            Ok(if report.faults.is_empty() { ExitStatus::Ok } else { ExitStatus::Internal })
         }
         Command::Backup { to, .. } => {
             let size = store::backup(&path, to)?;
             writeln!(stdout, "{}: {size} bytes", to.display())?;
-            Ok(Exit::Ok)
+            Ok(ExitStatus::Ok)
         }
         Command::Reset(_) => {
             let aside = store::set_aside(&path)?;
             writeln!(stdout, "moved to {}; the next start begins with an empty database", aside.display())?;
-            Ok(Exit::Ok)
+            Ok(ExitStatus::Ok)
         }
     }
 }
 
-/// What a check found, in a person's words.
-fn told(path: &Path, report: &Report) -> String {
+fn missing(path: &Path, origin: &Origin) -> String {
+    let from = match origin {
+        Origin::File(file) => format!("data_dir is set by {}", file.display()),
+        Origin::Defaults => "data_dir is the default, as no configuration file was found".to_owned(),
+    };
+    format!(
+        "there is no database at {} ({from})\n  if the gateway runs with another configuration, name it with -c FILE",
+        path.display()
+    )
+}
+
+fn describe(path: &Path, report: &Report) -> String {
     let rows: Vec<_> = report.rows.iter().map(|(table, rows)| format!("  {table}: {rows}\n")).collect();
     let head = format!("{}: schema {}, {} bytes\n", path.display(), report.version, report.bytes);
     let end = match report.faults.as_slice() {
@@ -81,11 +95,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_is_said_with_every_fault() {
+    fn a_report_lists_every_fault() {
         let mut report =
             Report { version: 1, bytes: 4096, rows: [("pins".to_owned(), 3)].into_iter().collect(), faults: vec![] };
-        assert_eq!(told(Path::new("a.db"), &report), "a.db: schema 1, 4096 bytes\n  pins: 3\nno damage\n");
+        assert_eq!(describe(Path::new("a.db"), &report), "a.db: schema 1, 4096 bytes\n  pins: 3\nno damage\n");
         report.faults = vec!["page 2 is torn".to_owned(), "page 3 too".to_owned()];
-        assert!(told(Path::new("a.db"), &report).ends_with("damaged: page 2 is torn\ndamaged: page 3 too\n"));
+        assert!(describe(Path::new("a.db"), &report).ends_with("damaged: page 2 is torn\ndamaged: page 3 too\n"));
+    }
+
+    #[test]
+    fn a_missing_database_names_its_place_and_the_option_that_changes_it() {
+        let text = missing(Path::new("data/exitgate.db"), &Origin::File("x.toml".into()));
+        assert!(text.contains("data/exitgate.db (data_dir is set by x.toml)") && text.contains("-c FILE"), "{text}");
+        assert!(missing(Path::new("data/exitgate.db"), &Origin::Defaults).contains("the default"));
     }
 }

@@ -1,19 +1,19 @@
 //! Tables that fit the terminal.
 //!
-//! On a terminal a table is made as wide as that: the widest columns give way first, and what was cut ends in `…`. In a
-//! pipe nothing is cut, so that `grep` and `awk` see everything.
+//! On a terminal a table is as wide as the terminal: the widest columns are cut first, and a cut cell ends in `…`. In a
+//! pipe nothing is cut, because `grep` and `awk` need everything.
 
 use std::io::IsTerminal as _;
 
 use crate::net::Printable;
 
-/// Below this a column says nothing any more, and it is left to run over the edge.
+/// Columns are not cut below this width; the table is then wider than the terminal. Not tuned.
 const NARROWEST: usize = 8;
 
-/// Between two columns.
+/// The space between two columns.
 const GAP: &str = "  ";
 
-/// Rows under a head. Numbers stand to the right.
+/// A head and rows. Columns of numbers are aligned to the right.
 #[derive(Debug)]
 pub(super) struct Table {
     head: Vec<&'static str>,
@@ -26,11 +26,11 @@ impl Table {
     }
 
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        // Names come from strangers: none of them is a command to the terminal.
+        // Names come from strangers and may hold control characters.
         self.rows.push(cells.map(|cell| Printable(&cell).to_string()).to_vec());
     }
 
-    /// The table as text; `width` is the terminal's, if there is one.
+    /// The table as text; `width` is the width of the terminal, if there is one.
     pub(super) fn text(&self, width: Option<usize>) -> String {
         let mut widths: Vec<usize> = (0..self.head.len()).map(|at| self.natural(at)).collect();
         if let Some(width) = width {
@@ -68,7 +68,7 @@ impl Table {
     }
 }
 
-/// Takes from the widest until they fit together, or nothing can be taken any more.
+/// Narrows the widest column until all fit into `room`, or all are at their narrowest.
 fn fit(widths: &mut [usize], room: usize) {
     while widths.iter().sum::<usize>() > room {
         let Some(widest) = widths.iter_mut().max().filter(|widest| **widest > NARROWEST) else { return };
@@ -83,14 +83,14 @@ fn cut(cell: &str, width: usize) -> String {
     cell.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// How wide the terminal is that we write to, if it is one.
-pub(super) fn terminal() -> Option<usize> {
+/// The width of the terminal on stdout, if there is one.
+pub(super) fn terminal_width() -> Option<usize> {
     let out = std::io::stdout();
     if !out.is_terminal() {
         return None;
     }
-    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    said.or_else(|| rustix::termios::tcgetwinsize(&out).ok().map(|size| usize::from(size.ws_col))).filter(|w| *w > 0)
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    columns.or_else(|| rustix::termios::tcgetwinsize(&out).ok().map(|size| usize::from(size.ws_col))).filter(|w| *w > 0)
 }
 
 #[cfg(test)]
@@ -105,21 +105,21 @@ mod tests {
     }
 
     #[test]
-    fn no_cell_commands_the_terminal() {
+    fn control_characters_are_escaped() {
         let mut table = Table::new(["NAME"]);
         table.row(["a\x1b[2J\r\nb\u{9b}c".to_owned()]);
         assert_eq!(table.text(None), "NAME\na\\u{1b}[2J\\r\\nb\\u{9b}c");
     }
 
     #[test]
-    fn a_pipe_gets_all_of_it() {
+    fn in_a_pipe_nothing_is_cut() {
         let want = "NAME        PORT  SELECTOR\nus-strict  20001  us-strict\n\
                     a              -  nonus-session-a-very-long-one-indeed";
         assert_eq!(table().text(None), want);
     }
 
     #[test]
-    fn a_terminal_gets_what_fits() {
+    fn on_a_terminal_the_table_fits() {
         for width in [20, 30, 40, 60] {
             let text = table().text(Some(width));
             assert!(text.lines().all(|line| line.chars().count() <= width.max(25)), "{width}:\n{text}");

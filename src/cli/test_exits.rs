@@ -1,37 +1,37 @@
-//! `exitgate test-exits`: one pass of the tester over all exits, or some, watched by a person.
+//! `exitgate test-exits`: tests all exits, or those of one country, and shows the results as they come.
 //!
-//! It asks the running gateway and starts no engines of its own: a second set of them would be new guards and as many
-//! circuits again, which is what guards defend themselves against, and what it found would be known to nobody. So what
-//! comes out is in force at once, and the pace is the gateway's own (`check.per_second`).
+//! The running gateway does the tests. Engines of this command's own would be clients of new guards and would build every
+//! circuit a second time, which is what guards defend themselves against, and nobody else would know the results. So the
+//! results are in force at once, and the rate is the gateway's own (`check.per_second`).
 //!
-//! Results are written down as they come, in `test-exits.jsonl` under `data_dir`. A pass that was cut short goes on from
-//! there when the same command is given again within the hour.
+//! Results are written to `test-exits.jsonl` under `data_dir` as they come. The same command, given again within the hour
+//! after an interruption, continues from there.
 //!
-//! Next: `test_exits/progress_file.rs` (what is written down), `test_exits/table.rs` (what is shown at the end).
+//! Next: `test_exits/progress_file.rs` (that file), `test_exits/table.rs` (the table at the end).
 
 mod progress_file;
 mod table;
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
-use http::{Method, StatusCode};
+use http::Method;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use self::progress_file::{About, ProgressFile};
+use self::progress_file::{ProgressFile, Scope};
 use self::table::Counts;
-use super::client::Api;
-use super::{ConfigFile, Exit};
+use super::client::{Api, ClientError};
+use super::remote::with_query;
+use super::{ConfigFile, ExitStatus};
 use crate::config::Config;
 use crate::lifecycle::{Lifecycle, Tasks};
 
-/// Exits that one request names. The API reads 64 KiB of a body, and a fingerprint takes 43 bytes of it.
-const A_REQUEST: usize = 1000;
+/// Exits in one request. The API reads a body of 64 KiB, and a fingerprint takes 43 bytes of it.
+const IDS_PER_REQUEST: usize = 1000;
 
-/// How often the line of progress is drawn when nothing happens, so that its clock goes on.
+/// How often the progress bar is drawn when there is no result, which keeps its clock running. Not tuned.
 const TICK: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Debug, clap::Args)]
@@ -39,47 +39,55 @@ pub(super) struct Args {
     /// Only exits of this country: two letters
     #[arg(long, value_name = "CC")]
     country: Option<String>,
-    /// Also ask this page through each exit that works; whatever it answers is held against nobody
+    /// Also fetch this page through each good exit; the result does not change the exit's verdict
     #[arg(long, value_name = "URL")]
     target: Option<String>,
     /// Print each result as a line of JSON instead of a table
     #[arg(long)]
     json: bool,
-    /// Begin anew, also where an earlier pass was cut short
+    /// Start from the beginning, even if an earlier run was interrupted
     #[arg(long)]
     anew: bool,
     #[command(flatten)]
     pub(super) config: ConfigFile,
 }
 
-/// What comes in while a pass runs.
-enum News {
+/// What a request reports while it runs.
+enum Event {
     Line(Value),
-    Failed(anyhow::Error),
+    Failed(ClientError),
 }
 
-pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitStatus> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(pass(config, args))
+    runtime.block_on(async {
+        match Api::from_env(config) {
+            Ok(api) => test(&api, config, args).await,
+            Err(error) => failed(&error, None),
+        }
+    })
 }
 
-async fn pass(config: &Config, args: &Args) -> anyhow::Result<Exit> {
-    let api = Api::here(config)?;
-    let about = About { country: args.country.clone(), target: args.target.clone() };
-    let mut progress = ProgressFile::open(&config.data_dir, &about, args.anew);
-    let left: Vec<String> = exits(&api, &about).await?.into_iter().filter(|id| !progress.has(id)).collect();
-    let mut view = View::new(args.json, progress.done(), left.len())?;
+async fn test(api: &Api, config: &Config, args: &Args) -> anyhow::Result<ExitStatus> {
+    let scope = Scope { country: args.country.clone(), target: args.target.clone() };
+    let ids = match testable(api, &scope).await {
+        Ok(ids) => ids,
+        Err(error) => return failed(&error, None),
+    };
+    let mut progress = ProgressFile::open(&config.data_dir, &scope, args.anew);
+    let left: Vec<String> = ids.into_iter().filter(|id| !progress.has(id)).collect();
+    let mut view = ProgressView::new(args.json, progress.done(), left.len())?;
     let lifecycle = Lifecycle::new();
-    let mut news = ask(&api, &about, &left, &lifecycle.tasks());
+    let mut events = start_requests(api, &scope, &left, &lifecycle.tasks());
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     let mut tick = tokio::time::interval(TICK);
     loop {
         let line = tokio::select! {
-            news = news.recv() => match news {
-                Some(News::Line(line)) => line,
-                Some(News::Failed(why)) => {
-                    view.leave();
-                    return Err(why.context("the pass was cut short; the same command goes on where it ended"));
+            event = events.recv() => match event {
+                Some(Event::Line(line)) => line,
+                Some(Event::Failed(error)) => {
+                    view.clear();
+                    return failed(&error, Some(view.lines.len()));
                 }
                 None => break,
             },
@@ -89,9 +97,10 @@ async fn pass(config: &Config, args: &Args) -> anyhow::Result<Exit> {
             }
             _ = &mut interrupted => {
                 view.interrupted()?;
-                return Ok(Exit::Signal(2));
+                return Ok(ExitStatus::Signal(2));
             }
         };
+        // The first line of an answer is a total and has no id.
         if line["id"].is_string() {
             progress.note(&line);
             view.show(line)?;
@@ -99,21 +108,36 @@ async fn pass(config: &Config, args: &Args) -> anyhow::Result<Exit> {
     }
     progress.close();
     view.end()?;
-    Ok(Exit::Ok)
+    Ok(ExitStatus::Ok)
+}
+
+/// Prints an error. `tested` is the number of results that are kept, where the run had begun; a request that was refused
+/// as wrong has begun nothing, and would be refused again.
+fn failed(error: &ClientError, tested: Option<usize>) -> anyhow::Result<ExitStatus> {
+    let status = error.exit_status();
+    let mut stderr = io::stderr();
+    writeln!(stderr, "exitgate: {error}")?;
+    if let (Some(tested), ExitStatus::Unavailable) = (tested, status) {
+        writeln!(stderr, "  {tested} tested; the same command continues from here")?;
+    }
+    Ok(status)
 }
 
 /// The ids of all exits that may be tested.
-async fn exits(api: &Api, about: &About) -> anyhow::Result<Vec<String>> {
-    let country = about.country.as_deref().map(|country| format!("&country={}", escaped(country))).unwrap_or_default();
-    let mut ids = Vec::new();
+async fn testable(api: &Api, scope: &Scope) -> Result<Vec<String>, ClientError> {
+    let mut ids: Vec<String> = Vec::new();
     loop {
-        let after = ids.last().map(|id| format!("&after={id}")).unwrap_or_default();
-        let path = format!("/exits?source=tor&limit={A_REQUEST}{country}{after}");
-        let (status, page) = api.ask(Method::GET, &path, None).await?;
-        if status != StatusCode::OK {
-            bail!("{}", page["error"]["message"].as_str().unwrap_or("the gateway refused"));
-        }
-        let list = page["exits"].as_array().context("the answer lists no exits: is this exitgate?")?;
+        let path = with_query(
+            "/exits",
+            &[
+                ("source", Some("tor".to_owned())),
+                ("limit", Some(IDS_PER_REQUEST.to_string())),
+                ("country", scope.country.clone()),
+                ("after", ids.last().cloned()),
+            ],
+        );
+        let page = api.send(Method::GET, &path, None).await?;
+        let list = page["exits"].as_array().map(Vec::as_slice).unwrap_or_default();
         ids.extend(list.iter().filter_map(|exit| exit["id"].as_str()).map(str::to_owned));
         if page["next"].is_null() || list.is_empty() {
             return Ok(ids);
@@ -121,33 +145,26 @@ async fn exits(api: &Api, about: &About) -> anyhow::Result<Vec<String>> {
     }
 }
 
-/// What stands in a query as itself; the rest of what somebody may type for a country is for the API to refuse.
-fn escaped(text: &str) -> String {
-    text.bytes()
-        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).into() } else { format!("%{byte:02X}") })
-        .collect()
-}
-
-/// Asks for the pass, in as few requests as it takes, side by side.
-fn ask(api: &Api, about: &About, ids: &[String], tasks: &Tasks) -> mpsc::UnboundedReceiver<News> {
-    let (tell, news) = mpsc::unbounded_channel();
-    for ids in ids.chunks(A_REQUEST) {
+/// Asks for the tests, in as few requests as possible, all at once.
+fn start_requests(api: &Api, scope: &Scope, ids: &[String], tasks: &Tasks) -> mpsc::UnboundedReceiver<Event> {
+    let (send, events) = mpsc::unbounded_channel();
+    for ids in ids.chunks(IDS_PER_REQUEST) {
         let mut body = json!({ "exits": ids });
-        if let Some(target) = &about.target {
+        if let Some(target) = &scope.target {
             body["target"] = json!(target);
         }
-        let (api, tell) = (api.clone(), tell.clone());
-        tasks.spawn("pass", async move {
-            // Whoever no longer listens has been interrupted.
-            let asked = api.lines("/checks", &body, |line| _ = tell.send(News::Line(line))).await;
-            let _ = asked.map_err(|why| tell.send(News::Failed(why)));
+        let (api, send) = (api.clone(), send.clone());
+        tasks.spawn("test-exits", async move {
+            // Sending fails only after an interruption, when nobody receives any more.
+            let result = api.send_for_lines("/checks", &body, |line| _ = send.send(Event::Line(line))).await;
+            let _ = result.map_err(|error| send.send(Event::Failed(error)));
         });
     }
-    news
+    events
 }
 
-/// What a person sees.
-struct View {
+/// The progress bar on stderr, and the results on stdout.
+struct ProgressView {
     json: bool,
     bar: ProgressBar,
     counts: Counts,
@@ -155,14 +172,14 @@ struct View {
     begun: Instant,
 }
 
-impl View {
-    /// `done` are results of the same pass, from before it was cut short.
+impl ProgressView {
+    /// `done` are the results of the same run from before it was interrupted; `left` is the number of exits to test.
     fn new(json: bool, done: Vec<Value>, left: usize) -> anyhow::Result<Self> {
         for line in done.iter().filter(|_| json) {
-            writeln!(std::io::stdout(), "{line}")?;
+            writeln!(io::stdout(), "{line}")?;
         }
         let bar = ProgressBar::with_draw_target(Some((done.len() + left) as u64), ProgressDrawTarget::stderr());
-        let template = "{bar:30} {pos}/{len} · {msg} · {elapsed} gone, {eta} to go";
+        let template = "{bar:30} {pos}/{len} · {msg} · {elapsed} elapsed, {eta} left";
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
         let counts = done.iter().fold(Counts::default(), |counts, line| counts.and(line));
         bar.set_position(done.len() as u64);
@@ -176,40 +193,28 @@ impl View {
         self.bar.set_message(self.counts.to_string());
         self.bar.inc(1);
         if self.json {
-            self.bar.suspend(|| writeln!(std::io::stdout(), "{line}"))?;
+            self.bar.suspend(|| writeln!(io::stdout(), "{line}"))?;
         }
         self.lines.push(line);
         Ok(())
     }
 
-    fn leave(&self) {
+    fn clear(&self) {
         self.bar.finish_and_clear();
     }
 
     fn interrupted(&self) -> anyhow::Result<()> {
-        self.leave();
-        let said = format!("{} tested ({}); the same command goes on from here", self.lines.len(), self.counts);
-        Ok(writeln!(std::io::stderr(), "{said}")?)
+        self.clear();
+        let tested = self.lines.len();
+        Ok(writeln!(io::stderr(), "{tested} tested ({}); the same command continues from here", self.counts)?)
     }
 
     fn end(self) -> anyhow::Result<()> {
-        self.leave();
+        self.clear();
         if !self.json {
-            write!(std::io::stdout(), "{}", table::of(&self.lines))?;
+            write!(io::stdout(), "{}", table::render(&self.lines))?;
         }
         let took = self.begun.elapsed().as_secs_f64();
-        Ok(writeln!(std::io::stderr(), "{} tested in {took:.1} s: {}", self.lines.len(), self.counts)?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_typed_for_a_country_stays_in_its_place() {
-        for (typed, sent) in [("us", "us"), ("??", "%3F%3F"), ("a&b", "a%26b"), ("é", "%C3%A9")] {
-            assert_eq!(escaped(typed), sent);
-        }
+        Ok(writeln!(io::stderr(), "{} tested in {took:.1} s: {}", self.lines.len(), self.counts)?)
     }
 }

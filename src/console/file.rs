@@ -1,4 +1,4 @@
-//! One file of the console: kept plain and compressed, told apart by strong tags.
+//! One file of the console, kept plain and compressed. Each form has a strong entity tag.
 
 use std::io::Write as _;
 
@@ -9,10 +9,10 @@ use flate2::write::GzEncoder;
 use http::{HeaderMap, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of a digest that are used: 64 bits tell versions apart, and nobody gains by making two that are alike.
+/// Bytes of a digest that are used: 64 bits are enough to tell versions apart, and nobody gains by a collision.
 const DIGEST: usize = 8;
 
-/// A file, ready to be sent either way.
+/// A file in both forms.
 pub(super) struct File {
     kind: &'static str,
     plain: Variant,
@@ -21,11 +21,11 @@ pub(super) struct File {
 
 struct Variant {
     body: Bytes,
-    /// A strong tag names bytes, so each encoding has its own.
+    /// A strong tag identifies bytes, so each form has its own.
     tag: String,
 }
 
-/// The digest of some pieces, in hexadecimal.
+/// The digest of the pieces together, in hexadecimal.
 pub(super) fn digest<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut sha = Sha256::new();
     pieces.into_iter().for_each(|piece| sha.update(piece));
@@ -40,14 +40,14 @@ impl File {
         Self { kind: kind(name), plain, gzip }
     }
 
-    /// The answer to a `GET` with these headers.
-    pub(super) fn answer(&self, asked: &HeaderMap) -> Response {
-        let variant = if takes_gzip(asked) { &self.gzip } else { &self.plain };
-        let about = [(header::ETAG, variant.tag.clone()), (header::VARY, "Accept-Encoding".to_owned())];
-        if has(asked, &variant.tag) {
-            return (StatusCode::NOT_MODIFIED, about).into_response();
+    /// The answer to a `GET` with these request headers.
+    pub(super) fn answer(&self, request: &HeaderMap) -> Response {
+        let variant = if accepts_gzip(request) { &self.gzip } else { &self.plain };
+        let head = [(header::ETAG, variant.tag.clone()), (header::VARY, "Accept-Encoding".to_owned())];
+        if matches_tag(request, &variant.tag) {
+            return (StatusCode::NOT_MODIFIED, head).into_response();
         }
-        let mut response = (about, [(header::CONTENT_TYPE, self.kind)], variant.body.clone()).into_response();
+        let mut response = (head, [(header::CONTENT_TYPE, self.kind)], variant.body.clone()).into_response();
         if std::ptr::eq(variant, &self.gzip) {
             let gzip = http::HeaderValue::from_static("gzip");
             response.headers_mut().insert(header::CONTENT_ENCODING, gzip);
@@ -55,7 +55,7 @@ impl File {
         response
     }
 
-    /// What a browser that compresses loads.
+    /// The bytes that a browser with gzip loads.
     #[cfg(test)]
     pub(super) fn compressed(&self) -> usize {
         self.gzip.body.len()
@@ -65,7 +65,7 @@ impl File {
 fn compress(content: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     let written = encoder.write_all(content).and_then(|()| encoder.finish());
-    // Writing into memory does not fail; if it did, what is sent would not be gzip, and a test would see it.
+    // Writing into memory does not fail. If it did, the body would be empty, and a test would notice.
     written.unwrap_or_default().into()
 }
 
@@ -79,13 +79,13 @@ fn kind(name: &str) -> &'static str {
     }
 }
 
-/// The items of a header that is a list.
+/// The items of a header that holds a list.
 fn items(headers: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
-fn takes_gzip(headers: &HeaderMap) -> bool {
+fn accepts_gzip(headers: &HeaderMap) -> bool {
     items(headers, header::ACCEPT_ENCODING).any(|item| {
         let mut parts = item.split(';').map(str::trim);
         let named = parts.next().is_some_and(|coding| coding.eq_ignore_ascii_case("gzip"));
@@ -94,8 +94,8 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-/// True if whoever asks has exactly this already. A weak tag compares equal here, as RFC 9110 wants of `If-None-Match`.
-fn has(headers: &HeaderMap, tag: &str) -> bool {
+/// True if the client has this form already. Weak tags compare equal, as RFC 9110 says of `If-None-Match`.
+fn matches_tag(headers: &HeaderMap, tag: &str) -> bool {
     items(headers, header::IF_NONE_MATCH).any(|item| item == "*" || item.strip_prefix("W/").unwrap_or(item) == tag)
 }
 
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_sent_to_those_who_take_it() {
+    fn gzip_is_sent_to_clients_that_accept_it() {
         for (accept, want) in [
             ("gzip", true),
             ("br, GZIP;q=0.5", true),
@@ -117,13 +117,13 @@ mod tests {
             ("br", false),
             ("", false),
         ] {
-            assert_eq!(takes_gzip(&headers(&[(header::ACCEPT_ENCODING, accept)])), want, "{accept}");
+            assert_eq!(accepts_gzip(&headers(&[(header::ACCEPT_ENCODING, accept)])), want, "{accept}");
         }
-        assert!(!takes_gzip(&HeaderMap::new()));
+        assert!(!accepts_gzip(&HeaderMap::new()));
     }
 
     #[test]
-    fn who_has_it_already_gets_no_body() {
+    fn a_matching_tag_gets_no_body() {
         let file = File::new("a.js", b"let a = 1;");
         let gzip = (header::ACCEPT_ENCODING, "gzip");
         let first = file.answer(&headers(std::slice::from_ref(&gzip)));
@@ -133,7 +133,7 @@ mod tests {
         let none = (header::ACCEPT, "*/*");
         assert_eq!(status(&tag, gzip.clone()), StatusCode::NOT_MODIFIED);
         assert_eq!(status(&format!("\"x\", W/{tag}"), gzip.clone()), StatusCode::NOT_MODIFIED);
-        assert_eq!(status(&tag, none.clone()), StatusCode::OK, "these bytes are others");
+        assert_eq!(status(&tag, none.clone()), StatusCode::OK, "the plain form has another tag");
         assert_eq!(status("\"x\"", gzip), StatusCode::OK);
         assert_eq!(status("*", none), StatusCode::NOT_MODIFIED);
     }

@@ -4,7 +4,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use super::*;
 
-/// The bar: what a browser loads before it shows something.
+/// The limit in bytes of what a browser loads before it shows the first page.
 const FIRST_PAINT: usize = 100_000;
 
 fn folder() -> PathBuf {
@@ -36,8 +36,8 @@ fn the_first_paint_is_small() {
     let all: usize =
         CONSOLE.files.iter().filter(|(name, _)| !name.ends_with(".txt")).map(|(_, f)| f.compressed()).sum();
     let sum = all + CONSOLE.page.compressed();
-    assert!(sum < FIRST_PAINT, "the console has {sum} bytes compressed, all pages together");
-    assert!(sum > 10_000, "{sum}: is anything in it?");
+    assert!(sum < FIRST_PAINT, "all files together have {sum} bytes compressed");
+    assert!(sum > 10_000, "{sum} bytes: are the files in it?");
 }
 
 #[test]
@@ -78,13 +78,13 @@ fn a_file_is_found_by_version_and_name_alone() {
 }
 
 #[tokio::test]
-async fn the_page_is_asked_for_again_and_its_files_are_kept() {
+async fn the_page_is_revalidated_and_its_files_are_immutable() {
     let answer = page(HeaderMap::new()).await;
-    assert_eq!(answer.headers()[header::CACHE_CONTROL], ASK);
+    assert_eq!(answer.headers()[header::CACHE_CONTROL], REVALIDATE);
     assert!(answer.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().contains("trusted-types 'none'"));
     let path = |version: &str| Path((version.to_owned(), "app.css".to_owned()));
     let answer = asset(path(&CONSOLE.version), HeaderMap::new()).await;
-    assert_eq!(answer.headers()[header::CACHE_CONTROL], KEEP);
+    assert_eq!(answer.headers()[header::CACHE_CONTROL], IMMUTABLE);
     assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/css; charset=utf-8");
     assert_eq!(asset(path("old"), HeaderMap::new()).await.status(), StatusCode::NOT_FOUND);
 }

@@ -1,10 +1,10 @@
-//! The way to end one connection from outside of it.
+//! Ends one connection from outside of its task.
 //!
-//! A token of a tree would do, but every clone and every drop of a child takes its parent's lock, and a gateway opens
-//! thousands of connections a second. A [`Cut`] belongs to one connection: whoever may end it (its listener, a row of
-//! the table of connections, shutdown through the listener) holds a clone, and the connection's own task waits.
+//! tokio's `CancellationToken` would do, but each child token takes its parent's lock when it is made and dropped, and a
+//! gateway opens thousands of connections a second. A [`Cut`] belongs to one connection: its listener and the connection
+//! table hold clones and may cut it; the connection's own task waits for that.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,9 +12,9 @@ use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
 
-/// A handle on one connection: [`Cut::cut`] ends it, wherever it is. Clones are the same cut.
+/// A handle on one connection: [`Cut::cut`] ends it. Clones share the state.
 ///
-/// One task waits on it at a time, the connection's own: the last one that polled is the one that is woken.
+/// One task may wait at a time, the connection's own: only the task that polled last is woken.
 #[derive(Clone, Debug, Default)]
 pub struct Cut(Arc<Inner>);
 
@@ -25,12 +25,11 @@ struct Inner {
 }
 
 impl Cut {
-    /// A cut that has not happened.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends the connection. Doing it twice is doing it once.
+    /// Ends the connection. A second call does nothing.
     pub fn cut(&self) {
         self.0.cut.store(true, Ordering::SeqCst);
         if let Some(waker) = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -38,12 +37,11 @@ impl Cut {
         }
     }
 
-    /// True once it was cut.
     pub fn is_cut(&self) -> bool {
         self.0.cut.load(Ordering::SeqCst)
     }
 
-    /// Ready once it was cut; until then the polling task is woken when it is.
+    /// Ready after a cut; before that the polling task is registered to be woken by it.
     pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_cut() {
             return Poll::Ready(());
@@ -54,24 +52,19 @@ impl Cut {
             none => *none = Some(cx.waker().clone()),
         }
         drop(waiting);
-        // Cut between the first look and the store: `cut` found nobody to wake.
+        // A cut between the first test and the store of the waker found no task to wake.
         if self.is_cut() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Resolves once it was cut.
-    pub async fn happened(&self) {
-        poll_fn(|cx| self.poll_cut(cx)).await;
-    }
-
-    /// Runs `work` unless the cut comes first; `None` = cut, and nothing of `work` runs any more.
+    /// Runs `work` until it ends or a cut comes. After a cut it returns `None` and does not poll `work` again.
     pub fn race<F: Future>(&self, work: F) -> Race<'_, F> {
         Race { cut: self, work }
     }
 }
 
 pin_project! {
-    /// What [`Cut::race`] returns. A type and not an `async fn`, which would hold `work` twice: once as it was passed
-    /// and once as it is polled, and a connection's whole life goes through here.
+    /// The future of [`Cut::race`]. It is a type and not an `async fn`, because that would hold `work` twice (as the argument
+    /// and as the polled future), and `work` is the whole state of a connection.
     #[must_use = "futures do nothing unless polled"]
     #[derive(Debug)]
     pub struct Race<'a, F> {
@@ -95,12 +88,12 @@ impl<F: Future> Future for Race<'_, F> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
+    use std::future::{pending, poll_fn, ready};
 
     use super::*;
 
     #[tokio::test]
-    async fn work_that_is_done_first_wins() {
+    async fn work_that_ends_first_returns_its_result() {
         assert_eq!(Cut::new().race(ready(7)).await, Some(7));
     }
 
@@ -109,11 +102,10 @@ mod tests {
         let cut = Cut::new();
         cut.cut();
         assert_eq!(cut.race(pending::<()>()).await, None);
-        cut.happened().await;
     }
 
     #[tokio::test]
-    async fn a_cut_from_another_task_wakes_the_one_that_waits() {
+    async fn a_cut_from_another_task_wakes_the_waiting_one() {
         let cut = Cut::new();
         let (outside, mut polls) = (cut.clone(), 0);
         let waiting = cut.race(poll_fn(|_| {
@@ -126,6 +118,6 @@ mod tests {
             outside.cut();
         };
         assert_eq!(tokio::join!(waiting, cutting), (None, ()));
-        assert_eq!(polls, 1, "the work is not polled again once it was cut");
+        assert_eq!(polls, 1, "the work is not polled again after a cut");
     }
 }

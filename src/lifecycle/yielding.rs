@@ -1,52 +1,55 @@
-//! Giving way: work that is a matter of throughput, on the processors of work that is one of latency.
+//! Cooperative yielding: background threads (the tester of public proxies, the store's writer) give the processor to the
+//! threads that carry traffic.
 //!
-//! A low priority is not enough. It says how much of a processor a thread gets in the long run, not how soon the others
-//! get theirs: the kernel lets whoever runs end its slice, and looks at the clock 250 times a second. So beside a busy
-//! judge one request in a hundred waited four milliseconds for a processor, whatever the judge's priority. What helps
-//! is that a thread aside offers its processor by itself, ten thousand times a second: between two polls, and within
-//! loops that are longer than that.
+//! A low priority is not enough. It decides how much of a processor a thread gets in the long run, not how soon another
+//! thread gets it: the kernel lets a running thread use its time slice, and checks 250 times a second. Beside a busy
+//! background thread one request in a hundred waited four milliseconds for a processor, whatever the priority. So a
+//! background thread calls `sched_yield` itself, ten thousand times a second: between two polls of a task, and inside
+//! longer loops.
 //!
-//! Whoever offers may wait for long: some kernels take what is left of the slice, thirty times what was used. So the
-//! next turn is longer by what was waited for, and a thread aside has a tenth of a busy processor, as by its priority.
+//! A yield may take long. Some kernels take the rest of the slice from the thread, which is thirty times what it has used.
+//! So after a long wait the thread runs longer before it yields again, which gives it a tenth of a busy processor, about
+//! what its priority would.
 //!
-//! Next: [`super::Tasks::background`] starts such threads; the judge's desk and the store's writer have the long loops.
+//! Next: [`super::Tasks::background`] starts such threads.
 
 use std::cell::Cell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a thread aside runs before it offers its processor. Arbitrary: far below the tick, far above what an offer costs.
-const TURN: Duration = Duration::from_micros(100);
+/// How long a background thread runs before it yields: far below the kernel's tick of 4 ms, far above the cost of a yield.
+/// Not tuned.
+const RUN: Duration = Duration::from_micros(100);
 
-/// A turn is at least this part of what was waited for it.
-const SHARE: u32 = 9;
+/// After a wait, the thread runs for at least the waited time divided by this.
+const WAIT_DIVISOR: u32 = 9;
 
 thread_local! {
-    /// When this thread's turn is over; none on threads that carry traffic.
-    static OVER: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// When this thread must yield; `None` on threads that carry traffic.
+    static YIELD_AT: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// From now on this thread gives way.
+/// Makes the current thread a background thread: from now on [`yield_if_due`] yields.
 pub fn mark_background() {
-    OVER.set(Some(Instant::now() + TURN));
+    YIELD_AT.set(Some(Instant::now() + RUN));
 }
 
-/// Offers the processor to others if this is a thread aside and its turn is over. Not to be called with a lock held that
-/// others wait for.
+/// Yields the processor if this is a background thread and it has run long enough. The caller must not hold a lock that
+/// other threads wait for.
 pub fn yield_if_due() {
-    let Some(over) = OVER.get() else { return };
-    let offered = Instant::now();
-    if offered < over {
+    let Some(due) = YIELD_AT.get() else { return };
+    let yielded = Instant::now();
+    if yielded < due {
         return;
     }
     thread::yield_now();
     let back = Instant::now();
-    OVER.set(Some(back + turn(back - offered)));
+    YIELD_AT.set(Some(back + run_after(back - yielded)));
 }
 
-/// The turn after a wait.
-fn turn(waited: Duration) -> Duration {
-    TURN.max(waited / SHARE)
+/// How long the thread may run after it waited for `waited`.
+fn run_after(waited: Duration) -> Duration {
+    RUN.max(waited / WAIT_DIVISOR)
 }
 
 #[cfg(test)]
@@ -54,22 +57,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_ends_and_another_begins_on_threads_aside_alone() {
+    fn only_background_threads_yield_and_then_run_again() {
         yield_if_due();
-        assert_eq!(OVER.get(), None, "this thread carries traffic");
+        assert_eq!(YIELD_AT.get(), None, "this thread carries traffic");
         mark_background();
-        let over = OVER.get().unwrap();
-        while Instant::now() < over {
-            assert_eq!(OVER.get(), Some(over));
+        let due = YIELD_AT.get().unwrap();
+        while Instant::now() < due {
+            assert_eq!(YIELD_AT.get(), Some(due));
             yield_if_due();
         }
         yield_if_due();
-        assert!(OVER.get().unwrap() >= over + TURN);
+        assert!(YIELD_AT.get().unwrap() >= due + RUN);
     }
 
     #[test]
-    fn whoever_waited_for_long_gets_his_tenth() {
-        assert_eq!(turn(Duration::ZERO), TURN);
-        assert_eq!(turn(Duration::from_millis(27)), Duration::from_millis(3));
+    fn a_long_wait_is_followed_by_a_longer_run() {
+        assert_eq!(run_after(Duration::ZERO), RUN);
+        assert_eq!(run_after(Duration::from_millis(27)), Duration::from_millis(3));
     }
 }

@@ -1,12 +1,12 @@
-//! Texts of strangers, as people are shown them.
+//! Shows untrusted text without its control characters.
 //!
-//! Whoever names a relay, runs a control port or writes a value into a file may write for the terminal of the one who
-//! reads it. Control characters are written out wherever such a text becomes a line, a cell or a field; the log has a
-//! last look of its own, at what its formats let through.
+//! The nickname of a relay, the error of a control port or a value in a file may hold control characters, and a terminal
+//! obeys them. Wherever such a text becomes a line, a table cell or a field, [`Printable`] escapes them. Log lines are also
+//! escaped by `telemetry/log_sanitizer.rs`.
 
 use std::fmt;
 
-/// A text that may quote a stranger's and does nothing to the terminal that shows it.
+/// Displays a text with its control characters escaped (`\n`, `\u{1b}`).
 pub struct Printable<'a>(pub &'a str);
 
 impl fmt::Display for Printable<'_> {
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn controls_are_written_out_and_everything_else_stays() {
+    fn control_characters_are_escaped_and_nothing_else() {
         for (text, want) in [
             ("", ""),
             ("gr\u{fc}n \u{1f600}", "gr\u{fc}n \u{1f600}"),

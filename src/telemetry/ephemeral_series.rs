@@ -1,12 +1,12 @@
-//! Series of things that come and go: routes and their ports.
+//! Metrics about routes and their ports, which users create and delete.
 //!
-//! An exporter keeps every series that it has ever seen, which is right for what a program is made of and wrong for what
-//! its users make: a hundred routes an hour are a leak. So series with a label that names such a thing are kept here, and
-//! live as long as somebody holds their handle. When the last handle goes they are rendered once more, so that their
-//! last count is seen, and are forgotten; where nobody scrapes, [`KEPT`] later.
+//! A Prometheus exporter keeps every series for ever. For routes that is a memory leak: a hundred new routes an hour are
+//! hundreds of new series. So series with a label that names a route or a port are kept here, and live as long as somebody
+//! holds their handle (a counter or a gauge). After the last handle is dropped a series is rendered once more, for its last
+//! value, and removed; where nobody scrapes, [`KEPT`] later.
 //!
-//! The names that stand in these labels are bounded as well: beyond [`NAMES`] of them the rest share the name `other`,
-//! because a time series database must survive whoever makes ten thousand routes.
+//! The number of names in these labels is bounded too: beyond [`NAMES`] all further routes share the name `other`, because
+//! ten thousand routes must not overload a time series database.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -18,25 +18,25 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, SharedSt
 
 use super::metrics::Kind;
 
-/// Labels that name what comes and goes.
-const PASSING: [&str; 2] = ["route", "listener"];
+/// Labels that name a route or a port.
+const EPHEMERAL_LABELS: [&str; 2] = ["route", "listener"];
 
-/// Different names in those labels at once. As many as `gateway.route_ports` has ports by default; some ten series each.
+/// Different names in those labels at once, some ten series each. The default of `gateway.route_ports` has as many ports.
 pub const NAMES: usize = 1000;
 
-/// How long the last count of what is gone waits to be scraped. Five times the longest interval that is common.
+/// How long the last value of a removed series waits for a scrape: five times the longest common scrape interval, a minute.
 const KEPT: Duration = Duration::from_secs(300);
 
-/// What the names beyond that share.
+/// The name that all names beyond [`NAMES`] share.
 const OTHER: &str = "other";
 
-/// Sends what passes here and everything else to the recorder behind it.
+/// A recorder that keeps ephemeral series here and passes all others to `lasting`.
 pub struct Recorder<R> {
     lasting: R,
     ephemeral: EphemeralSeries,
 }
 
-/// The series that pass. Clones are the same.
+/// The series of routes and ports. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct EphemeralSeries(Arc<Mutex<Families>>);
 
@@ -56,7 +56,7 @@ struct Family {
 #[derive(Debug, Default)]
 struct Series {
     value: Arc<AtomicU64>,
-    /// Since when it was seen that nobody holds it.
+    /// When a sweep first saw that nobody holds it.
     gone: Option<Instant>,
 }
 
@@ -67,7 +67,7 @@ impl Series {
 }
 
 impl<R> Recorder<R> {
-    /// A recorder in front of `lasting`, and what it keeps.
+    /// Returns a recorder in front of `lasting`, and the series that it keeps here.
     pub fn new(lasting: R) -> (Self, EphemeralSeries) {
         let ephemeral = EphemeralSeries::default();
         (Self { lasting, ephemeral: ephemeral.clone() }, ephemeral)
@@ -75,7 +75,7 @@ impl<R> Recorder<R> {
 }
 
 impl EphemeralSeries {
-    /// All of it in Prometheus' text format; forgets what nobody holds any more.
+    /// All series in Prometheus' text format; removes those that nobody holds any more.
     pub fn render(&self) -> String {
         let mut families = self.open();
         let mut text = String::new();
@@ -86,7 +86,7 @@ impl EphemeralSeries {
             }
             let _ = writeln!(text, "# TYPE {name} {}", family.kind.as_str());
             for (labels, series) in &family.series {
-                let _ = writeln!(text, "{name}{{{}}} {}", written(labels), family.kind.read(&series.value));
+                let _ = writeln!(text, "{name}{{{}}} {}", format_labels(labels), family.kind.read(&series.value));
             }
             text.push('\n');
             family.series.retain(|_, series| series.is_held());
@@ -96,7 +96,7 @@ impl EphemeralSeries {
         text
     }
 
-    /// Forgets what has been gone for long, whether or not it was scraped; to be called now and then.
+    /// Removes series that nobody has held for [`KEPT`], scraped or not. To be called every few seconds.
     pub fn sweep(&self, now: Instant) {
         let mut families = self.open();
         families.all.retain(|_, family| {
@@ -114,7 +114,7 @@ impl EphemeralSeries {
     }
 
     fn series(&self, key: &Key, kind: Kind) -> Option<Arc<AtomicU64>> {
-        if !key.labels().any(|label| PASSING.contains(&label.key())) {
+        if !key.labels().any(|label| EPHEMERAL_LABELS.contains(&label.key())) {
             return None;
         }
         let mut families = self.open();
@@ -133,13 +133,13 @@ impl Families {
     fn count_names(&mut self) {
         let Self { all, names, .. } = self;
         let labels = all.values().flat_map(|family| family.series.keys()).flatten();
-        let ephemeral = labels.filter(|(label, _)| PASSING.contains(&&**label));
+        let ephemeral = labels.filter(|(label, _)| EPHEMERAL_LABELS.contains(&&**label));
         *names = ephemeral.map(|(_, name)| name.clone()).collect();
     }
 
     fn bounded(&mut self, label: &Label) -> (String, String) {
         let (key, value) = (label.key(), label.value());
-        let known = !PASSING.contains(&key) || self.names.contains(value);
+        let known = !EPHEMERAL_LABELS.contains(&key) || self.names.contains(value);
         if !known && self.names.len() >= NAMES {
             return (key.to_owned(), OTHER.to_owned());
         }
@@ -159,14 +159,14 @@ impl Kind {
         }
     }
 
-    /// A counter is a number, a gauge the bits of one with a fraction.
+    /// The value as text: a counter is an integer, a gauge the bits of an `f64`.
     fn read(self, value: &AtomicU64) -> String {
         let raw = value.load(Relaxed);
         if self == Self::Counter { raw.to_string() } else { f64::from_bits(raw).to_string() }
     }
 }
 
-fn written(labels: &[(String, String)]) -> String {
+fn format_labels(labels: &[(String, String)]) -> String {
     let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect::<Vec<_>>().join(",")
 }
@@ -200,7 +200,7 @@ impl<R: metrics::Recorder> metrics::Recorder for Recorder<R> {
         }
     }
 
-    /// Distributions are never by route: each would be twenty series.
+    /// Histograms have no route label: each would be twenty series.
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
         self.lasting.register_histogram(key, metadata)
     }
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_series_lives_as_long_as_its_handle_and_is_seen_once_more() {
+    fn a_series_lives_as_long_as_its_handle_and_is_rendered_once_more() {
         let (recorder, ephemeral) = Recorder::new(PrometheusBuilder::new().build_recorder());
         with_local_recorder(&recorder, || {
             metrics::describe_counter!("x_total", "What \\ is\ncounted.");
@@ -238,24 +238,24 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_names_are_a_thousand_and_one() {
+    fn names_beyond_the_bound_share_one() {
         let (recorder, ephemeral) = Recorder::new(PrometheusBuilder::new().build_recorder());
         with_local_recorder(&recorder, || {
             let handles: Vec<_> = (0..10_000).map(|n| counter!("x_total", "route" => format!("r{n}"))).collect();
             handles.iter().for_each(|handle| handle.increment(1));
             let text = ephemeral.render();
             assert_eq!(text.lines().filter(|line| line.starts_with("x_total{")).count(), NAMES + 1);
-            assert!(text.contains("x_total{route=\"other\"} 9000"), "what is beyond is counted together");
+            assert!(text.contains("x_total{route=\"other\"} 9000"), "names beyond the bound are counted together");
             drop(handles);
             ephemeral.render();
-            assert_eq!(ephemeral.render(), "", "and all of it goes");
+            assert_eq!(ephemeral.render(), "", "all series are removed");
             let _new = counter!("x_total", "route" => "new");
-            assert!(ephemeral.render().contains("route=\"new\""), "there is room again");
+            assert!(ephemeral.render().contains("route=\"new\""), "a new name fits again");
         });
     }
 
     #[test]
-    fn what_is_gone_is_forgotten_though_nobody_scrapes() {
+    fn removed_series_are_swept_where_nobody_scrapes() {
         let (recorder, ephemeral) = Recorder::new(PrometheusBuilder::new().build_recorder());
         with_local_recorder(&recorder, || {
             let kept = counter!("x_total", "route" => "kept");
@@ -267,7 +267,7 @@ mod tests {
             ephemeral.sweep(begun);
             counter!("x_total", "route" => "r0").increment(1);
             ephemeral.sweep(begun + KEPT - Duration::from_secs(1));
-            assert_eq!(ephemeral.open().all["x_total"].series.len(), NAMES + 1, "somebody may yet scrape them");
+            assert_eq!(ephemeral.open().all["x_total"].series.len(), NAMES + 1, "a scrape may still come");
             ephemeral.sweep(begun + KEPT);
             let again = counter!("x_total", "route" => "again");
             again.increment(1);

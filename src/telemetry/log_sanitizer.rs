@@ -1,12 +1,12 @@
-//! The last look at the log: control characters that its formats let through are written out.
+//! Escapes the control characters that the log formats leave in a line.
 //!
-//! JSON escapes what is below a space and nothing above, and strangers name hosts and users. Some terminals take U+009B
-//! for the beginning of a command, as they do ESC, and some programs take U+0085 for the end of a line. Colours, which a
-//! terminal is sent on purpose, begin with ESC itself and stay; ESC in a value is written out by the formats.
+//! Host names and usernames in a log come from strangers. JSON escapes U+0000 to U+001F only. Some terminals obey U+009B as
+//! they obey ESC, and some programs read U+0085 as the end of a line, so DEL and U+0080 to U+009F are escaped here. ESC
+//! itself is not touched: it begins the colours of a terminal's lines, and the formats already escape it in values.
 
 use std::io::{self, Write};
 
-/// A writer of whole lines of UTF-8, after which they do nothing to whoever shows them.
+/// A writer that escapes them. It must be given whole lines.
 pub(super) struct LogSanitizer<W>(pub(super) W);
 
 impl<W: Write> Write for LogSanitizer<W> {
@@ -22,8 +22,7 @@ impl<W: Write> Write for LogSanitizer<W> {
     }
 }
 
-/// With DEL and the controls behind it (U+0080 to U+009F, which are C2 80 to C2 9F) as JSON writes them; none if there
-/// are none.
+/// The text with DEL and U+0080 to U+009F (in UTF-8: C2 80 to C2 9F) escaped as in JSON, or `None` if it has none of them.
 fn escaped(bytes: &[u8]) -> Option<Vec<u8>> {
     let control = |at: usize| match (bytes[at], bytes.get(at + 1)) {
         (0x7F, _) => Some((0x7F, 1)),
@@ -53,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn controls_beyond_ascii_are_written_out_and_nothing_else_is_touched() {
+    fn control_characters_beyond_ascii_are_escaped_and_nothing_else() {
         for (line, want) in [
             ("a line\n", "a line\n"),
             (
@@ -67,7 +66,7 @@ mod tests {
             out.write_all(line.as_bytes()).unwrap();
             assert_eq!(String::from_utf8(out.0).unwrap(), want);
         }
-        // Half a character at the end is nobody's control.
+        // Half a character at the end is left alone.
         assert_eq!(escaped(b"a\xc2"), None);
     }
 }

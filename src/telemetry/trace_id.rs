@@ -1,14 +1,14 @@
-//! Ids that tie together all lines of one connection, circuit build, check or API request.
+//! Ids that mark all log lines of one connection, circuit build, check or API request.
 //!
-//! The id stands in the spans of debug lines, in the access line and in error answers, so that `grep ID` shows the whole
-//! story of one connection. Making one costs an atomic addition; it is written as text only where somebody prints it.
+//! The id is in the spans of debug lines, in the access line and in error answers: `grep ID` finds everything about one
+//! connection. Making an id costs one atomic addition; it becomes text only when a line with it is printed.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What an id stands for; its first letter.
+/// What an id belongs to; it is the first letter of the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A client's connection: `c`.
@@ -28,7 +28,7 @@ pub struct TraceId {
     number: u32,
 }
 
-/// Differs from run to run, so that the logs of two runs do not mix.
+/// Differs from run to run: a log file may hold the lines of several runs.
 static RUN: LazyLock<u16> = LazyLock::new(|| RandomState::new().hash_one(()) as u16);
 
 static LAST: AtomicU32 = AtomicU32::new(0);

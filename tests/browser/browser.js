@@ -1,4 +1,4 @@
-// Chromium as the tests want it: whatever a page complains about is kept, and a page that is wide or inaccessible is told.
+// Starts Chromium, records every error of a page, and checks pages for accessibility and width.
 import assert from "node:assert/strict";
 import { mkdir } from "node:fs/promises";
 import path from "node:path";
@@ -17,7 +17,7 @@ export async function launch() {
   return chromium.launch({ executablePath, args: process.getuid() === 0 ? ["--no-sandbox"] : [] });
 }
 
-// A page that remembers its faults: console errors, exceptions, violations of the policy, requests that leave the origin.
+// Opens a page that records its faults: console errors, exceptions, policy violations, requests to other origins.
 export async function open(browser, url, options = {}) {
   const context = await browser.newContext({ viewport: DESKTOP, colorScheme: "light", ...options });
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
@@ -45,7 +45,7 @@ export async function open(browser, url, options = {}) {
   return page;
 }
 
-// For whoever works on the console: the files as they lie in the tree, without building the gateway anew.
+// Serves the files of the tree instead of those in the binary.
 async function fromFolder(route) {
   const name = new URL(route.request().url()).pathname.split("/").slice(3).join("/");
   await route.fulfill({ path: path.join(ROOT, "src/console/assets", name) });
@@ -55,9 +55,9 @@ export async function shoot(page, name) {
   await page.screenshot({ path: path.join(SHOTS, `${name}.png`), fullPage: true });
 }
 
-// No finding of axe-core that it calls serious or critical, and nothing wider than the screen.
-export async function judge(page, name) {
-  // Run in a world of its own: the page's policy forbids scripts from elsewhere, and it must go on doing so.
+// Fails on a serious or critical finding of axe-core, and on a page wider than the screen. Returns the other findings.
+export async function inspect(page, name) {
+  // It runs in an isolated world, because the policy of the page forbids other scripts.
   const session = await page.context().newCDPSession(page);
   const { frameTree } = await session.send("Page.getFrameTree");
   const { executionContextId: contextId } = await session.send("Page.createIsolatedWorld", { frameId: frameTree.frame.id, worldName: "axe" });
@@ -72,7 +72,7 @@ export async function judge(page, name) {
     id: one.id, impact: one.impact, nodes: one.nodes.slice(0, 3).map((node) => node.target.join(" ") + ": " + node.failureSummary) })))`);
   await session.detach();
   const serious = found.filter(({ impact }) => impact === "serious" || impact === "critical");
-  assert.deepEqual(serious, [], `${name}: axe-core objects`);
+  assert.deepEqual(serious, [], `${name}: findings of axe-core`);
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   assert.ok(wide <= 0, `${name}: the page is ${wide} px wider than the screen`);
   return found.map(({ id, impact }) => `${id} (${impact})`);

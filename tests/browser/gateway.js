@@ -1,4 +1,4 @@
-// A gateway to click at: the demo (a private Tor network and all), or the bare binary with Tor switched off.
+// Starts gateways for the tests: the demo with its private Tor network, or the binary alone with Tor switched off.
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -9,10 +9,10 @@ import { promisify } from "node:util";
 const run = promisify(execFile);
 export const ROOT = path.resolve(import.meta.dirname, "../..");
 const BUILT = process.env.EXITGATE_BUILT ?? path.join(ROOT, "target/debug");
-// Two cores start fifteen relays, after a first time of making their keys.
+// The first start makes the keys of fifteen relays; two cores need a while for that.
 const PATIENCE = 180_000;
 
-// Started with addresses of its own, so that a gateway that runs here already is left alone.
+// Each gateway has addresses of its own, because another may run on this machine.
 function start(program, args, ip, env) {
   const child = spawn(program, args, {
     env: {
@@ -40,17 +40,18 @@ async function until(what, holds, child) {
   }
 }
 
-// The demo, with every exit tested and the address of a page that says who asks.
+// The demo, with all exits tested, and the address of a page that shows the client's address.
 export async function demo(ip, env = {}) {
   const child = start(path.join(BUILT, "examples/demo"), [], ip, env);
   await until("the demo", () => /Ready\./.test(child.said), child);
   const usable = async () => (await (await fetch(`${child.url}/ready`)).json()).sources.tor?.usable >= 8;
   await until("eight tested exits", usable, child);
+  [, child.config] = /`exitgate store check -c FILE`: (\S+)/.exec(child.said);
   child.page = /http:\/\/echo\.test(:\d+)?\/ip/.exec(child.said)[0];
   return child;
 }
 
-// A gateway without Tor that asks for a token.
+// A gateway without Tor that requires a token.
 export async function locked(ip, token) {
   const folder = await mkdtemp(path.join(tmpdir(), "exitgate-browser-"));
   const child = start(path.join(BUILT, "exitgate"), ["serve"], ip, {
@@ -70,7 +71,7 @@ export async function stop(child) {
   if (child.folder) await rm(child.folder, { recursive: true, force: true });
 }
 
-// Real curl through a proxy; what it printed, or null when it failed.
+// Runs curl through a proxy. Returns what it printed, or null if it failed.
 export async function curl(proxy, url) {
   const args = ["--silent", "--show-error", "--fail", "--max-time", "30", "-x", proxy, url];
   return run("curl", args, { env: { PATH: process.env.PATH } }).then(({ stdout }) => stdout.trim(), () => null);

@@ -220,7 +220,7 @@ async fn a_pass_is_watched_and_gone_on_with(bed: &Testbed, testable: usize) {
     let ended = tokio::time::timeout(PATIENCE, first.wait_with_output()).await.unwrap().unwrap();
     assert_eq!(ended.status.code(), Some(130));
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(said.contains("the same command goes on from here"), "{said}");
+    assert!(said.contains("the same command continues from here"), "{said}");
     let notes = bed.ground.folder().join("gateway/test-exits.jsonl");
     assert!(std::fs::read_to_string(&notes).unwrap().contains(one["id"].as_str().unwrap()));
 

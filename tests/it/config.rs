@@ -227,6 +227,7 @@ fn the_command_line_explains_itself() {
         &["health"],
         &["test-exits"],
         &["store"],
+        &["store", "check"],
         &["completions"],
         &["routes"],
         &["routes", "list"],
@@ -242,8 +243,6 @@ fn the_command_line_explains_itself() {
         &["connections"],
         &["why"],
         &["man"],
-        &["test-exits"],
-        &["store"],
     ] {
         let (code, help, _) = run(&[command, &["--help"]].concat());
         assert_eq!(code, Some(0), "{command:?}");
@@ -264,6 +263,72 @@ fn the_command_line_explains_itself() {
         assert_eq!((code, stdout.as_str()), (Some(64), ""), "{wrong:?}");
         assert!(stderr.starts_with("error: "), "{stderr}");
     }
+}
+
+/// What the commands print when the pipe is closed, the database is missing, or the gateway is not there.
+#[test]
+fn commands_fail_with_a_reason_and_a_next_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) = said(&exitgate(dir.path(), &["store", "check"], &[]));
+    assert_eq!((code, stdout.as_str()), (Some(64), ""));
+    assert!(
+        stderr.contains("there is no database at ./exitgate-data/exitgate.db") && stderr.contains("-c FILE"),
+        "{stderr}"
+    );
+
+    // Port 1 of loopback is closed.
+    let nowhere = &[("EXITGATE_URL", "http://127.0.0.1:1")][..];
+    for command in [&["routes", "list"][..], &["test-exits"]] {
+        let (code, stdout, stderr) = said(&exitgate(dir.path(), command, nowhere));
+        assert_eq!((code, stdout.as_str()), (Some(69), ""), "{command:?}");
+        assert!(stderr.contains("cannot connect to http://127.0.0.1:1") && stderr.contains("EXITGATE_URL"), "{stderr}");
+    }
+    assert_eq!(said(&exitgate(dir.path(), &["health"], nowhere)).0, Some(69));
+    assert_eq!(said(&exitgate(dir.path(), &["health"], &[("EXITGATE_URL", "gate.example")])).0, Some(69));
+    assert_eq!(said(&exitgate(dir.path(), &["exits"], &[("EXITGATE_URL", "gate.example")])).0, Some(64));
+
+    for line in ["man", "completions bash"] {
+        let closed = Command::new(env!("CARGO_BIN_EXE_exitgate"))
+            .args(line.split(' '))
+            .current_dir(dir.path())
+            .stdout(closed_pipe())
+            .output()
+            .unwrap();
+        assert_eq!(said(&closed), (Some(0), String::new(), String::new()), "{line}");
+    }
+}
+
+/// With a cargo that builds nothing: the target copies what a build left.
+#[test]
+fn make_install_copies_the_binary_and_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tools, target, prefix) = (dir.path().join("tools"), dir.path().join("target"), dir.path().join("new/bin"));
+    fs::create_dir_all(&tools).unwrap();
+    fs::create_dir_all(target.join("release")).unwrap();
+    fs::write(target.join("release/exitgate"), "binary").unwrap();
+    fs::write(tools.join("cargo"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(tools.join("cargo"), fs::Permissions::from_mode(0o755)).unwrap();
+    let made = Command::new("make")
+        .args(["install", &format!("PREFIX={}", prefix.display())])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("PATH", format!("{}:{}", tools.display(), std::env::var("PATH").unwrap()))
+        .env("CARGO_TARGET_DIR", &target)
+        .env_remove("DESTDIR")
+        .env_remove("MAKEFLAGS")
+        .output()
+        .unwrap();
+    let (code, stdout, stderr) = said(&made);
+    let installed = prefix.join("exitgate");
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains(&format!("installed: {}", installed.display())), "{stdout}");
+    assert_eq!(fs::read_to_string(&installed).unwrap(), "binary");
+    assert_eq!(fs::metadata(&installed).unwrap().permissions().mode() & 0o777, 0o755);
+}
+
+/// The writing end of a pipe that nobody reads any more.
+fn closed_pipe() -> std::io::PipeWriter {
+    let (_, writer) = std::io::pipe().unwrap();
+    writer
 }
 
 #[test]

@@ -1,6 +1,6 @@
-// Every recipe of docs/recipes.md is run as it stands there; what it prints must be an address of the private network.
+// Runs every recipe of docs/recipes.md as it is written there; it must print an address of the private network.
 //
-// Nothing is changed but addresses, the page (the network has no internet), and where this machine's Chromium is.
+// Only addresses, the page (the network has no internet) and the path of this machine's Chromium are replaced.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -18,11 +18,11 @@ const PYTHON = process.env.PYTHON ?? "python3";
 
 const text = await readFile(path.join(ROOT, "docs/recipes.md"), "utf8");
 
-// Blocks with what their fence says, under the heading that they stand below.
+// The blocks of code, each with the words of its fence and the heading above it.
 function recipes() {
   let heading = "";
   const found = [];
-  for (const [, title, fence, code] of text.matchAll(/^## (.+)$|^```(\S+(?: \S+)?)\n([\s\S]*?)^```$/gm)) {
+  for (const [, title, fence, code] of text.matchAll(/^## (.+)$|^```(\S+(?: \S+)*)\n([\s\S]*?)^```$/gm)) {
     if (title) heading = title;
     else found.push({ name: heading || "a route", kind: fence, code });
   }
@@ -31,20 +31,21 @@ function recipes() {
 
 // An exit of the private network, as its sites see it.
 const ADDRESS = /\b127\.\d+\.\d+\.\d+\b/;
-const seen = (said) => assert.match(said, ADDRESS);
+const seen = (output) => assert.match(output, ADDRESS);
 const chromium = (code) => code.replace(/launch\(\{/, `launch({ executablePath: ${JSON.stringify(CHROMIUM)},`).replace('args: ["--proxy', 'args: ["--no-sandbox", "--proxy');
 
-// How each kind is run, and what must come of it.
+// How each kind is run, and what its output must be.
 const KINDS = {
   sh: { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: seen },
-  "sh route": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (said) => assert.equal(JSON.parse(said).port, 20000) },
-  "sh exit.gate": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (said) => assert.match(JSON.parse(said).exit.ip, ADDRESS) },
-  "sh git": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (said) => assert.match(said, /^[0-9a-f]{40}\tHEAD/) },
+  "sh route": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.equal(JSON.parse(output).port, 20000) },
+  "sh exit.gate": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.match(JSON.parse(output).exit.ip, ADDRESS) },
+  "sh git": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.match(output, /^[0-9a-f]{40}\tHEAD/) },
   "sh proxychains": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: seen },
-  "sh rotate": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (said) => assert.ok(JSON.parse(said).after, said) },
-  "sh report": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (said) => assert.equal(JSON.parse(said).site, "shop.example") },
+  "sh rotate": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.ok(JSON.parse(output).after, output) },
+  "sh report": { file: "recipe.sh", start: (file) => ["bash", "-euo", "pipefail", file], right: (output) => assert.equal(JSON.parse(output).site, "shop.example") },
   python: { file: "recipe.py", start: (file) => [PYTHON, file], right: seen },
-  "python scrapy": { file: "recipe.py", start: (file) => [PYTHON, "-m", "scrapy", "runspider", "--nolog", file], right: (said) => assert.equal(said.trim().split("\n").filter((line) => ADDRESS.test(line)).length, 2, said) },
+  "python scrapy one": { file: "recipe.py", start: (file) => [PYTHON, "-m", "scrapy", "runspider", "--nolog", file], right: seen },
+  "python scrapy": { file: "recipe.py", start: (file) => [PYTHON, "-m", "scrapy", "runspider", "--nolog", file], right: (output) => assert.equal(output.trim().split("\n").filter((line) => ADDRESS.test(line)).length, 2, output) },
   js: { file: "recipe.mjs", start: (file) => [process.execPath, file], right: seen },
   "js playwright": { file: "recipe.mjs", start: (file) => [process.execPath, file], right: seen, change: (code) => chromium(code.replace('"playwright"', '"playwright-core"').replace("launch({ proxy", 'launch({ args: ["--no-sandbox"], proxy')) },
   "js puppeteer": { file: "recipe.mjs", start: (file) => [process.execPath, file], right: seen, change: (code) => chromium(code.replace('"puppeteer"', '"puppeteer-core"')) },
@@ -61,7 +62,7 @@ describe("recipes", { concurrency: false }, () => {
     // The git repository is on this machine, where targets are refused by default.
     gateway = await demo(GATE, { EXITGATE__GATEWAY__ALLOW_PRIVATE_TARGETS: "true" });
     git = await repository("127.93.0.2", 8000);
-    // Here and not in /tmp, so that node finds the packages that are installed beside this file.
+    // Here and not in /tmp, because node must find the packages beside this file.
     folder = await mkdtemp(path.join(import.meta.dirname, "run-"));
   });
 
@@ -78,14 +79,14 @@ describe("recipes", { concurrency: false }, () => {
 
   for (const { name, kind, code } of recipes()) {
     it(`${name} (${kind})`, async () => {
-      const { file, start, right, change = (same) => same } = KINDS[kind] ?? assert.fail(`nobody knows how to run ${kind}`);
+      const { file, start, right, change = (same) => same } = KINDS[kind] ?? assert.fail(`no rule to run ${kind}`);
       const written = path.join(folder, file);
       await writeFile(written, here(change(code)));
       const [program, ...args] = start(written);
       const { NO_PROXY, no_proxy, HTTP_PROXY, http_proxy, HTTPS_PROXY, https_proxy, ALL_PROXY, all_proxy, ...env } = process.env;
-      const said = await run(program, args, { cwd: folder, timeout: PATIENCE, env: { ...env, GOFLAGS: "-mod=mod", GOPROXY: "off" } })
+      const output = await run(program, args, { cwd: folder, timeout: PATIENCE, env: { ...env, GOFLAGS: "-mod=mod", GOPROXY: "off" } })
         .catch((why) => assert.fail(`${why.message}\n${why.stdout}\n${why.stderr}`));
-      right(said.stdout);
+      right(output.stdout);
     });
   }
 

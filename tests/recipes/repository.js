@@ -1,4 +1,4 @@
-// A git repository that can be asked over plain HTTP: files, as `git update-server-info` leaves them.
+// A git repository over plain HTTP: static files, as `git update-server-info` prepares them.
 import { execFileSync } from "node:child_process";
 import { createReadStream } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";

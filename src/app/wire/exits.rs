@@ -171,9 +171,9 @@ fn of_tor(tor: &Tor, known: usize, usable: usize) -> SourceReadiness {
     let engines = tor.status();
     let up = engines.iter().filter(|engine| engine.state.usable()).count();
     let reason = match (up, known, usable) {
-        (0, ..) => engines
-            .first()
-            .map_or("no engine is configured".to_owned(), |engine| format!("no engine is up: {}", engine.state.describe())),
+        (0, ..) => engines.first().map_or("no engine is configured".to_owned(), |engine| {
+            format!("no engine is up: {}", engine.state.describe())
+        }),
         (_, 0, _) => "no exit is known yet".to_owned(),
         (_, known, 0) => format!("none of {known} exits has passed a check yet"),
         (up, known, usable) => format!("{usable} of {known} exits, {up} of {} engines", engines.len()),

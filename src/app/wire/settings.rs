@@ -23,20 +23,20 @@ const STALLED: Duration = Duration::from_secs(300);
 const GEOIP_PLACES: [&str; 4] =
     ["/usr/share/tor", "/usr/share/tor-geoipdb", "/opt/homebrew/share/tor", "/usr/local/share/tor"];
 
-pub(super) fn log(log: &config::Log) -> telemetry::Settings {
-    telemetry::Settings {
+pub(super) fn log(log: &config::Log) -> telemetry::LogSettings {
+    telemetry::LogSettings {
         level: log.level.clone(),
         format: match log.format {
-            config::LogFormat::Auto => telemetry::Format::Auto,
-            config::LogFormat::Human => telemetry::Format::Human,
-            config::LogFormat::Json => telemetry::Format::Json,
+            config::LogFormat::Auto => telemetry::LineFormat::Auto,
+            config::LogFormat::Human => telemetry::LineFormat::Human,
+            config::LogFormat::Json => telemetry::LineFormat::Json,
         },
         file: log.file.clone(),
         rotate: match log.rotate {
-            config::Rotate::Never => telemetry::Rotate::Never,
-            config::Rotate::Hourly => telemetry::Rotate::Hourly,
-            config::Rotate::Daily => telemetry::Rotate::Daily,
-            config::Rotate::Weekly => telemetry::Rotate::Weekly,
+            config::Rotate::Never => telemetry::LogRotation::Never,
+            config::Rotate::Hourly => telemetry::LogRotation::Hourly,
+            config::Rotate::Daily => telemetry::LogRotation::Daily,
+            config::Rotate::Weekly => telemetry::LogRotation::Weekly,
         },
         keep: log.keep,
     }

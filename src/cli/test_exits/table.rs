@@ -1,4 +1,4 @@
-//! Results for a person's eyes: running counts, and a table at the end.
+//! The results of `exitgate test-exits` for people: running counts, and a table at the end.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use crate::net::Printable;
 
-/// How many came to what.
+/// How many exits got which verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     good: usize,
     bad: usize,
     unclear: usize,
-    /// Of the good ones, those that the page of `--target` answered, and those that it did not.
+    /// Good exits that reached the page of `--target`, and good exits that did not.
     target: Option<(usize, usize)>,
 }
 
@@ -35,14 +35,14 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} good, {} bad, {} unclear", self.good, self.bad, self.unclear)?;
         match self.target {
-            Some((yes, no)) => write!(f, "; the page answers {yes} and not {no}"),
+            Some((yes, no)) => write!(f, "; the target answered through {yes}, not through {no}"),
             None => Ok(()),
         }
     }
 }
 
-/// A table: the good ones first, by country and speed.
-pub(super) fn of(lines: &[Value]) -> String {
+/// A table: good exits first, then by country and speed.
+pub(super) fn render(lines: &[Value]) -> String {
     let mut rows: Vec<(&Value, [String; 7])> = lines.iter().map(|line| (line, row(line))).collect();
     let rank = |line: &Value| match line["verdict"].as_str() {
         Some("good") => 0,
@@ -66,14 +66,14 @@ pub(super) fn of(lines: &[Value]) -> String {
 
 fn row(line: &Value) -> [String; 7] {
     let exit = &line["exit"];
-    let text = |value: &Value| shown(value.as_str().unwrap_or_default());
+    let text = |value: &Value| printable(value.as_str().unwrap_or_default());
     let ips = line["ips"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(" ");
     let ip = if ips.is_empty() { text(&exit["ip"]) } else { ips };
     let ms = line["ms"].as_f64().map(|ms| format!("{ms:.0}")).unwrap_or_default();
     let target = &line["target"];
     let why = match (text(&line["why"]), target["passed"].as_bool()) {
         (why, None) => why,
-        (_, Some(true)) => "the page answers".to_owned(),
+        (_, Some(true)) => "the target answered".to_owned(),
         (_, Some(false)) => text(&target["why"]),
     };
     let verdict = match line["verdict"].as_str() {
@@ -83,8 +83,8 @@ fn row(line: &Value) -> [String; 7] {
     [text(&line["id"]), text(&exit["nickname"]), text(&exit["country"]), ip, verdict, ms, why]
 }
 
-/// A relay's operator chooses its name; a terminal shall show it, and not obey it.
-fn shown(text: &str) -> String {
+/// The operator of a relay chooses its nickname, which may hold control characters.
+fn printable(text: &str) -> String {
     Printable(text).to_string()
 }
 
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_good_ones_first_and_obeys_no_name() {
+    fn the_table_has_good_exits_first_and_escapes_names() {
         let lines = [
             json!({"id": "B", "verdict": "bad", "why": "no answer in time", "exit": {"nickname": "x\u{1b}[2J", "country": "DE"}}),
             json!({"id": "C", "verdict": "good", "why": "", "ips": ["192.0.2.1"], "ms": 90.4, "exit": {"nickname": "c", "country": "US"}}),
@@ -110,8 +110,8 @@ C     c           US       192.0.2.1            good        90
 B     x\\u{1b}[2J  DE                            bad             no answer in time
 E                                               untestable      it is gone
 ";
-        assert_eq!(of(&lines), want);
+        assert_eq!(render(&lines), want);
         let counts = lines.iter().fold(Counts::default(), |counts, line| counts.and(line));
-        assert_eq!(counts.to_string(), "2 good, 1 bad, 1 unclear; the page answers 0 and not 1");
+        assert_eq!(counts.to_string(), "2 good, 1 bad, 1 unclear; the target answered through 0, not through 1");
     }
 }

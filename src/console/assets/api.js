@@ -1,9 +1,9 @@
-// The API, as the console asks it. The token lives in this module's memory and nowhere else: closing the tab forgets it.
+// Requests to the API. The token is in the memory of this module and nowhere else: it is gone when the tab is closed.
 import { useEffect, useState } from "./view.js";
 
 let token = null;
 const watchers = new Set();
-// "unknown" until the gateway said whether it wants a token; then "open" or "locked".
+// "unknown" until the first answer shows whether the gateway requires a token; then "open" or "locked".
 export const session = { state: "unknown", tokenGiven: false };
 
 function settle(state) {
@@ -34,10 +34,10 @@ function headers(extra) {
   return token === null ? { ...extra } : { ...extra, Authorization: `Bearer ${token}` };
 }
 
-// How long an answer may take. A forced check and a rotation wait for a circuit, all else is memory.
-const PATIENCE = 20_000;
+// How long an answer may take, in milliseconds. Checks and rotations wait for a circuit and set their own.
+const DEADLINE = 20_000;
 
-async function fetched(path, { method = "GET", body, patience = PATIENCE } = {}) {
+async function fetched(path, { method = "GET", body, deadline = DEADLINE } = {}) {
   const write = method !== "GET" && method !== "DELETE";
   let answer;
   try {
@@ -47,7 +47,7 @@ async function fetched(path, { method = "GET", body, patience = PATIENCE } = {})
       credentials: "omit",
       headers: headers(write ? { "Content-Type": "application/json" } : {}),
       body: write ? JSON.stringify(body ?? {}) : undefined,
-      signal: AbortSignal.timeout(patience),
+      signal: AbortSignal.timeout(deadline),
     });
   } catch (why) {
     const slow = why.name === "TimeoutError";
@@ -70,7 +70,7 @@ async function fault(answer) {
 
 export async function ask(path, options) {
   const answer = await fetched(path, options);
-  // Not being ready is an answer of its own: a body with the reasons.
+  // 503 of /ready is an answer too: its body has the reasons.
   if (!answer.ok && !(path === "/ready" && answer.status === 503)) throw await fault(answer);
   if (path !== "/ready" && path !== "/stats") settle("open");
   return answer.status === 204 ? null : answer.json();
@@ -99,7 +99,7 @@ export function logout() {
   settle("locked");
 }
 
-// What was answered last, by path: a page that was seen before shows at once and is then brought up to date.
+// The last answers, by path: a page that was open before shows its old data at once, and then the new.
 const kept = new Map();
 const KEPT_MAX = 200;
 
@@ -111,14 +111,15 @@ function keep(path, entry) {
 
 const askers = new Map();
 
-// Asks again whatever is on the screen and begins with one of these paths: after a change nobody should have to wait.
+// Repeats the requests on the screen whose paths begin with one of these, to show a change at once.
 export function refresh(...prefixes) {
   for (const [path, set] of askers) {
     if (prefixes.some((prefix) => path.startsWith(prefix))) set.forEach((again) => again());
   }
 }
 
-// { data, error, again }: asked now and then every so often while somebody looks. A null path asks nothing.
+// { data, error, again } of a path: requested now, and every `every` milliseconds while the tab is visible. A null path
+// requests nothing.
 export function useAsk(path, every = 5000) {
   const [, draw] = useState(0);
   const known = path === null ? null : kept.get(path);
@@ -156,7 +157,8 @@ export function useAsk(path, every = 5000) {
   return { data: known?.data, error: known?.error ?? null, again: () => path !== null && refresh(path) };
 }
 
-// Server-sent events over fetch, because EventSource cannot send a token. Comes back by itself where it left.
+// Server-sent events over fetch, because EventSource cannot send a token. Reconnects by itself and continues after the last
+// event.
 export function follow(onEvent, onState) {
   const stop = new AbortController();
   let last = null;

@@ -1,4 +1,4 @@
-// Where a browser begins: who is asking, which page they want, and the frame around it.
+// The entry point: the login, the page for the address, and the frame around it.
 import { login, logout, session, useAsk, useSession } from "./api.js";
 import { start, state, useLive } from "./live.js";
 import { Field, Icon, Toasts, Trouble } from "./parts.js";
@@ -15,7 +15,7 @@ import { Why } from "./pages/why.js";
 import { Search } from "./search.js";
 import { html, render, useEffect, useRef, useState } from "./view.js";
 
-// Every page: its address, its name, its icon, what draws it. `one` draws what stands below the address.
+// Every page: its address (and icon), its name, the component. `one` is the component for an address with an id.
 const PAGES = [
   { at: "routes", name: "Routes", page: Routes, one: RoutePage },
   { at: "exits", name: "Exits", page: Exits, one: Exit },
@@ -27,23 +27,23 @@ const PAGES = [
   { at: "events", name: "Events", page: Events },
 ];
 
-function place() {
+function address() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [at, ...rest] = path.split("/");
   return { at: at || "routes", id: rest.length ? decodeURIComponent(rest.join("/")) : null, query: new URLSearchParams(query) };
 }
 
-function usePlace() {
-  const [now, go] = useState(place);
+function useAddress() {
+  const [now, go] = useState(address);
   useEffect(() => {
-    const moved = () => go(place());
+    const moved = () => go(address());
     addEventListener("hashchange", moved);
     return () => removeEventListener("hashchange", moved);
   }, []);
   return now;
 }
 
-// "auto" follows the system. The choice is no secret, so it may be kept.
+// The colours of the system until the user chooses others. The choice is not secret, so it is stored.
 function useTheme() {
   const stored = () => {
     try {
@@ -63,7 +63,7 @@ function useTheme() {
     try {
       localStorage.setItem("theme", next);
     } catch {
-      // A browser that keeps nothing keeps the choice until the tab closes.
+      // A browser without storage keeps the choice until the tab closes.
     }
   };
   return [theme ?? system, flip];
@@ -74,7 +74,7 @@ function Brand() {
     <path d="M8 7h9v3h-6v12h6v3H8zM16 14.500h6.200l-2.600-2.600 2-2L27 16l-5.400 6.100-2-2 2.600-2.600H16z" /></svg>exitgate</a>`;
 }
 
-function Standing() {
+function Readiness() {
   useLive();
   const { data } = useAsk("/ready", 5000);
   const lost = state.metrics === "lost" || state.events === "lost";
@@ -83,14 +83,14 @@ function Standing() {
     : !data ? ["", "Connecting"]
     : data.ready ? ["good", `Ready · ${usable} usable exits`]
     : ["warn", "Not ready: no tested exit yet"];
-  return html`<a class=${`standing ${kind}`} href="#/sources"><span class="dot" aria-hidden="true" /><span>${words}</span></a>`;
+  return html`<a class=${`readiness ${kind}`} href="#/sources"><span class="dot" aria-hidden="true" /><span>${words}</span></a>`;
 }
 
-// Above every page, because what stands below it is how things were.
-function Lost() {
+// Above every page, because the page below shows old data.
+function Outage() {
   useLive();
   if (state.metrics !== "lost") return null;
-  return html`<p class="lost" role="alert">The gateway does not answer. What stands here is how it was; the console tries again by itself.</p>`;
+  return html`<p class="outage" role="alert">The gateway does not answer. The page shows its last data; the console tries again by itself.</p>`;
 }
 
 function Login() {
@@ -111,7 +111,7 @@ function Login() {
   return html`<main class="login"><form class="panel" onSubmit=${go}>
     <${Brand} />
     <h1>This gateway asks for its API token</h1>
-    <${Field} label="API token" error=${error} hint="It is api.token of the configuration; one that exitgate made lies in api.token of its data folder. It stays in this tab's memory.">
+    <${Field} label="API token" error=${error} hint="It is api.token of the configuration, or the content of the file api.token in the data folder. It stays in the memory of this tab.">
       ${(id, about) => html`<input id=${id} aria-describedby=${about} type="password" autocomplete="off" required value=${token} onInput=${(event) => setToken(event.target.value)} />`}
     </${Field}>
     <button class="primary" disabled=${busy || !token.trim()}>Open the console</button>
@@ -121,7 +121,18 @@ function Login() {
 function Frame({ children, now, theme, flip }) {
   const [open, setOpen] = useState(false);
   const [searching, search] = useState(false);
+  const opener = useRef(null);
   useEffect(() => setOpen(false), [now]);
+  useEffect(() => {
+    if (!open) return undefined;
+    const close = (event) => {
+      if (event.key !== "Escape") return;
+      setOpen(false);
+      opener.current.focus();
+    };
+    addEventListener("keydown", close);
+    return () => removeEventListener("keydown", close);
+  }, [open]);
   useEffect(() => {
     const keys = (event) => {
       const typing = event.target.closest?.("input, textarea, select, dialog");
@@ -138,12 +149,12 @@ function Frame({ children, now, theme, flip }) {
     <header class="top">
       <${Brand} />
       <button type="button" class="find" onClick=${() => search(true)}><${Icon} name="search" /><span>Search</span><kbd>Ctrl K</kbd></button>
-      <button type="button" class="quiet square opener" aria-label="Menu" aria-expanded=${open ? "true" : "false"} aria-controls="menu" onClick=${() => setOpen(!open)}><${Icon} name=${open ? "close" : "menu"} /></button>
+      <button type="button" ref=${opener} class="quiet square opener" aria-label="Menu" aria-expanded=${open ? "true" : "false"} aria-controls="menu" onClick=${() => setOpen(!open)}><${Icon} name=${open ? "close" : "menu"} /></button>
     </header>
     <nav id="menu" class=${open ? "open" : ""} aria-label="Pages">
       <ul>${PAGES.map(({ at, name }) => html`<li key=${at}><a href=${`#/${at}`} aria-current=${now.at === at ? "page" : undefined}><${Icon} name=${at} />${name}</a></li>`)}</ul>
       <div class="foot">
-        <${Standing} />
+        <${Readiness} />
         <div class="buttons">
           <a href="/docs">API</a>
           <button type="button" class="quiet square" aria-label=${`Use ${theme === "dark" ? "light" : "dark"} colours`} onClick=${flip}><${Icon} name=${theme === "dark" ? "sun" : "moon"} /></button>
@@ -151,7 +162,7 @@ function Frame({ children, now, theme, flip }) {
         </div>
       </div>
     </nav>
-    <main id="main"><${Lost} />${children}</main>
+    <main id="main"><${Outage} />${children}</main>
     ${searching && html`<${Search} pages=${PAGES} onClose=${() => search(false)} />`}
     <${Toasts} />
   </div>`;
@@ -159,17 +170,17 @@ function Frame({ children, now, theme, flip }) {
 
 function App() {
   const { state: access } = useSession();
-  const now = usePlace();
+  const now = useAddress();
   const [theme, flip] = useTheme();
   const first = useRef(true);
-  // The gate says by its answer to this whether it wants a token.
+  // The status of this answer shows whether the gateway requires a token.
   const { error } = useAsk(access === "unknown" ? "/proxies?limit=1" : null, 3000);
   useEffect(() => (access === "open" ? start() : undefined), [access]);
   const page = PAGES.find(({ at }) => at === now.at);
   const title = now.id ? `${now.id} · ${page?.name ?? ""}` : (page?.name ?? "Not found");
   useEffect(() => {
     document.title = access === "locked" ? "exitgate" : `${title} · exitgate`;
-    // A new page begins at its top, and a screen reader begins with its heading.
+    // A new page is shown from its top, and a screen reader begins with its heading.
     if (!first.current && access === "open") {
       scrollTo(0, 0);
       document.querySelector("h1")?.focus({ preventScroll: true });
@@ -178,7 +189,7 @@ function App() {
   }, [title, access]);
   if (access === "locked") return html`<${Login} />`;
   if (access === "unknown") {
-    return html`<main class="login">${error ? html`<${Trouble} error=${error} />` : html`<p class="boot">Asking the gateway …</p>`}</main>`;
+    return html`<main class="login">${error ? html`<${Trouble} error=${error} />` : html`<p class="boot">Connecting to the gateway …</p>`}</main>`;
   }
   const Page = now.id === null ? page?.page : page?.one;
   return html`<${Frame} now=${now} theme=${theme} flip=${flip}>

@@ -1,11 +1,11 @@
-// Charts, drawn as SVG by hand: few points, no library, and every one says in words what it shows.
+// Charts as SVG, without a library: they have few points. Each has a text for screen readers.
 import { reach } from "./live.js";
 import { html, useId } from "./view.js";
 import { age, dated, millis, plain } from "./words.js";
 
 const top = (values) => Math.max(...values.map((value) => value ?? 0), 0);
 
-// Pieces of a line that breaks where nothing is known: lists of [x, y].
+// The pieces of a line, as lists of [x, y]. A null in the values interrupts the line.
 function pieces(values, width, height, high, pad = 1) {
   const step = width / Math.max(1, values.length - 1);
   const found = [];
@@ -19,7 +19,7 @@ function pieces(values, width, height, high, pad = 1) {
 
 const joined = (piece) => piece.map(([x, y], at) => `${at ? "L" : "M"}${x} ${y}`).join("");
 
-// A value that stands alone is a dot: a line to itself, with round ends.
+// A single value between nulls is drawn as a dot: a line of no length with round ends.
 function path(...of) {
   return pieces(...of).map((piece) => joined(piece) + (piece.length === 1 ? "h.01" : "")).join("");
 }
@@ -38,25 +38,25 @@ export function Spark({ values, label, kind = "" }) {
   </svg>`;
 }
 
-// The next round number, so that the scale does not change with every look.
+// The next round number: the scale should not change with every reading.
 function round(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].find((step) => step * power >= value) * power;
 }
 
-// Lines over the last minutes, all of one length: [{ name, values, kind }].
+// A chart of lines over the last minutes: [{ name, values, kind }], all with the same number of values.
 export function Chart({ title, lines, unit }) {
   const id = useId();
   const [width, height] = [600, 150];
   const high = round(top(lines.flatMap(({ values }) => values)));
   const last = ({ values }) => values.findLast((value) => value != null);
-  const said = lines.map((line) => `${line.name} ${unit(last(line))}`).join(", ");
+  const summary = lines.map((line) => `${line.name} ${unit(last(line))}`).join(", ");
   return html`<figure class="chart">
     <figcaption id=${id}>${title}<span class="legend">${lines.map((line) => html`<span class=${`key ${line.kind}`}>${line.name} <b>${unit(last(line))}</b></span>`)}</span></figcaption>
     <div class="plot">
       <div class="scale" aria-hidden="true"><span>${unit(high)}</span><span>${unit(high / 2)}</span><span>0</span></div>
-      <svg viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" role="img" aria-label=${`${title}, ${reach(lines[0].values)} until now; last: ${said}`}>
+      <svg viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" role="img" aria-label=${`${title}, ${reach(lines[0].values)} until now; last: ${summary}`}>
         ${[0.02, 0.5, 0.98].map((y) => html`<line class="grid" x1="0" x2=${width} y1=${y * height} y2=${y * height} />`)}
         ${lines.map(({ values, kind }) => html`
           <path class=${`fill ${kind}`} d=${area(values, width, height, high)} />
@@ -67,8 +67,8 @@ export function Chart({ title, lines, unit }) {
   </figure>`;
 }
 
-// Checks of an exit over time: how long each took, and what it came to. One that failed has the whole height: the time
-// until a failure says little, and among two hundred it must be seen.
+// The checks of an exit over time: duration and outcome. A failed check has the full height, because its duration says
+// little, and it must be visible among two hundred.
 export function History({ checks }) {
   const [width, height, pad] = [720, 180, 10];
   const times = checks.map(({ at }) => new Date(at).getTime());
@@ -93,7 +93,7 @@ export function History({ checks }) {
   </figure>`;
 }
 
-// A share of a whole, in words beside it.
+// A bar that shows a share. The number is beside it as text.
 export function Bar({ share, kind = "" }) {
   return html`<svg class=${`bar ${kind}`} viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
     <rect class="track" width="100" height="8" /><rect class="value" width=${Math.max(share > 0 ? 1.5 : 0, 100 * Math.min(1, share || 0))} height="8" />

@@ -1,43 +1,59 @@
-// Lines to paste for a route: what a scraper's author needs, and nothing that has to be thought about.
+// Examples to paste for a route. Each is the recipe of docs/recipes.md with the route's own address, and those recipes are
+// tested; tests/browser/lines.test.js compares the two.
 
-// A proxy URL in pieces, because some clients want the key apart from the address.
-function pieces(url) {
-  const [scheme, rest] = url.split("://");
-  const at = rest.lastIndexOf("@");
-  return { scheme, login: at < 0 ? null : rest.slice(0, at), server: rest.slice(at + 1) };
+const PAGE = "https://check.torproject.org/api/ip";
+
+// The addresses of a route. Its API has a placeholder for the key, and only the route's own name is always a valid username
+// at its port.
+export function addresses({ name, urls, auth }) {
+  const server = urls.http.replace(/^http:\/\/(.*@)?/, "");
+  const login = auth === "key" ? { username: name, password: "YOUR_KEY" } : null;
+  const before = login ? `${login.username}:${login.password}@` : "";
+  return { server, login, http: `http://${before}${server}`, socks5: `socks5h://${before}${server}` };
 }
 
-function playwright(http, page) {
-  const { login, server } = pieces(http);
-  const [username, password] = login?.split(":") ?? [];
-  const user = login === null ? "" : `, username: "${username}", password: "${password}"`;
-  return `import { chromium } from "playwright";
-
-const browser = await chromium.launch({ proxy: { server: "http://${server}"${user} } });
-const page = await browser.newPage();
-await page.goto("${page}");
-console.log(await page.textContent("body"));
-await browser.close();`;
+// The page of the gateway's own examples: a gateway on a private network names one that exists there.
+function page({ examples }) {
+  return examples?.url ?? /^curl -x \S+ (https?:\/\/\S+)$/.exec(examples?.curl ?? "")?.[1] ?? PAGE;
 }
 
-// Name, language for whoever reads it aloud, text.
-export function lines({ urls, examples }) {
-  const { socks5, http } = urls;
-  const page = examples.url;
+// Pairs of a name and a text.
+export function lines(route) {
+  const { server, login, http, socks5 } = addresses(route);
+  const url = page(route);
+  const credentials = login ? `, username: "${login.username}", password: "${login.password}"` : "";
   return [
-    ["curl", `curl -x ${socks5} ${page}`],
+    ["curl", `curl -x ${socks5} ${url}`],
     ["Python", `import requests
 
-proxies = {"http": "${http}", "https": "${http}"}
-print(requests.get("${page}", proxies=proxies, timeout=60).text)`],
-    ["Playwright", playwright(http, page)],
-    ["Scrapy", `# In a spider: every request that it makes goes out by this route.
-def start_requests(self):
-    yield scrapy.Request("${page}", meta={"proxy": "${http}"})`],
+session = requests.Session()
+session.proxies = {"http": "${http}", "https": "${http}"}
+print(session.get("${url}", timeout=60).text)`],
+    ["Playwright", `import { chromium } from "playwright";
+
+const browser = await chromium.launch({ proxy: { server: "http://${server}"${credentials} } });
+const page = await browser.newPage();
+await page.goto("${url}");
+console.log(await page.textContent("body"));
+await browser.close();`],
+    ["Scrapy", `import scrapy
+
+
+class Spider(scrapy.Spider):
+    name = "ip"
+    custom_settings = {"RETRY_TIMES": 3, "DOWNLOAD_TIMEOUT": 60}
+
+    async def start(self):
+        yield scrapy.Request("${url}", meta={"proxy": "${http}"})
+
+    def parse(self, response):
+        print(response.text)`],
     ["Node", `import { fetch, ProxyAgent } from "undici";
 
 const dispatcher = new ProxyAgent("${http}");
-console.log(await (await fetch("${page}", { dispatcher })).text());`],
-    ["Shell", `export http_proxy=${http} https_proxy=${http} ALL_PROXY=${socks5}`],
+const answer = await fetch("${url}", { dispatcher });
+console.log(await answer.text());`],
+    ["Shell", `export http_proxy=${http} https_proxy=${http}
+curl ${url}`],
   ];
 }

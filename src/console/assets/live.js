@@ -1,16 +1,16 @@
-// What happens now: counters of /metrics, looked at every two seconds and turned into rates, and the events of /events.
+// Live data: the counters of /metrics, read every two seconds and turned into rates, and the events of /events.
 //
-// One reader for the whole page, however many charts it shows. Five minutes are kept.
+// All charts of a page share this one reader. It keeps five minutes.
 import { follow, refresh, session, text } from "./api.js";
 import { useEffect, useState } from "./view.js";
 
 const EVERY = 2000;
 const KEPT = 150;
 const MINUTE = 60_000 / EVERY;
-// Beyond this an answer is costly to make and to read (some thousand routes), and every ten seconds will do.
+// An answer of more bytes (from some thousand routes) is expensive, so it is read every ten seconds only.
 const LARGE = 1_000_000;
 const EVENTS_KEPT = 500;
-// Rates are means over this many looks: one look alone jumps between nothing and much.
+// Rates are means over this many readings, because a single interval varies too much.
 const WINDOW = 5;
 
 const looks = [];
@@ -19,7 +19,7 @@ export const state = { metrics: "waiting", events: "waiting" };
 const watchers = new Set();
 const tell = () => watchers.forEach((draw) => draw());
 
-// A request that did not get what it asked for; the other outcomes are ways to end well.
+// The outcomes of failed requests; all others are successes.
 const FAILED = /^(auth|ours|draining|client|denied|limited|no_exit|engine|exit|target|answer)(_|$)/;
 const LINE = /^(exitgate_[a-z_]+)(?:\{([^}]*)\})? (\S+)/;
 
@@ -62,7 +62,7 @@ function read(body) {
     const named = labels(written);
     const value = Number(number);
     take(look.all, named, value);
-    // Times are counted by source and country, and not by route.
+    // Histograms have a source and a country, but no route.
     if (named.route === undefined) continue;
     if (!look.routes.has(named.route)) look.routes.set(named.route, fresh());
     take(look.routes.get(named.route), named, value);
@@ -87,7 +87,7 @@ function between(a, b, route) {
   };
 }
 
-// The quantile of what happened between two looks, in milliseconds, straight within a bucket.
+// The quantile of the requests between two readings, in milliseconds, interpolated within a bucket.
 function quantile(before, after, share) {
   const bounds = [...after.keys()].sort((a, b) => a - b);
   const counts = bounds.map((le) => after.get(le) - (before.get(le) ?? 0));
@@ -99,7 +99,7 @@ function quantile(before, after, share) {
   return 1000 * (low + ((high - low) * (total * share - below)) / (counts[at] - below || 1));
 }
 
-// Now: rates of the last ten seconds, and what has been counted since the gateway's start.
+// The rates of the last ten seconds, and the totals since the gateway's start.
 export function figures(route) {
   const last = looks.at(-1);
   if (!last) return null;
@@ -116,15 +116,15 @@ export function figures(route) {
   };
 }
 
-// One value a look, oldest first, and a minute at least, so that a chart's time axis begins somewhere. Rates are those of
-// one look; quantiles and shares need more to be taken from.
+// One value for each reading, oldest first; at least a minute, filled with null. Rates are those of one interval; quantiles
+// and shares need the requests of several.
 export function series(route, pick) {
   const back = pick === "p50" || pick === "p95" || pick === "failed" ? WINDOW : 1;
   const values = looks.slice(1).map((look, at) => between(looks[Math.max(0, at + 1 - back)], look, route)[pick]);
   return [...Array(Math.max(0, MINUTE - values.length)).fill(null), ...values];
 }
 
-// How far back a series of so many values goes.
+// The age of the first value of a series, as text.
 export function reach(values) {
   const minutes = (values.length * EVERY) / 60_000;
   return minutes < 1.5 ? "1 min ago" : `${Math.round(minutes)} min ago`;
@@ -135,7 +135,7 @@ async function look() {
   try {
     const body = await text("/metrics");
     const next = read(body);
-    // Counters that fell belong to a gateway that was started again.
+    // Counters that fell belong to a gateway that was restarted.
     if (looks.length > 0 && next.all.requests < looks.at(-1).all.requests) looks.length = 0;
     looks.push(next);
     if (looks.length > KEPT + 1) looks.shift();
@@ -157,7 +157,7 @@ function take(event) {
   tell();
 }
 
-// Follows the gateway until the answer is called.
+// Starts reading. Returns a function that stops it.
 export function start() {
   let over = false;
   let timer = 0;

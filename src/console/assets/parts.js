@@ -1,4 +1,4 @@
-// Pieces that every page is made of.
+// Components that all pages use.
 import { html, useEffect, useId, useRef, useState } from "./view.js";
 import { age, dated } from "./words.js";
 
@@ -50,14 +50,14 @@ export function Empty({ title, children }) {
   return html`<div class="empty"><p class="title">${title}</p><p>${children}</p></div>`;
 }
 
-// What went wrong, and that it is tried again: nothing on the page is lost by it.
+// An error, with a button that tries again. The page keeps its data.
 export function Trouble({ error, again }) {
   if (!error) return null;
   return html`<div class="trouble" role="alert"><p>${error.message}</p>
     ${again && html`<button type="button" class="quiet" onClick=${again}>Try again</button>`}</div>`;
 }
 
-// As tall as what will stand here, so that nothing moves when it comes.
+// A placeholder as tall as the content that is loading, because the page must not move when it arrives.
 export function Waiting({ rows = 5 }) {
   return html`<div class="waiting" role="status"><span class="sr">Loading</span>${Array.from({ length: rows }, () => html`<div class="row" />`)}</div>`;
 }
@@ -69,14 +69,14 @@ export function CopyButton({ text, label = "Copy" }) {
       setDone(true);
       setTimeout(() => setDone(false), 1500);
     } else {
-      say("This browser lets nobody copy here: mark the text and press Ctrl+C.", "bad");
+      say("This browser does not allow copying here: select the text and press Ctrl+C.", "bad");
     }
   };
   return html`<button type="button" class="copy" onClick=${copy} aria-label=${done ? "Copied" : label} title=${label}>
     <${Icon} name=${done ? "done" : "copy"} /></button>`;
 }
 
-// The clipboard API exists on secure origins only, and a gateway in a LAN is none: the old way works there.
+// The clipboard API exists on secure origins only, and a gateway in a LAN is not one. The older API works there.
 async function copied(text) {
   if (navigator.clipboard) {
     const written = await navigator.clipboard.writeText(text).then(() => true, () => false);
@@ -96,7 +96,7 @@ export function Mono({ text, shown = text, label }) {
   return html`<span class="mono copyable"><span title=${text}>${shown}</span><${CopyButton} text=${text} label=${label ?? `Copy ${text}`} /></span>`;
 }
 
-// Tabs as the pattern of WAI-ARIA wants them: arrows move, one stop for the Tab key.
+// Tabs by the pattern of WAI-ARIA: the arrow keys move, and the Tab key stops once.
 export function Tabs({ label, names, children }) {
   const [chosen, choose] = useState(0);
   const id = useId();
@@ -118,13 +118,17 @@ export function Tabs({ label, names, children }) {
   </div>`;
 }
 
-// A dialog of the browser's own: it traps the focus, closes on Escape and gives the focus back.
+// The browser's own dialog: it keeps the focus inside, closes on Escape and restores the focus. The focus begins in its first
+// field, or on its first button at the bottom.
 export function Dialog({ title, onClose, children, kind = "" }) {
   const dialog = useRef(null);
   const id = useId();
   useEffect(() => {
     const shown = dialog.current;
     shown.showModal();
+    const fields = shown.querySelectorAll(".body input, .body select, .body textarea, footer button");
+    // Of radio buttons, the Tab key stops at the chosen one.
+    ([...fields].find((field) => field.type !== "radio" || field.checked) ?? shown).focus();
     return () => shown.close();
   }, []);
   const outside = (event) => event.target === dialog.current && onClose();
@@ -136,7 +140,7 @@ export function Dialog({ title, onClose, children, kind = "" }) {
   </dialog>`;
 }
 
-// Asks before something that cannot be taken back.
+// Asks before an action that cannot be undone.
 export function Confirm({ title, action, onYes, onClose, children }) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState(null);
@@ -166,10 +170,11 @@ export function Field({ label, hint, error, children }) {
   </div>`;
 }
 
-// Short news of what a person just did, read aloud too.
+// A short message about what the user just did, also for screen readers. It belongs to the page that is shown: on another
+// page it would be read as news of that page.
 let show = () => {};
 export function say(text, kind = "good") {
-  show({ text, kind, id: Math.random() });
+  show({ text, kind, page: location.hash, id: Math.random() });
 }
 
 export function Toasts() {
@@ -179,6 +184,9 @@ export function Toasts() {
       setList((now) => [...now.slice(-2), toast]);
       setTimeout(() => setList((now) => now.filter(({ id }) => id !== toast.id)), 5000);
     };
+    const moved = () => setList((now) => now.filter(({ page }) => page === location.hash));
+    addEventListener("hashchange", moved);
+    return () => removeEventListener("hashchange", moved);
   }, []);
   return html`<div class="toasts" role="status" aria-live="polite">${list.map(({ id, text, kind }) => html`<p key=${id} class=${kind}>${text}</p>`)}</div>`;
 }

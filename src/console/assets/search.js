@@ -1,4 +1,4 @@
-// One field that finds everything with a name: pages, routes, countries, exits by address, nickname or fingerprint.
+// One field that finds pages, routes, countries, and exits by address, nickname or fingerprint.
 import { ask } from "./api.js";
 import { Dialog, Icon } from "./parts.js";
 import { html, useEffect, useMemo, useRef, useState } from "./view.js";
@@ -36,9 +36,9 @@ export function Search({ pages, onClose }) {
     const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
     const fits = ({ words: text }) => words.every((word) => text.toLowerCase().includes(word));
     const list = all.filter(fits).slice(0, SHOWN);
-    // An address that the first thousand exits do not hold: the gateway knows the rest.
+    // Only the first thousand exits are loaded; the gateway may know this address.
     if (list.length === 0 && /^[0-9a-fA-F.:]{6,}$/.test(typed.trim())) {
-      list.push({ icon: "exits", name: typed.trim(), hint: "look this exit up", to: `#/exits/${encodeURIComponent(typed.trim())}` });
+      list.push({ icon: "exits", name: typed.trim(), hint: "look up this exit", to: `#/exits/${encodeURIComponent(typed.trim())}` });
     }
     return list;
   }, [typed, all]);
@@ -56,7 +56,7 @@ export function Search({ pages, onClose }) {
       event.preventDefault();
       go(found[at]);
     } else if (event.key === "Escape") {
-      // A search field would take the first press for emptying itself.
+      // In a search field the first Escape would only empty the field.
       event.preventDefault();
       onClose();
     }
@@ -70,7 +70,7 @@ export function Search({ pages, onClose }) {
         ${found.map((one, index) => html`<li id=${`found-${index}`} role="option" key=${one.to + one.name} aria-selected=${index === at ? "true" : "false"}
           onClick=${() => go(one)} onMouseMove=${() => choose(index)}><${Icon} name=${one.icon} /><b>${one.name}</b><span>${one.hint}</span></li>`)}
       </ul>
-      ${found.length === 0 && html`<p class="faint">${all.length ? "Nothing here has this name." : "Reading …"}</p>`}
+      ${found.length === 0 && html`<p class="faint">${all.length ? "Nothing has this name." : "Loading …"}</p>`}
     </div>
   </${Dialog}>`;
 }

@@ -1,4 +1,4 @@
-// The one place that knows which library draws: everything else imports from here.
+// The only file that names the rendering library; all others import from here.
 import { h, render, Fragment } from "./vendor/preact.js";
 import htm from "./vendor/htm.js";
 

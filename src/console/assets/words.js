@@ -1,4 +1,4 @@
-// How numbers, times and places are written. Pure; the same value always gives the same text.
+// How numbers, times and countries are written. Pure functions.
 
 const regions = new Intl.DisplayNames(["en"], { type: "region" });
 
@@ -18,7 +18,7 @@ export function count(value) {
   return `${trim(value / size)}${unit}`;
 }
 
-// A rate has one digit after the point while it is small: 0.4/s is not nothing.
+// A small rate has one decimal place: 0.4/s is not 0.
 export function rate(value) {
   if (value == null || Number.isNaN(value)) return "–";
   if (value === 0) return "0";
@@ -59,7 +59,7 @@ export function span(seconds) {
   return `${Math.floor(seconds / 86_400)} d`;
 }
 
-// "3 min ago", "in 20 s". Below two seconds it is now: clocks of two machines differ by more.
+// "3 min ago", "in 20 s". Less than two seconds is "now", because the clocks of two machines differ by more.
 export function age(when, now = Date.now()) {
   if (!when) return "never";
   const seconds = (now - new Date(when).getTime()) / 1000;
@@ -79,7 +79,7 @@ export function short(id) {
   return /^[0-9A-F]{40}$/.test(id) ? `${id.slice(0, 8)}…` : id;
 }
 
-// Words of the API (`several_ips`, `bad_exit`) as words of a sentence.
+// Words of the API (`several_ips`, `bad_exit`) as words for people.
 export function plain(word) {
   return String(word ?? "").replaceAll("_", " ").replaceAll(".", " ");
 }

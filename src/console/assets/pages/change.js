@@ -1,16 +1,16 @@
-// What is done to a route that is there: other words for it, and a word about one of its exits.
+// Dialogs for an existing route: change it, and report one of its exits.
 import { ask, refresh } from "../api.js";
 import { Dialog, Field, Trouble, say } from "../parts.js";
 import { html, useState } from "../view.js";
 
-// Fields, what was wrong with them, and how they are sent: what create, edit and report have in common.
+// The fields of a form, their errors, and sending them: what the dialogs have in common.
 export function useForm(first) {
   const [fields, setFields] = useState(first);
   const [fault, setFault] = useState(null);
   const [busy, setBusy] = useState(false);
   const input = (name, more) => (id, about) => html`<input id=${id} aria-describedby=${about} autocomplete="off" value=${fields[name]} ...${more}
     onInput=${(event) => { setFields({ ...fields, [name]: event.target.value }); setFault(null); }} />`;
-  // The message beside its field; a fault of no field of this form is `rest`.
+  // The error of one field; `rest` is an error of none of them.
   const wrong = (name) => (fault?.details.field === name ? fault.message : null);
   const rest = fault && !(fault.details.field in first) ? fault : null;
   const send = async (event, work) => {
@@ -28,7 +28,7 @@ export function useForm(first) {
 
 const whole = (text) => (/^\d+$/.test(text) ? Number(text) : text);
 
-// Only what was changed is sent, and an emptied field takes its word back.
+// Sends only changed fields; an emptied field is reset to its default.
 export function Edit({ route, onClose }) {
   const first = { pool: String(route.pool.wanted), check: route.check ?? "", rotate_every: route.policy.rotate_every ? `${route.policy.rotate_every}s` : "", ttl: "" };
   const { input, wrong, rest, busy, send } = useForm(first);
@@ -36,16 +36,16 @@ export function Edit({ route, onClose }) {
     const changed = Object.entries(fields).filter(([name, value]) => value.trim() !== first[name]);
     const body = Object.fromEntries(changed.map(([name, value]) => [name, value.trim() ? (name === "pool" ? whole(value.trim()) : value.trim()) : null]));
     await ask(`/proxies/${encodeURIComponent(route.name)}`, { method: "PATCH", body });
-    say(`The route ${route.name} was changed; open tunnels go on as they are.`);
+    say(`The route ${route.name} was changed; open tunnels are not affected.`);
     refresh("/proxies");
     onClose();
   });
   return html`<${Dialog} title=${`Change ${route.name}`} onClose=${onClose}><form onSubmit=${go}>
     <div class="body"><div class="pair">
-      <${Field} label="Exits in the pool" hint="Emptied: the configuration's default." error=${wrong("pool")}>${input("pool", { inputmode: "numeric" })}</${Field}>
-      <${Field} label="Exits must pass the check" hint="A name of check.targets, such as steam." error=${wrong("check")}>${input("check")}</${Field}>
-      <${Field} label="Exchange exits every" hint="10m, 1h. Emptied: never." error=${wrong("rotate_every")}>${input("rotate_every", { placeholder: "never" })}</${Field}>
-      <${Field} label="Ends by itself after" hint="Counted from now. Left empty: as it is." error=${wrong("ttl")}>${input("ttl", { placeholder: "2h" })}</${Field}>
+      <${Field} label="Exits in the pool" hint="Empty: the default of the configuration." error=${wrong("pool")}>${input("pool", { inputmode: "numeric" })}</${Field}>
+      <${Field} label="Exits must pass the check" hint="A name in check.targets, such as steam." error=${wrong("check")}>${input("check")}</${Field}>
+      <${Field} label="Replace exits every" hint="10m, 1h. Empty: never." error=${wrong("rotate_every")}>${input("rotate_every", { placeholder: "never" })}</${Field}>
+      <${Field} label="Delete after" hint="From now on. Empty: no change." error=${wrong("ttl")}>${input("ttl", { placeholder: "2h" })}</${Field}>
     </div><${Trouble} error=${rest} /></div>
     <footer><button type="button" class="quiet" onClick=${onClose}>Cancel</button><button class="primary" disabled=${busy}>${busy ? "Changing …" : "Change route"}</button></footer>
   </form></${Dialog}>`;
@@ -56,14 +56,14 @@ export function Report({ route, exit, onClose }) {
   const go = (event) => send(event, async ({ site, outcome }) => {
     const body = { site: site.trim(), exit: exit.id, ...(outcome.trim() && { outcome: outcome.trim() }) };
     const banned = await ask(`/proxies/${encodeURIComponent(route.name)}/report`, { method: "POST", body });
-    say(`${exit.ip ?? exit.id} is kept away from ${banned.site} for a while.`);
+    say(`${exit.ip ?? exit.id} is not used for ${banned.site} for a while.`);
     refresh("/proxies", "/exits");
     onClose();
   });
   return html`<${Dialog} title=${`A site refuses ${exit.ip ?? exit.id}`} onClose=${onClose} kind="small"><form onSubmit=${go}>
-    <div class="body"><p class="faint">It is not used for that site for a while, by any route. For all other sites it stays.</p>
+    <div class="body"><p class="faint">For a while no route uses it for that site. Other sites are not affected.</p>
       <${Field} label="Site" error=${wrong("site")}>${input("site", { placeholder: "shop.example", required: true })}</${Field}>
-      <${Field} label="What happened" hint="For your own notes." error=${wrong("outcome")}>${input("outcome", { placeholder: "captcha", maxlength: 64 })}</${Field}>
+      <${Field} label="What happened" hint="For your own records." error=${wrong("outcome")}>${input("outcome", { placeholder: "captcha", maxlength: 64 })}</${Field}>
       <${Trouble} error=${rest} /></div>
     <footer><button type="button" class="quiet" onClick=${onClose}>Cancel</button><button class="primary" disabled=${busy || !fields.site.trim()}>${busy ? "Reporting …" : "Report"}</button></footer>
   </form></${Dialog}>`;

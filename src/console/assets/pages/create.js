@@ -1,4 +1,4 @@
-// A new route, by clicking: while it is put together the gateway says how many exits it would have.
+// The dialog for a new route. While the user chooses, it shows how many exits the route would have.
 import { ask, refresh, useAsk } from "../api.js";
 import { Dialog, Field, Trouble, say } from "../parts.js";
 import { html, useEffect, useState } from "../view.js";
@@ -7,13 +7,13 @@ import { useForm } from "./change.js";
 
 const WHERE = [
   { word: "any", name: "Anywhere", hint: "all countries" },
-  { word: "us", name: "United States", hint: "US exits alone" },
+  { word: "us", name: "United States", hint: "only US exits" },
   { word: "nonus", name: "Not the US", hint: "any other known country" },
   { word: "", name: "Countries", hint: "you choose which" },
 ];
 const KEPT = [
   { word: "", name: "Pool", hint: "Several exits, balanced by load and speed. Best for volume." },
-  { word: "strict", name: "One address", hint: "The same IP for weeks, or an error while it is down. For logins and carts." },
+  { word: "strict", name: "One address", hint: "The same IP for weeks, or an error while its exit is down. For logins and carts." },
   { word: "rotate", name: "Rotate", hint: "Another exit for each connection." },
 ];
 
@@ -34,7 +34,7 @@ function Countries({ chosen, onChange }) {
   </fieldset>`;
 }
 
-// What the selector comes to, asked of the gateway once nobody has typed for a moment.
+// Explains the selector, a moment after the last change.
 function useFunnel(selector) {
   const [settled, settle] = useState(selector);
   useEffect(() => {
@@ -67,26 +67,26 @@ export function Create({ onClose }) {
       if (value.trim()) body[name] = name === "port" || name === "pool" ? Number(value) : value.trim();
     }
     const made = await ask("/proxies", { method: "POST", body });
-    say(`The route ${made.name} listens on port ${made.port}.`);
     refresh("/proxies");
     onClose();
     location.hash = `#/routes/${encodeURIComponent(made.name)}`;
+    say(`The route ${made.name} listens on port ${made.port}.`);
   });
   return html`<${Dialog} title="New route" onClose=${onClose}>
     <form onSubmit=${go}>
       <div class="body">
-        <${Choice} legend="Leave from" name="where" list=${WHERE} chosen=${where} onChoose=${setWhere} />
+        <${Choice} legend="Exits in" name="where" list=${WHERE} chosen=${where} onChoose=${setWhere} />
         ${where === "" && html`<${Countries} chosen=${countries} onChange=${setCountries} />`}
         <${Choice} legend="Addresses" name="kept" list=${KEPT} chosen=${kept} onChoose=${keep} />
         <${Outlook} selector=${selector} />
         <div class="pair">
-          <${Field} label="Name" hint="Also a username at the shared port. Left out: p and the port." error=${wrong("name")}>${input("name", { maxlength: 63, placeholder: "shop" })}</${Field}>
-          <${Field} label="Port" hint="Left out: the next free one." error=${wrong("port")}>${input("port", { inputmode: "numeric", pattern: "[0-9]*", placeholder: "20000" })}</${Field}>
+          <${Field} label="Name" hint="Also a username at the shared port. Default: p and the port." error=${wrong("name")}>${input("name", { maxlength: 63, placeholder: "shop" })}</${Field}>
+          <${Field} label="Port" hint="Default: the next free one." error=${wrong("port")}>${input("port", { inputmode: "numeric", pattern: "[0-9]*", placeholder: "20000" })}</${Field}>
         </div>
         <details><summary>More</summary><div class="pair">
-          <${Field} label="Exits in the pool" hint="Left out: the configuration's default." error=${wrong("pool")}>${input("pool", { inputmode: "numeric", pattern: "[0-9]*", placeholder: "8" })}</${Field}>
-          <${Field} label="Ends by itself after" hint="30m, 12h, 7d. Left out: never." error=${wrong("ttl")}>${input("ttl", { placeholder: "2h" })}</${Field}>
-          <${Field} label="Exits must pass the check" hint="A name of check.targets, such as steam." error=${wrong("check")}>${input("check")}</${Field}>
+          <${Field} label="Exits in the pool" hint="Default: that of the configuration." error=${wrong("pool")}>${input("pool", { inputmode: "numeric", pattern: "[0-9]*", placeholder: "8" })}</${Field}>
+          <${Field} label="Delete after" hint="30m, 12h, 7d. Default: never." error=${wrong("ttl")}>${input("ttl", { placeholder: "2h" })}</${Field}>
+          <${Field} label="Exits must pass the check" hint="A name in check.targets, such as steam." error=${wrong("check")}>${input("check")}</${Field}>
         </div></details>
         <${Trouble} error=${rest} />
       </div>

@@ -1,4 +1,4 @@
-// The Tor processes that carry everything: are they well, and how full are they.
+// The tor processes: their state and their load.
 import { useAsk } from "../api.js";
 import { Bar } from "../chart.js";
 import { Badge, Empty, Mono, Panel, Trouble, Waiting } from "../parts.js";
@@ -16,7 +16,7 @@ function Engine({ engine }) {
     <dl class="known">
       <div><dt>Guard</dt><dd>${engine.guard ? html`<${Mono} text=${engine.guard} shown=${short(engine.guard)} label="Copy the guard's fingerprint" />` : "none yet"}</dd></div>
       <div><dt>tor</dt><dd>${engine.version ?? "–"}</dd></div>
-      <div><dt>Process</dt><dd class="mono">${engine.attached ? "runs elsewhere, attached" : (engine.pid ?? "none")}</dd></div>
+      <div><dt>Process</dt><dd class="mono">${engine.attached ? "attached, runs elsewhere" : (engine.pid ?? "none")}</dd></div>
     </dl>
   </${Panel}>`;
 }
@@ -24,7 +24,7 @@ function Engine({ engine }) {
 export function Engines() {
   const { data, error, again } = useAsk("/engines", 2000);
   const usable = data?.engines.filter((engine) => engine.usable).length;
-  return html`<div class="head"><h1 tabindex="-1">Engines</h1>${data?.enabled && html`<p class="faint">${usable} of ${plural(data.engines.length, "engine")} usable · each has one guard of its own</p>`}</div>
+  return html`<div class="head"><h1 tabindex="-1">Engines</h1>${data?.enabled && html`<p class="faint">${usable} of ${plural(data.engines.length, "engine")} usable · each has its own guard</p>`}</div>
     <${Trouble} error=${error} again=${again} />
     ${!data && !error && html`<${Waiting} />`}
     ${data && !data.enabled && html`<${Panel}><${Empty} title="Tor is switched off">Set <code>tor.enabled = true</code> in the configuration and restart, or use public exits.</${Empty}></${Panel}>`}

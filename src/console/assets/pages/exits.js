@@ -1,4 +1,4 @@
-// Where traffic can leave from: how many usable exits each country has, and the exits themselves.
+// The number of usable exits in each country, and the list of exits.
 import { ask, useAsk } from "../api.js";
 import { Bar } from "../chart.js";
 import { Badge, Empty, Panel, Trouble, Waiting, When, say } from "../parts.js";
@@ -6,7 +6,7 @@ import { html, useEffect, useState } from "../view.js";
 import { count, country, millis, plain, plural, short } from "../words.js";
 
 const PAGE = 100;
-// What the API gives at most, for a filter that has to see them all.
+// The largest page of the API, for a filter that needs all exits.
 const MANY = 1000;
 const BARS = 14;
 
@@ -25,15 +25,15 @@ function Countries({ chosen, onChoose }) {
   return html`<${Panel} title="Usable exits by country" more=${chosen && html`<button type="button" class="quiet" onClick=${() => onChoose(null)}>All countries</button>`}>
     <${Trouble} error=${error} again=${again} />
     ${!data && !error && html`<${Waiting} rows=${8} />`}
-    ${data && list.length === 0 && html`<${Empty} title="No exit is known yet">The sources are asked first. <a href="#/sources">See how that goes</a></${Empty}>`}
+    ${data && list.length === 0 && html`<${Empty} title="No exit is known yet">The sources are loading. <a href="#/sources">See their state</a></${Empty}>`}
     <ul class="bars">${shown.map(({ country: code, usable, known }) => html`<li key=${code}>
       <button type="button" aria-pressed=${chosen === code ? "true" : "false"} onClick=${() => onChoose(chosen === code ? null : code)}>
         <span class="name">${country(code)}</span><${Bar} share=${usable / high} /><span class="number"><b>${count(usable)}</b><span class="faint"> of ${count(known)}</span></span></button></li>`)}</ul>
-    ${list.length > BARS && html`<button type="button" class="quiet" onClick=${() => setAll(!all)}>${all ? "The first ones only" : `All ${list.length} countries`}</button>`}
+    ${list.length > BARS && html`<button type="button" class="quiet" onClick=${() => setAll(!all)}>${all ? "Only the first" : `All ${list.length} countries`}</button>`}
   </${Panel}>`;
 }
 
-// A list that grows by pages, and begins anew when what is asked for changes.
+// A list that grows by pages, and starts again when the query changes.
 function usePages(query) {
   const first = useAsk(`/exits?limit=${PAGE}${query}`, 8000);
   const [more, setMore] = useState({ query, exits: [], next: undefined });
@@ -83,7 +83,7 @@ export function Exits({ query }) {
           <input type="search" class="filter" aria-label="Filter by address, nickname, network or fingerprint" placeholder="Filter" value=${typed} onInput=${(event) => type(event.target.value)} /></div>`}>
         <${Trouble} error=${error} again=${again} />
         ${!data && !error && html`<${Waiting} rows=${10} />`}
-        ${data && found.length === 0 && html`<${Empty} title="No exit is like that">${looking ? `Looking through ${count(total)} …` : word ? "No address, nickname, network or fingerprint has this in it." : usable === "true" ? "None has passed its check yet, or the filter leaves none." : "The filter leaves none."}</${Empty}>`}
+        ${data && found.length === 0 && html`<${Empty} title="No exit found">${looking ? `Searching ${count(total)} …` : word ? "No address, nickname, network or fingerprint contains this." : usable === "true" ? "No exit has passed its check yet, or none matches the filter." : "None matches the filter."}</${Empty}>`}
         ${found.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">Exit</th><th scope="col">Country</th><th scope="col" class="wider">Network</th><th scope="col">State</th><th scope="col" class="number wide">Latency</th><th scope="col" class="number wide">Open</th><th scope="col" class="wide">Checked</th></tr></thead>
           <tbody>${found.slice(0, rows).map((exit) => html`<tr key=${exit.id}><th scope="row"><a class="mono name" href=${`#/exits/${encodeURIComponent(exit.id)}`}>${exit.ip ?? short(exit.id)}</a> <span class="faint cut">${exit.nickname ?? ""}</span></th>
             <td>${country(exit.country)}</td><td class="wider"><span class="cut">${exit.as_name ?? (exit.asn ? `AS${exit.asn}` : "–")}</span></td><td><${Verdict} exit=${exit} /></td>

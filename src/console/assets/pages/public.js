@@ -1,4 +1,4 @@
-// Public proxies that passed their checks, as /list gives them to whoever curls it.
+// Public proxies that passed their checks, as /list gives them.
 import { useAsk } from "../api.js";
 import { Badge, CopyButton, Empty, Mono, Panel, Trouble, Waiting, When } from "../parts.js";
 import { html, useState } from "../view.js";
@@ -29,8 +29,8 @@ function List({ query }) {
   const { data, error, again } = useAsk(`/list?format=json&limit=${SHOWN}${query}`, 5000);
   return html`<${Trouble} error=${error} again=${again} />
     ${!data && !error && html`<${Waiting} />`}
-    ${data?.length === 0 && html`<${Empty} title="None is like that now">They are tested all the time; those that answer appear here, fastest first.</${Empty}>`}
-    ${data?.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">Proxy</th><th scope="col" class="wide">Country</th><th scope="col" class="wide">Anonymity</th><th scope="col" class="wide">HTTPS</th><th scope="col" class="number">Answers in</th><th scope="col" class="number wide" title="Of the requests of its long test, those that came back well">Reliable</th><th scope="col" class="wider">Checked</th></tr></thead>
+    ${data?.length === 0 && html`<${Empty} title="No such proxy now">Proxies are tested all the time; working ones appear here, the fastest first.</${Empty}>`}
+    ${data?.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">Proxy</th><th scope="col" class="wide">Country</th><th scope="col" class="wide">Anonymity</th><th scope="col" class="wide">HTTPS</th><th scope="col" class="number">Answers in</th><th scope="col" class="number wide" title="The share of successful requests in its long test">Reliable</th><th scope="col" class="wider">Checked</th></tr></thead>
       <tbody>${data.map((proxy) => html`<${Row} key=${proxy.url} proxy=${proxy} />`)}</tbody></table></div>`}
     ${data?.length === SHOWN && html`<p class="hint inset">The fastest ${SHOWN}; /list has more.</p>`}`;
 }
@@ -46,10 +46,9 @@ export function PublicList() {
     ${!off && stats && html`<${Figures} stats=${stats} />`}
     ${!off && html`<${Trouble} error=${error} again=${again} />`}
     <${Panel} title=${off || !stats ? "Public proxies" : `${plural(stats.working_proxies, "working proxy", "working proxies")}, fastest first`} kind="flush" more=${!off && filters}>
-      ${off && html`<${Empty} title="Public proxies are switched off">They belong to strangers who can read what is not encrypted, so they are off by default. Set <code>sources.proxifly.enabled = true</code>
-        in the configuration and restart; each is tested without mercy before it is listed here.</${Empty}>`}
+      ${off && html`<${Empty} title="Public proxies are switched off">Their unknown owners can read everything that is not encrypted, so they are off by default. Set <code>sources.proxifly.enabled = true</code> in the configuration and restart. Each proxy is tested before it is listed here.</${Empty}>`}
       ${!off && !stats && !error && html`<${Waiting} />`}
       ${!off && stats && html`<${List} query=${query} />`}
     </${Panel}>
-    <${Panel} title="From a terminal"><p class="address"><${Mono} text=${`curl '${location.origin}/list?limit=20${query}'`} label="Copy the line" /></p><p class="hint">The same list as plain text, one a line, for programs. Where tokens are asked for, the read token is enough.</p></${Panel}>`;
+    <${Panel} title="From a terminal"><p class="address"><${Mono} text=${`curl '${location.origin}/list?limit=20${query}'`} label="Copy the command" /></p><p class="hint">The same list as plain text, one proxy a line, for programs. With tokens, the read token is enough.</p></${Panel}>`;
 }

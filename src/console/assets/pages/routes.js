@@ -1,7 +1,8 @@
-// The first page: is traffic going well, and what does each route do now.
+// The first page: the figures of all routes together, and a table of the routes.
 import { useAsk } from "../api.js";
 import { Spark } from "../chart.js";
 import { figures, series, useLive } from "../live.js";
+import { addresses } from "../lines.js";
 import { Badge, CopyButton, Empty, Icon, Panel, Trouble, Waiting } from "../parts.js";
 import { html, useEffect, useMemo, useState } from "../view.js";
 import { bytes, count, millis, percent, plural, rate } from "../words.js";
@@ -12,7 +13,7 @@ function Tile({ name, value, note, values, kind = "" }) {
     <div class="note">${note}</div>${values && html`<${Spark} values=${values} kind=${kind} label=${`${name}, last two minutes`} />`}</div>`;
 }
 
-// Half a percent of failures is the target's own; one in twenty is worth a look.
+// Below half a percent failures are normal; from 5 % on they are an alarm. Not tuned.
 export function alarm(share) {
   return share == null || share < 0.005 ? "" : share < 0.05 ? "warn" : "bad";
 }
@@ -32,7 +33,7 @@ function Tiles() {
   </section>`;
 }
 
-// What a strict route has beyond its one exit is a choice for later, so nothing is missing.
+// A strict route uses one exit, so one is enough.
 export function Pool({ pool, mode }) {
   const { have, unique_ips: ips } = pool;
   const wanted = mode === "strict" ? 1 : pool.wanted;
@@ -48,7 +49,7 @@ function Row({ route }) {
     <th scope="row"><a class="name" href=${`#/routes/${encodeURIComponent(name)}`}>${name}</a>
       ${origin === "config" && html`<${Badge}>config</${Badge}>`}${state === "port_taken" && html`<${Badge} kind="bad">port taken</${Badge}>`}
       <div class="faint mono">${selector}</div></th>
-    <td class="mono nowrap wide">${port ?? "–"} ${urls && html`<${CopyButton} text=${urls.socks5} label=${`Copy the address of ${name}`} />`}</td>
+    <td class="mono nowrap wide">${port ?? "–"} ${urls && html`<${CopyButton} text=${addresses(route).socks5} label=${`Copy the address of ${name}`} />`}</td>
     <td class="nowrap wide"><${Pool} pool=${pool} mode=${mode} /></td>
     <td class="number nowrap">${rate(now?.now.rate)}<span class="faint">/s</span></td>
     <td class="wider"><${Spark} values=${series(name, "rate")} label=${`Requests of ${name}, last two minutes`} /></td>
@@ -59,7 +60,7 @@ function Row({ route }) {
   </tr>`;
 }
 
-// What usernames ask for without a route of their own: one line for all of them.
+// All usernames that are not the name of a route: one row for all of them.
 function Implicit() {
   const now = figures("implicit");
   if (!now?.total.requests && !now?.streams) return null;
@@ -79,18 +80,18 @@ function Table({ routes }) {
   useLive();
   return html`<div class="scroll"><table class="routes"><thead><tr>
     <th scope="col">Route</th><th scope="col" class="wide">Port</th><th scope="col" class="wide">Pool</th><th scope="col" class="number">Requests</th>
-    <th scope="col" class="wider"><span class="sr">Last two minutes</span></th><th scope="col" class="number middle" title="What opening a stream took at the last checks of its exits; half were faster">Latency</th><th scope="col" class="number">Failed</th>
+    <th scope="col" class="wider"><span class="sr">Last two minutes</span></th><th scope="col" class="number middle" title="The median time to open a stream, in the last checks of its exits">Latency</th><th scope="col" class="number">Failed</th>
     <th scope="col" class="number wider">Traffic</th><th scope="col" class="number middle">Total</th>
   </tr></thead><tbody>${routes.map((route) => html`<${Row} key=${route.name} route=${route} />`)}<${Implicit} /></tbody></table></div>`;
 }
 
-// Rows that are drawn at once: a table of a thousand, every two seconds, is more than a phone can do.
+// Rows that are drawn at once: a phone cannot draw a thousand every two seconds.
 const ROWS = 100;
 
 export function Routes({ query }) {
   const [pace, setPace] = useState(4000);
   const { data, error, again } = useAsk("/proxies?limit=1000", pace);
-  // A thousand routes are a megabyte.
+  // A thousand routes are a megabyte, so they are read less often.
   useEffect(() => setPace(data?.total > 200 ? 15_000 : 4000), [data?.total]);
   const [rows, showRows] = useState(ROWS);
   const [creating, create] = useState(query.has("new"));
@@ -109,9 +110,9 @@ export function Routes({ query }) {
       ${!data && !error && html`<${Waiting} />`}
       ${data && (data.total > 0 || figures("implicit")?.total.requests > 0) && html`<${Table} routes=${found.slice(0, rows)} />`}
       ${found.length > rows && html`<p class="inset"><button type="button" class="quiet" onClick=${() => showRows(rows + ROWS)}>Show more (${rows} of ${count(found.length)})</button></p>`}
-      ${data?.total === 0 && html`<${Empty} title="No route yet">A route is a port of its own that leaves where you say: from the US, from anywhere but the US, from one fixed address.
-        The shared port works without one: its username says the way, as in <code>us-strict</code>. ${button}</${Empty}>`}
-      ${data?.total > 0 && found.length === 0 && html`<${Empty} title="No route has this name">Clear the filter to see all ${data.total}.</${Empty}>`}
+      ${data?.total === 0 && html`<${Empty} title="No route yet">A route is a port of its own with the exits that you choose: in the US, anywhere but the US, or one fixed address.
+        The shared port needs no route: the username chooses the exits, as in <code>us-strict</code>. ${button}</${Empty}>`}
+      ${data?.total > 0 && found.length === 0 && html`<${Empty} title="No route found">Clear the filter to see all ${data.total}.</${Empty}>`}
     </${Panel}>
     ${creating && html`<${Create} onClose=${() => create(false)} />`}`;
 }

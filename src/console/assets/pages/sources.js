@@ -1,4 +1,4 @@
-// Where exits come from, when each was asked last, and what it said.
+// The sources of exits: when each was fetched last, and the result.
 import { ask, refresh, useAsk } from "../api.js";
 import { Badge, Empty, Icon, Panel, Trouble, Waiting, When, say } from "../parts.js";
 import { html } from "../view.js";
@@ -11,7 +11,7 @@ function kind({ outcome, failures }) {
 async function again(name) {
   try {
     await ask(`/sources/${encodeURIComponent(name)}/refresh`, { method: "POST" });
-    say(`${name} is being asked.`);
+    say(`Fetching ${name}.`);
     setTimeout(() => refresh("/sources"), 800);
   } catch (why) {
     say(why.message, "bad");
@@ -22,7 +22,7 @@ function Row({ source }) {
   return html`<tr><th scope="row"><b>${source.name}</b>${source.why && html`<div class="faint">${source.why}</div>`}</th>
     <td><${Badge} kind=${kind(source)}>${plain(source.outcome)}</${Badge}></td><td class="number">${count(source.records)}</td>
     <td class="number wide">${count(source.skipped)}</td><td class="wide nowrap"><${When} at=${source.good} /></td><td class="wider nowrap"><${When} at=${source.published} /></td><td class="wide nowrap"><${When} at=${source.next} /></td>
-    <td class="number"><button type="button" class="quiet" onClick=${() => again(source.name)} aria-label=${`Ask now: ${source.name}`}><${Icon} name="rotate" /><span class="wide">Ask now</span></button></td></tr>`;
+    <td class="number"><button type="button" class="quiet" onClick=${() => again(source.name)} aria-label=${`Fetch now: ${source.name}`}><${Icon} name="rotate" /><span class="wide">Fetch now</span></button></td></tr>`;
 }
 
 export function Sources() {
@@ -35,7 +35,7 @@ export function Sources() {
     <${Panel} title="Lists and directories" kind="flush">
       ${!data && !error && html`<${Waiting} rows=${3} />`}
       ${data?.sources.length === 0 && html`<${Empty} title="No source is switched on">Switch on Tor, or a list of public proxies, in the configuration and restart.</${Empty}>`}
-      ${data?.sources.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">Source</th><th scope="col">Last answer</th><th scope="col" class="number">Exits</th><th scope="col" class="number wide">Skipped</th><th scope="col" class="wide">Good</th><th scope="col" class="wider">Made</th><th scope="col" class="wide">Next</th><th scope="col"><span class="sr">Ask now</span></th></tr></thead>
+      ${data?.sources.length > 0 && html`<div class="scroll"><table><thead><tr><th scope="col">Source</th><th scope="col">Last answer</th><th scope="col" class="number">Exits</th><th scope="col" class="number wide">Skipped</th><th scope="col" class="wide">Good</th><th scope="col" class="wider">Made</th><th scope="col" class="wide">Next</th><th scope="col"><span class="sr">Fetch now</span></th></tr></thead>
         <tbody>${data.sources.map((source) => html`<${Row} key=${source.name} source=${source} />`)}</tbody></table></div>`}
     </${Panel}>`;
 }

@@ -1,4 +1,4 @@
-// Why a username gets the exits that it gets: the way from all exits to its pool, with what each step takes away.
+// Explains which exits a username can use: all filters in order, with the number of exits that each one leaves.
 import { useAsk } from "../api.js";
 import { Bar } from "../chart.js";
 import { Empty, Field, Panel, Trouble } from "../parts.js";
@@ -16,23 +16,23 @@ function useSettled(value) {
   return settled;
 }
 
-function Funnel({ said }) {
-  const all = Math.max(1, said.funnel[0]?.left ?? 0);
-  return html`<ol class="funnel">${said.funnel.map(({ step, left }, at) => {
-    const lost = at === 0 ? 0 : said.funnel[at - 1].left - left;
-    return html`<li key=${step}><span class="name">${step}</span><${Bar} share=${left / all} kind=${left === 0 ? "bad" : ""} /><span class="number"><b>${count(left)}</b></span><span class="lost number">${lost > 0 ? `−${count(lost)}` : ""}</span></li>`;
+function Funnel({ answer }) {
+  const all = Math.max(1, answer.funnel[0]?.left ?? 0);
+  return html`<ol class="funnel">${answer.funnel.map(({ step, left }, at) => {
+    const lost = at === 0 ? 0 : answer.funnel[at - 1].left - left;
+    return html`<li key=${step}><span class="name">${step}</span><${Bar} share=${left / all} kind=${left === 0 ? "bad" : ""} /><span class="number"><b>${count(left)}</b></span><span class="removed number">${lost > 0 ? `−${count(lost)}` : ""}</span></li>`;
   })}</ol>`;
 }
 
-function Answer({ said }) {
-  return html`<${Panel} title=${said.refused ? "Refused" : "It works"}>
-      ${said.refused ? html`<p class="bad">${said.refused}</p>` : html`<p>Reads as <code>${said.selector}</code>${said.route !== "implicit" ? html`, of the route <a href=${`#/routes/${encodeURIComponent(said.route)}`}>${said.route}</a>` : ""}.</p>`}
-      <${Funnel} said=${said} />
-      ${said.pin && html`<p>Pinned to <a class="mono" href=${`#/exits/${encodeURIComponent(said.pin.exit)}`}>${said.pin.ip}</a>.</p>`}
-      ${said.session && html`<p>Its session has <a class="mono" href=${`#/exits/${encodeURIComponent(said.session)}`}>${short(said.session)}</a>.</p>`}
+function Answer({ answer }) {
+  return html`<${Panel} title=${answer.refused ? "Refused" : "It works"}>
+      ${answer.refused ? html`<p class="bad">${answer.refused}</p>` : html`<p>Reads as <code>${answer.selector}</code>${answer.route !== "implicit" ? html`, of the route <a href=${`#/routes/${encodeURIComponent(answer.route)}`}>${answer.route}</a>` : ""}.</p>`}
+      <${Funnel} answer=${answer} />
+      ${answer.pin && html`<p>Pinned to <a class="mono" href=${`#/exits/${encodeURIComponent(answer.pin.exit)}`}>${answer.pin.ip}</a>.</p>`}
+      ${answer.session && html`<p>Its session uses <a class="mono" href=${`#/exits/${encodeURIComponent(answer.session)}`}>${short(answer.session)}</a>.</p>`}
     </${Panel}>
-    <${Panel} title="Its pool now" kind="flush">${said.pool.length === 0 ? html`<${Empty} title=${said.refused ? "No exit" : "None yet"}>${said.refused ? "The step that ends at nothing says why." : "Its first request takes one or more of those that are left."}</${Empty}>`
-      : html`<div class="scroll"><table><thead><tr><th scope="col">Exit</th><th scope="col">Country</th><th scope="col" class="number">Latency</th></tr></thead><tbody>${said.pool.map((exit) => html`<tr key=${exit.id}><th scope="row"><a class="mono name" href=${`#/exits/${encodeURIComponent(exit.id)}`}>${exit.ip ?? short(exit.id)}</a></th><td>${country(exit.country)}</td><td class="number">${millis(exit.latency_ms)}</td></tr>`)}</tbody></table></div>`}</${Panel}>`;
+    <${Panel} title="Its pool now" kind="flush">${answer.pool.length === 0 ? html`<${Empty} title=${answer.refused ? "No exit" : "None yet"}>${answer.refused ? "The first filter that leaves 0 is the reason." : "Its first request chooses among the exits that are left."}</${Empty}>`
+      : html`<div class="scroll"><table><thead><tr><th scope="col">Exit</th><th scope="col">Country</th><th scope="col" class="number">Latency</th></tr></thead><tbody>${answer.pool.map((exit) => html`<tr key=${exit.id}><th scope="row"><a class="mono name" href=${`#/exits/${encodeURIComponent(exit.id)}`}>${exit.ip ?? short(exit.id)}</a></th><td>${country(exit.country)}</td><td class="number">${millis(exit.latency_ms)}</td></tr>`)}</tbody></table></div>`}</${Panel}>`;
 }
 
 export function Why({ query }) {
@@ -47,8 +47,8 @@ export function Why({ query }) {
     <${Panel}><div class="triple">
       <${Field} label="Username" hint="As a scraper sends it: a selector, or a route's name." error=${wrong === "username" ? error.message : null}>${input(username, setUsername, { class: "mono" })}</${Field}>
       <${Field} label="Target's port" error=${wrong === "port" ? error.message : null}>${input(port, setPort, { inputmode: "numeric" })}</${Field}>
-      <${Field} label="Target's host" hint="For its bans; may be left out." error=${wrong === "host" ? error.message : null}>${input(host, setHost, { placeholder: "shop.example" })}</${Field}>
+      <${Field} label="Target's host" hint="Optional: exits that are banned there are excluded." error=${wrong === "host" ? error.message : null}>${input(host, setHost, { placeholder: "shop.example" })}</${Field}>
     </div><p class="try">Try ${TRY.map((word) => html`<button type="button" class="quiet mono" key=${word} onClick=${() => setUsername(word)}>${word}</button>`)}</p></${Panel}>
     ${!wrong && html`<${Trouble} error=${error} again=${again} />`}
-    ${data && !error && html`<div class="columns"><${Answer} said=${data} /></div>`}`;
+    ${data && !error && html`<div class="columns"><${Answer} answer=${data} /></div>`}`;
 }
