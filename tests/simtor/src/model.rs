@@ -43,6 +43,10 @@ pub struct Model {
     pub churn: f64,
     relays: Vec<Relay>,
     by_fingerprint: HashMap<[u8; 20], usize>,
+    /// Each relay's microdescriptor. They are the same in every hour, and every consensus needs their digests.
+    microdescs: Vec<microdesc::Text>,
+    /// The sum of all weights.
+    total_weight: f64,
 }
 
 /// One relay.
@@ -129,7 +133,9 @@ impl Model {
     pub fn new(seed: u64, size: usize) -> Self {
         let relays = build::relays(seed, size);
         let by_fingerprint = relays.iter().enumerate().map(|(place, relay)| (relay.fingerprint, place)).collect();
-        Self { seed, churn: PUBLIC_CHURN, relays, by_fingerprint }
+        let microdescs = microdesc::all(seed, &relays);
+        let total_weight = relays.iter().map(|relay| f64::from(relay.weight)).sum();
+        Self { seed, churn: PUBLIC_CHURN, relays, by_fingerprint, microdescs, total_weight }
     }
 
     /// Every relay, in the order of fingerprints, which is that of the consensus.
@@ -171,8 +177,13 @@ impl Model {
     }
 
     /// One relay's microdescriptor, without annotation: what `GETINFO md/id/…` answers.
-    pub fn microdesc(&self, place: usize) -> String {
-        microdesc::of(self, place)
+    pub fn microdesc(&self, place: usize) -> &str {
+        &self.microdescs[place].text
+    }
+
+    /// The SHA-256 digest of that, by which the consensus names it.
+    pub fn microdesc_digest(&self, place: usize) -> [u8; 32] {
+        self.microdescs[place].digest
     }
 
     /// A file of `low,high,CC` lines in tor's format with the countries of all addresses.
