@@ -23,7 +23,7 @@ mod microdesc;
 mod operators;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 mod weights;
 
 pub use consensus::Edition;

@@ -284,7 +284,7 @@ fn describe(relay: &mut Relay, kind: Kind, habits: &Habits, draw: &mut Draw) {
     let age = (164.0f64.ln() + 0.746 * draw.normal()).exp() * DAY;
     relay.uptime = uptime(is_exit, draw.unit()).min(age) as u64;
     relay.age = age as u64;
-    relay.flaky = draw.chance(if stable { 0.03 } else { 0.7 });
+    relay.flaky = draw.chance(if stable { 0.07 } else { 0.8 });
 }
 
 /// The uptime at a quantile, in seconds: straight lines between the points that the sample shows.

@@ -1,11 +1,11 @@
 //! Who is missing from which consensus, and who restarts when.
 //!
 //! The network loses 1.2 % of its relays from one hour to the next, and yet the median exit is half a year old: a few
-//! relays come and go all the time. So nine of ten disappearances are those of `flaky` relays, about a tenth of all. Half of
-//! those who vanish are back in the next hour, the others after two hours to a day.
+//! relays come and go all the time. So nine of ten disappearances are those of `flaky` relays, about a seventh of all.
+//! Half of those who vanish are back in the next hour, the others after two hours to half a day.
 //!
 //! Nothing is remembered from hour to hour: whether a relay vanished in an hour is a hash of both, and who is listed
-//! follows from the last day's hashes. So any hour can be asked for at any time.
+//! follows from the last half day's hashes. So any hour can be asked for at any time.
 
 use super::Model;
 use super::draw::hash;
@@ -14,7 +14,10 @@ use super::draw::hash;
 const BY_FLAKY: f64 = 0.9;
 
 /// The longest absence, in hours.
-const LONGEST: u64 = 24;
+const LONGEST: u64 = 12;
+
+/// The mean absence, in hours, as [`absence`] draws it.
+const MEAN_ABSENCE: f64 = 2.3;
 
 /// Relays that restart together: an operator's, in lots of this many.
 const LOT: usize = 60;
@@ -30,16 +33,21 @@ pub(super) fn is_listed(model: &Model, place: usize, hour: u64) -> bool {
 
 /// The chance that a relay vanishes in an hour.
 fn probability(model: &Model, place: usize) -> f64 {
-    let flaky_part = 0.1; // by the chances in `build.rs`; the tests compare what comes out with what was asked for
-    let (share, part) =
-        if model.relays()[place].flaky { (BY_FLAKY, flaky_part) } else { (1.0 - BY_FLAKY, 1.0 - flaky_part) };
-    model.churn * share / part
+    const FLAKY_PART: f64 = 0.15; // by the chances in `build.rs`
+    if !model.relays()[place].flaky {
+        return model.churn * (1.0 - BY_FLAKY) / (1.0 - FLAKY_PART);
+    }
+    // Who is absent cannot vanish, so those who are there do so more often: p · exp(-absence · p) is what shows. It is
+    // largest at p = 1 / absence, where some 2.5 % of all relays vanish in an hour.
+    let shows = model.churn * BY_FLAKY / FLAKY_PART;
+    let next = |p: f64| (shows * (MEAN_ABSENCE * p).exp()).min(1.0 / MEAN_ABSENCE);
+    (0..16).fold(shows, |p, _| next(p))
 }
 
-/// For how many hours: one for every second disappearance, else up to a day, short times more often.
+/// For how many hours: one for every second disappearance, else up to half a day, short times more often.
 fn absence(seed: u64, place: usize, began: u64) -> u64 {
     let number = hash(!seed, place as u64, began);
-    if number < 0.5 { 1 } else { 2 + ((number * 2.0 - 1.0).powi(3) * (LONGEST - 2) as f64) as u64 }
+    if number < 0.5 { 1 } else { 2 + ((number * 2.0 - 1.0).powi(4) * (LONGEST - 2) as f64) as u64 }
 }
 
 /// Exits restart in 15 % of all days, others in 6 %.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Upper-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
         let _ = write!(hex, "{byte:02X}"); // a String takes everything
         hex
@@ -23,12 +23,12 @@ pub(super) fn base64(bytes: &[u8]) -> String {
 }
 
 /// Seconds since 1970.
-pub(super) fn seconds(time: SystemTime) -> u64 {
+pub(crate) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// `YYYY-MM-DD hh:mm:ss` in UTC, of seconds since 1970.
-pub(super) fn stamp(seconds: u64) -> String {
+pub(crate) fn stamp(seconds: u64) -> String {
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
@@ -48,7 +48,7 @@ fn date(day: u64) -> (u64, u64, u64) {
 }
 
 /// Whether a summary such as `accept 80,443,8000-9000` lets a port out.
-pub(super) fn policy_allows(policy: &str, port: u16) -> bool {
+pub(crate) fn policy_allows(policy: &str, port: u16) -> bool {
     let Some((word, list)) = policy.split_once(' ') else { return false };
     let bounds = |entry: &str| {
         let (low, high) = entry.split_once('-').unwrap_or((entry, entry));
