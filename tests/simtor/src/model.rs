@@ -26,7 +26,7 @@ mod tests;
 pub(crate) mod text;
 mod weights;
 
-pub use consensus::Edition;
+pub use consensus::{Edition, param};
 
 /// How many relays the public network has.
 pub const PUBLIC_SIZE: usize = 9_300;

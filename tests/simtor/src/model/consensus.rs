@@ -54,6 +54,11 @@ const PARAMS: &[(&str, i32)] = &[
     ("usecreatefast", 0),
 ];
 
+/// What a consensus without changes says of a parameter.
+pub fn param(name: &str) -> Option<i32> {
+    PARAMS.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+}
+
 /// By the network's own figures: Wgg .6033, Wmg .3967, Wgd and Wmd .0021, Wed .9958, Wee and Wmm 1.
 const BANDWIDTH_WEIGHTS: &str = "Wbd=0 Wbe=0 Wbg=3967 Wbm=10000 Wdb=10000 Web=10000 Wed=9958 Wee=10000 Weg=9958 Wem=10000 \
                                  Wgb=10000 Wgd=21 Wgg=6033 Wgm=6033 Wmb=10000 Wmd=21 Wme=0 Wmg=3967 Wmm=10000";
