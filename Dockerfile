@@ -8,11 +8,12 @@ COPY benches/peers/Cargo.toml benches/peers/Cargo.toml
 COPY benches/pieces/Cargo.toml benches/pieces/Cargo.toml
 COPY benches/public/Cargo.toml benches/public/Cargo.toml
 COPY benches/soak/Cargo.toml benches/soak/Cargo.toml
+COPY tests/simnet/Cargo.toml tests/simnet/Cargo.toml
 COPY tests/simtor/Cargo.toml tests/simtor/Cargo.toml
 COPY tests/testnet/Cargo.toml tests/testnet/Cargo.toml
 # Empty sources: enough for cargo to build every dependency. What it makes of them is forgotten, because it goes by the
 # times of files, and ours are older.
-RUN for member in . benches/* tests/simtor tests/testnet; do mkdir -p "$member/src" && echo 'fn main() {}' > "$member/src/main.rs"; done \
+RUN for member in . benches/* tests/simnet tests/simtor tests/testnet; do mkdir -p "$member/src" && echo 'fn main() {}' > "$member/src/main.rs"; done \
  && touch src/lib.rs tests/simtor/src/lib.rs tests/testnet/src/lib.rs \
  && cargo build --release --locked --bin exitgate \
  && rm -rf src target/release/exitgate* target/release/.fingerprint/exitgate-* \
