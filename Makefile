@@ -28,6 +28,7 @@ test: ## everything but the slowest: format, lints, documents, licences, unit, i
 	@$(STAGE) unit    .ci/cargo-test --lib
 	@$(STAGE) it      .ci/cargo-test --test it
 	@$(STAGE) testnet .ci/cargo-test -p exitgate-testnet
+	@$(STAGE) simnet  .ci/cargo-test -p exitgate-simnet -p exitgate-simtor
 	@$(STAGE) clients .ci/clients
 	@$(STAGE) e2e     .ci/cargo-test --test e2e
 	@$(STAGE) report
@@ -54,6 +55,7 @@ verify: ## the slower rest: the shipped binary, from a release build, the consol
 	@$(STAGE) actions .ci/actions
 	@$(STAGE) siege   env EXITGATE_BIN=$(TARGET)/release/exitgate .ci/cargo-test --test e2e siege::
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
+	@$(STAGE) simnet  $(MAKE) --no-print-directory simnet-verify
 	@$(STAGE) report
 
 bench: ## exitgate beside its peers in one run; benches/README.md says how to read it
@@ -92,10 +94,19 @@ soak: ## mixed clients and injected faults for MINUTES (30) on a private network
 	cargo build --locked -p exitgate-soak
 	$(TARGET)/debug/exitgate-soak $(TARGET)/release/exitgate $(or $(MINUTES),30)
 
+simnet: ## the shipped gateway on a simulated public network: all scenarios, or SCENARIO=name; FULL=1 for real time
+	@.ci/need cargo cc
+	cargo build --release --locked --bin exitgate
+	cargo build --release --locked --quiet -p exitgate-simnet -p exitgate-simtor
+	$(TARGET)/release/simnet $(TARGET)/release/exitgate $(TARGET)/release/simtor $(if $(FULL),--full) $(SIMNET) $(SCENARIO)
+
+simnet-verify: ## the scenarios of it that `make verify` runs
+	@$(MAKE) --no-print-directory simnet SIMNET=--verify
+
 fmt: ## format everything
 	cargo fmt --all
 
 clean-state: ## forget what runs and tests left: the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run test demo verify bench bench-api bench-pieces bench-engine bench-public bench-scale soak fmt clean-state
+.PHONY: help run test demo verify bench bench-api bench-pieces bench-engine bench-public bench-scale soak simnet simnet-verify fmt clean-state
