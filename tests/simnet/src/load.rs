@@ -77,7 +77,7 @@ pub fn reasons(answers: &[Answer]) -> String {
         *counts.entry(format!("{} {words}", answer.status)).or_default() += 1;
     }
     let mut sorted: Vec<(usize, String)> = counts.into_iter().map(|(reason, count)| (count, reason)).collect();
-    sorted.sort_by(|a, b| b.0.cmp(&a.0));
+    sorted.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
     let shown: Vec<String> = sorted.into_iter().take(3).map(|(count, reason)| format!("{count} × {reason}")).collect();
     if shown.is_empty() { "none".into() } else { shown.join("; ") }
 }
