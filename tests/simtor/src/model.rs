@@ -132,10 +132,16 @@ impl Model {
     /// Draws a network of `size` relays. [`PUBLIC_SIZE`] is the real one; smaller ones keep its proportions.
     pub fn new(seed: u64, size: usize) -> Self {
         let relays = build::relays(seed, size);
+        Self { churn: PUBLIC_CHURN, ..Self::of(seed, relays) }
+    }
+
+    /// A network of relays that somebody else chose, in any order; nobody leaves it.
+    pub fn of(seed: u64, mut relays: Vec<Relay>) -> Self {
+        relays.sort_unstable_by_key(|relay| relay.fingerprint);
         let by_fingerprint = relays.iter().enumerate().map(|(place, relay)| (relay.fingerprint, place)).collect();
         let microdescs = microdesc::all(seed, &relays);
         let total_weight = relays.iter().map(|relay| f64::from(relay.weight)).sum();
-        Self { seed, churn: PUBLIC_CHURN, relays, by_fingerprint, microdescs, total_weight }
+        Self { seed, churn: 0.0, relays, by_fingerprint, microdescs, total_weight }
     }
 
     /// Every relay, in the order of fingerprints, which is that of the consensus.

@@ -1,0 +1,138 @@
+//! Connections between engines and the relays that they enter by.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{BRIDGE, Channel, State, World};
+use crate::fault::{Manner, Uplink};
+use crate::link::{Conn, Gone, Tell};
+
+/// How long the system tries to connect to an address that does not answer (Linux: six SYNs).
+const NO_ANSWER: Duration = Duration::from_secs(127);
+
+/// How long a connection outlives its other end's silence (Linux: 15 retransmissions; what sleeps is given up by then).
+const SILENCE: Duration = Duration::from_secs(924);
+
+/// An engine that did not say that it is awake for this long sleeps. It says so each second.
+const ASLEEP: Duration = Duration::from_secs(3);
+
+impl World {
+    /// Waits for the connection of an engine to a relay; makes it if there is none.
+    pub(super) async fn channel(self: &Arc<Self>, engine: u32, relay: usize) -> Result<(), Gone> {
+        let mut open = self.open_or_connect(engine, relay);
+        let opened = open.wait_for(Option::is_some).await.map(|result| result.clone());
+        match opened {
+            Ok(Some(Ok(()))) => Ok(()),
+            _ => Err(Gone::here("CHANNEL_CLOSED")),
+        }
+    }
+
+    fn open_or_connect(self: &Arc<Self>, engine: u32, relay: usize) -> watch::Receiver<Option<Result<(), String>>> {
+        let mut state = self.state();
+        if let Some(channel) = state.channels.get(&(engine, relay)) {
+            return channel.open.subscribe();
+        }
+        let (open, receiver) = watch::channel(None);
+        state.channels.insert((engine, relay), Channel { open, task: None });
+        state.tell_conn(self, engine, relay, Conn::Launched);
+        let task = tokio::spawn(self.clone().connect(engine, relay)).abort_handle();
+        if let Some(channel) = state.channels.get_mut(&(engine, relay)) {
+            channel.task = Some(task);
+        }
+        receiver
+    }
+
+    async fn connect(self: Arc<Self>, engine: u32, relay: usize) {
+        let result = self.try_connect(relay).await;
+        let mut state = self.state();
+        let Some(channel) = state.channels.get(&(engine, relay)) else { return };
+        channel.open.send_replace(Some(result.clone()));
+        match result {
+            Ok(()) => {
+                let name = if relay == BRIDGE { "bridge".to_owned() } else { self.hex(relay) };
+                *state.stats.entered.entry(name).or_default() += 1;
+                state.tell_conn(&self, engine, relay, Conn::Connected);
+            }
+            Err(why) => {
+                state.channels.remove(&(engine, relay));
+                state.stats.connections_failed += 1;
+                state.tell_conn(&self, engine, relay, Conn::Failed(why));
+            }
+        }
+    }
+
+    /// TCP, TLS and tor's own handshake: four round trips.
+    async fn try_connect(&self, relay: usize) -> Result<(), String> {
+        let round_trip = self.round_trip(relay);
+        let given = Instant::now() + self.scaled(NO_ANSWER);
+        let (uplink, manner) = {
+            let state = self.state();
+            (state.faults.uplink(), if relay == BRIDGE { Manner::Works } else { state.faults.relay(relay) })
+        };
+        match (uplink, manner) {
+            (Uplink::Unreachable, _) => return Err("NOROUTE".to_owned()),
+            (Uplink::Silent, _) => {
+                return match tokio::time::timeout_at(given, self.passable(&[])).await {
+                    Ok(()) => Ok(()),
+                    Err(_) => Err("TIMEOUT".to_owned()),
+                };
+            }
+            (_, Manner::Down) => {
+                self.wait(round_trip).await;
+                return Err("CONNECTREFUSED".to_owned());
+            }
+            // The machine's system accepts, and then nothing comes.
+            (_, Manner::Hangs) => self.passable(&[relay]).await,
+            (_, Manner::Works | Manner::Refuses(_)) => {}
+        }
+        self.wait(round_trip * 4).await;
+        self.passable(&[]).await;
+        Ok(())
+    }
+
+    /// Ends a connection and the circuits over it.
+    pub(super) fn close_channel(&self, state: &mut State, engine: u32, relay: usize, why: &str) {
+        let Some(channel) = state.channels.remove(&(engine, relay)) else { return };
+        let was_open = matches!(*channel.open.borrow(), Some(Ok(())));
+        if let Some(task) = channel.task {
+            task.abort();
+        }
+        channel.open.send_replace(Some(Err(why.to_owned())));
+        let conn = if was_open { Conn::Closed(why.to_owned()) } else { Conn::Failed(why.to_owned()) };
+        state.tell_conn(self, engine, relay, conn);
+        let over = |key: &&(u32, u32)| key.0 == engine && state.circuits[*key].path.first() == Some(&relay);
+        let keys: Vec<_> = state.circuits.keys().filter(over).copied().collect();
+        for key in keys {
+            state.end(key, &Gone::here("CHANNEL_CLOSED"));
+        }
+    }
+
+    /// Relays give up connections to a client that has been silent for too long; others go on asking whether it is awake.
+    pub(super) fn part_from_sleepers(&self, now: Instant) {
+        let mut state = self.state();
+        let silence = self.scaled(SILENCE);
+        let is_cut = matches!(state.faults.uplink(), Uplink::Silent | Uplink::Unreachable);
+        let ids: Vec<u32> = state.engines.keys().copied().collect();
+        for id in ids {
+            let Some(engine) = state.engines.get_mut(&id) else { continue };
+            if is_cut {
+                engine.cut_since.get_or_insert(now);
+            } else {
+                engine.cut_since = None;
+            }
+            let asleep = now.duration_since(engine.awake);
+            let apart = engine.cut_since.map_or(Duration::ZERO, |since| now - since);
+            let gone = (asleep > silence && asleep > ASLEEP) || apart > silence;
+            state.tell(id, Tell::Ping);
+            if gone {
+                let channels: Vec<_> = state.channels.keys().filter(|(engine, _)| *engine == id).copied().collect();
+                for (engine, relay) in channels {
+                    self.close_channel(&mut state, engine, relay, "TIMEOUT");
+                }
+            }
+        }
+    }
+}
