@@ -22,9 +22,21 @@ pub const DNS_PORT: u16 = 5353;
 /// Where the guards' addresses lie, according to the geoip file: nowhere that an exit lies.
 const GUARD_COUNTRY: &str = "GB";
 
+/// What the network is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// Processes of tor.
+    #[default]
+    Tor,
+    /// `simtor`, which simulates relays and stands in for tor: see `tests/simtor/README.md`.
+    Simtor,
+}
+
 /// What a network is to look like.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What it is made of.
+    pub backend: Backend,
     /// How many guards.
     pub guards: u8,
     /// The exits, in order; see [`ExitSpec::defaults`].
@@ -47,6 +59,7 @@ impl Default for Options {
     /// Six guards, eight exits, and a consensus that is valid for sixty days so that a snapshot of it lasts.
     fn default() -> Self {
         Self {
+            backend: Backend::Tor,
             guards: 6,
             exits: ExitSpec::defaults(),
             authority_lines: Vec::new(),

@@ -34,7 +34,7 @@ mod torrc;
 pub use control::Control;
 pub use dns::Dns;
 pub use ground::Ground;
-pub use layout::{ExitSpec, Options, Relay, Role};
+pub use layout::{Backend, ExitSpec, Options, Relay, Role};
 pub use network::{Client, ClientOptions, Network, Start, Wait};
 pub use onionoo::Onionoo;
 pub use public::PublicProxies;

@@ -17,9 +17,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use self::client::{Client, ClientOptions, Wait};
 pub use self::onion::Onion;
+use self::simulated::Simulated;
 use crate::control::Control;
 use crate::ground::Ground;
-use crate::layout::{self, DNS_PORT, Options, Relay, Role};
+use crate::layout::{self, Backend, DNS_PORT, Options, Relay, Role};
 use crate::process::{Keeper, Signal};
 use crate::shim::Shim;
 use crate::torrc::{self, Shared};
@@ -29,6 +30,7 @@ mod boot;
 mod client;
 mod keys;
 mod onion;
+mod simulated;
 
 /// How long a start may take before it is called failed. Ten times what it takes on two cores that have nothing else
 /// to do, because they usually have.
@@ -61,8 +63,10 @@ pub struct Network {
 pub(crate) struct Site {
     keeper: Keeper, // first: processes must be gone before their folder goes
     ground: Arc<Ground>,
-    shim: Shim,
+    shim: Option<Shim>,
     authority: String,
+    /// The simulated network, where there are no relays.
+    simulated: Option<Simulated>,
 }
 
 impl Network {
@@ -74,6 +78,9 @@ impl Network {
     /// Starts a network on `ground`, where there must not be one already.
     pub async fn start_on(ground: &Arc<Ground>, options: Options) -> anyhow::Result<Self> {
         let begun = Instant::now();
+        if options.backend == Backend::Simtor {
+            return Self::simulate(ground, options, begun).await;
+        }
         let cache = cache::dir()?;
         let (shim, version) = tokio::try_join!(Shim::get(&cache), tor_version())?;
         let relays = layout::relays(&options, ground);
@@ -156,6 +163,11 @@ impl Network {
         self.site.ground.folder().join("tor")
     }
 
+    /// What to start as tor: `tor` itself, or the simulated network's stand-in for it.
+    pub fn program(&self) -> PathBuf {
+        if self.site.simulated.is_some() { self.tor_binary() } else { "tor".into() }
+    }
+
     /// Where the exits ask for names: start a [`crate::Dns`] there.
     pub fn dns_address(&self) -> SocketAddr {
         dns_address(&self.site.ground)
@@ -178,22 +190,34 @@ impl Network {
 
     /// Kills a relay with SIGKILL: its connections are reset, as when a machine's process crashes.
     pub async fn kill(&self, name: &str) -> anyhow::Result<()> {
-        self.site.keeper.kill(name).await
+        match &self.site.simulated {
+            Some(simulated) => simulated.down(self.relay(name)),
+            None => self.site.keeper.kill(name).await,
+        }
     }
 
     /// Stops a relay with SIGSTOP: it keeps its connections and answers nothing, as when a machine hangs.
     pub async fn pause(&self, name: &str) -> anyhow::Result<()> {
-        self.site.keeper.signal(name, Signal::Stop).await
+        match &self.site.simulated {
+            Some(simulated) => simulated.hang(self.relay(name)),
+            None => self.site.keeper.signal(name, Signal::Stop).await,
+        }
     }
 
     /// Lets a stopped relay go on.
     pub async fn resume(&self, name: &str) -> anyhow::Result<()> {
-        self.site.keeper.signal(name, Signal::Continue).await
+        match &self.site.simulated {
+            Some(simulated) => simulated.back(self.relay(name)),
+            None => self.site.keeper.signal(name, Signal::Continue).await,
+        }
     }
 
     /// Starts a killed relay again, with its old keys, and waits until it serves circuits.
     pub async fn respawn(&self, name: &str) -> anyhow::Result<()> {
         let relay = self.relay(name);
+        if let Some(simulated) = &self.site.simulated {
+            return simulated.back(relay);
+        }
         self.site.keeper.kill(name).await?;
         self.site.spawn_relay(relay).await?;
         boot::back(&self.site, relay, Instant::now() + RESPAWN_DEADLINE).await
@@ -207,6 +231,9 @@ impl Network {
     /// Changes what an exit really allows, and waits until it goes by that. The directory goes on saying what it said, so this exit now lies
     /// about its policy.
     pub async fn set_policy(&self, name: &str, lines: &[&str]) -> anyhow::Result<()> {
+        if let Some(simulated) = &self.site.simulated {
+            return simulated.set_policy(self.relay(name), lines);
+        }
         let settings: Vec<String> = lines.iter().map(|line| format!("ExitPolicy=\"{line}\"")).collect();
         self.setconf(name, &settings.join(" ")).await?;
         // A relay goes by its descriptor, which it writes anew in its own time: some seconds, or a minute.
@@ -239,7 +266,7 @@ impl Site {
     /// Starts a relay whose torrc is written.
     async fn spawn_relay(&self, relay: &Relay) -> anyhow::Result<()> {
         let mut command = self.tor(&relay.name)?;
-        command.envs(self.shim.env_of(relay));
+        command.envs(self.shim.iter().flat_map(|shim| shim.env_of(relay)));
         self.keeper.spawn(&relay.name, command).await
     }
 
@@ -248,7 +275,11 @@ impl Site {
         let home = self.home(name);
         let _ = fs::remove_file(home.join("control")); // of a former run: its presence must mean that it listens
         let stdout = fs::File::create(home.join("stdout"))?;
-        let mut command = std::process::Command::new("tor");
+        let program = match &self.simulated {
+            Some(_) => self.ground.folder().join("tor"),
+            None => "tor".into(),
+        };
+        let mut command = std::process::Command::new(program);
         command.arg("-f").arg(home.join("torrc")).args(["--defaults-torrc", "/dev/null", "--hush"]);
         command.stdin(Stdio::null()).stderr(stdout.try_clone()?).stdout(stdout);
         Ok(command)
@@ -329,7 +360,8 @@ impl Plan {
             }
         }
         let keeper = Keeper::new(self.ground.hold())?;
-        Ok(Site { keeper, ground: self.ground.clone(), shim: self.shim.clone(), authority })
+        let (ground, shim) = (self.ground.clone(), Some(self.shim.clone()));
+        Ok(Site { keeper, ground, shim, authority, simulated: None })
     }
 
     /// Removes what a failed start has left.

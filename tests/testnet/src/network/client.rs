@@ -78,7 +78,7 @@ impl Network {
         fs::write(folder.join(&name).join("torrc"), torrc::client(&shared, &name, &options.lines))?;
         let mut client = Client { name, socks: None, boot: Duration::ZERO, site: self.site.clone() };
         let mut command = self.site.tor(&client.name)?;
-        command.envs(self.site.shim.env_of_client());
+        command.envs(self.site.shim.iter().flat_map(|shim| shim.env_of_client()));
         self.site.keeper.spawn(&client.name, command).await?;
         let ready = timeout(DEADLINE, client.ready(options.wait)).await;
         ready.with_context(|| format!("{} is not ready: {}", client.name, self.site.last_words(&client.name)))??;
