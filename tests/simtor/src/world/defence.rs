@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{State, World};
+use crate::model;
 
 /// tor's defaults: whether it is on at all is for the consensus to say, and the public one says so.
 const DEFAULTS: &[(&str, i32)] = &[
@@ -77,10 +78,10 @@ impl Defence {
 }
 
 impl World {
-    /// A consensus parameter as the world serves it.
+    /// A consensus parameter, in times of the model.
     pub(super) fn param(&self, name: &str) -> i32 {
-        let default = DEFAULTS.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value);
-        self.settings.params.get(name).copied().unwrap_or(default)
+        let default = || DEFAULTS.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value);
+        self.settings.params.get(name).copied().or_else(|| model::param(name)).unwrap_or_else(default)
     }
 
     /// Whether a guard refuses this circuit of a client; counts it.

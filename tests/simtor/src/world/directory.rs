@@ -95,8 +95,8 @@ impl World {
         };
         let length = self.settings.hour_length();
         let valid_after = self.zero + length.mul_f64(key.hour as f64);
-        let params = self.settings.params.iter().map(|(name, value)| (name.clone(), *value)).collect();
-        let order = model::Edition { client_versions: key.versions.clone(), params, ..model::Edition::default() };
+        let order =
+            model::Edition { client_versions: key.versions.clone(), params: self.params(), ..model::Edition::default() };
         let consensus = self.model.consensus_of(key.hour, valid_after, length, &order);
         let lacks = |place: &usize| chance(*place as u64, MISSING) < key.missing;
         let missing: Vec<usize> = (0..self.model.relays().len()).filter(lacks).collect();
@@ -121,6 +121,17 @@ impl World {
         }
         state.editions.latest = Some((key, edition.clone()));
         Ok(edition)
+    }
+
+    /// The parameters that differ from the model's. What is a number a second is one of the model's seconds, and clients
+    /// read it as one of theirs.
+    fn params(&self) -> Vec<(String, i32)> {
+        let mut params = self.settings.params.clone();
+        for name in ["DoSCircuitCreationRate", "DoSStreamCreationRate"] {
+            let rate = f64::from(self.param(name)) * self.settings.speed;
+            params.insert(name.to_owned(), (rate.round() as i32).max(1));
+        }
+        params.into_iter().collect()
     }
 
     fn some_microdescs(&self, hour: u64, lacks: &impl Fn(&usize) -> bool) -> String {
