@@ -2,6 +2,9 @@
 //! front of them, on this machine's loopback. Prints lines to paste, and ends with Ctrl-C.
 //!
 //!     cargo run --example demo
+//!     cargo build -p exitgate-simtor && cargo run --example demo -- --simtor
+//!
+//! The second has a simulated network in the place of one of real relays.
 
 #![expect(clippy::print_stdout, reason = "what it prints is the point of it")]
 
@@ -10,7 +13,7 @@ use std::process::{Command, ExitCode};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use exitgate_testnet::Testbed;
+use exitgate_testnet::{Backend, Options, Testbed};
 
 /// Where the demo listens: as a gateway does by default, so that what is learnt here can be typed there; or where the
 /// environment says, as with any gateway, so that two can run at once.
@@ -26,7 +29,9 @@ fn main() -> ExitCode {
     println!(
         "Starting a private Tor network of fifteen relays (the first time makes keys and takes some ten seconds) …"
     );
-    let bed = match runtime.block_on(Testbed::start()) {
+    let simulated = std::env::args().any(|word| word == "--simtor");
+    let backend = if simulated { Backend::Simtor } else { Backend::Tor };
+    let bed = match runtime.block_on(Testbed::start_with(Options { backend, ..Options::default() })) {
         Ok(bed) => bed,
         Err(error) => {
             println!("The private network did not start: {error:#}");
@@ -62,6 +67,7 @@ data_dir = {data:?}
 log.level = "warn,exitgate::tor::engine::process=error,exitgate::app=error"
 gateway.listen = "{gateway}"
 api.listen = "{api}"
+tor.binary = {program:?}
 tor.circuits_per_second = 200.0
 sources.onionoo.enabled = false
 check.per_second = 50.0
@@ -69,6 +75,7 @@ check.per_second = 50.0
 "#,
         gateway = *GATEWAY,
         api = *API,
+        program = bed.network.program(),
         lines = bed.gateway_lines(),
     )
 }

@@ -16,7 +16,7 @@ use crate::world::World;
 use crate::world::settings::Settings;
 
 /// Words that begin our own commands; tor has none of these.
-const WORDS: &[&str] = &["world", "order", "orders", "clear", "stats", "relays", "geoip", "settings", "help"];
+const WORDS: &[&str] = &["world", "order", "orders", "clear", "faults", "stats", "relays", "geoip", "settings", "help"];
 
 /// True of the first word of a command of ours.
 pub fn is_one(word: &str) -> bool {
@@ -57,6 +57,8 @@ enum Command {
         /// Its fields, such as `who=exits share=0.4 for=60`.
         fields: Vec<String>,
     },
+    /// Show what can be ordered: each fault's name stands below its comment, and above its fields.
+    Faults,
     /// Show the faults in force.
     Orders,
     /// End a fault, or all.
@@ -103,6 +105,10 @@ impl Cli {
             Command::Order { name, fields } => {
                 let order = object(&[vec![format!("fault={name}")], fields].concat())?;
                 println!("{}", world()?.order(&serde_json::from_value(Value::Object(order))?)?);
+                Ok(())
+            }
+            Command::Faults => {
+                print!("{}", crate::fault::list());
                 Ok(())
             }
             Command::Orders => show(&world()?.orders()?),

@@ -1,7 +1,6 @@
 //! Every fault that can be ordered, and where each of them acts.
 //!
-//! To add one: give [`Fault`] a variant with a comment (the command line and the list of `simtor faults` read it from
-//! here), and an arm in the question below that is asked where it should act: [`Faults::uplink`], [`Faults::relay`],
+//! To add one: give [`Fault`] a variant with a comment (the list of `simtor faults` reads it from here), and an arm in the question below that is asked where it should act: [`Faults::uplink`], [`Faults::relay`],
 //! [`Faults::hop`], [`Faults::exit`], [`Faults::target`], [`Faults::directory`] or [`Faults::conduct`]. Nothing else knows
 //! faults by name.
 
@@ -13,10 +12,12 @@ use tokio::time::Instant;
 
 use crate::link::Conduct;
 
+mod list;
 #[cfg(test)]
 mod tests;
 mod who;
 
+pub use list::list;
 pub(crate) use who::{Crowd, chance};
 
 /// What can go wrong. Relays are named as `who`: see `fault/who.rs`. A `share` is a part from 0 to 1 of what is asked for.

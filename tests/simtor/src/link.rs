@@ -125,7 +125,7 @@ pub(crate) enum Ask {
         /// So many microdescriptors are wanted, and not the consensus.
         microdescs: Option<usize>,
     },
-    /// The process is awake.
+    /// The process is awake: said each second.
     Awake,
 }
 
@@ -218,8 +218,6 @@ pub(crate) enum Tell {
     Crash,
     /// Close every control connection.
     CutControl,
-    /// Answer [`Ask::Awake`].
-    Ping,
 }
 
 /// One edition of the directory.

@@ -82,6 +82,10 @@ struct State {
     stats: Stats,
     buckets: Buckets,
     editions: directory::Editions,
+    /// Since when the uplink lets nothing pass.
+    cut: Option<Instant>,
+    /// When connections that outlived a cut go on.
+    resumes: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -89,8 +93,6 @@ struct Engine {
     tell: mpsc::UnboundedSender<Tell>,
     client: String,
     bridges: HashSet<String>,
-    /// Since when the uplink has let nothing of it pass.
-    cut_since: Option<Instant>,
     /// When it was last known to be awake.
     awake: Instant,
 }
@@ -145,6 +147,8 @@ impl World {
             stats: Stats::default(),
             buckets: Buckets::default(),
             editions: directory::Editions::default(),
+            cut: None,
+            resumes: None,
         };
         // Some way into its first hour, as whoever joins a network meets it.
         let zero = SystemTime::now() - settings.hour_length().mul_f64(settings.begun.clamp(0.0, 1.0));
@@ -197,6 +201,7 @@ impl World {
     /// Lets the new faults act on what exists already.
     fn faults_changed(self: &Arc<Self>) {
         let mut state = self.state();
+        self.note_cut(&mut state);
         let conduct = state.faults.conduct(&self.settings.version);
         state.tell_all(None, &Tell::Conduct(conduct));
         let down: HashSet<usize> =
@@ -243,20 +248,42 @@ impl World {
         }
     }
 
-    /// Waits until the uplink and these relays let something pass.
+    /// Waits until the uplink and these relays let something pass over connections that exist.
     async fn passable(&self, relays: &[usize]) {
         let mut changed = self.changed.subscribe();
-        while !self.passes(relays) {
-            if changed.changed().await.is_err() {
-                return;
+        loop {
+            match self.passage(relays) {
+                Ok(()) => return,
+                Err(Some(at)) => tokio::time::sleep_until(at).await,
+                Err(None) if changed.changed().await.is_err() => return,
+                Err(None) => {}
             }
         }
     }
 
-    fn passes(&self, relays: &[usize]) -> bool {
+    /// Whether something passes; else when it will, if that is known.
+    fn passage(&self, relays: &[usize]) -> Result<(), Option<Instant>> {
         let state = self.state();
-        let uplink = !matches!(state.faults.uplink(), Uplink::Silent | Uplink::Unreachable);
-        uplink && !relays.iter().any(|relay| state.faults.relay(*relay) == Manner::Hangs)
+        let hangs = |relay: &usize| state.faults.relay(*relay) == Manner::Hangs;
+        if state.cut.is_some() || relays.iter().any(hangs) {
+            return Err(None);
+        }
+        let resumes = state.resumes.filter(|at| *at > Instant::now() && !relays.is_empty());
+        resumes.map_or(Ok(()), |at| Err(Some(at)))
+    }
+
+    /// Notes when a cut begins; when it ends, everything goes on with the next retransmission, and not at once.
+    fn note_cut(&self, state: &mut State) {
+        let is_cut = matches!(state.faults.uplink(), Uplink::Silent | Uplink::Unreachable);
+        match (is_cut, state.cut) {
+            (true, None) => state.cut = Some(Instant::now()),
+            (false, Some(since)) => {
+                let lasted = since.elapsed().mul_f64(self.settings.speed);
+                state.resumes = Some(since + self.scaled(channel::next_try(lasted, channel::DATA)));
+                state.cut = None;
+            }
+            _ => {}
+        }
     }
 
     /// Looks after what only time ends: faults, engines that sleep, consensuses.

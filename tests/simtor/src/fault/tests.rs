@@ -52,6 +52,19 @@ fn faults_act_where_they_are_asked_about() {
     assert_eq!(conduct.version, "0.4.9.14");
 }
 
+#[test]
+fn every_fault_is_listed_with_its_fields() {
+    let list = list();
+    for wanted in [
+        "    Nothing passes",
+        "\nuplink_cut\n",
+        "\nrelay_down\n        who: String\n        share: f64\n",
+        "\ntor_version\n",
+    ] {
+        assert!(format!("\n{list}").contains(wanted), "{wanted:?} is not in {list}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fault_ends_by_itself_or_when_told() {
     let model = Model::new(7, 50);

@@ -17,8 +17,6 @@ mod auth;
 mod commands;
 mod config;
 mod getinfo;
-#[cfg(test)]
-mod tests;
 
 use auth::Login;
 pub(super) use auth::hashed;
@@ -61,6 +59,8 @@ impl Reply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Command {
     word: String,
+    /// The word as it was written.
+    spelt: String,
     rest: String,
     block: Option<String>,
 }
@@ -155,7 +155,7 @@ async fn next(read: &mut BufReader<Reader>) -> Option<Command> {
     let with_block = line.strip_prefix('+');
     let whole = with_block.unwrap_or(&line);
     let (word, rest) = whole.split_once(' ').unwrap_or((whole, ""));
-    let (word, rest) = (word.to_ascii_uppercase(), rest.trim().to_owned());
+    let (word, spelt, rest) = (word.to_ascii_uppercase(), word.to_owned(), rest.trim().to_owned());
     let mut block = with_block.map(|_| String::new());
     while let Some(text) = &mut block {
         match line_of(read).await?.as_str() {
@@ -166,7 +166,7 @@ async fn next(read: &mut BufReader<Reader>) -> Option<Command> {
             }
         }
     }
-    Some(Command { word, rest, block })
+    Some(Command { word, spelt, rest, block })
 }
 
 async fn line(read: &mut BufReader<Reader>) -> Option<String> {

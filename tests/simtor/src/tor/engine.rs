@@ -36,7 +36,7 @@ pub(super) struct Engine {
     pub(super) began: Instant,
     arguments: Arguments,
     quit: watch::Sender<bool>,
-    /// Rung when a circuit changes.
+    /// Rung when the world has changed a circuit. Not by every change, because who waits makes some itself.
     pub(super) changed: Notify,
 }
 
@@ -145,8 +145,6 @@ impl Engine {
         let mut state = self.state();
         let value = work(&mut state);
         state.flush();
-        drop(state);
-        self.changed.notify_waiters();
         value
     }
 

@@ -75,8 +75,14 @@ fn told(engine: &Engine, tell: Tell) {
     let news = |news: News| engine.with(|state| drop(state.news.send(news))); // its receiver lives as long as we do
     match tell {
         Tell::Conn { relay, conn } => engine.with(|state| state.on_conn(&relay, &conn)),
-        Tell::Extended { circuit, path, built } => engine.with(|state| state.on_extended(circuit, path, built)),
-        Tell::Gone { circuit, gone } => engine.with(|state| state.on_gone(circuit, &gone)),
+        Tell::Extended { circuit, path, built } => {
+            engine.with(|state| state.on_extended(circuit, path, built));
+            engine.changed.notify_waiters();
+        }
+        Tell::Gone { circuit, gone } => {
+            engine.with(|state| state.on_gone(circuit, &gone));
+            engine.changed.notify_waiters();
+        }
         Tell::Fetched(edition) => news(News::Fetched(edition)),
         Tell::NotFetched { .. } => news(News::Failed),
         Tell::Asking { .. } => news(News::Asking),
@@ -89,7 +95,6 @@ fn told(engine: &Engine, tell: Tell) {
         Tell::CutControl => engine.with(|state| {
             state.controllers.iter().for_each(|controller| drop(controller.tell.send(Said::End)));
         }),
-        Tell::Ping => engine.with(|state| state.ask(Ask::Awake)),
         Tell::Welcome { .. } => {}
     }
 }

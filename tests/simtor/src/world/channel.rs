@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{BRIDGE, Channel, State, World};
 use crate::fault::{Manner, Uplink};
-use crate::link::{Conn, Gone, Tell};
+use crate::link::{Conn, Gone};
 
 /// How long the system tries to connect to an address that does not answer (Linux: six SYNs).
 const NO_ANSWER: Duration = Duration::from_secs(127);
@@ -18,6 +18,23 @@ const SILENCE: Duration = Duration::from_secs(924);
 
 /// An engine that did not say that it is awake for this long sleeps. It says so each second.
 const ASLEEP: Duration = Duration::from_secs(3);
+
+/// First pause before a SYN, and before data, is sent again (Linux; the second with a usual round trip).
+const SYN: Duration = Duration::from_secs(1);
+pub(super) const DATA: Duration = Duration::from_millis(300);
+
+/// Longest pause between two tries.
+const PAUSE: Duration = Duration::from_secs(120);
+
+/// When something that fails for `since` is tried next, from its begin on.
+pub(super) fn next_try(since: Duration, first: Duration) -> Duration {
+    let (mut at, mut pause) = (Duration::ZERO, first);
+    while at < since {
+        at += pause;
+        pause = (pause * 2).min(PAUSE);
+    }
+    at
+}
 
 impl World {
     /// Waits for the connection of an engine to a relay; makes it if there is none.
@@ -75,10 +92,11 @@ impl World {
         match (uplink, manner) {
             (Uplink::Unreachable, _) => return Err("NOROUTE".to_owned()),
             (Uplink::Silent, _) => {
-                return match tokio::time::timeout_at(given, self.passable(&[])).await {
-                    Ok(()) => Ok(()),
-                    Err(_) => Err("TIMEOUT".to_owned()),
-                };
+                let begun = Instant::now();
+                if tokio::time::timeout_at(given, self.passable(&[])).await.is_err() {
+                    return Err("TIMEOUT".to_owned());
+                }
+                self.next_try(begun, SYN).await;
             }
             (_, Manner::Down) => {
                 self.wait(round_trip).await;
@@ -91,6 +109,12 @@ impl World {
         self.wait(round_trip * 4).await;
         self.passable(&[]).await;
         Ok(())
+    }
+
+    /// Waits for the next time that the system tries again by itself what it first tried at `begun`: pauses double.
+    pub(super) async fn next_try(&self, begun: Instant, first: Duration) {
+        let since = begun.elapsed().mul_f64(self.settings.speed);
+        tokio::time::sleep_until(begun + self.scaled(next_try(since, first))).await;
     }
 
     /// Ends a connection and the circuits over it.
@@ -110,29 +134,36 @@ impl World {
         }
     }
 
-    /// Relays give up connections to a client that has been silent for too long; others go on asking whether it is awake.
+    /// Relays give up connections to a client that has been silent for too long.
     pub(super) fn part_from_sleepers(&self, now: Instant) {
         let mut state = self.state();
         let silence = self.scaled(SILENCE);
-        let is_cut = matches!(state.faults.uplink(), Uplink::Silent | Uplink::Unreachable);
+        let apart = state.cut.map_or(Duration::ZERO, |since| now - since);
         let ids: Vec<u32> = state.engines.keys().copied().collect();
         for id in ids {
-            let Some(engine) = state.engines.get_mut(&id) else { continue };
-            if is_cut {
-                engine.cut_since.get_or_insert(now);
-            } else {
-                engine.cut_since = None;
-            }
+            let Some(engine) = state.engines.get(&id) else { continue };
             let asleep = now.duration_since(engine.awake);
-            let apart = engine.cut_since.map_or(Duration::ZERO, |since| now - since);
             let gone = (asleep > silence && asleep > ASLEEP) || apart > silence;
-            state.tell(id, Tell::Ping);
             if gone {
                 let channels: Vec<_> = state.channels.keys().filter(|(engine, _)| *engine == id).copied().collect();
                 for (engine, relay) in channels {
                     self.close_channel(&mut state, engine, relay, "TIMEOUT");
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_cut_goes_on_with_the_next_try() {
+        for (since, first, want) in
+            [(0, DATA, 0.0), (10, DATA, 18.9), (150, DATA, 153.3), (2, SYN, 3.0), (40, SYN, 63.0)]
+        {
+            assert_eq!(next_try(Duration::from_secs(since), first).as_secs_f64(), want, "{since}");
         }
     }
 }

@@ -95,8 +95,11 @@ impl World {
         };
         let length = self.settings.hour_length();
         let valid_after = self.zero + length.mul_f64(key.hour as f64);
-        let order =
-            model::Edition { client_versions: key.versions.clone(), params: self.params(), ..model::Edition::default() };
+        let order = model::Edition {
+            client_versions: key.versions.clone(),
+            params: self.params(),
+            ..model::Edition::default()
+        };
         let consensus = self.model.consensus_of(key.hour, valid_after, length, &order);
         let lacks = |place: &usize| chance(*place as u64, MISSING) < key.missing;
         let missing: Vec<usize> = (0..self.model.relays().len()).filter(lacks).collect();

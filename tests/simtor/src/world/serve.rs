@@ -57,6 +57,11 @@ async fn say(write: &mut OwnedWriteHalf, what: &impl Serialize) -> io::Result<()
 }
 
 impl Frames {
+    /// Says one line, before any frame.
+    pub(super) async fn say(&mut self, what: &impl Serialize) -> io::Result<()> {
+        say(&mut self.0, what).await
+    }
+
     /// Sends bytes.
     pub(super) async fn frame(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut frame = Vec::with_capacity(4 + bytes.len());
@@ -181,7 +186,7 @@ impl World {
             state.next_engine += 1;
             let conduct = state.faults.conduct(&self.settings.version);
             let _ = tell.send(Tell::Welcome { engine: id, speed: self.settings.speed, conduct }); // its receiver is here
-            state.engines.insert(id, Engine { tell, client, bridges, cut_since: None, awake: Instant::now() });
+            state.engines.insert(id, Engine { tell, client, bridges, awake: Instant::now() });
             id
         };
         let Socket { read, mut write } = socket;

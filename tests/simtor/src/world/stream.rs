@@ -47,6 +47,9 @@ const NO_ANSWER: Duration = Duration::from_secs(127);
 /// Bytes of one piece: as much as a few dozen cells hold, and small enough that sharing is fair.
 const PIECE: usize = 16 * 1024;
 
+/// How long it is looked whether a client has sent something with its request.
+const EARLY: Duration = Duration::from_millis(1);
+
 /// Where a stream goes.
 #[derive(Debug)]
 struct Way {
@@ -61,17 +64,21 @@ impl World {
         let Some(way) = self.begin(key, &what) else { return };
         self.passable(&way.path).await;
         self.wait(way.half).await;
-        let opened = self.at_exit(&way, &what).await;
+        let (fate, target) = self.at_exit(&way, &what).await;
+        self.count(&way, &fate);
+        match target {
+            Some(target) => self.pump(way, target, socket, fate).await,
+            None => {
+                self.travel_back(&way).await;
+                let _ = socket.say(&fate).await; // a client that did not wait needs no answer
+            }
+        }
+    }
+
+    async fn travel_back(&self, way: &Way) {
         self.passable(&way.path).await;
         self.wait(way.half).await;
-        let (fate, target) = opened;
-        self.count(&way, &fate);
-        if socket.say(&fate).await.is_err() {
-            return; // the client did not wait
-        }
-        if let Some(target) = target {
-            self.pump(way, target, socket).await;
-        }
+        self.passable(&way.path).await;
     }
 
     /// Looks the circuit up; none if nothing will ever be answered over it.
@@ -183,20 +190,21 @@ impl World {
             Some(service) if service.target.ip().is_loopback() => TcpStream::connect(service.target).await.ok(),
             _ => None,
         };
-        let fate = match (&service, &target) {
-            (None, _) => Fate::NoService,
-            (Some(service), Some(_)) => Fate::Open(service.target.ip()),
-            (Some(_), None) => Fate::End(end::DONE),
-        };
-        if socket.say(&fate).await.is_ok()
-            && let Some(target) = target
-        {
-            self.pump(Way { path, manner: ExitManner::default(), half }, target, socket).await;
+        match (service, target) {
+            (Some(service), Some(target)) => {
+                let way = Way { path, manner: ExitManner::default(), half };
+                self.pump(way, target, socket, Fate::Open(service.target.ip())).await;
+            }
+            (service, _) => {
+                let fate = if service.is_some() { Fate::End(end::DONE) } else { Fate::NoService };
+                let _ = socket.say(&fate).await; // a client that did not wait needs no answer
+            }
         }
     }
 
-    /// Carries bytes both ways until one side ends. tor knows no half-closed streams.
-    async fn pump(self: Arc<Self>, way: Way, target: TcpStream, socket: Socket) {
+    /// Carries bytes both ways until one side ends. tor knows no half-closed streams. What the client has sent with its
+    /// request is at the exit already; the answer to the request travels ahead of what the target sends.
+    async fn pump(self: Arc<Self>, way: Way, target: TcpStream, socket: Socket, fate: Fate) {
         let _ = target.set_nodelay(true); // fails only on a socket that is dead already
         let (mut from_target, to_target) = target.into_split();
         let (mut from_client, to_client) = socket.split();
@@ -204,8 +212,11 @@ impl World {
         let (sent, arriving) = mpsc::unbounded_channel();
         let up = async {
             let (window, mut buffer) = (self.window(), vec![0; PIECE]);
+            if let Ok(Ok(length @ 1..)) = timeout(EARLY, from_client.read(&mut buffer)).await {
+                self.send(&way, Duration::ZERO, &buffer[..length], &window, &sent).await;
+            }
             while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
-                self.send(&way, &buffer[..length], &window, &sent).await;
+                self.send(&way, way.half, &buffer[..length], &window, &sent).await;
             }
             drop(sent); // what is under way still arrives
         };
@@ -215,14 +226,20 @@ impl World {
             let reason = loop {
                 match from_target.read(&mut buffer).await {
                     Ok(0) => break end::DONE,
-                    Ok(length) => self.send(&way, &buffer[..length], &window, &back).await,
+                    Ok(length) => self.send(&way, way.half, &buffer[..length], &window, &back).await,
                     Err(_) => break end::RESET,
                 }
             };
             drop(back);
             reason
         };
-        let downwards = async { tokio::join!(down, self.deliver(&way, returning, &mut to_client)).0 };
+        let answer_and_bytes = async {
+            self.travel_back(&way).await;
+            if to_client.say(&fate).await.is_ok() {
+                self.deliver(&way, returning, &mut to_client).await;
+            }
+        };
+        let downwards = async { tokio::join!(down, answer_and_bytes).0 };
         let upwards = async { tokio::join!(up, self.deliver(&way, arriving, &mut to_target)) };
         let reason = tokio::select! {
             reason = downwards => Some(reason),
@@ -238,10 +255,17 @@ impl World {
     }
 
     /// Puts a piece under way once there is room for it.
-    async fn send(&self, way: &Way, bytes: &[u8], window: &Arc<Semaphore>, sent: &mpsc::UnboundedSender<Piece>) {
+    async fn send(
+        &self,
+        way: &Way,
+        travels: Duration,
+        bytes: &[u8],
+        window: &Arc<Semaphore>,
+        sent: &mpsc::UnboundedSender<Piece>,
+    ) {
         let Ok(room) = window.clone().acquire_many_owned(bytes.len() as u32).await else { return };
         self.carry(&way.path, bytes.len(), way.manner.bytes_per_second).await;
-        let due = Instant::now() + self.scaled(way.half);
+        let due = Instant::now() + self.scaled(travels);
         let _ = sent.send(Piece { due, bytes: bytes.to_vec(), _room: room }); // the other end is gone: so is this
     }
 
@@ -272,6 +296,13 @@ enum Sink {
 }
 
 impl Sink {
+    async fn say(&mut self, fate: &Fate) -> io::Result<()> {
+        match self {
+            Self::Target(_) => Ok(()),
+            Self::Client(client) => client.say(fate).await,
+        }
+    }
+
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Target(target) => target.write_all(bytes).await,

@@ -80,7 +80,7 @@ fn change(state: &mut State, session: &Session, command: &Command) -> Reply {
             None => Reply::ok(),
         },
         "RESOLVE" | "SAVECONF" | "MAPADDRESS" | "HSFETCH" => Reply::ok(),
-        word => Reply::end(510, &format!("Unrecognized command \"{word}\"")),
+        _ => Reply::end(510, &format!("Unrecognized command \"{}\"", command.spelt)),
     }
 }
 
