@@ -30,6 +30,9 @@ use crate::pace::Pace;
 use crate::row::{HEAD, Row};
 use crate::scenario::{ALL, Scenario};
 
+/// A scenario that takes longer in real time hangs; in the short form a quarter of an hour is enough for each.
+const LONGEST: Duration = Duration::from_secs(3 * 3600);
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = match Options::read(std::env::args().skip(1)) {
@@ -60,8 +63,8 @@ async fn run(options: Options) -> anyhow::Result<bool> {
     let (mut lines, mut as_expected) = (Vec::new(), true);
     for scenario in chosen {
         let began = Instant::now();
-        let pace = Pace(if bed.options.full { 1.0 } else { scenario.factor });
-        let row = match timeout(scenario.longest(bed.options.full), (scenario.run)(&bed, pace)).await {
+        let factor = if bed.options.full { 1.0 } else { bed.options.by.unwrap_or(scenario.factor) };
+        let row = match timeout(LONGEST.div_f64(factor.min(12.0)), (scenario.run)(&bed, Pace(factor))).await {
             Ok(Ok(mut row)) => {
                 row.took = began.elapsed();
                 Some(row)
@@ -118,11 +121,4 @@ fn write(options: &Options, lines: &[String]) -> anyhow::Result<()> {
     let path = options.out.clone().map_or_else(|| Ok(options.logs()?.join("table.md")), anyhow::Ok)?;
     let table = format!("{HEAD}\n{}\n", lines.join("\n"));
     std::fs::write(&path, table).with_context(|| format!("{} cannot be written", path.display()))
-}
-
-impl Scenario {
-    /// A run that takes longer hangs.
-    fn longest(&self, full: bool) -> Duration {
-        if full { Duration::from_secs(3 * 3600) } else { Duration::from_secs(900) }
-    }
 }

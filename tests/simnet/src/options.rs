@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 
 pub const USAGE: &str = "\
-simnet GATEWAY SIMTOR [--full] [--verify] [--list] [--size N] [--out FILE] [SCENARIO…]
+simnet GATEWAY SIMTOR [--full] [--by N] [--verify] [--list] [--size N] [--out FILE] [SCENARIO…]
 
   GATEWAY   the program, such as target/release/exitgate
   SIMTOR    the program that stands in for tor, such as target/release/simtor
+  --by N    with all durations divided by N; 1 is real time
   --full    in real time, which takes hours; otherwise hour-long scenarios run with all durations divided
   --verify  only the scenarios that `make verify` runs
   --list    the names of the scenarios, and nothing else
@@ -21,6 +22,7 @@ pub struct Options {
     pub gateway: PathBuf,
     pub simtor: PathBuf,
     pub full: bool,
+    pub by: Option<f64>,
     pub verify: bool,
     pub list: bool,
     pub size: Option<usize>,
@@ -35,6 +37,10 @@ impl Options {
         while let Some(word) = arguments.next() {
             match word.as_str() {
                 "--full" => options.full = true,
+                "--by" => {
+                    let by = arguments.next().and_then(|by| by.parse().ok());
+                    options.by = Some(by.filter(|by| (1.0..=1000.0).contains(by)).context("--by: a number from 1 on")?);
+                }
                 "--verify" => options.verify = true,
                 "--list" => options.list = true,
                 "--size" => {
@@ -83,9 +89,15 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        for line in
-            ["", "gate", "gate simtor --fast", "gate simtor --size", "gate simtor --size 3", "gate simtor --out"]
-        {
+        for line in [
+            "",
+            "gate",
+            "gate simtor --fast",
+            "gate simtor --size",
+            "gate simtor --size 3",
+            "gate simtor --by 0",
+            "gate simtor --out",
+        ] {
             assert!(read(line).is_err(), "{line}");
         }
     }
