@@ -33,15 +33,17 @@ test: ## everything but the slowest: format, lints, documents, licences, unit, i
 	@$(STAGE) e2e     .ci/cargo-test --test e2e
 	@$(STAGE) report
 
-demo: ## exitgate at work with no internet: a private Tor network, a fake web, and lines to paste
-	@.ci/need cargo cc tor curl
-	cargo run --locked --example demo
+demo: ## exitgate at work with no internet: a private Tor network, a fake web, and lines to paste; SIMTOR=1 needs no tor
+	@.ci/need cargo cc $(if $(SIMTOR),,tor) curl
+	$(if $(SIMTOR),cargo build --locked -p exitgate-simtor)
+	cargo run --locked --example demo $(if $(SIMTOR),-- --simtor)
 
 verify: ## the slower rest: the shipped binary, from a release build, the console in a browser, the container where Docker is
 	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4 valgrind
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) pieces  benches/pieces/run.sh
 	@$(STAGE) demo    .ci/try-demo
+	@$(STAGE) demo    .ci/try-demo --simtor
 	@$(STAGE) kills   env EXITGATE_KILLS=50 .ci/cargo-test --test e2e no_acknowledged_change
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
 	@$(STAGE) config  $(TARGET)/release/exitgate check-config --config config/exitgate.toml

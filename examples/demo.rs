@@ -20,16 +20,19 @@ use exitgate_testnet::{Backend, Options, Testbed};
 static GATEWAY: LazyLock<String> = LazyLock::new(|| place("EXITGATE__GATEWAY__LISTEN", "127.0.0.1:1080"));
 static API: LazyLock<String> = LazyLock::new(|| place("EXITGATE__API__LISTEN", "127.0.0.1:8080"));
 
+/// What is said first.
+const PRIVATE: &str =
+    "Starting a private Tor network of fifteen relays (the first time makes keys and takes some ten seconds) …";
+const SIMULATED: &str = "Starting a simulated Tor network of fifteen relays …";
+
 fn place(variable: &str, default: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| default.to_owned())
 }
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    println!(
-        "Starting a private Tor network of fifteen relays (the first time makes keys and takes some ten seconds) …"
-    );
     let simulated = std::env::args().any(|word| word == "--simtor");
+    println!("{}", if simulated { SIMULATED } else { PRIVATE });
     let backend = if simulated { Backend::Simtor } else { Backend::Tor };
     let bed = match runtime.block_on(Testbed::start_with(Options { backend, ..Options::default() })) {
         Ok(bed) => bed,

@@ -156,6 +156,7 @@ fn changed(settings: Settings, set: &[String]) -> anyhow::Result<Settings> {
 
 /// Runs a network until a signal ends it.
 fn serve(socket: &Path, folder: Option<PathBuf>, settings: Settings) -> anyhow::Result<()> {
+    crate::files::allow();
     let folder = folder.or_else(|| socket.parent().map(Path::to_owned)).context("a socket lies in a folder")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {

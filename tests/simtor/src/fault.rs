@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::link::Conduct;
+use crate::world::end;
 
 mod list;
 #[cfg(test)]
@@ -139,15 +140,15 @@ pub enum Fault {
         /// Milliseconds.
         delay_ms: u64,
     },
-    /// Engines close their control connections, now.
+    /// Engines close their control connections, now. An engine that its controller owns ends with that.
     ControlCut {
-        /// Which engine, as the world counts; all without it.
+        /// Which engine, as the world counts those that ever started, from 0; all without it.
         #[serde(default)]
         engine: Option<u32>,
     },
     /// Engines end as a process that crashes does, now.
     EngineCrash {
-        /// Which engine, as the world counts; all without it.
+        /// Which engine, as the world counts those that ever started, from 0; all without it.
         #[serde(default)]
         engine: Option<u32>,
     },
@@ -235,9 +236,6 @@ pub(crate) struct ExitManner {
     pub(crate) refused_ports: Vec<u16>,
 }
 
-/// What an exit says that is out of sockets.
-const RESOURCE_LIMIT: u8 = 11;
-
 impl Faults {
     /// Begins a fault; its number.
     pub(crate) fn begin(&mut self, order: Order, crowd: &Crowd<'_>) -> u64 {
@@ -246,6 +244,9 @@ impl Faults {
             Some((who, share)) => crowd.relays(who, share, self.next),
             None => HashSet::new(),
         };
+        if let Fault::ControlCut { .. } | Fault::EngineCrash { .. } = order.fault {
+            return self.next; // it has happened by now
+        }
         let until = order.lasts.map(|lasts| Instant::now() + std::time::Duration::from_secs_f64(lasts.max(0.0)));
         self.running.push(Running { id: self.next, fault: order.fault, until, relays });
         self.next
@@ -319,7 +320,7 @@ impl Faults {
         for fault in self.of(relay) {
             match fault {
                 Fault::ExitSlow { bytes_per_second, .. } => manner.bytes_per_second = Some(*bytes_per_second),
-                Fault::ExitFull { .. } => manner.ends = Some(RESOURCE_LIMIT),
+                Fault::ExitFull { .. } => manner.ends = Some(end::RESOURCE_LIMIT),
                 Fault::ExitAddress { address, .. } => manner.address = Some(*address),
                 Fault::ExitPolicy { reject, .. } => manner.refused_ports.clone_from(reject),
                 Fault::StreamEnds { share, reason, .. } if draw < *share => manner.ends = Some(*reason),

@@ -5,15 +5,16 @@
 //!
 //! - [`model`]: relays and directories as numbers and texts
 //! - [`world`]: the network that runs; [`fault`]: what can go wrong in it; [`link`]: how engines speak to it
-//! - [`client`]: orders and figures, for tests
+//! - [`tor`]: an engine; [`command`]: what else the program does; [`client`]: orders and figures, for tests
 
 pub mod client;
 pub mod command;
 pub mod fault;
 pub mod link;
 pub mod model;
+pub mod tor;
 pub mod world;
 
+mod files;
 mod hex;
-pub mod tor;
 mod torrc;

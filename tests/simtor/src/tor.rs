@@ -92,6 +92,7 @@ fn prepare(arguments: &Arguments, version: &str, log: &Log) -> Result<Option<Tor
 }
 
 fn serve(arguments: Arguments, torrc: Torrc, world: &WorldClient, log: Log) -> ExitCode {
+    crate::files::allow();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return ExitCode::FAILURE };
     let code = runtime.block_on(live(arguments, torrc, world, &log));

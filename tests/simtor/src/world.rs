@@ -29,14 +29,13 @@ mod choose;
 mod defence;
 mod directory;
 mod dns;
+pub(crate) mod end;
 mod layout;
 mod serve;
 pub mod settings;
 mod shape;
 pub mod stats;
 mod stream;
-
-pub(crate) use stream::end;
 
 use defence::Defence;
 use settings::Settings;

@@ -37,6 +37,12 @@ fn relays_are_named_in_several_ways() {
 }
 
 #[test]
+fn what_happens_in_a_moment_is_not_in_force_after_it() {
+    let faults = ordered(&Model::new(7, 20), r#"{"fault":"engine_crash"}"#);
+    assert!(faults.running().is_empty());
+}
+
+#[test]
 fn faults_act_where_they_are_asked_about() {
     let model = Model::new(7, 200);
     let down = ordered(&model, r#"{"fault":"relay_down","who":"entered"}"#);

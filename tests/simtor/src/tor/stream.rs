@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::engine::Engine;
 use super::event::Reason;
+use super::home::{Reader, Writer};
 use super::port::Client;
 use super::socks::Command;
 use super::streams::{Asked, Order};
@@ -87,7 +88,7 @@ impl Life {
                 Tried::Open(read, write) => return self.carry(read, write).await,
                 Tried::Again(circuit) => next = Some(circuit),
                 Tried::Closed(reason) => return self.refuse(reason).await,
-                Tried::CircuitGone => return self.refuse(Reason::here(5)).await,
+                Tried::CircuitGone => return self.refuse(Reason::here(end::DESTROY)).await,
                 Tried::Silence => self.hand_back(Reason::here(end::TIMEOUT)),
                 Tried::Fate(fate) => match self.judge(fate).await {
                     Ok(()) => {}
@@ -267,7 +268,7 @@ impl Life {
         if dooms && self.gives_up() {
             return Err(self.refuse(reason).await);
         }
-        if dooms || matches!(number, end::EXIT_POLICY | 9 | 11) {
+        if dooms || matches!(number, end::EXIT_POLICY | end::HIBERNATING | end::RESOURCE_LIMIT) {
             let circuit = self.engine.with(|state| state.streams.get(&self.id).and_then(|stream| stream.circuit));
             if let Some(circuit) = circuit.filter(|_| dooms) {
                 self.engine.with(|state| state.doom(circuit));
@@ -321,54 +322,14 @@ impl Life {
 
     /// Carries bytes until one side ends.
     async fn carry(&mut self, mut read: BufReader<OwnedReadHalf>, mut write: OwnedWriteHalf) -> Reason {
-        let (engine, id) = (self.engine.clone(), self.id);
-        let circuit = engine.with(|state| state.streams.get(&id).and_then(|stream| stream.circuit));
-        let count = |read: u64, written: u64| {
-            engine.with(|state| {
-                (state.read, state.written) = (state.read + read, state.written + written);
-                if let Some(circuit) = circuit.and_then(|circuit| state.circuits.get_mut(&circuit)) {
-                    (circuit.read, circuit.written) = (circuit.read + read, circuit.written + written);
-                }
-            });
-        };
-        let Client { read: from_client, write: to_client, .. } = &mut self.client;
-        let up = async {
-            let mut buffer = vec![0; 16 * 1024];
-            loop {
-                match from_client.read(&mut buffer).await {
-                    Ok(length @ 1..) => {
-                        if write.write_all(&buffer[..length]).await.is_err() {
-                            return std::future::pending().await; // what ended it is told on the other way
-                        }
-                        count(0, length as u64);
-                    }
-                    _ => return Reason::here(end::DONE),
-                }
-            }
-        };
-        let down = async {
-            let mut buffer = Vec::new();
-            loop {
-                let Ok(length) = read.read_u32().await else { return None };
-                if length == 0 {
-                    return read.read_u8().await.ok().map(Reason::there);
-                }
-                buffer.resize(length as usize, 0);
-                if read.read_exact(&mut buffer).await.is_err() {
-                    return None;
-                }
-                if to_client.write_all(&buffer).await.is_err() {
-                    return Some(Reason::here(end::DONE));
-                }
-                count(u64::from(length), 0);
-            }
-        };
-        let orders = &mut self.orders;
+        let circuit = self.engine.with(|state| state.streams.get(&self.id).and_then(|stream| stream.circuit));
+        let meter = Meter { engine: self.engine.clone(), circuit };
+        let Self { client, orders, .. } = self;
         let ordered = async {
             loop {
                 match orders.recv().await {
                     Some(Order::Close(reason)) => return Reason::here(reason),
-                    Some(Order::CircuitGone) => return Reason::here(5),
+                    Some(Order::CircuitGone) => return Reason::here(end::DESTROY),
                     Some(Order::Attach(_)) => {}
                     None => return std::future::pending().await,
                 }
@@ -376,13 +337,63 @@ impl Life {
         };
         tokio::pin!(ordered);
         let ended = tokio::select! {
-            reason = up => Some(reason),
-            reason = down => reason,
+            reason = up(&mut client.read, &mut write, &meter) => Some(reason),
+            reason = down(&mut read, &mut client.write, &meter) => reason,
             reason = &mut ordered => Some(reason),
         };
         match ended {
             Some(reason) => reason,
             None => ordered.await, // cut: the circuit is gone, or will be
         }
+    }
+}
+
+/// Counts what a stream carries.
+struct Meter {
+    engine: Arc<Engine>,
+    circuit: Option<CircuitId>,
+}
+
+impl Meter {
+    fn add(&self, read: u64, written: u64) {
+        self.engine.with(|state| {
+            (state.read, state.written) = (state.read + read, state.written + written);
+            if let Some(circuit) = self.circuit.and_then(|circuit| state.circuits.get_mut(&circuit)) {
+                (circuit.read, circuit.written) = (circuit.read + read, circuit.written + written);
+            }
+        });
+    }
+}
+
+/// From the client to the world, until the client ends it.
+async fn up(from: &mut Reader, to: &mut OwnedWriteHalf, meter: &Meter) -> Reason {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        match from.read(&mut buffer).await {
+            Ok(length @ 1..) => {
+                if to.write_all(&buffer[..length]).await.is_err() {
+                    return std::future::pending().await; // what ended it is told on the other way
+                }
+                meter.add(0, length as u64);
+            }
+            _ => return Reason::here(end::DONE),
+        }
+    }
+}
+
+/// From the world to the client, until the exit ends it; none if it was cut without an end.
+async fn down(from: &mut BufReader<OwnedReadHalf>, to: &mut Writer, meter: &Meter) -> Option<Reason> {
+    let mut buffer = Vec::new();
+    loop {
+        let length = from.read_u32().await.ok()?;
+        if length == 0 {
+            return from.read_u8().await.ok().map(Reason::there);
+        }
+        buffer.resize(length as usize, 0);
+        from.read_exact(&mut buffer).await.ok()?;
+        if to.write_all(&buffer).await.is_err() {
+            return Some(Reason::here(end::DONE));
+        }
+        meter.add(u64::from(length), 0);
     }
 }

@@ -24,6 +24,10 @@ enum Step {
 /// Words for a DESTROY that a relay sends by chance, with how often each is met; general knowledge, not measured.
 const CHANCE_REASONS: &[(&str, u32)] = &[("CHANNEL_CLOSED", 6), ("RESOURCELIMIT", 2), ("TIMEOUT", 1), ("INTERNAL", 1)];
 
+/// How much more seldom the first relay fails by chance than the others: it is connected already and has nobody to reach.
+/// A guess.
+const AT_GUARD: f64 = 0.05;
+
 /// What a relay takes to find out that it cannot reach the next, in the median.
 const UNREACHED_MS: f64 = 300.0;
 
@@ -123,7 +127,7 @@ impl World {
         match manner {
             Manner::Hangs => (Step::Nothing, Duration::ZERO),
             Manner::Refuses(reason) => (Step::Fails(Gone::there(&reason)), Duration::ZERO),
-            Manner::Works if known && !refused => (self.by_chance(&mut state, other), Duration::ZERO),
+            Manner::Works if known && !refused => (self.by_chance(&mut state, at, other), Duration::ZERO),
             Manner::Works | Manner::Down => {
                 let late = if refused { Duration::ZERO } else { self.unreached(&mut state, link) };
                 (Step::Fails(Gone::there("CHANNEL_CLOSED")), late)
@@ -142,9 +146,11 @@ impl World {
         if calm { Duration::ZERO } else { lognormal(&mut state.rng, UNREACHED_MS, 0.8) }
     }
 
-    fn by_chance(&self, state: &mut State, draw: f64) -> Step {
+    fn by_chance(&self, state: &mut State, at: usize, draw: f64) -> Step {
+        let seldom = if at == 0 { AT_GUARD } else { 1.0 };
         let Settings { extend_failure, extend_silence, .. } = &self.settings;
-        if draw < *extend_failure {
+        let (extend_failure, extend_silence) = (extend_failure * seldom, extend_silence * seldom);
+        if draw < extend_failure {
             let total: u32 = CHANCE_REASONS.iter().map(|(_, weight)| weight).sum();
             let mut left = state.rng.random_range(0..total);
             let found = CHANCE_REASONS.iter().find(|(_, weight)| {

@@ -106,7 +106,7 @@ impl World {
             (_, Manner::Hangs) => self.passable(&[relay]).await,
             (_, Manner::Works | Manner::Refuses(_)) => {}
         }
-        self.wait(round_trip * 4).await;
+        self.wait((round_trip + self.uplink_delay()) * 4).await;
         self.passable(&[]).await;
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::World;
-use crate::fault::chance;
+use crate::fault::{Uplink, chance};
 use crate::link::{Edition, Tell};
 use crate::model::{self, text};
 
@@ -54,7 +54,11 @@ impl World {
         let size = std::fs::metadata(&edition.consensus).map_or(0, |meta| meta.len() as usize) / 4;
         let bytes = microdescs.map_or(size, |count| count * MICRODESC_BYTES);
         let calm = !self.settings.shaped;
-        let served = if calm { Duration::ZERO } else { Duration::from_secs_f64(bytes as f64 / SERVED) };
+        let rate = match self.state().faults.uplink() {
+            Uplink::Slow { bytes_per_second, .. } => SERVED.min(bytes_per_second.max(1) as f64),
+            _ => SERVED,
+        };
+        let served = if calm { Duration::ZERO } else { Duration::from_secs_f64(bytes as f64 / rate) };
         self.passable(&[place]).await;
         self.wait(self.round_trip(place) * 2 + served).await;
         self.passable(&[place]).await;

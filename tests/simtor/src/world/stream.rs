@@ -17,29 +17,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::choose::lognormal;
 use super::serve::{Frames, Socket};
-use super::{BRIDGE, Key, World, dns};
+use super::{BRIDGE, Key, World, dns, end};
 use crate::fault::ExitManner;
 use crate::link::{Fate, Wanted};
-
-/// Numbers of tor's reasons for the end of a stream.
-pub(crate) mod end {
-    /// No more is said; how a refused connection shows.
-    pub(crate) const MISC: u8 = 1;
-    /// The name did not resolve.
-    pub(crate) const RESOLVE_FAILED: u8 = 2;
-    /// The exit does not let it out.
-    pub(crate) const EXIT_POLICY: u8 = 4;
-    /// As it should.
-    pub(crate) const DONE: u8 = 6;
-    /// Nobody answered.
-    pub(crate) const TIMEOUT: u8 = 7;
-    /// There is no route.
-    pub(crate) const NO_ROUTE: u8 = 8;
-    /// What a relay says that is no exit.
-    pub(crate) const INTERNAL: u8 = 10;
-    /// The connection was reset.
-    pub(crate) const RESET: u8 = 12;
-}
 
 /// How long an exit's system tries to connect to a target that does not answer.
 const NO_ANSWER: Duration = Duration::from_secs(127);

@@ -1,0 +1,5 @@
+//! The program as a process: beside a real tor, and in worlds of its own.
+
+mod contract;
+mod rig;
+mod streams;
