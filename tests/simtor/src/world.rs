@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::fault::{Crowd, Faults, Manner, Order, Uplink};
+use crate::fault::{Crowd, Faults, Manner, Order, Uplink, chance};
 use crate::link::{CircuitId, Conn, Gone, Tell};
 use crate::model::Model;
 
@@ -44,6 +44,12 @@ use stats::Stats;
 
 /// The place of a first relay that is no relay of the model: a bridge.
 const BRIDGE: usize = usize::MAX;
+
+/// The place of a relay that nobody is.
+const NOBODY: usize = usize::MAX - 1;
+
+/// The number that decides which of the relays that vanish are there all the same.
+const MISSED: u64 = 0x4D49;
 
 /// An engine and one of its circuits.
 type Key = (u32, CircuitId);
@@ -309,6 +315,17 @@ impl World {
         (since.as_secs_f64() / self.settings.hour_length().as_secs_f64()) as u64
     }
 
+    /// Whether a relay is there at all. Of those that vanish from the consensus half are: relays go down far more seldom
+    /// than they are missed by a vote. The half is a guess.
+    fn is_there(&self, relay: usize) -> bool {
+        let missed = || chance(relay as u64, MISSED) < 0.5;
+        match relay {
+            BRIDGE => true,
+            NOBODY => false,
+            _ => self.settings.relays.is_some() || self.model.is_listed(relay, self.hour()) || missed(),
+        }
+    }
+
     /// Relays that restart close what goes over them and are back in a moment.
     fn restart_relays(&self, hour: u64) {
         let restarted: HashSet<usize> = match self.settings.relays {
@@ -333,8 +350,13 @@ impl State {
     }
 
     fn tell_conn(&self, world: &World, engine: u32, relay: usize, conn: Conn) {
-        if relay != BRIDGE {
-            self.tell(engine, Tell::Conn { relay: world.hex(relay), conn });
+        let name = match relay {
+            BRIDGE => self.engines.get(&engine).and_then(|engine| engine.bridges.iter().next().cloned()),
+            NOBODY => None,
+            _ => Some(world.hex(relay)),
+        };
+        if let Some(relay) = name {
+            self.tell(engine, Tell::Conn { relay, conn });
         }
     }
 

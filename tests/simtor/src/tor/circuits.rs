@@ -46,6 +46,8 @@ impl Purpose {
 pub(super) struct Circuit {
     /// How many relays it is to have.
     pub(super) length: usize,
+    /// Those that were asked for, if any were: the world does not know bridges by name.
+    asked: Vec<String>,
     /// Those that it reaches.
     reached: Vec<String>,
     pub(super) built: bool,
@@ -76,6 +78,7 @@ impl State {
         self.next_circuit += 1;
         let circuit = Circuit {
             length: if path.is_empty() { 3 } else { path.len() },
+            asked: path.clone(),
             reached: Vec::new(),
             built: false,
             purpose,
@@ -129,7 +132,11 @@ impl State {
 
     pub(super) fn on_extended(&mut self, id: CircuitId, path: Vec<String>, built: bool) {
         let Some(circuit) = self.circuits.get_mut(&id) else { return };
-        circuit.reached = path;
+        let asked = std::mem::take(&mut circuit.asked);
+        let name = |(told, asked): (String, Option<&String>)| if told.is_empty() { asked.cloned() } else { Some(told) };
+        let all = asked.iter().map(Some).chain(std::iter::repeat(None));
+        circuit.reached = path.into_iter().zip(all).filter_map(name).collect();
+        circuit.asked = asked;
         circuit.built = built;
         circuit.idle = Instant::now();
         self.say_circuit(id, "EXTENDED", "");

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::choose::lognormal;
 use super::settings::Settings;
-use super::{BRIDGE, Circuit, Key, State, World};
+use super::{BRIDGE, Circuit, Key, NOBODY, State, World};
 use crate::fault::Manner;
 use crate::link::{Gone, Tell};
 
@@ -66,11 +66,12 @@ impl World {
         }
     }
 
-    /// The place of a relay of this name; that of a bridge if it is none.
+    /// The place of a relay of this name. An engine may know one of another world's directory.
     fn place(&self, state: &State, engine: u32, name: &str) -> usize {
-        let found = crate::hex::fingerprint(name).and_then(|id| self.model.find(&id));
-        let is_bridge = state.engines.get(&engine).is_some_and(|engine| engine.bridges.contains(name));
-        found.filter(|_| !is_bridge).unwrap_or(BRIDGE)
+        if state.engines.get(&engine).is_some_and(|engine| engine.bridges.contains(name)) {
+            return BRIDGE;
+        }
+        crate::hex::fingerprint(name).and_then(|id| self.model.find(&id)).unwrap_or(NOBODY)
     }
 
     async fn build(self: &Arc<Self>, key: Key, path: &[usize]) -> Result<(), Gone> {
@@ -113,7 +114,7 @@ impl World {
     /// What the relay at `at` makes of it, and how much longer than usual that takes.
     fn ask_relay(&self, path: &[usize], at: usize) -> (Step, Duration) {
         let mut state = self.state();
-        let (relay, hour) = (path[at], self.hour());
+        let relay = path[at];
         let (draw, other): (f64, f64) = (state.rng.random(), state.rng.random());
         let by_hop = state.faults.hop(at + 1, draw);
         let manner = match (by_hop, relay) {
@@ -121,7 +122,7 @@ impl World {
             (Manner::Works, relay) => state.faults.relay(relay),
             (by_hop, _) => by_hop,
         };
-        let known = relay == BRIDGE || self.settings.relays.is_some() || self.model.is_listed(relay, hour);
+        let known = self.is_there(relay);
         let link = (at > 0).then(|| (path[at - 1], relay));
         let refused = link.is_some_and(|link| state.unreached.get(&link).is_some_and(|until| *until > Instant::now()));
         match manner {

@@ -98,13 +98,13 @@ impl World {
                 }
                 self.next_try(begun, SYN).await;
             }
-            (_, Manner::Down) => {
+            (_, manner) if manner == Manner::Down || !self.is_there(relay) => {
                 self.wait(round_trip).await;
                 return Err("CONNECTREFUSED".to_owned());
             }
             // The machine's system accepts, and then nothing comes.
             (_, Manner::Hangs) => self.passable(&[relay]).await,
-            (_, Manner::Works | Manner::Refuses(_)) => {}
+            (_, Manner::Works | Manner::Refuses(_) | Manner::Down) => {}
         }
         self.wait((round_trip + self.uplink_delay()) * 4).await;
         self.passable(&[]).await;
