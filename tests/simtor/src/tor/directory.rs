@@ -110,10 +110,16 @@ impl Directory {
 
     /// tor's word for what the directory says of this version.
     pub(super) fn version_status(&self, version: &str) -> &'static str {
-        match self.recommended.is_empty() {
-            true => "unknown",
-            false if self.recommended.iter().any(|known| known == version) => "recommended",
-            false => "unrecommended",
+        let numbers = |text: &str| text.split(['.', '-']).map_while(|part| part.parse().ok()).collect::<Vec<u32>>();
+        let own = numbers(version);
+        let mut others = self.recommended.iter().map(|other| numbers(other)).collect::<Vec<_>>();
+        others.sort_unstable();
+        match (others.first(), others.last()) {
+            _ if others.contains(&own) => "recommended",
+            (Some(oldest), _) if own < *oldest => "obsolete",
+            (_, Some(newest)) if own > *newest => "new",
+            (Some(_), _) => "unrecommended",
+            (None, _) => "unknown",
         }
     }
 
@@ -228,15 +234,17 @@ impl Kept {
                 current.relays.iter().map(|relay| (relay.fingerprint.clone(), relay.nickname.clone())).collect();
             known.lifetime = Some((current.valid_after, current.fresh_until, current.valid_until));
             known.recommended.clone_from(&current.recommended);
-            (known.version_status(&version) == "unrecommended").then(|| (version, known.recommended()))
+            let status = known.version_status(&version);
+            let warns = matches!(status, "obsolete" | "unrecommended");
+            warns.then(|| (status.to_ascii_uppercase(), version, known.recommended()))
         });
-        if let Some((version, list)) = warned {
+        if let Some((status, version, list)) = warned {
             engine.log.warn(&format!(
                 "Please upgrade! This version of Tor ({version}) is not recommended, according to the directory \
                  authorities. Recommended versions are: {list}"
             ));
             let line = format!(
-                "STATUS_GENERAL WARN DANGEROUS_VERSION CURRENT={version} REASON=UNRECOMMENDED RECOMMENDED=\"{list}\""
+                "STATUS_GENERAL WARN DANGEROUS_VERSION CURRENT={version} REASON={status} RECOMMENDED=\"{list}\""
             );
             engine.with(|state| state.event(Kind::StatusGeneral, line));
         }

@@ -59,8 +59,8 @@ pub fn world(folder: &Path, set: &[&str]) -> (Process, WorldClient) {
 
 /// A tor, real or not, and a control connection to it.
 pub struct Engine {
-    _process: Process,
-    stream: BufReader<UnixStream>,
+    pub process: Process,
+    pub stream: BufReader<UnixStream>,
 }
 
 impl Engine {
@@ -75,7 +75,7 @@ impl Engine {
         let process = Process(command.spawn().unwrap());
         let stream = until("the control port", || UnixStream::connect(&control).ok());
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { _process: process, stream: BufReader::new(stream) }
+        Self { process, stream: BufReader::new(stream) }
     }
 
     /// The whole answer to a command; events that come between are left out.
