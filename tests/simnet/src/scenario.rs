@@ -6,11 +6,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use anyhow::ensure;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::bed::Bed;
-use crate::client::Answer;
+use crate::client::{Answer, get};
 use crate::gateway::{Gateway, Setup};
+use crate::load::patience;
 use crate::pace::Pace;
 use crate::row::Row;
 use crate::world::{Network, World};
@@ -130,6 +133,9 @@ enum Data {
     Tested,
 }
 
+/// How long a gateway may take until it serves, on the wall.
+const WARM: Duration = Duration::from_secs(90);
+
 /// A network and a gateway on it.
 struct Rig {
     world: World,
@@ -143,10 +149,21 @@ impl Rig {
     /// A gateway that has tested all exits, with its engines connected.
     async fn warm(bed: &Bed, pace: Pace, lines: &str) -> anyhow::Result<Self> {
         let network = Network { speed: pace.0, ..Network::default() };
-        let rig = Self::start(bed, pace, network, Data::Tested, lines).await?;
-        rig.gateway.warm(Duration::from_secs(60)).await?;
-        pace.wait(Duration::from_secs(10)).await; // first spares and the first look at the directory are not the scenario's
-        Ok(Self { bad: rig.called_bad().await?, ..rig })
+        Self::start(bed, pace, network, Data::Tested, lines).await?.warmed(bed).await
+    }
+
+    /// Waits until every engine has built a circuit and pages arrive: an engine says that it is ready before it has entered the
+    /// network, and how long a start takes is for `restart` to say.
+    async fn warmed(self, bed: &Bed) -> anyhow::Result<Self> {
+        self.gateway.warm(WARM).await?;
+        let (until, mut in_a_row) = (Instant::now() + WARM, 0);
+        while in_a_row < 5 || self.engines().await?.iter().any(|engine| engine["circuits"].as_u64() == Some(0)) {
+            ensure!(Instant::now() < until, "no pages arrive after {} s", WARM.as_secs());
+            let answer = get(self.gateway.proxy(), "any-rotate", &bed.page(), patience(self.pace)).await;
+            in_a_row = if answer.served() { in_a_row + 1 } else { 0 };
+        }
+        self.pace.wait(Duration::from_secs(20)).await; // what of its burst it has used comes back
+        Ok(Self { bad: self.called_bad().await?, ..self })
     }
 
     async fn start(bed: &Bed, pace: Pace, network: Network, data: Data, lines: &str) -> anyhow::Result<Self> {

@@ -25,20 +25,15 @@ pub async fn run(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
     let answers =
         send(proxy, spread(usernames, &bed.page(), pace.wall(Duration::from_secs(250))), patience(pace)).await;
     // A pool has eight exits, so that one username says little of how they are chosen: sixty routes say it of 480.
-    let made = rig.gateway.post("/proxies", &json!({ "name": "choice", "selector": "any", "count": ROUTES })).await?;
-    let names: Vec<String> = made.1["proxies"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|route| route["name"].as_str())
-        .map(str::to_owned)
-        .collect();
-    let mut members: HashMap<String, usize> = HashMap::new();
-    for name in &names {
+    let (mut names, mut members) = (Vec::new(), HashMap::new());
+    for number in 0..ROUTES {
+        let name = format!("choice{number}");
+        rig.gateway.post("/proxies", &json!({ "name": name, "selector": "any", "pool": 8 })).await?;
         let (_, pool) = rig.gateway.api("GET", &format!("/proxies/{name}/exits")).await?;
         for exit in pool["exits"].as_array().into_iter().flatten().filter_map(|exit| exit["id"].as_str()) {
             *members.entry(exit.to_owned()).or_default() += 1;
         }
+        names.push(name);
     }
     let bulk = downloads(bed, &rig, &names).await;
 
@@ -53,11 +48,8 @@ pub async fn run(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
     let words = |shares: &[f64]| shares.iter().map(|share| number(share * 100.0)).collect::<Vec<_>>().join(" ");
     row.figure("share of capacity by decile %", words(capacity));
     row.figure("share of pools' members by decile %", words(&shares));
-    let goodput: Vec<f64> = bulk
-        .iter()
-        .filter(|answer| answer.served())
-        .map(|answer| answer.bytes as f64 / 1e6 / pace.model(answer.whole))
-        .collect();
+    let rate = |answer: &Answer| answer.bytes as f64 / 1e6 / pace.model(answer.whole.saturating_sub(answer.first));
+    let goodput: Vec<f64> = bulk.iter().filter(|answer| answer.served()).map(rate).collect();
     row.figure(
         "MB/s of 1 MB downloads p10 p50",
         format!("{} {}", number(quantile(&goodput, 0.1)), number(quantile(&goodput, 0.5))),
@@ -72,7 +64,7 @@ pub async fn run(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
 async fn downloads(bed: &Bed, rig: &Rig, names: &[String]) -> Vec<Answer> {
     let url = bed.web.http("echo.test", &format!("/bytes/{MEGABYTE}"));
     let pages = names.iter().take(BULK).enumerate();
-    let step = rig.pace.wall(Duration::from_secs(2));
+    let step = rig.pace.wall(Duration::from_secs(1));
     let requests =
         pages.map(|(place, name)| Request { username: name.clone(), url: url.clone(), at: step * place as u32 });
     let longest = patience(rig.pace) + Duration::from_secs(60);

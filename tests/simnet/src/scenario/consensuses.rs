@@ -19,8 +19,7 @@ const ROUTE: &str = "[[routes]]\nname = \"pool-of-eight\"\nselector = \"any\"\np
 
 pub async fn eight(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
     let network = Network { speed: pace.0, churn: Some(0.02), ..Network::default() };
-    let rig = Rig::start(bed, pace, network, Data::Tested, ROUTE).await?;
-    rig.gateway.warm(Duration::from_secs(60)).await?;
+    let rig = Rig::start(bed, pace, network, Data::Tested, ROUTE).await?.warmed(bed).await?;
     let pins =
         || spread((0..PINS).map(|pin| format!("any-strict-session-p{pin}")), &bed.page(), Duration::from_secs(5));
     let before = send(rig.gateway.proxy(), pins(), patience(pace)).await;
