@@ -1,7 +1,7 @@
 //! The public Tor network as numbers: relays with addresses, weights, policies and families, drawn from a seed.
 //!
 //! The same seed and size give the same relays, and the same texts byte for byte, on every machine: all draws come from
-//! `model/draw.rs`. The distributions are those of `README.md`, section "The model". Every relay and every exit has an
+//! `model/draw.rs`. The distributions are those of `README.md`, section "The relays in figures". Every relay and every exit has an
 //! address in 127.0.0.0/8, so nothing that connects to one of them leaves the machine.
 //!
 //! Time is counted in hours of consensuses: hour 0 lists every relay, and each later hour lacks those that have
