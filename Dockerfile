@@ -9,11 +9,13 @@ COPY benches/pieces/Cargo.toml benches/pieces/Cargo.toml
 COPY benches/public/Cargo.toml benches/public/Cargo.toml
 COPY benches/shared/Cargo.toml benches/shared/Cargo.toml
 COPY benches/soak/Cargo.toml benches/soak/Cargo.toml
+COPY tests/simnet/Cargo.toml tests/simnet/Cargo.toml
+COPY tests/simtor/Cargo.toml tests/simtor/Cargo.toml
 COPY tests/testnet/Cargo.toml tests/testnet/Cargo.toml
 # With empty sources cargo builds every dependency. The results for exitgate itself are deleted: cargo compares the times of files, and the
 # real sources are older.
-RUN for member in . benches/* tests/testnet; do mkdir -p "$member/src" && echo 'fn main() {}' > "$member/src/main.rs"; done \
- && touch src/lib.rs benches/shared/src/lib.rs tests/testnet/src/lib.rs \
+RUN for member in . benches/* tests/simnet tests/simtor tests/testnet; do mkdir -p "$member/src" && echo 'fn main() {}' > "$member/src/main.rs"; done \
+ && touch src/lib.rs benches/shared/src/lib.rs tests/simtor/src/lib.rs tests/testnet/src/lib.rs \
  && cargo build --release --locked --bin exitgate \
  && rm -rf src target/release/exitgate* target/release/.fingerprint/exitgate-* \
            target/release/deps/exitgate-* target/release/deps/libexitgate-*

@@ -41,19 +41,22 @@ test: ## check a change: format, commit messages, lints, documents, licences, un
 	@$(STAGE) unit    .ci/cargo-test --lib
 	@$(STAGE) it      .ci/cargo-test --test it
 	@$(STAGE) testnet .ci/cargo-test -p exitgate-testnet
+	@$(STAGE) simnet  .ci/cargo-test -p exitgate-simnet -p exitgate-simtor
 	@$(STAGE) clients .ci/clients
 	@$(STAGE) e2e     .ci/cargo-test --test e2e
 	@$(STAGE) report
 
-demo: ## try exitgate without internet: a private Tor network, a fake web, and commands to paste
-	@.ci/need cargo cc tor curl
-	cargo run --locked --example demo
+demo: ## try exitgate without internet: a private Tor network, a fake web, and commands to paste; SIMTOR=1 needs no tor
+	@.ci/need cargo cc $(if $(SIMTOR),,tor) curl
+	$(if $(SIMTOR),cargo build --locked -p exitgate-simtor)
+	cargo run --locked --example demo $(if $(SIMTOR),-- --simtor)
 
 verify: ## the slower tests: the release binary, the console in a browser, the container if there is Docker, a soak test
 	@.ci/need cargo cc tor curl git python3 venv node npm shellcheck chromium promtool go javac proxychains4 valgrind
 	@$(STAGE) release cargo build --release --locked --bin exitgate
 	@$(STAGE) pieces  benches/pieces/run.sh
 	@$(STAGE) demo    .ci/try-demo
+	@$(STAGE) demo    .ci/try-demo --simtor
 	@$(STAGE) kills   env EXITGATE_KILLS=50 .ci/cargo-test --test e2e no_acknowledged_change
 	@$(STAGE) dials   env EXITGATE_DIALS=10000 .ci/cargo-test --test it targets_that_fail
 	@$(STAGE) config  $(TARGET)/release/exitgate check-config --config config/exitgate.toml
@@ -67,6 +70,7 @@ verify: ## the slower tests: the release binary, the console in a browser, the c
 	@$(STAGE) actions .ci/actions
 	@$(STAGE) siege   env EXITGATE_BIN=$(TARGET)/release/exitgate .ci/cargo-test --test e2e siege::
 	@$(STAGE) soak    $(MAKE) --no-print-directory soak MINUTES=5
+	@$(STAGE) simnet  $(MAKE) --no-print-directory simnet-verify
 	@$(STAGE) report
 
 bench: ## measure exitgate beside its peers in one run; benches/README.md says how to read the tables
@@ -105,10 +109,19 @@ soak: ## run clients and inject faults for MINUTES (30) on a private network; no
 	cargo build --locked -p exitgate-soak
 	$(TARGET)/debug/exitgate-soak $(TARGET)/release/exitgate $(or $(MINUTES),30)
 
+simnet: ## the shipped gateway on a simulated public network: all scenarios, or SCENARIO=name; FULL=1 for real time
+	@.ci/need cargo cc
+	cargo build --release --locked --bin exitgate
+	cargo build --release --locked --quiet -p exitgate-simnet -p exitgate-simtor
+	$(TARGET)/release/simnet $(TARGET)/release/exitgate $(TARGET)/release/simtor $(if $(FULL),--full) $(SIMNET) $(SCENARIO)
+
+simnet-verify: ## the scenarios of it that `make verify` runs
+	@$(MAKE) --no-print-directory simnet SIMNET=--verify
+
 fmt: ## format everything
 	cargo fmt --all
 
 clean-state: ## delete the gateway's data folder and the cached test networks
 	rm -rf exitgate-data target/testnet
 
-.PHONY: help run install test demo verify bench bench-api bench-pieces bench-engine bench-public bench-scale soak fmt clean-state
+.PHONY: help run install test demo verify bench bench-api bench-pieces bench-engine bench-public bench-scale soak simnet simnet-verify fmt clean-state

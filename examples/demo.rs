@@ -2,6 +2,9 @@
 //! paste. Ctrl-C ends everything.
 //!
 //!     cargo run --example demo
+//!     cargo build -p exitgate-simtor && cargo run --example demo -- --simtor
+//!
+//! The second command simulates the network instead of running relays.
 
 #![expect(clippy::print_stdout, reason = "the commands to paste are this program's output")]
 
@@ -10,12 +13,16 @@ use std::process::{Command, ExitCode};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use exitgate_testnet::Testbed;
+use exitgate_testnet::{Backend, Options, Testbed};
 
 /// The address of the shared port: the default of a gateway, so that the commands work there too. The environment may set another one, as
 /// for any gateway, so that two demos can run at the same time.
 static GATEWAY: LazyLock<String> = LazyLock::new(|| address("EXITGATE__GATEWAY__LISTEN", "127.0.0.1:1080"));
 static API: LazyLock<String> = LazyLock::new(|| address("EXITGATE__API__LISTEN", "127.0.0.1:8080"));
+
+const PRIVATE: &str =
+    "Starting a private Tor network of fifteen relays (the first start makes keys and takes about ten seconds) …";
+const SIMULATED: &str = "Starting a simulated Tor network of fifteen relays …";
 
 fn address(variable: &str, default: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| default.to_owned())
@@ -23,10 +30,10 @@ fn address(variable: &str, default: &str) -> String {
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    println!(
-        "Starting a private Tor network of fifteen relays (the first start makes keys and takes about ten seconds) …"
-    );
-    let bed = match runtime.block_on(Testbed::start()) {
+    let simulated = std::env::args().any(|word| word == "--simtor");
+    println!("{}", if simulated { SIMULATED } else { PRIVATE });
+    let backend = if simulated { Backend::Simtor } else { Backend::Tor };
+    let bed = match runtime.block_on(Testbed::start_with(Options { backend, ..Options::default() })) {
         Ok(bed) => bed,
         Err(error) => {
             println!("The private network did not start: {error:#}\nIs tor installed? `make demo` installs it.");
@@ -34,7 +41,7 @@ fn main() -> ExitCode {
         }
     };
     println!("The network runs after {:.1} s. Starting exitgate …", bed.network.start_took().as_secs_f32());
-    let path = bed.ground.folder().join("exitgate.toml");
+    let path = bed.sandbox.folder().join("exitgate.toml");
     std::fs::write(&path, config(&bed)).expect("this process can write to its own folder");
     let origin = exitgate::config::find(Some(&path));
     let loaded = match exitgate::config::load(origin, Some(&exitgate::app::validate_selector)) {
@@ -53,7 +60,7 @@ fn main() -> ExitCode {
 
 /// The configuration of a gateway on the private network.
 fn config(bed: &Testbed) -> String {
-    let data: PathBuf = bed.ground.folder().join("gateway");
+    let data: PathBuf = bed.sandbox.folder().join("gateway");
     format!(
         r#"# A gateway on a private Tor network
 data_dir = {data:?}
@@ -63,6 +70,7 @@ log.level = "warn,exitgate::tor::engine::process=error,exitgate::app=error"
 gateway.listen = "{gateway}"
 api.listen = "{api}"
 api.example_url = "{page}"
+tor.binary = {program:?}
 tor.circuits_per_second = 200.0
 sources.onionoo.enabled = false
 check.per_second = 50.0
@@ -71,6 +79,7 @@ check.per_second = 50.0
         gateway = *GATEWAY,
         api = *API,
         page = bed.web.http("echo.test", "/ip"),
+        program = bed.network.program(),
         lines = bed.gateway_lines(),
     )
 }

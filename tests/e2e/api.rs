@@ -118,7 +118,7 @@ async fn a_proxy_is_a_post_away_and_outlives_a_restart() {
 
     gateway.signal("TERM");
     gateway.ended().await;
-    let gateway = Gateway::launch(&bed, &std::fs::read_to_string(bed.ground.folder().join("exitgate.toml")).unwrap());
+    let gateway = Gateway::launch(&bed, &std::fs::read_to_string(bed.sandbox.folder().join("exitgate.toml")).unwrap());
     gateway.wait_ready().await;
     let list = json(&gateway.api("/proxies").await);
     assert_eq!(list["total"], 4, "{list}");
@@ -196,7 +196,7 @@ async fn routes_of_the_api_and_of_the_file_live_side_by_side() {
     assert_eq!(made.status, 201, "{}", made.body);
     let made = json(&made)["port"].as_u64().unwrap() as u16;
 
-    let path = bed.ground.folder().join("exitgate.toml");
+    let path = bed.sandbox.folder().join("exitgate.toml");
     let earlier = format!("[[routes]]\nname = \"earlier\"\nselector = \"de\"\n{later}");
     for (routes, status, why) in [
         ("[[routes]]\nname = \"made\"\nselector = \"de\"\n".to_owned(), 422, "made"),

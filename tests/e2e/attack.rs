@@ -19,7 +19,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exitgate_testnet::Ground;
+use exitgate_testnet::Sandbox;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -36,27 +36,27 @@ const STRAIGHT: &str = "any-source-direct";
 struct Victim {
     gateway: Gateway,
     ip: Ipv4Addr,
-    ground: Arc<Ground>,
+    sandbox: Arc<Sandbox>,
 }
 
 impl Victim {
     /// Starts one with these lines in its configuration, and waits until it serves.
     async fn start(more: &str) -> Self {
-        let ground = Ground::claim().unwrap();
-        Self::start_in(ground, more, &[]).await
+        let sandbox = Sandbox::claim().unwrap();
+        Self::start_in(sandbox, more, &[]).await
     }
 
-    async fn start_in(ground: Arc<Ground>, more: &str, env: &[(&str, &OsStr)]) -> Self {
-        let ip = ground.ip(200, 1);
+    async fn start_in(sandbox: Arc<Sandbox>, more: &str, env: &[(&str, &OsStr)]) -> Self {
+        let ip = sandbox.ip(200, 1);
         let config = format!(
             "data_dir = {data:?}\ngateway.listen = \"{ip}:1080\"\ngateway.route_bind = \"{ip}\"\n\
              gateway.allow_direct = true\napi.listen = \"{ip}:8080\"\ntor.enabled = false\n\
              log.level = \"info,exitgate=trace\"\nlog.format = \"json\"\nlog.targets = true\n{more}\n",
-            data = ground.folder().join("data"),
+            data = sandbox.folder().join("data"),
         );
-        let gateway = Gateway::launch_in(&ground, ip, &config, env);
+        let gateway = Gateway::launch_in(&sandbox, ip, &config, env);
         gateway.wait_ready().await;
-        Self { gateway, ip, ground }
+        Self { gateway, ip, sandbox }
     }
 
     fn shared(&self) -> SocketAddr {

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use exitgate_testnet::web::Plant;
+use exitgate_testnet::web::ExitFault;
 use exitgate_testnet::{ExitSpec, Options, Relay, Testbed};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -55,11 +55,11 @@ fn network() -> Options {
 
 async fn plant(bed: &Testbed) {
     let ip = |name: &str| bed.network.relay(name).outbound;
-    bed.web.plant(ip("liar"), Plant::Lies(Ipv4Addr::new(192, 0, 2, 1)));
-    bed.web.plant(ip("tamperer"), Plant::Tampers);
-    bed.web.plant(ip("breaker"), Plant::BreaksTls);
-    bed.web.plant(ip("slow"), Plant::Slow(Duration::from_secs(10)));
-    bed.web.plant(ip("twofaced"), Plant::Seen("second.test", Ipv4Addr::new(192, 0, 2, 2)));
+    bed.web.plant(ip("liar"), ExitFault::Lies(Ipv4Addr::new(192, 0, 2, 1)));
+    bed.web.plant(ip("tamperer"), ExitFault::Tampers);
+    bed.web.plant(ip("breaker"), ExitFault::BreaksTls);
+    bed.web.plant(ip("slow"), ExitFault::Slow(Duration::from_secs(10)));
+    bed.web.plant(ip("twofaced"), ExitFault::Seen("second.test", Ipv4Addr::new(192, 0, 2, 2)));
     bed.web.shop_refuses(ip("refused"), 403);
     bed.network.kill("dead").await.unwrap();
 }
@@ -208,7 +208,7 @@ async fn target_is_asked(gateway: &Gateway, bed: &Testbed) {
 async fn a_pass_is_watched_and_gone_on_with(bed: &Testbed, testable: usize) {
     let command = || {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_exitgate"));
-        command.arg("test-exits").arg("--config").arg(bed.ground.folder().join("exitgate.toml"));
+        command.arg("test-exits").arg("--config").arg(bed.sandbox.folder().join("exitgate.toml"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     };
@@ -221,7 +221,7 @@ async fn a_pass_is_watched_and_gone_on_with(bed: &Testbed, testable: usize) {
     assert_eq!(ended.status.code(), Some(130));
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(said.contains("the same command continues from here"), "{said}");
-    let notes = bed.ground.folder().join("gateway/test-exits.jsonl");
+    let notes = bed.sandbox.folder().join("gateway/test-exits.jsonl");
     assert!(std::fs::read_to_string(&notes).unwrap().contains(one["id"].as_str().unwrap()));
 
     let second = tokio::time::timeout(PATIENCE, command().arg("--json").output()).await.unwrap().unwrap();
@@ -318,7 +318,7 @@ async fn a_bad_member_is_replaced_at_once_while_its_tunnels_go_on() {
     let carried = streams(&gateway, bad).await;
     assert!(carried > 0, "half of eight tunnels leave by each of two exits, or nearly");
 
-    bed.web.plant(bad.outbound, Plant::Slow(Duration::from_secs(30)));
+    bed.web.plant(bad.outbound, ExitFault::Slow(Duration::from_secs(30)));
     let got = gateway.post(&format!("/exits/{}/check", bad.fingerprint), "").await;
     let checked = Instant::now();
     assert!(got.body.contains("\"verdict\":\"bad\""), "{}", got.body);

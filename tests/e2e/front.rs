@@ -13,7 +13,7 @@ use crate::gateway::{Gateway, Got, curl, run, until};
 
 /// A site at `forger.test` that sends every client the same bytes.
 async fn site(bed: &Testbed, answer: &'static str) -> SocketAddr {
-    let listener = TcpListener::bind((bed.ground.ip(90, 1), 0)).await.unwrap();
+    let listener = TcpListener::bind((bed.sandbox.ip(90, 1), 0)).await.unwrap();
     let at = listener.local_addr().unwrap();
     bed.dns.set("forger.test", Answer::ip(at.ip()));
     tokio::spawn(async move {
@@ -196,14 +196,14 @@ impl Drop for Balancer {
 impl Balancer {
     /// Listens on the ports 1081 (PROXY version 1) and 1082 (version 2) of its address.
     fn start(bed: &Testbed, gateway: &Gateway) -> Self {
-        let (ip, to) = (bed.ground.ip(60, 1), gateway.addr());
+        let (ip, to) = (bed.sandbox.ip(60, 1), gateway.addr());
         let mut text =
             "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n".to_owned();
         for (port, word) in [(1081, "send-proxy"), (1082, "send-proxy-v2")] {
             let server = format!("server gate {to} {word} source {ip}");
             text.push_str(&format!("listen at{port}\n bind {ip}:{port}\n {server}\n"));
         }
-        let path = bed.ground.folder().join("haproxy.cfg");
+        let path = bed.sandbox.folder().join("haproxy.cfg");
         fs::write(&path, text).unwrap();
         let child = Command::new("haproxy").arg("-db").arg("-f").arg(path).stderr(Stdio::null()).spawn();
         Self(child.expect("no haproxy here: run .ci/need haproxy"))
@@ -213,7 +213,7 @@ impl Balancer {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_balancers_proxy_header_is_trusted_and_others_are_refused() {
     let bed = Testbed::start().await.unwrap();
-    let (balancer, client) = (bed.ground.ip(60, 1), bed.ground.ip(61, 7).to_string());
+    let (balancer, client) = (bed.sandbox.ip(60, 1), bed.sandbox.ip(61, 7).to_string());
     let more = format!("gateway.proxy_protocol.trusted = [\"{balancer}\"]\ngateway.client_limits.connections = 1");
     let gateway = Gateway::start(&bed, &more).await;
     gateway.wait_tested(bed.network.exits().len()).await;
@@ -240,7 +240,7 @@ async fn a_balancers_proxy_header_is_trusted_and_others_are_refused() {
     };
     until(|| async { bed.web.sources("/slow").len() }, |seen| *seen == 1).await;
     assert_eq!(curl_from(&client, &proxy, &page).await.status, 429);
-    assert_eq!(curl_from(&bed.ground.ip(61, 8).to_string(), &proxy, &page).await.status, 200);
+    assert_eq!(curl_from(&bed.sandbox.ip(61, 8).to_string(), &proxy, &page).await.status, 200);
     assert_eq!(first.await.unwrap().body.len(), 4);
 
     let direct = format!("http://de@{}", gateway.addr());

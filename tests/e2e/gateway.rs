@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use exitgate_testnet::{Ground, Testbed};
+use exitgate_testnet::{Sandbox, Testbed};
 
 /// How long anything may take before a test gives up on it: generous, because two cores run fifteen relays beside it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ pub struct Got {
 
 /// The configuration of a gateway on `bed`; `more` is appended, and sections may be repeated by dotted keys only.
 pub fn config(bed: &Testbed, name: &str, more: &str) -> String {
-    let ip = bed.ground.ip(200, 1);
+    let ip = bed.sandbox.ip(200, 1);
     format!(
         r#"data_dir = {data:?}
 gateway.listen = "{ip}:1080"
@@ -47,7 +47,7 @@ log.level = "info,exitgate=debug"
 log.targets = true
 {more}
 "#,
-        data = bed.ground.folder().join(name),
+        data = bed.sandbox.folder().join(name),
         lines = bed.gateway_lines(),
     )
 }
@@ -62,19 +62,19 @@ impl Gateway {
 
     /// Starts a gateway with exactly this configuration, and waits for nothing.
     pub fn launch(bed: &Testbed, config: &str) -> Self {
-        Self::launch_on(&bed.ground, bed.ground.ip(200, 1), config)
+        Self::launch_on(&bed.sandbox, bed.sandbox.ip(200, 1), config)
     }
 
     /// The same without a Tor network; `ip` is where it listens.
-    pub fn launch_on(ground: &Ground, ip: Ipv4Addr, config: &str) -> Self {
-        Self::launch_in(ground, ip, config, &[])
+    pub fn launch_on(sandbox: &Sandbox, ip: Ipv4Addr, config: &str) -> Self {
+        Self::launch_in(sandbox, ip, config, &[])
     }
 
     /// The same with variables in its environment.
-    pub fn launch_in(ground: &Ground, ip: Ipv4Addr, config: &str, env: &[(&str, &OsStr)]) -> Self {
-        let path = ground.folder().join("exitgate.toml");
+    pub fn launch_in(sandbox: &Sandbox, ip: Ipv4Addr, config: &str, env: &[(&str, &OsStr)]) -> Self {
+        let path = sandbox.folder().join("exitgate.toml");
         fs::write(&path, config).unwrap();
-        let log = ground.folder().join("gateway.log");
+        let log = sandbox.folder().join("gateway.log");
         let child = Command::new(env!("CARGO_BIN_EXE_exitgate"))
             .args(["serve", "--config"])
             .arg(&path)

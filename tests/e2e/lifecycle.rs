@@ -61,7 +61,7 @@ async fn open_tunnel(gateway: &Gateway, bed: &Testbed) -> TcpStream {
 async fn a_reload_is_all_or_nothing_and_a_taken_port_is_said() {
     let bed = Testbed::start().await.unwrap();
     let gateway = Gateway::start(&bed, "").await;
-    let path = bed.ground.folder().join("exitgate.toml");
+    let path = bed.sandbox.folder().join("exitgate.toml");
     let page = bed.web.http("echo.test", "/ip");
     let api = format!("http://{}", gateway.port(8080));
     let reload = || async {
@@ -93,7 +93,7 @@ async fn a_reload_is_all_or_nothing_and_a_taken_port_is_said() {
     assert!(TcpStream::connect(at).await.is_err(), "a route that is gone still has its port");
 
     let program = env!("CARGO_BIN_EXE_exitgate");
-    let second = bed.ground.folder().join("second.toml");
+    let second = bed.sandbox.folder().join("second.toml");
     fs::write(&second, config(&bed, "second", "")).unwrap();
     let taken = run(program, &["serve", "--config", second.to_str().unwrap()]).await;
     let said = String::from_utf8_lossy(&taken.stderr).into_owned();

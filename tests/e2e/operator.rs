@@ -200,7 +200,7 @@ async fn a_thousand_routes_are_small_and_outlive_a_restart() {
     gateway.signal("TERM");
     gateway.ended().await;
     let began = Instant::now();
-    let gateway = Gateway::launch(&bed, &std::fs::read_to_string(bed.ground.folder().join("exitgate.toml")).unwrap());
+    let gateway = Gateway::launch(&bed, &std::fs::read_to_string(bed.sandbox.folder().join("exitgate.toml")).unwrap());
     let open = |port: u16| std::net::TcpStream::connect(gateway.port(port)).is_ok();
     while !(20_000..=20_999).rev().all(open) {
         assert!(began.elapsed().as_secs() < 60, "not every port is open again\n{}", gateway.log());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use exitgate_testnet::public::{Kind, Mix, Protocol, Proxy};
-use exitgate_testnet::{Dns, Ground, PublicProxies, Testbed, Web};
+use exitgate_testnet::{Dns, PublicProxies, Sandbox, Testbed, Web};
 use serde_json::Value;
 
 use crate::gateway::{Gateway, Got, config, until};
@@ -13,21 +13,21 @@ use crate::gateway::{Gateway, Got, config, until};
 struct Bed {
     proxies: PublicProxies,
     web: Web,
-    ground: Arc<Ground>,
+    sandbox: Arc<Sandbox>,
     _dns: Dns,
 }
 
 impl Bed {
     async fn start(mix: &[(Kind, u32)]) -> Self {
-        let ground = Ground::claim().unwrap();
-        let (web, dns) = (Web::start(&ground).await.unwrap(), Dns::start(&ground).await.unwrap());
-        let proxies = PublicProxies::start(&ground, &dns, &web, &Mix::of(mix)).await.unwrap();
-        Self { proxies, web, ground, _dns: dns }
+        let sandbox = Sandbox::claim().unwrap();
+        let (web, dns) = (Web::start(&sandbox).await.unwrap(), Dns::start(&sandbox).await.unwrap());
+        let proxies = PublicProxies::start(&sandbox, &dns, &web, &Mix::of(mix)).await.unwrap();
+        Self { proxies, web, sandbox, _dns: dns }
     }
 
     /// Where the gateway listens: below the proxies' own addresses.
     fn ip(&self) -> std::net::Ipv4Addr {
-        self.ground.ip(90, 1)
+        self.sandbox.ip(90, 1)
     }
 
     fn config(&self, more: &str) -> String {
@@ -47,7 +47,7 @@ log.level = "info,exitgate=debug"
 {lists}
 {more}
 "#,
-            data = self.ground.folder().join("gateway"),
+            data = self.sandbox.folder().join("gateway"),
             geoip = self.proxies.geoip_file(),
             secure = self.web.https("echo.test", "/ip"),
             canary = self.web.http("echo.test", "/bytes/64"),
@@ -57,7 +57,7 @@ log.level = "info,exitgate=debug"
     }
 
     fn launch(&self, more: &str) -> Gateway {
-        Gateway::launch_on(&self.ground, self.ip(), &self.config(more))
+        Gateway::launch_on(&self.sandbox, self.ip(), &self.config(more))
     }
 }
 
@@ -203,7 +203,7 @@ async fn what_worked_is_served_again_at_once_and_what_was_caught_stays_out() {
     // Nobody can be tested now, and nothing is listed.
     bed.proxies.cdn.behave(exitgate_testnet::public::Behaviour::Status(503));
     for proxy in bed.proxies.of_kind(Kind::Good) {
-        bed.proxies.turn(proxy, Kind::Hanging).await.unwrap();
+        bed.proxies.change_kind(proxy, Kind::Hanging).await.unwrap();
     }
     drop(gateway);
     let begun = std::time::Instant::now();
@@ -257,7 +257,7 @@ port = 20000
     assert!(named.as_ref().is_none_or(|ip| exits.contains(ip)), "{named:?}");
 
     for proxy in proxies.proxies() {
-        proxies.turn(proxy, Kind::Dead).await.unwrap();
+        proxies.change_kind(proxy, Kind::Dead).await.unwrap();
     }
     let by_tor = async || crate::gateway::curl(&["-x", &at, &bed.web.http("echo.test", "/ip")]).await;
     let got = until(by_tor, |got| got.status == 200).await;

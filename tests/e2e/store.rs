@@ -11,7 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use exitgate_testnet::Ground;
+use exitgate_testnet::Sandbox;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
@@ -44,26 +44,26 @@ impl Said {
     }
 }
 
-fn config(ground: &Ground) -> PathBuf {
-    let (ip, path) = (ground.ip(200, 1), ground.folder().join("exitgate.toml"));
+fn config(sandbox: &Sandbox) -> PathBuf {
+    let (ip, path) = (sandbox.ip(200, 1), sandbox.folder().join("exitgate.toml"));
     let text = format!(
         "data_dir = {:?}\ngateway.listen = \"{ip}:1080\"\ngateway.route_bind = \"{ip}\"\ngateway.allow_direct = true\n\
          gateway.allow_private_targets = true\napi.listen = \"{ip}:8080\"\ntor.enabled = false\nlog.format = \"human\"\n",
-        ground.folder().join("data"),
+        sandbox.folder().join("data"),
     );
     fs::write(&path, text).unwrap();
     path
 }
 
-fn database(ground: &Ground) -> PathBuf {
-    ground.folder().join("data/exitgate.db")
+fn database(sandbox: &Sandbox) -> PathBuf {
+    sandbox.folder().join("data/exitgate.db")
 }
 
 impl Bare {
-    fn start(ground: &Ground) -> Self {
+    fn start(sandbox: &Sandbox) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_exitgate"))
             .args(["serve", "--config"])
-            .arg(config(ground))
+            .arg(config(sandbox))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -77,7 +77,7 @@ impl Bare {
                 kept.lock().unwrap().push_str(&(line + "\n"));
             }
         });
-        let gateway = Self { child, ip: ground.ip(200, 1), log };
+        let gateway = Self { child, ip: sandbox.ip(200, 1), log };
         let up = gateway.until(|gateway| gateway.try_ask("GET", "/health", "").is_some());
         assert!(up, "it does not start\n{}", gateway.log());
         gateway
@@ -178,8 +178,8 @@ impl Drop for Bare {
     }
 }
 
-fn exitgate(ground: &Ground, args: &[&str]) -> Output {
-    let run = Command::new(env!("CARGO_BIN_EXE_exitgate")).args(args).arg("--config").arg(config(ground)).output();
+fn exitgate(sandbox: &Sandbox, args: &[&str]) -> Output {
+    let run = Command::new(env!("CARGO_BIN_EXE_exitgate")).args(args).arg("--config").arg(config(sandbox)).output();
     run.unwrap()
 }
 
@@ -207,10 +207,10 @@ fn change(gateway: &Bare, round: u32, known: &mut BTreeSet<String>) -> String {
 
 #[test]
 fn no_acknowledged_change_is_missing_after_any_kill() {
-    let ground = Ground::claim().unwrap();
+    let sandbox = Sandbox::claim().unwrap();
     let (mut known, mut acknowledged) = (BTreeSet::new(), 0);
     for round in 0..kills() {
-        let gateway = Bare::start(&ground);
+        let gateway = Bare::start(&sandbox);
         let there = gateway.routes();
         let missing: Vec<_> = known.difference(&there).collect();
         let more: Vec<_> = there.difference(&known).collect();
@@ -229,7 +229,7 @@ fn no_acknowledged_change_is_missing_after_any_kill() {
         killer.join().unwrap();
         drop(gateway);
         // What was under way may have happened or not: the next start says which, and that holds from then on.
-        let gateway = Bare::start(&ground);
+        let gateway = Bare::start(&sandbox);
         if gateway.routes().contains(&under_way) {
             known.insert(under_way);
         } else {
@@ -237,7 +237,7 @@ fn no_acknowledged_change_is_missing_after_any_kill() {
         }
         assert_eq!(gateway.routes(), known, "round {round}, killed after {life:?}");
     }
-    let checked = exitgate(&ground, &["store", "check"]);
+    let checked = exitgate(&sandbox, &["store", "check"]);
     let said = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert!(checked.status.success() && said.contains("no damage"), "{said}");
     assert!(acknowledged > kills() as usize / 2, "only {acknowledged} changes were acknowledged");
@@ -245,8 +245,8 @@ fn no_acknowledged_change_is_missing_after_any_kill() {
 
 #[test]
 fn a_full_disk_refuses_changes_carries_traffic_and_heals() {
-    let ground = Ground::claim().unwrap();
-    let mut gateway = Bare::start(&ground);
+    let sandbox = Sandbox::claim().unwrap();
+    let mut gateway = Bare::start(&sandbox);
     assert_eq!(gateway.make("before").unwrap().status, 201);
     gateway.limit_files(Some(1));
     let refused = gateway.make("refused").unwrap();
@@ -260,15 +260,15 @@ fn a_full_disk_refuses_changes_carries_traffic_and_heals() {
     assert!(heals, "it does not heal");
     assert_eq!(gateway.make("after").unwrap().status, 201);
     gateway.kill();
-    let gateway = Bare::start(&ground);
+    let gateway = Bare::start(&sandbox);
     assert_eq!(gateway.routes(), ["after", "before"].map(str::to_owned).into());
 }
 
 #[test]
 fn somebody_elses_lock_refuses_changes_and_heals() {
-    let ground = Ground::claim().unwrap();
-    let gateway = Bare::start(&ground);
-    let other = rusqlite::Connection::open(database(&ground)).unwrap();
+    let sandbox = Sandbox::claim().unwrap();
+    let gateway = Bare::start(&sandbox);
+    let other = rusqlite::Connection::open(database(&sandbox)).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(gateway.make("a").unwrap().status, 500);
     assert_eq!(gateway.metric("exitgate_store_failing"), 1.0);
@@ -280,19 +280,19 @@ fn somebody_elses_lock_refuses_changes_and_heals() {
 
 #[test]
 fn a_damaged_file_is_left_alone_and_the_gateway_goes_on_without_it() {
-    let ground = Ground::claim().unwrap();
-    let mut gateway = Bare::start(&ground);
+    let sandbox = Sandbox::claim().unwrap();
+    let mut gateway = Bare::start(&sandbox);
     assert_eq!(gateway.make("kept").unwrap().status, 201);
-    let copy = ground.folder().join("copy.db");
-    let backup = exitgate(&ground, &["store", "backup", copy.to_str().unwrap()]);
+    let copy = sandbox.folder().join("copy.db");
+    let backup = exitgate(&sandbox, &["store", "backup", copy.to_str().unwrap()]);
     assert!(backup.status.success(), "{}", String::from_utf8_lossy(&backup.stderr));
     gateway.kill();
     for suffix in ["-wal", "-shm"] {
-        let _ = fs::remove_file(format!("{}{suffix}", database(&ground).display()));
+        let _ = fs::remove_file(format!("{}{suffix}", database(&sandbox).display()));
     }
     let rubbish = "no database, a love letter".repeat(1000);
-    fs::write(database(&ground), &rubbish).unwrap();
-    let mut gateway = Bare::start(&ground);
+    fs::write(database(&sandbox), &rubbish).unwrap();
+    let mut gateway = Bare::start(&sandbox);
     assert_eq!(gateway.metric("exitgate_store_failing"), 1.0);
     assert!(
         gateway.log().contains("the file is damaged") && gateway.log().contains("store reset"),
@@ -300,11 +300,11 @@ fn a_damaged_file_is_left_alone_and_the_gateway_goes_on_without_it() {
         gateway.log()
     );
     assert_eq!(gateway.make("new").unwrap().status, 500, "nobody is told of a durability that is not there");
-    assert_eq!(exitgate(&ground, &["store", "reset"]).status.code(), Some(70), "not under a gateway");
+    assert_eq!(exitgate(&sandbox, &["store", "reset"]).status.code(), Some(70), "not under a gateway");
     gateway.kill();
-    assert_eq!(fs::read_to_string(database(&ground)).unwrap(), rubbish, "the file is as it was");
-    assert!(exitgate(&ground, &["store", "reset"]).status.success());
-    fs::copy(&copy, database(&ground)).unwrap();
-    let gateway = Bare::start(&ground);
+    assert_eq!(fs::read_to_string(database(&sandbox)).unwrap(), rubbish, "the file is as it was");
+    assert!(exitgate(&sandbox, &["store", "reset"]).status.success());
+    fs::copy(&copy, database(&sandbox)).unwrap();
+    let gateway = Bare::start(&sandbox);
     assert_eq!(gateway.routes(), BTreeSet::from(["kept".to_owned()]), "the backup is as good as the file was");
 }

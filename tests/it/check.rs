@@ -17,7 +17,7 @@ use exitgate::route::memory::{Bounds, Memory};
 use exitgate::route::{Policy, Site, Words};
 use exitgate::state::{Change, Clock, Snapshot, State};
 use exitgate_testnet::public::{Kind, Mix, Protocol, Proxy};
-use exitgate_testnet::{Dns, Ground, PublicProxies, Web, fetch};
+use exitgate_testnet::{Dns, PublicProxies, Sandbox, Web, fetch};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -62,9 +62,9 @@ impl ExitDialer for ByProxy {
 impl Setup {
     /// `lines` belong to `[check]`; `SECURE`, `PLAIN` and `SHOP` in them become URLs of the web.
     async fn start(mix: &[(Kind, u32)], lines: &str) -> Self {
-        let ground = Ground::claim().unwrap();
-        let (web, dns) = (Web::start(&ground).await.unwrap(), Dns::start(&ground).await.unwrap());
-        let proxies = Arc::new(PublicProxies::start(&ground, &dns, &web, &Mix::of(mix)).await.unwrap());
+        let sandbox = Sandbox::claim().unwrap();
+        let (web, dns) = (Web::start(&sandbox).await.unwrap(), Dns::start(&sandbox).await.unwrap());
+        let proxies = Arc::new(PublicProxies::start(&sandbox, &dns, &web, &Mix::of(mix)).await.unwrap());
         let exits: HashMap<_, _> = (1u8..)
             .zip(proxies.proxies())
             .map(|(n, proxy)| (ExitId::Tor(Fingerprint([n; 20])), proxy.clone()))

@@ -19,7 +19,7 @@ use exitgate::source::public::Publics;
 use exitgate::state::{Clock, Snapshot, State};
 use exitgate::store::Source;
 use exitgate_testnet::public::{Behaviour, Kind, Mix};
-use exitgate_testnet::{Dns, Ground, PublicProxies, Web};
+use exitgate_testnet::{Dns, PublicProxies, Sandbox, Web};
 use tokio::sync::mpsc;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -30,16 +30,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Setup {
     proxies: PublicProxies,
     web: Web,
-    ground: Arc<Ground>,
+    sandbox: Arc<Sandbox>,
     _dns: Dns,
 }
 
 impl Setup {
     async fn start(count: u32) -> Self {
-        let ground = Ground::claim().unwrap();
-        let (web, dns) = (Web::start(&ground).await.unwrap(), Dns::start(&ground).await.unwrap());
-        let proxies = PublicProxies::start(&ground, &dns, &web, &Mix::of(&[(Kind::Good, count)])).await.unwrap();
-        Self { proxies, web, ground, _dns: dns }
+        let sandbox = Sandbox::claim().unwrap();
+        let (web, dns) = (Web::start(&sandbox).await.unwrap(), Dns::start(&sandbox).await.unwrap());
+        let proxies = PublicProxies::start(&sandbox, &dns, &web, &Mix::of(&[(Kind::Good, count)])).await.unwrap();
+        Self { proxies, web, sandbox, _dns: dns }
     }
 
     fn folder(&self) -> String {
@@ -52,7 +52,7 @@ impl Setup {
 
     /// A file of the fake web, and its URL.
     fn file(&self, name: &str, text: &str) -> String {
-        let folder = self.ground.folder().join("lists");
+        let folder = self.sandbox.folder().join("lists");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join(name), text).unwrap();
         self.web.serve_folder("lists", &folder);

@@ -23,8 +23,8 @@ use exitgate::source::relays::{EXIT_ADDRESSES, ONIONOO, Relays};
 use exitgate::state::{Clock, Snapshot, State};
 use exitgate::store::{Options, Source, Store};
 use exitgate::tor::netdir::Netdir;
-use exitgate_testnet::ground::Ground;
 use exitgate_testnet::onionoo::{Behaviour, Onionoo};
+use exitgate_testnet::sandbox::Sandbox;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_rustls::rustls::crypto::ring;
@@ -78,7 +78,7 @@ struct Bench {
 
 impl Bench {
     async fn new(relays: u32, store: Option<Store>) -> Self {
-        let onionoo = Onionoo::start(&Ground::claim().unwrap(), &[]).await.unwrap();
+        let onionoo = Onionoo::start(&Sandbox::claim().unwrap(), &[]).await.unwrap();
         onionoo.add_synthetic(relays);
         let state = state(store.clone());
         Self { onionoo, state, store, directory: watch::Sender::default(), known: Vec::new(), limits: limits() }

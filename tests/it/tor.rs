@@ -1,6 +1,6 @@
-//! Engines, circuits and dials with real tor, in a private network on loopback.
+//! Engines, circuits and dials in a private network on loopback: each test with real tor, and with `simtor` in its place.
 
-use exitgate_testnet::Testbed;
+use exitgate_testnet::{Backend, Testbed};
 
 mod attach;
 mod circuits;
@@ -13,4 +13,4 @@ mod leak;
 mod rig;
 mod warm;
 
-use rig::{Rig, way};
+use rig::{Rig, bed, on_both, way};

@@ -12,9 +12,9 @@ use crate::engines::{PATIENCE, closed};
 use crate::plain_tor;
 
 pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
-    let ip = bed.ground.ip(200, 1);
+    let ip = bed.sandbox.ip(200, 1);
     let (port, api) = (SocketAddr::from((ip, 1080)), SocketAddr::from((ip, 8080)));
-    let gateway = Gateway::start(&gateway::program()?, bed.ground.folder(), &config(bed, port, api), api)?;
+    let gateway = Gateway::start(&gateway::program()?, bed.sandbox.folder(), &config(bed, port, api), api)?;
     let exits = bed.network.exits().len() as u64;
     let usable = |answer: &exitgate_bench_shared::http::Response| answer.json()["sources"]["tor"]["usable"].as_u64();
     gateway.wait("/ready", PATIENCE, |answer| usable(answer) >= Some(exits)).await?;
@@ -63,7 +63,7 @@ sources.exit_addresses.enabled = false
 check.per_second = 100.0
 log.level = "error"
 "#,
-        data = bed.ground.folder().join("gateway"),
+        data = bed.sandbox.folder().join("gateway"),
         binary = bed.network.tor_binary(),
         lines = bed.gateway_lines(),
     )

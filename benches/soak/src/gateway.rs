@@ -56,8 +56,8 @@ impl fmt::Display for Footprint {
 impl Subject {
     /// Starts the gateway, and waits until every exit was tested.
     pub async fn start(program: &Path, bed: &Testbed, exits: usize) -> anyhow::Result<Self> {
-        let ip = bed.ground.ip(200, 1);
-        let gateway = Gateway::start(program, bed.ground.folder(), &config(bed, ip), (ip, 8080).into())?;
+        let ip = bed.sandbox.ip(200, 1);
+        let gateway = Gateway::start(program, bed.sandbox.folder(), &config(bed, ip), (ip, 8080).into())?;
         let usable =
             |answer: &exitgate_bench_shared::http::Response| answer.json()["sources"]["tor"]["usable"].as_u64();
         gateway.wait("/ready", PATIENCE, |answer| usable(answer) >= Some(exits as u64)).await?;
@@ -131,7 +131,7 @@ name = "wide"
 selector = "any"
 port = 20001
 "#,
-        data = bed.ground.folder().join("gateway"),
+        data = bed.sandbox.folder().join("gateway"),
         lines = bed.gateway_lines(),
         onionoo = bed.onionoo.url(),
     )

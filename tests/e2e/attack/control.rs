@@ -101,25 +101,25 @@ const SCRIPTS: [(&str, Script); 8] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_port_that_means_harm_costs_an_engine_and_nothing_else() {
-    let ground = exitgate_testnet::Ground::claim().unwrap();
+    let sandbox = exitgate_testnet::Sandbox::claim().unwrap();
     let attached: String = SCRIPTS
         .iter()
         .zip(1..)
         .map(|((_, script), last)| {
-            let addr = listen(ground.ip(80, last), *script);
+            let addr = listen(sandbox.ip(80, last), *script);
             format!("\n[[tor.attach]]\ncontrol = \"{addr}\"\nsocks = \"{addr}\"\n")
         })
         .collect();
     let more = format!("sources.onionoo.enabled = false\nsources.exit_addresses.enabled = false\n{attached}");
-    let ip = ground.ip(200, 1);
+    let ip = sandbox.ip(200, 1);
     let config = format!(
         "data_dir = {data:?}\ngateway.listen = \"{ip}:1080\"\ngateway.route_bind = \"{ip}\"\n\
          gateway.allow_direct = true\napi.listen = \"{ip}:8080\"\nlog.level = \"info,exitgate=debug\"\n\
          log.format = \"json\"\n{more}\n",
-        data = ground.folder().join("data"),
+        data = sandbox.folder().join("data"),
     );
-    let gateway = crate::gateway::Gateway::launch_on(&ground, ip, &config);
-    let victim = Victim { gateway, ip, ground };
+    let gateway = crate::gateway::Gateway::launch_on(&sandbox, ip, &config);
+    let victim = Victim { gateway, ip, sandbox };
     victim.gateway.wait_ready().await;
     let before = victim.memory();
     let engines = |body: &str| {

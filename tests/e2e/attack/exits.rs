@@ -30,7 +30,7 @@ const SPLIT: &[&str] = &[
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_can_be_split_is_told_by_nobody() {
     let victim = Victim::start("gateway.allow_private_targets = true").await;
-    let origin = serve(victim.ground.ip(60, 1), |mut stream, asked| async move {
+    let origin = serve(victim.sandbox.ip(60, 1), |mut stream, asked| async move {
         let path = asked.split(' ').nth(1).unwrap_or_default();
         let answer = match path.trim_start_matches('/').parse::<usize>() {
             Ok(at) => SPLIT[at].to_owned(),
@@ -111,10 +111,10 @@ async fn misbehave(kind: u8, mut stream: TcpStream) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn proxies_that_flood_and_lie_are_found_out_and_cost_nothing() {
-    let ground = exitgate_testnet::Ground::claim().unwrap();
+    let sandbox = exitgate_testnet::Sandbox::claim().unwrap();
     let mut lines = String::new();
     for kind in 1..=8_u8 {
-        let addr: SocketAddr = (ground.ip(70, kind), 3128).into();
+        let addr: SocketAddr = (sandbox.ip(70, kind), 3128).into();
         let listener = TcpListener::bind(addr).await.unwrap();
         for scheme in ["http", "socks4", "socks5"] {
             // A login with line breaks in it, for the head of the next hop.
@@ -127,18 +127,18 @@ async fn proxies_that_flood_and_lie_are_found_out_and_cost_nothing() {
         });
     }
     let list: &'static str = lines.leak();
-    let server = serve(ground.ip(71, 1), move |mut stream, _| async move {
+    let server = serve(sandbox.ip(71, 1), move |mut stream, _| async move {
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{list}", list.len());
         let _ = stream.write_all(answer.as_bytes()).await;
     });
     let server = server.await;
-    let page = format!("http://{}", SocketAddr::from((ground.ip(72, 1), 80)));
+    let page = format!("http://{}", SocketAddr::from((sandbox.ip(72, 1), 80)));
     let more = format!(
         "gateway.allow_private_targets = true\ncheck.public.echo = [\"{page}/ip\", \"{page}/ip2\"]\n\
          check.public.headers = \"{page}/headers\"\ncheck.public.timeout = \"3s\"\n\
          check.public.reply_timeout = \"2s\"\n\n[[sources.list]]\nname = \"evil\"\nurl = \"http://{server}/list\"\n"
     );
-    let victim = Victim::start_in(ground, &more, &[]).await;
+    let victim = Victim::start_in(sandbox, &more, &[]).await;
     let before = victim.memory();
     let counted = |body: &str, name: &str| {
         serde_json::from_str::<serde_json::Value>(body).unwrap_or_default()[name].as_u64().unwrap_or_default()

@@ -25,14 +25,14 @@ async fn deaf(to: std::net::SocketAddr) -> TcpStream {
 async fn clients_that_never_read_cost_little_and_keep_nobody_out() {
     let victim = Victim::start("gateway.allow_private_targets = true\ngateway.client_limits.connections = 0").await;
     // Never ends, as fast as it is taken, in either framing.
-    let endless = serve(victim.ground.ip(60, 1), |mut stream, asked| async move {
+    let endless = serve(victim.sandbox.ip(60, 1), |mut stream, asked| async move {
         let chunked = asked.contains("/chunked");
         let framing = if chunked { "Transfer-Encoding: chunked" } else { "Content-Length: 999999999999" };
         let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n").as_bytes()).await;
         let piece = [&b"10000\r\n"[..], &[b'x'; 65536], b"\r\n"].concat();
         while stream.write_all(if chunked { &piece[..] } else { &piece[7..65543] }).await.is_ok() {}
     });
-    let short = serve(victim.ground.ip(60, 2), |mut stream, _| async move {
+    let short = serve(victim.sandbox.ip(60, 2), |mut stream, _| async move {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
     });
     let (endless, short) = (endless.await, short.await);

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
 
-use exitgate_testnet::Ground;
+use exitgate_testnet::Sandbox;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{STRAIGHT, Victim, head, named, serve, socks5, status, talk};
@@ -118,8 +118,8 @@ async fn the_gateway_is_no_way_to_itself_even_where_private_targets_are_allowed(
 }
 
 /// Compiles the resolver. There is a `cc`: rustc links with it.
-fn resolver(ground: &Ground) -> PathBuf {
-    let library = ground.folder().join("resolver.so");
+fn resolver(sandbox: &Sandbox) -> PathBuf {
+    let library = sandbox.folder().join("resolver.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/attack/resolver.c");
     let made =
         Command::new("cc").args(["-shared", "-fPIC", "-O1", "-w", "-o"]).arg(&library).args([source, "-ldl"]).status();
@@ -128,10 +128,10 @@ fn resolver(ground: &Ground) -> PathBuf {
 }
 
 async fn victim_of_its_resolver(public: u16, more: &str) -> Victim {
-    let ground = Ground::claim().unwrap();
-    let library = resolver(&ground);
+    let sandbox = Sandbox::claim().unwrap();
+    let library = resolver(&sandbox);
     let port = public.to_string();
-    Victim::start_in(ground, more, &[("LD_PRELOAD", library.as_os_str()), ("ATTACK_PORT", OsStr::new(&port))]).await
+    Victim::start_in(sandbox, more, &[("LD_PRELOAD", library.as_os_str()), ("ATTACK_PORT", OsStr::new(&port))]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 
-use exitgate_testnet::Ground;
+use exitgate_testnet::Sandbox;
 
 use super::{STRAIGHT, Victim, head, named, socks5, status, talk};
 use crate::gateway::{Gateway, curl, until};
@@ -16,9 +16,9 @@ fn free<const N: usize>() -> [u16; N] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn told_to_listen_everywhere_it_asks_for_a_key_and_a_token_of_its_own() {
-    let ground = Ground::claim().unwrap();
+    let sandbox = Sandbox::claim().unwrap();
     let [shared, api, route] = free();
-    let (ip, data) = (ground.ip(200, 1), ground.folder().join("data"));
+    let (ip, data) = (sandbox.ip(200, 1), sandbox.folder().join("data"));
     // The shortest configuration that is reachable from another machine.
     let config = format!(
         "data_dir = {data:?}\ntor.enabled = false\ngateway.allow_direct = true\napi.listen = \"0.0.0.0:{api}\"\n\
@@ -26,7 +26,7 @@ async fn told_to_listen_everywhere_it_asks_for_a_key_and_a_token_of_its_own() {
          gateway.route_ports = \"1024-65535\"\n\n[[routes]]\nname = \"out\"\n\
          selector = \"{STRAIGHT}\"\nport = {route}\n",
     );
-    let gateway = Gateway::launch_on(&ground, ip, &config);
+    let gateway = Gateway::launch_on(&sandbox, ip, &config);
     let health = format!("http://{ip}:{api}/health");
     assert_eq!(
         until(|| async { curl(&["-H", "Host: localhost", &health]).await }, |got| got.status == 200).await.status,
@@ -78,7 +78,7 @@ async fn whoever_guesses_tokens_is_not_read_for_a_while() {
         let bearer = format!("Authorization: Bearer {token}");
         victim.gateway.ask(&["--interface", from, "-H", &bearer], "/proxies").await
     };
-    let (honest, guesser) = (victim.ground.ip(61, 1).to_string(), victim.ground.ip(61, 2).to_string());
+    let (honest, guesser) = (victim.sandbox.ip(61, 1).to_string(), victim.sandbox.ip(61, 2).to_string());
     let mut refused = None;
     for guess in 0..20 {
         let got = ask(&guesser, &format!("guess-{guess}")).await;

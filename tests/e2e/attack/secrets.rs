@@ -20,19 +20,19 @@ const SECRETS: [&str; 6] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_seen_anywhere() {
-    let ground = exitgate_testnet::Ground::claim().unwrap();
+    let sandbox = exitgate_testnet::Sandbox::claim().unwrap();
     let [inline, of_file, token, read_token, login, wrong] = SECRETS;
-    let key_file = ground.folder().join("team.key");
+    let key_file = sandbox.folder().join("team.key");
     fs::write(&key_file, of_file).unwrap();
     fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).unwrap();
     // One that can be read and one that cannot, each with its login.
     let list = format!(
         "http://user:{login}@{ip}:3128\nhttp://user:{login}@nowhere:1\n{ip}:99999:user:{login}\n\
          {{\"ip\":\"x\",\"password\":\"{login}\"}}\n",
-        ip = ground.ip(70, 1)
+        ip = sandbox.ip(70, 1)
     );
     let list: &'static str = list.leak();
-    let server = serve(ground.ip(71, 1), move |mut stream, _| async move {
+    let server = serve(sandbox.ip(71, 1), move |mut stream, _| async move {
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{list}", list.len());
         let _ = stream.write_all(answer.as_bytes()).await;
     });
@@ -43,7 +43,7 @@ async fn no_secret_is_seen_anywhere() {
          [[sources.list]]\nname = \"bought\"\nurl = \"http://{server}/list\"\n\n\
          [[routes]]\nname = \"out\"\nselector = \"{STRAIGHT}\"\nport = 20001\n"
     );
-    let victim = Victim::start_in(ground, &more, &[]).await;
+    let victim = Victim::start_in(sandbox, &more, &[]).await;
     let bearer = format!("Authorization: Bearer {token}");
     let ask = async |path: &str| victim.gateway.ask(&["-H", &bearer], path).await;
     let mut events = tokio::process::Command::new("curl")
@@ -123,7 +123,7 @@ async fn memory_is_never_dumped_and_files_are_their_owners_alone() {
     let words: Vec<_> = core.split_whitespace().collect();
     // One byte: no file, and no program that is handed the dump either.
     assert_eq!(words[4..6], ["1", "1"], "{core}");
-    let data = victim.ground.folder().join("data");
+    let data = victim.sandbox.folder().join("data");
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&data), 0o700);
     for entry in fs::read_dir(&data).unwrap() {

@@ -106,7 +106,7 @@ async fn giants_are_refused_before_they_are_held() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_of_more_than_memory_is_a_promise_and_not_an_allocation() {
     let victim = Victim::start("gateway.allow_private_targets = true").await;
-    let origin = serve(victim.ground.ip(60, 1), |mut stream, _| async move {
+    let origin = serve(victim.sandbox.ip(60, 1), |mut stream, _| async move {
         let _ = stream.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
     });
     let (origin, before) = (origin.await, victim.memory());
@@ -140,7 +140,7 @@ async fn a_body_of_more_than_memory_is_a_promise_and_not_an_allocation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_smuggled_behind_a_body_never_reaches_the_origin_as_a_request() {
     let victim = Victim::start("gateway.allow_private_targets = true").await;
-    let origin = serve(victim.ground.ip(60, 1), |mut stream, asked| async move {
+    let origin = serve(victim.sandbox.ip(60, 1), |mut stream, asked| async move {
         // What arrived is told, so that the test can look at it.
         let body = asked.replace("\r\n", "|");
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());

@@ -92,7 +92,7 @@ async fn bodies_arrive_whole() {
 fn certificate(bed: &Testbed, ip: IpAddr) -> [String; 2] {
     let made = rcgen::generate_simple_self_signed(vec![ip.to_string()]).unwrap();
     [("gate.pem", made.cert.pem()), ("gate.key", made.signing_key.serialize_pem())].map(|(name, text)| {
-        let path = bed.ground.folder().join(name);
+        let path = bed.sandbox.folder().join(name);
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     })
@@ -101,7 +101,7 @@ fn certificate(bed: &Testbed, ip: IpAddr) -> [String; 2] {
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_says_who_it_is_in_every_way() {
     let bed = Testbed::start().await.unwrap();
-    let [cert, key] = certificate(&bed, bed.ground.ip(200, 1).into());
+    let [cert, key] = certificate(&bed, bed.sandbox.ip(200, 1).into());
     let more = format!(
         "gateway.tls.cert = {cert:?}\ngateway.tls.key = {key:?}\ngateway.keys = [{{ name = \"a\", key = \"k\" }}]"
     );

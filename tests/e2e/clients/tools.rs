@@ -85,7 +85,7 @@ async fn programs_are_forced_through() {
     let gateway = Gateway::start(&bed, "").await;
     gateway.wait_tested(bed.network.exits().len()).await;
     let ca = bed.web.ca_pem().to_str().unwrap();
-    let conf = bed.ground.folder().join("proxychains.conf");
+    let conf = bed.sandbox.folder().join("proxychains.conf");
     let (ip, port) = (gateway.addr().ip().to_string(), gateway.addr().port().to_string());
     for kind in ["socks5", "socks4", "http"] {
         let (case, password) = (format!("chained.{kind}"), if kind == "socks4" { "" } else { "key" });

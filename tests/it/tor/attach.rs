@@ -76,9 +76,14 @@ impl Cable {
     }
 }
 
-#[tokio::test]
-async fn a_foreign_tor_is_driven_left_alone_and_found_again() {
-    let bed = Testbed::start().await.unwrap();
+on_both!(
+    a_foreign_tor_is_driven_left_alone_and_found_again,
+    a_foreign_tor_is_found_by_name_and_asks_for_its_password,
+    every_address_behind_a_name_is_a_tor
+);
+
+async fn a_foreign_tor_is_driven_left_alone_and_found_again(backend: Backend) {
+    let bed = bed(backend).await;
     let ports = free();
     let tor = client(&bed, ports).await;
     let cable = Cable::to(ports[0]);
@@ -124,14 +129,14 @@ async fn a_foreign_tor_is_driven_left_alone_and_found_again() {
     assert!(is_alive(pid), "it is not ours to end");
 }
 
-#[tokio::test]
-async fn a_foreign_tor_is_found_by_name_and_asks_for_its_password() {
-    let bed = Testbed::start().await.unwrap();
+async fn a_foreign_tor_is_found_by_name_and_asks_for_its_password(backend: Backend) {
+    let bed = bed(backend).await;
     let ports = free();
-    let hashed = Command::new("tor").args(["--quiet", "--hash-password", "open sesame"]).output().unwrap();
+    let hashed =
+        Command::new(bed.network.program()).args(["--quiet", "--hash-password", "open sesame"]).output().unwrap();
     let hashed = String::from_utf8(hashed.stdout).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let mut tor = tokio::process::Command::new("tor");
+    let mut tor = tokio::process::Command::new(bed.network.program());
     tor.args(["--quiet", "--defaults-torrc", "/dev/null", "-f"]).arg(folder.path().join("torrc")).kill_on_drop(true);
     let mut torrc = bed.network.client_torrc_lines();
     torrc.push(format!("DataDirectory {}", folder.path().join("data").display()));
@@ -164,9 +169,8 @@ async fn a_foreign_tor_is_found_by_name_and_asks_for_its_password() {
     drop(tor);
 }
 
-#[tokio::test]
-async fn every_address_behind_a_name_is_a_tor() {
-    let bed = Testbed::start().await.unwrap();
+async fn every_address_behind_a_name_is_a_tor(backend: Backend) {
+    let bed = bed(backend).await;
     let ports = free();
     let tor = client(&bed, ports).await;
     let named = |name: &str, addr: SocketAddr| Endpoint::Tcp(format!("{name}:{}", addr.port()).parse().unwrap());

@@ -10,9 +10,14 @@ use tokio::time::{Instant, timeout};
 use super::rig::{all, deadline, fingerprint, target};
 use super::*;
 
-#[tokio::test]
-async fn no_two_keys_ever_share_a_circuit_and_no_circuit_is_overfull() {
-    let bed = Testbed::start().await.unwrap();
+on_both!(
+    no_two_keys_ever_share_a_circuit_and_no_circuit_is_overfull,
+    spares_are_built_at_the_pace_that_is_set,
+    dials_that_are_dropped_leave_nothing_behind
+);
+
+async fn no_two_keys_ever_share_a_circuit_and_no_circuit_is_overfull(backend: Backend) {
+    let bed = bed(backend).await;
     let rig = Rig::start_with(&bed, |settings| settings.streams_per_circuit = 2).await;
     let us1 = bed.network.relay("us1");
     // Spares, so that keys compete for the same circuits.
@@ -38,10 +43,9 @@ async fn no_two_keys_ever_share_a_circuit_and_no_circuit_is_overfull() {
     rig.stop().await;
 }
 
-#[tokio::test]
-async fn spares_are_built_at_the_pace_that_is_set() {
+async fn spares_are_built_at_the_pace_that_is_set(backend: Backend) {
     const RATE: f64 = 4.0;
-    let bed = Testbed::start().await.unwrap();
+    let bed = bed(backend).await;
     let set = |settings: &mut exitgate::tor::Settings| {
         (settings.engines, settings.circuits_per_second, settings.circuit_burst) = (1, RATE, 4);
     };
@@ -61,9 +65,8 @@ async fn spares_are_built_at_the_pace_that_is_set() {
     rig.stop().await;
 }
 
-#[tokio::test]
-async fn dials_that_are_dropped_leave_nothing_behind() {
-    let bed = Testbed::start().await.unwrap();
+async fn dials_that_are_dropped_leave_nothing_behind(backend: Backend) {
+    let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let exits = bed.network.exits();
     rig.seen_from(way(exits[0], 0)).await.unwrap();

@@ -43,9 +43,15 @@ fn guard_of(bed: &Testbed, rig: &Rig, engine: usize) -> String {
     bed.network.guards().into_iter().find(|relay| fingerprint(relay) == guard).unwrap().name.clone()
 }
 
-#[tokio::test]
-async fn an_exit_that_dies_is_blamed_at_once_and_no_other_suffers() {
-    let bed = Testbed::start().await.unwrap();
+on_both!(
+    an_exit_that_dies_is_blamed_at_once_and_no_other_suffers,
+    a_guard_that_is_killed_is_replaced_while_the_other_engine_serves,
+    a_guard_that_hangs_is_found_out_by_the_first_who_waits,
+    fifty_streams_and_an_engine_that_is_killed
+);
+
+async fn an_exit_that_dies_is_blamed_at_once_and_no_other_suffers(backend: Backend) {
+    let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let (us1, us2) = (bed.network.relay("us1"), bed.network.relay("us2"));
     let mut streams = held(&rig, us1, 16).await;
@@ -81,9 +87,8 @@ async fn an_exit_that_dies_is_blamed_at_once_and_no_other_suffers() {
     rig.stop().await;
 }
 
-#[tokio::test]
-async fn a_guard_that_is_killed_is_replaced_while_the_other_engine_serves() {
-    let bed = Testbed::start().await.unwrap();
+async fn a_guard_that_is_killed_is_replaced_while_the_other_engine_serves(backend: Backend) {
+    let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let us1 = bed.network.relay("us1");
     let mut streams = held(&rig, us1, 12).await;
@@ -114,9 +119,8 @@ async fn a_guard_that_is_killed_is_replaced_while_the_other_engine_serves() {
     rig.stop().await;
 }
 
-#[tokio::test]
-async fn a_guard_that_hangs_is_found_out_by_the_first_who_waits() {
-    let bed = Testbed::start().await.unwrap();
+async fn a_guard_that_hangs_is_found_out_by_the_first_who_waits(backend: Backend) {
+    let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let us1 = bed.network.relay("us1");
     let mut streams = held(&rig, us1, 12).await;
@@ -137,9 +141,8 @@ async fn a_guard_that_hangs_is_found_out_by_the_first_who_waits() {
     rig.stop().await;
 }
 
-#[tokio::test]
-async fn fifty_streams_and_an_engine_that_is_killed() {
-    let bed = Testbed::start().await.unwrap();
+async fn fifty_streams_and_an_engine_that_is_killed(backend: Backend) {
+    let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let us1 = bed.network.relay("us1");
     let mut streams = held(&rig, us1, 50).await;

@@ -10,9 +10,10 @@ use exitgate_testnet::fetch;
 use super::rig::{deadline, fingerprint, target};
 use super::*;
 
-#[tokio::test]
-async fn every_exit_is_reached_by_name_and_leaves_from_its_own_address() {
-    let bed = Testbed::start().await.unwrap();
+on_both!(every_exit_is_reached_by_name_and_leaves_from_its_own_address);
+
+async fn every_exit_is_reached_by_name_and_leaves_from_its_own_address(backend: Backend) {
+    let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let checked = preflight(&rig.settings).await.unwrap();
     assert!(checked.version.is_some());

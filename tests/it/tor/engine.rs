@@ -35,9 +35,14 @@ fn words(states: &[EngineState]) -> Vec<&'static str> {
     states.iter().map(EngineState::as_str).collect()
 }
 
-#[tokio::test]
-async fn a_killed_tor_is_started_again_while_the_other_engine_serves() {
-    let bed = Testbed::start().await.unwrap();
+on_both!(
+    a_killed_tor_is_started_again_while_the_other_engine_serves,
+    guards_are_kept_apart_and_over_a_restart,
+    new_settings_are_taken_over_under_live_streams
+);
+
+async fn a_killed_tor_is_started_again_while_the_other_engine_serves(backend: Backend) {
+    let bed = bed(backend).await;
     let dir = tempfile::tempdir().unwrap();
     let settings = rig::settings(&bed.network, &dir);
     let rig = Rig::launch(&bed, dir, settings);
@@ -75,9 +80,8 @@ async fn a_killed_tor_is_started_again_while_the_other_engine_serves() {
     assert_eq!(rig.stop().await, Ended::Drained);
 }
 
-#[tokio::test]
-async fn guards_are_kept_apart_and_over_a_restart() {
-    let bed = Testbed::start().await.unwrap();
+async fn guards_are_kept_apart_and_over_a_restart(backend: Backend) {
+    let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let guards = |rig: &Rig| rig.tor.status().iter().map(|engine| engine.guard.unwrap()).collect::<Vec<_>>();
     let first = guards(&rig);
@@ -100,9 +104,8 @@ async fn guards_are_kept_apart_and_over_a_restart() {
     rig.stop().await;
 }
 
-#[tokio::test]
-async fn new_settings_are_taken_over_under_live_streams() {
-    let bed = Testbed::start().await.unwrap();
+async fn new_settings_are_taken_over_under_live_streams(backend: Backend) {
+    let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let mut streams = rig.echo_on_each(bed.network.relay("us1")).await;
     let pids = |tor: &Tor| tor.status().iter().map(|engine| engine.pid).collect::<Vec<_>>();

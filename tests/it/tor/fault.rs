@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use super::rig::{deadline, fingerprint, target};
 use super::*;
 
-#[tokio::test]
-async fn every_refusal_has_its_cause() {
-    let bed = Testbed::start().await.unwrap();
+on_both!(every_refusal_has_its_cause, a_relay_that_hangs_is_gone_around);
+
+async fn every_refusal_has_its_cause(backend: Backend) {
+    let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let (us1, us2, port) = (bed.network.relay("us1"), bed.network.relay("us2"), bed.web.http_port());
     bed.network.set_policy("us2", &[&format!("reject *:{port}"), "accept *:*"]).await.unwrap();
@@ -45,9 +46,8 @@ async fn every_refusal_has_its_cause() {
     rig.stop().await;
 }
 
-#[tokio::test]
-async fn a_relay_that_hangs_is_gone_around() {
-    let bed = Testbed::start().await.unwrap();
+async fn a_relay_that_hangs_is_gone_around(backend: Backend) {
+    let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let us1 = bed.network.relay("us1");
     // A middle that is nobody's guard: what becomes of those is a test of its own.

@@ -28,9 +28,10 @@ fn resident() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
 }
 
-#[tokio::test]
-async fn targets_that_fail_leave_no_stream_circuit_or_task_behind() {
-    let bed = Testbed::start().await.unwrap();
+on_both!(targets_that_fail_leave_no_stream_circuit_or_task_behind);
+
+async fn targets_that_fail_leave_no_stream_circuit_or_task_behind(backend: Backend) {
+    let bed = bed(backend).await;
     let change = |settings: &mut exitgate::tor::Settings| settings.circuit_idle = Duration::from_secs(2);
     let rig = Rig::start_with(&bed, change).await;
     let (exits, web) = (bed.network.exits(), bed.web.http_port());

@@ -16,7 +16,7 @@ use exitgate::route::{Isolation, WantedExits};
 use exitgate::tor::control::{Addr, Auth, Control};
 use exitgate::tor::{Settings, Tor};
 use exitgate_testnet::web::ECHO_PORT;
-use exitgate_testnet::{Network, Relay, Testbed, fetch};
+use exitgate_testnet::{Backend, Network, Options as Layout, Relay, Testbed, fetch};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
@@ -24,6 +24,31 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// How long anything in here may take, so that a hang is a failure with a name. Only failures take it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Makes two tests of each function: with real tor in a private network, and with `simtor`, which must not drift from it.
+macro_rules! on_both {
+    ($($name:ident),+ $(,)?) => {
+        mod real {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(exitgate_testnet::Backend::Tor).await;
+            })+
+        }
+
+        mod simtor {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(exitgate_testnet::Backend::Simtor).await;
+            })+
+        }
+    };
+}
+pub(super) use on_both;
+
+/// A network of this kind, with a web.
+pub(super) async fn bed(backend: Backend) -> Testbed {
+    Testbed::start_with(Layout { backend, ..Layout::default() }).await.unwrap()
+}
 
 /// Engines in a network.
 pub(super) struct Rig {
@@ -38,6 +63,7 @@ pub(super) struct Rig {
 /// Settings for engines in this network, whose relays bear more than public ones.
 pub(super) fn settings(network: &Network, dir: &TempDir) -> Settings {
     Settings {
+        binary: network.program(),
         engines: 2,
         data_dir: dir.path().join("tor"),
         extra: network.client_torrc_lines(),

@@ -6,9 +6,13 @@ use exitgate::tor::EngineId;
 use super::rig::fingerprint;
 use super::*;
 
-#[tokio::test]
-async fn spares_lie_on_both_engines_and_are_rebuilt_only_when_used() {
-    let bed = Testbed::start().await.unwrap();
+on_both!(
+    spares_lie_on_both_engines_and_are_rebuilt_only_when_used,
+    a_route_with_an_engine_of_its_own_shares_nothing_and_takes_nobody_along
+);
+
+async fn spares_lie_on_both_engines_and_are_rebuilt_only_when_used(backend: Backend) {
+    let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let us1 = bed.network.relay("us1");
     let want = WantedExit { spares: 2, hops: 3 };
@@ -36,9 +40,8 @@ async fn spares_lie_on_both_engines_and_are_rebuilt_only_when_used() {
     rig.stop().await;
 }
 
-#[tokio::test]
-async fn a_route_with_an_engine_of_its_own_shares_nothing_and_takes_nobody_along() {
-    let bed = Testbed::start().await.unwrap();
+async fn a_route_with_an_engine_of_its_own_shares_nothing_and_takes_nobody_along(backend: Backend) {
+    let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;
     let (us1, us2) = (bed.network.relay("us1"), bed.network.relay("us2"));
     let (alone, other) = (OwnEngine(7), OwnEngine(8));

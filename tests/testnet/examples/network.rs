@@ -41,7 +41,7 @@ async fn run() -> anyhow::Result<()> {
 
 fn write_files(bed: &Testbed, folder: &Path, seen_as: &Path) -> anyhow::Result<()> {
     let mut lines = bed.gateway_lines();
-    for read in [bed.network.geoip_file(), bed.ground.folder().join("geoip6"), bed.web.ca_pem().to_owned()] {
+    for read in [bed.network.geoip_file(), bed.sandbox.folder().join("geoip6"), bed.web.ca_pem().to_owned()] {
         let name = read.file_name().context("a file has a name")?;
         fs::copy(&read, folder.join(name))?;
         lines = lines.replace(&*read.to_string_lossy(), &seen_as.join(name).to_string_lossy());

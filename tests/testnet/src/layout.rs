@@ -22,9 +22,20 @@ pub const DNS_PORT: u16 = 5353;
 /// The country of the guards in the geoip file. No exit is there.
 const GUARD_COUNTRY: &str = "GB";
 
+/// What runs the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// Processes of tor.
+    #[default]
+    Tor,
+    /// `simtor`, which simulates relays and stands in for tor: see `tests/simtor/README.md`.
+    Simtor,
+}
+
 /// The shape of a network.
 #[derive(Clone, Debug)]
 pub struct Options {
+    pub backend: Backend,
     pub guards: u8,
     /// The exits, in order; see [`ExitSpec::defaults`].
     pub exits: Vec<ExitSpec>,
@@ -46,6 +57,7 @@ impl Default for Options {
     /// Six guards, eight exits, and a consensus that is valid for sixty days so that a snapshot of it lasts.
     fn default() -> Self {
         Self {
+            backend: Backend::Tor,
             guards: 6,
             exits: ExitSpec::defaults(),
             authority_lines: Vec::new(),

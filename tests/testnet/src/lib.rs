@@ -8,7 +8,6 @@
 //! - [`dns`], [`web`]: the name server of the exits, and the web sites that they reach
 //! - [`onionoo`], [`public`]: sources of relays and of public proxies, and those proxies
 //! - [`control`], [`fetch`]: clients of tor's control port, of SOCKS and of HTTP
-#![allow(missing_docs, reason = "an item whose name says everything needs no comment")]
 
 pub mod control;
 pub mod dns;
@@ -33,18 +32,10 @@ mod torrc;
 
 pub use control::Control;
 pub use dns::Dns;
-pub use layout::{ExitSpec, Options, Relay, Role};
+pub use layout::{Backend, ExitSpec, Options, Relay, Role};
 pub use network::{Client, ClientOptions, Network, Start, Wait};
 pub use onionoo::Onionoo;
 pub use public::PublicProxies;
 pub use sandbox::Sandbox;
 pub use testbed::Testbed;
 pub use web::Web;
-
-// Older names, for tests outside of this crate.
-pub use sandbox::Sandbox as Ground;
-
-/// The older name of [`sandbox`].
-pub mod ground {
-    pub use crate::sandbox::Sandbox as Ground;
-}

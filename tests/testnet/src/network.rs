@@ -17,8 +17,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use self::client::{Client, ClientOptions, Wait};
 pub use self::onion::Onion;
+use self::simulated::Simulated;
 use crate::control::Control;
-use crate::layout::{self, DNS_PORT, Options, Relay, Role};
+use crate::layout::{self, Backend, DNS_PORT, Options, Relay, Role};
 use crate::process::{Processes, Signal};
 use crate::sandbox::Sandbox;
 use crate::shim::Shim;
@@ -29,6 +30,7 @@ mod boot;
 mod client;
 mod keys;
 mod onion;
+mod simulated;
 
 /// How long a start may take: ten times what it takes on two idle cores, because test machines are seldom idle.
 const START_DEADLINE: Duration = Duration::from_secs(100);
@@ -58,10 +60,12 @@ pub struct Network {
 /// The processes and files of a network. Clients share it, so that it lives as long as any of them.
 #[derive(Debug)]
 pub(crate) struct NetworkState {
-    processes: Processes, // the first field is dropped first: processes must end before their folder is removed
+    processes: Processes, // first: processes must be gone before their folder goes
     sandbox: Arc<Sandbox>,
-    shim: Shim,
+    shim: Option<Shim>,
     authority: String,
+    /// The simulated network, where there are no relays.
+    simulated: Option<Simulated>,
 }
 
 impl Network {
@@ -73,6 +77,9 @@ impl Network {
     /// Starts a network in a sandbox that has none yet.
     pub async fn start_on(sandbox: &Arc<Sandbox>, options: Options) -> anyhow::Result<Self> {
         let begun = Instant::now();
+        if options.backend == Backend::Simtor {
+            return Self::simulate(sandbox, options, begun).await;
+        }
         let cache = cache::dir()?;
         let (shim, version) = tokio::try_join!(Shim::get(&cache), tor_version())?;
         let relays = layout::relays(&options, sandbox);
@@ -133,7 +140,7 @@ impl Network {
     }
 
     /// Its addresses and its folder.
-    pub fn ground(&self) -> &Arc<Sandbox> {
+    pub fn sandbox(&self) -> &Arc<Sandbox> {
         &self.state.sandbox
     }
 
@@ -153,7 +160,12 @@ impl Network {
         self.state.sandbox.folder().join("tor")
     }
 
-    /// The address of the name server that exits ask. [`crate::Dns`] listens there.
+    /// What to start as tor: `tor` itself, or the simulated network's stand-in for it.
+    pub fn program(&self) -> PathBuf {
+        if self.state.simulated.is_some() { self.tor_binary() } else { "tor".into() }
+    }
+
+    /// Where the exits ask for names: start a [`crate::Dns`] there.
     pub fn dns_address(&self) -> SocketAddr {
         dns_address(&self.state.sandbox)
     }
@@ -175,22 +187,34 @@ impl Network {
 
     /// Kills a relay with SIGKILL. Its connections are reset, as after a crash.
     pub async fn kill(&self, name: &str) -> anyhow::Result<()> {
-        self.state.processes.kill(name).await
+        match &self.state.simulated {
+            Some(simulated) => simulated.down(self.relay(name)),
+            None => self.state.processes.kill(name).await,
+        }
     }
 
     /// Stops a relay with SIGSTOP. It keeps its connections and does not answer, as a machine that hangs.
     pub async fn pause(&self, name: &str) -> anyhow::Result<()> {
-        self.state.processes.signal(name, Signal::Stop).await
+        match &self.state.simulated {
+            Some(simulated) => simulated.hang(self.relay(name)),
+            None => self.state.processes.signal(name, Signal::Stop).await,
+        }
     }
 
     /// Continues a relay that was paused.
     pub async fn resume(&self, name: &str) -> anyhow::Result<()> {
-        self.state.processes.signal(name, Signal::Continue).await
+        match &self.state.simulated {
+            Some(simulated) => simulated.back(self.relay(name)),
+            None => self.state.processes.signal(name, Signal::Continue).await,
+        }
     }
 
     /// Starts a killed relay again with its old keys, and waits until it serves circuits.
     pub async fn respawn(&self, name: &str) -> anyhow::Result<()> {
         let relay = self.relay(name);
+        if let Some(simulated) = &self.state.simulated {
+            return simulated.back(relay);
+        }
         self.state.processes.kill(name).await?;
         self.state.spawn_relay(relay).await?;
         boot::respawned(&self.state, relay, Instant::now() + RESPAWN_DEADLINE).await
@@ -204,6 +228,9 @@ impl Network {
     /// Changes what an exit really allows, and waits until the exit uses it. The directory still says the old policy, so this exit is now wrong
     /// about itself.
     pub async fn set_policy(&self, name: &str, lines: &[&str]) -> anyhow::Result<()> {
+        if let Some(simulated) = &self.state.simulated {
+            return simulated.set_policy(self.relay(name), lines);
+        }
         let settings: Vec<String> = lines.iter().map(|line| format!("ExitPolicy=\"{line}\"")).collect();
         self.setconf(name, &settings.join(" ")).await?;
         // A relay uses the policy of its descriptor, which it writes again after some seconds, or a minute.
@@ -236,7 +263,7 @@ impl NetworkState {
     /// Starts a relay; its torrc must exist.
     async fn spawn_relay(&self, relay: &Relay) -> anyhow::Result<()> {
         let mut command = self.tor(&relay.name)?;
-        command.envs(self.shim.env_of(relay));
+        command.envs(self.shim.iter().flat_map(|shim| shim.env_of(relay)));
         self.processes.spawn(&relay.name, command).await
     }
 
@@ -245,7 +272,11 @@ impl NetworkState {
         let home = self.home(name);
         let _ = fs::remove_file(home.join("control")); // of an earlier run; if the file exists, tor must be listening
         let stdout = fs::File::create(home.join("stdout"))?;
-        let mut command = std::process::Command::new("tor");
+        let program = match &self.simulated {
+            Some(_) => self.sandbox.folder().join("tor"),
+            None => "tor".into(),
+        };
+        let mut command = std::process::Command::new(program);
         command.arg("-f").arg(home.join("torrc")).args(["--defaults-torrc", "/dev/null", "--hush"]);
         command.stdin(Stdio::null()).stderr(stdout.try_clone()?).stdout(stdout);
         Ok(command)
@@ -326,7 +357,8 @@ impl Plan {
             }
         }
         let processes = Processes::new(self.sandbox.hold())?;
-        Ok(NetworkState { processes, sandbox: self.sandbox.clone(), shim: self.shim.clone(), authority })
+        let (sandbox, shim) = (self.sandbox.clone(), Some(self.shim.clone()));
+        Ok(NetworkState { processes, sandbox, shim, authority, simulated: None })
     }
 
     /// Removes the files of a failed start.

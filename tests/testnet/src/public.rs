@@ -117,11 +117,6 @@ impl PublicProxies {
         fake.listen(&self.shared).await
     }
 
-    /// The older name of [`PublicProxies::change_kind`].
-    pub async fn turn(&self, proxy: &Proxy, kind: Kind) -> anyhow::Result<()> {
-        self.change_kind(proxy, kind).await
-    }
-
     /// A `GeoIPFile` with the countries of all proxies. The file of the Tor network has them too.
     pub fn geoip_file(&self) -> PathBuf {
         self.geoip.clone()

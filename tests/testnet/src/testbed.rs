@@ -22,7 +22,7 @@ pub struct Testbed {
     pub onionoo: Onionoo,
     pub network: Network,
     /// The addresses and the folder that all parts share.
-    pub ground: Arc<Sandbox>,
+    pub sandbox: Arc<Sandbox>,
 }
 
 static SHARED: OnceCell<Testbed> = OnceCell::const_new();
@@ -39,7 +39,7 @@ impl Testbed {
         let (web, dns) = (Web::start(&sandbox).await?, Dns::start(&sandbox).await?);
         let network = Network::start_on(&sandbox, options).await?;
         let onionoo = Onionoo::start(&sandbox, network.relays()).await?;
-        Ok(Self { web, dns, onionoo, network, ground: sandbox })
+        Ok(Self { web, dns, onionoo, network, sandbox: sandbox })
     }
 
     /// Configuration lines that any gateway on this network needs: how its engines join, the file of countries, and the servers that its tester
@@ -62,7 +62,7 @@ check.ca_file = {ca:?}"#,
 
     /// Starts public proxies in addition.
     pub async fn public_proxies(&self, mix: &Mix) -> anyhow::Result<PublicProxies> {
-        PublicProxies::start(&self.ground, &self.dns, &self.web, mix).await
+        PublicProxies::start(&self.sandbox, &self.dns, &self.web, mix).await
     }
 
     /// The testbed that all tests of this process share. The first caller starts it, and it ends with the process. A test that stops relays

@@ -18,8 +18,6 @@ use tokio_rustls::TlsAcceptor;
 pub use self::body::pattern;
 pub(crate) use self::certificates::CertificateAuthority;
 pub use self::exit_fault::ExitFault;
-// The older name.
-pub use self::exit_fault::ExitFault as Plant;
 pub use self::request_log::Seen;
 use crate::fake_runtime::{self, Task};
 use crate::sandbox::Sandbox;

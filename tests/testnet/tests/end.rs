@@ -42,7 +42,7 @@ fn wait_until_cleared(folder: &Path) {
 async fn it_is_gone_when_dropped() {
     let network = Network::start(small()).await.unwrap();
     let client = network.client("held", &[]).await.unwrap();
-    let folder = network.ground().folder().to_owned();
+    let folder = network.sandbox().folder().to_owned();
     assert!(processes(&folder).len() >= 6, "four relays, a client and a cleaner");
     drop(network);
     assert!(client.pid().await.unwrap().is_some(), "a client keeps its network alive");
@@ -58,7 +58,7 @@ fn it_is_gone_after_a_panic() {
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
             let network = Network::start(small()).await.unwrap();
-            folder = network.ground().folder().to_owned();
+            folder = network.sandbox().folder().to_owned();
             panic!("on purpose");
         });
     }));
@@ -91,7 +91,7 @@ fn it_is_gone_after_the_holder_was_killed() {
 fn hold_a_network() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let network = runtime.block_on(Network::start(small())).unwrap();
-    println!("\nfolder {}", network.ground().folder().display());
+    println!("\nfolder {}", network.sandbox().folder().display());
     std::thread::sleep(Duration::from_secs(60));
     drop(network);
 }

@@ -108,5 +108,5 @@ async fn two_networks_run_at_the_same_time() {
         let got = get(&client, "a", "echo.test", bed.web.http_port(), "/ip").await.unwrap();
         assert_eq!(got.text(), bed.network.relay("us1").outbound.to_string());
     }
-    assert_ne!(one.ground.prefix(), two.ground.prefix());
+    assert_ne!(one.sandbox.prefix(), two.sandbox.prefix());
 }

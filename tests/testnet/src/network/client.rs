@@ -77,7 +77,7 @@ impl Network {
         fs::write(folder.join(&name).join("torrc"), torrc::client(&shared, &name, &options.lines))?;
         let mut client = Client { name, socks: None, boot: Duration::ZERO, state: self.state.clone() };
         let mut command = self.state.tor(&client.name)?;
-        command.envs(self.state.shim.env_of_client());
+        command.envs(self.state.shim.iter().flat_map(|shim| shim.env_of_client()));
         self.state.processes.spawn(&client.name, command).await?;
         let ready = timeout(DEADLINE, client.ready(options.wait)).await;
         ready.with_context(|| format!("{} is not ready: {}", client.name, self.state.end_of_log(&client.name)))??;

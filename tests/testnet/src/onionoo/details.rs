@@ -94,6 +94,11 @@ impl Details {
         Self(known.map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
+    /// A relay from its fields.
+    pub fn from_fields(fields: impl IntoIterator<Item = (String, Value)>) -> Self {
+        Self(fields.into_iter().collect())
+    }
+
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.iter().find_map(|(field, value)| (field == name).then_some(value))
     }

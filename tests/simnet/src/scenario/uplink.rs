@@ -1,0 +1,138 @@
+//! The uplink is gone for a while, or the whole machine was asleep: nothing that was promised may move for that.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::{Rig, moved};
+use crate::bed::Bed;
+use crate::client::{Answer, get};
+use crate::load::{Request, patience, send, served};
+use crate::pace::Pace;
+use crate::process::signal;
+use crate::row::Row;
+
+/// Two strict routes: one as shipped, and one whose operator wants a pin to move after a minute.
+const SHIPPED: &str = "shippedpin";
+const HASTY: &str = "hastypin";
+
+pub async fn ten_seconds(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
+    cut(bed, pace, "uplink-10s", Duration::from_secs(10)).await
+}
+
+pub async fn two_minutes_and_a_half(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
+    cut(bed, pace, "uplink-150s", Duration::from_secs(150)).await
+}
+
+pub async fn quarter_of_an_hour(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
+    cut(bed, pace, "uplink-15m", Duration::from_secs(900)).await
+}
+
+async fn cut(bed: &Bed, pace: Pace, name: &'static str, length: Duration) -> anyhow::Result<Row> {
+    let rig = Rig::warm(bed, pace, &lines(pace)).await?;
+    let before = ask_all(bed, &rig).await;
+    let entered = rig.world.entered()?;
+    let fault = rig.world.order(&json!({ "fault": "uplink_cut" }))?;
+    let during = clients(bed, &rig, length).await;
+    rig.world.end(fault)?;
+    finish(bed, rig, name, (before, during), entered, 5.0).await
+}
+
+/// Everything of ours stops for an hour; the network goes on.
+pub async fn suspended(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
+    let rig = Rig::warm(bed, pace, &lines(pace)).await?;
+    let before = ask_all(bed, &rig).await;
+    let entered = rig.world.entered()?;
+    let engines = rig.gateway.engines();
+    let all = || engines.iter().copied().chain([rig.gateway.pid()]);
+    all().try_for_each(|pid| signal(pid, "STOP"))?;
+    pace.wait(Duration::from_secs(3600)).await;
+    all().try_for_each(|pid| signal(pid, "CONT"))?;
+    finish(bed, rig, "suspend-1h", (before, Vec::new()), entered, 20.0).await
+}
+
+fn lines(pace: Pace) -> String {
+    format!(
+        "[[routes]]\nname = \"{SHIPPED}\"\nselector = \"us-strict\"\n\n[[routes]]\nname = \"{HASTY}\"\nselector = \"de-strict\"\n\
+         repin_after = \"{}\"\n",
+        pace.written(Duration::from_secs(60))
+    )
+}
+
+/// Two pins of each route and two sessions.
+fn usernames() -> Vec<String> {
+    let pins = |route: &str| (0..2).map(|number| format!("{route}-session-p{number}")).collect::<Vec<_>>();
+    let sessions = (0..2).map(|number| format!("any-session-kept{number}")).collect();
+    [pins(SHIPPED), pins(HASTY), sessions].concat()
+}
+
+async fn ask_all(bed: &Bed, rig: &Rig) -> Vec<Answer> {
+    let requests = usernames().into_iter().map(|username| Request { username, url: bed.page(), at: Duration::ZERO });
+    send(rig.gateway.proxy(), requests.collect(), patience(rig.pace)).await
+}
+
+/// What clients do while nothing works: each asks again five seconds after it was refused.
+async fn clients(bed: &Bed, rig: &Rig, length: Duration) -> Vec<Answer> {
+    let (until, mut tasks) = (Instant::now() + rig.pace.wall(length), JoinSet::new());
+    for username in usernames() {
+        let (proxy, page, pace) = (rig.gateway.proxy(), bed.page(), rig.pace);
+        tasks.spawn(async move {
+            let mut answers = Vec::new();
+            while Instant::now() < until {
+                answers.push(get(proxy, &username, &page, patience(pace)).await);
+                pace.wait(Duration::from_secs(5)).await;
+            }
+            answers
+        });
+    }
+    let (answers, ()) = tokio::join!(tasks.join_all(), rig.pace.wait(length));
+    answers.concat()
+}
+
+async fn finish(
+    bed: &Bed,
+    rig: Rig,
+    name: &'static str,
+    (before, during): (Vec<Answer>, Vec<Answer>),
+    entered: usize,
+    bar: f64,
+) -> anyhow::Result<Row> {
+    let mut row = Row::new(name, rig.pace.name());
+    let (first, mut answers) = first_page(bed, &rig).await;
+    row.at_most("first page after it s", first, bar);
+    row.figure(
+        "answers during it",
+        format!("{} of {}; {}", served(&during), during.len(), crate::load::reasons(&during)),
+    );
+    let (_, ready) = rig.gateway.api("GET", "/ready").await?;
+    row.figure("what /ready says after it", ready["sources"]["tor"]["reason"].as_str().unwrap_or("–"));
+    rig.pace.wait(Duration::from_secs(60)).await;
+    let after = ask_all(bed, &rig).await;
+    let of = |from: usize| moved(&before[from..from + 2], &after[from..from + 2]) as f64;
+    row.at_least("pins and sessions served before it of 6", served(&before) as f64, 6.0);
+    row.at_most("pins moved of 2", of(0), 0.0);
+    row.at_most("pins moved of 2 with repin_after of a minute", of(2), 0.0);
+    row.at_most("sessions moved of 2", of(4), 0.0);
+    row.at_least("pins and sessions served after it of 6", served(&after) as f64, 6.0);
+    row.at_most("relays entered besides", rig.world.entered()?.saturating_sub(entered) as f64, 0.0);
+    rig.nobody_called_bad(&mut row).await?;
+    answers.extend([before, during, after].concat());
+    rig.always(&mut row, &answers)?;
+    Ok(row)
+}
+
+/// Asks by `any` until a page arrives, for two minutes at most; how long that took, in seconds of the model.
+async fn first_page(bed: &Bed, rig: &Rig) -> (f64, Vec<Answer>) {
+    let (began, mut answers) = (Instant::now(), Vec::new());
+    let longest = rig.pace.wall(Duration::from_secs(120)).max(Duration::from_secs(20));
+    while began.elapsed() < longest {
+        answers.push(get(rig.gateway.proxy(), "any", &bed.page(), patience(rig.pace)).await);
+        if answers.last().is_some_and(Answer::served) {
+            return (rig.pace.model(began.elapsed()), answers);
+        }
+        sleep(rig.pace.wall(Duration::from_secs(1))).await;
+    }
+    (f64::INFINITY, answers)
+}
