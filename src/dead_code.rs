@@ -5,7 +5,7 @@
 //! `cargo clippy --example dead_code --features dead-code`, which `make test` runs.
 //!
 //! What only tests call stays under `#[cfg(test)]`; what benches or integration tests need and the gateway does not is
-//! marked where it stands, with `#[expect(dead_code, reason = "…")]` for this build alone:
+//! marked where it stands, with `#[allow(dead_code, reason = "…")]` for this build alone:
 //! `#[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]`.
 
 mod admin;

@@ -59,7 +59,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    #[cfg_attr(feature = "dead-code", expect(dead_code, reason = "tests and fuzz targets use it"))]
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests and fuzz targets use it"))]
     pub fn is_empty(&self) -> bool {
         self.live.is_empty() && self.restart.is_empty()
     }

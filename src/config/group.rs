@@ -42,7 +42,7 @@ pub struct Groups(BTreeMap<String, Vec<String>>);
 
 impl Groups {
     /// The countries of a group, as lower-case codes.
-    #[cfg_attr(feature = "dead-code", expect(dead_code, reason = "for checkers of selectors, such as those of tests"))]
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "for checkers of selectors, such as those of tests"))]
     pub fn get(&self, name: &str) -> Option<&[String]> {
         self.0.get(name).map(Vec::as_slice)
     }

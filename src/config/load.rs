@@ -61,7 +61,7 @@ pub fn load(origin: Origin, selectors: Option<SelectorCheck<'_>>) -> Result<Load
 }
 
 /// Reads a configuration from the given text and variables. `name` stands for the file in reports.
-#[cfg_attr(feature = "dead-code", expect(dead_code, reason = "tests and fuzz targets parse texts"))]
+#[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests and fuzz targets parse texts"))]
 pub fn parse(
     name: &str,
     text: &str,

@@ -22,7 +22,7 @@ use crate::net::{Host, Target};
 
 /// The longest opening that is not refused: SOCKS5's greeting (2 + 255), credentials (3 + 255 + 255) and request
 /// (4 + 256 + 2). A SOCKS4 opening is held to less by `TEXT_MAX`.
-#[cfg_attr(feature = "dead-code", expect(dead_code, reason = "fuzz/src/socks.rs checks it"))]
+#[cfg_attr(feature = "dead-code", allow(dead_code, reason = "fuzz/src/socks.rs checks it"))]
 pub const OPENING_MAX: usize = 257 + 513 + 262;
 
 /// The longest userid or 4a name, without its NUL: as long as SOCKS5's username and password together.

@@ -294,7 +294,7 @@ impl RouteTable {
         self.by_name.len()
     }
 
-    #[cfg_attr(feature = "dead-code", expect(dead_code, reason = "clippy wants it beside `len`; tests use it"))]
+    #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "clippy wants it beside `len`; tests use it"))]
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
     }

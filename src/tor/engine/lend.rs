@@ -6,10 +6,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::Engine;
 use super::nudge::Nudges;
+use super::{Engine, EngineId};
 use crate::exit::Fingerprint;
 use crate::route::Isolation;
+use crate::telemetry::trace_id::{Kind, TraceId};
 use crate::tor::circuit::Lease;
 use crate::tor::circuit::pool::{BuildId, Effect, Key, LeaseAnswer, Limits, Pool, WaiterId};
 use crate::tor::control::Command;
@@ -25,9 +26,9 @@ pub(in crate::tor) struct Circuits {
     /// The guard or bridge that paths begin at.
     pub(super) entry: Option<Entry>,
     waiters: HashMap<WaiterId, oneshot::Sender<Result<Lease, LeaseFault>>>,
-    /// Paths of builds, before tor gives a circuit id and after.
-    asked: HashMap<BuildId, Path>,
-    launched: HashMap<CircuitId, Path>,
+    /// Builds before tor has given them a circuit id, and after.
+    asked: HashMap<BuildId, PlannedBuild>,
+    launched: HashMap<CircuitId, PlannedBuild>,
     pub(super) nudges: Nudges,
 }
 
@@ -68,9 +69,26 @@ impl Circuits {
         self.pool.built_at(circuit)
     }
 
-    /// Takes the path of a circuit whose build has ended.
-    pub(super) fn finish(&mut self, circuit: CircuitId) -> Option<Path> {
-        self.launched.remove(&circuit)
+    /// Takes the path of a circuit whose build has ended, and logs `how` it ended.
+    pub(super) fn finish(&mut self, circuit: CircuitId, how: impl std::fmt::Debug) -> Option<Path> {
+        let build = self.launched.remove(&circuit)?;
+        build.span.in_scope(|| tracing::debug!(%circuit, result = ?how, "the build of a circuit ended"));
+        Some(build.path)
+    }
+}
+
+/// A build that tor was asked for.
+struct PlannedBuild {
+    path: Path,
+    /// Its debug lines have an id in common. The span is disabled, and has no id, unless debug lines are on.
+    span: tracing::Span,
+}
+
+impl PlannedBuild {
+    fn new(path: Path, engine: EngineId) -> Self {
+        let span = tracing::debug_span!("build", id = %TraceId::next(Kind::Build), engine = engine.0);
+        span.in_scope(|| tracing::debug!(%path, "building a circuit"));
+        Self { path, span }
     }
 }
 
@@ -219,7 +237,7 @@ impl Engine {
         };
         let mut circuits = self.circuits();
         let begun = path.and_then(|path| {
-            circuits.asked.insert(build, path);
+            circuits.asked.insert(build, PlannedBuild::new(path, self.id));
             let control = live.as_ref().map(|live| &live.control).ok_or(LeaseFault::NotReady)?;
             control.extend_circuit(path.hops(), build.0).map_err(|_| LeaseFault::Lost)
         });
@@ -252,13 +270,13 @@ impl Engine {
     /// Takes tor's answer to a build: the circuit's id, or `None` if tor refused.
     pub(super) fn answered(self: &Arc<Self>, build: BuildId, circuit: Option<CircuitId>) {
         self.act(|circuits, now| {
-            let path = circuits.asked.remove(&build);
+            let planned = circuits.asked.remove(&build);
             match circuit {
                 Some(circuit) => {
                     circuits.pool.launched(build, circuit, now);
                     // A build that was given up meanwhile is closed, which says nothing about its relays.
                     let wanted = circuits.pool.knows(circuit);
-                    circuits.launched.extend(path.filter(|_| wanted).map(|path| (circuit, path)));
+                    circuits.launched.extend(planned.filter(|_| wanted).map(|planned| (circuit, planned)));
                 }
                 None => circuits.pool.build_failed(build, LeaseFault::Unreachable, now),
             }

@@ -216,7 +216,7 @@ impl Session<'_> {
                 let path: Arc<[Fingerprint]> = circ.path.into();
                 let planned = self.engine.act(|circuits, now| {
                     circuits.pool.built(circ.id, path, now);
-                    circuits.finish(circ.id)
+                    circuits.finish(circ.id, CircStatus::Built)
                 });
                 let Some(planned) = planned else { return };
                 let (mut state, guard) = (self.engine.guard(), planned.hops()[0]);
@@ -234,7 +234,7 @@ impl Session<'_> {
         let fault = if short { LeaseFault::Overloaded } else { LeaseFault::Unreachable };
         let reached = circ.path.len();
         let planned = self.engine.act(|circuits, now| {
-            let planned = circuits.finish(circ.id);
+            let planned = circuits.finish(circ.id, (circ.status, circ.reason, circ.remote_reason));
             if planned.is_none() && circ.reason == Some(CircReason::Destroyed) {
                 self.cut.extend(circ.path.iter().skip(1));
             }

@@ -39,7 +39,7 @@ impl Testbed {
         let (web, dns) = (Web::start(&sandbox).await?, Dns::start(&sandbox).await?);
         let network = Network::start_on(&sandbox, options).await?;
         let onionoo = Onionoo::start(&sandbox, network.relays()).await?;
-        Ok(Self { web, dns, onionoo, network, sandbox: sandbox })
+        Ok(Self { web, dns, onionoo, network, sandbox })
     }
 
     /// Configuration lines that any gateway on this network needs: how its engines join, the file of countries, and the servers that its tester
