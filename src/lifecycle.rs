@@ -9,7 +9,8 @@
 //! A panic is a bug and is counted, but it ends one connection or one run of a worker, never the gateway:
 //! [`Tasks::spawn`] contains it, [`Tasks::supervise`] starts the worker again after a pause.
 //!
-//! Next: `app/serve.rs` turns signals into [`Lifecycle::stop`]; `lifecycle/cut.rs` ends one connection;
+//! Next: `lifecycle/signals.rs` has the signals of the process; `app/serve.rs` turns them into [`Lifecycle::stop`];
+//! `lifecycle/cut.rs` ends one connection;
 //! `lifecycle/yielding.rs` is about threads for background work.
 
 use std::any::Any;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod cut;
+pub mod signals;
 pub mod yielding;
 
 pub use cut::Cut;

@@ -1,16 +1,15 @@
-//! Runs the process: start, serve, reload on SIGHUP, drain on SIGTERM or SIGINT, end at once on a second signal.
+//! Runs the process: start, serve, reload on SIGHUP, drain on SIGTERM or SIGINT, end immediately on a second signal.
 
-use std::io;
 use std::path::PathBuf;
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::{StartError, files, reload, wire};
 use crate::api::ReloadRequest;
 use crate::config::Loaded;
 use crate::lifecycle::Ended;
+use crate::lifecycle::signals::{SignalRequest, Signals};
 use crate::telemetry::{self, Telemetry};
 
 /// How the gateway ended.
@@ -50,49 +49,6 @@ fn failed(error: &dyn std::error::Error, end: End) -> End {
     end
 }
 
-struct Signals {
-    hup: Signal,
-    term: Signal,
-    int: Signal,
-    /// Handled so that it does not kill the process: with `ulimit -f`, a write then fails like on a full disk.
-    _too_large: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            hup: signal(SignalKind::hangup())?,
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            _too_large: signal(SignalKind::from_raw(libc::SIGXFSZ))?,
-        })
-    }
-
-    async fn next(&mut self) -> Request {
-        tokio::select! {
-            _ = self.hup.recv() => Request::Reload,
-            _ = self.term.recv() => Request::End(15),
-            _ = self.int.recv() => Request::End(2),
-        }
-    }
-
-    /// Waits for the next signal that stops the process, and returns its number.
-    async fn end(&mut self) -> u8 {
-        loop {
-            if let Request::End(number) = self.next().await {
-                return number;
-            }
-        }
-    }
-}
-
-/// What a signal asks for.
-enum Request {
-    Reload,
-    /// Stop; the signal's number.
-    End(u8),
-}
-
 async fn run(loaded: Loaded, asked: Option<PathBuf>, telemetry: Telemetry) -> End {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
@@ -112,8 +68,8 @@ async fn run(loaded: Loaded, asked: Option<PathBuf>, telemetry: Telemetry) -> En
     loop {
         let answer = tokio::select! {
             request = signals.next() => match request {
-                Request::End(_) => break,
-                Request::Reload => None,
+                SignalRequest::Stop(_) => break,
+                SignalRequest::Reload => None,
             },
             Some(answer) = asked_reloads.recv() => Some(answer),
         };
@@ -132,7 +88,7 @@ async fn stop(running: wire::Running, mut signals: Signals) -> End {
     let grace = running.config.lifecycle.drain;
     tracing::info!(grace_s = grace.as_secs(), "draining: no new connections; a second signal ends at once");
     let mut second = None;
-    let ended = running.stop(grace, async { second = Some(signals.end().await) }).await;
+    let ended = running.stop(grace, async { second = Some(signals.stop().await) }).await;
     match (ended, second) {
         (_, Some(signal)) => {
             tracing::warn!("ended at once by a second signal");

@@ -6,7 +6,7 @@
 //! counts its ids from 1 again in each run.
 //!
 //! `engine/run.rs` starts a tor process, or attaches to one, and does so again when it ends; `engine/session.rs` is one run,
-//! a loop over events; `engine/lend.rs` has what dials call, and carries out what the pool of circuits decides;
+//! a loop over events; `engine/lend.rs` has what dials call, and carries out what the pool of circuits decides; `engine/build.rs` builds circuits;
 //! `engine/nudge.rs` finds circuits that died or hang without a sign; `engine/guarding.rs` keeps the guard; `engine/folder.rs` and `engine/process.rs` are the files and the process.
 //!
 //! No code here awaits while it holds a lock. Locks are taken in one order: streams, circuits, guards.
@@ -32,6 +32,7 @@ use super::version::Version;
 use crate::exit::Fingerprint;
 use crate::route::OwnEngine;
 
+mod build;
 mod folder;
 mod guarding;
 mod lend;
@@ -40,9 +41,9 @@ pub(super) mod process;
 mod run;
 mod session;
 
+pub(super) use build::no_path;
 pub(super) use folder::{Folder, has_directory};
 use lend::Circuits;
-pub(super) use lend::no_path;
 pub(super) use nudge::Link;
 pub(super) use run::run;
 

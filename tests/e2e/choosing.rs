@@ -8,7 +8,7 @@ use exitgate_testnet::layout::ExitSpec;
 use exitgate_testnet::{Options, Testbed};
 use serde_json::Value;
 
-use crate::crowd::{Ask, WAYS, Way, crowd, tally};
+use crate::parallel_requests::{Ask, WAYS, Way, send_many, tally};
 use crate::gateway::{Gateway, until};
 
 /// Where every request of a test goes.
@@ -49,7 +49,7 @@ async fn a_strict_route_has_one_address_and_says_when_it_moves() {
     let gateway = Gateway::start(&bed, route).await;
     gateway.wait_tested(bed.network.exits().len()).await;
     let ask = ask(&bed, &gateway, 20001);
-    let answers = crowd(&ask, 1000, 50, |n| WAYS[n % 3]).await;
+    let answers = send_many(&ask, 1000, 50, |n| WAYS[n % 3]).await;
     let seen = tally(&answers);
     assert_eq!((seen.len(), answers.len()), (1, 1000), "{seen:?}");
     let first = seen.into_keys().next().unwrap();
@@ -82,7 +82,7 @@ async fn a_strict_route_has_one_address_and_says_when_it_moves() {
     let told = until(|| events(&gateway, "pin.moved"), |told| !told.is_empty()).await;
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((&told[0]["from"]["ip"], &told[0]["to"]["ip"]), (&first.into(), &moved.clone().into()), "{told:?}");
-    let seen = tally(&crowd(&ask, 60, 20, |n| WAYS[n % 3]).await);
+    let seen = tally(&send_many(&ask, 60, 20, |n| WAYS[n % 3]).await);
     assert_eq!(seen.into_keys().collect::<Vec<_>>(), [moved]);
 }
 
@@ -101,14 +101,14 @@ async fn a_pool_of_three_is_three_addresses_used_evenly_and_nonus_is_not_us() {
     let gateway = Gateway::start(&bed, routes).await;
     gateway.wait_tested(bed.network.exits().len()).await;
     let us = addresses(&bed, "US");
-    let seen = tally(&crowd(&ask(&bed, &gateway, 20001), 2000, 24, |n| WAYS[n % 3]).await);
+    let seen = tally(&send_many(&ask(&bed, &gateway, 20001), 2000, 24, |n| WAYS[n % 3]).await);
     assert!(seen.len() == 3 && seen.keys().all(|ip| us.contains(ip)), "{seen:?}");
     let even = 2000.0 / 3.0;
     for (ip, count) in &seen {
         let off = (*count as f64 - even).abs() / even;
         assert!(off <= 0.15, "{ip} is {:.0} % off: {seen:?}", off * 100.0);
     }
-    let away = tally(&crowd(&ask(&bed, &gateway, 20002), 300, 24, |n| WAYS[n % 3]).await);
+    let away = tally(&send_many(&ask(&bed, &gateway, 20002), 300, 24, |n| WAYS[n % 3]).await);
     let elsewhere: BTreeSet<_> = addresses(&bed, "DE").union(&addresses(&bed, "CA")).cloned().collect();
     assert_eq!(away.keys().cloned().collect::<BTreeSet<_>>(), elsewhere, "{away:?}");
 }
@@ -121,7 +121,7 @@ async fn a_session_stays_whoever_comes_or_goes() {
     let mut gateway = Gateway::start(&bed, more).await;
     gateway.wait_tested(bed.network.exits().len() - 1).await;
     let session = as_user(&bed, &gateway, "us-session-x");
-    let mut seen = tally(&crowd(&session, 50, 10, |_| Way::Socks5).await);
+    let mut seen = tally(&send_many(&session, 50, 10, |_| Way::Socks5).await);
     let home = seen.keys().next().unwrap().clone();
 
     bed.network.respawn("us6").await.unwrap();
@@ -129,20 +129,20 @@ async fn a_session_stays_whoever_comes_or_goes() {
     let good = |got: &crate::gateway::Got| got.body.contains("\"verdict\":\"good\"");
     let got = until(|| gateway.post(&joined, ""), good).await;
     assert!(good(&got), "us6 does not join: {}", got.body);
-    seen.extend(tally(&crowd(&session, 50, 10, |_| Way::Socks5).await));
+    seen.extend(tally(&send_many(&session, 50, 10, |_| Way::Socks5).await));
 
     let exits = bed.network.exits();
     let other = exits.iter().find(|exit| exit.name.starts_with("us") && exit.outbound.to_string() != home).unwrap();
     bed.network.kill(&other.name).await.unwrap();
-    tally(&crowd(&as_user(&bed, &gateway, "us"), 60, 10, |_| Way::Socks5).await);
-    seen.extend(tally(&crowd(&session, 50, 10, |_| Way::Socks5).await));
+    tally(&send_many(&as_user(&bed, &gateway, "us"), 60, 10, |_| Way::Socks5).await);
+    seen.extend(tally(&send_many(&session, 50, 10, |_| Way::Socks5).await));
 
     gateway.signal("TERM");
     assert_eq!(gateway.ended().await.code(), Some(0));
     let gateway = Gateway::start(&bed, more).await;
     let session = as_user(&bed, &gateway, "us-session-x");
     until(|| session.by(Way::Socks5), |answer| answer.seen.is_ok()).await;
-    seen.extend(tally(&crowd(&session, 50, 10, |_| Way::Socks5).await));
+    seen.extend(tally(&send_many(&session, 50, 10, |_| Way::Socks5).await));
     assert_eq!(seen.into_keys().collect::<Vec<_>>(), [home]);
 }
 
@@ -153,7 +153,7 @@ async fn a_name_with_two_families_shows_no_address_that_nobody_checked() {
     let gateway = Gateway::start(&bed, "[[routes]]\nname = \"all\"\nselector = \"any\"\nport = 20001\n").await;
     gateway.wait_tested(bed.network.exits().len()).await;
     let dual = Ask { host: "dual.test".into(), port: bed.web.dual_port(), ..ask(&bed, &gateway, 20001) };
-    let seen = tally(&crowd(&dual, 90, 10, |n| WAYS[n % 3]).await);
+    let seen = tally(&send_many(&dual, 90, 10, |n| WAYS[n % 3]).await);
     for ip in seen.keys() {
         let checked = ip.parse::<Ipv4Addr>().is_ok_and(|ip| bed.network.exit_at(ip).is_some());
         assert!(checked, "seen from {ip}");

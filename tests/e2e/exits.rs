@@ -127,7 +127,7 @@ async fn verdicts_are_as_planted_round_after_round() {
         known.len() == all && known.values().all(|exit| exit["verdict"] != "untested")
     };
     until(|| known(&gateway), tested).await;
-    pass(&gateway, "{}").await; // a sentence waits until half of those who passed have done so again, or for a minute
+    pass(&gateway, "{}").await; // a ban waits until half of the exits that passed have passed again, or for a minute
     let first = until(|| known(&gateway), settled).await;
     assert!(settled(&first), "after the first round: {:#?}", differences(&first));
     assert!(first["liar"]["why"].as_str().unwrap().contains("different addresses"), "{}", first["liar"]);

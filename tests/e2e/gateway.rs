@@ -128,7 +128,7 @@ impl Gateway {
         assert_eq!(got.status, 200, "not ready: {} {}\n{}", got.body, got.errors, self.log());
     }
 
-    /// Waits until every exit of the network was judged, so that pools are full.
+    /// Waits until every exit of the network has a verdict, so that pools are full.
     pub async fn wait_tested(&self, exits: usize) {
         let usable = |got: &Got| {
             let answer: serde_json::Value = serde_json::from_str(&got.body).unwrap_or_default();

@@ -11,7 +11,7 @@ mod attack;
 mod choosing;
 mod clients;
 mod control;
-mod crowd;
+mod parallel_requests;
 mod exits;
 mod faults;
 mod front;

@@ -61,7 +61,7 @@ log.level = "info,exitgate=debug"
     }
 }
 
-/// The judge's own keys, for fakes.
+/// Configuration lines for the tester of public proxies, with the fake web.
 fn lists(web: &Web, proxies: &PublicProxies) -> String {
     format!(
         r#"sources.proxifly.enabled = true
@@ -119,7 +119,7 @@ fn misjudged(bed: &Bed, list: &Got) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_judge_finds_the_planted_truth_of_every_kind() {
+async fn public_tester_finds_the_planted_truth_of_every_kind() {
     let kinds = [
         Kind::Good,
         Kind::Dead,
@@ -191,7 +191,8 @@ async fn routes_leave_through_proxies_of_every_protocol() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_worked_is_served_again_at_once_and_what_was_caught_stays_out() {
-    // Six that work: the three that are asked to look again are half of them, and nobody waits a minute for a sentence.
+    // Six work. A decision needs half of those that passed to pass again, and three are tested again immediately, so the
+    // test does not wait for the minute after which a decision falls anyway.
     let bed = Bed::start(&[(Kind::Good, 6), (Kind::BreaksTls, 4), (Kind::Tampering, 4)]).await;
     let mut gateway = bed.launch("");
     let caught = |got: &Got| json(got)["condemned_proxies"] == 8 && json(got)["working_proxies"] == 6;

@@ -8,7 +8,7 @@
 mod bodies;
 #[path = "slow/browser.rs"]
 mod browser;
-mod crowd;
+mod parallel_requests;
 #[expect(dead_code, reason = "the faster tests use more of it")]
 mod gateway;
 #[path = "clients/installed.rs"]

@@ -87,8 +87,8 @@ fn compares(line: &str) -> bool {
         .any(|word| line.contains(word))
 }
 
-/// The clock is no witness here: what `subtle` promises of a processor cannot be measured beside other work without
-/// failing now and then. What can be held is that there is no other comparison.
+/// Timing is not measured: on a busy machine such a test would fail at random. The test checks that secrets are compared
+/// by `subtle` only.
 #[test]
 fn secrets_are_compared_in_constant_time_and_nowhere_else() {
     let mut found = Vec::new();

@@ -1,22 +1,24 @@
 //! Lends circuits to dials, and carries out the effects of the pool of circuits.
+//!
+//! Next: `engine/build.rs` builds circuits.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use super::Engine;
+use super::build::PlannedBuild;
 use super::nudge::Nudges;
-use super::{Engine, EngineId};
 use crate::exit::Fingerprint;
 use crate::route::Isolation;
-use crate::telemetry::trace_id::{Kind, TraceId};
 use crate::tor::circuit::Lease;
 use crate::tor::circuit::pool::{BuildId, Effect, Key, LeaseAnswer, Limits, Pool, WaiterId};
 use crate::tor::control::Command;
 use crate::tor::event::CircuitId;
 use crate::tor::fault::LeaseFault;
-use crate::tor::path::{self, Entry, Hops, IpVersion, NoPath, Path, Port, Want};
+use crate::tor::path::{Entry, Path};
 
 /// The pool and what belongs to it, under one lock.
 pub(in crate::tor) struct Circuits {
@@ -27,8 +29,8 @@ pub(in crate::tor) struct Circuits {
     pub(super) entry: Option<Entry>,
     waiters: HashMap<WaiterId, oneshot::Sender<Result<Lease, LeaseFault>>>,
     /// Builds before tor has given them a circuit id, and after.
-    asked: HashMap<BuildId, PlannedBuild>,
-    launched: HashMap<CircuitId, PlannedBuild>,
+    pub(super) asked: HashMap<BuildId, PlannedBuild>,
+    pub(super) launched: HashMap<CircuitId, PlannedBuild>,
     pub(super) nudges: Nudges,
 }
 
@@ -46,7 +48,7 @@ impl Circuits {
     }
 
     /// The pool's effects, to be carried out without the lock.
-    fn jobs(&mut self) -> VecDeque<Job> {
+    pub(super) fn jobs(&mut self) -> VecDeque<Job> {
         let effects = self.pool.effects();
         let job = |effect| match effect {
             Effect::Build { build, key } => Job::Build { build, key },
@@ -72,28 +74,12 @@ impl Circuits {
     /// Takes the path of a circuit whose build has ended, and logs `how` it ended.
     pub(super) fn finish(&mut self, circuit: CircuitId, how: impl std::fmt::Debug) -> Option<Path> {
         let build = self.launched.remove(&circuit)?;
-        build.span.in_scope(|| tracing::debug!(%circuit, result = ?how, "the build of a circuit ended"));
-        Some(build.path)
-    }
-}
-
-/// A build that tor was asked for.
-struct PlannedBuild {
-    path: Path,
-    /// Its debug lines have an id in common. The span is disabled, and has no id, unless debug lines are on.
-    span: tracing::Span,
-}
-
-impl PlannedBuild {
-    fn new(path: Path, engine: EngineId) -> Self {
-        let span = tracing::debug_span!("build", id = %TraceId::next(Kind::Build), engine = engine.0);
-        span.in_scope(|| tracing::debug!(%path, "building a circuit"));
-        Self { path, span }
+        Some(build.end(circuit, how))
     }
 }
 
 /// An effect of the pool with what is needed to carry it out.
-enum Job {
+pub(super) enum Job {
     Build {
         build: BuildId,
         key: Key,
@@ -228,61 +214,6 @@ impl Engine {
         VecDeque::new()
     }
 
-    /// Chooses a path and has tor build it.
-    fn begin(self: &Arc<Self>, build: BuildId, key: Key) -> VecDeque<Job> {
-        let live = self.live();
-        let path = match &live {
-            Some(live) => self.choose(key, live.rules),
-            None => Err(LeaseFault::NotReady),
-        };
-        let mut circuits = self.circuits();
-        let begun = path.and_then(|path| {
-            circuits.asked.insert(build, PlannedBuild::new(path, self.id));
-            let control = live.as_ref().map(|live| &live.control).ok_or(LeaseFault::NotReady)?;
-            control.extend_circuit(path.hops(), build.0).map_err(|_| LeaseFault::Lost)
-        });
-        if let Err(fault) = begun {
-            circuits.asked.remove(&build);
-            circuits.pool.build_failed(build, fault, Instant::now());
-        }
-        circuits.jobs()
-    }
-
-    fn choose(&self, key: Key, rules: crate::tor::netdir::Rules) -> Result<Path, LeaseFault> {
-        let dir = self.fleet.netdir().ok_or(LeaseFault::NotReady)?;
-        let entry = self.circuits().entry.ok_or(LeaseFault::NotReady)?;
-        let avoid = self.fleet.avoided();
-        let hops = if key.hops == 2 { Hops::Two } else { Hops::Three };
-        let target = key.lasting.map(|number| Port { number, over: IpVersion::Either });
-        let mut want = Want { entry, exit: key.exit, target, hops, avoid: &avoid, rules };
-        let none = HashSet::new();
-        let mut chosen = path::choose(&dir, &want, &mut rand::rng());
-        if chosen == Err(NoPath::NoMiddle) {
-            want.avoid = &none; // no other path exists, so use a middle that failed a minute ago
-            chosen = path::choose(&dir, &want, &mut rand::rng());
-        }
-        chosen.map_err(|why| {
-            tracing::debug!(engine = self.id.0, exit = %key.exit, %why, "no path");
-            no_path(why)
-        })
-    }
-
-    /// Takes tor's answer to a build: the circuit's id, or `None` if tor refused.
-    pub(super) fn answered(self: &Arc<Self>, build: BuildId, circuit: Option<CircuitId>) {
-        self.act(|circuits, now| {
-            let planned = circuits.asked.remove(&build);
-            match circuit {
-                Some(circuit) => {
-                    circuits.pool.launched(build, circuit, now);
-                    // A build that was given up meanwhile is closed, which says nothing about its relays.
-                    let wanted = circuits.pool.knows(circuit);
-                    circuits.launched.extend(planned.filter(|_| wanted).map(|planned| (circuit, planned)));
-                }
-                None => circuits.pool.build_failed(build, LeaseFault::Unreachable, now),
-            }
-        });
-    }
-
     /// Ends the run: drops its circuits and streams, and gives waiting requests an error.
     pub(super) fn lost(self: &Arc<Self>) {
         self.live.store(None);
@@ -294,24 +225,5 @@ impl Engine {
             circuits.nudges = Nudges::default();
             circuits.pool.lost();
         });
-    }
-}
-
-/// Maps the reason why no path was found.
-pub(in crate::tor) fn no_path(why: NoPath) -> LeaseFault {
-    match why {
-        NoPath::ExitPolicy { .. } => LeaseFault::Policy,
-        NoPath::ExitUnknown
-        | NoPath::ExitNotRunning
-        | NoPath::ExitNotValid
-        | NoPath::ExitBad
-        | NoPath::ExitMiddleOnly
-        | NoPath::ExitNoDescriptor => LeaseFault::UnknownExit,
-        NoPath::GuardUnknown
-        | NoPath::GuardUnusable
-        | NoPath::GuardIsExit
-        | NoPath::GuardInExitFamily
-        | NoPath::GuardInExitSubnet
-        | NoPath::NoMiddle => LeaseFault::NoPath,
     }
 }

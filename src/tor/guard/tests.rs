@@ -274,7 +274,7 @@ fn exit(number: u32) -> Fingerprint {
 fn raises_an_alarm_when_circuits_past_the_guard_fail() {
     for (built_of_ten, builds, want) in [
         (8, 290, None),
-        (6, 140, None), // too few to judge
+        (6, 140, None), // too few to decide
         (6, 290, Some(Level::Notice)),
         (4, 290, Some(Level::Warning)),
         (2, 290, Some(Level::Extreme)),

@@ -254,7 +254,7 @@ fn the_distribution_fits_when_most_draws_are_unfit() {
 }
 
 prop_compose! {
-    /// A relay in a crowd: few neighbourhoods, few families, flags and descriptors missing here and there.
+    /// A relay of a small network: few subnets, few families, some flags and descriptors missing.
     fn crowded(seed: u16)(
         net in 0u8..12, v6 in prop::option::weighted(0.3, 0u16..3), family in 0usize..12, proven in 0usize..20,
         bandwidth in prop_oneof![Just(0u32), 1u32..50], known in prop::bool::weighted(0.9),
@@ -275,7 +275,7 @@ prop_compose! {
     }
 }
 
-fn crowd() -> impl Strategy<Value = Vec<Fake>> {
+fn small_network() -> impl Strategy<Value = Vec<Fake>> {
     (2u16..16).prop_flat_map(|size| (1..=size).map(crowded).collect::<Vec<_>>()).prop_map(|relays| {
         let declared = |family: usize| {
             let members = relays.iter().filter(|(_, other)| *other == family);
@@ -296,7 +296,7 @@ proptest! {
 
     #[test]
     fn choosing_is_what_the_reference_chooses(
-        relays in crowd(), ends in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
+        relays in small_network(), ends in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
         avoided in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
         number in prop::sample::select(vec![443u16, 22]), over in prop::sample::select(vec![IpVersion::V4, IpVersion::V6, IpVersion::Either]),
         distinct in any::<bool>(), seed in any::<u64>(),

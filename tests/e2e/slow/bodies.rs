@@ -10,7 +10,7 @@ use crate::gateway::{Gateway, run_for};
 /// number of bits would break.
 const SIZE: u64 = 1 << 30;
 
-/// Arbitrary: twenty times what it takes here.
+/// Twenty times what the download takes on two idle cores.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The hash of what comes out of a curl.

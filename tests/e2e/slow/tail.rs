@@ -6,7 +6,7 @@ use std::time::Duration;
 use exitgate_testnet::{ExitSpec, Network, Options, Testbed};
 use tokio::time::sleep;
 
-use crate::crowd::{Answer, Ask, WAYS, crowd, tally};
+use crate::parallel_requests::{Answer, Ask, WAYS, send_many, tally};
 use crate::gateway::Gateway;
 
 /// Requests a measurement: twenty of them are slower than the 99th percentile.
@@ -44,7 +44,7 @@ async fn a_slow_exit_is_hardly_felt() {
     let gateway = Gateway::start(&bed, route).await;
     gateway.wait_tested(6).await;
     let ask = Ask { at: gateway.port(20001), user: None, host: "echo.test".into(), port: bed.web.http_port() };
-    let measure = async |count| crowd(&ask, count, AT_ONCE, |n| WAYS[n % 3]).await;
+    let measure = async |count| send_many(&ask, count, AT_ONCE, |n| WAYS[n % 3]).await;
     tally(&measure(300).await);
 
     let quiet = measure(REQUESTS).await;

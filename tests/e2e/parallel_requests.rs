@@ -1,4 +1,4 @@
-//! Many connections at once, by the three protocols, with nothing of the gateway's own code on this side.
+//! Sends many requests in parallel by the three protocols. The client side uses none of the gateway's code.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,10 +12,10 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// The protocols, in the order in which a crowd takes turns.
+/// The protocols; [`send_many`] uses them in this order, again and again.
 pub const WAYS: [Way; 3] = [Way::Socks5, Way::Connect, Way::Plain];
 
-/// How long one request may take: longer than the gateway lets itself take to say that it could not.
+/// Deadline of one request: longer than the gateway's own deadlines, so that its error arrives first.
 const PATIENCE: Duration = Duration::from_secs(45);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ fn header(text: &str, name: &str) -> Option<String> {
 }
 
 /// `count` requests, `at_once` at a time, each by `way` of its number.
-pub async fn crowd(ask: &Ask, count: usize, at_once: usize, way: impl Fn(usize) -> Way) -> Vec<Answer> {
+pub async fn send_many(ask: &Ask, count: usize, at_once: usize, way: impl Fn(usize) -> Way) -> Vec<Answer> {
     let (ask, places) = (Arc::new(ask.clone()), Arc::new(Semaphore::new(at_once)));
     let mut tasks = JoinSet::new();
     for n in 0..count {

@@ -1,0 +1,116 @@
+//! Builds circuits: chooses a path, asks tor for the circuit, and records its end.
+//!
+//! Next: `engine/lend.rs` calls [`Engine::begin`] when the pool wants a build; `tor/path.rs` chooses the path;
+//! `engine/session.rs` receives tor's events about the circuit.
+
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::lend::Job;
+use super::{Engine, EngineId};
+use crate::telemetry::trace_id::{Kind, TraceId};
+use crate::tor::circuit::pool::{BuildId, Key};
+use crate::tor::event::CircuitId;
+use crate::tor::fault::LeaseFault;
+use crate::tor::netdir::Rules;
+use crate::tor::path::{self, Hops, IpVersion, NoPath, Path, Port, Want};
+
+/// A build that tor was asked for.
+pub(super) struct PlannedBuild {
+    path: Path,
+    /// Its debug lines have an id in common. The span is disabled, and has no id, unless debug lines are on.
+    span: tracing::Span,
+}
+
+impl PlannedBuild {
+    fn new(path: Path, engine: EngineId) -> Self {
+        let span = tracing::debug_span!("build", id = %TraceId::next(Kind::Build), engine = engine.0);
+        span.in_scope(|| tracing::debug!(%path, "building a circuit"));
+        Self { path, span }
+    }
+
+    /// Logs how the build ended, and returns its path.
+    pub(super) fn end(self, circuit: CircuitId, how: impl fmt::Debug) -> Path {
+        self.span.in_scope(|| tracing::debug!(%circuit, result = ?how, "the build of a circuit ended"));
+        self.path
+    }
+}
+
+impl Engine {
+    /// Chooses a path and has tor build it.
+    pub(super) fn begin(self: &Arc<Self>, build: BuildId, key: Key) -> VecDeque<Job> {
+        let live = self.live();
+        let path = match &live {
+            Some(live) => self.choose(key, live.rules),
+            None => Err(LeaseFault::NotReady),
+        };
+        let mut circuits = self.circuits();
+        let begun = path.and_then(|path| {
+            circuits.asked.insert(build, PlannedBuild::new(path, self.id));
+            let control = live.as_ref().map(|live| &live.control).ok_or(LeaseFault::NotReady)?;
+            control.extend_circuit(path.hops(), build.0).map_err(|_| LeaseFault::Lost)
+        });
+        if let Err(fault) = begun {
+            circuits.asked.remove(&build);
+            circuits.pool.build_failed(build, fault, Instant::now());
+        }
+        circuits.jobs()
+    }
+
+    fn choose(&self, key: Key, rules: Rules) -> Result<Path, LeaseFault> {
+        let dir = self.fleet.netdir().ok_or(LeaseFault::NotReady)?;
+        let entry = self.circuits().entry.ok_or(LeaseFault::NotReady)?;
+        let avoid = self.fleet.avoided();
+        let hops = if key.hops == 2 { Hops::Two } else { Hops::Three };
+        let target = key.lasting.map(|number| Port { number, over: IpVersion::Either });
+        let mut want = Want { entry, exit: key.exit, target, hops, avoid: &avoid, rules };
+        let none = HashSet::new();
+        let mut chosen = path::choose(&dir, &want, &mut rand::rng());
+        if chosen == Err(NoPath::NoMiddle) {
+            want.avoid = &none; // no other path exists, so use a middle that failed a minute ago
+            chosen = path::choose(&dir, &want, &mut rand::rng());
+        }
+        chosen.map_err(|why| {
+            tracing::debug!(engine = self.id.0, exit = %key.exit, %why, "no path");
+            no_path(why)
+        })
+    }
+
+    /// Takes tor's answer to a build: the circuit's id, or `None` if tor refused.
+    pub(super) fn answered(self: &Arc<Self>, build: BuildId, circuit: Option<CircuitId>) {
+        self.act(|circuits, now| {
+            let planned = circuits.asked.remove(&build);
+            match circuit {
+                Some(circuit) => {
+                    circuits.pool.launched(build, circuit, now);
+                    // A build that was given up meanwhile is closed, which says nothing about its relays.
+                    let wanted = circuits.pool.knows(circuit);
+                    circuits.launched.extend(planned.filter(|_| wanted).map(|planned| (circuit, planned)));
+                }
+                None => circuits.pool.build_failed(build, LeaseFault::Unreachable, now),
+            }
+        });
+    }
+}
+
+/// Maps the reason why no path was found.
+pub(in crate::tor) fn no_path(why: NoPath) -> LeaseFault {
+    match why {
+        NoPath::ExitPolicy { .. } => LeaseFault::Policy,
+        NoPath::ExitUnknown
+        | NoPath::ExitNotRunning
+        | NoPath::ExitNotValid
+        | NoPath::ExitBad
+        | NoPath::ExitMiddleOnly
+        | NoPath::ExitNoDescriptor => LeaseFault::UnknownExit,
+        NoPath::GuardUnknown
+        | NoPath::GuardUnusable
+        | NoPath::GuardIsExit
+        | NoPath::GuardInExitFamily
+        | NoPath::GuardInExitSubnet
+        | NoPath::NoMiddle => LeaseFault::NoPath,
+    }
+}
