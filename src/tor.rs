@@ -31,6 +31,7 @@ pub mod circuit;
 pub mod control;
 mod directory;
 pub mod engine;
+mod engine_id;
 pub mod event;
 pub mod fault;
 mod fleet;
@@ -46,7 +47,8 @@ pub mod torrc;
 pub mod version;
 
 pub use circuit::{CircuitStatus, Lease, Way};
-pub use engine::{EngineId, EngineState, EngineStatus};
+pub use engine::{EngineState, EngineStatus};
+pub use engine_id::EngineId;
 pub use fault::{LeaseFault, StreamFault};
 pub use fleet::Alert;
 pub use preflight::{Preflight, PreflightError, preflight};

@@ -14,7 +14,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::{Engine, EngineId};
+use super::engine::Engine;
+use super::engine_id::EngineId;
 use super::event::CircuitId;
 use super::fault::LeaseFault;
 use super::stream::Expected;

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::circuit::pool::{Counts, View};
 use super::control::{Addr, Control};
+use super::engine_id::EngineId;
 use super::fleet::Fleet;
 use super::guard::GuardState;
 use super::netdir::Rules;
@@ -44,18 +45,7 @@ mod session;
 pub(super) use build::no_path;
 pub(super) use folder::{Folder, has_directory};
 use lend::Circuits;
-pub(super) use nudge::Link;
 pub(super) use run::run;
-
-/// Number of an engine. Engines that we start come first, then attached ones, then those of single routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EngineId(pub u8);
-
-impl fmt::Display for EngineId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// The state of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]

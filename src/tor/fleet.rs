@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::circuit::pool::Limits;
 use super::control::Addr;
-use super::engine::EngineId;
+use super::engine_id::EngineId;
 use super::netdir::Netdir;
 use super::settings::Settings;
 use crate::exit::Fingerprint;

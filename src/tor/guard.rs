@@ -45,6 +45,7 @@ use super::netdir::{Netdir, Relay, Rules};
 use crate::exit::Fingerprint;
 
 mod bias;
+mod hex;
 mod sample;
 mod saved;
 mod settings;

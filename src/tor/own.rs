@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::engine::{self, Engine, EngineId};
+use super::engine::{self, Engine};
+use super::engine_id::EngineId;
 use super::fleet::Fleet;
 use crate::route::{OwnEngine, WantedExits};
 

@@ -66,6 +66,9 @@ pub struct Port {
     pub over: IpVersion,
 }
 
+/// The first two relays of a path.
+pub type Link = [Fingerprint; 2];
+
 /// The protocol between exit and target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IpVersion {

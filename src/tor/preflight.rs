@@ -1,8 +1,9 @@
 //! Checks before any engine starts: is tor installed and new enough, do the user's lines conflict with ours, does tor
 //! accept the configuration.
 
+use super::engine::Folder;
 use super::engine::process::{self, BinaryError};
-use super::engine::{EngineId, Folder};
+use super::engine_id::EngineId;
 use super::settings::Settings;
 use super::torrc::{self, EnginePaths, TorrcError, UserLines};
 use super::version::Version;

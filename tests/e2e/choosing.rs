@@ -8,8 +8,8 @@ use exitgate_testnet::layout::ExitSpec;
 use exitgate_testnet::{Options, Testbed};
 use serde_json::Value;
 
-use crate::parallel_requests::{Ask, WAYS, Way, send_many, tally};
 use crate::gateway::{Gateway, until};
+use crate::parallel_requests::{Ask, WAYS, Way, send_many, tally};
 
 /// Where every request of a test goes.
 fn ask(bed: &Testbed, gateway: &Gateway, port: u16) -> Ask {

@@ -8,10 +8,10 @@
 mod bodies;
 #[path = "slow/browser.rs"]
 mod browser;
-mod parallel_requests;
 #[expect(dead_code, reason = "the faster tests use more of it")]
 mod gateway;
 #[path = "clients/installed.rs"]
 mod installed;
+mod parallel_requests;
 #[path = "slow/tail.rs"]
 mod tail;

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use super::build_rate::BuildRate;
 use crate::exit::Fingerprint;
 use crate::route::Isolation;
-use crate::tor::engine::Link;
 use crate::tor::event::CircuitId;
 use crate::tor::fault::LeaseFault;
+use crate::tor::path::Link;
 
 mod lend;
 #[cfg(test)]

@@ -21,6 +21,7 @@ use super::Engine;
 use crate::exit::Fingerprint;
 use crate::tor::control::Command;
 use crate::tor::event::CircuitId;
+use crate::tor::path::Link;
 
 /// Tags of nudges begin here; tags of builds count from 1, tags of trials from 1 << 63.
 const TAGS: u64 = 1 << 62;
@@ -34,9 +35,6 @@ const AGAIN: Duration = Duration::from_secs(15);
 
 /// The most links that are nudged at once, because guards count circuits.
 const AT_ONCE: usize = 8;
-
-/// The first two relays of a path.
-pub(in crate::tor) type Link = [Fingerprint; 2];
 
 #[derive(Debug)]
 struct Running {

@@ -13,7 +13,7 @@ use crate::exit::Fingerprint;
 /// One guard of the sample. Times are seconds since 1970.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Candidate {
-    #[serde(with = "super::saved::hex")]
+    #[serde(with = "super::hex")]
     pub(super) id: Fingerprint,
     pub(super) added: u64,
     #[serde(default)]

@@ -67,18 +67,3 @@ impl GuardState {
         serde_json::to_string(&written).unwrap_or_default()
     }
 }
-
-/// A fingerprint as 40 hexadecimal digits.
-pub(super) mod hex {
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    use crate::exit::Fingerprint;
-
-    pub(in super::super) fn serialize<S: Serializer>(id: &Fingerprint, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(id)
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Fingerprint, D::Error> {
-        String::deserialize(from)?.parse().map_err(de::Error::custom)
-    }
-}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use exitgate_testnet::{ExitSpec, Network, Options, Testbed};
 use tokio::time::sleep;
 
-use crate::parallel_requests::{Answer, Ask, WAYS, send_many, tally};
 use crate::gateway::Gateway;
+use crate::parallel_requests::{Answer, Ask, WAYS, send_many, tally};
 
 /// Requests a measurement: twenty of them are slower than the 99th percentile.
 const REQUESTS: usize = 2000;
