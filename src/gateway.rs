@@ -1,8 +1,10 @@
-//! The data path: from accepted bytes to a relayed tunnel. Start reading at `gateway/connection.rs`.
+//! The data path of the gateway: from the first bytes of a client to a relayed tunnel. Start reading at
+//! `gateway/connection.rs`.
 //!
-//! [`socks`] and [`http`] parse the two protocols without doing I/O. [`connection`] drives them over a client's socket.
-//! [`gate`] is the interface behind which [`outbound`] chooses an exit and opens a stream through it. A request that fails
-//! ends with a [`failure`]; a tunnel that opens is carried by [`relay`]; [`record`] writes both to metrics and the access log.
+//! [`socks`] and [`http`] parse the two client protocols and do no I/O. [`connection`] runs these parsers on a client's
+//! socket. [`gate`] is the interface between connections and exits. [`outbound`] implements this interface: it chooses
+//! an exit and opens a stream through the exit. A request that fails ends with a [`failure`]. An open tunnel is carried
+//! by [`relay`]. [`record`] writes the result of each connection to the metrics and to the access log.
 
 pub mod client;
 pub mod connection;

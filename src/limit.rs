@@ -1,11 +1,12 @@
-//! Limits of clients: keys and what each key may do, how many wrong keys an address may try, and which targets are forbidden.
+//! The limits of clients: which keys exist and how much each key may use, how many wrong keys an address may try, and
+//! which targets are forbidden.
 //!
-//! A connection takes an [`Admission`] when it is let in and gives it back by dropping it, so no path that ends a connection
-//! can forget to. Counters are atomics; the tables of addresses are sharded, and no lock is held longer than one look-up.
-//! Nothing here waits.
+//! A connection takes an [`Admission`] when its client is accepted. Dropping the admission ends the count, so the count
+//! cannot be forgotten when a connection ends. The counters are atomics. The tables of addresses are sharded, and each
+//! lock is held only for one look-up. No function in this module waits.
 //!
-//! Next: `limit/allowance.rs` (what one key or one address may use), `limit/auth_throttle.rs` (wrong keys), `limit/target.rs`
-//! (forbidden targets), `limit/bucket.rs` (bytes per second).
+//! Next: `limit/allowance.rs` (how much one key or one address may use), `limit/auth_throttle.rs` (wrong keys),
+//! `limit/target.rs` (forbidden targets), `limit/bucket.rs` (bytes per second).
 
 mod allowance;
 mod auth_throttle;
@@ -24,33 +25,34 @@ pub use self::auth_throttle::AuthThrottle;
 pub use self::bucket::Bucket;
 use crate::net::Secret;
 
-/// What one key or one client address may use; `None` is no limit.
+/// How much one key or one client address may use. `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
-    /// Connections open at once.
+    /// The maximum number of connections that are open at the same time.
     pub connections: Option<NonZeroU32>,
-    /// New connections per second.
+    /// The maximum number of new connections per second.
     pub per_second: Option<NonZeroU32>,
-    /// Bytes per second, both directions together.
+    /// The maximum number of bytes per second, both directions together.
     pub bytes_per_second: Option<NonZeroU64>,
 }
 
 /// A client's key.
 #[derive(Clone, Debug)]
 pub struct Key {
-    /// Stands for the key in pins, sessions and access lines, which must never hold the secret.
+    /// The name of the key. Pins, sessions and access lines contain the name, because they must never contain the
+    /// secret.
     pub name: Arc<str>,
     /// The password that clients send.
     pub secret: Secret,
     pub amounts: Amounts,
 }
 
-/// When an address that tries wrong keys is made to wait.
+/// When an address that tries wrong keys has to wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Damping {
-    /// Different wrong keys from one address that start a pause.
+    /// The number of different wrong keys from one address after which a pause begins.
     pub failures: NonZeroU32,
-    /// How long the pause lasts. During it, the address may only use keys that it used successfully before.
+    /// The length of the pause. During the pause, the address may use only keys that it used successfully before.
     pub pause: Duration,
 }
 
@@ -66,7 +68,7 @@ struct Shared {
     clock: Clock,
 }
 
-/// The configured part; a reload replaces it whole.
+/// The configured part of the limits. A reload replaces all of it.
 #[derive(Debug)]
 struct Terms {
     keys: Vec<(Key, Arc<Allowance>)>,
@@ -74,7 +76,7 @@ struct Terms {
     damping: Damping,
 }
 
-/// The key that a client proved to have, if it needed one.
+/// The key of a client, if the client needed one.
 #[derive(Clone, Debug)]
 pub struct Identity(Option<(Arc<str>, Arc<Allowance>)>);
 
@@ -83,7 +85,7 @@ impl Identity {
         Self(None)
     }
 
-    /// The key's name; `None` without a key.
+    /// Returns the key's name, or `None` if the client needed no key.
     pub fn key(&self) -> Option<&Arc<str>> {
         self.0.as_ref().map(|(name, _)| name)
     }
@@ -94,14 +96,14 @@ impl Identity {
 pub enum KeyRefusal {
     NoKey,
     WrongKey,
-    /// Too many wrong keys came from this address: this one was not compared.
+    /// Too many wrong keys came from this address, so this key was not accepted, right or wrong.
     Damped {
-        /// When keys from this address are compared again.
+        /// The time after which keys from this address are accepted again.
         retry_after: Duration,
     },
 }
 
-/// Which limit an identified client has reached.
+/// Which limit a client has reached. The client's key was accepted before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     #[error("{of} has its {limit} connections open already")]
@@ -110,12 +112,12 @@ pub enum Denied {
     PerSecond {
         of: LimitOf,
         limit: NonZeroU32,
-        /// When the next connection will be let in.
+        /// The time after which the next connection will be accepted.
         retry_after: Duration,
     },
 }
 
-/// Whether a limit belongs to a key or to a client's address.
+/// Tells if a limit belongs to a key or to a client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitOf {
     Key,
@@ -131,7 +133,7 @@ impl std::fmt::Display for LimitOf {
     }
 }
 
-/// One connection that counts against the limits of its key and its address until this is dropped.
+/// One connection in the counts of its key and of its address. Dropping this value ends the count.
 #[derive(Debug)]
 pub struct Admission {
     rate: Option<Arc<Bucket>>,
@@ -140,7 +142,8 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// The byte rate to hold the connection to: the key's, else the address's.
+    /// Returns the byte rate that limits this connection: the rate of the key, or the rate of the address if the key
+    /// has none.
     pub fn rate(&self) -> Option<Arc<Bucket>> {
         self.rate.clone()
     }
@@ -155,22 +158,23 @@ impl Limits {
         Self(Arc::new(Shared { terms: ArcSwap::from_pointee(terms), throttle, clients, clock }))
     }
 
-    /// Replaces keys and amounts. A key that keeps its name keeps the count of its open connections.
+    /// Replaces the keys and the amounts. A key that keeps its name keeps the count of its open connections.
     pub fn replace(&self, keys: Vec<Key>, each_client: Amounts, damping: Damping) {
         let old = self.0.terms.load();
         self.0.terms.store(Arc::new(Terms::new(keys, each_client, damping, &old.keys, &self.0.clock)));
         self.0.clients.change(each_client);
     }
 
-    /// Finds the key that a client sent. During a pause, only keys that the address used successfully before are accepted:
-    /// other clients behind the same address go on working, and a guesser cannot learn whether a guess was right.
+    /// Finds the key that a client sent. During a pause, only keys that the address used successfully before are
+    /// accepted. Other clients behind the same address can therefore continue, and an attacker cannot find out whether
+    /// a guess was right.
     pub fn identify(&self, client: IpAddr, password: Option<&[u8]>, now: Instant) -> Result<Identity, KeyRefusal> {
         let terms = self.0.terms.load();
         if terms.keys.is_empty() {
             return Ok(Identity::anonymous());
         }
         let password = password.filter(|password| !password.is_empty()).ok_or(KeyRefusal::NoKey)?;
-        // Every key is compared: stopping at a match would show in the time which key was found.
+        // Every key is compared. If the loop stopped at the matching key, the duration would show which key was found.
         let matches = terms.keys.iter().enumerate().filter(|(_, (key, _))| key.secret.matches(password));
         let found = matches.fold(None, |found, (at, _)| found.or(Some(at)));
         let wait = self.0.throttle.check(client, password, found.is_some(), terms.damping, now);
@@ -181,7 +185,7 @@ impl Limits {
         Ok(Identity(Some((key.name.clone(), allowance.clone()))))
     }
 
-    /// Counts one more connection, or says which limit it would exceed.
+    /// Counts one more connection. If that would exceed a limit, the result is this limit.
     pub fn admit(&self, identity: &Identity, client: IpAddr) -> Result<Admission, Denied> {
         let key = identity.0.as_ref().map(|(_, allowance)| allowance.take(LimitOf::Key)).transpose()?;
         let client = self.0.clients.take(client, self.0.terms.load().each_client)?;
@@ -189,7 +193,8 @@ impl Limits {
         Ok(Admission { rate, _key: key, _client: client })
     }
 
-    /// Forgets addresses that have no connection open and no pace to keep. To be called every few seconds.
+    /// Removes addresses that have no open connection and whose rate of new connections needs no memory any more. Must
+    /// be called every few seconds.
     pub fn tidy(&self, now: Instant) {
         self.0.throttle.tidy(now);
         self.0.clients.tidy();

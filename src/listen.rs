@@ -1,15 +1,18 @@
-//! Ports and the only accept loop: take a permit, accept, pause after an error, spawn the connection.
+//! Listening ports and their accept loop. The loop takes a permit, accepts a connection, spawns a task for the
+//! connection, and pauses after some errors.
 //!
-//! A [`Reservation`] is a port that is bound and does not listen yet. A change that needs a port reserves it first, and frees
-//! it by dropping the reservation if it fails. [`start`] turns a reservation into a [`Listener`].
+//! A [`Reservation`] is a port that is bound and does not listen yet. A change of the configuration that needs a port
+//! reserves the port first. If the change fails, it drops the reservation, which frees the port. [`start`] makes a
+//! [`Listener`] from a reservation.
 //!
-//! The loop takes a permit before it accepts a connection, so a flood stays outside: the excess waits in the kernel's queue,
-//! where it takes no descriptor and no memory of the gateway. A loop without a waiting connection returns its permit before
-//! it sleeps; otherwise a thousand idle ports would hold a thousand permits.
+//! The loop takes a permit before it accepts a connection. If too many connections come, the rest waits in the kernel's
+//! queue, where they use no file descriptor and no memory of the gateway. If no connection waits, the loop returns its
+//! permit before it sleeps. Otherwise a thousand idle ports would hold a thousand permits.
 //!
-//! Only [`Listener::close`] and the shutdown end the loop. A failed accept is one lost connection, which is skipped, or a lack
-//! of a resource, after which the loop pauses (`listen/accept.rs`). Connections outlive the port: those of a closed listener
-//! go on until they end or are cut (`listen/connection_set.rs`).
+//! Only [`Listener::close`] and the shutdown end the loop. A failed accept means one of two things. Either one
+//! connection is lost, and the loop skips it. Or the process lacks a resource, and the loop pauses
+//! (`listen/accept.rs`). Connections continue after their port was closed, until they end or are cut
+//! (`listen/connection_set.rs`).
 //!
 //! Next: `gateway/connection.rs` handles the connections of the data path.
 
@@ -35,17 +38,19 @@ mod connection_set;
 use accept::Acceptor;
 use connection_set::ConnectionSet;
 
-/// How many connections may wait in the kernel's queue. The kernel caps it at `net.core.somaxconn` (4,096 by default).
+/// How many connections may wait in the kernel's queue. The kernel limits this number to `net.core.somaxconn` (4,096 by
+/// default).
 const BACKLOG: i32 = 4096;
 
-/// A port that is bound and does not listen: a connection to it is refused. Dropping it frees the port.
+/// A port that is bound and does not listen: a connection to this port is refused. Dropping the reservation frees the
+/// port.
 #[derive(Debug)]
 pub struct Reservation {
     socket: Socket,
     addr: SocketAddr,
 }
 
-/// A port that accepts. Dropping it closes the port and leaves its connections alone.
+/// A port that accepts connections. Dropping the listener closes the port. Open connections are not ended.
 #[derive(Debug)]
 pub struct Listener {
     addr: SocketAddr,
@@ -54,18 +59,19 @@ pub struct Listener {
     closed: CancellationToken,
 }
 
-/// One accepted connection, for the handler.
+/// One accepted connection, as the handler gets it.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The client's socket; `TCP_NODELAY` is on.
+    /// The client's socket. `TCP_NODELAY` is on.
     pub stream: TcpStream,
-    /// The other end's address; a v4-mapped IPv6 address as IPv4.
+    /// The address of the other end. An IPv4-mapped IPv6 address is converted to IPv4.
     pub peer: SocketAddr,
-    /// Ends this connection. The handler must watch it.
+    /// Ends this connection. The handler must watch this value.
     pub cut: Cut,
 }
 
-/// A limit of connections at once, for all listeners that share it. Clones share one count.
+/// A limit for the number of connections that are open at the same time, on all listeners that share the limit. Clones
+/// share one count.
 #[derive(Clone, Debug)]
 pub struct Permits(Arc<Semaphore>);
 
@@ -74,7 +80,7 @@ impl Permits {
         Self(Arc::new(Semaphore::new(total.min(Semaphore::MAX_PERMITS))))
     }
 
-    /// How many more connections may be accepted now.
+    /// Returns how many more connections may be accepted now.
     #[cfg(test)]
     fn free(&self) -> usize {
         self.0.available_permits()
@@ -82,17 +88,18 @@ impl Permits {
 }
 
 impl Reservation {
-    /// The bound address, whose port is never 0.
+    /// Returns the bound address. Its port is never 0.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 }
 
 impl Listener {
-    /// Binds `addr` without listening on it. Port 0 takes any free one.
+    /// Binds `addr` and does not listen on it. For port 0, the kernel chooses a free port.
     ///
-    /// The first try is without `SO_REUSEADDR`, because two sockets that both set it can both be bound, and a reservation must
-    /// be exclusive. The second try sets it: the first also fails while connections of an earlier run are in TIME_WAIT.
+    /// The first try is made without `SO_REUSEADDR`, because two sockets with this option can both be bound, and a
+    /// reservation must be exclusive. The second try sets the option, because the first try also fails while
+    /// connections of an earlier run are in TIME_WAIT.
     pub fn bind(addr: SocketAddr) -> io::Result<Reservation> {
         let socket = match bound(addr, false) {
             Err(fault) if fault.kind() == io::ErrorKind::AddrInUse => bound(addr, true)?,
@@ -106,19 +113,20 @@ impl Listener {
         self.addr
     }
 
-    /// Stops accepting; the port is free when this returns. Its connections go on.
+    /// Stops accepting connections. The port is free when this function returns. Open connections continue.
     pub async fn close(&self) {
         self.closing.cancel();
         self.closed.cancelled().await;
     }
 
-    /// Stops accepting and ends every connection now.
+    /// Stops accepting connections and ends all open connections immediately.
     pub async fn cut(&self) {
         self.close().await;
         self.connections.cut();
     }
 
-    /// Stops accepting, gives the connections `grace` to end, then cuts the rest and returns how many those were.
+    /// Stops accepting connections and waits up to `grace` for the open ones to end. Then cuts the rest and returns how
+    /// many connections were cut.
     pub async fn drain(&self, grace: Duration) -> usize {
         self.close().await;
         match tokio::time::timeout(grace, self.connections.emptied()).await {
@@ -134,11 +142,12 @@ impl Drop for Listener {
     }
 }
 
-/// Listens on a reserved port and calls `handler` for every connection; each of its futures becomes a task.
+/// Listens on a reserved port and calls `handler` for every connection. Each future that `handler` returns becomes a
+/// task.
 ///
-/// At most `own` connections at once come from this port, and at most `permits` from all ports; a connection holds its
-/// permits until its future ends. To end a connection, its [`Cut`] is used, also by the shutdown: the future is never
-/// dropped from outside.
+/// At most `own` connections from this port, and at most `permits` connections from all ports, are open at the same
+/// time. A connection holds its permits until its future ends. To end a connection, its [`Cut`] is used. This also
+/// holds for the shutdown: a future is never dropped from outside.
 pub fn start<H, F>(
     reservation: Reservation,
     permits: &Permits,
@@ -151,7 +160,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let Reservation { socket, addr } = reservation;
-    // Accepted sockets inherit this. Then the next run can bind the port while they are in TIME_WAIT.
+    // Accepted sockets inherit this option. With it, the next run of the gateway can bind the port while old
+    // connections are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.listen(BACKLOG)?;
     let acceptor = TcpListener::from_std(socket.into())?;
@@ -181,7 +191,7 @@ where
 fn bound(addr: SocketAddr, reuse: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
-        socket.set_only_v6(false)?; // `[::]` accepts IPv4 too, whatever the machine's default is
+        socket.set_only_v6(false)?; // `[::]` accepts IPv4 too, on every machine
     }
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(reuse)?;
@@ -190,7 +200,7 @@ fn bound(addr: SocketAddr, reuse: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Resolves when the task is next woken, by anything that has its waker now.
+/// Waits until the task is woken, by anything that already holds the task's waker.
 async fn woken() {
     let mut polled = false;
     poll_fn(|_| if std::mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -206,15 +216,16 @@ struct AcceptLoop<H> {
     handler: H,
 }
 
-/// A connection's two permits, returned on drop. `None` only for a closed semaphore, which these never are.
+/// The two permits of a connection. Dropping them returns them. A field would be `None` only if its semaphore were
+/// closed, which never happens.
 struct Permit {
     _all: Option<OwnedSemaphorePermit>,
     _own: Option<OwnedSemaphorePermit>,
 }
 
 pin_project! {
-    /// A handler's future, and what its connection holds until its end. A type of its own, because an `async` block would
-    /// store the future twice.
+    /// The future of a handler, and the values that its connection holds until its end. This is a struct, because an
+    /// `async` block would store the future twice.
     struct Connection<F> {
         #[pin]
         connection: F,
@@ -231,8 +242,8 @@ impl<F: Future<Output = ()>> Future for Connection<F> {
     }
 }
 
-/// How many connections are accepted in a row before other tasks run. Not tuned: a burst is taken at once, and at about 3 µs
-/// each no other task waits a millisecond.
+/// How many connections are accepted in a row before other tasks run. With this number, many simultaneous connections
+/// are accepted quickly. One accept takes about 3 µs, so no other task waits a millisecond. Not tuned.
 const BATCH: usize = 64;
 
 impl<H, F> AcceptLoop<H>
@@ -264,7 +275,8 @@ where
         }
     }
 
-    /// Accepts up to a batch of connections, and waits while there are none. `Some`: pause this long first.
+    /// Accepts up to [`BATCH`] connections, and waits while there are none. If the result is `Some`, the caller must
+    /// pause for this time before the next call.
     async fn accept_some(&self, acceptor: &mut impl Acceptor, backoff: &mut accept::AcceptBackoff) -> Option<Duration> {
         for _ in 0..BATCH {
             let permit = self.permit().await;
@@ -289,7 +301,8 @@ where
     }
 
     async fn permit(&self) -> Permit {
-        // The port's own first: a port that is full must not hold a shared permit while it waits.
+        // The permit of this port is taken first. Otherwise a port that has reached its own limit would hold a shared
+        // permit while it waits.
         let own = self.own.clone().acquire_owned().await.ok();
         let all = self.all.clone().acquire_owned().await.ok();
         Permit { _all: all, _own: own }
@@ -311,7 +324,8 @@ where
         pause
     }
 
-    /// Waits for the connections that outlive the port, and cuts them when the shutdown's grace period is over.
+    /// Waits for the connections that are still open after the port was closed. When the grace period of the shutdown
+    /// is over, they are cut.
     async fn wait_for_connections(&self) {
         tokio::select! {
             () = self.connections.emptied() => {}

@@ -1,9 +1,10 @@
-//! The client's socket, bare or under TLS, and the bytes that were read from it and not used yet.
+//! The client's socket, with or without TLS, and the bytes that were read from the socket and not used yet.
 //!
-//! A tunnel's opening is a few bytes each way, and at ten thousand tunnels a second each system call shows. So the first read
-//! and every short reply are tried at once, without asking epoll first: a fresh connection usually has its first bytes
-//! waiting, and its send buffer is empty. Only after `WouldBlock` is readiness awaited. One read takes all that is there; the
-//! [`Inbox`] keeps what a protocol did not use, so one port can tell protocols apart without `MSG_PEEK`.
+//! Opening a tunnel takes only a few bytes in each direction. At ten thousand new tunnels per second, the cost of each
+//! system call is noticeable. Therefore the first read and every short reply are tried immediately, without asking
+//! epoll first: a new connection usually has its first bytes waiting, and its send buffer is empty. The code waits for
+//! readiness only after `WouldBlock`. One read takes all bytes that are there. The [`Inbox`] keeps the bytes that a
+//! protocol parser did not use, so one port can distinguish several protocols without `MSG_PEEK`.
 
 use std::io::{self, Read, Write};
 use std::pin::Pin;
@@ -20,22 +21,23 @@ use tokio_rustls::server::TlsStream;
 
 use super::relay;
 
-/// Bytes of the first read: any SOCKS opening, nearly any CONNECT and nearly any ClientHello fits.
+/// Size of the first read, in bytes. Every SOCKS opening, nearly every CONNECT and nearly every TLS ClientHello fits.
 const FIRST_READ: usize = 2048;
 
-/// How long sending a reply may take. Replies are short and socket buffers are not, so only a client that is gone makes
-/// this run out. Not tuned.
+/// The time limit for sending one short reply. A reply nearly always fits into the socket's send buffer, so the limit
+/// is reached only when the client is gone. Not tuned.
 const REPLY_WAIT: Duration = Duration::from_secs(10);
 
-/// How long, and for how many bytes, a refused client is still read from: closing with unread bytes would reset the
-/// connection, and the client could lose the reply. A client that has read it closes within a round trip. Not tuned.
+/// After a refusal, the gateway reads from the client for at most this time and this number of bytes, and then closes
+/// the connection. The reason: closing a socket with unread bytes resets the connection, and the client could lose the
+/// reply. A client that has read the reply closes within one round trip. Not tuned.
 const DRAIN_WAIT: Duration = Duration::from_secs(1);
 const DRAIN_BYTES: usize = 256 * 1024;
 
-/// How many bytes are read in advance from a client that does not wait for its tunnel to be open. Not tuned.
+/// The most bytes that are read in advance from a client that sends data before its tunnel is open. Not tuned.
 const AHEAD_MAX: usize = 16 * 1024;
 
-/// The client's stream.
+/// The client's stream, with or without TLS.
 #[derive(Debug)]
 pub enum ClientStream {
     Tcp(TcpStream),
@@ -52,10 +54,10 @@ impl From<ClientStream> for relay::Client {
 }
 
 impl ClientStream {
-    /// Sends a whole short reply.
+    /// Sends a whole short reply to the client.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let sent = match self {
-            // An error is ignored here: the write below meets it again and returns it.
+            // An error of this write is ignored here: the second write below fails with the same error and returns it.
             Self::Tcp(stream) => (&*SockRef::from(&*stream)).write(bytes).unwrap_or(0),
             Self::Tls(_) => 0,
         };
@@ -69,7 +71,7 @@ impl ClientStream {
         timeout(REPLY_WAIT, rest).await?
     }
 
-    /// Closes after a reply that the client should get to read.
+    /// Closes the connection after a reply, in a way that gives the client time to read the reply.
     pub async fn close_after_reply(mut self) {
         let drain = async {
             self.shutdown().await?;
@@ -83,22 +85,22 @@ impl ClientStream {
             }
             io::Result::Ok(())
         };
-        // The client has its answer; an error or a timeout changes nothing.
+        // The reply has been sent. An error or a timeout while reading changes nothing.
         let _ = timeout(DRAIN_WAIT, drain).await;
     }
 
-    /// Closes in a way that the client sees as an error and not as the end of the data.
+    /// Closes the connection with a reset, so the client sees an error and not a normal end of the data.
     pub fn reset(self) {
         if let Self::Tcp(stream) = &self {
-            // If this fails, the client sees a clean end after all; nothing better can be done.
+            // If this call fails, the client sees a normal end of the data. The gateway can do nothing better.
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
-        // Under TLS, closing without a close_notify is an error too.
+        // Under TLS no reset is needed: a close without a close_notify alert is an error for the client.
     }
 
-    /// Resolves when the client closes. What it sends until then goes into `inbox`.
+    /// Waits until the client closes the connection. Bytes that the client sends meanwhile are stored in `inbox`.
     pub async fn closed(&mut self, inbox: &mut Inbox) {
-        // The inbox gets no buffer before there are bytes: nearly all clients wait in silence.
+        // The inbox allocates no buffer until bytes arrive, because nearly all clients send nothing while they wait.
         if let Self::Tcp(stream) = self
             && stream.readable().await.is_err()
         {
@@ -107,16 +109,17 @@ impl ClientStream {
         inbox.closed(self).await;
     }
 
-    /// Does a TLS handshake whose first bytes have been read already. After a failed handshake the bare stream comes back;
-    /// its client has been sent an alert.
+    /// Does a TLS handshake. `hello` holds the first bytes of the handshake, which have been read already. If the
+    /// handshake fails, the client gets a TLS alert and this function returns the stream without TLS.
     pub async fn secure(mut self, acceptor: &TlsAcceptor, mut hello: &[u8]) -> Result<Self, Self> {
         let Ok(mut session) = ServerConnection::new(acceptor.config().clone()) else { return Err(self) };
         while !hello.is_empty() {
-            // An error must show here: the handshake below would wait for more bytes before it looks at these again.
+            // A malformed ClientHello must be detected here. The handshake below would wait for more bytes before it
+            // returns the error.
             if session.read_tls(&mut hello).is_err() || session.process_new_packets().is_err() {
                 let mut alert = Vec::new();
                 if session.write_tls(&mut alert).is_ok() {
-                    // Sent or not, the connection ends.
+                    // The result is ignored: the connection ends whether or not the alert was sent.
                     let _ = self.send(&alert).await;
                 }
                 return Err(self);
@@ -183,29 +186,30 @@ impl Inbox {
         self.bytes.is_empty()
     }
 
-    /// Marks this many bytes as used.
+    /// Marks the first `count` bytes as used.
     pub fn consume(&mut self, count: usize) {
         self.bytes.drain(..count.min(self.bytes.len()));
     }
 
-    /// Adds bytes that were read later.
+    /// Appends bytes that were read later than those of this inbox.
     pub fn append(&mut self, mut later: Self) {
         self.bytes.append(&mut later.bytes);
     }
 
-    /// The bytes without spare capacity: an idle tunnel must not hold a buffer of its opening.
+    /// Returns the unused bytes without spare capacity: an idle tunnel must not keep the large buffer of its opening.
     pub fn into_rest(self) -> Vec<u8> {
         if self.bytes.is_empty() { Vec::new() } else { self.bytes.into_boxed_slice().into_vec() }
     }
 
-    /// Frees what a large head or body made the inbox grow to.
+    /// Frees the extra memory that a large head or a large body needed.
     pub fn relax(&mut self) {
         if self.bytes.capacity() > 2 * FIRST_READ {
             self.bytes.shrink_to(FIRST_READ);
         }
     }
 
-    /// The first read of a connection: at once if bytes are there, else when they come. 0 is the end.
+    /// Makes the first read of a connection. If bytes are there, the read returns immediately. Otherwise it waits for
+    /// bytes. The result 0 means that the stream has ended.
     pub async fn begin(&mut self, stream: &mut ClientStream) -> io::Result<usize> {
         if let ClientStream::Tcp(tcp) = stream {
             self.bytes.resize(FIRST_READ, 0);
@@ -219,13 +223,13 @@ impl Inbox {
         self.fill(stream).await
     }
 
-    /// Reads more of an opening. 0 is the end.
+    /// Reads more bytes of the client's opening. The result 0 means that the stream has ended.
     pub async fn fill(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
         self.read(stream, FIRST_READ).await
     }
 
-    /// Resolves when the other end of `stream` closes. What it sends until then is kept, up to [`AHEAD_MAX`] bytes; beyond
-    /// them nothing is read, so a close can no longer be noticed.
+    /// Waits until the other end of `stream` closes. Bytes that arrive meanwhile are kept, up to [`AHEAD_MAX`] bytes.
+    /// After that limit nothing is read, so a close is no longer noticed.
     pub async fn closed(&mut self, stream: &mut (impl AsyncRead + Unpin)) {
         while self.bytes.len() < AHEAD_MAX {
             if matches!(self.fill(stream).await, Ok(0) | Err(_)) {
@@ -235,7 +239,7 @@ impl Inbox {
         std::future::pending().await
     }
 
-    /// Reads up to about `room` bytes. 0 is the end.
+    /// Reads up to about `room` bytes. The result 0 means that the stream has ended.
     pub async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin), room: usize) -> io::Result<usize> {
         if self.bytes.capacity() - self.bytes.len() < room / 2 {
             self.bytes.reserve(room);

@@ -1,14 +1,16 @@
-//! The life of one connection, top to bottom. Start reading here.
+//! The life of one client connection, from the first byte to the end. Start reading here.
 //!
-//! `listen` accepts a connection and passes it to [`serve`], which sees it to its end. The first byte shows the protocol: 4
-//! and 5 are SOCKS, 0x16 is a TLS handshake with one of the others inside, and everything else is HTTP or an error. From there
-//! `connection/socks.rs` or `connection/http.rs` goes on: read a request, let the client in, open a stream to the target, and
-//! only then send the success reply. The result is a `Tunnel`: two sockets, and no protocol any more.
+//! `listen` accepts a connection and calls [`serve`], which handles the connection until its end. The first byte shows
+//! the protocol: 4 and 5 mean SOCKS, 0x16 means a TLS handshake with SOCKS or HTTP inside, and every other byte means
+//! HTTP or an error. After that, `connection/socks.rs` or `connection/http.rs` reads a request, checks the client's
+//! key, opens a stream to the target, and only then sends the success reply. The result is a `Tunnel`: two sockets
+//! between which bytes are copied without any protocol.
 //!
-//! One deadline covers the time from accept to a complete request. A client that sends one byte a second gets no more time
-//! than a client that sends nothing. However the connection ends, its [`Record`] is dropped and writes the access line.
+//! One deadline covers the time from the accept to a complete request. A client that sends one byte per second gets no
+//! more time than a client that sends nothing. When the connection ends, for any reason, its [`Record`] is dropped and
+//! the drop writes the access line.
 //!
-//! Next: [`super::gate`] is the interface to the way out; [`super::relay`] carries an open tunnel.
+//! Next: [`super::gate`] is the interface to the exits; [`super::relay`] carries an open tunnel.
 
 mod builtin_host;
 mod http;
@@ -38,7 +40,7 @@ use crate::dial::Stream;
 use crate::lifecycle::Cut;
 use crate::limit::Bucket;
 
-/// Serves one accepted connection to its end.
+/// Serves one accepted connection until its end. `listen` calls this function once for each connection.
 pub async fn serve<G: Gate>(
     stream: TcpStream,
     peer: SocketAddr,
@@ -48,10 +50,11 @@ pub async fn serve<G: Gate>(
 ) {
     let mut record = Record::begin(listener.clone(), peer, &cut);
     let context = ConnectionContext { gate: &*gate, listener: &listener, peer };
-    // Puts the id into every debug line up to an open tunnel, also into those of the dial. Without the level it costs nothing.
+    // The span adds the connection's id to every debug line until the tunnel is open, also to the lines of the dial.
+    // When the debug level is off, the span costs nothing.
     let span = tracing::debug_span!("connection", id = %record.id());
-    // Boxed, and freed before the tunnel is carried: an opening is large and short, a tunnel is small and long, and a task is
-    // copied whole when it is spawned and when it ends.
+    // The opening runs in a box that is freed before the tunnel is carried. An opening is large and short, a tunnel is
+    // small and long. A task is copied whole when it is spawned and when it ends, so the task must stay small.
     let opening = Box::pin(open(stream, context, &mut record).instrument(span));
     let Some(Some(tunnel)) = cut.race(opening).await else { return };
     let Tunnel { client, stream, first_up, first_down, idle, rate, lease } = tunnel;
@@ -62,11 +65,12 @@ pub async fn serve<G: Gate>(
     record.ended(Outcome::Ended(end.reason));
 }
 
-/// A client and an open stream to its target. Holds only what a tunnel needs, because it lasts as long as the tunnel.
+/// A client and an open stream to the client's target. The struct lives as long as the tunnel, so it holds only what a
+/// tunnel needs.
 struct Tunnel<L> {
     client: ClientStream,
     stream: Stream,
-    /// What the client has sent for the target already.
+    /// Bytes that the client has already sent for the target.
     first_up: Vec<u8>,
     first_down: Vec<u8>,
     idle: Idle,
@@ -74,7 +78,7 @@ struct Tunnel<L> {
     lease: L,
 }
 
-/// The part of a connection that never changes.
+/// The settings and references of a connection that never change.
 struct ConnectionContext<'c, G> {
     gate: &'c G,
     listener: &'c ListenerConfig,
@@ -88,11 +92,11 @@ struct Connection<'c, G> {
     stream: ClientStream,
     inbox: Inbox,
     client: SocketAddr,
-    /// When the request that is being read must be complete.
+    /// The request that is being read must be complete at this time.
     deadline: Instant,
 }
 
-/// From the first byte to an open tunnel; `None` if the connection ends without one.
+/// Reads the client's request and opens the tunnel. Returns `None` if the connection ends without a tunnel.
 async fn open<'c, G: Gate>(
     stream: TcpStream,
     context: ConnectionContext<'c, G>,
@@ -112,13 +116,14 @@ async fn open<'c, G: Gate>(
     let connection = Connection { context, record, stream, inbox, client, deadline };
     match socks {
         Some(socks) => connection.socks(socks).await,
-        // Boxed: HTTP needs more memory than SOCKS, whose connections should not pay for it.
+        // The HTTP future is boxed because it needs more memory than the SOCKS future. SOCKS connections should not pay
+        // for it.
         None => Box::pin(connection.http()).await,
     }
 }
 
 impl<'c, G: Gate> Connection<'c, G> {
-    /// Reads more bytes before the deadline.
+    /// Reads more bytes from the client, and fails if none come before the deadline.
     async fn more(&mut self) -> Result<(), Failure> {
         match timeout_at(self.deadline, self.inbox.fill(&mut self.stream)).await {
             Err(_) => Err(Failure::Client(ClientFault::Slow)),
@@ -135,7 +140,8 @@ impl<'c, G: Gate> Connection<'c, G> {
         Caller { listener, protocol, peer, client: self.client, username }
     }
 
-    /// Lets the client in or refuses it. A listener that demands a key or a username refuses before the gate is asked.
+    /// Checks the client's key and the limits. If the listener requires a key or a username and the client sent none,
+    /// the client is refused here, without a call of the gate.
     fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<G::Admitted, Refusal> {
         if self.context.listener.demands_key && password.is_none() {
             return Err(Failure::Auth(AuthFault::Missing).into());
@@ -148,7 +154,8 @@ impl<'c, G: Gate> Connection<'c, G> {
         Ok(admitted)
     }
 
-    /// Opens a stream to the target, unless the client closes first: a client that gave up must not hold an exit.
+    /// Opens a stream to the target. If the client closes first, the dial is cancelled: a client that has left must not
+    /// occupy an exit.
     async fn open(
         &mut self,
         caller: &Caller<'_>,

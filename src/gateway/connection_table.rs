@@ -1,8 +1,8 @@
-//! The connections that are open: `GET /connections` lists them, and an operator can cut one.
+//! The table of open connections: `GET /connections` lists the table, and an operator can cut a connection in it.
 //!
-//! The [`record`](super::record) of a connection adds its entry and removes it by being dropped, so the table never names a
-//! connection that is gone. Connections write here a few times each while it is rarely read: the map is sharded, and each
-//! entry has a lock of its own.
+//! The [`record`](super::record) of a connection adds the table entry and removes the entry when the record is dropped,
+//! so the table never contains a connection that has ended. Each connection writes to the table a few times, and the
+//! table is rarely read. Therefore the map is sharded, and each entry has its own lock.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,10 +17,11 @@ use crate::exit::ExitId;
 use crate::lifecycle::Cut;
 use crate::telemetry::trace_id::{Kind, TraceId};
 
-/// Every open connection, by its number.
+/// All open connections, by their number in the API.
 #[derive(Debug, Default)]
 pub struct ConnectionTable {
-    /// No guard of an entry outlives the statement that took it: a second call of the map would deadlock.
+    /// A guard of a map entry must be dropped in the statement that took it. A second call of the map with a guard held
+    /// would deadlock.
     entries: DashMap<u64, Arc<ConnectionEntry>>,
     last: AtomicU64,
 }
@@ -28,11 +29,11 @@ pub struct ConnectionTable {
 /// One open connection.
 #[derive(Debug)]
 pub struct ConnectionEntry {
-    /// Its number in the API; not used twice in one run.
+    /// The connection's number in the API. A number is not used again until the gateway restarts.
     pub id: u64,
-    /// Its id in logs and in error answers.
+    /// The connection's id in the logs and in error answers.
     pub trace: TraceId,
-    /// The label of the listener that accepted it.
+    /// The label of the listener that accepted the connection.
     pub listener: Arc<str>,
     begun: Instant,
     traffic: Arc<Traffic>,
@@ -40,40 +41,41 @@ pub struct ConnectionEntry {
     state: Mutex<ConnectionState>,
 }
 
-/// The part of a connection that changes.
+/// The part of a connection entry that changes while the connection is open.
 #[derive(Clone, Debug)]
 pub struct ConnectionState {
-    /// The client's address: from a trusted peer's PROXY header, else the socket's.
+    /// The client's address: the address in a trusted peer's PROXY header, or the address of the socket if there is no
+    /// such header.
     pub client: SocketAddr,
-    /// The client connected over TLS.
+    /// True if the client connected over TLS.
     pub tls: bool,
-    /// `None` until the first bytes show it.
+    /// The client's protocol. `None` until the first bytes of the client have arrived.
     pub protocol: Option<Protocol>,
-    /// The name of the client's key, if it needed one.
+    /// The name of the client's key. `None` if the client needed no key.
     pub key: Option<Arc<str>>,
-    /// Username and target, where `log.targets` allows to keep them.
+    /// The username and the target of the latest request. `None` if the setting `log.targets` forbids keeping them.
     pub named: Option<(String, String)>,
-    /// The exit that serves it, or served it last.
+    /// The exit that serves the connection now, or the last exit that served it.
     pub served_by: Option<ServedBy>,
-    /// A stream to its target is open.
+    /// True while a stream to the target is open.
     pub streaming: bool,
-    /// Requests that it has made so far.
+    /// The number of requests on this connection so far.
     pub requests: u32,
 }
 
 /// The route and exit of a connection.
 #[derive(Clone, Debug)]
 pub struct ServedBy {
-    /// The route's name, or `implicit`.
+    /// The route's name, or the word `implicit` for a route without a name.
     pub label: Arc<str>,
-    /// The route's name or the canonical selector, narrowed by the username.
+    /// The route's name or the canonical selector, with the restrictions that the username adds.
     pub scope: Arc<str>,
     pub exit: ExitId,
-    /// The address that targets see, if a check has seen it.
+    /// The exit's address as targets see it. `None` if no check has seen this address.
     pub ip: Option<IpAddr>,
 }
 
-/// Keeps an entry in the table until it is dropped.
+/// Keeps a connection's entry in the table. Dropping this value removes the entry.
 #[derive(Debug)]
 pub(super) struct TableEntry {
     table: Arc<ConnectionTable>,
@@ -81,14 +83,14 @@ pub(super) struct TableEntry {
 }
 
 impl ConnectionTable {
-    /// Every connection, oldest first.
+    /// Returns all open connections, the oldest first.
     pub fn list(&self) -> Vec<Arc<ConnectionEntry>> {
         let mut all: Vec<_> = self.entries.iter().map(|entry| entry.value().clone()).collect();
         all.sort_unstable_by_key(|entry| entry.id);
         all
     }
 
-    /// The connection with this number, if it is still open.
+    /// Returns the connection with this number, if the connection is still open.
     pub fn get(&self, id: u64) -> Option<Arc<ConnectionEntry>> {
         self.entries.get(&id).map(|entry| entry.value().clone())
     }
@@ -125,22 +127,22 @@ impl ConnectionTable {
 }
 
 impl ConnectionEntry {
-    /// A copy of the part that changes.
+    /// Returns a copy of the part that changes.
     pub fn state(&self) -> ConnectionState {
         lock(&self.state).clone()
     }
 
-    /// How long it has been open.
+    /// Returns how long the connection has been open.
     pub fn age(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// Its byte counts, which go on counting.
+    /// Returns the live byte counters of the connection. The counters grow until the connection ends.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
     }
 
-    /// Ends the connection.
+    /// Ends the connection. Called when an operator cuts the connection through the API.
     pub fn cut(&self) {
         self.cut.cut();
     }

@@ -1,75 +1,77 @@
-//! The closed list of failures, grouped by whose fault each is, because that decides what a client should do.
+//! The complete list of failures of requests. The failures are grouped by who is at fault, because that decides what a
+//! client should do next.
 //!
-//! Each failure has a SOCKS5 reply code, a SOCKS4 code, an HTTP status, an RFC 9209 `Proxy-Status` error, a metric label and a
-//! sentence for people. They stand in one row per failure, in matches without a wildcard: the compiler refuses a new failure
-//! without its row. The enum is `Copy` and holds no text. Details (which token of a username, which limit) are in a
-//! [`Refusal`](super::gate::Refusal).
+//! Each failure has a SOCKS5 reply code, a SOCKS4 code, an HTTP status, an RFC 9209 `Proxy-Status` error, a metric
+//! label and a sentence for people. These values stand in one row per failure, in matches without a wildcard. Therefore
+//! a new failure without a row does not compile. The enum is `Copy` and holds no text. Details, for example the wrong
+//! token of a username or the limit that was reached, are in a [`Refusal`](super::gate::Refusal).
 //!
-//! Statuses follow what crawlers do: they retry 408, 429 and most of 5xx. So a failure that a retry cannot mend (a bad
-//! username, a forbidden target, a wrong key) is a 400, 403 or 407.
+//! The HTTP statuses follow the behaviour of crawlers, which retry 408, 429 and most of 5xx. A failure that a retry
+//! cannot cure (a bad username, a forbidden target, a wrong key) is therefore a 400, 403 or 407.
 //!
-//! After a tunnel is open, a reset or an EOF is an end and not a failure: see [`super::record`].
+//! After a tunnel is open, a reset or an EOF is a normal end and no failure: see [`super::record`].
 
 use crate::dial::{DialError, EngineFault, ExitFault, TargetFault};
 
-/// Why a request failed.
+/// The reason why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// The client's request is wrong: it must send something else.
+    /// The client's request is wrong. The client must send a different request.
     Client(ClientFault),
     /// The client's key is missing or wrong.
     Auth(AuthFault),
-    /// The configuration forbids it.
+    /// The configuration forbids the request.
     Denied(Denial),
-    /// The client has reached a limit: it may try again later.
+    /// The client has reached a limit. The client may try again later.
     Limited(Limited),
-    /// No exit satisfies the selector; another country or source is never used in its place.
+    /// No exit matches the selector or can be used now. The gateway never uses an exit of another country or source
+    /// instead.
     NoExit(NoExit),
     /// A fault of the Tor engine.
     Engine(EngineFault),
-    /// A fault of the exit, after as many other exits as were allowed.
+    /// A fault of the exit. The request was also tried through other exits, as many as the settings allow.
     Exit(ExitFault),
-    /// A fault of the target: every exit would meet it.
+    /// A fault of the target: the request would fail through every exit.
     Target(TargetFault),
-    /// The target's HTTP answer is bad (plain HTTP only).
+    /// The target's HTTP answer is bad. Only plain HTTP requests can fail in this way.
     Answer(AnswerFault),
-    /// The deadline passed before it was known whose fault it was.
+    /// The deadline passed before the gateway knew who was at fault.
     Deadline,
-    /// The gateway or the route is shutting down.
+    /// The gateway is shutting down, or the route is being removed.
     Draining,
 }
 
 /// Faults of a client's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientFault {
-    /// Neither SOCKS nor HTTP.
+    /// The first bytes are neither SOCKS nor HTTP.
     Garbage,
-    /// A malformed HTTP head, or one that two parsers could read differently.
+    /// The HTTP head is malformed, or two parsers could read the head differently.
     Head,
     HeadTooLarge,
-    /// Not HTTP/1.0 or HTTP/1.1.
+    /// The HTTP version is not HTTP/1.0 or HTTP/1.1.
     Version,
-    /// Malformed chunks, or a report that cannot be read.
+    /// The chunks of the body are malformed, or the body of a report to exit.gate cannot be read.
     Body,
-    /// An absolute-form request that is not for `http://`.
+    /// The request target is an absolute URL whose scheme is not `http://`.
     Scheme,
-    /// An invalid host or port.
+    /// The host or the port of the target is invalid.
     Target,
-    /// An `Expect` other than `100-continue`.
+    /// The `Expect` field has a value other than `100-continue`.
     Expectation,
-    /// A SOCKS command other than CONNECT, RESOLVE and RESOLVE_PTR.
+    /// The SOCKS command is not CONNECT, RESOLVE or RESOLVE_PTR.
     Command,
-    /// A SOCKS5 address type that is not defined.
+    /// The SOCKS5 address type is not defined in RFC 1928.
     AddressType,
-    /// A username that is not a selector: the detail names the token.
+    /// The username is no valid selector. The refusal's detail contains the wrong token.
     Username,
-    /// TLS where none is configured, or a handshake that failed.
+    /// The client used TLS on a listener without TLS, or the TLS handshake failed.
     Tls,
-    /// A PROXY header that is missing, malformed, or from a peer that may not send one.
+    /// The PROXY header is missing or malformed, or its sender is not a trusted peer.
     ProxyHeader,
-    /// The request was not complete in time.
+    /// The client did not send the complete request in time.
     Slow,
-    /// The client closed before it was answered.
+    /// The client closed the connection before it got an answer.
     Left,
 }
 
@@ -78,62 +80,62 @@ pub enum ClientFault {
 pub enum AuthFault {
     Missing,
     Wrong,
-    /// No key is needed here, but a username is.
+    /// This listener requires a username (but no key), and the client sent none.
     Nameless,
 }
 
 /// What the configuration forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Denial {
-    /// The client's address is not in the route's `allow`.
+    /// The client's address is not in the route's setting `allow`.
     Address,
-    /// A private, loopback or metadata address, or a listener of the gateway.
+    /// The target is a private, loopback or metadata address, or a listener of the gateway itself.
     Target,
-    /// The target's port.
+    /// The target's port is forbidden.
     Port,
-    /// The source is switched off (`direct` without `allow_direct`).
+    /// The source of exits is switched off (`direct` without `allow_direct`).
     Source,
 }
 
-/// Which limit was reached.
+/// Which limit the client has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limited {
-    /// Connections at once.
+    /// The number of connections that are open at the same time.
     Connections,
-    /// New connections per second.
+    /// The number of new connections per second.
     Rate,
-    /// Wrong keys from this address.
+    /// The number of wrong keys from the client's address.
     WrongKeys,
 }
 
-/// Why no exit could be chosen.
+/// The reason why no exit could be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoExit {
     /// No known exit satisfies the selector.
     NoneMatch,
-    /// Some exits match, but none of them is up, tested and allowed for this target now.
+    /// Some exits match the selector, but at the moment none of them is up, tested and allowed for this target.
     NoneUsable,
-    /// The exit that a strict route is pinned to is down.
+    /// The route is strict and pinned to one exit, and this exit is down.
     PinDown,
-    /// Every exit that matches is pinned by an exclusive route.
+    /// Some exits match the selector, but each of them is pinned by an exclusive route.
     NoneFree,
 }
 
 /// Faults of a target's HTTP answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AnswerFault {
-    /// A malformed head, or one that two parsers could read differently.
+    /// The head is malformed, or two parsers could read the head differently.
     Head,
     HeadTooLarge,
-    /// A transfer coding that was not asked for, or malformed chunks.
+    /// The answer uses a transfer coding that the request did not ask for, or its chunks are malformed.
     Coding,
-    /// The connection ended before the answer did.
+    /// The target's connection ended before the answer was complete.
     Incomplete,
-    /// No answer in time.
+    /// The target did not answer in time.
     Timeout,
-    /// Too many interim answers (1xx).
+    /// The target sent too many interim answers (status 1xx).
     Interim,
-    /// The target switched to another protocol unasked.
+    /// The target switched to another protocol although the request did not offer that.
     Upgrade,
 }
 
@@ -148,7 +150,7 @@ impl From<DialError> for Failure {
     }
 }
 
-/// One failure in every form but SOCKS4's, which has a single code for nearly all.
+/// All public forms of one failure, without the SOCKS4 code: that code is the same for nearly all failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Row {
     socks5: u8,
@@ -163,12 +165,12 @@ const fn row(socks5: u8, status: u16, token: &'static str, label: &'static str, 
 }
 
 impl Failure {
-    /// The SOCKS5 reply code (RFC 1928, section 6).
+    /// Returns the SOCKS5 reply code (RFC 1928, section 6).
     pub fn socks5(self) -> u8 {
         self.row().socks5
     }
 
-    /// The SOCKS4 code: 0x5D for a wrong userid, else 0x5B.
+    /// Returns the SOCKS4 code: 0x5D for a wrong userid, 0x5B for all other failures.
     pub fn socks4(self) -> u8 {
         if matches!(self, Self::Auth(_)) { 0x5D } else { 0x5B }
     }
@@ -177,22 +179,22 @@ impl Failure {
         self.row().status
     }
 
-    /// The `error` of `Proxy-Status` (RFC 9209, section 2.3).
+    /// Returns the `error` parameter of the field `Proxy-Status` (RFC 9209, section 2.3).
     pub fn token(self) -> &'static str {
         self.row().token
     }
 
-    /// The value of metric labels and of the access line's field `outcome`.
+    /// Returns the text that metric labels and the access line's field `outcome` use for this failure.
     pub fn label(self) -> &'static str {
         self.row().label
     }
 
-    /// What happened, for people.
+    /// Returns a sentence for people that says what happened.
     pub fn sentence(self) -> &'static str {
         self.row().sentence
     }
 
-    /// True where the end of the request is unknown, so the connection cannot be kept.
+    /// Returns true if the end of the failed request is unknown. The connection cannot be kept then.
     pub fn breaks_framing(self) -> bool {
         matches!(self, Self::Client(fault) if !matches!(fault, ClientFault::Scheme | ClientFault::Target | ClientFault::Username))
     }
@@ -363,7 +365,7 @@ mod tests {
 
     use super::*;
 
-    /// The contract with clients: SOCKS5 code, HTTP status, `Proxy-Status` error, label.
+    /// The values that clients rely on: SOCKS5 code, HTTP status, `Proxy-Status` error, metric label.
     #[rustfmt::skip]
     const CONTRACT: &[(Failure, u8, u16, &str, &str)] = &[
         (Failure::Auth(AuthFault::Missing), 2, 407, "http_request_denied", "auth_missing"),
@@ -453,7 +455,7 @@ mod tests {
             assert!((1..=8).contains(&failure.socks5()), "{failure:?}");
             assert!((400..600).contains(&failure.status()), "{failure:?}");
             assert!(failure.label().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{failure:?}");
-            // Written unchanged into a header and into a quoted string of `Proxy-Status`.
+            // The sentence is written unchanged into an HTTP header and into a quoted string of `Proxy-Status`.
             assert!(failure.sentence().bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\'));
         }
         assert_eq!(Failure::Auth(AuthFault::Wrong).socks4(), 0x5D);

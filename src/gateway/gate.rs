@@ -1,12 +1,13 @@
-//! The interface between a client's protocol and the way out: what a connection asks for, and what it gets.
+//! The interface between the client protocols and the exits: what a connection can request, and what it receives.
 //!
-//! Code above this interface speaks with clients and knows nothing of exits; code below it chooses exits and knows no client
-//! protocol. A connection calls a [`Gate`] to let a client in ([`Gate::admit`]: immediate, because SOCKS5 wants that answer
-//! before the request), to open a stream to a target ([`Gate::open`]), to look up a name ([`Gate::resolve`]) and to serve
-//! requests to `http://exit.gate/` ([`Gate::builtin`]). The trait is generic and not boxed: the program has one gate and the
-//! tests have one, and neither costs an allocation per connection.
+//! Callers of this interface speak with clients and know nothing about exits. Implementations choose exits and know no
+//! client protocol. A connection calls a [`Gate`] for four things. [`Gate::admit`] checks a client's key and limits,
+//! and does not wait, because SOCKS5 needs this result before the request. [`Gate::open`] opens a stream to a target.
+//! [`Gate::resolve`] looks up a name. [`Gate::builtin`] serves requests to `http://exit.gate/`. The trait is used as a
+//! generic parameter and not as a trait object: the program has one gate and the tests have one, and neither needs an
+//! allocation per connection.
 //!
-//! Next: [`super::connection`] is the caller; `outbound.rs` implements it.
+//! Next: [`super::connection`] calls this interface; `outbound.rs` implements it.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -26,14 +27,15 @@ use crate::net::{Host, Target};
 /// The client that makes a request.
 #[derive(Clone, Copy)]
 pub struct Caller<'a> {
-    /// The listener that accepted its connection.
+    /// The listener that accepted the client's connection.
     pub listener: &'a ListenerConfig,
     pub protocol: Protocol,
-    /// The other end of its socket.
+    /// The address of the other end of the client's socket.
     pub peer: SocketAddr,
-    /// The address in a trusted peer's PROXY header, else the peer. Limits count by it; no permission may depend on it.
+    /// The address in a trusted peer's PROXY header, or `peer` if there is no such header. Limits count connections by
+    /// this address. No permission may depend on it.
     pub client: SocketAddr,
-    /// Empty if the client sent none.
+    /// The client's username. The text is empty if the client sent none.
     pub username: &'a str,
 }
 
@@ -41,19 +43,19 @@ pub struct Caller<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct OpenRequest<'a> {
     pub target: &'a Target,
-    /// Exits on which this client request has failed already.
+    /// The exits through which this client request has already failed.
     pub avoid: &'a [ExitId],
-    /// The head of an idempotent request. It may be sent with the dial, which saves a round trip, and may be sent twice.
-    /// Empty where nothing may be sent.
+    /// The head of an idempotent request, which may be sent twice. The gate may send it together with the dial, which
+    /// saves a round trip. The slice is empty if nothing may be sent with the dial.
     pub early: &'a [u8],
 }
 
-/// A DNS question (the RESOLVE and RESOLVE_PTR commands that tor added to SOCKS).
+/// A DNS question. It comes from the commands RESOLVE and RESOLVE_PTR, which tor added to SOCKS.
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup<'a> {
-    /// The address of a name.
+    /// Look up the address of a name.
     Address(&'a Host),
-    /// The name of an address.
+    /// Look up the name of an address.
     Pointer(IpAddr),
 }
 
@@ -64,18 +66,19 @@ pub enum Resolved {
     Name(Box<str>),
 }
 
-/// A request to `http://exit.gate/`. It acts on the caller's own username and key, never on those of others.
+/// A request to `http://exit.gate/`. The request acts only on the username and the key of the client that sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuiltinRequest<'a> {
-    /// `GET /`: the route, session and exit that serve this username.
+    /// `GET /`: returns the route, session and exit that serve this username.
     WhoAmI,
-    /// `POST /rotate`: another exit.
+    /// `POST /rotate`: gives this username another exit.
     Rotate,
-    /// `POST /report`: a site refuses an exit. Holds the body as it was sent.
+    /// `POST /report`: reports that a site refuses an exit. The field holds the body of the request, not parsed.
     Report(&'a [u8]),
 }
 
-/// What the forwarder of plain HTTP saw of a stream; inside a tunnel nobody sees it.
+/// What the forwarder of plain HTTP saw on a stream to a target. For tunnels there are no observations, because the
+/// gateway does not read their bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observation {
     /// The target answered with this status.
@@ -88,61 +91,62 @@ pub enum Observation {
 pub struct Opened<L> {
     pub stream: Stream,
     pub exit: ExitFacts,
-    /// How long the stream may be silent.
+    /// The time limits for silence on this stream.
     pub idle: Idle,
-    /// The byte rate of the client's key or address.
+    /// The limit in bytes per second of the client's key or address. `None` if there is no limit.
     pub rate: Option<Arc<Bucket>>,
-    /// Bytes of the target that were read with the end of the dial; usually none.
+    /// Bytes of the target that were read together with the last bytes of the dial. Usually there are none.
     pub first_down: Vec<u8>,
-    /// [`OpenRequest::early`] was sent with the dial.
+    /// True if [`OpenRequest::early`] was sent with the dial.
     pub sent_early: bool,
-    /// Set if the stream ends at a proxy that opens no tunnels: plain HTTP requests are then written for that proxy.
+    /// Set if the stream ends at a proxy that opens no tunnels. Plain HTTP requests are then written for this proxy.
     pub forwarder: Option<Box<Forwarder>>,
-    /// The stream may serve the connection's next plain request with the same target and credentials.
+    /// True if this stream may also serve the connection's next plain HTTP request with the same target and
+    /// credentials.
     pub reuse: bool,
-    /// Exits that failed in this dial before one succeeded.
+    /// The exits that failed in this dial before one succeeded.
     pub failed: Vec<ExitId>,
-    /// How many more exits this request may try (`gateway.max_attempts`).
+    /// How many more exits this client request may try (`gateway.max_attempts`).
     pub attempts_left: usize,
-    /// Held while the stream is in use; dropping it releases the exit's load.
+    /// Must be held while the stream is in use. Dropping the lease decreases the load of the exit.
     pub lease: L,
 }
 
-/// How a request to a forwarding proxy differs from one to its target.
+/// How a request to a forwarding proxy differs from a request to its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forwarder {
-    /// Stands before the path: `http://` and the target.
+    /// The text that is written before the path: `http://` and the target.
     pub origin: Box<str>,
-    /// The proxy's login.
+    /// The value of `Proxy-Authorization`, if the proxy requires a login.
     pub authorization: Option<Box<str>>,
 }
 
-/// The exit of an open stream, as answers and the access line describe it.
+/// The exit of an open stream, as HTTP answers and the access line describe it.
 #[derive(Clone, Debug)]
 pub struct ExitFacts {
     pub exit: ExitId,
-    /// The address that targets see, if a check has seen it.
+    /// The exit's address as targets see it. `None` if no check has seen this address.
     pub ip: Option<IpAddr>,
-    /// The country code, in upper case.
+    /// The exit's country code, in upper case.
     pub country: Option<[u8; 2]>,
-    /// The age of its last good check.
+    /// The time since the exit's last successful check.
     pub checked: Option<Duration>,
-    /// `old->new`, when a session had to move to this exit.
+    /// `old->new` if a session had to move from the exit `old` to the exit `new`.
     pub moved: Option<Box<str>>,
     /// The route's name, or the canonical selector of a route without a name.
     pub route: Arc<str>,
     pub meters: Arc<RouteMeters>,
 }
 
-/// A request that is refused, with details that a [`Failure`] cannot hold.
+/// A refused request, with details that a [`Failure`] cannot hold.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub failure: Failure,
-    /// Which token, limit or exit it was about; stands behind the failure's own sentence.
+    /// The token, limit or exit that caused the refusal. This text is appended to the failure's own sentence.
     pub detail: Option<Box<str>>,
-    /// When another try makes sense.
+    /// The time after which another try makes sense.
     pub retry_after: Option<Duration>,
-    /// The route that refused, if one was found.
+    /// The meters of the route that refused the request. `None` if no route was found.
     pub meters: Option<Arc<RouteMeters>>,
 }
 
@@ -153,26 +157,27 @@ impl From<Failure> for Refusal {
 }
 
 impl Refusal {
-    /// A failure with a detail.
+    /// Makes a refusal from a failure and a detail.
     pub fn because(failure: Failure, detail: impl Into<Box<str>>) -> Self {
         Self { detail: Some(detail.into()), ..failure.into() }
     }
 }
 
-/// The way out, as a connection sees it.
+/// The interface through which a connection reaches the exits.
 pub trait Gate: Send + Sync + 'static {
-    /// A client that was let in; passed to every later call.
+    /// A client whose key and limits were checked. This value is passed to every later call for the client.
     type Admitted: Send + Sync;
-    /// What an open stream holds while it is in use. Dropping it releases it.
+    /// What a connection must hold while a stream is in use. Dropping the lease decreases the exit's load.
     type Lease: Send + Sync;
 
-    /// Lets a client in or refuses it. Does not wait. Called once per SOCKS connection and once per HTTP request.
+    /// Checks a client's key and limits. Does not wait. Called once per SOCKS connection and once per HTTP request.
     fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<Self::Admitted, Refusal>;
 
-    /// The name of the key by which a client was let in.
+    /// Returns the name of the client's key. Returns `None` if the client needed no key.
     fn key_name(admitted: &Self::Admitted) -> Option<&Arc<str>>;
 
-    /// Opens a stream to the target, trying several exits if need be. The future is dropped when the client leaves.
+    /// Opens a stream to the target, and tries several exits if the first ones fail. The caller drops this future when
+    /// the client leaves.
     fn open(
         &self,
         caller: &Caller<'_>,
@@ -180,7 +185,7 @@ pub trait Gate: Send + Sync + 'static {
         request: OpenRequest<'_>,
     ) -> impl Future<Output = Result<Opened<Self::Lease>, Refusal>> + Send;
 
-    /// Asks an exit's resolver.
+    /// Looks up a name or an address with the DNS resolver of an exit.
     fn resolve(
         &self,
         caller: &Caller<'_>,
@@ -188,7 +193,7 @@ pub trait Gate: Send + Sync + 'static {
         lookup: Lookup<'_>,
     ) -> impl Future<Output = Result<Resolved, Refusal>> + Send;
 
-    /// Serves a request to exit.gate; the answer is JSON.
+    /// Serves a request to exit.gate. The answer is JSON.
     fn builtin(
         &self,
         caller: &Caller<'_>,
@@ -196,9 +201,9 @@ pub trait Gate: Send + Sync + 'static {
         builtin: BuiltinRequest<'_>,
     ) -> impl Future<Output = Result<String, Refusal>> + Send;
 
-    /// Takes an observation of a plain HTTP stream.
+    /// Receives what a connection saw on a stream for plain HTTP.
     fn observe(&self, lease: &Self::Lease, target: &Target, observation: Observation);
 
-    /// Resolves once this listener takes no new requests.
+    /// Waits until this listener takes no new requests, because of a shutdown or because its route was removed.
     fn stopping(&self, listener: &ListenerConfig) -> impl Future<Output = ()> + Send;
 }

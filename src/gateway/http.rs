@@ -1,8 +1,10 @@
-//! HTTP/1 as clients and targets use it: strict where two parsers could disagree, and otherwise unchanged.
+//! HTTP/1 between clients, the gateway and targets. The parsers refuse everything that two parsers could read
+//! differently, and forward the rest unchanged.
 //!
-//! A head is scanned byte by byte as it arrives ([`head`]), parsed as a request or an answer ([`request`], [`response`]) and
-//! written on with as few changes as a forwarder may make. A body is never decoded, only measured ([`body`]). None of these
-//! does I/O; [`forward`] has the sockets. What the gateway answers itself is in [`answer`], [`page`] and [`builtin`].
+//! A head is scanned byte by byte as it arrives ([`head`]), and is then parsed as a request or as an answer
+//! ([`request`], [`response`]). It is forwarded with as few changes as a proxy may make. A body is never decoded; the
+//! gateway only finds its end ([`body`]). None of these modules does I/O; [`forward`] has the sockets. The answers that
+//! the gateway writes itself are in [`answer`], [`page`] and [`builtin`].
 
 pub mod answer;
 pub mod auth;

@@ -1,4 +1,4 @@
-//! The settings of one listener, as its connections read them.
+//! The settings of one listener, in the form that the listener's connections read.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,31 +11,34 @@ use tokio_rustls::TlsAcceptor;
 use super::connection_table::ConnectionTable;
 use super::meters::ListenerMeters;
 
-/// One listener's settings. A reload gives new connections new ones; old connections keep theirs.
+/// The settings of one listener. After a reload, new connections use the new settings, and open connections keep the
+/// old settings.
 #[derive(Clone)]
 pub struct ListenerConfig {
-    /// `shared`, or the name of the route: the `listener` of metrics and of the access line.
+    /// The word `shared`, or the name of the route. This text is the `listener` in metrics and in the access line.
     pub label: Arc<str>,
-    /// The address that is bound.
+    /// The address that the listener is bound to.
     pub addr: SocketAddr,
-    /// The route whose own port this is; `None` on the shared port.
+    /// The route that this port belongs to. `None` on the shared port.
     pub route: Option<Arc<str>>,
-    /// Nobody is let in without a key. A client that sends none is refused before the gate is asked.
+    /// True if every client must send a key. A client that sends none is refused before the gate is called.
     pub demands_key: bool,
-    /// Every client must send a username, though no key is needed: many clients send one only when they are asked.
+    /// True if every client must send a username although no key is needed. Many clients send a username only when the
+    /// proxy requires one.
     pub demands_name: bool,
-    /// TLS between the client and the gateway, if it is offered.
+    /// The TLS acceptor, if clients may use TLS to the gateway.
     pub tls: Option<TlsAcceptor>,
-    /// Peers that must begin with a PROXY protocol header; others may not send one.
+    /// The peers that must send a PROXY protocol header at the beginning of a connection. Other peers must not send
+    /// one.
     pub trusted: Vec<IpNet>,
-    /// How long a client has from accept to a complete request.
+    /// The time limit from the accept of a connection to the client's first complete request.
     pub opening: Duration,
-    /// How long a connection may be idle between two plain HTTP requests.
+    /// The time limit for the pause between two plain HTTP requests on one connection.
     pub keep_alive: Duration,
-    /// Whether the access line names targets and usernames.
+    /// True if the access line contains targets and usernames.
     pub log_targets: bool,
     pub meters: ListenerMeters,
-    /// Where its connections are listed while they are open.
+    /// The table that lists the listener's connections while they are open.
     pub connections: Arc<ConnectionTable>,
 }
 

@@ -1,10 +1,11 @@
 //! The metric handles of listeners and routes.
 //!
-//! A handle is fetched once per listener or route and shared by its connections: looking one up by name and labels costs
-//! more than everything else in a [`record`](super::record) together. Handles are kept as long as the route exists, because a
-//! series lasts as long as its handle.
+//! Each listener and each route looks up its handles once, and all its connections share them. Looking up a handle by
+//! name and labels costs more than all other work of a [`record`](super::record). Handles are kept as long as the route
+//! exists, because a metric series lasts as long as its handle.
 //!
-//! Names of metrics: [`crate::telemetry::metrics`]. Next: `meters/figures.rs` has the counts that can be read back.
+//! The names of the metrics are in [`crate::telemetry::metrics`]. Next: `meters/figures.rs` has the counts that the API
+//! can read.
 
 mod figures;
 
@@ -19,11 +20,11 @@ use crate::telemetry::metrics::{
     BYTES, CONNECTIONS, CONNECTIONS_OPEN, FIRST_BYTE_SECONDS, HANDSHAKE_SECONDS, OPEN_SECONDS, REQUESTS, STREAMS_OPEN,
 };
 
-/// Pairs of protocol and outcome whose handle can be found without a lock. A healthy route sees about a dozen pairs;
-/// those beyond this number are found behind a lock.
+/// The number of pairs of protocol and outcome whose handle can be found without a lock. A healthy route has about a
+/// dozen such pairs. Handles of further pairs are found behind a lock.
 const FAST_PAIRS: usize = 48;
 
-/// The meters of one listener.
+/// The metric handles of one listener.
 #[derive(Clone, Debug)]
 pub struct ListenerMeters(pub(super) Arc<ListenerHandles>);
 
@@ -32,16 +33,16 @@ pub(super) struct ListenerHandles {
     label: Arc<str>,
     pub(super) open: Gauge,
     pub(super) handshake: Histogram,
-    /// Connections by protocol, in the order of [`PROTOCOLS`].
+    /// The counters of connections by protocol, in the order of [`PROTOCOLS`].
     by_protocol: [OnceLock<Counter>; PROTOCOLS.len()],
     pub(super) requests: RequestCounters,
 }
 
-/// `none` is a connection that ended before its protocol was known.
+/// The values of the label for protocols. `none` means that the connection ended before its protocol was known.
 const PROTOCOLS: [&str; 5] = ["socks4", "socks5", "connect", "http", "none"];
 
 impl ListenerMeters {
-    /// Fetches the handles of a listener.
+    /// Looks up the handles of a listener with this label.
     pub fn new(label: &str) -> Self {
         let open = gauge!(CONNECTIONS_OPEN, "listener" => label.to_owned());
         let handshake = histogram!(HANDSHAKE_SECONDS);
@@ -57,31 +58,31 @@ impl ListenerMeters {
     }
 }
 
-/// The meters of one route.
+/// The metric handles of one route.
 #[derive(Debug)]
 pub struct RouteMeters {
     label: Arc<str>,
     pub(super) open: Gauge,
     pub(super) up: Counter,
     pub(super) down: Counter,
-    /// By the source and country of the exit; one route uses few of them.
+    /// The histograms by the source and country of the exit. One route uses only a few such pairs.
     latencies: Mutex<BTreeMap<(Source, [u8; 2]), Latencies>>,
     pub(super) requests: RequestCounters,
     pub(super) figures: Figures,
 }
 
-/// Histograms for exits of one source and country.
+/// The histograms of latencies for exits of one source and one country.
 #[derive(Clone, Debug)]
 pub(super) struct Latencies {
     pub(super) open: Histogram,
     pub(super) first_byte: Histogram,
 }
 
-/// The label of exits whose country is unknown.
+/// The value of the country label for exits whose country is unknown.
 const UNKNOWN_COUNTRY: [u8; 2] = *b"??";
 
 impl RouteMeters {
-    /// Fetches the handles of a route. Routes without a name share the label `implicit`.
+    /// Looks up the handles of a route. Routes without a name share the label `implicit`.
     pub fn new(label: &str) -> Self {
         let bytes = |way: &'static str| counter!(BYTES, "route" => label.to_owned(), "way" => way);
         Self {
@@ -95,12 +96,12 @@ impl RouteMeters {
         }
     }
 
-    /// The route's name, or `implicit`.
+    /// Returns the route's name, or the word `implicit` for routes without a name.
     pub fn label(&self) -> &Arc<str> {
         &self.label
     }
 
-    /// The counts that can be read back.
+    /// Returns the counts that the API can read.
     pub fn figures(&self) -> &Figures {
         &self.figures
     }
@@ -119,12 +120,12 @@ impl RouteMeters {
     }
 }
 
-/// The counters of one route by protocol and outcome; each is fetched at its first use and kept.
+/// The request counters of one route by protocol and outcome. Each counter is looked up at its first use and then kept.
 #[derive(Debug)]
 pub(super) struct RequestCounters {
     route: Arc<str>,
     fast: Box<[OnceLock<(&'static str, &'static str, Counter)>]>,
-    /// Pairs for which `fast` has no place.
+    /// The counters of pairs that found no free place in `fast`.
     more: Mutex<BTreeMap<(&'static str, &'static str), Counter>>,
 }
 

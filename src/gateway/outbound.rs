@@ -1,15 +1,17 @@
-//! From a request to an open stream: identify the client, check the target, choose exits, dial, try the next exit.
+//! The path from a client's request to an open stream: check the client, check the target, choose exits, dial, and try
+//! the next exit after a failure.
 //!
-//! All rooms of the data path meet here. `limit` identifies clients and checks targets, `route` chooses the exits and their
-//! order from the snapshot and the loads, `dial` opens streams. The choice is pure and one call; this module has the order of
-//! the steps, and the clock. After a fault of the exit the next exit is tried, up to `gateway.max_attempts`. A fault of the
-//! target is reported at once, because every exit would meet it. A strict route has one exit and never tries another.
+//! This module connects the other parts of the data path. `limit` identifies clients and checks targets. `route`
+//! chooses the exits and their order from the snapshot and from the load of each exit. `dial` opens streams. The choice
+//! is one call of a pure function; this module adds the order of the steps and the clock. If an exit fails, the next
+//! exit is tried, up to `gateway.max_attempts` exits. A fault of the target is reported immediately, because the
+//! request would fail through every exit. A strict route has one exit and never tries another.
 //!
-//! Untested exits are not used. A request that could use one has it tested at once, before everything else in the tester's
-//! queue, and waits for the verdict up to its own deadline.
+//! Exits that were never tested are not used. If a request could use only untested exits, these exits are put first in
+//! the tester's queue, and the request waits for the results until its own deadline.
 //!
-//! Next: `outbound/attempt.rs` dials one plan; `outbound/builtin.rs` answers `http://exit.gate/`; `outbound/rotate.rs` gives a
-//! username another exit.
+//! Next: `outbound/attempt.rs` dials one plan; `outbound/builtin.rs` answers `http://exit.gate/`; `outbound/rotate.rs`
+//! gives a username another exit.
 
 mod admission;
 mod attempt;
@@ -50,54 +52,55 @@ use crate::route::{self, Plan, Why, decide};
 use crate::state::State;
 use crate::tor::Tor;
 
-/// Time limits of outbound streams.
+/// The time limits of outbound streams.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// Opening a stream: all attempts together, and the wait for a first check.
+    /// The time limit for opening a stream. It covers all attempts together, and the wait for the first check of an
+    /// exit.
     pub dial: Duration,
-    /// One attempt through one exit.
+    /// The time limit for one attempt through one exit.
     pub attempt: Duration,
     /// How long an open stream may be silent.
     pub idle: Idle,
 }
 
-/// The configured settings of outbound streams; a reload replaces them as a whole.
+/// The configured settings of outbound streams. A reload replaces all of them together.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    /// Which targets are allowed.
+    /// The rules that decide which targets are allowed.
     pub rules: Rules,
-    /// Whether usernames may ask for this machine's own address.
+    /// True if usernames may ask to connect from this machine's own address.
     pub allow_direct: bool,
     pub times: Times,
-    /// Time limits for public proxies.
+    /// The time limits for connections to public proxies.
     pub public: dial::public::Times,
     /// How many exits one request may try.
     pub max_attempts: NonZeroU32,
-    /// Second dials beside slow ones, as a share of all dials.
+    /// The maximum number of hedging dials (a second dial next to a slow first one), as a share of all dials.
     pub hedge: f64,
-    /// How long an exit is not used for a site that refused it.
+    /// How long an exit is not used for a site that refused the exit.
     pub ban_for: Duration,
 }
 
-/// The parts of an [`Outbound`]; `app` fills them in.
+/// The parts of an [`Outbound`]. `app` sets them.
 pub struct Parts {
-    /// The snapshot, sessions and pins.
+    /// The snapshot, the sessions and the pins.
     pub state: State,
-    /// Keys and limits.
+    /// The keys and the limits of clients.
     pub limits: Limits,
-    /// The engines, unless Tor is switched off.
+    /// The Tor engines. `None` if Tor is switched off.
     pub tor: Option<Tor>,
-    /// The settings at the start; [`Outbound::change`] replaces them.
+    /// The settings at the start. [`Outbound::change`] replaces these settings.
     pub terms: Terms,
-    /// Receives sites that refuse exits.
+    /// Reports the sites that refuse exits.
     pub refusals: RefusalReporter,
-    /// Tests an exit at once.
+    /// Tests an exit immediately.
     pub verify: rotate::Verify,
-    /// True once no new request may be taken.
+    /// True once the gateway takes no new requests.
     pub stopping: watch::Receiver<bool>,
 }
 
-/// The one implementation of [`Gate`] outside of tests.
+/// The implementation of [`Gate`] that the program uses. The tests have another implementation.
 pub struct Outbound {
     parts: Parts,
     terms: ArcSwap<Terms>,
@@ -111,19 +114,20 @@ impl Outbound {
         Self { parts, terms, hedges, meters: AllRouteMeters::default() }
     }
 
-    /// Sets other terms, for streams that are opened from now on.
+    /// Replaces the settings. The new settings apply to streams that are opened from now on.
     pub fn change(&self, terms: Terms) {
         self.hedges.change(terms.hedge);
         self.terms.store(Arc::new(terms));
     }
 
-    /// The counts of the route with this name, if it was ever used; `implicit` stands for all routes without a name.
+    /// Returns the counts of the route with this name, if the route was ever used. The name `implicit` stands for all
+    /// routes without a name.
     pub fn figures(&self, label: &str) -> Option<Arc<RouteMeters>> {
         self.meters.get(label)
     }
 
-    /// Drops the counts of routes that no longer exist, and measures the throughput of the others. To be called every few
-    /// seconds.
+    /// Drops the counts of routes that no longer exist, and measures the throughput of the other routes. Must be called
+    /// every few seconds.
     pub fn tidy(&self) {
         let snapshot = self.parts.state.snapshot();
         let now = std::time::Instant::now();
@@ -131,13 +135,13 @@ impl Outbound {
         self.meters.retain(used).iter().for_each(|meters| meters.figures().measure(now));
     }
 
-    /// Resolves the username to a route, as it is read at this listener.
+    /// Finds the route that the caller's username means at the caller's listener.
     fn wish(&self, caller: &Caller<'_>) -> Result<Wish, Refusal> {
         let snapshot = self.parts.state.load();
         if caller.listener.route.as_ref().is_some_and(|own| snapshot.routes.get(own).is_none()) {
             return Err(Failure::Draining.into());
         }
-        // An empty username on the shared port means `any`; on a route's own port it means that route.
+        // An empty username on the shared port means `any`. On a route's own port it means that route.
         let username = match (caller.username, &caller.listener.route) {
             ("", None) => "any",
             (username, _) => username,
@@ -150,14 +154,15 @@ impl Outbound {
         Ok(wish)
     }
 
-    /// Chooses the exits for one request by the present snapshot.
+    /// Chooses the exits for one request from the present snapshot.
     fn decide(&self, attempt: &Attempt<'_>) -> Result<Plan, Box<route::Refusal>> {
         let state = &self.parts.state;
         decide(state.load().view(), state.memory(), &attempt.question(state.now()), &mut rand::rng())
     }
 
-    /// After a refusal that only a missing check explains: has exits tested, and chooses again after every new revision of the
-    /// state, up to the deadline.
+    /// Handles a refusal whose only reason is that exits were not tested yet. The exits are tested, and the choice is
+    /// repeated after every new revision of the state, until the request's deadline. All other refusals are returned
+    /// immediately.
     async fn wait_for_tests(&self, attempt: &Attempt<'_>, refusal: Box<route::Refusal>) -> Result<Plan, Refusal> {
         let state = &self.parts.state;
         if refusal.untested.is_empty() {
@@ -178,7 +183,8 @@ impl Outbound {
         }
     }
 
-    /// Turns the refusal of a choice into one for the client, with the funnel as the detail.
+    /// Converts the refusal of a choice into a refusal for the client. Its detail says how many exits are left after
+    /// each filter step.
     fn refused(&self, refusal: &route::Refusal, wish: &Wish) -> Refusal {
         let failure = match &refusal.why {
             Why::NoneKnown | Why::NoneMatch => NoExit::NoneMatch,
@@ -235,7 +241,8 @@ impl Gate for Outbound {
             Ok(plan) => plan,
             Err(refusal) => Box::pin(self.wait_for_tests(&attempt, refusal)).await?,
         };
-        // A new pin is durable before its first use. Boxed: that is rare, and the future of every connection is smaller so.
+        // A new pin must be stored on disk before its first use. The future is boxed because this is rare, and the box
+        // makes the future of every connection smaller.
         if !plan.events.is_empty() {
             Box::pin(self.parts.state.make_durable(std::mem::take(&mut plan.events))).await;
         }
@@ -250,7 +257,7 @@ impl Gate for Outbound {
     ) -> Result<Resolved, Refusal> {
         let wish = self.wish(caller)?;
         let by = Instant::now() + self.terms.load().times.dial;
-        // A look-up has no port; nearly all exits allow 443.
+        // A DNS look-up has no port, but the choice of an exit needs one. Nearly all exits allow port 443.
         let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
         let request = OpenRequest { target: &target, avoid: &[], early: &[] };
         let attempt = Attempt { client, wish: &wish, request, by, plain: false };
@@ -288,7 +295,7 @@ impl Gate for Outbound {
     fn stopping(&self, _: &ListenerConfig) -> impl Future<Output = ()> + Send {
         let mut stopping = self.parts.stopping.clone();
         async move {
-            // An error means that the sender is gone, and with it the app: that is a stop too.
+            // An error means that the sender was dropped because `app` has ended. That counts as a stop too.
             let _ = stopping.wait_for(|stop| *stop).await;
         }
     }

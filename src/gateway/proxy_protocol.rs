@@ -1,41 +1,41 @@
-//! The PROXY protocol, versions 1 and 2: a load balancer in front of the gateway sends the client's address.
+//! The PROXY protocol, versions 1 and 2. A load balancer in front of the gateway uses it to send the client's address.
 //!
-//! Listed peers must send the header, and from any other peer it is refused: an optional header is one that anybody may
-//! forge. The address in it serves for counting and limits only. Whether a client may connect without a key depends on the
-//! socket's own two ends. This module does no I/O.
+//! Peers that the configuration lists must send the header. The header of any other peer is refused, because anybody
+//! could forge an optional header. The address in the header is used only for counting and limits. Whether a client may
+//! connect without a key depends only on the two real addresses of the socket. This module does no I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The signature of version 2.
+/// The first bytes of a version 2 header.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The longest line of version 1, from its specification.
+/// The maximum length of a version 1 header line, in bytes. The specification defines this number.
 const LINE_MAX: usize = 107;
 
-/// The longest body of version 2 that is accepted, in bytes: addresses take 36, and the TLVs behind them (names of
-/// certificates and the like) a few hundred. Not tuned.
+/// The maximum length of the body of a version 2 header, in bytes. The addresses take 36 bytes, and the TLVs after them
+/// (names of certificates and similar data) take a few hundred. Not tuned.
 const BODY_MAX: usize = 1024;
 
-/// A header that is missing or malformed.
+/// The error for a PROXY header that is missing or malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no PROXY header, or a malformed one")]
 pub struct BadHeader;
 
-/// A complete header.
+/// A complete PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Its length in bytes.
+    /// The length of the header in bytes.
     pub length: usize,
-    /// `None` if the peer itself is the client, as in a health check.
+    /// The client's address. `None` if the peer itself is the client, as in a health check.
     pub client: Option<SocketAddr>,
 }
 
-/// Whether these bytes begin a header.
+/// Returns true if these bytes begin a PROXY header.
 pub fn is_header(bytes: &[u8]) -> bool {
     bytes.starts_with(b"PROXY ") || bytes.starts_with(SIGNATURE)
 }
 
-/// Parses the header at the beginning of a connection; `None` while it is incomplete.
+/// Parses the header at the beginning of a connection. Returns `None` while the header is incomplete.
 pub fn parse(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     match bytes.first() {
         None => Ok(None),
@@ -45,7 +45,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     }
 }
 
-/// `PROXY TCP4 192.0.2.1 198.51.100.1 5000 1080\r\n`
+/// Parses a header of version 1, for example `PROXY TCP4 192.0.2.1 198.51.100.1 5000 1080\r\n`.
 fn version_1(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     let window = &bytes[..bytes.len().min(LINE_MAX)];
     let Some(end) = window.windows(2).position(|pair| pair == b"\r\n") else {
@@ -79,7 +79,8 @@ fn version_1(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     Ok(Some(Header { length: end + 2, client }))
 }
 
-/// The signature, a command, a family, a length, two addresses, and TLVs up to that length.
+/// Parses a header of version 2: the signature, a command, an address family, a length, two addresses, and TLVs up to
+/// that length.
 fn version_2(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     let seen = bytes.len().min(SIGNATURE.len());
     if bytes[..seen] != SIGNATURE[..seen] {
@@ -100,7 +101,7 @@ fn version_2(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     Ok(Some(Header { length: 16 + length, client }))
 }
 
-/// The source address: the body holds two addresses of `width` bytes, then two ports.
+/// Reads the source address. The body holds two addresses of `width` bytes each, and then two ports.
 fn address<const N: usize>(body: &[u8], width: usize, ip: fn([u8; N]) -> IpAddr) -> Result<SocketAddr, BadHeader> {
     let source = body.get(..N).and_then(|ip| ip.try_into().ok()).ok_or(BadHeader)?;
     let Some(&[high, low, _, _]) = body.get(2 * width..2 * width + 4) else { return Err(BadHeader) };

@@ -1,11 +1,12 @@
-//! The record of one connection: what it adds to the metrics, and its line in the access log.
+//! The record of one connection: the metrics that the connection changes, and the connection's line in the access log.
 //!
-//! It is a guard. However a connection ends (its client leaves, a limit, a kill, a panic), the record is dropped, and the
-//! drop writes the line, so a connection without a line cannot exist. Bytes and open streams are counted while they happen:
-//! a tunnel that is open for ten hours shows in the metrics all that time.
+//! When a connection ends, its record is dropped, and the drop writes the access line. This happens for every kind of
+//! end (the client leaves, a limit is reached, an operator cuts the connection, the task panics), so every connection
+//! has its line. Bytes and open streams are counted while the connection is open. A tunnel that is open for ten hours
+//! is therefore visible in the metrics during the whole time.
 //!
-//! Targets and usernames are written only with `log.targets`. The field `id` also stands in the connection's debug lines and
-//! in the header `X-Exitgate-Id` of error answers, so `grep ID` finds everything about one connection.
+//! Targets and usernames are written only if `log.targets` allows it. The field `id` also stands in the connection's
+//! debug lines and in the header `X-Exitgate-Id` of error answers, so `grep ID` finds everything about one connection.
 //!
 //! Next: `gateway/meters.rs` (metric handles), `gateway/connection_table.rs` (the connections that are open now).
 
@@ -31,22 +32,22 @@ use crate::telemetry::trace_id::TraceId;
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The client did not get what it asked for.
+    /// The request failed.
     Failed(Failure),
-    /// A tunnel was open, and ended for this reason.
+    /// A tunnel was open and ended for this reason.
     Ended(Reason),
     /// A plain HTTP request was answered by its target.
     Answered,
-    /// A name or address was looked up.
+    /// A name or an address was looked up.
     Resolved,
-    /// The gateway answered it itself: its web page, or exit.gate.
+    /// The gateway answered the request itself, with its web page or as exit.gate.
     Local,
     /// The connection was cut while the request was being served.
     Cut,
 }
 
 impl Outcome {
-    /// The value of metric labels and of the access line's field `outcome`.
+    /// Returns the text that metric labels and the access line's field `outcome` use.
     pub fn label(self) -> &'static str {
         match self {
             Self::Failed(failure) => failure.label(),
@@ -59,7 +60,7 @@ impl Outcome {
     }
 }
 
-/// Counts bytes as they move, for the connection and for its route.
+/// Counts bytes as they are written, for the connection and for its route.
 #[derive(Clone, Copy, Debug)]
 pub struct ByteMeter<'a> {
     traffic: &'a Traffic,
@@ -79,7 +80,7 @@ impl FirstByte {
         (self.since, self.waiting) = (Some((asked, histogram)), AtomicBool::new(true));
     }
 
-    /// Called for every write: one atomic load once the first byte is here.
+    /// Called for every write. After the first byte, a call costs only one atomic load.
     fn arrived(&self) {
         if self.waiting.load(Ordering::Relaxed)
             && self.waiting.swap(false, Ordering::Relaxed)
@@ -111,12 +112,12 @@ impl Meter for ByteMeter<'_> {
     }
 }
 
-/// One connection, from accept to close.
+/// The record of one connection, from accept to close.
 #[derive(Debug)]
 pub struct Record {
     listener: Arc<ListenerConfig>,
     begun: Instant,
-    /// When the request that is being served was complete.
+    /// The time when the request that is being served was complete.
     asked: Option<Instant>,
     client: SocketAddr,
     tls: bool,
@@ -124,12 +125,13 @@ pub struct Record {
     traffic: Arc<Traffic>,
     served_by: Option<LastExit>,
     streaming: bool,
-    /// In ms and only for the access line, so 32 bits do: a record is part of every connection's task.
+    /// The time from the accept to the first complete request, in ms. Only the access line uses it, so 32 bits are
+    /// enough. A record is part of every connection's task and must stay small.
     asked_after: Option<u32>,
     open_after: Option<u32>,
     requests: u32,
     outcome: Option<Outcome>,
-    /// Username and target, with `log.targets`.
+    /// The username and the target. `None` if the setting `log.targets` forbids writing them.
     named: Option<Box<(String, String)>>,
     entry: TableEntry,
     first: FirstByte,
@@ -170,24 +172,26 @@ impl Record {
         }
     }
 
-    /// The connection's id in logs and error answers.
+    /// Returns the connection's id in logs and error answers.
     pub fn id(&self) -> TraceId {
         self.entry.trace()
     }
 
-    /// Counts bytes for the connection and for the route that serves it now.
+    /// Returns a meter that counts bytes for the connection and for the route that serves the connection now.
     pub fn byte_meter(&self) -> ByteMeter<'_> {
         let route = self.served_by.as_ref().map(|served| &*served.meters);
         ByteMeter { traffic: &self.traffic, route, first: &self.first }
     }
 
-    /// Notes the client's address, from its socket or a trusted peer's PROXY header, and whether it uses TLS.
+    /// Records the client's address, from the socket or from a trusted peer's PROXY header, and whether the client uses
+    /// TLS.
     pub fn client_known(&mut self, client: SocketAddr, tls: bool) {
         (self.client, self.tls) = (client, tls);
         self.entry.update(|state| (state.client, state.tls) = (client, tls));
     }
 
-    /// Notes the protocol. Called again when an HTTP connection turns from plain requests to a tunnel; counted once.
+    /// Records the protocol. Called again when an HTTP connection changes from plain requests to a tunnel. The
+    /// connection is counted only once.
     pub fn protocol_known(&mut self, protocol: Protocol) {
         if self.protocol.is_none() {
             self.listener.meters.count_connection(protocol.as_str());
@@ -196,14 +200,14 @@ impl Record {
         self.entry.update(|state| state.protocol = Some(protocol));
     }
 
-    /// Notes the name of the key by which the client was let in.
+    /// Records the name of the client's key.
     pub fn key_known(&self, key: Option<&Arc<str>>) {
         if let Some(key) = key {
             self.entry.update(|state| state.key = Some(key.clone()));
         }
     }
 
-    /// A complete request has been read.
+    /// Records that a complete request has been read.
     pub fn asked(&mut self, username: &str, target: Option<&Target>) {
         self.asked = Some(Instant::now());
         if self.asked_after.is_none() {
@@ -218,7 +222,7 @@ impl Record {
         }
     }
 
-    /// A stream to the target was opened.
+    /// Records that a new stream to the target was opened.
     pub fn opened(&mut self, exit: &ExitFacts) {
         self.stream_ended();
         let asked = self.asked.unwrap_or(self.begun);
@@ -230,7 +234,7 @@ impl Record {
         self.stream_used(exit);
     }
 
-    /// A stream that was open before serves this request.
+    /// Records that a stream that was already open serves this request.
     pub fn stream_used(&mut self, facts: &ExitFacts) {
         self.stream_ended();
         facts.meters.open.increment(1);
@@ -243,17 +247,18 @@ impl Record {
         self.served_by = Some(LastExit { route: route.clone(), exit: exit.clone(), ip: *ip, meters: meters.clone() });
     }
 
-    /// The request ended.
+    /// Records that the request ended.
     pub fn ended(&mut self, outcome: Outcome) {
         self.count(outcome, None);
     }
 
-    /// The request was refused: by a route, if it came that far.
+    /// Records that the request was refused. The refusal is counted for the route that refused, if a route was found.
     pub fn refused(&mut self, refusal: &Refusal) {
         self.count(Outcome::Failed(refusal.failure), refusal.meters.as_deref());
     }
 
-    /// Counts for the route that refused, or for the one that serves the connection now, or for no route.
+    /// Counts a request for the route that refused it, or else for the route that serves the connection now, or else
+    /// for no route.
     fn count(&mut self, outcome: Outcome, refused_by: Option<&RouteMeters>) {
         let serving = self.served_by.as_ref().filter(|_| self.streaming).map(|served| &*served.meters);
         let route = refused_by.or(serving);

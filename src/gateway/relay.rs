@@ -1,12 +1,14 @@
-//! Moves bytes in both directions between a client and its target, counts them, and ends on EOF, silence or a cut.
+//! Copies bytes in both directions between a client and its target, and counts the bytes. The relay ends on EOF, after
+//! too long a silence, or when the tunnel is cut.
 //!
-//! One task polls both directions: a tunnel costs one task, and its directions need no lock between them. Most tunnels are
-//! idle, so an idle one must hold little: a direction takes a buffer (`relay/buffer.rs`) only to read, and keeps it only while
-//! the bytes in it cannot be written. On Linux, a direction with bulk data stops copying, and moves pages from socket to
-//! socket through a pipe (`relay/splice.rs`).
+//! One task polls both directions, so a tunnel costs one task, and its directions need no lock between them. Most
+//! tunnels are idle, so an idle tunnel must use little memory. A direction takes a buffer (`relay/buffer.rs`) only to
+//! read, and keeps the buffer only while the bytes in it cannot be written. On Linux, a direction with much data stops
+//! copying. It moves memory pages from socket to socket through a pipe (`relay/splice.rs`).
 //!
-//! A tunnel ends with a [`Reason`], never with an error: many conversations end with a reset. A reset is passed on as a reset,
-//! because a clean EOF would look to the other side like the end of complete data.
+//! A tunnel ends with a [`Reason`] and never with an error, because many connections normally end with a reset. If one
+//! side sends a reset, the other side gets a reset too. A normal EOF would look to the other side like the end of
+//! complete data.
 //!
 //! Next: `relay/pump.rs` is one direction; `gateway/record.rs` logs the [`End`].
 
@@ -54,57 +56,60 @@ impl From<TlsStream<TcpStream>> for Client {
     }
 }
 
-/// The limits of a tunnel, the bytes that were read before it began, and what watches it.
+/// The limits of a tunnel, the bytes that were read before the relay began, the byte counter, and the switch that cuts
+/// the tunnel.
 #[derive(Debug)]
 pub struct Terms<'a, M> {
-    /// Bytes that the client sent behind its handshake; the target gets them first.
+    /// Bytes that the client sent after its handshake. They are sent to the target first.
     pub first_up: &'a [u8],
-    /// Bytes that the target sent with the end of the dial; the client gets them first.
+    /// Bytes that the target sent together with the last bytes of the dial. They are sent to the client first.
     pub first_down: &'a [u8],
-    /// How long the tunnel may be silent.
+    /// The time limits for silence in the tunnel.
     pub idle: &'a Idle,
-    /// Bytes per second, shared by all tunnels with the same bucket.
+    /// The limit in bytes per second. All tunnels with the same bucket share this limit.
     pub rate: Option<Arc<Bucket>>,
-    /// Counts bytes while they move.
+    /// Counts the bytes while they are written.
     pub meter: &'a M,
-    /// Ends the tunnel from outside.
+    /// Ends the tunnel from outside, for example when an operator cuts the connection.
     pub cut: &'a Cut,
 }
 
-/// How long a tunnel may be silent.
+/// How long a tunnel may be silent, in four situations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idle {
-    /// Both directions are open, and no byte moves.
+    /// The time limit while both directions are open and no byte moves.
     pub open: Duration,
-    /// The target got bytes and has never sent any. Equal to `open` where that has no limit of its own.
+    /// The time limit while the target has received bytes and has never sent any. If this situation has no limit of its
+    /// own, the value equals `open`.
     pub answer: Duration,
-    /// One direction has ended, and no byte moves in the other.
+    /// The time limit while one direction has ended and no byte moves in the other direction.
     pub half: Duration,
-    /// There are bytes for a side that takes none.
+    /// The time limit while bytes wait for a side that accepts none.
     pub stalled: Duration,
 }
 
 impl Default for Idle {
-    /// Not tuned; like other proxies: long polls and idle WebSockets stay open, a side that has closed or takes nothing is given
-    /// up sooner.
+    /// The values are similar to those of other proxies. Long polls and idle WebSockets stay open, and the limits are
+    /// shorter for a side that has closed or accepts no bytes. Not tuned.
     fn default() -> Self {
         let (hour, minutes) = (Duration::from_secs(3600), Duration::from_secs(300));
         Self { open: hour, answer: hour, half: minutes, stalled: minutes }
     }
 }
 
-/// The direction of bytes.
+/// The direction of bytes in a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// Client to target.
+    /// From the client to the target.
     Up,
-    /// Target to client.
+    /// From the target to the client.
     Down,
 }
 
-/// Counts bytes while they move. Called for every write, so it may use atomics and no lock.
+/// Counts bytes while they are written. The relay calls the meter for every write, so an implementation may use atomics
+/// but no lock.
 pub trait Meter {
-    /// `bytes` were written.
+    /// Called when `bytes` bytes were written in this direction.
     fn moved(&self, direction: Direction, bytes: u64);
 }
 
@@ -116,12 +121,12 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Bytes written to the target.
+    /// Returns the number of bytes written to the target.
     pub fn up(&self) -> u64 {
         self.up.load(Ordering::Relaxed)
     }
 
-    /// Bytes written to the client.
+    /// Returns the number of bytes written to the client.
     pub fn down(&self) -> u64 {
         self.down.load(Ordering::Relaxed)
     }
@@ -137,7 +142,7 @@ impl Meter for Traffic {
     }
 }
 
-/// How a tunnel ended, and the bytes that it carried.
+/// How a tunnel ended, and how many bytes it carried in each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
     pub reason: Reason,
@@ -145,27 +150,27 @@ pub struct End {
     pub down: u64,
 }
 
-/// Why a tunnel ended.
+/// The reason why a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Both sides closed.
+    /// Both sides closed normally.
     Finished,
-    /// The client reset the connection or vanished.
+    /// The client reset the connection or disappeared.
     ClientGone,
-    /// The target, or the exit in front of it, reset the connection or vanished.
+    /// The target, or the exit before the target, reset the connection or disappeared.
     TargetGone,
-    /// No byte moved in the directions that were still open.
+    /// No byte moved for too long in the directions that were still open.
     Idle,
-    /// The target got bytes and never sent any.
+    /// The target received bytes and never sent any.
     Unanswered,
-    /// The receiver of this direction took no bytes.
+    /// The receiver of this direction accepted no bytes for too long.
     Stalled(Direction),
-    /// It was cut: by an operator, a drained route or the shutdown.
+    /// The tunnel was cut: by an operator, because its route was removed, or by the shutdown.
     Cut,
 }
 
 impl Reason {
-    /// The value of metric labels and of the access line's field `outcome`.
+    /// Returns the text that metric labels and the access line's field `outcome` use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Finished => "finished",
@@ -180,7 +185,7 @@ impl Reason {
     }
 }
 
-/// Carries a tunnel until it ends. Both sockets are closed when this is ready.
+/// Carries a tunnel until it ends. Both sockets are closed when the returned future is ready.
 pub fn relay<M: Meter>(client: impl Into<Client>, target: dial::Stream, terms: Terms<'_, M>) -> Relay<'_, M> {
     let now = Instant::now();
     let tunnel = Tunnel {
@@ -197,7 +202,7 @@ pub fn relay<M: Meter>(client: impl Into<Client>, target: dial::Stream, terms: T
 }
 
 pin_project! {
-    /// The future of [`relay`]. A type and not an `async fn`, which would hold the state of an idle tunnel twice.
+    /// The future of [`relay`]. It is a struct, because an `async fn` would hold the state of an idle tunnel twice.
     #[must_use = "futures do nothing unless polled"]
     pub struct Relay<'a, M> {
         tunnel: Option<Tunnel<'a, M>>,
@@ -211,10 +216,10 @@ impl<M: Meter> Future for Relay<'_, M> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let this = self.project();
-        let Some(tunnel) = this.tunnel else { return Poll::Pending }; // polled after its end
+        let Some(tunnel) = this.tunnel else { return Poll::Pending }; // polled again after the tunnel ended
         let reason = ready!(tunnel.poll(cx, this.alarm));
         let end = tunnel.end(reason);
-        *this.tunnel = None; // closes both
+        *this.tunnel = None; // closes both sockets
         Poll::Ready(end)
     }
 }
@@ -252,11 +257,12 @@ impl<M: Meter> Tunnel<'_, M> {
             });
         }
         if was_open && (self.up.is_done() || self.down.is_done()) {
-            let now = Instant::now(); // the direction that is left gets its whole time limit from here
+            let now = Instant::now(); // the other direction gets its whole time limit from now on
             self.up.touch(now);
             self.down.touch(now);
         }
-        // Moving bytes does not reset the timer, because that costs more: it fires early now and then, and is then reset.
+        // The alarm is not reset when bytes move, because that would cost more. Therefore the alarm sometimes fires too
+        // early and is then reset.
         loop {
             let (until, reason) = self.silent_until();
             if until < alarm.deadline() {
@@ -272,7 +278,8 @@ impl<M: Meter> Tunnel<'_, M> {
         }
     }
 
-    /// When the tunnel has been silent too long if nothing moves from now on, and the reason that it then ends with.
+    /// Returns the time at which the tunnel ends because of silence if no byte moves from now on, and the reason for
+    /// that end.
     fn silent_until(&self) -> (Instant, Reason) {
         let (up, down) = (&self.up, &self.down);
         let unanswered = self.idle.answer < self.idle.open && up.moved() > 0 && down.moved() == 0;
@@ -291,7 +298,7 @@ impl<M: Meter> Tunnel<'_, M> {
 
     fn end(&mut self, reason: Reason) -> End {
         if !matches!(reason, Reason::Finished | Reason::Idle) {
-            // A reset on both sides: neither side may take what it has for complete.
+            // Both sides get a reset, because neither side may believe that the data it received is complete.
             self.client.abort();
             self.target.abort();
         }

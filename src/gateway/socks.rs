@@ -1,18 +1,19 @@
-//! SOCKS4, 4a and 5 without I/O: bytes in, one [`Step`] out.
+//! A parser for SOCKS4, 4a and 5 that does no I/O: it gets bytes and returns one [`Step`].
 //!
-//! [`Socks`] always gets the whole opening from its first byte on, and returns what to do next: read more, send two bytes,
-//! check credentials, or carry out a [`Command`]. It stores positions in those bytes and no copy, so it allocates nothing,
-//! and a length that a client claims reserves no memory. A client may send its opening byte by byte, or all of it and the
-//! first bytes of the tunnel in one packet: the steps are the same (a property test checks that).
+//! [`Socks`] always gets all bytes of the client's opening, from the first byte on. It returns what the caller has to
+//! do next: read more bytes, send two bytes, check credentials, or carry out a [`Command`]. The parser stores positions
+//! in the opening and copies no bytes, so it allocates nothing. A length that a client claims reserves no memory. A
+//! client may send its opening byte by byte, or send the opening and the first bytes of the tunnel in one packet. The
+//! steps are the same (a property test checks this).
 //!
-//! Tor's extensions RESOLVE (0xF0) and RESOLVE_PTR (0xF1) are supported, as in tor's `socks-extensions.txt`. BIND and UDP
-//! ASSOCIATE are refused with "command not supported". SOCKS4 has no password, so its userid may hold one behind a `:`, which
-//! no username contains.
+//! Tor's extensions RESOLVE (0xF0) and RESOLVE_PTR (0xF1) are supported, as in tor's `socks-extensions.txt`. BIND and
+//! UDP ASSOCIATE are refused with "command not supported". SOCKS4 has no password. Therefore its userid may contain the
+//! password after a `:`, a character that no username contains.
 //!
-//! A success reply names the exit: BND.ADDR is the address "that the server used to connect" (RFC 1928, section 6), which is
-//! the exit's observed IP. SOCKS has no other place for it.
+//! A success reply contains the address of the exit. BND.ADDR is the address "that the server used to connect" (RFC
+//! 1928, section 6), which is the exit's observed IP. SOCKS has no other field for this address.
 //!
-//! Next: [`super::connection`] drives this; [`super::failure`] has the reply codes.
+//! Next: [`super::connection`] calls this parser; [`super::failure`] has the reply codes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::{Deref, Range};
@@ -20,12 +21,13 @@ use std::ops::{Deref, Range};
 use super::failure::{ClientFault, Failure};
 use crate::net::{Host, Target};
 
-/// The longest opening that is not refused: SOCKS5's greeting (2 + 255), credentials (3 + 255 + 255) and request
-/// (4 + 256 + 2). A SOCKS4 opening is held to less by `TEXT_MAX`.
+/// The maximum length of an opening, in bytes. It is the sum of SOCKS5's greeting (2 + 255), credentials (3 + 255 +
+/// 255) and request (4 + 256 + 2). A SOCKS4 opening is shorter, because `TEXT_MAX` limits its texts.
 #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "fuzz/src/socks.rs checks it"))]
 pub const OPENING_MAX: usize = 257 + 513 + 262;
 
-/// The longest userid or 4a name, without its NUL: as long as SOCKS5's username and password together.
+/// The maximum length, in bytes, of a SOCKS4 userid or of a SOCKS4a name, without its NUL. It equals the length of the
+/// longest SOCKS5 username plus the longest password.
 const TEXT_MAX: usize = 510;
 
 const NO_AUTH: u8 = 0x00;
@@ -34,57 +36,59 @@ const CONNECT: u8 = 0x01;
 const RESOLVE: u8 = 0xF0;
 const RESOLVE_PTR: u8 = 0xF1;
 
-/// "No acceptable methods": the client must close.
+/// The SOCKS5 answer "no acceptable methods". After this answer the client must close.
 pub const NO_METHOD: [u8; 2] = [5, 0xFF];
-/// RFC 1929: the credentials are accepted.
+/// The answer that the credentials are accepted (RFC 1929).
 pub const AUTH_ACCEPTED: [u8; 2] = [1, 0];
-/// RFC 1929: they are rejected; the server then closes.
+/// The answer that the credentials are rejected (RFC 1929). The server closes after this answer.
 pub const AUTH_REJECTED: [u8; 2] = [1, 1];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// SOCKS4 or 4a.
+    /// SOCKS4 or SOCKS4a.
     V4,
     /// SOCKS5.
     V5,
 }
 
-/// What a client asks for.
+/// The request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// A tunnel to the target.
+    /// Open a tunnel to the target.
     Connect(Target),
-    /// The address of a name.
+    /// Look up the address of a name.
     Resolve(Host),
-    /// The name of an address.
+    /// Look up the name of an address.
     ResolvePtr(IpAddr),
 }
 
 /// A client's username and password, as bytes of the opening.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Credentials<'b> {
-    /// Empty if none was sent.
+    /// The username. It is empty if the client sent none.
     pub username: &'b [u8],
-    /// `None` if none was sent, or an empty one.
+    /// The password. `None` if the client sent no password or an empty one.
     pub password: Option<&'b [u8]>,
 }
 
-/// What to do next.
+/// What the caller of the parser has to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Read more bytes, then call [`Socks::step`] again with all of them.
+    /// Read more bytes, then call [`Socks::step`] again with all bytes of the opening.
     More,
     /// Send these two bytes, then call [`Socks::step`] again.
     Send([u8; 2]),
-    /// SOCKS5 only: check [`Socks::credentials`], send [`AUTH_ACCEPTED`] and go on, or send [`AUTH_REJECTED`] and close.
+    /// SOCKS5 only: check [`Socks::credentials`]. If they are good, send [`AUTH_ACCEPTED`] and go on. Otherwise send
+    /// [`AUTH_REJECTED`] and close.
     Check,
-    /// Carry this out for [`Socks::credentials`], unless they have been checked already.
+    /// Carry out this command. Check [`Socks::credentials`] first, unless they have been checked already.
     Do {
         command: Command,
-        /// The length of the opening; the bytes behind it belong to the tunnel.
+        /// The length of the opening in bytes. The bytes after the opening belong to the tunnel.
         used: usize,
     },
-    /// Reply with this failure and close. Before a SOCKS5 request there is no reply, and the failure is not sent.
+    /// Reply with this failure and close. SOCKS5 has no reply for a failure before the request, so such a failure is
+    /// not sent.
     Refuse(Failure),
 }
 
@@ -96,7 +100,7 @@ enum State {
     Request,
 }
 
-/// The parser of one opening.
+/// The parser of one client's opening.
 #[derive(Clone, Debug)]
 pub struct Socks {
     state: State,
@@ -106,11 +110,12 @@ pub struct Socks {
     password: Range<usize>,
 }
 
-/// A part of the opening; `None` while it is incomplete.
+/// The result of parsing one part of the opening. `None` means that the part is incomplete.
 type Part<T> = Result<Option<T>, Failure>;
 
 impl Socks {
-    /// Begins an opening whose first byte is 4 or 5; anything else is not SOCKS.
+    /// Makes a parser for an opening with this first byte. Returns `None` if the byte is not 4 or 5, because the client
+    /// does not use SOCKS then.
     pub fn begin(first: u8, demands_login: bool) -> Option<Self> {
         let state = match first {
             4 => State::V4,
@@ -124,18 +129,19 @@ impl Socks {
         if self.state == State::V4 { Version::V4 } else { Version::V5 }
     }
 
-    /// True once a failure can be sent to the client: SOCKS5 has no reply before the request.
+    /// Returns true once a failure can be sent to the client. SOCKS5 has no reply for a failure before the request.
     pub fn can_refuse(&self) -> bool {
         matches!(self.state, State::V4 | State::Request)
     }
 
-    /// The client's credentials, after the step [`Step::Check`] or [`Step::Do`]. `opening` as it was then, or longer.
+    /// Returns the client's credentials. Call this after [`Step::Check`] or [`Step::Do`], with at least the same bytes
+    /// of the opening.
     pub fn credentials<'b>(&self, opening: &'b [u8]) -> Credentials<'b> {
         let password = &opening[self.password.clone()];
         Credentials { username: &opening[self.username.clone()], password: (!password.is_empty()).then_some(password) }
     }
 
-    /// The next step. `opening` is every byte that the client has sent so far, from the first on.
+    /// Returns the next step. `opening` must contain every byte that the client has sent so far.
     pub fn step(&mut self, opening: &[u8]) -> Step {
         let step = match self.state {
             State::V4 => self.v4(opening),
@@ -150,7 +156,8 @@ impl Socks {
         }
     }
 
-    /// `05 n methods…`. Username and password are chosen where they are offered, because the username selects the exit.
+    /// Parses `05 n methods…`. Username and password are chosen if the client offers this method, because the username
+    /// selects the exit.
     fn greeting(&mut self, opening: &[u8]) -> Part<Step> {
         let Some(methods) = counted(opening, 1) else { return Ok(None) };
         let offered = |method| opening[methods.clone()].contains(&method);
@@ -165,7 +172,8 @@ impl Socks {
         Ok(Some(Step::Send([5, choice])))
     }
 
-    /// `01 n user… n password…`. Some clients offer this method and send two empty texts: no username and no key.
+    /// Parses `01 n user… n password…`. Some clients offer this method and then send two empty texts. That means no
+    /// username and no key.
     fn read_credentials(&mut self, opening: &[u8]) -> Part<Step> {
         if opening.get(self.at).is_some_and(|&version| version != 1) {
             return Err(Failure::Client(ClientFault::Garbage));
@@ -177,7 +185,7 @@ impl Socks {
         Ok(Some(Step::Check))
     }
 
-    /// `05 command 00 type address port`.
+    /// Parses `05 command 00 type address port`.
     fn request(&self, opening: &[u8]) -> Part<Step> {
         let bytes = &opening[self.at..];
         if bytes.first().is_some_and(|&version| version != 5) {
@@ -202,7 +210,7 @@ impl Socks {
         self.carry_out(command, host, port, self.at + end + 2)
     }
 
-    /// `04 command port address userid 00`, and for 4a `name 00` behind an address 0.0.0.x.
+    /// Parses `04 command port address userid 00`. In SOCKS4a the address is 0.0.0.x, and `name 00` follows.
     fn v4(&mut self, opening: &[u8]) -> Part<Step> {
         let Some(address) = opening.get(4..8) else { return Ok(None) };
         let (Some(userid), Some(port)) = (until_nul(opening, 8)?, port(opening, 2)) else { return Ok(None) };
@@ -236,13 +244,14 @@ impl Socks {
     }
 }
 
-/// A text behind its one-byte length at `at`.
+/// Returns the range of a text. The one-byte length of the text is at `at`, and the text follows.
 fn counted(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let end = at + 1 + usize::from(*bytes.get(at)?);
     (bytes.len() >= end).then_some(at + 1..end)
 }
 
-/// A text from `at` up to a NUL. One longer than [`TEXT_MAX`] is refused, because a client could send it without end.
+/// Returns the range of a text from `at` to the next NUL. A text longer than [`TEXT_MAX`] is refused, because a client
+/// could send an endless text.
 fn until_nul(bytes: &[u8], at: usize) -> Part<Range<usize>> {
     let text = bytes.get(at..).unwrap_or_default();
     match text.iter().take(TEXT_MAX + 1).position(|&b| b == 0) {
@@ -264,7 +273,7 @@ fn name(text: &[u8]) -> Option<Host> {
     Host::parse(std::str::from_utf8(text).ok()?).ok()
 }
 
-/// A reply, ready to send.
+/// A reply in the form in which it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     bytes: [u8; 22],
@@ -280,13 +289,15 @@ impl Deref for Reply {
 }
 
 impl Reply {
-    /// The tunnel is open and leaves from `exit`. Always in IPv4's form: some clients read ten bytes whatever the address type.
+    /// Returns the success reply for a tunnel that uses the exit address `exit`. The reply always has an IPv4 address,
+    /// because some clients read ten bytes for every address type.
     pub fn open(version: Version, exit: Option<IpAddr>) -> Self {
         let exit = exit.filter(IpAddr::is_ipv4).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         Self::address(version, exit).unwrap_or_else(|| Self::refuse(version, Failure::Client(ClientFault::AddressType)))
     }
 
-    /// The address of a name; `None` for IPv6 in SOCKS4, which has no form for it.
+    /// Returns the reply with the address of a name. Returns `None` for an IPv6 address in SOCKS4, which has no form
+    /// for such an address.
     pub fn address(version: Version, address: IpAddr) -> Option<Self> {
         match (version, address) {
             (Version::V4, IpAddr::V4(ip)) => Some(Self::v4(0x5A, ip)),
@@ -295,7 +306,7 @@ impl Reply {
         }
     }
 
-    /// A refusal.
+    /// Returns the reply for a refused request.
     pub fn refuse(version: Version, failure: Failure) -> Self {
         match version {
             Version::V4 => Self::v4(failure.socks4(), Ipv4Addr::UNSPECIFIED),
@@ -325,7 +336,8 @@ impl Reply {
     }
 }
 
-/// SOCKS5's answer to RESOLVE_PTR: a name in place of an address. `None` if the name does not fit.
+/// Returns SOCKS5's reply to RESOLVE_PTR, which has a name in place of an address. Returns `None` if the name is too
+/// long.
 pub fn name_reply(name: &str) -> Option<Vec<u8>> {
     let length = u8::try_from(name.len()).ok().filter(|&length| length > 0)?;
     let mut reply = vec![5, 0, 0, 3, length];

@@ -1,4 +1,5 @@
-//! Helpers of the gateway's tests: a listener's settings, a scripted gate, and clients at the other end of a socket.
+//! Helpers of the gateway's tests: a listener's settings, a gate with prepared results, and clients at the other end of
+//! a socket.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -28,7 +29,7 @@ use crate::limit::Bucket;
 use crate::net::Target;
 use crate::telemetry::ephemeral_series::Recorder;
 
-/// A listener without keys, TLS or trusted peers.
+/// Returns the settings of a listener without keys, TLS or trusted peers.
 pub fn listener() -> ListenerConfig {
     ListenerConfig {
         label: Arc::from("shared"),
@@ -46,20 +47,20 @@ pub fn listener() -> ListenerConfig {
     }
 }
 
-/// The result of one call of [`Gate::open`].
+/// The prepared result of one call of [`Gate::open`].
 pub enum Open {
     Stream(UnixStream),
-    /// This stream, with the early head sent on it.
+    /// The call returns this stream, after the early head was sent on it.
     Early(UnixStream),
     Refused(Refusal),
     /// The call never returns.
     Hangs,
 }
 
-/// A gate that follows a script and logs its calls.
+/// A gate that returns prepared results, in order, and logs its calls.
 pub struct Script {
     opens: Mutex<VecDeque<Open>>,
-    /// The one key that it accepts; `None` accepts anybody.
+    /// The one key that this gate accepts. With `None`, the gate accepts every client.
     key: Option<&'static [u8]>,
     reuse: bool,
     rate: Option<Arc<Bucket>>,
@@ -70,7 +71,7 @@ pub struct Script {
     pub stopping: CancellationToken,
 }
 
-/// Logs its drop.
+/// A lease that writes a log line when it is dropped.
 pub struct Lease(Arc<Mutex<Vec<String>>>);
 
 impl Drop for Lease {
@@ -94,14 +95,14 @@ impl Script {
         }
     }
 
-    /// A gate whose targets are the other ends of these.
+    /// Makes a gate, and returns the other ends of its streams, which the test uses as targets.
     pub fn targets<const N: usize>() -> (Self, [UnixStream; N]) {
         let pairs: [_; N] = std::array::from_fn(|_| UnixStream::pair().unwrap());
         let (near, far): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         (Self::new(near.into_iter().map(Open::Stream)), far.try_into().unwrap())
     }
 
-    /// Puts a result before all others.
+    /// Adds a result that is returned before all others.
     pub fn first(self, open: Open) -> Self {
         self.opens.lock().unwrap().push_front(open);
         self
@@ -115,22 +116,22 @@ impl Script {
         Self { reuse: false, ..self }
     }
 
-    /// Streams are held to this byte rate.
+    /// Sets a byte rate for all streams of this gate.
     pub fn with_rate(self, rate: Bucket) -> Self {
         Self { rate: Some(Arc::new(rate)), ..self }
     }
 
-    /// A request may be sent through this many exits.
+    /// Sets through how many exits a request may be sent.
     pub fn with_attempts(self, attempts: usize) -> Self {
         Self { attempts, ..self }
     }
 
-    /// Answers must begin within this time.
+    /// Sets the time limit for the first byte of an answer.
     pub fn with_answers_within(self, answer: Duration) -> Self {
         Self { answer, ..self }
     }
 
-    /// Takes the log.
+    /// Returns the log and empties it.
     pub fn log(&self) -> Vec<String> {
         std::mem::take(&mut self.log.lock().unwrap())
     }
@@ -140,10 +141,10 @@ impl Script {
     }
 }
 
-/// How long a stream of a script may be silent.
+/// How long a stream of a [`Script`] may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// The exit's address of every stream of a script.
+/// The exit address of every stream of a [`Script`].
 pub const EXIT_IP: [u8; 4] = [192, 0, 2, 7];
 
 impl Gate for Script {
@@ -228,10 +229,11 @@ impl Gate for Script {
     }
 }
 
-/// The two ends of a connection, the client's first, and an address for the client.
+/// Returns the two ends of a connection, the client's end first, and an address for the client.
 ///
-/// They are a Unix socket pair in TCP's type: bytes can be read at one end as soon as the write at the other has returned. A
-/// paused clock, which jumps when no task can run, therefore never jumps over bytes that the kernel still moves.
+/// The two ends are a Unix socket pair in the type of a TCP socket: bytes can be read at one end as soon as the write
+/// at the other end has returned. A paused clock jumps forward when no task can run. With this pair, such a jump never
+/// happens while the kernel still moves bytes.
 pub fn sockets() -> (TcpStream, TcpStream, SocketAddr) {
     let as_tcp = |end: std::os::unix::net::UnixStream| {
         end.set_nonblocking(true).unwrap();
@@ -241,7 +243,8 @@ pub fn sockets() -> (TcpStream, TcpStream, SocketAddr) {
     (as_tcp(theirs), as_tcp(ours), "127.0.0.1:50000".parse().unwrap())
 }
 
-/// The same over real TCP. Not for a paused clock (see [`sockets`]); use [`skip`].
+/// Returns the same as [`sockets`], but over real TCP. Do not use it with a paused clock (see [`sockets`]); use
+/// [`skip`].
 pub async fn tcp_sockets() -> (TcpStream, TcpStream, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     #[expect(clippy::disallowed_methods, reason = "a test is its own client")]
@@ -250,19 +253,19 @@ pub async fn tcp_sockets() -> (TcpStream, TcpStream, SocketAddr) {
     (client, ours, peer)
 }
 
-/// Advances a running clock, at a point where all tasks wait.
+/// Advances a running clock. Call this only while all tasks wait.
 pub async fn skip(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
     tokio::time::resume();
 }
 
-/// Serves one connection while `client` runs at the other end; both must finish.
+/// Serves one connection while `client` runs at the other end. Both must finish.
 pub async fn talk(listener: ListenerConfig, gate: &Arc<Script>, client: impl AsyncFnOnce(TcpStream)) {
     talk_over(sockets(), listener, gate, client).await;
 }
 
-/// [`talk`] over these sockets.
+/// Does the same as [`talk`], with these sockets.
 pub async fn talk_over(
     (theirs, ours, peer): (TcpStream, TcpStream, SocketAddr),
     listener: ListenerConfig,
@@ -271,11 +274,11 @@ pub async fn talk_over(
 ) {
     let served = serve(ours, peer, Cut::new(), Arc::new(listener), gate.clone());
     let both = async { tokio::join!(served, client(theirs)) };
-    // With a paused clock this passes at once: a connection that hangs fails the test.
+    // With a paused clock the timeout passes immediately, so a connection that hangs fails the test.
     tokio::time::timeout(Duration::from_secs(600), both).await.expect("a connection that never ends");
 }
 
-/// Reads exactly these bytes, or fails and shows both as text.
+/// Reads exactly these bytes. If other bytes come, the test fails and shows both as text.
 pub async fn expect(stream: &mut (impl AsyncRead + Unpin), want: impl AsRef<[u8]>) {
     let want = want.as_ref();
     let mut got = Vec::new();
@@ -289,14 +292,14 @@ pub async fn expect(stream: &mut (impl AsyncRead + Unpin), want: impl AsRef<[u8]
     assert_eq!(got.escape_ascii().to_string(), want.escape_ascii().to_string());
 }
 
-/// Everything up to the end of the stream.
+/// Reads everything until the end of the stream.
 pub async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut got = Vec::new();
     stream.read_to_end(&mut got).await.unwrap();
     String::from_utf8_lossy(&got).into_owned()
 }
 
-/// A head up to its empty line.
+/// Reads an HTTP head, including the empty line at its end.
 pub async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut got = Vec::new();
     while !got.ends_with(b"\r\n\r\n") {
@@ -305,12 +308,12 @@ pub async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8(got).unwrap()
 }
 
-/// The exit fields of every answer through [`Script`].
+/// The header fields about the exit that every answer through a [`Script`] has.
 pub const FACTS: &str = "X-Exitgate-Exit-Ip: 192.0.2.7\r\nX-Exitgate-Exit-Country: US\r\nX-Exitgate-Exit: direct\r\nX-Exitgate-Route: us\r\n";
 
-/// The metrics and log lines of [`observed`].
+/// The metrics and the log lines that [`observed`] collected.
 pub struct Observed {
-    /// At the end of the work.
+    /// The metrics at the end of the work.
     metrics: String,
     lines: Lines,
     _subscriber: tracing::subscriber::DefaultGuard,
@@ -330,7 +333,7 @@ impl Write for Lines {
     }
 }
 
-/// Runs `work` with metrics and a log of its own, at the level `debug`, on this thread.
+/// Runs `work` on this thread. The work has its own metrics and its own log at the level `debug`.
 pub fn observed<T>(work: impl AsyncFnOnce() -> T) -> (T, Observed) {
     let lasting = PrometheusBuilder::new().build_recorder();
     let handle = lasting.handle();
@@ -350,12 +353,12 @@ pub fn observed<T>(work: impl AsyncFnOnce() -> T) -> (T, Observed) {
 }
 
 impl Observed {
-    /// All log lines so far.
+    /// Returns all log lines so far.
     pub fn log(&self) -> String {
         String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// These fields of the access lines.
+    /// Returns these fields of all access lines.
     pub fn access(&self, fields: &[&str]) -> Vec<Vec<String>> {
         let text = self.log();
         let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
@@ -365,7 +368,7 @@ impl Observed {
             .collect()
     }
 
-    /// The metric samples that begin with this.
+    /// Returns the metric samples that begin with `prefix`.
     pub fn samples(&self, prefix: &str) -> Vec<String> {
         let mut samples: Vec<_> =
             self.metrics.lines().filter(|line| line.starts_with(prefix)).map(str::to_owned).collect();

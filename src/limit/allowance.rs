@@ -1,8 +1,10 @@
-//! What one key or one client address may use: connections at once, new connections per second, bytes per second.
+//! How much one key or one client address may use: connections at the same time, new connections per second, bytes per
+//! second.
 //!
-//! New connections per second are counted by the crate `governor` (GCRA: a second's worth may come at once, and then one each
-//! `1 / limit` seconds). A key has a limiter of its own; all addresses share one that is keyed by address, because there are
-//! many of them and most are forgotten soon.
+//! New connections per second are counted by the crate `governor`, which uses the algorithm GCRA: all connections of
+//! one second may come at the same time, and after that one connection every `1 / limit` seconds. Each key has its own
+//! limiter. All addresses share one limiter that is keyed by address, because there are many addresses and most of them
+//! are removed soon.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -20,7 +22,7 @@ use governor::{NotUntil, Quota, RateLimiter};
 
 use super::{Amounts, Bucket, Denied, LimitOf};
 
-/// The limiters' clock. Unit tests use one that they move by hand.
+/// The clock of the limiters. In unit tests this is a clock that the test moves by hand.
 #[cfg(not(test))]
 pub(super) type Clock = governor::clock::MonotonicClock;
 #[cfg(test)]
@@ -29,7 +31,7 @@ pub(super) type Clock = governor::clock::FakeRelativeClock;
 type ClockInstant = <Clock as governor::clock::Clock>::Instant;
 type Limiter<K, S> = RateLimiter<K, S, Clock, NoOpMiddleware<ClockInstant>>;
 
-/// A limiter and the limit that it was made for, which it does not tell.
+/// A limiter and the limit for which it was made. The limit is stored here because the limiter cannot return it.
 #[derive(Debug)]
 struct Pace<L> {
     limit: NonZeroU32,
@@ -45,7 +47,7 @@ impl<L> Pace<L> {
     }
 }
 
-/// The counts of one key or address. The `Default` has no limits.
+/// The counts of one key or of one address. The `Default` value has no limits.
 #[derive(Debug, Default)]
 pub(super) struct Allowance {
     open: AtomicU32,
@@ -56,11 +58,12 @@ pub(super) struct Allowance {
 struct Terms {
     amounts: Amounts,
     bytes: Option<Arc<Bucket>>,
-    /// None for addresses: [`ClientAllowances`] counts theirs.
+    /// The limiter of new connections of a key. `None` for an address: [`ClientAllowances`] counts the connections of
+    /// addresses.
     pace: Option<Box<KeyPace>>,
 }
 
-/// One open connection of an [`Allowance`]; dropping it ends the count.
+/// One open connection in the count of an [`Allowance`]. Dropping this value ends the count.
 #[derive(Debug)]
 pub(super) struct Slot(Arc<Allowance>);
 
@@ -77,7 +80,8 @@ impl Drop for Slot {
 }
 
 impl Allowance {
-    /// Sets the limits; open connections go on counting. A key's allowance gets the clock, an address's does not.
+    /// Sets the limits. Open connections stay in the count. `clock` is set for the allowance of a key and is `None` for
+    /// that of an address.
     pub(super) fn change(&self, amounts: Amounts, clock: Option<&Clock>) {
         let old = self.terms.load();
         if old.amounts == amounts {
@@ -88,7 +92,7 @@ impl Allowance {
             Box::new(Pace { limit, limiter })
         });
         let bytes = amounts.bytes_per_second.map(|rate| match &old.bytes {
-            // Kept, because open connections hold it: the new rate reaches them too.
+            // The bucket is kept, because open connections hold it. With the same bucket, they also get the new rate.
             Some(bucket) => {
                 bucket.set_rate(rate.get());
                 bucket.clone()
@@ -98,7 +102,7 @@ impl Allowance {
         self.terms.store(Arc::new(Terms { amounts, bytes, pace }));
     }
 
-    /// Counts one more connection. A refused one costs nothing.
+    /// Counts one more connection. A refused connection is not counted.
     pub(super) fn take(self: &Arc<Self>, of: LimitOf) -> Result<Slot, Denied> {
         let terms = self.terms.load();
         let limit = terms.amounts.connections;
@@ -115,10 +119,10 @@ impl Allowance {
     }
 }
 
-/// The allowances of client addresses; an address is in the table while it has connections.
+/// The allowances of client addresses. An address is in the table while it has open connections.
 #[derive(Debug)]
 pub(super) struct ClientAllowances {
-    /// No entry's guard is held across another call of the map, which would deadlock.
+    /// A guard of a map entry must not be held during another call of the map, because that would deadlock.
     table: DashMap<IpAddr, Arc<Allowance>>,
     pace: ArcSwapOption<ClientPace>,
     clock: Clock,
@@ -130,7 +134,7 @@ impl ClientAllowances {
         Self { table: DashMap::new(), pace, clock }
     }
 
-    /// Counts one more connection of an address; `None` where addresses have no limits.
+    /// Counts one more connection of an address. Returns `None` if addresses have no limits.
     pub(super) fn take(&self, client: IpAddr, each: Amounts) -> Result<Option<Slot>, Denied> {
         if each == Amounts::default() {
             return Ok(None);
@@ -152,7 +156,8 @@ impl ClientAllowances {
     }
 
     pub(super) fn tidy(&self) {
-        // One reference is the table's; another is a connection's, or belongs to a call of `take` that runs now.
+        // The table holds one reference. Any further reference belongs to a connection or to a call of `take` that runs
+        // now.
         self.table.retain(|_, allowance| Arc::strong_count(allowance) > 1);
         self.table.shrink_to_fit();
         if let Some(pace) = &*self.pace.load() {
@@ -161,7 +166,8 @@ impl ClientAllowances {
         }
     }
 
-    /// Addresses in the table, and addresses whose pace is remembered.
+    /// Returns the number of addresses in the table, and the number of addresses whose rate of new connections is
+    /// remembered.
     #[cfg(test)]
     pub(super) fn len(&self) -> (usize, usize) {
         (self.table.len(), self.pace.load().as_ref().map_or(0, |pace| pace.limiter.len()))
@@ -180,7 +186,8 @@ fn new_allowance(amounts: Amounts) -> Arc<Allowance> {
     Arc::new(allowance)
 }
 
-/// The address under which a client is counted: an IPv6 subscriber usually has a whole /64.
+/// Returns the address under which a client is counted. For IPv6 this is the /64 prefix, because one subscriber usually
+/// has a whole /64.
 pub(super) fn subscriber(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),

@@ -1,12 +1,13 @@
-//! Wrong keys: how many different ones an address may try before it has to wait.
+//! The throttle for wrong keys: how many different wrong keys an address may try before it has to wait.
 //!
-//! The pair of address and key is counted. A scraper that keeps sending last month's key is one pair, however often it
-//! tries, so it locks nobody out. A guesser tries many keys and makes many pairs; its address is then paused, and only keys
-//! that were used successfully from that address before are accepted. Other clients behind the same NAT go on working, and
-//! the guesser gets the same answer whether a guess is right or wrong.
+//! The throttle counts pairs of address and key. A scraper that continues to send last month's key is only one pair, no
+//! matter how many times it tries, so it blocks nobody. An attacker who guesses tries many keys and makes many pairs.
+//! The attacker's address is then paused, and during the pause only keys that were used successfully from this address
+//! before are accepted. Other clients behind the same NAT can continue, and the attacker gets the same answer for a
+//! right and for a wrong guess.
 //!
-//! Keys are remembered as hashes under a random seed of this process: that recognises the same key again, and tells nothing
-//! to somebody who reads the memory. Both tables are bounded, because strangers fill them.
+//! Keys are stored as hashes with a random seed of this process. The same key has the same hash, but a reader of the
+//! memory learns nothing about the key. The size of both tables is limited, because unknown clients add the entries.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -17,16 +18,17 @@ use std::time::{Duration, Instant};
 use super::Damping;
 use super::allowance::{lock, subscriber};
 
-/// Addresses whose wrong keys are counted at once: a few megabytes. Not tuned.
+/// The maximum number of addresses whose wrong keys are stored at the same time. They take a few megabytes. Not tuned.
 const MAX_ADDRESSES: usize = 16_384;
 
-/// Successful pairs of address and key that are remembered at once: more clients than one gateway has. Not tuned.
+/// The maximum number of successful pairs of address and key that are stored at the same time. One gateway has fewer
+/// clients. Not tuned.
 const MAX_GOOD: usize = 65_536;
 
-/// How long a successful pair is remembered: longer than scrapers usually pause. Not tuned.
+/// How long a successful pair of address and key is stored. Most scrapers make shorter pauses. Not tuned.
 const GOOD_FOR: Duration = Duration::from_secs(3600);
 
-/// Which wrong keys each address tried, and which keys it used successfully.
+/// The wrong keys that each address tried, and the keys that each address used successfully.
 #[derive(Debug, Default)]
 pub struct AuthThrottle {
     hasher: RandomState,
@@ -37,14 +39,15 @@ pub struct AuthThrottle {
 /// The wrong keys of one address.
 #[derive(Debug)]
 struct WrongKeys {
-    /// Different ones since the last pause, as hashes.
+    /// The hashes of the different wrong keys since the last pause.
     tried: Vec<u64>,
     last: Instant,
     paused_until: Option<Instant>,
 }
 
 impl AuthThrottle {
-    /// Counts a key that was tried; `right` says whether it is valid. Returns how long to wait where it may not be used.
+    /// Counts a key that a client sent. `right` is true if the key is valid. If the client may not use the key now, the
+    /// result is the remaining time of the pause.
     pub fn check(&self, client: IpAddr, key: &[u8], right: bool, terms: Damping, now: Instant) -> Option<Duration> {
         let client = subscriber(client);
         let pair = (client, self.hasher.hash_one(key));
@@ -52,7 +55,8 @@ impl AuthThrottle {
         let pause = wrong.get(&client).and_then(|keys| keys.paused_until?.checked_duration_since(now));
         if let Some(wait) = pause.filter(|wait| !wait.is_zero()) {
             drop(wrong);
-            // `right` is of this moment: a key that a reload removed is not accepted for having been good before.
+            // `right` is computed for this request. A key that a reload removed is not accepted, even if it was used
+            // successfully before.
             let known =
                 right && lock(&self.good).get(&pair).is_some_and(|at| now.saturating_duration_since(*at) < GOOD_FOR);
             return (!known).then_some(wait);
@@ -63,7 +67,8 @@ impl AuthThrottle {
             return None;
         }
         if wrong.len() >= MAX_ADDRESSES && !wrong.contains_key(&client) {
-            // Rarely, and all at once: looking for the oldest each time would cost a walk for each stranger's guess.
+            // This happens rarely, and all such entries are removed in one step. A search for the oldest entry would
+            // walk through the table for each guess of an unknown client.
             wrong.retain(|_, keys| keys.paused_until > Some(now));
             if wrong.len() >= MAX_ADDRESSES {
                 wrong.clear();
@@ -87,20 +92,20 @@ impl AuthThrottle {
     fn remember(&self, pair: (IpAddr, u64), now: Instant) {
         let mut good = lock(&self.good);
         if good.len() >= MAX_GOOD && !good.contains_key(&pair) {
-            good.clear(); // each client that goes on working is back with its next connection
+            good.clear(); // active clients are added again by their next connection
         }
         good.insert(pair, now);
     }
 
     pub(super) fn tidy(&self, now: Instant) {
         let mut wrong = lock(&self.wrong);
-        // The configuration allows pauses of an hour at most, so older entries have no effect.
+        // The configuration allows pauses of at most an hour, so older entries have no effect.
         wrong.retain(|_, keys| now.saturating_duration_since(keys.last) < GOOD_FOR || keys.paused_until > Some(now));
         drop(wrong);
         lock(&self.good).retain(|_, at| now.saturating_duration_since(*at) < GOOD_FOR);
     }
 
-    /// Addresses with wrong keys.
+    /// Returns the number of addresses with wrong keys.
     #[cfg(test)]
     pub(super) fn addresses(&self) -> usize {
         lock(&self.wrong).len()

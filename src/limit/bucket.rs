@@ -1,31 +1,32 @@
-//! A byte rate that all connections of one key or address share.
+//! A byte rate that all connections of one key or one address share.
 //!
-//! A connection moves bytes first, is charged for them afterwards, and may have to wait before it moves the next ones. The
-//! bucket stores one number: the time at which all bytes charged so far would have been sent at the rate. Each charge moves
-//! that time on, and the next connection that asks waits for it, so connections take turns.
+//! A connection first moves bytes, and then the bucket charges it for these bytes. The connection may have to wait
+//! before it moves more bytes. The bucket stores one number: the time at which all bytes charged so far would have been
+//! sent at the rate. Each charge makes this time later. The next connection that wants to move bytes waits until this
+//! time, so the connections alternate.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How far a bucket may run ahead of its rate after a pause. Not tuned: a page loads at once, and the rate over a few
-/// seconds is still met.
+/// How many seconds of the rate may be used at the same moment after a pause. With one second, a web page loads without
+/// delay, and the rate is still kept over a few seconds. Not tuned.
 const BURST: Duration = Duration::from_secs(1);
 
-/// The fewest and the most bytes that are moved between two looks at the bucket. Not tuned: smaller pieces cost more in calls
-/// than they move; larger ones gain nothing.
+/// The minimum and the maximum number of bytes that are moved between two checks of the bucket. Smaller pieces would
+/// cost too many calls, and larger pieces gain nothing. Not tuned.
 const CHUNK: (u64, u64) = (1 << 10, 64 << 10);
 
-/// A shared byte rate, without a lock.
+/// A shared byte rate. It needs no lock.
 #[derive(Debug)]
 pub struct Bucket {
     start: Instant,
     rate: AtomicU64,
-    /// When all charged bytes would have been sent, in nanoseconds after `start`.
+    /// The time at which all charged bytes would have been sent at the rate, in nanoseconds after `start`.
     paid_until: AtomicU64,
 }
 
 impl Bucket {
-    /// `rate` bytes per second, at least 1, from `now` on.
+    /// Makes a bucket of `rate` bytes per second (at least 1), which begins at `now`.
     pub fn new(rate: u64, now: Instant) -> Self {
         Self { start: now, rate: AtomicU64::new(rate.max(1)), paid_until: AtomicU64::new(0) }
     }
@@ -35,12 +36,13 @@ impl Bucket {
         self.rate.store(rate.max(1), Ordering::Relaxed);
     }
 
-    /// The most bytes to move before looking at the bucket again: a tenth of a second's worth.
+    /// Returns the maximum number of bytes to move before the next check of the bucket: the bytes of a tenth of a
+    /// second.
     pub fn chunk(&self) -> usize {
         (self.rate.load(Ordering::Relaxed) / 10).clamp(CHUNK.0, CHUNK.1) as usize
     }
 
-    /// Counts bytes that were moved.
+    /// Charges bytes that were moved.
     pub fn charge(&self, bytes: usize, now: Instant) {
         let rate = self.rate.load(Ordering::Relaxed);
         let cost = (bytes as u128 * 1_000_000_000).div_ceil(u128::from(rate)) as u64;
@@ -50,7 +52,7 @@ impl Bucket {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid| Some(paid.max(now).saturating_add(cost)));
     }
 
-    /// When the next bytes may move; `None` is now.
+    /// Returns the time at which the next bytes may move. `None` means now.
     pub fn next(&self, now: Instant) -> Option<Instant> {
         let paid = self.paid_until.load(Ordering::Relaxed);
         let wait = Duration::from_nanos(paid.saturating_sub(self.nanos(now))).checked_sub(BURST)?;
@@ -66,7 +68,7 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    /// The bytes that the bucket lets through within `span`.
+    /// Returns how many bytes the bucket allows within `span`.
     fn moved(bucket: &Bucket, start: Instant, span: Duration) -> u64 {
         let (mut now, mut sum) = (start, 0);
         while now < start + span {
@@ -87,7 +89,7 @@ mod tests {
         for rate in [1, 1_000, 100_000, 10_000_000, 1_000_000_000] {
             let bucket = Bucket::new(rate, start);
             let (got, chunk) = (moved(&bucket, start, Duration::from_secs(100)), bucket.chunk() as u64);
-            let want = rate * 101; // and the burst
+            let want = rate * 101; // 100 seconds at the rate, and one second of burst
             assert!(got >= (want - want / 1000).saturating_sub(chunk) && got <= want + 2 * chunk, "{rate}: {got}");
         }
     }

@@ -1,9 +1,11 @@
-//! Which targets are allowed: by port, by range of addresses, by name, and never the gateway itself.
+//! The rules that decide which targets are allowed: by port, by address range and by name. The gateway itself is never
+//! allowed as a target.
 //!
-//! Without these checks, strangers could reach the gateway's own network through it (SSRF). A name proves nothing: anybody can
-//! point a name at 169.254.169.254, and elsewhere a second later. So a target is checked twice: as the client asked for it,
-//! and again as each address that its name resolved to, just before the connect (by [`crate::dial`], where the gateway
-//! resolves the name itself).
+//! Without these rules, clients could reach the gateway's own network through the gateway (SSRF). A check of the name
+//! is not enough: the owner of a name can let it point to 169.254.169.254, and a second later to another address.
+//! Therefore a target is checked two times: first in the form in which the client sent it, and then, just before the
+//! connect, each address of its name. The second check is made by [`crate::dial`] when the gateway itself resolves the
+//! name.
 //!
 //! Next: `limit/target/scope.rs` classifies addresses.
 
@@ -19,7 +21,7 @@ mod scope;
 
 pub use scope::{Scope, scope};
 
-/// Top-level names that only exist inside a network or on one machine.
+/// Top-level names that exist only inside a private network or on one machine.
 const INNER_NAMES: [&str; 12] = [
     "localhost",
     "localdomain",
@@ -51,9 +53,9 @@ pub enum Forbidden {
 /// The ports that targets may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ports {
-    /// Only these; empty allows all.
+    /// The allowed ports. An empty list allows all ports.
     pub allow: Vec<RangeInclusive<u16>>,
-    /// Not these, also if `allow` has them.
+    /// The forbidden ports. A port in both lists is forbidden.
     pub deny: Vec<RangeInclusive<u16>>,
 }
 
@@ -64,7 +66,7 @@ impl Ports {
     }
 }
 
-/// The addresses that this gateway listens on now. Clones are the same list.
+/// The addresses on which this gateway listens now. Clones share the same list.
 #[derive(Clone, Debug, Default)]
 pub struct Own(Arc<ArcSwap<Vec<SocketAddr>>>);
 
@@ -73,12 +75,13 @@ impl Own {
         Self::default()
     }
 
-    /// The gateway listens on `addr` from now on.
+    /// Adds `addr`. Called when the gateway starts to listen on this address.
     pub fn insert(&self, addr: SocketAddr) {
         self.0.rcu(|list| list.iter().copied().chain([addr]).collect::<Vec<_>>());
     }
 
-    /// The gateway no longer listens on `addr`. An address that was inserted twice must be removed twice.
+    /// Removes `addr`. Called when the gateway stops listening on this address. An address that was inserted twice must
+    /// be removed twice.
     pub fn remove(&self, addr: SocketAddr) {
         self.0.rcu(|list| {
             let mut list = Vec::clone(list);
@@ -89,7 +92,7 @@ impl Own {
         });
     }
 
-    /// True if a connection from here to `addr` would reach one of the listeners.
+    /// Returns true if a connection from this machine to `addr` would reach one of the gateway's listeners.
     pub fn includes(&self, addr: SocketAddr) -> bool {
         self.reached_by(addr, is_of_this_machine)
     }
@@ -98,18 +101,19 @@ impl Own {
         let ip = addr.ip().to_canonical();
         self.0.load().iter().filter(|own| own.port() == addr.port()).any(|own| {
             let own = own.ip().to_canonical();
-            // Kernels connect a target 0.0.0.0 to this machine.
+            // For a target 0.0.0.0, kernels connect to this machine.
             own == ip || ip.is_unspecified() || own.is_unspecified() && (ip.is_loopback() || is_here(ip))
         })
     }
 }
 
-/// An address is this machine's own if it can be bound. Called only for targets whose port is one of the listeners'.
+/// Returns true if the address belongs to this machine. Only such an address can be bound. Called only for targets
+/// whose port is the port of a listener.
 fn is_of_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// The rules for targets. Cheap to clone.
+/// The rules for targets. A clone is cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     ports: Arc<Ports>,
@@ -118,12 +122,14 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// `allow_private` allows all addresses but the gateway's own listeners: for tests, and to reach an inner network on purpose.
+    /// Makes the rules. If `allow_private` is true, all addresses except the gateway's own listeners are allowed. This
+    /// is for tests, and for gateways that must reach a private network.
     pub fn new(ports: Ports, allow_private: bool, own: Own) -> Self {
         Self { ports: Arc::new(ports), allow_private, own }
     }
 
-    /// Checks a target as the client asked for it, before it is resolved or dialed, for exits of every source.
+    /// Checks a target in the form in which the client sent it, before the target is resolved or dialed. Called for
+    /// exits of every source.
     pub fn target(&self, target: &Target) -> Result<(), Forbidden> {
         match &target.host {
             Host::Ip(ip) => self.address(SocketAddr::new(*ip, target.port)),
@@ -138,7 +144,8 @@ impl Rules {
         self.peer(addr)
     }
 
-    /// Checks the address of a public proxy, which may have any port, but may not be in an inner network or be the gateway.
+    /// Checks the address of a public proxy. It may have any port, but it must not be in a private network and must not
+    /// be the gateway.
     pub fn peer(&self, addr: SocketAddr) -> Result<(), Forbidden> {
         let scope = scope(addr.ip());
         if !self.allow_private && scope != Scope::Public {
@@ -147,7 +154,7 @@ impl Rules {
         if self.own.includes(addr) { Err(Forbidden::Ourselves) } else { Ok(()) }
     }
 
-    /// Whether targets may have private addresses.
+    /// Returns true if targets may have private addresses.
     pub fn allows_private(&self) -> bool {
         self.allow_private
     }
@@ -157,7 +164,7 @@ impl Rules {
     }
 }
 
-/// True of a name that is, or ends in, one of [`INNER_NAMES`].
+/// Returns true if the name is, or ends in, one of [`INNER_NAMES`].
 fn is_inner(name: &str) -> bool {
     INNER_NAMES
         .iter()

@@ -124,7 +124,8 @@ fn new_connections_are_held_to_their_rate() {
         assert!(admit().is_err());
         wait(1);
         assert_eq!(admit(), Ok(()));
-        // After a second all of it may come at once again, and no more after a longer wait.
+        // After one second, all allowed connections may come at the same moment again. A longer wait does not allow
+        // more.
         wait(10_000);
         assert_eq!((0..9).filter(|_| admit().is_ok()).count(), 4);
     }

@@ -1,8 +1,9 @@
-//! Accepts one connection from the kernel's queue, and decides how to go on after a failure.
+//! Accepts one connection from the kernel's queue, and decides what the loop does after a failure.
 //!
-//! `accept` has two kinds of errors. Some concern the connection itself (it is gone, or a firewall dropped it), and the next
-//! call may succeed. Others concern this process (no descriptor, no memory): the next call fails too, and a loop without a
-//! pause would use a whole core just when the machine is short of resources.
+//! The system call `accept` has two kinds of errors. Errors of the first kind concern only the connection (it is gone,
+//! or a firewall dropped it), and the next call may succeed. Errors of the second kind concern this process (it lacks
+//! file descriptors or memory), and the next call fails too. Without a pause, the loop would then use a whole CPU core
+//! while the machine is short of resources.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,9 +12,9 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// The source of connections. A trait, because tests need failures that no kernel produces on demand.
+/// A source of connections. It is a trait because tests need failures that no kernel produces on demand.
 pub(super) trait Acceptor: Send {
-    /// Takes a connection if one is there; otherwise the task is woken when one may be.
+    /// Takes a connection if one is waiting. Otherwise the task is woken when there may be one.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>;
 }
 
@@ -23,14 +24,15 @@ impl Acceptor for TcpListener {
     }
 }
 
-/// The first pause after an accept that failed for lack of a resource. Not tuned: a few tunnels end in that time.
+/// The first pause after an accept that failed because a resource was missing. In this time a few tunnels end and free
+/// resources. Not tuned.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// The longest pause. Not tuned: clients wait longer than this before they give up.
+/// The longest pause after failed accepts. Clients wait longer than this before they give up. Not tuned.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// After this many failed connections in a row, each failure causes a pause. Not tuned.
+/// After this many failed accepts in a row, every further failure causes a pause. Not tuned.
 const MAX_LOST: u32 = 64;
 
-/// How long to pause after failures in a row.
+/// Computes how long the loop pauses after several failures in a row.
 #[derive(Debug, Default)]
 pub(super) struct AcceptBackoff {
     pauses: u32,
@@ -42,7 +44,8 @@ impl AcceptBackoff {
         *self = Self::default();
     }
 
-    /// Counts a failure. `None`: try again at once; `Some`: pause this long first.
+    /// Counts a failure. `None` means that the loop tries again immediately. `Some` is the time to pause before the
+    /// next try.
     pub(super) fn failed(&mut self, fault: &io::Error) -> Option<Duration> {
         if concerns_the_connection(fault) && self.lost < MAX_LOST {
             self.lost += 1;
@@ -54,7 +57,7 @@ impl AcceptBackoff {
     }
 }
 
-/// True of errors of the connection and not of this process; `accept(2)` lists them.
+/// Returns true if the error concerns only the connection and not this process. `accept(2)` lists such errors.
 fn concerns_the_connection(fault: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(

@@ -1,4 +1,4 @@
-//! The open connections of one listener: counts them, waits for their end, cuts them.
+//! The open connections of one listener: counts them, waits until all have ended, and cuts them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,11 +18,11 @@ pub(super) struct ConnectionSet {
 struct Slots {
     cuts: Vec<Option<Cut>>,
     free: Vec<usize>,
-    /// Set by [`ConnectionSet::cut`]: a connection that enters later is cut at once.
+    /// True after a call of [`ConnectionSet::cut`]. A connection that enters the set later is cut immediately.
     all_cut: bool,
 }
 
-/// Keeps a connection in the set until it is dropped.
+/// Keeps a connection in the set. Dropping this value removes the connection.
 #[derive(Debug)]
 pub(super) struct Member {
     connections: Arc<ConnectionSet>,
@@ -30,7 +30,7 @@ pub(super) struct Member {
 }
 
 impl ConnectionSet {
-    /// Adds a connection that `cut` ends.
+    /// Adds a connection to the set. `cut` is the value that ends this connection.
     pub(super) fn enter(self: &Arc<Self>, cut: Cut) -> Member {
         let mut slots = self.slots();
         if slots.all_cut {
@@ -45,7 +45,7 @@ impl ConnectionSet {
         Member { connections: self.clone(), slot }
     }
 
-    /// Connections that are open now.
+    /// Returns the number of connections that are open now.
     pub(super) fn len(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
@@ -57,16 +57,16 @@ impl ConnectionSet {
             slots.all_cut = true;
             slots.cuts.iter().flatten().cloned().collect()
         };
-        cuts.iter().for_each(Cut::cut); // outside the lock: a woken task may drop its `Member` at once
+        cuts.iter().for_each(Cut::cut); // outside the lock, because a woken task may drop its `Member` immediately
         cuts.len()
     }
 
-    /// Resolves when no connection is open.
+    /// Waits until no connection is open.
     pub(super) async fn emptied(&self) {
         loop {
             let emptied = self.emptied.notified();
             tokio::pin!(emptied);
-            emptied.as_mut().enable(); // before `len`: a notification between the two would be missed
+            emptied.as_mut().enable(); // must be before `len`, or a notification between the two calls would be missed
             if self.len() == 0 {
                 return;
             }
@@ -85,7 +85,7 @@ impl Drop for Member {
         slots.cuts[self.slot] = None;
         slots.free.push(self.slot);
         if self.connections.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // Frees the memory of a burst of connections.
+            // Frees the memory that many simultaneous connections needed.
             *slots = Slots { all_cut: slots.all_cut, ..Slots::default() };
             drop(slots);
             self.connections.emptied.notify_waiters();

@@ -17,7 +17,7 @@ async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(addr).await
 }
 
-/// Sends one byte, then waits for the cut or for the client to close.
+/// Sends one byte, then waits until the connection is cut or the client closes.
 async fn greet(Arrival { mut stream, cut, .. }: Arrival) {
     let _ = stream.write_all(b"!").await;
     let _ = cut.race(stream.read_u8()).await;
@@ -54,7 +54,7 @@ async fn both_address_families_are_served_with_the_peers_address() {
         .unwrap();
         let mut addr = listener.addr();
         if addr.ip().is_unspecified() {
-            addr.set_ip([127, 0, 0, 1].into()); // a v4 client of a v6 socket
+            addr.set_ip([127, 0, 0, 1].into()); // an IPv4 client of an IPv6 socket
         }
         let client = greeted(addr).await;
         assert_eq!(peers.recv().await, Some((client.local_addr().unwrap(), true)), "{bind}");
@@ -95,7 +95,7 @@ async fn connections_without_a_permit_wait_in_the_kernel() {
     let wide = start(loopback(), &permits, 9, &life.tasks(), greet).unwrap();
 
     let first = greeted(narrow.addr()).await;
-    let mut waiting = connect(narrow.addr()).await.unwrap(); // the kernel's handshake is done, ours is not
+    let mut waiting = connect(narrow.addr()).await.unwrap(); // connected by the kernel, not accepted yet
     let second = greeted(wide.addr()).await;
     assert_eq!(permits.free(), 0);
     let silence = tokio::time::timeout(Duration::from_millis(50), waiting.read_u8()).await;
@@ -119,7 +119,7 @@ async fn shutdown_closes_the_port_then_cuts() {
     assert_eq!(connect(listener.addr()).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 }
 
-/// Yields connections and errno values as scripted, and then nothing more.
+/// An acceptor that returns prepared connections and errno values, and then nothing more.
 struct Scripted {
     script: VecDeque<Result<TcpStream, i32>>,
 }
@@ -134,7 +134,7 @@ impl Acceptor for Scripted {
     }
 }
 
-/// A socket of any kind: the loop only passes it on.
+/// Returns a socket of any kind, because the loop does not use the socket.
 async fn some_stream() -> TcpStream {
     let reservation = loopback();
     reservation.socket.listen(1).unwrap();

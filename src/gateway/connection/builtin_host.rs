@@ -1,4 +1,4 @@
-//! Serves `exit.gate`, the one target that the gateway answers itself.
+//! Serves `exit.gate`, the one host name whose requests the gateway answers itself.
 
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::gateway::protocol::Protocol;
 use crate::gateway::record::Outcome;
 
 impl<G: Gate> Connection<'_, G> {
-    /// Serves a tunnel to exit.gate: the client sends HTTP through it as to any site.
+    /// Serves a tunnel to exit.gate. Inside the tunnel the client sends HTTP requests, as it would to any web site.
     pub(super) async fn builtin_tunnel(&mut self, protocol: Protocol, username: &str, admitted: &G::Admitted) {
         loop {
             self.deadline = Instant::now() + self.context.listener.opening;
@@ -47,7 +47,7 @@ impl<G: Gate> Connection<'_, G> {
         }
     }
 
-    /// Answers one request to exit.gate; returns whether the connection can be kept.
+    /// Answers one request to exit.gate. Returns true if the connection can be kept after this request.
     pub(super) async fn builtin(
         &mut self,
         protocol: Protocol,
@@ -75,7 +75,7 @@ impl<G: Gate> Connection<'_, G> {
         }
     }
 
-    /// Reads the request's body whole.
+    /// Reads the whole body of the request.
     async fn with_body(
         &mut self,
         request: Result<BuiltinKind, (u16, &'static str)>,

@@ -1,7 +1,8 @@
-//! A connection that uses HTTP: one request after the other, until one of them becomes a tunnel.
+//! A client connection that uses HTTP. Requests are served one after the other, until one of them becomes a tunnel.
 //!
-//! Requests are served in their order; those that a client sends ahead wait in the inbox. Each is parsed into a plan
-//! (`connection/plan.rs`) and carried out: a CONNECT here, a forwarded request in `connection/plain.rs`, one for exit.gate in
+//! Requests are served in the order of their arrival. Requests that a client sends before it has the earlier answers
+//! wait in the inbox. Each request is parsed into a `Plan` (`connection/plan.rs`), and the plan is carried out: a
+//! CONNECT in this module, a forwarded request in `connection/plain.rs`, a request for exit.gate in
 //! `connection/builtin_host.rs`.
 
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ use crate::gateway::record::Outcome;
 use crate::net::Target;
 
 impl<G: Gate> Connection<'_, G> {
-    /// Serves requests until a tunnel is open, or to the end.
+    /// Serves requests until a tunnel is open or the connection ends.
     pub(super) async fn http(mut self) -> Option<Tunnel<G::Lease>> {
         let mut kept = None;
         self.record.protocol_known(Protocol::Http);
@@ -46,7 +47,7 @@ impl<G: Gate> Connection<'_, G> {
         None
     }
 
-    /// Serves the request whose head of this length is in the inbox.
+    /// Serves the request whose head is in the inbox. The head has `length` bytes.
     async fn serve(&mut self, length: usize, kept: &mut Option<KeptStream<G::Lease>>) -> AfterRequest<G::Lease> {
         let plan = plan(&self.inbox.bytes()[..length], self.context.listener, false);
         self.inbox.consume(length);
@@ -60,7 +61,7 @@ impl<G: Gate> Connection<'_, G> {
                 Ok(None) => AfterRequest::Close,
                 Err(refusal) => self.refuse(&refusal, mode.keep_unread(), mode.head_only).await,
             },
-            // Boxed: an exchange is large, and most connections are tunnels.
+            // The future of a forwarded request is boxed because it is large, and most connections are tunnels.
             Action::Forward(target, exchange) => Box::pin(self.forward(target, &exchange, credentials, kept)).await,
             Action::Builtin(request) => match self.enter(Protocol::Http, &credentials, None) {
                 Ok(admitted) => {
@@ -82,7 +83,7 @@ impl<G: Gate> Connection<'_, G> {
         }
     }
 
-    /// Serves a CONNECT. `None`: it was for exit.gate, and is over.
+    /// Serves a CONNECT. Returns `None` if the CONNECT was for exit.gate and has been served.
     async fn http_connect(
         &mut self,
         target: &Target,

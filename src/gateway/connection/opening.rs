@@ -1,4 +1,4 @@
-//! What comes before the client's protocol: the first read, a PROXY header from trusted peers, a TLS handshake.
+//! The steps before the client's protocol begins: the first read, the PROXY header of trusted peers, the TLS handshake.
 
 use std::net::SocketAddr;
 
@@ -10,11 +10,11 @@ use crate::gateway::failure::{ClientFault, Failure};
 use crate::gateway::listener::ListenerConfig;
 use crate::gateway::proxy_protocol::{self, Header};
 
-/// The first byte of a TLS record that holds a handshake message.
+/// The first byte of a TLS record that contains a handshake message.
 const HANDSHAKE: u8 = 0x16;
 
-/// A fatal TLS alert `handshake_failure`, for a client that uses TLS on a port without it: the client then fails at once and
-/// does not wait for a ServerHello.
+/// The fatal TLS alert `handshake_failure`. It is sent to a client that uses TLS on a port without TLS. With this alert
+/// the client fails immediately and does not wait for a ServerHello.
 const NO_TLS: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 40];
 
 /// A connection whose first bytes have been read.
@@ -26,7 +26,8 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Reads until the first byte of the client's protocol is there, before the deadline.
+    /// Reads until the first byte of the client's protocol has arrived, and fails if it does not arrive before the
+    /// deadline.
     pub(super) async fn read(
         stream: TcpStream,
         peer: SocketAddr,
@@ -41,7 +42,7 @@ impl Opening {
         if opening.inbox.bytes().first() != Some(&HANDSHAKE) {
             return Ok(opening);
         }
-        // Boxed: a handshake is large, and most connections have none.
+        // The handshake's future is boxed because it is large, and most connections have no TLS.
         Box::pin(opening.tls_handshake(listener, deadline)).await
     }
 
@@ -53,7 +54,7 @@ impl Opening {
         within(deadline, self.inbox.fill(&mut self.stream)).await
     }
 
-    /// Reads the PROXY header, which a trusted peer must send and any other peer must not.
+    /// Reads the PROXY header. A trusted peer must send this header, and any other peer must not send it.
     async fn proxy_header(
         &mut self,
         peer: SocketAddr,
@@ -81,7 +82,7 @@ impl Opening {
     async fn tls_handshake(mut self, listener: &ListenerConfig, deadline: Instant) -> Result<Self, Failure> {
         const WRONG: Failure = Failure::Client(ClientFault::Tls);
         let Some(acceptor) = &listener.tls else {
-            // Sent or not, the connection ends.
+            // The result is ignored: the connection ends whether or not the alert was sent.
             let _ = self.stream.send(&NO_TLS).await;
             self.stream.close_after_reply().await;
             return Err(WRONG);
@@ -101,7 +102,7 @@ impl Opening {
     }
 }
 
-/// Waits for a read that must bring bytes before the deadline.
+/// Waits for one read. The read must return at least one byte before the deadline.
 async fn within(deadline: Instant, read: impl Future<Output = std::io::Result<usize>>) -> Result<(), Failure> {
     match timeout_at(deadline, read).await {
         Err(_) => Err(Failure::Client(ClientFault::Slow)),

@@ -1,8 +1,10 @@
-//! Forwards a plain HTTP request: chooses the stream, sends the request again where that helps, and keeps the stream.
+//! Forwards a plain HTTP request: chooses the stream, sends the request again if that can help, and keeps the stream
+//! for the next request.
 //!
-//! A stream to a target is kept for the next request of the same user to the same target, because a new one costs a round
-//! trip through three relays over Tor. Only a request that may be sent twice is sent on a kept stream: such a stream may close
-//! under the request, and then nobody can know whether the target has seen it.
+//! A stream to a target is kept for the next request of the same user to the same target, because a new stream over Tor
+//! costs a round trip through three relays. A kept stream is used only for a request that may be sent twice. The
+//! reason: a kept stream may close while the request is being sent, and then nobody can know whether the target has
+//! received the request.
 
 use std::io::{self, Read};
 
@@ -20,11 +22,11 @@ use crate::gateway::protocol::Protocol;
 use crate::gateway::record::Outcome;
 use crate::net::Target;
 
-/// How often one request is sent at most, also where more exits may be tried: a target that closes twice without an answer
-/// most likely does so through every exit. Not tuned.
+/// The most times that one request is sent, even if more exits may be tried. If a target closes the connection twice
+/// without an answer, it most likely does the same through every exit. Not tuned.
 const MAX_SENDS: usize = 3;
 
-/// An open stream between two requests.
+/// An open stream that waits for the next request of its client.
 pub(super) struct KeptStream<L> {
     opened: Opened<L>,
     target: Target,
@@ -41,14 +43,15 @@ impl<L> KeptStream<L> {
     }
 }
 
-/// Unexpected bytes would be taken for the answer to the next request.
+/// Returns true if the stream is open and no bytes wait in it. Unexpected bytes would be read as the answer to the next
+/// request.
 fn is_open_and_silent(stream: &Stream) -> bool {
     let read = (&*SockRef::from(stream)).read(&mut [0]);
     read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl<G: Gate> Connection<'_, G> {
-    /// Sends a request to its target and the answer to the client.
+    /// Sends a request to its target, and sends the target's answer to the client.
     pub(super) async fn forward(
         &mut self,
         target: Target,
@@ -79,7 +82,7 @@ impl<G: Gate> Connection<'_, G> {
             };
             let end = self.exchange(&mut opened, exchange, fresh).await;
             self.report_observation(&opened, &target, &end, fresh);
-            // A kept stream that closed says nothing about its exit, which may be tried again.
+            // If a kept stream has closed, that says nothing about its exit, so the same exit may be tried again.
             let again = sends < MAX_SENDS && (!fresh || opened.attempts_left > 0);
             match end {
                 ExchangeEnd::Died { repeatable: true } | ExchangeEnd::Unanswered if again => {
@@ -106,13 +109,14 @@ impl<G: Gate> Connection<'_, G> {
         forward::exchange(stream, inbox, opened, exchange, sent_early, &record.byte_meter()).await
     }
 
-    /// Reports to the gate what it could not see inside a tunnel. A kept stream that has closed is nobody's fault.
+    /// Reports to the gate what happened on this stream, because the gate cannot see the HTTP answers. A kept stream
+    /// that has closed is not reported: neither the exit nor the target is at fault.
     fn report_observation(&self, opened: &Opened<G::Lease>, target: &Target, end: &ExchangeEnd, fresh: bool) {
         let observation = match end {
             ExchangeEnd::Answered { status, .. } => Observation::Status(*status),
             ExchangeEnd::Upgraded(_) => Observation::Status(101),
             ExchangeEnd::Died { .. } if fresh => Observation::Died,
-            // The exit or the target is silent, and nobody can know which.
+            // The exit or the target does not answer, and the gateway cannot know which of the two is at fault.
             ExchangeEnd::Died { .. } | ExchangeEnd::Unanswered | ExchangeEnd::Failed { .. } => return,
         };
         self.context.gate.observe(&opened.lease, target, observation);
@@ -153,7 +157,7 @@ impl<G: Gate> Connection<'_, G> {
         }
     }
 
-    /// Refuses a request, and keeps the connection if no body of it is left unread.
+    /// Refuses a request. The connection is kept only if no part of the request's body is left unread.
     async fn refuse_exchange(&mut self, refusal: &Refusal, exchange: &Exchange) -> AfterRequest<G::Lease> {
         let keep = exchange.keep && exchange.body == Body::NONE;
         self.refuse(refusal, keep, exchange.asked.head).await

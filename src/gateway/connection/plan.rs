@@ -1,7 +1,8 @@
-//! What one HTTP request asks of the gateway: parsed from its head, borrowing nothing of it.
+//! What the gateway has to do for one HTTP request. A plan is parsed from the request's head and borrows nothing from
+//! the head.
 //!
-//! [`plan`] decides by the request alone and does no I/O. `connection/http.rs` carries plans out, `connection/plain.rs` those
-//! that forward, `connection/builtin_host.rs` those for exit.gate.
+//! [`plan`] looks only at the request and does no I/O. The plans are carried out by `connection/http.rs`, by
+//! `connection/plain.rs` (forwarded requests) and by `connection/builtin_host.rs` (requests for exit.gate).
 
 use crate::gateway::failure::{Denial, Failure};
 use crate::gateway::gate::{Opened, Refusal};
@@ -16,33 +17,34 @@ use crate::gateway::http::response::Asked;
 use crate::gateway::listener::ListenerConfig;
 use crate::net::Target;
 
-/// A request that was read.
+/// One parsed request.
 pub(super) struct Plan {
     pub(super) credentials: Credentials,
     pub(super) mode: AnswerMode,
     pub(super) action: Action,
 }
 
-/// How the gateway's own answer to a request must be written.
+/// How the gateway has to write its own answer to a request.
 #[derive(Clone, Copy)]
 pub(super) struct AnswerMode {
-    /// The client wants to keep the connection.
+    /// True if the client wants to keep the connection.
     keep: bool,
-    /// The method is HEAD: no body may follow.
+    /// True if the method is HEAD: the answer must have no body.
     pub(super) head_only: bool,
     /// The body of the request.
     pub(super) body: Body,
-    /// The client waits for `100 Continue` before it sends the body.
+    /// True if the client waits for `100 Continue` before it sends the body.
     pub(super) expects: bool,
 }
 
 impl AnswerMode {
-    /// Whether the connection can be kept after the request's body was read.
+    /// Returns true if the connection can be kept after the request's body has been read.
     pub(super) fn keep(&self) -> bool {
         self.keep
     }
 
-    /// Whether the connection can be kept if nobody reads the body, whose bytes stand where the next request would.
+    /// Returns true if the connection can be kept although nobody reads the request's body. Unread bytes of a body
+    /// would be read as the next request.
     pub(super) fn keep_unread(&self) -> bool {
         self.keep && self.body == Body::NONE
     }
@@ -51,27 +53,28 @@ impl AnswerMode {
 pub(super) enum Action {
     Connect(Target),
     Forward(Target, Exchange),
-    /// A request to exit.gate, or the status and text that refuse it.
+    /// A request to exit.gate, or the HTTP status and the text of its refusal.
     Builtin(Result<BuiltinKind, (u16, &'static str)>),
-    /// Send this answer.
+    /// Send this answer, which is complete.
     Page(Vec<u8>),
-    /// Refuse it. Its end is clear, so the client may send another request.
+    /// Refuse the request. The end of the request is known, so the client may send another request.
     Refuse(Refusal),
 }
 
-/// What follows on a connection after a request.
+/// What happens on a connection after a request was served.
 pub(super) enum AfterRequest<L> {
-    /// The next request may come.
+    /// Read the next request.
     Next,
     Close,
-    /// Close with a reset: a clean close would make a truncated answer look complete.
+    /// Close the connection with a reset: a normal close would make a truncated answer look complete.
     Reset,
     /// The connection becomes a tunnel.
     Tunnel(Opened<L>),
 }
 
-/// Parses a request's head. `inside_builtin`: it came through a tunnel to exit.gate, so a path alone is a request to
-/// exit.gate; elsewhere it comes from a browser that takes the gateway for a web site.
+/// Parses a request's head. `inside_builtin` is true if the request came through a tunnel to exit.gate. There, a
+/// request target that is only a path means exit.gate. On any other connection, such a request comes from a browser
+/// that opened the proxy port as a web site.
 pub(super) fn plan(head: &[u8], listener: &ListenerConfig, inside_builtin: bool) -> Result<Plan, Refusal> {
     let request = Request::parse(head).map_err(bad_head)?;
     let mode = AnswerMode {

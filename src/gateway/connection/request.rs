@@ -1,4 +1,4 @@
-//! The steps that all HTTP requests share: read the head, let the client in, refuse.
+//! The steps that all HTTP requests have in common: read the head, check the client's key, send a refusal.
 
 use tokio::time::{Instant, timeout};
 
@@ -13,7 +13,8 @@ use crate::gateway::protocol::Protocol;
 use crate::net::Target;
 
 impl<G: Gate> Connection<'_, G> {
-    /// Reads a whole head and returns its length. `None`: the client sends no more requests, or may not.
+    /// Reads a whole head and returns its length in bytes. Returns `None` if the client sends no more requests, or if
+    /// no more requests are accepted.
     pub(super) async fn head(&mut self) -> Result<Option<usize>, Refusal> {
         if self.inbox.is_empty() {
             self.inbox.relax();
@@ -31,7 +32,8 @@ impl<G: Gate> Connection<'_, G> {
         let mut scan = Scan::default();
         let mut skipped_line = false;
         loop {
-            // One empty line before a request is skipped (RFC 9112, section 2.2): old clients end a body with it.
+            // One empty line before a request is skipped (RFC 9112, section 2.2), because old clients send an extra
+            // empty line after a body.
             if !skipped_line && self.inbox.bytes().starts_with(b"\r\n") {
                 self.inbox.consume(2);
                 skipped_line = true;
@@ -43,14 +45,14 @@ impl<G: Gate> Connection<'_, G> {
                 return Ok(Some(length));
             }
             match self.more().await {
-                // Only an empty line came: no request, so nothing to answer.
+                // The client sent only an empty line. That is no request, so it gets no answer.
                 Err(_) if self.inbox.is_empty() => return Ok(None),
                 more => more?,
             }
         }
     }
 
-    /// Lets the client in and records what it asks for.
+    /// Checks the client's key and the limits, and records the username and the target.
     pub(super) fn enter(
         &mut self,
         protocol: Protocol,
@@ -63,7 +65,8 @@ impl<G: Gate> Connection<'_, G> {
         Ok(admitted)
     }
 
-    /// Sends a refusal. `keep`: the connection can serve another request; `head_only`: the method was HEAD.
+    /// Sends a refusal. `keep` is true if the connection can serve another request. `head_only` is true if the method
+    /// was HEAD.
     pub(super) async fn refuse(&mut self, refusal: &Refusal, keep: bool, head_only: bool) -> AfterRequest<G::Lease> {
         let failure = refusal.failure;
         self.record.refused(refusal);

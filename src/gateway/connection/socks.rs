@@ -1,4 +1,4 @@
-//! A connection that uses SOCKS: drives the parser of [`crate::gateway::socks`] over the client's socket.
+//! A client connection that uses SOCKS: runs the parser of [`crate::gateway::socks`] on the client's socket.
 
 use super::{Connection, Tunnel};
 use crate::gateway::failure::{AuthFault, ClientFault, Denial, Failure};
@@ -11,18 +11,18 @@ use crate::gateway::socks::{
 };
 use crate::net::{Host, Target};
 
-/// Why there will be no tunnel, and how the client learns it.
+/// The failure of a SOCKS request, and the form in which the client gets this failure.
 struct SocksRefusal {
     refusal: Refusal,
     reply: ReplyForm,
 }
 
 enum ReplyForm {
-    /// In a reply to the client's request.
+    /// The client gets the failure in a reply to its request.
     Reply,
-    /// In these two bytes, which answer its greeting or its credentials.
+    /// The client gets these two bytes, which answer its greeting or its credentials.
     Early([u8; 2]),
-    /// Not at all: SOCKS5 has no reply for this stage.
+    /// The client gets no reply: SOCKS5 has none for this stage of the opening.
     None,
 }
 
@@ -38,18 +38,18 @@ impl From<Failure> for SocksRefusal {
     }
 }
 
-/// How a SOCKS request was served.
+/// The result of a SOCKS request.
 enum Served<G: Gate> {
     /// A stream to the target is open.
     Opened(Opened<G::Lease>),
-    /// It was answered, and nothing follows.
+    /// The request has been answered, and the connection ends.
     Answered,
-    /// The client wants exit.gate, under this username.
+    /// The client wants a tunnel to exit.gate. The fields are the username and the admitted client.
     Builtin(Box<str>, G::Admitted),
 }
 
 impl<G: Gate> Connection<'_, G> {
-    /// Serves a SOCKS connection until a tunnel is open, or to the end.
+    /// Serves a SOCKS connection until a tunnel is open or the connection ends.
     pub(super) async fn socks(mut self, mut socks: Socks) -> Option<Tunnel<G::Lease>> {
         let version = socks.version();
         self.record.protocol_known(protocol(version));
@@ -61,7 +61,8 @@ impl<G: Gate> Connection<'_, G> {
             Ok(Served::Answered) => {}
             Err(SocksRefusal { refusal, reply }) => {
                 self.record.refused(&refusal);
-                // Fails if the client is gone; the record has the refusal.
+                // Sending fails if the client is gone. The result is ignored, because the record already has the
+                // refusal.
                 let _ = match reply {
                     ReplyForm::Reply => self.stream.send(&Reply::refuse(version, refusal.failure)).await,
                     ReplyForm::Early(bytes) => self.stream.send(&bytes).await,
@@ -75,7 +76,7 @@ impl<G: Gate> Connection<'_, G> {
 
     async fn request(&mut self, socks: &mut Socks) -> Result<Served<G>, SocksRefusal> {
         let (command, used, admitted) = self.opening(socks).await?;
-        // Taken out of `self`, because the username borrows from it for as long as the request is served.
+        // The inbox is moved out of `self`, because the username borrows from the inbox while the request is served.
         let mut opening = std::mem::take(&mut self.inbox);
         let credentials = socks.credentials(opening.bytes());
         let username = text(credentials.username)?;
@@ -103,7 +104,7 @@ impl<G: Gate> Connection<'_, G> {
         Ok(served)
     }
 
-    /// Reads up to the end of the request, and checks the credentials if they come before it.
+    /// Reads until the request is complete. In SOCKS5 the credentials come before the request and are checked here.
     async fn opening(&mut self, socks: &mut Socks) -> Result<(Command, usize, Option<G::Admitted>), SocksRefusal> {
         let mut admitted = None;
         loop {
@@ -145,7 +146,7 @@ impl<G: Gate> Connection<'_, G> {
         lookup: Lookup<'_>,
     ) -> Result<Served<G>, SocksRefusal> {
         let resolved = match lookup {
-            // As tor does: the answer for an address is that address, and no exit is asked.
+            // The answer for an IP address is the same address, and no exit is used. Tor does the same.
             Lookup::Address(Host::Ip(ip)) => Resolved::Address(*ip),
             lookup => self.context.gate.resolve(caller, admitted, lookup).await?,
         };
@@ -158,7 +159,7 @@ impl<G: Gate> Connection<'_, G> {
         Ok(Served::Answered)
     }
 
-    /// Accepts a tunnel to exit.gate, which is plain HTTP on port 80.
+    /// Accepts a tunnel to exit.gate. Only plain HTTP on port 80 is served there.
     async fn socks_builtin(&mut self, version: Version, target: &Target) -> Result<(), SocksRefusal> {
         if target.port != 80 {
             return Err(Failure::Denied(Denial::Target).into());
@@ -196,7 +197,7 @@ fn early(refusal: Refusal, bytes: [u8; 2]) -> SocksRefusal {
     SocksRefusal { refusal, reply: ReplyForm::Early(bytes) }
 }
 
-/// A refusal in the form that the opening's stage allows.
+/// Returns a refusal in the form that the present stage of the opening allows.
 fn refusal_now(socks: &Socks, failure: Failure) -> SocksRefusal {
     let reply = if socks.can_refuse() { ReplyForm::Reply } else { ReplyForm::None };
     SocksRefusal { refusal: failure.into(), reply }

@@ -1,10 +1,12 @@
-//! Every HTTP answer that the gateway writes itself: a tunnel is open, a request failed, a page.
+//! All HTTP answers that the gateway writes itself: the success answer to a CONNECT, the answer to a failed request,
+//! and web pages.
 //!
-//! `X-Exitgate-…` fields describe the exit, the same on a CONNECT answer and on a forwarded one. An error is given three
-//! times: in `Proxy-Status` (RFC 9209) for programs, in `X-Exitgate-Error` for people, and, cut to a line, in the status
-//! line's reason phrase, because that is all that HTTP libraries show of a failed CONNECT. `X-Exitgate-Id` is the
-//! connection's id in the logs. Texts from elsewhere (a detail may quote a username) are reduced to printable ASCII here,
-//! where they become part of a head.
+//! The fields `X-Exitgate-…` describe the exit. They are the same in the answer to a CONNECT and in a forwarded answer.
+//! An error stands in three places of an answer: in `Proxy-Status` (RFC 9209) for programs, in `X-Exitgate-Error` for
+//! people, and, cut to one line, in the reason phrase of the status line. The reason phrase is all that HTTP libraries
+//! show of a failed CONNECT. `X-Exitgate-Id` is the connection's id in the logs. Texts that the gateway did not write
+//! itself (a detail may quote a username) are reduced to printable ASCII in this module, because here they become part
+//! of a head.
 
 use std::fmt::Write as _;
 
@@ -12,16 +14,16 @@ use crate::gateway::failure::Failure;
 use crate::gateway::gate::{ExitFacts, Refusal};
 use crate::telemetry::trace_id::TraceId;
 
-/// Asks a client for a username and key.
+/// The field that asks a client for a username and a key.
 const CHALLENGE: &str = "Proxy-Authenticate: Basic realm=\"exitgate\", charset=\"UTF-8\"\r\n";
 
-/// The longest reason phrase, in bytes: clients log it in one line. Not tuned.
+/// The maximum length of a reason phrase, in bytes. Clients write the phrase into one line of their log. Not tuned.
 const REASON_MAX: usize = 120;
 
-/// Tells the client to send the body.
+/// The interim answer that asks the client to send the body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Writes the fields that describe the exit, each a whole line.
+/// Writes the header fields that describe the exit. Each field is a whole line.
 pub fn exit_fields(facts: &ExitFacts, out: &mut String) {
     if let Some(ip) = facts.ip {
         let _ = write!(out, "X-Exitgate-Exit-Ip: {ip}\r\n");
@@ -39,7 +41,7 @@ pub fn exit_fields(facts: &ExitFacts, out: &mut String) {
     }
 }
 
-/// The success answer to a CONNECT; `None` for a tunnel to exit.gate.
+/// Returns the success answer to a CONNECT. `exit` is `None` for a tunnel to exit.gate.
 pub fn established(exit: Option<&ExitFacts>) -> Vec<u8> {
     let mut out = String::from("HTTP/1.1 200 Connection established\r\n");
     if let Some(exit) = exit {
@@ -49,7 +51,8 @@ pub fn established(exit: Option<&ExitFacts>) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// The answer to a request that failed. `keep`: the connection is kept; `head_only`: the method was HEAD.
+/// Returns the answer to a request that failed. `keep` is true if the connection is kept. `head_only` is true if the
+/// method was HEAD.
 pub fn refusal(refusal: &Refusal, id: TraceId, keep: bool, head_only: bool) -> Vec<u8> {
     let failure = refusal.failure;
     let mut text = failure.sentence().to_owned();
@@ -64,7 +67,7 @@ pub fn refusal(refusal: &Refusal, id: TraceId, keep: bool, head_only: bool) -> V
         fields.push_str(CHALLENGE);
     }
     if let Some(after) = refusal.retry_after {
-        // Rounded up: a client that returns at this time must not be refused again.
+        // The seconds are rounded up: a client that returns after this time must not be refused again.
         let _ = write!(fields, "Retry-After: {}\r\n", after.as_millis().div_ceil(1000));
     }
     let reason = reason_phrase(&text);
@@ -73,25 +76,26 @@ pub fn refusal(refusal: &Refusal, id: TraceId, keep: bool, head_only: bool) -> V
     page.write_with(&reason, keep, head_only)
 }
 
-/// Text that may stand in a status line: `text` is ASCII, and is cut where it is too long.
+/// Returns text for a status line. `text` must be ASCII, and is cut if it is longer than [`REASON_MAX`].
 fn reason_phrase(text: &str) -> String {
     const CUT: &str = "...";
     if text.len() <= REASON_MAX { text.to_owned() } else { text[..REASON_MAX - CUT.len()].to_owned() + CUT }
 }
 
-/// An answer of the gateway with a body.
+/// An answer of the gateway that has a body.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
     pub status: u16,
-    /// The media type.
+    /// The media type of the body.
     pub kind: &'a str,
-    /// Further fields, each a whole line.
+    /// Additional header fields. Each is a whole line.
     pub fields: &'a str,
     pub body: &'a str,
 }
 
 impl Page<'_> {
-    /// The whole answer. Caches may not store it, browsers may not guess its type, and other origins cannot read it.
+    /// Returns the whole answer. Its fields forbid caches to store it and browsers to guess its media type, and no
+    /// other web site can read it.
     pub fn write(&self, keep: bool, head_only: bool) -> Vec<u8> {
         self.write_with(standard_reason(self.status), keep, head_only)
     }
@@ -115,7 +119,7 @@ fn standard_reason(status: u16) -> &'static str {
     http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error")
 }
 
-/// Printable ASCII as it is, every other character as `?`.
+/// Returns the text with every character that is not printable ASCII replaced by `?`.
 fn ascii(text: &str) -> String {
     text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect()
 }

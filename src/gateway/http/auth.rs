@@ -1,7 +1,8 @@
-//! `Proxy-Authorization: Basic`: the username selects the exit, the password is the client's key.
+//! Reads `Proxy-Authorization: Basic`: the username selects the exit, and the password is the client's key.
 //!
-//! The field never reaches a target: [`super::framing::Options::ends`] drops it. The base64 decoder must be strict: one that
-//! forgives missing padding or stray bits accepts one key in several spellings, and each would count as another wrong key.
+//! This field never reaches a target: [`super::framing::Options::ends`] drops it. The base64 decoder must be strict. A
+//! decoder that accepts missing padding or unused bits would accept one key in several spellings. Each spelling of a
+//! wrong key would then count as another wrong key.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,16 +10,17 @@ use base64::engine::general_purpose::STANDARD;
 use super::head::Fields;
 use crate::gateway::failure::{AuthFault, ClientFault, Failure};
 
-/// The username and password of a request, as they were sent: `username:password`.
+/// The username and the password of a request, in the form in which the client sent them: `username:password`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
     text: Vec<u8>,
-    /// The length of the username.
+    /// The length of the username in bytes.
     username: usize,
 }
 
 impl Credentials {
-    /// Reads the first `Proxy-Authorization`. Without one, both are empty; one that cannot be read is a wrong key.
+    /// Reads the first `Proxy-Authorization` field. Without such a field, username and password are empty. A field that
+    /// cannot be read counts as a wrong key.
     pub fn read(fields: &Fields<'_>) -> Result<Self, Failure> {
         let Some(field) = fields.get("proxy-authorization") else { return Ok(Self::default()) };
         let wrong = Failure::Auth(AuthFault::Wrong);
@@ -34,12 +36,12 @@ impl Credentials {
         }
     }
 
-    /// Empty if none was given.
+    /// Returns the username. The text is empty if the client sent none.
     pub fn username(&self) -> &str {
         str::from_utf8(&self.text[..self.username]).unwrap_or_default()
     }
 
-    /// `None` if none was given, or an empty one.
+    /// Returns the password. Returns `None` if the client sent no password or an empty one.
     pub fn password(&self) -> Option<&[u8]> {
         self.text.get(self.username + 1..).filter(|password| !password.is_empty())
     }

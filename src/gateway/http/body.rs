@@ -1,55 +1,56 @@
-//! Finds where a message's body ends, so its bytes can be forwarded exactly as they came.
+//! Finds the end of a message's body, so the bytes of the body can be forwarded exactly as they came.
 //!
-//! A [`Body`] gets the bytes that follow a head and returns how many of them belong to the message. It decodes nothing: chunk
-//! sizes and extensions are forwarded unchanged, without a copy. It accepts only what every parser reads in the same way: a
-//! chunk size is hexadecimal digits without sign or prefix, every line ends in CRLF, and extensions and trailers are bounded.
+//! A [`Body`] gets the bytes that follow a head and returns how many of these bytes belong to the message. It decodes
+//! nothing: chunk sizes and chunk extensions are forwarded unchanged and are not copied. It accepts only what every
+//! parser reads in the same way: a chunk size consists of hexadecimal digits without sign or prefix, every line ends in
+//! CRLF, and the length of extensions and trailers is limited.
 //!
-//! Only trailers, which are rare, are held until they are complete. A program that merges trailers into the head's fields
-//! would believe a forged `X-Exitgate-…` among them, or use a length or host that comes behind the body. Such trailers are
-//! dropped (RFC 9110, section 6.5.1, allows that).
+//! Trailers are rare, and only they are held until they are complete. A program that merges trailers into the fields of
+//! the head would believe a forged `X-Exitgate-…` field in the trailers. It could also use a length or a host from the
+//! trailers. Trailers with such names are dropped (RFC 9110, section 6.5.1, allows that).
 //!
-//! Next: [`super::forward`] moves the bytes; [`super::framing`] chooses the kind of body.
+//! Next: [`super::forward`] sends the bytes; [`super::framing`] chooses the kind of body.
 
 use super::head::is_token;
 
-/// The most bytes that the extensions of one chunk may take. Not tuned: hardly anybody uses them.
+/// The maximum length, in bytes, of the extensions of one chunk. Hardly any program uses chunk extensions. Not tuned.
 const EXTENSION_MAX: u32 = 1024;
 
-/// The most bytes that all trailers may take: far more than gRPC-Web and digests use. Not tuned.
+/// The maximum length, in bytes, of all trailers together. This is far more than gRPC-Web and digests use. Not tuned.
 const TRAILERS_MAX: u32 = 8 * 1024;
 
-/// How much of a message's body is still to come.
+/// How the body of a message ends, and how much of the body is still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// This many bytes; zero is the end.
+    /// This many bytes are still to come. Zero means that the body has ended.
     Length(u64),
-    /// `Transfer-Encoding: chunked`.
+    /// The body has `Transfer-Encoding: chunked`.
     Chunked(Chunks),
-    /// All bytes until the connection ends.
+    /// The body consists of all bytes until the connection ends.
     UntilClose,
 }
 
-/// What can be forwarded now.
+/// The part of a body that can be forwarded now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// This many of the leading bytes, unchanged.
+    /// Forward this many of the first bytes, unchanged.
     Whole(usize),
-    /// `text` in place of the first `taken` bytes: trailers without the forbidden ones.
+    /// Forward `text` in place of the first `taken` bytes. `text` holds the trailers without those that are forbidden.
     Trailers { taken: usize, text: Vec<u8> },
-    /// Nothing before more bytes have come.
+    /// Forward nothing until more bytes have come.
     More,
 }
 
-/// A chunk that is malformed, or that two parsers could read in two ways.
+/// The error for a chunk that is malformed or that two parsers could read differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a malformed chunk")]
 pub struct BadChunk;
 
 impl Body {
-    /// No body.
+    /// A message without a body.
     pub const NONE: Self = Self::Length(0);
 
-    /// What of the leading bytes can be forwarded now.
+    /// Returns which part of `bytes` can be forwarded now. `bytes` begins where the last piece ended.
     pub fn piece(&mut self, bytes: &[u8]) -> Result<Piece, BadChunk> {
         let taken = match self {
             Self::Chunked(chunks) => chunks.run(bytes, true)?,
@@ -68,7 +69,7 @@ impl Body {
         Ok(Piece::Trailers { taken, text: allowed_trailers(&bytes[..taken]) })
     }
 
-    /// Copies to `out` all that can be forwarded now; returns how many of the leading bytes that used up.
+    /// Copies to `out` everything that can be forwarded now. Returns how many of the first bytes were used.
     pub fn copy(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, BadChunk> {
         let mut at = 0;
         while !self.is_over() {
@@ -87,7 +88,7 @@ impl Body {
         Ok(at)
     }
 
-    /// How many of the leading bytes belong to this body.
+    /// Returns how many of the first bytes belong to this body.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
         match self {
             Self::Length(left) => {
@@ -100,18 +101,19 @@ impl Body {
         }
     }
 
-    /// True once all of it was seen. A body until close is over only when the connection is.
+    /// Returns true if the whole body was seen. A body of the kind `UntilClose` never returns true here: it ends only
+    /// with the connection.
     pub fn is_over(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunked(Chunks { state: State::End, .. }))
     }
 
-    /// True if the body is complete when the connection ends now.
+    /// Returns true if the body is complete when the connection ends now.
     pub fn may_end_here(&self) -> bool {
         self.is_over() || *self == Self::UntilClose
     }
 }
 
-/// The parser's place in a chunked body.
+/// The state of the parser within a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunks {
     state: State,
@@ -144,7 +146,8 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// How many of the leading bytes belong to the chunks; with `stop_at_trailers`, up to the first trailer.
+    /// Returns how many of the first bytes belong to the chunked body. If `stop_at_trailers` is true, the parser stops
+    /// before the first trailer.
     fn run(&mut self, bytes: &[u8], stop_at_trailers: bool) -> Result<usize, BadChunk> {
         let mut at = 0;
         while at < bytes.len() && self.state != State::End {
@@ -190,7 +193,8 @@ impl Chunks {
         Ok(next)
     }
 
-    /// One more digit of the size: 16 at most, so the number fits in 64 bits here and in other parsers.
+    /// Adds one digit to the chunk size. At most 16 digits are accepted, so the number fits in 64 bits here and in
+    /// other parsers.
     fn digit(&mut self, digit: u8) -> Result<State, BadChunk> {
         let value = (digit as char).to_digit(16).ok_or(BadChunk)?;
         self.size = self.size << 4 | u64::from(value);
@@ -203,14 +207,14 @@ impl Chunks {
     }
 
     fn spend(&mut self, most: u32, state: State) -> Result<State, BadChunk> {
-        // Digits of the size count too, which makes the bound of extensions at most 16 bytes smaller.
+        // The digits of the chunk size are counted too. They reduce the limit for extensions by at most 16 bytes.
         self.spent += 1;
         if self.spent > most { Err(BadChunk) } else { Ok(state) }
     }
 }
 
-/// Trailers, up to and with the empty line, without fields that only the gateway may set, that belong into a head, or that
-/// concern one hop.
+/// Removes forbidden trailers. Forbidden are fields that only the gateway may set, fields that are allowed only in a
+/// head, and fields that concern one hop. `trailers` includes the empty line at the end.
 fn allowed_trailers(trailers: &[u8]) -> Vec<u8> {
     const FORBIDDEN_PREFIXES: [&str; 2] = ["x-exitgate", "proxy-"];
     const FORBIDDEN: [&str; 9] = [
@@ -244,7 +248,8 @@ mod tests {
 
     use super::*;
 
-    /// How many bytes belong to the body, fed `piece` at a time; and whether it is over.
+    /// Gives `bytes` to the body in pieces of `piece` bytes. Returns how many bytes belong to the body, and whether the
+    /// body is over.
     fn take(mut body: Body, bytes: &[u8], piece: usize) -> Result<(usize, bool), BadChunk> {
         let mut at = 0;
         while at < bytes.len() && !body.is_over() {
@@ -267,7 +272,7 @@ mod tests {
         assert!(Body::UntilClose.may_end_here() && !Body::Length(1).may_end_here() && !chunked().may_end_here());
     }
 
-    /// What is forwarded of a body that comes `piece` bytes at a time.
+    /// Returns what is forwarded of a body that comes in pieces of `piece` bytes.
     fn passed(bytes: &[u8], piece: usize) -> Result<String, BadChunk> {
         let (mut body, mut out, mut held) = (chunked(), Vec::new(), Vec::new());
         for more in bytes.chunks(piece) {
@@ -288,11 +293,11 @@ mod tests {
                 "2\r\nhi\r\n0\r\nA: b\r\nC: d\r\n\r\n",
             ),
             ("0\r\nX-Exitgate: 1\r\nX-Exitgate-Moved: a\r\n\r\n", "0\r\n\r\n"),
-            // Fields that frame or route a message, or that concern one hop.
+            // These trailers frame a message, route a message, or concern only one hop.
             ("0\r\nContent-Length: 5\r\nA: b\r\nhost: evil\r\n\r\n", "0\r\nA: b\r\n\r\n"),
             ("0\r\nTransfer-Encoding: x\r\nProxy-Authorization: Basic eA==\r\nTE: x\r\n\r\n", "0\r\n\r\n"),
             ("0\r\nTest: 1\r\nHosts: 2\r\n\r\n", "0\r\nTest: 1\r\nHosts: 2\r\n\r\n"),
-            // Data that looks like trailers.
+            // The data of this chunk looks like trailers.
             ("15\r\n0\r\nX-Exitgate-Exit: 1\r\n0\r\n\r\n", "15\r\n0\r\nX-Exitgate-Exit: 1\r\n0\r\n\r\n"),
         ] {
             for piece in [1, 2, 7, 1000] {

@@ -1,22 +1,26 @@
-//! Requests to `http://exit.gate/`: a client that cannot read CONNECT headers asks which exit it has, or for another one.
+//! Requests to `http://exit.gate/`. Clients that cannot read the headers of a CONNECT answer use them to see their exit
+//! or to get another exit.
 //!
-//! They are recognised by the request's target, never by a `Host` field, so a header alone cannot lead here. A web page could
-//! send one, because a browser sends this proxy all its requests. So every request that changes something is a POST with
-//! `X-Exitgate: 1`: a page of another origin cannot send that field without a CORS preflight, which nobody answers, and no
-//! answer has a CORS field that would let the page read it.
+//! Such a request is recognised by its request target and never by a `Host` field, so a header alone cannot lead here.
+//! A web page could send such a request, because a browser sends all requests through this proxy. Therefore every
+//! request that changes something must be a POST with the field `X-Exitgate: 1`. A page of another origin cannot send
+//! this field without a CORS preflight, which the gateway does not answer. No answer has a CORS field, so the page
+//! could not read the answer either.
 
 use super::answer::Page;
 use super::request::Request;
 use crate::gateway::gate::BuiltinRequest;
 use crate::net::{Host, Target};
 
-/// No DNS has this name, so it hides no real site.
+/// The host name of the built-in service. The top-level domain `gate` does not exist in the DNS, so this name hides no
+/// real site.
 const NAME: &str = "exit.gate";
 
-/// The longest body of a report, in bytes. A site, an exit and an outcome take about a hundred.
+/// The maximum length of the body of a report, in bytes. A body with a site, an exit and an outcome has about a hundred
+/// bytes.
 pub const REPORT_MAX: usize = 16 * 1024;
 
-/// Whether a target is exit.gate, on any port.
+/// Returns true if the target is exit.gate, on any port.
 pub fn is_builtin(target: &Target) -> bool {
     matches!(&target.host, Host::Name(name) if &**name == NAME)
 }
@@ -24,16 +28,16 @@ pub fn is_builtin(target: &Target) -> bool {
 /// The requests that exit.gate answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuiltinKind {
-    /// `GET /`.
+    /// `GET /`, which shows the exit of this username.
     WhoAmI,
-    /// `POST /rotate`.
+    /// `POST /rotate`, which gives this username another exit.
     Rotate,
-    /// `POST /report`, with its body.
+    /// `POST /report`, which reports a site that refuses an exit. The report is in the body.
     Report,
 }
 
 impl BuiltinKind {
-    /// The request with its body.
+    /// Combines the kind of the request with its body.
     pub fn with(self, body: &[u8]) -> BuiltinRequest<'_> {
         match self {
             Self::WhoAmI => BuiltinRequest::WhoAmI,
@@ -43,7 +47,7 @@ impl BuiltinKind {
     }
 }
 
-/// Which request this is, or the status and text that refuse it.
+/// Returns the kind of a request to exit.gate, or the HTTP status and the text of its refusal.
 pub fn read(request: &Request<'_>, path: &str) -> Result<BuiltinKind, (u16, &'static str)> {
     let kind = match path.split('?').next().unwrap_or_default() {
         "" | "/" => BuiltinKind::WhoAmI,
@@ -63,7 +67,7 @@ pub fn read(request: &Request<'_>, path: &str) -> Result<BuiltinKind, (u16, &'st
     }
 }
 
-/// The answer: JSON, or the status and text of a refusal.
+/// Returns the HTTP answer. `result` is the JSON of a success, or the HTTP status and the text of a refusal.
 pub fn answer(result: Result<&str, (u16, &str)>, keep: bool, head_only: bool) -> Vec<u8> {
     match result {
         Ok(json) => Page { status: 200, kind: "application/json", fields: "", body: json }.write(keep, head_only),

@@ -1,4 +1,5 @@
-//! Moves the bytes of one exchange: metered, held to a byte rate, and given up after too long a silence.
+//! Reads and writes the bytes of one HTTP exchange, counts them, applies the byte rate, and gives up after too long a
+//! silence.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +12,14 @@ use crate::gateway::client::Inbox;
 use crate::gateway::relay::{Direction, Idle, Meter};
 use crate::limit::Bucket;
 
-/// Bytes read from a body at once: two TLS records. A busy connection holds two such buffers. Not tuned.
+/// How many bytes of a body are read at a time: the size of two TLS records. A busy connection holds two buffers of
+/// this size. Not tuned.
 const READ_SIZE: usize = 32 * 1024;
 
-/// Why nothing moves any more.
+/// The reason why the transfer of bytes stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// The other side sent or took nothing for longer than [`Idle`] allows.
+    /// The other side sent no bytes, or accepted no bytes, for longer than [`Idle`] allows.
     Silent,
     /// The connection broke.
     Broken,
@@ -29,13 +31,14 @@ impl From<io::Error> for Stopped {
     }
 }
 
-/// What both directions of an exchange share.
+/// The state that both directions of an exchange share.
 #[derive(Debug)]
 pub struct Carrier<'a, M> {
     meter: &'a M,
     idle: Idle,
     rate: Option<&'a Bucket>,
-    /// Bytes in both directions: during a long upload, the missing answer is no silence.
+    /// The number of bytes moved in both directions together. While an upload moves bytes, a missing answer does not
+    /// count as silence.
     moved: AtomicU64,
 }
 
@@ -44,18 +47,19 @@ impl<'a, M: Meter> Carrier<'a, M> {
         Self { meter, idle, rate, moved: AtomicU64::new(0) }
     }
 
-    /// Waits for bytes and reads them. `false` is the end of the stream.
+    /// Waits for bytes and reads them. Returns `false` at the end of the stream.
     pub async fn read(&self, inbox: &mut Inbox, from: &mut (impl AsyncRead + Unpin)) -> Result<bool, Stopped> {
         self.read_within(self.idle.open, inbox, from).await
     }
 
-    /// The same for an answer's head, whose first byte has a time limit of its own.
+    /// Reads bytes of an answer's head. For the first byte of the head, the time limit is [`Idle::answer`] in place of
+    /// [`Idle::open`].
     pub async fn read_answer(&self, inbox: &mut Inbox, from: &mut (impl AsyncRead + Unpin)) -> Result<bool, Stopped> {
         let patience = if inbox.is_empty() { self.idle.answer } else { self.idle.open };
         self.read_within(patience, inbox, from).await
     }
 
-    /// True where an answer that does not begin is given up sooner than other silences.
+    /// Returns true if the time limit for the first byte of an answer is shorter than the limit for other silences.
     pub fn expects_answers(&self) -> bool {
         self.idle.answer < self.idle.open
     }
@@ -76,8 +80,9 @@ impl<'a, M: Meter> Carrier<'a, M> {
         }
     }
 
-    /// Waits until the byte rate allows more, then writes all bytes. The wait comes first: with a wait after the last write,
-    /// a client that has everything and closes would look like one that left in the middle.
+    /// Waits until the byte rate allows more bytes, and then writes all of `bytes`. The wait must be before the write.
+    /// If it came after the last write, a client that closes after it has received everything would look like a client
+    /// that left too early.
     pub async fn write(&self, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8], way: Direction) -> Result<(), Stopped> {
         if let Some(later) = self.rate.and_then(|rate| rate.next(Instant::now())) {
             sleep_until(later.into()).await;

@@ -1,11 +1,13 @@
 //! One exchange of plain HTTP: a request to the target and its answer to the client, both at the same time.
 //!
-//! The two directions run side by side, because a target may answer before it has the whole request (a 413, or a 100 that
-//! the client waits for). Heads are rewritten; bodies pass unchanged, measured by [`Body`] to find where the next message
-//! begins. An answer's head is read whole and checked before the client gets any of it. Until then the exchange can still
-//! become a 502, or, if the target has not sent a byte, be sent again through another exit.
+//! The two directions run at the same time, because a target may answer before it has the whole request (a 413, or a
+//! 100 that the client waits for). Heads are rewritten. Bodies are forwarded unchanged, and [`Body`] finds where the
+//! next message begins. The head of an answer is read completely and checked before the client gets any part of it.
+//! Until then the exchange can still be answered with a 502. If the target has not sent a byte, the request can also be
+//! sent again through another exit.
 //!
-//! A client that closes its sending side is taken to have left, as nginx does it: a client that gave up must not hold an exit.
+//! If a client closes its sending side, the gateway assumes that the client has left, as nginx does: a client that has
+//! left must not occupy an exit.
 //!
 //! Next: `connection/plain.rs` chooses the stream and decides whether a request is sent again.
 
@@ -24,29 +26,29 @@ use crate::gateway::failure::{AnswerFault, ClientFault, Failure};
 use crate::gateway::gate::{ExitFacts, Forwarder, Opened};
 use crate::gateway::relay::{Direction, Meter};
 
-/// How many interim answers a target may send before its final one: 100, 103, and a 102 every few seconds for a minute or
-/// two. Not tuned.
+/// The most interim answers that a target may send before its final answer. Targets send a 100 or a 103 once, or a 102
+/// every few seconds for a minute or two. Not tuned.
 const INTERIM_MAX: u32 = 32;
 
-/// A request as it will be sent.
+/// A request in the form in which it will be sent.
 #[derive(Clone, Debug)]
 pub struct Exchange {
     /// The head that the target gets.
     pub head: Vec<u8>,
-    /// The body, which the client may still be sending.
+    /// The request's body. The client may still be sending it.
     pub body: Body,
-    /// What an answer must be read against.
+    /// The parts of the request that decide how the answer must be read.
     pub asked: Asked,
-    /// The client wants to keep the connection.
+    /// True if the client wants to keep the connection.
     pub keep: bool,
-    /// Sending it twice has the effect of sending it once.
+    /// True if sending the request twice has the same effect as sending it once.
     pub idempotent: bool,
-    /// The client waits for a 100 before it sends the body.
+    /// True if the client waits for a `100 Continue` before it sends the body.
     pub expects: bool,
 }
 
 impl Exchange {
-    /// The head for a proxy that forwards the request.
+    /// Returns the head for a proxy that forwards the request to the target.
     fn head_for(&self, forwarder: &Forwarder) -> Vec<u8> {
         let Forwarder { origin, authorization } = forwarder;
         let path = self.head.iter().position(|byte| *byte == b' ').map_or(0, |blank| blank + 1);
@@ -54,7 +56,7 @@ impl Exchange {
         let mut head = Vec::with_capacity(self.head.len() + origin.len() + 64);
         head.extend_from_slice(&self.head[..path]);
         head.extend_from_slice(origin.as_bytes());
-        // `OPTIONS *` is written to a proxy as `OPTIONS http://host` (RFC 9112, section 3.2.4).
+        // In a request to a proxy, `OPTIONS *` is written as `OPTIONS http://host` (RFC 9112, section 3.2.4).
         let asterisk = self.head[path..].starts_with(b"* ");
         head.extend_from_slice(&self.head[path + usize::from(asterisk)..line]);
         if let Some(login) = authorization {
@@ -64,7 +66,8 @@ impl Exchange {
         head
     }
 
-    /// What may be sent with the dial: a head that may be lost and may be sent twice; else nothing.
+    /// Returns the head if it may be sent together with the dial: the head may then be lost or sent twice. Otherwise
+    /// returns an empty slice.
     pub fn early(&self) -> &[u8] {
         if self.idempotent && self.body == Body::NONE { &self.head } else { &[] }
     }
@@ -73,22 +76,23 @@ impl Exchange {
 /// How an exchange ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ExchangeEnd {
-    /// The client has the whole answer.
+    /// The client has received the whole answer.
     Answered {
         status: u16,
-        /// The client's connection can serve another request.
+        /// True if the client's connection can serve another request.
         client_keeps: bool,
-        /// The target's connection can serve another request.
+        /// True if the target's connection can serve another request.
         target_keeps: bool,
     },
-    /// The target switched to another protocol; these are the first bytes of it.
+    /// The target switched to another protocol. The field holds the first bytes of this protocol.
     Upgraded(Vec<u8>),
     /// The stream ended before the first byte of an answer.
     Died {
-        /// The request is still complete, and may be sent twice.
+        /// True if the request is still complete in memory and may be sent twice.
         repeatable: bool,
     },
-    /// No byte of an answer came within [`Idle::answer`](crate::gateway::relay::Idle), and the request may be sent twice.
+    /// No byte of an answer came within [`Idle::answer`](crate::gateway::relay::Idle), and the request may be sent
+    /// twice.
     Unanswered,
     Failed {
         failure: Failure,
@@ -96,29 +100,31 @@ pub enum ExchangeEnd {
     },
 }
 
-/// How a client can learn that its exchange failed.
+/// How the client is informed that its exchange failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// By an error answer: none of the target's answer was sent yet.
+    /// The client gets an error answer. This is possible while it has received nothing of the target's answer.
     Answer,
-    /// By a close before the length in the answer's head is reached.
+    /// The connection is closed before the client has received as many bytes as the answer's head announces.
     Close,
-    /// By a reset: the answer lasts until the connection ends, so a clean close would make it look complete.
+    /// The client gets a reset. The answer lasts until the connection ends, so a normal close would make a truncated
+    /// answer look complete.
     Reset,
 }
 
-/// Flags that one direction sets for the other.
+/// Flags that one direction sets and the other direction reads.
 #[derive(Debug)]
 struct Progress {
-    /// A byte of the request's body has been taken from the client.
+    /// True once a byte of the request's body has been taken from the client.
     body_begun: AtomicBool,
-    /// The whole request is sent.
+    /// True once the whole request has been sent.
     sent: AtomicBool,
-    /// The client has a byte of the final answer.
+    /// True once the client has received a byte of the final answer.
     answer_begun: AtomicBool,
 }
 
-/// Sends the request over `opened` and the answer to the client. `sent_early`: the head was sent with the dial.
+/// Sends the request over `opened` and the answer to the client. `sent_early` is true if the head was sent with the
+/// dial.
 pub async fn exchange<L>(
     client: &mut ClientStream,
     inbox: &mut Inbox,
@@ -158,7 +164,7 @@ pub async fn exchange<L>(
             biased;
             end = &mut download => return end,
             stop = &mut upload, if sending => match stop {
-                // The target may have answered all the same: the download will show.
+                // The target may have sent an answer before it stopped reading. The download finds out.
                 UploadEnd::Target => sending = false,
                 UploadEnd::Client(failure) => {
                     let begun = progress.answer_begun.load(Ordering::Relaxed);
@@ -170,11 +176,12 @@ pub async fn exchange<L>(
     }
 }
 
-/// Why no more is sent to the target. After the whole request is sent, the upload goes on: it watches for the client's end.
+/// Why the upload ended. An upload does not end with the last byte of the request: after that, it waits for the client
+/// to close.
 enum UploadEnd {
-    /// The target takes no more.
+    /// The target accepts no more bytes.
     Target,
-    /// The client left, or its body is malformed.
+    /// The client left, or the client's body is malformed or too slow.
     Client(Failure),
 }
 
@@ -235,12 +242,12 @@ struct Download<'a, M, R, W> {
     exit: &'a ExitFacts,
 }
 
-/// An answer's head, as far as the rest of the exchange needs it.
+/// The parts of an answer's head that the rest of the exchange needs.
 struct AnswerHead {
     status: u16,
     body: Body,
     persists: bool,
-    /// The client's connection is kept, and the head that was sent says so.
+    /// True if the client's connection is kept. The head that was sent to the client says the same.
     client_keeps: bool,
 }
 
@@ -253,8 +260,8 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         }
     }
 
-    /// Reads heads up to the final one, and sends each to the client. The final one is sent together with the bytes of the
-    /// body that are there already: a small answer is one write.
+    /// Reads heads until the final one, and sends each of them to the client. The final head is sent together with the
+    /// bytes of the body that have already arrived, so a small answer needs only one write.
     async fn begin(&mut self) -> Result<AnswerHead, ExchangeEnd> {
         for _ in 0..INTERIM_MAX {
             let length = self.head().await?;
@@ -268,7 +275,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             head.write(&mut out);
             if head.is_interim() {
                 out.extend_from_slice(b"\r\n");
-                // HTTP/1.0 has no interim answers (RFC 9110, section 15.2).
+                // HTTP/1.0 has no interim answers (RFC 9110, section 15.2), so an HTTP/1.0 client does not get them.
                 if asked.version == Version::Current {
                     self.send_client(&out).await?;
                 }
@@ -278,7 +285,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             let client_keeps = self.keeps(head.body);
             let mut begun = AnswerHead { status: head.status, body: head.body, persists: head.persists, client_keeps };
             out.extend_from_slice(self.added_fields(&begun).as_bytes());
-            // The bytes behind a 101 are no body: the relay carries them.
+            // The bytes after a 101 are not a body. The relay carries them.
             let taken = if begun.status == 101 {
                 0
             } else {
@@ -293,7 +300,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         Err(failed(Failure::Answer(AnswerFault::Interim)))
     }
 
-    /// Reads a whole head and returns its length.
+    /// Reads a whole head and returns its length in bytes.
     async fn head(&mut self) -> Result<usize, ExchangeEnd> {
         let mut scan = Scan::default();
         loop {
@@ -307,7 +314,8 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             }
             match self.carrier.read_answer(&mut self.answer, &mut self.target).await {
                 Ok(true) => {}
-                // Another exit may do better: that is why answers have a shorter limit.
+                // The request may succeed through another exit. For that reason the time limit for answers is shorter
+                // than other limits.
                 Err(Stopped::Silent)
                     if self.answer.is_empty() && self.carrier.expects_answers() && self.may_repeat() =>
                 {
@@ -324,15 +332,16 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         ExchangeEnd::Died { repeatable: self.may_repeat() }
     }
 
-    /// Whether a request without an answer may be sent again: its body was not begun, and either it may be sent twice or the
-    /// target was still waiting for the body.
+    /// Returns true if a request without an answer may be sent again. No byte of the request's body may have been taken
+    /// from the client. In addition, the request must be idempotent, or the target must still be waiting for the body.
     fn may_repeat(&self) -> bool {
         let whole = self.exchange.body == Body::NONE || !self.progress.body_begun.load(Ordering::Relaxed);
         let waits = self.exchange.expects && self.exchange.body != Body::NONE;
         whole && (self.exchange.idempotent || waits)
     }
 
-    /// The fields that the gateway adds to an answer: its exit, and whether the connection is kept.
+    /// Returns the fields that the gateway adds to an answer: those of the exit, and `Connection`, which says whether
+    /// the connection is kept.
     fn added_fields(&self, begun: &AnswerHead) -> String {
         let mut fields = String::new();
         answer::exit_fields(self.exit, &mut fields);
@@ -347,8 +356,8 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         fields
     }
 
-    /// Whether the client's connection is kept. Not where the rest of a request's body may still come or may not: the
-    /// gateway could not know where the next request begins.
+    /// Returns true if the client's connection is kept. The connection is not kept while a part of the request's body
+    /// may still come, because the gateway could not know where the next request begins.
     fn keeps(&self, body: Body) -> bool {
         let whole = self.exchange.body == Body::NONE || self.progress.sent.load(Ordering::Relaxed);
         self.exchange.keep && body != Body::UntilClose && whole
@@ -374,7 +383,8 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             self.answer.consume(taken);
         }
         let sent = self.progress.sent.load(Ordering::Relaxed);
-        // Bytes behind the answer were not asked for: the stream is not used again, and the client never gets them.
+        // The target must not send bytes after the answer. If it did, the stream is not used again, and the client
+        // never gets these bytes.
         let target_keeps = persists && sent && self.answer.is_empty();
         ExchangeEnd::Answered { status, client_keeps, target_keeps }
     }

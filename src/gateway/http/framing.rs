@@ -1,18 +1,21 @@
-//! Rules for requests and answers alike: how long the body is, whether the connection is kept, and which fields are dropped.
+//! The rules that requests and answers have in common: how long the body is, whether the connection is kept, and which
+//! fields are dropped.
 //!
-//! The fields that frame a message are read here for both directions: an origin could exploit a rule that is strict for
-//! requests and lax for answers. Fields that concern one hop are those of RFC 9110, section 7.6.1, those that `Connection`
-//! lists, all that begin with `Proxy-`, and the gateway's own `X-Exitgate-…`.
+//! The fields that decide the length of a message are read in this module for both directions. If the rules for answers
+//! were less strict than those for requests, an origin server could exploit the difference. The following fields
+//! concern only one hop: the fields of RFC 9110, section 7.6.1, the fields that `Connection` lists, all fields that
+//! begin with `Proxy-`, and the gateway's own fields `X-Exitgate-…`.
 
 use super::body::{Body, Chunks};
 use super::head::{Field, Fields, HeadFault, is_token};
 
-/// The most bytes that all `Connection` fields may take together, and the most members that they may list. Each member is
-/// compared with each field, so these bound the product. Not tuned: far more than clients send.
+/// The maximum length, in bytes, of all `Connection` fields together, and the maximum number of names that they may
+/// list. Each name is compared with each field of the head, so these limits bound the number of comparisons. Both
+/// limits are far above what clients send. Not tuned.
 const LIST_MAX: usize = 1024;
 const NAMED_MAX: usize = 32;
 
-/// The version of a message.
+/// The HTTP version of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// HTTP/1.0.
@@ -22,7 +25,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// Reads `HTTP/1.x`.
+    /// Parses the text `HTTP/1.x`.
     pub fn parse(text: &[u8]) -> Result<Self, HeadFault> {
         match text {
             b"HTTP/1.1" => Ok(Self::Current),
@@ -40,7 +43,7 @@ impl Version {
     }
 }
 
-/// The body that the fields announce; `None` if they announce none.
+/// Returns the body that the header fields announce, or `None` if they announce none.
 pub fn body(fields: &Fields<'_>, version: Version) -> Result<Option<Body>, HeadFault> {
     let mut length = None;
     let mut chunked = false;
@@ -65,7 +68,7 @@ pub fn body(fields: &Fields<'_>, version: Version) -> Result<Option<Body>, HeadF
     }
 }
 
-/// Only digits, and so few that the number fits.
+/// Parses a number. The value must consist of 1 to 18 digits, so the number fits into 64 bits.
 fn number(value: &[u8]) -> Result<u64, HeadFault> {
     if value.is_empty() || value.len() > 18 {
         return Err(HeadFault::Length);
@@ -76,21 +79,22 @@ fn number(value: &[u8]) -> Result<u64, HeadFault> {
     })
 }
 
-/// The options in `Connection`, and in `Proxy-Connection`, which some clients send in its place.
+/// The options in the field `Connection` and in `Proxy-Connection`, which some clients send in place of `Connection`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options<'b> {
-    /// The sender closes after this message.
+    /// True if the sender closes the connection after this message.
     pub close: bool,
-    /// The sender asks to keep the connection, which is the default in HTTP/1.1.
+    /// True if the sender explicitly asks to keep the connection. HTTP/1.1 keeps connections also without this option.
     pub keep_alive: bool,
-    /// The sender offers another protocol.
+    /// True if the sender offers another protocol.
     pub upgrade: bool,
-    /// Other fields that it lists, which are then for this hop alone.
+    /// The names of other fields that `Connection` lists. These fields are for this hop only and are not forwarded.
     named: Vec<&'b [u8]>,
 }
 
 impl<'b> Options<'b> {
-    /// Refuses a list that would drop a field that frames or addresses the message.
+    /// Reads the options. Fails if `Connection` lists a field that decides the length or the host of the message,
+    /// because that field would be dropped.
     pub fn read(fields: &Fields<'b>) -> Result<Self, HeadFault> {
         let mut options = Self::default();
         let mut length = 0;
@@ -124,12 +128,12 @@ impl<'b> Options<'b> {
         Ok(())
     }
 
-    /// Whether the sender keeps the connection after this message.
+    /// Returns true if the sender keeps the connection after this message.
     pub fn persists(&self, version: Version) -> bool {
         !self.close && (version == Version::Current || self.keep_alive)
     }
 
-    /// True of a field that is not forwarded.
+    /// Returns true if the field is not forwarded.
     pub fn ends(&self, field: &Field<'_>) -> bool {
         const HOP_BY_HOP: [&str; 5] = ["connection", "keep-alive", "te", "upgrade", "http2-settings"];
         HOP_BY_HOP.iter().any(|name| field.is(name))

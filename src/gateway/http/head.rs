@@ -1,40 +1,40 @@
-//! An HTTP/1 head: where it ends, and its fields, each checked.
+//! The head of an HTTP/1 message: finds the end of the head, and checks each of its fields.
 //!
-//! A forwarder's worst bug is to see one message where the next program sees two (request smuggling). Each such attack uses
-//! a way of writing a head that some parsers accept: a bare LF, a folded line, a space before the colon, a NUL. Here all of
-//! them are refused. [`Scan`] looks at each byte once as it arrives, and refuses at the first byte that makes the head
-//! invalid. [`Fields`] exist only of checked lines, and keep the bytes that were read: case and order reach the target as
-//! the client wrote them.
+//! The worst error of a proxy is to see one message where the next program sees two (request smuggling). Each such
+//! attack uses a form of a head that only some parsers accept: a bare LF, a folded line, a space before the colon, a
+//! NUL. The parser in this module refuses all of these forms. [`Scan`] looks at each byte once as it arrives, and stops
+//! at the first byte that makes the head invalid. [`Fields`] consist only of checked lines and keep the original bytes,
+//! so the target gets the case and the order that the client used.
 //!
-//! Next: [`super::request`] and [`super::response`] read what the fields mean.
+//! Next: [`super::request`] and [`super::response`] read the meaning of the fields.
 
 use std::str;
 
-/// The longest head in bytes, with its start line. Servers accept from 8 to 80 KiB; a scraper with many cookies stays well
-/// below this.
+/// The maximum length of a head in bytes, with its start line. Servers accept from 8 to 80 KiB. The head of a scraper
+/// with many cookies is much shorter.
 pub const HEAD_MAX: usize = 64 * 1024;
 
-/// The most fields in a head: about twice what the largest real heads have. Not tuned.
+/// The maximum number of fields in a head: about twice the number in the largest real heads. Not tuned.
 pub const FIELDS_MAX: usize = 200;
 
-/// Why a head is refused.
+/// The reason why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadFault {
     #[error("a line ends in a bare LF")]
     BareLf,
-    /// A CR without LF.
+    /// A CR without an LF after it.
     #[error("a bare CR")]
     BareCr,
-    /// NUL or another control character.
+    /// A NUL or another control character.
     #[error("a control character")]
     Control,
-    /// A line that continues the one before it.
+    /// A line that begins with white space and so continues the line before it.
     #[error("a folded line")]
     Folded,
-    /// A field without a colon, or with a name that is no token.
+    /// A field without a colon, or with characters in its name that HTTP does not allow.
     #[error("a field that is not `name: value`")]
     Field,
-    /// White space between a field's name and its colon.
+    /// White space between the name of a field and its colon.
     #[error("white space before a colon")]
     SpaceBeforeColon,
     #[error("the first line is malformed")]
@@ -71,7 +71,7 @@ pub enum HeadFault {
     Expectation,
 }
 
-/// Finds the end of a head in bytes that arrive in pieces; each byte is looked at once.
+/// Finds the end of a head in bytes that arrive in pieces. Each byte is looked at only once.
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
     at: usize,
@@ -79,8 +79,8 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// The length of the head with its empty line; `None` while it is incomplete. `bytes` begins with the head, and extends
-    /// what the last call got.
+    /// Returns the length of the head, including the empty line at its end, or `None` while the head is incomplete.
+    /// `bytes` must begin with the head and must include all bytes of the previous call.
     pub fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, HeadFault> {
         while let Some(&byte) = bytes.get(self.at) {
             if self.at >= HEAD_MAX {
@@ -115,40 +115,40 @@ impl Scan {
 /// One field, as it was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'b> {
-    /// In the case in which it came.
+    /// The name, in the case in which it was received.
     pub name: &'b str,
-    /// Without the white space around it; not always UTF-8.
+    /// The value without the white space around it. The value is not always UTF-8.
     pub value: &'b [u8],
     /// The whole line with its CRLF.
     pub line: &'b [u8],
 }
 
 impl<'b> Field<'b> {
-    /// True of a field of this name in any case.
+    /// Returns true if the field has this name. The case does not matter.
     pub fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
     }
 
-    /// True of a field whose name begins with this, in any case.
+    /// Returns true if the field's name begins with `prefix`. The case does not matter.
     pub fn begins(&self, prefix: &str) -> bool {
         self.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     }
 
-    /// The members of a comma-separated value, in the case in which they came.
+    /// Returns the members of a comma-separated value, in the case in which they were received.
     pub fn members(&self) -> impl Iterator<Item = &'b [u8]> + use<'b> {
         self.value.split(|&b| b == b',').map(trim).filter(|member| !member.is_empty())
     }
 }
 
-/// The checked fields of a head. Each line is parsed once, because each field is looked at about ten times.
+/// The checked fields of a head. Each line is parsed only once, because each field is looked at about ten times.
 #[derive(Clone, Debug)]
 pub struct Fields<'b>(Vec<Field<'b>>);
 
-/// The number of fields for which room is made at once: most heads then take a single allocation. Not tuned.
+/// The number of fields for which memory is allocated in advance, so most heads need only one allocation. Not tuned.
 const USUAL: usize = 16;
 
 impl<'b> Fields<'b> {
-    /// Checks the lines between a start line and the empty line that ends the head (which is not among them).
+    /// Checks `lines`: the lines after the start line, without the empty line that ends the head.
     pub fn check(lines: &'b [u8]) -> Result<Self, HeadFault> {
         let mut rest = lines;
         let mut fields = Vec::with_capacity(if lines.is_empty() { 0 } else { USUAL });
@@ -163,19 +163,19 @@ impl<'b> Fields<'b> {
         Ok(Self(fields))
     }
 
-    /// The fields in their order.
+    /// Returns the fields in the order in which they were received.
     pub fn iter(&self) -> impl Iterator<Item = Field<'b>> + use<'b, '_> {
         self.0.iter().copied()
     }
 
-    /// The first field of this name.
+    /// Returns the first field with this name.
     pub fn get(&self, name: &str) -> Option<Field<'b>> {
         self.iter().find(|field| field.is(name))
     }
 }
 
-/// Where the first CRLF begins. Searches for the LF and then looks at the byte before it, which takes a fifth of the
-/// instructions of a search for the pair.
+/// Returns the position of the first CRLF. The function searches for the LF and then looks at the byte before it. A
+/// search for the pair of bytes takes five times as many instructions.
 fn line_end(bytes: &[u8]) -> Option<usize> {
     let mut from = 0;
     loop {
@@ -187,7 +187,7 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Checks the first of these lines.
+/// Checks the first line of `lines`.
 fn check_line(lines: &[u8]) -> Result<Field<'_>, HeadFault> {
     let end = line_end(lines).ok_or(HeadFault::Field)?;
     let line = &lines[..end];
@@ -208,12 +208,12 @@ fn check_line(lines: &[u8]) -> Result<Field<'_>, HeadFault> {
     Ok(Field { name, value: trim(&line[colon + 1..]), line: &lines[..end + 2] })
 }
 
-/// A character of a token (RFC 9110, section 5.6.2).
+/// Returns true if the byte is allowed in a token (RFC 9110, section 5.6.2).
 pub fn is_token(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
-/// Removes spaces and tabs at both ends.
+/// Returns the bytes without spaces and tabs at both ends.
 pub fn trim(bytes: &[u8]) -> &[u8] {
     let blank = |b: &u8| matches!(b, b' ' | b'\t');
     let start = bytes.iter().take_while(|b| blank(b)).count();

@@ -1,13 +1,14 @@
-//! The page that a browser gets which opens the proxy port as a web site: what this is, and how to use it.
+//! The web page for a browser that opens the proxy port as a web site. The page explains what this port is and how to
+//! use it.
 //!
-//! It repeats nothing of the request, not even `Host`: the address that it shows is the one that is bound.
+//! The page repeats no part of the request, not even `Host`: it shows the address that the listener is bound to.
 
 use super::answer::Page;
 use super::request::Request;
 use crate::gateway::listener::ListenerConfig;
 
-/// Answers a request in origin form, which is not for a proxy. The page is at `/`; any other path gets a 404 that says that
-/// this port is no web server.
+/// Answers a request in origin form (only a path), which is not meant for a proxy. The path `/` gets the page. Any
+/// other path gets a 404 whose text says that this port is not a web server.
 pub fn page(listener: &ListenerConfig, method: &str, path: &str, keep: bool) -> Vec<u8> {
     let head_only = method == "HEAD";
     if !matches!(method, "GET" | "HEAD") {
@@ -22,8 +23,9 @@ pub fn page(listener: &ListenerConfig, method: &str, path: &str, keep: bool) -> 
     Page { status: 200, kind: "text/html; charset=utf-8", fields, body: &body }.write(keep, head_only)
 }
 
-/// Answers a TRACE or OPTIONS with `Max-Forwards: 0`, whose last recipient is the gateway (RFC 9110, section 7.6.2). A TRACE
-/// gets its request back, an OPTIONS the methods of a forwarder.
+/// Answers a TRACE or an OPTIONS with `Max-Forwards: 0`. The gateway is the last recipient of such a request (RFC 9110,
+/// section 7.6.2). The answer to a TRACE contains the request. The answer to an OPTIONS lists the methods that a proxy
+/// forwards.
 pub fn last_hop(request: &Request<'_>, authority: &str, path: &str, keep: bool) -> Vec<u8> {
     if request.method == "TRACE" {
         let body = request.trace(&["http://", authority, path].concat());
@@ -66,7 +68,7 @@ fn html(listener: &ListenerConfig) -> String {
 
 fn username(listener: &ListenerConfig) -> String {
     match &listener.route {
-        // A route's name is `[a-z][a-z0-9-]*`: nothing in it means anything to HTML.
+        // The name of a route matches `[a-z][a-z0-9-]*`, so it needs no escaping in HTML.
         Some(route) => format!("All traffic leaves by the route <code>{route}</code>."),
         None => "The username selects the exit: <code>us</code>, <code>nonus</code>, <code>us-strict</code>, \
                  <code>any-session-a1</code>."

@@ -1,13 +1,16 @@
-//! A client's request: its form, its target, and how it is written for that target.
+//! A client's HTTP request: its form, its target, and how the request is written for that target.
 //!
-//! A [`Request`] borrows the bytes of its head. Writing it for the target makes only the changes that RFC 9112 asks of a
-//! forwarder: the absolute target becomes a path, `Host` becomes the target's authority (whatever the client put there:
-//! section 3.2.2), and fields of this hop are dropped. The fields that frame the body are written in the one form that every
-//! parser knows (`chunked` in lower case, a length without leading zeros): programs that compare bytes or read octal would
-//! find another end. Order and case of all else stay, because they are the client's fingerprint. The gateway adds no `Via`
-//! and no `Forwarded`: targets do not learn of it, and loops cannot happen, because its own listeners are refused as targets.
+//! A [`Request`] borrows the bytes of its head. The gateway changes only what RFC 9112 requires of a proxy. The
+//! absolute URL becomes a path. `Host` becomes the host and port of the target, whatever the client sent (section
+//! 3.2.2). Fields that concern only one hop are dropped. The fields that decide the length of the body are written in
+//! the form that every parser knows: `chunked` in lower case, and a length without leading zeros. A program that
+//! compares bytes, or that reads a number with leading zeros as octal, would find another end of the body. The order
+//! and the case of all other fields stay, because they are the client's fingerprint. The gateway adds no `Via` and no
+//! `Forwarded`, so targets do not see that there is a gateway. Loops cannot occur without these fields, because the
+//! gateway refuses its own listeners as targets.
 //!
-//! An HTTP/1.0 request stays HTTP/1.0: the answer then has a form that the client can read, and nothing must be decoded.
+//! An HTTP/1.0 request stays an HTTP/1.0 request. The answer then has a form that the client can read, and the gateway
+//! does not have to decode it.
 
 use super::body::Body;
 use super::framing::{self, Options, Version};
@@ -15,10 +18,10 @@ use super::head::{Fields, HeadFault, is_token};
 use crate::gateway::failure::{ClientFault, Failure};
 use crate::net::{Host, Target};
 
-/// The longest method. The longest registered one, `UPDATEREDIRECTREF`, has 17 characters.
+/// The maximum length of a method's name. The longest registered name, `UPDATEREDIRECTREF`, has 17 characters.
 const METHOD_MAX: usize = 24;
 
-/// Fields that the answer to a TRACE omits: programs log and show answers, which must not contain a key.
+/// Fields that the answer to a TRACE omits. Programs log and show answers, so an answer must not contain a key.
 const TRACE_HIDES: [&str; 3] = ["proxy-authorization", "authorization", "cookie"];
 
 /// The four forms of a request target (RFC 9112, section 3.2).
@@ -29,36 +32,36 @@ pub enum Form<'b> {
     /// `GET http://host/path`.
     Absolute {
         target: Target,
-        /// Host and port as the client wrote them.
+        /// The host and the port as the client wrote them.
         authority: &'b str,
-        /// The path with its query; may lack the leading `/`.
+        /// The path with its query. The leading `/` may be missing.
         path: &'b str,
     },
-    /// `GET /path`: from a browser that takes the proxy for a web site.
+    /// `GET /path`: comes from a browser that opens the proxy port as a web site.
     Origin(&'b str),
     /// `OPTIONS *`.
     Asterisk,
 }
 
-/// One request; borrows its head.
+/// One request. It borrows the bytes of its head.
 #[derive(Clone, Debug)]
 pub struct Request<'b> {
-    /// In the case in which it came.
+    /// The method, in the case in which the client sent it.
     pub method: &'b str,
     pub form: Form<'b>,
     pub version: Version,
     pub fields: Fields<'b>,
     pub body: Body,
-    /// The options of `Connection`.
+    /// The options of the field `Connection`.
     pub options: Options<'b>,
     /// The protocol that the client offers to switch to.
     pub upgrade: Option<&'b [u8]>,
-    /// The client waits for `100 Continue` before it sends the body.
+    /// True if the client waits for `100 Continue` before it sends the body.
     pub expects: bool,
 }
 
 impl From<HeadFault> for Failure {
-    /// The failure of a request with a bad head.
+    /// Returns the failure for a request whose head is bad.
     fn from(fault: HeadFault) -> Self {
         Self::Client(match fault {
             HeadFault::TooLong | HeadFault::TooMany => ClientFault::HeadTooLarge,
@@ -72,7 +75,7 @@ impl From<HeadFault> for Failure {
 }
 
 impl<'b> Request<'b> {
-    /// Parses a whole head, which ends with its empty line.
+    /// Parses a whole head, including the empty line at its end.
     pub fn parse(head: &'b [u8]) -> Result<Self, HeadFault> {
         let (line, lines) = split_start(head)?;
         let mut words = line.split(|&b| b == b' ');
@@ -100,21 +103,22 @@ impl<'b> Request<'b> {
         Ok(Self { method, form, version, fields, body, options, upgrade, expects })
     }
 
-    /// Whether sending it twice has the effect of sending it once (RFC 9110, section 9.2.2).
+    /// Returns true if sending the request twice has the same effect as sending it once (RFC 9110, section 9.2.2).
     pub fn is_idempotent(&self) -> bool {
         matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
     }
 
-    /// `Max-Forwards`, which counts for TRACE and OPTIONS only (RFC 9110, section 7.6.2).
+    /// Returns the number in `Max-Forwards`. The field has a meaning only for TRACE and OPTIONS (RFC 9110, section
+    /// 7.6.2).
     pub fn hops_left(&self) -> Option<u64> {
         let counts = matches!(self.method, "TRACE" | "OPTIONS");
         let field = self.fields.get("max-forwards").filter(|_| counts)?;
-        // A value that is not one number is left to the target.
+        // A value that is not a single number is ignored here and is forwarded to the target.
         let digits = !field.value.is_empty() && field.value.iter().all(u8::is_ascii_digit);
         str::from_utf8(field.value).ok().filter(|_| digits)?.parse().ok()
     }
 
-    /// The body of the answer to a TRACE: the head as it came, without secrets.
+    /// Returns the body of the answer to a TRACE: the head as the client sent it, without secrets.
     pub fn trace(&self, target: &str) -> String {
         let mut out = [self.method, " ", target, " ", self.version.as_str(), "\r\n"].concat();
         for field in self.fields.iter().filter(|field| !TRACE_HIDES.iter().any(|name| field.is(name))) {
@@ -124,12 +128,12 @@ impl<'b> Request<'b> {
         out
     }
 
-    /// Whether the client wants to keep the connection.
+    /// Returns true if the client wants to keep the connection.
     pub fn persists(&self) -> bool {
         self.options.persists(self.version)
     }
 
-    /// Writes the head for the target. Only for absolute form, the only one that is forwarded.
+    /// Writes the head for the target. Call this only for a request in absolute form, the only form that is forwarded.
     pub fn write_for(&self, authority: &str, path: &str, out: &mut Vec<u8>) {
         let slash = if path.starts_with('/') || path == "*" { "" } else { "/" };
         out.extend([self.method, " ", slash, path, " ", self.version.as_str(), "\r\n"].concat().as_bytes());
@@ -162,7 +166,8 @@ impl<'b> Request<'b> {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Writes a `Connection` for this hop, in the place of the client's: the target sees what it would see without a proxy.
+    /// Writes a `Connection` field for the next hop, in place of the client's field. The target sees the same as
+    /// without a proxy.
     fn write_connection(&self, out: &mut Vec<u8>) {
         let trailers =
             self.fields.get("te").is_some_and(|te| te.members().any(|m| m.eq_ignore_ascii_case(b"trailers")));
@@ -193,7 +198,7 @@ fn push(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     }
 }
 
-/// A number without leading zeros: some parsers take those for octal.
+/// Returns a number without its leading zeros, because some parsers read a number with leading zeros as octal.
 fn plain_number(digits: &[u8]) -> &[u8] {
     let zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
     &digits[zeros.min(digits.len().saturating_sub(1))..]
@@ -234,7 +239,8 @@ fn form<'b>(method: &str, target: &'b str) -> Result<Form<'b>, HeadFault> {
         return Ok(Form::Origin(target));
     }
     let (scheme, rest) = target.split_once("://").ok_or(HeadFault::Target)?;
-    // A `ws://` target is an `http://` one by its definition (RFC 6455, section 3), and aiohttp writes it like that.
+    // A `ws://` target is treated as `http://`, because RFC 6455, section 3, defines it so. The client library aiohttp
+    // sends such targets.
     if !["http", "ws"].iter().any(|plain| scheme.eq_ignore_ascii_case(plain)) {
         return Err(HeadFault::Scheme);
     }
@@ -246,7 +252,7 @@ fn form<'b>(method: &str, target: &'b str) -> Result<Form<'b>, HeadFault> {
     Ok(Form::Absolute { target: authority_target(authority)?, authority, path })
 }
 
-/// `host`, `host:` or `host:port`.
+/// Parses `host`, `host:` or `host:port`.
 fn authority_target(authority: &str) -> Result<Target, HeadFault> {
     let bare = authority.strip_suffix(':').unwrap_or(authority);
     let has_port = bare.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
@@ -256,8 +262,9 @@ fn authority_target(authority: &str) -> Result<Target, HeadFault> {
     Host::parse(bare).and_then(|host| Target::new(host, 80)).map_err(|_| HeadFault::Target)
 }
 
-/// The protocol offered in `Upgrade`, if the offer may be forwarded: in HTTP/1.1, without a body, and never h2c. RFC 9113
-/// withdrew h2c, and inside it requests would reach the origin unchecked.
+/// Returns the protocol that the field `Upgrade` offers, if the offer may be forwarded. The request must be HTTP/1.1
+/// and have no body, and the protocol must not be h2c. RFC 9113 withdrew h2c, and requests inside h2c would reach the
+/// origin server without any check.
 fn upgrade<'b>(fields: &Fields<'b>, options: &Options<'_>, version: Version, body: Body) -> Option<&'b [u8]> {
     let offers = options.upgrade && version == Version::Current && body == Body::NONE;
     let mut offered = fields.iter().filter(|field| offers && field.is("upgrade"));
@@ -266,7 +273,8 @@ fn upgrade<'b>(fields: &Fields<'b>, options: &Options<'_>, version: Version, bod
     good.then_some(first.value)
 }
 
-/// An HTTP/1.0 client cannot wait for a 100 (RFC 9110, section 10.1.1): its expectation is ignored.
+/// Returns true if the client waits for a `100 Continue`. An HTTP/1.0 client cannot wait for it (RFC 9110, section
+/// 10.1.1), so its `Expect` field is ignored.
 fn expects(fields: &Fields<'_>, version: Version) -> Result<bool, HeadFault> {
     match fields.get("expect") {
         None => Ok(false),

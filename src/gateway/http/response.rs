@@ -1,8 +1,9 @@
-//! A target's answer: how it is parsed, and how it is written for the client.
+//! A target's HTTP answer: how the answer is parsed, and how it is written for the client.
 //!
-//! The target is not trusted, and its answer goes into a connection that the client uses for other targets too. So an answer
-//! whose end is ambiguous is replaced by a 502: two lengths, a length beside chunks, chunks that were not asked for. Fields
-//! `X-Exitgate-…` of an origin are dropped, because clients trust them.
+//! The target is not trusted. Its answer goes into a connection that the client uses for other targets too. Therefore
+//! an answer whose end is ambiguous is replaced by a 502. Such an answer has two Content-Length fields, or a
+//! Content-Length together with chunked encoding, or chunked encoding that the request did not allow. Fields
+//! `X-Exitgate-…` of a target are dropped, because clients trust these fields.
 
 use super::body::Body;
 use super::framing::{self, Options, Version};
@@ -12,14 +13,14 @@ use crate::gateway::failure::{AnswerFault, Failure};
 /// The parts of a request that decide how its answer must be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// The method was HEAD: the answer has no body, whatever its fields say.
+    /// True if the method was HEAD: the answer has no body, whatever its fields say.
     pub head: bool,
     pub version: Version,
-    /// The request offered to switch to another protocol.
+    /// True if the request offered to switch to another protocol.
     pub upgrade: bool,
 }
 
-/// One answer; borrows its head.
+/// One answer. It borrows the bytes of its head.
 #[derive(Clone, Debug)]
 pub struct Response<'b> {
     pub status: u16,
@@ -27,11 +28,11 @@ pub struct Response<'b> {
     fields: Fields<'b>,
     options: Options<'b>,
     pub body: Body,
-    /// Whether the target keeps its connection.
+    /// True if the target keeps its connection after this answer.
     pub persists: bool,
 }
 
-/// The failure of a request whose answer has a bad head.
+/// Returns the failure for a request whose answer has a bad head.
 pub fn failure(fault: HeadFault) -> Failure {
     Failure::Answer(match fault {
         HeadFault::TooLong | HeadFault::TooMany => AnswerFault::HeadTooLarge,
@@ -41,14 +42,15 @@ pub fn failure(fault: HeadFault) -> Failure {
 }
 
 impl<'b> Response<'b> {
-    /// False of bytes that no answer begins with: the target does not use HTTP, and may never end a head.
+    /// Returns false if no HTTP answer begins with these bytes. The target then does not use HTTP, and might never send
+    /// the end of a head.
     pub fn may_begin(bytes: &[u8]) -> bool {
         const START: &[u8] = b"HTTP/1.";
         let seen = bytes.len().min(START.len());
         bytes[..seen] == START[..seen]
     }
 
-    /// Parses a whole head, which ends with its empty line.
+    /// Parses a whole head, including the empty line at its end.
     pub fn parse(head: &'b [u8], asked: Asked) -> Result<Self, HeadFault> {
         let lines = head.strip_suffix(b"\r\n").ok_or(HeadFault::StartLine)?;
         let end = lines.windows(2).position(|pair| pair == b"\r\n").ok_or(HeadFault::StartLine)?;
@@ -72,12 +74,13 @@ impl<'b> Response<'b> {
         Ok(Self { status, reason, fields, options, body, persists })
     }
 
-    /// True of an answer that another one must follow.
+    /// Returns true if another answer must follow this one (status 1xx, but not 101).
     pub fn is_interim(&self) -> bool {
         (100..200).contains(&self.status) && self.status != 101
     }
 
-    /// Writes the head for the client, without the empty line: the gateway's own fields follow.
+    /// Writes the head for the client, without the empty line at its end. The gateway's own fields are written after
+    /// it.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("HTTP/1.1 {} ", self.status).as_bytes());
         out.extend_from_slice(self.reason);

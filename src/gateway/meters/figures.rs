@@ -1,4 +1,5 @@
-//! What one route has done since the gateway started, for the API: a metric's handle can be written and not read.
+//! The counts of one route since the gateway started, for the API. The API needs its own counts, because a metric's
+//! handle can be written but not read.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -7,7 +8,8 @@ use std::time::Instant;
 
 use crate::exit::ExitId;
 
-/// Counts of one route, and its throughput now. Pairs are bytes to targets and bytes from them.
+/// The counts of one route and its present throughput. In each pair of numbers, the first counts bytes to targets and
+/// the second counts bytes from targets.
 #[derive(Debug, Default)]
 pub struct Figures {
     open: AtomicI64,
@@ -19,7 +21,7 @@ pub struct Figures {
     throughput: Mutex<Option<Throughput>>,
 }
 
-/// Bytes per second, and the measurement that they come from.
+/// The throughput in bytes per second, and the last measurement, from which the next throughput is computed.
 #[derive(Clone, Copy, Debug)]
 struct Throughput {
     at: Instant,
@@ -28,17 +30,17 @@ struct Throughput {
 }
 
 impl Figures {
-    /// Streams open now.
+    /// Returns the number of streams that are open now.
     pub fn open(&self) -> u64 {
         u64::try_from(self.open.load(Relaxed)).unwrap_or_default()
     }
 
-    /// Requests that have ended, successful or not.
+    /// Returns the number of requests that have ended, successful or not.
     pub fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
     }
 
-    /// Requests that failed.
+    /// Returns the number of requests that failed.
     pub fn failed(&self) -> u64 {
         self.failed.load(Relaxed)
     }
@@ -47,17 +49,17 @@ impl Figures {
         [self.up.load(Relaxed), self.down.load(Relaxed)]
     }
 
-    /// The exit that was used last, with its address.
+    /// Returns the exit that was used last, with its address.
     pub fn last(&self) -> Option<(ExitId, Option<IpAddr>)> {
         lock(&self.last).clone()
     }
 
-    /// Bytes per second, as of the last [`Figures::measure`].
+    /// Returns the bytes per second (to targets, from targets), as computed by the last call of [`Figures::measure`].
     pub fn per_second(&self) -> [u64; 2] {
         lock(&self.throughput).map_or([0; 2], |throughput| throughput.per_second)
     }
 
-    /// Computes the throughput since the last call. To be called every few seconds.
+    /// Computes the throughput since the last call of this function. Must be called every few seconds.
     pub fn measure(&self, now: Instant) {
         let bytes = self.bytes();
         let mut throughput = lock(&self.throughput);

@@ -1,4 +1,5 @@
-//! Lets clients in: the key first, unless the route is open; then the address; then the limits.
+//! Decides whether a client may use the gateway. First the client's key is checked, unless the route needs no key. Then
+//! the client's address and the limits are checked.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,14 +13,15 @@ use crate::exit::load::InFlight;
 use crate::limit::{Admission, Denied, Identity, KeyRefusal};
 use crate::route::policy::Auth;
 
-/// A client that was let in: its key, and its place under the limits, which ends when this is dropped.
+/// A client that may use the gateway: its key, and its connection in the count of the limits. Dropping this value ends
+/// the count.
 pub struct AdmittedClient {
     identity: Identity,
     admission: Admission,
 }
 
 impl AdmittedClient {
-    /// The name of its key; empty if it needed none.
+    /// Returns the name of the client's key. The text is empty if the client needed no key.
     pub fn key(&self) -> &str {
         self.identity.key().map_or("", |name| name)
     }
@@ -33,7 +35,7 @@ impl AdmittedClient {
     }
 }
 
-/// Counts an open stream in the load of its exit until it is dropped.
+/// Counts an open stream in the load of its exit. Dropping this value ends the count.
 pub struct Lease(Option<(Arc<Exit>, InFlight)>);
 
 impl Lease {
@@ -41,7 +43,7 @@ impl Lease {
         Self(Some((exit, flight)))
     }
 
-    /// For a stream to an onion service.
+    /// Returns a lease for a stream to an onion service. Such a stream has no exit.
     pub(super) fn without_exit() -> Self {
         Self(None)
     }
@@ -63,14 +65,17 @@ pub(super) fn admit(parts: &Parts, caller: &Caller<'_>, password: Option<&[u8]>)
     Ok(AdmittedClient { identity, admission })
 }
 
-/// Applies the rules of a route's own port: refuses addresses that may not use it, and says whether it needs no key.
+/// Applies the rules of a route's own port. Refuses clients whose address may not use the route, and returns true if
+/// the route needs no key.
 fn is_open_route(parts: &Parts, caller: &Caller<'_>) -> Result<bool, Refusal> {
     let Some(name) = &caller.listener.route else { return Ok(false) };
     let snapshot = parts.state.load();
-    // By name and not by port: a connection of a deleted route must not belong to the route that gets its port next.
+    // The route is looked up by name and not by port. Otherwise a connection of a deleted route would belong to the
+    // next route that gets the same port.
     let Some(entry) = snapshot.routes.get(name) else { return Err(Failure::Draining.into()) };
     let policy = &entry.route.policy;
-    // The socket's own peer and not the address in a PROXY header, which may count and never permit.
+    // The address must be that of the socket's peer. The address in a PROXY header may be used for counting but never
+    // for permissions.
     let peer: IpAddr = caller.peer.ip().to_canonical();
     if !policy.allow.is_empty() && !policy.allow.iter().any(|net| net.contains(&peer)) {
         return Err(Refusal::because(

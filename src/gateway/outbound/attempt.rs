@@ -1,4 +1,4 @@
-//! Dials one plan: its first exit, a second one beside it when that is slow, and the next one when it fails.
+//! Dials one plan: its first exit, a second exit at the same time if the first is slow, and the next exit if both fail.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use crate::route::selector::Mode;
 use crate::route::{self, Isolation};
 use crate::tor::{Tor, Way};
 
-/// A dial of this many times the time after which it would be hedged counts as late, also if it was not hedged. Not tuned.
+/// A dial counts as late if it takes this many times the hedging delay (the time after which a second dial may begin),
+/// even if there was no second dial. Not tuned.
 const LATE: u32 = 2;
 
 /// One client request that needs a stream.
@@ -29,21 +30,21 @@ pub(super) struct Attempt<'a> {
     pub(super) client: &'a AdmittedClient,
     pub(super) wish: &'a Wish,
     pub(super) request: OpenRequest<'a>,
-    /// When the stream must be open.
+    /// The time at which the stream must be open.
     pub(super) by: Instant,
-    /// It is one plain HTTP request and not a tunnel.
+    /// True if the request is one plain HTTP request, false if it is a tunnel.
     pub(super) plain: bool,
 }
 
 impl Attempt<'_> {
-    /// The question to `route`.
+    /// Returns the arguments with which `route` chooses exits for this request.
     pub(super) fn question(&self, now: Moment) -> route::Ask<'_> {
         let OpenRequest { target, avoid, .. } = self.request;
         route::Ask { wish: self.wish, key: self.client.key(), target, now, avoid, plain: self.plain }
     }
 }
 
-/// A stream through one exit, counted in that exit's load.
+/// A stream through one exit. The stream is counted in that exit's load.
 struct DialedExit {
     exit: Arc<Exit>,
     dialed: DialedStream,
@@ -54,13 +55,13 @@ struct DialedExit {
 /// A stream that was opened.
 pub(super) struct DialedStream {
     pub(super) stream: Stream,
-    /// The target's first bytes, if they came with the end of the dial.
+    /// The first bytes of the target, if they arrived together with the last bytes of the dial.
     pub(super) first: Vec<u8>,
     /// Set if the stream ends at a proxy that forwards plain HTTP.
     pub(super) forwarder: Option<Box<Forwarder>>,
 }
 
-/// Why no exit gave a stream, and how many exits were dialed: two where a dial was hedged.
+/// Why no exit opened a stream, and how many exits were dialed. The number is two if a dial was hedged.
 struct Failed {
     error: DialError,
     exits: usize,
@@ -79,7 +80,8 @@ impl From<Stream> for DialedStream {
 }
 
 impl Outbound {
-    /// Opens a stream by the plan before the deadline, through at most as many exits as the request may still try.
+    /// Opens a stream by the plan before the deadline. The function dials at most as many exits as the request may
+    /// still try.
     pub(super) async fn dial(&self, attempt: Attempt<'_>, mut plan: Plan) -> Result<Opened<Lease>, Refusal> {
         let most = self.terms.load().max_attempts.get() as usize;
         let mut left = most.saturating_sub(attempt.request.avoid.len()).max(1);
@@ -93,7 +95,8 @@ impl Outbound {
             };
             left = left.saturating_sub(exits);
             let again = left > 0 && another_exit_may_help(&error) && Instant::now() < attempt.by;
-            // Boxed: most dials succeed, and their future is smaller so.
+            // The future is boxed because most dials succeed without it, and the box makes the future of every dial
+            // smaller.
             if !again || !Box::pin(self.next_exit(&attempt, &mut plan, &mut failed, exits)).await {
                 let meters = Some(self.meters.of(attempt.wish.label()));
                 return Err(Refusal { meters, ..Failure::from(error).into() });
@@ -101,8 +104,8 @@ impl Outbound {
         }
     }
 
-    /// Moves the plan past the exits that failed. Where it has no other, the exits are chosen again without those that
-    /// failed, unless the route is strict. Returns false where nothing is left.
+    /// Removes the exits that failed from the plan. If the plan has no other exit, exits are chosen again without those
+    /// that failed, but not for a strict route. Returns false if no exit is left.
     async fn next_exit(&self, attempt: &Attempt<'_>, plan: &mut Plan, failed: &mut Vec<ExitId>, exits: usize) -> bool {
         let state = &self.parts.state;
         for _ in 0..exits {
@@ -121,7 +124,7 @@ impl Outbound {
         if !next.events.is_empty() {
             Box::pin(self.parts.state.make_durable(std::mem::take(&mut next.events))).await;
         }
-        // The client last saw the session where the first plan took it from.
+        // The client last used the session at the exit from which the first plan moved the session.
         if let (Some(before), Some(moved)) = (plan.moved.take(), &mut next.moved) {
             moved.from = before.from;
         }
@@ -130,8 +133,8 @@ impl Outbound {
         true
     }
 
-    /// Dials the first exit of the plan; and beside it the second, when the first takes longer than 19 in 20 dials through
-    /// either, if the budget of second dials allows.
+    /// Dials the first exit of the plan. If this dial takes longer than 19 of 20 dials through either exit, and if the
+    /// budget of second dials allows, the second exit is dialed at the same time.
     async fn race(&self, attempt: &Attempt<'_>, plan: &Plan, by: Instant) -> Result<DialedExit, Failed> {
         let first = plan.first();
         self.hedges.earn();
@@ -141,7 +144,7 @@ impl Outbound {
             let dialed = self.through(first, attempt, plan.isolation, by).await?;
             return Ok(self.succeeded(dialed, DialSpeed::Unknown));
         };
-        // Boxed: the future of two dials is large, and most dials need no second.
+        // The future is boxed because two dials need a large future, and most dials need no second one.
         Box::pin(self.side_by_side([first, second], attempt, plan.isolation, by, patience)).await
     }
 
@@ -171,7 +174,7 @@ impl Outbound {
         }
     }
 
-    /// Dials through one exit, and counts a failure in its load.
+    /// Dials through one exit. A failure is counted in the exit's load.
     async fn through(
         &self,
         exit: &Arc<Exit>,
@@ -197,7 +200,7 @@ impl Outbound {
         }
     }
 
-    /// Counts a successful dial and its time in the exit's load.
+    /// Counts a successful dial and its duration in the exit's load.
     fn succeeded(&self, dialed: DialedExit, speed: DialSpeed) -> DialedExit {
         let effect = dialed.exit.load().succeeded(dialed.took, speed, self.parts.state.now());
         self.log_effect(&dialed.exit, effect);
@@ -205,8 +208,8 @@ impl Outbound {
         dialed
     }
 
-    /// Logs an exit's ejection or return. An exit that was ejected for being slow needs no test: it works, and its trial
-    /// will show when it is fast again.
+    /// Logs that an exit was ejected or is in use again. An exit that was ejected because it is slow needs no test: it
+    /// works, and its next trial dial shows whether it is fast again.
     fn log_effect(&self, exit: &Exit, effect: DialEffect) {
         match effect {
             DialEffect::Same => {}
@@ -217,18 +220,20 @@ impl Outbound {
         }
     }
 
-    /// Counts a fault of the exit itself. After several in a row the exit is ejected for a while, and it is tested at once:
-    /// the verdict takes it out of every pool or brings it back sooner.
+    /// Counts a fault of the exit itself. After several faults in a row the exit is ejected for a while and is tested
+    /// immediately. The result of the test removes the exit from every pool, or ends the ejection early.
     pub(super) fn count_failure(&self, exit: &Exit) {
         let (load, now) = (exit.load(), self.parts.state.now());
-        // Strict routes go on using an ejected exit, because they have no other. If its trial was due, this dial was the
-        // trial; without a test after it, the pins of the exit would wait for a verdict for ever.
+        // Strict routes continue to use an ejected exit, because they have no other exit. If the trial dial of the exit
+        // was due, this dial counts as the trial. A test must follow a failed trial, because the pins of the exit would
+        // otherwise wait for a test result for ever.
         if load.failed(now).is_some() || (load.claim_trial(now) && load.failed(now).is_some()) {
             self.parts.state.request_check(exit.id().clone());
         }
     }
 
-    /// Each kind of dial keeps the deadline itself, because only it knows whose fault a timeout is.
+    /// Opens a stream through one exit. Each kind of dial watches the deadline itself, because only the dial knows who
+    /// is at fault for a timeout.
     async fn open_through(
         &self,
         exit: &Exit,
@@ -245,7 +250,8 @@ impl Outbound {
             ExitId::Tor(fingerprint) => {
                 let options = dial::tor::Options { ipv6: attempt.wish.policy.ipv6, early };
                 let way = way(*fingerprint, attempt.wish, isolation);
-                // Boxed: the future is large, and next to the time of a dial an allocation does not count.
+                // The future is boxed because it is large. Compared with the duration of a dial, the cost of an
+                // allocation is negligible.
                 let dial = Box::pin(dial::tor::dial(self.tor()?, way, target, options, by));
                 dial.await.map(|(stream, _)| stream.into())
             }
@@ -254,7 +260,7 @@ impl Outbound {
         }
     }
 
-    /// Opens a stream to an onion service. It uses no exit, and tor chooses the circuits.
+    /// Opens a stream to an onion service. The stream uses no exit, and tor chooses the circuits.
     pub(super) async fn dial_onion(&self, attempt: Attempt<'_>) -> Result<Opened<Lease>, Refusal> {
         let Attempt { client, wish, request: OpenRequest { target, early, .. }, by, .. } = attempt;
         let meters = self.meters.of(wish.label());
@@ -323,7 +329,7 @@ impl Outbound {
             rate: client.admission().rate(),
             first_down: first,
             forwarder,
-            // Only a dial through Tor sends early bytes.
+            // Only a dial through Tor sends the early bytes.
             sent_early: !request.early.is_empty() && matches!(exit.id(), ExitId::Tor(_)),
             reuse: wish.selector.mode != Mode::Rotate,
             failed,
@@ -332,7 +338,7 @@ impl Outbound {
         }
     }
 
-    /// Asks the resolver of the plan's first exit.
+    /// Looks up a name or an address with the DNS resolver of the plan's first exit.
     pub(super) async fn look_up(
         &self,
         attempt: &Attempt<'_>,
@@ -362,8 +368,9 @@ impl Outbound {
     }
 }
 
-/// How long a dial may take before a second one begins: the time in which 19 of 20 dials through the faster of the two
-/// exits are done. By its own times alone, an exit that is always slow would never be late.
+/// Returns how long the first dial may take before a second dial begins. This is the time within which 19 of 20 dials
+/// through the faster of the two exits succeed. The times of the first exit alone would not do: a dial through an exit
+/// that is always slow would never count as late.
 fn patience(first: &Exit, second: &Exit) -> Option<Duration> {
     let (first, second) = (first.load().p95(), second.load().p95()?);
     Some(first.map_or(second, |first| first.min(second)))
@@ -377,7 +384,7 @@ fn way(exit: Fingerprint, wish: &Wish, isolation: Isolation) -> Way {
     Way { exit, hops: wish.policy.hops, isolation, own: wish.own_engine() }
 }
 
-/// True of a name that lives inside the Tor network.
+/// Returns true if the target's name exists only inside the Tor network.
 pub(super) fn is_onion(target: &Target) -> bool {
     match &target.host {
         Host::Name(name) => name.ends_with(".onion"),

@@ -1,7 +1,9 @@
-//! Answers requests to `http://exit.gate/`, for clients that cannot read the headers of a CONNECT answer or want another exit.
+//! Answers requests to `http://exit.gate/`. Clients use them to get another exit, or to see their exit if they cannot
+//! read the headers of a CONNECT answer.
 //!
-//! Each request acts on the caller's own username and key. The answers hold what the caller may know anyway: the route,
-//! session and exit that serve it, and never the key's secret. `outbound/rotate.rs` does the work.
+//! Each request acts only on the username and the key of the client that sends it. The answers contain only what this
+//! client may know: the route, session and exit that serve it. They never contain the secret of the key.
+//! `outbound/rotate.rs` does the work.
 
 use std::time::Duration;
 
@@ -17,18 +19,19 @@ use super::{Outbound, Wish};
 use crate::exit::{Exit, Moment};
 use crate::net::Host;
 
-/// How long a client may wait for another exit: time for a few tests, each of which builds a circuit. Not tuned.
+/// The longest time that a client may wait for another exit. This is enough for a few tests, each of which builds a
+/// circuit. Not tuned.
 const ROTATE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The body of `POST /report`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Reported {
-    /// The site that refused.
+    /// The site that refused the exit.
     site: String,
-    /// The exit's fingerprint or address. Without it, the exit that serves this username is meant.
+    /// The exit's fingerprint or address. If it is missing, the report is about the exit that serves this username.
     exit: Option<String>,
-    /// What the site did: `blocked`, `captcha`, … For people.
+    /// What the site did, for example `blocked` or `captcha`. This text is for people.
     outcome: Option<String>,
 }
 

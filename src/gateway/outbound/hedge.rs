@@ -1,9 +1,10 @@
-//! Hedging: a second dial beside a slow first one, and the budget that keeps second dials few.
+//! Hedging: a second dial that runs next to a slow first dial, and the budget that limits the number of second dials.
 //!
-//! A dial that takes longer than 19 in 20 do will probably take much longer, and a second dial through another exit usually
-//! wins. But when everything is slow, hedging every dial would double the load exactly when there is none to spare, so the
-//! share of second dials is bounded. Even on the best day one dial in 20 is that slow, and these would use up the whole
-//! budget; so half of what is saved is kept for dials that take twice as long.
+//! A dial that takes longer than 19 of 20 other dials will probably take much longer, and a second dial through another
+//! exit is usually faster. But if all dials are slow, a second dial for each of them would double the load at the worst
+//! time. Therefore the share of second dials is limited. Even at the best of times one dial in 20 is that slow, and
+//! such dials would use up the whole budget. Therefore half of the saved budget is reserved for dials that take twice
+//! as long.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,22 +12,24 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// The cost of one second dial. A first dial earns a share of it.
+/// The cost of one second dial. Each first dial adds a fraction of this number to the budget.
 const WHOLE: i64 = 1_000_000;
 
-/// Second dials that may be saved up in quiet times: enough for a burst that meets one slow exit. Not tuned.
+/// The most second dials that the budget can save up while dials are fast. This is enough for many dials at the same
+/// time through one slow exit. Not tuned.
 const SAVED: i64 = 20;
 
-/// How many second dials are allowed.
+/// The budget of second dials.
 #[derive(Debug)]
 pub(super) struct HedgeBudget {
-    /// What each first dial earns, in parts of [`WHOLE`].
+    /// The amount that each first dial adds to the budget. [`WHOLE`] is the cost of one second dial.
     share: AtomicI64,
     balance: AtomicI64,
 }
 
 impl HedgeBudget {
-    /// At most `share` second dials for each first one: 0.05 is one in 20, 0 is none.
+    /// Makes a budget of at most `share` second dials for each first dial: 0.05 allows one second dial for 20 first
+    /// dials, 0 allows none.
     pub(super) fn new(share: f64) -> Self {
         Self { share: AtomicI64::new(parts(share)), balance: AtomicI64::new(0) }
     }
@@ -35,7 +38,7 @@ impl HedgeBudget {
         self.share.store(parts(share), Ordering::Relaxed);
     }
 
-    /// Counts a first dial.
+    /// Adds the share of one first dial to the budget.
     pub(super) fn earn(&self) {
         let earned = self.share.load(Ordering::Relaxed);
         if earned > 0 {
@@ -45,15 +48,16 @@ impl HedgeBudget {
         }
     }
 
-    /// Pays for a second dial, if the budget then has `left` more.
+    /// Pays for one second dial. Returns false if the budget would then have less than `left` second dials.
     fn spend(&self, left: i64) -> bool {
         let take = |held: i64| (held >= WHOLE * (1 + left)).then_some(held - WHOLE);
         self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
-    /// Runs the first dial, and a second one beside it when the first takes longer than `patience`, or twice that where the
-    /// budget is low. After an error of the first for which `another_may_help` is true, the second goes on; any other error
-    /// of the first ends both.
+    /// Runs the first dial. If it takes longer than `patience`, a second dial starts and both run at the same time. If
+    /// the budget is low, the second dial starts after twice `patience`. If the first dial fails while the second runs,
+    /// and `another_may_help` returns true for the error, the second dial continues. After any other error of the first
+    /// dial, both end.
     pub(super) async fn race<T, E>(
         &self,
         first: impl Future<Output = Result<T, E>>,
@@ -76,16 +80,16 @@ impl HedgeBudget {
     }
 }
 
-/// How one or two dials ended.
+/// The result of one or two dials.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Race<T, E> {
     /// The first dial succeeded.
     First(T),
-    /// The second succeeded before the first, though it began later.
+    /// The second dial succeeded before the first, although it began later.
     SecondWasFaster(T),
-    /// The second succeeded after the first had failed.
+    /// The second dial succeeded after the first had failed.
     FirstFailed(T),
-    /// The first failed, and a second would not help or was not begun.
+    /// The first dial failed, and a second dial would not help or had not begun.
     Failed(E),
     BothFailed(E),
 }
@@ -148,7 +152,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_faster_dial_wins_and_a_fault_of_the_target_ends_both() {
-        // Each dial's time in ms and its end; an error is `true` where another exit may help.
+        // The duration of each dial in ms, and its result. An error is `true` if another exit may help.
         type Dial = (u32, Result<u8, bool>);
         let cases: [(Dial, Dial, Race<u8, bool>); 10] = [
             ((5, Ok(1)), (5, Ok(2)), Race::First(1)),

@@ -1,7 +1,9 @@
-//! Opens a stream through a public proxy: a tunnel, or, for one plain HTTP request, a stream to the proxy itself.
+//! Opens a stream through a public proxy. The stream is a tunnel, or, for one plain HTTP request, a connection to the
+//! proxy itself.
 //!
-//! A tunnel is tried first also for a plain request, because a proxy neither adds headers to a tunnel nor caches it. Many
-//! proxies open tunnels to port 443 only and forward the rest; those get a second connection.
+//! A tunnel is tried first, also for a plain HTTP request: a proxy adds no headers to the bytes in a tunnel and does
+//! not cache them. Many proxies open tunnels only to port 443 and forward requests to other ports. These proxies get a
+//! second connection for a forwarded request.
 
 use tokio::time::Instant;
 
@@ -14,7 +16,7 @@ use crate::exit::{Exit, Offer, Protocol, PublicId, Through};
 use crate::net::Target;
 use crate::route::{self, Isolation};
 
-/// Relays on the way to a proxy that is reached through Tor.
+/// The number of relays in the circuit to a proxy that is reached through Tor.
 const HOPS: u8 = 3;
 
 impl Outbound {
@@ -59,7 +61,8 @@ impl Outbound {
         }
     }
 
-    /// After a failure of a public proxy: has it tested at once, because it would be used for others until its next check.
+    /// After a failure that is the fault of a public proxy, has the proxy tested immediately. Without a test, other
+    /// requests would use the proxy until its next regular check.
     pub(super) fn request_retest(&self, exit: &Exit, error: DialError) {
         if exit.listing().public.is_some() && blames_the_proxy(error) {
             self.parts.state.request_check(exit.id().clone());
@@ -67,7 +70,7 @@ impl Outbound {
     }
 }
 
-/// `http://` and the target, without the default port.
+/// Returns `http://` and the target, without the default port.
 fn origin(target: &Target) -> Box<str> {
     if target.port == 80 { format!("http://{}", target.host).into() } else { format!("http://{target}").into() }
 }

@@ -1,7 +1,9 @@
-//! Reports sites that refuse exits, by the answers of plain HTTP, which the gateway can read.
+//! Reports sites that refuse exits. The gateway sees such refusals only in the answers of plain HTTP, which it can
+//! read.
 //!
-//! [`RefusalDetector`] decides from many answers whether a site refuses an exit. A report goes to a channel; its reader in
-//! `app` makes the ban. (A scraper's own report makes a ban at once: `outbound/rotate.rs`.)
+//! [`RefusalDetector`] decides from many answers whether a site refuses an exit. A report is sent to a channel. The
+//! reader of this channel in `app` makes the ban. (The report of a client makes a ban immediately: see
+//! `outbound/rotate.rs`.)
 
 use std::sync::{Mutex, PoisonError};
 
@@ -12,16 +14,16 @@ use crate::net::Host;
 use crate::route::ban::Site;
 use crate::route::refusal_detector::RefusalDetector;
 
-/// A site that refuses an exit.
+/// A report that a site refuses an exit.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub site: Site,
     pub exit: ExitId,
-    /// The reason, for people.
+    /// The reason, in words for people.
     pub why: String,
 }
 
-/// Turns answers into reports.
+/// Makes reports from the answers of sites.
 #[derive(Debug)]
 pub struct RefusalReporter {
     detector: Mutex<RefusalDetector>,
@@ -29,12 +31,12 @@ pub struct RefusalReporter {
 }
 
 impl RefusalReporter {
-    /// Sends its reports into this channel.
+    /// Makes a reporter that sends its reports to this channel.
     pub fn new(reports: mpsc::Sender<Report>) -> Self {
         Self { detector: Mutex::default(), reports }
     }
 
-    /// Takes the status of one answer of a site through an exit.
+    /// Records the HTTP status of one answer that a site sent through this exit.
     pub fn observe(&self, host: &Host, exit: &ExitId, status: u16, now: Moment) {
         let refused = matches!(status, 403 | 429);
         let heard = self.detector.lock().unwrap_or_else(PoisonError::into_inner).observe(host, exit, refused, now);
@@ -45,7 +47,8 @@ impl RefusalReporter {
     }
 
     fn report(&self, site: Site, exit: ExitId, why: String) {
-        // A full channel means that bans are being made as fast as possible; the site's next refusals report again.
+        // The result is ignored. If the channel is full, bans are already being made as fast as possible, and later
+        // refusals of the site cause a new report.
         let _ = self.reports.try_send(Report { site, exit, why });
     }
 }

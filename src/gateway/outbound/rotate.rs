@@ -1,9 +1,9 @@
-//! Gives a username another exit, and takes reports that a site refuses an exit. Clients ask `http://exit.gate/` for their own
-//! username, operators ask the API for any; both come here.
+//! Gives a username another exit, and accepts reports that a site refuses an exit. Clients send `http://exit.gate/`
+//! requests for their own username. Operators use the API for any username. Both end in this module.
 //!
-//! A session or pin moves only to an exit that has just been seen to work and to have another address: a successor is chosen,
-//! tested before everything else in the queue, and only then used. If it fails the test, the next one is tried. If none
-//! passes, nothing changes.
+//! A session or a pin moves only to an exit that was just tested with success and has another address. A successor is
+//! chosen, is tested before everything else in the tester's queue, and is used only if the test succeeds. If the test
+//! fails, the next successor is tried. If all tests fail, nothing changes.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -19,55 +19,56 @@ use crate::route::ban::Site;
 use crate::route::{self, Ask, Explanation, Successor, Why, decide, explain, succeed, successor};
 use crate::state::Change;
 
-/// Successors that are tested before a rotation fails. Nine in ten recently good exits pass again, so five failures in a row
-/// mean that something else is wrong. Not tuned.
+/// How many successors are tested before a rotation fails. Nine of ten exits that recently passed a test pass the next
+/// test too. If five tests in a row fail, something else must be wrong. Not tuned.
 const TRIES: usize = 5;
 
-/// The longest outcome of a report, in bytes.
+/// The maximum length of the outcome in a report, in bytes.
 const OUTCOME_MAX: usize = 64;
 
-/// The result of testing an exit at once.
+/// The result of an immediate test of an exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// It works, and sites see these addresses.
+    /// The exit works, and sites see these addresses.
     Good(Vec<IpAddr>),
-    /// It does not work, or cannot be tested; the reason.
+    /// The exit does not work, or it cannot be tested. The text is the reason.
     Not(String),
 }
 
-/// Tests an exit before everything else in the tester's queue. Supplied by `app`: `gateway` and `check` may not know each other.
+/// A function that tests an exit before everything else in the tester's queue. `app` supplies this function, because
+/// the modules `gateway` and `check` must not depend on each other.
 pub type Verify = Arc<dyn Fn(ExitId) -> Pin<Box<dyn Future<Output = Proof> + Send>> + Send + Sync>;
 
 /// A successful rotation.
 #[derive(Clone, Debug)]
 pub struct Rotation {
-    /// The exit before, if there was one.
+    /// The exit before the rotation, if there was one.
     pub before: Option<ExitId>,
     pub before_ip: Option<IpAddr>,
-    /// The exit now.
+    /// The exit after the rotation.
     pub after: Arc<Exit>,
-    /// The address that its test saw.
+    /// The address of the new exit, as its test saw it.
     pub after_ip: Option<IpAddr>,
 }
 
-/// Why a rotation failed. Nothing was changed.
+/// Why a rotation failed. A failed rotation changes nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum RotateFault {
     #[error("there is no other exit: {}", no_other(.0))]
     NoOther(Box<route::Refusal>),
-    /// There are others, and those that were tested failed.
+    /// Other exits exist, but all those that were tested failed.
     #[error("{tried} other exits were tested and none is good now ({last}); nothing was changed")]
     NoneGood {
         tried: usize,
-        /// Why the last one failed.
+        /// The reason why the last tested exit failed.
         last: String,
     },
     #[error("no other exit was verified in time; nothing was changed")]
     Slow,
 }
 
-/// A choice without candidates says that every exit has failed the request; for a rotation that means that there is no exit
-/// but the present one.
+/// Returns a text for people. If a choice has no candidates, its refusal says that every exit has failed the request.
+/// For a rotation, this means that no exit exists except the present one.
 fn no_other(refusal: &route::Refusal) -> String {
     match refusal.why {
         Why::AllFailed => format!("those in use are the only ones ({})", refusal.funnel),
@@ -75,7 +76,7 @@ fn no_other(refusal: &route::Refusal) -> String {
     }
 }
 
-/// A ban that a report made.
+/// A ban that was made because of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Banned {
     pub site: Site,
@@ -98,7 +99,7 @@ pub enum ReportFault {
 }
 
 impl Outbound {
-    /// Gives a username of this key another exit, tested and with another IP.
+    /// Gives a username of this key another exit. The new exit is tested and has another IP address.
     pub async fn rotate(&self, key: &str, wish: &Wish, by: Instant) -> Result<Rotation, RotateFault> {
         let mut avoid: Vec<ExitId> = Vec::new();
         let mut last = String::new();
@@ -124,7 +125,8 @@ impl Outbound {
         Err(RotateFault::NoneGood { tried: avoid.len(), last })
     }
 
-    /// Moves to a successor that was tested; `None` if another rotation came first.
+    /// Moves the session, pin or pool of a username to a successor that was tested. Returns `None` if another
+    /// rotation came first.
     async fn move_to(
         &self,
         key: &str,
@@ -150,7 +152,7 @@ impl Outbound {
         self.first_of_new_pool(key, wish, next, old, ips, by).await.map(Some)
     }
 
-    /// The first exit of a pool that was just rotated: one that was not in the old pool, and works.
+    /// Returns the first exit of a pool that was just rotated. The exit must work and must not be from the old pool.
     async fn first_of_new_pool(
         &self,
         key: &str,
@@ -181,7 +183,8 @@ impl Outbound {
         timeout_at(by, (self.parts.verify)(exit.clone())).await.map_err(|_| RotateFault::Slow)
     }
 
-    /// Bans an exit for a site that is reported to refuse it: the exit that is named, or the one that serves this username.
+    /// Bans an exit for a site, because a client reports that the site refuses the exit. If `exit` is `None`, the exit
+    /// that serves this username is banned.
     pub async fn report(
         &self,
         key: &str,
@@ -211,12 +214,13 @@ impl Outbound {
         Ok(Banned { site, exit, until })
     }
 
-    /// Which exits a username uses, without using one.
+    /// Explains which exits a username would use. No exit is used by this call.
     pub(super) fn explained(&self, key: &str, wish: &Wish) -> Explanation {
         self.question(key, wish, &[], explain)
     }
 
-    /// Calls `act` with the present snapshot and a question without a target.
+    /// Calls `act` with the present snapshot and with arguments for a choice of exits. The arguments contain no real
+    /// target.
     fn question<T>(
         &self,
         key: &str,
@@ -245,12 +249,12 @@ fn rotation(next: &Successor, after: Arc<Exit>, ips: Vec<IpAddr>) -> Rotation {
     Rotation { before: next.before.clone(), before_ip: next.before_ip, after, after_ip }
 }
 
-/// The one exit that a session or a pin is bound to.
+/// Returns the one exit that a session or a pin is bound to.
 pub(super) fn bound_exit(explained: &Explanation) -> Option<&ExitId> {
     explained.session.as_ref().or(explained.pin.as_ref().map(|pin| &pin.exit))
 }
 
-/// Stands for all targets where a request has none: nearly all exits allow port 443.
+/// Returns a target that represents all targets, for requests that have none. Nearly all exits allow port 443.
 fn any_web_target() -> Target {
     Target { host: Host::Name("exit.gate".into()), port: 443 }
 }

@@ -1,7 +1,7 @@
-//! The meters of every route, made at a route's first use.
+//! The meters of all routes. The meters of a route are made at the route's first use.
 //!
-//! Labels are names of routes and the word `implicit`, so this map grows with what an operator configured and never with
-//! what clients send.
+//! The labels are the names of routes and the word `implicit`. Therefore the size of this map depends on the
+//! configuration and never on what clients send.
 
 use std::sync::Arc;
 
@@ -9,12 +9,13 @@ use dashmap::DashMap;
 
 use super::super::meters::RouteMeters;
 
-/// No guard of an entry outlives the statement that took it: a second call of the map would deadlock.
+/// The meters by label. A guard of a map entry must be dropped in the statement that took it. A second call of the map
+/// with a guard held would deadlock.
 #[derive(Debug, Default)]
 pub(super) struct AllRouteMeters(DashMap<Box<str>, Arc<RouteMeters>>);
 
 impl AllRouteMeters {
-    /// The meters of the route with this label.
+    /// Returns the meters of the route with this label, and makes them if they do not exist.
     pub(super) fn of(&self, label: &str) -> Arc<RouteMeters> {
         if let Some(found) = self.get(label) {
             return found;
@@ -22,12 +23,13 @@ impl AllRouteMeters {
         self.0.entry(label.into()).or_insert_with(|| Arc::new(RouteMeters::new(label))).clone()
     }
 
-    /// The meters of this label, if anything has been counted there.
+    /// Returns the meters of this label, if anything has been counted there.
     pub(super) fn get(&self, label: &str) -> Option<Arc<RouteMeters>> {
         self.0.get(label).map(|meters| meters.value().clone())
     }
 
-    /// Drops the meters of labels that are no longer in use, whose series end with them, and returns the others.
+    /// Drops the meters of labels for which `used` returns false, which also ends their metric series. Returns the
+    /// other meters.
     pub(super) fn retain(&self, used: impl Fn(&str) -> bool) -> Vec<Arc<RouteMeters>> {
         self.0.retain(|label, _| used(label));
         self.0.iter().map(|meters| meters.value().clone()).collect()

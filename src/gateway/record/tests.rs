@@ -1,4 +1,4 @@
-//! What a record counts, and what its access line says.
+//! Tests of what a record counts, and of the content of its access line.
 
 use std::sync::Arc;
 

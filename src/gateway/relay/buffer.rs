@@ -1,21 +1,22 @@
-//! Read buffers, from a small stock of each thread.
+//! Read buffers. Each thread keeps a small stock of free buffers.
 //!
-//! A pump takes a buffer to read, and returns it in the same poll unless the writer is slower. So a thread that serves ten
-//! thousand tunnels works mostly with one buffer, which stays in the processor's cache.
+//! A pump takes a buffer to read, and returns the buffer in the same poll unless the writer is slower. Therefore a
+//! thread that serves ten thousand tunnels mostly uses one buffer, which stays in the processor's cache.
 
 use std::cell::RefCell;
 
-/// Bytes read at a time. Measured on loopback with 4 streams (`benches/README.md`): larger buffers gain nothing.
+/// The size of a buffer, in bytes. Measured on loopback with 4 streams (`benches/README.md`): larger buffers are not
+/// faster.
 pub(super) const SIZE: usize = 64 << 10;
 
-/// Buffers that a thread keeps for later; more are freed. 1 MiB per thread; not tuned.
+/// How many free buffers a thread keeps. Further buffers are freed. 16 buffers use 1 MiB per thread. Not tuned.
 const STOCK: usize = 16;
 
 thread_local! {
     static FREE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Bytes that were read and not written yet.
+/// A buffer of bytes that were read and not written yet.
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Box<[u8]>,
@@ -24,34 +25,34 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// An empty one of [`SIZE`].
+    /// Takes an empty buffer of [`SIZE`] bytes from the stock, or makes a new one.
     pub(super) fn take() -> Self {
         let bytes = FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SIZE].into());
         Self { bytes, from: 0, to: 0 }
     }
 
-    /// One that holds `bytes` and will not go into the stock.
+    /// Makes a buffer that holds `bytes`. This buffer will not be returned to the stock.
     pub(super) fn of(bytes: &[u8]) -> Self {
         Self { bytes: bytes.into(), from: 0, to: bytes.len() }
     }
 
-    /// Space for at most `limit` bytes; call [`Buffer::filled`] after filling it.
+    /// Returns space for at most `limit` bytes. Call [`Buffer::filled`] after you have put bytes into this space.
     pub(super) fn room(&mut self, limit: usize) -> &mut [u8] {
         let limit = limit.min(self.bytes.len());
         &mut self.bytes[..limit]
     }
 
-    /// `len` bytes were put into the space.
+    /// Records that `len` bytes were put into the space that [`Buffer::room`] returned.
     pub(super) fn filled(&mut self, len: usize) {
         (self.from, self.to) = (0, len);
     }
 
-    /// What is still to be written.
+    /// Returns the bytes that must still be written.
     pub(super) fn rest(&self) -> &[u8] {
         &self.bytes[self.from..self.to]
     }
 
-    /// `len` bytes of it were written.
+    /// Records that `len` bytes of [`Buffer::rest`] were written.
     pub(super) fn written(&mut self, len: usize) {
         self.from += len;
     }

@@ -1,8 +1,8 @@
-//! One direction of a tunnel: reads from one side, writes to the other, and passes on a half-close.
+//! A pump is one direction of a tunnel: it reads from one side, writes to the other side, and passes on a half-close.
 //!
-//! A pump either holds bytes that must be written first, or has an end to pass on, or holds nothing and reads. It never reads
-//! while it holds bytes: a slow writer slows the reader through the reader's own socket, and when the reader breaks, no bytes
-//! are lost.
+//! A pump is in one of three states. It holds bytes that must be written first, or it has an EOF to pass on, or it
+//! holds nothing and reads. A pump never reads while it holds bytes. Therefore a slow writer slows down the reader
+//! through the reader's own socket, and no bytes are lost when the reader's connection breaks.
 //!
 //! Next: `relay/splice.rs` does the same without copying.
 
@@ -21,14 +21,14 @@ use super::splice::Splice;
 use super::{Direction, Meter};
 use crate::limit::Bucket;
 
-/// Buffers that a pump moves before other tasks run: half a MiB, about 0.1 ms. Not tuned.
+/// How many buffers a pump moves before other tasks run: half a MiB, which takes about 0.1 ms. Not tuned.
 const BUFFERS_PER_POLL: u32 = 8;
 
-/// The side that a pump reads from is gone.
+/// The error that the side from which a pump reads has disappeared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gone;
 
-/// What both pumps of a tunnel share.
+/// The state that both pumps of a tunnel share.
 pub(super) struct Shared<'a, M> {
     pub(super) rate: Option<&'a Bucket>,
     pub(super) meter: &'a M,
@@ -43,28 +43,28 @@ pub(super) struct Pump {
     held: Option<Buffer>,
     #[cfg(target_os = "linux")]
     splice: Splice,
-    /// The writer has bytes that it has not sent yet (TLS).
+    /// True if the writer has bytes that it has not sent yet. This happens only under TLS.
     unflushed: bool,
-    /// The writer's last write would have blocked.
+    /// True if the last write would have blocked.
     blocked: bool,
     moved: u64,
     touched: Instant,
-    /// Runs while the byte rate makes this direction wait.
+    /// A timer. It is set while the byte rate makes this direction wait.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PumpState {
     Open,
-    /// The reader has ended; the writer has not been closed yet.
+    /// The reader has reached its end, and the writer has not been closed yet.
     Ending,
     Done,
-    /// The writer takes nothing any more. The other direction may still carry what it sent before.
+    /// The writer accepts no more bytes. The other direction may still carry bytes that this side sent before.
     GivenUp,
 }
 
 impl Pump {
-    /// A pump that begins with `first`.
+    /// Makes a pump that first writes the bytes in `first`.
     pub(super) fn new(direction: Direction, first: &[u8], now: Instant) -> Self {
         Self {
             direction,
@@ -80,37 +80,38 @@ impl Pump {
         }
     }
 
-    /// Nothing will move any more.
+    /// Returns true if this direction will move no more bytes.
     pub(super) fn is_done(&self) -> bool {
         matches!(self.state, PumpState::Done | PumpState::GivenUp)
     }
 
-    /// The writer was gone while there was something to write.
+    /// Returns true if the writer disappeared while there were bytes to write.
     pub(super) fn is_given_up(&self) -> bool {
         self.state == PumpState::GivenUp
     }
 
-    /// It waits for the writer.
+    /// Returns true if this direction waits for the writer.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    /// Bytes written.
+    /// Returns the number of bytes written.
     pub(super) fn moved(&self) -> u64 {
         self.moved
     }
 
-    /// When bytes last moved.
+    /// Returns the time at which bytes last moved.
     pub(super) fn touched(&self) -> Instant {
         self.touched
     }
 
-    /// Restarts the time limits of silence.
+    /// Restarts the time limits for silence.
     pub(super) fn touch(&mut self, now: Instant) {
         self.touched = now;
     }
 
-    /// Moves what can be moved now. `last`: the other direction is done, so the end of this one ends the tunnel.
+    /// Moves all bytes that can be moved now. `last` is true if the other direction is done. The end of this direction
+    /// then ends the tunnel.
     pub(super) fn poll<R: Side, W: Side, M: Meter>(
         &mut self,
         cx: &mut Context<'_>,
@@ -161,11 +162,12 @@ impl Pump {
                 Poll::Pending => return Ok(()),
             }
         }
-        cx.waker().wake_by_ref(); // there may be more; other tasks run first
+        cx.waker().wake_by_ref(); // there may be more bytes, but other tasks run first
         Ok(())
     }
 
-    /// Ready when nothing is held, and an end of the reader has been passed on.
+    /// Writes the bytes that the pump holds, and passes on an end of the reader. Ready when the pump holds no more
+    /// bytes.
     fn write<W: Side, M: Meter>(
         &mut self,
         cx: &mut Context<'_>,
@@ -193,7 +195,8 @@ impl Pump {
             }
         }
         if self.state == PumpState::Ending {
-            // The last end needs no shutdown on a bare socket: both sockets are closed in a moment.
+            // If this is the last direction to end, a socket without TLS needs no shutdown: both sockets are closed
+            // immediately afterwards.
             if !(last && to.bare().is_some()) {
                 ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
             }
@@ -205,7 +208,7 @@ impl Pump {
         Poll::Ready(Ok(()))
     }
 
-    /// `true`: bytes are held now. `false`: the reader has ended.
+    /// Reads bytes. Returns `true` if the pump holds bytes now, and `false` if the reader has ended.
     fn read<R: Side, W: Side, M: Meter>(
         &mut self,
         cx: &mut Context<'_>,
@@ -232,7 +235,7 @@ impl Pump {
         Poll::Ready(Ok(len > 0))
     }
 
-    /// True while the byte rate makes this direction wait; the task is woken when the wait is over.
+    /// Returns true while the byte rate makes this direction wait. The task is woken when the wait is over.
     fn is_paused<M>(&mut self, cx: &mut Context<'_>, shared: &Shared<'_, M>) -> bool {
         let Some(rate) = shared.rate else { return false };
         if self.pause.is_none() {

@@ -1,4 +1,4 @@
-//! The two sides of a tunnel: a client and a stream to a target.
+//! The two sides of a tunnel: the client, and the stream to the target.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,14 +12,14 @@ use super::Client;
 use crate::dial;
 
 pub(super) trait Side: AsyncRead + AsyncWrite + Unpin {
-    /// The socket, if its bytes are the tunnel's bytes: not under TLS.
+    /// Returns the socket if the tunnel's bytes are sent on it unchanged. Under TLS there is no such socket.
     fn bare(&self) -> Option<Bare<'_>>;
 
-    /// Makes the following close a reset, where the transport has one.
+    /// Makes the next close a reset, if the transport has resets.
     fn abort(&mut self);
 }
 
-/// A socket whose bytes are the tunnel's bytes.
+/// A socket on which the tunnel's bytes are sent unchanged, without TLS.
 #[derive(Clone, Copy)]
 pub(super) enum Bare<'a> {
     Tcp(&'a TcpStream),
@@ -41,7 +41,7 @@ impl Bare<'_> {
         }
     }
 
-    /// Runs `call`, which must not block. After `WouldBlock`, the socket counts as not ready.
+    /// Runs `call`, which must not block. If `call` returns `WouldBlock`, the socket is marked as not ready.
     pub(super) fn try_io(
         self,
         interest: Interest,
@@ -67,7 +67,7 @@ impl Side for Client {
             Self::Tcp(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
         };
-        let _ = stream.set_zero_linger(); // fails only on a socket that is closed already
+        let _ = stream.set_zero_linger(); // fails only on a socket that is already closed
     }
 }
 
@@ -81,7 +81,7 @@ impl Side for dial::Stream {
 
     fn abort(&mut self) {
         if let Self::Tcp(stream) = self {
-            let _ = stream.set_zero_linger(); // as above
+            let _ = stream.set_zero_linger(); // fails only on a socket that is already closed
         }
     }
 }
@@ -105,7 +105,7 @@ impl AsyncWrite for Client {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(_) => Poll::Ready(Ok(())), // a socket buffers nothing here
+            Self::Tcp(_) => Poll::Ready(Ok(())), // a plain socket has no buffer to flush
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }

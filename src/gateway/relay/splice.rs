@@ -1,9 +1,10 @@
-//! Moves pages from socket to socket through a pipe, and does not copy bytes out of the kernel and back.
+//! Moves memory pages from socket to socket through a pipe, so bytes are not copied out of the kernel and back.
 //!
-//! For small messages copying is cheaper: a splice needs two more system calls. So a direction copies until it has moved much
-//! in large pieces, and copies again once the pieces get small. The total says nothing: a terminal that is open all day moves
-//! much in tiny pieces. A pipe takes two descriptors, so pipes are pooled: a direction takes one when there are bytes to move
-//! and returns it as soon as it is empty. `rustix` offers these calls as safe functions.
+//! For small messages copying is cheaper, because a splice needs two more system calls. Therefore a direction copies
+//! until it has moved much data in large pieces, and copies again when the pieces become small. The total number of
+//! bytes is no good measure: a terminal that is open all day moves many bytes in tiny pieces. A pipe takes two file
+//! descriptors, so each thread keeps a stock of pipes. A direction takes a pipe when there are bytes to move, and
+//! returns the pipe when it is empty. The crate `rustix` offers these system calls as safe functions.
 
 use std::cell::RefCell;
 use std::io;
@@ -15,17 +16,18 @@ use tokio::io::Interest;
 
 use super::side::Bare;
 
-/// A direction that has moved this much in large pieces splices. Measured: see `benches/README.md`.
+/// A direction starts to splice after it has moved this many bytes in large pieces. Measured: see `benches/README.md`.
 const BULKY: usize = 512 << 10;
 
-/// The size from which a piece counts as large. Any value between the two that were measured does: spliced pieces of 64 bytes
-/// take six times the system calls, spliced pieces of 64 KiB and more take less CPU.
+/// The size in bytes from which a piece counts as large. Two sizes were measured: spliced pieces of 64 bytes take six
+/// times as many system calls as copied ones, and spliced pieces of 64 KiB and more take less CPU. Any value between
+/// the two is good.
 const LARGE: usize = 16 << 10;
 
-/// The size that is asked of a pipe; the kernel may give less. Measured: see `benches/README.md`.
+/// The size in bytes that is requested for a pipe. The kernel may give less. Measured: see `benches/README.md`.
 const PIPE: usize = 512 << 10;
 
-/// Pipes that a thread keeps for later. An empty pipe holds no pages. Not tuned.
+/// How many empty pipes a thread keeps. An empty pipe holds no memory pages. Not tuned.
 const STOCK: usize = 16;
 
 thread_local! {
@@ -44,11 +46,12 @@ impl Pipe {
             return Ok(pipe);
         }
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        let _ = fcntl_setpipe_size(&write, PIPE); // fails beyond the user's limit of pages: the default size then stays
+        let _ = fcntl_setpipe_size(&write, PIPE); // fails above the user's limit of pages; the default stays
         Ok(Self { read, write })
     }
 
-    /// Only for an empty pipe: the next tunnel must not find bytes of this one in it.
+    /// Returns the pipe to the stock. The pipe must be empty, because the next tunnel must not find bytes of this one
+    /// in it.
     fn give_back(self) {
         FREE.with_borrow_mut(|free| {
             if free.len() < STOCK {
@@ -58,35 +61,35 @@ impl Pipe {
     }
 }
 
-/// The splicing state of one direction: its pipe, if it has one now, and how many bytes are in it.
+/// The state of one direction that splices: its pipe, if the direction has one now, and how many bytes are in the pipe.
 #[derive(Debug, Default)]
 pub(super) struct Splice {
     pipe: Option<Pipe>,
     held: usize,
-    /// Bytes moved in large pieces lately; a small piece halves it.
+    /// The number of bytes recently moved in large pieces. Each small piece halves this number.
     bulk: usize,
-    /// No pipe could be made: this direction copies from then on.
+    /// True after no pipe could be made. This direction then only copies.
     refused: bool,
 }
 
 impl Splice {
-    /// True if splicing is worth it now.
+    /// Returns true if splicing is cheaper than copying now.
     pub(super) fn pays(&self) -> bool {
         self.bulk >= BULKY && !self.refused
     }
 
-    /// Counts a piece that was read, copied or spliced. Two small pieces among large ones change nothing: a reader that is
-    /// faster than its writer sees some.
+    /// Counts a piece that was copied or spliced. Two small pieces among many large ones do not stop the splicing: a
+    /// reader that is faster than its writer gets some small pieces.
     pub(super) fn saw(&mut self, piece: usize) {
         self.bulk = if piece < LARGE { self.bulk / 2 } else { (self.bulk + piece).min(4 * BULKY) };
     }
 
-    /// Bytes are in the pipe.
+    /// Returns true if bytes are in the pipe.
     pub(super) fn holds(&self) -> bool {
         self.held > 0
     }
 
-    /// Fills the empty pipe with up to `limit` bytes of `from`; 0 is its end.
+    /// Fills the empty pipe with up to `limit` bytes of `from`. The result 0 means that `from` has ended.
     pub(super) fn fill(&mut self, cx: &mut Context<'_>, from: Bare<'_>, limit: usize) -> Poll<io::Result<usize>> {
         debug_assert_eq!(self.held, 0, "a full pipe and an empty socket would look the same");
         loop {
@@ -94,7 +97,7 @@ impl Splice {
             let pipe = match self.pipe.take().map_or_else(Pipe::take, Ok) {
                 Ok(pipe) => pipe,
                 Err(_) => {
-                    self.refused = true; // out of descriptors; copying needs none
+                    self.refused = true; // no file descriptors are left; copying needs none
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -122,7 +125,7 @@ impl Splice {
         }
     }
 
-    /// Writes some of what is in the pipe.
+    /// Writes some of the bytes in the pipe to `to`.
     pub(super) fn pour(&mut self, cx: &mut Context<'_>, to: Bare<'_>) -> Poll<io::Result<usize>> {
         loop {
             ready!(to.poll_write_ready(cx))?;

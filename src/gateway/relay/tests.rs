@@ -3,7 +3,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// A tunnel between two sockets: `near` is the client, `far` the target; the others are the ends that are relayed.
+/// A tunnel between two sockets. The relay runs between the two inner sockets. `near` is the client's end and `far` is
+/// the target's end.
 struct Rig {
     near: TcpStream,
     client: TcpStream,
@@ -26,7 +27,7 @@ impl Rig {
         Self { near, client, far, target, traffic: Traffic::default(), cut: Cut::new() }
     }
 
-    /// Relays while `story` runs; both must finish.
+    /// Runs the relay while `story` runs. Both must finish.
     async fn tell<F: Future>(self, rate: Option<Bucket>, story: impl FnOnce(TcpStream, TcpStream, Cut) -> F) -> End {
         let Self { near, client, far, target, traffic, cut } = self;
         let rate = rate.map(Arc::new);
@@ -60,7 +61,7 @@ async fn is_reset(stream: &mut TcpStream) {
     assert_eq!(fault.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
-/// Bytes in which a swapped, lost or doubled piece shows.
+/// Returns bytes in which a swapped, lost or doubled piece is detected.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect()
 }
@@ -80,7 +81,7 @@ async fn an_end_in_one_direction_leaves_the_other_open() {
 
 #[tokio::test]
 async fn bulk_and_small_pieces_arrive_complete_in_both_directions() {
-    // Copied, then spliced, then copied again while bytes may still be in the pipe.
+    // These bytes are copied first, then spliced, and then copied again while other bytes may still be in the pipe.
     let all: Vec<u8> = [pattern(3 << 20), pattern(500), pattern(5 << 20), pattern(1)].concat();
     let end = Rig::new().await.tell(None, async |near, far, _| {
         let (mut near_in, mut near_out) = near.into_split();
@@ -184,7 +185,7 @@ async fn a_side_that_takes_nothing_is_given_up_while_the_other_still_sends() {
         let piece = vec![0; 1 << 20];
         let full = async { while near.write_all(&piece).await.is_ok() {} };
         let talk = async {
-            // The buffers fill in real time; then the clock is advanced.
+            // The buffers of the sockets fill in real time. After that the test's clock is advanced.
             tokio::time::sleep(Duration::from_millis(300)).await;
             tokio::time::pause();
             let _far = far;

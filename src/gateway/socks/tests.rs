@@ -1,10 +1,10 @@
-//! Exchanges byte for byte, then property tests.
+//! Tests that compare whole exchanges byte for byte, and property tests.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Feeds `opening` to a new parser, `piece` bytes at a time, and returns each step but `More`.
+/// Gives `opening` to a new parser in pieces of `piece` bytes. Returns every step except `More`.
 fn play(opening: &[u8], piece: usize, demands_key: bool) -> Vec<String> {
     let Some(mut socks) = opening.first().and_then(|&first| Socks::begin(first, demands_key)) else {
         return vec!["not SOCKS".into()];
@@ -248,7 +248,7 @@ fn the_longest_opening_fits() {
     assert_ne!(socks.step(&longest), Step::More, "there is always a step within OPENING_MAX bytes");
 }
 
-/// Bytes that begin like SOCKS and go on at random.
+/// Generates openings that begin like SOCKS and continue with random bytes.
 fn openings() -> impl Strategy<Value = Vec<u8>> {
     let prefix = prop_oneof![
         Just(vec![]),

@@ -1,7 +1,7 @@
-//! Classifies addresses by IANA's registries of special-purpose addresses.
+//! Classifies IP addresses by IANA's registries of special-purpose addresses.
 //!
-//! An IPv6 address may contain an IPv4 address, to which a translator (NAT64, 6to4, a mapped socket) would connect; so such an
-//! address is classified by the IPv4 address in it.
+//! An IPv6 address may contain an IPv4 address, and a translator (NAT64, 6to4, a mapped socket) would connect to this
+//! IPv4 address. Therefore such an IPv6 address gets the class of the IPv4 address in it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,21 +11,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub enum Scope {
     /// The public internet.
     Public,
-    /// `0.0.0.0`, which most kernels take for this machine.
+    /// `0.0.0.0`. Most kernels connect to this machine if it is used as a target.
     Unspecified,
     Loopback,
     Private,
     /// The local network segment.
     LinkLocal,
-    /// A cloud's metadata service, which gives credentials to anybody who asks.
+    /// The metadata service of a cloud provider, which gives credentials to every client inside the cloud machine.
     Metadata,
     /// The network behind a provider's NAT (RFC 6598).
     Shared,
     Multicast,
-    /// For examples in documents.
+    /// Addresses for examples in documents.
     Documentation,
     Benchmark,
-    /// Reserved, or not assigned yet.
+    /// Addresses that are reserved or not assigned yet.
     Reserved,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Classifies an address; one that contains an IPv4 address gets the class of that.
+/// Classifies an address. An IPv6 address that contains an IPv4 address gets the class of the IPv4 address.
 pub fn scope(ip: IpAddr) -> Scope {
     match ip {
         IpAddr::V4(ip) => v4(ip),
@@ -58,7 +58,8 @@ pub fn scope(ip: IpAddr) -> Scope {
 fn v4(ip: Ipv4Addr) -> Scope {
     use Scope::*;
     match ip.octets() {
-        // AWS and nearly all others, AWS containers, Alibaba, Oracle, Azure. First, because they lie in the ranges below.
+        // The metadata services of AWS and nearly all others, AWS containers, Alibaba, Oracle and Azure. They must be
+        // checked first, because these addresses lie in the ranges below.
         [169, 254, 169, 254] | [169, 254, 170, 2] | [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16] => {
             Metadata
         }
@@ -86,20 +87,20 @@ fn v6(ip: Ipv6Addr) -> Scope {
     match words {
         [0, 0, 0, 0, 0, 0, 0, 0] => Unspecified,
         [0, 0, 0, 0, 0, 0, 0, 1] => Loopback,
-        // v4-mapped, v4-translated and NAT64's well-known prefix.
+        // IPv4-mapped addresses, IPv4-translated addresses, and NAT64's well-known prefix.
         [0, 0, 0, 0, 0, 0xffff, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
         [0x2002, high, low, ..] => embedded(high, low),    // 6to4
-        [0x64, 0xff9b, 1, ..] => Private,                  // NAT64 of one network
-        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Metadata, // AWS
+        [0x64, 0xff9b, 1, ..] => Private,                  // NAT64 inside one network
+        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Metadata, // AWS metadata
         [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Private,
         [0xfe80..=0xfebf, ..] => LinkLocal,
         [0xff00..=0xffff, ..] => Multicast,
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Documentation,
         [0x2001, 2, 0, ..] => Benchmark,
         [0x2001, 0..=0x1ff, ..] => Reserved, // Teredo, ORCHID and other protocols of the IETF
-        // ISATAP: any prefix, and the IPv4 address of a machine behind the router.
+        // ISATAP addresses: any prefix, followed by the IPv4 address of a machine behind the router.
         [0x2000..=0x3fff, _, _, _, 0 | 0x200, 0x5efe, high, low] => embedded(high, low),
         [0x2000..=0x3fff, ..] => Public,
         _ => Reserved,

@@ -1,5 +1,5 @@
-//! Pipelined requests (sent before the answers to earlier ones): any mixture of methods and framings, in any pieces, compared
-//! with a simple reference.
+//! Tests of pipelined requests (sent before the answers to earlier requests). The requests mix all methods and framings
+//! and arrive in pieces of any size. The result is compared with a simple reference implementation.
 
 use std::sync::Arc;
 
@@ -55,7 +55,8 @@ struct Trip {
 }
 
 impl Trip {
-    /// The request of the client, the request to the target, the answer of the target, and the answer to the client.
+    /// Returns four messages: the client's request, the request as the target gets it, the target's answer, and the
+    /// answer as the client gets it.
     fn parts(&self, at: usize) -> [Vec<u8>; 4] {
         let Self { method, up, interim, down } = self;
         let request = format!("{method} http://a.test/{at} HTTP/1.1\r\nHost: a.test\r\n{}\r\n", up.fields());
@@ -76,7 +77,7 @@ impl Trip {
         ]
     }
 
-    /// Only a request that may be sent twice uses a kept stream.
+    /// Returns true if the request uses a kept stream. Only a request that may be sent twice does.
     fn rides(&self) -> bool {
         self.method != "POST" && matches!(self.up, Payload::None)
     }
@@ -104,7 +105,7 @@ fn trip() -> impl Strategy<Value = Trip> {
     let bodiless = (prop_oneof![Just("GET"), Just("HEAD"), Just("DELETE")], Just(Payload::None));
     let with_body = (prop_oneof![Just("POST"), Just("PUT"), Just("PATCH")], payload());
     let with_body = with_body.prop_map(|(method, up)| match up {
-        // POST stands for all methods that are not idempotent.
+        // POST represents all methods that are not idempotent.
         Payload::None => ("POST", up),
         up => (method, up),
     });

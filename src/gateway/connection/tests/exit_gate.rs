@@ -1,4 +1,4 @@
-//! Requests to `http://exit.gate/`, over each protocol.
+//! Tests of requests to `http://exit.gate/`, over each protocol.
 
 use std::sync::Arc;
 
@@ -113,7 +113,7 @@ async fn a_report_that_waits_for_a_100_gets_it() {
         client.write_all(b"ok").await.unwrap();
         assert!(head(&mut client).await.starts_with("HTTP/1.1 200 "));
         expect(&mut client, "{\"exit\":1}").await;
-        // No 100 where the body is there already, or is too long.
+        // The gateway sends no `100 Continue` if the body has already arrived, or if the body is too long.
         client.write_all(format!("{report}Content-Length: 2\r\n\r\nok").as_bytes()).await.unwrap();
         assert!(head(&mut client).await.starts_with("HTTP/1.1 200 "));
         expect(&mut client, "{\"exit\":1}").await;

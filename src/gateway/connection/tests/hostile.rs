@@ -1,4 +1,4 @@
-//! Hostile clients and targets.
+//! Tests of clients and targets that try to break or mislead the gateway.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +73,7 @@ fn a_hostile_answer_becomes_a_502_before_a_byte_of_it_is_sent() {
             talk(listener(), &Arc::new(gate), async |mut client| {
                 client.write_all(GET.as_bytes()).await.unwrap();
                 head(&mut target).await;
-                // The connection may be closed before all of it is sent.
+                // The connection may be closed before the whole answer is sent.
                 let _ = target.write_all(answer.as_bytes()).await;
                 let _ = target.shutdown().await;
                 let mut said = head(&mut client).await;
@@ -196,7 +196,7 @@ proptest! {
                     }
                     tokio::task::yield_now().await;
                 }
-                // May be a reset, with which unread bytes are lost.
+                // The connection may end with a reset, which discards unread bytes.
                 let _ = tokio::time::timeout(Duration::from_secs(30), client.read_to_end(&mut Vec::new())).await;
             })
             .await;

@@ -1,4 +1,4 @@
-//! CONNECT, the web page, keys, and what ends an HTTP connection.
+//! Tests of CONNECT, the web page, keys, and the cases that end an HTTP connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -204,7 +204,7 @@ fn an_empty_line_and_then_silence_is_no_request_and_gets_no_answer() {
     let ((), seen) = observed(async || {
         let (gate, [mut target]) = Script::targets();
         talk(listener(), &Arc::new(gate), async |mut client| {
-            // Old clients end a body with an empty line.
+            // Old clients send an extra empty line after a body.
             let request = "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody\r\n";
             client.write_all(request.as_bytes()).await.unwrap();
             head(&mut target).await;
@@ -267,7 +267,7 @@ async fn a_request_that_is_refused_for_its_target_keeps_the_connection() {
                 said.split("Content-Length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap();
             tokio::io::AsyncReadExt::read_exact(&mut client, &mut vec![0; length]).await.unwrap();
         }
-        // After a body that nobody reads, the beginning of the next request is unknown.
+        // If nobody reads a body, the gateway cannot know where the next request begins.
         client.write_all(b"POST http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody").await.unwrap();
         assert!(rest(&mut client).await.contains("\r\nConnection: close\r\n"));
     })

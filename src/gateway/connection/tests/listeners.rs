@@ -1,4 +1,4 @@
-//! TLS and the PROXY header, which come before the protocol.
+//! Tests of TLS and of the PROXY header, which both come before the client's protocol.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::gateway::listener::ListenerConfig;
 use crate::gateway::testing::{FACTS, Open, Script, expect, head, listener, observed, rest, talk};
 
-/// A listener with TLS, and a client that trusts its certificate.
+/// Returns a listener with TLS, and a TLS client that trusts the listener's certificate.
 fn secure() -> (ListenerConfig, TlsConnector) {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["gate.test".to_owned()]).unwrap();
@@ -162,7 +162,8 @@ fn trusted_peers_must_send_a_header_and_others_must_not() {
         let ((), seen) = observed(async || {
             talk(listener, &Arc::new(Script::new([])), async |mut client| {
                 client.write_all(opening).await.unwrap();
-                // Closed with unread bytes, so this may be a reset; in both cases nothing was sent.
+                // The connection is closed while bytes are unread, so this read may fail with a reset. In both cases
+                // the gateway has sent nothing.
                 let mut said = Vec::new();
                 let _ = tokio::io::AsyncReadExt::read_to_end(&mut client, &mut said).await;
                 assert!(said.is_empty());

@@ -1,4 +1,4 @@
-//! Plain HTTP: requests to targets and answers to clients.
+//! Tests of plain HTTP: requests to targets and answers to clients.
 
 mod bodies;
 mod elsewhere;
@@ -19,7 +19,8 @@ fn ok() -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{FACTS}\r\nok")
 }
 
-/// One request and its answer, both exact.
+/// Sends one request and its answer, and compares both byte for byte. `parts` are the client's request, the request at
+/// the target, the target's answer, and the answer at the client.
 async fn exchange(client: &mut TcpStream, target: &mut UnixStream, parts: [&str; 4]) {
     let [request, sent, answer, told] = parts;
     client.write_all(request.as_bytes()).await.unwrap();

@@ -1,4 +1,4 @@
-//! SOCKS, from greeting to tunnel.
+//! Tests of SOCKS, from the greeting to an open tunnel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use crate::gateway::failure::{Failure, NoExit};
 use crate::gateway::listener::ListenerConfig;
 use crate::gateway::testing::{Open, Script, expect, listener, observed, rest, talk};
 
-/// CONNECT a.test:80.
+/// A SOCKS5 CONNECT request to a.test:80.
 const TO_A_TEST: &[u8] = b"\x05\x01\x00\x03\x06a.test\x00\x50";
-/// The success reply, with the exit 192.0.2.7.
+/// The SOCKS5 success reply, which contains the exit's address 192.0.2.7.
 const OPEN: &[u8] = b"\x05\x00\x00\x01\xC0\x00\x02\x07\x00\x00";
 
 #[test]

@@ -1,4 +1,4 @@
-//! What is understood, what is refused, and what the target gets.
+//! Tests of which requests are parsed, which are refused, and what the target gets.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::gateway::http::body::Chunks;
 use crate::gateway::http::head::Scan;
 
-/// Reads bytes as the connection does: the scan first, then the head.
+/// Reads bytes in the same way as a connection does: first the scan, then the head.
 fn read(bytes: &[u8]) -> Result<Request<'_>, HeadFault> {
     let end = Scan::default().end(bytes)?.ok_or(HeadFault::StartLine)?;
     Request::parse(&bytes[..end])
@@ -63,7 +63,7 @@ fn the_four_forms() {
     }
 }
 
-/// Every form that two parsers could read differently. Each entry is a whole opening.
+/// All forms of a head that two parsers could read differently. Each entry holds all bytes that the client sends.
 pub(crate) const SMUGGLED: &[(&[u8], HeadFault)] = &[
     (b"GET http://a/ HTTP/1.1\nHost: a\n\n", HeadFault::BareLf),
     (b"GET http://a/ HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", HeadFault::BareLf),
@@ -156,12 +156,13 @@ fn forwarded(head: &str) -> String {
 #[test]
 fn the_target_gets_what_the_client_would_have_sent_without_a_proxy() {
     for (head, want) in [
-        // As curl writes it: Proxy-Connection becomes Connection, credentials are dropped.
+        // A request in the form in which curl sends it: Proxy-Connection becomes Connection, and the credentials are
+        // dropped.
         (
             "GET http://a.test/x?y HTTP/1.1\r\nHost: a.test\r\nProxy-Authorization: Basic eDp5\r\nUser-Agent: curl/8\r\nAccept: */*\r\nProxy-Connection: Keep-Alive\r\n\r\n",
             "GET /x?y HTTP/1.1\r\nHost: a.test\r\nUser-Agent: curl/8\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n",
         ),
-        // One hop fewer for the methods that count hops, and only for those.
+        // `Max-Forwards` is decreased by one for TRACE and OPTIONS, and for no other method.
         (
             "TRACE http://a.test/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 10\r\n\r\n",
             "TRACE / HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 9\r\n\r\n",
@@ -174,7 +175,7 @@ fn the_target_gets_what_the_client_would_have_sent_without_a_proxy() {
             "GET http://a.test/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 1\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 1\r\n\r\n",
         ),
-        // The fields that frame the body get the one form that every parser knows.
+        // The fields that decide the length of the body are written in the form that every parser knows.
         (
             "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nCONTENT-length:\t010 \r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a.test\r\nCONTENT-length: 10\r\n\r\n",
@@ -187,7 +188,7 @@ fn the_target_gets_what_the_client_would_have_sent_without_a_proxy() {
             "POST http://a.test/ HTTP/1.1\r\nHost: x\r\nTransfer-encoding:CHUNKED\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-encoding: chunked\r\n\r\n",
         ),
-        // Host is the target's, whatever the client sent; its place and case stay.
+        // The value of Host is the target's host, whatever the client sent. The field's place and case stay.
         (
             "GET http://A.test:81 HTTP/1.1\r\nAccept: x\r\nhOST: evil\r\n\r\n",
             "GET / HTTP/1.1\r\nAccept: x\r\nhOST: A.test:81\r\n\r\n",
@@ -244,7 +245,8 @@ fn the_body_behind_a_head_is_known() {
         (Body::Chunked(Chunks::default()), true, true, false)
     );
     assert_eq!(of("Connection: upgrade\r\nUpgrade: a\r\n"), (Body::NONE, true, false, true));
-    // No upgrade where it is not announced, is announced twice, or would follow a body.
+    // No upgrade is offered if `Connection` does not announce it, if there are two `Upgrade` fields, or if the request
+    // has a body.
     assert!(!of("Upgrade: a\r\n").3);
     assert!(!of("Connection: upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n").3);
     assert!(!of("Connection: upgrade\r\nUpgrade: a\r\nContent-Length: 1\r\n").3);
@@ -314,7 +316,7 @@ fn line() -> impl Strategy<Value = String> {
     (name, between, value, end).prop_map(|(name, between, value, end)| [name, between, value, end].concat())
 }
 
-/// What another parser (httparse) reads: method, path, and each field with its value.
+/// Returns what another parser (httparse) reads: the method, the path, and each field with its value.
 fn other_parser(head: &[u8]) -> (String, String, Vec<(String, Vec<u8>)>) {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut fields);

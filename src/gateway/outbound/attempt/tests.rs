@@ -1,4 +1,5 @@
-//! How many exits a request tries, and what the log says about it. Every exit is a public proxy at a closed port.
+//! Tests of how many exits a request tries, and of the log lines about these exits. Every exit is a public proxy at a
+//! closed port.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::state::{Change, Clock, ExitUpdate, Snapshot, State};
 
 const EXITS: u8 = 8;
 
-/// Nothing listens on the ports 1 to 8 of a usual machine.
+/// Returns a public proxy that refuses connections: on most machines nothing listens on the ports 1 to 8.
 fn exit(n: u8) -> ExitId {
     ExitId::Public(PublicId { protocol: Protocol::Socks5, addr: ([127, 0, 0, 1], n.into()).into() }.into())
 }
@@ -80,7 +81,8 @@ async fn outbound() -> Outbound {
     })
 }
 
-/// One CONNECT, as the user `any-source-public` or, for the mode strict, `any-source-public-strict`; the answer's head.
+/// Sends one CONNECT as the user `any-source-public`, or as `any-source-public-strict` if `strict` is true. Returns the
+/// head of the answer and the log.
 fn connect(strict: bool, max_attempts: Option<u32>) -> (String, Observed) {
     let login = if strict { "YW55LXNvdXJjZS1wdWJsaWMtc3RyaWN0Og==" } else { "YW55LXNvdXJjZS1wdWJsaWM6" };
     observed(async || {
@@ -103,7 +105,7 @@ fn connect(strict: bool, max_attempts: Option<u32>) -> (String, Observed) {
     })
 }
 
-/// The exits that were dialed, in order.
+/// Returns the exits that were dialed, in order.
 fn dialed(seen: &Observed) -> Vec<String> {
     let lines = seen.log();
     let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());

@@ -34,11 +34,12 @@ fn number(exit: &ExitId) -> u8 {
 struct World {
     outbound: Outbound,
     state: State,
-    /// Exits that were tested, in order.
+    /// The exits that were tested, in order.
     tested: Arc<Mutex<Vec<u8>>>,
 }
 
-/// Eight good exits, a route with a pool of three, and a tester that passes the exits for which `good` is true.
+/// Sets up eight good exits, a route with a pool of three exits, and a tester. A test of an exit succeeds if `good`
+/// returns true for the exit.
 async fn world(good: fn(u8) -> bool) -> World {
     let country = Country::parse("US").unwrap();
     let listing =
@@ -101,7 +102,7 @@ impl World {
         self.state.load().routes.resolve(username, None).unwrap()
     }
 
-    /// The exit that a connection would leave from.
+    /// Returns the exit that a connection with this username would use.
     fn first(&self, username: &str) -> u8 {
         let wish = self.wish(username);
         let plan =

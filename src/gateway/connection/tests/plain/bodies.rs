@@ -1,4 +1,4 @@
-//! Framing: lengths, chunks, `100 Continue`, upgrades, versions.
+//! Tests of HTTP framing: body lengths, chunked bodies, `100 Continue`, protocol upgrades and HTTP versions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ async fn bodies_pass_unchanged_in_both_directions_with_chunks_and_trailers() {
         let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n0\r\nT: y\r\n\r\n";
         let told = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{FACTS}\r\n3\r\nyes\r\n0\r\nT: y\r\n\r\n");
         exchange(&mut client, &mut target, [&request, &sent, answer, &told]).await;
-        // A body is not sent twice, so it gets a stream of its own.
+        // A request with a body is not sent twice. Therefore it is sent on a new stream and not on a kept stream.
         let request = "PUT http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody";
         let sent = "PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody";
         exchange(&mut client, &mut second, [request, sent, OK, &ok()]).await;
@@ -171,7 +171,7 @@ async fn an_upgrade_that_is_declined_is_an_answer_like_any_other() {
     talk(listener(), &gate, async |mut client| {
         let request = "GET http://a.test/x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
         let sent = "GET /x HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-        // The answer offers another protocol, which the client must not get to see.
+        // The target's answer offers another protocol. The client must not receive this offer.
         let answer = OK.replace("\r\n\r\n", "\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n");
         exchange(&mut client, &mut target, [request, sent, &answer, &ok()]).await;
         exchange(&mut client, &mut target, [GET, SENT, OK, &ok()]).await;

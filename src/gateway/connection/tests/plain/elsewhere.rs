@@ -1,4 +1,4 @@
-//! When a request is sent again through another exit, and when it must not be.
+//! Tests of when a request is sent again through another exit, and when it must not be sent again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +63,8 @@ fn a_request_without_an_answer_is_sent_again_where_answers_have_a_limit() {
             let begun = tokio::time::Instant::now();
             client.write_all(b"GET http://a.test/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
             head(&mut target).await;
-            // The request moved within the first five seconds, and the silence is measured in steps of five seconds.
+            // The bytes of the request were sent within the first five seconds, and silence is measured in
+            // steps of five seconds.
             assert!((5..=10).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
             target.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
             assert!(head(&mut client).await.starts_with("HTTP/1.1 204 "));

@@ -1,4 +1,4 @@
-//! Time limits of plain HTTP, clients that leave, and byte rates.
+//! Tests of the time limits of plain HTTP, of clients that leave, and of byte rates.
 
 use std::sync::Arc;
 use std::time::Duration;
