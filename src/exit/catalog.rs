@@ -178,7 +178,8 @@ impl Catalog {
             .map(|(country, all)| (*country, Count { known: all.count(), usable: all.and(&self.usable).count() }))
     }
 
-    /// Exits that are running, not condemned for tampering, and not draining (about to leave the catalog).
+    /// Exits that are up: running, without the flag `BadExit`, not condemned for tampering, and not draining (about to
+    /// leave the catalog).
     pub fn alive(&self) -> &Bits {
         &self.alive
     }

@@ -220,8 +220,8 @@ impl Exit {
         self.v4
     }
 
-    /// Returns true if the exit is running, not draining and not condemned for tampering. The result of its last check
-    /// does not matter.
+    /// Returns true if the exit is up: running, without the flag `BadExit`, not draining, and not condemned for
+    /// tampering. The result of its last check does not matter.
     pub fn alive(&self) -> bool {
         let (flags, marks) = (self.listing.flags, self.known.marks);
         flags.running && !flags.bad_exit && !marks.draining && !marks.bad_for_good

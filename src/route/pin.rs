@@ -28,8 +28,8 @@ use super::session::Term;
 use crate::exit::catalog::Bits;
 use crate::exit::{Catalog, Moment};
 
-/// The time after which the last use of a pin is stored again. If a certain share of the pin's lifetime is shorter than
-/// this, that share counts. Not tuned: a crash loses at most this much of a lifetime of weeks.
+/// The store writes the last use of a pin again after `RESAVE`, or after one `RESAVE_SHARE`-th of the pin's lifetime if
+/// that is shorter. Not tuned: a crash loses at most this much of a lifetime of weeks.
 const RESAVE: Duration = Duration::from_secs(3600);
 const RESAVE_SHARE: u32 = 8;
 

@@ -109,7 +109,7 @@ impl Chooser<'_> {
         Ok(Successor { before: Some(before.id().clone()), before_ip: before.ip(), exit, pinned: None })
     }
 
-    /// Returns an exit of this set that is not ejected and has another address than `before_ip`.
+    /// Returns an exit of this set that is not ejected and has another address than `before`.
     fn elsewhere<R: Rng + ?Sized>(
         &self,
         mut others: Bits,
