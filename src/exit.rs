@@ -1,11 +1,12 @@
-//! Exits: what is known of each Tor exit relay and public proxy, and which of them are usable. Pure.
+//! Exits: what the gateway knows about each Tor exit relay and each public proxy, and which of them are usable. Pure.
 //!
-//! Each exit has an [`ExitId`]: a relay its fingerprint, a public proxy its protocol and address. The IP that sites see
-//! is observed by checks and stored apart from the announced one, because a relay often leaves from another address than
-//! it announces. Countries and pins go by the observed IP.
+//! Each exit has an [`ExitId`]. The id of a relay is its fingerprint. The id of a public proxy is its protocol and
+//! address. Checks observe the IP that sites see. The observed IP is stored apart from the announced IP, because the
+//! traffic of a relay often leaves from another address than the relay announces. Countries and pins go by the observed
+//! IP.
 //!
-//! Next: `exit/facts.rs` (what is known of one exit), `exit/catalog.rs` (all exits, indexed), `exit/load.rs` (what changes
-//! with every connection); [`crate::route`] chooses among exits; [`crate::dial`] opens streams through them.
+//! Next: `exit/facts.rs` (what is known of one exit), `exit/catalog.rs` (all exits, indexed), `exit/load.rs` (what
+//! changes with every connection). [`crate::route`] chooses among exits. [`crate::dial`] opens streams through exits.
 
 pub mod catalog;
 pub mod country;
@@ -28,11 +29,11 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// A Tor relay's identity: the SHA-1 of its identity key.
+/// The identity of a Tor relay: the SHA-1 hash of the relay's identity key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub [u8; 20]);
 
-/// The text is not a fingerprint.
+/// The error for a text that is not a fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a fingerprint is 40 hexadecimal digits")]
 pub struct BadFingerprint;
@@ -56,7 +57,7 @@ impl FromStr for Fingerprint {
 }
 
 impl fmt::Display for Fingerprint {
-    /// 40 upper-case digits, as tor writes them.
+    /// Writes 40 upper-case hexadecimal digits, as tor does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
     }
@@ -68,22 +69,22 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// The kinds of exits.
+/// Where an exit comes from. Each exit has one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
     /// Tor exit relays.
     Tor,
     /// Public proxies from free lists.
     Public,
-    /// This machine's own address; off unless `gateway.allow_direct`.
+    /// This machine's own address. This source is off unless `gateway.allow_direct` is true.
     Direct,
 }
 
 impl Source {
-    /// Every source, in the order of lists.
+    /// Every source, in the order in which lists show the sources.
     pub const ALL: [Self; 3] = [Self::Tor, Self::Public, Self::Direct];
 
-    /// The word in usernames, the API, logs and metric labels.
+    /// The name of the source in usernames, the API, logs and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tor => "tor",
@@ -96,9 +97,9 @@ impl Source {
 /// The protocol of a public proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
-    /// HTTP: CONNECT, or absolute-form where CONNECT is refused.
+    /// An HTTP proxy. The gateway sends CONNECT, or a request with an absolute URL if the proxy refuses CONNECT.
     Http,
-    /// SOCKS4, with names by 4a.
+    /// SOCKS4. Host names are sent with the SOCKS4a extension.
     Socks4,
     Socks5,
 }
@@ -114,22 +115,22 @@ impl Protocol {
     }
 }
 
-/// A public proxy as lists name it: the same address under two protocols is two exits.
+/// The identity of a public proxy in lists. The same address with two protocols makes two exits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicId {
     pub protocol: Protocol,
     pub addr: SocketAddr,
 }
 
-/// The identity of one exit, the same in code, store, API and logs.
+/// The identity of one exit. Code, store, API and logs use the same identity.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ExitId {
     Tor(Fingerprint),
     Public(Arc<PublicId>),
     /// This machine's own address.
     Direct,
-    /// No exit: an onion service is reached inside the Tor network. Never in a catalog; it only names what a connection
-    /// used.
+    /// No exit: an onion service is reached inside the Tor network. This id is never in a catalog. It only records what
+    /// a connection used.
     Onion,
 }
 
@@ -144,7 +145,7 @@ impl ExitId {
 }
 
 impl fmt::Display for ExitId {
-    /// A relay's fingerprint, a public proxy's URL, or `direct`.
+    /// Writes a relay's fingerprint, a public proxy's URL, `direct` or `onion`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tor(fingerprint) => write!(f, "{fingerprint}"),

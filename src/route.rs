@@ -1,21 +1,22 @@
-//! Routes, and how a connection gets its exit. Pure: no I/O, no await; time and randomness are passed in.
+//! Routes, and how a connection gets its exit. Pure: no I/O and no await. The caller passes in the time and the random
+//! number generator.
 //!
-//! A username is a *selector* (`us-strict`), or the name of a *route*: a selector with a name, a port and a policy.
-//! Choosing an exit is a function of a snapshot, the loads of the moment, the request, the time and a random number
-//! generator, so that each of its rules has a test that opens no socket.
+//! A username is either a *selector* (`us-strict`) or the name of a *route*. A route is a selector with a name, a port
+//! and a policy. The choice of an exit is a function of a snapshot, the current loads, the request, the time and a
+//! random number generator. Therefore each rule has a test that opens no socket.
 //!
 //! | file | what it holds |
 //! | --- | --- |
 //! | `route/selector.rs` | usernames: text → selector |
-//! | `route/table.rs` | named routes, and what a username resolves to |
+//! | `route/table.rs` | named routes, and which route or selector a username means |
 //! | `route/pool.rs`, `route/implicit.rs` | the exits that a route, or a username without a route, uses now |
 //! | `route/choose.rs` | which exit a connection gets |
 //! | `route/pin.rs`, `route/session.rs` | exits that strict routes and sessions keep |
 //! | `route/ban.rs` | sites that refuse exits |
-//! | `route/explain.rs`, `route/refusal.rs` | why a username has the exits that it has, or none |
+//! | `route/explain.rs`, `route/refusal.rs` | why a username has its exits, or has no exit |
 //! | `route/wanted.rs` | the circuits that Tor should keep ready |
 //!
-//! Next: [`crate::gateway`] chooses for each connection; [`crate::tor`] keeps circuits for [`WantedExits`].
+//! Next: [`crate::gateway`] chooses an exit for each connection. [`crate::tor`] keeps circuits for [`WantedExits`].
 
 pub mod balance;
 pub mod ban;
@@ -61,30 +62,31 @@ use std::collections::BTreeMap;
 
 use crate::exit::Fingerprint;
 
-/// Streams share a circuit only if their isolation is equal. It is derived from (key, route, session), so that nobody who
-/// watches a circuit can link two clients, routes or sessions.
+/// A number that decides which streams may share a circuit: only streams with an equal isolation may. The isolation is
+/// a hash of (key, route, session). So nobody who watches a circuit can link two clients, routes or sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Isolation(pub u64);
 
-/// The exits for which Tor should keep circuits now. `state` publishes it and `tor` reconciles its circuits with it; the
-/// type is here because those two rooms must not know each other.
+/// The exits for which Tor should keep circuits now. The `state` room publishes this value, and the `tor` room builds
+/// and closes circuits to match the value. The type is here because those two rooms must not depend on each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WantedExits {
-    /// For the shared engines.
+    /// The exits for the engines (tor processes) that routes share.
     pub exits: BTreeMap<Fingerprint, WantedExit>,
-    /// For each route that has an engine of its own. A route is listed even if it wants no exit now.
+    /// The exits for each route that has an engine of its own. Such a route is listed even if it wants no exit now.
     pub own: BTreeMap<OwnEngine, BTreeMap<Fingerprint, WantedExit>>,
 }
 
-/// The engine of a route that has its own: a hash of the route's name, the same at every start.
+/// Identifies the engine that belongs to one route. The id is a hash of the route's name, which is the same at every
+/// start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OwnEngine(pub u64);
 
-/// The circuits that are wanted to one exit.
+/// How many circuits to one exit are wanted, and how long these circuits are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WantedExit {
-    /// Circuits to keep ready beyond those in use.
+    /// The number of circuits to keep ready in addition to those in use.
     pub spares: u8,
-    /// Relays in each circuit: 3, or 2 for a route that prefers speed to anonymity.
+    /// The number of relays in each circuit: 3, or 2 for a route that prefers speed to anonymity.
     pub hops: u8,
 }

@@ -1,15 +1,16 @@
-//! All exits, indexed so that a choice never walks over them.
+//! All exits, with indexes. The choice of an exit never has to look at every exit.
 //!
-//! A catalog is an immutable value: readers keep one edition as long as they like, and a batch of changes makes the next
-//! edition. Copying ten thousand exits for one verdict would be too slow, and persistent maps would slow down every
-//! reader. So the catalog is a group of plain tables, each behind an `Arc` (exits in chunks, one set of slots per country,
-//! a list per AS, …), and an edit copies only the tables that it changes: a verdict copies one chunk of 256 pointers and
-//! two sets of 1,250 bytes.
+//! A catalog is an immutable value. A reader may keep one edition for any time, and a batch of changes makes the next
+//! edition. It would be too slow to copy ten thousand exits because of one verdict, and persistent maps would slow down
+//! every reader. So the catalog is a group of plain tables, each behind an `Arc`: exits in chunks, one set of slots for
+//! each country, a list for each AS, and so on. An edit copies only the tables that it changes. For example, a verdict
+//! copies one chunk of 256 pointers and two sets of 1,250 bytes.
 //!
-//! Each exit has a [`Slot`]. Sets of slots are bits, and the candidates of a selector are the intersection of a few sets.
+//! Each exit has a [`Slot`], which is a small number. A set of slots is stored as bits. The candidates of a selector
+//! are the intersection of a few sets.
 //!
 //! Next: `catalog/edit.rs` (the next edition), `catalog/bits.rs` (sets of slots), `catalog/ports.rs` (exits by allowed
-//! port); [`crate::route::pool`] queries a catalog.
+//! port). [`crate::route::pool`] queries a catalog.
 
 mod bits;
 mod edit;
@@ -30,63 +31,63 @@ use super::country::{Country, CountrySet};
 use super::facts::Exit;
 use super::{ExitId, Slot, Source};
 
-/// Exits in one chunk of the table. Near the square root of the expected number of exits (10,000), where the chunk that
-/// one change copies and the list of chunks that every change copies are together smallest.
+/// The number of exits in one chunk of the catalog's table. A change copies one chunk and the list of all chunks. Both
+/// together are smallest if a chunk has about the square root of the expected number of exits (10,000).
 const CHUNK: usize = 256;
 
 type Chunk = Vec<Option<Arc<Exit>>>;
 
-/// One edition of the catalog. `Default` is empty; a clone is a few dozen pointers.
+/// One edition of the catalog. `Default` is an empty catalog. A clone copies a few dozen pointers.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     revision: u64,
     len: usize,
     chunks: Vec<Arc<Chunk>>,
     by_id: Arc<HashMap<ExitId, Slot>>,
-    /// Slots of removed exits, to be used again.
+    /// Slots of removed exits. New exits get these slots.
     free: Arc<Vec<Slot>>,
     by_country: Arc<BTreeMap<Country, Arc<Bits>>>,
     by_asn: Arc<HashMap<u32, Vec<Slot>>>,
     by_ip: Arc<HashMap<IpAddr, Vec<Slot>>>,
     by_check: Arc<BTreeMap<Arc<str>, Arc<Bits>>>,
     by_source: [Arc<Bits>; 3],
-    /// Exits by allowed port, for IPv4 and for IPv6 targets.
+    /// Exits by allowed port: the first index is for IPv4 targets, the second for IPv6 targets.
     ports: [Arc<Ports>; 2],
     alive: Arc<Bits>,
     untested: Arc<Bits>,
     usable: Arc<Bits>,
     distinct: Arc<Bits>,
-    /// One exit for each address that usable and distinct exits share.
+    /// One exit for each address of usable and distinct exits. Several exits may share an address.
     leading: Arc<Bits>,
     tunnels: Arc<Bits>,
 }
 
-/// Identifies the assignment of exits to slots, without keeping the catalog alive: what was computed from slots is valid
-/// for every catalog with the same layout.
+/// Identifies which exit has which slot, and does not keep the catalog alive. A result that was computed from slots is
+/// valid for every catalog with the same layout.
 #[derive(Clone, Debug)]
 pub struct Layout(Weak<HashMap<ExitId, Slot>>);
 
 impl Layout {
-    /// True if every exit of the catalog has the slot that it had.
+    /// Returns true if every exit of this catalog has the same slot as when the layout was taken.
     pub fn is_of(&self, catalog: &Catalog) -> bool {
         std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&catalog.by_id))
     }
 }
 
-/// What a selector asks of exits, without regard to their state.
+/// What a selector requires of exits. Whether an exit is up or passed its check does not matter here.
 #[derive(Clone, Copy, Debug)]
 pub struct Filter<'a> {
-    /// One of these sources.
+    /// The exit must be from one of these sources.
     pub sources: &'a [Source],
-    /// One of these countries.
+    /// The exit must be in one of these countries.
     pub countries: &'a CountrySet,
     pub asn: Option<u32>,
-    /// The check target that exits must pass.
+    /// The name of the check target that the exit must pass.
     pub check: Option<&'a str>,
 }
 
 impl Filter<'_> {
-    /// True if an exit matches. [`Catalog::matching`] computes the set of all that do.
+    /// Returns true if the exit matches the filter. [`Catalog::matching`] computes the set of all exits that match.
     pub fn wants(&self, exit: &Exit) -> bool {
         self.sources.contains(&exit.id().source())
             && self.countries.contains(exit.country())
@@ -95,7 +96,7 @@ impl Filter<'_> {
     }
 }
 
-/// The number of exits in a country.
+/// The numbers of known and of usable exits in a country.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub known: usize,
@@ -103,12 +104,12 @@ pub struct Count {
 }
 
 impl Catalog {
-    /// The number of this edition.
+    /// The number of this edition. Each edit makes an edition with a new number.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// The number of exits.
+    /// The number of exits in the catalog.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -132,12 +133,12 @@ impl Catalog {
         self.chunks.get(slot.0 as usize / CHUNK)?.get(slot.0 as usize % CHUNK)?.as_ref()
     }
 
-    /// The exit with this id, if it still has the slot that it had in an earlier edition.
+    /// The exit with this id, if the exit still has the slot that it had in an earlier edition.
     pub fn still(&self, slot: Slot, id: &ExitId) -> Option<&Arc<Exit>> {
         self.at(slot).filter(|exit| exit.id() == id)
     }
 
-    /// Every exit, in any order.
+    /// Iterates over every exit, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Exit>> {
         let all = self.chunks.iter().flat_map(|chunk| chunk.iter().flatten());
         #[cfg(test)]
@@ -145,17 +146,18 @@ impl Catalog {
         all
     }
 
-    /// Exits that sites see with this address. An exit that no site has seen counts by the first address it announces.
+    /// Exits that sites see with this address. An exit that no site has seen yet is found by the first address that the
+    /// exit announces.
     pub fn by_ip(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<Exit>> {
         self.by_ip.get(&ip).into_iter().flatten().filter_map(|slot| self.at(*slot))
     }
 
-    /// The slots of the exits with this address, as a set.
+    /// The same exits as [`Self::by_ip`], as a set of slots.
     pub fn behind(&self, ip: IpAddr) -> Bits {
         self.slots_behind(ip).collect()
     }
 
-    /// The slots of the exits with this address.
+    /// The slots of the same exits as [`Self::by_ip`].
     pub fn slots_behind(&self, ip: IpAddr) -> impl Iterator<Item = Slot> + '_ {
         self.by_ip.get(&ip).into_iter().flatten().copied()
     }
@@ -164,59 +166,60 @@ impl Catalog {
         Layout(Arc::downgrade(&self.by_id))
     }
 
-    /// True if the same slots have the same addresses in both catalogs.
+    /// Returns true if the same slots have the same addresses in both catalogs.
     pub fn has_addresses_of(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.by_ip, &other.by_ip)
     }
 
-    /// The countries that have exits, sorted.
+    /// The countries that have exits, in sorted order.
     pub fn countries(&self) -> impl Iterator<Item = (Country, Count)> {
         self.by_country
             .iter()
             .map(|(country, all)| (*country, Count { known: all.count(), usable: all.and(&self.usable).count() }))
     }
 
-    /// Exits that are up: running, not condemned, not leaving their source.
+    /// Exits that are up: running, without the flag `BadExit`, not condemned for tampering, and not draining (about to
+    /// leave the catalog).
     pub fn alive(&self) -> &Bits {
         &self.alive
     }
 
-    /// Exits without any check result.
+    /// Exits that have no valid check result.
     pub fn untested(&self) -> &Bits {
         &self.untested
     }
 
-    /// Exits that are up and passed their latest check.
+    /// Exits that are up and passed their last check.
     pub fn usable(&self) -> &Bits {
         &self.usable
     }
 
-    /// Exits that sites see with one known IPv4 address.
+    /// Exits of which checks know exactly one IPv4 address that sites see.
     pub fn distinct(&self) -> &Bits {
         &self.distinct
     }
 
-    /// One exit for each address that usable, distinct exits share.
+    /// One exit for each address of usable and distinct exits. Several exits may share an address.
     pub fn leading(&self) -> &Bits {
         &self.leading
     }
 
-    /// Exits that open streams to targets, rather than only forwarding plain HTTP.
+    /// Exits that open streams to targets. Other exits only forward plain HTTP requests.
     pub fn tunnels(&self) -> &Bits {
         &self.tunnels
     }
 
-    /// Exits that allow connections to the port, for targets of one address family.
+    /// Exits that allow connections to the port. `v6` is true if the target is an IPv6 address.
     pub fn allowing(&self, port: u16, v6: bool) -> Arc<Bits> {
         self.ports[usize::from(v6)].allowing(port)
     }
 
-    /// Exits that pass a check target.
+    /// Exits that pass the check target with this name.
     pub fn passing(&self, check: &str) -> Option<&Bits> {
         self.by_check.get(check).map(|bits| &**bits)
     }
 
-    /// The exits that match a filter, usable or not.
+    /// The exits that match a filter. Unusable exits are included.
     pub fn matching(&self, filter: &Filter<'_>) -> Bits {
         let mut bits = Bits::default();
         match filter.asn {
@@ -238,7 +241,8 @@ impl Catalog {
         bits
     }
 
-    /// Removes the exits of unwanted countries, or keeps those of wanted ones: whichever are fewer sets.
+    /// Leaves only exits of wanted countries in `bits`. The method either removes the sets of the other countries, or
+    /// keeps the sets of the wanted countries, whichever are fewer.
     fn keep_countries(&self, bits: &mut Bits, wanted: &CountrySet) {
         let (inside, outside): (Vec<_>, Vec<_>) =
             self.by_country.iter().partition(|(country, _)| wanted.contains(**country));

@@ -1,10 +1,11 @@
-//! Countries: two-letter codes, sets of them, and the country of an address.
+//! Countries: two-letter codes, sets of countries, and the country of an address.
 //!
-//! The country of an exit is that of the address that sites see, looked up in one table, and never what the exit says of
-//! itself. An address that the table does not know is in [`Country::UNKNOWN`]. That is no country, and the opposite of a
-//! set never contains it: "not in the US" must not mean "anywhere, perhaps in the US".
+//! The country of an exit is the country of the address that sites see. One table gives the country of an address. The
+//! exit's own claim about its country is never used. An address that the table does not know is in
+//! [`Country::UNKNOWN`], which is not a real country. The complement of a set never contains the unknown country,
+//! because "not in the US" must not mean "anywhere, perhaps in the US".
 //!
-//! Next: `country/geoip.rs` looks addresses up; [`crate::route`] uses the sets.
+//! Next: `country/geoip.rs` finds the country of an address. [`crate::route`] uses the sets.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,16 +21,16 @@ pub use geoip::GeoIp;
 #[serde(try_from = "String", into = "String")]
 pub struct Country([u8; 2]);
 
-/// The text is not two letters.
+/// The error for a text that is not a two-letter code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a country is two letters")]
 pub struct BadCountry;
 
 impl Country {
-    /// The country of an address that the table does not know; written `??`.
+    /// The country of an address that the geoip table does not know. Its text is `??`.
     pub const UNKNOWN: Self = Self(*b"??");
 
-    /// Reads two letters of either case. `??` and `zz` (which lists of proxies write) are [`Self::UNKNOWN`].
+    /// Reads two letters, in upper or lower case. `??`, and `zz` from lists of proxies, mean [`Self::UNKNOWN`].
     pub fn parse(text: &str) -> Option<Self> {
         let &[a, b] = text.as_bytes() else { return None };
         match [a.to_ascii_uppercase(), b.to_ascii_uppercase()] {
@@ -39,23 +40,23 @@ impl Country {
         }
     }
 
-    /// Two upper-case letters, or `??`.
+    /// Returns two upper-case letters, or `??`.
     pub fn as_str(&self) -> &str {
-        // Only ASCII gets past `parse`.
+        // `parse` accepts only ASCII, so the bytes are valid UTF-8.
         std::str::from_utf8(&self.0).unwrap_or("??")
     }
 
-    /// The two letters as bytes.
     pub fn letters(self) -> [u8; 2] {
         self.0
     }
 
-    /// False for [`Self::UNKNOWN`] only.
+    /// Returns false for [`Self::UNKNOWN`] and true for every other country.
     pub fn is_known(self) -> bool {
         self != Self::UNKNOWN
     }
 
-    /// The index in a [`CountrySet`]: AA is 0, ZZ would be 675, unknown comes last.
+    /// The bit of the country in a [`CountrySet`]. AA has bit 0, ZZ would have bit 675, and the unknown country has the
+    /// last bit.
     fn bit(self) -> usize {
         match self {
             Self::UNKNOWN => UNKNOWN_BIT,
@@ -108,14 +109,14 @@ impl fmt::Debug for Country {
 const UNKNOWN_BIT: usize = 26 * 26;
 const WORDS: usize = UNKNOWN_BIT / 64 + 1;
 
-/// A set of countries, one bit each. It may contain [`Country::UNKNOWN`].
+/// A set of countries with one bit for each country. The set may contain [`Country::UNKNOWN`].
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct CountrySet([u64; WORDS]);
 
 impl CountrySet {
     pub const EMPTY: Self = Self([0; WORDS]);
 
-    /// Every country, and the unknown one.
+    /// Every country, and the unknown country.
     pub const ALL: Self = {
         let mut words = [u64::MAX; WORDS];
         words[WORDS - 1] = u64::MAX >> (WORDS * 64 - UNKNOWN_BIT - 1);
@@ -141,7 +142,7 @@ impl CountrySet {
         Self(std::array::from_fn(|i| self.0[i] | other.0[i]))
     }
 
-    /// Every known country that is not in this set; never [`Country::UNKNOWN`].
+    /// Returns every known country that is not in this set. The result never contains [`Country::UNKNOWN`].
     pub fn not(&self) -> Self {
         let mut rest = Self(std::array::from_fn(|i| Self::ALL.0[i] & !self.0[i]));
         rest.remove(Country::UNKNOWN);
@@ -158,11 +159,11 @@ impl CountrySet {
         *self == Self::EMPTY
     }
 
-    /// The countries, sorted, the unknown one last.
+    /// Iterates over the countries in sorted order. The unknown country is the last.
     pub fn iter(&self) -> impl Iterator<Item = Country> {
         let set = *self;
         (0..=UNKNOWN_BIT).map(Country::from_bit).filter(move |country| {
-            // ZZ has a bit but is no country: `parse` reads it as the unknown one.
+            // ZZ has a bit but is not a country, because `parse` reads ZZ as the unknown country.
             country.0 != *b"ZZ" && set.contains(*country)
         })
     }

@@ -1,8 +1,10 @@
-//! One exit: what its source says of it ([`Listing`]), what checks found ([`Known`]), and what follows from the two.
+//! One exit: what its source says about the exit ([`Listing`]), what checks found ([`Known`]), and what follows from
+//! both.
 //!
-//! The two change at different times, so they are stored apart: a new directory replaces the [`Listing`] and cannot lose
-//! a verdict, and a check changes [`Known`] and cannot revive an exit that left the directory. What a choice needs of
-//! both (country, IP, usable or not) is computed when an edition of the exit is made, and not for each connection.
+//! [`Listing`] and [`Known`] change at different times, so they are stored apart. A new directory replaces the
+//! [`Listing`] and cannot lose a verdict. A check changes [`Known`] and cannot revive an exit that left the directory.
+//! A choice needs facts that follow from both, such as the country, the IP and whether the exit is usable. These facts
+//! are computed once for each edition of the exit, not for each connection.
 //!
 //! Next: `exit/catalog.rs` holds all exits.
 
@@ -17,35 +19,38 @@ use super::policy::PortPolicy;
 use super::public::{Abilities, Offer};
 use super::{ExitId, Load, Moment, PublicId, Slot};
 
-/// How long an observed address counts as one that sites may see again. Onionoo's `exit_addresses` cover the same time.
+/// For this long after a site saw an address of an exit, the address counts as one that sites may see again.
+/// `exit_addresses` of Onionoo covers the same time.
 pub const OBSERVED_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// What a source says of an exit.
+/// What a source says about an exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
     pub id: ExitId,
-    /// The name that its operator chose; empty if there is none.
+    /// The name that the operator of the exit chose. Empty if there is none.
     pub nickname: Box<str>,
-    /// The addresses that the exit or its source announces, the likeliest to leave from first.
+    /// The addresses that the exit or its source announces. The first is the address that traffic most likely leaves
+    /// from.
     pub announced: Vec<IpAddr>,
     /// The country of the first announced address.
     pub country: Country,
-    /// The autonomous system of the first announced address.
+    /// The number of the autonomous system of the first announced address.
     pub asn: Option<u32>,
     pub as_name: Option<Arc<str>>,
-    /// Ports that are allowed for IPv4 targets.
+    /// The ports that the exit allows for IPv4 targets.
     pub policy: PortPolicy,
-    /// Ports that are allowed for IPv6 targets.
+    /// The ports that the exit allows for IPv6 targets.
     pub policy_v6: PortPolicy,
     pub flags: Flags,
-    /// Its share of the network's capacity, in the source's own unit.
+    /// The exit's share of the network's capacity, in a unit that depends on the source.
     pub weight: u32,
-    /// How a public proxy is reached; `None` for other exits.
+    /// How the gateway reaches a public proxy. `None` for other exits.
     pub public: Option<Arc<Offer>>,
 }
 
 impl Listing {
-    /// An exit of which nothing is known but that it is up: its country is unknown, and it allows every port to IPv4 targets.
+    /// The listing of an exit that is up and of which nothing else is known. Its country is unknown, and it allows
+    /// every port to IPv4 targets.
     pub fn new(id: ExitId) -> Self {
         Self {
             id,
@@ -64,8 +69,8 @@ impl Listing {
 }
 
 impl Offer {
-    /// The listing of a public proxy. Its country is that of its own address until a site has seen it, though many proxies
-    /// leave from another one.
+    /// Returns the listing of a public proxy. Until a site has seen the proxy, its country is the country of the
+    /// proxy's own address, although the traffic of many proxies leaves from another address.
     pub fn listing(self, id: PublicId, geoip: &GeoIp) -> Listing {
         let ip = id.addr.ip();
         Listing {
@@ -77,73 +82,73 @@ impl Offer {
     }
 }
 
-/// Flags that a source gives an exit.
+/// Flags that a source assigns to an exit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// The exit is up.
     pub running: bool,
-    /// It is rarely down, and fit for long connections.
+    /// The exit is rarely down, and fit for long connections.
     pub stable: bool,
-    /// It has much bandwidth.
+    /// The exit has much bandwidth.
     pub fast: bool,
-    /// The directory authorities advise against its use.
+    /// The directory authorities advise against the use of the exit.
     pub bad_exit: bool,
 }
 
-/// What checks found out about an exit. `Default`: nothing yet.
+/// What checks found out about an exit. `Default` means that nothing was checked yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Addresses that sites saw within [`OBSERVED_FOR`], newest last.
+    /// The addresses that sites saw within [`OBSERVED_FOR`]. The newest is the last.
     pub observed: Vec<Observed>,
     pub verdict: Verdict,
-    /// Why the exit is bad, as text; `None` if it is not.
+    /// Why the exit is bad, as text. `None` if the exit is not bad.
     pub why: Option<Arc<str>>,
-    /// When the last check ended.
+    /// When the last check of the exit ended.
     pub checked: Option<Moment>,
-    /// When a check last passed.
+    /// When a check of the exit last passed.
     pub good: Option<Moment>,
-    /// How long opening a stream took in checks.
+    /// How long checks needed to open a stream through the exit.
     pub latency: Option<Duration>,
     /// The names of the check targets that the exit passes.
     pub passed: BTreeSet<Arc<str>>,
     pub marks: Marks,
-    /// What a public proxy can do; `None` for other exits, and for a proxy that has never passed a check.
+    /// What a public proxy can do. `None` for other exits, and for a proxy that has never passed a check.
     pub public: Option<Abilities>,
 }
 
-/// An address that a site saw.
+/// An address from which a site saw the connections of an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observed {
     pub ip: IpAddr,
     pub country: Country,
-    /// When a site last saw it.
+    /// When a site last saw the address.
     pub at: Moment,
 }
 
 /// The result of an exit's last check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// There was no check yet, or the last one is too old.
+    /// No check was made yet, or the last check is too old.
     #[default]
     Untested,
     Good,
     Bad,
 }
 
-/// Properties that restrict the use of an exit, whatever its verdict.
+/// Properties that restrict the use of an exit, whatever the result of its last check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
-    /// Sites have seen it with several addresses: strict routes cannot use it.
+    /// Sites have seen the exit with several addresses. Strict routes cannot use such an exit.
     pub several_ips: bool,
-    /// It tampered with traffic: it is never used again.
+    /// The exit tampered with traffic and is never used again.
     pub bad_for_good: bool,
-    /// Its source no longer lists it: open tunnels may finish, and no new one begins.
+    /// The source no longer lists the exit. Open tunnels may finish, and no new tunnel begins.
     pub draining: bool,
 }
 
 impl Known {
-    /// Notes that a site saw the exit with `ip`. Addresses that were not seen for [`OBSERVED_FOR`] are removed. If two of
-    /// one family remain, the exit has several IPs.
+    /// Records that a site saw the exit with the address `ip`. Addresses that no site has seen for [`OBSERVED_FOR`] are
+    /// removed. If two addresses of one family remain, the exit is marked as one with several IPs.
     pub fn saw(&mut self, ip: IpAddr, country: Country, at: Moment) {
         self.observed.retain(|seen| seen.ip != ip && at.since(seen.at) < OBSERVED_FOR);
         self.observed.push(Observed { ip, country, at });
@@ -152,7 +157,8 @@ impl Known {
     }
 }
 
-/// One edition of an exit: immutable, and replaced when something about the exit changes.
+/// One edition of an exit. An edition is immutable. When a fact about the exit changes, a new edition replaces the old
+/// one.
 #[derive(Clone, Debug)]
 pub struct Exit {
     slot: Slot,
@@ -176,7 +182,7 @@ impl Exit {
         Self { slot, country: country(&listing, &known), ip, v4, seed: hasher.finish(), listing, known, load }
     }
 
-    /// The slot in the catalog of this edition.
+    /// The slot of the exit in the catalog that holds this edition.
     pub fn slot(&self) -> Slot {
         self.slot
     }
@@ -193,61 +199,65 @@ impl Exit {
         &self.known
     }
 
-    /// The load of the exit: the same object in every edition.
+    /// The load of the exit. All editions of the exit share one object.
     pub fn load(&self) -> &Arc<Load> {
         &self.load
     }
 
-    /// The country that sites see: that of the observed addresses if they agree; without any, that of the announced one.
+    /// The country that sites see. If the observed addresses are all in one country, it is that country. If no address
+    /// was observed, it is the country of the announced address.
     pub fn country(&self) -> Country {
         self.country
     }
 
-    /// The address that sites see; `None` before the first check.
+    /// The address that sites see. `None` before the first check.
     pub fn ip(&self) -> Option<IpAddr> {
         self.ip
     }
 
-    /// The IPv4 address that sites see.
+    /// The IPv4 address that sites see. `None` if no site has seen one.
     pub fn v4(&self) -> Option<Ipv4Addr> {
         self.v4
     }
 
-    /// True if the exit is up and not condemned. Its last check does not matter.
+    /// Returns true if the exit is up: running, without the flag `BadExit`, not draining, and not condemned for
+    /// tampering. The result of its last check does not matter.
     pub fn alive(&self) -> bool {
         let (flags, marks) = (self.listing.flags, self.known.marks);
         flags.running && !flags.bad_exit && !marks.draining && !marks.bad_for_good
     }
 
-    /// True if the exit may carry connections: it is up and passed its last check.
+    /// Returns true if the exit may carry connections: the exit is up and passed its last check.
     pub fn usable(&self) -> bool {
         self.alive() && self.known.verdict == Verdict::Good
     }
 
-    /// True if sites see the exit with one known IPv4 address: only such an exit can be pinned.
+    /// Returns true if checks know exactly one IPv4 address with which sites see the exit. Only such an exit can be
+    /// pinned.
     pub fn distinct(&self) -> bool {
         self.v4.is_some() && !self.known.marks.several_ips
     }
 
-    /// True if the exit allows connections to this port, for IPv4 targets (and names) or for IPv6 ones.
+    /// Returns true if the exit allows connections to this port. `v6` is true for IPv6 targets, and false for IPv4
+    /// targets and names.
     pub fn allows(&self, port: u16, v6: bool) -> bool {
         if v6 { self.listing.policy_v6.allows(port) } else { self.listing.policy.allows(port) }
     }
 
-    /// True if the exit opens streams to targets; false if it only forwards plain HTTP.
+    /// Returns true if the exit opens streams to targets, and false if the exit only forwards plain HTTP requests.
     pub fn tunnels(&self) -> bool {
         self.known.public.is_none_or(|able| able.tunnels)
     }
 
-    /// A hash of the id: the exit's part of rendezvous hashing.
+    /// A hash of the exit's id. Rendezvous hashing combines this hash with the hash of a route or session.
     pub(crate) fn seed(&self) -> u64 {
         self.seed
     }
 }
 
-/// The country that sites see. If two observed addresses are in different countries, the next site may see either, so the
-/// country is unknown. If the geo data do not know the observed address, the announced country counts only if the two
-/// addresses are the same.
+/// Computes the country that sites see. If two observed addresses are in different countries, the next site may see
+/// either address, so the country is unknown. If the geo data do not know the observed address, the country from the
+/// listing counts only if the announced and the observed address are the same.
 fn country(listing: &Listing, known: &Known) -> Country {
     let v4 = known.observed.iter().any(|seen| seen.ip.is_ipv4());
     let mut seen = known.observed.iter().filter(|seen| seen.ip.is_ipv4() == v4);

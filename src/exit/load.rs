@@ -1,15 +1,16 @@
-//! The load of an exit: what changes with every connection. How busy, how fast and how reliable is it now?
+//! The load of an exit: how busy, how fast and how reliable the exit is now. The load changes with every connection.
 //!
-//! A catalog is immutable, so this cannot be part of it. It is a few atomics behind one `Arc`, which every edition of an
-//! exit shares. The data path reaches them without a look-up or a lock, and a tunnel that outlives the exit in the catalog
-//! still decrements the right counter.
+//! A catalog is immutable, so the load cannot be part of the catalog. The load consists of a few atomics behind one
+//! `Arc`, which all editions of an exit share. The data path reaches the atomics without a look-up or a lock. A tunnel
+//! may live longer than its exit's place in the catalog, and it still decrements the right counter.
 //!
-//! Each signal alone misses failures that another detects. The number of tunnels detects an exit that accepts work and
-//! never finishes it; the peak average of latencies one that has become slow; a run of late dials one that is always
-//! slower than others; a run of failures one that fails fast. While nobody uses an exit, its average returns to the
-//! latency that checks measured. If it returned to zero, every slow exit would get a burst of connections after a while.
+//! Each signal alone misses failures that another signal detects. The number of tunnels detects an exit that accepts
+//! work and never finishes it. The peak average of latencies detects an exit that has become slow. A run of late dials
+//! detects an exit that is always slower than others. A run of failures detects an exit that fails fast. While nobody
+//! uses an exit, its average returns to the latency that checks measured. If the average returned to zero, every slow
+//! exit would get a burst of connections after a while.
 //!
-//! Next: `exit/load/ejection.rs` (ejection, trial, return); [`crate::route::balance`] compares two loads.
+//! Next: `exit/load/ejection.rs` (ejection, trial, return). [`crate::route::balance`] compares the loads of two exits.
 
 mod ejection;
 
@@ -23,74 +24,77 @@ use ejection::Ejection;
 
 use super::moment::{Moment, micros};
 
-/// The time after which a peak weighs 1/e in the average. linkerd's default for its peak EWMA.
+/// The time after which a latency peak has the weight 1/e in the average. This is linkerd's default for its peak EWMA.
 const DECAY: Duration = Duration::from_secs(10);
 
-/// The latency that is assumed before any is measured; linkerd's default round trip.
+/// The latency that is assumed for an exit before any latency is measured. This is linkerd's default round-trip time.
 const UNTIMED: Duration = Duration::from_secs(1);
 
-/// The latency that a failed dial counts as. Not tuned: slow for a stream through Tor, so that one failure keeps
-/// connections away for some twenty seconds, before a run of failures ejects the exit.
+/// The latency that a failed dial adds to the average. The value is slow for a stream through Tor. One failure keeps
+/// connections away for about twenty seconds, and a run of failures ejects the exit. Not tuned.
 const FAILURE: Duration = Duration::from_secs(2);
 
-/// Dials before [`Load::p95`] has a value: it estimates what one dial in twenty exceeds.
+/// The number of dials before [`Load::p95`] returns a value. `p95` estimates the latency that one dial in twenty
+/// exceeds.
 const TAIL_WARM: u32 = 20;
 
-/// The step of the estimate of the 95th percentile, as a share of it. Not tuned: it settles within some 50 dials and then
-/// varies by a tenth, which is exact enough for a deadline.
+/// The step by which the estimate of the 95th percentile changes, as a share of the estimate. Not tuned: the estimate
+/// settles within about 50 dials and then varies by a tenth, which is exact enough for a deadline.
 const TAIL_STEP: f32 = 0.2;
 
-/// The load of one exit. All editions of the exit and every tunnel through it share it.
+/// The load of one exit. All editions of the exit and all its tunnels share this object.
 #[derive(Debug, Default)]
 pub struct Load {
     in_flight: AtomicU32,
-    /// The latency that checks measured, in µs; 0 if none did.
+    /// The latency that checks measured, in µs. 0 if no check measured the latency.
     baseline: AtomicU32,
-    /// High half: the average in µs; low half: when it was written, in ms, wrapping every 49 days.
+    /// The upper 32 bits are the average latency in µs. The lower 32 bits are the time of the last update in ms, which
+    /// wraps every 49 days.
     average: AtomicU64,
-    /// The 95th percentile in µs, as the bits of an `f32`.
+    /// The estimated 95th percentile of latencies in µs, as the bits of an `f32`.
     tail: AtomicU32,
-    /// The number of dials, up to [`TAIL_WARM`].
+    /// The number of dials so far, counted up to [`TAIL_WARM`].
     seen: AtomicU32,
     ejection: Ejection,
 }
 
 impl Load {
-    /// Counts a tunnel, from before its dial until the guard is dropped.
+    /// Counts one more tunnel, from before its dial until the returned guard is dropped.
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         InFlight(self.clone())
     }
 
-    /// A dial through the exit reached its target after `took`.
+    /// Records that a dial through the exit reached its target after `took`.
     pub fn succeeded(&self, took: Duration, speed: DialSpeed, now: Moment) -> DialEffect {
         self.average_in(took, now);
         self.tail_in(took);
         self.ejection.succeeded(speed, now)
     }
 
-    /// A dial was given up after `waited`, because another exit was faster.
+    /// Records that a dial was given up after `waited`, because another exit was faster.
     pub fn outrun(&self, waited: Duration, now: Moment) -> DialEffect {
         self.average_in(waited, now);
-        // The dial would have taken longer than `waited`, nobody knows how much. Below the estimate that says nothing.
+        // The dial would have taken longer than `waited`, but nobody knows how much longer. If `waited` is below the
+        // estimate of the 95th percentile, the dial gives no information about that percentile.
         if self.p95().is_none_or(|tail| waited > tail) {
             self.tail_in(waited);
         }
         self.ejection.succeeded(DialSpeed::Late, now)
     }
 
-    /// The exit worked, but the target failed: the exit lives, and its latency is unknown.
+    /// Records that the exit worked but the target failed. So the exit is alive, and its latency is unknown.
     pub fn answered(&self, now: Moment) -> DialEffect {
         self.ejection.succeeded(DialSpeed::Unknown, now)
     }
 
-    /// A dial failed by the exit's fault. `Some` if this failure ejected the exit.
+    /// Records that a dial failed through the fault of the exit. Returns `Some` if this failure ejected the exit.
     pub fn failed(&self, now: Moment) -> Option<Ejected> {
         self.average_in(FAILURE, now);
         self.ejection.failed(now)
     }
 
-    /// Sets the latency that checks measured, to which the average returns.
+    /// Sets the latency that checks measured. The average returns to this latency while nobody uses the exit.
     pub fn set_baseline(&self, latency: Option<Duration>) {
         self.baseline.store(latency.map_or(0, |latency| short(latency).max(1)), Relaxed);
     }
@@ -100,29 +104,30 @@ impl Load {
         self.in_flight.load(Relaxed)
     }
 
-    /// The latency to expect of a dial now. It rises at once and falls slowly.
+    /// The expected latency of a dial now. The value rises immediately after a slow dial and falls slowly.
     pub fn latency(&self, now: Moment) -> Duration {
         let average = self.average.load(Relaxed);
         Duration::from_micros(u64::from(self.decayed(average, now)))
     }
 
-    /// The latency that one dial in twenty exceeds; `None` before [`TAIL_WARM`] dials.
+    /// The estimated latency that one dial in twenty exceeds. `None` before [`TAIL_WARM`] dials.
     pub fn p95(&self) -> Option<Duration> {
         let warm = self.seen.load(Relaxed) >= TAIL_WARM;
         warm.then(|| Duration::from_micros(f32::from_bits(self.tail.load(Relaxed)) as u64))
     }
 
-    /// Whether the exit takes part in choosing.
+    /// Returns whether new connections may choose the exit now.
     pub fn state(&self, now: Moment) -> State {
         self.ejection.state(now)
     }
 
-    /// True if the exit is ejected for being slow, and not for failing.
+    /// Returns true if the exit is ejected because it was slow, and false if it is ejected because of failures.
     pub fn is_slow(&self) -> bool {
         self.ejection.is_slow()
     }
 
-    /// Claims the trial that an ejected exit is due for; false if it is not due, or another connection has claimed it.
+    /// Claims the trial of an ejected exit. Returns false if no trial is due, or if another connection has claimed the
+    /// trial.
     pub fn claim_trial(&self, now: Moment) -> bool {
         self.ejection.claim_trial(now)
     }
@@ -144,21 +149,22 @@ impl Load {
         self.decayed_from(average, baseline, now)
     }
 
-    /// The average after its decay towards `rest` until now.
+    /// Returns what the average is now, after it moved towards `rest` since the last update.
     fn decayed_from(&self, average: u64, rest: u32, now: Moment) -> u32 {
         let (value, written) = ((average >> 32) as u32, average as u32);
         if value == 0 {
             return rest;
         }
-        // Another thread may have written with a slightly later time: that counts as no time.
+        // Another thread may have written a slightly later time. A negative age counts as zero.
         let age = (millis(now).wrapping_sub(written) as i32).max(0);
         let weight = (-(age as f32) / DECAY.as_millis() as f32).exp();
         let (value, rest) = (value as f32, rest as f32);
         (rest + (value - rest) * weight) as u32
     }
 
-    /// Frugal streaming: the estimate rises by 19 steps when a dial exceeds it and falls by one when not, so it rests where
-    /// one dial in twenty exceeds it. An update that is lost between two threads is an error of one step.
+    /// Updates the estimate of the 95th percentile with the method "frugal streaming". If a dial exceeds the estimate,
+    /// the estimate rises by 19 small steps. Otherwise it falls by one small step. So the estimate settles where one
+    /// dial in twenty exceeds it. An update that is lost between two threads makes an error of only one update.
     fn tail_in(&self, took: Duration) {
         let took = short(took).max(1) as f32;
         let seen = self.seen.load(Relaxed);
@@ -175,7 +181,7 @@ impl Load {
     }
 }
 
-/// Counts one tunnel in [`Load::in_flight`] until it is dropped.
+/// Counts one tunnel in [`Load::in_flight`] until this guard is dropped.
 #[derive(Debug)]
 pub struct InFlight(Arc<Load>);
 
@@ -185,7 +191,7 @@ impl Drop for InFlight {
     }
 }
 
-/// A latency in µs, capped at 71 minutes.
+/// Converts a latency to µs. The largest result is 71 minutes.
 fn short(span: Duration) -> u32 {
     u32::try_from(micros(span)).unwrap_or(u32::MAX)
 }
@@ -222,7 +228,7 @@ mod tests {
         assert_eq!(load.latency(START).as_millis(), 20);
         let later = load.latency(START.after(5 * DECAY)).as_millis();
         assert!(later > 1900, "{later}");
-        // A thread with an earlier time changes nothing.
+        // A thread whose time is slightly earlier gets the same result.
         assert_eq!(load.latency(Moment(START.0 - 50_000)).as_millis(), 20);
     }
 
@@ -231,7 +237,7 @@ mod tests {
         let load = Load::default();
         load.succeeded(100 * MS, DialSpeed::Kept, START);
         assert_eq!(load.p95(), None);
-        // 1 … 1000 ms in an order without a pattern: the 95th percentile is 950.
+        // The latencies 1 … 1000 ms in a random-like order. Their 95th percentile is 950 ms.
         let mut x = 1u64;
         for _ in 0..5000 {
             x = x * 7919 % 1009;

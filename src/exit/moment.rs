@@ -1,10 +1,12 @@
 //! A point in time that can be passed in, compared and stored.
 //!
-//! Choosing reads no clock, so that a test of a thirty-day rule takes no thirty days. The time that it is given must never
-//! step back, for latencies, and must mean the same after a restart, for pins and bans. So the process reads the wall
-//! clock once, at the start, and adds the monotonic clock's time from there on.
+//! The code that chooses exits reads no clock. So a test of a thirty-day rule does not take thirty days. The time that
+//! callers pass in must never step back, because latencies are computed from it. The time must also mean the same after
+//! a restart, because pins and bans are stored with it. So the process reads the wall clock once at the start, and then
+//! adds the time of the monotonic clock.
 //!
-//! Next: `exit/load.rs` decays averages by it; pins, sessions and bans in [`crate::route`] end by it.
+//! Next: `exit/load.rs` uses moments for averages that decay. Pins, sessions and bans in [`crate::route`] end at a
+//! moment.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,24 +14,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::UtcDateTime;
 use time::macros::format_description;
 
-/// Microseconds since the Unix epoch.
+/// A point in time, in microseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Moment(pub u64);
 
 impl Moment {
-    /// The moment that is `span` later; the last one that fits if that is later still.
+    /// Returns the moment that is `span` later, or the largest possible moment if that would overflow.
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(micros(span)))
     }
 
-    /// The time since `earlier`; zero if that lies ahead.
+    /// Returns the time since `earlier`, or zero if `earlier` is later than `self`.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 }
 
 impl fmt::Display for Moment {
-    /// In UTC to the second, for people: `2026-09-02 02:40:00 UTC`.
+    /// Writes the time in UTC to the second, for people: `2026-09-02 02:40:00 UTC`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
         let seconds = i64::try_from(self.0 / 1_000_000).unwrap_or(i64::MAX);
@@ -38,13 +40,13 @@ impl fmt::Display for Moment {
     }
 }
 
-/// A span in whole microseconds, capped at what fits (half a million years).
+/// Converts a duration to whole microseconds. The largest result is about half a million years.
 pub(crate) fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl From<SystemTime> for Moment {
-    /// A time before 1970 becomes 1970.
+    /// Converts a system time. A time before 1970 becomes 1970.
     fn from(time: SystemTime) -> Self {
         Self(time.duration_since(UNIX_EPOCH).map_or(0, micros))
     }

@@ -1,29 +1,30 @@
 //! The ports that an exit allows.
 //!
-//! Directories publish a summary of each exit's policy: `accept` or `reject`, and a list of ports. Both become sorted
-//! ranges of allowed ports here, so that equal policies compare equal however they are written, and a look-up is a short
-//! search. A summary holds for *most* addresses: an exit may still refuse a single target, and the stream then ends with
-//! that reason.
+//! Directories publish a summary of each exit's policy: the word `accept` or `reject`, and a list of ports. This file
+//! turns both forms into sorted ranges of allowed ports. So equal policies compare equal, however they are written, and
+//! a look-up is a short search. A summary is true for *most* addresses. An exit may still refuse a single target, and
+//! then the stream ends with that reason.
 //!
-//! Next: [`crate::tor::netdir`] reads policies from microdescriptors, `source/onionoo.rs` from JSON.
+//! Next: [`crate::tor::netdir`] reads policies from microdescriptors, and `source/onionoo.rs` reads policies from JSON.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// More entries than this are refused. Tor's own limit on the length of a summary is 1,000 characters.
+/// The largest number of entries in a port policy. A longer policy is refused. Tor itself limits a summary to 1,000
+/// characters.
 const MAX_ENTRIES: usize = 1000;
 
-/// The ports that an exit allows; by default none.
+/// The ports that an exit allows. The default allows no port.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "WrittenPolicy", into = "String")]
 pub struct PortPolicy {
-    /// Ranges of allowed ports: sorted, neither overlapping nor touching.
+    /// Ranges of allowed ports, in sorted order. Ranges neither overlap nor touch.
     accepted: Box<[(u16, u16)]>,
 }
 
-/// Why a text or a JSON object is not a port policy.
+/// The reason why a text or a JSON object is not a port policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPolicy {
     #[error("a port policy must be `accept` or `reject` (not both), and a list of ports")]
@@ -45,23 +46,23 @@ impl PortPolicy {
         Self { accepted: Box::new([(1, u16::MAX)]) }
     }
 
-    /// True if connections to this port of most addresses are allowed.
+    /// Returns true if the exit allows connections to this port at most addresses.
     pub fn allows(&self, port: u16) -> bool {
         let after = self.accepted.partition_point(|(low, _)| *low <= port);
         after > 0 && port <= self.accepted[after - 1].1
     }
 
-    /// True if no port is allowed.
+    /// Returns true if no port is allowed.
     pub fn is_reject_all(&self) -> bool {
         self.accepted.is_empty()
     }
 
-    /// The allowed ranges, lowest first, both ends included.
+    /// The ranges of allowed ports, lowest first. Both ends belong to a range.
     pub fn ranges(&self) -> impl Iterator<Item = (u16, u16)> {
         self.accepted.iter().copied()
     }
 
-    /// The heap memory of the policy, in bytes.
+    /// The heap memory that the policy uses, in bytes.
     pub fn heap_bytes(&self) -> usize {
         size_of_val(&*self.accepted)
     }
@@ -72,7 +73,7 @@ impl PortPolicy {
             if count == MAX_ENTRIES {
                 return Err(BadPolicy::TooLong);
             }
-            // An entry that does not begin with a digit is of a future format. tor skips it, too.
+            // An entry that does not begin with a digit has a future format. It is skipped here, as in tor.
             if entry.starts_with(|c: char| c.is_ascii_digit()) {
                 ranges.push(range(entry)?);
             }
@@ -92,7 +93,7 @@ fn range(entry: &str) -> Result<(u16, u16), BadPolicy> {
     if low <= high { Ok((low, high)) } else { Err(BadPolicy::Port) }
 }
 
-/// Sorts ranges and joins those that overlap or touch.
+/// Sorts the ranges and joins ranges that overlap or touch.
 fn merge(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
     ranges.sort_unstable();
     let mut merged: Vec<(u16, u16)> = Vec::with_capacity(ranges.len());
@@ -105,7 +106,7 @@ fn merge(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
     merged
 }
 
-/// The ports from 1 to 65535 that are in none of the sorted, separate ranges.
+/// Returns the ports from 1 to 65535 that are in none of the given ranges. The ranges must be sorted and separate.
 fn invert(ranges: &[(u16, u16)]) -> Vec<(u16, u16)> {
     let mut left_out = Vec::with_capacity(ranges.len() + 1);
     let mut next = Some(1);
@@ -122,7 +123,7 @@ fn invert(ranges: &[(u16, u16)]) -> Vec<(u16, u16)> {
 impl FromStr for PortPolicy {
     type Err = BadPolicy;
 
-    /// Reads a summary as directories write it: `accept 80,443,8000-9000` or `reject 25`.
+    /// Reads a summary in the form that directories write: `accept 80,443,8000-9000` or `reject 25`.
     fn from_str(text: &str) -> Result<Self, BadPolicy> {
         let (word, list) = text.split_once(' ').ok_or(BadPolicy::Word)?;
         let accept = match word {
@@ -138,7 +139,7 @@ impl FromStr for PortPolicy {
 }
 
 impl fmt::Display for PortPolicy {
-    /// The summary, with `accept` or `reject`, whichever is shorter.
+    /// Writes the summary with `accept` or with `reject`, whichever text is shorter.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rejected = invert(&self.accepted);
         let accept = !self.accepted.is_empty() && (rejected.is_empty() || self.accepted.len() <= rejected.len());
@@ -160,7 +161,8 @@ impl fmt::Debug for PortPolicy {
     }
 }
 
-/// A policy as JSON has it: our own text, or Onionoo's object with one of two lists.
+/// A policy in JSON: either the text that this program writes, or Onionoo's object, which has a list `accept` or a list
+/// `reject`.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum WrittenPolicy {

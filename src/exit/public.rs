@@ -1,22 +1,22 @@
-//! What only public proxies have: what a list says of one, and what checks found it able to do.
+//! Facts that only public proxies have: what a list says about a proxy, and what checks found the proxy able to do.
 //!
-//! What a list says about country and anonymity is not kept: half of it is wrong, and it describes the proxy's own address
-//! and not the one that sites see. Kept is what cannot be measured: the login, and how the operator wants the list's
-//! proxies to be reached.
+//! The country and the anonymity that a list states are not kept. Half of these statements are wrong, and they describe
+//! the proxy's own address and not the address that sites see. Only facts that checks cannot measure are kept: the
+//! login, and how the operator wants to reach the proxies of the list.
 //!
-//! Next: [`crate::source`] makes offers, [`crate::check`] measures abilities, [`crate::dial`] uses both.
+//! Next: [`crate::source`] makes offers, [`crate::check`] measures abilities, and [`crate::dial`] uses both.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::Secret;
 
-/// How a public proxy is reached, from the list that names it. Part of a [`super::Listing`].
+/// How the gateway reaches a public proxy, according to the list that contains the proxy. Part of a [`super::Listing`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// The list that named it first.
+    /// The first list that contained the proxy.
     pub list: Arc<str>,
-    /// The user and password that the proxy asks for.
+    /// The username and password that the proxy requires.
     pub login: Option<Login>,
     pub through: Through,
 }
@@ -25,22 +25,22 @@ pub struct Offer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
     pub user: Box<str>,
-    /// May be empty.
+    /// The password. May be empty.
     pub password: Secret,
 }
 
-/// The path to public proxies.
+/// The path from the gateway to public proxies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Through {
-    /// From this machine's own address.
+    /// The gateway connects to the proxies from this machine's own address.
     #[default]
     Direct,
-    /// Through a Tor exit, so that they never learn this machine's address.
+    /// The gateway connects through a Tor exit, so the proxies never learn this machine's address.
     Tor,
 }
 
 impl Through {
-    /// The word in the configuration and in the store.
+    /// The name of the path in the configuration and in the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -49,19 +49,19 @@ impl Through {
     }
 }
 
-/// What a proxy could do when it last passed a check.
+/// What a public proxy was able to do when it last passed a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
     pub anonymity: Anonymity,
-    /// It opens tunnels (CONNECT or SOCKS). If false, it only forwards plain HTTP.
+    /// The proxy opens tunnels (CONNECT or SOCKS). If false, the proxy only forwards plain HTTP requests.
     pub tunnels: bool,
-    /// An HTTPS site was reached through it, with the site's own certificate.
+    /// An HTTPS site was reached through the proxy, and the connection had the site's own certificate.
     pub tls: bool,
-    /// How long its last good check took, from the connection to the end of the answer.
+    /// How long the proxy's last good check took, from the connection to the end of the answer.
     pub took: Duration,
-    /// Requests of the extended check that succeeded.
+    /// The number of successful requests in the extended check.
     pub passed: u16,
-    /// Requests of the extended check; 0 before it was made.
+    /// The number of all requests in the extended check. 0 before that check was made.
     pub asked: u16,
 }
 
@@ -73,9 +73,9 @@ pub enum Anonymity {
     Unknown,
     /// The proxy reveals the client's address.
     Transparent,
-    /// It reveals that it is a proxy, but not the client's address.
+    /// The proxy reveals that it is a proxy, but not the client's address.
     Anonymous,
-    /// It reveals nothing.
+    /// The proxy reveals neither itself nor the client.
     Elite,
 }
 
@@ -83,7 +83,7 @@ impl Anonymity {
     /// Every level, the least anonymous first.
     pub const ALL: [Self; 4] = [Self::Unknown, Self::Transparent, Self::Anonymous, Self::Elite];
 
-    /// The word in lists and in the store.
+    /// The name of the level in lists and in the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",

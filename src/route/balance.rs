@@ -1,12 +1,13 @@
-//! Load balancing: draw two exits at random and take the better one.
+//! Load balancing: draws two exits at random and takes the better one.
 //!
-//! Taking the best of all exits would send every connection of a moment to one exit and make it the worst. Taking any
-//! would ignore load and latency. Two random choices spread connections nearly evenly without sorting. The cost of an
-//! exit is its number of tunnels times its peak average latency, as in linkerd, with one difference: latencies that are
-//! nearly equal count as equal. Otherwise their noise would decide nearly every comparison on a quiet gateway, and the
-//! exit that was lucky once would get two connections in three.
+//! If every connection took the best of all exits, all connections of a moment would go to one exit and make it the
+//! worst. If a connection took any exit, load and latency would be ignored. Two random choices spread connections
+//! nearly evenly without sorting. The cost of an exit is its number of tunnels times its peak average latency, as in
+//! linkerd, with one difference: latencies that are nearly equal count as equal. Otherwise random differences of
+//! latencies would decide nearly every comparison on a quiet gateway, and an exit that was lucky once would get two
+//! connections in three.
 //!
-//! Next: `route/choose/free.rs` calls this for each connection; `exit/load.rs` measures.
+//! Next: `route/choose/free.rs` calls this file for each connection. `exit/load.rs` measures tunnels and latencies.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -15,15 +16,15 @@ use rand::{Rng, RngExt};
 
 use crate::exit::{Exit, Moment};
 
-/// Latencies below this count as equal, in µs: a stream through Tor takes some hundreds of ms to open, and the difference
-/// between 20 and 90 does not matter then.
+/// Latencies below this value count as equal, in µs. A stream through Tor takes some hundreds of ms to open, and then
+/// the difference between 20 ms and 90 ms does not matter.
 const FLOOR: u64 = 100_000;
 
-/// Latencies whose ratio is below this count as equal. Not tuned: dials of one exit through different circuits differ by
-/// about that much.
+/// Two latencies count as equal if the larger is less than this many times the smaller. Not tuned: dials of one exit
+/// through different circuits differ by about that factor.
 const BAND: u64 = 2;
 
-/// True if `one` is the better of the two; random if they are equal.
+/// Returns true if `one` is the better exit of the two. The result is random if the two are equally good.
 pub fn prefers<R: Rng + ?Sized>(one: &Exit, other: &Exit, now: Moment, rng: &mut R) -> bool {
     let cost = |exit: &Exit| {
         let latency = u64::try_from(exit.load().latency(now).as_micros()).unwrap_or(u64::MAX);
@@ -39,7 +40,7 @@ pub fn prefers<R: Rng + ?Sized>(one: &Exit, other: &Exit, now: Moment, rng: &mut
     }
 }
 
-/// Keeps the `count` exits that repeated choices between two random ones prefer, best first.
+/// Keeps `count` exits, best first. Each place goes to the winner of a comparison between two random exits.
 pub fn lead<R: Rng + ?Sized>(exits: &mut Vec<&Arc<Exit>>, count: usize, now: Moment, rng: &mut R) {
     let count = count.min(exits.len());
     for at in 0..count {
@@ -47,7 +48,7 @@ pub fn lead<R: Rng + ?Sized>(exits: &mut Vec<&Arc<Exit>>, count: usize, now: Mom
         let one = at + rng.random_range(0..left);
         let mut best = one;
         if left > 1 {
-            // Any exit but `one`, each with the same probability.
+            // Picks an exit other than `one`. Each other exit has the same probability.
             let other = at + (one - at + 1 + rng.random_range(0..left - 1)) % left;
             best = if prefers(exits[one], exits[other], now, rng) { one } else { other };
         }
@@ -56,14 +57,14 @@ pub fn lead<R: Rng + ?Sized>(exits: &mut Vec<&Arc<Exit>>, count: usize, now: Mom
     exits.truncate(count);
 }
 
-/// A hash of a value that is the same at every start.
+/// Returns a hash of the value. The hash is the same at every start of the process.
 pub(crate) fn seed(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
 }
 
-/// Mixes two numbers into one (the finaliser of splitmix64): rendezvous hashing ranks exits by it.
+/// Mixes two numbers into one, with the last step of splitmix64. Rendezvous hashing ranks exits by the result.
 pub(crate) fn stir(one: u64, other: u64) -> u64 {
     let mut x = one ^ other.rotate_left(32);
     x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,12 +1,12 @@
 //! Bans: which site refuses which exit, and until when.
 //!
-//! A shop that blocks an exit says nothing about other sites, so a ban belongs to (site, exit); it ends by itself. A site
-//! is a registrable domain: `www.` and `api.` of one shop share their block list, two tenants of `github.io` do not. Bans
-//! are a value in the snapshot, so that a connection reads them without a lock: they change a few times a second at most,
-//! and every connection needs them.
+//! A shop that blocks an exit says nothing about other sites. So a ban belongs to a pair (site, exit), and each ban
+//! ends by itself. A site is a registrable domain: `www.` and `api.` of one shop share their block list, but two
+//! tenants of `github.io` do not. Bans are a value in the snapshot, so a connection reads bans without a lock. Bans
+//! change a few times a second at most, and every connection needs them.
 //!
-//! A site that is down looks, exit by exit, exactly like a site that bans every exit. So code that makes bans asks
-//! [`is_target_at_fault`] first: the tester does, and `route/refusal_detector.rs`, which watches real traffic.
+//! If a site is down, each exit sees the same failures as at a site that bans every exit. So code that makes bans calls
+//! [`is_target_at_fault`] first. That code is the tester, and `route/refusal_detector.rs`, which watches real traffic.
 
 use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;
@@ -19,20 +19,20 @@ use crate::exit::catalog::{Bits, Layout};
 use crate::exit::{Catalog, ExitId, Moment};
 use crate::net::Host;
 
-/// Sites with bans, at most: clients report sites, so there must be a bound. This many sites with a hundred bans each
-/// take some 30 MB. Beyond it the site whose bans end first loses them.
+/// The largest number of sites with bans. A bound is necessary because clients report sites. This many sites with a
+/// hundred bans each take about 30 MB. Beyond the bound, the site whose bans end first loses its bans.
 const SITES: usize = 4096;
 
-/// Fewer failures than this are no evidence against a target, whatever share of the good exits they are. Not tuned: two
-/// exits can fail together by accident.
+/// The smallest number of failing exits that is evidence against a target, whatever share of the good exits they are.
+/// Not tuned: two exits can fail together by accident.
 const EVIDENCE: usize = 3;
 
-/// A registrable domain, or an IP address.
+/// A site: a registrable domain, or an IP address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Site(Arc<str>);
 
 impl Site {
-    /// The site that a host belongs to.
+    /// Returns the site to which a host belongs.
     pub fn of(host: &Host) -> Self {
         Self(name(host).into())
     }
@@ -54,7 +54,7 @@ impl Borrow<str> for Site {
     }
 }
 
-/// A name that is itself a public suffix, or has none, is its own site.
+/// Returns the name of the site. A host name that is itself a public suffix, or that has none, is its own site.
 fn name(host: &Host) -> Cow<'_, str> {
     match host {
         Host::Name(name) => Cow::Borrowed(psl::domain_str(name).unwrap_or(name)),
@@ -62,7 +62,7 @@ fn name(host: &Host) -> Cow<'_, str> {
     }
 }
 
-/// All bans of one snapshot. A clone is a pointer.
+/// All bans of one snapshot. A clone copies one pointer.
 #[derive(Clone, Debug, Default)]
 pub struct Bans(Arc<HashMap<Site, Arc<SiteBans>>>);
 
@@ -70,34 +70,35 @@ pub struct Bans(Arc<HashMap<Site, Arc<SiteBans>>>);
 #[derive(Debug, Default)]
 pub struct SiteBans {
     ends: HashMap<ExitId, Moment>,
-    /// The slots of the banned exits, computed by the first connection that needs them.
+    /// The slots of the banned exits. The first connection that needs the slots computes them.
     found: ArcSwapOption<BannedSlots>,
 }
 
-/// The slots of a site's banned exits in one catalog.
+/// The slots of the exits that one site bans, in one catalog.
 #[derive(Debug)]
 struct BannedSlots {
     layout: Layout,
-    /// When the first of these bans ends.
+    /// When the first of these bans ends. Then the slots must be computed again.
     until: Moment,
     slots: Arc<Bits>,
 }
 
 impl Clone for SiteBans {
-    /// Without the computed slots: a copy is made to be changed.
+    /// Copies everything but the computed slots, because a copy is made only in order to be changed.
     fn clone(&self) -> Self {
         Self { ends: self.ends.clone(), found: ArcSwapOption::empty() }
     }
 }
 
 impl SiteBans {
-    /// When the exit's ban ends, if it is banned.
+    /// Returns when the ban of the exit ends. `None` if the exit is not banned.
     pub fn until(&self, exit: &ExitId, now: Moment) -> Option<Moment> {
         self.ends.get(exit).copied().filter(|until| *until > now)
     }
 
-    /// The slots of the exits that are banned now. They are computed again only when an exit has come or gone or a ban has
-    /// ended, and not for each connection to a site that bans thousands of exits.
+    /// Returns the slots of the exits that are banned now. The slots are computed again only after an exit has come or
+    /// gone, or after a ban has ended. A site may ban thousands of exits, so computing the slots for each connection
+    /// would be too slow.
     pub(super) fn slots(&self, catalog: &Catalog, now: Moment) -> Arc<Bits> {
         if let Some(found) = &*self.found.load()
             && now < found.until
@@ -114,7 +115,7 @@ impl SiteBans {
 }
 
 impl Bans {
-    /// The bans of the site that a host belongs to.
+    /// Returns the bans of the site to which a host belongs.
     pub fn of(&self, host: &Host) -> Option<&SiteBans> {
         if self.0.is_empty() {
             return None;
@@ -122,12 +123,12 @@ impl Bans {
         self.0.get(&*name(host)).map(|bans| &**bans)
     }
 
-    /// When the ban of an exit from a site ends, if there is one.
+    /// Returns when the site's ban of the exit ends. `None` if there is no such ban.
     pub fn until(&self, site: &Site, exit: &ExitId, now: Moment) -> Option<Moment> {
         self.0.get(site)?.until(exit, now)
     }
 
-    /// Every ban that has not ended.
+    /// Iterates over every ban that has not ended.
     pub fn iter(&self, now: Moment) -> impl Iterator<Item = (&Site, &ExitId, Moment)> {
         let held = move |(exit, until): (_, &Moment)| (*until > now).then_some((exit, *until));
         self.0.iter().flat_map(move |(site, bans)| {
@@ -135,7 +136,7 @@ impl Bans {
         })
     }
 
-    /// These bans and those given. A ban that exists already becomes longer, never shorter.
+    /// Returns the present bans and the given bans. If a ban exists already, the later end counts.
     pub fn with(&self, bans: impl IntoIterator<Item = (Site, ExitId, Moment)>) -> Self {
         let mut next = self.clone();
         let sites = Arc::make_mut(&mut next.0);
@@ -151,7 +152,7 @@ impl Bans {
         next
     }
 
-    /// The bans that have not ended; `None` if that is all of them.
+    /// Returns the bans that have not ended. `None` if no ban has ended.
     pub fn swept(&self, now: Moment) -> Option<Self> {
         let over = |bans: &SiteBans| bans.ends.values().any(|until| *until <= now);
         if !self.0.values().any(|bans| over(bans)) {
@@ -167,8 +168,8 @@ impl Bans {
     }
 }
 
-/// True if so many exits fail a target at one time that the target must be at fault: more than half of those that were
-/// good.
+/// Returns true if so many exits fail a target at one time that the target must be at fault. That is the case if more
+/// than half of the recently good exits fail.
 pub fn is_target_at_fault(recently_good: usize, failing: usize) -> bool {
     failing >= EVIDENCE && failing * 2 > recently_good
 }

@@ -1,18 +1,19 @@
-//! The Tor exit through which a public proxy is reached if it must not learn this machine's address (`through = "tor"`).
+//! Chooses the Tor exit that carries the traffic to a public proxy, if the proxy must not learn this machine's address
+//! (`through = "tor"`).
 //!
-//! A few exits carry all proxies, so that thousands of proxies do not need thousands of circuits. Each proxy always has
-//! the same one, by rendezvous hashing, so that connections take the path that was tested.
+//! A few exits carry the traffic to all proxies, so thousands of proxies do not need thousands of circuits. Rendezvous
+//! hashing gives each proxy always the same Tor exit, so connections take the path that was tested.
 
 use super::balance::stir;
 use crate::exit::catalog::Filter;
 use crate::exit::country::CountrySet;
 use crate::exit::{Catalog, Exit, ExitId, Fingerprint, PublicId, Source};
 
-/// How many Tor exits carry proxies. Not tuned: enough that the death of one affects few proxies, and few enough to keep
-/// circuits ready.
+/// The number of Tor exits that carry the traffic to proxies. Not tuned: with 8, the death of one exit affects few
+/// proxies, and there are few enough exits to keep circuits ready.
 const CARRIERS: usize = 8;
 
-/// The Tor exit for this proxy; `None` while no usable exit allows its port.
+/// Returns the Tor exit for this proxy. `None` while no usable exit allows the proxy's port.
 pub fn carrier(catalog: &Catalog, proxy: &PublicId) -> Option<Fingerprint> {
     let filter = Filter { sources: &[Source::Tor], countries: &CountrySet::ALL, asn: None, check: None };
     let v6 = proxy.addr.is_ipv6();

@@ -1,14 +1,15 @@
 //! Chooses the exits for one connection.
 //!
-//! [`decide`] is a function of a snapshot, the loads of the moment and the request. It has one effect: a new session or
-//! pin is stored before it returns, by insert-if-absent, and the answer is what the table then holds. A thousand
-//! connections that ask for one pin at the same time are a thousand proposals and one exit, and no lock is held while an
-//! exit is being chosen.
+//! [`decide`] is a function of a snapshot, the current loads and the request. It has one effect: it stores a new
+//! session or pin before it returns. The new value is inserted only if there is none, and the answer is the value that
+//! the table then holds. If a thousand connections ask for one pin at the same time, they make a thousand proposals but
+//! get one exit. No lock is held while an exit is being chosen.
 //!
-//! No decision walks over the catalog. A pool has its members, a session and a pin have their exit. Only where those do
-//! not serve (the pool's exits refuse the port, a pin is new) is the set of all exits that fit computed, from the sets
-//! that the catalog keeps, and then sampled. A refusal counts in the same way. `choose/lookups.rs` tests this: it counts
-//! the exits that each kind of username looks at.
+//! No decision looks at every exit of the catalog. A pool has its members, and a session or pin has its exit. Sometimes
+//! these cannot serve, for example because the pool's exits refuse the port, or because a pin is new. Only then the set
+//! of all suitable exits is computed from sets that the catalog keeps, and a sample of the set is examined. A refusal
+//! counts exits in the same way. `choose/lookups.rs` tests this: it counts the exits that each kind of username looks
+//! at.
 //!
 //! Next: `choose/free.rs` (flexible and rotate), `choose/sticky.rs` (sessions), `choose/strict.rs` (pins),
 //! `choose/rotate.rs` (another exit on request), `choose/funnel.rs` (why there is no exit).
@@ -40,34 +41,35 @@ use crate::exit::load::State;
 use crate::exit::{Exit, ExitId, Moment, Source};
 use crate::net::{Host, Target};
 
-/// One connection that needs an exit.
+/// The request of one connection that needs an exit.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    /// The username, resolved against the routes of the same snapshot.
+    /// The meaning of the username, according to the routes of the same snapshot.
     pub wish: &'a Wish,
-    /// The name of the client's key; empty where no key is needed.
+    /// The name of the client's key. Empty if no key is needed.
     pub key: &'a str,
     /// The host and port that the client asks for.
     pub target: &'a Target,
     pub now: Moment,
-    /// Exits that this request has already failed on.
+    /// The exits with which this request has already failed.
     pub avoid: &'a [ExitId],
-    /// The connection is one plain HTTP request, which an exit that opens no tunnels may forward.
+    /// True if the connection is one plain HTTP request. An exit that opens no tunnels may forward such a request.
     pub plain: bool,
 }
 
-/// Exits in a plan, at most: the first, one to fail over to, and one more for when both fail.
+/// The largest number of exits in a plan: the first exit, a second one if the first fails, and a third one if both
+/// fail.
 const EXITS: usize = 3;
 
-/// Exits that are drawn where the pool does not serve. All of them fit, so that only load and ejection are left to
-/// compare. Not tuned: the best of two is nearly as good as the best of all.
+/// The number of exits to draw if the pool cannot serve. All drawn exits are suitable, so only load and ejection are
+/// left to compare. Not tuned: the best of two exits is nearly as good as the best of all.
 const FEW: usize = 8;
 
-/// Exits that are drawn where the first few were all ejected. Not tuned: if one exit in twenty is open, one draw in
-/// seven hundred finds none, and then an ejected exit is tried.
+/// The number of exits to draw if all exits of the first small sample were ejected. If only one exit in twenty is not
+/// ejected, one such draw in seven hundred finds none, and then an ejected exit is tried. Not tuned.
 const MANY: usize = 128;
 
-/// Chooses the exits for a connection, and stores the session or pin that it makes.
+/// Chooses the exits for a connection. If the choice makes a new session or pin, the function also stores it.
 pub fn decide<R: Rng + ?Sized>(
     view: View<'_>,
     memory: &Memory,
@@ -88,18 +90,19 @@ pub fn decide<R: Rng + ?Sized>(
     }
 }
 
-/// One connection with everything that its choice depends on. The modules below add a method for each mode.
+/// One connection, together with everything on which the choice of its exits depends. Each module below adds a method
+/// for one mode.
 #[derive(Clone, Copy)]
 pub(super) struct Chooser<'a> {
     pub(super) view: View<'a>,
     pub(super) memory: &'a Memory,
     pub(super) ask: &'a Ask<'a>,
     pub(super) holder: HolderRef<'a>,
-    /// The bans of the target's site.
+    /// The bans of the site to which the target belongs. `None` if the site has no bans.
     pub(super) bans: Option<&'a SiteBans>,
     pub(super) need: Need<'a>,
     sources: &'a [Source],
-    /// The target is an IPv6 address.
+    /// True if the target is an IPv6 address.
     v6: bool,
 }
 
@@ -113,7 +116,7 @@ impl<'a> Chooser<'a> {
         Self { view, memory, ask, holder, bans: view.bans.of(&ask.target.host), need, sources, v6 }
     }
 
-    /// The pool to choose from: the route's, or that of the narrowed selector.
+    /// Returns the pool from which to choose: the pool of the route, or the implicit pool of the username's selector.
     fn pool(&self) -> Arc<Pool> {
         match (&self.ask.wish.pool, &self.ask.wish.entry) {
             (None, Some(entry)) => entry.pool.clone(),
@@ -128,7 +131,7 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    /// The set of all exits that fit, see [`Self::fits`].
+    /// Returns the set of all exits for which [`Self::fits`] is true.
     fn fitting(&self) -> Bits {
         let catalog = self.view.catalog;
         let mut bits = pool::candidates(&self.need, self.sources, catalog);
@@ -141,7 +144,7 @@ impl<'a> Chooser<'a> {
         bits
     }
 
-    /// The set of all exits that allow this connection, see [`Self::allows`].
+    /// Returns the set of all exits for which [`Self::allows`] is true.
     pub(super) fn allowing(&self) -> Bits {
         let mut bits = Bits::clone(&self.view.catalog.allowing(self.ask.target.port, self.v6));
         if !self.ask.plain {
@@ -150,28 +153,29 @@ impl<'a> Chooser<'a> {
         bits
     }
 
-    /// True if the exit has what the selector asks for, whatever the target.
+    /// Returns true if the exit meets the selector. The target does not matter.
     pub(super) fn matches_selector(&self, exit: &Exit) -> bool {
         let filter = self.need.selector.filter(self.sources, self.need.policy.check.as_deref());
         filter.wants(exit) && self.need.selector.picks(exit)
     }
 
-    /// True if the exit allows connections to the target's port, by a tunnel where one is needed.
+    /// Returns true if the exit allows connections to the target's port. If the connection needs a tunnel, the exit
+    /// must also open tunnels.
     pub(super) fn allows(&self, exit: &Exit) -> bool {
         exit.allows(self.ask.target.port, self.v6) && (self.ask.plain || exit.tunnels())
     }
 
-    /// True if the target's site has banned the exit.
+    /// Returns true if the target's site has banned the exit.
     pub(super) fn is_banned(&self, exit: &Exit) -> bool {
         self.bans.is_some_and(|bans| bans.until(exit.id(), self.ask.now).is_some())
     }
 
-    /// True if this request has already failed on the exit.
+    /// Returns true if this request has already failed with the exit.
     fn is_avoided(&self, exit: &Exit) -> bool {
         self.ask.avoid.contains(exit.id())
     }
 
-    /// True if the exit can serve this connection. Load and ejection are not considered.
+    /// Returns true if the exit can serve this connection. The load and the ejection of the exit do not matter.
     fn fits(&self, exit: &Exit) -> bool {
         let serves = exit.usable() && self.matches_selector(exit) && self.allows(exit);
         serves && !self.is_banned(exit) && !self.is_avoided(exit)
@@ -181,12 +185,14 @@ impl<'a> Chooser<'a> {
         exit.load().state(self.ask.now) == State::Closed
     }
 
-    /// A few random exits of `from` for which `pass` is true; all of them if there are not many.
+    /// Returns a few random exits of the set `from` for which `pass` is true. If the set has few such exits, all of
+    /// them are returned.
     fn draw<R: Rng + ?Sized>(&self, from: &Bits, rng: &mut R, pass: impl Fn(&Exit) -> bool) -> Vec<&'a Arc<Exit>> {
         self.draw_some(from, FEW, rng, |exit| pass(exit).then_some(exit))
     }
 
-    /// As [`Self::draw`], with the size of the first sample, and with what `pass` makes of each exit.
+    /// As [`Self::draw`], but the caller gives the size of the first sample, and the result holds what `pass` returns
+    /// for each exit.
     fn draw_some<T, R: Rng + ?Sized>(
         &self,
         from: &Bits,

@@ -1,11 +1,13 @@
-//! How many pins use each IP address. A new pin prefers an address that no other pin uses; an exclusive pin must have one.
+//! Counts how many pins use each IP address. A new pin prefers an address that no other pin uses. An exclusive pin must
+//! have such an address.
 //!
-//! The count of each address is exact, because exclusive pins depend on it. A second structure, [`UsedExits`], holds the
-//! exits with those addresses as sets, so that a new pin looks at a few exits and not at the whole catalog. Every change
-//! of a count updates the sets, and they are rebuilt when exits get other addresses. The sets may be a moment old, so a
-//! chooser asks for the exact count before it takes an address.
+//! The count of each address is exact, because exclusive pins depend on it. A second structure, [`UsedExits`], holds
+//! sets of the exits that have those addresses. So a new pin looks at a few exits and not at the whole catalog. Every
+//! change of a count updates these sets, and the sets are rebuilt when exits get other addresses. The sets may be
+//! slightly out of date, so the code that chooses an exit reads the exact count before it takes an address.
 //!
-//! Lock order: an entry of `by_ip` first, `used_exits` inside it. Nothing calls `by_ip` while it holds one of its entries.
+//! Lock order: an entry of `by_ip` first, and `used_exits` inside that lock. A thread that holds an entry of `by_ip`
+//! does not use `by_ip` again.
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -17,40 +19,41 @@ use super::lru::open;
 use crate::exit::Catalog;
 use crate::exit::catalog::Bits;
 
-/// Counts of pins that the sets tell apart. Addresses with this many pins or more count as equal, and the chooser then
-/// compares the exact counts of a sample. Not tuned.
+/// The number of different pin counts for which there are sets. Addresses with this many pins or more are in one set,
+/// and the code that chooses an exit then compares the exact counts of a sample. Not tuned.
 const LEVELS: u32 = 8;
 
-/// The counts of all addresses that pins use.
+/// The number of pins at each address that pins use.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     by_ip: DashMap<Ipv4Addr, Claim>,
     used_exits: Mutex<UsedExits>,
 }
 
-/// The pins of one address.
+/// The number of pins at one address.
 #[derive(Clone, Copy, Debug, Default)]
 struct Claim {
     pins: u32,
-    /// How many of them are exclusive.
+    /// How many of these pins are exclusive.
     exclusive: u32,
 }
 
-/// Sets of exits whose addresses pins use.
+/// Sets of the exits whose addresses are used by pins.
 #[derive(Debug, Default)]
 struct UsedExits {
-    /// The edition of the catalog that the sets belong to.
+    /// The edition of the catalog to which the sets belong.
     catalog: Catalog,
-    /// Exits whose address any pin uses.
+    /// The exits whose address is used by any pin.
     used: Bits,
-    /// Exits whose address one pin uses, two pins, …; the last set has those with [`LEVELS`] pins or more.
+    /// The first set has the exits whose address is used by one pin, the second those with two pins, and so on. The
+    /// last set has those with [`LEVELS`] pins or more.
     levels: [Bits; LEVELS as usize],
-    /// Exits whose address an exclusive pin uses.
+    /// The exits whose address is used by an exclusive pin.
     exclusive: Bits,
 }
 
 impl Claim {
-    /// True if another pin may use the address.
+    /// Returns true if another pin may use the address. `exclusive` is true if that other pin is exclusive.
     fn allows(self, exclusive: bool) -> bool {
         if exclusive { self.pins == 0 } else { self.exclusive == 0 }
     }
@@ -84,13 +87,13 @@ impl Claims {
         self.of(ip).pins
     }
 
-    /// How many pins use an address; `None` if a new pin may not use it.
+    /// Returns how many pins use an address. `None` if a new pin may not use the address.
     pub(super) fn free(&self, ip: Ipv4Addr, exclusive: bool) -> Option<u32> {
         let claim = self.of(ip);
         claim.allows(exclusive).then_some(claim.pins)
     }
 
-    /// Those exits of `of` whose addresses a new pin may use and the fewest pins use.
+    /// Returns the exits of the set `of` whose addresses a new pin may use and whose addresses the fewest pins use.
     pub(super) fn least_used(&self, catalog: &Catalog, of: &Bits, exclusive: bool) -> Bits {
         self.follow(catalog);
         let sets = open(&self.used_exits);
@@ -107,19 +110,20 @@ impl Claims {
         })
     }
 
-    /// The exits whose addresses a new pin may not use.
+    /// Returns the exits whose addresses a new pin may not use.
     pub(super) fn taken(&self, catalog: &Catalog, exclusive: bool) -> Bits {
         self.follow(catalog);
         let sets = open(&self.used_exits);
         if exclusive { sets.used.clone() } else { sets.exclusive.clone() }
     }
 
-    /// Rebuilds the sets if exits have other addresses in this catalog than in the one before. [`super::pin::Pins::tidy`]
-    /// calls it after each new catalog, so that a connection hardly ever has to.
+    /// Brings the sets up to date with this catalog. The sets are rebuilt if exits have other addresses than before.
+    /// [`super::pin::Pins::tidy`] calls this after each new catalog, so a connection hardly ever has to wait for a
+    /// rebuild.
     pub(super) fn follow(&self, catalog: &Catalog) {
         {
             let mut sets = open(&self.used_exits);
-            // A connection that still reads an older catalog uses the sets of the newer one.
+            // The sets belong to a newer catalog than the connection reads. The connection uses the newer sets.
             if sets.catalog.revision() >= catalog.revision() {
                 return;
             }
@@ -128,14 +132,15 @@ impl Claims {
                 return;
             }
         }
-        // Without the lock of the sets, which comes after that of an entry.
+        // This needs locks of entries in `by_ip`, so the lock of the sets must not be held here.
         let claims: Vec<_> = self.by_ip.iter().map(|entry| (*entry.key(), *entry.value())).collect();
         let rebuilt = UsedExits::of(catalog, &claims);
         *open(&self.used_exits) = rebuilt;
     }
 
-    /// Counts a pin at an address, if it may use it. `own` is given if the holder's present pin has the same address, and
-    /// says whether that is exclusive: it is replaced and does not count.
+    /// Counts a new pin at an address and returns true, if the pin may use the address. If the holder's present pin has
+    /// the same address, `own` is `Some`, and its value is true if that pin is exclusive. The new pin replaces that
+    /// pin, so that pin does not count.
     pub(super) fn take(&self, ip: Ipv4Addr, exclusive: bool, own: Option<bool>) -> bool {
         let entry = self.by_ip.entry(ip);
         let claim = if let Entry::Occupied(entry) = &entry { *entry.get() } else { Claim::default() };
@@ -152,14 +157,14 @@ impl Claims {
         free
     }
 
-    /// Counts a pin at an address that it may not use: one that the store kept.
+    /// Counts a pin from the store at an address that the pin may not use by the rules.
     pub(super) fn force(&self, ip: Ipv4Addr) {
         let mut claim = self.by_ip.entry(ip).or_default();
         claim.pins += 1;
         open(&self.used_exits).mark(ip, *claim);
     }
 
-    /// Ends the count of a pin.
+    /// Removes a pin from the count of its address.
     pub(super) fn give_back(&self, ip: Ipv4Addr, exclusive: bool) {
         let Entry::Occupied(mut entry) = self.by_ip.entry(ip) else { return };
         let claim = entry.get_mut();
@@ -183,7 +188,7 @@ mod tests {
     use super::super::fixture::{World, id, ip};
     use super::*;
 
-    /// The slow reference: the exact count of every exit of the catalog.
+    /// The slow reference: computes the exact count for every exit of the catalog.
     fn walk(catalog: &Catalog, claims: &Claims, exclusive: bool) -> (Vec<u32>, Vec<u32>) {
         let exits = || catalog.iter().filter_map(|exit| Some((exit.slot().0, exit.v4()?)));
         let free: Vec<_> = exits().filter(|(_, ip)| claims.free(*ip, exclusive).is_some()).collect();

@@ -1,5 +1,5 @@
-//! Events for logs and `GET /events`: pins that were made, moved or ended, exits that were condemned or banned, check
-//! targets that were suspended or resumed.
+//! Events for logs and `GET /events`: pins that were made, moved or ended, exits that were condemned (they tampered
+//! with traffic) or banned, and check targets that were suspended or resumed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,60 +12,60 @@ use crate::exit::{ExitId, Moment};
 /// Something that the operator or a client should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A strict route got its IP.
+    /// A strict route got its IP for the first time.
     PinMade { holder: Holder, to: Pinned },
-    /// A strict route's IP changed.
+    /// The IP of a strict route changed.
     PinMoved { holder: Holder, from: Pinned, to: Pinned, cause: Cause },
-    /// A pin was removed; the next use of its holder makes a new one.
+    /// A pin was removed. The next use by its holder makes a new pin.
     PinEnded {
         holder: Holder,
         was: Pinned,
-        /// It was removed because the table was full, and not because it expired or its route was deleted.
+        /// True if the pin was removed because the table was full. False if the pin expired or its route was deleted.
         evicted: bool,
     },
-    /// An exit tampered with traffic; it is never used again.
+    /// An exit tampered with traffic and is never used again.
     Condemned {
         exit: ExitId,
-        /// What it did.
+        /// What the exit did.
         why: Arc<str>,
     },
     /// A site refuses an exit.
     Banned {
         site: Site,
         exit: ExitId,
-        /// The exit is not used for the site until then.
+        /// The exit is not used for the site until this moment.
         until: Moment,
-        /// Who found out, and how.
+        /// Who found out that the site refuses the exit, and how.
         why: Arc<str>,
     },
-    /// Most good exits fail a check target, so the target is at fault: failures there do not count for now.
+    /// Most good exits fail a check target, so the target is at fault. Failures with this target do not count for now.
     Suspended {
         /// The name of the check target.
         check: Arc<str>,
-        /// How many exits had failed it and count as passing again.
+        /// How many exits had failed the check target and now count as passing again.
         pardoned: usize,
     },
     /// A suspended check target works again.
     Resumed { check: Arc<str> },
 }
 
-/// Why a pin or a session moved.
+/// Why a pin or a session moved to another exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// The exit is down, or no longer has what the selector asks for.
+    /// The exit is down, or no longer meets the selector.
     Down,
-    /// A dial through the exit failed by the exit's fault.
+    /// A dial through the exit failed through the fault of the exit.
     Failed,
     /// The target's site refuses the exit.
     Banned,
-    /// The stated time of the session is over.
+    /// The time that the username states for the session is over.
     Expired,
-    /// A client or the API asked for another exit, or `rotate_every` was due.
+    /// A client or the API requested another exit, or `rotate_every` was due.
     Rotated,
 }
 
 impl Cause {
-    /// The word in the API, logs and metric labels.
+    /// The name of the cause in the API, logs and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Down => "down",
@@ -77,7 +77,7 @@ impl Cause {
     }
 }
 
-/// A session uses another exit than the last time.
+/// Reports that a session uses another exit than the last time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moved {
     pub from: ExitId,
@@ -86,14 +86,14 @@ pub struct Moved {
 }
 
 impl Event {
-    /// True if the operator may have to act.
+    /// Returns true if the operator may have to act.
     pub fn is_grave(&self) -> bool {
         matches!(self, Self::Condemned { .. } | Self::Suspended { .. })
     }
 }
 
 impl fmt::Display for Event {
-    /// One line for a log.
+    /// Writes the event as one line for a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PinMade { holder, to } => write!(f, "{holder} is pinned to {to}"),

@@ -1,4 +1,5 @@
-//! What a username would use, and why: asked by `GET /explain` and `exitgate why`, without using it.
+//! Explains which exits a username would use, and why. `GET /explain` and `exitgate why` call this. The username is not
+//! used by it.
 
 use super::choose::{Ask, Chooser};
 use super::memory::Memory;
@@ -12,17 +13,17 @@ use crate::exit::ExitId;
 #[derive(Clone, Debug)]
 pub struct Explanation {
     pub funnel: Funnel,
-    /// The exits of the pool now; none if it is an implicit route's that nobody has used.
+    /// The exits that the pool has now. Empty if the username has an implicit route that nobody has used.
     pub pool: Vec<ExitId>,
-    /// The exit of the session, if the username has a session in use.
+    /// The exit of the session, if the username has a session that is in use.
     pub session: Option<ExitId>,
     /// The pin, if the username is strict and was used before.
     pub pin: Option<Pinned>,
-    /// Why a connection would be refused; `None` if it would not.
+    /// Why a connection would be refused. `None` if a connection would not be refused.
     pub why: Option<Why>,
 }
 
-/// Explains a username without using it: nothing is bound, pinned or moved.
+/// Explains a username without using it: no session or pin is made or moved.
 pub fn explain(view: View<'_>, memory: &Memory, ask: &Ask<'_>) -> Explanation {
     let chooser = Chooser::new(view, memory, ask);
     let (funnel, _) = chooser.funnel();
@@ -34,7 +35,7 @@ pub fn explain(view: View<'_>, memory: &Memory, ask: &Ask<'_>) -> Explanation {
     let strict = ask.wish.selector.mode == Mode::Strict;
     let pin = if strict { memory.pins().peek(chooser.holder, ask.now) } else { None };
     let session = if strict { None } else { memory.sessions().of(chooser.holder, ask.now) };
-    // A pin that exists is all that its holder may use: what becomes of the other exits does not matter then.
+    // If there is a pin, its holder may use only the pinned exit. So the other exits do not matter then.
     let why = match &pin {
         Some(pin) => chooser.pin_problem(pin),
         None => funnel.reason(),

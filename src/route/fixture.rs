@@ -1,4 +1,4 @@
-//! A small world for tests of choosing: exits with chosen facts, routes, and a clock that moves only on request.
+//! A small world for tests of choosing: exits with chosen facts, routes, and a clock that advances only on request.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ pub(super) fn listing(n: u16, code: &str) -> Listing {
 }
 
 impl World {
-    /// Exits 0, 1, 2, … in these countries, each tested and seen with an IP of its own.
+    /// Makes exits 0, 1, 2, … in these countries. Each exit is tested and has an IP of its own that sites see.
     pub(super) fn new(codes: &[&str]) -> Self {
         let routes = RouteTable::new(words(), Policy { pool: 3, ..Policy::default() });
         let memory = Memory::new(Bounds::default());
@@ -181,13 +181,14 @@ impl World {
         self.decide_to(username, "shop.com:443")
     }
 
-    /// The exit that a connection would leave from.
+    /// Returns the exit that a connection would use first.
     pub(super) fn first(&mut self, username: &str) -> u16 {
         let plan = self.decide(username).unwrap_or_else(|why| panic!("{username}: {why}"));
         number(plan.first().id())
     }
 
-    /// Fails the first exit of a connection: the exit that it uses next, if any, and its plan.
+    /// Makes the first exit of a connection fail. Returns the exit that the connection uses next, if any, and the plan
+    /// of the connection.
     pub(super) fn fail_over(&mut self, username: &str) -> (Option<u16>, Plan) {
         self.ask(username, "shop.com:443", |view, memory, ask, rng| {
             let mut plan = decide(view, memory, ask, rng).unwrap();
@@ -208,7 +209,8 @@ impl World {
         self.ask(username, to, |view, memory, ask, _| explain(view, memory, ask))
     }
 
-    /// The world after a restart: the same exits, routes and bans, and the part of the memory that a store keeps.
+    /// Returns the world after a restart: the same exits, routes and bans, and the part of the memory that the store
+    /// keeps.
     pub(super) fn restart(&self) -> Self {
         let memory = Memory::new(Bounds::default());
         memory.import(self.memory.sessions().list(self.now), self.memory.pins().list(self.now), self.now);
@@ -216,7 +218,7 @@ impl World {
         let routes = RouteTable::new(words(), (**self.routes.defaults()).clone());
         let mut world =
             Self { catalog: Catalog::default(), routes, bans: self.bans.clone(), memory, now: self.now, rng };
-        // Another order of arrival: other slots.
+        // The exits are added in another order, so they get other slots.
         let mut edit = world.catalog.edit();
         let mut exits: Vec<_> = self.catalog.iter().collect();
         exits.reverse();

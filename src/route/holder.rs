@@ -1,4 +1,5 @@
-//! The owner of a pin, session or rotation: a client's key, the route or selector that it uses, and its session, if any.
+//! The holder of a pin, session or rotation: a client's key, the route or selector that the client uses, and the
+//! session, if any.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -6,18 +7,20 @@ use std::sync::Arc;
 use super::Isolation;
 use super::selector::SessionId;
 
-/// The owner of a pin, session or rotation. Its scope is a route's name or a canonical selector; the two differ, because
-/// no route has a name that reads as a selector (but for old ones, whose name is their own selector).
+/// The owner of a pin, session or rotation. The scope of a holder is the name of a route or a canonical selector. These
+/// two cannot be confused, because no route has a name that reads as a selector. The only exceptions are old routes
+/// whose name is their own selector.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Holder {
-    /// The name of the client's key; empty where no key is needed.
+    /// The name of the client's key. Empty if no key is needed.
     pub key: Arc<str>,
-    /// The route's name with the tokens that narrow it, or the canonical selector; without the session.
+    /// The route's name with the tokens that narrow the route, or the canonical selector. The session is not part of
+    /// the scope.
     pub scope: Arc<str>,
     pub session: Option<SessionId>,
 }
 
-/// A borrowed [`Holder`], with an equal hash: connections look tables up with it.
+/// A borrowed [`Holder`] with an equal hash. Connections use it to look up entries of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HolderRef<'a> {
     pub key: &'a str,
@@ -46,12 +49,12 @@ impl HolderRef<'_> {
         Holder { key: self.key.into(), scope: self.scope.into(), session: self.session.cloned() }
     }
 
-    /// A hash of the holder that is the same at every start.
+    /// Returns a hash of the holder. The hash is the same at every start of the process.
     pub(super) fn seed(&self) -> u64 {
         super::balance::seed(self)
     }
 
-    /// Streams of two holders never share a circuit.
+    /// Returns the isolation of the holder's streams. Streams of two holders never share a circuit.
     pub(super) fn isolation(&self) -> Isolation {
         Isolation(self.seed())
     }

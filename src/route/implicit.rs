@@ -1,11 +1,11 @@
-//! Implicit routes: the pools of usernames that name no route.
+//! Implicit routes: the pools of usernames that contain no route name.
 //!
-//! `us-session-7` needs a pool of US exits that outlives the connection, without an API call first. So the first use
-//! makes an implicit route, and it ends when it has been unused for `gateway.implicit_idle`. Only the pool ends: pins and
-//! sessions are stored elsewhere, under the text of the selector, and find their exits again. The number of implicit
-//! routes is bounded, because a client can write any username.
+//! `us-session-7` needs a pool of US exits that lives longer than one connection, and no API call made such a pool. So
+//! the first use of the username makes an implicit route. The implicit route ends when nobody has used it for
+//! `gateway.implicit_idle`. Only its pool ends. Pins and sessions are stored elsewhere, under the text of the selector,
+//! so they find their exits again. The number of implicit routes is bounded, because a client can write any username.
 //!
-//! The first connection that uses an implicit route after a change of the catalog brings its pool up to date.
+//! After a change of the catalog, the first connection that uses an implicit route brings its pool up to date.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ pub struct Implicits {
     idle: Duration,
 }
 
-/// The pool of one selector, made by its first use.
+/// The pool of one selector. The first use of the selector makes the pool.
 #[derive(Debug)]
 pub struct Implicit {
     scope: Arc<str>,
@@ -38,15 +38,15 @@ pub struct Implicit {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The revision of the catalog that the pool was last refreshed with.
+    /// The revision of the catalog with which the pool was last refreshed.
     revision: Option<u64>,
-    /// How often the whole pool was exchanged.
+    /// How many times the whole pool was exchanged.
     rotations: u64,
     pool: Arc<Pool>,
 }
 
 impl Implicit {
-    /// The canonical selector, or `route:selector` for a named route that a username narrows.
+    /// The canonical selector. If a username narrows a named route, the text is `route:selector`.
     pub fn scope(&self) -> &Arc<str> {
         &self.scope
     }
@@ -59,7 +59,7 @@ impl Implicit {
         &self.policy
     }
 
-    /// The last use.
+    /// When the implicit route was last used.
     pub fn used(&self) -> Moment {
         Moment(self.used.load(Relaxed))
     }
@@ -70,7 +70,8 @@ impl Implicit {
         if state.revision != revision {
             let need =
                 Need { scope: &self.scope, selector: &self.selector, policy: &self.policy, epoch: state.rotations };
-            // Under the lock of this one route: it takes a few µs, once per catalog, and those that wait need the result.
+            // The lock of this one route is held here. The work takes a few µs, once for each catalog, and the threads
+            // that wait need the result.
             if let Some(pool) = state.pool.refreshed(&need, view.catalog, view.routes.uses()) {
                 state.pool = Arc::new(pool);
             }
@@ -85,7 +86,7 @@ impl Implicits {
         Self { table: Sharded::new(bound), idle }
     }
 
-    /// Every implicit route, in any order.
+    /// Returns every implicit route, in no particular order.
     pub fn list(&self) -> Vec<Arc<Implicit>> {
         self.table.each().flat_map(|shard| shard.iter().map(|(_, route)| route.clone()).collect::<Vec<_>>()).collect()
     }
@@ -99,7 +100,8 @@ impl Implicits {
         self.len() == 0
     }
 
-    /// The pool of this scope, made if there is none; true beside it if it was made.
+    /// Returns the pool of this scope, and makes the pool if there is none. The second value is true if the pool was
+    /// made.
     pub(super) fn pool(&self, scope: &Arc<str>, wish: &Wish, view: View<'_>, now: Moment) -> (Arc<Pool>, bool) {
         let hash = self.table.hash(scope);
         let found = self.table.lock(hash).get(hash, |key| key == scope).cloned();
@@ -110,14 +112,14 @@ impl Implicits {
         (route.current(view), new)
     }
 
-    /// The pool of this scope, if there is one. Does not count as a use.
+    /// Returns the pool of this scope, if there is one. This does not count as a use of the pool.
     pub(super) fn peek(&self, scope: &Arc<str>) -> Option<Arc<Pool>> {
         let hash = self.table.hash(scope);
         let found = self.table.lock(hash).peek(hash, |key| key == scope).cloned();
         found.map(|route| route.pool())
     }
 
-    /// Exchanges the exits of a pool for others, as far as there are others. False if there is no such pool.
+    /// Exchanges the exits of a pool for other exits, as far as there are any. Returns false if there is no such pool.
     pub(super) fn rotate(&self, scope: &Arc<str>) -> bool {
         let hash = self.table.hash(scope);
         let found = self.table.lock(hash).peek(hash, |key| key == scope).cloned();
@@ -138,7 +140,8 @@ impl Implicits {
         });
         let mut shard = self.table.lock(hash);
         match shard.get(hash, |key| key == scope) {
-            // Another connection was quicker; or the policy has changed, and the new route takes over the pool.
+            // If the policies are equal, another connection made the pool first. Otherwise the policy has changed, and
+            // the new implicit route takes over the exits of the old pool.
             Some(other) if *other.policy == *made.policy => return other.clone(),
             Some(other) => {
                 open(&made.state).pool = other.pool();
@@ -149,7 +152,8 @@ impl Implicits {
         made
     }
 
-    /// Removes idle routes and brings the pools of the others up to date. True if any pool has changed or is gone.
+    /// Removes idle implicit routes, and brings the pools of the others up to date. Returns true if any pool has
+    /// changed or was removed.
     pub(super) fn tidy(&self, view: View<'_>, now: Moment) -> bool {
         let mut changed = false;
         for mut shard in self.table.each() {

@@ -1,32 +1,34 @@
-//! A bounded table that evicts the least recently used entry, in shards so that threads rarely wait for one another.
+//! A bounded table that evicts the least recently used entry. The table consists of shards, so that threads rarely wait
+//! for each other.
 //!
-//! Clients create sessions, pins, implicit routes and rotations by their usernames, so each of these tables needs a
-//! bound, and a full table must lose idle entries and not busy ones. A lock is held for one look-up or insertion, tens
-//! of nanoseconds.
+//! Clients create sessions, pins, implicit routes and rotations by their usernames. So each of these tables needs a
+//! bound, and a full table must lose idle entries and not busy ones. A lock is held for one look-up or insertion, which
+//! takes tens of nanoseconds.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashTable;
 
-/// Shards of a large table. Not tuned: a few times the cores of the machines that this runs on.
+/// The number of shards of a large table. Not tuned: a few times the number of CPU cores of typical machines.
 const SHARDS: usize = 16;
 
-/// A table has fewer shards if they would hold fewer entries than this: chance would then fill some shards long before
-/// the table is full. Not tuned.
+/// The smallest number of entries in a shard. A small table has fewer shards, because otherwise chance would fill some
+/// shards long before the table is full. Not tuned.
 const SHARD_MIN: usize = 256;
 
-/// The end of the list.
+/// The index that marks the end of the linked list.
 const NONE: u32 = u32::MAX;
 
-/// Entries that are allocated together. A table that grows adds a block and moves no entry, so that no insertion is slow.
-/// Not tuned.
+/// The number of entries that are allocated together. A table that grows adds a block and moves no entry, so no
+/// insertion is slow. Not tuned.
 const BLOCK: usize = 64;
 
-/// One shard: a hash table over a linked list in order of use.
+/// One shard of a table: a hash table, and a linked list of its entries in the order of their use.
 #[derive(Debug)]
 pub(super) struct Lru<K, V> {
-    /// Hash and index of each entry. With the hash the table can grow without looking at the entries.
+    /// The hash and the index of each entry. Because the hash is stored, the table can grow without reading the
+    /// entries.
     table: HashTable<(u64, u32)>,
     blocks: Vec<Vec<Option<Node<K, V>>>>,
     free: Vec<u32>,
@@ -54,7 +56,7 @@ impl<K, V> Lru<K, V> {
         self.table.len()
     }
 
-    /// The number of places, taken or free.
+    /// The number of places for entries, taken or free.
     fn places(&self) -> usize {
         self.blocks.last().map_or(0, |last| (self.blocks.len() - 1) * BLOCK + last.len())
     }
@@ -75,7 +77,7 @@ impl<K, V> Lru<K, V> {
         self.table.find(hash, |(_, at)| self.node(*at).is_some_and(|node| is(&node.key))).map(|(_, at)| *at)
     }
 
-    /// The value; it becomes the most recently used.
+    /// Returns the value of a key. The entry becomes the most recently used one.
     pub(super) fn get(&mut self, hash: u64, is: impl Fn(&K) -> bool) -> Option<&mut V> {
         let at = self.find(hash, is)?;
         if self.newest != at {
@@ -85,18 +87,18 @@ impl<K, V> Lru<K, V> {
         self.node_mut(at).map(|node| &mut node.value)
     }
 
-    /// The value; the order of use stays.
+    /// Returns the value of a key. The order of use does not change.
     pub(super) fn peek(&self, hash: u64, is: impl Fn(&K) -> bool) -> Option<&V> {
         self.find(hash, is).and_then(|at| self.node(at)).map(|node| &node.value)
     }
 
-    /// The value, mutable; the order of use stays.
+    /// Returns the value of a key for writing. The order of use does not change.
     pub(super) fn find_mut(&mut self, hash: u64, is: impl Fn(&K) -> bool) -> Option<&mut V> {
         let at = self.find(hash, is)?;
         self.node_mut(at).map(|node| &mut node.value)
     }
 
-    /// Inserts a key that the table does not have, and returns the entry that was evicted for it.
+    /// Inserts a key that is not in the table. Returns the entry that was evicted, if the table was full.
     pub(super) fn insert(&mut self, hash: u64, key: K, value: V) -> Option<(K, V)> {
         let evicted = if self.len() >= self.bound { self.take(self.oldest) } else { None };
         let node = Node { hash, newer: NONE, older: NONE, key, value };
@@ -116,7 +118,8 @@ impl<K, V> Lru<K, V> {
         match self.blocks.last_mut() {
             Some(last) if last.len() < BLOCK => last.push(Some(node)),
             first => {
-                // The first block grows from one entry: most tables hold a few.
+                // The first block starts with room for one entry and grows, because most tables hold only a few
+                // entries.
                 let mut block = Vec::with_capacity(first.map_or(1, |_| BLOCK));
                 block.push(Some(node));
                 self.blocks.push(block);
@@ -125,12 +128,12 @@ impl<K, V> Lru<K, V> {
         self.places() as u32 - 1
     }
 
-    /// Every entry, in any order.
+    /// Iterates over every entry, in no particular order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.blocks.iter().flatten().flatten().map(|node| (&node.key, &node.value))
     }
 
-    /// Removes and returns the entries for which `gone` is true, and frees memory if few are left.
+    /// Removes and returns the entries for which `gone` is true. Frees memory if few entries are left.
     pub(super) fn take_if(&mut self, mut gone: impl FnMut(&K, &V) -> bool) -> Vec<(K, V)> {
         let marked = |(at, node): (u32, &Option<Node<K, V>>)| {
             node.as_ref().is_some_and(|n| gone(&n.key, &n.value)).then_some(at)
@@ -152,7 +155,7 @@ impl<K, V> Lru<K, V> {
         Some((node.key, node.value))
     }
 
-    /// Frees the memory that a burst of entries took, once most of them are gone.
+    /// Frees the memory that a burst of entries took, after most of these entries are gone.
     fn shrink(&mut self) {
         if self.places() < BLOCK || self.len() * 4 > self.places() {
             return;
@@ -191,8 +194,8 @@ impl<K, V> Lru<K, V> {
     }
 }
 
-/// A bounded table in shards. It evicts the least recently used entry of the shard that is full, which is about the
-/// oldest of all.
+/// A bounded table that consists of shards. If a shard is full, it evicts its own least recently used entry, which is
+/// about the oldest entry of the whole table.
 #[derive(Debug)]
 pub(super) struct Sharded<K, V> {
     hasher: RandomState,
@@ -206,18 +209,18 @@ impl<K, V> Sharded<K, V> {
         Self { hasher: RandomState::new(), shards: (0..shards).map(shard).collect() }
     }
 
-    /// The hash of a key, or of a borrowed form of it that hashes alike.
+    /// Returns the hash of a key. A borrowed form of the key must have the same hash.
     pub(super) fn hash(&self, key: impl Hash) -> u64 {
         self.hasher.hash_one(key)
     }
 
-    /// The shard of a hash, locked.
+    /// Locks and returns the shard to which a hash belongs.
     pub(super) fn lock(&self, hash: u64) -> MutexGuard<'_, Lru<K, V>> {
-        // Bits from the middle: the hash table uses those at both ends.
+        // The bits are from the middle of the hash, because the hash table uses the bits at both ends.
         open(&self.shards[(hash >> 24) as usize % self.shards.len()])
     }
 
-    /// Every shard, locked one at a time.
+    /// Iterates over all shards. Only one shard is locked at a time.
     pub(super) fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Lru<K, V>>> {
         self.shards.iter().map(open)
     }
@@ -227,7 +230,7 @@ impl<K, V> Sharded<K, V> {
     }
 }
 
-/// Locks a mutex, poisoned or not: a panic leaves no table of this room half changed.
+/// Locks a mutex, even if it is poisoned. This is safe because a panic leaves no table of this room half changed.
 pub(super) fn open<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -254,12 +257,12 @@ mod tests {
     }
 
     proptest! {
-        /// The slow reference is a list, newest last.
+        /// Compares the table with a slow reference: a list whose last entry is the newest.
         #[test]
         fn it_behaves_as_a_list_in_order_of_use(ops in prop::collection::vec(op(), 0..400), bound in 1usize..150) {
             let mut lru = Lru::new(bound);
             let mut list: Vec<u8> = Vec::new();
-            // Few hashes, so that keys meet.
+            // There are only a few different hashes, so keys collide.
             let hash = |key: u8| u64::from(key % 16) << 57 | u64::from(key % 16);
             for op in ops {
                 match op {

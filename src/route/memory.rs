@@ -1,8 +1,9 @@
-//! What outlives a snapshot: sessions, pins, implicit routes, and the last exit of rotating usernames.
+//! The memory of the process: sessions, pins, implicit routes, and the last exit of rotating usernames. All of these
+//! live longer than a snapshot.
 //!
-//! A snapshot describes exits and routes; this remembers what clients were given. The data path writes it, so it is not
-//! part of the snapshot. The store copies what must survive a restart now and then ([`Memory::changes`]), so that no
-//! connection waits for a disk.
+//! A snapshot describes exits and routes. The memory holds which exits clients were given. The data path writes the
+//! memory, so the memory is not part of the snapshot. From time to time the store copies what must survive a restart
+//! ([`Memory::changes`]), so no connection waits for a disk.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -17,26 +18,26 @@ use super::session::{SessionRecord, Sessions};
 use super::view::View;
 use crate::exit::{Exit, Moment, Verdict};
 
-/// How many entries each table keeps at most.
+/// The largest number of entries in each table.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub sessions: usize,
     pub pins: usize,
-    /// Implicit routes, and as many last exits of rotating usernames.
+    /// The bound for implicit routes. The same bound holds for the table of last exits of rotating usernames.
     pub implicit: usize,
-    /// How long an unused implicit route lasts.
+    /// How long an implicit route lasts after its last use.
     pub implicit_idle: Duration,
 }
 
 impl Default for Bounds {
-    /// A session or a pin takes some 300 bytes, an implicit route with its pool some 2 KiB: about 100 MB when all tables
-    /// are full.
+    /// The default bounds. A session or a pin takes about 300 bytes, and an implicit route with its pool about 2 KiB.
+    /// All tables together take about 100 MB when they are full.
     fn default() -> Self {
         Self { sessions: 100_000, pins: 100_000, implicit: 10_000, implicit_idle: Duration::from_secs(600) }
     }
 }
 
-/// One row that the store has to write or delete.
+/// One row that the store must write or delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     SessionPut(SessionRecord),
@@ -45,13 +46,13 @@ pub enum Change {
     PinGone(Holder),
 }
 
-/// The sessions, pins and implicit routes of the process: there is one.
+/// The sessions, pins and implicit routes of the process. There is only one `Memory` in a process.
 #[derive(Debug)]
 pub struct Memory {
     sessions: Sessions,
     pins: Pins,
     implicit: Implicits,
-    /// The last exit (its seed) of each holder whose mode is `rotate`.
+    /// The exit that each holder with the mode `rotate` used last, stored as the seed of the exit.
     last: Sharded<Holder, u64>,
     generation: AtomicU64,
 }
@@ -67,7 +68,7 @@ impl Memory {
         }
     }
 
-    /// Takes in what the store kept.
+    /// Imports the sessions and pins that the store kept.
     pub fn import(
         &self,
         sessions: impl IntoIterator<Item = SessionRecord>,
@@ -79,8 +80,8 @@ impl Memory {
         self.changed();
     }
 
-    /// What has changed since the last call, for the store to write. It must be called every few seconds, because the
-    /// list of changes grows until then.
+    /// Returns what has changed since the last call. The store then writes these changes. The caller must call this
+    /// every few seconds, because the list of changes grows until then.
     pub fn changes(&self) -> Vec<Change> {
         let sessions = self.sessions.changes().into_iter();
         let pins = self.pins.changes().into_iter();
@@ -88,8 +89,8 @@ impl Memory {
         sessions.chain(pins.map(|change| change.map_or_else(Change::PinGone, Change::PinPut))).collect()
     }
 
-    /// Removes what has ended, brings the pools of implicit routes up to date, and notes which pinned exits are down. To
-    /// be called after each new snapshot and about every ten seconds.
+    /// Removes entries that have ended, brings the pools of implicit routes up to date, and records which pinned exits
+    /// are down. The caller calls this after each new snapshot and about every ten seconds.
     pub fn tidy(&self, view: View<'_>, now: Moment) -> Vec<Event> {
         let up = |to: &Pinned| view.catalog.get(&to.exit).is_some_and(|exit| is_up(exit, to));
         let events = self.pins.tidy(view.catalog, up, now);
@@ -112,7 +113,8 @@ impl Memory {
         &self.implicit
     }
 
-    /// Increases whenever the result of [`super::wanted::wanted`] may differ for the same snapshot.
+    /// Returns a number that increases whenever [`super::wanted::wanted`] may return another result for the same
+    /// snapshot.
     pub fn generation(&self) -> u64 {
         self.generation.load(Relaxed)
     }
@@ -121,7 +123,7 @@ impl Memory {
         self.generation.fetch_add(1, Relaxed);
     }
 
-    /// The seed of the exit that a holder used last.
+    /// Returns the seed of the exit that a holder used last.
     pub fn last(&self, holder: HolderRef<'_>) -> Option<u64> {
         let hash = self.last.hash(holder);
         self.last.lock(hash).get(hash, |key| key.is(holder)).copied()
@@ -137,8 +139,8 @@ impl Memory {
     }
 }
 
-/// True if a pinned exit is up and still has the pinned address. An overdue check does not count against it: that is no
-/// reason to change a pinned IP.
+/// Returns true if a pinned exit is up and still has the pinned address. An overdue check does not make the exit count
+/// as down, because an overdue check is no reason to change a pinned IP.
 pub(super) fn is_up(exit: &Exit, to: &Pinned) -> bool {
     exit.alive() && exit.known().verdict != Verdict::Bad && exit.distinct() && exit.v4() == Some(to.ip)
 }
@@ -168,7 +170,7 @@ mod tests {
         let first = world.memory.changes();
         assert_eq!(named(&first), ["session us-session-a on 0", "pin de-strict on 1"]);
         assert!(world.memory.changes().is_empty());
-        // A use is stored now and then, not each time.
+        // The store does not write every use, but only one use from time to time.
         world.pass(MINUTE);
         world.first("us-session-a");
         assert!(world.memory.changes().is_empty());

@@ -1,15 +1,17 @@
-//! Pins: the one IP of a strict route, for weeks and over restarts.
+//! Pins: the one IP of a strict route, which lasts for weeks and over restarts.
 //!
-//! A pin promises that the address which a site sees does not change unless its owner asks. It names the exit *and* the
-//! IPv4 address that was observed, because an exit whose address changed is another exit to every site. It belongs to
-//! (key, scope, session) and not to a route object, so that it outlives a route that is deleted and made again. While
-//! its exit is down, connections get an error. A pin moves only if its exit has been down for `repin_after`, or if it is
-//! rotated, and each move is an [`Event`].
+//! A pin promises that the address which a site sees changes only if the owner of the pin asks for a change. A pin
+//! holds the exit *and* the IPv4 address that was observed, because for every site an exit with a new address is
+//! another exit. A pin belongs to (key, scope, session) and not to a route object. So the pin lives on if its route is
+//! deleted and made again. While its exit is down, connections get an error. A pin moves only if its exit has been down
+//! for `repin_after`, or if the pin is rotated. Each change is an [`Event`].
 //!
-//! [`Claims`] counts how many pins use each address. Both tables change while the pin's shard is locked, and the address
-//! is locked inside that: two threads can neither pin one holder twice nor give one address to two exclusive pins.
+//! [`Claims`] counts how many pins use each address. Both tables change while the shard of the pin is locked, and the
+//! address is locked inside that lock. So two threads can neither pin one holder twice nor give one address to two
+//! exclusive pins.
 //!
-//! The table is bounded. When it is full, the pin that was unused for longest is evicted; that is an event, too.
+//! The table is bounded. When the table is full, the pin that was unused for the longest time is evicted. An eviction
+//! is an event, too.
 //!
 //! Next: `route/choose/strict.rs` proposes exits.
 
@@ -26,41 +28,42 @@ use super::session::Term;
 use crate::exit::catalog::Bits;
 use crate::exit::{Catalog, Moment};
 
-/// The last use of a pin is stored again after this long, or after this share of the pin's lifetime if that is shorter.
-/// Not tuned: a crash loses at most so much of a lifetime of weeks.
+/// The store writes the last use of a pin again after `RESAVE`, or after one `RESAVE_SHARE`-th of the pin's lifetime if
+/// that is shorter. Not tuned: a crash loses at most this much of a lifetime of weeks.
 const RESAVE: Duration = Duration::from_secs(3600);
 const RESAVE_SHARE: u32 = 8;
 
-/// One pin as it is stored.
+/// One pin in the form in which the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PinRecord {
     pub holder: Holder,
     pub to: Pinned,
     pub made: Moment,
-    /// The last use.
+    /// When the pin was last used.
     pub used: Moment,
     pub term: Term,
-    /// No other pin may use its address.
+    /// True if no other pin may use the pin's address.
     pub exclusive: bool,
 }
 
-/// A pin as one connection finds it.
+/// A pin in the state in which one connection finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CurrentPin {
     pub(super) to: Pinned,
     pub(super) made: Moment,
-    /// Since when its exit has been down; `None` while it is up.
+    /// Since when the pinned exit has been down. `None` while the exit is up.
     pub(super) down: Option<Moment>,
 }
 
-/// The answer to a proposal.
+/// The answer to the proposal of a pin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PinResult {
-    /// The pin was made.
+    /// The pin was made. The events report it.
     Made(Vec<Event>),
-    /// The holder has another pin already.
+    /// The holder already has another pin, which is returned.
     Other(Pinned),
-    /// An exclusive pin uses the address, or any pin does and this one is to be exclusive.
+    /// The address is not free. Either an exclusive pin uses the address, or any pin uses it and the new pin is to be
+    /// exclusive.
     Taken,
 }
 
@@ -69,7 +72,7 @@ pub(super) enum PinResult {
 pub struct Pins {
     table: Sharded<Holder, PinEntry>,
     claims: Claims,
-    /// Holders whose pin has changed since the store last wrote it.
+    /// The holders whose pin has changed since the store last wrote it.
     unsaved: Mutex<Vec<Holder>>,
 }
 
@@ -82,7 +85,7 @@ struct PinEntry {
     down: Option<Moment>,
     term: Term,
     exclusive: bool,
-    /// The holder is in `unsaved`.
+    /// True if the holder is in the list `unsaved`.
     listed: bool,
 }
 
@@ -102,7 +105,7 @@ impl Pins {
         Self { table: Sharded::new(bound), claims: Claims::default(), unsaved: Mutex::default() }
     }
 
-    /// The number of pins, ended ones included until [`Pins::tidy`] removes them.
+    /// The number of pins. A pin that has ended counts until [`Pins::tidy`] removes it.
     pub fn len(&self) -> usize {
         self.table.len()
     }
@@ -117,22 +120,22 @@ impl Pins {
         self.claims.uses(ip)
     }
 
-    /// Those exits of `of` whose addresses a new pin may use and the fewest pins use.
+    /// Returns the exits of the set `of` whose addresses a new pin may use and whose addresses the fewest pins use.
     pub(super) fn least_used(&self, catalog: &Catalog, of: &Bits, exclusive: bool) -> Bits {
         self.claims.least_used(catalog, of, exclusive)
     }
 
-    /// The exits whose addresses a new pin may not use.
+    /// Returns the exits whose addresses a new pin may not use.
     pub(super) fn taken(&self, catalog: &Catalog, exclusive: bool) -> Bits {
         self.claims.taken(catalog, exclusive)
     }
 
-    /// What a holder is pinned to. Does not count as a use.
+    /// Returns the exit and address of the holder's pin. This does not count as a use of the pin.
     pub fn of(&self, holder: HolderRef<'_>, now: Moment) -> Option<Pinned> {
         self.peek(holder, now).map(|pin| pin.to)
     }
 
-    /// The holder's pin. Does not count as a use.
+    /// Returns the holder's pin. This does not count as a use of the pin.
     pub(super) fn peek(&self, holder: HolderRef<'_>, now: Moment) -> Option<CurrentPin> {
         let hash = self.table.hash(holder);
         let shard = self.table.lock(hash);
@@ -140,7 +143,7 @@ impl Pins {
         Some(entry.current())
     }
 
-    /// Every pin that has not ended, in no order.
+    /// Returns every pin that has not ended, in no particular order.
     pub fn list(&self, now: Moment) -> Vec<PinRecord> {
         let mut all = Vec::new();
         for shard in self.table.each() {
@@ -151,12 +154,12 @@ impl Pins {
         all
     }
 
-    /// How many pins use an address; `None` if a new pin may not use it.
+    /// Returns how many pins use an address. `None` if a new pin may not use the address.
     pub(super) fn free(&self, ip: Ipv4Addr, exclusive: bool) -> Option<u32> {
         self.claims.free(ip, exclusive)
     }
 
-    /// The holder's pin, and notes that it is used now.
+    /// Returns the holder's pin, and records that the pin is used now.
     pub(super) fn touch(&self, holder: HolderRef<'_>, now: Moment) -> Option<CurrentPin> {
         let hash = self.table.hash(holder);
         let mut shard = self.table.lock(hash);
@@ -172,7 +175,8 @@ impl Pins {
         Some(pin)
     }
 
-    /// Notes that a pin's exit is down, or up again. Returns since when it has been down.
+    /// Records whether the exit of a pin is down. `down` is true if the exit is down, and false if it is up. Returns
+    /// since when the exit has been down.
     pub(super) fn note(&self, holder: HolderRef<'_>, to: &Pinned, down: bool, now: Moment) -> Option<Moment> {
         let hash = self.table.hash(holder);
         let mut shard = self.table.lock(hash);
@@ -181,7 +185,7 @@ impl Pins {
         entry.down
     }
 
-    /// Pins a holder that has no pin, or whose pin is `instead_of`.
+    /// Makes a pin for a holder that has no pin, or whose pin is still `instead_of`.
     pub(super) fn pin(
         &self,
         holder: HolderRef<'_>,
@@ -241,7 +245,7 @@ impl Pins {
         PinResult::Made(events)
     }
 
-    /// Gives back the address of a pin that is gone, and has the store delete it.
+    /// Releases the address of a pin that was removed, and makes the store delete the pin.
     fn ended(&self, holder: Holder, entry: PinEntry, now: Moment) -> Event {
         self.claims.give_back(entry.to.ip, entry.exclusive);
         if !entry.listed {
@@ -251,7 +255,7 @@ impl Pins {
         Event::PinEnded { holder, was: entry.to, evicted }
     }
 
-    /// Takes in the pins that the store kept, except those that have ended meanwhile.
+    /// Imports the pins that the store kept, except pins that have ended meanwhile.
     pub(super) fn import(&self, records: impl IntoIterator<Item = PinRecord>, now: Moment) {
         for PinRecord { holder, to, made, used, term, exclusive } in records {
             let entry = PinEntry { to, made, used, saved: used, down: None, term, exclusive, listed: false };
@@ -260,7 +264,7 @@ impl Pins {
             if entry.ends() <= now || shard.peek(hash, |key| *key == holder).is_some() {
                 continue;
             }
-            // A stored pin holds, even if the configuration has since given its address to an exclusive pin.
+            // A pin from the store stays valid, even if an exclusive pin has got the same address since then.
             let exclusive = exclusive && self.claims.take(entry.to.ip, true, None);
             if !exclusive {
                 self.claims.force(entry.to.ip);
@@ -269,7 +273,7 @@ impl Pins {
         }
     }
 
-    /// What the store has to write: `Ok` a pin as it is now, `Err` a holder whose pin is gone.
+    /// Returns what the store must write: `Ok` with a pin to save, or `Err` with a holder whose pin must be deleted.
     pub(super) fn changes(&self) -> Vec<Result<PinRecord, Holder>> {
         let holders = std::mem::take(&mut *open(&self.unsaved));
         let change = |holder: Holder| {
@@ -285,7 +289,7 @@ impl Pins {
         holders.into_iter().map(change).collect()
     }
 
-    /// Removes pins that have ended, and notes which exits are down, as `up` finds.
+    /// Removes pins that have ended, and records which pinned exits are down. `up` returns true if a pinned exit is up.
     pub(super) fn tidy(&self, catalog: &Catalog, up: impl Fn(&Pinned) -> bool, now: Moment) -> Vec<Event> {
         self.claims.follow(catalog);
         let mut events = Vec::new();

@@ -1,11 +1,11 @@
-//! What a pin holds on to: an exit and the address that sites see.
+//! What a pin keeps: an exit and the address that sites see.
 
 use std::fmt;
 use std::net::Ipv4Addr;
 
 use crate::exit::ExitId;
 
-/// An exit, with the IPv4 address that sites saw when it was pinned.
+/// An exit, with the IPv4 address that sites saw when the exit was pinned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pinned {
     pub exit: ExitId,

@@ -1,4 +1,4 @@
-//! A route's settings beside its selector.
+//! The settings of a route, except its selector.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,51 +11,54 @@ use crate::exit::Source;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How a route's exits are chosen, kept and reached, and which clients may use its port.
+/// How the exits of a route are chosen, kept and reached, and which clients may use the route's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// How many exits with different IPs are in use at once.
+    /// How many exits with different IPs the route uses at the same time.
     pub pool: u16,
-    /// The name of the check target that exits must pass.
+    /// The name of the check target that exits must pass. `None` if there is no such condition.
     pub check: Option<Arc<str>>,
-    /// Sources in order of preference; empty: those of the selector.
+    /// The sources of exits in order of preference. If empty, the sources of the selector are used.
     pub sources: Vec<Source>,
-    /// A later source serves only while the earlier ones have no exit. If false, the pool is filled from all of them, in
-    /// their order.
+    /// True if a later source may serve only while the earlier sources have no exit. If false, the pool is filled from
+    /// all sources, in their order.
     pub fallback: bool,
-    /// No other pin may have the IP of a pin of this route.
+    /// True if no other pin may have the IP of a pin of this route.
     pub exclusive: bool,
     pub engine: Engine,
-    /// Relays in each circuit: 3, or 2 for speed without anonymity.
+    /// The number of relays in each circuit: 3, or 2 for more speed and no anonymity.
     pub hops: u8,
-    /// IPv6 targets are allowed, where exits show an address that no check has seen.
+    /// True if the route may connect to IPv6 targets. Such targets see an IPv6 address of the exit that no check has
+    /// seen.
     pub ipv6: bool,
-    /// How often exits are exchanged for others.
+    /// The time after which exits are exchanged for others. `None`: exits are never exchanged.
     pub rotate_every: Option<Duration>,
-    /// How long a pinned exit may be down before the pin moves; `None`: the pin waits for its exit.
+    /// How long a pinned exit may be down before the pin moves to another exit. `None`: the pin never moves by itself
+    /// and waits for its exit.
     pub repin_after: Option<Duration>,
-    /// How long an unused pin lasts.
+    /// How long a pin lasts after its last use.
     pub pin_ttl: Duration,
-    /// How long an unused session lasts if the username states no `ttl`.
+    /// How long a session lasts after its last use, if the username has no `ttl`.
     pub session_ttl: Duration,
-    /// The longest `ttl` that a username may state.
+    /// The longest `ttl` that a username may have.
     pub max_session_ttl: Duration,
     pub auth: Auth,
-    /// Networks whose clients may use the route's own port; empty: all.
+    /// The networks from which clients may use the route's own port. If empty, clients from every network may use the
+    /// port.
     pub allow: Vec<IpNet>,
 }
 
-/// The tor processes that carry a route.
+/// The tor processes that carry the traffic of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Engine {
-    /// The engines that other routes use, too.
+    /// The tor processes that are shared with other routes.
     #[default]
     Shared,
-    /// An engine of its own.
+    /// Tor processes that only this route uses.
     Own,
 }
 
-/// Whether clients need a key at a route's own port.
+/// Whether clients need a key at the own port of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Auth {
     #[default]
@@ -64,8 +67,9 @@ pub enum Auth {
 }
 
 impl Default for Policy {
-    /// As documented in `config/exitgate.toml`. A pool of 8 is as many exits as gateways with one tor process for each run
-    /// on a small machine; ten minutes is how long sessions of paid gateways last; the rest is not tuned.
+    /// The defaults, as documented in `config/exitgate.toml`. A pool of 8 has as many exits as a small machine can run
+    /// in gateways that start one tor process for each exit. Ten minutes is how long sessions of paid gateways last.
+    /// The other values are not tuned.
     fn default() -> Self {
         Self {
             pool: 8,
@@ -88,12 +92,13 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Sources in order of preference: the policy's, or those of the selector if the policy names none.
+    /// Returns the sources in order of preference: the policy's sources, or the selector's sources if the policy has
+    /// none.
     pub fn sources<'a>(&'a self, selector: &Selector) -> &'a [Source] {
         if self.sources.is_empty() { selector.source.sources() } else { &self.sources }
     }
 
-    /// How long a session of this selector lasts.
+    /// Returns how long a session of this selector lasts.
     pub(crate) fn session_term(&self, selector: &Selector) -> Term {
         let asked = match selector.ttl {
             Some(span) => Term { span, fixed: true },
@@ -105,7 +110,7 @@ impl Policy {
         }
     }
 
-    /// How long a pin of this selector lasts.
+    /// Returns how long a pin of this selector lasts.
     pub(crate) fn pin_term(&self, selector: &Selector) -> Term {
         match selector.ttl {
             Some(span) => Term { span, fixed: true },

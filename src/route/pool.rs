@@ -1,14 +1,14 @@
-//! A pool: the exits that a route uses now, each with an IP of its own.
+//! A pool: the exits that a route uses now. Each exit of a pool has an IP of its own.
 //!
-//! A new edition of a pool keeps every member that is still good, so that sessions stay on their exits and circuits stay
-//! ready. Only free places are filled. They go to the exits that other pools use least, so that routes spread over the
-//! network instead of meeting on its fastest exits. Among those, rendezvous hashing weighted by latency decides: each
-//! route has an order of its own, in which fast exits come early.
+//! A new edition of a pool keeps every member that is still good. So sessions stay on their exits, and circuits stay
+//! ready. Only free places are filled. They go to the exits that the fewest other pools use, so that routes spread over
+//! the network and do not all use its fastest exits. Among these exits, rendezvous hashing weighted by latency decides:
+//! each route has its own order of exits, in which fast exits come early.
 //!
-//! Ranking every exit for eight places would cost more than all other steps of a choice together, so only a sample is
+//! To rank every exit for eight places would cost more than all other steps of a choice together, so only a sample is
 //! ranked. Exits with different addresses are sampled first, because thousands of exits may share one address.
 //!
-//! Next: `route/table.rs` keeps the pools of named routes, `route/implicit.rs` those of other usernames.
+//! Next: `route/table.rs` keeps the pools of named routes, and `route/implicit.rs` keeps the pools of other usernames.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,20 +23,23 @@ use super::selector::{Pick, Selector};
 use crate::exit::catalog::Bits;
 use crate::exit::{Catalog, Exit, ExitId, Slot, Source};
 
-/// Candidates that are ranked for each free place. Not tuned: among eight there is one that few other pools use.
+/// The number of candidates that are ranked for each free place of a pool. Not tuned: among eight candidates there is
+/// one that few other pools use.
 const SAMPLE: usize = 8;
 
-/// The same for exits that may have the address of a member. Not tuned: four times as many.
+/// The number of candidates for each free place if the candidates may have the address of a member. Not tuned: four
+/// times `SAMPLE`.
 const SHARED_SAMPLE: usize = 4 * SAMPLE;
 
-/// Latencies below the first count as equal, and those above the second. Not tuned.
+/// Bounds for latencies in the ranking of candidates. Latencies below `QUICK` count as `QUICK`, and latencies above
+/// `SLOW` count as `SLOW`. Not tuned.
 const QUICK: Duration = Duration::from_millis(100);
 const SLOW: Duration = Duration::from_secs(5);
 
-/// The latency that is assumed of an exit that no check has timed.
+/// The latency that the ranking assumes for an exit whose latency no check has measured.
 const UNTIMED: Duration = Duration::from_secs(1);
 
-/// The exits that a route uses now. Immutable: a change makes another edition.
+/// The exits that a route uses now. A pool is immutable: a change makes another edition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pool {
     wanted: usize,
@@ -45,7 +48,7 @@ pub struct Pool {
     epoch: u64,
 }
 
-/// One exit of a pool: its id, and its slot, which finds it without hashing.
+/// One exit of a pool: the id of the exit, and its slot. The slot finds the exit without a hash look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     slot: Slot,
@@ -57,24 +60,24 @@ impl Member {
         &self.id
     }
 
-    /// The exit in this catalog.
+    /// Returns the exit of this member in the given catalog, if the exit is still there.
     pub fn exit<'c>(&self, catalog: &'c Catalog) -> Option<&'c Arc<Exit>> {
         catalog.still(self.slot, &self.id).or_else(|| catalog.get(&self.id))
     }
 }
 
-/// What a pool is filled for.
+/// The route or selector for which a pool is filled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Need<'a> {
-    /// The route's name or the canonical selector.
+    /// The name of the route, or the canonical selector.
     pub(crate) scope: &'a str,
     pub(crate) selector: &'a Selector,
     pub(crate) policy: &'a Policy,
-    /// Increases when all members are to be exchanged.
+    /// A number that increases when all members of the pool are to be exchanged.
     pub(crate) epoch: u64,
 }
 
-/// How many pools use each exit, by slot.
+/// How many pools use each exit. The index is the slot of the exit.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Uses(Vec<u16>);
 
@@ -89,7 +92,7 @@ impl Uses {
         }
     }
 
-    /// Reverses [`Uses::count`] for this pool.
+    /// Subtracts the members of this pool. This reverses [`Uses::count`].
     pub(crate) fn discount(&mut self, pool: &Pool) {
         for member in &pool.members {
             if let Some(count) = self.0.get_mut(member.slot.0 as usize) {
@@ -104,17 +107,17 @@ impl Uses {
 }
 
 impl Pool {
-    /// How many exits with different IPs the route asks for.
+    /// How many exits with different IPs the route wants.
     pub fn wanted(&self) -> usize {
         self.wanted
     }
 
-    /// How many exits the pool has.
+    /// How many exits the pool has now.
     pub fn have(&self) -> usize {
         self.members.len()
     }
 
-    /// How many different IPs they have; an exit that sites see with several IPs does not count.
+    /// How many different IPs the exits of the pool have. An exit that sites see with several IPs does not count.
     pub fn unique_ips(&self) -> usize {
         self.unique_ips
     }
@@ -128,7 +131,8 @@ impl Pool {
         self.members.iter().any(|member| member.id == *id)
     }
 
-    /// The next edition: members that still fit, and free places filled. `None` if nothing changes.
+    /// Returns the next edition of the pool. Members that are still suitable stay, and free places are filled. `None`
+    /// if nothing changes.
     pub(crate) fn refreshed(&self, need: &Need<'_>, catalog: &Catalog, uses: &Uses) -> Option<Self> {
         let mut next = Filling::new(self, need, catalog, uses);
         next.keep();
@@ -149,7 +153,7 @@ struct Filling<'a> {
     sources: &'a [Source],
     wanted: usize,
     distinct: Vec<&'a Arc<Exit>>,
-    /// Exits without a single known IP: they fill places for which no distinct exit is left.
+    /// Exits of which no single IP is known. They fill places if no exit with a single known IP is left.
     makeshift: Vec<&'a Arc<Exit>>,
     ips: Vec<IpAddr>,
     seed: u64,
@@ -164,7 +168,7 @@ impl<'a> Filling<'a> {
         Self { old, need, catalog, uses, sources, wanted, distinct, makeshift, ips, seed }
     }
 
-    /// Takes over the members that still fit, in their order.
+    /// Copies the members that are still suitable, in their order.
     fn keep(&mut self) {
         if self.old.epoch != self.need.epoch {
             return;
@@ -194,14 +198,16 @@ impl<'a> Filling<'a> {
         }
     }
 
-    /// Fills free places source by source, so that the preferred source is used up first.
+    /// Fills free places source by source. The next source is used only when the preferred source has no more suitable
+    /// exits.
     fn fill(&mut self) {
         for source in self.sources {
             let mut free = candidates(self.need, &[*source], self.catalog);
             self.distinct.iter().chain(&self.makeshift).for_each(|exit| free.set(exit.slot(), false));
             self.fill_from(&free.and(self.catalog.leading()), SAMPLE);
             if self.missing() > 0 {
-                // The leading exit of an address may be no candidate, or a member; others with that address may serve.
+                // The leading exit of an address may be no candidate, or may be a member already. Then other exits with
+                // that address may be used.
                 self.fill_from(&free.and(self.catalog.distinct()), SHARED_SAMPLE);
             }
             if self.missing() > self.makeshift.len() {
@@ -228,8 +234,9 @@ impl<'a> Filling<'a> {
         });
     }
 
-    /// The rank of a candidate, smallest first: not one that is being exchanged, used by few pools, allows the web's ports,
-    /// and then weighted rendezvous hashing.
+    /// Returns the rank of a candidate. The candidate with the smallest rank is the best. In this order: exits that are
+    /// being exchanged come last, exits that few pools use come first, exits that allow the ports of the web come
+    /// first. Weighted rendezvous hashing decides between equal candidates.
     fn key(&self, exit: &Exit) -> ((bool, u16, bool), f64) {
         let exchanged = self.old.epoch != self.need.epoch && self.old.has(exit.id());
         let web = exit.allows(443, false) && exit.allows(80, false);
@@ -246,7 +253,8 @@ impl<'a> Filling<'a> {
     }
 }
 
-/// The sources to use: all in their order, or with `fallback` the first that has any exit.
+/// Returns the sources to use. With `fallback` this is only the first source that has a suitable exit, otherwise all
+/// sources in their order.
 pub(crate) fn serving<'a>(need: &Need<'a>, catalog: &Catalog) -> &'a [Source] {
     let sources = need.policy.sources(need.selector);
     if !need.policy.fallback {
@@ -256,7 +264,7 @@ pub(crate) fn serving<'a>(need: &Need<'a>, catalog: &Catalog) -> &'a [Source] {
     sources.chunks(1).find(serves).unwrap_or(sources)
 }
 
-/// The set of all usable exits that match, in the pool or not.
+/// Returns the set of all usable exits that match the selector. Members of the pool are included.
 pub(crate) fn candidates(need: &Need<'_>, sources: &[Source], catalog: &Catalog) -> Bits {
     let mut bits = catalog.matching(&need.selector.filter(sources, need.policy.check.as_deref()));
     bits.keep(catalog.usable());
@@ -266,7 +274,7 @@ pub(crate) fn candidates(need: &Need<'_>, sources: &[Source], catalog: &Catalog)
     bits
 }
 
-/// The exits that a selector names, by look-up.
+/// Looks up the exits for the `exit-…` token of a selector.
 pub(crate) fn picked(pick: &Pick, catalog: &Catalog) -> Bits {
     match pick {
         Pick::Relay(relay) => catalog.slot(&ExitId::Tor(*relay)).into_iter().collect(),

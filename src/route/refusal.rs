@@ -1,7 +1,9 @@
-//! Why a username has no exit now: the reason, and the funnel of counts that shows where all exits were lost.
+//! Why a username has no exit now: the reason, and how many exits are left after each filter step. The code calls these
+//! counts the funnel.
 //!
-//! "No exit" alone helps nobody. The funnel does: 2,041 known, 312 in the US, 280 that allow the port, none that passed
-//! its check. These are the types and their texts; `route/choose/funnel.rs` counts.
+//! The message "no exit" alone does not help anybody. The counts help: for example 2,041 exits are known, 312 of them
+//! are in the US, 280 of these allow the port, and none of these passed its check. This file has the types and their
+//! texts. `route/choose/funnel.rs` counts.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -10,14 +12,14 @@ use std::sync::Arc;
 use super::ban::Site;
 use crate::exit::{ExitId, Moment};
 
-/// Why a connection has no exit.
+/// Why a connection has no exit, with the number of exits left after each filter step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why} ({funnel})")]
 pub struct Refusal {
     pub why: Why,
     pub funnel: Funnel,
-    /// Exits that would do if a check found them good, and that nobody has checked yet. The gateway has them checked at
-    /// once.
+    /// Exits that nobody has checked yet, but that would be suitable if a check found them good. The gateway has these
+    /// exits checked immediately.
     pub untested: Vec<ExitId>,
 }
 
@@ -53,9 +55,9 @@ pub enum Why {
     PinDown {
         exit: ExitId,
         ip: Ipv4Addr,
-        /// Since when it has been seen to be down.
+        /// Since when the exit has been down, as far as the gateway has seen.
         since: Moment,
-        /// When the pin moves to another exit; `None`: never by itself.
+        /// When the pin moves to another exit. `None` if the pin never moves by itself.
         repin_at: Option<Moment>,
     },
     #[error("the pinned exit {exit} does not allow connections to this port")]
@@ -69,12 +71,12 @@ pub enum Why {
         ip: Ipv4Addr,
         site: Site,
         until: Moment,
-        /// The route's name or the canonical selector: what the API rotates.
+        /// The name of the route or the canonical selector. The API rotates a pin by this text.
         scope: Arc<str>,
     },
 }
 
-/// The end of the text of [`Why::PinDown`].
+/// Writes the end of the text of [`Why::PinDown`]: when the pin moves.
 struct MovesAt<'a>(&'a Option<Moment>);
 
 impl fmt::Display for MovesAt<'_> {
@@ -86,44 +88,44 @@ impl fmt::Display for MovesAt<'_> {
     }
 }
 
-/// How many exits are left after each step.
+/// How many exits are left after each filter step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Funnel {
-    /// The steps in order; the first is all exits that are known.
+    /// The filter steps in order, each with the number of exits left. The first step counts all known exits.
     pub steps: Vec<(Step, usize)>,
 }
 
-/// One condition that exits must meet; its text follows a number: "312 in us".
+/// One filter step: a condition that exits must meet. The text of a step follows a number, as in "312 in us".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Every exit of the catalog.
     Known,
-    /// From one of these sources.
+    /// The exit is from one of these sources.
     Source(Vec<&'static str>),
-    /// In these countries.
+    /// The exit is in one of these countries.
     Geo(String),
-    /// In this AS.
+    /// The exit is in the autonomous system with this number.
     Asn(u32),
-    /// This exit.
+    /// The exit is the one that the selector requires by fingerprint or address.
     Exit(String),
-    /// Up.
+    /// The exit is up.
     Running,
-    /// Allows connections to this port.
+    /// The exit allows connections to this port.
     Port(u16),
-    /// Good in its latest check.
+    /// The exit was good in its last check.
     Tested,
-    /// Passes the route's check target.
+    /// The exit passes the route's check target.
     Check(Arc<str>),
-    /// Seen with one IPv4 address (strict only).
+    /// Sites see the exit with one IPv4 address. This step is for strict usernames only.
     Distinct,
-    /// Not banned by this site.
+    /// The exit is not banned by this site.
     NotBanned(Site),
-    /// Its IP is free for this pin (strict only).
+    /// The IP of the exit is free for this pin. This step is for strict usernames only.
     Free,
 }
 
 impl Step {
-    /// The reason to give if no exit is left after this step.
+    /// Returns the reason for a refusal if no exit is left after this step.
     fn why(&self) -> Why {
         match self {
             Self::Known => Why::NoneKnown,
@@ -168,7 +170,8 @@ impl fmt::Display for Funnel {
 }
 
 impl Funnel {
-    /// The reason that belongs to the first step without exits; `None` if exits are left.
+    /// Returns the reason that belongs to the first step after which no exit is left. `None` if exits are left after
+    /// all steps.
     pub(super) fn reason(&self) -> Option<Why> {
         self.steps.iter().find(|(_, left)| *left == 0).map(|(step, _)| step.why())
     }

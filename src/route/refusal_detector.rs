@@ -1,11 +1,12 @@
 //! Finds out from real traffic which exits a site refuses, unless the site refuses every exit.
 //!
-//! A tunnel hides status codes, so only answers to plain `http://` requests are seen. One 403 means nothing: the page may
-//! be forbidden to everybody. Several in a row through one exit, with no other answer between them, make the exit a
-//! suspect. A suspect is confirmed if another exit got an answer from the same site within a minute, and if not most of
-//! the exits at that site are suspects: a page that nobody may see, or a site that is down, must not empty every pool.
+//! A tunnel hides HTTP status codes, so only answers to plain `http://` requests are seen. One answer 403 means
+//! nothing, because the page may be forbidden to everybody. Several such answers in a row through one exit, with no
+//! other answer between them, make the exit a suspect. Two more conditions confirm a suspect. Another exit got a good
+//! answer from the same site within a minute, and at most half of the exits at that site are suspects. Without these
+//! conditions, a page that nobody may see, or a site that is down, would empty every pool.
 //!
-//! Pure. The gateway reports what it saw, and makes [`super::Bans`] of the exits that are confirmed.
+//! Pure. The gateway reports the answers that it saw, and makes [`super::Bans`] for the confirmed exits.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,35 +15,37 @@ use super::ban::{Site, is_target_at_fault};
 use crate::exit::{ExitId, Moment};
 use crate::net::Host;
 
-/// Refusals in a row that make an exit a suspect. Not tuned: more than one forbidden page and its icon.
+/// The number of refusals in a row that make an exit a suspect. Not tuned: the value is more than one forbidden page
+/// and its icon.
 const RUN: u8 = 5;
 
-/// Answers within this time are compared with each other, as in the tester.
+/// Answers are compared with each other only if they came within this time. The tester has the same limit.
 const TOGETHER: Duration = Duration::from_secs(60);
 
-/// Sites that are watched, and exits at each. When there are more, all are dropped and watching begins again: a run of
-/// refusals is short, and clients must not fill the memory.
+/// The largest number of watched sites, and of watched exits at each site. If there are more, all of them are dropped,
+/// and watching begins again. This loses little because a run of refusals is short. A limit is necessary because
+/// clients must not fill the memory.
 const SITES: usize = 1024;
 const EXITS: usize = 256;
 
-/// The latest answers of one site through one exit.
+/// The latest answers that one site gave through one exit.
 #[derive(Clone, Copy, Debug, Default)]
 struct Record {
-    /// Refusals since the last other answer.
+    /// The number of refusals since the last other answer.
     run: u8,
-    /// When the site last served it.
+    /// When the site last served a request through the exit.
     served: Option<Moment>,
-    /// When a run of refusals made it a suspect.
+    /// When a run of refusals made the exit a suspect.
     suspect: Option<Moment>,
 }
 
-/// The sites that have refused an exit lately.
+/// The sites that have refused an exit lately, with the latest answers through each exit.
 #[derive(Clone, Debug, Default)]
 pub struct RefusalDetector(HashMap<Site, HashMap<ExitId, Record>>);
 
 impl RefusalDetector {
-    /// Notes an answer of a site through an exit, which was served or refused. Returns the site and the exits that are
-    /// confirmed now: the site refuses them.
+    /// Records an answer of a site through an exit. `refused` is true if the site refused the request. Returns the site
+    /// and the exits that are now confirmed: the site refuses these exits.
     pub fn observe(&mut self, host: &Host, exit: &ExitId, refused: bool, now: Moment) -> Option<(Site, Vec<ExitId>)> {
         if !refused && self.0.is_empty() {
             return None;
@@ -51,7 +54,7 @@ impl RefusalDetector {
         if refused && self.0.len() >= SITES && !self.0.contains_key(&site) {
             self.0.clear();
         }
-        // A site is watched from its first refusal on.
+        // A site is watched only after its first refusal.
         let exits = if refused { self.0.entry(site.clone()).or_default() } else { self.0.get_mut(&site)? };
         if exits.len() >= EXITS && !exits.contains_key(exit) {
             exits.clear();
@@ -79,7 +82,7 @@ impl Record {
     }
 }
 
-/// The suspects that are confirmed now; they are suspects no longer.
+/// Returns the suspects that are now confirmed. These exits are then no longer suspects.
 fn confirmed(exits: &mut HashMap<ExitId, Record>, now: Moment) -> Vec<ExitId> {
     let suspects = exits.values().filter(|record| Record::lately(record.suspect, now)).count();
     let served = exits.values().filter(|record| Record::lately(record.served, now)).count();

@@ -1,17 +1,19 @@
-//! Selectors: what a client asks for in its username.
+//! Selectors: what a client requests in its username.
 //!
-//! A selector is a list of tokens joined by `-`: a place first (`us`, `nonus`, `de+fr`, `any`), then modes (`strict`,
-//! `rotate`) and keys with values (`session-cart42`, `ttl-10m`, `exit-192.0.2.1`, `asn-3320`, `source-public`), in any
-//! order. `session=` and any text may end it. A token that is unknown, given twice or in conflict with another is
-//! refused with its reason, and none is ignored: a typo that silently widened a route would send traffic through a
-//! country that its owner excluded. Equal selectors have one canonical text ([`Selector`]'s `Display`), under which
-//! pins, sessions and pools are stored.
+//! A selector is a list of tokens joined by `-`. The first token is a place (`us`, `nonus`, `de+fr`, `any`). Then
+//! follow, in any order, modes (`strict`, `rotate`) and keys with values (`session-cart42`, `ttl-10m`,
+//! `exit-192.0.2.1`, `asn-3320`, `source-public`). The selector may end with `session=` and any text. If a token is
+//! unknown, is written twice or contradicts another token, the selector is refused with a reason. No token is ignored,
+//! because a typing error that silently widened a route would send traffic through a country that the owner of the
+//! route excluded. Equal selectors have one canonical text (the `Display` of [`Selector`]). Pins, sessions and pools
+//! are stored under this text.
 //!
-//! The keywords of paid gateways are accepted beside ours, so that a scraper moves here by changing host and password.
+//! The keywords of paid gateways are accepted as well as our own. So a scraper can move to this gateway by changing
+//! only host and password.
 //!
 //! Next: `selector/parse.rs` (text → selector), `selector/keywords.rs` (every keyword), `selector/geo.rs` (countries),
-//! `selector/session_id.rs` (both forms of a session), `selector/narrow.rs` (tokens behind a route's name),
-//! `selector/name.rs` (what routes may be called), `selector/suggest.rs` ("did you mean").
+//! `selector/session_id.rs` (both forms of a session), `selector/narrow.rs` (tokens after a route's name),
+//! `selector/name.rs` (allowed names of routes), `selector/suggest.rs` ("did you mean").
 
 mod country_names;
 mod geo;
@@ -40,82 +42,83 @@ pub use session_id::SessionId;
 use crate::exit::catalog::Filter;
 use crate::exit::{Exit, ExitId, Fingerprint, Source};
 
-/// What a route, or a username, asks for.
+/// What a route or a username requires of its exits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Selector {
-    /// The countries that exits are in.
+    /// The countries in which exits must be.
     pub geo: Geo,
     pub mode: Mode,
-    /// The client's name for connections that keep one exit.
+    /// The name that a client gives to connections that must keep one exit.
     pub session: Option<SessionId>,
-    /// How long the session or pin lasts, counted from its first use; `None`: as long as it is in use.
+    /// How long the session or pin lasts after its first use. `None`: it lasts as long as it is in use.
     pub ttl: Option<Duration>,
-    /// One particular exit.
+    /// The only exit that may be used. `None`: no particular exit is required.
     pub exit: Option<Pick>,
-    /// The number of an autonomous system that exits are in.
+    /// The number of the autonomous system in which exits must be.
     pub asn: Option<u32>,
     pub source: SourcePick,
 }
 
-/// Whether connections share exits, keep one, or change each time.
+/// Whether connections share exits, keep one exit, or change the exit each time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// The best exit of the pool at the moment of the connection.
+    /// Each connection gets the exit of the pool that is best at that moment.
     #[default]
     Flexible,
-    /// One IP, or an error.
+    /// Each connection gets the same IP, or an error.
     Strict,
-    /// Another exit for each connection.
+    /// Each connection gets another exit than the one before.
     Rotate,
 }
 
-/// One particular exit.
+/// How a selector names one particular exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pick {
     /// The relay with this fingerprint.
     Relay(Fingerprint),
-    /// Whichever exit sites see with this address.
+    /// Any exit that sites see with this address.
     Ip(IpAddr),
 }
 
-/// The sources that a selector names.
+/// The sources that a selector can name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SourcePick {
-    /// Tor relays: the default.
+    /// Tor relays. This is the default.
     #[default]
     Tor,
     /// Free public proxies.
     Public,
-    /// This machine.
+    /// This machine's own address.
     Direct,
-    /// Every source that hides this machine: all but [`SourcePick::Direct`].
+    /// Every source that hides this machine's address: all sources but [`SourcePick::Direct`].
     Any,
 }
 
 impl Selector {
-    /// Reads a selector as it stands in a username or in the configuration. The shortest are `any` and `us`.
+    /// Reads a selector from a username or from the configuration. Short examples are `any` and `us`.
     pub fn parse(text: &str, words: &Words) -> Result<Self, BadSelector> {
         parse::selector(text, words)
     }
 
-    /// The selector without session and time: pins and sessions are stored under its text.
+    /// Returns the selector without session and `ttl`. Pins and sessions are stored under the text of the result.
     pub fn lasting(&self) -> Self {
         Self { session: None, ttl: None, ..self.clone() }
     }
 
-    /// The selector without mode, session, time and exit: usernames that choose among the same exits share the pool of
-    /// this text.
+    /// Returns the selector without mode, session, `ttl` and exit. Usernames that choose among the same exits share one
+    /// pool, which is stored under the text of the result.
     pub fn pooled(&self) -> Self {
         Self { mode: Mode::Flexible, session: None, ttl: None, exit: None, ..self.clone() }
     }
 
-    /// The catalog filter for this selector. `sources` and `check` come from the route, which may order the sources and
-    /// require a check.
+    /// Returns the catalog filter for this selector. The route passes `sources` and `check`, because the route may
+    /// order the sources and require a check.
     pub fn filter<'a>(&'a self, sources: &'a [Source], check: Option<&'a str>) -> Filter<'a> {
         Filter { sources, countries: self.geo.countries(), asn: self.asn, check }
     }
 
-    /// True unless the selector names another exit. Countries and the rest are compared by [`Filter::wants`].
+    /// Returns false only if the selector requires another particular exit. Countries and the other conditions are
+    /// compared by [`Filter::wants`].
     pub fn picks(&self, exit: &Exit) -> bool {
         match self.exit {
             None => true,
@@ -126,7 +129,7 @@ impl Selector {
 }
 
 impl Mode {
-    /// The word in usernames and the API.
+    /// The keyword in usernames and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Flexible => "flexible",
@@ -137,7 +140,8 @@ impl Mode {
 }
 
 impl fmt::Display for Pick {
-    /// As usernames write it: lower case, with `_` instead of `:`, which would end the username in HTTP Basic.
+    /// Writes the text that usernames have: lower case, and `_` instead of `:`. In HTTP Basic authentication a `:`
+    /// would end the username.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Relay(relay) => relay.0.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
@@ -147,7 +151,7 @@ impl fmt::Display for Pick {
 }
 
 impl SourcePick {
-    /// The word in usernames, the configuration and the API.
+    /// The keyword in usernames, the configuration and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tor => "tor",
@@ -157,7 +161,7 @@ impl SourcePick {
         }
     }
 
-    /// The sources that the word stands for.
+    /// Returns the sources that the keyword stands for.
     pub fn sources(self) -> &'static [Source] {
         match self {
             Self::Tor => &[Source::Tor],
@@ -169,8 +173,8 @@ impl SourcePick {
 }
 
 impl fmt::Display for Selector {
-    /// The canonical text: tokens in a fixed order, defaults left out. It parses back to an equal selector, and equal
-    /// selectors have equal texts.
+    /// Writes the canonical text: tokens in a fixed order, and no defaults. The text parses back to an equal selector,
+    /// and equal selectors have equal texts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.geo.is_ambiguous() {
             f.write_str("country-")?;
@@ -184,7 +188,7 @@ impl fmt::Display for Selector {
 }
 
 impl Selector {
-    /// Writes what follows the place and `strict` in a canonical text.
+    /// Writes the part of a canonical text that follows the place and `strict`.
     fn write_tail(&self, f: &mut impl fmt::Write) -> fmt::Result {
         let last = self.session.as_ref().filter(|session| session.takes_the_rest());
         if let Some(session) = self.session.as_ref().filter(|_| last.is_none()) {

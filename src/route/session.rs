@@ -1,20 +1,20 @@
 //! Sessions: which exit each session of a client uses.
 //!
-//! Rendezvous hashing alone would move some sessions when the pool changes, and a scraper that is logged in cannot have
-//! its session moved. So hashing chooses once, at the first use, and this table remembers the exit: a new member of the
-//! pool or an ejection moves no session. The table is bounded and its entries expire, because usernames fill it, and
-//! clients write those.
+//! Rendezvous hashing alone would move some sessions when the pool changes, but a session with a logged-in scraper must
+//! not move. So hashing chooses the exit once, at the first use, and this table remembers the exit. A new member of the
+//! pool, or an ejection, moves no session. The table is bounded, and its entries expire, because clients can write any
+//! number of usernames.
 //!
-//! **When a session ends.** At paid gateways a session without a stated time lasts about ten minutes, and a stated time
-//! (`sesstime`, `sessionduration`, `lifetime`) is a lifetime after which the IP changes, because their users want that.
-//! So a stated `ttl` counts from the first use. Without one a session lasts until it has been unused for
-//! `gateway.session_ttl`, so that the IP does not change while a client is at work.
+//! **When a session ends.** At paid gateways, a session without a stated time lasts about ten minutes. A stated time
+//! (`sesstime`, `sessionduration`, `lifetime`) is a lifetime: after that time the IP changes, because the users of paid
+//! gateways want a new IP then. So a `ttl` in the username counts from the first use. Without a `ttl`, a session lasts
+//! until it has been unused for `gateway.session_ttl`, so the IP does not change while a client is at work.
 //!
-//! **First use.** A connection proposes an exit, and [`Sessions::bind`] returns the exit that the session then has: the
-//! proposal of another connection if that was earlier. A thousand simultaneous first uses agree without waiting for one
-//! another.
+//! **First use.** A connection proposes an exit, and [`Sessions::bind`] returns the exit that the session then has. If
+//! another connection's proposal was earlier, that is the exit of the other proposal. So a thousand simultaneous first
+//! uses agree on one exit without waiting for each other.
 //!
-//! Next: `route/choose/sticky.rs` proposes; `route/holder.rs` is the key of the table.
+//! Next: `route/choose/sticky.rs` proposes exits. `route/holder.rs` is the key of the table.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -23,15 +23,15 @@ use super::holder::{Holder, HolderRef};
 use super::lru::{Sharded, open};
 use crate::exit::{ExitId, Moment};
 
-/// The last use of a session is stored again after this share of its lifetime. Not tuned: a crash loses at most so much
-/// of it.
+/// The store writes the last use of a session again after one part in this many of the session's lifetime. Not tuned: a
+/// crash loses at most this part of a lifetime.
 const RESAVE: u32 = 8;
 
 /// All sessions of the process.
 #[derive(Debug)]
 pub struct Sessions {
     table: Sharded<Holder, SessionEntry>,
-    /// Holders whose session has changed since the store last wrote it.
+    /// The holders whose session has changed since the store last wrote it.
     unsaved: Mutex<Vec<Holder>>,
 }
 
@@ -39,36 +39,36 @@ pub struct Sessions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Term {
     pub span: Duration,
-    /// It counts from the first use; otherwise from the last.
+    /// True if the time counts from the first use, and false if it counts from the last use.
     pub fixed: bool,
 }
 
-/// One session as it is stored.
+/// One session in the form in which the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRecord {
     pub holder: Holder,
     pub exit: ExitId,
-    /// When it was bound to that exit.
+    /// When the session was bound to this exit.
     pub bound: Moment,
-    /// The last use.
+    /// When the session was last used.
     pub used: Moment,
     pub term: Term,
 }
 
-/// A session as one connection finds it.
+/// The state of a session when one connection looks it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SessionState {
     Absent,
     Live(ExitId),
-    /// Its time is over; this was its exit.
+    /// The time of the session is over. The value holds the exit that the session had.
     Ended(ExitId, Term),
 }
 
-/// The exit of a session after a proposal.
+/// The exit that a session has after a proposal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Binding {
     pub(super) exit: ExitId,
-    /// True if this proposal was taken.
+    /// True if the proposed exit became the exit of the session.
     pub(super) new: bool,
 }
 
@@ -79,7 +79,7 @@ struct SessionEntry {
     used: Moment,
     saved: Moment,
     term: Term,
-    /// The holder is in `unsaved`.
+    /// True if the holder is in the list `unsaved`.
     listed: bool,
 }
 
@@ -95,7 +95,7 @@ impl Sessions {
         Self { table: Sharded::new(bound), unsaved: Mutex::default() }
     }
 
-    /// The number of sessions, ended ones included until [`Sessions::tidy`] removes them.
+    /// The number of sessions. A session that has ended counts until [`Sessions::tidy`] removes it.
     pub fn len(&self) -> usize {
         self.table.len()
     }
@@ -105,7 +105,7 @@ impl Sessions {
         self.len() == 0
     }
 
-    /// The exit of a session. Does not count as a use.
+    /// Returns the exit of a session. This does not count as a use of the session.
     pub fn of(&self, holder: HolderRef<'_>, now: Moment) -> Option<ExitId> {
         let hash = self.table.hash(holder);
         let shard = self.table.lock(hash);
@@ -113,7 +113,7 @@ impl Sessions {
         Some(entry.exit.clone())
     }
 
-    /// Every session that has not ended, in no order.
+    /// Returns every session that has not ended, in no particular order.
     pub fn list(&self, now: Moment) -> Vec<SessionRecord> {
         let mut all = Vec::new();
         for shard in self.table.each() {
@@ -124,7 +124,7 @@ impl Sessions {
         all
     }
 
-    /// The state of a session, and notes that it is used now.
+    /// Returns the state of a session. If the session has not ended, this records that the session is used now.
     pub(super) fn touch(&self, holder: HolderRef<'_>, now: Moment) -> SessionState {
         let hash = self.table.hash(holder);
         let mut shard = self.table.lock(hash);
@@ -143,7 +143,8 @@ impl Sessions {
         SessionState::Live(exit)
     }
 
-    /// Proposes an exit. It is taken if there is no such session, if it has ended, or if its exit is `instead_of`.
+    /// Proposes an exit for a session. The proposal is taken if there is no such session, if the session has ended, or
+    /// if its exit is `instead_of`.
     pub(super) fn bind(
         &self,
         holder: HolderRef<'_>,
@@ -180,7 +181,7 @@ impl Sessions {
         Binding { exit: exit.clone(), new: true }
     }
 
-    /// Takes in the sessions that the store kept, except those that have ended meanwhile.
+    /// Imports the sessions that the store kept, except sessions that have ended meanwhile.
     pub(super) fn import(&self, records: impl IntoIterator<Item = SessionRecord>, now: Moment) {
         for SessionRecord { holder, exit, bound, used, term } in records {
             let entry = SessionEntry { exit, bound, used, saved: used, term, listed: false };
@@ -191,12 +192,14 @@ impl Sessions {
         }
     }
 
-    /// What the store has to write: `Ok` a session as it is now, `Err` a holder whose session is gone.
+    /// Returns what the store must write: `Ok` with a session to save, or `Err` with a holder whose session must be
+    /// deleted.
     pub(super) fn changes(&self) -> Vec<Result<SessionRecord, Holder>> {
         let holders = std::mem::take(&mut *open(&self.unsaved));
         let change = |holder: Holder| {
             let hash = self.table.hash(holder.as_ref());
-            // Not `get`: storing a session is not a use, and must not protect it from eviction.
+            // This does not call `get`, because storing a session is not a use and must not protect the session from
+            // eviction.
             match self.table.lock(hash).find_mut(hash, |key| *key == holder) {
                 None => Err(holder),
                 Some(entry) => {
@@ -218,10 +221,11 @@ impl Sessions {
         }
     }
 
-    /// Removes sessions that ended long ago.
+    /// Removes sessions that ended more than one lifetime ago.
     pub(super) fn tidy(&self, now: Moment) {
         for mut shard in self.table.each() {
-            // Kept for one more lifetime, so that the next answer can say that the session moved.
+            // A session that has ended is kept for one more lifetime, so the next answer can report that the session
+            // moved.
             let ended = shard.take_if(|_, entry| entry.ends().after(entry.term.span) <= now);
             drop(shard);
             let unlisted = ended.into_iter().filter(|(_, entry)| !entry.listed).map(|(holder, _)| holder);

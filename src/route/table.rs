@@ -1,10 +1,10 @@
 //! Named routes, their ports and their pools.
 //!
-//! The table is a value in the snapshot, with the pools of all named routes; a change makes another edition. Most changes
-//! concern one route of thousands, or none, so a pool is filled again only if the catalog or its route has changed, or if
-//! it is time for the route to exchange its exits.
+//! The route table is a value in the snapshot and contains the pools of all named routes. A change makes another
+//! edition of the table. Most changes concern one route of thousands, or none. So a pool is filled again only if the
+//! catalog or its route has changed, or if the route is due to exchange its exits.
 //!
-//! Next: `route/table/wish.rs` (what a username resolves to), `route/implicit.rs` (usernames that name no route),
+//! Next: `route/table/wish.rs` (the meaning of a username), `route/implicit.rs` (usernames that contain no route name),
 //! `route/choose.rs` (the exits for a [`Wish`]).
 
 use std::collections::{BTreeSet, HashMap};
@@ -22,41 +22,41 @@ mod wish;
 
 pub use wish::{IMPLICIT, Wish};
 
-/// A selector with a name, a port and a policy.
+/// A named route: a selector with a name, a port and a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     pub name: RouteName,
     pub selector: Selector,
-    /// The port that belongs to this route alone, if it has one.
+    /// The port that only this route uses, if it has one.
     pub port: Option<u16>,
     pub policy: Arc<Policy>,
     pub origin: Origin,
     pub created: Moment,
-    /// When the route is deleted by itself.
+    /// When the route is deleted automatically. `None`: the route is not deleted automatically.
     pub expires: Option<Moment>,
 }
 
-/// Who made a route, and may change it.
+/// Who made a route. Only the maker may change the route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// The configuration; the API cannot change it.
+    /// The configuration made the route. The API cannot change the route.
     Config,
     Api,
 }
 
-/// A route with its pool.
+/// A route together with its pool.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub route: Arc<Route>,
     pub pool: Arc<Pool>,
-    /// How often the whole pool was exchanged on request.
+    /// How many times the whole pool was exchanged on request.
     rotations: u64,
-    /// The last use. Shared by all editions of the entry.
+    /// The time of the last use. All editions of the entry share this value.
     used: Arc<AtomicU64>,
 }
 
 impl Entry {
-    /// The last use since the process started.
+    /// When the route was last used. `None` if it was not used since the process started.
     pub fn used(&self) -> Option<Moment> {
         Some(Moment(self.used.load(Relaxed))).filter(|used| used.0 > 0)
     }
@@ -65,7 +65,7 @@ impl Entry {
         self.used.fetch_max(now.0, Relaxed);
     }
 
-    /// How often the pool was exchanged, on request and by `rotate_every`.
+    /// How many times the pool was exchanged, on request and by `rotate_every`.
     fn epoch(&self, now: Moment) -> u64 {
         let Some(every) = self.route.policy.rotate_every else { return self.rotations };
         let due = now.since(self.route.created).as_micros() / every.as_micros().max(1);
@@ -80,7 +80,7 @@ impl Entry {
     }
 }
 
-/// Why the table refuses a route.
+/// The reason why the table refuses a route.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Clash {
     #[error("the name `{0}` is taken by a route of the configuration, or by one that the API made")]
@@ -89,25 +89,26 @@ pub enum Clash {
     Port { port: u16, route: RouteName },
 }
 
-/// All named routes. A clone is a few pointers.
+/// All named routes. A clone copies a few pointers.
 #[derive(Clone, Debug)]
 pub struct RouteTable {
     words: Words,
     defaults: Arc<Policy>,
     by_name: Arc<HashMap<RouteName, Arc<Entry>>>,
     by_port: Arc<HashMap<u16, RouteName>>,
-    /// How many of these pools use each exit, by its slot in the catalog that they were filled from.
+    /// How many pools of this table use each exit. The index is the slot of the exit in the catalog from which the
+    /// pools were filled.
     uses: Arc<Uses>,
-    /// The revision of the catalog that all pools but those of `stale` were filled from.
+    /// The revision of the catalog from which all pools were filled, except the pools of routes in `stale`.
     filled: Option<u64>,
-    /// Routes that have changed, so that their pools must be filled though the catalog is the same.
+    /// Routes that have changed. Their pools must be filled even if the catalog is the same.
     stale: BTreeSet<RouteName>,
-    /// Routes with `rotate_every`.
+    /// Routes that have a `rotate_every`.
     rotating: Arc<BTreeSet<RouteName>>,
 }
 
 impl Route {
-    /// The route's own engine, if it has one.
+    /// Returns the engine that belongs to this route alone, if it has one.
     pub fn own_engine(&self) -> Option<OwnEngine> {
         let holder = HolderRef { key: "", scope: self.name.as_str(), session: None };
         (self.policy.engine == Engine::Own).then(|| OwnEngine(holder.seed()))
@@ -115,7 +116,7 @@ impl Route {
 }
 
 impl RouteTable {
-    /// A table without routes. `defaults` is the policy of usernames that name no route.
+    /// Makes a table without routes. `defaults` is the policy of usernames that contain no route name.
     pub fn new(words: Words, defaults: Policy) -> Self {
         Self {
             words,
@@ -129,23 +130,23 @@ impl RouteTable {
         }
     }
 
-    /// The same routes with the groups, prefixes and defaults of another configuration.
+    /// Returns the same routes with the country groups, alias prefixes and defaults of another configuration.
     pub fn configured(&self, words: Words, defaults: Policy) -> Self {
         Self { words, defaults: Arc::new(defaults), ..self.clone() }
     }
 
-    /// What the configuration adds to the grammar of usernames.
+    /// The words that the configuration adds to the grammar of usernames.
     pub fn words(&self) -> &Words {
         &self.words
     }
 
-    /// The policy of usernames that name no route.
+    /// The policy of usernames that contain no route name.
     pub fn defaults(&self) -> &Arc<Policy> {
         &self.defaults
     }
 
-    /// Adds a route, or replaces the one with its name and origin, whose pool it takes over as far as it fits. The next
-    /// [`RouteTable::refreshed`] fills the pool.
+    /// Adds a route. If a route with the same name and origin exists, the new route replaces that route and takes over
+    /// the exits of its pool that are still suitable. The next [`RouteTable::refreshed`] fills the pool.
     pub fn put(&mut self, route: Route) -> Result<(), Clash> {
         let old = self.by_name.get(route.name.as_str());
         if old.is_some_and(|old| old.route.origin != route.origin) {
@@ -174,7 +175,7 @@ impl RouteTable {
         Ok(())
     }
 
-    /// An entry for the route, with the pool of the route that it replaces.
+    /// Returns an entry for the route, with the pool of the route that it replaces.
     fn entry(&self, route: Route) -> Entry {
         match self.by_name.get(route.name.as_str()) {
             Some(old) => Entry { route: Arc::new(route), ..(**old).clone() },
@@ -182,10 +183,10 @@ impl RouteTable {
         }
     }
 
-    /// Removes a route; false if there is none of this name.
+    /// Removes a route. Returns false if no route has this name.
     pub fn remove(&mut self, name: &str) -> bool {
         if !self.by_name.contains_key(name) {
-            return false; // before `make_mut` copies the table
+            return false; // return before `make_mut` copies the whole table
         }
         let Some(gone) = Arc::make_mut(&mut self.by_name).remove(name) else { return false };
         if let Some(port) = gone.route.port {
@@ -199,8 +200,8 @@ impl RouteTable {
         true
     }
 
-    /// The table with all exits of a route's pool exchanged for others, as far as there are others; `None` if there is no
-    /// such route.
+    /// Returns the table after all exits in the pool of one route were exchanged for others, as far as there are any.
+    /// `None` if there is no such route.
     pub fn rotated(&self, name: &str, catalog: &Catalog, now: Moment) -> Option<Self> {
         let old = self.by_name.get(name)?;
         let rotated = Entry { rotations: old.rotations + 1, ..(**old).clone() };
@@ -210,8 +211,8 @@ impl RouteTable {
         Some(next)
     }
 
-    /// The table with every pool filled for this catalog and time. A pool in which nothing changes stays the same object.
-    /// If the catalog has not changed, only changed and rotating routes are looked at, of thousands.
+    /// Returns the table with every pool filled for this catalog and this time. A pool in which nothing changes stays
+    /// the same object. If the catalog has not changed, only changed and rotating routes are examined.
     pub fn refreshed(&self, catalog: &Catalog, now: Moment) -> Self {
         let mut next = self.clone();
         next.stale = BTreeSet::new();
@@ -222,7 +223,7 @@ impl RouteTable {
             next.refill(named.filter_map(|name| self.by_name.get(name.as_str())), catalog, now);
             return next;
         }
-        // A slot may belong to another exit in another catalog.
+        // In another catalog, a slot may belong to another exit.
         next.recount();
         next.refill(self.by_name.values(), catalog, now);
         next.recount();
@@ -231,7 +232,8 @@ impl RouteTable {
     }
 
     fn refill<'e>(&mut self, entries: impl Iterator<Item = &'e Arc<Entry>>, catalog: &Catalog, now: Moment) {
-        // Old members count until all pools are done: an exit that one pool drops is not free for the next one yet.
+        // The old members count as used until all pools are done. So an exit that one pool drops does not count as free
+        // for the next pool yet.
         let mut uses = Arc::clone(&self.uses);
         let mut fresh = Vec::new();
         for entry in entries {
@@ -244,7 +246,7 @@ impl RouteTable {
         self.exchange(fresh);
     }
 
-    /// Replaces the entries of these names.
+    /// Replaces the entries that have the same names as these entries.
     fn exchange(&mut self, fresh: Vec<Entry>) {
         if fresh.is_empty() {
             return;
@@ -264,7 +266,7 @@ impl RouteTable {
         self.uses = Arc::new(uses);
     }
 
-    /// True if every route has the same pool object as in the other table.
+    /// Returns true if every route has the same pool object in both tables.
     pub fn has_pools_of(&self, other: &Self) -> bool {
         let same = |entry: &Arc<Entry>| {
             other.get(entry.route.name.as_str()).is_some_and(|there| Arc::ptr_eq(&entry.pool, &there.pool))
@@ -280,12 +282,12 @@ impl RouteTable {
         self.by_name.get(self.by_port.get(&port)?.as_str())
     }
 
-    /// True if a route has this port. Cheaper than [`Self::by_port`].
+    /// Returns true if a route has this port. This is faster than [`Self::by_port`].
     pub fn has_port(&self, port: u16) -> bool {
         self.by_port.contains_key(&port)
     }
 
-    /// Every route, in any order.
+    /// Iterates over every route, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.by_name.values()
     }
@@ -299,7 +301,7 @@ impl RouteTable {
         self.by_name.is_empty()
     }
 
-    /// The route that a scope of pins and sessions belongs to, if any.
+    /// Returns the name of the route to which a scope of pins and sessions belongs, if there is one.
     pub fn owner(&self, scope: &str) -> Option<&RouteName> {
         self.longest(scope).map(|(entry, _)| &entry.route.name)
     }

@@ -1,8 +1,9 @@
-//! Which circuits Tor should keep ready, from pools and pins.
+//! Computes from pools and pins which circuits Tor should keep ready.
 //!
-//! A guard builds about one circuit a second, so a thousand unused routes must not ask for eight exits each. Exits of
-//! routes that were used lately get two spare circuits. An unused named route gets one for each of its first two exits,
-//! so that its first connection does not wait. An unused implicit route gets none.
+//! A guard relay builds about one circuit a second, so a thousand unused routes must not want circuits to eight exits
+//! each. Each exit of a route that was used lately gets two spare circuits. An unused named route gets one spare
+//! circuit for each of its first two exits, so its first connection does not wait. An unused implicit route gets no
+//! circuit.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,20 +15,21 @@ use super::view::View;
 use super::{OwnEngine, WantedExit, WantedExits};
 use crate::exit::{ExitId, Fingerprint, Moment};
 
-/// A use within this time counts as "lately": as long as a used circuit is kept.
+/// A route or pin counts as used "lately" if its last use was within this time. A circuit that was used is kept for the
+/// same time.
 const LATELY: Duration = Duration::from_secs(600);
 
-/// Spare circuits to an exit in use: one on each of two engines, so that the crash of one delays nobody.
-/// `tor.spare_circuits` scales this.
+/// The number of spare circuits to an exit in use: one on each of two engines (tor processes), so the crash of one
+/// engine delays nobody. `tor.spare_circuits` scales this number.
 pub const SPARES: u8 = 2;
 
-/// Exits of an unused named route that get a spare circuit. Not tuned.
+/// The number of exits of an unused named route that get a spare circuit. Not tuned.
 const READY: usize = 2;
 
-/// Spare circuits to one exit, however many routes use it. Not tuned.
+/// The largest number of spare circuits to one exit, however many routes use the exit. Not tuned.
 const MOST: u8 = 4;
 
-/// The circuits that pools and pins need now.
+/// Returns the circuits that pools and pins need now.
 pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> WantedExits {
     let mut wanted = WantedExits::default();
     let lately = |used: Moment| now.since(used) < LATELY;
@@ -35,7 +37,7 @@ pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> WantedExits {
         let used = entry.used().is_some_and(lately);
         add_pool(wanted.of(entry.route.own_engine()), &entry.pool, &entry.route.policy, used, true);
     }
-    // The scope of a narrowed route is `route:selector`.
+    // The scope of a route that a username narrows is `route:selector`.
     let route_of = |scope: &str| view.routes.get(scope.split(':').next().unwrap_or(scope));
     for route in memory.implicit().list() {
         let own = route_of(route.scope()).and_then(|entry| entry.route.own_engine());
@@ -60,7 +62,7 @@ impl WantedExits {
         }
     }
 
-    /// Every exit that circuits are wanted to.
+    /// Iterates over every exit to which circuits are wanted.
     pub fn every_exit(&self) -> impl Iterator<Item = Fingerprint> {
         self.exits.keys().chain(self.own.values().flat_map(BTreeMap::keys)).copied()
     }
@@ -75,7 +77,8 @@ fn add_pool(exits: &mut Exits, pool: &Pool, policy: &Policy, used: bool, named: 
     pool.members().iter().take(count).for_each(|member| add(exits, member.id(), spares, policy.hops));
 }
 
-/// Adds up what several routes want of one exit. Of two circuit lengths the longer is kept, which serves both.
+/// Adds the spare circuits that one route wants to an exit. If routes want different circuit lengths, the longer length
+/// is kept, because it is good for both.
 fn add(exits: &mut Exits, exit: &ExitId, spares: u8, hops: u8) {
     let ExitId::Tor(relay) = exit else { return };
     if spares > 0 {

@@ -1,19 +1,19 @@
-//! A set of slots as bits: the indexes of the catalog are made of these.
+//! A set of slots as bits. The indexes of the catalog consist of such sets.
 //!
-//! Ten thousand exits are 157 words. "US, from Tor, usable" is the intersection of three sets, a fraction of a
-//! microsecond, while a walk over ten thousand exits would touch ten thousand cache lines. A set that a batch of changes
-//! does not touch is shared with the catalog before.
+//! A set of ten thousand exits takes 157 words. "US, from Tor, usable" is the intersection of three sets and takes a
+//! fraction of a microsecond. A loop over ten thousand exits would touch ten thousand cache lines. The next edition of
+//! a catalog shares every set that its changes do not touch.
 
 use rand::{Rng, RngExt};
 
 use super::Slot;
 
-/// A set of slots.
+/// A set of slots, one bit for each slot.
 #[derive(Clone, Debug, Default)]
 pub struct Bits(Vec<u64>);
 
 impl Bits {
-    /// Adds a slot, or removes it.
+    /// Adds the slot if `on` is true, and removes the slot otherwise.
     pub fn set(&mut self, slot: Slot, on: bool) {
         let (word, bit) = (slot.0 as usize / 64, slot.0 % 64);
         if on {
@@ -39,7 +39,7 @@ impl Bits {
         self.0.iter().all(|word| *word == 0)
     }
 
-    /// The slots, in ascending order.
+    /// Iterates over the slots, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
         self.0.iter().zip(0u32..).flat_map(|(word, at)| {
             let mut left = *word;
@@ -51,10 +51,11 @@ impl Bits {
         })
     }
 
-    /// `count` random slots of the set in random order; all of them if there are no more.
+    /// Returns `count` random slots of the set in random order, or all slots if the set has fewer.
     pub fn sample<R: Rng + ?Sized>(&self, count: usize, rng: &mut R) -> Vec<Slot> {
         let all = self.count();
-        // Guessing random slots is faster than counting as long as one guess in eight hits and few hit twice.
+        // Random guesses are faster than counting if at least one guess in eight hits a slot and few guesses hit the
+        // same slot.
         if count * 4 > all || all * 8 < self.0.len() * 64 {
             return self.at_places(rand::seq::index::sample(rng, all, count.min(all)).into_vec());
         }
@@ -70,14 +71,14 @@ impl Bits {
         slots
     }
 
-    /// The slots with these positions in the sorted set, in the order of `places`.
+    /// Returns the slots at these positions of the sorted set, in the order of `places`.
     fn at_places(&self, places: Vec<usize>) -> Vec<Slot> {
         let mut order: Vec<(usize, usize)> = places.into_iter().zip(0..).collect();
         order.sort_unstable();
         let mut slots = vec![Slot(0); order.len()];
         let (mut words, mut before, mut word, mut base) = (self.0.iter().zip(0u32..), 0, 0u64, 0);
         for (place, at) in order {
-            // Skip to the word that holds the place, then go bit by bit. Places ascend, so no word is visited twice.
+            // Find the word that holds the position, then find the bit. Positions ascend, so no word is visited twice.
             while before + word.count_ones() as usize <= place {
                 before += word.count_ones() as usize;
                 let Some((next, number)) = words.next() else { return slots };
@@ -111,9 +112,10 @@ impl Bits {
         self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word |= other);
     }
 
-    /// True if a slot is in both sets and not in `but`.
+    /// Returns true if any slot is in `self` and in `other` but not in `but`.
     pub fn meets(&self, other: &Self, but: &Self) -> bool {
-        /// Words that are combined before the result is tested: a branch for each word would cost more. Not tuned.
+        /// The number of words that are combined before the result is tested. One branch for each word would be slower.
+        /// Not tuned.
         const BATCH: usize = 16;
         let both = self.0.len().min(other.0.len());
         let (head, tail) = self.0[..both].split_at(both.min(but.0.len()));
@@ -125,7 +127,7 @@ impl Bits {
         batches.any(found) || tail.iter().zip(other_tail).any(|(mine, other)| mine & other != 0)
     }
 
-    /// The intersection, as a new set.
+    /// Returns the intersection of the two sets as a new set.
     pub fn and(&self, other: &Self) -> Self {
         let mut both = self.clone();
         both.keep(other);
@@ -198,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_sample_is_fair() {
-        // Both ways of drawing: dense sets by guessing, sparse ones by position.
+        // The first set is dense and is sampled by guesses. The second set is sparse and is sampled by position.
         for set in [(0..200).collect::<Set>(), (0..200).map(|n| n * 11).collect()] {
             let mut rng = <rand::rngs::SmallRng as rand::SeedableRng>::seed_from_u64(1);
             let mut drawn = std::collections::BTreeMap::<u32, usize>::new();

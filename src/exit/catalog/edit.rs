@@ -1,7 +1,7 @@
-//! The next edition of a catalog: a batch of changes that copies only the indexes in which something changes.
+//! Makes the next edition of a catalog. A batch of changes copies only the indexes in which something changes.
 //!
-//! The index keys of an exit are computed before and after a change, and only indexes whose keys differ are touched, and
-//! thereby copied. A verdict that confirms the last one touches none.
+//! The index keys of an exit are computed before and after a change. Only indexes whose keys differ are changed, and so
+//! only these are copied. A verdict that is equal to the last verdict changes no index.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -14,11 +14,11 @@ use super::super::policy::PortPolicy;
 use super::super::{ExitId, Slot, Source};
 use super::{Bits, CHUNK, Catalog};
 
-/// Collects changes for the next edition; readers see them after [`Editor::finish`].
+/// Collects changes for the next edition. Readers see the changes after [`Editor::finish`].
 #[derive(Debug)]
 pub struct Editor(Catalog);
 
-/// The keys under which an exit stands in the indexes.
+/// The keys under which the indexes store one exit.
 struct IndexKeys<'a> {
     country: Country,
     asn: Option<u32>,
@@ -50,14 +50,14 @@ impl<'a> IndexKeys<'a> {
         }
     }
 
-    /// The address for which the exit may be the leading one, see [`Catalog::leading`].
+    /// The address for which the exit may be the leading one. See [`Catalog::leading`].
     fn leads(&self) -> Option<IpAddr> {
         self.ip.filter(|_| self.usable && self.distinct)
     }
 }
 
 impl Catalog {
-    /// Starts the next edition.
+    /// Starts the next edition of the catalog.
     pub fn edit(&self) -> Editor {
         let mut next = self.clone();
         next.revision += 1;
@@ -66,8 +66,8 @@ impl Catalog {
 }
 
 impl Editor {
-    /// Adds an exit, or replaces what its source says of it. Check results stay. An exit that was leaving its source is no
-    /// longer leaving, because the source lists it.
+    /// Adds an exit, or replaces the facts from the exit's source. Check results stay. The exit is no longer draining,
+    /// because its source lists the exit.
     pub fn list(&mut self, listing: Listing) -> Slot {
         let known = self.0.by_id.get(&listing.id).copied();
         let slot = known.unwrap_or_else(|| self.give_slot(listing.id.clone()));
@@ -84,7 +84,7 @@ impl Editor {
         slot
     }
 
-    /// Changes what checks know of an exit; false if there is no such exit.
+    /// Changes what checks know about an exit. Returns false if there is no such exit.
     pub fn learn(&mut self, id: &ExitId, change: impl FnOnce(&mut Known)) -> bool {
         let Some(exit) = self.0.get(id) else { return false };
         let (slot, mut known) = (exit.slot(), exit.known().clone());
@@ -96,7 +96,7 @@ impl Editor {
         true
     }
 
-    /// Removes an exit; false if there is no such exit. Another exit may get its slot.
+    /// Removes an exit. Returns false if there is no such exit. The slot may later belong to another exit.
     pub fn remove(&mut self, id: &ExitId) -> bool {
         let Some(slot) = self.0.by_id.get(id).copied() else { return false };
         Arc::make_mut(&mut self.0.by_id).remove(id);
@@ -113,7 +113,7 @@ impl Editor {
         &self.0
     }
 
-    /// Ends the edit.
+    /// Returns the next edition.
     pub fn finish(self) -> Catalog {
         self.0
     }
@@ -175,7 +175,7 @@ impl Editor {
         }
     }
 
-    /// Keeps one leading exit for each address, the same one as long as it can lead.
+    /// Keeps one leading exit for each address. An exit stays the leading one as long as it is allowed to lead.
     fn lead(&mut self, slot: Slot, before: Option<IpAddr>, after: Option<IpAddr>) {
         let next = &mut self.0;
         let behind = |ip: Option<IpAddr>| ip.and_then(|ip| next.by_ip.get(&ip)).into_iter().flatten().copied();
@@ -215,7 +215,8 @@ impl Changed<'_, '_> {
     }
 }
 
-/// Adds a slot to the set of a key, or removes it. A key with an empty set is removed: countries and targets come and go.
+/// Adds the slot to the set of a key if `on` is true, and removes the slot otherwise. A key with an empty set is
+/// removed too, because countries and check targets come and go.
 fn set_in<K: Clone + Ord>(index: &mut Arc<BTreeMap<K, Arc<Bits>>>, key: K, slot: Slot, on: bool) {
     let index = Arc::make_mut(index);
     let bits = index.entry(key.clone()).or_default();
@@ -225,7 +226,7 @@ fn set_in<K: Clone + Ord>(index: &mut Arc<BTreeMap<K, Arc<Bits>>>, key: K, slot:
     }
 }
 
-/// The same for a sorted list of slots.
+/// As [`set_in`], for an index whose values are sorted lists of slots.
 fn list_in<K: Copy + Eq + Hash>(index: &mut Arc<HashMap<K, Vec<Slot>>>, key: K, slot: Slot, on: bool) {
     let index = Arc::make_mut(index);
     let slots = index.entry(key).or_default();

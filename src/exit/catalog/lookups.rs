@@ -1,4 +1,4 @@
-//! Counts the exits that a thread looks at, for tests that no choice walks over the catalog.
+//! Counts how many exits a thread looks at. Tests use the count to prove that no choice looks at every exit.
 
 use std::cell::Cell;
 
@@ -10,7 +10,7 @@ pub(super) fn count() {
     LOOKUPS.set(LOOKUPS.get() + 1);
 }
 
-/// The result of `work`, and how many exits it looked at.
+/// Runs `work`. Returns its result and the number of exits that `work` looked at.
 pub(crate) fn during<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = LOOKUPS.get();
     let done = work();

@@ -1,8 +1,9 @@
 //! The exits that allow connections to a port.
 //!
-//! Thousands of exits publish a few hundred different policies, so exits are indexed by policy, and the exits that allow a
-//! port are the union of a few hundred sets: some microseconds. The union is computed at the first connection to the port
-//! and cached until an exit's policy changes. A verdict never changes one.
+//! Thousands of exits publish only a few hundred different policies. So exits are indexed by policy, and the exits that
+//! allow a port are the union of a few hundred sets. The union takes some microseconds. The first connection to a port
+//! computes the union, and the result is cached until the policy of any exit changes. Check results never change a
+//! policy.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,10 +14,11 @@ use super::super::Slot;
 use super::super::policy::PortPolicy;
 use super::Bits;
 
-/// Ports whose set is cached. Not tuned: more than scrapers use. When there are more, the oldest is dropped.
+/// The number of ports whose set of exits is cached. If there are more ports, the oldest cached set is dropped. Not
+/// tuned: scrapers use fewer ports.
 const CACHED: usize = 64;
 
-/// Exits by allowed port, for targets of one address family.
+/// Exits by allowed port. There is one such index for IPv4 targets and one for IPv6 targets.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     by_policy: HashMap<Arc<PortPolicy>, Arc<Bits>>,
@@ -24,14 +26,15 @@ pub(super) struct Ports {
 }
 
 impl Clone for Ports {
-    /// Without the cached sets: a copy is made to be changed.
+    /// Copies everything but the cached sets, because a copy is made only in order to be changed.
     fn clone(&self) -> Self {
         Self { by_policy: self.by_policy.clone(), by_port: ArcSwap::default() }
     }
 }
 
 impl Ports {
-    /// Moves an exit from one policy to another. A policy that allows no port counts as none.
+    /// Moves an exit in the index from the policy `old` to the policy `new`. A policy that allows no port counts as no
+    /// policy.
     pub(super) fn file(&mut self, slot: Slot, old: Option<&PortPolicy>, new: Option<&PortPolicy>) {
         if let Some(old) = old.filter(|old| !old.is_reject_all())
             && let Some(bits) = self.by_policy.get_mut(old)
@@ -47,11 +50,11 @@ impl Ports {
                 None => _ = self.by_policy.insert(Arc::new(new.clone()), Arc::new([slot].into_iter().collect())),
             }
         }
-        // Sets may have been cached between two changes of one edit.
+        // Another change of the same edit may already have cached sets. Those sets are wrong now.
         self.by_port = ArcSwap::default();
     }
 
-    /// The exits that allow the port.
+    /// Returns the exits that allow connections to the port.
     pub(super) fn allowing(&self, port: u16) -> Arc<Bits> {
         let cached = self.by_port.load();
         if let Some((_, bits)) = cached.iter().find(|(cached, _)| *cached == port) {

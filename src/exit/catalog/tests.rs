@@ -1,4 +1,4 @@
-//! The indexes against a slow reference: a plain map of facts, searched from end to end.
+//! Tests of the indexes against a slow reference: a plain map of facts that is searched from end to end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -71,7 +71,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// The slow reference: facts by id, nothing else.
+/// The slow reference: a map from the id of each exit to its facts.
 type Facts = BTreeMap<ExitId, (Listing, Known)>;
 
 fn apply(facts: &mut Facts, edit: &mut Editor, change: &Change) {
@@ -156,7 +156,7 @@ proptest! {
             agree(&catalog, &facts);
             editions.push((catalog.clone(), facts.clone()));
         }
-        // An earlier edition is unchanged.
+        // Later edits must not change an earlier edition.
         editions.iter().for_each(|(catalog, facts)| agree(catalog, facts));
     }
 }

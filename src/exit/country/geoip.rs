@@ -1,25 +1,27 @@
-//! The country of an address, from the two files that Tor publishes.
+//! Finds the country of an address. The data come from the two files `geoip` and `geoip6` that Tor publishes.
 //!
-//! The files list ranges. The tables keep only the points where the country changes, so that neighbouring ranges of one
-//! country take no memory and a look-up is one binary search. Of 277,000 IPv6 ranges fewer than 8,000 begin or end inside
-//! a /64. So the large table holds the upper half of the address alone, and a small one the changes inside a /64: that
-//! takes half the memory, and more of it fits into the cache.
+//! The files list ranges of addresses. The tables here keep only the addresses at which the country changes. So
+//! neighbouring ranges of one country take no extra memory, and a look-up is one binary search. Of 277,000 IPv6 ranges,
+//! fewer than 8,000 begin or end inside a /64 network. So the large IPv6 table holds only the upper 64 bits of
+//! addresses, and a small table holds the changes inside a /64. This takes half of the memory, and more of the table
+//! fits into the cache.
 
 use std::net::IpAddr;
 
 use super::Country;
 
-/// The tables of `geoip` and `geoip6`. An empty one, the default, puts every address into [`Country::UNKNOWN`].
+/// The country tables from `geoip` and `geoip6`. With empty tables, which are the default, every address is in
+/// [`Country::UNKNOWN`].
 #[derive(Clone, Debug, Default)]
 pub struct GeoIp {
     v4: Table<u32>,
-    /// Changes at the start of a /64, by the upper 64 bits.
+    /// Changes of the country at the start of a /64 network, by the upper 64 bits of the address.
     v6: Table<u64>,
-    /// Changes inside a /64.
+    /// Changes of the country inside a /64 network.
     fine: Table<u128>,
 }
 
-/// The points where the country changes: each country holds until the next point.
+/// The addresses at which the country changes. Each country is valid until the next such address.
 #[derive(Clone, Debug)]
 struct Table<K> {
     starts: Box<[K]>,
@@ -38,14 +40,14 @@ impl<K: Ord + Copy> Table<K> {
         Self { starts: starts.into(), countries: countries.into() }
     }
 
-    /// The last point at or before `key`.
+    /// Returns the last change at or before `key`.
     fn at(&self, key: K) -> Option<(K, Country)> {
         let index = self.starts.partition_point(|start| *start <= key).checked_sub(1)?;
         Some((self.starts[index], self.countries[index]))
     }
 }
 
-/// An inclusive range of addresses of one family, as numbers.
+/// A range of IPv4 or IPv6 addresses as numbers. Both ends belong to the range.
 struct Range {
     low: u128,
     high: u128,
@@ -53,14 +55,14 @@ struct Range {
 }
 
 impl GeoIp {
-    /// Reads the texts of tor's `geoip` and `geoip6` (either may be empty). A line is `low,high,CC` with addresses, or
-    /// with integers for IPv4; `#` begins a comment. Other lines are skipped. Where ranges overlap, the one that begins
-    /// first wins.
+    /// Reads the texts of tor's files `geoip` and `geoip6`. Either text may be empty. A line is `low,high,CC`. `low`
+    /// and `high` are addresses, or integers for IPv4. A `#` begins a comment. Other lines are skipped. If ranges
+    /// overlap, the range with the lower first address wins.
     pub fn parse(v4: &str, v6: &str) -> Self {
         Self::read(v4, v6).0
     }
 
-    /// As [`Self::parse`], with the number of lines that were skipped.
+    /// As [`Self::parse`], but also returns the number of lines that were skipped.
     fn read(v4: &str, v6: &str) -> (Self, usize) {
         let (mut ranges4, mut ranges6, mut skipped) = (Vec::new(), Vec::new(), 0);
         for line in v4.lines().chain(v6.lines()).map(str::trim) {
@@ -77,7 +79,7 @@ impl GeoIp {
         (Self { v4, v6: Table::new(v6), fine: Table::new(fine) }, skipped)
     }
 
-    /// The country of an address. An IPv4-mapped IPv6 address counts as the IPv4 address.
+    /// Returns the country of an address. An IPv4-mapped IPv6 address counts as the IPv4 address.
     pub fn country(&self, ip: IpAddr) -> Country {
         let found = match ip.to_canonical() {
             IpAddr::V4(ip) => self.v4.at(ip.to_bits()).map(|(_, country)| country),
@@ -95,7 +97,7 @@ impl GeoIp {
 fn range(line: &str) -> Option<(IpAddr, Range)> {
     let mut fields = line.split(',').map(|field| field.trim().trim_matches('"'));
     let (low, high, country) = (address(fields.next()?)?, address(fields.next()?)?, fields.next()?);
-    // Old files use codes such as A1 for "anonymous": such a range is in no country.
+    // Old files have codes such as A1 ("anonymous") that are not countries. The country of such a range is unknown.
     let country = match country.len() {
         2 => Country::parse(country).unwrap_or(Country::UNKNOWN),
         _ => return None,
@@ -116,7 +118,7 @@ fn address(field: &str) -> Option<IpAddr> {
     }
 }
 
-/// The points at which the country changes, lowest first.
+/// Returns the addresses at which the country changes, lowest first.
 fn changes(mut ranges: Vec<Range>) -> Vec<(u128, Country)> {
     ranges.sort_by_key(|range| range.low);
     let mut points: Vec<(u128, Country)> = Vec::with_capacity(ranges.len());
@@ -125,7 +127,7 @@ fn changes(mut ranges: Vec<Range>) -> Vec<(u128, Country)> {
             points.push((start, country));
         }
     };
-    // The first address that no range has covered so far; `None` when the last address is covered.
+    // The first address that no range has covered so far. `None` means that even the last possible address is covered.
     let mut next = Some(0);
     for range in ranges {
         let Some(from) = next.filter(|from| *from <= range.high) else { continue };
@@ -143,7 +145,7 @@ fn changes(mut ranges: Vec<Range>) -> Vec<(u128, Country)> {
 
 type Points<K> = Vec<(K, Country)>;
 
-/// Splits IPv6 points into those at the start of a /64 and those inside one.
+/// Splits the IPv6 changes into those at the start of a /64 network and those inside one.
 fn halves(points: Points<u128>) -> (Points<u64>, Points<u128>) {
     let (mut coarse, mut fine): (Points<u64>, Points<u128>) = (Vec::new(), Vec::new());
     let mut points = points.into_iter().peekable();
@@ -154,7 +156,8 @@ fn halves(points: Points<u128>) -> (Points<u64>, Points<u128>) {
             continue;
         }
         fine.push((start, country));
-        // The country at the end of this /64 also holds from the start of the next one, unless the next point is there.
+        // The country at the end of this /64 is also the country at the start of the next /64, unless there is a change
+        // exactly there.
         let next_half = half.checked_add(1);
         let taken_over = points.peek().is_some_and(|(next, _)| Some((next >> 64) as u64) == Some(half))
             || points.peek().map(|(next, _)| *next) == next_half.map(|half| u128::from(half) << 64);
@@ -229,8 +232,8 @@ mod tests {
         assert_eq!((at(&geoip, "::"), at(&geoip, "::1")), ("DE".to_owned(), "??".to_owned()));
     }
 
-    /// The beginning of a file that tor-geoipdb installs; empty where it is not installed, and then this test checks nothing
-    /// that the tests above do not.
+    /// Returns the beginning of a file that the package tor-geoipdb installs, or an empty text if the package is not
+    /// installed. With an empty text the test below checks nothing.
     fn installed(name: &str) -> String {
         let text = std::fs::read_to_string(format!("/usr/share/tor/{name}")).unwrap_or_default();
         text.split_inclusive('\n').take(30_000).collect()
@@ -251,7 +254,7 @@ mod tests {
         }
     }
 
-    /// Addresses close together, so that ranges meet, overlap and share a /64.
+    /// Generates addresses that are close together, so that ranges meet, overlap and share a /64.
     fn close_together() -> impl Strategy<Value = u128> {
         (0u128..4, 0u128..12).prop_map(|(half, low)| half << 64 | low)
     }

@@ -1,94 +1,100 @@
-//! Ejection: an exit is out after a run of failed or late dials, and back after one success. A circuit breaker without a
-//! lock.
+//! Ejection: an exit gets no connections after a run of failed or late dials, and takes part again after one success.
+//! This is a circuit breaker without a lock.
 //!
-//! An exit whose dials fail costs each client a deadline, long before the next check finds it. A run of failures ejects
-//! it for a time that doubles with each ejection. After that time *one* connection may try it, and the result of this
-//! trial decides. A trial without a result (the client left) is repeated after [`TRIAL`], so that no exit stays out for
-//! ever.
+//! If the dials of an exit fail, each client waits for a deadline, long before the next check finds the fault. So a run
+//! of failures ejects the exit. The time of the ejection doubles with each ejection. After that time *one* connection
+//! may try the exit, and the result of this trial decides. If a trial has no result because the client left, another
+//! trial is made after [`TRIAL`]. So no exit stays ejected for ever.
 //!
-//! An exit that has become slow hurts clients in the same way. Slow is relative: a dial is late if another exit, dialled
-//! later for the same target, was faster. So a slow target makes no dial late, and if all exits are slow, none is. The
-//! average of latencies alone is not enough: whenever it has decayed, the next few clients would pay, and one slow request
-//! in a hundred spoils a 99th percentile.
+//! An exit that has become slow hurts clients in the same way. Here "slow" is relative: a dial is late if another exit
+//! was faster, although that exit was dialled later for the same target. So a slow target makes no dial late, and if
+//! all exits are slow, no dial is late. The average of latencies alone is not enough. Each time the average has
+//! decayed, the next few clients would wait again, and one slow request in a hundred spoils a 99th percentile.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::super::moment::Moment;
 
-/// Failures in a row that eject an exit. Between Envoy's five and one: the dialer counts only the exit's own faults, so
-/// three are no accident, and the clients were failed over meanwhile.
+/// The number of failures in a row that eject an exit. The value is between one and Envoy's five. The dialer counts
+/// only faults of the exit, so three in a row are not an accident. The clients of failed dials get another exit.
 const RUN: u64 = 3;
 
-/// Late dials in a row that eject an exit. One dial in twenty-five is late by chance; three in a row are one in fifteen
-/// thousand.
+/// The number of late dials in a row that eject an exit. One dial in twenty-five is late by chance. Three late dials in
+/// a row happen by chance once in fifteen thousand times.
 const LATE_RUN: u64 = 3;
 
-/// How long the run of late dials must last. When this machine or the exit's is busy for a moment, all dials of that
-/// moment are late together, and must count as one. Not tuned: longer than most such moments.
+/// The shortest time that the run of late dials must last before it ejects the exit. When this machine or the exit's
+/// machine is busy for a moment, all dials of that moment are late together and must count as one. Not tuned: the value
+/// is longer than most such moments.
 const LATE_SPAN: Duration = Duration::from_millis(150);
 
-/// The length of the first ejection. Not tuned: between linkerd's 1 s and Envoy's 30 s, and long enough to rebuild a
-/// circuit.
+/// The length of the first ejection because of failures. The value is between linkerd's 1 s and Envoy's 30 s, and long
+/// enough to rebuild a circuit. Not tuned.
 const FIRST: Duration = Duration::from_secs(10);
 
-/// The most doublings: 10 s · 2⁶ is 10 min 40 s, about the time until the tester checks the exit anyway.
+/// How many times the length of an ejection can double: 10 s · 2⁶ is 10 min 40 s. At about that time the tester checks
+/// the exit anyway.
 const DOUBLINGS: u64 = 6;
 
-/// The length of the first ejection for being late, and the most doublings: 3 s to 96 s. Not tuned: an exit that was late
-/// by chance loses little, and a trial of a slow exit costs one client a hedged dial each minute and a half.
+/// The length of the first ejection because of late dials, and how many times this length can double. The ejections
+/// last from 3 s to 96 s. Not tuned: an exit that was late by chance loses little time, and the trials of a slow exit
+/// cost one client a hedged dial every 96 s.
 const LATE_FIRST: Duration = Duration::from_secs(3);
 const LATE_DOUBLINGS: u64 = 5;
 
-/// How long a trial has for its result before another one may be made. Not tuned: longer than a dial's deadline.
+/// The time that a trial has for its result. After this time another trial may be made. Not tuned: the value is longer
+/// than the deadline of a dial.
 const TRIAL: Duration = Duration::from_secs(15);
 
-/// Whether an exit takes part in choosing.
+/// Tells if new connections may choose an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It does: the circuit breaker is closed.
+    /// The exit takes part in choosing: its circuit breaker is closed.
     Closed,
-    /// It does not until this moment.
+    /// The exit takes no part in choosing until this moment.
     Ejected(Moment),
-    /// The ejection is over, and one connection may try the exit.
+    /// The time of the ejection is over, and one connection may try the exit.
     HalfOpen,
 }
 
-/// How a dial compares with another exit's dial to the same target.
+/// How fast a dial was, compared with another exit's dial to the same target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialSpeed {
     /// There was no other dial to compare with.
     Unknown,
-    /// As fast as the other.
+    /// The dial was as fast as the other dial.
     Kept,
-    /// Slower than another that began later, or would have begun later.
+    /// The dial was slower than another dial that began later, or that would have begun later.
     Late,
 }
 
-/// An exit was ejected.
+/// Reports that an exit was ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ejected {
-    /// When its trial is due.
+    /// When the trial of the exit is due.
     pub until: Moment,
 }
 
-/// What a successful dial changed.
+/// What a successful dial changed about the ejection of its exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialEffect {
     Same,
-    /// An ejected exit takes part again.
+    /// The exit was ejected and takes part in choosing again.
     Back,
-    /// The exit was ejected for being late.
+    /// The exit was ejected because its dials were late.
     Out(Ejected),
 }
 
-/// The state of the circuit breaker in one word. From the low end: 4 bits failures in a row, 4 bits late dials in a row,
-/// 6 bits level, 1 bit ejected for being late, 1 bit trial claimed, 48 bits the end of the ejection in ms (0: none).
+/// The state of the circuit breaker in one word. From the lowest bits: 4 bits for the number of failures in a row, 4
+/// bits for the number of late dials in a row, 6 bits for the level (how many ejections count for the doubling), 1 bit
+/// for "ejected because of late dials", 1 bit for "trial claimed", 48 bits for the end of the ejection in ms (0: not
+/// ejected).
 #[derive(Debug, Default)]
 pub(super) struct Ejection {
     packed: AtomicU64,
-    /// When the run of late dials began. Apart from `packed`: a thread that reads the two at different times ejects the exit
-    /// a moment later, which does no harm.
+    /// When the run of late dials began. This is not part of `packed`. A thread that reads the two values at different
+    /// times may eject the exit a moment later, which does no harm.
     late_since: AtomicU64,
 }
 
@@ -129,12 +135,13 @@ impl Packed {
         Self { run: 0, lates: 0, level: (self.level + 1).min(DOUBLINGS + 1), late, trial: false, until }
     }
 
-    /// The level falls by one only, so that an exit that soon fails again stays out longer.
+    /// Ends the ejection. The level falls by only one, so an exit that soon fails again stays ejected for longer.
     fn back(self) -> Self {
         Self { run: 0, lates: 0, level: self.level.saturating_sub(1), late: false, trial: false, until: 0 }
     }
 
-    /// `lasting`: the run of late dials has lasted for [`LATE_SPAN`].
+    /// Returns the state after a successful dial. `lasting` is true if the run of late dials has lasted for
+    /// [`LATE_SPAN`].
     fn succeeded(self, speed: DialSpeed, lasting: bool, now: Moment) -> Self {
         let alive = Self { run: 0, ..self };
         match (self.until, speed) {
@@ -144,8 +151,8 @@ impl Packed {
             (0, DialSpeed::Late) => Self { lates: (self.lates + 1).min(LATE_RUN), ..alive },
             (_, DialSpeed::Late) if self.trial => alive.out(true, now),
             (_, DialSpeed::Kept) if self.trial => alive.back(),
-            // The exit is ejected for being slow, and this dial says nothing about its speed now: it began before the
-            // ejection, or there was no other dial to compare with.
+            // The exit is ejected because it was slow. This dial says nothing about the speed now: either the dial
+            // began before the ejection, or there was no other dial to compare with.
             _ if self.late => alive,
             _ => alive.back(),
         }
@@ -153,7 +160,7 @@ impl Packed {
 
     fn failed(self, now: Moment) -> Self {
         match self {
-            // A dial that began before the ejection: it is one of the failures that caused it.
+            // This dial began before the ejection and is one of the failures that caused the ejection.
             Self { until: 1.., trial: false, late: false, .. } => self,
             Self { trial: true, .. } => self.out(false, now),
             _ if self.run + 1 >= RUN => self.out(false, now),
@@ -161,7 +168,7 @@ impl Packed {
         }
     }
 
-    /// What the change from `self` to `new` means.
+    /// Returns the effect of the change from `self` to `new`.
     fn effect(self, new: Self) -> DialEffect {
         let was_in = self.until == 0 || self.trial;
         match new.until {
@@ -175,14 +182,14 @@ impl Packed {
 }
 
 impl Ejection {
-    /// A dial succeeded at this speed.
+    /// Records that a dial succeeded at this speed.
     pub(super) fn succeeded(&self, speed: DialSpeed, now: Moment) -> DialEffect {
         let old = Packed::from(self.packed.load(Relaxed));
         if speed == DialSpeed::Late && old.lates == 0 {
             self.late_since.store(now.0, Relaxed);
         }
         let lasting = speed == DialSpeed::Late && now.since(Moment(self.late_since.load(Relaxed))) >= LATE_SPAN;
-        // Nearly always nothing changes, and nothing needs to be written.
+        // In nearly all cases the state does not change, and no write is needed.
         if old.succeeded(speed, lasting, now) == old {
             return DialEffect::Same;
         }
@@ -191,7 +198,7 @@ impl Ejection {
         old.effect(old.succeeded(speed, lasting, now))
     }
 
-    /// A dial failed by the exit's fault. `Some` if that ejected it.
+    /// Records that a dial failed through the fault of the exit. Returns `Some` if this failure ejected the exit.
     pub(super) fn failed(&self, now: Moment) -> Option<Ejected> {
         let next = |bits| Some(Packed::from(bits).failed(now).into());
         let old = Packed::from(self.packed.fetch_update(Relaxed, Relaxed, next).ok()?);
@@ -283,7 +290,7 @@ mod tests {
         }
     }
 
-    /// Reports late dials until the exit is ejected; when its trial is due.
+    /// Reports late dials until the exit is ejected. Returns when the trial is due.
     fn slow(ejection: &Ejection, now: Moment) -> Moment {
         (0..).find_map(|n| late(ejection, now.after(LATE_SPAN / 2 * n))).expect("a run of late dials ejects")
     }

@@ -1,4 +1,5 @@
-//! Connections without session or pin: the best exit of the pool, or another exit each time (`rotate`).
+//! Chooses exits for connections without session or pin: the best exit of the pool, or another exit for each connection
+//! (`rotate`).
 
 use std::sync::Arc;
 
@@ -12,11 +13,11 @@ use super::{Chooser, EXITS, Plan};
 use crate::exit::Exit;
 use crate::exit::load::State;
 
-/// Pools up to this size are searched whole; of larger ones a few members are drawn. Not tuned.
+/// Every member of a pool up to this size is examined. From a larger pool only a few members are drawn. Not tuned.
 const SMALL: usize = 32;
 
-/// Draws from a large pool before the whole pool is searched after all. Not tuned: where half of the members fit, one
-/// connection in a thousand finds fewer than three.
+/// The number of members drawn from a large pool. If too few of them are suitable, the whole pool is examined. Not
+/// tuned: if half of the members are suitable, one connection in a thousand finds fewer than three.
 const DRAWS: usize = 16;
 
 impl<'a> Chooser<'a> {
@@ -37,14 +38,15 @@ impl<'a> Chooser<'a> {
         Ok(Plan::new(self, exits.into_iter().cloned().collect()))
     }
 
-    /// Up to three exits, best first: members of the pool, then its slow members, then exits outside the pool, then
-    /// ejected ones. The exit of the last connection comes last.
+    /// Returns up to three exits, best first: members of the pool, then its slow members, then exits outside the pool,
+    /// then ejected exits. The exit that the holder's previous connection used (`last`) comes last.
     fn free_exits<R: Rng + ?Sized>(&self, pool: &Pool, last: Option<u64>, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let mut exits = self.members(pool, rng);
         let trials: Vec<_> = exits.extract_if(.., |exit| self.is_due(exit)).collect();
         let repeated = |exit: &&mut &'a Arc<Exit>| Some(exit.seed()) == last;
         let repeat: Vec<_> = exits.extract_if(.., |exit| repeated(&exit)).collect();
-        // An exit that is due for a trial has a place of its own: three fit members would keep it out for ever.
+        // An exit that is due for a trial gets a place of its own. Otherwise three suitable members would keep that
+        // exit out for ever.
         let trial = trials.into_iter().next();
         let places = EXITS - usize::from(trial.is_some());
         lead(&mut exits, places, self.ask.now, rng);
@@ -63,7 +65,7 @@ impl<'a> Chooser<'a> {
         exits
     }
 
-    /// Members that fit and are not ejected: those due for a trial are among them.
+    /// Returns the members that are suitable and not ejected. Members that are due for a trial are included.
     fn members<R: Rng + ?Sized>(&self, pool: &Pool, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let open = |exit: &Exit| self.fits(exit) && !matches!(exit.load().state(self.ask.now), State::Ejected(_));
         let catalog = self.view.catalog;
@@ -82,8 +84,8 @@ impl<'a> Chooser<'a> {
         members.iter().filter_map(|member| member.exit(catalog)).filter(|exit| open(exit)).collect()
     }
 
-    /// Members that were ejected for being slow. They work, and a route with a pool of three addresses should use these
-    /// three before it uses a fourth.
+    /// Returns members that were ejected because they were slow. These members work, and a route with a pool of three
+    /// addresses should use these three before it uses a fourth.
     fn slow<R: Rng + ?Sized>(&self, pool: &Pool, count: usize, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let members = pool.members().iter().take(SMALL).filter_map(|member| member.exit(self.view.catalog));
         let out = |exit: &Exit| matches!(exit.load().state(self.ask.now), State::Ejected(_)) && exit.load().is_slow();
@@ -92,7 +94,7 @@ impl<'a> Chooser<'a> {
         slow
     }
 
-    /// Exits outside the pool that fit.
+    /// Returns suitable exits outside the pool.
     fn beyond<R: Rng + ?Sized>(&self, pool: &Pool, count: usize, last: Option<u64>, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let mut free = self.fitting();
         pool.members()
@@ -104,7 +106,8 @@ impl<'a> Chooser<'a> {
         drawn
     }
 
-    /// Exits that fit though they are ejected, for when all are: members of the pool if there are any, else any exit.
+    /// Returns suitable exits that are ejected. It is called when all suitable exits are ejected. The result has
+    /// members of the pool if there are any, and other exits otherwise.
     pub(super) fn ejected<R: Rng + ?Sized>(&self, pool: &Pool, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let of_pool = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
         let mut exits: Vec<_> = of_pool.filter(|exit| self.fits(exit)).collect();
@@ -119,8 +122,8 @@ impl<'a> Chooser<'a> {
         exit.load().state(self.ask.now) == State::HalfOpen
     }
 
-    /// Claims the trial that an ejected exit is due for. The trial exit then goes first in the plan, or the trial would
-    /// hardly ever be made.
+    /// Claims the trial of an ejected exit, and returns true if this connection makes the trial. The exit then goes
+    /// first in the plan. Otherwise the trial would hardly ever be made.
     fn claims_trial(&self, exit: &Exit) -> bool {
         self.is_due(exit) && exit.load().claim_trial(self.ask.now)
     }

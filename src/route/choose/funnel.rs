@@ -1,7 +1,8 @@
-//! Counts, condition by condition, how many exits are left for a username: the funnel of a refusal.
+//! Counts how many exits are left for a username after each condition (filter step). A refusal shows these counts,
+//! which the code calls the funnel.
 //!
-//! Every condition is a set that the catalog keeps, so that a refusal costs little more than a choice. That matters
-//! because scrapers repeat a request that was refused.
+//! For every condition the catalog keeps a set of exits. So a refusal takes little more time than a choice. This
+//! matters because scrapers repeat requests that were refused.
 
 use super::super::ban::Site;
 use super::super::pool::picked;
@@ -12,25 +13,27 @@ use crate::exit::catalog::{Bits, Filter};
 use crate::exit::country::CountrySet;
 use crate::exit::{ExitId, Source};
 
-/// Unchecked exits that a refusal names, to be checked at once. Not tuned: the first good one ends the wait, and three
-/// make it likely that one is good.
+/// The number of unchecked exits in a refusal. The gateway checks these exits immediately. Not tuned: the first good
+/// exit ends the wait, and among three exits one is probably good.
 const WORTH_A_CHECK: usize = 3;
 
 impl Chooser<'_> {
-    /// A refusal whose reason is the first condition that no exit meets.
+    /// Returns a refusal whose reason is the first condition that no exit meets.
     pub(super) fn refuse(&self) -> Box<Refusal> {
         let (funnel, untested) = self.funnel();
-        // Exits are left, and yet none was chosen: those that are left have failed this request.
+        // Exits are left after all conditions, but none was chosen. So this request has already failed with each of
+        // them.
         let why = funnel.reason().unwrap_or(Why::AllFailed);
         Box::new(Refusal { why, funnel, untested })
     }
 
-    /// A refusal for a reason that the caller knows.
+    /// Returns a refusal for a reason that the caller knows.
     pub(super) fn refuse_as(&self, why: Why) -> Box<Refusal> {
         Box::new(Refusal { why, funnel: self.funnel().0, untested: Vec::new() })
     }
 
-    /// The funnel, and exits that lack nothing but a check.
+    /// Returns how many exits are left after each filter step, and the exits that fail only because nobody has checked
+    /// them.
     pub(in crate::route) fn funnel(&self) -> (Funnel, Vec<ExitId>) {
         let (catalog, selector) = (self.view.catalog, self.need.selector);
         let mut counter = self.count_matching();
@@ -60,7 +63,7 @@ impl Chooser<'_> {
         (Funnel { steps: counter.steps }, untested)
     }
 
-    /// The first steps: source, countries, AS.
+    /// Counts the exits after the first filter steps: source, countries, AS.
     fn count_matching(&self) -> StepCounter {
         let (catalog, selector) = (self.view.catalog, self.need.selector);
         let sources = self.need.policy.sources(selector);
@@ -85,7 +88,7 @@ impl Chooser<'_> {
     }
 }
 
-/// The exits that are left, and how many were left after each step.
+/// The exits that are left, and the number of exits that were left after each filter step.
 struct StepCounter {
     left: Bits,
     steps: Vec<(Step, usize)>,

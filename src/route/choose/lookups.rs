@@ -1,4 +1,4 @@
-//! No choice walks over the catalog: the exits that each one looks at are counted.
+//! Tests that no choice looks at every exit of the catalog. The tests count the exits that each choice looks at.
 
 use std::sync::Arc;
 
@@ -10,12 +10,13 @@ use crate::exit::{Abilities, Anonymity, ExitId, Protocol, PublicId, Verdict};
 
 const EXITS: u16 = 5_000;
 
-/// Exits that a choice may look at: a pool, the sample that it was filled from, and two draws. A walk over this world
-/// would look at hundreds or thousands.
+/// The largest number of exits that one choice may look at: a pool, the sample from which the pool was filled, and two
+/// draws. A loop over all exits of the test world would look at hundreds or thousands.
 const BOUND: usize = 2 * (super::FEW + super::MANY) + 100;
 
-/// Every third exit is a public proxy, every tenth untested, every seventh bad. A thousand share one address, a thousand
-/// more share ten. Nine in ten allow the web's ports only, and none allows mail.
+/// Makes a world of exits. Every third exit is a public proxy, every tenth is untested, and every seventh is bad. A
+/// thousand exits share one address, and a thousand more share ten addresses. Nine exits in ten allow only the ports of
+/// the web. No exit allows the ports of mail.
 fn world() -> World {
     let mut world = World::new(&[]);
     let mut edit = world.catalog.edit();
@@ -110,7 +111,7 @@ fn no_username_walks_over_the_catalog() {
 fn many_pins_and_a_lost_exit_do_not_walk_either() {
     let mut world = world();
     let mut worst = 0;
-    // More pins than addresses: at the end every address is shared.
+    // There are more pins than addresses, so at the end several pins share each address.
     for n in 0..4000 {
         let (_, looked) = lookups::during(|| _ = world.first(&format!("us-strict-session-p{n}")));
         worst = worst.max(looked);

@@ -1,4 +1,4 @@
-//! The result of choosing: the exits to dial, in order.
+//! The result of a choice: the exits to dial, in order.
 
 use std::sync::Arc;
 
@@ -10,20 +10,21 @@ use super::super::view::View;
 use super::{Ask, Chooser};
 use crate::exit::{Exit, ExitId};
 
-/// The exits for one connection.
+/// The exits for one connection, and how the connection may use them.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The exits to dial, in order; never empty. There is one if the connection may not use another.
+    /// The exits to dial, in order. The list is never empty. It has only one exit if the connection may not use
+    /// another.
     pub exits: Vec<Arc<Exit>>,
-    /// The session's move, if it is on another exit than the last time.
+    /// How the session moved, if it now uses another exit than the last time.
     pub moved: Option<Moved>,
-    /// The pins that this choice made, moved or ended.
+    /// Events for the pins that this choice made, moved or ended.
     pub events: Vec<Event>,
-    /// Circuits may be shared with streams of the same isolation.
+    /// Circuits may be shared with streams that have the same isolation.
     pub isolation: Isolation,
-    /// A second exit may be dialled while a slow first one is still being dialled.
+    /// True if a second exit may be dialled while the dial of a slow first exit still waits.
     pub hedge: bool,
-    /// The connection belongs to a session: failing over moves it to the next exit.
+    /// True if the connection belongs to a session. If its dial fails, the session moves to the next exit.
     pub(super) sticky: bool,
 }
 
@@ -35,14 +36,14 @@ impl Plan {
         Self { exits, moved: None, events: Vec::new(), isolation, hedge, sticky: false }
     }
 
-    /// The exit to dial now.
+    /// Returns the exit to dial now.
     pub fn first(&self) -> &Arc<Exit> {
         &self.exits[0]
     }
 
-    /// Drops the first exit, whose dial failed by the exit's fault, and returns the next one. A session moves there, or
-    /// to the exit where another of its connections has moved it meanwhile. `None`: there is no other exit, and the plan
-    /// is unchanged.
+    /// Drops the first exit and returns the next one. The dialer calls this after a dial failed through the fault of
+    /// the first exit. A session moves to the next exit. If another connection has moved the session meanwhile, the
+    /// session's new exit is used. `None` if there is no other exit. Then the plan is unchanged.
     pub fn fail_over(&mut self, view: View<'_>, memory: &Memory, ask: &Ask<'_>) -> Option<&Arc<Exit>> {
         if self.exits.len() < 2 {
             return None;

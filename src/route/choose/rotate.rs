@@ -1,7 +1,8 @@
-//! Rotation: another exit on request of the client or the API, for a pin, a session or a pool.
+//! Rotation: a client or the API asks for another exit for a pin, a session or a pool.
 //!
-//! It has two steps, because a pin or session moves only to an exit that works: [`successor`] chooses an exit and changes
-//! nothing, the caller tests it, and [`succeed`] moves there, unless another rotation was quicker.
+//! A rotation has two steps, because a pin or session must move only to an exit that works. [`successor`] chooses an
+//! exit and changes nothing. The caller tests that exit. [`succeed`] then moves the pin or session there, unless
+//! another rotation was faster.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,26 +19,26 @@ use super::{Ask, Chooser};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, ExitId};
 
-/// An exit that may take another's place.
+/// An exit that may replace the exit of a pin, session or pool.
 #[derive(Clone, Debug)]
 pub struct Successor {
-    /// The exit in use, if there is one.
+    /// The exit that is in use now, if there is one.
     pub before: Option<ExitId>,
-    /// Its address, as sites see it.
+    /// The address with which sites see the exit in use.
     pub before_ip: Option<IpAddr>,
-    /// The exit that may take its place.
+    /// The exit that may replace the exit in use.
     pub exit: Arc<Exit>,
     pinned: Option<Pinned>,
 }
 
-/// The result of a rotation: the pins that were moved or ended.
+/// The result of a rotation: events for the pins that were moved or ended.
 #[derive(Clone, Debug)]
 pub struct Rotated {
     pub events: Vec<Event>,
 }
 
-/// Chooses another exit with another IP for the pin or session of this username, or one outside the pool if it has
-/// neither. Changes nothing.
+/// Chooses another exit with another IP for the pin or session of this username. If there is neither pin nor session,
+/// the function chooses an exit outside the pool. It changes nothing.
 pub fn successor<R: Rng + ?Sized>(
     view: View<'_>,
     memory: &Memory,
@@ -52,8 +53,9 @@ pub fn successor<R: Rng + ?Sized>(
     }
 }
 
-/// Moves the pin, session or implicit pool to the successor. `None`: another rotation was quicker, or the address was
-/// taken, and the caller needs another successor. `RouteTable::rotated` exchanges the pool of a named route.
+/// Moves the pin, session or implicit pool to the successor. `None` if another rotation was faster, or if another pin
+/// took the address. Then the caller needs another successor. For the pool of a named route, `RouteTable::rotated`
+/// exchanges the exits instead.
 pub fn succeed(view: View<'_>, memory: &Memory, ask: &Ask<'_>, successor: &Successor) -> Option<Rotated> {
     let chooser = Chooser::new(view, memory, ask);
     match (ask.wish.selector.mode, &ask.wish.selector.session) {
@@ -89,7 +91,7 @@ impl Chooser<'_> {
         if before_ip.is_none() || exit.ip() != before_ip {
             return Ok(Successor { before, before_ip, exit, pinned: None });
         }
-        // The session's next exit has the same address: any exit with another address will do.
+        // The exit that the session would get next has the same address. So any exit with another address is taken.
         let exit = self.elsewhere(self.fitting(), before_ip, rng)?;
         Ok(Successor { before, before_ip, exit, pinned: None })
     }
@@ -107,7 +109,7 @@ impl Chooser<'_> {
         Ok(Successor { before: Some(before.id().clone()), before_ip: before.ip(), exit, pinned: None })
     }
 
-    /// One of these exits that is not ejected and has another address.
+    /// Returns an exit of this set that is not ejected and has another address than `before`.
     fn elsewhere<R: Rng + ?Sized>(
         &self,
         mut others: Bits,

@@ -1,9 +1,10 @@
-//! Connections of a session: they use the session's exit as long as it can serve.
+//! Chooses exits for the connections of a session. They use the session's exit as long as that exit can serve.
 //!
-//! A session moves if its exit is gone or no longer has what the selector asks for, if the target's site bans the exit,
-//! if a dial failed by the exit's fault, or if the session's time is over. It does not move if other exits come or go, or
-//! if its exit is slow, busy or ejected: other connections are then kept away from that exit, and a client that is logged
-//! in would rather wait. A connection to a port that the exit refuses uses another exit, and the session stays.
+//! A session moves if its exit is gone or no longer meets the selector. A session also moves if the target's site bans
+//! the exit, if a dial failed through the fault of the exit, or if the time of the session is over. A session does not
+//! move if other exits come or go, or if its exit is slow, busy or ejected. Ejection keeps other connections away from
+//! a slow exit, and a client that is logged in would rather wait. If the session's exit refuses the port of one
+//! connection, that connection uses another exit, and the session stays.
 
 use std::sync::Arc;
 
@@ -21,8 +22,8 @@ impl<'a> Chooser<'a> {
     pub(super) fn sticky<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
         match self.memory.sessions().touch(self.holder, self.ask.now) {
             SessionState::Absent => self.bind(None, None, rng),
-            // A stated time that is over means that the client wants another exit. A session that was idle for too long
-            // may return to its exit.
+            // If the username states a time and that time is over, the client wants another exit. A session that only
+            // was idle for too long may return to its exit.
             SessionState::Ended(exit, term) => {
                 self.bind(Some((&exit, Cause::Expired)), Some(&exit).filter(|_| term.fixed), rng)
             }
@@ -34,7 +35,7 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    /// The exit of a session, or the reason for which the session must move.
+    /// Returns the exit of a session, or the reason why the session must move.
     fn session_exit(&self, id: &ExitId) -> Result<&'a Arc<Exit>, Cause> {
         let exit = self.view.catalog.get(id).ok_or(Cause::Down)?;
         if !exit.alive() || exit.known().verdict == Verdict::Bad || !self.matches_selector(exit) {
@@ -48,7 +49,7 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    /// Proposes an exit for the session, and uses the exit that the session then has.
+    /// Proposes an exit for the session, and uses the exit that the session has after the proposal.
     fn bind<R: Rng + ?Sized>(
         &self,
         from: Option<(&ExitId, Cause)>,
@@ -64,11 +65,12 @@ impl<'a> Chooser<'a> {
         let exit = self.view.catalog.get(&bound.exit).unwrap_or(proposal);
         let moved = from.filter(|(from, _)| *from != exit.id());
         let moved = moved.map(|(from, cause)| Moved { from: from.clone(), to: exit.id().clone(), cause });
-        // The exit may be the proposal of another connection, to another port.
+        // The session's exit may come from the proposal of another connection, which connects to another port.
         if self.allows(exit) { Ok(self.stay(exit, moved, rng)) } else { self.detour(rng) }
     }
 
-    /// The exit that rendezvous hashing picks from the pool; one from outside the pool if no member can serve.
+    /// Returns the exit that rendezvous hashing picks from the pool. If no member can serve, the exit is from outside
+    /// the pool.
     pub(super) fn proposal<R: Rng + ?Sized>(
         &self,
         pool: &Pool,
@@ -91,7 +93,7 @@ impl<'a> Chooser<'a> {
         if self.need.selector.exit.is_none() { self.pool() } else { Arc::default() }
     }
 
-    /// The session's exit first, then those that it would move to.
+    /// Returns a plan with the session's exit first, followed by the exits to which the session would move.
     fn stay<R: Rng + ?Sized>(&self, exit: &'a Arc<Exit>, moved: Option<Moved>, rng: &mut R) -> Plan {
         let pool = self.session_pool();
         let others = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
@@ -107,8 +109,8 @@ impl<'a> Chooser<'a> {
         Plan { moved, sticky: true, ..Plan::new(self, exits) }
     }
 
-    /// Another exit for this connection alone, because the session's exit refuses the port: the same one for all such
-    /// connections of the session as long as the pool is the same.
+    /// Returns a plan with another exit for this connection alone, because the session's exit refuses the port. All
+    /// such connections of the session get the same exit as long as the pool is the same.
     fn detour<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
         let exit = self.proposal(&self.session_pool(), None, rng).ok_or_else(|| self.refuse())?;
         Ok(Plan::new(self, vec![exit.clone()]))

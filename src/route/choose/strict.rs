@@ -1,4 +1,4 @@
-//! Connections of a strict route: one IP, or an error.
+//! Chooses exits for the connections of a strict route: they get one fixed IP, or an error.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use super::{super::balance::lead, Chooser, Plan};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, Moment};
 
-/// Exits that are compared for a new pin. The set that they are drawn from already has the least used addresses, so
-/// that only load is left to compare, and each costs a look-up of its address. Not tuned: the better of two, with two
-/// to spare.
+/// The number of exits that are compared for a new pin. They are drawn from a set whose addresses the fewest pins use.
+/// So only their load is left to compare, and each exit costs a look-up of its address. Not tuned: two exits would be
+/// enough, and two more are a reserve.
 const PINNABLE: usize = 4;
 
-/// Proposals before a strict connection gives up. Each one that fails means that another connection's was earlier. Not
-/// tuned: any value above the number of threads does.
+/// The number of proposals before a strict connection gives up. A proposal fails if another connection's proposal was
+/// earlier. Not tuned: any value above the number of threads is enough.
 const TRIES: usize = 16;
 
 impl<'a> Chooser<'a> {
@@ -33,7 +33,7 @@ impl<'a> Chooser<'a> {
                         Some(plan) => return plan,
                         None => continue,
                     },
-                    // Another connection of this very holder may just have taken the last free address.
+                    // Another connection of the same holder may just have taken the last free address.
                     None if self.memory.pins().of(self.holder, self.ask.now).is_some() => continue,
                     None => return Err(self.refuse()),
                 }
@@ -46,7 +46,7 @@ impl<'a> Chooser<'a> {
         Err(self.refuse_as(Why::Exclusive))
     }
 
-    /// The plan for a holder that has a pin; `None` if another connection changed the pin meanwhile.
+    /// Returns the plan for a holder that has a pin. `None` if another connection changed the pin meanwhile.
     fn use_pin<R: Rng + ?Sized>(&self, pin: &CurrentPin, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
         let Some(exit) = self.pinned_exit(pin) else { return self.down(pin, rng) };
         if pin.down.is_some() {
@@ -63,12 +63,12 @@ impl<'a> Chooser<'a> {
         })
     }
 
-    /// The exit of a pin, if it is up and still what the selector asks for.
+    /// Returns the exit of a pin, if the exit is up and still meets the selector.
     fn pinned_exit(&self, pin: &CurrentPin) -> Option<&'a Arc<Exit>> {
         self.view.catalog.get(&pin.to.exit).filter(|exit| is_up(exit, &pin.to) && self.matches_selector(exit))
     }
 
-    /// Why a connection of this pin would be refused now; `None` if it would not.
+    /// Returns why a connection with this pin would be refused now. `None` if the connection would not be refused.
     pub(in crate::route) fn pin_problem(&self, pin: &CurrentPin) -> Option<Why> {
         match self.pinned_exit(pin) {
             Some(exit) => self.exit_problem(pin, exit),
@@ -76,8 +76,9 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    /// Why the pinned exit, which is up, cannot take this connection. A ban never moves a pin by itself: its owner was
-    /// promised that the IP changes only when they ask, and learns here that they may want to.
+    /// Returns why the pinned exit, which is up, cannot serve this connection. A ban alone never moves a pin. The owner
+    /// of the pin was promised that the IP changes only on request, and the refusal tells the owner that a rotation may
+    /// help.
     fn exit_problem(&self, pin: &CurrentPin, exit: &Exit) -> Option<Why> {
         if !self.allows(exit) {
             return Some(Why::PinPort { exit: exit.id().clone() });
@@ -88,8 +89,8 @@ impl<'a> Chooser<'a> {
         Some(Why::PinBanned { exit, ip, site, until, scope: self.ask.wish.scope.clone() })
     }
 
-    /// The pinned exit is down. Another exit with the same address keeps the promise, and takes over at once; any other
-    /// exit only after `repin_after`.
+    /// Handles a pinned exit that is down. Another exit with the same address keeps the promised IP and replaces the
+    /// pinned exit immediately. An exit with another address replaces the pinned exit only after `repin_after`.
     fn down<R: Rng + ?Sized>(&self, pin: &CurrentPin, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
         let since = self.memory.pins().note(self.holder, &pin.to, true, self.ask.now)?;
         if let Some(twin) = self.twin(pin.to.ip) {
@@ -110,13 +111,14 @@ impl<'a> Chooser<'a> {
         Why::PinDown { exit: to.exit.clone(), ip: to.ip, since, repin_at: self.repin_at(since) }
     }
 
-    /// Pins an exit and plans for it; `None` if another connection was earlier, or the address was taken meanwhile.
+    /// Pins an exit and returns a plan with that exit. `None` if another connection was earlier, or if another pin took
+    /// the address meanwhile.
     fn propose(&self, exit: &Arc<Exit>, instead_of: Option<(&Pinned, Cause)>) -> Option<Result<Plan, Box<Refusal>>> {
         let events = self.pin(exit, instead_of)?;
         Some(Ok(Plan { events, ..Plan::new(self, vec![exit.clone()]) }))
     }
 
-    /// Pins an exit; `None` if another connection was earlier, or the address was taken meanwhile.
+    /// Pins an exit. `None` if another connection was earlier, or if another pin took the address meanwhile.
     pub(super) fn pin(&self, exit: &Exit, instead_of: Option<(&Pinned, Cause)>) -> Option<Vec<Event>> {
         let to = Pinned { exit: exit.id().clone(), ip: exit.v4()? };
         let terms = (self.need.policy.pin_term(self.need.selector), self.need.policy.exclusive);
@@ -129,7 +131,7 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    /// Another usable exit with this address.
+    /// Returns another usable exit with this address.
     fn twin(&self, ip: Ipv4Addr) -> Option<&'a Arc<Exit>> {
         let mut twins = self.view.catalog.behind(ip.into());
         twins.keep(self.view.catalog.distinct());
@@ -137,15 +139,16 @@ impl<'a> Chooser<'a> {
         twins.iter().filter_map(|slot| self.view.catalog.at(slot)).find(|exit| exit.v4() == Some(ip))
     }
 
-    /// An exit for a new pin, with another address than `not`: the better of two, among those whose addresses the
-    /// fewest pins use.
+    /// Returns an exit for a new pin, with another address than `not`. The exit is the better of two, among the exits
+    /// whose addresses the fewest pins use.
     pub(super) fn fresh<R: Rng + ?Sized>(&self, not: Option<&Pinned>, rng: &mut R) -> Option<&'a Arc<Exit>> {
         let catalog = self.view.catalog;
         let mut free = self.fitting();
         free.keep(catalog.distinct());
         free.drop(&not.map_or_else(Bits::default, |not| catalog.behind(not.ip.into())));
         let least = self.memory.pins().least_used(catalog, &free, self.need.policy.exclusive);
-        // The set of used addresses may be a moment old, so each exit that is drawn from it is checked again.
+        // The set of used addresses may be slightly out of date, so each exit that is drawn from the set is checked
+        // again.
         self.pinnable(&least, not, rng).or_else(|| self.pinnable(&free, not, rng))
     }
 

@@ -1,4 +1,4 @@
-//! One test for each rule of choosing, and decisions against a slow reference that walks over every exit.
+//! Tests of choosing: one test for each rule, and decisions compared with a slow reference that looks at every exit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

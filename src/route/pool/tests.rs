@@ -1,4 +1,4 @@
-//! Pools against a slow reference, and what leaves them unchanged.
+//! Tests of pools against a slow reference, and of what leaves pools unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ fn policy(pool: u16) -> Policy {
 #[test]
 fn members_have_an_ip_each() {
     let mut world = World::new(&["US"; 12]);
-    // Three IPs for twelve exits.
+    // The twelve exits have only three different IPs.
     for n in 0..12 {
         world.learn(n, |known| {
             known.observed.clear();
@@ -219,7 +219,7 @@ proptest! {
             prop_assert_eq!(pool.have() - distinct, several.min(usize::from(wanted) - distinct), "others only where those end");
             for old in before.members() {
                 let still = old.exit(&world.catalog).is_some_and(|exit| exit.usable() && exit.distinct() && exit.country() == country("US"));
-                // Two members that turn out to be one IP are the only other reason to go.
+                // A member may leave for only one other reason: it has the same IP as another member.
                 let shared = old.exit(&world.catalog).is_some_and(|exit| members.iter().any(|m| m.ip() == exit.ip() && m.id() != exit.id()));
                 prop_assert!(!still || shared || pool.has(old.id()), "{:?} moved {}", change, old.id());
             }

@@ -1,10 +1,10 @@
-//! Country names and three-letter codes, for the hint in an error: `germany` and `deu` suggest `de`.
+//! Country names and three-letter codes. They are used only for the hint in an error: `germany` and `deu` suggest `de`.
 //!
-//! They are not accepted as selectors, because a pin and a session belong to the text of a selector, and two spellings
-//! of one country would be two pins.
+//! Names and three-letter codes are not accepted as selectors. Pins and sessions belong to the text of a selector, so
+//! two spellings of one country would make two pins.
 
-/// Name (without spaces), ISO 3166-1 alpha-3 code, alpha-2 code. The countries that have Tor exits or public proxies
-/// in any number, not all of them: an unknown name only costs a hint.
+/// For each country: its name without spaces, its ISO 3166-1 alpha-3 code, and its alpha-2 code. The list has only
+/// countries with more than a few Tor exits or public proxies. For other countries only the hint is missing.
 const NAMES: [(&str, &str, &str); 84] = [
     ("afghanistan", "afg", "af"),
     ("albania", "alb", "al"),
@@ -92,7 +92,7 @@ const NAMES: [(&str, &str, &str); 84] = [
     ("vietnam", "vnm", "vn"),
 ];
 
-/// Other names for the same countries.
+/// Other names of the same countries, each with the two-letter code.
 const ALSO: [(&str, &str); 8] = [
     ("america", "us"),
     ("britain", "gb"),
@@ -104,7 +104,8 @@ const ALSO: [(&str, &str); 8] = [
     ("uae", "ae"),
 ];
 
-/// The two-letter code of a name or a three-letter code in lower case; spaces and `_` do not count.
+/// Returns the two-letter code of a country name or of a three-letter code. The text must be in lower case. Spaces and
+/// `_` in it are ignored.
 pub(super) fn code_of(name: &str) -> Option<&'static str> {
     let name: String = name.chars().filter(|c| !matches!(c, '_' | ' ')).collect();
     let listed = NAMES.iter().find(|(full, three, _)| *full == name || *three == name).map(|(.., code)| *code);

@@ -1,8 +1,9 @@
 //! The countries of a selector: `any`, `us`, `us+ca`, `eu`, `nonus`, `nonde+fr`.
 //!
-//! A [`Geo`] keeps the words that the client wrote (sorted, each once) beside the set of countries that they stand for.
-//! The words make the canonical text, so that a group `eu` is listed and pinned as `eu`; the set makes the choice. Only
-//! `any` includes exits whose country is unknown: `nonus` means "known not to be in the US", or nobody could rely on it.
+//! A [`Geo`] keeps the words that the client wrote (sorted, each word once) and the set of countries that the words
+//! mean. The canonical text is made from the words, so a group `eu` is listed and pinned as `eu`. The choice of an exit
+//! uses the set. Only `any` includes exits whose country is unknown. `nonus` means "known to be outside the US",
+//! because otherwise nobody could rely on it.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -12,38 +13,39 @@ use super::keywords::{ANY, Keyword, NON, Words};
 use super::{Reason, country};
 use crate::exit::country::CountrySet;
 
-/// Countries that exits may be in. Two are equal if they are written with the same words.
+/// The countries in which exits may be. Two values are equal if they have the same words.
 #[derive(Clone, Debug)]
 pub struct Geo {
     negated: bool,
-    /// Codes and groups, lower case, sorted, each once; none means `any`.
+    /// Country codes and group names in lower case, sorted, each once. An empty list means `any`.
     words: Arc<[Box<str>]>,
     set: CountrySet,
 }
 
 impl Geo {
-    /// Anywhere, unknown countries included.
+    /// Returns the value for any country. Unknown countries are included.
     pub fn any() -> Self {
         Self { negated: false, words: Arc::default(), set: CountrySet::ALL }
     }
 
-    /// The set of countries that the words stand for.
+    /// The set of countries that the words mean.
     pub fn countries(&self) -> &CountrySet {
         &self.set
     }
 
-    /// True if everything that `other` allows is allowed here.
+    /// Returns true if `self` allows every country that `other` allows.
     pub fn covers(&self, other: &Self) -> bool {
         self.words.is_empty() || (!other.words.is_empty() && other.set.iter().all(|country| self.set.contains(country)))
     }
 
-    /// True if the place is one word that is also a keyword: `cc` is the Cocos Islands and an alias of `country`.
+    /// Returns true if the place is one word that is also a keyword. For example, `cc` is the Cocos Islands and also an
+    /// alias of `country`.
     pub(super) fn is_ambiguous(&self) -> bool {
         !self.negated && matches!(&*self.words, [word] if Keyword::of(word).is_some())
     }
 
-    /// Reads lower-case text. The hint of [`Reason::Unknown`] is left empty, because only the caller sees the tokens
-    /// around this one.
+    /// Reads lower-case text. The hint of [`Reason::Unknown`] is left empty, because only the caller sees the
+    /// neighbouring tokens.
     pub(super) fn parse(text: &str, words: &Words) -> Result<Self, Reason> {
         if text == ANY {
             return Ok(Self::any());
@@ -53,7 +55,7 @@ impl Geo {
             Some(list) => Some(list),
         };
         let negated = list.is_some();
-        // Form decoders turn `+` into a space.
+        // Decoders of HTML forms replace `+` by a space.
         let pieces = list.unwrap_or(text).split(['+', '.', ' ']);
         let mut written = Vec::new();
         let mut set = CountrySet::EMPTY;

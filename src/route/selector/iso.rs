@@ -1,4 +1,5 @@
-//! Which two letters are a country: a typo must be refused, not wait for an exit in a place that does not exist.
+//! The two-letter codes that are countries. A typing error is refused immediately because of this list. Otherwise the
+//! error would make connections wait for an exit in a place that does not exist.
 
 use std::sync::LazyLock;
 
@@ -16,7 +17,7 @@ const CODES: &str = "\
 
 static ASSIGNED: LazyLock<CountrySet> = LazyLock::new(|| CODES.split(' ').filter_map(Country::parse).collect());
 
-/// The country of a two-letter code of either case; `None` if the code is no country's.
+/// Returns the country of a two-letter code in upper or lower case. `None` if no country has the code.
 pub fn country(code: &str) -> Option<Country> {
     Country::parse(code).filter(|country| ASSIGNED.contains(*country))
 }

@@ -1,4 +1,4 @@
-//! The keywords of usernames: our own, those of paid gateways, and what the configuration adds.
+//! The keywords of usernames: our own, those of paid gateways, and those that the configuration adds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,21 +6,21 @@ use std::sync::Arc;
 use super::{Mode, country};
 use crate::exit::country::CountrySet;
 
-/// The place that every country is in, the unknown one too.
+/// The place that includes every country and the unknown country.
 pub(super) const ANY: &str = "any";
 
-/// What stands in front of countries that are excluded: `nonus`.
+/// The prefix of countries that are excluded, as in `nonus`.
 pub(super) const NON: &str = "non";
 
-/// What the configuration adds to the grammar of usernames: groups of countries (`[groups]`) and the account names of
-/// paid gateways (`gateway.alias_prefixes`). A clone is two pointers.
+/// The words that the configuration adds to usernames: groups of countries (`[groups]`), and the account names of paid
+/// gateways (`gateway.alias_prefixes`). A clone copies two pointers.
 #[derive(Clone, Debug, Default)]
 pub struct Words {
     groups: Arc<BTreeMap<Box<str>, CountrySet>>,
     prefixes: Arc<[Box<str>]>,
 }
 
-/// Why a group cannot be taken in.
+/// The reason why a group of countries in the configuration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadGroup {
     #[error("group `{0}`: a name is 1 to 63 lower-case letters, digits and `_`, a letter first")]
@@ -34,7 +34,7 @@ pub enum BadGroup {
 }
 
 impl Words {
-    /// Checks and takes in the configuration's groups (name, codes) and alias prefixes.
+    /// Checks the configuration's groups (name, codes) and alias prefixes, and stores them.
     pub fn new(
         groups: impl IntoIterator<Item = (String, Vec<String>)>,
         alias_prefixes: impl IntoIterator<Item = String>,
@@ -46,7 +46,7 @@ impl Words {
         Ok(Self { groups: Arc::new(groups), prefixes: prefixes.into() })
     }
 
-    /// The countries of a group.
+    /// Returns the countries of the group with this name.
     pub fn group(&self, name: &str) -> Option<&CountrySet> {
         self.groups.get(name)
     }
@@ -56,7 +56,8 @@ impl Words {
         self.groups.keys().map(|name| &**name)
     }
 
-    /// The text without the longest alias prefix that it begins with; `None` if it begins with none.
+    /// Returns the text without the longest alias prefix with which the text begins. `None` if the text begins with no
+    /// alias prefix.
     pub(crate) fn without_prefix<'t>(&self, text: &'t str) -> Option<&'t str> {
         self.prefixes.iter().find_map(|prefix| {
             let (head, rest) = text.split_at_checked(prefix.len())?;
@@ -83,13 +84,13 @@ fn group(name: String, members: &[String]) -> Result<(Box<str>, CountrySet), Bad
     }
 }
 
-/// What a token that is not a place means.
+/// The meaning of a token that is not a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keyword {
     Mode(Mode),
-    /// A key, whose value is the next token.
+    /// A key of our own. Its value is the next token.
     Key(Key),
-    /// A key by the name that paid gateways have for it.
+    /// A key under the name that paid gateways use.
     Alias(Key),
 }
 
@@ -97,15 +98,16 @@ pub(super) enum Keyword {
 pub(super) enum Key {
     Geo,
     Session,
-    /// A time. A number without a unit counts in this many seconds, if there is such a unit.
+    /// A key for a time. The value inside is the unit, in seconds, of a number without a unit. `None`: a number without
+    /// a unit is refused.
     Ttl(Option<u64>),
     Exit,
     Asn,
     Source,
 }
 
-/// Every keyword. The aliases are those that Bright Data, Oxylabs, Decodo, SOAX, IPRoyal and Geonode document; a
-/// `lifetime` without a unit is in minutes at those that have no unit.
+/// Every keyword. The aliases are those that Bright Data, Oxylabs, Decodo, SOAX, IPRoyal and Geonode document. A
+/// `lifetime` without a unit is in minutes, as at the providers that have no units.
 pub(super) const KEYWORDS: [(&str, Keyword); 17] = [
     (ANY, Keyword::Key(Key::Geo)),
     ("strict", Keyword::Mode(Mode::Strict)),
@@ -127,13 +129,13 @@ pub(super) const KEYWORDS: [(&str, Keyword); 17] = [
 ];
 
 impl Keyword {
-    /// The meaning of a lower-case token; `None` for places, `any` included.
+    /// Returns the meaning of a lower-case token. `None` for places, including `any`.
     pub(super) fn of(token: &str) -> Option<Self> {
         let known = KEYWORDS.iter().find(|(known, _)| *known == token)?;
         (known.1 != Self::Key(Key::Geo)).then_some(known.1)
     }
 
-    /// The alias that this token is, in lower case; `None` if it is none.
+    /// Returns the alias that is equal to this token, in lower case. `None` if the token is not an alias.
     pub(super) fn alias(token: &str) -> Option<&'static str> {
         let alias = |(known, word): &&(&'static str, Self)| matches!(word, Self::Alias(_)).then_some(*known);
         KEYWORDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(token)).as_ref().and_then(alias)

@@ -1,4 +1,4 @@
-//! What a route may be called: nothing that a username could mean without the route.
+//! Which names a route may have. A name is refused if a username could mean something else by the same text.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::parse::ParsedTokens;
 use super::{BadSelector, Reason, Selector, Words};
 
-/// A route's name: `[a-z][a-z0-9-]{0,62}`. A clone is a pointer.
+/// The name of a route: `[a-z][a-z0-9-]{0,62}`. A clone copies one pointer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RouteName(Arc<str>);
 
-/// Why a text cannot be a route's name.
+/// The reason why a text cannot be the name of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
     #[error("a route's name is 1 to 63 lower-case letters, digits and `-`, a letter first")]
@@ -21,18 +21,20 @@ pub enum BadName {
          choose another name, such as `shop` or `us-shop`"
     )]
     Selector,
-    /// At a route's own port a username would be read in two ways.
+    /// The name consists of keywords. At a route's own port, a username with this text would have two meanings.
     #[error("it consists of keywords that may stand behind a route's name; choose another name, such as `shop`")]
     Keywords,
 }
 
 impl RouteName {
-    /// Checks the name of a new route. A name that reads as a selector is refused also where it is the route's own
-    /// selector: from then on `us-source-public` would be that route, narrowed, and no longer what the grammar says.
+    /// Checks the name of a new route. A name that reads as a selector is refused, even if it is the route's own
+    /// selector. Otherwise, for example, `us-source-public` would mean the route `us` with a narrowing token, and no
+    /// longer the plain selector.
     pub fn for_new_route(text: &str, words: &Words) -> Result<Self, BadName> {
         let name = Self::of_letters(text)?;
         let begins = |read: Result<(), BadSelector>| match read {
-            // What lacks only a value would take over the usernames that give one: `us-session` those of all sessions.
+            // A name that is a selector without its last value, such as `us-session`, would take over all usernames
+            // that add a value. `us-session` would take over all sessions.
             Ok(()) => true,
             Err(bad) => bad.why == Reason::NoValue,
         };
@@ -45,8 +47,8 @@ impl RouteName {
         }
     }
 
-    /// Reads the name of a route that exists, in the store or in a configuration that was checked. Versions before 0.2
-    /// let a route have its own selector for a name; such a route still loads.
+    /// Reads the name of a route that exists already, in the store or in a checked configuration. Versions before 0.2
+    /// allowed a route whose name is its own selector. Such a route still loads.
     pub fn parse(text: &str, own: &Selector, words: &Words) -> Result<Self, BadName> {
         let name = Self::of_letters(text)?;
         match Selector::parse(text, words) {
@@ -67,7 +69,7 @@ impl RouteName {
         &self.0
     }
 
-    /// The name as a shared string, for tables that keep it.
+    /// Returns the name as a shared string, for tables that keep a copy.
     pub fn shared(&self) -> Arc<str> {
         self.0.clone()
     }

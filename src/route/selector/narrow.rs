@@ -1,26 +1,26 @@
-//! Tokens behind a route's name: they may narrow what the route allows, never widen it.
+//! Reads the tokens after a route's name. Such tokens may narrow what the route allows, but never widen it.
 //!
-//! A route is a promise by its owner ("never the US", "only exits that pass the shop's check"), and a username is
-//! written by its user. So each token is compared with the route's own selector, and a token that would allow more
-//! is refused by name.
+//! A route is a promise by its owner, for example "never the US" or "only exits that pass the shop's check". A username
+//! is written by a user of the route. So each token is compared with the route's own selector. If a token would allow
+//! more than the route, the username is refused, and the error contains the token.
 
 use super::parse::ParsedTokens;
 use super::{BadSelector, Mode, Reason, Selector, SourcePick, Words};
 
-/// A route's selector as one username narrows it.
+/// The selector of a route after one username has narrowed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Narrowed {
-    /// The resulting selector: the route's with the tokens applied.
+    /// The resulting selector: the route's selector with the tokens applied.
     pub(crate) selector: Selector,
-    /// What the tokens add to the route's selector, sessions left out: canonical tokens with a `-` before each; empty
-    /// if they add nothing.
+    /// What the tokens add to the route's selector, without sessions: canonical tokens with a `-` before each. Empty if
+    /// the tokens add nothing.
     pub(crate) beyond: String,
-    /// The exits to choose among are fewer than the route's, so that a pool of its own is needed.
+    /// True if fewer exits are allowed than for the route itself. Then the username needs a pool of its own.
     pub(crate) fewer: bool,
 }
 
 impl Selector {
-    /// This selector of the route `name`, narrowed by the tokens that stand behind the name.
+    /// Applies the tokens that follow the name of the route. `self` is the selector of the route `name`.
     pub(crate) fn narrowed(&self, name: &str, text: &str, words: &Words) -> Result<Narrowed, BadSelector> {
         let parsed = ParsedTokens::read(text, words)?;
         let widens = |token: &str| BadSelector::new(token, Reason::Widens(name.into()));
@@ -50,7 +50,7 @@ impl Selector {
         Ok(Narrowed { beyond: self.beyond(&whole), selector: whole, fewer })
     }
 
-    /// The parts of `whole` that this selector does not have, as canonical text.
+    /// Returns the parts of `whole` that this selector does not have, as canonical text.
     fn beyond(&self, whole: &Self) -> String {
         let mut text = String::new();
         if whole.geo != self.geo {
@@ -68,7 +68,7 @@ impl Selector {
             mode: Mode::Flexible,
             ..whole.clone()
         };
-        // Writing to a String cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = added.write_tail(&mut text);
         if whole.source != self.source {
             text.push_str("-source-");
@@ -82,8 +82,8 @@ impl Selector {
 }
 
 impl Mode {
-    /// The mode that results when a username asks this mode of a route to be `other`. An error without a reason means
-    /// that `other` would widen the route.
+    /// Returns the resulting mode if a username adds the mode `other` to a route with the mode `self`. An error without
+    /// a reason means that `other` would widen the route.
     fn narrowed_to(self, other: Self) -> Result<Self, Option<Reason>> {
         match (self, other) {
             (Self::Flexible, other) => Ok(other),
@@ -94,7 +94,8 @@ impl Mode {
     }
 }
 
-/// Sets a part that the route leaves open; a part that it sets may only be repeated.
+/// Sets a part of the selector from a token. If the route's selector already sets that part, the token may only repeat
+/// the same value.
 fn only<T: Clone + PartialEq>(
     own: &mut Option<T>,
     written: &Option<(T, &str)>,

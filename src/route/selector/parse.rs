@@ -1,5 +1,5 @@
-//! Text → tokens → selector. One pass without backtracking: each token is a mode, a key with its value, or the place
-//! (countries), which comes first.
+//! Reads a text as tokens, and tokens as a selector. Each token is read once: it is a mode, a key with its value, or
+//! the place (countries), which must come first.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::Split;
@@ -11,10 +11,10 @@ use super::span::{self, number};
 use super::suggest::suggest;
 use super::{BadSelector, Geo, Mode, Pick, Reason, Selector, SessionId, SourcePick};
 
-/// The longest username that SOCKS5 can carry, in bytes.
+/// The length of the longest username that SOCKS5 can carry, in bytes.
 const LONGEST: usize = 255;
 
-/// The parts of a selector, each with the token that it was read from.
+/// The parts of a selector, each with the token from which the part was read.
 #[derive(Debug, Default)]
 pub(super) struct ParsedTokens<'t> {
     pub(super) geo: Option<(Geo, &'t str)>,
@@ -26,7 +26,7 @@ pub(super) struct ParsedTokens<'t> {
     pub(super) source: Option<(SourcePick, &'t str)>,
 }
 
-/// Reads a whole selector.
+/// Reads a text that must be one whole selector.
 pub(super) fn selector(text: &str, words: &Words) -> Result<Selector, BadSelector> {
     if text.is_empty() {
         return Err(BadSelector::new("", Reason::Nothing));
@@ -34,7 +34,7 @@ pub(super) fn selector(text: &str, words: &Words) -> Result<Selector, BadSelecto
     let bare = words.without_prefix(text);
     let parsed = ParsedTokens::read(bare.unwrap_or(text), words)?;
     let first = bare.unwrap_or(text).split(['-', '=']).next().unwrap_or_default();
-    // Paid gateways leave the country out for "any". In our own grammar a missing place is a mistake.
+    // In usernames of paid gateways a missing country means "any". In our own grammar a missing place is an error.
     if parsed.geo.is_none() && bare.is_none() && Keyword::alias(first).is_none() {
         return Err(BadSelector::new(first, Reason::NoPlace));
     }
@@ -52,7 +52,7 @@ pub(super) fn selector(text: &str, words: &Words) -> Result<Selector, BadSelecto
 }
 
 impl<'t> ParsedTokens<'t> {
-    /// Reads tokens joined by `-`, of which only the first may be a place. An empty text has no tokens.
+    /// Reads tokens joined by `-`. Only the first token may be a place. An empty text has no tokens.
     pub(super) fn read(text: &'t str, words: &Words) -> Result<Self, BadSelector> {
         if text.len() > LONGEST {
             return Err(BadSelector::new(text, Reason::TooLong));
@@ -137,8 +137,8 @@ impl<'t> ParsedTokens<'t> {
         }
     }
 
-    /// Refuses combinations that contradict each other. `whole` is the resulting selector: it also has what the route
-    /// itself says, where these tokens stand behind a route's name.
+    /// Refuses combinations that contradict each other. `whole` is the resulting selector. If these tokens follow a
+    /// route's name, `whole` also has the parts of the route's selector.
     pub(super) fn contradictions(&self, whole: &Selector) -> Result<(), BadSelector> {
         let mode = self.mode.map_or("", |(_, token)| token);
         let session = self.session.as_ref().map_or(mode, |(_, token)| token);
@@ -161,8 +161,8 @@ impl<'t> ParsedTokens<'t> {
     }
 }
 
-/// Sets a part that was not set yet. `strict` and `rotate` are two values of one part, and that clash has a reason of
-/// its own.
+/// Sets a part that was not set yet. `strict` and `rotate` are two values of the same part. If both are written, the
+/// error has its own reason.
 fn put<'t, T: PartialEq + 'static>(
     slot: &mut Option<(T, &'t str)>,
     value: T,

@@ -1,16 +1,16 @@
-//! Why a username is refused: the token that is wrong, and what is wrong with it.
+//! Why a username is refused: the token that is wrong, and what is wrong with the token.
 
 use std::fmt;
 use std::time::Duration;
 
 use super::span::Span;
 
-/// A text that is not a selector. Its text is safe in a header and a log line: the token is shortened, and bytes that
-/// are not visible ASCII are replaced.
+/// The error for a text that is not a selector. The error's text is safe in a header and a log line: the token is
+/// shortened, and bytes that are not visible ASCII are replaced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("token `{token}`: {why}")]
 pub struct BadSelector {
-    /// The token that is wrong, as the client wrote it; empty if a token is missing.
+    /// The token that is wrong, as the client wrote it. Empty if a token is missing.
     pub token: Box<str>,
     pub why: Reason,
 }
@@ -22,7 +22,7 @@ pub enum Reason {
     Nothing,
     #[error("the username is longer than 255 bytes")]
     TooLong,
-    /// Two `-` or `+` in a row, or one at an end.
+    /// A token is empty: there are two `-` or two `+` in a row, or one of them is at an end of the text.
     #[error("a token is missing: there are two `-` or `+` in a row, or one at an end")]
     Gap,
     #[error("the first token must be a place: `any`, `us`, `nonus`, `us+ca` or a group of the configuration")]
@@ -33,18 +33,18 @@ pub enum Reason {
     LatePlace,
     #[error("there is no such keyword, country or group{0}")]
     Unknown(Hint),
-    /// An unknown token behind a session's name: most often the rest of that name.
+    /// An unknown token after the name of a session. Most often this token is the rest of that name.
     #[error(
         "there is no such keyword, country or group{0}. If it belongs to the session's name: a name after `session-` \
          ends at the next `-`; for a name with other characters, end the username with `session=` and the name"
     )]
     AfterSession(Hint),
-    /// Looks like a paid gateway's account name.
+    /// The token looks like the account name of a paid gateway.
     #[error("text before `{0}` is ignored only if gateway.alias_prefixes lists it")]
     Prefix(&'static str),
     #[error("a value must follow it")]
     NoValue,
-    /// The same key, or another of the same meaning, came before.
+    /// The same key, or another key with the same meaning, was written before.
     #[error("it is given twice; remove one")]
     Twice,
     #[error(
@@ -56,7 +56,7 @@ pub enum Reason {
     SessionText,
     #[error("a time is a number above 0 and a unit: `30s`, `10m`, `2h`")]
     Time,
-    /// Longer than `gateway.max_session_ttl`.
+    /// The time is longer than `gateway.max_session_ttl`.
     #[error("the longest time allowed here is {}", Span(*.0))]
     TimeTooLong(Duration),
     #[error("an exit is a fingerprint of 40 hexadecimal digits, or an IP address (IPv6 with `_` instead of `:`)")]
@@ -83,15 +83,16 @@ pub enum Reason {
     ExitSource,
     #[error("it sets how long a session lasts, but the username has no session")]
     TimeAlone,
-    /// The route's name stands in the error.
+    /// The token would allow more than the route does. The value is the route's name, which the error contains.
     #[error("it asks for more than the route `{0}` allows; tokens behind a route's name can only narrow it")]
     Widens(Box<str>),
-    /// Another route's name at a route's own port.
+    /// The token is the name of another route, but the client used a route's own port. The value is the name of the
+    /// route to which the port belongs.
     #[error("this port belongs to the route `{0}`")]
     OtherRoute(Box<str>),
 }
 
-/// What the client may have meant, if something is near enough.
+/// What the client may have meant. `None` if no known word is similar enough.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint(pub Option<Box<str>>);
 
@@ -113,12 +114,13 @@ impl fmt::Display for Hint {
     }
 }
 
-/// How much of a token an error shows, in characters: more than the longest keyword and a plain session's name.
+/// The number of characters of a token that an error shows. The value is more than the longest keyword and than the
+/// longest name after `session-`.
 const SHOWN: usize = 80;
 
 impl BadSelector {
     pub(crate) fn new(token: &str, why: Reason) -> Self {
-        // A client wrote it, and it goes into headers and logs.
+        // A client wrote this text, and the text goes into headers and logs. So unusual characters are replaced.
         let clean = |c: char| if c.is_ascii_graphic() && c != '`' { c } else { '?' };
         Self { token: token.chars().take(SHOWN).map(clean).collect(), why }
     }

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-/// The longest time that a username may state: a year. A gateway's own limit is `gateway.max_session_ttl`.
+/// The longest time that a username may have, in seconds: a year. `gateway.max_session_ttl` sets the limit of a
+/// gateway.
 const LONGEST: u64 = 366 * 24 * 3600;
 
-/// Reads a number and its unit. `bare` is the unit, in seconds, of a number without one: paid gateways have keywords
-/// whose numbers are minutes.
+/// Reads a number with its unit. `bare` is the unit, in seconds, for a number without a unit. Paid gateways have
+/// keywords whose numbers are minutes.
 pub(super) fn parse(text: &str, bare: Option<u64>) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
@@ -22,12 +23,12 @@ pub(super) fn parse(text: &str, bare: Option<u64>) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// Reads digits and nothing else: `u64::from_str` also accepts a leading `+`.
+/// Reads digits and nothing else. `u64::from_str` would also accept a leading `+`.
 pub(super) fn number(digits: &str) -> Option<u64> {
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
-/// A time as usernames write it: a whole number in the largest unit that fits.
+/// Displays a time in the form that usernames have: a whole number in the largest unit that fits.
 pub(super) struct Span(pub(super) Duration);
 
 impl fmt::Display for Span {

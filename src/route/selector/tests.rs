@@ -1,4 +1,4 @@
-//! The grammar as tables, and what holds for every selector as properties.
+//! Tests of the grammar: tables of examples, and properties that every selector must have.
 
 use proptest::prelude::*;
 
@@ -38,7 +38,7 @@ fn each_selector_has_one_canonical_text() {
         ("us-session-a-ttl-600s", "us-session-a-ttl-10m"),
         ("us-session-a-ttl-120m", "us-session-a-ttl-2h"),
         ("us-strict-session-a", "us-strict-session-a"),
-        // Any text as a session's name.
+        // The name of a session may be any text.
         ("us-session=cart42", "us-session-cart42"),
         ("us-strict-session=dora-x@example.org", "us-strict-session=dora-x@example.org"),
         ("US-SESSION=Dora X-ttl-5m", "us-session=Dora X-ttl-5m"),
@@ -59,7 +59,7 @@ fn each_selector_has_one_canonical_text() {
         ("us-source-any-rotate", "us-source-any-rotate"),
         ("us-rotate-source-public", "us-source-public-rotate"),
         ("any-source-direct", "any-source-direct"),
-        // Paid gateways.
+        // Usernames in the style of paid gateways.
         ("country-us", "us"),
         ("cc-US-sessid-abcde12345-sesstime-5", "us-session-abcde12345-ttl-5m"),
         ("cc-nonus", "nonus"),
@@ -263,7 +263,7 @@ fn a_routes_name_is_no_selector() {
     for selector in ["us", "nonus", "us-strict", "europe", "any", "sessid-a", "country-us", "us-session", "session"] {
         assert_eq!(new(selector), Err(BadName::Selector), "{selector}");
     }
-    // What earlier versions let a route be called is still read.
+    // Names of routes that earlier versions allowed are still read.
     assert_eq!(name("us-strict", "us-strict"), Ok("us-strict".into()));
     assert_eq!(name("country-us", "us"), Ok("country-us".into()));
     for selector in ["us", "nonus", "us-strict", "europe", "any", "sessid-a"] {

@@ -1,4 +1,4 @@
-//! What usernames resolve to, and which routes the table accepts.
+//! Tests of the meaning of usernames, and of which routes the table accepts.
 
 use super::super::fixture::*;
 use super::super::policy::Policy;
@@ -120,7 +120,7 @@ fn names_and_ports_are_given_once() {
     assert_eq!(put("new", 20_003, Origin::Api).unwrap_err(), Clash::Port { port: 20_003, route: name("shop") });
     put("new", 20_009, Origin::Api).unwrap();
     assert_eq!(next.by_port(20_009).unwrap().route.name.as_str(), "new");
-    // Replaced: its old port is free, its new one is not.
+    // The route is replaced. So its old port is free, and its new port is taken.
     next.put(route("shop", "de", Some(20_050), Origin::Config)).unwrap();
     assert!(next.by_port(20_003).is_none());
     assert_eq!(next.by_port(20_050).unwrap().route.selector.to_string(), "de");
@@ -139,7 +139,7 @@ fn a_session_time_is_bounded_by_the_routes_policy() {
     assert!(world.routes.resolve("brief-session-a-ttl-61s", None).is_err());
 }
 
-/// Compares the counts of a refreshed table with a new count of all its pools.
+/// Asserts that the counts of a refreshed table are equal to a new count of all its pools.
 fn assert_counted(world: &World) {
     let mut counted = Uses::default();
     world.routes.iter().for_each(|entry| counted.count(&entry.pool));

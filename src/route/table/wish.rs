@@ -1,7 +1,8 @@
-//! What a username resolves to: a route, a route narrowed by further tokens, or a selector without a route.
+//! The meaning of a username: a route, a route that further tokens narrow, or a selector without a route.
 //!
-//! The longest route name that the username begins with wins: `shop-de-strict` is the route `shop-de` with `strict` if
-//! there is one, and else the route `shop` with `de-strict`.
+//! If a username begins with the names of several routes, the longest name counts. For example, `shop-de-strict` is the
+//! route `shop-de` with the token `strict`, if there is a route `shop-de`. Otherwise it is the route `shop` with the
+//! tokens `de-strict`.
 
 use std::sync::Arc;
 
@@ -12,64 +13,66 @@ use crate::route::policy::Policy;
 use crate::route::selector::{BadSelector, Mode, Narrowed, Reason, Selector};
 use crate::route::{Isolation, OwnEngine};
 
-/// The label of all usernames that name no route.
+/// The metric label of all usernames that contain no route name.
 pub const IMPLICIT: &str = "implicit";
 
-/// A username, resolved against the routes of one snapshot.
+/// The meaning of a username, according to the routes of one snapshot.
 #[derive(Clone, Debug)]
 pub struct Wish {
-    /// The route that it names, or whose port the client used; `None`: no route.
+    /// The route whose name the username contains, or whose port the client used. `None` if there is no such route.
     pub entry: Option<Arc<Entry>>,
-    /// The route's selector, narrowed by the username; or the username's own.
+    /// The selector of the route after the username has narrowed it, or the username's own selector.
     pub selector: Selector,
-    /// Pins and sessions are stored under this: the route's name with the tokens that narrow it, or the canonical selector.
+    /// The text under which pins and sessions are stored: the route's name with the tokens that narrow it, or the
+    /// canonical selector.
     pub scope: Arc<str>,
-    /// The route's policy, or the default.
+    /// The policy of the route, or the default policy.
     pub policy: Arc<Policy>,
-    /// The scope of the implicit pool; `None`: the route's own pool serves.
+    /// The scope of the implicit pool. `None` if the route's own pool is used.
     pub(in crate::route) pool: Option<Arc<str>>,
 }
 
 impl Wish {
-    /// The route's name, or `implicit`: fit for a metric label.
+    /// Returns the name of the route, or `implicit`. The text is suitable as a metric label.
     pub fn label(&self) -> &str {
         self.entry.as_ref().map_or(IMPLICIT, |entry| entry.route.name.as_str())
     }
 
-    /// True if connections may take any exit of a pool: there is neither a session nor a pin.
+    /// Returns true if connections may use any exit of a pool, because there is neither a session nor a pin.
     pub fn is_pooled(&self) -> bool {
         self.selector.mode != Mode::Strict && self.selector.session.is_none()
     }
 
-    /// True if it uses the whole pool of its route.
+    /// Returns true if the username uses the whole pool of its route.
     pub fn is_whole(&self) -> bool {
         self.entry.is_some() && self.pool.is_none()
     }
 
-    /// True if an exit has what the username asks for, whether or not it is up and passes checks.
+    /// Returns true if the exit meets the selector of the username. Whether the exit is up and passes checks does not
+    /// matter.
     pub fn wants(&self, exit: &Exit) -> bool {
         let filter = self.selector.filter(self.policy.sources(&self.selector), None);
         filter.wants(exit) && self.selector.picks(exit)
     }
 
-    /// The own engine of its route, if it has one.
+    /// Returns the engine that belongs to the username's route alone, if there is one.
     pub fn own_engine(&self) -> Option<OwnEngine> {
         self.entry.as_ref()?.route.own_engine()
     }
 
-    /// The isolation of its streams, for a client with this key.
+    /// Returns the isolation of the username's streams for a client with this key.
     pub fn isolation(&self, key: &str) -> Isolation {
         HolderRef { key, scope: &self.scope, session: self.selector.session.as_ref() }.isolation()
     }
 }
 
 impl RouteTable {
-    /// What an empty username at the port of this route would resolve to if the route were added.
+    /// Returns the meaning that an empty username at the port of this route would have if the route were added.
     pub fn preview(&self, route: Route) -> Result<Wish, BadSelector> {
         self.narrowed(&Arc::new(self.entry(route)), "")
     }
 
-    /// Resolves a username at the shared port, or at the port of the route `own`.
+    /// Resolves a username. `own` is the route to which the port belongs, or `None` at the shared port.
     pub fn resolve(&self, username: &str, own: Option<&str>) -> Result<Wish, BadSelector> {
         let wish = match own.and_then(|own| self.by_name.get(own)) {
             Some(own) => self.resolve_at(username, own)?,
@@ -102,7 +105,7 @@ impl RouteTable {
         }
     }
 
-    /// The route with the longest name that the text begins with, and the text behind that name.
+    /// Returns the route with the longest name with which the text begins, and the text after that name.
     pub(super) fn longest<'t>(&self, text: &'t str) -> Option<(&Arc<Entry>, &'t str)> {
         if self.by_name.is_empty() {
             return None;
@@ -111,7 +114,7 @@ impl RouteTable {
         let ends = std::iter::once(text.len()).chain(text.rmatch_indices('-').map(|(at, _)| at));
         ends.into_iter().find_map(|end| {
             let entry = self.by_name.get(&folded[..end])?;
-            // A `-` with nothing behind it must be reported as a missing token.
+            // If nothing follows a `-`, the error must report a missing token.
             let behind = if end + 1 == text.len() { "-" } else { text.get(end + 1..).unwrap_or_default() };
             Some((entry, behind))
         })

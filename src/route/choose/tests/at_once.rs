@@ -1,4 +1,4 @@
-//! A thousand connections at the same time.
+//! Tests with a thousand connections at the same time.
 
 use std::sync::Barrier;
 

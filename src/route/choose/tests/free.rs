@@ -1,4 +1,5 @@
-//! Connections without session or pin: shares of the pool, failures, and what empties the pool.
+//! Tests of connections without session or pin: how the members of a pool share the connections, what failures do, and
+//! what empties the pool.
 
 use super::*;
 
@@ -6,7 +7,8 @@ fn share(counts: &BTreeMap<u16, usize>, n: u16) -> f64 {
     counts.get(&n).copied().unwrap_or(0) as f64 / counts.values().sum::<usize>() as f64
 }
 
-/// Makes `count` connections, of which twenty are open at a time; dials take `latency(exit)` ms on average.
+/// Makes `count` connections, of which twenty are open at a time. A dial takes `latency(exit)` ms on average. Returns
+/// how many connections each exit got.
 fn traffic(world: &mut World, username: &str, count: usize, latency: impl Fn(u16) -> u64) -> BTreeMap<u16, usize> {
     let mut counts = BTreeMap::new();
     let mut open = std::collections::VecDeque::new();
@@ -46,7 +48,7 @@ fn a_slow_exit_gets_far_less() {
     assert!((0..6).filter(|n| *n != 2).all(|n| share(&counts, n) > 0.12), "{counts:?}");
 }
 
-/// A route with a pool of three addresses uses these three while they work, however slow.
+/// A route with a pool of three addresses uses these three while they work, even if they are slow.
 #[test]
 fn slow_members_serve_before_exits_outside_the_pool() {
     let mut world = World::new(&["US"; 6]);
@@ -64,7 +66,7 @@ fn slow_members_serve_before_exits_outside_the_pool() {
     assert!((0..100).all(|_| seen.contains(&world.first("three"))));
 }
 
-/// An exit whose dials are late is ejected; it then gets one trial each time that its ejection ends.
+/// An exit whose dials are late is ejected. After each ejection it gets only one trial.
 #[test]
 fn an_exit_that_is_late_each_time_gets_next_to_nothing() {
     let mut world = World::new(&["US"; 6]);

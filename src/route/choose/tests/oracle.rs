@@ -1,4 +1,4 @@
-//! In any world, for any username, only exits that the username allows are chosen.
+//! Tests with random worlds and usernames: only exits that the username allows are chosen.
 
 use super::*;
 
@@ -57,7 +57,7 @@ fn plant(exits: &[Planted]) -> World {
     world
 }
 
-/// The exits that the username allows, found by looking at each.
+/// Returns the exits that the username allows. The function looks at each exit, so it is slow but simple.
 fn allowed(exits: &[Planted], username: &str, port: u16) -> BTreeSet<u16> {
     let fits = |n: u16, exit: &Planted| {
         let place = match username.split('-').next().unwrap() {

@@ -1,4 +1,4 @@
-//! Pins: how long one lasts, and which other pins may have its address.
+//! Tests of pins: how long a pin lasts, and which other pins may use its address.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn a_pin_holds_until_its_exit_has_been_down_for_long_enough() {
     let since = world.now;
     let repin_at = Some(since.after(10 * MINUTE));
     assert_eq!(refusal.why, Why::PinDown { exit: id(home), ip: ip(home), since, repin_at });
-    // It comes back in time: nothing has happened.
+    // The exit comes back in time, so the pin has not moved.
     world.pass(9 * MINUTE);
     world.revive(home);
     assert_eq!(world.first("shop"), home);
@@ -161,7 +161,7 @@ fn an_exclusive_pin_is_alone_or_not_at_all() {
     assert_eq!(refusal.why, Why::Exclusive);
     assert_eq!(world.first("us-strict-session-x"), shared, "an exclusive address is not shared");
     assert_eq!((world.first("shop-a"), world.first("shop-b")), (a, b));
-    // A rotation without another exit changes nothing.
+    // If there is no other exit, a rotation changes nothing.
     assert_eq!(world.rotate("shop-a").unwrap_err().why, Why::Exclusive);
     assert_eq!(world.first("shop-a"), a);
     world.join(9, "US");

@@ -1,4 +1,4 @@
-//! Rotation, on request and by `rotate_every`.
+//! Tests of rotation, on request and by `rotate_every`.
 
 use super::*;
 
@@ -40,7 +40,7 @@ fn a_successor_changes_nothing_until_it_succeeds_and_then_once() {
         }
         assert!(next.before_ip.is_some() && next.exit.ip() != next.before_ip, "{username}");
         assert!(username != "shop" || !members(&world).has(next.exit.id()), "not one that it has");
-        // Another rotation is quicker: a pin and a session have moved, and this successor comes too late.
+        // Another rotation is faster: the pin or session has moved already, and this successor comes too late.
         if world.rotate(username).unwrap().0.exit.id() != next.exit.id() {
             let late = world.ask(username, "shop.com:443", |view, memory, ask, _| succeed(view, memory, ask, &next));
             assert_eq!(late.is_none(), matches!(username, "us-strict" | "us-session-a"), "{username}");
@@ -69,7 +69,7 @@ fn rotate_every_exchanges_pins_sessions_and_pools() {
     let plan = world.decide("some-session-a").unwrap();
     assert_eq!(plan.moved.unwrap().cause, Cause::Expired);
     assert!(pool(&world).is_disjoint(&members));
-    // Without any other exit a pin stays where it is.
+    // If there is no other exit, a pin stays at its exit.
     let pin = world.first("one");
     (0..12).filter(|n| *n != pin).for_each(|n| world.kill(n));
     world.pass(20 * MINUTE);

@@ -1,4 +1,4 @@
-//! Sessions: what moves one to another exit, and what does not.
+//! Tests of sessions: what moves a session to another exit, and what does not.
 
 use super::*;
 
@@ -23,7 +23,8 @@ fn a_session_stays_through_what_happens_to_others() {
 
 #[test]
 fn two_gateways_put_a_session_on_the_same_exit() {
-    // Two worlds share nothing but facts: the random numbers of a process must not matter.
+    // The two worlds share only facts. Both must choose the same exit, so the random numbers of a process must not
+    // matter.
     let (mut one, mut other) = (World::new(&["US"; 9]), World::new(&["US"; 9]));
     let sessions = (0..50).map(|n| format!("us-session-s{n}"));
     let homes: Vec<_> = sessions.map(|name| (one.first(&name), other.first(&name))).collect();
@@ -104,7 +105,7 @@ fn a_session_whose_dial_fails_moves_once_for_all() {
     let there = there.unwrap();
     assert_eq!(plan.moved, Some(Moved { from: id(home), to: id(there), cause: Cause::Failed }));
     assert_eq!(world.first("us-session-a"), there);
-    // A connection that had decided before, and fails on the old exit only now, follows.
+    // This connection chose the old exit before the session moved, and fails only now. It must follow the session.
     let (wish, target) = (world.wish("us-session-b"), target("shop.com:443"));
     let ask = Ask { wish: &wish, key: "", target: &target, now: world.now, avoid: &[], plain: false };
     let view = View { catalog: &world.catalog, routes: &world.routes, bans: &world.bans };
