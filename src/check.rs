@@ -1,17 +1,17 @@
-//! Checks of exits: probes through an exit, what they show, and when the next check is due.
+//! Checks of exits: probes through an exit, what the probes show, and when the next check of the exit is due.
 //!
-//! No connection uses an exit before this room has found that it works. What sites see of an exit is what this room
-//! observed: the address that a relay announces may be another. So the first connection through an exit waits for a
-//! check, and checks that live requests wait for go ahead of all others.
+//! No connection uses an exit before this module has found that the exit works. The recorded address of an exit is the
+//! address that checks saw from outside, because the address that a relay announces may differ. So the first connection
+//! through an exit waits for a check, and a check for which a live request waits starts before all other checks.
 //!
-//! The code is pure except for two things: an [`ExitDialer`] opens streams ([`TorExitDialer`], or a scripted one in
-//! tests), and the loop in `check/worker.rs` moves messages between the running checks, the tester's state and
+//! The code is pure except for two parts. An [`ExitDialer`] opens streams: [`TorExitDialer`], or a simulated dialer in
+//! tests. The loop in `check/worker.rs` passes messages between the running checks, the tester's state and
 //! [`crate::state`].
 //!
-//! Next: `check/tester_state.rs` (what is due and what came back), `check/round.rs` (one check), `check/verdict.rs` (the
-//! verdict on one check), `check/evaluator.rs` (verdicts that need the results of other exits), `check/site.rs` (sites
-//! and bans), `check/tamper_check.rs` (exits that change pages). Public proxies have a tester of their own,
-//! `check/public.rs`, which runs the same loop.
+//! Next: `check/tester_state.rs` (which checks are due, and which results came back), `check/round.rs` (one check),
+//! `check/verdict.rs` (the verdict on one check), `check/evaluator.rs` (verdicts that need the results of other exits),
+//! `check/site.rs` (sites and bans), `check/tamper_check.rs` (exits that change pages). Public proxies have a tester of
+//! their own, `check/public.rs`, which runs the same loop.
 
 mod due_queue;
 pub mod echo;
@@ -61,9 +61,9 @@ use crate::state::State;
 pub trait ExitDialer: Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send;
 
-    /// Opens a stream to `target` that leaves from `exit`. The exit has `timeout` for it, counted from the moment at
-    /// which a circuit to the exit is there: the time that our own engines need is not counted, and implementations
-    /// limit it themselves.
+    /// Opens a stream to `target` that leaves from `exit`. The exit may take at most `timeout`, counted from the moment
+    /// at which a circuit to the exit is ready. The time that our own engines need for the circuit is not counted, and
+    /// each implementation limits that time itself.
     fn open(
         &self,
         exit: &ExitId,
@@ -72,17 +72,17 @@ pub trait ExitDialer: Send + Sync + 'static {
     ) -> impl Future<Output = Result<OpenedStream<Self::Stream>, DialError>> + Send;
 }
 
-/// A stream that ends at its target, and how long opening it took.
+/// A stream to a target through an exit, and how long the opening of this stream took.
 #[derive(Debug)]
 pub struct OpenedStream<S> {
     pub stream: S,
-    /// Waiting for a circuit to the exit, where there are circuits.
+    /// How long the stream waited for a circuit to the exit. `None` for exits that need no circuit.
     pub circuit: Option<Duration>,
-    /// From the request to the open stream.
+    /// The time from the request for the stream until the stream was open.
     pub connect: Duration,
 }
 
-/// Asks the tester for checks. Cheap to clone.
+/// A handle to request checks from the tester. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
     requests: Requests,
@@ -90,26 +90,28 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Checks an exit now, ahead of everything else, and waits for the result: by then it is in the snapshot. `None` if
-    /// the exit cannot be checked (it is unknown, has left its source, or is condemned), or if the tester has stopped.
+    /// Checks an exit now, before all other checks, and waits for the result. When this returns, the result is also in
+    /// the snapshot. Returns `None` if the exit cannot be checked (it is unknown, has left its source, or is
+    /// condemned), or if the tester has stopped.
     pub async fn force(&self, exit: ExitId) -> Option<Checked> {
         self.requests.one(exit).await
     }
 
-    /// Checks all of these, in the order of the schedule, and yields results as they come; `None` for an exit that
-    /// cannot be checked. The stream ends after the last one. Dropping it earlier stops no check: what they find is in
-    /// the snapshot, so a later pass may leave out exits with a recent result.
+    /// Checks all exits of the batch, in the order of the schedule, and yields each result when it is known; `None` for
+    /// an exit that cannot be checked. The stream ends after the last result. If the caller drops the stream earlier,
+    /// the checks continue, and their results are in the snapshot. So a later call may leave out exits with a recent
+    /// result.
     pub async fn pass(&self, batch: CheckBatch) -> mpsc::UnboundedReceiver<(ExitId, Option<Checked>)> {
         self.requests.many(batch).await
     }
 
-    /// The health of every page that exits are asked to fetch, at most a second old.
+    /// Returns the health of every page that exits are used to fetch. The data is at most one second old.
     pub fn page_health(&self) -> Arc<[PageHealth]> {
         self.page_health.borrow().clone()
     }
 }
 
-/// The tester of Tor exits, one for the whole gateway.
+/// The tester of Tor exits. There is one for the whole gateway.
 pub type Tester<D> = Worker<TorExits<D>>;
 
 /// How Tor exits are tested.
@@ -121,7 +123,8 @@ pub struct TorExits<D> {
 }
 
 impl<D: ExitDialer> Worker<TorExits<D>> {
-    /// A tester of the exits in `state`, and the handle to ask it by. `urgent` yields exits that live requests wait for.
+    /// Returns a tester of the exits in `state`, and the handle to request checks from it. `urgent` yields exits for
+    /// which live requests wait.
     pub fn new(
         dialer: D,
         settings: Settings,

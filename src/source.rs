@@ -1,16 +1,21 @@
-//! Sources: where exits come from. Each has a file of its own.
+//! Sources: where the gateway learns which exits exist. Each source has a file of its own.
 //!
-//! A source's answer may be late, cut short, huge, a different page, or the same for hours. One rule holds for all
-//! sources: the last good answer is used until a better one was read to its end. Each failure is logged once, counted in
-//! a metric, and shown in the source's [`Source`] record, which the API lists.
+//! The answer of a source may be late, cut short, huge, a different page, or the same for hours. One rule holds for all
+//! sources: the last good answer stays in use until a better answer was read to its end. Each failure is logged once,
+//! is counted in a metric, and is shown in the [`Source`] record of that source, which the API lists.
 //!
-//! Parsers ([`Parse`]) take bytes as they arrive and keep no more than one record, so an answer cannot fill the memory.
-//! They open no connections: `source/fetch.rs` makes requests, `source/poll.rs` decides when, and whether an answer is
-//! used.
+//! A parser ([`Parse`]) reads the bytes of an answer as the bytes arrive, and keeps at most one record in memory, so a
+//! huge answer cannot fill the memory. Parsers open no connections. `source/fetch.rs` makes the requests.
+//! `source/poll.rs` decides when a request is made, and whether its answer is used.
 //!
-//! Next: `source/relays.rs` (starts the sources of Tor relays), `source/onionoo.rs`, `source/exit_list.rs` and
-//! `source/consensus.rs` (one source each), `source/merge.rs` (makes one list of them); `source/public.rs` for lists of
-//! public proxies.
+//! Next: `source/relays.rs` starts the sources of Tor relays; `source/onionoo.rs`, `source/exit_list.rs` and
+//! `source/consensus.rs` are these sources; `source/merge.rs` merges their data into one list. `source/public.rs`
+//! starts and merges the lists of public proxies.
+//!
+//! To add a source: write its parser ([`Parse`]) or its requests (the trait `Request` in `source/poll.rs`) in a new
+//! file of the folder `source`, add its settings to `config/schema.rs` and `config/source.rs`, and then, for Tor
+//! relays, start the source in `source/relays.rs`, pass its settings in `app/wire/exits.rs` and merge its data in
+//! `source/merge.rs`, or, for public proxies, start and merge the source in `source/public.rs`.
 //!
 //! [`Source`]: crate::store::Source
 
@@ -32,40 +37,40 @@ use time::macros::format_description;
 
 use crate::exit::Moment;
 
-/// Why an answer cannot be used: a clause for the log and the API.
+/// Why an answer cannot be used. The text is a clause that the log and the API show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Garbage(pub &'static str);
 
-/// A complete answer, parsed.
+/// A complete answer after parsing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parsed<T> {
     pub value: T,
     /// How many exits the answer describes.
     pub records: u32,
-    /// How many of its records could not be used.
+    /// How many records of the answer could not be used.
     pub skipped: u32,
-    /// When the answer was made, as the answer states.
+    /// When the source made the answer, according to the answer.
     pub published: Option<Moment>,
 }
 
-/// Parses an answer while it arrives.
+/// Parses an answer while the answer arrives.
 pub trait Parse: Default + Send {
     type Output: Send + 'static;
 
-    /// Takes the next bytes. After an error the answer cannot be used.
+    /// Parses the next bytes. After an error the whole answer cannot be used.
     fn feed(&mut self, bytes: &[u8]) -> Result<(), Garbage>;
 
-    /// The answer is complete.
+    /// Ends the parsing after the last byte, and returns the data. Returns an error if the answer is incomplete.
     fn finish(self) -> Result<Parsed<Self::Output>, Garbage>;
 }
 
-/// `2026-09-04 03:00:00`: the form of every time in Tor's documents, always UTC.
+/// The form of every time in Tor's documents, always in UTC: `2026-09-04 03:00:00`.
 const TIME: &[BorrowedFormatItem<'static>] = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
 
-/// Reads such a time; `None` if it is none, or before 1970.
+/// Parses a time of this form. Returns `None` if the text is not such a time, or if the time is before 1970.
 fn utc(text: impl AsRef<str>) -> Option<Moment> {
-    // The length leaves out years with a sign, which `time` would read.
+    // This length excludes years with a sign (`+2026`), which the `time` crate would accept.
     let text = Some(text.as_ref().trim()).filter(|text| text.len() == 19)?;
     let time = PrimitiveDateTime::parse(text, TIME).ok()?.assume_utc();
     let seconds = u64::try_from(time.unix_timestamp()).ok()?;

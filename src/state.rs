@@ -1,14 +1,16 @@
-//! The gateway's state: exits, routes and bans. All changes are made here, one at a time.
+//! The gateway's state: exits, routes and bans. All changes of the state are made here, one after another.
 //!
-//! Readers use a [`Snapshot`], which is immutable and needs no lock; a change builds the next snapshot and publishes it.
-//! [`State::apply`] works in this order: it builds the new snapshot (which is pure and may fail), stores what a user asked
-//! for, and publishes the snapshot. So an invalid state is never stored, and nothing that was acknowledged is lost.
+//! Readers use a [`Snapshot`], which is immutable and needs no lock. A change builds the next snapshot and publishes
+//! it. [`State::apply`] first builds the new snapshot, which is pure and may fail. Then it stores the data that a user
+//! asked to change. Last, it publishes the snapshot. So an invalid state is never stored, and no change that was
+//! acknowledged is lost.
 //!
-//! What changes with every connection is elsewhere: the loads of exits are atomics in [`crate::exit`], sessions and pins
-//! are in [`Memory`], whose locks are held for nanoseconds. This room stores their changes every few seconds.
+//! Data that changes with every connection is kept elsewhere. The loads of exits are atomics in [`crate::exit`].
+//! Sessions and pins are in [`Memory`], whose locks are held for nanoseconds only. This module stores the changes of
+//! sessions and pins every few seconds.
 //!
-//! Next: `state/change.rs` (all changes). [`crate::gateway`] reads the state, [`crate::source`] and [`crate::check`] change
-//! it.
+//! Next: `state/change.rs` contains all changes. [`crate::gateway`] reads the state. [`crate::source`] and
+//! [`crate::check`] change the state.
 
 mod change;
 mod clock;
@@ -35,45 +37,46 @@ use crate::route::wanted::wanted;
 use crate::route::{Event, Policy, WantedExits, Words};
 use crate::store::{Store, Write};
 
-/// How often expired things are removed and changes of sessions stored. Sessions live for minutes and more, and a crash
-/// loses at most this much of a session's last use. Not tuned.
+/// The time between two runs of the tick, which removes expired things and stores changes of sessions. Sessions live
+/// for minutes or longer. A crash loses only the changes of their last use within this time. Not tuned.
 const TICK: Duration = Duration::from_secs(2);
 
-/// How long an answer to a client waits until its new pin or session is on the disk. Not tuned.
+/// How long an answer to a client waits at most until a new pin or session of the client is on the disk. Not tuned.
 const DURABLE_WITHIN: Duration = Duration::from_secs(1);
 
-/// How many events are kept for a slow reader before it misses some. Not tuned.
+/// How many events are kept for a slow reader before the reader misses some. Not tuned.
 const EVENTS: usize = 1024;
 
-/// How many exits that live requests wait for may wait for the tester. Not tuned: more than it checks at once.
+/// How many exits may wait in the queue to the tester because a live request needs a check of them. Not tuned: this is
+/// more than the tester checks at the same time.
 const URGENT_CHECKS: usize = 256;
 
-/// Everything that a connection reads to choose an exit. Immutable.
+/// All data that a connection reads to choose an exit. Immutable.
 #[derive(Clone)]
 pub struct Snapshot {
-    /// Grows by one with every change.
+    /// A number that grows by one with every change.
     pub revision: u64,
     pub catalog: Catalog,
-    /// The routes and their pools.
+    /// The routes, each with its pool of exits.
     pub routes: RouteTable,
-    /// Sites that refuse exits.
+    /// The bans: which site refuses which exit.
     pub bans: Bans,
 }
 
 impl Snapshot {
-    /// A snapshot without exits or routes. `defaults` is the policy of selectors that are not a route's.
+    /// Returns a snapshot without exits or routes. `defaults` is the policy of selectors that do not belong to a route.
     pub fn new(words: Words, defaults: Policy) -> Self {
         let routes = RouteTable::new(words, defaults);
         Self { revision: 0, catalog: Catalog::default(), routes, bans: Bans::default() }
     }
 
-    /// The part that choosing needs.
+    /// Returns the part of the snapshot that is needed to choose an exit.
     pub fn view(&self) -> View<'_> {
         View { catalog: &self.catalog, routes: &self.routes, bans: &self.bans }
     }
 }
 
-/// A handle on the state: cheap to clone.
+/// A handle on the state. Cheap to clone.
 #[derive(Clone)]
 pub struct State {
     shared: Arc<Shared>,
@@ -92,8 +95,8 @@ struct Shared {
 }
 
 impl State {
-    /// A state that begins with `snapshot` and writes to `store`, if there is one. The receiver yields exits that live
-    /// requests wait for: the tester checks them first.
+    /// Returns a state that begins with `snapshot` and writes to `store`, if there is a store. The receiver yields the
+    /// exits for which live requests wait: the tester checks these exits first.
     pub fn new(
         snapshot: Snapshot,
         memory: Memory,
@@ -115,48 +118,50 @@ impl State {
         (Self { shared: Arc::new(shared) }, urgent_checks)
     }
 
-    /// The current snapshot, for one decision and not across an await; [`State::snapshot`] is for longer use.
+    /// Returns the current snapshot for one decision. Do not hold it across an await: [`State::snapshot`] is for longer
+    /// use.
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.shared.current.load()
     }
 
-    /// The current snapshot, to keep.
+    /// Returns the current snapshot, for use over a longer time.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.current.load_full()
     }
 
-    /// Sessions, pins and implicit routes.
+    /// Returns the sessions, the pins and the implicit routes.
     pub fn memory(&self) -> &Memory {
         &self.shared.memory
     }
 
-    /// The time, by the clock of everything that is stored.
+    /// Returns the time of the clock that is used for all stored times.
     pub fn now(&self) -> Moment {
         self.shared.clock.now()
     }
 
-    /// Changes with every published snapshot.
+    /// Returns a receiver that changes with every published snapshot.
     pub fn revisions(&self) -> watch::Receiver<u64> {
         self.shared.revisions.subscribe()
     }
 
-    /// The exits for which Tor should keep circuits.
+    /// Returns a receiver of the exits for which Tor should keep circuits ready.
     pub fn wanted(&self) -> watch::Receiver<WantedExits> {
         self.shared.wanted.subscribe()
     }
 
-    /// What happens, for `/events`.
+    /// Returns a receiver of all events, which the API path `/events` shows.
     pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.shared.events.subscribe()
     }
 
-    /// Asks for a check of an exit that a live request waits for, or failed on. Never waits: if the queue is full, the
-    /// tester is busy with such exits.
+    /// Requests a check of an exit for which a live request waits, or through which a live request failed. This call
+    /// never blocks. If the queue is full, the request is dropped, because the tester is then busy with exits of this
+    /// kind.
     pub fn request_check(&self, exit: ExitId) {
         let _ = self.shared.urgent.try_send(exit);
     }
 
-    /// Logs events, and sends them to `/events`.
+    /// Logs the events, and sends them to the readers of `/events`.
     pub fn announce(&self, events: impl IntoIterator<Item = Event>) {
         for event in events {
             if event.is_grave() {
@@ -168,7 +173,8 @@ impl State {
         }
     }
 
-    /// Makes one change: builds the next snapshot, stores what a user asked for, and publishes the snapshot.
+    /// Makes one change: builds the next snapshot, stores the data that a user asked to change, and publishes the
+    /// snapshot.
     pub async fn apply(&self, change: Change) -> Result<(), Refused> {
         let _writer = self.shared.writer.lock().await;
         let before = self.snapshot();
@@ -188,8 +194,8 @@ impl State {
         Ok(())
     }
 
-    /// Ends the sessions and pins of routes that were deleted, and those pins of a changed route that its selector no
-    /// longer allows.
+    /// Ends all sessions and pins of the routes in `released`, which were deleted. Of the route `changed`, ends the
+    /// pins that its new selector does not allow.
     fn release(&self, before: &Snapshot, released: &[RouteName], changed: Option<&RouteName>) {
         let (memory, now) = (&self.shared.memory, self.now());
         let owner = |scope: &str| before.routes.owner(scope);
@@ -209,7 +215,7 @@ impl State {
         }
     }
 
-    /// The Tor exits in use: members of pools, and exits of pins.
+    /// Returns the Tor exits in use: the members of pools, and the exits of pins.
     pub fn used(&self) -> BTreeSet<ExitId> {
         self.shared.wanted.borrow().every_exit().map(ExitId::Tor).collect()
     }
@@ -234,7 +240,7 @@ impl State {
         });
     }
 
-    /// The worker for all that happens with time: expiries, rotation, and the storing of sessions and pins.
+    /// Runs the worker for all work that depends on time: expiry, rotation, and the storing of sessions and pins.
     pub async fn run(self, tasks: Tasks) {
         let mut tick = tokio::time::interval(TICK);
         let mut generation = 0;
@@ -270,16 +276,17 @@ impl State {
         self.store_memory();
     }
 
-    /// Announces new pins and sessions, and returns when they are on the disk: a client that was answered must find its pin
-    /// after a restart. If the disk fails or hangs, the answer is not held back for long, and the pin lives as long as this
-    /// process.
+    /// Announces new pins and sessions, and returns when they are on the disk, because a client that got an answer must
+    /// find its pin again after a restart. If the disk fails or hangs, this function returns after a short time, and
+    /// the pin lives as long as this process.
     pub async fn make_durable(&self, events: Vec<Event>) {
         if events.is_empty() {
             return;
         }
         self.announce(events);
         let Some(store) = &self.shared.store else { return };
-        // Also if this is empty: the tick may have just handed the changes to the store, and they are written first.
+        // This waits even if `writes` is empty: the tick may have passed the changes to the store a moment ago, and the
+        // store writes those changes first.
         let writes: Vec<Write> = self.shared.memory.changes().into_iter().map(Write::from).collect();
         match tokio::time::timeout(DURABLE_WITHIN, store.commit(writes.clone())).await {
             Ok(Ok(())) => {}
@@ -288,7 +295,7 @@ impl State {
         }
     }
 
-    /// Hands changes of sessions and pins to the store.
+    /// Passes the changes of sessions and pins to the store.
     fn store_memory(&self) {
         let Some(store) = &self.shared.store else { return };
         self.shared.memory.changes().into_iter().for_each(|change| store.note(change.into()));

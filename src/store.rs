@@ -1,14 +1,15 @@
-//! State on the disk: SQLite on a thread of its own, behind a bounded channel.
+//! Stores the state on the disk: SQLite on a thread of its own, behind a bounded channel.
 //!
-//! There are two kinds of writes. What a user *asked for* (a route, a pin, a rotation) is [committed](Store::commit): the
-//! answer comes when it is on the disk. What was only *noticed* (a check, a last use, a verdict) is
-//! [noted](Store::note): it is batched, never waited for, and dropped first when there is no room. Both are a [`Write`].
+//! There are two kinds of writes. A change that a user *asked for* (a route, a pin, a rotation) is
+//! [committed](Store::commit): the caller gets the answer when the change is on the disk. A fact that the gateway only
+//! *observed* (a check, a last use, a verdict) is [noted](Store::note): notes are written in batches, no caller waits
+//! for them, and they are dropped first when the queue is full. Both kinds are of the type [`Write`].
 //!
-//! Histories are read on another connection, so reads and writes do not wait for each other. No type of the database
-//! leaves this room: callers use records, [`Write`], [`Fault`] and a handle.
+//! Histories are read on a separate connection, so reads and writes do not wait for each other. No type of the database
+//! library is visible outside this module: callers use records, [`Write`], [`Fault`] and a handle.
 //!
-//! Next: `store/writer.rs` (the thread, and what happens when the disk is full), `store/file.rs` (open, check, backup).
-//! Each table has a file beside them. [`crate::state`] is the caller.
+//! Next: `store/writer.rs` contains the thread that writes, and what happens when the disk is full. `store/file.rs`
+//! opens, checks and backs up the file. Each table has a file in the same folder. [`crate::state`] is the main caller.
 
 mod bans;
 mod checks;
@@ -53,17 +54,17 @@ use crate::exit::ExitId;
 use crate::lifecycle::yielding;
 use crate::telemetry::metrics as names;
 
-/// How much the store keeps, and how much may wait for it.
+/// How much the store keeps, and how many writes may wait in its queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Checks older than this are deleted.
+    /// The age after which checks are deleted.
     pub keep_checks: Duration,
-    /// How many writes may wait, and how many notes are kept while the file fails.
+    /// How many writes may wait in the queue. The same number of notes is kept while the file cannot be written.
     pub queue: usize,
 }
 
 impl Default for Options {
-    /// Two weeks of history (100 MB at one check a second), and a queue of about 2 MB.
+    /// Keeps two weeks of history (100 MB at one check per second), and a queue of about 2 MB.
     fn default() -> Self {
         Self { keep_checks: Duration::from_secs(14 * 86_400), queue: 8192 }
     }
@@ -72,8 +73,8 @@ impl Default for Options {
 /// One in this many places of the queue is reserved for commits.
 const FOR_CHANGES: usize = 8;
 
-/// A handle on the store: cheap to clone. The file is closed when [`Store::close`] returns, or soon after the last handle
-/// is dropped.
+/// A handle on the store. Cheap to clone. The file is closed when [`Store::close`] returns, or soon after the last
+/// handle is dropped.
 #[derive(Clone, Debug)]
 pub struct Store {
     jobs: mpsc::Sender<Job>,
@@ -84,8 +85,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the file, creates it or brings its schema up to date, reads everything and starts the threads. Blocks for some
-    /// milliseconds. A file that can be read but not written is opened, and commits are refused.
+    /// Opens the file (or creates it), updates its schema, reads all data, and starts the threads. This blocks for some
+    /// milliseconds. A file that can be read but not written is also opened, and then every commit is refused.
     pub fn open(path: &Path, options: Options) -> Result<(Self, Loaded), StoreError> {
         let failed = |fault: Fault| StoreError::Open { path: path.to_owned(), fault };
         let claim = file::claim(path)?;
@@ -106,8 +107,8 @@ impl Store {
         Ok((Self { jobs, reader, health, reserve: queue / FOR_CHANGES, lost }, loaded))
     }
 
-    /// A store for a gateway that runs although its file cannot be used, for this reason. It keeps nothing, refuses every
-    /// commit, and does not touch the file.
+    /// Returns a store for a gateway that runs although its file cannot be used. `fault` is the reason. This store
+    /// keeps nothing, refuses every commit, and does not touch the file.
     pub fn refusing(path: &Path, fault: Fault, options: Options) -> Result<Self, StoreError> {
         let claim = file::claim(path)?;
         let queue = options.queue.max(2 * FOR_CHANGES);
@@ -118,8 +119,8 @@ impl Store {
         Ok(Self { jobs, reader: Reader::of_nothing(), health, reserve: queue / FOR_CHANGES, lost })
     }
 
-    /// Writes a change, all of it or nothing, and returns when it is on the disk. The change may also happen if the caller
-    /// stops waiting. It hangs as long as the disk does: use a deadline.
+    /// Writes a change completely or not at all, and returns when the change is on the disk. If the caller stops
+    /// waiting, the change may still be written. This call hangs as long as the disk hangs, so use a deadline.
     pub async fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
         let (answer, result) = oneshot::channel();
         self.jobs.send(Job::Commit { writes, answer }).await.map_err(|_| StoreError::Closed)?;
@@ -127,30 +128,32 @@ impl Store {
         result.await.unwrap_or_else(|_| Err(died()))
     }
 
-    /// Writes something soon. Never waits; what finds no room is dropped and counted. While the file takes writes, notes
-    /// and commits are written in the order of the calls.
+    /// Writes something soon. This call never blocks. If the queue is full, the write is dropped and counted. While the
+    /// file can be written, notes and commits are written in the order of the calls.
     pub fn note(&self, write: Write) {
         if self.jobs.capacity() <= self.reserve || self.jobs.try_send(Job::Note(write)).is_err() {
             self.lost.increment(1);
         }
     }
 
-    /// Writes what waits, and closes the file. Call it last: later calls fail with [`StoreError::Closed`].
+    /// Writes everything that is in the queue, and closes the file. Call this last: later calls fail with
+    /// [`StoreError::Closed`].
     pub async fn close(&self) {
-        let _ = self.jobs.send(Job::Close).await; // fails if it is closed already
+        let _ = self.jobs.send(Job::Close).await; // fails if the store is already closed
         self.jobs.closed().await;
         let mut health = self.health.clone();
-        while health.changed().await.is_ok() {} // the writer drops its end when it has closed the file
+        while health.changed().await.is_ok() {} // the writer drops its sender after it has closed the file
     }
 
-    /// The checks of an exit, newest first.
+    /// Returns the checks of an exit, newest first.
     pub async fn checks(&self, exit: &ExitId, target: Option<&str>, page: Page) -> Result<Vec<Check>, StoreError> {
         let (exit, target) = (exit.clone(), target.map(str::to_owned));
         self.reader.ask(move |db| checks::list(db, &exit, target.as_deref(), page)).await
     }
 }
 
-/// Starts the thread that writes. After a panic it goes on; what it was writing then is lost, and its callers get an error.
+/// Starts the thread that writes. The thread continues after a panic. The writes that were in progress are then lost,
+/// and their callers get an error.
 fn spawn(mut writer: Writer) -> std::io::Result<()> {
     let clock = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let work = move || {

@@ -1,50 +1,50 @@
-//! When each exit is due for its next check, and which checks run. Pure: the clock is passed in.
+//! Records when each exit is due for its next check, and which checks run. Pure: the caller passes the time.
 //!
-//! Exits stand in classes, from the most urgent to the least. Within a class they are ordered by the moment at which
-//! they are due, so that choosing the next one looks at the first of each class and never at the thousands behind it.
-//! An exit whose check runs is in no class until that check ends.
+//! Each exit belongs to a class. The classes are ordered from the most urgent to the least urgent. Within a class,
+//! exits are ordered by the time at which they are due. So the choice of the next exit looks only at the first exit of
+//! each class, and never at the thousands behind it. While the check of an exit runs, the exit belongs to no class.
 //!
-//! The two users say what the classes are and how many checks of each may run: `check/schedule.rs` for Tor exits,
-//! `check/public/schedule.rs` for public proxies.
+//! Each user of this queue defines its classes, and how many checks of each class may run: `check/schedule.rs` for Tor
+//! exits, `check/public/schedule.rs` for public proxies.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::exit::{ExitId, Moment};
 use crate::lifecycle::yielding;
 
-/// How a check ended, as far as the time of the next one depends on it.
+/// How a check ended. This decides when the next check of the exit is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The exit works.
     Good,
     /// The exit does not work.
     Bad,
-    /// The check says nothing of the exit: what failed was ours.
+    /// The check shows nothing about the exit, because the failure was caused by our own side.
     Open,
 }
 
-/// What a user of the queue keeps for each exit.
+/// The data that a user of the queue keeps for each exit.
 pub(super) trait Entry {
-    /// The index of its class: 0 is served first.
+    /// Returns the index of the exit's class. Class 0 is served first.
     fn class(&self) -> usize;
 
-    /// When its next check is due.
+    /// Returns the time at which the next check of the exit is due.
     fn due(&self) -> Moment;
 }
 
 /// A check that runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Running {
-    /// The class that the exit was taken from.
+    /// The class of the exit when its check began.
     pub(super) class: usize,
-    /// The exit is to be checked once more when this check ends.
+    /// True if the exit must be checked once more when this check ends.
     pub(super) again: bool,
 }
 
-/// From which moment on another check of each class may begin; `None` if a running check must end first.
+/// For each class, the time from which another check may begin. `None` if a running check must end first.
 pub(super) type Gates<const CLASSES: usize> = [Option<Moment>; CLASSES];
 
-/// All exits of one tester.
+/// The queue of all exits that one tester checks.
 #[derive(Debug)]
 pub(super) struct DueQueue<E, const CLASSES: usize> {
     entries: HashMap<ExitId, E>,
@@ -63,12 +63,13 @@ impl<E: Entry, const CLASSES: usize> DueQueue<E, CLASSES> {
         }
     }
 
-    /// Makes these the exits that are checked: new ones get the entry that `make` returns, and others keep theirs. The
-    /// check of an exit that is removed goes on, and counts until it ends.
+    /// Makes `exits` the set of exits that are checked. A new exit gets the entry that `make` returns, and the other
+    /// exits keep their entries. If an exit is removed while its check runs, the check continues, and is counted as
+    /// running until it ends.
     pub(super) fn list<T>(&mut self, exits: impl IntoIterator<Item = (ExitId, T)>, make: impl Fn(T) -> E) {
         let mut listed = HashSet::with_capacity(self.entries.len());
         for (id, facts) in exits {
-            yielding::yield_if_due(); // there may be tens of thousands
+            yielding::yield_if_due(); // there may be tens of thousands of exits
             if !self.entries.contains_key(&id) {
                 self.entries.insert(id.clone(), make(facts));
                 self.enqueue(&id);
@@ -92,12 +93,13 @@ impl<E: Entry, const CLASSES: usize> DueQueue<E, CLASSES> {
         self.entries.iter()
     }
 
-    /// The exits of one class that wait, the first due first.
+    /// Returns the waiting exits of one class. The exit that is due first comes first.
     pub(super) fn class(&self, class: usize) -> impl Iterator<Item = &ExitId> {
         self.classes[class].iter().map(|(_, id)| id)
     }
 
-    /// Changes an entry and moves it to where it belongs then. False if there is no such exit.
+    /// Changes the entry of an exit, and moves the exit to its new place in the queue. Returns false if there is no
+    /// such exit.
     pub(super) fn change(&mut self, id: &ExitId, change: impl FnOnce(&mut E)) -> bool {
         self.dequeue(id);
         let Some(entry) = self.entries.get_mut(id) else { return false };
@@ -106,19 +108,21 @@ impl<E: Entry, const CLASSES: usize> DueQueue<E, CLASSES> {
         true
     }
 
-    /// Like [`Self::change`], except that a running check is left as it is: its result is what the caller waits for.
+    /// Does the same as [`Self::change`], but does not change an exit whose check runs: the caller wants exactly the
+    /// result of that check.
     pub(super) fn hasten(&mut self, id: &ExitId, change: impl FnOnce(&mut E)) -> bool {
         if self.running.contains_key(id) { self.entries.contains_key(id) } else { self.change(id, change) }
     }
 
-    /// Marks an exit whose check runs to be checked once more after it. False if no check of it runs.
+    /// Marks an exit whose check runs, so the exit is checked once more afterwards. Returns false if no check of the
+    /// exit runs.
     pub(super) fn again(&mut self, id: &ExitId) -> bool {
         let running = self.running.get_mut(id);
         running.map(|running| running.again = true).is_some()
     }
 
-    /// Takes the first exit that is due in the first class whose gate is open. Its check counts as running until
-    /// [`Self::end`].
+    /// Takes the first exit that is due, from the first class in which a check may begin. The check of this exit counts
+    /// as running until [`Self::end`] is called.
     pub(super) fn take(&mut self, now: Moment, gates: &Gates<CLASSES>) -> Option<(ExitId, usize)> {
         let class = (0..CLASSES).find(|class| self.opens(*class, gates).is_some_and(|at| at <= now))?;
         let (_, id) = self.classes[class].pop_first()?;
@@ -127,7 +131,7 @@ impl<E: Entry, const CLASSES: usize> DueQueue<E, CLASSES> {
         Some((id, class))
     }
 
-    /// When [`Self::take`] will return an exit; `None` if a running check must end first.
+    /// Returns the time at which [`Self::take`] will return an exit. `None` if a running check must end first.
     pub(super) fn wake(&self, gates: &Gates<CLASSES>) -> Option<Moment> {
         (0..CLASSES).filter_map(|class| self.opens(class, gates)).min()
     }
@@ -137,7 +141,8 @@ impl<E: Entry, const CLASSES: usize> DueQueue<E, CLASSES> {
         gates[class].map(|gate| gate.max(*due))
     }
 
-    /// A check ended: changes the exit's entry, and puts it back into its class. `None` if no check of it ran.
+    /// Ends a check: changes the entry of the exit, and puts the exit back into its class. Returns `None` if no check
+    /// of the exit was running.
     pub(super) fn end(&mut self, id: &ExitId, change: impl FnOnce(&mut E, Running)) -> Option<()> {
         let running = self.running.remove(id)?;
         self.running_by_class[running.class] -= 1;
@@ -153,9 +158,9 @@ impl<E: Entry, const CLASSES: usize> DueQueue<E, CLASSES> {
         self.running_by_class[class]
     }
 
-    /// How many exits are due and wait.
+    /// Returns how many exits are due and wait for their check.
     pub(super) fn waiting(&self, now: Moment) -> usize {
-        // Counting walks over them; the limit keeps that short. Not tuned.
+        // The count visits each of these exits, and the limit keeps that short. Not tuned.
         let due = |class: &BTreeSet<_>| class.iter().take(100_000).take_while(|(due, _)| *due <= now).count();
         self.classes.iter().map(due).sum()
     }

@@ -1,26 +1,28 @@
-//! Reads the answer of an echo server: the address that the server sees, bare or in JSON.
+//! Parses the answer of an echo server: the IP address that the server sees, as plain text or in JSON.
 //!
-//! The answer comes through an exit that is not trusted yet. So it must contain exactly one address in one of the forms
-//! that the well-known servers use. A list of addresses (`"origin": "a, b"`) is rejected: a proxy on the way has added
-//! one, and which of them a site would see is unknown.
+//! The answer arrives through an exit that is not trusted yet. So the answer must contain exactly one address, in one
+//! of the forms that the well-known servers use. A list of addresses (`"origin": "a, b"`) is rejected: a proxy on the
+//! way has added one of the addresses, and it is unknown which of them a site would see.
 
 use std::net::IpAddr;
 
 use serde::Deserialize;
 
-/// The longest answer that is read. The known servers send about 100 bytes; some add a few fields.
+/// The longest answer that is read, in bytes. The known servers send about 100 bytes, and some servers add a few
+/// fields.
 pub const LONGEST: usize = 4096;
 
-/// An echo server's answer.
+/// The answer of an echo server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Echoed {
-    /// The address that the server sees.
+    /// The address of the client, as the server sees it.
     pub ip: IpAddr,
-    /// The nonce that the server repeated in the body, if any.
+    /// The random number (nonce) of the request, if the server repeated it in the body.
     pub nonce: Option<Box<str>>,
 }
 
-/// The four names under which servers put the address: ipify and most, check.torproject.org, httpbin, ip-api.
+/// The four field names that servers use for the address. The users of these names are: ipify and most other servers,
+/// check.torproject.org, httpbin, ip-api.
 #[derive(Deserialize)]
 struct JsonAnswer {
     #[serde(alias = "IP", alias = "origin", alias = "query")]
@@ -29,7 +31,7 @@ struct JsonAnswer {
     nonce: Option<Box<str>>,
 }
 
-/// Reads an answer; `None` if it contains no address, or more than one.
+/// Parses an answer. Returns `None` if the answer contains no address, or more than one.
 pub fn read(body: &[u8]) -> Option<Echoed> {
     let text = str::from_utf8(body).ok().filter(|text| text.len() <= LONGEST)?.trim();
     let (ip, nonce) = if text.starts_with('{') {

@@ -1,9 +1,10 @@
 //! Verdicts that need the results of several exits. Pure.
 //!
-//! A check alone can be wrong in ways that only checks of other exits show: an echo server may be down, its certificate
-//! may have expired, a site may fail for every client. So the results of all exits are kept for each target, and compared
-//! before a failure counts against an exit. The one verdict that is final, that of an exit that shows certificates of its
-//! own, also needs another exit that was shown the true certificate within the last hour.
+//! A single check can be wrong in ways that only the checks of other exits show. An echo server may be down, its
+//! certificate may have expired, or a site may fail for every client. So the results of all exits are kept for each
+//! target, and are compared before a failure counts against an exit. One verdict is final: that an exit shows
+//! certificates of its own. For this verdict, another exit must also have received the true certificate within the last
+//! hour.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,41 +23,41 @@ use crate::net::Host;
 use crate::route::Event;
 use crate::state::ExitUpdate;
 
-/// How many answers of an echo server are needed to conclude that it repeats nonces: more than one lying exit can give in
-/// one check.
+/// How many answers of an echo server are needed to conclude that the server repeats nonces. One dishonest exit cannot
+/// cause this many answers in one check.
 const ENOUGH_ANSWERS: u32 = 4;
 
-/// Values of [`PageHealth::kind`] beside [`ECHO`].
+/// The values of [`PageHealth::kind`], besides [`ECHO`].
 const CANARY: &str = "canary";
 pub(super) const SITE: &str = "site";
 
-/// The health of one page that exits are asked to fetch.
+/// The health of one page that exits are used to fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageHealth {
-    /// What it is for: `echo`, `canary` or `site`.
+    /// The purpose of the page: `echo`, `canary` or `site`.
     pub kind: &'static str,
-    /// A site's name in `check.targets`, the host of another page.
+    /// The name of a site in `check.targets`. For other pages, the host of the page.
     pub name: Arc<str>,
-    /// Since when it is down: failures there count against no exit.
+    /// The time since when the page is down. While a page is down, its failures count against no exit.
     pub suspended: Option<Moment>,
-    /// Exits that passed it within the last hour and did not fail since.
+    /// How many exits passed this page within the last hour and did not fail since.
     pub passing: usize,
-    /// Exits that failed it and may be banned for that.
+    /// How many exits failed this page and may be banned for that.
     pub pending: usize,
 }
 
 #[derive(Default)]
 struct EchoServer {
     health: TargetHealth,
-    /// Since when most good exits fail here.
+    /// The time since when most good exits fail at this server.
     down_since: Option<Moment>,
-    /// Answers that repeated our nonce.
+    /// How many answers repeated our nonce.
     repeated: u32,
     answers: u32,
 }
 
 impl EchoServer {
-    /// True if the server repeats nonces: most of its answers do.
+    /// Returns true if the server repeats nonces, which is the case if most of its answers do.
     fn repeats(&self) -> bool {
         self.answers >= ENOUGH_ANSWERS && self.repeated * 2 > self.answers
     }
@@ -66,20 +67,20 @@ impl EchoServer {
 pub(super) struct Evaluator {
     settings: Arc<Settings>,
     geo: Geo,
-    /// Verdicts on the exits as such.
+    /// The results of the exits themselves: whether their echo probes passed.
     exits: TargetHealth,
     echoes: Vec<EchoServer>,
     certificates: HashMap<Host, TargetHealth>,
-    /// Exits that showed a wrong certificate of a host before any exit was shown the right one.
+    /// Exits that showed a wrong certificate of a host before any exit received the true certificate.
     suspects: Vec<(Host, ExitId)>,
-    /// Never used again: a check that was still running must not make them good.
+    /// Exits that are never used again. A check that was still running must not make these exits good.
     condemned: HashSet<ExitId>,
     canaries: Vec<TamperCheck>,
     site_bans: Vec<PendingBans>,
     events: Vec<Event>,
 }
 
-/// What has become clear, and exits whose next check will show more.
+/// The decisions for which there is enough evidence now, and exits whose next check will show more.
 #[derive(Default)]
 pub(super) struct Decisions {
     pub(super) updates: Vec<ExitUpdate>,
@@ -96,17 +97,17 @@ impl Evaluator {
         Self { settings, geo, exits, echoes, certificates, suspects, condemned, canaries, site_bans, events }
     }
 
-    /// True if an echo server is not down.
+    /// Returns true if this echo server is not down.
     pub(super) fn serves(&self, echo: usize, now: Moment) -> bool {
         !self.echoes[echo].health.target_is_down(now)
     }
 
-    /// For each echo server: true if it is known to repeat nonces.
+    /// Returns, for each echo server, whether the server is known to repeat nonces.
     pub(super) fn repeats(&self) -> Vec<bool> {
         self.echoes.iter().map(EchoServer::repeats).collect()
     }
 
-    /// Notes the echo probes of a check, and corrects their conclusion by the results of other exits.
+    /// Records the echo probes of a check, and corrects their conclusion with the results of other exits.
     pub(super) fn note_echoes(
         &mut self,
         exit: &ExitId,
@@ -170,19 +171,19 @@ impl Evaluator {
         }
     }
 
-    /// True if all echo servers at which the exit failed are down.
+    /// Returns true if all echo servers at which the exit failed are down.
     fn targets_are_down(&self, round: &EchoRound, now: Moment) -> bool {
         let mut failed = round.probes.iter().filter(|probe| probe.result.outcome.is_err());
         failed.all(|probe| !self.serves(probe.result.echo, now))
     }
 
-    /// The hosts for which the exit showed a wrong certificate.
+    /// Returns the hosts for which the exit showed a wrong certificate.
     fn forged(&self, round: &EchoRound) -> impl Iterator<Item = &Host> {
         let forged = round.probes.iter().filter(|probe| probe.result.outcome == Err(Fault::Forged));
         forged.map(|probe| &self.settings.echoes[probe.result.echo].target.host)
     }
 
-    /// True if other exits were shown the true certificate of one of those hosts within the last hour.
+    /// Returns true if other exits received the true certificate of one of these hosts within the last hour.
     fn others_see_the_true_certificate(&self, exit: &ExitId, round: &EchoRound, now: Moment) -> bool {
         self.forged(round).any(|host| {
             let health = self.certificates.get(host);
@@ -190,7 +191,7 @@ impl Evaluator {
         })
     }
 
-    /// Notes a site's answer; `None` if it says nothing of the exit.
+    /// Records the answer of a site. Returns `None` if the answer says nothing about the exit.
     pub(super) fn note_site(
         &mut self,
         exit: &ExitId,
@@ -206,17 +207,17 @@ impl Evaluator {
         Some(exit_update::of_site(exit, site, round, exit_update::SiteOutcome { effect, streak, good }, now))
     }
 
-    /// The digest of a canary's true page, if it is known.
+    /// Returns the digest of a canary's true page, if the digest is known.
     pub(super) fn truth(&self, canary: usize) -> Option<Digest> {
         self.canaries[canary].truth()
     }
 
-    /// Notes what an exit showed of a canary; returns exits to check again.
+    /// Records the page that an exit showed for a canary. Returns the exits that must be checked again.
     pub(super) fn note_canary(&mut self, exit: &ExitId, round: &TamperRound, now: Moment) -> Vec<ExitId> {
         self.canaries[round.canary].note(exit, round.digest, round.changed, now)
     }
 
-    /// Bans, and failures that do not count, as far as they have become clear.
+    /// Returns the bans, and the failures that do not count, for which there is enough evidence now.
     pub(super) fn settle(&mut self, now: Moment) -> Decisions {
         let mut all = Decisions { again: self.suspects_to_check(now), ..Decisions::default() };
         for (pending, site) in self.site_bans.iter_mut().zip(&self.settings.sites) {
@@ -238,7 +239,7 @@ impl Evaluator {
         all
     }
 
-    /// Notes which echo servers are down: they are not asked meanwhile.
+    /// Records which echo servers are down. Checks do not use these servers in the meantime.
     fn note_echoes_that_are_down(&mut self, now: Moment) {
         for (echo, page) in self.echoes.iter_mut().zip(&self.settings.echoes) {
             let is_down = echo.health.target_is_down(now);
@@ -252,12 +253,12 @@ impl Evaluator {
         }
     }
 
-    /// What happened to pages since the last call.
+    /// Returns the events about pages since the last call: pages that went down or work again.
     pub(super) fn events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
 
-    /// The health of every page.
+    /// Returns the health of every page.
     pub(super) fn page_health(&self, now: Moment) -> Vec<PageHealth> {
         let echoes = self.echoes.iter().zip(&self.settings.echoes).map(|(echo, page)| {
             let (suspended, passing) = (echo.down_since, echo.health.passing(now));
@@ -274,7 +275,7 @@ impl Evaluator {
         echoes.chain(canaries).chain(sites).collect()
     }
 
-    /// Suspects of hosts whose right certificate another exit was shown since.
+    /// Returns the suspects of those hosts whose true certificate another exit has received since.
     fn suspects_to_check(&mut self, now: Moment) -> Vec<ExitId> {
         let certificates = &self.certificates;
         let clear = |(host, exit): &mut (Host, ExitId)| {
@@ -283,7 +284,7 @@ impl Evaluator {
         self.suspects.extract_if(.., clear).map(|(_, exit)| exit).collect()
     }
 
-    /// True while [`Self::settle`] may find something without a new result.
+    /// Returns true while [`Self::settle`] may find something even without a new result.
     pub(super) fn is_unsettled(&self) -> bool {
         let any_down = self.echoes.iter().any(|echo| echo.down_since.is_some());
         any_down || !self.suspects.is_empty() || self.all_pending().any(PendingBans::is_undecided)
@@ -293,7 +294,7 @@ impl Evaluator {
         self.site_bans.iter().chain(self.canaries.iter().map(|canary| &canary.pending))
     }
 
-    /// Forgets all other exits.
+    /// Deletes the results of all exits that are not in `exits`.
     pub(super) fn keep(&mut self, exits: &HashSet<ExitId>) {
         self.exits.keep(exits);
         self.echoes.iter_mut().for_each(|echo| echo.health.keep(exits));
@@ -305,7 +306,7 @@ impl Evaluator {
     }
 }
 
-/// Decides on the pending bans of one page; a page that went down or works again is an event.
+/// Decides on the pending bans of one page. If the page went down, or works again, an event is added.
 fn decide(pending: &mut PendingBans, name: &Arc<str>, now: Moment, events: &mut Vec<Event>) -> PageDecisions {
     if !pending.is_undecided() {
         return PageDecisions::default();

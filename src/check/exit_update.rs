@@ -1,4 +1,5 @@
-//! Turns results of checks into [`ExitUpdate`]s: a change of what is known of an exit, and rows for the store.
+//! Converts the results of checks into [`ExitUpdate`]s: a change of the recorded facts about an exit, and rows for the
+//! store.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,13 +15,13 @@ use crate::exit::{ExitId, Moment, Verdict};
 use crate::state::ExitUpdate;
 use crate::store::{self, Timings, Write};
 
-/// The target name of checks of the exit as such, beside the names of check targets.
+/// The target name for checks of the exit itself. Other checks use the name of their check target.
 pub const ECHO: &str = "echo";
 
-/// Returns the country of an address.
+/// Returns the country of an IP address.
 pub type Geo = Arc<dyn Fn(IpAddr) -> Country + Send + Sync>;
 
-/// The update from a check's echo probes.
+/// Returns the update that results from the echo probes of a check.
 pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, before: BeforeRound, geo: &Geo, now: Moment) -> ExitUpdate {
     let mut writes = vec![Write::Check(echo_row(exit, round, now))];
     let latency = latency(round);
@@ -51,33 +52,33 @@ pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, before: BeforeRound, g
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes }
 }
 
-/// An update that changes nothing.
+/// Returns an update that changes nothing.
 pub(super) fn none(exit: &ExitId) -> ExitUpdate {
     ExitUpdate { exit: exit.clone(), update: Box::new(|_| ()), ban: None, writes: Vec::new() }
 }
 
-/// What the evaluator adds to the echo probes of one check.
+/// What the evaluator knows besides the echo probes of one check.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BeforeRound {
     /// When the exit was last good before this check.
     pub(super) good: Option<Moment>,
-    /// Checks in a row that ended the same way: good ones above zero, bad ones below.
+    /// How many checks in a row ended the same way: positive for good checks, negative for bad ones.
     pub(super) streak: i32,
-    /// The exit intercepts connections, and is never used again.
+    /// True if the exit intercepts connections. Such an exit is never used again.
     pub(super) condemned: bool,
 }
 
-/// What the evaluator concludes from a site's answer.
+/// What the evaluator concludes from the answer of a site.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SiteOutcome {
     pub(super) effect: SiteEffect,
-    /// As in [`BeforeRound`].
+    /// The same count as in [`BeforeRound`], for this site.
     pub(super) streak: i32,
     /// When the exit last passed the site.
     pub(super) good: Option<Moment>,
 }
 
-/// The update from a site's answer.
+/// Returns the update that results from the answer of a site.
 pub(super) fn of_site(
     exit: &ExitId,
     site: &CheckedSite,
@@ -112,7 +113,7 @@ pub(super) fn of_site(
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes }
 }
 
-/// A site refuses an exit: bans the exit there.
+/// Returns the update that bans an exit from a site, because the site refuses the exit.
 pub(super) fn ban(exit: &ExitId, site: &CheckedSite, failure: SiteFailure, until: Moment) -> ExitUpdate {
     let why = format!("check {}: {failure}", site.name);
     ExitUpdate {
@@ -123,7 +124,7 @@ pub(super) fn ban(exit: &ExitId, site: &CheckedSite, failure: SiteFailure, until
     }
 }
 
-/// An exit tampers with pages, and is never used again.
+/// Returns the update that condemns an exit, which tampers with pages and is never used again.
 pub(super) fn condemn(exit: &ExitId, failure: SiteFailure, now: Moment) -> ExitUpdate {
     let why: Arc<str> = failure.to_string().into();
     let update = move |known: &mut Known| {
@@ -134,20 +135,20 @@ pub(super) fn condemn(exit: &ExitId, failure: SiteFailure, now: Moment) -> ExitU
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: vec![row] }
 }
 
-/// An exit counts as passing a site again, because its failure turned out to be the site's.
+/// Returns the update that makes an exit pass a site again, because its failure was the site's fault.
 pub(super) fn clear(exit: &ExitId, site: &CheckedSite) -> ExitUpdate {
     let name = site.name.clone();
     let update = move |known: &mut Known| _ = known.passed.insert(name);
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: Vec::new() }
 }
 
-/// The verdict on an exit is too old to count.
+/// Returns the update that removes the verdict on an exit, because the verdict is too old.
 pub(super) fn forget(exit: &ExitId) -> ExitUpdate {
     let update = |known: &mut Known| (known.verdict, known.why) = (Verdict::Untested, None);
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: Vec::new() }
 }
 
-/// The code for a conclusion in the store and in metric labels.
+/// Returns the code for a conclusion in the store and in metric labels.
 pub(super) fn outcome(conclusion: &Conclusion) -> &'static str {
     match conclusion {
         Conclusion::Good(_) => "good",
@@ -156,7 +157,7 @@ pub(super) fn outcome(conclusion: &Conclusion) -> &'static str {
     }
 }
 
-/// The timings of the last probe that shows the conclusion.
+/// Returns the timings of the last probe that supports the conclusion.
 pub(super) fn shown_by(round: &EchoRound) -> Timings {
     let shows = |outcome: &Result<_, _>| match &round.conclusion {
         Conclusion::Good(_) | Conclusion::Bad(BadReason::Disagree) => outcome.is_ok(),
@@ -184,7 +185,7 @@ fn echo_row(exit: &ExitId, round: &EchoRound, now: Moment) -> store::Check {
     }
 }
 
-/// The median time in which the probes that passed opened their streams.
+/// Returns the median of the times in which the probes that passed opened their streams.
 pub(super) fn latency(round: &EchoRound) -> Option<Duration> {
     let passed = round.probes.iter().filter(|probe| probe.result.outcome.is_ok());
     let mut times: Vec<_> = passed.filter_map(|probe| probe.timings.connect).collect();

@@ -1,51 +1,52 @@
-//! Why a probe failed, and whose fault it was: what a verdict may conclude from a failure depends on that.
+//! Why a probe failed, and who caused the failure. A verdict may draw different conclusions from different causes.
 
 use crate::dial::{DialError, TargetFault};
 
 /// Why a probe failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Fault {
-    /// No stream to the page was opened.
+    /// The stream to the page could not be opened.
     #[error("{0}")]
     Dial(#[from] DialError),
-    /// A certificate that is not the site's: another issuer, another name, a wrong signature.
+    /// The certificate does not belong to the site: another issuer, another name, or a wrong signature.
     #[error("the certificate is not the site's")]
     Forged,
-    /// A certificate that may well be the site's and cannot be accepted: expired, not valid yet, of an unknown kind.
+    /// The certificate may belong to the site, but cannot be accepted: it is expired, not valid yet, or of an unknown
+    /// kind.
     #[error("the certificate cannot be accepted")]
     Certificate,
-    /// The two sides did not agree on TLS, or it was no TLS.
+    /// The two sides did not agree on TLS parameters, or the server did not answer with TLS.
     #[error("no TLS was agreed on")]
     Tls,
-    /// The stream ended, or was reset, before the answer was there.
+    /// The stream ended, or was reset, before the answer was complete.
     #[error("the stream broke off")]
     Broken,
-    /// What came is not HTTP.
+    /// The bytes that arrived are not HTTP.
     #[error("the answer is not HTTP")]
     Http,
-    /// The stream was open and no answer came in time.
+    /// The stream was open, but no answer arrived in time.
     #[error("no answer in time")]
     Slow,
     /// An echo server answered with a status other than 200.
     #[error("the echo server answered with status {0}")]
     Status(u16),
-    /// An echo server's page that contains no address.
+    /// The page of an echo server contains no address.
     #[error("the echo server's answer contains no address")]
     NoAddress,
-    /// An echo server's answer that repeats another nonce than that of the request, or lacks it.
+    /// The answer of an echo server repeats another nonce than the one in the request, or repeats no nonce.
     #[error("the answer was not made for our request")]
     Canned,
 }
 
-/// Whose fault a failure is.
+/// Who caused a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Blame {
-    /// Ours: it says nothing of the exit.
+    /// Our own side caused the failure, so it says nothing about the exit.
     Ours,
     Exit,
-    /// The page's server's, as far as one probe can tell.
+    /// The server of the page caused the failure, as far as one probe can show.
     Target,
-    /// The exit's or the server's: only other probes can tell.
+    /// The exit or the server caused the failure. Only other probes can show which of them.
     Unclear,
 }
 
@@ -61,7 +62,7 @@ impl Fault {
         }
     }
 
-    /// The code in the store and in metric labels.
+    /// The code of this fault in the store and in metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Dial(DialError::Engine(_)) => "engine",

@@ -10,7 +10,8 @@ use super::round::{EchoRound, SiteRound};
 use crate::exit::ExitId;
 use crate::telemetry::metrics as names;
 
-/// Counts one check's echo probes. Handles are looked up each time: there are a few checks a second.
+/// Counts the echo probes of one check in the metrics. The metric handles are looked up each time, because there are
+/// only a few checks per second.
 pub(super) fn round(exit: &ExitId, round: &EchoRound) {
     let (source, outcome) = (exit.source().as_str(), exit_update::outcome(&round.conclusion));
     counter!(names::CHECKS, "source" => source, "outcome" => outcome).increment(1);
@@ -19,7 +20,7 @@ pub(super) fn round(exit: &ExitId, round: &EchoRound) {
     }
 }
 
-/// Counts one site's answer.
+/// Counts one answer of a site in the metrics.
 pub(super) fn site(name: &str, round: &SiteRound) {
     let outcome = match round.result {
         None => "ours",
@@ -29,7 +30,7 @@ pub(super) fn site(name: &str, round: &SiteRound) {
     counter!(names::CHECKS_OF_SITES, "check" => name.to_owned(), "outcome" => outcome).increment(1);
 }
 
-/// Sets how many pages are suspended, because they fail most good exits.
+/// Sets the gauges of how many pages are suspended because they fail for most good exits.
 pub(super) fn page_health(all: &[PageHealth]) {
     let mut suspended: BTreeMap<String, f64> = BTreeMap::new();
     for page in all {
@@ -41,7 +42,7 @@ pub(super) fn page_health(all: &[PageHealth]) {
     }
 }
 
-/// Sets how many checks run, and how many exits are due.
+/// Sets the gauges of how many checks run, and how many exits are due.
 pub(super) fn load(running: usize, waiting: usize) {
     gauge!(names::CHECKS_RUNNING).set(running as f64);
     gauge!(names::CHECKS_WAITING).set(waiting as f64);

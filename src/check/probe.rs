@@ -1,12 +1,12 @@
 //! One probe: requests one page over a stream that the caller opened through an exit.
 //!
-//! Servers look at some headers before they look at the address, so the request has a browser's: the verdict must be about
-//! the exit, not about the request. TLS sessions are never resumed, because a resumed session shows no certificate, and
-//! the certificate is half of what a probe is for.
+//! Some servers look at request headers before they look at the client's address. So the request has the headers of a
+//! browser, because the verdict must be about the exit and not about the request. TLS sessions are never resumed: the
+//! certificate is an important result of a probe, and a resumed session shows no certificate.
 //!
-//! The stream is any `AsyncRead + AsyncWrite`: this file opens no socket, and the deadline is the caller's.
+//! The stream is any `AsyncRead + AsyncWrite`. This file opens no socket, and the caller sets the deadline.
 //!
-//! Next: `check/round.rs` makes probes, `check/verdict.rs` draws the conclusion from them.
+//! Next: `check/round.rs` runs probes, `check/verdict.rs` draws the conclusion from their results.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -29,23 +29,23 @@ use super::fault::Fault;
 use crate::net::{BadTarget, Host, Target};
 use crate::store::Timings;
 
-/// How much of a page is read. The largest preset (Google's maps script) is about 250 KB.
+/// How many bytes of a page are read. The largest page among the presets (Google's maps script) has about 250 KB.
 const LONGEST_BODY: usize = 512 << 10;
 
-/// The user agent of a browser: some sites refuse others whatever their address.
+/// The user agent of a browser. Some sites refuse other user agents from any address.
 const BROWSER: HeaderValue =
     HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0");
 
-/// A parsed URL, ready to be requested.
+/// A page that a probe can request: a parsed URL and headers.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// Where the stream must end.
     pub target: Target,
-    /// The name that the certificate must carry; `None` for plain HTTP.
+    /// The name that the certificate must contain. `None` for plain HTTP.
     pub tls: Option<ServerName<'static>>,
     host: HeaderValue,
     path: String,
-    /// Headers beside those of a browser.
+    /// Headers that are sent in addition to the headers of a browser.
     extra_headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -54,7 +54,7 @@ pub struct Page {
 pub enum BadPage {
     #[error("it is neither http:// nor https://")]
     Scheme,
-    /// Its host or port is wrong.
+    /// The host or the port of the URL is invalid.
     #[error(transparent)]
     Target(#[from] BadTarget),
     #[error("no certificate can carry its host")]
@@ -81,13 +81,13 @@ impl Page {
         Ok(Self { target, tls, host, path, extra_headers: Vec::new() })
     }
 
-    /// The same page with one more query parameter. Servers that do not know it ignore it.
+    /// Returns the same page with one more query parameter. Servers that do not know this parameter ignore it.
     pub fn with_nonce(&self, nonce: &str) -> Self {
         let sign = if self.path.contains('?') { '&' } else { '?' };
         Self { path: format!("{}{sign}nonce={nonce}", self.path), ..self.clone() }
     }
 
-    /// The same page with one more header.
+    /// Returns the same page with one more header.
     pub fn with_header(&self, name: &'static str, value: &str) -> Self {
         let mut page = self.clone();
         page.extra_headers
@@ -95,7 +95,7 @@ impl Page {
         page
     }
 
-    /// The same page in the form in which a proxy is asked to forward a request.
+    /// Returns the same page in the form of a request that a proxy forwards.
     pub fn forwarded(&self, authorization: Option<&str>) -> Self {
         let host = self.host.to_str().unwrap_or_default();
         let page = Self { path: format!("http://{host}{}", self.path), ..self.clone() };
@@ -120,18 +120,18 @@ impl Page {
     }
 }
 
-/// A server's answer.
+/// The answer of a server.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
-    /// The body, or its beginning.
+    /// The body, or the beginning of a long body.
     pub body: Bytes,
-    /// The body is complete.
+    /// True if the body is complete.
     pub whole: bool,
 }
 
-/// TLS that accepts certificates of the public authorities and of `also`, and resumes no session.
+/// Returns a TLS connector that accepts certificates of the public authorities and of `also`, and resumes no session.
 pub fn connector(also: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<TlsConnector, rustls::Error> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     roots.add_parsable_certificates(also);
@@ -145,7 +145,7 @@ pub fn connector(also: impl IntoIterator<Item = CertificateDer<'static>>) -> Res
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// Requests `page` over `stream`, and notes in `timings` how long each stage took, also if the probe fails.
+/// Requests `page` over `stream`, and records in `timings` how long each stage took, even if the probe fails.
 pub async fn ask<S>(
     stream: S,
     page: &Page,
@@ -164,7 +164,8 @@ where
     exchange(stream, page, deadline, timings).await
 }
 
-/// Tells a certificate that is not the site's from one that is only invalid, and from other failures of a handshake.
+/// Classifies a failure of the TLS handshake: a certificate of someone else, a certificate that is only invalid, or
+/// another failure.
 fn tls_fault(error: &std::io::Error) -> Fault {
     use rustls::Error;
     let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else { return Fault::Broken };
@@ -181,7 +182,7 @@ fn tls_fault(error: &std::io::Error) -> Fault {
     }
 }
 
-/// One request over one stream.
+/// Makes one request over one stream.
 async fn exchange<S>(stream: S, page: &Page, deadline: Instant, timings: &mut Timings) -> Result<Answer, Fault>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -195,12 +196,12 @@ where
         read(response, deadline).await
     };
     tokio::pin!(request);
-    // The connection is driven here until the request is done: no task is spawned for it.
+    // The HTTP connection runs inside this future until the request is done, so no task is needed for it.
     tokio::select! {
         biased;
         answer = &mut request => answer,
-        // An error of the connection reaches the request as well, and an answer that has already arrived counts: many
-        // servers close without a TLS close_notify, which is an error of the connection only.
+        // If the connection fails, the request also returns an error. But an answer that has already arrived counts:
+        // many servers close without a TLS close_notify, and then only the connection returns an error.
         _ = connection => request.await,
     }
 }
@@ -213,7 +214,7 @@ fn http_fault(error: &hyper::Error) -> Fault {
     if error.is_parse() { Fault::Http } else { Fault::Broken }
 }
 
-/// Reads a body up to [`LONGEST_BODY`]. A longer one is cut, which is not an error.
+/// Reads a body up to [`LONGEST_BODY`]. A longer body is cut, which is not an error.
 async fn read(response: Response<Incoming>, deadline: Instant) -> Result<Answer, Fault> {
     let (head, mut incoming) = response.into_parts();
     let mut body = BytesMut::new();

@@ -1,18 +1,19 @@
-//! The tester of public proxies: thousands of unknown operators' machines, most of them dead, some of them dishonest.
+//! The tester of public proxies: thousands of machines of unknown operators. Most of these proxies are dead, and some
+//! are dishonest.
 //!
-//! A free proxy is never trusted. That it works is shown by an answer that repeats a random number of ours (a nonce). The
-//! address that it leaves from is confirmed by two servers, one of them over TLS, where the proxy cannot forge the answer.
-//! What it adds to requests is shown by a page that repeats the headers it received, and that it does
-//! not change pages by one that is the same for all clients. A proxy that shows certificates of its own, or other pages
-//! than all others show, is never used again. One that passes must answer twenty more requests before it counts as
-//! reliable.
+//! A free proxy is never trusted. To show that a proxy works, its answer must repeat a random number of ours (a nonce).
+//! Two servers confirm the address from which the proxy leaves. One of them is reached over TLS, so the proxy cannot
+//! forge its answer. A page that repeats its request headers shows what the proxy adds to requests. A page that is the
+//! same for all clients shows whether the proxy changes pages. A proxy that shows certificates of its own, or pages
+//! that differ from what all other proxies show, is never used again. A proxy that passes must answer twenty more
+//! requests before it counts as reliable.
 //!
-//! There are many of them and they are slow, so this tester runs on a thread of its own, at a lower priority than the
+//! There are many proxies, and they are slow. So this tester runs on a thread of its own, at a lower priority than the
 //! threads that carry traffic.
 //!
-//! Next: `public/trial.rs` (one test, step by step), `public/schedule.rs` (which proxy is next), `public/evaluator.rs`
-//! (what the results of other proxies show), `public/anonymity.rs` (what a proxy reveals about its client),
-//! `public/exit_update.rs` (what is kept). The loop is `check/worker.rs`.
+//! Next: `public/trial.rs` (one test, step by step), `public/schedule.rs` (which proxy is tested next),
+//! `public/evaluator.rs` (what the results of other proxies show), `public/anonymity.rs` (what a proxy reveals about
+//! its client), `public/exit_update.rs` (which results are kept). The loop is in `check/worker.rs`.
 
 mod anonymity;
 mod evaluator;
@@ -40,19 +41,20 @@ use crate::exit::ExitId;
 use crate::lifecycle::Tasks;
 use crate::state::State;
 
-/// Asks the tester for a check. Cheap to clone.
+/// A handle to request checks from the tester of public proxies. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle(Requests);
 
 impl Handle {
-    /// Checks a proxy now, ahead of everything else, and waits for the result: by then it is in the snapshot. `None` if
-    /// it cannot be checked (it is unknown, has left its list, or is condemned), or if the tester has stopped.
+    /// Checks a proxy now, before all other checks, and waits for the result. When this returns, the result is also in
+    /// the snapshot. Returns `None` if the proxy cannot be checked (it is unknown, has left its list, or is condemned),
+    /// or if the tester has stopped.
     pub async fn force(&self, exit: ExitId) -> Option<Checked> {
         self.0.one(exit).await
     }
 }
 
-/// The tester of public proxies, one for the whole gateway.
+/// The tester of public proxies. There is one for the whole gateway.
 pub type PublicTester = Worker<PublicProxies>;
 
 /// How public proxies are tested.
@@ -64,8 +66,9 @@ pub struct PublicProxies {
 }
 
 impl Worker<PublicProxies> {
-    /// A tester of the public proxies in `state`, and the handle to ask it by. `urgent` yields proxies that failed a live
-    /// request, or that one waits for; those that failed too often are sent to `give_up`.
+    /// Returns a tester of the public proxies in `state`, and the handle to request checks from it. `urgent` yields the
+    /// proxies that failed a live request, or for which a live request waits. The proxies that failed too many times
+    /// are sent to `give_up`.
     pub fn new(
         dialer: ProxyDialer,
         settings: Settings,
@@ -79,7 +82,7 @@ impl Worker<PublicProxies> {
         (tester, Handle(requests))
     }
 
-    /// Starts its thread, which tests until shutdown.
+    /// Starts the thread of this tester, which tests until shutdown.
     pub fn start(self: Arc<Self>, tasks: &Tasks) -> io::Result<()> {
         let worker = tasks.clone();
         tasks.background("public-tester", move || self.clone().run(worker.clone()))
@@ -100,7 +103,7 @@ impl TesterKind for PublicProxies {
 
     async fn published(&self, checks: &mut PublicTesterState, _: &State) {
         for exit in checks.given_up() {
-            let _ = self.give_up.send(exit).await; // fails when the lists have stopped, at shutdown
+            let _ = self.give_up.send(exit).await; // fails at shutdown, after the lists have stopped
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Results of checks that are not published yet: updates that are published together, and callers that wait for them.
+//! Results of checks that are not published yet: the collected updates, and the callers that wait for results.
 //!
-//! Each publication makes a new snapshot, and checks end hundreds of times a second, so updates are collected for a
-//! moment. A caller that waits for a check is answered after the publication: what it then reads in the snapshot must
-//! not contradict its answer.
+//! Each publication makes a new snapshot, and hundreds of checks may end per second, so updates are collected for a
+//! short time. A caller that waits for a check gets its answer after the publication, because the answer must not
+//! contradict the snapshot that the caller reads afterwards.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,33 +16,33 @@ use crate::exit::{ExitId, Moment, Verdict};
 use crate::state::ExitUpdate;
 use crate::store::Timings;
 
-/// How often bans and other decisions that wait for more evidence are looked at again.
+/// The time between two looks at bans and other decisions that wait for more evidence.
 pub(super) const SETTLE: Duration = Duration::from_secs(1);
 
 /// The result of one check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// Good, bad, or untested if the check says nothing of the exit.
+    /// The verdict: good, bad, or untested if the check says nothing about the exit.
     pub verdict: Verdict,
-    /// Why it is not good, in words.
+    /// Why the verdict is not good, in words.
     pub why: String,
-    /// The addresses that sites saw in this check.
+    /// The addresses of the exit that sites saw in this check.
     pub ips: Vec<IpAddr>,
-    /// How long the stages of the last probe took that shows the verdict.
+    /// The timings of the last probe that supports the verdict.
     pub timings: Timings,
-    /// The sites that were asked, and why the exit does not pass.
+    /// The sites that were requested, each with the reason why the exit does not pass it; `None` if the exit passes.
     pub sites: Vec<(Arc<str>, Option<String>)>,
 }
 
-/// What a check that runs has found so far.
+/// What a running check has found so far.
 #[derive(Default)]
 pub(super) struct RunningCheck {
-    /// How it will have ended; `None` means that it found nothing yet.
+    /// How the check will end according to its findings so far. `None` if the check has found nothing yet.
     pub(super) ended: Option<Ended>,
     pub(super) checked: Checked,
 }
 
-/// Results of one tester on their way to the state.
+/// The results of one tester that are on their way to the state.
 pub(super) struct Results {
     collect_for: Duration,
     running: HashMap<ExitId, RunningCheck>,
@@ -53,25 +53,25 @@ pub(super) struct Results {
 }
 
 impl Results {
-    /// Updates are collected for `collect_for` before they are published.
+    /// Updates are collected for the time `collect_for` before they are published.
     pub(super) fn new(collect_for: Duration) -> Self {
         let (publish_at, settled) = (Moment::default(), Moment::default());
         let waiting = Waiting::default();
         Self { collect_for, running: HashMap::new(), updates: Vec::new(), publish_at, settled, waiting }
     }
 
-    /// A check began.
+    /// Records that a check of this exit began.
     pub(super) fn begin(&mut self, exit: &ExitId) {
         self.running.insert(exit.clone(), RunningCheck::default());
     }
 
-    /// What the check of an exit has found so far.
+    /// Returns what the running check of an exit has found so far.
     pub(super) fn running(&mut self, exit: &ExitId) -> &mut RunningCheck {
         self.running.entry(exit.clone()).or_default()
     }
 
-    /// A check ended, perhaps without any finding. Returns how, and whether a caller still waits for this exit, because
-    /// it asked for a page after the check had begun.
+    /// Records that a check ended, perhaps without any finding. Returns how the check ended. The second value is true
+    /// if a caller still waits for this exit, because the caller requested a page after the check had begun.
     pub(super) fn end(&mut self, exit: &ExitId) -> (Ended, bool) {
         let RunningCheck { ended, checked } = self.running.remove(exit).unwrap_or_default();
         (ended.unwrap_or(Ended::Open), self.waiting.ended(exit, &checked))
@@ -85,7 +85,8 @@ impl Results {
         }
     }
 
-    /// True if decisions that wait for evidence should be looked at: before each publication, and once a second.
+    /// Returns true if it is time to look at decisions that wait for evidence: before each publication, and once a
+    /// second.
     pub(super) fn is_time_to_settle(&mut self, now: Moment) -> bool {
         let is_time = now.since(self.settled) >= SETTLE || !self.updates.is_empty() && self.publish_at <= now;
         if is_time {
@@ -94,7 +95,7 @@ impl Results {
         is_time
     }
 
-    /// The updates to publish now, if any; those that follow are collected again.
+    /// Returns the updates to publish now, if there are any. Later updates are collected again.
     pub(super) fn take(&mut self, now: Moment) -> Vec<ExitUpdate> {
         if self.updates.is_empty() || self.publish_at > now {
             return Vec::new();
@@ -103,34 +104,37 @@ impl Results {
         std::mem::take(&mut self.updates)
     }
 
-    /// A caller waits for a check of this exit.
+    /// Records that a caller waits for a check of this exit.
     pub(super) fn wait(&mut self, exit: ExitId, waiter: Waiter) {
         self.waiting.add(exit, waiter);
     }
 
-    /// A caller asked for a check of an exit that cannot be checked.
+    /// Records that a caller requested a check of an exit that cannot be checked.
     pub(super) fn refuse(&mut self, exit: ExitId, waiter: Waiter) {
         self.waiting.refuse(exit, waiter);
     }
 
-    /// The pages that callers want to have asked through this exit.
+    /// Returns the pages that callers want to request through this exit.
     pub(super) fn extra(&self, exit: &ExitId) -> Vec<Arc<CheckedSite>> {
         self.waiting.extra(exit)
     }
 
-    /// Callers that wait for an exit that is neither listed any more nor being checked get no result.
+    /// Removes the callers that wait for an exit that is no longer listed and whose check does not run. These callers
+    /// get no result.
     pub(super) fn keep(&mut self, is_listed: impl Fn(&ExitId) -> bool) {
         self.waiting.keep(|exit| is_listed(exit) || self.running.contains_key(exit));
     }
 
-    /// Answers the callers whose checks have ended, unless the updates of those checks are still to be published.
+    /// Answers the callers whose checks have ended. Does nothing while updates of those checks still have to be
+    /// published.
     pub(super) fn answer(&mut self) {
         if self.updates.is_empty() {
             self.waiting.answer();
         }
     }
 
-    /// When there is something to publish, or to settle if `unsettled`.
+    /// Returns the time of the next publication. `unsettled` is true if decisions wait for evidence: then the time of
+    /// the next look at them also counts.
     pub(super) fn wake(&self, unsettled: bool) -> Option<Moment> {
         let publish = (!self.updates.is_empty()).then_some(self.publish_at);
         let settle = unsettled.then(|| self.settled.after(SETTLE));

@@ -1,8 +1,8 @@
-//! One check of one Tor exit: its echo probes (requests to servers that answer with the address they see), then, if the
-//! exit works, the sites that routes name.
+//! One check of one Tor exit. First the check makes echo probes, which are requests to servers that answer with the
+//! address they see. Then, if the exit works, it requests the sites that routes name.
 //!
-//! The verdict on the exit is reported before the sites are asked, because a live request may wait for it. The probes of
-//! one step run at the same time, so a step takes as long as its slowest probe.
+//! The verdict on the exit is reported before the sites are requested, because a live request may wait for the verdict.
+//! The probes of one step run at the same time, so a step takes as long as its slowest probe.
 
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
@@ -22,21 +22,22 @@ use super::{CheckedSite, ExitDialer, Settings, echo};
 use crate::exit::ExitId;
 use crate::store::Timings;
 
-/// How often a page is requested until it is as expected: twice, because exits lose a connection now and then.
+/// How many times a page is requested at most, until the answer is as expected. Two, because exits sometimes lose a
+/// connection.
 const ATTEMPTS: u32 = 2;
 
-/// What to check. Pages are given by their place in the settings.
+/// What to check in one check. Pages are given by their index in the settings.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) exit: ExitId,
-    /// Echo servers that work, in the order in which to ask them.
+    /// The echo servers that work, in the order in which to use them.
     pub(super) echoes: Vec<usize>,
-    /// For each echo server of the settings: true if it is known to repeat the nonce of a request.
+    /// For each echo server in the settings: true if the server is known to repeat the nonce of a request.
     pub(super) repeats: Vec<bool>,
-    /// The canary (a page that is the same for all clients) to fetch, and its digest, if that is known.
+    /// The canary (a page that is the same for all clients) to fetch, with its digest if the digest is known.
     pub(super) canary: Option<(usize, Option<Digest>)>,
     pub(super) sites: Vec<usize>,
-    /// Pages that callers want to have asked through this exit, this once.
+    /// Pages that callers want to request through this exit once.
     pub(super) extra: Vec<Arc<CheckedSite>>,
 }
 
@@ -45,16 +46,16 @@ pub(super) struct Job {
 pub(super) struct TamperRound {
     pub(super) canary: usize,
     pub(super) digest: Digest,
-    /// The digest differed from the known one in both attempts.
+    /// True if the digest differed from the known digest in both attempts.
     pub(super) changed: bool,
 }
 
-/// One echo probe.
+/// The result of one echo probe.
 #[derive(Clone, Debug)]
 pub(super) struct EchoProbe {
     pub(super) result: ProbeResult,
     pub(super) timings: Timings,
-    /// Whether the answer repeated our nonce, if there was one.
+    /// Whether the answer repeated our nonce. `None` if there was no answer.
     pub(super) repeated: Option<bool>,
 }
 
@@ -65,23 +66,23 @@ pub(super) struct EchoRound {
     pub(super) probes: Vec<EchoProbe>,
 }
 
-/// The result of one site: of the first attempt that passed, or of the last.
+/// The result of one site: of the first attempt that passed, or of the last attempt if none passed.
 #[derive(Clone, Debug)]
 pub(super) struct SiteRound {
-    /// `None` if an engine of ours failed, which says nothing of the exit.
+    /// The result, or `None` if one of our own engines failed, which says nothing about the exit.
     pub(super) result: Option<Result<(), SiteFailure>>,
     pub(super) status: Option<u16>,
     pub(super) timings: Timings,
 }
 
-/// A part of what a check finds, reported as soon as it is found.
+/// A part of the results of a check, which is reported immediately.
 #[derive(Clone, Debug)]
 pub(super) enum Finding {
     Echoes(EchoRound),
     Tamper(TamperRound),
-    /// A site of the settings, by its place there.
+    /// The result of a site in the settings, with its index there.
     Site(usize, SiteRound),
-    /// A page that a caller asked for, by its name.
+    /// The result of a page that a caller requested, with the page's name.
     Extra(Arc<str>, SiteRound),
 }
 
@@ -91,7 +92,8 @@ pub(super) async fn run<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Jo
     let good = matches!(echoes.conclusion, Conclusion::Good(_));
     found(Finding::Echoes(echoes));
     if good {
-        // One after another: no request waits for these, and an exit may limit its streams.
+        // The pages are requested one after another, because no live request waits for them and an exit may limit its
+        // streams.
         if let Some((canary, truth)) = job.canary
             && let Some(seen) = fetch_canary(dialer, settings, &job.exit, canary, truth).await
         {
@@ -143,8 +145,8 @@ async fn ask_echo<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job, ech
     EchoProbe { result: ProbeResult { echo, outcome }, timings, repeated }
 }
 
-/// The address in an echo server's answer, and whether the answer repeats the nonce of the request. An answer that repeats
-/// another nonce was made for another request.
+/// Returns the address in an echo server's answer, and true if the answer repeats the nonce of the request. An answer
+/// that repeats another nonce was made for another request, and is an error.
 pub(super) fn read_echo(answer: &Answer, nonce: &str) -> Result<(IpAddr, bool), Fault> {
     if answer.status != 200 {
         return Err(Fault::Status(answer.status));
@@ -158,8 +160,8 @@ pub(super) fn read_echo(answer: &Answer, nonce: &str) -> Result<(IpAddr, bool), 
     }
 }
 
-/// Fetches a canary, and once more if its digest differs from the known one. `None` if it did not come whole, which is
-/// no sign of tampering.
+/// Fetches a canary, and fetches it a second time if its digest differs from the known digest. Returns `None` if the
+/// page did not arrive completely, which is no sign of tampering.
 async fn fetch_canary<D: ExitDialer>(
     dialer: &D,
     settings: &Settings,
@@ -198,12 +200,12 @@ async fn ask_site<D: ExitDialer>(dialer: &D, settings: &Settings, exit: &ExitId,
     round
 }
 
-/// How long a probe took without the wait for its circuit, which depends on our engines.
+/// Returns how long a probe took, without the wait for its circuit, because that wait depends on our own engines.
 fn took(timings: &Timings) -> Duration {
     timings.total.unwrap_or_default().saturating_sub(timings.circuit.unwrap_or_default())
 }
 
-/// One probe, from the stream's opening to the end of the answer.
+/// Runs one probe, from the opening of the stream to the end of the answer.
 async fn probe<D: ExitDialer>(
     dialer: &D,
     settings: &Settings,
@@ -226,7 +228,7 @@ async fn probe<D: ExitDialer>(
     answer
 }
 
-/// Runs futures at the same time in this task, and returns their results in their order.
+/// Runs futures at the same time in this task, and returns their results in the order of the futures.
 async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut running: Vec<(Pin<Box<F>>, Option<F::Output>)> = futures.into_iter().map(|f| (Box::pin(f), None)).collect();
     poll_fn(|cx| {

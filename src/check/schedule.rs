@@ -1,13 +1,14 @@
-//! Which Tor exit is checked next, and when. Pure: the clock and the random number are passed in.
+//! Decides which Tor exit is checked next, and when. Pure: the caller passes the time and a random number.
 //!
-//! There are four classes (`check/due_queue.rs`), served in this order: exits that a live request waits for, exits in
-//! use, exits that were never checked, and all others.
+//! There are four classes (`check/due_queue.rs`), which are served in this order: exits for which a live request waits,
+//! exits in use, exits that were never checked, and all other exits.
 //!
-//! Two budgets limit the checks: new checks a second, because each is a circuit that a guard has to build, and checks
-//! at once, of which there are fewer while circuits are slow to come. A check for a live request waits for neither, up
-//! to a limit of its own, because the request waits for the check.
+//! Two budgets limit the checks. The first one limits how many checks begin per second, because a guard has to build a
+//! circuit for each check. The second one limits how many checks run at the same time, and is smaller while circuits
+//! are slow. A check for a live request does not have to wait for these budgets, up to a limit of its own, because the
+//! request waits for the check.
 //!
-//! Next: `check/tester_state.rs` asks; `check/verdict.rs` decides how each check ended.
+//! Next: `check/tester_state.rs` calls this code. `check/verdict.rs` decides how each check ended.
 
 mod check_rate;
 mod concurrency_limit;
@@ -20,41 +21,48 @@ use self::concurrency_limit::ConcurrencyLimit;
 use super::due_queue::{DueQueue, Ended, Entry, Gates};
 use crate::exit::{ExitId, Moment, Verdict};
 
-/// Exits in use are checked this many times as often as others, because pools depend on their verdicts. Not tuned.
+/// Exits in use are checked this many times as often as other exits, because the pools of routes depend on their
+/// verdicts. Not tuned.
 const USED_SOONER: u32 = 4;
 
-/// The pause after an exit's first failure; it doubles with each. Long enough for a relay to restart; not tuned.
+/// The pause before the next check after the first failure of an exit. The pause doubles with each further failure. A
+/// relay can restart within this time. Not tuned.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// The pause doubles up to this many times `check.every`: an exit that fails for hours is checked seldom, not never.
+/// The doubled pause grows up to this many times `check.every`, so an exit that fails for hours is checked rarely, but
+/// is still checked.
 const SELDOM: u32 = 8;
 
-/// The pause after a first check that said nothing of the exit; it doubles up to the second value. An engine restarts
-/// in about two seconds, and asking one that is not ready costs nothing. Not tuned.
+/// The pause after a first check that said nothing about the exit. The pause doubles with each such check, up to the
+/// second value. A Tor engine restarts in about two seconds, and a request to an engine that is not ready costs
+/// nothing. Not tuned.
 const OPEN_RETRY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(16)];
 
-/// How soon a live request may have an exit checked again: after a verdict, and after a check without one. Many
-/// requests may wait for the same exit, one after another. Not tuned.
+/// The least time between the end of a check and the next check of the same exit for a live request. The first value
+/// applies after a check with a verdict, the second one after a check without a verdict. The limit is needed because
+/// many requests may wait for the same exit, one after another. Not tuned.
 const URGENT_GAPS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(1)];
 
-/// Checks beyond the limit that live requests may start: a browser opens about this many connections at once.
+/// How many checks live requests may start beyond the limit of running checks. A browser opens about this many
+/// connections at the same time.
 const URGENT_BEYOND: usize = 16;
 
-/// How far due times are spread, as a share of the pause either way: checks that began together must not stay together.
+/// How far the times of the next checks are spread, as a share of the pause, in both directions. Checks that began at
+/// the same time must not stay together.
 pub(super) const SPREAD: f64 = 0.1;
 
-/// How often, and how many.
+/// How often exits are checked, and how many at the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// How often an exit is checked again.
+    /// The time between two checks of an exit.
     pub every: Duration,
-    /// New checks a second.
+    /// How many checks begin per second at most.
     pub per_second: f64,
-    /// Checks at once.
+    /// How many checks run at the same time at most.
     pub concurrency: usize,
 }
 
-/// The classes, the first to serve first.
+/// The classes of exits. The class that is served first comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Urgent,
@@ -66,14 +74,14 @@ enum Class {
 #[derive(Clone, Copy, Debug)]
 struct Scheduled {
     due: Moment,
-    /// When its last check ended.
+    /// When the last check of the exit ended.
     ended: Option<Moment>,
-    /// A live request has it checked from this moment on.
+    /// The earliest time at which a live request can cause a check of the exit.
     urgent_from: Moment,
     tested: bool,
     used: bool,
     urgent: bool,
-    /// Checks in a row that were not good.
+    /// How many checks in a row were not good.
     failures: u32,
 }
 
@@ -106,16 +114,16 @@ impl Scheduled {
     }
 }
 
-/// What is known of an exit when it is put on the schedule.
+/// The known facts about an exit when the exit is added to the schedule.
 #[derive(Clone, Copy, Debug)]
 pub struct LastCheck {
-    /// When it was last checked.
+    /// When the exit was last checked.
     pub checked: Option<Moment>,
     /// The verdict of that check.
     pub verdict: Verdict,
 }
 
-/// All Tor exits that are checked.
+/// The schedule of all Tor exits that are checked.
 #[derive(Debug)]
 pub struct Schedule {
     terms: Terms,
@@ -130,7 +138,7 @@ impl Schedule {
         Self { terms, rate, concurrency, queue: DueQueue::new() }
     }
 
-    /// Makes these the exits that are checked. What is known of those already here stays.
+    /// Makes `exits` the set of exits that are checked. Exits that are already on the schedule keep their data.
     pub fn list(&mut self, exits: impl IntoIterator<Item = (ExitId, LastCheck)>, now: Moment) {
         let terms = self.terms;
         self.queue.list(exits, |last| Scheduled::new(last, terms, now));
@@ -140,7 +148,7 @@ impl Schedule {
         self.queue.get(id).is_some()
     }
 
-    /// Makes these the exits in use.
+    /// Makes `used` the set of exits in use.
     pub fn use_only(&mut self, used: &BTreeSet<ExitId>, now: Moment) {
         let changed: Vec<_> = self.queue.class(Class::Used as usize).chain(used).cloned().collect();
         let sooner = self.terms.every / USED_SOONER;
@@ -155,10 +163,11 @@ impl Schedule {
         }
     }
 
-    /// A live request waits for this exit. False if it is not on the schedule.
+    /// Called when a live request waits for this exit: the exit is checked soon. Returns false if the exit is not on
+    /// the schedule.
     pub fn urgent(&mut self, id: &ExitId, now: Moment) -> bool {
         self.queue.hasten(id, |entry| {
-            // An exit that has just passed needs no check: the request can use it.
+            // An exit that has just passed needs no new check, because the request can use that exit now.
             let passed = entry.tested && entry.failures == 0 && now < entry.urgent_from;
             if !passed {
                 (entry.urgent, entry.due) = (true, now.max(entry.urgent_from));
@@ -166,29 +175,31 @@ impl Schedule {
         })
     }
 
-    /// A person wants this exit checked now. False if it is not on the schedule.
+    /// Called when a person wants a check of this exit now. Returns false if the exit is not on the schedule.
     pub fn force(&mut self, id: &ExitId, now: Moment) -> bool {
         self.queue.hasten(id, |entry| (entry.urgent, entry.due) = (true, now))
     }
 
-    /// This exit is due, in its own class. False if it is not on the schedule.
+    /// Makes this exit due now, in its own class. Returns false if the exit is not on the schedule.
     pub fn soon(&mut self, id: &ExitId, now: Moment) -> bool {
         self.queue.hasten(id, |entry| entry.due = entry.due.min(now))
     }
 
-    /// This exit is due, and is checked once more if a check of it runs: its next check needs what has just become known.
+    /// Makes this exit due now. If a check of it runs, the exit is checked once more afterwards, because the next check
+    /// needs information that the running check does not have.
     pub fn again(&mut self, id: &ExitId, now: Moment) {
         if !self.queue.again(id) {
             self.soon(id, now);
         }
     }
 
-    /// How long a check waited for its circuit.
+    /// Records how long a check waited for its circuit.
     pub fn waited(&mut self, wait: Duration) {
         self.concurrency.waited(wait);
     }
 
-    /// Every exit that works is due, because there is something new to check it for. The order stays.
+    /// Makes every exit that works due now, because there is something new to check, for example a new site. The order
+    /// of the exits stays the same.
     pub fn hurry(&mut self, now: Moment) {
         let works = self.queue.iter().filter(|(_, entry)| entry.failures == 0);
         for id in works.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
@@ -204,7 +215,7 @@ impl Schedule {
         Some(id)
     }
 
-    /// When [`Self::next`] will return an exit; `None` if a running check must end first.
+    /// Returns the time at which [`Self::next`] will return an exit. `None` if a running check must end first.
     pub fn wake(&self) -> Option<Moment> {
         self.queue.wake(&self.gates())
     }
@@ -216,7 +227,7 @@ impl Schedule {
         [urgent, others, others, others]
     }
 
-    /// A check of this exit ended. `random`, from 0 to 1, spreads the next one.
+    /// Ends the check of this exit. `random`, a number from 0 to 1, spreads the times of the next checks.
     pub fn ended(&mut self, id: &ExitId, how: Ended, now: Moment, random: f64) {
         let every = self.terms.every;
         self.queue.end(id, |entry, running| {
@@ -234,23 +245,23 @@ impl Schedule {
         });
     }
 
-    /// Checks that run now.
+    /// Returns how many checks run now.
     pub fn running(&self) -> usize {
         self.queue.running()
     }
 
-    /// Exits that are due and wait.
+    /// Returns how many exits are due and wait for their check.
     pub fn waiting(&self, now: Moment) -> usize {
         self.queue.waiting(now)
     }
 }
 
-/// A pause that doubles with each failure after the first, up to `most`.
+/// Returns `pause`, doubled for each failure after the first one, but at most `most`.
 pub(super) fn doubled(pause: Duration, failures: u32, most: Duration) -> Duration {
     pause.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most)
 }
 
-/// A pause with [`SPREAD`] added or taken away; `random` is from 0 to 1.
+/// Returns `pause`, made longer or shorter by at most [`SPREAD`]. `random` is a number from 0 to 1.
 pub(super) fn spread(pause: Duration, random: f64) -> Duration {
     pause.mul_f64(1.0 + SPREAD * (2.0 * random - 1.0))
 }

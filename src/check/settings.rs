@@ -1,4 +1,5 @@
-//! The tester's settings, made from the configuration: URLs are parsed, certificates read.
+//! The settings of the tester of Tor exits, which are made from the configuration. URLs are parsed and certificates are
+//! read here.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,38 +16,38 @@ use crate::config::{Check, CheckTarget};
 use crate::net::{BadTarget, Host};
 use crate::route::Site;
 
-/// How exits are tested.
+/// How Tor exits are tested.
 #[derive(Clone)]
 pub struct Settings {
-    /// Pages that answer with the address that they see.
+    /// The echo servers: pages that answer with the address that they see.
     pub echoes: Vec<Page>,
-    /// Pages that are the same for all clients.
+    /// The canaries: pages that are the same for all clients.
     pub canaries: Vec<Page>,
-    /// Sites that routes may name.
+    /// The sites that routes may name.
     pub sites: Vec<CheckedSite>,
-    /// How many probes, and how many must pass.
+    /// How many echo probes a check makes, and how many of them must pass.
     pub terms: verdict::Terms,
-    /// How often, and how many at once.
+    /// How often exits are checked, and how many at the same time.
     pub schedule: schedule::Terms,
     /// How long one probe may take.
     pub timeout: Duration,
-    /// When a verdict is too old to count.
+    /// The age after which a verdict no longer counts.
     pub stale_after: Duration,
     /// How long a site's refusal counts.
     pub ban_for: Duration,
-    /// Accepts certificates of the public authorities, and of those in `check.ca_file`.
+    /// A TLS connector that accepts certificates of the public authorities, and of those in `check.ca_file`.
     pub tls: TlsConnector,
 }
 
-/// A check target (`check.targets`), ready to be asked.
+/// A check target (an entry of `check.targets`) with its parsed page and site.
 #[derive(Clone, Debug)]
 pub struct CheckedSite {
     /// The name that routes use in `check`.
     pub name: Arc<str>,
-    /// The expected answer.
+    /// The answer that is expected.
     pub target: Arc<CheckTarget>,
     pub page: Page,
-    /// The site from which an exit is banned that fails here.
+    /// The site from which an exit is banned if the exit fails this target.
     pub site: Site,
 }
 
@@ -58,7 +59,8 @@ impl CheckedSite {
         Ok(Self { name, target: Arc::new(target.clone()), page, site: Site::of(&host) })
     }
 
-    /// A page that a caller wants to have asked once through some exits. Its name is the URL; any status below 400 passes.
+    /// Returns the target for a page that a caller wants to request once through some exits. Its name is the URL, and
+    /// an exit passes with any status below 400.
     pub fn at(url: &Uri) -> Result<Self, BadSettings> {
         Self::of(&CheckTarget {
             name: url.to_string(),
@@ -87,7 +89,7 @@ pub enum BadSettings {
 }
 
 impl Settings {
-    /// Makes settings from the configuration. Reads `check.ca_file`.
+    /// Makes the settings from the configuration. Reads `check.ca_file`.
     pub fn of(check: &Check) -> Result<Self, BadSettings> {
         let page = |url: &http::Uri| Page::of(url).map_err(|why| BadSettings::Page { url: url.to_string(), why });
         let also = check.ca_file.as_deref().map_or(Ok(Vec::new()), certificates)?;

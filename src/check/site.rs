@@ -1,10 +1,11 @@
 //! What a page must answer, and which failures lead to a ban. Pure.
 //!
-//! An exit that fails a page is at once off the list of exits that pass it; that is cheap and is undone by the next pass.
-//! A ban (from a site, or for ever for changing a page) waits until it is certain that the page itself works: another
-//! exit must have passed it since, and either a minute must be over or at least half of the exits that passed recently
-//! must have passed again. A few of those exits are checked again at once, because the next regular check may be an hour
-//! away. If the page turns out to be down meanwhile, all waiting bans are dropped.
+//! An exit that fails at a page is immediately removed from the list of exits that pass the page. This costs little,
+//! and the next passed check adds the exit again. A ban (from a site, or for ever because of a changed page) waits
+//! until it is certain that the page itself works. For this, another exit must have passed the page since the failure.
+//! In addition, either one minute must be over, or at least half of the exits that passed recently must have passed
+//! again. A few of those exits are checked again immediately, because their next regular check may be an hour away. If
+//! the page turns out to be down in the meantime, all pending bans are dropped.
 
 use std::time::Duration;
 
@@ -14,31 +15,31 @@ use super::target_health::{RECENT, TOGETHER, TargetHealth};
 use crate::config::CheckTarget;
 use crate::exit::{ExitId, Moment};
 
-/// How an answer differs from the expected one.
+/// How an answer differs from the expected answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum SiteFailure {
-    /// Another status.
+    /// The status is not one of the expected ones.
     #[error("it answers {0}")]
     Status(u16),
-    /// The text is not in the body.
+    /// The body does not contain the expected text.
     #[error("its page lacks the expected text")]
     Body,
-    /// The body does not match.
+    /// The body does not match the expected pattern.
     #[error("its page does not match the expected pattern")]
     Pattern,
-    /// The expected answer after too many milliseconds.
+    /// The answer is as expected, but took too long. The value is the time in milliseconds.
     #[error("it takes {0} ms, which is longer than it may")]
     Late(u32),
-    /// A page that is the same for all clients arrived changed.
+    /// A page that is the same for all clients arrived with changes.
     #[error("it changes pages")]
     Changed,
-    /// No answer.
+    /// There was no answer.
     #[error("{0}")]
     Fault(Fault),
 }
 
 impl SiteFailure {
-    /// The code in the store and in metric labels.
+    /// The code of this failure in the store and in metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Status(_) => "status",
@@ -49,7 +50,7 @@ impl SiteFailure {
         }
     }
 
-    /// True if the site refused the exit, or may have done so.
+    /// Returns true if the site refused the exit, or may have refused it.
     pub fn is_refusal(self) -> bool {
         match self {
             Self::Fault(fault) => matches!(fault.blame(), Blame::Target | Blame::Unclear),
@@ -59,7 +60,7 @@ impl SiteFailure {
     }
 }
 
-/// Compares an answer, and the time it took, with what the target expects.
+/// Compares an answer, and the time that the answer took, with what the target expects.
 pub fn expect(target: &CheckTarget, answer: &Answer, took: Duration) -> Result<(), SiteFailure> {
     if !target.expect_status.contains(&answer.status) {
         return Err(SiteFailure::Status(answer.status));
@@ -78,34 +79,34 @@ pub fn expect(target: &CheckTarget, answer: &Answer, took: Duration) -> Result<(
     }
 }
 
-/// What follows at once from one exit's result.
+/// The immediate result of one exit's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SiteEffect {
     Passes,
     /// The exit fails, and a ban may follow.
     Fails,
-    /// The site is down: the failure does not count.
+    /// The site is down, so the failure does not count.
     Suspended,
 }
 
-/// What has become clear since the last call of [`PendingBans::decide`].
+/// The decisions for which enough evidence was found since the last call of [`PendingBans::decide`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageDecisions {
-    /// Exits to ban, and why.
+    /// The exits to ban, each with its failure.
     pub confirmed: Vec<(ExitId, SiteFailure)>,
-    /// Exits that passed before they failed, and failed because the page was down.
+    /// Exits that passed before they failed, and failed only because the page was down.
     pub cleared: Vec<ExitId>,
-    /// The page has gone down (true), or works again (false).
+    /// True if the page has gone down, false if it works again, `None` if neither happened.
     pub went_down: Option<bool>,
     /// Exits to check again, because they passed recently.
     pub again: Vec<ExitId>,
 }
 
-/// How many exits are checked again: if all of them fail, they are enough to show that the page is down.
+/// How many exits are checked again. If all of them fail, they are enough to show that the page is down.
 const CHECKED_AGAIN: usize = 3;
 
-/// The least time between two such requests. Not tuned: while a site refuses one exit after another, this costs about
-/// one check a second.
+/// The least time between two such requests for more checks. Not tuned: while a site refuses one exit after another,
+/// these checks cost about one check per second.
 const AGAIN_PAUSE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug)]
@@ -113,24 +114,24 @@ struct PendingBan {
     exit: ExitId,
     failure: SiteFailure,
     since: Moment,
-    /// The exit passed before it failed.
+    /// True if the exit passed before it failed.
     passed_before: bool,
 }
 
-/// The results of one page, and the exits that may be banned for theirs.
+/// The results of one page, and the exits that may be banned for their results.
 #[derive(Clone, Debug, Default)]
 pub struct PendingBans {
     health: TargetHealth,
     pending: Vec<PendingBan>,
-    /// When exits were last asked to be checked again.
+    /// When exits were last marked to be checked again.
     asked_again: Moment,
-    /// Since when the page is down.
+    /// The time since when the page is down; `None` if the page works.
     down_since: Option<Moment>,
 }
 
 impl PendingBans {
-    /// Notes an exit's result; `passed_before` if it passed until now. Returns what follows, and how many results in a row
-    /// were the same (passes above zero, failures below).
+    /// Records an exit's result. `passed_before` is true if the exit passed until now. Returns what follows from the
+    /// result, and how many results in a row were the same (positive for passes, negative for failures).
     pub fn note(
         &mut self,
         exit: &ExitId,
@@ -144,7 +145,7 @@ impl PendingBans {
         };
         let streak = self.health.failed(exit, false, now);
         if self.health.target_is_down(now) {
-            // Added all the same while the page has just gone down: the next decision then clears it.
+            // The exit is also added if the page went down with this result: the next decision then clears the exit.
             if self.down_since.is_none() {
                 self.add(exit, failure, passed_before, now);
             }
@@ -196,32 +197,33 @@ impl PendingBans {
         again
     }
 
-    /// When an exit last passed.
+    /// Returns when an exit last passed.
     pub fn passed(&self, exit: &ExitId) -> Option<Moment> {
         self.health.last_pass(exit)
     }
 
-    /// How many exits passed within the last hour and did not fail since.
+    /// Returns how many exits passed within the last hour and did not fail since.
     pub fn passing(&self, now: Moment) -> usize {
         self.health.passing(now)
     }
 
-    /// True if the latest result of an exit is a failure.
+    /// Returns true if the latest result of an exit is a failure.
     pub fn failed_last(&self, exit: &ExitId) -> bool {
         self.health.failed_last(exit)
     }
 
-    /// True while a ban is pending, or the page is down.
+    /// Returns true while a ban is pending, or while the page is down.
     pub fn is_undecided(&self) -> bool {
         self.down_since.is_some() || !self.pending.is_empty()
     }
 
-    /// Since when the page is down, if it is; how many exits pass it, and how many bans are pending.
+    /// Returns the time since when the page is down (if it is down), how many exits pass the page, and how many bans
+    /// are pending.
     pub fn health(&self, now: Moment) -> (Option<Moment>, usize, usize) {
         (self.down_since, self.passing(now), self.pending.len())
     }
 
-    /// Forgets all other exits.
+    /// Deletes the results of all exits that are not in `exits`.
     pub fn keep(&mut self, exits: &std::collections::HashSet<ExitId>) {
         self.health.keep(exits);
         self.pending.retain(|ban| exits.contains(&ban.exit));

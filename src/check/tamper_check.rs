@@ -1,12 +1,14 @@
 //! Finds exits that change pages, with canaries: plain-HTTP pages that are the same for all clients. Pure.
 //!
-//! The content of a canary is not configured, because it would be wrong one day: it is what most exits show. An exit that
-//! tampers shows something else. When the owner changes the page, it differs through every exit; then the new content is
-//! learned, and no exit is condemned, because condemning waits like a ban (`check/site.rs`).
+//! The content of a canary is not configured, because a configured content would become wrong one day. The true content
+//! is the content that most exits show. An exit that tampers shows something else. If the owner changes the page, it
+//! differs through every exit. Then the new content becomes the known content. No exit is condemned in this case,
+//! because a condemnation waits for evidence like a ban (`check/site.rs`).
 //!
-//! Tampering exits often show the same changed page, and are checked again and again while exits that passed are not. So
-//! each exit has one vote, however often it is checked. And the known content is replaced only if exits that showed it
-//! themselves now show the new one, or if more exits show the new one than ever showed the old one.
+//! Exits that tamper often show the same changed page, and are checked repeatedly, while exits that passed are not. So
+//! each exit has one vote, even if it is checked many times. The known content is replaced only in two cases: exits
+//! that showed the old content themselves now show the new one, or more exits show the new content than ever showed the
+//! old one.
 
 use std::collections::VecDeque;
 
@@ -16,39 +18,39 @@ use super::probe::Answer;
 use super::site::{PendingBans, SiteFailure};
 use crate::exit::{ExitId, Moment};
 
-/// How many of the latest votes count: enough to outvote a few tampering exits. Not tuned.
+/// How many of the latest votes count. This is enough to outvote a few exits that tamper. Not tuned.
 const VOTES: usize = 32;
 
-/// Exits that must agree before a page is known.
+/// How many exits must show the same page until the page counts as the true page.
 const QUORUM: usize = 3;
 
-/// The SHA-256 of a page.
+/// The SHA-256 hash of a page.
 pub(super) type Digest = [u8; 32];
 
-/// The digest of a page; `None` if it did not come whole, or with another status than 200.
+/// Returns the digest of a page. Returns `None` if the page did not arrive completely, or has a status other than 200.
 pub(super) fn digest(answer: &Answer) -> Option<Digest> {
     (answer.status == 200 && answer.whole).then(|| Sha256::digest(&answer.body).into())
 }
 
-/// One canary.
+/// The votes on one canary, and its true page.
 #[derive(Default)]
 pub(super) struct TamperCheck {
-    /// What exits showed, the latest last.
+    /// What exits showed, with the latest vote last.
     votes: VecDeque<(ExitId, Digest)>,
-    /// The true page, once it is known.
+    /// The digest of the true page; `None` until enough exits agree.
     truth: Option<Digest>,
     /// Exits that showed another page, and may be condemned for it.
     pub(super) pending: PendingBans,
 }
 
 impl TamperCheck {
-    /// The digest of the true page, if it is known.
+    /// Returns the digest of the true page, if the digest is known.
     pub(super) fn truth(&self) -> Option<Digest> {
         self.truth
     }
 
-    /// Notes what an exit showed; `changed` if it differed from the known page twice. Returns exits to check again,
-    /// because what they showed before differs from what is now known.
+    /// Records what an exit showed. `changed` is true if the page differed from the known page twice. Returns the exits
+    /// to check again, because what they showed before differs from the page that is known now.
     pub(super) fn note(&mut self, exit: &ExitId, shown: Digest, changed: bool, now: Moment) -> Vec<ExitId> {
         self.vote(exit, shown);
         let before = self.truth;
@@ -64,7 +66,8 @@ impl TamperCheck {
         } else if changed {
             self.pending.note(exit, Err(SiteFailure::Changed), false, now);
         } else {
-            return vec![exit.clone()]; // the check began before the page was known, and fetched it once
+            // the check began before the true page was known, so the canary was fetched only once
+            return vec![exit.clone()];
         }
         Vec::new()
     }
@@ -86,7 +89,7 @@ impl TamperCheck {
         }
     }
 
-    /// True if a page that most exits show may replace the known one.
+    /// Returns true if `page`, which most exits show, may replace the known page.
     fn may_become(&self, page: &Digest, now: Moment) -> bool {
         if self.truth.is_none_or(|truth| truth == *page) {
             return true;
@@ -96,7 +99,7 @@ impl TamperCheck {
         turned >= QUORUM || votes().count() > self.pending.passing(now)
     }
 
-    /// The page of more than half of the votes.
+    /// Returns the page that has more than half of the votes.
     fn majority(&self) -> Option<Digest> {
         let votes = |shown: &Digest| self.votes.iter().filter(|(_, other)| other == shown).count();
         let most = self.votes.iter().map(|(_, shown)| (votes(shown), *shown)).max()?;

@@ -1,11 +1,13 @@
-//! When many exits fail at one target (an echo server, a site, a host's certificate): is it the target's fault? Pure.
+//! If many exits fail at one target (an echo server, a site, a host's certificate), is this the fault of the target?
+//! Pure.
 //!
-//! A site that is down looks, exit by exit, like a site that bans every exit. But exits that passed a moment ago do not
-//! all turn bad within a minute. So when more than half of the good exits that were tested within the last minute fail,
-//! the target is down, and failures there count against no exit.
+//! If a site is down, each single exit looks as if the site had banned it. But exits that passed a moment ago do not
+//! all turn bad within a minute. So if more than half of the good exits that were tested within the last minute fail,
+//! the target is down, and its failures count against no exit.
 //!
-//! The share is of the exits that were *tested* within the minute, not of all good ones: the tester checks a few hundred
-//! exits a minute at most, so of thousands of good exits half could never fail within one.
+//! The share is computed from the good exits that were *tested* within the last minute, not from all good exits. The
+//! tester checks at most a few hundred exits per minute. So if there are thousands of good exits, half of them could
+//! never fail within one minute.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -13,24 +15,24 @@ use std::time::Duration;
 use crate::exit::{ExitId, Moment};
 use crate::route::ban::is_target_at_fault;
 
-/// How long a pass counts, for the exit and for the target: about as long as the tester needs for all exits.
+/// How long a passed check counts, for the exit and for the target. The tester needs about this time for all exits.
 pub const RECENT: Duration = Duration::from_secs(3600);
 
-/// Failures of several exits within this time may be the target's.
+/// If several exits fail within this time, the failures may be the fault of the target.
 pub const TOGETHER: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Record {
     passed: Option<Moment>,
     failed: Option<Moment>,
-    /// When the exit failed here although it worked elsewhere in the same check.
+    /// When the exit last failed at this target although it worked elsewhere in the same check.
     worked_elsewhere: Option<Moment>,
-    /// Results in a row that were the same: passes above zero, failures below.
+    /// How many results in a row were the same: positive for passes, negative for failures.
     streak: i32,
 }
 
 impl Record {
-    /// When the exit passed, if that is recent and it did not fail since.
+    /// Returns when the exit passed. Returns `None` if this was too long ago, or if the exit has failed since.
     fn passing(&self, now: Moment) -> Option<Moment> {
         self.passed.filter(|at| self.streak > 0 && now.since(*at) < RECENT)
     }
@@ -41,7 +43,7 @@ impl Record {
 pub struct TargetHealth(HashMap<ExitId, Record>);
 
 impl TargetHealth {
-    /// An exit passed. Returns how often in a row it has.
+    /// Records that an exit passed. Returns how many times in a row the exit has passed.
     pub fn passed(&mut self, exit: &ExitId, now: Moment) -> i32 {
         let record = self.0.entry(exit.clone()).or_default();
         record.streak = record.streak.max(0).saturating_add(1);
@@ -49,8 +51,8 @@ impl TargetHealth {
         record.streak
     }
 
-    /// An exit failed; `works_elsewhere` if it passed another target in the same check. Returns how often in a row it has
-    /// failed, as a number below zero.
+    /// Records that an exit failed. `works_elsewhere` is true if the exit passed another target in the same check.
+    /// Returns how many times in a row the exit has failed, as a negative number.
     pub fn failed(&mut self, exit: &ExitId, works_elsewhere: bool, now: Moment) -> i32 {
         let record = self.0.entry(exit.clone()).or_default();
         record.streak = record.streak.min(0).saturating_sub(1);
@@ -59,7 +61,7 @@ impl TargetHealth {
         record.streak
     }
 
-    /// True if most good exits that were tested within the last minute fail here.
+    /// Returns true if most good exits that were tested within the last minute fail at this target.
     pub fn target_is_down(&self, now: Moment) -> bool {
         let within = |at: Option<Moment>, span| at.is_some_and(|at| now.since(at) < span);
         let (mut tested, mut failing) = (0, 0);
@@ -73,41 +75,42 @@ impl TargetHealth {
         is_target_at_fault(tested, failing)
     }
 
-    /// True if another exit passed here within the last hour.
+    /// Returns true if another exit passed this target within the last hour.
     pub fn passed_by_another(&self, exit: &ExitId, now: Moment) -> bool {
         self.0.iter().any(|(id, record)| id != exit && record.passed.is_some_and(|at| now.since(at) < RECENT))
     }
 
-    /// When this exit last passed.
+    /// Returns when this exit last passed.
     pub fn last_pass(&self, exit: &ExitId) -> Option<Moment> {
         self.0.get(exit)?.passed
     }
 
-    /// True if the latest result of this exit is a failure.
+    /// Returns true if the latest result of this exit is a failure.
     pub fn failed_last(&self, exit: &ExitId) -> bool {
         self.0.get(exit).is_some_and(|record| record.streak < 0)
     }
 
-    /// When each exit passed that passed within the last hour and did not fail since, earliest first.
+    /// Returns the times at which exits passed, for all exits that passed within the last hour and did not fail since.
+    /// The earliest time is first.
     pub fn passes(&self, now: Moment) -> Vec<Moment> {
         let mut passes: Vec<_> = self.0.values().filter_map(|record| record.passing(now)).collect();
         passes.sort_unstable();
         passes
     }
 
-    /// How many exits passed within the last hour and did not fail since.
+    /// Returns how many exits passed within the last hour and did not fail since.
     pub fn passing(&self, now: Moment) -> usize {
         self.0.values().filter(|record| record.passing(now).is_some()).count()
     }
 
-    /// The exits that passed last and did not fail since, the latest first.
+    /// Returns the exits that passed most recently and did not fail since, at most `count`. The latest is first.
     pub fn latest(&self, count: usize, now: Moment) -> Vec<ExitId> {
         let mut all: Vec<_> = self.0.iter().filter_map(|(id, record)| Some((record.passing(now)?, id))).collect();
         all.sort_unstable_by(|a, b| b.cmp(a));
         all.into_iter().take(count).map(|(_, id)| id.clone()).collect()
     }
 
-    /// Forgets all other exits.
+    /// Deletes the results of all exits that are not in `exits`.
     pub fn keep(&mut self, exits: &HashSet<ExitId>) {
         self.0.retain(|exit, _| exits.contains(exit));
     }
@@ -137,7 +140,7 @@ mod tests {
     fn the_target_is_down_when_most_good_exits_fail_within_a_minute() {
         let later = START.after(10 * TOGETHER);
         for (passing, failing, want) in [(0, 2, false), (0, 3, true), (3, 3, false), (3, 4, true), (150, 151, true)] {
-            // A thousand are good, and only some of them are tested within the minute.
+            // A thousand exits are good, and only some of them are tested within the minute.
             let mut all = health(1000);
             (0..failing).for_each(|n| _ = all.failed(&exit(n), false, later));
             (failing..failing + passing).for_each(|n| _ = all.passed(&exit(n), later));

@@ -1,8 +1,8 @@
-//! What the tester of Tor exits knows: what is due, what came back, what is to be published. No I/O: the loop in
-//! `check/worker.rs` calls it.
+//! The state of the tester of Tor exits: which checks are due, which results came back, and which updates must be
+//! published. No I/O: the loop in `check/worker.rs` calls this code.
 //!
-//! The catalog is walked only when exits came or went, and once a minute: each verdict makes a new snapshot, and there
-//! are many verdicts a second.
+//! The whole catalog is read only when exits were added or removed, and once a minute. The reason is that each verdict
+//! makes a new snapshot, and there are many verdicts per second.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -26,21 +26,24 @@ use crate::route::Event;
 use crate::state::Snapshot;
 use crate::store::Timings;
 
-/// How long updates are collected. Short against the second within which a verdict must reach the pools.
+/// How long updates are collected before they are published. This is short, because a verdict must reach the pools of
+/// routes within a second.
 const COLLECT: Duration = Duration::from_millis(100);
 
-/// How often the catalog is walked although no exit came or went: facts change, and verdicts grow old.
+/// The time after which the whole catalog is read again even if no exit was added or removed, because facts change and
+/// verdicts become too old.
 const WALK: Duration = Duration::from_secs(60);
 
 pub(super) struct TesterState {
     settings: Arc<Settings>,
     schedule: Schedule,
     evaluator: Evaluator,
-    /// The exits of the last walk.
+    /// The exits that were in the catalog when it was last read.
     alive: Bits,
     walked: Moment,
     health_published: Moment,
-    /// Sites to ask, by their place in the settings: those of the file, and presets that a route names.
+    /// The sites to request, by their index in the settings: the sites of the configuration file, and the presets that
+    /// a route names.
     sites: Vec<usize>,
     results: Results,
 }
@@ -78,8 +81,8 @@ impl TesterState {
         self.results.keep(|exit| self.schedule.knows(exit));
     }
 
-    /// Public proxies have a tester of their own, and this machine as an exit is never tested. An exit that lets no echo
-    /// server through cannot be tested.
+    /// Returns true if this tester can test the exit. Public proxies have a tester of their own. This machine itself,
+    /// as an exit, is never tested. An exit whose policy allows no echo server cannot be tested.
     fn can_test(&self, exit: &Exit) -> bool {
         exit.id().source() == Source::Tor && (0..self.settings.echoes.len()).any(|echo| self.allows(exit, echo))
     }
@@ -88,7 +91,8 @@ impl TesterState {
         exit.allows(self.settings.echoes[echo].target.port, false)
     }
 
-    /// The sites of the file are always asked, presets when a route names them.
+    /// Returns the sites to request. The sites of the configuration file are always requested, and presets only if a
+    /// route names them.
     fn sites_to_ask(&self, snapshot: &Snapshot) -> Vec<usize> {
         let policies = snapshot.routes.iter().map(|entry| &entry.route.policy.check);
         let named: HashSet<&str> =
@@ -97,12 +101,12 @@ impl TesterState {
         self.settings.sites.iter().enumerate().filter(|(_, site)| is_asked(site)).map(|(at, _)| at).collect()
     }
 
-    /// The check of an exit that the catalog still has.
+    /// Returns the check of an exit that is still in the catalog.
     fn job<R: Rng + ?Sized>(&mut self, exit: &Exit, now: Moment, rng: &mut R) -> Job {
         let allowed: Vec<usize> = (0..self.settings.echoes.len()).filter(|e| self.allows(exit, *e)).collect();
         let mut echoes: Vec<usize> = allowed.iter().copied().filter(|e| self.evaluator.serves(*e, now)).collect();
         if echoes.is_empty() {
-            echoes = allowed; // all of them fail every exit: only asking shows when they work again
+            echoes = allowed; // all these servers fail for every exit: only requests to them show when they work again
         }
         echoes.shuffle(rng);
         let port = |site: usize| self.settings.sites[site].page.target.port;
@@ -119,12 +123,12 @@ impl TesterState {
         exits.iter().for_each(|exit| self.schedule.again(exit, now));
     }
 
-    /// What happened to pages since the last call.
+    /// Returns the events about pages since the last call: pages that went down or work again.
     pub(super) fn events(&mut self) -> Vec<Event> {
         self.evaluator.events()
     }
 
-    /// The health of every page, if the last one is a second old.
+    /// Returns the health of every page. Returns `None` if the health was already returned within the last second.
     pub(super) fn page_health(&mut self, now: Moment) -> Option<Vec<PageHealth>> {
         if now.since(self.health_published) < SETTLE {
             return None;
@@ -161,7 +165,7 @@ impl CheckState for TesterState {
     fn hasten(&mut self, exit: &ExitId, urgency: Urgency, snapshot: &Snapshot, now: Moment) -> bool {
         let listed = snapshot.catalog.get(exit).filter(|exit| exit.alive() && self.can_test(exit));
         if listed.is_some() && !self.schedule.knows(exit) {
-            self.walk(snapshot, now); // it was listed after the last look
+            self.walk(snapshot, now); // the exit was listed after the last call of `look`
         }
         listed.is_some()
             && match urgency {
@@ -243,7 +247,7 @@ impl CheckState for TesterState {
     }
 }
 
-/// Why an exit does not pass a site; `None` if it passes.
+/// Returns why an exit does not pass a site. Returns `None` if the exit passes.
 fn why_missed(round: &SiteRound) -> Option<String> {
     match round.result {
         Some(result) => result.err().map(|miss| miss.to_string()),
@@ -251,7 +255,7 @@ fn why_missed(round: &SiteRound) -> Option<String> {
     }
 }
 
-/// How long a round waited for a circuit; the longest duration there is if none came.
+/// Returns how long a check waited for its circuit. If it got no circuit, this is the longest possible duration.
 fn waited(round: &EchoRound) -> Duration {
     let waits = round.probes.iter().filter_map(|probe| probe.timings.circuit);
     let none = if matches!(round.conclusion, Conclusion::Open(_)) { Duration::MAX } else { Duration::ZERO };

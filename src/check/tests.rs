@@ -1,4 +1,4 @@
-//! The tester against scripted exits: the snapshot must come to show what each exit does.
+//! Tests of the tester with simulated exits: in the end, the snapshot must show what each exit does.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -17,26 +17,26 @@ use crate::route::memory::{Bounds, Memory};
 use crate::route::{Policy, Site, Words};
 use crate::state::{Change, Clock, Snapshot};
 
-/// How long a condition may take to come true. Tests wait for conditions, so only a failure takes this long.
+/// How long a condition may take to become true. The tests wait for conditions, so only a failed test takes this long.
 const SOON: Duration = Duration::from_secs(20);
 
-/// What a scripted exit does.
+/// What a simulated exit does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Does {
     Works,
-    /// The second echo server sees another address.
+    /// The second echo server sees another address than the first.
     Lies,
-    /// No circuit to it can be built.
+    /// No circuit to the exit can be built.
     Nothing,
-    /// No engine is ready.
+    /// No Tor engine is ready.
     Waits,
-    /// The shop refuses it.
+    /// The test's site refuses the exit.
     Refused,
-    /// It gives every request the same prepared answer.
+    /// The exit returns the same prepared answer for every request.
     Cans,
-    /// It changes pages.
+    /// The exit changes pages.
     Tampers,
-    /// The check itself panics.
+    /// The code of the check panics.
     Panics,
 }
 
@@ -73,7 +73,7 @@ impl ExitDialer for Arc<FakeExits> {
     }
 }
 
-/// Two echo servers, the second of which repeats the nonce, and a shop.
+/// Serves the test's pages: two echo servers, of which the second repeats the nonce, and a shop.
 async fn serve(mut stream: DuplexStream, host: String, does: Does, ip: Ipv4Addr) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -91,7 +91,7 @@ async fn serve(mut stream: DuplexStream, host: String, does: Does, ip: Ipv4Addr)
         _ => (200, "welcome".to_owned()),
     };
     let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let _ = stream.write_all(answer.as_bytes()).await; // a test may end first
+    let _ = stream.write_all(answer.as_bytes()).await; // fails if the test has already ended
 }
 
 fn check() -> Check {
@@ -140,7 +140,7 @@ impl Setup {
         self.state.apply(Change::Listed(Source::Tor, listings)).await.unwrap();
     }
 
-    /// Waits until the exit in the snapshot fulfils the condition.
+    /// Waits until exit number `n` in the snapshot fulfils the condition.
     async fn until(&self, n: u8, is_so: impl Fn(&Exit) -> bool) -> Arc<Exit> {
         let mut revisions = self.state.revisions();
         let seen = async {
@@ -164,7 +164,7 @@ impl Setup {
         self.until(n, |exit| exit.known().verdict != Verdict::Untested).await.known().verdict
     }
 
-    /// From now on the exit does this.
+    /// Sets what exit number `n` does from now on.
     fn script(&self, n: u8, does: Does) {
         self.exits.does.lock().unwrap().insert(exit(n), does);
     }
@@ -273,7 +273,7 @@ async fn stopping_ends_the_worker_and_its_checks() {
     assert_eq!(ended, crate::lifecycle::Ended::Drained);
 }
 
-/// What a subscriber wrote.
+/// The text that a log subscriber wrote.
 #[derive(Clone, Default)]
 struct Log(Arc<Lock<Vec<u8>>>);
 

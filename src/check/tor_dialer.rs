@@ -1,4 +1,4 @@
-//! Opens streams through Tor exits: a circuit to the exit, and a stream on it.
+//! Opens streams through Tor exits: gets a circuit to the exit, and opens a stream on that circuit.
 
 use std::time::Duration;
 
@@ -13,13 +13,16 @@ use crate::route::Isolation;
 use crate::tor::path::{IpVersion, Port};
 use crate::tor::{LeaseFault, Tor};
 
-/// Checks share circuits with one another and with no client: the servers that checks ask could link a client to them.
+/// The isolation of checks: checks share circuits with one another, and with no client, because otherwise the servers
+/// that checks use could link a client to the checks.
 const CHECKS: Isolation = Isolation(u64::from_be_bytes(*b"exitgate"));
 
-/// As many relays as a route has by default, because the measured latency must be that of a client.
+/// The number of relays in a circuit: as many as a route has by default, because the measured latency must be the
+/// latency of a client.
 const HOPS: u8 = 3;
 
-/// How long a check waits for its circuit. Not tuned: while circuits are slow, waiting longer would only add to the queue.
+/// How long a check waits for its circuit. Not tuned: while circuits are slow, a longer wait would only make the queue
+/// longer.
 const QUEUE: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
@@ -32,8 +35,9 @@ impl ExitDialer for TorExitDialer {
         let ExitId::Tor(relay) = exit else { return Err(ExitFault::Unknown.into()) };
         let way = Way { exit: *relay, hops: HOPS, isolation: CHECKS, own: None };
         let begun = Instant::now();
-        // The wait for the circuit is measured apart, because a queue in our engines must not look like a slow exit. Its
-        // lease is held until the stream has one of its own: an unused circuit may be closed.
+        // The wait for the circuit is measured separately, because a queue in our engines must not look like a slow
+        // exit. The lease of the circuit is held until the stream has a lease of its own, because an unused circuit may
+        // be closed.
         let port = Port { number: target.port, over: IpVersion::V4 };
         let lease = self.0.lease(way, Some(port), None, begun + QUEUE).await.map_err(|fault| match fault {
             LeaseFault::Deadline => EngineFault::NotReady.into(),

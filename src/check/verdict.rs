@@ -1,30 +1,30 @@
-//! The conclusion from the echo probes of one check. Pure.
+//! Draws the conclusion from the echo probes of one check. Pure.
 //!
-//! An exit works when enough probes of a check passed and its address is certain. The address is certain when two
-//! different echo servers saw it, or when one did whose certificate was verified, because the exit cannot forge that
-//! answer. If two verified servers see different addresses, the exit has several. If answers differ that the exit could
-//! forge, the exit is bad.
+//! An exit works if enough probes of a check passed and its address is certain. The address is certain in two cases:
+//! two different echo servers saw it, or one server with a verified certificate saw it, because the exit cannot forge
+//! that server's answer. If two servers with verified certificates see different addresses, the exit has several
+//! addresses. If answers differ, and the exit could have forged one of them, the exit is bad.
 //!
-//! A check may end early, but never after one bad probe: exits lose a connection now and then.
+//! A check may end early, but never after a single bad probe, because exits sometimes lose a connection.
 //!
-//! Next: `check/site.rs` compares a site's answer with what is expected, `check/target_health.rs` finds whether the site
-//! itself is down.
+//! Next: `check/site.rs` compares a site's answer with the expected answer. `check/target_health.rs` finds out whether
+//! the site itself is down.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::fault::{Blame, Fault};
 
-/// How many wrong certificates make an exit an interceptor, and how many servers confirm an address: a single one may be
-/// a server's error.
+/// How many wrong certificates make an exit an interceptor, and how many servers must confirm an address. Two, because
+/// a single wrong answer may be the error of a server.
 const TWICE: usize = 2;
 
-/// How many probes a round has, and how many must pass.
+/// How many echo probes a check makes, and how many of them must pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// At most this many.
+    /// The largest number of probes in one check.
     pub probes: usize,
-    /// This many of them must pass.
+    /// How many of the probes must pass.
     pub passes: usize,
 }
 
@@ -33,39 +33,39 @@ pub struct Terms {
 pub struct EchoReply {
     /// The address that the server saw.
     pub ip: IpAddr,
-    /// The server's certificate was verified, so the exit cannot have forged the answer.
+    /// True if the server's certificate was verified. Then the exit cannot have forged the answer.
     pub authentic: bool,
 }
 
 /// The result of one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeResult {
-    /// The echo server that was asked, by its place in the settings.
+    /// The echo server of this probe, by its index in the settings.
     pub echo: usize,
     pub outcome: Result<EchoReply, Fault>,
 }
 
-/// What the echo probes of one check show.
+/// The conclusion from the echo probes of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conclusion {
-    /// The exit works, and sites see it with these addresses, newest last.
+    /// The exit works. The value lists the addresses that sites see, newest last.
     Good(Vec<IpAddr>),
-    /// The exit does not work, or lies.
+    /// The exit does not work, or forges answers.
     Bad(BadReason),
-    /// Nothing can be said of the exit: an engine of ours failed.
+    /// There is no conclusion about the exit, because one of our own engines failed.
     Open(Fault),
 }
 
 /// Why an exit is bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum BadReason {
-    /// Too few probes passed; this is the fault of the others that says most.
+    /// Too few probes passed. The value is the fault of the failed probe that says most about the exit.
     #[error("{0}")]
     Fault(Fault),
-    /// Echo servers see different addresses, and the exit could have forged an answer.
+    /// Echo servers see different addresses, and the exit could have forged one of the answers.
     #[error("echo servers see different addresses, or the exit forges their answers")]
     Disagree,
-    /// Another check that ended while this one ran showed that the exit tampers or intercepts.
+    /// Another check, which ended while this check ran, showed that the exit tampers or intercepts.
     #[error("another check showed that it tampers with pages or certificates")]
     Caught,
     /// The exit shows certificates of its own.
@@ -74,7 +74,7 @@ pub enum BadReason {
 }
 
 impl BadReason {
-    /// The code in the store and in metric labels.
+    /// The code of this reason in the store and in metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fault(fault) => fault.as_str(),
@@ -85,7 +85,8 @@ impl BadReason {
     }
 }
 
-/// The conclusion from the probes so far; `None` if more probes may change it. `echoes` is how many servers can be asked.
+/// Returns the conclusion from the probes so far. Returns `None` if more probes may change the conclusion. `echoes` is
+/// how many echo servers can be used.
 pub fn conclude(results: &[ProbeResult], terms: Terms, echoes: usize) -> Option<Conclusion> {
     let left = terms.probes.saturating_sub(results.len());
     let forged = results.iter().filter(|result| result.outcome == Err(Fault::Forged)).count();
@@ -116,7 +117,7 @@ pub fn conclude(results: &[ProbeResult], terms: Terms, echoes: usize) -> Option<
     })
 }
 
-/// Each address once, the one of the last reply last.
+/// Returns each address once. The address of the last reply comes last.
 fn distinct(replies: &[(usize, EchoReply)]) -> Vec<IpAddr> {
     let mut ips: Vec<IpAddr> = Vec::new();
     for (_, reply) in replies {
@@ -126,7 +127,8 @@ fn distinct(replies: &[(usize, EchoReply)]) -> Vec<IpAddr> {
     ips
 }
 
-/// The fault that says most: a fault of the exit before one that may be the exit's, and both before the others.
+/// Returns the fault that says most about the exit: first a fault of the exit, then a fault that may be the exit's,
+/// then any other fault.
 fn worst(results: &[ProbeResult]) -> Option<Fault> {
     let rank = |fault: &Fault| match fault.blame() {
         Blame::Exit if *fault == Fault::Forged => 0,
@@ -138,7 +140,8 @@ fn worst(results: &[ProbeResult]) -> Option<Fault> {
     results.iter().filter_map(|result| result.outcome.err()).min_by_key(rank)
 }
 
-/// The echo servers to ask next, all at once. `order` lists the servers that work, the first to ask first.
+/// Returns the echo servers to use next, all at the same time. `order` lists the servers that work, in the order in
+/// which to use them.
 pub fn next(results: &[ProbeResult], terms: Terms, order: &[usize]) -> Vec<usize> {
     let left = terms.probes.saturating_sub(results.len());
     if results.is_empty() {
@@ -157,8 +160,9 @@ pub fn next(results: &[ProbeResult], terms: Terms, order: &[usize]) -> Vec<usize
     chosen
 }
 
-/// How much another answer of an echo server may show, 0 for most: first a server whose certificate was wrong, then one
-/// that was not asked, one whose answer was verified, one that failed, and last one whose answer could be forged.
+/// Ranks how much another answer of an echo server may show; 0 is the most. The order is: a server whose certificate
+/// was wrong, a server that was not used yet, a server whose answer was verified, a server that failed, and last a
+/// server whose answer could be forged.
 fn rank(results: &[ProbeResult], echo: usize) -> u8 {
     let outcomes: Vec<_> = results.iter().filter(|result| result.echo == echo).map(|result| result.outcome).collect();
     let any = |matches: fn(&Result<EchoReply, Fault>) -> bool| outcomes.iter().any(matches);
@@ -189,8 +193,9 @@ mod tests {
         IpAddr::from([192, 0, 2, n])
     }
 
-    /// `A1` is a verified answer of server 0 that names address 1, `a1` one that could be forged, `A!` a certificate that
-    /// is not the server's, `Ax` a failure of the exit, `At` one of the server, `Ao` one of ours.
+    /// Parses results from a short text. `A1` is a verified answer of server 0 with address 1. `a1` is an answer of
+    /// server 0 that could be forged. `A!` is a wrong certificate. `Ax` is a failure caused by the exit, `At` by the
+    /// server, `Ao` by our own side.
     fn results(text: &str) -> Vec<ProbeResult> {
         let read = |word: &str| {
             let [server, what] = word.as_bytes() else { panic!("{word}") };
@@ -243,7 +248,8 @@ mod tests {
             // An answer that could be forged needs a second server, if there is one.
             ("a1 bt a1", 2, bad(BadReason::Disagree)),
             ("a1 bt b1", 2, good(&[1])),
-            // Two addresses: the exit has several if both answers are verified, and lies if one could be forged.
+            // With two addresses, the exit has several addresses if both answers are verified. If one answer could be
+            // forged, the exit is bad.
             ("A1 B2", 2, good(&[1, 2])),
             ("A2 B1 A2", 2, good(&[1, 2])),
             ("A1 b2", 2, None),

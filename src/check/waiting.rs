@@ -1,4 +1,4 @@
-//! Callers that wait for checks, and results that they have not been sent yet.
+//! The callers that wait for checks, and the results that were not sent to them yet.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,29 +9,30 @@ use super::CheckedSite;
 use super::results::Checked;
 use crate::exit::{ExitId, Verdict};
 
-/// Where a result goes.
+/// Where the result of a check is sent.
 #[derive(Debug)]
 pub(super) enum Waiter {
-    /// To a caller that asked for this exit.
+    /// To a caller that requested a check of this exit only.
     One(oneshot::Sender<Checked>),
-    /// To a caller that asked for many exits, and perhaps for a page to be asked through each.
+    /// To a caller that requested checks of many exits, and perhaps a page to be requested through each exit.
     Many(mpsc::UnboundedSender<(ExitId, Option<Checked>)>, Option<Arc<CheckedSite>>),
 }
 
 impl Waiter {
-    /// The page that must have been asked before this waiter is answered.
+    /// Returns the page that must have been requested before this waiter gets its answer.
     fn extra(&self) -> Option<&Arc<CheckedSite>> {
         if let Self::Many(_, extra) = self { extra.as_ref() } else { None }
     }
 
-    /// True if this check is the answer. Through an exit that does not work no page is asked.
+    /// Returns true if this check is the answer for this waiter. If the exit does not work, its result is the answer
+    /// even without the page.
     fn is_answered_by(&self, checked: &Checked) -> bool {
         let asked = |extra: &Arc<CheckedSite>| checked.sites.iter().any(|(name, _)| *name == extra.name);
         checked.verdict != Verdict::Good || self.extra().is_none_or(asked)
     }
 
-    /// A caller that has gone meanwhile is not an error. One that waits for a single exit learns from the closed channel
-    /// that there is no result.
+    /// Sends the result. It is no error if the caller no longer waits. A caller that waits for a single exit sees the
+    /// closed channel if there is no result.
     fn send(self, exit: ExitId, checked: Option<Checked>) {
         match (self, checked) {
             (Self::One(answer), Some(checked)) => _ = answer.send(checked),
@@ -41,7 +42,7 @@ impl Waiter {
     }
 }
 
-/// All callers that wait, and the results to send them once the state has them.
+/// All callers that wait, and the results to send after they are in the state.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     by_exit: HashMap<ExitId, Vec<Waiter>>,
@@ -53,12 +54,12 @@ impl Waiting {
         self.by_exit.entry(exit).or_default().push(waiter);
     }
 
-    /// The exit cannot be checked.
+    /// Records that the exit cannot be checked, so the waiter gets no result.
     pub(super) fn refuse(&mut self, exit: ExitId, waiter: Waiter) {
         self.done.push((waiter, exit, None));
     }
 
-    /// The pages that callers want to have asked through an exit, each once.
+    /// Returns the pages that callers want to request through an exit, each page once.
     pub(super) fn extra(&self, exit: &ExitId) -> Vec<Arc<CheckedSite>> {
         let mut pages: Vec<Arc<CheckedSite>> = Vec::new();
         for extra in self.by_exit.get(exit).into_iter().flatten().filter_map(Waiter::extra) {
@@ -69,7 +70,8 @@ impl Waiting {
         pages
     }
 
-    /// A check ended. True if a caller still waits: it asked for a page when the check had already begun.
+    /// Records that a check ended. Returns true if a caller still waits, because it requested a page after the check
+    /// had begun.
     pub(super) fn ended(&mut self, exit: &ExitId, checked: &Checked) -> bool {
         let waiters = self.by_exit.remove(exit).unwrap_or_default();
         let (answered, left): (Vec<_>, Vec<_>) = waiters.into_iter().partition(|waiter| waiter.is_answered_by(checked));
@@ -81,14 +83,14 @@ impl Waiting {
         still_waits
     }
 
-    /// Callers that wait for other exits than these get no result.
+    /// Removes the callers that wait for exits which `is_kept` rejects. These callers get no result.
     pub(super) fn keep(&mut self, is_kept: impl Fn(&ExitId) -> bool) {
         for (exit, waiters) in self.by_exit.extract_if(|exit, _| !is_kept(exit)) {
             self.done.extend(waiters.into_iter().map(|waiter| (waiter, exit.clone(), None)));
         }
     }
 
-    /// Sends the results.
+    /// Sends the collected results.
     pub(super) fn answer(&mut self) {
         self.done.drain(..).for_each(|(waiter, exit, checked)| waiter.send(exit, checked));
     }

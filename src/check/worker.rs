@@ -1,8 +1,8 @@
-//! The loop of a tester: it starts checks, collects what they find, publishes it, and answers callers.
+//! The loop of a tester. It starts checks, collects their findings, publishes the findings, and answers callers.
 //!
 //! Both testers run this loop: [`Tester`](super::Tester) for Tor exits and
-//! [`PublicTester`](super::public::PublicTester) for public proxies. They differ in a [`CheckState`], which decides
-//! without any I/O what is due and what a finding means, and in a [`TesterKind`], which runs one check.
+//! [`PublicTester`](super::public::PublicTester) for public proxies. The two differ in two traits. A [`CheckState`]
+//! decides, without any I/O, what is due and what a finding means. A [`TesterKind`] runs one check.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -21,64 +21,64 @@ use crate::lifecycle::{Tasks, yielding};
 use crate::state::{Change, Snapshot, State};
 use crate::telemetry::trace_id::{Kind, TraceId};
 
-/// How often the catalog is looked at if it changes all the time. Any value from 0.1 to 2 seconds does.
+/// The time between two looks at the catalog while it changes all the time. Any value from 0.1 to 2 seconds does.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Requests of callers that the loop has not read yet. Not tuned: many exits at once are one request.
+/// How many requests of callers may wait until the loop reads them. Not tuned: a request for many exits counts as one.
 const REQUESTS: usize = 256;
 
-/// How soon a check is wanted.
+/// How urgent a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
-    /// A live request waits for it, or failed on the exit.
+    /// A live request waits for this check, or a live request failed through the exit.
     LiveRequest,
-    /// A person wants it now.
+    /// A person wants the check now.
     Now,
-    /// It is wanted with many others, in the order of the schedule.
+    /// The check is one of many, and runs in the order of the schedule.
     Soon,
 }
 
-/// What a tester knows: what is due, what came back, what is to be published. No I/O.
+/// The state of a tester: which checks are due, which results came back, and which updates must be published. No I/O.
 pub(super) trait CheckState: Send {
-    /// One check to run.
+    /// The description of one check to run.
     type Job: Send + 'static;
-    /// What a check found, or a part of it.
+    /// The results of a check, or a part of them.
     type Finding: Send + 'static;
 
     fn exit(job: &Self::Job) -> &ExitId;
 
-    /// Takes note of a snapshot that changed.
+    /// Reads a snapshot that has changed.
     fn look(&mut self, snapshot: &Snapshot, now: Moment);
 
-    /// Makes these the exits in use.
+    /// Makes `_used` the set of exits in use.
     fn use_only(&mut self, _used: &BTreeSet<ExitId>, _now: Moment) {}
 
-    /// Has an exit checked sooner. False if it cannot be checked.
+    /// Makes the check of an exit start sooner. Returns false if the exit cannot be checked.
     fn hasten(&mut self, exit: &ExitId, urgency: Urgency, snapshot: &Snapshot, now: Moment) -> bool;
 
-    /// The next check, if one may begin.
+    /// Returns the next check, if a check may begin now.
     fn next<R: Rng + ?Sized>(&mut self, snapshot: &Snapshot, now: Moment, rng: &mut R) -> Option<Self::Job>;
 
     fn found(&mut self, exit: &ExitId, finding: Self::Finding, snapshot: &Snapshot, now: Moment);
 
-    /// A check ended, also by a panic. Called once for each job, after its findings.
+    /// Records that a check ended, normally or by a panic. Called once for each job, after all findings of that job.
     fn ended<R: Rng + ?Sized>(&mut self, exit: &ExitId, now: Moment, rng: &mut R);
 
-    /// Decides what has become clear from the results of several exits.
+    /// Makes the decisions for which the results of several exits are enough evidence now.
     fn settle(&mut self, snapshot: &Snapshot, now: Moment);
 
-    /// All updates so far are being published.
+    /// Called when all updates so far are being published.
     fn publishing(&mut self) {}
 
     fn results(&mut self) -> &mut Results;
 
-    /// When there is something to do even if nothing comes in.
+    /// Returns the time at which there is something to do even if no message arrives.
     fn wake(&self) -> Moment;
 
-    /// Sets gauges.
+    /// Sets the metric gauges.
     fn measure(&mut self, now: Moment);
 
-    /// Takes a request of a caller.
+    /// Accepts a request of a caller.
     fn ask(&mut self, request: CheckRequest, snapshot: &Snapshot, now: Moment) {
         let mut wait = |exit: ExitId, urgency, waiter| {
             if self.hasten(&exit, urgency, snapshot, now) {
@@ -97,7 +97,7 @@ pub(super) trait CheckState: Send {
         }
     }
 
-    /// The updates to publish now, if any.
+    /// Returns the updates to publish now, if there are any.
     fn updates(&mut self, snapshot: &Snapshot, now: Moment) -> Vec<crate::state::ExitUpdate> {
         if self.results().is_time_to_settle(now) {
             self.settle(snapshot, now);
@@ -110,56 +110,58 @@ pub(super) trait CheckState: Send {
     }
 }
 
-/// Which exits a tester tests, and how.
+/// Which exits a tester tests, and how one check runs.
 pub(super) trait TesterKind: Send + Sync + 'static {
     type State: CheckState;
 
-    /// The name of a check's task.
+    /// The name of the task of a check.
     const TASK: &'static str;
 
-    /// The state at the start of a run.
+    /// Returns the state of the tester at the start of a run.
     fn new_state(&self) -> Self::State;
 
-    /// Runs one check.
+    /// Runs one check, and calls `found` with each finding.
     fn check(
         &self,
         job: <Self::State as CheckState>::Job,
         found: impl FnMut(<Self::State as CheckState>::Finding) + Send,
     ) -> impl Future<Output = ()> + Send;
 
-    /// Called after each publication, also of nothing.
+    /// Called after each step of the loop that publishes updates, even if there was nothing to publish.
     fn published(&self, checks: &mut Self::State, state: &State) -> impl Future<Output = ()> + Send;
 }
 
-/// What callers ask for.
+/// A request of a caller.
 pub(super) enum CheckRequest {
-    /// This exit, at once.
+    /// Check this exit immediately.
     One(ExitId, oneshot::Sender<Checked>),
-    /// All of these, in the order of the schedule.
+    /// Check all these exits, in the order of the schedule.
     Many(CheckBatch, mpsc::UnboundedSender<(ExitId, Option<Checked>)>),
 }
 
-/// Many exits to check, each once.
+/// Many exits to check, each exit once.
 #[derive(Clone, Debug, Default)]
 pub struct CheckBatch {
     pub exits: Vec<ExitId>,
-    /// A page to ask through each that works, this once. The result is reported to the caller and counts for nothing else.
+    /// A page to request once through each exit that works. The result is only reported to the caller, and counts for
+    /// nothing else.
     pub extra: Option<Arc<CheckedSite>>,
 }
 
-/// Sends requests to the loop.
+/// A handle that sends requests to the loop.
 #[derive(Clone, Debug)]
 pub(super) struct Requests(mpsc::Sender<CheckRequest>);
 
 impl Requests {
-    /// Has one exit checked now. `None` if it cannot be checked, or if the tester has stopped.
+    /// Requests a check of one exit now, and waits for the result. Returns `None` if the exit cannot be checked, or if
+    /// the tester has stopped.
     pub(super) async fn one(&self, exit: ExitId) -> Option<Checked> {
         let (answer, checked) = oneshot::channel();
         self.0.send(CheckRequest::One(exit, answer)).await.ok()?;
         checked.await.ok()
     }
 
-    /// Has all of these checked. A tester that has stopped returns no results.
+    /// Requests checks of all these exits. If the tester has stopped, there are no results.
     pub(super) async fn many(&self, batch: CheckBatch) -> mpsc::UnboundedReceiver<(ExitId, Option<Checked>)> {
         let (results, received) = mpsc::unbounded_channel();
         let _ = self.0.send(CheckRequest::Many(batch, results)).await;
@@ -167,13 +169,13 @@ impl Requests {
     }
 }
 
-/// A message of a running check. `Ended` is always sent, also by a check that panics.
+/// A message of a running check. `Ended` is always sent, even if the check panics.
 enum Message<F> {
     Found(ExitId, F),
     Ended(ExitId),
 }
 
-/// Sends [`Message::Ended`] when it is dropped with its task.
+/// Sends [`Message::Ended`] when this guard is dropped together with the task of its check.
 struct CompletionGuard<F> {
     exit: ExitId,
     messages: mpsc::UnboundedSender<Message<F>>,
@@ -181,22 +183,22 @@ struct CompletionGuard<F> {
 
 impl<F> Drop for CompletionGuard<F> {
     fn drop(&mut self) {
-        let _ = self.messages.send(Message::Ended(self.exit.clone())); // fails once the loop has ended
+        let _ = self.messages.send(Message::Ended(self.exit.clone())); // fails after the loop has ended
     }
 }
 
 type Sender<K> = mpsc::UnboundedSender<Message<<<K as TesterKind>::State as CheckState>::Finding>>;
 
-/// A tester: the loop and what it needs. There is one of each kind in a gateway.
+/// A tester: the loop and the values that the loop needs. A gateway has one tester of each kind.
 pub struct Worker<K> {
     pub(super) kind: Arc<K>,
     state: State,
-    /// Locked by the current run; the next run takes it over.
+    /// The messages to this tester. The current run holds the lock, and the next run gets it afterwards.
     inbox: Mutex<Inbox>,
 }
 
 struct Inbox {
-    /// Exits that live requests wait for.
+    /// The exits for which live requests wait.
     urgent: mpsc::Receiver<ExitId>,
     requests: mpsc::Receiver<CheckRequest>,
 }
@@ -209,7 +211,8 @@ impl<K: TesterKind> Worker<K> {
         (Arc::new(Self { kind: Arc::new(kind), state, inbox }), Requests(ask))
     }
 
-    /// Tests until shutdown. Give it to [`Tasks::supervise`]: a run that panics is followed by another, which begins anew.
+    /// Tests until shutdown. Pass this function to [`Tasks::supervise`]: if a run panics, a new run starts with a new
+    /// state.
     pub async fn run(self: Arc<Self>, tasks: Tasks) {
         let mut inbox = self.inbox.lock().await;
         let (post, mut messages) = mpsc::unbounded_channel();
@@ -258,11 +261,11 @@ impl<K: TesterKind> Worker<K> {
 
     fn start_check(&self, job: <K::State as CheckState>::Job, tasks: &Tasks, messages: Sender<K>) {
         let (kind, stop, exit) = (self.kind.clone(), tasks.clone(), K::State::exit(&job).clone());
-        // Neither the span nor its id is made unless debug lines of this room are on.
+        // The span and its id are created only if debug logs of this module are enabled.
         let span = tracing::debug_span!("check", id = %TraceId::next(Kind::Check), %exit);
         let guard = CompletionGuard { exit, messages };
         let check = async move {
-            let guard = guard; // captured whole, so that it is dropped when the task ends
+            let guard = guard; // captures the whole guard, so that it is dropped when the task ends
             let found = |finding| _ = guard.messages.send(Message::Found(guard.exit.clone(), finding));
             tracing::debug!("a check begins");
             tokio::select! {
@@ -282,7 +285,7 @@ impl<K: TesterKind> Worker<K> {
         }
     }
 
-    /// Publishes what is to be published, then answers the callers that waited for it.
+    /// Publishes the collected updates, then answers the callers that waited for them.
     async fn publish(&self, checks: &mut K::State) {
         let updates = checks.updates(&self.state.load(), self.state.now());
         if !updates.is_empty()

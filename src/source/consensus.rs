@@ -1,11 +1,11 @@
-//! The exits in the directory that the Tor engines download.
+//! The Tor exits that are listed in the directory (consensus and microdescriptors), which the Tor engines download.
 //!
-//! A gateway that can reach Tor needs no other source: every engine downloads the consensus and the microdescriptors for
-//! itself, and they contain each relay's addresses, flags, bandwidth and exit policy. They do not contain a relay's
-//! country, nor the address from which its traffic leaves. The country comes from tor's geoip file, the address from other
-//! sources and finally from checks.
+//! A gateway that can reach the Tor network needs no other source: every engine downloads the consensus and the
+//! microdescriptors anyway. These documents contain the addresses, flags, bandwidth and exit policy of each relay. They
+//! do not contain the country of a relay, nor the address from which its traffic leaves. The country comes from tor's
+//! geoip file. The address comes from the other sources, and in the end from checks.
 //!
-//! Next: `source/merge.rs` merges the sources; [`crate::tor::netdir`] parses the directory.
+//! Next: `source/merge.rs` merges the sources. [`crate::tor::netdir`] parses the directory.
 
 use std::net::IpAddr;
 
@@ -15,13 +15,15 @@ use crate::exit::{ExitId, Listing, Moment};
 use crate::store::Source;
 use crate::tor::netdir::{Flags, Netdir, Relay};
 
-/// The directory's name in `/sources`, metrics and the log.
+/// The name of this source in the API path `/sources`, in metrics and in the log.
 pub const NAME: &str = "consensus";
 
-/// A relay as the directory describes it; `None` if it is not an exit, or if its policy has not arrived yet.
+/// Returns the listing of a relay in the directory. Returns `None` if the relay is not an exit, or if its exit policy
+/// has not arrived yet.
 ///
-/// The exit policy counts, not the `Exit` flag: the flag requires ports 80 and 443, and an exit that refuses one of them
-/// can still be used for the other. A bad exit is listed and marked, so the API can show why it is not used.
+/// The exit policy decides whether a relay is an exit, not the `Exit` flag. The flag requires ports 80 and 443, but an
+/// exit that refuses one of these ports can still be used for the other. A relay with the `BadExit` flag is listed and
+/// marked, so the API can show why that relay is not used.
 pub fn listing(relay: Relay<'_>) -> Option<Listing> {
     let lets_out = !relay.policy().is_reject_all() || !relay.policy_v6().is_reject_all();
     let counts = relay.is_known() && lets_out && relay.flags().has(Flags::VALID);
@@ -40,7 +42,8 @@ pub fn listing(relay: Relay<'_>) -> Option<Listing> {
     })
 }
 
-/// A relay's flags. `MiddleOnly` means that the relay must not be used as an exit, like `BadExit`.
+/// The flags of a relay. `MiddleOnly` means that a relay must not be used as an exit, so this flag is treated like
+/// `BadExit`.
 pub fn flags(relay: Relay<'_>) -> facts::Flags {
     let flags = relay.flags();
     facts::Flags {
@@ -51,7 +54,7 @@ pub fn flags(relay: Relay<'_>) -> facts::Flags {
     }
 }
 
-/// The status of the directory as a source: fresh, or stale once it has expired.
+/// Returns the status of the directory as a source: fresh, or stale after the directory has expired.
 pub fn status(directory: &Netdir, before: &Source, now: Moment) -> Source {
     let exits = directory.relays().filter(|relay| listing(*relay).is_some()).count();
     let missing = directory.missing_microdescs();

@@ -1,29 +1,30 @@
-//! The exit list that the Tor project's scanner publishes: the addresses from which traffic of exits left.
+//! The exit list of the Tor project: a scanner's list of the addresses from which the traffic of exits left.
 //!
-//! Onionoo contains such addresses of the last day, this list also when each was seen. An address that was seen later is
-//! more likely the current one, and some exits have an address only here. It is a hint, like all announced addresses:
-//! the address that our own checks see counts.
+//! Onionoo also publishes such addresses, but only those of the last day and without times. This list contains the time
+//! at which each address was seen, and for some exits an address that Onionoo lacks. The address that was seen last is
+//! most likely the current one. All these addresses are only hints: an address that our own checks see takes
+//! precedence.
 //!
-//! The list is parsed line by line. An invalid line is skipped.
+//! The list is parsed line by line. Invalid lines are skipped.
 
 use std::net::IpAddr;
 
 use super::{Garbage, Parse, Parsed, utc};
 use crate::exit::{Fingerprint, Moment};
 
-/// The longest line that is parsed; lines of the format have up to 60 bytes.
+/// The longest line that is parsed, in bytes. Valid lines have at most 60 bytes.
 const LONGEST: usize = 1024;
 
-/// An address from which an exit's traffic left.
+/// An address from which the traffic of an exit left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sighting {
     pub relay: Fingerprint,
     pub ip: IpAddr,
-    /// When it was seen.
+    /// When the scanner saw the address.
     pub at: Moment,
 }
 
-/// Parses an exit list as it arrives.
+/// Parses an exit list while the list arrives.
 #[derive(Debug, Default)]
 pub struct ExitList {
     line: Vec<u8>,
@@ -45,7 +46,7 @@ impl ExitList {
         self.line.clear();
     }
 
-    /// Parses one line. False if it is invalid.
+    /// Parses one line. Returns false if the line is invalid.
     fn read(&mut self, line: &str) -> bool {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
@@ -61,7 +62,8 @@ impl ExitList {
                 self.published = self.published.max(Some(at));
                 true
             }
-            // `Published` and `LastStatus` are about the relay's descriptor; CollecTor's copies begin with the other two.
+            // `Published` and `LastStatus` describe the relay's descriptor. `@type` and `Downloaded` are the first
+            // lines of the copies that CollecTor (Tor's archive) publishes.
             "" | "Published" | "LastStatus" | "@type" | "Downloaded" => true,
             _ => false,
         }
@@ -86,7 +88,8 @@ impl Parse for ExitList {
         Ok(())
     }
 
-    /// A list without addresses is an error: the format has no end mark that would show whether it is complete.
+    /// Returns an error for a list without addresses, because this format has no end mark that would show whether the
+    /// list is complete.
     fn finish(mut self) -> Result<Parsed<Vec<Sighting>>, Garbage> {
         if !self.line.is_empty() || self.too_long {
             self.end_line();

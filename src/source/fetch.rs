@@ -1,11 +1,14 @@
-//! One conditional GET over a stream that the caller's [`Connect`] opens, with limits on time and size.
+//! Makes one conditional HTTP GET request over a stream that the caller's [`Connect`] opens, with limits on time and
+//! size.
 //!
-//! hyper only speaks HTTP here: no pool, no resolver, no redirects. This file opens no socket. A body is never kept: it is
-//! decompressed and passed on as it arrives, up to a limit on the decompressed size.
+//! hyper is used for the HTTP protocol only: without its connection pool, resolver or redirects. This file opens no
+//! socket. A response body is never kept: each piece is decompressed and passed on when it arrives, up to a limit on
+//! the decompressed size.
 //!
-//! Each stage has its own deadline, because a handshake must be faster than a download of 20 MB.
+//! Each stage of a request has its own deadline, because a handshake must be much faster than a download of 20 MB.
 //!
-//! Next: `fetch/location.rs` parses URLs, `fetch/body.rs` decompresses; `source/poll.rs` decides when to make a request.
+//! Next: `fetch/location.rs` parses URLs, `fetch/body.rs` decompresses bodies. `source/poll.rs` decides when a request
+//! is made.
 
 mod body;
 mod location;
@@ -33,17 +36,19 @@ use crate::dial::{self, DialError, TargetFault};
 use crate::limit::target::Rules;
 use crate::net::{BadTarget, Host, Target};
 
-/// How many redirects are followed. Mirrors need one, and a change of host name another; one is to spare.
+/// How many redirects one request follows. A mirror needs one redirect, a change of host name another one, and the
+/// third is a reserve.
 const REDIRECTS: usize = 3;
 
-/// The longest `max-age` and `Retry-After` that are obeyed: a server's mistake must not stop a source for a year.
+/// The longest wait that a server can demand with `max-age` or `Retry-After`, because a server's mistake must not stop
+/// a source for a year.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// Opens streams to the servers of sources.
+/// Opens streams to the servers of the sources.
 pub trait Connect: Clone + Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Opens a stream to `target` before `deadline`.
+    /// Opens a stream to `target`. Fails if the stream is not open at `deadline`.
     fn connect(
         &self,
         target: &Target,
@@ -51,14 +56,14 @@ pub trait Connect: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Stream, DialError>> + Send;
 }
 
-/// Opens streams from this machine's own address.
+/// Opens streams directly, from this machine's own address.
 #[derive(Clone, Debug)]
 pub struct Direct {
     rules: Rules,
 }
 
 impl Direct {
-    /// `rules` apply to each address of a source's URL and of redirects.
+    /// `rules` decide which addresses are allowed. They apply to the URL of a source and to every redirect.
     pub fn new(rules: Rules) -> Self {
         Self { rules }
     }
@@ -72,28 +77,30 @@ impl Connect for Direct {
     }
 }
 
-/// Headers of the last good answer, which make the next request conditional.
+/// The `ETag` and `Last-Modified` headers of the last good answer. The next request repeats them, so an unchanged
+/// document is not sent again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Validators {
     pub etag: Option<String>,
     pub last_modified: Option<String>,
 }
 
-/// How long each stage may take, and how long the body may be.
+/// How long each stage of a request may take, and how long the body may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// For opening the stream, and as long again for TLS.
+    /// How long opening the stream may take. The TLS handshake may take this long again.
     pub open: Duration,
-    /// From the request to the head of the answer, and from each piece of the body to the next.
+    /// How long the server may send nothing: before the head of the answer, and between two pieces of the body.
     pub silence: Duration,
-    /// For all stages together.
+    /// How long all stages together may take.
     pub total: Duration,
-    /// The size of the decompressed body in bytes.
+    /// The largest size of the decompressed body, in bytes.
     pub body: u64,
 }
 
 impl Default for Limits {
-    /// On a slow line, Onionoo's 3 MB (compressed) arrive within two minutes; they decompress to 20 MB and may triple.
+    /// On a slow line, the 3 MB (compressed) of Onionoo's document arrive within two minutes. The document has 20 MB
+    /// when decompressed, and may grow to three times that size.
     fn default() -> Self {
         Self {
             open: Duration::from_secs(15),
@@ -104,31 +111,31 @@ impl Default for Limits {
     }
 }
 
-/// A good answer.
+/// The answer to a request that succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A body arrived, and was passed on to its end.
+    /// The server sent a body, and all of the body was passed to the caller.
     Fresh {
-        /// For the next request.
+        /// The validators to send with the next request.
         validators: Validators,
-        /// The server's `max-age`.
+        /// The `max-age` that the server sent.
         max_age: Option<Duration>,
     },
-    /// The answer is the same as the one from which the request's validators came.
+    /// The server answered that the document has not changed since the answer from which the validators came.
     Unchanged {
-        /// The server's `max-age`.
+        /// The `max-age` that the server sent.
         max_age: Option<Duration>,
     },
 }
 
-/// Why there is no good answer.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     #[error("the URL cannot be requested: {0}")]
     Url(#[from] BadTarget),
     #[error("the URL is neither http:// nor https://")]
     Scheme,
-    /// No stream to the server was opened.
+    /// The stream to the server could not be opened.
     #[error("cannot connect: {0}")]
     Connect(DialError),
     /// The rules for targets forbid the server's address or port.
@@ -137,16 +144,16 @@ pub enum FetchError {
          `gateway.allow_private_targets = true`, and otherwise see `gateway.allowed_ports` and `gateway.denied_ports`"
     )]
     Forbidden,
-    /// The server's certificate is wrong, or the handshake failed.
+    /// The server's certificate is invalid, or the TLS handshake failed.
     #[error("TLS: {0}")]
     Tls(Box<str>),
-    /// The answer is not HTTP, or broke off.
+    /// The answer is not HTTP, or the connection ended before the answer was complete.
     #[error("HTTP: {0}")]
     Http(Box<str>),
-    /// A status other than 200 and 304.
+    /// The server answered with a status other than 200 and 304.
     #[error("the server answered with status {status}")]
     Status { status: StatusCode, retry_after: Option<Duration> },
-    /// Too many redirects, or one that is not followed.
+    /// The server sent too many redirects, or a redirect that is not followed.
     #[error("the server redirects {0}")]
     Redirect(&'static str),
     #[error("timeout while {0}")]
@@ -170,7 +177,7 @@ impl From<DialError> for FetchError {
 }
 
 impl FetchError {
-    /// The code in metric labels and in `/sources`.
+    /// The code of this error in metric labels and in the API path `/sources`.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Url(_) | Self::Scheme => "url",
@@ -187,28 +194,29 @@ impl FetchError {
     }
 }
 
-/// Takes a body as it arrives.
+/// A function that is called with each piece of a body when the piece arrives.
 pub type Sink<'a> = &'a mut (dyn FnMut(&[u8]) -> Result<(), Garbage> + Send);
 
-/// Makes requests. Cheap to clone.
+/// Makes HTTP requests. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client<C> {
     connect: C,
     tls: Arc<ClientConfig>,
 }
 
-/// Runs a stage of a request against its deadline.
+/// Runs one stage of a request until its deadline.
 async fn stage<T>(doing: &'static str, deadline: Instant, work: impl Future<Output = T>) -> Result<T, FetchError> {
     timeout_at(deadline, work).await.map_err(|_| FetchError::Late(doing))
 }
 
 impl<C: Connect> Client<C> {
-    /// A client that opens its streams with `connect` and its TLS with `tls`.
+    /// Returns a client that opens streams with `connect` and runs TLS with the settings `tls`.
     pub fn new(connect: C, tls: Arc<ClientConfig>) -> Self {
         Self { connect, tls }
     }
 
-    /// Requests `url`, and passes the body to `sink` piece by piece. The body is complete only if this returns `Ok`.
+    /// Requests `url`, and passes each piece of the body to `sink`. The body is complete only if this function returns
+    /// `Ok`.
     pub async fn get(
         &self,
         url: &Uri,
@@ -255,11 +263,11 @@ impl<C: Connect> Client<C> {
 
 enum Received {
     Answer(Answer),
-    /// The server redirects to this URL or path.
+    /// The server redirects the request to this URL or path.
     Redirect(String),
 }
 
-/// One request over one stream.
+/// Makes one request over one stream, without following redirects.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
     place: &Location,
@@ -278,7 +286,7 @@ async fn exchange(
         let response = stage("waiting for the answer", until(), sender.send_request(request)).await?.map_err(broken)?;
         read(response, limits, until, sink).await
     };
-    // The connection is driven here until the exchange is done: no task is spawned for it.
+    // The HTTP connection runs inside this future until the exchange is done, so no task is needed for it.
     tokio::pin!(exchange);
     tokio::select! {
         received = &mut exchange => received,
@@ -335,7 +343,7 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
 
-/// The `Retry-After` header: seconds, or a date.
+/// Returns the wait that the `Retry-After` header demands. The header contains a number of seconds, or a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = text(headers, header::RETRY_AFTER)?;
     let wait = match value.trim().parse() {

@@ -1,4 +1,4 @@
-//! The status of sources, which `/sources` shows, and a way to refresh one now.
+//! The status of each source, which the API path `/sources` shows, and a function that refreshes a source immediately.
 
 use std::sync::Arc;
 
@@ -15,25 +15,26 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// A handle, and the sender for its worker. `known` is the source's status at the end of the last run.
+    /// Returns a handle, and the sender with which the source's worker updates the status. `known` is the status of the
+    /// source at the end of the last run of the gateway.
     pub(super) fn new(name: &str, known: Option<Source>) -> (Self, watch::Sender<Source>) {
         let fresh = || Source { name: name.to_owned(), outcome: "never".to_owned(), ..Source::default() };
         let (sender, status) = watch::channel(known.unwrap_or_else(fresh));
         (Self { status, refresh: Arc::default() }, sender)
     }
 
-    /// The status, now and whenever it changes.
+    /// Returns a receiver of the source's status, which is updated after each change.
     pub fn status(&self) -> watch::Receiver<Source> {
         self.status.clone()
     }
 
-    /// Makes the next request now, or a minute after the last one.
+    /// Makes the next request now, or one minute after the last request if that is later.
     pub fn refresh(&self) {
         self.refresh.notify_one();
     }
 }
 
-/// All sources that are in use.
+/// The handles of all sources that are in use.
 #[derive(Clone, Debug, Default)]
 pub struct Sources(Vec<Handle>);
 
@@ -42,7 +43,7 @@ impl Sources {
         self.0.iter().map(|handle| handle.status.borrow().clone()).collect()
     }
 
-    /// The source of this name.
+    /// Returns the source with this name.
     pub fn get(&self, name: &str) -> Option<&Handle> {
         self.0.iter().find(|handle| handle.status.borrow().name == name)
     }
@@ -69,7 +70,7 @@ impl Extend<Handle> for Sources {
     }
 }
 
-/// Counts the outcome of a request, and logs it if it differs from the one before.
+/// Counts the outcome of a request in a metric. Logs the outcome if it differs from the outcome of the request before.
 pub(super) fn report(before: &Source, now: &Source) {
     let label = || now.name.clone();
     metrics::counter!(names::SOURCE_REQUESTS, "source" => label(), "outcome" => now.outcome.clone()).increment(1);

@@ -1,9 +1,10 @@
-//! A list of public proxies at a URL, in any of the usual formats.
+//! One list of public proxies at a URL, in any of the usual formats.
 //!
-//! The server's `max-age` is ignored: some lists are behind caches that promise a week, and the operator has configured
-//! how often a list is requested.
+//! The server's `max-age` is ignored, because some lists are behind caches that announce a week. The operator
+//! configures the time between two requests instead.
 //!
-//! Next: `list/reader.rs` splits a list into entries, `list/entry.rs` parses one, `source/public.rs` merges lists.
+//! Next: `list/reader.rs` splits a list into entries, `list/entry.rs` parses one entry, `source/public.rs` merges the
+//! lists.
 
 pub mod entry;
 pub mod reader;
@@ -18,16 +19,16 @@ use crate::config::ListFormat;
 use crate::exit::{Moment, Protocol};
 use crate::store::Source;
 
-/// Limits for every list.
+/// The limits for every list of public proxies.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// How many proxies are taken from one list, and from all together.
+    /// The largest number of proxies that is taken from one list. The merged list of all sources has the same limit.
     pub most: usize,
-    /// Proxies may have private addresses.
+    /// True if proxies may have private addresses.
     pub private: bool,
 }
 
-/// Requests one list.
+/// Makes requests for one list.
 pub(super) struct List<C> {
     pub(super) name: String,
     pub(super) url: Uri,
@@ -51,7 +52,7 @@ impl<C: Connect> Request for List<C> {
     }
 }
 
-/// One list and its validators; `None` if it has not changed.
+/// Requests one list. Returns the list and its validators, or `None` if the list has not changed.
 pub(super) async fn fetch<C: Connect>(
     client: &Client<C>,
     url: &Uri,
@@ -69,7 +70,7 @@ pub(super) async fn fetch<C: Connect>(
     }
 }
 
-/// Logs which entries of a list cannot be used, and returns the list in the form of every source.
+/// Logs the entries of a list that cannot be used. Returns the list in the form that all sources use.
 pub(super) fn parsed(source: &str, list: ProxyList, published: Option<Moment>) -> Parsed<ProxyList> {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     if list.skipped > 0 {

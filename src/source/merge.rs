@@ -1,23 +1,24 @@
-//! Merges three sources of Tor exits into one list.
+//! Merges the three sources of Tor exits into one list.
 //!
-//! The engines' *directory* (consensus and microdescriptors) is what circuits are built from, *Onionoo* describes relays
-//! with further facts, and the *exit list* contains addresses from which traffic left. They change at different times, so
-//! for about an hour after a change they contradict one another. For each field one source counts:
+//! The *directory* (consensus and microdescriptors) is what the Tor engines build circuits from. *Onionoo* describes
+//! relays with more facts. The *exit list* contains the addresses from which traffic left. The three are updated at
+//! different times, so for about an hour after a change they contradict one another. This table shows which source is
+//! used for each field:
 //!
-//! | field | source | reason |
+//! | field of a listing | source that is used | reason |
 //! | --- | --- | --- |
-//! | listed at all | the directory, once there is one | an engine builds circuits only to relays in its directory |
-//! | policies, running, stable, fast, weight, name | the directory | the relay and the engine act on it |
-//! | bad exit | the directory or Onionoo | a wrong mark costs one exit |
-//! | addresses | the exit list's of the last day, newest first; then Onionoo's, then the directory's | sites often see another address than a relay announces |
-//! | country | geo data of the first address; if unknown, Onionoo's | checks use the same geo data |
+//! | whether listed | the directory, once downloaded | engines build circuits only to relays in their directory |
+//! | policies, running, stable, fast, weight, name | the directory | the relay and the engines use these values |
+//! | `bad_exit` flag | the directory or Onionoo: one is enough | a wrong flag costs only one exit |
+//! | addresses | all three, in this order: exit list (last day, newest first), Onionoo, directory | sites often see another address than a relay announces |
+//! | country | the geoip data of the first address; if unknown there, Onionoo | checks use the same geoip data |
 //! | AS | Onionoo | no other source has it |
 //!
-//! Two rules limit the harm of contradictions. Onionoo's country and AS count only if Onionoo has the address that the
-//! directory has, because otherwise the relay has moved. And a relay whose microdescriptor has not arrived yet keeps its
-//! last listing, so no exit drains while a directory is downloaded.
+//! Two rules limit the harm of contradictions. First, Onionoo's country and AS are used only if Onionoo has the same
+//! address as the directory, because otherwise the relay has got a new address. Second, a relay whose microdescriptor
+//! has not arrived yet keeps its last listing, so no exit drains while a directory is being downloaded.
 //!
-//! Next: `source/relays.rs` feeds this and applies the list to [`crate::state`].
+//! Next: `source/relays.rs` passes the data to this file, and applies the merged list to [`crate::state`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,30 +30,30 @@ use crate::exit::facts::OBSERVED_FOR;
 use crate::exit::{ExitId, Fingerprint, Listing, Moment};
 use crate::tor::netdir::{Netdir, Relay};
 
-/// The data of one source. It replaces the source's earlier data.
+/// New data of one source. The new data replaces all earlier data of that source.
 #[derive(Clone, Debug)]
 pub enum SourceData {
     Directory(Arc<Netdir>),
     Onionoo(Vec<Listing>),
-    /// The exit list: addresses from which exits' traffic left.
+    /// The exit list: the addresses from which the traffic of exits left.
     Sightings(Vec<Sighting>),
 }
 
-/// The latest data of all sources.
+/// The latest data of all three sources.
 #[derive(Debug)]
 pub struct RelayMerge {
     geoip: Arc<GeoIp>,
     directory: Option<Arc<Netdir>>,
-    /// By fingerprint.
+    /// The listings of Onionoo, sorted by fingerprint.
     onionoo: Vec<Listing>,
-    /// By fingerprint, the newest of each first.
+    /// The entries of the exit list, sorted by fingerprint; for each exit, the newest entry is first.
     sightings: Vec<Sighting>,
-    /// The merged list that was applied last, at first that of the last run; by fingerprint.
+    /// The merged list that was applied last, sorted by fingerprint. At the start, this is the list of the last run.
     current: Vec<Listing>,
 }
 
 impl RelayMerge {
-    /// Without data of any source; `current` is the list of the last run.
+    /// Returns a merge that has no data of any source yet. `current` is the list of the last run.
     pub fn new(geoip: Arc<GeoIp>, current: Vec<Listing>) -> Self {
         let current = sorted(current);
         Self { geoip, directory: None, onionoo: Vec::new(), sightings: Vec::new(), current }
@@ -69,7 +70,8 @@ impl RelayMerge {
         }
     }
 
-    /// The merged list, by fingerprint; `None` if it is the current one, or if no source has listed an exit yet.
+    /// Returns the merged list, sorted by fingerprint. Returns `None` if this list is the current one, or if no source
+    /// has listed an exit yet.
     pub fn changed(&self, now: Moment) -> Option<Vec<Listing>> {
         let exits: Vec<Listing> = match &self.directory {
             Some(directory) => directory.relays().filter_map(|relay| self.in_directory(relay, now)).collect(),
@@ -78,7 +80,7 @@ impl RelayMerge {
         (!exits.is_empty() && exits != self.current).then_some(exits)
     }
 
-    /// The list was applied.
+    /// Records that this merged list was applied to the state.
     pub fn applied(&mut self, exits: Vec<Listing>) {
         self.current = exits;
     }
@@ -98,8 +100,8 @@ impl RelayMerge {
         Some(self.placed(listing, other, now))
     }
 
-    /// The listing with all its addresses in order, and with the country and AS of the first. `other` is the listing of
-    /// another source, or the current one, that has the same address.
+    /// Returns the listing with all its addresses in order of precedence, and with the country and AS of the first
+    /// address. `other` is the listing of another source, or the current listing, with the same address.
     fn placed(&self, mut listing: Listing, other: Option<&Listing>, now: Moment) -> Listing {
         let seen = self.seen(&listing.id, now);
         let theirs = other.into_iter().flat_map(|other| other.announced.iter().copied());
@@ -118,7 +120,7 @@ impl RelayMerge {
         listing
     }
 
-    /// The addresses at which an exit was seen within [`OBSERVED_FOR`].
+    /// Returns the addresses from which the traffic of an exit left within the last [`OBSERVED_FOR`].
     fn seen(&self, id: &ExitId, now: Moment) -> impl Iterator<Item = IpAddr> {
         let relay = if let ExitId::Tor(relay) = id { *relay } else { Fingerprint([0; 20]) };
         let from = self.sightings.partition_point(|sighting| sighting.relay < relay);

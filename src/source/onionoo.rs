@@ -1,12 +1,15 @@
-//! Parses the details document of Onionoo (the Tor project's database of relays) with one relay in memory at a time.
+//! Parses the details document of Onionoo (the Tor project's database of relays). Only one relay is in memory at a
+//! time.
 //!
-//! The document has 20 MB, and most of it is not needed, so it is never kept: a splitter cuts the array of relays into
-//! records as the bytes arrive, and each record is parsed alone. An invalid record (too long, a number in place of a text,
-//! not an object) is skipped and counted. A document that ends early, or is not such a document, is an error.
+//! The document has 20 MB, and most of it is not needed, so the document is never kept in memory. While its bytes
+//! arrive, a splitter cuts the array of relays into records, and each record is parsed separately. An invalid record
+//! (too long, a number in place of a text, not an object) is skipped and counted. A document that ends too early, or is
+//! not a details document, is an error.
 //!
-//! Every field may be missing, because at some time each of them was.
+//! Every field may be missing, because in the past each field was missing at some time.
 //!
-//! Next: `onionoo/split.rs` splits; `source/poll.rs` makes the requests and decides whether an answer is used.
+//! Next: `onionoo/split.rs` splits the document. `source/poll.rs` makes the requests and decides whether an answer is
+//! used.
 
 mod split;
 
@@ -24,24 +27,26 @@ use crate::exit::facts::Flags;
 use crate::exit::policy::PortPolicy;
 use crate::exit::{ExitId, Fingerprint, Listing, Moment};
 
-/// The query: running exits, and only the fields that are parsed. (An unknown parameter is answered with status 400.)
+/// The query of the request: running exits, and only the fields that are parsed. Onionoo answers a query with an
+/// unknown parameter with status 400.
 pub const QUERY: &str = "type=relay&running=true&flag=Exit&fields=nickname,fingerprint,or_addresses,exit_addresses,last_seen,\
                          running,flags,country,as,as_name,consensus_weight,exit_policy_summary,exit_policy_v6_summary";
 
-/// Parses a details document as it arrives.
+/// Parses a details document while the document arrives.
 #[derive(Debug, Default)]
 pub struct Details {
     splitter: Splitter,
     listings: Vec<Listing>,
-    /// The index of each relay in `listings`, and when the relay was last seen.
+    /// For each relay, its index in `listings` and the time at which the relay was last seen.
     known: HashMap<Fingerprint, (usize, Option<Moment>)>,
-    /// Names of autonomous systems, shared: about a hundred make up most of the network.
+    /// The names of autonomous systems. Relays share these strings, because about a hundred names make up most of the
+    /// network.
     names: HashMap<Box<str>, Arc<str>>,
     published: Option<Moment>,
     skipped: u32,
 }
 
-/// A relay's record in the document.
+/// The record of one relay in the document.
 #[derive(Deserialize)]
 struct Relay<'a> {
     #[serde(borrow)]
@@ -65,7 +70,7 @@ struct Relay<'a> {
     exit_policy_v6_summary: Option<PortPolicy>,
 }
 
-/// The flags that are used here.
+/// The relay flags that this file uses.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 enum Flag {
     Exit,
@@ -85,7 +90,8 @@ impl Details {
         }
     }
 
-    /// The listing of a record, and when the relay was last seen; `None` if the record is invalid.
+    /// Returns the listing of a record, and the time at which the relay was last seen. Returns `None` if the record is
+    /// invalid.
     fn exit(&mut self, relay: Relay<'_>) -> Option<(Listing, Option<Moment>)> {
         let fingerprint: Fingerprint = relay.fingerprint.parse().ok()?;
         let flags = relay.flags.unwrap_or_default();
@@ -130,7 +136,7 @@ impl Details {
         shared
     }
 
-    /// Adds a listing. Of two records of one relay the one that was seen later counts.
+    /// Adds a listing. If one relay has two records, the record that was seen later is used.
     fn merge(&mut self, listing: Listing, seen: Option<Moment>) {
         let ExitId::Tor(fingerprint) = listing.id else { return };
         match self.known.get_mut(&fingerprint) {
@@ -139,7 +145,7 @@ impl Details {
                 *before = seen;
                 self.listings[*at] = listing;
             }
-            // The policy decides whether a relay is an exit, not its flags.
+            // The exit policy decides whether a relay is an exit. The flags do not.
             None if listing.policy.is_reject_all() && listing.policy_v6.is_reject_all() => {}
             None => {
                 self.known.insert(fingerprint, (self.listings.len(), seen));
@@ -149,8 +155,9 @@ impl Details {
     }
 }
 
-/// True if two addresses certainly have the same country and AS. Onionoo gives those of a relay's first OR address, and
-/// sites may see another address. The networks compared here (/24, /48) are the smallest that are routed on their own.
+/// Returns true if two addresses certainly have the same country and AS. Onionoo's country and AS belong to the first
+/// OR address of a relay, but sites may see another address. This function compares networks (/24, /48), the smallest
+/// ones that are routed separately on the internet.
 fn same_net(first_router: IpAddr, seen: IpAddr) -> bool {
     match (first_router, seen) {
         (IpAddr::V4(a), IpAddr::V4(b)) => a.to_bits() >> 8 == b.to_bits() >> 8,

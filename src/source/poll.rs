@@ -1,11 +1,11 @@
-//! When a request to a source is made, and whether its answer is used.
+//! Decides when a request to a source is made, and whether the answer is used.
 //!
-//! A complete answer can still be worse than the one before: empty, half as long, older, or unchanged for so long that it
-//! must come from a stale cache. Such an answer is rejected or marked, with a reason, and the last good answer stays in
-//! use. All decisions are functions of what is known and of the time ([`evaluate`], [`check`], [`pause`], [`due`]); around
-//! them is a short loop that makes the requests.
+//! A complete answer can still be worse than the answer before: empty, half as long, older, or unchanged for so long
+//! that a stale cache must have sent it. Such an answer is rejected or marked, with a reason, and the last good answer
+//! stays in use. All decisions are pure functions of the source's status and the time ([`evaluate`], [`check`],
+//! [`pause`], [`due`]). A short loop makes the requests and calls these functions.
 //!
-//! Next: `source/relays.rs` and `source/public.rs` start these and receive their updates.
+//! Next: `source/relays.rs` and `source/public.rs` start these loops and receive the updates.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -23,40 +23,43 @@ use crate::exit::Moment;
 use crate::lifecycle::Tasks;
 use crate::store::Source;
 
-/// The clock of the gateway's state.
+/// Returns the current time of the gateway's state.
 pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
 
-/// The first pause after a failure; it doubles up to the source's period. A server that restarts is back by then; not
-/// tuned.
+/// The first pause after a failed request. The pause doubles with each failure, up to the period of the source. A
+/// server that restarts is normally back after this time. Not tuned.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 
-/// At most this share of a period is added at random: gateways that start together must not make requests together.
+/// The largest random addition to a period, as a share of the period. The addition is needed because gateways that
+/// start at the same time must not send all their requests at the same time.
 const SPREAD: f64 = 0.05;
 
 /// The least time between two requests that a person triggers.
 const REFRESH_PAUSE: Duration = Duration::from_secs(60);
 
-/// A list of at least this length that halves is rejected at first. A shorter one may halve when two exits go.
+/// A list with at least this many exits that shrinks to less than half is rejected at first. In a shorter list, the
+/// loss of two exits may already be half.
 const LONG_LIST: u32 = 100;
 
-/// A halved list is accepted in this request, if the source gave nothing better in those before.
+/// A list that has shrunk to less than half is accepted at this number of failed requests in a row. In the requests
+/// before, such a list is rejected.
 const HALVED_REQUESTS: u32 = 3;
 
-/// Why a halved list is rejected at first.
+/// Why a list that has shrunk to less than half is rejected at first.
 const HALVED: Garbage = Garbage("it has less than half as many exits as before");
 
-/// How far a source's clock may be ahead of ours before its data counts as being from the future.
+/// How far a source's clock may be ahead of our clock. Data with a later date counts as data from the future.
 const CLOCK_SLACK: Duration = Duration::from_secs(3600);
 
-/// What to request, and how often.
+/// Which source to request, and when.
 #[derive(Clone, Debug)]
 pub struct Feed {
-    /// The source's name in `/sources`, metrics and the log.
+    /// The name of the source in the API path `/sources`, in metrics and in the log.
     pub name: Arc<str>,
     pub url: Uri,
-    /// The least time between two requests. A longer `max-age` of the answer counts.
+    /// The least time between two requests. If the `max-age` of an answer is longer, that time is used.
     pub every: Duration,
-    /// The source's data is stale when it is older than this.
+    /// The age after which the data of the source is stale.
     pub stale_after: Duration,
     pub limits: Limits,
 }
@@ -64,22 +67,23 @@ pub struct Feed {
 /// The result of one request.
 #[derive(Clone, Debug)]
 pub struct Update<T> {
-    /// The source's status after it.
+    /// The status of the source after the request.
     pub status: Source,
-    /// The source's data, if it is new and is used.
+    /// The data of the source. `None` if the request brought no new data, or if the data is not used.
     pub value: Option<T>,
 }
 
-/// How one request to a source is made.
+/// Makes the requests to one source. Each kind of source implements this trait.
 pub(super) trait Request: Send + Sync + 'static {
     type Output: Send + 'static;
 
-    /// Makes one request. `before` is the source's status so far.
+    /// Makes one request. `before` is the status of the source before the request.
     fn send(&self, before: &Source) -> impl Future<Output = Result<Reply<Self::Output>, FetchError>> + Send;
 }
 
-/// Starts requests for one document, until shutdown. `known` is the source's status of the last run. It must contain
-/// validators only if the data of that time is still here, because an answer "unchanged" means that data.
+/// Starts the requests for one document, which continue until shutdown. `known` is the status of the source at the end
+/// of the last run. This status may contain validators only if the data of the last run is still available, because the
+/// answer "unchanged" refers to that data.
 pub fn start<P: Parse + 'static, C: Connect>(
     feed: Feed,
     client: Client<C>,
@@ -92,7 +96,7 @@ pub fn start<P: Parse + 'static, C: Connect>(
     start_requests(feed, get, known, clock, tasks, updates)
 }
 
-/// Like [`start`], with any kind of request.
+/// Does the same as [`start`], for any kind of request.
 pub(super) fn start_requests<R: Request>(
     feed: Feed,
     request: R,
@@ -116,7 +120,7 @@ pub(super) fn start_requests<R: Request>(
     handle
 }
 
-/// A source's worker.
+/// The worker of one source.
 struct Poller<R> {
     feed: Feed,
     request: R,
@@ -135,12 +139,12 @@ impl<R: Request> Poller<R> {
             report(&before, &update.status);
             self.status.send_replace(update.status.clone());
             if updates.send(update).await.is_err() {
-                return; // the receiver is gone: the gateway stops
+                return; // nobody receives updates: the gateway stops
             }
         }
     }
 
-    /// Waits until the next request is due, or triggered by a person.
+    /// Waits until the next request is due, or until a person triggers a request.
     async fn wait(&self) {
         let (now, status) = ((self.clock)(), self.status.borrow().clone());
         let pause = status.attempt.map_or(now, |attempt| attempt.after(REFRESH_PAUSE)).since(now).min(REFRESH_PAUSE);
@@ -154,7 +158,7 @@ impl<R: Request> Poller<R> {
     }
 }
 
-/// Requests one document, and obeys its `max-age`.
+/// Requests one document, and follows the `max-age` that the server sends.
 struct Get<P, C> {
     url: Uri,
     limits: Limits,
@@ -176,23 +180,23 @@ impl<P: Parse + 'static, C: Connect> Request for Get<P, C> {
     }
 }
 
-/// An error if "unchanged" answered a request without validators.
+/// Returns an error if the server answered "unchanged" to a request without validators.
 pub(super) fn check_conditional(known: &Validators) -> Result<(), FetchError> {
     let conditional = *known != Validators::default();
     conditional.then_some(()).ok_or(Garbage("it answers `unchanged` to a request that was not conditional").into())
 }
 
-/// A source's answer.
+/// The answer of a source.
 #[derive(Debug)]
 pub(super) enum Reply<T> {
     /// A document, its validators and its `max-age`.
     Fresh(Parsed<T>, Validators, Option<Duration>),
-    /// The last document is still current; with its `max-age`.
+    /// The last document is still current. The value is the `max-age` of this answer.
     Unchanged(Option<Duration>),
 }
 
-/// The validators of the next request: none while the data is stale, because a stale cache would answer `unchanged` for
-/// ever.
+/// Returns the validators for the next request. While the data is stale, no validators are sent, because a stale cache
+/// would answer `unchanged` again and again.
 pub(super) fn usable_validators(status: &Source) -> Validators {
     if status.outcome == "stale" {
         return Validators::default();
@@ -200,12 +204,13 @@ pub(super) fn usable_validators(status: &Source) -> Validators {
     Validators { etag: status.etag.clone(), last_modified: status.last_modified.clone() }
 }
 
-/// An error if a complete answer is not to be used.
+/// Returns an error if a complete answer must not be used.
 fn check<T>(parsed: &Parsed<T>, before: &Source, now: Moment) -> Result<(), Garbage> {
     if parsed.records == 0 {
         return Err(Garbage("it contains no exit"));
     }
-    // An earlier date from the future was the source's mistake: later answers must not look old because of it.
+    // If the date of the earlier answer is in the future, that date was the source's mistake and is ignored. Otherwise
+    // all later answers would look old.
     let latest = before.published.filter(|published| published.since(now) <= CLOCK_SLACK);
     if parsed.published.is_some() && parsed.published < latest {
         return Err(Garbage("it is older than the answer before"));
@@ -215,7 +220,7 @@ fn check<T>(parsed: &Parsed<T>, before: &Source, now: Moment) -> Result<(), Garb
     if halved && !repeated { Err(HALVED) } else { Ok(()) }
 }
 
-/// The outcome of a good answer, and a remark, by the age of its data.
+/// Returns the outcome of a good answer, and a remark, according to the age of its data.
 fn age(
     published: Option<Moment>,
     stale_after: Duration,
@@ -232,7 +237,7 @@ fn age(
     (good, "")
 }
 
-/// The pause before the next request. `random` is between 0 and 1.
+/// Returns the pause before the next request. `random` is a number between 0 and 1.
 fn pause(every: Duration, outcome: Result<Option<Duration>, &FetchError>, failures: u32, random: f64) -> Duration {
     match outcome {
         Ok(max_age) => every.max(max_age.unwrap_or_default()) + every.mul_f64(SPREAD * random),
@@ -247,13 +252,14 @@ fn pause(every: Duration, outcome: Result<Option<Duration>, &FetchError>, failur
     }
 }
 
-/// How long until the next request. A time further off than any pause was noted while the clock was wrong.
+/// Returns the time until the next request. If the recorded time is further away than the longest possible pause, the
+/// clock was wrong when that time was recorded, and the recorded time is not used.
 fn due(status: &Source, every: Duration, now: Moment) -> Duration {
     let pause = status.next.map_or(Duration::ZERO, |next| next.since(now));
     if pause > every.max(LONGEST_WAIT) * 2 { Duration::ZERO } else { pause }
 }
 
-/// The update that follows from one request.
+/// Returns the update that results from one request.
 fn evaluate<T>(
     feed: &Feed,
     before: &Source,

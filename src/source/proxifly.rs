@@ -1,11 +1,12 @@
-//! ProxiFly: a list of thousands of free public proxies, updated every few minutes.
+//! ProxiFly: a list of thousands of free public proxies, which is updated every few minutes.
 //!
-//! Every minute only `meta/data.json` is requested, a few kilobytes with a date; the list itself is fetched when that date
-//! has changed. The CDN in front of it may cache for half a day, and the date shows that too: then the mirror is asked,
-//! and the newer copy is used. Of the list only protocol, address and port are used: half of its countries are wrong, it
-//! calls transparent proxies "elite", and it lists some proxies with several protocols.
+//! In each period (one minute by default) only `meta/data.json` is requested: a few kilobytes that contain the date of
+//! the list. The list itself is requested only after that date has changed. The CDN that serves the list may cache it
+//! for half a day, and the date shows this too. In that case the mirror is also requested, and the newer copy is used.
+//! Only protocol, address and port are taken from the list, because half of its countries are wrong, it calls
+//! transparent proxies "elite", and it lists some proxies with several protocols.
 //!
-//! Next: `source/list.rs` parses the list, `source/public.rs` merges it with others.
+//! Next: `source/list.rs` parses the list, `source/public.rs` merges it with other lists.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -22,29 +23,30 @@ use crate::config::{self, ListFormat};
 use crate::exit::{Moment, Protocol};
 use crate::store::Source;
 
-/// ProxiFly's name in `/sources`, metrics and the log.
+/// The name of ProxiFly in the API path `/sources`, in metrics and in the log.
 pub const NAME: &str = "proxifly";
 
-/// If a copy is older than this, the mirror is asked too: six of ProxiFly's own periods. Not tuned.
+/// The age of a copy after which the mirror is requested too: six times the period in which ProxiFly updates the list.
+/// Not tuned.
 const OLD: Duration = Duration::from_secs(30 * 60);
 
-/// The longest `meta/data.json` that is read; it has about 4 KB.
+/// The longest `meta/data.json` that is read, in bytes. The real file has about 4 KB.
 const LONGEST_META: u64 = 256 << 10;
 
-/// Makes requests to ProxiFly.
+/// Makes the requests to ProxiFly.
 pub(super) struct Proxifly<C> {
-    /// The copies, the preferred one first.
+    /// The copies of the list, with the preferred copy first.
     copies: Vec<ListCopy>,
     bounds: Bounds,
     client: Client<C>,
     clock: Clock,
 }
 
-/// One copy of the list: the main one, or the mirror.
+/// One copy of the list: the main copy, or the mirror.
 struct ListCopy {
-    /// The URL of its folder.
+    /// The URL of the folder that contains the copy.
     folder: String,
-    /// The validators and the date of its last `meta/data.json`.
+    /// The validators and the date of the last `meta/data.json` of this copy.
     meta: Mutex<Option<(Validators, Moment)>>,
 }
 
@@ -60,7 +62,7 @@ impl<C: Connect> Proxifly<C> {
         Self { copies: copies.collect(), bounds, client, clock }
     }
 
-    /// The date of a copy.
+    /// Returns the date of a copy of the list.
     async fn date(&self, copy: &ListCopy) -> Result<Moment, FetchError> {
         let last = copy.meta.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let known = last.as_ref().map(|(validators, _)| validators.clone()).unwrap_or_default();
@@ -82,7 +84,8 @@ impl<C: Connect> Proxifly<C> {
         Ok(date)
     }
 
-    /// The copies that answer, the newest first. After the first that is new enough no other is asked.
+    /// Returns the copies that answer, with the newest first. After the first copy that is new enough, no other copy is
+    /// requested.
     async fn dated(&self) -> Result<Vec<(Moment, &ListCopy)>, FetchError> {
         let (mut dated, mut fault) = (Vec::new(), None);
         for copy in &self.copies {
@@ -124,7 +127,8 @@ impl<C: Connect> Request for Proxifly<C> {
         if before.published.is_some_and(|published| date <= published) {
             return Ok(Reply::Unchanged(None));
         }
-        // A copy may have the new date before the new list, or the list without a date: all copies are tried.
+        // A copy may have the new date before it has the new list, or may have a list without a date. So all copies are
+        // tried.
         let others = self.copies.iter().filter(|copy| dated.iter().all(|(_, known)| !std::ptr::eq(*known, *copy)));
         let mut fault = None;
         for copy in dated.iter().map(|(_, copy)| *copy).chain(others) {
@@ -141,7 +145,7 @@ fn url(copy: &ListCopy, file: &str) -> Result<Uri, FetchError> {
     format!("{}/{file}", copy.folder).parse().map_err(|_| FetchError::Scheme)
 }
 
-/// `{"timestamp":"2025-12-12T21:52:23.576Z",…}`.
+/// Parses the date in `{"timestamp":"2025-12-12T21:52:23.576Z",…}`.
 fn read_meta(body: &[u8]) -> Result<Moment, Garbage> {
     let meta: Meta = serde_json::from_slice(body).map_err(|_| Garbage("its meta document is not the expected JSON"))?;
     let seconds = meta.timestamp.get(..19).map(|text| text.replacen('T', " ", 1));

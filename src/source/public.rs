@@ -1,11 +1,12 @@
-//! Runs the lists of public proxies: each has a worker of its own, and one merger makes one list of them.
+//! Runs the lists of public proxies: each list has a worker of its own, and one merger makes one list of all of them.
 //!
-//! A proxy in several lists is one exit. A proxy that is in no list any more drains: it gets no new connections. A proxy
-//! that the tester gave up after failures in a row is left out for a while, because it would come back with every list.
-//! Only the merger applies the list to the state, so updates that arrive together are applied in order.
+//! A proxy that is in several lists is one exit. A proxy that is no longer in any list drains: it gets no new
+//! connections. If the tester gives up a proxy after several failures in a row, the merger leaves that proxy out for a
+//! while, because otherwise each update of a list would add the proxy again. Only the merger applies the merged list to
+//! the state, so updates that arrive at the same time are applied in order.
 //!
-//! Next: `source/proxifly.rs` and `source/list.rs` make requests; [`crate::state`] takes the list; [`crate::check`] tests
-//! the proxies.
+//! Next: `source/proxifly.rs` and `source/list.rs` make the requests. [`crate::state`] receives the merged list.
+//! [`crate::check`] tests the proxies.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,36 +28,38 @@ use crate::lifecycle::Tasks;
 use crate::state::{Change, State};
 use crate::store::{self, Store, Write};
 
-/// The age at which a list's data is stale: free proxies live for about an hour.
+/// The age at which the data of a list is stale: free proxies work for about an hour.
 const STALE_AFTER: Duration = Duration::from_secs(3600);
 
-/// How long given-up proxies are collected before the list is made again: they come by the hundred.
+/// How long the merger collects the proxies that the tester gave up before it merges the lists again. Hundreds of
+/// proxies are given up within a short time.
 const COLLECT: Duration = Duration::from_secs(5);
 
-/// How many given-up proxies may wait for the merger. Not tuned: more than the tester publishes at once.
+/// How many proxies that the tester gave up may wait for the merger. Not tuned: this is more than the tester publishes
+/// at one time.
 pub const GIVEN_UP: usize = 4096;
 
-/// What the lists of public proxies need.
+/// What the workers of the lists of public proxies need.
 pub struct Publics<C> {
-    /// ProxiFly and the other lists.
+    /// The settings of ProxiFly and of the other lists.
     pub sources: config::Sources,
     pub bounds: Bounds,
-    /// How long a proxy is left out that the tester gave up.
+    /// How long a proxy is left out of the merged list after the tester gave it up.
     pub removed_for: Duration,
     pub client: Client<C>,
     pub geoip: Arc<GeoIp>,
-    /// The status of the lists at the end of the last run.
+    /// The status of each list at the end of the last run.
     pub known: Vec<store::Source>,
-    /// Takes the merged list.
+    /// Receives the merged list.
     pub state: State,
-    /// Keeps the status of the lists.
+    /// Stores the status of the lists.
     pub store: Option<Store>,
-    /// Proxies that the tester gives up.
+    /// Yields the proxies that the tester gives up.
     pub given_up: mpsc::Receiver<ExitId>,
 }
 
 impl<C: Connect> Publics<C> {
-    /// Starts all lists, until shutdown.
+    /// Starts the workers of all lists and the merger, which run until shutdown.
     pub fn start(self, tasks: &Tasks) -> Sources {
         let Self { sources, bounds, removed_for, client, geoip, known, state, store, given_up } = self;
         let clock: Clock = {
@@ -111,8 +114,8 @@ fn feed(name: &str, every: Duration) -> Feed {
     Feed { name: name.into(), url, every, stale_after: STALE_AFTER, limits: Limits::default() }
 }
 
-/// A list's status whose next request is made at once and is not conditional: most proxies of a list are not kept from
-/// run to run.
+/// Returns the status of a list so that its next request is made immediately and is not conditional. The reason is that
+/// most proxies of a list are not stored between two runs.
 fn afresh(known: store::Source) -> store::Source {
     store::Source { etag: None, last_modified: None, next: None, published: None, ..known }
 }
@@ -122,7 +125,7 @@ struct NamedList {
     name: Arc<str>,
     through: Through,
     proxies: HashMap<PublicId, Option<Login>>,
-    /// The list has arrived at least once since the start.
+    /// True if the list has arrived at least once since the start.
     arrived: bool,
 }
 
@@ -132,10 +135,10 @@ impl NamedList {
     }
 }
 
-/// Merges the lists.
+/// Merges the lists of public proxies. Does no I/O.
 struct ListMerge {
     lists: Vec<NamedList>,
-    /// Proxies that the tester gave up, and until when each is left out.
+    /// The proxies that the tester gave up, each with the time until which the proxy is left out.
     given_up_until: HashMap<PublicId, Moment>,
     removed_for: Duration,
     most: usize,
@@ -153,7 +156,8 @@ impl ListMerge {
         self.given_up_until.insert(id, now.after(self.removed_for));
     }
 
-    /// The merged list. Until every list has arrived, the proxies in `current` (those of the catalog) stay in it.
+    /// Returns the merged list. Until every list has arrived, the proxies in `current` (the ones in the catalog) stay
+    /// in the merged list.
     fn listings(&mut self, current: impl Iterator<Item = Listing>, now: Moment) -> Vec<Listing> {
         let count: usize = self.lists.iter().map(|list| list.proxies.len()).sum();
         self.given_up_until.retain(|_, until| *until > now);
@@ -167,7 +171,8 @@ impl ListMerge {
                     entry => entry.or_insert_with(new),
                 };
                 offer.login = offer.login.take().or_else(|| login.clone());
-                // If one list's proxies must be reached through Tor, they are so although another list names them too.
+                // If one list says that its proxies must be reached through Tor, this also applies to a proxy of this
+                // list that is also in another list.
                 if list.through == Through::Tor {
                     offer.through = Through::Tor;
                 }
@@ -186,14 +191,15 @@ impl ListMerge {
     }
 }
 
-/// Merges updates of all lists. It is kept when its worker panics, and used by the next one.
+/// Receives the updates of all lists and applies the merged list. This value survives a panic of its worker, and the
+/// next worker continues to use it.
 struct ListMerger {
     merge: ListMerge,
     state: State,
     store: Option<Store>,
     updates: mpsc::Receiver<Update<ProxyList>>,
     given_up: mpsc::Receiver<ExitId>,
-    /// When the list is made again without an update.
+    /// When the list is merged again, even if no update arrives.
     again: Option<Instant>,
 }
 
@@ -225,8 +231,8 @@ impl ListMerger {
         }
     }
 
-    /// Applies the merged list. The state removes a draining proxy only with the next list, so another one follows while
-    /// proxies drain.
+    /// Applies the merged list to the state. The state removes a draining proxy only when it gets the next list. So
+    /// while proxies drain, another merged list is applied later.
     async fn apply(&mut self) {
         let snapshot = self.state.snapshot();
         let public = snapshot.catalog.iter().filter(|exit| exit.id().source() == Source::Public);
@@ -266,7 +272,8 @@ mod tests {
         ListMerge { lists, given_up_until, removed_for: Duration::from_secs(60), most, geoip }
     }
 
-    /// `1a` is proxy 1 of list a; `T` means that it is reached through Tor, `L` that it has a login.
+    /// Returns the merged list as text. `1a` is proxy 1 of list a, `T` means that the proxy is reached through Tor, and
+    /// `L` means that the proxy has a login.
     fn shown(merge: &mut ListMerge, current: &[u8], now: Moment) -> Vec<String> {
         let offer = || Offer { list: "old".into(), login: None, through: Through::Direct };
         let geoip = GeoIp::default();

@@ -1,10 +1,12 @@
-//! Runs the sources of Tor relays: each has a worker of its own, and one merger receives the updates of all.
+//! Runs the sources of Tor relays: each source has a worker of its own, and one merger receives the updates of all
+//! sources.
 //!
-//! Only the merger makes one list of them and applies it to the state, so updates that arrive together are applied in
-//! order. It stores a source's status after the exits that the source listed: the validators of the next request must not
-//! outlive the data that they belong to.
+//! Only the merger makes the list of all Tor exits and applies the list to the state, so updates that arrive at the
+//! same time are applied in order. The merger stores the exits that a source listed first, and the status of that
+//! source afterwards, because the status contains the validators of the next request. Validators without the data to
+//! which they belong would be wrong after a crash.
 //!
-//! Next: `source/merge.rs` decides which source is used for which field; [`crate::state`] takes the list.
+//! Next: `source/merge.rs` decides which source is used for which field. [`crate::state`] receives the list.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,35 +29,36 @@ use crate::state::{Change, State};
 use crate::store::{self, Store, Write};
 use crate::tor::netdir::Netdir;
 
-/// Onionoo's name in `/sources`, metrics and the log.
+/// The name of Onionoo in the API path `/sources`, in metrics and in the log.
 pub const ONIONOO: &str = "onionoo";
 
-/// The name of the Tor project's exit list there.
+/// The name of the Tor project's exit list in the API path `/sources`, in metrics and in the log.
 pub const EXIT_ADDRESSES: &str = "exit-addresses";
 
-/// The age at which data is stale: a document is made every hour, and two may be missed.
+/// The age at which the data of a source is stale. A source makes a new document every hour, and two documents may be
+/// missed.
 const STALE_AFTER: Duration = Duration::from_secs(3 * 3600);
 
 /// What the sources of Tor relays need.
 pub struct Relays<C> {
-    /// Onionoo, if it is enabled.
+    /// What to request from Onionoo; `None` if this source is disabled.
     pub onionoo: Option<Feed>,
-    /// The exit list, if it is enabled.
+    /// What to request as the exit list; `None` if this source is disabled.
     pub exit_addresses: Option<Feed>,
     pub client: Client<C>,
-    /// The directory of the Tor engines.
+    /// Yields the latest directory of the Tor engines.
     pub directory: watch::Receiver<Option<Arc<Netdir>>>,
     pub geoip: Arc<GeoIp>,
-    /// The status of the sources at the end of the last run.
+    /// The status of each source at the end of the last run.
     pub known: Vec<store::Source>,
-    /// Takes the list. The exits in it at the start are those of the last run.
+    /// Receives the merged list. At the start, the state contains the exits of the last run.
     pub state: State,
-    /// Keeps the status of the sources.
+    /// Stores the status of the sources.
     pub store: Option<Store>,
 }
 
 impl Feed {
-    /// Onionoo as configured; `None` if it is off.
+    /// Returns Onionoo as configured, or `None` if Onionoo is disabled.
     pub fn onionoo(config: &config::Onionoo) -> Option<Self> {
         let url = format!("{}?{}", config.url, onionoo::QUERY).parse().ok();
         let url = url.filter(|_| config.enabled)?;
@@ -63,7 +66,7 @@ impl Feed {
         Some(Self { name: ONIONOO.into(), url, every: config.every, stale_after: STALE_AFTER, limits })
     }
 
-    /// The exit list as configured; `None` if it is off.
+    /// Returns the exit list as configured, or `None` if the exit list is disabled.
     pub fn exit_addresses(config: &config::ExitAddresses) -> Option<Self> {
         let (name, url) = (EXIT_ADDRESSES.into(), config.url.clone());
         let limits = Limits::default();
@@ -72,7 +75,7 @@ impl Feed {
 }
 
 impl<C: Connect> Relays<C> {
-    /// Starts all sources, until shutdown.
+    /// Starts the workers of all sources and the merger, which run until shutdown.
     pub fn start(self, tasks: &Tasks) -> Sources {
         let Self { onionoo, exit_addresses, client, directory, geoip, known, state, store } = self;
         let current = remembered(&state);
@@ -88,7 +91,7 @@ impl<C: Connect> Relays<C> {
             poll::start::<Details, C>(feed, client.clone(), known, clock.clone(), tasks, onionoo_sender)
         });
         let exit_addresses = exit_addresses.map(|feed| {
-            // Its data is not kept from run to run.
+            // The data of the exit list is not stored between two runs, so the first request must not be conditional.
             let known = of(EXIT_ADDRESSES).map(without_validators);
             poll::start::<ExitList, C>(feed, client, known, clock, tasks, list_sender)
         });
@@ -112,14 +115,14 @@ impl<C: Connect> Relays<C> {
     }
 }
 
-/// The Tor exits of the last run.
+/// Returns the Tor exits of the last run, which the state contains at the start.
 fn remembered(state: &State) -> Vec<Listing> {
     let snapshot = state.snapshot();
     let relays = snapshot.catalog.iter().filter(|exit| exit.id().source() == exit::Source::Tor);
     relays.filter(|exit| !exit.known().marks.draining).map(|exit| (**exit.listing()).clone()).collect()
 }
 
-/// A source's status whose next request is made at once and is not conditional.
+/// Returns the status of a source so that its next request is made immediately and is not conditional.
 fn without_validators(known: store::Source) -> store::Source {
     store::Source { etag: None, last_modified: None, next: None, ..known }
 }
@@ -128,11 +131,12 @@ struct Inputs {
     onionoo: mpsc::Receiver<Update<Vec<Listing>>>,
     list: mpsc::Receiver<Update<Vec<Sighting>>>,
     directory: watch::Receiver<Option<Arc<Netdir>>>,
-    /// A person wants the directory to be read now.
+    /// Notified when a person wants the directory to be read immediately.
     refresh: Arc<Notify>,
 }
 
-/// Merges updates of all sources. It is kept when its worker panics, and used by the next one.
+/// Receives the updates of all sources and applies the merged list. This value survives a panic of its worker, and the
+/// next worker continues to use it.
 struct RelayMerger {
     inputs: Inputs,
     merge: RelayMerge,
@@ -162,14 +166,14 @@ impl RelayMerger {
         }
     }
 
-    /// Ends when the directory expires; never if it is already reported as stale.
+    /// Waits until the directory expires. Waits forever if the directory is already reported as stale.
     fn expiry(&self) -> impl Future<Output = ()> + use<> {
         let until = self.inputs.directory.borrow().as_ref().and_then(|directory| directory.valid_until());
         let is_reported = self.status.borrow().outcome == "stale";
         let now = self.state.now();
         async move {
             match until.filter(|_| !is_reported) {
-                // A second later, because times are rounded.
+                // Waits one second longer, because times are rounded.
                 Some(until) => sleep(Moment::from(until).since(now) + Duration::from_secs(1)).await,
                 None => std::future::pending().await,
             }
@@ -185,7 +189,7 @@ impl RelayMerger {
         self.take(Some(SourceData::Directory(directory)), status).await;
     }
 
-    /// Takes a source's data, and applies the list that follows from it.
+    /// Receives new data of a source, applies the list that results from the data, and stores the status of the source.
     async fn take(&mut self, data: Option<SourceData>, status: store::Source) {
         if let Some(data) = data {
             self.merge.take(data);
@@ -198,7 +202,7 @@ impl RelayMerger {
         }
     }
 
-    /// Applies the merged list if it has changed. False if that failed.
+    /// Applies the merged list if the list has changed. Returns false if that failed.
     async fn apply(&mut self) -> bool {
         let Some(exits) = self.merge.changed(self.state.now()) else { return true };
         match self.state.apply(Change::Listed(exit::Source::Tor, exits.clone())).await {

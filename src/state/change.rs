@@ -1,4 +1,4 @@
-//! All changes of the state, and what each writes to the store.
+//! All changes of the state, and the rows that each change writes to the store.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,78 +12,79 @@ use crate::route::{Event, Policy, Words};
 use crate::store::{self, Ban, StoreError, Write};
 use crate::telemetry::metrics as names;
 
-/// The key under which the store keeps the ports of the configuration's routes, as JSON (port by name). A route without a
-/// configured port keeps the one that it got, also if a route is added before it and the gateway starts again.
+/// The key under which the store keeps the ports of the routes in the configuration, as JSON (port by route name).
+/// These ports are kept because a route without a configured port must get the same port after the next start, even if
+/// another route was added before it.
 pub const CONFIG_PORTS: &str = "config_ports";
 
-/// What checks found out about one exit.
+/// The results of checks of one exit.
 pub struct ExitUpdate {
     pub exit: ExitId,
-    /// Changes what is known of the exit.
+    /// A function that changes the recorded facts about the exit.
     pub update: Box<dyn FnOnce(&mut Known) + Send>,
-    /// A site that refuses the exit, until when, and why.
+    /// A site that refuses the exit, the time until which the refusal counts, and the reason.
     pub ban: Option<(Site, Moment, String)>,
-    /// What the store keeps of it.
+    /// The rows that the store keeps of these results.
     pub writes: Vec<Write>,
 }
 
 /// One change of the state.
 pub enum Change {
-    /// The whole list of one source. Exits that have left it drain.
+    /// The whole list of one kind of source. Exits that are no longer in the list drain.
     Listed(Source, Vec<Listing>),
-    /// Results of checks, collected for a moment.
+    /// Results of checks that were collected for a short time.
     ExitUpdates(Vec<ExitUpdate>),
-    /// A site refuses an exit: a scraper reported it, or its answers to real requests showed it.
+    /// A site refuses an exit. Either a scraper reported the refusal, or the site's answers to real requests showed it.
     Banned { site: Site, exit: ExitId, until: Moment, why: String },
-    /// The configuration's part of the state.
+    /// The part of the state that comes from the configuration.
     Configured {
         /// Additions to the grammar of usernames.
         words: Words,
-        /// The policy of selectors that are not a route's.
+        /// The policy of selectors that do not belong to a route.
         defaults: Policy,
-        /// All routes of the configuration.
+        /// All routes in the configuration.
         routes: Vec<Route>,
     },
-    /// The API created these routes; each with the body of its request.
+    /// The API created these routes. The text is the body of the request, which is stored.
     Created(Vec<(Route, String)>),
-    /// The API changed this route; with the body to store.
+    /// The API changed this route. The text is the body of the request, which is stored.
     Changed(Route, String),
-    /// The exits of a route's pool are replaced, as far as there are others.
+    /// The exits in a route's pool are replaced by other exits, as far as there are enough other exits.
     Rotated(RouteName),
-    /// The API deleted these routes; their sessions and pins end.
+    /// The API deleted these routes. Their sessions and pins end.
     Dropped(Vec<RouteName>),
 }
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// A route's name or port is taken.
+    /// The name or the port of a route is already in use.
     #[error(transparent)]
     Clash(#[from] Clash),
-    /// There is no such route, or it is one of the configuration.
+    /// There is no route of this name, or the route is in the configuration and cannot be changed by the API.
     #[error("no route `{0}` was created over the API")]
     NoRoute(RouteName),
     #[error("the change could not be stored: {0}")]
     Store(#[source] StoreError),
 }
 
-/// What follows from a change beside the new snapshot.
+/// What the caller must do besides publishing the new snapshot.
 #[derive(Default)]
 pub(super) struct Effects {
-    /// Stored before the change is published.
+    /// Rows that are stored before the snapshot is published.
     pub(super) commit: Vec<Write>,
-    /// Stored some time later.
+    /// Rows that are stored some time later.
     pub(super) note: Vec<Write>,
-    /// Routes whose sessions and pins end.
+    /// The routes whose sessions and pins end.
     pub(super) released: Vec<RouteName>,
-    /// A route with a new selector: pins that do not match it end.
+    /// A route that has a new selector: its pins that do not match the new selector end.
     pub(super) changed: Option<RouteName>,
-    /// Announced after the change is published.
+    /// Events that are announced after the snapshot is published.
     pub(super) events: Vec<Event>,
 }
 
 impl Change {
-    /// Makes the change in `next`. Pure: the caller carries out the effects.
+    /// Makes the change in `next`. Pure: the caller carries out the returned effects.
     pub(super) fn make(self, next: &mut Snapshot, now: Moment) -> Result<Effects, Refused> {
         match self {
             Self::Listed(source, listings) => Ok(list(next, source, listings, now)),
@@ -106,9 +107,10 @@ impl Change {
     }
 }
 
-/// Applies a whole list. An exit that has left it drains: it gets no new connections, and those that it has go on. If it is
-/// not in the next list either, and has no connections any more, it is removed. A condemned exit is kept, because it must
-/// not come back as an unknown one.
+/// Applies the whole list of one kind of source. An exit that is no longer in the list drains: it gets no new
+/// connections, but its open connections continue. If this exit is also absent from the next list and has no
+/// connections any more, the exit is removed. A condemned exit is kept, because otherwise it could come back as an
+/// unknown exit.
 fn list(next: &mut Snapshot, source: Source, listings: Vec<Listing>, now: Moment) -> Effects {
     let present: HashSet<&ExitId> = listings.iter().map(|listing| &listing.id).collect();
     let (gone, left): (Vec<_>, Vec<_>) = next
@@ -120,7 +122,7 @@ fn list(next: &mut Snapshot, source: Source, listings: Vec<Listing>, now: Moment
     let mut note = Vec::new();
     let mut edit = next.catalog.edit();
     for listing in listings {
-        // Public proxies are stored by their tester, and only those that have worked.
+        // The tester of public proxies stores them, and stores only the proxies that have worked.
         let kept = source != Source::Public;
         if kept && edit.peek().get(&listing.id).is_none_or(|exit| **exit.listing() != listing) {
             note.push(Write::PutExit(store::Exit { listing: listing.clone(), first_seen: now, last_seen: now }));
@@ -168,7 +170,7 @@ fn condemned(catalog: &Catalog, id: &ExitId) -> Event {
 }
 
 impl Effects {
-    /// Bans an exit from a site. Only a new ban is an event.
+    /// Bans an exit from a site. An event is announced only if the ban is new.
     fn ban(&mut self, next: &mut Snapshot, (site, exit, until, why): (Site, ExitId, Moment, String), now: Moment) {
         if next.bans.until(&site, &exit, now).is_none() {
             let (site, exit, why) = (site.clone(), exit.clone(), why.as_str().into());
@@ -179,7 +181,7 @@ impl Effects {
     }
 }
 
-/// Counts bans and condemned exits.
+/// Counts the bans and the condemned exits among these events in metrics.
 pub(super) fn count(events: &[Event]) {
     for event in events {
         let (name, exit) = match event {
@@ -191,13 +193,13 @@ pub(super) fn count(events: &[Event]) {
     }
 }
 
-/// Replaces the configuration's routes in the table, and leaves the others.
+/// Replaces the routes of the configuration in the table of routes. All other routes stay.
 fn configure(next: &mut Snapshot, words: Words, defaults: Policy, routes: Vec<Route>) -> Result<Effects, Refused> {
     let kept: HashSet<&str> = routes.iter().map(|route| route.name.as_str()).collect();
     let mut table = next.routes.configured(words, defaults);
     for entry in next.routes.iter().filter(|entry| entry.route.origin == Origin::Config) {
         let name = entry.route.name.as_str();
-        // Routes of one configuration may exchange ports: all ports are freed before any is taken.
+        // A new configuration may exchange the ports of two routes, so all ports are freed before any port is assigned.
         let free = Route { port: None, ..(*entry.route).clone() };
         if kept.contains(name) {
             table.put(free)?;
@@ -215,12 +217,12 @@ fn configure(next: &mut Snapshot, words: Words, defaults: Policy, routes: Vec<Ro
         .filter_map(|entry| Some((entry.route.name.to_string(), entry.route.port?)))
         .collect();
     next.routes = table;
-    let text = serde_json::to_string(&ports).unwrap_or_default(); // a map of strings to numbers is always valid
-    // A note, not a commit: the configuration must also be applied if the file takes no writes.
+    let text = serde_json::to_string(&ports).unwrap_or_default(); // a map of strings to numbers is always valid JSON
+    // This is a note, not a commit, because the configuration must also be applied if the file cannot be written.
     Ok(Effects { note: vec![Write::PutMeta(CONFIG_PORTS, text)], ..Effects::default() })
 }
 
-/// Adds routes of the API. They are stored before they are published.
+/// Adds routes that the API created. The routes are stored before they are published.
 fn create(next: &mut Snapshot, routes: Vec<(Route, String)>) -> Result<Effects, Refused> {
     let mut commit = Vec::new();
     for (route, asked) in routes {
@@ -233,7 +235,7 @@ fn create(next: &mut Snapshot, routes: Vec<(Route, String)>) -> Result<Effects, 
     Ok(Effects { commit, ..Effects::default() })
 }
 
-/// A route's row.
+/// Returns the write that stores a route's row.
 fn kept(route: &Route, asked: String) -> Write {
     Write::PutRoute(store::Route {
         name: route.name.to_string(),

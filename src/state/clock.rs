@@ -1,11 +1,11 @@
-//! The clock of everything that is stored: wall time that never steps back while the process runs.
+//! The clock for all stored times: wall time that never goes back while the process runs.
 
 use std::time::{Instant, SystemTime};
 
 use crate::exit::Moment;
 
-/// The wall time at the start, continued by the monotonic clock: when the machine's clock is corrected, no expired ban
-/// returns and no session ends.
+/// The wall time at the start, continued with the monotonic clock. So if the machine's clock is corrected, expired bans
+/// do not come back, and sessions do not end early.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     began: Moment,
@@ -13,7 +13,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that begins with the machine's time.
+    /// Returns a clock that begins with the machine's current time.
     pub fn start() -> Self {
         Self { began: SystemTime::now().into(), since: Instant::now() }
     }

@@ -234,7 +234,7 @@ async fn sessions_and_pins_end_with_their_route() {
     assert_eq!(scopes(), (vec!["shop-strict".into(), "shop-two-strict".into(), "us-strict".into()], 1));
     state.apply(dropped("shop")).await.unwrap();
     assert_eq!(scopes(), (vec!["shop-two-strict".into(), "us-strict".into()], 0));
-    // A route with a new selector loses the pins that do not match it, and no others.
+    // After its selector has changed, a route loses exactly the pins that do not match the new selector.
     let words = Words::default();
     let elsewhere = Selector::parse("de", &words).unwrap();
     let changed = Route { origin: Origin::Api, selector: elsewhere, ..route("shop-two", Some(20_002)) };
@@ -286,7 +286,7 @@ async fn a_new_pin_is_on_the_disk_when_the_client_is_answered() {
     let plan = crate::route::decide(snapshot.view(), state.memory(), &ask, &mut rand::rng()).unwrap();
     assert!(matches!(&plan.events[..], [Event::PinMade { .. }]));
     state.make_durable(plan.events).await;
-    // A copy of the file as it is now: what a kill at this moment would leave.
+    // Copies the file as it is now, which is what a kill of the process would leave.
     let copy = folder.path().join("copy.db");
     crate::store::backup(&path, &copy).unwrap();
     let (_other, loaded) = Store::open(&copy, Options::default()).unwrap();

@@ -1,19 +1,19 @@
-//! Which site refuses which exit, and until when.
+//! The table of bans: which site refuses which exit, and until when.
 
 use rusqlite::{Connection, Row};
 
 use super::row::{self, Sql};
 use crate::exit::{ExitId, Moment};
 
-/// One exit that one site refuses for a while.
+/// An exit that a site refuses for some time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ban {
-    /// The site: a registrable domain, or an address.
+    /// The site: a registrable domain, or an IP address.
     pub site: String,
     pub exit: ExitId,
     pub since: Moment,
     pub until: Moment,
-    /// Why, in words.
+    /// The reason, in words.
     pub why: String,
 }
 
@@ -25,7 +25,7 @@ pub(super) fn put(db: &Connection, ban: &Ban) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Deletes bans that have ended.
+/// Deletes the bans that have ended.
 pub(super) fn sweep(db: &Connection, now: Moment) -> rusqlite::Result<usize> {
     db.prepare_cached("DELETE FROM bans WHERE until <= ?1")?.execute([Sql(now)])
 }

@@ -1,4 +1,4 @@
-//! The history of checks, which an exit's page shows. Old checks are deleted.
+//! The history of checks, which the page of an exit shows. Old checks are deleted.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,51 +9,52 @@ use super::exits;
 use super::row::{self, Sql};
 use crate::exit::{ExitId, Moment};
 
-/// Checks that are kept of one public proxy, beside the limit by age. With 100, two thousand proxies need about 20 MB.
+/// How many checks of one public proxy are kept at most. The limit by age also applies. With 100 checks each, two
+/// thousand proxies need about 20 MB.
 const PUBLIC_CHECKS: u32 = 100;
 
-/// One check of one exit against one target.
+/// One check of one exit against one check target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// Given by the store, in the order of writing; 0 in a check to be written.
+    /// A number that the store assigns in the order of writing. 0 in a check that is not written yet.
     pub id: i64,
     pub exit: ExitId,
-    /// The check target's name; `echo` is the exit as such.
+    /// The name of the check target, or `echo` for a check of the exit itself.
     pub target: String,
-    /// When it ended.
+    /// When the check ended.
     pub at: Moment,
-    /// The code of its outcome.
+    /// The code of the outcome.
     pub outcome: String,
-    /// Why it failed, in words; empty when it passed.
+    /// Why the check failed, in words; empty if the check passed.
     pub detail: String,
-    /// The address that the echo server saw.
+    /// The address of the exit that the echo server saw.
     pub ip: Option<IpAddr>,
-    /// The HTTP status of a site's answer.
+    /// The HTTP status of the site's answer.
     pub status: Option<u16>,
     pub timings: Timings,
 }
 
-/// How long the stages of a check took. A stage that was not reached is `None`.
+/// How long each stage of a check took. A stage that was not reached is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// Waiting for a circuit to the exit.
+    /// The wait for a circuit to the exit.
     pub circuit: Option<Duration>,
-    /// From the request to a stream that ends at the target.
+    /// The time from the request for a stream until the stream to the target was open.
     pub connect: Option<Duration>,
-    /// The TLS handshake.
+    /// The time of the TLS handshake.
     pub tls: Option<Duration>,
-    /// From the request to the first byte of the answer.
+    /// The time from sending the request until the first byte of the answer.
     pub first_byte: Option<Duration>,
-    /// All stages together.
+    /// The time of all stages together.
     pub total: Option<Duration>,
 }
 
-/// A page of a history, newest first.
+/// Which page of a history to read. The history is sorted newest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// How many rows at most.
+    /// The largest number of rows on the page.
     pub limit: u32,
-    /// Only rows older than this one: the id of the last row of the page before.
+    /// Returns only rows that are older than the row with this id, which is the last row of the page before.
     pub before: Option<i64>,
 }
 
@@ -84,7 +85,8 @@ pub(super) fn put(db: &Connection, check: &Check) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Makes room for one more check of a public proxy: there may be thousands of proxies, each checked every few minutes.
+/// Deletes the oldest checks of a public proxy to make room for one more check. There may be thousands of proxies, and
+/// each may be checked every few minutes.
 fn forget_all_but_the_newest(db: &Connection, number: i64) -> rusqlite::Result<()> {
     let sql = "DELETE FROM checks WHERE exit = ?1 AND id <=
                (SELECT id FROM checks WHERE exit = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
@@ -99,7 +101,7 @@ pub(super) fn list(db: &Connection, exit: &ExitId, target: Option<&str>, page: P
     db.prepare_cached(sql)?.query_map((Sql(exit), target, before, page.limit), read)?.collect()
 }
 
-/// Deletes checks older than `horizon`, at most `limit` of them; returns how many.
+/// Deletes checks that are older than `horizon`, at most `limit` of them. Returns how many checks were deleted.
 pub(super) fn forget(db: &Connection, horizon: Moment, limit: u32) -> rusqlite::Result<usize> {
     let sql = "DELETE FROM checks WHERE id IN (SELECT id FROM checks WHERE at < ?1 ORDER BY at LIMIT ?2)";
     db.prepare_cached(sql)?.execute((Sql(horizon), limit))

@@ -1,5 +1,5 @@
-//! Exits as their sources describe them, the addresses that sites saw of them, and the verdicts on them: a gateway needs
-//! these to serve clients after a start, before a source answers or a check ends.
+//! The exits as their sources describe them, the addresses that sites saw of them, and the verdicts on them. With this
+//! data, a gateway can serve clients after a start before a source answers or a check ends.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,24 +16,24 @@ use crate::exit::{ExitId, Listing, Moment};
 /// An exit as a source described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// Its id is the key.
+    /// The facts about the exit. The id in this listing is the key of the row.
     pub listing: Listing,
-    /// When a source first listed it.
+    /// When a source listed the exit for the first time.
     pub first_seen: Moment,
-    /// When a source last listed it.
+    /// When a source listed the exit for the last time.
     pub last_seen: Moment,
 }
 
-/// An address that a site saw of an exit.
+/// An address of an exit that a site saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
     pub exit: ExitId,
     pub ip: IpAddr,
-    /// When it was first seen.
+    /// When a site saw this address for the first time.
     pub first: Moment,
-    /// When it was last seen.
+    /// When a site saw this address for the last time.
     pub last: Moment,
-    /// How often it was seen.
+    /// How many times sites saw this address.
     pub times: u32,
 }
 
@@ -41,7 +41,7 @@ pub struct Observed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TargetVerdict {
     Good,
-    /// The exit fails, for now.
+    /// The exit fails at present, and is checked again later.
     Bad,
     /// The exit tampers or intercepts, and is never used again.
     Condemned,
@@ -51,7 +51,7 @@ const VERDICTS: &[(TargetVerdict, &str)] =
     &[(TargetVerdict::Good, "good"), (TargetVerdict::Bad, "bad"), (TargetVerdict::Condemned, "condemned")];
 
 impl TargetVerdict {
-    /// The code in the store, the API, logs and metric labels.
+    /// The code of this verdict in the store, the API, logs and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Good => "good",
@@ -61,26 +61,27 @@ impl TargetVerdict {
     }
 }
 
-/// The verdict on one exit at one target, with the results that led to it.
+/// The verdict on one exit at one check target, with the results that led to the verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub exit: ExitId,
-    /// The check target's name; `echo` is the exit as such.
+    /// The name of the check target, or `echo` for the exit itself.
     pub target: String,
     pub verdict: TargetVerdict,
-    /// Checks in a row that ended the same way: good ones above zero, bad ones below.
+    /// How many checks in a row ended the same way: positive for good checks, negative for bad ones.
     pub streak: i32,
-    /// When it was last checked.
+    /// When the exit was last checked.
     pub checked: Moment,
-    /// When it was last good.
+    /// When the exit was last good.
     pub good: Option<Moment>,
-    /// How long opening a stream took in the last good check.
+    /// How long the opening of a stream took in the last good check.
     pub latency: Option<Duration>,
-    /// Why it is bad, in words; empty if it is good.
+    /// Why the exit is bad, in words; empty if the exit is good.
     pub why: String,
 }
 
-/// The number of an exit in the tables that refer to it. An exit that no source has listed gets a row without facts.
+/// Returns the row number of an exit, by which other tables refer to it. An exit that no source has listed gets a row
+/// without facts.
 pub(super) fn number(db: &Connection, id: &ExitId, now: Moment) -> rusqlite::Result<i64> {
     let known =
         db.prepare_cached("SELECT number FROM exits WHERE id = ?1")?.query_row([Sql(id)], |r| r.get(0)).optional()?;
@@ -91,7 +92,8 @@ pub(super) fn number(db: &Connection, id: &ExitId, now: Moment) -> rusqlite::Res
     db.prepare_cached(sql)?.insert((Sql(id), Sql(now)))
 }
 
-/// A listing in its column: JSON, because a new fact then needs no migration. It is not searched.
+/// A listing as stored in one column. The format is JSON, so a new fact needs no migration. No query searches in this
+/// column.
 #[derive(Serialize, Deserialize)]
 struct Facts {
     #[serde(default)]
@@ -178,7 +180,7 @@ pub(super) fn put_verdict(db: &Connection, row: &Verdict) -> rusqlite::Result<()
     Ok(())
 }
 
-/// Exits that a source has listed. A row without facts only belongs to checks and verdicts.
+/// Selects the exits that a source has listed. A row without facts exists only because checks or verdicts refer to it.
 pub(super) const ALL: &str = "SELECT * FROM exits WHERE facts <> '' ORDER BY id";
 
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Exit> {

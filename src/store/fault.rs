@@ -1,4 +1,4 @@
-//! Why the store failed, in as many kinds as are handled differently.
+//! Why the store failed. There are as many kinds of failures as are handled differently.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,22 +8,23 @@ use rusqlite::ErrorCode;
 /// What is wrong with the file, or with a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No room left on the disk, or in the quota.
+    /// There is no free space on the disk, or the quota is used up.
     Full,
     /// The file, its folder or its file system cannot be written.
     ReadOnly,
-    /// Another process holds the file's write lock for longer than we wait.
+    /// Another process holds the write lock of the file for longer than we wait.
     Locked,
     /// The file is damaged, or is not a database.
     Corrupt,
     /// Another error of the operating system.
     Io(Box<str>),
-    /// The change contradicts what is stored (a name or port twice); the file is in order.
+    /// The change contradicts the stored data (for example, a route's name exists already). The file itself is in
+    /// order.
     Conflict(Box<str>),
 }
 
 impl Fault {
-    /// The code in metric labels and logs.
+    /// The code of this fault in metric labels and logs.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -35,7 +36,7 @@ impl Fault {
         }
     }
 
-    /// True if the file is at fault, and a later try may succeed; false if the change is.
+    /// Returns true if the cause is the file, and a later try may succeed. Returns false if the cause is the change.
     pub(super) fn is_the_file(&self) -> bool {
         !matches!(self, Self::Conflict(_))
     }
@@ -73,25 +74,25 @@ impl fmt::Display for Fault {
 /// Why a call of the store failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The file could not be opened, brought up to date or read.
+    /// The file could not be opened, or its schema could not be updated, or its data could not be read.
     #[error("cannot open {path}: {fault}", path = path.display())]
     Open { path: PathBuf, fault: Fault },
-    /// Another exitgate uses this file.
+    /// Another exitgate process uses this file.
     #[error("{path} is in use by another exitgate: stop that one, or give this one a `data_dir` of its own", path = path.display())]
     InUse { path: PathBuf },
-    /// The file was written by a newer exitgate.
+    /// The file was written by a newer version of exitgate.
     #[error("{path} was written by a newer exitgate (its schema is {theirs}, ours is {ours}): install that version again", path = path.display())]
     Newer {
         path: PathBuf,
         /// The schema version of the file.
         theirs: i64,
-        /// The newest schema version that we know.
+        /// The newest schema version that this program knows.
         ours: i64,
     },
-    /// A file that must not exist does.
+    /// A file exists already that must not exist.
     #[error("{path} exists already; name another file", path = path.display())]
     Exists { path: PathBuf },
-    /// A query or a change failed; of a change, nothing is stored.
+    /// A query or a change failed. After a failed change, no part of the change is stored.
     #[error("the store refused: {0}")]
     Refused(Fault),
     #[error("the store is closed")]

@@ -1,8 +1,8 @@
-//! The database file: opened, brought up to date, checked, copied, moved aside.
+//! The database file: how it is opened, migrated, checked, copied and moved aside.
 //!
-//! The gateway never moves a damaged file aside by itself. Clients rely on pins, and a gateway that silently began with an
-//! empty file would break all of them and look healthy. Instead it runs from memory, refuses every commit, and logs an
-//! error; [`set_aside`] runs only on a person's command.
+//! The gateway never moves a damaged file aside on its own. Clients rely on pins. A gateway that started with an empty
+//! file without notice would break all pins and still look healthy. Instead, the gateway runs from memory, refuses
+//! every commit, and logs an error. [`set_aside`] runs only on a person's command.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -14,28 +14,30 @@ use rusqlite_migration::{M, Migrations};
 
 use super::fault::{Fault, StoreError};
 
-/// All migrations, from an empty file to the newest schema. Append only: the index in this list is the version.
+/// All migrations, from an empty file to the newest schema. Only append to this list, because the position in the list
+/// is the schema version.
 const STEPS: &[M<'static>] =
     &[M::up(include_str!("migrations/0001_first.sql")), M::up(include_str!("migrations/0002_public.sql"))];
 
-/// How long a statement waits for another process's lock (a backup, or a person with a shell). Not tuned: it must be
-/// shorter than an API request may take.
+/// How long a statement waits for the lock of another process (a backup, or a person with an SQLite shell). Not tuned,
+/// but the time must be shorter than the deadline of an API request.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What `exitgate store check` found.
+/// The results of the command `exitgate store check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The schema's version.
+    /// The schema version of the file.
     pub version: i64,
     /// The size of the data in bytes.
     pub bytes: u64,
-    /// How many rows each table holds.
+    /// How many rows each table has.
     pub rows: Vec<(String, u64)>,
-    /// What is damaged; empty in a sound file.
+    /// The damage that was found; empty if the file is sound.
     pub faults: Vec<String>,
 }
 
-/// The lock of the file, for one exitgate at a time. It is released when this is dropped, or when the process ends.
+/// The lock of the file, which only one exitgate process can hold. The lock is released when this value is dropped, or
+/// when the process ends.
 #[derive(Debug)]
 pub(super) struct Claim {
     _lock: Option<File>,
@@ -66,14 +68,16 @@ fn create(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
     {
-        // Key names, sessions and pins are private; SQLite gives -wal and -shm the same mode.
+        // Key names, sessions and pins are private, so only the owner may read the file. SQLite gives the files with
+        // the endings -wal and -shm the same mode.
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
     }
     options.open(path)
 }
 
-/// Locks the file for this process. In a folder that cannot be written no lock is needed: nothing can write the file.
+/// Locks the file for this process. If the folder cannot be written, no lock is needed, because then no process can
+/// write the file.
 pub(super) fn claim(path: &Path) -> Result<Claim, StoreError> {
     let lock = match create(&beside(path, ".lock")).map_err(Fault::from) {
         Ok(file) => file,
@@ -83,7 +87,7 @@ pub(super) fn claim(path: &Path) -> Result<Claim, StoreError> {
     match lock.try_lock() {
         Ok(()) => Ok(Claim { _lock: Some(lock) }),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
-        // Some network file systems have no locks: the gateway runs all the same.
+        // Some network file systems have no locks. In that case the gateway runs without a lock.
         Err(TryLockError::Error(error)) => {
             tracing::warn!(%error, "this file system has no locks: make sure that only one exitgate uses the data_dir");
             Ok(Claim { _lock: Some(lock) })
@@ -91,10 +95,10 @@ pub(super) fn claim(path: &Path) -> Result<Claim, StoreError> {
     }
 }
 
-/// Opens the file for writing, creating it and bringing its schema up to date where that is needed.
+/// Opens the file for writing. Creates the file and updates its schema if needed.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     match create(path).map_err(Fault::from) {
-        Ok(_) | Err(Fault::ReadOnly) => {} // a read-only file still contains the routes; the first write will fail
+        Ok(_) | Err(Fault::ReadOnly) => {} // a read-only file can still be read; the first write will fail
         Err(fault) => return Err(failed(path, fault)),
     }
     let mut db = Connection::open(path).map_err(|error| failed(path, error))?;
@@ -119,14 +123,16 @@ fn migration_fault(error: rusqlite_migration::Error) -> Fault {
     }
 }
 
-/// The page cache of each of the two connections: a quarter of SQLite's default, because the kernel caches the file too.
+/// The size of the page cache of each of the two connections, in KiB: a quarter of SQLite's default, because the kernel
+/// also caches the file.
 const CACHE_KIB: i64 = 512;
 
 fn tune(db: &Connection) -> rusqlite::Result<()> {
     db.busy_timeout(PATIENCE)?;
     let pages: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0))?;
     if pages == 0 {
-        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?; // works only before the first table, and takes a lock
+        // this works only before the first table exists, and takes a lock
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
     let mode: String = db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
@@ -136,19 +142,20 @@ fn tune(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "trusted_schema", false)?;
     db.pragma_update(None, "cell_size_check", true)?;
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    db.pragma_update(None, "fullfsync", true)?; // macOS: fsync alone does not reach the disk
-    db.pragma_update(None, "temp_store", "MEMORY")?; // a container's /tmp may be read-only
-    db.pragma_update(None, "journal_size_limit", 16 << 20)?; // not tuned: room of a large log is given back to the disk
-    db.set_prepared_statement_cache_capacity(64); // twice as many as there are statements
+    db.pragma_update(None, "fullfsync", true)?; // on macOS, fsync alone does not write to the disk itself
+    db.pragma_update(None, "temp_store", "MEMORY")?; // in a container, the folder /tmp may be read-only
+    // not tuned; after a large log, its space is given back to the disk
+    db.pragma_update(None, "journal_size_limit", 16 << 20)?;
+    db.set_prepared_statement_cache_capacity(64); // twice the number of different statements
     Ok(())
 }
 
-/// The schema version of the file.
+/// Returns the schema version of the file.
 fn version(db: &Connection) -> rusqlite::Result<i64> {
     db.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Opens the file for reading only; a gateway may be using it.
+/// Opens the file for reading only. A gateway may use the file at the same time.
 pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags).map_err(|error| failed(path, error))?;
@@ -156,7 +163,7 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
-/// Reads every page of the file, and reports what is damaged. Works beside a running gateway.
+/// Reads every page of the file, and reports the damage. A gateway may use the file at the same time.
 pub fn check(path: &Path) -> Result<Report, StoreError> {
     let db = open_for_reading(path)?;
     examine(&db).map_err(|error| failed(path, error))
@@ -183,8 +190,8 @@ fn examine(db: &Connection) -> rusqlite::Result<Report> {
     Ok(Report { version: version(db)?, bytes: (pages * page).unsigned_abs(), rows, faults })
 }
 
-/// Copies the file as it is at one moment, beside a running gateway; returns the copy's size. The copy has its name
-/// only once it is whole and on the disk.
+/// Copies the file as it is at one moment, and returns the size of the copy. A gateway may use the file at the same
+/// time. The copy gets its final name only after it is complete and on the disk.
 pub fn backup(path: &Path, to: &Path) -> Result<u64, StoreError> {
     if to.exists() {
         return Err(StoreError::Exists { path: to.to_owned() });
@@ -192,7 +199,7 @@ pub fn backup(path: &Path, to: &Path) -> Result<u64, StoreError> {
     let half = beside(to, ".partial");
     let copied = copy(path, &half, to);
     if copied.is_err() {
-        let _ = fs::remove_file(&half); // it may never have been made; the error that counts is the first
+        let _ = fs::remove_file(&half); // this file may not exist; only the first error is returned
     }
     copied
 }
@@ -200,14 +207,14 @@ pub fn backup(path: &Path, to: &Path) -> Result<u64, StoreError> {
 fn copy(path: &Path, half: &Path, to: &Path) -> Result<u64, StoreError> {
     let db = open_for_reading(path)?;
     let file = create(half).map_err(|error| failed(half, error))?;
-    file.set_len(0).map_err(|error| failed(half, error))?; // what an interrupted backup left
+    file.set_len(0).map_err(|error| failed(half, error))?; // deletes the rest of an interrupted backup
     db.execute("VACUUM INTO ?1", [half.to_string_lossy()]).map_err(|error| failed(half, error))?;
     file.sync_all().map_err(|error| failed(half, error))?;
     fs::rename(half, to).map_err(|error| failed(to, error))?;
     fs::metadata(to).map(|data| data.len()).map_err(|error| failed(to, error))
 }
 
-/// Renames a file (and its log) out of the way, so that the next start begins with an empty one. Says where it went.
+/// Renames a file (and its write-ahead log), so the next start begins with an empty file. Returns the new path.
 pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
     let _claim = claim(path)?;
     let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();

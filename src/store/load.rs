@@ -1,4 +1,4 @@
-//! Reads everything that a gateway needs at its start.
+//! Reads all data that a gateway needs at its start.
 
 use std::collections::BTreeMap;
 
@@ -14,30 +14,30 @@ use super::sessions;
 use crate::route::pin::PinRecord;
 use crate::route::session::SessionRecord;
 
-/// What was durable when the file was opened.
+/// The data that was on the disk when the file was opened.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Loaded {
-    /// Routes of the API, by name.
+    /// The routes that the API created, sorted by name.
     pub routes: Vec<Route>,
     pub pins: Vec<PinRecord>,
-    /// Also sessions that have ended meanwhile.
+    /// All stored sessions, including sessions that have ended in the meantime.
     pub sessions: Vec<SessionRecord>,
-    /// Also bans that have ended meanwhile.
+    /// All stored bans, including bans that have ended in the meantime.
     pub bans: Vec<Ban>,
-    /// Exits that a source has listed.
+    /// The exits that a source has listed.
     pub exits: Vec<Exit>,
     pub verdicts: Vec<Verdict>,
-    /// The addresses that sites saw of exits, the newest first of each exit.
+    /// The addresses of exits that sites saw. For each exit, the newest address is first.
     pub observed: Vec<Observed>,
     pub sources: Vec<Source>,
     pub public: Vec<Public>,
     /// Single values by name.
     pub meta: BTreeMap<String, String>,
-    /// How many rows this version cannot read, for example because they were edited by hand. They stay in the file.
+    /// How many rows this version cannot read, for example because a person edited them. These rows stay in the file.
     pub skipped: u32,
 }
 
-/// Reads everything in one transaction.
+/// Reads all data in one transaction.
 pub(super) fn load(db: &Connection) -> rusqlite::Result<Loaded> {
     let tx = db.unchecked_transaction()?;
     let mut skipped = 0;
@@ -58,8 +58,8 @@ pub(super) fn load(db: &Connection) -> rusqlite::Result<Loaded> {
     Ok(loaded)
 }
 
-/// Reads all rows. One that cannot be read is skipped and counted, because a single wrong value must not stop the gateway
-/// from starting. An error of the file itself is returned.
+/// Reads all rows. A row that cannot be read is skipped and counted, because a single wrong value must not stop the
+/// gateway from starting. An error of the file itself is returned.
 fn all<T>(
     db: &Connection,
     sql: &str,

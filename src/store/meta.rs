@@ -1,4 +1,4 @@
-//! The status of the sources, and single values by name.
+//! The status of the sources, and single values that are stored by name.
 
 use rusqlite::{Connection, Row};
 
@@ -8,29 +8,29 @@ use crate::exit::Moment;
 /// The status of a source of exits, with the validators of its next request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source {
-    /// `onionoo`, `exit-addresses`, `consensus`, or the name of a list.
+    /// The name of the source: `onionoo`, `exit-addresses`, `consensus`, or the name of a list.
     pub name: String,
-    /// The `ETag` of the last good answer.
+    /// The `ETag` header of the last good answer.
     pub etag: Option<String>,
-    /// The `Last-Modified` of the last good answer.
+    /// The `Last-Modified` header of the last good answer.
     pub last_modified: Option<String>,
     /// When the last request was made.
     pub attempt: Option<Moment>,
-    /// When the last good answer came; `unchanged` is one.
+    /// When the last good answer arrived. The answer `unchanged` is also a good answer.
     pub good: Option<Moment>,
     /// When the next request will be made.
     pub next: Option<Moment>,
-    /// When the data was made, as the source states.
+    /// When the source made the data, according to the source.
     pub published: Option<Moment>,
-    /// The code of the last request's outcome.
+    /// The code of the outcome of the last request.
     pub outcome: String,
-    /// The reason in words; empty after a good answer.
+    /// The reason for this outcome, in words; empty after a good answer.
     pub why: String,
     /// How many exits the last good answer described.
     pub records: u32,
-    /// How many records of it could not be used.
+    /// How many records of the last good answer could not be used.
     pub skipped: u32,
-    /// Failures in a row.
+    /// How many requests in a row failed.
     pub failures: u32,
 }
 

@@ -1,4 +1,5 @@
-//! Pins: the exit that a strict session always uses. Clients rely on them, so changes are committed, never noted.
+//! Pins: the exit that a strict session always uses. Clients rely on pins, so changes of pins are committed, never
+//! noted.
 
 use rusqlite::{Connection, Row};
 

@@ -23,41 +23,41 @@ const THROUGHS: &[(Through, &str)] = &[(Through::Direct, "direct"), (Through::To
 /// A public proxy and the results of its checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Public {
-    /// Its URL is the key.
+    /// The proxy's identity. Its URL is the key of the row.
     pub id: PublicId,
-    /// The list that contains it.
+    /// The name of the list that contains the proxy.
     pub list: String,
     pub login: Option<Login>,
-    /// How it is reached.
+    /// How the gateway reaches the proxy: directly, or through Tor.
     pub through: Through,
-    /// It passed its last test.
+    /// True if the proxy passed its last test.
     pub working: bool,
-    /// How long its last good test took.
+    /// How long the last good test took.
     pub response_time: Option<Duration>,
-    /// Failures in a row.
+    /// How many tests in a row failed.
     pub failed_count: u32,
     pub last_tested: Option<Moment>,
-    /// When it last passed.
+    /// When the proxy last passed a test.
     pub last_working: Option<Moment>,
-    /// When it was first stored; later writes do not change it.
+    /// When the proxy was first stored. Later writes do not change this value.
     pub created_at: Moment,
-    /// What it reveals about its clients.
+    /// What the proxy reveals about its clients.
     pub anonymity: Anonymity,
-    /// An HTTPS site was reached through it with the site's own certificate.
+    /// True if an HTTPS site was reached through the proxy with the site's own certificate.
     pub https: bool,
-    /// It opens tunnels (CONNECT or SOCKS), and does not only forward plain HTTP.
+    /// True if the proxy opens tunnels (CONNECT or SOCKS). Otherwise it only forwards plain HTTP.
     pub connect: bool,
-    /// The country of the address that sites see, two upper-case letters.
+    /// The country of the address that sites see, as two upper-case letters.
     pub country: Option<String>,
     /// The address that sites see.
     pub exit_ip: Option<IpAddr>,
-    /// Sites see several addresses.
+    /// True if sites see several addresses.
     pub several: bool,
-    /// It tampers or intercepts, and is never used again.
+    /// True if the proxy tampers or intercepts. Such a proxy is never used again.
     pub condemned: bool,
-    /// Requests of the long test.
+    /// How many requests the long test made.
     pub asked: u16,
-    /// Those of them that were answered.
+    /// How many requests of the long test were answered.
     pub passed: u16,
 }
 
@@ -95,7 +95,7 @@ pub(super) fn put(db: &Connection, public: &Public) -> rusqlite::Result<()> {
 
 pub(super) fn drop(db: &Connection, id: &PublicId) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM public_proxies WHERE url = ?1")?.execute([row::url(id)])?;
-    exits::drop(db, &ExitId::Public(Arc::new(id.clone()))) // its checks go with it
+    exits::drop(db, &ExitId::Public(Arc::new(id.clone()))) // the foreign key also deletes the checks of the proxy
 }
 
 pub(super) const ALL: &str = "SELECT * FROM public_proxies";
@@ -124,7 +124,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Public> {
     })
 }
 
-/// `username:password`. A username contains no colon, as in HTTP Basic.
+/// Parses `username:password`. The username contains no colon, as in HTTP Basic authentication.
 fn login(text: &str) -> Option<Login> {
     let (user, password) = text.split_once(':')?;
     Some(Login { user: user.into(), password: Secret::new(password) })

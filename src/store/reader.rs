@@ -1,7 +1,7 @@
-//! The thread that reads histories, on a connection of its own.
+//! The thread that reads histories, on a database connection of its own.
 //!
-//! A query must not wait for a write's fsync, nor block the runtime's threads. One connection is enough for the few people
-//! who look at histories, and the queue is bounded to limit the memory.
+//! A query must not wait for the fsync of a write, and must not block the threads of the runtime. One connection is
+//! enough, because few people look at histories at the same time. The queue is bounded to limit the memory.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Opens a reading connection and starts the thread, which ends with the last handle.
+    /// Opens a connection for reading and starts the thread. The thread ends when the last handle is dropped.
     pub(super) fn start(path: &Path) -> Result<Self, StoreError> {
         let db = file::open_for_reading(path)?;
         let (queries, mut received) = mpsc::channel::<Query>(QUEUE);
@@ -40,19 +40,19 @@ impl Reader {
         Ok(Self { queries })
     }
 
-    /// A reader without a file: every query fails.
+    /// Returns a reader without a file: every query fails.
     pub(super) fn of_nothing() -> Self {
         Self { queries: mpsc::channel(1).0 }
     }
 
-    /// Runs a query, and returns its result.
+    /// Runs a query on the thread, and returns the result.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, result) = oneshot::channel();
         let query: Query = Box::new(move |db| {
-            let _ = answer.send(query(db)); // fails if the caller has gone
+            let _ = answer.send(query(db)); // fails if the caller no longer waits
         });
         self.queries.send(query).await.map_err(|_| StoreError::Closed)?;
         let panicked = |_| StoreError::Refused(Fault::Io("the query panicked, which is a bug in exitgate".into()));

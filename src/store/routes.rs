@@ -1,21 +1,21 @@
-//! Routes that were made over the API. Routes of the configuration are not stored.
+//! Routes that the API created. Routes in the configuration are not stored.
 
 use rusqlite::{Connection, Row};
 
 use super::row::{self, Sql};
 use crate::exit::Moment;
 
-/// A route as it was requested.
+/// A route as a client of the API requested it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The key.
+    /// The route's name, which is the key of the row.
     pub name: String,
-    /// Its selector in canonical form.
+    /// The route's selector in canonical form.
     pub selector: String,
-    /// Its own port, if it has one. No two routes share a port.
+    /// The route's own port, if the route has one. No two routes have the same port.
     pub port: Option<u16>,
-    /// The body of the request as JSON, without defaults: they may change later, and a repeated request is recognized by
-    /// it.
+    /// The body of the request as JSON, without default values, because the defaults may change in a later version. A
+    /// repeated request is recognized by this text.
     pub asked: String,
     pub created: Moment,
     pub expires: Option<Moment>,

@@ -1,6 +1,6 @@
-//! How our types are stored in columns: times and durations as microseconds, exits and addresses as text.
+//! How values of our types are stored in columns: times and durations as microseconds, exits and addresses as text.
 //!
-//! Text, because a person may have to look into the file with the `sqlite3` shell.
+//! Text is used because a person may have to read the file with the `sqlite3` shell.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::route::Holder;
 use crate::route::selector::SessionId;
 use crate::route::session::Term;
 
-/// A value of one of our types, on its way into or out of a column.
+/// Converts a value of one of our types into a column value, or back.
 #[derive(Debug)]
 pub(super) struct Sql<T>(pub(super) T);
 
@@ -93,7 +93,7 @@ impl FromSql for Sql<PublicId> {
     }
 }
 
-/// Reads what [`ExitId`]'s `Display` writes.
+/// Parses the text form of an [`ExitId`], which its `Display` implementation writes.
 fn read_exit(text: &str) -> Option<ExitId> {
     if text == "direct" {
         return Some(ExitId::Direct);
@@ -110,28 +110,28 @@ fn read_public(text: &str) -> Option<PublicId> {
     Some(PublicId { protocol, addr: addr.parse().ok()? })
 }
 
-/// The session of a holder in a key; empty if it has none.
+/// Returns the session of a holder as a part of the key; empty if the holder has no session.
 pub(super) fn session(holder: &Holder) -> &str {
     holder.session.as_ref().map_or("", SessionId::as_str)
 }
 
-/// The holder in a row's key.
+/// Reads the holder (the owner of a pin or session) from the key of a row.
 pub(super) fn holder(row: &Row<'_>) -> rusqlite::Result<Holder> {
     let text = |column| row.get::<_, String>(column).map(Arc::from);
     Ok(Holder { key: text("key")?, scope: text("scope")?, session: get(row, "session")? })
 }
 
-/// How long a pin or session lasts.
+/// Reads how long a pin or session lasts.
 pub(super) fn term(row: &Row<'_>) -> rusqlite::Result<Term> {
     Ok(Term { span: get(row, "span")?, fixed: row.get("fixed")? })
 }
 
-/// The URL that names a public proxy.
+/// Returns the URL that identifies a public proxy.
 pub(super) fn url(id: &PublicId) -> String {
     format!("{}://{}", id.protocol.as_str(), id.addr)
 }
 
-/// A column with a value of one of our types.
+/// Reads a column that contains a value of one of our types.
 pub(super) fn get<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
 where
     Sql<T>: FromSql,
@@ -139,7 +139,7 @@ where
     row.get::<_, Sql<T>>(column).map(|value| value.0)
 }
 
-/// A column with such a value, or NULL.
+/// Reads a column that contains a value of one of our types, or NULL.
 pub(super) fn maybe<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
 where
     Sql<T>: FromSql,
@@ -147,7 +147,7 @@ where
     row.get::<_, Option<Sql<T>>>(column).map(|value| value.map(|v| v.0))
 }
 
-/// A column with one of a closed list of codes.
+/// Reads a column that contains one of the codes in `words`.
 pub(super) fn word<T: Copy>(row: &Row<'_>, column: &str, words: &[(T, &'static str)]) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
     let known = words.iter().find(|(_, word)| *word == text).map(|(value, _)| *value);

@@ -1,5 +1,5 @@
-//! Sessions: the exit that a client's session key uses. Their last use is noted, not committed: if a power cut loses it,
-//! a session ends a few seconds early.
+//! Sessions: the exit that a client's session key uses. The last use of a session is noted, not committed. If a power
+//! cut loses the last use, the session ends a few seconds early.
 
 use rusqlite::{Connection, Row};
 
@@ -33,7 +33,8 @@ pub(super) fn drop(db: &Connection, holder: &Holder) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Deletes sessions that have ended. The gateway deletes them itself, unless it was killed.
+/// Deletes sessions that have ended. The gateway normally deletes a session when it ends, but a killed gateway could
+/// not do so.
 pub(super) fn sweep(db: &Connection, now: Moment) -> rusqlite::Result<usize> {
     db.prepare_cached("DELETE FROM sessions WHERE ends <= ?1")?.execute([Sql(now)])
 }

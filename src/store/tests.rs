@@ -1,4 +1,5 @@
-//! The store through its public functions: what was acknowledged is there, whatever happens to the file and the process.
+//! Tests of the store through its public functions: acknowledged writes are still there, whatever happens to the file
+//! and the process.
 
 mod crash;
 mod faults;
@@ -20,7 +21,7 @@ use crate::route::pinned::Pinned;
 use crate::route::selector::SessionId;
 use crate::route::session::{SessionRecord, Term};
 
-/// A temporary folder with a database.
+/// A temporary folder that contains a database.
 struct Home(TempDir);
 
 impl Home {
@@ -111,7 +112,7 @@ fn proxy(port: u16, working: bool, millis: Option<u64>) -> Public {
     }
 }
 
-/// One row of each kind that is loaded at the start.
+/// Returns one row of each kind that is loaded at the start, as writes and as the expected result of loading.
 fn one_of_each() -> (Vec<Write>, Loaded) {
     let holder = |key: &str, scope: &str, session: &str| Holder {
         key: key.into(),
@@ -297,7 +298,7 @@ fn the_files_are_readable_by_their_owner_only() {
     }
 }
 
-/// Waits until the store's health fulfils a condition.
+/// Waits until the store's health fulfils the condition `is`.
 async fn healthy(store: &Store, is: impl Fn(&Health) -> bool) {
     let mut health = store.health.clone();
     let waited = tokio::time::timeout(Duration::from_secs(20), health.wait_for(|now| is(now))).await;

@@ -1,7 +1,7 @@
 //! A store whose file cannot be used: the gateway runs from memory, and the file is not touched.
 //!
-//! No commit is acknowledged that is not on the disk. So every commit is refused, and every note is dropped and counted,
-//! for as long as the process runs. When the file is repaired, the gateway must be restarted.
+//! A commit that is not on the disk is never acknowledged. So for the lifetime of the process, every commit is refused,
+//! and every note is dropped and counted. After the file was repaired, the gateway must be restarted.
 
 use std::time::SystemTime;
 
@@ -13,8 +13,8 @@ use super::writer::{Health, Job};
 use crate::exit::Moment;
 use crate::telemetry::metrics as names;
 
-/// Logs the fault, and starts the thread that refuses commits. It keeps the file's lock: no other exitgate may use or move
-/// the file meanwhile.
+/// Logs the fault, and starts the thread that refuses commits. The thread keeps the lock of the file, so no other
+/// exitgate process can use or move the file in the meantime.
 pub(super) fn start(
     fault: Fault,
     claim: Claim,
@@ -29,7 +29,7 @@ pub(super) fn start(
         let lost = metrics::counter!(names::STORE_NOTES_LOST);
         while let Some(job) = jobs.blocking_recv() {
             match job {
-                // Sending fails if the caller has gone.
+                // Sending the answer fails if the caller no longer waits.
                 Job::Commit { answer, .. } => drop(answer.send(Err(StoreError::Refused(fault.clone())))),
                 Job::Note(_) => lost.increment(1),
                 Job::Close => break,
@@ -37,7 +37,8 @@ pub(super) fn start(
                 Job::Meddle(_) => {}
             }
         }
-        drop((claim, jobs, sender)); // in this order: `Store::close` waits for the queue, then for the health
+        // the order matters: `Store::close` waits for the queue first, and then for the health
+        drop((claim, jobs, sender));
     };
     std::thread::Builder::new().name("store".to_owned()).spawn(work)?;
     Ok(health)

@@ -1,4 +1,4 @@
-//! Everything that can be written, by commits and by notes.
+//! All kinds of writes, for commits and for notes.
 
 use rusqlite::Connection;
 
@@ -16,34 +16,34 @@ use crate::route::memory;
 use crate::route::pin::PinRecord;
 use crate::route::session::SessionRecord;
 
-/// One thing to write. A `Put` replaces the row of the same key, a `Drop` of a missing row does nothing: any of them may be
-/// written twice, except [`Write::Check`].
+/// One thing to write. A `Put` replaces the row that has the same key. A `Drop` of a missing row does nothing. So every
+/// write can be repeated without harm, except [`Write::Check`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
-    /// A route of the API.
+    /// Stores a route that the API created.
     PutRoute(Route),
     DropRoute(String),
     PutPin(PinRecord),
     DropPin(Holder),
-    /// A session, or its new last use.
+    /// Stores a session, or the new time of its last use.
     PutSession(SessionRecord),
     DropSession(Holder),
     PutBan(Ban),
-    /// An exit as its source describes it.
+    /// Stores an exit as its source describes it.
     PutExit(Exit),
     /// Deletes the exit with its addresses, verdicts and checks.
     DropExit(ExitId),
-    /// A site saw an address of an exit. Adds to the row of the same address.
+    /// A site saw an address of an exit. If there is a row for this address, its counter and times are updated.
     Saw(Observed),
     PutVerdict(Verdict),
-    /// One check, for the history.
+    /// Adds one check to the history.
     Check(Check),
-    /// The status of a source.
+    /// Stores the status of a source.
     PutSource(Source),
     PutPublic(Public),
     /// Deletes the public proxy with its checks.
     DropPublic(PublicId),
-    /// A single value by name.
+    /// Stores a single value by name.
     PutMeta(&'static str, String),
 }
 
@@ -58,7 +58,7 @@ impl From<memory::Change> for Write {
     }
 }
 
-/// Writes one thing inside the open transaction.
+/// Makes one write inside the open transaction.
 pub(super) fn apply(db: &Connection, write: &Write) -> rusqlite::Result<()> {
     match write {
         Write::PutRoute(route) => routes::put(db, route),

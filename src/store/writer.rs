@@ -1,12 +1,12 @@
-//! The thread that writes.
+//! The thread that writes to the database.
 //!
-//! Everything that waits when the thread wakes goes into one transaction: several commits share one fsync, and notes are
-//! written with them. A batch of notes alone is collected for a moment and written without fsync: a power cut then loses
-//! the last quarter second of history, which does no harm.
+//! When the thread wakes, it writes everything that is in its queue in one transaction, so several commits share one
+//! fsync, and notes are written with them. If there are only notes, they are collected for a short time and written
+//! without fsync. A power cut can then lose the last quarter of a second of history, which does no harm.
 //!
-//! When the file fails (full, locked, read-only, damaged), a commit is refused at once, and notes are kept for the next
-//! try, up to a limit. The tries go on with growing pauses, and the gateway meanwhile runs from memory. The file is never
-//! deleted or replaced here.
+//! When the file fails (full, locked, read-only, damaged), a commit is refused immediately. Notes are kept for the next
+//! try, up to a limit. The thread tries again with growing pauses, and in the meantime the gateway runs from memory.
+//! This thread never deletes or replaces the file.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
@@ -24,27 +24,30 @@ use crate::exit::Moment;
 use crate::lifecycle::yielding;
 use crate::telemetry::metrics as names;
 
-/// The most jobs in one transaction: about 30 ms of work, because a commit behind many notes must not wait longer.
+/// The largest number of jobs in one transaction. This is about 30 ms of work, because a commit behind many notes must
+/// not wait longer.
 const MOST: usize = 1024;
 
-/// How long notes are collected: at most four small transactions a second. Not tuned.
+/// How long notes are collected before they are written. This leads to at most four small transactions per second. Not
+/// tuned.
 const LINGER: Duration = Duration::from_millis(250);
 
-/// The first and the longest pause between tries on a failing file: when a person has repaired it, writing goes on within
-/// half a minute.
+/// The first and the longest pause between two tries to write a failing file. After a person has repaired the file, the
+/// thread writes again within half a minute.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// How often a failure that lasts is logged again.
+/// The time after which a failure that continues is logged again.
 const REMIND: Duration = Duration::from_secs(600);
 
-/// How often expired rows are deleted, and how many checks at most each time: 1,000 a second is more than the testers
-/// make, and 60,000 rows of 100 bytes are deleted in well under a second.
+/// The time between two deletions of expired rows, and the largest number of checks that one deletion removes. 60,000
+/// checks a minute (1,000 per second) are more than the testers make, and 60,000 rows of 100 bytes are deleted in well
+/// under a second.
 const SWEEP: (Duration, u32) = (Duration::from_secs(60), 60_000);
 
-/// How many free pages are given back to the disk each time: 4 MB.
+/// How many free pages of the file one such run gives back to the disk: 4 MB.
 const GIVE_BACK: u32 = 1024;
 
-/// Whether the file takes writes.
+/// Whether the file can be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Health {
     #[default]
@@ -61,13 +64,13 @@ pub enum Health {
 /// A job for the thread.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Writes all of these or none, and answers when they are on the disk.
+    /// Writes all of these or none, and sends the answer when they are on the disk.
     Commit { writes: Vec<Write>, answer: oneshot::Sender<Result<(), StoreError>> },
-    /// Writes this with others.
+    /// Writes this together with other writes.
     Note(Write),
-    /// Writes what waits, then ends the thread.
+    /// Writes everything that is in the queue, and then ends the thread.
     Close,
-    /// Tests break the file through this.
+    /// In tests, this job damages the file.
     #[cfg(test)]
     Meddle(fn(&Connection)),
 }
@@ -87,7 +90,7 @@ struct Meters {
     lost: Counter,
 }
 
-/// The state of the thread.
+/// The state of the thread that writes.
 pub(super) struct Writer {
     db: Connection,
     _claim: Claim,
@@ -101,11 +104,11 @@ pub(super) struct Writer {
     meters: Meters,
 }
 
-/// The results of a batch's commits, in their order.
+/// The results of the commits in a batch, in the order of the commits.
 type Answers = Vec<Result<(), Fault>>;
 
 impl Writer {
-    /// A writer on an open file. `room` bounds the notes kept while the file fails.
+    /// Returns a writer for an open file. `room` is the largest number of notes that are kept while the file fails.
     pub(super) fn new(
         db: Connection,
         claim: Claim,
@@ -124,18 +127,19 @@ impl Writer {
         Self { db, _claim: claim, jobs, health, failing: None, backlog, room, keep_checks, sweep, meters }
     }
 
-    /// Notes that the first write, at the start, failed.
+    /// Records that the first write at the start failed.
     pub(super) fn begin_failing(&mut self, fault: Fault) {
         self.fail(fault);
     }
 
-    /// Drops the notes that wait for the next try: after a panic they may be its cause.
+    /// Drops the notes that are kept for the next try. This is called after a panic, because one of these notes may
+    /// have caused the panic.
     pub(super) fn forget_backlog(&mut self) {
         self.meters.lost.increment(self.backlog.len() as u64);
         self.backlog.clear();
     }
 
-    /// Works until [`Job::Close`], or until the last handle is dropped.
+    /// Works until [`Job::Close`] arrives, or until the last handle is dropped.
     pub(super) fn run(&mut self, clock: &tokio::runtime::Runtime) {
         loop {
             let mut batch = Vec::new();
@@ -157,7 +161,8 @@ impl Writer {
         }
     }
 
-    /// Waits for jobs, for the next sweep or for the next try. False if no more jobs can come.
+    /// Waits for jobs, for the next deletion of expired rows, or for the next try. Returns false if no more jobs can
+    /// arrive.
     async fn gather(&mut self, batch: &mut Vec<Job>) -> bool {
         let retry = self.failing.as_ref().map(|failing| failing.next);
         let until = retry.map_or(self.sweep, |retry| retry.min(self.sweep));
@@ -207,7 +212,7 @@ impl Writer {
             }
             Err(fault) => {
                 self.fail(fault.clone());
-                // Commits are small: on a full disk they may fit without the notes.
+                // Commits are small, so on a full disk there may be enough space for them without the notes.
                 let alone = commits && due && !matches!(fault, Fault::Locked | Fault::ReadOnly);
                 if alone { self.transact(&batch, false) } else { Err(fault) }
             }
@@ -220,8 +225,8 @@ impl Writer {
         self.keep(notes);
     }
 
-    /// Writes a batch in one transaction. An error is the file's, and undoes all of it; a commit that contradicts what is
-    /// stored is undone alone.
+    /// Writes a batch in one transaction. `notes` is true if the notes of the batch are written too. An error is caused
+    /// by the file, and undoes the whole batch. A commit that contradicts the stored data is undone alone.
     fn transact(&mut self, batch: &[Job], notes: bool) -> Result<Answers, Fault> {
         let durable = batch.iter().any(|job| matches!(job, Job::Commit { .. }));
         self.db.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
@@ -229,13 +234,13 @@ impl Writer {
         let mut answers = Vec::new();
         if notes {
             if self.failing.is_some() {
-                meta::put(&tx, "written_by", env!("CARGO_PKG_VERSION"))?; // so that there is something to write
+                meta::put(&tx, "written_by", env!("CARGO_PKG_VERSION"))?; // a test write
             }
             self.backlog.iter().try_for_each(|write| note(&tx, write, &self.meters.lost))?;
         }
         for job in batch {
             if !durable {
-                yielding::yield_if_due(); // no caller waits for notes
+                yielding::yield_if_due(); // no caller waits for a note
             }
             match job {
                 Job::Note(write) if notes => note(&tx, write, &self.meters.lost)?,
@@ -247,7 +252,7 @@ impl Writer {
         Ok(answers)
     }
 
-    /// Keeps notes for the next try; the oldest are dropped beyond the limit.
+    /// Keeps notes for the next try. Beyond the limit, the oldest notes are dropped.
     fn keep(&mut self, jobs: Vec<Job>) {
         self.backlog
             .extend(jobs.into_iter().filter_map(|job| if let Job::Note(write) = job { Some(write) } else { None }));
@@ -320,14 +325,14 @@ impl Writer {
         bans::sweep(&self.db, now)?;
         sessions::sweep(&self.db, now)?;
         checks::forget(&self.db, Moment(now.0.saturating_sub(keep)), SWEEP.1)?;
-        // Each step gives back one page: all of them must be made.
+        // Each step of this statement gives back one page, so the loop must run until the last step.
         let mut give_back = self.db.prepare_cached(&format!("PRAGMA incremental_vacuum({GIVE_BACK})"))?;
         let mut pages = give_back.query([])?;
         while pages.next()?.is_some() {}
         Ok(())
     }
 
-    /// Before the thread ends, the write-ahead log is written into the file.
+    /// Copies the write-ahead log into the main file before the thread ends.
     fn finish(&mut self) {
         if !self.backlog.is_empty() {
             self.meters.lost.increment(self.backlog.len() as u64);
@@ -339,14 +344,14 @@ impl Writer {
     }
 }
 
-/// Answers each commit; returns the other jobs.
+/// Answers each commit, and returns the other jobs.
 fn answer(batch: Vec<Job>, mut answers: impl Iterator<Item = Result<(), Fault>>) -> Vec<Job> {
     let mut rest = Vec::new();
     for job in batch {
         match job {
             Job::Commit { answer, .. } => {
                 let result = answers.next().unwrap_or(Ok(())).map_err(StoreError::Refused);
-                let _ = answer.send(result); // fails if the caller has gone
+                let _ = answer.send(result); // fails if the caller no longer waits
             }
             other => rest.push(other),
         }
@@ -354,7 +359,7 @@ fn answer(batch: Vec<Job>, mut answers: impl Iterator<Item = Result<(), Fault>>)
     rest
 }
 
-/// Writes a note. One that contradicts what is stored is dropped, because it would fail for ever.
+/// Writes a note. A note that contradicts the stored data is dropped, because every later try would fail too.
 fn note(tx: &Transaction<'_>, write: &Write, lost: &Counter) -> Result<(), Fault> {
     match apply(tx, write).map_err(Fault::from) {
         Err(fault) if !fault.is_the_file() => {
@@ -366,12 +371,14 @@ fn note(tx: &Transaction<'_>, write: &Write, lost: &Counter) -> Result<(), Fault
     }
 }
 
-/// Writes a commit, all or nothing. The outer error is the file's, the inner one the commit's.
+/// Writes a commit, completely or not at all. The outer error means that the file failed. The inner error means that
+/// the commit contradicts the stored data.
 fn commit(tx: &mut Transaction<'_>, writes: &[Write]) -> Result<Result<(), Fault>, Fault> {
     let part = tx.savepoint()?;
     for write in writes {
         if let Err(fault) = apply(&part, write).map_err(Fault::from) {
-            return if fault.is_the_file() { Err(fault) } else { Ok(Err(fault)) }; // dropping the savepoint rolls it back
+            // dropping the savepoint undoes the commit
+            return if fault.is_the_file() { Err(fault) } else { Ok(Err(fault)) };
         }
     }
     part.commit()?;

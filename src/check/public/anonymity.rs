@@ -1,9 +1,9 @@
 //! How much a proxy reveals about its client. Pure.
 //!
-//! It is read from a page that repeats the headers of the request, as JSON (`httpbin.org/headers`) or one a line
-//! (`azenv.php` and similar). Headers that we did not send were added by the proxy. Our own address is not searched for,
-//! because it is not known here, and asking a server for it would reveal it. So a proxy that adds *any* address but the
-//! one that it leaves from is taken to reveal its client's.
+//! The answer comes from a page that repeats the headers of the request, as JSON (`httpbin.org/headers`) or as one
+//! header per line (`azenv.php` and similar pages). Headers that we did not send were added by the proxy. Our own
+//! address is not known to this code, because a request for it to a server would reveal it. So if a proxy adds *any*
+//! address except the address that it leaves from, we assume that the proxy reveals its client's address.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::exit::Anonymity;
 
-/// Headers by which proxies show that they are one, or for which client they act. `_` and `-` are equal.
+/// Headers by which proxies show that they are proxies, or for which client they act. `_` and `-` are treated as equal.
 const TELLTALES: [&str; 18] = [
     "via",
     "forwarded",
@@ -33,11 +33,11 @@ const TELLTALES: [&str; 18] = [
     "xroxy-connection",
 ];
 
-/// How much of the page is read. Not tuned.
+/// How many bytes of the page are read. Not tuned.
 const LONGEST: usize = 64 * 1024;
 
-/// Reads the page; `None` if it is not the answer to our request. `nonce` is the value of a header that was sent, `leaves`
-/// are the addresses that the proxy leaves from.
+/// Parses the page. Returns `None` if the page is not the answer to our request. `nonce` is the value of a header that
+/// we sent. `leaves` are the addresses from which the proxy leaves.
 pub(super) fn read(body: &[u8], nonce: &str, leaves: &[IpAddr]) -> Option<Anonymity> {
     let text = str::from_utf8(body.get(..body.len().min(LONGEST))?).ok()?;
     if !text.contains(nonce) {
@@ -53,7 +53,7 @@ pub(super) fn read(body: &[u8], nonce: &str, leaves: &[IpAddr]) -> Option<Anonym
     })
 }
 
-/// The headers on the page: names in lower case with `-`, and values.
+/// Returns the headers on the page: the names in lower case with `-`, and the values.
 fn headers(text: &str) -> Vec<(String, String)> {
     let folded = |name: &str| {
         let name = name.trim().to_ascii_lowercase().replace('_', "-");
@@ -69,7 +69,7 @@ fn headers(text: &str) -> Vec<(String, String)> {
     text.lines().filter_map(split).collect()
 }
 
-/// Every address in a header's value: `for="[2001:db8::1]:4711";proto=http, 192.0.2.1`.
+/// Returns every address in the value of a header such as `for="[2001:db8::1]:4711";proto=http, 192.0.2.1`.
 fn addresses(value: &str) -> Vec<IpAddr> {
     let pieces = value.split([',', ';', ' ', '"', '=', '(', ')']);
     let read = |piece: &str| {

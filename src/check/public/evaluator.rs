@@ -1,8 +1,8 @@
-//! What the results of all proxies show about one result. Pure.
+//! What the results of all proxies show about a single result. Pure.
 //!
-//! An echo server that is down looks like a thousand dead proxies, and so does a failure of this machine's own connection.
-//! So the share of good answers is counted for each echo server, and when nearly all proxies that worked a moment ago fail
-//! at once, none of those failures counts. The true content of a canary is what most proxies show
+//! If an echo server is down, a thousand proxies look dead. The same is true if this machine's own connection fails. So
+//! this code counts the share of good answers for each echo server. If nearly all proxies that worked a moment ago fail
+//! at the same time, none of these failures counts. The true content of a canary is the content that most proxies show
 //! (`check/tamper_check.rs`).
 
 use std::collections::VecDeque;
@@ -17,17 +17,18 @@ use super::report::{Echo, Echoes};
 use crate::dial::{DialError, ExitFault};
 use crate::exit::{ExitId, Moment};
 
-/// What an answer leaves of the weight of earlier ones: about the last hundred count.
+/// The factor by which each new answer reduces the weight of earlier answers. With this factor, about the last hundred
+/// answers count.
 const FADE: f32 = 0.99;
 
-/// How many answers an echo server must have given before its share of good ones counts. Not tuned.
+/// How many answers an echo server must have given before its share of good answers is used. Not tuned.
 const ENOUGH_ANSWERS: f32 = 10.0;
 
-/// An echo server whose share of good answers is less than this part of the best one's is asked last.
+/// An echo server is used last if its share of good answers is less than this part of the best server's share.
 const IN_SERVICE: f32 = 0.5;
 
-/// At least this many proxies that worked must have been tested again within [`RECENT`], and more than this share of them
-/// must have failed, for our own connection to count as down. At worst, one in twenty proxies dies within a minute.
+/// When our own connection counts as down: within [`RECENT`], at least this many proxies that worked were tested again,
+/// and more than this share of them failed. For comparison: at worst, one in twenty proxies dies within a minute.
 const UPLINK: (usize, f32) = (20, 0.9);
 const RECENT: Duration = Duration::from_secs(60);
 
@@ -36,7 +37,7 @@ const RECENT: Duration = Duration::from_secs(60);
 struct EchoHealth {
     good: f32,
     bad: f32,
-    /// Good answers that repeated our nonce.
+    /// The weight of good answers that repeated our nonce.
     repeated: f32,
 }
 
@@ -55,7 +56,7 @@ pub(super) struct PublicEvaluator {
     plain: Vec<EchoHealth>,
     secure: Vec<EchoHealth>,
     canaries: Vec<TamperCheck>,
-    /// The latest results of proxies that worked before: true if they still did.
+    /// The latest results of proxies that worked before: true if the proxy still worked.
     uplink: VecDeque<(Moment, bool)>,
 }
 
@@ -70,12 +71,13 @@ impl PublicEvaluator {
         }
     }
 
-    /// The servers to ask: those that answer well in random order, then the others.
+    /// Returns the echo servers in the order in which to use them: first the servers that answer well, in random order,
+    /// then the others.
     pub(super) fn echoes<R: Rng + ?Sized>(&self, rng: &mut R) -> Echoes {
         Echoes { plain: order(&self.plain, rng), secure: order(&self.secure, rng) }
     }
 
-    /// Notes how a server answered. A request that never reached it says nothing about it.
+    /// Records how an echo server answered. A request that never reached the server says nothing about the server.
     pub(super) fn note_echo(&mut self, echo: Echo, answer: Result<bool, Fault>) {
         let all = if echo.secure { &mut self.secure } else { &mut self.plain };
         let health = &mut all[echo.at];
@@ -90,12 +92,13 @@ impl PublicEvaluator {
         health.repeated = health.repeated * FADE + repeated;
     }
 
-    /// True if other proxies are shown the true certificates of servers over TLS: a wrong one is then the proxy's.
+    /// Returns true if other proxies receive the true certificates of the TLS servers. Then a wrong certificate is the
+    /// fault of the proxy.
     pub(super) fn vouches_for_tls(&self) -> bool {
         self.secure.iter().any(|health| health.share().is_some_and(|share| share > 0.2))
     }
 
-    /// Notes whether a proxy that worked still does; true if our own connection seems to be down.
+    /// Records whether a proxy that worked still works. Returns true if our own connection seems to be down.
     pub(super) fn uplink_fails(&mut self, works: bool, now: Moment) -> bool {
         self.uplink.push_back((now, works));
         while self.uplink.front().is_some_and(|(at, _)| now.since(*at) > RECENT) {
@@ -105,12 +108,12 @@ impl PublicEvaluator {
         self.uplink.len() >= UPLINK.0 && failing as f32 > self.uplink.len() as f32 * UPLINK.1
     }
 
-    /// The digest of a canary's true page, if it is known.
+    /// Returns the digest of a canary's true page, if the digest is known.
     pub(super) fn truth(&self, canary: usize) -> Option<Digest> {
         self.canaries[canary].truth()
     }
 
-    /// Notes what a proxy showed of a canary; returns proxies to check again.
+    /// Records the page that a proxy showed for a canary. Returns the proxies that must be checked again.
     pub(super) fn note_canary(
         &mut self,
         exit: &ExitId,
@@ -120,7 +123,8 @@ impl PublicEvaluator {
         self.canaries[canary].note(exit, seen, changed, now)
     }
 
-    /// The proxies that certainly change pages, and proxies to check again to be certain about others.
+    /// Returns the proxies that certainly change pages, and the proxies that must be checked again to decide about
+    /// others.
     pub(super) fn settle(&mut self, now: Moment) -> (Vec<ExitId>, Vec<ExitId>) {
         let (mut confirmed, mut again) = (Vec::new(), Vec::new());
         for canary in self.canaries.iter_mut().filter(|canary| canary.pending.is_undecided()) {
@@ -135,7 +139,7 @@ impl PublicEvaluator {
         self.canaries.iter().any(|canary| canary.pending.is_undecided())
     }
 
-    /// Forgets all other proxies.
+    /// Deletes the results of all proxies that are not in `exits`.
     pub(super) fn keep(&mut self, exits: &std::collections::HashSet<ExitId>) {
         self.canaries.iter_mut().for_each(|canary| canary.pending.keep(exits));
     }

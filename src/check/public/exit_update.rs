@@ -1,8 +1,9 @@
-//! Changes of what is known of a public proxy, and the rows that the store keeps of them.
+//! Changes of the recorded facts about a public proxy, and the rows that the store keeps of them.
 //!
-//! Updates are collected and published together, so two updates of one proxy may wait at once. A change is therefore
-//! made twice: at once in a copy of what is known, from which the rows are made and which the next check reads, and again
-//! when it is published. It reads everything that it does not set at the time at which it is made.
+//! Updates are collected and published together, so two updates of one proxy may wait at the same time. Each change is
+//! therefore applied twice. It is applied immediately to a copy of the recorded facts. The rows are made from this
+//! copy, and the next check reads it. The change is applied again when it is published. A change may only read the
+//! facts at the time at which it is applied, apart from the values that it sets.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use crate::exit::{Abilities, Exit, ExitId, Moment, PublicId, Verdict};
 use crate::state::ExitUpdate;
 use crate::store::{self, Timings, Write};
 
-/// A change of what is known of an exit.
+/// A function that changes the recorded facts about an exit.
 pub(super) type Change = Box<dyn Fn(&mut Known) + Send>;
 
-/// The proxy works.
+/// Returns the change for a proxy that works.
 pub(super) fn good(works: Works, geo: &Geo, now: Moment) -> Change {
     let seen: Vec<_> = works.ips.iter().map(|ip| (*ip, geo(*ip))).collect();
     let Works { anonymity, tunnels, tls, took, connect, .. } = works;
@@ -30,7 +31,7 @@ pub(super) fn good(works: Works, geo: &Geo, now: Moment) -> Change {
     })
 }
 
-/// The long test ended: `passed` of `asked` requests came back.
+/// Returns the change after the long test, in which `passed` of `asked` requests were answered.
 pub(super) fn lasts((passed, asked): (u16, u16), well: bool, why: &str, now: Moment) -> Change {
     let why: Arc<str> = if why.is_empty() { RejectReason::Unreliable.to_string().into() } else { why.into() };
     Box::new(move |known| {
@@ -46,7 +47,7 @@ pub(super) fn lasts((passed, asked): (u16, u16), well: bool, why: &str, now: Mom
     })
 }
 
-/// The proxy does not work.
+/// Returns the change for a proxy that does not work.
 pub(super) fn bad(why: &str, now: Moment) -> Change {
     let why: Arc<str> = why.into();
     Box::new(move |known| {
@@ -54,7 +55,7 @@ pub(super) fn bad(why: &str, now: Moment) -> Change {
     })
 }
 
-/// The proxy tampers or intercepts, and is never used again.
+/// Returns the change for a proxy that tampers or intercepts, and is never used again.
 pub(super) fn condemned(id: &ExitId, reason: RejectReason, now: Moment) -> Change {
     tracing::info!(exit = %id, why = %reason, "a public proxy is condemned: it is never used again");
     let bad = bad(&reason.to_string(), now);
@@ -64,7 +65,7 @@ pub(super) fn condemned(id: &ExitId, reason: RejectReason, now: Moment) -> Chang
     })
 }
 
-/// A row of the history. The long test is a check of the exit as such, like any other.
+/// Returns a row of the history. The long test is stored as a check of the exit itself, like any other test.
 pub(super) fn history_row(
     exit: &Exit,
     outcome: &str,
@@ -86,8 +87,9 @@ pub(super) fn history_row(
     }
 }
 
-/// The update to publish, and the rows that are kept. Rows are kept only of proxies that have worked once or are
-/// condemned: of a list of twenty thousand, nearly all never work. `None` if there is nothing to change and to keep.
+/// Returns the update to publish and the rows to keep. Rows are kept only of proxies that have worked once or are
+/// condemned, because in a list of twenty thousand proxies nearly all never work. Returns `None` if there is nothing to
+/// change and nothing to keep.
 pub(super) fn update(
     exit: &Exit,
     known: &mut Known,

@@ -1,4 +1,4 @@
-//! The job of one test of a public proxy, and its report.
+//! The job of one test of a public proxy, and the report of its results.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub(super) struct Subject {
     pub(super) id: ExitId,
     pub(super) public: Arc<PublicId>,
     pub(super) offer: Arc<Offer>,
-    /// The Tor exit through which the proxy is reached, if it is to be.
+    /// The Tor exit through which the proxy is reached; `None` if the proxy is reached directly.
     pub(super) carrier: Option<Fingerprint>,
 }
 
@@ -28,20 +28,22 @@ pub(in crate::check) struct Job {
 
 #[derive(Clone, Debug)]
 pub(super) enum Test {
-    /// All steps; with the canary to fetch, by its place in the settings, and its digest, if that is known.
+    /// All steps of the test. `canary` is the canary to fetch, by its index in the settings, with its digest if the
+    /// digest is known.
     First { canary: Option<(usize, Option<Digest>)> },
-    /// Many requests, over TLS if the proxy can.
+    /// The long test: many requests, over TLS if the proxy can do TLS.
     Long { tls: bool },
 }
 
-/// The echo servers to ask first, each by its place in the settings, and whether it is known to repeat nonces.
+/// The echo servers in the order in which to use them. Each is given by its index in the settings, with true if the
+/// server is known to repeat nonces.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Echoes {
     pub(super) plain: Vec<(usize, bool)>,
     pub(super) secure: Vec<(usize, bool)>,
 }
 
-/// One echo server, in the clear or over TLS, by its place in the settings.
+/// One echo server: without or with TLS, and its index in the settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Echo {
     pub(super) secure: bool,
@@ -51,9 +53,10 @@ pub(super) struct Echo {
 #[derive(Debug)]
 pub(in crate::check) struct Report {
     pub(super) outcome: Outcome,
-    /// The echo servers that were asked, and whether the answer repeated our nonce.
+    /// The echo servers that were used, and for each answer whether it repeated our nonce.
     pub(super) answers: Vec<(Echo, Result<bool, Fault>)>,
-    /// The canary that was fetched, its digest, and whether that differed from the known one twice.
+    /// The canary that was fetched (its index in the settings), its digest, and true if the digest differed from the
+    /// known digest twice.
     pub(super) canary: Option<(usize, Digest, bool)>,
     pub(super) timings: Timings,
 }
@@ -61,28 +64,29 @@ pub(in crate::check) struct Report {
 #[derive(Debug)]
 pub(super) enum Outcome {
     Works(Works),
-    /// The long test: `passed` of `asked` requests were answered; `why` is the last fault if too few were.
+    /// The long test: `passed` of `asked` requests were answered. `why` is the last fault if too few requests were
+    /// answered.
     Lasts {
         passed: u16,
         asked: u16,
         why: Option<Fault>,
     },
     Fails(RejectReason),
-    /// An engine of ours failed, which says nothing of the proxy.
+    /// One of our own engines failed, which says nothing about the proxy.
     Open(Fault),
 }
 
-/// What is found of a proxy that works.
+/// The facts about a proxy that works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Works {
-    /// The addresses that it leaves from, newest last.
+    /// The addresses from which the proxy leaves, newest last.
     pub(super) ips: Vec<IpAddr>,
     pub(super) anonymity: Anonymity,
     pub(super) tunnels: bool,
     pub(super) tls: bool,
-    /// From the connection to the proxy to the end of an answer.
+    /// The time from the start of the connection to the proxy until the end of the answer.
     pub(super) took: Duration,
-    /// From the connection to the proxy to an open stream.
+    /// The time from the start of the connection to the proxy until the stream to the target was open.
     pub(super) connect: Duration,
 }
 
@@ -102,7 +106,7 @@ pub(super) enum RejectReason {
 }
 
 impl RejectReason {
-    /// The code in the store and in metric labels.
+    /// The code of this reason in the store and in metric labels.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Fault(fault) => fault.as_str(),

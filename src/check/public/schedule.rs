@@ -1,9 +1,10 @@
-//! Which public proxy is checked next, and when. Pure: the clock and the random number are passed in.
+//! Decides which public proxy is checked next, and when. Pure: the caller passes the time and a random number.
 //!
-//! There are five classes (`check/due_queue.rs`), served in this order: proxies that a live request waits for, those
-//! that were never checked, those that worked, those due for the long test, and those that failed. So a first pass over
-//! a new list is not delayed by long tests, and the many dead proxies wait for everything else. The pause after a
-//! failure doubles each time, and after a number of failures in a row a proxy is given up.
+//! There are five classes (`check/due_queue.rs`), which are served in this order: proxies for which a live request
+//! waits, proxies that were never checked, proxies that worked, proxies that are due for the long test, and proxies
+//! that failed. So long tests do not delay the first tests of a new list, and the many dead proxies are tested after
+//! everything else. The pause after a failure doubles each time. After a number of failures in a row, a proxy is given
+//! up.
 
 use std::time::Duration;
 
@@ -11,26 +12,26 @@ use super::super::due_queue::{DueQueue, Ended, Entry, Gates};
 use super::super::schedule::{doubled, spread};
 use crate::exit::{ExitId, Moment};
 
-/// How often and how many.
+/// How often proxies are checked, and how many at the same time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
     pub(super) concurrency: usize,
     pub(super) failed_every: Duration,
     pub(super) failed_at_most: Duration,
     pub(super) working_every: Duration,
-    /// Failures in a row after which a proxy is given up.
+    /// How many failures in a row lead to giving up a proxy.
     pub(super) remove_after: u32,
-    /// There is a long test.
+    /// True if the long test is enabled.
     pub(super) long: bool,
 }
 
-/// Long tests may be one in this many of all checks at once, because each makes twenty requests.
+/// At most one in this many of all running checks may be a long test, because a long test makes twenty requests.
 const LONG_SHARE: usize = 2;
 
-/// A live request does not have a proxy checked again that was checked within this time. Not tuned.
+/// A proxy that was checked within this time is not checked again for a live request. Not tuned.
 const URGENT_GAP: Duration = Duration::from_secs(5);
 
-/// The classes, the first to serve first.
+/// The classes of proxies. The class that is served first comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Urgent,
@@ -44,15 +45,15 @@ enum Class {
 struct Scheduled {
     class: Class,
     due: Moment,
-    /// When its last check ended.
+    /// When the last check of the proxy ended.
     ended: Moment,
-    /// Failures in a row.
+    /// How many checks in a row failed.
     failures: u32,
-    /// It worked when it was last checked.
+    /// True if the proxy worked when it was last checked.
     works: bool,
-    /// It has passed the long test since it began to work.
+    /// True if the proxy has passed the long test since it began to work.
     lasts: bool,
-    /// It failed the long test, and only the long test clears it.
+    /// True if the proxy failed the long test. Only a passed long test resets this.
     doubted: bool,
 }
 
@@ -66,16 +67,16 @@ impl Entry for Scheduled {
     }
 }
 
-/// What is known of a proxy when it is put on the schedule.
+/// The known facts about a proxy when the proxy is added to the schedule.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LastCheck {
-    /// When it was last checked, if it worked then.
+    /// When the proxy was last checked, if the proxy worked then.
     pub(super) worked: Option<Moment>,
-    /// It has passed the long test.
+    /// True if the proxy has passed the long test.
     pub(super) lasts: bool,
 }
 
-/// All public proxies that are checked.
+/// The schedule of all public proxies that are checked.
 #[derive(Debug)]
 pub(super) struct PublicSchedule {
     terms: Terms,
@@ -87,7 +88,7 @@ impl PublicSchedule {
         Self { terms, queue: DueQueue::new() }
     }
 
-    /// Makes these the proxies that are checked. What is known of those already here stays.
+    /// Makes `proxies` the set of proxies that are checked. Proxies that are already on the schedule keep their data.
     pub(super) fn list(&mut self, proxies: impl IntoIterator<Item = (ExitId, LastCheck)>, now: Moment) {
         let every = self.terms.working_every;
         self.queue.list(proxies, |LastCheck { worked, lasts }| {
@@ -101,51 +102,53 @@ impl PublicSchedule {
         self.queue.get(id).is_some()
     }
 
-    /// True if it worked when it was last checked.
+    /// Returns true if the proxy worked when it was last checked.
     pub(super) fn works(&self, id: &ExitId) -> bool {
         self.queue.get(id).is_some_and(|entry| entry.works)
     }
 
-    /// True if it has failed the long test, and not passed it since.
+    /// Returns true if the proxy has failed the long test and has not passed it since.
     pub(super) fn is_doubted(&self, id: &ExitId) -> bool {
         self.queue.get(id).is_some_and(|entry| entry.doubted)
     }
 
-    /// Failures in a row.
+    /// Returns how many checks of the proxy failed in a row.
     pub(super) fn failures(&self, id: &ExitId) -> u32 {
         self.queue.get(id).map_or(0, |entry| entry.failures)
     }
 
-    /// A live request waits for this proxy, or failed on it. False if it is not on the schedule.
+    /// Called when a live request waits for this proxy, or failed through it: the proxy is checked soon. Returns false
+    /// if the proxy is not on the schedule.
     pub(super) fn urgent(&mut self, id: &ExitId, now: Moment) -> bool {
         let fresh = self.queue.get(id).is_some_and(|entry| now.since(entry.ended) < URGENT_GAP);
         if fresh { true } else { self.force(id, now) }
     }
 
-    /// This proxy is checked next. False if it is not on the schedule.
+    /// Makes this proxy the next one to be checked. Returns false if the proxy is not on the schedule.
     pub(super) fn force(&mut self, id: &ExitId, now: Moment) -> bool {
         self.queue.hasten(id, |entry| (entry.class, entry.due) = (Class::Urgent, now))
     }
 
-    /// This proxy is due, in its own class. False if it is not on the schedule.
+    /// Makes this proxy due now, in its own class. Returns false if the proxy is not on the schedule.
     pub(super) fn soon(&mut self, id: &ExitId, now: Moment) -> bool {
         self.queue.hasten(id, |entry| entry.due = entry.due.min(now))
     }
 
-    /// This proxy is checked next, and once more if a check of it runs.
+    /// Makes this proxy the next one to be checked. If a check of it runs, the proxy is checked once more after that
+    /// check.
     pub(super) fn again(&mut self, id: &ExitId, now: Moment) {
         if !self.queue.again(id) {
             self.force(id, now);
         }
     }
 
-    /// Takes the next proxy, and says whether the long test is due.
+    /// Takes the next proxy. The second value is true if the long test of this proxy is due.
     pub(super) fn next(&mut self, now: Moment) -> Option<(ExitId, bool)> {
         let (id, class) = self.queue.take(now, &self.gates())?;
         Some((id, class == Class::Long as usize))
     }
 
-    /// When [`Self::next`] will return a proxy; `None` if a running check must end first.
+    /// Returns the time at which [`Self::next`] will return a proxy. `None` if a running check must end first.
     pub(super) fn wake(&self) -> Option<Moment> {
         self.queue.wake(&self.gates())
     }
@@ -157,8 +160,8 @@ impl PublicSchedule {
         [open, open, open, open.filter(|_| long), open]
     }
 
-    /// A check of this proxy ended. `random`, from 0 to 1, spreads the next one. True if the proxy has failed too often
-    /// and is given up.
+    /// Ends the check of this proxy. `random`, a number from 0 to 1, spreads the times of the next checks. Returns true
+    /// if the proxy has failed too many times in a row and is given up.
     pub(super) fn ended(&mut self, id: &ExitId, how: Ended, now: Moment, random: f64) -> bool {
         let terms = self.terms;
         self.queue.end(id, |entry, running| {
@@ -175,14 +178,14 @@ impl PublicSchedule {
         given_up
     }
 
-    /// Checks that run, and proxies that are due and wait.
+    /// Returns how many checks run, and how many proxies are due and wait.
     pub(super) fn load(&self, now: Moment) -> (usize, usize) {
         (self.queue.running(), self.queue.waiting(now))
     }
 }
 
 impl Scheduled {
-    /// Notes how a check ended; returns the class of the next one and the pause before it.
+    /// Records how a check ended. Returns the class of the next check, and the pause before it.
     fn after(&mut self, how: Ended, long: bool, terms: Terms) -> (Class, Duration) {
         match how {
             Ended::Good if self.doubted && !long => (Class::Long, Duration::ZERO),

@@ -1,4 +1,4 @@
-//! The settings of the tester of public proxies, made from the configuration.
+//! The settings of the tester of public proxies, which are made from the configuration.
 
 use std::time::Duration;
 
@@ -14,32 +14,32 @@ use crate::dial::public::Times;
 /// How public proxies are tested.
 #[derive(Clone)]
 pub struct Settings {
-    /// Echo servers in the clear.
+    /// The echo servers without TLS.
     pub(super) plain: Vec<Page>,
-    /// Echo servers over TLS.
+    /// The echo servers with TLS.
     pub(super) secure: Vec<Page>,
     /// A page that repeats the headers of the request.
     pub(super) headers: Option<Page>,
-    /// Pages that are the same for all clients, in the clear.
+    /// Pages without TLS that are the same for all clients.
     pub(super) canaries: Vec<Page>,
-    /// Accepts certificates of the public authorities, and of those in `check.ca_file`. Shared, because a TLS
-    /// configuration holds 200 KB of root certificates.
+    /// A TLS connector that accepts certificates of the public authorities, and of those in `check.ca_file`. Shared,
+    /// because a TLS configuration contains 200 KB of root certificates.
     pub(super) tls: TlsConnector,
-    /// How long the stages of a dial may take.
+    /// How long each stage of the connection to a proxy may take.
     pub(super) times: Times,
-    /// How long a probe may take once its stream is open.
+    /// How long a probe may take after its stream is open.
     pub(super) timeout: Duration,
-    /// How many requests the long test makes, and how many must pass.
+    /// How many requests the long test makes, and how many of them must be answered.
     pub(super) long: (u16, u16),
-    /// Proxies may leave from private addresses.
+    /// True if proxies may leave from private addresses.
     pub(super) private: bool,
-    /// How often, and how many at once.
+    /// How often proxies are checked, and how many at the same time.
     pub(super) terms: schedule::Terms,
 }
 
 impl Settings {
-    /// Makes settings from the configuration. Reads `check.ca_file`. `concurrency` is how many checks at once the limit
-    /// of open files allows; `private` allows proxies in private networks.
+    /// Makes the settings from the configuration. Reads `check.ca_file`. `concurrency` is the number of checks that the
+    /// limit of open files allows at the same time. `private` is true if proxies may be in private networks.
     pub fn of(check: &Check, concurrency: usize, private: bool) -> Result<Self, BadSettings> {
         let public = &check.public;
         let page = |url: &Uri| Page::of(url).map_err(|why| BadSettings::Page { url: url.to_string(), why });

@@ -1,5 +1,5 @@
-//! What the tester of public proxies knows: what is due, what came back, what is to be published. No I/O: the loop in
-//! `check/worker.rs` calls it.
+//! The state of the tester of public proxies: which checks are due, which results came back, and which updates must be
+//! published. No I/O: the loop in `check/worker.rs` calls this code.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -26,10 +26,11 @@ use crate::route;
 use crate::state::Snapshot;
 use crate::telemetry::metrics as names;
 
-/// How long updates are collected: a first pass over a list ends some hundred checks a second.
+/// How long updates are collected before they are published. The first test of all proxies in a list ends some hundred
+/// checks per second.
 const COLLECT: Duration = Duration::from_millis(250);
 
-/// How often the gauges are set when nothing else happens.
+/// The time between two updates of the gauges while nothing else happens.
 const IDLE: Duration = Duration::from_secs(10);
 
 pub(in crate::check) struct PublicTesterState {
@@ -39,21 +40,21 @@ pub(in crate::check) struct PublicTesterState {
     evaluator: PublicEvaluator,
     measured: Moment,
     results: Results,
-    /// What is known of the exits whose updates are not published yet.
+    /// The recorded facts about exits whose updates are not published yet.
     unpublished: HashMap<ExitId, Known>,
     given_up: Vec<ExitId>,
 }
 
-/// What follows from the report of a check.
+/// What follows from the report of one check.
 struct Ruling {
     ended: Ended,
-    /// The code in the history and in metric labels.
+    /// The code of the outcome in the history and in metric labels.
     outcome: &'static str,
-    /// Why it is not good, in words.
+    /// Why the outcome is not good, in words.
     why: String,
-    /// The addresses that echo servers saw, newest last.
+    /// The addresses of the proxy that echo servers saw, newest last.
     ips: Vec<IpAddr>,
-    /// What to change in what is known; `None` if the check changes nothing.
+    /// The change of the recorded facts; `None` if the check changes nothing.
     change: Option<Change>,
 }
 
@@ -72,12 +73,12 @@ impl PublicTesterState {
         }
     }
 
-    /// The proxies that failed too often since the last call.
+    /// Returns the proxies that failed too many times since the last call.
     pub(super) fn given_up(&mut self) -> Vec<ExitId> {
         std::mem::take(&mut self.given_up)
     }
 
-    /// What is known of an exit, with the updates that are not published yet.
+    /// Returns the recorded facts about an exit, including the updates that are not published yet.
     fn known<'a>(&'a self, exit: &'a Exit) -> &'a Known {
         self.unpublished.get(exit.id()).unwrap_or(exit.known())
     }
@@ -87,7 +88,8 @@ impl PublicTesterState {
         match outcome {
             Outcome::Works(works) => {
                 let ips = works.ips.clone();
-                let doubted = self.schedule.is_doubted(exit.id()); // then only the long test makes it good again
+                // in this case only the long test makes the proxy good again
+                let doubted = self.schedule.is_doubted(exit.id());
                 if worked && !doubted {
                     self.evaluator.uplink_fails(true, now);
                 }
@@ -116,7 +118,7 @@ impl PublicTesterState {
         }
     }
 
-    /// Notes a change of what is known, and the rows to keep of it.
+    /// Records a change of the known facts, and the rows to store.
     fn update(&mut self, exit: &Exit, ruling: &mut Ruling, timings: crate::store::Timings, now: Moment) {
         let failures = if ruling.ended == Ended::Good { 0 } else { self.schedule.failures(exit.id()) + 1 };
         let change = ruling.change.take();
@@ -138,7 +140,7 @@ impl Ruling {
         Self { ended: Ended::Open, outcome, why, ips: Vec::new(), change: None }
     }
 
-    /// Nearly all proxies that worked fail at once.
+    /// The outcome while our own connection seems to be down: nearly all proxies that worked fail at the same time.
     fn uplink() -> Self {
         Self::open(
             "line",
@@ -165,7 +167,7 @@ impl CheckState for PublicTesterState {
 
     fn look(&mut self, snapshot: &Snapshot, now: Moment) {
         let public = snapshot.catalog.iter().filter(|exit| exit.id().source() == Source::Public && exit.alive());
-        let public = public.inspect(|_| yielding::yield_if_due()); // there may be tens of thousands
+        let public = public.inspect(|_| yielding::yield_if_due()); // there may be tens of thousands of proxies
         let listed: Vec<_> = public.map(|exit| (exit.id().clone(), last_check(exit))).collect();
         let ids: HashSet<ExitId> = listed.iter().map(|(id, _)| id.clone()).collect();
         self.schedule.list(listed, now);
@@ -178,7 +180,7 @@ impl CheckState for PublicTesterState {
             return self.schedule.urgent(exit, now);
         }
         if !self.schedule.knows(exit) {
-            self.look(snapshot, now); // it was listed after the last look
+            self.look(snapshot, now); // the exit was listed after the last call of `look`
         }
         if urgency == Urgency::Now { self.schedule.force(exit, now) } else { self.schedule.soon(exit, now) }
     }
@@ -265,7 +267,7 @@ impl CheckState for PublicTesterState {
     }
 }
 
-/// What is known of a proxy from before this run.
+/// Returns the facts about a proxy that are known from the last run.
 fn last_check(exit: &Exit) -> LastCheck {
     let known = exit.known();
     let worked = known.checked.filter(|_| known.verdict == Verdict::Good);
@@ -307,7 +309,7 @@ mod tests {
         id: ExitId,
         tester: PublicTesterState,
         rng: SmallRng,
-        /// Each publication is later than the one before.
+        /// The current time of the test. Each publication is later than the one before.
         now: Moment,
     }
 
@@ -331,21 +333,21 @@ mod tests {
             self.tester.next(&self.snapshot, START, &mut self.rng)
         }
 
-        /// The check that runs finds this, and ends.
+        /// Ends the running check with this outcome.
         fn end(&mut self, outcome: Outcome) {
             let report = Report { outcome, answers: Vec::new(), canary: None, timings: Timings::default() };
             self.tester.found(&self.id, Box::new(report), &self.snapshot, START);
             self.tester.ended(&self.id, START, &mut self.rng);
         }
 
-        /// A caller asks for a check.
+        /// Requests a check, as a caller does.
         fn ask(&mut self) -> oneshot::Receiver<Checked> {
             let (answer, checked) = oneshot::channel();
             self.tester.ask(CheckRequest::One(self.id.clone(), answer), &self.snapshot, START);
             checked
         }
 
-        /// Publishes the updates so far, as the loop does.
+        /// Publishes all updates so far, as the loop does.
         fn publish(&mut self) -> Vec<Write> {
             self.now = self.now.after(COLLECT);
             let updates = self.tester.updates(&self.snapshot, self.now);
@@ -385,7 +387,7 @@ mod tests {
         let lasts = Outcome::Lasts { passed: 17, asked: 20, why: None };
         for (outcome, long) in [(works(), false), (lasts, true), (works(), false)] {
             let job = setup.next().unwrap();
-            // Nothing is published so far, and yet the tester knows that the proxy can do TLS.
+            // The tester already uses the fact that the proxy can do TLS, although nothing is published yet.
             assert_eq!(matches!(job.test, Test::Long { tls: true }), long, "{job:?}");
             setup.end(outcome);
             if long {
@@ -406,7 +408,7 @@ mod tests {
         let mut setup = Setup::new();
         let mut checked = setup.ask();
         assert!(setup.next().is_some());
-        setup.tester.ended(&setup.id, START, &mut setup.rng); // as after a panic
+        setup.tester.ended(&setup.id, START, &mut setup.rng); // the check ends without a report, as after a panic
         assert!(setup.publish().is_empty());
         assert_eq!(checked.try_recv().map(|checked| checked.verdict), Ok(Verdict::Untested));
     }

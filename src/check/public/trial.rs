@@ -1,9 +1,10 @@
-//! One test of one proxy, step by step: the cheapest step first, and none after the first that fails.
+//! One test of one proxy, step by step. The cheapest step is first, and the test ends at the first step that fails.
 //!
-//! Most proxies are dead and cost one connection. For the others the steps find out: whether it brings an answer to our
-//! request; whether it opens tunnels and leaves TLS in them alone; from which address it leaves; what it adds to requests;
-//! whether it changes pages. HTTP proxies are tested by forwarded requests where a client's plain request would be
-//! forwarded, because only there can they add and change things.
+//! Most proxies are dead, and cost only one connection. For the other proxies, the steps answer these questions. Does
+//! the proxy return an answer to our request? Does it open tunnels, and does it leave TLS inside them unchanged? From
+//! which address does it leave? What does it add to requests? Does it change pages? An HTTP proxy is tested with
+//! forwarded requests if a client's plain request would be forwarded too, because only forwarded requests can be
+//! changed by the proxy.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,46 +26,48 @@ use crate::route::Isolation;
 use crate::store::Timings;
 use crate::tor::Tor;
 
-/// Checks share circuits with one another and with no client.
+/// The isolation of checks: checks share circuits with one another, and with no client.
 const CHECKS: Isolation = Isolation(u64::from_be_bytes(*b"publicck"));
 
-/// Relays on the way to a proxy that is reached through Tor.
+/// The number of relays on the way to a proxy that is reached through Tor.
 const HOPS: u8 = 3;
 
-/// Mode long a circuit to the Tor exit before a proxy may take: as long as for checks of Tor exits.
+/// How long the wait for a circuit to the Tor exit may take, if a proxy is reached through Tor. This is the same time
+/// as for checks of Tor exits.
 const CIRCUIT: Duration = Duration::from_secs(60);
 
-/// Mode proxies are reached.
+/// How the tester reaches proxies.
 pub struct ProxyDialer {
-    /// Which addresses proxies may have.
+    /// Which addresses a proxy may have.
     pub rules: Rules,
-    /// The engines, for proxies that are reached through Tor.
+    /// The Tor engines, for proxies that are reached through Tor.
     pub tor: Option<Tor>,
 }
 
-/// Mode a page is requested of a proxy.
+/// How a page is requested through a proxy: in a tunnel, or as a forwarded request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Tunnel,
     Forward,
 }
 
-/// Why a page did not arrive; `opened` if there was a stream to its server, or to a proxy that forwards.
+/// Why a page did not arrive. `opened` is true if there was a stream to the server of the page, or to a proxy that
+/// forwards.
 struct PageError {
     fault: Fault,
     opened: bool,
 }
 
-/// A page that arrived.
+/// A page that arrived, and how long its request took.
 struct PageAnswer {
     answer: Answer,
-    /// Time until the stream was open.
+    /// The time until the stream was open.
     connect: Duration,
-    /// Time until the answer was complete.
+    /// The time until the answer was complete.
     took: Duration,
 }
 
-/// An echo server's answer; times as in [`PageAnswer`].
+/// The answer of an echo server. The times have the same meaning as in [`PageAnswer`].
 struct EchoReply {
     ip: IpAddr,
     connect: Duration,
@@ -81,7 +84,7 @@ struct Trial<'a> {
     timings: Timings,
 }
 
-/// Tests one proxy.
+/// Tests one proxy, and returns the report.
 pub(super) async fn run(dialer: &ProxyDialer, settings: &Settings, job: Job) -> Report {
     let Job { subject, test, echoes } = &job;
     let (answers, timings) = (Vec::new(), Timings::default());
@@ -115,18 +118,20 @@ impl Trial<'_> {
             self.fetch_canary(mode, page, truth).await?;
         }
         let tls = secure.is_some();
-        // Proxies are compared by their plain answers; a client waits for the opening of a tunnel.
+        // The total times of proxies are compared by their plain answers. The connect time is that of a tunnel, because
+        // clients wait for the opening of a tunnel.
         let connect = secure.as_ref().or(plain.as_ref()).map(|reply| reply.connect).unwrap_or_default();
         let took = plain.as_ref().or(secure.as_ref()).map(|reply| reply.took).unwrap_or_default();
         Ok(Works { ips, anonymity, tunnels, tls, took, connect })
     }
 
-    /// Mode a client's plain-HTTP request goes.
+    /// Returns the way in which a client's plain HTTP request would use this proxy.
     fn plain_mode(&self) -> Mode {
         if self.subject.public.protocol == Protocol::Http { Mode::Forward } else { Mode::Tunnel }
     }
 
-    /// Asks an echo server in the clear. `None` if the proxy forwards nothing; it may still open tunnels.
+    /// Requests a page from an echo server without TLS. Returns `None` if the proxy does not forward requests. Such a
+    /// proxy may still open tunnels.
     async fn ask_plain_echo(&mut self) -> Result<Option<EchoReply>, RejectReason> {
         let mut last = Fault::NoAddress;
         for at in 0..2 {
@@ -148,7 +153,8 @@ impl Trial<'_> {
         Err(RejectReason::Fault(last))
     }
 
-    /// Asks an echo server over TLS, in a tunnel. `None` if the proxy opens no tunnel, or the servers do not answer.
+    /// Requests a page from an echo server with TLS, in a tunnel. Returns `None` if the proxy opens no tunnel, or if
+    /// the servers do not answer.
     async fn ask_secure_echo(&mut self) -> Result<Option<EchoReply>, RejectReason> {
         let mut forged = 0;
         for at in 0..2 {
@@ -170,13 +176,15 @@ impl Trial<'_> {
         }
     }
 
-    /// True if the proxy opens tunnels to a plain echo server. Asked only when no echo server over TLS is configured.
+    /// Returns true if the proxy opens tunnels to an echo server without TLS. Called only if no echo server with TLS is
+    /// configured.
     async fn opens_plain_tunnels(&mut self) -> bool {
         let Some(echo) = nth(&self.echoes.plain, 0).filter(|_| self.echoes.secure.is_empty()) else { return false };
         self.echo(false, echo, Mode::Tunnel).await.is_ok()
     }
 
-    /// The addresses that the proxy leaves from, newest last. A plain answer may be forged, so it needs a second one.
+    /// Returns the addresses from which the proxy leaves, newest last. A plain answer may be forged, so it needs a
+    /// second answer.
     async fn addresses(
         &mut self,
         plain: Option<&EchoReply>,
@@ -185,7 +193,8 @@ impl Trial<'_> {
         match (plain, secure) {
             (Some(plain), Some(secure)) if plain.ip == secure.ip => Ok(vec![plain.ip]),
             (Some(plain), Some(secure)) => {
-                // Either the proxy has several addresses or it forged the plain answer: a second answer over TLS shows which.
+                // Either the proxy has several addresses, or it forged the plain answer. A second answer over TLS shows
+                // which is true.
                 let echo = nth(&self.echoes.secure, 1).ok_or(RejectReason::Disagree)?;
                 let again = self.echo(true, echo, Mode::Tunnel).await.map_err(|_| RejectReason::Disagree)?;
                 if again.ip == secure.ip {
@@ -207,7 +216,7 @@ impl Trial<'_> {
         }
     }
 
-    /// What the proxy adds to a request.
+    /// Finds out what the proxy adds to a request.
     async fn anonymity(&mut self, mode: Mode, ips: &[IpAddr]) -> Anonymity {
         let Some(page) = &self.settings.headers else { return Anonymity::Unknown };
         let nonce = nonce();
@@ -218,8 +227,8 @@ impl Trial<'_> {
         }
     }
 
-    /// Fetches a canary, and once more if its digest differs from the known one. A page that does not arrive whole is no
-    /// sign of tampering.
+    /// Fetches a canary, and fetches it a second time if its digest differs from the known digest. A page that does not
+    /// arrive completely is no sign of tampering.
     async fn fetch_canary(&mut self, mode: Mode, page: usize, truth: Option<Digest>) -> Result<(), RejectReason> {
         for _ in 0..2 {
             let asked = self.settings.canaries[page].clone();
@@ -234,7 +243,8 @@ impl Trial<'_> {
         Err(RejectReason::Changes)
     }
 
-    /// The long test: many requests, one after the other. Ends early when it cannot pass any more.
+    /// Runs the long test: many requests, one after another. The test ends early when it can no longer
+    /// pass.
     async fn long(&mut self, tls: bool) -> Outcome {
         let (wanted, needed) = self.settings.long;
         let mode = if tls { Mode::Tunnel } else { self.plain_mode() };
@@ -256,7 +266,8 @@ impl Trial<'_> {
         let nonce = nonce();
         let pages = if secure { &self.settings.secure } else { &self.settings.plain };
         let page = pages[at].with_nonce(&nonce);
-        // An echo server's answer is one packet: without TLS it arrives with the proxy's first bytes.
+        // The answer of an echo server is a single packet, so without TLS all of it arrives with the proxy's first
+        // bytes.
         let patience = if secure { self.settings.timeout } else { self.settings.times.reply };
         let got = self.get(&page, mode, patience).await;
         let read = got.and_then(|got| match read_echo(&got.answer, &nonce) {
@@ -311,7 +322,7 @@ impl Trial<'_> {
             Mode::Forward => forward(way, &page.target, by).await,
             Mode::Tunnel => {
                 let opened = tunnel(way, &page.target, by).await?;
-                // These servers send nothing before a request: bytes here come from the proxy itself.
+                // These servers send nothing before a request, so bytes that arrive here come from the proxy itself.
                 if opened.first.is_empty() { Ok(opened.stream) } else { Err(ExitFault::Refused.into()) }
             }
         }
@@ -322,7 +333,8 @@ fn nonce() -> String {
     format!("{:016x}", rand::random::<u64>())
 }
 
-/// The echo server to ask at the given attempt, in turn.
+/// Returns the echo server to use at attempt number `at`. The servers are used one after another, and then again from
+/// the first.
 fn nth(echoes: &[(usize, bool)], at: usize) -> Option<(usize, bool)> {
     echoes.get(at % echoes.len().max(1)).copied()
 }

@@ -1,16 +1,17 @@
-//! Limits new checks to a rate: so many a second, and the checks of one second at once.
+//! Limits how many checks begin per second. After a pause, the checks of one second may begin at the same time.
 
 use std::time::Duration;
 
 use crate::exit::Moment;
 
-/// How much a pause saves up. Not tuned: the circuits of one second are what guards see of any busy client.
+/// After a pause, the checks of at most this time may begin at the same time. Not tuned: a guard sees the same number
+/// of circuits per second from any busy client.
 const BURST: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct CheckRate {
     each: Duration,
-    /// When all checks taken so far would have been taken at exactly the rate.
+    /// The time at which all checks so far would have begun, if they had begun exactly at the allowed rate.
     paid_until: Moment,
 }
 
@@ -20,12 +21,12 @@ impl CheckRate {
         Self { each, paid_until: Moment(0) }
     }
 
-    /// Takes a check, also before its time: later checks then wait longer.
+    /// Counts a check that begins now. A check may begin before its time, and then later checks wait longer.
     pub(super) fn take(&mut self, now: Moment) {
         self.paid_until = self.paid_until.max(now).after(self.each);
     }
 
-    /// When the next check may be taken.
+    /// Returns the time at which the next check may begin.
     pub(super) fn next(&self) -> Moment {
         let saved = BURST.max(self.each).saturating_sub(self.each).as_micros() as u64;
         Moment(self.paid_until.0.saturating_sub(saved))

@@ -1,19 +1,22 @@
-//! How many checks run at once: as many as allowed, and fewer while circuits are slow to come.
+//! Limits how many checks run at the same time. The limit is lower while circuits are slow.
 //!
-//! Engines build circuits at a limited rate, for live requests and for checks alike. If the tester asks for more, all
-//! circuits queue, and checks time out through no fault of their exits. So the limit is adjusted as TCP adjusts its
-//! window: it grows by one when as many checks as the limit allows got their circuits in time, and shrinks by a tenth
-//! with every check that waited too long. Many late circuits reduce it quickly; a single one leaves no engine idle.
+//! Tor engines build circuits at a limited rate, for live requests and for checks. If the tester requests more circuits
+//! than this rate, all circuits wait in a queue, and checks time out although their exits are not at fault. So the
+//! limit changes as TCP changes its window. It grows by one after as many checks as the limit allows got their circuits
+//! in time. It shrinks by a tenth with every check that waited too long. Many late circuits reduce the limit quickly,
+//! but a single late circuit does not leave the engines idle.
 
 use std::time::Duration;
 
-/// A circuit that took longer has waited for others: building one takes about a second on the public network. Not tuned.
+/// If a circuit took longer than this, the circuit has waited for other circuits. On the public network, the build of a
+/// circuit takes about one second. Not tuned.
 const SOON: Duration = Duration::from_secs(3);
 
-/// The smallest limit: one check that waits must not stop all others.
+/// The smallest value of the limit. It is above one, because one check that waits must not stop all other checks.
 const LEAST: f64 = 2.0;
 
-/// What a check that waited leaves of the limit. With 0.5, a tenth of the engines' rate was unused in the simulation below.
+/// The factor by which the limit shrinks when a check waited too long. With a factor of 0.5, a tenth of the engines'
+/// rate was unused in the simulation in this file's tests.
 const SHRINK: f64 = 0.9;
 
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub(super) struct ConcurrencyLimit {
 }
 
 impl ConcurrencyLimit {
-    /// Begins with the highest limit: engines can build many circuits at the start.
+    /// Returns a limit with its highest value, because engines can build many circuits at the start.
     pub(super) fn new(most: usize) -> Self {
         Self { size: most as f64, most: most as f64 }
     }
@@ -32,7 +35,7 @@ impl ConcurrencyLimit {
         self.size as usize
     }
 
-    /// Notes how long a check waited for its circuit.
+    /// Records how long a check waited for its circuit.
     pub(super) fn waited(&mut self, wait: Duration) {
         let next = if wait <= SOON { self.size + 1.0 / self.size } else { self.size * SHRINK };
         self.size = next.clamp(LEAST.min(self.most), self.most);
@@ -61,8 +64,8 @@ mod tests {
         assert_eq!(one.size(), 1);
     }
 
-    /// Two circuits a second are built, in the order of the requests, and a check takes three seconds after its circuit.
-    /// The limit must settle where no check waits for long, and no engine is idle.
+    /// Simulates engines that build two circuits per second, in the order of the requests. A check takes three seconds
+    /// after it got its circuit. The limit must reach a value at which no check waits long and no engine is idle.
     #[test]
     fn the_limit_settles_where_engines_keep_up() {
         let mut concurrency = ConcurrencyLimit::new(50);

@@ -176,7 +176,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// After any steps each exit is either being checked or in exactly one class.
+    /// After any sequence of steps, each exit is either being checked or in exactly one class.
     #[test]
     fn no_exit_is_lost_or_queued_twice(steps in prop::collection::vec(step(), 0..200)) {
         let mut schedule = schedule(TERMS, &[]);

@@ -1,4 +1,4 @@
-//! Decompresses a body, passes it to the parser, and stops when it is too long.
+//! Decompresses a response body, passes the body to the parser, and stops when the body is too long.
 
 use std::io::{self, Write};
 
@@ -7,8 +7,8 @@ use http::header::{CONTENT_ENCODING, HeaderMap};
 
 use super::{FetchError, Sink};
 
-/// Takes decompressed bytes. It is an `io::Write` because that is what a decoder writes to; the reason of a failure is
-/// kept here, because an `io::Error` cannot carry it.
+/// Receives the decompressed bytes of a body. This type implements `io::Write` because a decoder writes to an
+/// `io::Write`. The reason of a failure is kept in this type, because an `io::Error` cannot contain it.
 struct Outlet<'a> {
     sink: Sink<'a>,
     left: u64,
@@ -44,7 +44,7 @@ enum Encoding<'a> {
     Gzip(Box<MultiGzDecoder<Outlet<'a>>>),
 }
 
-/// Decompresses a body as its `Content-Encoding` says.
+/// Decompresses a body according to its `Content-Encoding` header.
 pub(super) struct Decoder<'a>(Encoding<'a>);
 
 impl<'a> Decoder<'a> {
@@ -66,7 +66,7 @@ impl<'a> Decoder<'a> {
         written.map_err(|error| self.reason(error))
     }
 
-    /// The body has ended: a compressed one must be complete.
+    /// Ends the decompression after the last byte. Returns an error if a compressed body is incomplete.
     pub(super) fn finish(mut self) -> Result<(), FetchError> {
         let finished = match &mut self.0 {
             Encoding::Plain(_) => Ok(()),

@@ -8,7 +8,7 @@ use http_body_util::Empty;
 use super::{FetchError, Validators};
 use crate::net::{Host, Target};
 
-/// A parsed URL.
+/// A URL after parsing.
 pub(super) struct Location {
     pub(super) target: Target,
     pub(super) tls: bool,
@@ -28,14 +28,15 @@ impl Location {
         Ok(Self { target, tls, path })
     }
 
-    /// The `Host` header: with the port only if it is not the scheme's default.
+    /// Returns the value of the `Host` header. The value contains the port only if the port is not the default of the
+    /// scheme.
     fn authority(&self) -> String {
         let own = if self.tls { 443 } else { 80 };
         if self.target.port == own { self.target.host.to_string() } else { self.target.to_string() }
     }
 }
 
-/// Resolves a redirect. One from https to http is not followed.
+/// Resolves the target of a redirect. A redirect from https to http is an error.
 pub(super) fn follow(from: &Uri, location: &str) -> Result<Uri, FetchError> {
     let to: Uri = location.parse().map_err(|_| FetchError::Redirect("to an invalid URL"))?;
     let whole = if to.scheme().is_some() {

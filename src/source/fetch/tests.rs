@@ -7,13 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use super::*;
 use crate::lifecycle::{Lifecycle, Tasks};
 
-/// A server that reads a request and sends the next of its scripted answers.
+/// A test server that reads a request and sends the next one of its prepared answers.
 #[derive(Clone)]
 struct Scripted {
     answers: Arc<Mutex<Vec<Vec<u8>>>>,
     asked: Arc<Mutex<Vec<String>>>,
     tasks: Tasks,
-    /// After its answer the server sends nothing more and does not close.
+    /// True if the server sends nothing after its answer and does not close the connection.
     hangs: bool,
 }
 
@@ -35,7 +35,8 @@ impl Connect for Scripted {
                 head.push(byte[0]);
             }
             asked.lock().unwrap().push(format!("{target} {}", String::from_utf8(head).unwrap()));
-            let _ = theirs.write_all(&answer).await; // the client may have read enough
+            // fails if the client has already read enough and closed the stream
+            let _ = theirs.write_all(&answer).await;
             if hangs {
                 std::future::pending::<()>().await;
             }
@@ -61,7 +62,7 @@ struct Outcome {
     asked: Vec<String>,
 }
 
-/// Asks a server that has these answers, in this order.
+/// Makes a request to a server that sends these answers, in this order.
 async fn ask_with(url: &'static str, known: &Validators, answers: &[&[u8]], hangs: bool) -> Outcome {
     let life = Lifecycle::new();
     let script = answers.iter().rev().map(|answer| answer.to_vec()).collect();

@@ -1,8 +1,9 @@
-//! Parses one entry of a list of public proxies: `1.2.3.4:80`, a URL with or without a login, `1.2.3.4:80:user:password`,
-//! a row of a table, or a JSON object. Pure.
+//! Parses one entry of a list of public proxies. An entry is `1.2.3.4:80`, a URL with or without a login,
+//! `1.2.3.4:80:user:password`, a row of a table, or a JSON object. Pure.
 //!
-//! Lists are made by programs that scrape other lists, so invalid entries of all kinds occur. An entry that could only be
-//! used by guessing is left out: at a guessed port is a machine that is no proxy.
+//! These lists are made by programs that copy other lists, so invalid entries of all kinds occur. If an entry has no
+//! clear meaning, the entry is left out instead of guessed, because the machine at a guessed port is probably not a
+//! proxy.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -13,11 +14,11 @@ use serde_json::Value;
 use crate::exit::{Login, Protocol, PublicId};
 use crate::net::Secret;
 
-/// One proxy of a list.
+/// One proxy from a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub id: PublicId,
-    /// The username and password for the proxy, if the entry has them.
+    /// The username and password for the proxy, if the entry contains them.
     pub login: Option<Login>,
 }
 
@@ -26,13 +27,14 @@ pub struct Entry {
 pub enum BadEntry {
     #[error("its scheme is none of http, https, socks4, socks5")]
     Scheme,
-    /// Host names would have to be resolved, and free lists contain none.
+    /// The entry has a host name instead of an address. Host names would have to be resolved, and free lists contain
+    /// none.
     #[error("its host is not an address")]
     Host,
-    /// No port, or not a number from 1 to 65535.
+    /// The entry has no port, or its port is not a number from 1 to 65535.
     #[error("it has no valid port")]
     Port,
-    /// An empty entry, or a JSON value without a proxy.
+    /// The entry is empty, or is a JSON value that contains no proxy.
     #[error("it names no proxy")]
     Nothing,
     #[error("it is too long")]
@@ -41,7 +43,7 @@ pub enum BadEntry {
     Private,
 }
 
-/// The protocol of a scheme. Lists write `https` for HTTP proxies that open tunnels.
+/// Returns the protocol that a URL scheme means. Lists write `https` for HTTP proxies that open tunnels.
 fn protocol(word: &str) -> Option<Protocol> {
     let is = |words: &[&str]| words.iter().any(|known| word.eq_ignore_ascii_case(known));
     if is(&["http", "https"]) {
@@ -65,18 +67,19 @@ fn ip(text: &str) -> Result<IpAddr, BadEntry> {
     bare.parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| BadEntry::Host)
 }
 
-/// A login as it stands in a URL.
+/// Parses a login as written in a URL: `username:password`, percent-encoded.
 fn login(text: &str) -> Login {
     let (user, password) = text.split_once(':').unwrap_or((text, ""));
     Login { user: decoded(user).into(), password: Secret::new(decoded(password)) }
 }
 
-/// Percent-decoding. Text that decodes to no UTF-8 is kept as it is.
+/// Decodes percent-encoding. A text whose decoded bytes are not UTF-8 is returned unchanged.
 fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), Cow::into_owned)
 }
 
-/// Parses a line of text; what follows a blank is a remark. `fallback` is the protocol of an entry without a scheme.
+/// Parses a line of text. The text after the first space is a comment and is ignored. `fallback` is the protocol of an
+/// entry without a URL scheme.
 pub fn line(text: &str, fallback: Protocol) -> Result<Entry, BadEntry> {
     let word = text.split_whitespace().next().ok_or(BadEntry::Nothing)?;
     let (protocol, rest) = match word.split_once("://") {
@@ -92,7 +95,7 @@ pub fn line(text: &str, fallback: Protocol) -> Result<Entry, BadEntry> {
         Some((host, tail)) => (host, tail.strip_prefix(':').ok_or(BadEntry::Port)?),
         None => address.split_once(':').ok_or(BadEntry::Port)?,
     };
-    // `host:port:user:password`, as sellers write it.
+    // The form `host:port:user:password`, which sellers of proxies use.
     let (number, behind) = tail.split_once(':').map_or((tail, None), |(number, behind)| (number, Some(behind)));
     let after = behind.filter(|_| before.is_none()).map(|text| {
         let (user, password) = text.split_once(':').unwrap_or((text, ""));
@@ -102,7 +105,7 @@ pub fn line(text: &str, fallback: Protocol) -> Result<Entry, BadEntry> {
     Ok(Entry { id: PublicId { protocol, addr }, login: before.or(after).filter(|login| !login.user.is_empty()) })
 }
 
-/// Parses a row of a table: the first columns are the proxy's URL, or its address and port.
+/// Parses a row of a table. The first columns contain the URL of the proxy, or its address and its port.
 pub fn row(text: &str, fallback: Protocol) -> Result<Entry, BadEntry> {
     let mut cells = text.split([',', ';', '\t']).map(|cell| cell.trim().trim_matches('"'));
     let first = cells.next().unwrap_or_default();
@@ -114,7 +117,7 @@ pub fn row(text: &str, fallback: Protocol) -> Result<Entry, BadEntry> {
     Ok(Entry { id: PublicId { protocol, addr }, login: None })
 }
 
-/// Parses an element of a JSON array: a text as in [`line()`], or an object with the usual names of fields.
+/// Parses an element of a JSON array: a string as in [`line()`], or an object with the usual field names.
 pub fn json(element: &[u8], fallback: Protocol) -> Result<Entry, BadEntry> {
     let value: Value = serde_json::from_slice(element).map_err(|_| BadEntry::Nothing)?;
     if let Value::String(text) = &value {
@@ -146,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// `url` or `url user password`.
+    /// Returns an entry as text: `url`, or `url user password` if the entry has a login.
     fn shown(read: Result<Entry, BadEntry>) -> Result<String, BadEntry> {
         let Entry { id, login } = read?;
         let login = login.map(|login| format!(" {} {}", login.user, login.password.expose())).unwrap_or_default();

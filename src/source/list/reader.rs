@@ -1,8 +1,9 @@
-//! Splits a list into its entries while it arrives: lines, rows of a table, or elements of a JSON array. Pure.
+//! Splits a list of public proxies into its entries while the list arrives. Entries are lines, rows of a table, or
+//! elements of a JSON array. Pure.
 //!
-//! It keeps one entry at a time, and the proxies found so far, each once and up to a limit. An entry of any length is
-//! skipped without being kept. Invalid entries are counted, and the first few kept for the log, because a list whose
-//! format has changed otherwise looks like an empty one.
+//! The reader keeps one entry at a time, and the proxies found so far: each proxy once, up to a limit. A too long entry
+//! is skipped and is not kept. Invalid entries are counted, and the first few are kept for the log. Without them, a
+//! list whose format has changed would look like an empty list.
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
@@ -12,65 +13,66 @@ use crate::config::ListFormat;
 use crate::exit::{Login, Protocol, PublicId};
 use crate::limit::target::{Scope, scope};
 
-/// The longest entry that is parsed. The longest in known lists are objects of about 300 bytes.
+/// The longest entry that is parsed, in bytes. The longest entries in known lists are objects of about 300 bytes.
 const LONGEST: usize = 4096;
 
-/// How many invalid entries are kept for the log.
+/// How many invalid entries of a list are kept for the log.
 const SAMPLES: usize = 3;
 
-/// How many characters of such an entry are kept.
+/// How many characters of each invalid entry are kept for the log.
 const SAMPLE: usize = 80;
 
-/// A parsed list.
+/// A list after parsing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ProxyList {
-    /// Each proxy once, with its login.
+    /// The proxies of the list, each proxy once, with its login if the list has one.
     pub proxies: HashMap<PublicId, Option<Login>>,
     /// How many entries cannot be used.
     pub skipped: u32,
-    /// A few of these, with the reason.
+    /// The first few entries that cannot be used, each with the reason.
     pub samples: Vec<(String, BadEntry)>,
-    /// How many proxies were left out because of the limit.
+    /// How many proxies were left out because the list exceeds the limit.
     pub beyond: u32,
 }
 
-/// Reads a list.
+/// Reads one list.
 #[derive(Debug)]
 pub struct Reader {
     form: Form,
     fallback: Protocol,
     most: usize,
     private: bool,
-    /// The bytes of the current entry.
+    /// The bytes of the current entry so far.
     entry: Vec<u8>,
     too_long: bool,
     found: ProxyList,
 }
 
-/// The format of the list, and the position in it.
+/// The format of the list, and the current position in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// Not known before the first character.
+    /// The format is not known before the first character was read.
     Unknown,
     Lines,
     Rows,
     Json(Json),
 }
 
-/// The position in a JSON document.
+/// The current position in a JSON document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Json {
-    /// How many brackets and braces are open, counted from the array of entries; 0 before it.
+    /// How many brackets and braces are open, including the bracket of the array of entries. 0 before that array
+    /// begins.
     depth: u32,
     in_string: bool,
     escaped: bool,
-    /// The array of entries has ended.
+    /// True after the end of the array of entries.
     over: bool,
 }
 
 impl Reader {
-    /// A reader for a list in this format. `fallback` is the protocol of entries without a scheme, `most` the limit of
-    /// proxies; `private` allows private addresses.
+    /// Returns a reader for a list in this format. `fallback` is the protocol of entries without a URL scheme, `most`
+    /// is the largest number of proxies, and `private` is true if private addresses are allowed.
     pub fn new(format: ListFormat, fallback: Protocol, most: usize, private: bool) -> Self {
         let form = match format {
             ListFormat::Auto => Form::Unknown,
@@ -81,14 +83,14 @@ impl Reader {
         Self { form, fallback, most, private, entry: Vec::new(), too_long: false, found: ProxyList::default() }
     }
 
-    /// Takes the next bytes.
+    /// Reads the next bytes of the list.
     pub fn feed(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.take(byte);
         }
     }
 
-    /// The list is complete.
+    /// Ends the reading after the last byte of the list, and returns the proxies.
     pub fn finish(mut self) -> ProxyList {
         match self.form {
             Form::Json(_) => {}
@@ -99,13 +101,14 @@ impl Reader {
 
     fn take(&mut self, byte: u8) {
         match &mut self.form {
-            // A byte order mark and blanks do not show the format.
+            // A byte order mark or white space says nothing about the format.
             Form::Unknown if byte.is_ascii_whitespace() || [0xEF, 0xBB, 0xBF].contains(&byte) => {}
             Form::Unknown if byte == b'[' || byte == b'{' => {
                 self.form = Form::Json(Json::default());
                 self.take(byte);
             }
-            // Whether a line is a row of a table is decided at its end, by its commas.
+            // At the end of each line, its separators (commas, semicolons, tabs) decide whether the line is a row of a
+            // table.
             Form::Unknown => {
                 self.form = Form::Lines;
                 self.take(byte);
@@ -184,8 +187,8 @@ impl Reader {
     }
 }
 
-/// An invalid entry for the log, without its login. Every form in which lists write logins is cut; an entry with a word
-/// such as `password` is not shown at all.
+/// Returns an invalid entry for the log, without its login. All known forms of logins are removed. An entry that
+/// contains a word such as `password` is not shown at all.
 fn without_login(written: &[u8]) -> String {
     let text = String::from_utf8_lossy(written);
     let place = text.rsplit_once('@').map_or(&*text, |(_, place)| place);
@@ -193,10 +196,10 @@ fn without_login(written: &[u8]) -> String {
     if ["user", "pass", "login", "auth"].iter().any(|word| lower.contains(word)) {
         return "an entry with a login".to_owned();
     }
-    // `host:port:user:password`, and rows whose first two cells are the proxy.
+    // The form `host:port:user:password`, and rows whose first two cells are the host and port of the proxy.
     let start = place.find("://").map_or(0, |at| at + 3);
     let rest = &place[start..];
-    // An IPv6 address in brackets contains colons, and so does an object.
+    // Colons also occur in an IPv6 address in brackets, and in a JSON object.
     let bracketed = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(ip, _)| ip);
     let skipped = bracketed.filter(|ip| ip.parse::<Ipv6Addr>().is_ok()).map_or(0, |ip| ip.len() + 2);
     let second = rest[skipped..].match_indices(':').nth(1).map(|(at, _)| skipped + at);
@@ -206,19 +209,19 @@ fn without_login(written: &[u8]) -> String {
     shown.chars().take(SAMPLE).flat_map(char::escape_debug).collect()
 }
 
-/// Where a byte of JSON belongs.
+/// To which part of the JSON document a byte belongs.
 enum Step {
     Outside,
-    /// In an element of the array.
+    /// The byte is inside an element of the array.
     Inside,
-    /// The last byte of an element.
+    /// The byte is the last one of an element.
     Last,
-    /// After an element.
+    /// The byte is between two elements.
     Between,
 }
 
 impl Json {
-    /// The entries are the elements of the first array in the document, however deep it is nested.
+    /// Reads one byte. The entries are the elements of the first array in the document, at any depth of nesting.
     fn step(&mut self, byte: u8) -> Step {
         if self.over {
             return Step::Outside;
@@ -255,7 +258,8 @@ impl Json {
     }
 }
 
-/// A proxy in a private network would be a way into it.
+/// Returns true if a proxy may be used. A proxy with a private address would give clients a way into that private
+/// network.
 fn is_allowed(id: &PublicId, private: bool) -> bool {
     private || scope(id.addr.ip()) == Scope::Public
 }

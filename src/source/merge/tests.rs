@@ -17,7 +17,7 @@ fn id(relay: &Fake) -> Fingerprint {
     relay.hex().parse().unwrap()
 }
 
-/// The relay in Onionoo: in DE and AS 7, all other facts unlike those of the directory.
+/// A relay as Onionoo describes it: in DE and AS 7, and with all other facts different from those of the directory.
 fn described(relay: &Fake, exits: &[&str]) -> Listing {
     let exits = exits.iter().map(|ip| ip.parse().unwrap());
     Listing {

@@ -1,49 +1,52 @@
-//! Splits a document `{"key":value,…,"relays":[{…},{…}],…}` into its records while it arrives.
+//! Splits a document `{"key":value,…,"relays":[{…},{…}],…}` into its records while the document arrives.
 //!
-//! It understands strings, escapes and nesting, and no more of JSON: the caller parses each record. So it needs one pass
-//! and the memory of one record, and can skip a record of any length.
+//! The splitter understands strings, escapes and nesting, and nothing else of JSON: the caller parses each record. So
+//! one pass over the document is enough, no more than one record is in memory, and a record of any length can be
+//! skipped.
 
 use super::super::Garbage;
 
-/// The longest record that is passed on. The longest in the network has 20 kB, because of its family.
+/// The longest record that is passed to the caller, in bytes. The longest record in the network has 20 kB, because its
+/// relay belongs to a large family.
 const LONGEST: usize = 256 << 10;
 
-/// The longest value outside the array that is passed on: such values are dates and numbers.
+/// The longest value outside the array `relays` that is passed to the caller, in bytes. Such values are dates and
+/// numbers.
 const LONGEST_FIELD: usize = 256;
 
-/// The deepest nesting that is accepted. A record has three levels.
+/// The deepest nesting of braces and brackets that is accepted. A record has three levels.
 const DEEPEST: u32 = 64;
 
-/// A part of the document.
+/// A part of the document that is passed to the caller.
 pub(super) enum Piece<'a> {
-    /// An object in `relays`.
+    /// An object in the array `relays`.
     Record(&'a [u8]),
-    /// An object in `relays` that is too long.
+    /// An object in the array `relays` that is too long and was skipped.
     Skipped,
-    /// A key and its short value outside the array, as JSON.
+    /// A key and its short value outside the array `relays`, as JSON.
     Field(&'a str, &'a str),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum At {
-    /// Before the opening brace.
+    /// Before the opening brace of the document.
     #[default]
     Start,
-    /// Where a key of the document may begin.
+    /// At a place where a key of the document may begin.
     Key,
-    /// After a key.
+    /// Between a key and its colon.
     Colon,
-    /// In a value of the document.
+    /// Inside a value of the document.
     Value,
-    /// In `relays`, between two elements.
+    /// In the array `relays`, between two elements.
     Between,
-    /// In an element of `relays`.
+    /// Inside an element of the array `relays`.
     Record,
-    /// After the closing brace.
+    /// After the closing brace of the document.
     End,
 }
 
-/// The state between two chunks.
+/// The state of the splitter between two chunks of the document.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     at: At,
@@ -54,22 +57,22 @@ pub(super) struct Splitter {
     key: Vec<u8>,
     held: Vec<u8>,
     too_long: bool,
-    /// The array `relays` was found.
+    /// True after the array `relays` was found.
     relays: bool,
 }
 
 impl Splitter {
-    /// Takes the next bytes, and calls `found` with each part that is complete.
+    /// Reads the next bytes, and calls `found` with each part that is complete.
     pub(super) fn feed(&mut self, bytes: &[u8], found: &mut impl FnMut(Piece<'_>)) -> Result<(), Garbage> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            // Records are nearly all of the document, and have a fast path.
+            // Nearly all bytes of the document belong to records, so records have a fast path.
             rest = if self.at == At::Record { self.record(rest, found)? } else { self.envelope(rest, found)? };
         }
         Ok(())
     }
 
-    /// An error if the document is incomplete, or has no array `relays`.
+    /// Returns an error if the document is incomplete, or has no array `relays`.
     pub(super) fn finish(&self) -> Result<(), Garbage> {
         match (self.at, self.relays) {
             (At::End, true) => Ok(()),
@@ -79,7 +82,7 @@ impl Splitter {
         }
     }
 
-    /// Reads on in a record; returns the bytes after it.
+    /// Continues to read a record. Returns the bytes after the record.
     fn record<'a>(&mut self, bytes: &'a [u8], found: &mut impl FnMut(Piece<'_>)) -> Result<&'a [u8], Garbage> {
         for (i, &byte) in bytes.iter().enumerate() {
             if !self.step(byte)? {
@@ -90,7 +93,7 @@ impl Splitter {
             if self.too_long || self.held.len() + piece.len() > LONGEST {
                 found(Piece::Skipped);
             } else if self.held.is_empty() {
-                found(Piece::Record(piece)); // the whole record is in this chunk: no copy
+                found(Piece::Record(piece)); // the whole record is in this chunk, so no copy is needed
             } else {
                 self.held.extend_from_slice(piece);
                 found(Piece::Record(&self.held));
@@ -102,7 +105,7 @@ impl Splitter {
         Ok(&[])
     }
 
-    /// Takes one byte of a value. True if it closes the value's outermost brace or bracket.
+    /// Reads one byte of a value. Returns true if this byte closes the outermost brace or bracket of the value.
     fn step(&mut self, byte: u8) -> Result<bool, Garbage> {
         if self.in_string {
             match byte {
@@ -130,7 +133,7 @@ impl Splitter {
         Ok(false)
     }
 
-    /// Reads on outside of the records, byte by byte: these are a few hundred bytes.
+    /// Reads the parts of the document outside the records, byte by byte. These parts have a few hundred bytes.
     fn envelope<'a>(&mut self, bytes: &'a [u8], found: &mut impl FnMut(Piece<'_>)) -> Result<&'a [u8], Garbage> {
         let (byte, rest) = (bytes[0], &bytes[1..]);
         let space = byte.is_ascii_whitespace();
@@ -206,7 +209,7 @@ impl Splitter {
         Ok(())
     }
 
-    /// Keeps bytes of the current record or value, unless it is too long.
+    /// Keeps bytes of the current record or value until the next chunk, unless the record or value is too long.
     fn hold(&mut self, bytes: &[u8], longest: usize) {
         if self.too_long || self.held.len() + bytes.len() > longest {
             self.too_long = true;
@@ -224,7 +227,7 @@ impl Splitter {
 
 #[cfg(test)]
 impl Splitter {
-    /// Bytes kept between two chunks.
+    /// How many bytes are kept between two chunks.
     pub(super) fn held(&self) -> usize {
         self.held.capacity()
     }

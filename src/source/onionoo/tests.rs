@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::source::utc;
 
-/// A relay as Onionoo has it, with what a test does not care about cut.
+/// The record of a real relay in Onionoo, without the fields that no test needs.
 const QUINTEX: &str = r#"{"nickname":"Quintex152","fingerprint":"0008D9640FE4947F73E355F67E20C2D290BBC72C",
  "or_addresses":["204.8.96.141:444","[2620:7:6003::141]:81"],"exit_addresses":["204.8.96.142"],
  "last_seen":"2026-09-04 03:00:00","running":true,"flags":["Exit","Fast","Guard","Running","Stable","V2Dir","Valid"],
@@ -33,7 +33,7 @@ fn parse(text: &str) -> Result<Parsed<Vec<Listing>>, Garbage> {
     parse_in(text.as_bytes(), 4096)
 }
 
-/// A relay of this number, with more fields if a test has some.
+/// Returns the record of relay number `n`. `more` contains additional fields, or is empty.
 fn relay(n: u16, more: &str) -> String {
     format!(r#"{{"fingerprint":"{n:040X}","exit_policy_summary":{{"accept":["443"]}}{more}}}"#)
 }

@@ -19,7 +19,7 @@ fn ago(span: Duration) -> Moment {
     Moment(NOW.0 - span.as_micros() as u64)
 }
 
-/// A source that answered well an hour ago.
+/// A source whose last request was good, one hour ago.
 fn good() -> Source {
     Source {
         name: "onionoo".to_owned(),

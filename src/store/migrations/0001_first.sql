@@ -1,12 +1,13 @@
--- Times are microseconds since the Unix epoch, durations microseconds. Exits are named as everywhere: a fingerprint, a
--- proxy's URL, `direct`. What is looked up by its key alone is a table without rowids, so that a row is in one tree only.
+-- Times are microseconds since the Unix epoch, and durations are microseconds. An exit has the same name as everywhere
+-- in the program: a fingerprint, the URL of a proxy, or `direct`. A table whose rows are only looked up by key has no
+-- rowids, because each row is then stored in one tree only.
 
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Routes that the API made; those of the config live in the config.
+-- Routes that the API created. Routes of the configuration are only in the configuration.
 CREATE TABLE routes (
     name     TEXT PRIMARY KEY,
     selector TEXT NOT NULL,
@@ -16,7 +17,7 @@ CREATE TABLE routes (
     expires  INTEGER
 ) STRICT, WITHOUT ROWID;
 
--- The session of a pin without one is empty: no session is called that.
+-- The column `session` is empty for a pin without a session: no session has an empty name.
 CREATE TABLE pins (
     key       TEXT NOT NULL,
     scope     TEXT NOT NULL,
@@ -55,7 +56,7 @@ CREATE TABLE bans (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX bans_by_end ON bans (until);
 
--- A number stands for an exit in the tables that grow: a check's row is a third as long for it.
+-- In tables that grow, a number stands for an exit, because this makes a row of `checks` two thirds shorter.
 CREATE TABLE exits (
     number     INTEGER PRIMARY KEY,
     id         TEXT NOT NULL UNIQUE,
@@ -134,7 +135,8 @@ CREATE TABLE public_proxies (
     country       TEXT,
     exit_ip       TEXT
 ) STRICT, WITHOUT ROWID;
--- Lists are "working ones, fastest first", of one country or protocol or of all; the loops ask for what was tested longest ago.
+-- The API lists working proxies, fastest first, of one country, of one protocol or of all. The testers ask for the
+-- proxies that were tested longest ago.
 CREATE INDEX public_by_speed ON public_proxies (working, response_time);
 CREATE INDEX public_by_country ON public_proxies (country, working, response_time);
 CREATE INDEX public_by_protocol ON public_proxies (protocol, working, response_time);

@@ -1,4 +1,5 @@
--- What a restart needs to serve public proxies again before it tests them, and to keep away from those that were caught.
+-- The columns that a gateway needs after a restart to serve public proxies before it tests them again, and to avoid the
+-- proxies that were condemned.
 ALTER TABLE public_proxies ADD COLUMN login TEXT;
 ALTER TABLE public_proxies ADD COLUMN through TEXT NOT NULL DEFAULT 'direct';
 ALTER TABLE public_proxies ADD COLUMN several INTEGER NOT NULL DEFAULT 0;

@@ -1,7 +1,9 @@
-//! Killed at any moment: what was acknowledged is there, and nothing is there by half.
+//! A process is killed at a random moment: its acknowledged commits must be in the file, and no commit may be there
+//! partly.
 //!
-//! This very test binary is started again as a child that commits and says so on its standard output, a line a change.
-//! The parent kills it at a moment of chance, opens the file, and looks for every line.
+//! The test starts its own test binary again as a child process. The child commits changes, and writes one line to its
+//! standard output after each commit. The parent kills the child at a random moment, opens the file, and looks for the
+//! change of every line.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::process::{Command, Stdio};
@@ -11,7 +13,8 @@ use super::*;
 const CHILD: &str = "EXITGATE_TEST_CRASH_CHILD";
 const ROUNDS: usize = 60;
 
-/// Does nothing unless [`CHILD`] names a database: then it commits until it is killed.
+/// Does nothing unless the environment variable [`CHILD`] contains the path of a database. Then this test commits until
+/// it is killed.
 #[tokio::test]
 async fn child_that_commits_until_it_is_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
@@ -20,7 +23,8 @@ async fn child_that_commits_until_it_is_killed() {
     let begin = loaded.routes.len();
     for n in begin.. {
         for at in 0..20 {
-            store.note(Write::Check(check_of(tor(1), "echo", at))); // so that the kill also falls on mixed batches
+            // some notes, so the kill can also hit a batch of commits and notes
+            store.note(Write::Check(check_of(tor(1), "echo", at)));
         }
         let name = format!("route-{n:06}");
         let ban = Ban {
@@ -36,7 +40,7 @@ async fn child_that_commits_until_it_is_killed() {
     }
 }
 
-/// Runs a child for `life` and returns what it acknowledged.
+/// Runs a child process for the time `life`, and returns what the child acknowledged.
 fn acknowledged(path: &Path, life: Duration) -> Vec<String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "store::tests::crash::child_that_commits_until_it_is_killed", "--nocapture"])
@@ -47,7 +51,7 @@ fn acknowledged(path: &Path, life: Duration) -> Vec<String> {
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let killer = std::thread::spawn(move || {
-        std::thread::sleep(life); // the random moment is the point here: nothing is waited for
+        std::thread::sleep(life); // this is no wait for a condition: the test needs a random moment
         child.kill().unwrap();
         child.wait().unwrap();
     });

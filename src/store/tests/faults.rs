@@ -1,5 +1,5 @@
-//! A file that fails: full, locked, read-only. Nothing acknowledged is lost, callers get an error, and writing goes on when
-//! the file can be written again.
+//! Tests with a file that fails: full disk, locked, read-only. No acknowledged write is lost, callers get an error, and
+//! the store writes again when the file can be written again.
 
 use std::future::Future;
 use std::task::Poll;
@@ -113,7 +113,7 @@ async fn a_full_queue_drops_notes_and_leaves_room_for_changes() {
     assert!(std::future::poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx).is_pending())).await);
     let queued = || store.jobs.max_capacity() - store.jobs.capacity();
     while queued() > 0 {
-        tokio::task::yield_now().await; // until the writer has taken it and hangs
+        tokio::task::yield_now().await; // until the writer has received the commit and waits for the lock
     }
     (0..1000).for_each(|at| store.note(Write::Check(check_of(tor(1), "echo", at))));
     assert_eq!(queued(), 64 - 64 / FOR_CHANGES);

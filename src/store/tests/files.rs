@@ -1,10 +1,11 @@
-//! The database file: versions, damage, copies, moving aside, and the indexes that queries need.
+//! Tests of the database file: versions, damage, copies, moving the file aside, and the indexes that queries need.
 
 use std::io::{Seek, SeekFrom, Write as _};
 
 use super::*;
 
-/// A database as version 1 wrote it, with a row in every table. Never edited: it stands for files in the world.
+/// A database as schema version 1 wrote it, with a row in every table. Never edit this file: it stands for the files
+/// that users have.
 const VERSION_1: &str = include_str!("../../../tests/data/store-v1.sql");
 
 fn opened(path: &Path) -> Result<Loaded, StoreError> {
@@ -18,7 +19,7 @@ fn a_file_of_version_1_is_brought_up_to_date() {
     let loaded = opened(&home.path()).unwrap();
     let (_, mut wanted) = one_of_each();
     wanted.meta = loaded.meta.clone();
-    // What version 1 knew nothing of.
+    // Sets the fields that schema version 1 did not have.
     let Public { login, through, several, asked, passed, .. } = &mut wanted.public[0];
     (*login, *through, *several, *asked, *passed) = (None, Through::Direct, false, 0, 0);
     assert_eq!(loaded, wanted);
@@ -33,7 +34,8 @@ fn a_newer_file_is_left_alone() {
     let refused = opened(&home.path()).unwrap_err();
     assert!(matches!(refused, StoreError::Newer { theirs: 99, .. }), "{refused}");
     let (mut before, mut after) = (before, std::fs::read(home.path()).unwrap());
-    // Bytes 18 and 19 say that there is a write-ahead log, 24..28 and 92..100 count changes.
+    // Bytes 18 and 19 of the file say that there is a write-ahead log. Bytes 24 to 27 and 92 to 99 count changes. So
+    // these bytes are not compared.
     for bytes in [&mut before, &mut after] {
         bytes[18..20].fill(0);
         bytes[24..28].fill(0);
