@@ -1,11 +1,12 @@
 //! Opens streams to exits and targets. No other room opens sockets to the outside.
 //!
-//! For every kind of exit a caller gets one of two things: a [`Stream`] that is already connected to the target, or a
-//! [`DialError`] that says whose fault the failure was. The caller acts on that. After a fault of the exit, it tries
+//! For every kind of exit a caller gets one of two results: a [`Stream`] that is already connected to the target, or a
+//! [`DialError`]. The error tells the caller whose fault the failure was. After a fault of the exit, the caller tries
 //! another exit. A fault of the target would be the same through every exit, so the client gets the error. A fault of
-//! the engine is our own. A stream is a bare socket, because the relay splices bare sockets.
+//! the engine means that this gateway failed. A stream is a bare socket, because the relay of bytes works on bare
+//! sockets.
 //!
-//! Next: `dial/tor.rs` (a circuit that we chose), `dial/public.rs` (a public proxy), `dial/direct.rs` (no exit).
+//! Next: `dial/tor.rs` (a Tor circuit that we chose), `dial/public.rs` (a public proxy), `dial/direct.rs` (no exit).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,12 +21,12 @@ pub mod direct;
 pub mod public;
 pub mod tor;
 
-/// A stream that ends at the target.
+/// A connection over which the caller can exchange bytes with the target.
 #[derive(Debug)]
 pub enum Stream {
-    /// A connection to the target itself or to a public proxy.
+    /// A TCP connection to the target itself or to a public proxy.
     Tcp(TcpStream),
-    /// A connection to an engine's SOCKS port.
+    /// A connection to the SOCKS port of an engine (a tor process).
     Unix(UnixStream),
 }
 
@@ -38,10 +39,10 @@ impl AsFd for Stream {
     }
 }
 
-/// Why no stream was opened, split by whose fault it was.
+/// Why no stream was opened. The variants say whose fault the failure was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum DialError {
-    /// Our fault: the engine, or something else between the gateway and the exit.
+    /// Our fault: an engine failed, or something else between the gateway and the exit.
     #[error("the engine failed: {0}")]
     Engine(#[from] EngineFault),
     /// The exit's fault: another exit may succeed.
@@ -55,81 +56,81 @@ pub enum DialError {
     Deadline,
 }
 
-/// What went wrong between the gateway and the exit.
+/// A failure between the gateway and the exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum EngineFault {
-    /// No engine is ready: starting, bootstrapping or between restarts.
+    /// No engine is ready: every engine is starting, bootstrapping or waiting for its restart.
     #[error("no engine is ready")]
     NotReady,
-    /// The engine stopped while we waited for it.
+    /// The engine stopped while the dial waited for its answer.
     #[error("the engine was lost")]
     Lost,
-    /// The engine's answer breaks the protocol.
+    /// The engine's answer violates the protocol.
     #[error("the engine gave an unusable answer")]
     Protocol,
-    /// No file descriptor, port or memory left here.
+    /// This machine has no file descriptor, port or memory left.
     #[error("out of a local resource")]
     Exhausted,
 }
 
-/// What went wrong at the exit or on the way to it.
+/// A failure at the exit, or on the way to the exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ExitFault {
-    /// It is not in the directory, or not any more.
+    /// The exit is not in the directory, or not any more.
     #[error("the exit is not known")]
     Unknown,
-    /// No path to it could be chosen (family, subnets, no guard).
+    /// No path to the exit could be chosen: the guard and the exit are related, or no guard is usable.
     #[error("no path to the exit")]
     NoPath,
-    /// A circuit to it could not be built.
+    /// No circuit to the exit could be built.
     #[error("no circuit to the exit could be built")]
     Unreachable,
-    /// The circuit to it was closed while it was in use.
+    /// The circuit to the exit was closed while it was in use.
     #[error("the circuit to the exit died")]
     Died,
-    /// Its exit policy does not allow the target.
+    /// The exit policy of the exit does not allow the target.
     #[error("the exit's policy refuses the target")]
     Policy,
-    /// It refuses because it has no capacity left (bandwidth, streams per circuit, hibernation).
+    /// The exit refuses because its capacity is exhausted: bandwidth, streams per circuit, or hibernation.
     #[error("the exit is overloaded")]
     Overloaded,
-    /// It accepted the request and never answered.
+    /// The exit accepted the request and never answered.
     #[error("the exit does not answer")]
     Hung,
-    /// A public proxy asks for a password, answers with garbage or refuses this kind of target.
+    /// A public proxy asks for a password, answers with invalid bytes or refuses this kind of target.
     #[error("the exit refused")]
     Refused,
-    /// A public proxy says that the target failed, or the way to the proxy failed. Neither can be verified, so another
-    /// exit is tried and this one is not blamed.
+    /// A public proxy reports that the target failed, or the way to the proxy failed. Neither can be verified. So the
+    /// caller tries another exit and does not count this failure against the proxy.
     #[error("the exit says that the target failed, which cannot be verified")]
     Unclear,
 }
 
-/// What went wrong between the exit and the target.
+/// A failure between the exit and the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum TargetFault {
-    /// Nobody listens there.
+    /// No program listens at the target's port.
     #[error("connection refused")]
     Refused,
-    /// The name does not resolve.
+    /// The target's host name does not exist.
     #[error("the name does not resolve")]
     NoSuchName,
-    /// The resolver failed. The name may exist.
+    /// The DNS resolver failed. The host name may exist.
     #[error("the name could not be resolved")]
     NameFailed,
-    /// There is no route to it.
+    /// The exit has no network route to the target.
     #[error("the target cannot be reached")]
     Unreachable,
-    /// It did not answer in time.
+    /// The target did not answer in time.
     #[error("the target did not answer")]
     Timeout,
-    /// It closed the connection before any data came.
+    /// The target closed the connection before any data came.
     #[error("the target closed the connection")]
     Reset,
-    /// An onion service without a descriptor, or a bad onion address.
+    /// The target is an onion service without a descriptor, or its onion address is invalid.
     #[error("the onion service cannot be reached")]
     Onion,
-    /// Our own rules refuse it: a private, loopback or metadata address, or one of our listeners.
+    /// Our own rules forbid the target: a private, loopback or cloud metadata address, or one of our own listeners.
     #[error("the target is not allowed")]
     Forbidden,
 }
@@ -152,7 +153,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(())) // a socket has no buffer of its own to flush
+        Poll::Ready(Ok(())) // a socket has no buffer in this process, so there is nothing to flush
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,13 +1,13 @@
-//! Spawns all tasks, and stops them in two steps: draining, then killing. No other room spawns.
+//! Spawns all tasks, and stops them in two steps: first draining, then killing. No other room of the code spawns tasks.
 //!
-//! After a signal a gateway takes no new work, but may finish its open connections for a while (`lifecycle.drain`, the
-//! grace period). These are two steps, so there are two tokens: [`Tasks::stopping`] (no new work: listeners close, workers
-//! leave their loops) and [`Tasks::killed`] (the grace period is over: tunnels end where they are). Every task is spawned
-//! and tracked here, because a shutdown does not wait for a task that nobody tracks; hyper, for one, does not track the
-//! connections that it has upgraded.
+//! After a signal the gateway takes no new work, but open connections may finish for a while (`lifecycle.drain`, the
+//! grace period). For these two steps there are two tokens. [`Tasks::stopping`] means "no new work": listeners close,
+//! and workers leave their loops. [`Tasks::killed`] means that the grace period is over: tunnels end immediately. Every
+//! task is spawned and tracked here, because a shutdown does not wait for a task that is not tracked. For example,
+//! hyper does not track the connections that it has upgraded.
 //!
-//! A panic is a bug and is counted, but it ends one connection or one run of a worker, never the gateway:
-//! [`Tasks::spawn`] contains it, [`Tasks::supervise`] starts the worker again after a pause.
+//! A panic is a bug and is counted. But a panic ends only one connection or one run of a worker, never the gateway:
+//! [`Tasks::spawn`] catches the panic, and [`Tasks::supervise`] restarts the worker after a pause.
 //!
 //! Next: `lifecycle/signals.rs` has the signals of the process; `app/serve.rs` turns them into [`Lifecycle::stop`];
 //! `lifecycle/cut.rs` ends one connection;
@@ -33,17 +33,18 @@ pub mod yielding;
 
 pub use cut::Cut;
 
-/// How long a worker pauses before it starts again after a panic or an early return. Any value from 0.1 to 5 seconds does: a
-/// worker that panics at once must not spin, and a single panic should not be noticed.
+/// How long a worker pauses before its restart after a panic or an early return. Any value from 0.1 to 5 seconds works:
+/// a worker that panics immediately must not use a whole core, and users should not notice a single panic.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// The nice value of background threads: the middle of the kernel's scale from 0 to 19.
+/// The nice value (CPU priority) of background threads: the middle of the kernel's scale from 0 to 19.
 const NICE: i32 = 10;
 
-/// How long killed tasks may take to end. They only drop sockets, which takes far less; tasks that are left are logged.
+/// How long the shutdown waits for killed tasks to end. Such tasks only close sockets, which takes far less time. Tasks
+/// that still run after this time are logged.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
-/// A handle on all tasks, for code that spawns or must know when to stop. Cheap to clone.
+/// A handle on all tasks, for code that spawns tasks or must know when to stop. Cloning a handle is cheap.
 #[derive(Clone, Debug)]
 pub struct Tasks(Arc<TaskTree>);
 
@@ -56,14 +57,14 @@ struct TaskTree {
 }
 
 impl Tasks {
-    /// Runs `work` as a task of its own. A panic in it is logged, counted and ends there.
+    /// Runs `work` as a task of its own. A panic in `work` is logged and counted, and ends only this task.
     #[expect(clippy::disallowed_methods, reason = "the only place that spawns")]
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         self.0.tracker.spawn(Contained { name, tree: self.0.clone(), work });
     }
 
-    /// Runs a worker until shutdown: `make` makes one run of it, and a run that panics or returns is followed by
-    /// another after a pause. A worker leaves its loop by itself when [`Tasks::stopping`] resolves.
+    /// Runs a worker until shutdown. `make` returns the future of one run. If a run panics or returns, the next run
+    /// starts after a pause. A worker must leave its loop by itself when [`Tasks::stopping`] resolves.
     pub fn supervise<F>(&self, name: &'static str, mut make: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -80,8 +81,9 @@ impl Tasks {
         });
     }
 
-    /// Runs a worker as [`Tasks::supervise`] does, on a thread and a runtime of its own, at a lower priority than the threads
-    /// that carry traffic: background work must not add to the latency of connections. See [`yielding`].
+    /// Runs a worker as [`Tasks::supervise`] does, but on a thread and a runtime of its own. The thread has a lower
+    /// priority than the threads that carry traffic, because background work must not slow down connections. See
+    /// [`yielding`].
     pub fn background<F>(&self, name: &'static str, make: impl FnMut() -> F + Send + 'static) -> io::Result<()>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -101,27 +103,27 @@ impl Tasks {
         std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
     }
 
-    /// Resolves once no new work may be taken.
+    /// Resolves once the shutdown has begun and no new work may be taken.
     pub async fn stopping(&self) {
         self.0.stop.cancelled().await;
     }
 
-    /// True once no new work may be taken.
+    /// Returns true once the shutdown has begun and no new work may be taken.
     pub fn is_stopping(&self) -> bool {
         self.0.stop.is_cancelled()
     }
 
-    /// Resolves once the grace period is over: end now.
+    /// Resolves once the grace period is over. Every task must then end immediately.
     pub async fn killed(&self) {
         self.0.kill.cancelled().await;
     }
 
-    /// How many tasks run now.
+    /// Returns the number of tasks that run now.
     pub fn running(&self) -> usize {
         self.0.tracker.len()
     }
 
-    /// How many tasks have panicked since the start.
+    /// Returns the number of tasks that have panicked since the start of the process.
     pub fn panics(&self) -> u64 {
         self.0.panics.load(Ordering::Relaxed)
     }
@@ -140,10 +142,10 @@ impl TaskTree {
 }
 
 pin_project! {
-    /// A future that ends when its work panics, and reports the panic. It is a type and not an `async fn`, because that would
-    /// hold `work` twice, and a task is allocated and copied whole for every connection.
+    /// A future that ends when its work panics, and reports the panic. This is a type and not an `async fn`, because an
+    /// `async fn` would store `work` twice, and every connection allocates and copies a whole task.
     ///
-    /// Unwind safety: what a task shares with others is behind locks and atomics that are consistent at every await.
+    /// Unwind safety: a task shares data with others only behind locks and atomics that are consistent at every await.
     struct Contained<F> {
         name: &'static str,
         tree: Arc<TaskTree>,
@@ -169,16 +171,16 @@ impl<F: Future<Output = ()>> Future for Contained<F> {
     }
 }
 
-/// How a shutdown went.
+/// The result of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// All tasks finished within the grace period.
     Drained,
-    /// The grace period ended, or was cut short, while this many tasks still ran.
+    /// The grace period ended, or a second signal ended it early, while this number of tasks still ran.
     Cut(usize),
 }
 
-/// The owner of all tasks; `app` has the only one of a gateway.
+/// The owner of all tasks. A gateway has exactly one, in `app`.
 #[derive(Debug)]
 pub struct Lifecycle {
     tasks: Tasks,
@@ -195,12 +197,13 @@ impl Lifecycle {
         Self { tasks: Tasks(Arc::default()) }
     }
 
-    /// The handle to spawn with.
+    /// Returns the handle for spawning tasks.
     pub fn tasks(&self) -> Tasks {
         self.tasks.clone()
     }
 
-    /// Stops: no new work, then up to `grace` for running tasks, then the kill. `hurry` ends the grace period early.
+    /// Stops all tasks. No new work is taken, running tasks get up to `grace` to finish, and the rest is killed. When
+    /// `hurry` resolves, the grace period ends early.
     pub async fn stop(self, grace: Duration, hurry: impl Future<Output = ()>) -> Ended {
         let TaskTree { tracker, stop, kill, .. } = &*self.tasks.0;
         stop.cancel();

@@ -1,12 +1,13 @@
 //! Host names, targets and secrets: the types that carry untrusted or secret text through the program.
 //!
-//! All rooms pass a [`Target`] on and not a string such as `host:port`. A name that a client sent is checked once, in
-//! [`Host::parse`], before it is put into a SOCKS request, an HTTP head, a control command or a log line. A [`Host`] never
-//! holds a space, a line break, a NUL or a colon, which makes header injection into the next hop impossible.
+//! All rooms of the code pass a [`Target`] and not a string such as `host:port`. A name that a client sent is checked
+//! once, in [`Host::parse`], before the name is written into a SOCKS request, an HTTP head, a control command or a log
+//! line. A [`Host`] never contains a space, a line break, a NUL or a colon. So a client cannot inject headers into a
+//! request to the next server.
 //!
-//! A [`Secret`] is compared in constant time, is never printed, and is wiped from memory when it is dropped.
+//! A [`Secret`] is compared in constant time, is never printed, and is overwritten in memory when it is dropped.
 //!
-//! Next: [`crate::gateway`] builds targets from the requests of clients; [`crate::dial`] opens streams to them.
+//! Next: [`crate::gateway`] makes targets from the requests of clients; [`crate::dial`] opens streams to targets.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,12 +20,13 @@ mod printable;
 
 pub use printable::Printable;
 
-/// The host of a target: a name that is not resolved yet, or an address.
+/// The host of a target: either a name that is not resolved yet, or an IP address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Host {
-    /// An address. `::ffff:127.0.0.1` is stored as `127.0.0.1`: rules about private addresses must see it.
+    /// An IP address. `::ffff:127.0.0.1` is stored as `127.0.0.1`, because the rules on private addresses must
+    /// recognise it.
     Ip(IpAddr),
-    /// A DNS-like name: lower case, 1 to 253 bytes, no trailing dot.
+    /// A host name in lower case: 1 to 253 bytes, no trailing dot.
     Name(Box<str>),
 }
 
@@ -46,7 +48,7 @@ pub enum BadTarget {
 }
 
 impl Host {
-    /// Reads a host as clients write it: a name, an IPv4 literal, an IPv6 literal with or without brackets.
+    /// Parses a host as clients write it: a name, an IPv4 address, or an IPv6 address with or without brackets.
     pub fn parse(text: &str) -> Result<Self, BadTarget> {
         if text.is_empty() {
             return Err(BadTarget::EmptyHost);
@@ -71,8 +73,9 @@ impl Host {
         if name.split('.').any(|label| label.is_empty() || label.len() > 63) {
             return Err(BadTarget::HostLabel);
         }
-        // Resolvers read "127.1" and "0x7f.1" as addresses, Rust does not. No name in DNS has a last label that begins with
-        // a digit, so such a name is refused: it would be a way around the rules on private addresses.
+        // Some resolvers read "127.1" and "0x7f.1" as addresses, but Rust does not. In DNS no last label of a name
+        // begins with a digit. So such a name is refused: a client could use it to bypass the rules on private
+        // addresses.
         let last = name.rsplit('.').next().unwrap_or(name);
         if last.bytes().next().is_some_and(|b| b.is_ascii_digit()) {
             return Err(BadTarget::HostByte);
@@ -94,7 +97,7 @@ impl From<Ipv4Addr> for Host {
 }
 
 impl fmt::Display for Host {
-    /// As in a URL: IPv6 in brackets.
+    /// Writes the host as in a URL: an IPv6 address is in brackets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]"),
@@ -104,16 +107,16 @@ impl fmt::Display for Host {
     }
 }
 
-/// The host and port that a client asks for.
+/// The host and the port that a client wants to reach.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Target {
     pub host: Host,
-    /// Never 0.
+    /// The port, which is never 0.
     pub port: u16,
 }
 
 impl Target {
-    /// Builds a target from its parts; port 0 is refused.
+    /// Makes a target from host and port. Port 0 is refused.
     pub fn new(host: Host, port: u16) -> Result<Self, BadTarget> {
         if port == 0 { Err(BadTarget::BadPort) } else { Ok(Self { host, port }) }
     }
@@ -122,10 +125,10 @@ impl Target {
 impl FromStr for Target {
     type Err = BadTarget;
 
-    /// Reads `host:port`, as in `CONNECT host:port` and in a URL's authority.
+    /// Parses `host:port`, as in `CONNECT host:port` and in the authority part of a URL.
     fn from_str(text: &str) -> Result<Self, BadTarget> {
         let (host, port) = text.rsplit_once(':').ok_or(BadTarget::NoPort)?;
-        // "::1" has colons and no port: an IPv6 literal with a port is in brackets.
+        // "::1" contains colons but no port. An IPv6 address with a port must be in brackets.
         if host.contains(':') && !host.starts_with('[') {
             return Err(BadTarget::NoPort);
         }
@@ -148,7 +151,8 @@ impl fmt::Display for Target {
     }
 }
 
-/// A key, token or password: compared in constant time, printed as `***`, overwritten with zeros when it is dropped.
+/// A key, token or password. It is compared in constant time, printed as `***`, and overwritten with zeros when
+/// dropped.
 #[derive(Clone, Default, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Secret(Box<str>);
@@ -158,12 +162,12 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself, for code that must send or store it.
+    /// Returns the text itself, for code that must send or store the secret.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Compares in a time that depends on nothing but the lengths.
+    /// Compares the secret with `given`. The duration depends only on the two lengths, not on the content.
     pub fn matches(&self, given: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(given).into()
     }
@@ -252,7 +256,7 @@ mod tests {
         fn wiped<T: ZeroizeOnDrop>(_: &T) {}
         let mut secret = Secret::new("hunter2");
         wiped(&secret);
-        // Freed memory cannot be read without `unsafe`, so this does what `drop` does.
+        // The test cannot read freed memory without `unsafe`, so it calls the same function as `drop`.
         secret.0.zeroize();
         assert_eq!(secret.expose(), "\0".repeat(7));
     }

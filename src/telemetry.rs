@@ -1,14 +1,14 @@
-//! Sets up logging and metrics.
+//! Sets up the logging and the metrics of the process.
 //!
-//! Logs go to standard error: as text if that is a terminal, as JSON otherwise, because log collectors of containers parse
-//! JSON. The level can be changed while the gateway runs: debug lines are needed when something is wrong, and a restart
-//! often makes the fault disappear. Writers drop lines rather than block, because a stuck terminal or a full disk must not
-//! stop traffic. Dropped lines are counted.
+//! Logs go to standard error. On a terminal the lines are text. Otherwise they are JSON, because the log collectors of
+//! containers parse JSON. The level can be changed while the gateway runs: debug lines are needed when something is
+//! wrong, and a restart often makes the fault disappear. If a writer is too slow, lines are dropped and counted. The
+//! gateway does not wait for the writer, because a stuck terminal or a full disk must not stop traffic.
 //!
-//! The names of all metrics are in [`metrics`] and nowhere else. Series about routes, which users create and delete, are
-//! kept apart ([`ephemeral_series`]), because they must be removed again.
+//! The names of all metrics are in [`metrics`] and nowhere else. Metric series about routes are kept apart
+//! ([`ephemeral_series`]): users create and delete routes, and the series of a deleted route must be removed.
 //!
-//! Next: `telemetry/metrics.rs`; `telemetry/trace_id.rs`, the ids in log lines; [`crate::app`] calls [`init`] once.
+//! Next: `telemetry/metrics.rs`; `telemetry/trace_id.rs` (the ids in log lines); [`crate::app`] calls [`init`] once.
 
 pub mod ephemeral_series;
 mod log_sanitizer;
@@ -27,42 +27,42 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use log_sanitizer::LogSanitizer;
 
-/// The format of lines on standard error.
+/// The format of log lines on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LineFormat {
-    /// Text on a terminal, JSON otherwise.
+    /// Text if standard error is a terminal, otherwise JSON.
     #[default]
     Auto,
-    /// Text.
+    /// Text for people.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// When a new log file is begun.
+/// When the gateway starts a new log file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogRotation {
-    /// Never: another program rotates it, or nobody.
+    /// Never. Another program may rotate the file.
     Never,
     Hourly,
-    /// At midnight UTC.
+    /// Every day at midnight UTC.
     #[default]
     Daily,
     Weekly,
 }
 
-/// What to log, and where.
+/// The settings of the log: what is logged, and where.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
-    /// `info`, or directives such as `info,exitgate::tor=debug`.
+    /// A level such as `info`, or directives per module such as `info,exitgate::tor=debug`.
     pub level: String,
-    /// The format on standard error; a file always gets JSON.
+    /// The format of lines on standard error. Lines in a file are always JSON.
     pub format: LineFormat,
-    /// A file that gets every line too. Where files are rotated, each has the date in its name (`exitgate.log.2026-11-30`),
-    /// and this path is a symbolic link to the newest one.
+    /// A file that also gets every log line. If files are rotated, each file has the date in its name
+    /// (`exitgate.log.2026-11-30`), and this path is a symbolic link to the newest file.
     pub file: Option<PathBuf>,
     pub rotate: LogRotation,
-    /// How many rotated files are kept; 0 keeps all.
+    /// The number of rotated log files that are kept. 0 keeps all files.
     pub keep: usize,
 }
 
@@ -81,7 +81,7 @@ pub enum TelemetryError {
     Taken,
 }
 
-/// Logging and metrics of the process; dropping it flushes buffered lines.
+/// The logging and the metrics of the process. Dropping this value writes buffered lines to their destination.
 pub struct Telemetry {
     level: reload::Handle<EnvFilter, Registry>,
     recorder: PrometheusHandle,
@@ -97,13 +97,13 @@ impl std::fmt::Debug for Telemetry {
     }
 }
 
-/// Limits for crates that would log the targets of clients, or very much, at the level that the user sets.
+/// Log levels for crates that would otherwise log the targets of clients, or too many lines, at the user's level.
 const QUIET: &str = "hyper=info,rustls=warn,h2=warn,mio=info,rusqlite_migration=warn";
 
 fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     let fault = |reason: String| TelemetryError::Level { given: level.to_owned(), reason };
     let known = ["trace", "debug", "info", "warn", "error", "off"];
-    // EnvFilter reads a word that is no level as the name of a crate: `level = "wran"` would silence everything.
+    // EnvFilter reads a word that is not a level as the name of a crate: `level = "wran"` would disable all log lines.
     let lone = level.split(',').filter(|part| !part.contains(['=', ':', '[']));
     if let Some(word) = lone.map(str::trim).find(|word| !known.contains(&word.to_ascii_lowercase().as_str())) {
         return Err(fault(format!("{word:?} is not a level")));
@@ -111,8 +111,8 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::builder().parse(format!("{QUIET},{level}")).map_err(|error| fault(error.to_string()))
 }
 
-/// Lines that are buffered for a slow writer before new ones are dropped. Not tuned. A slot takes 32 bytes from the start:
-/// the crate's default of 128,000 slots would take 4 MB.
+/// The number of lines that are buffered for a slow writer before new lines are dropped. Not tuned. Each slot takes 32
+/// bytes from the start: the crate's default of 128,000 slots would take 4 MB.
 const BUFFERED_LINES: usize = 16_384;
 
 type Writer = (NonBlocking, WorkerGuard, ErrorCounter);
@@ -142,7 +142,8 @@ fn open_file(settings: &LogSettings) -> Result<Option<Writer>, TelemetryError> {
     if settings.keep > 0 {
         appender = appender.max_log_files(settings.keep);
     }
-    // The crate deletes what is at the path of the link: a log of earlier times must not be lost.
+    // The crate deletes the file at the path of the link. A log file that an earlier configuration wrote must not be
+    // lost.
     let free = path.symlink_metadata().map_or(true, |found| found.is_symlink());
     if settings.rotate != LogRotation::Never && free {
         appender = appender.latest_symlink(name);
@@ -151,7 +152,7 @@ fn open_file(settings: &LogSettings) -> Result<Option<Writer>, TelemetryError> {
     Ok(Some(lossy("log-file", appender)))
 }
 
-/// Sets up logging and metrics for the whole process; may be called once.
+/// Sets up logging and metrics for the whole process. This function may be called only once.
 pub fn init(settings: &LogSettings) -> Result<Telemetry, TelemetryError> {
     let (level, handle) = reload::Layer::new(filter(&settings.level)?);
     let file = open_file(settings)?;
@@ -194,13 +195,13 @@ fn install_recorder() -> Result<(PrometheusHandle, ephemeral_series::EphemeralSe
 }
 
 impl Telemetry {
-    /// Changes the level while running.
+    /// Changes the log level while the gateway runs.
     pub fn set_level(&self, level: &str) -> Result<(), TelemetryError> {
         let new = filter(level)?;
         self.level.reload(new).map_err(|_| TelemetryError::Taken)
     }
 
-    /// All metrics in Prometheus' text format.
+    /// Returns all metrics in the text format of Prometheus.
     pub fn render(&self) -> String {
         self.process.collect();
         let lost: usize = self.lost.iter().map(ErrorCounter::dropped_lines).sum();
@@ -208,8 +209,8 @@ impl Telemetry {
         self.recorder.render() + &self.ephemeral.render()
     }
 
-    /// Frees memory that otherwise only a scrape frees: empties the buffers of histograms, and removes series of deleted
-    /// routes. To be called every few seconds, because not every gateway is scraped.
+    /// Frees memory that otherwise only a scrape of the metrics frees: empties the buffers of histograms, and removes
+    /// the series of deleted routes. Call this every few seconds, because not every gateway is scraped.
     pub fn upkeep(&self) {
         self.recorder.run_upkeep();
         self.ephemeral.sweep(std::time::Instant::now());
@@ -235,7 +236,7 @@ mod tests {
         LogSettings { level: "info".to_owned(), format: LineFormat::Auto, file: Some(file.into()), rotate, keep }
     }
 
-    /// The names in a folder, each with a `@` if it is a symbolic link.
+    /// Returns the file names in a folder. The name of a symbolic link ends with `@`.
     fn names(folder: &std::path::Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
         let name = |entry: std::fs::DirEntry| {

@@ -1,18 +1,21 @@
-//! Drives tor. An engine is a tor process that we start, watch and command. A circuit is a path through Tor that we choose
-//! and have an engine build.
+//! Controls tor. An engine is a tor process that we start, watch and command. A circuit is a path through the Tor
+//! network. We choose the path, and an engine builds the circuit.
 //!
-//! Other gateways run one tor process per exit, which costs 20 MB and two seconds each. Here a few engines carry circuits
-//! to any number of exits: tor leaves streams unattached, and we attach each stream to a circuit that leads to the exit
-//! chosen for it. So we must do what tor would do by itself: keep a guard, choose middle relays, limit the pace of
-//! builds, keep clients apart, and replace what dies.
+//! Other gateways run one tor process per exit. Each process costs 20 MB of memory and two seconds to start. Here a few
+//! engines carry circuits to any number of exits: tor leaves new streams unattached, and we attach each stream to a
+//! circuit that leads to the exit chosen for the stream. So we must do what tor would do by itself: keep a guard,
+//! choose middle relays, limit the rate of circuit builds, keep clients on separate circuits, and replace circuits that
+//! die.
 //!
-//! [`Tor`] is the handle. A dial asks it for a [`circuit::Lease`], the right to put one stream on one circuit, and
-//! connects under a username that identifies the stream ([`stream`]). The circuits to keep ready come in as
-//! [`WantedExits`], a plain value on a watch: this room knows nothing of routes and pools.
+//! [`Tor`] is the handle to this room. A dial first gets a [`circuit::Lease`] from [`Tor`], the right to put one stream
+//! on one circuit. The dial then connects to the engine under a username that identifies the stream ([`stream`]). The
+//! circuits to keep ready are listed in [`WantedExits`], a plain value on a watch channel. This room knows nothing
+//! about routes and pools of exits.
 //!
 //! The modules from the bottom up: [`reply`] (bytes to replies), [`event`] (replies to events), [`control`] (a control
-//! connection), [`torrc`] (an engine's configuration), [`netdir`] (the directory), [`guard`] and [`path`] (which relays
-//! to use), [`circuit`] (which circuit to lend), [`engine`] (a tor process, kept alive). Next: `dial/tor.rs` calls this room.
+//! connection), [`torrc`] (an engine's configuration), [`netdir`] (the directory of relays), [`guard`] and [`path`]
+//! (which relays to use), [`circuit`] (which circuit to lend), [`engine`] (a tor process that is restarted when it
+//! ends). Next: `dial/tor.rs` calls this room.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -62,35 +65,35 @@ use own::Owned;
 use path::Port;
 use stream::Username;
 
-/// The longest time that a request waits for any engine to become ready. A restart takes a second or two; after ten
-/// seconds an error is more useful to the client.
+/// The longest time that a request waits for any engine to become ready. A restart of an engine takes a second or two.
+/// After ten seconds an error is more useful to the client than more waiting.
 const READY_WAIT: Duration = Duration::from_secs(10);
 
-/// How long to wait for a circuit from one engine before the next engine is asked: the guard may hang, which looks the
-/// same as being slow. Any value from 4 to 10 s does: by then the first engine has had two builds running for 3 s.
+/// How long to wait for a circuit from one engine before the next engine is tried, because a guard that hangs cannot be
+/// told from a slow one. Any value from 4 to 10 s works: by then the first engine has had two builds running for 3 s.
 const ENGINE_WAIT: Duration = Duration::from_secs(6);
 
-/// The SOCKS port and username for a stream to an onion service.
+/// The SOCKS port and the username to use for a stream to an onion service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnionPort {
-    /// The engine.
+    /// The engine that will carry the stream.
     pub engine: EngineId,
-    /// The engine's SOCKS port for onion services.
+    /// The SOCKS port for onion services of this engine.
     pub addr: control::Addr,
-    /// tor shares circuits only among streams with the same username.
+    /// The SOCKS username. tor lets streams to onion services share circuits only if their usernames are equal.
     pub username: String,
 }
 
-/// A caller that wants a stream to an onion service.
+/// The origin of a stream to an onion service. It decides which engine is used and which streams share circuits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Streams with the same key may share circuits.
+    /// The isolation key: streams with the same key may share circuits.
     pub isolation: Isolation,
-    /// The engine of the caller's route, if the route has an engine of its own.
+    /// The engine of the caller's route, if that route has an engine of its own.
     pub own: Option<OwnEngine>,
 }
 
-/// The handle on all engines; cheap to clone.
+/// The handle to all engines. Cloning a handle is cheap.
 #[derive(Clone, Debug)]
 pub struct Tor {
     fleet: Arc<Fleet>,
@@ -99,13 +102,14 @@ pub struct Tor {
 }
 
 impl Tor {
-    /// Starts the engines in the background and returns at once.
+    /// Starts the engines in the background and returns immediately.
     pub fn start(settings: Settings, tasks: Tasks, wanted: watch::Receiver<WantedExits>) -> Self {
         let (started, attach) = (settings.started_engines(), settings.attach.clone());
         let fleet = Arc::new(Fleet::new(settings, tasks.clone()));
         let attached = attach.into_iter().flat_map(Attach::engines);
         let kinds = (0..started).map(|_| None).chain(attached.map(Some));
-        // An engine's id is a byte. Each engine has a guard of its own, so 256 engines would be a mistake anyway.
+        // An engine's id is one byte. Each engine has a guard of its own, so more than 256 engines would be a mistake
+        // anyway.
         let engines: Arc<[_]> = (0..=u8::MAX)
             .zip(kinds)
             .map(|(id, attach)| Arc::new(Engine::new(EngineId(id), attach, fleet.clone())))
@@ -119,29 +123,29 @@ impl Tor {
         tor
     }
 
-    /// The status of each engine, in the order of their ids.
+    /// Returns the status of each engine, in the order of the engine ids.
     pub fn status(&self) -> Vec<EngineStatus> {
         let there = |status: &EngineStatus| status.state != EngineState::Absent;
         self.all().iter().map(|engine| engine.status()).filter(there).collect()
     }
 
-    /// Counts changes of state of any engine.
+    /// Returns a counter that grows when the state of any engine changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.fleet.changes.subscribe()
     }
 
-    /// Alerts for the operator.
+    /// Subscribes to the alerts for the operator.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
     pub fn alerts(&self) -> broadcast::Receiver<Alert> {
         self.fleet.alerts.subscribe()
     }
 
-    /// The newest directory of any engine.
+    /// Returns the newest directory that any engine has.
     pub fn directory(&self) -> watch::Receiver<Option<Arc<Netdir>>> {
         self.fleet.directory.subscribe()
     }
 
-    /// Every circuit that exists.
+    /// Returns the status of every circuit of every engine.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
     pub fn circuits(&self) -> Vec<CircuitStatus> {
         let views = |engine: &Arc<Engine>| {
@@ -159,17 +163,18 @@ impl Tor {
         self.all().iter().flat_map(views).collect()
     }
 
-    /// Resolves once some engine is ready.
+    /// Resolves once at least one engine is ready.
     pub async fn ready(&self) {
         let mut changes = self.changes();
         while !self.engines.iter().any(|engine| engine.state().borrow().usable()) {
             if changes.changed().await.is_err() {
-                std::future::pending::<()>().await; // the engines are gone; the caller has a deadline
+                std::future::pending::<()>().await; // all engines are gone, so wait until the caller's deadline
             }
         }
     }
 
-    /// Takes over new settings without dropping a stream. Returns the names of those that need a restart.
+    /// Applies new settings without ending a stream. Returns the names of the settings that need a restart of the
+    /// gateway.
     pub async fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, PreflightError> {
         let settings = settings.without_missing().await;
         preflight(&settings).await?;
@@ -189,8 +194,8 @@ impl Tor {
         Ok(restart)
     }
 
-    /// The right to put one stream on a circuit to `way.exit`. `port` is the target's, if it has one. `failed` is an engine
-    /// that just failed for this request; it is asked last.
+    /// Returns the right to put one stream on a circuit to `way.exit`. `port` is the port of the target, if it has one.
+    /// `failed` is an engine that just failed for this request, so that engine is tried last.
     pub async fn lease(
         &self,
         way: Way,
@@ -214,7 +219,7 @@ impl Tor {
             let until = if Some(engine.id()) == last { deadline } else { deadline.min(Instant::now() + ENGINE_WAIT) };
             match engine.ask(key, way.isolation, until).await {
                 Ok(lease) => return Ok(lease),
-                // The cause is this engine or its guard: another engine may succeed.
+                // The cause of this failure is the engine or its guard, so another engine may succeed.
                 Err(why @ (LeaseFault::NoPath | LeaseFault::Lost | LeaseFault::NotReady)) => fault = why,
                 Err(why @ LeaseFault::Deadline) if until < deadline => fault = why,
                 Err(why) => return Err(why),
@@ -223,7 +228,8 @@ impl Tor {
         Err(fault)
     }
 
-    /// Where to ask for an onion service: the same engine for one isolation key as long as that engine runs.
+    /// Returns the port and username for a stream to an onion service. All streams with the same isolation key use the
+    /// same engine as long as that engine runs.
     pub async fn onion(&self, who: Caller, deadline: Instant) -> Result<OnionPort, LeaseFault> {
         let Caller { isolation, own } = who;
         let way = Way { exit: Fingerprint([0; 20]), hops: 3, isolation, own };
@@ -232,7 +238,7 @@ impl Tor {
         Ok(OnionPort { engine, addr: live.onion.clone(), username: Username::Onion(isolation).write() })
     }
 
-    /// The engines that may carry a stream of this way.
+    /// Returns the engines that may carry a stream of this way.
     async fn engines_for(&self, way: Way, deadline: Instant) -> Result<Vec<Arc<Engine>>, LeaseFault> {
         let Some(own) = way.own else { return self.usable(way, deadline).await };
         let engine = self.owned.get(own, &self.fleet);
@@ -245,12 +251,12 @@ impl Tor {
         }
     }
 
-    /// The shared engines, then those that belong to one route each.
+    /// Returns the engines that many routes share, followed by the engines that belong to one route each.
     fn all(&self) -> Vec<Arc<Engine>> {
         self.engines.iter().cloned().chain(self.owned.list()).collect()
     }
 
-    /// The engines that can carry streams, best first for this way; waits for one if there is none.
+    /// Returns the engines that can carry streams, the best for this way first. If there is none, waits for one.
     async fn usable(&self, way: Way, deadline: Instant) -> Result<Vec<Arc<Engine>>, LeaseFault> {
         let mut engines = self.ranked(way.exit);
         if engines.is_empty() {
@@ -258,24 +264,25 @@ impl Tor {
             timeout_at(until, self.ready()).await.map_err(|_| LeaseFault::NotReady)?;
             engines = self.ranked(way.exit);
         }
-        // Spares are kept on the first two engines. The isolation key decides which is asked first, so both are used.
+        // An exit's spare circuits are kept on its first two engines. The isolation key decides which of the two is
+        // tried first, so requests use the spares of both.
         if engines.len() > 1 && hash(&way.isolation) % 2 == 1 {
             engines.swap(0, 1);
         }
-        // A degraded engine comes last. The sort is stable, so the order among equals stays.
+        // A degraded engine comes last. The sort is stable, so engines in the same state keep their order.
         engines.sort_by_key(|engine| *engine.state().borrow() != EngineState::Ready);
         Ok(engines)
     }
 
-    /// Engines that can carry streams, in an order of each exit's own. When an engine stops, only its exits move
-    /// (rendezvous hashing).
+    /// Returns the engines that can carry streams, in an order that depends on the exit. When an engine stops, only the
+    /// exits that used this engine change to another one (rendezvous hashing).
     fn ranked(&self, exit: Fingerprint) -> Vec<Arc<Engine>> {
         let mut engines: Vec<_> = self.engines.iter().filter(|engine| engine.live().is_some()).cloned().collect();
         engines.sort_by_key(|engine| std::cmp::Reverse(hash(&(exit, engine.id()))));
         engines
     }
 
-    /// Keeps the wanted spares ready: half of an exit's spares on one engine, half on another.
+    /// Keeps the wanted spare circuits ready. Half of an exit's spares are on one engine, half on another.
     fn reconcile(self, mut wanted: watch::Receiver<WantedExits>, tasks: Tasks) -> impl Future<Output = ()> + Send {
         let mut changes = self.changes();
         async move {
@@ -321,7 +328,7 @@ impl Tor {
     }
 }
 
-/// Gives the same number for the same value in every run.
+/// Returns the same hash for the same value in every run of the gateway.
 fn hash(value: &impl std::hash::Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);

@@ -1,10 +1,10 @@
-//! Writes a target in SOCKS5's format, for tor's SOCKS port and for public proxies.
+//! Writes a target in the address format of SOCKS5, for tor's SOCKS port and for public proxies.
 
 use std::net::IpAddr;
 
 use crate::net::Host;
 
-/// Appends the address type, the address and the port.
+/// Appends the target to `bytes` in SOCKS5's format: address type, address and port.
 pub(super) fn push(bytes: &mut Vec<u8>, host: &Host, port: u16) {
     match host {
         Host::Ip(IpAddr::V4(ip)) => {
@@ -16,7 +16,7 @@ pub(super) fn push(bytes: &mut Vec<u8>, host: &Host, port: u16) {
             bytes.extend(ip.octets());
         }
         Host::Name(name) => {
-            bytes.extend([3, name.len() as u8]); // a name is at most 253 bytes
+            bytes.extend([3, name.len() as u8]); // the length fits into one byte, because a name has at most 253 bytes
             bytes.extend(name.as_bytes());
         }
     }

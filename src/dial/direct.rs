@@ -1,12 +1,12 @@
-//! Connects to the target from this machine's own address, without an exit: for measurements, and for routes that mix
-//! sources.
+//! Connects to the target from this machine's own address, without an exit. This is used for measurements, and for
+//! routes that mix direct connections with other sources.
 //!
-//! Only this module resolves names. With every other source the exit resolves them. The name is resolved once, the rules
-//! on targets are checked for each address, and the connection goes to a checked address. A DNS answer that changes
-//! after the check therefore has no effect.
+//! Only this module resolves host names. With every other source of exits, the exit resolves them. Here a name is
+//! resolved once, the rules on targets are checked for each address, and the connection goes to an address that was
+//! checked. So an attacker gains nothing by changing the DNS answer after the check.
 //!
-//! Several addresses are tried by a short form of RFC 8305: IPv4 and IPv6 alternate, the next address starts when the
-//! last one failed or after 250 ms, and the first that answers is used.
+//! Several addresses of one name are tried as in a short form of RFC 8305. IPv4 and IPv6 addresses alternate. The next
+//! address is tried when the last one failed or after 250 ms. The first connection that opens is used.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -22,14 +22,15 @@ use super::{DialError, EngineFault, Stream, TargetFault};
 use crate::limit::target::Rules;
 use crate::net::{Host, Target};
 
-/// How long an address may stay silent before the next one is tried in parallel: the value that RFC 8305 recommends.
+/// How long a connection attempt may stay without an answer before the next address is tried in parallel. RFC 8305
+/// recommends this value.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// How many addresses of one name are tried. Any value from 2 to 8 does: when four addresses in a row are dead, more
-/// addresses rarely help.
+/// The number of addresses of one host name that are tried. Any value from 2 to 8 works: when four addresses in a row
+/// are dead, more addresses rarely help.
 const MOST_ADDRESSES: usize = 4;
 
-/// Opens a stream to the target. `rules` are checked for every address before a connection to it.
+/// Opens a stream to the target. Every address is checked against `rules` before a connection to that address.
 pub async fn dial(target: &Target, rules: &Rules, deadline: Instant) -> Result<Stream, DialError> {
     rules.target(target).map_err(|_| TargetFault::Forbidden)?;
     let Host::Name(name) = &target.host else {
@@ -48,7 +49,7 @@ async fn connected(addr: SocketAddr, deadline: Instant) -> Result<Stream, DialEr
     timeout_at(deadline, connect(addr)).await.map_err(|_| TargetFault::Timeout)?
 }
 
-/// The addresses that the rules allow, IPv4 and IPv6 alternating. An error if there are none.
+/// Returns the addresses that the rules allow, IPv4 and IPv6 alternating. If no address is allowed, returns an error.
 fn allowed(resolved: Vec<SocketAddr>, rules: &Rules) -> Result<Vec<SocketAddr>, TargetFault> {
     if resolved.is_empty() {
         return Err(TargetFault::NoSuchName);
@@ -75,9 +76,9 @@ pub(super) async fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, Ta
     }
 }
 
-/// Reads the kind of failure from the error's text, because the standard library gives nothing else of `getaddrinfo`.
-/// The texts are those of glibc, musl and macOS for "no such name" and "no address of that kind". Every other failure
-/// may be temporary.
+/// Classifies a failed name look-up by the error's text, because the standard library returns no error code of
+/// `getaddrinfo`. The texts are those of glibc, musl and macOS for "no such name" and "no address of that kind". Every
+/// other failure may be temporary.
 fn resolver_fault(text: &str) -> TargetFault {
     const NO_SUCH_NAME: [&str; 5] = [
         "Name or service not known",
@@ -93,7 +94,8 @@ fn resolver_fault(text: &str) -> TargetFault {
     }
 }
 
-/// Connects to the first of several addresses that answers. If none does, gives the error of the first one that failed.
+/// Connects to several addresses, each a little later than the one before, and returns the first stream that opens. If
+/// all attempts fail, returns the error of the attempt that failed first.
 async fn race(addresses: &[SocketAddr]) -> Result<Stream, DialError> {
     let mut waiting = addresses.iter();
     let mut tries: Vec<Pin<Box<dyn Future<Output = Result<Stream, DialError>> + Send>>> = Vec::new();
@@ -134,10 +136,10 @@ pub(super) async fn connect(addr: SocketAddr) -> Result<Stream, DialError> {
     attempt.await.map(Stream::Tcp).map_err(|fault| connect_fault(&fault))
 }
 
-/// Maps an error of `connect` to whose fault it is.
+/// Maps an error of `connect` to the fault of this machine or of the target.
 fn connect_fault(fault: &io::Error) -> DialError {
     use io::ErrorKind::*;
-    // EADDRNOTAVAIL: every local port for this target is in use.
+    // EADDRNOTAVAIL means that every local port for this target is in use.
     if let Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EAGAIN) =
         fault.raw_os_error()
     {

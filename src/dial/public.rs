@@ -1,14 +1,14 @@
 //! Dials through a public proxy, by HTTP CONNECT, SOCKS4 or SOCKS5.
 //!
-//! The proxy is not trusted. It gets one connection and one request. Its answer is read in pieces of a known size (an
-//! HTTP head up to [`http::LONGEST_HEAD`]) and before a deadline. What it says about a target cannot be verified: a free
-//! proxy that answers "host unreachable" may be broken itself. Another exit is then tried and this one is not blamed
-//! ([`ExitFault::Unclear`]). The proxy resolves host names.
+//! The proxy is not trusted. The dial opens one connection and sends one request. It reads the answer in pieces of a
+//! known size (an HTTP head up to [`http::LONGEST_HEAD`]) and before a deadline. What a proxy reports about a target
+//! cannot be verified: a free proxy that answers "host unreachable" may be broken itself. In that case the caller tries
+//! another exit, and the proxy is not blamed ([`ExitFault::Unclear`]). The proxy resolves host names.
 //!
-//! A proxy that refuses CONNECT may still forward plain HTTP. [`forward`] then gives a stream to the proxy itself, and
-//! the caller writes requests in proxy form over it.
+//! A proxy that refuses CONNECT may still forward plain HTTP. For that case [`forward`] opens a stream to the proxy
+//! itself, and the caller writes HTTP requests with absolute URLs into the stream.
 //!
-//! Next: `dial/public/http.rs` and `dial/public/socks.rs` are the protocols, without I/O.
+//! Next: `dial/public/http.rs` and `dial/public/socks.rs` contain the protocols, without I/O.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -27,53 +27,53 @@ mod socks;
 
 pub use http::authorization;
 
-/// How long the look-up of a target's name may take. After that the target is allowed: the look-up is a safeguard, not
-/// the only check. Not tuned.
+/// How long the look-up of a target's name on our side may take. After that time the target is allowed, because this
+/// look-up is only an additional check. Not tuned.
 const LOOK_UP: Duration = Duration::from_secs(2);
 
-/// How a proxy is reached.
+/// The way from the gateway to the proxy.
 #[derive(Clone, Copy, Debug)]
 pub enum Reach<'a> {
-    /// From this machine's own address.
+    /// A direct connection from this machine's own address.
     Direct,
-    /// Through this Tor exit: the proxy then sees the exit's address and not ours.
+    /// A connection through this Tor exit: the proxy then sees the exit's address and not ours.
     Tor(&'a Tor, tor::Way),
 }
 
-/// Deadlines of the two stages.
+/// Time limits of the two stages of a dial.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// The connection to the proxy.
+    /// Time limit for opening the connection to the proxy.
     pub connect: Duration,
-    /// The proxy's whole answer to the request.
+    /// Time limit for the proxy's whole answer to the request.
     pub reply: Duration,
 }
 
-/// A proxy, and how to get there.
+/// A public proxy, and the way to reach that proxy.
 #[derive(Clone, Copy, Debug)]
 pub struct Way<'a> {
     pub id: &'a PublicId,
-    /// The username and password that the proxy asks for.
+    /// The username and password that the proxy requires, if any.
     pub login: Option<&'a Login>,
     pub reach: Reach<'a>,
     pub times: Times,
-    /// Which addresses a proxy may have.
+    /// The rules that say which addresses a proxy may have.
     pub rules: &'a Rules,
-    /// Look up the target's name here too, and refuse it if it leads into a private network. Off for the tester, which
-    /// only asks for pages of our own.
+    /// True if the gateway also resolves the target's name itself and refuses a name that leads into a private network.
+    /// False for checks of proxies, which only request pages of our own.
     pub check_names: bool,
 }
 
-/// A stream that ends at its target.
+/// A stream that is connected to its target through the proxy.
 #[derive(Debug)]
 pub struct Opened {
-    /// The stream.
+    /// The connection to the proxy, from now on a tunnel to the target.
     pub stream: Stream,
     /// The target's first bytes, if they came together with the proxy's answer.
     pub first: Vec<u8>,
 }
 
-/// Opens a tunnel to the target.
+/// Opens a tunnel through the proxy to the target, before the time `by`.
 pub async fn tunnel(way: Way<'_>, target: &Target, by: Instant) -> Result<Opened, DialError> {
     let (mut stream, ()) = tokio::try_join!(connect(way, by), check_name(way, target, by))?;
     let until = by.min(Instant::now() + way.times.reply);
@@ -81,13 +81,14 @@ pub async fn tunnel(way: Way<'_>, target: &Target, by: Instant) -> Result<Opened
     Ok(Opened { stream, first })
 }
 
-/// Opens a stream to the proxy itself, for a plain HTTP request to `target` that the proxy is to forward.
+/// Opens a stream to the proxy itself. The caller then writes a plain HTTP request to `target`, and the proxy forwards
+/// this request.
 pub async fn forward(way: Way<'_>, target: &Target, by: Instant) -> Result<Stream, DialError> {
     let (stream, ()) = tokio::try_join!(connect(way, by), check_name(way, target, by))?;
     Ok(stream)
 }
 
-/// Opens a stream to the proxy.
+/// Opens a stream to the proxy, before the time `by`.
 async fn connect(way: Way<'_>, by: Instant) -> Result<Stream, DialError> {
     way.rules.peer(way.id.addr).map_err(|_| ExitFault::Refused)?;
     let until = by.min(Instant::now() + way.times.connect);
@@ -100,7 +101,8 @@ async fn connect(way: Way<'_>, by: Instant) -> Result<Stream, DialError> {
             }
         }
         Reach::Tor(tor, by_tor) => {
-            // The proxy's deadline does not apply: a circuit may have to be built first.
+            // The connect time limit of the proxy does not apply here, because a Tor circuit may have to be built
+            // first.
             let target = Target::from(way.id.addr);
             match tor::dial(tor, by_tor, &target, tor::Options::default(), by).await {
                 Ok((stream, _)) => Ok(stream),
@@ -112,8 +114,8 @@ async fn connect(way: Way<'_>, by: Instant) -> Result<Stream, DialError> {
     }
 }
 
-/// Refuses a target whose name resolves, as seen from here, to a private address. The proxy may get other addresses, so
-/// this protects the network of an honest proxy but guarantees nothing.
+/// Refuses a target whose name resolves, on our side, to a private address. The proxy may get other addresses for the
+/// name. So this check protects the network of an honest proxy but guarantees nothing.
 async fn check_name(way: Way<'_>, target: &Target, by: Instant) -> Result<(), DialError> {
     let Host::Name(name) = &target.host else { return Ok(()) };
     if !way.check_names || way.rules.allows_private() {
@@ -125,7 +127,7 @@ async fn check_name(way: Way<'_>, target: &Target, by: Instant) -> Result<(), Di
             let found = timeout_at(until, direct::resolve(name, target.port)).await;
             found.ok().and_then(Result::ok).unwrap_or_default()
         }
-        // The look-up goes through Tor too, so that our own resolver does not learn the name.
+        // This look-up goes through Tor too. Otherwise our own resolver would learn the name.
         Reach::Tor(tor, by_tor) => {
             let found = timeout_at(until, tor::resolve(tor, by_tor, &target.host, until)).await;
             let found: Option<IpAddr> = found.ok().and_then(Result::ok);
@@ -136,7 +138,8 @@ async fn check_name(way: Way<'_>, target: &Target, by: Instant) -> Result<(), Di
     if inner { Err(TargetFault::Forbidden.into()) } else { Ok(()) }
 }
 
-/// Asks the proxy for the target, by the proxy's protocol. Returns bytes of the target that came behind the answer.
+/// Requests the target from the proxy, in the proxy's protocol. Returns bytes of the target that were received directly
+/// after the proxy's answer.
 async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     way: Way<'_>,
@@ -173,7 +176,7 @@ async fn socks4<S: AsyncRead + AsyncWrite + Unpin>(
     login: Option<&Login>,
     target: &Target,
 ) -> Result<(), DialError> {
-    // SOCKS4 cannot carry IPv6 addresses; another exit may use another protocol.
+    // SOCKS4 cannot carry IPv6 addresses. The error lets the caller try another exit, which may use another protocol.
     send(stream, &socks::request4(target, login).ok_or(ExitFault::Policy)?).await?;
     let answer = read::<8, S>(stream).await?;
     Ok(socks::result4(answer)?)
@@ -212,14 +215,14 @@ async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Result<(),
     stream.write_all(bytes).await.map_err(|_| ExitFault::Died.into())
 }
 
-/// Reads exactly `N` bytes: the bytes behind them belong to the target.
+/// Reads exactly `N` bytes, because the bytes after them belong to the target.
 async fn read<const N: usize, S: AsyncRead + Unpin>(stream: &mut S) -> Result<[u8; N], DialError> {
     let mut bytes = [0; N];
     stream.read_exact(&mut bytes).await.map_err(|_| ExitFault::Died)?;
     Ok(bytes)
 }
 
-/// Whether the fault is the proxy's, and not ours or of the way to the proxy.
+/// Returns true if the proxy caused the error, and not this gateway or the way to the proxy.
 pub fn blames_the_proxy(error: DialError) -> bool {
     match error {
         DialError::Exit(fault) => fault != ExitFault::Unclear,

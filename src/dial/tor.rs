@@ -1,20 +1,22 @@
 //! Opens a stream through Tor that leaves at a given exit.
 //!
-//! One dial takes three exchanges:
+//! The gateway takes three steps to open one stream:
 //!
-//! 1. The pool of circuits gives a lease on a circuit to the exit, at once or after a build.
-//! 2. The engine's SOCKS port gets greeting, username and request in one write, and gives one reply.
-//! 3. On the engine's control connection the stream appears under the username that we made for it, and
-//!    [`crate::tor`] attaches it to the leased circuit.
+//! 1. The pool of circuits returns a lease on a circuit to the exit, either immediately or after the build of a
+//!    circuit.
+//! 2. The dial writes greeting, username and request to the engine's SOCKS port in one write, and reads one reply.
+//! 3. On the engine's control connection the new stream appears under the username that we generated for the stream.
+//!    [`crate::tor`] then attaches the stream to the leased circuit.
 //!
-//! The reason of a failure comes over the control connection only: SOCKS has eight error codes, and tor uses one of them
-//! for half of all failures.
+//! The reason of a failure comes over the control connection only. SOCKS has eight error codes, and tor uses one of
+//! these codes for half of all failures.
 //!
-//! A circuit that dies or hangs before the target answered says nothing about the exit. The dial tries again on another
-//! circuit to the same exit, on another engine if there is one, because the guard may be what hangs. It never tries
-//! another exit: that choice is the caller's.
+//! If a circuit dies or hangs before the target answered, this says nothing about the exit. The dial then tries another
+//! circuit to the same exit. If there is another engine, that engine is used, because the guard of the first engine may
+//! be what hangs. A dial never tries another exit: only its caller chooses exits.
 //!
-//! Next: [`crate::tor`] lends circuits; `dial/tor/socks.rs` is the protocol; `dial/tor/fault.rs` maps faults.
+//! Next: [`crate::tor`] lends circuits, `dial/tor/socks.rs` implements the SOCKS protocol, `dial/tor/fault.rs` maps
+//! failures.
 
 use std::io;
 use std::net::IpAddr;
@@ -43,54 +45,55 @@ mod tests;
 pub use crate::tor::{Caller, Way};
 use socks::{Answer, Ask, Handshake};
 
-/// How many circuits one dial tries before the exit is blamed.
+/// The number of circuits that one dial tries before the failure counts as a fault of the exit.
 const CIRCUITS: usize = 3;
 
-/// After a SOCKS failure, how long to wait for the reason on the control connection. It is nearly always there already,
-/// because tor writes the event first.
+/// After SOCKS reported a failure, the dial waits this long for the reason on the control connection. The reason is
+/// nearly always there already, because tor writes the event first.
 const REASON_WAIT: Duration = Duration::from_millis(250);
 
-/// After this time without an answer the engine probes whether the circuit is alive. Nine of ten streams on the public
-/// network are open by then.
+/// If the target has not answered after this time, the engine tests whether the circuit is alive. On the public network
+/// nine of ten streams are open by then.
 const SLOW_ANSWER: Duration = Duration::from_secs(2);
 
 /// Options of one dial.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
-    /// The route opted in to targets over IPv6.
+    /// True if the route allows targets over IPv6.
     pub ipv6: bool,
-    /// Data that is sent right behind the request and reaches the target one round trip sooner. After an error the target
-    /// may have received it, so it must be safe to send twice, and a dial with early data tries one circuit only.
+    /// Data that is sent directly after the request and reaches the target one round trip sooner. If the dial fails,
+    /// the target may have received the data nevertheless. So the data must be safe to send twice, and a dial with
+    /// early data tries one circuit only.
     pub early: &'a [u8],
 }
 
-/// How a stream was opened.
+/// Details about how a stream was opened, for logs and metrics.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "benches/engine reads the fields"))]
 pub struct Facts {
-    /// The engine that carries it.
+    /// The engine that carries the stream.
     pub engine: EngineId,
-    /// The circuit that carries it. `None` for an onion service: tor chooses those circuits.
+    /// The circuit that carries the stream. `None` for an onion service, because tor chooses those circuits itself.
     pub circuit: Option<CircuitId>,
-    /// The relays from guard to exit; empty for an onion service.
+    /// The relays of the circuit from guard to exit. Empty for an onion service.
     pub path: Arc<[Fingerprint]>,
     pub timings: Timings,
 }
 
-/// Moments of the attempt that succeeded.
+/// The time of each step of the attempt that succeeded.
 #[derive(Clone, Copy, Debug)]
 pub struct Timings {
-    /// The dial began.
+    /// When the dial began.
     pub started: Instant,
-    /// The pool gave a circuit.
+    /// When the pool returned a circuit.
     pub leased: Instant,
-    /// The SOCKS request was written.
+    /// When the SOCKS request was written.
     pub sent: Instant,
-    /// The stream's event was read.
+    /// When tor's event about the new stream was read.
     pub seen: Option<Instant>,
-    /// ATTACHSTREAM was answered.
+    /// When tor answered the command ATTACHSTREAM.
     pub attached: Option<Instant>,
-    /// The SOCKS reply was read.
+    /// When the SOCKS reply was read.
     pub replied: Instant,
 }
 
@@ -100,31 +103,31 @@ impl Timings {
         Self { started: now, leased: now, sent: now, seen: None, attached: None, replied: now }
     }
 
-    /// The gateway's own part: from the lease to the written request.
+    /// The time that the gateway itself needed: from the lease of the circuit to the written SOCKS request.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "benches/engine reads it"))]
     pub fn before(&self) -> Duration {
         self.sent.saturating_duration_since(self.leased)
     }
 
-    /// How long the dial waited for a circuit.
+    /// The time that the dial waited for a circuit.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
     pub fn circuit_wait(&self) -> Duration {
         self.leased.saturating_duration_since(self.started)
     }
 
-    /// From the stream's event to the answer that it is attached.
+    /// The time from tor's event about the new stream to tor's answer that the stream is attached.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "benches/engine reads it"))]
     pub fn attach(&self) -> Option<Duration> {
         Some(self.attached?.saturating_duration_since(self.seen?))
     }
 
-    /// From the request to the reply: tor, the circuit and the target.
+    /// The time from the SOCKS request to the reply, which is spent in tor, in the circuit and at the target.
     pub fn connect(&self) -> Duration {
         self.replied.saturating_duration_since(self.sent)
     }
 }
 
-/// Opens a stream to a target that leaves Tor at `way.exit`.
+/// Opens a stream to a target. The stream leaves the Tor network at the relay `way.exit`.
 pub async fn dial(
     tor: &Tor,
     way: Way,
@@ -143,7 +146,8 @@ pub async fn dial(
     Ok((stream, facts))
 }
 
-/// Opens a stream to an onion service. tor chooses the circuits, and shares them only within one isolation key.
+/// Opens a stream to an onion service. tor chooses the circuits. Only streams with the same isolation key share
+/// circuits.
 pub async fn onion(
     tor: &Tor,
     who: Caller,
@@ -169,7 +173,7 @@ pub async fn onion(
     Ok((stream, Facts { engine: port.engine, circuit: None, path: Arc::new([]), timings }))
 }
 
-/// Resolves a name at the exit, to an IPv4 address if the name has one.
+/// Resolves a host name at the exit. Returns an IPv4 address if the name has one.
 pub async fn resolve(tor: &Tor, way: Way, name: &Host, deadline: Instant) -> Result<IpAddr, DialError> {
     if let Host::Ip(ip) = name {
         return Ok(*ip);
@@ -180,12 +184,12 @@ pub async fn resolve(tor: &Tor, way: Way, name: &Host, deadline: Instant) -> Res
     }
 }
 
-/// Looks up the name of an address at the exit.
+/// Looks up the host name of an address (reverse DNS) at the exit.
 pub async fn resolve_ptr(tor: &Tor, way: Way, addr: IpAddr, deadline: Instant) -> Result<Host, DialError> {
     Ok(ask(tor, way, None, Ask::ResolvePtr(addr), Options::default(), deadline).await?.1)
 }
 
-/// Sends one request, on up to [`CIRCUITS`] circuits one after the other.
+/// Sends one request. If a circuit fails, the request is repeated on another circuit, on at most [`CIRCUITS`] circuits.
 async fn ask(
     tor: &Tor,
     way: Way,
@@ -212,7 +216,7 @@ async fn ask(
         match timeout_at(deadline, attempt).await.unwrap_or(Err(Attempt::Failed(DialError::Deadline))) {
             Ok((stream, host)) => return Ok((stream, host, facts)),
             Err(Attempt::Failed(why)) => return Err(why),
-            // The exit answered a moment ago, when this circuit was built, so the target is what hangs.
+            // The exit answered a moment ago when this circuit was built, so the target hangs and not the circuit.
             Err(Attempt::Again(DialError::Exit(ExitFault::Hung))) if is_fresh => {
                 return Err(TargetFault::Timeout.into());
             }
@@ -222,9 +226,9 @@ async fn ask(
     Err(last)
 }
 
-/// How an attempt failed.
+/// The result of one failed attempt: whether another attempt on another circuit makes sense.
 enum Attempt {
-    /// The circuit or the engine died or hung: another circuit may work.
+    /// The circuit or the engine died or hung, so another circuit may work.
     Again(DialError),
     /// Another circuit would fail in the same way.
     Failed(DialError),
@@ -245,7 +249,7 @@ impl From<StreamFault> for Attempt {
     }
 }
 
-/// Sends one request on one circuit.
+/// Sends one request on one circuit: gets a lease, sends the request to the engine, and waits for the result.
 async fn attempt(
     mut expected: Expected,
     what: &Ask<'_>,
@@ -273,7 +277,7 @@ async fn attempt(
         };
         match reply {
             Ok(Answer::Yes(host)) => Ok(host),
-            // SOCKS refused, or its connection broke: the control connection has the reason.
+            // SOCKS refused the request, or its connection broke: the control connection delivers the reason.
             no => match timeout(REASON_WAIT, watched).await {
                 Ok(fault) => return Err(fault.into()),
                 Err(_) => Err(no),
@@ -289,13 +293,14 @@ async fn attempt(
     }
 }
 
-/// Follows the stream on the control connection. Returns only if the stream fails.
+/// Follows the stream's events on the control connection. This function returns only if the stream fails.
 async fn watch(expected: &mut Expected, seen: &mut Option<Instant>, attached: &mut Option<Instant>) -> StreamFault {
     if let Ok(Seen { at, answer }) = (&mut expected.seen).await {
         *seen = Some(at);
         match answer.wait().await {
             Ok(_) => *attached = Some(Instant::now()),
-            // 552: no such circuit. 551: the circuit is not open. In both cases it died a moment ago.
+            // Code 552: the circuit does not exist. Code 551: the circuit is not open. In both cases the circuit died a
+            // moment ago.
             Err(ControlError::Refused { code: 551 | 552, .. }) => {
                 expected.circuit_is_missing();
                 return StreamFault::CircuitGone;
@@ -305,19 +310,19 @@ async fn watch(expected: &mut Expected, seen: &mut Option<Instant>, attached: &m
         }
     }
     match (&mut expected.end).await {
-        // tor served it, perhaps with a refusal (a name that does not resolve): the SOCKS reply is on its way.
+        // tor completed the request, perhaps with a refusal such as an unknown name: the SOCKS reply will arrive soon.
         Ok(StreamFault::Ended(EndReason::Done)) | Err(_) => std::future::pending().await,
         Ok(fault) => fault,
     }
 }
 
-/// Connects to an engine's SOCKS port.
+/// Connects to the SOCKS port of an engine.
 #[expect(clippy::disallowed_methods, reason = "this goes to an engine, whose address no client chooses")]
 async fn connect(addr: &Addr) -> Result<Stream, DialError> {
     let connected = match addr {
         Addr::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
         Addr::Tcp(addr) => TcpStream::connect(addr).await.map(|stream| {
-            // Without TCP_NODELAY the request may be slower, but it still works.
+            // If setting TCP_NODELAY fails, the request may be slower, but it still works.
             let _ = stream.set_nodelay(true);
             Stream::Tcp(stream)
         }),
@@ -328,7 +333,7 @@ async fn connect(addr: &Addr) -> Result<Stream, DialError> {
     })
 }
 
-/// Reads the answer and not a byte more: the bytes behind it belong to the stream.
+/// Reads the SOCKS answer and not a byte more, because the bytes after the answer belong to the target's stream.
 async fn read_reply(stream: &mut Stream) -> Result<Answer, DialError> {
     let mut handshake = Handshake::default();
     let mut buffer = [0; socks::LONGEST];

@@ -1,8 +1,9 @@
-//! Ends one connection from outside of its task.
+//! Ends one connection from code outside of the connection's task.
 //!
-//! tokio's `CancellationToken` would do, but each child token takes its parent's lock when it is made and dropped, and a
-//! gateway opens thousands of connections a second. A [`Cut`] belongs to one connection: its listener and the connection
-//! table hold clones and may cut it; the connection's own task waits for that.
+//! tokio's `CancellationToken` could do this, but each child token takes the lock of its parent when the token is made
+//! and when it is dropped, and a gateway opens thousands of connections a second. A [`Cut`] belongs to one connection.
+//! The listener and the connection table hold clones of the [`Cut`] and may end the connection. The connection's own
+//! task waits for that.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,9 +13,9 @@ use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
 
-/// A handle on one connection: [`Cut::cut`] ends it. Clones share the state.
+/// A handle on one connection. [`Cut::cut`] ends the connection. All clones of a handle share one state.
 ///
-/// One task may wait at a time, the connection's own: only the task that polled last is woken.
+/// Only the connection's own task may wait for the cut: only the task that polled last is woken.
 #[derive(Clone, Debug, Default)]
 pub struct Cut(Arc<Inner>);
 
@@ -41,7 +42,7 @@ impl Cut {
         self.0.cut.load(Ordering::SeqCst)
     }
 
-    /// Ready after a cut; before that the polling task is registered to be woken by it.
+    /// Returns ready after a cut. Before a cut, registers the polling task, which the cut will then wake.
     pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_cut() {
             return Poll::Ready(());
@@ -52,19 +53,21 @@ impl Cut {
             none => *none = Some(cx.waker().clone()),
         }
         drop(waiting);
-        // A cut between the first test and the store of the waker found no task to wake.
+        // If the cut came between the first test and the registration of the waker, no task was woken. So the state is
+        // tested again.
         if self.is_cut() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Runs `work` until it ends or a cut comes. After a cut it returns `None` and does not poll `work` again.
+    /// Runs `work` until `work` ends or a cut comes. After a cut the future returns `None` and does not poll `work`
+    /// again.
     pub fn race<F: Future>(&self, work: F) -> Race<'_, F> {
         Race { cut: self, work }
     }
 }
 
 pin_project! {
-    /// The future of [`Cut::race`]. It is a type and not an `async fn`, because that would hold `work` twice (as the argument
-    /// and as the polled future), and `work` is the whole state of a connection.
+    /// The future of [`Cut::race`]. This is a type and not an `async fn`, because an `async fn` would store `work`
+    /// twice (as the argument and as the polled future), and `work` is the whole state of a connection.
     #[must_use = "futures do nothing unless polled"]
     #[derive(Debug)]
     pub struct Race<'a, F> {

@@ -1,15 +1,15 @@
-//! Cooperative yielding: background threads (the tester of public proxies, the store's writer) give the processor to the
-//! threads that carry traffic.
+//! Cooperative yielding: background threads (the tester of public proxies, the store's writer) let the threads that
+//! carry traffic run first.
 //!
-//! A low priority is not enough. It decides how much of a processor a thread gets in the long run, not how soon another
-//! thread gets it: the kernel lets a running thread use its time slice, and checks 250 times a second. Beside a busy
-//! background thread one request in a hundred waited four milliseconds for a processor, whatever the priority. So a
-//! background thread calls `sched_yield` itself, ten thousand times a second: between two polls of a task, and inside
-//! longer loops.
+//! A low priority alone is not enough. The priority decides how much of a CPU core a thread gets in the long run, but
+//! not how soon another thread gets the core. The kernel lets a running thread use its time slice, and checks only 250
+//! times a second. In a measurement beside a busy background thread, one request in a hundred waited four milliseconds
+//! for a core, whatever the priority. So a background thread calls `sched_yield` itself, ten thousand times a second:
+//! between two polls of a task, and inside longer loops.
 //!
-//! A yield may take long. Some kernels take the rest of the slice from the thread, which is thirty times what it has used.
-//! So after a long wait the thread runs longer before it yields again, which gives it a tenth of a busy processor, about
-//! what its priority would.
+//! A yield may take long, because some kernels take the rest of the time slice from the thread, about thirty times the
+//! time that the thread has run. So after a long wait the thread runs longer before the next yield. On a busy core the
+//! thread then gets about a tenth of the time, which is about the share that its priority would give.
 //!
 //! Next: [`super::Tasks::background`] starts such threads.
 
@@ -17,25 +17,25 @@ use std::cell::Cell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a background thread runs before it yields: far below the kernel's tick of 4 ms, far above the cost of a yield.
-/// Not tuned.
+/// How long a background thread runs before it yields. This is far below the kernel's tick of 4 ms and far above the
+/// cost of a yield. Not tuned.
 const RUN: Duration = Duration::from_micros(100);
 
-/// After a wait, the thread runs for at least the waited time divided by this.
+/// After a yield that took long, the thread runs for at least the waited time divided by this number.
 const WAIT_DIVISOR: u32 = 9;
 
 thread_local! {
-    /// When this thread must yield; `None` on threads that carry traffic.
+    /// The time when this thread must yield next. `None` on threads that carry traffic.
     static YIELD_AT: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Makes the current thread a background thread: from now on [`yield_if_due`] yields.
+/// Makes the current thread a background thread: from now on [`yield_if_due`] yields on this thread.
 pub fn mark_background() {
     YIELD_AT.set(Some(Instant::now() + RUN));
 }
 
-/// Yields the processor if this is a background thread and it has run long enough. The caller must not hold a lock that
-/// other threads wait for.
+/// Yields the CPU if this is a background thread that has run long enough. The caller must not hold a lock that other
+/// threads wait for.
 pub fn yield_if_due() {
     let Some(due) = YIELD_AT.get() else { return };
     let yielded = Instant::now();
@@ -47,7 +47,7 @@ pub fn yield_if_due() {
     YIELD_AT.set(Some(back + run_after(back - yielded)));
 }
 
-/// How long the thread may run after it waited for `waited`.
+/// Returns how long the thread may run after a yield that took the time `waited`.
 fn run_after(waited: Duration) -> Duration {
     RUN.max(waited / WAIT_DIVISOR)
 }

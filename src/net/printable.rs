@@ -1,12 +1,12 @@
-//! Shows untrusted text without its control characters.
+//! Displays untrusted text with its control characters escaped.
 //!
-//! The nickname of a relay, the error of a control port or a value in a file may hold control characters, and a terminal
-//! obeys them. Wherever such a text becomes a line, a table cell or a field, [`Printable`] escapes them. Log lines are also
-//! escaped by `telemetry/log_sanitizer.rs`.
+//! The nickname of a relay, the error text of a control port or a value in a file may contain control characters, and a
+//! terminal obeys such characters. Wherever such a text becomes part of a line, a table cell or a field, [`Printable`]
+//! escapes its control characters. In addition, `telemetry/log_sanitizer.rs` escapes log lines.
 
 use std::fmt;
 
-/// Displays a text with its control characters escaped (`\n`, `\u{1b}`).
+/// A text that is displayed with its control characters escaped (as `\n`, `\u{1b}`).
 pub struct Printable<'a>(pub &'a str);
 
 impl fmt::Display for Printable<'_> {

@@ -1,12 +1,12 @@
-//! Metrics about routes and their ports, which users create and delete.
+//! Metric series about routes and their ports, which users create and delete.
 //!
-//! A Prometheus exporter keeps every series for ever. For routes that is a memory leak: a hundred new routes an hour are
-//! hundreds of new series. So series with a label that names a route or a port are kept here, and live as long as somebody
-//! holds their handle (a counter or a gauge). After the last handle is dropped a series is rendered once more, for its last
-//! value, and removed; where nobody scrapes, [`KEPT`] later.
+//! A Prometheus exporter keeps every series for ever. For routes that is a memory leak: a hundred new routes an hour
+//! make hundreds of new series. So series with a label for a route or a port are kept here. Such a series exists as
+//! long as some code holds its handle (a counter or a gauge). After the last handle is dropped, the series is rendered
+//! once more for its last value and then removed. If no scrape happens, the series is removed after the time [`KEPT`].
 //!
-//! The number of names in these labels is bounded too: beyond [`NAMES`] all further routes share the name `other`, because
-//! ten thousand routes must not overload a time series database.
+//! The number of different names in these labels is limited too. Beyond [`NAMES`] names, all further routes share the
+//! name `other`, because ten thousand routes would overload a time series database.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -18,25 +18,27 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, SharedSt
 
 use super::metrics::Kind;
 
-/// Labels that name a route or a port.
+/// Labels whose value is the name of a route or a port.
 const EPHEMERAL_LABELS: [&str; 2] = ["route", "listener"];
 
-/// Different names in those labels at once, some ten series each. The default of `gateway.route_ports` has as many ports.
+/// The most different names in those labels at the same time. One name has about ten series. The default of
+/// `gateway.route_ports` has as many ports.
 pub const NAMES: usize = 1000;
 
-/// How long the last value of a removed series waits for a scrape: five times the longest common scrape interval, a minute.
+/// How long the last value of a removed series waits for a scrape: five times one minute, the longest common scrape
+/// interval.
 const KEPT: Duration = Duration::from_secs(300);
 
-/// The name that all names beyond [`NAMES`] share.
+/// The name that all further routes and ports get once there are [`NAMES`] names.
 const OTHER: &str = "other";
 
-/// A recorder that keeps ephemeral series here and passes all others to `lasting`.
+/// A metrics recorder that keeps ephemeral series here and passes all other series to `lasting`.
 pub struct Recorder<R> {
     lasting: R,
     ephemeral: EphemeralSeries,
 }
 
-/// The series of routes and ports. Clones share them.
+/// The metric series of routes and ports. All clones share the same series.
 #[derive(Clone, Debug, Default)]
 pub struct EphemeralSeries(Arc<Mutex<Families>>);
 
@@ -56,7 +58,7 @@ struct Family {
 #[derive(Debug, Default)]
 struct Series {
     value: Arc<AtomicU64>,
-    /// When a sweep first saw that nobody holds it.
+    /// When a sweep first found that no code holds the series any more.
     gone: Option<Instant>,
 }
 
@@ -67,7 +69,8 @@ impl Series {
 }
 
 impl<R> Recorder<R> {
-    /// Returns a recorder in front of `lasting`, and the series that it keeps here.
+    /// Returns a recorder that passes permanent series to `lasting`, and the ephemeral series that the recorder keeps
+    /// here.
     pub fn new(lasting: R) -> (Self, EphemeralSeries) {
         let ephemeral = EphemeralSeries::default();
         (Self { lasting, ephemeral: ephemeral.clone() }, ephemeral)
@@ -75,7 +78,7 @@ impl<R> Recorder<R> {
 }
 
 impl EphemeralSeries {
-    /// All series in Prometheus' text format; removes those that nobody holds any more.
+    /// Returns all series in the text format of Prometheus. Removes the series whose handles are all dropped.
     pub fn render(&self) -> String {
         let mut families = self.open();
         let mut text = String::new();
@@ -96,7 +99,7 @@ impl EphemeralSeries {
         text
     }
 
-    /// Removes series that nobody has held for [`KEPT`], scraped or not. To be called every few seconds.
+    /// Removes series without a handle for the time [`KEPT`], even if no scrape read them. Call this every few seconds.
     pub fn sweep(&self, now: Instant) {
         let mut families = self.open();
         families.all.retain(|_, family| {
@@ -159,7 +162,8 @@ impl Kind {
         }
     }
 
-    /// The value as text: a counter is an integer, a gauge the bits of an `f64`.
+    /// Returns the value as text. The value of a counter is an integer. The value of a gauge is stored as the bits of
+    /// an `f64`.
     fn read(self, value: &AtomicU64) -> String {
         let raw = value.load(Relaxed);
         if self == Self::Counter { raw.to_string() } else { f64::from_bits(raw).to_string() }
@@ -200,7 +204,7 @@ impl<R: metrics::Recorder> metrics::Recorder for Recorder<R> {
         }
     }
 
-    /// Histograms have no route label: each would be twenty series.
+    /// Histograms have no label for a route, because each histogram would be twenty series.
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
         self.lasting.register_histogram(key, metadata)
     }

@@ -1,12 +1,13 @@
-//! Escapes the control characters that the log formats leave in a line.
+//! Escapes control characters that the log formats do not escape themselves.
 //!
-//! Host names and usernames in a log come from strangers. JSON escapes U+0000 to U+001F only. Some terminals obey U+009B as
-//! they obey ESC, and some programs read U+0085 as the end of a line, so DEL and U+0080 to U+009F are escaped here. ESC
-//! itself is not touched: it begins the colours of a terminal's lines, and the formats already escape it in values.
+//! Host names and usernames in a log come from untrusted clients. JSON escapes only U+0000 to U+001F. Some terminals
+//! interpret U+009B like ESC, and some programs read U+0085 as the end of a line. So DEL and U+0080 to U+009F are
+//! escaped here. ESC itself is not changed here: ESC begins the colour codes of lines on a terminal, and the formats
+//! already escape ESC in values.
 
 use std::io::{self, Write};
 
-/// A writer that escapes them. It must be given whole lines.
+/// A writer that escapes these control characters. Each write must contain whole lines.
 pub(super) struct LogSanitizer<W>(pub(super) W);
 
 impl<W: Write> Write for LogSanitizer<W> {
@@ -22,7 +23,8 @@ impl<W: Write> Write for LogSanitizer<W> {
     }
 }
 
-/// The text with DEL and U+0080 to U+009F (in UTF-8: C2 80 to C2 9F) escaped as in JSON, or `None` if it has none of them.
+/// Returns the text with DEL and U+0080 to U+009F (in UTF-8: C2 80 to C2 9F) escaped as in JSON. Returns `None` if the
+/// text has no such character.
 fn escaped(bytes: &[u8]) -> Option<Vec<u8>> {
     let control = |at: usize| match (bytes[at], bytes.get(at + 1)) {
         (0x7F, _) => Some((0x7F, 1)),
@@ -66,7 +68,7 @@ mod tests {
             out.write_all(line.as_bytes()).unwrap();
             assert_eq!(String::from_utf8(out.0).unwrap(), want);
         }
-        // Half a character at the end is left alone.
+        // An incomplete UTF-8 character at the end of the text is not changed.
         assert_eq!(escaped(b"a\xc2"), None);
     }
 }

@@ -1,140 +1,144 @@
 //! Every metric: its name, kind and meaning.
 //!
-//! No other file spells a metric's name: dashboards are tested against this one, and a rename is one line. The labels are
-//! `listener`, `protocol`, `route`, `source`, `country`, `engine`, `check`, `outcome`, `reason` and `way`, which have few
-//! values. A label never holds a host, a user, an address or anything else that a client can invent, because each new value
-//! is a new series.
+//! No other file contains the name of a metric. Dashboards are tested against this file, and a metric is renamed by
+//! changing one line. The labels are `listener`, `protocol`, `route`, `source`, `country`, `engine`, `check`,
+//! `outcome`, `reason` and `way`. Each label has few values. A label never contains a host, a user, an address or
+//! anything else that a client can invent, because each new value makes a new series.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows.
+    /// A value that only grows.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// A distribution, in buckets.
+    /// A distribution of values, counted in buckets.
     Histogram,
 }
 
 macro_rules! names {
     ($($(#[doc = $help:literal])+ $kind:ident $name:ident = $text:literal;)*) => {
         $($(#[doc = $help])+ pub const $name: &str = $text;)*
-        /// All of them: name, kind, meaning.
+        /// All metrics: name, kind and help text of each.
         pub const ALL: &[(&str, Kind, &str)] = &[$(($text, Kind::$kind, concat!($($help),+))),*];
     };
 }
 
-/// Buckets of every `_seconds` histogram, by factors of about 2, which keeps the relative error of quantiles the same
-/// everywhere: from 0.5 ms (a direct dial in a LAN) to 60 s (the longest deadline).
+/// Upper bounds in seconds of the buckets of every `_seconds` histogram, from 0.5 ms (a direct dial in a LAN) to 60 s
+/// (the longest deadline). Each bound is about twice the one before, which keeps the relative error of quantiles the
+/// same everywhere.
 pub const SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0];
 
 names! {
-    /// Requests to the API, by endpoint (never by URL), method and class of status.
+    /// Requests to the API, by endpoint (never by URL), HTTP method and class of status code.
     Counter API_REQUESTS = "exitgate_api_requests_total";
-    /// How long the API took for a request.
+    /// How long the API took to answer a request.
     Histogram API_SECONDS = "exitgate_api_seconds";
-    /// Log lines dropped because a writer could not keep up.
+    /// Log lines that were dropped because the writer of the log was too slow.
     Counter LOG_LINES_LOST = "exitgate_log_lines_lost_total";
-    /// Tasks that panicked: each one is a bug.
+    /// Tasks that ended with a panic. Each panic is a bug in the gateway.
     Counter PANICS = "exitgate_task_panics_total";
-    /// Tasks that run now.
+    /// Tasks of the gateway that run now.
     Gauge TASKS = "exitgate_tasks";
-    /// Always 1; the version is a label.
+    /// Always 1. The version of the gateway is a label.
     Gauge BUILD_INFO = "exitgate_build_info";
-    /// Connections accepted, by protocol (`none`: it ended before the protocol was known).
+    /// Client connections that were accepted, by protocol. `none` means that the connection ended before its protocol
+    /// was known.
     Counter CONNECTIONS = "exitgate_connections_total";
-    /// Connections open now.
+    /// Client connections that are open now.
     Gauge CONNECTIONS_OPEN = "exitgate_connections_open";
-    /// From accept to the first complete request of a connection: the client's share of the time, with its TLS and
-    /// its credentials.
+    /// Time from accepting a client connection to its first complete request, with TLS handshake and authentication.
     Histogram HANDSHAKE_SECONDS = "exitgate_handshake_seconds";
-    /// Requests of clients, by outcome: a tunnel, a look-up and one exchange of plain HTTP count as one each.
+    /// Requests of clients, by outcome. A tunnel, a DNS look-up and one exchange of plain HTTP count as one request
+    /// each.
     Counter REQUESTS = "exitgate_requests_total";
-    /// Streams to targets open now.
+    /// Streams to targets that are open now.
     Gauge STREAMS_OPEN = "exitgate_streams_open";
-    /// From a complete request to a stream that is open at its target: choosing, dialling and failing over; by the source
-    /// and country of the exit.
+    /// Time from a complete request to an open stream to its target, by source and country of the exit. This includes
+    /// the choice of the exit, the dial and retries on other exits.
     Histogram OPEN_SECONDS = "exitgate_open_seconds";
-    /// From a complete request to the first byte of its target, by the source and country of the exit.
+    /// Time from a complete request to the first byte from its target, by source and country of the exit.
     Histogram FIRST_BYTE_SECONDS = "exitgate_first_byte_seconds";
-    /// Bytes relayed, while they move; `way` is `up` (client to target) or `down`.
+    /// Bytes relayed so far, counted while they are relayed. `way` is `up` (client to target) or `down` (target to
+    /// client).
     Counter BYTES = "exitgate_relayed_bytes_total";
-    /// Named routes.
+    /// Named routes that exist now.
     Gauge ROUTES = "exitgate_routes";
-    /// Exits that a route's pool should have.
+    /// Exits that the pool of a route should have.
     Gauge POOL_WANTED = "exitgate_pool_wanted_exits";
-    /// Exits that a route's pool has.
+    /// Exits that the pool of a route has now.
     Gauge POOL_EXITS = "exitgate_pool_exits";
-    /// Different addresses among the exits of a route's pool.
+    /// Different IP addresses among the exits of a route's pool.
     Gauge POOL_IPS = "exitgate_pool_unique_ips";
-    /// Exits, by source, country and state: usable, untested, bad or down.
+    /// Known exits, by source, country and state: usable, untested, bad or down.
     Gauge EXITS = "exitgate_exits";
-    /// Sessions that are kept.
+    /// Sessions that the gateway keeps now.
     Gauge SESSIONS = "exitgate_sessions";
-    /// Pins that are kept.
+    /// Pins that the gateway keeps now.
     Gauge PINS = "exitgate_pins";
-    /// Selectors that usernames use and that are not a named route.
+    /// Selectors that appear in usernames and are not a named route.
     Gauge IMPLICIT = "exitgate_implicit_routes";
-    /// 1 for the current state of an engine, 0 for the others.
+    /// 1 for the current state of an engine (a tor process), 0 for its other states.
     Gauge ENGINE_STATE = "exitgate_engine_state";
-    /// Bootstrap progress of an engine: from 0 to 1.
+    /// Bootstrap progress of an engine, from 0 to 1.
     Gauge ENGINE_BOOTSTRAP = "exitgate_engine_bootstrap_ratio";
-    /// Circuits of an engine: open, building, and the spares among the open ones.
+    /// Circuits of an engine, by kind: open, building, and spare. Spares are also counted as open.
     Gauge ENGINE_CIRCUITS = "exitgate_engine_circuits";
-    /// How long building a circuit took, from the request to its last hop.
+    /// How long the build of a circuit took, from the request to its last hop.
     Histogram CIRCUIT_BUILD_SECONDS = "exitgate_circuit_build_seconds";
-    /// Circuits that were not built: no path, refused, failed or too slow.
+    /// Circuits whose build failed: no path was found, a relay refused, the build broke, or it was too slow.
     Counter CIRCUIT_FAILURES = "exitgate_circuit_failures_total";
-    /// Streams that an engine carries.
+    /// Streams that an engine carries now.
     Gauge ENGINE_STREAMS = "exitgate_engine_streams";
-    /// How often an engine was started again. A gauge, because it starts at 0 when an engine replaces another.
+    /// Restarts of an engine so far. This is a gauge because it starts again at 0 when another engine takes the place.
     Gauge ENGINE_RESTARTS = "exitgate_engine_restarts";
-    /// Writes that wait for the store's thread.
+    /// Writes that wait for the thread of the database.
     Gauge STORE_QUEUE = "exitgate_store_queue";
-    /// 1 while the database file cannot be written and the gateway works from memory.
+    /// 1 while the database file cannot be written and the gateway works from memory, otherwise 0.
     Gauge STORE_FAILING = "exitgate_store_failing";
-    /// Transactions that the database file refused, by reason.
+    /// Database transactions that failed, by reason.
     Counter STORE_FAULTS = "exitgate_store_faults_total";
-    /// Notes (check history, last uses) that were dropped: the queue was full, or writes failed for too long.
+    /// Records of check history and last uses that were dropped, because the queue was full or writes failed for too
+    /// long.
     Counter STORE_NOTES_LOST = "exitgate_store_notes_lost_total";
-    /// How long a transaction took; it holds all changes that waited when it began.
+    /// How long a database transaction took. One transaction contains all changes that waited when it began.
     Histogram STORE_WRITE_SECONDS = "exitgate_store_write_seconds";
     /// Requests to sources of exits, by source and outcome.
     Counter SOURCE_REQUESTS = "exitgate_source_requests_total";
-    /// Exits in a source's last good answer.
+    /// Exits in the last good answer of a source.
     Gauge SOURCE_RECORDS = "exitgate_source_exits";
-    /// When a source last gave a good answer, in seconds since the epoch.
+    /// Time of the last good answer of a source, in seconds since 1970.
     Gauge SOURCE_GOOD = "exitgate_source_last_good_timestamp_seconds";
-    /// When a source's data was made, as the source states it, in seconds since the epoch.
+    /// Time when the data of a source was made, as stated by the source, in seconds since 1970.
     Gauge SOURCE_PUBLISHED = "exitgate_source_published_timestamp_seconds";
-    /// Checks of exits, by outcome.
+    /// Checks of exits that ended, by outcome.
     Counter CHECKS = "exitgate_checks_total";
-    /// Checks of exits against the sites of `check.targets`, by outcome.
+    /// Checks of exits against the sites of `check.targets` that ended, by outcome.
     Counter CHECKS_OF_SITES = "exitgate_site_checks_total";
-    /// 1 for a check page that is suspended: most exits fail it, so its failures do not count. By target; `echo` is all
-    /// echo servers, `canary` the page that shows tampering.
+    /// 1 for a check target that is suspended because most exits fail it, so its failures do not count. The target
+    /// `echo` means all echo servers, and `canary` means the page that shows tampering.
     Gauge CHECKS_SUSPENDED = "exitgate_checks_suspended";
-    /// Exits that tampered with a page or intercepted TLS, and are never used again.
+    /// Exits that tampered with a page or intercepted TLS. The gateway never uses these exits again.
     Counter EXITS_CONDEMNED = "exitgate_exits_condemned_total";
-    /// Bans: a site refuses an exit. By reason: a check, real traffic, or the report of a scraper.
+    /// Bans of an exit for a site that refuses this exit, by reason: a check, real traffic, or the report of a scraper.
     Counter BANS = "exitgate_bans_total";
-    /// Checks that run now.
+    /// Checks of exits that run now.
     Gauge CHECKS_RUNNING = "exitgate_checks_running";
-    /// Exits that are due for a check and wait for the rate limit or for others to end.
+    /// Exits that are due for a check and wait for the rate limit or for the end of other checks.
     Gauge CHECKS_WAITING = "exitgate_checks_waiting";
-    /// Public proxies of the lists, by their last verdict: `working`, `failed`, `untested`, `condemned`.
+    /// Public proxies of the lists, by the verdict of their last check: `working`, `failed`, `untested`, `condemned`.
     Gauge PUBLIC_PROXIES = "exitgate_public_proxies";
     /// Checks of public proxies that run now.
     Gauge PUBLIC_CHECKS_RUNNING = "exitgate_public_checks_running";
-    /// Public proxies that are due for a check and wait for others to end.
+    /// Public proxies that are due for a check and wait for the end of other checks.
     Gauge PUBLIC_CHECKS_WAITING = "exitgate_public_checks_waiting";
-    /// Public proxies that are no longer tested after failures in a row.
+    /// Public proxies that are no longer checked, because several checks in a row failed.
     Counter PUBLIC_GIVEN_UP = "exitgate_public_proxies_given_up_total";
-    /// How long opening a stream through an exit took in a check that passed.
+    /// How long the opening of a stream through an exit took, in checks that passed.
     Histogram CHECK_OPEN_SECONDS = "exitgate_check_open_seconds";
 }
 
-/// Gives the recorder the text of the `# HELP` lines.
+/// Registers the help text of every metric, which the exporter writes into the `# HELP` lines.
 pub fn describe() {
     for &(name, kind, help) in ALL {
         match kind {

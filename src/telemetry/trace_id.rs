@@ -1,40 +1,40 @@
 //! Ids that mark all log lines of one connection, circuit build, check or API request.
 //!
-//! The id is in the spans of debug lines, in the access line and in error answers: `grep ID` finds everything about one
-//! connection. Making an id costs one atomic addition; it becomes text only when a line with it is printed.
+//! The id is in the spans of debug lines, in the access line and in error answers: `grep ID` finds all lines of one
+//! connection. Making an id costs one atomic addition. The id becomes text only when a line with the id is printed.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What an id belongs to; it is the first letter of the id.
+/// The kind of thing that an id belongs to. The kind is the first letter of the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A client's connection: `c`.
+    /// A connection of a client, letter `c`.
     Connection,
-    /// A circuit build: `b`.
+    /// A build of a circuit, letter `b`.
     Build,
-    /// A check of an exit: `k`.
+    /// A check of an exit, letter `k`.
     Check,
-    /// A request to the API: `r`.
+    /// A request to the API, letter `r`.
     Request,
 }
 
-/// An id such as `c-3f9a-000001b2`: the kind, four digits that differ from run to run, and a number that goes up.
+/// An id such as `c-3f9a-000001b2`: a letter for the kind, four hex digits that are random per run, and a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceId {
     kind: Kind,
     number: u32,
 }
 
-/// Differs from run to run: a log file may hold the lines of several runs.
+/// A random number that is different in each run of the process, because a log file may contain lines of several runs.
 static RUN: LazyLock<u16> = LazyLock::new(|| RandomState::new().hash_one(()) as u16);
 
 static LAST: AtomicU32 = AtomicU32::new(0);
 
 impl TraceId {
-    /// The next id of this process. Numbers start again after four thousand million.
+    /// Returns the next id of this process. The counter starts again after about four billion ids.
     pub fn next(kind: Kind) -> Self {
         Self { kind, number: LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1) }
     }

@@ -1,14 +1,16 @@
-//! Circuits: which are built, for whom, and which streams may use them.
+//! Circuits: which circuits are built, for which requests, and which streams may use them.
 //!
-//! Every circuit costs its guard work, and relays refuse clients that ask for too many. So circuits are kept ready only
-//! for wanted exits, built at a limited pace, and a spare is replaced only once it was used: a thousand idle routes cost
-//! no builds. A spare has no owner until its first stream. From then on it belongs to that stream's isolation key, so a
-//! spare serves the first request that comes, and two keys never share a circuit.
+//! Every circuit costs its guard some work, and relays refuse clients that build too many circuits. So circuits are
+//! kept ready only for wanted exits, they are built at a limited rate, and a spare circuit is replaced only after it
+//! was used: a thousand idle routes cost no builds. A spare has no owner until its first stream. From then on the
+//! circuit belongs to the isolation key of that stream. So a spare can serve whichever request comes first, and two
+//! keys never share a circuit.
 //!
-//! [`pool`] decides all of this. It is pure: time and events go in, effects come out. Around it are a lock, the senders
-//! of waiting requests, and [`Lease`], whose drop gives a stream's place back.
+//! [`pool`] decides all of this. The pool is pure: its inputs are times and events, and its outputs are effects. Around
+//! the pool are a lock, the senders that wake waiting requests, and [`Lease`]. Dropping a lease frees the place of a
+//! stream on its circuit.
 //!
-//! Next: [`pool`]; [`build_rate`] limits the pace; [`super::engine`] carries effects out and feeds events in.
+//! Next: [`pool`]; [`build_rate`] limits the rate of builds; [`super::engine`] carries out effects and reports events.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,14 +27,14 @@ use crate::route::{Isolation, OwnEngine};
 pub mod build_rate;
 pub mod pool;
 
-/// What a stream asks of its circuit.
+/// The requirements of a stream for its circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Way {
-    /// The relay that the stream leaves from.
+    /// The relay through which the stream leaves the Tor network.
     pub exit: Fingerprint,
-    /// Relays in the circuit: 2 or 3.
+    /// The number of relays in the circuit: 2 or 3.
     pub hops: u8,
-    /// Streams with the same key may share a circuit.
+    /// The isolation key: streams with the same key may share a circuit.
     pub isolation: Isolation,
     /// The engine of the route, if the route has an engine of its own.
     pub own: Option<OwnEngine>,
@@ -43,19 +45,19 @@ pub struct Way {
 #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
 pub struct CircuitStatus {
     pub engine: EngineId,
-    /// tor's id of the circuit.
+    /// The circuit's id, which tor chose.
     pub id: CircuitId,
-    /// Its relays: guard first, exit last.
+    /// The relays of the circuit: guard first, exit last.
     pub path: Arc<[Fingerprint]>,
-    /// `spare`, `used`, `dirty` or `doomed`.
+    /// The state of the circuit: `spare`, `used`, `dirty` or `doomed`.
     pub state: &'static str,
-    /// Streams on the circuit now.
+    /// The number of streams on the circuit now.
     pub streams: u16,
-    /// Time since it was built.
+    /// The time since the circuit was built.
     pub age: Duration,
 }
 
-/// The right to put one stream on one circuit. Dropping it gives the place back.
+/// The right to put one stream on one circuit. Dropping the lease frees the place on the circuit for another stream.
 pub struct Lease {
     pub(super) engine: Arc<Engine>,
     /// The run of tor that the circuit belongs to: tor counts ids from 1 again in each run.
@@ -69,7 +71,7 @@ impl Lease {
         self.circuit
     }
 
-    /// The circuit's relays, from guard to exit.
+    /// Returns the circuit's relays, from guard to exit.
     pub fn path(&self) -> &Arc<[Fingerprint]> {
         &self.path
     }
@@ -78,7 +80,7 @@ impl Lease {
         self.engine.id()
     }
 
-    /// Registers the stream that will use this lease. `ipv6` is for routes that allow targets over IPv6.
+    /// Registers the stream that will use this lease. `ipv6` is true if the route allows targets over IPv6.
     pub fn expect(self, ipv6: bool) -> Result<Expected, LeaseFault> {
         let engine = self.engine.clone();
         let live = engine.live().filter(|live| live.run == self.run).ok_or(LeaseFault::Lost)?;

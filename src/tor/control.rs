@@ -1,18 +1,18 @@
-//! One control connection to one tor: commands, their answers in order, and events.
+//! One control connection to one tor process: commands, the answers in the order of the commands, and events.
 //!
-//! A caller writes its command into the socket itself, under a lock that is held for one push to a queue and one
-//! non-blocking write. So an ATTACHSTREAM, which a client waits for, costs one system call and no switch to another task.
-//! If the socket does not take everything at once, the connection's task writes the rest; that task also reads. tor
-//! answers in the order of the commands, so a queue of waiting callers is enough.
+//! A caller writes its command into the socket itself, under a lock. The lock is held only for one push to a queue and
+//! one non-blocking write. So an ATTACHSTREAM command, which a client waits for, costs one system call and no switch to
+//! another task. If the socket does not accept all bytes, the connection's task writes the rest. The same task also
+//! reads. tor answers in the order of the commands, so a queue of waiting callers is enough to match the answers.
 //!
-//! Events go into an unbounded channel. With a bounded one, a full channel would stop the reading of answers too, because
-//! they come over the same socket. The task that drains the events sometimes waits for an answer, so that would be a
-//! deadlock. Dropping events instead would leak circuits and streams. So no event is dropped: the backlog is watched, an
-//! error is logged each time it doubles, and at `BACKLOG_END` the connection is closed, because a receiver that far behind
-//! will not recover.
+//! Events go into a channel without a size limit. With a limit, a full channel would also stop the reading of answers,
+//! because answers arrive over the same socket. The task that takes events out of the channel sometimes waits for an
+//! answer, so this would be a deadlock. If events were dropped instead, circuits and streams would leak. So no event is
+//! dropped. The number of waiting events is watched, and an error is logged each time the number doubles. At
+//! `BACKLOG_END` waiting events the connection is closed, because a receiver that is so late will not recover.
 //!
-//! Some answers must come before the events that follow them (EXTENDED before BUILT). [`Control::submit`] delivers such
-//! an answer in the channel of events.
+//! Some answers must be handled before the events that follow them (for example EXTENDED before BUILT).
+//! [`Control::submit`] sends a command whose answer is delivered in the channel of events.
 //!
 //! Next: [`super::reply`] parses bytes; `control/commands.rs` has a method for each command; `control/auth.rs` logs in.
 
@@ -42,36 +42,36 @@ pub use auth::Auth;
 use socket::Socket;
 pub use socket::{Addr, BadAddr};
 
-/// Deadline of a command. tor answers in less than a millisecond, or in a second or two while it parses a new consensus on
-/// a small machine.
+/// How long tor may take to answer a command. tor usually answers in less than a millisecond. While tor parses a new
+/// consensus on a small machine, the answer takes a second or two.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Waiting events before an error is logged. A burst of 500 circuits makes about 2,500 events.
+/// The number of waiting events at which an error is logged. A burst of 500 new circuits makes about 2,500 events.
 const BACKLOG_ALARM: usize = 10_000;
 
-/// Waiting events before the connection is closed: 30 MB at about 300 bytes an event. A busy tor makes a few thousand a
-/// second, so the receiver has stood still for half a minute, or the other end is not tor.
+/// The number of waiting events at which the connection is closed: 30 MB at about 300 bytes per event. A busy tor sends
+/// a few thousand events a second. So either the receiver has not run for half a minute, or the other end is not tor.
 const BACKLOG_END: usize = 100_000;
 
-/// Bytes per read. Not tuned.
+/// The size of the buffer for one read, in bytes. Not tuned.
 const READ_SIZE: usize = 64 * 1024;
 
 /// Why the control connection, or one command, failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
-    /// Nothing answers there.
+    /// No program answers at the address of the control port.
     #[error("cannot connect to tor's control port at {addr}: {kind}")]
     Unreachable { addr: String, kind: io::ErrorKind },
-    /// tor asks for a cookie that cannot be read.
+    /// tor requires a cookie file that cannot be read.
     #[error("cannot read tor's control cookie {path}: {why}")]
     Cookie { path: String, why: String },
-    /// tor asks for credentials that the configuration does not have.
+    /// tor requires credentials that the configuration does not contain.
     #[error("tor's control port asks for {methods}; give it a password or a readable cookie file")]
     NoWayIn { methods: String },
-    /// The other end names the cookie's file but does not know its content, so it is not tor.
+    /// The other end sent the path of the cookie file but does not know the content of that file. So it is not tor.
     #[error("the program at the control port could not prove that it is our tor; check what listens there")]
     Impostor,
-    /// The bytes are not the control protocol.
+    /// The received bytes are not the control protocol.
     #[error("unusable control reply: {0}")]
     Reply(#[from] ReplyError),
     /// tor refused the command.
@@ -79,30 +79,30 @@ pub enum ControlError {
     Refused {
         verb: &'static str,
         code: u16,
-        /// tor's reason.
+        /// The reason that tor sent.
         text: Box<str>,
     },
-    /// tor accepted the command, but its answer lacks a value.
+    /// tor accepted the command, but a value is missing in its answer.
     #[error("tor's answer to {verb} lacks what it must hold")]
     Unexpected { verb: &'static str },
-    /// tor did not answer in time.
+    /// tor did not answer the command in time.
     #[error("tor did not answer {verb} in time")]
     Deadline { verb: &'static str },
     /// An argument contains a line break or a NUL. Nothing was sent.
     #[error("an argument of {verb} holds a line break")]
     BadArgument { verb: &'static str },
-    /// The receiver did not take events out of the channel.
+    /// The receiver of the events is too slow: too many events wait in the channel.
     #[error("too many events of tor are waiting")]
     Backlog,
-    /// The connection broke.
+    /// The connection broke because of an I/O error.
     #[error("the control connection failed: {0}")]
     Io(io::ErrorKind),
-    /// The connection ended.
+    /// The connection has ended.
     #[error("the control connection is closed")]
     Closed,
 }
 
-/// One command. No argument can end its line.
+/// One command to tor. An argument with a line break is refused, so no argument can start a second command.
 #[derive(Clone, Debug)]
 pub struct Command {
     verb: &'static str,
@@ -113,12 +113,12 @@ pub struct Command {
 }
 
 impl Command {
-    /// A command without arguments.
+    /// Returns a command without arguments.
     pub fn new(verb: &'static str) -> Self {
         Self { verb, line: verb.to_owned(), data: None, limit: MAX_REPLY, broken: false }
     }
 
-    /// Adds an argument as it is. With a line break in it, sending the command fails.
+    /// Adds an argument without quoting. If the argument contains a line break, sending the command will fail.
     #[must_use]
     pub fn arg(mut self, value: impl fmt::Display) -> Self {
         use fmt::Write as _;
@@ -129,13 +129,13 @@ impl Command {
         self
     }
 
-    /// Adds `key="value"`, quoted: any value is allowed.
+    /// Adds the argument `key="value"`. The value is quoted, so every value is allowed.
     #[must_use]
     pub fn pair(self, key: &str, value: &str) -> Self {
         self.arg(format_args!("{key}={}", super::reply::quote(value)))
     }
 
-    /// Allows an answer of this many bytes.
+    /// Sets the largest allowed answer to this command, in bytes.
     #[must_use]
     pub fn expecting(mut self, bytes: usize) -> Self {
         self.limit = bytes;
@@ -157,20 +157,20 @@ impl Command {
     }
 }
 
-/// An item of the channel of events, in the order in which tor sent it.
+/// An item in the channel of events. The items are in the order in which tor sent them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Incoming {
-    /// An event.
+    /// An event that tor sent by itself.
     Event(Event),
-    /// The answer to a command given to [`Control::submit`].
+    /// The answer to a command that was sent with [`Control::submit`].
     Answer {
-        /// The caller's number for the command.
+        /// The number that the caller gave to the command.
         tag: u64,
         result: Result<Reply, ControlError>,
     },
 }
 
-/// The events of one connection.
+/// The receiver of the events of one connection.
 #[derive(Debug)]
 pub struct Events {
     queue: mpsc::UnboundedReceiver<Option<Incoming>>,
@@ -178,7 +178,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event. `None` once the connection has ended and all events before were taken.
+    /// Returns the next event. Returns `None` after the connection has ended and all earlier events were taken.
     pub async fn next(&mut self) -> Option<Incoming> {
         let next = self.queue.recv().await.flatten();
         match next {
@@ -189,7 +189,7 @@ impl Events {
     }
 }
 
-/// The receiver of an answer.
+/// The one who receives the answer to a command.
 #[derive(Debug)]
 enum Waiter {
     Caller(oneshot::Sender<Result<Reply, ControlError>>),
@@ -202,14 +202,14 @@ struct Pending {
     waiter: Waiter,
 }
 
-/// The commands that are not answered yet.
+/// The sending side of the connection: bytes to write, and commands that tor has not answered yet.
 #[derive(Debug, Default)]
 struct Outgoing {
-    /// The receivers of answers, in the order of the commands.
+    /// The receivers of the missing answers, in the order of the commands.
     pending: VecDeque<Pending>,
     /// Bytes that the socket has not accepted yet.
     unsent: Vec<u8>,
-    /// Set when nothing can be sent any more.
+    /// The reason why nothing can be sent any more. `None` while the connection works.
     ended: Option<ControlError>,
 }
 
@@ -219,18 +219,19 @@ struct Shared {
     outgoing: Mutex<Outgoing>,
     /// Notified when `unsent` is no longer empty, or when the connection must end.
     bell: Notify,
-    /// `None` marks the end. Handles outlive the connection, so the channel itself would close too late.
+    /// The channel of events. `None` in the channel marks the end, because the channel itself closes too late: handles
+    /// may exist longer than the connection.
     queue: mpsc::UnboundedSender<Option<Incoming>>,
     waiting: Arc<AtomicUsize>,
 }
 
 impl Shared {
     fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
-        // No code panics while it holds this lock, and the queue would stay valid if it did.
+        // No code panics while it holds this lock, and the queue would be valid even after a panic.
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a command: queues its receiver and writes as much as the socket accepts.
+    /// Sends a command: puts the receiver of its answer into the queue and writes as many bytes as the socket accepts.
     fn send(&self, command: &Command, waiter: Waiter) -> Result<(), ControlError> {
         if command.broken {
             return Err(ControlError::BadArgument { verb: command.verb });
@@ -242,7 +243,7 @@ impl Shared {
         }
         outgoing.pending.push_back(Pending { limit: command.limit, waiter });
         let written = if outgoing.unsent.is_empty() { self.socket.try_write(&bytes).unwrap_or(0) } else { 0 };
-        // An error is ignored here: the connection's task gets it from the same socket and ends the connection.
+        // A write error is ignored here, because the connection's task gets the same error and ends the connection.
         outgoing.unsent.extend_from_slice(&bytes[written..]);
         let left = !outgoing.unsent.is_empty();
         drop(outgoing);
@@ -252,7 +253,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Ends the connection: nothing more is sent, and all receivers get the reason.
+    /// Ends the connection: nothing more is sent, and the receivers of all missing answers get the error `why`.
     fn end(&self, why: &ControlError) {
         let mut outgoing = self.outgoing();
         if outgoing.ended.is_some() {
@@ -288,7 +289,7 @@ impl Shared {
     }
 }
 
-/// Ends the connection when the last handle is dropped.
+/// Ends the connection when this value is dropped with the last handle.
 #[derive(Debug)]
 struct Owner(Arc<Shared>);
 
@@ -298,13 +299,13 @@ impl Drop for Owner {
     }
 }
 
-/// A control connection that is logged in. Cheap to clone; the last clone dropped closes it.
+/// A control connection that is logged in. Cloning is cheap. The connection closes when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Control {
     shared: Arc<Owner>,
 }
 
-/// The coming answer to a command that was sent.
+/// The future answer to a command that was sent.
 #[derive(Debug)]
 pub struct Answer {
     verb: &'static str,
@@ -313,7 +314,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Waits for the answer. A refusal is [`ControlError::Refused`].
+    /// Waits for the answer. If tor refuses the command, returns [`ControlError::Refused`].
     pub async fn wait(self) -> Result<Reply, ControlError> {
         let Self { verb, deadline, result } = self;
         let reply = match timeout_at(deadline, result?).await {
@@ -329,7 +330,7 @@ impl Answer {
 }
 
 impl Control {
-    /// Connects and logs in, all of it by `deadline`.
+    /// Connects to the control port and logs in. Both must be complete by `deadline`.
     pub async fn connect(
         addr: &Addr,
         auth: &Auth,
@@ -360,7 +361,8 @@ impl Control {
         (Self { shared: Arc::new(Owner(shared)) }, Events { queue: receiver, waiting })
     }
 
-    /// Sends a command at once and returns its coming answer. Many commands can be under way.
+    /// Sends a command immediately and returns its future answer. Many commands can wait for their answers at the same
+    /// time.
     pub fn start(&self, command: &Command) -> Answer {
         let (caller, receiver) = oneshot::channel();
         let result = self.shared.0.send(command, Waiter::Caller(caller)).map(|()| receiver);
@@ -372,20 +374,20 @@ impl Control {
         self.start(command).wait()
     }
 
-    /// Sends a command whose answer comes in the channel of events, in tor's order, as `tag`. A refusal is an `Ok` reply
-    /// with its code.
+    /// Sends a command whose answer is delivered in the channel of events, in the order in which tor sent it, with the
+    /// number `tag`. A refusal is delivered as an `Ok` reply with an error code.
     pub fn submit(&self, command: &Command, tag: u64) -> Result<(), ControlError> {
         self.shared.0.send(command, Waiter::InOrder(tag))
     }
 
-    /// True once nothing can be sent any more.
+    /// Returns true once nothing can be sent any more.
     #[cfg(test)]
     pub fn is_closed(&self) -> bool {
         self.shared.0.outgoing().ended.is_some()
     }
 }
 
-/// The connection's task: reads until the end, and writes what callers could not write.
+/// The connection's task: reads until the connection ends, and writes the bytes that callers could not write.
 async fn run(shared: Arc<Shared>, tasks: Tasks) {
     let mut parser = Parser::new();
     let why = loop {
@@ -406,7 +408,7 @@ async fn run(shared: Arc<Shared>, tasks: Tasks) {
     shared.end(&why);
 }
 
-/// Reads the available bytes and delivers every complete reply.
+/// Reads the available bytes and delivers every complete reply to its receiver.
 fn read(shared: &Shared, parser: &mut Parser) -> Result<(), ControlError> {
     parser.buffer().reserve(READ_SIZE);
     match shared.socket.try_read_buf(parser.buffer()) {
@@ -422,7 +424,7 @@ fn read(shared: &Shared, parser: &mut Parser) -> Result<(), ControlError> {
             shared.push(Incoming::Event(Event::read(&reply)));
             continue;
         }
-        // A separate statement: the lock must not be held while the answer is delivered.
+        // This is a separate statement, so that the lock is not held while the answer is delivered.
         let pending = shared.outgoing().pending.pop_front();
         match pending {
             Some(Pending { waiter, .. }) => shared.tell(waiter, Ok(reply)),
@@ -432,7 +434,7 @@ fn read(shared: &Shared, parser: &mut Parser) -> Result<(), ControlError> {
     if shared.waiting.load(Ordering::Relaxed) > BACKLOG_END { Err(ControlError::Backlog) } else { Ok(()) }
 }
 
-/// Writes what the socket takes of the bytes that wait.
+/// Writes as many of the waiting bytes as the socket accepts.
 fn flush(shared: &Shared) -> Result<(), ControlError> {
     let mut outgoing = shared.outgoing();
     match shared.socket.try_write(&outgoing.unsent) {

@@ -1,7 +1,8 @@
-//! Reads the directory from an engine's folder, or over the control port of a tor that runs elsewhere.
+//! Reads the Tor directory from an engine's folder, or over the control port of a tor that runs elsewhere.
 //!
-//! The files hold the same text as tor's answers. Reading them costs the engine nothing, while `GETINFO md/all` leaves
-//! tor 11 MB larger for good. One directory serves all engines: the first engine that learns of a new one reads it.
+//! The files contain the same text as tor's answers. Reading the files costs the engine nothing, while `GETINFO md/all`
+//! makes tor's memory 11 MB larger for as long as it runs. One directory serves all engines: the first engine that
+//! learns of a new directory reads it.
 
 use std::fs;
 use std::io;
@@ -12,19 +13,19 @@ use super::control::Control;
 use super::fleet::Fleet;
 use super::netdir::Netdir;
 
-/// The directory is read again while more than one in this many microdescriptors is missing.
+/// The directory is read again while more than 1 % of its microdescriptors are missing (one in this number).
 const MISSING_PART: usize = 100;
 
-/// Where a directory comes from.
+/// The place that a directory is read from.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum From<'a> {
-    /// An engine's folder.
+    /// The folder of an engine.
     Folder(&'a Path),
-    /// An engine's control port.
+    /// The control connection of an engine.
     Control(&'a Control),
 }
 
-/// Reads the directory if ours is older or lacks microdescriptors. True if ours was replaced.
+/// Reads the directory if our copy is older or lacks microdescriptors. Returns true if our copy was replaced.
 pub(super) async fn refresh(fleet: &Fleet, from: From<'_>) -> Result<bool, String> {
     let _one_at_a_time = fleet.loading.lock().await;
     let have = fleet.netdir();
@@ -76,8 +77,8 @@ fn read_folder(path: &Path) -> io::Result<(String, String)> {
     Ok((text("cached-microdesc-consensus")?, microdescs))
 }
 
-/// True if the consensus in this folder may be newer than ours. A file that was written before ours became valid cannot
-/// be newer.
+/// Returns true if the consensus in this folder may be newer than ours. A file that was written before our consensus
+/// became valid cannot be newer.
 async fn newer(path: &Path, have: &Netdir) -> bool {
     let written = tokio::fs::metadata(path.join("cached-microdesc-consensus")).await.and_then(|meta| meta.modified());
     written.is_ok_and(|written| have.valid_after().is_none_or(|valid| written >= valid))

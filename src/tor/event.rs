@@ -1,12 +1,13 @@
-//! Parses tor's asynchronous events: circuits, streams, bootstrap, directory, connections. Pure.
+//! Parses tor's asynchronous events: circuits, streams, bootstrap, directory, connections. Pure: no I/O.
 //!
-//! Between versions of tor the order of fields differs, empty fields are absent, and new ones appear. So the few words
-//! whose position the specification fixes are read by position, and all others by their key. An unknown event is
-//! [`Event::Other`], never an error: a controller that fails on a new word would fail on the day of tor's upgrade.
+//! The format of events differs between versions of tor: the order of fields changes, empty fields are left out, and
+//! new fields appear. So we read by position only the few words whose position the specification fixes, and all other
+//! fields by their key. An unknown event becomes [`Event::Other`] and never an error. Otherwise the gateway would fail
+//! on the day when a new tor adds an event.
 //!
-//! `event/circuit.rs` and `event/stream.rs` have the details of circuits and streams.
+//! `event/circuit.rs` and `event/stream.rs` parse the events of circuits and streams.
 //!
-//! Next: [`super::control`] delivers events in order; the engine acts on them.
+//! Next: [`super::control`] delivers events in order; [`super::engine`] handles them.
 
 mod circuit;
 mod stream;
@@ -20,11 +21,11 @@ use super::reply::{Reply, pairs, word};
 use crate::exit::Fingerprint;
 use crate::net::Printable;
 
-/// tor's name for a circuit, unique in one run of one tor.
+/// The id of a circuit, which tor chose. It is unique within one run of one tor process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CircuitId(pub u32);
 
-/// tor's name for a stream, unique in one run of one tor.
+/// The id of a stream, which tor chose. It is unique within one run of one tor process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub u64);
 
@@ -40,75 +41,76 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// One event.
+/// One event that tor sent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A circuit changed.
+    /// The status of a circuit changed.
     Circ(Circ),
-    /// A stream changed.
+    /// The status of a stream changed.
     Stream(Stream),
-    /// Bytes of a circuit since its last event of this kind. Circuits without traffic have none.
+    /// The bytes of one circuit since the last such event for this circuit. tor sends none for circuits without
+    /// traffic.
     CircBw(CircBw),
-    /// Bytes of all circuits together in the last second.
+    /// The bytes of all circuits together in the last second.
     Bw { read: u64, written: u64 },
     /// The bootstrap made progress, or has a problem.
     Bootstrap(Bootstrap),
-    /// Whether the directory is complete enough to build circuits.
+    /// True if the directory is complete enough to build circuits.
     DirInfo(bool),
-    /// A new consensus was fetched. This event is small, unlike [`Event::NewConsensus`].
+    /// tor downloaded a new consensus. This event is small, unlike [`Event::NewConsensus`].
     ConsensusArrived,
-    /// Whether tor believes that the network works.
+    /// True if tor believes that its network connection works.
     Liveness(bool),
-    /// A new consensus with all its relays. It has megabytes, so we do not subscribe to it.
+    /// A new consensus with all its relays. Such an event has megabytes, so we do not subscribe to it.
     NewConsensus,
-    /// A connection to a relay changed.
+    /// The connection to a relay changed.
     OrConn(OrConn),
-    /// tor changed the status of a guard.
+    /// tor changed its status of a guard.
     Guard {
         relay: Fingerprint,
-        /// `UP`, `DOWN`, `NEW`, `DROPPED`, `BAD_L2`, …
+        /// tor's word for the status: `UP`, `DOWN`, `NEW`, `DROPPED`, `BAD_L2`, …
         status: Box<str>,
     },
-    /// An event that we do not parse, by its first word.
+    /// An event that we do not parse, with its first word.
     Other(Box<str>),
 }
 
-/// The progress of the bootstrap.
+/// The progress of tor's bootstrap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bootstrap {
-    /// 0 to 100. With predicted circuits off it stays at 75 once the directory is complete.
+    /// The progress in percent. With predicted circuits off, it stays at 75 once the directory is complete.
     pub percent: u8,
-    /// tor's short word for the phase.
+    /// tor's short name of the current phase.
     pub tag: Box<str>,
-    /// A description for the operator.
+    /// tor's description of the current phase, for the operator.
     pub summary: Box<str>,
-    /// The current problem, if there is one.
+    /// tor's description of the current problem, if there is one.
     pub warning: Option<Box<str>>,
 }
 
-/// A connection to a relay.
+/// An event about the connection to a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrConn {
-    /// The relay, once it is known.
+    /// The relay at the other end of the connection, once it is known.
     pub relay: Option<Fingerprint>,
     pub status: OrStatus,
-    /// Why the connection ended.
+    /// The reason why the connection ended.
     pub reason: Option<Box<str>>,
 }
 
-/// States of a connection to a relay.
+/// The states of a connection to a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrStatus {
     Launched,
     Connected,
     Failed,
     Closed,
-    /// A state that we do not know.
+    /// A state that this parser does not know.
     Other,
 }
 
 impl Event {
-    /// Parses an event.
+    /// Parses an event from a reply of tor.
     pub fn read(reply: &Reply) -> Self {
         let (kind, rest) = word(&reply.lines()[0].text);
         let known = match kind {
@@ -127,7 +129,7 @@ impl Event {
     }
 }
 
-/// The relay of `$FINGERPRINT~nickname`, `$FINGERPRINT=nickname` or `$FINGERPRINT`.
+/// Returns the fingerprint of a relay written as `$FINGERPRINT~nickname`, `$FINGERPRINT=nickname` or `$FINGERPRINT`.
 pub fn long_name(text: &str) -> Option<Fingerprint> {
     text.split(['~', '=']).next()?.parse().ok()
 }
@@ -150,7 +152,7 @@ fn status_client(text: &str) -> Option<Event> {
     }
 }
 
-/// Parses a bootstrap status, as it stands in the event and in `GETINFO status/bootstrap-phase`.
+/// Parses a bootstrap status. The event and `GETINFO status/bootstrap-phase` use the same format.
 pub fn bootstrap(text: &str) -> Option<Bootstrap> {
     let (mut percent, mut tag, mut summary, mut warning) = (None, Box::default(), Box::default(), None);
     for (key, value) in pairs(text) {
@@ -165,7 +167,7 @@ pub fn bootstrap(text: &str) -> Option<Bootstrap> {
     Some(Bootstrap { percent: percent?, tag, summary, warning })
 }
 
-/// Makes a text of tor safe to print: a fake tor could send control characters.
+/// Makes a text from tor safe to print, because a fake tor could send control characters.
 fn shown(text: &str) -> Box<str> {
     Printable(text).to_string().into()
 }

@@ -1,32 +1,32 @@
-//! Why a circuit or a stream failed. Closed lists: [`crate::dial`] maps each value to whose fault it was.
+//! Why a circuit or a stream failed. [`crate::dial`] maps each of these values to a fault of engine, exit or target.
 
 use super::event::EndReason;
 
-/// Why there is no circuit.
+/// Why a request got no circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum LeaseFault {
-    /// No engine is ready.
+    /// No engine is ready to carry streams.
     #[error("no engine is ready")]
     NotReady,
-    /// The engine stopped meanwhile.
+    /// The engine stopped while the request waited.
     #[error("the engine was lost")]
     Lost,
-    /// The exit is not in the directory, or not usable.
+    /// The exit is not in the directory of relays, or it must not be used as an exit.
     #[error("the exit is not known, or may not be used")]
     UnknownExit,
-    /// The exit's policy forbids the port.
+    /// The exit's policy does not allow the port of the target.
     #[error("the exit's policy refuses the port")]
     Policy,
-    /// No engine has a guard from which a path to this exit may begin.
+    /// No engine has a guard from which a path to this exit can begin.
     #[error("no path to the exit")]
     NoPath,
-    /// Builds were tried and none was completed.
+    /// One or more circuits were tried, and no build was completed.
     #[error("no circuit to the exit could be built")]
     Unreachable,
-    /// The exit, or a relay before it, has no capacity left.
+    /// The exit, or a relay before the exit, has no capacity left.
     #[error("a relay on the way is overloaded")]
     Overloaded,
-    /// No circuit was ready in time.
+    /// No circuit was ready before the request's deadline.
     #[error("the deadline passed")]
     Deadline,
 }
@@ -34,25 +34,26 @@ pub enum LeaseFault {
 /// Why a stream ended before it was open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StreamFault {
-    /// The circuit was closed, perhaps before the stream was attached: another circuit may work.
+    /// The circuit was closed, perhaps before the stream was attached. So another circuit may work.
     #[error("the circuit is gone")]
     CircuitGone,
     /// The engine stopped.
     #[error("the engine was lost")]
     EngineLost,
-    /// tor refused to attach it.
+    /// tor refused to attach the stream to the circuit.
     #[error("tor would not attach the stream")]
     NotAttached,
-    /// The exit never answered.
+    /// The exit did not answer the request to connect.
     #[error("the exit does not answer")]
     Unanswered,
-    /// tor or the exit gave this reason.
+    /// tor or the exit sent this reason.
     #[error("the stream ended: {0:?}")]
     Ended(EndReason),
 }
 
 impl StreamFault {
-    /// Maps the end of a stream: the exit's reason if it gave one, otherwise tor's own.
+    /// Returns the fault for the end of a stream, from the exit's reason if the exit sent one, otherwise from tor's
+    /// reason.
     pub fn of(reason: Option<EndReason>, remote: Option<EndReason>) -> Self {
         match (reason, remote) {
             (_, Some(remote)) => Self::Ended(remote),

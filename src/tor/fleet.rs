@@ -1,4 +1,5 @@
-//! What all engines share: settings, the directory, which engine has which guard, and channels for changes and alerts.
+//! The state that all engines share: settings, the directory of relays, which engine has which guard, and the channels
+//! for changes and alerts.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,47 +17,47 @@ use super::settings::Settings;
 use crate::exit::Fingerprint;
 use crate::lifecycle::Tasks;
 
-/// An event that an operator should see.
+/// An alert: an event that the operator should see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Alert {
-    /// An engine ended or could not be reached; it is started again.
+    /// The tor of an engine ended or could not be reached. The gateway will start it again.
     EngineLost { engine: EngineId, why: Box<str> },
     /// An engine changed its guard.
     GuardMoved {
         engine: EngineId,
-        /// The guard until now.
+        /// The guard before the change.
         from: Option<Fingerprint>,
-        /// The guard from now on.
+        /// The guard after the change.
         to: Fingerprint,
     },
-    /// Suspiciously few circuits through a guard succeed: it may be attacking.
+    /// Very few circuits through this guard succeed. The guard may be hostile.
     GuardSuspect { engine: EngineId, text: Box<str> },
 }
 
-/// How many alerts a slow subscriber may be behind before it misses some. Not tuned.
+/// The number of alerts that wait for a slow subscriber before it misses some. Not tuned.
 const ALERTS: usize = 64;
 
-/// How long a relay that failed as a middle is left out of new paths. A relay that could not reach a peer refuses to try
-/// again for about a minute.
+/// How long a relay that failed as a middle relay is left out of new paths. For about a minute after a relay could not
+/// reach another relay, it refuses to try again.
 const AVOID: Duration = Duration::from_secs(90);
 
-/// State that all engines share.
+/// The state that all engines share.
 #[derive(Debug)]
 pub(super) struct Fleet {
     pub(super) settings: ArcSwap<Settings>,
     pub(super) tasks: Tasks,
-    /// The newest directory of any engine.
+    /// The newest directory of relays that any engine has.
     pub(super) directory: watch::Sender<Option<Arc<Netdir>>>,
-    /// Counts changes of state of any engine.
+    /// A counter that grows when the state of any engine changes.
     pub(super) changes: watch::Sender<u64>,
     pub(super) alerts: broadcast::Sender<Alert>,
-    /// Held while a directory is read, so that engines do not all parse the same one.
+    /// Locked while a directory is read. Otherwise all engines would parse the same directory.
     pub(super) loading: tokio::sync::Mutex<()>,
-    /// Which engine drives the tor at which address, where one name has several addresses.
+    /// The address of the tor that each engine uses. Needed when one host name has the addresses of several tors.
     held: Mutex<BTreeMap<EngineId, Addr>>,
-    /// Which engine has which guard. Locked while a guard is chosen, so no two engines choose the same one.
+    /// The guard of each engine. Locked while a guard is chosen, so that no two engines choose the same guard.
     guards: Mutex<BTreeMap<EngineId, Fingerprint>>,
-    /// Relays that are left out of new paths as middles, and until when.
+    /// Relays that must not be the middle of a new path, each with the time when this ends.
     avoid: Mutex<HashMap<Fingerprint, Instant>>,
 }
 
@@ -79,7 +80,7 @@ impl Fleet {
         self.guards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the first of these addresses that no other engine has.
+    /// Reserves the first of these addresses that no other engine has reserved, and returns it.
     pub(super) fn hold(&self, engine: EngineId, addrs: Vec<Addr>) -> Option<Addr> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.remove(&engine);
@@ -88,17 +89,17 @@ impl Fleet {
         Some(free)
     }
 
-    /// Frees this engine's address for other engines.
+    /// Makes this engine's address free for other engines.
     pub(super) fn let_go(&self, engine: EngineId) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&engine);
     }
 
-    /// Leaves a relay out of new paths of all engines for a while.
+    /// Leaves a relay out of new paths of all engines for the time [`AVOID`].
     pub(super) fn avoid(&self, middle: Fingerprint) {
         self.avoid.lock().unwrap_or_else(PoisonError::into_inner).insert(middle, Instant::now() + AVOID);
     }
 
-    /// Relays that must not be middles now.
+    /// Returns the relays that must not be middle relays now.
     pub(super) fn avoided(&self) -> HashSet<Fingerprint> {
         let (mut avoid, now) = (self.avoid.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
         avoid.retain(|_, until| now < *until);
@@ -114,16 +115,17 @@ impl Fleet {
     }
 
     pub(super) fn alert(&self, alert: Alert) {
-        drop(self.alerts.send(alert)); // fails without subscribers; the log has the alert too
+        drop(self.alerts.send(alert)); // without subscribers this fails, but the log also has the alert
     }
 
-    /// The limits of a pool of circuits: the settings, lowered to what the consensus says that relays accept.
+    /// Returns the limits of a pool of circuits: those of the settings, or lower ones if the consensus requires them.
     pub(super) fn limits(&self) -> Limits {
         let settings = self.settings.load();
         let (mut rate, mut burst) = (settings.circuits_per_second, settings.circuit_burst);
         if let Some(dir) = self.netdir().filter(|dir| dir.param_or("DoSCircuitCreationEnabled", 0, 0..=1) == 1) {
-            // If the consensus switches the defence on without values, tor's defaults are 3 and 90. We use a third of the
-            // burst, because the guard may count other clients of the same address too.
+            // If the consensus enables the protection against floods without values, tor's defaults are 3 circuits a
+            // second and a burst of 90. We use a third of the burst, because the guard may also count other clients
+            // with the same address.
             let bearable = dir.param_or("DoSCircuitCreationRate", 3, 1..=i32::MAX);
             let at_once = dir.param_or("DoSCircuitCreationBurst", 90, 1..=i32::MAX);
             rate = rate.min(f64::from(bearable));

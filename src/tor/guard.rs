@@ -1,40 +1,46 @@
-//! The guard of an engine: which one, for how long, and when to be suspicious of it. Pure.
+//! The guard of an engine: which relay it is, for how long, and when it becomes suspicious. Pure: no I/O.
 //!
-//! A client that enters the Tor network through ever new relays will one day enter through a hostile one, so an engine
-//! keeps one guard for months. This is Tor's guard specification, reduced to a client with one guard for everything:
+//! A client that enters the Tor network through many different relays will one day enter through a hostile one. So an
+//! engine keeps one guard for months. This module implements Tor's guard specification, reduced to a client with one
+//! guard for everything:
 //!
-//! - A *sample* of guards, drawn by the consensus' weights, bounds how many relays an engine will ever enter through in a
-//!   period, even if an attacker takes relays down. It is saved; a member leaves it when its lifetime (120 days, of
-//!   which a random tenth is already over when it comes in) is up, or when it has been unlisted for 20 days.
-//! - Members that have once worked are *confirmed* and come before the others; within both the order is that of the draw.
-//!   The first one that is listed, not kept away and not known to be down is the guard.
-//! - A guard that is down is tried again every 10 minutes at first, every 9 hours in the end, and is gone back to.
-//! - Circuits that fail beyond the guard are counted, because a hostile guard would let through those circuits only whose
-//!   other end it sees as well. Below certain rates there is an [`Alarm`]; whether the guard is then dropped is for the
-//!   consensus to say (it says no, so far).
+//! - The *sample* is a list of guards, drawn by the weights of the consensus. It limits how many relays an engine
+//!   enters through in a period, even if an attacker takes relays down. The sample is saved. A member leaves the sample
+//!   when its lifetime is over or when it has been unlisted for 20 days. The lifetime is 120 days, of which a random
+//!   part of up to a tenth is already over when the member is added.
+//! - Members that have worked once are *confirmed* and come before the others. Within each of the two groups, the order
+//!   is that of the draw. The guard is the first member that is listed, not excluded and not known to be down.
+//! - A guard that is down is tried again, at first every 10 minutes and in the end every 9 hours. When it works again,
+//!   the engine returns to it.
+//! - Circuits that fail beyond the guard are counted, because a hostile guard would let only those circuits through
+//!   whose other end it also observes. Below certain success rates there is an [`Alarm`]. A parameter of the consensus
+//!   decides whether the guard is then dropped. So far the consensus does not ask for that.
 //!
-//! Engines have different guards, because otherwise one dead relay would stop all of them. The caller passes the guards of
-//! the other engines.
+//! Engines have different guards, because otherwise one dead relay would stop all engines. The caller passes the guards
+//! of the other engines as an argument.
 //!
-//! # What makes tor itself keep to that guard
+//! # How to make tor itself use only this guard
 //!
-//! Measured with tor 0.4.9.11 on a private network of 16 guards, every `connect(2)` traced, a new consensus every 20 s:
+//! Measured with tor 0.4.9.11 on a private network of 16 guards, with every `connect(2)` traced and a new consensus
+//! every 20 s:
 //!
-//! - `EntryNodes $FINGERPRINT` is enough: circuits *and* directory fetches use that relay and nothing else. Beside it
-//!   `NumEntryGuards 1` and `NumDirectoryGuards 1` change nothing; they matter while `EntryNodes` is not set, when tor would
-//!   otherwise use several directory guards.
-//! - Without a cached consensus tor asks an authority or a fallback directory for the first one, whatever `EntryNodes` says.
-//!   So a further engine is started on a copy of the first one's `cached-*` files, and the very first one runs without
-//!   `EntryNodes` until it has a directory; the guard that it came to by itself is then [adopted](GuardState::adopt).
-//! - The relay must have the flags Guard, Stable, Fast, V2Dir and Valid. Given one without, tor makes no connection
-//!   and does not say so; [`GuardState::choose`] leaves a guard that loses them.
-//! - `SETCONF EntryNodes=…` on a running engine closes every circuit that never carried a stream, also those that a
-//!   controller built, and keeps the others usable. So it comes before building spares, not after.
-//! - `EXTENDCIRCUIT` does not care about `EntryNodes`: a [trial](Choice::trial) needs no change of configuration.
-//! - With the guard down and its consensus stale, tor turns to an authority or a fallback directory. A prompt `SETCONF`
-//!   to the next guard keeps it from that.
+//! - `EntryNodes $FINGERPRINT` is enough: circuits *and* directory downloads use this relay and no other. Adding
+//!   `NumEntryGuards 1` and `NumDirectoryGuards 1` changes nothing. These two options matter only while `EntryNodes` is
+//!   not set, because tor would otherwise use several directory guards.
+//! - Without a cached consensus, tor requests the first consensus from an authority or a fallback directory, whatever
+//!   `EntryNodes` contains. So every further engine starts with a copy of the first engine's `cached-*` files. The very
+//!   first engine runs without `EntryNodes` until it has a directory. The guard that its tor has chosen by then is
+//!   [adopted](GuardState::adopt).
+//! - The relay must have the flags Guard, Stable, Fast, V2Dir and Valid. If one of these flags is missing, tor makes no
+//!   connection and reports nothing. [`GuardState::choose`] leaves a guard that loses one of these flags.
+//! - `SETCONF EntryNodes=…` on a running engine closes every circuit that never carried a stream, even if a controller
+//!   built the circuit. It keeps the other circuits usable. So this command is sent before spare circuits are built,
+//!   not after.
+//! - `EXTENDCIRCUIT` ignores `EntryNodes`. So a [trial](Choice::trial) needs no change of the configuration.
+//! - If the guard is down and the consensus is stale, tor connects to an authority or a fallback directory. An
+//!   immediate `SETCONF` to the next guard prevents this.
 //!
-//! Next: `guard/sample.rs` (who is in the sample), `guard/bias.rs` (the alarm), `guard/saved.rs` (the state as text).
+//! Next: `guard/sample.rs` (members of the sample), `guard/bias.rs` (the alarm), `guard/saved.rs` (the state as text).
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -58,59 +64,62 @@ pub use saved::BadState;
 use sample::{Candidate, Reach};
 use settings::Settings;
 
-/// One engine's guards. The caller saves [`to_json`](Self::to_json) after every change of [`Choice`], and once a minute.
+/// The guards of one engine. The caller saves the text of [`to_json`](Self::to_json) after every new [`Choice`], and
+/// once a minute.
 #[derive(Clone, Debug, Default)]
 pub struct GuardState {
-    /// In the order in which they were drawn.
+    /// The members of the sample, in the order in which they were drawn.
     sample: Vec<Candidate>,
     current: Option<Fingerprint>,
-    /// This and all fields below are not saved.
+    /// This field and all fields below are not saved.
     settings: Settings,
-    /// When a guard last worked, in seconds since 1970; 0 for never.
+    /// The time of the last success of any guard, in seconds since 1970. 0 means never.
     last_success: u64,
-    /// How many circuits to an exit failed in a row.
+    /// For each exit, the number of its circuits that failed in a row.
     failed_in_a_row: HashMap<Fingerprint, u32>,
 }
 
-/// Relays that must not be this engine's guard.
+/// Relays that must not become the guard of this engine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Exclude<'a> {
-    /// Guards and directory guards of the other engines. Their families and neighbours are excluded with them.
+    /// Guards and directory guards of the other engines. Relays of the same family or subnet are also excluded.
     pub guards: &'a [Fingerprint],
-    /// The network's own rules.
+    /// Rules that depend on the network.
     pub rules: Rules,
 }
 
-/// The guard to use.
+/// The result of [`GuardState::choose`]: the guard to use or to test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub guard: Fingerprint,
-    /// True if the current guard works, but this better one is due for another try: build a circuit through it, report
-    /// the result, and choose again. False: use it for everything from now on.
+    /// True if the current guard works, but this better guard is due for another try. The caller then builds a circuit
+    /// through it, reports the result, and chooses again. False means that this guard is used for everything from now
+    /// on.
     pub trial: bool,
-    /// The guard that it replaces, if it replaces one.
+    /// The guard that was used before, if this choice replaces one.
     pub moved_from: Option<Fingerprint>,
 }
 
-/// Why there is no guard.
+/// Why no guard could be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum NoGuard {
-    /// The directory lists no possible guard.
+    /// The directory lists no relay that can be a guard.
     #[error("the directory lists no relay that can be a guard")]
     NoneListed,
-    /// All possible guards are used by other engines, are related to those, or were dropped for selective failure.
+    /// All possible guards are used by other engines, are related to such guards, or were dropped because circuits
+    /// through them failed selectively.
     #[error("every guard of the sample is used by another engine, related to one that is, or was dropped")]
     AllExcluded,
 }
 
 impl GuardState {
-    /// The guard that was chosen last: for the engine's configuration before any directory is known.
+    /// Returns the guard that was chosen last. Used for an engine's configuration before any directory is known.
     pub fn current(&self) -> Option<Fingerprint> {
         self.current
     }
 
-    /// Brings the sample up to date with a directory and says which guard to use now. To be called with every new
-    /// directory, after a failure, and when [`next_retry`](Self::next_retry) has come.
+    /// Updates the sample with a directory of relays and returns the guard to use now. Call this with every new
+    /// directory, after a failure, and when the time of [`next_retry`](Self::next_retry) has come.
     pub fn choose<R: Rng + ?Sized>(
         &mut self,
         dir: &Netdir,
@@ -132,7 +141,8 @@ impl GuardState {
         Ok(self.settle(best))
     }
 
-    /// Puts a guard that tor chose by itself first in the sample. False if that relay cannot be a guard.
+    /// Puts a guard that tor chose by itself at the first place of the sample. Returns false if that relay cannot be a
+    /// guard.
     pub fn adopt<R: Rng + ?Sized>(&mut self, guard: Fingerprint, dir: &Netdir, now: SystemTime, rng: &mut R) -> bool {
         if !dir.relay(&guard).is_some_and(sample::is_possible_guard) {
             return false;
@@ -145,7 +155,7 @@ impl GuardState {
         true
     }
 
-    /// Notes that a connection to this guard was made, or that a circuit got past it.
+    /// Records that the connection to this guard works, or that a circuit was extended beyond this guard.
     pub fn note_success<R: Rng + ?Sized>(&mut self, guard: Fingerprint, now: SystemTime, rng: &mut R) {
         let now = seconds(now);
         let Some(place) = self.place(guard) else { return };
@@ -156,13 +166,13 @@ impl GuardState {
         candidate.confirmed.get_or_insert(blur);
         let offline = now.saturating_sub(self.last_success) > self.settings.internet_likely_down;
         self.last_success = now;
-        // After a time without any success our own network was down, so failures of that time say nothing about guards.
+        // After a time without any success our own network was down. So failures in that time say nothing about guards.
         if offline {
             self.sample.iter_mut().filter(|candidate| candidate.primary).for_each(Candidate::may_be_up);
         }
     }
 
-    /// Notes that this guard could not be reached: no connection, or the first hop of a circuit failed.
+    /// Records that this guard could not be reached: the connection or the first hop of a circuit failed.
     pub fn note_failure(&mut self, guard: Fingerprint, now: SystemTime) {
         let now = seconds(now);
         if let Some(place) = self.place(guard) {
@@ -173,7 +183,7 @@ impl GuardState {
         }
     }
 
-    /// Notes whether a circuit that got past this guard was completed.
+    /// Records the result of a circuit build that got past this guard. `built` is true if the circuit was completed.
     pub fn note_build(&mut self, guard: Fingerprint, exit: Fingerprint, built: bool) {
         if let Some(place) = self.place(guard).filter(|_| self.counts_for_the_guard(exit, built)) {
             self.sample[place].bias.note_build(built, &self.settings.bias);
@@ -181,8 +191,8 @@ impl GuardState {
         }
     }
 
-    /// Notes, once per circuit, whether a circuit through this guard worked: the exit answered a stream, or the circuit was
-    /// destroyed under the first stream.
+    /// Records, once per circuit, whether a complete circuit through this guard worked. `carried` is true if the exit
+    /// answered a stream. It is false if the circuit was destroyed under its first stream.
     pub fn note_use(&mut self, guard: Fingerprint, carried: bool) {
         if let Some(place) = self.place(guard) {
             self.sample[place].bias.note_use(carried, &self.settings.bias);
@@ -190,13 +200,13 @@ impl GuardState {
         }
     }
 
-    /// Whether the guard in use lets through suspiciously few circuits.
+    /// Returns an alarm if very few circuits through the current guard succeed.
     pub fn alarm(&self) -> Option<Alarm> {
         let place = self.place(self.current?)?;
         self.sample[place].bias.alarm(self.sample[place].id, &self.settings.bias)
     }
 
-    /// When a better guard than the current one is due for another try.
+    /// Returns the time when a better guard than the current one is due for another try.
     pub fn next_retry(&self) -> Option<SystemTime> {
         let order = self.order();
         let better = order.iter().take_while(|place| Some(self.sample[**place].id) != self.current);
@@ -208,7 +218,7 @@ impl GuardState {
         self.sample.iter().position(|candidate| candidate.id == guard)
     }
 
-    /// Indexes of the usable members of the sample, best first.
+    /// Returns the indexes of the usable members of the sample, the best first.
     fn order(&self) -> Vec<usize> {
         let fit = |confirmed: bool| {
             let all = self.sample.iter().enumerate();
@@ -229,7 +239,8 @@ impl GuardState {
         self.sample.iter_mut().filter(due).for_each(Candidate::may_be_up);
     }
 
-    /// The best guard that is not down. If all are down, the fault is probably ours, so all are tried again.
+    /// Returns the index of the best guard that is not down. If all guards are down, our own network is probably at
+    /// fault, so all guards are tried again.
     fn best(&mut self, order: &[usize]) -> Option<usize> {
         let up = order.iter().find(|place| self.sample[**place].reach != Reach::No);
         if up.is_none() {
@@ -250,12 +261,14 @@ impl GuardState {
         Choice { guard, trial, moved_from }
     }
 
-    /// An exit that is down fails every circuit, through any guard. So after some failures in a row, circuits to that exit
-    /// say nothing about the guard, until one succeeds.
+    /// Returns true if the result of a circuit to this exit counts for the guard's statistics. An exit that is down
+    /// fails every circuit through any guard. So after some failures in a row, circuits to that exit do not count until
+    /// one succeeds.
     fn counts_for_the_guard(&mut self, exit: Fingerprint, built: bool) -> bool {
-        /// Any value from 2 to 5 does: more than chance, and few enough that some dead exits cause no alarm.
+        /// How many failures in a row count for the guard. Any value from 2 to 5 works: the value must be larger than
+        /// 1, because one failure may be chance, and small, so that a few dead exits cause no alarm.
         const COUNTED: u32 = 3;
-        /// More exits than the public network has. A full table is cleared.
+        /// The largest size of the table of exits, which is more than the public network has. A full table is cleared.
         const MAX_EXITS: usize = 4096;
         if built {
             self.failed_in_a_row.remove(&exit);

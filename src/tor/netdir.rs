@@ -1,17 +1,18 @@
-//! The network as an engine's directory describes it: the relays, and what each may be used for.
+//! The Tor network as an engine's directory describes it: the relays, and what each relay may be used for.
 //!
-//! It is made of two texts. The *consensus* lists the relays with flags, addresses and bandwidth, and has the weights for
-//! each position in a path. The *microdescriptors* have what only the relay itself knows: its exit policy, family and
-//! keys. They are matched by digest: an `m` line of the consensus (and, cut to 20 bytes, the digest in an
-//! `r` line of `ns/all`) is the SHA-256 of the microdescriptor's text. A relay whose microdescriptor is not there yet is
-//! listed but not [known](Relay::is_known), and is not used in a path until it is.
+//! A directory is made of two texts. The *consensus* lists the relays with flags, addresses and bandwidth, and contains
+//! the weights for each position in a path. The *microdescriptors* contain what each relay says about itself: its exit
+//! policy, family and keys. The two texts are matched by digest. The digest is the SHA-256 of the microdescriptor's
+//! text. It is in an `m` line of the consensus or, cut to 20 bytes, in an `r` line of `ns/all`. A relay whose
+//! microdescriptor is missing is listed but not [known](Relay::is_known), and no path uses it.
 //!
-//! tor has checked the signatures of both texts. They are still not trusted: what cannot be read is skipped and counted, every table has a bound, and nothing grows faster than the text it was read from.
+//! tor has checked the signatures of both texts. Nevertheless the texts are not trusted: unreadable parts are skipped
+//! and counted, every table has a size limit, and no memory grows faster than the text.
 //!
-//! A snapshot never changes. Of 9,500 relays it holds about 1.5 MB: relays in one array sorted by fingerprint, policies
-//! and families once each however many relays share them.
+//! A directory never changes after it was read. For 9,500 relays it needs about 1.5 MB of memory: the relays are in one
+//! array sorted by fingerprint, and each different policy and family is stored only once.
 //!
-//! Next: [`crate::tor::path`] chooses paths in it, [`crate::tor::guard`] guards.
+//! Next: [`crate::tor::path`] chooses paths from a directory, and [`crate::tor::guard`] chooses guards.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -35,49 +36,51 @@ pub use relay::{Flags, Relation, Relay};
 
 use weight::{Cumulative, Weights};
 
-/// One reading of the directory.
+/// The directory of relays, as it was read at one time.
 #[derive(Clone, Debug)]
 pub struct Netdir {
-    /// Sorted by fingerprint.
+    /// All relays, sorted by fingerprint.
     relays: Box<[Entry]>,
-    /// Each policy once; the first rejects everything.
+    /// Each different policy once. The first policy rejects everything.
     policies: Box<[PortPolicy]>,
-    /// Each declared family once; the first is empty.
+    /// Each different declared family once. The first family is empty.
     families: Box<[Family]>,
-    /// Each set of proven families once, as sorted numbers of their own; the first is empty.
+    /// Each different set of proven families once, as a sorted list of family numbers. The first set is empty.
     family_ids: Box<[Box<[u32]>]>,
-    /// The consensus' parameters, sorted by name.
+    /// The parameters of the consensus, sorted by name.
     params: Box<[(Box<str>, i32)]>,
     lifetime: Lifetime,
     weights: Weights,
-    /// By what each relay weighs in the middle of a path; nothing for a relay that cannot stand there.
+    /// The weight of each relay in the middle of a path. It is 0 for a relay that cannot be there.
     middles: Cumulative,
     missing: usize,
     skipped: Skipped,
 }
 
-/// Why a text is not a directory.
+/// Why a text could not be read as a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadNetdir {
-    /// No relay could be read.
+    /// No relay in the text could be read.
     #[error("the directory lists no relay")]
     NoRelays,
 }
 
-/// What was skipped while reading. Tor adds lines with every release, so only a sudden change is a sign of a fault.
+/// The number of parts skipped while reading a directory. Each release of Tor adds lines that we do not know, so only a
+/// sudden change of these numbers is a sign of a fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Skipped {
-    /// Lines that should have been readable and were not.
+    /// Lines of a known kind that could not be read.
     pub malformed: u32,
-    /// Lines that begin with a word that we do not know.
+    /// Lines that begin with an unknown word.
     pub unknown: u32,
-    /// Relays dropped: an unreadable `r` line, a second one of the same fingerprint, more than any network has.
+    /// Relays that were dropped: the `r` line was unreadable, the fingerprint was already used, or the limit of relays
+    /// was reached.
     pub relays: u32,
-    /// Microdescriptors of no relay that is listed: usually old ones.
+    /// Microdescriptors that belong to no listed relay. Usually these are old ones.
     pub microdescs: u32,
 }
 
-/// When the consensus is valid. `ns/all` has none of these times.
+/// The period in which the consensus is valid. `ns/all` contains none of these times.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lifetime {
     valid_after: Option<u64>,
@@ -85,17 +88,17 @@ struct Lifetime {
     valid_until: Option<u64>,
 }
 
-/// One relay, in a compact form.
+/// One relay in a compact form.
 #[derive(Clone, Debug)]
 struct Entry {
     fingerprint: Fingerprint,
     nickname: Nickname,
     v4: Ipv4Addr,
-    /// `::` for none.
+    /// The IPv6 address. `::` means that the relay has none.
     v6: Ipv6Addr,
     flags: Flags,
     bandwidth: u32,
-    /// Whether its microdescriptor is there and names an ntor key.
+    /// True if the relay's microdescriptor is there and contains an ntor key.
     known: bool,
     policy: u32,
     policy_v6: u32,
@@ -103,7 +106,7 @@ struct Entry {
     family_ids: u32,
 }
 
-/// At most 19 letters and digits.
+/// The nickname of a relay: at most 19 letters and digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Nickname {
     len: u8,
@@ -118,12 +121,12 @@ impl Nickname {
     }
 }
 
-/// A family as one relay declares it. It counts between two relays if each of them declares the other.
+/// A family as one relay declares it. Two relays count as one family if each of them declares the other.
 #[derive(Clone, Debug, Default)]
 struct Family {
-    /// Places in `Netdir::relays`, sorted.
+    /// The members as indexes into `Netdir::relays`, sorted.
     members: Box<[u32]>,
-    /// Nicknames: old relays declare their family by name.
+    /// The nicknames of members. Old relays declare members by nickname and not by fingerprint.
     names: Box<[Box<str>]>,
 }
 
@@ -134,11 +137,11 @@ impl Family {
     }
 }
 
-/// Rules that differ between the public network and private ones.
+/// Rules for paths that differ between the public network and private networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Allow no two relays of one /16 (IPv6: /32) in a path: tor's `EnforceDistinctSubnets`. Test networks turn it off,
-    /// because all their relays share a subnet.
+    /// True if no two relays of a path may be in one /16 network (IPv6: /32). This is tor's `EnforceDistinctSubnets`.
+    /// Test networks turn it off, because all their relays are in one subnet.
     pub distinct_subnets: bool,
 }
 
@@ -149,74 +152,74 @@ impl Default for Rules {
 }
 
 impl Netdir {
-    /// Reads a directory.
+    /// Parses a directory.
     ///
-    /// `consensus` is the answer to `GETINFO dir/status-vote/current/consensus-microdesc`, or that to `ns/all`, which
-    /// lacks times, parameters and weights. `microdescs` is the answer to `md/all`. The files
-    /// `cached-microdesc-consensus` and `cached-microdescs` + `cached-microdescs.new` of an engine's folder have the same
-    /// content, and reading them costs the engine nothing.
+    /// `consensus` is the answer to `GETINFO dir/status-vote/current/consensus-microdesc`. It may also be the answer to
+    /// `ns/all`, which has no times, parameters and weights. `microdescs` is the answer to `md/all`. The files
+    /// `cached-microdesc-consensus` and `cached-microdescs` + `cached-microdescs.new` in an engine's folder have the
+    /// same content, and reading these files costs the engine nothing.
     pub fn parse(consensus: &str, microdescs: &str) -> Result<Self, BadNetdir> {
         build::build(consensus, microdescs)
     }
 
-    /// What was skipped while reading.
+    /// Returns the number of parts that were skipped while reading.
     pub fn skipped(&self) -> Skipped {
         self.skipped
     }
 
-    /// From when this consensus is valid.
+    /// Returns the time from which this consensus is valid.
     pub fn valid_after(&self) -> Option<SystemTime> {
         self.lifetime.valid_after.and_then(time)
     }
 
-    /// Until when no newer consensus is expected.
+    /// Returns the time until which no newer consensus is expected.
     pub fn fresh_until(&self) -> Option<SystemTime> {
         self.lifetime.fresh_until.and_then(time)
     }
 
-    /// Until when this consensus is valid.
+    /// Returns the time until which this consensus is valid.
     pub fn valid_until(&self) -> Option<SystemTime> {
         self.lifetime.valid_until.and_then(time)
     }
 
-    /// A parameter of the consensus, as it stands there.
+    /// Returns a parameter of the consensus without checking its range.
     pub fn param(&self, name: &str) -> Option<i32> {
         let place = self.params.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
         Some(self.params[place].1)
     }
 
-    /// A parameter as tor reads it: limited to its range, or the default if the consensus does not have it.
+    /// Returns a parameter as tor uses it: limited to its range, or the default if the consensus does not contain it.
     pub fn param_or(&self, name: &str, default: i32, range: RangeInclusive<i32>) -> i32 {
         self.param(name).map_or(default, |value| value.clamp(*range.start(), *range.end()))
     }
 
-    /// How many relays there are.
+    /// Returns the number of relays.
     pub fn len(&self) -> usize {
         self.relays.len()
     }
 
-    /// Never true: a directory without relays is refused.
+    /// Always returns false, because a directory without relays is refused.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "a public `len` needs it"))]
     pub fn is_empty(&self) -> bool {
         self.relays.is_empty()
     }
 
-    /// Every relay, in the order of fingerprints.
+    /// Returns every relay, in the order of the fingerprints.
     pub fn relays(&self) -> impl ExactSizeIterator<Item = Relay<'_>> {
         (0..self.relays.len()).map(|index| self.at(index))
     }
 
-    /// The relay of this fingerprint.
+    /// Returns the relay with this fingerprint, if it is listed.
     pub fn relay(&self, fingerprint: &Fingerprint) -> Option<Relay<'_>> {
         self.find(fingerprint).map(|index| self.at(index))
     }
 
-    /// How many relays wait for their microdescriptor.
+    /// Returns the number of relays whose microdescriptor is missing.
     pub fn missing_microdescs(&self) -> usize {
         self.missing
     }
 
-    /// The bytes it holds on the heap.
+    /// Returns the number of bytes that this directory uses on the heap.
     #[cfg(test)]
     pub fn bytes(&self) -> usize {
         let policies: usize = self.policies.iter().map(|policy| size_of_val(policy) + policy.heap_bytes()).sum();
@@ -226,7 +229,7 @@ impl Netdir {
         size_of_val(&*self.relays) + policies + families + family_ids + params + self.middles.bytes()
     }
 
-    /// The relay at a place of the sorted array.
+    /// Returns the relay with this index in the sorted array.
     pub(crate) fn at(&self, index: usize) -> Relay<'_> {
         Relay { dir: self, index: index as u32 }
     }
@@ -239,7 +242,7 @@ impl Netdir {
         find(&self.relays, fingerprint)
     }
 
-    /// The consensus can switch off either kind of family.
+    /// Returns true if this kind of family counts. The consensus can switch off each of the two kinds.
     fn trusts(&self, kind: &str) -> bool {
         self.param_or(kind, 1, 0..=1) == 1
     }

@@ -1,8 +1,9 @@
-//! Engines that carry one route each.
+//! Engines that carry the traffic of one route only.
 //!
-//! Routes share engines by default: one guard and one process for many routes. A route with `engine = "own"` gets a tor
-//! of its own, with a guard that no other engine has and a folder that keeps it, as long as the route exists. It costs
-//! the memory of one tor, and no other engine replaces it while it restarts.
+//! By default routes share engines: many routes use one guard and one process. A route with `engine = "own"` gets a tor
+//! process of its own. As long as the route exists, this engine has a guard that no other engine uses, and a folder
+//! that stores the guard. This costs the memory of one tor process. While that engine restarts, no other engine
+//! replaces it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,16 +16,16 @@ use crate::route::{OwnEngine, WantedExits};
 #[derive(Debug, Default)]
 struct Inner {
     engines: BTreeMap<OwnEngine, Arc<Engine>>,
-    /// The routes wanted at the last [`Owned::follow`]. An engine that [`Owned::get`] started since then is not in it yet
-    /// and must not be stopped.
+    /// The routes that wanted an engine at the last call of [`Owned::follow`]. An engine that [`Owned::get`] started
+    /// after that call is not in this set yet, and must not be stopped.
     wanted: BTreeSet<OwnEngine>,
     begun: u8,
 }
 
-/// The engines that routes have for themselves.
+/// All engines that belong to one route each.
 #[derive(Debug)]
 pub(super) struct Owned {
-    /// Engine ids from here on belong to these engines.
+    /// The first engine id of these engines. Smaller ids belong to the shared engines.
     first: u8,
     inner: Mutex<Inner>,
 }
@@ -38,12 +39,12 @@ impl Owned {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The engines that run now.
+    /// Returns the engines that run now.
     pub(super) fn list(&self) -> Vec<Arc<Engine>> {
         self.inner().engines.values().cloned().collect()
     }
 
-    /// The engine of this route. It is started if it does not run yet.
+    /// Returns the engine of this route. If the engine does not run yet, starts it.
     pub(super) fn get(&self, own: OwnEngine, fleet: &Arc<Fleet>) -> Arc<Engine> {
         let mut inner = self.inner();
         if let Some(engine) = inner.engines.get(&own) {
@@ -58,7 +59,7 @@ impl Owned {
         engine
     }
 
-    /// Starts engines of wanted routes, and ends those of routes that are gone.
+    /// Starts the engines of wanted routes, and stops the engines of routes that do not exist any more.
     pub(super) fn follow(&self, wanted: &WantedExits, fleet: &Arc<Fleet>) {
         for own in wanted.own.keys() {
             self.get(*own, fleet);

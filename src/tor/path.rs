@@ -1,17 +1,17 @@
-//! Chooses the relays of a circuit: the engine's guard, a middle, the exit that was asked for. Pure.
+//! Chooses the relays of a circuit: the engine's guard, a middle relay, and the requested exit. Pure: no I/O.
 //!
-//! With `EXTENDCIRCUIT` and a given path, tor applies neither its weights nor its rules, so all of them are applied here:
-//! no two relays of one family or (on the public network) one subnet, no relay in a position that the directory forbids,
-//! and a middle chosen by the consensus' weights.
+//! If `EXTENDCIRCUIT` gets a complete path, tor applies neither its weights nor its rules. So all of them are applied
+//! here. No two relays are of one family or, on the public network, in one subnet. No relay is in a position that the
+//! directory forbids. The middle relay is chosen by the weights of the consensus.
 //!
-//! Most middles are possible for most paths. So a middle is drawn by weight, and drawn again if it is not possible. After
-//! many draws in vain, which happens in tiny networks, all possible middles are listed and one of them is drawn. Both ways
-//! have the same distribution.
+//! Most relays are possible middles for most paths. So a relay is drawn by weight, and if it is not possible, another
+//! one is drawn. If many draws fail, which happens in tiny networks, all possible middles are listed and one of them is
+//! drawn. Both methods choose each middle with the same probability.
 //!
-//! As in tor, the flag Fast is preferred, and Stable for ports with long-lived streams, but a relay without them is better
-//! than no path. Then [`Path::relaxed`] is true.
+//! As in tor, relays with the flag Fast are preferred, and relays with the flag Stable for ports with streams that last
+//! for hours. But a relay without these flags is better than no path. Then [`Path::relaxed`] is true.
 //!
-//! Next: `tor/circuit.rs` builds what is chosen here.
+//! Next: `tor/circuit.rs` builds circuits over the chosen paths.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -26,18 +26,19 @@ use crate::exit::Fingerprint;
 #[cfg(test)]
 mod tests;
 
-/// Draws before all possible middles are listed. On the public network one draw in ten is not possible, so this many in a
-/// row do not happen. A listing costs as much as some hundred draws.
+/// The number of draws before all possible middles are listed. On the public network one draw in ten fails, so this
+/// many failures in a row do not happen. A listing costs as much time as some hundred draws.
 const DRAWS: usize = 32;
 
-/// What a path must satisfy.
+/// The requirements for a path.
 #[derive(Clone, Debug)]
 pub struct Want<'a> {
-    /// The first hop.
+    /// The first hop of the path.
     pub entry: Entry,
-    /// The last hop.
+    /// The last hop of the path.
     pub exit: Fingerprint,
-    /// The port that the exit must allow. `None` if any port is fine (a name look-up, a spare).
+    /// The port that the exit's policy must allow. `None` if any port is fine, as for a name look-up or a spare
+    /// circuit.
     pub target: Option<Port>,
     pub hops: Hops,
     /// Relays that must not be the middle, because a circuit through them failed recently.
@@ -45,24 +46,25 @@ pub struct Want<'a> {
     pub rules: Rules,
 }
 
-/// The first hop. [`super::guard`] chooses it.
+/// The first hop of a path, which [`super::guard`] chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// A relay of the directory.
+    /// A guard that is listed in the directory.
     Guard(Fingerprint),
-    /// A bridge of the user. It is not in the directory, so only the rules on addresses can be applied.
+    /// A bridge that the user configured. The directory does not list bridges, so only the rules on addresses can be
+    /// applied.
     Bridge {
         id: Fingerprint,
-        /// `None` if a pluggable transport hides the address.
+        /// The bridge's address. `None` if a pluggable transport hides the address.
         ip: Option<IpAddr>,
     },
 }
 
-/// A port of a target and how the exit may reach it.
+/// The port of a target, and the version of IP between exit and target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
     pub number: u16,
-    /// How the exit may reach the target.
+    /// The version of IP between exit and target.
     pub over: IpVersion,
 }
 
@@ -72,25 +74,26 @@ pub type Link = [Fingerprint; 2];
 /// The protocol between exit and target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IpVersion {
-    /// IPv4, the default for streams.
+    /// IPv4, which is the default for streams.
     V4,
-    /// IPv6: the target is an IPv6 address.
+    /// IPv6, because the target is an IPv6 address.
     V6,
-    /// Whichever the exit prefers.
+    /// The version that the exit prefers.
     Either,
 }
 
-/// How long a path is.
+/// The number of relays in a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hops {
-    /// Guard and exit: faster, but without a middle the exit learns the guard, and the two together know client and target.
+    /// Guard and exit. Such a path is faster. But without a middle relay the exit learns the guard, and both together
+    /// know the client and the target.
     Two,
     /// Guard, middle and exit.
     #[default]
     Three,
 }
 
-/// A path that keeps every rule.
+/// A path that satisfies every rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
     hops: [Fingerprint; 3],
@@ -99,22 +102,23 @@ pub struct Path {
 }
 
 impl Path {
-    /// The two or three relays, guard first.
+    /// Returns the two or three relays of the path, the guard first.
     pub fn hops(&self) -> &[Fingerprint] {
         &self.hops[..usize::from(self.len)]
     }
 
-    /// The last hop.
+    /// Returns the last relay of the path.
     pub fn exit(&self) -> Fingerprint {
         self.hops[usize::from(self.len) - 1]
     }
 
-    /// The middle, if there is one.
+    /// Returns the middle relay of the path, if it has one.
     pub fn middle(&self) -> Option<Fingerprint> {
         (self.len == 3).then_some(self.hops[1])
     }
 
-    /// True if the exit or the middle lacks a preferred flag: Fast, or Stable for a port with long-lived streams.
+    /// Returns true if the exit or the middle lacks a preferred flag: Fast, or Stable for a port whose streams last for
+    /// hours.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests check which paths lack a preferred flag"))]
     pub fn relaxed(&self) -> bool {
         self.relaxed
@@ -122,7 +126,7 @@ impl Path {
 }
 
 impl fmt::Display for Path {
-    /// The format of `EXTENDCIRCUIT`: `$FINGERPRINT,$FINGERPRINT,$FINGERPRINT`.
+    /// Writes the path in the format of `EXTENDCIRCUIT`: `$FINGERPRINT,$FINGERPRINT,$FINGERPRINT`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, hop) in self.hops().iter().enumerate() {
             write!(f, "{}${hop}", if at == 0 { "" } else { "," })?;
@@ -131,22 +135,23 @@ impl fmt::Display for Path {
     }
 }
 
-/// Why there is no path. A `Guard…` value may not apply to another engine; an `Exit…` value needs another exit.
+/// Why no path could be chosen. After a value `Guard…`, another engine may find a path. After a value `Exit…`, the
+/// request needs another exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum NoPath {
-    /// The engine's guard is not listed.
+    /// The engine's guard is not listed in the directory.
     #[error("the guard is not in the directory")]
     GuardUnknown,
-    /// The engine's guard is listed as down, or its microdescriptor is not there yet.
+    /// The engine's guard is listed as down, or its microdescriptor is missing.
     #[error("the guard is not usable")]
     GuardUnusable,
-    /// The guard is the exit itself.
+    /// The guard and the exit are the same relay.
     #[error("the guard is the exit")]
     GuardIsExit,
-    /// The guard and the exit are of one family.
+    /// The guard and the exit belong to one family.
     #[error("the guard and the exit are of one family")]
     GuardInExitFamily,
-    /// The guard and the exit share a subnet.
+    /// The guard and the exit are in one subnet.
     #[error("the guard and the exit are in one subnet")]
     GuardInExitSubnet,
     #[error("the exit is not in the directory")]
@@ -155,31 +160,31 @@ pub enum NoPath {
     ExitNotRunning,
     #[error("the exit is not valid")]
     ExitNotValid,
-    /// The authorities say that it tampers with traffic.
+    /// The authorities report that this exit tampers with traffic.
     #[error("the exit has the BadExit flag")]
     ExitBad,
-    /// The authorities allow it in the middle only.
+    /// The authorities allow this relay only in the middle of a path.
     #[error("the exit has the MiddleOnly flag")]
     ExitMiddleOnly,
-    /// Its microdescriptor is not there yet.
+    /// The exit's microdescriptor is missing.
     #[error("the exit has no microdescriptor yet")]
     ExitNoDescriptor,
     #[error("the exit's policy does not allow port {port}")]
     ExitPolicy { port: u16 },
-    /// No relay is possible between this guard and this exit.
+    /// No relay can be the middle between this guard and this exit.
     #[error("no relay is left for the middle")]
     NoMiddle,
 }
 
-/// Ports of long-lived streams: the default of tor's `LongLivedPorts` in 0.4.9.
+/// Ports whose streams last for hours. These are the defaults of tor's option `LongLivedPorts` in version 0.4.9.
 const LONG_LIVED: [u16; 12] = [21, 22, 706, 1863, 5050, 5190, 5222, 5223, 6523, 6667, 6697, 8300];
 
-/// Whether streams to this port are long-lived, so that every relay of the path should be Stable.
+/// Returns true if streams to this port last for hours. Every relay of their path should then have the flag Stable.
 pub fn is_long_lived(port: u16) -> bool {
     LONG_LIVED.contains(&port)
 }
 
-/// Chooses a path.
+/// Chooses a path that satisfies `want`.
 pub fn choose<R: Rng + ?Sized>(dir: &Netdir, want: &Want<'_>, rng: &mut R) -> Result<Path, NoPath> {
     let exit = exit(dir, &want.exit, want.target)?;
     let entry = First::find(dir, want.entry)?;
@@ -203,7 +208,7 @@ pub fn choose<R: Rng + ?Sized>(dir: &Netdir, want: &Want<'_>, rng: &mut R) -> Re
     Ok(Path { hops, len: 3, relaxed: relaxed || !as_wished })
 }
 
-/// The relay of this fingerprint as an exit, or why it cannot be one for this target.
+/// Returns the relay with this fingerprint if it can be the exit for this target, or the reason why not.
 pub fn exit<'a>(dir: &'a Netdir, id: &Fingerprint, target: Option<Port>) -> Result<Relay<'a>, NoPath> {
     let relay = dir.relay(id).ok_or(NoPath::ExitUnknown)?;
     let has = |flag| relay.flags().has(flag);
@@ -235,7 +240,7 @@ fn wishes(target: Option<Port>) -> Flags {
     }
 }
 
-/// The first hop, looked up in the directory.
+/// The first hop of a path, with its entry in the directory.
 #[derive(Clone, Copy)]
 enum First<'a> {
     Listed(Relay<'a>),
@@ -275,7 +280,7 @@ impl<'a> First<'a> {
     }
 }
 
-/// The possible middles between a guard and an exit.
+/// The relays that can be the middle between a guard and an exit.
 struct Middles<'a> {
     dir: &'a Netdir,
     entry: First<'a>,

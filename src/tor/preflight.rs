@@ -1,5 +1,5 @@
-//! Checks before any engine starts: is tor installed and new enough, do the user's lines conflict with ours, does tor
-//! accept the configuration.
+//! The checks before any engine starts: tor is installed and new enough, the user's torrc lines do not conflict with
+//! ours, and tor accepts the configuration.
 
 use super::engine::Folder;
 use super::engine::process::{self, BinaryError};
@@ -8,19 +8,19 @@ use super::settings::Settings;
 use super::torrc::{self, EnginePaths, TorrcError, UserLines};
 use super::version::Version;
 
-/// The result of the checks.
+/// The result of successful checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preflight {
-    /// The version of tor. `None` if no engine is started here.
+    /// The version of tor. `None` if this gateway starts no engine.
     pub version: Option<Version>,
-    /// What tor says about the configuration.
+    /// tor's warnings about the configuration.
     pub warnings: Vec<String>,
 }
 
-/// Why engines cannot be started.
+/// Why the engines cannot be started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PreflightError {
-    /// tor is missing, or too old.
+    /// The tor program is missing or too old.
     #[error(transparent)]
     Binary(#[from] BinaryError),
     /// tor's configuration is wrong.
@@ -38,7 +38,7 @@ pub async fn preflight(settings: &Settings) -> Result<Preflight, PreflightError>
         return Ok(Preflight { version: None, warnings: Vec::new() });
     }
     let version = process::version(&settings.binary).await?;
-    // In a folder of its own, because running engines have theirs locked.
+    // The check uses its own folder, because running engines have locked their folders.
     let folder = Folder::open(&settings.data_dir, format!("check-{}", std::process::id())).await;
     let folder = folder.map_err(PreflightError::Folder)?;
     let place = EnginePaths {

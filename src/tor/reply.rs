@@ -1,96 +1,99 @@
-//! Parses replies of the control protocol: bytes in, replies out. Pure.
+//! Parses replies of tor's control protocol: the input is bytes, the output is replies. Pure: no I/O.
 //!
-//! A reply has one or more lines, each with a three-digit code. The separator behind the code says what follows: `-` more
-//! lines, `+` a block of data that ends at a lone dot, a space nothing. Codes from 600 are events; an event comes whole,
-//! between two answers. The other end may be any program that listens on that port, so it is not trusted: lines and
-//! replies have a largest size. A caller that expects a large answer allows it with its command (`md/all` of the public
-//! network is 9 MB, an answer to ATTACHSTREAM is 8 bytes).
+//! A reply has one or more lines, and each line begins with a three-digit code. The separator after the code shows what
+//! follows. After `-` there are more lines. After `+` there is a block of data that ends at a line with a single dot.
+//! After a space the reply is complete. Replies with codes from 600 are events. An event is never inside an answer. The
+//! other end may be any program that listens on that port, so its bytes are not trusted: lines and replies have size
+//! limits. A caller that expects a large answer sets a larger limit for its command. For example, `md/all` of the
+//! public network has 9 MB, and an answer to ATTACHSTREAM has 8 bytes.
 //!
-//! Next: [`super::control`] owns the connection; [`super::event`] reads events out of replies.
+//! Next: [`super::control`] owns the connection; [`super::event`] parses events from replies.
 
 use std::borrow::Cow;
 
 use bytes::{Buf, BytesMut};
 
-/// The longest accepted line. The longest lines of tor are a STREAM event with a username and a password of 255 escaped
-/// bytes each, and a microdescriptor's line with a large family: about 20 KB.
+/// The longest accepted line, in bytes. tor's longest lines have about 20 KB. These are a STREAM event with a username
+/// and a password of 255 escaped bytes each, and the line of a large family in a microdescriptor.
 pub const MAX_LINE: usize = 64 * 1024;
 
-/// The largest answer unless the caller allows more. `GETINFO circuit-status` of 1,000 circuits is 250 KB.
+/// The largest accepted answer in bytes, unless the caller sets another limit. An answer to `GETINFO circuit-status`
+/// with 1,000 circuits has 250 KB.
 pub const MAX_REPLY: usize = 1024 * 1024;
 
-/// The largest event. NEWCONSENSUS has every relay: 2 MB for today's public network.
+/// The largest accepted event, in bytes. NEWCONSENSUS lists every relay: 2 MB for today's public network.
 pub const MAX_EVENT: usize = 8 * 1024 * 1024;
 
-/// Bytes that each line counts in addition to its text, so that empty lines are limited too.
+/// The number of bytes that each line counts in addition to its text, so that the number of empty lines is limited too.
 const LINE_COST: usize = 32;
 
 /// One line of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// The three digits.
+    /// The number at the start of the line: 250, for example.
     pub code: u16,
-    /// The text behind code and separator. Bytes that are not UTF-8 are replaced.
+    /// The text after code and separator. Bytes that are not UTF-8 are replaced.
     pub text: Box<str>,
-    /// The block behind a `+` line, without the escaping of dots, lines ended by `\n`.
+    /// The block of data after a `+` line, without the escaping of dots. Each line of the block ends with `\n`.
     pub data: Option<Box<str>>,
 }
 
-/// An answer or an event: its lines. Never empty.
+/// An answer or an event, which has at least one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     lines: Vec<Line>,
 }
 
-/// The bytes are not a control reply, or it is too large. The connection must be closed after it.
+/// Error: the bytes are not a control reply, or the reply is too large. The connection must be closed after this error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
-    /// A line of more than [`MAX_LINE`] bytes.
+    /// A line has more than [`MAX_LINE`] bytes.
     #[error("tor sent a line of more than {MAX_LINE} bytes")]
     LineTooLong,
-    /// A reply larger than the caller's limit.
+    /// A reply is larger than the caller's limit.
     #[error("tor sent a reply of more than the {limit} bytes that were allowed for it")]
     ReplyTooLong { limit: usize },
-    /// A line that does not begin with three digits and a separator.
+    /// A line does not begin with three digits and a separator.
     #[error("tor sent a line that is not a control reply")]
     NotAReply,
-    /// An event's line in the middle of an answer, or the other way round.
+    /// A line of an event is in the middle of an answer, or a line of an answer is in the middle of an event.
     #[error("tor mixed an event into an answer")]
     Mixed,
 }
 
 impl Reply {
-    /// A reply made of its lines. `None` if there are none.
+    /// Makes a reply from its lines. Returns `None` if there are no lines.
     pub fn new(lines: Vec<Line>) -> Option<Self> {
         if lines.is_empty() { None } else { Some(Self { lines }) }
     }
 
-    /// The lines, at least one.
+    /// Returns the lines, at least one.
     pub fn lines(&self) -> &[Line] {
         &self.lines
     }
 
-    /// The code of the last line, which is the result.
+    /// Returns the code of the last line, which is the result of the command.
     pub fn code(&self) -> u16 {
         self.lines[self.lines.len() - 1].code
     }
 
-    /// The text of the last line.
+    /// Returns the text of the last line.
     pub fn text(&self) -> &str {
         &self.lines[self.lines.len() - 1].text
     }
 
-    /// True for an event.
+    /// Returns true if the reply is an event.
     pub fn is_event(&self) -> bool {
         is_event(self.lines[0].code)
     }
 
-    /// True for an answer of success.
+    /// Returns true if the reply is an answer that reports success.
     pub fn is_ok(&self) -> bool {
         (200..300).contains(&self.code())
     }
 
-    /// The value of `key=value` on any line: its block if it has one, otherwise the text behind `=`.
+    /// Returns the value of the first line with `key=value`: its block of data if it has one, otherwise the text after
+    /// `=`.
     pub fn value(&self, key: &str) -> Option<&str> {
         self.lines.iter().find_map(|line| {
             let inline = line.text.strip_prefix(key)?.strip_prefix('=')?;
@@ -98,7 +101,7 @@ impl Reply {
         })
     }
 
-    /// Writes the reply as tor does, for tests.
+    /// Writes the reply in the format of tor's control protocol, for tests.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests and fuzz targets write replies with it"))]
     pub fn encode(&self, out: &mut Vec<u8>) {
         let last = self.lines.len() - 1;
@@ -125,18 +128,18 @@ fn is_event(code: u16) -> bool {
     code >= 600
 }
 
-/// Parses replies from bytes that arrive in pieces of any size.
+/// A parser for replies whose bytes arrive in pieces of any size.
 #[derive(Debug, Default)]
 pub struct Parser {
-    /// Bytes not parsed yet. At most one unfinished line once [`Parser::next`] has returned `None`.
+    /// The bytes that are not parsed yet. After [`Parser::next`] returned `None`, this is at most one incomplete line.
     bytes: BytesMut,
-    /// Up to here `bytes` holds no line feed, so a line that arrives slowly is not searched again.
+    /// The number of bytes at the start of `bytes` that contain no line feed. These bytes are not searched again.
     searched: usize,
-    /// The lines of the reply that is not complete yet.
+    /// The lines of the reply that is still incomplete.
     lines: Vec<Line>,
-    /// The block that is being read for the last of `lines`.
+    /// The block of data that is being read for the last of `lines`.
     block: Option<String>,
-    /// Size of the unfinished reply, for its limit.
+    /// The size of the incomplete reply in bytes, to compare with its limit.
     size: usize,
 }
 
@@ -145,23 +148,23 @@ impl Parser {
         Self::default()
     }
 
-    /// The buffer to append bytes to.
+    /// Returns the buffer, to which the caller appends the received bytes.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.bytes
     }
 
-    /// Appends bytes.
+    /// Appends received bytes to the buffer.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests and fuzz targets feed bytes with it"))]
     pub fn feed(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next complete reply, if there is one. `limit` is the largest size of an answer; an event has its own limit.
-    /// After an error the parser must not be used any more.
+    /// Returns the next complete reply, if there is one. `limit` is the largest allowed size of an answer in bytes.
+    /// Events have their own limit. After an error the parser must not be used any more.
     pub fn next(&mut self, limit: usize) -> Result<Option<Reply>, ReplyError> {
         while let Some(length) = self.line_end()? {
             let line = self.bytes.split_to(length);
-            self.bytes.advance(1); // the line feed
+            self.bytes.advance(1); // removes the line feed
             self.searched = 0;
             if self.take_line(line.strip_suffix(b"\r").unwrap_or(&line), limit)? {
                 self.size = 0;
@@ -171,14 +174,14 @@ impl Parser {
         Ok(None)
     }
 
-    /// Where the next line ends.
+    /// Returns the position where the next line ends.
     fn line_end(&mut self) -> Result<Option<usize>, ReplyError> {
         let found = self.bytes[self.searched..].iter().position(|&b| b == b'\n').map(|at| self.searched + at);
         self.searched = self.bytes.len();
         if found.unwrap_or(self.bytes.len()) > MAX_LINE { Err(ReplyError::LineTooLong) } else { Ok(found) }
     }
 
-    /// Takes one line. True when it completes the reply.
+    /// Parses one line. Returns true if this line completes the reply.
     fn take_line(&mut self, line: &[u8], limit: usize) -> Result<bool, ReplyError> {
         let first = self.lines.first().map(|line| line.code);
         if let Some(block) = &mut self.block {
@@ -218,7 +221,7 @@ fn bound(size: usize, code: u16, limit: usize) -> Result<(), ReplyError> {
 /// Splits a line into code, separator and text.
 fn split(line: &[u8]) -> Option<(u16, u8, &[u8])> {
     let (code, rest) = line.split_at_checked(3)?;
-    // A lone "250" is not in the specification, but is accepted.
+    // A line with nothing after "250" is not in the specification, but it is accepted.
     let (&separator, text) = rest.split_first().unwrap_or((&b' ', &[]));
     if !code.iter().all(u8::is_ascii_digit) || !matches!(separator, b' ' | b'-' | b'+') {
         return None;
@@ -227,7 +230,7 @@ fn split(line: &[u8]) -> Option<(u16, u8, &[u8])> {
     Some((code, separator, text))
 }
 
-/// Splits a text into its first word and the rest, without the spaces between them.
+/// Splits a text into its first word and the rest. The spaces between both are removed.
 pub fn word(text: &str) -> (&str, &str) {
     let text = text.trim_start_matches(' ');
     match text.split_once(' ') {
@@ -236,13 +239,13 @@ pub fn word(text: &str) -> (&str, &str) {
     }
 }
 
-/// Reads `KEY=value KEY="quoted value" …` in any order. Words without a key are skipped, because a later tor may add
-/// some.
+/// Returns the pairs of a text such as `KEY=value KEY="quoted value" …`. The pairs may be in any order. Words without a
+/// key are skipped, because a later tor may add such words.
 pub fn pairs(text: &str) -> Pairs<'_> {
     Pairs { rest: text }
 }
 
-/// See [`pairs`].
+/// The iterator that [`pairs`] returns.
 #[derive(Clone, Debug)]
 pub struct Pairs<'a> {
     rest: &'a str,
@@ -267,7 +270,7 @@ impl<'a> Iterator for Pairs<'a> {
             let (value, rest) = if value.starts_with('"') {
                 match unquote(value) {
                     Some((text, rest)) => (Cow::Owned(text), rest),
-                    None => (Cow::Borrowed(value), ""), // no closing quote: the rest is the value
+                    None => (Cow::Borrowed(value), ""), // without a closing quote, the whole rest is the value
                 }
             } else {
                 let (plain, rest) = value.split_at(value.find(' ').unwrap_or(value.len()));
@@ -279,8 +282,8 @@ impl<'a> Iterator for Pairs<'a> {
     }
 }
 
-/// Reads a quoted string at the start of `text`. Returns its content and the text behind the closing quote. It knows the
-/// C escapes that tor writes (`\n`, `\t`, `\r`, octal); any other escaped character stands for itself.
+/// Parses a quoted string at the start of `text`. Returns its content and the text after the closing quote. The C
+/// escapes that tor writes (`\n`, `\t`, `\r`, octal) are decoded. Any other escaped character stands for itself.
 pub fn unquote(text: &str) -> Option<(String, &str)> {
     let inner = text.strip_prefix('"')?;
     let bytes = inner.as_bytes();
@@ -305,7 +308,7 @@ pub fn unquote(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// The byte that an escape stands for, and how many bytes behind the backslash it took.
+/// Returns the byte that an escape stands for, and the number of bytes of the escape after its backslash.
 fn escape(bytes: &[u8]) -> Option<(u8, usize)> {
     let first = *bytes.first()?;
     let octal = bytes.iter().take(3).take_while(|b| matches!(b, b'0'..=b'7')).count();
@@ -321,7 +324,7 @@ fn escape(bytes: &[u8]) -> Option<(u8, usize)> {
     })
 }
 
-/// Writes a text as a quoted string that tor and [`unquote`] can read. No byte in it can end the line.
+/// Writes a text as a quoted string that tor and [`unquote`] can parse. The result contains no line break.
 pub fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');

@@ -1,4 +1,4 @@
-//! Settings of engines and circuits. A plain value: [`crate::app`] fills it from the configuration.
+//! The settings of engines and circuits. This is a plain value that [`crate::app`] fills from the configuration.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,52 +7,55 @@ use super::control::{Addr, Auth};
 use crate::config::Endpoint;
 use crate::route::SPARES;
 
-/// Settings of everything in this room.
+/// The settings of everything in this room.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// The tor program: a path, or a name to look up in `PATH`.
+    /// The tor program: a path, or a name that is searched for in `PATH`.
     pub binary: PathBuf,
-    /// How many engines to start. 0 means one per two cores and at least two, because then one may die.
+    /// The number of engines to start. 0 means one engine per two CPU cores and at least two, so that traffic continues
+    /// if one engine dies.
     pub engines: usize,
-    /// Where engines keep their folders: `<data_dir>/engine-0`, …
+    /// The folder that contains the folders of the engines: `<data_dir>/engine-0`, …
     pub data_dir: PathBuf,
-    /// A file with the user's lines for torrc.
+    /// A file with the user's lines for torrc, if there is one.
     pub torrc: Option<PathBuf>,
-    /// More lines of the user for torrc, after those of the file.
+    /// Further torrc lines of the user, which come after the lines of the file.
     pub extra: Vec<String>,
-    /// tor gets this file only if the user's lines name countries. Without it an engine needs 30 MB less.
+    /// The GeoIP file (countries of addresses). tor gets this file only if the user's lines contain countries. Without
+    /// this file an engine needs 30 MB less memory.
     pub geoip_file: Option<PathBuf>,
-    /// tor processes that run elsewhere and that we control. They are used in addition to the engines that we start. If
-    /// there are any and `engines` is 0, none is started here.
+    /// tor processes that run elsewhere and that this gateway controls, in addition to the engines that it starts. If
+    /// this list is not empty and `engines` is 0, the gateway starts no engine.
     pub attach: Vec<Attach>,
-    /// Circuits that may be built through one guard a second, in the long run.
+    /// The number of circuits per second that may be built through one guard, on average over a long time.
     pub circuits_per_second: f64,
-    /// Circuits that may be built at once through one guard after a quiet time.
+    /// The number of circuits that may be built through one guard at the same time after a quiet period.
     pub circuit_burst: u32,
-    /// How long a circuit may take to build.
+    /// How long the build of a circuit may take.
     pub circuit_timeout: Duration,
-    /// Circuits to keep ready for an exit that is in use. Other exits get proportionally fewer. 0 keeps none.
+    /// The number of circuits to keep ready for an exit that is in use. Other exits get proportionally fewer. 0 keeps
+    /// none.
     pub spare_circuits: u8,
-    /// The most streams on one circuit: exits may limit them, and all streams share one congestion window.
+    /// The most streams on one circuit. Exits may limit this number, and all streams share one congestion window.
     pub streams_per_circuit: u16,
-    /// How long after its first use a circuit still takes new streams.
+    /// For how long after its first use a circuit accepts new streams.
     pub circuit_dirty: Duration,
-    /// How long a used circuit may be without streams before it is closed.
+    /// For how long a used circuit without streams is kept before it is closed.
     pub circuit_idle: Duration,
 }
 
-/// A tor that runs elsewhere.
+/// A tor process that runs elsewhere and that this gateway attaches to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attach {
-    /// Its control port.
+    /// The address of the control port.
     pub control: Endpoint,
-    /// Its SOCKS port, reachable from here.
+    /// The address of the SOCKS port. This gateway must be able to connect to it.
     pub socks: Endpoint,
-    /// Its SOCKS port for onion services, if that is another one.
+    /// The address of the SOCKS port for onion services, if that port is different from `socks`.
     pub onion: Option<Endpoint>,
-    /// Every address of these ports' host name is a tor of its own, such as scaled containers.
+    /// True if every address of the ports' host name belongs to a different tor process, as with scaled containers.
     pub every_address: bool,
-    /// How to log in.
+    /// The method and credentials for logging in to the control port.
     pub auth: Auth,
 }
 
@@ -66,29 +69,31 @@ impl Default for Settings {
             extra: Vec::new(),
             geoip_file: None,
             attach: Vec::new(),
-            // Relays' defence against circuit floods allows 3 a second and a burst of 90 from one address by default, and
-            // the consensus may say 2 and 60: a third of the stricter burst, half of the stricter rate.
+            // The protection of relays against circuit floods allows by default 3 circuits a second and a burst of 90
+            // from one address. The consensus may lower this to 2 and 60. We use half of the lower rate and a third of
+            // the lower burst.
             circuits_per_second: 1.0,
             circuit_burst: 20,
-            // One in twenty circuits of the public network takes longer to build, and would be slow to use.
+            // On the public network one circuit in twenty takes longer to build. Such a circuit would also be slow in
+            // use.
             circuit_timeout: Duration::from_secs(15),
             spare_circuits: SPARES,
-            // Exits may limit the streams of a circuit to 100 a second with a burst of 300. The circuit's single congestion
-            // window becomes the bottleneck far below that.
+            // Exits may limit the streams of a circuit to 100 a second with a burst of 300. But the congestion window
+            // of the circuit becomes the bottleneck with far fewer streams.
             streams_per_circuit: 64,
-            // tor's own value is 10 minutes. Here a new circuit changes the path but not the exit, so it gains less while
-            // it costs the guard a build: three times as long.
+            // tor's own value is 10 minutes. Here a new circuit changes the path but not the exit, so a new circuit
+            // brings less privacy, while its build costs the guard as much. So this value is three times as long.
             circuit_dirty: Duration::from_secs(30 * 60),
             circuit_idle: Duration::from_secs(10 * 60),
         }
     }
 }
 
-/// The most tor processes behind one host name. Each has a guard of its own; more than this is a mistake.
+/// The most tor processes with one host name. Each has its own guard, so a larger number would be a mistake.
 const BEHIND_A_NAME: usize = 16;
 
 impl Attach {
-    /// One entry per engine that this may become.
+    /// Returns one entry for each engine that this entry may become.
     pub(super) fn engines(self) -> impl Iterator<Item = Self> {
         let count = if self.every_address { BEHIND_A_NAME } else { 1 };
         std::iter::repeat_n(self, count)
@@ -96,8 +101,8 @@ impl Attach {
 }
 
 impl Settings {
-    /// Leaves out attached tors with `every_address` whose host name does not exist now, so that the engines started here
-    /// do not wait for them.
+    /// Leaves out attached tor processes with `every_address` whose host name does not exist now. Otherwise the engines
+    /// that this gateway starts would wait for them.
     pub async fn without_missing(mut self) -> Self {
         let mut there = Vec::new();
         for attach in self.attach {
@@ -115,7 +120,7 @@ impl Settings {
         self
     }
 
-    /// How many engines are started here.
+    /// Returns the number of engines that this gateway starts.
     pub fn started_engines(&self) -> usize {
         match self.engines {
             0 if !self.attach.is_empty() => 0,

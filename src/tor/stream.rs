@@ -1,11 +1,11 @@
 //! Finds the dial that a stream of tor belongs to.
 //!
-//! A dial takes a ticket, a number that it sends as its SOCKS username. The stream's first event contains the username,
-//! so it names the dial, in whatever order tor reads its sockets. The lease on the circuit stays here until tor says that
-//! the stream has ended. So its place is given back exactly once, whether a dial was dropped, a client vanished or a
-//! stream ended after hours.
+//! Each dial gets a ticket number, which it sends as its SOCKS username. tor's first event about the stream contains
+//! this username and so identifies the dial, whatever the order in which tor reads its sockets. The lease on the
+//! circuit is kept here until tor reports the end of the stream. So the place on the circuit is freed exactly once,
+//! even if a dial was dropped, a client vanished or a stream ended after hours.
 //!
-//! Next: [`super::engine`] feeds events in; `dial/tor.rs` waits for what comes out.
+//! Next: [`super::engine`] reports events to this module; `dial/tor.rs` waits for the results.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,21 +20,21 @@ use super::event::{CircuitId, StreamId};
 use super::fault::StreamFault;
 use crate::route::Isolation;
 
-/// A stream that tor has reported and that is being attached.
+/// A stream that tor has reported and that is being attached to its circuit.
 #[derive(Debug)]
 pub struct Seen {
-    /// When its event was read.
+    /// The time when tor's event about the new stream was read.
     pub at: Instant,
-    /// The coming answer to ATTACHSTREAM.
+    /// The future answer to the command ATTACHSTREAM.
     pub answer: Answer,
 }
 
-/// The meaning of a SOCKS username.
+/// The meaning of a SOCKS username that this gateway generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Username {
-    /// The ticket of a dial that chose its circuit.
+    /// The ticket number of a dial that chose its circuit.
     Ticket(u64),
-    /// A stream to an onion service: tor chooses the circuit, and isolates by username.
+    /// A stream to an onion service. tor chooses the circuit. Streams with different usernames do not share circuits.
     Onion(Isolation),
 }
 
@@ -46,9 +46,9 @@ impl Username {
         }
     }
 
-    /// Parses a username of ours; `None` for any other.
+    /// Parses a username that this gateway generated. Returns `None` for any other username.
     pub fn read(text: &str) -> Option<Self> {
-        // Hex digits only: `from_str_radix` would also accept a sign.
+        // Only hex digits are allowed. `from_str_radix` alone would also accept a sign.
         let is_ours = |digits: &str| digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
         let number = |digits: &str| is_ours(digits).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
         match text.split_at_checked(1)? {
@@ -59,17 +59,17 @@ impl Username {
     }
 }
 
-/// A dial that has taken a ticket. Dropping it ends the wait. A stream that exists by then lives until its socket is
-/// closed.
+/// A dial that has a ticket number and waits for its stream. Dropping this value ends the wait. If the stream exists by
+/// then, it lives until its socket is closed.
 #[derive(Debug)]
 pub struct Expected {
     engine: Arc<Engine>,
     ticket: u64,
     run: u64,
     circuit: CircuitId,
-    /// When its circuit was completed.
+    /// The time when the circuit of this dial was completed.
     pub built: Instant,
-    /// The SOCKS port to connect to.
+    /// The SOCKS port of the engine that the dial must connect to.
     pub addr: Addr,
     /// Resolves once tor has reported the stream.
     pub seen: oneshot::Receiver<Seen>,
@@ -78,23 +78,23 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// The SOCKS username to send.
+    /// Returns the SOCKS username that the dial must send.
     pub fn username(&self) -> String {
         Username::Ticket(self.ticket).write()
     }
 
-    /// A handle to have the circuit tested if the answer takes long.
+    /// Returns a handle with which the dial can request a test of its circuit if the target's answer takes long.
     pub fn doubt(&self) -> Doubt {
         Doubt { engine: self.engine.clone(), run: self.run, circuit: self.circuit }
     }
 
-    /// Notes that tor does not know the circuit, so it gets no more streams.
+    /// Records that tor does not know the circuit. The circuit then gets no more streams.
     pub fn circuit_is_missing(&self) {
         self.engine.missing(self.run, self.circuit);
     }
 }
 
-/// A circuit on which a dial waits for an answer.
+/// A circuit on which a dial has waited long for an answer.
 #[derive(Debug)]
 pub struct Doubt {
     engine: Arc<Engine>,
@@ -103,7 +103,8 @@ pub struct Doubt {
 }
 
 impl Doubt {
-    /// Has the engine test whether the circuit is dead or hangs. If so, the waiting dials get an error.
+    /// Makes the engine test whether the circuit is dead or hangs. In both cases the dials that wait on this circuit
+    /// get an error.
     pub fn test(self) {
         self.engine.doubt(self.run, self.circuit);
     }
@@ -127,7 +128,8 @@ struct Known {
 }
 
 struct Inner {
-    /// Starts at a random number, so that tickets of an earlier gateway on the same tor are not taken for ours.
+    /// The next ticket number. The first one is random, because tor may still have streams of an earlier gateway, and
+    /// their ticket numbers must not be equal to ours.
     next: u64,
     waiting: HashMap<u64, Waiting>,
     known: HashMap<StreamId, Known>,
@@ -144,14 +146,14 @@ impl Default for Streams {
     }
 }
 
-// A lease must not be dropped while this lock is held. Dropping it takes the lock of the circuits, and a task that holds
-// that lock may wait for this one. So every method moves leases out first.
+// A lease must not be dropped while this lock is held. Dropping a lease takes the lock of the circuits, and a task that
+// holds the lock of the circuits may wait for this lock. So every method first moves leases out of the locked data.
 impl Streams {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a ticket for a stream that will be put on the lease's circuit.
+    /// Creates a ticket number for a stream that will use the lease's circuit.
     pub(super) fn expect(&self, lease: Lease, addr: Addr, built: Instant) -> Expected {
         let ((seen, on_seen), (end, on_end)) = (oneshot::channel(), oneshot::channel());
         let (engine, run, circuit) = (lease.engine.clone(), lease.run, lease.circuit);
@@ -163,7 +165,7 @@ impl Streams {
         Expected { engine, ticket, run, circuit, built, addr, seen: on_seen, end: on_end }
     }
 
-    /// Notes a stream with this ticket. Returns its circuit, and the sender to its dial.
+    /// Records that tor reported a stream with this ticket number. Returns its circuit, and the sender to its dial.
     pub(super) fn arrived(&self, ticket: u64, stream: StreamId) -> Option<(CircuitId, oneshot::Sender<Seen>)> {
         let mut inner = self.inner();
         let Waiting { lease, seen, end } = inner.waiting.remove(&ticket)?;
@@ -172,7 +174,7 @@ impl Streams {
         Some((circuit, seen))
     }
 
-    /// Gives a fault to the dial of a stream that failed but still exists. Returns its circuit.
+    /// Reports a fault to the dial of a stream that failed but still exists in tor. Returns the circuit of the stream.
     pub(super) fn failed(&self, stream: StreamId, fault: StreamFault) -> Option<CircuitId> {
         let mut inner = self.inner();
         let known = inner.known.get_mut(&stream)?;
@@ -182,7 +184,7 @@ impl Streams {
         Some(known.lease.circuit)
     }
 
-    /// Gives an error to all dials that wait on a circuit that does not answer.
+    /// Reports an error to all dials that wait on a circuit that does not answer.
     pub(super) fn unanswered(&self, circuit: CircuitId) {
         let mut inner = self.inner();
         let on_it = inner.known.values_mut().filter(|known| known.lease.circuit == circuit);
@@ -193,7 +195,7 @@ impl Streams {
         }
     }
 
-    /// Notes that a stream has ended, and frees its place.
+    /// Records that a stream has ended, and frees its place on the circuit.
     pub(super) fn gone(&self, stream: StreamId, fault: StreamFault) {
         let known = self.inner().known.remove(&stream);
         if let Some(Known { end: Some(end), lease: _lease }) = known {
@@ -206,7 +208,7 @@ impl Streams {
         drop(waiting);
     }
 
-    /// Ends all streams, because the engine was lost.
+    /// Ends all streams because the engine was lost.
     pub(super) fn lost(&self) {
         let mut inner = self.inner();
         let (waiting, known) = (std::mem::take(&mut inner.waiting), std::mem::take(&mut inner.known));
@@ -217,7 +219,7 @@ impl Streams {
         }
     }
 
-    /// Keeps only the streams that tor still has, in case events were missed.
+    /// Keeps only the streams that tor still has, because events about ended streams may have been missed.
     pub(super) fn keep(&self, alive: impl Fn(StreamId) -> bool) {
         let mut inner = self.inner();
         let all = std::mem::take(&mut inner.known);
@@ -227,7 +229,7 @@ impl Streams {
         drop(gone);
     }
 
-    /// Number of streams that exist or are expected.
+    /// Returns the number of streams that exist or are expected.
     pub fn len(&self) -> usize {
         let inner = self.inner();
         inner.waiting.len() + inner.known.len()

@@ -1,11 +1,12 @@
-//! Writes the configuration of an engine: our lines, then the user's lines, after checking them.
+//! Writes the torrc file of an engine: our lines, followed by the user's lines. The user's lines are checked first.
 //!
-//! The user must not set some options. If tor attached streams by itself, or if a second program used the control port,
-//! nothing would fail, but traffic would leave from exits that were not chosen. Such a line is refused with its location
-//! and a reason, and all such lines are reported together. tor accepts abbreviated option names in any case, so a line is
-//! also refused if its name could be an abbreviation of such an option.
+//! The user must not set some options. For example, if tor attached streams by itself, or if another program used the
+//! control port, nothing would fail visibly, but traffic would leave through wrong exits. A line with such an option is
+//! refused, and the error shows its location and a reason. All such lines are reported together. tor accepts
+//! abbreviated option names and ignores upper and lower case. So a line is also refused if its name could be an
+//! abbreviation of such an option.
 //!
-//! Next: `preflight.rs` has tor verify the result; `engine/run.rs` writes it.
+//! Next: `preflight.rs` lets tor verify the result; `engine/run.rs` writes the result to a file.
 
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use super::reply::quote;
 use super::version::Version;
 use crate::exit::Fingerprint;
 
-/// Options that the user must not set, each with the reason that the error shows.
+/// Options that the user must not set, each with the reason that the error message shows.
 const OURS: &[(&str, &str)] = &[
     ("DataDirectory", FOLDER),
     ("CacheDirectory", FOLDER),
@@ -79,15 +80,16 @@ const LISTENERS: &str = "exitgate would not attach its streams; clients use exit
 const CLIENT: &str = "an engine is a client and nothing else";
 const DORMANT: &str = "a gateway that is quiet for a day must still be ready";
 
-/// Options of tor whose names are the beginning of a refused option's name, but no abbreviation of it.
+/// Complete names of tor options that are also the beginning of a refused option's name. These names are not
+/// abbreviations.
 const NOT_AN_ABBREVIATION: &[&str] = &["Bridge", "Log", "Socks5Proxy", "Socks4Proxy"];
 
-/// The location of a user's line.
+/// The location of a torrc line that the user wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A line of the file, counted from 1.
+    /// A line of the user's file, counted from 1.
     File(PathBuf, usize),
-    /// An entry of `tor.extra`, counted from 0.
+    /// An entry of the setting `tor.extra`, counted from 0.
     Extra(usize),
 }
 
@@ -100,12 +102,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A line that is refused.
+/// A line of the user that is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     pub origin: Origin,
     pub line: String,
-    /// Why it is refused.
+    /// The reason why the line is refused.
     pub why: &'static str,
 }
 
@@ -115,13 +117,13 @@ impl fmt::Display for Conflict {
     }
 }
 
-/// Why there is no configuration for an engine.
+/// Why no configuration for an engine could be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TorrcError {
     /// The user's file cannot be read.
     #[error("cannot read tor.torrc {path}: {why}")]
     Unreadable { path: String, why: String },
-    /// Some lines are refused; all of them are listed.
+    /// Some lines are refused. The error contains all of them.
     #[error("{}", list(.0))]
     Conflicts(Vec<Conflict>),
     /// tor refuses the configuration.
@@ -133,7 +135,7 @@ fn list(conflicts: &[Conflict]) -> String {
     conflicts.iter().map(Conflict::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// The user's lines, checked.
+/// The user's torrc lines after a successful check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserLines {
     lines: Vec<(String, String)>,
@@ -154,7 +156,7 @@ impl UserLines {
         Self::parse(text.as_ref().map(|(path, text)| (*path, text.as_str())), extra)
     }
 
-    /// Checks the lines of a file (with its path) and of `tor.extra`.
+    /// Checks the lines of a file (given with its path) and those of `tor.extra`.
     pub fn parse(file: Option<(&Path, &str)>, extra: &[String]) -> Result<Self, TorrcError> {
         let mut all = Vec::new();
         if let Some((path, text)) = file {
@@ -167,7 +169,8 @@ impl UserLines {
         let (mut user, mut conflicts) = (Self::default(), Vec::new());
         for (origin, line) in all {
             let (key, value) = line.split_once([' ', '\t']).unwrap_or((&line, ""));
-            // `+Option` adds to and `/Option` clears what is set: the same option for our purpose.
+            // `+Option` adds a value to the option, and `/Option` clears it. Both change the same option, so both are
+            // checked.
             match refusal(key.trim_start_matches(['+', '/'])) {
                 Some(why) => conflicts.push(Conflict { origin, line: line.clone(), why }),
                 None => user.lines.push((key.to_owned(), value.trim().to_owned())),
@@ -176,22 +179,23 @@ impl UserLines {
         if conflicts.is_empty() { Ok(user) } else { Err(TorrcError::Conflicts(conflicts)) }
     }
 
-    /// True if the user set this option.
+    /// Returns true if the user's lines set this option.
     pub fn sets(&self, option: &str) -> bool {
         self.values(option).next().is_some()
     }
 
-    /// True if the user's lines set bridges.
+    /// Returns true if the user's lines turn on bridges.
     pub fn use_bridges(&self) -> bool {
         self.values("UseBridges").last() == Some("1")
     }
 
-    /// True if some line names a country, for which tor needs its GeoIP file.
+    /// Returns true if some line contains a country code. tor then needs its GeoIP file.
     fn names_countries(&self) -> bool {
         self.lines.iter().any(|(_, value)| value.contains('{'))
     }
 
-    /// True if relays of one subnet may share a path, as on private networks.
+    /// Returns true if relays of one subnet must not be in one path. On private networks the user may turn this rule
+    /// off.
     pub fn distinct_subnets(&self) -> bool {
         match self.values("EnforceDistinctSubnets").last() {
             Some(value) => value != "0",
@@ -207,7 +211,7 @@ impl UserLines {
     }
 }
 
-/// Why an option is refused, if it is.
+/// Returns the reason why the user must not set this option, or `None` if the user may.
 fn refusal(key: &str) -> Option<&'static str> {
     let exact = OURS.iter().find(|(ours, _)| ours.eq_ignore_ascii_case(key));
     if let Some((_, why)) = exact {
@@ -220,7 +224,8 @@ fn refusal(key: &str) -> Option<&'static str> {
     OURS.iter().find(|(ours, _)| begins(ours)).map(|(_, why)| *why)
 }
 
-/// The lines of a torrc, each with its number, without comments and blank lines, and with continued lines joined.
+/// Returns the lines of a torrc, each with its line number. Comments and blank lines are left out, and continued lines
+/// are joined.
 fn joined(text: &str) -> Vec<(usize, String)> {
     let mut lines: Vec<(usize, String)> = Vec::new();
     let mut continued = false;
@@ -247,7 +252,7 @@ fn joined(text: &str) -> Vec<(usize, String)> {
     lines
 }
 
-/// A line without its comment. A `#` inside quotes does not begin a comment.
+/// Returns a line without its comment. A `#` inside quotes does not begin a comment.
 fn uncommented(line: &str) -> &str {
     let (mut quoted, mut escaped) = (false, false);
     for (at, c) in line.char_indices() {
@@ -262,41 +267,42 @@ fn uncommented(line: &str) -> &str {
     line
 }
 
-/// The values of one engine's configuration, apart from the user's lines.
+/// The values in one engine's torrc, except the user's lines.
 #[derive(Clone, Debug)]
 pub struct EnginePaths<'a> {
     /// The engine's folder.
     pub folder: &'a Path,
-    /// The folder of its sockets.
+    /// The folder of the engine's sockets.
     pub sockets: &'a Path,
-    /// The gateway's process id: tor ends when that process ends.
+    /// The process id of this gateway. tor ends when the gateway's process ends.
     pub owner: u32,
-    /// The guard to use, once one is chosen.
+    /// The guard that tor must use, once a guard is chosen.
     pub guard: Option<Fingerprint>,
-    /// The engine's number and the number of engines: bridges are divided among them.
+    /// The number of this engine and the number of all engines. With both numbers, bridges are divided among the
+    /// engines.
     pub engine: (usize, usize),
-    /// Needed if the user's lines name countries.
+    /// The GeoIP file, which tor needs if the user's lines contain countries.
     pub geoip_file: Option<&'a Path>,
     /// How long the build of a circuit may take.
     pub circuit_timeout: Duration,
-    /// The version of tor that will read it.
+    /// The version of the tor that will read this torrc.
     pub version: Version,
 }
 
-/// The least CircuitBuildTimeout in seconds. tor warns below 10.
+/// The least value for tor's CircuitBuildTimeout, in seconds. tor warns about values below 10.
 const LEAST_TIMEOUT: u64 = 20;
 
-/// Name of the control socket in [`EnginePaths::sockets`].
+/// The name of the control socket in [`EnginePaths::sockets`].
 pub const CONTROL_SOCKET: &str = "control";
-/// Name of the socket for targets over IPv4.
+/// The name of the SOCKS socket for targets over IPv4.
 pub const SOCKS_SOCKET: &str = "socks";
-/// Name of the socket for routes that allow IPv6.
+/// The name of the SOCKS socket for routes that allow targets over IPv6.
 pub const SOCKS6_SOCKET: &str = "socks6";
-/// Name of the socket for onion services.
+/// The name of the SOCKS socket for onion services.
 pub const ONION_SOCKET: &str = "onion";
 
-/// Options that make a tor an engine. For an attached tor they are set over its control port. The build time-out also
-/// applies to circuits that tor builds by itself, to onion services.
+/// Returns the options that make a tor process an engine. For an attached tor, these options are set over its control
+/// port. The time-out for builds also applies to circuits that tor builds by itself, such as those to onion services.
 pub fn behaviour(version: Version, circuit_timeout: Duration) -> Vec<(&'static str, String)> {
     let build = circuit_timeout.as_secs().max(LEAST_TIMEOUT).to_string();
     let mut options = vec![
@@ -313,7 +319,7 @@ pub fn behaviour(version: Version, circuit_timeout: Duration) -> Vec<(&'static s
     options.into_iter().map(|(option, value)| (option, value.to_owned())).collect()
 }
 
-/// Writes an engine's torrc.
+/// Returns the text of an engine's torrc.
 pub fn render(place: &EnginePaths<'_>, user: &UserLines) -> String {
     let mut text = String::new();
     let mut put = |key: &str, value: &str| {
@@ -330,7 +336,8 @@ pub fn render(place: &EnginePaths<'_>, user: &UserLines) -> String {
     put("CookieAuthentication", "1");
     put("__OwningControllerProcess", &place.owner.to_string());
     let socket = |name: &str| format!("unix:{}", path(&place.sockets.join(name)));
-    // We decide which streams share a circuit. With isolation of its own, tor logs a bug for each second stream.
+    // The gateway decides which streams share a circuit. If tor also isolated streams, tor would log a bug for each
+    // second stream.
     let ours =
         "NoIsolateClientAddr NoIsolateSOCKSAuth NoIsolateClientProtocol SessionGroup=1 NoOnionTraffic ExtendedErrors";
     put("SocksPort", &format!("{} IPv4Traffic NoIPv6Traffic {ours}", socket(SOCKS_SOCKET)));
@@ -362,7 +369,7 @@ pub fn render(place: &EnginePaths<'_>, user: &UserLines) -> String {
     for (key, value) in &user.lines {
         if key.eq_ignore_ascii_case("Bridge") {
             bridge += 1;
-            // With fewer bridges than engines, engines share bridges.
+            // If there are fewer bridges than engines, several engines share one bridge.
             if bridges >= engines && (bridge - 1) % engines.max(1) != engine {
                 continue;
             }

@@ -1,18 +1,18 @@
-//! Versions of tor, and how to install it where it is missing or too old.
+//! Versions of tor, and advice for installing tor when it is missing or too old.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A version of tor; ordered by its four numbers.
+/// A version of tor. Versions are ordered by their four numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Version(pub [u16; 4]);
 
 impl Version {
-    /// The oldest version that is accepted: the first series with congestion control and without v2 onion services.
+    /// The oldest accepted version: the first series with congestion control and without onion services of version 2.
     pub const OLDEST: Self = Self([0, 4, 7, 0]);
 }
 
-/// The text is not a version of tor.
+/// Error: the text is not a version of tor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a version of tor")]
 pub struct BadVersion;
@@ -20,7 +20,7 @@ pub struct BadVersion;
 impl FromStr for Version {
     type Err = BadVersion;
 
-    /// Reads `0.4.9.11`, also out of `Tor version 0.4.9.11 (git-…).` and `0.4.9.1-alpha`.
+    /// Parses a version such as `0.4.9.11`. Also accepts `Tor version 0.4.9.11 (git-…).` and `0.4.9.1-alpha`.
     fn from_str(text: &str) -> Result<Self, BadVersion> {
         let words = text.split([' ', '\n']);
         let word = words.into_iter().find(|word| word.starts_with(|c: char| c.is_ascii_digit())).ok_or(BadVersion)?;
@@ -42,7 +42,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// How to install tor: the end of every message that tor is missing.
+/// Advice for installing tor. This text is the end of every error message about a missing tor.
 pub const INSTALL: &str = "\
 install it with  apt install tor tor-geoipdb  (Debian, Ubuntu),  apk add tor  (Alpine),  dnf install tor  (Fedora)  \
 or  brew install tor  (macOS), or set tor.binary to where it is";

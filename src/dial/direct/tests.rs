@@ -84,7 +84,7 @@ async fn reaches_a_literal_and_says_who_refused() {
 
 #[tokio::test]
 async fn each_address_of_a_name_is_checked() {
-    // The machine's own name resolves without a network (RFC 6761), and to loopback only.
+    // The name of the machine itself resolves without a network (RFC 6761), and only to loopback addresses.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let resolved = resolve("localhost", port).await.unwrap();
@@ -104,7 +104,8 @@ async fn the_next_address_is_tried_and_the_first_error_is_kept() {
 #[tokio::test]
 async fn the_deadline_holds() {
     let target = "127.0.0.1:9".parse().unwrap();
-    // A deadline that has passed lets nothing begin that takes time, and names whom we waited for.
+    // After its deadline the dial starts nothing that takes time, and the error tells which step the dial was waiting
+    // for.
     let fault = dial(&target, &rules(true), Instant::now() - Duration::from_secs(1)).await.err();
     assert!(matches!(fault, Some(DialError::Target(TargetFault::Timeout | TargetFault::Refused))), "{fault:?}");
 }

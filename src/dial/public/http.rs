@@ -1,4 +1,4 @@
-//! The CONNECT request and the head of its answer. Pure.
+//! Writes the CONNECT request and parses the head of the proxy's answer. Pure: no I/O.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,11 +7,11 @@ use crate::dial::ExitFault;
 use crate::exit::Login;
 use crate::net::Target;
 
-/// The most bytes of heads that are read, heads of interim (1xx) answers included. 16 KiB is the limit of common
-/// servers; proxies answer with a few hundred bytes.
+/// The most bytes of HTTP heads that are read for one request, including the heads of interim (1xx) answers. 16 KiB is
+/// the limit of common servers. Proxies usually answer with a few hundred bytes.
 pub(super) const LONGEST_HEAD: usize = 16 * 1024;
 
-/// The bytes are not an HTTP answer.
+/// Error: the bytes are not an HTTP answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Garbage;
 
@@ -24,23 +24,24 @@ pub(super) fn connect(target: &Target, login: Option<&Login>) -> Vec<u8> {
     request.into_bytes()
 }
 
-/// The value of `Proxy-Authorization`.
+/// Returns the value of the header `Proxy-Authorization`.
 pub fn authorization(login: &Login) -> String {
     format!("Basic {}", STANDARD.encode(format!("{}:{}", login.user, login.password.expose())))
 }
 
-/// Reads the answer while it arrives.
+/// A parser that reads the proxy's HTTP answer while it arrives in pieces.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     held: Vec<u8>,
-    /// Up to here `held` is known to hold no end of a head.
+    /// The number of bytes at the start of `held` that are known to contain no end of a head.
     looked: usize,
-    /// Bytes of interim answers, which are dropped from `held`.
+    /// Total length in bytes of the interim answers, which were removed from `held`.
     before: usize,
 }
 
 impl Answer {
-    /// Takes the next bytes. Returns the final status and the bytes behind its head once the head is complete.
+    /// Adds the next bytes of the answer. Once the head is complete, returns the final status and the bytes after the
+    /// head.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<(u16, Vec<u8>)>, Garbage> {
         self.held.extend_from_slice(bytes);
         loop {
@@ -62,7 +63,8 @@ impl Answer {
         }
     }
 
-    /// Where the head ends. Lines may end with `\n` alone, as some old proxies write them.
+    /// Returns the position where the head ends. Lines may end with `\n` alone, because some old proxies write such
+    /// lines.
     fn end(&mut self) -> Option<usize> {
         let from = self.looked.saturating_sub(3);
         let tail = &self.held[from..];
@@ -73,7 +75,7 @@ impl Answer {
     }
 }
 
-/// Reads the status of a line such as `HTTP/1.0 200 Connection established`.
+/// Parses the status code from a line such as `HTTP/1.0 200 Connection established`.
 fn status(head: &[u8]) -> Result<u16, Garbage> {
     let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let word = line.split(|byte| *byte == b' ').nth(1).ok_or(Garbage)?.trim_ascii();
@@ -82,7 +84,8 @@ fn status(head: &[u8]) -> Result<u16, Garbage> {
     number.filter(|status| (100..600).contains(status)).ok_or(Garbage)
 }
 
-/// Maps a final status. 500, 502, 503 and 504 say that something behind the proxy failed, which cannot be verified.
+/// Maps the proxy's final status to success or a fault. The codes 500, 502, 503 and 504 report a failure behind the
+/// proxy, which cannot be verified.
 pub(super) fn status_result(status: u16) -> Result<(), ExitFault> {
     match status {
         200..=299 => Ok(()),

@@ -1,7 +1,8 @@
-//! SOCKS4, 4a and 5 towards a public proxy. Pure.
+//! The protocols SOCKS4, SOCKS4a and SOCKS5, for requests to a public proxy. Pure: no I/O.
 //!
-//! Greeting, login and request are sent one after the other: many free proxies read only the first message of what
-//! arrives together. Every answer has a size that is known before it is read.
+//! Greeting, login and request are sent one after the other, each after the answer to the message before. Many free
+//! proxies read only the first message if several arrive together. The size of every answer is known before the answer
+//! is read.
 
 use std::net::IpAddr;
 
@@ -9,12 +10,14 @@ use crate::dial::{ExitFault, address};
 use crate::exit::Login;
 use crate::net::{Host, Target};
 
-/// The greeting: it offers no login, or no login and a password.
+/// Returns the SOCKS5 greeting. Without `login` it offers only "no authentication". With `login` it also offers
+/// username and password.
 pub(super) fn greeting(login: Option<&Login>) -> &'static [u8] {
     if login.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] }
 }
 
-/// The login message; `None` if username or password are longer than the 255 bytes that SOCKS5 allows.
+/// Returns the login message of SOCKS5, or `None` if the username or the password is longer than 255 bytes, the limit
+/// of SOCKS5.
 pub(super) fn login(login: &Login) -> Option<Vec<u8>> {
     let (user, password) = (login.user.as_bytes(), login.password.expose().as_bytes());
     let mut bytes = vec![1, u8::try_from(user.len()).ok()?];
@@ -30,7 +33,8 @@ pub(super) fn request5(target: &Target) -> Vec<u8> {
     bytes
 }
 
-/// The SOCKS4 request, or 4a if the target is a name. `None` if SOCKS4 cannot express it.
+/// Returns the SOCKS4 request, or the SOCKS4a request if the target is a name. Returns `None` if SOCKS4 cannot express
+/// the target.
 pub(super) fn request4(target: &Target, login: Option<&Login>) -> Option<Vec<u8>> {
     let user = login.map_or("", |login| &login.user);
     if user.bytes().any(|byte| byte == 0) {
@@ -58,7 +62,7 @@ pub(super) fn request4(target: &Target, login: Option<&Login>) -> Option<Vec<u8>
     Some(bytes)
 }
 
-/// Maps the first four bytes of a SOCKS5 answer.
+/// Maps the first four bytes of a SOCKS5 answer to success or a fault.
 pub(super) fn result5(head: [u8; 4]) -> Result<(), ExitFault> {
     match head {
         [5, 0, _, _] => Ok(()),
@@ -68,7 +72,7 @@ pub(super) fn result5(head: [u8; 4]) -> Result<(), ExitFault> {
     }
 }
 
-/// Maps a SOCKS4 answer. Only the codes 90 and 91 are about the request.
+/// Maps a SOCKS4 answer to success or a fault. Only the codes 90 and 91 are about the request itself.
 pub(super) fn result4(answer: [u8; 8]) -> Result<(), ExitFault> {
     match answer {
         [0 | 4, 90, ..] => Ok(()),

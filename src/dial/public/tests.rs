@@ -1,4 +1,4 @@
-//! Hostile and helpful proxies at the other end of a pipe.
+//! Tests with hostile and with correct proxies at the other end of an in-memory pipe.
 
 use tokio::io::{DuplexStream, duplex};
 
@@ -7,7 +7,8 @@ use crate::net::Secret;
 
 const OPEN: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
 
-/// A proxy that reads so many bytes, then says something, and so on; then it hangs up, or stays.
+/// Plays a proxy: for each step of `script`, reads the given number of bytes, then writes the given bytes. At the end
+/// the proxy closes the connection, or keeps it open if `stays` is true.
 async fn act(mut peer: DuplexStream, script: Vec<(usize, &'static [u8])>, stays: bool) {
     for (wanted, said) in script {
         let mut read = vec![0; wanted];
@@ -46,7 +47,7 @@ async fn asked(
 
 #[tokio::test(start_paused = true)]
 async fn each_protocol_opens_and_keeps_the_targets_bytes() {
-    let connect = 47; // the request's length
+    let connect = 47; // the length of the request in bytes
     for (protocol, login, script, first, rest) in [
         (Protocol::Http, false, vec![(connect, OPEN)], &b""[..], &b""[..]),
         (Protocol::Http, false, vec![(connect, b"HTTP/1.1 200 OK\r\n\r\n220 hello")], b"220 hello", b""),

@@ -1,4 +1,4 @@
-//! Maps every refusal of tor to whose fault it is.
+//! Maps every failure that tor reports to a fault of the engine, of the exit or of the target.
 
 use crate::dial::{DialError, EngineFault, ExitFault, TargetFault};
 use crate::tor::event::EndReason;
@@ -31,14 +31,15 @@ impl From<StreamFault> for DialError {
     }
 }
 
-/// Maps the END reason of a stream that never opened.
+/// Maps the reason that tor or the exit gave for the end of a stream that never opened.
 fn of_end(reason: EndReason) -> DialError {
     match reason {
-        // An exit sends MISC when the target refused: tor has no other reason for a connect that fails late.
+        // An exit sends MISC when the target refused, because tor has no other reason for a connect that fails late.
         EndReason::Misc | EndReason::ConnectRefused => TargetFault::Refused.into(),
         EndReason::ResolveFailed => TargetFault::NoSuchName.into(),
         EndReason::Timeout => TargetFault::Timeout.into(),
-        // A relay sends INTERNAL for ENETUNREACH, and for ENOTCONN when the target reset before tor looked again.
+        // A relay sends INTERNAL for ENETUNREACH. It also sends INTERNAL for ENOTCONN, when the target reset the
+        // connection early.
         EndReason::NoRoute | EndReason::Internal => TargetFault::Unreachable.into(),
         EndReason::ConnReset | EndReason::Done => TargetFault::Reset.into(),
         EndReason::PrivateAddr => TargetFault::Forbidden.into(),
@@ -51,7 +52,7 @@ fn of_end(reason: EndReason) -> DialError {
     }
 }
 
-/// Maps a SOCKS reply code, for when the control connection gave no reason.
+/// Maps a SOCKS reply code. Used only if the control connection delivered no reason.
 pub(super) fn of_code(code: u8) -> DialError {
     match code {
         2 => ExitFault::Policy.into(),
@@ -64,8 +65,8 @@ pub(super) fn of_code(code: u8) -> DialError {
     }
 }
 
-/// Maps a SOCKS reply code for an onion service. 0xF0 to 0xF7 are tor's extended errors about descriptors, introduction
-/// points and client authorisation.
+/// Maps a SOCKS reply code for an onion service. The codes 0xF0 to 0xF7 are tor's extended errors about descriptors,
+/// introduction points and client authorisation.
 pub(super) fn of_onion(code: u8) -> DialError {
     match code {
         5 => TargetFault::Refused.into(),

@@ -1,15 +1,15 @@
-//! SOCKS5 towards an engine. Pure.
+//! The SOCKS5 protocol between a dial and an engine's SOCKS port. Pure: no I/O.
 //!
-//! Greeting, username and request go in one write. tor 0.4.9 then answers the username and the request but not the
-//! greeting, because it keeps only one answer at a time. If the bytes arrive in pieces, tor gives all three answers. This
-//! parser accepts both: an answer to the greeting begins with 5, an answer to the username with 1.
+//! Greeting, username and request are sent in one write. tor 0.4.9 then answers the username and the request, but not
+//! the greeting, because tor keeps only one answer at a time. If the bytes arrive in pieces, tor sends all three
+//! answers. This parser accepts both cases: an answer to the greeting begins with 5, an answer to the username with 1.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::dial::address;
 use crate::net::{Host, Target};
 
-/// The most bytes that [`Handshake::wants`] asks for: a host name of 255 bytes, its length and a port.
+/// The largest number of bytes that [`Handshake::wants`] returns: the length byte, a host name of 255 bytes and a port.
 pub(super) const LONGEST: usize = 1 + 255 + 2;
 
 /// A request to tor's SOCKS port.
@@ -20,20 +20,20 @@ pub(super) enum Ask<'a> {
     ResolvePtr(IpAddr),
 }
 
-/// tor's reply.
+/// tor's reply to a SOCKS request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// Success, with the address in the reply: for RESOLVE it is the result.
+    /// Success, with the address in the reply. For the command RESOLVE this address is the result.
     Yes(Host),
-    /// Refusal, with its code.
+    /// Refusal, with its SOCKS reply code.
     No(u8),
 }
 
-/// The bytes are not SOCKS5.
+/// Error: the bytes are not SOCKS5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Garbage;
 
-/// Builds greeting, username and request, followed by early data for the target.
+/// Writes greeting, username and request, followed by early data for the target.
 pub(super) fn request(username: &str, ask: &Ask<'_>, early: &[u8]) -> Vec<u8> {
     let (command, host, port) = match ask {
         Ask::Connect(target) => (1, target.host.clone(), target.port),
@@ -42,19 +42,19 @@ pub(super) fn request(username: &str, ask: &Ask<'_>, early: &[u8]) -> Vec<u8> {
     };
     let mut bytes = Vec::with_capacity(LONGEST + username.len() + 16 + early.len());
     bytes.extend([5, 1, 2]);
-    bytes.extend([1, username.len() as u8]); // we make these usernames; they have 17 bytes
+    bytes.extend([1, username.len() as u8]); // the length fits into one byte, because our usernames have 17 bytes
     bytes.extend(username.as_bytes());
-    bytes.extend([1, b'-']); // tor wants a password of at least a byte
+    bytes.extend([1, b'-']); // tor requires a password of at least one byte
     bytes.extend([5, command, 0]);
     address::push(&mut bytes, &host, port);
     bytes.extend(early);
     bytes
 }
 
-/// Which part of the answers comes next.
+/// The part of tor's answers that comes next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
-    /// The answer to the greeting, or to the username.
+    /// The answer to the greeting or, if tor skips that answer, to the username.
     #[default]
     First,
     /// The answer to the username.
@@ -63,18 +63,18 @@ enum Stage {
     Head,
     /// The length of a host name in that answer.
     Length,
-    /// The rest: an address or a name, and a port.
+    /// The rest of that answer: an address or a host name, and a port.
     Rest { kind: u8, length: usize },
 }
 
-/// Reads the answers piece by piece and never reads a byte of the stream behind them.
+/// A parser that reads tor's answers piece by piece. It never reads a byte of the stream after the answers.
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
     stage: Stage,
 }
 
 impl Handshake {
-    /// How many bytes to read next.
+    /// Returns the number of bytes that the caller must read next.
     pub(super) fn wants(&self) -> usize {
         match self.stage {
             Stage::First | Stage::Name => 2,
@@ -84,12 +84,12 @@ impl Handshake {
         }
     }
 
-    /// Takes exactly as many bytes as [`Self::wants`] said.
+    /// Parses the next bytes. `bytes` must have exactly the length that [`Self::wants`] returned.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Option<Answer>, Garbage> {
         self.stage = match (self.stage, bytes) {
             (Stage::First, [5, 2]) => Stage::Name,
             (Stage::First | Stage::Name, [1, 0]) => Stage::Head,
-            // Nothing behind a refusal is needed, and tor leaves out the address type when a name does not resolve.
+            // The rest of a refusal is not needed, and tor leaves out the address type when a name does not resolve.
             (Stage::Head, &[5, code, _, _]) if code != 0 => return Ok(Some(Answer::No(code))),
             (Stage::Head, [5, 0, _, 1]) => Stage::Rest { kind: 1, length: 4 },
             (Stage::Head, [5, 0, _, 4]) => Stage::Rest { kind: 4, length: 16 },

@@ -1,4 +1,4 @@
-//! The parts of a dial that need no tor.
+//! Tests of the parts of a dial that do not need a tor process.
 
 use super::*;
 

@@ -1,14 +1,14 @@
-//! How fast circuits may be built through one guard: a token bucket. Pure.
+//! Limits how fast circuits are built through one guard, with a token bucket. Pure: no I/O.
 //!
-//! Relays count the circuits that one client address asks for, and refuse that address when there are too many. tor does
-//! not limit circuits that a controller builds, so we must. A build that a request waits for may take the last token. A
-//! build of a spare leaves half of the burst for requests.
+//! Relays count the circuits that each client address builds, and refuse an address that builds too many. tor does not
+//! limit circuits that a controller builds, so we must. If a request waits for a build, the build may take the last
+//! token. The build of a spare circuit leaves half of the bucket for requests.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A token bucket.
+/// A token bucket: one token per circuit build.
 #[derive(Clone, Debug)]
 pub struct BuildRate {
     rate: f64,
@@ -18,13 +18,14 @@ pub struct BuildRate {
 }
 
 impl BuildRate {
-    /// A full bucket. The rate is at least one a minute, because a rate of 0 would never build.
+    /// Returns a full bucket. `rate` is in builds per second. The rate is at least one build a minute, because with a
+    /// rate of 0 no circuit would ever be built.
     pub fn new(rate: f64, burst: u32, now: Instant) -> Self {
         let burst = f64::from(burst.max(1));
         Self { rate: rate.max(1.0 / 60.0), burst, tokens: burst, at: now }
     }
 
-    /// Changes rate and burst; tokens that fit into the new burst are kept.
+    /// Changes rate (builds per second) and burst (size of the bucket). The tokens that fit into the new size are kept.
     pub fn set(&mut self, rate: f64, burst: u32) {
         self.rate = rate.max(1.0 / 60.0);
         self.burst = f64::from(burst.max(1));
@@ -41,7 +42,8 @@ impl BuildRate {
         if awaited { 0.0 } else { (self.burst / 2.0).floor() }
     }
 
-    /// Takes a token if one is available for this purpose; `awaited`: a request waits for the build.
+    /// Takes a token for one build and returns true, or returns false if there is none. `awaited` is true if a request
+    /// waits for this build; without a waiting request, half of the burst must stay in the bucket.
     pub fn take(&mut self, awaited: bool, now: Instant) -> bool {
         self.refill(now);
         let enough = self.tokens >= self.floor(awaited) + 1.0;
@@ -51,7 +53,7 @@ impl BuildRate {
         enough
     }
 
-    /// How long until [`BuildRate::take`] may succeed.
+    /// Returns how long the caller must wait until [`BuildRate::take`] may succeed.
     pub fn wait(&self, awaited: bool) -> Duration {
         let missing = self.floor(awaited) + 1.0 - self.tokens;
         Duration::from_secs_f64((missing / self.rate).max(0.0))

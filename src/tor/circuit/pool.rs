@@ -1,12 +1,19 @@
-//! The circuits of one engine: which to lend, which to build, which to close. Pure.
+//! The circuits of one engine: which of them to lend, to build and to close. Pure: no I/O.
 //!
-//! Every method takes the time and adds [`Effect`]s: start a build, close a circuit, answer a waiting request. The owner
-//! takes the effects and carries them out. So each rule in here has a test without a tor process.
+//! Every method that needs the time gets it as an argument. The methods collect [`Effect`]s: start a build, close a
+//! circuit, answer a waiting request. The owner of the pool takes the effects and carries them out. So each rule of
+//! this module has a test without a tor process.
 //!
-//! A request for a circuit gets the first of these that exists: a circuit of its own isolation key that is not busy; a
-//! spare, which then belongs to that key; a busy circuit of that key; a doomed one of that key. Otherwise it waits for a
-//! build, together with all requests for the same. A circuit is *doomed* when tor will close it soon, which some failures
-//! of a target cause. It is used only while its replacement is being built.
+//! A request for a circuit gets the first of the following that exists:
+//!
+//! - a circuit of the request's own isolation key that is not busy
+//! - a spare circuit, which then belongs to that key
+//! - a busy circuit of that key
+//! - a doomed circuit of that key
+//!
+//! Otherwise the request waits for a build. All requests for the same kind of circuit wait together. A circuit is
+//! *doomed* when tor will close it soon, which happens after some failures of a target. A doomed circuit is used only
+//! while its replacement is being built.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -26,68 +33,71 @@ mod lend;
 mod tests;
 mod upkeep;
 
-/// Failed builds in a row before the waiting requests get an error. If one middle in ten is bad, three in a row fail for
-/// one request in a thousand.
+/// The number of failed builds in a row after which the waiting requests get an error. If one middle relay in ten is
+/// bad, three builds in a row fail for one request in a thousand.
 const ATTEMPTS: u32 = 3;
 
-/// A build that takes longer gets a second one in parallel, on another middle, if a request waits for it. About the
-/// slowest tenth of builds on the public network takes longer.
+/// If a build takes longer than this and a request waits for it, a second build on another middle relay is started in
+/// parallel. On the public network about the slowest tenth of builds takes longer.
 const SLOW_BUILD: Duration = Duration::from_secs(3);
 
-/// A circuit that carried more bytes than this in the last second is busy: new streams use other circuits. It is half of
-/// what one circuit carried on loopback when its congestion window was the limit (8.5 MB/s).
+/// A circuit that carried more bytes than this in the last second is busy: new streams use other circuits. In a test on
+/// loopback one circuit carried twice as much when its congestion window was the limit (8.5 MB/s).
 const BUSY_BYTES: u64 = 4_000_000;
 
-/// A circuit with this many streams is busy too. Any value from 6 to 16 does; a browser opens six to a host.
+/// A circuit with at least this number of streams is also busy. Any value from 6 to 16 works: a browser opens six
+/// connections to a host.
 const BUSY_STREAMS: u16 = 8;
 
-/// The most circuits of one isolation key to one exit. Four together carried 20 MB/s on loopback, six 25.
+/// The most circuits of one isolation key to one exit. In a test on loopback four circuits together carried 20 MB/s,
+/// and six carried 25 MB/s.
 const PARALLEL: usize = 4;
 
-/// Pause after the first failed build of a spare. It doubles with each failure.
+/// The pause after the first failed build of a spare circuit. The pause doubles with each further failure.
 const SPARE_PAUSE: Duration = Duration::from_secs(10);
 
-/// The longest such pause.
+/// The longest pause between two builds of a spare circuit whose builds fail.
 const SPARE_PAUSE_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// Circuits with the same key and isolation are interchangeable.
+/// The kind of circuit that a request needs. Circuits with equal `Key` and equal isolation key are interchangeable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// The last relay.
+    /// The last relay of the circuit.
     pub exit: Fingerprint,
-    /// Number of relays: 2 or 3.
+    /// The number of relays in the circuit: 2 or 3.
     pub hops: u8,
-    /// The target's port, if connections to it last for hours: such a circuit uses relays that stay up.
+    /// The target's port, if connections to this port usually last for hours. Such a circuit uses relays that stay up
+    /// long.
     pub lasting: Option<u16>,
 }
 
-/// Id of a build, from its start in the queue to its end.
+/// The id of a build, from its entry into the queue to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BuildId(pub u64);
 
-/// Id of a request that waits for a circuit.
+/// The id of a request that waits for a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WaiterId(pub u64);
 
-/// Something that the owner of the pool must do.
+/// An action that the owner of the pool must carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Choose a path and build it; then call [`Pool::launched`] or [`Pool::build_failed`].
+    /// Choose a path and start the build. Then call [`Pool::launched`] or [`Pool::build_failed`].
     Build { build: BuildId, key: Key },
     /// Close a circuit.
     Close(CircuitId),
-    /// Give a place on a circuit to a waiting request. If the request is gone: [`Pool::release`].
+    /// Give a place on a circuit to a waiting request. If that request is gone, call [`Pool::release`].
     Grant { waiter: WaiterId, circuit: CircuitId, path: Arc<[Fingerprint]> },
-    /// Give an error to a waiting request.
+    /// Answer a waiting request with an error.
     Refuse { waiter: WaiterId, fault: LeaseFault },
 }
 
 /// The pool's answer to a request for a circuit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseAnswer {
-    /// A place on this circuit.
+    /// The request has a place on this circuit.
     Lent(CircuitId, Arc<[Fingerprint]>),
-    /// Wait for [`Effect::Grant`] or [`Effect::Refuse`].
+    /// The request must wait for [`Effect::Grant`] or [`Effect::Refuse`].
     Wait(WaiterId),
 }
 
@@ -102,24 +112,24 @@ pub struct Limits {
     pub idle: Duration,
 }
 
-/// A complete circuit.
+/// A circuit whose build is complete.
 #[derive(Clone, Debug)]
 struct Circuit {
     key: Key,
     path: Arc<[Fingerprint]>,
     built: Instant,
-    /// The isolation key that it belongs to; `None` for a spare.
+    /// The isolation key that the circuit belongs to. `None` for a spare circuit.
     owner: Option<Isolation>,
     first_use: Option<Instant>,
     last_use: Instant,
     streams: u16,
-    /// tor will close it soon: lent only if there is nothing better.
+    /// True if tor will close the circuit soon. Such a circuit is lent only if there is no other.
     doomed: bool,
-    /// A stream got no answer over it: it is not lent any more.
+    /// True if a stream on this circuit got no answer. Such a circuit is not lent any more.
     hung: bool,
-    /// Bytes in the last second as tor last reported them, and when.
+    /// The bytes that the circuit carried in one second, from tor's last report, and the time of that report.
     carried: (u64, Instant),
-    /// A stream on it has reached its target.
+    /// True if a stream on this circuit has reached its target.
     proven: bool,
 }
 
@@ -129,28 +139,29 @@ impl Circuit {
     }
 
     fn is_busy(&self, now: Instant) -> bool {
-        // tor reports once a second, and only circuits that carried data, so an old report has no meaning.
+        // tor reports once a second, and only about circuits that carried data. So an old report says nothing about
+        // now.
         let fresh = now.saturating_duration_since(self.carried.1) < Duration::from_secs(3);
         self.streams >= BUSY_STREAMS || (fresh && self.carried.0 > BUSY_BYTES)
     }
 }
 
-/// A build that is queued or under way.
+/// A circuit build that is queued or under way.
 #[derive(Clone, Debug)]
 struct Build {
     key: Key,
-    /// The isolation key that it is for; `None` for a spare.
+    /// The isolation key that the circuit will belong to. `None` for a spare circuit.
     owner: Option<Isolation>,
     state: BuildState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BuildState {
-    /// Waits for a token of the [`BuildRate`].
+    /// The build waits for a token of the [`BuildRate`].
     Queued,
-    /// tor was asked to build it.
+    /// The command to build the circuit was sent to tor at this time.
     Started(Instant),
-    /// tor has given it a circuit id.
+    /// tor has answered the command with this circuit id. The time is that of the command.
     Launched(Instant, CircuitId),
 }
 
@@ -163,14 +174,14 @@ impl BuildState {
     }
 }
 
-/// Requests that wait for the same circuit.
+/// The requests that wait for the same kind of circuit.
 #[derive(Clone, Debug, Default)]
 struct Group {
     waiters: VecDeque<WaiterId>,
     failures: u32,
 }
 
-/// Recent failures of spares to one exit.
+/// Recent failed builds of spare circuits to one exit.
 #[derive(Clone, Copy, Debug)]
 struct Trouble {
     failures: u32,
@@ -183,54 +194,54 @@ pub struct Pool {
     limits: Limits,
     pace: BuildRate,
     circuits: HashMap<CircuitId, Circuit>,
-    /// Complete circuits by key.
+    /// The complete circuits, grouped by their key.
     by_key: HashMap<Key, Vec<CircuitId>>,
     builds: BTreeMap<BuildId, Build>,
-    /// Builds by the circuit id that tor gave them.
+    /// The builds whose circuit id is known.
     launched: HashMap<CircuitId, BuildId>,
     /// Queued builds that a request waits for, in order of arrival.
     awaited: VecDeque<BuildId>,
-    /// Queued builds of spares.
+    /// Queued builds of spare circuits.
     spares: VecDeque<BuildId>,
     groups: HashMap<(Key, Isolation), Group>,
-    /// How many spares to keep, by key.
+    /// The number of spare circuits to keep for each key.
     wanted: BTreeMap<Key, u8>,
     trouble: HashMap<Key, Trouble>,
     next: u64,
     effects: Vec<Effect>,
 }
 
-/// Numbers for an engine's status.
+/// The numbers of circuits that an engine's status shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Complete circuits.
+    /// The number of complete circuits.
     pub circuits: usize,
-    /// Builds queued or under way.
+    /// The number of builds that are queued or under way.
     pub building: usize,
-    /// Complete circuits that were never used.
+    /// The number of complete circuits that were never used.
     pub spares: usize,
-    /// Streams on all circuits.
+    /// The number of streams on all circuits.
     pub streams: usize,
 }
 
-/// One circuit, as [`Pool::views`] shows it.
+/// One circuit, as [`Pool::views`] returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
 pub struct View {
-    /// tor's name for it.
+    /// The circuit's id, which tor chose.
     pub id: CircuitId,
-    /// Its relays.
+    /// The relays of the circuit, guard first.
     pub path: Arc<[Fingerprint]>,
-    /// `spare`, `used`, `dirty` or `doomed`.
+    /// The state of the circuit: `spare`, `used`, `dirty` or `doomed`.
     pub state: &'static str,
-    /// Streams on it.
+    /// The number of streams on the circuit.
     pub streams: u16,
-    /// Since it was built.
+    /// The time since the circuit was built.
     pub age: Duration,
 }
 
 impl Pool {
-    /// An empty pool.
+    /// Returns a pool without circuits.
     pub fn new(limits: Limits, now: Instant) -> Self {
         Self {
             limits,
@@ -249,13 +260,13 @@ impl Pool {
         }
     }
 
-    /// Changes the limits, for existing circuits too.
+    /// Changes the limits. The new limits also apply to existing circuits.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
         self.pace.set(limits.rate, limits.burst);
     }
 
-    /// Takes the effects that have collected.
+    /// Returns the effects collected since the last call, and removes them from the pool.
     pub fn effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
@@ -286,7 +297,7 @@ impl Pool {
         self.circuits.iter().map(view).collect()
     }
 
-    /// True if this circuit, or its build, belongs to this pool.
+    /// Returns true if this circuit, or the build of this circuit, belongs to this pool.
     pub fn knows(&self, circuit: CircuitId) -> bool {
         self.circuits.contains_key(&circuit) || self.launched.contains_key(&circuit)
     }

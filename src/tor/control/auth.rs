@@ -1,8 +1,8 @@
-//! Logs in to a control port: without credentials, with a cookie file, or with a password.
+//! Logs in to a control port without credentials, with a cookie file, or with a password.
 //!
-//! If tor offers SAFECOOKIE, we use it. With plain COOKIE we would send the content of whatever file the other end names,
-//! so a fake tor on that port could read any file of 32 bytes with our rights. With SAFECOOKIE both ends prove that they
-//! know the content, and neither sends it.
+//! If tor offers SAFECOOKIE, this method is used. With plain COOKIE we would send the content of the file whose path
+//! the other end sent. A fake tor on that port could then read any file of 32 bytes that our user may read. With
+//! SAFECOOKIE both ends prove that they know the content, and neither end sends it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,25 +16,25 @@ use super::{Command, Control, ControlError};
 use crate::net::Secret;
 use crate::tor::reply::{Reply, pairs, quote, unquote};
 
-/// A cookie is exactly this long.
+/// The length of a cookie in bytes. tor's cookies have exactly this length.
 const COOKIE: usize = 32;
 
 const SERVER_KEY: &[u8] = b"Tor safe cookie authentication server-to-controller hash";
 const CLIENT_KEY: &[u8] = b"Tor safe cookie authentication controller-to-server hash";
 
-/// The credentials.
+/// The credentials for a control port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
-    /// Any method that needs no settings: no credentials, or SAFECOOKIE with the file that tor names.
+    /// Any method that needs no settings: no credentials, or SAFECOOKIE with the file whose path tor sends.
     #[default]
     Offered,
-    /// This cookie file, even if tor names another path: tor may run in another file system.
+    /// Use this cookie file, even if tor sends another path, because tor may run in another file system.
     CookieFile(PathBuf),
-    /// A password.
+    /// Use this password.
     Password(Secret),
 }
 
-/// tor's answer to PROTOCOLINFO.
+/// The values in tor's answer to the command PROTOCOLINFO.
 #[derive(Debug, Default)]
 struct Offer {
     methods: String,
@@ -76,7 +76,7 @@ impl Control {
                 if offer.has("SAFECOOKIE") {
                     self.prove(&read_cookie(path).await?).await?
                 } else if offer.has("COOKIE") && given.is_some() {
-                    // Only a file that the operator named: see the module page.
+                    // Only a file that the operator configured is sent. The module page explains why.
                     hex(&read_cookie(path).await?)
                 } else {
                     return Err(no_way_in());
@@ -86,7 +86,7 @@ impl Control {
         self.command(&Command::new("AUTHENTICATE").arg(proof)).await.map(drop)
     }
 
-    /// SAFECOOKIE: checks tor's proof that it knows the cookie, then returns ours.
+    /// Runs the SAFECOOKIE method: checks tor's proof that it knows the cookie, then returns our own proof.
     async fn prove(&self, cookie: &[u8; COOKIE]) -> Result<String, ControlError> {
         let verb = "AUTHCHALLENGE";
         let nonce: [u8; 32] = rand::rng().random();
@@ -103,13 +103,13 @@ impl Control {
 }
 
 fn mac(key: &[u8], message: &[u8]) -> Hmac<Sha256> {
-    // HMAC takes a key of any length, so this never fails.
+    // HMAC accepts a key of any length, so this never fails.
     let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| Hmac::new(&Default::default()));
     mac.update(message);
     mac
 }
 
-/// Reads a cookie file, and never more than a cookie's length.
+/// Reads a cookie file. Never reads more bytes than a cookie has.
 async fn read_cookie(path: &Path) -> Result<[u8; COOKIE], ControlError> {
     let fault = |why: String| ControlError::Cookie { path: path.display().to_string(), why };
     let file = tokio::fs::File::open(path).await.map_err(|e| fault(e.to_string()))?;
@@ -131,7 +131,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
 }
 
-/// The version in an answer to PROTOCOLINFO: `VERSION Tor="0.4.9.11"`.
+/// Returns the version in an answer to PROTOCOLINFO, for example `0.4.9.11` from `VERSION Tor="0.4.9.11"`.
 pub(super) fn version_text(reply: &Reply) -> Option<String> {
     let text = reply.lines().iter().find_map(|line| line.text.strip_prefix("VERSION Tor="))?;
     unquote(text).map(|(version, _)| version)

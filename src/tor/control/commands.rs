@@ -1,4 +1,4 @@
-//! One method for each control command that we use.
+//! Methods of [`Control`] for the control commands that we use, one for each command.
 
 use std::fmt::Write as _;
 
@@ -9,30 +9,31 @@ use crate::tor::event::{self, Bootstrap, CircuitId, EndReason, Stream, StreamId}
 use crate::tor::reply::Reply;
 use crate::tor::version::Version;
 
-/// The largest accepted answer that holds the whole directory. `md/all` of the public network is 9 MB, and grows.
+/// The largest accepted answer that contains the whole directory, in bytes. On the public network `md/all` has 9 MB
+/// now, and its size grows.
 pub const DIRECTORY_REPLY: usize = 64 * 1024 * 1024;
 
-/// Arguments of `SIGNAL`.
+/// Signals that the command `SIGNAL` sends to tor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// Read the configuration file again.
+    /// tor reads its configuration file again.
     Reload,
-    /// End now. (`SHUTDOWN` of a client is immediate.)
+    /// tor ends. A tor that is only a client ends immediately after `SHUTDOWN`.
     Shutdown,
 }
 
 impl Control {
-    /// One GETINFO value.
+    /// Returns the value of one GETINFO key.
     pub async fn getinfo(&self, key: &'static str) -> Result<String, ControlError> {
         self.info(Command::new("GETINFO").arg(key), key).await
     }
 
-    /// One GETINFO value that may be as large as the directory.
+    /// Returns the value of one GETINFO key whose answer may be as large as the directory.
     pub async fn getinfo_directory(&self, key: &'static str) -> Result<String, ControlError> {
         self.info(Command::new("GETINFO").arg(key).expecting(DIRECTORY_REPLY), key).await
     }
 
-    /// The value of a configuration option.
+    /// Returns the value of one configuration option.
     pub async fn config(&self, option: &'static str) -> Result<String, ControlError> {
         let reply = self.command(&Command::new("GETCONF").arg(option)).await?;
         reply.value(option).map(str::to_owned).ok_or(ControlError::Unexpected { verb: "GETCONF" })
@@ -43,62 +44,63 @@ impl Control {
         reply.value(key).map(str::to_owned).ok_or(ControlError::Unexpected { verb: "GETINFO" })
     }
 
-    /// The version of the tor at the other end.
+    /// Returns the version of the tor at the other end of the connection.
     pub async fn version(&self) -> Result<Version, ControlError> {
         let reply = self.command(&Command::new("PROTOCOLINFO").arg(1)).await?;
         let version = version_text(&reply).and_then(|text| text.parse().ok());
         version.ok_or(ControlError::Unexpected { verb: "PROTOCOLINFO" })
     }
 
-    /// The process id of the tor at the other end.
+    /// Returns the process id of the tor at the other end of the connection.
     pub async fn process_id(&self) -> Result<u32, ControlError> {
         let text = self.getinfo("process/pid").await?;
         text.trim().parse().map_err(|_| ControlError::Unexpected { verb: "GETINFO" })
     }
 
-    /// True once circuits can be built. The bootstrap itself stays at 75 % because predicted circuits are off.
+    /// Returns true once tor can build circuits. The reported bootstrap progress stays at 75 % even then, because
+    /// predicted circuits are off.
     pub async fn enough_directory(&self) -> Result<bool, ControlError> {
         Ok(self.getinfo("status/enough-dir-info").await?.trim() == "1")
     }
 
-    /// The progress of the bootstrap.
+    /// Returns the progress of tor's bootstrap.
     pub async fn bootstrap(&self) -> Result<Bootstrap, ControlError> {
         let text = self.getinfo("status/bootstrap-phase").await?;
         event::bootstrap(&text).ok_or(ControlError::Unexpected { verb: "GETINFO" })
     }
 
-    /// The streams that exist now.
+    /// Returns the streams that exist now.
     pub async fn streams(&self) -> Result<Vec<Stream>, ControlError> {
         let command = Command::new("GETINFO").arg("stream-status").expecting(DIRECTORY_REPLY);
         let text = self.info(command, "stream-status").await?;
         Ok(text.lines().filter_map(event::stream).collect())
     }
 
-    /// The circuits that exist now.
+    /// Returns the circuits that exist now.
     pub async fn circuits(&self) -> Result<Vec<event::Circ>, ControlError> {
         let command = Command::new("GETINFO").arg("circuit-status").expecting(DIRECTORY_REPLY);
         let text = self.info(command, "circuit-status").await?;
         Ok(text.lines().filter_map(event::circ).collect())
     }
 
-    /// Sets options, all or none.
+    /// Sets several configuration options. If tor refuses one option, it sets none.
     pub async fn setconf(&self, options: &[(&str, &str)]) -> Result<(), ControlError> {
         let command = options.iter().fold(Command::new("SETCONF"), |command, (key, value)| command.pair(key, value));
         self.command(&command).await.map(drop)
     }
 
-    /// Subscribes to exactly these events.
+    /// Subscribes to exactly these events and cancels all other subscriptions.
     pub async fn setevents(&self, events: &[&str]) -> Result<(), ControlError> {
         let command = events.iter().fold(Command::new("SETEVENTS"), |command, event| command.arg(event));
         self.command(&command).await.map(drop)
     }
 
-    /// Makes tor end when this connection ends.
+    /// Makes tor end when this control connection ends.
     pub async fn take_ownership(&self) -> Result<(), ControlError> {
         self.command(&Command::new("TAKEOWNERSHIP")).await.map(drop)
     }
 
-    /// Sends a signal.
+    /// Sends a signal to tor.
     pub async fn signal(&self, signal: Signal) -> Result<(), ControlError> {
         let name = match signal {
             Signal::Reload => "RELOAD",
@@ -107,9 +109,10 @@ impl Control {
         self.command(&Command::new("SIGNAL").arg(name)).await.map(drop)
     }
 
-    /// Starts a circuit over these relays. The circuit id comes in the channel of events as the answer `tag`, before the
-    /// circuit's own events: see [`extended`]. The purpose is `controller`, because tor closes unused circuits of purpose
-    /// `general`, and puts other streams on them, which would mix identities.
+    /// Starts the build of a circuit over these relays. The circuit id is delivered in the channel of events as the
+    /// answer with the number `tag`, before the circuit's own events: see [`extended`]. The purpose of the circuit is
+    /// `controller`. tor closes unused circuits of purpose `general`, and it puts other streams on them, which would
+    /// mix the traffic of clients.
     pub fn extend_circuit(&self, path: &[Fingerprint], tag: u64) -> Result<(), ControlError> {
         let mut relays = String::with_capacity(path.len() * 42);
         for (at, relay) in path.iter().enumerate() {
@@ -119,14 +122,14 @@ impl Control {
         self.submit(&Command::new("EXTENDCIRCUIT").arg(0).arg(relays).arg("purpose=controller"), tag)
     }
 
-    /// Attaches a stream; `None` leaves the choice of a circuit to tor.
+    /// Attaches a stream to a circuit. With `None`, tor chooses the circuit.
     pub fn attach_stream(&self, stream: StreamId, circuit: Option<CircuitId>) -> Answer {
         self.start(&Command::new("ATTACHSTREAM").arg(stream).arg(circuit.map_or(0, |id| id.0)))
     }
 
-    /// Attaches a RESOLVE request. tor 0.4.9.11 aborts on an assertion if such a stream is attached to a circuit of purpose
-    /// `controller`, so the circuit is `general` during that one command. The three commands are written together, and tor
-    /// does nothing else in between.
+    /// Attaches a RESOLVE request to a circuit. tor 0.4.9.11 aborts with a failed assertion if such a stream is
+    /// attached to a circuit of purpose `controller`. So the circuit has the purpose `general` during that one command.
+    /// The three commands are written together, and tor does nothing else between them.
     pub fn attach_resolve(&self, stream: StreamId, circuit: CircuitId) -> Answer {
         let purpose = |name| Command::new("SETCIRCUITPURPOSE").arg(circuit).arg(name);
         drop(self.start(&purpose("purpose=general")));
@@ -135,13 +138,13 @@ impl Control {
         answer
     }
 
-    /// Closes a stream; its client gets `reason`. No error if the stream is gone already.
+    /// Closes a stream with `reason`, which its client gets. It is no error if the stream is already gone.
     pub fn close_stream(&self, stream: StreamId, reason: EndReason) -> Answer {
         self.start(&Command::new("CLOSESTREAM").arg(stream).arg(reason.code()))
     }
 }
 
-/// The id in an answer to [`Control::extend_circuit`].
+/// Returns the circuit id in an answer to [`Control::extend_circuit`].
 pub fn extended(reply: &Reply) -> Option<CircuitId> {
     if !reply.is_ok() {
         return None;

@@ -1,4 +1,4 @@
-//! The address of a tor's port, a unix path or a TCP address, and the socket to it.
+//! The address of a port of tor (a unix path or a TCP address), and the socket that is connected to this address.
 
 use std::fmt;
 use std::io;
@@ -15,26 +15,26 @@ use crate::net::{Host, Target};
 /// The address of a control port or a SOCKS port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addr {
-    /// A unix socket.
+    /// The path of a unix socket.
     Unix(PathBuf),
-    /// A TCP address.
+    /// An IP address and a TCP port.
     Tcp(SocketAddr),
 }
 
-/// The text is neither `unix:/path`, `/path` nor `ip:port`.
+/// Error: the text is neither `unix:/path`, `/path` nor `ip:port`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an address of tor is unix:/path, /path or ip:port")]
 pub struct BadAddr;
 
 impl Addr {
-    /// The current address. A host name is looked up each time, because a container may have another address after a
-    /// restart. If it has several, an IPv4 address is used, because tor listens there by default.
+    /// Returns the current address. A host name is looked up each time, because a container may get another address at
+    /// its restart. If the name has several addresses, an IPv4 address is used, because tor listens on IPv4 by default.
     pub async fn find(at: &Endpoint) -> io::Result<Self> {
         let unknown = || io::Error::new(io::ErrorKind::NotFound, "there is no such host name");
         Self::all(at).await?.into_iter().next().ok_or_else(unknown)
     }
 
-    /// All current addresses, IPv4 first. Empty if the host name does not exist.
+    /// Returns all current addresses, IPv4 first. The list is empty if the host name does not exist.
     pub async fn all(at: &Endpoint) -> io::Result<Vec<Self>> {
         let Target { host, port } = match at {
             Endpoint::Unix(path) => return Ok(vec![Self::Unix(path.clone())]),
@@ -55,7 +55,7 @@ impl Addr {
         Ok(found.into_iter().map(Self::Tcp).collect())
     }
 
-    /// This address with another port.
+    /// Returns this address with the port of `at`.
     pub(in crate::tor) fn with_port(&self, at: &Endpoint) -> Self {
         match (self, at) {
             (Self::Tcp(addr), Endpoint::Tcp(target)) => Self::Tcp(SocketAddr::new(addr.ip(), target.port)),
@@ -64,8 +64,8 @@ impl Addr {
     }
 }
 
-/// True if the error says that the host name does not exist. The standard library shows this only in the text: glibc's and
-/// musl's texts for EAI_NONAME and EAI_NODATA.
+/// Returns true if the error means that the host name does not exist. The standard library shows this only in the
+/// error's text. The compared texts are those of glibc and musl for EAI_NONAME and EAI_NODATA.
 fn is_unknown(error: &io::Error) -> bool {
     let text = error.to_string();
     [
@@ -98,7 +98,7 @@ impl fmt::Display for Addr {
     }
 }
 
-/// A socket of either kind, used without blocking from many tasks at once.
+/// A unix or TCP socket without blocking, which many tasks may use at the same time.
 #[derive(Debug)]
 pub(super) enum Socket {
     Unix(UnixStream),

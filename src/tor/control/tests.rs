@@ -1,4 +1,4 @@
-//! The connection against a tor that follows a script, over a pair of sockets.
+//! Tests of the connection against a simulated tor that sends prepared answers over a pair of sockets.
 
 use std::future::Future;
 
@@ -11,7 +11,7 @@ use crate::lifecycle::Lifecycle;
 use crate::tor::control::commands::extended;
 use crate::tor::event::{CircuitId, EndReason, StreamId};
 
-/// A logged-in connection and the other end of it.
+/// Returns a logged-in connection and the other end of its socket pair.
 fn pair() -> (Control, Events, BufReader<UnixStream>, Lifecycle) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let life = Lifecycle::new();
@@ -77,7 +77,7 @@ async fn when_tor_goes_everybody_who_waits_is_told() {
     assert!(matches!(within(events.next()).await, Some(Incoming::Answer { tag: 5, result: Err(_) })));
     assert!(control.is_closed());
     assert!(within(control.command(&Command::new("GETINFO"))).await.is_err());
-    // Although somebody holds the connection still.
+    // The stream of events ends although the test still holds a handle to the connection.
     assert_eq!(within(events.next()).await, None);
     assert_eq!(within(events.next()).await, None);
     drop(control);
@@ -132,7 +132,7 @@ async fn no_argument_ends_its_line() {
     drop(quoted);
 }
 
-/// A tor that offers SAFECOOKIE; `honest` says whether it knows the cookie.
+/// Logs in to a simulated tor that offers SAFECOOKIE. `honest` is true if this tor knows the cookie.
 async fn safecookie(cookie: [u8; 32], honest: bool) -> (Result<(), ControlError>, Option<String>) {
     use hmac::{Hmac, KeyInit as _, Mac as _};
     let (control, _events, mut tor, _life) = pair();
@@ -183,7 +183,7 @@ async fn logs_in_by_what_it_was_given() {
     let asks_for_it = format!("COOKIE COOKIEFILE=\"{}\"", secret.display());
     let shown = format!("AUTHENTICATE {}", "6b".repeat(32));
     for (methods, auth, sent) in [
-        // What listens there may not choose which file it is shown.
+        // The program at the control port must not choose which file we send to it.
         (&*asks_for_it, Auth::Offered, None),
         ("COOKIE", Auth::CookieFile(secret.clone()), Some(&*shown)),
         ("NULL", Auth::Offered, Some("AUTHENTICATE")),

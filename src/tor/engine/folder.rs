@@ -1,9 +1,9 @@
-//! An engine's folder: private, used by one gateway only, and free of a tor that an earlier gateway left behind.
+//! An engine's folder. It is private, only one gateway uses it, and no tor of an earlier gateway runs in it.
 //!
-//! Two locks tell three cases apart. We hold ours as long as this process lives. If another process has it, another
-//! gateway uses the same data_dir, which is an error. tor holds its own lock while it runs. If tor's is held while ours
-//! was free, a gateway died and its tor has not noticed yet: that tor is told to end over its control socket, and killed
-//! if it does not answer.
+//! Two lock files tell three cases apart. We hold our lock as long as this process lives. If another process holds our
+//! lock, another gateway uses the same data_dir, which is an error. tor holds its own lock while it runs. If tor's lock
+//! is held although our lock was free, an earlier gateway died and its tor has not noticed this yet. We then tell that
+//! tor to end over its control socket, and kill it if it does not answer.
 
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Read as _};
@@ -19,23 +19,24 @@ use crate::lifecycle::Tasks;
 use crate::tor::control::{Addr, Auth, Control, commands::Signal};
 use crate::tor::torrc::CONTROL_SOCKET;
 
-/// The longest path of a unix socket on every system (macOS: 104 with the closing zero; Linux: 108).
+/// The longest path of a unix socket that works on every system, in bytes (macOS: 104 with the closing zero; Linux:
+/// 108).
 const SOCKET_PATH: usize = 100;
 
-/// The longest name of a socket, with its slash.
+/// The length in bytes of the longest socket name, with the slash before it.
 const SOCKET_NAME: usize = "/control".len();
 
-/// How long a tor that was left behind may take to end. It takes about 20 ms.
+/// How long we wait for the end of a tor of an earlier gateway. Such a tor usually ends in about 20 ms.
 const ORPHAN_END: Duration = Duration::from_secs(5);
 
-/// Time between checks whether it has ended. Not tuned.
+/// The time between two checks whether that tor has ended. Not tuned.
 const ORPHAN_LOOK: Duration = Duration::from_millis(50);
 
-/// The files in which tor keeps the directory.
+/// The names of the files in which tor stores its directory of relays.
 const DIRECTORY_FILES: [&str; 4] =
     ["cached-certs", "cached-microdesc-consensus", "cached-microdescs", "cached-microdescs.new"];
 
-/// An engine's folder, held for this process.
+/// An engine's folder, which this process has locked.
 #[derive(Debug)]
 pub(in crate::tor) struct Folder {
     path: PathBuf,
@@ -77,12 +78,13 @@ impl Folder {
         &self.path
     }
 
-    /// The folder of tor's sockets: the same folder, unless its path is too long for a socket.
+    /// Returns the folder of tor's sockets. It is the engine's folder, unless that path is too long for a socket.
     pub(in crate::tor) fn sockets(&self) -> &Path {
         &self.sockets
     }
 
-    /// Ends a tor that an earlier gateway left behind, if there is one. The error is a text for the operator.
+    /// Ends a tor that an earlier gateway left running in this folder, if there is one. The error is a text for the
+    /// operator.
     pub(super) async fn end_orphan(&self, id: EngineId, tasks: &Tasks) -> Result<(), String> {
         if !self.is_taken() {
             return Ok(());
@@ -99,7 +101,7 @@ impl Folder {
         if self.is_free_within(ORPHAN_END).await {
             return Ok(());
         }
-        // Another process may have this id by now, so the process must run with our folder.
+        // Another process may have this process id by now. So the process is killed only if it runs with our folder.
         if let Some(pid) = pid.filter(|pid| runs_in(*pid, &self.path)) {
             drop(Command::new("kill").args(["-KILL", &pid.to_string()]).status().await);
         }
@@ -125,13 +127,13 @@ impl Folder {
         true
     }
 
-    /// True while a tor runs in this folder: it locks its file `lock`.
+    /// Returns true while a tor runs in this folder. A running tor locks its file `lock`.
     fn is_taken(&self) -> bool {
         let Ok(file) = File::options().write(true).open(self.path.join("lock")) else { return false };
         matches!(file.try_lock(), Err(TryLockError::WouldBlock))
     }
 
-    /// Writes a file that only we may read, whole or not at all.
+    /// Writes a file that only our user may read. After a crash the file has either its old or its new content.
     pub(super) async fn write(&self, name: &str, text: String) -> io::Result<()> {
         let (path, new) = (self.path.join(name), self.path.join(format!("{name}.new")));
         let write = move || {
@@ -142,7 +144,7 @@ impl Folder {
         tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
     }
 
-    /// Reads a file of at most one megabyte. A missing or larger file reads as empty.
+    /// Reads a file of at most one megabyte. If the file is missing or larger, returns an empty text.
     pub(super) async fn read(&self, name: &str) -> String {
         let path = self.path.join(name);
         let read = move || {
@@ -153,7 +155,7 @@ impl Folder {
         tokio::task::spawn_blocking(read).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
-    /// Copies the directory from another engine's folder, so that this engine need not fetch it.
+    /// Copies the directory of relays from another engine's folder, so that this engine does not have to download it.
     pub(super) async fn seed(&self, from: PathBuf) -> io::Result<()> {
         let to = self.path.clone();
         let copy = move || {
@@ -178,18 +180,18 @@ impl Drop for Folder {
     }
 }
 
-/// True if the folder holds tor's directory.
+/// Returns true if the folder contains tor's directory of relays.
 pub(in crate::tor) fn has_directory(folder: &Path) -> bool {
     folder.join(DIRECTORY_FILES[1]).exists()
 }
 
-/// Creates a folder with mode 0700.
+/// Creates a folder that only our user may access (mode 0700).
 fn private(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o700))
 }
 
-/// True if this process was started with the torrc of our folder.
+/// Returns true if this process was started with the torrc file of our folder.
 fn runs_in(pid: u32, folder: &Path) -> bool {
     let ours = folder.join("torrc");
     fs::read(format!("/proc/{pid}/cmdline"))

@@ -1,6 +1,7 @@
-//! The engine's guard: chosen by the rules of [`crate::tor::guard`], and different from other engines' guards.
+//! The engine's guard. The rules of [`crate::tor::guard`] choose it, and each engine has a different guard.
 //!
-//! tor gets it as EntryNodes, so that tor's own connections (directory, onion services) use the same guard.
+//! tor gets the guard as its option EntryNodes. So tor's own connections (directory, onion services) use the same
+//! guard.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,22 +13,23 @@ use crate::tor::guard::{Choice, Exclude, GuardState};
 use crate::tor::netdir::Rules;
 use crate::tor::path::Entry;
 
-/// The file of the guard state in an engine's folder.
+/// The name of the file in an engine's folder that contains the state of the guards.
 const FILE: &str = "guards.json";
 
-/// The result of choosing a guard.
+/// The result of choosing a guard for the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chosen {
-    /// Use this guard.
+    /// The engine must use this guard.
     Use(Fingerprint),
-    /// Build one circuit through this guard and report the result; use the current guard meanwhile.
+    /// The engine must test this guard by building one circuit through it. Until the result is known, it uses the
+    /// current guard.
     Try(Fingerprint),
-    /// There is no usable guard.
+    /// No guard is usable.
     None,
 }
 
 impl Engine {
-    /// Reads the saved guard state, once: after that the state in memory is newer.
+    /// Reads the saved state of the guards. This happens only once, because afterwards the state in memory is newer.
     pub(super) async fn remember_guards(&self, folder: &Folder) {
         if self.guard().current().is_some() {
             return;
@@ -42,7 +44,7 @@ impl Engine {
         }
     }
 
-    /// Saves the guard state.
+    /// Saves the state of the guards in the engine's folder.
     pub(super) async fn save_guards(&self, folder: &Folder) {
         let text = self.guard().to_json();
         if let Err(e) = folder.write(FILE, text).await {
@@ -50,7 +52,7 @@ impl Engine {
         }
     }
 
-    /// Chooses a guard that no other engine has.
+    /// Chooses a guard that no other engine uses. If there is no such guard, chooses one that another engine also uses.
     pub(super) fn choose_guard(&self, rules: Rules) -> Chosen {
         let Some(dir) = self.fleet.netdir() else { return Chosen::None };
         let mut taken = self.fleet.guards();
@@ -59,7 +61,8 @@ impl Engine {
         let exclude = Exclude { guards: &others, rules };
         let mut choice = state.choose(&dir, SystemTime::now(), &mut rand::rng(), &exclude);
         if choice.is_err() && !others.is_empty() {
-            // A small network, or few guards that work: share a guard rather than have none.
+            // The network is small, or few guards work. Two engines with the same guard are better than an engine
+            // without one.
             choice = state.choose(&dir, SystemTime::now(), &mut rand::rng(), &Exclude { guards: &[], rules });
         }
         match choice {
@@ -80,7 +83,7 @@ impl Engine {
         }
     }
 
-    /// Uses the guard that tor chose by itself on its first start, unless another engine has it.
+    /// Keeps the guard that tor chose by itself on its first start, unless another engine uses this guard.
     pub(super) async fn adopt_guard(&self, live: &Live) {
         if self.guard().current().is_some() {
             return;
@@ -97,20 +100,21 @@ impl Engine {
         }
     }
 
-    /// The bridge that paths begin at, if the user's lines set bridges.
+    /// Returns the bridge where paths begin, if the user's torrc lines contain bridges.
     pub(super) async fn bridge(&self, live: &Live) -> Option<Entry> {
         let text = live.control.getinfo("entry-guards").await.ok()?;
         let id = first_up(&text).or_else(|| first(&text))?;
         Some(Entry::Bridge { id, ip: None })
     }
 
-    /// Lets paths begin at this guard or bridge.
+    /// Makes all new paths begin at this guard or bridge.
     pub(super) fn enter_at(self: &Arc<Self>, entry: Entry) {
         self.act(|circuits, _| circuits.entry = Some(entry));
     }
 }
 
-/// The first relay of `GETINFO entry-guards` that works: `$FINGERPRINT~nickname up`.
+/// Returns the first relay in an answer to `GETINFO entry-guards` that works, from a line such as
+/// `$FINGERPRINT~nickname up`.
 fn first_up(text: &str) -> Option<Fingerprint> {
     let mut working = text.lines().filter(|line| line.split(' ').nth(1) == Some("up"));
     working.find_map(|line| crate::tor::event::long_name(line.split(' ').next()?))

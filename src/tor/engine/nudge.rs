@@ -1,15 +1,16 @@
 //! Nudges: test circuits that show which circuits are dead although tor does not know it yet.
 //!
-//! tor reports the death of a circuit when a DESTROY cell arrives. A relay that loses a neighbour writes one DESTROY for
-//! each circuit, sends the first at once, and holds the others back until something else goes over the same connection.
-//! On a quiet connection that may take very long. In a test with 24 circuits to an exit that was killed, tor 0.4.9.11
-//! learned of 6 within 10 ms, and of the other 18 not within 10 s, while streams on them hung. Building one circuit
-//! through the same guard brought all of the reports. That is a *nudge*: a two-hop circuit over the first link of the
-//! circuits in doubt, closed as soon as it is built.
+//! tor reports the death of a circuit when a DESTROY cell arrives. A relay that loses a neighbour writes one DESTROY
+//! cell for each circuit. It sends the first cell immediately, and holds back the others until something else is sent
+//! over the same connection. On a quiet connection this may take very long. In a test with 24 circuits to an exit that
+//! was killed, tor 0.4.9.11 learned of 6 dead circuits within 10 ms. It did not learn of the other 18 within 10 s, and
+//! streams on these circuits hung. Building one circuit through the same guard made all of the DESTROY cells arrive.
+//! Such a test circuit is a *nudge*. It has two hops, which are the first two relays of the circuits in doubt. It is
+//! closed as soon as it is built.
 //!
 //! A nudge also finds relays that hang. tor waits 10 s for the answer to a stream, because the target may be slow. A
-//! nudge involves only the first two relays, so if it gets no answer within [`ANSWER`], one of them hangs, and streams
-//! move to other circuits.
+//! nudge involves only the first two relays. So if it gets no answer within [`ANSWER`], one of these relays hangs, and
+//! streams change to other circuits.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,37 +24,38 @@ use crate::tor::control::Command;
 use crate::tor::event::CircuitId;
 use crate::tor::path::Link;
 
-/// Tags of nudges begin here; tags of builds count from 1, tags of trials from 1 << 63.
+/// The first number for the tags of nudges. The tags of builds count from 1, those of trials from 1 << 63.
 const TAGS: u64 = 1 << 62;
 
-/// How long a nudge may take. Two hops of the public network take a second or less. A link that is wrongly taken for
-/// dead gets no new streams, but keeps those that it has.
+/// How long the build of a nudge may take. Two hops of the public network take a second or less. If a link is wrongly
+/// taken for dead, it gets no new streams, but it keeps the streams that it has.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// Least time between two nudges of the same link: longer than tor's own wait for a stream.
+/// The least time between two nudges of the same link. It is longer than the time that tor waits for the answer to a
+/// stream.
 const AGAIN: Duration = Duration::from_secs(15);
 
-/// The most links that are nudged at once, because guards count circuits.
+/// The most links that get a nudge at the same time. There is a limit because guards count the circuits of a client.
 const AT_ONCE: usize = 8;
 
 #[derive(Debug)]
 struct Running {
     link: Link,
-    /// The first of the two relays answered.
+    /// True once the first of the two relays has answered.
     reached: bool,
 }
 
-/// Nudges that are under way.
+/// The nudges that have no result yet.
 #[derive(Debug, Default)]
 pub(super) struct Nudges {
     next: u64,
     asked: HashMap<u64, Link>,
     running: HashMap<CircuitId, Running>,
-    /// When each link was nudged last.
+    /// The time of the last nudge of each link.
     last: HashMap<Link, Instant>,
 }
 
-/// A nudge that got no answer.
+/// A nudge that got no answer in time.
 #[derive(Debug, PartialEq, Eq)]
 struct Silent {
     link: Link,
@@ -80,7 +82,7 @@ impl Nudges {
         }
     }
 
-    /// Takes the nudges that got no answer in time.
+    /// Removes and returns the nudges that got no answer in time.
     fn silent(&mut self, now: Instant) -> Vec<Silent> {
         let late = |link: &Link| self.last.get(link).is_none_or(|at| now.saturating_duration_since(*at) >= ANSWER);
         let asked = self.asked.extract_if(|_, link| late(link));
@@ -94,7 +96,7 @@ impl Nudges {
 }
 
 impl Engine {
-    /// Nudges the first link of a circuit on which a stream waits for its answer.
+    /// Sends a nudge over the first link of a circuit on which a stream has waited long for its answer.
     pub(in crate::tor) fn doubt(self: &Arc<Self>, run: u64, circuit: CircuitId) {
         let link = self.act(|circuits, _| circuits.pool.link(circuit).filter(|_| circuits.run == run));
         if let Some(link) = link {
@@ -102,8 +104,8 @@ impl Engine {
         }
     }
 
-    /// Nudges the links of circuits that use these relays, after some of those circuits were cut. False if there are more
-    /// links than may be nudged at once.
+    /// Sends nudges over the links of circuits that use these relays. Called after some of those circuits were closed
+    /// by a relay. Returns false if there are more links than may be nudged at the same time.
     pub(super) fn suspect(self: &Arc<Self>, relays: &HashSet<Fingerprint>) -> bool {
         let links = self.act(|circuits, now| {
             let mut links = circuits.pool.links_over(relays);
@@ -113,22 +115,22 @@ impl Engine {
         links.len() <= AT_ONCE && links.into_iter().all(|link| self.nudge(link))
     }
 
-    /// Builds a circuit over a link. False if the pace of builds does not allow it.
+    /// Builds a test circuit over a link. Returns false if the limit on the rate of builds does not allow it.
     fn nudge(self: &Arc<Self>, link: Link) -> bool {
         let Some(live) = self.live() else { return true };
         let tag = self.act(|circuits, now| match circuits.nudges.is_due(link, now) {
             true if circuits.pool.may_build(now) => Ok(Some(circuits.nudges.begin(link, now))),
             true => Err(()),
-            false => Ok(None), // nudged a moment ago
+            false => Ok(None), // this link was nudged a moment ago
         });
         if let Ok(Some(tag)) = tag {
             tracing::debug!(engine = self.id.0, over = %link[1], "nudge");
-            drop(live.control.extend_circuit(&link, tag)); // if the connection is gone, the session ends too
+            drop(live.control.extend_circuit(&link, tag)); // if the connection is closed, the session ends too
         }
         tag.is_ok()
     }
 
-    /// Takes tor's answer to a nudge. False if the tag is not a nudge's.
+    /// Handles tor's answer to the command that built a nudge. Returns false if the tag does not belong to a nudge.
     pub(super) fn nudge_answered(self: &Arc<Self>, tag: u64, circuit: Option<CircuitId>) -> bool {
         let is_one = tag & TAGS != 0;
         if is_one {
@@ -137,7 +139,7 @@ impl Engine {
         is_one
     }
 
-    /// Notes that a circuit was extended by one relay.
+    /// Records that a circuit was extended by one relay.
     pub(super) fn nudge_extended(self: &Arc<Self>, circuit: CircuitId) {
         self.act(|circuits, _| {
             if let Some(running) = circuits.nudges.running.get_mut(&circuit) {
@@ -146,7 +148,7 @@ impl Engine {
         });
     }
 
-    /// Notes that a circuit was built or closed. True if it was a nudge, which is then over.
+    /// Records that a circuit was built or closed. Returns true if the circuit was a nudge, which is then complete.
     pub(super) fn nudge_done(self: &Arc<Self>, circuit: CircuitId) -> bool {
         let was_one = self.act(|circuits, _| circuits.nudges.running.remove(&circuit).is_some());
         if was_one {
@@ -155,12 +157,13 @@ impl Engine {
         was_one
     }
 
-    /// Gives up circuits whose nudge got no answer, and ends the dials on them. True if the guard itself did not answer.
+    /// Gives up the circuits whose nudge got no answer, and ends the dials that wait on them. Returns true if the guard
+    /// itself did not answer.
     pub(super) fn end_silent(self: &Arc<Self>) -> bool {
         let mut guard_is_silent = false;
         for Silent { link, circuit, reached } in self.act(|circuits, now| circuits.nudges.silent(now)) {
             guard_is_silent |= !reached;
-            self.fleet.avoid(link[usize::from(reached)]); // a guard that hangs must not be a middle for other engines
+            self.fleet.avoid(link[usize::from(reached)]); // other engines must not use a guard that hangs as a middle
             circuit.into_iter().for_each(|circuit| self.close(circuit));
             let hung = self.act(|circuits, now| circuits.pool.hang_over(link, now));
             tracing::debug!(engine = self.id.0, over = %link[1], reached, circuits = hung.len(), "a nudge was not answered");
@@ -169,7 +172,7 @@ impl Engine {
         guard_is_silent
     }
 
-    /// True if the circuit belongs to the pool, to a nudge or to a trial.
+    /// Returns true if the circuit belongs to the pool, to a nudge or to a trial.
     pub(super) fn owns(self: &Arc<Self>, circuit: CircuitId) -> bool {
         self.act(|circuits, _| circuits.pool.knows(circuit) || circuits.nudges.running.contains_key(&circuit))
     }

@@ -15,20 +15,20 @@ use crate::lifecycle::Tasks;
 use crate::tor::control::{Control, commands::Signal};
 use crate::tor::version::{INSTALL, Version};
 
-/// How many of tor's last log lines are kept: the reason of its end is among them.
+/// The number of tor's last log lines that are kept. The reason why tor ended is usually among them.
 const KEPT_LINES: usize = 8;
 
-/// Longer log lines are cut. tor's own lines are shorter.
+/// The longest log line in bytes. Longer lines are cut; tor's own lines are shorter.
 const LINE: usize = 1000;
 
-/// How long tor may take to end once it was asked to. It takes 20 ms on a quiet machine. Twice this time must fit into
-/// the time that killed tasks have.
+/// How long a tor may take to end after it was told to end. It takes 20 ms on a quiet machine. Twice this time must be
+/// less than the time that the shutdown gives to killed tasks.
 const END: Duration = Duration::from_secs(3);
 
-/// How long `tor --version` and `tor --verify-config` may take. They take about 30 ms.
+/// How long the commands `tor --version` and `tor --verify-config` may take. They usually take about 30 ms.
 const ONE_SHOT: Duration = Duration::from_secs(20);
 
-/// Why tor cannot be started. Trying again cannot help until the operator changes something.
+/// Why tor cannot be started. Trying again does not help until the operator changes something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BinaryError {
     /// The program does not exist or cannot be run.
@@ -41,7 +41,7 @@ pub enum BinaryError {
     TooOld { binary: String, found: Version },
 }
 
-/// Asks a tor program for its version.
+/// Runs `tor --version` and returns the version of a tor program.
 pub(in crate::tor) async fn version(binary: &Path) -> Result<Version, BinaryError> {
     let name = binary.display().to_string();
     let mut command = Command::new(binary);
@@ -56,7 +56,7 @@ pub(in crate::tor) async fn version(binary: &Path) -> Result<Version, BinaryErro
     if found < Version::OLDEST { Err(BinaryError::TooOld { binary: name, found }) } else { Ok(found) }
 }
 
-/// Runs `tor --verify-config`. Returns tor's warnings, or its errors.
+/// Runs `tor --verify-config` on a torrc file. Returns tor's warnings on success, or tor's errors.
 pub(in crate::tor) async fn verify(binary: &Path, torrc: &Path) -> Result<Vec<String>, String> {
     let mut command = arguments(binary, torrc);
     command.arg("--verify-config");
@@ -74,13 +74,13 @@ pub(in crate::tor) async fn verify(binary: &Path, torrc: &Path) -> Result<Vec<St
 
 fn arguments(binary: &Path, torrc: &Path) -> Command {
     let mut command = Command::new(binary);
-    // The system's defaults-torrc (user, log, port) is for the system's own tor.
+    // The file defaults-torrc of the system (user, log, port) is meant for the system's own tor.
     command.arg("-f").arg(torrc).args(["--defaults-torrc", "/dev/null"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
 
-/// A tor process that we started. Dropping it kills it.
+/// A tor process that we started. Dropping this value kills the process.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
@@ -90,7 +90,7 @@ pub(super) struct Process {
 impl Process {
     pub(super) fn start(binary: &Path, torrc: &Path, engine: u8, tasks: &Tasks) -> io::Result<Self> {
         let mut command = arguments(binary, torrc);
-        // A process group of its own: Ctrl-C in a terminal must not end tor while the gateway drains.
+        // tor gets its own process group, because Ctrl-C in a terminal must not end tor while the gateway drains.
         command.process_group(0);
         let mut child = command.spawn()?;
         let last = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT_LINES)));
@@ -107,7 +107,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Resolves when the process has ended. Returns the reason.
+    /// Resolves when the process has ended. Returns the reason as text.
     pub(super) async fn ended(&mut self) -> String {
         let how = match self.child.wait().await {
             Ok(status) => describe(status),
@@ -120,17 +120,17 @@ impl Process {
         }
     }
 
-    /// Asks tor to end, and kills it if it does not.
+    /// Tells tor to end, and kills the process if it does not end in time.
     pub(super) async fn end(mut self, control: Option<Control>) {
         if let Some(control) = control {
-            // The answer does not matter: closing the connection that owns tor ends it too.
+            // tor's answer is ignored, because tor also ends when the connection that owns it is closed.
             drop(timeout(END, control.signal(Signal::Shutdown)).await);
             drop(control);
             if timeout(END, self.child.wait()).await.is_ok() {
                 return;
             }
         }
-        drop(self.child.kill().await); // also waits
+        drop(self.child.kill().await); // this also waits for the end of the process
     }
 }
 
@@ -143,7 +143,7 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// Copies tor's log into ours.
+/// Copies the lines of tor's log into our log.
 async fn follow(output: impl AsyncRead + Unpin, engine: u8, last: Arc<Mutex<VecDeque<String>>>) {
     let mut lines = BufReader::new(output);
     let mut line = Vec::new();
@@ -155,7 +155,7 @@ async fn follow(output: impl AsyncRead + Unpin, engine: u8, last: Arc<Mutex<VecD
         match level {
             "err" => tracing::error!(engine, "tor: {message}"),
             "warn" if !of_bootstrap(message) => tracing::warn!(engine, "tor: {message}"),
-            // tor's notices are debug lines of ours: the state of the engine says what matters.
+            // tor's notices become debug lines of our log, because the engine's state already shows what is important.
             _ => tracing::debug!(engine, "tor: {message}"),
         }
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,15 +166,15 @@ async fn follow(output: impl AsyncRead + Unpin, engine: u8, last: Arc<Mutex<VecD
     }
 }
 
-/// True for warnings about failed connections while bootstrapping. tor writes many of them, and the session logs the
-/// cause itself (`session/progress.rs`).
+/// Returns true for warnings about failed connections during the bootstrap. tor writes many of these warnings, and
+/// `session/progress.rs` logs the cause itself.
 fn of_bootstrap(message: &str) -> bool {
     message.starts_with("Problem bootstrapping.")
         || message.ends_with(" connections have failed:")
         || message.contains(" connections died in state ")
 }
 
-/// Splits `Nov 21 12:04:47.315 [notice] Bootstrapped…` into level and message.
+/// Splits a log line such as `Nov 21 12:04:47.315 [notice] Bootstrapped…` into level and message.
 fn logged(line: &str) -> (&str, &str) {
     let split = line.split_once(" [").and_then(|(_, rest)| rest.split_once("] "));
     match split {

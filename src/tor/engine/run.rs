@@ -1,4 +1,5 @@
-//! Keeps an engine's tor running: starts it or attaches to it, logs in, runs a session, and tries again after a pause.
+//! Keeps an engine's tor running. It starts tor or attaches to a running tor, logs in and runs a session. After a
+//! failure it pauses and tries again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,68 +21,69 @@ use crate::tor::settings::{Attach, Settings};
 use crate::tor::torrc::{self, EnginePaths, UserLines};
 use crate::tor::version::Version;
 
-/// Pause before the first restart. Not tuned: a tor that dies at once must not use a whole core.
+/// The pause before the first restart of tor. Not tuned: the pause keeps a tor that always dies from using a whole
+/// core.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest pause between restarts. Not tuned: an operator who repairs the cause waits at most this long.
+/// The longest pause between two restarts of tor. Not tuned: an operator who repairs the cause waits at most this long.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// After a tor has run this long, the next restart waits [`PAUSE`] again.
+/// If tor has run at least this long, the pause before its next restart is [`PAUSE`] again.
 const STEADY: Duration = Duration::from_secs(120);
 
-/// How long tor may take from its start until its control port answers. It takes about 50 ms.
+/// The longest time from tor's start until its control port answers. tor usually takes about 50 ms.
 const LOGIN: Duration = Duration::from_secs(30);
 
-/// How long to wait for the end of the process after the control connection broke, because the process's last lines
-/// usually say why.
+/// After the control connection broke, we wait this long for the end of the process, because the last log lines of the
+/// process usually contain the reason.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// Time between attempts to connect to a tor that was just started.
+/// The time between two attempts to connect to a tor that was just started.
 const LOGIN_RETRY: Duration = Duration::from_millis(20);
 
-/// How long other engines wait for the first engine's directory instead of fetching it themselves. On the public network
-/// the first engine has it within about 20 s.
+/// How long the other engines wait for the first engine's directory of relays, instead of downloading it themselves. On
+/// the public network the first engine has its directory within about 20 s.
 const SEED_WAIT: Duration = Duration::from_secs(60);
 
-/// How often a host name is looked up for one more tor.
+/// The time between two look-ups of a host name that may have the address of another tor.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// An engine that was told to stop ends once it has had no stream for this long, because a connection that was accepted
-/// just before may still open one.
+/// An engine that must stop ends after it has had no stream for this long. It waits because a connection that was
+/// accepted just before may still open a stream.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// Exponential back-off with jitter.
+/// The pauses between restarts: they double with each failure and have a random part (jitter).
 #[derive(Debug, Default)]
 pub(in crate::tor) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// The pause after one more failure; `jitter` is from 0 to 1.
+    /// Returns the pause after one more failure. `jitter` is a random number from 0 to 1.
     pub(in crate::tor) fn next(&mut self, jitter: f64) -> Duration {
         let full = PAUSE.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
         self.failures += 1;
-        full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0) // jitter, so that several engines do not restart in step
+        full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0) // with jitter, engines restart at different times
     }
 
-    /// tor ran long enough: the next pause is the first one again.
+    /// Makes the next pause as short as the first. Called after tor has run long enough.
     pub(in crate::tor) fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
-/// Why a tor's run ended.
+/// Why a run of tor ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// tor or its control connection broke: try again.
+    /// tor or its control connection broke, so the engine tries again.
     Broken(String),
-    /// Trying again cannot help until the configuration changes.
+    /// Trying again does not help until the configuration changes.
     Hopeless(String),
-    /// The host name has no address left for this engine.
+    /// The host name of the attached tor has no address for this engine.
     Absent,
 }
 
-/// What must be ended when an engine ends.
+/// The things that must be closed when an engine ends.
 #[derive(Default)]
 struct Held {
     folder: Option<Arc<Folder>>,
@@ -90,7 +92,7 @@ struct Held {
 }
 
 impl Held {
-    /// Saves the guard state, and releases the folder.
+    /// Saves the state of the guards, and unlocks the engine's folder.
     async fn keep_guards(&mut self, engine: &Engine) {
         if let Some(folder) = self.folder.take() {
             engine.save_guards(&folder).await;
@@ -98,7 +100,7 @@ impl Held {
     }
 }
 
-/// Runs an engine until shutdown, or until its route is gone.
+/// Runs an engine until shutdown. The engine of a single route also ends when its route is deleted.
 pub(in crate::tor) async fn run(engine: Arc<Engine>) {
     let mut backoff = Backoff::default();
     let mut held = Held::default();
@@ -114,7 +116,7 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
         engine.lost();
         engine.fleet.let_go(engine.id);
         held.keep_guards(&engine).await;
-        // tor is owned by its control connection, so it ends by itself when that is dropped.
+        // This tor ends by itself when the control connection that owns it is dropped.
         held.control = None;
         if let Some(process) = held.process.take() {
             process.end(None).await;
@@ -137,7 +139,7 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
     }
 }
 
-/// Starts tor or attaches to it, and runs one session.
+/// Starts tor or attaches to a running tor, and runs one session.
 async fn live(engine: &Arc<Engine>, held: &mut Held) -> End {
     let settings = engine.fleet.settings.load_full();
     let end = match &engine.attach {
@@ -244,7 +246,7 @@ async fn live_attached(
     Ok(End::Broken(session::run(engine, ports).await))
 }
 
-/// The current addresses of an attached tor: control port, SOCKS port, and SOCKS port for onion services.
+/// Returns the current addresses of an attached tor: control port, SOCKS port, and SOCKS port for onion services.
 async fn places(engine: &Engine, attach: &Attach) -> Result<(Addr, Addr, Addr), End> {
     let onion = attach.onion.as_ref().unwrap_or(&attach.socks);
     if attach.every_address {
@@ -253,12 +255,12 @@ async fn places(engine: &Engine, attach: &Attach) -> Result<(Addr, Addr, Addr), 
         let (socks, onion) = (control.with_port(&attach.socks), control.with_port(onion));
         return Ok((control, socks, onion));
     }
-    // The SOCKS ports first: without them the control port is useless.
+    // The SOCKS ports are looked up first, because without these ports the control port is useless.
     let (socks, onion) = (find("socks", &attach.socks).await?, find("onion_socks", onion).await?);
     Ok((find("control", &attach.control).await?, socks, onion))
 }
 
-/// The current address of one port of an attached tor.
+/// Returns the current address of one port of an attached tor.
 async fn find(key: &str, at: &Endpoint) -> Result<Addr, End> {
     match timeout(LOGIN, Addr::find(at)).await {
         Ok(Ok(addr)) => Ok(addr),
@@ -267,12 +269,12 @@ async fn find(key: &str, at: &Endpoint) -> Result<Addr, End> {
     }
 }
 
-/// Connects to a tor that was just started, as soon as it listens.
+/// Connects to a tor that was just started, and repeats this until tor listens.
 async fn log_in(engine: &Arc<Engine>, addr: &Addr) -> Result<(Control, Events), ControlError> {
     let deadline = Instant::now() + LOGIN;
     loop {
         match Control::connect(addr, &Auth::Offered, deadline, &engine.fleet.tasks).await {
-            // tor opens the socket before it writes the cookie.
+            // tor opens the socket before it writes the cookie file, so a missing cookie is also a reason to try again.
             Err(ControlError::Unreachable { .. } | ControlError::Cookie { .. }) if Instant::now() < deadline => {
                 sleep(LOGIN_RETRY).await;
             }
@@ -290,7 +292,7 @@ impl Engine {
         }
     }
 
-    /// Resolves once shutdown has begun and the engine has no streams, or when the grace period is over.
+    /// Resolves once shutdown has begun and the engine has no streams, or once the grace period is over.
     async fn may_end(&self) {
         self.ending().await;
         let unused = async {
@@ -308,7 +310,7 @@ impl Engine {
         }
     }
 
-    /// Logs what happened and waits until the next attempt. `None` if shutdown comes first.
+    /// Logs why the run ended and waits until the next attempt. Returns `None` if shutdown begins during the wait.
     async fn rest(&self, end: End, backoff: &mut Backoff) -> Option<()> {
         let why = match end {
             End::Hopeless(why) => {
@@ -339,7 +341,7 @@ impl Engine {
         }
     }
 
-    /// Copies another engine's directory to a new engine.
+    /// Copies another engine's directory of relays into the folder of a new engine.
     async fn seed(&self, folder: &Folder, settings: &Settings) {
         if self.id.0 == 0 || has_directory(folder.path()) {
             return;
@@ -347,7 +349,7 @@ impl Engine {
         let mut directory = self.fleet.directory.subscribe();
         let there = async { directory.wait_for(Option::is_some).await.is_ok() };
         if !matches!(timeout(SEED_WAIT, there).await, Ok(true)) {
-            return; // the first engine is late: fetch the directory ourselves
+            return; // the first engine is late, so this engine downloads the directory itself
         }
         let others = (0..self.id.0).map(|id| settings.data_dir.join(format!("engine-{id}")));
         let Some(from) = others.into_iter().find(|other: &PathBuf| has_directory(other)) else { return };

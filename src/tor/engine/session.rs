@@ -1,8 +1,8 @@
-//! One run of an engine: a loop over tor's events, from login to the end of the control connection.
+//! One run of an engine: a loop over tor's events, from the login to the end of the control connection.
 //!
-//! It has two parts. Until tor has a directory, the loop only reports the progress of the bootstrap. After that the run
-//! is *live*: events change the state of circuits and streams, a tick each second handles slow builds and old circuits,
-//! and once a minute the loop checks the guard, the directory and the control connection.
+//! A run has two phases. Until tor has a directory of relays, the loop only reports the progress of the bootstrap.
+//! After that the run is *live*. Events then change the state of circuits and streams. A tick each second handles slow
+//! builds and old circuits. Once a minute the loop checks the guard, the directory and the control connection.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -31,30 +31,31 @@ mod trial;
 use progress::{Line, Progress};
 use trial::Trials;
 
-/// The events that we ask for. NEWCONSENSUS is left out: it carries megabytes, and STATUS_CLIENT says that one arrived.
+/// The events that we subscribe to. NEWCONSENSUS is left out because it has megabytes. STATUS_CLIENT also reports a new
+/// consensus.
 const EVENTS: [&str; 6] = ["CIRC", "STREAM", "CIRC_BW", "STATUS_CLIENT", "NETWORK_LIVENESS", "ORCONN"];
 
-/// Time between checks for slow builds and old circuits.
+/// The time between two checks for slow builds and old circuits.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Time between checks of the guard, of missing microdescriptors, and of whether tor still answers.
+/// The time between two checks of the guard, of missing microdescriptors, and of whether tor still answers.
 const UPKEEP: Duration = Duration::from_secs(60);
 
-/// How often tor is asked whether its bootstrap is complete, because it sends no event for that.
+/// The time between two requests to tor whether its bootstrap is complete. tor sends no event for this.
 const BOOTSTRAP_LOOK: Duration = Duration::from_millis(500);
 
-/// What an operator can do about a bootstrap that makes no progress.
+/// Advice in the log for an operator whose tor makes no progress in its bootstrap.
 const STUCK_HELP: &str = "if this lasts, check that this machine is online, that its clock is right, and that no firewall blocks Tor; bridges are set by lines of tor.extra";
 
-/// Pause before reading a new directory: microdescriptors arrive in the seconds after their consensus.
+/// The pause before a new directory is read, because microdescriptors arrive in the seconds after their consensus.
 const DIRECTORY_SETTLES: Duration = Duration::from_secs(5);
 
-/// The addresses and settings that a run needs.
+/// The addresses and settings that one run of an engine needs.
 pub(super) struct Ports<'a> {
     pub(super) live: Arc<Live>,
     pub(super) events: Events,
     pub(super) folder: &'a Folder,
-    /// The user's torrc lines; `None` for an attached tor, whose configuration we do not change.
+    /// The user's torrc lines. `None` for an attached tor, because we do not change its configuration.
     pub(super) user: Option<&'a UserLines>,
 }
 
@@ -62,22 +63,22 @@ struct Session<'a> {
     engine: &'a Arc<Engine>,
     live: Arc<Live>,
     folder: &'a Folder,
-    /// The guard that tor's EntryNodes is set to.
+    /// The guard that tor's option EntryNodes has now.
     told: Option<Fingerprint>,
     trials: Trials,
     network_down: bool,
     directory_lost: bool,
     guard_lost: bool,
-    /// When to read the directory again.
+    /// The time when the directory must be read again.
     directory_due: Option<Instant>,
     guard_due: Instant,
-    /// Relays whose circuits were cut since the last tick.
+    /// The relays after the guard of circuits that a relay has closed since the last tick.
     cut: HashSet<Fingerprint>,
     /// Circuits that did not belong to the pool at the last check.
     strays: HashSet<CircuitId>,
 }
 
-/// Runs until the control connection ends or is unusable. Returns the reason.
+/// Runs a session until the control connection ends or becomes unusable. Returns the reason as text.
 pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
     let Ports { live, mut events, folder, user } = ports;
     let mut session = Session {
@@ -126,7 +127,7 @@ impl Session<'_> {
         self.close_leftovers().await.map_err(text)?;
         self.refresh_directory().await;
         while self.engine.fleet.netdir().is_none() {
-            sleep(BOOTSTRAP_LOOK).await; // tor has the directory but has not written the files yet
+            sleep(BOOTSTRAP_LOOK).await; // tor has the directory, but has not written its files yet
             self.refresh_directory().await;
         }
         self.find_entry().await;
@@ -157,11 +158,11 @@ impl Session<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        upkeep.reset(); // all of it was just checked
+        upkeep.reset(); // everything was checked a moment ago, so the first interval begins now
         loop {
             let next = self.engine.circuits().pool.next_start().filter(|wait| *wait < TICK);
             let result = tokio::select! {
-                biased; // events first: streams wait for them
+                biased; // events come first, because streams wait for them
                 incoming = events.next() => match incoming {
                     Some(Incoming::Event(event)) => { self.on_event(event).await; Ok(()) }
                     Some(Incoming::Answer { tag, result }) => { self.on_answer(tag, result.ok().as_ref().and_then(extended)); Ok(()) }
@@ -244,7 +245,7 @@ impl Session<'_> {
         if let Some(middle) = planned.as_ref().filter(|_| reached > 0).and_then(Path::middle) {
             self.engine.fleet.avoid(middle);
         }
-        // Only builds have a planned path; a circuit that we closed ourselves has none.
+        // Only builds have a planned path. A circuit that we closed ourselves has none.
         let Some(planned) = planned else { return };
         let guard = planned.hops()[0];
         if reached > 0 {
@@ -271,7 +272,7 @@ impl Session<'_> {
         }
     }
 
-    /// Notes that the guard does not answer.
+    /// Records that the guard does not answer.
     async fn lose_guard(&mut self, guard: Fingerprint) {
         self.engine.guard().note_failure(guard, SystemTime::now());
         self.guard_lost = true;
@@ -279,7 +280,7 @@ impl Session<'_> {
         self.show_health();
     }
 
-    /// Chooses the guard, lets paths begin there, and sets tor's EntryNodes to it.
+    /// Chooses the guard, makes new paths begin there, and sets tor's option EntryNodes to this guard.
     async fn find_entry(&mut self) {
         if self.live.bridges {
             if let Some(entry) = self.engine.bridge(&self.live).await {
@@ -328,9 +329,9 @@ impl Session<'_> {
         }
     }
 
-    /// The checks that are done once a minute.
+    /// Does the checks that are due once a minute.
     async fn upkeep(&mut self) -> Result<(), ControlError> {
-        // If tor does not answer this within a command's deadline it hangs, and the run ends.
+        // If tor does not answer this within the deadline of a command, tor hangs, and the run ends.
         let streams = self.live.control.streams().await?;
         self.engine.streams().keep(|id| streams.iter().any(|stream| stream.id == id));
         self.close_strays(&streams).await?;
@@ -363,7 +364,7 @@ impl Session<'_> {
         }
     }
 
-    /// Applies changed settings as far as that is possible without a restart. Streams go on.
+    /// Applies changed settings as far as this is possible without a restart of tor. Open streams continue.
     async fn reload(&mut self, user: Option<&UserLines>) {
         self.engine.act(|circuits, _| circuits.pool.set_limits(self.engine.fleet.limits()));
         if user.is_none() {

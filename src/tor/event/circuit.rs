@@ -1,6 +1,6 @@
-//! Events of circuits: status, path, reason of the end, traffic. Pure.
+//! Parses the events of circuits: status, path, reason of the end, traffic. Pure: no I/O.
 //!
-//! The path is kept as far as it was built, because only its length shows which hop failed.
+//! The path of an event contains only the relays reached so far, because its length shows which hop failed.
 
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -9,76 +9,77 @@ use super::super::reply::{pairs, word};
 use super::{CircuitId, long_name};
 use crate::exit::Fingerprint;
 
-/// A CIRC event.
+/// An event of type CIRC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Circ {
     pub id: CircuitId,
     pub status: CircStatus,
-    /// The relays that it reaches so far. If it failed, the length shows which hop failed.
+    /// The relays that the circuit reaches so far. If the circuit failed, the length of this list shows which hop
+    /// failed.
     pub path: Vec<Fingerprint>,
-    /// True for circuits that a controller built (`PURPOSE=CONTROLLER`).
+    /// True if a controller built the circuit (`PURPOSE=CONTROLLER`).
     pub ours: bool,
-    /// tor's reason for its end.
+    /// tor's reason why the circuit ended.
     pub reason: Option<CircReason>,
-    /// The reason that the relay gave which ended it.
+    /// The reason from the relay that ended the circuit.
     pub remote_reason: Option<CircReason>,
 }
 
-/// States of a circuit.
+/// The states of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CircStatus {
-    /// It has an id, and is being built.
+    /// The circuit has an id and is being built.
     Launched,
-    /// Ready for streams.
+    /// The circuit is complete and can carry streams.
     Built,
-    /// Complete, held back by tor until its guard is known to work.
+    /// The circuit is complete, but tor holds it back until its guard is known to work.
     GuardWait,
-    /// It was extended by one relay.
+    /// The circuit was extended by one relay.
     Extended,
-    /// It ended before it was built.
+    /// The circuit ended before it was complete.
     Failed,
-    /// It ended.
+    /// The circuit was closed.
     Closed,
-    /// A state that we do not know.
+    /// A state that this parser does not know.
     Other,
 }
 
-/// Why a circuit ended.
+/// The reason why a circuit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CircReason {
-    /// We closed it.
+    /// We closed the circuit.
     Requested,
-    /// It was not built in time.
+    /// The circuit was not complete in time.
     Timeout,
-    /// A relay could not connect to the next.
+    /// A relay could not connect to the next relay.
     ConnectFailed,
-    /// The connection under it was closed.
+    /// The connection that carries the circuit was closed.
     ConnectionClosed,
-    /// A relay closed it without a reason.
+    /// A relay closed the circuit without a reason.
     Destroyed,
-    /// A relay has no memory, sockets or circuits left, or its flood defence refuses us.
+    /// A relay has no memory, sockets or circuits left, or the relay's protection against floods refuses us.
     ResourceLimit,
-    /// A relay is hibernating.
+    /// A relay is hibernating (it has used up its traffic limit).
     Hibernating,
-    /// It expired.
+    /// The circuit was too old.
     Finished,
-    /// Something else.
+    /// Any other reason.
     Other,
 }
 
-/// Traffic of a circuit.
+/// An event about the traffic of one circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CircBw {
     pub id: CircuitId,
-    /// Bytes received.
+    /// The number of bytes received.
     pub read: u64,
-    /// Bytes sent.
+    /// The number of bytes sent.
     pub written: u64,
     /// The congestion window in cells, if tor reports it.
     pub window: Option<u64>,
 }
 
-/// Parses a CIRC event, which has the format of a line of `GETINFO circuit-status`.
+/// Parses a CIRC event. A line of `GETINFO circuit-status` has the same format.
 pub fn circ(text: &str) -> Option<Circ> {
     let (id, rest) = word(text);
     let (status, rest) = word(rest);
@@ -102,7 +103,7 @@ pub fn circ(text: &str) -> Option<Circ> {
     Some(circ)
 }
 
-/// Parses a CIRC_BW event.
+/// Parses a CIRC_BW event (the traffic of one circuit).
 pub(super) fn carried(text: &str) -> Option<CircBw> {
     let (mut id, mut read, mut written, mut window) = (None, None, None, None);
     for (key, value) in pairs(text) {

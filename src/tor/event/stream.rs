@@ -1,6 +1,6 @@
-//! Events of streams: status, circuit, username, reasons of the end. Pure.
+//! Parses the events of streams: status, circuit, username, reasons of the end. Pure: no I/O.
 //!
-//! An end has two reasons, tor's own and the exit's. [`Stream::cause`] gives the one that says more.
+//! The end of a stream may have two reasons: tor's and the exit's. [`Stream::cause`] returns the more exact one.
 
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -8,97 +8,97 @@ use std::str::FromStr;
 use super::super::reply::{pairs, word};
 use super::{CircuitId, StreamId};
 
-/// A STREAM event.
+/// An event of type STREAM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
     pub id: StreamId,
     pub status: StreamStatus,
-    /// The circuit that it is on. `None` while it is unattached.
+    /// The circuit that carries the stream. `None` while the stream is not attached to a circuit.
     pub circuit: Option<CircuitId>,
-    /// `host:port` as the client asked for it.
+    /// The target as `host:port`, as the client sent it.
     pub target: Box<str>,
-    /// The username that was sent to the SOCKS port.
+    /// The username that the client sent to the SOCKS port.
     pub username: Option<Box<str>>,
-    /// True if a client asked for it. tor opens streams for itself too.
+    /// True if a client opened the stream. tor also opens streams for itself.
     pub from_client: bool,
-    /// Why it ended or was detached.
+    /// tor's reason why the stream ended or was detached.
     pub reason: Option<EndReason>,
-    /// The exit's reason, when `reason` is [`EndReason::End`].
+    /// The exit's reason, if `reason` is [`EndReason::End`].
     pub remote_reason: Option<EndReason>,
 }
 
 impl Stream {
-    /// The exit's reason if it gave one, otherwise tor's.
+    /// Returns the exit's reason if the exit sent one, otherwise tor's reason.
     pub fn cause(&self) -> Option<EndReason> {
         self.remote_reason.or(self.reason)
     }
 }
 
-/// States of a stream.
+/// The states of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamStatus {
-    /// A request to connect.
+    /// A client sent a request to connect.
     New,
-    /// A request to resolve.
+    /// A client sent a request to resolve a name.
     NewResolve,
-    /// The exit was asked to connect.
+    /// tor sent the request to connect to the exit.
     SentConnect,
-    /// The exit was asked to resolve.
+    /// tor sent the request to resolve a name to the exit.
     SentResolve,
-    /// It is open.
+    /// The stream is open.
     Succeeded,
-    /// It did not become open.
+    /// The stream ended before it was open.
     Failed,
     Closed,
-    /// tor detached it from its circuit. It must be attached again or closed, or it hangs.
+    /// tor detached the stream from its circuit. The stream hangs until it is attached again or closed.
     Detached,
-    /// Something else.
+    /// A state that this parser does not know.
     Other,
 }
 
-/// Why a stream ended.
+/// The reason why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndReason {
-    /// No reason; most often the exit could not connect.
+    /// The exit sent no reason. Usually the exit could not connect to the target.
     Misc,
-    /// The name did not resolve.
+    /// The host name of the target could not be resolved.
     ResolveFailed,
-    /// The target refused.
+    /// The target refused the connection.
     ConnectRefused,
-    /// The exit's policy forbids the target.
+    /// The exit's policy does not allow the target.
     ExitPolicy,
-    /// The circuit is gone.
+    /// The circuit of the stream was closed.
     Destroy,
-    /// It ended normally.
+    /// The stream ended normally.
     Done,
-    /// It took too long.
+    /// The connection took too long.
     Timeout,
-    /// The exit has no route to the target.
+    /// The exit has no network route to the target.
     NoRoute,
-    /// The exit is hibernating.
+    /// The exit is hibernating (it has used up its traffic limit).
     Hibernating,
-    /// An error inside the exit. A relay that does not allow exits sends this too.
+    /// An error inside the exit. A relay that does not allow exit traffic also sends this reason.
     Internal,
     /// The exit has no capacity left.
     ResourceLimit,
     /// The target reset the connection.
     ConnReset,
-    /// A violation of Tor's protocol.
+    /// The Tor protocol was violated.
     TorProtocol,
-    /// The exit ended it: see the remote reason.
+    /// The exit ended the stream. The field `remote_reason` contains the exit's reason.
     End,
-    /// A private address, which exits refuse.
+    /// The target is a private address, which exits refuse.
     PrivateAddr,
-    /// tor found no circuit for it.
+    /// tor found no circuit for the stream.
     CantAttach,
     /// tor cannot reach the network.
     NetUnreachable,
-    /// Something else.
+    /// Any other reason.
     Other,
 }
 
 impl EndReason {
-    /// The number that CLOSESTREAM takes for it.
+    /// Returns the number of this reason for the command CLOSESTREAM.
     pub fn code(self) -> u8 {
         match self {
             Self::ResolveFailed => 2,
@@ -118,7 +118,7 @@ impl EndReason {
     }
 }
 
-/// Reads one line of a STREAM event, which is also one line of `GETINFO stream-status`.
+/// Parses one line of a STREAM event. A line of `GETINFO stream-status` has the same format.
 pub fn stream(text: &str) -> Option<Stream> {
     let (id, rest) = word(text);
     let (status, rest) = word(rest);

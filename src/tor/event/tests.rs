@@ -1,4 +1,4 @@
-//! Lines that tor 0.4.9.11 sent, and properties of lines that it never will.
+//! Tests with lines that tor 0.4.9.11 really sent, and property tests with lines that tor never sends.
 
 use proptest::prelude::*;
 

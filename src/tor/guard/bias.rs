@@ -1,9 +1,11 @@
-//! Detects a guard that fails circuits selectively.
+//! Detects a guard that makes circuits fail selectively.
 //!
-//! A hostile guard can fail all circuits but those whose exit belongs to the same attacker. So two rates are kept for
-//! each guard: of circuits that got past it, how many were completed; of circuits that were used, how many worked. The
-//! counts are halved now and then, so a rate is about the last few hundred circuits. Thresholds are those of tor's path-bias defence, which the consensus may change: a notice below
-//! 70 %, a warning below 50 %, extreme below 30 % of at least 150 circuits; for use 80 % and 60 % of at least 20.
+//! A hostile guard can make all circuits fail except those whose exit belongs to the same attacker. So two rates are
+//! kept for each guard: the share of circuits beyond the guard that were completed, and the share of used circuits that
+//! worked. The counts are halved from time to time, so a rate describes the last few hundred circuits. The thresholds
+//! are those of tor's path-bias defence, and the consensus may change them. For builds there is a notice below 70 %, a
+//! warning below 50 %, and the level extreme below 30 %, each of at least 150 circuits. For use there is a notice below
+//! 80 % and the level extreme below 60 %, each of at least 20 circuits.
 
 use std::fmt;
 
@@ -12,35 +14,35 @@ use serde::{Deserialize, Serialize};
 use super::super::netdir::Netdir;
 use crate::exit::Fingerprint;
 
-/// A guard under suspicion.
+/// An alarm: a guard that is suspected of making circuits fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alarm {
     pub guard: Fingerprint,
     pub failing: Failing,
     pub level: Level,
-    /// Recent circuits that succeeded.
+    /// The number of recent circuits that succeeded.
     pub succeeded: u32,
-    /// Recent circuits in all.
+    /// The number of all recent circuits.
     pub attempted: u32,
 }
 
-/// What fails too often.
+/// The kind of failure that happens too often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failing {
-    /// Circuits get past the guard and are not completed.
+    /// Circuits get past the guard but are not completed.
     Builds,
-    /// Circuits are completed and destroyed when they are used.
+    /// Circuits are completed, but destroyed when they are used.
     Uses,
 }
 
-/// How far the rate is below normal.
+/// How far the success rate is below normal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Level {
-    /// More failures than usual, mostly because of an overloaded network.
+    /// More failures than usual. The usual cause is an overloaded network.
     Notice,
-    /// Many more: the network, the guard or an attack.
+    /// Many more failures than usual. The cause is the network, the guard or an attack.
     Warning,
-    /// So many that another guard should be used.
+    /// So many failures that another guard should be used.
     Extreme,
 }
 
@@ -60,7 +62,7 @@ impl fmt::Display for Alarm {
     }
 }
 
-/// Successes and attempts; both fade.
+/// The numbers of successes and of attempts. Both numbers are halved from time to time, so old results lose weight.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Tally {
@@ -78,7 +80,7 @@ impl Tally {
         }
     }
 
-    /// Whether at least `least` attempts were made and a smaller share than `rate` succeeded.
+    /// Returns true if there were at least `least` attempts and the share of successes is smaller than `rate`.
     fn is_below(&self, rate: f64, least: f64) -> bool {
         self.attempts > least && self.successes / self.attempts < rate
     }
@@ -88,7 +90,7 @@ impl Tally {
     }
 }
 
-/// The two rates of one guard.
+/// The success rates of builds and of uses for one guard.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Bias {
@@ -105,7 +107,7 @@ impl Bias {
         self.uses.note(carried, limits.scale_uses, limits.scale_factor);
     }
 
-    /// The worse alarm of the two rates, if any.
+    /// Returns the more serious alarm of the two rates, if there is one.
     pub(super) fn alarm(&self, guard: Fingerprint, limits: &Limits) -> Option<Alarm> {
         let builds = limits.build_rates.iter().rev().find(|(_, rate)| self.builds.is_below(*rate, limits.least_builds));
         let uses = limits.use_rates.iter().rev().find(|(_, rate)| self.uses.is_below(*rate, limits.least_uses));
@@ -119,7 +121,7 @@ impl Bias {
     }
 }
 
-/// The thresholds. The fields have the names of the consensus' parameters.
+/// The thresholds of the alarms. The consensus can change each of them.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     build_rates: [(Level, f64); 3],

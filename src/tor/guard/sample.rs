@@ -1,4 +1,5 @@
-//! The members of the sample: drawing them, listings, lifetimes, and when a guard that is down is tried again.
+//! The members of the sample of guards: how they are drawn, whether they are listed, how long they stay, and when a
+//! guard that is down is tried again.
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use super::settings::past;
 use super::{Exclude, GuardState, is_excluded, seconds};
 use crate::exit::Fingerprint;
 
-/// One guard of the sample. Times are seconds since 1970.
+/// One guard of the sample. All times are in seconds since 1970.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Candidate {
     #[serde(with = "super::hex")]
@@ -20,12 +21,12 @@ pub(super) struct Candidate {
     pub(super) confirmed: Option<u64>,
     #[serde(default)]
     pub(super) unlisted_since: Option<u64>,
-    /// Dropped for selective failure.
+    /// True if this guard was dropped because circuits through it failed selectively.
     #[serde(default)]
     pub(super) dropped: bool,
     #[serde(default)]
     pub(super) bias: Bias,
-    /// Listed, and neither dropped nor excluded, as of the last choice.
+    /// True if, at the last choice, the guard was listed and neither dropped nor excluded.
     #[serde(skip)]
     pub(super) fit: bool,
     #[serde(skip)]
@@ -38,18 +39,19 @@ pub(super) struct Candidate {
     pub(super) last_tried: u64,
 }
 
-/// The result of the last try.
+/// Whether a guard could be reached at its last try.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Reach {
     Yes,
     No,
-    /// Not tried, or too long ago.
+    /// The guard was not tried, or its last try was too long ago.
     #[default]
     Maybe,
 }
 
-/// How long to wait before the next try. Each row: time that the guard has been down at most, wait for a primary guard,
-/// wait for any other. From the specification's `PRIMARY_GUARDS_RETRY_SCHED` and `GUARDS_RETRY_SCHED`.
+/// How long to wait before the next try of a guard that is down, in seconds. Each row has three values: the longest
+/// time that the guard has been down, the wait for a primary guard, and the wait for any other guard. The values are
+/// `PRIMARY_GUARDS_RETRY_SCHED` and `GUARDS_RETRY_SCHED` of the specification.
 const RETRIES: [(u64, u64, u64); 4] = [
     (6 * 3600, 10 * 60, 3600),
     (4 * 86_400, 90 * 60, 4 * 3600),
@@ -64,7 +66,7 @@ impl Candidate {
         }
     }
 
-    /// When it may be tried again.
+    /// Returns the time when this guard may be tried again, in seconds since 1970.
     pub(super) fn retry_at(&self) -> u64 {
         let down_for = self.last_tried.saturating_sub(self.failing_since.unwrap_or(self.last_tried));
         let step = RETRIES.iter().find(|(up_to, ..)| down_for <= *up_to);
@@ -73,15 +75,15 @@ impl Candidate {
     }
 }
 
-/// A relay that can be a guard for every circuit and every directory fetch.
+/// Returns true if this relay can be the guard for all circuits and all directory downloads.
 pub(super) fn is_possible_guard(relay: Relay<'_>) -> bool {
     let needed =
         Flags::GUARD.and(Flags::STABLE).and(Flags::FAST).and(Flags::V2DIR).and(Flags::VALID).and(Flags::RUNNING);
     relay.flags().has(needed)
 }
 
-/// An old consensus or a wrong clock must not remove members from the sample. tor uses a consensus for a day around its
-/// time, and so does this.
+/// Returns true if the consensus is not too old. An old consensus or a wrong clock must not remove members from the
+/// sample. Like tor, we accept a consensus for a day before and after its period of validity.
 fn is_live(dir: &Netdir, now: u64) -> bool {
     const GRACE: u64 = 86_400;
     let begun = dir.valid_after().is_none_or(|begin| now.saturating_add(GRACE) >= seconds(begin));
@@ -89,14 +91,14 @@ fn is_live(dir: &Netdir, now: u64) -> bool {
 }
 
 impl GuardState {
-    /// Notes which members a new directory lists, and removes those whose lifetime is over.
+    /// Records which members a new directory lists, and removes members whose lifetime is over.
     pub(super) fn follow<R: Rng + ?Sized>(&mut self, dir: &Netdir, now: u64, rng: &mut R) {
         if !is_live(dir, now) {
             return;
         }
         let settings = &self.settings;
         for candidate in &mut self.sample {
-            // A member that was added while the clock was ahead would never be removed.
+            // Otherwise a member that was added while the clock was ahead would never be removed.
             candidate.added = candidate.added.min(now);
             candidate.confirmed = candidate.confirmed.map(|since| since.min(now));
             let listed = dir.relay(&candidate.id).is_some_and(is_possible_guard);
@@ -121,7 +123,8 @@ impl GuardState {
         }
     }
 
-    /// Draws until enough members are usable and not down, or the sample is full. Returns how many guards are listed.
+    /// Draws new members until enough members are usable and not down, or until the sample is full. Returns the number
+    /// of guards in the directory.
     pub(super) fn extend<R: Rng + ?Sized>(
         &mut self,
         dir: &Netdir,

@@ -1,8 +1,8 @@
-//! Reads and writes the guard state as JSON with a version.
+//! Reads and writes the state of an engine's guards as JSON with a version number.
 //!
-//! An engine that forgets its guard chooses a new one, which helps an attacker. So reading accepts unknown fields and
-//! skips a member of the sample that cannot be read. It refuses only a text that is not such JSON, and a later version,
-//! because it could not write those back without loss.
+//! An engine that forgets its guard chooses a new one, which helps an attacker. So unknown fields are accepted, and a
+//! member of the sample that cannot be read is skipped. Only two kinds of text are refused: a text that is not such
+//! JSON, and a later version, because this release could not save a later version without losing data.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,16 +12,16 @@ use super::sample::Candidate;
 
 const VERSION: u32 = 1;
 
-/// Far more than any sample holds.
+/// The most members of a sample that are read from a file. Real samples are far smaller.
 const MAX_SAMPLE: usize = 1000;
 
-/// Why a text is not a guard state.
+/// Why a text could not be read as a guard state.
 #[derive(Debug, thiserror::Error)]
 pub enum BadState {
-    /// The text is not JSON of this shape.
+    /// The text is not JSON with the expected fields.
     #[error("the guard state cannot be read")]
     Json(#[from] serde_json::Error),
-    /// Written by a later release.
+    /// The text was written by a later release of exitgate.
     #[error("the guard state is of version {0}, which is newer than {VERSION}")]
     Version(u32),
 }
@@ -43,7 +43,7 @@ struct Read {
 }
 
 impl GuardState {
-    /// Reads what [`to_json`](Self::to_json) wrote.
+    /// Parses a text that [`to_json`](Self::to_json) wrote.
     pub fn from_json(text: &str) -> Result<Self, BadState> {
         let read: Read = serde_json::from_str(text)?;
         if read.version > VERSION {
@@ -59,7 +59,7 @@ impl GuardState {
         Ok(state)
     }
 
-    /// The state as text, for the caller to store where only we can read it.
+    /// Returns the state as text. The caller must store the text in a file that only our user can read.
     pub fn to_json(&self) -> String {
         let written =
             Written { version: VERSION, current: self.current.map(|id| id.to_string()), sample: &self.sample };

@@ -1,4 +1,4 @@
-//! The numbers of the guard specification. The consensus may change each of them.
+//! The numbers of Tor's guard specification. The consensus may change each of them.
 
 use rand::{Rng, RngExt};
 
@@ -7,24 +7,24 @@ use super::bias::Limits;
 
 const DAY: u64 = 86_400;
 
-/// The consensus' values, or the specification's defaults.
+/// The values of the consensus. A value that is missing there is the default of the specification.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     /// How long a guard stays in the sample, in seconds.
     pub(super) lifetime: u64,
-    /// How long a confirmed guard stays at least, in seconds.
+    /// The least time that a confirmed guard stays in the sample, in seconds.
     pub(super) confirmed_lifetime: u64,
-    /// How long a guard stays that is no longer listed, in seconds.
+    /// How long a guard that is not listed any more stays in the sample, in seconds.
     pub(super) unlisted_lifetime: u64,
-    /// The largest sample.
+    /// The largest number of members of the sample.
     pub(super) max_sample: usize,
-    /// The largest sample, as a part of all guards in percent.
+    /// The largest size of the sample, in percent of all guards in the directory.
     pub(super) max_sample_percent: usize,
     /// How many members of the sample should be usable and not down.
     pub(super) min_fit: usize,
-    /// How many of the best guards are tried again sooner.
+    /// The number of primary guards: the best guards, which are tried again sooner than others.
     pub(super) primary_guards: usize,
-    /// After how many seconds without success the fault is taken to be ours.
+    /// After this number of seconds without any success, our own network is taken to be down.
     pub(super) internet_likely_down: u64,
     pub(super) bias: Limits,
 }
@@ -50,13 +50,13 @@ impl Settings {
         }
     }
 
-    /// A moment up to a tenth of a lifetime before `now`. So the time at which a guard is dropped does not show when it was
-    /// added.
+    /// Returns a random time up to a tenth of a lifetime before `now`. Without this random part, the time when a guard
+    /// is dropped would show the time when the guard was added.
     pub(super) fn blur<R: Rng + ?Sized>(&self, now: u64, rng: &mut R) -> u64 {
         past(now, self.lifetime / 10, rng)
     }
 
-    /// How many guards the sample may hold when the directory lists this many.
+    /// Returns the largest allowed size of the sample when the directory lists this number of guards.
     pub(super) fn largest_sample(&self, listed: usize) -> usize {
         (listed * self.max_sample_percent / 100).min(self.max_sample).max(self.min_fit)
     }
@@ -68,7 +68,7 @@ impl Default for Settings {
     }
 }
 
-/// A random moment up to `interval` before `now`.
+/// Returns a random time up to `interval` seconds before `now`.
 pub(super) fn past<R: Rng + ?Sized>(now: u64, interval: u64, rng: &mut R) -> u64 {
     now.saturating_sub(rng.random_range(0..=interval))
 }

@@ -10,7 +10,7 @@ use super::*;
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
-/// Half an hour into the life of the directories that are made up.
+/// The time of the tests in seconds since 1970: half an hour after the start of the generated directories.
 const NOW: u64 = 1_795_264_200;
 
 fn at(seconds: u64) -> SystemTime {
@@ -22,7 +22,7 @@ fn read(relays: &[Fake], params: &str) -> Netdir {
     Netdir::parse(&consensus, &microdescs).unwrap()
 }
 
-/// A directory without times, which is news at any time.
+/// Returns a directory without times, which counts as new at any time.
 fn timeless(relays: &[Fake], params: &str) -> Netdir {
     let (consensus, microdescs) = texts(relays, params, WEIGHTS);
     Netdir::parse(&consensus.replace("valid-", "x-valid-"), &microdescs).unwrap()
@@ -41,7 +41,7 @@ fn ids(state: &GuardState) -> Vec<Fingerprint> {
     state.sample.iter().map(|guard| guard.id).collect()
 }
 
-/// One engine and all that it is given.
+/// One engine's guard state and the inputs that a test gives to it.
 struct Bench {
     state: GuardState,
     dir: Netdir,
@@ -92,7 +92,7 @@ fn keeps_one_guard_across_directories_and_restarts() {
 fn draws_guards_by_weight_and_only_fit_ones() {
     let mut relays = guards(6);
     relays.iter_mut().zip([100, 200, 300, 0]).for_each(|(relay, bandwidth)| relay.bandwidth = bandwidth);
-    relays[3].flags.push_str(" Exit"); // Wgd is 0
+    relays[3].flags.push_str(" Exit"); // its factor `Wgd` in the weights is 0, so it is never a guard
     relays[4].flags = "Fast Guard Running Valid V2Dir".into();
     relays[5].flags = "Fast Running Stable Valid V2Dir".into();
     let dir = read(&relays, "");
@@ -192,7 +192,7 @@ fn leaves_guards_that_lose_their_listing() {
     assert_eq!(bench.choose(DAY).map(|choice| choice.guard), Ok(first), "it is as good as before");
     bench.dir = away;
     bench.guard(2 * DAY);
-    // The day on which it was lost is blurred by up to four days.
+    // The time when the guard was lost has a random part of up to four days.
     bench.guard(17 * DAY);
     assert_eq!(ids(&bench.state).len(), 3);
     bench.guard(23 * DAY);
@@ -218,7 +218,7 @@ fn guards_leave_when_their_time_is_up() {
         let left: HashSet<_> = sample.iter().filter(|guard| ids(&bench.state).contains(guard)).collect();
         assert!(left.len() < 20 && moved.guard != first, "the draw may bring some back, {params}");
     }
-    // A guard that was confirmed late stays for as long as confirmed guards do.
+    // A guard that was confirmed late stays in the sample as long as confirmed guards do.
     let mut bench = Bench::new(timeless(&guards(30), ""));
     let first = bench.guard(0);
     bench.works(first, 100 * DAY);
@@ -229,7 +229,7 @@ fn guards_leave_when_their_time_is_up() {
 #[test]
 fn engines_share_neither_guards_nor_their_kin() {
     let mut relays = guards(8);
-    relays[1].v4 = "10.1.99.1".parse().unwrap(); // a neighbour of the first
+    relays[1].v4 = "10.1.99.1".parse().unwrap(); // in the same subnet as the first guard
     relays[2].family_ids = "k".into();
     relays[0].family_ids = "k".into();
     let dir = read(&relays, "");
@@ -274,7 +274,7 @@ fn exit(number: u32) -> Fingerprint {
 fn raises_an_alarm_when_circuits_past_the_guard_fail() {
     for (built_of_ten, builds, want) in [
         (8, 290, None),
-        (6, 140, None), // too few to decide
+        (6, 140, None), // too few circuits for a decision
         (6, 290, Some(Level::Notice)),
         (4, 290, Some(Level::Warning)),
         (2, 290, Some(Level::Extreme)),

@@ -1,4 +1,4 @@
-//! Combines the two texts: sorts relays, matches microdescriptors, and stores shared values once.
+//! Combines consensus and microdescriptors: sorts relays, matches microdescriptors, and stores equal values only once.
 
 use std::collections::HashMap;
 use std::mem::take;
@@ -10,7 +10,7 @@ use super::{BadNetdir, Entry, Family, Netdir, Nickname, Relay, Skipped, find};
 use crate::exit::Fingerprint;
 use crate::exit::policy::PortPolicy;
 
-/// The largest family of the public network has about 1,000 members; longer declarations are cut.
+/// The most members of one family that are read. The largest family of the public network has about 1,000 members.
 const MAX_MEMBERS: usize = 8192;
 
 pub(super) fn build(consensus: &str, microdescs: &str) -> Result<Netdir, BadNetdir> {
@@ -24,7 +24,8 @@ pub(super) fn build(consensus: &str, microdescs: &str) -> Result<Netdir, BadNetd
     Ok(builder.finish(&consensus))
 }
 
-/// Sorts relays by fingerprint, drops repeated ones, and lists whose microdescriptor has which digest, sorted too.
+/// Sorts relays by fingerprint and drops repeated ones. Also returns, sorted by digest, which microdescriptor belongs
+/// to which relay.
 fn sort(mut found: Vec<(Entry, Option<Digest>)>, skipped: &mut Skipped) -> (Vec<Entry>, Vec<(Digest, u32)>) {
     let before = found.len();
     found.sort_by_key(|(entry, _)| entry.fingerprint);
@@ -37,7 +38,8 @@ fn sort(mut found: Vec<(Entry, Option<Digest>)>, skipped: &mut Skipped) -> (Vec<
     (found.into_iter().map(|(entry, _)| entry).collect(), digests)
 }
 
-/// Values stored once each, and their numbers by the text that they were read from. The empty text is number 0.
+/// Values that are stored only once each, and the number of each value by the text it was read from. The empty text has
+/// number 0.
 struct Interned<'a, T> {
     values: Vec<T>,
     numbers: HashMap<&'a str, u32>,
@@ -61,7 +63,7 @@ struct Builder<'a> {
     policies: Interned<'a, PortPolicy>,
     families: Interned<'a, Family>,
     family_ids: Interned<'a, Box<[u32]>>,
-    /// A number for each proven family.
+    /// The number of each proven family.
     id_numbers: HashMap<&'a str, u32>,
 }
 
@@ -95,7 +97,7 @@ impl<'a> Builder<'a> {
             policies.number(text, |text| {
                 text.parse().unwrap_or_else(|_| {
                     skipped.malformed += 1;
-                    PortPolicy::reject_all() // as tor does: a policy that cannot be read rejects everything
+                    PortPolicy::reject_all() // like tor: a policy that cannot be read rejects everything
                 })
             })
         };
@@ -140,8 +142,8 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// A declared family: `$FINGERPRINT`, with `=nickname` or `~nickname` behind it or not, or a bare nickname. Members that
-/// are not listed are dropped.
+/// Parses a declared family. A member is `$FINGERPRINT`, optionally followed by `=nickname` or `~nickname`, or only a
+/// nickname. Members that are not listed in the directory are dropped.
 fn family(text: &str, relays: &[Entry]) -> Family {
     let (mut members, mut names) = (Vec::new(), Vec::new());
     for member in text.split_ascii_whitespace().take(MAX_MEMBERS) {

@@ -1,7 +1,7 @@
-//! Reads the list of relays: a consensus of either flavour, or the answer to `GETINFO ns/all`.
+//! Parses the list of relays: a consensus of either flavour, or the answer to `GETINFO ns/all`.
 //!
-//! The three differ little. In the microdescriptor flavour the digest is in an `m` line instead of the `r` line; `ns/all`
-//! has neither header nor footer.
+//! These three formats differ little. In the microdescriptor flavour the digest is in an `m` line instead of the `r`
+//! line. `ns/all` has neither header nor footer.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 
@@ -9,19 +9,21 @@ use super::text::{base64, key_values, seconds};
 use super::{Entry, Flags, Lifetime, Nickname, Skipped};
 use crate::exit::Fingerprint;
 
-/// The first bytes of a microdescriptor's SHA-256, as many as `ns/all` has.
+/// The first 20 bytes of a microdescriptor's SHA-256. `ns/all` contains only these bytes.
 pub(super) type Digest = [u8; 20];
 
-/// The public network has fewer than 10,000 relays. The limit keeps a broken text from filling memory.
+/// The most relays that are read. The public network has fewer than 10,000 relays. The limit keeps a broken text from
+/// filling the memory.
 const MAX_RELAYS: usize = 65_536;
 
-/// The consensus has about 60 parameters. The limit keeps a broken text from filling memory.
+/// The most parameters that are read. The consensus has about 60 parameters. The limit keeps a broken text from filling
+/// the memory.
 const MAX_PARAMS: usize = 1024;
 
-/// tor's value for a relay without a bandwidth in the consensus: 30 kB/s.
+/// The bandwidth of a relay that has none in the consensus: 30 kB/s, as in tor.
 const DEFAULT_BANDWIDTH: u32 = 30;
 
-/// Keywords that are known and skipped.
+/// Keywords of lines that we know but do not need.
 const SKIPPED_KEYWORDS: &[&str] = &[
     "network-status-version",
     "vote-status",
@@ -47,7 +49,7 @@ const SKIPPED_KEYWORDS: &[&str] = &[
     "p",
 ];
 
-/// The parts of a consensus that we use, in the order of the text.
+/// The parts of a consensus that we use, in the order in which they are in the text.
 #[derive(Default)]
 pub(super) struct Consensus<'a> {
     pub(super) relays: Vec<(Entry, Option<Digest>)>,
@@ -55,7 +57,7 @@ pub(super) struct Consensus<'a> {
     pub(super) params: Vec<(&'a str, i32)>,
     pub(super) weights: &'a str,
     pub(super) skipped: Skipped,
-    /// Whether the next lines belong to a relay that was kept.
+    /// True if the next lines belong to a relay that was kept.
     in_relay: bool,
 }
 
@@ -65,7 +67,7 @@ impl<'a> Consensus<'a> {
         for line in text.lines() {
             let (keyword, rest) = line.split_once(' ').unwrap_or((line, ""));
             if keyword == "directory-signature" {
-                break; // only signatures follow
+                break; // after this line there are only signatures
             }
             if consensus.line(keyword, rest).is_none() {
                 consensus.skipped.malformed += 1;
@@ -74,7 +76,7 @@ impl<'a> Consensus<'a> {
         consensus
     }
 
-    /// Takes one line. `None` if a line of a known keyword cannot be read.
+    /// Parses one line. Returns `None` if the keyword is known but the line cannot be read.
     fn line(&mut self, keyword: &'a str, rest: &'a str) -> Option<()> {
         match keyword {
             "r" => self.start_relay(rest),
@@ -114,12 +116,12 @@ impl<'a> Consensus<'a> {
     }
 }
 
-/// Shortens a digest to the length in `ns/all`.
+/// Shortens a digest to its first 20 bytes, the length in `ns/all`.
 pub(super) fn cut(digest: [u8; 32]) -> Digest {
     std::array::from_fn(|i| digest[i])
 }
 
-/// `nickname identity [digest] date time ip or-port dir-port`.
+/// Parses an `r` line: `nickname identity [digest] date time ip or-port dir-port`.
 fn relay(rest: &str) -> Option<(Entry, Option<Digest>)> {
     let mut fields = [""; 9];
     let mut count = 0;
@@ -132,7 +134,7 @@ fn relay(rest: &str) -> Option<(Entry, Option<Digest>)> {
         8 => base64(fields[2]),
         _ => return None,
     };
-    fields[count - 2].parse::<u16>().ok()?; // the OR port, which is not needed but must be one
+    fields[count - 2].parse::<u16>().ok()?; // we do not need the OR port, but it must be a valid port
     let entry = Entry {
         fingerprint: Fingerprint(base64(fields[1])?),
         nickname: nickname(fields[0])?,
@@ -164,7 +166,7 @@ fn bandwidth(rest: &str) -> Option<u32> {
     value.parse().ok()
 }
 
-/// Parses an address such as `[2001:db8::1]:9001`. An IPv4 address gives `None`.
+/// Parses an IPv6 address such as `[2001:db8::1]:9001`. Returns `None` for an IPv4 address.
 pub(super) fn or_address(rest: &str) -> Option<Ipv6Addr> {
     let address = rest.split(' ').next()?;
     if address.starts_with('[') {

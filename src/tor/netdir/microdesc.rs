@@ -1,8 +1,8 @@
-//! Reads microdescriptors: the answer to `GETINFO md/all`, or tor's own cache files.
+//! Parses microdescriptors: the answer to `GETINFO md/all`, or tor's own cache files.
 //!
-//! A microdescriptor begins at `onion-key` and ends where the next one, or an annotation (`@last-listed …`), begins. It is
-//! identified by the SHA-256 of exactly that text. Lines are hashed as they are read, always with `\n`, because the
-//! control port sends other line ends than the authorities signed.
+//! A microdescriptor begins at `onion-key`. It ends where the next microdescriptor or an annotation (`@last-listed …`)
+//! begins. Its id is the SHA-256 of exactly this text. The lines are hashed while they are read, always with `\n` at
+//! the end, because the control port sends other line ends than those that the authorities signed.
 
 use std::net::Ipv6Addr;
 
@@ -11,11 +11,12 @@ use sha2::{Digest as _, Sha256};
 use super::consensus::{Digest, cut, or_address};
 use super::text::base64;
 
-/// The parts of a microdescriptor that we use. Texts are not parsed here, because most of them occur a hundred times.
+/// The parts of a microdescriptor that we use. Their texts are parsed later, because most of these texts occur a
+/// hundred times.
 #[derive(Default)]
 pub(super) struct Microdesc<'a> {
     pub(super) digest: Digest,
-    /// It has an ntor key: without one, no circuit can be extended to the relay.
+    /// True if the microdescriptor contains an ntor key. Without this key no circuit can be extended to the relay.
     pub(super) has_ntor: bool,
     pub(super) v6: Option<Ipv6Addr>,
     pub(super) policy: &'a str,
@@ -24,7 +25,7 @@ pub(super) struct Microdesc<'a> {
     pub(super) family_ids: &'a str,
 }
 
-/// Iterates over the microdescriptors of a text.
+/// An iterator over the microdescriptors of a text.
 pub(super) struct Microdescs<'a> {
     lines: std::iter::Peekable<std::str::Lines<'a>>,
     pub(super) malformed: u32,
@@ -36,7 +37,8 @@ impl<'a> Microdescs<'a> {
         Self { lines: text.lines().peekable(), malformed: 0, unknown: 0 }
     }
 
-    /// Takes one line. `Some(false)` if its keyword is unknown, `None` if a line of a known keyword cannot be read.
+    /// Parses one line. Returns `Some(false)` if the keyword is unknown, and `None` if the keyword is known but the
+    /// line cannot be read.
     fn line(found: &mut Microdesc<'a>, line: &'a str) -> Option<bool> {
         let (keyword, rest) = line.split_once(' ').unwrap_or((line, ""));
         match keyword {

@@ -1,4 +1,4 @@
-//! One relay of the directory, and whether it may share a path with another.
+//! One relay of the directory, and whether it may be in one path with another relay.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use super::{Entry, Netdir, Rules};
 use crate::exit::Fingerprint;
 use crate::exit::policy::PortPolicy;
 
-/// One relay of a [`Netdir`].
+/// A reference to one relay of a [`Netdir`].
 #[derive(Clone, Copy, Debug)]
 pub struct Relay<'a> {
     pub(in crate::tor::netdir) dir: &'a Netdir,
@@ -23,17 +23,17 @@ impl<'a> Relay<'a> {
         self.entry().fingerprint
     }
 
-    /// The operator's name for it. It is not unique and proves nothing.
+    /// Returns the relay's nickname, which its operator chose. Several relays may have the same nickname.
     pub fn nickname(self) -> &'a str {
         self.entry().nickname.as_str()
     }
 
-    /// The IPv4 address of its OR port. Exit traffic may come from another address.
+    /// Returns the IPv4 address of the relay's OR port. Exit traffic may come from another address.
     pub fn v4(self) -> Ipv4Addr {
         self.entry().v4
     }
 
-    /// The IPv6 address of its OR port, if it has one.
+    /// Returns the IPv6 address of the relay's OR port, if it has one.
     pub fn v6(self) -> Option<Ipv6Addr> {
         Some(self.entry().v6).filter(|ip| !ip.is_unspecified())
     }
@@ -42,27 +42,27 @@ impl<'a> Relay<'a> {
         self.entry().flags
     }
 
-    /// Its weight in the consensus, about kB/s.
+    /// Returns the relay's weight in the consensus, which is about its bandwidth in kB/s.
     pub fn bandwidth(self) -> u32 {
         self.entry().bandwidth
     }
 
-    /// Whether its microdescriptor is there. Without it no circuit can use the relay.
+    /// Returns true if the relay's microdescriptor is there. Without a microdescriptor no circuit can use the relay.
     pub fn is_known(self) -> bool {
         self.entry().known
     }
 
-    /// Its exit policy for IPv4. It rejects everything while the relay is not known.
+    /// Returns the relay's exit policy for IPv4. While the relay is not known, this policy rejects everything.
     pub fn policy(self) -> &'a PortPolicy {
         &self.dir.policies[self.entry().policy as usize]
     }
 
-    /// Its exit policy for IPv6.
+    /// Returns the relay's exit policy for IPv6.
     pub fn policy_v6(self) -> &'a PortPolicy {
         &self.dir.policies[self.entry().policy_v6 as usize]
     }
 
-    /// Why these two relays of one directory must not be in one path, or `None`.
+    /// Returns the reason why these two relays of one directory must not be in one path, or `None` if they may.
     pub fn relation(self, other: Relay<'_>, rules: Rules) -> Option<Relation> {
         if self.index == other.index {
             return Some(Relation::Same);
@@ -87,7 +87,7 @@ impl<'a> Relay<'a> {
         shared && self.dir.trusts("use-family-ids")
     }
 
-    /// Whether it is running and known, which every position in a path needs.
+    /// Returns true if the relay is running and known. Every position in a path needs this.
     pub(crate) fn is_usable(self) -> bool {
         self.is_known() && self.flags().has(Flags::RUNNING.and(Flags::VALID))
     }
@@ -105,38 +105,38 @@ impl<'a> Relay<'a> {
     }
 }
 
-/// The flags of a relay, a set of bits.
+/// The flags that the authorities gave to a relay, as a set of bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Flags(u16);
 
 impl Flags {
-    /// A directory authority.
+    /// The relay is a directory authority.
     pub const AUTHORITY: Self = Self(1);
-    /// Known to tamper with exit traffic: must not be an exit.
+    /// The relay is known to tamper with exit traffic, so it must not be an exit.
     pub const BAD_EXIT: Self = Self(1 << 1);
-    /// Its exit policy allows the common ports.
+    /// The relay's exit policy allows the common ports.
     pub const EXIT: Self = Self(1 << 2);
-    /// Fast enough for ordinary circuits.
+    /// The relay is fast enough for ordinary circuits.
     pub const FAST: Self = Self(1 << 3);
-    /// May be a guard.
+    /// The relay may be a guard.
     pub const GUARD: Self = Self(1 << 4);
-    /// May be used in the middle of a path only.
+    /// The relay may only be used in the middle of a path.
     pub const MIDDLE_ONLY: Self = Self(1 << 5);
-    /// The authorities could reach it recently.
+    /// The authorities could reach the relay recently.
     pub const RUNNING: Self = Self(1 << 6);
-    /// Its uptime is long enough for long-lived streams.
+    /// The relay's uptime is long enough for streams that last for hours.
     pub const STABLE: Self = Self(1 << 7);
-    /// Serves the directory through its OR port.
+    /// The relay serves the directory through its OR port.
     pub const V2DIR: Self = Self(1 << 8);
-    /// The authorities accept it.
+    /// The authorities accept the relay.
     pub const VALID: Self = Self(1 << 9);
 
-    /// True if every one of these is set.
+    /// Returns true if all of `flags` are set.
     pub fn has(self, flags: Self) -> bool {
         self.0 & flags.0 == flags.0
     }
 
-    /// The union of both sets.
+    /// Returns the union of both sets.
     pub const fn and(self, flags: Self) -> Self {
         Self(self.0 | flags.0)
     }
@@ -161,11 +161,12 @@ impl Flags {
 /// Why two relays must not be in one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// They are the same relay.
+    /// Both are the same relay.
     Same,
-    /// Each declares the other as its family, or both have proved that they belong to the same one.
+    /// Each of the two relays declares the other as its family, or both have proved that they belong to the same
+    /// family.
     Family,
-    /// They share a /16 of IPv4 or a /32 of IPv6.
+    /// Both relays are in one /16 network of IPv4 or one /32 network of IPv6.
     Subnet,
 }
 

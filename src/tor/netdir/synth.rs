@@ -1,4 +1,4 @@
-//! Makes directories as text, for tests and for the benchmark, which includes this file.
+//! Generates directories as text, for tests and for the benchmark. The benchmark includes this file.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
 
-/// One relay of a made-up directory.
+/// One relay of a generated directory.
 #[derive(Clone, Debug)]
 pub struct Fake {
     pub id: [u8; 20],
@@ -20,12 +20,13 @@ pub struct Fake {
     pub policy_v6: String,
     pub family: String,
     pub family_ids: String,
-    /// False: its microdescriptor is left out.
+    /// False if the relay's microdescriptor is left out.
     pub known: bool,
 }
 
 impl Fake {
-    /// A relay that may be used in any position, with values made from `seed`. Each seed has a /16 of its own.
+    /// Returns a relay that may be used in any position. Its values are computed from `seed`. Each seed gets a /16
+    /// network of its own.
     pub fn new(seed: u16) -> Self {
         let [high, low] = seed.to_be_bytes();
         let mut id = [0; 20];
@@ -63,7 +64,7 @@ fn microdesc(relay: &Fake) -> String {
     text
 }
 
-/// The consensus and the microdescriptors of these relays.
+/// Returns the texts of the consensus and of the microdescriptors for these relays.
 pub fn texts(relays: &[Fake], params: &str, weights: &str) -> (String, String) {
     let mut consensus = format!(
         "network-status-version 3 microdesc\nvalid-after 2026-11-21 12:00:00\nfresh-until 2026-11-21 13:00:00\n\
@@ -88,7 +89,7 @@ pub fn texts(relays: &[Fake], params: &str, weights: &str) -> (String, String) {
     (consensus, microdescs)
 }
 
-/// Base64 without padding.
+/// Encodes bytes as base64 without padding.
 pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
@@ -100,12 +101,13 @@ pub fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// The public network's weights: exits are scarce, so they have weight 0 in other positions.
+/// The weights of the public network. Exits are scarce there, so they have weight 0 in other positions.
 pub const WEIGHTS: &str = "Wbd=0 Wbe=0 Wbg=4194 Wbm=10000 Wdb=10000 Web=10000 Wed=10000 Wee=10000 Weg=10000 Wem=10000 \
                            Wgb=10000 Wgd=0 Wgg=5806 Wgm=5806 Wmb=10000 Wmd=0 Wme=0 Wmg=4194 Wmm=10000";
 
-/// A network of the shape of the public one: a quarter exits, bandwidths over four orders of magnitude, a few hundred
-/// policies, families of up to some hundred members, a tenth of the relays short of a flag.
+/// Returns the relays of a network similar to the public one: a quarter are exits, bandwidths differ by up to four
+/// orders of magnitude, there are a few hundred policies, families have up to some hundred members, and a tenth of the
+/// relays lack a flag.
 pub fn network(size: u16, seed: u64) -> Vec<Fake> {
     let mut rng = SmallRng::seed_from_u64(seed);
     let mut relays: Vec<Fake> = (0..size).map(|at| relay_of_a_network(at, &mut rng)).collect();

@@ -15,7 +15,7 @@ fn neighbours_allowed() -> Rules {
     Rules { distinct_subnets: false }
 }
 
-/// Two directories that say the same to a path chooser.
+/// Returns true if two directories are equal for the choice of paths.
 fn same(a: &Netdir, b: &Netdir) -> bool {
     let facts =
         |relay: Relay<'_>| (relay.fingerprint(), relay.flags(), relay.is_known(), relay.policy().clone(), relay.v4());
@@ -56,10 +56,10 @@ fn reads_what_a_real_tor_says() {
 fn a_real_family_is_mutual_or_proven() {
     let dir = Netdir::parse(CONSENSUS, MICRODESCS).unwrap();
     for (a, b, want) in [
-        ("exit1", "exit2", Some(Relation::Family)), // each declares the other
-        ("exit3", "exit1", None),                   // exit3 declares exit1, which does not know of it
+        ("exit1", "exit2", Some(Relation::Family)), // each of the two declares the other
+        ("exit3", "exit1", None),                   // exit3 declares exit1, but exit1 does not declare exit3
         ("exit1", "guard4", None),
-        ("guard1", "guard3", Some(Relation::Family)), // one family key
+        ("guard1", "guard3", Some(Relation::Family)), // both have the same family key
         ("guard1", "auth1", None),
         ("exit1", "exit1", Some(Relation::Same)),
     ] {
@@ -111,7 +111,7 @@ fn skips_and_counts_what_it_cannot_read() {
         ),
         (format!("{good}\nnew-thing 1 2\nnewer\n\n"), 1, Skipped { unknown: 2, ..Skipped::default() }),
         (format!("{good}\n{other}\n{good}"), 2, Skipped { relays: 1, ..Skipped::default() }),
-        // Lines under an unreadable `r` belong to nobody, least of all to the relay before.
+        // Lines after an unreadable `r` line belong to no relay, and must not be added to the relay before.
         (format!("{good}\nr x y\ns Running Valid\nr\n"), 1, Skipped { relays: 2, ..Skipped::default() }),
         (format!("{good}\ns Running\ndirectory-signature\n{other}"), 1, Skipped::default()),
     ] {
@@ -130,7 +130,7 @@ fn skips_and_counts_what_it_cannot_read() {
 #[test]
 fn subnets_and_switched_off_families() {
     let mut relays: Vec<Fake> = (1..=4).map(Fake::new).collect();
-    relays[1].v4 = "10.1.200.7".parse().unwrap(); // the /16 of the first
+    relays[1].v4 = "10.1.200.7".parse().unwrap(); // in the same /16 network as the first relay
     relays[2].v6 = "2001:db8:1::1".parse().ok();
     relays[3].v6 = "2001:db8:2::1".parse().ok();
     relays[0].family = "relay3 $0000000000000000000000000000000000000000".into();
@@ -146,7 +146,7 @@ fn subnets_and_switched_off_families() {
         ("", "relay1", "relay2", Some(Relation::Subnet)),
         ("", "relay3", "relay4", Some(Relation::Subnet)),
         ("", "relay2", "relay3", None),
-        ("", "relay1", "relay3", Some(Relation::Family)), // by nickname one way, by fingerprint the other
+        ("", "relay1", "relay3", Some(Relation::Family)), // one relay declares by nickname, the other by fingerprint
         ("use-family-lists=0", "relay1", "relay3", None),
         ("", "relay1", "relay4", Some(Relation::Family)),
         ("use-family-ids=0", "relay1", "relay4", None),

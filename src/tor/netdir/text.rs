@@ -1,4 +1,4 @@
-//! Parses the small formats in directory documents: base64, dates, `key=value` lists.
+//! Parses the small formats in directory documents: base64, dates and lists of `key=value`.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -7,7 +7,7 @@ use time::PrimitiveDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-/// Padding is optional, and bits beyond the last byte are ignored, as in tor.
+/// The base64 format of tor: padding is optional, and bits after the last whole byte are ignored.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -17,20 +17,20 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
 
-/// Decodes base64 into exactly `N` bytes.
+/// Decodes base64 into exactly `N` bytes. Returns `None` for any other length.
 pub(super) fn base64<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut out = [0; N];
     let length = BASE64.decode_slice(text, &mut out).ok()?;
     (length == N).then_some(out)
 }
 
-/// Seconds since 1970 of a date such as `2026-11-21 12:14:23`, which is UTC.
+/// Parses a date in UTC such as `2026-11-21 12:14:23`. Returns seconds since 1970.
 pub(super) fn seconds(text: &str) -> Option<u64> {
     let date = PrimitiveDateTime::parse(text, DATE).ok()?;
     date.assume_utc().unix_timestamp().try_into().ok()
 }
 
-/// The pairs of a list such as `a=1 b=-2`. Pairs that cannot be read are skipped.
+/// Returns the pairs of a list such as `a=1 b=-2`. Pairs that cannot be read are skipped.
 pub(super) fn key_values(text: &str) -> impl Iterator<Item = (&str, i32)> + Clone {
     text.split_ascii_whitespace().filter_map(|piece| {
         let (key, value) = piece.split_once('=')?;

@@ -1,9 +1,10 @@
-//! The weight of a relay in a position, and a random choice by weight.
+//! Computes the weight of a relay in a position of a path, and chooses randomly by weight.
 //!
-//! A relay's bandwidth is multiplied by a factor from the consensus footer that depends on the position and on whether
-//! the relay has the Guard flag, the Exit flag, both or neither: `Wmg` is the factor of Guard-flagged relays in the middle.
-//! So the network keeps scarce exits and guards free for the positions that only they can have. The arithmetic is tor's,
-//! but in whole numbers: sums are exact, and a relay of weight 0 is never chosen.
+//! The bandwidth of a relay is multiplied by a factor from the footer of the consensus. The factor depends on the
+//! position and on whether the relay has the Guard flag, the Exit flag, both or neither. For example, `Wmg` is the
+//! factor of relays with the Guard flag in the middle position. So the network keeps scarce exits and guards free for
+//! the positions that only they can have. The arithmetic is that of tor, but with whole numbers: sums are exact, and a
+//! relay of weight 0 is never chosen.
 
 use rand::{Rng, RngExt};
 
@@ -16,17 +17,18 @@ pub(crate) enum Position {
     Middle,
 }
 
-/// Weights are in millionths: fine enough to be exact for the usual scale of 10,000 squared (a relay that serves the
-/// directory has two factors).
+/// The scale of factors: a factor of 1 is stored as one million. This is exact for the usual scale of 10,000 squared,
+/// which is needed because a relay that serves the directory has two factors.
 const UNIT: u64 = 1_000_000;
 
-/// tor's limit: a bandwidth is a signed 32-bit number of bytes.
+/// The largest bandwidth, in kB/s. This is tor's limit: a bandwidth is a signed 32-bit number of bytes.
 const MAX_BANDWIDTH: u32 = i32::MAX as u32 / 1000;
 
-/// Factors of one position: without flags, Guard, Exit, both; each without and with the V2Dir flag.
+/// The factors of one position, for relays with no flag, Guard, Exit or both. Each has two values: without and with the
+/// V2Dir flag.
 type Factors = [[u64; 2]; 4];
 
-/// The consensus' factors.
+/// The factors of all positions, from the consensus.
 #[derive(Clone, Debug)]
 pub(crate) struct Weights {
     guard: Factors,
@@ -34,8 +36,8 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// From the pairs of the `bandwidth-weights` line and the parameter `bwweightscale`. If any that a position needs is
-    /// missing or negative, that position weighs by bandwidth alone, as in tor.
+    /// Computes the factors from the pairs of the line `bandwidth-weights` and the parameter `bwweightscale`. If a
+    /// factor of a position is missing or negative, relays in that position are weighted by bandwidth alone, as in tor.
     pub(crate) fn new<'a>(pairs: impl Iterator<Item = (&'a str, i32)> + Clone, scale: i32) -> Self {
         let scale = scale.max(1) as u64;
         let read = |name: &str| {
@@ -45,7 +47,7 @@ impl Weights {
         let position = |names: [Option<&str>; 4]| {
             let mut factors = [[UNIT; 2]; 4];
             for (place, (name, serving)) in names.iter().zip(["Wmb", "Wgb", "Web", "Wdb"]).enumerate() {
-                // An exit without the Guard flag is never a guard, so that position has no factor for it.
+                // An exit without the Guard flag is never a guard, so there is no such factor for the guard position.
                 let (factor, serving) = (name.map_or(Some(0), read)?, read(serving)?);
                 let plain = factor * UNIT / scale;
                 factors[place] = [plain, plain * serving / scale];
@@ -59,7 +61,7 @@ impl Weights {
         }
     }
 
-    /// The weight of a relay with these flags and this bandwidth.
+    /// Returns the weight of a relay with these flags and this bandwidth in a position.
     pub(crate) fn of(&self, position: Position, flags: Flags, bandwidth: u32) -> u64 {
         let factors = match position {
             Position::Guard => &self.guard,
@@ -71,12 +73,13 @@ impl Weights {
     }
 }
 
-/// Running sums of weights. A random choice by weight takes O(log n).
+/// The running sums of a list of weights. With these sums a random choice by weight takes O(log n) time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cumulative(Box<[u64]>);
 
 impl Cumulative {
-    /// The sum cannot overflow 64 bits: at most 65,536 relays, each below 2^31 / 1000 × 1,000,000.
+    /// Computes the running sums. They cannot overflow 64 bits: there are at most 65,536 weights, each below 2^31 /
+    /// 1000 × 1,000,000.
     pub(crate) fn new(weights: impl Iterator<Item = u64>) -> Self {
         let mut sum = 0u64;
         Self(
@@ -89,7 +92,7 @@ impl Cumulative {
         )
     }
 
-    /// A random index by weight. `None` if all weights are 0.
+    /// Returns a random index, chosen by weight. Returns `None` if all weights are 0.
     pub(crate) fn pick<R: Rng + ?Sized>(&self, rng: &mut R) -> Option<usize> {
         let total = self.0.last().copied().filter(|total| *total > 0)?;
         let point = rng.random_range(0..total);
@@ -102,8 +105,8 @@ impl Cumulative {
     }
 }
 
-/// A random index by weight. If all weights are 0 every index is equally likely, as in tor on networks without
-/// measurements.
+/// Returns a random index, chosen by weight. If all weights are 0, every index is equally likely, as in tor on networks
+/// without bandwidth measurements.
 pub(crate) fn pick<R: Rng + ?Sized>(weights: &[u64], rng: &mut R) -> Option<usize> {
     if weights.is_empty() {
         return None;

@@ -1,5 +1,5 @@
-//! The reference works on what the directory was made from, not on what was read: it lists, filters and knows no
-//! shortcut.
+//! Compares the module with a slow reference. The reference uses the list of relays that a directory was generated
+//! from, not the parsed directory. It lists all possible middles and filters them, without optimisations.
 
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -37,7 +37,7 @@ fn neighbours(a: &Fake, b: &Fake) -> bool {
 }
 
 fn slow_exit(exit: &Fake, target: Option<Port>) -> Option<NoPath> {
-    // Policies of these tests are lists of single ports.
+    // In these tests a policy is a list of single ports.
     let allows = |policy: &str, port: u16| {
         policy.strip_prefix("accept ").is_some_and(|list| list.split(',').any(|one| one == port.to_string()))
     };
@@ -73,7 +73,7 @@ fn slow_ends(guard: &Fake, exit: &Fake, distinct: bool) -> Option<NoPath> {
     }
 }
 
-/// By the table of [`WEIGHTS`].
+/// Returns a relay's weight in the middle position, computed from [`WEIGHTS`].
 fn slow_weight(relay: &Fake) -> f64 {
     let exit = flag(relay, "Exit") && !flag(relay, "BadExit");
     let factor = match (flag(relay, "Guard"), exit) {
@@ -84,7 +84,7 @@ fn slow_weight(relay: &Fake) -> f64 {
     f64::from(relay.bandwidth) * factor
 }
 
-/// Every middle that may be chosen, by its chance.
+/// Returns every possible middle with its probability.
 fn slow_middles(relays: &[Fake], guard: &Fake, exit: &Fake, want: &Want<'_>, stable: bool) -> Vec<(Fingerprint, f64)> {
     let free = |relay: &&Fake| {
         up(relay)
@@ -209,7 +209,8 @@ fn a_bridge_is_kept_from_its_neighbours() {
     assert_eq!(choose(&dir, &listed, &mut rng), Err(NoPath::GuardIsExit));
 }
 
-/// Draws many middles of one network and holds them against the chances by Pearson's chi-square.
+/// Draws many middles in one network and compares their frequencies with the expected ones, with Pearson's chi-square
+/// test.
 fn fits_the_weights(relays: &[Fake], avoid: &HashSet<Fingerprint>, drawn: u32) {
     let exit = relays.iter().position(|relay| relay.policy.contains("accept 80,443") && up(relay)).unwrap();
     let guard = relays.iter().rposition(|relay| flag(relay, "Guard") && up(relay)).unwrap();
@@ -219,7 +220,7 @@ fn fits_the_weights(relays: &[Fake], avoid: &HashSet<Fingerprint>, drawn: u32) {
     for _ in 0..drawn {
         *seen.entry(choose(&dir, &wanted, &mut rng).unwrap().middle().unwrap()).or_default() += 1;
     }
-    // Relays too small to be expected five times are counted as one, as the test asks.
+    // Relays that are expected fewer than five times are counted together, because the chi-square test requires this.
     let (mut chi, mut cells, mut small) = (0f64, 0f64, (0f64, 0f64));
     for (middle, chance) in slow_middles(relays, &relays[guard], &relays[exit], &wanted, false) {
         let (expected, found) = (chance * f64::from(drawn), f64::from(seen.remove(&middle).unwrap_or(0)));
@@ -233,7 +234,8 @@ fn fits_the_weights(relays: &[Fake], avoid: &HashSet<Fingerprint>, drawn: u32) {
     }
     assert!(seen.is_empty(), "unfit middles: {seen:?}");
     assert!((small.1 - small.0).abs() <= 6.0 * small.0.sqrt(), "{small:?}");
-    // Mean and spread of chi-square with that many degrees of freedom; four spreads are one draw in thirty thousand.
+    // Mean and standard deviation of chi-square with this number of degrees of freedom. A value four standard
+    // deviations away from the mean happens once in thirty thousand runs.
     let (mean, spread) = (cells - 1.0, (2.0 * (cells - 1.0)).sqrt());
     assert!(chi < mean + 4.0 * spread, "chi-square {chi} of {cells} cells");
 }
@@ -245,7 +247,7 @@ fn the_distribution_of_middles_fits_the_weights() {
 
 #[test]
 fn the_distribution_fits_when_most_draws_are_unfit() {
-    // The heaviest relays are all to be avoided, so that both ways of drawing have their share.
+    // All of the heaviest relays must be avoided, so that both methods of drawing are used.
     let relays = network(60, 5);
     let mut by_weight: Vec<&Fake> = relays.iter().collect();
     by_weight.sort_by(|a, b| slow_weight(b).total_cmp(&slow_weight(a)));
@@ -281,7 +283,8 @@ fn small_network() -> impl Strategy<Value = Vec<Fake>> {
             let members = relays.iter().filter(|(_, other)| *other == family);
             members.map(|(relay, _)| relay.hex()).collect::<Vec<_>>().join(" ")
         };
-        // Families 0 to 2 are mutual; one of family 3 declares family 0, which does not know of it.
+        // The members of families 0 to 2 declare each other. One member of family 3 declares family 0, which does not
+        // declare it.
         let with_family = |(relay, family): &(Fake, usize)| {
             let mut relay = relay.clone();
             relay.family = if *family < 4 { declared(family % 3) } else { String::new() };

@@ -1,4 +1,4 @@
-//! Tables of what tor really says, and properties of what it might.
+//! Tests with replies that tor really sends, and property tests with generated replies.
 
 use proptest::prelude::*;
 

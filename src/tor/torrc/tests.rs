@@ -1,4 +1,4 @@
-//! What is refused and why, and what an engine's torrc holds.
+//! Tests which lines are refused for which reason, and what an engine's torrc contains.
 
 use proptest::prelude::*;
 

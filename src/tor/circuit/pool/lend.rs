@@ -1,10 +1,10 @@
-//! Lends circuits to requests and takes them back.
+//! Lends places on circuits to requests, and takes the places back.
 
 use super::*;
 
 impl Pool {
-    /// A place on a complete circuit that is not busy, if there is one. Every engine is asked this first, before any engine
-    /// starts a build.
+    /// Returns a place on a complete circuit that is not busy, if there is one. The caller tries this on every engine
+    /// before any engine starts a build.
     pub fn lend(&mut self, key: Key, isolation: Isolation, now: Instant) -> Option<LeaseAnswer> {
         let own = self.best_own(key, isolation, now);
         let busy = own.is_none_or(|id| self.circuits.get(&id).is_none_or(|circuit| circuit.is_busy(now)));
@@ -12,13 +12,14 @@ impl Pool {
         self.take(fresh.or(own)?, isolation, now)
     }
 
-    /// A place on a circuit, or an id to wait with.
+    /// Returns a place on a circuit. If no circuit is free, returns the id under which the request waits for one.
     pub fn ask(&mut self, key: Key, isolation: Isolation, now: Instant) -> LeaseAnswer {
         if let Some(lent) = self.lend(key, isolation, now) {
             return lent;
         }
         if let Some(doomed) = self.doomed_own(key, isolation) {
-            // The replacement is built as a spare, so another key can use it if this one does not come back.
+            // The replacement is built as a spare, so another isolation key can use it if no further request with this
+            // key comes.
             if !self.builds.values().any(|build| build.key == key) {
                 self.enqueue(key, None);
             }
@@ -34,7 +35,7 @@ impl Pool {
         LeaseAnswer::Wait(waiter)
     }
 
-    /// A waiting request has given up.
+    /// Removes a waiting request whose client has given up.
     pub fn forget(&mut self, waiter: WaiterId) {
         for group in self.groups.values_mut() {
             group.waiters.retain(|other| *other != waiter);
@@ -42,7 +43,7 @@ impl Pool {
         self.groups.retain(|_, group| !group.waiters.is_empty());
     }
 
-    /// Takes a place back: its stream has ended, or never began.
+    /// Frees a place on a circuit. The engine calls this when the stream of that place has ended or was never opened.
     pub fn release(&mut self, id: CircuitId, now: Instant) {
         let Some(circuit) = self.circuits.get_mut(&id) else { return };
         circuit.streams = circuit.streams.saturating_sub(1);
@@ -52,12 +53,13 @@ impl Pool {
         }
     }
 
-    /// Notes that a stream on the circuit reached its target. True the first time.
+    /// Records that a stream on the circuit reached its target. Returns true only the first time for each circuit.
     pub fn prove(&mut self, id: CircuitId) -> bool {
         self.circuits.get_mut(&id).is_some_and(|circuit| !std::mem::replace(&mut circuit.proven, true))
     }
 
-    /// Notes that tor will close the circuit soon. It is lent only if there is nothing better, and replaced if wanted.
+    /// Records that tor will close the circuit soon. From now on the circuit is lent only if there is no other. If the
+    /// circuit is wanted, a replacement is built.
     pub fn doom(&mut self, id: CircuitId, now: Instant) {
         if let Some(circuit) = self.circuits.get_mut(&id) {
             circuit.doomed = true;
@@ -67,7 +69,7 @@ impl Pool {
         }
     }
 
-    /// Notes that the circuit gave no answer within tor's time-out. It gets no more streams.
+    /// Records that the circuit gave no answer within tor's time-out. The circuit gets no more streams.
     pub fn hang(&mut self, id: CircuitId, now: Instant) {
         if let Some(circuit) = self.circuits.get_mut(&id) {
             circuit.hung = true;
@@ -75,42 +77,44 @@ impl Pool {
         }
     }
 
-    /// [`Self::hang`] for all circuits that begin with this link. Returns those that were not known to hang.
+    /// Calls [`Self::hang`] for all circuits that begin with this link (the first two relays). Closes those without
+    /// streams. Returns the circuits that were not marked before.
     pub fn hang_over(&mut self, link: Link, now: Instant) -> Vec<CircuitId> {
         let over = self.circuits.iter().filter(|(_, circuit)| !circuit.hung && circuit.path.starts_with(&link));
         let ids: Vec<_> = over.map(|(id, _)| *id).collect();
         ids.iter().for_each(|id| self.hang(*id, now));
-        // A circuit with streams closes when they end; one without streams must be closed here.
+        // A circuit with streams is closed when its streams end. A circuit without streams must be closed here.
         let idle = |id: &&CircuitId| self.circuits.get(id).is_some_and(|circuit| circuit.streams == 0);
         ids.iter().filter(idle).copied().collect::<Vec<_>>().into_iter().for_each(|id| self.close(id));
         ids
     }
 
-    /// The first two relays of a circuit.
+    /// Returns the first two relays of a circuit.
     pub fn link(&self, id: CircuitId) -> Option<Link> {
         self.circuits.get(&id)?.path.first_chunk().copied()
     }
 
-    /// The first two relays of every circuit that uses one of these relays after its guard, each pair once.
+    /// Returns the first two relays of every circuit that contains one of `relays` after its guard, each pair only
+    /// once.
     pub fn links_over(&self, relays: &HashSet<Fingerprint>) -> Vec<Link> {
         let over = self.circuits.values().filter(|c| !c.hung && c.path.iter().skip(1).any(|r| relays.contains(r)));
         let links: BTreeSet<Link> = over.filter_map(|circuit| circuit.path.first_chunk().copied()).collect();
         links.into_iter().collect()
     }
 
-    /// When a circuit was completed.
+    /// Returns the time when a circuit was completed.
     pub fn built_at(&self, id: CircuitId) -> Option<Instant> {
         self.circuits.get(&id).map(|circuit| circuit.built)
     }
 
-    /// Notes the bytes that tor reports for the last second.
+    /// Records the number of bytes that tor reported for this circuit for the last second.
     pub fn carried(&mut self, id: CircuitId, bytes: u64, now: Instant) {
         if let Some(circuit) = self.circuits.get_mut(&id) {
             circuit.carried = (bytes, now);
         }
     }
 
-    /// The least loaded circuit of this isolation key that may take a stream.
+    /// Returns the least loaded circuit of this isolation key that may take another stream.
     fn best_own(&self, key: Key, isolation: Isolation, now: Instant) -> Option<CircuitId> {
         let ids = self.by_key.get(&key)?;
         let own = ids.iter().filter_map(|id| Some((*id, self.circuits.get(id)?))).filter(|(_, circuit)| {
@@ -134,7 +138,7 @@ impl Pool {
         ids.iter().filter(|id| self.circuits.get(id).is_some_and(|circuit| circuit.owner == Some(isolation))).count()
     }
 
-    /// The oldest spare, because it is the next to be closed for its age.
+    /// Returns the oldest spare circuit, because the oldest is the next to be closed for its age.
     fn spare(&self, key: Key) -> Option<CircuitId> {
         let ids = self.by_key.get(&key)?;
         let good = |id: &&CircuitId| self.circuits.get(id).is_some_and(|c| c.owner.is_none() && !c.doomed);
@@ -156,14 +160,14 @@ impl Pool {
         Some(asked)
     }
 
-    /// Queues builds until there are enough for the waiting requests.
+    /// Queues builds until there are enough for all waiting requests of this key.
     pub(super) fn supply(&mut self, key: Key, isolation: Isolation) {
         let waiting = self.groups.get(&(key, isolation)).map_or(0, |group| group.waiters.len());
         let needed = waiting.div_ceil(usize::from(self.limits.streams).max(1)).min(PARALLEL);
         let under_way = |build: &&Build| build.key == key && build.owner == Some(isolation);
         let mut have = self.builds.values().filter(under_way).count();
         while have < needed {
-            // A spare that is already being built is ready sooner than a new build.
+            // A spare circuit that is already being built is ready sooner than a new build would be.
             let spare = self.builds.iter().find(|(_, build)| build.key == key && build.owner.is_none());
             match spare.map(|(id, _)| *id) {
                 Some(id) => self.claim(id, isolation),
@@ -188,7 +192,7 @@ impl Pool {
         if owner.is_some() { &mut self.awaited } else { &mut self.spares }.push_back(id);
     }
 
-    /// Gives a new circuit to the requests that wait for it.
+    /// Gives places on a new circuit to the requests that wait for it.
     pub(super) fn hand_out(&mut self, id: CircuitId, isolation: Isolation, now: Instant) {
         let Some(key) = self.circuits.get(&id).map(|circuit| circuit.key) else { return };
         let Some(group) = self.groups.get_mut(&(key, isolation)) else { return };

@@ -1,4 +1,4 @@
-//! The rules of lending, and a random life of a pool in which none of them is ever broken.
+//! Tests of the rules of lending, and a test that runs random operations on a pool and checks that no rule is broken.
 
 use std::collections::HashSet;
 
@@ -23,11 +23,11 @@ fn iso(n: u64) -> Isolation {
     Isolation(n)
 }
 
-/// A pool with a clock and a tor that builds what it is told.
+/// A pool with a clock and a simulated tor that builds every circuit it is asked for.
 struct Bed {
     pool: Pool,
     now: Instant,
-    /// Ids that tor would give next.
+    /// The circuit id that the simulated tor assigns next.
     next: u32,
 }
 
@@ -42,7 +42,7 @@ impl Bed {
         self.pool.tick(self.now);
     }
 
-    /// Builds that tor was asked for.
+    /// Returns the builds that the pool asked for.
     fn builds(&mut self) -> Vec<BuildId> {
         let effects = self.pool.effects();
         let builds =
@@ -63,7 +63,7 @@ impl Bed {
         id
     }
 
-    /// Completes every build asked for; returns who was granted what.
+    /// Completes every build that the pool asked for. Returns which waiting request got which circuit.
     fn complete_all(&mut self) -> Vec<(WaiterId, CircuitId)> {
         for build in self.builds() {
             self.complete(build);
@@ -257,7 +257,7 @@ fn streams_spread_over_circuits_when_one_is_busy() {
     let mut bed = Bed::new(Limits { streams: 64, ..LIMITS });
     bed.spares(1, 1);
     let first = bed.lend(1, 7).unwrap();
-    bed.complete_all(); // the spare that replaces it
+    bed.complete_all(); // completes the build of the spare that replaces the lent circuit
     assert_eq!(bed.lend(1, 7), Some(first), "not busy yet");
     bed.pool.carried(first, BUSY_BYTES + 1, bed.now);
     let second = bed.lend(1, 7).unwrap();

@@ -1,11 +1,11 @@
-//! Builds circuits, notes failures and closes what is old.
+//! Builds circuits, records failures of builds, and closes old circuits.
 
 use super::*;
 use crate::telemetry::metrics::{CIRCUIT_BUILD_SECONDS, CIRCUIT_FAILURES};
 
 impl Pool {
-    /// Sets the spares to keep, and starts to build those that are missing. Spares that are no longer wanted stay as long as
-    /// an idle used circuit, because they are often wanted again.
+    /// Sets how many spare circuits to keep for each key, and starts to build the missing ones. A spare that is no
+    /// longer wanted stays as long as an idle used circuit, because its exit is often wanted again.
     pub fn want(&mut self, wanted: BTreeMap<Key, u8>, now: Instant) {
         let dropped = |key: &Key| self.wanted.contains_key(key) && !wanted.contains_key(key);
         for circuit in self.circuits.values_mut().filter(|circuit| dropped(&circuit.key)) {
@@ -25,19 +25,19 @@ impl Pool {
         self.start_builds(now);
     }
 
-    /// The answer to [`Effect::Build`]: tor has given the build this circuit id.
+    /// Records the circuit id that tor assigned to a build. The engine calls this after [`Effect::Build`].
     pub fn launched(&mut self, build: BuildId, circuit: CircuitId, now: Instant) {
         match self.builds.get_mut(&build) {
             Some(Build { state, .. }) => {
                 *state = BuildState::Launched(state.since().unwrap_or(now), circuit);
                 self.launched.insert(circuit, build);
             }
-            // The build was given up meanwhile, so nothing else would close its circuit.
+            // The build was abandoned meanwhile, so no other code would close its circuit.
             None => self.effects.push(Effect::Close(circuit)),
         }
     }
 
-    /// Notes that a circuit is complete. False if it does not belong to this pool.
+    /// Records that a circuit is complete. Returns false if the circuit does not belong to this pool.
     pub fn built(&mut self, id: CircuitId, path: Arc<[Fingerprint]>, now: Instant) -> bool {
         let Some(build) = self.launched.remove(&id).and_then(|build| self.builds.remove(&build)) else { return false };
         self.trouble.remove(&build.key);
@@ -59,7 +59,8 @@ impl Pool {
         };
         self.circuits.insert(id, circuit);
         self.by_key.entry(build.key).or_default().push(id);
-        // It has no owner until a stream is on it: the requests it was built for may have given up.
+        // The new circuit has no owner until it carries a stream, because the requests it was built for may have given
+        // up.
         if let Some(owner) = build.owner {
             self.hand_out(id, owner, now);
         }
@@ -67,7 +68,7 @@ impl Pool {
         true
     }
 
-    /// Notes that a build failed: no path, refused, failed or too slow.
+    /// Records that a build failed: no path was found, a relay refused, the build broke, or the build was too slow.
     pub fn build_failed(&mut self, id: BuildId, fault: LeaseFault, now: Instant) {
         let Some(build) = self.builds.remove(&id) else { return };
         metrics::counter!(CIRCUIT_FAILURES).increment(1);
@@ -82,7 +83,7 @@ impl Pool {
         let Some(owner) = build.owner else { return };
         let Some(group) = self.groups.get_mut(&(build.key, owner)) else { return };
         group.failures += 1;
-        // Trying again cannot help if no path exists. After a broken build it may, with another middle.
+        // If no path exists, another try cannot help. After a broken build it may help, with another middle relay.
         let hopeless = matches!(fault, LeaseFault::UnknownExit | LeaseFault::Policy | LeaseFault::NoPath);
         let others = self.builds.values().any(|build_| build_.key == build.key && build_.owner == Some(owner));
         if !hopeless && group.failures < ATTEMPTS {
@@ -95,7 +96,8 @@ impl Pool {
         self.start_builds(now);
     }
 
-    /// Notes that a circuit was closed or a build failed. Returns its key if it belongs to this pool.
+    /// Records that a circuit was closed or that its build failed. Returns the circuit's key if it belongs to this
+    /// pool.
     pub fn gone(&mut self, id: CircuitId, fault: LeaseFault, now: Instant) -> Option<Key> {
         if let Some(build) = self.launched.get(&id).copied() {
             let key = self.builds.get(&build).map(|build| build.key);
@@ -104,7 +106,8 @@ impl Pool {
         }
         let circuit = self.remove(id)?;
         if circuit.owner.is_none() {
-            // A spare that died unused is replaced after a pause that grows, because its exit may be down.
+            // A spare that died unused is replaced after a pause. The pause grows with each failure, because the exit
+            // may be down.
             let trouble = self.trouble.entry(circuit.key).or_insert(Trouble { failures: 0, until: now });
             trouble.until = trouble.until.max(now + SPARE_PAUSE.saturating_mul(1 << trouble.failures.min(6)));
         }
@@ -113,7 +116,7 @@ impl Pool {
         Some(circuit.key)
     }
 
-    /// Drops everything because the engine was lost. Waiting requests get an error.
+    /// Forgets all circuits and builds because the engine was lost. Waiting requests get an error.
     pub fn lost(&mut self) {
         for (_, group) in self.groups.drain() {
             let refused = group.waiters.into_iter().map(|waiter| Effect::Refuse { waiter, fault: LeaseFault::Lost });
@@ -129,8 +132,8 @@ impl Pool {
         self.trouble.clear();
     }
 
-    /// Does what is due by time: starts second builds beside slow ones, gives up hung ones, closes old circuits, starts
-    /// queued builds.
+    /// Does everything that is due at the time `now`: starts second builds beside slow ones, abandons builds that hang,
+    /// closes old circuits, and starts queued builds.
     pub fn tick(&mut self, now: Instant) {
         let since = |build: &Build| build.state.since().map(|at| now.saturating_duration_since(at));
         let hung: Vec<_> = self
@@ -160,14 +163,14 @@ impl Pool {
         self.start_builds(now);
     }
 
-    /// Starts a second build beside each slow build that a request waits for.
+    /// Starts a second build in parallel to each slow build that a request waits for.
     fn hedge(&mut self, now: Instant) {
         let mut slow = BTreeMap::<(Key, Isolation), usize>::new();
         for build in self.builds.values() {
             let Some(owner) = build.owner else { continue };
             let age = build.state.since().map(|at| now.saturating_duration_since(at));
             let count = slow.entry((build.key, owner)).or_default();
-            // A build that is not slow, or has not begun, counts twice: then no second one is started.
+            // A build that is not slow or has not begun counts as two, and then no second build is started.
             *count += if age.is_some_and(|age| age >= SLOW_BUILD) { 1 } else { 2 };
         }
         for ((key, owner), count) in slow {
@@ -177,14 +180,14 @@ impl Pool {
         }
     }
 
-    /// How long until the [`BuildRate`] allows the next queued build.
+    /// Returns how long the next queued build must wait for the [`BuildRate`].
     pub fn next_start(&self) -> Option<Duration> {
         let awaited = self.awaited.front().map(|_| self.pace.wait(true));
         let spare = self.spares.front().map(|_| self.pace.wait(false));
         awaited.into_iter().chain(spare).min()
     }
 
-    /// Starts as many queued builds as the pace allows, first those that a request waits for.
+    /// Starts as many queued builds as the [`BuildRate`] allows. Builds that a request waits for come first.
     pub(super) fn start_builds(&mut self, now: Instant) {
         for awaited in [true, false] {
             loop {
@@ -206,12 +209,13 @@ impl Pool {
         }
     }
 
-    /// Takes a token for a circuit that is built outside the pool.
+    /// Takes a token of the [`BuildRate`] for a circuit that is built outside the pool. Returns false if there is no
+    /// token.
     pub fn may_build(&mut self, now: Instant) -> bool {
         self.pace.take(true, now)
     }
 
-    /// Queues a build for every wanted spare that neither exists nor is being built.
+    /// Queues a build for every wanted spare circuit that neither exists nor is being built.
     fn restock(&mut self, now: Instant) {
         let mut coming = HashMap::<Key, usize>::new();
         for build in self.builds.values().filter(|build| build.owner.is_none()) {
@@ -223,7 +227,7 @@ impl Pool {
         }
     }
 
-    /// [`Self::restock`] for one key, after one of its spares was lent.
+    /// Does the same as [`Self::restock`] for one key. Called after one of the key's spare circuits was lent.
     pub(super) fn restock_one(&mut self, key: Key, now: Instant) {
         let coming = self.builds.values().filter(|build| build.owner.is_none() && build.key == key).count();
         self.top_up(key, coming, now);

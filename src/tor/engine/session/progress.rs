@@ -1,20 +1,22 @@
-//! Decides which lines about a bootstrap go into the log. Pure.
+//! Decides which lines about a bootstrap are written to the log. Pure: no I/O.
 //!
-//! A first start fetches the whole directory, and an operator who waits wants to see progress. A bootstrap that makes no
-//! progress is most often behind a firewall or has a wrong clock. The log says so, with what to do.
+//! The first start of tor downloads the whole directory of relays, and an operator who waits wants to see progress. If
+//! a bootstrap makes no progress, the usual cause is a firewall or a wrong clock. The log then reports the problem and
+//! gives advice.
 
 use std::time::{Duration, Instant};
 
-/// Least time between two lines about progress. Not tuned.
+/// The least time between two log lines about progress. Not tuned.
 const STEP: Duration = Duration::from_secs(5);
 
-/// Failures are not logged before this time: the first relays that tor tries often do not answer. Not tuned.
+/// For this time after the start no failure is logged, because the first relays that tor tries often do not answer. Not
+/// tuned.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Least time between two lines about a failure. tor itself warns every few seconds.
+/// The least time between two log lines about a failure. tor itself would warn every few seconds.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// A line for the log.
+/// The kind of line to write to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line {
     /// The bootstrap has made progress.
@@ -23,7 +25,7 @@ pub(super) enum Line {
     Stuck,
 }
 
-/// What was logged so far.
+/// The lines about this bootstrap that were already logged.
 #[derive(Debug)]
 pub(super) struct Progress {
     began: Instant,
@@ -37,7 +39,8 @@ impl Progress {
         Self { began: now, percent: 0, spoke: now, warned: None }
     }
 
-    /// The line to log now, if any.
+    /// Returns the kind of line to log now, if any. `kept` is true if tor reports a problem that keeps it from
+    /// progress.
     pub(super) fn look(&mut self, percent: u8, kept: bool, now: Instant) -> Option<Line> {
         let due = now - self.began >= PATIENCE && self.warned.is_none_or(|last| now - last >= REMINDER);
         if kept && due {
@@ -66,7 +69,7 @@ mod tests {
             (5, 10, false, Some(Line::Progress)),
             (8, 14, false, None),
             (10, 14, false, Some(Line::Progress)),
-            (15, 14, false, None), // no progress
+            (15, 14, false, None), // no progress since the last line
             (16, 14, true, Some(Line::Stuck)),
             (20, 14, true, None),
             (75, 14, true, None),

@@ -1,9 +1,9 @@
 //! Closes circuits that do not belong to the pool.
 //!
-//! An attached tor outlives our control connection, and so do its circuits and the streams on them. A download that runs
-//! must go on. A circuit without streams would stay for a month, because our torrc sets that lifetime. So circuits left
-//! over from an earlier connection are closed once they have no streams. The same check finds any other circuit that the
-//! pool lost.
+//! An attached tor keeps running after our control connection ends, and so do its circuits and the streams on them. A
+//! running download must continue. But a circuit without streams would stay for a month, because our torrc sets that
+//! lifetime. So circuits left over from an earlier connection are closed once they have no streams. The same check
+//! finds any other circuit that the pool has lost.
 
 use std::collections::HashSet;
 
@@ -12,15 +12,15 @@ use crate::tor::control::{Command, ControlError};
 use crate::tor::event::{CircuitId, Stream};
 
 impl Session<'_> {
-    /// Closes circuits that an earlier connection left behind. Called before the pool has any circuit.
+    /// Closes circuits that an earlier control connection left behind. Called before the pool has any circuit.
     pub(super) async fn close_leftovers(&self) -> Result<(), ControlError> {
         let streams = self.live.control.streams().await?;
         self.strays_beside(&streams).await?.into_iter().for_each(|stray| self.close(stray));
         Ok(())
     }
 
-    /// Closes circuits that did not belong to the pool at this check and at the last one. One check is not enough: the
-    /// answer to a build may be on its way.
+    /// Closes circuits that belonged to the pool neither at this check nor at the last one. One check is not enough:
+    /// tor's answer to a build may arrive only after the check.
     pub(super) async fn close_strays(&mut self, streams: &[Stream]) -> Result<(), ControlError> {
         let strays = self.strays_beside(streams).await?;
         strays.intersection(&self.strays).for_each(|stray| self.close(*stray));
@@ -36,6 +36,6 @@ impl Session<'_> {
     }
 
     fn close(&self, circuit: CircuitId) {
-        drop(self.live.control.start(&Command::new("CLOSECIRCUIT").arg(circuit))); // no answer needed: the circuit may be gone already
+        drop(self.live.control.start(&Command::new("CLOSECIRCUIT").arg(circuit))); // the circuit may be gone already
     }
 }

@@ -1,5 +1,5 @@
-//! Handles events of streams: attaches new ones, reports their end to dials, and notes what an end says about the
-//! circuit.
+//! Handles tor's events about streams. It attaches new streams, tells dials that their stream has ended, and records
+//! what the end of a stream shows about its circuit.
 
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ impl Session<'_> {
         }
     }
 
-    /// Attaches a new stream, and hands tor's answer to the dial that waits for it.
+    /// Attaches a new stream to its circuit, and gives tor's future answer to the dial that waits for this stream.
     fn on_new(&self, stream: &Stream) {
         let at = Instant::now();
         let control = &self.live.control;
@@ -42,9 +42,9 @@ impl Session<'_> {
                 None => drop(control.close_stream(stream.id, EndReason::Misc)),
             },
             Some(Username::Onion(_)) => drop(control.attach_stream(stream.id, None)),
-            // An unexpected stream from the SOCKS port. Unattached it would hang for two minutes.
+            // This SOCKS stream belongs to no dial. If it stayed unattached, it would hang for two minutes.
             None if stream.from_client => drop(control.close_stream(stream.id, EndReason::Misc)),
-            None => {} // tor's own
+            None => {} // a stream that tor opened for itself
         }
     }
 
@@ -52,7 +52,8 @@ impl Session<'_> {
         self.on_used(stream.circuit, true);
     }
 
-    /// Notes once per circuit whether it worked, for the statistics of its guard.
+    /// Records once per circuit whether the circuit worked, for the statistics of its guard. `well` is true if it
+    /// worked.
     fn on_used(&self, circuit: Option<CircuitId>, well: bool) {
         let Some(circuit) = circuit else { return };
         let first = self.engine.act(|circuits, _| circuits.pool.prove(circuit));
@@ -61,8 +62,8 @@ impl Session<'_> {
         }
     }
 
-    /// When the exit says that the target cannot be reached, tor detaches the stream, and its client would wait for two
-    /// minutes. So we close it and give the exit's reason to the dial.
+    /// Handles a stream that tor detached because the exit reported that the target cannot be reached. The client would
+    /// wait for two minutes. So we close the stream and give the exit's reason to the dial.
     fn on_detached(&self, stream: &Stream) {
         let fault = StreamFault::of(stream.reason, stream.remote_reason);
         let circuit = self.engine.streams().failed(stream.id, fault);
@@ -75,17 +76,17 @@ impl Session<'_> {
             });
         }
         if let Some(circuit) = circuit.filter(|_| answered(reason)) {
-            self.on_used(Some(circuit), true); // the exit answered, even if with a refusal
+            self.on_used(Some(circuit), true); // the exit answered, even if it only refused
         }
     }
 }
 
-/// True for END reasons after which tor closes the circuit once it has no streams.
+/// Returns true for END reasons after which tor closes the circuit once it has no streams.
 fn dooms(reason: EndReason) -> bool {
     matches!(reason, EndReason::ResolveFailed | EndReason::NoRoute | EndReason::Timeout | EndReason::Misc)
 }
 
-/// True for END reasons that come from the exit itself.
+/// Returns true for END reasons that the exit itself sent.
 fn answered(reason: EndReason) -> bool {
     matches!(
         reason,

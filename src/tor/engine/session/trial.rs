@@ -1,4 +1,4 @@
-//! Tests whether a better guard works again, by one circuit through it, before other circuits use it.
+//! Trials: one test circuit through a better guard that failed before, to see whether this guard works again.
 
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
@@ -12,13 +12,13 @@ use crate::tor::event::CircuitId;
 use crate::tor::netdir::Flags;
 use crate::tor::path::{self, Entry, Hops, Want};
 
-/// Tags of trials begin here; tags of builds count from 1.
+/// The first number for the tags of trials. The tags of builds count from 1.
 const TAGS: u64 = 1 << 63;
 
-/// How many exits are tried as the end of a trial's path. The first nearly always works.
+/// The number of exits that a trial tries as the end of its path. The first exit nearly always works.
 const EXITS: usize = 5;
 
-/// Trials that are under way.
+/// The trials that have no result yet.
 #[derive(Debug, Default)]
 pub(super) struct Trials {
     next: u64,
@@ -31,7 +31,7 @@ impl Trials {
         self.running.contains_key(&circuit)
     }
 
-    /// Takes tor's answer to a trial. False if the tag is not a trial's.
+    /// Handles tor's answer to the command that built a trial. Returns false if the tag does not belong to a trial.
     pub(super) fn answered(&mut self, tag: u64, circuit: Option<CircuitId>) -> bool {
         if let (Some(guard), Some(circuit)) = (self.asked.remove(&tag), circuit) {
             self.running.insert(circuit, guard);
@@ -45,7 +45,7 @@ impl Trials {
 }
 
 impl Session<'_> {
-    /// Builds one circuit through a guard that may work again.
+    /// Builds one test circuit through a guard that may work again.
     pub(super) fn try_guard(&mut self, guard: Fingerprint) {
         let Some(dir) = self.engine.fleet.netdir().filter(|_| !self.trials.tries(guard)) else { return };
         let exits = dir.relays().filter(|relay| relay.flags().has(Flags::EXIT)).map(|relay| relay.fingerprint());
@@ -69,7 +69,7 @@ impl Session<'_> {
         }
     }
 
-    /// Takes the result of a trial.
+    /// Handles the result of a trial. `well` is true if its circuit was built.
     pub(super) async fn tried(&mut self, circuit: CircuitId, well: bool) {
         let Some(guard) = self.trials.running.remove(&circuit) else { return };
         if well {
