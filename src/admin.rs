@@ -1,16 +1,17 @@
-//! The administration of routes: creates, changes and closes them while the gateway runs.
+//! The administration of routes: creates, changes and closes routes while the gateway runs.
 //!
-//! [`RouteAdmin`] is the one way to do this, for the HTTP API and for every later caller. It checks a [`RouteSpec`]
-//! (what a caller asks for) against the [`RouteRules`] of the configuration, and queues it as an order. One worker,
-//! `admin/service.rs`, carries out one order after the other, so two orders for the same name or port cannot both
+//! All callers, such as the HTTP API, use [`RouteAdmin`]. It checks a [`RouteSpec`] (the route that a caller wants)
+//! against the [`RouteRules`] of the configuration, and puts it into a queue as an order. One worker,
+//! `admin/service.rs`, carries out the orders one after the other. So two orders for the same name or port cannot both
 //! succeed.
 //!
-//! The worker runs beside the relays and not on the API's thread, because a route's port must listen on the runtime that
-//! carries its connections. [`Listeners`] owns these ports, and the shared port as well.
+//! The worker does not run on the API's thread but on the runtime that relays client connections, because a route's
+//! port must listen on the runtime that carries its connections. [`Listeners`] owns the ports of routes and the shared
+//! port.
 //!
-//! Nothing here knows HTTP: `api/routes.rs` maps [`RouteError`] to a status.
+//! Nothing in this room depends on HTTP: `api/routes.rs` translates each [`RouteError`] into a status.
 //!
-//! Next: `admin/spec.rs` (what a caller may ask for), `admin/service.rs` (the worker), `admin/listeners.rs` (the ports).
+//! Next: `admin/spec.rs` (the fields of a route), `admin/service.rs` (the worker), `admin/listeners.rs` (the ports).
 
 mod duration;
 mod error;
@@ -44,7 +45,8 @@ use crate::store;
 const TOR_IS_OFF: &str =
     "Tor is off (tor.enabled = false), and this asks for Tor exits; add `-source-public`, or `-source-any`";
 
-/// Why a selector has no exit now, in words. `tor` is false where Tor is switched off, which then is the reason.
+/// Describes in words why a selector has no exit now. `tor` is false if Tor is switched off in the configuration: that
+/// can be the reason.
 pub fn no_exit_reason(why: &Why, selector: &Selector, tor: bool) -> String {
     match why {
         Why::NoneMatch if !tor && selector.source == SourcePick::Tor => TOR_IS_OFF.to_owned(),
@@ -52,23 +54,24 @@ pub fn no_exit_reason(why: &Why, selector: &Selector, tor: bool) -> String {
     }
 }
 
-/// Orders that wait in the queue; the next caller waits for a place. Not tuned.
+/// The largest number of orders that wait in the queue. A further caller waits until there is space. Not tuned.
 const QUEUE: usize = 64;
 
-/// How long a caller waits for a place in the queue. A thousand orders take a few seconds.
+/// How long a caller waits for space in the queue. To create a thousand routes takes a few seconds.
 const QUEUE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// One order for the worker, and the channel for its answer.
+/// An order for the worker, with the channel for its answer.
 enum RouteOrder {
-    /// Create all of these routes, or none.
+    /// Create either all of these routes or none of them.
     Create(Vec<ValidSpec>, oneshot::Sender<Result<Created, RouteError>>),
-    /// Change one route by a JSON merge patch of the body that created it; `null` removes a field.
+    /// Change one route. `patch` is a JSON merge patch of the body that created the route: the value `null` removes a
+    /// field.
     Change { name: String, patch: Map<String, Value>, answer: oneshot::Sender<Result<RouteName, RouteError>> },
-    /// Close one route; `force` ends its connections too.
+    /// Close one route. If `force` is true, its connections are cut as well.
     Close { name: String, force: bool, answer: oneshot::Sender<Result<(), RouteError>> },
 }
 
-/// A spec that passed validation, with the selector and policy that it comes to.
+/// A spec that passed validation, with the selector and the policy that were computed from it.
 #[derive(Clone, Debug)]
 struct ValidSpec {
     spec: RouteSpec,
@@ -76,15 +79,15 @@ struct ValidSpec {
     policy: Policy,
 }
 
-/// What [`RouteAdmin::create`] did.
+/// The result of [`RouteAdmin::create`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Created {
     pub names: Vec<RouteName>,
-    /// False if the routes existed already, created from equal specs.
+    /// False if the routes existed already and were created from equal specs.
     pub new: bool,
 }
 
-/// Creates, changes and closes routes. Cheap to clone.
+/// Creates, changes and closes routes. A clone is cheap.
 #[derive(Clone)]
 pub struct RouteAdmin {
     state: State,
@@ -94,8 +97,8 @@ pub struct RouteAdmin {
 }
 
 impl RouteAdmin {
-    /// Starts the worker. `stored` are the API's routes as the store had them at the start; [`restored`] has put them
-    /// into the route table already.
+    /// Starts the worker. `stored` are the API's routes that were in the store at the start. [`restored`] has added
+    /// them to the route table already.
     pub fn start(
         tasks: &Tasks,
         state: State,
@@ -112,8 +115,8 @@ impl RouteAdmin {
         Self { state, rules, orders, closed_ports }
     }
 
-    /// Creates a route, or several where `spec.count` says so: all or none. Equal specs under the same names again are
-    /// no error and change nothing.
+    /// Creates one route, or `spec.count` routes. Either all of them are created or none. If routes with these names
+    /// exist already and were created from an equal spec, nothing changes, and that is no error.
     pub async fn create(&self, spec: RouteSpec) -> Result<Created, RouteError> {
         let valid = {
             let (snapshot, rules) = (self.state.snapshot(), self.rules.load());
@@ -126,27 +129,29 @@ impl RouteAdmin {
         self.order(|answer| RouteOrder::Create(valid, answer)).await
     }
 
-    /// Changes a route of the API by a JSON merge patch of the body that created it. Open connections stay as they are.
+    /// Changes a route that the API created, by a JSON merge patch of the body that created it. Open connections do not
+    /// change.
     pub async fn change(&self, name: String, patch: Map<String, Value>) -> Result<RouteName, RouteError> {
         self.order(|answer| RouteOrder::Change { name, patch, answer }).await
     }
 
-    /// Closes a route of the API. Its port is free when this returns; its connections may finish, unless `force`.
+    /// Closes a route that the API created. Its port is free when this function returns. If `force` is true, the
+    /// route's connections are cut, otherwise they may finish.
     pub async fn close(&self, name: String, force: bool) -> Result<(), RouteError> {
         self.order(|answer| RouteOrder::Close { name, force, answer }).await
     }
 
-    /// What the configuration says of all routes of the API.
+    /// Returns the rules of the configuration that all specs of routes are validated against.
     pub fn rules(&self) -> Guard<Arc<RouteRules>> {
         self.rules.load()
     }
 
-    /// Replaces the rules after a reload; routes that exist keep what they were created with.
+    /// Replaces the rules after a reload. Routes that exist already do not change.
     pub fn set_rules(&self, rules: RouteRules) {
         self.rules.store(Arc::new(rules));
     }
 
-    /// Names of routes whose port does not listen, because another program has it.
+    /// Returns the names of routes whose port does not listen because another program uses it.
     pub fn closed_ports(&self) -> BTreeSet<String> {
         self.closed_ports.borrow().clone()
     }
@@ -156,7 +161,7 @@ impl RouteAdmin {
         make: impl FnOnce(oneshot::Sender<Result<T, RouteError>>) -> RouteOrder,
     ) -> Result<T, RouteError> {
         let (answer, outcome) = oneshot::channel();
-        // An order that is in the queue is carried out, so the deadline is for the place in the queue alone.
+        // Every order in the queue is carried out. So the deadline limits only the wait for space in the queue.
         let place = tokio::time::timeout(QUEUE_DEADLINE, self.orders.reserve()).await.map_err(|_| RouteError::Busy)?;
         place.map_err(|_| RouteError::Internal)?.send(make(answer));
         outcome.await.map_err(|_| RouteError::Internal)?

@@ -1,11 +1,11 @@
 //! The HTTP API: how people and programs watch and change a running gateway.
 //!
-//! It has a thread and a runtime of its own, so that a large `/metrics` or a slow reader costs this thread and not the
-//! relayed connections. It reads what other rooms publish. Changes of routes go through [`crate::admin`], reloads
-//! through a channel to `app/serve.rs`.
+//! The API has its own thread and its own runtime. So a large `/metrics` or a slow reader delays only this thread and
+//! not the relayed connections. The API reads the data that other rooms publish. It changes routes through
+//! [`crate::admin`], and it requests reloads through a channel to `app/serve.rs`.
 //!
-//! Every request passes `api/auth.rs` before any handler sees it. All URLs stand in one table in `api/endpoints.rs`. All
-//! errors have the form of `api/error.rs`.
+//! `api/auth.rs` checks every request before a handler is called. All URLs are in one table in `api/endpoints.rs`. All
+//! errors have the form that `api/error.rs` defines.
 //!
 //! Next: `api/endpoints.rs`.
 
@@ -65,21 +65,21 @@ use crate::state::State;
 use crate::store::Store;
 use crate::tor::Tor;
 
-/// The most connections at once; more of them wait in the kernel's queue. Not tuned: a few browsers and scrapers of
-/// metrics need some dozens.
+/// The largest number of connections at the same time. Further connections wait in the kernel's queue. Not tuned: a few
+/// browsers and metrics scrapers need some dozens.
 const CONNECTIONS: usize = 512;
 
-/// How long a peer may take to send its request head. Not tuned.
+/// The time limit for a client to send the head of its request. Not tuned.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a peer may read nothing while more of an answer waits; then its connection ends, because it would keep its
-/// place from others. Not tuned.
+/// How long a client may read nothing while there is more of an answer to send. Then its connection is closed, because
+/// it keeps others from connecting. Not tuned.
 const READ_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long a connection may live. A reader of `/events` connects again and continues where it stopped.
+/// The longest life of a connection. A reader of `/events` then connects again and continues where it stopped.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(3600);
 
-/// A request to reload the configuration: the channel for its answer.
+/// A request to reload the configuration: the channel to which the answer is sent.
 pub type ReloadRequest = oneshot::Sender<ReloadAnswer>;
 
 /// The outcome of a reload.
@@ -100,48 +100,50 @@ pub enum ReloadAnswer {
     },
 }
 
-/// What the handlers need of the rest of the gateway.
+/// The parts of the gateway that the API's handlers use.
 #[derive(Clone)]
 pub struct Wiring {
-    /// Renders all metrics in Prometheus' text format.
+    /// Returns all metrics in Prometheus' text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    /// Says which sources have a tested exit, and why the others have none.
+    /// Returns which sources have a tested exit, and why the others have none.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
-    /// Takes reload requests.
+    /// The channel to `app/serve.rs` for reload requests.
     pub reload: mpsc::Sender<ReloadRequest>,
-    /// Exits, routes, pins and sessions.
+    /// The current exits, routes, pins and sessions.
     pub state: State,
-    /// The history of checks.
+    /// The database, which has the history of checks.
     pub store: Store,
-    /// Tests Tor exits; `None` without Tor.
+    /// Tests Tor exits. `None` if Tor is switched off.
     pub tester: Option<check::Handle>,
-    /// Tests public proxies; `None` without lists of them.
+    /// Tests public proxies. `None` if the configuration has no lists of them.
     pub public_tester: Option<check::public::Handle>,
     /// The sources of exits.
     pub sources: Sources,
     /// The names of the sources that are lists of public proxies.
     pub lists: Vec<String>,
-    /// Working public proxies; `None` without lists of them.
+    /// The index of working public proxies. `None` if the configuration has no lists of them.
     pub public_list: Option<list::ListCache>,
-    /// The engines; `None` without Tor.
+    /// The engines (tor processes). `None` if Tor is switched off.
     pub tor: Option<Tor>,
     /// The journal that `/events` reads.
     pub journal: Arc<Journal>,
     /// Creates, changes and closes routes.
     pub routes: RouteAdmin,
-    /// The counters of routes; rotates exits and takes reports about them.
+    /// The outbound side of the gateway: it has the counters of routes, rotates exits, and receives reports about
+    /// exits.
     pub outbound: Arc<Outbound>,
-    /// Open connections of clients.
+    /// The open connections of clients.
     pub connections: Arc<ConnectionTable>,
     /// The addresses of the shared port.
     pub gateway: Vec<SocketAddr>,
-    /// Permits for requests that take seconds: checks and rotations.
+    /// The permits for requests that take seconds (checks and rotations).
     pub slow: Arc<Semaphore>,
-    /// Spawns the API's workers, and says when the gateway stops.
+    /// Starts the API's workers, and signals when the gateway stops.
     pub tasks: Tasks,
 }
 
-/// The most checks and rotations at once. Not tuned: each builds circuits, and an engine builds one a second by default.
+/// The largest number of checks and rotations at the same time. Not tuned: each of them builds circuits, and by default
+/// an engine builds one circuit per second.
 pub const SLOW: usize = 64;
 
 impl Wiring {
@@ -153,7 +155,8 @@ impl Wiring {
     }
 }
 
-/// Serves the API on ports that are already bound, until shutdown. Returns once its thread runs.
+/// Serves the API on ports that are bound already, until the gateway stops. This function returns as soon as the API's
+/// thread runs.
 pub fn start(
     ports: Vec<Reservation>,
     access: Arc<ArcSwap<Access>>,
@@ -162,13 +165,13 @@ pub fn start(
 ) -> std::io::Result<()> {
     let tasks = wiring.tasks.clone();
     if let Some(public_list) = wiring.public_list.clone() {
-        // Sorting 10,000 proxies would delay requests, so a background thread does it.
+        // Sorting 10,000 proxies would delay requests, so a background thread creates the index.
         let (state, worker) = (wiring.state.clone(), tasks.clone());
         tasks.background("lists", move || list::watch(public_list.clone(), state.clone(), worker.clone()))?;
     }
     let gate = Gate { access, throttle: Arc::default() };
     let gate = axum::middleware::from_fn_with_state(gate, auth::gate);
-    // The last layer is the first that a request passes: a refusal of the gate has an id too.
+    // The layer that is added last handles a request first. So a request that `gate` refuses also has an id.
     let app = endpoints::router(wiring.clone(), extra).layer(gate).layer(axum::middleware::from_fn(request_id::follow));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (failed, outcome) = std::sync::mpsc::channel();
@@ -187,7 +190,8 @@ pub fn start(
                 }
             }
             let _ = failed.send(Ok(()));
-            // Serves until the kill, not only until draining starts: health and metrics matter most during draining.
+            // The API is served until the process is killed, not only until draining starts, because health and metrics
+            // matter most during draining.
             tasks.killed().await;
         });
     })?;

@@ -1,7 +1,7 @@
-//! Builds every part and connects them; the only room that knows all others.
+//! Builds all parts of the gateway and connects them. This is the only room that uses all other rooms.
 //!
-//! [`serve`] builds the gateway and handles the signals of the process. The build binds all ports before it starts
-//! anything, so a taken port is one clear error.
+//! [`serve`] builds the gateway and handles the signals of the process. All ports are bound before anything else
+//! starts, so a port that is taken gives one clear error.
 //!
 //! Next: `app/wire.rs` (makes the parts), `app/serve.rs` (signals and shutdown), `app/reload.rs` (reloads the
 //! configuration).
@@ -14,12 +14,13 @@ mod wire;
 
 pub use serve::{End, serve};
 
-/// Validates the text of a selector while a configuration is read. The error completes a sentence about the selector.
+/// Validates the text of a selector while a configuration is read. The error text is the rest of a sentence that begins
+/// with the selector.
 pub fn validate_selector(text: &str, groups: &crate::config::Groups) -> Result<(), String> {
     wire::routes::validate_selector(text, groups)
 }
 
-/// Why the gateway could not start.
+/// The reasons why the gateway could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]

@@ -1,11 +1,11 @@
-//! The command line: its commands and options, and the exit code of the process.
+//! The command line: its commands and options, and the exit codes of the process.
 //!
-//! Every command goes through three steps: clap parses the words, this file loads the configuration where the command
-//! needs one, and the command does its work. No command starts with a broken configuration. The work of the commands that
-//! run a gateway is handed in as [`Actions`], a set of functions that tests can replace.
+//! Every command has three steps: clap parses the arguments, this file loads the configuration if the command needs it,
+//! and then the command does its work. No command runs with a faulty configuration. The work of `serve`, `reload` and
+//! `health` is passed in as [`Actions`], a set of functions that tests can replace.
 //!
-//! Commands that ask a running gateway do so over its API: `cli/client.rs` sends the requests, `cli/remote.rs` holds what
-//! these commands share.
+//! Some commands send requests to the API of a running gateway. `cli/client.rs` sends the requests, and `cli/remote.rs`
+//! contains what these commands have in common.
 //!
 //! Next: `cli/check_config.rs`, the shortest command; `cli/routes.rs`, the longest.
 
@@ -33,13 +33,13 @@ use self::remote::{Remote, Watch};
 use crate::app::{self, End};
 use crate::config::{self, Loaded, SelectorCheck};
 
-/// Checks the selectors that a configuration holds.
+/// The function that validates the selectors in a configuration.
 const SELECTORS: Option<SelectorCheck<'static>> = Some(&app::validate_selector);
 
-/// The exit code of the process. The numbers are those of `sysexits.h`, and 128 + n for a signal.
+/// The exit code of the process. The numbers are those of `sysexits.h`, or 128 + n if the signal n ended the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// 0: success; also a shutdown after the first signal, even if it cut tunnels.
+    /// 0: success. A shutdown after the first signal is also a success, even if open tunnels were cut.
     Ok,
     /// 64: the command line, the configuration or the request is wrong.
     Usage,
@@ -47,7 +47,7 @@ pub enum ExitStatus {
     Unavailable,
     /// 70: a fault of exitgate or of the machine.
     Internal,
-    /// 128 + its number: a second signal ended the process before its work was done.
+    /// 128 + the number of the signal: a second signal ended the process before the shutdown was complete.
     Signal(u8),
 }
 
@@ -74,20 +74,20 @@ impl From<End> for ExitStatus {
     }
 }
 
-/// What the commands `serve`, `reload` and `health` do. Each function gets the loaded configuration and the value of
-/// `--config`.
+/// The functions that do the work of the commands `serve`, `reload` and `health`. Each function gets the loaded
+/// configuration and the value of `--config`.
 #[derive(Clone, Copy, Debug)]
 pub struct Actions {
     /// Runs the gateway until a signal stops it.
     pub serve: fn(Loaded, Option<PathBuf>) -> anyhow::Result<ExitStatus>,
     /// Makes the running gateway read its configuration again.
     pub reload: fn(Loaded, Option<PathBuf>) -> anyhow::Result<ExitStatus>,
-    /// Asks the running gateway whether it is alive.
+    /// Checks that the running gateway is alive.
     pub health: fn(Loaded, Option<PathBuf>) -> anyhow::Result<ExitStatus>,
 }
 
 impl Actions {
-    /// The program's own; tests use others.
+    /// The real functions of the program. Tests use other ones.
     pub const REAL: Self = Self {
         serve: |loaded, config| Ok(app::serve(loaded, config).into()),
         reload: reload::run,
@@ -233,12 +233,12 @@ struct ConfigFile {
     config: Option<PathBuf>,
 }
 
-/// Runs a command line; `args` begins with the program's name.
+/// Runs the command of a command line. The first item of `args` is the program's name.
 pub fn run(args: impl IntoIterator<Item = OsString>, actions: Actions) -> ExitStatus {
     let line = match CommandLine::try_parse_from(args) {
         Ok(line) => line,
         Err(error) => {
-            // Nothing can be done about a closed terminal.
+            // If the terminal is closed, the error cannot be shown anywhere.
             _ = error.print();
             let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return if help { ExitStatus::Ok } else { ExitStatus::Usage };
@@ -269,14 +269,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>, actions: Actions) -> ExitSt
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitStatus> {
-    // Into memory first: the generator panics where it cannot write.
+    // The text is first written into memory, because the generator panics if a write fails.
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut CommandLine::command(), "exitgate", &mut text);
     io::stdout().write_all(&text)?;
     Ok(ExitStatus::Ok)
 }
 
-/// Loads the configuration and, if it has no fault, does a command's work with it.
+/// Loads the configuration. If it has no fault, calls the function that does the command's work.
 fn with_config(
     file: ConfigFile,
     work: impl FnOnce(Loaded, Option<PathBuf>) -> anyhow::Result<ExitStatus>,
@@ -291,7 +291,8 @@ fn with_config(
     }
 }
 
-/// Prints the error of a command that failed. A reader that closed the pipe (`exitgate man | head`) is no error.
+/// Prints the error of a command that failed. If the reader of a pipe has closed it (`exitgate man | head`), that is no
+/// error.
 fn finish(result: anyhow::Result<ExitStatus>) -> ExitStatus {
     result.unwrap_or_else(|error| {
         let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());

@@ -1,20 +1,24 @@
-//! Configuration: TOML text and environment variables → validated settings.
+//! Reads the configuration (TOML text and environment variables), and converts it into validated settings.
 //!
-//! Defaults in code come first, then a TOML file, then environment variables. The result is a [`Config`] whose types hold
-//! only valid values, so that no other room needs to check them; or [`Faults`], *all* of them, so that a file can be
-//! corrected in one go.
+//! Defaults in the code come first, then a TOML file, then environment variables. Later values override earlier ones.
+//! If everything is valid, the result is a [`Config`]. Its types hold only valid values, so no other room needs to
+//! check them. Otherwise the result is [`Faults`] with *all* faults, so a user can correct the file in one go.
 //!
-//! Four steps make it. `config/tree.rs` reads the text into values that know their line. `config/env.rs` sets the values of
-//! variables. `config/deserialize.rs` turns the tree into the structs of `config/schema.rs`, which lists every key and its
-//! default, and reports unknown keys and values of a wrong type. Then the modules named like sections (`config/gateway.rs`,
-//! `config/check.rs`, …) validate what the values mean. A section that finds a fault reports it and goes on with a default,
-//! and the whole result is dropped at the end. No port is opened and no file is made here. Files that the configuration
-//! names are read, so that a missing certificate is found before the old process is stopped.
+//! A configuration is made in four steps. First, `config/tree.rs` reads the text into values that know their line.
+//! Second, `config/env.rs` adds the values of environment variables. Third, `config/deserialize.rs` converts the tree
+//! into the structs of `config/schema.rs`, and reports unknown keys and values of a wrong type. The schema lists every
+//! key with its default. Fourth, a module for each section (`config/gateway.rs`, `config/check.rs`, …) validates what
+//! the values mean. A section that finds a fault reports it and continues with a default value, and the whole result is
+//! dropped at the end.
 //!
-//! Without any file everything is on loopback and needs no keys. A configuration that listens beyond loopback without keys
-//! or token is accepted: [`Exposure`] says so, and `app` generates what is missing.
+//! This room opens no port and creates no file. But it reads the files that the configuration names, so a missing
+//! certificate is found before the old process is stopped.
 //!
-//! Next: `config/exitgate.toml` documents every key; [`diff`] compares two configurations for a reload.
+//! Without a file, all ports are on loopback, and no keys are needed. A configuration is also valid if it listens
+//! beyond loopback without keys or without a token. [`Exposure`] then says what is missing, and the room `app`
+//! generates it.
+//!
+//! Next: `config/exitgate.toml` documents every key. [`diff`] compares two configurations for a reload.
 
 mod address;
 mod api;
@@ -65,14 +69,14 @@ use diff::FlatKeys;
 use findings::Findings;
 use key_path::KeyPath;
 
-/// Checks the text of a selector, given the groups that it may name; the error says what is wrong. It is passed in, so that
-/// this room need not know the grammar of usernames.
+/// A function that validates the text of a selector. `Groups` are the country groups that a selector may contain. The
+/// error says what is wrong. The function is a parameter, because this room does not know the grammar of usernames.
 pub type SelectorCheck<'a> = &'a dyn Fn(&str, &Groups) -> Result<(), String>;
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder of the database, tor's data and generated secrets.
+    /// The folder of the database, of tor's data and of generated secrets.
     pub data_dir: PathBuf,
     pub log: Log,
     pub lifecycle: Lifecycle,
@@ -83,39 +87,39 @@ pub struct Config {
     pub check: Check,
     pub store: Store,
     pub groups: Groups,
-    /// The routes of the file; the API can make more.
+    /// The routes of the configuration file. The API can create more.
     pub routes: Vec<Route>,
-    /// What can be reached from other machines without a configured secret.
+    /// Which ports other machines can reach without a configured secret.
     pub exposure: Exposure,
     flat: FlatKeys,
 }
 
-/// `[lifecycle]`.
+/// The settings of `[lifecycle]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifecycle {
-    /// How long open tunnels may go on after SIGTERM.
+    /// How long open tunnels may continue after SIGTERM.
     pub drain: Duration,
 }
 
-/// `[store]`.
+/// The settings of `[store]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     /// How long the results of checks are kept.
     pub keep_checks: Duration,
 }
 
-/// Secrets that are needed and not configured: `app` generates each, stores it under `data_dir`, logs where it is, and
-/// requires it from then on.
+/// Secrets that are needed but not configured. The room `app` generates each of them, stores it under `data_dir`, logs
+/// the path, and requires the secret from then on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exposure {
-    /// A port for clients can be reached from other machines, and there are no keys.
+    /// True if a client port can be reached from other machines, and no keys are configured.
     pub make_key: bool,
-    /// The API can be reached from other machines, and there is no token.
+    /// True if the API can be reached from other machines, and no token is configured.
     pub make_token: bool,
 }
 
 impl Default for Config {
-    /// The configuration without a file.
+    /// Returns the configuration of a gateway without a configuration file.
     fn default() -> Self {
         let mut findings = Findings::of(tree::Node::empty(&"defaults".into()), false, Vec::new());
         Self::validate(&schema::File::default(), None, &mut findings)
@@ -123,7 +127,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Validates the file. If `findings` has a fault afterwards, the result must not be used.
+    /// Validates the file. If `findings` contains a fault afterwards, the result must not be used.
     fn validate(file: &schema::File, selectors: Option<SelectorCheck<'_>>, findings: &mut Findings) -> Self {
         if file.data_dir.as_os_str().is_empty() {
             findings.fault("data_dir", "is empty", "name a folder; exitgate creates it if it does not exist");
@@ -157,7 +161,7 @@ impl Config {
         config
     }
 
-    /// Checks what concerns several sections.
+    /// Checks values of different sections against each other.
     fn check_across_sections(&self, file: &schema::File, findings: &mut Findings) {
         let listener = |key: &str, address: &SocketAddr| (KeyPath::from(key), *address);
         let mut wanted: Vec<_> = self.gateway.listen.iter().map(|a| listener("gateway.listen", a)).collect();

@@ -1,15 +1,16 @@
-//! Serves the web console, which is compiled into the binary: no folder to install, nothing loaded from other hosts.
+//! Serves the web console, which is compiled into the binary. So there is no folder to install, and nothing is loaded
+//! from other servers.
 //!
-//! The page at `/` needs no token, because it holds no data: it asks the API for everything, with the token that a person
-//! typed and that stays in the memory of the page. Browsers must ask for this page each time. All other files have URLs
-//! with a digest of all of them (`/console/DIGEST/app.js`), so browsers may cache them for ever: a new binary has a new
-//! digest, and versions never mix.
+//! The page at `/` needs no token, because it contains no data. The page requests all data from the API, with the token
+//! that the user typed. The token stays in the memory of the page. A browser must check for a new version of this page
+//! each time. All other files have URLs that contain a digest of all files (`/console/DIGEST/app.js`), so browsers may
+//! cache these files for ever. A new binary has a new digest, so files of two versions are never mixed.
 //!
-//! The page's content security policy (`POLICY`) forbids everything that the console does not do: script or style inside
-//! the page, anything from another origin, frames, and HTML made from text (trusted types). So a hostile nickname of a
-//! relay cannot run a script, even if the console has a bug.
+//! The content security policy of the page (`POLICY`) forbids everything that the console does not need: scripts and
+//! styles inside the page, anything from another origin, frames, and HTML that is made from text (trusted types). So
+//! the nickname of a hostile relay cannot run a script, even if the console has a bug.
 //!
-//! Next: `console/assets/app.js`, the entry point in the browser.
+//! Next: `console/assets/app.js`, which the browser runs first.
 
 mod file;
 
@@ -28,18 +29,19 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
      trusted-types 'none'";
 
-/// For the page, which names the current digest: ask every time; the answer may be 304.
+/// The `Cache-Control` of the page at `/`, which contains the current digest. A browser must ask for the page each
+/// time, and the answer may be 304.
 const REVALIDATE: &str = "no-cache";
-/// For files whose URL changes with their content.
+/// The `Cache-Control` of files whose URL changes whenever their content changes.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
-/// The page has this word in place of the folder of the current version.
+/// The placeholder in the page that is replaced by the folder name of the current version.
 const FOLDER_MARK: &str = "ASSETS";
 const PAGE: &str = include_str!("console/assets/index.html");
 
 macro_rules! assets {
     ($($name:literal)*) => {
-        /// Every file but the page: its name in the folder, and its content.
+        /// Every file except the page: its name in the folder, and its content.
         const ASSETS: &[(&str, &[u8])] = &[$(($name, include_bytes!(concat!("console/assets/", $name)))),*];
     };
 }
@@ -51,9 +53,9 @@ assets! {
     "vendor/LICENSES.txt" "vendor/hooks.js" "vendor/htm.js" "vendor/preact.js"
 }
 
-/// All files, ready to be sent.
+/// All files of the console, ready to be sent.
 struct Console {
-    /// The digest in the URLs of all files.
+    /// The digest of all files. It is a part of the URL of each file.
     version: String,
     page: File,
     files: Vec<(&'static str, File)>,
@@ -76,7 +78,7 @@ impl Console {
     }
 }
 
-/// The page and its files. The API's checks of `Host` and origin apply to them as to everything on that port.
+/// Serves the page and its files. The API's checks of the headers `Host` and `Origin` also apply to these URLs.
 pub fn router() -> Router {
     Router::new().route("/", get(page)).route("/console/{version}/{*name}", get(asset))
 }
@@ -102,7 +104,8 @@ async fn asset(Path((version, name)): Path<(String, String)>, headers: HeaderMap
             file.answer(&headers),
             &[
                 (header::CACHE_CONTROL, IMMUTABLE),
-                // An SVG that is opened by itself is a document, and could run scripts.
+                // A browser treats an SVG that is opened by itself as a document that may run scripts. This policy
+                // forbids that.
                 (header::CONTENT_SECURITY_POLICY, "default-src 'none'"),
                 (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
             ],

@@ -1,38 +1,38 @@
 //! exitgate: one gateway, many exits.
 //!
-//! The tour, in the order in which a connection meets the rooms:
+//! This table lists the rooms (modules) in the order in which a connection passes through them:
 //!
 //! | room | what it does |
 //! | --- | --- |
-//! | [`cli`] | reads the command line and starts what it asks for |
+//! | [`cli`] | reads the command line and runs the command |
 //! | [`app`] | builds every part from the configuration and connects the parts |
-//! | [`listen`] | owns a port: takes a permit, accepts, pauses after an error, spawns the connection |
-//! | [`gateway`] | the data path, from the first bytes to the relayed stream; start reading at `gateway/connection.rs` |
-//! | [`limit`] | says who may do how much, and which targets are allowed |
-//! | [`route`] | chooses exits: selectors, pools, sessions, pins, bans (pure) |
+//! | [`listen`] | owns a port: takes a permit, accepts a connection, starts a task for it, and pauses after an error |
+//! | [`gateway`] | the data path, from a client's first bytes to the relayed stream; see `gateway/connection.rs` |
+//! | [`limit`] | limits what each client may do, and decides which targets are allowed |
+//! | [`route`] | chooses exits: selectors, pools, sessions, pins, bans. It does no input or output ("pure") |
 //! | [`dial`] | opens streams to targets through the chosen exit |
 //! | [`tor`] | runs tor processes (engines) and builds circuits in them |
 //!
-//! and what stands behind it:
+//! These rooms work in the background:
 //!
 //! | room | what it does |
 //! | --- | --- |
 //! | [`source`] | finds exits: tor's directory, Onionoo, lists of public proxies |
 //! | [`check`] | tests exits, and decides which are good, bad or banned |
-//! | [`exit`] | holds what is known of each exit: the catalog (pure) |
-//! | [`state`] | the one writer; publishes the snapshot that everybody reads |
-//! | [`store`] | keeps state in SQLite, on a thread of its own |
+//! | [`exit`] | the catalog: holds all known facts about each exit (pure) |
+//! | [`state`] | the only place that changes the state. It publishes the snapshot that all rooms read |
+//! | [`store`] | keeps the state in SQLite, on a thread of its own |
 //! | [`admin`] | creates, changes and closes routes while the gateway runs |
 //! | [`api`] | the HTTP interface to all of this |
 //! | [`console`] | the web console, as files in the binary |
-//! | [`config`] | reads text and gives validated settings |
+//! | [`config`] | reads text and returns validated settings |
 //! | [`telemetry`] | logging and metrics |
-//! | [`lifecycle`] | running, draining, killing; the only room that spawns tasks |
+//! | [`lifecycle`] | the phases of the process: running, draining, killed. The only room that spawns tasks |
 //! | [`net`] | host names, targets and secrets |
 //!
-//! Each room's own page says why it is as it is. Two drawings in `docs/ARCHITECTURE.md` show the ways through them: a
-//! connection, and a change. Rooms know only rooms below them; `tests/it/architecture.rs` fails on an arrow that
-//! points up or sideways.
+//! The module page of each room explains the reasons for its design. Two drawings in `docs/ARCHITECTURE.md` show the
+//! way of a connection and the way of a change through the rooms. A room may use only rooms below it in the
+//! architecture. `tests/it/architecture.rs` fails if a room uses one above it or beside it.
 
 pub mod admin;
 pub mod api;

@@ -1,4 +1,4 @@
-//! The program: hands its arguments to [`exitgate::cli`] and ends with the exit code that comes back.
+//! The program: passes its arguments to [`exitgate::cli`], and exits with the exit code that it returns.
 
 use std::process::ExitCode;
 

@@ -10,15 +10,16 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 
-/// A duration of at least a second. It is written as a number of seconds.
+/// A duration of at least one second. It is serialized as a number of seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HumanDuration(pub Duration);
 
-/// A duration, or the word `never` (`None`).
+/// A duration, or `None` for the word `never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DurationOrNever(pub Option<Duration>);
 
-/// A century in seconds. A longer one is a typing error, and would not fit into a date.
+/// The longest duration that a spec may have: a century, in seconds. A longer one is a typing error, and a date that
+/// far in the future could not be written.
 const LONGEST: u64 = 100 * 366 * 86_400;
 
 impl Serialize for HumanDuration {
@@ -87,7 +88,7 @@ impl PartialSchema for HumanDuration {
 }
 
 impl ToSchema for HumanDuration {
-    /// The name in the API's description is older than this type's.
+    /// Returns the name of this type in the API's description. It is older than the name in the code.
     fn name() -> Cow<'static, str> {
         "Span".into()
     }

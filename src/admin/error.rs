@@ -1,13 +1,13 @@
-//! Why an order for a route was refused.
+//! The reasons why an order to create, change or close a route is refused.
 
 use crate::route::refusal::Funnel;
 
-/// A field of a spec whose value is wrong.
+/// The error for a field of a spec that has a wrong value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{field}` {why}")]
 pub struct BadField {
     pub field: String,
-    /// The rest of the sentence that begins with the field's name.
+    /// What is wrong, as the rest of a sentence that begins with the field's name.
     pub why: String,
 }
 
@@ -17,7 +17,7 @@ impl BadField {
     }
 }
 
-/// Why an order was not carried out; nothing was changed.
+/// Why an order (to create, change or close a route) failed. After any of these errors, nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     #[error("there is no route `{0}`; see /proxies")]
@@ -38,12 +38,12 @@ pub enum RouteError {
     PortInUse(u16),
     #[error("gateway.route_ports has no free port; delete routes, or widen the range")]
     NoPortLeft,
-    /// No exit would serve the route now; the funnel counts what is left after each condition.
+    /// No exit would serve the route now. `funnel` has the number of exits that are left after each filter step.
     #[error("no exit would serve this route: {why} ({funnel})")]
     NoExit { why: String, funnel: Funnel },
     #[error("too many routes are being created and changed at once; try again")]
     Busy,
-    /// The store or the worker failed; the log says why.
+    /// The store or the worker failed. The cause is in the log.
     #[error("the route could not be stored; the log says why")]
     Internal,
 }

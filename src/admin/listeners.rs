@@ -1,5 +1,5 @@
-//! The ports that clients connect to: the shared port, and one for each route that has a port. Opens and closes them
-//! while the gateway runs.
+//! The ports that clients connect to: the shared port, and one port for each route that has a port. They are opened and
+//! closed while the gateway runs.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use crate::route::policy::Auth;
 use crate::route::selector::RouteName;
 use crate::route::table::{Origin, Route};
 
-/// Every port that is open for clients.
+/// All ports that are open for clients.
 pub struct Listeners {
     outbound: Arc<Outbound>,
     permits: Permits,
@@ -32,11 +32,11 @@ pub struct Listeners {
     connections: Arc<ConnectionTable>,
     shared: Vec<OpenPort>,
     routes: HashMap<RouteName, RoutePort>,
-    /// The configuration that new ports of routes are opened with.
+    /// The configuration whose settings a newly opened route port gets.
     config: Config,
 }
 
-/// A listener, and the settings that its connections read; the settings may be replaced while it listens.
+/// A listener, and the settings for its new connections. A reload may replace the settings while the listener is open.
 struct OpenPort {
     listener: Listener,
     settings: Arc<ArcSwap<ListenerConfig>>,
@@ -48,18 +48,18 @@ struct RoutePort {
 }
 
 impl Listeners {
-    /// No port is open yet.
+    /// Creates the set of listeners. No port is open yet.
     pub fn new(outbound: Arc<Outbound>, permits: Permits, tasks: Tasks, own: Own, config: Config) -> Self {
         let (connections, shared, routes) = (Arc::default(), Vec::new(), HashMap::new());
         Self { outbound, permits, tasks, own, connections, shared, routes, config }
     }
 
-    /// The connections of all these ports.
+    /// Returns the table of all client connections to these ports.
     pub fn connections(&self) -> Arc<ConnectionTable> {
         self.connections.clone()
     }
 
-    /// Opens the shared port on one of its addresses.
+    /// Opens the shared port on one of the addresses in `gateway.listen`.
     pub fn open_shared(&mut self, reservation: Reservation, config: &Config) -> Result<(), PortError> {
         let settings = shared_settings(reservation.addr(), config, &self.connections);
         let opened = self.open(reservation, settings)?;
@@ -67,7 +67,7 @@ impl Listeners {
         Ok(())
     }
 
-    /// Gives new connections the settings of this configuration; open connections keep theirs.
+    /// Uses the settings of `config` for new connections. Open connections keep the old settings.
     pub fn refresh(&mut self, config: &Config) {
         self.config = config.clone();
         for OpenPort { listener, settings } in &self.shared {
@@ -78,8 +78,9 @@ impl Listeners {
         }
     }
 
-    /// Makes the open ports those of `routes`: opens new ones, closes ports of routes that are gone or moved, leaves
-    /// the rest alone. `bound` are the ports that [`Listeners::reserve`] bound for these routes.
+    /// Makes the open ports match `routes`. It opens missing ports, closes the ports of routes that no longer exist or
+    /// have a new port, and leaves all other ports as they are. `bound` are the ports that [`Listeners::reserve`] has
+    /// bound for these routes.
     pub async fn set_routes(
         &mut self,
         config: &Config,
@@ -100,7 +101,8 @@ impl Listeners {
             };
             let reservation = match bound.remove(&addr).map_or_else(|| bind_route(route, addr), Ok) {
                 Ok(reservation) => reservation,
-                // The worker in `admin/service.rs` tries this port again; the other routes open now.
+                // The port of this route is taken. The worker in `admin/service.rs` tries to open it again later, and
+                // the other routes are opened now.
                 Err(_) if route.origin == Origin::Api => continue,
                 Err(error) => return Err(error),
             };
@@ -116,8 +118,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Binds the ports that these routes of the configuration need and that are not open yet. A reload calls it before
-    /// it changes anything, so a port that is taken refuses the whole reload.
+    /// Binds the ports that `routes` of the configuration need and that are not open yet. A reload calls this before it
+    /// changes anything. If a port is taken, the whole reload is refused.
     pub fn reserve(&self, config: &Config, routes: &[Arc<Route>]) -> Result<Vec<Reservation>, PortError> {
         let open: HashSet<SocketAddr> = self.routes.values().map(|open| open.port.listener.addr()).collect();
         let needed = routes.iter().filter(|route| route.origin == Origin::Config);
@@ -125,12 +127,12 @@ impl Listeners {
         needed.filter(|(_, addr)| !open.contains(addr)).map(|(route, addr)| bind_route(route, addr)).collect()
     }
 
-    /// Binds a port on the address of the routes' own ports.
+    /// Binds `port` on the address for the routes' own ports.
     pub(super) fn reserve_port(&self, port: u16) -> Result<Reservation, PortError> {
         bind("a route of the API", SocketAddr::new(self.config.gateway.route_bind, port))
     }
 
-    /// Opens a route's port.
+    /// Starts to listen on the reserved port of a route.
     pub(super) fn open_route(&mut self, reservation: Reservation, route: &Arc<Route>) -> Result<(), PortError> {
         let settings = route_settings(reservation.addr(), route, &self.config, &self.connections);
         let port = self.open(reservation, settings)?;
@@ -138,8 +140,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Gives a route's port the settings of the changed route. With `new_port` the route moves there, and the
-    /// connections of the old port go on.
+    /// Applies the new settings of a changed route to its port. If `new_port` is set, the route listens there from now
+    /// on, and open connections of the old port continue.
     pub(super) async fn change_route(
         &mut self,
         route: &Arc<Route>,
@@ -161,12 +163,13 @@ impl Listeners {
         Ok(())
     }
 
-    /// True if the route's port listens.
+    /// Returns true if the route's port listens.
     pub(super) fn is_open(&self, name: &RouteName) -> bool {
         self.routes.contains_key(name)
     }
 
-    /// Closes a route's port: it is free when this returns. Its connections may finish, unless `force`.
+    /// Closes a route's port. The port is free when this function returns. If `force` is true, the route's connections
+    /// are cut, otherwise they may finish.
     pub(super) async fn close_route(&mut self, name: &RouteName, force: bool) {
         let Some(RoutePort { port: OpenPort { listener, .. }, .. }) = self.routes.remove(name) else { return };
         self.own.remove(listener.addr());
@@ -178,7 +181,7 @@ impl Listeners {
         self.let_finish(listener);
     }
 
-    /// Takes no new connections on any port; open connections go on.
+    /// Stops accepting connections on all ports. Open connections continue.
     pub async fn close(&self) {
         for OpenPort { listener, .. } in self.shared.iter().chain(self.routes.values().map(|open| &open.port)) {
             listener.close().await;
@@ -198,7 +201,7 @@ impl Listeners {
         Ok(OpenPort { listener, settings })
     }
 
-    /// Keeps a closed listener until its connections have ended.
+    /// Keeps a closed listener alive until its connections have ended.
     fn let_finish(&self, listener: Listener) {
         let tasks = self.tasks.clone();
         self.tasks.spawn("closing port", async move {
@@ -210,7 +213,7 @@ impl Listeners {
     }
 }
 
-/// The address that a route listens on, if it has a port.
+/// Returns the address that a route listens on, or `None` if the route has no port.
 fn address(config: &Config, route: &Route) -> Option<SocketAddr> {
     Some(SocketAddr::new(config.gateway.route_bind, route.port?))
 }
@@ -250,7 +253,7 @@ fn settings(
         addr,
         route,
         demands_key,
-        // The port says which route is meant.
+        // A client at a route's own port need not send the route's name, because the port identifies the route.
         demands_name: false,
         tls: gateway.tls.as_ref().map(|tls| TlsAcceptor::from(server_tls(tls))),
         trusted: gateway.proxy_protocol.clone(),

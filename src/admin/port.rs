@@ -1,21 +1,21 @@
-//! Binding a port, with an error that says what to do.
+//! Binds ports. The error says what the user should do.
 
 use std::net::SocketAddr;
 
 use crate::listen::{Listener, Reservation};
 
-/// A port that cannot be bound.
+/// The error for a port that cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} cannot listen on {addr}: {why}")]
 pub struct PortError {
-    /// What needs the port: a configuration key, or a route.
+    /// What needs the port: a configuration key or a route.
     pub what: String,
     pub addr: SocketAddr,
-    /// The cause, and what to do.
+    /// The cause, and what the user should do.
     pub why: String,
 }
 
-/// Binds a port without listening on it yet. `what` names the user of the port in the error.
+/// Binds a port without listening on it yet. `what` is the configuration key or route that the error message shows.
 pub fn bind(what: &str, addr: SocketAddr) -> Result<Reservation, PortError> {
     Listener::bind(addr).map_err(|error| {
         let why = match error.kind() {

@@ -1,4 +1,4 @@
-//! Routes of the API after a restart: from the store into the route table.
+//! Restores the routes that the API had created before a restart: reads them from the store into the route table.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::route::selector::RouteName;
 use crate::route::table::{Origin, Route};
 use crate::store;
 
-/// The table with the routes that the store kept. A route that this configuration no longer allows stays in the store
-/// and out of the table.
+/// Adds the routes in `stored` to `table`, and returns the table. A stored route that this configuration no longer
+/// allows is not added, but it stays in the store.
 pub fn restored(stored: &[store::Route], mut table: RouteTable, rules: &RouteRules) -> RouteTable {
     for stored in stored {
         if RouteName::for_new_route(&stored.name, table.words()).is_err() {
@@ -26,8 +26,8 @@ pub fn restored(stored: &[store::Route], mut table: RouteTable, rules: &RouteRul
 
 fn read(stored: &store::Route, table: &RouteTable, rules: &RouteRules) -> Result<Route, String> {
     let fields = serde_json::from_str(&stored.asked).map_err(|why| why.to_string())?;
-    // Without its port the spec passes when gateway.route_ports has become smaller: clients still use the old port. Without
-    // its name it passes when the name is a selector, which earlier versions allowed.
+    // The port and the name of a stored route are not validated again. The port may be outside gateway.route_ports now,
+    // but clients still use it. The name may be a selector, because earlier versions allowed such names.
     let spec = RouteSpec { port: None, name: None, ..RouteSpec::read(&fields).map_err(|bad| bad.to_string())? };
     let (selector, policy) = spec.validate(table, rules).map_err(|bad| bad.to_string())?;
     let name = RouteName::parse(&stored.name, &selector, table.words()).map_err(|why| why.to_string())?;

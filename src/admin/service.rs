@@ -1,8 +1,9 @@
-//! The worker that carries out orders: creates, changes and closes routes, and closes those whose time is over.
+//! The worker that carries out orders. It creates, changes and closes routes, and it closes routes whose `ttl` has
+//! ended.
 //!
-//! The order of the steps keeps a failure from leaving half a route. A port is bound first, so a taken one changes
-//! nothing. The route is stored before it is published, and published before its port listens, so no connection arrives
-//! at a port whose route is unknown. Closing takes the same steps backwards.
+//! The steps have a fixed order, so a failure never leaves a route half created. The port is bound first: if it is
+//! taken, nothing changes. Then the route is stored, then it is published, and its port listens last. So no connection
+//! arrives at a port whose route is unknown. A route is closed by the same steps in the opposite order.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -27,17 +28,18 @@ use crate::route::table::{Clash, Entry, Origin, Route};
 use crate::route::{self, Ask, Memory, Why};
 use crate::state::{Change, Refused, Snapshot, State};
 
-/// How often the worker looks for routes whose time is over, and tries ports again that another program had.
+/// How long the worker waits between two rounds. In each round it closes routes whose `ttl` has ended, and tries again
+/// to open ports that another program was using.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The worker's state.
+/// The state of the worker.
 pub(super) struct RouteService {
     state: State,
     listeners: Arc<Mutex<Listeners>>,
-    /// The spec of each route of the API as JSON, by the route's name.
+    /// The spec of each route that the API created, as JSON, by the route's name.
     bodies: HashMap<String, String>,
     rules: Arc<ArcSwap<RouteRules>>,
-    /// Names of routes whose port does not listen.
+    /// The names of routes whose port does not listen because another program uses it.
     closed_ports: watch::Sender<BTreeSet<String>>,
 }
 
@@ -52,7 +54,7 @@ impl RouteService {
         Self { state, listeners, bodies, rules, closed_ports }
     }
 
-    /// Carries out orders until the gateway stops.
+    /// Carries out orders from `queue` until the gateway stops.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<RouteOrder>, tasks: Tasks) {
         let mut tick = tokio::time::interval(TICK);
         loop {
@@ -68,7 +70,7 @@ impl RouteService {
     }
 
     async fn execute(&mut self, order: RouteOrder) {
-        // The caller may have hung up; the order is carried out all the same.
+        // If the caller has disconnected, the order is still carried out, and only its answer is lost.
         match order {
             RouteOrder::Create(specs, answer) => drop(answer.send(self.create(specs).await)),
             RouteOrder::Change { name, patch, answer } => drop(answer.send(self.change(&name, patch).await)),
@@ -87,7 +89,7 @@ impl RouteService {
         for (valid, port) in specs.into_iter().zip(&ports) {
             let body = valid.spec.to_json();
             let route = self.route(valid, port)?;
-            // Routes of one order differ in name and port only, so one of them is checked for all.
+            // All routes of one order differ only in name and port, so checking the first route is enough.
             if routes.is_empty() {
                 self.require_exit(&route, many)?;
             }
@@ -103,20 +105,21 @@ impl RouteService {
         Ok(Created { names: routes.into_iter().map(|(route, _)| route.name).collect(), new: true })
     }
 
-    /// Checks that enough exits exist now for all `many` routes that are created together.
+    /// Returns an error if there are too few exits now for the `many` routes that are created together.
     fn require_exit(&self, route: &Route, many: usize) -> Result<(), RouteError> {
         let (state, now) = (&self.state, self.state.now());
         let Some((why, funnel)) = no_exit(&state.load(), state.memory(), route, many, now) else { return Ok(()) };
         Err(RouteError::NoExit { why: no_exit_reason(&why, &route.selector, self.rules.load().tor), funnel })
     }
 
-    /// Replaces a route's selector and policy; open connections keep what they began with.
+    /// Replaces the selector and the policy of a route. Open connections keep the old ones.
     async fn change(&mut self, name: &str, patch: Map<String, Value>) -> Result<RouteName, RouteError> {
         let old = self.own(name)?.route.clone();
         let body = self.bodies.get(name).map_or("{}", String::as_str);
         let spec = RouteSpec::patched(body, &patch)?;
         let new_port = spec.port.filter(|port| Some(*port) != old.port);
-        // The port that the route has is not validated: gateway.route_ports may have become smaller since.
+        // The route's present port is not validated, because gateway.route_ports may have become smaller since the
+        // route was created.
         let checked = RouteSpec { port: new_port, name: None, ..spec.clone() };
         let (selector, policy) = checked.validate(&self.state.load().routes, &self.rules.load())?;
         RouteName::parse(name, &selector, self.state.load().routes.words())
@@ -140,7 +143,7 @@ impl RouteService {
         Ok(old.name.clone())
     }
 
-    /// The route of this name, if it is one of the API.
+    /// Finds a route by its name. A route that the API did not create is an error.
     fn own(&self, name: &str) -> Result<Arc<Entry>, RouteError> {
         match self.state.load().routes.get(name) {
             None => Err(RouteError::Unknown(name.to_owned())),
@@ -149,7 +152,8 @@ impl RouteService {
         }
     }
 
-    /// The names, if all these routes exist already and were created from equal specs; `None` if none of them exists.
+    /// Returns the names if all of these routes exist already and were created from equal specs. Returns `None` if none
+    /// of them exists.
     fn existing(&self, specs: &[ValidSpec]) -> Result<Option<Vec<RouteName>>, RouteError> {
         let snapshot = self.state.load();
         let mut names = Vec::new();
@@ -175,13 +179,14 @@ impl RouteService {
         }
     }
 
-    /// One bound port for each route.
+    /// Binds one port for each route.
     fn reserve(&self, specs: &[ValidSpec], listeners: &Listeners) -> Result<Vec<Reservation>, RouteError> {
         let snapshot = self.state.load();
         let mut free = self.rules.load().ports.clone();
         let mut next = |wanted: Option<u16>| {
             let Some(port) = wanted else {
-                // An unnamed route is called after its port, so a port whose name is taken is skipped too.
+                // A route without a name gets a name made from its port, so a port is also skipped if that name is
+                // taken.
                 let is_free =
                     |port: u16| !snapshot.routes.has_port(port) && snapshot.routes.get(&name_of(port)).is_none();
                 let found = free.find_map(|port| if is_free(port) { listeners.reserve_port(port).ok() } else { None });
@@ -192,7 +197,7 @@ impl RouteService {
         specs.iter().map(|valid| next(valid.spec.port)).collect()
     }
 
-    /// This port, bound.
+    /// Binds exactly this port.
     fn reserve_one(&self, port: u16, listeners: &Listeners) -> Result<Reservation, RouteError> {
         if let Some(owner) = self.state.load().routes.by_port(port) {
             return Err(RouteError::PortOfRoute { port, route: owner.route.name.to_string() });
@@ -215,7 +220,7 @@ impl RouteService {
         let name = self.own(name)?.route.name.clone();
         let mut listeners = self.listeners.lock().await;
         listeners.close_route(&name, force).await;
-        // If this fails the route still exists, and the next tick opens its port again.
+        // If this step fails, the route still exists. The worker opens its port again in the next round.
         self.state.apply(Change::Dropped(vec![name.clone()])).await.map_err(refused)?;
         self.bodies.remove(name.as_str());
         Ok(())
@@ -238,7 +243,7 @@ impl RouteService {
         snapshot.routes.iter().filter(|entry| expired(&entry.route)).map(|entry| entry.route.name.clone()).collect()
     }
 
-    /// Opens the ports of routes that do not listen: the program that had a port may have released it.
+    /// Tries again to open route ports that do not listen. The program that was using such a port may have released it.
     async fn reopen_ports(&mut self) {
         let snapshot = self.state.snapshot();
         let mut listeners = self.listeners.lock().await;
@@ -265,21 +270,21 @@ impl RouteService {
     }
 }
 
-/// The reason why no exit would serve this route now; `None` if one would. `many` routes are created together, and
-/// exclusive ones need an address each.
+/// Returns the reason why no exit would serve `route` now, or `None` if an exit would. `many` is the number of routes
+/// that are created together: if they are exclusive, each of them needs an exit address of its own.
 fn no_exit(snapshot: &Snapshot, memory: &Memory, route: &Route, many: usize, now: Moment) -> Option<(Why, Funnel)> {
     let wish = snapshot.routes.preview(route.clone()).ok()?;
-    // A host that no site has, so that no ban counts.
+    // No ban counts, because no site has this host.
     let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
     let ask = Ask { wish: &wish, key: "", target: &target, now, avoid: &[], plain: false };
     let explanation = route::explain(snapshot.view(), memory, &ask);
-    // The last step counts exits without a pin; routes that are not created yet have none.
+    // The last filter step counts the exits that no exclusive pin uses. The routes to be created have no pins yet.
     let free = explanation.funnel.steps.last().filter(|(step, _)| *step == Step::Free && route.policy.exclusive);
     let too_few = free.is_some_and(|(_, free)| *free < many).then_some(Why::Exclusive);
     Some((explanation.why.or(too_few)?, explanation.funnel))
 }
 
-/// The name of a route that was created without one.
+/// Returns the name of a route that was created without a name.
 fn name_of(port: u16) -> String {
     format!("p{port}")
 }

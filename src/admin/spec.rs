@@ -1,7 +1,7 @@
-//! What a caller asks for when it creates a route (the body of `POST /proxies`), and its validation field by field.
+//! What a caller sends to create a route (the body of `POST /proxies`), and the validation of its fields.
 //!
-//! The store keeps the spec as it was written, without defaults. So an equal spec can be recognized later, and a default
-//! that changes in the configuration changes the routes that did not set the field.
+//! The store keeps the spec as the caller wrote it, without defaults. So an equal spec is recognized when it is sent
+//! again. And if a default changes in the configuration, routes that did not set this field get the new default.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -18,18 +18,18 @@ use crate::route::policy::{Auth, Engine};
 use crate::route::selector::{Mode, RouteName, Selector, SourcePick, Words};
 use crate::route::{Policy, RouteTable};
 
-/// The most exits in one pool, and the most routes in one request. Not tuned: more than one country has exits for.
+/// The largest number of exits in one pool, and of routes in one request. Not tuned: hardly any country has more exits.
 const POOL_MAX: u16 = 1000;
 const COUNT_MAX: u16 = 1000;
 
-/// What the configuration says of all routes of the API.
+/// The parts of the configuration that the specs of routes are validated against.
 #[derive(Clone, Debug)]
 pub struct RouteRules {
-    /// The address of routes' own ports.
+    /// The IP address on which the routes' own ports listen.
     pub bind: IpAddr,
-    /// The ports that routes may have.
+    /// The range of ports that routes may use.
     pub ports: RangeInclusive<u16>,
-    /// The names of check targets.
+    /// The names of the check targets that a spec may refer to.
     pub checks: Vec<String>,
     /// True if the configuration has keys, so clients may need one.
     pub keys: bool,
@@ -37,7 +37,7 @@ pub struct RouteRules {
     pub allow_direct: bool,
     /// True if Tor exits may be used.
     pub tor: bool,
-    /// The page that lines to paste ask.
+    /// The URL of the page that the example commands of a route fetch.
     pub example_url: String,
 }
 
@@ -146,7 +146,7 @@ pub enum RouteMode {
 }
 
 impl RouteMode {
-    /// True if the selector's mode is this one.
+    /// Returns true if a selector's `mode` is this mode.
     pub fn is(self, mode: Mode) -> bool {
         matches!(
             (self, mode),
@@ -174,7 +174,7 @@ pub enum AuthChoice {
 }
 
 impl RouteSpec {
-    /// Reads a spec. Each field is read alone first, and an error then names the field.
+    /// Reads a spec from JSON. First each field is read alone, because an error must name the wrong field.
     pub fn read(fields: &Map<String, Value>) -> Result<Self, BadField> {
         for (field, value) in fields {
             let alone = Map::from_iter([(field.clone(), value.clone())]);
@@ -186,8 +186,8 @@ impl RouteSpec {
         read.map_err(|why| BadField::new("body", format!("is wrong: {why}")))
     }
 
-    /// One spec for each route that `count` asks for. Several routes share no address: they are exclusive, and have
-    /// pools of one, unless the spec says otherwise.
+    /// Returns one spec for each of the `count` routes. Several routes must not share an exit address. So each of them
+    /// is exclusive and has a pool of one exit, unless the spec sets these two fields.
     pub(super) fn expand(self) -> Result<Vec<Self>, BadField> {
         let Some(count) = self.count else { return Ok(vec![self]) };
         if !(1..=COUNT_MAX).contains(&count) {
@@ -204,8 +204,8 @@ impl RouteSpec {
         Ok((1..=count).map(nth).collect())
     }
 
-    /// The stored spec `body` with a JSON merge patch applied: `null` removes a field. A patch that sets `selector`
-    /// removes `geo_category`, and the other way about, because both mean the same.
+    /// Applies a JSON merge patch to the stored spec `body`, and returns the result. The value `null` removes a field.
+    /// The fields `selector` and `geo_category` set the same thing, so a patch that sets one of them removes the other.
     pub(super) fn patched(body: &str, patch: &Map<String, Value>) -> Result<Self, BadField> {
         for field in ["name", "count"] {
             if patch.contains_key(field) {
@@ -231,7 +231,7 @@ impl RouteSpec {
         Self::read(&fields)
     }
 
-    /// The selector that `selector` or `geo_category`, together with `mode`, comes to.
+    /// Returns the selector that the fields `selector`, `geo_category` and `mode` together describe.
     fn selector(&self, words: &Words) -> Result<Selector, BadField> {
         let (field, text) = match (self.geo_category, self.selector.as_deref()) {
             (None, Some(text)) => ("selector", text),
@@ -268,7 +268,8 @@ impl RouteSpec {
         }
     }
 
-    /// Checks every field, and returns what the route table needs beside the name and the port.
+    /// Validates every field. Returns the selector and the policy for the route table, which takes the name and the
+    /// port separately.
     pub(super) fn validate(&self, routes: &RouteTable, rules: &RouteRules) -> Result<(Selector, Policy), BadField> {
         let selector = self.selector(routes.words())?;
         if selector.source == SourcePick::Direct && !rules.allow_direct {
@@ -322,7 +323,7 @@ impl RouteSpec {
         }
     }
 
-    /// The spec as the store keeps it.
+    /// Returns the spec as JSON for the store.
     pub(super) fn to_json(&self) -> String {
         json!(self).to_string()
     }

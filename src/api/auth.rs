@@ -1,15 +1,17 @@
-//! Access control: the checks that every request passes before a handler sees it.
+//! Access control: every request must pass these checks before a handler is called.
 //!
-//! The API listens on loopback by default, and every web page in the user's browser can send requests to loopback. A
-//! token alone does not protect against that, so a page of another site is refused whether it has a token or not:
+//! The API listens on loopback by default. But every web page in the user's browser can send requests to loopback, and
+//! a token alone does not protect against that. So a request from a page of another site is refused, with or without a
+//! token:
 //!
 //! - The `Host` header must be a name of this gateway. Otherwise DNS rebinding would let a page read answers.
 //! - An `Origin` header must be this gateway's own. Otherwise a page could send requests that change something.
-//! - A request with a body must be JSON. A page cannot send JSON to another origin without a preflight request, and no
-//!   preflight is ever granted.
+//! - A request with a body must have the content type JSON. A page can send JSON to another origin only after a
+//! preflight request, and this API allows no preflight request.
 //!
-//! A token is read from the `Authorization` header only, because a token in a URL ends up in logs and in the browser's
-//! history. After many wrong tokens from one address, tokens of this address are refused unread for a while.
+//! A token is read from the `Authorization` header only, because a token in a URL is written to logs and to the
+//! browser's history. After many wrong tokens from one address, all tokens from this address are refused for a minute,
+//! right or wrong.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -26,41 +28,44 @@ use super::error::ApiError;
 use crate::limit::{AuthThrottle, Damping};
 use crate::net::{Host, Secret, Target};
 
-/// After how many wrong tokens an address has to pause, and for how long: the gateway's defaults for wrong keys.
+/// How many wrong tokens an address may send, and how long its tokens are then refused. The values are the gateway's
+/// defaults for wrong client keys.
 const DAMPING: Damping = Damping { failures: NonZeroU32::new(10).unwrap(), pause: Duration::from_secs(60) };
 
-/// The address that a request comes from.
+/// The IP address of the client that sent the request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) IpAddr);
 
-/// What requests are checked with.
+/// The settings that requests are checked with.
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
     pub(super) access: Arc<ArcSwap<Access>>,
-    /// Wrong tokens by address. It outlives a reload.
+    /// The number of wrong tokens by client address. A reload does not reset it.
     pub(super) throttle: Arc<AuthThrottle>,
 }
 
-/// Counts a token as right or wrong. Returns how long the caller has to wait if tokens of its address are refused now.
+/// A function that records whether a token (the bytes) is right (`true`) or wrong. If tokens from this address are
+/// refused now, it returns how long the caller has to wait.
 type CheckKey<'a> = &'a dyn Fn(&[u8], bool) -> Option<Duration>;
 
-/// The token that a URL needs.
+/// Which token a URL requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
     Nothing,
-    /// The read token or the full one.
+    /// The read token or the full token.
     Read,
     Token,
 }
 
-/// The tokens and host names that requests are checked against.
+/// The tokens and the host names that requests are checked against.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// The token for everything. `None`: no token is needed. The configuration allows that on loopback only.
+    /// The token that allows every request. If it is `None`, no token is needed; the configuration allows this only on
+    /// loopback.
     pub token: Option<Secret>,
-    /// The token for `/metrics`, `/list`, `/random` and `/stats`.
+    /// The token that allows only `/metrics`, `/list`, `/random` and `/stats`.
     pub read_token: Option<Secret>,
-    /// Names that the `Host` header may have beside those of loopback.
+    /// The names that the `Host` header may contain. Loopback names are always allowed.
     pub hosts: Vec<Host>,
 }
 
@@ -68,13 +73,13 @@ fn need(path: &str) -> Need {
     match path {
         "/health" | "/ready" | "/" | "/docs" | "/openapi.json" => Need::Nothing,
         "/metrics" | "/list" | "/random" | "/stats" => Need::Read,
-        // Files of the console and of the description: they contain no data.
+        // Files of the console and of the API's documentation contain no data.
         _ if path.starts_with("/console/") || path.starts_with("/docs/") => Need::Nothing,
         _ => Need::Token,
     }
 }
 
-/// The middleware that lets a request through or refuses it.
+/// The middleware that checks each request, and refuses it or passes it on to the handler.
 pub(super) async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().map(|Peer(ip)| *ip);
     let check_key =
@@ -86,13 +91,13 @@ pub(super) async fn gate(State(gate): State<Gate>, request: Request, next: Next)
     };
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
-    // Answers are for the operator, so no cache between may keep them.
+    // Answers are meant for the operator only, so no cache between the client and the API may store them.
     headers.entry(header::CACHE_CONTROL).or_insert(http::HeaderValue::from_static("no-cache, private"));
     response
 }
 
-/// The middleware of handlers that take a body. It runs after the method was matched, so a wrong method is answered as
-/// such.
+/// The middleware for endpoints that take a body: it accepts JSON only. It runs after the method was matched, so a
+/// wrong method gets the answer 405.
 pub(super) async fn json_only(request: Request, next: Next) -> Response {
     let write = !matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE);
     if write && !is_json(request.headers()) {
@@ -115,7 +120,7 @@ impl Access {
             return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_host", "send exactly one Host header"));
         };
         let is_own = |host: &Host| is_loopback(host) || self.hosts.contains(host);
-        // The request line may name a host too, and then that one counts (RFC 9112, 3.2.2).
+        // The request line may also contain a host. In that case this host counts too (RFC 9112, 3.2.2).
         let first = uri.authority().is_none_or(|named| parse_authority(named.as_str()).as_ref().is_some_and(is_own));
         let host = host.to_str().ok().and_then(parse_authority);
         if first && host.as_ref().is_some_and(is_own) {
@@ -128,7 +133,8 @@ impl Access {
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(origin) = headers.get(header::ORIGIN) else { return check_fetch(headers) };
-        // The gateway's own console sends an origin whose authority is the Host header, which was checked already.
+        // For a request of the gateway's own console, the host and port in `Origin` equal the Host header, which was
+        // checked before.
         let own = origin
             .to_str()
             .ok()
@@ -144,7 +150,7 @@ impl Access {
             .and_then(|value| value.as_bytes().split_at_checked(7))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
             .map(|(_, token)| token);
-        // Both are always compared, so the time of the answer does not show which one matched.
+        // Both tokens are always compared, so the time of the answer does not show which one matched.
         let full = given.is_some_and(|given| token.matches(given));
         let read = given.is_some_and(|given| self.read_token.as_ref().is_some_and(|token| token.matches(given)));
         let may = match need {
@@ -169,8 +175,9 @@ impl Access {
     }
 }
 
-/// Checks a request without an `Origin` by the headers in which a browser says what it is for. What a page of another site
-/// embeds (an image, a script) is refused; a link to the console is not.
+/// Checks a request without an `Origin` header by the `Sec-Fetch-…` headers, in which a browser says what the request
+/// is for. What a page of another site embeds (an image, a script) is refused. A link from another site to the console
+/// is allowed.
 fn check_fetch(headers: &HeaderMap) -> Result<(), ApiError> {
     let says = |name: &str, word: &str| headers.get(name).is_some_and(|value| value == word);
     let elsewhere = says("sec-fetch-site", "cross-site") || says("sec-fetch-site", "same-site");
@@ -181,7 +188,7 @@ fn foreign_page() -> ApiError {
     ApiError::new(StatusCode::FORBIDDEN, "foreign_origin", "pages of other sites may not use this API")
 }
 
-/// The host of `host[:port]`.
+/// Returns the host of a text of the form `host[:port]`.
 fn parse_authority(text: &str) -> Option<Host> {
     text.parse::<Target>().map(|target| target.host).or_else(|_| Host::parse(text)).ok()
 }

@@ -1,4 +1,4 @@
-//! `/exits/{id}/checks`: the history of one exit's checks, by which a person can see why its verdict is what it is.
+//! `/exits/{id}/checks`: the past checks of one exit. They show why the exit counts as good or bad.
 
 use std::net::IpAddr;
 

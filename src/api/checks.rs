@@ -1,9 +1,9 @@
-//! `/checks`: the pages that the tester fetches through exits, and a batch of checks of many exits.
+//! `/checks`: lists the pages that the tester fetches through exits, and starts a batch of checks of many exits.
 //!
-//! A batch runs at the tester's own pace, behind exits that live requests wait for. It is for thousands of exits; to check
-//! one exit quickly there is `POST /exits/{id}/check`. The answer is one line of JSON for each exit
-//! (`application/x-ndjson`), sent as soon as the exit's result is there. If the caller hangs up, the checks go on, and
-//! their results are at `/exits`.
+//! A batch runs at the tester's own rate, and exits that live requests wait for are checked first. It is meant for
+//! thousands of exits. To check one exit quickly there is `POST /exits/{id}/check`. The answer is one line of JSON for
+//! each exit (`application/x-ndjson`), sent as soon as the exit's result is known. If the caller disconnects, the
+//! checks continue, and their results can be read at `/exits`.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -107,7 +107,7 @@ pub(super) async fn begin(State(wiring): State<Wiring>, Fields(fields): Fields) 
     Ok((types, axum::body::Body::new(lines)).into_response())
 }
 
-/// The exits that can be checked, sorted by id.
+/// Returns the exits of the request that can be checked, sorted by id.
 fn exits(wiring: &Wiring, request: &BatchRequest) -> Result<Vec<ExitId>, ApiError> {
     let wrong = |field: &str, want: String| {
         let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_field", format!("`{field}` {want}"));
@@ -145,7 +145,7 @@ fn page(text: &str) -> Result<Arc<CheckedSite>, ApiError> {
     CheckedSite::at(&url).map(Arc::new).map_err(|why| wrong(why.to_string()))
 }
 
-/// The body of the answer: it ends with the last result.
+/// The body of the answer: one line for each result. It ends after the last result.
 struct Lines {
     first: Option<Bytes>,
     results: mpsc::UnboundedReceiver<(ExitId, Option<Checked>)>,

@@ -1,4 +1,4 @@
-//! `/connections`: the open connections of clients, the exit of each, and how to cut one.
+//! `/connections`: lists the open connections of clients with the exit of each, and cuts a connection.
 
 use axum::Json;
 use axum::extract::State;

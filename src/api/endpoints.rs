@@ -1,10 +1,10 @@
 //! Every URL of the API, with its method and its handler.
 //!
-//! A handler describes its request and its answers itself (`#[utoipa::path]`), and `/openapi.json` is made from that. To
-//! add an endpoint, write the handler and add a line to the table.
+//! Each handler describes its request and its answers (`#[utoipa::path]`), and `/openapi.json` is made from these
+//! descriptions. To add an endpoint, write the handler and add a line to the table.
 //!
-//! Served beside these on the same port: `/openapi.json`, `/docs` and its files (`api/openapi.rs`), and the console at
-//! `/` and below `/console/` (`src/console.rs`). Which URLs need a token is decided in `api/auth.rs`.
+//! The same port also serves `/openapi.json`, `/docs` and its files (`api/openapi.rs`), and the console at `/` and
+//! below `/console/` (`src/console.rs`). `api/auth.rs` decides which URLs need a token.
 
 use axum::Router;
 use axum::middleware::from_fn;
@@ -18,7 +18,8 @@ use super::{
     Wiring, auth, check_history, checks, connections, engines, events, exits, explain, health, list, openapi, sources,
 };
 
-/// Makes `urls()`, the router with its description, and the list of the table's lines for the test below.
+/// Generates the function `urls()`, the router with its OpenAPI description, and the list of the table's lines for the
+/// test below.
 macro_rules! endpoints {
     ($($method:ident $url:literal => $($handler:ident)::+;)+) => {
         fn urls() -> OpenApiRouter<Wiring> {
@@ -70,7 +71,7 @@ endpoints! {
     GET    "/events"                  => events::events;
 }
 
-/// A handler that takes a body accepts JSON only: a page of another site cannot send that (`api/auth.rs`).
+/// Adds the check for JSON to a handler that takes a body. A page of another site cannot send JSON (`api/auth.rs`).
 fn endpoint(method: &str, url: UtoipaMethodRouter<Wiring>) -> UtoipaMethodRouter<Wiring> {
     match method {
         "POST" | "PATCH" | "PUT" => url.map(|methods| methods.route_layer(from_fn(auth::json_only))),
@@ -78,7 +79,8 @@ fn endpoint(method: &str, url: UtoipaMethodRouter<Wiring>) -> UtoipaMethodRouter
     }
 }
 
-/// All endpoints, their description, and `extra`: what other rooms serve on the same port (the console).
+/// Returns a router with all endpoints, their OpenAPI description, and the routes in `extra`: the console, which is
+/// served on the same port.
 pub(super) fn router(wiring: Wiring, extra: Router) -> Router {
     let (router, description) = urls().with_state(wiring).split_for_parts();
     router
@@ -88,7 +90,7 @@ pub(super) fn router(wiring: Wiring, extra: Router) -> Router {
         .method_not_allowed_fallback(wrong_method)
 }
 
-/// The description of all endpoints.
+/// Returns the OpenAPI description of all endpoints.
 #[cfg(test)]
 pub(super) fn description() -> utoipa::openapi::OpenApi {
     urls().into_openapi()

@@ -1,7 +1,8 @@
-//! Errors as callers of the API see them: one form, with a stable code and a sentence that says what to do.
+//! Errors as callers of the API see them. All have the same form, with a code for programs and a sentence that says
+//! what to do.
 //!
-//! `code` is for programs and never changes its meaning; `message` is for people and may change. An internal failure
-//! shows no detail: the log has it, once.
+//! `code` is for programs, and its meaning never changes. `message` is for people and may change. For an internal
+//! failure the answer contains no detail. The detail is logged once.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -51,29 +52,29 @@ impl ApiError {
         Self { status, code, message: message.into(), details: json!({}), retry_after: None }
     }
 
-    /// 400: the request is wrong.
+    /// Creates the error 400: the request is wrong.
     pub fn bad(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// 404: nothing has that name.
+    /// Creates the error 404: nothing has that name.
     pub fn missing(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    /// 429: too much at once. `retry_after` is in seconds.
+    /// Creates the error 429: too many requests at the same time. `retry_after` is in seconds.
     pub fn too_much(code: &'static str, message: impl Into<String>, retry_after: u16) -> Self {
         let retry_after = Some(retry_after);
         Self { retry_after, ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, message) }
     }
 
-    /// 500: something in this process failed. `what` goes to the log, not to the caller.
+    /// Creates the error 500: something in this process failed. `what` is logged and not sent to the caller.
     pub fn internal(what: &'static str) -> Self {
         tracing::error!(what, "the API could not answer");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "exitgate failed to answer; its log says why")
     }
 
-    /// The same refusal with these details.
+    /// Adds `details` to the error.
     pub fn with(mut self, details: Value) -> Self {
         self.details = details;
         self

@@ -1,4 +1,5 @@
-//! Entity tags: a caller that has an answer already gets 304 (not modified) instead of it.
+//! Entity tags. If a caller has the present answer already, it gets the status 304 (not modified) instead of the
+//! answer.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -7,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 
-/// The answer with its tag, or 304 if the request names this tag.
+/// Returns the answer with its entity tag, or 304 if the header `If-None-Match` of the request contains this tag.
 pub(super) fn tagged(headers: &HeaderMap, answer: &impl Serialize) -> Result<Response, ApiError> {
     let body = serde_json::to_vec(answer).map_err(|_| ApiError::internal("an answer could not be serialized"))?;
     let digest = Sha256::digest(&body);
@@ -21,7 +22,7 @@ pub(super) fn tagged(headers: &HeaderMap, answer: &impl Serialize) -> Result<Res
     Ok(([(header::CONTENT_TYPE, kind), (header::ETAG, value)], body).into_response())
 }
 
-/// True if `If-None-Match` names this tag, weak or strong.
+/// Returns true if the value of `If-None-Match` contains this tag, weak or strong.
 fn names(given: &HeaderValue, tag: &str) -> bool {
     let given = given.to_str().unwrap_or_default();
     given.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)

@@ -1,14 +1,16 @@
-//! `/events`: events as they happen, for people who watch and programs that wait (server-sent events).
+//! `/events`: a stream of events (server-sent events) for people who watch the gateway and programs that wait for
+//! something.
 //!
-//! A worker writes each event into a journal of bounded length, and every reader reads the journal. Each entry has a
-//! number. A reader whose connection broke sends the last number as `Last-Event-ID`, and gets the entries after it. If
-//! the journal has dropped some of them, the reader first gets the event `missed`, and should read the lists again.
-//! Numbers begin with the wall clock of the start, so entries of an earlier run always have smaller ones.
+//! A worker writes each event into a journal of limited length, and every reader reads the journal. Each entry has a
+//! number. A reader whose connection was lost sends the last number as `Last-Event-ID`, and gets the entries after it.
+//! If the journal has dropped some of these entries, the reader first gets the event `missed`, and should read the
+//! complete lists again. The numbers begin with the time at which the process started, so entries of an earlier process
+//! always have smaller numbers.
 //!
-//! Events of pins, bans and checks come from the state. For routes, engines and sources the worker compares their status
-//! with that of a moment ago, because a reader wants the status and not each step to it.
+//! Events about pins, bans and checks come from the room `state`. For routes, engines and sources, the worker compares
+//! their present status with the status half a second ago. Readers want to know the status, not each step between.
 //!
-//! Next: `events/watch.rs` (the worker), `events/feed.rs` (one reader's answer).
+//! Next: `events/watch.rs` (the worker), `events/feed.rs` (the answer for one reader).
 
 mod feed;
 mod watch;
@@ -30,16 +32,16 @@ use crate::exit::Moment;
 
 pub(super) use self::watch::watch;
 
-/// Entries that the journal keeps. Not tuned: some minutes of a busy gateway.
+/// The number of entries that the journal keeps. Not tuned: on a busy gateway these are the events of some minutes.
 const KEPT: usize = 1024;
 
-/// The most readers at once. Not tuned: each occupies one of the API's connections.
+/// The largest number of readers at the same time. Not tuned: each reader occupies one of the API's connections.
 const READERS: usize = 64;
 
-/// Seconds after which a refused reader may try again. Not tuned.
+/// The number of seconds after which a refused reader may try again. Not tuned.
 const RETRY: u16 = 10;
 
-/// One event. Its data is kept as text, because a thousand JSON trees would take a megabyte.
+/// One event. Its data is stored as text, because a thousand JSON trees would need a megabyte.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     id: u64,
@@ -47,7 +49,7 @@ pub(super) struct Entry {
     data: Arc<str>,
 }
 
-/// The recent events.
+/// The most recent events.
 pub struct Journal {
     kept: Mutex<VecDeque<Entry>>,
     latest: latest::Sender<u64>,
@@ -55,7 +57,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// An empty journal; the numbers of its entries begin after `began`.
+    /// Creates an empty journal. The number of its first entry is `began` (in microseconds) plus one.
     pub fn new(began: Moment) -> Self {
         let (kept, readers) = (Mutex::default(), Arc::new(Semaphore::new(READERS)));
         Self { kept, latest: latest::Sender::new(began.0), readers }
@@ -74,7 +76,7 @@ impl Journal {
         self.latest.send_replace(id);
     }
 
-    /// The entries after this number, and whether older ones after it have been dropped.
+    /// Returns the entries after the entry `id`. The flag is true if some entries after `id` have been dropped already.
     fn after(&self, id: u64) -> (Vec<Entry>, bool) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let missed = kept.front().is_some_and(|oldest| kept.len() == KEPT && id + 1 < oldest.id);

@@ -1,7 +1,8 @@
-//! `/exits` and `/countries`: the exits that are known.
+//! `/exits` and `/countries`: the known exits.
 //!
-//! A list is sorted by id and cut at `limit`; the caller sends `next` as `after` to get the next page. A caller that reads
-//! all pages while the catalog changes sees each exit that stays exactly once.
+//! A list is sorted by id and has at most `limit` entries. To get the next page, the caller sends the `next` of this
+//! page as `after`. If the catalog changes while a caller reads all pages, every exit that exists the whole time is
+//! listed exactly once.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,10 +28,10 @@ use crate::exit::country::Country;
 use crate::exit::{Exit, ExitId, Moment, Protocol, PublicId, Source, Verdict};
 use crate::state::Snapshot;
 
-/// How long a caller waits for a check. Not tuned: several times the deadline that an exit has.
+/// How long a caller waits for the result of a check. Not tuned: several times the time limit of one check.
 const CHECK_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The most bans that one exit shows. Not tuned.
+/// The largest number of bans that are shown for one exit. Not tuned.
 const BANS: usize = 100;
 
 /// An exit, with what its source and its checks say of it.
@@ -94,8 +95,8 @@ impl ExitView {
     }
 }
 
-/// A username that uses this exit alone. A public proxy is named by the address that sites see, with `_` for the `:` of
-/// IPv6, and its source must be named as well.
+/// Returns a username that uses only this exit. A public proxy is identified by the address that sites see (with `_`
+/// instead of `:` in IPv6 addresses), and the username must contain its source too.
 fn username(exit: &Exit) -> Option<String> {
     match exit.id() {
         ExitId::Tor(fingerprint) => Some(format!("any-exit-{fingerprint}")),
@@ -256,7 +257,7 @@ impl Filter {
     }
 }
 
-/// An exit's id as [`ExitId`] writes it.
+/// Reads an exit's id in the form that [`ExitId`] writes.
 pub(super) fn read_id(text: &str) -> Option<ExitId> {
     if let Ok(fingerprint) = text.parse() {
         return Some(ExitId::Tor(fingerprint));
@@ -270,7 +271,7 @@ pub(super) fn read_id(text: &str) -> Option<ExitId> {
     Some(ExitId::Public(Arc::new(PublicId { protocol, addr: addr.parse().ok()? })))
 }
 
-/// The exit with this id, or the one whose address sites see.
+/// Returns the exit with this id, or the exit whose address (as sites see it) is this text.
 pub(super) fn find<'s>(snapshot: &'s Snapshot, text: &str) -> Result<&'s Arc<Exit>, ApiError> {
     let by_id = read_id(text).and_then(|id| snapshot.catalog.get(&id));
     let by_ip = || text.parse().ok().and_then(|ip| snapshot.catalog.by_ip(ip).next());

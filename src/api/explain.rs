@@ -1,4 +1,4 @@
-//! `/explain`: which exits a username can use, and why the others are excluded. `exitgate why` asks it.
+//! `/explain`: which exits a username can use, and why the others are excluded. The command `exitgate why` calls it.
 
 use axum::Json;
 use axum::extract::State;
@@ -18,7 +18,7 @@ use crate::route::refusal::Funnel;
 use crate::route::{self, Ask, Memory};
 use crate::state::Snapshot;
 
-/// The host of a query that names none. No site has it, so no ban counts.
+/// The target host if the query has no `host`. No site has this host, so no ban counts.
 const NO_SITE: &str = "exit.gate";
 
 /// The query of `GET /explain`.
@@ -120,7 +120,7 @@ fn answer(
     })
 }
 
-/// The steps of a funnel as the API shows them.
+/// Converts the filter steps for the API: each step with the number of exits that are left after it.
 pub(super) fn funnel_steps(funnel: &Funnel) -> Vec<StepShown> {
     funnel.steps.iter().map(|(step, left)| StepShown { step: step.to_string(), left: *left }).collect()
 }

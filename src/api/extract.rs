@@ -1,4 +1,5 @@
-//! Reads the path, the query and the body of a request; errors have the form of all errors and name what is wrong.
+//! Reads the path, the query and the body of a request. Errors have the form of all API errors and name the wrong
+//! field.
 
 use std::time::Duration;
 
@@ -13,17 +14,18 @@ use utoipa::ToSchema;
 
 use super::error::ApiError;
 
-/// The longest body that is read, in bytes. Not tuned: far longer than any useful one.
+/// The longest request body that is read, in bytes. Not tuned: far longer than any useful body.
 const BODY: usize = 64 * 1024;
 
-/// How long a body may take to arrive, as for the head. Not tuned.
+/// The time limit for receiving the body of a request. The limit for the head is the same. Not tuned.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The length of a list without `limit`, and the longest allowed one, which is about a megabyte. Not tuned.
+/// The number of entries in a list without `limit`, and below it the largest `limit`, which makes an answer of about a
+/// megabyte. Not tuned.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
-/// The query. The type that reads it should refuse unknown fields.
+/// The query of a URL as a `T`. The type `T` should refuse unknown fields.
 pub(super) struct Params<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
@@ -35,7 +37,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// The variable part of the path, percent-decoded.
+/// The variable part of the URL's path, percent-decoded.
 pub(super) struct Named(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {
@@ -48,7 +50,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
-/// A body that is a JSON object. No body counts as an empty object.
+/// A request body that is a JSON object. An empty body counts as an empty object.
 pub(super) struct Body(pub(super) Map<String, Value>);
 
 impl<S: Send + Sync> FromRequest<S> for Body {
@@ -94,7 +96,7 @@ impl<S: Send + Sync> FromRequest<S> for Nothing {
     }
 }
 
-/// The error of a query, with the field that its text names.
+/// Creates the error for a wrong query. If the text names a field, the error names it too.
 fn wrong_query(why: &str) -> ApiError {
     let named = why.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
     let begun = why.split_once(": ").filter(|(field, _)| field.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
@@ -105,12 +107,12 @@ fn wrong_query(why: &str) -> ApiError {
     }
 }
 
-/// The error of a wrong query.
+/// Creates the error for a wrong query.
 pub(super) fn bad_query(why: impl Into<String>) -> ApiError {
     ApiError::bad("bad_query", why)
 }
 
-/// Checks the `limit` of a list.
+/// Validates the `limit` of a list. Without it, returns the default.
 pub(super) fn limit(asked: Option<usize>) -> Result<usize, ApiError> {
     match asked {
         None => Ok(LIMIT),
@@ -121,7 +123,7 @@ pub(super) fn limit(asked: Option<usize>) -> Result<usize, ApiError> {
     }
 }
 
-/// The text of a rejection without its fixed beginning.
+/// Returns the text of axum's rejection without its fixed beginning.
 fn clause(text: &str) -> &str {
     text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text)
 }

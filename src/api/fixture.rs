@@ -1,4 +1,4 @@
-//! Snapshots with a few exits, for the tests of this room.
+//! Snapshots with a few exits, which the tests of this room use.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::net::Secret;
 use crate::route::{Policy, Words};
 use crate::state::Snapshot;
 
-/// A snapshot with a relay in each of these countries. All but the last have passed a check.
+/// Returns a snapshot with one relay for each country. All relays except the last have passed a check.
 pub(super) fn snapshot(countries: &[&str]) -> Snapshot {
     let mut edit = Catalog::default().edit();
     for (at, country) in countries.iter().enumerate() {
@@ -36,8 +36,8 @@ pub(super) fn snapshot(countries: &[&str]) -> Snapshot {
     snapshot
 }
 
-/// A snapshot with a public proxy for each country and response time in milliseconds. An empty country makes a proxy that
-/// does not work. The fourth proxy needs a login.
+/// Returns a snapshot with one public proxy for each pair of a country and a response time in milliseconds. A proxy
+/// with an empty country does not work. The fourth proxy needs a login.
 pub(super) fn public(proxies: &[(&str, u64)]) -> Snapshot {
     let mut edit = Catalog::default().edit();
     for (at, (country, millis)) in (0u8..).zip(proxies) {

@@ -1,4 +1,4 @@
-//! `/health`, `/ready`, `/metrics` and `/reload`.
+//! The endpoints for operators and monitoring: `/health`, `/ready`, `/metrics` and `/reload`.
 
 use std::collections::BTreeMap;
 

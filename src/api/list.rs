@@ -1,9 +1,11 @@
-//! `/list`, `/random` and `/stats`: working public proxies, for programs that want no more than a line of text.
+//! `/list`, `/random` and `/stats`: working public proxies, for programs that only need a line of text for each proxy.
 //!
-//! They are answered from a [`ListIndex`]: the working proxies of a moment ago, sorted by speed. A background thread makes
-//! a new one at most once a second, so a request only reads a pointer, and the answers of repeated queries are prepared.
+//! Requests are answered from a [`ListIndex`]: the working proxies of a recent moment, sorted by speed. A background
+//! thread creates a new index at most once a second. So a request only reads a pointer to the index, and the answers of
+//! repeated queries are already prepared.
 //!
-//! Proxies that need a login are not listed, because the list would contain passwords. Routes use them all the same.
+//! Proxies that need a login are not listed, because the list would then contain passwords. But routes use these
+//! proxies too.
 //!
 //! Next: `list/index.rs` (the index), `list/query.rs` (the queries), `list/form.rs` (the output formats).
 
@@ -34,8 +36,8 @@ use super::timestamp::Timestamp;
 use crate::exit::Exit;
 use crate::store::Source;
 
-/// The share of `/random` answers that come from the faster half only. Not tuned: fast on average, and no proxy is left
-/// out.
+/// The share of `/random` answers that are chosen only from the faster half of the proxies. Not tuned: the answers are
+/// fast on average, and every proxy is used sometimes.
 const FROM_FASTER: f64 = 0.7;
 
 fn index(wiring: &Wiring) -> Result<Arc<ListIndex>, ApiError> {
@@ -80,7 +82,8 @@ pub(super) async fn random(
     Ok(form::answer(query.format, form::write_one(query.format, exit, index.at())))
 }
 
-/// Picks an index in a list of `count` entries sorted by speed. `share` and `place` are random numbers from 0 to 1.
+/// Picks a position in a list of `count` entries that is sorted by speed. `share` and `place` are random numbers from 0
+/// to 1. `share` decides whether only the faster half is used, and `place` selects the entry.
 fn draw(count: usize, share: f64, place: f64) -> Option<usize> {
     let among = if share < FROM_FASTER { count.div_ceil(2) } else { count };
     (among > 0).then_some((place * among as f64) as usize)
@@ -130,7 +133,7 @@ pub(super) async fn stats(State(wiring): State<Wiring>) -> Json<Stats> {
     Json(Stats { counts, enabled: wiring.public_list.is_some(), last_meta_update, lists })
 }
 
-/// True if lists show this exit.
+/// Returns true if lists show this exit.
 fn is_shown(exit: &Exit) -> bool {
     exit.usable() && exit.listing().public.as_ref().is_some_and(|offer| offer.login.is_none())
 }

@@ -1,7 +1,7 @@
-//! The description of the API: `/openapi.json`, made from the code, and `/docs`, a page that shows it to people.
+//! The description of the API. `/openapi.json` is generated from the code, and the page `/docs` shows it to people.
 //!
-//! The page loads nothing from other servers, so it works on a machine without internet and under a content policy that
-//! allows no other script.
+//! The page loads nothing from other servers. So it works on a machine without internet, and with a content policy that
+//! allows no scripts of other servers.
 
 use axum::Router;
 use axum::response::IntoResponse;
@@ -10,11 +10,12 @@ use http::header;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 
-/// The page may load files of this server only. Inline scripts and frames around the page are forbidden.
+/// The content security policy of the page: it may load files of this server only. Inline scripts, and frames around
+/// the page, are forbidden.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The general part of the description; `api/endpoints.rs` adds the endpoints.
+/// Returns the general part of the description. `api/endpoints.rs` adds the endpoints.
 pub(super) fn base() -> OpenApi {
     let license = LicenseBuilder::new().name("MIT OR Apache-2.0").identifier(Some("MIT OR Apache-2.0")).build();
     let info = InfoBuilder::new()
@@ -32,12 +33,12 @@ pub(super) fn base() -> OpenApi {
         .license(Some(license));
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("`api.token`")).build();
     let components = ComponentsBuilder::new().security_scheme("token", SecurityScheme::Http(bearer));
-    // The empty requirement: without a token in the configuration none is needed.
+    // The first requirement is empty: if the configuration has no token, none is needed.
     let needs = [SecurityRequirement::default(), SecurityRequirement::new("token", Vec::<String>::new())];
     OpenApiBuilder::new().info(info.build()).components(Some(components.build())).security(Some(needs)).build()
 }
 
-/// Serves the description and the page that shows it.
+/// Serves the description, and the page that shows it.
 pub(super) fn router(description: OpenApi) -> Router {
     let json = serde_json::to_string_pretty(&description).unwrap_or_default();
     let page = |kind: &'static str, body: &'static str| {
@@ -72,7 +73,8 @@ mod tests {
             for (method, operation) in item.as_object().unwrap() {
                 let refusal = &operation["responses"]["default"]["content"]["application/json"]["schema"]["$ref"];
                 assert_eq!(refusal, "#/components/schemas/Problem", "{method} {path}");
-                // `endpoint` in `api/endpoints.rs` demands JSON of these, so each must describe a JSON body.
+                // `endpoint` in `api/endpoints.rs` accepts only JSON for these methods, so each of them must describe a
+                // JSON body.
                 let writes = matches!(method.as_str(), "post" | "patch" | "put");
                 assert!(
                     !writes || operation["requestBody"]["content"]["application/json"].is_object(),

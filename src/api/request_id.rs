@@ -1,10 +1,11 @@
-//! An id for each request to the API. It joins the answer, the lines of the log, and what a user reports.
+//! Assigns an id to each request. With this id, people can find the log lines that belong to an answer or to a user's
+//! report.
 //!
-//! The id of the caller (`X-Request-Id`) is kept if it is short and printable, because a proxy in front of the API may
-//! have numbered the request already. Otherwise the request gets an id of this process. The id stands in the answer's
-//! `X-Request-Id`, in the body of an error, and in the span of all lines that the request logs.
+//! If the caller sends an id (`X-Request-Id`) that is short and printable, this id is used, because a proxy in front of
+//! the API may have assigned it already. Otherwise the request gets a new id. The id is in the answer's `X-Request-Id`,
+//! in the body of an error, and in all log lines of the request.
 //!
-//! Each request is counted by its endpoint, never by its URL.
+//! The metrics count each request by its endpoint, never by its URL.
 
 use std::time::Instant;
 
@@ -19,19 +20,19 @@ use crate::telemetry::trace_id::{Kind, TraceId};
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest id of a caller that is kept. Not tuned: a UUID has 36 characters.
+/// The largest number of characters in a caller's id that is used. Not tuned: a UUID has 36 characters.
 const LONGEST: usize = 64;
 
 tokio::task_local! {
     static CURRENT: String;
 }
 
-/// The id of the request that this task answers; `None` outside of one.
+/// Returns the id of the request that the current task answers. `None` if the task answers no request.
 pub(super) fn current() -> Option<String> {
     CURRENT.try_with(Clone::clone).ok()
 }
 
-/// The middleware that every request passes first.
+/// The outermost middleware: it assigns the id, counts the request, and logs it.
 pub(super) async fn follow(request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = id_of(request.headers().get(&HEADER));
@@ -50,7 +51,8 @@ pub(super) async fn follow(request: Request, next: Next) -> Response {
     response
 }
 
-/// A client can send any word as a method, so unknown ones share one label.
+/// Returns the method as a label for metrics. A client can send any word as a method, so all unknown methods get the
+/// same label.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

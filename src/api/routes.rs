@@ -1,9 +1,10 @@
-//! `/proxies`: routes under the name that the API has for them, because scrapers call the thing at a port a proxy.
+//! `/proxies`: the routes. The API calls them proxies, because scrapers use this word for what they connect to at a
+//! port.
 //!
 //! The handlers translate between HTTP and [`crate::admin`], which validates, creates, changes and closes routes.
 //!
 //! Next: `routes/view.rs` (how a route is shown), `routes/rotation.rs` (rotate, report, last), `routes/refusal.rs` (how
-//! the errors of `admin` become answers).
+//! errors of `admin` become HTTP answers).
 
 mod owner;
 pub(super) mod pac;
@@ -235,12 +236,12 @@ pub(super) async fn delete(
     Ok((StatusCode::ACCEPTED, Json(Closed { name: closed, state: "closed" })).into_response())
 }
 
-/// A host that no site has, so that no ban counts.
+/// A target that no site has, so no ban counts.
 fn nowhere() -> Target {
     Target { host: Host::Name("exit.gate".into()), port: 443 }
 }
 
-/// The route of this name or port.
+/// Finds a route by its name or port.
 fn find<'s>(snapshot: &'s Snapshot, text: &str) -> Result<&'s Entry, ApiError> {
     let routes = &snapshot.routes;
     let by_port = || text.parse().ok().and_then(|port| routes.by_port(port));

@@ -1,4 +1,4 @@
-//! `/sources`: the sources of exits, and their last results.
+//! `/sources`: the sources of exits, and the result of the last download from each.
 
 use axum::Json;
 use axum::extract::State;

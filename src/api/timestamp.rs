@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 
 use crate::exit::Moment;
 
-/// RFC 3339 lets the digits of a second vary; these are always three, so that texts sort like moments.
+/// RFC 3339 allows any number of digits for the fraction of a second. Here there are always three, so sorting the texts
+/// sorts the moments.
 const FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 

@@ -1,7 +1,8 @@
-//! Ends the connection of a client that requests an answer and does not read it; it would keep a place from others.
+//! Ends the connection of a client that sends a request but does not read the answer. Such a connection would keep
+//! others from connecting, because the number of connections is limited.
 //!
-//! The timeout is for one write that waits for room in the socket, not for the whole answer. So a list of megabytes may
-//! take as long as a slow line needs, and a stream of events may be silent for an hour.
+//! The timeout is for one write that waits for space in the socket's buffer, not for the whole answer. So a list of
+//! several megabytes may take as long as a slow line needs, and a stream of events may be silent for an hour.
 
 use std::io;
 use std::pin::Pin;
@@ -11,11 +12,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream whose writes fail after none of their bytes was accepted for `patience`.
+/// A stream whose writes fail if the client accepts no byte for the duration `patience`.
 pub(super) struct WriteTimeout<S> {
     stream: S,
     patience: Duration,
-    /// The deadline of the write that waits now.
+    /// The deadline of the write that is waiting now, if there is one.
     end: Option<Pin<Box<Sleep>>>,
 }
 
@@ -24,7 +25,7 @@ impl<S> WriteTimeout<S> {
         Self { stream, patience, end: None }
     }
 
-    /// The result of a write, or an error if it has been pending for too long.
+    /// Returns the result of a write, or an error if the write has been waiting for too long.
     fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.end = None;

@@ -1,14 +1,17 @@
-//! Limits of the kernel on this process: the number of open files, which bounds the connections, and no core dumps.
+//! Kernel limits of this process: the limit on open files, which also limits the connections, and the limit on core
+//! dumps.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// File descriptors for all that is no connection: pipes to engines, the store, listeners, the API, the log. Not tuned.
+/// The number of file descriptors that are reserved for everything but connections: pipes to engines, the store,
+/// listeners, the API, the log. Not tuned.
 const RESERVED: u64 = 512;
 
-/// The most descriptors of one connection: two sockets, and two pipes with two ends each while it is spliced.
+/// The largest number of file descriptors that one connection uses: two sockets, and while it is spliced two pipes with
+/// two ends each.
 const PER_CONNECTION: u64 = 6;
 
-/// Raises the soft limit to the hard one, and returns how many connections fit.
+/// Raises the soft limit on open files to the hard limit. Returns how many connections fit into it.
 pub fn raise_limit() -> u32 {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -21,9 +24,9 @@ pub fn raise_limit() -> u32 {
     connections_in(files)
 }
 
-/// Switches off core dumps of this process and of the engines that it starts, because keys, tokens and clients' data are
-/// in its memory. The limit is one byte and not zero: where `core_pattern` names a program (as systemd sets it), the kernel
-/// ignores the limit unless it is exactly 1. To debug, attach to the process.
+/// Turns off core dumps of this process and of the engines that it starts, because the memory contains keys, tokens and
+/// clients' data. The limit is one byte and not zero. If `core_pattern` is a program (as systemd sets it), the kernel
+/// ignores every limit except exactly 1. To debug, attach to the process.
 pub(in crate::app) fn forbid_core_dumps() {
     let limit = Rlimit { current: Some(1), maximum: Some(1) };
     if let Err(error) = setrlimit(Resource::Core, limit) {
@@ -31,8 +34,9 @@ pub(in crate::app) fn forbid_core_dumps() {
     }
 }
 
-/// How many connections fit into this many open files. A connection is spliced only while it carries much, and few do at
-/// once, so half of the worst case is planned for each.
+/// Returns how many connections fit into this number of open files. A connection is spliced only while it carries much
+/// data, and few connections do so at the same time. So each connection is counted with half of the largest number of
+/// descriptors.
 fn connections_in(files: u64) -> u32 {
     let connections = files.saturating_sub(RESERVED) / (PER_CONNECTION / 2);
     u32::try_from(connections).unwrap_or(u32::MAX).max(64)

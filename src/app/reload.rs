@@ -1,8 +1,9 @@
-//! Reads the configuration again while the gateway runs: all or nothing.
+//! Reads the configuration again while the gateway runs. Either all changes are applied or none.
 //!
-//! The steps that can fail come first: the file is validated as at the start, new ports are bound, tor verifies its lines.
-//! Only when all have succeeded is anything changed, and these changes cannot fail. Keys that shape a socket, a process
-//! or a file that is made once keep their old values until a restart, and the answer names them.
+//! The steps that can fail are done first: the file is validated as at the start, new ports are bound, and tor verifies
+//! its configuration lines. Changes are made only after all these steps have succeeded, and the changes themselves
+//! cannot fail. Some keys determine a socket, a process or a file that is created only once. They keep their old values
+//! until a restart, and the answer lists them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use crate::admin::RouteRules;
 use crate::api::ReloadAnswer;
 use crate::config::{self, Changes, Config, Loaded};
 
-/// Reloads, and logs the outcome.
+/// Reloads the configuration, and logs the outcome.
 pub(super) async fn reload(running: &mut Running, asked: Option<&Path>) -> ReloadAnswer {
     let loaded = match config::load(config::find(asked), Some(&wire::routes::validate_selector)) {
         Ok(loaded) => loaded,
@@ -47,7 +48,8 @@ async fn apply(running: &mut Running, written: Config) -> anyhow::Result<()> {
         tor.reload(settings::tor(&config)).await?;
     }
     let mut listeners = running.listeners.lock().await;
-    // No former ports: a route that is new to this run takes any free port.
+    // The ports of the last run are not used here: a route that is new since the start of the process takes any free
+    // port.
     wire::open_routes(&config, &running.state, &mut listeners, &wire::routes::FormerPorts::new()).await?;
     if let Err(error) = running.telemetry.set_level(&config.log.level) {
         tracing::warn!(%error, "the log level could not be changed");

@@ -1,8 +1,9 @@
-//! Secrets that exitgate makes by itself.
+//! Secrets that exitgate generates.
 //!
-//! If the configuration opens a port beyond loopback without a key or a token, exitgate makes one: it neither refuses to
-//! start nor runs without protection. The secret is stored in `data_dir`, readable by its own user only, and the log says
-//! in which file. An existing file is used again, so clients keep working after a restart.
+//! If the configuration opens a port beyond loopback without a key or a token, exitgate neither refuses to start nor
+//! runs without protection: it generates a secret. The secret is stored in `data_dir`, readable only by the user that
+//! runs exitgate, and the log contains the path of the file. An existing file is used again, so clients keep working
+//! after a restart.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -13,19 +14,21 @@ use rand::RngExt;
 
 use crate::net::Secret;
 
-/// The file of the client key, in `data_dir`.
+/// The name of the file in `data_dir` that contains the client key.
 pub const KEY_FILE: &str = "gateway.key";
-/// The file of the API token, in `data_dir`.
+/// The name of the file in `data_dir` that contains the API token.
 pub const TOKEN_FILE: &str = "api.token";
-/// The file of the token that may only read metrics and lists, in `data_dir`. A Prometheus needs no more.
+/// The name of the file in `data_dir` that contains the token for reading only metrics and lists. Prometheus needs no
+/// more.
 pub const READ_TOKEN_FILE: &str = "api.read_token";
 
-/// The characters of a secret: letters and digits, which need no escaping in a URL, a shell or a header.
+/// The characters of a generated secret: letters and digits, because they need no escaping in a URL, a shell or a
+/// header.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-/// 32 characters of 5 bits are 160 bits, which nobody can guess.
+/// The number of characters in a generated secret. 32 characters with 5 bits each are 160 bits, which nobody can guess.
 const LENGTH: usize = 32;
 
-/// A secret that could not be read or stored.
+/// The error for a secret that could not be read or stored.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{path} cannot be {doing}: {error}; set gateway.keys and api.token yourself, or give exitgate the right to write there"
@@ -37,13 +40,14 @@ pub struct SecretError {
     error: io::Error,
 }
 
-/// Creates `data_dir` if it is missing, readable by this process's user only.
+/// Creates `data_dir` if it does not exist. Only the user that runs this process can read it.
 pub fn make_data_dir(dir: &Path) -> Result<(), SecretError> {
     let fault = |error| SecretError { path: dir.to_owned(), doing: "created", error };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fault)
 }
 
-/// Reads the secret in the file `dir/name`, or makes and stores one. The flag is true for a new secret.
+/// Reads the secret in the file `dir/name`. If there is no file, generates a secret and stores it. The flag is true for
+/// a new secret.
 pub fn load_or_make(dir: &Path, name: &str) -> Result<(Secret, bool), SecretError> {
     let path = dir.join(name);
     let fault = |doing| move |error| SecretError { path: path.clone(), doing, error };
@@ -67,7 +71,7 @@ fn random() -> String {
     (0..LENGTH).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
 }
 
-/// Writes a temporary file and renames it, so a crash leaves the whole secret or nothing.
+/// Writes a temporary file and renames it. So after a crash the file contains the whole secret or does not exist.
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let beside = path.with_extension("new");
     let _ = fs::remove_file(&beside);

@@ -1,5 +1,5 @@
-//! Makes every part and connects them, in the order in which they need each other: ports, stored state, Tor, sources and
-//! testers of exits, the ports of clients, the API.
+//! Creates all parts of the gateway and connects them. They are created in the order in which they need each other:
+//! ports, stored state, Tor, sources and testers of exits, client ports, the API.
 
 mod exits;
 mod gauges;
@@ -38,21 +38,21 @@ use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry, metrics};
 use crate::tor::Tor;
 
-/// How often counters of other libraries are copied into the metrics, and histograms are emptied of their samples. Any
-/// value below the interval of a Prometheus (15 s and more) does.
+/// The time between two updates of the gauges, of the counters that other libraries keep, and of the histograms. Any
+/// value below the interval at which Prometheus reads metrics (15 s or more) is good.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Reports of refusing sites that wait to become bans. Not tuned.
+/// The length of the queue of reports that a site refuses an exit. A worker turns each report into a ban. Not tuned.
 const REPORTS: usize = 256;
 
-/// The addresses that were bound; they differ from the configuration where it says port 0.
+/// The addresses that were bound. They differ from the configuration if it has port 0.
 #[derive(Clone, Debug, Default)]
 struct Bound {
     gateway: Vec<SocketAddr>,
     api: Vec<SocketAddr>,
 }
 
-/// A running gateway: what a reload changes, and what is needed to stop.
+/// A running gateway: the parts that a reload changes, and those that are needed to stop it.
 pub struct Running {
     pub(super) config: Config,
     pub(super) telemetry: Arc<Telemetry>,
@@ -69,7 +69,7 @@ pub struct Running {
     stopping: watch::Sender<bool>,
 }
 
-/// Builds the gateway: binds every port first, so that one that is taken is an error before anything runs.
+/// Builds and starts the gateway. It binds every port first, so a port that is taken is an error before anything runs.
 pub async fn build(
     mut config: Config,
     telemetry: Telemetry,
@@ -154,7 +154,8 @@ pub async fn build(
 }
 
 impl Running {
-    /// Takes no new connections, waits up to `grace` for open ones, and cuts the rest. `hurry` ends the wait.
+    /// Stops the gateway: it accepts no new connections, waits for open ones for the time `grace`, and cuts the rest.
+    /// If `hurry` completes, the wait ends early.
     pub async fn stop(self, grace: Duration, hurry: impl Future<Output = ()>) -> Ended {
         self.stopping.send_replace(true);
         self.listeners.lock().await.close().await;
@@ -164,7 +165,7 @@ impl Running {
     }
 }
 
-/// The ports of the configuration, bound and not yet listening.
+/// The ports of the configuration. They are bound but do not listen yet.
 struct Ports {
     gateway: Vec<Reservation>,
     api: Vec<Reservation>,
@@ -185,8 +186,8 @@ fn addrs(ports: &[Reservation]) -> Vec<SocketAddr> {
     ports.iter().map(Reservation::addr).collect()
 }
 
-/// Makes a key or a token where the configuration has none and a port is open beyond loopback, and logs where the file
-/// is.
+/// Generates a key or a token if the configuration has none and a port is open beyond loopback. Logs the path of its
+/// file.
 pub(super) fn make_secrets(config: &mut Config) -> Result<(), StartError> {
     if config.exposure.make_key {
         let (secret, new) = secrets::load_or_make(&config.data_dir, secrets::KEY_FILE)?;
@@ -204,26 +205,26 @@ pub(super) fn make_secrets(config: &mut Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The state as the last run stored it.
+/// The state that the last run stored.
 struct Stored {
     state: State,
     wished: mpsc::Receiver<ExitId>,
     store: Store,
     sources: Vec<store::Source>,
-    /// Routes of the API.
+    /// The routes that the API created.
     routes: Vec<store::Route>,
-    /// Ports of the configuration's routes.
+    /// The ports that the configuration's routes had.
     ports: FormerPorts,
 }
 
-/// Opens the store, and builds the first snapshot from it.
+/// Opens the store, and builds the first snapshot from its content.
 async fn load(config: &Config, geoip: &GeoIp) -> Result<Stored, StartError> {
     let path = config.data_dir.join("exitgate.db");
     let options = settings::store(&config.store);
     let file = path.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(&file, options)).await;
     let (store, mut loaded) = match opened.map_err(|error| StartError::Other(error.to_string()))? {
-        // The gateway starts without a damaged file, and does not touch it.
+        // If the database file is damaged, the gateway starts without it, and does not change it.
         Err(store::StoreError::Open { fault: fault @ store::Fault::Corrupt, .. }) => {
             (Store::refusing(&path, fault, options)?, store::Loaded::default())
         }
@@ -239,7 +240,8 @@ async fn load(config: &Config, geoip: &GeoIp) -> Result<Stored, StartError> {
     Ok(Stored { state, wished, store, sources, routes, ports })
 }
 
-/// Applies the configuration's routes and opens their ports. The ports are bound first, so a taken one changes nothing.
+/// Applies the configuration's routes and opens their ports. All ports are bound first, so if one is taken, nothing
+/// changes.
 pub(super) async fn open_routes(
     config: &Config,
     state: &State,
@@ -270,7 +272,7 @@ async fn start_tor(config: &Config, tasks: &Tasks, state: &State) -> Result<Opti
     Ok(Some(Tor::start(settings, tasks.clone(), state.wanted())))
 }
 
-/// What the API shows of the ports of clients.
+/// The data about the client ports that the API shows.
 struct Front {
     tasks: Tasks,
     outbound: Arc<Outbound>,
@@ -279,7 +281,7 @@ struct Front {
     tor: Option<Tor>,
 }
 
-/// What the handlers of the API get.
+/// Returns the parts that the handlers of the API use.
 fn wiring(
     config: &Config,
     telemetry: &Arc<Telemetry>,
@@ -314,7 +316,7 @@ fn wiring(
     }
 }
 
-/// Starts the worker that copies counters of other parts into the metrics.
+/// Starts the worker that copies the counters of other parts into the metrics.
 fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits: &Limits, outbound: &Arc<Outbound>) {
     let (worker, telemetry, limits, outbound) = (tasks.clone(), telemetry.clone(), limits.clone(), outbound.clone());
     ::metrics::gauge!(metrics::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -340,7 +342,7 @@ fn start_upkeep(tasks: &Tasks, telemetry: &Arc<Telemetry>, state: &State, limits
     tasks.supervise("state", move || state.clone().run(worker.clone()));
 }
 
-/// Starts the worker that sets the gauges.
+/// Starts the worker that updates the gauges, and logs when the gateway becomes ready or unready.
 fn start_gauges(
     tasks: &Tasks,
     state: &State,
@@ -366,7 +368,7 @@ fn start_gauges(
     });
 }
 
-/// Logs the addresses, and a line to try.
+/// Logs the addresses, and an example command for the user to try.
 fn announce(bound: &Bound, config: &Config) {
     let list = |addrs: &[SocketAddr]| addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     tracing::info!(gateway = list(&bound.gateway), api = list(&bound.api), routes = config.routes.len(), "listening");
@@ -375,7 +377,8 @@ fn announce(bound: &Bound, config: &Config) {
     }
 }
 
-/// A line that fetches a page through the first kind of exits that the configuration has; `None` if it has none.
+/// Returns a command that fetches a page through the first kind of exits that the configuration has. Returns `None` if
+/// it has no exits.
 fn line_to_try(addr: SocketAddr, config: &Config) -> Option<String> {
     let username = if config.tor.enabled {
         "us"
@@ -392,7 +395,7 @@ fn line_to_try(addr: SocketAddr, config: &Config) -> Option<String> {
     Some(format!("curl -x socks5h://{username}{key}@{at} {}", config.api.example_url))
 }
 
-/// The log's settings in telemetry's terms.
+/// Converts the log settings of the configuration into those of the room `telemetry`.
 pub(super) fn log_settings(log: &crate::config::Log) -> telemetry::LogSettings {
     settings::log(log)
 }

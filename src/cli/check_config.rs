@@ -1,10 +1,10 @@
-//! `exitgate check-config`: lists everything that is wrong with a configuration, before a gateway starts with it.
+//! `exitgate check-config`: lists all faults of a configuration, before a gateway is started with it.
 
 use std::io::Write as _;
 
 use super::{ConfigFile, ExitStatus, load};
 
-/// Faults and warnings go to stderr; the line that all is well goes to stdout.
+/// Prints faults and warnings to stderr. If there is no fault, prints one line to stdout.
 pub(super) fn run(file: ConfigFile) -> ExitStatus {
     let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
     match load(file) {

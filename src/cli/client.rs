@@ -1,13 +1,14 @@
 //! Sends requests to the API of a running gateway.
 //!
-//! The address is `EXITGATE_URL`, else the first of `api.listen`; the token is `EXITGATE_TOKEN`, else `api.token`, else the
-//! file that the gateway wrote into `data_dir`. On the machine where the gateway runs no command needs an option.
+//! The address of the API is `EXITGATE_URL`, or else the first address of `api.listen`. The token is `EXITGATE_TOKEN`,
+//! or else `api.token`, or else the content of the file that the gateway wrote into `data_dir`. So on the machine where
+//! the gateway runs, no command needs an option for this.
 //!
-//! The client is reqwest with TLS by rustls and the public roots of `webpki-roots`, as for all other requests of exitgate.
-//! It follows no redirect, because a redirect would take the token elsewhere, and it ignores `http_proxy` and the like,
-//! because those often name the very gateway that the command asks about.
+//! The HTTP client is reqwest with TLS by rustls and the public roots of `webpki-roots`, as for all other requests of
+//! exitgate. The client follows no redirect, because a redirect could send the token to another server. It ignores
+//! variables such as `http_proxy`, because they often contain the address of this very gateway.
 //!
-//! Next: `client/error.rs`, what can go wrong and which exit code that is.
+//! Next: `client/error.rs`, the possible errors and their exit codes.
 
 mod error;
 
@@ -26,35 +27,36 @@ use crate::app::secrets::TOKEN_FILE;
 use crate::config::Config;
 use crate::net::Secret;
 
-/// How long an answer may take. The API gives a rotation 60 seconds to find an exit that works.
+/// The time limit for an answer of the API. It is longer than the 60 seconds that the API gives a rotation to find a
+/// working exit.
 const DEADLINE: Duration = Duration::from_secs(75);
 
-/// How long a streamed answer may pause. Not tuned; a check waits a minute at most for its circuit.
+/// The longest pause between two lines of a streamed answer. Not tuned: a check waits at most a minute for its circuit.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// The longest answer that is read, in bytes. Not tuned: a list of 10,000 exits is a tenth of it.
+/// The largest answer that is read, in bytes. Not tuned: a list of 10,000 exits has a tenth of this size.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 /// The address of an API and the token for it.
 #[derive(Clone)]
 pub(super) struct Api {
     client: Client,
-    /// Without a `/` at the end.
+    /// The URL of the API, without a `/` at the end.
     base: String,
-    /// Set for an address from the configuration, where the gateway may listen on `0.0.0.0`. Every gateway accepts the
-    /// host name `localhost`, and none accepts `0.0.0.0`.
+    /// The Host header to send. It is set if the address comes from the configuration, because the gateway may listen
+    /// on `0.0.0.0`. Every gateway accepts the host name `localhost`, but none accepts `0.0.0.0`.
     host: Option<&'static str>,
     token: Option<Secret>,
 }
 
 impl Api {
-    /// The API that the environment or the configuration names.
+    /// Finds the API's address and token in the environment or in the configuration.
     pub(super) fn from_env(config: &Config) -> Result<Self, ClientError> {
         let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         Self::new(config, env::var("EXITGATE_URL").ok(), env::var("EXITGATE_TOKEN").ok().map(Secret::new), roots)
     }
 
-    /// `url` and `token` are those of the environment.
+    /// `url` and `token` are the values of the environment variables.
     fn new(
         config: &Config,
         url: Option<String>,
@@ -69,7 +71,7 @@ impl Api {
         Ok(Self { client: client(roots)?, base: base.trim_end_matches('/').to_owned(), host, token })
     }
 
-    /// Sends one request and reads the JSON of its answer.
+    /// Sends one request, and returns the JSON of its answer.
     pub(super) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
         let exchange = async {
             let mut response = self.open(method, path, body).await?;
@@ -85,7 +87,7 @@ impl Api {
         timeout(DEADLINE, exchange).await.map_err(|_| self.late(DEADLINE))?
     }
 
-    /// Posts `body`, and calls `take` with each line of the answer as soon as it is there.
+    /// Sends a POST request with `body`, and calls `take` with each line of the answer as soon as the line arrives.
     pub(super) async fn send_for_lines(
         &self,
         path: &str,
@@ -112,7 +114,7 @@ impl Api {
         Err(ClientError::refused(status, serde_json::from_slice(&pending).unwrap_or_default(), path))
     }
 
-    /// Sends a request and returns when the head of the answer is there.
+    /// Sends a request, and returns when the head of the answer has arrived.
     async fn open(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, ClientError> {
         let mut request = self.client.request(method, format!("{}{path}", self.base));
         request = request.header(header::CONTENT_TYPE, "application/json");
@@ -153,7 +155,7 @@ impl Api {
     }
 }
 
-/// Sends one request from a command that is not async.
+/// Sends one request and waits for its answer. For commands that are not async.
 pub(super) fn request(config: &Config, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
     let api = Api::from_env(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -179,7 +181,7 @@ fn check_url(text: &str) -> Result<(), String> {
     }
 }
 
-/// The innermost error: what is around it repeats the URL.
+/// Returns the innermost cause of an error. The outer errors only repeat the URL.
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
@@ -188,7 +190,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// The token that a gateway without `api.token` made for itself.
+/// Reads the token that a gateway without `api.token` has generated.
 fn token_file(data_dir: &Path) -> Option<Secret> {
     std::fs::read_to_string(data_dir.join(TOKEN_FILE)).ok().map(|text| Secret::new(text.trim()))
 }

@@ -1,7 +1,8 @@
-//! `exitgate health`: checks that the running gateway answers. Container engines and scripts read the exit code.
+//! `exitgate health`: checks that the running gateway answers. Container engines and shell scripts use the exit code.
 //!
-//! It asks whether the process is alive, not whether an exit is usable (`GET /ready` tells that). A container engine
-//! restarts what is unhealthy, and a restart does not help a gateway that waits for Tor's directory.
+//! This command checks whether the process is alive, not whether an exit is usable (`GET /ready` tells that). A
+//! container engine restarts an unhealthy container, but a restart does not help a gateway that is waiting for Tor's
+//! directory.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -19,7 +20,8 @@ pub(super) fn run(loaded: Loaded, _config: Option<PathBuf>) -> anyhow::Result<Ex
     Ok(status)
 }
 
-/// The line to print, and the exit code: 69 for every kind of failure, as health checks expect one number.
+/// Returns the line to print, and the exit code. Every kind of failure has the code 69, because health checks expect a
+/// single number.
 fn describe(answer: Result<Value, ClientError>) -> (String, ExitStatus) {
     match answer {
         Ok(answer) => (answer["status"].as_str().unwrap_or("alive").to_owned(), ExitStatus::Ok),

@@ -1,4 +1,4 @@
-//! `exitgate exits | engines | sources | connections | why`: what a running gateway knows, as tables.
+//! `exitgate exits | engines | sources | connections | why`: shows data of a running gateway as tables.
 
 use clap::Args;
 use http::Method;
@@ -145,7 +145,7 @@ fn check_result(answer: &Value) -> String {
     lines.join("\n")
 }
 
-/// `exitgate engines`.
+/// Runs the command `exitgate engines`, which shows the tor processes of the gateway.
 pub(super) fn engines(remote: Remote, watch: Watch) -> ExitStatus {
     remote.run(watch, &ApiRequest::get("/engines"), |answer, width| {
         let head = ["ID", "STATE", "PID", "VERSION", "CIRCUITS", "BUILDING", "SPARES", "STREAMS", "RESTARTS", "WHY"];
@@ -220,7 +220,8 @@ fn connections_table(answer: &Value, width: Option<usize>) -> String {
             cell(&row["age_seconds"]),
         ]);
     }
-    // The API leaves out targets unless `log.targets` is set; an idle connection alone has none either.
+    // The API does not return targets unless `log.targets` is set. A connection without an exit is idle and has no
+    // target either, so it does not show whether targets are hidden.
     let hidden = rows().any(|row| !row["exit"].is_null()) && rows().all(|row| row["target"].is_null());
     let note = if hidden { "; set log.targets = true to see their targets" } else { "" };
     format!("{}\n{} connections{note}", table.text(width), cell(&answer["total"]))
@@ -234,7 +235,7 @@ impl WhyArgs {
     }
 }
 
-/// How many exits each filter leaves, one filter a line, and what the username would use.
+/// Returns how many exits are left after each filter step, one step per line, and which exits the username would use.
 fn explanation(answer: &Value) -> String {
     let mut lines = Vec::new();
     for step in answer["funnel"].as_array().into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! `exitgate man`: the manual pages, made from the help texts.
+//! `exitgate man`: prints the manual pages, which are generated from the help texts.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +7,8 @@ use anyhow::Context as _;
 
 use super::ExitStatus;
 
-/// Prints the program's page, or writes one page for each command into `folder`.
+/// Prints the manual page of the program. If `folder` is set, writes one page for each command into this folder
+/// instead.
 pub(super) fn run(command: clap::Command, folder: Option<PathBuf>) -> anyhow::Result<ExitStatus> {
     match folder {
         None => clap_mangen::Man::new(command).render(&mut io::stdout()).context("cannot print the manual")?,

@@ -1,4 +1,4 @@
-//! `exitgate reload`: makes the running gateway read its configuration again, and prints what changed.
+//! `exitgate reload`: makes the running gateway read its configuration again, and prints which keys changed.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ pub(super) fn run(loaded: Loaded, _config: Option<PathBuf>) -> anyhow::Result<Ex
     Ok(status)
 }
 
-/// The lines to print, and the exit code: 64 for a configuration with faults, 69 for every other failure.
+/// Returns the lines to print, and the exit code: 64 if the configuration has faults, 69 for every other failure.
 fn describe(answer: Result<Value, ClientError>) -> (String, ExitStatus) {
     match answer {
         Ok(answer) => (changes(&answer), ExitStatus::Ok),

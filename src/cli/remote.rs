@@ -1,5 +1,5 @@
-//! What the commands share that ask a running gateway: their options, the loop that prints answers, and how values are
-//! shown in cells.
+//! Shared code of the commands that send requests to a running gateway: their options, the loop that prints answers,
+//! and the conversion of JSON values into table cells.
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -32,13 +32,13 @@ pub(super) struct Watch {
     watch: Option<u16>,
 }
 
-/// A request to the API.
+/// A request of a command to the API.
 pub(super) struct ApiRequest {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) body: Option<Value>,
-    /// A field of the body that the user did not write, and a line that explains where its value came from. It is printed
-    /// when the API refuses that field.
+    /// A field of the body that the command added by itself, with a line that explains where its value came from. If
+    /// the API refuses this field, the line is printed.
     pub(super) implied: Option<(&'static str, String)>,
 }
 
@@ -57,8 +57,8 @@ impl ApiRequest {
 }
 
 impl Remote {
-    /// Sends a request and prints the answer by `show`, which gets the width of the terminal; again and again with
-    /// `--watch`. A list with more pages is read to its end.
+    /// Sends a request and prints the answer. The function `show` converts the answer to text for the width of the
+    /// terminal. With `--watch`, the request is repeated. If a list has several pages, all pages are read.
     pub(super) fn run(
         self,
         watch: Watch,
@@ -74,7 +74,7 @@ impl Remote {
             let answer = match all_pages(&config, request) {
                 Ok(answer) => answer,
                 Err(error) => {
-                    // Nothing can be done about a closed terminal.
+                    // If stderr is closed, the error cannot be shown anywhere.
                     _ = writeln!(io::stderr(), "exitgate: {}", explain(&error, request));
                     return error.exit_status();
                 }
@@ -83,7 +83,7 @@ impl Remote {
             let text = if self.json { format!("{answer:#}") } else { show(&answer, width) };
             let clear = if watch.watch.is_some() && width.is_some() { "\x1b[H\x1b[2J" } else { "" };
             if writeln!(out, "{clear}{}", text.trim_end()).is_err() {
-                return ExitStatus::Ok; // the reader of the pipe has closed it
+                return ExitStatus::Ok; // the program that reads the pipe has closed it
             }
             match watch.watch {
                 None => return ExitStatus::Ok,
@@ -92,7 +92,7 @@ impl Remote {
         }
     }
 
-    /// With `EXITGATE_URL` the configuration of this machine does not matter, so it may have faults.
+    /// If `EXITGATE_URL` is set, the configuration of this machine is not used, so its faults do not matter.
     fn config(&self) -> Result<Config, ExitStatus> {
         match load(self.file.clone()) {
             Ok(loaded) => Ok(loaded.config),
@@ -112,7 +112,7 @@ fn explain(error: &ClientError, request: &ApiRequest) -> String {
     }
 }
 
-/// The answer with the entries of all its pages.
+/// Returns an answer that contains the entries of all pages of a list.
 fn all_pages(config: &Config, asked: &ApiRequest) -> Result<Value, ClientError> {
     let send = |path: &str| request(config, asked.method.clone(), path, asked.body.as_ref());
     let mut answer = send(&asked.path)?;
@@ -137,22 +137,22 @@ fn all_pages(config: &Config, asked: &ApiRequest) -> Result<Value, ClientError> 
     }
 }
 
-/// All but the unreserved characters of RFC 3986.
+/// The characters that are percent-encoded in URLs: all but the unreserved characters of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Encodes a text as one segment of a path or one value of a query.
+/// Percent-encodes a text for use as one segment of a path or as one value of a query.
 pub(super) fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// A path with a query of those fields that have a value.
+/// Returns the path with a query. The query contains the fields that have a value.
 pub(super) fn with_query(path: &str, fields: &[(&str, Option<String>)]) -> String {
     let set = fields.iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(value.as_deref()?))));
     let set: Vec<_> = set.collect();
     if set.is_empty() { path.to_owned() } else { format!("{path}?{}", set.join("&")) }
 }
 
-/// A JSON value as the text of a cell; `-` where there is none.
+/// Converts a JSON value to the text of a table cell. A missing value is shown as `-`.
 pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -165,7 +165,7 @@ pub(super) fn cell(value: &Value) -> String {
     }
 }
 
-/// A number of bytes with a unit: `1.5k`.
+/// Shows a number of bytes with a unit, such as `1.5k`.
 pub(super) fn bytes(value: &Value) -> String {
     let count = value.as_u64().unwrap_or_default();
     let units = [(1u64 << 40, "T"), (1 << 30, "G"), (1 << 20, "M"), (1 << 10, "k")];
@@ -175,7 +175,7 @@ pub(super) fn bytes(value: &Value) -> String {
     }
 }
 
-/// A time of the API (`2026-09-02T02:00:00.000Z`) without its fraction and zone.
+/// Shows a time of the API (`2026-09-02T02:00:00.000Z`) without the fraction of a second and without the zone.
 pub(super) fn time(value: &Value) -> String {
     match value.as_str().and_then(|text| text.get(..19)) {
         Some(text) => text.replace('T', " "),

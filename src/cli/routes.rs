@@ -1,6 +1,7 @@
-//! `exitgate routes`: lists, creates and changes the routes of a running gateway, and rotates and reports their exits.
+//! `exitgate routes`: lists, creates, changes and deletes the routes of a running gateway, rotates their exits, and
+//! reports exits that a site refuses.
 //!
-//! The API calls a route a proxy, so the paths here begin with `/proxies`.
+//! The API calls a route a proxy, so the URL paths in this file begin with `/proxies`.
 
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
@@ -210,8 +211,9 @@ fn put(body: &mut Map<String, Value>, field: &str, value: Option<impl Into<Value
     }
 }
 
-/// The request that creates routes. Without a selector the name is one, as in `exitgate routes create us-strict`; a route
-/// with the name of a selector would hide that selector from usernames, so the route gets no name then.
+/// Returns the request that creates routes. If there is no selector, the name is used as the selector, as in `exitgate
+/// routes create us-strict`. Then the route gets no name, because a route named like a selector would hide that
+/// selector from usernames.
 fn create(name: Option<String>, exits: ExitArgs, options: RouteOptions, count: Option<u16>) -> ApiRequest {
     let mut body = Map::new();
     put(&mut body, "count", count);
@@ -340,7 +342,7 @@ fn details(route: &Value) -> String {
     lines.join("\n")
 }
 
-/// Lines that set environment variables in a shell.
+/// Returns lines that set environment variables in a shell.
 fn shell_lines(answer: &Value) -> String {
     let all: Vec<&Value> = answer["proxies"].as_array().map_or_else(|| vec![answer], |all| all.iter().collect());
     let mut lines = Vec::new();

@@ -1,7 +1,7 @@
-//! `exitgate store …`: checks the database file, copies it, or moves it out of the way.
+//! `exitgate store …`: checks the database file, copies the file, or moves it away.
 //!
-//! Checking and copying work beside a running gateway. A damaged file is never moved or repaired without this command,
-//! because pins are promises to the user, and they are in that file.
+//! Checking and copying also work while a gateway is running. A damaged file is moved only by this command, never
+//! automatically, because it contains pins, and a pin promises a user to keep the same exit.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::{ConfigFile, ExitStatus};
 use crate::config::{Loaded, Origin};
 use crate::store::{self, Report};
 
-/// The file's name in `data_dir`.
+/// The name of the database file in `data_dir`.
 const FILE: &str = "exitgate.db";
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -36,7 +36,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// The options of the configuration that names `data_dir`.
+    /// Returns the options that select the configuration, which contains `data_dir`.
     pub(super) fn config(&self) -> ConfigFile {
         let (Self::Check(config) | Self::Reset(config) | Self::Backup { config, .. }) = self;
         config.clone()

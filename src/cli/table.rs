@@ -1,19 +1,20 @@
-//! Tables that fit the terminal.
+//! Tables that fit into the terminal.
 //!
-//! On a terminal a table is as wide as the terminal: the widest columns are cut first, and a cut cell ends in `…`. In a
-//! pipe nothing is cut, because `grep` and `awk` need everything.
+//! On a terminal, a table is at most as wide as the terminal. The widest columns are shortened first, and a shortened
+//! cell ends in `…`. In a pipe nothing is shortened, because `grep` and `awk` need the complete text.
 
 use std::io::IsTerminal as _;
 
 use crate::net::Printable;
 
-/// Columns are not cut below this width; the table is then wider than the terminal. Not tuned.
+/// The smallest width of a column, in characters. If all columns have this width, the table may be wider than the
+/// terminal. Not tuned.
 const NARROWEST: usize = 8;
 
 /// The space between two columns.
 const GAP: &str = "  ";
 
-/// A head and rows. Columns of numbers are aligned to the right.
+/// The head and the rows of a table. Columns of numbers are aligned to the right.
 #[derive(Debug)]
 pub(super) struct Table {
     head: Vec<&'static str>,
@@ -26,11 +27,12 @@ impl Table {
     }
 
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        // Names come from strangers and may hold control characters.
+        // The text of a cell may come from unknown people and may contain control characters.
         self.rows.push(cells.map(|cell| Printable(&cell).to_string()).to_vec());
     }
 
-    /// The table as text; `width` is the width of the terminal, if there is one.
+    /// Returns the table as text. `width` is the width of the terminal in characters, or `None` if the output is no
+    /// terminal.
     pub(super) fn text(&self, width: Option<usize>) -> String {
         let mut widths: Vec<usize> = (0..self.head.len()).map(|at| self.natural(at)).collect();
         if let Some(width) = width {
@@ -68,7 +70,8 @@ impl Table {
     }
 }
 
-/// Narrows the widest column until all fit into `room`, or all are at their narrowest.
+/// Narrows the widest column again and again, until all columns together fit into `room` characters or none can be
+/// narrower.
 fn fit(widths: &mut [usize], room: usize) {
     while widths.iter().sum::<usize>() > room {
         let Some(widest) = widths.iter_mut().max().filter(|widest| **widest > NARROWEST) else { return };
@@ -83,7 +86,7 @@ fn cut(cell: &str, width: usize) -> String {
     cell.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// The width of the terminal on stdout, if there is one.
+/// Returns the width in characters of the terminal on stdout, or `None` if stdout is no terminal.
 pub(super) fn terminal_width() -> Option<usize> {
     let out = std::io::stdout();
     if !out.is_terminal() {

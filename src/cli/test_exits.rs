@@ -1,13 +1,13 @@
-//! `exitgate test-exits`: tests all exits, or those of one country, and shows the results as they come.
+//! `exitgate test-exits`: tests all exits, or those of one country, and shows each result as soon as it is known.
 //!
-//! The running gateway does the tests. Engines of this command's own would be clients of new guards and would build every
-//! circuit a second time, which is what guards defend themselves against, and nobody else would know the results. So the
-//! results are in force at once, and the rate is the gateway's own (`check.per_second`).
+//! The running gateway makes the tests. If this command started engines of its own, they would use new guards and build
+//! every circuit a second time. Tor's guards are meant to prevent this, and the gateway would not learn the results. So
+//! the gateway uses each result immediately, and it tests at its own rate (`check.per_second`).
 //!
-//! Results are written to `test-exits.jsonl` under `data_dir` as they come. The same command, given again within the hour
-//! after an interruption, continues from there.
+//! The results are also written to `test-exits.jsonl` under `data_dir`. If a run is interrupted and the same command is
+//! given again within an hour, the command continues where it stopped.
 //!
-//! Next: `test_exits/progress_file.rs` (that file), `test_exits/table.rs` (the table at the end).
+//! Next: `test_exits/progress_file.rs` (the file with the results), `test_exits/table.rs` (the table at the end).
 
 mod progress_file;
 mod table;
@@ -28,10 +28,12 @@ use super::{ConfigFile, ExitStatus};
 use crate::config::Config;
 use crate::lifecycle::{Lifecycle, Tasks};
 
-/// Exits in one request. The API reads a body of 64 KiB, and a fingerprint takes 43 bytes of it.
+/// The number of exit ids in one request to the API. The API accepts a body of 64 KiB, and the id of a Tor exit takes
+/// 43 bytes.
 const IDS_PER_REQUEST: usize = 1000;
 
-/// How often the progress bar is drawn when there is no result, which keeps its clock running. Not tuned.
+/// The time after which the progress bar is drawn again if there was no result, so that its clock keeps running. Not
+/// tuned.
 const TICK: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Debug, clap::Args)]
@@ -52,7 +54,7 @@ pub(super) struct Args {
     pub(super) config: ConfigFile,
 }
 
-/// What a request reports while it runs.
+/// What the task that sends a request reports while the request runs: a line of the answer, or an error.
 enum Event {
     Line(Value),
     Failed(ClientError),
@@ -100,7 +102,7 @@ async fn test(api: &Api, config: &Config, args: &Args) -> anyhow::Result<ExitSta
                 return Ok(ExitStatus::Signal(2));
             }
         };
-        // The first line of an answer is a total and has no id.
+        // The first line of an answer has only the number of exits, and no id.
         if line["id"].is_string() {
             progress.note(&line);
             view.show(line)?;
@@ -111,8 +113,8 @@ async fn test(api: &Api, config: &Config, args: &Args) -> anyhow::Result<ExitSta
     Ok(ExitStatus::Ok)
 }
 
-/// Prints an error. `tested` is the number of results that are kept, where the run had begun; a request that was refused
-/// as wrong has begun nothing, and would be refused again.
+/// Prints an error, and returns the exit code. `tested` is the number of results that are stored, if the run has begun.
+/// If the API refused the request as wrong, nothing is stored, and the same request would be refused again.
 fn failed(error: &ClientError, tested: Option<usize>) -> anyhow::Result<ExitStatus> {
     let status = error.exit_status();
     let mut stderr = io::stderr();
@@ -123,7 +125,7 @@ fn failed(error: &ClientError, tested: Option<usize>) -> anyhow::Result<ExitStat
     Ok(status)
 }
 
-/// The ids of all exits that may be tested.
+/// Returns the ids of all exits that can be tested.
 async fn testable(api: &Api, scope: &Scope) -> Result<Vec<String>, ClientError> {
     let mut ids: Vec<String> = Vec::new();
     loop {
@@ -145,7 +147,7 @@ async fn testable(api: &Api, scope: &Scope) -> Result<Vec<String>, ClientError> 
     }
 }
 
-/// Asks for the tests, in as few requests as possible, all at once.
+/// Sends the requests for the tests: as few as possible, and all at the same time.
 fn start_requests(api: &Api, scope: &Scope, ids: &[String], tasks: &Tasks) -> mpsc::UnboundedReceiver<Event> {
     let (send, events) = mpsc::unbounded_channel();
     for ids in ids.chunks(IDS_PER_REQUEST) {
@@ -155,7 +157,7 @@ fn start_requests(api: &Api, scope: &Scope, ids: &[String], tasks: &Tasks) -> mp
         }
         let (api, send) = (api.clone(), send.clone());
         tasks.spawn("test-exits", async move {
-            // Sending fails only after an interruption, when nobody receives any more.
+            // Sending to the channel fails only after an interruption, when nobody receives any more.
             let result = api.send_for_lines("/checks", &body, |line| _ = send.send(Event::Line(line))).await;
             let _ = result.map_err(|error| send.send(Event::Failed(error)));
         });
@@ -163,7 +165,7 @@ fn start_requests(api: &Api, scope: &Scope, ids: &[String], tasks: &Tasks) -> mp
     events
 }
 
-/// The progress bar on stderr, and the results on stdout.
+/// Shows the progress bar on stderr and the results on stdout.
 struct ProgressView {
     json: bool,
     bar: ProgressBar,
@@ -173,7 +175,8 @@ struct ProgressView {
 }
 
 impl ProgressView {
-    /// `done` are the results of the same run from before it was interrupted; `left` is the number of exits to test.
+    /// `done` are the results of the same run before it was interrupted. `left` is the number of exits that are still
+    /// to be tested.
     fn new(json: bool, done: Vec<Value>, left: usize) -> anyhow::Result<Self> {
         for line in done.iter().filter(|_| json) {
             writeln!(io::stdout(), "{line}")?;

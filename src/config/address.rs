@@ -1,4 +1,4 @@
-//! Ports, addresses, networks and URLs as people write them.
+//! Ports, port ranges, addresses, networks and URLs as people write them in the configuration.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::text_value::TextValue;
 use crate::net::{BadTarget, Target};
 
-/// A range of ports; never empty, and without port 0.
+/// A range of ports. It is never empty and never contains port 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange {
     first: u16,
@@ -18,14 +18,14 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// The ports from `first` to `last`; `None` if the range is empty or begins with 0.
+    /// Creates the range from `first` to `last`, both included. Returns `None` if the range is empty or begins with 0.
     pub const fn new(first: u16, last: u16) -> Option<Self> {
         if first == 0 || first > last { None } else { Some(Self { first, last }) }
     }
 
     pub const ALL: Self = Self { first: 1, last: u16::MAX };
 
-    /// The default ports of routes.
+    /// The default range for the routes' own ports.
     pub(super) const OF_ROUTES: Self = Self { first: 20_000, last: 20_999 };
 
     pub fn first(self) -> u16 {
@@ -74,7 +74,7 @@ impl TextValue for PortRange {
     }
 }
 
-/// An HTTP status code.
+/// An HTTP status code, which the configuration writes as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Status(pub(super) u16);
 
@@ -94,7 +94,8 @@ impl TextValue for Status {
     }
 }
 
-/// An address of tor: a Unix socket, or a host (such as a container's name) and port.
+/// An address at which tor listens: a Unix socket, or a host and a port. The host may be a name, such as that of a
+/// container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Endpoint {
     Unix(PathBuf),

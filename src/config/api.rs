@@ -11,19 +11,19 @@ use super::schema;
 use super::secret::SecretKeys;
 use crate::net::{Host, Secret};
 
-/// Where the admin API listens, and the tokens for it.
+/// The settings of `[api]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
-    /// At least one address; port 0 means any free port.
+    /// The addresses that the API listens on, at least one. Port 0 means any free port.
     pub listen: Vec<SocketAddr>,
-    /// The token that may do everything.
+    /// The token that allows every request.
     pub token: Option<Secret>,
-    /// The token that may only read metrics, lists and statistics.
+    /// The token that allows only to read metrics, lists and statistics.
     pub read_token: Option<Secret>,
-    /// Host names, lower case, that are accepted in the Host header beside loopback ones.
+    /// Host names in lower case that are accepted in the Host header. Loopback names are always accepted.
     pub hosts: Vec<Host>,
     pub console: bool,
-    /// The page that lines to paste ask.
+    /// The URL of the page that the example commands in the API and the console fetch.
     pub example_url: Uri,
 }
 

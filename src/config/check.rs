@@ -1,4 +1,4 @@
-//! `[check]`: how exits are tested, and against what.
+//! `[check]`: how exits are tested, and with which pages.
 
 mod presets;
 
@@ -14,92 +14,92 @@ use super::key_path::KeyPath;
 use super::text_value::{List, Text, TextValue as _};
 use super::{schema, tls};
 
-/// How exits are tested.
+/// The settings of `[check]`.
 #[derive(Clone, Debug)]
 pub struct Check {
     /// URLs of servers that answer with the client's address.
     pub echo: Vec<Uri>,
-    /// URLs of pages that are the same for every client, to detect tampering.
+    /// URLs of pages that are the same for every client. A different answer shows that an exit changes content.
     pub canary: Vec<Uri>,
-    /// The check targets that routes may name: those of the file, then the presets that the file does not replace.
+    /// The check targets that routes may use: those of the file, and the presets that the file does not replace.
     pub targets: Vec<CheckTarget>,
-    /// A file with certificates to trust beside the public roots; it has at least one.
+    /// A file with certificates that are trusted as well as the public roots. It contains at least one.
     pub ca_file: Option<PathBuf>,
-    /// New checks a second; above 0.
+    /// The largest number of new checks per second. Above 0.
     pub per_second: f64,
-    /// Checks at the same time.
+    /// The largest number of checks at the same time.
     pub concurrency: NonZeroU32,
-    /// The time between two checks of an exit.
+    /// The time between two checks of the same exit.
     pub every: Duration,
-    /// The time limit of one probe.
+    /// The time limit of one probe (one request of a check).
     pub timeout: Duration,
-    /// Probes in one check.
+    /// The number of probes in one check.
     pub probes: NonZeroU32,
-    /// How many of them must pass; not more than `probes`.
+    /// The number of probes that must pass. Not more than `probes`.
     pub passes: NonZeroU32,
-    /// The age at which a verdict no longer counts; longer than `every`.
+    /// The age after which the result of a check no longer counts. Longer than `every`.
     pub stale_after: Duration,
-    /// How long an exit is banned from a site that refused it.
+    /// How long an exit is not used for a site that refused it.
     pub ban_for: Duration,
-    /// Settings for public proxies.
+    /// The settings for tests of public proxies (`[check.public]`).
     pub public: CheckPublic,
 }
 
-/// A page, and the answer that an exit must get from it.
+/// A page that is fetched through exits, and the answer that a good exit must get.
 #[derive(Clone, Debug)]
 pub struct CheckTarget {
-    /// The name that a route's `check` gives.
+    /// The name that a route's key `check` refers to.
     pub name: String,
     pub url: Uri,
-    /// The accepted statuses; at least one.
+    /// The accepted HTTP statuses, at least one.
     pub expect_status: Vec<u16>,
     /// Text that the body must contain.
     pub expect_body: Option<String>,
-    /// An expression that the body must match.
+    /// A regular expression that must match the body.
     pub expect_regex: Option<Regex>,
-    /// The time limit from the opening of a stream to the end of the page.
+    /// The time limit from opening the stream to the end of the page.
     pub expect_latency: Option<Duration>,
-    /// The site that a failure bans the exit from.
+    /// The site that an exit is banned from if it fails this check.
     pub site: String,
-    /// A preset: tested only while a route names it.
+    /// True for a built-in check target, which is tested only while a route uses it.
     pub preset: bool,
 }
 
-/// How public proxies are tested.
+/// The settings of `[check.public]`: how public proxies are tested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckPublic {
     /// `http://` URLs of servers that answer with the client's address.
     pub echo: Vec<Uri>,
-    /// An `http://` page that shows the request's headers; without it the anonymity of proxies is unknown.
+    /// An `http://` page that shows the headers of the request. `None`: the anonymity of proxies stays unknown.
     pub headers: Option<Uri>,
-    /// Checks at the same time.
+    /// The largest number of checks at the same time.
     pub concurrency: NonZeroU32,
     /// The time limit for connecting to the proxy.
     pub connect_timeout: Duration,
     /// The time limit for the first byte of a proxy's answer.
     pub reply_timeout: Duration,
-    /// The time limit of a probe after the connection.
+    /// The time limit of a probe after the connection to the proxy is open.
     pub timeout: Duration,
-    /// The time to the next check of a proxy that failed; it doubles with each failure in a row.
+    /// The time between a failed check of a proxy and its next check. It doubles with each failure in a row.
     pub failed_every: Duration,
-    /// The limit of that time; not less than `failed_every`.
+    /// The longest time between a failed check and the next. Not less than `failed_every`.
     pub failed_at_most: Duration,
     /// The time between two checks of a proxy that works.
     pub working_every: Duration,
-    /// Requests of the extended check, which follows the first success; 0 turns it off.
+    /// The number of requests in the extended check, which is made after the first success. 0 turns it off.
     pub extended_probes: u32,
-    /// How many of them must succeed; not more than `extended_probes`.
+    /// The number of requests of the extended check that must succeed. Not more than `extended_probes`.
     pub extended_passes: u32,
-    /// Failures in a row after which a proxy is removed.
+    /// The number of failures in a row after which a proxy is removed.
     pub remove_after: NonZeroU32,
-    /// How long a removed proxy is ignored in lists.
+    /// How long a removed proxy is ignored if a list contains it again.
     pub removed_for: Duration,
-    /// Proxies that are kept of all lists together.
+    /// The largest number of proxies that are kept from all lists together.
     pub most: NonZeroU32,
 }
 
 impl Check {
-    /// The check target of this name.
+    /// Returns the check target of this name.
     pub fn target(&self, name: &str) -> Option<&CheckTarget> {
         self.targets.iter().find(|target| target.name == name)
     }
@@ -258,13 +258,13 @@ fn one_target(written: &schema::CheckTarget, at: &KeyPath, findings: &mut Findin
     Some(CheckTarget { name, url, expect_status, expect_body, expect_regex, expect_latency, site, preset: false })
 }
 
-/// The reason in an error of `regex`, which has a drawing of the expression above it.
+/// Returns the last line of an error of `regex`, which has the reason. The lines before it only show the expression.
 fn last_line(why: &regex::Error) -> String {
     let text = why.to_string();
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
-/// True if a route or check target may have this name.
+/// Returns true if the text is allowed as the name of a route or check target.
 pub(super) fn is_name(text: &str) -> bool {
     let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     plain && (1..=63).contains(&text.len()) && text.starts_with(|c: char| c.is_ascii_lowercase())

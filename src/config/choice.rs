@@ -1,20 +1,20 @@
-//! Keys whose value is one of a few words, such as `auth = "open"`.
+//! Types for keys whose value is one of a few words, such as `auth = "open"`.
 
 use crate::exit::{Protocol, Source};
 
-/// The format of log lines.
+/// The format of log lines on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
+    /// Text if the output is a terminal, otherwise JSON.
     Auto,
-    /// Text for people.
+    /// Text that people can read easily.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// When a new log file is started.
+/// How often a new log file is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rotate {
@@ -24,46 +24,46 @@ pub enum Rotate {
     Weekly,
 }
 
-/// Whether clients need a key at a route's own port.
+/// Says whether clients need a key at a route's own port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
-    /// They need one, if any keys are configured.
+    /// Clients need a key if the configuration has keys.
     Key,
     Open,
 }
 
-/// The engines that carry a route.
+/// Which engines (tor processes) carry a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// The engines that other routes use, too.
+    /// The engines that are shared with other routes.
     Shared,
-    /// An engine of its own.
+    /// An engine that only this route uses.
     Own,
 }
 
-/// The format of a list.
+/// The format of a list of public proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ListFormat {
-    /// Detected from the beginning of the list.
+    /// The format is detected from the first bytes of the list.
     Auto,
-    /// `host:port` or a URL on each line.
+    /// Each line is `host:port` or a URL.
     Text,
-    /// An array of texts or objects.
+    /// A JSON array of texts or objects.
     Json,
     /// CSV with the proxy in the first column.
     Csv,
 }
 
-/// The path to public proxies.
+/// How exitgate connects to public proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Through {
-    /// From this machine's own address.
+    /// Directly, from this machine's own address.
     Direct,
-    /// Through a Tor exit, so that they never learn this machine's address.
+    /// Through a Tor exit, so the proxies do not learn this machine's address.
     Tor,
 }
 
@@ -76,7 +76,7 @@ impl From<Through> for crate::exit::Through {
     }
 }
 
-/// [`Protocol`] as the file writes it.
+/// The words for a [`Protocol`] in the configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ListProtocol {
@@ -95,7 +95,7 @@ impl From<ListProtocol> for Protocol {
     }
 }
 
-/// [`Source`] as the file writes it.
+/// The words for a [`Source`] in the configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum RouteSource {

@@ -1,13 +1,13 @@
-//! Turns the tree into [`serde`] types, and reports every unknown key and every value of a wrong type.
+//! Converts the tree into [`serde`] types, and reports every unknown key and every value of a wrong type.
 //!
-//! Serde stops at its first error, but a file should be corrected in one go. Two things find all errors. Unknown keys are
-//! found here and not by serde: `deserialize_struct` passes the field names, so all keys are compared with them, and the
-//! nearest field can be suggested. A value of a wrong type is reported and removed from the tree, and the reading starts
-//! again without it, until there is no error; each round removes one value, so it ends.
+//! Serde stops at its first error, but people want to see all errors of a file in one run. So two kinds of errors are
+//! found in two ways. Unknown keys are found here: serde calls `deserialize_struct` with the names of the fields, so
+//! each key can be compared with them, and the most similar field can be suggested. A value of a wrong type is reported
+//! and removed from the tree, and then the tree is read again. Each round removes one value, so this ends.
 //!
-//! The alternatives: `serde_ignored` finds all unknown keys and cannot suggest the right ones; `serde_path_to_error` has
-//! the path of the first error only; a hand-written reader would hide the schema, which `config/schema.rs` shows in one
-//! place.
+//! There were three alternatives. `serde_ignored` finds all unknown keys but cannot suggest the right ones.
+//! `serde_path_to_error` reports only the first error. A hand-written reader would hide the schema, which
+//! `config/schema.rs` shows in one place.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -22,7 +22,7 @@ use super::findings::Findings;
 use super::key_path::KeyPath;
 use super::tree::{Node, Value};
 
-/// Reads the tree of `findings` as a `T`. What has an error is reported and gets its default.
+/// Reads the tree in `findings` as a `T`. A value with an error is reported and replaced by its default.
 pub(super) fn read<T: DeserializeOwned + Default>(findings: &mut Findings) -> T {
     let (value, tables) = read_tables(findings);
     let unknown: Vec<_> = tables.iter().flat_map(|table| table.unknown(findings)).collect();
@@ -30,7 +30,7 @@ pub(super) fn read<T: DeserializeOwned + Default>(findings: &mut Findings) -> T 
     value
 }
 
-/// As [`read`], with the tables that were read as structs; unknown keys are not reported.
+/// Reads the tree like [`read`], and also returns the tables that were read as structs. Unknown keys are not reported.
 pub(super) fn read_tables<T: DeserializeOwned + Default>(findings: &mut Findings) -> (T, Vec<TableSeen>) {
     loop {
         let tables = RefCell::new(Vec::new());
@@ -46,7 +46,7 @@ pub(super) fn read_tables<T: DeserializeOwned + Default>(findings: &mut Findings
     }
 }
 
-/// A table that was read as a struct: its path, the struct's fields, and the keys in the text.
+/// A table that was read as a struct: its path, the fields of the struct, and the keys in the file.
 #[derive(Debug)]
 pub(super) struct TableSeen {
     pub(super) path: KeyPath,
@@ -68,11 +68,11 @@ impl TableSeen {
     }
 }
 
-/// The known word that is most like the written one, if one is similar enough.
+/// Returns the known word that is most similar to the written one, or `None` if no word is similar enough.
 pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a &'a str>) -> Option<&'a str> {
     let written = written.to_ascii_lowercase();
-    // Jaro-Winkler prefers a common beginning. 0.8 is not tuned: it suggests "listen" for "lisen"; for "timeout" it
-    // suggests nothing, and the list of keys helps.
+    // Jaro-Winkler gives a high value to words with the same beginning. The limit 0.8 is not tuned. It suggests
+    // "listen" for "lisen". For "timeout" it suggests nothing, and the list of all keys in the message helps.
     known
         .into_iter()
         .map(|word| (strsim::jaro_winkler(&written, word), *word))
@@ -81,7 +81,7 @@ pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a &'a
         .map(|(_, word)| word)
 }
 
-/// A value of a wrong type or outside its range.
+/// The error for a value of a wrong type or outside its range.
 #[derive(Debug)]
 pub(super) struct ShapeError {
     at: Option<KeyPath>,
@@ -94,7 +94,7 @@ impl ShapeError {
         Self { at: None, what, hint }
     }
 
-    /// Sets the path, unless a value further inside has set it.
+    /// Sets the path of the error, unless a more deeply nested value has set it already.
     fn or_at(mut self, path: &KeyPath) -> Self {
         self.at.get_or_insert_with(|| path.clone());
         self
@@ -146,7 +146,7 @@ fn one_of(words: &[&str]) -> String {
     format!("write {}", quoted.join(" or "))
 }
 
-/// Serde's names of types in plain words.
+/// Translates serde's names of types into plain words.
 fn plain(wanted: &str) -> &str {
     match wanted {
         "a string" | "path string" => "text in quotes",
@@ -162,7 +162,7 @@ fn plain(wanted: &str) -> &str {
     }
 }
 
-/// The serde deserializer for one node.
+/// The serde deserializer for one node of the tree.
 struct Reader<'a> {
     node: &'a Node,
     path: KeyPath,
@@ -262,7 +262,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 }
 
-/// The entries of a table, without removed ones and without keys that the struct does not have.
+/// The entries of a table for serde, without removed entries and without keys that the struct does not have.
 struct Entries<'a> {
     around: Reader<'a>,
     pairs: std::vec::IntoIter<(&'a String, &'a Node)>,
@@ -285,7 +285,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     }
 }
 
-/// The items of a list. A removed one reads as `None`, so that the others keep their index.
+/// The items of a list for serde. A removed item is read as `None`, so the other items keep their index.
 struct Items<'r, 'a> {
     around: &'r Reader<'a>,
     items: std::slice::Iter<'a, Node>,

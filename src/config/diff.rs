@@ -1,8 +1,8 @@
-//! Compares two configurations: what changed, and which changes take effect without a restart.
+//! Compares two configurations. Finds out which keys changed, and which of them take effect without a restart.
 //!
-//! Both are flattened to a map from every key to its value as text, so that no key can be forgotten. Entries of lists are
-//! identified by their `name`: moving a route in the file changes nothing. Secrets and the files that hold them are
-//! compared by digest, and no value leaves this module.
+//! Each configuration is converted to a map from every key to its value as text, so no key can be forgotten. Entries of
+//! lists are identified by their `name`, so a new order of routes in the file is not a change. Secrets, and the files
+//! that contain secrets, are compared by their digest. No value leaves this module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::secret::{digest, digest_of};
 use super::{Config, Exposure, Log, schema};
 
-/// Keys (and all inside them) that need a restart, because a socket, process or file depends on them that is made once.
+/// The keys that need a restart. They determine a socket, a process or a file that is created only once. All keys
+/// inside these keys need a restart too.
 const RESTART: [&str; 22] = [
     "data_dir",
     "log.file",
@@ -38,23 +39,23 @@ const RESTART: [&str; 22] = [
     "store",
 ];
 
-/// Every key with its value as text.
+/// The value of every key as text, by the key's path.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct FlatKeys(BTreeMap<String, String>);
 
 impl fmt::Debug for FlatKeys {
-    /// Only the number of keys, because some values are digests of secrets.
+    /// Prints only the number of keys, because some values are digests of secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FlatKeys({} keys)", self.0.len())
     }
 }
 
-/// The keys that changed, as paths: `gateway.hedge`, `routes[shop].pool`.
+/// The paths of the keys that changed, such as `gateway.hedge` or `routes[shop].pool`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Keys that take effect at a reload.
+    /// The keys whose new values take effect with the reload.
     pub live: Vec<String>,
-    /// Keys that take effect at the next start.
+    /// The keys whose new values take effect at the next start.
     pub restart: Vec<String>,
 }
 
@@ -80,7 +81,7 @@ impl fmt::Display for Changes {
 }
 
 impl Config {
-    /// Takes over everything from `new` that needs no restart.
+    /// Takes all values from `new` that need no restart.
     pub fn take_live(&mut self, new: Self) {
         let waits = |(key, _): &(&String, &String)| needs_restart(key);
         let kept = self.flat.0.iter().filter(waits).chain(new.flat.0.iter().filter(|entry| !waits(entry)));
@@ -105,17 +106,19 @@ impl Config {
         tor.geoip_file = old.tor.geoip_file;
         tor.geoip6_file = old.tor.geoip6_file;
         (self.sources, self.check, self.store) = (old.sources, old.check, old.store);
-        // What must be protected are the addresses that listen now, not those that wait for a restart.
+        // The exposure is computed from the addresses that listen now, because new addresses are not opened before a
+        // restart.
         self.exposure = Exposure::of(&self.gateway, &self.api);
     }
 }
 
-/// Compares two configurations. A change of a file that holds a secret, a certificate or torrc lines counts, too.
+/// Compares two configurations. Files that contain a secret, a certificate or torrc lines are compared too.
 pub fn diff(old: &Config, new: &Config) -> Changes {
     let (old, new) = (&old.flat.0, &new.flat.0);
     let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
     let changed = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
-    // The entry of a list sorts before its keys. If the entry is new or gone, its keys need not be listed.
+    // The path of a list entry (`routes[shop]`) sorts before the paths of its keys. If the whole entry is new or was
+    // removed, its keys are not listed.
     let mut whole: Vec<String> = Vec::new();
     for key in changed {
         let inside = whole.last().is_some_and(|entry| entry.ends_with(']') && key.starts_with(&format!("{entry}.")));
@@ -134,7 +137,7 @@ pub(super) fn needs_restart(key: &str) -> bool {
 }
 
 impl FlatKeys {
-    /// Flattens the file, and adds digests of the files that it names.
+    /// Creates the map from the file's keys, and adds the digests of the files that the configuration names.
     pub(super) fn of(file: &schema::File, config: &Config) -> Self {
         let mut keys = BTreeMap::new();
         if let Ok(value) = serde_json::to_value(file) {

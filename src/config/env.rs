@@ -1,19 +1,21 @@
-//! Environment variables `EXITGATE__SECTION__KEY` override the file, because containers are configured that way.
+//! Environment variables named `EXITGATE__SECTION__KEY` override keys of the file. Containers are often configured this
+//! way.
 //!
-//! The value of a variable is read as TOML (`true`, `8`, `["de", "fr"]`, `{ cert = "…", key = "…" }`), and as plain text if
-//! it is not TOML, so that `EXITGATE__GATEWAY__LISTEN=0.0.0.0:1080` needs no quotes. An empty variable is ignored, because
-//! compose files pass `${TOKEN:-}` on.
+//! The value of a variable is read as TOML (`true`, `8`, `["de", "fr"]`, `{ cert = "…", key = "…" }`). If it is not
+//! TOML, it is used as plain text, so `EXITGATE__GATEWAY__LISTEN=0.0.0.0:1080` needs no quotes. An empty variable is
+//! ignored, because compose files often contain `${TOKEN:-}`, which makes an empty variable if `TOKEN` is not set.
 
 use std::sync::Arc;
 
 use super::finding::{Finding, Location};
 use super::tree::{Node, Value};
 
-/// The prefix of these variables. It has two underscores, because `EXITGATE_URL` and `EXITGATE_TOKEN` belong to the client
-/// commands.
+/// The prefix of the variables that override keys. It ends with two underscores. Variables with one underscore, such as
+/// `EXITGATE_URL` and `EXITGATE_TOKEN`, belong to the client commands.
 const PREFIX: &str = "EXITGATE__";
 
-/// Sets every such variable in the tree, shorter names first, so that a key overrides its section.
+/// Writes the value of every such variable into the tree. Shorter names come first, so a variable for a key overrides a
+/// variable for its whole section.
 pub(super) fn lay_on(root: &mut Node, vars: impl IntoIterator<Item = (String, String)>) -> Vec<Finding> {
     let ours = |(name, value): &(String, String)| name.starts_with(PREFIX) && !value.is_empty();
     let mut vars: Vec<_> = vars.into_iter().filter(ours).collect();
@@ -57,7 +59,8 @@ fn lay(root: &mut Node, name: &str, value: &str) -> Result<(), Finding> {
     Ok(())
 }
 
-/// A variable's text as a TOML value, or as plain text. Text that begins as a list or table must be one.
+/// Reads a variable's text as a TOML value, or else as plain text. A text that begins like a list or a table must be
+/// valid TOML.
 fn value_of(place: &Location, text: &str) -> Result<Node, String> {
     match Node::parse_value(place, text) {
         Ok(Node { value: Value::Text(text), place, .. }) => Ok(Node { place, raw: None, value: Value::Text(text) }),
@@ -67,7 +70,7 @@ fn value_of(place: &Location, text: &str) -> Result<Node, String> {
     }
 }
 
-/// Merges a table into a table key by key; any other value replaces what was there.
+/// Merges two tables key by key. If one of the nodes is not a table, `above` replaces `below`.
 fn merge(below: &mut Node, above: Node) {
     match (&mut below.value, above.value) {
         (Value::Table(entries), Value::Table(more)) => {

@@ -1,21 +1,21 @@
-//! What is wrong with a configuration, worded so that its author can correct all of it in one go.
+//! A fault or warning of a configuration, with everything that the author needs to correct it.
 //!
-//! A [`Finding`] answers four questions: where to look, which key it is, what is wrong with it, and what to write instead.
-//! The answers are fields and not one text, so that no finding can be made without all four.
+//! A [`Finding`] answers four questions: where the value is, which key it is, what is wrong, and what to write instead.
+//! There is a field for each answer, so no finding can be made without all four.
 //!
-//! Next: `config/findings.rs` collects them.
+//! Next: `config/findings.rs`, which collects the findings.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::net::Printable;
 
-/// The place of a value, in a form that editors can open.
+/// The place of a value. A line is printed as `file:line`, which editors can open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Location {
-    /// A line of the file, from 1.
+    /// A line of a file. The first line has the number 1.
     Line(Arc<str>, usize),
-    /// The whole file, for a key that is not in it.
+    /// The whole file, for a key that the file does not contain.
     File(Arc<str>),
     Variable(Arc<str>),
 }
@@ -29,15 +29,15 @@ impl fmt::Display for Location {
     }
 }
 
-/// One fault or warning.
+/// One fault or warning of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     pub place: Location,
-    /// The path of the key; empty where the text is not TOML.
+    /// The path of the key. Empty if the text is not TOML.
     pub key: String,
-    /// What is wrong: a clause whose subject is the key.
+    /// What is wrong, as the rest of a sentence that begins with the key.
     pub what: String,
-    /// What to write instead.
+    /// What the user should write instead.
     pub hint: String,
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// All faults of a configuration, at least one: sorted by line, then by variable.
+/// All faults of a configuration, at least one. They are sorted by line, then by variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(Vec<Finding>);
 
@@ -70,7 +70,7 @@ impl Faults {
 }
 
 impl fmt::Display for Faults {
-    /// Each fault on lines of its own, then their number.
+    /// Prints each fault on lines of its own, and at the end the number of faults.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|fault| writeln!(f, "{fault}"))?;
         match self.0.len() {

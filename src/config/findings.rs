@@ -1,24 +1,24 @@
-//! Collects what is wrong with a configuration while its sections are validated.
+//! Collects the faults and warnings of a configuration while its sections are validated.
 //!
-//! Faults are collected and not returned: a section that finds one goes on with a default value, and the whole
-//! configuration is dropped at the end. So validation reads from top to bottom without `?`, and reports every fault at once.
+//! A section that finds a fault does not return an error. It records the fault and continues with a default value. The
+//! whole configuration is dropped at the end. So the validating code needs no `?`, and one run reports all faults.
 
 use super::finding::{Faults, Finding, Location};
 use super::key_path::KeyPath;
 use super::tree::Node;
 
-/// The faults and warnings found so far, and the tree that they are about.
+/// The faults and warnings that were found so far, and the configuration tree that they refer to.
 #[derive(Debug)]
 pub(super) struct Findings {
     root: Node,
-    /// True if every user of this machine can read the file.
+    /// True if every user of this machine can read the configuration file.
     open_file: bool,
     faults: Vec<Finding>,
     warnings: Vec<Finding>,
 }
 
 impl Findings {
-    /// Starts with the faults that reading the text has found.
+    /// Creates the collection. `faults` are those that were found while the text was read.
     pub(super) fn of(root: Node, open_file: bool, faults: Vec<Finding>) -> Self {
         Self { root, open_file, faults, warnings: Vec::new() }
     }
@@ -27,8 +27,8 @@ impl Findings {
         &self.root
     }
 
-    /// Notes a fault, which makes the configuration unusable. A value that was reported before is not reported again for
-    /// its default.
+    /// Records a fault, which makes the configuration unusable. If the value at `at` was reported before, nothing is
+    /// recorded, because its place was taken by a default value.
     pub(super) fn fault(&mut self, at: impl Into<KeyPath>, what: impl Into<String>, hint: impl Into<String>) {
         let at = at.into();
         if self.is_sound(&at) {
@@ -37,30 +37,31 @@ impl Findings {
         }
     }
 
-    /// Notes a value of a wrong type and removes it from the tree, so that the rest can be read. False if there is no value
-    /// at that path.
+    /// Records a value of a wrong type, and removes the value from the tree, so that the rest can be read. Returns
+    /// false if there is no value at that path.
     pub(super) fn misshapen(&mut self, at: &KeyPath, what: String, hint: String) -> bool {
         self.fault(at, what, hint);
         self.root.remove(at)
     }
 
-    /// Notes a warning: it works, but is probably a mistake.
+    /// Records a warning: the value works, but is probably a mistake.
     pub(super) fn warn(&mut self, at: impl Into<KeyPath>, what: impl Into<String>, hint: impl Into<String>) {
         let finding = self.finding(&at.into(), what.into(), hint.into());
         self.warnings.push(finding);
     }
 
-    /// True if the value at this path was written, or is an intended default; false if it replaces a reported one.
+    /// Returns true if the value at this path was written in the configuration or is an ordinary default. Returns false
+    /// if it is a default that replaces a reported value.
     pub(super) fn is_sound(&self, at: &KeyPath) -> bool {
         !self.root.is_removed(at)
     }
 
-    /// True if the value is in a file that every user of this machine can read.
+    /// Returns true if the value is in a file that every user of this machine can read.
     pub(super) fn in_open_file(&self, at: &KeyPath) -> bool {
         self.open_file && matches!(self.root.place_of(at), Location::Line(..))
     }
 
-    /// The place of another key, to be written behind its name.
+    /// Returns the line or variable that sets another key, in brackets. Messages show it after the name of that key.
     pub(super) fn whereabouts(&self, at: &KeyPath) -> String {
         match self.root.place_of(at) {
             Location::Line(_, line) => format!(" (line {line})"),
@@ -69,7 +70,7 @@ impl Findings {
         }
     }
 
-    /// The warnings, or every fault if there is any.
+    /// Returns all faults as an error, or the warnings if there is no fault.
     pub(super) fn close(mut self) -> Result<Vec<Finding>, Faults> {
         self.warnings.sort();
         Faults::some(self.faults).map_or(Ok(self.warnings), Err)

@@ -1,4 +1,4 @@
-//! `[gateway]`: the shared port, the ports of routes, time limits, and the clients that may use them.
+//! `[gateway]`: the shared port, the ports of routes, the time limits of connections, and the clients that may connect.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
@@ -16,95 +16,99 @@ use super::tls::Tls;
 use super::{schema, tls};
 use crate::net::Secret;
 
-/// The data path's settings.
+/// The settings of `[gateway]`, which concern client connections.
 #[derive(Clone, Debug)]
 pub struct Gateway {
-    /// The addresses of the shared port, at least one; port 0 means any free port.
+    /// The addresses of the shared port, at least one. Port 0 means any free port.
     pub listen: Vec<SocketAddr>,
-    /// The IP address of the routes' own ports.
+    /// The IP address on which the routes' own ports listen.
     pub route_bind: IpAddr,
-    /// The range for the routes' own ports.
+    /// The range of the routes' own ports.
     pub route_ports: PortRange,
-    /// Open connections at most; `None`: as many as the limit on open files allows.
+    /// The largest number of open connections. `None`: as many as the limit on open files allows.
     pub max_connections: Option<NonZeroU32>,
-    /// The time limit from accept to the complete request.
+    /// The time limit from accepting a connection to the end of the client's request.
     pub handshake_timeout: Duration,
-    /// The time limit from the request to the reply, all attempts together.
+    /// The time limit from the client's request to the reply. It covers all attempts together.
     pub dial_timeout: Duration,
-    /// The time limit of one attempt through one exit; not longer than `dial_timeout`.
+    /// The time limit of one attempt through one exit. It is not longer than `dial_timeout`.
     pub attempt_timeout: Duration,
-    /// Exits that are tried for one request at most.
+    /// The largest number of exits that are tried for one request.
     pub max_attempts: NonZeroU32,
-    /// The time limit of an open tunnel without traffic.
+    /// How long an open tunnel without traffic stays open.
     pub idle_timeout: Duration,
-    /// The time limit for the first byte of the target after the client has sent something; `None`: `idle_timeout` applies.
+    /// How long the gateway waits for the target's first byte after the client has sent data. `None`: `idle_timeout`
+    /// applies.
     pub answer_timeout: Option<Duration>,
-    /// The time limit of a tunnel that one side has closed while the other sends nothing.
+    /// How long a tunnel stays open after one side has closed it and while the other side sends nothing.
     pub half_closed_timeout: Duration,
-    /// The time limit between two plain HTTP requests of a connection.
+    /// How long a connection may wait between two plain HTTP requests.
     pub keep_alive_timeout: Duration,
-    /// Extra dials beside slow ones, as a share of all dials: from 0 (off) to 0.5.
+    /// The largest share of dials that may get a second dial at the same time because the first is slow: from 0 (off)
+    /// to 0.5.
     pub hedge: f64,
     /// The default number of exits in a route's pool.
     pub pool: NonZeroU32,
-    /// How long an unused pin lasts.
+    /// How long a pin (a route's or username's fixed exit) lasts without being used.
     pub pin_ttl: Duration,
-    /// How long a pinned exit may be down before the pin moves; `None`: the pin never moves.
+    /// How long a pinned exit may be down before the pin gets another exit. `None`: the pin never changes.
     pub repin_after: Option<Duration>,
-    /// How long an unused session lasts if the username states no `ttl`.
+    /// How long an unused session lasts if its username has no `ttl`.
     pub session_ttl: Duration,
-    /// The longest `ttl` that a username may state.
+    /// The longest `ttl` that a username may contain.
     pub max_session_ttl: Duration,
-    /// Sessions at most.
+    /// The largest number of sessions.
     pub max_sessions: NonZeroU32,
-    /// Implicit routes at most.
+    /// The largest number of implicit routes, which are made from usernames.
     pub max_implicit_routes: NonZeroU32,
-    /// How long an unused implicit route lasts.
+    /// How long an implicit route lasts without being used.
     pub implicit_idle: Duration,
-    /// `direct` and `public` exits may reach private, loopback and metadata addresses.
+    /// True if `direct` and `public` exits may connect to private, loopback and metadata addresses.
     pub allow_private_targets: bool,
-    /// Usernames may contain `source-direct`.
+    /// True if usernames may contain `source-direct`, which means this machine's own address.
     pub allow_direct: bool,
-    /// Require a username on the shared port even without keys.
+    /// True if clients must send a username on the shared port even if no keys are configured.
     pub require_username: bool,
     pub target_ports: PortRules,
-    /// Account names of paid gateways, which are ignored at the start of a username; lower case, without a `-` at the end.
+    /// Account names of paid proxy services. They are ignored at the start of a username. Lower case, without a `-` at
+    /// the end.
     pub alias_prefixes: Vec<String>,
-    /// Different wrong passwords from one address before it has to wait.
+    /// How many different wrong passwords one address may send before it has to wait.
     pub auth_failures: NonZeroU32,
-    /// How long it has to wait.
+    /// How long an address has to wait after too many wrong passwords.
     pub auth_pause: Duration,
-    /// Limits for one client address.
+    /// The limits for each client address.
     pub client_limits: Limits,
-    /// Addresses that must send a PROXY protocol header, and the only ones that may; empty: none.
+    /// The networks whose connections must begin with a PROXY protocol header. No other client may send one. Empty: no
+    /// client may.
     pub proxy_protocol: Vec<IpNet>,
-    /// The certificate, if the ports also accept TLS.
+    /// The certificate for TLS, if client ports accept TLS connections too.
     pub tls: Option<Tls>,
-    /// The clients' keys. Names and secrets are unique.
+    /// The keys of clients. No two keys have the same name or the same secret.
     pub keys: Vec<ClientKey>,
 }
 
-/// A client's key: the password identifies the client.
+/// A client's key. The client sends the secret as its password, which identifies the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientKey {
-    /// The owner of sessions and pins; log lines about pins show it.
+    /// The name of the key. Sessions and pins belong to this name, and log lines about pins show it.
     pub name: String,
     pub secret: Secret,
     pub limits: Limits,
 }
 
-/// Limits for one client; `None`: no limit.
+/// The limits for one client. `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections.
+    /// The largest number of open connections.
     pub connections: Option<NonZeroU32>,
-    /// New connections per second.
+    /// The largest number of new connections per second.
     pub per_second: Option<NonZeroU32>,
-    /// Bytes per second, both directions together.
+    /// The largest number of bytes per second, both directions together.
     pub bytes_per_second: Option<NonZeroU64>,
 }
 
-/// The ports of targets that clients may connect to.
+/// The rules for the ports of targets that clients may connect to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortRules {
     allowed: Vec<PortRange>,
@@ -116,7 +120,7 @@ impl PortRules {
         &self.allowed
     }
 
-    /// These are refused even if `allowed` has them.
+    /// Returns the ports that are refused even if `allowed` contains them.
     pub fn denied(&self) -> &[PortRange] {
         &self.denied
     }

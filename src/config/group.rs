@@ -1,4 +1,4 @@
-//! `[groups]`: names for lists of countries, to be used in usernames.
+//! `[groups]`: names for lists of countries. Usernames may contain these names.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::findings::Findings;
 use super::key_path::KeyPath;
 use super::text_value::List;
 
-/// Every country code of ISO 3166-1, and `xk`, which geoip databases use for Kosovo.
+/// All country codes of ISO 3166-1, and `xk`, which geoip databases use for Kosovo.
 const COUNTRIES: &str = "ad ae af ag ai al am ao aq ar as at au aw ax az ba bb bd be bf bg bh bi bj bl bm bn bo bq br bs \
     bt bv bw by bz ca cc cd cf cg ch ci ck cl cm cn co cr cu cv cw cx cy cz de dj dk dm do dz ec ee eg eh er es et fi fj \
     fk fm fo fr ga gb gd ge gf gg gh gi gl gm gn gp gq gr gs gt gu gw gy hk hm hn hr ht hu id ie il im in io iq ir is it \
@@ -15,7 +15,7 @@ const COUNTRIES: &str = "ad ae af ag ai al am ao aq ar as at au aw ax az ba bb b
     ro rs ru rw sa sb sc sd se sg sh si sj sk sl sm sn so sr ss st sv sx sy sz tc td tf tg th tj tk tl tm tn to tr tt tv \
     tw tz ua ug um us uy uz va vc ve vg vi vn vu wf ws xk ye yt za zm zw";
 
-/// The keywords of usernames, see `route/selector/keywords.rs`.
+/// The keywords of usernames, which must not be names of groups. They are explained in `route/selector/keywords.rs`.
 const RESERVED: [&str; 17] = [
     "any",
     "strict",
@@ -36,18 +36,18 @@ const RESERVED: [&str; 17] = [
     "sessionlength",
 ];
 
-/// The groups of `[groups]`.
+/// The groups of the section `[groups]`: the countries of each group, by the group's name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups(BTreeMap<String, Vec<String>>);
 
 impl Groups {
-    /// The countries of a group, as lower-case codes.
+    /// Returns the countries of a group as lower-case codes, or `None` if there is no such group.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "for checkers of selectors, such as those of tests"))]
     pub fn get(&self, name: &str) -> Option<&[String]> {
         self.0.get(name).map(Vec::as_slice)
     }
 
-    /// Every group with its countries.
+    /// Iterates over all groups, each with its countries.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[String])> {
         self.0.iter().map(|(name, countries)| (name.as_str(), countries.as_slice()))
     }

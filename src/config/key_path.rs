@@ -1,25 +1,25 @@
-//! Paths of keys: `routes[2].port`.
+//! Paths of configuration keys, such as `routes[2].port`.
 
 use std::fmt;
 
-/// One step of a path.
+/// One step of a path: the name of a key in a table, or the index of an item in a list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {
     Key(String),
     Index(usize),
 }
 
-/// The path from the root of a configuration to one value.
+/// The path from the root of the configuration to one value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct KeyPath(pub(super) Vec<Step>);
 
 impl KeyPath {
-    /// The path of a key inside this table.
+    /// Returns the path of the key `key` inside the table at this path.
     pub(super) fn key(&self, key: &str) -> Self {
         self.then(Step::Key(key.to_owned()))
     }
 
-    /// The path of an item of this list.
+    /// Returns the path of the item `index` in the list at this path.
     pub(super) fn index(&self, index: usize) -> Self {
         self.then(Step::Index(index))
     }
@@ -32,7 +32,7 @@ impl KeyPath {
 }
 
 impl From<&str> for KeyPath {
-    /// Splits a path of a known key, none of which contains a dot.
+    /// Splits a path at its dots. This is correct for known keys, because no known key contains a dot.
     fn from(dotted: &str) -> Self {
         Self(dotted.split('.').map(|key| Step::Key(key.to_owned())).collect())
     }

@@ -1,4 +1,4 @@
-//! Addresses to listen on: each listener has one, and no two listeners have the same.
+//! Addresses to listen on. Each listener has at least one, and no two listeners may use the same.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use super::findings::Findings;
 use super::key_path::KeyPath;
 use super::text_value::OneOrMany;
 
-/// The addresses of one listener.
+/// Returns the addresses of one listener. If an address is written twice, that is reported.
 pub(super) fn addresses(listen: &OneOrMany<SocketAddr>, at: &str, findings: &mut Findings) -> Vec<SocketAddr> {
     if listen.0.is_empty() {
         findings.fault(at, "is an empty list", "name an address and port, or leave the key out for the default");
@@ -14,7 +14,7 @@ pub(super) fn addresses(listen: &OneOrMany<SocketAddr>, at: &str, findings: &mut
     listen.0.iter().map(|(_, address)| address.0).collect()
 }
 
-/// Reports each address that an earlier one of the list already uses.
+/// Reports each address in `wanted` that conflicts with an earlier one in the list.
 pub(super) fn report(wanted: &[(KeyPath, SocketAddr)], findings: &mut Findings) {
     for (index, (at, address)) in wanted.iter().enumerate() {
         let Some((earlier, taken)) = wanted[..index].iter().find(|(_, taken)| overlap(*taken, *address)) else {
@@ -28,14 +28,14 @@ pub(super) fn report(wanted: &[(KeyPath, SocketAddr)], findings: &mut Findings) 
     }
 }
 
-/// True if both addresses cannot be bound at the same time. Port 0 never conflicts. The two address families do not
-/// conflict either: `0.0.0.0:1080` and `[::]:1080` together listen on both.
+/// Returns true if the two addresses cannot be bound at the same time. Port 0 (any free port) never conflicts. IPv4 and
+/// IPv6 do not conflict either: `0.0.0.0:1080` and `[::]:1080` can both be bound.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let covers = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() == b.port() && a.port() != 0 && a.is_ipv4() == b.is_ipv4() && covers
 }
 
-/// True if only this machine can reach the address.
+/// Returns true if only programs on this machine can reach the address.
 pub(super) fn is_local(address: std::net::IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }

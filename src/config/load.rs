@@ -11,10 +11,10 @@ use super::findings::Findings;
 use super::tree::Node;
 use super::{Config, SelectorCheck, deserialize, env, schema, secret};
 
-/// Where a configuration is looked for without `--config`, in this order.
+/// The files that are tried, in this order, if `--config` is not given.
 const PLACES: [&str; 2] = ["./exitgate.toml", "/etc/exitgate/exitgate.toml"];
 
-/// The file that a configuration was read from, if any.
+/// The file that the configuration was read from, if there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     File(PathBuf),
@@ -30,23 +30,24 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A valid configuration.
+/// A valid configuration, with its file and its warnings.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub config: Config,
-    /// The file that a reload reads again.
+    /// The file that the configuration was read from. A reload reads this file again.
     pub origin: Origin,
-    /// What works but is probably a mistake.
+    /// Values that work but are probably a mistake.
     pub warnings: Vec<Finding>,
 }
 
-/// The file to read: the given one, or the first of the usual places that exists, or none.
+/// Returns the file to read: `asked` if it is given, otherwise the first of the usual files that exists, otherwise
+/// none.
 pub fn find(asked: Option<&Path>) -> Origin {
     let usual = || PLACES.iter().map(Path::new).find(|path| path.exists());
     asked.or_else(usual).map_or(Origin::Defaults, |path| Origin::File(path.to_owned()))
 }
 
-/// Reads a configuration and the environment of this process.
+/// Reads the configuration file and the environment variables of this process.
 pub fn load(origin: Origin, selectors: Option<SelectorCheck<'_>>) -> Result<Loaded, Faults> {
     let name: Arc<str> = origin.to_string().into();
     let text = match &origin {
@@ -60,7 +61,7 @@ pub fn load(origin: Origin, selectors: Option<SelectorCheck<'_>>) -> Result<Load
     Ok(Loaded { config, origin, warnings })
 }
 
-/// Reads a configuration from the given text and variables. `name` stands for the file in reports.
+/// Reads a configuration from `text` and the given variables. Reports show `name` as the name of the file.
 #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests and fuzz targets parse texts"))]
 pub fn parse(
     name: &str,
@@ -105,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    /// The documented file with its examples as values: every key.
+    /// Returns the documentation file with its examples turned into values, so the text sets every key.
     fn page() -> String {
         let page = include_str!("../../config/exitgate.toml");
         let uncommented =

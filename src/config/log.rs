@@ -10,26 +10,27 @@ use super::findings::Findings;
 use super::key_path::KeyPath;
 use super::schema;
 
-/// How exitgate writes its log.
+/// The settings of `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// A level or `tracing` directives; valid.
+    /// A level (such as `info`) or `tracing` directives. The text has been validated.
     pub level: String,
-    /// The format of lines on standard error.
+    /// The format of log lines on standard error.
     pub format: LogFormat,
-    /// A file that gets every line as JSON, too.
+    /// A file into which every log line is also written, as JSON.
     pub file: Option<PathBuf>,
-    /// When a new file is started.
+    /// How often a new log file is started.
     pub rotate: Rotate,
-    /// The number of old files that are kept; 0: all.
+    /// The number of old log files that are kept. 0 means that all are kept.
     pub keep: usize,
-    /// Lines may contain targets and usernames.
+    /// True if log lines may contain targets and usernames.
     pub targets: bool,
 }
 
 impl Log {
     pub(super) fn validate(file: &schema::Log, findings: &mut Findings) -> Self {
-        // `EnvFilter` would read a word that is no level as the name of a module, and silence all others.
+        // `EnvFilter` would read a word that is not a level as the name of a module, and then log nothing from all
+        // other modules.
         let mut bare = file.level.split(',').map(str::trim).filter(|part| !part.contains(['=', '[']));
         if bare.any(|word| word.parse::<LevelFilter>().is_err()) || EnvFilter::builder().parse(&file.level).is_err() {
             let hint = "write error, warn, info, debug or trace, or directives such as \"info,exitgate::tor=debug\"";

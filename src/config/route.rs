@@ -1,4 +1,4 @@
-//! `[[routes]]`: the routes of the file.
+//! `[[routes]]`: the routes that are defined in the configuration file.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,40 +18,40 @@ use super::text_value::Text;
 use super::{Check, Gateway, Groups, SelectorCheck, schema};
 use crate::exit::Source;
 
-/// A route of the file. Names and ports are unique.
+/// A route of the configuration file. No two routes have the same name or port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// `[a-z][a-z0-9-]{0,62}`.
+    /// The name, which matches `[a-z][a-z0-9-]{0,62}`.
     pub name: String,
-    /// The selector as written.
+    /// The selector as it is written in the file.
     pub selector: String,
-    /// Sources in order of preference; empty: those of the selector.
+    /// The sources of exits, in order of preference. Empty: the sources of the selector.
     pub source: Vec<Source>,
-    /// A later source serves only while the earlier ones have no exit.
+    /// True if a source is used only while all sources before it in the list have no exit.
     pub fallback: bool,
-    /// The route's own port; `None`: the next free one of `gateway.route_ports`.
+    /// The route's own port. `None`: the next free port of `gateway.route_ports`.
     pub port: Option<NonZeroU16>,
-    /// Exits in use at once.
+    /// The number of exits that are in use at the same time.
     pub pool: NonZeroU32,
-    /// The check target that exits must pass; it exists.
+    /// The name of the check target that the route's exits must pass. A check target of this name exists.
     pub check: Option<String>,
     pub auth: Auth,
-    /// Networks whose clients may use the route's own port; empty: all.
+    /// The networks whose clients may use the route's own port. Empty: all clients may.
     pub allow: Vec<IpNet>,
-    /// No other pin may have the IP of a pin of this route.
+    /// True if no other pin may use the IP address of this route's pin.
     pub exclusive: bool,
     pub engine: Engine,
-    /// How often exits are exchanged for others.
+    /// How long an exit is used before it is replaced by another one.
     pub rotate_every: Option<Duration>,
-    /// How long a pinned exit may be down before the pin moves; `None`: the pin never moves.
+    /// How long a pinned exit may be down before the pin gets another exit. `None`: the pin never changes.
     pub repin_after: Option<Duration>,
-    /// Relays in each circuit: 2 or 3.
+    /// The number of relays in each circuit: 2 or 3.
     pub hops: u8,
-    /// IPv6 targets are allowed.
+    /// True if the route may connect to IPv6 targets.
     pub ipv6: bool,
 }
 
-/// The parts of the configuration that routes refer to.
+/// The other parts of the configuration that a route may refer to.
 pub(super) struct RouteContext<'a> {
     pub(super) gateway: &'a Gateway,
     pub(super) check: &'a Check,
@@ -60,7 +60,8 @@ pub(super) struct RouteContext<'a> {
 }
 
 impl RouteContext<'_> {
-    /// The routes that have a name and a selector. All faults of routes are added to `findings`.
+    /// Validates the routes of the file. Returns those that have a name and a selector. All faults are added to
+    /// `findings`.
     pub(super) fn routes(&self, file: &schema::File, findings: &mut Findings) -> Vec<Route> {
         let mut names = BTreeMap::new();
         let mut routes = Vec::new();
@@ -197,7 +198,7 @@ fn check_name<'r>(
     Some(name)
 }
 
-/// The ports that the file's routes ask for, each with its key.
+/// Returns the ports that the routes of the file have set, each with the path of its key.
 pub(super) fn asked_ports(file: &schema::File) -> Vec<(KeyPath, SocketAddr)> {
     let bind = file.gateway.route_bind.0;
     let asked = file.routes.iter().filter_map(|(index, route)| {

@@ -1,9 +1,11 @@
 //! The schema of the configuration: every key, its type and its default.
 //!
-//! What a key means, and the reason for its default, is in `config/exitgate.toml`; tests below hold that file and this one
-//! equal in both directions. The modules beside this one validate each section.
+//! `config/exitgate.toml` explains the meaning of each key and the reason for its default. The tests below check that
+//! this file and that one have the same keys and the same defaults. The modules beside this one validate one section
+//! each.
 //!
-//! It is serialized only for `config/diff.rs`, which compares every key; secrets become digests.
+//! These structs are serialized only for `config/diff.rs`, which compares all keys. A secret is serialized as its
+//! digest.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,7 +22,7 @@ use super::secret::Hidden;
 use super::text_value::{List, OneOrMany, Text};
 use super::units::{Bytes, DurationOrNever, Int, MaybeZero};
 
-/// Declares a section: its keys with their types, and the defaults that are not empty, zero or false.
+/// Declares the struct of a section: its keys with their types, and each default that is not empty, zero or false.
 macro_rules! section {
     ($name:ident { $($key:ident: $kind:ty $(= $default:expr)?,)* }) => {
         #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -242,16 +244,19 @@ section!(Route {
     ipv6: bool,
 });
 
-/// Two servers of two operators, so that a wrong answer of one is noticed. Both have a public certificate.
+/// The default servers that answer with the client's address. There are two operators, so a wrong answer of one server
+/// is noticed. Both servers have a public TLS certificate.
 const ECHOES: [&str; 2] = ["https://check.torproject.org/api/ip", "https://api.ipify.org"];
 
-/// An unencrypted page that has been the same for every client for years. It is HTML, which tampering exits change.
+/// The default page for detecting exits that change content: an unencrypted page that has been the same for every
+/// client for years. It is HTML, because such exits change mostly HTML.
 const CANARY: &str = "http://captive.apple.com/hotspot-detect.html";
 
-/// Unencrypted servers of the same kind: of one operator of [`ECHOES`] and of another.
+/// The default servers that answer with the client's address over plain HTTP. One belongs to an operator in [`ECHOES`],
+/// the other to a different operator.
 const PLAIN_ECHOES: [&str; 2] = ["http://api.ipify.org", "http://checkip.amazonaws.com"];
 
-/// The best known page that shows the headers of a request.
+/// The default page that shows the headers of the client's request. It is the best known page of this kind.
 const HEADERS: &str = "http://httpbin.org/headers";
 
 const fn seconds(count: u64) -> Text<Duration> {
@@ -286,7 +291,7 @@ mod tests {
     use super::super::tree::Node;
     use super::*;
 
-    /// The documentation of every key.
+    /// The file that documents every key.
     const PAGE: &str = include_str!("../../config/exitgate.toml");
 
     fn findings(text: &str) -> Findings {
@@ -301,17 +306,18 @@ mod tests {
         read_tables(&mut findings(text))
     }
 
-    /// The text of a line that is an example of a key or section without default: `#` without a space.
+    /// Returns the text of a commented example line for a key or section that has no default: its `#` is not followed
+    /// by a space.
     fn example(line: &str) -> Option<&str> {
         line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()))
     }
 
-    /// The page with its examples as values.
+    /// Returns the documentation file with its example lines turned into values.
     fn with_examples() -> String {
         PAGE.lines().map(|line| example(line).unwrap_or(line)).collect::<Vec<_>>().join("\n")
     }
 
-    /// The keys of a table that have a default, with that default.
+    /// Returns the keys of a table that have a default, each with that default.
     fn defaults(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
         let empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
         value.as_object().into_iter().flatten().filter(move |(_, value)| !empty(value))
@@ -396,7 +402,7 @@ mod tests {
                 let why = above.starts_with("# ");
                 assert!(why || text.starts_with('['), "no explanation above {path}");
                 let is_marked = why && above.contains("(restart)");
-                // The mark of a table is valid for its keys.
+                // If the header of a section is marked as needing a restart, all keys of the section count as marked.
                 let by_table = !text.starts_with('[') && marked.contains(&section);
                 if needs_restart(&path) && !by_table && (why || !text.starts_with('[')) {
                     waits.insert(path.clone());

@@ -1,4 +1,5 @@
-//! Secrets, written in the configuration or, better, in a file of their own. They never appear in a message.
+//! Secrets. They can be written in the configuration, but a separate file is better. A secret never appears in a
+//! message.
 
 use std::fmt;
 use std::io;
@@ -13,26 +14,26 @@ use super::findings::Findings;
 use super::key_path::KeyPath;
 use crate::net::Secret;
 
-/// The longest secret in bytes: the limit of SOCKS5 passwords (RFC 1929).
+/// The length of the longest secret in bytes. SOCKS5 does not allow longer passwords (RFC 1929).
 const LONGEST: usize = 255;
 
-/// Shorter secrets get a warning. 12 characters are eight random bytes in base 64.
+/// A secret with fewer characters gets a warning. 12 characters hold eight random bytes in base 64.
 const SHORT: usize = 12;
 
-/// How to make a good secret, for hints.
+/// The command that makes a good secret. Hints show it.
 pub(super) const MAKE_ONE: &str = "make one with: openssl rand -hex 24";
 
-/// A secret as written. A value of a wrong type is reported without the value. It is serialized as a digest, so that two
-/// secrets can be compared.
+/// A secret as it is written in the configuration. If the value has a wrong type, the report does not show the value. A
+/// secret is serialized as its digest, so that two secrets can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hidden(pub(super) Secret);
 
-/// The digest of a secret, for comparisons. It is never shown.
+/// Returns the digest of a secret, for comparisons. The digest is never shown.
 pub(super) fn digest(secret: &Secret) -> String {
     digest_of(secret.expose().as_bytes())
 }
 
-/// The digest of the content of a file, for comparisons.
+/// Returns the digest of a file's content, for comparisons.
 pub(super) fn digest_of(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -75,7 +76,8 @@ impl Visitor<'_> for SecretVisitor {
     }
 }
 
-/// A secret with the two keys that can hold it: `key` and `key_file`.
+/// A secret, and the two keys that can set it: `key` contains the secret itself, and `key_file` the path of a file with
+/// it.
 pub(super) struct SecretKeys<'a> {
     pub(super) table: &'a KeyPath,
     pub(super) key: &'static str,
@@ -84,7 +86,7 @@ pub(super) struct SecretKeys<'a> {
 }
 
 impl SecretKeys<'_> {
-    /// The secret, if one is written and valid.
+    /// Returns the secret, if the configuration sets a valid one. Faults are reported.
     pub(super) fn validate(self, findings: &mut Findings) -> Option<Secret> {
         let file_key = format!("{}_file", self.key);
         let (at, secret) = match (self.inline, self.file) {
@@ -142,12 +144,12 @@ fn check_secret(findings: &mut Findings, at: &KeyPath, secret: Secret) -> Option
     None
 }
 
-/// Reads a text file that the configuration names.
+/// Reads a text file whose path is in the configuration. Reports the error if that fails.
 pub(super) fn read_file(findings: &mut Findings, at: &KeyPath, path: &Path) -> Option<String> {
     std::fs::read_to_string(path).map_err(|why| unreadable(findings, at, path, &why)).ok()
 }
 
-/// Reports a file if it cannot be opened.
+/// Reports a file that cannot be opened.
 pub(super) fn check_file(findings: &mut Findings, at: &KeyPath, path: &Path) {
     let opened = std::fs::metadata(path).and_then(|meta| {
         if meta.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { std::fs::File::open(path) }
@@ -173,7 +175,7 @@ fn unreadable(findings: &mut Findings, at: &KeyPath, path: &Path, why: &io::Erro
     findings.fault(at, format!("names {}, {why}", path.display()), hint);
 }
 
-/// True if every user of this machine can read the file.
+/// Returns true if every user of this machine can read the file.
 pub(super) fn is_open(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0)
 }

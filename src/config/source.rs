@@ -11,29 +11,29 @@ use super::schema;
 use super::text_value::{List, Text, TextValue as _};
 use crate::exit::Protocol;
 
-/// `[sources]`.
+/// The settings of `[sources]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sources {
     pub onionoo: Onionoo,
     /// A second list of observed exit addresses, in the TorDNSEL format.
     pub exit_addresses: ExitAddresses,
     pub proxifly: Proxifly,
-    /// Further lists of public proxies. Names are unique.
+    /// Other lists of public proxies. Each has a different name.
     pub lists: Vec<ProxyList>,
 }
 
-/// An Onionoo server, which lists Tor relays with their exit addresses.
+/// The settings for an Onionoo server, which lists Tor relays with their exit addresses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Onionoo {
     pub enabled: bool,
-    /// The `details` document, without a query.
+    /// The URL of the server's `details` document, without a query.
     pub url: Uri,
     pub every: Duration,
-    /// The time limit of one answer.
+    /// The time limit for one answer of the server.
     pub timeout: Duration,
 }
 
-/// A TorDNSEL exit list.
+/// The settings for a list of exit addresses in the TorDNSEL format.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExitAddresses {
     pub enabled: bool,
@@ -41,15 +41,15 @@ pub struct ExitAddresses {
     pub every: Duration,
 }
 
-/// The ProxiFly lists of public proxies.
+/// The settings for the ProxiFly lists of public proxies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proxifly {
     pub enabled: bool,
-    /// The folder with `meta/data.json` and the lists; without a `/` at the end.
+    /// The URL of the folder that contains `meta/data.json` and the lists, without a `/` at the end.
     pub url: String,
-    /// A copy of the folder, for when the first does not answer.
+    /// The URL of a copy of the folder. The copy is used if the first URL does not answer.
     pub mirror: Option<String>,
-    /// How often `meta/data.json` is fetched.
+    /// The time between two downloads of `meta/data.json`.
     pub every: Duration,
     pub through: Through,
 }
@@ -57,17 +57,18 @@ pub struct Proxifly {
 /// A list of public proxies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProxyList {
-    /// The name in `/sources` and metrics.
+    /// The name of the list in `/sources` and in metrics.
     pub name: String,
     pub url: Uri,
     pub every: Duration,
     pub format: ListFormat,
-    /// The protocol of lines without a scheme.
+    /// The protocol of proxies whose line has no scheme (such as `socks5://`).
     pub protocol: Protocol,
     pub through: Through,
 }
 
-/// Onionoo's data change with the consensus, once an hour, and its operators ask clients not to fetch more often.
+/// The shortest allowed interval for Onionoo. Its data change with the consensus, once an hour, and its operators ask
+/// clients not to download more often.
 const HOURLY: Duration = Duration::from_hours(1);
 
 impl Sources {
@@ -90,7 +91,7 @@ impl Sources {
         }
     }
 
-    /// True if any list of public proxies is enabled.
+    /// Returns true if at least one list of public proxies is enabled.
     pub fn any_public(&self) -> bool {
         self.proxifly.enabled || !self.lists.is_empty()
     }
@@ -100,7 +101,7 @@ fn folder(url: &Uri) -> String {
     url.to_string().trim_end_matches('/').to_owned()
 }
 
-/// The URL of the details document, if the configuration has the server's URL alone.
+/// Adds the path of the details document if the configuration has only the URL of the server.
 fn document(url: &Uri) -> Uri {
     let alone = url.path() == "/" && url.query().is_none();
     alone.then(|| format!("{url}details").parse().ok()).flatten().unwrap_or_else(|| url.clone())

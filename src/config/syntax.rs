@@ -1,12 +1,13 @@
-//! Syntax errors: lines that are not TOML, explained for people who do not know its grammar.
+//! Explains syntax errors (lines that are not TOML) to people who do not know the grammar of TOML.
 //!
-//! Most such lines have one of four faults: text without quotes, a key that is defined twice, a line that is not
-//! `key = value`, or a list that is not closed. The parser's own messages do not help there ("invalid float, expected
-//! `inf`" for `level = info`), so the fault is found by looking at the line. A message repeats only the name of a key,
-//! because the rest of the line may be a secret.
+//! Most such lines have one of four faults: text without quotes, a key that is defined twice, a line that is not `key =
+//! value`, or a list that is not closed. The parser's own messages do not help here (for `level = info` the parser says
+//! "invalid float, expected `inf`"). So this module looks at the line itself to find the fault. A message repeats only
+//! the name of the key, because the rest of the line may be a secret.
 //!
-//! A line that was reported is replaced, so that the rest of the file is checked in the same run. That ends where other
-//! lines depend on the faulty one: without its header, the keys of a section would seem to belong to another.
+//! A wrong line is reported and then replaced by a valid one, so the rest of the file is checked in the same run. This
+//! is not possible if other lines depend on the wrong line. For example, without the header of a section, its keys
+//! would seem to belong to another section.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,10 +16,11 @@ use toml::de::{DeTable, DeValue, Error};
 
 use super::finding::{Finding, Location};
 
-/// Replaces a value that was reported: a text that no file contains.
+/// The text that stands in for a value whose line was reported. No file can contain this text.
 pub(super) const REMOVED: &str = "\0";
 
-/// Finds every line that is not TOML. Returns the text with those lines replaced, or `None` if other lines depend on one.
+/// Finds every line that is not TOML. Returns the text with these lines replaced, or `None` if other lines depend on
+/// one of them.
 pub(super) fn recover(name: &Arc<str>, text: &str) -> (Option<String>, Vec<Finding>) {
     let mut lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
     let mut faults: Vec<Finding> = Vec::new();
@@ -29,7 +31,7 @@ pub(super) fn recover(name: &Arc<str>, text: &str) -> (Option<String>, Vec<Findi
             return (Some(mended), faults);
         }
         for (number, fault, replacement) in Lines::of(name, &mended).faults(&errors) {
-            // A line that is wrong again after it was replaced is not where the fault is.
+            // If a line is still wrong after it was replaced, the fault is somewhere else.
             let again = faults.iter().any(|known| known.place == fault.place);
             if !again {
                 faults.push(fault);
@@ -42,7 +44,7 @@ pub(super) fn recover(name: &Arc<str>, text: &str) -> (Option<String>, Vec<Findi
     }
 }
 
-/// A text with the offsets of its lines.
+/// A text, with the offset of each of its lines.
 pub(super) struct Lines<'a> {
     name: &'a Arc<str>,
     text: &'a str,
@@ -55,13 +57,14 @@ impl<'a> Lines<'a> {
         Self { name, text, starts }
     }
 
-    /// The line of a piece of the text.
+    /// Returns the file and line number of a piece of the text.
     pub(super) fn place(&self, span: Range<usize>) -> Location {
         Location::Line(self.name.clone(), self.number(span.start))
     }
 
-    /// The findings for a parser's errors, each with its line number and a replacement of the line, if there is one. There
-    /// is one fault per line, and none after an open list, because every line inside it is wrong.
+    /// Returns a finding for each of the parser's errors, with its line number and, if possible, a valid line to
+    /// replace it. There is at most one finding per line. After a list that is not closed there are no further
+    /// findings, because every line inside the list is wrong.
     fn faults(&self, errors: &[Error]) -> Vec<(usize, Finding, Option<String>)> {
         let mut errors: Vec<_> = errors.iter().map(|error| (self.number(self.start(error)), error)).collect();
         errors.sort_by_key(|(line, _)| *line);
@@ -114,12 +117,12 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// True for the errors of lines after an open bracket.
+/// Returns true if the parser's error belongs to a line after a bracket that is not closed.
 fn is_open_list(error: &Error) -> bool {
     ["array", "inline table"].iter().any(|kind| error.message().contains(kind))
 }
 
-/// The hint for text without quotes.
+/// Returns the hint for a value that is text without quotes.
 fn quoted_value_hint(key: &str, line: &str) -> String {
     let value = line.split_once('=').map_or("", |(_, value)| value.trim()).to_ascii_lowercase();
     match value.as_str() {
@@ -129,7 +132,7 @@ fn quoted_value_hint(key: &str, line: &str) -> String {
     }
 }
 
-/// The fault and the hint for other lines.
+/// Returns the fault and the hint for lines with any other fault.
 fn plain(line: &str, message: &str) -> (String, &'static str) {
     if line.trim_start().starts_with('[') {
         return (
@@ -149,14 +152,14 @@ fn plain(line: &str, message: &str) -> (String, &'static str) {
     (format!("this is not TOML: {message}"), "write key = value, with text and ranges in quotes")
 }
 
-/// The key at the beginning of a line.
+/// Returns the key at the beginning of a line.
 fn key_of(line: &str) -> Option<&str> {
     let key = line.split_once('=')?.0.trim();
     let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     bare.then_some(key)
 }
 
-/// The key of a line whose value is text without quotes.
+/// Returns the key of a line if its value is text without quotes.
 fn unquoted(line: &str) -> Option<&str> {
     let (key, value) = (key_of(line)?, line.split_once('=')?.1.trim());
     let text = !value.is_empty() && !value.starts_with(['"', '\'', '[', '{']) && DeValue::parse(value).is_err();

@@ -1,7 +1,8 @@
-//! Values that are written as text and parsed: "30s", "20000-20999", "10.0.0.0/8", "64KiB", "unix:/run/tor/control".
+//! Values that are written as text and then parsed, such as "30s", "20000-20999", "10.0.0.0/8" or
+//! "unix:/run/tor/control".
 //!
-//! A [`Text`] is parsed while the file is deserialized, so that a wrong value is reported with its line like a wrong type.
-//! [`TextValue::WANT`] describes a right value in that report.
+//! A [`Text`] is parsed while the file is deserialized. So a wrong value is reported with its line, just as a value of
+//! a wrong type. In that report [`TextValue::WANT`] describes what a correct value looks like.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,42 +10,43 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Unexpected, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// A type that the configuration writes as text.
+/// A type whose values are written as text in the configuration.
 pub(super) trait TextValue: Sized {
-    /// What a right value looks like; it follows "write …" in a report.
+    /// A description of correct values. A report puts it after "write …".
     const WANT: &'static str;
 
-    /// Parses the text. The error is the reason, or empty if [`TextValue::WANT`] says enough.
+    /// Parses the text. The error is the reason why the text is wrong, or it is empty if [`TextValue::WANT`] explains
+    /// enough.
     fn read(text: &str) -> Result<Self, String>;
 
-    /// The value of a number without quotes, if that has a meaning.
+    /// Converts a number without quotes. Returns `None` if such a number has no meaning for this type.
     fn number(_: i64) -> Option<Self> {
         None
     }
 
-    /// The text that parses to the same value.
+    /// Returns the text that parses to this value.
     fn write(&self) -> String;
 }
 
-/// A value that is written as text.
+/// A value that the file has as text, after parsing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Text<T>(pub(super) T);
 
-/// A list in which a faulty item leaves a hole, so that reports have the right index for the others.
+/// A list in which a wrong item is kept as `None`. So the other items keep their index, which reports show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct List<T>(Vec<Option<T>>);
 
-/// One text, or a list of texts.
+/// A text or a list of texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OneOrMany<T>(pub(super) List<Text<T>>);
 
 impl<T> List<T> {
-    /// The items that could be read, each with its index.
+    /// Iterates over the correct items, each with its index in the file.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.0.iter().enumerate().filter_map(|(at, item)| Some((at, item.as_ref()?)))
     }
 
-    /// True if the list has no item, not even a faulty one.
+    /// Returns true if the list has no items, counting wrong items too.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

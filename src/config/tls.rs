@@ -1,4 +1,5 @@
-//! `[gateway.tls]`: a certificate chain and its private key. Both are read and compared before any port is opened.
+//! `[gateway.tls]`: a certificate chain and its private key. Before any port is opened, both files are read, and the
+//! key must match the certificate.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,16 +14,16 @@ use super::key_path::KeyPath;
 use super::schema;
 use super::secret::{is_open, read_file};
 
-/// A certificate chain and its private key, which belong together.
+/// A certificate chain with the private key that matches it.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// The file of the chain.
+    /// The file of the certificate chain.
     pub cert: PathBuf,
-    /// Both, as a server's resolver needs them.
+    /// The chain and the key in the form that rustls uses.
     pub certified: Arc<CertifiedKey>,
 }
 
-/// Reads the section. `None` if a part of it is missing or wrong, which is reported.
+/// Reads the certificate and the key. Returns `None` if one of them is missing or wrong, which is reported.
 pub(super) fn validate(written: &schema::Tls, findings: &mut Findings) -> Option<Tls> {
     let table = KeyPath::from("gateway.tls");
     match (&written.cert, &written.key) {
@@ -78,7 +79,7 @@ fn private_key(findings: &mut Findings, at: &KeyPath, path: &Path) -> Option<Pri
     None
 }
 
-/// The certificates of a PEM file, at least one.
+/// Returns the certificates of a PEM file. A file without a certificate is reported.
 pub(super) fn certificates(findings: &mut Findings, at: &KeyPath, path: &Path) -> Option<Vec<CertificateDer<'static>>> {
     let text = read_file(findings, at, path)?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
@@ -92,7 +93,7 @@ pub(super) fn certificates(findings: &mut Findings, at: &KeyPath, path: &Path) -
     None
 }
 
-/// What to add to "which contains no …", if the error says more than that.
+/// Returns the reason to add after "which contains no …", if the error has a more detailed one.
 fn reason(why: &pem::Error) -> String {
     match why {
         pem::Error::NoItemsFound => String::new(),

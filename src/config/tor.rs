@@ -1,4 +1,4 @@
-//! `[tor]`: the tor processes (engines), and how many circuits they build.
+//! `[tor]`: the tor processes (engines), and limits for the circuits in them.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -12,54 +12,56 @@ use super::secret::{SecretKeys, check_file};
 use super::text_value::{List, Text};
 use crate::net::{Host, Secret};
 
-/// `[tor]`.
+/// The settings of `[tor]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tor {
-    /// Tor exits are used.
+    /// True if Tor exits are used.
     pub enabled: bool,
-    /// The tor program: a path, or a name that is looked up in `PATH`.
+    /// The tor program: a path, or a name that is searched in `PATH`.
     pub binary: PathBuf,
-    /// Engines to start; `None`: one per two cores, at least two, and none if `attach` has any.
+    /// The number of engines to start. `None`: one for every two CPU cores, but at least two. If `attach` is not empty,
+    /// none.
     pub engines: Option<NonZeroU32>,
-    /// New circuits per second through one guard; above 0.
+    /// The largest number of new circuits per second through one guard. Above 0.
     pub circuits_per_second: f64,
-    /// The time limit for building a circuit.
+    /// The time limit for the build of one circuit.
     pub circuit_timeout: Duration,
-    /// The age from which a circuit gets no new streams.
+    /// The age after which a circuit gets no new streams.
     pub max_circuit_age: Duration,
-    /// Open streams on one circuit at most.
+    /// The largest number of open streams on one circuit.
     pub streams_per_circuit: NonZeroU32,
-    /// Spare circuits to each exit in use.
+    /// The number of spare circuits that are kept ready to each exit in use.
     pub spare_circuits: u8,
-    /// A file with further torrc lines.
+    /// A file with more lines for the torrc of each engine.
     pub torrc: Option<PathBuf>,
-    /// Further torrc lines; none contains a line break.
+    /// More lines for the torrc of each engine. None of them contains a line break.
     pub extra: Vec<String>,
-    /// Countries of IPv4 addresses, in tor's format.
+    /// A file with the countries of IPv4 addresses, in tor's format.
     pub geoip_file: Option<PathBuf>,
-    /// Countries of IPv6 addresses.
+    /// A file with the countries of IPv6 addresses, in tor's format.
     pub geoip6_file: Option<PathBuf>,
-    /// Engines that others start.
+    /// Engines that were started by somebody else.
     pub attach: Vec<Attach>,
 }
 
-/// An engine that exitgate does not start itself.
+/// An engine (tor process) that somebody else starts, and how exitgate connects to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attach {
     pub control: Endpoint,
-    /// The SOCKS port for streams that exitgate attaches to circuits.
+    /// The SOCKS port that exitgate uses for streams which it attaches to circuits.
     pub socks: Endpoint,
     /// The SOCKS port for onion services.
     pub onion_socks: Option<Endpoint>,
-    /// Each address of the host name is an engine of its own, and a name without addresses is none.
+    /// True if each IP address of the host name is an engine of its own. If the name has no addresses, there is no
+    /// engine.
     pub every_address: bool,
-    /// The control port's password; `None`: its cookie, or no authentication.
+    /// The password of the control port. `None`: exitgate uses tor's cookie file, or no authentication.
     pub password: Option<Secret>,
-    /// The path of its cookie here, if tor's own path differs.
+    /// The path of tor's cookie file on this machine, if it differs from the path that tor reports.
     pub cookie_file: Option<PathBuf>,
 }
 
-/// Circuits per second from one client address at which public relays start to refuse them.
+/// Public relays refuse circuits from one client address if it builds this many per second.
 const DEFENDED_PACE: f64 = 3.0;
 
 impl Tor {
@@ -147,7 +149,7 @@ fn attach(written: &List<schema::Attach>, findings: &mut Findings) -> Vec<Attach
     engines
 }
 
-/// True if all given endpoints are ports of one host, which is given by its name.
+/// Returns true if all given endpoints are ports of the same host, and the host is written as a name.
 fn share_a_name(endpoints: [Option<&Endpoint>; 3]) -> bool {
     let name = |endpoint: &Endpoint| match endpoint {
         Endpoint::Tcp(target) => Some(&target.host).filter(|host| matches!(host, Host::Name(_))).cloned(),

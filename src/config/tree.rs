@@ -1,7 +1,7 @@
-//! A configuration as a tree of values, each with its line or its environment variable.
+//! A configuration as a tree of values. Each value has the line or the environment variable that it comes from.
 //!
-//! Reports name the line of a value, or the variable that set it. `toml::Value` has no lines, and `toml`'s spans cannot
-//! express variables, so the text is read into nodes of our own, and variables are merged into them.
+//! Reports show the line of a value, or the variable that set it. `toml::Value` has no lines, and the spans of the
+//! `toml` crate cannot refer to variables. So the text is read into this tree, and variables are merged into it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,12 +14,12 @@ use super::finding::{Finding, Location};
 use super::key_path::{KeyPath, Step};
 use super::syntax::{self, Lines, REMOVED};
 
-/// A value and its place.
+/// A value, with the line or variable that it comes from.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) place: Location,
-    /// The text of a variable whose value is not text by TOML's rules. A key that wants text gets this one: a token made of
-    /// digits is still a token.
+    /// The original text of an environment variable whose value TOML does not read as text. A key that needs text uses
+    /// this original: a token of digits only is a valid token, not a number.
     pub(super) raw: Option<String>,
     pub(super) value: Value,
 }
@@ -30,21 +30,21 @@ pub(super) enum Value {
     Integer(i64),
     Float(f64),
     Bool(bool),
-    /// A date or a time; no key has this type.
+    /// A date or a time. No key has this type.
     Time(String),
     List(Vec<Node>),
     Table(BTreeMap<String, Node>),
-    /// The value was wrong, and was reported.
+    /// The value was wrong and was reported.
     Removed,
 }
 
 impl Node {
-    /// An empty configuration of this name.
+    /// Creates an empty configuration for the file `name`.
     pub(super) fn empty(name: &Arc<str>) -> Self {
         Self { place: Location::File(name.clone()), raw: None, value: Value::Table(BTreeMap::new()) }
     }
 
-    /// Reads a file. Lines that are not TOML are reported and left out of the tree.
+    /// Reads a file. Lines that are not TOML are reported and are not in the tree.
     pub(super) fn parse(name: &Arc<str>, text: &str) -> (Self, Vec<Finding>) {
         let place = Location::File(name.clone());
         let (text, mut faults) = syntax::recover(name, text);
@@ -56,7 +56,7 @@ impl Node {
         (root, faults)
     }
 
-    /// Reads the TOML value of a variable.
+    /// Reads the value of an environment variable as TOML.
     pub(super) fn parse_value(place: &Location, text: &str) -> Result<Self, String> {
         let value = DeValue::parse(text).map_err(|error| error.message().to_owned())?;
         let mut faults = Vec::new();
@@ -64,7 +64,8 @@ impl Node {
         faults.pop().map_or(Ok(node), |finding| Err(finding.what))
     }
 
-    /// The place of a value, or of the innermost table around it that the text has.
+    /// Returns the place of the value at `path`. If the text has no such value, returns the place of the innermost
+    /// table around it.
     pub(super) fn place_of(&self, path: &KeyPath) -> Location {
         let mut here = self;
         for step in &path.0 {
@@ -76,7 +77,7 @@ impl Node {
         here.place.clone()
     }
 
-    /// Removes a value. False if there is none.
+    /// Removes the value at `path`. Returns false if there is none.
     pub(super) fn remove(&mut self, path: &KeyPath) -> bool {
         let mut here = self;
         for step in &path.0 {
@@ -93,7 +94,7 @@ impl Node {
         !matches!(std::mem::replace(&mut here.value, Value::Removed), Value::Removed)
     }
 
-    /// True if the value, or a table around it, was removed.
+    /// Returns true if the value at `path`, or a table around it, was removed.
     pub(super) fn is_removed(&self, path: &KeyPath) -> bool {
         let mut here = Some(self);
         let mut steps = path.0.iter();
@@ -115,9 +116,9 @@ impl Node {
     }
 }
 
-/// Copies TOML values into nodes, each with its place.
+/// Converts TOML values into nodes, each with its place.
 trait TreeBuilder {
-    /// The place of a piece of the text.
+    /// Returns the place of a piece of the text.
     fn place(&self, span: Range<usize>) -> Location;
 
     fn table(&self, table: &DeTable<'_>, place: Location, faults: &mut Vec<Finding>) -> Node {
@@ -161,7 +162,7 @@ impl TreeBuilder for Lines<'_> {
     }
 }
 
-/// The builder for a variable: every value inside it has that variable as its place.
+/// Builds the nodes for the value of a variable. Each node has this variable as its place.
 struct InVariable<'a>(&'a Location);
 
 impl TreeBuilder for InVariable<'_> {

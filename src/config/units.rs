@@ -1,4 +1,4 @@
-//! Durations, sizes and bounded numbers in the configuration.
+//! Durations, sizes in bytes, and numbers with a range, as the configuration writes them.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -9,10 +9,11 @@ use serde::ser::{Serialize, Serializer};
 
 use super::text_value::TextValue;
 
-/// The units of a duration, smallest first.
+/// The units of a duration in milliseconds, smallest first.
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// The longest duration: ten years. Not tuned: longer than any sensible value, and far below an overflow of a clock.
+/// The longest duration that the configuration accepts: ten years. Not tuned: no useful value is longer, and a clock
+/// does not overflow.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
 impl TextValue for Duration {
@@ -28,7 +29,7 @@ impl TextValue for Duration {
     }
 }
 
-/// A duration that may be `"0s"`.
+/// A duration that may be zero, written as `"0s"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MaybeZero(pub(super) Duration);
 
@@ -63,7 +64,7 @@ impl TextValue for MaybeZero {
     }
 }
 
-/// A duration, or `"never"`.
+/// A duration, or `None` for the word `"never"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DurationOrNever(pub(super) Option<Duration>);
 
@@ -79,11 +80,11 @@ impl TextValue for DurationOrNever {
     }
 }
 
-/// A number of bytes.
+/// A size as a number of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bytes(pub(super) u64);
 
-/// The units of a size, largest first.
+/// The units of a size in bytes, largest first.
 const SIZES: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -116,12 +117,12 @@ impl TextValue for Bytes {
     }
 }
 
-/// A whole number whose range is part of its type, so that the schema shows it.
+/// A whole number from `MIN` to `MAX`. The range is part of the type, so the schema shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Int<const MIN: u32, const MAX: u32>(pub(super) u32);
 
 impl<const MIN: u32, const MAX: u32> Int<MIN, MAX> {
-    /// The number as a positive one, for ranges that begin above 0.
+    /// Returns the number as a type without zero. Only for ranges that begin above 0.
     pub(super) fn positive(self) -> NonZeroU32 {
         const { assert!(MIN > 0) };
         NonZeroU32::new(self.0).unwrap_or(NonZeroU32::MIN)

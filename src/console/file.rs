@@ -1,4 +1,5 @@
-//! One file of the console, kept plain and compressed. Each form has a strong entity tag.
+//! One file of the console, stored in two forms: uncompressed and compressed with gzip. Each form has its own entity
+//! tag.
 
 use std::io::Write as _;
 
@@ -9,10 +10,11 @@ use flate2::write::GzEncoder;
 use http::{HeaderMap, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of a digest that are used: 64 bits are enough to tell versions apart, and nobody gains by a collision.
+/// The number of bytes of a digest that are used. 64 bits are enough to distinguish versions, and a collision would
+/// help no attacker.
 const DIGEST: usize = 8;
 
-/// A file in both forms.
+/// A file of the console in both forms.
 pub(super) struct File {
     kind: &'static str,
     plain: Variant,
@@ -21,11 +23,11 @@ pub(super) struct File {
 
 struct Variant {
     body: Bytes,
-    /// A strong tag identifies bytes, so each form has its own.
+    /// The entity tag. A strong tag identifies exact bytes, so each of the two forms has its own.
     tag: String,
 }
 
-/// The digest of the pieces together, in hexadecimal.
+/// Returns the digest of all pieces together, in hexadecimal.
 pub(super) fn digest<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut sha = Sha256::new();
     pieces.into_iter().for_each(|piece| sha.update(piece));
@@ -40,7 +42,7 @@ impl File {
         Self { kind: kind(name), plain, gzip }
     }
 
-    /// The answer to a `GET` with these request headers.
+    /// Returns the answer to a `GET` request with these headers.
     pub(super) fn answer(&self, request: &HeaderMap) -> Response {
         let variant = if accepts_gzip(request) { &self.gzip } else { &self.plain };
         let head = [(header::ETAG, variant.tag.clone()), (header::VARY, "Accept-Encoding".to_owned())];
@@ -55,7 +57,7 @@ impl File {
         response
     }
 
-    /// The bytes that a browser with gzip loads.
+    /// Returns the number of bytes that a browser with gzip loads.
     #[cfg(test)]
     pub(super) fn compressed(&self) -> usize {
         self.gzip.body.len()
@@ -65,7 +67,7 @@ impl File {
 fn compress(content: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     let written = encoder.write_all(content).and_then(|()| encoder.finish());
-    // Writing into memory does not fail. If it did, the body would be empty, and a test would notice.
+    // Writing into memory does not fail. If it failed, the body would be empty, and a test would notice that.
     written.unwrap_or_default().into()
 }
 
@@ -79,7 +81,7 @@ fn kind(name: &str) -> &'static str {
     }
 }
 
-/// The items of a header that holds a list.
+/// Iterates over the items of a header whose value is a list.
 fn items(headers: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim)
@@ -94,7 +96,8 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-/// True if the client has this form already. Weak tags compare equal, as RFC 9110 says of `If-None-Match`.
+/// Returns true if the client has this form of the file already. Weak tags are accepted too, as RFC 9110 requires for
+/// `If-None-Match`.
 fn matches_tag(headers: &HeaderMap, tag: &str) -> bool {
     items(headers, header::IF_NONE_MATCH).any(|item| item == "*" || item.strip_prefix("W/").unwrap_or(item) == tag)
 }

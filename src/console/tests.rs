@@ -4,7 +4,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use super::*;
 
-/// The limit in bytes of what a browser loads before it shows the first page.
+/// The largest number of bytes (compressed) that a browser may have to load before it shows the first page.
 const FIRST_PAINT: usize = 100_000;
 
 fn folder() -> PathBuf {

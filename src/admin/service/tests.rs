@@ -28,7 +28,8 @@ struct TestService {
 }
 
 impl TestService {
-    /// A service with three exits in the US, and ports 20000 to 20003 of an address that no other test uses.
+    /// Creates a service with three exits in the US and the ports 20000 to 20003. `n` selects an address that no other
+    /// test uses.
     async fn new(n: u8) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(&dir.path().join("exitgate.db"), Options::default()).unwrap();
@@ -88,7 +89,7 @@ impl TestService {
         TcpStream::connect(self.at(port)).is_ok()
     }
 
-    /// Names and ports, as the table has them.
+    /// Returns the name and port of each route in the route table.
     fn routes(&self) -> Vec<(String, u16)> {
         let snapshot = self.service.state.load();
         let mut all: Vec<_> =
@@ -97,7 +98,7 @@ impl TestService {
         all
     }
 
-    /// What the store has after a restart.
+    /// Returns the routes in the store, and the route or username of each stored pin, as they are after a restart.
     async fn stored(self) -> (Vec<store::Route>, Vec<String>) {
         let Self { service, dir, store, .. } = self;
         drop(service);
@@ -207,7 +208,7 @@ async fn a_closed_route_leaves_nothing() {
             .create(json!({"selector": "us-strict", "name": "shop", "port": 20001, "exclusive": true}))
             .await
             .unwrap();
-        // Pins the route, as a connection does.
+        // Pins the route to an exit, as a client's first connection does.
         let state = routes.service.state.clone();
         let snapshot = state.snapshot();
         let wish = snapshot.routes.resolve("", Some("shop")).unwrap();

@@ -1,5 +1,5 @@
 "use strict";
-// Shows /openapi.json to people. Everything is inserted as text, never as markup.
+// Shows /openapi.json to people. All content is inserted as text, never as markup.
 
 const make = (name, text, ...inside) => {
   const element = document.createElement(name);
@@ -8,7 +8,8 @@ const make = (name, text, ...inside) => {
   return element;
 };
 
-// A paragraph whose `code` is shown as code. Descriptions come from doc comments, which are Markdown.
+// Returns an element with a text in which `code` is shown as code. The descriptions are doc comments, which are
+// Markdown.
 const prose = (name, text) => {
   const pieces = (text || "").split("`");
   return make(name, null, ...pieces.map((piece, at) => (at % 2 ? make("code", piece) : piece)));
@@ -16,7 +17,7 @@ const prose = (name, text) => {
 
 const nameOf = (reference) => reference.split("/").pop();
 
-// The type of a schema in a few words.
+// Returns the type of a schema in a few words.
 const typeOf = (schema) => {
   if (!schema) return "";
   if (schema.$ref) return nameOf(schema.$ref);
@@ -40,7 +41,7 @@ const table = (head, rows) => {
   return make("table", null, make("thead", null, row(head, "th")), make("tbody", null, ...rows.map((cells) => row(cells, "td"))));
 };
 
-// The fields of a schema, one level deep; the types of the fields stand at the end of the page.
+// Returns the fields of a schema, one level deep. The types of the fields are explained at the end of the page.
 const fields = (schema) => {
   const rows = Object.entries(schema.properties || {}).map(([name, field]) => {
     const needed = (schema.required || []).includes(name) ? "" : " (optional)";
@@ -100,8 +101,8 @@ const show = (api) => {
   urls.append(make("section", null, make("h2", "types"), ...schemas));
 };
 
-// Shows the entries that contain the whole text, such as `POST /proxies`; if none does, those that contain all its words.
-// A heading without entries is hidden.
+// Shows the entries that contain the whole search text, such as `POST /proxies`. If none does, shows the entries that
+// contain all its words. A heading without entries is hidden.
 const find = () => {
   const plain = (text) => text.toLowerCase().replace(/\s+/g, " ").trim();
   const wanted = plain(document.getElementById("find").value);

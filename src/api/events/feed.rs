@@ -1,4 +1,5 @@
-//! The answer of `/events`: one reader's stream of server-sent events, first what the journal has, then what it gets.
+//! The answer of `/events` for one reader: a stream of server-sent events. First it sends entries that the journal has
+//! already, then each new entry.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -14,26 +15,27 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::{Entry, Journal};
 use crate::lifecycle::Tasks;
 
-/// The longest silence before a comment is sent. Load balancers cut connections that are silent for a minute.
+/// How long the stream may be silent before a comment is sent. Load balancers often close connections that are silent
+/// for a minute.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// How long a reader should wait before it connects again. Not tuned.
+/// How long a reader should wait before it connects again. The stream tells this to the reader. Not tuned.
 const RECONNECT: Duration = Duration::from_secs(2);
 
-/// One reader of the journal. It ends when the gateway stops.
+/// One reader of the journal. Its stream ends when the gateway stops.
 pub(super) struct Reader {
     journal: Arc<Journal>,
     latest: watch::Receiver<u64>,
-    /// The number of the last entry that `next` has taken out of the journal.
+    /// The number of the last entry that `next` has taken from the journal.
     read: u64,
-    /// Events that are taken out of the journal and not sent yet.
+    /// Events that were taken from the journal but not sent yet.
     pending: VecDeque<Event>,
     tasks: Tasks,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Reader {
-    /// A reader of all entries after `last`; without it, of all from now on.
+    /// Creates a reader of all entries after the number `last`. Without `last`, it reads only new entries.
     pub(super) fn new(journal: Arc<Journal>, last: Option<u64>, tasks: Tasks, permit: OwnedSemaphorePermit) -> Self {
         let latest = journal.latest.subscribe();
         let now = *latest.borrow();
@@ -49,7 +51,7 @@ impl Reader {
         response
     }
 
-    /// The next event, and the reader for the one after it; `None` at shutdown.
+    /// Returns the next event, and the reader for the events after it. Returns `None` if the gateway stops.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         loop {
             if let Some(event) = self.pending.pop_front() {

@@ -1,4 +1,4 @@
-//! The worker that writes the journal.
+//! The worker that writes events into the journal.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,13 +13,14 @@ use crate::route::pinned::Pinned;
 use crate::route::table::RouteTable;
 use crate::route::{Event, Holder, event::Cause};
 
-/// How often the statuses are compared. A person takes half a second for at once.
+/// The time between two comparisons of the statuses. People do not notice a delay of half a second.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// The status of each thing as text, by name. Two texts are equal if no reader needs to know of a change between them.
+/// The status of each route, engine or source as text, by its name. A change that no reader needs to know does not
+/// change the text.
 type Statuses = BTreeMap<String, String>;
 
-/// Writes the journal until shutdown.
+/// Writes events into the journal until the gateway stops.
 pub(in crate::api) async fn watch(wiring: Wiring, tasks: Tasks) {
     let mut events = wiring.state.events();
     let mut tick = tokio::time::interval(LOOK);

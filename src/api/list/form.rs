@@ -1,4 +1,4 @@
-//! The output formats of lists: text, JSON, CSV, proxychains.
+//! The output formats of `/list` and `/random`: text, JSON, CSV, and lines for proxychains.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -70,11 +70,11 @@ impl PublicProxy {
 
 const CSV_HEAD: &str = "url,protocol,ip,port,exit_ip,country,anonymity,https,response_ms,age_seconds\n";
 
-/// All proxies as lines of text, made once; answers are parts of it.
+/// All proxies as lines of text. The text is created once, and answers are copied from parts of it.
 #[derive(Debug)]
 pub(super) struct Lines {
     text: Bytes,
-    /// The end of each line in `text`.
+    /// The offset in `text` at which each line ends.
     ends: Vec<usize>,
 }
 
@@ -89,13 +89,13 @@ impl Lines {
         Self { text: text.into(), ends }
     }
 
-    /// The first `count` lines.
+    /// Returns the first `count` lines.
     pub(super) fn first(&self, count: usize) -> Bytes {
         let end = self.ends[..count.min(self.ends.len())].last().copied().unwrap_or_default();
         self.text.slice(..end)
     }
 
-    /// The lines with these numbers.
+    /// Returns the lines at these positions.
     pub(super) fn of_places(&self, places: impl Iterator<Item = usize>) -> Bytes {
         let mut text = Vec::new();
         for place in places {
@@ -106,7 +106,7 @@ impl Lines {
     }
 }
 
-/// A list in this format.
+/// Writes a list of proxies in the given format.
 pub(super) fn write<'a>(format: Format, exits: impl Iterator<Item = &'a Arc<Exit>>, now: Moment) -> Bytes {
     let shown =
         exits.inspect(|_| yielding::yield_if_due()).filter_map(|exit| parts(exit).map(|(id, able)| (exit, id, able)));
@@ -148,7 +148,7 @@ pub(super) fn write<'a>(format: Format, exits: impl Iterator<Item = &'a Arc<Exit
     text.into()
 }
 
-/// One proxy; in JSON it is an object and not a list.
+/// Writes one proxy. In JSON it is an object and not a list.
 pub(super) fn write_one(format: Format, exit: &Arc<Exit>, now: Moment) -> Bytes {
     match (format, parts(exit)) {
         (Format::Json, Some((id, able))) => {
@@ -163,7 +163,7 @@ fn parts(exit: &Exit) -> Option<(&PublicId, Abilities)> {
     Some((id, exit.known().public?))
 }
 
-/// The answer with its content type.
+/// Returns the HTTP answer with the content type of the format.
 pub(super) fn answer(format: Format, body: Bytes) -> Response {
     let kind = match format {
         Format::Json => "application/json",

@@ -1,8 +1,9 @@
-//! The index of working public proxies that lists are answered from, and the worker that renews it.
+//! The index of working public proxies, from which `/list`, `/random` and `/stats` are answered, and the worker that
+//! renews the index.
 //!
 //! The worker runs on a background thread, because sorting 10,000 proxies would delay requests and relayed connections.
-//! Before it publishes a new index it prepares the answers of the queries that the old one got. So a program that asks for
-//! the same list every second never waits for the list to be written.
+//! Before the worker publishes a new index, it prepares the answers for the queries that the old index has received. So
+//! a program that requests the same list every second never waits until the list is written.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,10 +25,12 @@ use crate::lifecycle::{Tasks, yielding};
 use crate::state::{Snapshot, State};
 use crate::telemetry::metrics as names;
 
-/// The shortest time between two indexes. Ages are shown in seconds, so a shorter one would change nothing.
+/// The shortest time between two indexes. Lists show ages in seconds, so a new index within the same second would
+/// change nothing.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The most queries whose answers an index keeps; other queries are answered anew each time. Not tuned.
+/// The largest number of queries whose answers an index keeps. The answer of any other query is computed each time. Not
+/// tuned.
 const KEPT: usize = 32;
 
 /// Counts of public proxies.
@@ -55,29 +58,29 @@ pub(in crate::api) struct Counts {
     countries: BTreeMap<String, usize>,
 }
 
-/// The working public proxies of one moment.
+/// The working public proxies at one moment.
 #[derive(Debug, Default)]
 pub(super) struct ListIndex {
     at: Moment,
-    /// Sorted by speed, the fastest first.
+    /// The proxies, sorted by speed, the fastest first.
     exits: Vec<Arc<Exit>>,
-    /// The filter fields of each exit, in the same order.
+    /// The filter fields of each proxy, in the same order as `exits`.
     rows: Vec<Row>,
     counts: Counts,
     lines: OnceLock<Lines>,
     asked: Mutex<HashMap<Box<str>, Arc<Answer>>>,
-    /// True once a request has read this index.
+    /// True after a request has read this index.
     read: AtomicBool,
 }
 
-/// The answer of one query, computed when it is first needed.
+/// The answer to one query. It is computed when it is first needed.
 #[derive(Debug)]
 struct Answer {
     query: Query,
-    /// The positions of the matching proxies.
+    /// The positions in `exits` of the proxies that match the query.
     matching: OnceLock<Vec<u32>>,
     written: OnceLock<Bytes>,
-    /// True once a request has used this answer.
+    /// True after a request has used this answer.
     asked: AtomicBool,
 }
 
@@ -100,7 +103,7 @@ impl ListIndex {
         Self { at, exits, rows, counts, ..Self::default() }
     }
 
-    /// An index in which the queries of `before` are answered already.
+    /// Creates an index in which the answers for the queries of the index `before` are computed already.
     fn after(before: &Self, snapshot: &Snapshot, at: Moment) -> Self {
         let index = Self::of(snapshot, at);
         if before.lines.get().is_some() {
@@ -120,7 +123,7 @@ impl ListIndex {
         index
     }
 
-    /// The moment of the index; ages are counted up to it.
+    /// Returns the moment of the index. Ages of checks are computed relative to this moment.
     pub(super) fn at(&self) -> Moment {
         self.at
     }
@@ -130,7 +133,7 @@ impl ListIndex {
         self.counts.clone()
     }
 
-    /// The list for a query; `text` is the query as it was written.
+    /// Returns the list for a query. `text` is the query as the caller wrote it.
     pub(super) fn list(&self, text: &str, query: &Query) -> Bytes {
         if query.is_open() && query.format == Format::Text {
             self.read.store(true, Ordering::Relaxed);
@@ -139,7 +142,8 @@ impl ListIndex {
         self.written(&self.answer(text, query))
     }
 
-    /// One proxy that matches a query. `draw` gets their number and picks one.
+    /// Returns one proxy that matches a query. The function `draw` gets the number of matching proxies and picks one of
+    /// them.
     pub(super) fn one(
         &self,
         text: &str,
@@ -189,7 +193,7 @@ impl ListIndex {
         answer.written.get_or_init(write).clone()
     }
 
-    /// All proxies as lines of text.
+    /// Returns all proxies as lines of text.
     fn lines(&self) -> &Lines {
         self.lines.get_or_init(|| Lines::of(&self.exits))
     }
@@ -237,12 +241,13 @@ impl Counts {
     }
 }
 
-/// Holds the newest index. Cheap to clone.
+/// Holds the newest index. A clone is cheap.
 #[derive(Clone, Debug)]
 pub struct ListCache(Arc<ArcSwap<ListIndex>>);
 
 impl ListCache {
-    /// Begins with an index of this moment, so what the last run stored is listed before it is checked again.
+    /// Creates an index of the present state. So the proxies that the last run stored are listed before they are
+    /// checked again.
     pub fn new(state: &State) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(ListIndex::of(&state.load(), state.now()))))
     }
@@ -252,7 +257,7 @@ impl ListCache {
     }
 }
 
-/// Makes new indexes until shutdown.
+/// Creates new indexes until the gateway stops.
 pub(in crate::api) async fn watch(cache: ListCache, state: State, tasks: Tasks) {
     let mut revisions = state.revisions();
     let mut tick = tokio::time::interval(EVERY);
@@ -262,7 +267,7 @@ pub(in crate::api) async fn watch(cache: ListCache, state: State, tasks: Tasks) 
             _ = tick.tick() => {}
         }
         let changed = revisions.has_changed().unwrap_or(false);
-        // While nothing changes, ages still grow, so an index that is read is renewed.
+        // The ages of checks grow even if nothing else changes. So an index is also renewed if a request has read it.
         if changed || cache.0.load().read.load(Ordering::Relaxed) {
             revisions.mark_unchanged();
             let index = ListIndex::after(&cache.newest(), &state.snapshot(), state.now());

@@ -1,4 +1,4 @@
-//! The queries of `/list` and `/random`.
+//! The queries of `/list` and `/random`, and the filter that they describe.
 
 use std::time::Duration;
 
@@ -33,19 +33,19 @@ pub(in crate::api) struct ListQuery {
     format: Option<String>,
 }
 
-/// The format of an answer.
+/// The output format of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Format {
-    /// One URL per line.
+    /// One proxy URL per line.
     #[default]
     Text,
     Json,
     Csv,
-    /// `socks5 192.0.2.1 1080`, as proxychains wants it.
+    /// Lines such as `socks5 192.0.2.1 1080`, as the configuration file of proxychains needs them.
     Proxychains,
 }
 
-/// A query that was validated; `None` matches every proxy.
+/// A validated query. A field that is `None` matches every proxy.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Query {
     pub(super) limit: usize,
@@ -57,7 +57,8 @@ pub(super) struct Query {
     pub(super) max_age: Option<Duration>,
 }
 
-/// The filter fields of one proxy, stored contiguously because a query scans 10,000 of them.
+/// The fields of one proxy that queries can filter by. They are copied into a small struct, so the rows of 10,000
+/// proxies are contiguous in memory and a query scans them quickly.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     protocol: Option<Protocol>,
@@ -101,7 +102,7 @@ impl Query {
         })
     }
 
-    /// True if the query matches every proxy.
+    /// Returns true if the query has no filter, so every proxy matches.
     pub(super) fn is_open(&self) -> bool {
         let Self { protocol, countries, anonymity, https, max_age, limit: _, format: _ } = self;
         protocol.is_none() && countries.is_none() && anonymity.is_none() && https.is_none() && max_age.is_none()
@@ -154,7 +155,7 @@ fn anonymity(text: &str) -> Option<Anonymity> {
     Anonymity::ALL.into_iter().find(|anonymity| anonymity.as_str() == text)
 }
 
-/// Reads a number of seconds, or a number with a unit.
+/// Reads a duration: a number of seconds, or a number with a unit.
 fn span(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {

@@ -1,8 +1,8 @@
-//! What a URL below `/proxies/{route}/` means: a route by name or port, or the selector of a username; and whose pin or
-//! session of it.
+//! Finds out what a URL below `/proxies/{route}/` refers to: a route (by name or port) or the selector of a username,
+//! and which client key's pin or session of it.
 //!
-//! A pin or a session belongs to the client key that it was made with. A caller of the API has no client key, so the
-//! query says which one (`key`). It may be left out while only one key has a pin or a session here.
+//! A pin or a session belongs to the client key that created it. A caller of the API has no client key, so the query
+//! contains the name of the key (`key`). It may be left out if at most one key has a pin or a session here.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(in crate::api) struct OwnerQuery {
     pub(super) key: Option<String>,
 }
 
-/// The selector, and the key that its pin or session belongs to; an empty key for none.
+/// The selector, and the key that its pin or session belongs to. The key is empty if there is none.
 pub(super) struct Owned {
     pub(super) wish: Wish,
     pub(super) key: Arc<str>,
@@ -65,7 +65,8 @@ pub(super) fn wish(snapshot: &Snapshot, route: &str, session: Option<&str>) -> R
     wish.map_err(|bad| bad_query(bad.to_string()).with(json!({ "field": "session" })))
 }
 
-/// The key that owns the matching pin or session; empty if there is none.
+/// Returns the key that owns the matching pin or session. The key is empty if there is no pin or session. If several
+/// keys have one, that is an error.
 fn only_key(memory: &Memory, wish: &Wish, now: Moment) -> Result<Arc<str>, ApiError> {
     if wish.is_pooled() {
         return Ok(Arc::from(""));

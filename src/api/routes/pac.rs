@@ -1,4 +1,4 @@
-//! `/proxy.pac`: a proxy auto-configuration script that sends a browser through the gateway.
+//! `/proxy.pac`: a script (proxy auto-configuration) that makes a browser send its requests through the gateway.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -38,8 +38,8 @@ pub(in crate::api) async fn pac(
     Ok(([(header::CONTENT_TYPE, "application/x-ns-proxy-autoconfig")], script(&host, port)).into_response())
 }
 
-/// SOCKS comes first, because a browser then leaves resolving names to the gateway. `PROXY` is for clients without
-/// SOCKS.
+/// Returns the script. SOCKS is the first choice, because the browser then lets the gateway resolve names. `PROXY` is
+/// for clients that do not support SOCKS.
 fn script(host: &str, port: u16) -> String {
     format!(
         "function FindProxyForURL(url, host) {{\n  \

@@ -1,4 +1,4 @@
-//! How the errors of [`crate::admin`] become answers of the API: the status, the stable code and the details.
+//! Translates the errors of [`crate::admin`] into answers of the API: the HTTP status, the code, and the details.
 
 use http::StatusCode;
 use serde_json::json;

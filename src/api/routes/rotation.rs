@@ -1,5 +1,5 @@
-//! What a caller does with the exits of a route: take another one (rotate), report that a site refuses one, and ask which
-//! one served last.
+//! What a caller can do with the exits of a route: switch to another exit (rotate), report that a site refuses an exit,
+//! and ask which exit served last.
 
 use std::time::Duration;
 
@@ -28,7 +28,8 @@ use crate::route::table::Wish;
 use crate::route::{HolderRef, Memory, Why};
 use crate::state::Snapshot;
 
-/// How long a caller waits for a verified exit. A rotation makes a few checks, and each of them builds a circuit.
+/// How long a caller waits for an exit that has passed a check. A rotation makes a few checks, and each of them builds
+/// a circuit.
 const ROTATE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a rotation changed.
@@ -112,7 +113,8 @@ pub(in crate::api) async fn rotate(
     Ok(Json(answer).into_response())
 }
 
-/// The refusal of a rotation: it names the route, the exits that it has, and what to do.
+/// Creates the error for a failed rotation. It contains the name of the route, the number of its exits, and what the
+/// user can do.
 fn refused(wish: &Wish, fault: RotateFault, tor: bool) -> ApiError {
     let message = format!("`{}` was not rotated: {fault}", wish.scope);
     match fault {
@@ -176,7 +178,7 @@ pub(in crate::api) async fn report(
     Ok(Json(shown).into_response())
 }
 
-/// Reads the body field by field; an error then names the field.
+/// Reads the body field by field, because an error must name the wrong field.
 fn read(fields: &Map<String, Value>) -> Result<Report, BadField> {
     for (field, value) in fields {
         let known = ["site", "exit", "session", "key", "outcome"].contains(&field.as_str());
@@ -222,7 +224,8 @@ pub(in crate::api) async fn last(
     Ok(Json(Last { by, id: id.to_string(), ip, exit: exit.map(|exit| ExitView::of(exit)) }).into_response())
 }
 
-/// The exit of the last connection. A username without a route is not counted, so only its open connections are known.
+/// Returns the exit of the last connection. For a username without a route there are no counters, so only its open
+/// connections are known.
 fn used_last(wiring: &Wiring, label: &str, scope: &str) -> Option<(&'static str, ExitId, Option<std::net::IpAddr>)> {
     let alive = || {
         wiring
@@ -240,7 +243,7 @@ fn used_last(wiring: &Wiring, label: &str, scope: &str) -> Option<(&'static str,
     Some(("route", exit, ip))
 }
 
-/// The exit that a username in `rotate` mode took last; other modes have none.
+/// Returns the exit that a username in `rotate` mode used last. In all other modes there is none.
 fn rotated_to(
     snapshot: &Snapshot,
     memory: &Memory,

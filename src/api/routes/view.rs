@@ -1,4 +1,4 @@
-//! A route as the API shows it, with lines to paste into a shell or a program.
+//! Shows a route in the API, with example commands that a user can paste into a shell or a program.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -146,17 +146,17 @@ pub(in crate::api) struct Batch {
     proxies: Vec<Proxy>,
 }
 
-/// What the routes of one answer are shown with, read once.
+/// The data from which the routes of one answer are shown. It is read once per answer.
 pub(super) struct RouteView {
     pub(super) snapshot: Arc<Snapshot>,
     rules: Guard<Arc<RouteRules>>,
-    /// Pins without a session, by route name.
+    /// The pins that belong to no session, by the name of their route.
     pins: HashMap<Arc<str>, PinRecord>,
-    /// Exits in use now, by route name.
+    /// The exits that carry open connections now, by the name of their route.
     in_use: HashMap<Arc<str>, HashSet<ExitId>>,
     closed_ports: BTreeSet<String>,
     outbound: Arc<Outbound>,
-    /// The host under which the caller reaches this machine.
+    /// The host name or address under which the caller reaches this machine.
     host: String,
 }
 
@@ -187,7 +187,7 @@ impl RouteView {
         self.snapshot.routes.get(name).map(|entry| &**entry)
     }
 
-    /// A page of the routes that pass the filters, sorted by name.
+    /// Returns a page of the routes that match the filters in `page`, sorted by name.
     pub(super) fn page(&self, page: &Page, limit: usize) -> Proxies {
         let mut all: Vec<&Arc<Entry>> = self.snapshot.routes.iter().filter(|entry| page.passes(entry)).collect();
         let total = all.len();
@@ -198,7 +198,7 @@ impl RouteView {
         Proxies { total, proxies: all.into_iter().map(|entry| self.one(entry)).collect(), next }
     }
 
-    /// Routes that were created together, with the number of their different addresses.
+    /// Returns routes that were created together, with the number of their different exit addresses.
     pub(super) fn batch(&self, entries: &[&Entry]) -> Batch {
         let ips: HashSet<IpAddr> = entries
             .iter()
@@ -254,7 +254,7 @@ impl RouteView {
         }
     }
 
-    /// Variables for a shell: `source <(curl …)`.
+    /// Returns lines that set environment variables in a shell, for `source <(curl …)`.
     pub(super) fn env(&self, entries: &[&Entry]) -> String {
         let mut text = String::new();
         for (at, entry) in entries.iter().enumerate() {
@@ -296,7 +296,8 @@ impl RouteView {
     }
 }
 
-/// The exits of a route in one line. A pool of a strict route holds candidates, and only one address is ever shown.
+/// Describes the exits of a route in one line. For a strict route the pool contains only candidates: sites see just one
+/// address.
 fn summary(mode: Mode, pool: &PoolShown, exit: Option<&Pinned>) -> String {
     let PoolShown { wanted, have, unique_ips, .. } = pool;
     match (mode, exit) {
@@ -337,7 +338,8 @@ impl Examples {
     }
 }
 
-/// Playwright does not read a login from the proxy's URL: it wants the username and the password as fields.
+/// Returns an example for Playwright. Playwright does not read a login from the proxy's URL but needs the username and
+/// the password as separate fields.
 fn playwright(http: &str) -> String {
     let (server, login) = match http.strip_prefix("http://").and_then(|rest| rest.rsplit_once('@')) {
         Some((login, address)) => {
@@ -349,7 +351,7 @@ fn playwright(http: &str) -> String {
     format!("await chromium.launch({{ proxy: {{ server: \"{server}\"{login} }} }})")
 }
 
-/// The host under which the caller reaches the ports of routes.
+/// Returns the host under which the caller reaches the ports of routes.
 pub(in crate::api) fn host(rules: &RouteRules, headers: &HeaderMap) -> String {
     match rules.bind {
         ip if ip.is_unspecified() => request_host(headers).unwrap_or_else(|| "127.0.0.1".to_owned()),
@@ -358,14 +360,15 @@ pub(in crate::api) fn host(rules: &RouteRules, headers: &HeaderMap) -> String {
     }
 }
 
-/// The host that the request names, without its port. `api/auth.rs` has checked that it is a name of this gateway.
+/// Returns the host in the request's Host header, without the port. `api/auth.rs` has checked that it is a name of this
+/// gateway.
 fn request_host(headers: &HeaderMap) -> Option<String> {
     let authority: http::uri::Authority = headers.get(header::HOST)?.to_str().ok()?.parse().ok()?;
     Some(authority.host().to_owned())
 }
 
-/// Proxy URLs for a port. Where it requires a key, `username` is the route's name, and `YOUR_KEY` stands for the key,
-/// which is never shown.
+/// Returns the proxy URLs for a port. If the port requires a key, `username` is the route's name, and the text
+/// `YOUR_KEY` stands for the key. The key itself is never shown.
 fn urls(host: &str, port: u16, username: Option<&str>) -> Urls {
     let login = username.map_or(String::new(), |name| format!("{name}:YOUR_KEY@"));
     Urls { socks5: format!("socks5h://{login}{host}:{port}"), http: format!("http://{login}{host}:{port}") }

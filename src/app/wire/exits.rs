@@ -1,4 +1,4 @@
-//! Starts what brings, tests and bans exits, and says whether traffic can leave.
+//! Starts the workers that find, test and ban exits, and reports whether traffic can leave.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::source::relays::Relays;
 use crate::state::{Change, ExitUpdate, State};
 use crate::tor::Tor;
 
-/// Starts the sources, the testers, and the worker that makes bans.
+/// Starts the sources, the testers, and the worker that creates bans.
 pub(super) async fn start(mut inputs: WorkerInputs<'_>) -> Result<ExitWorkers, StartError> {
     let WorkerInputs { config, tasks, state, .. } = inputs;
     if config.gateway.allow_direct {
@@ -61,7 +61,7 @@ fn start_relays(inputs: WorkerInputs<'_>, mut started: ExitWorkers) -> Result<Ex
     Ok(started)
 }
 
-/// Starts the tester of Tor exits. An exit is usable only after it has passed a check.
+/// Starts the tester of Tor exits. A Tor exit is usable only after it has passed a check.
 fn start_tester(
     config: &Config,
     tasks: &Tasks,
@@ -79,7 +79,7 @@ fn start_tester(
     Ok(handle)
 }
 
-/// A function that checks an exit now; rotations call it.
+/// Returns a function that checks an exit immediately. Rotations call it before they switch to the exit.
 pub(super) fn verify(tester: Option<check::Handle>, public_tester: Option<check::public::Handle>) -> Verify {
     Arc::new(move |exit| {
         let (tester, public_tester) = (tester.clone(), public_tester.clone());
@@ -98,7 +98,7 @@ pub(super) fn verify(tester: Option<check::Handle>, public_tester: Option<check:
     })
 }
 
-/// Adds this machine's own address as an exit. It is not tested.
+/// Adds this machine's own address as an exit. This exit is never tested.
 async fn list_direct(state: &State) -> Result<(), StartError> {
     let listing = Listing {
         nickname: "direct".into(),
@@ -118,7 +118,7 @@ async fn list_direct(state: &State) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Starts the worker that turns reports of refusals into bans.
+/// Starts the worker that creates a ban from each report that a site refuses an exit.
 fn start_bans(tasks: &Tasks, state: State, ban_for: Duration, mut reported: mpsc::Receiver<Report>) {
     let stopping = tasks.clone();
     tasks.spawn("bans", async move {
@@ -137,7 +137,8 @@ fn start_bans(tasks: &Tasks, state: State, ban_for: Duration, mut reported: mpsc
     });
 }
 
-/// Whether traffic can leave, and through which source.
+/// Returns whether traffic can leave, and through which sources. `direct` and `public` are true if these sources are
+/// enabled.
 pub(super) fn readiness(state: &State, tor: Option<&Tor>, direct: bool, public: bool) -> Readiness {
     let snapshot = state.load();
     let mut counts: BTreeMap<Source, (usize, usize)> = BTreeMap::new();
@@ -181,14 +182,14 @@ fn of_tor(tor: &Tor, known: usize, usable: usize) -> SourceReadiness {
     SourceReadiness { ready: up > 0 && usable > 0, usable, reason }
 }
 
-/// Logs each change between "traffic can leave" and "it cannot".
+/// Logs a line when the gateway becomes ready (a tested exit is usable), and when it is no longer ready.
 #[derive(Debug, Default)]
 pub(super) struct ReadinessLog {
     ready: bool,
 }
 
 impl ReadinessLog {
-    /// Logs a line if readiness has changed.
+    /// Logs a line if the readiness differs from the last call.
     pub(super) fn update(&mut self, now: &Readiness) {
         if now.ready == self.ready {
             return;

@@ -1,5 +1,5 @@
-//! The gauges, set every few seconds from the current state: pools, exits, engines, pins and sessions. Counters are
-//! counted where the counted thing happens.
+//! Sets the gauges every few seconds from the current state: pools, exits, engines, pins and sessions. Counters are not
+//! set here: each is increased where the counted event happens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,10 @@ use crate::telemetry::ephemeral_series::NAMES;
 use crate::telemetry::metrics as names;
 use crate::tor::{EngineStatus, Tor};
 
-/// Exits of one source, country and state.
+/// The labels of an exit gauge: source, country and state.
 type Kind = (&'static str, String, &'static str);
 
-/// Handles of the gauges, and the label sets of the last update: a set that has disappeared since is set to zero.
+/// The gauges, and the labels that the last update has set. If labels no longer occur, their gauge is set to zero.
 #[derive(Default)]
 pub(super) struct Gauges {
     pools: BTreeMap<String, PoolGauges>,
@@ -43,7 +43,7 @@ impl PoolGauges {
 }
 
 impl Gauges {
-    /// Sets all gauges.
+    /// Sets all gauges from the current state.
     pub(super) fn update(&mut self, state: &State, tor: Option<&Tor>) {
         let snapshot = state.snapshot();
         self.pools(&snapshot);
@@ -109,7 +109,7 @@ impl Gauges {
     }
 }
 
-/// The `state` label of an exit.
+/// Returns the value of the metric label `state` for an exit.
 fn state_label(exit: &Exit) -> &'static str {
     match exit.known().verdict {
         _ if !exit.alive() => "down",

@@ -1,4 +1,4 @@
-//! Starts the lists of public proxies, and the tester of the proxies.
+//! Starts the downloads of the lists of public proxies, and the tester of these proxies.
 
 use std::sync::Arc;
 
@@ -14,13 +14,15 @@ use crate::source::fetch::{Client, Direct};
 use crate::source::list::Bounds;
 use crate::source::public::{GIVEN_UP, Publics};
 
-/// The length of the queue of exits that live requests wait for. Not tuned: more than one tester checks at once.
+/// The length of each queue of exits that live requests wait for. Not tuned: more exits than a tester checks at the
+/// same time.
 const WISHES: usize = 256;
 
-/// The tester may have one in so many of the open files; the rest is for clients.
+/// The tester of public proxies may use this fraction of the connections that the open files allow (2: a half). The
+/// rest is for clients.
 const FILES_SHARE: u32 = 2;
 
-/// Starts them, and adds their handles to `started`.
+/// Starts the downloads and the tester, and adds their handles to `started`.
 pub(super) fn start(inputs: &mut WorkerInputs<'_>, started: &mut ExitWorkers) -> Result<(), StartError> {
     let (config, private) = (inputs.config, inputs.config.gateway.allow_private_targets);
     let (give_up, given_up) = mpsc::channel(GIVEN_UP);
@@ -52,8 +54,8 @@ pub(super) fn start(inputs: &mut WorkerInputs<'_>, started: &mut ExitWorkers) ->
     Ok(())
 }
 
-/// Takes the public proxies out of the queue of wished exits, and returns a queue of them. Tor exits stay in
-/// `inputs.wished`.
+/// Starts a task that splits the queue `inputs.wished` of exits that live requests wait for. Returns a new queue with
+/// the public proxies. Tor exits stay in `inputs.wished`.
 fn split_wishes(inputs: &mut WorkerInputs<'_>) -> mpsc::Receiver<ExitId> {
     let (to_tor, tor) = mpsc::channel(WISHES);
     let (to_public, public) = mpsc::channel(WISHES);
@@ -66,7 +68,8 @@ fn split_wishes(inputs: &mut WorkerInputs<'_>) -> mpsc::Receiver<ExitId> {
                 exit = wished.recv() => exit,
             };
             let Some(exit) = exit else { return };
-            // With a full queue the tester is busy with wished exits already, so this one is dropped.
+            // If the queue is full, this exit is dropped, because the tester has enough other exits that requests wait
+            // for.
             let to = if exit.source() == Source::Public { &to_public } else { &to_tor };
             let _ = to.try_send(exit);
         }

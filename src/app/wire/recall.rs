@@ -1,7 +1,7 @@
-//! Builds the first snapshot from the store.
+//! Builds the first snapshot from the data in the store.
 //!
-//! After a restart, exits keep the verdicts and addresses that checks found and are usable in the first second; pins,
-//! sessions and bans go on. Results that are too old to count are dropped.
+//! After a restart, exits keep their verdicts and addresses, so they are usable within the first second. Pins, sessions
+//! and bans are kept too. Results of checks that are too old are dropped.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,13 +15,15 @@ use crate::route::memory::Memory;
 use crate::state::Snapshot;
 use crate::store::{self, Loaded, Public, TargetVerdict};
 
-/// The check target whose verdict is that of the exit itself.
+/// The name of the check target whose result is the verdict of the exit itself.
 const ECHO: &str = "echo";
 
-/// How long a condemned public proxy is remembered after its last check. Not tuned: free proxies rarely live longer.
+/// How long a public proxy that is condemned (found to be hostile) is remembered after its last check. Not tuned: free
+/// proxies rarely live longer.
 const CONDEMNED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Builds the snapshot and the memory. Routes of the configuration are applied later, as a change of the state.
+/// Builds the snapshot and the memory (pins, sessions, bans). The routes of the configuration are added later, as a
+/// change of the state.
 pub(super) fn recall(config: &Config, loaded: Loaded, geoip: &GeoIp, now: Moment) -> (Snapshot, Memory) {
     if loaded.skipped > 0 {
         tracing::warn!(rows = loaded.skipped, "the store holds rows that this version cannot read; they stay there");
@@ -38,7 +40,7 @@ pub(super) fn recall(config: &Config, loaded: Loaded, geoip: &GeoIp, now: Moment
 
 fn known(config: &Config, loaded: &Loaded, geoip: &GeoIp, now: Moment) -> HashMap<ExitId, Known> {
     let mut all: HashMap<ExitId, Known> = HashMap::new();
-    // The store returns the newest address of an exit first, and `saw` needs it last.
+    // The store returns the newest address of an exit first, but `saw` must get the newest address last.
     for seen in loaded.observed.iter().rev() {
         all.entry(seen.exit.clone()).or_default().saw(seen.ip, geoip.country(seen.ip), seen.last);
     }
@@ -78,7 +80,8 @@ fn catalog(config: &Config, exits: Vec<store::Exit>, mut known: HashMap<ExitId, 
     edit.finish()
 }
 
-/// Adds public proxies: those that worked recently serve before their next check, condemned ones stay known.
+/// Adds the stored public proxies to the catalog. Proxies that worked recently are usable before their next check, and
+/// condemned proxies stay condemned.
 fn with_public(config: &Config, exits: Catalog, public: Vec<Public>, geoip: &GeoIp, now: Moment) -> Catalog {
     let mut edit = exits.edit();
     for public in public.into_iter().filter(|_| config.sources.any_public()) {
@@ -176,7 +179,7 @@ mod tests {
             (condemned.known().verdict, condemned.known().why.as_deref()),
             (Verdict::Bad, Some("it changes pages"))
         );
-        // The next list of its source names it again, and it stays condemned.
+        // A list contains the condemned proxy again, and the proxy stays condemned.
         let mut edit = snapshot.catalog.edit();
         edit.list(kept(exit(3)).listing);
         assert!(!edit.finish().get(&exit(3)).unwrap().alive());

@@ -1,4 +1,4 @@
-//! Translates the configuration's routes and defaults into the types of [`crate::route`].
+//! Converts the configuration's routes and defaults into the types of [`crate::route`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,9 +12,10 @@ use crate::route::selector::{RouteName, Selector, Words};
 use crate::route::table::{Origin, Route};
 use crate::state::{CONFIG_PORTS, Change, Snapshot};
 
-/// Validates the text of a selector while a configuration is read. The error completes a sentence about the selector.
+/// Validates the text of a selector while a configuration is read. The error text is the rest of a sentence that begins
+/// with the selector.
 pub(in crate::app) fn validate_selector(text: &str, groups: &Groups) -> Result<(), String> {
-    // A wrong group is reported as a fault of its own.
+    // A wrong group is ignored here, because it is reported as a separate fault.
     let words = read_words(groups, &[]).unwrap_or_default();
     Selector::parse(text, &words).map(drop).map_err(|fault| fault.to_string())
 }
@@ -28,7 +29,7 @@ pub(super) fn words(config: &Config) -> Words {
     read_words(&config.groups, &config.gateway.alias_prefixes).unwrap_or_default()
 }
 
-/// The policy of selectors that have no route, and the defaults of routes.
+/// Returns the policy of usernames that have no route. It is also the source of the defaults of routes.
 pub(super) fn defaults(config: &Config) -> Policy {
     let gateway = &config.gateway;
     Policy {
@@ -50,16 +51,16 @@ pub(super) fn bounds(gateway: &Gateway) -> Bounds {
     }
 }
 
-/// The ports that routes of the configuration had in the last run, by the route's name.
+/// The ports that the configuration's routes had in the last run, by the name of the route.
 pub(in crate::app) type FormerPorts = BTreeMap<String, u16>;
 
-/// The ports of the last run, as the store has them.
+/// Reads the ports of the last run from the store's metadata.
 pub(super) fn former(meta: &BTreeMap<String, String>) -> FormerPorts {
     meta.get(CONFIG_PORTS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-/// The configuration's routes and defaults as a change of the state. A route without a `port` keeps the port that it
-/// has, or had in the last run, or gets the next free one of `gateway.route_ports`.
+/// Returns the configuration's routes and defaults as a change of the state. A route without a `port` keeps its present
+/// port, or gets its port of the last run, or else the next free port of `gateway.route_ports`.
 pub(super) fn configured(
     config: &Config,
     held: &Snapshot,
@@ -80,7 +81,7 @@ pub(super) fn configured(
     Ok(Change::Configured { words, defaults: defaults(config), routes })
 }
 
-/// The port of each route of the configuration.
+/// Chooses the port of each route of the configuration.
 fn ports<'c>(config: &'c Config, held: &Snapshot, former: &FormerPorts) -> Result<HashMap<&'c str, u16>, StartError> {
     let written = config.routes.iter().filter_map(|route| Some((route.name.as_str(), route.port?.get())));
     let mut all: HashMap<&str, u16> = written.collect();

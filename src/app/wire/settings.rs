@@ -1,4 +1,4 @@
-//! Translates the configuration into the settings types of the other rooms.
+//! Converts the configuration into the settings of other rooms.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,10 +16,12 @@ use crate::net::Secret;
 use crate::tor::control::Auth;
 use crate::{dial, store, telemetry, tor};
 
-/// How long a peer may accept no bytes before its stream is cut. Not tuned: a train's tunnel takes less.
+/// How long a client or target may accept no bytes before its stream is cut. Not tuned: a train in a tunnel is offline
+/// for less time.
 const STALLED: Duration = Duration::from_secs(300);
 
-/// Folders with the files of tor-geoipdb: Debian and Alpine, Fedora, Homebrew on ARM and Intel Macs.
+/// The folders that may contain the files of the package tor-geoipdb, in order: Debian and Alpine, Fedora, Homebrew on
+/// ARM Macs, Homebrew on Intel Macs.
 const GEOIP_PLACES: [&str; 4] =
     ["/usr/share/tor", "/usr/share/tor-geoipdb", "/opt/homebrew/share/tor", "/usr/local/share/tor"];
 
@@ -46,7 +48,7 @@ pub(super) fn store(store: &config::Store) -> store::Options {
     store::Options { keep_checks: store.keep_checks, ..store::Options::default() }
 }
 
-/// The settings of the outbound side; a reload may change them.
+/// Returns the settings of the outbound side. A reload may change them.
 pub(in crate::app) fn outbound_terms(config: &Config, own: &Own) -> Terms {
     let gateway = &config.gateway;
     let open = gateway.idle_timeout;
@@ -67,13 +69,14 @@ fn public_times(public: &config::CheckPublic) -> dial::public::Times {
     dial::public::Times { connect: public.connect_timeout, reply: public.reply_timeout }
 }
 
-/// Tokens and host names of the API.
+/// Returns the tokens and host names that the API accepts.
 pub(in crate::app) fn access(config: &Config) -> Access {
     let config::Api { token, read_token, hosts, .. } = &config.api;
     Access { token: token.clone(), read_token: read_token.clone(), hosts: hosts.clone() }
 }
 
-/// The most connections at once: as configured, and never more than open files allow (`most`).
+/// Returns the largest number of connections: the configured number, but not more than `most`, which the limit on open
+/// files allows.
 pub(super) fn connections(gateway: &config::Gateway, most: u32) -> usize {
     let wanted = gateway.max_connections.map_or(most, std::num::NonZeroU32::get);
     if wanted > most {
@@ -86,7 +89,7 @@ pub(super) fn connections(gateway: &config::Gateway, most: u32) -> usize {
     wanted.min(most) as usize
 }
 
-/// TLS settings for the servers of sources: they need a certificate of a public authority.
+/// Returns the TLS settings for the servers of sources. These servers need a certificate of a public authority.
 pub(super) fn trust() -> Result<Arc<rustls::ClientConfig>, StartError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
@@ -95,12 +98,12 @@ pub(super) fn trust() -> Result<Arc<rustls::ClientConfig>, StartError> {
     Ok(Arc::new(versions.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// The configuration entry of a key that exitgate made: without limits.
+/// Returns the configuration entry for a key that exitgate generated. The key has no limits.
 pub(super) fn made_key(secret: Secret) -> config::ClientKey {
     config::ClientKey { name: "default".to_owned(), secret, limits: config::Limits::default() }
 }
 
-/// The client keys, the limits of each client, and the pause after wrong keys.
+/// Returns the client keys, the limits of each client, and the pause after wrong keys.
 pub(in crate::app) fn terms(config: &Config) -> (Vec<Key>, Amounts, Damping) {
     let gateway = &config.gateway;
     let keys = gateway.keys.iter().map(|key| Key {
@@ -127,7 +130,8 @@ fn ports(gateway: &config::Gateway) -> Ports {
     Ports { allow: of(gateway.target_ports.allowed()), deny: of(gateway.target_ports.denied()) }
 }
 
-/// Countries of addresses: from the configured files, else from those of tor-geoipdb, else unknown.
+/// Loads the database that maps addresses to countries: from the configured files, otherwise from those of tor-geoipdb.
+/// Without either, all countries are unknown.
 pub(super) fn geoip(tor: &config::Tor) -> Arc<GeoIp> {
     let find = |configured: &Option<PathBuf>, name: &str| {
         let installed = || GEOIP_PLACES.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists());

@@ -1,4 +1,4 @@
-//! The workers that bring and test exits: what they are started with, and the handles that they leave.
+//! The workers that find and test exits: their parameters, and their handles after they were started.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::state::State;
 use crate::store::{self, Store};
 use crate::tor::Tor;
 
-/// What the workers are started with.
+/// The parameters with which the workers are started.
 pub(super) struct WorkerInputs<'a> {
     pub(super) config: &'a Config,
     pub(super) tasks: &'a Tasks,
@@ -25,22 +25,23 @@ pub(super) struct WorkerInputs<'a> {
     pub(super) tor: Option<&'a Tor>,
     pub(super) geoip: &'a Arc<GeoIp>,
     pub(super) rules: Rules,
-    /// The status of each source as the last run stored it.
+    /// The status of each source, as the last run stored it.
     pub(super) known: Vec<store::Source>,
-    /// Exits that live requests wait for: they are tested first.
+    /// Receives exits that live requests wait for. They are tested first.
     pub(super) wished: mpsc::Receiver<ExitId>,
-    /// Sites that refuse exits, from the refusal detector of plain HTTP.
+    /// Receives reports that a site refuses an exit. They come from the refusal detector, which reads plain HTTP
+    /// answers.
     pub(super) reported: mpsc::Receiver<Report>,
 }
 
-/// Handles of the workers.
+/// The handles of the workers that were started.
 #[derive(Default)]
 pub(super) struct ExitWorkers {
     pub(super) sources: Sources,
     /// The names of the sources that are lists of public proxies.
     pub(super) lists: Vec<String>,
-    /// Tests Tor exits; `None` without Tor.
+    /// Tests Tor exits. `None` if Tor is switched off.
     pub(super) tester: Option<check::Handle>,
-    /// Tests public proxies; `None` without lists of them.
+    /// Tests public proxies. `None` if the configuration has no lists of them.
     pub(super) public_tester: Option<check::public::Handle>,
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between a command and the API, as texts for people and as exit codes for scripts.
+//! The possible errors of a request to the API, with texts for people and exit codes for shell scripts.
 
 use std::fmt;
 
@@ -7,24 +7,24 @@ use serde_json::Value;
 
 use super::super::ExitStatus;
 
-/// Why a request to the API has no good answer.
+/// The reason why a request to the API failed.
 #[derive(Debug)]
 pub(in crate::cli) enum ClientError {
-    /// The configuration switches the API off, and `EXITGATE_URL` is not set.
+    /// The API is turned off in the configuration, and `EXITGATE_URL` is not set.
     NoAddress,
-    /// `EXITGATE_URL` is not an address of an API.
+    /// The value of `EXITGATE_URL` cannot be the URL of an API.
     Url { url: String, reason: String },
-    /// No connection, or no TLS.
+    /// The client could not connect to the API, or the TLS handshake failed.
     Unreachable { base: String, reason: String },
-    /// The connection ended before the answer did.
+    /// The connection ended before the answer was complete.
     Broken { base: String, reason: String },
-    /// No answer in time.
+    /// The answer did not arrive within the time limit.
     Timeout { base: String, seconds: u64 },
-    /// The answer is not what the API sends.
+    /// The answer does not come from the API of an exitgate gateway.
     NotExitgate { base: String, status: StatusCode },
-    /// The API refused: `answer` is its error envelope, `path` is what was asked for.
+    /// The API refused the request. `answer` is the JSON of the error, and `path` is the path of the request.
     Refused { status: StatusCode, answer: Value, path: String },
-    /// The client could not be set up.
+    /// The HTTP client could not be created.
     Setup(String),
 }
 
@@ -33,7 +33,7 @@ impl ClientError {
         Self::Refused { status, answer, path: path.to_owned() }
     }
 
-    /// 64 where the request is wrong, 69 where the same request may be good later.
+    /// Returns 64 if the request is wrong, and 69 if the same request may succeed later.
     pub(in crate::cli) fn exit_status(&self) -> ExitStatus {
         match self {
             Self::Setup(_) => ExitStatus::Internal,
@@ -47,7 +47,7 @@ impl ClientError {
         }
     }
 
-    /// The field of the request that the API names as wrong.
+    /// Returns the field of the request that the API reported as wrong, if it reported one.
     pub(in crate::cli) fn field(&self) -> Option<&str> {
         let Self::Refused { answer, .. } = self else { return None };
         answer["error"]["details"]["field"].as_str()
@@ -87,7 +87,7 @@ impl fmt::Display for ClientError {
     }
 }
 
-/// What to do after a refusal with this code.
+/// Returns a text that says what the user can do after a refusal with this code.
 fn next_step(code: &str, path: &str) -> &'static str {
     match code {
         "unauthorized" => "\n  set EXITGATE_TOKEN, or run this where the gateway's data_dir can be read",

@@ -42,8 +42,8 @@ fn the_environment_comes_first_and_a_configured_address_is_called_localhost() {
     assert!(matches!(Api::new(&config, None, None, no_roots()), Err(ClientError::NoAddress)));
 }
 
-/// A TLS server for `localhost` that answers one request with `answer`; returns its address, the roots that trust it, and
-/// what it was sent.
+/// Starts a TLS server for `localhost` that answers one request with `answer`. Returns its address, root certificates
+/// that trust it, and the request that the server received.
 async fn tls_server(
     life: &Lifecycle,
     answer: &'static str,

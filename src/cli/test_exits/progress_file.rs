@@ -1,5 +1,5 @@
-//! The results of a run of `exitgate test-exits` so far, on disk: the first line names the run, each further line is one
-//! result.
+//! The file with the results of a run of `exitgate test-exits`. The first line contains the options of the run. Each
+//! further line is one result.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -10,13 +10,14 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The file's name in `data_dir`.
+/// The name of the file in `data_dir`.
 const FILE: &str = "test-exits.jsonl";
 
-/// How old an interrupted run may be to be continued: results age, and a full run takes minutes. Not tuned.
+/// The largest age of an interrupted run that can be continued. Older results may be wrong, and a full run takes only
+/// minutes. Not tuned.
 const FRESH: Duration = Duration::from_secs(3600);
 
-/// The options that tell one run from another.
+/// The options of a run. An interrupted run is continued only with the same options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Scope {
     pub(super) country: Option<String>,
@@ -25,14 +26,15 @@ pub(super) struct Scope {
 
 pub(super) struct ProgressFile {
     path: PathBuf,
-    /// None where nothing can be written: such a run cannot be continued.
+    /// `None` if the file cannot be written. Such a run works, but cannot be continued.
     file: Option<File>,
     done: Vec<Value>,
     ids: HashSet<String>,
 }
 
 impl ProgressFile {
-    /// Opens the file of a run with the same options that was interrupted, or begins a new file.
+    /// Opens the file of an interrupted run with the same options, or creates a new file. If `anew` is true, it always
+    /// creates a new file.
     pub(super) fn open(folder: &Path, scope: &Scope, anew: bool) -> Self {
         let path = folder.join(FILE);
         let done = if anew { None } else { read(&path, scope) };
@@ -53,7 +55,8 @@ impl ProgressFile {
         self.done.clone()
     }
 
-    /// Writes a result. Where the disk is full the run goes on, but cannot be continued later.
+    /// Writes a result into the file. If the disk is full, the run goes on, but it cannot be continued after an
+    /// interruption.
     pub(super) fn note(&mut self, line: &Value) {
         if let Some(file) = &mut self.file
             && writeln!(file, "{line}").is_err()
@@ -62,13 +65,14 @@ impl ProgressFile {
         }
     }
 
-    /// Deletes the file: the run is complete.
+    /// Deletes the file, because the run is complete.
     pub(super) fn close(self) {
-        let _ = std::fs::remove_file(&self.path); // there is none where nothing could be written
+        let _ = std::fs::remove_file(&self.path); // the file does not exist if nothing could be written
     }
 }
 
-/// The results in the file, if its run has the same options and is recent. A half-written last line is skipped.
+/// Returns the results in the file, if its run has the same options and is recent enough. An incomplete last line is
+/// skipped.
 fn read(path: &Path, scope: &Scope) -> Option<Vec<Value>> {
     let file = File::open(path).ok()?;
     let age = SystemTime::now().duration_since(file.metadata().ok()?.modified().ok()?).unwrap_or_default();
@@ -78,7 +82,7 @@ fn read(path: &Path, scope: &Scope) -> Option<Vec<Value>> {
     (found == *scope && age < FRESH).then_some(done)
 }
 
-/// Opens the file to append. The last line may be half-written, so a line break comes first.
+/// Opens the file to append results. A line break is written first, because the last line may be incomplete.
 fn reopen(path: &Path) -> std::io::Result<File> {
     let mut file = File::options().append(true).open(path)?;
     writeln!(file)?;

@@ -1,4 +1,4 @@
-//! The results of `exitgate test-exits` for people: running counts, and a table at the end.
+//! Shows the results of `exitgate test-exits` to people: counts while the tests run, and a table at the end.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use crate::net::Printable;
 
-/// How many exits got which verdict.
+/// The number of exits with each verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     good: usize,
     bad: usize,
     unclear: usize,
-    /// Good exits that reached the page of `--target`, and good exits that did not.
+    /// The number of good exits that reached the page of `--target`, and the number of good exits that did not.
     target: Option<(usize, usize)>,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// A table: good exits first, then by country and speed.
+/// Returns the results as a table. Good exits come first. Within a verdict, the rows are sorted by country and speed.
 pub(super) fn render(lines: &[Value]) -> String {
     let mut rows: Vec<(&Value, [String; 7])> = lines.iter().map(|line| (line, row(line))).collect();
     let rank = |line: &Value| match line["verdict"].as_str() {
@@ -83,7 +83,7 @@ fn row(line: &Value) -> [String; 7] {
     [text(&line["id"]), text(&exit["nickname"]), text(&exit["country"]), ip, verdict, ms, why]
 }
 
-/// The operator of a relay chooses its nickname, which may hold control characters.
+/// Escapes control characters. A relay's nickname may contain them, because its operator can choose any text.
 fn printable(text: &str) -> String {
     Printable(text).to_string()
 }

@@ -1,7 +1,7 @@
-//! Check targets that every configuration has: a route may name them without a `[[check.targets]]` entry.
+//! Built-in check targets. A route may use their names without a `[[check.targets]]` entry in the configuration.
 //!
-//! To add one, add an entry to [`PRESETS`]. It is tested only while a route names it. An entry of the configuration with
-//! the same name replaces it.
+//! To add a check target, add an entry to [`PRESETS`]. A preset is tested only while a route uses its name. An entry of
+//! the configuration with the same name replaces the preset.
 
 use http::Uri;
 
@@ -12,11 +12,12 @@ struct Preset {
     url: &'static str,
     /// Text that the page must contain.
     body: &'static str,
-    /// The site that a failure bans the exit from.
+    /// The site that an exit is banned from if it fails this check.
     site: &'static str,
 }
 
-/// Both pages serve a browser without an account, and both refuse addresses that they dislike.
+/// The built-in check targets. Both pages work in a browser without an account, and both refuse addresses that look
+/// suspicious to them.
 const PRESETS: [Preset; 2] = [
     Preset {
         name: "steam",
@@ -32,7 +33,7 @@ const PRESETS: [Preset; 2] = [
     },
 ];
 
-/// The presets whose names are not among `defined`.
+/// Returns the presets whose names are not among the check targets in `defined`.
 pub(super) fn beside(defined: &[CheckTarget]) -> Vec<CheckTarget> {
     let absent = PRESETS.iter().filter(|preset| !defined.iter().any(|target| target.name == preset.name));
     absent.map(Preset::target).collect()

@@ -1,9 +1,10 @@
-// Requests to the API. The token is in the memory of this module and nowhere else: it is gone when the tab is closed.
+// Sends requests to the API. The token is only in the memory of this module, so it is gone when the tab is closed.
 import { useEffect, useState } from "./view.js";
 
 let token = null;
 const watchers = new Set();
-// "unknown" until the first answer shows whether the gateway requires a token; then "open" or "locked".
+// The state is "unknown" until the first answer shows whether the gateway requires a token. Then it is "open" or
+// "locked".
 export const session = { state: "unknown", tokenGiven: false };
 
 function settle(state) {
@@ -34,7 +35,7 @@ function headers(extra) {
   return token === null ? { ...extra } : { ...extra, Authorization: `Bearer ${token}` };
 }
 
-// How long an answer may take, in milliseconds. Checks and rotations wait for a circuit and set their own.
+// The time limit for an answer, in milliseconds. Checks and rotations wait for a circuit and have longer limits.
 const DEADLINE = 20_000;
 
 async function fetched(path, { method = "GET", body, deadline = DEADLINE } = {}) {
@@ -70,7 +71,7 @@ async function fault(answer) {
 
 export async function ask(path, options) {
   const answer = await fetched(path, options);
-  // 503 of /ready is an answer too: its body has the reasons.
+  // The status 503 of /ready is not an error: its body contains the reasons.
   if (!answer.ok && !(path === "/ready" && answer.status === 503)) throw await fault(answer);
   if (path !== "/ready" && path !== "/stats") settle("open");
   return answer.status === 204 ? null : answer.json();
@@ -99,7 +100,7 @@ export function logout() {
   settle("locked");
 }
 
-// The last answers, by path: a page that was open before shows its old data at once, and then the new.
+// The last answer for each path. A page that was open before first shows its old data, and then the new data.
 const kept = new Map();
 const KEPT_MAX = 200;
 
@@ -111,15 +112,16 @@ function keep(path, entry) {
 
 const askers = new Map();
 
-// Repeats the requests on the screen whose paths begin with one of these, to show a change at once.
+// Repeats all requests of the visible page whose paths begin with one of these prefixes, so that a change is shown
+// immediately.
 export function refresh(...prefixes) {
   for (const [path, set] of askers) {
     if (prefixes.some((prefix) => path.startsWith(prefix))) set.forEach((again) => again());
   }
 }
 
-// { data, error, again } of a path: requested now, and every `every` milliseconds while the tab is visible. A null path
-// requests nothing.
+// Returns { data, error, again } for a path. The path is requested immediately, and then every `every` milliseconds
+// while the tab is visible. If the path is null, nothing is requested.
 export function useAsk(path, every = 5000) {
   const [, draw] = useState(0);
   const known = path === null ? null : kept.get(path);
@@ -157,8 +159,8 @@ export function useAsk(path, every = 5000) {
   return { data: known?.data, error: known?.error ?? null, again: () => path !== null && refresh(path) };
 }
 
-// Server-sent events over fetch, because EventSource cannot send a token. Reconnects by itself and continues after the last
-// event.
+// Reads server-sent events with fetch, because EventSource cannot send a token. After a lost connection, it connects
+// again and continues after the last event.
 export function follow(onEvent, onState) {
   const stop = new AbortController();
   let last = null;

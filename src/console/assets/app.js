@@ -1,4 +1,4 @@
-// The entry point: the login, the page for the address, and the frame around it.
+// The entry point: shows the login, or the page that belongs to the address, with a frame around the page.
 import { login, logout, session, useAsk, useSession } from "./api.js";
 import { start, state, useLive } from "./live.js";
 import { Field, Icon, Toasts, Trouble } from "./parts.js";
@@ -15,7 +15,8 @@ import { Why } from "./pages/why.js";
 import { Search } from "./search.js";
 import { html, render, useEffect, useRef, useState } from "./view.js";
 
-// Every page: its address (and icon), its name, the component. `one` is the component for an address with an id.
+// All pages: the address (also the name of the icon), the title, and the component. `one` is the component for an
+// address with an id.
 const PAGES = [
   { at: "routes", name: "Routes", page: Routes, one: RoutePage },
   { at: "exits", name: "Exits", page: Exits, one: Exit },
@@ -43,7 +44,7 @@ function useAddress() {
   return now;
 }
 
-// The colours of the system until the user chooses others. The choice is not secret, so it is stored.
+// The colours are those of the system until the user chooses others. The choice is stored, because it is not secret.
 function useTheme() {
   const stored = () => {
     try {
@@ -63,7 +64,7 @@ function useTheme() {
     try {
       localStorage.setItem("theme", next);
     } catch {
-      // A browser without storage keeps the choice until the tab closes.
+      // If the browser has no storage, the choice is lost when the tab closes.
     }
   };
   return [theme ?? system, flip];
@@ -86,7 +87,7 @@ function Readiness() {
   return html`<a class=${`readiness ${kind}`} href="#/sources"><span class="dot" aria-hidden="true" /><span>${words}</span></a>`;
 }
 
-// Above every page, because the page below shows old data.
+// Shows above every page that the gateway does not answer, because the page below then shows old data.
 function Outage() {
   useLive();
   if (state.metrics !== "lost") return null;
@@ -173,14 +174,14 @@ function App() {
   const now = useAddress();
   const [theme, flip] = useTheme();
   const first = useRef(true);
-  // The status of this answer shows whether the gateway requires a token.
+  // If the API refuses this request, the gateway requires a token.
   const { error } = useAsk(access === "unknown" ? "/proxies?limit=1" : null, 3000);
   useEffect(() => (access === "open" ? start() : undefined), [access]);
   const page = PAGES.find(({ at }) => at === now.at);
   const title = now.id ? `${now.id} · ${page?.name ?? ""}` : (page?.name ?? "Not found");
   useEffect(() => {
     document.title = access === "locked" ? "exitgate" : `${title} · exitgate`;
-    // A new page is shown from its top, and a screen reader begins with its heading.
+    // A new page is shown from its top. The focus is set to its heading, because a screen reader begins to read there.
     if (!first.current && access === "open") {
       scrollTo(0, 0);
       document.querySelector("h1")?.focus({ preventScroll: true });

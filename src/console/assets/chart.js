@@ -1,11 +1,11 @@
-// Charts as SVG, without a library: they have few points. Each has a text for screen readers.
+// Charts as SVG. They need no library, because they have few points. Each chart has a text for screen readers.
 import { reach } from "./live.js";
 import { html, useId } from "./view.js";
 import { age, dated, millis, plain } from "./words.js";
 
 const top = (values) => Math.max(...values.map((value) => value ?? 0), 0);
 
-// The pieces of a line, as lists of [x, y]. A null in the values interrupts the line.
+// Returns the pieces of a line, as lists of [x, y]. A null in the values interrupts the line.
 function pieces(values, width, height, high, pad = 1) {
   const step = width / Math.max(1, values.length - 1);
   const found = [];
@@ -19,7 +19,7 @@ function pieces(values, width, height, high, pad = 1) {
 
 const joined = (piece) => piece.map(([x, y], at) => `${at ? "L" : "M"}${x} ${y}`).join("");
 
-// A single value between nulls is drawn as a dot: a line of no length with round ends.
+// Returns the path of a line. A single value between two nulls is drawn as a dot: a line of no length with round ends.
 function path(...of) {
   return pieces(...of).map((piece) => joined(piece) + (piece.length === 1 ? "h.01" : "")).join("");
 }
@@ -38,14 +38,15 @@ export function Spark({ values, label, kind = "" }) {
   </svg>`;
 }
 
-// The next round number: the scale should not change with every reading.
+// Returns the next larger round number for the top of the scale. So the scale does not change with every reading.
 function round(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].find((step) => step * power >= value) * power;
 }
 
-// A chart of lines over the last minutes: [{ name, values, kind }], all with the same number of values.
+// A chart with lines for the last minutes. `lines` is [{ name, values, kind }], and all lines have the same number of
+// values.
 export function Chart({ title, lines, unit }) {
   const id = useId();
   const [width, height] = [600, 150];
@@ -67,8 +68,8 @@ export function Chart({ title, lines, unit }) {
   </figure>`;
 }
 
-// The checks of an exit over time: duration and outcome. A failed check has the full height, because its duration says
-// little, and it must be visible among two hundred.
+// A chart of an exit's checks over time, with duration and outcome. A failed check has the full height, because its
+// duration means little and it must be visible among two hundred checks.
 export function History({ checks }) {
   const [width, height, pad] = [720, 180, 10];
   const times = checks.map(({ at }) => new Date(at).getTime());
@@ -93,7 +94,7 @@ export function History({ checks }) {
   </figure>`;
 }
 
-// A bar that shows a share. The number is beside it as text.
+// A bar that shows a share. The same number is shown beside the bar as text.
 export function Bar({ share, kind = "" }) {
   return html`<svg class=${`bar ${kind}`} viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
     <rect class="track" width="100" height="8" /><rect class="value" width=${Math.max(share > 0 ? 1.5 : 0, 100 * Math.min(1, share || 0))} height="8" />

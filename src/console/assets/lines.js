@@ -1,10 +1,10 @@
-// Examples to paste for a route. Each is the recipe of docs/recipes.md with the route's own address, and those recipes are
-// tested; tests/browser/lines.test.js compares the two.
+// Example commands for a route, to copy and paste. Each is a recipe of docs/recipes.md with the route's own address.
+// The recipes are tested, and tests/browser/lines.test.js compares them with these examples.
 
 const PAGE = "https://check.torproject.org/api/ip";
 
-// The addresses of a route. Its API has a placeholder for the key, and only the route's own name is always a valid username
-// at its port.
+// Returns the addresses of a route. The password in the API's URLs is a placeholder. The username is the route's own
+// name, because at the route's port only this name is always valid.
 export function addresses({ name, urls, auth }) {
   const server = urls.http.replace(/^http:\/\/(.*@)?/, "");
   const login = auth === "key" ? { username: name, password: "YOUR_KEY" } : null;
@@ -12,12 +12,13 @@ export function addresses({ name, urls, auth }) {
   return { server, login, http: `http://${before}${server}`, socks5: `socks5h://${before}${server}` };
 }
 
-// The page of the gateway's own examples: a gateway on a private network names one that exists there.
+// Returns the URL that the gateway's own example commands fetch. In a private network without internet, the operator
+// sets a page that exists there.
 function page({ examples }) {
   return examples?.url ?? /^curl -x \S+ (https?:\/\/\S+)$/.exec(examples?.curl ?? "")?.[1] ?? PAGE;
 }
 
-// Pairs of a name and a text.
+// Returns the examples as pairs of a name and a text.
 export function lines(route) {
   const { server, login, http, socks5 } = addresses(route);
   const url = page(route);

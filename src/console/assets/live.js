@@ -1,16 +1,18 @@
-// Live data: the counters of /metrics, read every two seconds and turned into rates, and the events of /events.
+// Live data: the counters of /metrics, which are read every two seconds and converted to rates, and the events of
+// /events.
 //
-// All charts of a page share this one reader. It keeps five minutes.
+// All charts of a page use this data. The last five minutes are kept.
 import { follow, refresh, session, text } from "./api.js";
 import { useEffect, useState } from "./view.js";
 
 const EVERY = 2000;
 const KEPT = 150;
 const MINUTE = 60_000 / EVERY;
-// An answer of more bytes (from some thousand routes) is expensive, so it is read every ten seconds only.
+// An answer of /metrics with more bytes than this (from about a thousand routes) is expensive, so it is read only every
+// ten seconds.
 const LARGE = 1_000_000;
 const EVENTS_KEPT = 500;
-// Rates are means over this many readings, because a single interval varies too much.
+// A rate is the mean over this number of readings, because the rate of a single interval varies too much.
 const WINDOW = 5;
 
 const looks = [];
@@ -19,7 +21,7 @@ export const state = { metrics: "waiting", events: "waiting" };
 const watchers = new Set();
 const tell = () => watchers.forEach((draw) => draw());
 
-// The outcomes of failed requests; all others are successes.
+// The outcomes that count as failed requests. All other outcomes are successes.
 const FAILED = /^(auth|ours|draining|client|denied|limited|no_exit|engine|exit|target|answer)(_|$)/;
 const LINE = /^(exitgate_[a-z_]+)(?:\{([^}]*)\})? (\S+)/;
 
@@ -62,7 +64,7 @@ function read(body) {
     const named = labels(written);
     const value = Number(number);
     take(look.all, named, value);
-    // Histograms have a source and a country, but no route.
+    // Histograms have the labels source and country, but no label for the route.
     if (named.route === undefined) continue;
     if (!look.routes.has(named.route)) look.routes.set(named.route, fresh());
     take(look.routes.get(named.route), named, value);
@@ -87,7 +89,7 @@ function between(a, b, route) {
   };
 }
 
-// The quantile of the requests between two readings, in milliseconds, interpolated within a bucket.
+// Returns a quantile of the durations of requests between two readings, in milliseconds. Interpolates within a bucket.
 function quantile(before, after, share) {
   const bounds = [...after.keys()].sort((a, b) => a - b);
   const counts = bounds.map((le) => after.get(le) - (before.get(le) ?? 0));
@@ -99,7 +101,7 @@ function quantile(before, after, share) {
   return 1000 * (low + ((high - low) * (total * share - below)) / (counts[at] - below || 1));
 }
 
-// The rates of the last ten seconds, and the totals since the gateway's start.
+// Returns the rates of the last ten seconds, and the totals since the gateway's start.
 export function figures(route) {
   const last = looks.at(-1);
   if (!last) return null;
@@ -116,15 +118,16 @@ export function figures(route) {
   };
 }
 
-// One value for each reading, oldest first; at least a minute, filled with null. Rates are those of one interval; quantiles
-// and shares need the requests of several.
+// Returns one value for each reading, the oldest first. If there is less than a minute of data, the beginning is filled
+// with null. A rate covers one interval between readings. Quantiles and shares cover several intervals, because they
+// need more requests.
 export function series(route, pick) {
   const back = pick === "p50" || pick === "p95" || pick === "failed" ? WINDOW : 1;
   const values = looks.slice(1).map((look, at) => between(looks[Math.max(0, at + 1 - back)], look, route)[pick]);
   return [...Array(Math.max(0, MINUTE - values.length)).fill(null), ...values];
 }
 
-// The age of the first value of a series, as text.
+// Returns the age of the first value of a series as text.
 export function reach(values) {
   const minutes = (values.length * EVERY) / 60_000;
   return minutes < 1.5 ? "1 min ago" : `${Math.round(minutes)} min ago`;
@@ -135,7 +138,7 @@ async function look() {
   try {
     const body = await text("/metrics");
     const next = read(body);
-    // Counters that fell belong to a gateway that was restarted.
+    // If a counter has become smaller, the gateway was restarted, so the old readings are dropped.
     if (looks.length > 0 && next.all.requests < looks.at(-1).all.requests) looks.length = 0;
     looks.push(next);
     if (looks.length > KEPT + 1) looks.shift();
@@ -157,7 +160,7 @@ function take(event) {
   tell();
 }
 
-// Starts reading. Returns a function that stops it.
+// Starts to read the metrics and events. Returns a function that stops it.
 export function start() {
   let over = false;
   let timer = 0;

@@ -1,4 +1,4 @@
-// Components that all pages use.
+// Components that several pages use.
 import { html, useEffect, useId, useRef, useState } from "./view.js";
 import { age, dated } from "./words.js";
 
@@ -50,14 +50,14 @@ export function Empty({ title, children }) {
   return html`<div class="empty"><p class="title">${title}</p><p>${children}</p></div>`;
 }
 
-// An error, with a button that tries again. The page keeps its data.
+// Shows an error with a button that tries again. The data on the page stays visible.
 export function Trouble({ error, again }) {
   if (!error) return null;
   return html`<div class="trouble" role="alert"><p>${error.message}</p>
     ${again && html`<button type="button" class="quiet" onClick=${again}>Try again</button>`}</div>`;
 }
 
-// A placeholder as tall as the content that is loading, because the page must not move when it arrives.
+// A placeholder that is as tall as the content that is loading. So nothing on the page moves when the content arrives.
 export function Waiting({ rows = 5 }) {
   return html`<div class="waiting" role="status"><span class="sr">Loading</span>${Array.from({ length: rows }, () => html`<div class="row" />`)}</div>`;
 }
@@ -76,7 +76,8 @@ export function CopyButton({ text, label = "Copy" }) {
     <${Icon} name=${done ? "done" : "copy"} /></button>`;
 }
 
-// The clipboard API exists on secure origins only, and a gateway in a LAN is not one. The older API works there.
+// The clipboard API exists only on secure origins, but a gateway in a LAN usually has no TLS. There an older API is
+// used.
 async function copied(text) {
   if (navigator.clipboard) {
     const written = await navigator.clipboard.writeText(text).then(() => true, () => false);
@@ -96,7 +97,8 @@ export function Mono({ text, shown = text, label }) {
   return html`<span class="mono copyable"><span title=${text}>${shown}</span><${CopyButton} text=${text} label=${label ?? `Copy ${text}`} /></span>`;
 }
 
-// Tabs by the pattern of WAI-ARIA: the arrow keys move, and the Tab key stops once.
+// Tabs that follow the pattern of WAI-ARIA: the arrow keys change the tab, and the Tab key stops only at the chosen
+// tab.
 export function Tabs({ label, names, children }) {
   const [chosen, choose] = useState(0);
   const id = useId();
@@ -118,8 +120,8 @@ export function Tabs({ label, names, children }) {
   </div>`;
 }
 
-// The browser's own dialog: it keeps the focus inside, closes on Escape and restores the focus. The focus begins in its first
-// field, or on its first button at the bottom.
+// The dialog element of the browser: it keeps the focus inside, closes on Escape, and then restores the focus. At first
+// the focus is in the first field of the dialog, or on the first button at the bottom.
 export function Dialog({ title, onClose, children, kind = "" }) {
   const dialog = useRef(null);
   const id = useId();
@@ -127,7 +129,7 @@ export function Dialog({ title, onClose, children, kind = "" }) {
     const shown = dialog.current;
     shown.showModal();
     const fields = shown.querySelectorAll(".body input, .body select, .body textarea, footer button");
-    // Of radio buttons, the Tab key stops at the chosen one.
+    // In a group of radio buttons, the Tab key stops at the chosen button, so the focus is set there.
     ([...fields].find((field) => field.type !== "radio" || field.checked) ?? shown).focus();
     return () => shown.close();
   }, []);
@@ -140,7 +142,7 @@ export function Dialog({ title, onClose, children, kind = "" }) {
   </dialog>`;
 }
 
-// Asks before an action that cannot be undone.
+// Asks the user to confirm an action that cannot be undone.
 export function Confirm({ title, action, onYes, onClose, children }) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState(null);
@@ -170,8 +172,8 @@ export function Field({ label, hint, error, children }) {
   </div>`;
 }
 
-// A short message about what the user just did, also for screen readers. It belongs to the page that is shown: on another
-// page it would be read as news of that page.
+// Shows a short message about what the user just did, also for screen readers. The message disappears when the user
+// goes to another page, because there it could be mistaken for news of that page.
 let show = () => {};
 export function say(text, kind = "good") {
   show({ text, kind, page: location.hash, id: Math.random() });

@@ -1,4 +1,4 @@
-// One field that finds pages, routes, countries, and exits by address, nickname or fingerprint.
+// A search field that finds pages, routes, countries, and exits (by address, nickname or fingerprint).
 import { ask } from "./api.js";
 import { Dialog, Icon } from "./parts.js";
 import { html, useEffect, useMemo, useRef, useState } from "./view.js";
@@ -36,7 +36,7 @@ export function Search({ pages, onClose }) {
     const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
     const fits = ({ words: text }) => words.every((word) => text.toLowerCase().includes(word));
     const list = all.filter(fits).slice(0, SHOWN);
-    // Only the first thousand exits are loaded; the gateway may know this address.
+    // Only the first thousand exits are loaded here, but the gateway may know an exit with this address.
     if (list.length === 0 && /^[0-9a-fA-F.:]{6,}$/.test(typed.trim())) {
       list.push({ icon: "exits", name: typed.trim(), hint: "look up this exit", to: `#/exits/${encodeURIComponent(typed.trim())}` });
     }
@@ -56,7 +56,7 @@ export function Search({ pages, onClose }) {
       event.preventDefault();
       go(found[at]);
     } else if (event.key === "Escape") {
-      // In a search field the first Escape would only empty the field.
+      // Without this, the first Escape in a search field would only empty the field and not close the dialog.
       event.preventDefault();
       onClose();
     }

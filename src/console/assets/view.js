@@ -1,4 +1,4 @@
-// The only file that names the rendering library; all others import from here.
+// The only file that imports the rendering library. All other files import it from here.
 import { h, render, Fragment } from "./vendor/preact.js";
 import htm from "./vendor/htm.js";
 

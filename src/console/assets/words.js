@@ -1,4 +1,4 @@
-// How numbers, times and countries are written. Pure functions.
+// Functions that write numbers, times and countries as text.
 
 const regions = new Intl.DisplayNames(["en"], { type: "region" });
 
@@ -18,7 +18,7 @@ export function count(value) {
   return `${trim(value / size)}${unit}`;
 }
 
-// A small rate has one decimal place: 0.4/s is not 0.
+// Returns a rate as text. A small rate has one decimal place, so 0.4 per second is not shown as 0.
 export function rate(value) {
   if (value == null || Number.isNaN(value)) return "–";
   if (value === 0) return "0";
@@ -59,7 +59,8 @@ export function span(seconds) {
   return `${Math.floor(seconds / 86_400)} d`;
 }
 
-// "3 min ago", "in 20 s". Less than two seconds is "now", because the clocks of two machines differ by more.
+// Returns a time as text, such as "3 min ago" or "in 20 s". Less than two seconds is "now", because the clocks of two
+// machines are rarely more exact.
 export function age(when, now = Date.now()) {
   if (!when) return "never";
   const seconds = (now - new Date(when).getTime()) / 1000;
@@ -79,7 +80,7 @@ export function short(id) {
   return /^[0-9A-F]{40}$/.test(id) ? `${id.slice(0, 8)}…` : id;
 }
 
-// Words of the API (`several_ips`, `bad_exit`) as words for people.
+// Returns a word of the API (`several_ips`, `bad_exit`) in a form for people.
 export function plain(word) {
   return String(word ?? "").replaceAll("_", " ").replaceAll(".", " ");
 }

@@ -1,16 +1,16 @@
-// Dialogs for an existing route: change it, and report one of its exits.
+// Dialogs for an existing route: one changes the route, the other reports that a site refuses one of its exits.
 import { ask, refresh } from "../api.js";
 import { Dialog, Field, Trouble, say } from "../parts.js";
 import { html, useState } from "../view.js";
 
-// The fields of a form, their errors, and sending them: what the dialogs have in common.
+// The state that all form dialogs need: the fields, their errors, and a function that sends them.
 export function useForm(first) {
   const [fields, setFields] = useState(first);
   const [fault, setFault] = useState(null);
   const [busy, setBusy] = useState(false);
   const input = (name, more) => (id, about) => html`<input id=${id} aria-describedby=${about} autocomplete="off" value=${fields[name]} ...${more}
     onInput=${(event) => { setFields({ ...fields, [name]: event.target.value }); setFault(null); }} />`;
-  // The error of one field; `rest` is an error of none of them.
+  // Returns the error of one field. `rest` is an error that belongs to none of the fields.
   const wrong = (name) => (fault?.details.field === name ? fault.message : null);
   const rest = fault && !(fault.details.field in first) ? fault : null;
   const send = async (event, work) => {
@@ -28,7 +28,7 @@ export function useForm(first) {
 
 const whole = (text) => (/^\d+$/.test(text) ? Number(text) : text);
 
-// Sends only changed fields; an emptied field is reset to its default.
+// The dialog that changes a route. It sends only changed fields. An emptied field is reset to its default.
 export function Edit({ route, onClose }) {
   const first = { pool: String(route.pool.wanted), check: route.check ?? "", rotate_every: route.policy.rotate_every ? `${route.policy.rotate_every}s` : "", ttl: "" };
   const { input, wrong, rest, busy, send } = useForm(first);

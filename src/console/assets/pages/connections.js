@@ -1,4 +1,4 @@
-// The open connections, each with a button that closes it.
+// The page of open connections, each with a button that closes the connection.
 import { ask, refresh, useAsk } from "../api.js";
 import { Empty, Icon, Panel, Trouble, Waiting, say } from "../parts.js";
 import { html } from "../view.js";

@@ -1,4 +1,4 @@
-// The dialog for a new route. While the user chooses, it shows how many exits the route would have.
+// The dialog that creates a route. While the user chooses, it shows how many exits the route would have.
 import { ask, refresh, useAsk } from "../api.js";
 import { Dialog, Field, Trouble, say } from "../parts.js";
 import { html, useEffect, useState } from "../view.js";
@@ -34,7 +34,7 @@ function Countries({ chosen, onChange }) {
   </fieldset>`;
 }
 
-// Explains the selector, a moment after the last change.
+// Requests how many exits the selector leaves after each filter step. It waits 250 ms after the user's last change.
 function useFunnel(selector) {
   const [settled, settle] = useState(selector);
   useEffect(() => {

@@ -1,4 +1,4 @@
-// The tor processes: their state and their load.
+// The page of the tor processes (engines): their state and their load.
 import { useAsk } from "../api.js";
 import { Bar } from "../chart.js";
 import { Badge, Empty, Mono, Panel, Trouble, Waiting } from "../parts.js";

@@ -1,4 +1,4 @@
-// Events as they happen: routes opened and closed, pins moved, engines and sources changed.
+// The page of events: shows in real time when routes open and close, pins change, and engines or sources change.
 import { events, state, useLive } from "../live.js";
 import { Badge, Empty, Panel } from "../parts.js";
 import { html, useState } from "../view.js";
@@ -14,7 +14,7 @@ function tone({ kind, data }) {
   return kind === "missed" ? "bad" : "good";
 }
 
-// The event as a sentence: the gateway's own if it sent one.
+// Returns the event as a sentence: the gateway's own sentence, if the event has one.
 function sentence({ kind, data }) {
   if (data.text) return data.text;
   if (kind.startsWith("route.")) return `${data.route}${data.port ? ` on port ${data.port}` : ""}`;
@@ -24,7 +24,7 @@ function sentence({ kind, data }) {
   return Object.entries(data).filter(([name]) => name !== "at").map(([name, value]) => `${plain(name)} ${typeof value === "object" ? JSON.stringify(value) : short(String(value))}`).join(", ");
 }
 
-// A link to the exit of the event.
+// Returns a link to the exit of the event.
 function exitOf({ data }) {
   const id = data.to?.exit ?? data.exit;
   return typeof id === "string" ? html` <a href=${`#/exits/${encodeURIComponent(id)}`}>see it</a>` : null;

@@ -1,4 +1,4 @@
-// One exit: its facts, the results of its checks, and the sites that refuse it.
+// The page of one exit: its properties, the results of its checks, and the sites that refuse the exit.
 import { ask, refresh, useAsk } from "../api.js";
 import { History } from "../chart.js";
 import { Badge, Empty, Icon, Mono, Panel, Trouble, Waiting, When, say } from "../parts.js";
@@ -62,7 +62,8 @@ function Facts({ exit }) {
     <p class="hint">${username(exit) ? html`To use only this exit: username <code>${username(exit)}</code>` : "No username selects only this exit until a site has seen its address."}</p></${Panel}>`;
 }
 
-// The username that selects one exit: a public proxy by the address that sites see, and only if it names the source too.
+// Returns a username that uses only this exit. A public proxy is identified by the address that sites see, and its
+// username must contain the source too.
 function username({ id, ip, source, username: given }) {
   if (given !== undefined) return given;
   if (source !== "public") return `any-exit-${id}`;

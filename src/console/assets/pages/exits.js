@@ -6,7 +6,7 @@ import { html, useEffect, useState } from "../view.js";
 import { count, country, millis, plain, plural, short } from "../words.js";
 
 const PAGE = 100;
-// The largest page of the API, for a filter that needs all exits.
+// The largest page that the API returns. It is used for a filter that needs all exits.
 const MANY = 1000;
 const BARS = 14;
 
@@ -33,7 +33,7 @@ function Countries({ chosen, onChoose }) {
   </${Panel}>`;
 }
 
-// A list that grows by pages, and starts again when the query changes.
+// A list that is loaded page by page. It starts again from the first page when the query changes.
 function usePages(query) {
   const first = useAsk(`/exits?limit=${PAGE}${query}`, 8000);
   const [more, setMore] = useState({ query, exits: [], next: undefined });

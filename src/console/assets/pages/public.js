@@ -1,4 +1,4 @@
-// Public proxies that passed their checks, as /list gives them.
+// The page of public proxies that passed their checks. It shows the data of /list.
 import { useAsk } from "../api.js";
 import { Badge, CopyButton, Empty, Mono, Panel, Trouble, Waiting, When } from "../parts.js";
 import { html, useState } from "../view.js";

@@ -1,4 +1,4 @@
-// One route: its figures, examples to paste, its exits, and buttons to rotate, change and delete it.
+// The page of one route: its traffic, examples to copy, its exits, and buttons to rotate, change and delete the route.
 import { ask, refresh, useAsk } from "../api.js";
 import { Chart } from "../chart.js";
 import { addresses, lines } from "../lines.js";
@@ -93,7 +93,8 @@ function Actions({ route }) {
 export function RoutePage({ id }) {
   const { data: route, error, again } = useAsk(`/proxies/${encodeURIComponent(id)}`, 4000);
   const missing = error?.status === 404;
-  // The heading has the focus when the page opens, so it must be the same element before and after the data arrives.
+  // The heading gets the focus when the page opens. So the heading must be the same element before and after the data
+  // arrives.
   return html`
     <p class="crumb"><a href="#/routes">Routes</a></p>
     <div class="head"><h1 tabindex="-1">${route?.name ?? id}</h1>${route && html`<${Actions} route=${route} />`}</div>

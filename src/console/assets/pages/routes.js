@@ -1,4 +1,4 @@
-// The first page: the figures of all routes together, and a table of the routes.
+// The start page: the figures of all routes together, and a table of the routes.
 import { useAsk } from "../api.js";
 import { Spark } from "../chart.js";
 import { figures, series, useLive } from "../live.js";
@@ -13,7 +13,8 @@ function Tile({ name, value, note, values, kind = "" }) {
     <div class="note">${note}</div>${values && html`<${Spark} values=${values} kind=${kind} label=${`${name}, last two minutes`} />`}</div>`;
 }
 
-// Below half a percent failures are normal; from 5 % on they are an alarm. Not tuned.
+// Returns the colour class of a share of failed requests. Below 0.5 % failures are normal, and from 5 % on they are an
+// alarm. Not tuned.
 export function alarm(share) {
   return share == null || share < 0.005 ? "" : share < 0.05 ? "warn" : "bad";
 }
@@ -33,7 +34,7 @@ function Tiles() {
   </section>`;
 }
 
-// A strict route uses one exit, so one is enough.
+// Shows the size of a pool. A strict route uses only one exit, so one exit is enough.
 export function Pool({ pool, mode }) {
   const { have, unique_ips: ips } = pool;
   const wanted = mode === "strict" ? 1 : pool.wanted;
@@ -60,7 +61,7 @@ function Row({ route }) {
   </tr>`;
 }
 
-// All usernames that are not the name of a route: one row for all of them.
+// One table row for all usernames that are not the name of a route.
 function Implicit() {
   const now = figures("implicit");
   if (!now?.total.requests && !now?.streams) return null;
@@ -85,13 +86,13 @@ function Table({ routes }) {
   </tr></thead><tbody>${routes.map((route) => html`<${Row} key=${route.name} route=${route} />`)}<${Implicit} /></tbody></table></div>`;
 }
 
-// Rows that are drawn at once: a phone cannot draw a thousand every two seconds.
+// The number of rows that are drawn at first. A phone cannot draw a thousand rows every two seconds.
 const ROWS = 100;
 
 export function Routes({ query }) {
   const [pace, setPace] = useState(4000);
   const { data, error, again } = useAsk("/proxies?limit=1000", pace);
-  // A thousand routes are a megabyte, so they are read less often.
+  // A thousand routes are a megabyte of data, so a long list is read less often.
   useEffect(() => setPace(data?.total > 200 ? 15_000 : 4000), [data?.total]);
   const [rows, showRows] = useState(ROWS);
   const [creating, create] = useState(query.has("new"));

@@ -1,4 +1,4 @@
-// The sources of exits: when each was fetched last, and the result.
+// The page of the sources of exits: when each source was last fetched, and the result.
 import { ask, refresh, useAsk } from "../api.js";
 import { Badge, Empty, Icon, Panel, Trouble, Waiting, When, say } from "../parts.js";
 import { html } from "../view.js";

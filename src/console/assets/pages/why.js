@@ -1,4 +1,5 @@
-// Explains which exits a username can use: all filters in order, with the number of exits that each one leaves.
+// The page that explains which exits a username can use: all filter steps in order, with the number of exits left after
+// each.
 import { useAsk } from "../api.js";
 import { Bar } from "../chart.js";
 import { Empty, Field, Panel, Trouble } from "../parts.js";
