@@ -88,8 +88,8 @@ pub const ALL: &[Scenario] = &[
     scenario!("fresh-start", 10.0, false, "a first start, with an empty data folder", start::fresh),
     scenario!("restart", 1.0, true, "a start with the data of an earlier run", start::again),
     scenario!("scraper", 10.0, false, "50 sessions, 20 requests a second, for 10 minutes", scraper::steady),
-    scenario!("guard-down", 5.0, false, "the guard of an engine is down for 5 minutes", guards::down),
-    scenario!("guard-hangs", 5.0, false, "the guard of an engine answers nothing for 5 minutes", guards::hangs),
+    scenario!("guard-down", 6.0, false, "the guard of an engine is down for 5 minutes", guards::down),
+    scenario!("guard-hangs", 6.0, false, "the guard of an engine answers nothing for 5 minutes", guards::hangs),
     scenario!(
         "guard-overloaded",
         5.0,
@@ -104,9 +104,9 @@ pub const ALL: &[Scenario] = &[
         "the guards of all engines go down, four times within 2 minutes",
         guards::in_turn
     ),
-    scenario!("engine-crash", 1.0, false, "an engine's process is killed", engines::crash),
-    scenario!("engine-hang", 2.0, false, "an engine's process is stopped for 90 s", engines::hang),
-    scenario!("control-cut", 1.0, false, "the control connections of all engines are cut", engines::cut),
+    scenario!("engine-crash", 2.0, false, "an engine's process is killed", engines::crash),
+    scenario!("engine-hang", 2.0, false, "an engine's process is stopped for a minute", engines::hang),
+    scenario!("control-cut", 2.0, false, "the control connections of all engines are cut", engines::cut),
     scenario!("consensuses", 180.0, false, "eight consensuses in a row, 2 % churn", consensuses::eight),
     scenario!(
         "routes-100",

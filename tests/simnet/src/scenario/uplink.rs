@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::{Rig, moved};
 use crate::bed::Bed;
 use crate::client::{Answer, get};
-use crate::load::{Request, patience, send, served};
+use crate::load::{Request, blaming, patience, send, served};
 use crate::pace::Pace;
 use crate::process::signal;
 use crate::row::Row;
@@ -106,10 +106,16 @@ async fn finish(
         "answers during it",
         format!("{} of {}; {}", served(&during), during.len(), crate::load::reasons(&during)),
     );
+    row.at_most("errors that blame an exit", blaming(&during) as f64, 0.0);
     let (_, ready) = rig.gateway.api("GET", "/ready").await?;
     row.figure("what /ready says after it", ready["sources"]["tor"]["reason"].as_str().unwrap_or("–"));
-    rig.pace.wait(Duration::from_secs(60)).await;
-    let after = ask_all(bed, &rig).await;
+    // A pin moves when its exit has been called bad for `repin_after`, and somebody asks for it then.
+    let mut after = Vec::new();
+    for _ in 0..2 {
+        rig.pace.wait(Duration::from_secs(90)).await;
+        answers.extend(after);
+        after = ask_all(bed, &rig).await;
+    }
     let of = |from: usize| moved(&before[from..from + 2], &after[from..from + 2]) as f64;
     row.at_least("pins and sessions served before it of 6", served(&before) as f64, 6.0);
     row.at_most("pins moved of 2", of(0), 0.0);
