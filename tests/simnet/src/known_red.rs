@@ -30,7 +30,7 @@ pub const KNOWN_RED: &[(&str, &str)] = &[
     ),
     ("suspend-1h", "circuits that died in the sleep are booked on exits, as after an outage"),
     ("idle-hour", "the tester tests every exit every half an hour, whether anybody wants it or not (check/schedule)"),
-    ("idle-hour-bare", "as idle-hour"),
+    ("idle-hour-bare", "as idle-hour: no route is needed for it"),
     ("choice", "pools are filled without regard to what exits can carry (route/pool.rs)"),
     (
         "fresh-start",
