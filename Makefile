@@ -113,7 +113,7 @@ simnet: ## the shipped gateway on a simulated public network: all scenarios, or 
 	@.ci/need cargo cc
 	cargo build --release --locked --bin exitgate
 	cargo build --release --locked --quiet -p exitgate-simnet -p exitgate-simtor
-	$(TARGET)/release/simnet $(TARGET)/release/exitgate $(TARGET)/release/simtor $(if $(FULL),--full) $(SIMNET) $(SCENARIO)
+	tests/simnet/run.sh $(TARGET)/release $(if $(FULL),--full) $(SIMNET) $(SCENARIO)
 
 simnet-verify: ## the scenarios of it that `make verify` runs
 	@$(MAKE) --no-print-directory simnet SIMNET=--verify

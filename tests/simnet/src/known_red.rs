@@ -3,7 +3,45 @@
 //! They do not fail a run. A scenario that is listed here and turns green does, so that the list says what is true.
 
 /// Name and cause.
-pub const KNOWN_RED: &[(&str, &str)] = &[];
+pub const KNOWN_RED: &[(&str, &str)] = &[
+    (
+        "sessions-200",
+        "each new exit needs a circuit, each engine builds one a second, and all requests wait in one queue until they time out \
+         together (tor/circuit/pace.rs, tor/circuit/pool/upkeep.rs)",
+    ),
+    ("sessions-1000", "as sessions-200: two circuits a second are 120 sessions a minute"),
+    (
+        "dead-target",
+        "silence on a circuit is taken for the exit's, the next attempt costs a circuit, and three attempts fill the whole \
+         30 s (dial/tor.rs, gateway/tunnel/attempt.rs); the session is given another exit",
+    ),
+    (
+        "uplink-10s",
+        "streams on circuits that hang are booked on exits, so sessions leave them (dial/tor/fault.rs, route/choose/sticky.rs)",
+    ),
+    (
+        "uplink-150s",
+        "whichever hop failed, a build that fails is the exit's (tor/engine/session.rs, tor/engine/lend.rs); engines walk through \
+         their sample of guards while nothing connects (tor/guard.rs)",
+    ),
+    (
+        "uplink-15m",
+        "as uplink-150s, and the tester calls hundreds of exits bad meanwhile (check/fault.rs), so that pins move as well",
+    ),
+    ("suspend-1h", "circuits that died in the sleep are booked on exits, as after an outage"),
+    ("idle-hour", "the tester tests every exit every half an hour, whether anybody wants it or not (check/schedule)"),
+    ("idle-hour-bare", "as idle-hour: no route is needed for it"),
+    ("choice", "pools are filled without regard to what exits can carry (route/pool.rs)"),
+    (
+        "fresh-start",
+        "POST /proxies answers 409 while no exit is known, and exits of a country are tested in no order that anybody asked for",
+    ),
+    (
+        "restart",
+        "an engine says that it is ready before it has entered the network (tor/engine/lend.rs: NotReady without an entry)",
+    ),
+    ("scraper", "sessions whose circuit ends wait behind spares and checks, are refused after 30 s, and are moved"),
+];
 
 /// Why a scenario is expected to be red, if it is.
 pub fn reason(scenario: &str) -> Option<&'static str> {

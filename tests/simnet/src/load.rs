@@ -82,6 +82,11 @@ pub fn reasons(answers: &[Answer]) -> String {
     if shown.is_empty() { "none".into() } else { shown.join("; ") }
 }
 
+/// How many answers say that an exit is to blame.
+pub fn blaming(answers: &[Answer]) -> usize {
+    answers.iter().filter(|answer| answer.error.starts_with("the exit")).count()
+}
+
 /// How many answers each exit gave.
 pub fn by_exit(answers: &[Answer]) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
@@ -148,5 +153,7 @@ mod tests {
         let answers = [answer(true, 1), answer(false, 1), answer(false, 2)];
         assert_eq!(reasons(&answers), "2 × 504 late");
         assert_eq!((served(&answers), reasons(&answers[..1]).as_str()), (1, "none"));
+        let blames = Answer { error: "the exit does not answer".into(), ..Answer::default() };
+        assert_eq!((blaming(&answers), blaming(&[blames])), (0, 1));
     }
 }

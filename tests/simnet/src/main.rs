@@ -87,7 +87,9 @@ async fn run(options: Options) -> anyhow::Result<bool> {
 
 fn choose(options: &Options) -> anyhow::Result<Vec<&'static Scenario>> {
     if options.names.is_empty() {
-        return Ok(ALL.iter().filter(|scenario| scenario.verify || !options.verify).collect());
+        let all = ALL.iter().filter(|scenario| scenario.verify || !options.verify);
+        let (which, of) = options.part.unwrap_or((1, 1));
+        return Ok(all.skip(which - 1).step_by(of).collect());
     }
     let find = |name: &String| {
         ALL.iter().find(|scenario| scenario.name == name).with_context(|| format!("no scenario is called {name}"))

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 
 pub const USAGE: &str = "\
-simnet GATEWAY SIMTOR [--full] [--by N] [--verify] [--list] [--size N] [--out FILE] [SCENARIO…]
+simnet GATEWAY SIMTOR [--full] [--by N] [--part K/N] [--verify] [--list] [--size N] [--out FILE] [SCENARIO…]
 
   GATEWAY   the program, such as target/release/exitgate
   SIMTOR    the program that stands in for tor, such as target/release/simtor
   --by N    with all durations divided by N; 1 is real time
   --full    in real time, which takes hours; otherwise hour-long scenarios run with all durations divided
   --verify  only the scenarios that `make verify` runs
+  --part K/N  of the scenarios the Kth, the K+Nth and so on: several processes share them, each with logs of its own
   --list    the names of the scenarios, and nothing else
   --size N  relays of the network in the place of the public network's 9,300
   --out F   where the table goes; target/ci/simnet/table.md otherwise";
@@ -24,6 +25,7 @@ pub struct Options {
     pub full: bool,
     pub by: Option<f64>,
     pub verify: bool,
+    pub part: Option<(usize, usize)>,
     pub list: bool,
     pub size: Option<usize>,
     pub out: Option<PathBuf>,
@@ -40,6 +42,14 @@ impl Options {
                 "--by" => {
                     let by = arguments.next().and_then(|by| by.parse().ok());
                     options.by = Some(by.filter(|by| (1.0..=1000.0).contains(by)).context("--by: a number from 1 on")?);
+                }
+                "--part" => {
+                    let part = arguments.next().and_then(|part| {
+                        let (which, of) = part.split_once('/')?;
+                        Some((which.parse().ok()?, of.parse().ok()?))
+                    });
+                    let makes_sense = |(which, of): &(usize, usize)| (1..=*of).contains(which);
+                    options.part = Some(part.filter(makes_sense).context("--part: such as 1/2")?);
                 }
                 "--verify" => options.verify = true,
                 "--list" => options.list = true,
@@ -64,7 +74,10 @@ impl Options {
 
     /// Where logs are kept, and the table if nobody says where.
     pub fn logs(&self) -> anyhow::Result<PathBuf> {
-        let folder = PathBuf::from("target/ci/simnet");
+        let mut folder = PathBuf::from("target/ci/simnet");
+        if let Some((which, _)) = self.part {
+            folder.push(which.to_string());
+        }
         std::fs::create_dir_all(&folder)?;
         Ok(folder)
     }
@@ -96,6 +109,7 @@ mod tests {
             "gate simtor --size",
             "gate simtor --size 3",
             "gate simtor --by 0",
+            "gate simtor --part 3/2",
             "gate simtor --out",
         ] {
             assert!(read(line).is_err(), "{line}");

@@ -12,6 +12,9 @@ use crate::pace::Pace;
 use crate::process::signal;
 use crate::row::Row;
 
+/// How long the load goes on.
+const LOAD: Duration = Duration::from_secs(150);
+
 pub async fn crash(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
     let rig = Rig::warm(bed, pace, "").await?;
     let act = async {
@@ -20,7 +23,7 @@ pub async fn crash(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
         pace.wait(Duration::from_secs(2)).await;
         rig.said().await
     };
-    measure(bed, &rig, "engine-crash", act).await
+    measure(bed, &rig, "engine-crash", LOAD, act).await
 }
 
 pub async fn hang(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
@@ -29,12 +32,12 @@ pub async fn hang(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
         pace.wait(Duration::from_secs(20)).await;
         let engine = first(&rig)?;
         signal(engine, "STOP")?;
-        pace.wait(Duration::from_secs(90)).await;
+        pace.wait(Duration::from_secs(60)).await;
         let said = rig.said().await;
         let _ = signal(engine, "CONT"); // the gateway may have ended it meanwhile
         said
     };
-    measure(bed, &rig, "engine-hang", act).await
+    measure(bed, &rig, "engine-hang", LOAD, act).await
 }
 
 pub async fn cut(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
@@ -45,7 +48,7 @@ pub async fn cut(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
         pace.wait(Duration::from_secs(2)).await;
         rig.said().await
     };
-    measure(bed, &rig, "control-cut", act).await
+    measure(bed, &rig, "control-cut", LOAD, act).await
 }
 
 fn first(rig: &Rig) -> anyhow::Result<u32> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Rig, moved};
 use crate::bed::Bed;
 use crate::client::Answer;
-use crate::load::{Request, longest_gap, patience, reasons, send, served};
+use crate::load::{Request, blaming, longest_gap, patience, reasons, send, served};
 use crate::pace::Pace;
 use crate::row::{Row, number};
 
@@ -15,7 +15,7 @@ use crate::row::{Row, number};
 const LENGTH: Duration = Duration::from_secs(300);
 
 /// How long the load goes on: before, during and after.
-const LOAD: Duration = Duration::from_secs(480);
+const LOAD: Duration = Duration::from_secs(450);
 
 /// Requests a second, in turn by `any` and by ten sessions.
 const A_SECOND: u32 = 2;
@@ -44,7 +44,7 @@ async fn one_fails(bed: &Bed, pace: Pace, name: &'static str, fault: impl Fn(&st
         rig.world.end(id)?;
         Ok(said)
     };
-    measure(bed, &rig, name, act).await
+    measure(bed, &rig, name, LOAD, act).await
 }
 
 /// Whatever guards the engines have is taken down, again and again; then all are back.
@@ -62,7 +62,7 @@ pub async fn in_turn(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
         faults.into_iter().try_for_each(|fault| rig.world.end(fault))?;
         Ok(said)
     };
-    measure(bed, &rig, "guards-in-turn", act).await
+    measure(bed, &rig, "guards-in-turn", LOAD, act).await
 }
 
 impl Rig {
@@ -78,11 +78,12 @@ impl Rig {
     }
 }
 
-/// Runs a steady load while something goes wrong, and says what clients and promises had of it.
+/// Runs a load of this length while something goes wrong, and says what clients and promises had of it.
 pub(super) async fn measure(
     bed: &Bed,
     rig: &Rig,
     name: &'static str,
+    load: Duration,
     act: impl Future<Output = anyhow::Result<String>>,
 ) -> anyhow::Result<Row> {
     let (pace, entered) = (rig.pace, rig.world.entered()?);
@@ -91,7 +92,7 @@ pub(super) async fn measure(
         names.map(|username| Request { username, url: bed.page(), at: Duration::ZERO }).collect::<Vec<_>>()
     };
     let before = send(rig.gateway.proxy(), sessions(), patience(pace)).await;
-    let requests: Vec<Request> = (0..LOAD.as_secs() as u32 * A_SECOND)
+    let requests: Vec<Request> = (0..load.as_secs() as u32 * A_SECOND)
         .map(|number| {
             let username = if number % 2 == 0 { "any".to_owned() } else { format!("any-session-g{}", number / 2 % 10) };
             Request { username, url: bed.page(), at: pace.wall(Duration::from_secs(1) * number / A_SECOND) }
@@ -104,6 +105,7 @@ pub(super) async fn measure(
     row.at_most("longest time without a page s", longest_gap(&at, &answers, pace), 20.0);
     row.at_most("sessions moved of 10", moved(&before, &after) as f64, 0.0);
     row.at_least("sessions served after it of 10", served(&after) as f64, 10.0);
+    row.at_most("errors that blame an exit", blaming(&answers) as f64, 0.0);
     row.figure("served %", number(served(&answers) as f64 / answers.len() as f64 * 100.0));
     row.figure("failures", reasons(&answers));
     row.figure("relays entered besides", rig.world.entered()?.saturating_sub(entered));

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Rig, moved};
 use crate::bed::Bed;
 use crate::client::Answer;
-use crate::load::{Request, patience, reasons, send, served, spread};
+use crate::load::{Request, blaming, patience, reasons, send, served, spread};
 use crate::pace::Pace;
 use crate::row::Row;
 
@@ -58,6 +58,7 @@ async fn run(bed: &Bed, pace: Pace, name: &'static str, url: String) -> anyhow::
     row.figure("errors by a pool", reasons(&by_pool));
     row.figure("pages by a pool", served(&by_pool));
     row.at_least("other pages served after it of 20", served(&normal) as f64, 20.0);
+    row.at_most("errors that blame an exit", (blaming(&bad) + blaming(&by_pool)) as f64, 0.0);
     row.figure("told of the move", after.iter().filter(|answer| answer.moved.is_some()).count());
     rig.nobody_called_bad(&mut row).await?;
     rig.always(&mut row, &[before, bad, after, by_pool, normal].concat())?;
