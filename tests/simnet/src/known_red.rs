@@ -40,6 +40,27 @@ pub const KNOWN_RED: &[(&str, &str)] = &[
         "restart",
         "an engine says that it is ready before it has entered the network (tor/engine/lend.rs: NotReady without an entry)",
     ),
+    ("guards-in-turn", "sessions whose circuits go down with a guard are given another exit, though theirs is well"),
+    ("engine-hang", "as guards-in-turn: sessions are moved when the engine that carries them is silent"),
+    (
+        "consensuses",
+        "each engine reads the directory again and again (tor/directory.rs), memory grows with it, and a relay that is missing from \
+         one consensus loses its pins",
+    ),
+    (
+        "routes-100",
+        "1,600 spares are wanted at two circuits a second, and the first request of each route waits behind them",
+    ),
+    ("routes-1000", "as routes-100: ten times as many spares"),
+    (
+        "echo-down",
+        "exits that are tested before the page is suspended are called bad; how many depends on the division of time, because \
+         check/witness.rs looks at a minute that is not divided",
+    ),
+    (
+        "echo-lying",
+        "the address that the gateway names is the one that the second echo server made up, for exits tested meanwhile",
+    ),
     ("scraper", "sessions whose circuit ends wait behind spares and checks, are refused after 30 s, and are moved"),
 ];
 

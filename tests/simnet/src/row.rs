@@ -22,6 +22,8 @@ pub struct Bar {
     pub found: String,
     pub must: String,
     pub passed: bool,
+    /// Every scenario has it: the table shows it where it is not cleared.
+    pub common: bool,
 }
 
 impl Row {
@@ -50,7 +52,15 @@ impl Row {
     }
 
     fn bar(&mut self, what: impl Into<String>, found: String, must: String, passed: bool) {
-        self.bars.push(Bar { what: what.into(), found, must, passed });
+        self.bars.push(Bar { what: what.into(), found, must, passed, common: false });
+    }
+
+    /// A count that must be nothing, in every scenario.
+    pub fn never(&mut self, what: &str, found: f64) {
+        self.at_most(what, found, 0.0);
+        if let Some(bar) = self.bars.last_mut() {
+            bar.common = true;
+        }
     }
 
     /// Whether every bar was cleared.
@@ -65,7 +75,7 @@ impl Row {
         for (what, found) in &self.figures {
             let _ = writeln!(text, "     {what}: {found}"); // a String takes everything
         }
-        for Bar { what, found, must, passed } in &self.bars {
+        for Bar { what, found, must, passed, .. } in &self.bars {
             let _ = writeln!(text, "  {} {what}: {found} ({must})", if *passed { "ok " } else { "RED" });
         }
         text
@@ -74,7 +84,7 @@ impl Row {
     /// A line of the table in Markdown.
     pub fn line(&self) -> String {
         let figures = self.figures.iter().map(|(what, found)| format!("{what} {found}"));
-        let bars = self.bars.iter().map(|bar| {
+        let bars = self.bars.iter().filter(|bar| !(bar.common && bar.passed)).map(|bar| {
             let mark = if bar.passed { "" } else { "**" };
             format!("{mark}{} {}{mark} ({})", bar.what, bar.found, bar.must)
         });
@@ -120,6 +130,7 @@ mod tests {
         assert!(row.green());
         row.at_least("served", 95.0, 200.0);
         assert!(!row.green());
+        row.never("wrong exits", 0.0);
         assert_eq!(row.line(), "| x | real time | red | p95 4 (≤ 5); **served 95** (≥ 200) |  |");
     }
 
