@@ -78,7 +78,7 @@ async fn run(options: Options) -> anyhow::Result<bool> {
                 None
             }
         };
-        as_expected &= judge(scenario, row.as_ref());
+        as_expected &= compare_with_list(scenario, row.as_ref());
         lines.push(row.map_or_else(|| format!("| {} | | could not be run | | |", scenario.name), |row| row.line()));
         write(&bed.options, &lines)?;
     }
@@ -98,7 +98,7 @@ fn choose(options: &Options) -> anyhow::Result<Vec<&'static Scenario>> {
 }
 
 /// Prints a row; true if it came as expected.
-fn judge(scenario: &Scenario, row: Option<&Row>) -> bool {
+fn compare_with_list(scenario: &Scenario, row: Option<&Row>) -> bool {
     let Some(row) = row else { return false };
     println!("{}", row.report());
     match (row.green(), known_red::reason(scenario.name)) {

@@ -19,7 +19,7 @@ mod tests;
 mod who;
 
 pub use list::list;
-pub(crate) use who::{Crowd, chance};
+pub(crate) use who::{Network, chance};
 
 /// What can go wrong. Relays are named as `who`: see `fault/who.rs`. A `share` is a part from 0 to 1 of what is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -238,10 +238,10 @@ pub(crate) struct ExitManner {
 
 impl Faults {
     /// Begins a fault; its number.
-    pub(crate) fn begin(&mut self, order: Order, crowd: &Crowd<'_>) -> u64 {
+    pub(crate) fn begin(&mut self, order: Order, network: &Network<'_>) -> u64 {
         self.next += 1;
         let relays = match named(&order.fault) {
-            Some((who, share)) => crowd.relays(who, share, self.next),
+            Some((who, share)) => network.relays(who, share, self.next),
             None => HashSet::new(),
         };
         if let Fault::ControlCut { .. } | Fault::EngineCrash { .. } = order.fault {

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::fault::{Crowd, Faults, Manner, Order, Uplink, chance};
+use crate::fault::{Faults, Manner, Network, Order, Uplink, chance};
 use crate::link::{CircuitId, Conn, Gone, Tell};
 use crate::model::Model;
 
@@ -190,7 +190,7 @@ impl World {
             _ => {}
         }
         let entered: HashSet<usize> = state.channels.keys().map(|(_, relay)| *relay).collect();
-        let id = state.faults.begin(order, &Crowd { model: &self.model, entered: &entered });
+        let id = state.faults.begin(order, &Network { model: &self.model, entered: &entered });
         drop(state);
         self.faults_changed();
         id

@@ -5,7 +5,7 @@ use crate::model::Model;
 
 fn ordered(model: &Model, json: &str) -> Faults {
     let (mut faults, entered) = (Faults::default(), HashSet::from([3]));
-    faults.begin(serde_json::from_str(json).unwrap(), &Crowd { model, entered: &entered });
+    faults.begin(serde_json::from_str(json).unwrap(), &Network { model, entered: &entered });
     faults
 }
 
@@ -23,8 +23,8 @@ fn an_order_is_a_line_of_json() {
 fn relays_are_named_in_several_ways() {
     let model = Model::new(7, 200);
     let count = |who: &str, share: f64| {
-        let crowd = Crowd { model: &model, entered: &HashSet::from([3]) };
-        crowd.relays(who, share, 1).len()
+        let network = Network { model: &model, entered: &HashSet::from([3]) };
+        network.relays(who, share, 1).len()
     };
     let relay = &model.relays()[5];
     assert_eq!((count("all", 1.0), count("entered", 1.0), count(&relay.hex(), 1.0)), (200, 1, 1));

@@ -9,13 +9,13 @@ use crate::model::{Model, Relay};
 
 /// The relays to choose from.
 #[derive(Debug)]
-pub(crate) struct Crowd<'a> {
+pub(crate) struct Network<'a> {
     pub(crate) model: &'a Model,
     /// Those that engines are connected to.
     pub(crate) entered: &'a HashSet<usize>,
 }
 
-impl Crowd<'_> {
+impl Network<'_> {
     /// The places of the relays that `who` names, or the `share` of them that falls to this number.
     pub(crate) fn relays(&self, who: &str, share: f64, number: u64) -> HashSet<usize> {
         let words: Vec<&str> = who.split(',').map(str::trim).collect();

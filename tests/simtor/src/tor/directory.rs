@@ -187,7 +187,7 @@ pub(super) async fn bootstrap(engine: Arc<Engine>) {
             () = sleep(wait) => {}
             heard = news.recv() => if heard.is_none() { return },
         }
-        kept.judge(&engine);
+        kept.update_enough(&engine);
     }
 }
 
@@ -249,11 +249,11 @@ impl Kept {
             engine.with(|state| state.event(Kind::StatusGeneral, line));
         }
         self.current = Some(current);
-        self.judge(engine);
+        self.update_enough(engine);
     }
 
     /// Whether circuits can be built with what is there now.
-    fn judge(&self, engine: &Arc<Engine>) {
+    fn update_enough(&self, engine: &Arc<Engine>) {
         let Some(current) = &self.current else { return };
         let now = engine.now();
         let missing: HashSet<String> = current
@@ -312,7 +312,7 @@ impl Kept {
             let edition = ask(engine, Some(wanted), news).await.ok_or(())?;
             engine.with(|state| state.reach(50));
             self.add(engine, &edition).await.map_err(|_| ())?;
-            self.judge(engine);
+            self.update_enough(engine);
         }
         Ok(())
     }

@@ -90,7 +90,7 @@ impl Life {
                 Tried::Closed(reason) => return self.refuse(reason).await,
                 Tried::CircuitGone => return self.refuse(Reason::here(end::DESTROY)).await,
                 Tried::Silence => self.hand_back(Reason::here(end::TIMEOUT)),
-                Tried::Fate(fate) => match self.judge(fate).await {
+                Tried::Fate(fate) => match self.take_fate(fate).await {
                     Ok(()) => {}
                     Err(reason) => return reason,
                 },
@@ -235,8 +235,8 @@ impl Life {
         self.client.write.write_all(&reply).await
     }
 
-    /// What tor makes of an answer that is no open stream; an error is the end.
-    async fn judge(&mut self, fate: Fate) -> Result<(), Reason> {
+    /// Does what tor does with an answer that does not open the stream. An error ends the stream.
+    async fn take_fate(&mut self, fate: Fate) -> Result<(), Reason> {
         let number = match fate {
             Fate::Address(address) => {
                 let _ = self.client.write.write_all(&self.client.request.reply(0, Some(address))).await;
