@@ -281,7 +281,8 @@ fn no_exit(snapshot: &Snapshot, memory: &Memory, route: &Route, many: usize, now
     // The last filter step counts the exits that no exclusive pin uses. The routes to be created have no pins yet.
     let free = explanation.funnel.steps.last().filter(|(step, _)| *step == Step::Free && route.policy.exclusive);
     let too_few = free.is_some_and(|(_, free)| *free < many).then_some(Why::Exclusive);
-    Some((explanation.why.or(too_few)?, explanation.funnel))
+    // The reason of the filter steps, not of `explanation.why`: a change of the selector deletes the route's pin.
+    Some((explanation.funnel.reason().or(too_few)?, explanation.funnel))
 }
 
 /// Returns the name of a route that was created without a name.

@@ -172,7 +172,7 @@ impl fmt::Display for Funnel {
 impl Funnel {
     /// Returns the reason that belongs to the first step after which no exit is left. `None` if exits are left after
     /// all steps.
-    pub(super) fn reason(&self) -> Option<Why> {
+    pub fn reason(&self) -> Option<Why> {
         self.steps.iter().find(|(_, left)| *left == 0).map(|(step, _)| step.why())
     }
 }

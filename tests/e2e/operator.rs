@@ -63,7 +63,7 @@ async fn everything_can_be_done_from_a_terminal() {
         ("routes create x --country jp", 64, "exitgate why"),
         ("routes create y --country us --pool 0", 64, "`pool` is a number from 1 to 1000"),
         ("why us-strcit", 64, "strcit"),
-        ("connections --cut 99999", 64, "no connection with this number"),
+        ("connections --cut 99999", 64, "no connection with this id"),
         ("connections --cut 99999", 64, "`exitgate connections` lists the open connections"),
         ("routes create X", 64, "the name \"X\" was read as the selector"),
         ("test-exits --country usa", 64, "two letters"),
