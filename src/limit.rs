@@ -25,7 +25,7 @@ pub use self::auth_throttle::AuthThrottle;
 pub use self::bucket::Bucket;
 use crate::net::Secret;
 
-/// How much one key or one client address may use. `None` means no limit.
+/// How much one key or one client address may use. In each field, `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
     /// The maximum number of connections that are open at the same time.
@@ -47,7 +47,7 @@ pub struct Key {
     pub amounts: Amounts,
 }
 
-/// When an address that tries wrong keys has to wait.
+/// The settings for the pause of an address that tries wrong keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Damping {
     /// The number of different wrong keys from one address after which a pause begins.
@@ -68,7 +68,7 @@ struct Shared {
     clock: Clock,
 }
 
-/// The configured part of the limits. A reload replaces all of it.
+/// The configured part of the limits. A reload replaces all of this struct.
 #[derive(Debug)]
 struct Terms {
     keys: Vec<(Key, Arc<Allowance>)>,
@@ -117,7 +117,7 @@ pub enum Denied {
     },
 }
 
-/// Tells if a limit belongs to a key or to a client's address.
+/// The owner of a limit: a key or a client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitOf {
     Key,
@@ -133,7 +133,7 @@ impl std::fmt::Display for LimitOf {
     }
 }
 
-/// One connection in the counts of its key and of its address. Dropping this value ends the count.
+/// Counts one open connection for its key and for its address. Dropping this value ends the count of this connection.
 #[derive(Debug)]
 pub struct Admission {
     rate: Option<Arc<Bucket>>,
@@ -185,7 +185,8 @@ impl Limits {
         Ok(Identity(Some((key.name.clone(), allowance.clone()))))
     }
 
-    /// Counts one more connection. If that would exceed a limit, the result is this limit.
+    /// Counts one more connection. If the connection would exceed a limit, the error tells which limit, and the
+    /// connection is not counted.
     pub fn admit(&self, identity: &Identity, client: IpAddr) -> Result<Admission, Denied> {
         let key = identity.0.as_ref().map(|(_, allowance)| allowance.take(LimitOf::Key)).transpose()?;
         let client = self.0.clients.take(client, self.0.terms.load().each_client)?;
@@ -193,8 +194,8 @@ impl Limits {
         Ok(Admission { rate, _key: key, _client: client })
     }
 
-    /// Removes addresses that have no open connection and whose rate of new connections needs no memory any more. Must
-    /// be called every few seconds.
+    /// Removes the addresses that have no open connection and whose rate of new connections need not be remembered any
+    /// more. Must be called every few seconds.
     pub fn tidy(&self, now: Instant) {
         self.0.throttle.tidy(now);
         self.0.clients.tidy();

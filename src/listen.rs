@@ -2,15 +2,15 @@
 //! connection, and pauses after some errors.
 //!
 //! A [`Reservation`] is a port that is bound and does not listen yet. A change of the configuration that needs a port
-//! reserves the port first. If the change fails, it drops the reservation, which frees the port. [`start`] makes a
+//! first reserves the port. If the change fails, the reservation is dropped, which frees the port. [`start`] makes a
 //! [`Listener`] from a reservation.
 //!
-//! The loop takes a permit before it accepts a connection. If too many connections come, the rest waits in the kernel's
-//! queue, where they use no file descriptor and no memory of the gateway. If no connection waits, the loop returns its
-//! permit before it sleeps. Otherwise a thousand idle ports would hold a thousand permits.
+//! The loop takes a permit before it accepts a connection. If too many connections come, the other connections wait in
+//! the kernel's queue, where they use no file descriptor and no memory of the gateway. If no connection waits, the loop
+//! returns its permit before it sleeps. Otherwise a thousand idle ports would hold a thousand permits.
 //!
-//! Only [`Listener::close`] and the shutdown end the loop. A failed accept means one of two things. Either one
-//! connection is lost, and the loop skips it. Or the process lacks a resource, and the loop pauses
+//! Only [`Listener::close`] and the shutdown end the loop. A failed accept has one of two causes. If only one
+//! connection is lost, the loop skips this connection. If the process lacks a resource, the loop pauses
 //! (`listen/accept.rs`). Connections continue after their port was closed, until they end or are cut
 //! (`listen/connection_set.rs`).
 //!
@@ -38,8 +38,8 @@ mod connection_set;
 use accept::Acceptor;
 use connection_set::ConnectionSet;
 
-/// How many connections may wait in the kernel's queue. The kernel limits this number to `net.core.somaxconn` (4,096 by
-/// default).
+/// The maximum number of connections that may wait in the kernel's queue. The kernel also limits this number to
+/// `net.core.somaxconn` (4,096 by default).
 const BACKLOG: i32 = 4096;
 
 /// A port that is bound and does not listen: a connection to this port is refused. Dropping the reservation frees the
@@ -59,18 +59,18 @@ pub struct Listener {
     closed: CancellationToken,
 }
 
-/// One accepted connection, as the handler gets it.
+/// One accepted connection. The listener passes this value to the handler.
 #[derive(Debug)]
 pub struct Arrival {
     /// The client's socket. `TCP_NODELAY` is on.
     pub stream: TcpStream,
-    /// The address of the other end. An IPv4-mapped IPv6 address is converted to IPv4.
+    /// The address of the client's socket. An IPv4-mapped IPv6 address is converted to IPv4.
     pub peer: SocketAddr,
-    /// Ends this connection. The handler must watch this value.
+    /// The switch that ends this connection. The handler must watch this switch.
     pub cut: Cut,
 }
 
-/// A limit for the number of connections that are open at the same time, on all listeners that share the limit. Clones
+/// A limit for the number of connections that are open at the same time on all listeners that use this limit. Clones
 /// share one count.
 #[derive(Clone, Debug)]
 pub struct Permits(Arc<Semaphore>);
@@ -125,8 +125,8 @@ impl Listener {
         self.connections.cut();
     }
 
-    /// Stops accepting connections and waits up to `grace` for the open ones to end. Then cuts the rest and returns how
-    /// many connections were cut.
+    /// Stops accepting connections and waits up to `grace` until the open connections have ended. Then cuts the
+    /// remaining connections and returns how many were cut.
     pub async fn drain(&self, grace: Duration) -> usize {
         self.close().await;
         match tokio::time::timeout(grace, self.connections.emptied()).await {
@@ -146,8 +146,8 @@ impl Drop for Listener {
 /// task.
 ///
 /// At most `own` connections from this port, and at most `permits` connections from all ports, are open at the same
-/// time. A connection holds its permits until its future ends. To end a connection, its [`Cut`] is used. This also
-/// holds for the shutdown: a future is never dropped from outside.
+/// time. A connection holds its permits until its future ends. A connection is ended only through its [`Cut`], also at
+/// the shutdown. The future of a connection is never dropped from outside.
 pub fn start<H, F>(
     reservation: Reservation,
     permits: &Permits,
@@ -160,7 +160,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let Reservation { socket, addr } = reservation;
-    // Accepted sockets inherit this option. With it, the next run of the gateway can bind the port while old
+    // Accepted sockets inherit this option. With this option, the next run of the gateway can bind the port while old
     // connections are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.listen(BACKLOG)?;
@@ -200,7 +200,7 @@ fn bound(addr: SocketAddr, reuse: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Waits until the task is woken, by anything that already holds the task's waker.
+/// Waits until the task is woken for any reason. The task's waker must already be registered somewhere.
 async fn woken() {
     let mut polled = false;
     poll_fn(|_| if std::mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -216,15 +216,15 @@ struct AcceptLoop<H> {
     handler: H,
 }
 
-/// The two permits of a connection. Dropping them returns them. A field would be `None` only if its semaphore were
-/// closed, which never happens.
+/// The two permits of a connection. Dropping this value returns both permits. A field would be `None` only if its
+/// semaphore were closed, which never happens.
 struct Permit {
     _all: Option<OwnedSemaphorePermit>,
     _own: Option<OwnedSemaphorePermit>,
 }
 
 pin_project! {
-    /// The future of a handler, and the values that its connection holds until its end. This is a struct, because an
+    /// The future of a handler, and the values that a connection holds until its end. This is a struct, because an
     /// `async` block would store the future twice.
     struct Connection<F> {
         #[pin]
@@ -242,8 +242,9 @@ impl<F: Future<Output = ()>> Future for Connection<F> {
     }
 }
 
-/// How many connections are accepted in a row before other tasks run. With this number, many simultaneous connections
-/// are accepted quickly. One accept takes about 3 µs, so no other task waits a millisecond. Not tuned.
+/// The maximum number of connections that are accepted in a row before other tasks run. With this number, many
+/// simultaneous connections are accepted quickly. One accept takes about 3 µs, so no other task waits a millisecond.
+/// Not tuned.
 const BATCH: usize = 64;
 
 impl<H, F> AcceptLoop<H>
@@ -275,8 +276,8 @@ where
         }
     }
 
-    /// Accepts up to [`BATCH`] connections, and waits while there are none. If the result is `Some`, the caller must
-    /// pause for this time before the next call.
+    /// Accepts up to [`BATCH`] connections, and waits for a connection if there is none. If the result is `Some`, the
+    /// caller must pause for this time before the next call.
     async fn accept_some(&self, acceptor: &mut impl Acceptor, backoff: &mut accept::AcceptBackoff) -> Option<Duration> {
         for _ in 0..BATCH {
             let permit = self.permit().await;

@@ -21,7 +21,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::relay;
 
-/// Size of the first read, in bytes. Every SOCKS opening, nearly every CONNECT and nearly every TLS ClientHello fits.
+/// Size of the first read from a client, in bytes. Every SOCKS opening, nearly every CONNECT request and nearly every
+/// TLS ClientHello fits into one such read.
 const FIRST_READ: usize = 2048;
 
 /// The time limit for sending one short reply. A reply nearly always fits into the socket's send buffer, so the limit
@@ -34,10 +35,11 @@ const REPLY_WAIT: Duration = Duration::from_secs(10);
 const DRAIN_WAIT: Duration = Duration::from_secs(1);
 const DRAIN_BYTES: usize = 256 * 1024;
 
-/// The most bytes that are read in advance from a client that sends data before its tunnel is open. Not tuned.
+/// The maximum number of bytes that are read in advance from a client that sends data before its tunnel is open. Not
+/// tuned.
 const AHEAD_MAX: usize = 16 * 1024;
 
-/// The client's stream, with or without TLS.
+/// The client's socket, with or without TLS.
 #[derive(Debug)]
 pub enum ClientStream {
     Tcp(TcpStream),
@@ -57,7 +59,8 @@ impl ClientStream {
     /// Sends a whole short reply to the client.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let sent = match self {
-            // An error of this write is ignored here: the second write below fails with the same error and returns it.
+            // An error of this write is ignored here: the write of the remaining bytes below fails with the same error
+            // and returns the error.
             Self::Tcp(stream) => (&*SockRef::from(&*stream)).write(bytes).unwrap_or(0),
             Self::Tls(_) => 0,
         };
@@ -85,7 +88,7 @@ impl ClientStream {
             }
             io::Result::Ok(())
         };
-        // The reply has been sent. An error or a timeout while reading changes nothing.
+        // The reply has been sent, so an error or a timeout of this read is ignored.
         let _ = timeout(DRAIN_WAIT, drain).await;
     }
 
@@ -100,7 +103,8 @@ impl ClientStream {
 
     /// Waits until the client closes the connection. Bytes that the client sends meanwhile are stored in `inbox`.
     pub async fn closed(&mut self, inbox: &mut Inbox) {
-        // The inbox allocates no buffer until bytes arrive, because nearly all clients send nothing while they wait.
+        // The inbox allocates its buffer only when bytes arrive, because nearly all clients send nothing while they
+        // wait.
         if let Self::Tcp(stream) = self
             && stream.readable().await.is_err()
         {
@@ -165,7 +169,7 @@ impl AsyncWrite for ClientStream {
     }
 }
 
-/// Bytes that were read from a client and not used yet.
+/// Bytes that were read from a client and that no parser has used yet.
 #[derive(Debug, Default)]
 pub struct Inbox {
     bytes: Vec<u8>,
@@ -191,25 +195,26 @@ impl Inbox {
         self.bytes.drain(..count.min(self.bytes.len()));
     }
 
-    /// Appends bytes that were read later than those of this inbox.
+    /// Appends the bytes of `later`, which were read after the bytes of this inbox.
     pub fn append(&mut self, mut later: Self) {
         self.bytes.append(&mut later.bytes);
     }
 
-    /// Returns the unused bytes without spare capacity: an idle tunnel must not keep the large buffer of its opening.
+    /// Returns the unused bytes in a vector without spare capacity. The large buffer is freed, because an idle tunnel
+    /// must use little memory.
     pub fn into_rest(self) -> Vec<u8> {
         if self.bytes.is_empty() { Vec::new() } else { self.bytes.into_boxed_slice().into_vec() }
     }
 
-    /// Frees the extra memory that a large head or a large body needed.
+    /// Frees the extra memory that a large HTTP head or a large body needed in this inbox.
     pub fn relax(&mut self) {
         if self.bytes.capacity() > 2 * FIRST_READ {
             self.bytes.shrink_to(FIRST_READ);
         }
     }
 
-    /// Makes the first read of a connection. If bytes are there, the read returns immediately. Otherwise it waits for
-    /// bytes. The result 0 means that the stream has ended.
+    /// Makes the first read of a connection. The function returns immediately if bytes have arrived, and otherwise
+    /// waits for bytes. The result is the number of bytes read. The result 0 means that the stream has ended.
     pub async fn begin(&mut self, stream: &mut ClientStream) -> io::Result<usize> {
         if let ClientStream::Tcp(tcp) = stream {
             self.bytes.resize(FIRST_READ, 0);
@@ -223,13 +228,14 @@ impl Inbox {
         self.fill(stream).await
     }
 
-    /// Reads more bytes of the client's opening. The result 0 means that the stream has ended.
+    /// Reads more bytes of the client's opening and returns the number of bytes read. The result 0 means that the
+    /// stream has ended.
     pub async fn fill(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
         self.read(stream, FIRST_READ).await
     }
 
-    /// Waits until the other end of `stream` closes. Bytes that arrive meanwhile are kept, up to [`AHEAD_MAX`] bytes.
-    /// After that limit nothing is read, so a close is no longer noticed.
+    /// Waits until the other end of `stream` closes. Up to [`AHEAD_MAX`] bytes that arrive meanwhile are kept. After
+    /// that number of bytes the function reads no more, so it cannot notice a close any more.
     pub async fn closed(&mut self, stream: &mut (impl AsyncRead + Unpin)) {
         while self.bytes.len() < AHEAD_MAX {
             if matches!(self.fill(stream).await, Ok(0) | Err(_)) {
@@ -239,7 +245,8 @@ impl Inbox {
         std::future::pending().await
     }
 
-    /// Reads up to about `room` bytes. The result 0 means that the stream has ended.
+    /// Reads up to about `room` bytes and returns the number of bytes read. The result 0 means that the stream has
+    /// ended.
     pub async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin), room: usize) -> io::Result<usize> {
         if self.bytes.capacity() - self.bytes.len() < room / 2 {
             self.bytes.reserve(room);

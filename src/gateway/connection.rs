@@ -53,8 +53,9 @@ pub async fn serve<G: Gate>(
     // The span adds the connection's id to every debug line until the tunnel is open, also to the lines of the dial.
     // When the debug level is off, the span costs nothing.
     let span = tracing::debug_span!("connection", id = %record.id());
-    // The opening runs in a box that is freed before the tunnel is carried. An opening is large and short, a tunnel is
-    // small and long. A task is copied whole when it is spawned and when it ends, so the task must stay small.
+    // The opening of a connection needs a large future for a short time, and a tunnel needs a small future for a long
+    // time. Therefore the future of the opening is boxed, and the box is freed before the tunnel begins. A task is
+    // copied whole when it is spawned and when it ends, so the task must stay small.
     let opening = Box::pin(open(stream, context, &mut record).instrument(span));
     let Some(Some(tunnel)) = cut.race(opening).await else { return };
     let Tunnel { client, stream, first_up, first_down, idle, rate, lease } = tunnel;
@@ -65,12 +66,12 @@ pub async fn serve<G: Gate>(
     record.ended(Outcome::Ended(end.reason));
 }
 
-/// A client and an open stream to the client's target. The struct lives as long as the tunnel, so it holds only what a
-/// tunnel needs.
+/// A client and an open stream to the client's target. This struct lives as long as the tunnel, so it has no field that
+/// only the opening needs.
 struct Tunnel<L> {
     client: ClientStream,
     stream: Stream,
-    /// Bytes that the client has already sent for the target.
+    /// Bytes for the target that the client sent before the tunnel was open.
     first_up: Vec<u8>,
     first_down: Vec<u8>,
     idle: Idle,
@@ -78,21 +79,21 @@ struct Tunnel<L> {
     lease: L,
 }
 
-/// The settings and references of a connection that never change.
+/// The parts of a connection that stay the same from its first byte to its end.
 struct ConnectionContext<'c, G> {
     gate: &'c G,
     listener: &'c ListenerConfig,
     peer: SocketAddr,
 }
 
-/// A connection whose protocol is known.
+/// A client connection whose protocol (SOCKS or HTTP) is known.
 struct Connection<'c, G> {
     context: ConnectionContext<'c, G>,
     record: &'c mut Record,
     stream: ClientStream,
     inbox: Inbox,
     client: SocketAddr,
-    /// The request that is being read must be complete at this time.
+    /// The time at which the client's present request must have been read completely.
     deadline: Instant,
 }
 
@@ -116,14 +117,14 @@ async fn open<'c, G: Gate>(
     let connection = Connection { context, record, stream, inbox, client, deadline };
     match socks {
         Some(socks) => connection.socks(socks).await,
-        // The HTTP future is boxed because it needs more memory than the SOCKS future. SOCKS connections should not pay
-        // for it.
+        // The HTTP future is boxed because it needs more memory than the SOCKS future. Without the box, every SOCKS
+        // connection would use that memory too.
         None => Box::pin(connection.http()).await,
     }
 }
 
 impl<'c, G: Gate> Connection<'c, G> {
-    /// Reads more bytes from the client, and fails if none come before the deadline.
+    /// Reads more bytes from the client. Fails if no bytes arrive before the deadline.
     async fn more(&mut self) -> Result<(), Failure> {
         match timeout_at(self.deadline, self.inbox.fill(&mut self.stream)).await {
             Err(_) => Err(Failure::Client(ClientFault::Slow)),
@@ -141,7 +142,7 @@ impl<'c, G: Gate> Connection<'c, G> {
     }
 
     /// Checks the client's key and the limits. If the listener requires a key or a username and the client sent none,
-    /// the client is refused here, without a call of the gate.
+    /// this function refuses the client and does not call the gate.
     fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<G::Admitted, Refusal> {
         if self.context.listener.demands_key && password.is_none() {
             return Err(Failure::Auth(AuthFault::Missing).into());

@@ -17,11 +17,11 @@ use crate::exit::ExitId;
 use crate::lifecycle::Cut;
 use crate::telemetry::trace_id::{Kind, TraceId};
 
-/// All open connections, by their number in the API.
+/// All open connections. The map's key is the number that the API uses for the connection.
 #[derive(Debug, Default)]
 pub struct ConnectionTable {
-    /// A guard of a map entry must be dropped in the statement that took it. A second call of the map with a guard held
-    /// would deadlock.
+    /// A guard of an entry in this map must be dropped in the statement that took the guard. A second call of the map
+    /// while a guard is held would deadlock.
     entries: DashMap<u64, Arc<ConnectionEntry>>,
     last: AtomicU64,
 }
@@ -53,13 +53,15 @@ pub struct ConnectionState {
     pub protocol: Option<Protocol>,
     /// The name of the client's key. `None` if the client needed no key.
     pub key: Option<Arc<str>>,
-    /// The username and the target of the latest request. `None` if the setting `log.targets` forbids keeping them.
+    /// The username and the target of the latest request. `None` before the first request, and always if the setting
+    /// `log.targets` forbids storing them.
     pub named: Option<(String, String)>,
-    /// The exit that serves the connection now, or the last exit that served it.
+    /// The exit that serves the connection now, or the last exit that served it. `None` if no exit has served the
+    /// connection yet.
     pub served_by: Option<ServedBy>,
     /// True while a stream to the target is open.
     pub streaming: bool,
-    /// The number of requests on this connection so far.
+    /// The number of requests on this connection that have ended.
     pub requests: u32,
 }
 
@@ -68,14 +70,15 @@ pub struct ConnectionState {
 pub struct ServedBy {
     /// The route's name, or the word `implicit` for a route without a name.
     pub label: Arc<str>,
-    /// The route's name or the canonical selector, with the restrictions that the username adds.
+    /// The route's name, or the canonical selector if the route has no name, and after it the restrictions that the
+    /// username adds.
     pub scope: Arc<str>,
     pub exit: ExitId,
     /// The exit's address as targets see it. `None` if no check has seen this address.
     pub ip: Option<IpAddr>,
 }
 
-/// Keeps a connection's entry in the table. Dropping this value removes the entry.
+/// Keeps the entry of one connection in the table. Dropping this value removes the entry.
 #[derive(Debug)]
 pub(super) struct TableEntry {
     table: Arc<ConnectionTable>,
@@ -90,7 +93,7 @@ impl ConnectionTable {
         all
     }
 
-    /// Returns the connection with this number, if the connection is still open.
+    /// Returns the connection with this number. Returns `None` if no open connection has this number.
     pub fn get(&self, id: u64) -> Option<Arc<ConnectionEntry>> {
         self.entries.get(&id).map(|entry| entry.value().clone())
     }
@@ -127,7 +130,7 @@ impl ConnectionTable {
 }
 
 impl ConnectionEntry {
-    /// Returns a copy of the part that changes.
+    /// Returns a copy of the part of the entry that changes while the connection is open.
     pub fn state(&self) -> ConnectionState {
         lock(&self.state).clone()
     }

@@ -2,14 +2,14 @@
 //! client should do next.
 //!
 //! Each failure has a SOCKS5 reply code, a SOCKS4 code, an HTTP status, an RFC 9209 `Proxy-Status` error, a metric
-//! label and a sentence for people. These values stand in one row per failure, in matches without a wildcard. Therefore
-//! a new failure without a row does not compile. The enum is `Copy` and holds no text. Details, for example the wrong
-//! token of a username or the limit that was reached, are in a [`Refusal`](super::gate::Refusal).
+//! label and a sentence for people. These values stand in `match` expressions without a wildcard, one row per failure.
+//! Therefore a new failure without a row does not compile. The enum is `Copy` and holds no text. Details, for example
+//! the wrong token of a username or the limit that was reached, are in a [`Refusal`](super::gate::Refusal).
 //!
 //! The HTTP statuses follow the behaviour of crawlers, which retry 408, 429 and most of 5xx. A failure that a retry
 //! cannot cure (a bad username, a forbidden target, a wrong key) is therefore a 400, 403 or 407.
 //!
-//! After a tunnel is open, a reset or an EOF is a normal end and no failure: see [`super::record`].
+//! After a tunnel is open, a reset or an EOF is not a failure but a normal end: see [`super::record`].
 
 use crate::dial::{DialError, EngineFault, ExitFault, TargetFault};
 
@@ -33,7 +33,8 @@ pub enum Failure {
     Exit(ExitFault),
     /// A fault of the target: the request would fail through every exit.
     Target(TargetFault),
-    /// The target's HTTP answer is bad. Only plain HTTP requests can fail in this way.
+    /// The target's HTTP answer is malformed, incomplete or too late. Only plain HTTP requests can fail for this
+    /// reason.
     Answer(AnswerFault),
     /// The deadline passed before the gateway knew who was at fault.
     Deadline,
@@ -100,11 +101,11 @@ pub enum Denial {
 /// Which limit the client has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limited {
-    /// The number of connections that are open at the same time.
+    /// The limit for the number of connections that are open at the same time.
     Connections,
-    /// The number of new connections per second.
+    /// The limit for the number of new connections per second.
     Rate,
-    /// The number of wrong keys from the client's address.
+    /// The limit for the number of different wrong keys from the client's address.
     WrongKeys,
 }
 
@@ -124,10 +125,10 @@ pub enum NoExit {
 /// Faults of a target's HTTP answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AnswerFault {
-    /// The head is malformed, or two parsers could read the head differently.
+    /// The head of the answer is malformed, or two parsers could read this head differently.
     Head,
     HeadTooLarge,
-    /// The answer uses a transfer coding that the request did not ask for, or its chunks are malformed.
+    /// The answer uses a transfer coding that the request did not allow, or the chunks of the body are malformed.
     Coding,
     /// The target's connection ended before the answer was complete.
     Incomplete,
@@ -135,7 +136,7 @@ pub enum AnswerFault {
     Timeout,
     /// The target sent too many interim answers (status 1xx).
     Interim,
-    /// The target switched to another protocol although the request did not offer that.
+    /// The target switched to another protocol although the request did not offer a switch.
     Upgrade,
 }
 
@@ -150,7 +151,8 @@ impl From<DialError> for Failure {
     }
 }
 
-/// All public forms of one failure, without the SOCKS4 code: that code is the same for nearly all failures.
+/// The codes and texts by which a client or an operator sees one failure. The SOCKS4 code is not included, because it
+/// is the same for nearly all failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Row {
     socks5: u8,
@@ -194,7 +196,8 @@ impl Failure {
         self.row().sentence
     }
 
-    /// Returns true if the end of the failed request is unknown. The connection cannot be kept then.
+    /// Returns true if the gateway does not know where the failed request ends. The connection can then serve no
+    /// further request.
     pub fn breaks_framing(self) -> bool {
         matches!(self, Self::Client(fault) if !matches!(fault, ClientFault::Scheme | ClientFault::Target | ClientFault::Username))
     }

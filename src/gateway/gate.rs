@@ -33,7 +33,7 @@ pub struct Caller<'a> {
     /// The address of the other end of the client's socket.
     pub peer: SocketAddr,
     /// The address in a trusted peer's PROXY header, or `peer` if there is no such header. Limits count connections by
-    /// this address. No permission may depend on it.
+    /// this address. Permissions must never depend on this address.
     pub client: SocketAddr,
     /// The client's username. The text is empty if the client sent none.
     pub username: &'a str,
@@ -45,12 +45,12 @@ pub struct OpenRequest<'a> {
     pub target: &'a Target,
     /// The exits through which this client request has already failed.
     pub avoid: &'a [ExitId],
-    /// The head of an idempotent request, which may be sent twice. The gate may send it together with the dial, which
+    /// The head of a request that is safe to send twice. The gate may send this head together with the dial, which
     /// saves a round trip. The slice is empty if nothing may be sent with the dial.
     pub early: &'a [u8],
 }
 
-/// A DNS question. It comes from the commands RESOLVE and RESOLVE_PTR, which tor added to SOCKS.
+/// A DNS question. It comes from the SOCKS commands RESOLVE and RESOLVE_PTR, which are extensions by tor.
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup<'a> {
     /// Look up the address of a name.
@@ -95,20 +95,21 @@ pub struct Opened<L> {
     pub idle: Idle,
     /// The limit in bytes per second of the client's key or address. `None` if there is no limit.
     pub rate: Option<Arc<Bucket>>,
-    /// Bytes of the target that were read together with the last bytes of the dial. Usually there are none.
+    /// Bytes that the target sent so early that they were read while the stream was being opened. Usually empty.
     pub first_down: Vec<u8>,
-    /// True if [`OpenRequest::early`] was sent with the dial.
+    /// True if the head in [`OpenRequest::early`] was sent together with the dial.
     pub sent_early: bool,
-    /// Set if the stream ends at a proxy that opens no tunnels. Plain HTTP requests are then written for this proxy.
+    /// The changes that a request needs because the stream ends at a proxy that opens no tunnels. `None` for a tunnel.
+    /// Set only for plain HTTP requests.
     pub forwarder: Option<Box<Forwarder>>,
     /// True if this stream may also serve the connection's next plain HTTP request with the same target and
     /// credentials.
     pub reuse: bool,
     /// The exits that failed in this dial before one succeeded.
     pub failed: Vec<ExitId>,
-    /// How many more exits this client request may try (`gateway.max_attempts`).
+    /// The number of further exits that this client request may try. The total is limited by `gateway.max_attempts`.
     pub attempts_left: usize,
-    /// Must be held while the stream is in use. Dropping the lease decreases the load of the exit.
+    /// The caller must hold this value while the stream is in use. Dropping the lease decreases the load of the exit.
     pub lease: L,
 }
 
@@ -117,7 +118,7 @@ pub struct Opened<L> {
 pub struct Forwarder {
     /// The text that is written before the path: `http://` and the target.
     pub origin: Box<str>,
-    /// The value of `Proxy-Authorization`, if the proxy requires a login.
+    /// The value of the field `Proxy-Authorization`. `None` if the proxy requires no login.
     pub authorization: Option<Box<str>>,
 }
 
@@ -127,11 +128,12 @@ pub struct ExitFacts {
     pub exit: ExitId,
     /// The exit's address as targets see it. `None` if no check has seen this address.
     pub ip: Option<IpAddr>,
-    /// The exit's country code, in upper case.
+    /// The exit's country code, two letters in upper case. `None` if the country is unknown.
     pub country: Option<[u8; 2]>,
-    /// The time since the exit's last successful check.
+    /// The time since the exit's last successful check. `None` if no check has succeeded yet.
     pub checked: Option<Duration>,
-    /// `old->new` if a session had to move from the exit `old` to the exit `new`.
+    /// The text `old->new` if the session had to move from the exit `old` to the exit `new`. `None` if the session did
+    /// not move.
     pub moved: Option<Box<str>>,
     /// The route's name, or the canonical selector of a route without a name.
     pub route: Arc<str>,
@@ -142,9 +144,10 @@ pub struct ExitFacts {
 #[derive(Clone, Debug)]
 pub struct Refusal {
     pub failure: Failure,
-    /// The token, limit or exit that caused the refusal. This text is appended to the failure's own sentence.
+    /// The token, limit or exit that caused the refusal. This text is appended to the sentence of the failure. `None`
+    /// if nothing is appended.
     pub detail: Option<Box<str>>,
-    /// The time after which another try makes sense.
+    /// How long the client should wait before it tries again. `None` if no such time is known.
     pub retry_after: Option<Duration>,
     /// The meters of the route that refused the request. `None` if no route was found.
     pub meters: Option<Arc<RouteMeters>>,
@@ -167,10 +170,10 @@ impl Refusal {
 pub trait Gate: Send + Sync + 'static {
     /// A client whose key and limits were checked. This value is passed to every later call for the client.
     type Admitted: Send + Sync;
-    /// What a connection must hold while a stream is in use. Dropping the lease decreases the exit's load.
+    /// What a connection must hold while it uses a stream. Dropping the lease decreases the exit's load.
     type Lease: Send + Sync;
 
-    /// Checks a client's key and limits. Does not wait. Called once per SOCKS connection and once per HTTP request.
+    /// Checks a client's key and limits without waiting. Called once per SOCKS connection and once per HTTP request.
     fn admit(&self, caller: &Caller<'_>, password: Option<&[u8]>) -> Result<Self::Admitted, Refusal>;
 
     /// Returns the name of the client's key. Returns `None` if the client needed no key.
@@ -201,7 +204,7 @@ pub trait Gate: Send + Sync + 'static {
         builtin: BuiltinRequest<'_>,
     ) -> impl Future<Output = Result<String, Refusal>> + Send;
 
-    /// Receives what a connection saw on a stream for plain HTTP.
+    /// Tells the gate what happened on a stream for plain HTTP. A connection calls this function after a request.
     fn observe(&self, lease: &Self::Lease, target: &Target, observation: Observation);
 
     /// Waits until this listener takes no new requests, because of a shutdown or because its route was removed.

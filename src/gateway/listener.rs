@@ -26,10 +26,10 @@ pub struct ListenerConfig {
     /// True if every client must send a username although no key is needed. Many clients send a username only when the
     /// proxy requires one.
     pub demands_name: bool,
-    /// The TLS acceptor, if clients may use TLS to the gateway.
+    /// The TLS acceptor of this listener. `None` if clients cannot use TLS to the gateway.
     pub tls: Option<TlsAcceptor>,
-    /// The peers that must send a PROXY protocol header at the beginning of a connection. Other peers must not send
-    /// one.
+    /// The peers that must send a PROXY protocol header at the beginning of a connection. All other peers must not send
+    /// a PROXY header.
     pub trusted: Vec<IpNet>,
     /// The time limit from the accept of a connection to the client's first complete request.
     pub opening: Duration,

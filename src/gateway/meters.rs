@@ -20,8 +20,8 @@ use crate::telemetry::metrics::{
     BYTES, CONNECTIONS, CONNECTIONS_OPEN, FIRST_BYTE_SECONDS, HANDSHAKE_SECONDS, OPEN_SECONDS, REQUESTS, STREAMS_OPEN,
 };
 
-/// The number of pairs of protocol and outcome whose handle can be found without a lock. A healthy route has about a
-/// dozen such pairs. Handles of further pairs are found behind a lock.
+/// The number of pairs of protocol and outcome whose metric handle can be found without a lock. A healthy route has
+/// about a dozen such pairs. The handles of further pairs are in a map with a lock.
 const FAST_PAIRS: usize = 48;
 
 /// The metric handles of one listener.
@@ -38,7 +38,8 @@ pub(super) struct ListenerHandles {
     pub(super) requests: RequestCounters,
 }
 
-/// The values of the label for protocols. `none` means that the connection ended before its protocol was known.
+/// The values of the metric label for the client's protocol. `none` means that the connection ended before its protocol
+/// was known.
 const PROTOCOLS: [&str; 5] = ["socks4", "socks5", "connect", "http", "none"];
 
 impl ListenerMeters {
@@ -65,7 +66,8 @@ pub struct RouteMeters {
     pub(super) open: Gauge,
     pub(super) up: Counter,
     pub(super) down: Counter,
-    /// The histograms by the source and country of the exit. One route uses only a few such pairs.
+    /// The latency histograms of this route. The key is the exit's source and country code. One route uses only a few
+    /// such pairs.
     latencies: Mutex<BTreeMap<(Source, [u8; 2]), Latencies>>,
     pub(super) requests: RequestCounters,
     pub(super) figures: Figures,
@@ -120,12 +122,13 @@ impl RouteMeters {
     }
 }
 
-/// The request counters of one route by protocol and outcome. Each counter is looked up at its first use and then kept.
+/// The request counters of one route, one for each pair of protocol and outcome. The handle of each counter is looked
+/// up at the first use of the pair and then kept.
 #[derive(Debug)]
 pub(super) struct RequestCounters {
     route: Arc<str>,
     fast: Box<[OnceLock<(&'static str, &'static str, Counter)>]>,
-    /// The counters of pairs that found no free place in `fast`.
+    /// The request counters of the pairs of protocol and outcome for which `fast` had no free place.
     more: Mutex<BTreeMap<(&'static str, &'static str), Counter>>,
 }
 

@@ -76,9 +76,10 @@ pub struct Terms {
     pub public: dial::public::Times,
     /// How many exits one request may try.
     pub max_attempts: NonZeroU32,
-    /// The maximum number of hedging dials (a second dial next to a slow first one), as a share of all dials.
+    /// The maximum number of hedging dials (a second dial while a first dial is slow), as a fraction of the number of
+    /// all dials.
     pub hedge: f64,
-    /// How long an exit is not used for a site that refused the exit.
+    /// How long an exit is not used for a site after this site has refused the exit.
     pub ban_for: Duration,
 }
 
@@ -92,11 +93,11 @@ pub struct Parts {
     pub tor: Option<Tor>,
     /// The settings at the start. [`Outbound::change`] replaces these settings.
     pub terms: Terms,
-    /// Reports the sites that refuse exits.
+    /// Makes reports about sites that refuse exits.
     pub refusals: RefusalReporter,
-    /// Tests an exit immediately.
+    /// A function that tests an exit immediately.
     pub verify: rotate::Verify,
-    /// True once the gateway takes no new requests.
+    /// The value becomes true when the gateway stops taking new requests.
     pub stopping: watch::Receiver<bool>,
 }
 
@@ -120,8 +121,8 @@ impl Outbound {
         self.terms.store(Arc::new(terms));
     }
 
-    /// Returns the counts of the route with this name, if the route was ever used. The name `implicit` stands for all
-    /// routes without a name.
+    /// Returns the counts of the route with this label. Returns `None` if the route was never used. The label
+    /// `implicit` stands for all routes without a name.
     pub fn figures(&self, label: &str) -> Option<Arc<RouteMeters>> {
         self.meters.get(label)
     }
@@ -135,7 +136,7 @@ impl Outbound {
         self.meters.retain(used).iter().for_each(|meters| meters.figures().measure(now));
     }
 
-    /// Finds the route that the caller's username means at the caller's listener.
+    /// Returns the route that the caller's username selects at the caller's listener.
     fn wish(&self, caller: &Caller<'_>) -> Result<Wish, Refusal> {
         let snapshot = self.parts.state.load();
         if caller.listener.route.as_ref().is_some_and(|own| snapshot.routes.get(own).is_none()) {
@@ -160,9 +161,9 @@ impl Outbound {
         decide(state.load().view(), state.memory(), &attempt.question(state.now()), &mut rand::rng())
     }
 
-    /// Handles a refusal whose only reason is that exits were not tested yet. The exits are tested, and the choice is
-    /// repeated after every new revision of the state, until the request's deadline. All other refusals are returned
-    /// immediately.
+    /// Handles the refusal of a choice. If the only reason is that exits were not tested yet, these exits are tested.
+    /// The choice is then repeated after every new revision of the state, until the request's deadline. All other
+    /// refusals are returned immediately.
     async fn wait_for_tests(&self, attempt: &Attempt<'_>, refusal: Box<route::Refusal>) -> Result<Plan, Refusal> {
         let state = &self.parts.state;
         if refusal.untested.is_empty() {
@@ -183,8 +184,8 @@ impl Outbound {
         }
     }
 
-    /// Converts the refusal of a choice into a refusal for the client. Its detail says how many exits are left after
-    /// each filter step.
+    /// Converts a refusal by the module `route` into a refusal for the client. The detail of the refusal says how many
+    /// exits are left after each filter step.
     fn refused(&self, refusal: &route::Refusal, wish: &Wish) -> Refusal {
         let failure = match &refusal.why {
             Why::NoneKnown | Why::NoneMatch => NoExit::NoneMatch,
@@ -295,7 +296,8 @@ impl Gate for Outbound {
     fn stopping(&self, _: &ListenerConfig) -> impl Future<Output = ()> + Send {
         let mut stopping = self.parts.stopping.clone();
         async move {
-            // An error means that the sender was dropped because `app` has ended. That counts as a stop too.
+            // An error means that the sender was dropped because `app` has ended. The end of `app` counts as a stop
+            // too.
             let _ = stopping.wait_for(|stop| *stop).await;
         }
     }

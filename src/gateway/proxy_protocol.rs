@@ -1,4 +1,5 @@
-//! The PROXY protocol, versions 1 and 2. A load balancer in front of the gateway uses it to send the client's address.
+//! The PROXY protocol, versions 1 and 2. With this protocol, a load balancer in front of the gateway sends the client's
+//! address.
 //!
 //! Peers that the configuration lists must send the header. The header of any other peer is refused, because anybody
 //! could forge an optional header. The address in the header is used only for counting and limits. Whether a client may
@@ -26,7 +27,7 @@ pub struct BadHeader;
 pub struct Header {
     /// The length of the header in bytes.
     pub length: usize,
-    /// The client's address. `None` if the peer itself is the client, as in a health check.
+    /// The client's address. `None` if the peer itself is the client, for example in a health check.
     pub client: Option<SocketAddr>,
 }
 
@@ -79,8 +80,8 @@ fn version_1(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     Ok(Some(Header { length: end + 2, client }))
 }
 
-/// Parses a header of version 2: the signature, a command, an address family, a length, two addresses, and TLVs up to
-/// that length.
+/// Parses a header of version 2. It consists of the signature, a command, an address family, the length of the rest,
+/// two addresses, and optional TLVs.
 fn version_2(bytes: &[u8]) -> Result<Option<Header>, BadHeader> {
     let seen = bytes.len().min(SIGNATURE.len());
     if bytes[..seen] != SIGNATURE[..seen] {

@@ -60,7 +60,8 @@ impl Outcome {
     }
 }
 
-/// Counts bytes as they are written, for the connection and for its route.
+/// Counts the bytes of a tunnel or an exchange while they are written. They are counted for the connection and for its
+/// route.
 #[derive(Clone, Copy, Debug)]
 pub struct ByteMeter<'a> {
     traffic: &'a Traffic,
@@ -80,7 +81,7 @@ impl FirstByte {
         (self.since, self.waiting) = (Some((asked, histogram)), AtomicBool::new(true));
     }
 
-    /// Called for every write. After the first byte, a call costs only one atomic load.
+    /// Called after every write to the client. After the first byte, a call costs only one atomic load.
     fn arrived(&self) {
         if self.waiting.load(Ordering::Relaxed)
             && self.waiting.swap(false, Ordering::Relaxed)
@@ -117,7 +118,7 @@ impl Meter for ByteMeter<'_> {
 pub struct Record {
     listener: Arc<ListenerConfig>,
     begun: Instant,
-    /// The time when the request that is being served was complete.
+    /// The time at which the present request was completely read. `None` while no request is being served.
     asked: Option<Instant>,
     client: SocketAddr,
     tls: bool,
@@ -125,13 +126,14 @@ pub struct Record {
     traffic: Arc<Traffic>,
     served_by: Option<LastExit>,
     streaming: bool,
-    /// The time from the accept to the first complete request, in ms. Only the access line uses it, so 32 bits are
-    /// enough. A record is part of every connection's task and must stay small.
+    /// The time from the accept to the first complete request, in ms. `None` before that request. Only the access line
+    /// uses this time, so 32 bits are enough. A record is part of every connection's task and must stay small.
     asked_after: Option<u32>,
     open_after: Option<u32>,
     requests: u32,
     outcome: Option<Outcome>,
-    /// The username and the target. `None` if the setting `log.targets` forbids writing them.
+    /// The username and the target of the latest request. `None` before the first request, and always if the setting
+    /// `log.targets` forbids writing them.
     named: Option<Box<(String, String)>>,
     entry: TableEntry,
     first: FirstByte,
@@ -200,7 +202,7 @@ impl Record {
         self.entry.update(|state| state.protocol = Some(protocol));
     }
 
-    /// Records the name of the client's key.
+    /// Records the name of the client's key. `None` means that the client needed no key.
     pub fn key_known(&self, key: Option<&Arc<str>>) {
         if let Some(key) = key {
             self.entry.update(|state| state.key = Some(key.clone()));
@@ -234,7 +236,7 @@ impl Record {
         self.stream_used(exit);
     }
 
-    /// Records that a stream that was already open serves this request.
+    /// Records that a stream serves this request. Called for new streams and for streams that were already open.
     pub fn stream_used(&mut self, facts: &ExitFacts) {
         self.stream_ended();
         facts.meters.open.increment(1);
@@ -252,7 +254,8 @@ impl Record {
         self.count(outcome, None);
     }
 
-    /// Records that the request was refused. The refusal is counted for the route that refused, if a route was found.
+    /// Records that the request was refused. The refusal is counted for the route that refused the request, if a route
+    /// was found.
     pub fn refused(&mut self, refusal: &Refusal) {
         self.count(Outcome::Failed(refusal.failure), refusal.meters.as_deref());
     }

@@ -6,8 +6,8 @@
 //! read, and keeps the buffer only while the bytes in it cannot be written. On Linux, a direction with much data stops
 //! copying. It moves memory pages from socket to socket through a pipe (`relay/splice.rs`).
 //!
-//! A tunnel ends with a [`Reason`] and never with an error, because many connections normally end with a reset. If one
-//! side sends a reset, the other side gets a reset too. A normal EOF would look to the other side like the end of
+//! A tunnel ends with a [`Reason`] and never with an error, because many connections normally end with a reset. If the
+//! client or the target sends a reset, the other of the two gets a reset too. A normal EOF would look like the end of
 //! complete data.
 //!
 //! Next: `relay/pump.rs` is one direction; `gateway/record.rs` logs the [`End`].
@@ -37,7 +37,7 @@ mod splice;
 use pump::{Gone, Pump};
 use side::Side;
 
-/// The client's side of a tunnel.
+/// The client's connection in a tunnel, with or without TLS.
 #[derive(Debug)]
 pub enum Client {
     Tcp(TcpStream),
@@ -62,11 +62,11 @@ impl From<TlsStream<TcpStream>> for Client {
 pub struct Terms<'a, M> {
     /// Bytes that the client sent after its handshake. They are sent to the target first.
     pub first_up: &'a [u8],
-    /// Bytes that the target sent together with the last bytes of the dial. They are sent to the client first.
+    /// Bytes that the target sent so early that they were read during the dial. They are sent to the client first.
     pub first_down: &'a [u8],
     /// The time limits for silence in the tunnel.
     pub idle: &'a Idle,
-    /// The limit in bytes per second. All tunnels with the same bucket share this limit.
+    /// The limit in bytes per second. All tunnels with the same bucket share this limit. `None` means no limit.
     pub rate: Option<Arc<Bucket>>,
     /// Counts the bytes while they are written.
     pub meter: &'a M,
@@ -74,23 +74,23 @@ pub struct Terms<'a, M> {
     pub cut: &'a Cut,
 }
 
-/// How long a tunnel may be silent, in four situations.
+/// Four time limits for silence in a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Idle {
     /// The time limit while both directions are open and no byte moves.
     pub open: Duration,
-    /// The time limit while the target has received bytes and has never sent any. If this situation has no limit of its
-    /// own, the value equals `open`.
+    /// The time limit while the target has received bytes and has not sent any byte yet. If no separate limit is
+    /// configured, the value equals `open`.
     pub answer: Duration,
     /// The time limit while one direction has ended and no byte moves in the other direction.
     pub half: Duration,
-    /// The time limit while bytes wait for a side that accepts none.
+    /// The time limit while bytes wait because their receiver (the client or the target) accepts none.
     pub stalled: Duration,
 }
 
 impl Default for Idle {
-    /// The values are similar to those of other proxies. Long polls and idle WebSockets stay open, and the limits are
-    /// shorter for a side that has closed or accepts no bytes. Not tuned.
+    /// The values are similar to those of other proxies. Long polls and idle WebSockets stay open. The limits are
+    /// shorter after the client or the target has closed or while one of them accepts no bytes. Not tuned.
     fn default() -> Self {
         let (hour, minutes) = (Duration::from_secs(3600), Duration::from_secs(300));
         Self { open: hour, answer: hour, half: minutes, stalled: minutes }
@@ -153,7 +153,7 @@ pub struct End {
 /// The reason why a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Both sides closed normally.
+    /// The client and the target both closed normally.
     Finished,
     /// The client reset the connection or disappeared.
     ClientGone,
@@ -161,7 +161,7 @@ pub enum Reason {
     TargetGone,
     /// No byte moved for too long in the directions that were still open.
     Idle,
-    /// The target received bytes and never sent any.
+    /// The target received bytes and sent none within [`Idle::answer`].
     Unanswered,
     /// The receiver of this direction accepted no bytes for too long.
     Stalled(Direction),
@@ -261,8 +261,8 @@ impl<M: Meter> Tunnel<'_, M> {
             self.up.touch(now);
             self.down.touch(now);
         }
-        // The alarm is not reset when bytes move, because that would cost more. Therefore the alarm sometimes fires too
-        // early and is then reset.
+        // The alarm is not reset each time bytes move, because a reset is expensive. Therefore the alarm sometimes
+        // fires too early. It is then set again.
         loop {
             let (until, reason) = self.silent_until();
             if until < alarm.deadline() {
@@ -298,7 +298,8 @@ impl<M: Meter> Tunnel<'_, M> {
 
     fn end(&mut self, reason: Reason) -> End {
         if !matches!(reason, Reason::Finished | Reason::Idle) {
-            // Both sides get a reset, because neither side may believe that the data it received is complete.
+            // The client and the target both get a reset, because neither may believe that the data it received is
+            // complete.
             self.client.abort();
             self.target.abort();
         }

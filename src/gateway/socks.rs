@@ -38,9 +38,9 @@ const RESOLVE_PTR: u8 = 0xF1;
 
 /// The SOCKS5 answer "no acceptable methods". After this answer the client must close.
 pub const NO_METHOD: [u8; 2] = [5, 0xFF];
-/// The answer that the credentials are accepted (RFC 1929).
+/// The SOCKS5 answer "the credentials are accepted" (RFC 1929).
 pub const AUTH_ACCEPTED: [u8; 2] = [1, 0];
-/// The answer that the credentials are rejected (RFC 1929). The server closes after this answer.
+/// The SOCKS5 answer "the credentials are rejected" (RFC 1929). The server must close after this answer.
 pub const AUTH_REJECTED: [u8; 2] = [1, 1];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,8 +156,8 @@ impl Socks {
         }
     }
 
-    /// Parses `05 n methods…`. Username and password are chosen if the client offers this method, because the username
-    /// selects the exit.
+    /// Parses `05 n methods…`. The parser chooses the method "username and password" if the client offers this method,
+    /// because the username selects the exit.
     fn greeting(&mut self, opening: &[u8]) -> Part<Step> {
         let Some(methods) = counted(opening, 1) else { return Ok(None) };
         let offered = |method| opening[methods.clone()].contains(&method);
@@ -172,8 +172,8 @@ impl Socks {
         Ok(Some(Step::Send([5, choice])))
     }
 
-    /// Parses `01 n user… n password…`. Some clients offer this method and then send two empty texts. That means no
-    /// username and no key.
+    /// Parses `01 n user… n password…`. Some clients offer the method "username and password" and then send an empty
+    /// username and an empty password. This means that there is no username and no key.
     fn read_credentials(&mut self, opening: &[u8]) -> Part<Step> {
         if opening.get(self.at).is_some_and(|&version| version != 1) {
             return Err(Failure::Client(ClientFault::Garbage));
@@ -244,7 +244,8 @@ impl Socks {
     }
 }
 
-/// Returns the range of a text. The one-byte length of the text is at `at`, and the text follows.
+/// Returns the range of a text in `bytes`. The byte at `at` is the length of the text, and the text follows this byte.
+/// Returns `None` if the text is incomplete.
 fn counted(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let end = at + 1 + usize::from(*bytes.get(at)?);
     (bytes.len() >= end).then_some(at + 1..end)
@@ -273,7 +274,7 @@ fn name(text: &[u8]) -> Option<Host> {
     Host::parse(std::str::from_utf8(text).ok()?).ok()
 }
 
-/// A reply in the form in which it is sent.
+/// A SOCKS reply in the form in which it is sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     bytes: [u8; 22],
@@ -289,7 +290,7 @@ impl Deref for Reply {
 }
 
 impl Reply {
-    /// Returns the success reply for a tunnel that uses the exit address `exit`. The reply always has an IPv4 address,
+    /// Returns the success reply for a tunnel whose exit has the address `exit`. The reply always has an IPv4 address,
     /// because some clients read ten bytes for every address type.
     pub fn open(version: Version, exit: Option<IpAddr>) -> Self {
         let exit = exit.filter(IpAddr::is_ipv4).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

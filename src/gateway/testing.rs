@@ -50,7 +50,7 @@ pub fn listener() -> ListenerConfig {
 /// The prepared result of one call of [`Gate::open`].
 pub enum Open {
     Stream(UnixStream),
-    /// The call returns this stream, after the early head was sent on it.
+    /// The call sends the early head on this stream and then returns the stream.
     Early(UnixStream),
     Refused(Refusal),
     /// The call never returns.
@@ -102,7 +102,7 @@ impl Script {
         (Self::new(near.into_iter().map(Open::Stream)), far.try_into().unwrap())
     }
 
-    /// Adds a result that is returned before all others.
+    /// Adds a prepared result that is returned before all other results.
     pub fn first(self, open: Open) -> Self {
         self.opens.lock().unwrap().push_front(open);
         self
@@ -265,7 +265,7 @@ pub async fn talk(listener: ListenerConfig, gate: &Arc<Script>, client: impl Asy
     talk_over(sockets(), listener, gate, client).await;
 }
 
-/// Does the same as [`talk`], with these sockets.
+/// Does the same as [`talk`], but uses the sockets that the caller passes.
 pub async fn talk_over(
     (theirs, ours, peer): (TcpStream, TcpStream, SocketAddr),
     listener: ListenerConfig,
@@ -358,7 +358,7 @@ impl Observed {
         String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// Returns these fields of all access lines.
+    /// Returns the values of these fields, one list for each access line.
     pub fn access(&self, fields: &[&str]) -> Vec<Vec<String>> {
         let text = self.log();
         let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());

@@ -1,10 +1,10 @@
 //! How much one key or one client address may use: connections at the same time, new connections per second, bytes per
 //! second.
 //!
-//! New connections per second are counted by the crate `governor`, which uses the algorithm GCRA: all connections of
-//! one second may come at the same time, and after that one connection every `1 / limit` seconds. Each key has its own
-//! limiter. All addresses share one limiter that is keyed by address, because there are many addresses and most of them
-//! are removed soon.
+//! New connections per second are counted by the crate `governor`, which uses the algorithm GCRA. With this algorithm,
+//! all connections of one second may come at the same time, and after that one connection every `1 / limit` seconds.
+//! Each key has its own limiter. All addresses share one limiter that is keyed by address, because there are many
+//! addresses and most of them are removed soon.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -22,7 +22,7 @@ use governor::{NotUntil, Quota, RateLimiter};
 
 use super::{Amounts, Bucket, Denied, LimitOf};
 
-/// The clock of the limiters. In unit tests this is a clock that the test moves by hand.
+/// The clock of the limiters. In unit tests, the test advances this clock by hand.
 #[cfg(not(test))]
 pub(super) type Clock = governor::clock::MonotonicClock;
 #[cfg(test)]
@@ -47,7 +47,7 @@ impl<L> Pace<L> {
     }
 }
 
-/// The counts of one key or of one address. The `Default` value has no limits.
+/// The open connections and the limits of one key or of one address. The `Default` value has no limits.
 #[derive(Debug, Default)]
 pub(super) struct Allowance {
     open: AtomicU32,
@@ -58,12 +58,12 @@ pub(super) struct Allowance {
 struct Terms {
     amounts: Amounts,
     bytes: Option<Arc<Bucket>>,
-    /// The limiter of new connections of a key. `None` for an address: [`ClientAllowances`] counts the connections of
-    /// addresses.
+    /// The limiter for the new connections of a key. `None` for an address, because [`ClientAllowances`] counts the
+    /// connections of addresses.
     pace: Option<Box<KeyPace>>,
 }
 
-/// One open connection in the count of an [`Allowance`]. Dropping this value ends the count.
+/// Counts one open connection in an [`Allowance`]. Dropping this value ends the count of this connection.
 #[derive(Debug)]
 pub(super) struct Slot(Arc<Allowance>);
 
@@ -80,8 +80,8 @@ impl Drop for Slot {
 }
 
 impl Allowance {
-    /// Sets the limits. Open connections stay in the count. `clock` is set for the allowance of a key and is `None` for
-    /// that of an address.
+    /// Sets the limits. Open connections stay in the count. `clock` is set if the allowance belongs to a key, and
+    /// `None` if the allowance belongs to an address.
     pub(super) fn change(&self, amounts: Amounts, clock: Option<&Clock>) {
         let old = self.terms.load();
         if old.amounts == amounts {
@@ -92,7 +92,8 @@ impl Allowance {
             Box::new(Pace { limit, limiter })
         });
         let bytes = amounts.bytes_per_second.map(|rate| match &old.bytes {
-            // The bucket is kept, because open connections hold it. With the same bucket, they also get the new rate.
+            // The bucket is kept and only its rate changes, because open connections hold this bucket. Therefore open
+            // connections also get the new rate.
             Some(bucket) => {
                 bucket.set_rate(rate.get());
                 bucket.clone()
@@ -119,7 +120,7 @@ impl Allowance {
     }
 }
 
-/// The allowances of client addresses. An address is in the table while it has open connections.
+/// The allowances of client addresses. An address stays in the table while it has open connections.
 #[derive(Debug)]
 pub(super) struct ClientAllowances {
     /// A guard of a map entry must not be held during another call of the map, because that would deadlock.
@@ -156,8 +157,8 @@ impl ClientAllowances {
     }
 
     pub(super) fn tidy(&self) {
-        // The table holds one reference. Any further reference belongs to a connection or to a call of `take` that runs
-        // now.
+        // The table holds one reference to each allowance. Any further reference belongs to a connection or to a call
+        // of `take` that runs now.
         self.table.retain(|_, allowance| Arc::strong_count(allowance) > 1);
         self.table.shrink_to_fit();
         if let Some(pace) = &*self.pace.load() {

@@ -1,10 +1,10 @@
 //! The throttle for wrong keys: how many different wrong keys an address may try before it has to wait.
 //!
-//! The throttle counts pairs of address and key. A scraper that continues to send last month's key is only one pair, no
-//! matter how many times it tries, so it blocks nobody. An attacker who guesses tries many keys and makes many pairs.
-//! The attacker's address is then paused, and during the pause only keys that were used successfully from this address
-//! before are accepted. Other clients behind the same NAT can continue, and the attacker gets the same answer for a
-//! right and for a wrong guess.
+//! The throttle counts pairs of address and key. A scraper that continues to send last month's key makes only one pair,
+//! no matter how many times it tries, so this scraper does not cause a pause. An attacker who guesses tries many keys
+//! and makes many pairs. The attacker's address is then paused. During the pause, only keys that were used successfully
+//! from this address before are accepted. Other clients behind the same NAT can continue, and the attacker gets the
+//! same answer for a right and for a wrong guess.
 //!
 //! Keys are stored as hashes with a random seed of this process. The same key has the same hash, but a reader of the
 //! memory learns nothing about the key. The size of both tables is limited, because unknown clients add the entries.
@@ -18,14 +18,15 @@ use std::time::{Duration, Instant};
 use super::Damping;
 use super::allowance::{lock, subscriber};
 
-/// The maximum number of addresses whose wrong keys are stored at the same time. They take a few megabytes. Not tuned.
+/// The maximum number of addresses whose wrong keys are stored at the same time. This number of addresses takes a few
+/// megabytes. Not tuned.
 const MAX_ADDRESSES: usize = 16_384;
 
 /// The maximum number of successful pairs of address and key that are stored at the same time. One gateway has fewer
 /// clients. Not tuned.
 const MAX_GOOD: usize = 65_536;
 
-/// How long a successful pair of address and key is stored. Most scrapers make shorter pauses. Not tuned.
+/// How long a successful pair of address and key is stored. Most scrapers are idle for a shorter time. Not tuned.
 const GOOD_FOR: Duration = Duration::from_secs(3600);
 
 /// The wrong keys that each address tried, and the keys that each address used successfully.
@@ -46,8 +47,8 @@ struct WrongKeys {
 }
 
 impl AuthThrottle {
-    /// Counts a key that a client sent. `right` is true if the key is valid. If the client may not use the key now, the
-    /// result is the remaining time of the pause.
+    /// Counts a key that a client sent. `right` is true if the key is valid. If the address is paused and the client
+    /// may not use the key now, the result is the remaining time of the pause. Otherwise the result is `None`.
     pub fn check(&self, client: IpAddr, key: &[u8], right: bool, terms: Damping, now: Instant) -> Option<Duration> {
         let client = subscriber(client);
         let pair = (client, self.hasher.hash_one(key));
@@ -67,8 +68,8 @@ impl AuthThrottle {
             return None;
         }
         if wrong.len() >= MAX_ADDRESSES && !wrong.contains_key(&client) {
-            // This happens rarely, and all such entries are removed in one step. A search for the oldest entry would
-            // walk through the table for each guess of an unknown client.
+            // The table is rarely full. All addresses without a running pause are then removed in one step. A search
+            // for the oldest entry would walk through the table for each guess of an unknown client.
             wrong.retain(|_, keys| keys.paused_until > Some(now));
             if wrong.len() >= MAX_ADDRESSES {
                 wrong.clear();

@@ -8,12 +8,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How many seconds of the rate may be used at the same moment after a pause. With one second, a web page loads without
-/// delay, and the rate is still kept over a few seconds. Not tuned.
+/// The time whose bytes may be used at the same moment after a pause. With one second, a web page loads without delay,
+/// and the rate is still kept over a few seconds. Not tuned.
 const BURST: Duration = Duration::from_secs(1);
 
-/// The minimum and the maximum number of bytes that are moved between two checks of the bucket. Smaller pieces would
-/// cost too many calls, and larger pieces gain nothing. Not tuned.
+/// The minimum and the maximum number of bytes that a connection moves between two checks of the bucket. Smaller pieces
+/// would cost too many calls, and larger pieces save nothing more. Not tuned.
 const CHUNK: (u64, u64) = (1 << 10, 64 << 10);
 
 /// A shared byte rate. It needs no lock.
@@ -36,8 +36,8 @@ impl Bucket {
         self.rate.store(rate.max(1), Ordering::Relaxed);
     }
 
-    /// Returns the maximum number of bytes to move before the next check of the bucket: the bytes of a tenth of a
-    /// second.
+    /// Returns the maximum number of bytes that a connection may move before the next check of the bucket. This is
+    /// about the number of bytes of a tenth of a second at the rate.
     pub fn chunk(&self) -> usize {
         (self.rate.load(Ordering::Relaxed) / 10).clamp(CHUNK.0, CHUNK.1) as usize
     }
@@ -52,7 +52,7 @@ impl Bucket {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid| Some(paid.max(now).saturating_add(cost)));
     }
 
-    /// Returns the time at which the next bytes may move. `None` means now.
+    /// Returns the time at which more bytes may move. `None` means that bytes may move now.
     pub fn next(&self, now: Instant) -> Option<Instant> {
         let paid = self.paid_until.load(Ordering::Relaxed);
         let wait = Duration::from_nanos(paid.saturating_sub(self.nanos(now))).checked_sub(BURST)?;

@@ -66,7 +66,7 @@ impl Ports {
     }
 }
 
-/// The addresses on which this gateway listens now. Clones share the same list.
+/// The addresses on which this gateway listens now. Clones of this value share the same list.
 #[derive(Clone, Debug, Default)]
 pub struct Own(Arc<ArcSwap<Vec<SocketAddr>>>);
 
@@ -101,14 +101,14 @@ impl Own {
         let ip = addr.ip().to_canonical();
         self.0.load().iter().filter(|own| own.port() == addr.port()).any(|own| {
             let own = own.ip().to_canonical();
-            // For a target 0.0.0.0, kernels connect to this machine.
+            // On most kernels, a connection to the target 0.0.0.0 reaches this machine.
             own == ip || ip.is_unspecified() || own.is_unspecified() && (ip.is_loopback() || is_here(ip))
         })
     }
 }
 
-/// Returns true if the address belongs to this machine. Only such an address can be bound. Called only for targets
-/// whose port is the port of a listener.
+/// Returns true if the address belongs to this machine. The test is to bind the address, because only an address of
+/// this machine can be bound. Called only for targets whose port is the port of a listener.
 fn is_of_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
@@ -123,13 +123,13 @@ pub struct Rules {
 
 impl Rules {
     /// Makes the rules. If `allow_private` is true, all addresses except the gateway's own listeners are allowed. This
-    /// is for tests, and for gateways that must reach a private network.
+    /// setting is for tests, and for gateways that must reach a private network.
     pub fn new(ports: Ports, allow_private: bool, own: Own) -> Self {
         Self { ports: Arc::new(ports), allow_private, own }
     }
 
     /// Checks a target in the form in which the client sent it, before the target is resolved or dialed. Called for
-    /// exits of every source.
+    /// every kind of exit.
     pub fn target(&self, target: &Target) -> Result<(), Forbidden> {
         match &target.host {
             Host::Ip(ip) => self.address(SocketAddr::new(*ip, target.port)),
@@ -138,14 +138,14 @@ impl Rules {
         }
     }
 
-    /// Checks an address just before a connect.
+    /// Checks a resolved address of a target just before the connect.
     pub fn address(&self, addr: SocketAddr) -> Result<(), Forbidden> {
         self.port(addr.port())?;
         self.peer(addr)
     }
 
-    /// Checks the address of a public proxy. It may have any port, but it must not be in a private network and must not
-    /// be the gateway.
+    /// Checks the address of a public proxy. The address may have any port, but it must not be in a private network and
+    /// must not be a listener of the gateway.
     pub fn peer(&self, addr: SocketAddr) -> Result<(), Forbidden> {
         let scope = scope(addr.ip());
         if !self.allow_private && scope != Scope::Public {
@@ -154,7 +154,7 @@ impl Rules {
         if self.own.includes(addr) { Err(Forbidden::Ourselves) } else { Ok(()) }
     }
 
-    /// Returns true if targets may have private addresses.
+    /// Returns true if private addresses are allowed as targets.
     pub fn allows_private(&self) -> bool {
         self.allow_private
     }

@@ -14,7 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// A source of connections. It is a trait because tests need failures that no kernel produces on demand.
 pub(super) trait Acceptor: Send {
-    /// Takes a connection if one is waiting. Otherwise the task is woken when there may be one.
+    /// Takes a connection if one is waiting. Otherwise returns `Pending`, and the task is woken when a connection may
+    /// be waiting.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>;
 }
 
@@ -24,12 +25,12 @@ impl Acceptor for TcpListener {
     }
 }
 
-/// The first pause after an accept that failed because a resource was missing. In this time a few tunnels end and free
+/// The first pause after an accept that failed because a resource was missing. Meanwhile some tunnels end and free
 /// resources. Not tuned.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// The longest pause after failed accepts. Clients wait longer than this before they give up. Not tuned.
+/// The longest pause after failed accepts. Clients wait longer than this time before they give up. Not tuned.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// After this many failed accepts in a row, every further failure causes a pause. Not tuned.
+/// The number of lost connections in a row after which every further failure of an accept causes a pause. Not tuned.
 const MAX_LOST: u32 = 64;
 
 /// Computes how long the loop pauses after several failures in a row.
@@ -44,8 +45,8 @@ impl AcceptBackoff {
         *self = Self::default();
     }
 
-    /// Counts a failure. `None` means that the loop tries again immediately. `Some` is the time to pause before the
-    /// next try.
+    /// Counts a failed accept. The result is the time to pause before the next try. `None` means that the loop tries
+    /// again immediately.
     pub(super) fn failed(&mut self, fault: &io::Error) -> Option<Duration> {
         if concerns_the_connection(fault) && self.lost < MAX_LOST {
             self.lost += 1;

@@ -30,7 +30,7 @@ pub(super) struct Member {
 }
 
 impl ConnectionSet {
-    /// Adds a connection to the set. `cut` is the value that ends this connection.
+    /// Adds a connection to the set. `cut` is the switch that ends this connection.
     pub(super) fn enter(self: &Arc<Self>, cut: Cut) -> Member {
         let mut slots = self.slots();
         if slots.all_cut {
@@ -50,7 +50,7 @@ impl ConnectionSet {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Cuts all connections and returns how many there were.
+    /// Cuts all open connections and returns how many connections were cut.
     pub(super) fn cut(&self) -> usize {
         let cuts: Vec<Cut> = {
             let mut slots = self.slots();
@@ -85,7 +85,7 @@ impl Drop for Member {
         slots.cuts[self.slot] = None;
         slots.free.push(self.slot);
         if self.connections.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // Frees the memory that many simultaneous connections needed.
+            // Frees the memory that was needed while many connections were open at the same time.
             *slots = Slots { all_cut: slots.all_cut, ..Slots::default() };
             drop(slots);
             self.connections.emptied.notify_waiters();

@@ -1,4 +1,4 @@
-//! Serves `exit.gate`, the one host name whose requests the gateway answers itself.
+//! Serves requests to the host name `exit.gate`. The gateway answers these requests itself.
 
 use tokio::time::Instant;
 

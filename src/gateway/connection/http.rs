@@ -61,7 +61,8 @@ impl<G: Gate> Connection<'_, G> {
                 Ok(None) => AfterRequest::Close,
                 Err(refusal) => self.refuse(&refusal, mode.keep_unread(), mode.head_only).await,
             },
-            // The future of a forwarded request is boxed because it is large, and most connections are tunnels.
+            // The future of a forwarded request is boxed because it is large, and most connections are tunnels and do
+            // not need it.
             Action::Forward(target, exchange) => Box::pin(self.forward(target, &exchange, credentials, kept)).await,
             Action::Builtin(request) => match self.enter(Protocol::Http, &credentials, None) {
                 Ok(admitted) => {
@@ -83,7 +84,8 @@ impl<G: Gate> Connection<'_, G> {
         }
     }
 
-    /// Serves a CONNECT. Returns `None` if the CONNECT was for exit.gate and has been served.
+    /// Serves a CONNECT request. Returns `None` if the target was exit.gate, because this function has then already
+    /// served the whole tunnel.
     async fn http_connect(
         &mut self,
         target: &Target,

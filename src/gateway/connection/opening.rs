@@ -17,7 +17,7 @@ const HANDSHAKE: u8 = 0x16;
 /// the client fails immediately and does not wait for a ServerHello.
 const NO_TLS: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 40];
 
-/// A connection whose first bytes have been read.
+/// A client connection from which the first bytes have been read, but no request yet.
 pub(super) struct Opening {
     pub(super) stream: ClientStream,
     pub(super) inbox: Inbox,
@@ -26,7 +26,7 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Reads until the first byte of the client's protocol has arrived, and fails if it does not arrive before the
+    /// Reads until the first byte of the client's protocol has arrived. Fails if this byte does not arrive before the
     /// deadline.
     pub(super) async fn read(
         stream: TcpStream,

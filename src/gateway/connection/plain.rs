@@ -2,9 +2,9 @@
 //! for the next request.
 //!
 //! A stream to a target is kept for the next request of the same user to the same target, because a new stream over Tor
-//! costs a round trip through three relays. A kept stream is used only for a request that may be sent twice. The
-//! reason: a kept stream may close while the request is being sent, and then nobody can know whether the target has
-//! received the request.
+//! costs a round trip through three relays. A kept stream is used only for a request that is safe to send twice. The
+//! reason: the target may close a kept stream while the request is being sent. The gateway then does not know whether
+//! the target has received the request.
 
 use std::io::{self, Read};
 
@@ -22,11 +22,11 @@ use crate::gateway::protocol::Protocol;
 use crate::gateway::record::Outcome;
 use crate::net::Target;
 
-/// The most times that one request is sent, even if more exits may be tried. If a target closes the connection twice
-/// without an answer, it most likely does the same through every exit. Not tuned.
+/// The maximum number of times that one request is sent, even if more exits may be tried. If a target closes the
+/// connection twice without an answer, the target most likely does the same through every exit. Not tuned.
 const MAX_SENDS: usize = 3;
 
-/// An open stream that waits for the next request of its client.
+/// An open stream to a target that is kept for the next request of the same client.
 pub(super) struct KeptStream<L> {
     opened: Opened<L>,
     target: Target,
@@ -43,8 +43,8 @@ impl<L> KeptStream<L> {
     }
 }
 
-/// Returns true if the stream is open and no bytes wait in it. Unexpected bytes would be read as the answer to the next
-/// request.
+/// Returns true if the stream is open and the target has sent no bytes that are still unread. Such bytes would be read
+/// as the answer to the next request.
 fn is_open_and_silent(stream: &Stream) -> bool {
     let read = (&*SockRef::from(stream)).read(&mut [0]);
     read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
@@ -82,7 +82,7 @@ impl<G: Gate> Connection<'_, G> {
             };
             let end = self.exchange(&mut opened, exchange, fresh).await;
             self.report_observation(&opened, &target, &end, fresh);
-            // If a kept stream has closed, that says nothing about its exit, so the same exit may be tried again.
+            // A kept stream that has closed is no sign of a bad exit, so the same exit may be tried again.
             let again = sends < MAX_SENDS && (!fresh || opened.attempts_left > 0);
             match end {
                 ExchangeEnd::Died { repeatable: true } | ExchangeEnd::Unanswered if again => {
@@ -110,7 +110,7 @@ impl<G: Gate> Connection<'_, G> {
     }
 
     /// Reports to the gate what happened on this stream, because the gate cannot see the HTTP answers. A kept stream
-    /// that has closed is not reported: neither the exit nor the target is at fault.
+    /// that has closed is not reported, because its close is no fault of the exit or of the target.
     fn report_observation(&self, opened: &Opened<G::Lease>, target: &Target, end: &ExchangeEnd, fresh: bool) {
         let observation = match end {
             ExchangeEnd::Answered { status, .. } => Observation::Status(*status),

@@ -1,5 +1,5 @@
-//! What the gateway has to do for one HTTP request. A plan is parsed from the request's head and borrows nothing from
-//! the head.
+//! What the gateway has to do for one HTTP request. A plan is parsed from the head of the request and holds no
+//! references to the head.
 //!
 //! [`plan`] looks only at the request and does no I/O. The plans are carried out by `connection/http.rs`, by
 //! `connection/plain.rs` (forwarded requests) and by `connection/builtin_host.rs` (requests for exit.gate).
@@ -17,14 +17,14 @@ use crate::gateway::http::response::Asked;
 use crate::gateway::listener::ListenerConfig;
 use crate::net::Target;
 
-/// One parsed request.
+/// What to do for one HTTP request, and how to write an answer to it.
 pub(super) struct Plan {
     pub(super) credentials: Credentials,
     pub(super) mode: AnswerMode,
     pub(super) action: Action,
 }
 
-/// How the gateway has to write its own answer to a request.
+/// The facts about a request that the gateway needs to write its own answer.
 #[derive(Clone, Copy)]
 pub(super) struct AnswerMode {
     /// True if the client wants to keep the connection.
@@ -43,8 +43,8 @@ impl AnswerMode {
         self.keep
     }
 
-    /// Returns true if the connection can be kept although nobody reads the request's body. Unread bytes of a body
-    /// would be read as the next request.
+    /// Returns true if the connection can be kept although the gateway does not read the request's body. Unread bytes
+    /// of a body would be taken for the next request.
     pub(super) fn keep_unread(&self) -> bool {
         self.keep && self.body == Body::NONE
     }
@@ -55,15 +55,16 @@ pub(super) enum Action {
     Forward(Target, Exchange),
     /// A request to exit.gate, or the HTTP status and the text of its refusal.
     Builtin(Result<BuiltinKind, (u16, &'static str)>),
-    /// Send this answer, which is complete.
+    /// Send these bytes to the client. They are a complete HTTP answer.
     Page(Vec<u8>),
-    /// Refuse the request. The end of the request is known, so the client may send another request.
+    /// Refuse the request. The end of the request is known, so the connection can be kept for the client's next
+    /// request.
     Refuse(Refusal),
 }
 
-/// What happens on a connection after a request was served.
+/// What the gateway does with a connection after it has served a request.
 pub(super) enum AfterRequest<L> {
-    /// Read the next request.
+    /// Read the next request of the client.
     Next,
     Close,
     /// Close the connection with a reset: a normal close would make a truncated answer look complete.
@@ -72,9 +73,9 @@ pub(super) enum AfterRequest<L> {
     Tunnel(Opened<L>),
 }
 
-/// Parses a request's head. `inside_builtin` is true if the request came through a tunnel to exit.gate. There, a
-/// request target that is only a path means exit.gate. On any other connection, such a request comes from a browser
-/// that opened the proxy port as a web site.
+/// Parses a request's head. `inside_builtin` is true if the request came through a tunnel to exit.gate. Inside such a
+/// tunnel, a request target that is only a path means exit.gate. On any other connection, a request target that is only
+/// a path comes from a browser that opened the proxy port as a web site.
 pub(super) fn plan(head: &[u8], listener: &ListenerConfig, inside_builtin: bool) -> Result<Plan, Refusal> {
     let request = Request::parse(head).map_err(bad_head)?;
     let mode = AnswerMode {

@@ -45,7 +45,7 @@ impl<G: Gate> Connection<'_, G> {
                 return Ok(Some(length));
             }
             match self.more().await {
-                // The client sent only an empty line. That is no request, so it gets no answer.
+                // The client sent only an empty line. An empty line is no request, so the gateway sends no answer.
                 Err(_) if self.inbox.is_empty() => return Ok(None),
                 more => more?,
             }

@@ -11,7 +11,7 @@ use crate::gateway::socks::{
 };
 use crate::net::{Host, Target};
 
-/// The failure of a SOCKS request, and the form in which the client gets this failure.
+/// The failure of a SOCKS request, and how the failure is sent to the client.
 struct SocksRefusal {
     refusal: Refusal,
     reply: ReplyForm,
@@ -22,7 +22,7 @@ enum ReplyForm {
     Reply,
     /// The client gets these two bytes, which answer its greeting or its credentials.
     Early([u8; 2]),
-    /// The client gets no reply: SOCKS5 has none for this stage of the opening.
+    /// The client gets no reply: SOCKS5 defines no reply for a failure before the request.
     None,
 }
 
@@ -44,7 +44,7 @@ enum Served<G: Gate> {
     Opened(Opened<G::Lease>),
     /// The request has been answered, and the connection ends.
     Answered,
-    /// The client wants a tunnel to exit.gate. The fields are the username and the admitted client.
+    /// The client wants a tunnel to exit.gate. The first field is the username, the second is the admitted client.
     Builtin(Box<str>, G::Admitted),
 }
 
@@ -146,7 +146,8 @@ impl<G: Gate> Connection<'_, G> {
         lookup: Lookup<'_>,
     ) -> Result<Served<G>, SocksRefusal> {
         let resolved = match lookup {
-            // The answer for an IP address is the same address, and no exit is used. Tor does the same.
+            // If the client asks for the address of an IP address, the result is the same address, and no exit is used.
+            // Tor does the same.
             Lookup::Address(Host::Ip(ip)) => Resolved::Address(*ip),
             lookup => self.context.gate.resolve(caller, admitted, lookup).await?,
         };
@@ -159,7 +160,8 @@ impl<G: Gate> Connection<'_, G> {
         Ok(Served::Answered)
     }
 
-    /// Accepts a tunnel to exit.gate. Only plain HTTP on port 80 is served there.
+    /// Accepts a SOCKS request for a tunnel to exit.gate. The gateway serves only plain HTTP on port 80 in such a
+    /// tunnel.
     async fn socks_builtin(&mut self, version: Version, target: &Target) -> Result<(), SocksRefusal> {
         if target.port != 80 {
             return Err(Failure::Denied(Denial::Target).into());
@@ -197,7 +199,7 @@ fn early(refusal: Refusal, bytes: [u8; 2]) -> SocksRefusal {
     SocksRefusal { refusal, reply: ReplyForm::Early(bytes) }
 }
 
-/// Returns a refusal in the form that the present stage of the opening allows.
+/// Returns a refusal with the kind of reply that SOCKS allows at the present stage of the opening.
 fn refusal_now(socks: &Socks, failure: Failure) -> SocksRefusal {
     let reply = if socks.can_refuse() { ReplyForm::Reply } else { ReplyForm::None };
     SocksRefusal { refusal: failure.into(), reply }

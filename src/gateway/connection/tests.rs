@@ -1,4 +1,4 @@
-//! Tests of whole connections, compared byte for byte. A scripted gate replaces the exits.
+//! Tests of whole connections, compared byte for byte. A gate with prepared results replaces the exits.
 
 mod ahead;
 mod exit_gate;
@@ -15,9 +15,9 @@ use crate::gateway::outbound::Outbound;
 use crate::gateway::testing::{Script, listener, observed, sockets, talk};
 use crate::lifecycle::Cut;
 
-/// Every idle tunnel holds the future of `serve`, and this future is also copied when its task begins and ends. The
-/// future of `open` is allocated for every connection. The sizes were measured with the real gate in 2026-11. If a
-/// change makes one of these futures larger, box the parts that are rarely used.
+/// Checks the size of two futures. Every idle tunnel holds the future of `serve`, and this future is also copied when
+/// its task begins and ends. The future of `open` is allocated for every connection. The sizes were measured with the
+/// real gate in 2026-11. If a change makes one of these futures larger, box the parts that are rarely used.
 #[test]
 fn a_connection_and_its_opening_stay_small() {
     fn of5<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {

@@ -51,8 +51,8 @@ pub fn established(exit: Option<&ExitFacts>) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// Returns the answer to a request that failed. `keep` is true if the connection is kept. `head_only` is true if the
-/// method was HEAD.
+/// Returns the answer to a request that failed. `keep` is true if the connection can serve another request. `head_only`
+/// is true if the method was HEAD.
 pub fn refusal(refusal: &Refusal, id: TraceId, keep: bool, head_only: bool) -> Vec<u8> {
     let failure = refusal.failure;
     let mut text = failure.sentence().to_owned();
@@ -67,7 +67,7 @@ pub fn refusal(refusal: &Refusal, id: TraceId, keep: bool, head_only: bool) -> V
         fields.push_str(CHALLENGE);
     }
     if let Some(after) = refusal.retry_after {
-        // The seconds are rounded up: a client that returns after this time must not be refused again.
+        // The number of seconds is rounded up, so a client that comes back after this time is not refused again.
         let _ = write!(fields, "Retry-After: {}\r\n", after.as_millis().div_ceil(1000));
     }
     let reason = reason_phrase(&text);
@@ -82,13 +82,13 @@ fn reason_phrase(text: &str) -> String {
     if text.len() <= REASON_MAX { text.to_owned() } else { text[..REASON_MAX - CUT.len()].to_owned() + CUT }
 }
 
-/// An answer of the gateway that has a body.
+/// An HTTP answer with a body that the gateway writes itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
     pub status: u16,
     /// The media type of the body.
     pub kind: &'a str,
-    /// Additional header fields. Each is a whole line.
+    /// Additional header fields. Each field is a whole line with its CRLF.
     pub fields: &'a str,
     pub body: &'a str,
 }

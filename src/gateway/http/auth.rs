@@ -19,8 +19,8 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Reads the first `Proxy-Authorization` field. Without such a field, username and password are empty. A field that
-    /// cannot be read counts as a wrong key.
+    /// Reads the first `Proxy-Authorization` field. If there is no such field, the username and the password are empty.
+    /// A field that cannot be parsed is refused like a wrong key.
     pub fn read(fields: &Fields<'_>) -> Result<Self, Failure> {
         let Some(field) = fields.get("proxy-authorization") else { return Ok(Self::default()) };
         let wrong = Failure::Auth(AuthFault::Wrong);

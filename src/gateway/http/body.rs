@@ -19,10 +19,10 @@ const EXTENSION_MAX: u32 = 1024;
 /// The maximum length, in bytes, of all trailers together. This is far more than gRPC-Web and digests use. Not tuned.
 const TRAILERS_MAX: u32 = 8 * 1024;
 
-/// How the body of a message ends, and how much of the body is still to come.
+/// Where the body of a message ends, and how much of the body has not arrived yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// This many bytes are still to come. Zero means that the body has ended.
+    /// The body has this many bytes that have not arrived yet. Zero means that the body has ended.
     Length(u64),
     /// The body has `Transfer-Encoding: chunked`.
     Chunked(Chunks),
@@ -33,11 +33,11 @@ pub enum Body {
 /// The part of a body that can be forwarded now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// Forward this many of the first bytes, unchanged.
+    /// Forward the first bytes unchanged. The field is the number of these bytes.
     Whole(usize),
-    /// Forward `text` in place of the first `taken` bytes. `text` holds the trailers without those that are forbidden.
+    /// Forward `text` in place of the first `taken` bytes. `text` holds the trailers that may be forwarded.
     Trailers { taken: usize, text: Vec<u8> },
-    /// Forward nothing until more bytes have come.
+    /// Forward nothing now, because the trailers are incomplete. More bytes must be read first.
     More,
 }
 
@@ -50,7 +50,8 @@ impl Body {
     /// A message without a body.
     pub const NONE: Self = Self::Length(0);
 
-    /// Returns which part of `bytes` can be forwarded now. `bytes` begins where the last piece ended.
+    /// Returns which part of `bytes` can be forwarded now. `bytes` must begin at the first byte of the body that has
+    /// not been forwarded yet.
     pub fn piece(&mut self, bytes: &[u8]) -> Result<Piece, BadChunk> {
         let taken = match self {
             Self::Chunked(chunks) => chunks.run(bytes, true)?,
@@ -69,7 +70,8 @@ impl Body {
         Ok(Piece::Trailers { taken, text: allowed_trailers(&bytes[..taken]) })
     }
 
-    /// Copies to `out` everything that can be forwarded now. Returns how many of the first bytes were used.
+    /// Copies to `out` all body bytes that can be forwarded now. Returns how many bytes at the beginning of `bytes`
+    /// were used.
     pub fn copy(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, BadChunk> {
         let mut at = 0;
         while !self.is_over() {
@@ -88,7 +90,7 @@ impl Body {
         Ok(at)
     }
 
-    /// Returns how many of the first bytes belong to this body.
+    /// Returns how many bytes at the beginning of `bytes` belong to this body.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
         match self {
             Self::Length(left) => {
@@ -101,13 +103,13 @@ impl Body {
         }
     }
 
-    /// Returns true if the whole body was seen. A body of the kind `UntilClose` never returns true here: it ends only
-    /// with the connection.
+    /// Returns true if the whole body has been read. For a body of the kind `UntilClose` the result is always false,
+    /// because such a body ends only with the connection.
     pub fn is_over(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunked(Chunks { state: State::End, .. }))
     }
 
-    /// Returns true if the body is complete when the connection ends now.
+    /// Returns true if the body is complete in case the connection ends now.
     pub fn may_end_here(&self) -> bool {
         self.is_over() || *self == Self::UntilClose
     }
@@ -146,8 +148,8 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// Returns how many of the first bytes belong to the chunked body. If `stop_at_trailers` is true, the parser stops
-    /// before the first trailer.
+    /// Returns how many bytes at the beginning of `bytes` belong to the chunked body. If `stop_at_trailers` is true,
+    /// the parser stops before the first trailer.
     fn run(&mut self, bytes: &[u8], stop_at_trailers: bool) -> Result<usize, BadChunk> {
         let mut at = 0;
         while at < bytes.len() && self.state != State::End {
@@ -193,8 +195,8 @@ impl Chunks {
         Ok(next)
     }
 
-    /// Adds one digit to the chunk size. At most 16 digits are accepted, so the number fits in 64 bits here and in
-    /// other parsers.
+    /// Adds one hexadecimal digit to the chunk size. At most 16 digits are accepted, so the chunk size fits in 64 bits
+    /// here and in other parsers.
     fn digit(&mut self, digit: u8) -> Result<State, BadChunk> {
         let value = (digit as char).to_digit(16).ok_or(BadChunk)?;
         self.size = self.size << 4 | u64::from(value);

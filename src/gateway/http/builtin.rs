@@ -1,11 +1,11 @@
-//! Requests to `http://exit.gate/`. Clients that cannot read the headers of a CONNECT answer use them to see their exit
-//! or to get another exit.
+//! Requests to `http://exit.gate/`. With these requests, clients that cannot read the headers of a CONNECT answer can
+//! see their exit. Clients can also get another exit.
 //!
-//! Such a request is recognised by its request target and never by a `Host` field, so a header alone cannot lead here.
-//! A web page could send such a request, because a browser sends all requests through this proxy. Therefore every
-//! request that changes something must be a POST with the field `X-Exitgate: 1`. A page of another origin cannot send
-//! this field without a CORS preflight, which the gateway does not answer. No answer has a CORS field, so the page
-//! could not read the answer either.
+//! Such a request is recognised by its request target and never by a `Host` field, so a header alone cannot select the
+//! built-in service. A web page could send such a request, because a browser sends all requests through this proxy.
+//! Therefore every request that changes something must be a POST with the field `X-Exitgate: 1`. A page of another
+//! origin cannot send this field without a CORS preflight, which the gateway does not answer. No answer of the gateway
+//! has a CORS field, so such a page could not read the answer either.
 
 use super::answer::Page;
 use super::request::Request;
@@ -37,7 +37,7 @@ pub enum BuiltinKind {
 }
 
 impl BuiltinKind {
-    /// Combines the kind of the request with its body.
+    /// Combines the kind of the request with the request's body.
     pub fn with(self, body: &[u8]) -> BuiltinRequest<'_> {
         match self {
             Self::WhoAmI => BuiltinRequest::WhoAmI,
@@ -67,7 +67,8 @@ pub fn read(request: &Request<'_>, path: &str) -> Result<BuiltinKind, (u16, &'st
     }
 }
 
-/// Returns the HTTP answer. `result` is the JSON of a success, or the HTTP status and the text of a refusal.
+/// Returns the HTTP answer to a request to exit.gate. `result` is the JSON text of a success, or the HTTP status and
+/// the text of a refusal.
 pub fn answer(result: Result<&str, (u16, &str)>, keep: bool, head_only: bool) -> Vec<u8> {
     match result {
         Ok(json) => Page { status: 200, kind: "application/json", fields: "", body: json }.write(keep, head_only),

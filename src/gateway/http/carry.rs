@@ -12,14 +12,14 @@ use crate::gateway::client::Inbox;
 use crate::gateway::relay::{Direction, Idle, Meter};
 use crate::limit::Bucket;
 
-/// How many bytes of a body are read at a time: the size of two TLS records. A busy connection holds two buffers of
-/// this size. Not tuned.
+/// The maximum number of bytes of a body that one call reads: the size of two TLS records. A busy connection holds two
+/// buffers of this size. Not tuned.
 const READ_SIZE: usize = 32 * 1024;
 
 /// The reason why the transfer of bytes stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// The other side sent no bytes, or accepted no bytes, for longer than [`Idle`] allows.
+    /// The client or the target sent no bytes, or accepted no bytes, for longer than [`Idle`] allows.
     Silent,
     /// The connection broke.
     Broken,
@@ -37,8 +37,8 @@ pub struct Carrier<'a, M> {
     meter: &'a M,
     idle: Idle,
     rate: Option<&'a Bucket>,
-    /// The number of bytes moved in both directions together. While an upload moves bytes, a missing answer does not
-    /// count as silence.
+    /// The number of bytes moved so far in both directions together. While the bytes of an upload move, a missing
+    /// answer does not count as silence.
     moved: AtomicU64,
 }
 
@@ -80,9 +80,9 @@ impl<'a, M: Meter> Carrier<'a, M> {
         }
     }
 
-    /// Waits until the byte rate allows more bytes, and then writes all of `bytes`. The wait must be before the write.
-    /// If it came after the last write, a client that closes after it has received everything would look like a client
-    /// that left too early.
+    /// Waits until the byte rate allows more bytes, and then writes all of `bytes`. The wait comes before the write for
+    /// a reason. A client may close after it has received everything. If this function waited after the last write,
+    /// such a client would look like a client that left too early.
     pub async fn write(&self, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8], way: Direction) -> Result<(), Stopped> {
         if let Some(later) = self.rate.and_then(|rate| rate.next(Instant::now())) {
             sleep_until(later.into()).await;

@@ -6,8 +6,8 @@
 //! Until then the exchange can still be answered with a 502. If the target has not sent a byte, the request can also be
 //! sent again through another exit.
 //!
-//! If a client closes its sending side, the gateway assumes that the client has left, as nginx does: a client that has
-//! left must not occupy an exit.
+//! If a client closes its sending direction, the gateway assumes that the client has left, as nginx does. The exchange
+//! then ends, because a client that has left must not occupy an exit.
 //!
 //! Next: `connection/plain.rs` chooses the stream and decides whether a request is sent again.
 
@@ -26,11 +26,11 @@ use crate::gateway::failure::{AnswerFault, ClientFault, Failure};
 use crate::gateway::gate::{ExitFacts, Forwarder, Opened};
 use crate::gateway::relay::{Direction, Meter};
 
-/// The most interim answers that a target may send before its final answer. Targets send a 100 or a 103 once, or a 102
-/// every few seconds for a minute or two. Not tuned.
+/// The maximum number of interim answers that a target may send before its final answer. Targets send a 100 or a 103
+/// once, or a 102 every few seconds for a minute or two. Not tuned.
 const INTERIM_MAX: u32 = 32;
 
-/// A request in the form in which it will be sent.
+/// A client's request, with its head rewritten for the target.
 #[derive(Clone, Debug)]
 pub struct Exchange {
     /// The head that the target gets.
@@ -48,7 +48,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Returns the head for a proxy that forwards the request to the target.
+    /// Returns the head that a forwarding proxy gets in place of the target.
     fn head_for(&self, forwarder: &Forwarder) -> Vec<u8> {
         let Forwarder { origin, authorization } = forwarder;
         let path = self.head.iter().position(|byte| *byte == b' ').map_or(0, |blank| blank + 1);
@@ -66,8 +66,8 @@ impl Exchange {
         head
     }
 
-    /// Returns the head if it may be sent together with the dial: the head may then be lost or sent twice. Otherwise
-    /// returns an empty slice.
+    /// Returns the head if it may be sent together with the dial. A head that is sent with the dial may be lost or sent
+    /// twice. Returns an empty slice if that would not be safe.
     pub fn early(&self) -> &[u8] {
         if self.idempotent && self.body == Body::NONE { &self.head } else { &[] }
     }
@@ -88,10 +88,10 @@ pub enum ExchangeEnd {
     Upgraded(Vec<u8>),
     /// The stream ended before the first byte of an answer.
     Died {
-        /// True if the request is still complete in memory and may be sent twice.
+        /// True if the whole request is still in memory and is safe to send twice.
         repeatable: bool,
     },
-    /// No byte of an answer came within [`Idle::answer`](crate::gateway::relay::Idle), and the request may be sent
+    /// No byte of an answer came within [`Idle::answer`](crate::gateway::relay::Idle), and the request is safe to send
     /// twice.
     Unanswered,
     Failed {
@@ -100,15 +100,16 @@ pub enum ExchangeEnd {
     },
 }
 
-/// How the client is informed that its exchange failed.
+/// How the client notices that its exchange failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// The client gets an error answer. This is possible while it has received nothing of the target's answer.
+    /// The client gets an error answer. This is possible only while the client has received no byte of the target's
+    /// answer.
     Answer,
     /// The connection is closed before the client has received as many bytes as the answer's head announces.
     Close,
-    /// The client gets a reset. The answer lasts until the connection ends, so a normal close would make a truncated
-    /// answer look complete.
+    /// The client gets a reset. The answer has no length and lasts until the connection ends, so a normal close would
+    /// make a truncated answer look complete.
     Reset,
 }
 
@@ -123,8 +124,8 @@ struct Progress {
     answer_begun: AtomicBool,
 }
 
-/// Sends the request over `opened` and the answer to the client. `sent_early` is true if the head was sent with the
-/// dial.
+/// Sends the request over `opened`, and sends the target's answer to the client. `sent_early` is true if the head of
+/// the request was already sent together with the dial.
 pub async fn exchange<L>(
     client: &mut ClientStream,
     inbox: &mut Inbox,
@@ -164,7 +165,8 @@ pub async fn exchange<L>(
             biased;
             end = &mut download => return end,
             stop = &mut upload, if sending => match stop {
-                // The target may have sent an answer before it stopped reading. The download finds out.
+                // The target may have sent an answer before it stopped reading. The download continues, to read such an
+                // answer.
                 UploadEnd::Target => sending = false,
                 UploadEnd::Client(failure) => {
                     let begun = progress.answer_begun.load(Ordering::Relaxed);
@@ -176,8 +178,8 @@ pub async fn exchange<L>(
     }
 }
 
-/// Why the upload ended. An upload does not end with the last byte of the request: after that, it waits for the client
-/// to close.
+/// Why the upload ended. The last byte of the request does not end the upload: the upload then waits for the client to
+/// close.
 enum UploadEnd {
     /// The target accepts no more bytes.
     Target,
@@ -247,7 +249,8 @@ struct AnswerHead {
     status: u16,
     body: Body,
     persists: bool,
-    /// True if the client's connection is kept. The head that was sent to the client says the same.
+    /// True if the client's connection can serve another request. The `Connection` field of the head for the client has
+    /// the same meaning.
     client_keeps: bool,
 }
 
@@ -260,8 +263,8 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         }
     }
 
-    /// Reads heads until the final one, and sends each of them to the client. The final head is sent together with the
-    /// bytes of the body that have already arrived, so a small answer needs only one write.
+    /// Reads heads until the head of the final answer, and sends each head to the client. The final head is sent
+    /// together with the bytes of the body that have already arrived, so a small answer needs only one write.
     async fn begin(&mut self) -> Result<AnswerHead, ExchangeEnd> {
         for _ in 0..INTERIM_MAX {
             let length = self.head().await?;
@@ -285,7 +288,7 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             let client_keeps = self.keeps(head.body);
             let mut begun = AnswerHead { status: head.status, body: head.body, persists: head.persists, client_keeps };
             out.extend_from_slice(self.added_fields(&begun).as_bytes());
-            // The bytes after a 101 are not a body. The relay carries them.
+            // The bytes after a 101 answer are not a body but belong to the new protocol. The relay carries them.
             let taken = if begun.status == 101 {
                 0
             } else {
@@ -314,8 +317,8 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             }
             match self.carrier.read_answer(&mut self.answer, &mut self.target).await {
                 Ok(true) => {}
-                // The request may succeed through another exit. For that reason the time limit for answers is shorter
-                // than other limits.
+                // The request may succeed through another exit. Therefore the time limit for answers may be shorter
+                // than the other limits.
                 Err(Stopped::Silent)
                     if self.answer.is_empty() && self.carrier.expects_answers() && self.may_repeat() =>
                 {
@@ -332,16 +335,17 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         ExchangeEnd::Died { repeatable: self.may_repeat() }
     }
 
-    /// Returns true if a request without an answer may be sent again. No byte of the request's body may have been taken
-    /// from the client. In addition, the request must be idempotent, or the target must still be waiting for the body.
+    /// Returns true if a request without an answer may be sent again. One condition is that no byte of the request's
+    /// body has been taken from the client. The other condition is that the request is idempotent or that the target is
+    /// still waiting for the body.
     fn may_repeat(&self) -> bool {
         let whole = self.exchange.body == Body::NONE || !self.progress.body_begun.load(Ordering::Relaxed);
         let waits = self.exchange.expects && self.exchange.body != Body::NONE;
         whole && (self.exchange.idempotent || waits)
     }
 
-    /// Returns the fields that the gateway adds to an answer: those of the exit, and `Connection`, which says whether
-    /// the connection is kept.
+    /// Returns the fields that the gateway adds to an answer, and the empty line that ends the head. The fields are those
+    /// about the exit and, if it is needed, the field `Connection`.
     fn added_fields(&self, begun: &AnswerHead) -> String {
         let mut fields = String::new();
         answer::exit_fields(self.exit, &mut fields);
@@ -356,8 +360,8 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
         fields
     }
 
-    /// Returns true if the client's connection is kept. The connection is not kept while a part of the request's body
-    /// may still come, because the gateway could not know where the next request begins.
+    /// Returns true if the client's connection can serve another request. This is not possible while a part of the
+    /// request's body may still come, because the gateway could not know where the next request begins.
     fn keeps(&self, body: Body) -> bool {
         let whole = self.exchange.body == Body::NONE || self.progress.sent.load(Ordering::Relaxed);
         self.exchange.keep && body != Body::UntilClose && whole
@@ -383,8 +387,8 @@ impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Download<'_, M, R, W
             self.answer.consume(taken);
         }
         let sent = self.progress.sent.load(Ordering::Relaxed);
-        // The target must not send bytes after the answer. If it did, the stream is not used again, and the client
-        // never gets these bytes.
+        // The target must not send bytes after the answer. If such bytes have arrived, the stream is not used again,
+        // and the client never gets these bytes.
         let target_keeps = persists && sent && self.answer.is_empty();
         ExchangeEnd::Answered { status, client_keeps, target_keeps }
     }

@@ -68,7 +68,7 @@ pub fn body(fields: &Fields<'_>, version: Version) -> Result<Option<Body>, HeadF
     }
 }
 
-/// Parses a number. The value must consist of 1 to 18 digits, so the number fits into 64 bits.
+/// Parses a decimal number. The value must consist of 1 to 18 digits, so the number fits into 64 bits.
 fn number(value: &[u8]) -> Result<u64, HeadFault> {
     if value.is_empty() || value.len() > 18 {
         return Err(HeadFault::Length);
@@ -133,7 +133,7 @@ impl<'b> Options<'b> {
         !self.close && (version == Version::Current || self.keep_alive)
     }
 
-    /// Returns true if the field is not forwarded.
+    /// Returns true if the field must not be forwarded, because it concerns only this hop.
     pub fn ends(&self, field: &Field<'_>) -> bool {
         const HOP_BY_HOP: [&str; 5] = ["connection", "keep-alive", "te", "upgrade", "http2-settings"];
         HOP_BY_HOP.iter().any(|name| field.is(name))

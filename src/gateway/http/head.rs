@@ -10,11 +10,11 @@
 
 use std::str;
 
-/// The maximum length of a head in bytes, with its start line. Servers accept from 8 to 80 KiB. The head of a scraper
-/// with many cookies is much shorter.
+/// The maximum length of a head in bytes, including its start line. Common servers accept heads of 8 to 80 KiB. Even
+/// the head of a scraper with many cookies is much shorter.
 pub const HEAD_MAX: usize = 64 * 1024;
 
-/// The maximum number of fields in a head: about twice the number in the largest real heads. Not tuned.
+/// The maximum number of fields in a head. It is about twice the number of fields in the largest real heads. Not tuned.
 pub const FIELDS_MAX: usize = 200;
 
 /// The reason why a head is refused.
@@ -71,7 +71,7 @@ pub enum HeadFault {
     Expectation,
 }
 
-/// Finds the end of a head in bytes that arrive in pieces. Each byte is looked at only once.
+/// Finds the end of a head whose bytes arrive in pieces. Each byte is examined only once.
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
     at: usize,
@@ -140,11 +140,12 @@ impl<'b> Field<'b> {
     }
 }
 
-/// The checked fields of a head. Each line is parsed only once, because each field is looked at about ten times.
+/// The checked fields of a head. The head is parsed only once, because later code reads each field about ten times.
 #[derive(Clone, Debug)]
 pub struct Fields<'b>(Vec<Field<'b>>);
 
-/// The number of fields for which memory is allocated in advance, so most heads need only one allocation. Not tuned.
+/// The number of fields for which memory is allocated in advance. With this number, most heads need only one
+/// allocation. Not tuned.
 const USUAL: usize = 16;
 
 impl<'b> Fields<'b> {
@@ -174,8 +175,8 @@ impl<'b> Fields<'b> {
     }
 }
 
-/// Returns the position of the first CRLF. The function searches for the LF and then looks at the byte before it. A
-/// search for the pair of bytes takes five times as many instructions.
+/// Returns the position of the first CRLF. The function searches for an LF and then checks that a CR is before the LF.
+/// A search for the two bytes together takes five times as many instructions.
 fn line_end(bytes: &[u8]) -> Option<usize> {
     let mut from = 0;
     loop {

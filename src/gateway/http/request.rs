@@ -37,13 +37,13 @@ pub enum Form<'b> {
         /// The path with its query. The leading `/` may be missing.
         path: &'b str,
     },
-    /// `GET /path`: comes from a browser that opens the proxy port as a web site.
+    /// `GET /path`: comes from a browser that opens the proxy port as a web site. The field is the path.
     Origin(&'b str),
     /// `OPTIONS *`.
     Asterisk,
 }
 
-/// One request. It borrows the bytes of its head.
+/// One HTTP request of a client. Its fields borrow the bytes of the head.
 #[derive(Clone, Debug)]
 pub struct Request<'b> {
     /// The method, in the case in which the client sent it.
@@ -54,7 +54,7 @@ pub struct Request<'b> {
     pub body: Body,
     /// The options of the field `Connection`.
     pub options: Options<'b>,
-    /// The protocol that the client offers to switch to.
+    /// The protocol to which the client offers to switch. `None` if there is no offer that may be forwarded.
     pub upgrade: Option<&'b [u8]>,
     /// True if the client waits for `100 Continue` before it sends the body.
     pub expects: bool,
@@ -108,8 +108,8 @@ impl<'b> Request<'b> {
         matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
     }
 
-    /// Returns the number in `Max-Forwards`. The field has a meaning only for TRACE and OPTIONS (RFC 9110, section
-    /// 7.6.2).
+    /// Returns the number in the field `Max-Forwards`. Returns `None` if the field is missing or has no meaning. The
+    /// field has a meaning only for TRACE and OPTIONS (RFC 9110, section 7.6.2).
     pub fn hops_left(&self) -> Option<u64> {
         let counts = matches!(self.method, "TRACE" | "OPTIONS");
         let field = self.fields.get("max-forwards").filter(|_| counts)?;
@@ -118,7 +118,8 @@ impl<'b> Request<'b> {
         str::from_utf8(field.value).ok().filter(|_| digits)?.parse().ok()
     }
 
-    /// Returns the body of the answer to a TRACE: the head as the client sent it, without secrets.
+    /// Returns the body of the answer to a TRACE request: the head as the client sent it, without the fields that
+    /// contain secrets.
     pub fn trace(&self, target: &str) -> String {
         let mut out = [self.method, " ", target, " ", self.version.as_str(), "\r\n"].concat();
         for field in self.fields.iter().filter(|field| !TRACE_HIDES.iter().any(|name| field.is(name))) {
@@ -166,8 +167,8 @@ impl<'b> Request<'b> {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Writes a `Connection` field for the next hop, in place of the client's field. The target sees the same as
-    /// without a proxy.
+    /// Writes a `Connection` field for the next hop, in place of the client's field. The target gets the same options
+    /// as without a proxy.
     fn write_connection(&self, out: &mut Vec<u8>) {
         let trailers =
             self.fields.get("te").is_some_and(|te| te.members().any(|m| m.eq_ignore_ascii_case(b"trailers")));
@@ -239,8 +240,8 @@ fn form<'b>(method: &str, target: &'b str) -> Result<Form<'b>, HeadFault> {
         return Ok(Form::Origin(target));
     }
     let (scheme, rest) = target.split_once("://").ok_or(HeadFault::Target)?;
-    // A `ws://` target is treated as `http://`, because RFC 6455, section 3, defines it so. The client library aiohttp
-    // sends such targets.
+    // A `ws://` target is treated like an `http://` target, as RFC 6455, section 3, defines. The client library
+    // aiohttp sends `ws://` targets.
     if !["http", "ws"].iter().any(|plain| scheme.eq_ignore_ascii_case(plain)) {
         return Err(HeadFault::Scheme);
     }
@@ -252,7 +253,7 @@ fn form<'b>(method: &str, target: &'b str) -> Result<Form<'b>, HeadFault> {
     Ok(Form::Absolute { target: authority_target(authority)?, authority, path })
 }
 
-/// Parses `host`, `host:` or `host:port`.
+/// Parses a target of the form `host`, `host:` or `host:port`.
 fn authority_target(authority: &str) -> Result<Target, HeadFault> {
     let bare = authority.strip_suffix(':').unwrap_or(authority);
     let has_port = bare.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
@@ -273,8 +274,8 @@ fn upgrade<'b>(fields: &Fields<'b>, options: &Options<'_>, version: Version, bod
     good.then_some(first.value)
 }
 
-/// Returns true if the client waits for a `100 Continue`. An HTTP/1.0 client cannot wait for it (RFC 9110, section
-/// 10.1.1), so its `Expect` field is ignored.
+/// Returns true if the client waits for a `100 Continue`. An HTTP/1.0 client cannot wait for a `100 Continue` (RFC
+/// 9110, section 10.1.1), so its `Expect` field is ignored.
 fn expects(fields: &Fields<'_>, version: Version) -> Result<bool, HeadFault> {
     match fields.get("expect") {
         None => Ok(false),

@@ -1,8 +1,8 @@
 //! A target's HTTP answer: how the answer is parsed, and how it is written for the client.
 //!
-//! The target is not trusted. Its answer goes into a connection that the client uses for other targets too. Therefore
-//! an answer whose end is ambiguous is replaced by a 502. Such an answer has two Content-Length fields, or a
-//! Content-Length together with chunked encoding, or chunked encoding that the request did not allow. Fields
+//! The target is not trusted. Its answer is sent on a connection that the client also uses for other targets. Therefore
+//! an answer whose end is ambiguous is replaced by a 502. The end is ambiguous if there are two Content-Length fields,
+//! or a Content-Length together with chunked encoding, or chunked encoding that the request did not allow. Fields
 //! `X-Exitgate-…` of a target are dropped, because clients trust these fields.
 
 use super::body::Body;
@@ -20,7 +20,7 @@ pub struct Asked {
     pub upgrade: bool,
 }
 
-/// One answer. It borrows the bytes of its head.
+/// One HTTP answer of a target. Its fields borrow the bytes of the head.
 #[derive(Clone, Debug)]
 pub struct Response<'b> {
     pub status: u16,
@@ -42,8 +42,8 @@ pub fn failure(fault: HeadFault) -> Failure {
 }
 
 impl<'b> Response<'b> {
-    /// Returns false if no HTTP answer begins with these bytes. The target then does not use HTTP, and might never send
-    /// the end of a head.
+    /// Returns false if these bytes cannot be the beginning of an HTTP answer. In this case the target does not use
+    /// HTTP, and the gateway would wait for the end of a head that never comes.
     pub fn may_begin(bytes: &[u8]) -> bool {
         const START: &[u8] = b"HTTP/1.";
         let seen = bytes.len().min(START.len());
@@ -79,8 +79,8 @@ impl<'b> Response<'b> {
         (100..200).contains(&self.status) && self.status != 101
     }
 
-    /// Writes the head for the client, without the empty line at its end. The gateway's own fields are written after
-    /// it.
+    /// Writes the head for the client, without the empty line at its end. The caller appends the gateway's own fields
+    /// and the empty line.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("HTTP/1.1 {} ", self.status).as_bytes());
         out.extend_from_slice(self.reason);

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use crate::exit::ExitId;
 
-/// The counts of one route and its present throughput. In each pair of numbers, the first counts bytes to targets and
-/// the second counts bytes from targets.
+/// The counts of one route and its present throughput. In each array of two numbers, the first number is for bytes to
+/// targets and the second is for bytes from targets.
 #[derive(Debug, Default)]
 pub struct Figures {
     open: AtomicI64,
@@ -21,7 +21,8 @@ pub struct Figures {
     throughput: Mutex<Option<Throughput>>,
 }
 
-/// The throughput in bytes per second, and the last measurement, from which the next throughput is computed.
+/// The throughput in bytes per second, and the byte counts at the last measurement. The next throughput is computed
+/// from these byte counts.
 #[derive(Clone, Copy, Debug)]
 struct Throughput {
     at: Instant,

@@ -13,8 +13,8 @@ use crate::exit::load::InFlight;
 use crate::limit::{Admission, Denied, Identity, KeyRefusal};
 use crate::route::policy::Auth;
 
-/// A client that may use the gateway: its key, and its connection in the count of the limits. Dropping this value ends
-/// the count.
+/// A client that may use the gateway. The value holds the client's key and counts one connection for the limits.
+/// Dropping this value ends the count of this connection.
 pub struct AdmittedClient {
     identity: Identity,
     admission: Admission,
@@ -35,7 +35,8 @@ impl AdmittedClient {
     }
 }
 
-/// Counts an open stream in the load of its exit. Dropping this value ends the count.
+/// Counts one open stream in the load of its exit. Dropping this value ends the count. The field is `None` for a stream
+/// without an exit.
 pub struct Lease(Option<(Arc<Exit>, InFlight)>);
 
 impl Lease {

@@ -1,4 +1,5 @@
-//! Dials one plan: its first exit, a second exit at the same time if the first is slow, and the next exit if both fail.
+//! Dials the exits of one plan: the first exit, a second exit at the same time if the first is slow, and the next exit
+//! if the dials fail.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,8 +21,8 @@ use crate::route::selector::Mode;
 use crate::route::{self, Isolation};
 use crate::tor::{Tor, Way};
 
-/// A dial counts as late if it takes this many times the hedging delay (the time after which a second dial may begin),
-/// even if there was no second dial. Not tuned.
+/// A dial counts as late if its duration is this many times the hedging delay (the time after which a second dial may
+/// begin). This also holds if there was no second dial. Not tuned.
 const LATE: u32 = 2;
 
 /// One client request that needs a stream.
@@ -30,7 +31,7 @@ pub(super) struct Attempt<'a> {
     pub(super) client: &'a AdmittedClient,
     pub(super) wish: &'a Wish,
     pub(super) request: OpenRequest<'a>,
-    /// The time at which the stream must be open.
+    /// The time before which the stream must be open.
     pub(super) by: Instant,
     /// True if the request is one plain HTTP request, false if it is a tunnel.
     pub(super) plain: bool,
@@ -52,16 +53,17 @@ struct DialedExit {
     took: Duration,
 }
 
-/// A stream that was opened.
+/// A stream to the target that a dial has opened.
 pub(super) struct DialedStream {
     pub(super) stream: Stream,
-    /// The first bytes of the target, if they arrived together with the last bytes of the dial.
+    /// Bytes that the target sent so early that they were read during the dial. Usually empty.
     pub(super) first: Vec<u8>,
-    /// Set if the stream ends at a proxy that forwards plain HTTP.
+    /// The changes that a request needs because the stream ends at a proxy that forwards plain HTTP. `None` for a
+    /// tunnel.
     pub(super) forwarder: Option<Box<Forwarder>>,
 }
 
-/// Why no exit opened a stream, and how many exits were dialed. The number is two if a dial was hedged.
+/// Why no exit opened a stream, and how many exits were dialed. Two exits were dialed if there was a hedging dial.
 struct Failed {
     error: DialError,
     exits: usize,
@@ -80,8 +82,8 @@ impl From<Stream> for DialedStream {
 }
 
 impl Outbound {
-    /// Opens a stream by the plan before the deadline. The function dials at most as many exits as the request may
-    /// still try.
+    /// Opens a stream before the deadline. The exits of the plan are tried first. The function dials at most as many
+    /// exits as the request may still try.
     pub(super) async fn dial(&self, attempt: Attempt<'_>, mut plan: Plan) -> Result<Opened<Lease>, Refusal> {
         let most = self.terms.load().max_attempts.get() as usize;
         let mut left = most.saturating_sub(attempt.request.avoid.len()).max(1);
@@ -95,8 +97,8 @@ impl Outbound {
             };
             left = left.saturating_sub(exits);
             let again = left > 0 && another_exit_may_help(&error) && Instant::now() < attempt.by;
-            // The future is boxed because most dials succeed without it, and the box makes the future of every dial
-            // smaller.
+            // The future of `next_exit` is boxed because most dials succeed without it, and the box makes the future of
+            // every dial smaller.
             if !again || !Box::pin(self.next_exit(&attempt, &mut plan, &mut failed, exits)).await {
                 let meters = Some(self.meters.of(attempt.wish.label()));
                 return Err(Refusal { meters, ..Failure::from(error).into() });
@@ -104,8 +106,8 @@ impl Outbound {
         }
     }
 
-    /// Removes the exits that failed from the plan. If the plan has no other exit, exits are chosen again without those
-    /// that failed, but not for a strict route. Returns false if no exit is left.
+    /// Removes the failed exits from the plan. If no exit is left in the plan and the route is not strict, a new plan
+    /// without the failed exits is made. Returns false if there is no exit to try.
     async fn next_exit(&self, attempt: &Attempt<'_>, plan: &mut Plan, failed: &mut Vec<ExitId>, exits: usize) -> bool {
         let state = &self.parts.state;
         for _ in 0..exits {
@@ -124,7 +126,7 @@ impl Outbound {
         if !next.events.is_empty() {
             Box::pin(self.parts.state.make_durable(std::mem::take(&mut next.events))).await;
         }
-        // The client last used the session at the exit from which the first plan moved the session.
+        // The first plan may have moved the session. The exit before that move is the exit that the client used last.
         if let (Some(before), Some(moved)) = (plan.moved.take(), &mut next.moved) {
             moved.from = before.from;
         }
@@ -133,8 +135,8 @@ impl Outbound {
         true
     }
 
-    /// Dials the first exit of the plan. If this dial takes longer than 19 of 20 dials through either exit, and if the
-    /// budget of second dials allows, the second exit is dialed at the same time.
+    /// Dials the first exit of the plan. A second exit is dialed at the same time if the first dial is slow: if it
+    /// takes longer than 19 of 20 dials through either exit. The budget of second dials must allow the second dial.
     async fn race(&self, attempt: &Attempt<'_>, plan: &Plan, by: Instant) -> Result<DialedExit, Failed> {
         let first = plan.first();
         self.hedges.earn();
@@ -144,7 +146,7 @@ impl Outbound {
             let dialed = self.through(first, attempt, plan.isolation, by).await?;
             return Ok(self.succeeded(dialed, DialSpeed::Unknown));
         };
-        // The future is boxed because two dials need a large future, and most dials need no second one.
+        // The future of two dials is boxed because it is large, and most dials need no second dial.
         Box::pin(self.side_by_side([first, second], attempt, plan.isolation, by, patience)).await
     }
 
@@ -174,7 +176,7 @@ impl Outbound {
         }
     }
 
-    /// Dials through one exit. A failure is counted in the exit's load.
+    /// Dials through one exit. A failed dial is counted in the load of this exit.
     async fn through(
         &self,
         exit: &Arc<Exit>,
@@ -208,8 +210,8 @@ impl Outbound {
         dialed
     }
 
-    /// Logs that an exit was ejected or is in use again. An exit that was ejected because it is slow needs no test: it
-    /// works, and its next trial dial shows whether it is fast again.
+    /// Logs that an exit was ejected or is in use again. An exit that was ejected because it is slow needs no test,
+    /// because it still works. The next trial dial through this exit shows whether the exit is fast again.
     fn log_effect(&self, exit: &Exit, effect: DialEffect) {
         match effect {
             DialEffect::Same => {}
@@ -224,9 +226,9 @@ impl Outbound {
     /// immediately. The result of the test removes the exit from every pool, or ends the ejection early.
     pub(super) fn count_failure(&self, exit: &Exit) {
         let (load, now) = (exit.load(), self.parts.state.now());
-        // Strict routes continue to use an ejected exit, because they have no other exit. If the trial dial of the exit
-        // was due, this dial counts as the trial. A test must follow a failed trial, because the pins of the exit would
-        // otherwise wait for a test result for ever.
+        // Strict routes continue to use an ejected exit, because they have no other exit. If a trial dial was due for
+        // the exit, this dial counts as the trial. A test must follow a failed trial. Without a test, the pins of the
+        // exit would wait for a test result for ever.
         if load.failed(now).is_some() || (load.claim_trial(now) && load.failed(now).is_some()) {
             self.parts.state.request_check(exit.id().clone());
         }
@@ -260,7 +262,7 @@ impl Outbound {
         }
     }
 
-    /// Opens a stream to an onion service. The stream uses no exit, and tor chooses the circuits.
+    /// Opens a stream to an onion service. The stream uses no exit, because tor chooses all relays of the circuits.
     pub(super) async fn dial_onion(&self, attempt: Attempt<'_>) -> Result<Opened<Lease>, Refusal> {
         let Attempt { client, wish, request: OpenRequest { target, early, .. }, by, .. } = attempt;
         let meters = self.meters.of(wish.label());
@@ -369,8 +371,8 @@ impl Outbound {
 }
 
 /// Returns how long the first dial may take before a second dial begins. This is the time within which 19 of 20 dials
-/// through the faster of the two exits succeed. The times of the first exit alone would not do: a dial through an exit
-/// that is always slow would never count as late.
+/// through the faster of the two exits succeed. The times of the first exit alone are not enough: if an exit is always
+/// slow, a dial through this exit would never count as late.
 fn patience(first: &Exit, second: &Exit) -> Option<Duration> {
     let (first, second) = (first.load().p95(), second.load().p95()?);
     Some(first.map_or(second, |first| first.min(second)))

@@ -1,5 +1,5 @@
-//! Answers requests to `http://exit.gate/`. Clients use them to get another exit, or to see their exit if they cannot
-//! read the headers of a CONNECT answer.
+//! Answers requests to `http://exit.gate/`. Clients use these requests to get another exit, or to see their exit if
+//! they cannot read the headers of a CONNECT answer.
 //!
 //! Each request acts only on the username and the key of the client that sends it. The answers contain only what this
 //! client may know: the route, session and exit that serve it. They never contain the secret of the key.
@@ -29,7 +29,7 @@ const ROTATE_DEADLINE: Duration = Duration::from_secs(60);
 struct Reported {
     /// The site that refused the exit.
     site: String,
-    /// The exit's fingerprint or address. If it is missing, the report is about the exit that serves this username.
+    /// The exit's fingerprint or address. `None` means that the report is about the exit that serves this username.
     exit: Option<String>,
     /// What the site did, for example `blocked` or `captcha`. This text is for people.
     outcome: Option<String>,

@@ -1,10 +1,10 @@
 //! Hedging: a second dial that runs next to a slow first dial, and the budget that limits the number of second dials.
 //!
 //! A dial that takes longer than 19 of 20 other dials will probably take much longer, and a second dial through another
-//! exit is usually faster. But if all dials are slow, a second dial for each of them would double the load at the worst
-//! time. Therefore the share of second dials is limited. Even at the best of times one dial in 20 is that slow, and
-//! such dials would use up the whole budget. Therefore half of the saved budget is reserved for dials that take twice
-//! as long.
+//! exit is usually faster. But if all dials are slow, a second dial for each of them would double the load when the
+//! load is already high. Therefore the share of second dials is limited. Even when the network is fast, one dial in 20
+//! takes longer than 19 of 20 dials, and such dials would use up the whole budget. Therefore half of the saved budget
+//! is reserved for dials that take twice as long.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// The cost of one second dial. Each first dial adds a fraction of this number to the budget.
+/// The cost of one second dial, in the unit of the budget. Each first dial adds a fraction of this cost to the budget.
 const WHOLE: i64 = 1_000_000;
 
-/// The most second dials that the budget can save up while dials are fast. This is enough for many dials at the same
-/// time through one slow exit. Not tuned.
+/// The maximum number of second dials that the budget can save up while dials are fast. This is enough for many dials
+/// at the same time through one slow exit. Not tuned.
 const SAVED: i64 = 20;
 
 /// The budget of second dials.
@@ -48,16 +48,17 @@ impl HedgeBudget {
         }
     }
 
-    /// Pays for one second dial. Returns false if the budget would then have less than `left` second dials.
+    /// Pays for one second dial. Returns false and pays nothing if less than the cost of `left` second dials would
+    /// remain in the budget.
     fn spend(&self, left: i64) -> bool {
         let take = |held: i64| (held >= WHOLE * (1 + left)).then_some(held - WHOLE);
         self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
-    /// Runs the first dial. If it takes longer than `patience`, a second dial starts and both run at the same time. If
-    /// the budget is low, the second dial starts after twice `patience`. If the first dial fails while the second runs,
-    /// and `another_may_help` returns true for the error, the second dial continues. After any other error of the first
-    /// dial, both end.
+    /// Runs the first dial. If the first dial takes longer than `patience`, a second dial starts, and both run at the
+    /// same time. If the budget is low, the second dial starts only after twice `patience`. The first dial may fail
+    /// while the second dial runs. The second dial then continues if `another_may_help` returns true for the error, and
+    /// is cancelled otherwise.
     pub(super) async fn race<T, E>(
         &self,
         first: impl Future<Output = Result<T, E>>,
@@ -89,7 +90,7 @@ pub(super) enum Race<T, E> {
     SecondWasFaster(T),
     /// The second dial succeeded after the first had failed.
     FirstFailed(T),
-    /// The first dial failed, and a second dial would not help or had not begun.
+    /// The first dial failed. A second dial had not begun, or could not help.
     Failed(E),
     BothFailed(E),
 }

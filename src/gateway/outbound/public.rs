@@ -61,7 +61,7 @@ impl Outbound {
         }
     }
 
-    /// After a failure that is the fault of a public proxy, has the proxy tested immediately. Without a test, other
+    /// If the error is the fault of the public proxy, requests an immediate test of the proxy. Without a test, other
     /// requests would use the proxy until its next regular check.
     pub(super) fn request_retest(&self, exit: &Exit, error: DialError) {
         if exit.listing().public.is_some() && blames_the_proxy(error) {

@@ -1,8 +1,8 @@
-//! Reports sites that refuse exits. The gateway sees such refusals only in the answers of plain HTTP, which it can
-//! read.
+//! Reports sites that refuse exits. The gateway sees such refusals only in answers of plain HTTP, because it cannot
+//! read other answers.
 //!
-//! [`RefusalDetector`] decides from many answers whether a site refuses an exit. A report is sent to a channel. The
-//! reader of this channel in `app` makes the ban. (The report of a client makes a ban immediately: see
+//! [`RefusalDetector`] decides from many answers whether a site refuses an exit. The reports are sent to a channel.
+//! `app` reads this channel and bans the exit for the site. (A report that a client sends makes a ban immediately: see
 //! `outbound/rotate.rs`.)
 
 use std::sync::{Mutex, PoisonError};
@@ -31,7 +31,7 @@ pub struct RefusalReporter {
 }
 
 impl RefusalReporter {
-    /// Makes a reporter that sends its reports to this channel.
+    /// Makes a reporter that sends its reports to the channel `reports`.
     pub fn new(reports: mpsc::Sender<Report>) -> Self {
         Self { detector: Mutex::default(), reports }
     }
@@ -47,8 +47,8 @@ impl RefusalReporter {
     }
 
     fn report(&self, site: Site, exit: ExitId, why: String) {
-        // The result is ignored. If the channel is full, bans are already being made as fast as possible, and later
-        // refusals of the site cause a new report.
+        // The result is ignored. If the channel is full, many reports are waiting already, and later refusals of this
+        // site cause a new report.
         let _ = self.reports.try_send(Report { site, exit, why });
     }
 }

@@ -1,5 +1,6 @@
-//! Gives a username another exit, and accepts reports that a site refuses an exit. Clients send `http://exit.gate/`
-//! requests for their own username. Operators use the API for any username. Both end in this module.
+//! Gives a username another exit, and accepts reports that a site refuses an exit. Clients send requests to
+//! `http://exit.gate/` for their own username, and operators use the API for any username. This module carries out both
+//! kinds of request.
 //!
 //! A session or a pin moves only to an exit that was just tested with success and has another address. A successor is
 //! chosen, is tested before everything else in the tester's queue, and is used only if the test succeeds. If the test
@@ -19,19 +20,19 @@ use crate::route::ban::Site;
 use crate::route::{self, Ask, Explanation, Successor, Why, decide, explain, succeed, successor};
 use crate::state::Change;
 
-/// How many successors are tested before a rotation fails. Nine of ten exits that recently passed a test pass the next
-/// test too. If five tests in a row fail, something else must be wrong. Not tuned.
+/// The maximum number of successors that one rotation tests. Nine of ten exits that recently passed a test pass the
+/// next test too. If five exits in a row fail, something other than the exits must be wrong. Not tuned.
 const TRIES: usize = 5;
 
-/// The maximum length of the outcome in a report, in bytes.
+/// The maximum length of the field `outcome` in a report, in bytes.
 const OUTCOME_MAX: usize = 64;
 
 /// The result of an immediate test of an exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// The exit works, and sites see these addresses.
+    /// The exit works. The field lists the addresses of this exit that sites see.
     Good(Vec<IpAddr>),
-    /// The exit does not work, or it cannot be tested. The text is the reason.
+    /// The exit does not work, or the exit cannot be tested. The text is the reason.
     Not(String),
 }
 
@@ -42,12 +43,12 @@ pub type Verify = Arc<dyn Fn(ExitId) -> Pin<Box<dyn Future<Output = Proof> + Sen
 /// A successful rotation.
 #[derive(Clone, Debug)]
 pub struct Rotation {
-    /// The exit before the rotation, if there was one.
+    /// The exit before the rotation. `None` if there was none.
     pub before: Option<ExitId>,
     pub before_ip: Option<IpAddr>,
     /// The exit after the rotation.
     pub after: Arc<Exit>,
-    /// The address of the new exit, as its test saw it.
+    /// The address of the new exit that was seen in the exit's test. `None` if no address is known.
     pub after_ip: Option<IpAddr>,
 }
 
@@ -67,8 +68,8 @@ pub enum RotateFault {
     Slow,
 }
 
-/// Returns a text for people. If a choice has no candidates, its refusal says that every exit has failed the request.
-/// For a rotation, this means that no exit exists except the present one.
+/// Returns a text for people that says why there is no other exit. If a choice has no candidates, its refusal says that
+/// every exit has failed the request. For a rotation, this means that there is no exit except the present one.
 fn no_other(refusal: &route::Refusal) -> String {
     match refusal.why {
         Why::AllFailed => format!("those in use are the only ones ({})", refusal.funnel),
@@ -76,7 +77,7 @@ fn no_other(refusal: &route::Refusal) -> String {
     }
 }
 
-/// A ban that was made because of a report.
+/// A ban that was made because of a client's report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Banned {
     pub site: Site,
@@ -99,7 +100,7 @@ pub enum ReportFault {
 }
 
 impl Outbound {
-    /// Gives a username of this key another exit. The new exit is tested and has another IP address.
+    /// Moves a username of this key to another exit. The new exit has been tested and has another IP address.
     pub async fn rotate(&self, key: &str, wish: &Wish, by: Instant) -> Result<Rotation, RotateFault> {
         let mut avoid: Vec<ExitId> = Vec::new();
         let mut last = String::new();
@@ -125,8 +126,8 @@ impl Outbound {
         Err(RotateFault::NoneGood { tried: avoid.len(), last })
     }
 
-    /// Moves the session, pin or pool of a username to a successor that was tested. Returns `None` if another
-    /// rotation came first.
+    /// Moves the session, pin or pool of a username to a tested successor. Returns `None` if another rotation came
+    /// first.
     async fn move_to(
         &self,
         key: &str,
@@ -152,7 +153,8 @@ impl Outbound {
         self.first_of_new_pool(key, wish, next, old, ips, by).await.map(Some)
     }
 
-    /// Returns the first exit of a pool that was just rotated. The exit must work and must not be from the old pool.
+    /// Returns the first exit of a pool that was just rotated. This exit must work and must not have been in the pool
+    /// before the rotation.
     async fn first_of_new_pool(
         &self,
         key: &str,
@@ -214,13 +216,13 @@ impl Outbound {
         Ok(Banned { site, exit, until })
     }
 
-    /// Explains which exits a username would use. No exit is used by this call.
+    /// Explains which exits a username would use. This call opens no stream.
     pub(super) fn explained(&self, key: &str, wish: &Wish) -> Explanation {
         self.question(key, wish, &[], explain)
     }
 
-    /// Calls `act` with the present snapshot and with arguments for a choice of exits. The arguments contain no real
-    /// target.
+    /// Calls `act` with the present snapshot and with the arguments for a choice of exits. The target in the arguments
+    /// stands for all targets.
     fn question<T>(
         &self,
         key: &str,
@@ -233,7 +235,7 @@ impl Outbound {
         act(snapshot.view(), state.memory(), &Ask { wish, key, target: &target, now: state.now(), avoid, plain: false })
     }
 
-    /// Finds an exit by its fingerprint or by the address that sites see.
+    /// Finds an exit by its fingerprint or by the address that sites see. Returns `None` if there is no such exit.
     fn named(&self, text: &str) -> Option<ExitId> {
         let snapshot = self.parts.state.load();
         if let Ok(fingerprint) = text.parse() {
@@ -249,12 +251,13 @@ fn rotation(next: &Successor, after: Arc<Exit>, ips: Vec<IpAddr>) -> Rotation {
     Rotation { before: next.before.clone(), before_ip: next.before_ip, after, after_ip }
 }
 
-/// Returns the one exit that a session or a pin is bound to.
+/// Returns the one exit to which a session or a pin is bound. Returns `None` if there is no such exit.
 pub(super) fn bound_exit(explained: &Explanation) -> Option<&ExitId> {
     explained.session.as_ref().or(explained.pin.as_ref().map(|pin| &pin.exit))
 }
 
-/// Returns a target that represents all targets, for requests that have none. Nearly all exits allow port 443.
+/// Returns a target that stands for all targets. It is used for requests that have no target. Nearly all exits allow
+/// port 443.
 fn any_web_target() -> Target {
     Target { host: Host::Name("exit.gate".into()), port: 443 }
 }

@@ -9,8 +9,8 @@ use dashmap::DashMap;
 
 use super::super::meters::RouteMeters;
 
-/// The meters by label. A guard of a map entry must be dropped in the statement that took it. A second call of the map
-/// with a guard held would deadlock.
+/// The meters of each route. The key is the route's label. A guard of a map entry must be dropped in the statement that
+/// took the guard. A second call of the map while a guard is held would deadlock.
 #[derive(Debug, Default)]
 pub(super) struct AllRouteMeters(DashMap<Box<str>, Arc<RouteMeters>>);
 
@@ -23,13 +23,13 @@ impl AllRouteMeters {
         self.0.entry(label.into()).or_insert_with(|| Arc::new(RouteMeters::new(label))).clone()
     }
 
-    /// Returns the meters of this label, if anything has been counted there.
+    /// Returns the meters of the route with this label. Returns `None` if the route was never used.
     pub(super) fn get(&self, label: &str) -> Option<Arc<RouteMeters>> {
         self.0.get(label).map(|meters| meters.value().clone())
     }
 
-    /// Drops the meters of labels for which `used` returns false, which also ends their metric series. Returns the
-    /// other meters.
+    /// Drops the meters of all labels for which `used` returns false. The metric series of the dropped meters end.
+    /// Returns the meters of the other labels.
     pub(super) fn retain(&self, used: impl Fn(&str) -> bool) -> Vec<Arc<RouteMeters>> {
         self.0.retain(|label, _| used(label));
         self.0.iter().map(|meters| meters.value().clone()).collect()

@@ -1,7 +1,7 @@
 //! Read buffers. Each thread keeps a small stock of free buffers.
 //!
-//! A pump takes a buffer to read, and returns the buffer in the same poll unless the writer is slower. Therefore a
-//! thread that serves ten thousand tunnels mostly uses one buffer, which stays in the processor's cache.
+//! A pump takes a buffer to read, and returns this buffer in the same poll unless the writer is slower than the reader.
+//! Therefore a thread that serves ten thousand tunnels mostly uses one buffer, which stays in the processor's cache.
 
 use std::cell::RefCell;
 
@@ -36,7 +36,8 @@ impl Buffer {
         Self { bytes: bytes.into(), from: 0, to: bytes.len() }
     }
 
-    /// Returns space for at most `limit` bytes. Call [`Buffer::filled`] after you have put bytes into this space.
+    /// Returns free space for at most `limit` bytes. The caller must call [`Buffer::filled`] after it has put bytes
+    /// into this space.
     pub(super) fn room(&mut self, limit: usize) -> &mut [u8] {
         let limit = limit.min(self.bytes.len());
         &mut self.bytes[..limit]

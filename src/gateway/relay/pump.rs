@@ -1,8 +1,9 @@
-//! A pump is one direction of a tunnel: it reads from one side, writes to the other side, and passes on a half-close.
+//! A pump is one direction of a tunnel. It reads from one connection (the reader), writes to the other connection (the
+//! writer), and forwards a half-close.
 //!
-//! A pump is in one of three states. It holds bytes that must be written first, or it has an EOF to pass on, or it
+//! A pump is in one of three states. It holds bytes that must be written first, or it has an EOF to forward, or it
 //! holds nothing and reads. A pump never reads while it holds bytes. Therefore a slow writer slows down the reader
-//! through the reader's own socket, and no bytes are lost when the reader's connection breaks.
+//! through the socket of the reader, and no bytes are lost when the reader's connection breaks.
 //!
 //! Next: `relay/splice.rs` does the same without copying.
 
@@ -21,10 +22,11 @@ use super::splice::Splice;
 use super::{Direction, Meter};
 use crate::limit::Bucket;
 
-/// How many buffers a pump moves before other tasks run: half a MiB, which takes about 0.1 ms. Not tuned.
+/// The number of full buffers that a pump moves before other tasks run: half a MiB, which takes about 0.1 ms. Not
+/// tuned.
 const BUFFERS_PER_POLL: u32 = 8;
 
-/// The error that the side from which a pump reads has disappeared.
+/// The error that the connection from which a pump reads was reset or has disappeared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gone;
 
@@ -43,23 +45,24 @@ pub(super) struct Pump {
     held: Option<Buffer>,
     #[cfg(target_os = "linux")]
     splice: Splice,
-    /// True if the writer has bytes that it has not sent yet. This happens only under TLS.
+    /// True if the TLS session of the writer may still hold bytes that must be sent. Always false without TLS.
     unflushed: bool,
-    /// True if the last write would have blocked.
+    /// True if the last write could not continue because the writer's socket accepted no more bytes.
     blocked: bool,
     moved: u64,
     touched: Instant,
-    /// A timer. It is set while the byte rate makes this direction wait.
+    /// A timer while the byte rate makes this direction wait. `None` at all other times.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PumpState {
     Open,
-    /// The reader has reached its end, and the writer has not been closed yet.
+    /// The connection to read from has ended, and the connection to write to has not been closed yet.
     Ending,
     Done,
-    /// The writer accepts no more bytes. The other direction may still carry bytes that this side sent before.
+    /// The writer accepts no more bytes. The other direction may still carry bytes that the same connection sent
+    /// before.
     GivenUp,
 }
 
@@ -80,7 +83,7 @@ impl Pump {
         }
     }
 
-    /// Returns true if this direction will move no more bytes.
+    /// Returns true if no more bytes will move in this direction.
     pub(super) fn is_done(&self) -> bool {
         matches!(self.state, PumpState::Done | PumpState::GivenUp)
     }
@@ -90,28 +93,28 @@ impl Pump {
         self.state == PumpState::GivenUp
     }
 
-    /// Returns true if this direction waits for the writer.
+    /// Returns true if this direction waits because the writer accepts no bytes.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    /// Returns the number of bytes written.
+    /// Returns the number of bytes written in this direction so far.
     pub(super) fn moved(&self) -> u64 {
         self.moved
     }
 
-    /// Returns the time at which bytes last moved.
+    /// Returns the time at which bytes last moved in this direction.
     pub(super) fn touched(&self) -> Instant {
         self.touched
     }
 
-    /// Restarts the time limits for silence.
+    /// Restarts the time limits for silence of this direction at `now`.
     pub(super) fn touch(&mut self, now: Instant) {
         self.touched = now;
     }
 
-    /// Moves all bytes that can be moved now. `last` is true if the other direction is done. The end of this direction
-    /// then ends the tunnel.
+    /// Moves all bytes that can be moved now. `last` is true if the other direction has ended, so the end of this
+    /// direction ends the tunnel.
     pub(super) fn poll<R: Side, W: Side, M: Meter>(
         &mut self,
         cx: &mut Context<'_>,
@@ -166,8 +169,8 @@ impl Pump {
         Ok(())
     }
 
-    /// Writes the bytes that the pump holds, and passes on an end of the reader. Ready when the pump holds no more
-    /// bytes.
+    /// Writes the bytes that the pump holds, and forwards an EOF of the reader. The result is ready when the pump holds
+    /// no more bytes.
     fn write<W: Side, M: Meter>(
         &mut self,
         cx: &mut Context<'_>,
@@ -195,8 +198,8 @@ impl Pump {
             }
         }
         if self.state == PumpState::Ending {
-            // If this is the last direction to end, a socket without TLS needs no shutdown: both sockets are closed
-            // immediately afterwards.
+            // If the other direction has already ended, a socket without TLS needs no shutdown, because both sockets
+            // are closed immediately afterwards.
             if !(last && to.bare().is_some()) {
                 ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
             }

@@ -1,4 +1,4 @@
-//! The two sides of a tunnel: the client, and the stream to the target.
+//! The two connections of a tunnel: the client's connection, and the stream to the target.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,10 +12,10 @@ use super::Client;
 use crate::dial;
 
 pub(super) trait Side: AsyncRead + AsyncWrite + Unpin {
-    /// Returns the socket if the tunnel's bytes are sent on it unchanged. Under TLS there is no such socket.
+    /// Returns the socket if the tunnel's bytes are sent on it unchanged. Returns `None` under TLS.
     fn bare(&self) -> Option<Bare<'_>>;
 
-    /// Makes the next close a reset, if the transport has resets.
+    /// Makes the next close of this connection a reset, if the transport can send a reset.
     fn abort(&mut self);
 }
 

@@ -19,9 +19,9 @@ use super::side::Bare;
 /// A direction starts to splice after it has moved this many bytes in large pieces. Measured: see `benches/README.md`.
 const BULKY: usize = 512 << 10;
 
-/// The size in bytes from which a piece counts as large. Two sizes were measured: spliced pieces of 64 bytes take six
-/// times as many system calls as copied ones, and spliced pieces of 64 KiB and more take less CPU. Any value between
-/// the two is good.
+/// The size in bytes from which a piece counts as large. Two sizes were measured. With pieces of 64 bytes, splicing
+/// takes six times as many system calls as copying. With pieces of 64 KiB and more, splicing takes less CPU than
+/// copying. Any value between the two sizes is good.
 const LARGE: usize = 16 << 10;
 
 /// The size in bytes that is requested for a pipe. The kernel may give less. Measured: see `benches/README.md`.
@@ -50,8 +50,8 @@ impl Pipe {
         Ok(Self { read, write })
     }
 
-    /// Returns the pipe to the stock. The pipe must be empty, because the next tunnel must not find bytes of this one
-    /// in it.
+    /// Returns the pipe to the stock. The pipe must be empty, because the next tunnel must not get bytes of this
+    /// tunnel.
     fn give_back(self) {
         FREE.with_borrow_mut(|free| {
             if free.len() < STOCK {
@@ -61,14 +61,15 @@ impl Pipe {
     }
 }
 
-/// The state of one direction that splices: its pipe, if the direction has one now, and how many bytes are in the pipe.
+/// The state of splicing in one direction: its pipe, if the direction has a pipe now, and the number of bytes in the
+/// pipe.
 #[derive(Debug, Default)]
 pub(super) struct Splice {
     pipe: Option<Pipe>,
     held: usize,
     /// The number of bytes recently moved in large pieces. Each small piece halves this number.
     bulk: usize,
-    /// True after no pipe could be made. This direction then only copies.
+    /// True after the attempt to make a pipe has failed. This direction then only copies.
     refused: bool,
 }
 
@@ -78,8 +79,8 @@ impl Splice {
         self.bulk >= BULKY && !self.refused
     }
 
-    /// Counts a piece that was copied or spliced. Two small pieces among many large ones do not stop the splicing: a
-    /// reader that is faster than its writer gets some small pieces.
+    /// Records the size of a piece, in bytes, that was copied or spliced. Two small pieces among many large pieces do
+    /// not stop the splicing, because a reader that is faster than its writer gets some small pieces.
     pub(super) fn saw(&mut self, piece: usize) {
         self.bulk = if piece < LARGE { self.bulk / 2 } else { (self.bulk + piece).min(4 * BULKY) };
     }
@@ -89,7 +90,8 @@ impl Splice {
         self.held > 0
     }
 
-    /// Fills the empty pipe with up to `limit` bytes of `from`. The result 0 means that `from` has ended.
+    /// Fills the empty pipe with up to `limit` bytes from the socket `from`. The result is the number of bytes. The
+    /// result 0 means that `from` has ended.
     pub(super) fn fill(&mut self, cx: &mut Context<'_>, from: Bare<'_>, limit: usize) -> Poll<io::Result<usize>> {
         debug_assert_eq!(self.held, 0, "a full pipe and an empty socket would look the same");
         loop {
@@ -125,7 +127,7 @@ impl Splice {
         }
     }
 
-    /// Writes some of the bytes in the pipe to `to`.
+    /// Writes some of the bytes in the pipe to the socket `to`, and returns their number.
     pub(super) fn pour(&mut self, cx: &mut Context<'_>, to: Bare<'_>) -> Poll<io::Result<usize>> {
         loop {
             ready!(to.poll_write_ready(cx))?;

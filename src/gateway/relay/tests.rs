@@ -81,7 +81,8 @@ async fn an_end_in_one_direction_leaves_the_other_open() {
 
 #[tokio::test]
 async fn bulk_and_small_pieces_arrive_complete_in_both_directions() {
-    // These bytes are copied first, then spliced, and then copied again while other bytes may still be in the pipe.
+    // The first of these bytes are copied, the next are spliced, and the last are copied again while other bytes may
+    // still be in the pipe.
     let all: Vec<u8> = [pattern(3 << 20), pattern(500), pattern(5 << 20), pattern(1)].concat();
     let end = Rig::new().await.tell(None, async |near, far, _| {
         let (mut near_in, mut near_out) = near.into_split();

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub enum Scope {
     /// The public internet.
     Public,
-    /// `0.0.0.0`. Most kernels connect to this machine if it is used as a target.
+    /// `0.0.0.0`. With this address as a target, most kernels connect to this machine.
     Unspecified,
     Loopback,
     Private,
@@ -58,8 +58,8 @@ pub fn scope(ip: IpAddr) -> Scope {
 fn v4(ip: Ipv4Addr) -> Scope {
     use Scope::*;
     match ip.octets() {
-        // The metadata services of AWS and nearly all others, AWS containers, Alibaba, Oracle and Azure. They must be
-        // checked first, because these addresses lie in the ranges below.
+        // The metadata services of AWS and nearly all others, AWS containers, Alibaba, Oracle and Azure. These
+        // addresses must be checked first, because they lie in the ranges below.
         [169, 254, 169, 254] | [169, 254, 170, 2] | [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16] => {
             Metadata
         }

@@ -10,7 +10,7 @@ use tokio::task::yield_now;
 
 use crate::gateway::testing::{FACTS, Script, expect, listener, observed, talk};
 
-/// The body of a message.
+/// The kind of body that an HTTP message has.
 #[derive(Clone, Debug)]
 enum Payload {
     None,
@@ -77,7 +77,8 @@ impl Trip {
         ]
     }
 
-    /// Returns true if the request uses a kept stream. Only a request that may be sent twice does.
+    /// Returns true if the request is sent on a kept stream. Only a request that is safe to send twice is sent on a
+    /// kept stream.
     fn rides(&self) -> bool {
         self.method != "POST" && matches!(self.up, Payload::None)
     }

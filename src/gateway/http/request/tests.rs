@@ -6,7 +6,7 @@ use super::*;
 use crate::gateway::http::body::Chunks;
 use crate::gateway::http::head::Scan;
 
-/// Reads bytes in the same way as a connection does: first the scan, then the head.
+/// Reads a head as a connection does: first finds the end of the head, then parses the head.
 fn read(bytes: &[u8]) -> Result<Request<'_>, HeadFault> {
     let end = Scan::default().end(bytes)?.ok_or(HeadFault::StartLine)?;
     Request::parse(&bytes[..end])

@@ -34,7 +34,7 @@ fn number(exit: &ExitId) -> u8 {
 struct World {
     outbound: Outbound,
     state: State,
-    /// The exits that were tested, in order.
+    /// The numbers of the exits that were tested, in the order of their tests.
     tested: Arc<Mutex<Vec<u8>>>,
 }
 

@@ -22,7 +22,7 @@ async fn bodies_pass_unchanged_in_both_directions_with_chunks_and_trailers() {
         let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n0\r\nT: y\r\n\r\n";
         let told = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{FACTS}\r\n3\r\nyes\r\n0\r\nT: y\r\n\r\n");
         exchange(&mut client, &mut target, [&request, &sent, answer, &told]).await;
-        // A request with a body is not sent twice. Therefore it is sent on a new stream and not on a kept stream.
+        // A request with a body is never sent twice. Therefore it is sent on a new stream and not on a kept stream.
         let request = "PUT http://a.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody";
         let sent = "PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody";
         exchange(&mut client, &mut second, [request, sent, OK, &ok()]).await;

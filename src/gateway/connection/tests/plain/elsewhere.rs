@@ -1,4 +1,4 @@
-//! Tests of when a request is sent again through another exit, and when it must not be sent again.
+//! Tests that a request is sent again through another exit when this is safe, and not sent again when it is not.
 
 use std::sync::Arc;
 use std::time::Duration;
