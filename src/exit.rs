@@ -1,7 +1,8 @@
-//! Exits: what the gateway knows about each Tor exit relay and each public proxy, and which of them are usable. Pure.
+//! Exits: what the gateway knows about each Tor exit relay and each public proxy, and which exits are usable. The code
+//! here does no I/O.
 //!
 //! Each exit has an [`ExitId`]. The id of a relay is its fingerprint. The id of a public proxy is its protocol and
-//! address. Checks observe the IP that sites see. The observed IP is stored apart from the announced IP, because the
+//! address. Checks observe the IP that sites see. This observed IP is stored apart from the announced IP, because the
 //! traffic of a relay often leaves from another address than the relay announces. Countries and pins go by the observed
 //! IP.
 //!
@@ -115,7 +116,7 @@ impl Protocol {
     }
 }
 
-/// The identity of a public proxy in lists. The same address with two protocols makes two exits.
+/// The identity of a public proxy: its protocol and address. The same address with two protocols counts as two exits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicId {
     pub protocol: Protocol,
@@ -129,8 +130,8 @@ pub enum ExitId {
     Public(Arc<PublicId>),
     /// This machine's own address.
     Direct,
-    /// No exit: an onion service is reached inside the Tor network. This id is never in a catalog. It only records what
-    /// a connection used.
+    /// Stands for a connection to an onion service, which is reached inside the Tor network without an exit. No catalog
+    /// contains this id. Only records of connections contain this id.
     Onion,
 }
 

@@ -62,23 +62,26 @@ use std::collections::BTreeMap;
 
 use crate::exit::Fingerprint;
 
-/// A number that decides which streams may share a circuit: only streams with an equal isolation may. The isolation is
-/// a hash of (key, route, session). So nobody who watches a circuit can link two clients, routes or sessions.
+/// A number that decides which streams may share a circuit. Streams share a circuit only if their isolation numbers are
+/// equal. The isolation is a hash of the key, the route and the session. So somebody who watches a circuit cannot link
+/// two clients, routes or sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Isolation(pub u64);
 
-/// The exits for which Tor should keep circuits now. The `state` room publishes this value, and the `tor` room builds
-/// and closes circuits to match the value. The type is here because those two rooms must not depend on each other.
+/// The exits for which Tor should keep circuits now. The module `state` publishes this value, and the module `tor`
+/// builds and closes circuits to match the value. The type belongs to neither module, because `state` and `tor` must
+/// not depend on each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WantedExits {
-    /// The exits for the engines (tor processes) that routes share.
+    /// Exit → circuits to keep, for the engines (tor processes) that several routes share.
     pub exits: BTreeMap<Fingerprint, WantedExit>,
-    /// The exits for each route that has an engine of its own. Such a route is listed even if it wants no exit now.
+    /// Engine → exit → circuits to keep, for each route that has an engine of its own. Such a route has an entry even
+    /// if the route wants no circuit now.
     pub own: BTreeMap<OwnEngine, BTreeMap<Fingerprint, WantedExit>>,
 }
 
-/// Identifies the engine that belongs to one route. The id is a hash of the route's name, which is the same at every
-/// start.
+/// Identifies the engine (tor process) that only one route uses. The id is a hash of the route's name, which is the
+/// same at every start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OwnEngine(pub u64);
 

@@ -1,10 +1,10 @@
 //! All exits, with indexes. The choice of an exit never has to look at every exit.
 //!
 //! A catalog is an immutable value. A reader may keep one edition for any time, and a batch of changes makes the next
-//! edition. It would be too slow to copy ten thousand exits because of one verdict, and persistent maps would slow down
-//! every reader. So the catalog is a group of plain tables, each behind an `Arc`: exits in chunks, one set of slots for
-//! each country, a list for each AS, and so on. An edit copies only the tables that it changes. For example, a verdict
-//! copies one chunk of 256 pointers and two sets of 1,250 bytes.
+//! edition. It would be too slow to copy ten thousand exits because of one check result, and persistent maps would slow
+//! down every reader. So the catalog is a group of plain tables, each behind an `Arc`: exits in chunks, one set of
+//! slots for each country, a list for each AS, and so on. An edit copies only the tables that it changes. For example,
+//! a new check result copies one chunk of 256 pointers and two sets of 1,250 bytes.
 //!
 //! Each exit has a [`Slot`], which is a small number. A set of slots is stored as bits. The candidates of a selector
 //! are the intersection of a few sets.
@@ -57,13 +57,14 @@ pub struct Catalog {
     untested: Arc<Bits>,
     usable: Arc<Bits>,
     distinct: Arc<Bits>,
-    /// One exit for each address of usable and distinct exits. Several exits may share an address.
+    /// One exit, the leading exit, for each address that usable and distinct exits have. Several exits may share an
+    /// address.
     leading: Arc<Bits>,
     tunnels: Arc<Bits>,
 }
 
-/// Identifies which exit has which slot, and does not keep the catalog alive. A result that was computed from slots is
-/// valid for every catalog with the same layout.
+/// The layout of a catalog: which exit has which slot. A layout does not keep its catalog in memory. A set of slots
+/// that was computed for one catalog is valid for every catalog with the same layout.
 #[derive(Clone, Debug)]
 pub struct Layout(Weak<HashMap<ExitId, Slot>>);
 
@@ -82,7 +83,7 @@ pub struct Filter<'a> {
     /// The exit must be in one of these countries.
     pub countries: &'a CountrySet,
     pub asn: Option<u32>,
-    /// The name of the check target that the exit must pass.
+    /// The name of the check target that the exit must pass. `None`: no check target is required.
     pub check: Option<&'a str>,
 }
 
@@ -96,7 +97,7 @@ impl Filter<'_> {
     }
 }
 
-/// The numbers of known and of usable exits in a country.
+/// How many exits of one country are known, and how many of these exits are usable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     pub known: usize,
@@ -133,7 +134,8 @@ impl Catalog {
         self.chunks.get(slot.0 as usize / CHUNK)?.get(slot.0 as usize % CHUNK)?.as_ref()
     }
 
-    /// The exit with this id, if the exit still has the slot that it had in an earlier edition.
+    /// Returns the exit with this id if the exit still has this slot. `None` if the exit is gone or has another slot
+    /// now. Callers keep slots from earlier editions of the catalog.
     pub fn still(&self, slot: Slot, id: &ExitId) -> Option<&Arc<Exit>> {
         self.at(slot).filter(|exit| exit.id() == id)
     }
@@ -194,12 +196,13 @@ impl Catalog {
         &self.usable
     }
 
-    /// Exits of which checks know exactly one IPv4 address that sites see.
+    /// Exits for which checks have observed exactly one IPv4 address.
     pub fn distinct(&self) -> &Bits {
         &self.distinct
     }
 
-    /// One exit for each address of usable and distinct exits. Several exits may share an address.
+    /// One exit, the leading exit, for each address that usable and distinct exits have. Several exits may share an
+    /// address.
     pub fn leading(&self) -> &Bits {
         &self.leading
     }
@@ -214,7 +217,7 @@ impl Catalog {
         self.ports[usize::from(v6)].allowing(port)
     }
 
-    /// Exits that pass the check target with this name.
+    /// Exits that pass the check target with this name. `None` if the catalog has no set for this name.
     pub fn passing(&self, check: &str) -> Option<&Bits> {
         self.by_check.get(check).map(|bits| &**bits)
     }
@@ -241,8 +244,8 @@ impl Catalog {
         bits
     }
 
-    /// Leaves only exits of wanted countries in `bits`. The method either removes the sets of the other countries, or
-    /// keeps the sets of the wanted countries, whichever are fewer.
+    /// Removes from `bits` all exits that are not in a wanted country. The method either removes the sets of the other
+    /// countries, or keeps the sets of the wanted countries, whichever are fewer.
     fn keep_countries(&self, bits: &mut Bits, wanted: &CountrySet) {
         let (inside, outside): (Vec<_>, Vec<_>) =
             self.by_country.iter().partition(|(country, _)| wanted.contains(**country));

@@ -55,8 +55,8 @@ impl Country {
         self != Self::UNKNOWN
     }
 
-    /// The bit of the country in a [`CountrySet`]. AA has bit 0, ZZ would have bit 675, and the unknown country has the
-    /// last bit.
+    /// The index of the country's bit in a [`CountrySet`]. AA has bit 0, ZZ would have bit 675, and the unknown country
+    /// has the last bit.
     fn bit(self) -> usize {
         match self {
             Self::UNKNOWN => UNKNOWN_BIT,

@@ -2,9 +2,9 @@
 //! both.
 //!
 //! [`Listing`] and [`Known`] change at different times, so they are stored apart. A new directory replaces the
-//! [`Listing`] and cannot lose a verdict. A check changes [`Known`] and cannot revive an exit that left the directory.
-//! A choice needs facts that follow from both, such as the country, the IP and whether the exit is usable. These facts
-//! are computed once for each edition of the exit, not for each connection.
+//! [`Listing`] and cannot lose a check result. A check changes [`Known`] and cannot revive an exit that left the
+//! directory. A choice needs facts that follow from both, such as the country, the IP and whether the exit is usable.
+//! These facts are computed once for each edition of the exit, not for each connection.
 //!
 //! Next: `exit/catalog.rs` holds all exits.
 
@@ -19,8 +19,8 @@ use super::policy::PortPolicy;
 use super::public::{Abilities, Offer};
 use super::{ExitId, Load, Moment, PublicId, Slot};
 
-/// For this long after a site saw an address of an exit, the address counts as one that sites may see again.
-/// `exit_addresses` of Onionoo covers the same time.
+/// How long an observed address of an exit counts as an address that sites may see again. `exit_addresses` of Onionoo
+/// covers the same time.
 pub const OBSERVED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// What a source says about an exit.
@@ -34,7 +34,7 @@ pub struct Listing {
     pub announced: Vec<IpAddr>,
     /// The country of the first announced address.
     pub country: Country,
-    /// The number of the autonomous system of the first announced address.
+    /// The number of the autonomous system of the first announced address. `None` if the number is unknown.
     pub asn: Option<u32>,
     pub as_name: Option<Arc<str>>,
     /// The ports that the exit allows for IPv4 targets.
@@ -69,8 +69,8 @@ impl Listing {
 }
 
 impl Offer {
-    /// Returns the listing of a public proxy. Until a site has seen the proxy, its country is the country of the
-    /// proxy's own address, although the traffic of many proxies leaves from another address.
+    /// Returns the listing of a public proxy. Until a check observes the address from which the proxy's traffic leaves,
+    /// the country is that of the proxy's own address. The two addresses are different for many proxies.
     pub fn listing(self, id: PublicId, geoip: &GeoIp) -> Listing {
         let ip = id.addr.ip();
         Listing {
@@ -98,16 +98,16 @@ pub struct Flags {
 /// What checks found out about an exit. `Default` means that nothing was checked yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// The addresses that sites saw within [`OBSERVED_FOR`]. The newest is the last.
+    /// The addresses of the exit that were observed within [`OBSERVED_FOR`]. The newest observation is the last.
     pub observed: Vec<Observed>,
     pub verdict: Verdict,
     /// Why the exit is bad, as text. `None` if the exit is not bad.
     pub why: Option<Arc<str>>,
-    /// When the last check of the exit ended.
+    /// When the last check of the exit ended. `None` before the first check.
     pub checked: Option<Moment>,
-    /// When a check of the exit last passed.
+    /// When the exit last passed a check. `None` if the exit never passed a check.
     pub good: Option<Moment>,
-    /// How long checks needed to open a stream through the exit.
+    /// How long checks needed to open a stream through the exit. `None` if no check measured this time.
     pub latency: Option<Duration>,
     /// The names of the check targets that the exit passes.
     pub passed: BTreeSet<Arc<str>>,
@@ -116,12 +116,12 @@ pub struct Known {
     pub public: Option<Abilities>,
 }
 
-/// An address from which a site saw the connections of an exit.
+/// An address from which connections through an exit reached an echo server (a site that returns the client's address).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observed {
     pub ip: IpAddr,
     pub country: Country,
-    /// When a site last saw the address.
+    /// When a connection from this address last reached an echo server.
     pub at: Moment,
 }
 
@@ -138,7 +138,7 @@ pub enum Verdict {
 /// Properties that restrict the use of an exit, whatever the result of its last check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
-    /// Sites have seen the exit with several addresses. Strict routes cannot use such an exit.
+    /// The exit connects to sites from several addresses. Strict routes cannot use such an exit.
     pub several_ips: bool,
     /// The exit tampered with traffic and is never used again.
     pub bad_for_good: bool,
@@ -147,8 +147,9 @@ pub struct Marks {
 }
 
 impl Known {
-    /// Records that a site saw the exit with the address `ip`. Addresses that no site has seen for [`OBSERVED_FOR`] are
-    /// removed. If two addresses of one family remain, the exit is marked as one with several IPs.
+    /// Records that a check observed the address `ip` of the exit at the time `at`. Addresses that no check has
+    /// observed for [`OBSERVED_FOR`] are removed. If two IPv4 addresses or two IPv6 addresses remain, the exit is
+    /// marked as one with several IPs.
     pub fn saw(&mut self, ip: IpAddr, country: Country, at: Moment) {
         self.observed.retain(|seen| seen.ip != ip && at.since(seen.at) < OBSERVED_FOR);
         self.observed.push(Observed { ip, country, at });
@@ -204,8 +205,8 @@ impl Exit {
         &self.load
     }
 
-    /// The country that sites see. If the observed addresses are all in one country, it is that country. If no address
-    /// was observed, it is the country of the announced address.
+    /// The country of the address that sites see. If the observed addresses are in different countries, the country is
+    /// unknown. If no address was observed, the country is that of the announced address.
     pub fn country(&self) -> Country {
         self.country
     }
@@ -232,8 +233,7 @@ impl Exit {
         self.alive() && self.known.verdict == Verdict::Good
     }
 
-    /// Returns true if checks know exactly one IPv4 address with which sites see the exit. Only such an exit can be
-    /// pinned.
+    /// Returns true if checks have observed exactly one IPv4 address of the exit. Only such an exit can be pinned.
     pub fn distinct(&self) -> bool {
         self.v4.is_some() && !self.known.marks.several_ips
     }

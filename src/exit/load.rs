@@ -2,7 +2,7 @@
 //!
 //! A catalog is immutable, so the load cannot be part of the catalog. The load consists of a few atomics behind one
 //! `Arc`, which all editions of an exit share. The data path reaches the atomics without a look-up or a lock. A tunnel
-//! may live longer than its exit's place in the catalog, and it still decrements the right counter.
+//! may stay open after its exit has left the catalog. At its end the tunnel still decrements the right counter.
 //!
 //! Each signal alone misses failures that another signal detects. The number of tunnels detects an exit that accepts
 //! work and never finishes it. The peak average of latencies detects an exit that has become slow. A run of late dials
@@ -31,7 +31,7 @@ const DECAY: Duration = Duration::from_secs(10);
 const UNTIMED: Duration = Duration::from_secs(1);
 
 /// The latency that a failed dial adds to the average. The value is slow for a stream through Tor. One failure keeps
-/// connections away for about twenty seconds, and a run of failures ejects the exit. Not tuned.
+/// connections away from the exit for about twenty seconds, and a run of failures ejects the exit. Not tuned.
 const FAILURE: Duration = Duration::from_secs(2);
 
 /// The number of dials before [`Load::p95`] returns a value. `p95` estimates the latency that one dial in twenty
@@ -83,7 +83,8 @@ impl Load {
         self.ejection.succeeded(DialSpeed::Late, now)
     }
 
-    /// Records that the exit worked but the target failed. So the exit is alive, and its latency is unknown.
+    /// Records that the exit worked but the target failed. The exit is alive, but this dial measures no latency of the
+    /// exit.
     pub fn answered(&self, now: Moment) -> DialEffect {
         self.ejection.succeeded(DialSpeed::Unknown, now)
     }
@@ -149,7 +150,8 @@ impl Load {
         self.decayed_from(average, baseline, now)
     }
 
-    /// Returns what the average is now, after it moved towards `rest` since the last update.
+    /// Returns the average latency at the time `now`, in µs. The average has moved towards `rest` (a latency in µs)
+    /// since the last update.
     fn decayed_from(&self, average: u64, rest: u32, now: Moment) -> u32 {
         let (value, written) = ((average >> 32) as u32, average as u32);
         if value == 0 {
@@ -163,8 +165,9 @@ impl Load {
     }
 
     /// Updates the estimate of the 95th percentile with the method "frugal streaming". If a dial exceeds the estimate,
-    /// the estimate rises by 19 small steps. Otherwise it falls by one small step. So the estimate settles where one
-    /// dial in twenty exceeds it. An update that is lost between two threads makes an error of only one update.
+    /// the estimate rises by 19 small steps. Otherwise the estimate falls by one small step. So the estimate settles
+    /// where one dial in twenty exceeds it. An update that is lost between two threads makes an error of only one
+    /// update.
     fn tail_in(&self, took: Duration) {
         let took = short(took).max(1) as f32;
         let seen = self.seen.load(Relaxed);

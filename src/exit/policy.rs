@@ -2,8 +2,8 @@
 //!
 //! Directories publish a summary of each exit's policy: the word `accept` or `reject`, and a list of ports. This file
 //! turns both forms into sorted ranges of allowed ports. So equal policies compare equal, however they are written, and
-//! a look-up is a short search. A summary is true for *most* addresses. An exit may still refuse a single target, and
-//! then the stream ends with that reason.
+//! a look-up is a short search. A summary is true for *most* addresses. An exit may still refuse a single target. The
+//! stream to that target then ends with the reason that the exit sent.
 //!
 //! Next: [`crate::tor::netdir`] reads policies from microdescriptors, and `source/onionoo.rs` reads policies from JSON.
 

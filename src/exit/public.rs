@@ -14,9 +14,9 @@ use crate::net::Secret;
 /// How the gateway reaches a public proxy, according to the list that contains the proxy. Part of a [`super::Listing`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// The first list that contained the proxy.
+    /// The name of the first list that contained the proxy.
     pub list: Arc<str>,
-    /// The username and password that the proxy requires.
+    /// The username and password that the proxy requires. `None` if the proxy requires no login.
     pub login: Option<Login>,
     pub through: Through,
 }

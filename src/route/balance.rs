@@ -1,11 +1,11 @@
 //! Load balancing: draws two exits at random and takes the better one.
 //!
-//! If every connection took the best of all exits, all connections of a moment would go to one exit and make it the
-//! worst. If a connection took any exit, load and latency would be ignored. Two random choices spread connections
-//! nearly evenly without sorting. The cost of an exit is its number of tunnels times its peak average latency, as in
-//! linkerd, with one difference: latencies that are nearly equal count as equal. Otherwise random differences of
-//! latencies would decide nearly every comparison on a quiet gateway, and an exit that was lucky once would get two
-//! connections in three.
+//! If every connection took the best of all exits, all connections that open at the same time would go to one exit and
+//! overload that exit. If a connection took any exit, load and latency would be ignored. Two random choices spread
+//! connections nearly evenly without sorting. The cost of an exit is its number of tunnels times its peak average
+//! latency, as in linkerd, with one difference: latencies that are nearly equal count as equal. Otherwise random
+//! differences of latencies would decide nearly every comparison on a quiet gateway, and an exit that was lucky once
+//! would get two connections in three.
 //!
 //! Next: `route/choose/free.rs` calls this file for each connection. `exit/load.rs` measures tunnels and latencies.
 
@@ -20,8 +20,8 @@ use crate::exit::{Exit, Moment};
 /// the difference between 20 ms and 90 ms does not matter.
 const FLOOR: u64 = 100_000;
 
-/// Two latencies count as equal if the larger is less than this many times the smaller. Not tuned: dials of one exit
-/// through different circuits differ by about that factor.
+/// Two latencies count as equal if the larger latency is less than `BAND` times the smaller latency. Not tuned: dials
+/// of one exit through different circuits differ by about that factor.
 const BAND: u64 = 2;
 
 /// Returns true if `one` is the better exit of the two. The result is random if the two are equally good.
@@ -40,7 +40,8 @@ pub fn prefers<R: Rng + ?Sized>(one: &Exit, other: &Exit, now: Moment, rng: &mut
     }
 }
 
-/// Keeps `count` exits, best first. Each place goes to the winner of a comparison between two random exits.
+/// Shortens the list to `count` exits, best first. Each place goes to the better of two random exits among those that
+/// have no place yet.
 pub fn lead<R: Rng + ?Sized>(exits: &mut Vec<&Arc<Exit>>, count: usize, now: Moment, rng: &mut R) {
     let count = count.min(exits.len());
     for at in 0..count {

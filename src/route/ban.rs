@@ -2,8 +2,8 @@
 //!
 //! A shop that blocks an exit says nothing about other sites. So a ban belongs to a pair (site, exit), and each ban
 //! ends by itself. A site is a registrable domain: `www.` and `api.` of one shop share their block list, but two
-//! tenants of `github.io` do not. Bans are a value in the snapshot, so a connection reads bans without a lock. Bans
-//! change a few times a second at most, and every connection needs them.
+//! tenants of `github.io` do not. Bans are part of the immutable snapshot, so a connection reads bans without a lock.
+//! Bans change a few times a second at most, and every connection needs them.
 //!
 //! If a site is down, each exit sees the same failures as at a site that bans every exit. So code that makes bans calls
 //! [`is_target_at_fault`] first. That code is the tester, and `route/refusal_detector.rs`, which watches real traffic.
@@ -23,8 +23,8 @@ use crate::net::Host;
 /// hundred bans each take about 30 MB. Beyond the bound, the site whose bans end first loses its bans.
 const SITES: usize = 4096;
 
-/// The smallest number of failing exits that is evidence against a target, whatever share of the good exits they are.
-/// Not tuned: two exits can fail together by accident.
+/// If fewer exits than this fail a target, the target does not count as faulty, even if no good exit passes. Not tuned:
+/// two exits can fail together by accident.
 const EVIDENCE: usize = 3;
 
 /// A site: a registrable domain, or an IP address.
@@ -62,7 +62,7 @@ fn name(host: &Host) -> Cow<'_, str> {
     }
 }
 
-/// All bans of one snapshot. A clone copies one pointer.
+/// All bans of one snapshot: site → bans of the site. A clone copies one pointer.
 #[derive(Clone, Debug, Default)]
 pub struct Bans(Arc<HashMap<Site, Arc<SiteBans>>>);
 
@@ -78,13 +78,14 @@ pub struct SiteBans {
 #[derive(Debug)]
 struct BannedSlots {
     layout: Layout,
-    /// When the first of these bans ends. Then the slots must be computed again.
+    /// When the first of these bans ends. At that time the slots must be computed again.
     until: Moment,
     slots: Arc<Bits>,
 }
 
 impl Clone for SiteBans {
-    /// Copies everything but the computed slots, because a copy is made only in order to be changed.
+    /// Copies everything but the computed slots, because a copy is made only to be changed, and a change makes the
+    /// slots wrong.
     fn clone(&self) -> Self {
         Self { ends: self.ends.clone(), found: ArcSwapOption::empty() }
     }
@@ -136,7 +137,8 @@ impl Bans {
         })
     }
 
-    /// Returns the present bans and the given bans. If a ban exists already, the later end counts.
+    /// Returns the present bans together with the given bans (site, exit, end of the ban). If the exit is banned by the
+    /// site already, the later end counts.
     pub fn with(&self, bans: impl IntoIterator<Item = (Site, ExitId, Moment)>) -> Self {
         let mut next = self.clone();
         let sites = Arc::make_mut(&mut next.0);
@@ -168,8 +170,8 @@ impl Bans {
     }
 }
 
-/// Returns true if so many exits fail a target at one time that the target must be at fault. That is the case if more
-/// than half of the recently good exits fail.
+/// Returns true if so many exits fail a target at the same time that the target must be at fault. `failing` exits must
+/// be at least [`EVIDENCE`], and more than half of the `recently_good` exits.
 pub fn is_target_at_fault(recently_good: usize, failing: usize) -> bool {
     failing >= EVIDENCE && failing * 2 > recently_good
 }

@@ -1,15 +1,16 @@
 //! Chooses the exits for one connection.
 //!
-//! [`decide`] is a function of a snapshot, the current loads and the request. It has one effect: it stores a new
-//! session or pin before it returns. The new value is inserted only if there is none, and the answer is the value that
-//! the table then holds. If a thousand connections ask for one pin at the same time, they make a thousand proposals but
-//! get one exit. No lock is held while an exit is being chosen.
+//! [`decide`] is a function of a snapshot, the current loads and the request. [`decide`] has one effect: if the
+//! connection needs a new session or pin, `decide` stores that session or pin before it returns. The session or pin is
+//! inserted only if the holder has none yet. The connection uses the session or pin that is in the table after that. If
+//! a thousand connections ask for one pin at the same time, they make a thousand proposals but get one exit. No lock is
+//! held while an exit is being chosen.
 //!
 //! No decision looks at every exit of the catalog. A pool has its members, and a session or pin has its exit. Sometimes
-//! these cannot serve, for example because the pool's exits refuse the port, or because a pin is new. Only then the set
-//! of all suitable exits is computed from sets that the catalog keeps, and a sample of the set is examined. A refusal
-//! counts exits in the same way. `choose/lookups.rs` tests this: it counts the exits that each kind of username looks
-//! at.
+//! these exits cannot serve, for example because the pool's exits refuse the port, or because a pin is new. Only for
+//! such connections, the set of all suitable exits is computed from sets that the catalog keeps, and a sample of the
+//! set is examined. A refusal counts exits with the catalog's sets, too. `choose/lookups.rs` tests this: it counts the
+//! exits that each kind of username looks at.
 //!
 //! Next: `choose/free.rs` (flexible and rotate), `choose/sticky.rs` (sessions), `choose/strict.rs` (pins),
 //! `choose/rotate.rs` (another exit on request), `choose/funnel.rs` (why there is no exit).
@@ -44,7 +45,7 @@ use crate::net::{Host, Target};
 /// The request of one connection that needs an exit.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    /// The meaning of the username, according to the routes of the same snapshot.
+    /// The meaning of the username, according to the routes of the snapshot from which exits are chosen.
     pub wish: &'a Wish,
     /// The name of the client's key. Empty if no key is needed.
     pub key: &'a str,
@@ -61,8 +62,8 @@ pub struct Ask<'a> {
 /// fail.
 const EXITS: usize = 3;
 
-/// The number of exits to draw if the pool cannot serve. All drawn exits are suitable, so only load and ejection are
-/// left to compare. Not tuned: the best of two exits is nearly as good as the best of all.
+/// The number of exits to draw at random if the pool cannot serve. All drawn exits are suitable, so only load and
+/// ejection are left to compare. Not tuned: the best of two exits is nearly as good as the best of all.
 const FEW: usize = 8;
 
 /// The number of exits to draw if all exits of the first small sample were ejected. If only one exit in twenty is not
@@ -90,8 +91,8 @@ pub fn decide<R: Rng + ?Sized>(
     }
 }
 
-/// One connection, together with everything on which the choice of its exits depends. Each module below adds a method
-/// for one mode.
+/// One connection, together with everything on which the choice of its exits depends. Each submodule of `choose` adds a
+/// method for one mode.
 #[derive(Clone, Copy)]
 pub(super) struct Chooser<'a> {
     pub(super) view: View<'a>,
@@ -185,8 +186,8 @@ impl<'a> Chooser<'a> {
         exit.load().state(self.ask.now) == State::Closed
     }
 
-    /// Returns a few random exits of the set `from` for which `pass` is true. If the set has few such exits, all of
-    /// them are returned.
+    /// Returns a few random exits of the set `from` for which `pass` returns true. If the set has few such exits, all
+    /// of them are returned.
     fn draw<R: Rng + ?Sized>(&self, from: &Bits, rng: &mut R, pass: impl Fn(&Exit) -> bool) -> Vec<&'a Arc<Exit>> {
         self.draw_some(from, FEW, rng, |exit| pass(exit).then_some(exit))
     }

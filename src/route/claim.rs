@@ -19,18 +19,19 @@ use super::lru::open;
 use crate::exit::Catalog;
 use crate::exit::catalog::Bits;
 
-/// The number of different pin counts for which there are sets. Addresses with this many pins or more are in one set,
-/// and the code that chooses an exit then compares the exact counts of a sample. Not tuned.
+/// The number of sets of exits by pin count: one set for addresses with one pin, one set for addresses with two pins,
+/// and so on. The last set is for addresses with eight pins or more. From the last set, the code that chooses an exit
+/// draws a sample and compares the exact counts. Not tuned.
 const LEVELS: u32 = 8;
 
-/// The number of pins at each address that pins use.
+/// How many pins use each address. Addresses that no pin uses have no entry.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     by_ip: DashMap<Ipv4Addr, Claim>,
     used_exits: Mutex<UsedExits>,
 }
 
-/// The number of pins at one address.
+/// How many pins use one address.
 #[derive(Clone, Copy, Debug, Default)]
 struct Claim {
     pins: u32,
@@ -45,8 +46,8 @@ struct UsedExits {
     catalog: Catalog,
     /// The exits whose address is used by any pin.
     used: Bits,
-    /// The first set has the exits whose address is used by one pin, the second those with two pins, and so on. The
-    /// last set has those with [`LEVELS`] pins or more.
+    /// The first set has the exits whose address is used by one pin, the second set has the exits whose address is used
+    /// by two pins, and so on. The last set is for [`LEVELS`] pins or more.
     levels: [Bits; LEVELS as usize],
     /// The exits whose address is used by an exclusive pin.
     exclusive: Bits,
@@ -139,8 +140,8 @@ impl Claims {
     }
 
     /// Counts a new pin at an address and returns true, if the pin may use the address. If the holder's present pin has
-    /// the same address, `own` is `Some`, and its value is true if that pin is exclusive. The new pin replaces that
-    /// pin, so that pin does not count.
+    /// the same address, `own` is `Some(true)` for an exclusive present pin and `Some(false)` for another present pin.
+    /// The new pin replaces the present pin, so the present pin does not count. Otherwise `own` is `None`.
     pub(super) fn take(&self, ip: Ipv4Addr, exclusive: bool, own: Option<bool>) -> bool {
         let entry = self.by_ip.entry(ip);
         let claim = if let Entry::Occupied(entry) = &entry { *entry.get() } else { Claim::default() };
@@ -157,14 +158,15 @@ impl Claims {
         free
     }
 
-    /// Counts a pin from the store at an address that the pin may not use by the rules.
+    /// Counts a pin from the store, even if an exclusive pin of another holder has the same address.
     pub(super) fn force(&self, ip: Ipv4Addr) {
         let mut claim = self.by_ip.entry(ip).or_default();
         claim.pins += 1;
         open(&self.used_exits).mark(ip, *claim);
     }
 
-    /// Removes a pin from the count of its address.
+    /// Decreases the number of pins that use an address by one, after a pin of this address ended or moved. `exclusive`
+    /// is true if that pin was exclusive.
     pub(super) fn give_back(&self, ip: Ipv4Addr, exclusive: bool) {
         let Entry::Occupied(mut entry) = self.by_ip.entry(ip) else { return };
         let claim = entry.get_mut();

@@ -12,9 +12,9 @@ use crate::exit::{ExitId, Moment};
 /// Something that the operator or a client should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A strict route got its IP for the first time.
+    /// A holder of a strict route got a pin: one fixed IP.
     PinMade { holder: Holder, to: Pinned },
-    /// The IP of a strict route changed.
+    /// A pin moved from one exit to another.
     PinMoved { holder: Holder, from: Pinned, to: Pinned, cause: Cause },
     /// A pin was removed. The next use by its holder makes a new pin.
     PinEnded {
@@ -38,7 +38,8 @@ pub enum Event {
         /// Who found out that the site refuses the exit, and how.
         why: Arc<str>,
     },
-    /// Most good exits fail a check target, so the target is at fault. Failures with this target do not count for now.
+    /// Most good exits fail a check target, so the target is at fault. Failures with this target do not count until the
+    /// target works again.
     Suspended {
         /// The name of the check target.
         check: Arc<str>,
@@ -58,7 +59,7 @@ pub enum Cause {
     Failed,
     /// The target's site refuses the exit.
     Banned,
-    /// The time that the username states for the session is over.
+    /// The `ttl` in the username of the session is over.
     Expired,
     /// A client or the API requested another exit, or `rotate_every` was due.
     Rotated,

@@ -1,5 +1,5 @@
-//! Explains which exits a username would use, and why. `GET /explain` and `exitgate why` call this. The username is not
-//! used by it.
+//! Explains which exits a username would use, and why. `GET /explain` and `exitgate why` call this. Neither of them
+//! counts as a use of the username.
 
 use super::choose::{Ask, Chooser};
 use super::memory::Memory;
@@ -35,7 +35,7 @@ pub fn explain(view: View<'_>, memory: &Memory, ask: &Ask<'_>) -> Explanation {
     let strict = ask.wish.selector.mode == Mode::Strict;
     let pin = if strict { memory.pins().peek(chooser.holder, ask.now) } else { None };
     let session = if strict { None } else { memory.sessions().of(chooser.holder, ask.now) };
-    // If there is a pin, its holder may use only the pinned exit. So the other exits do not matter then.
+    // The holder of a pin may use only the pinned exit. So if there is a pin, the other exits do not matter.
     let why = match &pin {
         Some(pin) => chooser.pin_problem(pin),
         None => funnel.reason(),

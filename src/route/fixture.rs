@@ -1,4 +1,5 @@
-//! A small world for tests of choosing: exits with chosen facts, routes, and a clock that advances only on request.
+//! A small world for tests of the choice of exits. The world has exits with given facts, routes, and a clock that
+//! advances only when a test advances the clock.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

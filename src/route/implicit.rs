@@ -2,8 +2,9 @@
 //!
 //! `us-session-7` needs a pool of US exits that lives longer than one connection, and no API call made such a pool. So
 //! the first use of the username makes an implicit route. The implicit route ends when nobody has used it for
-//! `gateway.implicit_idle`. Only its pool ends. Pins and sessions are stored elsewhere, under the text of the selector,
-//! so they find their exits again. The number of implicit routes is bounded, because a client can write any username.
+//! `gateway.implicit_idle`. Only the pool of the route ends. Pins and sessions are stored elsewhere, under the text of
+//! the selector, so pins and sessions keep their exits. The number of implicit routes is bounded, because a client can
+//! write any username.
 //!
 //! After a change of the catalog, the first connection that uses an implicit route brings its pool up to date.
 
@@ -38,7 +39,7 @@ pub struct Implicit {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The revision of the catalog with which the pool was last refreshed.
+    /// The revision of the catalog with which the pool was last refreshed. `None` if the pool was never refreshed.
     revision: Option<u64>,
     /// How many times the whole pool was exchanged.
     rotations: u64,
@@ -46,7 +47,8 @@ struct State {
 }
 
 impl Implicit {
-    /// The canonical selector. If a username narrows a named route, the text is `route:selector`.
+    /// The text under which the implicit route is stored: the canonical selector, or `route:selector` if a username
+    /// narrows a named route.
     pub fn scope(&self) -> &Arc<str> {
         &self.scope
     }

@@ -77,7 +77,8 @@ impl<K, V> Lru<K, V> {
         self.table.find(hash, |(_, at)| self.node(*at).is_some_and(|node| is(&node.key))).map(|(_, at)| *at)
     }
 
-    /// Returns the value of a key. The entry becomes the most recently used one.
+    /// Returns the value of the key with this hash for which `is` returns true. The entry becomes the most recently
+    /// used entry.
     pub(super) fn get(&mut self, hash: u64, is: impl Fn(&K) -> bool) -> Option<&mut V> {
         let at = self.find(hash, is)?;
         if self.newest != at {
@@ -87,12 +88,13 @@ impl<K, V> Lru<K, V> {
         self.node_mut(at).map(|node| &mut node.value)
     }
 
-    /// Returns the value of a key. The order of use does not change.
+    /// Returns the value of the key with this hash for which `is` returns true. The order of use does not change.
     pub(super) fn peek(&self, hash: u64, is: impl Fn(&K) -> bool) -> Option<&V> {
         self.find(hash, is).and_then(|at| self.node(at)).map(|node| &node.value)
     }
 
-    /// Returns the value of a key for writing. The order of use does not change.
+    /// Returns the value of the key with this hash for which `is` returns true, for writing. The order of use does not
+    /// change.
     pub(super) fn find_mut(&mut self, hash: u64, is: impl Fn(&K) -> bool) -> Option<&mut V> {
         let at = self.find(hash, is)?;
         self.node_mut(at).map(|node| &mut node.value)
@@ -133,7 +135,7 @@ impl<K, V> Lru<K, V> {
         self.blocks.iter().flatten().flatten().map(|node| (&node.key, &node.value))
     }
 
-    /// Removes and returns the entries for which `gone` is true. Frees memory if few entries are left.
+    /// Removes and returns the entries for which `gone` returns true. Frees memory if few entries are left.
     pub(super) fn take_if(&mut self, mut gone: impl FnMut(&K, &V) -> bool) -> Vec<(K, V)> {
         let marked = |(at, node): (u32, &Option<Node<K, V>>)| {
             node.as_ref().is_some_and(|n| gone(&n.key, &n.value)).then_some(at)

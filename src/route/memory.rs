@@ -52,7 +52,7 @@ pub struct Memory {
     sessions: Sessions,
     pins: Pins,
     implicit: Implicits,
-    /// The exit that each holder with the mode `rotate` used last, stored as the seed of the exit.
+    /// Holder with the mode `rotate` → the seed (a hash of the id) of the exit that the holder used last.
     last: Sharded<Holder, u64>,
     generation: AtomicU64,
 }
@@ -123,7 +123,7 @@ impl Memory {
         self.generation.fetch_add(1, Relaxed);
     }
 
-    /// Returns the seed of the exit that a holder used last.
+    /// Returns the seed (a hash of the id) of the exit that a holder used last. `None` if no last exit is stored.
     pub fn last(&self, holder: HolderRef<'_>) -> Option<u64> {
         let hash = self.last.hash(holder);
         self.last.lock(hash).get(hash, |key| key.is(holder)).copied()
@@ -139,8 +139,8 @@ impl Memory {
     }
 }
 
-/// Returns true if a pinned exit is up and still has the pinned address. An overdue check does not make the exit count
-/// as down, because an overdue check is no reason to change a pinned IP.
+/// Returns true if a pinned exit is up and still has the pinned address. An exit whose check is overdue still counts as
+/// up, because an overdue check is no reason to change a pinned IP.
 pub(super) fn is_up(exit: &Exit, to: &Pinned) -> bool {
     exit.alive() && exit.known().verdict != Verdict::Bad && exit.distinct() && exit.v4() == Some(to.ip)
 }

@@ -1,10 +1,10 @@
 //! Pins: the one IP of a strict route, which lasts for weeks and over restarts.
 //!
-//! A pin promises that the address which a site sees changes only if the owner of the pin asks for a change. A pin
-//! holds the exit *and* the IPv4 address that was observed, because for every site an exit with a new address is
-//! another exit. A pin belongs to (key, scope, session) and not to a route object. So the pin lives on if its route is
-//! deleted and made again. While its exit is down, connections get an error. A pin moves only if its exit has been down
-//! for `repin_after`, or if the pin is rotated. Each change is an [`Event`].
+//! A pin makes a promise to its owner: the address that sites see changes only in the cases below. A pin holds the exit
+//! *and* the IPv4 address that was observed, because for every site an exit with a new address is another exit. A pin
+//! belongs to (key, scope, session) and not to a route object. So the pin lives on if its route is deleted and made
+//! again. While its exit is down, connections get an error. A pin moves to another address only if its exit has been
+//! down for `repin_after`, or if the pin is rotated. Each change is an [`Event`].
 //!
 //! [`Claims`] counts how many pins use each address. Both tables change while the shard of the pin is locked, and the
 //! address is locked inside that lock. So two threads can neither pin one holder twice nor give one address to two
@@ -28,8 +28,8 @@ use super::session::Term;
 use crate::exit::catalog::Bits;
 use crate::exit::{Catalog, Moment};
 
-/// The store writes the last use of a pin again after `RESAVE`, or after one `RESAVE_SHARE`-th of the pin's lifetime if
-/// that is shorter. Not tuned: a crash loses at most this much of a lifetime of weeks.
+/// The time of a pin's last use is written to the store again after `RESAVE`, or after one eighth (1 / `RESAVE_SHARE`)
+/// of the pin's lifetime if that is shorter. Not tuned: a crash loses at most one hour of a lifetime of weeks.
 const RESAVE: Duration = Duration::from_secs(3600);
 const RESAVE_SHARE: u32 = 8;
 
@@ -308,7 +308,7 @@ impl Pins {
         events
     }
 
-    /// Removes every pin for which `gone` is true.
+    /// Removes every pin for which `gone` returns true.
     pub fn forget(&self, gone: impl Fn(HolderRef<'_>, &Pinned) -> bool, now: Moment) -> Vec<Event> {
         let mut events = Vec::new();
         for mut shard in self.table.each() {

@@ -14,7 +14,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// How the exits of a route are chosen, kept and reached, and which clients may use the route's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// How many exits with different IPs the route uses at the same time.
+    /// The number of exits, each with another IP, that the route uses at the same time.
     pub pool: u16,
     /// The name of the check target that exits must pass. `None` if there is no such condition.
     pub check: Option<Arc<str>>,
@@ -31,7 +31,7 @@ pub struct Policy {
     /// True if the route may connect to IPv6 targets. Such targets see an IPv6 address of the exit that no check has
     /// seen.
     pub ipv6: bool,
-    /// The time after which exits are exchanged for others. `None`: exits are never exchanged.
+    /// The time after which the exits of the route are exchanged for others. `None`: exits are never exchanged.
     pub rotate_every: Option<Duration>,
     /// How long a pinned exit may be down before the pin moves to another exit. `None`: the pin never moves by itself
     /// and waits for its exit.

@@ -1,9 +1,9 @@
 //! A pool: the exits that a route uses now. Each exit of a pool has an IP of its own.
 //!
 //! A new edition of a pool keeps every member that is still good. So sessions stay on their exits, and circuits stay
-//! ready. Only free places are filled. They go to the exits that the fewest other pools use, so that routes spread over
-//! the network and do not all use its fastest exits. Among these exits, rendezvous hashing weighted by latency decides:
-//! each route has its own order of exits, in which fast exits come early.
+//! ready. Only free places are filled. Free places go to the exits that the fewest other pools use, so that routes
+//! spread over the network and do not all use its fastest exits. Among these exits, rendezvous hashing weighted by
+//! latency decides: each route has its own order of exits, in which fast exits come early.
 //!
 //! To rank every exit for eight places would cost more than all other steps of a choice together, so only a sample is
 //! ranked. Exits with different addresses are sampled first, because thousands of exits may share one address.
@@ -198,8 +198,8 @@ impl<'a> Filling<'a> {
         }
     }
 
-    /// Fills free places source by source. The next source is used only when the preferred source has no more suitable
-    /// exits.
+    /// Fills free places source by source. A source is used only when all earlier sources in the order of preference
+    /// have no more suitable exits.
     fn fill(&mut self) {
         for source in self.sources {
             let mut free = candidates(self.need, &[*source], self.catalog);

@@ -50,7 +50,7 @@ pub struct Selector {
     pub mode: Mode,
     /// The name that a client gives to connections that must keep one exit.
     pub session: Option<SessionId>,
-    /// How long the session or pin lasts after its first use. `None`: it lasts as long as it is in use.
+    /// How long the session or pin lasts after its first use. `None`: the session or pin lasts as long as it is in use.
     pub ttl: Option<Duration>,
     /// The only exit that may be used. `None`: no particular exit is required.
     pub exit: Option<Pick>,

@@ -11,10 +11,10 @@
 //! until it has been unused for `gateway.session_ttl`, so the IP does not change while a client is at work.
 //!
 //! **First use.** A connection proposes an exit, and [`Sessions::bind`] returns the exit that the session then has. If
-//! another connection's proposal was earlier, that is the exit of the other proposal. So a thousand simultaneous first
-//! uses agree on one exit without waiting for each other.
+//! another connection's proposal was earlier, the session has the exit of the earlier proposal. So a thousand
+//! simultaneous first uses agree on one exit without waiting for each other.
 //!
-//! Next: `route/choose/sticky.rs` proposes exits. `route/holder.rs` is the key of the table.
+//! Next: `route/choose/sticky.rs` proposes exits. `route/holder.rs` has the type of the table's keys.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -23,8 +23,8 @@ use super::holder::{Holder, HolderRef};
 use super::lru::{Sharded, open};
 use crate::exit::{ExitId, Moment};
 
-/// The store writes the last use of a session again after one part in this many of the session's lifetime. Not tuned: a
-/// crash loses at most this part of a lifetime.
+/// The time of a session's last use is written to the store again after one eighth (1 / `RESAVE`) of the session's
+/// lifetime. Not tuned: a crash loses at most one eighth of a lifetime.
 const RESAVE: u32 = 8;
 
 /// All sessions of the process.
@@ -60,7 +60,7 @@ pub struct SessionRecord {
 pub(super) enum SessionState {
     Absent,
     Live(ExitId),
-    /// The time of the session is over. The value holds the exit that the session had.
+    /// The session has ended. The values are the exit that the session had, and how long the session was to last.
     Ended(ExitId, Term),
 }
 
@@ -211,7 +211,7 @@ impl Sessions {
         holders.into_iter().map(change).collect()
     }
 
-    /// Removes every session for which `gone` is true.
+    /// Removes every session for which `gone` returns true.
     pub fn forget(&self, gone: impl Fn(HolderRef<'_>) -> bool) {
         for mut shard in self.table.each() {
             let ended = shard.take_if(|holder, _| gone(holder.as_ref()));

@@ -27,7 +27,7 @@ pub use wish::{IMPLICIT, Wish};
 pub struct Route {
     pub name: RouteName,
     pub selector: Selector,
-    /// The port that only this route uses, if it has one.
+    /// The port that only this route uses. `None` if the route has no port of its own.
     pub port: Option<u16>,
     pub policy: Arc<Policy>,
     pub origin: Origin,
@@ -36,7 +36,7 @@ pub struct Route {
     pub expires: Option<Moment>,
 }
 
-/// Who made a route. Only the maker may change the route.
+/// Who made a route. Only the maker of a route may change the route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// The configuration made the route. The API cannot change the route.
@@ -99,7 +99,8 @@ pub struct RouteTable {
     /// How many pools of this table use each exit. The index is the slot of the exit in the catalog from which the
     /// pools were filled.
     uses: Arc<Uses>,
-    /// The revision of the catalog from which all pools were filled, except the pools of routes in `stale`.
+    /// The revision of the catalog from which all pools were filled, except the pools of routes in `stale`. `None`:
+    /// every pool must be examined.
     filled: Option<u64>,
     /// Routes that have changed. Their pools must be filled even if the catalog is the same.
     stale: BTreeSet<RouteName>,
@@ -130,7 +131,8 @@ impl RouteTable {
         }
     }
 
-    /// Returns the same routes with the country groups, alias prefixes and defaults of another configuration.
+    /// Returns a table with the same routes, and with the country groups, alias prefixes and default policy of another
+    /// configuration.
     pub fn configured(&self, words: Words, defaults: Policy) -> Self {
         Self { words, defaults: Arc::new(defaults), ..self.clone() }
     }
@@ -175,7 +177,7 @@ impl RouteTable {
         Ok(())
     }
 
-    /// Returns an entry for the route, with the pool of the route that it replaces.
+    /// Returns an entry for the new route, with the pool of the route that the new route replaces.
     fn entry(&self, route: Route) -> Entry {
         match self.by_name.get(route.name.as_str()) {
             Some(old) => Entry { route: Arc::new(route), ..(**old).clone() },
@@ -232,8 +234,8 @@ impl RouteTable {
     }
 
     fn refill<'e>(&mut self, entries: impl Iterator<Item = &'e Arc<Entry>>, catalog: &Catalog, now: Moment) {
-        // The old members count as used until all pools are done. So an exit that one pool drops does not count as free
-        // for the next pool yet.
+        // The old members count as used until all pools are done. So an exit that one pool drops still counts as used
+        // while the next pool is filled.
         let mut uses = Arc::clone(&self.uses);
         let mut fresh = Vec::new();
         for entry in entries {
@@ -246,7 +248,7 @@ impl RouteTable {
         self.exchange(fresh);
     }
 
-    /// Replaces the entries that have the same names as these entries.
+    /// Puts the entries `fresh` into the table in place of the entries with the same names.
     fn exchange(&mut self, fresh: Vec<Entry>) {
         if fresh.is_empty() {
             return;

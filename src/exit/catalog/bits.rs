@@ -114,8 +114,8 @@ impl Bits {
 
     /// Returns true if any slot is in `self` and in `other` but not in `but`.
     pub fn meets(&self, other: &Self, but: &Self) -> bool {
-        /// The number of words that are combined before the result is tested. One branch for each word would be slower.
-        /// Not tuned.
+        /// The number of 64-bit words that are combined before the result is tested. One branch for each word would be
+        /// slower. Not tuned.
         const BATCH: usize = 16;
         let both = self.0.len().min(other.0.len());
         let (head, tail) = self.0[..both].split_at(both.min(but.0.len()));

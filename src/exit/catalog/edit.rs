@@ -1,7 +1,7 @@
 //! Makes the next edition of a catalog. A batch of changes copies only the indexes in which something changes.
 //!
-//! The index keys of an exit are computed before and after a change. Only indexes whose keys differ are changed, and so
-//! only these are copied. A verdict that is equal to the last verdict changes no index.
+//! The index keys of an exit are computed before and after a change. Only indexes whose keys differ are copied and
+//! changed. A check result that is equal to the last check result changes no index.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -50,7 +50,8 @@ impl<'a> IndexKeys<'a> {
         }
     }
 
-    /// The address for which the exit may be the leading one. See [`Catalog::leading`].
+    /// Returns the address for which this exit may be the leading exit ([`Catalog::leading`] has one for each address).
+    /// `None` if the exit is not usable or not distinct.
     fn leads(&self) -> Option<IpAddr> {
         self.ip.filter(|_| self.usable && self.distinct)
     }
@@ -175,7 +176,8 @@ impl Editor {
         }
     }
 
-    /// Keeps one leading exit for each address. An exit stays the leading one as long as it is allowed to lead.
+    /// Keeps one leading exit for each address. `before` and `after` are the results of [`IndexKeys::leads`] for the
+    /// exit before and after the change.
     fn lead(&mut self, slot: Slot, before: Option<IpAddr>, after: Option<IpAddr>) {
         let next = &mut self.0;
         let behind = |ip: Option<IpAddr>| ip.and_then(|ip| next.by_ip.get(&ip)).into_iter().flatten().copied();

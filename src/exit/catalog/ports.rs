@@ -26,15 +26,16 @@ pub(super) struct Ports {
 }
 
 impl Clone for Ports {
-    /// Copies everything but the cached sets, because a copy is made only in order to be changed.
+    /// Copies everything but the cached sets, because a copy is made only to be changed, and a change makes the cached
+    /// sets wrong.
     fn clone(&self) -> Self {
         Self { by_policy: self.by_policy.clone(), by_port: ArcSwap::default() }
     }
 }
 
 impl Ports {
-    /// Moves an exit in the index from the policy `old` to the policy `new`. A policy that allows no port counts as no
-    /// policy.
+    /// Moves an exit in the index from the policy `old` to the policy `new`. `None`, and a policy that allows no port,
+    /// mean that the exit has no place in the index.
     pub(super) fn file(&mut self, slot: Slot, old: Option<&PortPolicy>, new: Option<&PortPolicy>) {
         if let Some(old) = old.filter(|old| !old.is_reject_all())
             && let Some(bits) = self.by_policy.get_mut(old)
@@ -50,7 +51,8 @@ impl Ports {
                 None => _ = self.by_policy.insert(Arc::new(new.clone()), Arc::new([slot].into_iter().collect())),
             }
         }
-        // Another change of the same edit may already have cached sets. Those sets are wrong now.
+        // A look-up between two changes of the same edit may have cached sets. The cached sets are wrong after this
+        // change.
         self.by_port = ArcSwap::default();
     }
 

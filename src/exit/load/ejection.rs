@@ -1,5 +1,5 @@
-//! Ejection: an exit gets no connections after a run of failed or late dials, and takes part again after one success.
-//! This is a circuit breaker without a lock.
+//! Ejection: an exit gets no connections after a run of failed or late dials, and gets connections again after one
+//! successful dial. This is a circuit breaker without a lock.
 //!
 //! If the dials of an exit fail, each client waits for a deadline, long before the next check finds the fault. So a run
 //! of failures ejects the exit. The time of the ejection doubles with each ejection. After that time *one* connection
@@ -39,7 +39,7 @@ const DOUBLINGS: u64 = 6;
 
 /// The length of the first ejection because of late dials, and how many times this length can double. The ejections
 /// last from 3 s to 96 s. Not tuned: an exit that was late by chance loses little time, and the trials of a slow exit
-/// cost one client a hedged dial every 96 s.
+/// cost one client a hedged dial (a second dial through another exit) every 96 s.
 const LATE_FIRST: Duration = Duration::from_secs(3);
 const LATE_DOUBLINGS: u64 = 5;
 
@@ -47,7 +47,7 @@ const LATE_DOUBLINGS: u64 = 5;
 /// than the deadline of a dial.
 const TRIAL: Duration = Duration::from_secs(15);
 
-/// Tells if new connections may choose an exit.
+/// Whether new connections may choose an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The exit takes part in choosing: its circuit breaker is closed.
@@ -58,14 +58,15 @@ pub enum State {
     HalfOpen,
 }
 
-/// How fast a dial was, compared with another exit's dial to the same target.
+/// How fast a dial was, compared with a dial through a second exit to the same target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DialSpeed {
-    /// There was no other dial to compare with.
+    /// There was no second exit to compare with.
     Unknown,
-    /// The dial was as fast as the other dial.
+    /// The dial was compared with a second exit and was not late.
     Kept,
-    /// The dial was slower than another dial that began later, or that would have begun later.
+    /// The dial was slower than a dial through a second exit that began later, or than such a dial would probably have
+    /// been.
     Late,
 }
 
@@ -93,8 +94,8 @@ pub enum DialEffect {
 #[derive(Debug, Default)]
 pub(super) struct Ejection {
     packed: AtomicU64,
-    /// When the run of late dials began. This is not part of `packed`. A thread that reads the two values at different
-    /// times may eject the exit a moment later, which does no harm.
+    /// When the run of late dials began, in µs since the Unix epoch. This time is not part of `packed`. A thread that
+    /// reads `packed` and this time at different moments may eject the exit a moment later, which does no harm.
     late_since: AtomicU64,
 }
 
@@ -135,7 +136,8 @@ impl Packed {
         Self { run: 0, lates: 0, level: (self.level + 1).min(DOUBLINGS + 1), late, trial: false, until }
     }
 
-    /// Ends the ejection. The level falls by only one, so an exit that soon fails again stays ejected for longer.
+    /// Ends the ejection. The level (how many ejections count for the doubling) falls by only one. So an exit that soon
+    /// fails again is ejected for longer than the first time.
     fn back(self) -> Self {
         Self { run: 0, lates: 0, level: self.level.saturating_sub(1), late: false, trial: false, until: 0 }
     }
@@ -168,7 +170,8 @@ impl Packed {
         }
     }
 
-    /// Returns the effect of the change from `self` to `new`.
+    /// Compares the state `self` with the next state `new`. Returns whether the exit came back, was ejected or stays as
+    /// before.
     fn effect(self, new: Self) -> DialEffect {
         let was_in = self.until == 0 || self.trial;
         match new.until {

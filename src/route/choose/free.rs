@@ -39,7 +39,8 @@ impl<'a> Chooser<'a> {
     }
 
     /// Returns up to three exits, best first: members of the pool, then its slow members, then exits outside the pool,
-    /// then ejected exits. The exit that the holder's previous connection used (`last`) comes last.
+    /// then ejected exits. `last` is the seed (a hash) of the exit that the holder's previous connection used. This
+    /// exit comes last in the result. `None` if no previous exit is known.
     fn free_exits<R: Rng + ?Sized>(&self, pool: &Pool, last: Option<u64>, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let mut exits = self.members(pool, rng);
         let trials: Vec<_> = exits.extract_if(.., |exit| self.is_due(exit)).collect();
@@ -106,8 +107,8 @@ impl<'a> Chooser<'a> {
         drawn
     }
 
-    /// Returns suitable exits that are ejected. It is called when all suitable exits are ejected. The result has
-    /// members of the pool if there are any, and other exits otherwise.
+    /// Returns suitable exits that are ejected. This function is called when all suitable exits are ejected. The result
+    /// has members of the pool if there are any, and other exits otherwise.
     pub(super) fn ejected<R: Rng + ?Sized>(&self, pool: &Pool, rng: &mut R) -> Vec<&'a Arc<Exit>> {
         let of_pool = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
         let mut exits: Vec<_> = of_pool.filter(|exit| self.fits(exit)).collect();

@@ -1,8 +1,8 @@
 //! Counts how many exits are left for a username after each condition (filter step). A refusal shows these counts,
 //! which the code calls the funnel.
 //!
-//! For every condition the catalog keeps a set of exits. So a refusal takes little more time than a choice. This
-//! matters because scrapers repeat requests that were refused.
+//! For every condition the catalog keeps a set of exits. So to refuse a connection takes little more time than to
+//! choose an exit. This matters because scrapers repeat requests that were refused.
 
 use super::super::ban::Site;
 use super::super::pool::picked;
@@ -13,16 +13,16 @@ use crate::exit::catalog::{Bits, Filter};
 use crate::exit::country::CountrySet;
 use crate::exit::{ExitId, Source};
 
-/// The number of unchecked exits in a refusal. The gateway checks these exits immediately. Not tuned: the first good
-/// exit ends the wait, and among three exits one is probably good.
+/// The largest number of unchecked exits that a refusal lists. The gateway checks the listed exits immediately. Not
+/// tuned: the first good exit ends the wait, and among three exits one is probably good.
 const WORTH_A_CHECK: usize = 3;
 
 impl Chooser<'_> {
     /// Returns a refusal whose reason is the first condition that no exit meets.
     pub(super) fn refuse(&self) -> Box<Refusal> {
         let (funnel, untested) = self.funnel();
-        // Exits are left after all conditions, but none was chosen. So this request has already failed with each of
-        // them.
+        // If exits are left after all conditions and none was chosen, this request has already failed with each of
+        // these exits.
         let why = funnel.reason().unwrap_or(Why::AllFailed);
         Box::new(Refusal { why, funnel, untested })
     }

@@ -16,11 +16,12 @@ pub struct Plan {
     /// The exits to dial, in order. The list is never empty. It has only one exit if the connection may not use
     /// another.
     pub exits: Vec<Arc<Exit>>,
-    /// How the session moved, if it now uses another exit than the last time.
+    /// How the session moved to another exit. `None` if there is no session, or if the session uses the same exit as
+    /// the last time.
     pub moved: Option<Moved>,
     /// Events for the pins that this choice made, moved or ended.
     pub events: Vec<Event>,
-    /// Circuits may be shared with streams that have the same isolation.
+    /// The isolation of the connection. The connection may share circuits only with streams of the same isolation.
     pub isolation: Isolation,
     /// True if a second exit may be dialled while the dial of a slow first exit still waits.
     pub hedge: bool,
@@ -43,7 +44,7 @@ impl Plan {
 
     /// Drops the first exit and returns the next one. The dialer calls this after a dial failed through the fault of
     /// the first exit. A session moves to the next exit. If another connection has moved the session meanwhile, the
-    /// session's new exit is used. `None` if there is no other exit. Then the plan is unchanged.
+    /// session's new exit is used. If there is no other exit, the function returns `None` and the plan is unchanged.
     pub fn fail_over(&mut self, view: View<'_>, memory: &Memory, ask: &Ask<'_>) -> Option<&Arc<Exit>> {
         if self.exits.len() < 2 {
             return None;

@@ -1,8 +1,8 @@
 //! Rotation: a client or the API asks for another exit for a pin, a session or a pool.
 //!
 //! A rotation has two steps, because a pin or session must move only to an exit that works. [`successor`] chooses an
-//! exit and changes nothing. The caller tests that exit. [`succeed`] then moves the pin or session there, unless
-//! another rotation was faster.
+//! exit and changes nothing. The caller tests that exit. [`succeed`] then moves the pin or session to the tested exit,
+//! unless another rotation has moved the pin or session meanwhile.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::exit::{Exit, ExitId};
 pub struct Successor {
     /// The exit that is in use now, if there is one.
     pub before: Option<ExitId>,
-    /// The address with which sites see the exit in use.
+    /// The address with which sites see the exit in use. `None` if the address is not known.
     pub before_ip: Option<IpAddr>,
     /// The exit that may replace the exit in use.
     pub exit: Arc<Exit>,
@@ -38,7 +38,7 @@ pub struct Rotated {
 }
 
 /// Chooses another exit with another IP for the pin or session of this username. If there is neither pin nor session,
-/// the function chooses an exit outside the pool. It changes nothing.
+/// the function chooses an exit outside the pool. The function changes nothing.
 pub fn successor<R: Rng + ?Sized>(
     view: View<'_>,
     memory: &Memory,
@@ -54,8 +54,8 @@ pub fn successor<R: Rng + ?Sized>(
 }
 
 /// Moves the pin, session or implicit pool to the successor. `None` if another rotation was faster, or if another pin
-/// took the address. Then the caller needs another successor. For the pool of a named route, `RouteTable::rotated`
-/// exchanges the exits instead.
+/// took the address. In both cases the caller must choose another successor. For the pool of a named route,
+/// `RouteTable::rotated` exchanges the exits instead.
 pub fn succeed(view: View<'_>, memory: &Memory, ask: &Ask<'_>, successor: &Successor) -> Option<Rotated> {
     let chooser = Chooser::new(view, memory, ask);
     match (ask.wish.selector.mode, &ask.wish.selector.session) {

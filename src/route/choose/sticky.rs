@@ -1,4 +1,5 @@
-//! Chooses exits for the connections of a session. They use the session's exit as long as that exit can serve.
+//! Chooses exits for the connections of a session. These connections use the session's exit as long as that exit can
+//! serve.
 //!
 //! A session moves if its exit is gone or no longer meets the selector. A session also moves if the target's site bans
 //! the exit, if a dial failed through the fault of the exit, or if the time of the session is over. A session does not
@@ -22,8 +23,8 @@ impl<'a> Chooser<'a> {
     pub(super) fn sticky<R: Rng + ?Sized>(&self, rng: &mut R) -> Result<Plan, Box<Refusal>> {
         match self.memory.sessions().touch(self.holder, self.ask.now) {
             SessionState::Absent => self.bind(None, None, rng),
-            // If the username states a time and that time is over, the client wants another exit. A session that only
-            // was idle for too long may return to its exit.
+            // If the username states a time and that time is over, the client wants another exit. A session that ended
+            // because it was unused for too long may return to its exit.
             SessionState::Ended(exit, term) => {
                 self.bind(Some((&exit, Cause::Expired)), Some(&exit).filter(|_| term.fixed), rng)
             }
@@ -65,7 +66,8 @@ impl<'a> Chooser<'a> {
         let exit = self.view.catalog.get(&bound.exit).unwrap_or(proposal);
         let moved = from.filter(|(from, _)| *from != exit.id());
         let moved = moved.map(|(from, cause)| Moved { from: from.clone(), to: exit.id().clone(), cause });
-        // The session's exit may come from the proposal of another connection, which connects to another port.
+        // Another connection, to another port, may have proposed the session's exit. So the exit may refuse the port of
+        // this connection.
         if self.allows(exit) { Ok(self.stay(exit, moved, rng)) } else { self.detour(rng) }
     }
 

@@ -1,4 +1,5 @@
-//! Chooses exits for the connections of a strict route: they get one fixed IP, or an error.
+//! Chooses exits for the connections of a strict route: each connection gets the one fixed IP of its holder, or an
+//! error.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -15,9 +16,9 @@ use super::{super::balance::lead, Chooser, Plan};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, Moment};
 
-/// The number of exits that are compared for a new pin. They are drawn from a set whose addresses the fewest pins use.
-/// So only their load is left to compare, and each exit costs a look-up of its address. Not tuned: two exits would be
-/// enough, and two more are a reserve.
+/// The number of exits that are compared for a new pin. These exits are drawn from a set of exits whose addresses the
+/// fewest pins use, so only the load of the exits is compared. Each compared exit costs a look-up of its address. Not
+/// tuned: two exits would be enough, and two more are a reserve.
 const PINNABLE: usize = 4;
 
 /// The number of proposals before a strict connection gives up. A proposal fails if another connection's proposal was

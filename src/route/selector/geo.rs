@@ -3,7 +3,7 @@
 //! A [`Geo`] keeps the words that the client wrote (sorted, each word once) and the set of countries that the words
 //! mean. The canonical text is made from the words, so a group `eu` is listed and pinned as `eu`. The choice of an exit
 //! uses the set. Only `any` includes exits whose country is unknown. `nonus` means "known to be outside the US",
-//! because otherwise nobody could rely on it.
+//! because otherwise nobody could rely on `nonus`.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

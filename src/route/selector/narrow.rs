@@ -15,7 +15,8 @@ pub(crate) struct Narrowed {
     /// What the tokens add to the route's selector, without sessions: canonical tokens with a `-` before each. Empty if
     /// the tokens add nothing.
     pub(crate) beyond: String,
-    /// True if fewer exits are allowed than for the route itself. Then the username needs a pool of its own.
+    /// True if fewer exits are allowed than for the route itself. A username that allows fewer exits needs a pool of
+    /// its own.
     pub(crate) fewer: bool,
 }
 

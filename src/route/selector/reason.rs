@@ -33,7 +33,8 @@ pub enum Reason {
     LatePlace,
     #[error("there is no such keyword, country or group{0}")]
     Unknown(Hint),
-    /// An unknown token after the name of a session. Most often this token is the rest of that name.
+    /// An unknown token after the name of a session. Most often the token is the rest of a session name that contains a
+    /// `-`.
     #[error(
         "there is no such keyword, country or group{0}. If it belongs to the session's name: a name after `session-` \
          ends at the next `-`; for a name with other characters, end the username with `session=` and the name"

@@ -7,8 +7,8 @@ use std::time::Duration;
 /// gateway.
 const LONGEST: u64 = 366 * 24 * 3600;
 
-/// Reads a number with its unit. `bare` is the unit, in seconds, for a number without a unit. Paid gateways have
-/// keywords whose numbers are minutes.
+/// Reads a number with its unit. `bare` is the unit, in seconds, for a number without a unit, because some keywords of
+/// paid gateways have numbers in minutes. If `bare` is `None`, a number without a unit is refused.
 pub(super) fn parse(text: &str, bare: Option<u64>) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
