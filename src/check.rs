@@ -105,7 +105,7 @@ impl Handle {
         self.requests.many(batch).await
     }
 
-    /// Returns the health of every page that exits are used to fetch. The data is at most one second old.
+    /// Returns the health of every page that checks request through exits. The data is at most one second old.
     pub fn page_health(&self) -> Arc<[PageHealth]> {
         self.page_health.borrow().clone()
     }

@@ -50,7 +50,7 @@ pub struct Parsed<T> {
     pub records: u32,
     /// How many records of the answer could not be used.
     pub skipped: u32,
-    /// When the source made the answer, according to the answer.
+    /// When the source made the answer, according to the answer. `None` if the answer contains no such time.
     pub published: Option<Moment>,
 }
 
@@ -68,9 +68,10 @@ pub trait Parse: Default + Send {
 /// The form of every time in Tor's documents, always in UTC: `2026-09-04 03:00:00`.
 const TIME: &[BorrowedFormatItem<'static>] = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
 
-/// Parses a time of this form. Returns `None` if the text is not such a time, or if the time is before 1970.
+/// Parses a time in UTC such as `2026-09-04 03:00:00`. Returns `None` if the text is not such a time, or if the time is
+/// before 1970.
 fn utc(text: impl AsRef<str>) -> Option<Moment> {
-    // This length excludes years with a sign (`+2026`), which the `time` crate would accept.
+    // The required length of 19 characters excludes years with a sign (`+2026`), which the `time` crate would accept.
     let text = Some(text.as_ref().trim()).filter(|text| text.len() == 19)?;
     let time = PrimitiveDateTime::parse(text, TIME).ok()?.assume_utc();
     let seconds = u64::try_from(time.unix_timestamp()).ok()?;

@@ -118,8 +118,8 @@ impl State {
         (Self { shared: Arc::new(shared) }, urgent_checks)
     }
 
-    /// Returns the current snapshot for one decision. Do not hold it across an await: [`State::snapshot`] is for longer
-    /// use.
+    /// Returns the current snapshot for one decision. Do not hold the returned guard across an await. For longer use,
+    /// call [`State::snapshot`].
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.shared.current.load()
     }
@@ -139,7 +139,7 @@ impl State {
         self.shared.clock.now()
     }
 
-    /// Returns a receiver that changes with every published snapshot.
+    /// Returns a receiver of the snapshot's revision, which changes when a snapshot is published.
     pub fn revisions(&self) -> watch::Receiver<u64> {
         self.shared.revisions.subscribe()
     }
@@ -285,8 +285,8 @@ impl State {
         }
         self.announce(events);
         let Some(store) = &self.shared.store else { return };
-        // This waits even if `writes` is empty: the tick may have passed the changes to the store a moment ago, and the
-        // store writes those changes first.
+        // The commit waits for the disk even if `writes` is empty. The tick may have passed the changes to the store a
+        // moment ago, and the store writes those changes first.
         let writes: Vec<Write> = self.shared.memory.changes().into_iter().map(Write::from).collect();
         match tokio::time::timeout(DURABLE_WITHIN, store.commit(writes.clone())).await {
             Ok(Ok(())) => {}

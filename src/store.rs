@@ -70,7 +70,7 @@ impl Default for Options {
     }
 }
 
-/// One in this many places of the queue is reserved for commits.
+/// One in this many places of the queue is reserved for commits, so notes alone cannot fill the queue.
 const FOR_CHANGES: usize = 8;
 
 /// A handle on the store. Cheap to clone. The file is closed when [`Store::close`] returns, or soon after the last

@@ -19,7 +19,8 @@ pub enum Ended {
     Good,
     /// The exit does not work.
     Bad,
-    /// The check shows nothing about the exit, because the failure was caused by our own side.
+    /// The check shows nothing about the exit, because the gateway itself (for example, a Tor engine) caused the
+    /// failure.
     Open,
 }
 
@@ -108,8 +109,8 @@ impl<E: Entry, const CLASSES: usize> DueQueue<E, CLASSES> {
         true
     }
 
-    /// Does the same as [`Self::change`], but does not change an exit whose check runs: the caller wants exactly the
-    /// result of that check.
+    /// Changes the entry of an exit like [`Self::change`], unless a check of this exit runs: the result of that check
+    /// is already what the caller wants. Returns false if there is no such exit.
     pub(super) fn hasten(&mut self, id: &ExitId, change: impl FnOnce(&mut E)) -> bool {
         if self.running.contains_key(id) { self.entries.contains_key(id) } else { self.change(id, change) }
     }
@@ -160,7 +161,7 @@ impl<E: Entry, const CLASSES: usize> DueQueue<E, CLASSES> {
 
     /// Returns how many exits are due and wait for their check.
     pub(super) fn waiting(&self, now: Moment) -> usize {
-        // The count visits each of these exits, and the limit keeps that short. Not tuned.
+        // The count visits every due exit, so at most 100,000 exits of a class are counted. This limit is not tuned.
         let due = |class: &BTreeSet<_>| class.iter().take(100_000).take_while(|(due, _)| *due <= now).count();
         self.classes.iter().map(due).sum()
     }

@@ -38,7 +38,8 @@ pub struct PageHealth {
     pub kind: &'static str,
     /// The name of a site in `check.targets`. For other pages, the host of the page.
     pub name: Arc<str>,
-    /// The time since when the page is down. While a page is down, its failures count against no exit.
+    /// The time since when the page is down. `None` if the page works. While the page is down, a failure at the page
+    /// counts against no exit.
     pub suspended: Option<Moment>,
     /// How many exits passed this page within the last hour and did not fail since.
     pub passing: usize,
@@ -49,9 +50,9 @@ pub struct PageHealth {
 #[derive(Default)]
 struct EchoServer {
     health: TargetHealth,
-    /// The time since when most good exits fail at this server.
+    /// The time since when most good exits fail at this echo server. `None` if they do not.
     down_since: Option<Moment>,
-    /// How many answers repeated our nonce.
+    /// How many answers of this echo server repeated the nonce of our request.
     repeated: u32,
     answers: u32,
 }
@@ -80,7 +81,8 @@ pub(super) struct Evaluator {
     events: Vec<Event>,
 }
 
-/// The decisions for which there is enough evidence now, and exits whose next check will show more.
+/// What [`Evaluator::settle`] returns: the updates for which there is enough evidence now, and the exits that must be
+/// checked again because more evidence is needed.
 #[derive(Default)]
 pub(super) struct Decisions {
     pub(super) updates: Vec<ExitUpdate>,
@@ -102,12 +104,13 @@ impl Evaluator {
         !self.echoes[echo].health.target_is_down(now)
     }
 
-    /// Returns, for each echo server, whether the server is known to repeat nonces.
+    /// Returns one value for each echo server: true if the server is known to repeat nonces.
     pub(super) fn repeats(&self) -> Vec<bool> {
         self.echoes.iter().map(EchoServer::repeats).collect()
     }
 
-    /// Records the echo probes of a check, and corrects their conclusion with the results of other exits.
+    /// Records the echo probes of one check. Corrects the conclusion of this check if the results of other exits
+    /// contradict the conclusion.
     pub(super) fn note_echoes(
         &mut self,
         exit: &ExitId,
@@ -207,7 +210,8 @@ impl Evaluator {
         Some(exit_update::of_site(exit, site, round, exit_update::SiteOutcome { effect, streak, good }, now))
     }
 
-    /// Returns the digest of a canary's true page, if the digest is known.
+    /// Returns the digest of the true page of the canary with this index. Returns `None` if the digest is not known
+    /// yet.
     pub(super) fn truth(&self, canary: usize) -> Option<Digest> {
         self.canaries[canary].truth()
     }
@@ -217,7 +221,8 @@ impl Evaluator {
         self.canaries[round.canary].note(exit, round.digest, round.changed, now)
     }
 
-    /// Returns the bans, and the failures that do not count, for which there is enough evidence now.
+    /// Returns the bans for which there is enough evidence now, and the failures that do not count because the page was
+    /// down.
     pub(super) fn settle(&mut self, now: Moment) -> Decisions {
         let mut all = Decisions { again: self.suspects_to_check(now), ..Decisions::default() };
         for (pending, site) in self.site_bans.iter_mut().zip(&self.settings.sites) {
@@ -275,7 +280,8 @@ impl Evaluator {
         echoes.chain(canaries).chain(sites).collect()
     }
 
-    /// Returns the suspects of those hosts whose true certificate another exit has received since.
+    /// Returns the exits that showed a wrong certificate of a host, if another exit has received the true certificate
+    /// of the same host since then. These exits must be checked again.
     fn suspects_to_check(&mut self, now: Moment) -> Vec<ExitId> {
         let certificates = &self.certificates;
         let clear = |(host, exit): &mut (Host, ExitId)| {
@@ -284,7 +290,7 @@ impl Evaluator {
         self.suspects.extract_if(.., clear).map(|(_, exit)| exit).collect()
     }
 
-    /// Returns true while [`Self::settle`] may find something even without a new result.
+    /// Returns true while [`Self::settle`] may return decisions even if no new result arrived.
     pub(super) fn is_unsettled(&self) -> bool {
         let any_down = self.echoes.iter().any(|echo| echo.down_since.is_some());
         any_down || !self.suspects.is_empty() || self.all_pending().any(PendingBans::is_undecided)
@@ -306,7 +312,7 @@ impl Evaluator {
     }
 }
 
-/// Decides on the pending bans of one page. If the page went down, or works again, an event is added.
+/// Decides on the pending bans of one page. Adds an event to `events` if the page went down or works again.
 fn decide(pending: &mut PendingBans, name: &Arc<str>, now: Moment, events: &mut Vec<Event>) -> PageDecisions {
     if !pending.is_undecided() {
         return PageDecisions::default();

@@ -57,12 +57,12 @@ pub(super) fn none(exit: &ExitId) -> ExitUpdate {
     ExitUpdate { exit: exit.clone(), update: Box::new(|_| ()), ban: None, writes: Vec::new() }
 }
 
-/// What the evaluator knows besides the echo probes of one check.
+/// What the evaluator knows about an exit besides the echo probes of the current check.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BeforeRound {
-    /// When the exit was last good before this check.
+    /// When the exit was last good before the current check. `None` if the exit was never good.
     pub(super) good: Option<Moment>,
-    /// How many checks in a row ended the same way: positive for good checks, negative for bad ones.
+    /// How many checks of the exit in a row ended in the same way: positive for good checks, negative for bad ones.
     pub(super) streak: i32,
     /// True if the exit intercepts connections. Such an exit is never used again.
     pub(super) condemned: bool,
@@ -72,9 +72,9 @@ pub(super) struct BeforeRound {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SiteOutcome {
     pub(super) effect: SiteEffect,
-    /// The same count as in [`BeforeRound`], for this site.
+    /// How many times in a row the exit had the same result at this site: positive for passes, negative for failures.
     pub(super) streak: i32,
-    /// When the exit last passed the site.
+    /// When the exit last passed the site. `None` if the exit never passed the site.
     pub(super) good: Option<Moment>,
 }
 
@@ -135,7 +135,7 @@ pub(super) fn condemn(exit: &ExitId, failure: SiteFailure, now: Moment) -> ExitU
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: vec![row] }
 }
 
-/// Returns the update that makes an exit pass a site again, because its failure was the site's fault.
+/// Returns the update that counts an exit as passing a site again, because the site caused the exit's failure.
 pub(super) fn clear(exit: &ExitId, site: &CheckedSite) -> ExitUpdate {
     let name = site.name.clone();
     let update = move |known: &mut Known| _ = known.passed.insert(name);
@@ -148,7 +148,7 @@ pub(super) fn forget(exit: &ExitId) -> ExitUpdate {
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: Vec::new() }
 }
 
-/// Returns the code for a conclusion in the store and in metric labels.
+/// Returns the code that stands for a conclusion in the store and in metric labels.
 pub(super) fn outcome(conclusion: &Conclusion) -> &'static str {
     match conclusion {
         Conclusion::Good(_) => "good",
@@ -185,7 +185,8 @@ fn echo_row(exit: &ExitId, round: &EchoRound, now: Moment) -> store::Check {
     }
 }
 
-/// Returns the median of the times in which the probes that passed opened their streams.
+/// Returns the median time that the successful echo probes needed to open their streams. Returns `None` if there is no
+/// such probe.
 pub(super) fn latency(round: &EchoRound) -> Option<Duration> {
     let passed = round.probes.iter().filter(|probe| probe.result.outcome.is_ok());
     let mut times: Vec<_> = passed.filter_map(|probe| probe.timings.connect).collect();

@@ -15,7 +15,7 @@ pub enum Fault {
     /// kind.
     #[error("the certificate cannot be accepted")]
     Certificate,
-    /// The two sides did not agree on TLS parameters, or the server did not answer with TLS.
+    /// Our client and the server did not agree on TLS parameters, or the server did not answer with TLS.
     #[error("no TLS was agreed on")]
     Tls,
     /// The stream ended, or was reset, before the answer was complete.
@@ -41,7 +41,7 @@ pub enum Fault {
 /// Who caused a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Blame {
-    /// Our own side caused the failure, so it says nothing about the exit.
+    /// The gateway itself (for example, a Tor engine) caused the failure, so the failure says nothing about the exit.
     Ours,
     Exit,
     /// The server of the page caused the failure, as far as one probe can show.

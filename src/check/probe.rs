@@ -39,7 +39,7 @@ const BROWSER: HeaderValue =
 /// A page that a probe can request: a parsed URL and headers.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// Where the stream must end.
+    /// The host and the port to which the caller opens the stream.
     pub target: Target,
     /// The name that the certificate must contain. `None` for plain HTTP.
     pub tls: Option<ServerName<'static>>,
@@ -125,13 +125,14 @@ impl Page {
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
-    /// The body, or the beginning of a long body.
+    /// The body. If the body is longer than [`LONGEST_BODY`], only its beginning.
     pub body: Bytes,
     /// True if the body is complete.
     pub whole: bool,
 }
 
-/// Returns a TLS connector that accepts certificates of the public authorities and of `also`, and resumes no session.
+/// Returns a TLS connector that trusts the public certificate authorities and the certificates in `also`. The connector
+/// resumes no session.
 pub fn connector(also: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<TlsConnector, rustls::Error> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     roots.add_parsable_certificates(also);
@@ -200,8 +201,9 @@ where
     tokio::select! {
         biased;
         answer = &mut request => answer,
-        // If the connection fails, the request also returns an error. But an answer that has already arrived counts:
-        // many servers close without a TLS close_notify, and then only the connection returns an error.
+        // An error of the connection alone is ignored. If no answer has arrived, the request returns an error too. If
+        // an answer has arrived, the answer counts, because many servers close the connection without a TLS
+        // close_notify.
         _ = connection => request.await,
     }
 }

@@ -103,7 +103,7 @@ impl TesterKind for PublicProxies {
 
     async fn published(&self, checks: &mut PublicTesterState, _: &State) {
         for exit in checks.given_up() {
-            let _ = self.give_up.send(exit).await; // fails at shutdown, after the lists have stopped
+            let _ = self.give_up.send(exit).await; // fails only at shutdown, when no list is updated any more
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::exit::{ExitId, Moment, Verdict};
 use crate::state::ExitUpdate;
 use crate::store::Timings;
 
-/// The time between two looks at bans and other decisions that wait for more evidence.
+/// The time between two reviews of bans and other decisions that wait for more evidence.
 pub(super) const SETTLE: Duration = Duration::from_secs(1);
 
 /// The result of one check.
@@ -26,11 +26,12 @@ pub struct Checked {
     pub verdict: Verdict,
     /// Why the verdict is not good, in words.
     pub why: String,
-    /// The addresses of the exit that sites saw in this check.
+    /// The addresses of the exit that echo servers saw in this check.
     pub ips: Vec<IpAddr>,
     /// The timings of the last probe that supports the verdict.
     pub timings: Timings,
-    /// The sites that were requested, each with the reason why the exit does not pass it; `None` if the exit passes.
+    /// The sites that were requested. For each site, the reason why the exit does not pass the site, or `None` if the
+    /// exit passes.
     pub sites: Vec<(Arc<str>, Option<String>)>,
 }
 
@@ -42,7 +43,7 @@ pub(super) struct RunningCheck {
     pub(super) checked: Checked,
 }
 
-/// The results of one tester that are on their way to the state.
+/// The results of one tester that are not published in the state yet.
 pub(super) struct Results {
     collect_for: Duration,
     running: HashMap<ExitId, RunningCheck>,
@@ -53,7 +54,8 @@ pub(super) struct Results {
 }
 
 impl Results {
-    /// Updates are collected for the time `collect_for` before they are published.
+    /// Returns a collection without results. Updates are collected for the time `collect_for` before they are
+    /// published.
     pub(super) fn new(collect_for: Duration) -> Self {
         let (publish_at, settled) = (Moment::default(), Moment::default());
         let waiting = Waiting::default();
@@ -85,7 +87,7 @@ impl Results {
         }
     }
 
-    /// Returns true if it is time to look at decisions that wait for evidence: before each publication, and once a
+    /// Returns true if it is time to review the decisions that wait for evidence: before each publication, and once a
     /// second.
     pub(super) fn is_time_to_settle(&mut self, now: Moment) -> bool {
         let is_time = now.since(self.settled) >= SETTLE || !self.updates.is_empty() && self.publish_at <= now;
@@ -95,7 +97,8 @@ impl Results {
         is_time
     }
 
-    /// Returns the updates to publish now, if there are any. Later updates are collected again.
+    /// Returns the updates to publish now, if there are any. Updates that arrive afterwards wait for the next
+    /// publication.
     pub(super) fn take(&mut self, now: Moment) -> Vec<ExitUpdate> {
         if self.updates.is_empty() || self.publish_at > now {
             return Vec::new();
@@ -133,8 +136,8 @@ impl Results {
         }
     }
 
-    /// Returns the time of the next publication. `unsettled` is true if decisions wait for evidence: then the time of
-    /// the next look at them also counts.
+    /// Returns the time of the next publication. `unsettled` is true if decisions wait for evidence. If so, the time of
+    /// the next review of these decisions is returned if that time is earlier.
     pub(super) fn wake(&self, unsettled: bool) -> Option<Moment> {
         let publish = (!self.updates.is_empty()).then_some(self.publish_at);
         let settle = unsettled.then(|| self.settled.after(SETTLE));

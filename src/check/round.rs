@@ -26,7 +26,7 @@ use crate::store::Timings;
 /// connection.
 const ATTEMPTS: u32 = 2;
 
-/// What to check in one check. Pages are given by their index in the settings.
+/// What to request in one check of an exit. Pages are given by their index in the settings.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) exit: ExitId,
@@ -34,14 +34,15 @@ pub(super) struct Job {
     pub(super) echoes: Vec<usize>,
     /// For each echo server in the settings: true if the server is known to repeat the nonce of a request.
     pub(super) repeats: Vec<bool>,
-    /// The canary (a page that is the same for all clients) to fetch, with its digest if the digest is known.
+    /// The canary (a page that is the same for all clients) to fetch, with its digest if the digest is known. `None` if
+    /// this check fetches no canary.
     pub(super) canary: Option<(usize, Option<Digest>)>,
     pub(super) sites: Vec<usize>,
     /// Pages that callers want to request through this exit once.
     pub(super) extra: Vec<Arc<CheckedSite>>,
 }
 
-/// A canary as this exit showed it.
+/// The result of fetching a canary through an exit.
 #[derive(Clone, Debug)]
 pub(super) struct TamperRound {
     pub(super) canary: usize,
@@ -69,7 +70,8 @@ pub(super) struct EchoRound {
 /// The result of one site: of the first attempt that passed, or of the last attempt if none passed.
 #[derive(Clone, Debug)]
 pub(super) struct SiteRound {
-    /// The result, or `None` if one of our own engines failed, which says nothing about the exit.
+    /// Whether the exit passed the site. `None` if one of the gateway's own engines failed, which says nothing about
+    /// the exit.
     pub(super) result: Option<Result<(), SiteFailure>>,
     pub(super) status: Option<u16>,
     pub(super) timings: Timings,

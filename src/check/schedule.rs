@@ -29,8 +29,8 @@ const USED_SOONER: u32 = 4;
 /// relay can restart within this time. Not tuned.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// The doubled pause grows up to this many times `check.every`, so an exit that fails for hours is checked rarely, but
-/// is still checked.
+/// The pause after failures grows up to this many times `check.every`, so an exit that fails for hours is checked
+/// rarely, but is still checked.
 const SELDOM: u32 = 8;
 
 /// The pause after a first check that said nothing about the exit. The pause doubles with each such check, up to the
@@ -74,7 +74,7 @@ enum Class {
 #[derive(Clone, Copy, Debug)]
 struct Scheduled {
     due: Moment,
-    /// When the last check of the exit ended.
+    /// When the last check of the exit ended. `None` if the exit was never checked.
     ended: Option<Moment>,
     /// The earliest time at which a live request can cause a check of the exit.
     urgent_from: Moment,
@@ -117,9 +117,9 @@ impl Scheduled {
 /// The known facts about an exit when the exit is added to the schedule.
 #[derive(Clone, Copy, Debug)]
 pub struct LastCheck {
-    /// When the exit was last checked.
+    /// When the exit was last checked. `None` if the exit was never checked.
     pub checked: Option<Moment>,
-    /// The verdict of that check.
+    /// The verdict of the last check.
     pub verdict: Verdict,
 }
 
@@ -180,7 +180,8 @@ impl Schedule {
         self.queue.hasten(id, |entry| (entry.urgent, entry.due) = (true, now))
     }
 
-    /// Makes this exit due now, in its own class. Returns false if the exit is not on the schedule.
+    /// Makes the check of this exit due now, and leaves the exit in its class. Returns false if the exit is not on the
+    /// schedule.
     pub fn soon(&mut self, id: &ExitId, now: Moment) -> bool {
         self.queue.hasten(id, |entry| entry.due = entry.due.min(now))
     }

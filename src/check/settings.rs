@@ -42,9 +42,9 @@ pub struct Settings {
 /// A check target (an entry of `check.targets`) with its parsed page and site.
 #[derive(Clone, Debug)]
 pub struct CheckedSite {
-    /// The name that routes use in `check`.
+    /// The name by which routes refer to this target in their `check` setting.
     pub name: Arc<str>,
-    /// The answer that is expected.
+    /// What an answer must look like to pass.
     pub target: Arc<CheckTarget>,
     pub page: Page,
     /// The site from which an exit is banned if the exit fails this target.

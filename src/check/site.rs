@@ -102,11 +102,12 @@ pub struct PageDecisions {
     pub again: Vec<ExitId>,
 }
 
-/// How many exits are checked again. If all of them fail, they are enough to show that the page is down.
+/// How many exits that passed recently are checked again after another exit failed. If all of these exits fail too,
+/// they are enough to show that the page is down.
 const CHECKED_AGAIN: usize = 3;
 
-/// The least time between two such requests for more checks. Not tuned: while a site refuses one exit after another,
-/// these checks cost about one check per second.
+/// The least time between two requests to check exits again after another exit failed at the page. Not tuned: while a
+/// site refuses one exit after another, these checks cost about one check per second.
 const AGAIN_PAUSE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug)]
@@ -114,7 +115,7 @@ struct PendingBan {
     exit: ExitId,
     failure: SiteFailure,
     since: Moment,
-    /// True if the exit passed before it failed.
+    /// True if the exit passed the page before the exit failed.
     passed_before: bool,
 }
 
@@ -123,7 +124,7 @@ struct PendingBan {
 pub struct PendingBans {
     health: TargetHealth,
     pending: Vec<PendingBan>,
-    /// When exits were last marked to be checked again.
+    /// When exits were last marked to be checked again because another exit failed.
     asked_again: Moment,
     /// The time since when the page is down; `None` if the page works.
     down_since: Option<Moment>,
@@ -145,7 +146,8 @@ impl PendingBans {
         };
         let streak = self.health.failed(exit, false, now);
         if self.health.target_is_down(now) {
-            // The exit is also added if the page went down with this result: the next decision then clears the exit.
+            // If this result is the first to show that the page is down, the exit is added too. The next call of
+            // [`Self::decide`] clears the exit.
             if self.down_since.is_none() {
                 self.add(exit, failure, passed_before, now);
             }
@@ -163,7 +165,7 @@ impl PendingBans {
         }
     }
 
-    /// Decides on the exits for which there is enough evidence.
+    /// Decides on the pending bans for which there is enough evidence.
     pub fn decide(&mut self, now: Moment) -> PageDecisions {
         let is_down = self.health.target_is_down(now);
         let went_down = (is_down != self.down_since.is_some()).then_some(is_down);
@@ -197,17 +199,17 @@ impl PendingBans {
         again
     }
 
-    /// Returns when an exit last passed.
+    /// Returns when an exit last passed the page. Returns `None` if no pass is recorded.
     pub fn passed(&self, exit: &ExitId) -> Option<Moment> {
         self.health.last_pass(exit)
     }
 
-    /// Returns how many exits passed within the last hour and did not fail since.
+    /// Returns how many exits passed the page within the last hour and did not fail since.
     pub fn passing(&self, now: Moment) -> usize {
         self.health.passing(now)
     }
 
-    /// Returns true if the latest result of an exit is a failure.
+    /// Returns true if the latest result of an exit at this page is a failure.
     pub fn failed_last(&self, exit: &ExitId) -> bool {
         self.health.failed_last(exit)
     }

@@ -1,8 +1,8 @@
 //! Finds exits that change pages, with canaries: plain-HTTP pages that are the same for all clients. Pure.
 //!
 //! The content of a canary is not configured, because a configured content would become wrong one day. The true content
-//! is the content that most exits show. An exit that tampers shows something else. If the owner changes the page, it
-//! differs through every exit. Then the new content becomes the known content. No exit is condemned in this case,
+//! is the content that most exits show. An exit that tampers shows something else. If the owner changes the page, the
+//! page differs through every exit, and the new content becomes the known content. The owner's change condemns no exit,
 //! because a condemnation waits for evidence like a ban (`check/site.rs`).
 //!
 //! Exits that tamper often show the same changed page, and are checked repeatedly, while exits that passed are not. So
@@ -99,7 +99,7 @@ impl TamperCheck {
         turned >= QUORUM || votes().count() > self.pending.passing(now)
     }
 
-    /// Returns the page that has more than half of the votes.
+    /// Returns the page that has more than half of the votes. Returns `None` if there is no such page.
     fn majority(&self) -> Option<Digest> {
         let votes = |shown: &Digest| self.votes.iter().filter(|(_, other)| other == shown).count();
         let most = self.votes.iter().map(|(_, shown)| (votes(shown), *shown)).max()?;

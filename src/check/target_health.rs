@@ -15,7 +15,8 @@ use std::time::Duration;
 use crate::exit::{ExitId, Moment};
 use crate::route::ban::is_target_at_fault;
 
-/// How long a passed check counts, for the exit and for the target. The tester needs about this time for all exits.
+/// How long a passed check counts, for the exit and for the target. The tester needs about this time to check all exits
+/// once.
 pub const RECENT: Duration = Duration::from_secs(3600);
 
 /// If several exits fail within this time, the failures may be the fault of the target.
@@ -25,14 +26,15 @@ pub const TOGETHER: Duration = Duration::from_secs(60);
 struct Record {
     passed: Option<Moment>,
     failed: Option<Moment>,
-    /// When the exit last failed at this target although it worked elsewhere in the same check.
+    /// When the exit last failed at this target although the exit passed another target in the same check. `None` if
+    /// this has not happened.
     worked_elsewhere: Option<Moment>,
     /// How many results in a row were the same: positive for passes, negative for failures.
     streak: i32,
 }
 
 impl Record {
-    /// Returns when the exit passed. Returns `None` if this was too long ago, or if the exit has failed since.
+    /// Returns when the exit last passed. Returns `None` if the last pass is too old, or if the exit has failed since.
     fn passing(&self, now: Moment) -> Option<Moment> {
         self.passed.filter(|at| self.streak > 0 && now.since(*at) < RECENT)
     }
@@ -80,7 +82,7 @@ impl TargetHealth {
         self.0.iter().any(|(id, record)| id != exit && record.passed.is_some_and(|at| now.since(at) < RECENT))
     }
 
-    /// Returns when this exit last passed.
+    /// Returns when this exit last passed the target. Returns `None` if no pass is recorded.
     pub fn last_pass(&self, exit: &ExitId) -> Option<Moment> {
         self.0.get(exit)?.passed
     }

@@ -101,12 +101,12 @@ impl TesterState {
         self.settings.sites.iter().enumerate().filter(|(_, site)| is_asked(site)).map(|(at, _)| at).collect()
     }
 
-    /// Returns the check of an exit that is still in the catalog.
+    /// Returns the job that checks an exit which is still in the catalog.
     fn job<R: Rng + ?Sized>(&mut self, exit: &Exit, now: Moment, rng: &mut R) -> Job {
         let allowed: Vec<usize> = (0..self.settings.echoes.len()).filter(|e| self.allows(exit, *e)).collect();
         let mut echoes: Vec<usize> = allowed.iter().copied().filter(|e| self.evaluator.serves(*e, now)).collect();
         if echoes.is_empty() {
-            echoes = allowed; // all these servers fail for every exit: only requests to them show when they work again
+            echoes = allowed; // all are down: only requests show when one of them works again
         }
         echoes.shuffle(rng);
         let port = |site: usize| self.settings.sites[site].page.target.port;

@@ -15,8 +15,8 @@ use std::net::IpAddr;
 
 use super::fault::{Blame, Fault};
 
-/// How many wrong certificates make an exit an interceptor, and how many servers must confirm an address. Two, because
-/// a single wrong answer may be the error of a server.
+/// How many wrong certificates prove that an exit intercepts connections, and how many servers must confirm an address.
+/// Two, because a single wrong answer may be the error of a server.
 const TWICE: usize = 2;
 
 /// How many echo probes a check makes, and how many of them must pass.
@@ -48,11 +48,11 @@ pub struct ProbeResult {
 /// The conclusion from the echo probes of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conclusion {
-    /// The exit works. The value lists the addresses that sites see, newest last.
+    /// The exit works. The value lists the addresses of the exit that echo servers saw, newest last.
     Good(Vec<IpAddr>),
     /// The exit does not work, or forges answers.
     Bad(BadReason),
-    /// There is no conclusion about the exit, because one of our own engines failed.
+    /// There is no conclusion about the exit, because one of the gateway's own engines failed.
     Open(Fault),
 }
 
@@ -117,7 +117,7 @@ pub fn conclude(results: &[ProbeResult], terms: Terms, echoes: usize) -> Option<
     })
 }
 
-/// Returns each address once. The address of the last reply comes last.
+/// Returns the addresses in all replies, each address once. The address of the last reply comes last.
 fn distinct(replies: &[(usize, EchoReply)]) -> Vec<IpAddr> {
     let mut ips: Vec<IpAddr> = Vec::new();
     for (_, reply) in replies {

@@ -19,13 +19,14 @@ pub(super) enum Waiter {
 }
 
 impl Waiter {
-    /// Returns the page that must have been requested before this waiter gets its answer.
+    /// Returns the page that must have been requested before this waiter gets its answer. Returns `None` if no page is
+    /// needed.
     fn extra(&self) -> Option<&Arc<CheckedSite>> {
         if let Self::Many(_, extra) = self { extra.as_ref() } else { None }
     }
 
-    /// Returns true if this check is the answer for this waiter. If the exit does not work, its result is the answer
-    /// even without the page.
+    /// Returns true if the result `checked` is what this waiter waits for. If the exit does not work, its result is
+    /// enough even if the page was not requested.
     fn is_answered_by(&self, checked: &Checked) -> bool {
         let asked = |extra: &Arc<CheckedSite>| checked.sites.iter().any(|(name, _)| *name == extra.name);
         checked.verdict != Verdict::Good || self.extra().is_none_or(asked)
@@ -42,7 +43,7 @@ impl Waiter {
     }
 }
 
-/// All callers that wait, and the results to send after they are in the state.
+/// All callers that wait for checks, and the results to send to these callers after the results are published.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     by_exit: HashMap<ExitId, Vec<Waiter>>,

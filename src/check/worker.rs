@@ -21,7 +21,8 @@ use crate::lifecycle::{Tasks, yielding};
 use crate::state::{Change, Snapshot, State};
 use crate::telemetry::trace_id::{Kind, TraceId};
 
-/// The time between two looks at the catalog while it changes all the time. Any value from 0.1 to 2 seconds does.
+/// The least time between two reads of the catalog while the catalog changes all the time. Any value from 0.1 to 2
+/// seconds does.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// How many requests of callers may wait until the loop reads them. Not tuned: a request for many exits counts as one.
@@ -114,7 +115,7 @@ pub(super) trait CheckState: Send {
 pub(super) trait TesterKind: Send + Sync + 'static {
     type State: CheckState;
 
-    /// The name of the task of a check.
+    /// The name of a task that runs one check.
     const TASK: &'static str;
 
     /// Returns the state of the tester at the start of a run.
@@ -143,8 +144,8 @@ pub(super) enum CheckRequest {
 #[derive(Clone, Debug, Default)]
 pub struct CheckBatch {
     pub exits: Vec<ExitId>,
-    /// A page to request once through each exit that works. The result is only reported to the caller, and counts for
-    /// nothing else.
+    /// A page to request once through each exit that works. The result is reported to the caller, and does not change
+    /// any verdict.
     pub extra: Option<Arc<CheckedSite>>,
 }
 
@@ -193,12 +194,13 @@ type Sender<K> = mpsc::UnboundedSender<Message<<<K as TesterKind>::State as Chec
 pub struct Worker<K> {
     pub(super) kind: Arc<K>,
     state: State,
-    /// The messages to this tester. The current run holds the lock, and the next run gets it afterwards.
+    /// The messages that this tester receives. The current run of the tester holds the lock. After a panic, the next
+    /// run takes the lock.
     inbox: Mutex<Inbox>,
 }
 
 struct Inbox {
-    /// The exits for which live requests wait.
+    /// Yields the exits for which live requests wait.
     urgent: mpsc::Receiver<ExitId>,
     requests: mpsc::Receiver<CheckRequest>,
 }
@@ -265,7 +267,7 @@ impl<K: TesterKind> Worker<K> {
         let span = tracing::debug_span!("check", id = %TraceId::next(Kind::Check), %exit);
         let guard = CompletionGuard { exit, messages };
         let check = async move {
-            let guard = guard; // captures the whole guard, so that it is dropped when the task ends
+            let guard = guard; // moves the whole guard into the task, whose end drops the guard
             let found = |finding| _ = guard.messages.send(Message::Found(guard.exit.clone(), finding));
             tracing::debug!("a check begins");
             tokio::select! {

@@ -88,7 +88,7 @@ pub struct Validators {
 /// How long each stage of a request may take, and how long the body may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How long opening the stream may take. The TLS handshake may take this long again.
+    /// How long opening the stream may take. The TLS handshake that follows has a limit of the same length.
     pub open: Duration,
     /// How long the server may send nothing: before the head of the answer, and between two pieces of the body.
     pub silence: Duration,
@@ -99,8 +99,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// On a slow line, the 3 MB (compressed) of Onionoo's document arrive within two minutes. The document has 20 MB
-    /// when decompressed, and may grow to three times that size.
+    /// Returns limits for the largest document, which is Onionoo's. On a slow line, its 3 MB (compressed) arrive within
+    /// two minutes. The document has 20 MB when decompressed, and may grow to three times that size.
     fn default() -> Self {
         Self {
             open: Duration::from_secs(15),
@@ -118,12 +118,12 @@ pub enum Answer {
     Fresh {
         /// The validators to send with the next request.
         validators: Validators,
-        /// The `max-age` that the server sent.
+        /// The `max-age` that the server sent. `None` if the server sent none.
         max_age: Option<Duration>,
     },
     /// The server answered that the document has not changed since the answer from which the validators came.
     Unchanged {
-        /// The `max-age` that the server sent.
+        /// The `max-age` that the server sent. `None` if the server sent none.
         max_age: Option<Duration>,
     },
 }
@@ -204,7 +204,7 @@ pub struct Client<C> {
     tls: Arc<ClientConfig>,
 }
 
-/// Runs one stage of a request until its deadline.
+/// Runs one stage of a request until its deadline. `doing` names the stage in the error.
 async fn stage<T>(doing: &'static str, deadline: Instant, work: impl Future<Output = T>) -> Result<T, FetchError> {
     timeout_at(deadline, work).await.map_err(|_| FetchError::Late(doing))
 }

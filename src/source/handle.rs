@@ -28,7 +28,7 @@ impl Handle {
         self.status.clone()
     }
 
-    /// Makes the next request now, or one minute after the last request if that is later.
+    /// Triggers the next request of this source: now, or one minute after the last request if that is later.
     pub fn refresh(&self) {
         self.refresh.notify_one();
     }

@@ -23,7 +23,7 @@ use crate::exit::Moment;
 use crate::lifecycle::Tasks;
 use crate::store::Source;
 
-/// Returns the current time of the gateway's state.
+/// A function that returns the current time of the clock that the gateway's state uses.
 pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
 
 /// The first pause after a failed request. The pause doubles with each failure, up to the period of the source. A
@@ -41,8 +41,8 @@ const REFRESH_PAUSE: Duration = Duration::from_secs(60);
 /// loss of two exits may already be half.
 const LONG_LIST: u32 = 100;
 
-/// A list that has shrunk to less than half is accepted at this number of failed requests in a row. In the requests
-/// before, such a list is rejected.
+/// A list that has shrunk to less than half is rejected, and the request counts as failed. Only the request that would
+/// be this many failed requests in a row accepts such a list, if the request before brought such a list too.
 const HALVED_REQUESTS: u32 = 3;
 
 /// Why a list that has shrunk to less than half is rejected at first.
@@ -220,7 +220,7 @@ fn check<T>(parsed: &Parsed<T>, before: &Source, now: Moment) -> Result<(), Garb
     if halved && !repeated { Err(HALVED) } else { Ok(()) }
 }
 
-/// Returns the outcome of a good answer, and a remark, according to the age of its data.
+/// Returns the outcome of a good answer, and a remark. Both depend on how old the data in the answer is.
 fn age(
     published: Option<Moment>,
     stale_after: Duration,

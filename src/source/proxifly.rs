@@ -2,7 +2,8 @@
 //!
 //! In each period (one minute by default) only `meta/data.json` is requested: a few kilobytes that contain the date of
 //! the list. The list itself is requested only after that date has changed. The CDN that serves the list may cache it
-//! for half a day, and the date shows this too. In that case the mirror is also requested, and the newer copy is used.
+//! for half a day. An old date shows that the CDN sent a cached copy. If so, the mirror is also requested, and the
+//! newer copy is used.
 //! Only protocol, address and port are taken from the list, because half of its countries are wrong, it calls
 //! transparent proxies "elite", and it lists some proxies with several protocols.
 //!

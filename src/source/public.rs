@@ -199,7 +199,7 @@ struct ListMerger {
     store: Option<Store>,
     updates: mpsc::Receiver<Update<ProxyList>>,
     given_up: mpsc::Receiver<ExitId>,
-    /// When the list is merged again, even if no update arrives.
+    /// When the list is merged again, even if no update arrives. `None` if the merger waits for an update only.
     again: Option<Instant>,
 }
 

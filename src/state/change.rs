@@ -17,12 +17,13 @@ use crate::telemetry::metrics as names;
 /// another route was added before it.
 pub const CONFIG_PORTS: &str = "config_ports";
 
-/// The results of checks of one exit.
+/// What checks found about one exit, as a change of the state.
 pub struct ExitUpdate {
     pub exit: ExitId,
     /// A function that changes the recorded facts about the exit.
     pub update: Box<dyn FnOnce(&mut Known) + Send>,
-    /// A site that refuses the exit, the time until which the refusal counts, and the reason.
+    /// A site that refuses the exit, the time until which the refusal counts, and the reason. `None` if no site must be
+    /// banned.
     pub ban: Option<(Site, Moment, String)>,
     /// The rows that the store keeps of these results.
     pub writes: Vec<Write>,
@@ -73,11 +74,11 @@ pub enum Refused {
 pub(super) struct Effects {
     /// Rows that are stored before the snapshot is published.
     pub(super) commit: Vec<Write>,
-    /// Rows that are stored some time later.
+    /// Rows that are stored soon. No caller waits for them to be on the disk.
     pub(super) note: Vec<Write>,
     /// The routes whose sessions and pins end.
     pub(super) released: Vec<RouteName>,
-    /// A route that has a new selector: its pins that do not match the new selector end.
+    /// A route that has a new selector: its pins that do not match the new selector end. `None` if no selector changed.
     pub(super) changed: Option<RouteName>,
     /// Events that are announced after the snapshot is published.
     pub(super) events: Vec<Event>,
@@ -122,7 +123,7 @@ fn list(next: &mut Snapshot, source: Source, listings: Vec<Listing>, now: Moment
     let mut note = Vec::new();
     let mut edit = next.catalog.edit();
     for listing in listings {
-        // The tester of public proxies stores them, and stores only the proxies that have worked.
+        // Public proxies are not stored here. Their tester stores them, and stores only the proxies that have worked.
         let kept = source != Source::Public;
         if kept && edit.peek().get(&listing.id).is_none_or(|exit| **exit.listing() != listing) {
             note.push(Write::PutExit(store::Exit { listing: listing.clone(), first_seen: now, last_seen: now }));
@@ -218,7 +219,7 @@ fn configure(next: &mut Snapshot, words: Words, defaults: Policy, routes: Vec<Ro
         .collect();
     next.routes = table;
     let text = serde_json::to_string(&ports).unwrap_or_default(); // a map of strings to numbers is always valid JSON
-    // This is a note, not a commit, because the configuration must also be applied if the file cannot be written.
+    // The ports are noted, not committed, because the configuration must also be applied if the file cannot be written.
     Ok(Effects { note: vec![Write::PutMeta(CONFIG_PORTS, text)], ..Effects::default() })
 }
 

@@ -27,9 +27,9 @@ pub struct Check {
     pub outcome: String,
     /// Why the check failed, in words; empty if the check passed.
     pub detail: String,
-    /// The address of the exit that the echo server saw.
+    /// The address of the exit that the echo server saw. `None` if no address was seen.
     pub ip: Option<IpAddr>,
-    /// The HTTP status of the site's answer.
+    /// The HTTP status of the site's answer. `None` if there is no status to report.
     pub status: Option<u16>,
     pub timings: Timings,
 }
@@ -54,7 +54,8 @@ pub struct Timings {
 pub struct Page {
     /// The largest number of rows on the page.
     pub limit: u32,
-    /// Returns only rows that are older than the row with this id, which is the last row of the page before.
+    /// Only rows older than the row with this id are read: the last row of the page before. `None` reads the first
+    /// page.
     pub before: Option<i64>,
 }
 

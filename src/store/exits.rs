@@ -1,5 +1,5 @@
-//! The exits as their sources describe them, the addresses that sites saw of them, and the verdicts on them. With this
-//! data, a gateway can serve clients after a start before a source answers or a check ends.
+//! The exits as their sources describe them, the addresses of exits that echo servers saw, and the verdicts on exits.
+//! With this data, a gateway can serve clients after a start before a source answers or a check ends.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -24,16 +24,16 @@ pub struct Exit {
     pub last_seen: Moment,
 }
 
-/// An address of an exit that a site saw.
+/// An address from which the traffic of an exit reached an echo server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
     pub exit: ExitId,
     pub ip: IpAddr,
-    /// When a site saw this address for the first time.
+    /// When an echo server saw this address for the first time.
     pub first: Moment,
-    /// When a site saw this address for the last time.
+    /// When an echo server saw this address for the last time.
     pub last: Moment,
-    /// How many times sites saw this address.
+    /// How many checks found this address.
     pub times: u32,
 }
 
@@ -72,9 +72,9 @@ pub struct Verdict {
     pub streak: i32,
     /// When the exit was last checked.
     pub checked: Moment,
-    /// When the exit was last good.
+    /// When the exit was last good. `None` if the exit was never good.
     pub good: Option<Moment>,
-    /// How long the opening of a stream took in the last good check.
+    /// How long the opening of a stream took in the last good check. `None` if this is not known.
     pub latency: Option<Duration>,
     /// Why the exit is bad, in words; empty if the exit is good.
     pub why: String,

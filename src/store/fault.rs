@@ -1,4 +1,4 @@
-//! Why the store failed. There are as many kinds of failures as are handled differently.
+//! Why the store failed. Failures that are handled in the same way are one kind.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -36,7 +36,8 @@ impl Fault {
         }
     }
 
-    /// Returns true if the cause is the file, and a later try may succeed. Returns false if the cause is the change.
+    /// Returns true if the file caused the fault, and a later try may succeed. Returns false if the change itself
+    /// caused the fault.
     pub(super) fn is_the_file(&self) -> bool {
         !matches!(self, Self::Conflict(_))
     }

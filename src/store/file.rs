@@ -131,7 +131,7 @@ fn tune(db: &Connection) -> rusqlite::Result<()> {
     db.busy_timeout(PATIENCE)?;
     let pages: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0))?;
     if pages == 0 {
-        // this works only before the first table exists, and takes a lock
+        // this setting works only before the first table exists, and takes a lock
         db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
     let mode: String = db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
@@ -144,7 +144,7 @@ fn tune(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
     db.pragma_update(None, "fullfsync", true)?; // on macOS, fsync alone does not write to the disk itself
     db.pragma_update(None, "temp_store", "MEMORY")?; // in a container, the folder /tmp may be read-only
-    // not tuned; after a large log, its space is given back to the disk
+    // not tuned; a write-ahead log that has grown beyond 16 MB is later cut to this size
     db.pragma_update(None, "journal_size_limit", 16 << 20)?;
     db.set_prepared_statement_cache_capacity(64); // twice the number of different statements
     Ok(())

@@ -27,11 +27,11 @@ pub struct Loaded {
     /// The exits that a source has listed.
     pub exits: Vec<Exit>,
     pub verdicts: Vec<Verdict>,
-    /// The addresses of exits that sites saw. For each exit, the newest address is first.
+    /// The addresses of exits that echo servers saw. For each exit, the newest address is first.
     pub observed: Vec<Observed>,
     pub sources: Vec<Source>,
     pub public: Vec<Public>,
-    /// Single values by name.
+    /// Single values that are stored by name: name → value.
     pub meta: BTreeMap<String, String>,
     /// How many rows this version cannot read, for example because a person edited them. These rows stay in the file.
     pub skipped: u32,

@@ -10,17 +10,18 @@ use crate::exit::Moment;
 pub struct Source {
     /// The name of the source: `onionoo`, `exit-addresses`, `consensus`, or the name of a list.
     pub name: String,
-    /// The `ETag` header of the last good answer.
+    /// The `ETag` header of the last good answer. `None` if there was no such header.
     pub etag: Option<String>,
-    /// The `Last-Modified` header of the last good answer.
+    /// The `Last-Modified` header of the last good answer. `None` if there was no such header.
     pub last_modified: Option<String>,
-    /// When the last request was made.
+    /// When the last request was made. `None` if no request was made yet.
     pub attempt: Option<Moment>,
-    /// When the last good answer arrived. The answer `unchanged` is also a good answer.
+    /// When the last good answer arrived. The answer `unchanged` is also a good answer. `None` before the first good
+    /// answer.
     pub good: Option<Moment>,
     /// When the next request will be made.
     pub next: Option<Moment>,
-    /// When the source made the data, according to the source.
+    /// When the source made the data, according to the source. `None` if the source gives no time.
     pub published: Option<Moment>,
     /// The code of the outcome of the last request.
     pub outcome: String,

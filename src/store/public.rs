@@ -32,12 +32,12 @@ pub struct Public {
     pub through: Through,
     /// True if the proxy passed its last test.
     pub working: bool,
-    /// How long the last good test took.
+    /// How long the last good test took. `None` if no test was good.
     pub response_time: Option<Duration>,
     /// How many tests in a row failed.
     pub failed_count: u32,
     pub last_tested: Option<Moment>,
-    /// When the proxy last passed a test.
+    /// When the proxy last passed a test. `None` if the proxy never passed a test.
     pub last_working: Option<Moment>,
     /// When the proxy was first stored. Later writes do not change this value.
     pub created_at: Moment,
@@ -47,11 +47,12 @@ pub struct Public {
     pub https: bool,
     /// True if the proxy opens tunnels (CONNECT or SOCKS). Otherwise it only forwards plain HTTP.
     pub connect: bool,
-    /// The country of the address that sites see, as two upper-case letters.
+    /// The country of the address from which the proxy leaves, as two upper-case letters. `None` if the country is not
+    /// known.
     pub country: Option<String>,
-    /// The address that sites see.
+    /// The address from which the proxy leaves. `None` if the address is not known.
     pub exit_ip: Option<IpAddr>,
-    /// True if sites see several addresses.
+    /// True if the proxy leaves from several addresses.
     pub several: bool,
     /// True if the proxy tampers or intercepts. Such a proxy is never used again.
     pub condemned: bool,

@@ -33,7 +33,8 @@ pub enum Write {
     PutExit(Exit),
     /// Deletes the exit with its addresses, verdicts and checks.
     DropExit(ExitId),
-    /// A site saw an address of an exit. If there is a row for this address, its counter and times are updated.
+    /// Records that an echo server saw an address of an exit. If there is a row for this address, the counter and the
+    /// times in the row are updated.
     Saw(Observed),
     PutVerdict(Verdict),
     /// Adds one check to the history.

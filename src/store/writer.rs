@@ -44,7 +44,7 @@ const REMIND: Duration = Duration::from_secs(600);
 /// under a second.
 const SWEEP: (Duration, u32) = (Duration::from_secs(60), 60_000);
 
-/// How many free pages of the file one such run gives back to the disk: 4 MB.
+/// How many free pages of the file one deletion of expired rows gives back to the disk. The pages have 4 MB together.
 const GIVE_BACK: u32 = 1024;
 
 /// Whether the file can be written.
@@ -64,9 +64,9 @@ pub enum Health {
 /// A job for the thread.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Writes all of these or none, and sends the answer when they are on the disk.
+    /// Writes all of `writes` or none, and sends the answer when the writes are on the disk.
     Commit { writes: Vec<Write>, answer: oneshot::Sender<Result<(), StoreError>> },
-    /// Writes this together with other writes.
+    /// Writes this note together with other writes. No caller waits for the note.
     Note(Write),
     /// Writes everything that is in the queue, and then ends the thread.
     Close,
@@ -225,8 +225,9 @@ impl Writer {
         self.keep(notes);
     }
 
-    /// Writes a batch in one transaction. `notes` is true if the notes of the batch are written too. An error is caused
-    /// by the file, and undoes the whole batch. A commit that contradicts the stored data is undone alone.
+    /// Writes a batch in one transaction. `notes` is true if the notes of the batch are written too. An error means
+    /// that the file failed, and then no part of the batch is stored. A commit that contradicts the stored data is
+    /// undone alone.
     fn transact(&mut self, batch: &[Job], notes: bool) -> Result<Answers, Fault> {
         let durable = batch.iter().any(|job| matches!(job, Job::Commit { .. }));
         self.db.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
@@ -234,7 +235,7 @@ impl Writer {
         let mut answers = Vec::new();
         if notes {
             if self.failing.is_some() {
-                meta::put(&tx, "written_by", env!("CARGO_PKG_VERSION"))?; // a test write
+                meta::put(&tx, "written_by", env!("CARGO_PKG_VERSION"))?; // shows whether the file can be written
             }
             self.backlog.iter().try_for_each(|write| note(&tx, write, &self.meters.lost))?;
         }

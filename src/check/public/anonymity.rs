@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::exit::Anonymity;
 
-/// Headers by which proxies show that they are proxies, or for which client they act. `_` and `-` are treated as equal.
+/// Names of headers with which a proxy reveals that the request comes from a proxy, or from which client the request
+/// comes. In these names, `_` and `-` are treated as equal.
 const TELLTALES: [&str; 18] = [
     "via",
     "forwarded",
@@ -33,7 +34,7 @@ const TELLTALES: [&str; 18] = [
     "xroxy-connection",
 ];
 
-/// How many bytes of the page are read. Not tuned.
+/// How many bytes are read of the page that repeats the request headers. Not tuned.
 const LONGEST: usize = 64 * 1024;
 
 /// Parses the page. Returns `None` if the page is not the answer to our request. `nonce` is the value of a header that

@@ -24,11 +24,13 @@ const FADE: f32 = 0.99;
 /// How many answers an echo server must have given before its share of good answers is used. Not tuned.
 const ENOUGH_ANSWERS: f32 = 10.0;
 
-/// An echo server is used last if its share of good answers is less than this part of the best server's share.
+/// An echo server is used only after the others if its share of good answers is below this fraction of the best
+/// server's share.
 const IN_SERVICE: f32 = 0.5;
 
-/// When our own connection counts as down: within [`RECENT`], at least this many proxies that worked were tested again,
-/// and more than this share of them failed. For comparison: at worst, one in twenty proxies dies within a minute.
+/// Our own connection counts as down if two conditions hold within the time [`RECENT`]. First, at least 20 proxies that
+/// had worked were tested again. Second, more than the share 0.9 of these proxies failed. For comparison: at worst, one
+/// in twenty proxies dies within a minute.
 const UPLINK: (usize, f32) = (20, 0.9);
 const RECENT: Duration = Duration::from_secs(60);
 
@@ -37,7 +39,7 @@ const RECENT: Duration = Duration::from_secs(60);
 struct EchoHealth {
     good: f32,
     bad: f32,
-    /// The weight of good answers that repeated our nonce.
+    /// The sum of the weights of those good answers that repeated the nonce of our request.
     repeated: f32,
 }
 
@@ -56,7 +58,7 @@ pub(super) struct PublicEvaluator {
     plain: Vec<EchoHealth>,
     secure: Vec<EchoHealth>,
     canaries: Vec<TamperCheck>,
-    /// The latest results of proxies that worked before: true if the proxy still worked.
+    /// The latest tests of proxies that had worked before: the time of the test, and true if the proxy still worked.
     uplink: VecDeque<(Moment, bool)>,
 }
 
@@ -92,8 +94,8 @@ impl PublicEvaluator {
         health.repeated = health.repeated * FADE + repeated;
     }
 
-    /// Returns true if other proxies receive the true certificates of the TLS servers. Then a wrong certificate is the
-    /// fault of the proxy.
+    /// Returns true if other proxies receive the true certificates of the TLS servers. If so, a proxy that shows a
+    /// wrong certificate is itself at fault.
     pub(super) fn vouches_for_tls(&self) -> bool {
         self.secure.iter().any(|health| health.share().is_some_and(|share| share > 0.2))
     }
@@ -108,7 +110,8 @@ impl PublicEvaluator {
         self.uplink.len() >= UPLINK.0 && failing as f32 > self.uplink.len() as f32 * UPLINK.1
     }
 
-    /// Returns the digest of a canary's true page, if the digest is known.
+    /// Returns the digest of the true page of the canary with this index. Returns `None` if the digest is not known
+    /// yet.
     pub(super) fn truth(&self, canary: usize) -> Option<Digest> {
         self.canaries[canary].truth()
     }
@@ -123,8 +126,8 @@ impl PublicEvaluator {
         self.canaries[canary].note(exit, seen, changed, now)
     }
 
-    /// Returns the proxies that certainly change pages, and the proxies that must be checked again to decide about
-    /// others.
+    /// Returns two lists: the proxies that certainly change pages, and the proxies that must be checked again because
+    /// more evidence is needed.
     pub(super) fn settle(&mut self, now: Moment) -> (Vec<ExitId>, Vec<ExitId>) {
         let (mut confirmed, mut again) = (Vec::new(), Vec::new());
         for canary in self.canaries.iter_mut().filter(|canary| canary.pending.is_undecided()) {

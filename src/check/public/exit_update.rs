@@ -18,7 +18,7 @@ use crate::store::{self, Timings, Write};
 /// A function that changes the recorded facts about an exit.
 pub(super) type Change = Box<dyn Fn(&mut Known) + Send>;
 
-/// Returns the change for a proxy that works.
+/// Returns the change that records that a proxy works.
 pub(super) fn good(works: Works, geo: &Geo, now: Moment) -> Change {
     let seen: Vec<_> = works.ips.iter().map(|ip| (*ip, geo(*ip))).collect();
     let Works { anonymity, tunnels, tls, took, connect, .. } = works;
@@ -31,7 +31,8 @@ pub(super) fn good(works: Works, geo: &Geo, now: Moment) -> Change {
     })
 }
 
-/// Returns the change after the long test, in which `passed` of `asked` requests were answered.
+/// Returns the change that records a long test, in which `passed` of `asked` requests were answered. `well` is true if
+/// the proxy passed the test.
 pub(super) fn lasts((passed, asked): (u16, u16), well: bool, why: &str, now: Moment) -> Change {
     let why: Arc<str> = if why.is_empty() { RejectReason::Unreliable.to_string().into() } else { why.into() };
     Box::new(move |known| {
@@ -47,7 +48,7 @@ pub(super) fn lasts((passed, asked): (u16, u16), well: bool, why: &str, now: Mom
     })
 }
 
-/// Returns the change for a proxy that does not work.
+/// Returns the change that records that a proxy does not work.
 pub(super) fn bad(why: &str, now: Moment) -> Change {
     let why: Arc<str> = why.into();
     Box::new(move |known| {
@@ -55,7 +56,7 @@ pub(super) fn bad(why: &str, now: Moment) -> Change {
     })
 }
 
-/// Returns the change for a proxy that tampers or intercepts, and is never used again.
+/// Returns the change that records that a proxy tampers or intercepts. Such a proxy is never used again.
 pub(super) fn condemned(id: &ExitId, reason: RejectReason, now: Moment) -> Change {
     tracing::info!(exit = %id, why = %reason, "a public proxy is condemned: it is never used again");
     let bad = bad(&reason.to_string(), now);
@@ -65,7 +66,7 @@ pub(super) fn condemned(id: &ExitId, reason: RejectReason, now: Moment) -> Chang
     })
 }
 
-/// Returns a row of the history. The long test is stored as a check of the exit itself, like any other test.
+/// Returns the row of one test for the history of checks. A long test gets a row of the same form as any other test.
 pub(super) fn history_row(
     exit: &Exit,
     outcome: &str,

@@ -35,15 +35,15 @@ pub(super) enum Test {
     Long { tls: bool },
 }
 
-/// The echo servers in the order in which to use them. Each is given by its index in the settings, with true if the
-/// server is known to repeat nonces.
+/// The echo servers in the order in which to use them. Each server is given by its index in the settings and a boolean,
+/// which is true if the server is known to repeat nonces.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Echoes {
     pub(super) plain: Vec<(usize, bool)>,
     pub(super) secure: Vec<(usize, bool)>,
 }
 
-/// One echo server: without or with TLS, and its index in the settings.
+/// One echo server. `secure` is true if the server uses TLS. `at` is the server's index in the settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Echo {
     pub(super) secure: bool,
@@ -53,10 +53,11 @@ pub(super) struct Echo {
 #[derive(Debug)]
 pub(in crate::check) struct Report {
     pub(super) outcome: Outcome,
-    /// The echo servers that were used, and for each answer whether it repeated our nonce.
+    /// Each echo server that was used, with its answer: true if the answer repeated our nonce, or the fault if there
+    /// was no good answer.
     pub(super) answers: Vec<(Echo, Result<bool, Fault>)>,
     /// The canary that was fetched (its index in the settings), its digest, and true if the digest differed from the
-    /// known digest twice.
+    /// known digest twice. `None` if no canary arrived completely.
     pub(super) canary: Option<(usize, Digest, bool)>,
     pub(super) timings: Timings,
 }
@@ -72,7 +73,7 @@ pub(super) enum Outcome {
         why: Option<Fault>,
     },
     Fails(RejectReason),
-    /// One of our own engines failed, which says nothing about the proxy.
+    /// One of the gateway's own engines failed, which says nothing about the proxy.
     Open(Fault),
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Terms {
     pub(super) long: bool,
 }
 
-/// At most one in this many of all running checks may be a long test, because a long test makes twenty requests.
+/// At most half (one in this many) of all running checks may be long tests, because a long test makes twenty requests.
 const LONG_SHARE: usize = 2;
 
 /// A proxy that was checked within this time is not checked again for a live request. Not tuned.
@@ -129,7 +129,8 @@ impl PublicSchedule {
         self.queue.hasten(id, |entry| (entry.class, entry.due) = (Class::Urgent, now))
     }
 
-    /// Makes this proxy due now, in its own class. Returns false if the proxy is not on the schedule.
+    /// Makes the check of this proxy due now, and leaves the proxy in its class. Returns false if the proxy is not on
+    /// the schedule.
     pub(super) fn soon(&mut self, id: &ExitId, now: Moment) -> bool {
         self.queue.hasten(id, |entry| entry.due = entry.due.min(now))
     }
@@ -185,7 +186,8 @@ impl PublicSchedule {
 }
 
 impl Scheduled {
-    /// Records how a check ended. Returns the class of the next check, and the pause before it.
+    /// Records how a check ended. `long` is true if the check was a long test. Returns the proxy's class for the next
+    /// check, and the pause before the next check.
     fn after(&mut self, how: Ended, long: bool, terms: Terms) -> (Class, Duration) {
         match how {
             Ended::Good if self.doubted && !long => (Class::Long, Duration::ZERO),

@@ -38,8 +38,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Makes the settings from the configuration. Reads `check.ca_file`. `concurrency` is the number of checks that the
-    /// limit of open files allows at the same time. `private` is true if proxies may be in private networks.
+    /// Makes the settings from the configuration. Reads `check.ca_file`. `concurrency` is how many checks may run at
+    /// the same time under the limit of open files. `private` is true if proxies may be in private networks.
     pub fn of(check: &Check, concurrency: usize, private: bool) -> Result<Self, BadSettings> {
         let public = &check.public;
         let page = |url: &Uri| Page::of(url).map_err(|why| BadSettings::Page { url: url.to_string(), why });

@@ -26,8 +26,8 @@ use crate::route;
 use crate::state::Snapshot;
 use crate::telemetry::metrics as names;
 
-/// How long updates are collected before they are published. The first test of all proxies in a list ends some hundred
-/// checks per second.
+/// How long updates are collected before they are published. While all proxies of a new list are tested for the first
+/// time, some hundred checks end per second.
 const COLLECT: Duration = Duration::from_millis(250);
 
 /// The time between two updates of the gauges while nothing else happens.
@@ -45,7 +45,7 @@ pub(in crate::check) struct PublicTesterState {
     given_up: Vec<ExitId>,
 }
 
-/// What follows from the report of one check.
+/// What the tester concludes from the report of one check.
 struct Ruling {
     ended: Ended,
     /// The code of the outcome in the history and in metric labels.
@@ -88,7 +88,7 @@ impl PublicTesterState {
         match outcome {
             Outcome::Works(works) => {
                 let ips = works.ips.clone();
-                // in this case only the long test makes the proxy good again
+                // a proxy that has failed the long test becomes good again only by passing the long test
                 let doubted = self.schedule.is_doubted(exit.id());
                 if worked && !doubted {
                     self.evaluator.uplink_fails(true, now);
@@ -140,7 +140,8 @@ impl Ruling {
         Self { ended: Ended::Open, outcome, why, ips: Vec::new(), change: None }
     }
 
-    /// The outcome while our own connection seems to be down: nearly all proxies that worked fail at the same time.
+    /// Returns the ruling on a failed check while our own connection seems to be down: nearly all proxies that worked
+    /// fail at the same time.
     fn uplink() -> Self {
         Self::open(
             "line",
@@ -267,7 +268,7 @@ impl CheckState for PublicTesterState {
     }
 }
 
-/// Returns the facts about a proxy that are known from the last run.
+/// Returns the facts about a proxy that were stored in the last run of the gateway.
 fn last_check(exit: &Exit) -> LastCheck {
     let known = exit.known();
     let worked = known.checked.filter(|_| known.verdict == Verdict::Good);

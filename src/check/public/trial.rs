@@ -29,11 +29,11 @@ use crate::tor::Tor;
 /// The isolation of checks: checks share circuits with one another, and with no client.
 const CHECKS: Isolation = Isolation(u64::from_be_bytes(*b"publicck"));
 
-/// The number of relays on the way to a proxy that is reached through Tor.
+/// How many relays the Tor circuit has through which a proxy is reached.
 const HOPS: u8 = 3;
 
-/// How long the wait for a circuit to the Tor exit may take, if a proxy is reached through Tor. This is the same time
-/// as for checks of Tor exits.
+/// How long a test waits for a circuit to the Tor exit, if the proxy is reached through Tor. Checks of Tor exits wait
+/// equally long.
 const CIRCUIT: Duration = Duration::from_secs(60);
 
 /// How the tester reaches proxies.
@@ -61,13 +61,13 @@ struct PageError {
 /// A page that arrived, and how long its request took.
 struct PageAnswer {
     answer: Answer,
-    /// The time until the stream was open.
+    /// The time from the start of the connection to the proxy until the stream to the target was open.
     connect: Duration,
-    /// The time until the answer was complete.
+    /// The time from the start of the connection to the proxy until the answer was complete.
     took: Duration,
 }
 
-/// The answer of an echo server. The times have the same meaning as in [`PageAnswer`].
+/// The answer of an echo server. `connect` and `took` have the same meaning as in [`PageAnswer`].
 struct EchoReply {
     ip: IpAddr,
     connect: Duration,
@@ -118,14 +118,15 @@ impl Trial<'_> {
             self.fetch_canary(mode, page, truth).await?;
         }
         let tls = secure.is_some();
-        // The total times of proxies are compared by their plain answers. The connect time is that of a tunnel, because
-        // clients wait for the opening of a tunnel.
+        // `took` comes from the answer without TLS if there is one, so the total times of all proxies can be compared.
+        // `connect` comes from a tunnel if there is one, because clients wait for the opening of a tunnel.
         let connect = secure.as_ref().or(plain.as_ref()).map(|reply| reply.connect).unwrap_or_default();
         let took = plain.as_ref().or(secure.as_ref()).map(|reply| reply.took).unwrap_or_default();
         Ok(Works { ips, anonymity, tunnels, tls, took, connect })
     }
 
-    /// Returns the way in which a client's plain HTTP request would use this proxy.
+    /// Returns how a client's plain HTTP request would be sent through this proxy: in a tunnel, or as a forwarded
+    /// request.
     fn plain_mode(&self) -> Mode {
         if self.subject.public.protocol == Protocol::Http { Mode::Forward } else { Mode::Tunnel }
     }
@@ -183,8 +184,8 @@ impl Trial<'_> {
         self.echo(false, echo, Mode::Tunnel).await.is_ok()
     }
 
-    /// Returns the addresses from which the proxy leaves, newest last. A plain answer may be forged, so it needs a
-    /// second answer.
+    /// Returns the addresses from which the proxy leaves, newest last. The proxy may have forged an answer without TLS,
+    /// so a second answer must confirm such an answer.
     async fn addresses(
         &mut self,
         plain: Option<&EchoReply>,
@@ -216,7 +217,7 @@ impl Trial<'_> {
         }
     }
 
-    /// Finds out what the proxy adds to a request.
+    /// Finds out what the proxy adds to a request, and returns how much this reveals about the client.
     async fn anonymity(&mut self, mode: Mode, ips: &[IpAddr]) -> Anonymity {
         let Some(page) = &self.settings.headers else { return Anonymity::Unknown };
         let nonce = nonce();
@@ -322,7 +323,8 @@ impl Trial<'_> {
             Mode::Forward => forward(way, &page.target, by).await,
             Mode::Tunnel => {
                 let opened = tunnel(way, &page.target, by).await?;
-                // These servers send nothing before a request, so bytes that arrive here come from the proxy itself.
+                // The servers of pages send nothing before a request, so bytes that arrive here come from the proxy
+                // itself.
                 if opened.first.is_empty() { Ok(opened.stream) } else { Err(ExitFault::Refused.into()) }
             }
         }

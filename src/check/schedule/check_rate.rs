@@ -1,11 +1,12 @@
-//! Limits how many checks begin per second. After a pause, the checks of one second may begin at the same time.
+//! Limits how many checks begin per second. After a pause without checks, the checks that are allowed in one second may
+//! begin at the same time.
 
 use std::time::Duration;
 
 use crate::exit::Moment;
 
-/// After a pause, the checks of at most this time may begin at the same time. Not tuned: a guard sees the same number
-/// of circuits per second from any busy client.
+/// After a pause without checks, the checks that are allowed in this time may begin at the same time. Not tuned: a
+/// guard sees the same number of circuits per second from any busy client.
 const BURST: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -21,7 +22,8 @@ impl CheckRate {
         Self { each, paid_until: Moment(0) }
     }
 
-    /// Counts a check that begins now. A check may begin before its time, and then later checks wait longer.
+    /// Counts a check that begins now. If the check begins before the time that [`Self::next`] returns, later checks
+    /// wait longer.
     pub(super) fn take(&mut self, now: Moment) {
         self.paid_until = self.paid_until.max(now).after(self.each);
     }

@@ -12,7 +12,8 @@ use std::time::Duration;
 /// circuit takes about one second. Not tuned.
 const SOON: Duration = Duration::from_secs(3);
 
-/// The smallest value of the limit. It is above one, because one check that waits must not stop all other checks.
+/// The smallest limit of running checks. The value is above one, because one check that waits must not stop all other
+/// checks.
 const LEAST: f64 = 2.0;
 
 /// The factor by which the limit shrinks when a check waited too long. With a factor of 0.5, a tenth of the engines'

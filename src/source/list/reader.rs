@@ -196,7 +196,8 @@ fn without_login(written: &[u8]) -> String {
     if ["user", "pass", "login", "auth"].iter().any(|word| lower.contains(word)) {
         return "an entry with a login".to_owned();
     }
-    // The form `host:port:user:password`, and rows whose first two cells are the host and port of the proxy.
+    // A login may stand after the port: in the form `host:port:user:password`, and in rows whose first two cells are
+    // the host and port of the proxy.
     let start = place.find("://").map_or(0, |at| at + 3);
     let rest = &place[start..];
     // Colons also occur in an IPv6 address in brackets, and in a JSON object.
