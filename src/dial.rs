@@ -1,12 +1,13 @@
-//! Opens streams to exits and targets. No other room opens sockets to the outside.
+//! Opens streams to exits and targets. No other room (folder in `src`) opens sockets to the outside.
 //!
-//! For every kind of exit a caller gets one of two results: a [`Stream`] that is already connected to the target, or a
-//! [`DialError`]. The error tells the caller whose fault the failure was. After a fault of the exit, the caller tries
-//! another exit. A fault of the target would be the same through every exit, so the client gets the error. A fault of
-//! the engine means that this gateway failed. A stream is a bare socket, because the relay of bytes works on bare
-//! sockets.
+//! For every kind of exit the caller of a dial gets one of two results: a [`Stream`] that is already connected to the
+//! target, or a [`DialError`]. The error tells the caller whose fault the failure was. After a fault of the exit, the
+//! caller tries another exit. A fault of the target would be the same through every exit, so the client gets the error.
+//! A fault of the engine means that this gateway failed. A stream is a bare socket, because the relay of bytes works on
+//! bare sockets.
 //!
-//! Next: `dial/tor.rs` (a Tor circuit that we chose), `dial/public.rs` (a public proxy), `dial/direct.rs` (no exit).
+//! Next: `dial/tor.rs` (a Tor circuit that the gateway chose), `dial/public.rs` (a public proxy), `dial/direct.rs` (no
+//! exit).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -42,13 +43,13 @@ impl AsFd for Stream {
 /// Why no stream was opened. The variants say whose fault the failure was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum DialError {
-    /// Our fault: an engine failed, or something else between the gateway and the exit.
+    /// A fault of this gateway: an engine (tor process) failed, or something else between the gateway and the exit.
     #[error("the engine failed: {0}")]
     Engine(#[from] EngineFault),
-    /// The exit's fault: another exit may succeed.
+    /// A fault of the exit: another exit may succeed.
     #[error("the exit failed: {0}")]
     Exit(#[from] ExitFault),
-    /// The target's fault: every exit would fail in the same way.
+    /// A fault of the target: every exit would fail in the same way.
     #[error("the target failed: {0}")]
     Target(#[from] TargetFault),
     /// The caller's deadline passed before the fault was known.
@@ -76,10 +77,11 @@ pub enum EngineFault {
 /// A failure at the exit, or on the way to the exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ExitFault {
-    /// The exit is not in the directory, or not any more.
+    /// The exit is not listed in the directory of Tor relays, or not any more.
     #[error("the exit is not known")]
     Unknown,
-    /// No path to the exit could be chosen: the guard and the exit are related, or no guard is usable.
+    /// No path through the Tor network to the exit could be chosen: the guard and the exit are related, or no guard is
+    /// usable.
     #[error("no path to the exit")]
     NoPath,
     /// No circuit to the exit could be built.
@@ -100,8 +102,9 @@ pub enum ExitFault {
     /// A public proxy asks for a password, answers with invalid bytes or refuses this kind of target.
     #[error("the exit refused")]
     Refused,
-    /// A public proxy reports that the target failed, or the way to the proxy failed. Neither can be verified. So the
-    /// caller tries another exit and does not count this failure against the proxy.
+    /// A public proxy reports that the target failed, or the connection to the proxy failed on the way. The gateway
+    /// cannot find out whether the proxy is at fault. So the caller tries another exit and does not count this failure
+    /// against the proxy.
     #[error("the exit says that the target failed, which cannot be verified")]
     Unclear,
 }
@@ -130,7 +133,8 @@ pub enum TargetFault {
     /// The target is an onion service without a descriptor, or its onion address is invalid.
     #[error("the onion service cannot be reached")]
     Onion,
-    /// Our own rules forbid the target: a private, loopback or cloud metadata address, or one of our own listeners.
+    /// The rules of this gateway forbid the target: a private, loopback or cloud metadata address, or one of the
+    /// gateway's own listeners.
     #[error("the target is not allowed")]
     Forbidden,
 }

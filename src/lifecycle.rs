@@ -1,4 +1,5 @@
-//! Spawns all tasks, and stops them in two steps: first draining, then killing. No other room of the code spawns tasks.
+//! Spawns all tasks, and stops them in two steps: first draining, then killing. No other room of the code (folder in
+//! `src`) spawns tasks.
 //!
 //! After a signal the gateway takes no new work, but open connections may finish for a while (`lifecycle.drain`, the
 //! grace period). For these two steps there are two tokens. [`Tasks::stopping`] means "no new work": listeners close,
@@ -9,9 +10,8 @@
 //! A panic is a bug and is counted. But a panic ends only one connection or one run of a worker, never the gateway:
 //! [`Tasks::spawn`] catches the panic, and [`Tasks::supervise`] restarts the worker after a pause.
 //!
-//! Next: `lifecycle/signals.rs` has the signals of the process; `app/serve.rs` turns them into [`Lifecycle::stop`];
-//! `lifecycle/cut.rs` ends one connection;
-//! `lifecycle/yielding.rs` is about threads for background work.
+//! Next: `lifecycle/signals.rs` has the signals of the process. `app/serve.rs` calls [`Lifecycle::stop`] after a
+//! signal. `lifecycle/cut.rs` ends one connection. `lifecycle/yielding.rs` is about threads for background work.
 
 use std::any::Any;
 use std::future::Future;
@@ -33,8 +33,8 @@ pub mod yielding;
 
 pub use cut::Cut;
 
-/// How long a worker pauses before its restart after a panic or an early return. Any value from 0.1 to 5 seconds works:
-/// a worker that panics immediately must not use a whole core, and users should not notice a single panic.
+/// How long a worker task pauses before its restart after a panic or an early return. Any value from 0.1 to 5 seconds
+/// works: a worker that panics immediately must not use a whole core, and users should not notice a single panic.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// The nice value (CPU priority) of background threads: the middle of the kernel's scale from 0 to 19.
@@ -142,10 +142,12 @@ impl TaskTree {
 }
 
 pin_project! {
-    /// A future that ends when its work panics, and reports the panic. This is a type and not an `async fn`, because an
-    /// `async fn` would store `work` twice, and every connection allocates and copies a whole task.
+    /// A future that runs the future `work`. If `work` panics, this future reports the panic and ends. This is a type
+    /// and not an `async fn`, because an `async fn` would store `work` twice, and every connection allocates and copies
+    /// a whole task.
     ///
-    /// Unwind safety: a task shares data with others only behind locks and atomics that are consistent at every await.
+    /// Unwind safety: a task shares data with other tasks only behind locks and atomics that are consistent at every
+    /// await.
     struct Contained<F> {
         name: &'static str,
         tree: Arc<TaskTree>,
@@ -180,7 +182,7 @@ pub enum Ended {
     Cut(usize),
 }
 
-/// The owner of all tasks. A gateway has exactly one, in `app`.
+/// The owner of all tasks. A gateway has exactly one [`Lifecycle`], in `app`.
 #[derive(Debug)]
 pub struct Lifecycle {
     tasks: Tasks,
@@ -202,8 +204,8 @@ impl Lifecycle {
         self.tasks.clone()
     }
 
-    /// Stops all tasks. No new work is taken, running tasks get up to `grace` to finish, and the rest is killed. When
-    /// `hurry` resolves, the grace period ends early.
+    /// Stops all tasks. No new work is taken, and running tasks get up to `grace` to finish. Tasks that still run after
+    /// that time are killed. When the future `hurry` resolves, the grace period ends early.
     pub async fn stop(self, grace: Duration, hurry: impl Future<Output = ()>) -> Ended {
         let TaskTree { tracker, stop, kill, .. } = &*self.tasks.0;
         stop.cancel();

@@ -1,7 +1,7 @@
 //! Host names, targets and secrets: the types that carry untrusted or secret text through the program.
 //!
 //! All rooms of the code pass a [`Target`] and not a string such as `host:port`. A name that a client sent is checked
-//! once, in [`Host::parse`], before the name is written into a SOCKS request, an HTTP head, a control command or a log
+//! once, in [`Host::parse`], before that name is written into a SOCKS request, an HTTP head, a control command or a log
 //! line. A [`Host`] never contains a space, a line break, a NUL or a colon. So a client cannot inject headers into a
 //! request to the next server.
 //!

@@ -42,10 +42,10 @@ pub enum LineFormat {
 /// When the gateway starts a new log file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogRotation {
-    /// Never. Another program may rotate the file.
+    /// The gateway never starts a new file. Another program may rotate the file.
     Never,
     Hourly,
-    /// Every day at midnight UTC.
+    /// The gateway starts a new file every day at midnight UTC.
     #[default]
     Daily,
     Weekly,
@@ -58,8 +58,8 @@ pub struct LogSettings {
     pub level: String,
     /// The format of lines on standard error. Lines in a file are always JSON.
     pub format: LineFormat,
-    /// A file that also gets every log line. If files are rotated, each file has the date in its name
-    /// (`exitgate.log.2026-11-30`), and this path is a symbolic link to the newest file.
+    /// A file that also gets every log line. `None` if no log file is written. If files are rotated, each file has the
+    /// date in its name (`exitgate.log.2026-11-30`), and this path is a symbolic link to the newest file.
     pub file: Option<PathBuf>,
     pub rotate: LogRotation,
     /// The number of rotated log files that are kept. 0 keeps all files.
@@ -111,8 +111,8 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::builder().parse(format!("{QUIET},{level}")).map_err(|error| fault(error.to_string()))
 }
 
-/// The number of lines that are buffered for a slow writer before new lines are dropped. Not tuned. Each slot takes 32
-/// bytes from the start: the crate's default of 128,000 slots would take 4 MB.
+/// The number of log lines that are buffered for a slow writer. When the buffer is full, new lines are dropped. Not
+/// tuned. Each slot of the buffer takes 32 bytes from the start: the default of 128,000 slots would take 4 MB.
 const BUFFERED_LINES: usize = 16_384;
 
 type Writer = (NonBlocking, WorkerGuard, ErrorCounter);
@@ -142,8 +142,8 @@ fn open_file(settings: &LogSettings) -> Result<Option<Writer>, TelemetryError> {
     if settings.keep > 0 {
         appender = appender.max_log_files(settings.keep);
     }
-    // The crate deletes the file at the path of the link. A log file that an earlier configuration wrote must not be
-    // lost.
+    // The crate `tracing-appender` deletes whatever file is at this path before it makes the symbolic link. A log file
+    // that an earlier configuration wrote must not be lost.
     let free = path.symlink_metadata().map_or(true, |found| found.is_symlink());
     if settings.rotate != LogRotation::Never && free {
         appender = appender.latest_symlink(name);

@@ -8,9 +8,9 @@
 //! die.
 //!
 //! [`Tor`] is the handle to this room. A dial first gets a [`circuit::Lease`] from [`Tor`], the right to put one stream
-//! on one circuit. The dial then connects to the engine under a username that identifies the stream ([`stream`]). The
-//! circuits to keep ready are listed in [`WantedExits`], a plain value on a watch channel. This room knows nothing
-//! about routes and pools of exits.
+//! on one circuit. The dial then connects to the SOCKS port of the engine with a username that identifies the stream
+//! ([`stream`]). The circuits to keep ready are listed in [`WantedExits`], a plain value on a watch channel. This room
+//! knows nothing about routes and pools of exits.
 //!
 //! The modules from the bottom up: [`reply`] (bytes to replies), [`event`] (replies to events), [`control`] (a control
 //! connection), [`torrc`] (an engine's configuration), [`netdir`] (the directory of relays), [`guard`] and [`path`]
@@ -69,8 +69,9 @@ use stream::Username;
 /// After ten seconds an error is more useful to the client than more waiting.
 const READY_WAIT: Duration = Duration::from_secs(10);
 
-/// How long to wait for a circuit from one engine before the next engine is tried, because a guard that hangs cannot be
-/// told from a slow one. Any value from 4 to 10 s works: by then the first engine has had two builds running for 3 s.
+/// How long a request waits for a circuit from one engine before the next engine is tried, because a guard that hangs
+/// cannot be told from a slow one. Any value from 4 to 10 s works: by then the first engine has had two builds running
+/// for 3 s.
 const ENGINE_WAIT: Duration = Duration::from_secs(6);
 
 /// The SOCKS port and the username to use for a stream to an onion service.
@@ -84,12 +85,14 @@ pub struct OnionPort {
     pub username: String,
 }
 
-/// The origin of a stream to an onion service. It decides which engine is used and which streams share circuits.
+/// The request that opens a stream to an onion service. It decides which engine is used and which streams share
+/// circuits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The isolation key: streams with the same key may share circuits.
     pub isolation: Isolation,
-    /// The engine of the caller's route, if that route has an engine of its own.
+    /// The engine of the caller's route, if that route has an engine of its own. `None` if the route shares engines
+    /// with others.
     pub own: Option<OwnEngine>,
 }
 
@@ -173,8 +176,8 @@ impl Tor {
         }
     }
 
-    /// Applies new settings without ending a stream. Returns the names of the settings that need a restart of the
-    /// gateway.
+    /// Applies new settings without ending a stream. Returns the names of the settings that take effect only after a
+    /// restart of the gateway.
     pub async fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, PreflightError> {
         let settings = settings.without_missing().await;
         preflight(&settings).await?;
@@ -194,8 +197,9 @@ impl Tor {
         Ok(restart)
     }
 
-    /// Returns the right to put one stream on a circuit to `way.exit`. `port` is the port of the target, if it has one.
-    /// `failed` is an engine that just failed for this request, so that engine is tried last.
+    /// Returns the right to put one stream on a circuit to `way.exit`. `port` is the port of the target. It is `None`
+    /// if the request has no port, such as a name look-up. `failed` is an engine that just failed for this request, so
+    /// that engine is tried last.
     pub async fn lease(
         &self,
         way: Way,
@@ -238,7 +242,7 @@ impl Tor {
         Ok(OnionPort { engine, addr: live.onion.clone(), username: Username::Onion(isolation).write() })
     }
 
-    /// Returns the engines that may carry a stream of this way.
+    /// Returns the engines that may carry a stream with the requirements `way`.
     async fn engines_for(&self, way: Way, deadline: Instant) -> Result<Vec<Arc<Engine>>, LeaseFault> {
         let Some(own) = way.own else { return self.usable(way, deadline).await };
         let engine = self.owned.get(own, &self.fleet);
@@ -256,7 +260,8 @@ impl Tor {
         self.engines.iter().cloned().chain(self.owned.list()).collect()
     }
 
-    /// Returns the engines that can carry streams, the best for this way first. If there is none, waits for one.
+    /// Returns the engines that can carry streams. The first is the best for a stream with the requirements `way`. If
+    /// no engine can carry streams, this function waits until one can.
     async fn usable(&self, way: Way, deadline: Instant) -> Result<Vec<Arc<Engine>>, LeaseFault> {
         let mut engines = self.ranked(way.exit);
         if engines.is_empty() {
@@ -328,7 +333,7 @@ impl Tor {
     }
 }
 
-/// Returns the same hash for the same value in every run of the gateway.
+/// Returns a hash of the value. Equal values have the same hash in every run of the gateway.
 fn hash(value: &impl std::hash::Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);

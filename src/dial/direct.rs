@@ -136,7 +136,7 @@ pub(super) async fn connect(addr: SocketAddr) -> Result<Stream, DialError> {
     attempt.await.map(Stream::Tcp).map_err(|fault| connect_fault(&fault))
 }
 
-/// Maps an error of `connect` to the fault of this machine or of the target.
+/// Maps an error of the system call `connect` to a fault of this machine or of the target.
 fn connect_fault(fault: &io::Error) -> DialError {
     use io::ErrorKind::*;
     // EADDRNOTAVAIL means that every local port for this target is in use.

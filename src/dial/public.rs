@@ -27,7 +27,7 @@ mod socks;
 
 pub use http::authorization;
 
-/// How long the look-up of a target's name on our side may take. After that time the target is allowed, because this
+/// How long the gateway's own look-up of a target's name may take. After that time the target is allowed, because the
 /// look-up is only an additional check. Not tuned.
 const LOOK_UP: Duration = Duration::from_secs(2);
 
@@ -53,7 +53,7 @@ pub struct Times {
 #[derive(Clone, Copy, Debug)]
 pub struct Way<'a> {
     pub id: &'a PublicId,
-    /// The username and password that the proxy requires, if any.
+    /// The username and password that the proxy requires. `None` if the proxy requires none.
     pub login: Option<&'a Login>,
     pub reach: Reach<'a>,
     pub times: Times,
@@ -69,7 +69,7 @@ pub struct Way<'a> {
 pub struct Opened {
     /// The connection to the proxy, from now on a tunnel to the target.
     pub stream: Stream,
-    /// The target's first bytes, if they came together with the proxy's answer.
+    /// The target's first bytes, if these bytes came together with the proxy's answer. Otherwise empty.
     pub first: Vec<u8>,
 }
 
@@ -114,8 +114,8 @@ async fn connect(way: Way<'_>, by: Instant) -> Result<Stream, DialError> {
     }
 }
 
-/// Refuses a target whose name resolves, on our side, to a private address. The proxy may get other addresses for the
-/// name. So this check protects the network of an honest proxy but guarantees nothing.
+/// Refuses a target whose name resolves, in a look-up by the gateway, to a private address. The proxy may get other
+/// addresses for the name. So this check protects the network of an honest proxy but guarantees nothing.
 async fn check_name(way: Way<'_>, target: &Target, by: Instant) -> Result<(), DialError> {
     let Host::Name(name) = &target.host else { return Ok(()) };
     if !way.check_names || way.rules.allows_private() {
@@ -127,7 +127,8 @@ async fn check_name(way: Way<'_>, target: &Target, by: Instant) -> Result<(), Di
             let found = timeout_at(until, direct::resolve(name, target.port)).await;
             found.ok().and_then(Result::ok).unwrap_or_default()
         }
-        // This look-up goes through Tor too. Otherwise our own resolver would learn the name.
+        // The gateway reaches this proxy through Tor, so it also looks up the name through Tor. Otherwise the DNS
+        // resolver of this machine would learn the name.
         Reach::Tor(tor, by_tor) => {
             let found = timeout_at(until, tor::resolve(tor, by_tor, &target.host, until)).await;
             let found: Option<IpAddr> = found.ok().and_then(Result::ok);
@@ -138,8 +139,8 @@ async fn check_name(way: Way<'_>, target: &Target, by: Instant) -> Result<(), Di
     if inner { Err(TargetFault::Forbidden.into()) } else { Ok(()) }
 }
 
-/// Requests the target from the proxy, in the proxy's protocol. Returns bytes of the target that were received directly
-/// after the proxy's answer.
+/// Sends the request for the target to the proxy, in the proxy's protocol. Returns bytes of the target that were
+/// received directly after the proxy's answer.
 async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     way: Way<'_>,
@@ -215,7 +216,7 @@ async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Result<(),
     stream.write_all(bytes).await.map_err(|_| ExitFault::Died.into())
 }
 
-/// Reads exactly `N` bytes, because the bytes after them belong to the target.
+/// Reads exactly `N` bytes of the proxy's answer and no more, because the bytes after the answer belong to the target.
 async fn read<const N: usize, S: AsyncRead + Unpin>(stream: &mut S) -> Result<[u8; N], DialError> {
     let mut bytes = [0; N];
     stream.read_exact(&mut bytes).await.map_err(|_| ExitFault::Died)?;

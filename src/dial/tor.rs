@@ -45,15 +45,15 @@ mod tests;
 pub use crate::tor::{Caller, Way};
 use socks::{Answer, Ask, Handshake};
 
-/// The number of circuits that one dial tries before the failure counts as a fault of the exit.
+/// The number of circuits to one exit that a dial tries before the failure counts as a fault of the exit.
 const CIRCUITS: usize = 3;
 
 /// After SOCKS reported a failure, the dial waits this long for the reason on the control connection. The reason is
 /// nearly always there already, because tor writes the event first.
 const REASON_WAIT: Duration = Duration::from_millis(250);
 
-/// If the target has not answered after this time, the engine tests whether the circuit is alive. On the public network
-/// nine of ten streams are open by then.
+/// If the target has not answered after this time, the engine (tor process) tests whether the circuit still works. On
+/// the public network nine of ten streams are open by then.
 const SLOW_ANSWER: Duration = Duration::from_secs(2);
 
 /// Options of one dial.
@@ -89,9 +89,9 @@ pub struct Timings {
     pub leased: Instant,
     /// When the SOCKS request was written.
     pub sent: Instant,
-    /// When tor's event about the new stream was read.
+    /// When tor's event about the new stream was read. `None` if the event was not read.
     pub seen: Option<Instant>,
-    /// When tor answered the command ATTACHSTREAM.
+    /// When tor answered the command ATTACHSTREAM. `None` if that answer was not read.
     pub attached: Option<Instant>,
     /// When the SOCKS reply was read.
     pub replied: Instant,
@@ -115,7 +115,8 @@ impl Timings {
         self.leased.saturating_duration_since(self.started)
     }
 
-    /// The time from tor's event about the new stream to tor's answer that the stream is attached.
+    /// The time from tor's event about the new stream to tor's answer that the stream is attached. `None` if one of the
+    /// two was not read.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "benches/engine reads it"))]
     pub fn attach(&self) -> Option<Duration> {
         Some(self.attached?.saturating_duration_since(self.seen?))
@@ -216,7 +217,8 @@ async fn ask(
         match timeout_at(deadline, attempt).await.unwrap_or(Err(Attempt::Failed(DialError::Deadline))) {
             Ok((stream, host)) => return Ok((stream, host, facts)),
             Err(Attempt::Failed(why)) => return Err(why),
-            // The exit answered a moment ago when this circuit was built, so the target hangs and not the circuit.
+            // The circuit was built a moment ago, and the exit answered then. So the missing answer is a fault of the
+            // target.
             Err(Attempt::Again(DialError::Exit(ExitFault::Hung))) if is_fresh => {
                 return Err(TargetFault::Timeout.into());
             }
@@ -226,11 +228,12 @@ async fn ask(
     Err(last)
 }
 
-/// The result of one failed attempt: whether another attempt on another circuit makes sense.
+/// Why one attempt on one circuit failed: each variant tells whether an attempt on another circuit makes sense.
 enum Attempt {
-    /// The circuit or the engine died or hung, so another circuit may work.
+    /// The circuit or the engine died or did not answer, so another circuit may work.
     Again(DialError),
-    /// Another circuit would fail in the same way.
+    /// The attempt failed for a reason that does not depend on the circuit, so another circuit would fail in the same
+    /// way.
     Failed(DialError),
 }
 
@@ -293,7 +296,7 @@ async fn attempt(
     }
 }
 
-/// Follows the stream's events on the control connection. This function returns only if the stream fails.
+/// Follows the events of one stream on the control connection. This function returns only if the stream fails.
 async fn watch(expected: &mut Expected, seen: &mut Option<Instant>, attached: &mut Option<Instant>) -> StreamFault {
     if let Ok(Seen { at, answer }) = (&mut expected.seen).await {
         *seen = Some(at);

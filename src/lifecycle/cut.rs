@@ -1,9 +1,9 @@
 //! Ends one connection from code outside of the connection's task.
 //!
-//! tokio's `CancellationToken` could do this, but each child token takes the lock of its parent when the token is made
-//! and when it is dropped, and a gateway opens thousands of connections a second. A [`Cut`] belongs to one connection.
-//! The listener and the connection table hold clones of the [`Cut`] and may end the connection. The connection's own
-//! task waits for that.
+//! tokio's `CancellationToken` could also end a connection, but each child token takes the lock of its parent when the
+//! token is made and when it is dropped, and a gateway opens thousands of connections a second. A [`Cut`] belongs to
+//! one connection. The listener and the connection table hold clones of the [`Cut`] and may end the connection. The
+//! connection's own task waits for the call of [`Cut::cut`].
 
 use std::future::Future;
 use std::pin::Pin;

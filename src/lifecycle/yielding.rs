@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// cost of a yield. Not tuned.
 const RUN: Duration = Duration::from_micros(100);
 
-/// After a yield that took long, the thread runs for at least the waited time divided by this number.
+/// After a yield that took long, the thread runs for at least the time that the yield took divided by this number.
 const WAIT_DIVISOR: u32 = 9;
 
 thread_local! {

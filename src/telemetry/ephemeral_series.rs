@@ -21,15 +21,16 @@ use super::metrics::Kind;
 /// Labels whose value is the name of a route or a port.
 const EPHEMERAL_LABELS: [&str; 2] = ["route", "listener"];
 
-/// The most different names in those labels at the same time. One name has about ten series. The default of
-/// `gateway.route_ports` has as many ports.
+/// The most different values of the labels `route` and `listener` at the same time. Each value has about ten series.
+/// The default of `gateway.route_ports` has as many ports.
 pub const NAMES: usize = 1000;
 
 /// How long the last value of a removed series waits for a scrape: five times one minute, the longest common scrape
 /// interval.
 const KEPT: Duration = Duration::from_secs(300);
 
-/// The name that all further routes and ports get once there are [`NAMES`] names.
+/// The value of the labels `route` and `listener` that all further routes and ports get once there are [`NAMES`]
+/// different values.
 const OTHER: &str = "other";
 
 /// A metrics recorder that keeps ephemeral series here and passes all other series to `lasting`.
@@ -58,7 +59,7 @@ struct Family {
 #[derive(Debug, Default)]
 struct Series {
     value: Arc<AtomicU64>,
-    /// When a sweep first found that no code holds the series any more.
+    /// The time when a sweep first found that no code holds a handle of the series. `None` while some code holds one.
     gone: Option<Instant>,
 }
 
@@ -69,8 +70,8 @@ impl Series {
 }
 
 impl<R> Recorder<R> {
-    /// Returns a recorder that passes permanent series to `lasting`, and the ephemeral series that the recorder keeps
-    /// here.
+    /// Returns a recorder that passes permanent series to `lasting`, together with the ephemeral series that this
+    /// recorder fills.
     pub fn new(lasting: R) -> (Self, EphemeralSeries) {
         let ephemeral = EphemeralSeries::default();
         (Self { lasting, ephemeral: ephemeral.clone() }, ephemeral)
@@ -99,7 +100,8 @@ impl EphemeralSeries {
         text
     }
 
-    /// Removes series without a handle for the time [`KEPT`], even if no scrape read them. Call this every few seconds.
+    /// Removes series that had no handle for the time [`KEPT`], even if no scrape read those series. Call this every
+    /// few seconds.
     pub fn sweep(&self, now: Instant) {
         let mut families = self.open();
         families.all.retain(|_, family| {
@@ -162,8 +164,8 @@ impl Kind {
         }
     }
 
-    /// Returns the value as text. The value of a counter is an integer. The value of a gauge is stored as the bits of
-    /// an `f64`.
+    /// Returns the value of a counter or gauge as text. The value of a counter is an integer. The value of a gauge is
+    /// stored as the bits of an `f64`.
     fn read(self, value: &AtomicU64) -> String {
         let raw = value.load(Relaxed);
         if self == Self::Counter { raw.to_string() } else { f64::from_bits(raw).to_string() }

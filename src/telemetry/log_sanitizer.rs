@@ -7,7 +7,7 @@
 
 use std::io::{self, Write};
 
-/// A writer that escapes these control characters. Each write must contain whole lines.
+/// A writer that escapes DEL and U+0080 to U+009F. Each write must contain whole lines.
 pub(super) struct LogSanitizer<W>(pub(super) W);
 
 impl<W: Write> Write for LogSanitizer<W> {

@@ -21,7 +21,8 @@ pub enum Kind {
     Request,
 }
 
-/// An id such as `c-3f9a-000001b2`: a letter for the kind, four hex digits that are random per run, and a counter.
+/// An id such as `c-3f9a-000001b2`: a letter for the kind, four hex digits that are random for each run of the process,
+/// and a counter of ids in hex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceId {
     kind: Kind,

@@ -36,7 +36,7 @@ pub struct Way {
     pub hops: u8,
     /// The isolation key: streams with the same key may share a circuit.
     pub isolation: Isolation,
-    /// The engine of the route, if the route has an engine of its own.
+    /// The engine of the route, if the route has an engine of its own. `None` if the route shares engines with others.
     pub own: Option<OwnEngine>,
 }
 
@@ -49,7 +49,8 @@ pub struct CircuitStatus {
     pub id: CircuitId,
     /// The relays of the circuit: guard first, exit last.
     pub path: Arc<[Fingerprint]>,
-    /// The state of the circuit: `spare`, `used`, `dirty` or `doomed`.
+    /// The state of the circuit: `spare` (never used), `used`, `dirty` (too old for new streams) or `doomed` (tor will
+    /// close it soon).
     pub state: &'static str,
     /// The number of streams on the circuit now.
     pub streams: u16,
@@ -60,7 +61,7 @@ pub struct CircuitStatus {
 /// The right to put one stream on one circuit. Dropping the lease frees the place on the circuit for another stream.
 pub struct Lease {
     pub(super) engine: Arc<Engine>,
-    /// The run of tor that the circuit belongs to: tor counts ids from 1 again in each run.
+    /// The number of the run of tor that the circuit belongs to. Each run of tor counts its circuit ids from 1 again.
     pub(super) run: u64,
     pub(super) circuit: CircuitId,
     pub(super) path: Arc<[Fingerprint]>,
@@ -80,7 +81,8 @@ impl Lease {
         self.engine.id()
     }
 
-    /// Registers the stream that will use this lease. `ipv6` is true if the route allows targets over IPv6.
+    /// Registers the stream that will use this lease, before the dial connects to the SOCKS port. `ipv6` is true if the
+    /// route allows targets over IPv6.
     pub fn expect(self, ipv6: bool) -> Result<Expected, LeaseFault> {
         let engine = self.engine.clone();
         let live = engine.live().filter(|live| live.run == self.run).ok_or(LeaseFault::Lost)?;

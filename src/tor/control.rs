@@ -62,13 +62,14 @@ pub enum ControlError {
     /// No program answers at the address of the control port.
     #[error("cannot connect to tor's control port at {addr}: {kind}")]
     Unreachable { addr: String, kind: io::ErrorKind },
-    /// tor requires a cookie file that cannot be read.
+    /// tor requires the content of a cookie file, and this gateway cannot read that file.
     #[error("cannot read tor's control cookie {path}: {why}")]
     Cookie { path: String, why: String },
-    /// tor requires credentials that the configuration does not contain.
+    /// tor requires credentials that the configuration of this gateway does not contain.
     #[error("tor's control port asks for {methods}; give it a password or a readable cookie file")]
     NoWayIn { methods: String },
-    /// The other end sent the path of the cookie file but does not know the content of that file. So it is not tor.
+    /// The program at the control port sent the path of the cookie file but does not know the content of that file. So
+    /// the program is not tor.
     #[error("the program at the control port could not prove that it is our tor; check what listens there")]
     Impostor,
     /// The received bytes are not the control protocol.
@@ -118,7 +119,8 @@ impl Command {
         Self { verb, line: verb.to_owned(), data: None, limit: MAX_REPLY, broken: false }
     }
 
-    /// Adds an argument without quoting. If the argument contains a line break, sending the command will fail.
+    /// Adds an argument to the command, without quotes. If the argument contains a line break, sending the command will
+    /// fail.
     #[must_use]
     pub fn arg(mut self, value: impl fmt::Display) -> Self {
         use fmt::Write as _;
@@ -164,7 +166,7 @@ pub enum Incoming {
     Event(Event),
     /// The answer to a command that was sent with [`Control::submit`].
     Answer {
-        /// The number that the caller gave to the command.
+        /// The number that the caller gave to the command in [`Control::submit`].
         tag: u64,
         result: Result<Reply, ControlError>,
     },
@@ -189,7 +191,7 @@ impl Events {
     }
 }
 
-/// The one who receives the answer to a command.
+/// The receiver of the answer to a command.
 #[derive(Debug)]
 enum Waiter {
     Caller(oneshot::Sender<Result<Reply, ControlError>>),
@@ -202,7 +204,7 @@ struct Pending {
     waiter: Waiter,
 }
 
-/// The sending side of the connection: bytes to write, and commands that tor has not answered yet.
+/// The state of sending: bytes to write, and commands that tor has not answered yet.
 #[derive(Debug, Default)]
 struct Outgoing {
     /// The receivers of the missing answers, in the order of the commands.
@@ -217,7 +219,7 @@ struct Outgoing {
 struct Shared {
     socket: Socket,
     outgoing: Mutex<Outgoing>,
-    /// Notified when `unsent` is no longer empty, or when the connection must end.
+    /// Wakes the task of the connection when `unsent` is no longer empty, or when the connection must end.
     bell: Notify,
     /// The channel of events. `None` in the channel marks the end, because the channel itself closes too late: handles
     /// may exist longer than the connection.
@@ -289,7 +291,7 @@ impl Shared {
     }
 }
 
-/// Ends the connection when this value is dropped with the last handle.
+/// When the last handle to the connection is dropped, this value is dropped too and ends the connection.
 #[derive(Debug)]
 struct Owner(Arc<Shared>);
 
@@ -305,7 +307,7 @@ pub struct Control {
     shared: Arc<Owner>,
 }
 
-/// The future answer to a command that was sent.
+/// The answer to a command that was sent. tor may not have answered yet: call [`Answer::wait`].
 #[derive(Debug)]
 pub struct Answer {
     verb: &'static str,
@@ -361,8 +363,8 @@ impl Control {
         (Self { shared: Arc::new(Owner(shared)) }, Events { queue: receiver, waiting })
     }
 
-    /// Sends a command immediately and returns its future answer. Many commands can wait for their answers at the same
-    /// time.
+    /// Sends a command immediately. The returned [`Answer`] waits for tor's answer. Many commands can wait for their
+    /// answers at the same time.
     pub fn start(&self, command: &Command) -> Answer {
         let (caller, receiver) = oneshot::channel();
         let result = self.shared.0.send(command, Waiter::Caller(caller)).map(|()| receiver);
@@ -380,7 +382,7 @@ impl Control {
         self.shared.0.send(command, Waiter::InOrder(tag))
     }
 
-    /// Returns true once nothing can be sent any more.
+    /// Returns true once the connection has ended, so that no command can be sent any more.
     #[cfg(test)]
     pub fn is_closed(&self) -> bool {
         self.shared.0.outgoing().ended.is_some()

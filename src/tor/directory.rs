@@ -1,7 +1,7 @@
 //! Reads the Tor directory from an engine's folder, or over the control port of a tor that runs elsewhere.
 //!
 //! The files contain the same text as tor's answers. Reading the files costs the engine nothing, while `GETINFO md/all`
-//! makes tor's memory 11 MB larger for as long as it runs. One directory serves all engines: the first engine that
+//! makes the memory of tor 11 MB larger until tor ends. One directory serves all engines: the first engine that
 //! learns of a new directory reads it.
 
 use std::fs;
@@ -13,10 +13,10 @@ use super::control::Control;
 use super::fleet::Fleet;
 use super::netdir::Netdir;
 
-/// The directory is read again while more than 1 % of its microdescriptors are missing (one in this number).
+/// The directory is read again while more than one microdescriptor in this number is missing (100 means 1 %).
 const MISSING_PART: usize = 100;
 
-/// The place that a directory is read from.
+/// The place that the directory of relays is read from.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum From<'a> {
     /// The folder of an engine.
@@ -77,8 +77,8 @@ fn read_folder(path: &Path) -> io::Result<(String, String)> {
     Ok((text("cached-microdesc-consensus")?, microdescs))
 }
 
-/// Returns true if the consensus in this folder may be newer than ours. A file that was written before our consensus
-/// became valid cannot be newer.
+/// Returns true if the consensus file in this folder may be newer than our copy. A file that was written before our
+/// consensus became valid cannot be newer.
 async fn newer(path: &Path, have: &Netdir) -> bool {
     let written = tokio::fs::metadata(path.join("cached-microdesc-consensus")).await.and_then(|meta| meta.modified());
     written.is_ok_and(|written| have.valid_after().is_none_or(|valid| written >= valid))

@@ -1,15 +1,22 @@
-//! One engine: a tor process that we control, and restart when it dies.
+//! One engine: a tor process that this gateway controls. The engine restarts tor when tor ends.
 //!
-//! An engine outlives its tor process. When tor crashes it comes back with another process id and no circuits, while the
-//! engine keeps its folder, its guard and its id, and publishes its state on a watch. A *run* lasts from a login on the
+//! An engine outlives its tor process. After a restart, tor has another process id and no circuits. The engine keeps
+//! its folder, its guard and its id. It publishes its state on a watch channel. A *run* lasts from a login on tor's
 //! control port to the end of that connection. Circuits, streams and leases carry the number of their run, because tor
 //! counts its ids from 1 again in each run.
 //!
-//! `engine/run.rs` starts a tor process, or attaches to one, and does so again when it ends; `engine/session.rs` is one run,
-//! a loop over events; `engine/lend.rs` has what dials call, and carries out what the pool of circuits decides; `engine/build.rs` builds circuits;
-//! `engine/nudge.rs` finds circuits that died or hang without a sign; `engine/guarding.rs` keeps the guard; `engine/folder.rs` and `engine/process.rs` are the files and the process.
+//! Next:
 //!
-//! No code here awaits while it holds a lock. Locks are taken in one order: streams, circuits, guards.
+//! - `engine/run.rs` starts a tor process or attaches to a running one, and does so again when that tor ends.
+//! - `engine/session.rs` is one run: a loop over tor's events.
+//! - `engine/lend.rs` has the functions that dials call, and carries out the decisions of the pool of circuits.
+//! - `engine/build.rs` builds circuits.
+//! - `engine/nudge.rs` finds circuits that died or hang although tor has not reported this.
+//! - `engine/guarding.rs` keeps the guard (the first relay of all circuits).
+//! - `engine/folder.rs` is the engine's folder, and `engine/process.rs` is the tor process.
+//!
+//! No code here awaits while it holds a lock. Code that needs several locks takes them in this order: streams,
+//! circuits, guards.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,37 +57,39 @@ pub(super) use run::run;
 /// The state of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineState {
-    /// It waits for one more address behind the host name of an attached tor.
+    /// The engine waits for one more address behind the host name of an attached tor.
     Absent,
-    /// Its tor is being started or connected to.
+    /// The engine starts its tor or connects to it.
     Starting,
-    /// Its tor runs and fetches the directory.
+    /// tor runs and downloads the directory of relays.
     Bootstrapping {
-        /// 0 to 100. It stays at 75 once the directory is complete, because predicted circuits are off.
+        /// The progress from 0 to 100 percent. The value stays at 75 once the directory is complete, because predicted
+        /// circuits are off.
         percent: u8,
         /// tor's description of the phase.
         phase: Box<str>,
     },
-    /// It carries streams.
+    /// The engine carries streams.
     Ready,
-    /// It may carry streams, but something is wrong.
+    /// The engine may carry streams, but something is wrong. `why` is the reason.
     Degraded { why: Box<str> },
-    /// Its tor has ended and is started again after the pause.
+    /// tor has ended, and the engine starts it again after the time `pause`. `why` is the reason for the end.
     Restarting { pause: Duration, why: Box<str> },
-    /// It was told to stop, or trying again cannot help until the configuration changes.
+    /// The engine has ended and does not start again: the gateway stopped it, or another try cannot help until the
+    /// configuration changes.
     Stopped {
-        /// `None` if it was told to stop.
+        /// The reason. `None` if the gateway stopped the engine.
         why: Option<Box<str>>,
     },
 }
 
 impl EngineState {
-    /// True if the engine may get streams.
+    /// Returns true if the engine may get streams.
     pub fn usable(&self) -> bool {
         matches!(self, Self::Ready | Self::Degraded { .. })
     }
 
-    /// The state in words, with its details.
+    /// Returns the state as a text for people, with its details.
     pub fn describe(&self) -> String {
         match self {
             Self::Bootstrapping { percent, phase } => format!("{}, {percent} %: {phase}", self.as_str()),
@@ -91,7 +100,7 @@ impl EngineState {
         }
     }
 
-    /// The state's word in logs, the API and metrics.
+    /// Returns the state as one word, for logs, the API and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Absent => "absent",
@@ -105,53 +114,53 @@ impl EngineState {
     }
 }
 
-/// An engine's status, for the API and metrics.
+/// The status of an engine, for the API and metrics.
 #[derive(Clone, Debug)]
 pub struct EngineStatus {
     pub id: EngineId,
-    /// True if we attached to a running tor instead of starting one.
+    /// True if this gateway attached to a running tor instead of starting one.
     pub attached: bool,
     pub state: EngineState,
-    /// tor's process id.
+    /// The process id of tor, if it is known.
     pub pid: Option<u32>,
-    /// tor's version.
+    /// The version of tor. `None` while the engine has no tor with a directory.
     pub version: Option<Version>,
-    /// The first relay of its circuits.
+    /// The first relay of the engine's circuits. `None` until a guard is chosen.
     pub guard: Option<Fingerprint>,
-    /// Complete circuits.
+    /// The number of complete circuits.
     pub circuits: usize,
-    /// Circuits that are being built or queued.
+    /// The number of circuit builds that are queued or under way.
     pub building: usize,
-    /// Complete circuits that were never used.
+    /// The number of complete circuits that were never used.
     pub spares: usize,
-    /// Open streams.
+    /// The number of streams that exist or that a dial is about to open.
     pub streams: usize,
-    /// How often tor was started again.
+    /// How many times tor was started again since the start of the gateway.
     pub restarts: u32,
 }
 
-/// A run whose tor has a directory, so that it can build circuits.
+/// A run of tor that has a directory of relays, so that tor can build circuits.
 #[derive(Debug)]
 pub struct Live {
     pub(super) run: u64,
     pub(super) control: Control,
-    /// SOCKS port for targets over IPv4.
+    /// The SOCKS port for targets over IPv4.
     pub(super) socks: Addr,
-    /// SOCKS port for routes that allow IPv6.
+    /// The SOCKS port for routes that allow targets over IPv6.
     pub(super) socks6: Addr,
-    /// SOCKS port for onion services.
+    /// The SOCKS port for onion services.
     pub(super) onion: Addr,
     pid: Option<u32>,
     version: Version,
     rules: Rules,
-    /// The user's lines set bridges; tor chooses among them.
+    /// True if the user's torrc lines turn on bridges. tor then chooses among the bridges.
     bridges: bool,
 }
 
 pub struct Engine {
     id: EngineId,
     attach: Option<Attach>,
-    /// The route that this engine belongs to, if it carries only one.
+    /// The route that this engine belongs to. `None` if many routes share this engine.
     own: Option<OwnEngine>,
     fleet: Arc<Fleet>,
     state: watch::Sender<EngineState>,
@@ -160,11 +169,12 @@ pub struct Engine {
     streams: Streams,
     guard: Mutex<GuardState>,
     restarts: AtomicU32,
-    /// Notified when a queued build waits for the pace.
+    /// Wakes the engine's loop when a build was queued, because the build may have to wait for the limit on the rate of
+    /// builds.
     bell: Notify,
-    /// Notified when the settings have changed.
+    /// Wakes the engine's loop when the settings have changed.
     reload: Notify,
-    /// Cancelled when its route is gone: the engine ends after its last stream.
+    /// Cancelled when the route of this engine was deleted. The engine then ends after its last stream.
     retired: CancellationToken,
 }
 
@@ -196,17 +206,18 @@ impl Engine {
         }
     }
 
-    /// An engine for a single route.
+    /// Returns a new engine that carries the traffic of a single route.
     pub(super) fn own(id: EngineId, own: OwnEngine, fleet: Arc<Fleet>) -> Self {
         Self { own: Some(own), ..Self::new(id, None, fleet) }
     }
 
-    /// Makes the engine end once it has no stream.
+    /// Makes the engine end once it has no stream. Called when the engine's route was deleted.
     pub(super) fn retire(&self) {
         self.retired.cancel();
     }
 
-    /// Resolves once the engine must take no more work.
+    /// Resolves once the gateway shuts down or the route of this engine was deleted. The engine must then take no more
+    /// work.
     async fn ending(&self) {
         tokio::select! {
             () = self.fleet.tasks.stopping() => {}
@@ -218,17 +229,17 @@ impl Engine {
         self.id
     }
 
-    /// Streams that exist on this engine or are expected.
+    /// Returns the streams that exist on this engine, or that a dial is about to open.
     pub(super) fn streams(&self) -> &Streams {
         &self.streams
     }
 
-    /// The run that may get streams now.
+    /// Returns the run of tor that may get streams now. Returns `None` if tor is not ready.
     pub(super) fn live(&self) -> Option<Arc<Live>> {
         self.live.load_full()
     }
 
-    /// A watch on the state.
+    /// Returns a watch channel with the state of the engine.
     pub(super) fn state(&self) -> watch::Receiver<EngineState> {
         self.state.subscribe()
     }

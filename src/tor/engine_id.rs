@@ -1,8 +1,9 @@
-//! The number of an engine, which its circuits, guards and status carry.
+//! The id of an engine (a tor process). Circuits, guards and status values carry this id.
 
 use std::fmt;
 
-/// Number of an engine. Engines that we start come first, then attached ones, then those of single routes.
+/// The id of an engine, counted from 0. The engines that this gateway starts come first, then the attached engines,
+/// then the engines of single routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EngineId(pub u8);
 

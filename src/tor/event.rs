@@ -55,11 +55,12 @@ pub enum Event {
     Bw { read: u64, written: u64 },
     /// The bootstrap made progress, or has a problem.
     Bootstrap(Bootstrap),
-    /// True if the directory is complete enough to build circuits.
+    /// The directory of relays changed its state. The value is true if the directory is complete enough to build
+    /// circuits.
     DirInfo(bool),
     /// tor downloaded a new consensus. This event is small, unlike [`Event::NewConsensus`].
     ConsensusArrived,
-    /// True if tor believes that its network connection works.
+    /// The value is true if tor believes that its network connection works.
     Liveness(bool),
     /// A new consensus with all its relays. Such an event has megabytes, so we do not subscribe to it.
     NewConsensus,
@@ -71,7 +72,7 @@ pub enum Event {
         /// tor's word for the status: `UP`, `DOWN`, `NEW`, `DROPPED`, `BAD_L2`, …
         status: Box<str>,
     },
-    /// An event that we do not parse, with its first word.
+    /// An event that this parser does not know. The value is the first word of the event.
     Other(Box<str>),
 }
 
@@ -91,10 +92,10 @@ pub struct Bootstrap {
 /// An event about the connection to a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrConn {
-    /// The relay at the other end of the connection, once it is known.
+    /// The fingerprint of the relay at the other end of the connection. `None` while it is not known.
     pub relay: Option<Fingerprint>,
     pub status: OrStatus,
-    /// The reason why the connection ended.
+    /// The reason why the connection ended. `None` if the event contains no reason.
     pub reason: Option<Box<str>>,
 }
 

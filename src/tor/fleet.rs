@@ -25,7 +25,7 @@ pub enum Alert {
     /// An engine changed its guard.
     GuardMoved {
         engine: EngineId,
-        /// The guard before the change.
+        /// The guard before the change. `None` if the engine had no guard.
         from: Option<Fingerprint>,
         /// The guard after the change.
         to: Fingerprint,
@@ -37,8 +37,8 @@ pub enum Alert {
 /// The number of alerts that wait for a slow subscriber before it misses some. Not tuned.
 const ALERTS: usize = 64;
 
-/// How long a relay that failed as a middle relay is left out of new paths. For about a minute after a relay could not
-/// reach another relay, it refuses to try again.
+/// How long a relay that failed as a middle relay is left out of new paths. A relay that could not reach another relay
+/// refuses to try again for about a minute.
 const AVOID: Duration = Duration::from_secs(90);
 
 /// The state that all engines share.
@@ -55,9 +55,10 @@ pub(super) struct Fleet {
     pub(super) loading: tokio::sync::Mutex<()>,
     /// The address of the tor that each engine uses. Needed when one host name has the addresses of several tors.
     held: Mutex<BTreeMap<EngineId, Addr>>,
-    /// The guard of each engine. Locked while a guard is chosen, so that no two engines choose the same guard.
+    /// For each engine id, the guard of that engine. Locked while a guard is chosen, so two engines cannot choose the
+    /// same guard.
     guards: Mutex<BTreeMap<EngineId, Fingerprint>>,
-    /// Relays that must not be the middle of a new path, each with the time when this ends.
+    /// For each relay that must not be the middle of a new path, the time when this ban ends.
     avoid: Mutex<HashMap<Fingerprint, Instant>>,
 }
 
@@ -89,7 +90,7 @@ impl Fleet {
         Some(free)
     }
 
-    /// Makes this engine's address free for other engines.
+    /// Frees the address that this engine has reserved, so other engines can use this address.
     pub(super) fn let_go(&self, engine: EngineId) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&engine);
     }

@@ -71,7 +71,7 @@ pub struct GuardState {
     /// The members of the sample, in the order in which they were drawn.
     sample: Vec<Candidate>,
     current: Option<Fingerprint>,
-    /// This field and all fields below are not saved.
+    /// The values of the consensus. This field and all fields below are not saved.
     settings: Settings,
     /// The time of the last success of any guard, in seconds since 1970. 0 means never.
     last_success: u64,
@@ -84,7 +84,7 @@ pub struct GuardState {
 pub struct Exclude<'a> {
     /// Guards and directory guards of the other engines. Relays of the same family or subnet are also excluded.
     pub guards: &'a [Fingerprint],
-    /// Rules that depend on the network.
+    /// The rules for paths, which differ between the public network and private networks.
     pub rules: Rules,
 }
 
@@ -92,11 +92,11 @@ pub struct Exclude<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub guard: Fingerprint,
-    /// True if the current guard works, but this better guard is due for another try. The caller then builds a circuit
-    /// through it, reports the result, and chooses again. False means that this guard is used for everything from now
-    /// on.
+    /// True if the current guard works, but the guard of this choice is better and is due for another try. The caller
+    /// then builds a circuit through the better guard, reports the result, and chooses again. False means that the
+    /// guard of this choice is used for everything from now on.
     pub trial: bool,
-    /// The guard that was used before, if this choice replaces one.
+    /// The guard that was used before. `None` if this choice does not replace a guard.
     pub moved_from: Option<Fingerprint>,
 }
 
@@ -114,6 +114,7 @@ pub enum NoGuard {
 
 impl GuardState {
     /// Returns the guard that was chosen last. Used for an engine's configuration before any directory is known.
+    /// Returns `None` if no guard was chosen yet.
     pub fn current(&self) -> Option<Fingerprint> {
         self.current
     }
@@ -166,7 +167,8 @@ impl GuardState {
         candidate.confirmed.get_or_insert(blur);
         let offline = now.saturating_sub(self.last_success) > self.settings.internet_likely_down;
         self.last_success = now;
-        // After a time without any success our own network was down. So failures in that time say nothing about guards.
+        // If no guard had a success for a long time, our own network was down. So failures in that time say nothing
+        // about guards.
         if offline {
             self.sample.iter_mut().filter(|candidate| candidate.primary).for_each(Candidate::may_be_up);
         }
@@ -206,7 +208,8 @@ impl GuardState {
         self.sample[place].bias.alarm(self.sample[place].id, &self.settings.bias)
     }
 
-    /// Returns the time when a better guard than the current one is due for another try.
+    /// Returns the time when a better guard than the current one is due for another try. Returns `None` if no better
+    /// guard is known to be down.
     pub fn next_retry(&self) -> Option<SystemTime> {
         let order = self.order();
         let better = order.iter().take_while(|place| Some(self.sample[**place].id) != self.current);
@@ -265,10 +268,12 @@ impl GuardState {
     /// fails every circuit through any guard. So after some failures in a row, circuits to that exit do not count until
     /// one succeeds.
     fn counts_for_the_guard(&mut self, exit: Fingerprint, built: bool) -> bool {
-        /// How many failures in a row count for the guard. Any value from 2 to 5 works: the value must be larger than
-        /// 1, because one failure may be chance, and small, so that a few dead exits cause no alarm.
+        /// How many failures in a row of circuits to one exit count for the guard. Any value from 2 to 5 works: the
+        /// value must be larger than 1, because one failure may be chance. It must be small, because a few dead exits
+        /// must not cause an alarm.
         const COUNTED: u32 = 3;
-        /// The largest size of the table of exits, which is more than the public network has. A full table is cleared.
+        /// The most exits in the table of failures, which is more exits than the public network has. A full table is
+        /// cleared.
         const MAX_EXITS: usize = 4096;
         if built {
             self.failed_in_a_row.remove(&exit);

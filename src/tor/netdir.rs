@@ -41,17 +41,19 @@ use weight::{Cumulative, Weights};
 pub struct Netdir {
     /// All relays, sorted by fingerprint.
     relays: Box<[Entry]>,
-    /// Each different policy once. The first policy rejects everything.
+    /// Each different exit policy, stored once. The first policy rejects everything.
     policies: Box<[PortPolicy]>,
-    /// Each different declared family once. The first family is empty.
+    /// Each different declared family, stored once. The first family is empty.
     families: Box<[Family]>,
-    /// Each different set of proven families once, as a sorted list of family numbers. The first set is empty.
+    /// Each different set of families to which relays have proved that they belong, stored once. A set is a sorted list
+    /// of family numbers. The first set is empty.
     family_ids: Box<[Box<[u32]>]>,
     /// The parameters of the consensus, sorted by name.
     params: Box<[(Box<str>, i32)]>,
     lifetime: Lifetime,
     weights: Weights,
-    /// The weight of each relay in the middle of a path. It is 0 for a relay that cannot be there.
+    /// The weights of all relays for the middle of a path, as running sums. A relay that cannot be a middle relay has
+    /// weight 0.
     middles: Cumulative,
     missing: usize,
     skipped: Skipped,
@@ -124,7 +126,7 @@ impl Nickname {
 /// A family as one relay declares it. Two relays count as one family if each of them declares the other.
 #[derive(Clone, Debug, Default)]
 struct Family {
-    /// The members as indexes into `Netdir::relays`, sorted.
+    /// The indexes of the members in `Netdir::relays`, sorted.
     members: Box<[u32]>,
     /// The nicknames of members. Old relays declare members by nickname and not by fingerprint.
     names: Box<[Box<str>]>,
@@ -167,22 +169,23 @@ impl Netdir {
         self.skipped
     }
 
-    /// Returns the time from which this consensus is valid.
+    /// Returns the time from which this consensus is valid. Returns `None` if the text contained no times.
     pub fn valid_after(&self) -> Option<SystemTime> {
         self.lifetime.valid_after.and_then(time)
     }
 
-    /// Returns the time until which no newer consensus is expected.
+    /// Returns the time until which no newer consensus is expected. Returns `None` if the text contained no times.
     pub fn fresh_until(&self) -> Option<SystemTime> {
         self.lifetime.fresh_until.and_then(time)
     }
 
-    /// Returns the time until which this consensus is valid.
+    /// Returns the time until which this consensus is valid. Returns `None` if the text contained no times.
     pub fn valid_until(&self) -> Option<SystemTime> {
         self.lifetime.valid_until.and_then(time)
     }
 
-    /// Returns a parameter of the consensus without checking its range.
+    /// Returns a parameter of the consensus without checking its range. Returns `None` if the consensus does not
+    /// contain the parameter.
     pub fn param(&self, name: &str) -> Option<i32> {
         let place = self.params.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
         Some(self.params[place].1)
@@ -209,7 +212,7 @@ impl Netdir {
         (0..self.relays.len()).map(|index| self.at(index))
     }
 
-    /// Returns the relay with this fingerprint, if it is listed.
+    /// Returns the relay with this fingerprint. Returns `None` if the directory does not list it.
     pub fn relay(&self, fingerprint: &Fingerprint) -> Option<Relay<'_>> {
         self.find(fingerprint).map(|index| self.at(index))
     }

@@ -26,8 +26,8 @@ use crate::exit::Fingerprint;
 #[cfg(test)]
 mod tests;
 
-/// The number of draws before all possible middles are listed. On the public network one draw in ten fails, so this
-/// many failures in a row do not happen. A listing costs as much time as some hundred draws.
+/// The number of random draws of a middle relay before all possible middle relays are listed. On the public network one
+/// draw in ten fails, so this many failures in a row do not happen. A listing costs as much time as some hundred draws.
 const DRAWS: usize = 32;
 
 /// The requirements for a path.
@@ -41,7 +41,7 @@ pub struct Want<'a> {
     /// circuit.
     pub target: Option<Port>,
     pub hops: Hops,
-    /// Relays that must not be the middle, because a circuit through them failed recently.
+    /// Relays that must not be the middle relay of the path, because a circuit through them failed recently.
     pub avoid: &'a HashSet<Fingerprint>,
     pub rules: Rules,
 }
@@ -74,7 +74,7 @@ pub type Link = [Fingerprint; 2];
 /// The protocol between exit and target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IpVersion {
-    /// IPv4, which is the default for streams.
+    /// IPv4, which is the default for connections to targets.
     V4,
     /// IPv6, because the target is an IPv6 address.
     V6,
@@ -112,7 +112,7 @@ impl Path {
         self.hops[usize::from(self.len) - 1]
     }
 
-    /// Returns the middle relay of the path, if it has one.
+    /// Returns the middle relay of the path. Returns `None` if the path has two relays.
     pub fn middle(&self) -> Option<Fingerprint> {
         (self.len == 3).then_some(self.hops[1])
     }

@@ -31,7 +31,7 @@ pub enum PreflightError {
     Folder(String),
 }
 
-/// Checks everything that can be checked without starting an engine.
+/// Checks tor and its configuration as far as possible without starting an engine.
 pub async fn preflight(settings: &Settings) -> Result<Preflight, PreflightError> {
     let user = UserLines::load(settings.torrc.as_deref(), &settings.extra).await?;
     if settings.started_engines() == 0 {

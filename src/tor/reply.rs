@@ -24,7 +24,8 @@ pub const MAX_REPLY: usize = 1024 * 1024;
 /// The largest accepted event, in bytes. NEWCONSENSUS lists every relay: 2 MB for today's public network.
 pub const MAX_EVENT: usize = 8 * 1024 * 1024;
 
-/// The number of bytes that each line counts in addition to its text, so that the number of empty lines is limited too.
+/// The number of bytes that each line adds to the size of a reply, besides the bytes of its text. So even empty lines
+/// reach the size limit.
 const LINE_COST: usize = 32;
 
 /// One line of a reply.
@@ -34,7 +35,8 @@ pub struct Line {
     pub code: u16,
     /// The text after code and separator. Bytes that are not UTF-8 are replaced.
     pub text: Box<str>,
-    /// The block of data after a `+` line, without the escaping of dots. Each line of the block ends with `\n`.
+    /// The block of data after a `+` line, without the escaping of dots. Each line of the block ends with `\n`. `None`
+    /// if the line has no block.
     pub data: Option<Box<str>>,
 }
 
@@ -137,7 +139,7 @@ pub struct Parser {
     searched: usize,
     /// The lines of the reply that is still incomplete.
     lines: Vec<Line>,
-    /// The block of data that is being read for the last of `lines`.
+    /// The block of data that is being read for the last of `lines`. `None` outside of a block.
     block: Option<String>,
     /// The size of the incomplete reply in bytes, to compare with its limit.
     size: usize,
@@ -308,7 +310,7 @@ pub fn unquote(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// Returns the byte that an escape stands for, and the number of bytes of the escape after its backslash.
+/// Returns the byte that an escape sequence stands for, and the length of the sequence in bytes without its backslash.
 fn escape(bytes: &[u8]) -> Option<(u8, usize)> {
     let first = *bytes.first()?;
     let octal = bytes.iter().take(3).take_while(|b| matches!(b, b'0'..=b'7')).count();

@@ -7,7 +7,7 @@ use super::control::{Addr, Auth};
 use crate::config::Endpoint;
 use crate::route::SPARES;
 
-/// The settings of everything in this room.
+/// The settings of the engines (tor processes) and their circuits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The tor program: a path, or a name that is searched for in `PATH`.
@@ -17,7 +17,7 @@ pub struct Settings {
     pub engines: usize,
     /// The folder that contains the folders of the engines: `<data_dir>/engine-0`, …
     pub data_dir: PathBuf,
-    /// A file with the user's lines for torrc, if there is one.
+    /// A file with the user's lines for torrc. `None` if there is no such file.
     pub torrc: Option<PathBuf>,
     /// Further torrc lines of the user, which come after the lines of the file.
     pub extra: Vec<String>,
@@ -38,9 +38,9 @@ pub struct Settings {
     pub spare_circuits: u8,
     /// The most streams on one circuit. Exits may limit this number, and all streams share one congestion window.
     pub streams_per_circuit: u16,
-    /// For how long after its first use a circuit accepts new streams.
+    /// How long after its first use a circuit accepts new streams.
     pub circuit_dirty: Duration,
-    /// For how long a used circuit without streams is kept before it is closed.
+    /// How long a used circuit without streams is kept before the circuit is closed.
     pub circuit_idle: Duration,
 }
 
@@ -51,7 +51,7 @@ pub struct Attach {
     pub control: Endpoint,
     /// The address of the SOCKS port. This gateway must be able to connect to it.
     pub socks: Endpoint,
-    /// The address of the SOCKS port for onion services, if that port is different from `socks`.
+    /// The address of the SOCKS port for onion services. `None` if onion services use the port `socks`.
     pub onion: Option<Endpoint>,
     /// True if every address of the ports' host name belongs to a different tor process, as with scaled containers.
     pub every_address: bool,
@@ -89,11 +89,12 @@ impl Default for Settings {
     }
 }
 
-/// The most tor processes with one host name. Each has its own guard, so a larger number would be a mistake.
+/// The most attached tor processes behind one host name. Each process has its own guard, so a larger number would be a
+/// mistake.
 const BEHIND_A_NAME: usize = 16;
 
 impl Attach {
-    /// Returns one entry for each engine that this entry may become.
+    /// Returns one entry for each engine that this entry of the configuration may become.
     pub(super) fn engines(self) -> impl Iterator<Item = Self> {
         let count = if self.every_address { BEHIND_A_NAME } else { 1 };
         std::iter::repeat_n(self, count)

@@ -25,7 +25,7 @@ use crate::route::Isolation;
 pub struct Seen {
     /// The time when tor's event about the new stream was read.
     pub at: Instant,
-    /// The future answer to the command ATTACHSTREAM.
+    /// The answer to the command ATTACHSTREAM, which tor may not have sent yet.
     pub answer: Answer,
 }
 
@@ -59,8 +59,8 @@ impl Username {
     }
 }
 
-/// A dial that has a ticket number and waits for its stream. Dropping this value ends the wait. If the stream exists by
-/// then, it lives until its socket is closed.
+/// A dial that has a ticket number (its SOCKS username) and waits for its stream. Dropping this value ends the wait. If
+/// tor already has the stream then, the stream lives until its socket is closed.
 #[derive(Debug)]
 pub struct Expected {
     engine: Arc<Engine>,
@@ -153,7 +153,8 @@ impl Streams {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Creates a ticket number for a stream that will use the lease's circuit.
+    /// Creates a ticket number for the stream of a dial that will use the circuit of `lease`. `built` is the time when
+    /// that circuit was complete.
     pub(super) fn expect(&self, lease: Lease, addr: Addr, built: Instant) -> Expected {
         let ((seen, on_seen), (end, on_end)) = (oneshot::channel(), oneshot::channel());
         let (engine, run, circuit) = (lease.engine.clone(), lease.run, lease.circuit);
@@ -165,7 +166,8 @@ impl Streams {
         Expected { engine, ticket, run, circuit, built, addr, seen: on_seen, end: on_end }
     }
 
-    /// Records that tor reported a stream with this ticket number. Returns its circuit, and the sender to its dial.
+    /// Records that tor reported a stream with this ticket number. Returns the circuit to attach the stream to, and the
+    /// channel to the waiting dial. Returns `None` if no dial waits under this number.
     pub(super) fn arrived(&self, ticket: u64, stream: StreamId) -> Option<(CircuitId, oneshot::Sender<Seen>)> {
         let mut inner = self.inner();
         let Waiting { lease, seen, end } = inner.waiting.remove(&ticket)?;
@@ -174,7 +176,8 @@ impl Streams {
         Some((circuit, seen))
     }
 
-    /// Reports a fault to the dial of a stream that failed but still exists in tor. Returns the circuit of the stream.
+    /// Reports a fault to the dial of a stream that failed but still exists in tor. Returns the circuit of the stream,
+    /// or `None` if the stream is not known.
     pub(super) fn failed(&self, stream: StreamId, fault: StreamFault) -> Option<CircuitId> {
         let mut inner = self.inner();
         let known = inner.known.get_mut(&stream)?;
@@ -219,7 +222,8 @@ impl Streams {
         }
     }
 
-    /// Keeps only the streams that tor still has, because events about ended streams may have been missed.
+    /// Removes all streams that tor does not have any more, because events about ended streams may have been missed.
+    /// `alive` returns true for a stream that tor still has.
     pub(super) fn keep(&self, alive: impl Fn(StreamId) -> bool) {
         let mut inner = self.inner();
         let all = std::mem::take(&mut inner.known);

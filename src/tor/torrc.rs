@@ -80,8 +80,8 @@ const LISTENERS: &str = "exitgate would not attach its streams; clients use exit
 const CLIENT: &str = "an engine is a client and nothing else";
 const DORMANT: &str = "a gateway that is quiet for a day must still be ready";
 
-/// Complete names of tor options that are also the beginning of a refused option's name. These names are not
-/// abbreviations.
+/// Complete names of tor options that are also the beginning of the name of a refused option. Lines with these options
+/// are allowed, because these names are not abbreviations.
 const NOT_AN_ABBREVIATION: &[&str] = &["Bridge", "Log", "Socks5Proxy", "Socks4Proxy"];
 
 /// The location of a torrc line that the user wrote.
@@ -276,12 +276,13 @@ pub struct EnginePaths<'a> {
     pub sockets: &'a Path,
     /// The process id of this gateway. tor ends when the gateway's process ends.
     pub owner: u32,
-    /// The guard that tor must use, once a guard is chosen.
+    /// The guard that tor must use. `None` until a guard is chosen.
     pub guard: Option<Fingerprint>,
-    /// The number of this engine and the number of all engines. With both numbers, bridges are divided among the
-    /// engines.
+    /// The index of this engine (from 0) and the total count of engines. With both values, bridges are divided among
+    /// the engines.
     pub engine: (usize, usize),
-    /// The GeoIP file, which tor needs if the user's lines contain countries.
+    /// The GeoIP file (countries of addresses). `None` if no such file is configured. tor needs the file only if the
+    /// user's lines contain countries.
     pub geoip_file: Option<&'a Path>,
     /// How long the build of a circuit may take.
     pub circuit_timeout: Duration,

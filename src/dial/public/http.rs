@@ -11,7 +11,7 @@ use crate::net::Target;
 /// the limit of common servers. Proxies usually answer with a few hundred bytes.
 pub(super) const LONGEST_HEAD: usize = 16 * 1024;
 
-/// Error: the bytes are not an HTTP answer.
+/// Error: the bytes from the proxy are not an HTTP answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Garbage;
 
@@ -63,8 +63,8 @@ impl Answer {
         }
     }
 
-    /// Returns the position where the head ends. Lines may end with `\n` alone, because some old proxies write such
-    /// lines.
+    /// Returns the position in `held` where the head of the answer ends. Lines may end with `\n` alone, because some
+    /// old proxies write such lines.
     fn end(&mut self) -> Option<usize> {
         let from = self.looked.saturating_sub(3);
         let tail = &self.held[from..];

@@ -29,7 +29,7 @@ pub(super) enum Answer {
     No(u8),
 }
 
-/// Error: the bytes are not SOCKS5.
+/// Error: the bytes from tor are not a SOCKS5 answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Garbage;
 
@@ -51,7 +51,7 @@ pub(super) fn request(username: &str, ask: &Ask<'_>, early: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The part of tor's answers that comes next.
+/// The part of tor's answers that the parser reads next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
     /// The answer to the greeting or, if tor skips that answer, to the username.
@@ -61,9 +61,9 @@ enum Stage {
     Name,
     /// The first four bytes of the answer to the request.
     Head,
-    /// The length of a host name in that answer.
+    /// The length of the host name in the answer to the request.
     Length,
-    /// The rest of that answer: an address or a host name, and a port.
+    /// The rest of the answer to the request: an address or a host name, and a port.
     Rest { kind: u8, length: usize },
 }
 

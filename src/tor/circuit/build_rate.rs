@@ -1,8 +1,8 @@
 //! Limits how fast circuits are built through one guard, with a token bucket. Pure: no I/O.
 //!
 //! Relays count the circuits that each client address builds, and refuse an address that builds too many. tor does not
-//! limit circuits that a controller builds, so we must. If a request waits for a build, the build may take the last
-//! token. The build of a spare circuit leaves half of the bucket for requests.
+//! limit circuits that a controller builds, so this gateway must limit them. If a request waits for a build, the build
+//! may take the last token. The build of a spare circuit leaves half of the bucket for requests.
 
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ impl BuildRate {
         Self { rate: rate.max(1.0 / 60.0), burst, tokens: burst, at: now }
     }
 
-    /// Changes rate (builds per second) and burst (size of the bucket). The tokens that fit into the new size are kept.
+    /// Changes the rate (builds per second) and the burst (the most tokens in the bucket). Tokens beyond the new burst
+    /// are dropped.
     pub fn set(&mut self, rate: f64, burst: u32) {
         self.rate = rate.max(1.0 / 60.0);
         self.burst = f64::from(burst.max(1));
@@ -42,8 +43,8 @@ impl BuildRate {
         if awaited { 0.0 } else { (self.burst / 2.0).floor() }
     }
 
-    /// Takes a token for one build and returns true, or returns false if there is none. `awaited` is true if a request
-    /// waits for this build; without a waiting request, half of the burst must stay in the bucket.
+    /// Takes a token for one build and returns true. Returns false if no token may be taken. `awaited` is true if a
+    /// request waits for this build. Without a waiting request, half of the burst must stay in the bucket.
     pub fn take(&mut self, awaited: bool, now: Instant) -> bool {
         self.refill(now);
         let enough = self.tokens >= self.floor(awaited) + 1.0;
@@ -53,7 +54,8 @@ impl BuildRate {
         enough
     }
 
-    /// Returns how long the caller must wait until [`BuildRate::take`] may succeed.
+    /// Returns how long the caller must wait until [`BuildRate::take`] may succeed. `awaited` is true if a request
+    /// waits for the build.
     pub fn wait(&self, awaited: bool) -> Duration {
         let missing = self.floor(awaited) + 1.0 - self.tokens;
         Duration::from_secs_f64((missing / self.rate).max(0.0))

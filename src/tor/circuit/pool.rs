@@ -33,12 +33,12 @@ mod lend;
 mod tests;
 mod upkeep;
 
-/// The number of failed builds in a row after which the waiting requests get an error. If one middle relay in ten is
-/// bad, three builds in a row fail for one request in a thousand.
+/// The number of failed circuit builds in a row after which the waiting requests get an error. If one middle relay in
+/// ten is bad, three builds in a row fail for one request in a thousand.
 const ATTEMPTS: u32 = 3;
 
-/// If a build takes longer than this and a request waits for it, a second build on another middle relay is started in
-/// parallel. On the public network about the slowest tenth of builds takes longer.
+/// If the build of a circuit takes longer than this and a request waits for the circuit, a second build over another
+/// middle relay is started in parallel. On the public network about one build in ten takes longer.
 const SLOW_BUILD: Duration = Duration::from_secs(3);
 
 /// A circuit that carried more bytes than this in the last second is busy: new streams use other circuits. In a test on
@@ -53,10 +53,11 @@ const BUSY_STREAMS: u16 = 8;
 /// and six carried 25 MB/s.
 const PARALLEL: usize = 4;
 
-/// The pause after the first failed build of a spare circuit. The pause doubles with each further failure.
+/// The pause after the first failed build of a spare circuit, before the next build to the same exit. The pause doubles
+/// with each further failure.
 const SPARE_PAUSE: Duration = Duration::from_secs(10);
 
-/// The longest pause between two builds of a spare circuit whose builds fail.
+/// The longest pause between two builds of spare circuits to an exit for which builds fail.
 const SPARE_PAUSE_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// The kind of circuit that a request needs. Circuits with equal `Key` and equal isolation key are interchangeable.
@@ -67,11 +68,11 @@ pub struct Key {
     /// The number of relays in the circuit: 2 or 3.
     pub hops: u8,
     /// The target's port, if connections to this port usually last for hours. Such a circuit uses relays that stay up
-    /// long.
+    /// long. `None` for every other port.
     pub lasting: Option<u16>,
 }
 
-/// The id of a build, from its entry into the queue to its end.
+/// The id of a circuit build. It is valid from the time when the build is queued until the build ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BuildId(pub u64);
 
@@ -123,9 +124,9 @@ struct Circuit {
     first_use: Option<Instant>,
     last_use: Instant,
     streams: u16,
-    /// True if tor will close the circuit soon. Such a circuit is lent only if there is no other.
+    /// True if tor will close the circuit soon. Such a circuit gets a new stream only if there is no other circuit.
     doomed: bool,
-    /// True if a stream on this circuit got no answer. Such a circuit is not lent any more.
+    /// True if a stream on this circuit got no answer. Such a circuit gets no new streams.
     hung: bool,
     /// The bytes that the circuit carried in one second, from tor's last report, and the time of that report.
     carried: (u64, Instant),
@@ -139,8 +140,8 @@ impl Circuit {
     }
 
     fn is_busy(&self, now: Instant) -> bool {
-        // tor reports once a second, and only about circuits that carried data. So an old report says nothing about
-        // now.
+        // tor reports the traffic of a circuit once a second, and only if the circuit carried data. So an old report
+        // does not describe the traffic now.
         let fresh = now.saturating_duration_since(self.carried.1) < Duration::from_secs(3);
         self.streams >= BUSY_STREAMS || (fresh && self.carried.0 > BUSY_BYTES)
     }
@@ -157,7 +158,7 @@ struct Build {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BuildState {
-    /// The build waits for a token of the [`BuildRate`].
+    /// The build waits until the [`BuildRate`] allows it.
     Queued,
     /// The command to build the circuit was sent to tor at this time.
     Started(Instant),
@@ -181,37 +182,37 @@ struct Group {
     failures: u32,
 }
 
-/// Recent failed builds of spare circuits to one exit.
+/// The recent failed builds of spare circuits for one kind of circuit.
 #[derive(Clone, Copy, Debug)]
 struct Trouble {
     failures: u32,
     until: Instant,
 }
 
-/// The circuits of one engine.
+/// The circuits of one engine (tor process), and its circuit builds.
 #[derive(Debug)]
 pub struct Pool {
     limits: Limits,
     pace: BuildRate,
     circuits: HashMap<CircuitId, Circuit>,
-    /// The complete circuits, grouped by their key.
+    /// For each kind of circuit, the ids of the complete circuits.
     by_key: HashMap<Key, Vec<CircuitId>>,
     builds: BTreeMap<BuildId, Build>,
-    /// The builds whose circuit id is known.
+    /// For each circuit id that tor has assigned to a running build, the id of that build.
     launched: HashMap<CircuitId, BuildId>,
     /// Queued builds that a request waits for, in order of arrival.
     awaited: VecDeque<BuildId>,
     /// Queued builds of spare circuits.
     spares: VecDeque<BuildId>,
     groups: HashMap<(Key, Isolation), Group>,
-    /// The number of spare circuits to keep for each key.
+    /// For each kind of circuit, the number of spare circuits to keep.
     wanted: BTreeMap<Key, u8>,
     trouble: HashMap<Key, Trouble>,
     next: u64,
     effects: Vec<Effect>,
 }
 
-/// The numbers of circuits that an engine's status shows.
+/// The counts of circuits and streams that the status of an engine shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// The number of complete circuits.
@@ -232,7 +233,8 @@ pub struct View {
     pub id: CircuitId,
     /// The relays of the circuit, guard first.
     pub path: Arc<[Fingerprint]>,
-    /// The state of the circuit: `spare`, `used`, `dirty` or `doomed`.
+    /// The state of the circuit: `spare` (never used), `used`, `dirty` (too old for new streams) or `doomed` (tor will
+    /// close it soon).
     pub state: &'static str,
     /// The number of streams on the circuit.
     pub streams: u16,

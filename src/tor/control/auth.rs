@@ -1,8 +1,8 @@
-//! Logs in to a control port without credentials, with a cookie file, or with a password.
+//! Logs in to tor's control port. There are three methods: no credentials, a cookie file, or a password.
 //!
-//! If tor offers SAFECOOKIE, this method is used. With plain COOKIE we would send the content of the file whose path
-//! the other end sent. A fake tor on that port could then read any file of 32 bytes that our user may read. With
-//! SAFECOOKIE both ends prove that they know the content, and neither end sends it.
+//! If tor offers the method SAFECOOKIE, this method is used. With the method COOKIE we would send the content of the
+//! file whose path the other end sent. A fake tor on that port could then read any file of 32 bytes that our user may
+//! read. With SAFECOOKIE both ends prove that they know the content, and neither end sends it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

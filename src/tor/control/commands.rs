@@ -28,7 +28,7 @@ impl Control {
         self.info(Command::new("GETINFO").arg(key), key).await
     }
 
-    /// Returns the value of one GETINFO key whose answer may be as large as the directory.
+    /// Returns the value of a GETINFO key whose answer may be as large as the whole directory of relays.
     pub async fn getinfo_directory(&self, key: &'static str) -> Result<String, ControlError> {
         self.info(Command::new("GETINFO").arg(key).expecting(DIRECTORY_REPLY), key).await
     }
@@ -57,8 +57,8 @@ impl Control {
         text.trim().parse().map_err(|_| ControlError::Unexpected { verb: "GETINFO" })
     }
 
-    /// Returns true once tor can build circuits. The reported bootstrap progress stays at 75 % even then, because
-    /// predicted circuits are off.
+    /// Returns true once tor can build circuits. The bootstrap progress that tor reports stays at 75 % even then,
+    /// because this gateway turns tor's predicted circuits off.
     pub async fn enough_directory(&self) -> Result<bool, ControlError> {
         Ok(self.getinfo("status/enough-dir-info").await?.trim() == "1")
     }
@@ -89,7 +89,7 @@ impl Control {
         self.command(&command).await.map(drop)
     }
 
-    /// Subscribes to exactly these events and cancels all other subscriptions.
+    /// Subscribes to exactly the events in `events` and cancels all other subscriptions.
     pub async fn setevents(&self, events: &[&str]) -> Result<(), ControlError> {
         let command = events.iter().fold(Command::new("SETEVENTS"), |command, event| command.arg(event));
         self.command(&command).await.map(drop)
@@ -127,9 +127,10 @@ impl Control {
         self.start(&Command::new("ATTACHSTREAM").arg(stream).arg(circuit.map_or(0, |id| id.0)))
     }
 
-    /// Attaches a RESOLVE request to a circuit. tor 0.4.9.11 aborts with a failed assertion if such a stream is
-    /// attached to a circuit of purpose `controller`. So the circuit has the purpose `general` during that one command.
-    /// The three commands are written together, and tor does nothing else between them.
+    /// Attaches a stream for a name look-up (RESOLVE) to a circuit. tor 0.4.9.11 aborts with a failed assertion if such
+    /// a stream is attached to a circuit of purpose `controller`. So the circuit gets the purpose `general` for the
+    /// time of the command ATTACHSTREAM. The three commands are written together, and tor does nothing else between
+    /// them.
     pub fn attach_resolve(&self, stream: StreamId, circuit: CircuitId) -> Answer {
         let purpose = |name| Command::new("SETCIRCUITPURPOSE").arg(circuit).arg(name);
         drop(self.start(&purpose("purpose=general")));

@@ -27,14 +27,15 @@ pub enum Addr {
 pub struct BadAddr;
 
 impl Addr {
-    /// Returns the current address. A host name is looked up each time, because a container may get another address at
-    /// its restart. If the name has several addresses, an IPv4 address is used, because tor listens on IPv4 by default.
+    /// Returns the current address of `at`. A host name is looked up each time, because a container may get another
+    /// address at its restart. If the name has several addresses, an IPv4 address is used, because tor listens on IPv4
+    /// by default.
     pub async fn find(at: &Endpoint) -> io::Result<Self> {
         let unknown = || io::Error::new(io::ErrorKind::NotFound, "there is no such host name");
         Self::all(at).await?.into_iter().next().ok_or_else(unknown)
     }
 
-    /// Returns all current addresses, IPv4 first. The list is empty if the host name does not exist.
+    /// Returns all current addresses of `at`, IPv4 first. The list is empty if the host name does not exist.
     pub async fn all(at: &Endpoint) -> io::Result<Vec<Self>> {
         let Target { host, port } = match at {
             Endpoint::Unix(path) => return Ok(vec![Self::Unix(path.clone())]),

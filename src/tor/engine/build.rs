@@ -1,7 +1,7 @@
-//! Builds circuits: chooses a path, asks tor for the circuit, and records its end.
+//! Builds circuits: chooses a path, sends tor the command to build the circuit, and records how the build ended.
 //!
-//! Next: `engine/lend.rs` calls [`Engine::begin`] when the pool wants a build; `tor/path.rs` chooses the path;
-//! `engine/session.rs` receives tor's events about the circuit.
+//! Next: `engine/lend.rs` calls [`Engine::begin`] when the pool of circuits wants a build; `tor/path.rs` chooses the
+//! path; `engine/session.rs` receives tor's events about the circuit.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -18,10 +18,11 @@ use crate::tor::fault::LeaseFault;
 use crate::tor::netdir::Rules;
 use crate::tor::path::{self, Hops, IpVersion, NoPath, Path, Port, Want};
 
-/// A build that tor was asked for.
+/// A circuit build for which the command was sent to tor.
 pub(super) struct PlannedBuild {
     path: Path,
-    /// Its debug lines have an id in common. The span is disabled, and has no id, unless debug lines are on.
+    /// The span of the debug lines about this build. It adds the same id to all these lines. If debug lines are off,
+    /// the span is disabled and has no id.
     span: tracing::Span,
 }
 
@@ -32,7 +33,7 @@ impl PlannedBuild {
         Self { path, span }
     }
 
-    /// Logs how the build ended, and returns its path.
+    /// Logs the result `how` of the build, and returns the path of the build.
     pub(super) fn end(self, circuit: CircuitId, how: impl fmt::Debug) -> Path {
         self.span.in_scope(|| tracing::debug!(%circuit, result = ?how, "the build of a circuit ended"));
         self.path
@@ -40,7 +41,8 @@ impl PlannedBuild {
 }
 
 impl Engine {
-    /// Chooses a path and has tor build it.
+    /// Chooses a path and sends tor the command to build a circuit over that path. Returns what the engine must do
+    /// next.
     pub(super) fn begin(self: &Arc<Self>, build: BuildId, key: Key) -> VecDeque<Job> {
         let live = self.live();
         let path = match &live {
@@ -70,7 +72,7 @@ impl Engine {
         let none = HashSet::new();
         let mut chosen = path::choose(&dir, &want, &mut rand::rng());
         if chosen == Err(NoPath::NoMiddle) {
-            want.avoid = &none; // no other path exists, so use a middle that failed a minute ago
+            want.avoid = &none; // no other path exists, so a middle relay that failed recently is allowed
             chosen = path::choose(&dir, &want, &mut rand::rng());
         }
         chosen.map_err(|why| {
@@ -79,14 +81,16 @@ impl Engine {
         })
     }
 
-    /// Takes tor's answer to a build: the circuit's id, or `None` if tor refused.
+    /// Records tor's answer to the command that builds a circuit. `circuit` is the id of the circuit, or `None` if tor
+    /// refused the command.
     pub(super) fn answered(self: &Arc<Self>, build: BuildId, circuit: Option<CircuitId>) {
         self.act(|circuits, now| {
             let planned = circuits.asked.remove(&build);
             match circuit {
                 Some(circuit) => {
                     circuits.pool.launched(build, circuit, now);
-                    // A build that was given up meanwhile is closed, which says nothing about its relays.
+                    // If the pool gave up this build before tor answered, the circuit is closed. Its end then says
+                    // nothing about its relays, so its path is not kept.
                     let wanted = circuits.pool.knows(circuit);
                     circuits.launched.extend(planned.filter(|_| wanted).map(|planned| (circuit, planned)));
                 }
@@ -96,7 +100,7 @@ impl Engine {
     }
 }
 
-/// Maps the reason why no path was found.
+/// Maps the reason why no path was found to the error for the waiting request.
 pub(in crate::tor) fn no_path(why: NoPath) -> LeaseFault {
     match why {
         NoPath::ExitPolicy { .. } => LeaseFault::Policy,

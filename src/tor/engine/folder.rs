@@ -1,4 +1,5 @@
-//! An engine's folder. It is private, only one gateway uses it, and no tor of an earlier gateway runs in it.
+//! The folder of an engine. Only our user may read this folder, only one gateway uses it, and no tor process that an
+//! earlier gateway started runs in it.
 //!
 //! Two lock files tell three cases apart. We hold our lock as long as this process lives. If another process holds our
 //! lock, another gateway uses the same data_dir, which is an error. tor holds its own lock while it runs. If tor's lock
@@ -29,7 +30,7 @@ const SOCKET_NAME: usize = "/control".len();
 /// How long we wait for the end of a tor of an earlier gateway. Such a tor usually ends in about 20 ms.
 const ORPHAN_END: Duration = Duration::from_secs(5);
 
-/// The time between two checks whether that tor has ended. Not tuned.
+/// The time between two checks whether the tor of an earlier gateway has ended. Not tuned.
 const ORPHAN_LOOK: Duration = Duration::from_millis(50);
 
 /// The names of the files in which tor stores its directory of relays.
@@ -101,7 +102,8 @@ impl Folder {
         if self.is_free_within(ORPHAN_END).await {
             return Ok(());
         }
-        // Another process may have this process id by now. So the process is killed only if it runs with our folder.
+        // The operating system may have given this process id to another process by now. So the process is killed only
+        // if it was started with the torrc of our folder.
         if let Some(pid) = pid.filter(|pid| runs_in(*pid, &self.path)) {
             drop(Command::new("kill").args(["-KILL", &pid.to_string()]).status().await);
         }

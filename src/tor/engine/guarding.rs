@@ -1,7 +1,8 @@
-//! The engine's guard. The rules of [`crate::tor::guard`] choose it, and each engine has a different guard.
+//! Chooses the guard of an engine: the first relay of all its circuits. The rules of [`crate::tor::guard`] are used,
+//! and each engine gets a different guard.
 //!
-//! tor gets the guard as its option EntryNodes. So tor's own connections (directory, onion services) use the same
-//! guard.
+//! The guard becomes tor's option EntryNodes. So tor's own connections (for the directory and for onion services) use
+//! the same guard.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,8 +22,8 @@ const FILE: &str = "guards.json";
 pub(super) enum Chosen {
     /// The engine must use this guard.
     Use(Fingerprint),
-    /// The engine must test this guard by building one circuit through it. Until the result is known, it uses the
-    /// current guard.
+    /// The engine must test this guard by building one circuit through it. Until the result is known, the engine uses
+    /// its current guard.
     Try(Fingerprint),
     /// No guard is usable.
     None,
@@ -52,7 +53,8 @@ impl Engine {
         }
     }
 
-    /// Chooses a guard that no other engine uses. If there is no such guard, chooses one that another engine also uses.
+    /// Chooses a guard that no other engine uses. If there is no such guard, chooses a guard that another engine also
+    /// uses.
     pub(super) fn choose_guard(&self, rules: Rules) -> Chosen {
         let Some(dir) = self.fleet.netdir() else { return Chosen::None };
         let mut taken = self.fleet.guards();
@@ -100,7 +102,7 @@ impl Engine {
         }
     }
 
-    /// Returns the bridge where paths begin, if the user's torrc lines contain bridges.
+    /// Returns the bridge where paths begin. Returns `None` if the user's torrc lines contain no bridges.
     pub(super) async fn bridge(&self, live: &Live) -> Option<Entry> {
         let text = live.control.getinfo("entry-guards").await.ok()?;
         let id = first_up(&text).or_else(|| first(&text))?;

@@ -1,4 +1,4 @@
-//! Lends circuits to dials, and carries out the effects of the pool of circuits.
+//! Lends circuits to dials. Also carries out the actions that the pool of circuits requests (its effects).
 //!
 //! Next: `engine/build.rs` builds circuits.
 
@@ -20,15 +20,16 @@ use crate::tor::event::CircuitId;
 use crate::tor::fault::LeaseFault;
 use crate::tor::path::{Entry, Path};
 
-/// The pool and what belongs to it, under one lock.
+/// The pool of circuits and the data that belongs to it. All of this data is behind one lock.
 pub(in crate::tor) struct Circuits {
     pub(super) pool: Pool,
-    /// The run that the circuits belong to.
+    /// The number of the run of tor that the circuits belong to.
     pub(super) run: u64,
-    /// The guard or bridge that paths begin at.
+    /// The guard or bridge where paths begin. `None` until it is chosen.
     pub(super) entry: Option<Entry>,
     waiters: HashMap<WaiterId, oneshot::Sender<Result<Lease, LeaseFault>>>,
-    /// Builds before tor has given them a circuit id, and after.
+    /// Builds for which tor has not sent a circuit id yet, by build id. The field `launched` has the builds with a
+    /// circuit id, by that id.
     pub(super) asked: HashMap<BuildId, PlannedBuild>,
     pub(super) launched: HashMap<CircuitId, PlannedBuild>,
     pub(super) nudges: Nudges,
@@ -47,7 +48,8 @@ impl Circuits {
         }
     }
 
-    /// The pool's effects, to be carried out without the lock.
+    /// Returns the actions that the pool requests, together with the data for them. The caller carries them out after
+    /// it has released the lock.
     pub(super) fn jobs(&mut self) -> VecDeque<Job> {
         let effects = self.pool.effects();
         let job = |effect| match effect {
@@ -61,24 +63,26 @@ impl Circuits {
         effects.into_iter().map(job).collect()
     }
 
-    /// Sets the spares to keep.
+    /// Sets how many spare circuits to keep ready for each kind of circuit.
     pub(in crate::tor) fn want(&mut self, wanted: std::collections::BTreeMap<Key, u8>, now: Instant) {
         self.pool.want(wanted, now);
     }
 
-    /// When the circuit was completed, if it still exists.
+    /// Returns the time when the build of the circuit was complete. Returns `None` if the circuit does not exist any
+    /// more.
     pub(in crate::tor) fn built_at(&self, circuit: CircuitId) -> Option<Instant> {
         self.pool.built_at(circuit)
     }
 
-    /// Takes the path of a circuit whose build has ended, and logs `how` it ended.
+    /// Removes and returns the planned path of a circuit whose build has ended, and logs the result `how`. Returns
+    /// `None` if no such build is known.
     pub(super) fn finish(&mut self, circuit: CircuitId, how: impl std::fmt::Debug) -> Option<Path> {
         let build = self.launched.remove(&circuit)?;
         Some(build.end(circuit, how))
     }
 }
 
-/// An effect of the pool with what is needed to carry it out.
+/// An action that the pool requests, with the data that is needed to carry it out.
 pub(super) enum Job {
     Build {
         build: BuildId,
@@ -97,7 +101,7 @@ pub(super) enum Job {
     },
 }
 
-/// A request that waits for a circuit. Dropping it gives up.
+/// A request that waits for a circuit. If this value is dropped, the request stops waiting.
 pub(in crate::tor) struct Pending {
     engine: Arc<Engine>,
     waiter: WaiterId,
@@ -124,7 +128,7 @@ impl Drop for Pending {
 }
 
 impl Engine {
-    /// A lease on a complete circuit that is not busy, if there is one.
+    /// Returns a lease on a complete circuit that is not busy. Returns `None` if there is none.
     pub(in crate::tor) fn lend(self: &Arc<Self>, key: Key, isolation: Isolation) -> Option<Lease> {
         self.live()?;
         let (run, asked) = self.act(|circuits, now| (circuits.run, circuits.pool.lend(key, isolation, now)));
@@ -134,7 +138,7 @@ impl Engine {
         }
     }
 
-    /// A lease on a circuit, at once or after a build.
+    /// Returns a lease on a circuit, either immediately or after the build of a circuit.
     pub(in crate::tor) async fn ask(
         self: &Arc<Self>,
         key: Key,
@@ -159,7 +163,8 @@ impl Engine {
         }
     }
 
-    /// Takes back the place of a dropped lease.
+    /// Frees the place on a circuit after its lease was dropped. Does nothing if the circuit belongs to an earlier run
+    /// of tor.
     pub(in crate::tor) fn release(self: &Arc<Self>, run: u64, circuit: CircuitId) {
         self.act(|circuits, now| {
             if circuits.run == run {
@@ -168,7 +173,8 @@ impl Engine {
         });
     }
 
-    /// Drops a circuit that tor says does not exist.
+    /// Removes a circuit from the pool after tor reported that the circuit does not exist. Does nothing if the circuit
+    /// belongs to an earlier run of tor.
     pub(in crate::tor) fn missing(self: &Arc<Self>, run: u64, circuit: CircuitId) {
         self.act(|circuits, now| {
             if circuits.run == run {
@@ -177,7 +183,8 @@ impl Engine {
         });
     }
 
-    /// Runs `work` on the circuits under their lock, then carries out the effects.
+    /// Runs `work` on the circuits under their lock. After that, releases the lock and carries out the actions that the
+    /// pool requests.
     pub(in crate::tor) fn act<T>(self: &Arc<Self>, work: impl FnOnce(&mut Circuits, Instant) -> T) -> T {
         let mut circuits = self.circuits();
         let result = work(&mut circuits, Instant::now());
@@ -194,7 +201,7 @@ impl Engine {
             Job::Build { build, key } => return self.begin(build, key),
             Job::Close(circuit) => {
                 if let Some(live) = self.live() {
-                    // The answer does not matter: the circuit may be gone already.
+                    // tor's answer does not matter, because the circuit may already be closed.
                     drop(live.control.start(&Command::new("CLOSECIRCUIT").arg(circuit)));
                 }
             }
@@ -204,7 +211,7 @@ impl Engine {
                 }
             }
             Job::Grant { waiter, run, circuit, path } => {
-                // If the request has given up, dropping the lease gives the place back.
+                // If the request has given up, the lease is dropped here, which frees the place on the circuit.
                 let lease = Lease { engine: self.clone(), run, circuit, path };
                 if let Some(waiter) = waiter {
                     drop(waiter.send(Ok(lease)));
@@ -214,7 +221,7 @@ impl Engine {
         VecDeque::new()
     }
 
-    /// Ends the run: drops its circuits and streams, and gives waiting requests an error.
+    /// Ends the run of tor: removes its circuits and streams, and gives waiting requests an error.
     pub(super) fn lost(self: &Arc<Self>) {
         self.live.store(None);
         self.streams.lost();

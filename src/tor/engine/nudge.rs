@@ -2,11 +2,11 @@
 //!
 //! tor reports the death of a circuit when a DESTROY cell arrives. A relay that loses a neighbour writes one DESTROY
 //! cell for each circuit. It sends the first cell immediately, and holds back the others until something else is sent
-//! over the same connection. On a quiet connection this may take very long. In a test with 24 circuits to an exit that
-//! was killed, tor 0.4.9.11 learned of 6 dead circuits within 10 ms. It did not learn of the other 18 within 10 s, and
-//! streams on these circuits hung. Building one circuit through the same guard made all of the DESTROY cells arrive.
-//! Such a test circuit is a *nudge*. It has two hops, which are the first two relays of the circuits in doubt. It is
-//! closed as soon as it is built.
+//! over the same connection. On a quiet connection the other cells may arrive very late. In a test with 24 circuits to
+//! an exit that was killed, tor 0.4.9.11 learned of 6 dead circuits within 10 ms. It did not learn of the other 18
+//! within 10 s, and streams on these circuits hung. Building one circuit through the same guard made all of the DESTROY
+//! cells arrive. Such a test circuit is a *nudge*. It has two hops, which are the first two relays of the circuits in
+//! doubt. It is closed as soon as it is built.
 //!
 //! A nudge also finds relays that hang. tor waits 10 s for the answer to a stream, because the target may be slow. A
 //! nudge involves only the first two relays. So if it gets no answer within [`ANSWER`], one of these relays hangs, and
@@ -24,24 +24,26 @@ use crate::tor::control::Command;
 use crate::tor::event::CircuitId;
 use crate::tor::path::Link;
 
-/// The first number for the tags of nudges. The tags of builds count from 1, those of trials from 1 << 63.
+/// The first number for the tags of the commands that build nudges. The tags of ordinary builds count from 1, those of
+/// trials from 1 << 63.
 const TAGS: u64 = 1 << 62;
 
-/// How long the build of a nudge may take. Two hops of the public network take a second or less. If a link is wrongly
-/// taken for dead, it gets no new streams, but it keeps the streams that it has.
+/// How long the build of a nudge (a test circuit of two hops) may take. On the public network this build takes a second
+/// or less. If a link is wrongly taken for dead, its circuits get no new streams but keep their open streams.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// The least time between two nudges of the same link. It is longer than the time that tor waits for the answer to a
-/// stream.
+/// The least time between two nudges (test circuits) over the same link. It is longer than the time that tor waits for
+/// the answer to a stream.
 const AGAIN: Duration = Duration::from_secs(15);
 
-/// The most links that get a nudge at the same time. There is a limit because guards count the circuits of a client.
+/// The most links over which a nudge (test circuit) is built at the same time. There is a limit because guards count
+/// the circuits of a client.
 const AT_ONCE: usize = 8;
 
 #[derive(Debug)]
 struct Running {
     link: Link,
-    /// True once the first of the two relays has answered.
+    /// True once the first of the two relays of the test circuit has answered.
     reached: bool,
 }
 
@@ -51,7 +53,7 @@ pub(super) struct Nudges {
     next: u64,
     asked: HashMap<u64, Link>,
     running: HashMap<CircuitId, Running>,
-    /// The time of the last nudge of each link.
+    /// For each link (two relays), the time of its last nudge.
     last: HashMap<Link, Instant>,
 }
 
@@ -121,7 +123,7 @@ impl Engine {
         let tag = self.act(|circuits, now| match circuits.nudges.is_due(link, now) {
             true if circuits.pool.may_build(now) => Ok(Some(circuits.nudges.begin(link, now))),
             true => Err(()),
-            false => Ok(None), // this link was nudged a moment ago
+            false => Ok(None), // a nudge over this link was sent a moment ago
         });
         if let Ok(Some(tag)) = tag {
             tracing::debug!(engine = self.id.0, over = %link[1], "nudge");
@@ -157,8 +159,8 @@ impl Engine {
         was_one
     }
 
-    /// Gives up the circuits whose nudge got no answer, and ends the dials that wait on them. Returns true if the guard
-    /// itself did not answer.
+    /// Gives up the circuits over links whose nudge got no answer, and ends the dials that wait on these circuits.
+    /// Returns true if the guard itself did not answer.
     pub(super) fn end_silent(self: &Arc<Self>) -> bool {
         let mut guard_is_silent = false;
         for Silent { link, circuit, reached } in self.act(|circuits, now| circuits.nudges.silent(now)) {

@@ -21,8 +21,8 @@ const KEPT_LINES: usize = 8;
 /// The longest log line in bytes. Longer lines are cut; tor's own lines are shorter.
 const LINE: usize = 1000;
 
-/// How long a tor may take to end after it was told to end. It takes 20 ms on a quiet machine. Twice this time must be
-/// less than the time that the shutdown gives to killed tasks.
+/// How long tor may take to end after the command to end. tor takes 20 ms on a quiet machine. Twice this time must be
+/// less than the time that the shutdown of the gateway gives to killed tasks.
 const END: Duration = Duration::from_secs(3);
 
 /// How long the commands `tor --version` and `tor --verify-config` may take. They usually take about 30 ms.
@@ -107,7 +107,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Resolves when the process has ended. Returns the reason as text.
+    /// Resolves when the tor process has ended. Returns the reason as text.
     pub(super) async fn ended(&mut self) -> String {
         let how = match self.child.wait().await {
             Ok(status) => describe(status),
@@ -120,7 +120,7 @@ impl Process {
         }
     }
 
-    /// Tells tor to end, and kills the process if it does not end in time.
+    /// Sends tor the command to end, and kills the process if tor does not end within the time [`END`].
     pub(super) async fn end(mut self, control: Option<Control>) {
         if let Some(control) = control {
             // tor's answer is ignored, because tor also ends when the connection that owns it is closed.
@@ -166,8 +166,8 @@ async fn follow(output: impl AsyncRead + Unpin, engine: u8, last: Arc<Mutex<VecD
     }
 }
 
-/// Returns true for warnings about failed connections during the bootstrap. tor writes many of these warnings, and
-/// `session/progress.rs` logs the cause itself.
+/// Returns true for tor's warnings about failed connections during the bootstrap. tor writes many of these warnings,
+/// and `session/progress.rs` logs the cause itself.
 fn of_bootstrap(message: &str) -> bool {
     message.starts_with("Problem bootstrapping.")
         || message.ends_with(" connections have failed:")

@@ -1,5 +1,5 @@
 //! Keeps an engine's tor running. It starts tor or attaches to a running tor, logs in and runs a session. After a
-//! failure it pauses and tries again.
+//! failure the module pauses and tries again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,15 +41,15 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// The time between two attempts to connect to a tor that was just started.
 const LOGIN_RETRY: Duration = Duration::from_millis(20);
 
-/// How long the other engines wait for the first engine's directory of relays, instead of downloading it themselves. On
-/// the public network the first engine has its directory within about 20 s.
+/// How long the other engines wait for the directory of relays of the first engine, instead of downloading the
+/// directory. On the public network the first engine has its directory within about 20 s.
 const SEED_WAIT: Duration = Duration::from_secs(60);
 
-/// The time between two look-ups of a host name that may have the address of another tor.
+/// The time between two look-ups of a host name, to find the address of one more attached tor.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// An engine that must stop ends after it has had no stream for this long. It waits because a connection that was
-/// accepted just before may still open a stream.
+/// An engine that must end (because of the shutdown, or because its route was deleted) ends after it has had no stream
+/// for this time. The wait is needed because a connection that was accepted just before may still open a stream.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// The pauses between restarts: they double with each failure and have a random part (jitter).
@@ -66,7 +66,7 @@ impl Backoff {
         full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0) // with jitter, engines restart at different times
     }
 
-    /// Makes the next pause as short as the first. Called after tor has run long enough.
+    /// Makes the next pause as short as the first. Called after tor has run for at least the time [`STEADY`].
     pub(in crate::tor) fn reset(&mut self) {
         self.failures = 0;
     }
@@ -79,7 +79,7 @@ pub(super) enum End {
     Broken(String),
     /// Trying again does not help until the configuration changes.
     Hopeless(String),
-    /// The host name of the attached tor has no address for this engine.
+    /// The host name of the attached tor has no address that is free for this engine.
     Absent,
 }
 
@@ -116,7 +116,7 @@ pub(in crate::tor) async fn run(engine: Arc<Engine>) {
         engine.lost();
         engine.fleet.let_go(engine.id);
         held.keep_guards(&engine).await;
-        // This tor ends by itself when the control connection that owns it is dropped.
+        // tor ends by itself when the control connection that owns tor is dropped.
         held.control = None;
         if let Some(process) = held.process.take() {
             process.end(None).await;
@@ -292,7 +292,7 @@ impl Engine {
         }
     }
 
-    /// Resolves once shutdown has begun and the engine has no streams, or once the grace period is over.
+    /// Resolves once the engine must end and has no streams, or once the grace period of the shutdown is over.
     async fn may_end(&self) {
         self.ending().await;
         let unused = async {
@@ -310,7 +310,8 @@ impl Engine {
         }
     }
 
-    /// Logs why the run ended and waits until the next attempt. Returns `None` if shutdown begins during the wait.
+    /// Logs why the run of tor ended and waits until the next attempt. Returns `None` if the shutdown begins during the
+    /// wait.
     async fn rest(&self, end: End, backoff: &mut Backoff) -> Option<()> {
         let why = match end {
             End::Hopeless(why) => {

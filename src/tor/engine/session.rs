@@ -41,7 +41,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// The time between two checks of the guard, of missing microdescriptors, and of whether tor still answers.
 const UPKEEP: Duration = Duration::from_secs(60);
 
-/// The time between two requests to tor whether its bootstrap is complete. tor sends no event for this.
+/// The time between two questions to tor whether its bootstrap is complete. tor sends no event when the bootstrap is
+/// complete.
 const BOOTSTRAP_LOOK: Duration = Duration::from_millis(500);
 
 /// Advice in the log for an operator whose tor makes no progress in its bootstrap.
@@ -63,18 +64,19 @@ struct Session<'a> {
     engine: &'a Arc<Engine>,
     live: Arc<Live>,
     folder: &'a Folder,
-    /// The guard that tor's option EntryNodes has now.
+    /// The value of tor's option EntryNodes. `None` if this gateway has not set the option.
     told: Option<Fingerprint>,
     trials: Trials,
     network_down: bool,
     directory_lost: bool,
     guard_lost: bool,
-    /// The time when the directory must be read again.
+    /// The time when the directory of relays must be read again. `None` if nothing is due.
     directory_due: Option<Instant>,
     guard_due: Instant,
-    /// The relays after the guard of circuits that a relay has closed since the last tick.
+    /// Relays of circuits that a relay has closed since the last tick, without the guard of each circuit.
     cut: HashSet<Fingerprint>,
-    /// Circuits that did not belong to the pool at the last check.
+    /// The circuits that did not belong to the pool at the last check. If they still do not at the next check, they are
+    /// closed.
     strays: HashSet<CircuitId>,
 }
 
@@ -245,7 +247,7 @@ impl Session<'_> {
         if let Some(middle) = planned.as_ref().filter(|_| reached > 0).and_then(Path::middle) {
             self.engine.fleet.avoid(middle);
         }
-        // Only builds have a planned path. A circuit that we closed ourselves has none.
+        // Only a circuit that is being built has a planned path. A circuit that we closed ourselves has none.
         let Some(planned) = planned else { return };
         let guard = planned.hops()[0];
         if reached > 0 {
@@ -331,7 +333,7 @@ impl Session<'_> {
 
     /// Does the checks that are due once a minute.
     async fn upkeep(&mut self) -> Result<(), ControlError> {
-        // If tor does not answer this within the deadline of a command, tor hangs, and the run ends.
+        // If tor does not answer this command before the deadline for commands, tor hangs. The run of tor then ends.
         let streams = self.live.control.streams().await?;
         self.engine.streams().keep(|id| streams.iter().any(|stream| stream.id == id));
         self.close_strays(&streams).await?;

@@ -14,14 +14,14 @@ use crate::exit::Fingerprint;
 pub struct Circ {
     pub id: CircuitId,
     pub status: CircStatus,
-    /// The relays that the circuit reaches so far. If the circuit failed, the length of this list shows which hop
-    /// failed.
+    /// The relays that the circuit reaches so far, the guard first. If the circuit failed, the length of this list
+    /// shows which hop failed.
     pub path: Vec<Fingerprint>,
     /// True if a controller built the circuit (`PURPOSE=CONTROLLER`).
     pub ours: bool,
-    /// tor's reason why the circuit ended.
+    /// tor's reason why the circuit ended. `None` if the event contains no reason.
     pub reason: Option<CircReason>,
-    /// The reason from the relay that ended the circuit.
+    /// The reason from the relay that ended the circuit. `None` if no relay sent a reason.
     pub remote_reason: Option<CircReason>,
 }
 
@@ -75,7 +75,7 @@ pub struct CircBw {
     pub read: u64,
     /// The number of bytes sent.
     pub written: u64,
-    /// The congestion window in cells, if tor reports it.
+    /// The congestion window of the circuit in cells. `None` if tor does not report it.
     pub window: Option<u64>,
 }
 

@@ -17,13 +17,13 @@ pub struct Stream {
     pub circuit: Option<CircuitId>,
     /// The target as `host:port`, as the client sent it.
     pub target: Box<str>,
-    /// The username that the client sent to the SOCKS port.
+    /// The username that the client sent to the SOCKS port. `None` if the client sent none.
     pub username: Option<Box<str>>,
     /// True if a client opened the stream. tor also opens streams for itself.
     pub from_client: bool,
-    /// tor's reason why the stream ended or was detached.
+    /// tor's reason why the stream ended or was detached. `None` if the event contains no reason.
     pub reason: Option<EndReason>,
-    /// The exit's reason, if `reason` is [`EndReason::End`].
+    /// The exit's reason. Only present if `reason` is [`EndReason::End`].
     pub remote_reason: Option<EndReason>,
 }
 

@@ -26,7 +26,7 @@ pub struct Alarm {
     pub attempted: u32,
 }
 
-/// The kind of failure that happens too often.
+/// The kind of failure that happens too many times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failing {
     /// Circuits get past the guard but are not completed.

@@ -26,7 +26,7 @@ pub(super) struct Candidate {
     pub(super) dropped: bool,
     #[serde(default)]
     pub(super) bias: Bias,
-    /// True if, at the last choice, the guard was listed and neither dropped nor excluded.
+    /// True if the guard could be used at the last choice: it was listed and neither dropped nor excluded.
     #[serde(skip)]
     pub(super) fit: bool,
     #[serde(skip)]
@@ -98,7 +98,8 @@ impl GuardState {
         }
         let settings = &self.settings;
         for candidate in &mut self.sample {
-            // Otherwise a member that was added while the clock was ahead would never be removed.
+            // The clock may have been ahead when this member was added. Without this line the member would never be
+            // removed.
             candidate.added = candidate.added.min(now);
             candidate.confirmed = candidate.confirmed.map(|since| since.min(now));
             let listed = dir.relay(&candidate.id).is_some_and(is_possible_guard);

@@ -38,8 +38,8 @@ fn sort(mut found: Vec<(Entry, Option<Digest>)>, skipped: &mut Skipped) -> (Vec<
     (found.into_iter().map(|(entry, _)| entry).collect(), digests)
 }
 
-/// Values that are stored only once each, and the number of each value by the text it was read from. The empty text has
-/// number 0.
+/// A list in which each different value is stored only once, and a map from the text of a value to its index in the
+/// list. The empty text has index 0.
 struct Interned<'a, T> {
     values: Vec<T>,
     numbers: HashMap<&'a str, u32>,
@@ -63,7 +63,7 @@ struct Builder<'a> {
     policies: Interned<'a, PortPolicy>,
     families: Interned<'a, Family>,
     family_ids: Interned<'a, Box<[u32]>>,
-    /// The number of each proven family.
+    /// For each text of a family to which relays have proved that they belong, the number of that family.
     id_numbers: HashMap<&'a str, u32>,
 }
 

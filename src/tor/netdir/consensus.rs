@@ -1,7 +1,8 @@
-//! Parses the list of relays: a consensus of either flavour, or the answer to `GETINFO ns/all`.
+//! Parses the list of relays from one of three texts: a consensus of the ns flavour, a consensus of the microdescriptor
+//! flavour, or the answer to `GETINFO ns/all`.
 //!
 //! These three formats differ little. In the microdescriptor flavour the digest is in an `m` line instead of the `r`
-//! line. `ns/all` has neither header nor footer.
+//! line. The answer to `ns/all` has neither header nor footer.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 
@@ -20,7 +21,7 @@ const MAX_RELAYS: usize = 65_536;
 /// the memory.
 const MAX_PARAMS: usize = 1024;
 
-/// The bandwidth of a relay that has none in the consensus: 30 kB/s, as in tor.
+/// The bandwidth in kB/s of a relay that has no bandwidth in the consensus, as in tor.
 const DEFAULT_BANDWIDTH: u32 = 30;
 
 /// Keywords of lines that we know but do not need.
@@ -57,7 +58,7 @@ pub(super) struct Consensus<'a> {
     pub(super) params: Vec<(&'a str, i32)>,
     pub(super) weights: &'a str,
     pub(super) skipped: Skipped,
-    /// True if the next lines belong to a relay that was kept.
+    /// True if the `r` line before was accepted, so the next lines belong to that relay.
     in_relay: bool,
 }
 

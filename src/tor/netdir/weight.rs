@@ -24,8 +24,8 @@ const UNIT: u64 = 1_000_000;
 /// The largest bandwidth, in kB/s. This is tor's limit: a bandwidth is a signed 32-bit number of bytes.
 const MAX_BANDWIDTH: u32 = i32::MAX as u32 / 1000;
 
-/// The factors of one position, for relays with no flag, Guard, Exit or both. Each has two values: without and with the
-/// V2Dir flag.
+/// The factors of one position in a path, for four kinds of relays: no flag, Guard, Exit, both flags. Each kind has two
+/// factors: without and with the V2Dir flag.
 type Factors = [[u64; 2]; 4];
 
 /// The factors of all positions, from the consensus.

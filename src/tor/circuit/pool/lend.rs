@@ -43,7 +43,7 @@ impl Pool {
         self.groups.retain(|_, group| !group.waiters.is_empty());
     }
 
-    /// Frees a place on a circuit. The engine calls this when the stream of that place has ended or was never opened.
+    /// Frees a place on a circuit. The engine calls this when the stream in that place has ended or was never opened.
     pub fn release(&mut self, id: CircuitId, now: Instant) {
         let Some(circuit) = self.circuits.get_mut(&id) else { return };
         circuit.streams = circuit.streams.saturating_sub(1);
@@ -69,7 +69,7 @@ impl Pool {
         }
     }
 
-    /// Records that the circuit gave no answer within tor's time-out. The circuit gets no more streams.
+    /// Records that the circuit did not answer a stream within tor's time-out. The circuit gets no more streams.
     pub fn hang(&mut self, id: CircuitId, now: Instant) {
         if let Some(circuit) = self.circuits.get_mut(&id) {
             circuit.hung = true;
@@ -77,8 +77,8 @@ impl Pool {
         }
     }
 
-    /// Calls [`Self::hang`] for all circuits that begin with this link (the first two relays). Closes those without
-    /// streams. Returns the circuits that were not marked before.
+    /// Calls [`Self::hang`] for all circuits that begin with this link (the first two relays of a path). Closes those
+    /// of these circuits that have no streams. Returns the circuits that were not marked as hung before.
     pub fn hang_over(&mut self, link: Link, now: Instant) -> Vec<CircuitId> {
         let over = self.circuits.iter().filter(|(_, circuit)| !circuit.hung && circuit.path.starts_with(&link));
         let ids: Vec<_> = over.map(|(id, _)| *id).collect();
@@ -89,20 +89,20 @@ impl Pool {
         ids
     }
 
-    /// Returns the first two relays of a circuit.
+    /// Returns the first two relays of a circuit. Returns `None` if the circuit does not exist.
     pub fn link(&self, id: CircuitId) -> Option<Link> {
         self.circuits.get(&id)?.path.first_chunk().copied()
     }
 
-    /// Returns the first two relays of every circuit that contains one of `relays` after its guard, each pair only
-    /// once.
+    /// Returns the first two relays of every circuit that contains one of `relays` after its guard. Each pair of relays
+    /// is returned only once.
     pub fn links_over(&self, relays: &HashSet<Fingerprint>) -> Vec<Link> {
         let over = self.circuits.values().filter(|c| !c.hung && c.path.iter().skip(1).any(|r| relays.contains(r)));
         let links: BTreeSet<Link> = over.filter_map(|circuit| circuit.path.first_chunk().copied()).collect();
         links.into_iter().collect()
     }
 
-    /// Returns the time when a circuit was completed.
+    /// Returns the time when the build of this circuit was complete. Returns `None` if the circuit does not exist.
     pub fn built_at(&self, id: CircuitId) -> Option<Instant> {
         self.circuits.get(&id).map(|circuit| circuit.built)
     }
@@ -138,7 +138,7 @@ impl Pool {
         ids.iter().filter(|id| self.circuits.get(id).is_some_and(|circuit| circuit.owner == Some(isolation))).count()
     }
 
-    /// Returns the oldest spare circuit, because the oldest is the next to be closed for its age.
+    /// Returns the oldest spare circuit. It is used first, because it would be the next to be closed for its age.
     fn spare(&self, key: Key) -> Option<CircuitId> {
         let ids = self.by_key.get(&key)?;
         let good = |id: &&CircuitId| self.circuits.get(id).is_some_and(|c| c.owner.is_none() && !c.doomed);
@@ -192,7 +192,7 @@ impl Pool {
         if owner.is_some() { &mut self.awaited } else { &mut self.spares }.push_back(id);
     }
 
-    /// Gives places on a new circuit to the requests that wait for it.
+    /// Gives places on a new circuit to the requests that wait for a circuit of this kind and isolation key.
     pub(super) fn hand_out(&mut self, id: CircuitId, isolation: Isolation, now: Instant) {
         let Some(key) = self.circuits.get(&id).map(|circuit| circuit.key) else { return };
         let Some(group) = self.groups.get_mut(&(key, isolation)) else { return };

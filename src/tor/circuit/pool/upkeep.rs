@@ -4,8 +4,8 @@ use super::*;
 use crate::telemetry::metrics::{CIRCUIT_BUILD_SECONDS, CIRCUIT_FAILURES};
 
 impl Pool {
-    /// Sets how many spare circuits to keep for each key, and starts to build the missing ones. A spare that is no
-    /// longer wanted stays as long as an idle used circuit, because its exit is often wanted again.
+    /// Sets how many spare circuits to keep for each kind of circuit (key), and starts to build the missing circuits. A
+    /// spare that is no longer wanted is kept as long as an idle used circuit, because its exit is often wanted again.
     pub fn want(&mut self, wanted: BTreeMap<Key, u8>, now: Instant) {
         let dropped = |key: &Key| self.wanted.contains_key(key) && !wanted.contains_key(key);
         for circuit in self.circuits.values_mut().filter(|circuit| dropped(&circuit.key)) {
@@ -32,7 +32,7 @@ impl Pool {
                 *state = BuildState::Launched(state.since().unwrap_or(now), circuit);
                 self.launched.insert(circuit, build);
             }
-            // The build was abandoned meanwhile, so no other code would close its circuit.
+            // The pool gave up this build before tor answered, so no other code would close the circuit.
             None => self.effects.push(Effect::Close(circuit)),
         }
     }
@@ -83,7 +83,8 @@ impl Pool {
         let Some(owner) = build.owner else { return };
         let Some(group) = self.groups.get_mut(&(build.key, owner)) else { return };
         group.failures += 1;
-        // If no path exists, another try cannot help. After a broken build it may help, with another middle relay.
+        // If no path exists, another build cannot succeed. If a build broke, another build over another middle relay
+        // may succeed.
         let hopeless = matches!(fault, LeaseFault::UnknownExit | LeaseFault::Policy | LeaseFault::NoPath);
         let others = self.builds.values().any(|build_| build_.key == build.key && build_.owner == Some(owner));
         if !hopeless && group.failures < ATTEMPTS {
@@ -116,7 +117,7 @@ impl Pool {
         Some(circuit.key)
     }
 
-    /// Forgets all circuits and builds because the engine was lost. Waiting requests get an error.
+    /// Removes all circuits and builds, because the engine was lost. Waiting requests get an error.
     pub fn lost(&mut self) {
         for (_, group) in self.groups.drain() {
             let refused = group.waiters.into_iter().map(|waiter| Effect::Refuse { waiter, fault: LeaseFault::Lost });
@@ -227,7 +228,7 @@ impl Pool {
         }
     }
 
-    /// Does the same as [`Self::restock`] for one key. Called after one of the key's spare circuits was lent.
+    /// Does the same as [`Self::restock`] for one kind of circuit. Called after a spare circuit of this kind was lent.
     pub(super) fn restock_one(&mut self, key: Key, now: Instant) {
         let coming = self.builds.values().filter(|build| build.owner.is_none() && build.key == key).count();
         self.top_up(key, coming, now);

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 /// The least time between two log lines about progress. Not tuned.
 const STEP: Duration = Duration::from_secs(5);
 
-/// For this time after the start no failure is logged, because the first relays that tor tries often do not answer. Not
-/// tuned.
+/// For this time after the start of tor, no failure of the bootstrap is logged, because the first relays that tor tries
+/// often do not answer. Not tuned.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The least time between two log lines about a failure. tor itself would warn every few seconds.
@@ -39,8 +39,8 @@ impl Progress {
         Self { began: now, percent: 0, spoke: now, warned: None }
     }
 
-    /// Returns the kind of line to log now, if any. `kept` is true if tor reports a problem that keeps it from
-    /// progress.
+    /// Returns the kind of line to log now. Returns `None` if no line must be logged. `percent` is the progress of the
+    /// bootstrap. `kept` is true if tor reports a problem that prevents progress.
     pub(super) fn look(&mut self, percent: u8, kept: bool, now: Instant) -> Option<Line> {
         let due = now - self.began >= PATIENCE && self.warned.is_none_or(|last| now - last >= REMINDER);
         if kept && due {

@@ -25,7 +25,8 @@ impl Session<'_> {
         }
     }
 
-    /// Attaches a new stream to its circuit, and gives tor's future answer to the dial that waits for this stream.
+    /// Attaches a new stream to its circuit. Tor's answer to the command is passed to the dial that waits for this
+    /// stream.
     fn on_new(&self, stream: &Stream) {
         let at = Instant::now();
         let control = &self.live.control;
@@ -38,7 +39,7 @@ impl Session<'_> {
                     };
                     drop(seen.send(Seen { at, answer })); // if the dial gave up, its closed socket ends the stream
                 }
-                // The dial gave up before tor sent this event.
+                // The dial that this stream belongs to gave up before tor sent the event, so the stream is closed.
                 None => drop(control.close_stream(stream.id, EndReason::Misc)),
             },
             Some(Username::Onion(_)) => drop(control.attach_stream(stream.id, None)),
@@ -52,8 +53,8 @@ impl Session<'_> {
         self.on_used(stream.circuit, true);
     }
 
-    /// Records once per circuit whether the circuit worked, for the statistics of its guard. `well` is true if it
-    /// worked.
+    /// Records once per circuit whether the circuit worked when it was used, for the statistics of its guard. `well` is
+    /// true if the circuit worked.
     fn on_used(&self, circuit: Option<CircuitId>, well: bool) {
         let Some(circuit) = circuit else { return };
         let first = self.engine.act(|circuits, _| circuits.pool.prove(circuit));
@@ -62,8 +63,9 @@ impl Session<'_> {
         }
     }
 
-    /// Handles a stream that tor detached because the exit reported that the target cannot be reached. The client would
-    /// wait for two minutes. So we close the stream and give the exit's reason to the dial.
+    /// Handles a stream that tor detached because the exit reported that the target cannot be reached. tor would keep
+    /// the detached stream open for two minutes, and the client would wait. So we close the stream and report the
+    /// reason of the exit to the dial.
     fn on_detached(&self, stream: &Stream) {
         let fault = StreamFault::of(stream.reason, stream.remote_reason);
         let circuit = self.engine.streams().failed(stream.id, fault);

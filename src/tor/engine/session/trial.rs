@@ -1,4 +1,5 @@
-//! Trials: one test circuit through a better guard that failed before, to see whether this guard works again.
+//! Trials: test circuits that show whether a guard works again. A trial goes through a guard that failed before and
+//! that is better than the guard in use.
 
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
@@ -12,10 +13,12 @@ use crate::tor::event::CircuitId;
 use crate::tor::netdir::Flags;
 use crate::tor::path::{self, Entry, Hops, Want};
 
-/// The first number for the tags of trials. The tags of builds count from 1.
+/// The first number for the tags of the commands that build trials (test circuits). The tags of ordinary builds count
+/// from 1.
 const TAGS: u64 = 1 << 63;
 
-/// The number of exits that a trial tries as the end of its path. The first exit nearly always works.
+/// The number of random exits of which the first one with a possible path becomes the end of a trial's path. The first
+/// exit nearly always works.
 const EXITS: usize = 5;
 
 /// The trials that have no result yet.
