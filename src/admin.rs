@@ -57,17 +57,18 @@ pub fn no_exit_reason(why: &Why, selector: &Selector, tor: bool) -> String {
 /// The largest number of orders that wait in the queue. A further caller waits until there is space. Not tuned.
 const QUEUE: usize = 64;
 
-/// How long a caller waits for space in the queue. To create a thousand routes takes a few seconds.
+/// The longest time that a caller waits for space in the queue. It is long enough, because the creation of a thousand
+/// routes takes only a few seconds.
 const QUEUE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// An order for the worker, with the channel for its answer.
+/// An order to create, change or close routes, with the channel on which the worker sends its answer.
 enum RouteOrder {
     /// Create either all of these routes or none of them.
     Create(Vec<ValidSpec>, oneshot::Sender<Result<Created, RouteError>>),
     /// Change one route. `patch` is a JSON merge patch of the body that created the route: the value `null` removes a
     /// field.
     Change { name: String, patch: Map<String, Value>, answer: oneshot::Sender<Result<RouteName, RouteError>> },
-    /// Close one route. If `force` is true, its connections are cut as well.
+    /// Close one route. If `force` is true, the route's connections are cut as well.
     Close { name: String, force: bool, answer: oneshot::Sender<Result<(), RouteError>> },
 }
 
@@ -83,7 +84,7 @@ struct ValidSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Created {
     pub names: Vec<RouteName>,
-    /// False if the routes existed already and were created from equal specs.
+    /// True if the routes were created now. False if they existed already and were created from equal specs.
     pub new: bool,
 }
 
@@ -97,8 +98,8 @@ pub struct RouteAdmin {
 }
 
 impl RouteAdmin {
-    /// Starts the worker. `stored` are the API's routes that were in the store at the start. [`restored`] has added
-    /// them to the route table already.
+    /// Starts the worker that carries out orders. `stored` are the routes of the API that the store contained at the
+    /// start. [`restored`] has already added these routes to the route table.
     pub fn start(
         tasks: &Tasks,
         state: State,

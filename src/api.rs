@@ -72,11 +72,12 @@ const CONNECTIONS: usize = 512;
 /// The time limit for a client to send the head of its request. Not tuned.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a client may read nothing while there is more of an answer to send. Then its connection is closed, because
-/// it keeps others from connecting. Not tuned.
+/// How long a client may read nothing while there is more of an answer to send. Then the API closes the connection,
+/// because the number of connections is limited and other clients may be waiting. Not tuned.
 const READ_DEADLINE: Duration = Duration::from_secs(30);
 
-/// The longest life of a connection. A reader of `/events` then connects again and continues where it stopped.
+/// The age at which the API closes a connection. A reader of `/events` then connects again and continues where it
+/// stopped.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// A request to reload the configuration: the channel to which the answer is sent.

@@ -87,7 +87,7 @@ pub struct Actions {
 }
 
 impl Actions {
-    /// The real functions of the program. Tests use other ones.
+    /// The real functions of the program. Tests use other functions.
     pub const REAL: Self = Self {
         serve: |loaded, config| Ok(app::serve(loaded, config).into()),
         reload: reload::run,
@@ -291,8 +291,8 @@ fn with_config(
     }
 }
 
-/// Prints the error of a command that failed. If the reader of a pipe has closed it (`exitgate man | head`), that is no
-/// error.
+/// Prints the error of a command that failed. If the program that reads the output has closed the pipe (`exitgate man |
+/// head`), that is not treated as an error.
 fn finish(result: anyhow::Result<ExitStatus>) -> ExitStatus {
     result.unwrap_or_else(|error| {
         let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());

@@ -1,4 +1,4 @@
-//! exitgate: one gateway, many exits.
+//! exitgate: a SOCKS and HTTP proxy (the gateway) that sends each connection through one of many exits.
 //!
 //! This table lists the rooms (modules) in the order in which a connection passes through them:
 //!

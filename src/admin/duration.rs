@@ -88,7 +88,8 @@ impl PartialSchema for HumanDuration {
 }
 
 impl ToSchema for HumanDuration {
-    /// Returns the name of this type in the API's description. It is older than the name in the code.
+    /// Returns the name of this type in the API's description. The name differs from the Rust name, because the Rust
+    /// type got a new name later.
     fn name() -> Cow<'static, str> {
         "Span".into()
     }

@@ -118,8 +118,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Binds the ports that `routes` of the configuration need and that are not open yet. A reload calls this before it
-    /// changes anything. If a port is taken, the whole reload is refused.
+    /// Binds those ports of the configuration's `routes` that are not open yet. A reload calls this before it changes
+    /// anything. If a port is taken, the whole reload is refused.
     pub fn reserve(&self, config: &Config, routes: &[Arc<Route>]) -> Result<Vec<Reservation>, PortError> {
         let open: HashSet<SocketAddr> = self.routes.values().map(|open| open.port.listener.addr()).collect();
         let needed = routes.iter().filter(|route| route.origin == Origin::Config);

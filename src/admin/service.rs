@@ -36,7 +36,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) struct RouteService {
     state: State,
     listeners: Arc<Mutex<Listeners>>,
-    /// The spec of each route that the API created, as JSON, by the route's name.
+    /// A map from the name of each route that the API created to the route's spec as JSON.
     bodies: HashMap<String, String>,
     rules: Arc<ArcSwap<RouteRules>>,
     /// The names of routes whose port does not listen because another program uses it.
@@ -179,7 +179,7 @@ impl RouteService {
         }
     }
 
-    /// Binds one port for each route.
+    /// Binds one port for each of the `specs`.
     fn reserve(&self, specs: &[ValidSpec], listeners: &Listeners) -> Result<Vec<Reservation>, RouteError> {
         let snapshot = self.state.load();
         let mut free = self.rules.load().ports.clone();
@@ -197,7 +197,7 @@ impl RouteService {
         specs.iter().map(|valid| next(valid.spec.port)).collect()
     }
 
-    /// Binds exactly this port.
+    /// Binds the port `port`. A port that is taken is an error.
     fn reserve_one(&self, port: u16, listeners: &Listeners) -> Result<Reservation, RouteError> {
         if let Some(owner) = self.state.load().routes.by_port(port) {
             return Err(RouteError::PortOfRoute { port, route: owner.route.name.to_string() });
@@ -220,7 +220,8 @@ impl RouteService {
         let name = self.own(name)?.route.name.clone();
         let mut listeners = self.listeners.lock().await;
         listeners.close_route(&name, force).await;
-        // If this step fails, the route still exists. The worker opens its port again in the next round.
+        // If this change of the state fails, the route still exists. The worker opens the route's port again in the
+        // next round.
         self.state.apply(Change::Dropped(vec![name.clone()])).await.map_err(refused)?;
         self.bodies.remove(name.as_str());
         Ok(())
@@ -274,7 +275,7 @@ impl RouteService {
 /// that are created together: if they are exclusive, each of them needs an exit address of its own.
 fn no_exit(snapshot: &Snapshot, memory: &Memory, route: &Route, many: usize, now: Moment) -> Option<(Why, Funnel)> {
     let wish = snapshot.routes.preview(route.clone()).ok()?;
-    // No ban counts, because no site has this host.
+    // Each ban belongs to a site. No site has the host `exit.gate`, so no ban excludes an exit here.
     let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
     let ask = Ask { wish: &wish, key: "", target: &target, now, avoid: &[], plain: false };
     let explanation = route::explain(snapshot.view(), memory, &ask);
@@ -285,7 +286,7 @@ fn no_exit(snapshot: &Snapshot, memory: &Memory, route: &Route, many: usize, now
     Some((explanation.funnel.reason().or(too_few)?, explanation.funnel))
 }
 
-/// Returns the name of a route that was created without a name.
+/// Returns the name for a route that was created without one: `p` and the port, such as `p20003`.
 fn name_of(port: u16) -> String {
     format!("p{port}")
 }

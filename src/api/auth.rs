@@ -40,7 +40,7 @@ pub(super) struct Peer(pub(super) IpAddr);
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
     pub(super) access: Arc<ArcSwap<Access>>,
-    /// The number of wrong tokens by client address. A reload does not reset it.
+    /// Counts the wrong tokens from each client address. A reload does not reset these counts.
     pub(super) throttle: Arc<AuthThrottle>,
 }
 
@@ -120,7 +120,7 @@ impl Access {
             return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_host", "send exactly one Host header"));
         };
         let is_own = |host: &Host| is_loopback(host) || self.hosts.contains(host);
-        // The request line may also contain a host. In that case this host counts too (RFC 9112, 3.2.2).
+        // The request line may also contain a host. Such a host must be a name of this gateway too (RFC 9112, 3.2.2).
         let first = uri.authority().is_none_or(|named| parse_authority(named.as_str()).as_ref().is_some_and(is_own));
         let host = host.to_str().ok().and_then(parse_authority);
         if first && host.as_ref().is_some_and(is_own) {

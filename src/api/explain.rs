@@ -18,7 +18,8 @@ use crate::route::refusal::Funnel;
 use crate::route::{self, Ask, Memory};
 use crate::state::Snapshot;
 
-/// The target host if the query has no `host`. No site has this host, so no ban counts.
+/// The target host if the query has no `host`. Each ban belongs to a site, and no site has this host, so no ban
+/// excludes an exit.
 const NO_SITE: &str = "exit.gate";
 
 /// The query of `GET /explain`.

@@ -20,8 +20,8 @@ const BODY: usize = 64 * 1024;
 /// The time limit for receiving the body of a request. The limit for the head is the same. Not tuned.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The number of entries in a list without `limit`, and below it the largest `limit`, which makes an answer of about a
-/// megabyte. Not tuned.
+/// The number of entries in a list if the query has no `limit`. The constant below is the largest `limit` that a query
+/// may have: an answer of that length has about a megabyte. Neither value is tuned.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
@@ -107,12 +107,12 @@ fn wrong_query(why: &str) -> ApiError {
     }
 }
 
-/// Creates the error for a wrong query.
+/// Creates the error for a wrong query. `why` is the message for the caller.
 pub(super) fn bad_query(why: impl Into<String>) -> ApiError {
     ApiError::bad("bad_query", why)
 }
 
-/// Validates the `limit` of a list. Without it, returns the default.
+/// Validates the `limit` of a list. If the query has no `limit`, returns the default.
 pub(super) fn limit(asked: Option<usize>) -> Result<usize, ApiError> {
     match asked {
         None => Ok(LIMIT),

@@ -236,7 +236,8 @@ pub(super) async fn delete(
     Ok((StatusCode::ACCEPTED, Json(Closed { name: closed, state: "closed" })).into_response())
 }
 
-/// A target that no site has, so no ban counts.
+/// Returns a target whose host belongs to no site. Each ban belongs to a site, so no ban excludes an exit for this
+/// target.
 fn nowhere() -> Target {
     Target { host: Host::Name("exit.gate".into()), port: 443 }
 }

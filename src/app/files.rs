@@ -11,7 +11,7 @@ const RESERVED: u64 = 512;
 /// two ends each.
 const PER_CONNECTION: u64 = 6;
 
-/// Raises the soft limit on open files to the hard limit. Returns how many connections fit into it.
+/// Raises the soft limit on open files to the hard limit. Returns how many connections the new limit allows.
 pub fn raise_limit() -> u32 {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {

@@ -13,7 +13,8 @@ use crate::admin::RouteRules;
 use crate::api::ReloadAnswer;
 use crate::config::{self, Changes, Config, Loaded};
 
-/// Reloads the configuration, and logs the outcome.
+/// Reloads the configuration, and logs the outcome. `asked` is the path in the option `--config`, or `None` if the
+/// option was not given.
 pub(super) async fn reload(running: &mut Running, asked: Option<&Path>) -> ReloadAnswer {
     let loaded = match config::load(config::find(asked), Some(&wire::routes::validate_selector)) {
         Ok(loaded) => loaded,

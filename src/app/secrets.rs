@@ -46,8 +46,8 @@ pub fn make_data_dir(dir: &Path) -> Result<(), SecretError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fault)
 }
 
-/// Reads the secret in the file `dir/name`. If there is no file, generates a secret and stores it. The flag is true for
-/// a new secret.
+/// Reads the secret in the file `dir/name`. If there is no file, generates a secret and stores it. The returned `bool`
+/// is true if the secret was generated now.
 pub fn load_or_make(dir: &Path, name: &str) -> Result<(Secret, bool), SecretError> {
     let path = dir.join(name);
     let fault = |doing| move |error| SecretError { path: path.clone(), doing, error };

@@ -15,13 +15,13 @@ use crate::telemetry::{self, Telemetry};
 /// How the gateway ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// By a signal or a request to stop, also if open connections had to be cut.
+    /// A signal or a request stopped the gateway. This is also the result if open connections had to be cut.
     Stopped,
-    /// At once, by a second signal with this number.
+    /// A second signal ended the gateway immediately. The value is the number of the signal.
     Signal(u8),
-    /// It could not start, and may the next time: a port is taken, tor is missing.
+    /// The gateway could not start, but a later start may succeed: a port is taken, or tor is missing.
     Unavailable,
-    /// A failure of this program or of the machine.
+    /// This program or the machine failed.
     Broken,
 }
 
@@ -37,12 +37,13 @@ pub fn serve(loaded: Loaded, asked: Option<PathBuf>) -> End {
         Err(error) => return failed(&error, End::Broken),
     };
     let end = runtime.block_on(run(loaded, asked, telemetry));
-    // A task that ignored the kill must not keep the process alive.
+    // A task that continues although it was told to end must not keep the process alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     end
 }
 
-/// Prints the error as well: a person who started the gateway by hand must see it at every log level.
+/// Prints the error to stderr: a person who started the gateway by hand must see the error at every log level.
+/// Returns `end`.
 #[expect(clippy::print_stderr, reason = "the log may not exist yet, or may hide it")]
 fn failed(error: &dyn std::error::Error, end: End) -> End {
     eprintln!("exitgate: {error}");
@@ -77,7 +78,7 @@ async fn run(loaded: Loaded, asked: Option<PathBuf>, telemetry: Telemetry) -> En
         notify(&reloading.into_iter().flatten().collect::<Vec<_>>());
         let outcome = reload::reload(&mut running, asked.as_deref()).await;
         notify(&[NotifyState::Ready]);
-        // The caller may have hung up.
+        // The client that requested the reload may have disconnected.
         let _ = answer.map(|answer| answer.send(outcome));
     }
     notify(&[NotifyState::Stopping]);
@@ -112,7 +113,7 @@ fn end(error: &StartError) -> End {
     }
 }
 
-/// Notifies systemd, where the process runs under it.
+/// Sends these states to systemd. Does nothing if the process does not run under systemd.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd could not be notified");

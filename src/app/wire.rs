@@ -42,10 +42,12 @@ use crate::tor::Tor;
 /// value below the interval at which Prometheus reads metrics (15 s or more) is good.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// The length of the queue of reports that a site refuses an exit. A worker turns each report into a ban. Not tuned.
+/// The length of the queue of reports. A report says that a site refuses an exit, and a worker makes a ban from it. Not
+/// tuned.
 const REPORTS: usize = 256;
 
-/// The addresses that were bound. They differ from the configuration if it has port 0.
+/// The addresses that were bound. An address differs from the configured one if the configured port is 0 (any free
+/// port).
 #[derive(Clone, Debug, Default)]
 struct Bound {
     gateway: Vec<SocketAddr>,
@@ -186,8 +188,8 @@ fn addrs(ports: &[Reservation]) -> Vec<SocketAddr> {
     ports.iter().map(Reservation::addr).collect()
 }
 
-/// Generates a key or a token if the configuration has none and a port is open beyond loopback. Logs the path of its
-/// file.
+/// Generates a key or a token if the configuration has none and a port is open beyond loopback. Logs the path of the
+/// file that contains the new secret.
 pub(super) fn make_secrets(config: &mut Config) -> Result<(), StartError> {
     if config.exposure.make_key {
         let (secret, new) = secrets::load_or_make(&config.data_dir, secrets::KEY_FILE)?;
@@ -205,7 +207,7 @@ pub(super) fn make_secrets(config: &mut Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The state that the last run stored.
+/// The state that the last run of the gateway stored in the database.
 struct Stored {
     state: State,
     wished: mpsc::Receiver<ExitId>,
@@ -213,7 +215,7 @@ struct Stored {
     sources: Vec<store::Source>,
     /// The routes that the API created.
     routes: Vec<store::Route>,
-    /// The ports that the configuration's routes had.
+    /// The ports that the configuration's routes had in the last run.
     ports: FormerPorts,
 }
 
@@ -368,7 +370,7 @@ fn start_gauges(
     });
 }
 
-/// Logs the addresses, and an example command for the user to try.
+/// Logs the addresses that the gateway listens on, and an example command for the user to try.
 fn announce(bound: &Bound, config: &Config) {
     let list = |addrs: &[SocketAddr]| addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     tracing::info!(gateway = list(&bound.gateway), api = list(&bound.api), routes = config.routes.len(), "listening");

@@ -56,7 +56,7 @@ impl Api {
         Self::new(config, env::var("EXITGATE_URL").ok(), env::var("EXITGATE_TOKEN").ok().map(Secret::new), roots)
     }
 
-    /// `url` and `token` are the values of the environment variables.
+    /// `url` and `token` are the values of `EXITGATE_URL` and `EXITGATE_TOKEN`, or `None` if the variable is not set.
     fn new(
         config: &Config,
         url: Option<String>,
@@ -190,7 +190,8 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// Reads the token that a gateway without `api.token` has generated.
+/// Reads the token from the file in `data_dir`. The gateway generates this token if the configuration has no
+/// `api.token`.
 fn token_file(data_dir: &Path) -> Option<Secret> {
     std::fs::read_to_string(data_dir.join(TOKEN_FILE)).ok().map(|text| Secret::new(text.trim()))
 }

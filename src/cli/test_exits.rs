@@ -147,7 +147,8 @@ async fn testable(api: &Api, scope: &Scope) -> Result<Vec<String>, ClientError> 
     }
 }
 
-/// Sends the requests for the tests: as few as possible, and all at the same time.
+/// Sends the ids of all exits to the API for testing, in as few requests as possible. All requests run at the same
+/// time.
 fn start_requests(api: &Api, scope: &Scope, ids: &[String], tasks: &Tasks) -> mpsc::UnboundedReceiver<Event> {
     let (send, events) = mpsc::unbounded_channel();
     for ids in ids.chunks(IDS_PER_REQUEST) {

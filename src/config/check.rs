@@ -23,7 +23,8 @@ pub struct Check {
     pub canary: Vec<Uri>,
     /// The check targets that routes may use: those of the file, and the presets that the file does not replace.
     pub targets: Vec<CheckTarget>,
-    /// A file with certificates that are trusted as well as the public roots. It contains at least one.
+    /// A file with at least one certificate. These certificates are trusted in addition to the public roots. `None`:
+    /// only the public roots are trusted.
     pub ca_file: Option<PathBuf>,
     /// The largest number of new checks per second. Above 0.
     pub per_second: f64,
@@ -39,7 +40,7 @@ pub struct Check {
     pub passes: NonZeroU32,
     /// The age after which the result of a check no longer counts. Longer than `every`.
     pub stale_after: Duration,
-    /// How long an exit is not used for a site that refused it.
+    /// How long an exit is not used for a site after this site refused the exit.
     pub ban_for: Duration,
     /// The settings for tests of public proxies (`[check.public]`).
     pub public: CheckPublic,
@@ -53,11 +54,11 @@ pub struct CheckTarget {
     pub url: Uri,
     /// The accepted HTTP statuses, at least one.
     pub expect_status: Vec<u16>,
-    /// Text that the body must contain.
+    /// Text that the body must contain. `None`: the body need not contain a certain text.
     pub expect_body: Option<String>,
-    /// A regular expression that must match the body.
+    /// A regular expression that must match the body. `None`: the body is not matched.
     pub expect_regex: Option<Regex>,
-    /// The time limit from opening the stream to the end of the page.
+    /// The time limit from opening the stream to the end of the page. `None`: no limit for this page.
     pub expect_latency: Option<Duration>,
     /// The site that an exit is banned from if it fails this check.
     pub site: String,
@@ -258,7 +259,8 @@ fn one_target(written: &schema::CheckTarget, at: &KeyPath, findings: &mut Findin
     Some(CheckTarget { name, url, expect_status, expect_body, expect_regex, expect_latency, site, preset: false })
 }
 
-/// Returns the last line of an error of `regex`, which has the reason. The lines before it only show the expression.
+/// Returns the last line of the text of a `regex` error. This line contains the reason. The lines before it only show
+/// the expression.
 fn last_line(why: &regex::Error) -> String {
     let text = why.to_string();
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()

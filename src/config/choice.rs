@@ -24,7 +24,7 @@ pub enum Rotate {
     Weekly,
 }
 
-/// Says whether clients need a key at a route's own port.
+/// Determines whether clients need a key at a route's own port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {

@@ -39,7 +39,7 @@ const RESTART: [&str; 22] = [
     "store",
 ];
 
-/// The value of every key as text, by the key's path.
+/// A map from the path of every key to the key's value as text.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct FlatKeys(BTreeMap<String, String>);
 

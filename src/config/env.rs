@@ -14,8 +14,8 @@ use super::tree::{Node, Value};
 /// `EXITGATE_URL` and `EXITGATE_TOKEN`, belong to the client commands.
 const PREFIX: &str = "EXITGATE__";
 
-/// Writes the value of every such variable into the tree. Shorter names come first, so a variable for a key overrides a
-/// variable for its whole section.
+/// Writes the value of every variable whose name begins with `EXITGATE__` into the tree. Shorter names come first, so a
+/// variable for a key overrides a variable for its whole section.
 pub(super) fn lay_on(root: &mut Node, vars: impl IntoIterator<Item = (String, String)>) -> Vec<Finding> {
     let ours = |(name, value): &(String, String)| name.starts_with(PREFIX) && !value.is_empty();
     let mut vars: Vec<_> = vars.into_iter().filter(ours).collect();

@@ -28,7 +28,7 @@ impl Findings {
     }
 
     /// Records a fault, which makes the configuration unusable. If the value at `at` was reported before, nothing is
-    /// recorded, because its place was taken by a default value.
+    /// recorded, because a default value has already replaced the reported value.
     pub(super) fn fault(&mut self, at: impl Into<KeyPath>, what: impl Into<String>, hint: impl Into<String>) {
         let at = at.into();
         if self.is_sound(&at) {

@@ -40,12 +40,13 @@ pub struct Gateway {
     /// How long the gateway waits for the target's first byte after the client has sent data. `None`: `idle_timeout`
     /// applies.
     pub answer_timeout: Option<Duration>,
-    /// How long a tunnel stays open after one side has closed it and while the other side sends nothing.
+    /// How long a tunnel stays open after the client or the target has closed its direction, if no more data arrives
+    /// from the other one.
     pub half_closed_timeout: Duration,
     /// How long a connection may wait between two plain HTTP requests.
     pub keep_alive_timeout: Duration,
-    /// The largest share of dials that may get a second dial at the same time because the first is slow: from 0 (off)
-    /// to 0.5.
+    /// A dial is an attempt to open a stream to a target. This is the largest share of dials for which a second dial
+    /// may start because the first is slow: from 0 (off) to 0.5.
     pub hedge: f64,
     /// The default number of exits in a route's pool.
     pub pool: NonZeroU32,
@@ -70,8 +71,8 @@ pub struct Gateway {
     /// True if clients must send a username on the shared port even if no keys are configured.
     pub require_username: bool,
     pub target_ports: PortRules,
-    /// Account names of paid proxy services. They are ignored at the start of a username. Lower case, without a `-` at
-    /// the end.
+    /// Account names of paid proxy services, in lower case and without a `-` at the end. If a username begins with one
+    /// of these names, this part of the username is ignored.
     pub alias_prefixes: Vec<String>,
     /// How many different wrong passwords one address may send before it has to wait.
     pub auth_failures: NonZeroU32,
@@ -79,10 +80,10 @@ pub struct Gateway {
     pub auth_pause: Duration,
     /// The limits for each client address.
     pub client_limits: Limits,
-    /// The networks whose connections must begin with a PROXY protocol header. No other client may send one. Empty: no
-    /// client may.
+    /// The networks whose connections must begin with a PROXY protocol header. Clients in other networks may not send
+    /// this header. Empty: no client may send the header.
     pub proxy_protocol: Vec<IpNet>,
-    /// The certificate for TLS, if client ports accept TLS connections too.
+    /// The certificate with which client ports accept TLS connections too. `None`: client ports do not accept TLS.
     pub tls: Option<Tls>,
     /// The keys of clients. No two keys have the same name or the same secret.
     pub keys: Vec<ClientKey>,

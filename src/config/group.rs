@@ -36,7 +36,7 @@ const RESERVED: [&str; 17] = [
     "sessionlength",
 ];
 
-/// The groups of the section `[groups]`: the countries of each group, by the group's name.
+/// The groups of the section `[groups]`: a map from the name of each group to its countries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups(BTreeMap<String, Vec<String>>);
 

@@ -1,4 +1,4 @@
-//! Addresses to listen on. Each listener has at least one, and no two listeners may use the same.
+//! Addresses to listen on. Each listener has at least one address, and no two listeners may use the same address.
 
 use std::net::SocketAddr;
 

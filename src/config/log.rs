@@ -17,7 +17,7 @@ pub struct Log {
     pub level: String,
     /// The format of log lines on standard error.
     pub format: LogFormat,
-    /// A file into which every log line is also written, as JSON.
+    /// A file into which every log line is also written, as JSON. `None`: no file is written.
     pub file: Option<PathBuf>,
     /// How often a new log file is started.
     pub rotate: Rotate,

@@ -33,7 +33,8 @@ pub struct Route {
     pub port: Option<NonZeroU16>,
     /// The number of exits that are in use at the same time.
     pub pool: NonZeroU32,
-    /// The name of the check target that the route's exits must pass. A check target of this name exists.
+    /// The name of the check target that the route's exits must pass. A check target of this name exists. `None`: the
+    /// route's exits need not pass a check target.
     pub check: Option<String>,
     pub auth: Auth,
     /// The networks whose clients may use the route's own port. Empty: all clients may.
@@ -41,7 +42,7 @@ pub struct Route {
     /// True if no other pin may use the IP address of this route's pin.
     pub exclusive: bool,
     pub engine: Engine,
-    /// How long an exit is used before it is replaced by another one.
+    /// How long an exit is used before it is replaced by another one. `None`: no exit is replaced because of its age.
     pub rotate_every: Option<Duration>,
     /// How long a pinned exit may be down before the pin gets another exit. `None`: the pin never changes.
     pub repin_after: Option<Duration>,

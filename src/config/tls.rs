@@ -93,7 +93,8 @@ pub(super) fn certificates(findings: &mut Findings, at: &KeyPath, path: &Path) -
     None
 }
 
-/// Returns the reason to add after "which contains no …", if the error has a more detailed one.
+/// Returns a text with the details of the error, which reports show after "which contains no …". The text is empty if
+/// the error has no details.
 fn reason(why: &pem::Error) -> String {
     match why {
         pem::Error::NoItemsFound => String::new(),

@@ -32,7 +32,7 @@ pub struct Tor {
     pub streams_per_circuit: NonZeroU32,
     /// The number of spare circuits that are kept ready to each exit in use.
     pub spare_circuits: u8,
-    /// A file with more lines for the torrc of each engine.
+    /// A file with more lines for the torrc of each engine. `None`: there is no such file.
     pub torrc: Option<PathBuf>,
     /// More lines for the torrc of each engine. None of them contains a line break.
     pub extra: Vec<String>,
@@ -50,7 +50,7 @@ pub struct Attach {
     pub control: Endpoint,
     /// The SOCKS port that exitgate uses for streams which it attaches to circuits.
     pub socks: Endpoint,
-    /// The SOCKS port for onion services.
+    /// The SOCKS port for onion services. `None`: this engine has no such port.
     pub onion_socks: Option<Endpoint>,
     /// True if each IP address of the host name is an engine of its own. If the name has no addresses, there is no
     /// engine.
@@ -61,7 +61,7 @@ pub struct Attach {
     pub cookie_file: Option<PathBuf>,
 }
 
-/// Public relays refuse circuits from one client address if it builds this many per second.
+/// Public relays refuse new circuits from a client address that builds this many circuits per second.
 const DEFENDED_PACE: f64 = 3.0;
 
 impl Tor {

@@ -30,7 +30,7 @@ pub(super) enum Value {
     Integer(i64),
     Float(f64),
     Bool(bool),
-    /// A date or a time. No key has this type.
+    /// A date or a time. No configuration key accepts such a value.
     Time(String),
     List(Vec<Node>),
     Table(BTreeMap<String, Node>),

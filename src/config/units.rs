@@ -122,7 +122,7 @@ impl TextValue for Bytes {
 pub(super) struct Int<const MIN: u32, const MAX: u32>(pub(super) u32);
 
 impl<const MIN: u32, const MAX: u32> Int<MIN, MAX> {
-    /// Returns the number as a type without zero. Only for ranges that begin above 0.
+    /// Returns the number as a `NonZeroU32`. This function is only for ranges whose `MIN` is above 0.
     pub(super) fn positive(self) -> NonZeroU32 {
         const { assert!(MIN > 0) };
         NonZeroU32::new(self.0).unwrap_or(NonZeroU32::MIN)

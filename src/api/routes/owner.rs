@@ -1,8 +1,9 @@
-//! Finds out what a URL below `/proxies/{route}/` refers to: a route (by name or port) or the selector of a username,
-//! and which client key's pin or session of it.
+//! Finds out what a URL below `/proxies/{route}/` refers to: a route (by name or port) or the selector of a username.
+//! It also finds the client key whose pin or session is meant.
 //!
 //! A pin or a session belongs to the client key that created it. A caller of the API has no client key, so the query
-//! contains the name of the key (`key`). It may be left out if at most one key has a pin or a session here.
+//! contains the name of the key (`key`). The query may omit this name if at most one key has a pin or a session for
+//! this route or username.
 
 use std::sync::Arc;
 
@@ -29,7 +30,8 @@ pub(in crate::api) struct OwnerQuery {
     pub(super) key: Option<String>,
 }
 
-/// The selector, and the key that its pin or session belongs to. The key is empty if there is none.
+/// The selector that a URL refers to, and the name of the client key whose pin or session is meant. The name is empty
+/// if the query has no `key` and no key has a matching pin or session.
 pub(super) struct Owned {
     pub(super) wish: Wish,
     pub(super) key: Arc<str>,

@@ -150,9 +150,9 @@ pub(in crate::api) struct Batch {
 pub(super) struct RouteView {
     pub(super) snapshot: Arc<Snapshot>,
     rules: Guard<Arc<RouteRules>>,
-    /// The pins that belong to no session, by the name of their route.
+    /// A map from the name of a route to its pin. Pins that belong to a session are not included.
     pins: HashMap<Arc<str>, PinRecord>,
-    /// The exits that carry open connections now, by the name of their route.
+    /// A map from the name of a route to the exits that carry its open connections now.
     in_use: HashMap<Arc<str>, HashSet<ExitId>>,
     closed_ports: BTreeSet<String>,
     outbound: Arc<Outbound>,

@@ -137,8 +137,8 @@ fn start_bans(tasks: &Tasks, state: State, ban_for: Duration, mut reported: mpsc
     });
 }
 
-/// Returns whether traffic can leave, and through which sources. `direct` and `public` are true if these sources are
-/// enabled.
+/// Returns whether the gateway has a tested exit that is usable now, and which sources have one. `direct` and `public`
+/// are true if these sources are enabled.
 pub(super) fn readiness(state: &State, tor: Option<&Tor>, direct: bool, public: bool) -> Readiness {
     let snapshot = state.load();
     let mut counts: BTreeMap<Source, (usize, usize)> = BTreeMap::new();

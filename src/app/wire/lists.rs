@@ -14,12 +14,12 @@ use crate::source::fetch::{Client, Direct};
 use crate::source::list::Bounds;
 use crate::source::public::{GIVEN_UP, Publics};
 
-/// The length of each queue of exits that live requests wait for. Not tuned: more exits than a tester checks at the
-/// same time.
+/// The largest number of exits in each queue. The queues contain exits that live requests wait for. Not tuned: a queue
+/// has space for more exits than a tester checks at the same time.
 const WISHES: usize = 256;
 
-/// The tester of public proxies may use this fraction of the connections that the open files allow (2: a half). The
-/// rest is for clients.
+/// The limit on open files allows a certain number of connections. The tester of public proxies may use this fraction
+/// of them (2 means one half). The rest is for clients.
 const FILES_SHARE: u32 = 2;
 
 /// Starts the downloads and the tester, and adds their handles to `started`.

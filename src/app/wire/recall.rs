@@ -15,7 +15,7 @@ use crate::route::memory::Memory;
 use crate::state::Snapshot;
 use crate::store::{self, Loaded, Public, TargetVerdict};
 
-/// The name of the check target whose result is the verdict of the exit itself.
+/// The name of the basic check of exits. The result of this check decides whether the exit counts as good or bad.
 const ECHO: &str = "echo";
 
 /// How long a public proxy that is condemned (found to be hostile) is remembered after its last check. Not tuned: free
@@ -40,7 +40,7 @@ pub(super) fn recall(config: &Config, loaded: Loaded, geoip: &GeoIp, now: Moment
 
 fn known(config: &Config, loaded: &Loaded, geoip: &GeoIp, now: Moment) -> HashMap<ExitId, Known> {
     let mut all: HashMap<ExitId, Known> = HashMap::new();
-    // The store returns the newest address of an exit first, but `saw` must get the newest address last.
+    // The store returns the newest address of an exit first, but `saw` must be called with the newest address last.
     for seen in loaded.observed.iter().rev() {
         all.entry(seen.exit.clone()).or_default().saw(seen.ip, geoip.country(seen.ip), seen.last);
     }

@@ -51,7 +51,7 @@ pub(super) fn bounds(gateway: &Gateway) -> Bounds {
     }
 }
 
-/// The ports that the configuration's routes had in the last run, by the name of the route.
+/// A map from the name of each route of the configuration to the port that this route had in the last run.
 pub(in crate::app) type FormerPorts = BTreeMap<String, u16>;
 
 /// Reads the ports of the last run from the store's metadata.
@@ -81,7 +81,7 @@ pub(super) fn configured(
     Ok(Change::Configured { words, defaults: defaults(config), routes })
 }
 
-/// Chooses the port of each route of the configuration.
+/// Chooses the port of each route of the configuration. Returns a map from the route's name to its port.
 fn ports<'c>(config: &'c Config, held: &Snapshot, former: &FormerPorts) -> Result<HashMap<&'c str, u16>, StartError> {
     let written = config.routes.iter().filter_map(|route| Some((route.name.as_str(), route.port?.get())));
     let mut all: HashMap<&str, u16> = written.collect();

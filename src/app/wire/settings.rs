@@ -16,8 +16,8 @@ use crate::net::Secret;
 use crate::tor::control::Auth;
 use crate::{dial, store, telemetry, tor};
 
-/// How long a client or target may accept no bytes before its stream is cut. Not tuned: a train in a tunnel is offline
-/// for less time.
+/// A stream is cut if its client or target accepts no bytes for this time. Not tuned: a phone in a train that passes a
+/// tunnel is offline for less than 300 s.
 const STALLED: Duration = Duration::from_secs(300);
 
 /// The folders that may contain the files of the package tor-geoipdb, in order: Debian and Alpine, Fedora, Homebrew on
@@ -89,7 +89,8 @@ pub(super) fn connections(gateway: &config::Gateway, most: u32) -> usize {
     wanted.min(most) as usize
 }
 
-/// Returns the TLS settings for the servers of sources. These servers need a certificate of a public authority.
+/// Returns the TLS settings for downloads from sources of exits. The servers of sources need a certificate of a public
+/// authority.
 pub(super) fn trust() -> Result<Arc<rustls::ClientConfig>, StartError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
@@ -103,7 +104,7 @@ pub(super) fn made_key(secret: Secret) -> config::ClientKey {
     config::ClientKey { name: "default".to_owned(), secret, limits: config::Limits::default() }
 }
 
-/// Returns the client keys, the limits of each client, and the pause after wrong keys.
+/// Returns the client keys, the limits of each client, and the rule that makes an address wait after wrong keys.
 pub(in crate::app) fn terms(config: &Config) -> (Vec<Key>, Amounts, Damping) {
     let gateway = &config.gateway;
     let keys = gateway.keys.iter().map(|key| Key {

@@ -76,8 +76,8 @@ export function CopyButton({ text, label = "Copy" }) {
     <${Icon} name=${done ? "done" : "copy"} /></button>`;
 }
 
-// The clipboard API exists only on secure origins, but a gateway in a LAN usually has no TLS. There an older API is
-// used.
+// The clipboard API exists only on secure origins, but a gateway in a LAN usually has no TLS. Without the clipboard
+// API, an older API is used.
 async function copied(text) {
   if (navigator.clipboard) {
     const written = await navigator.clipboard.writeText(text).then(() => true, () => false);
