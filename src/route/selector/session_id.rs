@@ -76,6 +76,10 @@ fn is_plain(text: &str) -> bool {
 /// Splits a username at the token that begins with `session=`, if there is one. Returns the tokens before it, and a
 /// pair: the word `session` as the username writes it, and the name after the `=`.
 pub(super) fn split_rest(text: &str) -> (&str, Option<(&str, &str)>) {
+    // Most usernames have no `=`, and this search for one byte is fast.
+    if !text.as_bytes().contains(&b'=') {
+        return (text, None);
+    }
     let begins = |at: &usize| text.get(*at..*at + REST.len()).is_some_and(|word| word.eq_ignore_ascii_case(REST));
     let mut starts = std::iter::once(0).chain(text.match_indices('-').map(|(at, _)| at + 1));
     let Some(at) = starts.find(begins) else { return (text, None) };
