@@ -1,7 +1,7 @@
 // The page /docs in a real Chromium, on a gateway without Tor.
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import { faultless, judge, launch, open, shoot } from "./browser.js";
+import { faultless, inspect, launch, open, shoot } from "./browser.js";
 import { locked, stop } from "./gateway.js";
 
 describe("/docs", { concurrency: false }, () => {
@@ -26,7 +26,7 @@ describe("/docs", { concurrency: false }, () => {
     assert.ok(!text.includes("`"), text.split("\n").find((line) => line.includes("`")));
     const icon = await page.locator("link[rel=icon]").getAttribute("href");
     assert.equal((await fetch(gateway.url + icon)).status, 200);
-    await judge(page, "docs");
+    await inspect(page, "docs");
     await shoot(page, "docs");
     faultless(page);
   });
