@@ -7,7 +7,7 @@
 //! - The `Host` header must be a name of this gateway. Otherwise DNS rebinding would let a page read answers.
 //! - An `Origin` header must be this gateway's own. Otherwise a page could send requests that change something.
 //! - A request with a body must have the content type JSON. A page can send JSON to another origin only after a
-//! preflight request, and this API allows no preflight request.
+//!   preflight request, and this API allows no preflight request.
 //!
 //! A token is read from the `Authorization` header only, because a token in a URL is written to logs and to the
 //! browser's history. After many wrong tokens from one address, all tokens from this address are refused for a minute,
