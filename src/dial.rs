@@ -66,6 +66,15 @@ pub enum EngineFault {
     /// The engine stopped while the dial waited for its answer.
     #[error("the engine was lost")]
     Lost,
+    /// No guard answers: the first relay of a circuit, or the connection of this machine to the internet, is down.
+    #[error("no guard of the Tor network answers")]
+    FirstHop,
+    /// The guard answers, but no circuit over the relays after the guard was complete. Nothing is known about the exit.
+    #[error("no relay before the exit answers")]
+    Middle,
+    /// More circuits are wanted than may be built in the time that a client waits.
+    #[error("too many circuits are wanted at the same time")]
+    Busy,
     /// The engine's answer violates the protocol.
     #[error("the engine gave an unusable answer")]
     Protocol,

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 
-use super::{DialError, EngineFault, ExitFault, Stream, TargetFault, direct, tor};
+use super::{DialError, ExitFault, Stream, TargetFault, direct, tor};
 use crate::exit::{Login, Protocol, PublicId};
 use crate::limit::target::Rules;
 use crate::net::{Host, Target};
@@ -227,11 +227,7 @@ async fn read<const N: usize, S: AsyncRead + Unpin>(stream: &mut S) -> Result<[u
 pub fn blames_the_proxy(error: DialError) -> bool {
     match error {
         DialError::Exit(fault) => fault != ExitFault::Unclear,
-        DialError::Engine(
-            EngineFault::NotReady | EngineFault::Lost | EngineFault::Protocol | EngineFault::Exhausted,
-        )
-        | DialError::Target(_)
-        | DialError::Deadline => false,
+        DialError::Engine(_) | DialError::Target(_) | DialError::Deadline => false,
     }
 }
 

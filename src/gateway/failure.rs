@@ -286,6 +286,9 @@ const fn engine(fault: EngineFault) -> Row {
     match fault {
         EngineFault::NotReady => row(0x01, 503, OURS, "engine_not_ready", "no Tor engine is ready"),
         EngineFault::Lost => row(0x01, 502, OURS, "engine_lost", "the Tor engine was lost"),
+        EngineFault::FirstHop => row(0x01, 503, OURS, "engine_first_hop", "no guard of the Tor network answers"),
+        EngineFault::Middle => row(0x01, 503, OURS, "engine_middle", "no relay before the exit answers"),
+        EngineFault::Busy => row(0x01, 503, OURS, "engine_busy", "too many circuits are wanted at the same time"),
         EngineFault::Protocol => row(0x01, 502, OURS, "engine_protocol", "the Tor engine gave an unusable answer"),
         EngineFault::Exhausted => row(0x01, 503, OURS, "engine_exhausted", "the Tor engine is out of a resource"),
     }
@@ -404,6 +407,9 @@ mod tests {
         (Failure::NoExit(NoExit::NoneFree), 3, 503, "destination_unavailable", "no_exit_free"),
         (Failure::Engine(EngineFault::NotReady), 1, 503, "proxy_internal_error", "engine_not_ready"),
         (Failure::Engine(EngineFault::Lost), 1, 502, "proxy_internal_error", "engine_lost"),
+        (Failure::Engine(EngineFault::FirstHop), 1, 503, "proxy_internal_error", "engine_first_hop"),
+        (Failure::Engine(EngineFault::Middle), 1, 503, "proxy_internal_error", "engine_middle"),
+        (Failure::Engine(EngineFault::Busy), 1, 503, "proxy_internal_error", "engine_busy"),
         (Failure::Engine(EngineFault::Protocol), 1, 502, "proxy_internal_error", "engine_protocol"),
         (Failure::Engine(EngineFault::Exhausted), 1, 503, "proxy_internal_error", "engine_exhausted"),
         (Failure::Exit(ExitFault::Unknown), 1, 502, "destination_unavailable", "exit_unknown"),

@@ -20,11 +20,21 @@ pub enum LeaseFault {
     /// No engine has a guard from which a path to this exit can begin.
     #[error("no path to the exit")]
     NoPath,
-    /// One or more circuits were tried, and no build was completed.
+    /// The guard, which is the first relay of every circuit, did not answer, or refused. This says nothing about the
+    /// exit.
+    #[error("the guard does not answer")]
+    FirstHop,
+    /// The guard answered, but no relay between the guard and the exit did. This says nothing about the exit.
+    #[error("no relay before the exit answers")]
+    Middle,
+    /// Too many circuit builds are queued before the build for this request. This says nothing about the exit.
+    #[error("too many circuits are wanted at the same time")]
+    Busy,
+    /// The relay before the exit answered, and the exit did not.
     #[error("no circuit to the exit could be built")]
     Unreachable,
-    /// The exit, or a relay before the exit, has no capacity left.
-    #[error("a relay on the way is overloaded")]
+    /// The exit answered that it has no capacity left.
+    #[error("the exit is overloaded")]
     Overloaded,
     /// No circuit was ready before the request's deadline.
     #[error("the deadline passed")]
@@ -43,6 +53,12 @@ pub enum StreamFault {
     /// tor refused to attach the stream to the circuit.
     #[error("tor would not attach the stream")]
     NotAttached,
+    /// The guard of the circuit does not answer. This says nothing about the exit.
+    #[error("the guard does not answer")]
+    FirstHop,
+    /// The guard answers, and the second relay of the circuit does not. This says nothing about the exit.
+    #[error("a relay before the exit does not answer")]
+    Middle,
     /// The exit did not answer the request to connect.
     #[error("the exit does not answer")]
     Unanswered,

@@ -12,6 +12,9 @@ impl From<LeaseFault> for DialError {
             LeaseFault::UnknownExit => ExitFault::Unknown.into(),
             LeaseFault::Policy => ExitFault::Policy.into(),
             LeaseFault::NoPath => ExitFault::NoPath.into(),
+            LeaseFault::FirstHop => EngineFault::FirstHop.into(),
+            LeaseFault::Middle => EngineFault::Middle.into(),
+            LeaseFault::Busy => EngineFault::Busy.into(),
             LeaseFault::Unreachable => ExitFault::Unreachable.into(),
             LeaseFault::Overloaded => ExitFault::Overloaded.into(),
             LeaseFault::Deadline => Self::Deadline,
@@ -25,6 +28,8 @@ impl From<StreamFault> for DialError {
             StreamFault::CircuitGone => ExitFault::Died.into(),
             StreamFault::EngineLost => EngineFault::Lost.into(),
             StreamFault::NotAttached => EngineFault::Protocol.into(),
+            StreamFault::FirstHop => EngineFault::FirstHop.into(),
+            StreamFault::Middle => EngineFault::Middle.into(),
             StreamFault::Unanswered => ExitFault::Hung.into(),
             StreamFault::Ended(reason) => of_end(reason),
         }
