@@ -42,7 +42,7 @@ mod socks;
 #[cfg(test)]
 mod tests;
 
-pub use crate::tor::{Caller, Way};
+pub use crate::tor::{BuildClass, Caller, Way};
 use socks::{Answer, Ask, Handshake};
 
 /// The number of circuits to one exit that a dial tries before the failure counts as a fault of the exit.

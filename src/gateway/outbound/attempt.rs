@@ -19,7 +19,8 @@ use crate::net::{Host, Target};
 use crate::route::choose::Plan;
 use crate::route::selector::Mode;
 use crate::route::{self, Isolation};
-use crate::tor::{Tor, Way};
+use crate::tor::path::{IpVersion, Port};
+use crate::tor::{BuildClass, Tor, Way};
 
 /// A dial counts as late if its duration is this many times the hedging delay (the time after which a second dial may
 /// begin). This also holds if there was no second dial. Not tuned.
@@ -42,6 +43,11 @@ impl Attempt<'_> {
     pub(super) fn question(&self, now: Moment) -> route::Ask<'_> {
         let OpenRequest { target, avoid, .. } = self.request;
         route::Ask { wish: self.wish, key: self.client.key(), target, now, avoid, plain: self.plain }
+    }
+
+    /// Returns which other streams may share a circuit with the stream of this request.
+    fn isolation(&self) -> Isolation {
+        self.wish.isolation(self.client.tenant(), &self.request.target.host)
     }
 }
 
@@ -90,7 +96,8 @@ impl Outbound {
         let mut failed = Vec::new();
         loop {
             plan.exits.truncate(left);
-            let by = attempt.by.min(Instant::now() + self.terms.load().times.attempt);
+            let by =
+                attempt.by.min(Instant::now() + self.queue_wait(&attempt, &plan) + self.terms.load().times.attempt);
             let Failed { error, exits } = match self.race(&attempt, &plan, by).await {
                 Ok(dialed) => return Ok(self.opened(&attempt, &plan, dialed, failed, left - 1)),
                 Err(failure) => failure,
@@ -101,9 +108,27 @@ impl Outbound {
             // every dial smaller.
             if !again || !Box::pin(self.next_exit(&attempt, &mut plan, &mut failed, exits)).await {
                 let meters = Some(self.meters.of(attempt.wish.label()));
-                return Err(Refusal { meters, ..Failure::from(error).into() });
+                return Err(Refusal {
+                    meters,
+                    retry_after: self.retry_after(&attempt, error),
+                    ..Failure::from(error).into()
+                });
             }
         }
+    }
+
+    /// Returns how long the dial of the plan's first exit waits until the build of its circuit can begin. This is the
+    /// gateway's own queue, so it does not count as time of the attempt.
+    fn queue_wait(&self, attempt: &Attempt<'_>, plan: &Plan) -> Duration {
+        let (ExitId::Tor(relay), Ok(tor)) = (plan.first().id(), self.tor()) else { return Duration::ZERO };
+        let port = Port { number: attempt.request.target.port, over: IpVersion::V4 };
+        tor.queue_wait(&way(*relay, attempt.wish, attempt.isolation()), Some(port))
+    }
+
+    /// Returns when a client should try again that was refused because too many circuits are wanted.
+    fn retry_after(&self, attempt: &Attempt<'_>, error: DialError) -> Option<Duration> {
+        let busy = error == DialError::Engine(EngineFault::Busy);
+        self.tor().ok().filter(|_| busy).map(|tor| tor.retry_after(attempt.wish.own_engine()))
     }
 
     /// Removes the failed exits from the plan. If no exit is left in the plan and the route is not strict, a new plan
@@ -143,11 +168,11 @@ impl Outbound {
         let second = plan.exits.get(1).filter(|_| plan.hedge);
         let patience = second.and_then(|second| patience(first, second));
         let (Some(patience), Some(second)) = (patience, second) else {
-            let dialed = self.through(first, attempt, plan.isolation, by).await?;
+            let dialed = self.through(first, attempt, attempt.isolation(), by).await?;
             return Ok(self.succeeded(dialed, DialSpeed::Unknown));
         };
         // The future of two dials is boxed because it is large, and most dials need no second dial.
-        Box::pin(self.side_by_side([first, second], attempt, plan.isolation, by, patience)).await
+        Box::pin(self.side_by_side([first, second], attempt, attempt.isolation(), by, patience)).await
     }
 
     async fn side_by_side(
@@ -268,7 +293,7 @@ impl Outbound {
         let meters = self.meters.of(wish.label());
         let dialed = match self.tor() {
             Ok(tor) => {
-                let caller = dial::tor::Caller { isolation: wish.isolation(client.key()), own: wish.own_engine() };
+                let caller = dial::tor::Caller { isolation: attempt.isolation(), own: wish.own_engine() };
                 dial::tor::onion(tor, caller, target, early, by).await
             }
             Err(error) => Err(error),
@@ -353,7 +378,7 @@ impl Outbound {
                 "only exits of Tor answer RESOLVE; let the proxy resolve names (socks5h)",
             ));
         };
-        let way = way(*fingerprint, attempt.wish, plan.isolation);
+        let way = way(*fingerprint, attempt.wish, attempt.isolation());
         let tor = self.tor().map_err(Failure::from)?;
         let answer = match lookup {
             Lookup::Address(host) => dial::tor::resolve(tor, way, host, attempt.by).await.map(Resolved::Address),
@@ -383,7 +408,7 @@ fn another_exit_may_help(error: &DialError) -> bool {
 }
 
 fn way(exit: Fingerprint, wish: &Wish, isolation: Isolation) -> Way {
-    Way { exit, hops: wish.policy.hops, isolation, own: wish.own_engine() }
+    Way { exit, hops: wish.policy.hops, isolation, class: BuildClass::Live, own: wish.own_engine() }
 }
 
 /// Returns true if the target's name exists only inside the Tor network.

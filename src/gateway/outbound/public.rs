@@ -56,7 +56,10 @@ impl Outbound {
             Through::Direct => Ok(Reach::Direct),
             Through::Tor => {
                 let exit = route::carrier(&self.parts.state.load().catalog, id).ok_or(EngineFault::NotReady)?;
-                Ok(Reach::Tor(self.tor()?, tor::Way { exit, hops: HOPS, isolation, own: None }))
+                Ok(Reach::Tor(
+                    self.tor()?,
+                    tor::Way { exit, hops: HOPS, isolation, class: tor::BuildClass::Live, own: None },
+                ))
             }
         }
     }
