@@ -230,10 +230,15 @@ impl Tor {
             let patience = Some(ENGINE_WAIT).filter(|_| Some(engine.id()) != last);
             match engine.ask(key, who, patience, deadline).await {
                 Ok(lease) => return Ok(lease),
-                // The cause of this failure is the engine or its guard, so another engine may succeed.
-                Err(why @ (LeaseFault::NoPath | LeaseFault::Lost | LeaseFault::NotReady | LeaseFault::Busy)) => {
-                    fault = why;
-                }
+                // The cause of this failure is the engine, its guard or its queue, so another engine may succeed.
+                Err(
+                    why @ (LeaseFault::NoPath
+                    | LeaseFault::Lost
+                    | LeaseFault::NotReady
+                    | LeaseFault::FirstHop
+                    | LeaseFault::Middle
+                    | LeaseFault::Busy),
+                ) => fault = why,
                 Err(why @ LeaseFault::Deadline) if patience.is_some() => fault = why,
                 Err(why) => return Err(why),
             }

@@ -26,12 +26,11 @@ impl Outbound {
         exit: &Exit,
         id: &PublicId,
         attempt: &Attempt<'_>,
-        isolation: Isolation,
         by: Instant,
     ) -> Result<DialedStream, DialError> {
         let terms = self.terms.load_full();
         let offer = exit.listing().public.clone().ok_or(ExitFault::Unknown)?;
-        let reach = self.reach(id, &offer, isolation)?;
+        let reach = self.reach(id, &offer, attempt.isolation())?;
         let login = offer.login.as_ref();
         let way = Way { id, login, reach, times: terms.public, rules: &terms.rules, check_names: true };
         let target = attempt.request.target;
@@ -41,14 +40,19 @@ impl Outbound {
                 Err(DialError::Exit(ExitFault::Refused)) if forwards => {}
                 Err(error) => return Err(error),
                 Ok(opened) => {
-                    return Ok(DialedStream { stream: opened.stream, first: opened.first, forwarder: None });
+                    return Ok(DialedStream {
+                        stream: opened.stream,
+                        first: opened.first,
+                        forwarder: None,
+                        took: None,
+                    });
                 }
             }
         }
         let stream = forward(way, target, by).await?;
         let authorization = login.map(|login| authorization(login).into());
         let forwarder = Forwarder { origin: origin(target), authorization };
-        Ok(DialedStream { stream, first: Vec::new(), forwarder: Some(Box::new(forwarder)) })
+        Ok(DialedStream { stream, first: Vec::new(), forwarder: Some(Box::new(forwarder)), took: None })
     }
 
     fn reach(&self, id: &PublicId, offer: &Offer, isolation: Isolation) -> Result<Reach<'_>, DialError> {
