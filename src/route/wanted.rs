@@ -8,7 +8,8 @@
 //!   exits it did not use
 //! - the first member of the pool, or the pin, of a new named route, so the first connection need not wait
 //!
-//! Nothing else does, so a gateway that nobody uses builds no circuits. `tor/spares.rs` bounds the sum.
+//! Nothing else does, so a gateway that nobody uses builds no circuits. `tor/spares.rs` bounds the sum. Other members of
+//! pools are listed with 0 spare circuits, because the tester of exits reads the list, too.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +30,9 @@ const LATELY: Duration = Duration::from_secs(600);
 /// engine delays nobody. `tor.spare_circuits` scales this number.
 pub const SPARES: u8 = 2;
 
+/// The number of exits of an unused named route that are listed. Not tuned.
+const READY: usize = 2;
+
 /// The largest number of spare circuits to one exit, however many routes use the exit. Not tuned.
 const MOST: u8 = 4;
 
@@ -42,21 +46,25 @@ pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> WantedExits {
         let exits = wanted.of(entry.route.own_engine());
         // The one exit of a strict route is its pin, which is not always in the pool.
         let pooled = entry.route.selector.mode != Mode::Strict;
-        look.add_pool(exits, &entry.pool, &entry.route.policy, used, pooled && lately(entry.route.created));
+        let new = pooled && lately(entry.route.created);
+        let how = PoolUse { used: used && pooled, new, listed: if used { usize::MAX } else { READY } };
+        look.add_pool(exits, &entry.pool, &entry.route.policy, how);
     }
     // The scope of a route that a username narrows is `route:selector`.
     let route_of = |scope: &str| view.routes.get(scope.split(':').next().unwrap_or(scope));
     for route in memory.implicit().list() {
         let own = route_of(route.scope()).and_then(|entry| entry.route.own_engine());
-        look.add_pool(wanted.of(own), &route.pool(), route.policy(), lately(route.used()), false);
+        let used = lately(route.used());
+        let how = PoolUse { used, new: false, listed: if used { usize::MAX } else { 0 } };
+        look.add_pool(wanted.of(own), &route.pool(), route.policy(), how);
     }
     for pin in memory.pins().list(now) {
         let named = view.routes.get(&pin.holder.scope);
         let policy = named.map_or(view.routes.defaults(), |entry| &entry.route.policy);
         let (spares, rank) = match named {
             _ if lately(pin.used) => (SPARES, Rank::Used),
-            Some(entry) if lately(entry.route.created) => (1, Rank::Fresh),
-            _ => continue,
+            Some(entry) => (u8::from(lately(entry.route.created)), Rank::Fresh),
+            None => continue,
         };
         let own = route_of(&pin.holder.scope).and_then(|entry| entry.route.own_engine());
         add(wanted.of(own), &pin.to.exit, WantedExit { spares, rank, hops: policy.hops });
@@ -85,16 +93,26 @@ struct Look<'a> {
     now: Moment,
 }
 
+/// How the route of a pool is used.
+#[derive(Clone, Copy)]
+struct PoolUse {
+    /// True if the route was used lately.
+    used: bool,
+    /// True if the route is new and named.
+    new: bool,
+    /// The number of members to list.
+    listed: usize,
+}
+
 impl Look<'_> {
-    /// Adds the circuits of one pool. `used` is true if its route was used lately, `new` if the route is new.
-    fn add_pool(&self, exits: &mut Exits, pool: &Pool, policy: &Policy, used: bool, new: bool) {
-        let looked_at = if used { pool.have() } else { usize::from(new) };
-        for (at, member) in pool.members().iter().enumerate().take(looked_at) {
+    /// Adds the circuits of one pool.
+    fn add_pool(&self, exits: &mut Exits, pool: &Pool, policy: &Policy, PoolUse { used, new, listed }: PoolUse) {
+        for (at, member) in pool.members().iter().enumerate().take(listed) {
             let exit = member.exit(self.catalog).filter(|_| used);
             let (spares, rank) = match exit.is_some_and(|exit| exit.load().carried_within(LATELY, self.now)) {
                 true => (SPARES, Rank::Used),
-                false if at > 0 => continue,
-                false => (1, if used { Rank::First } else { Rank::Fresh }),
+                false if at == 0 && used => (1, Rank::First),
+                false => (u8::from(at == 0 && new), Rank::Fresh),
             };
             add(exits, member.id(), WantedExit { spares, rank, hops: policy.hops });
         }
@@ -121,7 +139,7 @@ mod tests {
     fn spares(world: &World) -> BTreeMap<u16, (u8, Rank)> {
         let wanted = wanted(world.view(), &world.memory, world.now);
         let of = |(relay, exit): (Fingerprint, WantedExit)| (number(&ExitId::Tor(relay)), (exit.spares, exit.rank));
-        wanted.exits.into_iter().map(of).collect()
+        wanted.exits.into_iter().map(of).filter(|(_, (spares, _))| *spares > 0).collect()
     }
 
     /// A connection of this username opens a stream through its exit.
@@ -178,6 +196,19 @@ mod tests {
     }
 
     #[test]
+    fn members_that_need_no_circuit_are_listed_for_the_tester() {
+        let mut world = World::new(&["US"; 8]);
+        world.route("shop", "us", Policy { pool: 4, ..Policy::default() });
+        world.pass(LATELY);
+        let listed = |world: &World| wanted(world.view(), &world.memory, world.now).every_exit().count();
+        assert_eq!((listed(&world), spares(&world).len()), (READY, 0));
+        world.first("shop");
+        assert_eq!((listed(&world), spares(&world).len()), (4, 1));
+        world.pass(LATELY);
+        assert_eq!(listed(&world), READY);
+    }
+
+    #[test]
     fn implicit_routes_get_circuits_while_they_are_used() {
         let mut world = World::new(&["US"; 8]);
         let used = carry(&mut world, "us-session-a");
@@ -198,7 +229,7 @@ mod tests {
         world.tidy();
         assert_eq!(spares(&world), BTreeMap::new(), "the pin stays, without a spare circuit");
         world.route("one", "us-strict", Policy::default());
-        assert_eq!(spares(&world), BTreeMap::new(), "no exit is chosen yet, and the pool is not what it will use");
+        assert_eq!(spares(&world), BTreeMap::new(), "no exit is chosen yet");
         let pinned = world.first("one");
         assert_eq!(spares(&world), BTreeMap::from([(pinned, (SPARES, Rank::Used))]));
     }
@@ -235,7 +266,8 @@ mod tests {
         world.route("alone", "us", Policy { engine: Engine::Own, ..Policy::default() });
         let own = |world: &World| wanted(world.view(), &world.memory, world.now).own;
         let idle = own(&world);
-        assert!(idle.len() == 1 && idle.values().all(|exits| exits.values().all(|exit| exit.spares == 1)), "{idle:?}");
+        let of_idle: u8 = idle.values().flat_map(BTreeMap::values).map(|exit| exit.spares).sum();
+        assert!(idle.len() == 1 && of_idle == 1, "{idle:?}");
         carry(&mut world, "alone-session-a");
         assert!(spares(&world).is_empty(), "{:?}", spares(&world));
         assert!(own(&world).values().flat_map(BTreeMap::values).any(|exit| exit.rank == Rank::Used));

@@ -151,23 +151,22 @@ impl Outbound {
         let second = plan.exits.get(1).filter(|_| plan.hedge);
         let patience = second.and_then(|second| patience(first, second));
         let (Some(patience), Some(second)) = (patience, second) else {
-            let dialed = self.through(first, attempt, plan, &OnceLock::new()).await?;
+            let dialed = self.through(first, attempt, &OnceLock::new()).await?;
             return Ok(self.succeeded(dialed, DialSpeed::Unknown));
         };
         // The future of two dials is boxed because it is large, and most dials need no second dial.
-        Box::pin(self.side_by_side([first, second], attempt, plan, patience)).await
+        Box::pin(self.side_by_side([first, second], attempt, patience)).await
     }
 
     async fn side_by_side(
         &self,
         [first, second]: [&Arc<Exit>; 2],
         attempt: &Attempt<'_>,
-        plan: &Plan,
         patience: Duration,
     ) -> Result<DialedExit, Failed> {
         let (usable, usable_beside) = (OnceLock::new(), OnceLock::new());
-        let dial = self.through(first, attempt, plan, &usable);
-        let beside = self.through(second, attempt, plan, &usable_beside);
+        let dial = self.through(first, attempt, &usable);
+        let beside = self.through(second, attempt, &usable_beside);
         let may_help = |error: &DialError| another_exit_may_help(error, keeps_exit(attempt.wish));
         match self.hedges.race(dial, beside, patience, may_help).await {
             Race::First(dialed) => {
@@ -193,7 +192,6 @@ impl Outbound {
         &self,
         exit: &Arc<Exit>,
         attempt: &Attempt<'_>,
-        plan: &Plan,
         usable: &OnceLock<Instant>,
     ) -> Result<DialedExit, DialError> {
         tracing::debug!(exit = %exit.id(), "dialing");

@@ -22,10 +22,9 @@ impl Outbound {
     /// If the build for the first exit would wait long in the queue, puts an exit first that needs no wait. A session
     /// keeps its exit, and a rotating username its order.
     pub(super) fn prefer_ready(&self, attempt: &Attempt<'_>, plan: &mut Plan) {
-        let is_free = plan.hedge && attempt.wish.selector.mode == Mode::Flexible;
-        if is_free && self.queue_wait(attempt, plan.first()) >= LONG_QUEUE {
-            let ready = plan.exits.iter().position(|exit| self.queue_wait(attempt, exit).is_zero());
-            plan.exits[..=ready.unwrap_or_default()].rotate_right(1);
+        if plan.hedge && attempt.wish.selector.mode == Mode::Flexible {
+            let first = ready(plan.exits.iter().map(|exit| self.queue_wait(attempt, exit)));
+            plan.exits[..=first].rotate_right(1);
         }
     }
 
@@ -41,5 +40,28 @@ impl Outbound {
     pub(super) fn retry_after(&self, attempt: &Attempt<'_>, error: DialError) -> Option<Duration> {
         let busy = error == DialError::Engine(EngineFault::Busy);
         self.tor().ok().filter(|_| busy).map(|tor| tor.retry_after(attempt.wish.own_engine()))
+    }
+}
+
+/// Returns which exit of a plan to dial first, from the waits of its exits in the queue: the first exit unless it would
+/// wait long and another one would not wait at all.
+fn ready(mut waits: impl Iterator<Item = Duration>) -> usize {
+    if waits.next().is_none_or(|first| first < LONG_QUEUE) {
+        return 0;
+    }
+    waits.position(|wait| wait.is_zero()).map_or(0, |at| at + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_with_a_circuit_goes_before_a_long_queue() {
+        for (waits, first) in
+            [(&[][..], 0), (&[0, 0], 0), (&[999, 0], 0), (&[1000, 0, 0], 1), (&[9000, 1, 0], 2), (&[9000, 1, 1], 0)]
+        {
+            assert_eq!(ready(waits.iter().map(|wait| Duration::from_millis(*wait))), first, "{waits:?}");
+        }
     }
 }

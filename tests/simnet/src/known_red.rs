@@ -5,12 +5,6 @@
 /// Name and cause.
 pub const KNOWN_RED: &[(&str, &str)] = &[
     (
-        "sessions-200",
-        "each new exit needs a circuit, each engine builds one a second, and all requests wait in one queue until they time out \
-         together (tor/circuit/pace.rs, tor/circuit/pool/upkeep.rs)",
-    ),
-    ("sessions-1000", "as sessions-200: two circuits a second are 120 sessions a minute"),
-    (
         "dead-target",
         "silence on a circuit is taken for the exit's, the next attempt costs a circuit, and three attempts fill the whole \
          30 s (dial/tor.rs, gateway/tunnel/attempt.rs); the session is given another exit",
@@ -61,7 +55,6 @@ pub const KNOWN_RED: &[(&str, &str)] = &[
         "echo-lying",
         "the address that the gateway names is the one that the second echo server made up, for exits tested meanwhile",
     ),
-    ("scraper", "sessions whose circuit ends wait behind spares and checks, are refused after 30 s, and are moved"),
 ];
 
 /// Why a scenario is expected to be red, if it is.

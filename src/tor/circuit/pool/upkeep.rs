@@ -168,13 +168,14 @@ impl Pool {
 
     /// Starts a second build in parallel to each slow build that a client waits for.
     fn hedge(&mut self, now: Instant) {
+        let patience = self.times.p95().clamp(SLOW_BUILD_MIN, SLOW_BUILD);
         let mut slow = BTreeMap::<(Key, Isolation), usize>::new();
         for build in self.builds.values() {
             let Some(owner) = build.owner.filter(|_| build.class == BuildClass::Live) else { continue };
             let age = build.state.since().map(|at| now.saturating_duration_since(at));
             let count = slow.entry((build.key, owner)).or_default();
             // A build that is not slow or has not begun counts as two, and then no second build is started.
-            *count += if age.is_some_and(|age| age >= SLOW_BUILD) { 1 } else { 2 };
+            *count += if age.is_some_and(|age| age >= patience) { 1 } else { 2 };
         }
         for ((key, owner), count) in slow {
             if count == 1 && self.groups.contains_key(&(key, owner)) {

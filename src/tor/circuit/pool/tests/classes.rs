@@ -237,6 +237,25 @@ fn the_wait_in_the_queue_is_zero_where_a_circuit_is_there() {
 }
 
 #[test]
+fn what_is_a_slow_build_follows_the_latest_builds() {
+    for (took, slow) in [(0, 1000), (1500, 1500), (9000, 3000)] {
+        let mut bed = Bed::new(LIMITS);
+        bed.ask(1, 7);
+        let build = bed.builds()[0];
+        let circuit = bed.launch(build);
+        bed.now += Duration::from_millis(took);
+        bed.pool.built(circuit, Arc::from([]), bed.now);
+        bed.ask(2, 7);
+        let build = bed.builds()[0];
+        bed.launch(build);
+        bed.pass(Duration::from_millis(slow - 1));
+        assert_eq!(bed.builds(), [], "{took}");
+        bed.pass(Duration::from_millis(1));
+        assert_eq!(bed.builds().len(), 1, "{took}");
+    }
+}
+
+#[test]
 fn the_times_of_builds_are_those_of_the_latest() {
     let mut times = BuildTimes::default();
     assert_eq!((times.p95(), times.quickest()), (Duration::from_secs(3), Duration::ZERO), "nothing was measured");
