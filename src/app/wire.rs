@@ -32,7 +32,7 @@ use crate::gateway::connection_table::ConnectionTable;
 use crate::gateway::outbound::{Outbound, Parts, RefusalReporter};
 use crate::lifecycle::{Ended, Lifecycle, Tasks};
 use crate::limit::Limits;
-use crate::limit::target::Own;
+use crate::limit::target::{OnlyTor, Own};
 use crate::listen::{Permits, Reservation};
 use crate::route::table::Origin;
 use crate::state::{Change, Clock, State};
@@ -59,6 +59,7 @@ pub struct Running {
     pub(super) outbound: Arc<Outbound>,
     pub(super) tor: Option<Tor>,
     pub(super) own: Own,
+    pub(super) only_tor: OnlyTor,
     pub(super) access: Arc<ArcSwap<Access>>,
     lifecycle: Lifecycle,
     store: Store,
@@ -84,7 +85,10 @@ pub async fn build(
     let own = Own::new();
     let (reports, reported) = mpsc::channel(REPORTS);
     let (stopping, stopped) = watch::channel(false);
-    let terms = settings::outbound_terms(&config, &own);
+    let only_tor = OnlyTor::default();
+    only_tor.set(settings::wants_only_tor(&config).await);
+    announce_only_tor(&config, &only_tor);
+    let terms = settings::outbound_terms(&config, &own, &only_tor);
     let parts = WorkerInputs {
         config: &config,
         tasks: &tasks,
@@ -93,6 +97,7 @@ pub async fn build(
         tor: tor.as_ref(),
         geoip: &geoip,
         rules: terms.rules.clone(),
+        only_tor: only_tor.is_on(),
         known: sources,
         wished,
         reported,
@@ -124,7 +129,8 @@ pub async fn build(
         gateway: bound.gateway.clone(),
         tor: tor.clone(),
     };
-    let wiring = wiring(&config, &telemetry, (&state, &store), started, routes.clone(), front, reloads);
+    let wiring =
+        wiring(&config, &telemetry, (&state, &store), started, routes.clone(), front, (reloads, only_tor.clone()));
     let pages = if config.api.console { console::router() } else { axum::Router::new() };
     let readiness = wiring.readiness.clone();
     api::start(ports.api, access.clone(), wiring, pages)
@@ -142,6 +148,7 @@ pub async fn build(
         outbound,
         tor,
         own,
+        only_tor,
         access,
         lifecycle,
         store,
@@ -158,6 +165,23 @@ impl Running {
         let ended = self.lifecycle.stop(grace, hurry).await;
         self.store.close().await;
         ended
+    }
+}
+
+/// Logs that this machine connects to nothing but Tor, and which settings contradict this.
+fn announce_only_tor(config: &Config, only_tor: &OnlyTor) {
+    if !only_tor.is_on() {
+        return;
+    }
+    tracing::info!(
+        "bridges or tor.only: exitgate itself connects to nothing but Tor. Lists are fetched and public proxies are reached \
+         through Tor exits that passed their check"
+    );
+    if config.gateway.allow_direct {
+        tracing::warn!("gateway.allow_direct is true: requests with the source `direct` leave from this machine's address");
+    }
+    if !config.tor.enabled {
+        tracing::warn!("tor.only is true and tor.enabled is false: no list can be fetched");
     }
 }
 
@@ -285,7 +309,7 @@ fn wiring(
     started: ExitWorkers,
     routes: RouteAdmin,
     Front { tasks, outbound, connections, gateway, tor }: Front,
-    reload: mpsc::Sender<ReloadRequest>,
+    (reload, only_tor): (mpsc::Sender<ReloadRequest>, OnlyTor),
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
     let public = config.sources.any_public();
@@ -302,6 +326,7 @@ fn wiring(
         lists: started.lists,
         public_list: config.sources.any_public().then(|| api::list::ListCache::new(state)),
         tor,
+        only_tor,
         journal: Arc::new(Journal::new(state.now())),
         routes,
         outbound,

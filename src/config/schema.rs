@@ -134,6 +134,7 @@ section!(Tor {
     spare_circuits: Int<0, 32> = Int(2),
     torrc: Option<PathBuf>,
     extra: List<String>,
+    only: bool,
     geoip_file: Option<PathBuf>,
     geoip6_file: Option<PathBuf>,
     attach: List<Attach>,

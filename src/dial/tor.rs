@@ -52,6 +52,10 @@ const CIRCUITS: usize = 3;
 /// nearly always there already, because tor writes the event first.
 const REASON_WAIT: Duration = Duration::from_millis(250);
 
+/// An old tor reports success for a stream that its exit ended without a reason, and tells the end of the stream in the
+/// same moment on the control connection. The dial waits this long for it. A newer tor needs no such wait.
+const FALSE_SUCCESS_WAIT: Duration = Duration::from_millis(3);
+
 /// If the target has not answered after this time, the engine (tor process) tests whether the circuit still works. On
 /// the public network nine of ten streams are open by then.
 const SLOW_ANSWER: Duration = Duration::from_secs(2);
@@ -270,6 +274,7 @@ async fn attempt(
         doubt.test();
         std::future::pending().await
     };
+    let doubtful = matches!(what, Ask::Connect(_)) && expected.may_be_false_success();
     let reply = {
         let mut watched = pin!(watch(&mut expected, &mut seen, &mut attached));
         let reply = tokio::select! {
@@ -279,6 +284,10 @@ async fn attempt(
             never = probing => match never {},
         };
         match reply {
+            Ok(Answer::Yes(host)) if doubtful => match timeout(FALSE_SUCCESS_WAIT, watched).await {
+                Ok(StreamFault::Ended(EndReason::Other)) => return Err(Attempt::Failed(ExitFault::Refused.into())),
+                _ => Ok(host),
+            },
             Ok(Answer::Yes(host)) => Ok(host),
             // SOCKS refused the request, or its connection broke: the control connection delivers the reason.
             no => match timeout(REASON_WAIT, watched).await {

@@ -18,6 +18,7 @@ use super::control::{Addr, Answer};
 use super::engine::Engine;
 use super::event::{CircuitId, StreamId};
 use super::fault::StreamFault;
+use super::version::Version;
 use crate::route::Isolation;
 
 /// A stream that tor has reported and that is being attached to its circuit.
@@ -81,6 +82,11 @@ impl Expected {
     /// Returns the SOCKS username that the dial must send.
     pub fn username(&self) -> String {
         Username::Ticket(self.ticket).write()
+    }
+
+    /// Returns true if this version of tor may report success for a stream that its exit ended without a reason.
+    pub fn may_be_false_success(&self) -> bool {
+        self.engine.version().is_some_and(|version| version < Version::KNOWS_MISSING_REASON)
     }
 
     /// Returns a handle with which the dial can request a test of its circuit if the target's answer takes long.

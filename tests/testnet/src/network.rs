@@ -227,6 +227,12 @@ impl Network {
         self.control(name).await?.command(&format!("SETCONF {settings}")).await.map(drop)
     }
 
+    /// Makes an exit end every stream that begins, with this number of a reason. Only a simulated exit can do this.
+    pub fn end_streams(&self, name: &str, reason: u8) -> anyhow::Result<()> {
+        let simulated = self.state.simulated.as_ref().context("only a simulated exit ends streams on demand")?;
+        simulated.end_streams(self.relay(name), reason)
+    }
+
     /// Changes what an exit really allows, and waits until the exit uses it. The directory still says the old policy, so this exit is now wrong
     /// about itself.
     pub async fn set_policy(&self, name: &str, lines: &[&str]) -> anyhow::Result<()> {
