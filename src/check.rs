@@ -19,6 +19,7 @@ mod evaluator;
 mod exit_update;
 pub mod fault;
 mod measure;
+mod outage;
 pub mod probe;
 pub mod public;
 mod results;

@@ -178,7 +178,9 @@ fn announce_only_tor(config: &Config, only_tor: &OnlyTor) {
          through Tor exits that passed their check"
     );
     if config.gateway.allow_direct {
-        tracing::warn!("gateway.allow_direct is true: requests with the source `direct` leave from this machine's address");
+        tracing::warn!(
+            "gateway.allow_direct is true: requests with the source `direct` leave from this machine's address"
+        );
     }
     if !config.tor.enabled {
         tracing::warn!("tor.only is true and tor.enabled is false: no list can be fetched");

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::due_queue::Ended;
 use super::exit_update::{self, BeforeRound, ECHO, Geo};
 use super::fault::{Blame, Fault};
+use super::outage::Outage;
 use super::round::{EchoRound, SiteRound, TamperRound};
 use super::settings::Settings;
 use super::site::{PageDecisions, PendingBans};
@@ -70,6 +71,8 @@ pub(super) struct Evaluator {
     geo: Geo,
     /// The results of the exits themselves: whether their echo probes passed.
     exits: TargetHealth,
+    /// Whether so many exits fail together that the cause must be on our side.
+    outage: Outage,
     echoes: Vec<EchoServer>,
     certificates: HashMap<Host, TargetHealth>,
     /// Exits that showed a wrong certificate of a host before any exit received the true certificate.
@@ -95,8 +98,8 @@ impl Evaluator {
         let canaries = settings.canaries.iter().map(|_| TamperCheck::default()).collect();
         let site_bans = settings.sites.iter().map(|_| PendingBans::default()).collect();
         let (exits, certificates, suspects) = (TargetHealth::default(), HashMap::new(), Vec::new());
-        let (condemned, events) = (HashSet::new(), Vec::new());
-        Self { settings, geo, exits, echoes, certificates, suspects, condemned, canaries, site_bans, events }
+        let (condemned, events, outage) = (HashSet::new(), Vec::new(), Outage::default());
+        Self { settings, geo, exits, outage, echoes, certificates, suspects, condemned, canaries, site_bans, events }
     }
 
     /// Returns true if this echo server is not down.
@@ -129,6 +132,7 @@ impl Evaluator {
         {
             round.conclusion = Conclusion::Open(fault);
         }
+        self.pardon_in_an_outage(exit, round, now);
         let (ended, streak) = match round.conclusion {
             Conclusion::Good(_) => (Ended::Good, self.exits.passed(exit, now)),
             Conclusion::Bad(_) => (Ended::Bad, self.exits.failed(exit, false, now)),
@@ -145,6 +149,19 @@ impl Evaluator {
         }
         let before = BeforeRound { good: known.good, streak, condemned };
         (exit_update::of_echoes(exit, round, before, &self.geo, now), ended)
+    }
+
+    /// Makes the conclusion open if many exits fail together. Answers that were forged do not come from an outage.
+    fn pardon_in_an_outage(&mut self, exit: &ExitId, round: &mut EchoRound, now: Moment) {
+        match round.conclusion {
+            Conclusion::Good(_) => self.outage.passed(exit, now),
+            Conclusion::Bad(BadReason::Fault(fault)) if !matches!(fault, Fault::Forged | Fault::Canned) => {
+                if !self.outage.counts(exit, now) {
+                    round.conclusion = Conclusion::Open(fault);
+                }
+            }
+            Conclusion::Bad(_) | Conclusion::Open(_) => {}
+        }
     }
 
     fn note_probes(&mut self, exit: &ExitId, round: &EchoRound, now: Moment) {
@@ -303,6 +320,7 @@ impl Evaluator {
     /// Deletes the results of all exits that are not in `exits`.
     pub(super) fn keep(&mut self, exits: &HashSet<ExitId>) {
         self.exits.keep(exits);
+        self.outage.keep(exits);
         self.echoes.iter_mut().for_each(|echo| echo.health.keep(exits));
         self.certificates.values_mut().for_each(|health| health.keep(exits));
         self.suspects.retain(|(_, exit)| exits.contains(exit));

@@ -53,12 +53,13 @@ pub enum Blame {
 impl Fault {
     pub fn blame(self) -> Blame {
         match self {
-            Self::Dial(DialError::Engine(_) | DialError::Target(TargetFault::Forbidden)) => Blame::Ours,
+            // If the deadline passed while nobody was known to be silent, the circuit or the dial itself was late.
+            Self::Dial(DialError::Engine(_) | DialError::Deadline | DialError::Target(TargetFault::Forbidden)) => {
+                Blame::Ours
+            }
             Self::Dial(DialError::Exit(_)) | Self::Forged | Self::Canned => Blame::Exit,
             Self::Dial(DialError::Target(_)) | Self::Certificate | Self::Status(_) => Blame::Target,
-            Self::Dial(DialError::Deadline) | Self::Tls | Self::Broken | Self::Http | Self::Slow | Self::NoAddress => {
-                Blame::Unclear
-            }
+            Self::Tls | Self::Broken | Self::Http | Self::Slow | Self::NoAddress => Blame::Unclear,
         }
     }
 
@@ -77,6 +78,34 @@ impl Fault {
             Self::Status(_) => "status",
             Self::NoAddress => "no_address",
             Self::Canned => "canned",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dial::{EngineFault, ExitFault};
+
+    #[test]
+    fn nothing_before_the_exit_is_the_exits_fault() {
+        for (fault, want) in [
+            (DialError::Engine(EngineFault::FirstHop), Blame::Ours),
+            (DialError::Engine(EngineFault::Middle), Blame::Ours),
+            (DialError::Engine(EngineFault::Busy), Blame::Ours),
+            (DialError::Engine(EngineFault::NotReady), Blame::Ours),
+            (DialError::Deadline, Blame::Ours),
+            (DialError::Target(TargetFault::Forbidden), Blame::Ours),
+            (DialError::Exit(ExitFault::Hung), Blame::Exit),
+            (DialError::Exit(ExitFault::Unreachable), Blame::Exit),
+            (DialError::Target(TargetFault::Timeout), Blame::Target),
+        ] {
+            assert_eq!(Fault::from(fault).blame(), want, "{fault:?}");
+        }
+        for (fault, want) in
+            [(Fault::Slow, Blame::Unclear), (Fault::Broken, Blame::Unclear), (Fault::Forged, Blame::Exit)]
+        {
+            assert_eq!(fault.blame(), want, "{fault:?}");
         }
     }
 }

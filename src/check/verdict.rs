@@ -52,7 +52,8 @@ pub enum Conclusion {
     Good(Vec<IpAddr>),
     /// The exit does not work, or forges answers.
     Bad(BadReason),
-    /// There is no conclusion about the exit, because one of the gateway's own engines failed.
+    /// There is no conclusion about the exit, because one of the gateway's own engines failed, a page is down, or many
+    /// exits failed together.
     Open(Fault),
 }
 
@@ -109,12 +110,21 @@ pub fn conclude(results: &[ProbeResult], terms: Terms, echoes: usize) -> Option<
         return None;
     }
     Some(match worst(results) {
-        Some(fault) if forged > 0 || replies.len() < terms.passes => match fault.blame() {
-            Blame::Ours => Conclusion::Open(fault),
+        Some(fault) if forged > 0 || replies.len() < terms.passes => match ours_decided(results, terms) {
+            Some(ours) if forged == 0 => Conclusion::Open(ours),
             _ => Conclusion::Bad(BadReason::Fault(fault)),
         },
         _ => Conclusion::Bad(BadReason::Disagree),
     })
+}
+
+/// Returns a fault of the gateway itself if the other failures alone are too few for a conclusion: with them, enough
+/// probes could still have passed.
+fn ours_decided(results: &[ProbeResult], terms: Terms) -> Option<Fault> {
+    let mut faults = results.iter().filter_map(|result| result.outcome.err());
+    let others = faults.clone().filter(|fault| fault.blame() != Blame::Ours).count();
+    let may_fail = terms.probes.saturating_sub(terms.passes);
+    faults.find(|fault| fault.blame() == Blame::Ours).filter(|_| others <= may_fail)
 }
 
 /// Returns the addresses in all replies, each address once. The address of the last reply comes last.
@@ -234,7 +244,11 @@ mod tests {
             ("At Bx", bad(BadReason::Fault(DEAD))),
             ("Ao Bo", Some(Conclusion::Open(OURS))),
             ("A1 Bo Ao", Some(Conclusion::Open(OURS))),
-            ("Ao Bx", bad(BadReason::Fault(DEAD))),
+            // One failure besides those of our own would not have been enough.
+            ("Ao Bx", Some(Conclusion::Open(OURS))),
+            ("Ax Bo", Some(Conclusion::Open(OURS))),
+            ("Ao Bt", Some(Conclusion::Open(OURS))),
+            ("A1 Bx Ao", Some(Conclusion::Open(OURS))),
         ] {
             assert_eq!(conclude(&results(text), TERMS, 2), want, "{text}");
         }
@@ -276,6 +290,23 @@ mod tests {
         }
         let once = Terms { probes: 1, passes: 1 };
         assert_eq!(conclude(&results("A!"), once, 1), bad(BadReason::Intercepts));
+    }
+
+    #[test]
+    fn failures_of_our_own_never_add_up_to_a_bad_exit() {
+        let patient = Terms { probes: 5, passes: 2 };
+        for (text, want) in [
+            ("Ao Bo Ao Bo", Some(Conclusion::Open(OURS))),
+            ("Ax Bx Ao Bo", Some(Conclusion::Open(OURS))),
+            ("Ax Bx Ax Bo", Some(Conclusion::Open(OURS))),
+            ("Ax Bx Ax Bx", bad(BadReason::Fault(DEAD))),
+            // A wrong certificate does not come from our side.
+            ("A! Bo Ao Bo Ao", bad(BadReason::Fault(Fault::Forged))),
+        ] {
+            assert_eq!(conclude(&results(text), patient, 2), want, "{text}");
+        }
+        let all = Terms { probes: 2, passes: 2 };
+        assert_eq!(conclude(&results("Ax Bo"), all, 2), bad(BadReason::Fault(DEAD)));
     }
 
     #[test]

@@ -15,50 +15,43 @@
 //! circuit to the same exit. If there is another engine, that engine is used, because the guard of the first engine may
 //! be what hangs. A dial never tries another exit: only its caller chooses exits.
 //!
-//! Next: [`crate::tor`] lends circuits, `dial/tor/socks.rs` implements the SOCKS protocol, `dial/tor/fault.rs` maps
-//! failures.
+//! If an answer takes long, the dial finds out who is silent: the target, the exit, or a relay before the exit
+//! (`dial/tor/silence.rs`). A dial that gets its answer soon pays nothing for that.
+//!
+//! Next: [`crate::tor`] lends circuits, `dial/tor/request.rs` sends a request on one circuit, `dial/tor/socks.rs`
+//! implements the SOCKS protocol, `dial/tor/fault.rs` maps failures.
 
-use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::{Instant, timeout_at};
 
 use super::{DialError, EngineFault, ExitFault, Stream, TargetFault};
 use crate::exit::Fingerprint;
 use crate::net::{Host, Target};
-use crate::tor::control::{Addr, ControlError};
-use crate::tor::event::{CircuitId, EndReason};
+use crate::tor::event::CircuitId;
 use crate::tor::path::{IpVersion, Port};
-use crate::tor::stream::{Expected, Seen};
-use crate::tor::{EngineId, StreamFault, Tor};
+use crate::tor::{EngineId, Tor};
 
 mod fault;
+mod request;
+mod silence;
 mod socks;
 #[cfg(test)]
 mod tests;
 
 pub use crate::tor::{Caller, Way};
-use socks::{Answer, Ask, Handshake};
+use request::{connect, lost, read_reply, send};
+use silence::Limits;
+use socks::{Answer, Ask};
 
 /// The number of circuits to one exit that a dial tries before the failure counts as a fault of the exit.
 const CIRCUITS: usize = 3;
 
-/// After SOCKS reported a failure, the dial waits this long for the reason on the control connection. The reason is
-/// nearly always there already, because tor writes the event first.
-const REASON_WAIT: Duration = Duration::from_millis(250);
-
-/// An old tor reports success for a stream that its exit ended without a reason, and tells the end of the stream in the
-/// same moment on the control connection. The dial waits this long for it. A newer tor needs no such wait.
-const FALSE_SUCCESS_WAIT: Duration = Duration::from_millis(3);
-
-/// If the target has not answered after this time, the engine (tor process) tests whether the circuit still works. On
-/// the public network nine of ten streams are open by then.
-const SLOW_ANSWER: Duration = Duration::from_secs(2);
+/// The number of circuits on which an exit may be silent before it counts as hung.
+const SILENT_CIRCUITS: usize = 2;
 
 /// Options of one dial.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,9 +59,15 @@ pub struct Options<'a> {
     /// True if the route allows targets over IPv6.
     pub ipv6: bool,
     /// Data that is sent directly after the request and reaches the target one round trip sooner. If the dial fails,
-    /// the target may have received the data nevertheless. So the data must be safe to send twice, and a dial with
-    /// early data tries one circuit only.
+    /// the target may have received the data nevertheless. So the data must be safe to send several times.
     pub early: &'a [u8],
+    /// How long the exit and the target may take on one circuit. The wait for the circuit is not counted. `None` if they
+    /// may take until the deadline of the dial.
+    pub answer: Option<Duration>,
+    /// When the dial stops waiting for its first circuit. `None` if it waits until the deadline of the dial.
+    pub circuit_by: Option<Instant>,
+    /// Is set when the dial has its first circuit. Until then nothing that happens is the exit's doing.
+    pub leased: Option<&'a OnceLock<Instant>>,
 }
 
 /// Details about how a stream was opened, for logs and metrics.
@@ -204,162 +203,51 @@ async fn ask(
     deadline: Instant,
 ) -> Result<(Stream, Host, Facts), DialError> {
     let mut timings = Timings::start();
-    let circuits = if options.early.is_empty() { CIRCUITS } else { 1 };
-    let (mut last, mut failed) = (DialError::from(ExitFault::Died), None);
-    for _ in 0..circuits {
-        let lease = tor.lease(way, port, failed, deadline).await?;
+    let mut circuit_by = options.circuit_by.unwrap_or(deadline).min(deadline);
+    let (mut last, mut failed, mut silent) = (None, None, 0);
+    for _ in 0..CIRCUITS {
+        let lease = match tor.lease(way, port, failed, circuit_by).await {
+            Ok(lease) => lease,
+            Err(fault) => return Err(silence::without_another_circuit(last, fault.into())),
+        };
         failed = Some(lease.engine());
         timings.leased = Instant::now();
+        if let Some(leased) = options.leased {
+            leased.get_or_init(|| timings.leased);
+        }
+        let answer = options.answer.unwrap_or_else(|| deadline.saturating_duration_since(timings.leased));
+        let limits = Limits::new(timings.leased, answer, deadline);
         let mut facts =
             Facts { engine: lease.engine(), circuit: Some(lease.circuit()), path: lease.path().clone(), timings };
+        circuit_by = deadline;
         let Ok(expected) = lease.expect(options.ipv6) else {
-            last = EngineFault::Lost.into();
+            last = Some(EngineFault::Lost.into());
             continue;
         };
-        let is_fresh = expected.built > timings.started;
-        let attempt = attempt(expected, &what, options.early, &mut facts.timings);
-        match timeout_at(deadline, attempt).await.unwrap_or(Err(Attempt::Failed(DialError::Deadline))) {
+        match send(expected, &what, options.early, limits, &mut facts.timings).await {
             Ok((stream, host)) => return Ok((stream, host, facts)),
-            Err(Attempt::Failed(why)) => return Err(why),
-            // The circuit was built a moment ago, and the exit answered then. So the missing answer is a fault of the
-            // target.
-            Err(Attempt::Again(DialError::Exit(ExitFault::Hung))) if is_fresh => {
-                return Err(TargetFault::Timeout.into());
+            Err(why) if !another_circuit_may_help(why) => return Err(why),
+            Err(hung @ DialError::Exit(ExitFault::Hung)) => {
+                silent += 1;
+                if silent == SILENT_CIRCUITS {
+                    return Err(hung);
+                }
+                // The exit may hang. The rest of the time belongs to another exit.
+                circuit_by = deadline.min(Instant::now() + answer / 2);
+                last = Some(hung);
             }
-            Err(Attempt::Again(why)) => last = why,
+            Err(why) => last = Some(why),
         }
     }
-    Err(last)
+    Err(last.unwrap_or(DialError::Deadline))
 }
 
-/// Why one attempt on one circuit failed: each variant tells whether an attempt on another circuit makes sense.
-enum Attempt {
-    /// The circuit or the engine died or did not answer, so another circuit may work.
-    Again(DialError),
-    /// The attempt failed for a reason that does not depend on the circuit, so another circuit would fail in the same
-    /// way.
-    Failed(DialError),
-}
-
-impl From<DialError> for Attempt {
-    fn from(why: DialError) -> Self {
-        Self::Failed(why)
-    }
-}
-
-impl From<StreamFault> for Attempt {
-    fn from(fault: StreamFault) -> Self {
-        match fault {
-            StreamFault::CircuitGone | StreamFault::EngineLost | StreamFault::Unanswered => Self::Again(fault.into()),
-            _ => Self::Failed(fault.into()),
-        }
-    }
-}
-
-/// Sends one request on one circuit: gets a lease, sends the request to the engine, and waits for the result.
-async fn attempt(
-    mut expected: Expected,
-    what: &Ask<'_>,
-    early: &[u8],
-    timings: &mut Timings,
-) -> Result<(Stream, Host), Attempt> {
-    let mut stream = connect(&expected.addr).await?;
-    let request = socks::request(&expected.username(), what, early);
-    stream.write_all(&request).await.map_err(|_| Attempt::Again(EngineFault::Lost.into()))?;
-    timings.sent = Instant::now();
-    let (mut seen, mut attached) = (None, None);
-    let doubt = expected.doubt();
-    let probing = async {
-        sleep(SLOW_ANSWER).await;
-        doubt.test();
-        std::future::pending().await
-    };
-    let doubtful = matches!(what, Ask::Connect(_)) && expected.may_be_false_success();
-    let reply = {
-        let mut watched = pin!(watch(&mut expected, &mut seen, &mut attached));
-        let reply = tokio::select! {
-            biased;
-            reply = read_reply(&mut stream) => reply,
-            fault = &mut watched => return Err(fault.into()),
-            never = probing => match never {},
-        };
-        match reply {
-            Ok(Answer::Yes(host)) if doubtful => match timeout(FALSE_SUCCESS_WAIT, watched).await {
-                Ok(StreamFault::Ended(EndReason::Other)) => return Err(Attempt::Failed(ExitFault::Refused.into())),
-                _ => Ok(host),
-            },
-            Ok(Answer::Yes(host)) => Ok(host),
-            // SOCKS refused the request, or its connection broke: the control connection delivers the reason.
-            no => match timeout(REASON_WAIT, watched).await {
-                Ok(fault) => return Err(fault.into()),
-                Err(_) => Err(no),
-            },
-        }
-    };
-    (timings.seen, timings.attached, timings.replied) = (seen, attached, Instant::now());
-    match reply {
-        Ok(host) => Ok((stream, host)),
-        Err(Ok(Answer::No(code))) => Err(Attempt::Failed(fault::of_code(code))),
-        Err(Ok(Answer::Yes(_))) => Err(Attempt::Failed(EngineFault::Protocol.into())),
-        Err(Err(why)) => Err(Attempt::Failed(why)),
-    }
-}
-
-/// Follows the events of one stream on the control connection. This function returns only if the stream fails.
-async fn watch(expected: &mut Expected, seen: &mut Option<Instant>, attached: &mut Option<Instant>) -> StreamFault {
-    if let Ok(Seen { at, answer }) = (&mut expected.seen).await {
-        *seen = Some(at);
-        match answer.wait().await {
-            Ok(_) => *attached = Some(Instant::now()),
-            // Code 552: the circuit does not exist. Code 551: the circuit is not open. In both cases the circuit died a
-            // moment ago.
-            Err(ControlError::Refused { code: 551 | 552, .. }) => {
-                expected.circuit_is_missing();
-                return StreamFault::CircuitGone;
-            }
-            Err(ControlError::Refused { .. }) => return StreamFault::NotAttached,
-            Err(_) => return StreamFault::EngineLost,
-        }
-    }
-    match (&mut expected.end).await {
-        // tor completed the request, perhaps with a refusal such as an unknown name: the SOCKS reply will arrive soon.
-        Ok(StreamFault::Ended(EndReason::Done)) | Err(_) => std::future::pending().await,
-        Ok(fault) => fault,
-    }
-}
-
-/// Connects to the SOCKS port of an engine.
-#[expect(clippy::disallowed_methods, reason = "this goes to an engine, whose address no client chooses")]
-async fn connect(addr: &Addr) -> Result<Stream, DialError> {
-    let connected = match addr {
-        Addr::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
-        Addr::Tcp(addr) => TcpStream::connect(addr).await.map(|stream| {
-            // If setting TCP_NODELAY fails, the request may be slower, but it still works.
-            let _ = stream.set_nodelay(true);
-            Stream::Tcp(stream)
-        }),
-    };
-    connected.map_err(|e| match e.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => EngineFault::Exhausted.into(),
-        _ => EngineFault::Lost.into(),
-    })
-}
-
-/// Reads the SOCKS answer and not a byte more, because the bytes after the answer belong to the target's stream.
-async fn read_reply(stream: &mut Stream) -> Result<Answer, DialError> {
-    let mut handshake = Handshake::default();
-    let mut buffer = [0; socks::LONGEST];
-    loop {
-        let piece = &mut buffer[..handshake.wants()];
-        stream.read_exact(piece).await.map_err(lost)?;
-        match handshake.take(piece) {
-            Ok(Some(answer)) => return Ok(answer),
-            Ok(None) => {}
-            Err(socks::Garbage) => return Err(EngineFault::Protocol.into()),
-        }
-    }
-}
-
-fn lost(_: io::Error) -> DialError {
-    EngineFault::Lost.into()
+/// Returns true if the request may succeed on another circuit to the same exit: over other relays, or on another engine
+/// with another guard.
+fn another_circuit_may_help(why: DialError) -> bool {
+    matches!(
+        why,
+        DialError::Exit(ExitFault::Died | ExitFault::Hung)
+            | DialError::Engine(EngineFault::Lost | EngineFault::FirstHop | EngineFault::Middle)
+    )
 }

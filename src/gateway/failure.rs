@@ -11,6 +11,8 @@
 //!
 //! After a tunnel is open, a reset or an EOF is not a failure but a normal end: see [`super::record`].
 
+use std::time::Duration;
+
 use crate::dial::{DialError, EngineFault, ExitFault, TargetFault};
 
 /// The reason why a request failed.
@@ -196,6 +198,15 @@ impl Failure {
         self.row().sentence
     }
 
+    /// Returns how long a client should wait before it tries again. `None` if that time is not known, or if another try
+    /// cannot help.
+    pub fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::Engine(fault) => engine_pause(fault),
+            _ => None,
+        }
+    }
+
     /// Returns true if the gateway does not know where the failed request ends. The connection can then serve no
     /// further request.
     pub fn breaks_framing(self) -> bool {
@@ -218,7 +229,8 @@ impl Failure {
             Self::Target(fault) => target(fault),
             Self::Answer(fault) => answer(fault),
             Self::Deadline => {
-                row(0x06, 504, "connection_timeout", "deadline", "no exit gave a stream before the deadline")
+                let sentence = "no stream was open in time, and nothing is known to have failed: try again";
+                row(0x06, 504, "connection_timeout", "deadline", sentence)
             }
             Self::Draining => row(0x01, 503, "proxy_internal_response", "draining", "this port is shutting down"),
         }
@@ -284,13 +296,42 @@ const fn no_exit(why: NoExit) -> Row {
 const fn engine(fault: EngineFault) -> Row {
     const OURS: &str = "proxy_internal_error";
     match fault {
-        EngineFault::NotReady => row(0x01, 503, OURS, "engine_not_ready", "no Tor engine is ready"),
-        EngineFault::Lost => row(0x01, 502, OURS, "engine_lost", "the Tor engine was lost"),
-        EngineFault::FirstHop => row(0x01, 503, OURS, "engine_first_hop", "no guard of the Tor network answers"),
-        EngineFault::Middle => row(0x01, 503, OURS, "engine_middle", "no relay before the exit answers"),
-        EngineFault::Busy => row(0x01, 503, OURS, "engine_busy", "too many circuits are wanted at the same time"),
+        EngineFault::NotReady => {
+            row(0x01, 503, OURS, "engine_not_ready", "no Tor engine is ready: wait, GET /ready says what is under way")
+        }
+        EngineFault::Lost => row(0x01, 502, OURS, "engine_lost", "the Tor engine was lost: try again"),
+        EngineFault::FirstHop => {
+            let sentence = "no guard of the Tor network answers: is this machine online? GET /ready says more";
+            row(0x01, 503, OURS, "engine_first_hop", sentence)
+        }
+        EngineFault::Middle => {
+            let sentence = "the guard answers, but no relay between the guard and the exit does: try again";
+            row(0x01, 503, OURS, "engine_middle", sentence)
+        }
+        EngineFault::Busy => {
+            let sentence =
+                "too many circuits are wanted at the same time: try again later, or begin fewer new sessions";
+            row(0x01, 503, OURS, "engine_busy", sentence)
+        }
         EngineFault::Protocol => row(0x01, 502, OURS, "engine_protocol", "the Tor engine gave an unusable answer"),
-        EngineFault::Exhausted => row(0x01, 503, OURS, "engine_exhausted", "the Tor engine is out of a resource"),
+        EngineFault::Exhausted => row(
+            0x01,
+            503,
+            OURS,
+            "engine_exhausted",
+            "this machine has no file descriptor, port or memory left for the Tor engine",
+        ),
+    }
+}
+
+/// Returns how long a fault of an engine lasts at least, as a client should expect it.
+const fn engine_pause(fault: EngineFault) -> Option<Duration> {
+    match fault {
+        // An engine starts within seconds, and a queue of circuits or a new choice of relays takes as long.
+        EngineFault::NotReady | EngineFault::Middle | EngineFault::Busy => Some(Duration::from_secs(5)),
+        // An engine tests a silent guard again after some seconds.
+        EngineFault::FirstHop => Some(Duration::from_secs(10)),
+        EngineFault::Lost | EngineFault::Protocol | EngineFault::Exhausted => None,
     }
 }
 
@@ -469,6 +510,20 @@ mod tests {
         }
         assert_eq!(Failure::Auth(AuthFault::Wrong).socks4(), 0x5D);
         assert_eq!(Failure::NoExit(NoExit::NoneMatch).socks4(), 0x5B);
+    }
+
+    #[test]
+    fn what_passes_by_itself_says_when_to_try_again() {
+        for &(failure, _, status, ..) in CONTRACT {
+            let waits = matches!(
+                failure,
+                Failure::Engine(
+                    EngineFault::NotReady | EngineFault::FirstHop | EngineFault::Middle | EngineFault::Busy
+                )
+            );
+            assert_eq!(failure.retry_after().is_some(), waits, "{failure:?}");
+            assert!(!waits || status == 503, "Retry-After belongs to a 503: {failure:?}");
+        }
     }
 
     #[test]

@@ -105,6 +105,9 @@ pub struct Opened<L> {
     /// True if this stream may also serve the connection's next plain HTTP request with the same target and
     /// credentials.
     pub reuse: bool,
+    /// True if the request is sent again through the same exit if this stream breaks off. This holds for sessions and
+    /// pins: they do not move to another exit because of a stream that broke off for an unknown reason.
+    pub keeps_exit: bool,
     /// The exits that failed in this dial before one succeeded.
     pub failed: Vec<ExitId>,
     /// The number of further exits that this client request may try. The total is limited by `gateway.max_attempts`.
@@ -155,7 +158,7 @@ pub struct Refusal {
 
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
-        Self { failure, detail: None, retry_after: None, meters: None }
+        Self { failure, detail: None, retry_after: failure.retry_after(), meters: None }
     }
 }
 

@@ -17,6 +17,8 @@ mod admission;
 mod attempt;
 mod builtin;
 mod hedge;
+mod look_up;
+mod onion;
 mod public;
 mod refusal_reporter;
 pub mod rotate;
@@ -32,8 +34,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 pub use self::admission::{AdmittedClient, Lease};
-use self::attempt::{Attempt, is_onion};
+use self::attempt::Attempt;
 use self::hedge::HedgeBudget;
+use self::onion::is_onion;
 pub use self::refusal_reporter::{RefusalReporter, Report};
 use self::route_meters::AllRouteMeters;
 use super::failure::{ClientFault, Denial, Failure, NoExit};
@@ -43,6 +46,7 @@ use super::meters::RouteMeters;
 use super::protocol::Protocol;
 use super::relay::Idle;
 use crate::dial::{self, ExitFault};
+use crate::exit::ExitId;
 use crate::limit::Limits;
 use crate::limit::target::{Forbidden, Rules};
 use crate::net::{Host, Target};
@@ -286,6 +290,9 @@ impl Gate for Outbound {
             Observation::Status(status) => {
                 self.parts.refusals.observe(&target.host, exit.id(), status, self.parts.state.now());
             }
+            // A stream over Tor breaks off if its guard, its circuit or its target does, so this says nothing about the
+            // exit.
+            Observation::Died if matches!(exit.id(), ExitId::Tor(_)) => {}
             Observation::Died => {
                 self.count_failure(exit);
                 self.request_retest(exit, ExitFault::Died.into());

@@ -65,6 +65,7 @@ pub struct Script {
     reuse: bool,
     rate: Option<Arc<Bucket>>,
     attempts: usize,
+    keeps_exit: bool,
     answer: Duration,
     log: Arc<Mutex<Vec<String>>>,
     meters: Arc<RouteMeters>,
@@ -88,6 +89,7 @@ impl Script {
             reuse: true,
             rate: None,
             attempts: 3,
+            keeps_exit: false,
             answer: SILENCE,
             log: Arc::default(),
             meters: Arc::new(RouteMeters::new("us")),
@@ -124,6 +126,11 @@ impl Script {
     /// Sets through how many exits a request may be sent.
     pub fn with_attempts(self, attempts: usize) -> Self {
         Self { attempts, ..self }
+    }
+
+    /// Makes every stream one of a session, which keeps its exit.
+    pub fn with_a_session(self) -> Self {
+        Self { keeps_exit: true, ..self }
     }
 
     /// Sets the time limit for the first byte of an answer.
@@ -201,6 +208,7 @@ impl Gate for Script {
             sent_early,
             forwarder: None,
             reuse,
+            keeps_exit: self.keeps_exit,
             failed: Vec::new(),
             attempts_left: self.attempts.saturating_sub(avoid.len() + 1),
             lease,

@@ -111,8 +111,19 @@ pub struct Doubt {
 impl Doubt {
     /// Makes the engine test whether the circuit is dead or hangs. In both cases the dials that wait on this circuit
     /// get an error.
-    pub fn test(self) {
+    pub fn test(&self) {
         self.engine.doubt(self.run, self.circuit);
+    }
+
+    /// Registers one more stream on the same circuit. A dial probes the exit with this stream. Returns `None` if the
+    /// circuit does not exist any more.
+    pub fn probe(&self) -> Option<Expected> {
+        self.engine.lend_again(self.run, self.circuit)?.expect(false).ok()
+    }
+
+    /// Returns true if the first relay of the engine's circuits has answered after the time `since`.
+    pub fn first_hop_answered(&self, since: Instant) -> bool {
+        self.engine.first_hop_answered(since)
     }
 }
 

@@ -66,7 +66,8 @@ pub(super) fn of_code(code: u8) -> DialError {
         5 => TargetFault::Refused.into(),
         6 => TargetFault::Timeout.into(),
         7 | 8 => EngineFault::Protocol.into(),
-        _ => ExitFault::Died.into(),
+        // tor gives this code for many causes. Without the reason, all that is known is that the engine did not tell it.
+        _ => EngineFault::Lost.into(),
     }
 }
 
@@ -98,10 +99,31 @@ mod tests {
             (StreamFault::Ended(EndReason::ResourceLimit), Exit(ExitFault::Overloaded)),
             (StreamFault::CircuitGone, Exit(ExitFault::Died)),
             (StreamFault::EngineLost, Engine(EngineFault::Lost)),
+            (StreamFault::FirstHop, Engine(EngineFault::FirstHop)),
+            (StreamFault::Middle, Engine(EngineFault::Middle)),
         ] {
             assert_eq!(DialError::from(fault), want, "{fault:?}");
         }
         assert_eq!(of_onion(0xf0), Target(TargetFault::Onion));
         assert_eq!(of_code(5), Target(TargetFault::Refused));
+        assert_eq!(of_code(1), Engine(EngineFault::Lost), "code 1 blames no exit");
+    }
+
+    #[test]
+    fn a_lease_that_failed_before_the_exit_is_never_the_exits_fault() {
+        use DialError::{Deadline, Engine, Exit};
+        for (fault, want) in [
+            (LeaseFault::NotReady, Engine(EngineFault::NotReady)),
+            (LeaseFault::Lost, Engine(EngineFault::Lost)),
+            (LeaseFault::FirstHop, Engine(EngineFault::FirstHop)),
+            (LeaseFault::Middle, Engine(EngineFault::Middle)),
+            (LeaseFault::Busy, Engine(EngineFault::Busy)),
+            (LeaseFault::Deadline, Deadline),
+            (LeaseFault::Unreachable, Exit(ExitFault::Unreachable)),
+            (LeaseFault::Overloaded, Exit(ExitFault::Overloaded)),
+            (LeaseFault::UnknownExit, Exit(ExitFault::Unknown)),
+        ] {
+            assert_eq!(DialError::from(fault), want, "{fault:?}");
+        }
     }
 }

@@ -22,14 +22,20 @@ fn spans_are_between_the_moments_they_name() {
 }
 
 #[test]
-fn only_a_circuit_that_died_or_hung_is_replaced() {
-    for (fault, again) in [
-        (StreamFault::CircuitGone, true),
-        (StreamFault::EngineLost, true),
-        (StreamFault::Unanswered, true),
-        (StreamFault::NotAttached, false),
-        (StreamFault::Ended(crate::tor::event::EndReason::Misc), false),
+fn another_circuit_is_tried_only_if_the_circuit_or_its_engine_failed() {
+    for (why, again) in [
+        (DialError::Exit(ExitFault::Died), true),
+        (DialError::Exit(ExitFault::Hung), true),
+        (EngineFault::Lost.into(), true),
+        (EngineFault::FirstHop.into(), true),
+        (EngineFault::Middle.into(), true),
+        (EngineFault::Protocol.into(), false),
+        (EngineFault::Exhausted.into(), false),
+        (DialError::Exit(ExitFault::Policy), false),
+        (TargetFault::Timeout.into(), false),
+        (TargetFault::Refused.into(), false),
+        (DialError::Deadline, false),
     ] {
-        assert_eq!(matches!(Attempt::from(fault), Attempt::Again(_)), again, "{fault:?}");
+        assert_eq!(another_circuit_may_help(why), again, "{why:?}");
     }
 }

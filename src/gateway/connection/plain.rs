@@ -89,7 +89,9 @@ impl<G: Gate> Connection<'_, G> {
                     sends += 1;
                     if fresh {
                         avoid.append(&mut opened.failed);
-                        avoid.push(opened.exit.exit);
+                        if !opened.keeps_exit {
+                            avoid.push(opened.exit.exit);
+                        }
                     }
                 }
                 end => {

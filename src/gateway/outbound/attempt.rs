@@ -1,21 +1,19 @@
 //! Dials the exits of one plan: the first exit, a second exit at the same time if the first is slow, and the next exit
 //! if the dials fail.
 
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::failure::{Failure, NoExit};
-use super::super::gate::{ExitFacts, Forwarder, Lookup, OpenRequest, Opened, Refusal, Resolved};
+use super::super::failure::Failure;
+use super::super::gate::{ExitFacts, Forwarder, OpenRequest, Opened, Refusal};
 use super::admission::{AdmittedClient, Lease};
 use super::hedge::Race;
 use super::{Outbound, Wish};
 use crate::dial::{self, DialError, EngineFault, ExitFault, Stream};
 use crate::exit::load::{DialEffect, DialSpeed, InFlight};
 use crate::exit::{Exit, ExitId, Fingerprint, Moment};
-use crate::net::{Host, Target};
 use crate::route::choose::Plan;
 use crate::route::selector::Mode;
 use crate::route::{self, Isolation};
@@ -50,6 +48,7 @@ struct DialedExit {
     exit: Arc<Exit>,
     dialed: DialedStream,
     flight: InFlight,
+    /// How long the exit and the target took. The wait for a circuit is not counted.
     took: Duration,
 }
 
@@ -61,6 +60,8 @@ pub(super) struct DialedStream {
     /// The changes that a request needs because the stream ends at a proxy that forwards plain HTTP. `None` for a
     /// tunnel.
     pub(super) forwarder: Option<Box<Forwarder>>,
+    /// How long the exit and the target took. `None` if this is the time of the whole dial.
+    pub(super) took: Option<Duration>,
 }
 
 /// Why no exit opened a stream, and how many exits were dialed. Two exits were dialed if there was a hedging dial.
@@ -77,7 +78,7 @@ impl From<DialError> for Failed {
 
 impl From<Stream> for DialedStream {
     fn from(stream: Stream) -> Self {
-        Self { stream, first: Vec::new(), forwarder: None }
+        Self { stream, first: Vec::new(), forwarder: None, took: None }
     }
 }
 
@@ -90,13 +91,13 @@ impl Outbound {
         let mut failed = Vec::new();
         loop {
             plan.exits.truncate(left);
-            let by = attempt.by.min(Instant::now() + self.terms.load().times.attempt);
-            let Failed { error, exits } = match self.race(&attempt, &plan, by).await {
+            let Failed { error, exits } = match self.race(&attempt, &plan).await {
                 Ok(dialed) => return Ok(self.opened(&attempt, &plan, dialed, failed, left - 1)),
                 Err(failure) => failure,
             };
             left = left.saturating_sub(exits);
-            let again = left > 0 && another_exit_may_help(&error) && Instant::now() < attempt.by;
+            let again =
+                left > 0 && another_exit_may_help(&error, keeps_exit(attempt.wish)) && Instant::now() < attempt.by;
             // The future of `next_exit` is boxed because most dials succeed without it, and the box makes the future of
             // every dial smaller.
             if !again || !Box::pin(self.next_exit(&attempt, &mut plan, &mut failed, exits)).await {
@@ -137,37 +138,40 @@ impl Outbound {
 
     /// Dials the first exit of the plan. A second exit is dialed at the same time if the first dial is slow: if it
     /// takes longer than 19 of 20 dials through either exit. The budget of second dials must allow the second dial.
-    async fn race(&self, attempt: &Attempt<'_>, plan: &Plan, by: Instant) -> Result<DialedExit, Failed> {
+    async fn race(&self, attempt: &Attempt<'_>, plan: &Plan) -> Result<DialedExit, Failed> {
         let first = plan.first();
         self.hedges.earn();
         let second = plan.exits.get(1).filter(|_| plan.hedge);
         let patience = second.and_then(|second| patience(first, second));
         let (Some(patience), Some(second)) = (patience, second) else {
-            let dialed = self.through(first, attempt, plan.isolation, by).await?;
+            let dialed = self.through(first, attempt, plan, &OnceLock::new()).await?;
             return Ok(self.succeeded(dialed, DialSpeed::Unknown));
         };
         // The future of two dials is boxed because it is large, and most dials need no second dial.
-        Box::pin(self.side_by_side([first, second], attempt, plan.isolation, by, patience)).await
+        Box::pin(self.side_by_side([first, second], attempt, plan, patience)).await
     }
 
     async fn side_by_side(
         &self,
         [first, second]: [&Arc<Exit>; 2],
         attempt: &Attempt<'_>,
-        isolation: Isolation,
-        by: Instant,
+        plan: &Plan,
         patience: Duration,
     ) -> Result<DialedExit, Failed> {
-        let began = Instant::now();
-        let dial = self.through(first, attempt, isolation, by);
-        let beside = self.through(second, attempt, isolation, by);
-        match self.hedges.race(dial, beside, patience, another_exit_may_help).await {
+        let (usable, usable_beside) = (OnceLock::new(), OnceLock::new());
+        let dial = self.through(first, attempt, plan, &usable);
+        let beside = self.through(second, attempt, plan, &usable_beside);
+        let may_help = |error: &DialError| another_exit_may_help(error, keeps_exit(attempt.wish));
+        match self.hedges.race(dial, beside, patience, may_help).await {
             Race::First(dialed) => {
                 let speed = if dialed.took > patience * LATE { DialSpeed::Late } else { DialSpeed::Kept };
                 Ok(self.succeeded(dialed, speed))
             }
             Race::SecondWasFaster(dialed) => {
-                self.log_effect(first, first.load().outrun(began.elapsed(), self.parts.state.now()));
+                // An exit that still waited for its circuit was not slow: the wait was in our own queue.
+                if let Some(since) = usable.get() {
+                    self.log_effect(first, first.load().outrun(since.elapsed(), self.parts.state.now()));
+                }
                 Ok(self.succeeded(dialed, DialSpeed::Unknown))
             }
             Race::FirstFailed(dialed) => Ok(self.succeeded(dialed, DialSpeed::Unknown)),
@@ -176,21 +180,25 @@ impl Outbound {
         }
     }
 
-    /// Dials through one exit. A failed dial is counted in the load of this exit.
+    /// Dials through one exit. A dial that failed through the fault of the exit is counted in the load of this exit.
+    /// `usable` is set when the exit could be used.
     async fn through(
         &self,
         exit: &Arc<Exit>,
         attempt: &Attempt<'_>,
-        isolation: Isolation,
-        by: Instant,
+        plan: &Plan,
+        usable: &OnceLock<Instant>,
     ) -> Result<DialedExit, DialError> {
         tracing::debug!(exit = %exit.id(), "dialing");
         let began = Instant::now();
         let flight = exit.load().begin();
-        match self.open_through(exit, attempt, isolation, by).await {
-            Ok(dialed) => Ok(DialedExit { exit: exit.clone(), dialed, flight, took: began.elapsed() }),
+        match self.open_through(exit, attempt, plan.isolation, usable).await {
+            Ok(dialed) => {
+                let took = dialed.took.unwrap_or_else(|| began.elapsed());
+                Ok(DialedExit { exit: exit.clone(), dialed, flight, took })
+            }
             Err(error) => {
-                if another_exit_may_help(&error) && error != DialError::Exit(ExitFault::Unclear) {
+                if counts_against_exit(&error) {
                     self.count_failure(exit);
                 } else if let DialError::Target(_) = error {
                     self.log_effect(exit, exit.load().answered(self.parts.state.now()));
@@ -241,62 +249,37 @@ impl Outbound {
         exit: &Exit,
         attempt: &Attempt<'_>,
         isolation: Isolation,
-        by: Instant,
+        usable: &OnceLock<Instant>,
     ) -> Result<DialedStream, DialError> {
         let OpenRequest { target, early, .. } = attempt.request;
+        let answer = self.terms.load().times.attempt;
+        let by = attempt.by.min(Instant::now() + answer);
+        if !matches!(exit.id(), ExitId::Tor(_)) {
+            usable.get_or_init(Instant::now);
+        }
         match exit.id() {
             ExitId::Direct => {
                 let terms = self.terms.load_full();
                 dial::direct::dial(target, &terms.rules, by).await.map(DialedStream::from)
             }
             ExitId::Tor(fingerprint) => {
-                let options = dial::tor::Options { ipv6: attempt.wish.policy.ipv6, early };
+                let options = dial::tor::Options {
+                    ipv6: attempt.wish.policy.ipv6,
+                    early,
+                    answer: Some(answer),
+                    // Another exit may have a circuit ready. A session or a pin waits for a circuit to its own exit.
+                    circuit_by: (!keeps_exit(attempt.wish)).then_some(by),
+                    leased: Some(usable),
+                };
                 let way = way(*fingerprint, attempt.wish, isolation);
                 // The future is boxed because it is large. Compared with the duration of a dial, the cost of an
                 // allocation is negligible.
-                let dial = Box::pin(dial::tor::dial(self.tor()?, way, target, options, by));
-                dial.await.map(|(stream, _)| stream.into())
+                let dial = Box::pin(dial::tor::dial(self.tor()?, way, target, options, attempt.by));
+                dial.await.map(|(stream, facts)| DialedStream { took: Some(facts.timings.connect()), ..stream.into() })
             }
             ExitId::Public(id) => Box::pin(self.open_public(exit, id, attempt, isolation, by)).await,
             ExitId::Onion => Err(DialError::Engine(EngineFault::NotReady)),
         }
-    }
-
-    /// Opens a stream to an onion service. The stream uses no exit, because tor chooses all relays of the circuits.
-    pub(super) async fn dial_onion(&self, attempt: Attempt<'_>) -> Result<Opened<Lease>, Refusal> {
-        let Attempt { client, wish, request: OpenRequest { target, early, .. }, by, .. } = attempt;
-        let meters = self.meters.of(wish.label());
-        let dialed = match self.tor() {
-            Ok(tor) => {
-                let caller = dial::tor::Caller { isolation: wish.isolation(client.key()), own: wish.own_engine() };
-                dial::tor::onion(tor, caller, target, early, by).await
-            }
-            Err(error) => Err(error),
-        };
-        let (stream, _) =
-            dialed.map_err(|error| Refusal { meters: Some(meters.clone()), ..Refusal::from(Failure::from(error)) })?;
-        let exit = ExitFacts {
-            exit: ExitId::Onion,
-            ip: None,
-            country: None,
-            checked: None,
-            moved: None,
-            route: wish.scope.clone(),
-            meters,
-        };
-        Ok(Opened {
-            stream,
-            exit,
-            idle: self.terms.load().times.idle,
-            rate: client.admission().rate(),
-            first_down: Vec::new(),
-            sent_early: !early.is_empty(),
-            forwarder: None,
-            reuse: true,
-            failed: Vec::new(),
-            attempts_left: 0,
-            lease: Lease::without_exit(),
-        })
     }
 
     pub(super) fn tor(&self) -> Result<&Tor, DialError> {
@@ -312,7 +295,7 @@ impl Outbound {
         attempts_left: usize,
     ) -> Opened<Lease> {
         let Attempt { client, wish, request, .. } = attempt;
-        let DialedExit { exit, dialed: DialedStream { stream, first, forwarder }, flight, .. } = dialed;
+        let DialedExit { exit, dialed: DialedStream { stream, first, forwarder, .. }, flight, .. } = dialed;
         let now = self.parts.state.now();
         let country = exit.country();
         let facts = ExitFacts {
@@ -334,39 +317,12 @@ impl Outbound {
             // Only a dial through Tor sends the early bytes.
             sent_early: !request.early.is_empty() && matches!(exit.id(), ExitId::Tor(_)),
             reuse: wish.selector.mode != Mode::Rotate,
+            // A public proxy that breaks off is probably at fault itself.
+            keeps_exit: keeps_exit(wish) && matches!(exit.id(), ExitId::Tor(_)),
             failed,
             attempts_left,
             lease: Lease::new(exit, flight),
         }
-    }
-
-    /// Looks up a name or an address with the DNS resolver of the plan's first exit.
-    pub(super) async fn look_up(
-        &self,
-        attempt: &Attempt<'_>,
-        plan: &Plan,
-        lookup: Lookup<'_>,
-    ) -> Result<Resolved, Refusal> {
-        let ExitId::Tor(fingerprint) = plan.first().id() else {
-            return Err(Refusal::because(
-                Failure::NoExit(NoExit::NoneMatch),
-                "only exits of Tor answer RESOLVE; let the proxy resolve names (socks5h)",
-            ));
-        };
-        let way = way(*fingerprint, attempt.wish, plan.isolation);
-        let tor = self.tor().map_err(Failure::from)?;
-        let answer = match lookup {
-            Lookup::Address(host) => dial::tor::resolve(tor, way, host, attempt.by).await.map(Resolved::Address),
-            Lookup::Pointer(ip) => self.pointer(tor, way, ip, attempt.by).await,
-        };
-        answer.map_err(|error| Failure::from(error).into())
-    }
-
-    async fn pointer(&self, tor: &Tor, way: Way, ip: IpAddr, by: Instant) -> Result<Resolved, DialError> {
-        Ok(match dial::tor::resolve_ptr(tor, way, ip, by).await? {
-            Host::Name(name) => Resolved::Name(name),
-            Host::Ip(ip) => Resolved::Address(ip),
-        })
     }
 }
 
@@ -378,20 +334,28 @@ fn patience(first: &Exit, second: &Exit) -> Option<Duration> {
     Some(first.map_or(second, |first| first.min(second)))
 }
 
-fn another_exit_may_help(error: &DialError) -> bool {
-    matches!(error, DialError::Exit(_) | DialError::Deadline)
+/// Returns true if the exit of the request must stay the same unless it fails: the exit of a session or a pin.
+pub(super) fn keeps_exit(wish: &Wish) -> bool {
+    wish.selector.session.is_some() || wish.selector.mode == Mode::Strict
 }
 
-fn way(exit: Fingerprint, wish: &Wish, isolation: Isolation) -> Way {
-    Way { exit, hops: wish.policy.hops, isolation, own: wish.own_engine() }
-}
-
-/// Returns true if the target's name exists only inside the Tor network.
-pub(super) fn is_onion(target: &Target) -> bool {
-    match &target.host {
-        Host::Name(name) => name.ends_with(".onion"),
-        Host::Ip(_) => false,
+/// Returns true if the request may succeed through another exit. If the time of one attempt is over and nobody is known
+/// to be at fault, another exit may have a circuit ready, but a session or a pin must not move for that.
+fn another_exit_may_help(error: &DialError, keeps_exit: bool) -> bool {
+    match error {
+        DialError::Exit(_) => true,
+        DialError::Deadline => !keeps_exit,
+        DialError::Engine(_) | DialError::Target(_) => false,
     }
+}
+
+/// Returns true if the failure is the exit's own, so that the exit may be ejected and tested again.
+fn counts_against_exit(error: &DialError) -> bool {
+    matches!(error, DialError::Exit(fault) if *fault != ExitFault::Unclear)
+}
+
+pub(super) fn way(exit: Fingerprint, wish: &Wish, isolation: Isolation) -> Way {
+    Way { exit, hops: wish.policy.hops, isolation, own: wish.own_engine() }
 }
 
 #[cfg(test)]

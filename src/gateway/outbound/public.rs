@@ -41,14 +41,19 @@ impl Outbound {
                 Err(DialError::Exit(ExitFault::Refused)) if forwards => {}
                 Err(error) => return Err(error),
                 Ok(opened) => {
-                    return Ok(DialedStream { stream: opened.stream, first: opened.first, forwarder: None });
+                    return Ok(DialedStream {
+                        stream: opened.stream,
+                        first: opened.first,
+                        forwarder: None,
+                        took: None,
+                    });
                 }
             }
         }
         let stream = forward(way, target, by).await?;
         let authorization = login.map(|login| authorization(login).into());
         let forwarder = Forwarder { origin: origin(target), authorization };
-        Ok(DialedStream { stream, first: Vec::new(), forwarder: Some(Box::new(forwarder)) })
+        Ok(DialedStream { stream, first: Vec::new(), forwarder: Some(Box::new(forwarder)), took: None })
     }
 
     fn reach(&self, id: &PublicId, offer: &Offer, isolation: Isolation) -> Result<Reach<'_>, DialError> {

@@ -33,6 +33,8 @@ pub(in crate::tor) struct Circuits {
     pub(super) asked: HashMap<BuildId, PlannedBuild>,
     pub(super) launched: HashMap<CircuitId, PlannedBuild>,
     pub(super) nudges: Nudges,
+    /// When the first relay of a circuit last answered, in this run of tor.
+    first_hop_answered: Option<Instant>,
 }
 
 impl Circuits {
@@ -45,7 +47,13 @@ impl Circuits {
             asked: HashMap::new(),
             launched: HashMap::new(),
             nudges: Nudges::default(),
+            first_hop_answered: None,
         }
+    }
+
+    /// Records that the first relay of a circuit has answered: it extended a circuit or passed on data from the network.
+    pub(super) fn first_hop_answers(&mut self, now: Instant) {
+        self.first_hop_answered = Some(now);
     }
 
     /// Returns the actions that the pool requests, together with the data for them. The caller carries them out after
@@ -163,6 +171,21 @@ impl Engine {
         }
     }
 
+    /// Returns a lease for one more stream on a circuit that already carries a stream of the caller. Returns `None` if
+    /// the circuit does not exist any more.
+    pub(in crate::tor) fn lend_again(self: &Arc<Self>, run: u64, circuit: CircuitId) -> Option<Lease> {
+        let path = self.act(|circuits, now| match circuits.run == run {
+            true => circuits.pool.lend_again(circuit, now),
+            false => None,
+        })?;
+        Some(Lease { engine: self.clone(), run, circuit, path })
+    }
+
+    /// Returns true if the first relay of a circuit has answered after the time `since`.
+    pub(in crate::tor) fn first_hop_answered(&self, since: Instant) -> bool {
+        self.circuits().first_hop_answered.is_some_and(|at| at > since)
+    }
+
     /// Frees the place on a circuit after its lease was dropped. Does nothing if the circuit belongs to an earlier run
     /// of tor.
     pub(in crate::tor) fn release(self: &Arc<Self>, run: u64, circuit: CircuitId) {
@@ -230,6 +253,7 @@ impl Engine {
             circuits.asked.clear();
             circuits.launched.clear();
             circuits.nudges = Nudges::default();
+            circuits.first_hop_answered = None;
             circuits.pool.lost();
         });
     }

@@ -143,7 +143,8 @@ impl Engine {
 
     /// Records that a circuit was extended by one relay.
     pub(super) fn nudge_extended(self: &Arc<Self>, circuit: CircuitId) {
-        self.act(|circuits, _| {
+        self.act(|circuits, now| {
+            circuits.first_hop_answers(now);
             if let Some(running) = circuits.nudges.running.get_mut(&circuit) {
                 running.reached = true;
             }

@@ -193,9 +193,12 @@ impl Session<'_> {
         match event {
             Event::Stream(stream) => self.on_stream(&stream),
             Event::Circ(circ) => self.on_circ(circ).await,
-            Event::CircBw(bw) => {
-                self.engine.act(|c, now| c.pool.carried(bw.id, bw.read.saturating_add(bw.written), now))
-            }
+            Event::CircBw(bw) => self.engine.act(|circuits, now| {
+                if bw.read > 0 {
+                    circuits.first_hop_answers(now);
+                }
+                circuits.pool.carried(bw.id, bw.read.saturating_add(bw.written), now);
+            }),
             Event::OrConn(conn) => self.on_conn(&conn).await,
             Event::Liveness(up) => {
                 self.network_down = !up;
@@ -225,6 +228,7 @@ impl Session<'_> {
             CircStatus::Built => {
                 let path: Arc<[Fingerprint]> = circ.path.into();
                 let planned = self.engine.act(|circuits, now| {
+                    circuits.first_hop_answers(now);
                     circuits.pool.built(circ.id, path, now);
                     circuits.finish(circ.id, CircStatus::Built)
                 });

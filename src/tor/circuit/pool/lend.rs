@@ -89,6 +89,15 @@ impl Pool {
         ids
     }
 
+    /// Takes one more place on a circuit, even if all places are taken or the circuit is doomed: a dial probes the exit on
+    /// the circuit that does not answer it. Returns the relays of the circuit, or `None` if the circuit does not exist.
+    pub fn lend_again(&mut self, id: CircuitId, now: Instant) -> Option<Arc<[Fingerprint]>> {
+        let circuit = self.circuits.get_mut(&id)?;
+        circuit.last_use = now;
+        circuit.streams += 1;
+        Some(circuit.path.clone())
+    }
+
     /// Returns the first two relays of a circuit. Returns `None` if the circuit does not exist.
     pub fn link(&self, id: CircuitId) -> Option<Link> {
         self.circuits.get(&id)?.path.first_chunk().copied()

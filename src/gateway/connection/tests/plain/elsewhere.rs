@@ -38,6 +38,25 @@ async fn a_request_is_sent_again_when_its_stream_dies_before_an_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_is_not_moved_by_a_stream_that_broke_off() {
+    let (gate, [mut first, mut second]) = Script::targets();
+    let gate = Arc::new(gate.with_a_session());
+    talk(listener(), &gate, async |mut client| {
+        client.write_all(GET.as_bytes()).await.unwrap();
+        expect(&mut first, SENT).await;
+        drop(first);
+        expect(&mut second, SENT).await;
+        second.write_all(OK.as_bytes()).await.unwrap();
+        expect(&mut client, ok()).await;
+        drop(client);
+    })
+    .await;
+    let log = gate.log();
+    let asked: Vec<_> = log.iter().filter(|line| !line.starts_with("given")).collect();
+    assert_eq!(asked, ["http @a.test:80", "a.test:80 Died", "http @a.test:80", "a.test:80 Status(200)"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_is_not_sent_through_more_exits_than_are_allowed() {
     let (gate, [mut dying, never]) = Script::targets();
     let gate = Arc::new(gate.with_attempts(1));

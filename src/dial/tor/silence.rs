@@ -1,0 +1,183 @@
+//! Decides whose fault it is that a stream gets no answer. Pure: no I/O, and the clock is passed in.
+//!
+//! tor reports such a stream after 10 s without a cause, because a dead target, a dead exit and a dead guard look the
+//! same to tor. So the dial makes two tests once an answer takes long. The engine builds a short test circuit over the
+//! first relays of the circuit (`tor/engine/nudge.rs`). And the dial asks the exit, on the same circuit, for the address
+//! of a name: an exit that answers this question works, whatever the answer is. Then the target is what does not answer.
+//!
+//! Next: `dial/tor.rs` makes the tests.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::dial::tor::Ask;
+use crate::dial::{DialError, EngineFault, ExitFault, TargetFault};
+
+/// If a stream has no answer after this time, the first relays and the exit are tested. On the public network nine of
+/// ten streams are open by then.
+const SLOW_ANSWER: Duration = Duration::from_secs(2);
+
+/// An exit that does not answer the question for this time is silent. It is as long as a test circuit of the engine may
+/// take. The question is one round trip through three relays, which takes less than a second.
+const EXIT_ANSWER: Duration = Duration::from_secs(3);
+
+/// A target that does not answer for this time is down, if its exit answers. It is shorter than the 10 s after which tor
+/// gives up the stream and the circuit with it, so the circuit can be used again.
+const TARGET_ANSWER: Duration = Duration::from_secs(9);
+
+/// When a dial tests and when it ends, for one stream on one circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// When the tests begin.
+    pub(super) slow: Instant,
+    /// When the target is given up if the exit has answered.
+    pub(super) target: Instant,
+    /// When the stream is given up.
+    pub(super) end: Instant,
+    /// How long the exit may take for its answer.
+    pub(super) exit_answer: Duration,
+}
+
+impl Limits {
+    /// `answer` is how long the exit and the target may take together, and `deadline` is the end of the whole dial. If
+    /// `answer` is short, all other times are shorter as well.
+    pub(super) fn new(now: Instant, answer: Duration, deadline: Instant) -> Self {
+        Self {
+            slow: now + SLOW_ANSWER.min(answer / 6),
+            target: now + TARGET_ANSWER.min(answer * 3 / 4),
+            end: deadline.min(now + answer),
+            exit_answer: EXIT_ANSWER.min(answer / 4),
+        }
+    }
+}
+
+/// What is known when a stream has ended without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Evidence {
+    /// True if tor has attached the stream to its circuit.
+    pub(super) attached: bool,
+    /// True if the exit has answered on the same circuit after the stream was sent.
+    pub(super) exit_answered: bool,
+    /// How long the exit has not answered the question. `None` if it was not asked.
+    pub(super) exit_silent: Option<Duration>,
+    /// True if the first relay has answered after the stream was sent.
+    pub(super) first_hop_answered: bool,
+}
+
+impl Evidence {
+    /// Returns whose fault the silence is. `what` is the request that got no answer.
+    pub(super) fn fault(self, what: &Ask<'_>, limits: &Limits) -> DialError {
+        let asked_in_vain = self.exit_silent.is_some_and(|silent| silent >= limits.exit_answer);
+        if self.exit_answered {
+            return match what {
+                Ask::Connect(_) => TargetFault::Timeout.into(),
+                // The exit answers, but the name servers that know this name do not.
+                Ask::Resolve(_) | Ask::ResolvePtr(_) => TargetFault::NameFailed.into(),
+            };
+        }
+        if !asked_in_vain {
+            return DialError::Deadline;
+        }
+        if !self.attached {
+            // tor answers each command within milliseconds, so this tor hangs.
+            return EngineFault::Lost.into();
+        }
+        if self.first_hop_answered { ExitFault::Hung.into() } else { EngineFault::FirstHop.into() }
+    }
+}
+
+/// Returns the error of a dial that got no further circuit because of `fault`, after its last circuit had failed with
+/// `before`. If the exit was silent on a circuit and then no other circuit to the exit was complete in time, the exit is
+/// at fault. If a relay before the exit was silent, that relay is still the only known cause. Otherwise the reason that
+/// there is no circuit counts.
+pub(super) fn without_another_circuit(before: Option<DialError>, fault: DialError) -> DialError {
+    match (before, fault) {
+        (Some(known @ (DialError::Exit(ExitFault::Hung) | DialError::Engine(_))), DialError::Deadline) => known,
+        _ => fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{Host, Target};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn with_the_shipped_limit_a_dead_target_is_known_before_tor_gives_up() {
+        let now = Instant::now();
+        let far = now + 60 * SECOND;
+        let limits = Limits::new(now, 12 * SECOND, far);
+        let want = Limits {
+            slow: now + 2 * SECOND,
+            target: now + 9 * SECOND,
+            end: now + 12 * SECOND,
+            exit_answer: 3 * SECOND,
+        };
+        assert_eq!(limits, want);
+        // A longer limit changes only the end.
+        assert_eq!(Limits::new(now, 20 * SECOND, far), Limits { end: now + 20 * SECOND, ..want });
+        // The deadline of the whole dial ends the stream, and nothing else.
+        assert_eq!(Limits::new(now, 12 * SECOND, now + SECOND), Limits { end: now + SECOND, ..want });
+        let short = Limits::new(now, SECOND * 12 / 10, far);
+        let want = Limits {
+            slow: now + SECOND / 5,
+            target: now + SECOND * 9 / 10,
+            end: now + SECOND * 12 / 10,
+            exit_answer: SECOND * 3 / 10,
+        };
+        assert_eq!(short, want, "all times are a tenth");
+    }
+
+    #[test]
+    fn an_answer_of_the_exit_clears_it_and_only_proven_silence_blames_it() {
+        let target: Target = "a.test:80".parse().unwrap();
+        let connect = Ask::Connect(&target);
+        let limits = Limits::new(Instant::now(), 12 * SECOND, Instant::now() + 60 * SECOND);
+        let silent = Evidence {
+            attached: true,
+            exit_answered: false,
+            exit_silent: Some(limits.exit_answer),
+            first_hop_answered: true,
+        };
+        for (evidence, want) in [
+            (silent, DialError::Exit(ExitFault::Hung)),
+            (Evidence { first_hop_answered: false, ..silent }, EngineFault::FirstHop.into()),
+            (Evidence { attached: false, ..silent }, EngineFault::Lost.into()),
+            (Evidence { attached: false, first_hop_answered: false, ..silent }, EngineFault::Lost.into()),
+            // The exit was asked too late, or never: nobody is blamed.
+            (Evidence { exit_silent: Some(limits.exit_answer - SECOND), ..silent }, DialError::Deadline),
+            (Evidence { exit_silent: None, ..silent }, DialError::Deadline),
+            (Evidence { exit_silent: None, attached: false, ..silent }, DialError::Deadline),
+            (Evidence { exit_answered: true, ..silent }, TargetFault::Timeout.into()),
+            (Evidence { exit_answered: true, first_hop_answered: false, ..silent }, TargetFault::Timeout.into()),
+            (Evidence { exit_answered: true, exit_silent: None, ..silent }, TargetFault::Timeout.into()),
+        ] {
+            assert_eq!(evidence.fault(&connect, &limits), want, "{evidence:?}");
+        }
+        let name = Host::parse("a.test").unwrap();
+        let answered = Evidence { exit_answered: true, ..silent };
+        for what in [Ask::Resolve(&name), Ask::ResolvePtr([192, 0, 2, 1].into())] {
+            assert_eq!(answered.fault(&what, &limits), TargetFault::NameFailed.into(), "{what:?}");
+        }
+    }
+
+    #[test]
+    fn a_circuit_that_does_not_come_is_the_exits_fault_only_after_silence() {
+        let hung = DialError::Exit(ExitFault::Hung);
+        let died = DialError::Exit(ExitFault::Died);
+        for (before, fault, want) in [
+            (Some(hung), DialError::Deadline, hung),
+            (Some(hung), EngineFault::FirstHop.into(), EngineFault::FirstHop.into()),
+            (Some(hung), EngineFault::Busy.into(), EngineFault::Busy.into()),
+            (Some(died), DialError::Deadline, DialError::Deadline),
+            (Some(EngineFault::Middle.into()), DialError::Deadline, EngineFault::Middle.into()),
+            (None, DialError::Deadline, DialError::Deadline),
+            (None, ExitFault::Unreachable.into(), ExitFault::Unreachable.into()),
+        ] {
+            assert_eq!(without_another_circuit(before, fault), want, "{before:?} {fault:?}");
+        }
+    }
+}
