@@ -223,8 +223,7 @@ impl Tor {
             let until = if Some(engine.id()) == last { deadline } else { deadline.min(Instant::now() + ENGINE_WAIT) };
             match engine.ask(key, way.isolation, until).await {
                 Ok(lease) => return Ok(lease),
-                // The cause of this failure is the engine or its guard, so another engine may succeed.
-                Err(why @ (LeaseFault::NoPath | LeaseFault::Lost | LeaseFault::NotReady)) => fault = why,
+                Err(why) if why.is_before_the_exit() => fault = why,
                 Err(why @ LeaseFault::Deadline) if until < deadline => fault = why,
                 Err(why) => return Err(why),
             }
