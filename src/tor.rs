@@ -225,15 +225,7 @@ impl Tor {
             let until = if Some(engine.id()) == last { deadline } else { deadline.min(Instant::now() + ENGINE_WAIT) };
             match engine.ask(key, way.isolation, until).await {
                 Ok(lease) => return Ok(lease),
-                // The cause of this failure is the engine, its guard or its queue, so another engine may succeed.
-                Err(
-                    why @ (LeaseFault::NoPath
-                    | LeaseFault::Lost
-                    | LeaseFault::NotReady
-                    | LeaseFault::FirstHop
-                    | LeaseFault::Middle
-                    | LeaseFault::Busy),
-                ) => fault = why,
+                Err(why) if why.is_before_the_exit() => fault = why,
                 Err(why @ LeaseFault::Deadline) if until < deadline => fault = why,
                 Err(why) => return Err(why),
             }

@@ -154,6 +154,8 @@ struct Build {
     /// The isolation key that the circuit will belong to. `None` for a spare circuit.
     owner: Option<Isolation>,
     state: BuildState,
+    /// The number of relays that have answered, and the time of the last answer.
+    reached: (usize, Option<Instant>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +210,8 @@ pub struct Pool {
     /// For each kind of circuit, the number of spare circuits to keep.
     wanted: BTreeMap<Key, u8>,
     trouble: HashMap<Key, Trouble>,
+    /// The time of the last answer of the guard to a build.
+    heard: Option<Instant>,
     next: u64,
     effects: Vec<Effect>,
 }
@@ -257,6 +261,7 @@ impl Pool {
             groups: HashMap::new(),
             wanted: BTreeMap::new(),
             trouble: HashMap::new(),
+            heard: None,
             next: 0,
             effects: Vec::new(),
         }

@@ -222,7 +222,10 @@ impl Session<'_> {
     async fn on_circ(&mut self, circ: Circ) {
         match circ.status {
             CircStatus::Built | CircStatus::Failed | CircStatus::Closed if self.engine.nudge_done(circ.id) => {}
-            CircStatus::Extended => self.engine.nudge_extended(circ.id),
+            CircStatus::Extended => {
+                self.engine.nudge_extended(circ.id);
+                self.engine.act(|circuits, now| circuits.pool.extended(circ.id, circ.path.len(), now));
+            }
             CircStatus::Built if self.trials.is_one(circ.id) => self.tried(circ.id, true).await,
             CircStatus::Failed | CircStatus::Closed if self.trials.is_one(circ.id) => self.tried(circ.id, false).await,
             CircStatus::Built => {
@@ -243,16 +246,14 @@ impl Session<'_> {
     }
 
     async fn on_circ_gone(&mut self, circ: &Circ) {
-        let short_of = |reason| matches!(reason, Some(CircReason::ResourceLimit | CircReason::Hibernating));
-        let short = short_of(circ.reason) || short_of(circ.remote_reason);
-        let fault = if short { LeaseFault::Overloaded } else { LeaseFault::Unreachable };
-        let reached = circ.path.len();
+        let (reached, full) = (circ.reached(), circ.is_refused());
         let planned = self.engine.act(|circuits, now| {
             let planned = circuits.finish(circ.id, (circ.status, circ.reason, circ.remote_reason));
             if planned.is_none() && circ.reason == Some(CircReason::Destroyed) {
                 self.cut.extend(circ.path.iter().skip(1));
             }
-            circuits.pool.gone(circ.id, fault, now);
+            let hops = planned.as_ref().map_or(0, |path| path.hops().len()); // unused if this is no build
+            circuits.pool.gone(circ.id, LeaseFault::of_build(reached, hops, full), now);
             planned
         });
         if let Some(middle) = planned.as_ref().filter(|_| reached > 0).and_then(Path::middle) {
@@ -263,7 +264,7 @@ impl Session<'_> {
         let guard = planned.hops()[0];
         if reached > 0 {
             self.engine.guard().note_build(guard, planned.exit(), false);
-        } else if !short {
+        } else if !full && circ.path.is_empty() {
             self.engine.guard().note_failure(guard, SystemTime::now());
             self.find_entry().await;
         }

@@ -197,7 +197,7 @@ impl Pool {
 
     pub(super) fn enqueue(&mut self, key: Key, owner: Option<Isolation>) {
         let id = BuildId(self.id());
-        self.builds.insert(id, Build { key, owner, state: BuildState::Queued });
+        self.builds.insert(id, Build { key, owner, state: BuildState::Queued, reached: (0, None) });
         if owner.is_some() { &mut self.awaited } else { &mut self.spares }.push_back(id);
     }
 
