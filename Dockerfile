@@ -26,8 +26,19 @@ RUN cargo build --release --locked --bin exitgate
 FROM debian:bookworm-slim AS root
 # Perl (with apt, whose scripts need it) and the tables of iconv are an eighth of the image. Only the image's user can read /data, and a new
 # volume copies that; /run/tor is for the cookies of tor in other containers.
-RUN apt-get update \
- && apt-get install -y --no-install-recommends tor tor-geoipdb \
+# tor is that of the Tor Project's repository, because Debian's is older. The build fails if it is not recommended: docs/current-tor.md.
+ARG TOR_CHECK=yes
+ADD https://deb.torproject.org/torproject.org/A3C4F0F979CAA22CDBA8F512EE8CBC9E886DDD89.asc /usr/share/keyrings/tor-archive-keyring.asc
+COPY .ci/recommended-tor config/recommended-tor.txt /tmp/
+RUN chmod 0644 /usr/share/keyrings/tor-archive-keyring.asc \
+ && apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates \
+ && echo 'deb [signed-by=/usr/share/keyrings/tor-archive-keyring.asc] https://deb.torproject.org/torproject.org bookworm main' \
+      > /etc/apt/sources.list.d/tor.list \
+ && apt-get update \
+ && apt-get install -y --no-install-recommends tor tor-geoipdb obfs4proxy \
+ && if [ "$TOR_CHECK" != no ]; then /tmp/recommended-tor /tmp/recommended-tor.txt; fi \
+ && rm /tmp/recommended-tor /tmp/recommended-tor.txt \
  && dpkg --purge --force-depends --force-remove-essential apt perl-base \
  && rm -rf /var/lib/apt /var/cache/apt /var/cache/debconf /var/log/* /usr/share/doc /usr/share/man \
            /usr/lib/*-linux-gnu*/gconv \

@@ -31,6 +31,7 @@ test: ## check a change: format, commit messages, lints, documents, licences, un
 	@$(STAGE) fetch   cargo fetch --locked
 	@$(STAGE) format  cargo fmt --all --check
 	@$(STAGE) format  .ci/subjects-test
+	@$(STAGE) format  .ci/recommended-tor-test
 	@$(STAGE) format  .ci/subjects
 	@$(STAGE) lint    cargo clippy --locked --workspace --all-targets -- -D warnings
 	@$(STAGE) lint    cargo clippy --locked --test slow -- -D warnings

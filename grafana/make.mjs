@@ -160,6 +160,7 @@ function tor() {
     graph("Circuits by kind", 8, [[`sum by (kind) (exitgate_engine_circuits{${HERE}})`, "{{kind}}"]], { decimals: 0, about: "`spare` circuits are also counted as open." }),
     graph("Circuits by engine", 8, [[`sum by (engine) (exitgate_engine_circuits{${HERE}, kind="open"})`, "engine {{engine}}"]], { decimals: 0 }),
     graph("Streams by engine", 8, [[`sum by (engine) (exitgate_engine_streams{${HERE}})`, "engine {{engine}}"]], { decimals: 0 }),
+    graph("Engines whose tor is not recommended", 8, [[`exitgate_engine_outdated{${HERE}}`, "engine {{engine}}"]], { max: 1, decimals: 0, about: "1: the Tor network does not recommend this engine's version of tor." }),
     graph("Engines: state", 8, [[`exitgate_engine_state{${HERE}} == 1`, "engine {{engine}}: {{state}}"]], { max: 1, decimals: 0 }),
     graph("Engines: bootstrap", 8, [[`exitgate_engine_bootstrap_ratio{${HERE}}`, "engine {{engine}}"]], { unit: "percentunit", max: 1 }),
     graph("Engines: restarts since the gateway's start", 8, [[`exitgate_engine_restarts{${HERE}}`, "engine {{engine}}"]], { decimals: 0 }),

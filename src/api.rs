@@ -59,6 +59,7 @@ use crate::check;
 use crate::gateway::connection_table::ConnectionTable;
 use crate::gateway::outbound::Outbound;
 use crate::lifecycle::Tasks;
+use crate::limit::target::OnlyTor;
 use crate::listen::{self, Arrival, Permits, Reservation};
 use crate::source::handle::Sources;
 use crate::state::State;
@@ -126,6 +127,8 @@ pub struct Wiring {
     pub public_list: Option<list::ListCache>,
     /// The engines (tor processes). `None` if Tor is switched off.
     pub tor: Option<Tor>,
+    /// Whether the gateway itself connects to nothing but Tor.
+    pub only_tor: OnlyTor,
     /// The journal that `/events` reads.
     pub journal: Arc<Journal>,
     /// Creates, changes and closes routes.

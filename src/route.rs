@@ -45,7 +45,7 @@ pub mod view;
 pub mod wanted;
 
 pub use ban::{Bans, Site};
-pub use carrier::carrier;
+pub use carrier::{any_carrier, carrier};
 pub use choose::{Ask, Plan, Rotated, Successor, decide, succeed, successor};
 pub use event::{Cause, Event, Moved};
 pub use explain::{Explanation, explain};

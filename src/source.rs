@@ -26,6 +26,7 @@ pub mod handle;
 pub mod list;
 pub mod merge;
 pub mod onionoo;
+pub mod outward;
 pub mod poll;
 pub mod proxifly;
 pub mod public;

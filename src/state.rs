@@ -35,7 +35,7 @@ use crate::route::selector::RouteName;
 use crate::route::table::RouteTable;
 use crate::route::wanted::wanted;
 use crate::route::{Event, Policy, WantedExits, Words};
-use crate::store::{Store, Write};
+use crate::store::{Fault, Store, StoreError, Write};
 
 /// The time between two runs of the tick, which removes expired things and stores changes of sessions. Sessions live
 /// for minutes or longer. A crash loses only the changes of their last use within this time. Not tuned.
@@ -293,19 +293,24 @@ impl State {
         }
         self.announce(events);
         let Some(store) = &self.shared.store else { return };
-        // The commit waits for the disk even if `writes` is empty. The tick may have passed the changes to the store a
-        // moment ago, and the store writes those changes first.
-        let writes: Vec<Write> = self.shared.memory.changes().into_iter().map(Write::from).collect();
-        match tokio::time::timeout(DURABLE_WITHIN, store.commit(writes.clone())).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => writes.into_iter().for_each(|write| store.note(write)), // the store has logged the reason
-            Err(_) => tracing::warn!("the disk is slow: a new pin or session may be lost if the gateway stops now"),
+        // The commit waits for the disk even if there are no changes. The tick may have passed them to the store a
+        // moment ago, and the store writes those first.
+        let changes = || self.shared.memory.changes().into_iter().map(Write::from).collect();
+        match store.commit_or_note(DURABLE_WITHIN, changes).await {
+            Err(StoreError::Refused(Fault::Hung)) => {
+                tracing::warn!("the disk is slow: a new pin or session may be lost if the gateway stops now");
+            }
+            _ => {} // the store has logged an error, and writes the changes as soon as it can
         }
     }
 
     /// Passes the changes of sessions and pins to the store.
     fn store_memory(&self) {
         let Some(store) = &self.shared.store else { return };
+        store.look_at_disk();
+        if !store.has_room() {
+            return; // the changes stay in memory until the store has room for them
+        }
         self.shared.memory.changes().into_iter().for_each(|change| store.note(change.into()));
     }
 }

@@ -24,6 +24,8 @@ mod reader;
 mod routes;
 mod row;
 mod sessions;
+mod settle;
+mod stall;
 mod unavailable;
 mod write;
 mod writer;
@@ -32,9 +34,11 @@ mod writer;
 mod tests;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::bans::Ban;
 pub use self::checks::{Check, Page, Timings};
@@ -49,7 +53,8 @@ pub use self::write::Write;
 pub use self::writer::Health;
 
 use self::reader::Reader;
-use self::writer::{Job, Writer};
+use self::stall::{PATIENCE, Stall};
+use self::writer::{Job, Otherwise, Writer};
 use crate::exit::ExitId;
 use crate::lifecycle::yielding;
 use crate::telemetry::metrics as names;
@@ -73,6 +78,9 @@ impl Default for Options {
 /// One in this many places of the queue is reserved for commits, so notes alone cannot fill the queue.
 const FOR_CHANGES: usize = 8;
 
+/// How long the end of the gateway waits for the last writes. systemd kills a service after 90 s. Not tuned.
+const CLOSE_WITHIN: Duration = Duration::from_secs(20);
+
 /// A handle on the store. Cheap to clone. The file is closed when [`Store::close`] returns, or soon after the last
 /// handle is dropped.
 #[derive(Clone, Debug)]
@@ -80,6 +88,7 @@ pub struct Store {
     jobs: mpsc::Sender<Job>,
     reader: Reader,
     health: watch::Receiver<Health>,
+    stall: Arc<Stall>,
     reserve: usize,
     lost: metrics::Counter,
 }
@@ -98,13 +107,14 @@ impl Store {
         let queue = options.queue.max(2 * FOR_CHANGES);
         let (jobs, waiting) = mpsc::channel(queue);
         let (sender, health) = watch::channel(Health::Ok);
-        let mut writer = Writer::new(db, claim, waiting, sender, (queue, options.keep_checks));
+        let stall = Arc::new(Stall::new());
+        let mut writer = Writer::new(db, claim, waiting, sender, stall.clone(), (queue, options.keep_checks));
         if let Err(error) = first_write {
             writer.begin_failing(error.into());
         }
         spawn(writer).map_err(|error| failed(error.into()))?;
         let lost = metrics::counter!(names::STORE_NOTES_LOST);
-        Ok((Self { jobs, reader, health, reserve: queue / FOR_CHANGES, lost }, loaded))
+        Ok((Self { jobs, reader, health, stall, reserve: queue / FOR_CHANGES, lost }, loaded))
     }
 
     /// Returns a store for a gateway that runs although its file cannot be used. `fault` is the reason. This store
@@ -116,33 +126,88 @@ impl Store {
         let failed = |error: std::io::Error| StoreError::Open { path: path.to_owned(), fault: error.into() };
         let health = unavailable::start(fault, claim, waiting).map_err(failed)?;
         let lost = metrics::counter!(names::STORE_NOTES_LOST);
-        Ok(Self { jobs, reader: Reader::of_nothing(), health, reserve: queue / FOR_CHANGES, lost })
+        let (reader, stall) = (Reader::of_nothing(), Arc::new(Stall::new()));
+        Ok(Self { jobs, reader, health, stall, reserve: queue / FOR_CHANGES, lost })
     }
 
-    /// Writes a change completely or not at all, and returns when the change is on the disk. If the caller stops
-    /// waiting, the change may still be written. This call hangs as long as the disk hangs, so use a deadline.
+    /// Writes a change completely or not at all, and returns when the change is on the disk. If the disk hangs for
+    /// longer than [`PATIENCE`], this returns [`Fault::Hung`], and the change is undone if the disk finishes it later.
+    /// The same happens if the caller stops waiting. While the disk hangs, later commits are refused immediately.
     pub async fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+        if self.stall.hangs() {
+            return Err(StoreError::Refused(Fault::Hung));
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let (answer, mut result) = oneshot::channel();
+        let job = Job::Commit { writes, answer, otherwise: Otherwise::Undo };
+        match timeout_at(deadline, self.jobs.send(job)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(StoreError::Closed),
+            Err(_) => return Err(self.late()),
+        }
+        match timeout_at(deadline, &mut result).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(died())),
+            Err(_) => {
+                // After `close` the writer cannot answer any more, so it undoes the commit. An answer that it sent
+                // before `close` counts.
+                result.close();
+                result.try_recv().unwrap_or_else(|_| Err(self.late()))
+            }
+        }
+    }
+
+    fn late(&self) -> StoreError {
+        self.stall.commit_is_late();
+        StoreError::Refused(Fault::Hung)
+    }
+
+    /// Writes facts that hold in any case, and returns when they are on the disk. After the time `within`, or if the
+    /// file fails, this returns an error, and the facts are written later, as notes are. `writes` is called only if the
+    /// queue has a free place. While the disk hangs, this does not wait.
+    pub async fn commit_or_note(
+        &self,
+        within: Duration,
+        writes: impl FnOnce() -> Vec<Write>,
+    ) -> Result<(), StoreError> {
+        let deadline = Instant::now() + if self.stall.hangs() { Duration::ZERO } else { within };
+        let late = |_| StoreError::Refused(Fault::Hung);
+        let place = timeout_at(deadline, self.jobs.reserve()).await.map_err(late)?.map_err(|_| StoreError::Closed)?;
         let (answer, result) = oneshot::channel();
-        self.jobs.send(Job::Commit { writes, answer }).await.map_err(|_| StoreError::Closed)?;
-        let died = || StoreError::Refused(Fault::Io("the store's thread panicked while it wrote this change".into()));
-        result.await.unwrap_or_else(|_| Err(died()))
+        place.send(Job::Commit { writes: writes(), answer, otherwise: Otherwise::Note });
+        timeout_at(deadline, result).await.map_err(late)?.unwrap_or_else(|_| Err(died()))
+    }
+
+    /// Reports a disk that hangs: in the log, and in the metric of a failing store. The caller calls this every few
+    /// seconds.
+    pub fn look_at_disk(&self) {
+        self.stall.look();
+    }
+
+    /// Returns true if a note would not be dropped now.
+    pub fn has_room(&self) -> bool {
+        self.jobs.capacity() > self.reserve
     }
 
     /// Writes something soon. This call never blocks. If the queue is full, the write is dropped and counted. While the
     /// file can be written, notes and commits are written in the order of the calls.
     pub fn note(&self, write: Write) {
-        if self.jobs.capacity() <= self.reserve || self.jobs.try_send(Job::Note(write)).is_err() {
+        if !self.has_room() || self.jobs.try_send(Job::Note(write)).is_err() {
             self.lost.increment(1);
         }
     }
 
     /// Writes everything that is in the queue, and closes the file. Call this last: later calls fail with
-    /// [`StoreError::Closed`].
+    /// [`StoreError::Closed`]. If the disk hangs, this gives up after a while.
     pub async fn close(&self) {
-        let _ = self.jobs.send(Job::Close).await; // fails if the store is already closed
-        self.jobs.closed().await;
-        let mut health = self.health.clone();
-        while health.changed().await.is_ok() {} // the writer drops its sender after it has closed the file
+        let closed = async {
+            let _ = self.jobs.send(Job::Close).await; // fails if the store is already closed
+            self.jobs.closed().await;
+            let mut health = self.health.clone();
+            while health.changed().await.is_ok() {} // the writer drops its sender after it has closed the file
+        };
+        if timeout(CLOSE_WITHIN, closed).await.is_err() {
+            tracing::error!("the store was not closed, because the disk hangs: observations of the last time are lost");
+        }
     }
 
     /// Returns the checks of an exit, newest first.
@@ -150,6 +215,10 @@ impl Store {
         let (exit, target) = (exit.clone(), target.map(str::to_owned));
         self.reader.ask(move |db| checks::list(db, &exit, target.as_deref(), page)).await
     }
+}
+
+fn died() -> StoreError {
+    StoreError::Refused(Fault::Io("the store's thread panicked while it wrote this change".into()))
 }
 
 /// Starts the thread that writes. The thread continues after a panic. The writes that were in progress are then lost,

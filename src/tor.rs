@@ -43,6 +43,7 @@ pub mod netdir;
 mod own;
 pub mod path;
 mod preflight;
+mod recommended;
 pub mod reply;
 pub mod settings;
 mod spares;
@@ -63,6 +64,7 @@ use circuit::pool::Key;
 use engine::Engine;
 use fleet::Fleet;
 use netdir::Netdir;
+pub use netdir::clients::Recommendation;
 use own::Owned;
 use path::Port;
 use spares::Share;
@@ -230,15 +232,7 @@ impl Tor {
             let patience = Some(ENGINE_WAIT).filter(|_| Some(engine.id()) != last);
             match engine.ask(key, who, patience, deadline).await {
                 Ok(lease) => return Ok(lease),
-                // The cause of this failure is the engine, its guard or its queue, so another engine may succeed.
-                Err(
-                    why @ (LeaseFault::NoPath
-                    | LeaseFault::Lost
-                    | LeaseFault::NotReady
-                    | LeaseFault::FirstHop
-                    | LeaseFault::Middle
-                    | LeaseFault::Busy),
-                ) => fault = why,
+                Err(why) if why.is_before_the_exit() || why == LeaseFault::Busy => fault = why,
                 Err(why @ LeaseFault::Deadline) if patience.is_some() => fault = why,
                 Err(why) => return Err(why),
             }

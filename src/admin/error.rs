@@ -43,6 +43,11 @@ pub enum RouteError {
     NoExit { why: String, funnel: Funnel },
     #[error("too many routes are being created and changed at once; try again")]
     Busy,
+    #[error(
+        "the disk of the gateway does not answer: nothing was changed. Try again when it answers; the log and the alert \
+         ExitgateStoreFailing say more"
+    )]
+    DiskHangs,
     /// The store or the worker failed. The cause is in the log.
     #[error("the route could not be stored; the log says why")]
     Internal,

@@ -27,6 +27,7 @@ use crate::route::selector::RouteName;
 use crate::route::table::{Clash, Entry, Origin, Route};
 use crate::route::{self, Ask, Memory, Why};
 use crate::state::{Change, Refused, Snapshot, State};
+use crate::store::{Fault, StoreError};
 
 /// How long the worker waits between two rounds. In each round it closes routes whose `ttl` has ended, and tries again
 /// to open ports that another program was using.
@@ -296,6 +297,7 @@ fn refused(refused: Refused) -> RouteError {
         Refused::Clash(Clash::Name(name)) => RouteError::NameTaken(name.to_string()),
         Refused::Clash(Clash::Port { port, route }) => RouteError::PortOfRoute { port, route: route.to_string() },
         Refused::NoRoute(name) => RouteError::Unknown(name.to_string()),
+        Refused::Store(StoreError::Refused(Fault::Hung)) => RouteError::DiskHangs, // the store has logged it
         Refused::Store(error) => {
             tracing::error!(%error, "a route could not be stored");
             RouteError::Internal

@@ -26,6 +26,11 @@ pub(super) struct EngineView {
     bootstrap_percent: Option<u8>,
     pid: Option<u32>,
     version: Option<String>,
+    /// What the Tor network says of this version of tor: `recommended`, `new`, `outdated`, `lacks_recommended`,
+    /// `lacks_required` (parts of Tor's protocol), or `unknown`.
+    version_status: &'static str,
+    /// What is wrong with this version and what to do. `null` if nothing is wrong.
+    version_advice: Option<String>,
     /// The fingerprint of the primary guard.
     guard: Option<String>,
     circuits: usize,
@@ -40,6 +45,9 @@ pub(super) struct EngineView {
 pub(super) struct Engines {
     /// False if `tor.enabled` is false.
     enabled: bool,
+    /// True if exitgate itself connects to nothing but Tor, because bridges are used or by `tor.only`. Lists are then
+    /// fetched and public proxies are reached through Tor exits.
+    only_tor: bool,
     engines: Vec<EngineView>,
 }
 
@@ -48,7 +56,8 @@ pub(super) struct Engines {
     responses((status = 200, body = Engines), (status = "default", description = "A refusal", body = Problem)))]
 pub(super) async fn list(State(wiring): State<Wiring>, headers: HeaderMap) -> Result<Response, ApiError> {
     let engines = wiring.tor.as_ref().map(|tor| tor.status()).unwrap_or_default();
-    tagged(&headers, &Engines { enabled: wiring.tor.is_some(), engines: engines.iter().map(shown).collect() })
+    let (enabled, only_tor) = (wiring.tor.is_some(), wiring.only_tor.is_on());
+    tagged(&headers, &Engines { enabled, only_tor, engines: engines.iter().map(shown).collect() })
 }
 
 pub(super) fn shown(engine: &EngineStatus) -> EngineView {
@@ -67,6 +76,8 @@ pub(super) fn shown(engine: &EngineStatus) -> EngineView {
         bootstrap_percent,
         pid: engine.pid,
         version: engine.version.as_ref().map(ToString::to_string),
+        version_status: engine.recommendation.as_str(),
+        version_advice: engine.version.and_then(|version| engine.recommendation.advice(version)),
         guard: engine.guard.map(|guard| guard.to_string()),
         circuits: engine.circuits,
         building: engine.building,
@@ -79,7 +90,8 @@ pub(super) fn shown(engine: &EngineStatus) -> EngineView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tor::EngineId;
+    use crate::tor::version::Version;
+    use crate::tor::{EngineId, Recommendation};
 
     #[test]
     fn a_state_that_is_not_ready_says_why() {
@@ -88,7 +100,8 @@ mod tests {
             attached: false,
             state,
             pid: Some(7),
-            version: None,
+            version: Some(Version([0, 4, 9, 11])),
+            recommendation: Recommendation::Outdated { newest: Version([0, 4, 9, 14]) },
             guard: None,
             circuits: 3,
             building: 0,
@@ -109,6 +122,8 @@ mod tests {
         ] {
             let shown = shown(&engine(state));
             assert_eq!((shown.state, shown.why.as_deref(), shown.usable), (word, why, usable));
+            assert_eq!((shown.version.as_deref(), shown.version_status), (Some("0.4.9.11"), "outdated"));
+            assert!(shown.version_advice.unwrap().contains("0.4.9.14"));
         }
     }
 }

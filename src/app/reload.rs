@@ -57,7 +57,8 @@ async fn apply(running: &mut Running, written: Config) -> anyhow::Result<()> {
     }
     let (keys, each_client, damping) = settings::terms(&config);
     running.limits.replace(keys, each_client, damping);
-    running.outbound.change(settings::outbound_terms(&config, &running.own));
+    running.only_tor.set(settings::wants_only_tor(&config).await);
+    running.outbound.change(settings::outbound_terms(&config, &running.own, &running.only_tor));
     listeners.refresh(&config);
     drop(listeners);
     running.routes.set_rules(RouteRules::of(&config));

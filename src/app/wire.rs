@@ -1,6 +1,7 @@
 //! Creates all parts of the gateway and connects them. They are created in the order in which they need each other:
 //! ports, stored state, Tor, sources and testers of exits, client ports, the API.
 
+mod announce;
 mod exits;
 mod gauges;
 mod lists;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
+use self::announce::{Bound, announce};
 use self::gauges::Gauges;
 use self::routes::FormerPorts;
 use self::workers::{ExitWorkers, WorkerInputs};
@@ -30,7 +32,7 @@ use crate::gateway::connection_table::ConnectionTable;
 use crate::gateway::outbound::{Outbound, Parts, RefusalReporter};
 use crate::lifecycle::{Ended, Lifecycle, Tasks};
 use crate::limit::Limits;
-use crate::limit::target::Own;
+use crate::limit::target::{OnlyTor, Own};
 use crate::listen::{Permits, Reservation};
 use crate::route::table::Origin;
 use crate::state::{Change, Clock, State};
@@ -46,14 +48,6 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// tuned.
 const REPORTS: usize = 256;
 
-/// The addresses that were bound. An address differs from the configured one if the configured port is 0 (any free
-/// port).
-#[derive(Clone, Debug, Default)]
-struct Bound {
-    gateway: Vec<SocketAddr>,
-    api: Vec<SocketAddr>,
-}
-
 /// A running gateway: the parts that a reload changes, and those that are needed to stop it.
 pub struct Running {
     pub(super) config: Config,
@@ -65,6 +59,7 @@ pub struct Running {
     pub(super) outbound: Arc<Outbound>,
     pub(super) tor: Option<Tor>,
     pub(super) own: Own,
+    pub(super) only_tor: OnlyTor,
     pub(super) access: Arc<ArcSwap<Access>>,
     lifecycle: Lifecycle,
     store: Store,
@@ -90,7 +85,10 @@ pub async fn build(
     let own = Own::new();
     let (reports, reported) = mpsc::channel(REPORTS);
     let (stopping, stopped) = watch::channel(false);
-    let terms = settings::outbound_terms(&config, &own);
+    let only_tor = OnlyTor::default();
+    only_tor.set(settings::wants_only_tor(&config).await);
+    announce_only_tor(&config, &only_tor);
+    let terms = settings::outbound_terms(&config, &own, &only_tor);
     let parts = WorkerInputs {
         config: &config,
         tasks: &tasks,
@@ -99,6 +97,7 @@ pub async fn build(
         tor: tor.as_ref(),
         geoip: &geoip,
         rules: terms.rules.clone(),
+        only_tor: only_tor.is_on(),
         known: sources,
         wished,
         reported,
@@ -130,7 +129,8 @@ pub async fn build(
         gateway: bound.gateway.clone(),
         tor: tor.clone(),
     };
-    let wiring = wiring(&config, &telemetry, (&state, &store), started, routes.clone(), front, reloads);
+    let wiring =
+        wiring(&config, &telemetry, (&state, &store), started, routes.clone(), front, (reloads, only_tor.clone()));
     let pages = if config.api.console { console::router() } else { axum::Router::new() };
     let readiness = wiring.readiness.clone();
     api::start(ports.api, access.clone(), wiring, pages)
@@ -148,6 +148,7 @@ pub async fn build(
         outbound,
         tor,
         own,
+        only_tor,
         access,
         lifecycle,
         store,
@@ -164,6 +165,25 @@ impl Running {
         let ended = self.lifecycle.stop(grace, hurry).await;
         self.store.close().await;
         ended
+    }
+}
+
+/// Logs that this machine connects to nothing but Tor, and which settings contradict this.
+fn announce_only_tor(config: &Config, only_tor: &OnlyTor) {
+    if !only_tor.is_on() {
+        return;
+    }
+    tracing::info!(
+        "bridges or tor.only: exitgate itself connects to nothing but Tor. Lists are fetched and public proxies are reached \
+         through Tor exits that passed their check"
+    );
+    if config.gateway.allow_direct {
+        tracing::warn!(
+            "gateway.allow_direct is true: requests with the source `direct` leave from this machine's address"
+        );
+    }
+    if !config.tor.enabled {
+        tracing::warn!("tor.only is true and tor.enabled is false: no list can be fetched");
     }
 }
 
@@ -291,7 +311,7 @@ fn wiring(
     started: ExitWorkers,
     routes: RouteAdmin,
     Front { tasks, outbound, connections, gateway, tor }: Front,
-    reload: mpsc::Sender<ReloadRequest>,
+    (reload, only_tor): (mpsc::Sender<ReloadRequest>, OnlyTor),
 ) -> Wiring {
     let (telemetry, readable, direct) = (telemetry.clone(), state.clone(), config.gateway.allow_direct);
     let public = config.sources.any_public();
@@ -308,6 +328,7 @@ fn wiring(
         lists: started.lists,
         public_list: config.sources.any_public().then(|| api::list::ListCache::new(state)),
         tor,
+        only_tor,
         journal: Arc::new(Journal::new(state.now())),
         routes,
         outbound,
@@ -370,58 +391,7 @@ fn start_gauges(
     });
 }
 
-/// Logs the addresses that the gateway listens on, and an example command for the user to try.
-fn announce(bound: &Bound, config: &Config) {
-    let list = |addrs: &[SocketAddr]| addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    tracing::info!(gateway = list(&bound.gateway), api = list(&bound.api), routes = config.routes.len(), "listening");
-    if let Some(line) = bound.gateway.first().and_then(|addr| line_to_try(*addr, config)) {
-        tracing::info!("try: {line}");
-    }
-}
-
-/// Returns a command that fetches a page through the first kind of exits that the configuration has. Returns `None` if
-/// it has no exits.
-fn line_to_try(addr: SocketAddr, config: &Config) -> Option<String> {
-    let username = if config.tor.enabled {
-        "us"
-    } else if config.sources.any_public() {
-        "any-source-public"
-    } else if config.gateway.allow_direct {
-        "any-source-direct"
-    } else {
-        return None;
-    };
-    let ip = if addr.ip().is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { addr.ip() };
-    let at = SocketAddr::new(ip, addr.port());
-    let key = if config.gateway.keys.is_empty() { "" } else { ":KEY" };
-    Some(format!("curl -x socks5h://{username}{key}@{at} {}", config.api.example_url))
-}
-
 /// Converts the log settings of the configuration into those of the room `telemetry`.
 pub(super) fn log_settings(log: &crate::config::Log) -> telemetry::LogSettings {
     settings::log(log)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_line_to_try_fits_the_configuration() {
-        let line = |text: &str| {
-            let (config, _) = crate::config::parse("t.toml", text, [], None).unwrap();
-            line_to_try("0.0.0.0:1080".parse().unwrap(), &config)
-        };
-        let page = "https://check.torproject.org/api/ip";
-        assert_eq!(line(""), Some(format!("curl -x socks5h://us@127.0.0.1:1080 {page}")));
-        let public =
-            "[tor]\nenabled = false\n[sources.proxifly]\nenabled = true\n[api]\nexample_url = \"http://echo.test/ip\"";
-        assert_eq!(
-            line(public).as_deref(),
-            Some("curl -x socks5h://any-source-public@127.0.0.1:1080 http://echo.test/ip")
-        );
-        let keyed = "[tor]\nenabled = false\n[gateway]\nallow_direct = true\n[[gateway.keys]]\nname = \"a\"\nkey = \"a-long-enough-key-for-this\"";
-        assert_eq!(line(keyed), Some(format!("curl -x socks5h://any-source-direct:KEY@127.0.0.1:1080 {page}")));
-        assert_eq!(line("[tor]\nenabled = false"), None, "nothing leaves, so there is nothing to try");
-    }
 }

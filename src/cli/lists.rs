@@ -153,7 +153,9 @@ pub(super) fn engines(remote: Remote, watch: Watch) -> ExitStatus {
         for engine in answer["engines"].as_array().into_iter().flatten() {
             let names =
                 ["id", "state", "pid", "version", "circuits", "building", "spares", "streams", "restarts", "why"];
-            table.row(names.map(|name| cell(&engine[name])));
+            // A fault of the state is more urgent than an old version.
+            let why = if engine["why"].is_null() { &engine["version_advice"] } else { &engine["why"] };
+            table.row(names.map(|name| cell(if name == "why" { why } else { &engine[name] })));
         }
         if answer["enabled"] == false { "Tor is switched off (tor.enabled)".to_owned() } else { table.text(width) }
     })

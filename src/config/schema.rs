@@ -136,6 +136,7 @@ section!(Tor {
     max_spare_circuits: Int<0, 10_000> = Int(64),
     torrc: Option<PathBuf>,
     extra: List<String>,
+    only: bool,
     geoip_file: Option<PathBuf>,
     geoip6_file: Option<PathBuf>,
     attach: List<Attach>,

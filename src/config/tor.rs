@@ -38,6 +38,9 @@ pub struct Tor {
     pub torrc: Option<PathBuf>,
     /// More lines for the torrc of each engine. None of them contains a line break.
     pub extra: Vec<String>,
+    /// True if exitgate itself connects to nothing but Tor. Lines of `torrc` or `extra` that turn on bridges have the
+    /// same effect.
+    pub only: bool,
     /// A file with the countries of IPv4 addresses, in tor's format.
     pub geoip_file: Option<PathBuf>,
     /// A file with the countries of IPv6 addresses, in tor's format.
@@ -91,6 +94,7 @@ impl Tor {
             max_spare_circuits: u16::try_from(file.max_spare_circuits.0).unwrap_or(u16::MAX),
             torrc: file.torrc.clone(),
             extra: extra(&file.extra, findings),
+            only: file.only,
             geoip_file: file.geoip_file.clone(),
             geoip6_file: file.geoip6_file.clone(),
             attach: attach(&file.attach, findings),

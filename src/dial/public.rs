@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 
-use super::{DialError, ExitFault, Stream, TargetFault, direct, tor};
+use super::{DialError, EngineFault, ExitFault, Stream, TargetFault, direct, tor};
 use crate::exit::{Login, Protocol, PublicId};
 use crate::limit::target::Rules;
 use crate::net::{Host, Target};
@@ -93,6 +93,8 @@ async fn connect(way: Way<'_>, by: Instant) -> Result<Stream, DialError> {
     way.rules.peer(way.id.addr).map_err(|_| ExitFault::Refused)?;
     let until = by.min(Instant::now() + way.times.connect);
     match way.reach {
+        // The list of this proxy says so, but the gateway must not show its address. The proxy is not at fault.
+        Reach::Direct if way.rules.only_tor() => Err(EngineFault::NotReady.into()),
         Reach::Direct => {
             let connected = timeout_at(until, direct::connect(way.id.addr)).await;
             match connected.unwrap_or(Err(TargetFault::Timeout.into())) {
@@ -118,8 +120,9 @@ async fn connect(way: Way<'_>, by: Instant) -> Result<Stream, DialError> {
 /// addresses for the name. So this check protects the network of an honest proxy but guarantees nothing.
 async fn check_name(way: Way<'_>, target: &Target, by: Instant) -> Result<(), DialError> {
     let Host::Name(name) = &target.host else { return Ok(()) };
-    if !way.check_names || way.rules.allows_private() {
-        return Ok(());
+    let is_closed = matches!(way.reach, Reach::Direct) && way.rules.only_tor();
+    if !way.check_names || way.rules.allows_private() || is_closed {
+        return Ok(()); // if the way is closed, the connect fails
     }
     let until = by.min(Instant::now() + LOOK_UP);
     let addresses: Vec<SocketAddr> = match way.reach {

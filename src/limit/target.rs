@@ -12,6 +12,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -113,19 +114,45 @@ fn is_of_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
+/// Whether this machine connects to nothing but Tor, which is so while bridges are used. Clones of this value share
+/// it. Connections of clients whose route has the source `direct` are not concerned: the configuration allows them.
+#[derive(Clone, Debug, Default)]
+pub struct OnlyTor(Arc<AtomicBool>);
+
+impl OnlyTor {
+    pub fn set(&self, on: bool) {
+        self.0.store(on, Ordering::Relaxed);
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The rules for targets. A clone is cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     ports: Arc<Ports>,
     allow_private: bool,
     own: Own,
+    only_tor: OnlyTor,
 }
 
 impl Rules {
     /// Makes the rules. If `allow_private` is true, all addresses except the gateway's own listeners are allowed. This
     /// setting is for tests, and for gateways that must reach a private network.
     pub fn new(ports: Ports, allow_private: bool, own: Own) -> Self {
-        Self { ports: Arc::new(ports), allow_private, own }
+        Self { ports: Arc::new(ports), allow_private, own, only_tor: OnlyTor::default() }
+    }
+
+    /// Returns the same rules with this value of [`OnlyTor`].
+    pub fn with_only_tor(self, only_tor: OnlyTor) -> Self {
+        Self { only_tor, ..self }
+    }
+
+    /// Returns true if the gateway must reach lists and public proxies through Tor.
+    pub fn only_tor(&self) -> bool {
+        self.only_tor.is_on()
     }
 
     /// Checks a target in the form in which the client sent it, before the target is resolved or dialed. Called for

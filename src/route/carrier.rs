@@ -4,6 +4,9 @@
 //! A few exits carry the traffic to all proxies, so thousands of proxies do not need thousands of circuits. Rendezvous
 //! hashing gives each proxy always the same Tor exit, so connections take the path that was tested.
 
+use rand::Rng;
+use rand::seq::IteratorRandom as _;
+
 use super::balance::stir;
 use crate::exit::catalog::Filter;
 use crate::exit::country::CountrySet;
@@ -28,6 +31,18 @@ pub fn carrier(catalog: &Catalog, proxy: &PublicId) -> Option<Fingerprint> {
     let own = super::balance::seed(proxy.addr.to_string());
     let (_, exit) = few.into_iter().min_by_key(|(_, exit)| rank(exit, own))?;
     match exit.id() {
+        ExitId::Tor(fingerprint) => Some(*fingerprint),
+        _ => None,
+    }
+}
+
+/// Returns a random usable Tor exit that allows this port over IPv4. `None` while there is none. For the gateway's own
+/// requests.
+pub fn any_carrier(catalog: &Catalog, port: u16, rng: &mut impl Rng) -> Option<Fingerprint> {
+    let filter = Filter { sources: &[Source::Tor], countries: &CountrySet::ALL, asn: None, check: None };
+    let usable = catalog.matching(&filter).and(catalog.usable());
+    let all = usable.iter().filter_map(|slot| catalog.at(slot)).filter(|exit| exit.allows(port, false));
+    match all.choose(rng)?.id() {
         ExitId::Tor(fingerprint) => Some(*fingerprint),
         _ => None,
     }

@@ -313,3 +313,30 @@ async fn bans_and_condemned_exits_are_announced_once() {
         [format!("{} is never used again: it changes pages", id(1)), format!("shop.test refuses {}: reported", id(2))];
     assert_eq!(told, want);
 }
+
+#[tokio::test]
+async fn a_disk_that_hangs_stops_no_verdict_and_no_later_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("exitgate.db");
+    let (store, _) = Store::open(&path, Options::default()).unwrap();
+    let (state, _wishes) = state(Some(store.clone()));
+    state.apply(listed(&[1])).await.unwrap();
+    state.apply(made("before", 20_001)).await.unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap(); // the store waits for this lock
+    tokio::time::pause(); // deadlines pass as soon as nothing else happens
+    let good = Change::ExitUpdates(vec![update(1, |known| known.verdict = Verdict::Good)]);
+    let (created, checked) = tokio::join!(state.apply(made("refused", 20_002)), state.apply(good));
+    assert!(matches!(created, Err(Refused::Store(_))), "{created:?}");
+    checked.unwrap();
+    assert!(state.load().catalog.get(&id(1)).unwrap().known().verdict == Verdict::Good);
+    assert_eq!(names(&state), [("before".to_owned(), Some(20_001))]);
+    tokio::time::resume();
+    other.execute_batch("ROLLBACK").unwrap();
+    while state.apply(made("after", 20_003)).await.is_err() {
+        tokio::task::yield_now().await; // until the store has its lock
+    }
+    store.close().await;
+    let names: Vec<_> = Store::open(&path, Options::default()).unwrap().1.routes.into_iter().map(|r| r.name).collect();
+    assert_eq!(names, ["after", "before"]);
+}

@@ -14,6 +14,8 @@ pub enum Fault {
     ReadOnly,
     /// Another process holds the write lock of the file for longer than we wait.
     Locked,
+    /// The disk does not finish a write, and reports no error either.
+    Hung,
     /// The file is damaged, or is not a database.
     Corrupt,
     /// Another error of the operating system.
@@ -30,6 +32,7 @@ impl Fault {
             Self::Full => "full",
             Self::ReadOnly => "read_only",
             Self::Locked => "locked",
+            Self::Hung => "hung",
             Self::Corrupt => "corrupt",
             Self::Io(_) => "io",
             Self::Conflict(_) => "conflict",
@@ -62,6 +65,10 @@ impl fmt::Display for Fault {
             Self::Full => f.write_str("the disk is full; free some space, and writing goes on by itself"),
             Self::ReadOnly => f.write_str("the file cannot be written; give exitgate the right to write there"),
             Self::Locked => f.write_str("another process holds the file's lock; end it or wait"),
+            Self::Hung => f.write_str(
+                "the disk has not finished a write for 5 s; check the disk or its network. The change has no effect, \
+                 unless exitgate is killed before the disk answers",
+            ),
             Self::Corrupt => f.write_str(
                 "the file is damaged; restore a backup, or move it aside with `exitgate store reset` (pins and sessions \
                  are in it)",

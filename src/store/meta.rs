@@ -1,6 +1,6 @@
 //! The status of the sources, and single values that are stored by name.
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::row::{self, Sql};
 use crate::exit::Moment;
@@ -77,6 +77,15 @@ pub(super) fn read_source(row: &Row<'_>) -> rusqlite::Result<Source> {
 
 pub(super) fn put(db: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
     db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?.execute((key, value))?;
+    Ok(())
+}
+
+pub(super) fn get(db: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?.query_row([key], |row| row.get("value")).optional()
+}
+
+pub(super) fn drop(db: &Connection, key: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([key])?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Routes that the API created. Routes in the configuration are not stored.
 
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::row::{self, Sql};
 use crate::exit::Moment;
@@ -32,6 +32,10 @@ pub(super) fn put(db: &Connection, route: &Route) -> rusqlite::Result<()> {
 pub(super) fn drop(db: &Connection, name: &str) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM routes WHERE name = ?1")?.execute([name])?;
     Ok(())
+}
+
+pub(super) fn get(db: &Connection, name: &str) -> rusqlite::Result<Option<Route>> {
+    db.prepare_cached("SELECT * FROM routes WHERE name = ?1")?.query_row([name], read).optional()
 }
 
 pub(super) const ALL: &str = "SELECT * FROM routes ORDER BY name";

@@ -46,6 +46,54 @@ pub enum Write {
     DropPublic(PublicId),
     /// Stores a single value by name.
     PutMeta(&'static str, String),
+    DropMeta(&'static str),
+}
+
+/// The row that a write replaces or deletes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum RowKey<'a> {
+    Route(&'a str),
+    Pin(&'a Holder),
+    Session(&'a Holder),
+    Meta(&'a str),
+}
+
+impl Write {
+    /// Returns the row that this write replaces or deletes. Returns `None` for facts that only notes contain.
+    pub(super) fn row(&self) -> Option<RowKey<'_>> {
+        Some(match self {
+            Self::PutRoute(route) => RowKey::Route(&route.name),
+            Self::DropRoute(name) => RowKey::Route(name),
+            Self::PutPin(pin) => RowKey::Pin(&pin.holder),
+            Self::DropPin(holder) => RowKey::Pin(holder),
+            Self::PutSession(session) => RowKey::Session(&session.holder),
+            Self::DropSession(holder) => RowKey::Session(holder),
+            Self::PutMeta(key, _) | Self::DropMeta(key) => RowKey::Meta(key),
+            Self::PutBan(_)
+            | Self::PutExit(_)
+            | Self::DropExit(_)
+            | Self::Saw(_)
+            | Self::PutVerdict(_)
+            | Self::Check(_)
+            | Self::PutSource(_)
+            | Self::PutPublic(_)
+            | Self::DropPublic(_) => return None,
+        })
+    }
+}
+
+/// Returns the write that restores the row that `write` is about to change. Changes of users write only routes and
+/// single values. Returns `None` for other rows.
+pub(super) fn before(db: &Connection, write: &Write) -> rusqlite::Result<Option<Write>> {
+    Ok(match write {
+        Write::PutRoute(Route { name, .. }) | Write::DropRoute(name) => {
+            Some(routes::get(db, name)?.map_or_else(|| Write::DropRoute(name.clone()), Write::PutRoute))
+        }
+        Write::PutMeta(key, _) | Write::DropMeta(key) => {
+            Some(meta::get(db, key)?.map_or(Write::DropMeta(key), |value| Write::PutMeta(key, value)))
+        }
+        _ => None,
+    })
 }
 
 impl From<memory::Change> for Write {
@@ -78,5 +126,6 @@ pub(super) fn apply(db: &Connection, write: &Write) -> rusqlite::Result<()> {
         Write::PutPublic(public) => public::put(db, public),
         Write::DropPublic(id) => public::drop(db, id),
         Write::PutMeta(key, value) => meta::put(db, key, value),
+        Write::DropMeta(key) => meta::drop(db, key),
     }
 }

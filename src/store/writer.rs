@@ -7,8 +7,11 @@
 //! When the file fails (full, locked, read-only, damaged), a commit is refused immediately. Notes are kept for the next
 //! try, up to a limit. The thread tries again with growing pauses, and in the meantime the gateway runs from memory.
 //! This thread never deletes or replaces the file.
+//!
+//! Next: `store/settle.rs` decides what becomes of the jobs of a batch. `store/stall.rs` notices a disk that hangs.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use metrics::{Counter, Gauge, Histogram};
@@ -18,6 +21,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::fault::{Fault, StoreError};
 use super::file::Claim;
+use super::settle::{Outcome, Settled, commit, remove_older, settle};
+use super::stall::Stall;
 use super::write::{Write, apply};
 use super::{bans, checks, meta, sessions};
 use crate::exit::Moment;
@@ -65,7 +70,7 @@ pub enum Health {
 #[derive(Debug)]
 pub(super) enum Job {
     /// Writes all of `writes` or none, and sends the answer when the writes are on the disk.
-    Commit { writes: Vec<Write>, answer: oneshot::Sender<Result<(), StoreError>> },
+    Commit { writes: Vec<Write>, answer: oneshot::Sender<Result<(), StoreError>>, otherwise: Otherwise },
     /// Writes this note together with other writes. No caller waits for the note.
     Note(Write),
     /// Writes everything that is in the queue, and then ends the thread.
@@ -73,6 +78,21 @@ pub(super) enum Job {
     /// In tests, this job damages the file.
     #[cfg(test)]
     Meddle(fn(&Connection)),
+}
+
+impl Job {
+    pub(super) fn into_note(self) -> Option<Write> {
+        if let Self::Note(write) = self { Some(write) } else { None }
+    }
+}
+
+/// What happens to a commit that fails or whose caller stops waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Otherwise {
+    /// Nothing of the commit stays in the file, because the caller reports to a user that nothing has changed.
+    Undo,
+    /// The writes become notes, because the facts hold in any case.
+    Note,
 }
 
 struct Failing {
@@ -96,6 +116,7 @@ pub(super) struct Writer {
     _claim: Claim,
     jobs: mpsc::Receiver<Job>,
     health: watch::Sender<Health>,
+    stall: Arc<Stall>,
     failing: Option<Failing>,
     backlog: VecDeque<Write>,
     room: usize,
@@ -104,9 +125,6 @@ pub(super) struct Writer {
     meters: Meters,
 }
 
-/// The results of the commits in a batch, in the order of the commits.
-type Answers = Vec<Result<(), Fault>>;
-
 impl Writer {
     /// Returns a writer for an open file. `room` is the largest number of notes that are kept while the file fails.
     pub(super) fn new(
@@ -114,6 +132,7 @@ impl Writer {
         claim: Claim,
         jobs: mpsc::Receiver<Job>,
         health: watch::Sender<Health>,
+        stall: Arc<Stall>,
         (room, keep_checks): (usize, Duration),
     ) -> Self {
         let meters = Meters {
@@ -124,7 +143,7 @@ impl Writer {
         };
         let sweep = Instant::now() + SWEEP.0;
         let backlog = VecDeque::new();
-        Self { db, _claim: claim, jobs, health, failing: None, backlog, room, keep_checks, sweep, meters }
+        Self { db, _claim: claim, jobs, health, stall, failing: None, backlog, room, keep_checks, sweep, meters }
     }
 
     /// Records that the first write at the start failed.
@@ -137,6 +156,7 @@ impl Writer {
     pub(super) fn forget_backlog(&mut self) {
         self.meters.lost.increment(self.backlog.len() as u64);
         self.backlog.clear();
+        self.stall.end(self.failing.is_some());
     }
 
     /// Works until [`Job::Close`] arrives, or until the last handle is dropped.
@@ -151,6 +171,7 @@ impl Writer {
                     batch.push(job);
                 }
             }
+            self.stall.begin();
             self.take(batch);
             if closing {
                 return self.finish();
@@ -158,6 +179,7 @@ impl Writer {
             if Instant::now() >= self.sweep {
                 self.tidy();
             }
+            self.stall.end(self.failing.is_some());
         }
     }
 
@@ -198,17 +220,16 @@ impl Writer {
         let notes = batch.iter().any(|job| matches!(job, Job::Note(_)));
         let worth_it = commits || due && (notes || self.failing.is_some());
         if !worth_it {
-            return self.keep(batch);
+            return self.keep(batch.into_iter().filter_map(Job::into_note));
         }
         let begun = Instant::now();
         let tried = self.transact(&batch, due);
         self.meters.seconds.record(begun.elapsed());
         let outcome = match tried {
-            Ok(answers) if due => {
+            Ok(outcomes) if due => {
                 self.backlog.clear();
                 self.recover();
-                answer(batch, answers.into_iter());
-                return;
+                return self.undo(settle(batch, outcomes).undo);
             }
             Err(fault) => {
                 self.fail(fault.clone());
@@ -218,18 +239,33 @@ impl Writer {
             }
             commits_alone => commits_alone,
         };
-        let notes = match outcome {
-            Ok(answers) => answer(batch, answers.into_iter()),
-            Err(fault) => answer(batch, std::iter::repeat(Err(fault))),
+        let Settled { notes, undo, written } = match outcome {
+            Ok(outcomes) => settle(batch, outcomes),
+            Err(fault) => settle(batch, std::iter::repeat(Err(fault))),
         };
+        remove_older(&mut self.backlog, &written);
+        self.undo(undo);
         self.keep(notes);
+    }
+
+    /// Undoes commits whose callers no longer wait. If this fails, these writes are the next notes to be written.
+    fn undo(&mut self, writes: Vec<Write>) {
+        if writes.is_empty() {
+            return;
+        }
+        tracing::warn!("a change was written after its caller had been told that the disk hangs, and is undone");
+        self.backlog.extend(writes);
+        match self.transact(&[], true) {
+            Ok(_) => self.backlog.clear(),
+            Err(fault) => self.fail(fault),
+        }
     }
 
     /// Writes a batch in one transaction. `notes` is true if the notes of the batch are written too. An error means
     /// that the file failed, and then no part of the batch is stored. A commit that contradicts the stored data is
     /// undone alone.
-    fn transact(&mut self, batch: &[Job], notes: bool) -> Result<Answers, Fault> {
-        let durable = batch.iter().any(|job| matches!(job, Job::Commit { .. }));
+    fn transact(&mut self, batch: &[Job], notes: bool) -> Result<Vec<Outcome>, Fault> {
+        let durable = batch.is_empty() || batch.iter().any(|job| matches!(job, Job::Commit { .. }));
         self.db.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
         let mut tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut answers = Vec::new();
@@ -245,7 +281,10 @@ impl Writer {
             }
             match job {
                 Job::Note(write) if notes => note(&tx, write, &self.meters.lost)?,
-                Job::Commit { writes, .. } => answers.push(commit(&mut tx, writes)?),
+                Job::Commit { answer, otherwise: Otherwise::Undo, .. } if answer.is_closed() => {
+                    answers.push(Err(Fault::Hung)); // the caller has given up, so nothing is written
+                }
+                Job::Commit { writes, otherwise, .. } => answers.push(commit(&mut tx, writes, *otherwise)?),
                 _ => {}
             }
         }
@@ -254,9 +293,8 @@ impl Writer {
     }
 
     /// Keeps notes for the next try. Beyond the limit, the oldest notes are dropped.
-    fn keep(&mut self, jobs: Vec<Job>) {
-        self.backlog
-            .extend(jobs.into_iter().filter_map(|job| if let Job::Note(write) = job { Some(write) } else { None }));
+    fn keep(&mut self, notes: impl IntoIterator<Item = Write>) {
+        self.backlog.extend(notes);
         let over = self.backlog.len().saturating_sub(self.room);
         self.backlog.drain(..over);
         self.meters.lost.increment(over as u64);
@@ -345,21 +383,6 @@ impl Writer {
     }
 }
 
-/// Answers each commit, and returns the other jobs.
-fn answer(batch: Vec<Job>, mut answers: impl Iterator<Item = Result<(), Fault>>) -> Vec<Job> {
-    let mut rest = Vec::new();
-    for job in batch {
-        match job {
-            Job::Commit { answer, .. } => {
-                let result = answers.next().unwrap_or(Ok(())).map_err(StoreError::Refused);
-                let _ = answer.send(result); // fails if the caller no longer waits
-            }
-            other => rest.push(other),
-        }
-    }
-    rest
-}
-
 /// Writes a note. A note that contradicts the stored data is dropped, because every later try would fail too.
 fn note(tx: &Transaction<'_>, write: &Write, lost: &Counter) -> Result<(), Fault> {
     match apply(tx, write).map_err(Fault::from) {
@@ -372,16 +395,48 @@ fn note(tx: &Transaction<'_>, write: &Write, lost: &Counter) -> Result<(), Fault
     }
 }
 
-/// Writes a commit, completely or not at all. The outer error means that the file failed. The inner error means that
-/// the commit contradicts the stored data.
-fn commit(tx: &mut Transaction<'_>, writes: &[Write]) -> Result<Result<(), Fault>, Fault> {
-    let part = tx.savepoint()?;
-    for write in writes {
-        if let Err(fault) = apply(&part, write).map_err(Fault::from) {
-            // dropping the savepoint undoes the commit
-            return if fault.is_the_file() { Err(fault) } else { Ok(Err(fault)) };
-        }
+#[cfg(test)]
+mod tests {
+    use super::super::{Options, Route, Store, file};
+    use super::*;
+
+    fn route(selector: &str) -> Write {
+        let (name, asked) = ("shop".to_owned(), "{}".to_owned());
+        Write::PutRoute(Route { name, selector: selector.into(), port: None, asked, created: Moment(1), expires: None })
     }
-    part.commit()?;
-    Ok(Ok(()))
+
+    /// The disk answers after the caller has given up: between the transaction and the answer.
+    #[tokio::test]
+    async fn a_commit_that_is_written_after_its_caller_gave_up_is_undone() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("exitgate.db");
+        let (_jobs, waiting) = mpsc::channel(1);
+        let (db, claim) = (file::open(&path).unwrap(), file::claim(&path).unwrap());
+        let (health, _) = watch::channel(Health::Ok);
+        let keep = Duration::from_secs(1);
+        let mut writer = Writer::new(db, claim, waiting, health, Arc::new(Stall::new()), (100, keep));
+        let commit = |writes| {
+            let (answer, result) = oneshot::channel();
+            (vec![Job::Commit { writes, answer, otherwise: Otherwise::Undo }], result)
+        };
+        let (first, mut result) = commit(vec![route("us"), Write::PutMeta("ports", "1".into())]);
+        writer.take(first);
+        assert_eq!(result.try_recv(), Ok(Ok(())));
+
+        let (late, result) = commit(vec![
+            route("de"),
+            route("fr"),
+            Write::PutMeta("ports", "2".into()),
+            Write::PutMeta("new", "3".into()),
+        ]);
+        let outcomes = writer.transact(&late, true).unwrap();
+        drop(result);
+        let undo = settle(late, outcomes).undo;
+        writer.undo(undo);
+        drop(writer);
+        let (_store, loaded) = Store::open(&path, Options::default()).unwrap();
+        let selectors: Vec<_> = loaded.routes.into_iter().map(|route| route.selector).collect();
+        assert_eq!(selectors, ["us"]);
+        assert_eq!((loaded.meta.get("ports").map(String::as_str), loaded.meta.get("new")), (Some("1"), None));
+    }
 }

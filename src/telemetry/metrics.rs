@@ -92,6 +92,8 @@ names! {
     Gauge ENGINE_STREAMS = "exitgate_engine_streams";
     /// Restarts of an engine so far. This is a gauge because it starts again at 0 when another engine takes the place.
     Gauge ENGINE_RESTARTS = "exitgate_engine_restarts";
+    /// 1 if the Tor network does not recommend the engine's version of tor, otherwise 0.
+    Gauge ENGINE_OUTDATED = "exitgate_engine_outdated";
     /// Writes that wait for the thread of the database.
     Gauge STORE_QUEUE = "exitgate_store_queue";
     /// 1 while the database file cannot be written and the gateway works from memory, otherwise 0.

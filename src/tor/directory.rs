@@ -3,48 +3,78 @@
 //! The files contain the same text as tor's answers. Reading the files costs the engine nothing, while `GETINFO md/all`
 //! makes the memory of tor 11 MB larger until tor ends. One directory serves all engines: the first engine that
 //! learns of a new directory reads it.
+//!
+//! Engines ask once a minute, and `directory/due.rs` decides whether the directory is read: if it has changed, or if
+//! microdescriptors are missing and may have arrived. The files have 13 MB on the public network. They are read piece by
+//! piece on a thread for blocking work, so neither the engine's loop nor the memory of the gateway notices.
 
-use std::fs;
-use std::io;
-use std::path::Path;
+mod due;
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
+use self::due::{Edition, FileState, Files, Repair};
 use super::control::Control;
 use super::fleet::Fleet;
-use super::netdir::Netdir;
+use super::netdir::{self, Netdir};
 
-/// The directory is read again while more than one microdescriptor in this number is missing (100 means 1 %).
-const MISSING_PART: usize = 100;
+const CONSENSUS: &str = "cached-microdesc-consensus";
+
+/// tor appends new microdescriptors to the second file, and sometimes merges it into the first.
+const MICRODESCS: [&str; 2] = ["cached-microdescs", "cached-microdescs.new"];
 
 /// The place that the directory of relays is read from.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum From<'a> {
+#[derive(Clone, Debug)]
+pub(super) enum From {
     /// The folder of an engine.
-    Folder(&'a Path),
+    Folder(PathBuf),
     /// The control connection of an engine.
-    Control(&'a Control),
+    Control(Control),
+}
+
+/// What was found at the last reads. All engines share it, and hold its lock while they read, so that no two engines
+/// read the same directory.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    /// The files of each folder as they were when they were last read.
+    folders: HashMap<PathBuf, Files>,
+    repair: Repair,
 }
 
 /// Reads the directory if our copy is older or lacks microdescriptors. Returns true if our copy was replaced.
-pub(super) async fn refresh(fleet: &Fleet, from: From<'_>) -> Result<bool, String> {
-    let _one_at_a_time = fleet.loading.lock().await;
+pub(super) async fn refresh(fleet: &Fleet, from: &From) -> Result<bool, String> {
+    let mut reads = fleet.reads.lock().await;
     let have = fleet.netdir();
-    let gaps = |dir: &Netdir| dir.missing_microdescs() > dir.len() / MISSING_PART;
-    let is_stale = match (&have, from) {
-        (None, _) => true,
-        (Some(dir), From::Folder(path)) => gaps(dir) || newer(path, dir).await,
-        (Some(_), From::Control(_)) => true,
+    let copy = have.as_deref().map(Edition::of);
+    let files = match from {
+        From::Folder(path) => Some((path.clone(), blocking(path, Files::look).await?)),
+        From::Control(_) => None,
     };
-    if !is_stale {
+    let last = files.as_ref().and_then(|(path, _)| reads.folders.get(path)).copied();
+    let is_due = match (&files, from) {
+        (Some((_, now)), _) => due::in_folder(copy, *now, last, &reads.repair, Instant::now()),
+        (None, From::Control(control)) if copy.is_some() => {
+            let offered = control.getinfo("consensus/valid-after").await.ok();
+            let offered = offered.and_then(|text| netdir::parse_time(text.trim()));
+            due::at_control_port(copy, offered, &reads.repair, Instant::now())
+        }
+        (None, _) => true,
+    };
+    if !is_due {
         return Ok(false);
     }
-    let (consensus, microdescs) = read(from).await?;
-    let parsed = tokio::task::spawn_blocking(move || Netdir::parse(&consensus, &microdescs)).await;
-    let dir = parsed.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-    let better = have.is_none_or(|old| {
-        dir.valid_after() > old.valid_after()
-            || (dir.valid_after() == old.valid_after() && dir.missing_microdescs() < old.missing_microdescs())
-    });
+    if let Some((path, now)) = files {
+        reads.folders.insert(path, now);
+    }
+    let dir = read(from).await?;
+    let found = Edition::of(&dir);
+    reads.repair.note(found, Instant::now());
+    let better = copy.is_none_or(|copy| found.is_better_than(copy));
     if better {
         tracing::debug!(relays = dir.len(), missing = dir.missing_microdescs(), "a new directory");
         fleet.directory.send_replace(Some(Arc::new(dir)));
@@ -52,34 +82,114 @@ pub(super) async fn refresh(fleet: &Fleet, from: From<'_>) -> Result<bool, Strin
     Ok(better)
 }
 
-async fn read(from: From<'_>) -> Result<(String, String), String> {
+async fn read(from: &From) -> Result<Netdir, String> {
     match from {
         From::Control(control) => {
             let consensus = control.getinfo_directory("dir/status-vote/current/consensus-microdesc").await;
             let microdescs = control.getinfo_directory("md/all").await;
-            Ok((consensus.map_err(|e| e.to_string())?, microdescs.map_err(|e| e.to_string())?))
+            let texts = (consensus.map_err(|e| e.to_string())?, microdescs.map_err(|e| e.to_string())?);
+            let parsed = tokio::task::spawn_blocking(move || Netdir::parse(&texts.0, &texts.1)).await;
+            parsed.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
         }
         From::Folder(path) => {
-            let path = path.to_owned();
-            let read = tokio::task::spawn_blocking(move || read_folder(&path)).await;
-            read.map_err(|e| e.to_string())?.map_err(|e| format!("cannot read the directory: {e}"))
+            let read = blocking(path, read_folder).await?;
+            read.map_err(|e| format!("cannot read the directory: {e}"))?.map_err(|e| e.to_string())
         }
     }
 }
 
-fn read_folder(path: &Path) -> io::Result<(String, String)> {
-    let text = |name: &str| match fs::read(path.join(name)) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(e) => Err(e),
-    };
-    let microdescs = text("cached-microdescs")? + &text("cached-microdescs.new")?;
-    Ok((text("cached-microdesc-consensus")?, microdescs))
+async fn blocking<T: Send + 'static>(path: &Path, work: fn(&Path) -> T) -> Result<T, String> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || work(&path)).await.map_err(|e| e.to_string())
 }
 
-/// Returns true if the consensus file in this folder may be newer than our copy. A file that was written before our
-/// consensus became valid cannot be newer.
-async fn newer(path: &Path, have: &Netdir) -> bool {
-    let written = tokio::fs::metadata(path.join("cached-microdesc-consensus")).await.and_then(|meta| meta.modified());
-    written.is_ok_and(|written| have.valid_after().is_none_or(|valid| written >= valid))
+/// Opens a file for reading. A missing file is an empty one.
+fn open(path: PathBuf) -> io::Result<BufReader<Box<dyn Read>>> {
+    /// Not tuned: any size above some kB makes reading much cheaper than parsing.
+    const PIECE: usize = 64 * 1024;
+    let file: Box<dyn Read> = match File::open(path) {
+        Ok(file) => Box::new(file),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Box::new(io::empty()),
+        Err(e) => return Err(e),
+    };
+    Ok(BufReader::with_capacity(PIECE, file))
+}
+
+fn read_folder(path: &Path) -> io::Result<Result<Netdir, netdir::BadNetdir>> {
+    let [old, new] = MICRODESCS.map(|name| open(path.join(name)));
+    let microdescs = io::Read::chain(old?, new?);
+    Netdir::read(open(path.join(CONSENSUS))?, microdescs)
+}
+
+impl Files {
+    /// Looks at the files of the directory in this folder. Of the consensus only the header is read.
+    fn look(path: &Path) -> Self {
+        let state = |name: &str| {
+            let data = fs::metadata(path.join(name)).ok()?;
+            Some(FileState { modified: data.modified().ok()?, bytes: data.len() })
+        };
+        let valid_after = open(path.join(CONSENSUS)).and_then(netdir::valid_after).ok().flatten();
+        Self { consensus: state(CONSENSUS), valid_after, microdescs: MICRODESCS.map(state) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::netdir::synth::{Fake, WEIGHTS, texts};
+    use super::super::settings::Settings;
+    use super::*;
+    use crate::lifecycle::Lifecycle;
+
+    fn write(folder: &Path, hour: u32, relays: u16, known: u16) {
+        let relays: Vec<Fake> = (1..=relays).map(|n| Fake { known: n <= known, ..Fake::new(n) }).collect();
+        let (consensus, microdescs) = texts(&relays, "", WEIGHTS);
+        let consensus = consensus.replace("valid-after 2026-11-21 12", &format!("valid-after 2026-11-21 {hour}"));
+        fs::write(folder.join(CONSENSUS), consensus).unwrap();
+        fs::write(folder.join(MICRODESCS[1]), microdescs).unwrap();
+    }
+
+    /// The fault that this prevents: the files were read again every minute, because a file is always written after its
+    /// consensus became valid.
+    #[tokio::test(start_paused = true)]
+    async fn the_files_are_read_when_they_have_changed_and_once_for_all_engines() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let fleet = Fleet::new(Settings::default(), Lifecycle::new().tasks());
+        let [one_at, two_at] = [&one, &two].map(|folder| From::Folder(folder.path().to_owned()));
+        let relays = || fleet.netdir().map(|dir| dir.len());
+        assert!(refresh(&fleet, &one_at).await.is_err(), "no directory yet");
+        write(one.path(), 12, 3, 3);
+        assert_eq!((refresh(&fleet, &one_at).await, relays()), (Ok(true), Some(3)));
+        let edition = fleet.netdir().unwrap();
+        for _ in 0..120 {
+            tokio::time::advance(Duration::from_secs(60)).await;
+            write(two.path(), 12, 3, 3);
+            assert_eq!(refresh(&fleet, &one_at).await, Ok(false));
+            assert_eq!(refresh(&fleet, &two_at).await, Ok(false), "the other engine has the same edition");
+        }
+        assert!(Arc::ptr_eq(&edition, &fleet.netdir().unwrap()), "not replaced by an equal one");
+        write(two.path(), 13, 4, 4);
+        assert_eq!((refresh(&fleet, &two_at).await, relays()), (Ok(true), Some(4)));
+        write(one.path(), 11, 5, 5);
+        assert_eq!((refresh(&fleet, &one_at).await, relays()), (Ok(false), Some(4)), "an older edition");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn missing_microdescriptors_are_read_when_they_may_have_arrived() {
+        let folder = tempfile::tempdir().unwrap();
+        let fleet = Fleet::new(Settings::default(), Lifecycle::new().tasks());
+        let from = From::Folder(folder.path().to_owned());
+        let missing = || fleet.netdir().map(|dir| dir.missing_microdescs());
+        write(folder.path(), 12, 10, 5);
+        assert_eq!((refresh(&fleet, &from).await, missing()), (Ok(true), Some(5)));
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(refresh(&fleet, &from).await, Ok(false), "the files are the same");
+        write(folder.path(), 12, 10, 9);
+        assert_eq!((refresh(&fleet, &from).await, missing()), (Ok(true), Some(1)));
+        write(folder.path(), 12, 10, 10);
+        assert_eq!((refresh(&fleet, &from).await, missing()), (Ok(false), Some(1)), "not twice in a minute");
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!((refresh(&fleet, &from).await, missing()), (Ok(true), Some(0)));
+    }
 }

@@ -34,6 +34,7 @@ use super::engine_id::EngineId;
 use super::fleet::Fleet;
 use super::guard::GuardState;
 use super::netdir::Rules;
+use super::netdir::clients::Recommendation;
 use super::settings::Attach;
 use super::stream::Streams;
 use super::version::Version;
@@ -125,6 +126,8 @@ pub struct EngineStatus {
     pub pid: Option<u32>,
     /// The version of tor. `None` while the engine has no tor with a directory.
     pub version: Option<Version>,
+    /// What the authorities say of this version.
+    pub recommendation: Recommendation,
     /// The first relay of the engine's circuits. `None` until a guard is chosen.
     pub guard: Option<Fingerprint>,
     /// The number of complete circuits.
@@ -244,6 +247,11 @@ impl Engine {
         self.state.subscribe()
     }
 
+    /// Returns the version of tor. `None` while the engine has no tor with a directory.
+    pub(super) fn version(&self) -> Option<Version> {
+        self.live().map(|live| live.version)
+    }
+
     /// Notifies the engine that the settings have changed.
     pub(super) fn reload(&self) {
         self.reload.notify_one();
@@ -252,12 +260,14 @@ impl Engine {
     pub(super) fn status(&self) -> EngineStatus {
         let Counts { circuits, building, spares, .. } = self.circuits().pool.counts();
         let live = self.live();
+        let version = live.as_ref().map(|live| live.version);
         EngineStatus {
             id: self.id,
             attached: self.attach.is_some(),
             state: self.state.borrow().clone(),
             pid: live.as_ref().and_then(|live| live.pid),
-            version: live.as_ref().map(|live| live.version),
+            version,
+            recommendation: version.map_or(Recommendation::Unknown, |version| self.fleet.recommendation(version)),
             guard: self.guard().current(),
             circuits,
             building,

@@ -41,6 +41,30 @@ pub enum LeaseFault {
     Deadline,
 }
 
+impl LeaseFault {
+    /// Returns the fault of a build that ended. `reached` is the number of relays that answered, and `hops` is the
+    /// number of relays that the circuit was to have. `full` is true if the last answer was that a relay has no capacity
+    /// left. Only the relay before the exit can show anything about the exit.
+    pub fn of_build(reached: usize, hops: usize, full: bool) -> Self {
+        match reached {
+            0 => Self::FirstHop,
+            reached if reached + 1 < hops => Self::Middle,
+            _ if full => Self::Overloaded,
+            _ => Self::Unreachable,
+        }
+    }
+
+    /// Returns true if the cause is the engine or a relay before the exit, so another engine may succeed.
+    pub fn is_before_the_exit(self) -> bool {
+        match self {
+            Self::NoPath | Self::Lost | Self::NotReady | Self::FirstHop | Self::Middle => true,
+            Self::UnknownExit | Self::Policy | Self::Busy | Self::Unreachable | Self::Overloaded | Self::Deadline => {
+                false
+            }
+        }
+    }
+}
+
 /// Why a stream ended before it was open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StreamFault {
@@ -84,6 +108,26 @@ impl StreamFault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_blames_the_exit_only_if_the_relay_before_it_answered() {
+        use LeaseFault::{FirstHop, Middle, Overloaded, Unreachable};
+        for (hops, reached, full, want) in [
+            (3, 0, false, FirstHop),
+            (3, 0, true, FirstHop), // a guard that is full
+            (3, 1, false, Middle),
+            (3, 1, true, Middle),
+            (3, 2, false, Unreachable),
+            (3, 2, true, Overloaded),
+            (3, 3, false, Unreachable), // complete, and closed before anybody used it
+            (2, 0, true, FirstHop),
+            (2, 1, false, Unreachable),
+            (2, 1, true, Overloaded),
+        ] {
+            assert_eq!(LeaseFault::of_build(reached, hops, full), want, "{reached} of {hops}");
+            assert_eq!(want.is_before_the_exit(), matches!(want, FirstHop | Middle));
+        }
+    }
 
     #[test]
     fn the_exits_word_counts_more_than_tors() {

@@ -11,9 +11,11 @@ use tokio::time::Instant;
 
 use super::circuit::pool::Limits;
 use super::control::Addr;
+use super::directory::Reads;
 use super::engine_id::EngineId;
 use super::netdir::Netdir;
 use super::settings::Settings;
+use super::version::Version;
 use crate::exit::Fingerprint;
 use crate::lifecycle::Tasks;
 
@@ -51,13 +53,15 @@ pub(super) struct Fleet {
     /// A counter that grows when the state of any engine changes.
     pub(super) changes: watch::Sender<u64>,
     pub(super) alerts: broadcast::Sender<Alert>,
-    /// Locked while a directory is read. Otherwise all engines would parse the same directory.
-    pub(super) loading: tokio::sync::Mutex<()>,
+    /// What was read of the directory. Locked while a directory is read.
+    pub(super) reads: tokio::sync::Mutex<Reads>,
     /// The address of the tor that each engine uses. Needed when one host name has the addresses of several tors.
     held: Mutex<BTreeMap<EngineId, Addr>>,
     /// For each engine id, the guard of that engine. Locked while a guard is chosen, so two engines cannot choose the
     /// same guard.
     guards: Mutex<BTreeMap<EngineId, Fingerprint>>,
+    /// The versions of tor that the log has warned of, each with the reason.
+    warned: Mutex<HashSet<(Version, &'static str)>>,
     /// For each relay that must not be the middle of a new path, the time when this ban ends.
     avoid: Mutex<HashMap<Fingerprint, Instant>>,
 }
@@ -70,9 +74,10 @@ impl Fleet {
             directory: watch::Sender::new(None),
             changes: watch::Sender::new(0),
             alerts: broadcast::Sender::new(ALERTS),
-            loading: tokio::sync::Mutex::new(()),
+            reads: tokio::sync::Mutex::default(),
             held: Mutex::default(),
             guards: Mutex::default(),
+            warned: Mutex::default(),
             avoid: Mutex::default(),
         }
     }
@@ -93,6 +98,11 @@ impl Fleet {
     /// Frees the address that this engine has reserved, so other engines can use this address.
     pub(super) fn let_go(&self, engine: EngineId) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&engine);
+    }
+
+    /// Returns true the first time that this is called with this version and reason.
+    pub(super) fn is_first_warning(&self, version: Version, reason: &'static str) -> bool {
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert((version, reason))
     }
 
     /// Leaves a relay out of new paths of all engines for the time [`AVOID`].

@@ -14,6 +14,7 @@
 //!
 //! Next: [`crate::tor::path`] chooses paths from a directory, and [`crate::tor::guard`] chooses guards.
 
+use std::io::{self, BufRead};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,6 +23,7 @@ use crate::exit::Fingerprint;
 use crate::exit::policy::PortPolicy;
 
 mod build;
+pub(crate) mod clients;
 mod consensus;
 mod microdesc;
 mod relay;
@@ -51,6 +53,7 @@ pub struct Netdir {
     /// The parameters of the consensus, sorted by name.
     params: Box<[(Box<str>, i32)]>,
     lifetime: Lifetime,
+    clients: clients::Clients,
     weights: Weights,
     /// The weights of all relays for the middle of a path, as running sums. A relay that cannot be a middle relay has
     /// weight 0.
@@ -161,7 +164,20 @@ impl Netdir {
     /// `cached-microdesc-consensus` and `cached-microdescs` + `cached-microdescs.new` in an engine's folder have the
     /// same content, and reading these files costs the engine nothing.
     pub fn parse(consensus: &str, microdescs: &str) -> Result<Self, BadNetdir> {
+        match build::build(consensus.as_bytes(), microdescs.as_bytes()) {
+            Ok(built) => built,
+            Err(_) => Err(BadNetdir::NoRelays), // reading from memory does not fail
+        }
+    }
+
+    /// Parses a directory as [`Netdir::parse`] does, from texts that are read piece by piece.
+    pub fn read(consensus: impl BufRead, microdescs: impl BufRead) -> io::Result<Result<Self, BadNetdir>> {
         build::build(consensus, microdescs)
+    }
+
+    /// Returns what the consensus says of versions of tor.
+    pub fn clients(&self) -> &clients::Clients {
+        &self.clients
     }
 
     /// Returns the number of parts that were skipped while reading.
@@ -253,6 +269,16 @@ impl Netdir {
 
 fn find(relays: &[Entry], fingerprint: &Fingerprint) -> Option<usize> {
     relays.binary_search_by(|entry| entry.fingerprint.cmp(fingerprint)).ok()
+}
+
+/// Returns the time from which the consensus at the beginning of this text is valid. Reads only the header of the text.
+pub fn valid_after(consensus: impl BufRead) -> io::Result<Option<SystemTime>> {
+    Ok(consensus::valid_after(consensus)?.and_then(time))
+}
+
+/// Parses a time as tor says it, such as `2026-11-21 12:00:00`.
+pub fn parse_time(text: &str) -> Option<SystemTime> {
+    text::seconds(text).and_then(time)
 }
 
 fn time(seconds: u64) -> Option<SystemTime> {

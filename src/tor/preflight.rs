@@ -49,7 +49,6 @@ pub async fn preflight(settings: &Settings) -> Result<Preflight, PreflightError>
         engine: (usize::from(EngineId(0).0), settings.started_engines()),
         geoip_file: settings.geoip_file.as_deref(),
         circuit_timeout: settings.circuit_timeout,
-        version,
     };
     let path = folder.path().join("torrc");
     let written = tokio::fs::write(&path, torrc::render(&place, &user)).await;

@@ -18,6 +18,7 @@ use super::control::{Addr, Answer};
 use super::engine::Engine;
 use super::event::{CircuitId, StreamId};
 use super::fault::StreamFault;
+use super::version::Version;
 use crate::route::Isolation;
 
 /// A stream that tor has reported and that is being attached to its circuit.
@@ -81,6 +82,11 @@ impl Expected {
     /// Returns the SOCKS username that the dial must send.
     pub fn username(&self) -> String {
         Username::Ticket(self.ticket).write()
+    }
+
+    /// Returns true if this version of tor may report success for a stream that its exit ended without a reason.
+    pub fn may_be_false_success(&self) -> bool {
+        self.engine.version().is_some_and(|version| version < Version::KNOWS_MISSING_REASON)
     }
 
     /// Returns a handle with which the dial can request a test of its circuit if the target's answer takes long.
@@ -198,14 +204,23 @@ impl Streams {
         Some(known.lease.circuit)
     }
 
-    /// Reports an error to all dials that wait on a circuit that does not answer.
-    pub(super) fn unanswered(&self, circuit: CircuitId) {
+    /// Reports `fault` to all dials that wait on a circuit that does not answer.
+    pub(super) fn unanswered(&self, circuit: CircuitId, fault: StreamFault) {
+        self.end_waits(fault, |on| on == circuit);
+    }
+
+    /// Reports `fault` to all dials that wait for an answer on any circuit of this engine.
+    pub(super) fn all_unanswered(&self, fault: StreamFault) {
+        self.end_waits(fault, |_| true);
+    }
+
+    fn end_waits(&self, fault: StreamFault, over: impl Fn(CircuitId) -> bool) {
         let mut inner = self.inner();
-        let on_it = inner.known.values_mut().filter(|known| known.lease.circuit == circuit);
+        let on_it = inner.known.values_mut().filter(|known| over(known.lease.circuit));
         let ends: Vec<_> = on_it.filter_map(|known| known.end.take()).collect();
         drop(inner);
         for end in ends {
-            let _ = end.send(StreamFault::Unanswered); // fails if the dial gave up
+            let _ = end.send(fault); // fails if the dial gave up
         }
     }
 

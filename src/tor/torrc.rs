@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::reply::quote;
-use super::version::Version;
 use crate::exit::Fingerprint;
 
 /// Options that the user must not set, each with the reason that the error message shows.
@@ -286,8 +285,6 @@ pub struct EnginePaths<'a> {
     pub geoip_file: Option<&'a Path>,
     /// How long the build of a circuit may take.
     pub circuit_timeout: Duration,
-    /// The version of the tor that will read this torrc.
-    pub version: Version,
 }
 
 /// The least value for tor's CircuitBuildTimeout, in seconds. tor warns about values below 10.
@@ -304,19 +301,17 @@ pub const ONION_SOCKET: &str = "onion";
 
 /// Returns the options that make a tor process an engine. For an attached tor, these options are set over its control
 /// port. The time-out for builds also applies to circuits that tor builds by itself, such as those to onion services.
-pub fn behaviour(version: Version, circuit_timeout: Duration) -> Vec<(&'static str, String)> {
+pub fn behaviour(circuit_timeout: Duration) -> Vec<(&'static str, String)> {
     let build = circuit_timeout.as_secs().max(LEAST_TIMEOUT).to_string();
-    let mut options = vec![
+    let options = [
         ("__LeaveStreamsUnattached", "1"),
         ("__DisablePredictedCircuits", "1"),
         ("MaxCircuitDirtiness", "30 days"),
         ("LearnCircuitBuildTimeout", "0"),
         ("CircuitBuildTimeout", &build),
         ("DormantTimeoutEnabled", "0"),
+        ("ConfluxEnabled", "0"),
     ];
-    if version >= Version([0, 4, 8, 0]) {
-        options.push(("ConfluxEnabled", "0")); // older versions do not know this option and would refuse it
-    }
     options.into_iter().map(|(option, value)| (option, value.to_owned())).collect()
 }
 
@@ -344,7 +339,7 @@ pub fn render(place: &EnginePaths<'_>, user: &UserLines) -> String {
     put("SocksPort", &format!("{} IPv4Traffic NoIPv6Traffic {ours}", socket(SOCKS_SOCKET)));
     put("SocksPort", &format!("{} IPv6Traffic PreferIPv6 {ours}", socket(SOCKS6_SOCKET)));
     put("SocksPort", &format!("{} OnionTrafficOnly ExtendedErrors", socket(ONION_SOCKET)));
-    for (key, value) in behaviour(place.version, place.circuit_timeout) {
+    for (key, value) in behaviour(place.circuit_timeout) {
         put(key, &value);
     }
     if !user.use_bridges() {

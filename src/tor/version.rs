@@ -8,8 +8,19 @@ use std::str::FromStr;
 pub struct Version(pub [u16; 4]);
 
 impl Version {
-    /// The oldest accepted version: the first series with congestion control and without onion services of version 2.
-    pub const OLDEST: Self = Self([0, 4, 7, 0]);
+    /// The oldest accepted version: the first of the oldest series that the authorities still support. They dropped
+    /// 0.4.8 on 2026-09-02.
+    pub const OLDEST: Self = Self([0, 4, 9, 0]);
+
+    /// From this version on, tor reports a stream as failed if its exit ended it without a reason (END with reason 0).
+    /// Before, tor reported such a stream as open, and closed it at once.
+    pub const KNOWS_MISSING_REASON: Self = Self([0, 4, 9, 13]);
+
+    /// Returns the series of this version: 0.4.9 for 0.4.9.11.
+    pub fn series(self) -> [u16; 3] {
+        let [a, b, c, _] = self.0;
+        [a, b, c]
+    }
 }
 
 /// Error: the text is not a version of tor.
@@ -42,9 +53,13 @@ impl fmt::Display for Version {
     }
 }
 
+/// Advice for a tor that is too old. This text is the end of every message about it.
+pub const UPDATE: &str =
+    "install a current tor (docs/current-tor.md says how for each distribution), and restart exitgate";
+
 /// Advice for installing tor. This text is the end of every error message about a missing tor.
 pub const INSTALL: &str = "\
-install it with  apt install tor tor-geoipdb  (Debian, Ubuntu),  apk add tor  (Alpine),  dnf install tor  (Fedora)  \
+docs/current-tor.md says how to install a current one; in short:  apt install tor tor-geoipdb  (Debian, Ubuntu),  apk add tor  (Alpine),  dnf install tor  (Fedora)  \
 or  brew install tor  (macOS), or set tor.binary to where it is";
 
 #[cfg(test)]
@@ -63,6 +78,6 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Version>().ok().map(|version| version.0), want, "{text}");
         }
-        assert!(Version([0, 4, 6, 12]) < Version::OLDEST && Version([0, 4, 9, 11]) > Version::OLDEST);
+        assert!(Version([0, 4, 8, 99]) < Version::OLDEST && Version([0, 4, 9, 1]) > Version::OLDEST);
     }
 }

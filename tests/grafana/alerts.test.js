@@ -20,6 +20,7 @@ const CASES = [
   { alert: "ExitgateNoUsableExit", fires: { [`up{${HERE}}`]: "1x10" }, quiet: { [`up{${HERE}}`]: "0x10" } },
   { alert: "ExitgateEngineDown", fires: { [`exitgate_engine_state{${HERE}, engine="1", state="restarting"}`]: "1x10", [`exitgate_engine_state{${HERE}, engine="1", state="ready"}`]: "0x10" }, quiet: { [`exitgate_engine_state{${HERE}, engine="1", state="restarting"}`]: "0x10", [`exitgate_engine_state{${HERE}, engine="1", state="degraded"}`]: "1x10" } },
   { alert: "ExitgateEngineRestarts", at: "30m", fires: { [`exitgate_engine_restarts{${HERE}, engine="0"}`]: "0+1x60" }, quiet: { [`exitgate_engine_restarts{${HERE}, engine="0"}`]: "0x10 1x50" } },
+  { alert: "ExitgateTorOutdated", at: "2h", fires: { [`exitgate_engine_outdated{${HERE}, engine="0"}`]: "1x200" }, quiet: { [`exitgate_engine_outdated{${HERE}, engine="0"}`]: "0x200" } },
   { alert: "ExitgateFailures", at: "30m", fires: { [BUSY]: "0+60x60", [`exitgate_requests_total{${HERE}, outcome="exit_died"}`]: "0+20x60" }, quiet: { [BUSY]: "0+60x60", [`exitgate_requests_total{${HERE}, outcome="target_refused"}`]: "0+60x60" } },
   { alert: "ExitgateFailures", at: "30m", fires: { [BUSY]: "0+60x60", [`exitgate_requests_total{${HERE}, outcome="no_exit_match"}`]: "0+20x60" }, quiet: { [BUSY]: "0+1x60", [`exitgate_requests_total{${HERE}, outcome="no_exit_match"}`]: "0+1x60" } },
   { alert: "ExitgateSlow", at: "40m", fires: slow(20), quiet: slow(1) },

@@ -30,6 +30,7 @@ impl From<RouteError> for ApiError {
                 (StatusCode::CONFLICT, "no_exit", json!({ "funnel": funnel_steps(funnel) }))
             }
             RouteError::Busy => return Self::too_much("too_many_orders", error.to_string(), 1),
+            RouteError::DiskHangs => (StatusCode::SERVICE_UNAVAILABLE, "disk_hangs", json!({})),
             RouteError::Internal => return Self::internal("an order for a route failed"),
         };
         Self::new(status, code, error.to_string()).with(details)

@@ -19,7 +19,8 @@ use crate::exit::{ExitId, Listing, Source, Verdict};
 use crate::gateway::outbound::Report;
 use crate::gateway::outbound::rotate::{Proof, Verify};
 use crate::lifecycle::Tasks;
-use crate::source::fetch::{Client, Direct};
+use crate::source::fetch::Client;
+use crate::source::outward::Outward;
 use crate::source::poll::Feed;
 use crate::source::relays::Relays;
 use crate::state::{Change, ExitUpdate, State};
@@ -49,7 +50,7 @@ fn start_relays(inputs: WorkerInputs<'_>, mut started: ExitWorkers) -> Result<Ex
     let relays = Relays {
         onionoo: Feed::onionoo(&config.sources.onionoo),
         exit_addresses: Feed::exit_addresses(&config.sources.exit_addresses),
-        client: Client::new(Direct::new(rules), settings::trust()?),
+        client: Client::new(Outward { rules, tor: Some(tor.clone()), state: state.clone() }, settings::trust()?),
         directory: tor.directory(),
         geoip: geoip.clone(),
         known,

@@ -101,6 +101,8 @@ impl Gauges {
             gauge!(names::ENGINE_STATE, "engine" => id(), "state" => engine.state.as_str()).set(1.0);
             gauge!(names::ENGINE_BOOTSTRAP, "engine" => id()).set(percent / 100.0);
             gauge!(names::ENGINE_STREAMS, "engine" => id()).set(engine.streams as f64);
+            gauge!(names::ENGINE_OUTDATED, "engine" => id())
+                .set(f64::from(u8::from(engine.recommendation.needs_update())));
             gauge!(names::ENGINE_RESTARTS, "engine" => id()).set(f64::from(engine.restarts));
             for (kind, count) in [("open", engine.circuits), ("building", engine.building), ("spare", engine.spares)] {
                 gauge!(names::ENGINE_CIRCUITS, "engine" => id(), "kind" => kind).set(count as f64);

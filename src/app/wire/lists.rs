@@ -8,10 +8,12 @@ use super::settings;
 use super::workers::{ExitWorkers, WorkerInputs};
 use crate::app::{StartError, files};
 use crate::check::public::{ProxyDialer, PublicTester, Settings};
+use crate::config::{self, Through};
 use crate::exit::{ExitId, Source};
 use crate::lifecycle::Tasks;
-use crate::source::fetch::{Client, Direct};
+use crate::source::fetch::Client;
 use crate::source::list::Bounds;
+use crate::source::outward::Outward;
 use crate::source::public::{GIVEN_UP, Publics};
 
 /// The largest number of exits in each queue. The queues contain exits that live requests wait for. Not tuned: a queue
@@ -26,11 +28,13 @@ const FILES_SHARE: u32 = 2;
 pub(super) fn start(inputs: &mut WorkerInputs<'_>, started: &mut ExitWorkers) -> Result<(), StartError> {
     let (config, private) = (inputs.config, inputs.config.gateway.allow_private_targets);
     let (give_up, given_up) = mpsc::channel(GIVEN_UP);
+    let (rules, tor, state) = (inputs.rules.clone(), inputs.tor.cloned(), inputs.state.clone());
+    let outward = Outward { rules, tor, state };
     let publics = Publics {
-        sources: config.sources.clone(),
+        sources: through_tor(config.sources.clone(), inputs.only_tor),
         bounds: Bounds { most: config.check.public.most.get() as usize, private },
         removed_for: config.check.public.removed_for,
-        client: Client::new(Direct::new(inputs.rules.clone()), settings::trust()?),
+        client: Client::new(outward, settings::trust()?),
         geoip: inputs.geoip.clone(),
         known: inputs.known.clone(),
         state: inputs.state.clone(),
@@ -52,6 +56,15 @@ pub(super) fn start(inputs: &mut WorkerInputs<'_>, started: &mut ExitWorkers) ->
     tester.start(inputs.tasks).map_err(|error| StartError::Other(format!("the tester's thread: {error}")))?;
     started.public_tester = Some(handle);
     Ok(())
+}
+
+/// Returns the settings of the lists. If `only_tor` is true, the proxies of every list are reached through Tor.
+fn through_tor(mut sources: config::Sources, only_tor: bool) -> config::Sources {
+    if only_tor {
+        sources.proxifly.through = Through::Tor;
+        sources.lists.iter_mut().for_each(|list| list.through = Through::Tor);
+    }
+    sources
 }
 
 /// Starts a task that splits the queue `inputs.wished` of exits that live requests wait for. Returns a new queue with

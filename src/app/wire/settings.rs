@@ -10,10 +10,11 @@ use crate::config::{self, Config};
 use crate::exit::country::GeoIp;
 use crate::gateway::outbound::{Terms, Times};
 use crate::gateway::relay::Idle;
-use crate::limit::target::{Own, Ports, Rules};
+use crate::limit::target::{OnlyTor, Own, Ports, Rules};
 use crate::limit::{Amounts, Damping, Key, Limits};
 use crate::net::Secret;
 use crate::tor::control::Auth;
+use crate::tor::torrc::UserLines;
 use crate::{dial, store, telemetry, tor};
 
 /// A stream is cut if its client or target accepts no bytes for this time. Not tuned: a phone in a train that passes a
@@ -48,14 +49,21 @@ pub(super) fn store(store: &config::Store) -> store::Options {
     store::Options { keep_checks: store.keep_checks, ..store::Options::default() }
 }
 
+/// Returns true if exitgate itself must connect to nothing but Tor: by `tor.only`, or because the lines for torrc turn on
+/// bridges. Lines that cannot be read are an error that the start reports elsewhere.
+pub(in crate::app) async fn wants_only_tor(config: &Config) -> bool {
+    let lines = UserLines::load(config.tor.torrc.as_deref(), &config.tor.extra).await;
+    config.tor.only || config.tor.enabled && lines.is_ok_and(|lines| lines.use_bridges())
+}
+
 /// Returns the settings of the outbound side. A reload may change them.
-pub(in crate::app) fn outbound_terms(config: &Config, own: &Own) -> Terms {
+pub(in crate::app) fn outbound_terms(config: &Config, own: &Own, only_tor: &OnlyTor) -> Terms {
     let gateway = &config.gateway;
     let open = gateway.idle_timeout;
     let answer = gateway.answer_timeout.unwrap_or(open).min(open);
     let idle = Idle { open, answer, half: gateway.half_closed_timeout, stalled: STALLED };
     Terms {
-        rules: Rules::new(ports(gateway), gateway.allow_private_targets, own.clone()),
+        rules: Rules::new(ports(gateway), gateway.allow_private_targets, own.clone()).with_only_tor(only_tor.clone()),
         allow_direct: gateway.allow_direct,
         times: Times { dial: gateway.dial_timeout, attempt: gateway.attempt_timeout, idle },
         public: public_times(&config.check.public),

@@ -25,6 +25,8 @@ pub(super) struct WorkerInputs<'a> {
     pub(super) tor: Option<&'a Tor>,
     pub(super) geoip: &'a Arc<GeoIp>,
     pub(super) rules: Rules,
+    /// True if lists and public proxies are reached through Tor only.
+    pub(super) only_tor: bool,
     /// The status of each source, as the last run stored it.
     pub(super) known: Vec<store::Source>,
     /// Receives exits that live requests wait for. They are tested first.

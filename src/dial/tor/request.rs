@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::silence::{Evidence, Limits};
 use super::socks::{self, Answer, Ask, Handshake};
 use super::{Timings, fault};
-use crate::dial::{DialError, EngineFault, Stream};
+use crate::dial::{DialError, EngineFault, ExitFault, Stream};
 use crate::net::Host;
 use crate::tor::StreamFault;
 use crate::tor::control::{Addr, ControlError};
@@ -25,6 +25,10 @@ use crate::tor::stream::{Doubt, Expected, Seen};
 /// After SOCKS reported a failure, the dial waits this long for the reason on the control connection. The reason is
 /// nearly always there already, because tor writes the event first.
 const REASON_WAIT: Duration = Duration::from_millis(250);
+
+/// An old tor reports success for a stream that its exit ended without a reason, and tells the end of the stream in the
+/// same moment on the control connection. The dial waits this long for it. A newer tor needs no such wait.
+const FALSE_SUCCESS_WAIT: Duration = Duration::from_millis(3);
 
 /// The name whose address an exit must look up if a target does not answer. The answer does not matter, also not that
 /// there is no such name. tor relays look up this name themselves at intervals, so most of them know the address.
@@ -43,6 +47,7 @@ pub(super) async fn send(
     stream.write_all(&request).await.map_err(lost)?;
     timings.sent = Instant::now();
     let doubt = expected.doubt();
+    let doubtful = matches!(what, Ask::Connect(_)) && expected.may_be_false_success();
     let (mut seen, attached) = (None, OnceLock::new());
     let reply = {
         let mut watched = pin!(watch(&mut expected, &mut seen, &attached));
@@ -52,6 +57,10 @@ pub(super) async fn send(
             silence = until_silent(&mut watched, &doubt, &attached, what, limits, timings.sent) => Err(silence),
         };
         match answer {
+            Ok(Ok(Answer::Yes(host))) if doubtful => match timeout(FALSE_SUCCESS_WAIT, watched).await {
+                Ok(StreamFault::Ended(EndReason::Other)) => return Err(ExitFault::Refused.into()),
+                _ => Ok(host),
+            },
             Ok(Ok(Answer::Yes(host))) => Ok(host),
             Err(why) => return Err(why),
             // SOCKS refused the request, or its connection broke: the control connection delivers the reason.

@@ -11,10 +11,13 @@
 //!
 //! Next: `connection/plain.rs` chooses the stream and decides whether a request is sent again.
 
+mod upload;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncRead, AsyncWrite, split};
 
+use self::upload::{Upload, UploadEnd};
 use super::answer;
 use super::body::{Body, Piece};
 use super::carry::{Carrier, Stopped};
@@ -175,62 +178,6 @@ pub async fn exchange<L>(
                 }
             },
         }
-    }
-}
-
-/// Why the upload ended. The last byte of the request does not end the upload: the upload then waits for the client to
-/// close.
-enum UploadEnd {
-    /// The target accepts no more bytes.
-    Target,
-    /// The client left, or the client's body is malformed or too slow.
-    Client(Failure),
-}
-
-struct Upload<'a, M, R, W> {
-    exchange: &'a Exchange,
-    head: &'a [u8],
-    carrier: &'a Carrier<'a, M>,
-    progress: &'a Progress,
-    client: R,
-    target: W,
-}
-
-impl<M: Meter, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Upload<'_, M, R, W> {
-    async fn run(mut self, inbox: &mut Inbox, sent_early: bool) -> UploadEnd {
-        if sent_early {
-            self.carrier.count(self.head.len(), Direction::Up);
-        } else if self.carrier.write(&mut self.target, self.head, Direction::Up).await.is_err() {
-            return UploadEnd::Target;
-        }
-        let mut body = self.exchange.body;
-        while !body.is_over() {
-            let Ok(piece) = body.piece(inbox.bytes()) else {
-                return UploadEnd::Client(Failure::Client(ClientFault::Body));
-            };
-            let (taken, text) = match &piece {
-                Piece::Whole(taken) => (*taken, &inbox.bytes()[..*taken]),
-                Piece::Trailers { taken, text } => (*taken, &text[..]),
-                Piece::More => {
-                    match self.carrier.read(inbox, &mut self.client).await {
-                        Ok(true) => {}
-                        Ok(false) | Err(Stopped::Broken) => {
-                            return UploadEnd::Client(Failure::Client(ClientFault::Left));
-                        }
-                        Err(Stopped::Silent) => return UploadEnd::Client(Failure::Client(ClientFault::Slow)),
-                    }
-                    continue;
-                }
-            };
-            self.progress.body_begun.store(true, Ordering::Relaxed);
-            if self.carrier.write(&mut self.target, text, Direction::Up).await.is_err() {
-                return UploadEnd::Target;
-            }
-            inbox.consume(taken);
-        }
-        self.progress.sent.store(true, Ordering::Relaxed);
-        inbox.closed(&mut self.client).await;
-        UploadEnd::Client(Failure::Client(ClientFault::Left))
     }
 }
 

@@ -42,6 +42,36 @@ async fn on_a_full_disk_commits_are_refused_and_notes_kept_until_there_is_room()
     assert_eq!(names, ["before", "small"]);
 }
 
+fn pin_to(exit: ExitId) -> PinRecord {
+    PinRecord {
+        holder: Holder { key: "team-a".into(), scope: "us-strict".into(), session: None },
+        to: Pinned { exit, ip: [203, 0, 113, 7].into() },
+        made: Moment(2),
+        used: Moment(3),
+        term: Term { span: Duration::from_secs(30 * 86_400), fixed: false },
+        exclusive: false,
+    }
+}
+
+#[tokio::test]
+async fn a_note_that_waits_for_the_disk_does_not_undo_a_later_commit() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    store.commit(vec![Write::PutPin(pin_to(tor(1)))]).await.unwrap();
+    meddle(&store, |db| db.pragma_update(None, "max_page_count", 1).unwrap()).await;
+    let large = Write::PutMeta("large", "x".repeat(100_000));
+    assert_eq!(store.commit(vec![large]).await, Err(StoreError::Refused(Fault::Full)));
+    store.note(Write::PutPin(pin_to(tor(2)))); // older than the next commit
+    (0..50).for_each(|n| store.note(big_note(n)));
+    healthy(&store, |health| matches!(health, Health::Failing { behind: 51, .. })).await;
+    assert_eq!(store.commit(vec![Write::PutPin(pin_to(tor(3)))]).await, Ok(()), "a commit that fits is written");
+    meddle(&store, |db| db.pragma_update(None, "max_page_count", 1_000_000).unwrap()).await;
+    healthy(&store, |health| *health == Health::Ok).await;
+    store.close().await;
+    let pins: Vec<_> = home.open().1.pins.into_iter().map(|pin| pin.to.exit).collect();
+    assert_eq!(pins, [tor(3)], "the acknowledged pin is the one that a restart finds");
+}
+
 #[tokio::test]
 async fn a_read_only_file_is_reported_and_used_again_when_it_is_writable() {
     let home = Home::new();
@@ -122,4 +152,65 @@ async fn a_full_queue_drops_notes_and_leaves_room_for_changes() {
     assert_eq!(tokio::join!(first, second, unlock), (Ok(()), Ok(()), ()));
     let history = store.checks(&tor(1), None, Page { limit: 1000, before: None }).await.unwrap();
     assert_eq!(history.len(), 56);
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_refuses_commits_after_a_deadline_and_nothing_of_them_stays() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    store.commit(vec![Write::PutRoute(route("before", None))]).await.unwrap();
+    meddle(&store, |db| db.busy_timeout(Duration::from_secs(3600)).unwrap()).await;
+    let other = raw(&home.path());
+    other.execute_batch("BEGIN IMMEDIATE").unwrap(); // the writer hangs at this lock
+    tokio::time::pause(); // from here on, each deadline passes as soon as nothing else happens
+    let hung = || Err(StoreError::Refused(Fault::Hung));
+    while !store.stall.hangs() {
+        assert_eq!(store.commit(vec![Write::PutRoute(route("refused", None))]).await, hung());
+    }
+    assert_eq!(store.commit(vec![Write::PutRoute(route("refused", None))]).await, hung(), "and now without a wait");
+    let late = store.commit_or_note(Duration::from_secs(1), || vec![Write::PutPin(pin_to(tor(1)))]).await;
+    assert_eq!(late, hung());
+    store.note(Write::PutRoute(route("noted", None)));
+    tokio::time::resume();
+    other.execute_batch("ROLLBACK").unwrap();
+    while store.stall.hangs() {
+        tokio::task::yield_now().await;
+    }
+    store.commit(vec![Write::PutRoute(route("after", None))]).await.unwrap();
+    store.close().await;
+    let (_store, loaded) = home.open();
+    let names: Vec<_> = loaded.routes.into_iter().map(|route| route.name).collect();
+    assert_eq!(names, ["after", "before", "noted"], "refused changes are not written when the disk answers");
+    assert_eq!(loaded.pins, [pin_to(tor(1))], "a pin is written late, and not lost");
+}
+
+#[tokio::test]
+async fn a_pin_that_fails_to_be_written_does_not_overwrite_its_newer_state() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    meddle(&store, |db| db.pragma_update(None, "query_only", true).unwrap()).await;
+    let older = || vec![Write::PutPin(pin_to(tor(1)))];
+    assert_eq!(store.commit_or_note(Duration::from_secs(20), older).await, Err(StoreError::Refused(Fault::ReadOnly)));
+    store.note(Write::PutPin(pin_to(tor(2))));
+    healthy(&store, |health| matches!(health, Health::Failing { behind: 2, .. })).await;
+    meddle(&store, |db| db.pragma_update(None, "query_only", false).unwrap()).await;
+    healthy(&store, |health| *health == Health::Ok).await;
+    store.close().await;
+    assert_eq!(home.open().1.pins, [pin_to(tor(2))]);
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_a_disk_that_hangs() {
+    let home = Home::new();
+    let (store, _) = home.open();
+    store.commit(vec![]).await.unwrap();
+    meddle(&store, |db| db.busy_timeout(Duration::from_secs(3600)).unwrap()).await;
+    let other = raw(&home.path());
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    tokio::time::pause();
+    while !store.stall.hangs() {
+        let _ = store.commit(vec![]).await; // hung, which is what the loop waits for
+    }
+    store.close().await;
+    other.execute_batch("ROLLBACK").unwrap();
 }

@@ -13,8 +13,10 @@
 //!
 //! Otherwise the request waits for a build. All requests for the same kind of circuit wait together. A request whose
 //! build could not begin before its deadline is refused immediately (`pool/admission.rs`). A check of an exit never gets
-//! a spare circuit, because spares are for clients. A circuit is *doomed* when tor will close it soon, which happens after some failures of a target. A doomed circuit is used only
-//! while its replacement is being built.
+//! a spare circuit, because spares are for clients.
+//!
+//! A circuit is *doomed* when tor will close it soon, which happens after some failures of a target. A doomed circuit is
+//! used only while its replacement is being built.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -185,6 +187,8 @@ struct Build {
     /// The isolation key that the circuit will belong to. `None` for a spare circuit.
     owner: Option<Isolation>,
     state: BuildState,
+    /// The number of relays that have answered, and the time of the last answer.
+    reached: (usize, Option<Instant>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,6 +272,8 @@ pub struct Pool {
     /// For each kind of circuit, the number of spare circuits to keep.
     wanted: BTreeMap<Key, u8>,
     trouble: HashMap<Key, Trouble>,
+    /// The time of the last answer of the guard to a build.
+    heard: Option<Instant>,
     next: u64,
     effects: Vec<Effect>,
 }
@@ -317,6 +323,7 @@ impl Pool {
             groups: HashMap::new(),
             wanted: BTreeMap::new(),
             trouble: HashMap::new(),
+            heard: None,
             next: 0,
             effects: Vec::new(),
         }

@@ -22,6 +22,7 @@ use super::Engine;
 use crate::exit::Fingerprint;
 use crate::tor::control::Command;
 use crate::tor::event::CircuitId;
+use crate::tor::fault::StreamFault;
 use crate::tor::path::Link;
 
 /// The first number for the tags of the commands that build nudges. The tags of ordinary builds count from 1, those of
@@ -170,7 +171,8 @@ impl Engine {
             circuit.into_iter().for_each(|circuit| self.close(circuit));
             let hung = self.act(|circuits, now| circuits.pool.hang_over(link, now));
             tracing::debug!(engine = self.id.0, over = %link[1], reached, circuits = hung.len(), "a nudge was not answered");
-            hung.into_iter().for_each(|circuit| self.streams().unanswered(circuit));
+            let fault = if reached { StreamFault::Middle } else { StreamFault::FirstHop };
+            hung.into_iter().for_each(|circuit| self.streams().unanswered(circuit, fault));
         }
         guard_is_silent
     }

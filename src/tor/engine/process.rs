@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::lifecycle::Tasks;
 use crate::tor::control::{Control, commands::Signal};
-use crate::tor::version::{INSTALL, Version};
+use crate::tor::version::{INSTALL, UPDATE, Version};
 
 /// The number of tor's last log lines that are kept. The reason why tor ended is usually among them.
 const KEPT_LINES: usize = 8;
@@ -37,7 +37,9 @@ pub enum BinaryError {
     /// The program is not tor.
     #[error("{binary} is not tor: it does not say its version; {INSTALL}")]
     NotTor { binary: String },
-    #[error("tor {found} ({binary}) is too old, {} or newer is needed; {INSTALL}", Version::OLDEST)]
+    #[error(
+        "tor {found} ({binary}) is too old, because the Tor network no longer supports series before 0.4.9; {UPDATE}"
+    )]
     TooOld { binary: String, found: Version },
 }
 

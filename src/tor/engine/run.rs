@@ -19,7 +19,7 @@ use crate::tor::fleet::Alert;
 use crate::tor::netdir::Rules;
 use crate::tor::settings::{Attach, Settings};
 use crate::tor::torrc::{self, EnginePaths, UserLines};
-use crate::tor::version::Version;
+use crate::tor::version::{UPDATE, Version};
 
 /// The pause before the first restart of tor. Not tuned: the pause keeps a tor that always dies from using a whole
 /// core.
@@ -163,7 +163,7 @@ async fn live_started(engine: &Arc<Engine>, settings: &Settings, held: &mut Held
     if !bridges {
         engine.choose_guard(rules);
     }
-    engine.write_torrc(&folder, settings, &user, version).await.map_err(End::Broken)?;
+    engine.write_torrc(&folder, settings, &user).await.map_err(End::Broken)?;
     let broken = |e: std::io::Error| End::Broken(format!("cannot start tor: {e}"));
     let torrc = folder.path().join("torrc");
     let process = Process::start(&settings.binary, &torrc, engine.id.0, &engine.fleet.tasks).map_err(broken)?;
@@ -218,9 +218,12 @@ async fn live_attached(
     held.control = Some(control.clone());
     let version = control.version().await.map_err(broken)?;
     if version < Version::OLDEST {
-        return Err(End::Hopeless(format!("the tor at {} is {version}, too old", attach.control)));
+        return Err(End::Hopeless(format!(
+            "the tor at {} is {version}, too old, because the Tor network no longer supports series before 0.4.9; {UPDATE}",
+            attach.control
+        )));
     }
-    let options = torrc::behaviour(version, settings.circuit_timeout);
+    let options = torrc::behaviour(settings.circuit_timeout);
     let options: Vec<_> = options.iter().map(|(option, value)| (*option, value.as_str())).collect();
     control.setconf(&options).await.map_err(broken)?;
     let asked = |key| {
@@ -364,7 +367,6 @@ impl Engine {
         folder: &Folder,
         settings: &Settings,
         user: &UserLines,
-        version: Version,
     ) -> Result<(), String> {
         let place = EnginePaths {
             folder: folder.path(),
@@ -374,7 +376,6 @@ impl Engine {
             engine: (usize::from(self.id.0) % settings.started_engines().max(1), settings.started_engines()),
             geoip_file: settings.geoip_file.as_deref(),
             circuit_timeout: settings.circuit_timeout,
-            version,
         };
         let text = torrc::render(&place, user);
         folder.write("torrc", text).await.map_err(|e| format!("cannot write torrc: {e}"))

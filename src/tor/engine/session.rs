@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::guarding::Chosen;
@@ -16,13 +17,14 @@ use crate::exit::Fingerprint;
 use crate::tor::circuit::pool::BuildId;
 use crate::tor::control::commands::{Signal, extended};
 use crate::tor::control::{ControlError, Events, Incoming};
-use crate::tor::directory::{self, From};
 use crate::tor::event::{Bootstrap, Circ, CircReason, CircStatus, CircuitId, Event, OrConn, OrStatus};
 use crate::tor::fault::LeaseFault;
 use crate::tor::fleet::Alert;
+use crate::tor::netdir::Netdir;
 use crate::tor::path::{Entry, Path};
 use crate::tor::torrc::UserLines;
 
+mod follow;
 mod progress;
 mod strays;
 mod streams;
@@ -70,6 +72,8 @@ struct Session<'a> {
     network_down: bool,
     directory_lost: bool,
     guard_lost: bool,
+    /// The directory that all engines share.
+    directory: watch::Receiver<Option<Arc<Netdir>>>,
     /// The time when the directory of relays must be read again. `None` if nothing is due.
     directory_due: Option<Instant>,
     guard_due: Instant,
@@ -92,6 +96,7 @@ pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
         network_down: false,
         directory_lost: false,
         guard_lost: false,
+        directory: engine.fleet.directory.subscribe(),
         directory_due: None,
         guard_due: Instant::now(),
         cut: HashSet::new(),
@@ -132,7 +137,8 @@ impl Session<'_> {
             sleep(BOOTSTRAP_LOOK).await; // tor has the directory, but has not written its files yet
             self.refresh_directory().await;
         }
-        self.find_entry().await;
+        self.directory.mark_unchanged();
+        self.follow_directory().await;
         self.engine.save_guards(self.folder).await;
         self.engine.live.store(Some(self.live.clone()));
         self.show_health();
@@ -173,6 +179,7 @@ impl Session<'_> {
                 _ = tick.tick() => { self.tick().await; Ok(()) }
                 () = sleep(next.unwrap_or(TICK)), if next.is_some() => { self.engine.act(|circuits, now| circuits.pool.tick(now)); Ok(()) }
                 () = self.engine.bell.notified() => Ok(()),
+                Ok(()) = self.directory.changed() => { self.follow_directory().await; Ok(()) }
                 () = self.engine.reload.notified() => { self.reload(user).await; Ok(()) }
                 _ = upkeep.tick() => self.upkeep().await,
             };
@@ -215,7 +222,10 @@ impl Session<'_> {
     async fn on_circ(&mut self, circ: Circ) {
         match circ.status {
             CircStatus::Built | CircStatus::Failed | CircStatus::Closed if self.engine.nudge_done(circ.id) => {}
-            CircStatus::Extended => self.engine.nudge_extended(circ.id),
+            CircStatus::Extended => {
+                self.engine.nudge_extended(circ.id);
+                self.engine.act(|circuits, now| circuits.pool.extended(circ.id, circ.path.len(), now));
+            }
             CircStatus::Built if self.trials.is_one(circ.id) => self.tried(circ.id, true).await,
             CircStatus::Failed | CircStatus::Closed if self.trials.is_one(circ.id) => self.tried(circ.id, false).await,
             CircStatus::Built => {
@@ -236,16 +246,14 @@ impl Session<'_> {
     }
 
     async fn on_circ_gone(&mut self, circ: &Circ) {
-        let short_of = |reason| matches!(reason, Some(CircReason::ResourceLimit | CircReason::Hibernating));
-        let short = short_of(circ.reason) || short_of(circ.remote_reason);
-        let fault = if short { LeaseFault::Overloaded } else { LeaseFault::Unreachable };
-        let reached = circ.path.len();
+        let (reached, full) = (circ.reached(), circ.is_refused());
         let planned = self.engine.act(|circuits, now| {
             let planned = circuits.finish(circ.id, (circ.status, circ.reason, circ.remote_reason));
             if planned.is_none() && circ.reason == Some(CircReason::Destroyed) {
                 self.cut.extend(circ.path.iter().skip(1));
             }
-            circuits.pool.gone(circ.id, fault, now);
+            let hops = planned.as_ref().map_or(0, |path| path.hops().len()); // unused if this is no build
+            circuits.pool.gone(circ.id, LeaseFault::of_build(reached, hops, full), now);
             planned
         });
         if let Some(middle) = planned.as_ref().filter(|_| reached > 0).and_then(Path::middle) {
@@ -256,7 +264,7 @@ impl Session<'_> {
         let guard = planned.hops()[0];
         if reached > 0 {
             self.engine.guard().note_build(guard, planned.exit(), false);
-        } else if !short {
+        } else if !full && circ.path.is_empty() {
             self.engine.guard().note_failure(guard, SystemTime::now());
             self.find_entry().await;
         }
@@ -330,8 +338,7 @@ impl Session<'_> {
         }
         if self.directory_due.is_some_and(|due| due <= Instant::now()) {
             self.directory_due = None;
-            self.refresh_directory().await;
-            self.find_entry().await;
+            self.look_for_directory();
         }
     }
 
@@ -341,7 +348,7 @@ impl Session<'_> {
         let streams = self.live.control.streams().await?;
         self.engine.streams().keep(|id| streams.iter().any(|stream| stream.id == id));
         self.close_strays(&streams).await?;
-        self.refresh_directory().await;
+        self.look_for_directory();
         let due = self.engine.guard().next_retry().is_some_and(|at| at <= SystemTime::now());
         if due || self.guard_lost || self.guard_due <= Instant::now() {
             self.guard_due = Instant::now() + 10 * UPKEEP;
@@ -358,18 +365,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn refresh_directory(&self) {
-        let from = match self.engine.attach {
-            None => From::Folder(self.folder.path()),
-            Some(_) => From::Control(&self.live.control),
-        };
-        match directory::refresh(&self.engine.fleet, from).await {
-            Ok(true) => self.engine.act(|circuits, _| circuits.pool.set_limits(self.engine.fleet.limits())),
-            Ok(false) => {}
-            Err(why) => tracing::warn!(engine = self.engine.id.0, "the directory could not be read again: {why}"),
-        }
-    }
-
     /// Applies changed settings as far as this is possible without a restart of tor. Open streams continue.
     async fn reload(&mut self, user: Option<&UserLines>) {
         self.engine.act(|circuits, _| circuits.pool.set_limits(self.engine.fleet.limits()));
@@ -379,7 +374,7 @@ impl Session<'_> {
         let settings = self.engine.fleet.settings.load_full();
         let reloaded = async {
             let user = UserLines::load(settings.torrc.as_deref(), &settings.extra).await.map_err(|e| e.to_string())?;
-            self.engine.write_torrc(self.folder, &settings, &user, self.live.version).await?;
+            self.engine.write_torrc(self.folder, &settings, &user).await?;
             self.live.control.signal(Signal::Reload).await.map_err(|e| e.to_string())
         };
         if let Err(why) = reloaded.await {

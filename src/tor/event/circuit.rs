@@ -25,6 +25,20 @@ pub struct Circ {
     pub remote_reason: Option<CircReason>,
 }
 
+impl Circ {
+    /// Returns the number of relays that had answered when this circuit ended. If our own connection to the guard
+    /// closed, the number is 0, because then nothing is known about the relays after the guard.
+    pub fn reached(&self) -> usize {
+        if self.reason == Some(CircReason::ConnectionClosed) { 0 } else { self.path.len() }
+    }
+
+    /// Returns true if a relay ended the circuit because it has no capacity left.
+    pub fn is_refused(&self) -> bool {
+        let full = |reason| matches!(reason, Some(CircReason::ResourceLimit | CircReason::Hibernating));
+        full(self.reason) || full(self.remote_reason)
+    }
+}
+
 /// The states of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CircStatus {

@@ -1,9 +1,12 @@
 //! Combines consensus and microdescriptors: sorts relays, matches microdescriptors, and stores equal values only once.
 
 use std::collections::HashMap;
+use std::io::{self, BufRead};
 use std::mem::take;
 
-use super::consensus::{Consensus, Digest};
+use sha2::{Digest as _, Sha256};
+
+use super::consensus::{Consensus, Digest, cut};
 use super::microdesc::{Microdesc, Microdescs};
 use super::weight::{Cumulative, Position, Weights};
 use super::{BadNetdir, Entry, Family, Netdir, Nickname, Relay, Skipped, find};
@@ -13,15 +16,15 @@ use crate::exit::policy::PortPolicy;
 /// The most members of one family that are read. The largest family of the public network has about 1,000 members.
 const MAX_MEMBERS: usize = 8192;
 
-pub(super) fn build(consensus: &str, microdescs: &str) -> Result<Netdir, BadNetdir> {
-    let mut consensus = Consensus::parse(consensus);
+pub(super) fn build(consensus: impl BufRead, microdescs: impl BufRead) -> io::Result<Result<Netdir, BadNetdir>> {
+    let mut consensus = Consensus::read(consensus)?;
     let (relays, digests) = sort(take(&mut consensus.relays), &mut consensus.skipped);
     if relays.is_empty() {
-        return Err(BadNetdir::NoRelays);
+        return Ok(Err(BadNetdir::NoRelays));
     }
     let mut builder = Builder::new(relays);
-    builder.add_all(Microdescs::new(microdescs), &digests, &mut consensus.skipped);
-    Ok(builder.finish(&consensus))
+    builder.add_all(Microdescs::new(microdescs), &digests, &mut consensus.skipped)?;
+    Ok(Ok(builder.finish(consensus)))
 }
 
 /// Sorts relays by fingerprint and drops repeated ones. Also returns, sorted by digest, which microdescriptor belongs
@@ -38,36 +41,39 @@ fn sort(mut found: Vec<(Entry, Option<Digest>)>, skipped: &mut Skipped) -> (Vec<
     (found.into_iter().map(|(entry, _)| entry).collect(), digests)
 }
 
-/// A list in which each different value is stored only once, and a map from the text of a value to its index in the
-/// list. The empty text has index 0.
-struct Interned<'a, T> {
+/// A list in which each different value is stored only once, and a map from the digest of a value's text to its index
+/// in the list. Texts of families have up to 40 kB, so the map does not contain them. The empty text has index 0.
+struct Interned<T> {
     values: Vec<T>,
-    numbers: HashMap<&'a str, u32>,
+    numbers: HashMap<Digest, u32>,
 }
 
-impl<'a, T: Default> Interned<'a, T> {
+impl<T: Default> Interned<T> {
     fn new() -> Self {
-        Self { values: vec![T::default()], numbers: HashMap::from([("", 0)]) }
+        Self { values: vec![T::default()], numbers: HashMap::new() }
     }
 
-    fn number(&mut self, text: &'a str, read: impl FnOnce(&'a str) -> T) -> u32 {
-        *self.numbers.entry(text).or_insert_with(|| {
+    fn number(&mut self, text: &str, read: impl FnOnce(&str) -> T) -> u32 {
+        if text.is_empty() {
+            return 0;
+        }
+        *self.numbers.entry(cut(Sha256::digest(text).into())).or_insert_with(|| {
             self.values.push(read(text));
             (self.values.len() - 1) as u32
         })
     }
 }
 
-struct Builder<'a> {
+struct Builder {
     relays: Vec<Entry>,
-    policies: Interned<'a, PortPolicy>,
-    families: Interned<'a, Family>,
-    family_ids: Interned<'a, Box<[u32]>>,
+    policies: Interned<PortPolicy>,
+    families: Interned<Family>,
+    family_ids: Interned<Box<[u32]>>,
     /// For each text of a family to which relays have proved that they belong, the number of that family.
-    id_numbers: HashMap<&'a str, u32>,
+    id_numbers: HashMap<Box<str>, u32>,
 }
 
-impl<'a> Builder<'a> {
+impl Builder {
     fn new(relays: Vec<Entry>) -> Self {
         Self {
             relays,
@@ -78,22 +84,28 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn add_all(&mut self, mut microdescs: Microdescs<'a>, digests: &[(Digest, u32)], skipped: &mut Skipped) {
-        for microdesc in &mut microdescs {
+    fn add_all(
+        &mut self,
+        mut microdescs: Microdescs<impl BufRead>,
+        digests: &[(Digest, u32)],
+        skipped: &mut Skipped,
+    ) -> io::Result<()> {
+        while let Some(microdesc) = microdescs.next()? {
             let first = digests.partition_point(|(digest, _)| *digest < microdesc.digest);
             let mut owners = digests[first..].iter().take_while(|(digest, _)| *digest == microdesc.digest).peekable();
             skipped.microdescs += u32::from(owners.peek().is_none());
             for (_, owner) in owners {
-                self.add(*owner as usize, &microdesc, skipped);
+                self.add(*owner as usize, microdesc, skipped);
             }
         }
         skipped.malformed += microdescs.malformed;
         skipped.unknown += microdescs.unknown;
+        Ok(())
     }
 
-    fn add(&mut self, owner: usize, microdesc: &Microdesc<'a>, skipped: &mut Skipped) {
+    fn add(&mut self, owner: usize, microdesc: &Microdesc, skipped: &mut Skipped) {
         let Self { relays, policies, families, family_ids, id_numbers } = self;
-        let mut policy = |text: &'a str| {
+        let mut policy = |text: &str| {
             policies.number(text, |text| {
                 text.parse().unwrap_or_else(|_| {
                     skipped.malformed += 1;
@@ -101,9 +113,9 @@ impl<'a> Builder<'a> {
                 })
             })
         };
-        let (policy, policy_v6) = (policy(microdesc.policy), policy(microdesc.policy_v6));
-        let family = families.number(microdesc.family, |text| family(text, relays));
-        let family_ids = family_ids.number(microdesc.family_ids, |text| proven(text, id_numbers));
+        let (policy, policy_v6) = (policy(&microdesc.policy), policy(&microdesc.policy_v6));
+        let family = families.number(&microdesc.family, |text| family(text, relays));
+        let family_ids = family_ids.number(&microdesc.family_ids, |text| proven(text, id_numbers));
         let entry = &mut relays[owner];
         *entry = Entry {
             known: microdesc.has_ntor,
@@ -116,9 +128,8 @@ impl<'a> Builder<'a> {
         };
     }
 
-    fn finish(self, consensus: &Consensus<'_>) -> Netdir {
-        let mut params: Vec<(Box<str>, i32)> =
-            consensus.params.iter().map(|(key, value)| ((*key).into(), *value)).collect();
+    fn finish(self, consensus: Consensus) -> Netdir {
+        let mut params = consensus.params;
         params.sort_by(|a, b| a.0.cmp(&b.0));
         params.dedup_by(|a, b| a.0 == b.0);
         let missing = self.relays.iter().filter(|entry| !entry.known).count();
@@ -129,13 +140,14 @@ impl<'a> Builder<'a> {
             family_ids: self.family_ids.values.into(),
             params: params.into(),
             lifetime: consensus.lifetime,
+            clients: consensus.clients,
             weights: Weights::new(std::iter::empty(), 1),
             middles: Cumulative::default(),
             missing,
             skipped: consensus.skipped,
         };
         let scale = dir.param_or("bwweightscale", 10_000, 1..=i32::MAX);
-        dir.weights = Weights::new(super::text::key_values(consensus.weights), scale);
+        dir.weights = Weights::new(super::text::key_values(&consensus.weights), scale);
         let in_the_middle = |relay: Relay<'_>| if relay.is_usable() { relay.weight(Position::Middle) } else { 0 };
         dir.middles = Cumulative::new(dir.relays().map(in_the_middle));
         dir
@@ -159,13 +171,16 @@ fn family(text: &str, relays: &[Entry]) -> Family {
     Family { members: members.into(), names: names.into() }
 }
 
-fn proven<'a>(text: &'a str, numbers: &mut HashMap<&'a str, u32>) -> Box<[u32]> {
+fn proven(text: &str, numbers: &mut HashMap<Box<str>, u32>) -> Box<[u32]> {
     let mut ids: Vec<u32> = text
         .split_ascii_whitespace()
         .take(MAX_MEMBERS)
         .map(|id| {
             let next = numbers.len() as u32;
-            *numbers.entry(id).or_insert(next)
+            numbers.get(id).copied().unwrap_or_else(|| {
+                numbers.insert(id.into(), next);
+                next
+            })
         })
         .collect();
     ids.sort_unstable();

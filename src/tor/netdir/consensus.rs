@@ -4,11 +4,14 @@
 //! These three formats differ little. In the microdescriptor flavour the digest is in an `m` line instead of the `r`
 //! line. The answer to `ns/all` has neither header nor footer.
 
+use std::io::{self, BufRead};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 
-use super::text::{base64, key_values, seconds};
+use super::clients::Clients;
+use super::text::{Lines, base64, key_values, seconds};
 use super::{Entry, Flags, Lifetime, Nickname, Skipped};
 use crate::exit::Fingerprint;
+use crate::tor::version::Version;
 
 /// The first 20 bytes of a microdescriptor's SHA-256. `ns/all` contains only these bytes.
 pub(super) type Digest = [u8; 20];
@@ -30,12 +33,9 @@ const SKIPPED_KEYWORDS: &[&str] = &[
     "vote-status",
     "consensus-method",
     "voting-delay",
-    "client-versions",
     "server-versions",
     "known-flags",
-    "recommended-client-protocols",
     "recommended-relay-protocols",
-    "required-client-protocols",
     "required-relay-protocols",
     "shared-rand-previous-value",
     "shared-rand-current-value",
@@ -44,28 +44,29 @@ const SKIPPED_KEYWORDS: &[&str] = &[
     "contact",
     "vote-digest",
     "directory-footer",
-    "v",
-    "pr",
     "id",
     "p",
 ];
 
 /// The parts of a consensus that we use, in the order in which they are in the text.
 #[derive(Default)]
-pub(super) struct Consensus<'a> {
+pub(super) struct Consensus {
     pub(super) relays: Vec<(Entry, Option<Digest>)>,
     pub(super) lifetime: Lifetime,
-    pub(super) params: Vec<(&'a str, i32)>,
-    pub(super) weights: &'a str,
+    pub(super) params: Vec<(Box<str>, i32)>,
+    pub(super) weights: String,
+    pub(super) clients: Clients,
     pub(super) skipped: Skipped,
     /// True if the `r` line before was accepted, so the next lines belong to that relay.
     in_relay: bool,
+    /// The version of tor of the current relay. `None` if the relay has not told it.
+    version: Option<Version>,
 }
 
-impl<'a> Consensus<'a> {
-    pub(super) fn parse(text: &'a str) -> Self {
-        let mut consensus = Self::default();
-        for line in text.lines() {
+impl Consensus {
+    pub(super) fn read(text: impl BufRead) -> io::Result<Self> {
+        let (mut consensus, mut lines) = (Self::default(), Lines::new(text));
+        while let Some(line) = lines.current()? {
             let (keyword, rest) = line.split_once(' ').unwrap_or((line, ""));
             if keyword == "directory-signature" {
                 break; // after this line there are only signatures
@@ -73,20 +74,32 @@ impl<'a> Consensus<'a> {
             if consensus.line(keyword, rest).is_none() {
                 consensus.skipped.malformed += 1;
             }
+            lines.advance();
         }
-        consensus
+        Ok(consensus)
     }
 
     /// Parses one line. Returns `None` if the keyword is known but the line cannot be read.
-    fn line(&mut self, keyword: &'a str, rest: &'a str) -> Option<()> {
+    fn line(&mut self, keyword: &str, rest: &str) -> Option<()> {
         match keyword {
             "r" => self.start_relay(rest),
             "m" | "s" | "w" | "a" => self.relay_line(keyword, rest)?,
+            "v" => self.version = rest.parse().ok(),
+            "pr" => {
+                if let Some(version) = self.version.take() {
+                    self.clients.relay(version, rest);
+                }
+            }
             "valid-after" => self.lifetime.valid_after = Some(seconds(rest)?),
             "fresh-until" => self.lifetime.fresh_until = Some(seconds(rest)?),
             "valid-until" => self.lifetime.valid_until = Some(seconds(rest)?),
-            "params" => self.params = key_values(rest).take(MAX_PARAMS).collect(),
-            "bandwidth-weights" => self.weights = rest,
+            "client-versions" => self.clients.read_versions(rest),
+            "recommended-client-protocols" => self.clients.recommended = rest.parse().ok()?,
+            "required-client-protocols" => self.clients.required = rest.parse().ok()?,
+            "params" => {
+                self.params = key_values(rest).take(MAX_PARAMS).map(|(key, value)| (key.into(), value)).collect();
+            }
+            "bandwidth-weights" => rest.clone_into(&mut self.weights),
             "" => {}
             other if SKIPPED_KEYWORDS.contains(&other) => {}
             _ => self.skipped.unknown += 1,
@@ -97,6 +110,7 @@ impl<'a> Consensus<'a> {
     fn start_relay(&mut self, rest: &str) {
         let relay = relay(rest).filter(|_| self.relays.len() < MAX_RELAYS);
         self.in_relay = relay.is_some();
+        self.version = None;
         match relay {
             Some(relay) => self.relays.push(relay),
             None => self.skipped.relays += 1,
@@ -115,6 +129,21 @@ impl<'a> Consensus<'a> {
         }
         Some(())
     }
+}
+
+/// Returns the time from which the consensus at the beginning of this text is valid. Reads only the header.
+pub(super) fn valid_after(text: impl BufRead) -> io::Result<Option<u64>> {
+    /// The line is the fourth of the text. The limit keeps a broken text from being read to its end.
+    const HEADER_LINES: usize = 20;
+    let mut lines = Lines::new(text);
+    for _ in 0..HEADER_LINES {
+        let Some(line) = lines.current()? else { break };
+        if let Some(date) = line.strip_prefix("valid-after ") {
+            return Ok(seconds(date));
+        }
+        lines.advance();
+    }
+    Ok(None)
 }
 
 /// Shortens a digest to its first 20 bytes, the length in `ns/all`.

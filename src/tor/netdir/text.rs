@@ -1,4 +1,6 @@
-//! Parses the small formats in directory documents: base64, dates and lists of `key=value`.
+//! Parses the small formats in directory documents: lines, base64, dates and lists of `key=value`.
+
+use std::io::{self, BufRead};
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -38,11 +40,62 @@ pub(super) fn key_values(text: &str) -> impl Iterator<Item = (&str, i32)> + Clon
     })
 }
 
+/// The lines of a text that is read piece by piece, because a directory of 13 MB as one text would make the memory of
+/// the gateway larger for ever. Bytes that are not UTF-8 are replaced.
+pub(super) struct Lines<R> {
+    text: R,
+    bytes: Vec<u8>,
+    line: String,
+    /// True if `line` is the next line.
+    is_read: bool,
+}
+
+impl<R: BufRead> Lines<R> {
+    pub(super) fn new(text: R) -> Self {
+        Self { text, bytes: Vec::new(), line: String::new(), is_read: false }
+    }
+
+    /// Returns the next line without its line end, and does not go on. Returns `None` at the end of the text.
+    pub(super) fn current(&mut self) -> io::Result<Option<&str>> {
+        if !self.is_read {
+            self.bytes.clear();
+            if self.text.read_until(b'\n', &mut self.bytes)? == 0 {
+                return Ok(None);
+            }
+            let bytes =
+                self.bytes.strip_suffix(b"\n").map_or(&*self.bytes, |line| line.strip_suffix(b"\r").unwrap_or(line));
+            self.line.clear();
+            self.line.push_str(&String::from_utf8_lossy(bytes));
+            self.is_read = true;
+        }
+        Ok(Some(&self.line))
+    }
+
+    /// Goes on to the line after the current line.
+    pub(super) fn advance(&mut self) {
+        self.is_read = false;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn lines_are_those_of_the_standard_library() {
+        for text in ["", "a", "a\n", "a\r\nb\n\nc\rd", "\n", "a\r", "\r\n\r\n"] {
+            let (mut lines, mut found) = (Lines::new(text.as_bytes()), Vec::new());
+            while let Some(line) = lines.current().unwrap() {
+                found.push(line.to_owned());
+                assert_eq!(lines.current().unwrap(), found.last().map(String::as_str), "until it goes on");
+                lines.advance();
+            }
+            assert_eq!(found, text.lines().collect::<Vec<_>>(), "{text:?}");
+        }
+        assert_eq!(Lines::new(&b"a\xff"[..]).current().unwrap(), Some("a\u{fffd}"));
+    }
 
     #[test]
     fn decodes_base64_of_the_right_length_only() {

@@ -8,7 +8,7 @@ fn extra(lines: &[&str]) -> Result<UserLines, TorrcError> {
     UserLines::parse(None, &lines.iter().map(|&line| line.to_owned()).collect::<Vec<_>>())
 }
 
-fn place(engine: (usize, usize), version: [u16; 4]) -> EnginePaths<'static> {
+fn place(engine: (usize, usize)) -> EnginePaths<'static> {
     EnginePaths {
         folder: Path::new("/data dir/engine-0"),
         sockets: Path::new("/run/e0"),
@@ -17,7 +17,6 @@ fn place(engine: (usize, usize), version: [u16; 4]) -> EnginePaths<'static> {
         engine,
         geoip_file: Some(Path::new("/usr/share/tor/geoip")),
         circuit_timeout: Duration::from_secs(45),
-        version: Version(version),
     }
 }
 
@@ -93,7 +92,7 @@ fn lines_are_joined_and_comments_dropped_as_tor_does() {
 #[test]
 fn writes_our_lines_then_the_users() {
     let user = extra(&["BandwidthRate 1 MB"]).unwrap();
-    let text = render(&place((0, 1), [0, 4, 9, 11]), &user);
+    let text = render(&place((0, 1)), &user);
     for line in [
         "DataDirectory \"/data dir/engine-0\"",
         "ControlSocket \"/run/e0/control\"",
@@ -109,18 +108,30 @@ fn writes_our_lines_then_the_users() {
         assert!(text.lines().any(|got| got == line), "{line} is not in:\n{text}");
     }
     assert_eq!(text.lines().last(), Some("BandwidthRate 1 MB"));
-    assert!(!render(&place((0, 1), [0, 4, 7, 16]), &user).contains("Conflux"));
+}
+
+#[test]
+fn lines_for_bridges_and_their_transports_are_allowed() {
+    let lines = [
+        "UseBridges 1",
+        "ClientTransportPlugin obfs4,meek_lite exec /usr/bin/obfs4proxy -enableLogging",
+        "ClientTransportPlugin snowflake socks5 127.0.0.1:1080",
+        "Bridge obfs4 192.0.2.1:443 0123456789ABCDEF0123456789ABCDEF01234567 cert=x iat-mode=0",
+        "UpdateBridgesFromAuthority 0",
+    ];
+    let text = render(&place((0, 1)), &extra(&lines).unwrap());
+    assert!(lines.iter().all(|line| text.lines().any(|found| found == *line)), "{text}");
 }
 
 #[test]
 fn the_guard_is_ours_unless_bridges_are_used() {
     let guard = Some("F5C688BE508553C516E3A1AE96955F380AC31EDF".parse().unwrap());
-    let here = EnginePaths { guard, ..place((0, 2), [0, 4, 9, 11]) };
+    let here = EnginePaths { guard, ..place((0, 2)) };
     assert!(render(&here, &UserLines::default()).contains("EntryNodes $F5C688BE508553C516E3A1AE96955F380AC31EDF"));
     let bridges = extra(&["UseBridges 1", "Bridge a", "Bridge b", "Bridge c"]).unwrap();
     assert!(bridges.use_bridges());
     let dealt = |engine| {
-        let text = render(&place(engine, [0, 4, 9, 11]), &bridges);
+        let text = render(&place(engine), &bridges);
         assert!(!text.contains("EntryNodes"));
         text.lines().filter_map(|line| line.strip_prefix("Bridge ")).map(str::to_owned).collect::<Vec<_>>()
     };
@@ -130,7 +141,7 @@ fn the_guard_is_ours_unless_bridges_are_used() {
 
 #[test]
 fn geoip_is_loaded_only_for_countries() {
-    let text = |lines: &[&str]| render(&place((0, 1), [0, 4, 9, 11]), &extra(lines).unwrap());
+    let text = |lines: &[&str]| render(&place((0, 1)), &extra(lines).unwrap());
     assert!(text(&["HSLayer2Nodes {ch}"]).contains("GeoIPFile \"/usr/share/tor/geoip\""));
     assert!(!text(&["GeoIPFile /mine"]).contains("GeoIPFile /dev/null"));
 }
@@ -151,7 +162,7 @@ proptest! {
     #[test]
     fn no_text_panics_or_smuggles_one_of_our_options_in(text in "\\PC{0,80}|([A-Za-z_ #\\\\\"\n]{0,20}(SocksPort|control){0,1} ?\n?){0,4}") {
         if let Ok(user) = UserLines::parse(Some((Path::new("f"), &text)), &[]) {
-            let written = render(&place((0, 1), [0, 4, 9, 11]), &user);
+            let written = render(&place((0, 1)), &user);
             let (_, theirs) = written.split_once("# the user's own lines").unwrap();
             for line in theirs.lines() {
                 let key = line.split(' ').next().unwrap_or_default().to_ascii_lowercase();

@@ -46,6 +46,21 @@ async fn every_refusal_has_its_cause(backend: Backend) {
     rig.stop().await;
 }
 
+/// tor before 0.4.9.13 answers such a request with success, and tells that the stream is open.
+#[tokio::test]
+async fn an_end_without_a_reason_is_no_success() {
+    let bed = bed(Backend::Simtor).await;
+    let rig = Rig::start(&bed).await;
+    let (us1, port) = (bed.network.relay("us1"), bed.web.http_port());
+    bed.network.end_streams("us1", 0).unwrap();
+    for _ in 0..20 {
+        let ended = dial(&rig.tor, way(us1, 1), &target("echo.test", port), Options::default(), deadline()).await;
+        assert_eq!(ended.map(drop), Err(DialError::Exit(ExitFault::Refused)));
+    }
+    rig.all_given_back().await;
+    rig.stop().await;
+}
+
 async fn a_relay_that_hangs_is_gone_around(backend: Backend) {
     let bed = bed(backend).await;
     let rig = Rig::start(&bed).await;

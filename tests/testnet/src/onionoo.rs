@@ -4,7 +4,7 @@
 //! an answer, old data, a 304 to every request ([`Onionoo::behave`]).
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -36,6 +36,8 @@ const JSON: &str = "application/json; charset=utf-8";
 /// A request to the fake.
 #[derive(Clone, Debug)]
 pub struct Asked {
+    /// The address that the request came from.
+    pub from: IpAddr,
     /// Path and query.
     pub path: String,
     /// The `If-Modified-Since` header; empty if there was none.
@@ -80,10 +82,10 @@ impl Onionoo {
             asked: Vec::new(),
         }));
         let (listener, shared) = (fake_runtime::listen(address).await?, state.clone());
-        let task = fake_runtime::accept(listener, move |stream, _| {
+        let task = fake_runtime::accept(listener, move |stream, from| {
             let state = shared.clone();
             async move {
-                let _ = http_response::serve(stream, |request| answer(state.clone(), request)).await; // an error is a client that left
+                let _ = http_response::serve(stream, |request| answer(state.clone(), from.ip(), request)).await; // an error is a client that left
             }
         });
         Ok(Self { address, state, _task: task, _sandbox: sandbox.clone() })
@@ -193,12 +195,12 @@ impl State {
     }
 }
 
-async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> HttpResponse {
+async fn answer(state: Arc<Mutex<State>>, from: IpAddr, request: Request<Incoming>) -> HttpResponse {
     let page = decide(&state, &request);
     let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
     let if_modified_since = header_text(&request, &header::IF_MODIFIED_SINCE).to_owned();
     let status = page.as_ref().map_or(0, |page| page.status().as_u16());
-    let asked = Asked { path, if_modified_since, status };
+    let asked = Asked { from, path, if_modified_since, status };
     state.lock().unwrap_or_else(PoisonError::into_inner).asked.push(asked);
     match page {
         Some(page) => page,

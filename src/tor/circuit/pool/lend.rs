@@ -207,7 +207,7 @@ impl Pool {
 
     pub(super) fn enqueue(&mut self, key: Key, owner: Option<Isolation>, class: BuildClass) {
         let id = BuildId(self.id());
-        self.builds.insert(id, Build { key, class, owner, state: BuildState::Queued });
+        self.builds.insert(id, Build { key, class, owner, state: BuildState::Queued, reached: (0, None) });
         self.queues.of(class).push_back(id);
     }
 

@@ -447,3 +447,39 @@ proptest! {
         prop_assert_eq!(told, waiting.len(), "whoever still waited is told");
     }
 }
+
+#[test]
+fn a_build_that_hangs_blames_the_last_relay_that_may_be_silent() {
+    // (how far the build came, whether the guard answered another build afterwards, what the request is told)
+    for (reached, heard_later, want) in [
+        (0, false, LeaseFault::FirstHop),
+        (0, true, LeaseFault::FirstHop),
+        (1, true, LeaseFault::Middle),
+        (1, false, LeaseFault::FirstHop),
+        (2, true, LeaseFault::Unreachable),
+        (2, false, LeaseFault::FirstHop),
+    ] {
+        let mut bed = Bed::new(Limits { burst: 1, rate: 0.02, ..LIMITS });
+        let LeaseAnswer::Wait(waiter) = bed.pool.ask(key(1), iso(1), bed.now) else { panic!("there is no circuit") };
+        for attempt in 1..=ATTEMPTS {
+            let build = loop {
+                match bed.builds()[..] {
+                    [build, ..] => break build,
+                    _ => bed.pass(Duration::from_secs(5)),
+                }
+            };
+            let circuit = bed.launch(build);
+            if reached > 0 {
+                bed.pool.extended(circuit, reached, bed.now);
+            }
+            if heard_later {
+                bed.now += Duration::from_secs(1);
+                bed.pool.extended(CircuitId(9999), 1, bed.now);
+            }
+            bed.now += LIMITS.build;
+            bed.pool.tick(bed.now);
+            let refused = bed.pool.effects.contains(&Effect::Refuse { waiter, fault: want });
+            assert_eq!(refused, attempt == ATTEMPTS, "{reached} {heard_later}, attempt {attempt}");
+        }
+    }
+}

@@ -37,6 +37,24 @@ impl Pool {
         }
     }
 
+    /// Records that a circuit now reaches `reached` relays. So the guard has answered.
+    pub fn extended(&mut self, circuit: CircuitId, reached: usize, now: Instant) {
+        self.heard = Some(now);
+        let build = self.launched.get(&circuit).and_then(|build| self.builds.get_mut(build));
+        if let Some(build) = build {
+            build.reached = (reached, Some(now));
+        }
+    }
+
+    /// Returns the fault of a build that gets no answer any more. If the guard has answered nothing at all since the
+    /// last relay of this build answered, the guard may be what is silent.
+    fn fault_of_silence(&self, build: &Build) -> LeaseFault {
+        let (reached, at) = build.reached;
+        let alive = at.is_some_and(|at| self.heard.is_some_and(|heard| heard > at));
+        let reached = if alive { reached } else { 0 };
+        LeaseFault::of_build(reached, usize::from(build.key.hops), false)
+    }
+
     /// Records that a circuit is complete. Returns false if the circuit does not belong to this pool.
     pub fn built(&mut self, id: CircuitId, path: Arc<[Fingerprint]>, now: Instant) -> bool {
         let Some(build) = self.launched.remove(&id).and_then(|build| self.builds.remove(&build)) else { return false };
@@ -142,13 +160,13 @@ impl Pool {
             .builds
             .iter()
             .filter(|(_, build)| since(build).is_some_and(|age| age >= self.limits.build))
-            .map(|(id, build)| (*id, build.state))
+            .map(|(id, build)| (*id, build.state, self.fault_of_silence(build)))
             .collect();
-        for (id, state) in hung {
+        for (id, state, fault) in hung {
             if let BuildState::Launched(_, circuit) = state {
                 self.effects.push(Effect::Close(circuit));
             }
-            self.build_failed(id, LeaseFault::Unreachable, now);
+            self.build_failed(id, fault, now);
         }
         self.hedge(now);
         let (dirty, idle) = (self.limits.dirty, self.limits.idle);

@@ -89,6 +89,10 @@ impl Simulated {
         self.order(relay, json!({"fault": "exit_policy", "who": relay.fingerprint, "reject": refused}))
     }
 
+    pub(super) fn end_streams(&self, relay: &Relay, reason: u8) -> anyhow::Result<()> {
+        self.order(relay, json!({"fault": "stream_ends", "who": relay.fingerprint, "reason": reason}))
+    }
+
     /// Ends what was ordered of a relay.
     pub(super) fn back(&self, relay: &Relay) -> anyhow::Result<()> {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner).remove(&relay.name);
