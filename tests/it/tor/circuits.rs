@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use exitgate::route::{Rank, WantedExit, WantedExits};
+use exitgate::tor::LeaseFault;
 use rand::RngExt as _;
 use tokio::time::{Instant, timeout};
 
@@ -13,6 +14,7 @@ use super::*;
 on_both!(
     no_two_keys_ever_share_a_circuit_and_no_circuit_is_overfull,
     spares_are_built_at_the_pace_that_is_set,
+    a_request_that_would_only_wait_is_refused_at_once,
     dials_that_are_dropped_leave_nothing_behind
 );
 
@@ -62,6 +64,28 @@ async fn spares_are_built_at_the_pace_that_is_set(backend: Backend) {
     // Who waits gets one at once.
     let (_, facts) = rig.seen_from(way(exits[0], 1)).await.unwrap();
     assert!(facts.timings.circuit_wait() < least);
+    rig.stop().await;
+}
+
+async fn a_request_that_would_only_wait_is_refused_at_once(backend: Backend) {
+    let bed = bed(backend).await;
+    // One circuit, and then one a minute.
+    let set = |settings: &mut exitgate::tor::Settings| {
+        (settings.engines, settings.circuits_per_second, settings.circuit_burst) = (1, 0.0, 1);
+    };
+    let rig = Rig::start_with(&bed, set).await;
+    let exits = bed.network.exits();
+    rig.seen_from(way(exits[0], 1)).await.unwrap();
+    let in_minutes = Instant::now() + Duration::from_secs(600);
+    let mut queued = std::pin::pin!(rig.tor.lease(way(exits[1], 1), None, None, in_minutes));
+    tokio::select! {
+        lease = &mut queued => panic!("there is no token for it: {lease:?}"),
+        () = rig.until("its build is queued", |tor| tor.status()[0].building == 1) => {}
+    }
+    let refused = rig.tor.lease(way(exits[2], 1), None, None, deadline()).await;
+    assert_eq!(refused.unwrap_err(), LeaseFault::Busy);
+    assert!(rig.tor.retry_after(None) > Duration::from_secs(60), "{:?}", rig.tor.retry_after(None));
+    rig.seen_from(way(exits[0], 1)).await.unwrap(); // whoever needs no build is served
     rig.stop().await;
 }
 
