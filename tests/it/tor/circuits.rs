@@ -77,7 +77,7 @@ async fn a_request_that_would_only_wait_is_refused_at_once(backend: Backend) {
     let exits = bed.network.exits();
     rig.seen_from(way(exits[0], 1)).await.unwrap();
     let in_minutes = Instant::now() + Duration::from_secs(600);
-    let mut queued = std::pin::pin!(rig.tor.lease(way(exits[1], 1), None, None, in_minutes));
+    let mut queued = Box::pin(rig.tor.lease(way(exits[1], 1), None, None, in_minutes));
     tokio::select! {
         lease = &mut queued => panic!("there is no token for it: {lease:?}"),
         () = rig.until("its build is queued", |tor| tor.status()[0].building == 1) => {}
@@ -86,6 +86,7 @@ async fn a_request_that_would_only_wait_is_refused_at_once(backend: Backend) {
     assert_eq!(refused.unwrap_err(), LeaseFault::Busy);
     assert!(rig.tor.retry_after(None) > Duration::from_secs(60), "{:?}", rig.tor.retry_after(None));
     rig.seen_from(way(exits[0], 1)).await.unwrap(); // whoever needs no build is served
+    drop(queued);
     rig.stop().await;
 }
 
