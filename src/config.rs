@@ -53,7 +53,7 @@ use std::time::Duration;
 pub use address::{Endpoint, PortRange};
 pub use api::Api;
 pub use check::{Check, CheckPublic, CheckTarget};
-pub use choice::{Auth, Engine, ListFormat, LogFormat, Rotate, Through};
+pub use choice::{Auth, Engine, Isolation, ListFormat, LogFormat, Rotate, Through};
 pub use diff::{Changes, diff};
 pub use finding::{Faults, Finding, Location};
 pub use gateway::{ClientKey, Gateway, Limits, PortRules};

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+pub use self::allowance::subscriber;
 use self::allowance::{Allowance, ClientAllowances, Clock, Slot};
 pub use self::auth_throttle::AuthThrottle;
 pub use self::bucket::Bucket;

@@ -29,6 +29,7 @@ pub mod explain;
 mod fixture;
 mod holder;
 pub mod implicit;
+mod isolation;
 mod lru;
 pub mod memory;
 pub mod pin;
@@ -49,6 +50,7 @@ pub use choose::{Ask, Plan, Rotated, Successor, decide, succeed, successor};
 pub use event::{Cause, Event, Moved};
 pub use explain::{Explanation, explain};
 pub use holder::{Holder, HolderRef};
+pub use isolation::{IsolateBy, Isolation, Tenant};
 pub use memory::Memory;
 pub use policy::Policy;
 pub use pool::Pool;
@@ -61,12 +63,6 @@ pub use wanted::SPARES;
 use std::collections::BTreeMap;
 
 use crate::exit::Fingerprint;
-
-/// A number that decides which streams may share a circuit. Streams share a circuit only if their isolation numbers are
-/// equal. The isolation is a hash of the key, the route and the session. So somebody who watches a circuit cannot link
-/// two clients, routes or sessions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Isolation(pub u64);
 
 /// The exits for which Tor should keep circuits now. The module `state` publishes this value, and the module `tor`
 /// builds and closes circuits to match the value. The type belongs to neither module, because `state` and `tor` must
@@ -85,11 +81,25 @@ pub struct WantedExits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OwnEngine(pub u64);
 
+/// How much the spare circuits to an exit matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rank {
+    /// A new route may use the exit for its first connection.
+    #[default]
+    Fresh,
+    /// The exit is the first choice of a route that was used lately.
+    First,
+    /// The exit carried something lately.
+    Used,
+}
+
 /// How many circuits to one exit are wanted, and how long these circuits are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WantedExit {
-    /// The number of circuits to keep ready in addition to those in use.
+    /// The number of circuits to keep ready in addition to those in use. 0 for an exit of a pool that needs none.
     pub spares: u8,
+    /// How much the spares matter. If not all wanted spares can be kept, those of the highest rank are.
+    pub rank: Rank,
     /// The number of relays in each circuit: 3, or 2 for a route that prefers speed to anonymity.
     pub hops: u8,
 }

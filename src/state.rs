@@ -41,6 +41,10 @@ use crate::store::{Fault, Store, StoreError, Write};
 /// for minutes or longer. A crash loses only the changes of their last use within this time. Not tuned.
 const TICK: Duration = Duration::from_secs(2);
 
+/// The longest time between two computations of the circuits that Tor should keep ready. Not tuned: a spare circuit that
+/// comes ten seconds after the first use of its exit serves most clients that use this exit again.
+const WANT_EVERY: Duration = Duration::from_secs(10);
+
 /// How long an answer to a client waits at most until a new pin or session of the client is on the disk. Not tuned.
 const DURABLE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -243,17 +247,18 @@ impl State {
     /// Runs the worker for all work that depends on time: expiry, rotation, and the storing of sessions and pins.
     pub async fn run(self, tasks: Tasks) {
         let mut tick = tokio::time::interval(TICK);
-        let mut generation = 0;
+        let (mut generation, mut computed) = (0, self.now());
         while !tasks.is_stopping() {
             tokio::select! {
                 () = tasks.stopping() => break,
-                _ = tick.tick() => self.tick(&mut generation).await,
+                _ = tick.tick() => self.tick(&mut generation, &mut computed).await,
             }
         }
         self.store_memory();
     }
 
-    async fn tick(&self, generation: &mut u64) {
+    /// `generation` and `computed` belong to the latest computation of the wanted circuits.
+    async fn tick(&self, generation: &mut u64, computed: &mut Moment) {
         let now = self.now();
         {
             let _writer = self.shared.writer.lock().await;
@@ -270,7 +275,10 @@ impl State {
             }
         }
         let latest = self.shared.memory.generation();
-        if std::mem::replace(generation, latest) != latest {
+        // The use of exits changes without a generation, so the wanted circuits are also computed again now and then.
+        let due = now.since(*computed) >= WANT_EVERY;
+        if std::mem::replace(generation, latest) != latest || due {
+            *computed = now;
             self.want(&self.load(), now);
         }
         self.store_memory();

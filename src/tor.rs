@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::exit::Fingerprint;
 use crate::lifecycle::Tasks;
-use crate::route::{Isolation, OwnEngine, SPARES, WantedExit, WantedExits};
+use crate::route::{Isolation, OwnEngine, WantedExit, WantedExits};
 
 pub mod circuit;
 pub mod control;
@@ -46,10 +46,12 @@ mod preflight;
 mod recommended;
 pub mod reply;
 pub mod settings;
+mod spares;
 pub mod stream;
 pub mod torrc;
 pub mod version;
 
+pub use circuit::build_rate::BuildClass;
 pub use circuit::{CircuitStatus, Lease, Way};
 pub use engine::{EngineState, EngineStatus};
 pub use engine_id::EngineId;
@@ -65,6 +67,7 @@ use netdir::Netdir;
 pub use netdir::clients::Recommendation;
 use own::Owned;
 use path::Port;
+use spares::Share;
 use stream::Username;
 
 /// The longest time that a request waits for any engine to become ready. A restart of an engine takes a second or two.
@@ -212,32 +215,55 @@ impl Tor {
         if let Some(dir) = self.fleet.netdir() {
             path::exit(&dir, &way.exit, port).map_err(engine::no_path)?;
         }
-        let lasting = port.map(|port| port.number).filter(|port| path::is_long_lived(*port));
-        let key = Key { exit: way.exit, hops: if way.hops == 2 { 2 } else { 3 }, lasting };
+        let (key, who) = (key(&way, port), way.requester());
         let mut engines = self.engines_for(way, deadline).await?;
         engines.sort_by_key(|engine| Some(engine.id()) == failed);
-        if let Some(lease) = engines.iter().find_map(|engine| engine.lend(key, way.isolation)) {
+        if let Some(lease) = engines.iter().find_map(|engine| engine.lend(key, who)) {
             return Ok(lease);
         }
+        // A circuit must be built. The engine with the shorter queue builds it sooner.
+        engines.sort_by_cached_key(|engine| {
+            let state = engine.state().borrow().clone();
+            (Some(engine.id()) == failed, state != EngineState::Ready, engine.queue_wait(key, way.isolation))
+        });
         let mut fault = LeaseFault::NotReady;
         let last = engines.last().map(|engine| engine.id());
         for engine in engines {
-            let until = if Some(engine.id()) == last { deadline } else { deadline.min(Instant::now() + ENGINE_WAIT) };
-            match engine.ask(key, way.isolation, until).await {
+            let patience = Some(ENGINE_WAIT).filter(|_| Some(engine.id()) != last);
+            match engine.ask(key, who, patience, deadline).await {
                 Ok(lease) => return Ok(lease),
-                Err(why) if why.is_before_the_exit() => fault = why,
-                Err(why @ LeaseFault::Deadline) if until < deadline => fault = why,
+                Err(why) if why.is_before_the_exit() || why == LeaseFault::Busy => fault = why,
+                Err(why @ LeaseFault::Deadline) if patience.is_some() => fault = why,
                 Err(why) => return Err(why),
             }
         }
         Err(fault)
     }
 
+    /// Returns how long a client's request waits until the build of its circuit can begin, at best. Zero if a circuit
+    /// exists, or if nothing is known because no engine is ready.
+    pub fn queue_wait(&self, way: &Way, port: Option<Port>) -> Duration {
+        let key = key(way, port);
+        self.carriers(way.own).iter().map(|engine| engine.queue_wait(key, way.isolation)).min().unwrap_or_default()
+    }
+
+    /// Returns how long a client that was refused as [`LeaseFault::Busy`] should wait before it tries again.
+    pub fn retry_after(&self, own: Option<OwnEngine>) -> Duration {
+        self.carriers(own).iter().map(|engine| engine.retry_after()).min().unwrap_or_default()
+    }
+
+    /// Returns the engines that can carry the streams of a route now. `own` is the engine that only this route uses.
+    fn carriers(&self, own: Option<OwnEngine>) -> Vec<Arc<Engine>> {
+        let mut engines = own.map_or_else(|| self.engines.to_vec(), |own| vec![self.owned.get(own, &self.fleet)]);
+        engines.retain(|engine| engine.live().is_some());
+        engines
+    }
+
     /// Returns the port and username for a stream to an onion service. All streams with the same isolation key use the
     /// same engine as long as that engine runs.
     pub async fn onion(&self, who: Caller, deadline: Instant) -> Result<OnionPort, LeaseFault> {
         let Caller { isolation, own } = who;
-        let way = Way { exit: Fingerprint([0; 20]), hops: 3, isolation, own };
+        let way = Way { exit: Fingerprint([0; 20]), hops: 3, isolation, class: BuildClass::Live, own };
         let engines = self.engines_for(way, deadline).await?;
         let (engine, live) = engines.iter().find_map(|e| Some((e.id(), e.live()?))).ok_or(LeaseFault::NotReady)?;
         Ok(OnionPort { engine, addr: live.onion.clone(), username: Username::Onion(isolation).write() })
@@ -306,32 +332,33 @@ impl Tor {
     }
 
     fn spread(&self, wanted: &WantedExits) {
-        let mut shares: BTreeMap<EngineId, BTreeMap<Key, u8>> = BTreeMap::new();
-        let each = u16::from(self.fleet.settings.load().spare_circuits);
-        let share = |exit: &Fingerprint, want: &WantedExit| {
-            let spares = (u16::from(want.spares) * each).div_ceil(u16::from(SPARES));
-            let hops = if want.hops == 2 { 2 } else { 3 };
-            (Key { exit: *exit, hops, lasting: None }, u8::try_from(spares).unwrap_or(u8::MAX))
-        };
+        let mut shares: BTreeMap<EngineId, Vec<Share>> = BTreeMap::new();
+        let settings = self.fleet.settings.load();
+        let share = |exit: &Fingerprint, want: &WantedExit| Share::new(*exit, want, settings.spare_circuits);
         self.owned.follow(wanted, &self.fleet);
         for (own, exits) in &wanted.own {
             let engine = self.owned.get(*own, &self.fleet).id();
             shares.insert(engine, exits.iter().map(|(exit, want)| share(exit, want)).collect());
         }
         for (exit, want) in &wanted.exits {
-            let (key, spares) = share(exit, want);
             let engines = self.ranked(*exit);
-            let halves = [spares.div_ceil(2), spares / 2];
-            let spares = if engines.len() < 2 { [spares, 0] } else { halves };
-            for (engine, spares) in engines.iter().zip(spares).filter(|(_, spares)| *spares > 0) {
-                shares.entry(engine.id()).or_default().insert(key, spares);
+            let halves = share(exit, want).halves(engines.len());
+            for (engine, half) in engines.iter().zip(halves) {
+                shares.entry(engine.id()).or_default().push(half);
             }
         }
         for engine in self.all().into_iter().filter(|engine| engine.live().is_some()) {
             let share = shares.remove(&engine.id()).unwrap_or_default();
-            engine.act(|circuits, now| circuits.want(share, now));
+            let kept = spares::bounded(share, settings.max_spare_circuits);
+            engine.act(|circuits, now| circuits.want(kept, now));
         }
     }
+}
+
+/// Returns the kind of circuit that a stream needs.
+fn key(way: &Way, port: Option<Port>) -> Key {
+    let lasting = port.map(|port| port.number).filter(|port| path::is_long_lived(*port));
+    Key { exit: way.exit, hops: if way.hops == 2 { 2 } else { 3 }, lasting }
 }
 
 /// Returns a hash of the value. Equal values have the same hash in every run of the gateway.

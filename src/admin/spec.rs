@@ -16,7 +16,7 @@ use super::error::BadField;
 use crate::config::Config;
 use crate::route::policy::{Auth, Engine};
 use crate::route::selector::{Mode, RouteName, Selector, SourcePick, Words};
-use crate::route::{Policy, RouteTable};
+use crate::route::{IsolateBy, Policy, RouteTable};
 
 /// The largest number of exits in one pool, and of routes in one request. Not tuned: hardly any country has more exits.
 const POOL_MAX: u16 = 1000;
@@ -105,6 +105,9 @@ pub struct RouteSpec {
     /// Which tor processes carry the route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineChoice>,
+    /// Which streams of a client may share circuits. Without it: as `gateway.isolation` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<IsolationChoice>,
     /// Networks whose clients may use the route's port; an empty list allows all.
     #[schema(value_type = Option<Vec<String>>, example = json!(["10.0.0.0/8"]))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -162,6 +165,17 @@ impl RouteMode {
 pub enum EngineChoice {
     Shared,
     Own,
+}
+
+/// Which streams of a client to one exit may share circuits: all of them (`key`), those of one `session`, or those of one
+/// session to one `target` host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Isolation)]
+pub enum IsolationChoice {
+    Key,
+    Session,
+    Target,
 }
 
 /// Whether a route's port requires a key: `key` does where the configuration has keys, `open` never does.
@@ -315,6 +329,12 @@ impl RouteSpec {
                 Some(EngineChoice::Shared) => Engine::Shared,
                 Some(EngineChoice::Own) => Engine::Own,
             },
+            isolation: match self.isolation {
+                None => defaults.isolation,
+                Some(IsolationChoice::Key) => IsolateBy::Key,
+                Some(IsolationChoice::Session) => IsolateBy::Session,
+                Some(IsolationChoice::Target) => IsolateBy::Target,
+            },
             allow: self.allow.clone().unwrap_or_else(|| defaults.allow.clone()),
             hops: self.hops.unwrap_or(defaults.hops),
             ipv6: self.ipv6.unwrap_or(defaults.ipv6),
@@ -371,7 +391,7 @@ mod tests {
         }
         let policy = validated(json!({
             "selector": "us", "pool": 3, "check": "shop", "rotate_every": "10m", "hops": 2, "repin_after": "never",
-            "engine": "own", "allow": ["10.0.0.0/8"],
+            "engine": "own", "isolation": "session", "allow": ["10.0.0.0/8"],
         }));
         let want = Policy {
             pool: 3,
@@ -380,6 +400,7 @@ mod tests {
             hops: 2,
             repin_after: None,
             engine: Engine::Own,
+            isolation: IsolateBy::Session,
             allow: vec!["10.0.0.0/8".parse().unwrap()],
             auth: Auth::Open,
             ..Policy::default()

@@ -11,7 +11,7 @@ use crate::exit::ExitId;
 use crate::net::Target;
 use crate::route::Isolation;
 use crate::tor::path::{IpVersion, Port};
-use crate::tor::{LeaseFault, Tor};
+use crate::tor::{BuildClass, LeaseFault, Tor};
 
 /// The isolation of checks: checks share circuits with one another, and with no client, because otherwise the servers
 /// that checks use could link a client to the checks.
@@ -33,7 +33,7 @@ impl ExitDialer for TorExitDialer {
 
     async fn open(&self, exit: &ExitId, target: &Target, timeout: Duration) -> Result<OpenedStream<Stream>, DialError> {
         let ExitId::Tor(relay) = exit else { return Err(ExitFault::Unknown.into()) };
-        let way = Way { exit: *relay, hops: HOPS, isolation: CHECKS, own: None };
+        let way = Way { exit: *relay, hops: HOPS, isolation: CHECKS, class: BuildClass::Check, own: None };
         let begun = Instant::now();
         // The wait for the circuit is measured separately, because a queue in our engines must not look like a slow
         // exit. The lease of the circuit is held until the stream has a lease of its own, because an unused circuit may

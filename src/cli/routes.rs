@@ -147,6 +147,9 @@ pub(super) struct RouteOptions {
     /// Use the shared tor processes, or one of its own
     #[arg(long)]
     engine: Option<EngineChoice>,
+    /// Which streams of a client may share circuits [default: gateway.isolation]
+    #[arg(long)]
+    isolation: Option<IsolationChoice>,
     /// Networks whose clients may use its port
     #[arg(long, value_name = "NET", value_delimiter = ',')]
     allow: Vec<String>,
@@ -159,6 +162,23 @@ pub(super) struct RouteOptions {
 enum EngineChoice {
     Shared,
     Own,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum IsolationChoice {
+    Key,
+    Session,
+    Target,
+}
+
+impl IsolationChoice {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Session => "session",
+            Self::Target => "target",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -200,6 +220,7 @@ impl RouteOptions {
         put(body, "ipv6", self.ipv6.then_some(true));
         put(body, "exclusive", self.exclusive.then_some(true));
         put(body, "engine", self.engine.map(|it| if matches!(it, EngineChoice::Own) { "own" } else { "shared" }));
+        put(body, "isolation", self.isolation.map(IsolationChoice::as_str));
         put(body, "allow", Some(self.allow).filter(|nets| !nets.is_empty()));
         put(body, "auth", self.auth.map(|auth| if matches!(auth, AuthChoice::Open) { "open" } else { "key" }));
     }

@@ -43,6 +43,18 @@ pub enum Engine {
     Own,
 }
 
+/// How far the streams of one client are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// All streams of a key to one exit may share circuits.
+    Key,
+    /// Each session has circuits of its own.
+    Session,
+    /// Each session has circuits of its own to each target host.
+    Target,
+}
+
 /// The format of a list of public proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

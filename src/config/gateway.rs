@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::address::PortRange;
+use super::choice::Isolation;
 use super::findings::Findings;
 use super::key_path::KeyPath;
 use super::listen_address::addresses;
@@ -58,6 +59,8 @@ pub struct Gateway {
     pub session_ttl: Duration,
     /// The longest `ttl` that a username may contain.
     pub max_session_ttl: Duration,
+    /// How far the streams of one client are kept apart, unless a route or username says something else.
+    pub isolation: Isolation,
     /// The largest number of sessions.
     pub max_sessions: NonZeroU32,
     /// The largest number of implicit routes, which are made from usernames.
@@ -152,6 +155,7 @@ impl Gateway {
             repin_after: file.repin_after.0.0,
             session_ttl: file.session_ttl.0,
             max_session_ttl: file.max_session_ttl.0,
+            isolation: file.isolation,
             max_sessions: file.max_sessions.positive(),
             max_implicit_routes: file.max_implicit_routes.positive(),
             implicit_idle: file.implicit_idle.0,

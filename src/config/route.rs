@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::check::is_name;
-use super::choice::{Auth, Engine};
+use super::choice::{Auth, Engine, Isolation};
 use super::deserialize::nearest;
 use super::findings::Findings;
 use super::gateway::networks;
@@ -42,6 +42,8 @@ pub struct Route {
     /// True if no other pin may use the IP address of this route's pin.
     pub exclusive: bool,
     pub engine: Engine,
+    /// How far the streams of one client are kept apart.
+    pub isolation: Isolation,
     /// How long an exit is used before it is replaced by another one. `None`: no exit is replaced because of its age.
     pub rotate_every: Option<Duration>,
     /// How long a pinned exit may be down before the pin gets another exit. `None`: the pin never changes.
@@ -99,6 +101,7 @@ impl RouteContext<'_> {
             allow: networks(&written.allow),
             exclusive: written.exclusive,
             engine: written.engine,
+            isolation: written.isolation.unwrap_or(self.gateway.isolation),
             rotate_every: written.rotate_every.map(|Text(every)| every),
             repin_after: written.repin_after.map_or(self.gateway.repin_after, |Text(after)| after.0),
             hops: if written.hops.0 == 2 { 2 } else { 3 },

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::address::{Endpoint, PortRange, Status};
-use super::choice::{Auth, Engine, ListFormat, ListProtocol, LogFormat, Rotate, RouteSource, Through};
+use super::choice::{Auth, Engine, Isolation, ListFormat, ListProtocol, LogFormat, Rotate, RouteSource, Through};
 use super::secret::Hidden;
 use super::text_value::{List, OneOrMany, Text};
 use super::units::{Bytes, DurationOrNever, Int, MaybeZero};
@@ -83,6 +83,7 @@ section!(Gateway {
     repin_after: Text<DurationOrNever> = Text(DurationOrNever(Some(Duration::from_mins(10)))),
     session_ttl: Text<Duration> = minutes(10),
     max_session_ttl: Text<Duration> = days(1),
+    isolation: Isolation = Isolation::Key,
     max_sessions: Int<1, 10_000_000> = Int(100_000),
     max_implicit_routes: Int<1, 1_000_000> = Int(1_000),
     implicit_idle: Text<Duration> = minutes(60),
@@ -132,6 +133,7 @@ section!(Tor {
     max_circuit_age: Text<Duration> = minutes(60),
     streams_per_circuit: Int<1, 10_000> = Int(16),
     spare_circuits: Int<0, 32> = Int(2),
+    max_spare_circuits: Int<0, 10_000> = Int(64),
     torrc: Option<PathBuf>,
     extra: List<String>,
     only: bool,
@@ -239,6 +241,7 @@ section!(Route {
     allow: List<Text<IpNet>>,
     exclusive: bool,
     engine: Engine = Engine::Shared,
+    isolation: Option<Isolation>,
     rotate_every: Option<Text<Duration>>,
     repin_after: Option<Text<DurationOrNever>>,
     hops: Int<2, 3> = Int(3),

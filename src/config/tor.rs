@@ -32,6 +32,8 @@ pub struct Tor {
     pub streams_per_circuit: NonZeroU32,
     /// The number of spare circuits that are kept ready to each exit in use.
     pub spare_circuits: u8,
+    /// The largest number of spare circuits of one engine.
+    pub max_spare_circuits: u16,
     /// A file with more lines for the torrc of each engine. `None`: there is no such file.
     pub torrc: Option<PathBuf>,
     /// More lines for the torrc of each engine. None of them contains a line break.
@@ -89,6 +91,7 @@ impl Tor {
             max_circuit_age: file.max_circuit_age.0,
             streams_per_circuit: file.streams_per_circuit.positive(),
             spare_circuits: u8::try_from(file.spare_circuits.0).unwrap_or(u8::MAX),
+            max_spare_circuits: u16::try_from(file.max_spare_circuits.0).unwrap_or(u16::MAX),
             torrc: file.torrc.clone(),
             extra: extra(&file.extra, findings),
             only: file.only,

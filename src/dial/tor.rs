@@ -42,7 +42,7 @@ mod socks;
 #[cfg(test)]
 mod tests;
 
-pub use crate::tor::{Caller, Way};
+pub use crate::tor::{BuildClass, Caller, Way};
 use request::{connect, lost, read_reply, send};
 use silence::Limits;
 use socks::{Answer, Ask};

@@ -105,6 +105,14 @@ impl Load {
         self.in_flight.load(Relaxed)
     }
 
+    /// Returns true if the exit carries a tunnel now, or if a dial through it ended less than `span` ago.
+    pub fn carried_within(&self, span: Duration, now: Moment) -> bool {
+        let average = self.average.load(Relaxed);
+        // Another thread may have written a slightly later time. A negative age counts as zero.
+        let age = (millis(now).wrapping_sub(average as u32) as i32).max(0);
+        self.in_flight() > 0 || (average != 0 && u128::from(age.unsigned_abs()) < span.as_millis())
+    }
+
     /// The expected latency of a dial now. The value rises immediately after a slow dial and falls slowly.
     pub fn latency(&self, now: Moment) -> Duration {
         let average = self.average.load(Relaxed);
@@ -206,6 +214,20 @@ fn millis(now: Moment) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exit_is_in_use_while_it_carries_and_for_a_while_after() {
+        let (load, span) = (Arc::new(Load::default()), Duration::from_secs(600));
+        load.set_baseline(Some(Duration::from_millis(50)));
+        assert!(!load.carried_within(span, START), "only checks used it");
+        let tunnel = load.begin();
+        assert!(load.carried_within(span, START));
+        drop(tunnel);
+        load.succeeded(Duration::from_millis(20), DialSpeed::Unknown, START);
+        assert!(load.carried_within(span, Moment(START.0 - 5_000)), "the clock of another thread");
+        assert!(load.carried_within(span, START.after(span - Duration::from_millis(1))));
+        assert!(!load.carried_within(span, START.after(span)));
+    }
 
     const START: Moment = Moment(1_788_314_400_000_000);
     const MS: Duration = Duration::from_millis(1);

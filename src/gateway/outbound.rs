@@ -20,6 +20,7 @@ mod hedge;
 mod look_up;
 mod onion;
 mod public;
+mod queue;
 mod refusal_reporter;
 pub mod rotate;
 mod route_meters;

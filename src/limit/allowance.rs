@@ -189,7 +189,7 @@ fn new_allowance(amounts: Amounts) -> Arc<Allowance> {
 
 /// Returns the address under which a client is counted. For IPv6 this is the /64 prefix, because one subscriber usually
 /// has a whole /64.
-pub(super) fn subscriber(client: IpAddr) -> IpAddr {
+pub fn subscriber(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
         v4 => v4,

@@ -4,7 +4,6 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::Isolation;
 use super::selector::SessionId;
 
 /// The owner of a pin, session or rotation. The scope of a holder is the name of a route or a canonical selector. These
@@ -52,10 +51,5 @@ impl HolderRef<'_> {
     /// Returns a hash of the holder. The hash is the same at every start of the process.
     pub(super) fn seed(&self) -> u64 {
         super::balance::seed(self)
-    }
-
-    /// Returns the isolation of the holder's streams. Streams of two holders never share a circuit.
-    pub(super) fn isolation(&self) -> Isolation {
-        Isolation(self.seed())
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::isolation::IsolateBy;
 use super::selector::Selector;
 use super::session::Term;
 use crate::exit::Source;
@@ -26,6 +27,8 @@ pub struct Policy {
     /// True if no other pin may have the IP of a pin of this route.
     pub exclusive: bool,
     pub engine: Engine,
+    /// How far the streams of one client are kept apart.
+    pub isolation: IsolateBy,
     /// The number of relays in each circuit: 3, or 2 for more speed and no anonymity.
     pub hops: u8,
     /// True if the route may connect to IPv6 targets. Such targets see an IPv6 address of the exit that no check has
@@ -78,6 +81,7 @@ impl Default for Policy {
             fallback: false,
             exclusive: false,
             engine: Engine::Shared,
+            isolation: IsolateBy::Key,
             hops: 3,
             ipv6: false,
             rotate_every: None,

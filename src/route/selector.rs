@@ -2,7 +2,7 @@
 //!
 //! A selector is a list of tokens joined by `-`. The first token is a place (`us`, `nonus`, `de+fr`, `any`). Then
 //! follow, in any order, modes (`strict`, `rotate`) and keys with values (`session-cart42`, `ttl-10m`,
-//! `exit-192.0.2.1`, `asn-3320`, `source-public`). The selector may end with `session=` and any text. If a token is
+//! `exit-192.0.2.1`, `asn-3320`, `source-public`, `isolate-session`). The selector may end with `session=` and any text. If a token is
 //! unknown, is written twice or contradicts another token, the selector is refused with a reason. No token is ignored,
 //! because a typing error that silently widened a route would send traffic through a country that the owner of the
 //! route excluded. Equal selectors have one canonical text (the `Display` of [`Selector`]). Pins, sessions and pools
@@ -39,6 +39,7 @@ pub(crate) use narrow::Narrowed;
 pub use reason::{BadSelector, Reason};
 pub use session_id::SessionId;
 
+use super::isolation::IsolateBy;
 use crate::exit::catalog::Filter;
 use crate::exit::{Exit, ExitId, Fingerprint, Source};
 
@@ -57,6 +58,8 @@ pub struct Selector {
     /// The number of the autonomous system in which exits must be.
     pub asn: Option<u32>,
     pub source: SourcePick,
+    /// How far the client's streams are kept apart. `None`: as far as the route keeps them apart.
+    pub isolate: Option<IsolateBy>,
 }
 
 /// Whether connections share exits, keep one exit, or change the exit each time.
@@ -100,15 +103,16 @@ impl Selector {
         parse::selector(text, words)
     }
 
-    /// Returns the selector without session and `ttl`. Pins and sessions are stored under the text of the result.
+    /// Returns the selector without session, `ttl` and `isolate`. Pins and sessions are stored under the text of the
+    /// result, so an address does not depend on how streams share circuits.
     pub fn lasting(&self) -> Self {
-        Self { session: None, ttl: None, ..self.clone() }
+        Self { session: None, ttl: None, isolate: None, ..self.clone() }
     }
 
-    /// Returns the selector without mode, session, `ttl` and exit. Usernames that choose among the same exits share one
+    /// Returns the selector without mode, session, `ttl`, exit and `isolate`. Usernames that choose among the same exits share one
     /// pool, which is stored under the text of the result.
     pub fn pooled(&self) -> Self {
-        Self { mode: Mode::Flexible, session: None, ttl: None, exit: None, ..self.clone() }
+        Self { mode: Mode::Flexible, session: None, ttl: None, exit: None, isolate: None, ..self.clone() }
     }
 
     /// Returns the catalog filter for this selector. The route passes `sources` and `check`, because the route may
@@ -205,6 +209,9 @@ impl Selector {
         }
         if self.source != SourcePick::Tor {
             write!(f, "-source-{}", self.source.as_str())?;
+        }
+        if let Some(by) = self.isolate {
+            write!(f, "-isolate-{}", by.as_str())?;
         }
         if self.mode == Mode::Rotate {
             f.write_str("-rotate")?;

@@ -1,9 +1,15 @@
-//! Computes from pools and pins which circuits Tor should keep ready.
+//! Computes from pools and pins which circuits Tor should keep ready. Spare circuits follow use.
 //!
 //! A guard relay builds about one circuit a second, so a thousand unused routes must not want circuits to eight exits
-//! each. Each exit of a route that was used lately gets two spare circuits. An unused named route gets one spare
-//! circuit for each of its first two exits, so its first connection does not wait. An unused implicit route gets no
-//! circuit.
+//! each. These exits get spare circuits:
+//!
+//! - an exit that carried something lately for a route or pin that was used lately
+//! - the first member of the pool of a route that was used lately, because a client may come back to a route whose other
+//!   exits it did not use
+//! - the first member of the pool, or the pin, of a new named route, so the first connection need not wait
+//!
+//! Nothing else does, so a gateway that nobody uses builds no circuits. `tor/spares.rs` bounds the sum. Other members of
+//! pools are listed with 0 spare circuits, because the tester of exits reads the list, too.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,19 +17,20 @@ use std::time::Duration;
 use super::memory::Memory;
 use super::policy::Policy;
 use super::pool::Pool;
+use super::selector::Mode;
 use super::view::View;
-use super::{OwnEngine, WantedExit, WantedExits};
-use crate::exit::{ExitId, Fingerprint, Moment};
+use super::{OwnEngine, Rank, WantedExit, WantedExits};
+use crate::exit::{Catalog, ExitId, Fingerprint, Moment};
 
-/// A route or pin counts as used "lately" if its last use was within this time. A circuit that was used is kept for the
-/// same time.
+/// A route, pin or exit counts as used "lately" if its last use was within this time, and a route as new. A circuit that
+/// was used is kept for the same time.
 const LATELY: Duration = Duration::from_secs(600);
 
 /// The number of spare circuits to an exit in use: one on each of two engines (tor processes), so the crash of one
 /// engine delays nobody. `tor.spare_circuits` scales this number.
 pub const SPARES: u8 = 2;
 
-/// The number of exits of an unused named route that get a spare circuit. Not tuned.
+/// The number of exits of an unused named route that are listed. Not tuned.
 const READY: usize = 2;
 
 /// The largest number of spare circuits to one exit, however many routes use the exit. Not tuned.
@@ -33,21 +40,34 @@ const MOST: u8 = 4;
 pub fn wanted(view: View<'_>, memory: &Memory, now: Moment) -> WantedExits {
     let mut wanted = WantedExits::default();
     let lately = |used: Moment| now.since(used) < LATELY;
+    let look = Look { catalog: view.catalog, now };
     for entry in view.routes.iter() {
         let used = entry.used().is_some_and(lately);
-        add_pool(wanted.of(entry.route.own_engine()), &entry.pool, &entry.route.policy, used, true);
+        let exits = wanted.of(entry.route.own_engine());
+        // The one exit of a strict route is its pin, which is not always in the pool.
+        let pooled = entry.route.selector.mode != Mode::Strict;
+        let new = pooled && lately(entry.route.created);
+        let how = PoolUse { used: used && pooled, new, listed: if used { usize::MAX } else { READY } };
+        look.add_pool(exits, &entry.pool, &entry.route.policy, how);
     }
     // The scope of a route that a username narrows is `route:selector`.
     let route_of = |scope: &str| view.routes.get(scope.split(':').next().unwrap_or(scope));
     for route in memory.implicit().list() {
         let own = route_of(route.scope()).and_then(|entry| entry.route.own_engine());
-        add_pool(wanted.of(own), &route.pool(), route.policy(), lately(route.used()), false);
+        let used = lately(route.used());
+        let how = PoolUse { used, new: false, listed: if used { usize::MAX } else { 0 } };
+        look.add_pool(wanted.of(own), &route.pool(), route.policy(), how);
     }
     for pin in memory.pins().list(now) {
-        let policy = view.routes.get(&pin.holder.scope).map_or(view.routes.defaults(), |entry| &entry.route.policy);
-        let spares = if lately(pin.used) { SPARES } else { u8::from(view.routes.get(&pin.holder.scope).is_some()) };
+        let named = view.routes.get(&pin.holder.scope);
+        let policy = named.map_or(view.routes.defaults(), |entry| &entry.route.policy);
+        let (spares, rank) = match named {
+            _ if lately(pin.used) => (SPARES, Rank::Used),
+            Some(entry) => (u8::from(lately(entry.route.created)), Rank::Fresh),
+            None => continue,
+        };
         let own = route_of(&pin.holder.scope).and_then(|entry| entry.route.own_engine());
-        add(wanted.of(own), &pin.to.exit, spares, policy.hops);
+        add(wanted.of(own), &pin.to.exit, WantedExit { spares, rank, hops: policy.hops });
     }
     wanted
 }
@@ -68,24 +88,45 @@ impl WantedExits {
     }
 }
 
-fn add_pool(exits: &mut Exits, pool: &Pool, policy: &Policy, used: bool, named: bool) {
-    let (count, spares) = match (used, named) {
-        (true, _) => (pool.have(), SPARES),
-        (false, true) => (READY, 1),
-        (false, false) => return,
-    };
-    pool.members().iter().take(count).for_each(|member| add(exits, member.id(), spares, policy.hops));
+struct Look<'a> {
+    catalog: &'a Catalog,
+    now: Moment,
+}
+
+/// How the route of a pool is used.
+#[derive(Clone, Copy)]
+struct PoolUse {
+    /// True if the route was used lately.
+    used: bool,
+    /// True if the route is new and named.
+    new: bool,
+    /// The number of members to list.
+    listed: usize,
+}
+
+impl Look<'_> {
+    /// Adds the circuits of one pool.
+    fn add_pool(&self, exits: &mut Exits, pool: &Pool, policy: &Policy, PoolUse { used, new, listed }: PoolUse) {
+        for (at, member) in pool.members().iter().enumerate().take(listed) {
+            let exit = member.exit(self.catalog).filter(|_| used);
+            let (spares, rank) = match exit.is_some_and(|exit| exit.load().carried_within(LATELY, self.now)) {
+                true => (SPARES, Rank::Used),
+                false if at == 0 && used => (1, Rank::First),
+                false => (u8::from(at == 0 && new), Rank::Fresh),
+            };
+            add(exits, member.id(), WantedExit { spares, rank, hops: policy.hops });
+        }
+    }
 }
 
 /// Adds the spare circuits that one route wants to an exit. If routes want different circuit lengths, the longer length
 /// is kept, because it is good for both.
-fn add(exits: &mut Exits, exit: &ExitId, spares: u8, hops: u8) {
+fn add(exits: &mut Exits, exit: &ExitId, want: WantedExit) {
     let ExitId::Tor(relay) = exit else { return };
-    if spares > 0 {
-        let wanted = exits.entry(*relay).or_insert(WantedExit { spares: 0, hops });
-        wanted.spares = (wanted.spares + spares).min(MOST);
-        wanted.hops = wanted.hops.max(hops);
-    }
+    let wanted = exits.entry(*relay).or_insert(WantedExit { spares: 0, ..want });
+    wanted.spares = (wanted.spares + want.spares).min(MOST);
+    wanted.rank = wanted.rank.max(want.rank);
+    wanted.hops = wanted.hops.max(want.hops);
 }
 
 #[cfg(test)]
@@ -93,31 +134,117 @@ mod tests {
     use super::super::fixture::*;
     use super::super::policy::Engine;
     use super::*;
+    use crate::exit::load::DialSpeed;
 
-    fn spares(world: &World) -> BTreeMap<u16, u8> {
+    fn spares(world: &World) -> BTreeMap<u16, (u8, Rank)> {
         let wanted = wanted(world.view(), &world.memory, world.now);
-        wanted.exits.into_iter().map(|(relay, exit)| (number(&ExitId::Tor(relay)), exit.spares)).collect()
+        let of = |(relay, exit): (Fingerprint, WantedExit)| (number(&ExitId::Tor(relay)), (exit.spares, exit.rank));
+        wanted.exits.into_iter().map(of).filter(|(_, (spares, _))| *spares > 0).collect()
+    }
+
+    /// A connection of this username opens a stream through its exit.
+    fn carry(world: &mut World, username: &str) -> u16 {
+        let exit = world.first(username);
+        world.exit(exit).load().succeeded(Duration::from_millis(50), DialSpeed::Unknown, world.now);
+        exit
+    }
+
+    fn first_member(world: &World, route: &str) -> u16 {
+        number(world.routes.get(route).unwrap().pool.members()[0].id())
     }
 
     #[test]
-    fn used_exits_get_two_spares_and_unused_routes_two_exits_with_one() {
-        let mut world = World::new(&["US", "US", "US", "US", "DE", "DE", "FR", "FR", "FR", "FR"]);
+    fn a_new_route_gets_one_circuit_and_an_old_unused_one_none() {
+        let mut world = World::new(&["US"; 8]);
         assert!(spares(&world).is_empty());
         world.route("shop", "us", Policy { pool: 4, ..Policy::default() });
-        let idle = spares(&world);
-        assert!(idle.len() == 2 && idle.values().all(|spares| *spares == 1), "{idle:?}");
+        let first = first_member(&world, "shop");
+        assert_eq!(spares(&world), BTreeMap::from([(first, (1, Rank::Fresh))]));
+        world.pass(LATELY - Duration::from_secs(1));
+        assert_eq!(spares(&world).len(), 1);
+        world.pass(Duration::from_secs(1));
+        assert_eq!(spares(&world), BTreeMap::new(), "nobody used it");
+    }
+
+    #[test]
+    fn a_used_route_keeps_circuits_to_the_exits_that_it_used() {
+        let mut world = World::new(&["US"; 8]);
+        world.route("shop", "us", Policy { pool: 6, ..Policy::default() });
+        world.pass(LATELY);
+        let first = first_member(&world, "shop");
+        world.first("shop"); // chosen, and nothing carried yet
+        assert_eq!(spares(&world), BTreeMap::from([(first, (1, Rank::First))]));
+        let used: Vec<u16> = (0..4).map(|n| carry(&mut world, &format!("shop-session-s{n}"))).collect();
+        let mut want = BTreeMap::from([(first, (1, Rank::First))]);
+        want.extend(used.into_iter().map(|exit| (exit, (SPARES, Rank::Used))));
+        assert_eq!(spares(&world), want);
+        world.pass(LATELY);
+        assert_eq!(spares(&world), BTreeMap::new());
+    }
+
+    #[test]
+    fn an_exit_that_carries_for_others_is_no_reason_for_a_route_that_nobody_uses() {
+        let mut world = World::new(&["US"]);
+        world.route("idle", "us", Policy::default());
+        world.pass(LATELY);
+        carry(&mut world, "any");
+        assert_eq!(spares(&world), BTreeMap::from([(0, (SPARES, Rank::Used))]), "once, for `any`");
+        world.first("idle");
+        assert_eq!(spares(&world), BTreeMap::from([(0, (4, Rank::Used))]), "for both");
+        world.first("us");
+        assert_eq!(spares(&world), BTreeMap::from([(0, (MOST, Rank::Used))]), "never more than that");
+    }
+
+    #[test]
+    fn members_that_need_no_circuit_are_listed_for_the_tester() {
+        let mut world = World::new(&["US"; 8]);
+        world.route("shop", "us", Policy { pool: 4, ..Policy::default() });
+        world.pass(LATELY);
+        let listed = |world: &World| wanted(world.view(), &world.memory, world.now).every_exit().count();
+        assert_eq!((listed(&world), spares(&world).len()), (READY, 0));
         world.first("shop");
-        assert_eq!(spares(&world), (0..4).map(|n| (n, 2)).collect());
-        world.first("de-session-a");
-        let pin = world.first("fr-strict");
-        let mut busy: BTreeMap<u16, u8> = (0..6).map(|n| (n, 2)).collect();
-        busy.insert(pin, 2);
-        assert_eq!(spares(&world), busy);
-        world.first("nonfr");
-        assert_eq!(spares(&world).values().filter(|spares| **spares == 4).count(), 3, "two pools want three of them");
-        world.pass(11 * MINUTE);
+        assert_eq!((listed(&world), spares(&world).len()), (4, 1));
+        world.pass(LATELY);
+        assert_eq!(listed(&world), READY);
+    }
+
+    #[test]
+    fn implicit_routes_get_circuits_while_they_are_used() {
+        let mut world = World::new(&["US"; 8]);
+        let used = carry(&mut world, "us-session-a");
+        let before = spares(&world);
+        assert_eq!(before.get(&used), Some(&(SPARES, Rank::Used)));
+        assert!(before.len() <= 2, "and the first member: {before:?}");
+        world.pass(LATELY);
         world.tidy();
-        assert_eq!(spares(&world), idle, "an unused pin stays, without a spare circuit");
+        assert_eq!(spares(&world), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_pin_gets_circuits_while_it_is_used_or_its_route_is_new() {
+        let mut world = World::new(&["US"; 8]);
+        let loose = world.first("us-strict");
+        assert_eq!(spares(&world), BTreeMap::from([(loose, (SPARES, Rank::Used))]));
+        world.pass(LATELY);
+        world.tidy();
+        assert_eq!(spares(&world), BTreeMap::new(), "the pin stays, without a spare circuit");
+        world.route("one", "us-strict", Policy::default());
+        assert_eq!(spares(&world), BTreeMap::new(), "no exit is chosen yet");
+        let pinned = world.first("one");
+        assert_eq!(spares(&world), BTreeMap::from([(pinned, (SPARES, Rank::Used))]));
+    }
+
+    #[test]
+    fn a_pin_of_a_new_route_gets_one_circuit_before_its_first_use() {
+        let mut world = World::new(&["US"; 3]);
+        world.route("one", "us-strict", Policy::default());
+        let created = world.now;
+        world.now = Moment(created.0 - 2 * u64::try_from(LATELY.as_micros()).unwrap());
+        let pinned = world.first("one"); // before a restart
+        world.now = created;
+        assert_eq!(spares(&world), BTreeMap::from([(pinned, (1, Rank::Fresh))]));
+        world.pass(LATELY);
+        assert_eq!(spares(&world), BTreeMap::new());
     }
 
     #[test]
@@ -139,12 +266,12 @@ mod tests {
         world.route("alone", "us", Policy { engine: Engine::Own, ..Policy::default() });
         let own = |world: &World| wanted(world.view(), &world.memory, world.now).own;
         let idle = own(&world);
-        assert!(idle.len() == 1 && idle.values().all(|exits| exits.values().all(|exit| exit.spares == 1)), "{idle:?}");
-        world.first("alone-session-a");
-        world.first("alone");
+        let of_idle: u8 = idle.values().flat_map(BTreeMap::values).map(|exit| exit.spares).sum();
+        assert!(idle.len() == 1 && of_idle == 1, "{idle:?}");
+        carry(&mut world, "alone-session-a");
         assert!(spares(&world).is_empty(), "{:?}", spares(&world));
-        assert_eq!(own(&world).values().map(BTreeMap::len).collect::<Vec<_>>(), [2]);
+        assert!(own(&world).values().flat_map(BTreeMap::values).any(|exit| exit.rank == Rank::Used));
         world.first("us");
-        assert_eq!((spares(&world).len(), own(&world).len()), (2, 1));
+        assert_eq!((spares(&world).is_empty(), own(&world).len()), (false, 1));
     }
 }

@@ -14,7 +14,7 @@ use crate::limit::target::Rules;
 use crate::net::Target;
 use crate::route::{self, Isolation};
 use crate::state::State;
-use crate::tor::Tor;
+use crate::tor::{BuildClass, Tor};
 
 /// The isolation of these streams: they share circuits with one another, and with no client and no check.
 const SOURCES: Isolation = Isolation(u64::from_be_bytes(*b"exitlist"));
@@ -36,7 +36,7 @@ impl Outward {
     /// Returns a way through an exit that passed its check, a different one each time.
     fn way(&self, port: u16, rng: &mut impl Rng) -> Option<Way> {
         let exit = route::any_carrier(&self.state.load().catalog, port, rng)?;
-        Some(Way { exit, hops: HOPS, isolation: SOURCES, own: None })
+        Some(Way { exit, hops: HOPS, isolation: SOURCES, class: BuildClass::Live, own: None })
     }
 }
 

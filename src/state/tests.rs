@@ -130,7 +130,7 @@ async fn bans_hold_until_they_end() {
     while state.now() < until {
         tokio::task::yield_now().await;
     }
-    state.tick(&mut 0).await;
+    state.tick(&mut 0, &mut state.now()).await;
     assert!(revisions.has_changed().unwrap(), "an expired ban is removed");
     assert_eq!(state.load().bans.iter(Moment(0)).count(), 0);
 }

@@ -24,6 +24,9 @@ use super::stream::Expected;
 use crate::exit::Fingerprint;
 use crate::route::{Isolation, OwnEngine};
 
+use build_rate::BuildClass;
+use pool::Requester;
+
 pub mod build_rate;
 pub mod pool;
 
@@ -36,8 +39,16 @@ pub struct Way {
     pub hops: u8,
     /// The isolation key: streams with the same key may share a circuit.
     pub isolation: Isolation,
+    /// Whether a client or the tester of exits waits. Builds for clients go first.
+    pub class: BuildClass,
     /// The engine of the route, if the route has an engine of its own. `None` if the route shares engines with others.
     pub own: Option<OwnEngine>,
+}
+
+impl Way {
+    pub(super) fn requester(&self) -> Requester {
+        Requester { isolation: self.isolation, class: self.class }
+    }
 }
 
 /// A circuit as the API shows it.

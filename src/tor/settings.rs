@@ -36,6 +36,8 @@ pub struct Settings {
     /// The number of circuits to keep ready for an exit that is in use. Other exits get proportionally fewer. 0 keeps
     /// none.
     pub spare_circuits: u8,
+    /// The most spare circuits of one engine. If more are wanted, exits in use get theirs first.
+    pub max_spare_circuits: u16,
     /// The most streams on one circuit. Exits may limit this number, and all streams share one congestion window.
     pub streams_per_circuit: u16,
     /// How long after its first use a circuit accepts new streams.
@@ -78,6 +80,8 @@ impl Default for Settings {
             // use.
             circuit_timeout: Duration::from_secs(15),
             spare_circuits: SPARES,
+            // At one circuit a second, 64 are built in the first minute after a start. Each costs the engine 12 KiB.
+            max_spare_circuits: 64,
             // Exits may limit the streams of a circuit to 100 a second with a burst of 300. But the congestion window
             // of the circuit becomes the bottleneck with far fewer streams.
             streams_per_circuit: 64,

@@ -9,7 +9,7 @@ use exitgate::exit::Fingerprint;
 use exitgate::lifecycle::Lifecycle;
 use exitgate::net::{Host, Target};
 use exitgate::route::{Isolation, WantedExits};
-use exitgate::tor::{Settings, Tor};
+use exitgate::tor::{BuildClass, Settings, Tor};
 use exitgate_testnet::{Relay, Testbed};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -84,7 +84,7 @@ pub fn fingerprint(relay: &Relay) -> anyhow::Result<Fingerprint> {
 
 /// Three hops to an exit, with this isolation key.
 pub fn way(exit: &Relay, isolation: u64) -> anyhow::Result<Way> {
-    Ok(Way { exit: fingerprint(exit)?, hops: 3, isolation: Isolation(isolation), own: None })
+    Ok(Way { exit: fingerprint(exit)?, hops: 3, isolation: Isolation(isolation), class: BuildClass::Live, own: None })
 }
 
 /// Sends one request over an open stream and returns when the first byte of its answer came. The target must have seen `exit`.

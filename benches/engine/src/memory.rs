@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use exitgate::route::{WantedExit, WantedExits};
+use exitgate::route::{Rank, WantedExit, WantedExits};
 use exitgate_bench_shared::process::status;
 use exitgate_bench_shared::table;
 use exitgate_testnet::Testbed;
@@ -19,8 +19,10 @@ pub async fn print(bed: &Testbed) -> anyhow::Result<bool> {
     let exits = bed.network.exits();
     let each = u8::try_from(CIRCUITS.div_ceil(exits.len()))?;
     let want = |spares| -> anyhow::Result<WantedExits> {
-        let all: anyhow::Result<BTreeMap<_, _>> =
-            exits.iter().map(|exit| Ok((fingerprint(exit)?, WantedExit { spares, hops: 3 }))).collect();
+        let all: anyhow::Result<BTreeMap<_, _>> = exits
+            .iter()
+            .map(|exit| Ok((fingerprint(exit)?, WantedExit { spares, rank: Rank::Used, hops: 3 })))
+            .collect();
         Ok(WantedExits { exits: all?, ..WantedExits::default() })
     };
     let built = |count: usize| move |tor: &exitgate::tor::Tor| tor.status()[0].circuits >= count;

@@ -82,6 +82,8 @@ struct PolicyShown {
     hops: u8,
     ipv6: bool,
     engine: &'static str,
+    /// Which streams of a client may share circuits: those of the same `key`, `session` or `target`.
+    isolation: &'static str,
     /// The interval in seconds.
     #[schema(value_type = Option<u64>)]
     rotate_every: Option<HumanDuration>,
@@ -319,6 +321,7 @@ impl PolicyShown {
                 Engine::Shared => "shared",
                 Engine::Own => "own",
             },
+            isolation: policy.isolation.as_str(),
             rotate_every: policy.rotate_every.map(HumanDuration),
             repin_after: DurationOrNever(policy.repin_after),
             allow: policy.allow.iter().map(ToString::to_string).collect(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::app::StartError;
 use crate::config::{self, Config, Gateway, Groups};
 use crate::exit::Moment;
+use crate::route::IsolateBy;
 use crate::route::memory::Bounds;
 use crate::route::policy::{Auth, Engine, Policy};
 use crate::route::selector::{RouteName, Selector, Words};
@@ -35,10 +36,19 @@ pub(super) fn defaults(config: &Config) -> Policy {
     Policy {
         pool: u16::try_from(gateway.pool.get()).unwrap_or(u16::MAX),
         repin_after: gateway.repin_after,
+        isolation: isolate_by(gateway.isolation),
         pin_ttl: gateway.pin_ttl,
         session_ttl: gateway.session_ttl,
         max_session_ttl: gateway.max_session_ttl,
         ..Policy::default()
+    }
+}
+
+fn isolate_by(isolation: config::Isolation) -> IsolateBy {
+    match isolation {
+        config::Isolation::Key => IsolateBy::Key,
+        config::Isolation::Session => IsolateBy::Session,
+        config::Isolation::Target => IsolateBy::Target,
     }
 }
 
@@ -118,6 +128,7 @@ fn policy(config: &Config, route: &config::Route) -> Policy {
             config::Engine::Shared => Engine::Shared,
             config::Engine::Own => Engine::Own,
         },
+        isolation: isolate_by(route.isolation),
         hops: route.hops,
         ipv6: route.ipv6,
         rotate_every: route.rotate_every,

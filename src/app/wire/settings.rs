@@ -171,6 +171,7 @@ pub(in crate::app) fn tor(config: &Config) -> tor::Settings {
         circuit_dirty: of.max_circuit_age,
         circuit_timeout: of.circuit_timeout,
         spare_circuits: of.spare_circuits,
+        max_spare_circuits: of.max_spare_circuits,
         ..tor::Settings::default()
     }
 }

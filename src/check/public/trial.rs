@@ -313,7 +313,10 @@ impl Trial<'_> {
             (Through::Direct, ..) => Reach::Direct,
             (Through::Tor, Some(tor), Some(exit)) => {
                 by += CIRCUIT;
-                Reach::Tor(tor, tor::Way { exit: *exit, hops: HOPS, isolation: CHECKS, own: None })
+                Reach::Tor(
+                    tor,
+                    tor::Way { exit: *exit, hops: HOPS, isolation: CHECKS, class: tor::BuildClass::Check, own: None },
+                )
             }
             (Through::Tor, ..) => return Err(EngineFault::NotReady.into()),
         };

@@ -10,13 +10,16 @@ use super::super::gate::{Caller, Refusal};
 use super::Parts;
 use crate::exit::Exit;
 use crate::exit::load::InFlight;
-use crate::limit::{Admission, Denied, Identity, KeyRefusal};
+use crate::limit::{Admission, Denied, Identity, KeyRefusal, subscriber};
+use crate::route::Tenant;
 use crate::route::policy::Auth;
 
 /// A client that may use the gateway. The value holds the client's key and counts one connection for the limits.
 /// Dropping this value ends the count of this connection.
 pub struct AdmittedClient {
     identity: Identity,
+    /// The address under which the client is counted: for IPv6, the /64 prefix.
+    address: IpAddr,
     admission: Admission,
 }
 
@@ -24,6 +27,11 @@ impl AdmittedClient {
     /// Returns the name of the client's key. The text is empty if the client needed no key.
     pub fn key(&self) -> &str {
         self.identity.key().map_or("", |name| name)
+    }
+
+    /// Returns what tells this client apart from others where streams share circuits.
+    pub(super) fn tenant(&self) -> Tenant<'_> {
+        Tenant { key: self.key(), address: self.address }
     }
 
     pub(super) fn key_name(&self) -> Option<&Arc<str>> {
@@ -63,7 +71,7 @@ pub(super) fn admit(parts: &Parts, caller: &Caller<'_>, password: Option<&[u8]>)
         (false, _) => parts.limits.identify(client, password, now).map_err(bad_key)?,
     };
     let admission = parts.limits.admit(&identity, client).map_err(over_limit)?;
-    Ok(AdmittedClient { identity, admission })
+    Ok(AdmittedClient { identity, address: subscriber(client), admission })
 }
 
 /// Applies the rules of a route's own port. Refuses clients whose address may not use the route, and returns true if

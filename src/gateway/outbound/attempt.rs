@@ -17,7 +17,7 @@ use crate::exit::{Exit, ExitId, Fingerprint, Moment};
 use crate::route::choose::Plan;
 use crate::route::selector::Mode;
 use crate::route::{self, Isolation};
-use crate::tor::{Tor, Way};
+use crate::tor::{BuildClass, Tor, Way};
 
 /// A dial counts as late if its duration is this many times the hedging delay (the time after which a second dial may
 /// begin). This also holds if there was no second dial. Not tuned.
@@ -40,6 +40,11 @@ impl Attempt<'_> {
     pub(super) fn question(&self, now: Moment) -> route::Ask<'_> {
         let OpenRequest { target, avoid, .. } = self.request;
         route::Ask { wish: self.wish, key: self.client.key(), target, now, avoid, plain: self.plain }
+    }
+
+    /// Returns which other streams may share a circuit with the stream of this request.
+    pub(super) fn isolation(&self) -> Isolation {
+        self.wish.isolation(self.client.tenant(), &self.request.target.host)
     }
 }
 
@@ -91,6 +96,7 @@ impl Outbound {
         let mut failed = Vec::new();
         loop {
             plan.exits.truncate(left);
+            self.prefer_ready(&attempt, &mut plan);
             let Failed { error, exits } = match self.race(&attempt, &plan).await {
                 Ok(dialed) => return Ok(self.opened(&attempt, &plan, dialed, failed, left - 1)),
                 Err(failure) => failure,
@@ -102,7 +108,8 @@ impl Outbound {
             // every dial smaller.
             if !again || !Box::pin(self.next_exit(&attempt, &mut plan, &mut failed, exits)).await {
                 let meters = Some(self.meters.of(attempt.wish.label()));
-                return Err(Refusal { meters, ..Failure::from(error).into() });
+                let retry_after = self.retry_after(&attempt, error);
+                return Err(Refusal { meters, retry_after, ..Failure::from(error).into() });
             }
         }
     }
@@ -144,23 +151,22 @@ impl Outbound {
         let second = plan.exits.get(1).filter(|_| plan.hedge);
         let patience = second.and_then(|second| patience(first, second));
         let (Some(patience), Some(second)) = (patience, second) else {
-            let dialed = self.through(first, attempt, plan, &OnceLock::new()).await?;
+            let dialed = self.through(first, attempt, &OnceLock::new()).await?;
             return Ok(self.succeeded(dialed, DialSpeed::Unknown));
         };
         // The future of two dials is boxed because it is large, and most dials need no second dial.
-        Box::pin(self.side_by_side([first, second], attempt, plan, patience)).await
+        Box::pin(self.side_by_side([first, second], attempt, patience)).await
     }
 
     async fn side_by_side(
         &self,
         [first, second]: [&Arc<Exit>; 2],
         attempt: &Attempt<'_>,
-        plan: &Plan,
         patience: Duration,
     ) -> Result<DialedExit, Failed> {
         let (usable, usable_beside) = (OnceLock::new(), OnceLock::new());
-        let dial = self.through(first, attempt, plan, &usable);
-        let beside = self.through(second, attempt, plan, &usable_beside);
+        let dial = self.through(first, attempt, &usable);
+        let beside = self.through(second, attempt, &usable_beside);
         let may_help = |error: &DialError| another_exit_may_help(error, keeps_exit(attempt.wish));
         match self.hedges.race(dial, beside, patience, may_help).await {
             Race::First(dialed) => {
@@ -186,13 +192,12 @@ impl Outbound {
         &self,
         exit: &Arc<Exit>,
         attempt: &Attempt<'_>,
-        plan: &Plan,
         usable: &OnceLock<Instant>,
     ) -> Result<DialedExit, DialError> {
         tracing::debug!(exit = %exit.id(), "dialing");
         let began = Instant::now();
         let flight = exit.load().begin();
-        match self.open_through(exit, attempt, plan.isolation, usable).await {
+        match self.open_through(exit, attempt, usable).await {
             Ok(dialed) => {
                 let took = dialed.took.unwrap_or_else(|| began.elapsed());
                 Ok(DialedExit { exit: exit.clone(), dialed, flight, took })
@@ -248,7 +253,6 @@ impl Outbound {
         &self,
         exit: &Exit,
         attempt: &Attempt<'_>,
-        isolation: Isolation,
         usable: &OnceLock<Instant>,
     ) -> Result<DialedStream, DialError> {
         let OpenRequest { target, early, .. } = attempt.request;
@@ -268,16 +272,16 @@ impl Outbound {
                     early,
                     answer: Some(answer),
                     // Another exit may have a circuit ready. A session or a pin waits for a circuit to its own exit.
-                    circuit_by: (!keeps_exit(attempt.wish)).then_some(by),
+                    circuit_by: (!keeps_exit(attempt.wish)).then_some(by + self.queue_wait(attempt, exit)),
                     leased: Some(usable),
                 };
-                let way = way(*fingerprint, attempt.wish, isolation);
+                let way = way(*fingerprint, attempt);
                 // The future is boxed because it is large. Compared with the duration of a dial, the cost of an
                 // allocation is negligible.
                 let dial = Box::pin(dial::tor::dial(self.tor()?, way, target, options, attempt.by));
                 dial.await.map(|(stream, facts)| DialedStream { took: Some(facts.timings.connect()), ..stream.into() })
             }
-            ExitId::Public(id) => Box::pin(self.open_public(exit, id, attempt, isolation, by)).await,
+            ExitId::Public(id) => Box::pin(self.open_public(exit, id, attempt, by)).await,
             ExitId::Onion => Err(DialError::Engine(EngineFault::NotReady)),
         }
     }
@@ -354,8 +358,9 @@ fn counts_against_exit(error: &DialError) -> bool {
     matches!(error, DialError::Exit(fault) if *fault != ExitFault::Unclear)
 }
 
-pub(super) fn way(exit: Fingerprint, wish: &Wish, isolation: Isolation) -> Way {
-    Way { exit, hops: wish.policy.hops, isolation, own: wish.own_engine() }
+pub(super) fn way(exit: Fingerprint, attempt: &Attempt<'_>) -> Way {
+    let (isolation, wish) = (attempt.isolation(), attempt.wish);
+    Way { exit, hops: wish.policy.hops, isolation, class: BuildClass::Live, own: wish.own_engine() }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ impl Outbound {
                 "only exits of Tor answer RESOLVE; let the proxy resolve names (socks5h)",
             ));
         };
-        let way = way(*fingerprint, attempt.wish, plan.isolation);
+        let way = way(*fingerprint, attempt);
         let tor = self.tor().map_err(Failure::from)?;
         let answer = match lookup {
             Lookup::Address(host) => dial::tor::resolve(tor, way, host, attempt.by).await.map(Resolved::Address),

@@ -12,11 +12,12 @@ use crate::net::{Host, Target};
 impl Outbound {
     /// Opens a stream to an onion service. The stream uses no exit, because tor chooses all relays of the circuits.
     pub(super) async fn dial_onion(&self, attempt: Attempt<'_>) -> Result<Opened<Lease>, Refusal> {
+        let isolation = attempt.isolation();
         let Attempt { client, wish, request: OpenRequest { target, early, .. }, by, .. } = attempt;
         let meters = self.meters.of(wish.label());
         let dialed = match self.tor() {
             Ok(tor) => {
-                let caller = dial::tor::Caller { isolation: wish.isolation(client.key()), own: wish.own_engine() };
+                let caller = dial::tor::Caller { isolation, own: wish.own_engine() };
                 dial::tor::onion(tor, caller, target, early, by).await
             }
             Err(error) => Err(error),

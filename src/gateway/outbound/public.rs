@@ -26,12 +26,11 @@ impl Outbound {
         exit: &Exit,
         id: &PublicId,
         attempt: &Attempt<'_>,
-        isolation: Isolation,
         by: Instant,
     ) -> Result<DialedStream, DialError> {
         let terms = self.terms.load_full();
         let offer = exit.listing().public.clone().ok_or(ExitFault::Unknown)?;
-        let reach = self.reach(id, &offer, isolation)?;
+        let reach = self.reach(id, &offer, attempt.isolation())?;
         let login = offer.login.as_ref();
         let way = Way { id, login, reach, times: terms.public, rules: &terms.rules, check_names: true };
         let target = attempt.request.target;
@@ -61,7 +60,10 @@ impl Outbound {
             Through::Direct => Ok(Reach::Direct),
             Through::Tor => {
                 let exit = route::carrier(&self.parts.state.load().catalog, id).ok_or(EngineFault::NotReady)?;
-                Ok(Reach::Tor(self.tor()?, tor::Way { exit, hops: HOPS, isolation, own: None }))
+                Ok(Reach::Tor(
+                    self.tor()?,
+                    tor::Way { exit, hops: HOPS, isolation, class: tor::BuildClass::Live, own: None },
+                ))
             }
         }
     }

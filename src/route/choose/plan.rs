@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::super::Isolation;
 use super::super::event::{Cause, Event, Moved};
 use super::super::memory::Memory;
 use super::super::selector::Mode;
@@ -21,8 +20,6 @@ pub struct Plan {
     pub moved: Option<Moved>,
     /// Events for the pins that this choice made, moved or ended.
     pub events: Vec<Event>,
-    /// The isolation of the connection. The connection may share circuits only with streams of the same isolation.
-    pub isolation: Isolation,
     /// True if a second exit may be dialled while the dial of a slow first exit still waits.
     pub hedge: bool,
     /// True if the connection belongs to a session. If its dial fails, the session moves to the next exit.
@@ -33,8 +30,7 @@ impl Plan {
     pub(super) fn new(chooser: &Chooser<'_>, exits: Vec<Arc<Exit>>) -> Self {
         let selector = &chooser.ask.wish.selector;
         let hedge = selector.mode != Mode::Strict && selector.session.is_none() && exits.len() > 1;
-        let isolation = chooser.holder.isolation();
-        Self { exits, moved: None, events: Vec::new(), isolation, hedge, sticky: false }
+        Self { exits, moved: None, events: Vec::new(), hedge, sticky: false }
     }
 
     /// Returns the exit to dial now.

@@ -104,11 +104,12 @@ pub(super) enum Key {
     Exit,
     Asn,
     Source,
+    Isolate,
 }
 
 /// Every keyword. The aliases are those that Bright Data, Oxylabs, Decodo, SOAX, IPRoyal and Geonode document. A
 /// `lifetime` without a unit is in minutes, as at the providers that have no units.
-pub(super) const KEYWORDS: [(&str, Keyword); 17] = [
+pub(super) const KEYWORDS: [(&str, Keyword); 18] = [
     (ANY, Keyword::Key(Key::Geo)),
     ("strict", Keyword::Mode(Mode::Strict)),
     ("flexible", Keyword::Mode(Mode::Flexible)),
@@ -118,6 +119,7 @@ pub(super) const KEYWORDS: [(&str, Keyword); 17] = [
     ("exit", Keyword::Key(Key::Exit)),
     ("asn", Keyword::Key(Key::Asn)),
     ("source", Keyword::Key(Key::Source)),
+    ("isolate", Keyword::Key(Key::Isolate)),
     ("country", Keyword::Alias(Key::Geo)),
     ("cc", Keyword::Alias(Key::Geo)),
     ("sessid", Keyword::Alias(Key::Session)),

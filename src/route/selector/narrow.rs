@@ -46,6 +46,11 @@ impl Selector {
         only(&mut whole.asn, &parsed.asn, widens)?;
         only(&mut whole.session, &parsed.session, widens)?;
         only(&mut whole.ttl, &parsed.ttl, widens)?;
+        if let Some((by, token)) = parsed.isolate {
+            // A later level keeps apart more streams, so it narrows.
+            whole.isolate = Some(by).filter(|by| self.isolate.is_none_or(|own| own <= *by));
+            whole.isolate.ok_or_else(|| widens(token))?;
+        }
         parsed.contradictions(&whole)?;
         let fewer = whole.pooled() != self.pooled();
         Ok(Narrowed { beyond: self.beyond(&whole), selector: whole, fewer })
@@ -63,6 +68,7 @@ impl Selector {
         let added = Self {
             session: None,
             ttl: None,
+            isolate: None,
             exit: whole.exit.filter(|_| self.exit.is_none()),
             asn: whole.asn.filter(|_| self.asn.is_none()),
             source: SourcePick::Tor,

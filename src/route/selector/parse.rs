@@ -9,6 +9,8 @@ use super::keywords::{Key, Keyword, Words};
 use super::session_id::split_rest;
 use super::span::{self, number};
 use super::suggest::suggest;
+use crate::route::isolation::IsolateBy;
+
 use super::{BadSelector, Geo, Mode, Pick, Reason, Selector, SessionId, SourcePick};
 
 /// The length of the longest username that SOCKS5 can carry, in bytes.
@@ -24,6 +26,7 @@ pub(super) struct ParsedTokens<'t> {
     pub(super) exit: Option<(Pick, &'t str)>,
     pub(super) asn: Option<(u32, &'t str)>,
     pub(super) source: Option<(SourcePick, &'t str)>,
+    pub(super) isolate: Option<(IsolateBy, &'t str)>,
 }
 
 /// Reads a text that must be one whole selector.
@@ -46,6 +49,7 @@ pub(super) fn selector(text: &str, words: &Words) -> Result<Selector, BadSelecto
         exit: parsed.exit.map(|(exit, _)| exit),
         asn: parsed.asn.map(|(asn, _)| asn),
         source: parsed.source.map_or(SourcePick::Tor, |(source, _)| source),
+        isolate: parsed.isolate.map(|(by, _)| by),
     };
     parsed.contradictions(&selector)?;
     Ok(selector)
@@ -113,6 +117,9 @@ impl<'t> ParsedTokens<'t> {
             Key::Exit => put(&mut self.exit, pick(&folded).ok_or_else(|| bad(Reason::Exit))?, token),
             Key::Asn => put(&mut self.asn, asn(&folded).ok_or_else(|| bad(Reason::Asn))?, token),
             Key::Source => put(&mut self.source, source(&folded).ok_or_else(|| bad(Reason::Source))?, token),
+            Key::Isolate => {
+                put(&mut self.isolate, IsolateBy::parse(&folded).ok_or_else(|| bad(Reason::Isolate))?, token)
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::span::Span;
+use crate::route::isolation::IsolateBy;
 
 /// The error for a text that is not a selector. The error's text is safe in a header and a log line: the token is
 /// shortened, and bytes that are not visible ASCII are replaced.
@@ -66,6 +67,11 @@ pub enum Reason {
     Asn,
     #[error("a source is `tor`, `public`, `direct` or `any`")]
     Source,
+    #[error("streams are kept apart by `key`, `session` or `target`")]
+    Isolate,
+    /// The token would let more streams share circuits than the route or the gateway does.
+    #[error("streams are kept apart by `{}` here, and a username can only keep them further apart", .0.as_str())]
+    IsolateLess(IsolateBy),
     #[error("`any` includes every country; remove it, or remove the others")]
     AnyAmong,
     #[error("no country is left when all are excluded")]

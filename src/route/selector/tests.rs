@@ -57,6 +57,9 @@ fn each_selector_has_one_canonical_text() {
         ("us-asn-AS62744", "us-asn-62744"),
         ("us-source-tor", "us"),
         ("us-source-any-rotate", "us-source-any-rotate"),
+        ("us-isolate-SESSION-session-a", "us-session-a-isolate-session"),
+        ("any-isolate-key", "any-isolate-key"),
+        ("us-rotate-isolate-target-source-any", "us-source-any-isolate-target-rotate"),
         ("us-rotate-source-public", "us-source-public-rotate"),
         ("any-source-direct", "any-source-direct"),
         // Usernames in the style of paid gateways.
@@ -134,6 +137,10 @@ fn a_wrong_token_is_refused_with_its_reason() {
         ("us-asn-0", "0", Asn),
         ("us-asn-4294967296", "4294967296", Asn),
         ("us-source-vpn", "vpn", Source),
+        ("us-isolate-user", "user", Isolate),
+        ("us-isolate", "isolate", NoValue),
+        ("us-isolate-session=a", "isolate", NoValue),
+        ("us-isolate-key-isolate-session", "isolate", Twice),
         ("any+us", "any+us", AnyAmong),
         ("nonany", "nonany", NotAny),
         ("nonus+any", "nonus+any", AnyAmong),
@@ -293,6 +300,10 @@ fn tokens_behind_a_name_narrow() {
         ("us-asn-5", "asn-5-exit-192.0.2.1", "us-exit-192.0.2.1-asn-5", "-exit-192.0.2.1", false),
         ("us", "asn-5-session-a-strict", "us-strict-session-a-asn-5", "-strict-asn-5", true),
         ("us", "sessid-a-sesstime-5", "us-session-a-ttl-5m", "", false),
+        ("us", "isolate-session-session-a", "us-session-a-isolate-session", "", false),
+        ("us-isolate-session", "isolate-session", "us-isolate-session", "", false),
+        ("us-isolate-session", "isolate-target", "us-isolate-target", "", false),
+        ("us-isolate-session", "strict", "us-strict-isolate-session", "-strict", false),
         ("us", "country-us", "us", "", false),
         ("us", "session=dora-x@example.org", "us-session=dora-x@example.org", "", false),
         ("nonus", "de-strict-session=a-b", "de-strict-session=a-b", "-de-strict", true),
@@ -324,6 +335,8 @@ fn tokens_behind_a_name_never_widen() {
         ("us", "source-public", "source", widens()),
         ("us-source-any", "source-direct", "source", widens()),
         ("us-asn-5", "asn-6", "asn", widens()),
+        ("us-isolate-target", "isolate-session", "isolate", widens()),
+        ("us-isolate-session", "isolate-key", "isolate", widens()),
         ("us-exit-192.0.2.1", "exit-192.0.2.2", "exit", widens()),
         ("us-source-public", "exit-0008d9640fe4947f73e355f67e20c2d290bbc72c", "exit", ExitSource),
         ("us", "session-a-us", "us", LatePlace),
@@ -353,6 +366,7 @@ fn selectors() -> impl Strategy<Value = String> {
     let rest = prop_oneof![
         Just(String::new()),
         "-asn-[1-9][0-9]{0,8}",
+        "-isolate-(key|session|target)",
         Just("-source-any".to_owned()),
         Just("-source-tor".to_owned())
     ];

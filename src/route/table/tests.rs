@@ -73,6 +73,54 @@ fn a_refusal_names_the_token() {
 }
 
 #[test]
+fn a_username_can_keep_streams_further_apart_and_nothing_else() {
+    use crate::route::{IsolateBy, Tenant};
+    let host = target("shop.com:443").host;
+    let other = target("other.com:443").host;
+    let tenant = Tenant { key: "team", address: "10.0.0.1".parse().unwrap() };
+    let mut table = table();
+    let mut apart = route("apart", "us", None, Origin::Config);
+    apart.policy = Arc::new(Policy { isolation: IsolateBy::Session, ..Policy::default() });
+    table.put(apart).unwrap();
+    let of = |username: &str, host| table.resolve(username, None).unwrap().isolation(tenant, host);
+    let base = of("de", &host);
+    for same in ["de-session-a", "de-session-b", "shop", "us-strict", "any-isolate-key"] {
+        assert_eq!(of(same, &other), base, "{same}: one key");
+    }
+    for pair in [
+        ["de-session-a-isolate-session", "de-session-b-isolate-session"],
+        ["de-isolate-session", "fr-isolate-session"],
+        ["apart-session-a", "apart-session-b"],
+    ] {
+        assert_ne!(of(pair[0], &host), of(pair[1], &host), "{pair:?}");
+        assert_eq!(of(pair[0], &host), of(pair[0], &other), "{pair:?}");
+        assert_ne!(of(pair[0], &host), base, "{pair:?}");
+    }
+    assert_eq!(of("apart-isolate-session", &host), of("apart", &host));
+    assert_ne!(of("apart-isolate-target", &host), of("apart-isolate-target", &other));
+    let refused = table.resolve("apart-isolate-key", None).unwrap_err().to_string();
+    assert!(refused.contains("`key`: streams are kept apart by `session` here"), "{refused}");
+    // The token changes neither the exit nor the pin.
+    let scope = |username: &str| table.resolve(username, None).unwrap().scope;
+    assert_eq!(scope("de-strict-isolate-target"), scope("de-strict"));
+    assert_eq!(scope("shop-isolate-target"), scope("shop"));
+}
+
+#[test]
+fn a_routes_own_selector_may_ask_for_less_than_the_default() {
+    use crate::route::{IsolateBy, Tenant};
+    let mut table = RouteTable::new(words(), Policy { isolation: IsolateBy::Session, ..Policy::default() });
+    let mut shop = route("shop", "us-isolate-key", None, Origin::Config);
+    shop.policy = Arc::new(Policy { isolation: IsolateBy::Session, ..Policy::default() });
+    table.put(shop).unwrap();
+    let tenant = Tenant { key: "team", address: "10.0.0.1".parse().unwrap() };
+    let host = target("shop.com:443").host;
+    let of = |username: &str| table.resolve(username, None).unwrap().isolation(tenant, &host);
+    assert_ne!(of("shop-session-a"), of("shop-session-b"), "the policy counts");
+    assert!(table.resolve("us-isolate-key", None).is_err(), "the default policy counts");
+}
+
+#[test]
 fn at_its_own_port_a_route_needs_no_name() {
     let table = table();
     for (username, selector, scope) in [

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use super::{Entry, Route, RouteTable};
 use crate::exit::Exit;
-use crate::route::holder::HolderRef;
+use crate::net::Host;
+use crate::route::OwnEngine;
+use crate::route::isolation::{self, Isolation, Tenant};
 use crate::route::policy::Policy;
 use crate::route::selector::{BadSelector, Mode, Narrowed, Reason, Selector};
-use crate::route::{Isolation, OwnEngine};
 
 /// The metric label of all usernames that contain no route name.
 pub const IMPLICIT: &str = "implicit";
@@ -60,9 +61,11 @@ impl Wish {
         self.entry.as_ref()?.route.own_engine()
     }
 
-    /// Returns the isolation of the username's streams for a client with this key.
-    pub fn isolation(&self, key: &str) -> Isolation {
-        HolderRef { key, scope: &self.scope, session: self.selector.session.as_ref() }.isolation()
+    /// Returns the isolation of a stream of this client to a target host. The username may keep streams further apart
+    /// than the route does.
+    pub fn isolation(&self, tenant: Tenant<'_>, host: &Host) -> Isolation {
+        let by = self.selector.isolate.map_or(self.policy.isolation, |by| by.max(self.policy.isolation));
+        isolation::isolation(by, tenant, &self.scope, self.selector.session.as_ref(), host)
     }
 }
 
@@ -81,6 +84,11 @@ impl RouteTable {
         let longest = wish.policy.max_session_ttl;
         if wish.selector.ttl.is_some_and(|ttl| ttl > longest) {
             return Err(BadSelector::new("ttl", Reason::TimeTooLong(longest)));
+        }
+        // The selector of a route may ask for less than its policy does. Then the policy counts.
+        let of_route = wish.entry.as_ref().and_then(|entry| entry.route.selector.isolate);
+        if let Some(by) = wish.selector.isolate.filter(|by| *by < wish.policy.isolation && of_route != Some(*by)) {
+            return Err(BadSelector::new(by.as_str(), Reason::IsolateLess(wish.policy.isolation)));
         }
         Ok(wish)
     }

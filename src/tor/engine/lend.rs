@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -14,7 +15,7 @@ use super::nudge::Nudges;
 use crate::exit::Fingerprint;
 use crate::route::Isolation;
 use crate::tor::circuit::Lease;
-use crate::tor::circuit::pool::{BuildId, Effect, Key, LeaseAnswer, Limits, Pool, WaiterId};
+use crate::tor::circuit::pool::{BuildId, Effect, Key, LeaseAnswer, Limits, Pool, Requester, WaiterId};
 use crate::tor::control::Command;
 use crate::tor::event::CircuitId;
 use crate::tor::fault::LeaseFault;
@@ -137,38 +138,54 @@ impl Drop for Pending {
 
 impl Engine {
     /// Returns a lease on a complete circuit that is not busy. Returns `None` if there is none.
-    pub(in crate::tor) fn lend(self: &Arc<Self>, key: Key, isolation: Isolation) -> Option<Lease> {
+    pub(in crate::tor) fn lend(self: &Arc<Self>, key: Key, who: Requester) -> Option<Lease> {
         self.live()?;
-        let (run, asked) = self.act(|circuits, now| (circuits.run, circuits.pool.lend(key, isolation, now)));
+        let (run, asked) = self.act(|circuits, now| (circuits.run, circuits.pool.lend(key, who, now)));
         match asked? {
             LeaseAnswer::Lent(circuit, path) => Some(Lease { engine: self.clone(), run, circuit, path }),
-            LeaseAnswer::Wait(_) => None,
+            LeaseAnswer::Wait(_) | LeaseAnswer::Busy => None,
         }
     }
 
-    /// Returns a lease on a circuit, either immediately or after the build of a circuit.
+    /// Returns a lease on a circuit, either immediately or after the build of a circuit. The request is refused
+    /// immediately if its build could not begin before `deadline`, the deadline of the client. It waits for the circuit
+    /// until `deadline`, or for the time `patience` after its build could have begun.
     pub(in crate::tor) async fn ask(
         self: &Arc<Self>,
         key: Key,
-        isolation: Isolation,
+        who: Requester,
+        patience: Option<Duration>,
         deadline: Instant,
     ) -> Result<Lease, LeaseFault> {
         self.live().ok_or(LeaseFault::NotReady)?;
         let (tell, told) = oneshot::channel();
-        let (run, asked) = self.act(|circuits, now| {
-            let asked = circuits.pool.ask(key, isolation, now);
+        let (run, until, asked) = self.act(|circuits, now| {
+            let queued = circuits.pool.queue_wait(key, who.isolation, now);
+            let until = patience.map_or(deadline, |patience| deadline.min(now + queued + patience));
+            let asked = circuits.pool.ask(key, who, deadline, now);
             if let LeaseAnswer::Wait(waiter) = asked {
                 circuits.waiters.insert(waiter, tell);
             }
-            (circuits.run, asked)
+            (circuits.run, until, asked)
         });
         match asked {
             LeaseAnswer::Lent(circuit, path) => Ok(Lease { engine: self.clone(), run, circuit, path }),
             LeaseAnswer::Wait(waiter) => {
                 self.bell.notify_one();
-                Pending { engine: self.clone(), waiter, told }.wait(deadline).await
+                Pending { engine: self.clone(), waiter, told }.wait(until).await
             }
+            LeaseAnswer::Busy => Err(LeaseFault::Busy),
         }
+    }
+
+    /// Returns how long a client's request waits until the build of its circuit can begin, at best.
+    pub(in crate::tor) fn queue_wait(&self, key: Key, isolation: Isolation) -> Duration {
+        self.circuits().pool.queue_wait(key, isolation, Instant::now())
+    }
+
+    /// Returns how long a refused client should wait before it tries again.
+    pub(in crate::tor) fn retry_after(&self) -> Duration {
+        self.circuits().pool.retry_after(Instant::now())
     }
 
     /// Returns a lease for one more stream on a circuit that already carries a stream of the caller. Returns `None` if

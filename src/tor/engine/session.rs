@@ -168,7 +168,7 @@ impl Session<'_> {
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         upkeep.reset(); // everything was checked a moment ago, so the first interval begins now
         loop {
-            let next = self.engine.circuits().pool.next_start().filter(|wait| *wait < TICK);
+            let next = self.engine.circuits().pool.next_start(Instant::now()).filter(|wait| *wait < TICK);
             let result = tokio::select! {
                 biased; // events come first, because streams wait for them
                 incoming = events.next() => match incoming {

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use exitgate::route::{WantedExit, WantedExits};
+use exitgate::route::{Rank, WantedExit, WantedExits};
+use exitgate::tor::LeaseFault;
 use rand::RngExt as _;
 use tokio::time::{Instant, timeout};
 
@@ -13,6 +14,7 @@ use super::*;
 on_both!(
     no_two_keys_ever_share_a_circuit_and_no_circuit_is_overfull,
     spares_are_built_at_the_pace_that_is_set,
+    a_request_that_would_only_wait_is_refused_at_once,
     dials_that_are_dropped_leave_nothing_behind
 );
 
@@ -21,7 +23,7 @@ async fn no_two_keys_ever_share_a_circuit_and_no_circuit_is_overfull(backend: Ba
     let rig = Rig::start_with(&bed, |settings| settings.streams_per_circuit = 2).await;
     let us1 = bed.network.relay("us1");
     // Spares, so that keys compete for the same circuits.
-    let want = WantedExit { spares: 4, hops: 3 };
+    let want = WantedExit { spares: 4, rank: Rank::Used, hops: 3 };
     rig.wanted.send_replace(WantedExits { exits: [(fingerprint(us1), want)].into(), ..WantedExits::default() });
     rig.until("spares", |tor| tor.status().iter().all(|engine| engine.spares == 2)).await;
 
@@ -51,7 +53,7 @@ async fn spares_are_built_at_the_pace_that_is_set(backend: Backend) {
     };
     let rig = Rig::start_with(&bed, set).await;
     let exits = bed.network.exits();
-    let want = WantedExit { spares: 1, hops: 3 };
+    let want = WantedExit { spares: 1, rank: Rank::Used, hops: 3 };
     let begun = Instant::now();
     let all = exits.iter().map(|exit| (fingerprint(exit), want)).collect();
     rig.wanted.send_replace(WantedExits { exits: all, ..WantedExits::default() });
@@ -62,6 +64,29 @@ async fn spares_are_built_at_the_pace_that_is_set(backend: Backend) {
     // Who waits gets one at once.
     let (_, facts) = rig.seen_from(way(exits[0], 1)).await.unwrap();
     assert!(facts.timings.circuit_wait() < least);
+    rig.stop().await;
+}
+
+async fn a_request_that_would_only_wait_is_refused_at_once(backend: Backend) {
+    let bed = bed(backend).await;
+    // One circuit, and then one a minute.
+    let set = |settings: &mut exitgate::tor::Settings| {
+        (settings.engines, settings.circuits_per_second, settings.circuit_burst) = (1, 0.0, 1);
+    };
+    let rig = Rig::start_with(&bed, set).await;
+    let exits = bed.network.exits();
+    rig.seen_from(way(exits[0], 1)).await.unwrap();
+    let in_minutes = Instant::now() + Duration::from_secs(600);
+    let mut queued = Box::pin(rig.tor.lease(way(exits[1], 1), None, None, in_minutes));
+    tokio::select! {
+        lease = &mut queued => panic!("there is no token for it: {lease:?}"),
+        () = rig.until("its build is queued", |tor| tor.status()[0].building == 1) => {}
+    }
+    let refused = rig.tor.lease(way(exits[2], 1), None, None, deadline()).await;
+    assert_eq!(refused.unwrap_err(), LeaseFault::Busy);
+    assert!(rig.tor.retry_after(None) > Duration::from_secs(60), "{:?}", rig.tor.retry_after(None));
+    rig.seen_from(way(exits[0], 1)).await.unwrap(); // whoever needs no build is served
+    drop(queued);
     rig.stop().await;
 }
 

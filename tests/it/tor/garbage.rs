@@ -10,7 +10,7 @@ use exitgate::lifecycle::{Ended, Lifecycle};
 use exitgate::net::{Host, Target};
 use exitgate::route::{Isolation, WantedExits};
 use exitgate::tor::control::Auth;
-use exitgate::tor::{Attach, EngineState, LeaseFault, Settings, Tor, Way};
+use exitgate::tor::{Attach, BuildClass, EngineState, LeaseFault, Settings, Tor, Way};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -78,7 +78,13 @@ async fn garbage_on_the_control_port_is_said_so_and_tried_again_without_end() {
             timeout(Duration::from_secs(10), twice).await.unwrap_or_else(|_| panic!("{what}: {:?}", tor.status()));
         assert!(why.contains(want), "{what}: {why}");
         // Who asks meanwhile is told so when their time is over, and not later.
-        let way = Way { exit: exitgate::exit::Fingerprint([1; 20]), hops: 3, isolation: Isolation(1), own: None };
+        let way = Way {
+            exit: exitgate::exit::Fingerprint([1; 20]),
+            hops: 3,
+            isolation: Isolation(1),
+            class: BuildClass::Live,
+            own: None,
+        };
         let asked = Instant::now();
         let told = tor.lease(way, None, None, asked + Duration::from_millis(200)).await;
         assert!(

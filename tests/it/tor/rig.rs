@@ -14,7 +14,7 @@ use exitgate::lifecycle::{Ended, Lifecycle};
 use exitgate::net::{Host, Target};
 use exitgate::route::{Isolation, WantedExits};
 use exitgate::tor::control::{Addr, Auth, Control};
-use exitgate::tor::{Settings, Tor};
+use exitgate::tor::{BuildClass, Settings, Tor};
 use exitgate_testnet::web::ECHO_PORT;
 use exitgate_testnet::{Backend, Network, Options as Layout, Relay, Testbed, fetch};
 use tempfile::TempDir;
@@ -249,7 +249,7 @@ pub(super) fn fingerprint(relay: &Relay) -> Fingerprint {
 
 /// Three hops to an exit, for one isolation key.
 pub(super) fn way(relay: &Relay, isolation: u64) -> Way {
-    Way { exit: fingerprint(relay), hops: 3, isolation: Isolation(isolation), own: None }
+    Way { exit: fingerprint(relay), hops: 3, isolation: Isolation(isolation), class: BuildClass::Live, own: None }
 }
 
 pub(super) fn target(host: &str, port: u16) -> Target {

@@ -112,7 +112,7 @@ pub const ALL: &[Scenario] = &[
     scenario!("bridges", 60.0, false, "two bridges, and two fetches of the list of relays", bridges::bridges),
     scenario!(
         "routes-100",
-        5.0,
+        1.0,
         false,
         "100 routes with pools of eight within a minute, one request to each",
         routes::hundred

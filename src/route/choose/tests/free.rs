@@ -215,9 +215,8 @@ fn a_picked_exit_is_that_or_nothing() {
 }
 
 #[test]
-fn hedging_and_isolation_follow_the_mode() {
+fn hedging_follows_the_mode() {
     let mut world = World::new(&["US"; 4]);
-    let mut seen = BTreeSet::new();
     for (username, hedge, exits) in [
         ("us", true, 3),
         ("us-rotate", true, 3),
@@ -228,8 +227,6 @@ fn hedging_and_isolation_follow_the_mode() {
     ] {
         let plan = world.decide(username).unwrap();
         assert_eq!((plan.hedge, plan.exits.len()), (hedge, exits), "{username}");
-        assert!(seen.insert(plan.isolation), "{username} shares circuits with another");
-        assert_eq!(world.decide(username).unwrap().isolation, plan.isolation);
     }
 }
 

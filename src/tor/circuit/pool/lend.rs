@@ -5,31 +5,38 @@ use super::*;
 impl Pool {
     /// Returns a place on a complete circuit that is not busy, if there is one. The caller tries this on every engine
     /// before any engine starts a build.
-    pub fn lend(&mut self, key: Key, isolation: Isolation, now: Instant) -> Option<LeaseAnswer> {
-        let own = self.best_own(key, isolation, now);
+    pub fn lend(&mut self, key: Key, who: Requester, now: Instant) -> Option<LeaseAnswer> {
+        let own = self.best_own(key, who.isolation, now);
         let busy = own.is_none_or(|id| self.circuits.get(&id).is_none_or(|circuit| circuit.is_busy(now)));
-        let fresh = if busy && self.own_count(key, isolation) < PARALLEL { self.spare(key) } else { None };
-        self.take(fresh.or(own)?, isolation, now)
+        let may_grow = who.class == BuildClass::Live && busy && self.own_count(key, who.isolation) < PARALLEL;
+        let fresh = if may_grow { self.spare(key) } else { None };
+        self.take(fresh.or(own)?, who, now)
     }
 
-    /// Returns a place on a circuit. If no circuit is free, returns the id under which the request waits for one.
-    pub fn ask(&mut self, key: Key, isolation: Isolation, now: Instant) -> LeaseAnswer {
-        if let Some(lent) = self.lend(key, isolation, now) {
+    /// Returns a place on a circuit. If no circuit is free, returns the id under which the request waits for one. Refuses
+    /// a client's request whose circuit certainly comes after its deadline.
+    pub fn ask(&mut self, key: Key, who: Requester, deadline: Instant, now: Instant) -> LeaseAnswer {
+        if let Some(lent) = self.lend(key, who, now) {
             return lent;
         }
+        let Requester { isolation, class } = who;
         if let Some(doomed) = self.doomed_own(key, isolation) {
             // The replacement is built as a spare, so another isolation key can use it if no further request with this
             // key comes.
-            if !self.builds.values().any(|build| build.key == key) {
-                self.enqueue(key, None);
+            if class == BuildClass::Live && !self.builds.values().any(|build| build.key == key) {
+                self.enqueue(key, None, BuildClass::Spare);
             }
-            if let Some(lent) = self.take(doomed, isolation, now) {
+            if let Some(lent) = self.take(doomed, who, now) {
                 self.start_builds(now);
                 return lent;
             }
         }
+        if class == BuildClass::Live && self.is_too_late(key, isolation, deadline, now) {
+            return LeaseAnswer::Busy;
+        }
         let waiter = WaiterId(self.id());
-        self.groups.entry((key, isolation)).or_default().waiters.push_back(waiter);
+        let new = || Group { class, waiters: VecDeque::new(), failures: 0 };
+        self.groups.entry((key, isolation)).or_insert_with(new).waiters.push_back(waiter);
         self.supply(key, isolation);
         self.start_builds(now);
         LeaseAnswer::Wait(waiter)
@@ -154,10 +161,11 @@ impl Pool {
         ids.iter().filter(good).min_by_key(|id| self.circuits.get(id).map(|circuit| circuit.built)).copied()
     }
 
-    fn take(&mut self, id: CircuitId, isolation: Isolation, now: Instant) -> Option<LeaseAnswer> {
+    fn take(&mut self, id: CircuitId, who: Requester, now: Instant) -> Option<LeaseAnswer> {
         let circuit = self.circuits.get_mut(&id)?;
-        let was = circuit.owner.replace(isolation);
-        debug_assert!(was.is_none_or(|owner| owner == isolation), "two keys never share a circuit");
+        let was = circuit.owner.replace(who.isolation);
+        debug_assert!(was.is_none_or(|owner| owner == who.isolation), "two keys never share a circuit");
+        circuit.check = who.class == BuildClass::Check;
         circuit.first_use.get_or_insert(now);
         circuit.last_use = now;
         circuit.streams += 1;
@@ -171,16 +179,18 @@ impl Pool {
 
     /// Queues builds until there are enough for all waiting requests of this key.
     pub(super) fn supply(&mut self, key: Key, isolation: Isolation) {
-        let waiting = self.groups.get(&(key, isolation)).map_or(0, |group| group.waiters.len());
+        let Some(group) = self.groups.get(&(key, isolation)) else { return };
+        let (waiting, class) = (group.waiters.len(), group.class);
         let needed = waiting.div_ceil(usize::from(self.limits.streams).max(1)).min(PARALLEL);
         let under_way = |build: &&Build| build.key == key && build.owner == Some(isolation);
         let mut have = self.builds.values().filter(under_way).count();
         while have < needed {
             // A spare circuit that is already being built is ready sooner than a new build would be.
-            let spare = self.builds.iter().find(|(_, build)| build.key == key && build.owner.is_none());
+            let is_spare = |build: &Build| build.key == key && build.owner.is_none();
+            let spare = self.builds.iter().find(|(_, build)| class == BuildClass::Live && is_spare(build));
             match spare.map(|(id, _)| *id) {
                 Some(id) => self.claim(id, isolation),
-                None => self.enqueue(key, Some(isolation)),
+                None => self.enqueue(key, Some(isolation), class),
             }
             have += 1;
         }
@@ -188,17 +198,17 @@ impl Pool {
 
     fn claim(&mut self, id: BuildId, isolation: Isolation) {
         let Some(build) = self.builds.get_mut(&id) else { return };
-        build.owner = Some(isolation);
+        (build.owner, build.class) = (Some(isolation), BuildClass::Live);
         if build.state == BuildState::Queued {
-            self.spares.retain(|other| *other != id);
-            self.awaited.push_back(id);
+            self.queues.remove(id);
+            self.queues.live.push_back(id);
         }
     }
 
-    pub(super) fn enqueue(&mut self, key: Key, owner: Option<Isolation>) {
+    pub(super) fn enqueue(&mut self, key: Key, owner: Option<Isolation>, class: BuildClass) {
         let id = BuildId(self.id());
-        self.builds.insert(id, Build { key, owner, state: BuildState::Queued, reached: (0, None) });
-        if owner.is_some() { &mut self.awaited } else { &mut self.spares }.push_back(id);
+        self.builds.insert(id, Build { key, class, owner, state: BuildState::Queued, reached: (0, None) });
+        self.queues.of(class).push_back(id);
     }
 
     /// Gives places on a new circuit to the requests that wait for a circuit of this kind and isolation key.
@@ -206,13 +216,14 @@ impl Pool {
         let Some(key) = self.circuits.get(&id).map(|circuit| circuit.key) else { return };
         let Some(group) = self.groups.get_mut(&(key, isolation)) else { return };
         group.failures = 0;
+        let who = Requester { isolation, class: group.class };
         let count = group.waiters.len().min(usize::from(self.limits.streams));
         let served: Vec<_> = group.waiters.drain(..count).collect();
         if group.waiters.is_empty() {
             self.groups.remove(&(key, isolation));
         }
         for waiter in served {
-            if let Some(LeaseAnswer::Lent(circuit, path)) = self.take(id, isolation, now) {
+            if let Some(LeaseAnswer::Lent(circuit, path)) = self.take(id, who, now) {
                 self.effects.push(Effect::Grant { waiter, circuit, path });
             }
         }

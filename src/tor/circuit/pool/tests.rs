@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod classes;
+
 const LIMITS: Limits = Limits {
     rate: 1.0,
     burst: 10,
@@ -21,6 +23,10 @@ fn key(exit: u8) -> Key {
 
 fn iso(n: u64) -> Isolation {
     Isolation(n)
+}
+
+fn client(isolation: u64) -> Requester {
+    Requester { isolation: iso(isolation), class: BuildClass::Live }
 }
 
 /// A pool with a clock and a simulated tor that builds every circuit it is asked for.
@@ -82,14 +88,19 @@ impl Bed {
     }
 
     fn lend(&mut self, exit: u8, isolation: u64) -> Option<CircuitId> {
-        match self.pool.lend(key(exit), iso(isolation), self.now)? {
+        match self.pool.lend(key(exit), client(isolation), self.now)? {
             LeaseAnswer::Lent(id, _) => Some(id),
-            LeaseAnswer::Wait(_) => panic!("lend never waits"),
+            other => panic!("lend never waits: {other:?}"),
         }
     }
 
+    /// A client that waits for as long as it takes asks for a circuit.
     fn ask(&mut self, exit: u8, isolation: u64) -> LeaseAnswer {
-        self.pool.ask(key(exit), iso(isolation), self.now)
+        self.ask_for(exit, client(isolation), Duration::from_secs(86_400))
+    }
+
+    fn ask_for(&mut self, exit: u8, who: Requester, patience: Duration) -> LeaseAnswer {
+        self.pool.ask(key(exit), who, self.now + patience, self.now)
     }
 }
 
@@ -188,7 +199,7 @@ fn the_pace_is_kept_and_those_who_wait_come_first() {
         later += bed.builds().len();
     }
     assert_eq!(later, 4, "one a second, and the second that was spent on the request is missing");
-    assert!(bed.pool.next_start().is_some_and(|wait| wait <= Duration::from_secs(1)));
+    assert!(bed.pool.next_start(bed.now).is_some_and(|wait| wait <= Duration::from_secs(1)));
 }
 
 #[test]
@@ -386,6 +397,7 @@ proptest! {
                         held.push(id);
                     }
                     LeaseAnswer::Wait(waiter) => { waiting.insert(waiter, iso(isolation)); }
+                    LeaseAnswer::Busy => prop_assert!(false, "a client with much patience is not refused"),
                 },
                 2 if !started.is_empty() => {
                     let build = started.remove(pick(started.len()));

@@ -14,7 +14,7 @@ impl Pool {
         self.wanted = wanted;
         let keep = &self.wanted;
         let builds = &mut self.builds;
-        self.spares.retain(|id| {
+        self.queues.spares.retain(|id| {
             let kept = builds.get(id).is_some_and(|build| keep.contains_key(&build.key));
             if !kept {
                 builds.remove(id);
@@ -60,13 +60,16 @@ impl Pool {
         let Some(build) = self.launched.remove(&id).and_then(|build| self.builds.remove(&build)) else { return false };
         self.trouble.remove(&build.key);
         if let Some(since) = build.state.since() {
-            metrics::histogram!(CIRCUIT_BUILD_SECONDS).record(now.saturating_duration_since(since));
+            let took = now.saturating_duration_since(since);
+            self.times.add(took);
+            metrics::histogram!(CIRCUIT_BUILD_SECONDS).record(took);
         }
         let circuit = Circuit {
             key: build.key,
             path,
             built: now,
             owner: None,
+            check: false,
             first_use: None,
             last_use: now,
             streams: 0,
@@ -93,8 +96,7 @@ impl Pool {
         if let BuildState::Launched(_, circuit) = build.state {
             self.launched.remove(&circuit);
         }
-        self.awaited.retain(|other| *other != id);
-        self.spares.retain(|other| *other != id);
+        self.queues.remove(id);
         let trouble = self.trouble.entry(build.key).or_insert(Trouble { failures: 0, until: now });
         let pause = SPARE_PAUSE.saturating_mul(1 << trouble.failures.min(10)).min(SPARE_PAUSE_MAX);
         *trouble = Trouble { failures: trouble.failures + 1, until: now + pause };
@@ -105,7 +107,7 @@ impl Pool {
         // may succeed.
         let hopeless = matches!(fault, LeaseFault::UnknownExit | LeaseFault::Policy | LeaseFault::NoPath);
         let others = self.builds.values().any(|build_| build_.key == build.key && build_.owner == Some(owner));
-        if !hopeless && group.failures < ATTEMPTS {
+        if !hopeless && group.failures < group.attempts() {
             self.supply(build.key, owner);
         } else if hopeless || !others {
             for waiter in self.groups.remove(&(build.key, owner)).into_iter().flat_map(|group| group.waiters) {
@@ -146,8 +148,7 @@ impl Pool {
         self.by_key.clear();
         self.builds.clear();
         self.launched.clear();
-        self.awaited.clear();
-        self.spares.clear();
+        self.queues = Queues::default();
         self.trouble.clear();
     }
 
@@ -170,7 +171,8 @@ impl Pool {
         self.hedge(now);
         let (dirty, idle) = (self.limits.dirty, self.limits.idle);
         let old = self.circuits.iter().filter(|(_, circuit)| {
-            let unused = now.saturating_duration_since(circuit.last_use) >= idle;
+            let unused =
+                now.saturating_duration_since(circuit.last_use) >= if circuit.check { CHECK_IDLE } else { idle };
             let is_kept = circuit.owner.is_none() && self.wanted.contains_key(&circuit.key);
             !is_kept && circuit.streams == 0 && (unused || circuit.is_dirty(dirty, now))
         });
@@ -182,56 +184,74 @@ impl Pool {
         self.start_builds(now);
     }
 
-    /// Starts a second build in parallel to each slow build that a request waits for.
+    /// Starts a second build in parallel to each slow build that a client waits for.
     fn hedge(&mut self, now: Instant) {
+        let patience = self.times.p95().clamp(SLOW_BUILD_MIN, SLOW_BUILD);
         let mut slow = BTreeMap::<(Key, Isolation), usize>::new();
         for build in self.builds.values() {
-            let Some(owner) = build.owner else { continue };
+            let Some(owner) = build.owner.filter(|_| build.class == BuildClass::Live) else { continue };
             let age = build.state.since().map(|at| now.saturating_duration_since(at));
             let count = slow.entry((build.key, owner)).or_default();
             // A build that is not slow or has not begun counts as two, and then no second build is started.
-            *count += if age.is_some_and(|age| age >= SLOW_BUILD) { 1 } else { 2 };
+            *count += if age.is_some_and(|age| age >= patience) { 1 } else { 2 };
         }
         for ((key, owner), count) in slow {
             if count == 1 && self.groups.contains_key(&(key, owner)) {
-                self.enqueue(key, Some(owner));
+                self.enqueue(key, Some(owner), BuildClass::Live);
             }
         }
     }
 
     /// Returns how long the next queued build must wait for the [`BuildRate`].
-    pub fn next_start(&self) -> Option<Duration> {
-        let awaited = self.awaited.front().map(|_| self.pace.wait(true));
-        let spare = self.spares.front().map(|_| self.pace.wait(false));
-        awaited.into_iter().chain(spare).min()
+    pub fn next_start(&self, now: Instant) -> Option<Duration> {
+        let Queues { live, spares, checks } = &self.queues;
+        let queues = [(live, BuildClass::Live), (spares, BuildClass::Spare), (checks, BuildClass::Check)];
+        let waiting = queues.into_iter().filter(|(queue, _)| !queue.is_empty());
+        waiting.map(|(_, class)| self.pace.wait(class, now)).min()
     }
 
-    /// Starts as many queued builds as the [`BuildRate`] allows. Builds that a request waits for come first.
+    /// Starts as many queued builds as the [`BuildRate`] allows. Builds for clients come first, but one build of a class
+    /// that has waited for its share of the rate comes before them.
     pub(super) fn start_builds(&mut self, now: Instant) {
-        for awaited in [true, false] {
-            loop {
-                let queue = if awaited { &mut self.awaited } else { &mut self.spares };
-                let Some(id) = queue.front().copied() else { break };
-                let given_up = |build: &Build| build.owner.is_some_and(|o| !self.groups.contains_key(&(build.key, o)));
-                let Some(build) = self.builds.get_mut(&id).filter(|build| !given_up(build)) else {
-                    queue.pop_front();
-                    self.builds.remove(&id);
-                    continue;
-                };
-                if !self.pace.take(awaited, now) {
-                    break;
-                }
-                queue.pop_front();
-                build.state = BuildState::Started(now);
-                self.effects.push(Effect::Build { build: id, key: build.key });
+        for class in [BuildClass::Spare, BuildClass::Check] {
+            if self.pace.is_overdue(class, now) {
+                self.start_one(class, now);
             }
+        }
+        for class in [BuildClass::Live, BuildClass::Spare, BuildClass::Check] {
+            while self.start_one(class, now) {}
         }
     }
 
-    /// Takes a token of the [`BuildRate`] for a circuit that is built outside the pool. Returns false if there is no
+    /// Starts the first queued build of a class. Returns false if no build is queued or the [`BuildRate`] does not allow
+    /// it.
+    fn start_one(&mut self, class: BuildClass, now: Instant) -> bool {
+        while let Some(id) = self.queues.of(class).front().copied() {
+            if !self.is_needed(id) {
+                self.queues.of(class).pop_front();
+                self.builds.remove(&id);
+                continue;
+            }
+            let Some(build) = self.builds.get_mut(&id).filter(|_| self.pace.take(class, now)) else { return false };
+            build.state = BuildState::Started(now);
+            self.effects.push(Effect::Build { build: id, key: build.key });
+            self.queues.of(class).pop_front();
+            return true;
+        }
+        self.pace.nobody_waits(class);
+        false
+    }
+
+    /// Returns false if all requests for which a build was queued have given up.
+    pub(super) fn is_needed(&self, id: BuildId) -> bool {
+        let Some(build) = self.builds.get(&id) else { return false };
+        build.owner.is_none_or(|owner| self.groups.contains_key(&(build.key, owner)))
+    }
+
+    /// Takes a token of the [`BuildRate`] for a nudge, which is built outside the pool. Returns false if there is no
     /// token.
     pub fn may_build(&mut self, now: Instant) -> bool {
-        self.pace.take(true, now)
+        self.pace.take(BuildClass::Nudge, now)
     }
 
     /// Queues a build for every wanted spare circuit that neither exists nor is being built.
@@ -261,7 +281,7 @@ impl Pool {
         let good = |id: &&CircuitId| self.circuits.get(id).is_some_and(|c| c.owner.is_none() && !c.doomed);
         let there = ids.iter().filter(good).count();
         for _ in there + coming..usize::from(spares) {
-            self.enqueue(key, None);
+            self.enqueue(key, None, BuildClass::Spare);
         }
     }
 

@@ -1,0 +1,123 @@
+//! Which streams may share a circuit. Pure.
+//!
+//! Streams through one circuit can be linked to each other by the relays of the circuit. So two clients never share a
+//! circuit. One client's own sessions do by default: the exit sees them all in any case, what a session promises is its
+//! address, and each circuit costs a build, of which an engine has one a second. `docs/decisions/0032-isolation.md`
+//! has the reasons.
+
+use std::net::IpAddr;
+
+use super::balance::seed;
+use super::selector::SessionId;
+use crate::net::Host;
+
+/// A number that decides which streams may share a circuit. Streams share a circuit only if their isolation numbers are
+/// equal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Isolation(pub u64);
+
+/// How far the streams of one client are kept apart. Each variant keeps apart all that the variants before it do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum IsolateBy {
+    /// All streams of one client to one exit may share circuits.
+    #[default]
+    Key,
+    /// Streams share circuits only if they belong to the same route (or selector) and the same session.
+    Session,
+    /// As [`IsolateBy::Session`], and the streams must go to the same target host.
+    Target,
+}
+
+/// The client of a stream, as far as isolation is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenant<'a> {
+    /// The name of the client's key. Empty if the client needed no key.
+    pub key: &'a str,
+    /// The address from which the client connects. It tells clients apart only if there is no key.
+    pub address: IpAddr,
+}
+
+impl IsolateBy {
+    const ALL: [Self; 3] = [Self::Key, Self::Session, Self::Target];
+
+    /// The keyword in usernames, the configuration and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Session => "session",
+            Self::Target => "target",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|by| by.as_str() == text)
+    }
+}
+
+/// Returns the isolation of a stream. `scope` and `session` are those of the username, `host` is the target's.
+pub(super) fn isolation(
+    by: IsolateBy,
+    tenant: Tenant<'_>,
+    scope: &str,
+    session: Option<&SessionId>,
+    host: &Host,
+) -> Isolation {
+    // A key may be used from many machines. Without keys, the address is all that tells two clients apart. tor does the
+    // same (`IsolateSOCKSAuth`, `IsolateClientAddr`).
+    let address = Some(tenant.address).filter(|_| tenant.key.is_empty());
+    let within = (by >= IsolateBy::Session).then_some((scope, session));
+    let to = (by >= IsolateBy::Target).then_some(host);
+    Isolation(seed(&(tenant.key, address, within, to)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Stream {
+        key: &'static str,
+        address: &'static str,
+        scope: &'static str,
+        session: &'static str,
+        host: &'static str,
+    }
+
+    const BASE: Stream = Stream { key: "team", address: "10.0.0.1", scope: "us", session: "a", host: "shop.com" };
+
+    fn of(by: IsolateBy, stream: &Stream) -> Isolation {
+        let session = SessionId::parse(stream.session);
+        let tenant = Tenant { key: stream.key, address: stream.address.parse().unwrap() };
+        isolation(by, tenant, stream.scope, session.as_ref(), &Host::Name(stream.host.into()))
+    }
+
+    #[test]
+    fn each_level_keeps_apart_more_than_the_level_before() {
+        use IsolateBy::{Key, Session, Target};
+        for (other, apart) in [
+            (Stream { key: "other", ..BASE }, [true, true, true]),
+            (Stream { address: "10.0.0.2", ..BASE }, [false, false, false]),
+            (Stream { scope: "de", ..BASE }, [false, true, true]),
+            (Stream { session: "b", ..BASE }, [false, true, true]),
+            (Stream { host: "other.com", ..BASE }, [false, false, true]),
+        ] {
+            assert_eq!([Key, Session, Target].map(|by| of(by, &BASE) != of(by, &other)), apart);
+        }
+    }
+
+    #[test]
+    fn without_a_key_the_address_tells_clients_apart() {
+        let open = Stream { key: "", ..BASE };
+        for by in IsolateBy::ALL {
+            assert_ne!(of(by, &open), of(by, &Stream { address: "10.0.0.2", key: "", ..BASE }), "{by:?}");
+            assert_ne!(of(by, &open), of(by, &BASE), "{by:?}: a client without a key is none with one");
+        }
+    }
+
+    #[test]
+    fn each_word_is_read() {
+        for by in IsolateBy::ALL {
+            assert_eq!(IsolateBy::parse(by.as_str()), Some(by));
+        }
+        assert_eq!((IsolateBy::parse("user"), IsolateBy::default()), (None, IsolateBy::Key));
+    }
+}
