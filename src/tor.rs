@@ -62,7 +62,7 @@ use engine::Engine;
 use fleet::Fleet;
 use netdir::Netdir;
 use own::Owned;
-use path::Port;
+use path::{NoPath, Port};
 use stream::Username;
 
 /// The longest time that a request waits for any engine to become ready. A restart of an engine takes a second or two.
@@ -207,8 +207,11 @@ impl Tor {
         failed: Option<EngineId>,
         deadline: Instant,
     ) -> Result<Lease, LeaseFault> {
-        if let Some(dir) = self.fleet.netdir() {
-            path::exit(&dir, &way.exit, port).map_err(engine::no_path)?;
+        let listed = self.fleet.netdir().map_or(Ok(()), |dir| path::exit(&dir, &way.exit, port).map(drop));
+        if let Err(why) = listed
+            && why != NoPath::ExitUnknown
+        {
+            return Err(engine::no_path(why));
         }
         let lasting = port.map(|port| port.number).filter(|port| path::is_long_lived(*port));
         let key = Key { exit: way.exit, hops: if way.hops == 2 { 2 } else { 3 }, lasting };
@@ -217,6 +220,8 @@ impl Tor {
         if let Some(lease) = engines.iter().find_map(|engine| engine.lend(key, way.isolation)) {
             return Ok(lease);
         }
+        // A relay that one consensus does not list keeps the circuits that it has, but tor builds no more to it.
+        listed.map_err(engine::no_path)?;
         let mut fault = LeaseFault::NotReady;
         let last = engines.last().map(|engine| engine.id());
         for engine in engines {

@@ -140,9 +140,10 @@ impl Memory {
 }
 
 /// Returns true if a pinned exit is up and still has the pinned address. An exit whose check is overdue still counts as
-/// up, because an overdue check is no reason to change a pinned IP.
+/// up, and so does an exit that its source does not list at the moment, because neither is a reason to change a pinned
+/// IP.
 pub(super) fn is_up(exit: &Exit, to: &Pinned) -> bool {
-    exit.alive() && exit.known().verdict != Verdict::Bad && exit.distinct() && exit.v4() == Some(to.ip)
+    exit.is_kept() && exit.known().verdict != Verdict::Bad && exit.distinct() && exit.v4() == Some(to.ip)
 }
 
 #[cfg(test)]
