@@ -188,6 +188,19 @@ mod tests {
     }
 
     #[test]
+    fn the_use_of_a_short_pin_is_stored_after_an_eighth_of_its_life() {
+        let mut world = World::new(&["US"]);
+        world.first("us-strict-session-a-ttl-16m");
+        assert_eq!(world.memory.changes().len(), 1);
+        world.pass(2 * MINUTE);
+        world.first("us-strict-session-a-ttl-16m");
+        assert!(world.memory.changes().is_empty());
+        world.pass(SECOND);
+        world.first("us-strict-session-a-ttl-16m");
+        assert_eq!(named(&world.memory.changes()), ["pin us-strict-session-a on 0"]);
+    }
+
+    #[test]
     fn what_was_stored_restores_the_same_memory() {
         let mut world = World::new(&["US"; 30]);
         world.route("alone", "us-strict", Policy { exclusive: true, ..Policy::default() });

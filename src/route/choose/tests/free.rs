@@ -128,6 +128,17 @@ fn tunnels_count_by_the_capacity_that_they_take() {
 }
 
 #[test]
+fn the_one_exit_of_many_that_is_not_ejected_is_found() {
+    let mut world = World::new(&["US"; 60]);
+    world.route("web", "us", Policy { pool: 1, ..Policy::default() });
+    let member = number(world.routes.get("web").unwrap().pool.members()[0].id());
+    world.relist(member, |listing| listing.policy = "accept 80,443".parse().unwrap());
+    let open = (member + 1) % 60;
+    (0..60).filter(|n| *n != open).for_each(|n| world.eject(n));
+    assert!((0..20).all(|_| number(world.decide_to("web", "irc.net:6667").unwrap().first().id()) == open));
+}
+
+#[test]
 fn exits_outside_the_pool_are_drawn_by_capacity() {
     let mut world = World::new(&["US"; 60]);
     // Forty small exits have a tenth of the capacity.
