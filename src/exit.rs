@@ -6,9 +6,10 @@
 //! traffic of a relay often leaves from another address than the relay announces. Countries and pins go by the observed
 //! IP.
 //!
-//! Next: `exit/facts.rs` (what is known of one exit), `exit/catalog.rs` (all exits, indexed), `exit/load.rs` (what
-//! changes with every connection). [`crate::route`] chooses among exits. [`crate::dial`] opens streams through exits.
+//! Next: `exit/facts.rs` (what is known of one exit), `exit/capacity.rs` (how much it can carry), `exit/catalog.rs` (all
+//! exits, indexed), `exit/load.rs` (what changes with every connection). [`crate::route`] chooses among exits. [`crate::dial`] opens streams through exits.
 
+pub(crate) mod capacity;
 pub mod catalog;
 pub mod country;
 pub mod facts;

@@ -66,7 +66,7 @@ use fleet::Fleet;
 use netdir::Netdir;
 pub use netdir::clients::Recommendation;
 use own::Owned;
-use path::Port;
+use path::{NoPath, Port};
 use spares::Share;
 use stream::Username;
 
@@ -212,8 +212,11 @@ impl Tor {
         failed: Option<EngineId>,
         deadline: Instant,
     ) -> Result<Lease, LeaseFault> {
-        if let Some(dir) = self.fleet.netdir() {
-            path::exit(&dir, &way.exit, port).map_err(engine::no_path)?;
+        let listed = self.fleet.netdir().map_or(Ok(()), |dir| path::exit(&dir, &way.exit, port).map(drop));
+        if let Err(why) = listed
+            && why != NoPath::ExitUnknown
+        {
+            return Err(engine::no_path(why));
         }
         let (key, who) = (key(&way, port), way.requester());
         let mut engines = self.engines_for(way, deadline).await?;
@@ -221,6 +224,8 @@ impl Tor {
         if let Some(lease) = engines.iter().find_map(|engine| engine.lend(key, who)) {
             return Ok(lease);
         }
+        // A relay that one consensus does not list keeps the circuits that it has, but tor builds no more to it.
+        listed.map_err(engine::no_path)?;
         // A circuit must be built. The engine with the shorter queue builds it sooner.
         engines.sort_by_cached_key(|engine| {
             let state = engine.state().borrow().clone();

@@ -56,7 +56,7 @@ pub(super) struct ExitView {
     /// Why its last check failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
-    /// Why it is not usable although its checks may pass: `down`, `bad_exit`, `draining`, `condemned`, `several_ips`.
+    /// Why it is not usable although its checks may pass: `down`, `not_listed`, `bad_exit`, `draining`, `condemned`, `several_ips`.
     #[schema(required = false)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     marks: Vec<&'static str>,
@@ -121,6 +121,7 @@ fn marks(exit: &Exit) -> Vec<&'static str> {
     let (flags, marks) = (exit.listing().flags, exit.known().marks);
     let all = [
         (!flags.running, "down"),
+        (exit.listing().unlisted.is_some() && !marks.draining, "not_listed"),
         (flags.bad_exit, "bad_exit"),
         (marks.draining, "draining"),
         (marks.bad_for_good, "condemned"),
@@ -404,6 +405,17 @@ mod tests {
             assert!(error.message().contains(field), "{}", error.message());
         }
         assert!(parsed("usable=maybe").is_err() && parsed("contry=us").is_err());
+    }
+
+    #[test]
+    fn a_relay_that_the_directory_misses_is_marked_until_it_drains() {
+        let mut edit = crate::exit::Catalog::default().edit();
+        edit.list(crate::exit::Listing { unlisted: Some(Moment(1)), ..crate::exit::Listing::new(ExitId::Direct) });
+        let catalog = edit.finish();
+        assert_eq!(marks(catalog.get(&ExitId::Direct).unwrap()), ["not_listed"]);
+        let mut edit = catalog.edit();
+        edit.learn(&ExitId::Direct, |known| known.marks.draining = true);
+        assert_eq!(marks(edit.finish().get(&ExitId::Direct).unwrap()), ["draining"]);
     }
 
     #[test]

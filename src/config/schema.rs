@@ -80,7 +80,7 @@ section!(Gateway {
     hedge: f64 = 0.05,
     pool: Int<1, 10_000> = Int(8),
     pin_ttl: Text<Duration> = days(30),
-    repin_after: Text<DurationOrNever> = Text(DurationOrNever(Some(Duration::from_mins(10)))),
+    repin_after: Text<DurationOrNever> = Text(DurationOrNever(Some(Duration::from_hours(3)))),
     session_ttl: Text<Duration> = minutes(10),
     max_session_ttl: Text<Duration> = days(1),
     isolation: Isolation = Isolation::Key,

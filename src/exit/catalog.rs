@@ -9,10 +9,11 @@
 //! Each exit has a [`Slot`], which is a small number. A set of slots is stored as bits. The candidates of a selector
 //! are the intersection of a few sets.
 //!
-//! Next: `catalog/edit.rs` (the next edition), `catalog/bits.rs` (sets of slots), `catalog/ports.rs` (exits by allowed
-//! port). [`crate::route::pool`] queries a catalog.
+//! Next: `catalog/edit.rs` (the next edition), `catalog/bits.rs` (sets of slots), `catalog/draw.rs` (draws
+//! by capacity), `catalog/ports.rs` (exits by allowed port). [`crate::route::pool`] queries a catalog.
 
 mod bits;
+mod draw;
 mod edit;
 #[cfg(test)]
 pub(crate) mod lookups;
@@ -22,9 +23,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
+use rand::Rng;
+
 pub use bits::Bits;
 pub use edit::Editor;
 
+use draw::Weights;
 use ports::Ports;
 
 use super::country::{Country, CountrySet};
@@ -61,6 +65,8 @@ pub struct Catalog {
     /// address.
     leading: Arc<Bits>,
     tunnels: Arc<Bits>,
+    stable: Arc<Bits>,
+    weights: Arc<Weights>,
 }
 
 /// The layout of a catalog: which exit has which slot. A layout does not keep its catalog in memory. A set of slots
@@ -210,6 +216,28 @@ impl Catalog {
     /// Exits that open streams to targets. Other exits only forward plain HTTP requests.
     pub fn tunnels(&self) -> &Bits {
         &self.tunnels
+    }
+
+    /// Exits that are rarely down ([`Exit::is_stable`]).
+    pub fn stable(&self) -> &Bits {
+        &self.stable
+    }
+
+    /// Draws `count` different exits of the set at random, by their capacities. If the set has no more exits, returns
+    /// all of them. The first exit is the one that a single draw would give.
+    pub fn draw<R: Rng + ?Sized>(&self, from: &Bits, count: usize, rng: &mut R) -> Vec<Slot> {
+        self.weights.draw(from, count, rng)
+    }
+
+    /// Returns the `count` exits of the set that are first by [`super::capacity::rank`] for this seed, each with its
+    /// rank, in no particular order.
+    pub fn first(&self, from: &Bits, seed: u64, count: usize) -> Vec<(f64, Slot)> {
+        self.weights.first(from, seed, count)
+    }
+
+    /// The mean capacity of all exits.
+    pub fn mean_capacity(&self) -> u32 {
+        self.weights.mean()
     }
 
     /// Exits that allow connections to the port. `v6` is true if the target is an IPv6 address.

@@ -14,10 +14,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::capacity;
 use super::country::{Country, GeoIp};
 use super::policy::PortPolicy;
 use super::public::{Abilities, Offer};
-use super::{ExitId, Load, Moment, PublicId, Slot};
+use super::{ExitId, Load, Moment, PublicId, Slot, Source};
 
 /// How long an observed address of an exit counts as an address that sites may see again. `exit_addresses` of Onionoo
 /// covers the same time.
@@ -42,8 +43,12 @@ pub struct Listing {
     /// The ports that the exit allows for IPv6 targets.
     pub policy_v6: PortPolicy,
     pub flags: Flags,
-    /// The exit's share of the network's capacity, in a unit that depends on the source.
+    /// The consensus weight of a Tor exit, which is about its bandwidth in kB/s. Exits of other sources have none, and
+    /// their value is not used. [`Exit::capacity`] is what choices go by.
     pub weight: u32,
+    /// Since when the source has not listed the exit. `None` while the source lists the exit. Such an exit gets nothing
+    /// new, and what uses it stays, because most exits that one consensus misses are in the next one or the one after.
+    pub unlisted: Option<Moment>,
     /// How the gateway reaches a public proxy. `None` for other exits.
     pub public: Option<Arc<Offer>>,
 }
@@ -63,6 +68,7 @@ impl Listing {
             policy_v6: PortPolicy::reject_all(),
             flags: Flags { running: true, ..Flags::default() },
             weight: 1,
+            unlisted: None,
             public: None,
         }
     }
@@ -142,7 +148,8 @@ pub struct Marks {
     pub several_ips: bool,
     /// The exit tampered with traffic and is never used again.
     pub bad_for_good: bool,
-    /// The source no longer lists the exit. Open tunnels may finish, and no new tunnel begins.
+    /// The source has not listed the exit for so long that the exit is given up. Open tunnels may finish, and no new
+    /// tunnel begins.
     pub draining: bool,
 }
 
@@ -170,6 +177,7 @@ pub struct Exit {
     ip: Option<IpAddr>,
     v4: Option<Ipv4Addr>,
     seed: u64,
+    capacity: u32,
 }
 
 impl Exit {
@@ -180,7 +188,8 @@ impl Exit {
         let v4 = ip.and_then(|ip| if let IpAddr::V4(v4) = ip { Some(v4) } else { None });
         let mut hasher = DefaultHasher::new();
         listing.id.hash(&mut hasher);
-        Self { slot, country: country(&listing, &known), ip, v4, seed: hasher.finish(), listing, known, load }
+        let (seed, capacity, country) = (hasher.finish(), capacity::of(&listing), country(&listing, &known));
+        Self { slot, country, ip, v4, seed, capacity, listing, known, load }
     }
 
     /// The slot of the exit in the catalog that holds this edition.
@@ -221,11 +230,23 @@ impl Exit {
         self.v4
     }
 
-    /// Returns true if the exit is up: running, without the flag `BadExit`, not draining, and not condemned for
+    /// Returns true if the exit is up: listed, running, without the flag `BadExit`, not draining, and not condemned for
     /// tampering. The result of its last check does not matter.
     pub fn alive(&self) -> bool {
+        self.listing.unlisted.is_none() && self.is_kept()
+    }
+
+    /// Returns true if sessions, pins and pools that use the exit keep it: the exit is up, or nothing else speaks
+    /// against it than that its source does not list it at the moment.
+    pub fn is_kept(&self) -> bool {
         let (flags, marks) = (self.listing.flags, self.known.marks);
         flags.running && !flags.bad_exit && !marks.draining && !marks.bad_for_good
+    }
+
+    /// Returns true if the exit is rarely down, so that it suits a pin that lasts for weeks: the exit has the flag
+    /// Stable. Exits that are no relays count as stable, because no source says it of them.
+    pub fn is_stable(&self) -> bool {
+        self.listing.flags.stable || self.listing.id.source() != Source::Tor
     }
 
     /// Returns true if the exit may carry connections: the exit is up and passed its last check.
@@ -247,6 +268,11 @@ impl Exit {
     /// Returns true if the exit opens streams to targets, and false if the exit only forwards plain HTTP requests.
     pub fn tunnels(&self) -> bool {
         self.known.public.is_none_or(|able| able.tunnels)
+    }
+
+    /// How much the exit can carry: an exit of twice the capacity is chosen twice as often. Never 0.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
     }
 
     /// A hash of the exit's id. Rendezvous hashing combines this hash with the hash of a route or session.
@@ -318,14 +344,28 @@ mod tests {
     }
 
     #[test]
+    fn relays_need_the_flag_to_count_as_stable() {
+        let of = |id, stable| {
+            let flags = Flags { stable, ..Flags::default() };
+            Exit::new(Slot(0), Arc::new(Listing { flags, ..Listing::new(id) }), Known::default(), Arc::default())
+        };
+        let relay = || ExitId::Tor(crate::exit::Fingerprint([1; 20]));
+        assert!(of(relay(), true).is_stable() && !of(relay(), false).is_stable());
+        assert!(of(ExitId::Direct, false).is_stable());
+    }
+
+    #[test]
     fn only_an_exit_that_is_up_and_good_is_usable() {
         let good = Known { verdict: Verdict::Good, ..Known::default() };
         assert!(exit(good.clone()).usable() && !exit(Known::default()).usable());
         for spoil in [|m: &mut Marks| m.draining = true, |m: &mut Marks| m.bad_for_good = true] {
             let mut known = good.clone();
             spoil(&mut known.marks);
-            assert!(!exit(known).alive());
+            assert!(!exit(known.clone()).alive() && !exit(known).is_kept());
         }
+        let unlisted = Listing { unlisted: Some(Moment(1)), ..listing() };
+        let unlisted = Exit::new(Slot(0), Arc::new(unlisted), good.clone(), Arc::default());
+        assert!(!unlisted.alive() && !unlisted.usable() && unlisted.is_kept(), "what uses it stays, nothing new comes");
         for spoil in [|f: &mut Flags| f.running = false, |f: &mut Flags| f.bad_exit = true] {
             let mut listing = listing();
             spoil(&mut listing.flags);

@@ -2,18 +2,24 @@
 //!
 //! If every connection took the best of all exits, all connections that open at the same time would go to one exit and
 //! overload that exit. If a connection took any exit, load and latency would be ignored. Two random choices spread
-//! connections nearly evenly without sorting. The cost of an exit is its number of tunnels times its peak average
-//! latency, as in linkerd, with one difference: latencies that are nearly equal count as equal. Otherwise random
+//! connections nearly evenly without sorting. The cost of an exit is its number of tunnels, by its capacity, times its
+//! peak average latency, as in linkerd, with one more difference: latencies that are nearly equal count as equal. Otherwise random
 //! differences of latencies would decide nearly every comparison on a quiet gateway, and an exit that was lucky once
 //! would get two connections in three.
 //!
-//! Next: `route/choose/free.rs` calls this file for each connection. `exit/load.rs` measures tunnels and latencies.
+//! Exits of a pool differ in capacity, and ten tunnels through a large exit leave each tunnel more than two tunnels
+//! through a small exit. So tunnels count by what they take of their exit's capacity. Two exits without tunnels are
+//! equally good whatever their capacities, because one connection at a time fits through each: a client of a pool sees
+//! all of its addresses.
+//!
+//! Next: `route/choose/free.rs` calls this file for each connection. Sessions go to the exit that [`first`] returns. `exit/load.rs` measures tunnels and latencies.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 
+use crate::exit::capacity::rank;
 use crate::exit::{Exit, Moment};
 
 /// Latencies below this value count as equal, in µs. A stream through Tor takes some hundreds of ms to open, and then
@@ -26,14 +32,18 @@ const BAND: u64 = 2;
 
 /// Returns true if `one` is the better exit of the two. The result is random if the two are equally good.
 pub fn prefers<R: Rng + ?Sized>(one: &Exit, other: &Exit, now: Moment, rng: &mut R) -> bool {
-    let cost = |exit: &Exit| {
-        let latency = u64::try_from(exit.load().latency(now).as_micros()).unwrap_or(u64::MAX);
-        (u64::from(exit.load().in_flight()) + 1, latency.max(FLOOR))
-    };
-    let (mine, theirs) = (cost(one), cost(other));
-    let alike = mine.1.max(theirs.1) < mine.1.min(theirs.1).saturating_mul(BAND);
-    let weigh = |(tunnels, latency): (u64, u64)| if alike { tunnels } else { tunnels.saturating_mul(latency) };
-    match weigh(mine).cmp(&weigh(theirs)) {
+    let latency = |exit: &Exit| u64::try_from(exit.load().latency(now).as_micros()).unwrap_or(u64::MAX).max(FLOOR);
+    let (mine, theirs) = (latency(one), latency(other));
+    let alike = mine.max(theirs) < mine.min(theirs).saturating_mul(BAND);
+    let (my_capacity, their_capacity) = (u64::from(one.capacity()), u64::from(other.capacity()));
+    // Instead of a division by the exit's own capacity, tunnels are multiplied by the capacity of the other exit. The
+    // tunnel that is about to begin counts the same for both.
+    let next = my_capacity.max(their_capacity);
+    let load = |exit: &Exit, capacity: u64| u64::from(exit.load().in_flight()) * capacity + next;
+    let weigh = |load: u64, latency: u64| if alike { load } else { load.saturating_mul(latency) };
+    let mine = weigh(load(one, their_capacity), mine);
+    let theirs = weigh(load(other, my_capacity), theirs);
+    match mine.cmp(&theirs) {
         std::cmp::Ordering::Less => true,
         std::cmp::Ordering::Greater => false,
         std::cmp::Ordering::Equal => rng.random_bool(0.5),
@@ -65,10 +75,16 @@ pub(crate) fn seed(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Mixes two numbers into one, with the last step of splitmix64. Rendezvous hashing ranks exits by the result.
-pub(crate) fn stir(one: u64, other: u64) -> u64 {
-    let mut x = one ^ other.rotate_left(32);
-    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
+/// Returns the exit that is the first for the holder of this seed. It is the same exit each time, as long as the exit is
+/// there and no exit comes that is before it.
+pub(super) fn first<'a>(seed: u64, exits: impl Iterator<Item = &'a Arc<Exit>>) -> Option<&'a Arc<Exit>> {
+    let ranked = exits.map(|exit| (rank(seed, exit), exit));
+    ranked.min_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, exit)| exit)
+}
+
+/// Returns the exits in the order in which [`first`] returns them if each exit that was the first goes.
+pub(super) fn in_order<'a>(seed: u64, exits: impl Iterator<Item = &'a Arc<Exit>>) -> Vec<&'a Arc<Exit>> {
+    let mut ranked: Vec<_> = exits.map(|exit| (rank(seed, exit), exit)).collect();
+    ranked.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
+    ranked.into_iter().map(|(_, exit)| exit).collect()
 }

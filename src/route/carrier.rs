@@ -7,10 +7,10 @@
 use rand::Rng;
 use rand::seq::IteratorRandom as _;
 
-use super::balance::stir;
+use super::balance::{first, seed};
 use crate::exit::catalog::Filter;
 use crate::exit::country::CountrySet;
-use crate::exit::{Catalog, Exit, ExitId, Fingerprint, PublicId, Source};
+use crate::exit::{Catalog, ExitId, Fingerprint, PublicId, Source};
 
 /// The number of Tor exits that carry the traffic to proxies. Not tuned: with 8, the death of one exit affects few
 /// proxies, and there are few enough exits to keep circuits ready.
@@ -21,16 +21,9 @@ pub fn carrier(catalog: &Catalog, proxy: &PublicId) -> Option<Fingerprint> {
     let filter = Filter { sources: &[Source::Tor], countries: &CountrySet::ALL, asn: None, check: None };
     let v6 = proxy.addr.is_ipv6();
     let usable = catalog.matching(&filter).and(catalog.usable());
-    let all = usable.iter().filter_map(|slot| catalog.at(slot)).filter(|exit| exit.allows(proxy.addr.port(), v6));
-    let rank = |exit: &Exit, seed: u64| stir(seed, exit.seed());
-    let mut few: Vec<_> = all.map(|exit| (rank(exit, 0), exit)).collect();
-    if few.len() > CARRIERS {
-        few.select_nth_unstable_by_key(CARRIERS - 1, |(rank, _)| *rank);
-        few.truncate(CARRIERS);
-    }
-    let own = super::balance::seed(proxy.addr.to_string());
-    let (_, exit) = few.into_iter().min_by_key(|(_, exit)| rank(exit, own))?;
-    match exit.id() {
+    let few = catalog.first(&usable.and(&catalog.allowing(proxy.addr.port(), v6)), 0, CARRIERS);
+    let few = few.into_iter().filter_map(|(_, slot)| catalog.at(slot));
+    match first(seed(proxy.addr.to_string()), few)?.id() {
         ExitId::Tor(fingerprint) => Some(*fingerprint),
         _ => None,
     }

@@ -62,7 +62,7 @@ pub struct Ask<'a> {
 /// fail.
 const EXITS: usize = 3;
 
-/// The number of exits to draw at random if the pool cannot serve. All drawn exits are suitable, so only load and
+/// The number of exits to draw by capacity if the pool cannot serve. All drawn exits are suitable, so only load and
 /// ejection are left to compare. Not tuned: the best of two exits is nearly as good as the best of all.
 const FEW: usize = 8;
 
@@ -186,8 +186,8 @@ impl<'a> Chooser<'a> {
         exit.load().state(self.ask.now) == State::Closed
     }
 
-    /// Returns a few random exits of the set `from` for which `pass` returns true. If the set has few such exits, all
-    /// of them are returned.
+    /// Returns a few exits of the set `from` for which `pass` returns true, drawn by capacity. If the set has few such
+    /// exits, all of them are returned.
     fn draw<R: Rng + ?Sized>(&self, from: &Bits, rng: &mut R, pass: impl Fn(&Exit) -> bool) -> Vec<&'a Arc<Exit>> {
         self.draw_some(from, FEW, rng, |exit| pass(exit).then_some(exit))
     }
@@ -202,7 +202,7 @@ impl<'a> Chooser<'a> {
         pass: impl Fn(&'a Arc<Exit>) -> Option<T>,
     ) -> Vec<T> {
         for count in [few, MANY] {
-            let sample = from.sample(count, rng);
+            let sample = self.view.catalog.draw(from, count, rng);
             let whole = sample.len() < count;
             let drawn = sample.into_iter().filter_map(|slot| self.view.catalog.at(slot));
             let drawn =

@@ -112,6 +112,22 @@ impl World {
         self.refresh();
     }
 
+    /// Gives exits 0, 1, 2, … these consensus weights.
+    pub(super) fn weigh(&mut self, weights: impl IntoIterator<Item = u32>) {
+        let mut edit = self.catalog.edit();
+        for (n, weight) in (0..).zip(weights) {
+            edit.list(Listing { weight, ..(**self.exit(n).listing()).clone() });
+        }
+        self.catalog = edit.finish();
+        self.refresh();
+    }
+
+    /// The exit is missing from the directory from now on.
+    pub(super) fn unlist(&mut self, n: u16) {
+        let since = Some(self.now);
+        self.relist(n, |listing| listing.unlisted = since);
+    }
+
     pub(super) fn kill(&mut self, n: u16) {
         self.relist(n, |listing| listing.flags.running = false);
     }

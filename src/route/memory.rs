@@ -140,9 +140,10 @@ impl Memory {
 }
 
 /// Returns true if a pinned exit is up and still has the pinned address. An exit whose check is overdue still counts as
-/// up, because an overdue check is no reason to change a pinned IP.
+/// up, and so does an exit that its source does not list at the moment, because neither is a reason to change a pinned
+/// IP.
 pub(super) fn is_up(exit: &Exit, to: &Pinned) -> bool {
-    exit.alive() && exit.known().verdict != Verdict::Bad && exit.distinct() && exit.v4() == Some(to.ip)
+    exit.is_kept() && exit.known().verdict != Verdict::Bad && exit.distinct() && exit.v4() == Some(to.ip)
 }
 
 #[cfg(test)]
@@ -184,6 +185,19 @@ mod tests {
         assert_eq!(named(&world.memory.changes()), ["session us-session-a gone", "pin de-strict on 1"]);
         assert_eq!(world.memory.pins().forget(|holder, _| holder.scope == "de-strict", world.now).len(), 1);
         assert_eq!(named(&world.memory.changes()), ["pin de-strict gone"]);
+    }
+
+    #[test]
+    fn the_use_of_a_short_pin_is_stored_after_an_eighth_of_its_life() {
+        let mut world = World::new(&["US"]);
+        world.first("us-strict-session-a-ttl-16m");
+        assert_eq!(world.memory.changes().len(), 1);
+        world.pass(2 * MINUTE);
+        world.first("us-strict-session-a-ttl-16m");
+        assert!(world.memory.changes().is_empty());
+        world.pass(SECOND);
+        world.first("us-strict-session-a-ttl-16m");
+        assert_eq!(named(&world.memory.changes()), ["pin us-strict-session-a on 0"]);
     }
 
     #[test]

@@ -36,8 +36,8 @@ pub struct Policy {
     pub ipv6: bool,
     /// The time after which the exits of the route are exchanged for others. `None`: exits are never exchanged.
     pub rotate_every: Option<Duration>,
-    /// How long a pinned exit may be down before the pin moves to another exit. `None`: the pin never moves by itself
-    /// and waits for its exit.
+    /// How long a pinned exit may be down, or missing from the directory, before the pin moves to another exit. `None`:
+    /// the pin never moves by itself and waits for its exit.
     pub repin_after: Option<Duration>,
     /// How long a pin lasts after its last use.
     pub pin_ttl: Duration,
@@ -85,7 +85,7 @@ impl Default for Policy {
             hops: 3,
             ipv6: false,
             rotate_every: None,
-            repin_after: Some(10 * MINUTE),
+            repin_after: Some(180 * MINUTE),
             pin_ttl: 30 * 24 * 60 * MINUTE,
             session_ttl: 10 * MINUTE,
             max_session_ttl: 24 * 60 * MINUTE,

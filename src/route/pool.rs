@@ -1,12 +1,13 @@
 //! A pool: the exits that a route uses now. Each exit of a pool has an IP of its own.
 //!
 //! A new edition of a pool keeps every member that is still good. So sessions stay on their exits, and circuits stay
-//! ready. Only free places are filled. Free places go to the exits that the fewest other pools use, so that routes
-//! spread over the network and do not all use its fastest exits. Among these exits, rendezvous hashing weighted by
-//! latency decides: each route has its own order of exits, in which fast exits come early.
+//! ready. Only free places are filled, in two steps. First, weighted rendezvous hashing names some candidates: each
+//! route has its own order of all exits, in which an exit of twice the capacity is twice as likely to come early. Such
+//! an order hardly changes when exits come and go, so a route gets mostly the same exits after a restart. Second, the
+//! candidates are compared. Exits come first that other pools use less than their capacity allows, so that routes spread
+//! over the network. Among equal candidates the order counts, in which now fast exits come earlier.
 //!
-//! To rank every exit for eight places would cost more than all other steps of a choice together, so only a sample is
-//! ranked. Exits with different addresses are sampled first, because thousands of exits may share one address.
+//! Exits of several sources compete only inside one source: a source fills the places that the sources before it leave.
 //!
 //! Next: `route/table.rs` keeps the pools of named routes, and `route/implicit.rs` keeps the pools of other usernames.
 
@@ -14,16 +15,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
-
-use super::balance::{seed, stir};
+use super::balance::seed;
 use super::policy::Policy;
 use super::selector::{Pick, Selector};
+use crate::exit::capacity::stir;
 use crate::exit::catalog::Bits;
-use crate::exit::{Catalog, Exit, ExitId, Slot, Source};
+use crate::exit::{Catalog, Exit, ExitId, Slot, Source, Verdict};
 
-/// The number of candidates that are ranked for each free place of a pool. Not tuned: among eight candidates there is
+/// The number of candidates that are compared for each free place of a pool. Not tuned: among eight candidates there is
 /// one that few other pools use.
 const SAMPLE: usize = 8;
 
@@ -101,8 +100,8 @@ impl Uses {
         }
     }
 
-    pub(super) fn of(&self, exit: &Exit) -> u16 {
-        self.0.get(exit.slot().0 as usize).copied().unwrap_or(0)
+    pub(super) fn of(&self, exit: &Exit) -> u64 {
+        self.0.get(exit.slot().0 as usize).copied().map_or(0, u64::from)
     }
 }
 
@@ -168,14 +167,16 @@ impl<'a> Filling<'a> {
         Self { old, need, catalog, uses, sources, wanted, distinct, makeshift, ips, seed }
     }
 
-    /// Copies the members that are still suitable, in their order.
+    /// Copies the members that are still suitable, in their order. A relay that one consensus does not list keeps its
+    /// place, and connections use the other members meanwhile.
     fn keep(&mut self) {
         if self.old.epoch != self.need.epoch {
             return;
         }
         let filter = self.need.selector.filter(self.sources, self.need.policy.check.as_deref());
         for exit in self.old.members.iter().filter_map(|member| member.exit(self.catalog)) {
-            if exit.usable() && filter.wants(exit) && self.need.selector.picks(exit) {
+            let stays = exit.is_kept() && exit.known().verdict == Verdict::Good;
+            if stays && filter.wants(exit) && self.need.selector.picks(exit) {
                 self.offer(exit);
             }
         }
@@ -204,11 +205,16 @@ impl<'a> Filling<'a> {
         for source in self.sources {
             let mut free = candidates(self.need, &[*source], self.catalog);
             self.distinct.iter().chain(&self.makeshift).for_each(|exit| free.set(exit.slot(), false));
-            self.fill_from(&free.and(self.catalog.leading()), SAMPLE);
+            let distinct = free.and(self.catalog.distinct());
+            self.fill_from(&distinct, SAMPLE);
+            if self.missing() > 0 {
+                // Thousands of exits may share one address, so all candidates may have the addresses of members.
+                self.fill_from(&distinct.and(self.catalog.leading()), SAMPLE);
+            }
             if self.missing() > 0 {
                 // The leading exit of an address may be no candidate, or may be a member already. Then other exits with
                 // that address may be used.
-                self.fill_from(&free.and(self.catalog.distinct()), SHARED_SAMPLE);
+                self.fill_from(&distinct, SHARED_SAMPLE);
             }
             if self.missing() > self.makeshift.len() {
                 free.drop(self.catalog.distinct());
@@ -218,13 +224,11 @@ impl<'a> Filling<'a> {
     }
 
     fn fill_from(&mut self, free: &Bits, each: usize) {
-        let mut rng = SmallRng::seed_from_u64(self.seed);
-        self.rank(free.sample(each * self.missing().max(SAMPLE), &mut rng));
-    }
-
-    fn rank(&mut self, slots: Vec<Slot>) {
-        let mut ranked: Vec<_> =
-            slots.into_iter().filter_map(|slot| self.catalog.at(slot)).map(|exit| (self.key(exit), exit)).collect();
+        let first = self.catalog.first(free, self.seed, each * self.missing().max(SAMPLE));
+        let candidates = first.into_iter().filter_map(|(rank, slot)| Some((rank, self.catalog.at(slot)?)));
+        let candidates: Vec<_> = candidates.collect();
+        let fair = self.fair(candidates.iter().map(|(_, exit)| &***exit));
+        let mut ranked: Vec<_> = candidates.iter().map(|(rank, exit)| (self.key(*rank, exit, fair), *exit)).collect();
         ranked.sort_unstable_by(|(one, _), (other, _)| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
         ranked.into_iter().for_each(|(_, exit)| {
             let there = |held: &&Arc<Exit>| held.slot() == exit.slot();
@@ -234,15 +238,24 @@ impl<'a> Filling<'a> {
         });
     }
 
-    /// Returns the rank of a candidate. The candidate with the smallest rank is the best. In this order: exits that are
-    /// being exchanged come last, exits that few pools use come first, exits that allow the ports of the web come
-    /// first. Weighted rendezvous hashing decides between equal candidates.
-    fn key(&self, exit: &Exit) -> ((bool, u16, bool), f64) {
+    /// Returns how many pools would use an exit of the mean capacity, if pools used these candidates by their capacities.
+    fn fair<'e>(&self, candidates: impl Iterator<Item = &'e Exit>) -> u64 {
+        let sum = |(uses, capacity), exit: &Exit| (uses + self.uses.of(exit), capacity + u64::from(exit.capacity()));
+        let (uses, capacity) = candidates.fold((0, 0), sum);
+        uses * u64::from(self.catalog.mean_capacity()) / capacity.max(1)
+    }
+
+    /// Returns a key of a candidate. The candidate with the smallest key is the best. In this order: exits that are
+    /// being exchanged come last, exits that no more pools use than their capacity allows come first, exits that allow
+    /// the ports of the web come first. The rank of weighted rendezvous hashing decides between equal candidates, times
+    /// the latency.
+    fn key(&self, rank: f64, exit: &Exit, fair: u64) -> ((bool, u64, bool), f64) {
         let exchanged = self.old.epoch != self.need.epoch && self.old.has(exit.id());
         let web = exit.allows(443, false) && exit.allows(80, false);
         let latency = exit.known().latency.unwrap_or(UNTIMED).clamp(QUICK, SLOW);
-        let draw = (stir(self.seed, exit.seed()) >> 11) as f64 / (1u64 << 53) as f64;
-        ((exchanged, self.uses.of(exit), !web), -(1.0 - draw).ln() * latency.as_secs_f64())
+        // An exit of three times the mean capacity counts as used once when three pools use it.
+        let uses = self.uses.of(exit) * u64::from(self.catalog.mean_capacity()) / u64::from(exit.capacity());
+        ((exchanged, uses.saturating_sub(fair), !web), rank * latency.as_secs_f64())
     }
 
     fn finish(self) -> Pool {

@@ -38,6 +38,7 @@ pub fn listing(relay: Relay<'_>) -> Option<Listing> {
         policy_v6: relay.policy_v6().clone(),
         flags: flags(relay),
         weight: relay.bandwidth(),
+        unlisted: None,
         public: None,
     })
 }
@@ -139,6 +140,7 @@ mod tests {
             policy_v6: "reject 25".parse().unwrap(),
             flags,
             weight: 1000,
+            unlisted: None,
             public: None,
         };
         assert_eq!(listed(relay), Some(want));

@@ -7,21 +7,26 @@
 //!
 //! | field of a listing | source that is used | reason |
 //! | --- | --- | --- |
-//! | whether listed | the directory, once downloaded | engines build circuits only to relays in their directory |
+//! | whether listed, and since when not | the directory, once downloaded | engines build circuits only to relays in their directory |
 //! | policies, running, stable, fast, weight, name | the directory | the relay and the engines use these values |
 //! | `bad_exit` flag | the directory or Onionoo: one is enough | a wrong flag costs only one exit |
 //! | addresses | all three, in this order: exit list (last day, newest first), Onionoo, directory | sites often see another address than a relay announces |
 //! | country | the geoip data of the first address; if unknown there, Onionoo | checks use the same geoip data |
 //! | AS | Onionoo | no other source has it |
 //!
-//! Two rules limit the harm of contradictions. First, Onionoo's country and AS are used only if Onionoo has the same
+//! Three rules limit the harm of contradictions. First, Onionoo's country and AS are used only if Onionoo has the same
 //! address as the directory, because otherwise the relay has got a new address. Second, a relay whose microdescriptor
-//! has not arrived yet keeps its last listing, so no exit drains while a directory is being downloaded.
+//! has not arrived yet keeps its last listing, so no exit drains while a directory is being downloaded. Third, a relay
+//! that vanishes is not gone: it stays in the merged list as one that is not listed, as long as one consensus is valid
+//! ([`UNLISTED_FOR`]). Every hour 1.2 % of all relays vanish from the consensus, and half of them are in the next one.
+//! tor itself builds no circuits to such a relay, but the circuits that it has go on, and sessions and pins must not
+//! move for the absence of an hour.
 //!
 //! Next: `source/relays.rs` passes the data to this file, and applies the merged list to [`crate::state`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::consensus;
 use super::exit_list::Sighting;
@@ -29,6 +34,10 @@ use crate::exit::country::{Country, GeoIp};
 use crate::exit::facts::OBSERVED_FOR;
 use crate::exit::{ExitId, Fingerprint, Listing, Moment};
 use crate::tor::netdir::{Netdir, Relay};
+
+/// The longest time for which a relay that vanished stays in the merged list. It is the time for which a consensus of
+/// the public network is valid. In a network whose consensus is valid for a shorter time, that time counts.
+const UNLISTED_FOR: Duration = Duration::from_secs(3 * 3600);
 
 /// New data of one source. The new data replaces all earlier data of that source.
 #[derive(Clone, Debug)]
@@ -77,7 +86,30 @@ impl RelayMerge {
             Some(directory) => directory.relays().filter_map(|relay| self.in_directory(relay, now)).collect(),
             None => self.onionoo.iter().map(|listing| self.placed(listing.clone(), Some(listing), now)).collect(),
         };
-        (!exits.is_empty() && exits != self.current).then_some(exits)
+        if exits.is_empty() {
+            return None;
+        }
+        let exits = sorted(exits.into_iter().chain(self.vanished(now)).collect());
+        (exits != self.current).then_some(exits)
+    }
+
+    /// Returns the relays of the current list that the directory does not list, except those that have been absent for
+    /// too long. A relay that is in the directory and is no exit any more has not vanished.
+    fn vanished(&self, now: Moment) -> impl Iterator<Item = Listing> {
+        let valid = |directory: &Netdir| directory.valid_until()?.duration_since(directory.valid_after()?).ok();
+        let valid = self.directory.as_deref().and_then(valid);
+        let longest = valid.map_or(UNLISTED_FOR, |valid| valid.min(UNLISTED_FOR));
+        let absent = self.current.iter().filter(|listing| !self.is_listed(&listing.id));
+        let unlisted =
+            absent.map(move |listing| Listing { unlisted: listing.unlisted.or(Some(now)), ..listing.clone() });
+        unlisted.filter(move |listing| listing.unlisted.is_some_and(|since| now.since(since) < longest))
+    }
+
+    fn is_listed(&self, id: &ExitId) -> bool {
+        match (&self.directory, id) {
+            (Some(directory), ExitId::Tor(relay)) => directory.relay(relay).is_some(),
+            _ => find(&self.onionoo, id).is_some(),
+        }
     }
 
     /// Records that this merged list was applied to the state.
@@ -92,7 +124,7 @@ impl RelayMerge {
         let mut listing = if relay.is_known() {
             consensus::listing(relay)?
         } else {
-            Listing { flags: consensus::flags(relay), ..other?.clone() }
+            Listing { flags: consensus::flags(relay), unlisted: None, ..other?.clone() }
         };
         listing.flags.bad_exit |= onionoo.is_some_and(|listing| listing.flags.bad_exit);
         let here = IpAddr::V4(relay.v4());

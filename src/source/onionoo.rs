@@ -122,6 +122,7 @@ impl Details {
                 bad_exit: has(Flag::BadExit),
             },
             weight: u32::try_from(relay.consensus_weight.unwrap_or(0)).unwrap_or(u32::MAX),
+            unlisted: None,
             public: None,
         };
         Some((listing, relay.last_seen.and_then(|text| utc(&text))))

@@ -109,11 +109,26 @@ struct Facts {
     fast: bool,
     bad_exit: bool,
     weight: u32,
+    /// Since when the source has not listed the exit, in µs since 1970.
+    #[serde(default)]
+    unlisted: Option<u64>,
 }
 
 fn write_facts(listing: &Listing) -> rusqlite::Result<String> {
-    let Listing { id: _, nickname, announced, country, asn, as_name, policy, policy_v6, flags, weight, public: _ } =
-        listing.clone();
+    let Listing {
+        id: _,
+        nickname,
+        announced,
+        country,
+        asn,
+        as_name,
+        policy,
+        policy_v6,
+        flags,
+        weight,
+        unlisted,
+        public: _,
+    } = listing.clone();
     let Flags { running, stable, fast, bad_exit } = flags;
     let as_name = as_name.map(|name| Box::from(&*name));
     let facts = Facts {
@@ -129,6 +144,7 @@ fn write_facts(listing: &Listing) -> rusqlite::Result<String> {
         fast,
         bad_exit,
         weight,
+        unlisted: unlisted.map(|since| since.0),
     };
     serde_json::to_string(&facts).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
@@ -140,9 +156,22 @@ fn read_facts(id: ExitId, text: &str) -> rusqlite::Result<Listing> {
     let facts: Facts = serde_json::from_str(text).map_err(unusable)?;
     let Facts { running, stable, fast, bad_exit, .. } = facts;
     let flags = Flags { running, stable, fast, bad_exit };
-    let Facts { nickname, announced, country, asn, as_name, policy, policy_v6, weight, .. } = facts;
-    let as_name = as_name.map(Into::into);
-    Ok(Listing { id, nickname, announced, country, asn, as_name, policy, policy_v6, flags, weight, public: None })
+    let Facts { nickname, announced, country, asn, as_name, policy, policy_v6, weight, unlisted, .. } = facts;
+    let (as_name, unlisted) = (as_name.map(Into::into), unlisted.map(Moment));
+    Ok(Listing {
+        id,
+        nickname,
+        announced,
+        country,
+        asn,
+        as_name,
+        policy,
+        policy_v6,
+        flags,
+        weight,
+        unlisted,
+        public: None,
+    })
 }
 
 pub(super) fn put(db: &Connection, exit: &Exit) -> rusqlite::Result<()> {
@@ -216,4 +245,19 @@ pub(super) fn read_verdict(row: &Row<'_>) -> rusqlite::Result<Verdict> {
         latency: row::maybe(row, "latency")?,
         why: row.get("why")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_read_as_they_were_written_and_older_facts_are_read_too() {
+        let listing = Listing { weight: 7, unlisted: Some(Moment(5)), ..Listing::new(ExitId::Direct) };
+        let text = write_facts(&listing).unwrap();
+        assert_eq!(read_facts(ExitId::Direct, &text).unwrap(), listing);
+        let older = text.replace(",\"unlisted\":5", "");
+        assert_ne!(older, text);
+        assert_eq!(read_facts(ExitId::Direct, &older).unwrap(), Listing { unlisted: None, ..listing });
+    }
 }

@@ -152,6 +152,7 @@ fn one_of_each() -> (Vec<Write>, Loaded) {
         policy_v6: "accept 443".parse().unwrap(),
         flags: Flags { running: true, stable: true, ..Flags::default() },
         weight: 3600,
+        unlisted: None,
         public: None,
     };
     let exit = Exit { listing, first_seen: Moment(6), last_seen: Moment(7) };

@@ -4,8 +4,6 @@
 //! fraction of a microsecond. A loop over ten thousand exits would touch ten thousand cache lines. The next edition of
 //! a catalog shares every set that its changes do not touch.
 
-use rand::{Rng, RngExt};
-
 use super::Slot;
 
 /// A set of slots, one bit for each slot.
@@ -49,48 +47,6 @@ impl Bits {
                 Some(Slot(at * 64 + bit))
             })
         })
-    }
-
-    /// Returns `count` random slots of the set in random order, or all slots if the set has fewer.
-    pub fn sample<R: Rng + ?Sized>(&self, count: usize, rng: &mut R) -> Vec<Slot> {
-        let all = self.count();
-        // Random guesses are faster than counting if at least one guess in eight hits a slot and few guesses hit the
-        // same slot.
-        if count * 4 > all || all * 8 < self.0.len() * 64 {
-            return self.at_places(rand::seq::index::sample(rng, all, count.min(all)).into_vec());
-        }
-        let mut slots = Vec::with_capacity(count);
-        let mut drawn = Self::default();
-        while slots.len() < count {
-            let slot = Slot(rng.random_range(0..self.0.len() as u32 * 64));
-            if self.has(slot) && !drawn.has(slot) {
-                drawn.set(slot, true);
-                slots.push(slot);
-            }
-        }
-        slots
-    }
-
-    /// Returns the slots at these positions of the sorted set, in the order of `places`.
-    fn at_places(&self, places: Vec<usize>) -> Vec<Slot> {
-        let mut order: Vec<(usize, usize)> = places.into_iter().zip(0..).collect();
-        order.sort_unstable();
-        let mut slots = vec![Slot(0); order.len()];
-        let (mut words, mut before, mut word, mut base) = (self.0.iter().zip(0u32..), 0, 0u64, 0);
-        for (place, at) in order {
-            // Find the word that holds the position, then find the bit. Positions ascend, so no word is visited twice.
-            while before + word.count_ones() as usize <= place {
-                before += word.count_ones() as usize;
-                let Some((next, number)) = words.next() else { return slots };
-                (word, base) = (*next, number * 64);
-            }
-            while before < place {
-                word &= word - 1;
-                before += 1;
-            }
-            slots[at] = Slot(base + word.trailing_zeros());
-        }
-        slots
     }
 
     /// Intersection: keeps the slots that are in `other`.
@@ -185,30 +141,6 @@ mod tests {
             let there = (&a & &b).difference(&c).next().is_some();
             prop_assert_eq!(bits(&a).meets(&bits(&b), &bits(&c)), there);
             prop_assert_eq!(bits(&a).meets(&bits(&a), &bits(&c)), !a.is_subset(&c));
-        }
-
-        #[test]
-        fn a_sample_is_a_subset_without_repeats(a in prop::collection::btree_set(0u32..300, 0..250), count in 0usize..100, seed: u64) {
-            let mut rng = <rand::rngs::SmallRng as rand::SeedableRng>::seed_from_u64(seed);
-            let sample = bits(&a).sample(count, &mut rng);
-            prop_assert_eq!(sample.len(), count.min(a.len()));
-            let drawn: Set = sample.iter().map(|slot| slot.0).collect();
-            prop_assert_eq!(drawn.len(), sample.len(), "none twice");
-            prop_assert!(drawn.is_subset(&a));
-        }
-    }
-
-    #[test]
-    fn a_sample_is_fair() {
-        // The first set is dense and is sampled by guesses. The second set is sparse and is sampled by position.
-        for set in [(0..200).collect::<Set>(), (0..200).map(|n| n * 11).collect()] {
-            let mut rng = <rand::rngs::SmallRng as rand::SeedableRng>::seed_from_u64(1);
-            let mut drawn = std::collections::BTreeMap::<u32, usize>::new();
-            for _ in 0..4000 {
-                bits(&set).sample(10, &mut rng).iter().for_each(|slot| *drawn.entry(slot.0).or_default() += 1);
-            }
-            assert_eq!(drawn.len(), 200);
-            assert!(drawn.values().all(|count| (130..270).contains(count)), "200 each, give or take: {drawn:?}");
         }
     }
 }

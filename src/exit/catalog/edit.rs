@@ -12,11 +12,16 @@ use super::super::country::Country;
 use super::super::facts::{Exit, Known, Listing, Verdict};
 use super::super::policy::PortPolicy;
 use super::super::{ExitId, Slot, Source};
+use super::draw::Weights;
 use super::{Bits, CHUNK, Catalog};
 
 /// Collects changes for the next edition. Readers see the changes after [`Editor::finish`].
 #[derive(Debug)]
-pub struct Editor(Catalog);
+pub struct Editor {
+    next: Catalog,
+    /// True if exits came or went, or if their capacities changed.
+    weighed_anew: bool,
+}
 
 /// The keys under which the indexes store one exit.
 struct IndexKeys<'a> {
@@ -31,6 +36,7 @@ struct IndexKeys<'a> {
     usable: bool,
     distinct: bool,
     tunnels: bool,
+    stable: bool,
 }
 
 impl<'a> IndexKeys<'a> {
@@ -47,6 +53,7 @@ impl<'a> IndexKeys<'a> {
             usable: exit.usable(),
             distinct: exit.distinct(),
             tunnels: exit.tunnels(),
+            stable: exit.is_stable(),
         }
     }
 
@@ -62,7 +69,7 @@ impl Catalog {
     pub fn edit(&self) -> Editor {
         let mut next = self.clone();
         next.revision += 1;
-        Editor(next)
+        Editor { next, weighed_anew: false }
     }
 }
 
@@ -70,9 +77,9 @@ impl Editor {
     /// Adds an exit, or replaces the facts from the exit's source. Check results stay. The exit is no longer draining,
     /// because its source lists the exit.
     pub fn list(&mut self, listing: Listing) -> Slot {
-        let known = self.0.by_id.get(&listing.id).copied();
+        let known = self.next.by_id.get(&listing.id).copied();
         let slot = known.unwrap_or_else(|| self.give_slot(listing.id.clone()));
-        let old = self.0.at(slot).cloned();
+        let old = self.next.at(slot).cloned();
         let (mut known, load) = match &old {
             Some(exit) => (exit.known().clone(), exit.load().clone()),
             None => (Known::default(), Arc::default()),
@@ -87,7 +94,7 @@ impl Editor {
 
     /// Changes what checks know about an exit. Returns false if there is no such exit.
     pub fn learn(&mut self, id: &ExitId, change: impl FnOnce(&mut Known)) -> bool {
-        let Some(exit) = self.0.get(id) else { return false };
+        let Some(exit) = self.next.get(id) else { return false };
         let (slot, mut known) = (exit.slot(), exit.known().clone());
         change(&mut known);
         if known != *exit.known() {
@@ -99,10 +106,10 @@ impl Editor {
 
     /// Removes an exit. Returns false if there is no such exit. The slot may later belong to another exit.
     pub fn remove(&mut self, id: &ExitId) -> bool {
-        let Some(slot) = self.0.by_id.get(id).copied() else { return false };
-        Arc::make_mut(&mut self.0.by_id).remove(id);
-        Arc::make_mut(&mut self.0.free).push(slot);
-        self.0.len -= 1;
+        let Some(slot) = self.next.by_id.get(id).copied() else { return false };
+        Arc::make_mut(&mut self.next.by_id).remove(id);
+        Arc::make_mut(&mut self.next.free).push(slot);
+        self.next.len -= 1;
         if let Some(old) = self.replace(slot, None) {
             self.reindex(slot, Some(&old), None);
         }
@@ -111,20 +118,23 @@ impl Editor {
 
     /// The catalog with the changes so far.
     pub fn peek(&self) -> &Catalog {
-        &self.0
+        &self.next
     }
 
     /// Returns the next edition.
-    pub fn finish(self) -> Catalog {
-        self.0
+    pub fn finish(mut self) -> Catalog {
+        if self.weighed_anew {
+            self.next.weights = Arc::new(Weights::of(self.next.iter().map(|exit| &**exit)));
+        }
+        self.next
     }
 
     fn give_slot(&mut self, id: ExitId) -> Slot {
-        let used = self.0.by_id.len();
-        let given_back = if self.0.free.is_empty() { None } else { Arc::make_mut(&mut self.0.free).pop() };
+        let used = self.next.by_id.len();
+        let given_back = if self.next.free.is_empty() { None } else { Arc::make_mut(&mut self.next.free).pop() };
         let slot = given_back.unwrap_or(Slot(used as u32));
-        Arc::make_mut(&mut self.0.by_id).insert(id, slot);
-        self.0.len += 1;
+        Arc::make_mut(&mut self.next.by_id).insert(id, slot);
+        self.next.len += 1;
         slot
     }
 
@@ -136,16 +146,18 @@ impl Editor {
 
     fn replace(&mut self, slot: Slot, exit: Option<Arc<Exit>>) -> Option<Arc<Exit>> {
         let (chunk, at) = (slot.0 as usize / CHUNK, slot.0 as usize % CHUNK);
-        if chunk == self.0.chunks.len() {
-            self.0.chunks.push(Arc::new(vec![None; CHUNK]));
+        if chunk == self.next.chunks.len() {
+            self.next.chunks.push(Arc::new(vec![None; CHUNK]));
         }
-        std::mem::replace(&mut Arc::make_mut(&mut self.0.chunks[chunk])[at], exit)
+        std::mem::replace(&mut Arc::make_mut(&mut self.next.chunks[chunk])[at], exit)
     }
 
     fn reindex<'a>(&mut self, slot: Slot, old: Option<&'a Exit>, new: Option<&'a Exit>) {
+        let weight = |exit: &Exit| (exit.seed(), exit.capacity());
+        self.weighed_anew |= old.map(weight) != new.map(weight);
         let (old, new) = (old.map(IndexKeys::of), new.map(IndexKeys::of));
         let changed = Changed { slot, old: old.as_ref(), new: new.as_ref() };
-        let next = &mut self.0;
+        let next = &mut self.next;
         changed.key(|f| Some(f.country), |key, on| set_in(&mut next.by_country, key, slot, on));
         changed.key(|f| f.asn, |key, on| list_in(&mut next.by_asn, key, slot, on));
         changed.key(|f| f.ip, |key, on| list_in(&mut next.by_ip, key, slot, on));
@@ -157,6 +169,7 @@ impl Editor {
         changed.flag(&mut next.usable, |f| f.usable);
         changed.flag(&mut next.distinct, |f| f.distinct);
         changed.flag(&mut next.tunnels, |f| f.tunnels);
+        changed.flag(&mut next.stable, |f| f.stable);
         for (family, ports) in next.ports.iter_mut().enumerate() {
             let policy = |keys: &IndexKeys<'a>| keys.policies[family];
             let (old, new) = (changed.old.map(policy), changed.new.map(policy));
@@ -179,7 +192,7 @@ impl Editor {
     /// Keeps one leading exit for each address. `before` and `after` are the results of [`IndexKeys::leads`] for the
     /// exit before and after the change.
     fn lead(&mut self, slot: Slot, before: Option<IpAddr>, after: Option<IpAddr>) {
-        let next = &mut self.0;
+        let next = &mut self.next;
         let behind = |ip: Option<IpAddr>| ip.and_then(|ip| next.by_ip.get(&ip)).into_iter().flatten().copied();
         if next.leading.has(slot) {
             let successor = behind(before).find(|other| next.usable.has(*other) && next.distinct.has(*other));

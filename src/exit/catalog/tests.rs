@@ -27,7 +27,8 @@ fn id(n: u8) -> ExitId {
 }
 
 fn listing(n: u8, fact: u8) -> Listing {
-    let flags = Flags { running: fact & 1 == 0, bad_exit: fact & 14 == 14, ..Flags::default() };
+    let (running, stable) = (fact & 1 == 0, fact & 16 == 0);
+    let flags = Flags { running, stable, bad_exit: fact & 14 == 14, ..Flags::default() };
     Listing {
         nickname: format!("x{n}").into(),
         announced: vec![Ipv4Addr::new(192, 0, 2, n % 8).into()],
@@ -36,6 +37,8 @@ fn listing(n: u8, fact: u8) -> Listing {
         policy: POLICIES[fact as usize % 4].parse().unwrap(),
         policy_v6: if fact & 4 == 0 { PortPolicy::reject_all() } else { PortPolicy::accept_all() },
         flags,
+        weight: u32::from(fact) * 500,
+        unlisted: (fact & 96 == 96).then_some(Moment(1)),
         ..Listing::new(id(n))
     }
 }
@@ -113,6 +116,7 @@ fn agree(catalog: &Catalog, facts: &Facts) {
     assert_eq!(names(catalog, catalog.usable()), naive(facts, Exit::usable));
     assert_eq!(names(catalog, catalog.distinct()), naive(facts, Exit::distinct));
     assert_eq!(names(catalog, catalog.tunnels()), naive(facts, Exit::tunnels));
+    assert_eq!(names(catalog, catalog.stable()), naive(facts, Exit::is_stable));
     assert_eq!(names(catalog, catalog.untested()), naive(facts, |exit| exit.known().verdict == Verdict::Untested));
     for (port, v6) in [(25, false), (80, false), (443, true), (6667, false), (6667, true)] {
         assert_eq!(names(catalog, &catalog.allowing(port, v6)), naive(facts, |exit| exit.allows(port, v6)), "{port}");

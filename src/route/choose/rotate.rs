@@ -118,7 +118,7 @@ impl Chooser<'_> {
     ) -> Result<Arc<Exit>, Box<Refusal>> {
         others.drop(&before.map_or_else(Bits::default, |ip| self.view.catalog.behind(ip)));
         let fits = |exit: &Exit| self.is_closed(exit) && exit.ip() != before;
-        self.draw(&others, rng, fits).pop().cloned().ok_or_else(|| self.refuse())
+        self.draw(&others, rng, fits).first().copied().cloned().ok_or_else(|| self.refuse())
     }
 
     fn move_session(&self, successor: &Successor) -> Option<Rotated> {

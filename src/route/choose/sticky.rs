@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rand::Rng;
 
-use super::super::balance::{lead, stir};
+use super::super::balance::{first, in_order, lead};
 use super::super::event::{Cause, Moved};
 use super::super::pool::Pool;
 use super::super::refusal::Refusal;
@@ -39,7 +39,7 @@ impl<'a> Chooser<'a> {
     /// Returns the exit of a session, or the reason why the session must move.
     fn session_exit(&self, id: &ExitId) -> Result<&'a Arc<Exit>, Cause> {
         let exit = self.view.catalog.get(id).ok_or(Cause::Down)?;
-        if !exit.alive() || exit.known().verdict == Verdict::Bad || !self.matches_selector(exit) {
+        if !exit.is_kept() || exit.known().verdict == Verdict::Bad || !self.matches_selector(exit) {
             Err(Cause::Down)
         } else if self.is_banned(exit) {
             Err(Cause::Banned)
@@ -80,9 +80,8 @@ impl<'a> Chooser<'a> {
         rng: &mut R,
     ) -> Option<&'a Arc<Exit>> {
         let fits = |exit: &Exit| self.fits(exit) && self.is_closed(exit) && Some(exit.id()) != leave;
-        let seed = self.holder.seed();
         let members = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
-        let placed = members.filter(|exit| fits(exit)).max_by_key(|exit| stir(seed, exit.seed()));
+        let placed = first(self.holder.seed(), members.filter(|exit| fits(exit)));
         placed.or_else(|| {
             let fits = |exit: &Exit| self.is_closed(exit) && Some(exit.id()) != leave;
             let mut drawn = self.draw(&self.fitting(), rng, fits);
@@ -99,10 +98,8 @@ impl<'a> Chooser<'a> {
     fn stay<R: Rng + ?Sized>(&self, exit: &'a Arc<Exit>, moved: Option<Moved>, rng: &mut R) -> Plan {
         let pool = self.session_pool();
         let others = pool.members().iter().filter_map(|member| member.exit(self.view.catalog));
-        let mut others: Vec<_> =
-            others.filter(|other| other.id() != exit.id() && self.fits(other) && self.is_closed(other)).collect();
-        let seed = self.holder.seed();
-        others.sort_unstable_by_key(|other| std::cmp::Reverse(stir(seed, other.seed())));
+        let others = others.filter(|other| other.id() != exit.id() && self.fits(other) && self.is_closed(other));
+        let mut others = in_order(self.holder.seed(), others);
         if others.is_empty() && self.need.selector.exit.is_none() {
             let open = |other: &Exit| other.slot() != exit.slot() && self.is_closed(other);
             others = self.draw(&self.fitting(), rng, open);

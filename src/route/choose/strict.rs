@@ -16,8 +16,8 @@ use super::{super::balance::lead, Chooser, Plan};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, Moment};
 
-/// The number of exits that are compared for a new pin. These exits are drawn from a set of exits whose addresses the
-/// fewest pins use, so only the load of the exits is compared. Each compared exit costs a look-up of its address. Not
+/// The number of exits that are compared for a new pin. These exits are drawn by capacity from a set of exits whose
+/// addresses the fewest pins use, so only the load of the exits is compared. Each compared exit costs a look-up of its address. Not
 /// tuned: two exits would be enough, and two more are a reserve.
 const PINNABLE: usize = 4;
 
@@ -53,6 +53,12 @@ impl<'a> Chooser<'a> {
         if pin.down.is_some() {
             self.memory.pins().note(self.holder, &pin.to, false, self.ask.now);
         }
+        if let Some(since) = exit.listing().unlisted
+            && self.is_repin_due(since)
+            && let Some(other) = self.fresh(Some(&pin.to), rng)
+        {
+            return self.propose(other, Some((&pin.to, Cause::Down)));
+        }
         if self.need.policy.rotate_every.is_some_and(|every| self.ask.now.since(pin.made) >= every)
             && let Some(other) = self.fresh(Some(&pin.to), rng)
         {
@@ -73,7 +79,7 @@ impl<'a> Chooser<'a> {
     pub(in crate::route) fn pin_problem(&self, pin: &CurrentPin) -> Option<Why> {
         match self.pinned_exit(pin) {
             Some(exit) => self.exit_problem(pin, exit),
-            None => Some(self.pin_down(&pin.to, pin.down.unwrap_or(self.ask.now))),
+            None => Some(self.pin_down(&pin.to, self.down_since(&pin.to, pin.down.unwrap_or(self.ask.now)))),
         }
     }
 
@@ -94,14 +100,27 @@ impl<'a> Chooser<'a> {
     /// pinned exit immediately. An exit with another address replaces the pinned exit only after `repin_after`.
     fn down<R: Rng + ?Sized>(&self, pin: &CurrentPin, rng: &mut R) -> Option<Result<Plan, Box<Refusal>>> {
         let since = self.memory.pins().note(self.holder, &pin.to, true, self.ask.now)?;
+        let since = self.down_since(&pin.to, since);
         if let Some(twin) = self.twin(pin.to.ip) {
             return self.propose(twin, Some((&pin.to, Cause::Down)));
         }
-        let due = self.repin_at(since).is_some_and(|at| at <= self.ask.now);
-        if due && let Some(other) = self.fresh(Some(&pin.to), rng) {
+        if self.is_repin_due(since)
+            && let Some(other) = self.fresh(Some(&pin.to), rng)
+        {
             return self.propose(other, Some((&pin.to, Cause::Down)));
         }
         Some(Err(self.refuse_as(self.pin_down(&pin.to, since))))
+    }
+
+    /// Returns since when a pinned exit has been down. `noted` is since when the pin knows it. A relay that is missing
+    /// from the directory serves its pins for a while, and this while counts as well.
+    fn down_since(&self, to: &Pinned, noted: Moment) -> Moment {
+        let unlisted = self.view.catalog.get(&to.exit).and_then(|exit| exit.listing().unlisted);
+        unlisted.map_or(noted, |unlisted| unlisted.min(noted))
+    }
+
+    fn is_repin_due(&self, since: Moment) -> bool {
+        self.repin_at(since).is_some_and(|at| at <= self.ask.now)
     }
 
     fn repin_at(&self, since: Moment) -> Option<Moment> {
@@ -141,7 +160,8 @@ impl<'a> Chooser<'a> {
     }
 
     /// Returns an exit for a new pin, with another address than `not`. The exit is the better of two, among the exits
-    /// whose addresses the fewest pins use.
+    /// whose addresses the fewest pins use. Of these, exits that are rarely down come first: a pin is a promise for
+    /// weeks.
     pub(super) fn fresh<R: Rng + ?Sized>(&self, not: Option<&Pinned>, rng: &mut R) -> Option<&'a Arc<Exit>> {
         let catalog = self.view.catalog;
         let mut free = self.fitting();
@@ -150,7 +170,9 @@ impl<'a> Chooser<'a> {
         let least = self.memory.pins().least_used(catalog, &free, self.need.policy.exclusive);
         // The set of used addresses may be slightly out of date, so each exit that is drawn from the set is checked
         // again.
-        self.pinnable(&least, not, rng).or_else(|| self.pinnable(&free, not, rng))
+        let stable = least.and(catalog.stable());
+        let found = self.pinnable(&stable, not, rng).or_else(|| self.pinnable(&least, not, rng));
+        found.or_else(|| self.pinnable(&free, not, rng))
     }
 
     fn pinnable<R: Rng + ?Sized>(&self, from: &Bits, not: Option<&Pinned>, rng: &mut R) -> Option<&'a Arc<Exit>> {

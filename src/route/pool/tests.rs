@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::super::fixture::*;
 use super::*;
-use crate::exit::Verdict;
+use crate::exit::{Listing, Verdict};
 
 fn pool(world: &World, route: &str) -> Vec<u16> {
     world.routes.get(route).unwrap().pool.members().iter().map(|member| number(member.id())).collect()
@@ -103,6 +103,113 @@ fn fast_exits_and_exits_for_the_web_come_early() {
         slow += members.iter().filter(|n| **n >= 20).count();
     }
     assert!((1..40).contains(&slow), "a slow one now and then: {slow} of 200");
+}
+
+/// Consensus weights as those of the public network: many small exits, some large ones.
+fn weights(count: u32) -> Vec<u32> {
+    let mut weights: Vec<u32> =
+        (0..count).map(|n| (300.0 * 1.023f64.powf(f64::from(n * 300 / count))) as u32).collect();
+    // In an order that says nothing of the weight.
+    weights.sort_by_key(|weight| crate::exit::capacity::stir(1, u64::from(*weight)));
+    weights
+}
+
+#[test]
+fn pools_take_exits_by_capacity() {
+    let weights = weights(1_500);
+    let mut world = World::new(&["US"; 1_500]);
+    world.weigh(weights.iter().copied());
+    (0..60).for_each(|n| world.route(&format!("shop-{n}"), "us", policy(8)));
+    let members: Vec<u16> = (0..60).flat_map(|n| pool(&world, &format!("shop-{n}"))).collect();
+    let mut order: Vec<usize> = (0..1_500).collect();
+    order.sort_by_key(|n| weights[*n]);
+    let whole: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+    for decile in order.chunks(150) {
+        let capacity: f64 = decile.iter().map(|n| f64::from(weights[*n])).sum::<f64>() / whole;
+        let share = members.iter().filter(|n| decile.contains(&usize::from(**n))).count() as f64 / 480.0;
+        // 480 places are few for a decile that has 0.1 % of the capacity, so a place in a hundred is granted.
+        assert!(share < 2.0 * capacity + 0.01, "{share:.3} of places, {capacity:.3} of the capacity");
+    }
+    let slower_half = members.iter().filter(|n| order[..750].contains(&usize::from(**n))).count();
+    assert!(
+        (1..60).contains(&slower_half),
+        "exits of which little is known are used now and then: {slower_half} of 480"
+    );
+}
+
+#[test]
+fn an_exit_counts_as_used_by_what_its_capacity_allows() {
+    // Capacities: three of 16,384 and one of 131,072, so the mean is 45,056.
+    let mut world = World::new(&["US"; 4]);
+    world.weigh([15_384, 15_384, 15_384, 130_072]);
+    let uses = |world: &World, n: u16| {
+        let routes = world.routes.iter();
+        routes.filter(|entry| entry.pool.has(&id(n))).count()
+    };
+    (0..40).for_each(|n| world.route(&format!("shop-{n}"), "us", policy(1)));
+    let counts = [0, 1, 2, 3].map(|n| uses(&world, n));
+    // The large exit has 8 of 11 parts of the capacity: 29 of 40 places.
+    assert!((26..=32).contains(&counts[3]) && counts[..3].iter().all(|count| (2..=6).contains(count)), "{counts:?}");
+}
+
+#[test]
+fn many_pools_do_not_fall_back_to_small_exits() {
+    // Half of the exits are small: they have a seventeenth of the capacity.
+    let mut world = World::new(&["US"; 200]);
+    world.weigh((0..200).map(|n| if n % 2 == 0 { 1_048 } else { 31_768 }));
+    (0..300).for_each(|n| world.route(&format!("shop-{n}"), "us", policy(4)));
+    let members = (0..300).flat_map(|n| pool(&world, &format!("shop-{n}")));
+    let mut uses = BTreeMap::new();
+    members.for_each(|n| *uses.entry(n).or_insert(0) += 1);
+    let small: usize = uses.iter().filter(|(n, _)| **n % 2 == 0).map(|(_, count)| count).sum();
+    // 1,200 × 2,048 / (2,048 + 32,768) is 71 places. The mean of a large exit is 11.3 places.
+    assert!((40..142).contains(&small), "{small} of 1,200 places went to small exits");
+    let most = uses.values().max().copied();
+    assert!(most <= Some(13), "pools spread over the large exits: {most:?}");
+}
+
+#[test]
+fn a_pool_that_is_filled_anew_gets_mostly_the_same_exits() {
+    let mut world = World::new(&["US"; 300]);
+    world.weigh(weights(300));
+    let fill = |world: &World| -> Vec<BTreeSet<u16>> {
+        let pools = (0..40).map(|n| {
+            let mut alone = world.restart();
+            alone.route(&format!("shop-{n}"), "us", policy(8));
+            pool(&alone, &format!("shop-{n}")).into_iter().collect()
+        });
+        pools.collect()
+    };
+    let before = fill(&world);
+    assert_eq!(fill(&world), before, "slots do not matter");
+    // Six exits vanish, six come, and all weights change by up to 3 %.
+    (0..6).for_each(|n| world.kill(n * 50));
+    (300..306).for_each(|n| world.join(n, "US"));
+    let changed = weights(300).into_iter().enumerate().map(|(n, weight)| weight + weight * (n as u32 % 4) / 100);
+    let changed: Vec<u32> = changed.collect();
+    let mut edit = world.catalog.edit();
+    for (n, weight) in (0..).zip(changed) {
+        edit.list(Listing { weight, ..(**world.exit(n).listing()).clone() });
+    }
+    world.catalog = edit.finish();
+    let after = fill(&world);
+    let kept: usize = before.iter().zip(&after).map(|(before, after)| before.intersection(after).count()).sum();
+    assert!(kept >= 320 * 85 / 100, "{kept} of 320 members are the same");
+}
+
+#[test]
+fn a_member_that_the_directory_misses_keeps_its_place_until_it_is_given_up() {
+    let mut world = World::new(&["US"; 20]);
+    world.route("shop", "us", policy(5));
+    let before = pool(&world, "shop");
+    world.unlist(before[2]);
+    assert_eq!(pool(&world, "shop"), before);
+    world.route("other", "us", policy(19));
+    assert!(!pool(&world, "other").contains(&before[2]), "no new pool takes it");
+    world.learn(before[2], |known| known.marks.draining = true);
+    let after = pool(&world, "shop");
+    assert_eq!(after[..4], [before[0], before[1], before[3], before[4]]);
+    assert_eq!(after.len(), 5);
 }
 
 #[test]

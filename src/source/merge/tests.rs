@@ -31,6 +31,7 @@ fn described(relay: &Fake, exits: &[&str]) -> Listing {
         policy_v6: "accept 443".parse().unwrap(),
         flags: Flags { running: true, ..Flags::default() },
         weight: 5,
+        unlisted: None,
         public: None,
     }
 }
@@ -152,8 +153,98 @@ fn no_exit_drains_while_a_directory_is_downloaded() {
     let known = exits.iter().find(|exit| exit.id == stood.id).unwrap();
     assert_eq!((&*known.nickname, known.asn), ("relay2", Some(7)), "country and AS are kept");
     merge.applied(exits);
-    merge.take(directory(&[Fake::new(1)]));
-    assert_eq!(merge.changed(NOW).unwrap().len(), 1, "an exit that left the directory is not listed");
+}
+
+/// Returns relays 1 and 2 as far as they are in the merged list, each with since when it is not listed, in minutes after
+/// `NOW`. Empty if the list has not changed.
+fn absences(merge: &mut RelayMerge, minutes: u64) -> Vec<Option<u64>> {
+    let Some(exits) = merge.changed(after(minutes)) else { return vec![] };
+    merge.applied(exits.clone());
+    let there = [1, 2].into_iter().filter_map(|n| find(&exits, &ExitId::Tor(id(&Fake::new(n)))));
+    there.map(|exit| exit.unlisted.map(|since| (since.0 - NOW.0) / 60_000_000)).collect()
+}
+
+fn after(minutes: u64) -> Moment {
+    NOW.after(Duration::from_secs(60 * minutes))
+}
+
+#[test]
+fn a_relay_that_vanished_is_not_gone_until_a_consensus_would_have_expired() {
+    let both = [Fake::new(1), Fake::new(2)];
+    let mut merge = merge([directory(&both)]);
+    assert_eq!(absences(&mut merge, 0), [None, None]);
+    merge.take(directory(&both[..1]));
+    assert_eq!(absences(&mut merge, 60), [None, Some(60)]);
+    assert_eq!(merge.changed(after(100)), None, "it is absent since then, not anew");
+    merge.take(directory(&both));
+    assert_eq!(absences(&mut merge, 120), [None, None], "it is back");
+    merge.take(directory(&both[1..]));
+    assert_eq!(absences(&mut merge, 180), [Some(180), None]);
+    merge.take(directory(&both[1..]));
+    assert_eq!(merge.changed(after(180 + 179)), None);
+    assert_eq!(absences(&mut merge, 180 + 180), [None], "after three hours it is not in the list");
+    assert_eq!(merge.changed(after(400)), None);
+    // Its listing is what it was, but for the time.
+    merge.take(directory(&both));
+    let there = merge.changed(after(400)).unwrap();
+    merge.applied(there.clone());
+    merge.take(directory(&both[1..]));
+    let absent = merge.changed(after(420)).unwrap();
+    let [one, other] = [&both[0], &both[1]].map(|relay| ExitId::Tor(id(relay)));
+    let was = find(&there, &one).unwrap().clone();
+    assert_eq!(find(&absent, &one), Some(&Listing { unlisted: Some(after(420)), ..was }));
+    assert_eq!(find(&absent, &other), find(&there, &other));
+}
+
+#[test]
+fn a_relay_that_vanished_and_comes_back_without_a_microdescriptor_is_listed() {
+    let both = [Fake::new(1), Fake::new(2)];
+    let mut merge = merge([directory(&both)]);
+    assert_eq!(absences(&mut merge, 0), [None, None]);
+    merge.take(directory(&both[..1]));
+    assert_eq!(absences(&mut merge, 60), [None, Some(60)]);
+    merge.take(directory(&[Fake::new(1), Fake { known: false, ..Fake::new(2) }]));
+    assert_eq!(absences(&mut merge, 61), [None, None]);
+}
+
+#[test]
+fn a_relay_that_is_listed_as_something_else_has_not_vanished() {
+    let both = [Fake::new(1), Fake::new(2)];
+    let mut merge = merge([directory(&both)]);
+    assert_eq!(absences(&mut merge, 0), [None, None]);
+    merge.take(directory(&[Fake::new(1), Fake { policy: String::new(), ..Fake::new(2) }]));
+    assert_eq!(absences(&mut merge, 60), [None], "a relay that is no exit any more drains at once");
+}
+
+#[test]
+fn a_consensus_that_is_valid_for_a_shorter_time_gives_relays_up_sooner() {
+    let both = [Fake::new(1), Fake::new(2)];
+    for (until, minutes) in [("2026-11-21 12:10:00", 10), ("2026-11-29 12:00:00", 180), ("2026-11-21 11:00:00", 180)] {
+        let directory = |relays: &[Fake]| {
+            let (consensus, microdescs) = texts(relays, "", WEIGHTS);
+            let end = consensus.lines().find(|line| line.starts_with("valid-until ")).unwrap();
+            let consensus = consensus.replace(end, &format!("valid-until {until}"));
+            SourceData::Directory(Arc::new(Netdir::parse(&consensus, &microdescs).unwrap()))
+        };
+        let mut merge = merge([directory(&both)]);
+        assert_eq!(absences(&mut merge, 0), [None, None]);
+        merge.take(directory(&both[..1]));
+        assert_eq!(absences(&mut merge, 5), [None, Some(5)]);
+        assert_eq!(merge.changed(after(5 + minutes - 1)), None, "{until}");
+        assert_eq!(absences(&mut merge, 5 + minutes), [None], "{until}");
+    }
+}
+
+#[test]
+fn without_a_directory_onionoo_says_who_is_absent() {
+    let listing = |n| described(&Fake::new(n), &[]);
+    let mut merge = RelayMerge::new(Arc::default(), vec![listing(1), listing(2)]);
+    merge.take(SourceData::Onionoo(vec![]));
+    assert_eq!(merge.changed(NOW), None, "an empty list says nothing");
+    merge.take(SourceData::Onionoo(vec![listing(2)]));
+    assert_eq!(absences(&mut merge, 0), [Some(0), None]);
+    assert_eq!(absences(&mut merge, 179), []);
+    assert_eq!(absences(&mut merge, 180), [None]);
 }
 
 #[test]

@@ -107,6 +107,58 @@ fn two_choices_follow_load_and_latency() {
 }
 
 #[test]
+fn tunnels_count_by_the_capacity_that_they_take() {
+    let mut world = World::new(&["US"; 2]);
+    // Capacities of 8,192 and 2,048: the first exit carries four times as much.
+    world.weigh([7_192, 1_048]);
+    let mut rng = SmallRng::seed_from_u64(1);
+    let (large, small) = (world.exit(0), world.exit(1));
+    let mut wins = |one: &Exit, other: &Exit| (0..400).filter(|_| prefers(one, other, world.now, &mut rng)).count();
+    assert!((140..260).contains(&wins(large, small)), "without tunnels both are as good");
+    let _one = small.load().begin();
+    let mut tunnels: Vec<_> = (0..3).map(|_| large.load().begin()).collect();
+    assert_eq!((wins(large, small), wins(small, large)), (400, 0), "three tunnels are less than a quarter of one");
+    tunnels.push(large.load().begin());
+    assert!((140..260).contains(&wins(large, small)), "four of four times the capacity are as many");
+    tunnels.push(large.load().begin());
+    assert_eq!((wins(large, small), wins(small, large)), (0, 400));
+    tunnels.truncate(4);
+    large.load().succeeded(Duration::from_millis(500), DialSpeed::Unknown, world.now);
+    assert_eq!(wins(large, small), 0, "latency counts beside it");
+}
+
+#[test]
+fn the_one_exit_of_many_that_is_not_ejected_is_found() {
+    let mut world = World::new(&["US"; 60]);
+    world.route("web", "us", Policy { pool: 1, ..Policy::default() });
+    let member = number(world.routes.get("web").unwrap().pool.members()[0].id());
+    world.relist(member, |listing| listing.policy = "accept 80,443".parse().unwrap());
+    let open = (member + 1) % 60;
+    (0..60).filter(|n| *n != open).for_each(|n| world.eject(n));
+    assert!((0..20).all(|_| number(world.decide_to("web", "irc.net:6667").unwrap().first().id()) == open));
+}
+
+#[test]
+fn exits_outside_the_pool_are_drawn_by_capacity() {
+    let mut world = World::new(&["US"; 60]);
+    // Forty small exits have a tenth of the capacity.
+    world.weigh((0..60).map(|n| if n % 3 == 0 { 36_768 } else { 1_048 }));
+    let small = (0..1_000).filter(|_| world.first(&format!("us-exit-{}", id(1))) == 1).count();
+    assert_eq!(small, 1_000, "an exit that was picked is that one");
+    world.route("web", "us", Policy { pool: 2, ..Policy::default() });
+    let pool: Vec<u16> = world.routes.get("web").unwrap().pool.members().iter().map(|m| number(m.id())).collect();
+    for n in &pool {
+        world.relist(*n, |listing| listing.policy = "accept 80,443".parse().unwrap());
+    }
+    let mut small = 0;
+    for _ in 0..2_000 {
+        small += u32::from(number(world.decide_to("web", "irc.net:6667").unwrap().first().id()) % 3 != 0);
+    }
+    // 40 × 2,048 of 40 × 2,048 + 20 × 32,768 is 11 %. The better of two among eight that are drawn: a few more.
+    assert!((180..560).contains(&small), "{small} of 2,000 went through small exits");
+}
+
+#[test]
 fn nonus_is_never_the_us_nor_unknown() {
     let mut world = World::new(&["US", "??", "DE", "US", "FR", "??", "US", "US"]);
     world.learn(4, |known| known.saw(ip(99).into(), country("US"), START));

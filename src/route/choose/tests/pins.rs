@@ -69,7 +69,9 @@ fn what_else_counts_as_a_pinned_exit_being_down() {
         let home = world.first("us-strict");
         change(&mut world, home);
         assert!(matches!(world.decide("us-strict").unwrap_err().why, Why::PinDown { .. }), "{what}");
-        world.pass(10 * MINUTE);
+        world.pass(180 * MINUTE - SECOND);
+        assert!(world.decide("us-strict").is_err(), "{what}: three hours are not over");
+        world.pass(SECOND);
         assert_ne!(world.first("us-strict"), home, "{what}");
     }
     let mut world = World::new(&["US"; 3]);
@@ -79,6 +81,73 @@ fn what_else_counts_as_a_pinned_exit_being_down() {
     assert_eq!(world.first("us-strict"), home, "an overdue check and an ejection leave the pin alone");
     world.relist(home, |listing| listing.policy = "accept 80".parse().unwrap());
     assert_eq!(world.decide("us-strict").unwrap_err().why, Why::PinPort { exit: id(home) });
+}
+
+#[test]
+fn a_pin_stays_on_an_exit_that_the_directory_misses_for_as_long_as_on_one_that_is_down() {
+    let mut world = World::new(&["US"; 5]);
+    let home = world.first("us-strict");
+    world.unlist(home);
+    let since = world.now;
+    world.tidy();
+    world.pass(180 * MINUTE - SECOND);
+    assert_eq!(world.first("us-strict"), home, "its circuits may serve");
+    // Now the exit is given up. It has been absent for nearly three hours already.
+    world.learn(home, |known| known.marks.draining = true);
+    world.tidy();
+    let repin_at = Some(since.after(180 * MINUTE));
+    let why = Why::PinDown { exit: id(home), ip: ip(home), since, repin_at };
+    assert_eq!(world.explain("us-strict", "shop.com:443").why.as_ref(), Some(&why));
+    assert_eq!(world.decide("us-strict").unwrap_err().why, why);
+    world.pass(SECOND);
+    let plan = world.decide("us-strict").unwrap();
+    assert_ne!(number(plan.first().id()), home);
+    assert!(matches!(&plan.events[..], [Event::PinMoved { cause: Cause::Down, .. }]));
+
+    let mut world = World::new(&["US"; 5]);
+    world.route("quick", "us-strict", Policy { repin_after: Some(MINUTE), ..Policy::default() });
+    world.route("never", "us-strict", Policy { repin_after: None, ..Policy::default() });
+    let (quick, never) = (world.first("quick"), world.first("never"));
+    world.unlist(quick);
+    world.unlist(never);
+    world.pass(MINUTE - SECOND);
+    assert_eq!((world.first("quick"), world.first("never")), (quick, never));
+    world.pass(SECOND);
+    assert_ne!(world.first("quick"), quick, "a route that waits for a minute waits for a minute");
+    world.pass(600 * MINUTE);
+    assert_eq!(world.first("never"), never);
+    // An exit that went down before it vanished has been down since then.
+    let mut world = World::new(&["US"; 5]);
+    let home = world.first("us-strict");
+    world.kill(home);
+    world.tidy();
+    let since = world.now;
+    world.pass(MINUTE);
+    world.unlist(home);
+    assert!(matches!(world.decide("us-strict").unwrap_err().why, Why::PinDown { since: at, .. } if at == since));
+}
+
+#[test]
+fn new_pins_go_to_stable_exits_of_much_capacity() {
+    let mut world = World::new(&["US"; 60]);
+    // Every third exit is not stable, however large. Of the others, half have sixteen times the capacity.
+    for n in 0..60 {
+        world.relist(n, |listing| listing.flags.stable = n % 3 > 0);
+    }
+    world.weigh((0..60).map(|n| if n % 2 == 0 { 31_768 } else { 1_048 }));
+    let home = |world: &mut World, n: u32| {
+        let home = world.first(&format!("us-strict-session-s{n}"));
+        world.memory.pins().forget(|_, _| true, world.now);
+        home
+    };
+    let homes: Vec<u16> = (0..400).map(|n| home(&mut world, n)).collect();
+    assert!(homes.iter().all(|n| n % 3 > 0), "an exit that is often down is no home for weeks");
+    let small = homes.iter().filter(|n| *n % 2 == 1).count();
+    // 20 × 2,048 of 20 × 2,048 + 20 × 32,768 is 6 %. The best of four that were drawn: a few more.
+    assert!((4..80).contains(&small), "{small} of 400");
+    // An address of its own is worth more than stability, and any exit is better than none.
+    let all: BTreeSet<u16> = (0..60).map(|n| world.first(&format!("us-strict-session-t{n}"))).collect();
+    assert_eq!(all.len(), 60);
 }
 
 #[test]

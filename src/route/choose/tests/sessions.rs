@@ -119,6 +119,60 @@ fn a_session_whose_dial_fails_moves_once_for_all() {
 }
 
 #[test]
+fn an_exit_of_more_capacity_gets_more_sessions() {
+    let mut world = World::new(&["US"; 4]);
+    world.weigh([1_048, 3_096, 7_192, 15_384]); // capacities 2,048, 4,096, 8,192, 16,384
+    world.route("all", "us", Policy { pool: 4, ..Policy::default() });
+    let mut counts = [0; 4];
+    (0..3_000).for_each(|n| counts[usize::from(world.first(&format!("all-session-s{n}")))] += 1);
+    for (count, want) in counts.into_iter().zip([200i32, 400, 800, 1_600]) {
+        // The standard deviation is at most 27.
+        assert!((count - want).abs() < 110, "{counts:?}");
+    }
+    // Two exits change their weights by 5 %, which is less than a step: no session would be placed elsewhere.
+    let before: Vec<u16> = (0..200).map(|n| world.first(&format!("all-session-t{n}"))).collect();
+    let mut after = World { routes: world.routes.clone(), ..world.restart() };
+    after.memory = Memory::new(crate::route::memory::Bounds::default());
+    after.weigh([1_100, 3_000]);
+    assert_eq!((0..200).map(|n| after.first(&format!("all-session-t{n}"))).collect::<Vec<_>>(), before);
+}
+
+#[test]
+fn a_session_whose_exit_dies_moves_to_the_second_exit_of_its_plan() {
+    for n in 0..20 {
+        let mut world = World::new(&["US"; 8]);
+        world.weigh((0..8).map(|n| 3_000 * n));
+        world.route("all", "us", Policy { pool: 8, ..Policy::default() });
+        let plan = world.decide(&format!("all-session-s{n}")).unwrap();
+        let [home, second, third] = [0, 1, 2].map(|place| number(plan.exits[place].id()));
+        world.kill(home);
+        world.kill(second);
+        assert_eq!(world.first(&format!("all-session-s{n}")), third);
+        world.revive(second);
+        world.kill(third);
+        assert_eq!(world.first(&format!("all-session-s{n}")), second);
+    }
+}
+
+#[test]
+fn a_session_stays_on_an_exit_that_the_directory_misses_and_nothing_new_goes_there() {
+    let mut world = World::new(&["US"; 4]);
+    world.route("all", "us", Policy { pool: 4, ..Policy::default() });
+    let home = world.first("all-session-a");
+    world.unlist(home);
+    for _ in 0..30 {
+        let plan = world.decide("all-session-a").unwrap();
+        assert_eq!((number(plan.first().id()), &plan.moved), (home, &None));
+        assert!(plan.exits[1..].iter().all(|exit| exit.id() != plan.first().id()));
+    }
+    assert!((0..60).all(|n| world.first(&format!("all-session-n{n}")) != home), "no new session");
+    assert!((0..60).all(|_| world.first("all") != home), "no connection of the pool");
+    assert!((0..30).all(|n| world.first(&format!("us-strict-session-p{n}")) != home), "no new pin");
+    world.learn(home, |known| known.marks.draining = true);
+    assert_eq!(world.decide("all-session-a").unwrap().moved.unwrap().cause, Cause::Down, "until it is given up");
+}
+
+#[test]
 fn sessions_spread_over_the_pool_and_belong_to_key_and_route() {
     let mut world = World::new(&["US"; 8]);
     world.route("all", "us", Policy { pool: 8, ..Policy::default() });
