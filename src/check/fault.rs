@@ -102,7 +102,9 @@ mod tests {
         ] {
             assert_eq!(Fault::from(fault).blame(), want, "{fault:?}");
         }
-        for (fault, want) in [(Fault::Slow, Blame::Unclear), (Fault::Broken, Blame::Unclear), (Fault::Forged, Blame::Exit)] {
+        for (fault, want) in
+            [(Fault::Slow, Blame::Unclear), (Fault::Broken, Blame::Unclear), (Fault::Forged, Blame::Exit)]
+        {
             assert_eq!(fault.blame(), want, "{fault:?}");
         }
     }

@@ -309,7 +309,8 @@ const fn engine(fault: EngineFault) -> Row {
             row(0x01, 503, OURS, "engine_middle", sentence)
         }
         EngineFault::Busy => {
-            let sentence = "too many circuits are wanted at the same time: try again later, or begin fewer new sessions";
+            let sentence =
+                "too many circuits are wanted at the same time: try again later, or begin fewer new sessions";
             row(0x01, 503, OURS, "engine_busy", sentence)
         }
         EngineFault::Protocol => row(0x01, 502, OURS, "engine_protocol", "the Tor engine gave an unusable answer"),
