@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 pub use self::evaluator::PageHealth;
 pub use self::exit_update::{ECHO, Geo};
@@ -71,6 +72,10 @@ pub trait ExitDialer: Send + Sync + 'static {
         target: &Target,
         timeout: Duration,
     ) -> impl Future<Output = Result<OpenedStream<Self::Stream>, DialError>> + Send;
+
+    /// Returns true if anything between this machine and the exits has answered after the time `since`. While nothing
+    /// does, a silent exit is no bad exit.
+    fn first_hop_answered(&self, since: Instant) -> bool;
 }
 
 /// A stream to a target through an exit, and how long the opening of this stream took.

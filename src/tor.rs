@@ -181,6 +181,11 @@ impl Tor {
         }
     }
 
+    /// Returns true if the first relay of a circuit of any engine has answered after the time `since`.
+    pub fn first_hop_answered(&self, since: Instant) -> bool {
+        self.all().iter().any(|engine| engine.first_hop_answered(since))
+    }
+
     /// Applies new settings without ending a stream. Returns the names of the settings that take effect only after a
     /// restart of the gateway.
     pub async fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, PreflightError> {

@@ -117,6 +117,9 @@ async fn ask_echoes<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Job) -
     loop {
         let results: Vec<ProbeResult> = probes.iter().map(|probe| probe.result).collect();
         if let Some(conclusion) = verdict::conclude(&results, settings.terms, job.echoes.len()) {
+            let lately = Instant::now().checked_sub(settings.timeout / 2);
+            let first_hop_answers = lately.is_none_or(|since| dialer.first_hop_answered(since));
+            let conclusion = verdict::unless_offline(conclusion, first_hop_answers);
             tracing::debug!(?conclusion, probes = probes.len(), "the echo probes have ended");
             return EchoRound { conclusion, probes };
         }

@@ -71,6 +71,10 @@ impl ExitDialer for Arc<FakeExits> {
         self.tasks.spawn("server", serve(far, target.host.to_string(), does, ip(exit)));
         Ok(OpenedStream { stream, circuit: Some(Duration::from_millis(20)), connect: Duration::from_millis(7) })
     }
+
+    fn first_hop_answered(&self, _: Instant) -> bool {
+        true
+    }
 }
 
 /// Serves the test's pages: two echo servers, of which the second repeats the nonce, and a shop.

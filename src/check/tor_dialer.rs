@@ -48,4 +48,8 @@ impl ExitDialer for TorExitDialer {
         drop(lease);
         Ok(OpenedStream { stream, circuit: Some(circuit), connect: facts.timings.connect() })
     }
+
+    fn first_hop_answered(&self, since: Instant) -> bool {
+        self.0.first_hop_answered(since)
+    }
 }

@@ -118,6 +118,17 @@ pub fn conclude(results: &[ProbeResult], terms: Terms, echoes: usize) -> Option<
     })
 }
 
+/// Returns the conclusion that holds if the first relay of the circuits may be silent. A bad exit then needs a failure
+/// that shows the exit's own fault: a stream that opened and then fell silent or broke off shows nothing.
+pub fn unless_offline(conclusion: Conclusion, first_hop_answers: bool) -> Conclusion {
+    match conclusion {
+        Conclusion::Bad(BadReason::Fault(fault)) if !first_hop_answers && fault.blame() == Blame::Unclear => {
+            Conclusion::Open(fault)
+        }
+        other => other,
+    }
+}
+
 /// Returns a fault of the gateway itself if the other failures alone are too few for a conclusion: with them, enough
 /// probes could still have passed.
 fn ours_decided(results: &[ProbeResult], terms: Terms) -> Option<Fault> {
@@ -307,6 +318,21 @@ mod tests {
         }
         let all = Terms { probes: 2, passes: 2 };
         assert_eq!(conclude(&results("Ax Bo"), all, 2), bad(BadReason::Fault(DEAD)));
+    }
+
+    #[test]
+    fn while_the_first_relay_is_silent_only_an_exits_own_fault_makes_it_bad() {
+        for (conclusion, offline) in [
+            (Conclusion::Bad(BadReason::Fault(Fault::Slow)), Conclusion::Open(Fault::Slow)),
+            (Conclusion::Bad(BadReason::Fault(Fault::Broken)), Conclusion::Open(Fault::Broken)),
+            (Conclusion::Bad(BadReason::Fault(DEAD)), Conclusion::Bad(BadReason::Fault(DEAD))),
+            (Conclusion::Bad(BadReason::Fault(Fault::Forged)), Conclusion::Bad(BadReason::Fault(Fault::Forged))),
+            (Conclusion::Bad(BadReason::Disagree), Conclusion::Bad(BadReason::Disagree)),
+            (Conclusion::Good(vec![ip(1)]), Conclusion::Good(vec![ip(1)])),
+        ] {
+            assert_eq!(unless_offline(conclusion.clone(), false), offline);
+            assert_eq!(unless_offline(conclusion.clone(), true), conclusion);
+        }
     }
 
     #[test]

@@ -152,13 +152,16 @@ pub struct Refusal {
     pub detail: Option<Box<str>>,
     /// How long the client should wait before it tries again. `None` if no such time is known.
     pub retry_after: Option<Duration>,
+    /// The text `old->new` if the session of this request moved to another exit although the request failed. `None` if
+    /// no session moved.
+    pub moved: Option<Box<str>>,
     /// The meters of the route that refused the request. `None` if no route was found.
     pub meters: Option<Arc<RouteMeters>>,
 }
 
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
-        Self { failure, detail: None, retry_after: failure.retry_after(), meters: None }
+        Self { failure, detail: None, retry_after: failure.retry_after(), moved: None, meters: None }
     }
 }
 

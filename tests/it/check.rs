@@ -54,8 +54,12 @@ impl ExitDialer for ByProxy {
                 Protocol::Socks5 => fetch::socks5(address, None, &host, target.port).await,
             }
         });
-        let stream = opened.await.map_err(|_| DialError::Deadline)?.map_err(|_| ExitFault::Unreachable)?;
+        let stream = opened.await.map_err(|_| ExitFault::Hung)?.map_err(|_| ExitFault::Unreachable)?;
         Ok(OpenedStream { stream, circuit: None, connect: begun.elapsed() })
+    }
+
+    fn first_hop_answered(&self, _: Instant) -> bool {
+        true
     }
 }
 

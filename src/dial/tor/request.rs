@@ -48,24 +48,26 @@ pub(super) async fn send(
     timings.sent = Instant::now();
     let doubt = expected.doubt();
     let doubtful = matches!(what, Ask::Connect(_)) && expected.may_be_false_success();
-    let (mut seen, attached) = (None, OnceLock::new());
+    let (mut seen, attached, given_up) = (None, OnceLock::new(), OnceLock::new());
     let reply = {
-        let mut watched = pin!(watch(&mut expected, &mut seen, &attached));
+        let watched = pin!(watch(&mut expected, &mut seen, &attached));
+        let wait = Wait { doubt: &doubt, attached: &attached, given_up: &given_up, what, limits };
+        let mut failed = pin!(wait.until_failed(watched));
         let answer = tokio::select! {
             biased;
-            reply = read_reply(&mut stream) => Ok(reply),
-            silence = until_silent(&mut watched, &doubt, &attached, what, limits, timings.sent) => Err(silence),
+            reply = read_reply(&mut stream) => reply,
+            why = &mut failed => return Err(why),
         };
         match answer {
-            Ok(Ok(Answer::Yes(host))) if doubtful => match timeout(FALSE_SUCCESS_WAIT, watched).await {
-                Ok(StreamFault::Ended(EndReason::Other)) => return Err(ExitFault::Refused.into()),
+            Ok(Answer::Yes(host)) if doubtful => match timeout(FALSE_SUCCESS_WAIT, &mut failed).await {
+                Ok(why @ DialError::Exit(ExitFault::Refused)) => return Err(why),
                 _ => Ok(host),
             },
-            Ok(Ok(Answer::Yes(host))) => Ok(host),
-            Err(why) => return Err(why),
+            Ok(Answer::Yes(host)) => Ok(host),
             // SOCKS refused the request, or its connection broke: the control connection delivers the reason.
-            Ok(no) => match timeout(REASON_WAIT, watched).await {
-                Ok(fault) => return Err(fault.into()),
+            no => match timeout(REASON_WAIT, &mut failed).await {
+                Ok(why) => return Err(why),
+                Err(_) if given_up.get().is_some() => return Err(failed.await),
                 Err(_) => Err(no),
             },
         }
@@ -79,51 +81,65 @@ pub(super) async fn send(
     }
 }
 
-/// Waits until the stream fails, or until the silence has lasted long enough to tell whose fault it is. Makes the tests
-/// for that.
-async fn until_silent(
-    mut watched: impl Future<Output = StreamFault> + Unpin,
-    doubt: &Doubt,
-    attached: &OnceLock<Instant>,
-    what: &Ask<'_>,
+/// The wait for the answer to one request.
+struct Wait<'a> {
+    doubt: &'a Doubt,
+    /// When tor attached the stream.
+    attached: &'a OnceLock<Instant>,
+    /// Is set if tor gives up waiting for an answer.
+    given_up: &'a OnceLock<()>,
+    what: &'a Ask<'a>,
     limits: Limits,
-    sent: Instant,
-) -> DialError {
-    let asked = OnceLock::new();
-    let mut probing = pin!(async {
-        sleep_until(limits.slow).await;
-        doubt.test();
-        _ = asked.set(Instant::now());
-        // The future of the probe is boxed because it is large, and most dials need no probe.
-        Box::pin(exit_answers(doubt)).await;
-    });
-    let (mut given_up, mut exit_answered, mut end) = (false, false, limits.end);
-    loop {
-        tokio::select! {
-            biased;
-            fault = &mut watched, if !given_up => match fault {
-                // tor gave up waiting. What is silent may be the target, so the exit gets the time for its answer.
-                StreamFault::Unanswered => {
-                    given_up = true;
-                    end = end.min(asked.get().copied().unwrap_or(limits.slow) + limits.exit_answer);
+}
+
+impl Wait<'_> {
+    /// Waits until the stream fails, or until the silence has lasted long enough to tell whose fault it is. Makes the
+    /// tests for that. `watched` is the end of the stream.
+    async fn until_failed(self, mut watched: impl Future<Output = StreamFault> + Unpin) -> DialError {
+        let Self { doubt, attached, given_up, what, limits } = self;
+        let asked = OnceLock::new();
+        let mut probing = pin!(async {
+            sleep_until(limits.slow).await;
+            doubt.test();
+            asked.get_or_init(|| ());
+            // The future of the probe is boxed because it is large, and most dials need no probe.
+            Box::pin(exit_answers(doubt)).await;
+        });
+        let evidence = |exit_answered| Evidence {
+            attached: attached.get().is_some(),
+            exit_answered,
+            exit_silent: asked.get().map(|()| limits.slow.elapsed()),
+            first_hop_answered: doubt.first_hop_answered(limits.slow),
+        };
+        let (mut exit_answered, mut looked, mut end) = (false, false, limits.end);
+        loop {
+            tokio::select! {
+                biased;
+                fault = &mut watched, if given_up.get().is_none() => match fault {
+                    // tor gave up waiting. What is silent may be the target, so the exit gets the time for its answer.
+                    StreamFault::Unanswered => {
+                        given_up.get_or_init(|| ());
+                        end = if exit_answered { Instant::now() } else { end.min(limits.early()) };
+                    }
+                    fault => return fault.into(),
+                },
+                () = &mut probing, if !exit_answered => {
+                    exit_answered = true;
+                    end = if given_up.get().is_some() { Instant::now() } else { end.min(limits.target) };
                 }
-                fault => return fault.into(),
-            },
-            () = &mut probing, if !exit_answered => {
-                exit_answered = true;
-                end = if given_up { Instant::now() } else { end.min(limits.target) };
+                () = sleep_until(end) => break,
+                () = sleep_until(limits.early()), if !looked => {
+                    looked = true;
+                    if let Some(why) = evidence(exit_answered).early() {
+                        return why;
+                    }
+                }
             }
-            () = sleep_until(end) => break,
         }
+        let evidence = evidence(exit_answered);
+        tracing::debug!(?evidence, "a stream got no answer");
+        evidence.fault(what, &limits)
     }
-    let evidence = Evidence {
-        attached: attached.get().is_some(),
-        exit_answered,
-        exit_silent: asked.get().map(Instant::elapsed),
-        first_hop_answered: doubt.first_hop_answered(sent),
-    };
-    tracing::debug!(?evidence, "a stream got no answer");
-    evidence.fault(what, &limits)
 }
 
 /// Asks the exit for the address of a name, on the circuit in doubt. Returns once the exit has answered. If it does not

@@ -50,6 +50,11 @@ impl Limits {
             exit_answer: EXIT_ANSWER.min(answer / 4),
         }
     }
+
+    /// Returns when both tests should have had their answers.
+    pub(super) fn early(&self) -> Instant {
+        self.slow + self.exit_answer
+    }
 }
 
 /// What is known when a stream has ended without an answer.
@@ -61,11 +66,23 @@ pub(super) struct Evidence {
     pub(super) exit_answered: bool,
     /// How long the exit has not answered the question. `None` if it was not asked.
     pub(super) exit_silent: Option<Duration>,
-    /// True if the first relay has answered after the stream was sent.
+    /// True if the first relay has answered after the tests began.
     pub(super) first_hop_answered: bool,
 }
 
 impl Evidence {
+    /// Returns the fault that is certain when both tests should have had their answers. `None` if the target may still
+    /// answer: a slow exit may answer late, but an engine or a first relay that says nothing at all is of no use.
+    pub(super) fn early(self) -> Option<DialError> {
+        match self {
+            Self { exit_answered: true, .. } => None,
+            // tor answers each command within milliseconds, so this tor hangs.
+            Self { attached: false, .. } => Some(EngineFault::Lost.into()),
+            Self { first_hop_answered: false, .. } => Some(EngineFault::FirstHop.into()),
+            _ => None,
+        }
+    }
+
     /// Returns whose fault the silence is. `what` is the request that got no answer.
     pub(super) fn fault(self, what: &Ask<'_>, limits: &Limits) -> DialError {
         let asked_in_vain = self.exit_silent.is_some_and(|silent| silent >= limits.exit_answer);
@@ -79,11 +96,7 @@ impl Evidence {
         if !asked_in_vain {
             return DialError::Deadline;
         }
-        if !self.attached {
-            // tor answers each command within milliseconds, so this tor hangs.
-            return EngineFault::Lost.into();
-        }
-        if self.first_hop_answered { ExitFault::Hung.into() } else { EngineFault::FirstHop.into() }
+        self.early().unwrap_or_else(|| ExitFault::Hung.into())
     }
 }
 
@@ -116,7 +129,7 @@ mod tests {
             end: now + 12 * SECOND,
             exit_answer: 3 * SECOND,
         };
-        assert_eq!(limits, want);
+        assert_eq!((limits, limits.early()), (want, now + 5 * SECOND));
         // A longer limit changes only the end.
         assert_eq!(Limits::new(now, 20 * SECOND, far), Limits { end: now + 20 * SECOND, ..want });
         // The deadline of the whole dial ends the stream, and nothing else.
@@ -156,6 +169,14 @@ mod tests {
             (Evidence { exit_answered: true, exit_silent: None, ..silent }, TargetFault::Timeout.into()),
         ] {
             assert_eq!(evidence.fault(&connect, &limits), want, "{evidence:?}");
+        }
+        for (evidence, want) in [
+            (silent, None),
+            (Evidence { first_hop_answered: false, ..silent }, Some(EngineFault::FirstHop.into())),
+            (Evidence { attached: false, ..silent }, Some(EngineFault::Lost.into())),
+            (Evidence { exit_answered: true, first_hop_answered: false, attached: false, ..silent }, None),
+        ] {
+            assert_eq!(evidence.early(), want, "{evidence:?}");
         }
         let name = Host::parse("a.test").unwrap();
         let answered = Evidence { exit_answered: true, ..silent };

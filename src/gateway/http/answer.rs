@@ -70,6 +70,9 @@ pub fn refusal(refusal: &Refusal, id: TraceId, keep: bool, head_only: bool) -> V
         // The number of seconds is rounded up, so a client that comes back after this time is not refused again.
         let _ = write!(fields, "Retry-After: {}\r\n", after.as_millis().div_ceil(1000));
     }
+    if let Some(moved) = &refusal.moved {
+        let _ = write!(fields, "X-Exitgate-Moved: {}\r\n", ascii(moved));
+    }
     let reason = reason_phrase(&text);
     text.push('\n');
     let page = Page { status: failure.status(), kind: "text/plain; charset=utf-8", fields: &fields, body: &text };
@@ -188,6 +191,14 @@ mod tests {
             Refusal { retry_after: Some(Duration::from_millis(1001)), ..Failure::Limited(Limited::Rate).into() };
         let later = refused(&later, true, false);
         assert!(later.starts_with("HTTP/1.1 429 ") && later.contains("\r\nRetry-After: 2\r\n"), "{later}");
+
+        let offline = Refusal {
+            moved: Some("tor:A->tor:B\r\nX: y".into()),
+            ..Failure::Engine(crate::dial::EngineFault::FirstHop).into()
+        };
+        let offline = refused(&offline, true, false);
+        assert!(offline.starts_with("HTTP/1.1 503 ") && offline.contains("\r\nRetry-After: 10\r\n"), "{offline}");
+        assert!(offline.contains("\r\nX-Exitgate-Moved: tor:A->tor:B??X: y\r\n"), "{offline}");
 
         let none = refused(&Failure::NoExit(NoExit::NoneMatch).into(), true, false);
         assert!(none.starts_with("HTTP/1.1 503 ") && !none.contains("Retry-After"), "{none}");

@@ -16,7 +16,7 @@ use crate::exit::load::{DialEffect, DialSpeed, InFlight};
 use crate::exit::{Exit, ExitId, Fingerprint, Moment};
 use crate::route::choose::Plan;
 use crate::route::selector::Mode;
-use crate::route::{self, Isolation};
+use crate::route::{self, Isolation, Moved};
 use crate::tor::{BuildClass, Tor, Way};
 
 /// A dial counts as late if its duration is this many times the hedging delay (the time after which a second dial may
@@ -108,8 +108,9 @@ impl Outbound {
             // every dial smaller.
             if !again || !Box::pin(self.next_exit(&attempt, &mut plan, &mut failed, exits)).await {
                 let meters = Some(self.meters.of(attempt.wish.label()));
-                let retry_after = self.retry_after(&attempt, error);
-                return Err(Refusal { meters, retry_after, ..Failure::from(error).into() });
+                let refusal = Refusal { meters, moved: told_move(&plan), ..Failure::from(error).into() };
+                let retry_after = self.retry_after(&attempt, error).or(refusal.retry_after);
+                return Err(Refusal { retry_after, ..refusal });
             }
         }
     }
@@ -203,7 +204,7 @@ impl Outbound {
                 Ok(DialedExit { exit: exit.clone(), dialed, flight, took })
             }
             Err(error) => {
-                if counts_against_exit(&error) {
+                if counts_against_exit(exit.id(), &error) {
                     self.count_failure(exit);
                 } else if let DialError::Target(_) = error {
                     self.log_effect(exit, exit.load().answered(self.parts.state.now()));
@@ -307,7 +308,7 @@ impl Outbound {
             ip: exit.ip(),
             country: country.is_known().then(|| country.letters()),
             checked: exit.known().good.map(|at| now.since(at)),
-            moved: plan.moved.as_ref().map(|moved| format!("{}->{}", moved.from, moved.to).into()),
+            moved: told_move(plan),
             route: wish.scope.clone(),
             meters: self.meters.of(wish.label()),
         };
@@ -328,6 +329,14 @@ impl Outbound {
             lease: Lease::new(exit, flight),
         }
     }
+}
+
+/// Returns how the session of this plan moved, as HTTP answers say it. Logs the move as well, because an answer of SOCKS
+/// has no place for it.
+fn told_move(plan: &Plan) -> Option<Box<str>> {
+    let Moved { from, to, cause } = plan.moved.as_ref()?;
+    tracing::info!(%from, %to, cause = cause.as_str(), "a session moved to another exit");
+    Some(format!("{from}->{to}").into())
 }
 
 /// Returns how long the first dial may take before a second dial begins. This is the time within which 19 of 20 dials
@@ -354,8 +363,15 @@ fn another_exit_may_help(error: &DialError, keeps_exit: bool) -> bool {
 }
 
 /// Returns true if the failure is the exit's own, so that the exit may be ejected and tested again.
-fn counts_against_exit(error: &DialError) -> bool {
-    matches!(error, DialError::Exit(fault) if *fault != ExitFault::Unclear)
+fn counts_against_exit(exit: &ExitId, error: &DialError) -> bool {
+    match error {
+        DialError::Exit(ExitFault::Unclear) => false,
+        // A public proxy that waits for a dead target looks the same as a proxy that hangs. So a silent proxy is tested
+        // immediately (see `request_retest`), and the result of the test counts.
+        DialError::Exit(ExitFault::Hung) => !matches!(exit, ExitId::Public(_)),
+        DialError::Exit(_) => true,
+        DialError::Engine(_) | DialError::Target(_) | DialError::Deadline => false,
+    }
 }
 
 pub(super) fn way(exit: Fingerprint, attempt: &Attempt<'_>) -> Way {

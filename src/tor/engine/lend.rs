@@ -52,9 +52,10 @@ impl Circuits {
         }
     }
 
-    /// Records that the first relay of a circuit has answered: it extended a circuit or passed on data from the network.
-    pub(super) fn first_hop_answers(&mut self, now: Instant) {
-        self.first_hop_answered = Some(now);
+    /// Records that the first relay of a circuit answered at the time `at`: it extended a circuit or passed on data from
+    /// the network.
+    pub(super) fn first_hop_answers(&mut self, at: Instant) {
+        self.first_hop_answered = self.first_hop_answered.max(Some(at));
     }
 
     /// Returns the actions that the pool requests, together with the data for them. The caller carries them out after

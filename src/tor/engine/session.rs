@@ -194,8 +194,9 @@ impl Session<'_> {
             Event::Stream(stream) => self.on_stream(&stream),
             Event::Circ(circ) => self.on_circ(circ).await,
             Event::CircBw(bw) => self.engine.act(|circuits, now| {
-                if bw.read > 0 {
-                    circuits.first_hop_answers(now);
+                // The event counts the bytes of the last second, and the last byte may be as old as that.
+                if let Some(at) = now.checked_sub(Duration::from_secs(1)).filter(|_| bw.read > 0) {
+                    circuits.first_hop_answers(at);
                 }
                 circuits.pool.carried(bw.id, bw.read.saturating_add(bw.written), now);
             }),

@@ -12,7 +12,12 @@ use tokio::time::Instant;
 use super::rig::{deadline, fingerprint, target};
 use super::*;
 
-on_both!(every_refusal_has_its_cause, a_relay_that_hangs_is_gone_around);
+on_both!(
+    every_refusal_has_its_cause,
+    a_relay_that_hangs_is_gone_around,
+    a_silent_target_is_at_fault_and_costs_no_circuit,
+    an_exit_that_hangs_is_at_fault,
+);
 
 async fn every_refusal_has_its_cause(backend: Backend) {
     let bed = bed(backend).await;
@@ -88,5 +93,42 @@ async fn a_relay_that_hangs_is_gone_around(backend: Backend) {
         !tor.circuits().iter().any(|circuit| Some(circuit.id) == facts.circuit && circuit.engine == facts.engine)
     };
     rig.until("the circuit that hung is closed", gone).await;
+    rig.stop().await;
+}
+
+/// How long exit and target may take. The shipped limit is four times as long.
+const ANSWER: Duration = Duration::from_secs(3);
+
+async fn a_silent_target_is_at_fault_and_costs_no_circuit(backend: Backend) {
+    let bed = bed(backend).await;
+    let rig = Rig::start(&bed).await;
+    let us1 = bed.network.relay("us1");
+    let (_, before) = rig.seen_from(way(us1, 1)).await.unwrap();
+    // The name server never answers for this name.
+    let silent = target("silent.test", bed.web.http_port());
+    let options = Options { answer: Some(ANSWER), ..Options::default() };
+    for early in [&b""[..], b"GET / HTTP/1.1\r\nHost: silent.test\r\n\r\n"] {
+        let asked = Instant::now();
+        let failed = dial(&rig.tor, way(us1, 1), &silent, Options { early, ..options }, deadline()).await;
+        assert_eq!(failed.map(drop), Err(DialError::Target(TargetFault::Timeout)));
+        assert!(asked.elapsed() < ANSWER, "{:?}", asked.elapsed());
+    }
+    let (_, after) = rig.seen_from(way(us1, 1)).await.unwrap();
+    assert_eq!(after.circuit, before.circuit, "the circuit works, so it is used again");
+    rig.all_given_back().await;
+    rig.stop().await;
+}
+
+async fn an_exit_that_hangs_is_at_fault(backend: Backend) {
+    let bed = bed(backend).await;
+    let rig = Rig::start(&bed).await;
+    let us1 = bed.network.relay("us1");
+    rig.seen_from(way(us1, 1)).await.unwrap();
+    bed.network.pause(&us1.name).await.unwrap();
+    let options = Options { answer: Some(ANSWER), ..Options::default() };
+    let echo = target("echo.test", bed.web.http_port());
+    let failed = dial(&rig.tor, way(us1, 1), &echo, options, deadline()).await;
+    bed.network.resume(&us1.name).await.unwrap();
+    assert_eq!(failed.map(drop), Err(DialError::Exit(ExitFault::Hung)));
     rig.stop().await;
 }

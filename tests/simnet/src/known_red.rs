@@ -5,11 +5,6 @@
 /// Name and cause.
 pub const KNOWN_RED: &[(&str, &str)] = &[
     (
-        "dead-target",
-        "silence on a circuit is taken for the exit's, the next attempt costs a circuit, and three attempts fill the whole \
-         30 s (dial/tor.rs, gateway/tunnel/attempt.rs); the session is given another exit",
-    ),
-    (
         "uplink-10s",
         "streams on circuits that hang are booked on exits, so sessions leave them (dial/tor/fault.rs, route/choose/sticky.rs)",
     ),
@@ -35,7 +30,6 @@ pub const KNOWN_RED: &[(&str, &str)] = &[
         "an engine says that it is ready before it has entered the network (tor/engine/lend.rs: NotReady without an entry)",
     ),
     ("guards-in-turn", "sessions whose circuits go down with a guard are given another exit, though theirs is well"),
-    ("engine-hang", "as guards-in-turn: sessions are moved when the engine that carries them is silent"),
     (
         "consensuses",
         "each engine reads the directory again and again (tor/directory.rs), memory grows with it, and a relay that is missing from \

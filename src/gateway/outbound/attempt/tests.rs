@@ -126,6 +126,45 @@ fn a_request_tries_as_many_exits_as_the_configuration_allows_and_no_exit_twice()
 }
 
 #[test]
+fn only_an_exits_own_fault_counts_against_it_and_moves_what_keeps_it() {
+    use crate::dial::TargetFault;
+    for (error, counts, others_help, moves) in [
+        (DialError::Exit(ExitFault::Hung), true, true, true),
+        (DialError::Exit(ExitFault::Died), true, true, true),
+        (DialError::Exit(ExitFault::Unreachable), true, true, true),
+        (DialError::Exit(ExitFault::Unclear), false, true, true),
+        (DialError::Deadline, false, true, false),
+        (EngineFault::FirstHop.into(), false, false, false),
+        (EngineFault::Middle.into(), false, false, false),
+        (EngineFault::Busy.into(), false, false, false),
+        (EngineFault::NotReady.into(), false, false, false),
+        (EngineFault::Lost.into(), false, false, false),
+        (TargetFault::Timeout.into(), false, false, false),
+        (TargetFault::Refused.into(), false, false, false),
+    ] {
+        assert_eq!(counts_against_exit(&ExitId::Tor(Fingerprint([1; 20])), &error), counts, "{error:?}");
+        assert_eq!(another_exit_may_help(&error, false), others_help, "{error:?}");
+        assert_eq!(another_exit_may_help(&error, true), moves, "{error:?}");
+    }
+}
+
+#[test]
+fn a_silent_proxy_is_tested_before_it_is_ejected() {
+    assert!(!counts_against_exit(&exit(1), &DialError::Exit(ExitFault::Hung)), "its target may be dead");
+    assert!(counts_against_exit(&exit(1), &DialError::Exit(ExitFault::Unreachable)));
+    assert!(counts_against_exit(&exit(1), &DialError::Exit(ExitFault::Refused)));
+}
+
+#[tokio::test]
+async fn sessions_and_strict_usernames_keep_their_exit() {
+    let outbound = outbound().await;
+    let snapshot = outbound.parts.state.snapshot();
+    for (username, want) in [("any", false), ("any-rotate", false), ("any-session-a", true), ("any-strict", true)] {
+        assert_eq!(keeps_exit(&snapshot.routes.resolve(username, None).unwrap()), want, "{username}");
+    }
+}
+
+#[test]
 fn a_strict_route_tries_its_one_exit() {
     let (answer, seen) = connect(true, Some(5));
     assert!(answer.starts_with("HTTP/1.1 50"), "{answer}");
