@@ -6,7 +6,7 @@
 pub const KNOWN_RED: &[(&str, &str)] = &[
     (
         "uplink-10s",
-        "streams on circuits that hang are booked on exits, so sessions leave them (dial/tor/fault.rs, route/choose/sticky.rs)",
+        "engines walk through their sample of guards while nothing connects (tor/guard.rs), and come back late",
     ),
     (
         "uplink-150s",
@@ -29,7 +29,10 @@ pub const KNOWN_RED: &[(&str, &str)] = &[
         "restart",
         "an engine says that it is ready before it has entered the network (tor/engine/lend.rs: NotReady without an entry)",
     ),
-    ("guards-in-turn", "sessions whose circuits go down with a guard are given another exit, though theirs is well"),
+    (
+        "guards-in-turn",
+        "a build that fails at the guard is taken for the exit's (tor/engine/session.rs), so the tester calls some exits bad",
+    ),
     (
         "consensuses",
         "each engine reads the directory again and again (tor/directory.rs), memory grows with it, and a relay that is missing from \
