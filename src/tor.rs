@@ -39,6 +39,7 @@ pub mod event;
 pub mod fault;
 mod fleet;
 pub mod guard;
+mod liveness;
 pub mod netdir;
 mod own;
 pub mod path;
@@ -137,6 +138,12 @@ impl Tor {
         self.fleet.changes.subscribe()
     }
 
+    /// Returns true while the guard (the first relay of all circuits) of at least one engine answers. While this is
+    /// false, no failure says anything about an exit.
+    pub fn first_hop_proven(&self) -> bool {
+        self.fleet.liveness().is_proven()
+    }
+
     /// Subscribes to the alerts for the operator.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
     pub fn alerts(&self) -> broadcast::Receiver<Alert> {
@@ -213,11 +220,13 @@ impl Tor {
         let lasting = port.map(|port| port.number).filter(|port| path::is_long_lived(*port));
         let key = Key { exit: way.exit, hops: if way.hops == 2 { 2 } else { 3 }, lasting };
         let mut engines = self.engines_for(way, deadline).await?;
+        engines.retain(|engine| !engine.is_silent());
         engines.sort_by_key(|engine| Some(engine.id()) == failed);
         if let Some(lease) = engines.iter().find_map(|engine| engine.lend(key, way.isolation)) {
             return Ok(lease);
         }
-        let mut fault = LeaseFault::NotReady;
+        // While it is known that no guard answers, there is no engine to ask, and the request need not wait for that.
+        let mut fault = LeaseFault::FirstHop;
         let last = engines.last().map(|engine| engine.id());
         for engine in engines {
             let until = if Some(engine.id()) == last { deadline } else { deadline.min(Instant::now() + ENGINE_WAIT) };

@@ -28,6 +28,8 @@ pub(super) struct EngineView {
     version: Option<String>,
     /// The fingerprint of the primary guard.
     guard: Option<String>,
+    /// True while the guard answers. False until it has answered once, and while it is silent.
+    guard_answers: bool,
     circuits: usize,
     building: usize,
     spares: usize,
@@ -68,6 +70,7 @@ pub(super) fn shown(engine: &EngineStatus) -> EngineView {
         pid: engine.pid,
         version: engine.version.as_ref().map(ToString::to_string),
         guard: engine.guard.map(|guard| guard.to_string()),
+        guard_answers: engine.guard_answers,
         circuits: engine.circuits,
         building: engine.building,
         spares: engine.spares,
@@ -90,6 +93,7 @@ mod tests {
             pid: Some(7),
             version: None,
             guard: None,
+            guard_answers: true,
             circuits: 3,
             building: 0,
             spares: 1,

@@ -246,7 +246,11 @@ impl From<DialError> for Attempt {
 impl From<StreamFault> for Attempt {
     fn from(fault: StreamFault) -> Self {
         match fault {
-            StreamFault::CircuitGone | StreamFault::EngineLost | StreamFault::Unanswered => Self::Again(fault.into()),
+            StreamFault::CircuitGone
+            | StreamFault::EngineLost
+            | StreamFault::FirstHop
+            | StreamFault::Middle
+            | StreamFault::Unanswered => Self::Again(fault.into()),
             _ => Self::Failed(fault.into()),
         }
     }

@@ -58,7 +58,9 @@ impl LeaseFault {
     pub fn is_before_the_exit(self) -> bool {
         match self {
             Self::NoPath | Self::Lost | Self::NotReady | Self::FirstHop | Self::Middle => true,
-            Self::UnknownExit | Self::Policy | Self::Busy | Self::Unreachable | Self::Overloaded | Self::Deadline => false,
+            Self::UnknownExit | Self::Policy | Self::Busy | Self::Unreachable | Self::Overloaded | Self::Deadline => {
+                false
+            }
         }
     }
 }

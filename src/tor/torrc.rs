@@ -16,6 +16,8 @@ use super::reply::quote;
 use super::version::Version;
 use crate::exit::Fingerprint;
 
+mod reach;
+
 /// Options that the user must not set, each with the reason that the error message shows.
 const OURS: &[(&str, &str)] = &[
     ("DataDirectory", FOLDER),

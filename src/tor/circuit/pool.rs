@@ -28,6 +28,7 @@ use crate::tor::event::CircuitId;
 use crate::tor::fault::LeaseFault;
 use crate::tor::path::Link;
 
+mod first_hop;
 mod lend;
 #[cfg(test)]
 mod tests;
