@@ -12,6 +12,7 @@
 //! - `engine/lend.rs` has the functions that dials call, and carries out the decisions of the pool of circuits.
 //! - `engine/build.rs` builds circuits.
 //! - `engine/nudge.rs` finds circuits that died or hang although tor has not reported this.
+//! - `engine/first_hop.rs` decides whether the guard is silent, and `engine/session/entry.rs` what follows from that.
 //! - `engine/guarding.rs` keeps the guard (the first relay of all circuits).
 //! - `engine/folder.rs` is the engine's folder, and `engine/process.rs` is the tor process.
 //!

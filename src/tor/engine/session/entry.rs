@@ -2,7 +2,7 @@
 //! is silent, and when another guard takes its place.
 //!
 //! The rules are in pure modules: `engine/first_hop.rs` (is the first hop silent?), `tor/liveness.rs` (whose fault is
-//! that?), `tor/guard.rs` (which guard is next?) and `recovery.rs` (when must tor connect anew?).
+//! that?), `tor/guard.rs` (which guard is next?) and `engine/session/recovery.rs` (when must tor connect anew?).
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
