@@ -42,7 +42,8 @@
 //! - If the guard is down and the consensus is stale, tor connects to an authority or a fallback directory. An
 //!   immediate `SETCONF` to the next guard prevents this.
 //!
-//! Next: `guard/sample.rs` (members of the sample), `guard/reachable.rs` (which of them this machine can reach), `guard/bias.rs` (the alarm), `guard/saved.rs` (the state as text).
+//! Next: `guard/sample.rs` (members of the sample), `guard/reachable.rs` (which of them this machine can reach),
+//! `guard/bias.rs` (the alarm), `guard/saved.rs` (the state as text).
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
