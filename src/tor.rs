@@ -39,6 +39,7 @@ pub mod event;
 pub mod fault;
 mod fleet;
 pub mod guard;
+mod liveness;
 pub mod netdir;
 mod own;
 pub mod path;
@@ -142,6 +143,12 @@ impl Tor {
         self.fleet.changes.subscribe()
     }
 
+    /// Returns true while the guard (the first relay of all circuits) of at least one engine answers. While this is
+    /// false, no failure says anything about an exit.
+    pub fn first_hop_proven(&self) -> bool {
+        self.fleet.liveness().is_proven()
+    }
+
     /// Subscribes to the alerts for the operator.
     #[cfg_attr(feature = "dead-code", allow(dead_code, reason = "tests/it reads it"))]
     pub fn alerts(&self) -> broadcast::Receiver<Alert> {
@@ -225,6 +232,7 @@ impl Tor {
         }
         let (key, who) = (key(&way, port), way.requester());
         let mut engines = self.engines_for(way, deadline).await?;
+        engines.retain(|engine| !engine.is_silent());
         engines.sort_by_key(|engine| Some(engine.id()) == failed);
         if let Some(lease) = engines.iter().find_map(|engine| engine.lend(key, who)) {
             return Ok(lease);
@@ -236,7 +244,8 @@ impl Tor {
             let state = engine.state().borrow().clone();
             (Some(engine.id()) == failed, state != EngineState::Ready, engine.queue_wait(key, way.isolation))
         });
-        let mut fault = LeaseFault::NotReady;
+        // While it is known that no guard answers, there is no engine to ask, and the request need not wait for that.
+        let mut fault = LeaseFault::FirstHop;
         let last = engines.last().map(|engine| engine.id());
         for engine in engines {
             let patience = Some(ENGINE_WAIT).filter(|_| Some(engine.id()) != last);

@@ -33,6 +33,8 @@ pub(super) struct EngineView {
     version_advice: Option<String>,
     /// The fingerprint of the primary guard.
     guard: Option<String>,
+    /// True while the guard answers. False until it has answered once, and while it is silent.
+    guard_answers: bool,
     circuits: usize,
     building: usize,
     spares: usize,
@@ -79,6 +81,7 @@ pub(super) fn shown(engine: &EngineStatus) -> EngineView {
         version_status: engine.recommendation.as_str(),
         version_advice: engine.version.and_then(|version| engine.recommendation.advice(version)),
         guard: engine.guard.map(|guard| guard.to_string()),
+        guard_answers: engine.guard_answers,
         circuits: engine.circuits,
         building: engine.building,
         spares: engine.spares,
@@ -103,6 +106,7 @@ mod tests {
             version: Some(Version([0, 4, 9, 11])),
             recommendation: Recommendation::Outdated { newest: Version([0, 4, 9, 14]) },
             guard: None,
+            guard_answers: true,
             circuits: 3,
             building: 0,
             spares: 1,

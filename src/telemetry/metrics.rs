@@ -80,6 +80,8 @@ names! {
     Gauge IMPLICIT = "exitgate_implicit_routes";
     /// 1 for the current state of an engine (a tor process), 0 for its other states.
     Gauge ENGINE_STATE = "exitgate_engine_state";
+    /// 1 while the guard of an engine (the first relay of all its circuits) answers, otherwise 0.
+    Gauge ENGINE_GUARD_UP = "exitgate_engine_guard_up";
     /// Bootstrap progress of an engine, from 0 to 1.
     Gauge ENGINE_BOOTSTRAP = "exitgate_engine_bootstrap_ratio";
     /// Circuits of an engine, by kind: open, building, and spare. Spares are also counted as open.

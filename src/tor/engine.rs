@@ -12,6 +12,7 @@
 //! - `engine/lend.rs` has the functions that dials call, and carries out the decisions of the pool of circuits.
 //! - `engine/build.rs` builds circuits.
 //! - `engine/nudge.rs` finds circuits that died or hang although tor has not reported this.
+//! - `engine/first_hop.rs` decides whether the guard is silent, and `engine/session/entry.rs` what follows from that.
 //! - `engine/guarding.rs` keeps the guard (the first relay of all circuits).
 //! - `engine/folder.rs` is the engine's folder, and `engine/process.rs` is the tor process.
 //!
@@ -19,7 +20,7 @@
 //! circuits, guards.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use super::circuit::pool::{Counts, View};
 use super::control::{Addr, Control};
 use super::engine_id::EngineId;
 use super::fleet::Fleet;
-use super::guard::GuardState;
+use super::guard::{GuardState, Reachable};
 use super::netdir::Rules;
 use super::netdir::clients::Recommendation;
 use super::settings::Attach;
@@ -42,6 +43,7 @@ use crate::exit::Fingerprint;
 use crate::route::OwnEngine;
 
 mod build;
+mod first_hop;
 mod folder;
 mod guarding;
 mod lend;
@@ -130,6 +132,8 @@ pub struct EngineStatus {
     pub recommendation: Recommendation,
     /// The first relay of the engine's circuits. `None` until a guard is chosen.
     pub guard: Option<Fingerprint>,
+    /// True while the guard answers. False until it has answered once, and while it is silent.
+    pub guard_answers: bool,
     /// The number of complete circuits.
     pub circuits: usize,
     /// The number of circuit builds that are queued or under way.
@@ -156,6 +160,10 @@ pub struct Live {
     pid: Option<u32>,
     version: Version,
     rules: Rules,
+    /// Which guards this machine can reach.
+    reachable: Reachable,
+    /// True if a connection beside tor may go to the guard's address, to test whether the network works.
+    may_probe: bool,
     /// True if the user's torrc lines turn on bridges. tor then chooses among the bridges.
     bridges: bool,
 }
@@ -171,6 +179,10 @@ pub struct Engine {
     circuits: Mutex<Circuits>,
     streams: Streams,
     guard: Mutex<GuardState>,
+    /// The state of the guards as it was last saved.
+    saved_guards: Mutex<String>,
+    /// True while the guard or bridge does not answer. So no new request must wait for this engine.
+    silent: AtomicBool,
     restarts: AtomicU32,
     /// Wakes the engine's loop when a build was queued, because the build may have to wait for the limit on the rate of
     /// builds.
@@ -202,6 +214,8 @@ impl Engine {
             circuits,
             streams: Streams::default(),
             guard: Mutex::default(),
+            saved_guards: Mutex::default(),
+            silent: AtomicBool::new(false),
             restarts: AtomicU32::new(0),
             bell: Notify::new(),
             reload: Notify::new(),
@@ -242,6 +256,15 @@ impl Engine {
         self.live.load_full()
     }
 
+    /// Returns true while the guard or bridge of this engine does not answer.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
     /// Returns a watch channel with the state of the engine.
     pub(super) fn state(&self) -> watch::Receiver<EngineState> {
         self.state.subscribe()
@@ -269,6 +292,7 @@ impl Engine {
             version,
             recommendation: version.map_or(Recommendation::Unknown, |version| self.fleet.recommendation(version)),
             guard: self.guard().current(),
+            guard_answers: self.fleet.liveness().proves(self.id),
             circuits,
             building,
             spares,
@@ -298,6 +322,10 @@ impl Engine {
 
     fn circuits(&self) -> MutexGuard<'_, Circuits> {
         self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn saved_guards(&self) -> MutexGuard<'_, String> {
+        self.saved_guards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn guard(&self) -> MutexGuard<'_, GuardState> {

@@ -99,6 +99,14 @@ pub struct OrConn {
     pub reason: Option<Box<str>>,
 }
 
+impl OrConn {
+    /// Returns true if something answered a connection that failed: a refusal shows that the network works. A time-out or
+    /// a missing route does not, and `DONE` is also tor's word for a connection that it closed itself.
+    pub fn was_answered(&self) -> bool {
+        matches!(self.reason.as_deref(), Some("CONNECTREFUSED" | "CONNECTRESET" | "IDENTITY"))
+    }
+}
+
 /// The states of a connection to a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrStatus {

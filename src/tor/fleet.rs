@@ -13,6 +13,7 @@ use super::circuit::pool::Limits;
 use super::control::Addr;
 use super::directory::Reads;
 use super::engine_id::EngineId;
+use super::liveness::Liveness;
 use super::netdir::Netdir;
 use super::settings::Settings;
 use super::version::Version;
@@ -32,6 +33,10 @@ pub enum Alert {
         /// The guard after the change.
         to: Fingerprint,
     },
+    /// No guard of any engine answers: this machine has probably no network.
+    NetworkLost,
+    /// A guard answers, and until now none did.
+    NetworkReached { engine: EngineId },
     /// Very few circuits through this guard succeed. The guard may be hostile.
     GuardSuspect { engine: EngineId, text: Box<str> },
 }
@@ -62,6 +67,7 @@ pub(super) struct Fleet {
     guards: Mutex<BTreeMap<EngineId, Fingerprint>>,
     /// The versions of tor that the log has warned of, each with the reason.
     warned: Mutex<HashSet<(Version, &'static str)>>,
+    liveness: Mutex<Liveness>,
     /// For each relay that must not be the middle of a new path, the time when this ban ends.
     avoid: Mutex<HashMap<Fingerprint, Instant>>,
 }
@@ -78,12 +84,29 @@ impl Fleet {
             held: Mutex::default(),
             guards: Mutex::default(),
             warned: Mutex::default(),
+            liveness: Mutex::default(),
             avoid: Mutex::default(),
         }
     }
 
     pub(super) fn guards(&self) -> MutexGuard<'_, BTreeMap<EngineId, Fingerprint>> {
         self.guards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn liveness(&self) -> MutexGuard<'_, Liveness> {
+        self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how long the first relays of a circuit may take to answer before a test circuit counts as not answered:
+    /// 3 s with the shipped time-out of 20 s for a whole circuit. On the public network an answer takes a second or
+    /// less. The lower bound is far above the delays of a busy machine.
+    pub(super) fn answer_time(&self) -> Duration {
+        (self.settings.load().circuit_timeout * 3 / 20).clamp(Duration::from_millis(150), Duration::from_secs(10))
+    }
+
+    /// Returns the time between two looks at the circuits of an engine: 1 s with the shipped time-out of 20 s.
+    pub(super) fn tick(&self) -> Duration {
+        (self.settings.load().circuit_timeout / 20).clamp(Duration::from_millis(20), Duration::from_secs(1))
     }
 
     /// Reserves the first of these addresses that no other engine has reserved, and returns it.

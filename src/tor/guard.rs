@@ -12,6 +12,8 @@
 //!   is that of the draw. The guard is the first member that is listed, not excluded and not known to be down.
 //! - A guard that is down is tried again, at first every 10 minutes and in the end every 9 hours. When it works again,
 //!   the engine returns to it.
+//! - An engine changes its guard only to one that has answered a test, and only while it is known that the network works
+//!   (`tor/liveness.rs`). So an outage of the uplink makes no engine walk through its sample.
 //! - Circuits that fail beyond the guard are counted, because a hostile guard would let only those circuits through
 //!   whose other end it also observes. Below certain success rates there is an [`Alarm`]. A parameter of the consensus
 //!   decides whether the guard is then dropped. So far the consensus does not ask for that.
@@ -40,7 +42,8 @@
 //! - If the guard is down and the consensus is stale, tor connects to an authority or a fallback directory. An
 //!   immediate `SETCONF` to the next guard prevents this.
 //!
-//! Next: `guard/sample.rs` (members of the sample), `guard/bias.rs` (the alarm), `guard/saved.rs` (the state as text).
+//! Next: `guard/sample.rs` (members of the sample), `guard/reachable.rs` (which of them this machine can reach),
+//! `guard/bias.rs` (the alarm), `guard/saved.rs` (the state as text).
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -52,6 +55,7 @@ use crate::exit::Fingerprint;
 
 mod bias;
 mod hex;
+mod reachable;
 mod sample;
 mod saved;
 mod settings;
@@ -59,6 +63,7 @@ mod settings;
 mod tests;
 
 pub use bias::{Alarm, Failing, Level};
+pub use reachable::Reachable;
 pub use saved::BadState;
 
 use sample::{Candidate, Reach};
@@ -80,21 +85,23 @@ pub struct GuardState {
 }
 
 /// Relays that must not become the guard of this engine.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Exclude<'a> {
     /// Guards and directory guards of the other engines. Relays of the same family or subnet are also excluded.
     pub guards: &'a [Fingerprint],
     /// The rules for paths, which differ between the public network and private networks.
     pub rules: Rules,
+    /// Which addresses this machine can reach.
+    pub reachable: &'a Reachable,
 }
 
 /// The result of [`GuardState::choose`]: the guard to use or to test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub guard: Fingerprint,
-    /// True if the current guard works, but the guard of this choice is better and is due for another try. The caller
-    /// then builds a circuit through the better guard, reports the result, and chooses again. False means that the
-    /// guard of this choice is used for everything from now on.
+    /// True if it is not known whether the guard of this choice works. The caller keeps its current guard, builds a test
+    /// circuit through the guard of this choice, reports the result, and chooses again. So an engine changes its guard
+    /// only to one that answers. False means that the guard of this choice is used for everything from now on.
     pub trial: bool,
     /// The guard that was used before. `None` if this choice does not replace a guard.
     pub moved_from: Option<Fingerprint>,
@@ -106,9 +113,12 @@ pub enum NoGuard {
     /// The directory lists no relay that can be a guard.
     #[error("the directory lists no relay that can be a guard")]
     NoneListed,
-    /// All possible guards are used by other engines, are related to such guards, or were dropped because circuits
-    /// through them failed selectively.
-    #[error("every guard of the sample is used by another engine, related to one that is, or was dropped")]
+    /// All possible guards are used by other engines, are related to such guards, cannot be reached by this machine, or
+    /// were dropped because circuits through them failed selectively.
+    #[error(
+        "every guard of the sample is used by another engine, related to one that is, out of reach of this machine (torrc: \
+         ReachableAddresses, FascistFirewall, ClientUseIPv4), or was dropped"
+    )]
     AllExcluded,
 }
 
@@ -170,8 +180,41 @@ impl GuardState {
         // If no guard had a success for a long time, our own network was down. So failures in that time say nothing
         // about guards.
         if offline {
-            self.sample.iter_mut().filter(|candidate| candidate.primary).for_each(Candidate::may_be_up);
+            self.sample.iter_mut().for_each(Candidate::may_be_up);
         }
+    }
+
+    /// Withdraws the failures since the time `since`, because nothing at all connected in that time. So the guards that
+    /// failed are tried again in their order.
+    pub fn withdraw(&mut self, since: SystemTime) {
+        let since = seconds(since);
+        let failed = |candidate: &&mut Candidate| candidate.failing_since.is_some_and(|at| at >= since);
+        self.sample.iter_mut().filter(failed).for_each(|candidate| {
+            candidate.may_be_up();
+            (candidate.failing_since, candidate.last_tried) = (None, 0);
+        });
+    }
+
+    /// Records that this guard is down although the network works, unless that is recorded already: only a new try
+    /// makes the next retry later.
+    pub fn note_down(&mut self, guard: Fingerprint, now: SystemTime) {
+        let is_known = self.place(guard).is_some_and(|place| self.sample[place].reach == Reach::No);
+        if !is_known {
+            self.note_failure(guard, now);
+        }
+    }
+
+    /// Returns true if this guard answered when it was last tried.
+    pub fn is_up(&self, guard: Fingerprint) -> bool {
+        self.place(guard).is_some_and(|place| self.sample[place].reach == Reach::Yes)
+    }
+
+    /// Returns the best guard besides the current one that is not known to be down. A test of it shows whether the
+    /// network works while the current guard is silent.
+    pub fn alternative(&self) -> Option<Fingerprint> {
+        let other =
+            |place: &usize| Some(self.sample[*place].id) != self.current && self.sample[*place].reach != Reach::No;
+        self.order().into_iter().find(other).map(|place| self.sample[place].id)
     }
 
     /// Records that this guard could not be reached: the connection or the first hop of a circuit failed.
@@ -255,8 +298,9 @@ impl GuardState {
     fn settle(&mut self, best: usize) -> Choice {
         let guard = self.sample[best].id;
         let current = self.current.and_then(|current| self.place(current)).map(|place| &self.sample[place]);
-        let current_serves = current.is_some_and(|current| current.fit && current.reach != Reach::No);
-        let trial = current_serves && self.current != Some(guard) && self.sample[best].reach == Reach::Maybe;
+        // A guard that is not usable any more is left at once. One that is down is left when another has answered.
+        let has_guard = current.is_some_and(|current| current.fit);
+        let trial = has_guard && self.current != Some(guard) && self.sample[best].reach != Reach::Yes;
         let moved_from = self.current.filter(|current| *current != guard && !trial);
         if !trial {
             self.current = Some(guard);
@@ -296,10 +340,11 @@ impl GuardState {
 }
 
 fn is_excluded(relay: Relay<'_>, dir: &Netdir, exclude: &Exclude<'_>) -> bool {
-    exclude.guards.iter().any(|other| {
-        let kin = |other: Relay<'_>| other.relation(relay, exclude.rules).is_some();
-        *other == relay.fingerprint() || dir.relay(other).is_some_and(kin)
-    })
+    !exclude.reachable.reaches(relay)
+        || exclude.guards.iter().any(|other| {
+            let kin = |other: Relay<'_>| other.relation(relay, exclude.rules).is_some();
+            *other == relay.fingerprint() || dir.relay(other).is_some_and(kin)
+        })
 }
 
 fn seconds(time: SystemTime) -> u64 {

@@ -99,6 +99,7 @@ struct Entry {
     fingerprint: Fingerprint,
     nickname: Nickname,
     v4: Ipv4Addr,
+    or_port: u16,
     /// The IPv6 address. `::` means that the relay has none.
     v6: Ipv6Addr,
     flags: Flags,

@@ -60,6 +60,15 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// Returns the fingerprint of the first hop.
+    pub fn id(self) -> Fingerprint {
+        match self {
+            Self::Guard(id) | Self::Bridge { id, .. } => id,
+        }
+    }
+}
+
 /// The port of a target, and the version of IP between exit and target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {

@@ -12,8 +12,7 @@ use crate::route::SPARES;
 pub struct Settings {
     /// The tor program: a path, or a name that is searched for in `PATH`.
     pub binary: PathBuf,
-    /// The number of engines to start. 0 means one engine per two CPU cores and at least two, so that traffic continues
-    /// if one engine dies.
+    /// The number of engines to start. 0 means [`DEFAULT_ENGINES`].
     pub engines: usize,
     /// The folder that contains the folders of the engines: `<data_dir>/engine-0`, …
     pub data_dir: PathBuf,
@@ -93,6 +92,11 @@ impl Default for Settings {
     }
 }
 
+/// The number of engines that are started if nothing else is configured, so that traffic continues if one engine or its
+/// guard dies. It does not grow with the number of CPU cores, because each engine enters the Tor network through a guard
+/// of its own: every further guard is one more relay that may be hostile.
+pub const DEFAULT_ENGINES: usize = 2;
+
 /// The most attached tor processes behind one host name. Each process has its own guard, so a larger number would be a
 /// mistake.
 const BEHIND_A_NAME: usize = 16;
@@ -129,8 +133,27 @@ impl Settings {
     pub fn started_engines(&self) -> usize {
         match self.engines {
             0 if !self.attach.is_empty() => 0,
-            0 => std::thread::available_parallelism().map_or(2, |cores| (cores.get() / 2).max(2)),
+            0 => DEFAULT_ENGINES,
             count => count,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_engines_are_started_whatever_the_machine() {
+        let attach = Attach {
+            control: Endpoint::Unix("/control".into()),
+            socks: Endpoint::Unix("/socks".into()),
+            onion: None,
+            every_address: false,
+            auth: Auth::Offered,
+        };
+        let engines = |engines, attach| Settings { engines, attach, ..Settings::default() }.started_engines();
+        assert_eq!((engines(0, vec![]), engines(5, vec![])), (2, 5));
+        assert_eq!((engines(0, vec![attach.clone()]), engines(1, vec![attach])), (0, 1));
     }
 }

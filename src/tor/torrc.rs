@@ -15,6 +15,8 @@ use std::time::Duration;
 use super::reply::quote;
 use crate::exit::Fingerprint;
 
+mod reach;
+
 /// Options that the user must not set, each with the reason that the error message shows.
 const OURS: &[(&str, &str)] = &[
     ("DataDirectory", FOLDER),

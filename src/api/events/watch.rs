@@ -46,6 +46,8 @@ pub(in crate::api) async fn watch(wiring: Wiring, tasks: Tasks) {
 
 struct Previous {
     revision: u64,
+    /// Whether any guard of the Tor network answers.
+    network: bool,
     routes: Statuses,
     engines: Statuses,
     sources: Statuses,
@@ -56,6 +58,7 @@ impl Previous {
         let snapshot = wiring.state.snapshot();
         Self {
             revision: snapshot.revision,
+            network: reaches_network(wiring),
             routes: of_routes(&snapshot.routes),
             engines: of_engines(wiring),
             sources: of_sources(wiring),
@@ -79,6 +82,13 @@ impl Previous {
             }
             self.routes = routes;
         }
+        let network = reaches_network(wiring);
+        if network != self.network {
+            let text =
+                if network { "a guard of the Tor network answers" } else { "no guard of the Tor network answers" };
+            write("network", json!({ "reached": network, "text": text }));
+        }
+        self.network = network;
         let engines = of_engines(wiring);
         for engine in wiring.tor.iter().flat_map(|tor| tor.status()) {
             let id = engine.id.0.to_string();
@@ -100,6 +110,10 @@ impl Previous {
 fn of_routes(routes: &RouteTable) -> Statuses {
     let words = |route: &crate::route::Route| format!("{} {:?} {:?}", route.selector, route.port, route.policy);
     routes.iter().map(|entry| (entry.route.name.to_string(), words(&entry.route))).collect()
+}
+
+fn reaches_network(wiring: &Wiring) -> bool {
+    wiring.tor.as_ref().is_some_and(|tor| tor.first_hop_proven())
 }
 
 fn of_engines(wiring: &Wiring) -> Statuses {

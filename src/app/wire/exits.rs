@@ -172,15 +172,17 @@ pub(super) fn readiness(state: &State, tor: Option<&Tor>, direct: bool, public: 
 fn of_tor(tor: &Tor, known: usize, usable: usize) -> SourceReadiness {
     let engines = tor.status();
     let up = engines.iter().filter(|engine| engine.state.usable()).count();
+    let reached = tor.first_hop_proven();
     let reason = match (up, known, usable) {
         (0, ..) => engines.first().map_or("no engine is configured".to_owned(), |engine| {
             format!("no engine is up: {}", engine.state.describe())
         }),
+        _ if !reached => "no guard of the Tor network answers: check this machine's network and firewall".to_owned(),
         (_, 0, _) => "no exit is known yet".to_owned(),
         (_, known, 0) => format!("none of {known} exits has passed a check yet"),
         (up, known, usable) => format!("{usable} of {known} exits, {up} of {} engines", engines.len()),
     };
-    SourceReadiness { ready: up > 0 && usable > 0, usable, reason }
+    SourceReadiness { ready: up > 0 && reached && usable > 0, usable, reason }
 }
 
 /// Logs a line when the gateway becomes ready (a tested exit is usable), and when it is no longer ready.

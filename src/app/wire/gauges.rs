@@ -99,6 +99,7 @@ impl Gauges {
                 _ => 0.0,
             };
             gauge!(names::ENGINE_STATE, "engine" => id(), "state" => engine.state.as_str()).set(1.0);
+            gauge!(names::ENGINE_GUARD_UP, "engine" => id()).set(f64::from(u8::from(engine.guard_answers)));
             gauge!(names::ENGINE_BOOTSTRAP, "engine" => id()).set(percent / 100.0);
             gauge!(names::ENGINE_STREAMS, "engine" => id()).set(engine.streams as f64);
             gauge!(names::ENGINE_OUTDATED, "engine" => id())

@@ -94,6 +94,15 @@ function Outage() {
   return html`<p class="outage" role="alert">The gateway does not answer. The page shows its last data; the console tries again by itself.</p>`;
 }
 
+// Shows above every page that no guard of the Tor network answers, and why nothing is held against exits meanwhile.
+function NetworkOutage() {
+  useLive();
+  const { data } = useAsk("/engines", 3000);
+  const engines = (data?.engines ?? []).filter((engine) => engine.usable);
+  if (state.metrics === "lost" || engines.length === 0 || engines.some((engine) => engine.guard_answers)) return null;
+  return html`<p class="outage" role="alert">No guard of the Tor network answers, so no Tor exit can be used. Check this machine's network and firewall. Sessions and pins keep their exits meanwhile.</p>`;
+}
+
 function Login() {
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
@@ -163,7 +172,7 @@ function Frame({ children, now, theme, flip }) {
         </div>
       </div>
     </nav>
-    <main id="main"><${Outage} />${children}</main>
+    <main id="main"><${Outage} /><${NetworkOutage} />${children}</main>
     ${searching && html`<${Search} pages=${PAGES} onClose=${() => search(false)} />`}
     <${Toasts} />
   </div>`;

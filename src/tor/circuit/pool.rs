@@ -34,6 +34,7 @@ use crate::tor::path::Link;
 use admission::BuildTimes;
 
 mod admission;
+mod first_hop;
 mod lend;
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,8 @@
 //! tor to end over its control socket, and kill it if it does not answer.
 
 use std::fs::{self, File, Permissions, TryLockError};
-use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -146,15 +146,36 @@ impl Folder {
         tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
     }
 
-    /// Reads a file of at most one megabyte. If the file is missing or larger, returns an empty text.
-    pub(super) async fn read(&self, name: &str) -> String {
+    /// Replaces a file that must not be lost: after a crash or a loss of power the file has its old or its new content.
+    /// The old content stays in the file `before`, unless it is empty.
+    pub(super) async fn replace(&self, name: &str, before: &str, text: String) -> io::Result<()> {
+        let (path, before, folder) = (self.path.join(name), self.path.join(before), self.path.clone());
+        let new = self.path.join(format!("{name}.new"));
+        let write = move || {
+            let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            if fs::metadata(&path).is_ok_and(|old| old.len() > 0) {
+                fs::rename(&path, &before)?;
+            }
+            fs::rename(&new, &path)?;
+            File::open(&folder)?.sync_all()
+        };
+        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
+    }
+
+    /// Reads a file of at most one megabyte. Returns `None` if there is no such file.
+    pub(super) async fn read(&self, name: &str) -> io::Result<Option<String>> {
         let path = self.path.join(name);
         let read = move || {
             let mut text = String::new();
-            File::open(path)?.take(1 << 20).read_to_string(&mut text)?;
-            io::Result::Ok(text)
+            match File::open(path) {
+                Ok(file) => file.take(1 << 20).read_to_string(&mut text).map(|_| Some(text)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(e),
+            }
         };
-        tokio::task::spawn_blocking(read).await.ok().and_then(Result::ok).unwrap_or_default()
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
     }
 
     /// Copies the directory of relays from another engine's folder, so that this engine does not have to download it.
@@ -230,11 +251,31 @@ mod tests {
     async fn files_are_private_and_whole() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::open(dir.path(), "engine-0".into()).await.unwrap();
-        assert_eq!(folder.read("torrc").await, "");
+        assert_eq!(folder.read("torrc").await.unwrap(), None);
         folder.write("torrc", "A 1\n".into()).await.unwrap();
-        assert_eq!(folder.read("torrc").await, "A 1\n");
+        assert_eq!(folder.read("torrc").await.unwrap().as_deref(), Some("A 1\n"));
         let mode = fs::metadata(folder.path().join("torrc")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_replaced_leaves_what_it_was_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path(), "engine-0".into()).await.unwrap();
+        let read = async |name| folder.read(name).await.unwrap();
+        for (text, before) in [("1", None), ("2", Some("1")), ("3", Some("2"))] {
+            folder.replace("guards", "guards.before", text.into()).await.unwrap();
+            assert_eq!(read("guards").await.as_deref(), Some(text));
+            assert_eq!(read("guards.before").await.as_deref(), before);
+        }
+        // A file that lost its content does not take the place of the last good one.
+        fs::write(folder.path().join("guards"), "").unwrap();
+        folder.replace("guards", "guards.before", "4".into()).await.unwrap();
+        assert_eq!(read("guards.before").await.as_deref(), Some("2"));
+        let mode = fs::metadata(folder.path().join("guards")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(folder.path().join("guards"), [0xff]).unwrap();
+        assert!(folder.read("guards").await.is_err(), "bytes that are no text are damage, not absence");
     }
 
     #[tokio::test]

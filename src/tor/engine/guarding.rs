@@ -10,12 +10,21 @@ use std::time::SystemTime;
 use super::{Engine, Folder, Live};
 use crate::exit::Fingerprint;
 use crate::tor::fleet::Alert;
-use crate::tor::guard::{Choice, Exclude, GuardState};
+use crate::tor::guard::{Choice, Exclude, GuardState, Reachable};
 use crate::tor::netdir::Rules;
 use crate::tor::path::Entry;
 
 /// The name of the file in an engine's folder that contains the state of the guards.
 const FILE: &str = "guards.json";
+
+/// The name of the file with the state before the last change.
+const BEFORE: &str = "guards.json.before";
+
+/// What limits the choice of a guard, beside the guards of other engines.
+pub(super) struct GuardLimits<'a> {
+    pub(super) rules: Rules,
+    pub(super) reachable: &'a Reachable,
+}
 
 /// The result of choosing a guard for the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,51 +33,83 @@ pub(super) enum Chosen {
     Use(Fingerprint),
     /// The engine must test this guard by building one circuit through it. Until the result is known, the engine uses
     /// its current guard.
-    Try(Fingerprint),
+    Try { guard: Fingerprint, current: Fingerprint },
     /// No guard is usable.
     None,
 }
 
 impl Engine {
-    /// Reads the saved state of the guards. This happens only once, because afterwards the state in memory is newer.
+    /// Reads the saved state of the guards. This happens only once, because afterwards the state in memory is newer. If
+    /// the file is damaged, the state before the last change is used. New guards are chosen only if there was no file,
+    /// or with a warning.
     pub(super) async fn remember_guards(&self, folder: &Folder) {
         if self.guard().current().is_some() {
             return;
         }
-        let text = folder.read(FILE).await;
-        if text.is_empty() {
-            return;
+        let mut damaged = false;
+        for name in [FILE, BEFORE] {
+            let state = match folder.read(name).await {
+                Ok(None) => continue,
+                Ok(Some(text)) => GuardState::from_json(&text).map_err(|why| why.to_string()),
+                Err(why) => Err(why.to_string()),
+            };
+            match state {
+                Ok(state) => {
+                    if damaged {
+                        tracing::warn!(engine = self.id.0, "the guards of this engine are read from {BEFORE}");
+                    }
+                    *self.guard() = state;
+                    return;
+                }
+                Err(why) => {
+                    damaged = true;
+                    let path = folder.path().join(name);
+                    tracing::warn!(engine = self.id.0, path = %path.display(), "the guards cannot be read: {why}");
+                }
+            }
         }
-        match GuardState::from_json(&text) {
-            Ok(state) => *self.guard() = state,
-            Err(why) => tracing::warn!(engine = self.id.0, "the guards of this engine are forgotten: {why}"),
+        if damaged {
+            tracing::error!(
+                engine = self.id.0,
+                "the guards of this engine are lost, so it chooses new ones: each new guard may be hostile. Restore {FILE} \
+                 from a backup if there is one, and find out why the disk lost it"
+            );
         }
     }
 
-    /// Saves the state of the guards in the engine's folder.
+    /// Saves the state of the guards in the engine's folder, if it has changed since the last time.
     pub(super) async fn save_guards(&self, folder: &Folder) {
         let text = self.guard().to_json();
-        if let Err(e) = folder.write(FILE, text).await {
-            tracing::warn!(engine = self.id.0, "cannot keep the guards: {e}");
+        if *self.saved_guards() == text {
+            return;
+        }
+        match folder.replace(FILE, BEFORE, text.clone()).await {
+            Ok(()) => *self.saved_guards() = text,
+            Err(e) => tracing::warn!(engine = self.id.0, "cannot keep the guards: {e}; check the disk of data_dir"),
         }
     }
 
     /// Chooses a guard that no other engine uses. If there is no such guard, chooses a guard that another engine also
     /// uses.
-    pub(super) fn choose_guard(&self, rules: Rules) -> Chosen {
+    pub(super) fn choose_guard(&self, limits: &GuardLimits<'_>) -> Chosen {
         let Some(dir) = self.fleet.netdir() else { return Chosen::None };
         let mut taken = self.fleet.guards();
         let others: Vec<_> = taken.iter().filter(|(id, _)| **id != self.id).map(|(_, guard)| *guard).collect();
         let mut state = self.guard();
-        let exclude = Exclude { guards: &others, rules };
+        let GuardLimits { rules, reachable } = *limits;
+        let exclude = Exclude { guards: &others, rules, reachable };
         let mut choice = state.choose(&dir, SystemTime::now(), &mut rand::rng(), &exclude);
         if choice.is_err() && !others.is_empty() {
             // The network is small, or few guards work. Two engines with the same guard are better than an engine
             // without one.
-            choice = state.choose(&dir, SystemTime::now(), &mut rand::rng(), &Exclude { guards: &[], rules });
+            choice = state.choose(&dir, SystemTime::now(), &mut rand::rng(), &Exclude { guards: &[], ..exclude });
         }
         match choice {
-            Ok(Choice { guard, trial: true, .. }) => Chosen::Try(guard),
+            Ok(Choice { guard, trial: true, .. }) => {
+                let current = state.current().unwrap_or(guard);
+                taken.insert(self.id, current);
+                Chosen::Try { guard, current }
+            }
             Ok(Choice { guard, moved_from, .. }) => {
                 taken.insert(self.id, guard);
                 drop((state, taken));

@@ -265,6 +265,8 @@ impl Engine {
     /// Ends the run of tor: removes its circuits and streams, and gives waiting requests an error.
     pub(super) fn lost(self: &Arc<Self>) {
         self.live.store(None);
+        self.set_silent(false);
+        self.fleet.liveness().forget(self.id);
         self.streams.lost();
         self.act(|circuits, _| {
             circuits.run += 1;

@@ -9,8 +9,9 @@
 //! doubt. It is closed as soon as it is built.
 //!
 //! A nudge also finds relays that hang. tor waits 10 s for the answer to a stream, because the target may be slow. A
-//! nudge involves only the first two relays. So if it gets no answer within [`ANSWER`], one of these relays hangs, and
-//! streams change to other circuits.
+//! nudge involves only the first two relays. So if it gets no answer within some seconds
+//! (`Fleet::answer_time`), one of these relays hangs, and streams change to other circuits. If the guard itself gave no
+//! answer, this is only one of the signs that `engine/first_hop.rs` needs.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Engine;
+use super::first_hop::Source;
 use crate::exit::Fingerprint;
 use crate::tor::control::Command;
 use crate::tor::event::CircuitId;
@@ -29,16 +31,12 @@ use crate::tor::path::Link;
 /// trials from 1 << 63.
 const TAGS: u64 = 1 << 62;
 
-/// How long the build of a nudge (a test circuit of two hops) may take. On the public network this build takes a second
-/// or less. If a link is wrongly taken for dead, its circuits get no new streams but keep their open streams.
-const ANSWER: Duration = Duration::from_secs(3);
-
 /// The least time between two nudges (test circuits) over the same link. It is longer than the time that tor waits for
 /// the answer to a stream.
 const AGAIN: Duration = Duration::from_secs(15);
 
 /// The most links over which a nudge (test circuit) is built at the same time. There is a limit because guards count
-/// the circuits of a client.
+/// the circuits of a client. Further links get their nudges in the next batch.
 const AT_ONCE: usize = 8;
 
 #[derive(Debug)]
@@ -64,6 +62,8 @@ struct Silent {
     link: Link,
     circuit: Option<CircuitId>,
     reached: bool,
+    /// The time when the nudge was sent.
+    sent: Instant,
 }
 
 impl Nudges {
@@ -85,16 +85,34 @@ impl Nudges {
         }
     }
 
-    /// Removes and returns the nudges that got no answer in time.
-    fn silent(&mut self, now: Instant) -> Vec<Silent> {
-        let late = |link: &Link| self.last.get(link).is_none_or(|at| now.saturating_duration_since(*at) >= ANSWER);
+    /// Removes and returns the nudges that got no answer within the time `answer`.
+    fn silent(&mut self, answer: Duration, now: Instant) -> Vec<Silent> {
+        let last = &self.last;
+        let sent = |link: &Link| last.get(link).copied().unwrap_or(now);
+        let late = |link: &Link| now.saturating_duration_since(sent(link)) >= answer;
         let asked = self.asked.extract_if(|_, link| late(link));
-        let asked = asked.map(|(_, link)| Silent { link, circuit: None, reached: false });
+        let asked = asked.map(|(_, link)| Silent { link, circuit: None, reached: false, sent: sent(&link) });
         let running = self.running.extract_if(|_, running| late(&running.link));
-        let running = running.map(|(id, Running { link, reached })| Silent { link, circuit: Some(id), reached });
+        let running = running.map(|(id, Running { link, reached })| Silent {
+            link,
+            circuit: Some(id),
+            reached,
+            sent: sent(&link),
+        });
         let silent = asked.chain(running).collect();
         self.last.retain(|_, at| now.saturating_duration_since(*at) < AGAIN);
         silent
+    }
+
+    /// Returns when the oldest of the nudges was sent that the guard has not answered yet.
+    pub(super) fn oldest_unanswered(&self) -> Option<Instant> {
+        let running = self.running.values().filter(|running| !running.reached).map(|running| &running.link);
+        self.asked.values().chain(running).filter_map(|link| self.last.get(link)).min().copied()
+    }
+
+    /// Returns how many nudges may be sent now.
+    fn room(&self) -> usize {
+        AT_ONCE.saturating_sub(self.asked.len() + self.running.len())
     }
 }
 
@@ -108,14 +126,15 @@ impl Engine {
     }
 
     /// Sends nudges over the links of circuits that use these relays. Called after some of those circuits were closed
-    /// by a relay. Returns false if there are more links than may be nudged at the same time.
+    /// by a relay. Returns false if some links must wait for the next batch.
     pub(super) fn suspect(self: &Arc<Self>, relays: &HashSet<Fingerprint>) -> bool {
-        let links = self.act(|circuits, now| {
+        let (links, room) = self.act(|circuits, now| {
             let mut links = circuits.pool.links_over(relays);
             links.retain(|link| circuits.nudges.is_due(*link, now));
-            links
+            (links, circuits.nudges.room())
         });
-        links.len() <= AT_ONCE && links.into_iter().all(|link| self.nudge(link))
+        let sent = links.iter().take(room).all(|link| self.nudge(*link));
+        sent && links.len() <= room
     }
 
     /// Builds a test circuit over a link. Returns false if the limit on the rate of builds does not allow it.
@@ -161,20 +180,24 @@ impl Engine {
         was_one
     }
 
-    /// Gives up the circuits over links whose nudge got no answer, and ends the dials that wait on these circuits.
-    /// Returns true if the guard itself did not answer.
-    pub(super) fn end_silent(self: &Arc<Self>) -> bool {
-        let mut guard_is_silent = false;
-        for Silent { link, circuit, reached } in self.act(|circuits, now| circuits.nudges.silent(now)) {
-            guard_is_silent |= !reached;
-            self.fleet.avoid(link[usize::from(reached)]); // other engines must not use a guard that hangs as a middle
+    /// Ends the dials that wait on circuits over links whose nudge got no answer. If the guard answered and the second
+    /// relay did not, gives up these circuits. Otherwise the guard may be at fault, and that is decided elsewhere:
+    /// returns these nudges with the time when each was sent.
+    pub(super) fn end_silent(self: &Arc<Self>) -> Vec<(Source, Instant)> {
+        let (mut unanswered, answer) = (Vec::new(), self.fleet.answer_time());
+        for Silent { link, circuit, reached, sent } in self.act(|circuits, now| circuits.nudges.silent(answer, now)) {
             circuit.into_iter().for_each(|circuit| self.close(circuit));
-            let hung = self.act(|circuits, now| circuits.pool.hang_over(link, now));
-            tracing::debug!(engine = self.id.0, over = %link[1], reached, circuits = hung.len(), "a nudge was not answered");
-            let fault = if reached { StreamFault::Middle } else { StreamFault::FirstHop };
-            hung.into_iter().for_each(|circuit| self.streams().unanswered(circuit, fault));
+            let (over, fault) = if reached {
+                self.fleet.avoid(link[1]);
+                (self.act(|circuits, now| circuits.pool.hang_over(link, now)), StreamFault::Middle)
+            } else {
+                unanswered.push((Source::Nudge(link[1]), sent));
+                (self.act(|circuits, _| circuits.pool.over(link)), StreamFault::FirstHop)
+            };
+            tracing::debug!(engine = self.id.0, over = %link[1], reached, circuits = over.len(), "a nudge was not answered");
+            over.into_iter().for_each(|circuit| self.streams().unanswered(circuit, fault));
         }
-        guard_is_silent
+        unanswered
     }
 
     /// Returns true if the circuit belongs to the pool, to a nudge or to a trial.
@@ -205,22 +228,41 @@ mod tests {
         assert!(tag & TAGS != 0 && !nudges.is_due(link(1), start) && nudges.is_due(link(2), start));
         nudges.answered(tag, Some(CircuitId(5)));
         nudges.running.remove(&CircuitId(5));
-        assert_eq!(nudges.silent(start + AGAIN), []);
+        assert_eq!(nudges.silent(AGAIN, start + AGAIN), []);
         assert!(nudges.is_due(link(1), start + AGAIN));
     }
 
     #[test]
     fn silence_is_noticed_wherever_it_begins() {
         let (mut nudges, start) = (Nudges::default(), Instant::now());
+        let answer = Duration::from_secs(3);
         let tags = [1, 2, 3].map(|n| nudges.begin(link(n), start));
         nudges.answered(tags[0], Some(CircuitId(1)));
         nudges.answered(tags[1], Some(CircuitId(2)));
         nudges.running.get_mut(&CircuitId(2)).unwrap().reached = true;
-        assert_eq!(nudges.silent(start + ANSWER / 2), []);
-        let mut silent = nudges.silent(start + ANSWER);
+        assert_eq!(nudges.silent(answer, start + answer / 2), []);
+        let mut silent = nudges.silent(answer, start + answer);
         silent.sort_by_key(|silent| silent.link);
-        let of = |n: u8, circuit, reached| Silent { link: link(n), circuit, reached };
+        let of = |n: u8, circuit, reached| Silent { link: link(n), circuit, reached, sent: start };
         assert_eq!(silent, [of(1, Some(CircuitId(1)), false), of(2, Some(CircuitId(2)), true), of(3, None, false)]);
-        assert_eq!(nudges.silent(start + ANSWER), []);
+        assert_eq!(nudges.silent(answer, start + answer), []);
+    }
+
+    #[test]
+    fn the_oldest_nudge_without_an_answer_of_the_guard_is_known() {
+        let (mut nudges, start) = (Nudges::default(), Instant::now());
+        assert_eq!((nudges.oldest_unanswered(), nudges.room()), (None, AT_ONCE));
+        let later = |seconds| start + Duration::from_secs(seconds);
+        let tag = nudges.begin(link(1), start);
+        nudges.begin(link(2), later(2));
+        assert_eq!((nudges.oldest_unanswered(), nudges.room()), (Some(start), AT_ONCE - 2));
+        nudges.answered(tag, Some(CircuitId(1)));
+        assert_eq!(nudges.oldest_unanswered(), Some(start));
+        nudges.running.get_mut(&CircuitId(1)).unwrap().reached = true;
+        assert_eq!((nudges.oldest_unanswered(), nudges.room()), (Some(later(2)), AT_ONCE - 2));
+        for n in 3..20 {
+            nudges.begin(link(n), start);
+        }
+        assert_eq!(nudges.room(), 0);
     }
 }

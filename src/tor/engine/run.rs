@@ -1,6 +1,7 @@
 //! Keeps an engine's tor running. It starts tor or attaches to a running tor, logs in and runs a session. After a
 //! failure the module pauses and tries again.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::guarding::GuardLimits;
 use super::process::{self, Process};
 use super::session::{self, Ports};
 use super::{Engine, EngineState, Folder, Live, has_directory};
@@ -16,6 +18,7 @@ use crate::config::Endpoint;
 use crate::route::OwnEngine;
 use crate::tor::control::{Addr, Auth, Control, ControlError, Events};
 use crate::tor::fleet::Alert;
+use crate::tor::guard::Reachable;
 use crate::tor::netdir::Rules;
 use crate::tor::settings::{Attach, Settings};
 use crate::tor::torrc::{self, EnginePaths, UserLines};
@@ -160,8 +163,9 @@ async fn live_started(engine: &Arc<Engine>, settings: &Settings, held: &mut Held
     engine.seed(&folder, settings).await;
     let rules = Rules { distinct_subnets: user.distinct_subnets() };
     let bridges = user.use_bridges();
+    let reachable = Reachable::of(|option| user.list(option));
     if !bridges {
-        engine.choose_guard(rules);
+        engine.choose_guard(&GuardLimits { rules, reachable: &reachable });
     }
     engine.write_torrc(&folder, settings, &user).await.map_err(End::Broken)?;
     let broken = |e: std::io::Error| End::Broken(format!("cannot start tor: {e}"));
@@ -187,6 +191,8 @@ async fn live_started(engine: &Arc<Engine>, settings: &Settings, held: &mut Held
         pid,
         version,
         rules,
+        reachable,
+        may_probe: user.connects_directly(),
         bridges,
     };
     let ports = Ports { live: Arc::new(live), events, folder: &folder, user: Some(&user) };
@@ -232,6 +238,10 @@ async fn live_attached(
     };
     let distinct = asked("EnforceDistinctSubnets").await != "0";
     let bridges = asked("UseBridges").await == "1";
+    let mut reach = HashMap::new();
+    for option in Reachable::OPTIONS {
+        reach.insert(option, asked(option).await);
+    }
     let pid = control.process_id().await.ok();
     let run = engine.circuits().run;
     let live = Live {
@@ -243,6 +253,8 @@ async fn live_attached(
         onion,
         version,
         rules: Rules { distinct_subnets: distinct },
+        reachable: Reachable::of(|option| reach.get(option).cloned()),
+        may_probe: false, // that tor may run on another machine
         bridges,
     };
     let ports = Ports { live: Arc::new(live), events, folder: &folder, user: None };

@@ -8,37 +8,38 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::guarding::Chosen;
+use super::first_hop::{FirstHop, Source};
+use super::guarding::GuardLimits;
 use super::{Engine, EngineState, Folder, Live};
 use crate::exit::Fingerprint;
 use crate::tor::circuit::pool::BuildId;
 use crate::tor::control::commands::{Signal, extended};
 use crate::tor::control::{ControlError, Events, Incoming};
-use crate::tor::event::{Bootstrap, Circ, CircReason, CircStatus, CircuitId, Event, OrConn, OrStatus};
+use crate::tor::event::{Bootstrap, Circ, CircReason, CircStatus, CircuitId, Event};
 use crate::tor::fault::LeaseFault;
 use crate::tor::fleet::Alert;
 use crate::tor::netdir::Netdir;
-use crate::tor::path::{Entry, Path};
+use crate::tor::path::Path;
 use crate::tor::torrc::UserLines;
 
+mod entry;
 mod follow;
 mod progress;
+mod recovery;
 mod strays;
 mod streams;
 mod trial;
 
 use progress::{Line, Progress};
+use recovery::Recovery;
 use trial::Trials;
 
 /// The events that we subscribe to. NEWCONSENSUS is left out because it has megabytes. STATUS_CLIENT also reports a new
 /// consensus.
 const EVENTS: [&str; 6] = ["CIRC", "STREAM", "CIRC_BW", "STATUS_CLIENT", "NETWORK_LIVENESS", "ORCONN"];
-
-/// The time between two checks for slow builds and old circuits.
-const TICK: Duration = Duration::from_secs(1);
 
 /// The time between two checks of the guard, of missing microdescriptors, and of whether tor still answers.
 const UPKEEP: Duration = Duration::from_secs(60);
@@ -71,7 +72,21 @@ struct Session<'a> {
     trials: Trials,
     network_down: bool,
     directory_lost: bool,
-    guard_lost: bool,
+    /// Whether the entry (guard or bridge) answers.
+    hop: FirstHop,
+    /// When the entry was found to be silent. `None` while it answers.
+    silent_since: Option<Instant>,
+    /// True if no engine had a guard that answers at some time of this silence, and tor has not connected anew since.
+    outage: bool,
+    /// True if the failures of this silence were withdrawn.
+    withdrawn: bool,
+    /// True if a new connection to the guard's address was possible in this silence.
+    reachable: bool,
+    recovery: Recovery,
+    /// Where probes of the guard's address send their result.
+    probes: mpsc::UnboundedSender<bool>,
+    /// The last tick, by the clock of the day and by the steady clock.
+    last_tick: (SystemTime, Instant),
     /// The directory that all engines share.
     directory: watch::Receiver<Option<Arc<Netdir>>>,
     /// The time when the directory of relays must be read again. `None` if nothing is due.
@@ -87,6 +102,7 @@ struct Session<'a> {
 /// Runs a session until the control connection ends or becomes unusable. Returns the reason as text.
 pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
     let Ports { live, mut events, folder, user } = ports;
+    let (probes, mut probed) = mpsc::unbounded_channel();
     let mut session = Session {
         engine,
         live,
@@ -95,7 +111,14 @@ pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
         trials: Trials::default(),
         network_down: false,
         directory_lost: false,
-        guard_lost: false,
+        hop: FirstHop::default(),
+        silent_since: None,
+        outage: false,
+        withdrawn: false,
+        reachable: false,
+        recovery: Recovery::default(),
+        probes,
+        last_tick: (SystemTime::now(), Instant::now()),
         directory: engine.fleet.directory.subscribe(),
         directory_due: None,
         guard_due: Instant::now(),
@@ -103,7 +126,7 @@ pub(super) async fn run(engine: &Arc<Engine>, ports: Ports<'_>) -> String {
         strays: HashSet::new(),
     };
     match session.bootstrap(&mut events).await {
-        Ok(()) => session.live(&mut events, user).await,
+        Ok(()) => session.live(&mut events, &mut probed, user).await,
         Err(why) => why,
     }
 }
@@ -161,14 +184,20 @@ impl Session<'_> {
         self.engine.set_state(EngineState::Bootstrapping { percent, phase });
     }
 
-    async fn live(&mut self, events: &mut Events, user: Option<&UserLines>) -> String {
-        let mut tick = interval(TICK);
+    async fn live(
+        &mut self,
+        events: &mut Events,
+        probed: &mut mpsc::UnboundedReceiver<bool>,
+        user: Option<&UserLines>,
+    ) -> String {
+        let period = self.engine.fleet.tick();
+        let mut tick = interval(period);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         upkeep.reset(); // everything was checked a moment ago, so the first interval begins now
         loop {
-            let next = self.engine.circuits().pool.next_start(Instant::now()).filter(|wait| *wait < TICK);
+            let next = self.engine.circuits().pool.next_start(Instant::now()).filter(|wait| *wait < period);
             let result = tokio::select! {
                 biased; // events come first, because streams wait for them
                 incoming = events.next() => match incoming {
@@ -177,7 +206,8 @@ impl Session<'_> {
                     None => Err(ControlError::Closed),
                 },
                 _ = tick.tick() => { self.tick().await; Ok(()) }
-                () = sleep(next.unwrap_or(TICK)), if next.is_some() => { self.engine.act(|circuits, now| circuits.pool.tick(now)); Ok(()) }
+                Some(reached) = probed.recv() => { self.recovery.reached(reached); self.tick().await; Ok(()) }
+                () = sleep(next.unwrap_or(period)), if next.is_some() => { self.engine.act(|circuits, now| circuits.pool.tick(now)); Ok(()) }
                 () = self.engine.bell.notified() => Ok(()),
                 Ok(()) = self.directory.changed() => { self.follow_directory().await; Ok(()) }
                 () = self.engine.reload.notified() => { self.reload(user).await; Ok(()) }
@@ -193,13 +223,19 @@ impl Session<'_> {
         match event {
             Event::Stream(stream) => self.on_stream(&stream),
             Event::Circ(circ) => self.on_circ(circ).await,
-            Event::CircBw(bw) => self.engine.act(|circuits, now| {
-                // The event counts the bytes of the last second, and the last byte may be as old as that.
-                if let Some(at) = now.checked_sub(Duration::from_secs(1)).filter(|_| bw.read > 0) {
-                    circuits.first_hop_answers(at);
+            Event::CircBw(bw) => {
+                let path = self.engine.act(|circuits, now| {
+                    // The event counts the bytes of the last second, and the last byte may be as old as that.
+                    if let Some(at) = now.checked_sub(Duration::from_secs(1)).filter(|_| bw.read > 0) {
+                        circuits.first_hop_answers(at);
+                    }
+                    circuits.pool.carried(bw.id, bw.read.saturating_add(bw.written), now);
+                    circuits.pool.link(bw.id)
+                });
+                if bw.read > 0 && path.is_some_and(|[first, _]| self.is_entry(first)) {
+                    self.hear();
                 }
-                circuits.pool.carried(bw.id, bw.read.saturating_add(bw.written), now);
-            }),
+            }
             Event::OrConn(conn) => self.on_conn(&conn).await,
             Event::Liveness(up) => {
                 self.network_down = !up;
@@ -221,14 +257,19 @@ impl Session<'_> {
     }
 
     async fn on_circ(&mut self, circ: Circ) {
+        if circ.path.first().is_some_and(|first| self.is_entry(*first))
+            && matches!(circ.status, CircStatus::Extended | CircStatus::Built)
+        {
+            self.hear();
+        }
         match circ.status {
+            CircStatus::Extended | CircStatus::Built if self.trials.is_one(circ.id) => self.tried(&circ, false).await,
+            CircStatus::Failed | CircStatus::Closed if self.trials.is_one(circ.id) => self.tried(&circ, true).await,
             CircStatus::Built | CircStatus::Failed | CircStatus::Closed if self.engine.nudge_done(circ.id) => {}
             CircStatus::Extended => {
                 self.engine.nudge_extended(circ.id);
                 self.engine.act(|circuits, now| circuits.pool.extended(circ.id, circ.path.len(), now));
             }
-            CircStatus::Built if self.trials.is_one(circ.id) => self.tried(circ.id, true).await,
-            CircStatus::Failed | CircStatus::Closed if self.trials.is_one(circ.id) => self.tried(circ.id, false).await,
             CircStatus::Built => {
                 let path: Arc<[Fingerprint]> = circ.path.into();
                 let planned = self.engine.act(|circuits, now| {
@@ -265,77 +306,28 @@ impl Session<'_> {
         let guard = planned.hops()[0];
         if reached > 0 {
             self.engine.guard().note_build(guard, planned.exit(), false);
-        } else if !full && circ.path.is_empty() {
-            self.engine.guard().note_failure(guard, SystemTime::now());
-            self.find_entry().await;
+        } else if circ.reason == Some(CircReason::Destroyed) && self.is_entry(guard) {
+            self.hear(); // the guard refuses, so it is there
         }
     }
 
-    async fn on_conn(&mut self, conn: &OrConn) {
-        let Some(relay) = conn.relay.filter(|relay| self.told == Some(*relay)) else { return };
-        match conn.status {
-            OrStatus::Connected => {
-                self.engine.guard().note_success(relay, SystemTime::now(), &mut rand::rng());
-                if std::mem::take(&mut self.guard_lost) {
-                    self.show_health();
-                }
-            }
-            OrStatus::Failed => {
-                self.lose_guard(relay).await;
-            }
-            OrStatus::Launched | OrStatus::Closed | OrStatus::Other => {}
-        }
-    }
-
-    /// Records that the guard does not answer.
-    async fn lose_guard(&mut self, guard: Fingerprint) {
-        self.engine.guard().note_failure(guard, SystemTime::now());
-        self.guard_lost = true;
-        self.find_entry().await;
-        self.show_health();
-    }
-
-    /// Chooses the guard, makes new paths begin there, and sets tor's option EntryNodes to this guard.
-    async fn find_entry(&mut self) {
-        if self.live.bridges {
-            if let Some(entry) = self.engine.bridge(&self.live).await {
-                self.engine.enter_at(entry);
-            }
-            return;
-        }
-        self.engine.adopt_guard(&self.live).await;
-        match self.engine.choose_guard(self.live.rules) {
-            Chosen::Use(guard) => {
-                if self.told != Some(guard) {
-                    self.tell(guard).await;
-                }
-                self.engine.enter_at(Entry::Guard(guard));
-            }
-            Chosen::Try(guard) => self.try_guard(guard),
-            Chosen::None => self.guard_lost = true,
-        }
-    }
-
-    async fn tell(&mut self, guard: Fingerprint) {
-        match self.live.control.setconf(&[("EntryNodes", &format!("${guard}"))]).await {
-            Ok(()) => {
-                self.told = Some(guard);
-                self.guard_lost = false;
-            }
-            Err(why) => tracing::warn!(engine = self.engine.id.0, "tor's EntryNodes could not be set: {why}"),
-        }
-        self.engine.save_guards(self.folder).await;
+    fn limits(&self) -> GuardLimits<'_> {
+        GuardLimits { rules: self.live.rules, reachable: &self.live.reachable }
     }
 
     async fn tick(&mut self) {
+        self.look_for_sleep();
         self.engine.act(|circuits, now| circuits.pool.tick(now));
         if !self.cut.is_empty() && self.engine.suspect(&self.cut) {
             self.cut.clear();
         }
-        if self.engine.end_silent()
-            && let Some(guard) = self.told
-        {
-            self.lose_guard(guard).await;
+        for (source, sent) in self.engine.end_silent() {
+            self.miss(source, sent);
+        }
+        self.check_entry().await;
+        if self.guard_due <= Instant::now() {
+            self.guard_due = Instant::now() + 10 * UPKEEP;
+            self.find_entry().await;
         }
         if self.directory_due.is_some_and(|due| due <= Instant::now()) {
             self.directory_due = None;
@@ -351,8 +343,7 @@ impl Session<'_> {
         self.close_strays(&streams).await?;
         self.look_for_directory();
         let due = self.engine.guard().next_retry().is_some_and(|at| at <= SystemTime::now());
-        if due || self.guard_lost || self.guard_due <= Instant::now() {
-            self.guard_due = Instant::now() + 10 * UPKEEP;
+        if due {
             self.find_entry().await;
         }
         self.engine.save_guards(self.folder).await;
@@ -387,11 +378,17 @@ impl Session<'_> {
         let why = match self {
             Self { network_down: true, .. } => Some("tor cannot reach the network"),
             Self { directory_lost: true, .. } => Some("the directory is too old or too small to build circuits"),
-            Self { guard_lost: true, .. } => Some("the guard cannot be reached"),
+            _ if self.entry().is_none() => Some("there is no guard that it may use; the log says why"),
+            _ if self.hop.is_silent() && self.engine.fleet.liveness().is_proven() => Some("its guard does not answer"),
+            _ if self.hop.is_silent() => Some("no guard answers: check this machine's network"),
             _ => None,
         };
+        let is_new = self.hop.heard().is_none() && self.silent_since.is_none();
         self.engine.set_state(match why {
             Some(why) => EngineState::Degraded { why: why.into() },
+            None if is_new => {
+                EngineState::Bootstrapping { percent: 90, phase: "Waiting for the guard's answer".into() }
+            }
             None => EngineState::Ready,
         });
     }

@@ -32,6 +32,11 @@ impl Circ {
         if self.reason == Some(CircReason::ConnectionClosed) { 0 } else { self.path.len() }
     }
 
+    /// Returns true if at least the first relay of the circuit answered, even if it only refused.
+    pub fn is_answered(&self) -> bool {
+        !self.path.is_empty() || self.reason == Some(CircReason::Destroyed) || self.is_refused()
+    }
+
     /// Returns true if a relay ended the circuit because it has no capacity left.
     pub fn is_refused(&self) -> bool {
         let full = |reason| matches!(reason, Some(CircReason::ResourceLimit | CircReason::Hibernating));

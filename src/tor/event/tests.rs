@@ -123,3 +123,39 @@ proptest! {
         let _ = read(&format!("{kind} {rest}"));
     }
 }
+
+#[test]
+fn the_end_of_a_circuit_shows_how_far_it_came() {
+    const GUARD: &str = "$F5C688BE508553C516E3A1AE96955F380AC31EDF~guard1";
+    const MIDDLE: &str = "$8D79B493B6C951E79E5D5F429C5688A9368E0DB4~middle";
+    for (text, reached, answered, refused) in [
+        ("7 FAILED REASON=TIMEOUT".to_owned(), 0, false, false),
+        ("7 FAILED REASON=CHANNEL_CLOSED".to_owned(), 0, false, false),
+        ("7 FAILED REASON=DESTROYED REMOTE_REASON=INTERNAL".to_owned(), 0, true, false),
+        ("7 FAILED REASON=DESTROYED REMOTE_REASON=RESOURCELIMIT".to_owned(), 0, true, true),
+        (format!("7 FAILED {GUARD} REASON=DESTROYED REMOTE_REASON=HIBERNATING"), 1, true, true),
+        (format!("7 FAILED {GUARD},{MIDDLE} REASON=TIMEOUT"), 2, true, false),
+        // Our own connection closed: the relays behind it are not known to be at fault.
+        (format!("7 FAILED {GUARD},{MIDDLE} REASON=CHANNEL_CLOSED"), 0, true, false),
+        (format!("7 FAILED {GUARD} REASON=DESTROYED REMOTE_REASON=CHANNEL_CLOSED"), 1, true, false),
+    ] {
+        let circ = circ(&text).unwrap();
+        assert_eq!((circ.reached(), circ.is_answered(), circ.is_refused()), (reached, answered, refused), "{text}");
+    }
+}
+
+#[test]
+fn a_refused_connection_shows_that_the_network_works() {
+    for (reason, answered) in [
+        (" REASON=CONNECTREFUSED", true),
+        (" REASON=CONNECTRESET", true),
+        (" REASON=IDENTITY", true),
+        (" REASON=TIMEOUT", false),
+        (" REASON=NOROUTE", false),
+        (" REASON=DONE", false),
+        ("", false),
+    ] {
+        let conn = or_conn(&format!("$F5C688BE508553C516E3A1AE96955F380AC31EDF~guard1 FAILED{reason} ID=3"));
+        assert_eq!(conn.was_answered(), answered, "{reason}");
+    }
+}

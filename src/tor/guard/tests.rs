@@ -47,20 +47,32 @@ struct Bench {
     dir: Netdir,
     rng: SmallRng,
     exclude: Vec<Fingerprint>,
+    reachable: Reachable,
 }
 
 impl Bench {
     fn new(dir: Netdir) -> Self {
-        Self { state: GuardState::default(), dir, rng: SmallRng::seed_from_u64(1), exclude: Vec::new() }
+        let (rng, reachable) = (SmallRng::seed_from_u64(1), Reachable::default());
+        Self { state: GuardState::default(), dir, rng, exclude: Vec::new(), reachable }
     }
 
     fn choose(&mut self, seconds: u64) -> Result<Choice, NoGuard> {
-        let exclude = Exclude { guards: &self.exclude, rules: Rules::default() };
+        let exclude = Exclude { guards: &self.exclude, rules: Rules::default(), reachable: &self.reachable };
         self.state.choose(&self.dir, at(seconds), &mut self.rng, &exclude)
     }
 
     fn guard(&mut self, seconds: u64) -> Fingerprint {
         self.choose(seconds).unwrap().guard
+    }
+
+    /// Chooses, and lets every guard that must be tested answer, until a guard is in use.
+    fn settled(&mut self, seconds: u64) -> Fingerprint {
+        loop {
+            match self.choose(seconds).unwrap() {
+                Choice { guard, trial: false, .. } => return guard,
+                Choice { guard, .. } => self.works(guard, seconds),
+            }
+        }
     }
 
     fn works(&mut self, guard: Fingerprint, seconds: u64) {
@@ -117,8 +129,13 @@ fn moves_on_when_the_guard_is_down_and_comes_back() {
     bench.works(first, 0);
     bench.fails(first, 100);
     let second = bench.choose(100).unwrap();
-    assert_eq!((second.trial, second.moved_from), (false, Some(first)));
+    assert_eq!((second.trial, second.moved_from), (true, None), "it must answer first");
+    assert_eq!(bench.state.current(), Some(first));
+    assert_eq!(bench.state.alternative(), Some(second.guard));
+    assert!(!bench.state.is_up(first) && !bench.state.is_up(second.guard));
     bench.works(second.guard, 101);
+    assert!(bench.state.is_up(second.guard));
+    assert_eq!(bench.choose(101), Ok(Choice { trial: false, moved_from: Some(first), ..second }));
     assert_eq!(bench.state.next_retry(), Some(at(100 + 600)));
     assert_eq!(bench.guard(699), second.guard);
 
@@ -139,7 +156,7 @@ fn retries_ever_less_often() {
     let (first, mut now) = (bench.guard(0), 0);
     bench.works(first, 0);
     bench.fails(first, 0);
-    let second = bench.guard(0);
+    let second = bench.settled(0);
     for (after, wait) in [(HOUR, 600), (7 * HOUR, 90 * 60), (5 * DAY, 4 * HOUR), (8 * DAY, 9 * HOUR)] {
         bench.works(second, now);
         now = after;
@@ -165,12 +182,63 @@ fn a_silence_is_not_held_against_the_guards() {
     let choice = bench.choose(1008).unwrap();
     assert_eq!(
         (choice.guard, choice.trial),
-        (first, true),
+        (first, false),
         "it failed while we were offline, so that counts for nothing"
     );
     bench.fails(first, 1008);
     bench.works(second, 1009);
-    assert_eq!(bench.guard(1010), second, "and now it counts");
+    assert_eq!(bench.choose(1010).map(|choice| (choice.guard, choice.trial)), Ok((second, false)), "and now it counts");
+}
+
+#[test]
+fn the_failures_of_an_outage_are_withdrawn_and_others_are_not() {
+    let mut bench = Bench::new(read(&guards(4), ""));
+    let first = bench.guard(0);
+    bench.works(first, 0);
+    bench.fails(first, 100);
+    let second = bench.settled(100);
+    bench.works(second, 150);
+    bench.fails(second, 200);
+    let third = bench.guard(200);
+    bench.fails(third, 201);
+    bench.state.withdraw(at(200));
+    assert_eq!(bench.choose(202).map(|choice| (choice.guard, choice.trial)), Ok((second, false)));
+    assert_eq!(bench.state.alternative(), Some(third));
+    assert_eq!(bench.guard(699), second, "the first had failed before");
+    assert_eq!(bench.guard(700), first);
+}
+
+#[test]
+fn a_guard_that_stays_down_is_not_tried_later_for_that() {
+    let mut bench = Bench::new(read(&guards(2), ""));
+    let first = bench.guard(0);
+    bench.works(first, 0);
+    bench.state.note_down(first, at(10));
+    bench.state.note_down(first, at(500));
+    let second = bench.settled(501);
+    assert_eq!((bench.guard(609), bench.guard(610)), (second, first), "ten minutes after the first time");
+    bench.state.note_down(first, at(700));
+    assert_eq!((bench.guard(1299), bench.guard(1300)), (second, first));
+}
+
+#[test]
+fn guards_out_of_reach_are_in_the_sample_and_are_not_used() {
+    let mut relays = guards(6);
+    relays[2].v6 = "2001:db8::3".parse().ok();
+    let mut bench = Bench::new(read(&relays, ""));
+    let option = |name: &'static str, value: &'static str| {
+        Reachable::of(move |option| (option == name).then(|| value.to_owned()))
+    };
+    bench.reachable = option("FascistFirewall", "1"); // all relays of the generated directory are at port 9001
+    assert_eq!((bench.choose(0), bench.state.sample.len()), (Err(NoGuard::AllExcluded), 6));
+    bench.reachable = option("ReachableAddresses", "*:9001");
+    assert!(bench.choose(0).is_ok());
+    bench.reachable = Reachable::of(|option| match option {
+        "ClientUseIPv4" => Some("0".into()),
+        "ClientUseIPv6" => Some("1".into()),
+        _ => None,
+    });
+    assert_eq!(bench.choose(0).map(|choice| (choice.guard, choice.trial)), Ok((id(&relays[2]), false)));
 }
 
 #[test]
@@ -189,7 +257,7 @@ fn leaves_guards_that_lose_their_listing() {
     relays[place].flags.push_str(" Guard");
     let back = timeless(&relays, "");
     let away = std::mem::replace(&mut bench.dir, back);
-    assert_eq!(bench.choose(DAY).map(|choice| choice.guard), Ok(first), "it is as good as before");
+    assert_eq!(bench.settled(DAY), first, "it is as good as before");
     bench.dir = away;
     bench.guard(2 * DAY);
     // The time when the guard was lost has a random part of up to four days.
@@ -398,6 +466,7 @@ proptest! {
                         let relay = bench.dir.relay(&choice.guard).unwrap();
                         prop_assert!(sample::is_possible_guard(relay) && !bench.exclude.contains(&choice.guard));
                         prop_assert!(choice.trial != (bench.state.current() == Some(choice.guard)));
+                        prop_assert!(!choice.trial || bench.state.current().is_some());
                         prop_assert!(ids(&bench.state).contains(&choice.guard) && choice.moved_from != Some(choice.guard));
                     }
                 }

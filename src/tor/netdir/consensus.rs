@@ -164,11 +164,11 @@ fn relay(rest: &str) -> Option<(Entry, Option<Digest>)> {
         8 => base64(fields[2]),
         _ => return None,
     };
-    fields[count - 2].parse::<u16>().ok()?; // we do not need the OR port, but it must be a valid port
     let entry = Entry {
         fingerprint: Fingerprint(base64(fields[1])?),
         nickname: nickname(fields[0])?,
         v4: fields[count - 3].parse::<Ipv4Addr>().ok()?,
+        or_port: fields[count - 2].parse().ok()?,
         v6: Ipv6Addr::UNSPECIFIED,
         flags: Flags::default(),
         bandwidth: DEFAULT_BANDWIDTH,

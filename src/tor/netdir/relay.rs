@@ -33,6 +33,11 @@ impl<'a> Relay<'a> {
         self.entry().v4
     }
 
+    /// Returns the relay's OR port over IPv4. That over IPv6 is nearly always the same.
+    pub fn or_port(self) -> u16 {
+        self.entry().or_port
+    }
+
     /// Returns the IPv6 address of the relay's OR port, if it has one.
     pub fn v6(self) -> Option<Ipv6Addr> {
         Some(self.entry().v6).filter(|ip| !ip.is_unspecified())

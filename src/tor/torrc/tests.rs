@@ -171,3 +171,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_list_is_joined_and_a_way_around_is_known() {
+    let lines = |extra: &[&str]| {
+        UserLines::parse(None, &extra.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>()).unwrap()
+    };
+    let user = lines(&["ReachableAddresses *:80", "reachableaddresses *:443"]);
+    assert_eq!(user.list("ReachableAddresses").as_deref(), Some("*:80,*:443"));
+    assert_eq!(user.list("FirewallPorts"), None);
+    assert!(user.connects_directly());
+    for line in ["UseBridges 1", "Socks5Proxy 127.0.0.1:1", "httpsproxy proxy:3128", "OutboundBindAddress 1.2.3.4"] {
+        assert!(!lines(&[line]).connects_directly(), "{line}");
+    }
+}

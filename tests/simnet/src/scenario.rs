@@ -75,8 +75,9 @@ pub const ALL: &[Scenario] = &[
     scenario!("refusing-target", 1.0, false, "a target that refuses, likewise", targets::refusing),
     scenario!("uplink-10s", 3.0, false, "no uplink for 10 s", uplink::ten_seconds),
     scenario!("uplink-150s", 5.0, true, "no uplink for 150 s", uplink::two_minutes_and_a_half),
-    scenario!("uplink-15m", 30.0, false, "no uplink for 15 minutes", uplink::quarter_of_an_hour),
+    scenario!("uplink-15m", 10.0, false, "no uplink for 15 minutes", uplink::quarter_of_an_hour),
     scenario!("suspend-1h", 120.0, false, "the gateway and its engines are suspended for an hour", uplink::suspended),
+    scenario!("uplink-day", 60.0, false, "ten times no uplink for 5 s to 10 min, and three suspends", uplink::day),
     scenario!("idle-hour", 60.0, true, "an hour with one route of eight exits and no request", idle::with_a_route),
     scenario!("idle-hour-bare", 90.0, false, "an hour without route and without request", idle::bare),
     scenario!(

@@ -125,6 +125,8 @@ pub(crate) enum Ask {
         /// So many microdescriptors are wanted, and not the consensus.
         microdescs: Option<usize>,
     },
+    /// All connections to relays are closed, as `DisableNetwork 1` does.
+    Disconnect,
     /// The process is awake: said each second.
     Awake,
 }

@@ -89,8 +89,10 @@ struct State {
     editions: directory::Editions,
     /// Since when the uplink lets nothing pass.
     cut: Option<Instant>,
-    /// When connections that outlived a cut go on.
-    resumes: Option<Instant>,
+    /// When the last cut ended, and when connections that outlived it go on.
+    resumes: Option<(Instant, Instant)>,
+    /// Relays that were entered, with the task that accepts connections at their address, if they can be reached.
+    listening: HashMap<usize, Option<AbortHandle>>,
 }
 
 #[derive(Debug)]
@@ -107,6 +109,8 @@ struct Channel {
     /// None while it is being made.
     open: watch::Sender<Option<Result<(), String>>>,
     task: Option<AbortHandle>,
+    /// When it was made; none until then.
+    made: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -154,6 +158,7 @@ impl World {
             editions: directory::Editions::default(),
             cut: None,
             resumes: None,
+            listening: HashMap::new(),
         };
         // Some way into its first hour, as whoever joins a network meets it.
         let zero = SystemTime::now() - settings.hour_length().mul_f64(settings.begun.clamp(0.0, 1.0));
@@ -207,6 +212,8 @@ impl World {
     fn faults_changed(self: &Arc<Self>) {
         let mut state = self.state();
         self.note_cut(&mut state);
+        let entered: Vec<usize> = state.listening.keys().copied().collect();
+        entered.into_iter().for_each(|relay| self.listen(&mut state, relay));
         let conduct = state.faults.conduct(&self.settings.version);
         state.tell_all(None, &Tell::Conduct(conduct));
         let down: HashSet<usize> =
@@ -253,11 +260,12 @@ impl World {
         }
     }
 
-    /// Waits until the uplink and these relays let something pass over connections that exist.
-    async fn passable(&self, relays: &[usize]) {
+    /// Waits until the uplink and these relays let something pass over connections that exist, to the first of them from
+    /// this engine, if there is one.
+    async fn passable(&self, engine: Option<u32>, relays: &[usize]) {
         let mut changed = self.changed.subscribe();
         loop {
-            match self.passage(relays) {
+            match self.passage(engine, relays) {
                 Ok(()) => return,
                 Err(Some(at)) => tokio::time::sleep_until(at).await,
                 Err(None) if changed.changed().await.is_err() => return,
@@ -267,14 +275,17 @@ impl World {
     }
 
     /// Whether something passes; else when it will, if that is known.
-    fn passage(&self, relays: &[usize]) -> Result<(), Option<Instant>> {
+    fn passage(&self, engine: Option<u32>, relays: &[usize]) -> Result<(), Option<Instant>> {
         let state = self.state();
         let hangs = |relay: &usize| state.faults.relay(*relay) == Manner::Hangs;
         if state.cut.is_some() || relays.iter().any(hangs) {
             return Err(None);
         }
-        let resumes = state.resumes.filter(|at| *at > Instant::now() && !relays.is_empty());
-        resumes.map_or(Ok(()), |at| Err(Some(at)))
+        let Some((back, resumes)) = state.resumes.filter(|(_, at)| *at > Instant::now()) else { return Ok(()) };
+        let Some(first) = relays.first() else { return Ok(()) };
+        let channel = engine.and_then(|engine| state.channels.get(&(engine, *first)));
+        let is_new = channel.and_then(|channel| channel.made).is_some_and(|made| made >= back);
+        if is_new { Ok(()) } else { Err(Some(resumes)) }
     }
 
     /// Notes when a cut begins; when it ends, everything goes on with the next retransmission, and not at once.
@@ -284,7 +295,8 @@ impl World {
             (true, None) => state.cut = Some(Instant::now()),
             (false, Some(since)) => {
                 let lasted = since.elapsed().mul_f64(self.settings.speed);
-                state.resumes = Some(since + self.scaled(channel::next_try(lasted, channel::DATA)));
+                let resumes = since + self.scaled(channel::next_try(lasted, channel::DATA));
+                state.resumes = Some((Instant::now(), resumes));
                 state.cut = None;
             }
             _ => {}

@@ -105,6 +105,12 @@ impl Pool {
         Some(circuit.path.clone())
     }
 
+    /// Returns the circuits that begin with this link.
+    pub fn over(&self, link: Link) -> Vec<CircuitId> {
+        let over = self.circuits.iter().filter(|(_, circuit)| circuit.path.starts_with(&link));
+        over.map(|(id, _)| *id).collect()
+    }
+
     /// Returns the first two relays of a circuit. Returns `None` if the circuit does not exist.
     pub fn link(&self, id: CircuitId) -> Option<Link> {
         self.circuits.get(&id)?.path.first_chunk().copied()

@@ -1,86 +1,246 @@
-//! Trials: test circuits that show whether a guard works again. A trial goes through a guard that failed before and
-//! that is better than the guard in use.
+//! Test circuits: they show whether a guard answers, both the guard in use and a better one that failed before.
+//!
+//! A test circuit has three hops like any other, and is closed as soon as its first relay has answered. tor gives it up
+//! by itself after its time-out for builds. Until then an answer that comes late still counts.
 
-use std::collections::{HashMap, HashSet};
-use std::time::SystemTime;
+use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, SystemTime};
 
 use rand::seq::IteratorRandom as _;
+use tokio::time::Instant;
 
 use super::Session;
 use crate::exit::Fingerprint;
 use crate::tor::control::Command;
-use crate::tor::event::CircuitId;
+use crate::tor::event::{Circ, CircuitId};
 use crate::tor::netdir::Flags;
 use crate::tor::path::{self, Entry, Hops, Want};
 
-/// The first number for the tags of the commands that build trials (test circuits). The tags of ordinary builds count
-/// from 1.
+/// The first number for the tags of the commands that build test circuits. The tags of ordinary builds count from 1.
 const TAGS: u64 = 1 << 63;
 
-/// The number of random exits of which the first one with a possible path becomes the end of a trial's path. The first
+/// The number of random exits of which the first one with a possible path becomes the end of a test circuit. The first
 /// exit nearly always works.
 const EXITS: usize = 5;
 
-/// The trials that have no result yet.
+/// This many other guards in a row are tested without a pause: the primary guards of guard-spec.
+const AT_ONCE: u32 = 3;
+
+/// The pause before the next guard is tested after [`AT_ONCE`] have failed. It doubles with each further failure. Not
+/// tuned: the pause keeps an engine whose network refuses everything from trying its whole sample.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// The longest pause between two tests of other guards.
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// A test circuit that has no result yet.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    guard: Fingerprint,
+    began: Instant,
+    circuit: Option<CircuitId>,
+    /// True once this trial was reported as late.
+    late: bool,
+}
+
+/// A test circuit whose first relay did not answer in time. The number is its tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Late {
+    pub(super) tag: u64,
+    pub(super) guard: Fingerprint,
+    pub(super) began: Instant,
+}
+
+/// The test circuits of an engine.
 #[derive(Debug, Default)]
 pub(super) struct Trials {
     next: u64,
-    asked: HashMap<u64, Fingerprint>,
-    running: HashMap<CircuitId, Fingerprint>,
+    running: BTreeMap<u64, Trial>,
+    /// How many tests of other guards failed in a row, and when the last one failed.
+    failed: u32,
+    failed_at: Option<Instant>,
 }
 
 impl Trials {
-    pub(super) fn is_one(&self, circuit: CircuitId) -> bool {
-        self.running.contains_key(&circuit)
+    fn begin(&mut self, guard: Fingerprint, now: Instant) -> u64 {
+        self.next += 1;
+        let tag = TAGS | self.next;
+        self.running.insert(tag, Trial { guard, began: now, circuit: None, late: false });
+        tag
     }
 
-    /// Handles tor's answer to the command that built a trial. Returns false if the tag does not belong to a trial.
+    /// Handles tor's answer to the command that built a test circuit. Returns false if the tag belongs to something
+    /// else.
     pub(super) fn answered(&mut self, tag: u64, circuit: Option<CircuitId>) -> bool {
-        if let (Some(guard), Some(circuit)) = (self.asked.remove(&tag), circuit) {
-            self.running.insert(circuit, guard);
+        match (circuit, self.running.get_mut(&tag)) {
+            (Some(_), Some(trial)) => trial.circuit = circuit,
+            (None, _) => {
+                self.running.remove(&tag);
+            }
+            (Some(_), None) => {}
         }
         tag >= TAGS
     }
 
-    fn tries(&self, guard: Fingerprint) -> bool {
-        self.asked.values().chain(self.running.values()).any(|other| *other == guard)
+    pub(super) fn is_one(&self, circuit: CircuitId) -> bool {
+        self.running.values().any(|trial| trial.circuit == Some(circuit))
+    }
+
+    /// Returns true if a test of this guard runs that may still be answered in time.
+    fn tests(&self, guard: Fingerprint) -> bool {
+        self.running.values().any(|trial| trial.guard == guard && !trial.late)
+    }
+
+    /// Returns true if a test of this entry runs, however long it has been running.
+    pub(super) fn is_testing(&self, entry: Option<Entry>) -> bool {
+        self.running.values().any(|trial| entry.is_some_and(|entry| entry.id() == trial.guard))
+    }
+
+    /// Removes a test circuit that has a result.
+    fn take(&mut self, circuit: CircuitId) -> Option<Late> {
+        let tag = *self.running.iter().find(|(_, trial)| trial.circuit == Some(circuit))?.0;
+        let Trial { guard, began, .. } = self.running.remove(&tag)?;
+        Some(Late { tag, guard, began })
+    }
+
+    /// Returns the test circuits whose first relay has not answered within the time `answer`. Returns each of them only
+    /// once.
+    pub(super) fn late(&mut self, answer: Duration, now: Instant) -> Vec<Late> {
+        let is_late = |trial: &Trial| !trial.late && now.saturating_duration_since(trial.began) >= answer;
+        let late = self.running.iter_mut().filter(|(_, trial)| is_late(trial)).map(|(tag, trial)| {
+            trial.late = true;
+            Late { tag: *tag, guard: trial.guard, began: trial.began }
+        });
+        late.collect()
+    }
+
+    /// Forgets all test circuits. Called when tor closes all its connections.
+    pub(super) fn clear(&mut self) {
+        self.running.clear();
+    }
+
+    /// Records the result of a test of another guard than the one in use.
+    fn note(&mut self, well: bool, now: Instant) {
+        (self.failed, self.failed_at) = if well { (0, None) } else { (self.failed + 1, Some(now)) };
+    }
+
+    /// Returns true if another guard may be tested now.
+    fn may_test_another(&self, now: Instant) -> bool {
+        let over = self.failed.saturating_sub(AT_ONCE);
+        let pause =
+            if self.failed < AT_ONCE { Duration::ZERO } else { (PAUSE * 2u32.pow(over.min(10))).min(PAUSE_MAX) };
+        self.failed_at.is_none_or(|at| now.saturating_duration_since(at) >= pause)
     }
 }
 
 impl Session<'_> {
-    /// Builds one test circuit through a guard that may work again.
+    /// Tests a guard that is better than the one in use, or that may replace it, unless a test of it runs.
     pub(super) fn try_guard(&mut self, guard: Fingerprint) {
-        let Some(dir) = self.engine.fleet.netdir().filter(|_| !self.trials.tries(guard)) else { return };
-        let exits = dir.relays().filter(|relay| relay.flags().has(Flags::EXIT)).map(|relay| relay.fingerprint());
-        let none = HashSet::new();
-        let path = exits.sample(&mut rand::rng(), EXITS).into_iter().find_map(|exit| {
-            let want = Want {
-                entry: Entry::Guard(guard),
-                exit,
-                target: None,
-                hops: Hops::Three,
-                avoid: &none,
-                rules: self.live.rules,
-            };
-            path::choose(&dir, &want, &mut rand::rng()).ok()
-        });
-        let Some(path) = path else { return };
-        self.trials.next += 1;
-        let tag = TAGS | self.trials.next;
-        if self.live.control.extend_circuit(path.hops(), tag).is_ok() {
-            self.trials.asked.insert(tag, guard);
+        if self.trials.may_test_another(Instant::now()) {
+            self.test(Entry::Guard(guard), guard);
         }
     }
 
-    /// Handles the result of a trial. `well` is true if its circuit was built.
-    pub(super) async fn tried(&mut self, circuit: CircuitId, well: bool) {
-        let Some(guard) = self.trials.running.remove(&circuit) else { return };
-        if well {
-            self.engine.guard().note_success(guard, SystemTime::now(), &mut rand::rng());
-            drop(self.live.control.start(&Command::new("CLOSECIRCUIT").arg(circuit)));
-        } else {
-            self.engine.guard().note_failure(guard, SystemTime::now());
+    /// Tests the guard or bridge in use, unless a test of it runs.
+    pub(super) fn test_entry(&mut self) {
+        if let Some(entry) = self.entry() {
+            self.test(entry, entry.id());
         }
-        Box::pin(self.find_entry()).await;
+    }
+
+    fn test(&mut self, entry: Entry, guard: Fingerprint) {
+        let Some(dir) = self.engine.fleet.netdir().filter(|_| !self.trials.tests(guard)) else { return };
+        let exits = dir.relays().filter(|relay| relay.flags().has(Flags::EXIT)).map(|relay| relay.fingerprint());
+        let none = HashSet::new();
+        let path = exits.sample(&mut rand::rng(), EXITS).into_iter().find_map(|exit| {
+            let want = Want { entry, exit, target: None, hops: Hops::Three, avoid: &none, rules: self.live.rules };
+            path::choose(&dir, &want, &mut rand::rng()).ok()
+        });
+        let Some(path) = path else { return };
+        let tag = self.trials.begin(guard, Instant::now());
+        if self.live.control.extend_circuit(path.hops(), tag).is_err() {
+            self.trials.answered(tag, None);
+        }
+    }
+
+    /// Handles an event of a test circuit: it reaches a relay, or it has ended.
+    pub(super) async fn tried(&mut self, circ: &Circ, ended: bool) {
+        let Some(trial) = self.trials.take(circ.id) else { return };
+        if !ended {
+            drop(self.live.control.start(&Command::new("CLOSECIRCUIT").arg(circ.id)));
+        }
+        if self.is_entry(trial.guard) {
+            match circ.is_answered() {
+                true => self.hear(),
+                false => self.miss(super::Source::Test(trial.tag), trial.began),
+            }
+            return;
+        }
+        // A guard that refuses shows that the network works, and is of no use now.
+        let works = !circ.path.is_empty();
+        self.trials.note(works, Instant::now());
+        if works {
+            self.heard_another(trial.guard);
+        } else if circ.is_answered() || self.engine.fleet.liveness().is_alive_since(trial.began) {
+            self.engine.guard().note_failure(trial.guard, SystemTime::now());
+        }
+        self.find_entry().await;
+    }
+
+    /// Handles a test of another guard that was not answered in time.
+    pub(super) async fn tried_in_vain(&mut self, late: Late) {
+        self.trials.note(false, Instant::now());
+        // While nothing answers at all, nothing is learnt about this guard either.
+        if self.engine.fleet.liveness().is_alive_since(late.began) {
+            self.engine.guard().note_failure(late.guard, SystemTime::now());
+            self.find_entry().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(n: u8) -> Fingerprint {
+        Fingerprint([n; 20])
+    }
+
+    #[test]
+    fn a_test_runs_until_its_result_and_is_late_once() {
+        let (mut trials, start) = (Trials::default(), Instant::now());
+        let answer = Duration::from_secs(3);
+        let tag = trials.begin(guard(1), start);
+        assert!(tag >= TAGS && trials.tests(guard(1)) && !trials.tests(guard(2)));
+        assert!(trials.answered(tag, Some(CircuitId(7))) && !trials.answered(5, Some(CircuitId(8))));
+        assert!(trials.is_one(CircuitId(7)) && !trials.is_one(CircuitId(8)));
+        assert_eq!(trials.late(answer, start + answer / 2), []);
+        let late = Late { tag, guard: guard(1), began: start };
+        assert_eq!(trials.late(answer, start + answer), [late]);
+        assert_eq!(trials.late(answer, start + answer * 2), []);
+        assert!(!trials.tests(guard(1)), "a second source may be asked");
+        assert_eq!(trials.take(CircuitId(7)), Some(late), "a late answer still counts");
+        assert_eq!(trials.take(CircuitId(7)), None);
+        let refused = trials.begin(guard(1), start);
+        assert!(trials.answered(refused, None) && !trials.tests(guard(1)));
+        trials.begin(guard(1), start);
+        trials.clear();
+        assert!(!trials.tests(guard(1)));
+    }
+
+    #[test]
+    fn three_guards_are_tested_at_once_and_further_ones_ever_more_slowly() {
+        let (mut trials, start) = (Trials::default(), Instant::now());
+        for (failures, pause) in [(1, 0_u64), (2, 0), (3, 10), (4, 20), (5, 40)] {
+            trials.note(false, start);
+            for (seconds, may) in [(pause, true), (pause.saturating_sub(1), pause == 0)] {
+                let now = start + Duration::from_secs(seconds);
+                assert_eq!(trials.may_test_another(now), may, "{failures} failures, {seconds} s");
+            }
+        }
+        (0..20).for_each(|_| trials.note(false, start));
+        assert!(trials.may_test_another(start + PAUSE_MAX));
+        trials.note(true, start);
+        assert!(trials.may_test_another(start));
     }
 }

@@ -45,12 +45,37 @@ pub async fn suspended(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
     let rig = Rig::warm(bed, pace, &lines(pace)).await?;
     let before = settled(bed, &rig).await;
     let entered = rig.world.entered()?;
+    sleep_for(&rig, Duration::from_secs(3600)).await?;
+    finish(bed, rig, "suspend-1h", (before, Vec::new()), entered, 20.0).await
+}
+
+async fn sleep_for(rig: &Rig, length: Duration) -> anyhow::Result<()> {
     let engines = rig.gateway.engines();
     let all = || engines.iter().copied().chain([rig.gateway.pid()]);
     all().try_for_each(|pid| signal(pid, "STOP"))?;
-    pace.wait(Duration::from_secs(3600)).await;
-    all().try_for_each(|pid| signal(pid, "CONT"))?;
-    finish(bed, rig, "suspend-1h", (before, Vec::new()), entered, 20.0).await
+    rig.pace.wait(length).await;
+    all().try_for_each(|pid| signal(pid, "CONT"))
+}
+
+/// What a laptop goes through in a day, without the quiet hours between: ten times no uplink, in both of its kinds, and
+/// three suspends.
+pub async fn day(bed: &Bed, pace: Pace) -> anyhow::Result<Row> {
+    const CUTS: [u64; 10] = [5, 20, 40, 60, 90, 150, 300, 10, 120, 600];
+    let rig = Rig::warm(bed, pace, &lines(pace)).await?;
+    let before = settled(bed, &rig).await;
+    let (entered, mut during) = (rig.world.entered()?, Vec::new());
+    for (number, seconds) in CUTS.into_iter().enumerate() {
+        let fault = if number % 2 == 0 { "uplink_cut" } else { "uplink_unreachable" };
+        let fault = rig.world.order(&json!({ "fault": fault }))?;
+        during.extend(clients(bed, &rig, Duration::from_secs(seconds)).await);
+        rig.world.end(fault)?;
+        pace.wait(Duration::from_secs(120)).await;
+        if number % 3 == 2 {
+            sleep_for(&rig, Duration::from_secs(1800)).await?;
+            pace.wait(Duration::from_secs(120)).await;
+        }
+    }
+    finish(bed, rig, "uplink-day", (before, during), entered, 20.0).await
 }
 
 fn lines(pace: Pace) -> String {

@@ -103,11 +103,11 @@ impl World {
             let times = &self.settings.times;
             (self.round_trips(&path[..=at]) / 2, lognormal(&mut state.rng, times.queue_ms, times.queue_sigma))
         };
-        self.passable(&path[..=at]).await;
+        self.passable(Some(key.0), &path[..=at]).await;
         self.wait(half + self.uplink_delay() / 2).await;
         let (step, late) = self.ask_relay(path, at);
         self.wait(half + queue + late + self.uplink_delay() / 2).await;
-        self.passable(&path[..at]).await;
+        self.passable(Some(key.0), &path[..at]).await;
         step
     }
 

@@ -53,7 +53,7 @@ impl World {
             return channel.open.subscribe();
         }
         let (open, receiver) = watch::channel(None);
-        state.channels.insert((engine, relay), Channel { open, task: None });
+        state.channels.insert((engine, relay), Channel { open, task: None, made: None });
         state.tell_conn(self, engine, relay, Conn::Launched);
         let task = tokio::spawn(self.clone().connect(engine, relay)).abort_handle();
         if let Some(channel) = state.channels.get_mut(&(engine, relay)) {
@@ -69,6 +69,12 @@ impl World {
         channel.open.send_replace(Some(result.clone()));
         match result {
             Ok(()) => {
+                if let Some(channel) = state.channels.get_mut(&(engine, relay)) {
+                    channel.made = Some(Instant::now());
+                }
+                if !state.listening.contains_key(&relay) {
+                    self.listen(&mut state, relay);
+                }
                 let name = if relay == BRIDGE { "bridge".to_owned() } else { self.hex(relay) };
                 *state.stats.entered.entry(name).or_default() += 1;
                 state.tell_conn(&self, engine, relay, Conn::Connected);
@@ -79,6 +85,31 @@ impl World {
                 state.tell_conn(&self, engine, relay, Conn::Failed(why));
             }
         }
+    }
+
+    /// Lets a relay that was entered accept connections at its address, as long as it can be reached: clients may try that
+    /// beside their tor. An address that we may not listen at (a port below 1024) is one that nobody reaches.
+    pub(super) fn listen(&self, state: &mut State, relay: usize) {
+        let Some(known) = self.model.relays().get(relay) else { return };
+        let reached = state.cut.is_none() && state.faults.relay(relay) != Manner::Down;
+        let task = state.listening.remove(&relay).flatten();
+        let task = match (task, reached) {
+            (Some(task), true) => Some(task),
+            (Some(task), false) => {
+                task.abort();
+                None
+            }
+            (None, true) => {
+                let address = std::net::SocketAddr::from((known.address, known.or_port));
+                let accept = async move {
+                    let Ok(listener) = tokio::net::TcpListener::bind(address).await else { return };
+                    while listener.accept().await.is_ok() {}
+                };
+                Some(tokio::spawn(accept).abort_handle())
+            }
+            (None, false) => None,
+        };
+        state.listening.insert(relay, task);
     }
 
     /// TCP, TLS and tor's own handshake: four round trips.
@@ -93,7 +124,7 @@ impl World {
             (Uplink::Unreachable, _) => return Err("NOROUTE".to_owned()),
             (Uplink::Silent, _) => {
                 let begun = Instant::now();
-                if tokio::time::timeout_at(given, self.passable(&[])).await.is_err() {
+                if tokio::time::timeout_at(given, self.passable(None, &[])).await.is_err() {
                     return Err("TIMEOUT".to_owned());
                 }
                 self.next_try(begun, SYN).await;
@@ -103,11 +134,11 @@ impl World {
                 return Err("CONNECTREFUSED".to_owned());
             }
             // The machine's system accepts, and then nothing comes.
-            (_, Manner::Hangs) => self.passable(&[relay]).await,
+            (_, Manner::Hangs) => self.passable(None, &[relay]).await,
             (_, Manner::Works | Manner::Refuses(_) | Manner::Down) => {}
         }
         self.wait((round_trip + self.uplink_delay()) * 4).await;
-        self.passable(&[]).await;
+        self.passable(None, &[]).await;
         Ok(())
     }
 

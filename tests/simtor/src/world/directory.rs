@@ -59,9 +59,9 @@ impl World {
             _ => SERVED,
         };
         let served = if calm { Duration::ZERO } else { Duration::from_secs_f64(bytes as f64 / rate) };
-        self.passable(&[place]).await;
+        self.passable(Some(engine), &[place]).await;
         self.wait(self.round_trip(place) * 2 + served).await;
-        self.passable(&[place]).await;
+        self.passable(Some(engine), &[place]).await;
         let mut state = self.state();
         state.stats.fetched += 1;
         state.tell(engine, Tell::Fetched(Edition { complete: microdescs.is_some(), ..edition }));

@@ -219,6 +219,12 @@ impl World {
             Ask::Fetch { guard, microdescs } => {
                 tokio::spawn(self.clone().fetch(engine, guard, microdescs));
             }
+            Ask::Disconnect => {
+                let mut state = self.state();
+                let of = |key: &&(u32, usize)| key.0 == engine;
+                let relays: Vec<usize> = state.channels.keys().filter(of).map(|(_, relay)| *relay).collect();
+                relays.into_iter().for_each(|relay| self.close_channel(&mut state, engine, relay, "DONE"));
+            }
             Ask::Awake => {
                 if let Some(engine) = self.state().engines.get_mut(&engine) {
                     engine.awake = Instant::now();

@@ -33,6 +33,8 @@ const EARLY: Duration = Duration::from_millis(1);
 /// Where a stream goes.
 #[derive(Debug)]
 struct Way {
+    /// The engine; none for an onion service, whose circuits are nobody's.
+    engine: Option<u32>,
     path: Vec<usize>,
     manner: ExitManner,
     half: Duration,
@@ -42,7 +44,7 @@ impl World {
     /// Runs a stream of a circuit to its end.
     pub(super) async fn stream(self: Arc<Self>, key: Key, what: Wanted, mut socket: Socket) {
         let Some(way) = self.begin(key, &what) else { return };
-        self.passable(&way.path).await;
+        self.passable(way.engine, &way.path).await;
         self.wait(way.half).await;
         let (fate, target) = self.at_exit(&way, &what).await;
         self.count(&way, &fate);
@@ -56,9 +58,9 @@ impl World {
     }
 
     async fn travel_back(&self, way: &Way) {
-        self.passable(&way.path).await;
+        self.passable(way.engine, &way.path).await;
         self.wait(way.half).await;
-        self.passable(&way.path).await;
+        self.passable(way.engine, &way.path).await;
     }
 
     /// Looks the circuit up; none if nothing will ever be answered over it.
@@ -76,7 +78,7 @@ impl World {
         let manner = state.faults.exit(*path.last()?, draw);
         drop(state);
         let half = (self.round_trips(&path) + self.uplink_delay()) / 2;
-        Some(Way { path, manner, half })
+        Some(Way { engine: Some(key.0), path, manner, half })
     }
 
     async fn at_exit(&self, way: &Way, what: &Wanted) -> (Fate, Option<TcpStream>) {
@@ -164,7 +166,7 @@ impl World {
             (service, path)
         };
         let half = self.round_trips(&path);
-        self.passable(&path).await;
+        self.passable(None, &path).await;
         self.wait(half * 2).await;
         let target = match service {
             Some(service) if service.target.ip().is_loopback() => TcpStream::connect(service.target).await.ok(),
@@ -172,7 +174,7 @@ impl World {
         };
         match (service, target) {
             (Some(service), Some(target)) => {
-                let way = Way { path, manner: ExitManner::default(), half };
+                let way = Way { engine: None, path, manner: ExitManner::default(), half };
                 self.pump(way, target, socket, Fate::Open(service.target.ip())).await;
             }
             (service, _) => {
@@ -252,7 +254,7 @@ impl World {
     async fn deliver(&self, way: &Way, mut arriving: mpsc::UnboundedReceiver<Piece>, sink: &mut Sink) {
         while let Some(piece) = arriving.recv().await {
             sleep_until(piece.due).await;
-            self.passable(&way.path).await;
+            self.passable(way.engine, &way.path).await;
             if sink.write(&piece.bytes).await.is_err() {
                 return;
             }

@@ -1,6 +1,7 @@
 //! Options over the control port.
 
 use super::Reply;
+use crate::link::Ask;
 use crate::tor::engine::{Engine, State};
 use crate::torrc::{Fault, Torrc, unquoted};
 
@@ -29,7 +30,14 @@ pub(super) fn get(state: &State, keys: &[&str]) -> Reply {
 /// SETCONF.
 pub(super) fn set(state: &mut State, rest: &str) -> Reply {
     match pairs(rest) {
-        Some(pairs) => applied(state.torrc.set(&pairs)),
+        Some(pairs) => {
+            let was = state.torrc.is_on("DisableNetwork");
+            let reply = applied(state.torrc.set(&pairs));
+            if !was && state.torrc.is_on("DisableNetwork") {
+                state.ask(Ask::Disconnect);
+            }
+            reply
+        }
         None => Reply::end(512, "Bad arguments to SETCONF: Cannot parse keyword argument(s)"),
     }
 }

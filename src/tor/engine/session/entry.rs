@@ -1,0 +1,290 @@
+//! The entry of an engine: the guard or bridge where all its circuits begin. Whether it answers, what is done while it
+//! is silent, and when another guard takes its place.
+//!
+//! The rules are in pure modules: `engine/first_hop.rs` (is the first hop silent?), `tor/liveness.rs` (whose fault is
+//! that?), `tor/guard.rs` (which guard is next?) and `engine/session/recovery.rs` (when must tor connect anew?).
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, timeout};
+
+use super::recovery::{Silence, Step, sleep_between};
+use super::{Session, Source};
+use crate::exit::Fingerprint;
+use crate::tor::engine::first_hop::{FirstHop, Hop};
+use crate::tor::engine::guarding::Chosen;
+use crate::tor::event::{OrConn, OrStatus};
+use crate::tor::fault::{LeaseFault, StreamFault};
+use crate::tor::fleet::Alert;
+use crate::tor::liveness::Decision;
+use crate::tor::path::Entry;
+
+/// A tick of a busy machine may be this late.
+const LEAST_SLEEP: Duration = Duration::from_secs(3);
+
+impl Session<'_> {
+    pub(super) fn entry(&self) -> Option<Entry> {
+        self.engine.circuits().entry
+    }
+
+    pub(super) fn is_entry(&self, relay: Fingerprint) -> bool {
+        self.entry().is_some_and(|entry| entry.id() == relay)
+    }
+
+    /// Records an answer of the entry.
+    pub(super) fn hear(&mut self) {
+        let now = Instant::now();
+        let was_proven = {
+            let mut liveness = self.engine.fleet.liveness();
+            let was_proven = liveness.is_proven();
+            liveness.heard(self.engine.id, true, now);
+            was_proven
+        };
+        if !self.hop.answered(now) {
+            return;
+        }
+        if let Some(Entry::Guard(guard)) = self.entry() {
+            self.engine.guard().note_success(guard, SystemTime::now(), &mut rand::rng());
+        }
+        self.recovery.heard();
+        (self.silent_since, self.outage, self.withdrawn, self.reachable) = (None, false, false, false);
+        self.engine.set_silent(false);
+        if !was_proven {
+            self.engine.fleet.alert(Alert::NetworkReached { engine: self.engine.id });
+        }
+        self.show_health();
+    }
+
+    /// Records that another guard than the entry answered a test.
+    pub(super) fn heard_another(&mut self, guard: Fingerprint) {
+        let fleet = &self.engine.fleet;
+        let was_proven = fleet.liveness().is_proven();
+        fleet.liveness().heard(self.engine.id, false, Instant::now());
+        let mut state = self.engine.guard();
+        state.note_success(guard, SystemTime::now(), &mut rand::rng());
+        // Nothing had connected until now. So what failed meanwhile is tried again first, once for each silence.
+        if let Some(since) = self.silent_since.filter(|_| !was_proven && !self.withdrawn) {
+            state.withdraw(SystemTime::now() - since.elapsed());
+            self.withdrawn = true;
+        }
+    }
+
+    /// Records that a question to the entry got no answer in time.
+    pub(super) fn miss(&mut self, source: Source, sent: Instant) {
+        if self.hop.unanswered(source, sent) {
+            self.fall_silent();
+        }
+    }
+
+    /// The entry is silent: dials and requests are told so, and ask other engines.
+    fn fall_silent(&mut self) {
+        let now = Instant::now();
+        if let Hop::Silent(since) = self.hop.state() {
+            self.silent_since.get_or_insert(since);
+        }
+        self.hop.restart(now); // what answered before this moment says nothing about the cause
+        self.engine.set_silent(true);
+        let all = self.engine.fleet.liveness().silent(self.engine.id, now);
+        self.engine.streams().all_unanswered(StreamFault::FirstHop);
+        self.engine.act(|circuits, _| circuits.pool.refuse_all(LeaseFault::FirstHop));
+        tracing::info!(engine = self.engine.id.0, "the guard does not answer");
+        if all {
+            tracing::warn!(
+                "no guard of the Tor network answers: check this machine's network. Nothing is held against exits \
+                 and guards until one answers"
+            );
+            self.engine.fleet.alert(Alert::NetworkLost);
+        }
+        self.show_health();
+    }
+
+    pub(super) async fn on_conn(&mut self, conn: &OrConn) {
+        let Some(relay) = conn.relay else { return };
+        match conn.status {
+            OrStatus::Connected if self.is_entry(relay) => self.hear(),
+            OrStatus::Failed if conn.was_answered() => {
+                self.engine.guard().note_failure(relay, SystemTime::now());
+                if self.is_entry(relay) {
+                    if self.hop.refused(Instant::now()) {
+                        self.fall_silent();
+                    }
+                    self.find_entry().await;
+                }
+            }
+            OrStatus::Failed if self.is_entry(relay) => self.miss(Source::Connection, Instant::now()),
+            _ => {}
+        }
+    }
+
+    /// Chooses the guard, makes new paths begin there, and sets tor's option EntryNodes to this guard.
+    pub(super) async fn find_entry(&mut self) {
+        if self.live.bridges {
+            if let Some(entry) = self.engine.bridge(&self.live).await {
+                self.enter(entry);
+            }
+            return;
+        }
+        self.engine.adopt_guard(&self.live).await;
+        match self.engine.choose_guard(&self.limits()) {
+            Chosen::Use(guard) => self.use_guard(guard).await,
+            Chosen::Try { guard, current } => {
+                if self.entry().is_none() {
+                    self.use_guard(current).await;
+                }
+                self.try_guard(guard);
+            }
+            Chosen::None => {}
+        }
+    }
+
+    async fn use_guard(&mut self, guard: Fingerprint) {
+        if self.told != Some(guard) {
+            self.tell(guard).await;
+        }
+        self.enter(Entry::Guard(guard));
+    }
+
+    /// Makes new paths begin at this entry.
+    fn enter(&mut self, entry: Entry) {
+        let was = self.entry();
+        if was == Some(entry) {
+            return;
+        }
+        self.engine.enter_at(entry);
+        self.hop = FirstHop::default();
+        self.recovery.heard();
+        self.silent_since = None;
+        if let Some(was) = was.filter(|_| self.engine.is_silent()) {
+            self.engine.fleet.avoid(was.id()); // other engines must not use a guard that hangs as a middle
+            let hung = self.engine.act(|circuits, now| circuits.pool.hang_through(was.id(), now));
+            hung.into_iter().for_each(|circuit| self.engine.streams().unanswered(circuit, StreamFault::FirstHop));
+        }
+        self.engine.set_silent(false);
+        let answered = self.engine.guard().is_up(entry.id()); // a test, a moment ago
+        if answered { self.hear() } else { self.test_entry() }
+    }
+
+    async fn tell(&mut self, guard: Fingerprint) {
+        match self.live.control.setconf(&[("EntryNodes", &format!("${guard}"))]).await {
+            Ok(()) => self.told = Some(guard),
+            Err(why) => tracing::warn!(engine = self.engine.id.0, "tor's EntryNodes could not be set: {why}"),
+        }
+        self.engine.save_guards(self.folder).await;
+    }
+
+    /// Looks for silence, and does what is due while there is one. Called at every tick.
+    pub(super) async fn check_entry(&mut self) {
+        let (now, answer) = (Instant::now(), self.engine.fleet.answer_time());
+        for late in self.trials.late(answer, now) {
+            match self.is_entry(late.guard) {
+                true => self.miss(Source::Test(late.tag), late.began),
+                false => self.tried_in_vain(late).await,
+            }
+        }
+        let (build, nudge) =
+            self.engine.act(|circuits, _| (circuits.pool.oldest_unanswered(), circuits.nudges.oldest_unanswered()));
+        if let Some(sent) = build.filter(|sent| now.saturating_duration_since(*sent) >= answer) {
+            self.miss(Source::Build, sent);
+        }
+        // A question that waits for a third of the time is worth a second opinion.
+        let waits = |sent: &Instant| now.saturating_duration_since(*sent) >= answer / 3;
+        let in_doubt = build.into_iter().chain(nudge).any(|sent| waits(&sent) && self.hop.heard() < Some(sent));
+        let is_asked = self.engine.fleet.liveness().asks(self.engine.id);
+        match self.hop.state() {
+            Hop::Silent(since) => self.bear_silence(since, now).await,
+            Hop::New | Hop::Doubted => self.test_entry(),
+            Hop::Proven if in_doubt || is_asked => self.test_entry(),
+            Hop::Proven => {}
+        }
+    }
+
+    async fn bear_silence(&mut self, since: Instant, now: Instant) {
+        if !self.trials.is_testing(self.entry()) {
+            self.test_entry();
+        }
+        let timeout = self.engine.fleet.settings.load().circuit_timeout;
+        self.outage |= !self.engine.fleet.liveness().is_proven();
+        let decision = self.engine.fleet.liveness().decide(since, self.reachable, timeout, now);
+        match (decision, self.entry()) {
+            // After an outage the old connection may be silent only because its retransmission is not due yet.
+            (Decision::Blame, Some(Entry::Guard(guard))) if !self.outage => {
+                self.engine.guard().note_down(guard, SystemTime::now());
+                self.find_entry().await;
+            }
+            (Decision::TestAnother, Some(Entry::Guard(_))) => {
+                let other = self.engine.guard().alternative();
+                other.into_iter().for_each(|guard| self.try_guard(guard));
+            }
+            _ => {}
+        }
+        self.recover(timeout, now).await;
+        self.show_health();
+    }
+
+    /// Notices that this machine slept since the last tick. The connection to the guard is then probably gone.
+    pub(super) fn look_for_sleep(&mut self) {
+        let (wall, steady) = std::mem::replace(&mut self.last_tick, (SystemTime::now(), Instant::now()));
+        let wall = self.last_tick.0.duration_since(wall).unwrap_or_default();
+        let least = (self.engine.fleet.settings.load().circuit_timeout * 3 / 2).max(LEAST_SLEEP);
+        let Some(slept) = sleep_between(wall, self.last_tick.1 - steady, least) else { return };
+        tracing::info!(
+            engine = self.engine.id.0,
+            seconds = slept.as_secs(),
+            "this machine slept, or its clock was set"
+        );
+        self.recovery.slept();
+        self.miss(Source::Sleep, Instant::now());
+    }
+
+    /// Makes tor connect anew if that is due.
+    async fn recover(&mut self, timeout: Duration, now: Instant) {
+        let Some(since) = self.silent_since else { return };
+        let addr = self.probe_address();
+        let silence = Silence { since, streams: !self.engine.streams().is_empty(), may_probe: addr.is_some() };
+        match (self.recovery.step(silence, timeout, now), addr) {
+            (Step::Probe, Some(addr)) => self.probe(addr, timeout),
+            (Step::Reconnect, _) => self.reconnect(now).await,
+            (Step::Probe | Step::Nothing, _) => {}
+        }
+    }
+
+    /// Returns the address of the guard, if a connection beside tor may go there: there is no bridge and no proxy.
+    fn probe_address(&self) -> Option<SocketAddr> {
+        let Some(Entry::Guard(guard)) = self.entry().filter(|_| self.live.may_probe) else { return None };
+        let dir = self.engine.fleet.netdir()?;
+        let relay = dir.relay(&guard)?;
+        Some((relay.v4(), relay.or_port()).into())
+    }
+
+    fn probe(&self, addr: SocketAddr, timeout_: Duration) {
+        let results = self.probes.clone();
+        self.engine.fleet.tasks.spawn("probe", async move {
+            let reached = timeout(timeout_ / 10, connect(addr)).await.unwrap_or(false);
+            let _ = results.send(reached); // fails if the run of tor has ended
+        });
+    }
+
+    /// Closes all connections of tor, so that it connects to its guard anew. All circuits and streams end.
+    async fn reconnect(&mut self, now: Instant) {
+        (self.outage, self.reachable) = (false, self.recovery.was_reached());
+        self.hop.restart(now);
+        self.engine.fleet.liveness().silent(self.engine.id, now); // other engines are asked once more
+        if self.engine.attach.is_some() {
+            return; // others may use that tor, too
+        }
+        tracing::info!(engine = self.engine.id.0, "tor connects to its guard anew");
+        for value in ["1", "0"] {
+            if let Err(why) = self.live.control.setconf(&[("DisableNetwork", value)]).await {
+                tracing::warn!(engine = self.engine.id.0, "tor's DisableNetwork could not be set: {why}");
+            }
+        }
+        self.trials.clear();
+        self.test_entry();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this goes to the engine's guard, whose address no client chooses")]
+async fn connect(addr: SocketAddr) -> bool {
+    tokio::net::TcpStream::connect(addr).await.is_ok()
+}

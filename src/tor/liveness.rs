@@ -1,0 +1,195 @@
+//! Whether this machine reaches the Tor network, and whose fault it is that an engine's guard is silent. Pure: no I/O.
+//!
+//! While nothing at all connects, nothing is learnt about any guard: otherwise each outage of the uplink would make
+//! engines enter the network through one new relay after the other. A guard is at fault only if something else
+//! answered after the guard fell silent: the guard of another engine, or a guard that was tested.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::engine_id::EngineId;
+
+/// A guard whose silence was confirmed, or to which tor connects anew, has at least this share of the time-out of a build
+/// to answer before it is blamed: 3 s with the shipped time-out, as much as for a test.
+const GRACE: (u32, u32) = (3, 20);
+
+/// After this many times the time-out of a build, the only engine of a gateway tests another guard, because nothing else
+/// can show whether the network is there: 40 s with the shipped time-out.
+const ALONE: u32 = 2;
+
+/// After this many times the time-out of a build, an engine tests another guard although the guards of all engines are
+/// silent: 30 min with the shipped time-out. All of them may be blocked.
+const TOGETHER: u32 = 90;
+
+/// What one engine has shown about the network.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// The time when any relay last answered this engine.
+    heard: Option<Instant>,
+    /// True while the engine's own guard answers.
+    proven: bool,
+    /// When the engine's own guard was found to be silent. `None` if it answers.
+    silent: Option<Instant>,
+}
+
+/// What all engines have shown about the network.
+#[derive(Debug, Default)]
+pub(super) struct Liveness {
+    engines: BTreeMap<EngineId, Seen>,
+}
+
+/// What to do about a guard that is silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Nothing answers any engine, so the fault is probably ours.
+    Wait,
+    /// The network is there, so the guard is at fault.
+    Blame,
+    /// Nobody knows. A test of another guard shows whether the network is there.
+    TestAnother,
+}
+
+impl Liveness {
+    /// Records that a relay answered this engine. `own` is true if the relay was the engine's own guard.
+    pub(super) fn heard(&mut self, engine: EngineId, own: bool, now: Instant) {
+        let seen = self.engines.entry(engine).or_default();
+        seen.heard = Some(now);
+        if own {
+            (seen.proven, seen.silent) = (true, None);
+        }
+    }
+
+    /// Records that the guard of this engine is silent. Returns true if now no engine has a guard that answers, and one
+    /// had until now.
+    pub(super) fn silent(&mut self, engine: EngineId, now: Instant) -> bool {
+        let was_proven = self.is_proven();
+        let seen = self.engines.entry(engine).or_default();
+        (seen.proven, seen.silent) = (false, Some(now));
+        was_proven && !self.is_proven()
+    }
+
+    /// Returns true if this engine must test its guard, because the guard of another engine is silent, and nothing has
+    /// answered this engine since. The answer shows whether the network is there.
+    pub(super) fn asks(&self, engine: EngineId) -> bool {
+        let heard = self.engines.get(&engine).and_then(|seen| seen.heard);
+        let others = self.engines.iter().filter(|(id, _)| **id != engine);
+        others.filter_map(|(_, seen)| seen.silent).max().is_some_and(|silent| heard.is_none_or(|heard| heard < silent))
+    }
+
+    /// Forgets an engine that has no tor.
+    pub(super) fn forget(&mut self, engine: EngineId) {
+        self.engines.remove(&engine);
+    }
+
+    /// Returns true if the guard of this engine answers.
+    pub(super) fn proves(&self, engine: EngineId) -> bool {
+        self.engines.get(&engine).is_some_and(|seen| seen.proven)
+    }
+
+    /// Returns true if the guard of at least one engine answers.
+    pub(super) fn is_proven(&self) -> bool {
+        self.engines.values().any(|seen| seen.proven)
+    }
+
+    /// Returns true if any relay answered any engine after this time.
+    pub(super) fn is_alive_since(&self, since: Instant) -> bool {
+        self.engines.values().any(|seen| seen.heard.is_some_and(|heard| heard > since))
+    }
+
+    /// Decides what to do about a guard that has been silent since the time `since`. `reachable` is true if the guard's
+    /// address accepts connections. `timeout` is the time-out of a build.
+    pub(super) fn decide(&self, since: Instant, reachable: bool, timeout: Duration, now: Instant) -> Decision {
+        let lasted = now.saturating_duration_since(since);
+        let wait = timeout * if self.engines.len() > 1 { TOGETHER } else { ALONE };
+        if lasted < timeout * GRACE.0 / GRACE.1 {
+            Decision::Wait
+        } else if self.is_alive_since(since) {
+            Decision::Blame
+        } else if reachable || lasted >= wait {
+            Decision::TestAnother
+        } else {
+            Decision::Wait
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    fn after(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_guard_is_blamed_only_if_something_else_answered_later() {
+        let (mut live, start) = (Liveness::default(), Instant::now());
+        let (one, two) = (EngineId(1), EngineId(2));
+        let decide = |live: &Liveness, since, now| live.decide(after(start, since), false, TIMEOUT, after(start, now));
+        live.heard(one, true, start);
+        live.heard(two, true, after(start, 5));
+        assert_eq!(decide(&live, 4, 6), Decision::Wait, "it has 3 s");
+        assert_eq!(decide(&live, 4, 7), Decision::Blame);
+        assert_eq!(decide(&live, 5, 11), Decision::Wait, "nothing answered later");
+        live.heard(one, false, after(start, 8)); // a test of another guard
+        assert_eq!(decide(&live, 7, 13), Decision::Blame);
+    }
+
+    #[test]
+    fn another_guard_is_tested_soon_by_a_lonely_engine_and_late_by_several() {
+        let (mut live, start) = (Liveness::default(), Instant::now());
+        let decide = |live: &Liveness, reachable, now| live.decide(start, reachable, TIMEOUT, after(start, now));
+        live.heard(EngineId(0), true, start);
+        assert_eq!(decide(&live, false, 39), Decision::Wait);
+        assert_eq!(decide(&live, false, 40), Decision::TestAnother);
+        live.silent(EngineId(1), start);
+        assert_eq!(decide(&live, false, 1799), Decision::Wait);
+        assert_eq!(decide(&live, false, 1800), Decision::TestAnother);
+        assert_eq!(decide(&live, true, 2), Decision::Wait);
+        assert_eq!(decide(&live, true, 3), Decision::TestAnother, "its machine is there, and it says nothing");
+        live.forget(EngineId(1));
+        assert_eq!(decide(&live, false, 40), Decision::TestAnother);
+    }
+
+    #[test]
+    fn an_engine_is_asked_when_the_guard_of_another_is_silent() {
+        let (mut live, start) = (Liveness::default(), Instant::now());
+        let (one, two) = (EngineId(1), EngineId(2));
+        live.heard(one, true, start);
+        live.heard(two, true, start);
+        assert!(!live.asks(one) && !live.asks(two));
+        live.silent(one, after(start, 5));
+        assert!(!live.asks(one) && live.asks(two));
+        live.heard(two, true, after(start, 5));
+        assert!(!live.asks(two), "that is the answer");
+        live.silent(one, after(start, 9));
+        live.heard(one, false, after(start, 10));
+        assert!(live.asks(two), "another guard than its own answered the first engine");
+        live.heard(one, true, after(start, 11));
+        assert!(!live.asks(two));
+        live.silent(EngineId(3), after(start, 12));
+        assert!(live.asks(EngineId(4)), "it has heard nothing yet");
+    }
+
+    #[test]
+    fn the_network_is_gone_when_the_last_guard_is_silent() {
+        let (mut live, start) = (Liveness::default(), Instant::now());
+        assert!(!live.is_proven() && !live.silent(EngineId(0), start), "nothing was proven yet");
+        live.heard(EngineId(0), false, start);
+        assert!(!live.is_proven(), "another guard is not the one in use");
+        live.heard(EngineId(0), true, start);
+        live.heard(EngineId(1), true, start);
+        assert!(!live.silent(EngineId(0), start) && live.is_proven());
+        assert!(live.proves(EngineId(1)) && !live.proves(EngineId(0)) && !live.proves(EngineId(2)));
+        live.heard(EngineId(0), false, start);
+        assert!(live.silent(EngineId(1), start) && !live.is_proven());
+        assert!(!live.silent(EngineId(1), start), "that was told already");
+        live.heard(EngineId(1), true, start);
+        live.forget(EngineId(1));
+        assert!(!live.is_proven());
+    }
+}
