@@ -45,11 +45,11 @@ use crate::store;
 const TOR_IS_OFF: &str =
     "Tor is off (tor.enabled = false), and this asks for Tor exits; add `-source-public`, or `-source-any`";
 
-/// Describes in words why a selector has no exit now. `tor` is false if Tor is switched off in the configuration: that
+/// Describes in words why a selector has no exit. `tor` is false if Tor is switched off in the configuration: that
 /// can be the reason.
 pub fn no_exit_reason(why: &Why, selector: &Selector, tor: bool) -> String {
     match why {
-        Why::NoneMatch if !tor && selector.source == SourcePick::Tor => TOR_IS_OFF.to_owned(),
+        Why::NoneMatch | Why::NoneKnown if !tor && selector.source == SourcePick::Tor => TOR_IS_OFF.to_owned(),
         why => why.to_string(),
     }
 }

@@ -13,8 +13,12 @@
 //! `check/site.rs` (sites and bans), `check/tamper_check.rs` (exits that change pages). Public proxies have a tester of
 //! their own, `check/public.rs`, which runs the same loop.
 
+mod addresses;
+pub mod condemnation;
+mod demand;
 mod due_queue;
 pub mod echo;
+mod echo_server;
 mod evaluator;
 mod exit_update;
 pub mod fault;
@@ -76,6 +80,16 @@ pub trait ExitDialer: Send + Sync + 'static {
     /// Returns true if anything between this machine and the exits has answered after the time `since`. While nothing
     /// does, a silent exit is no bad exit.
     fn first_hop_answered(&self, since: Instant) -> bool;
+
+    /// Returns false while nothing of this gateway reaches the network of the exits, so that a check would say nothing.
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    /// Returns a counter that grows when [`Self::is_up`] may have changed. `None` if it never changes.
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
 }
 
 /// A stream to a target through an exit, and how long the opening of this stream took.
@@ -155,6 +169,14 @@ impl<D: ExitDialer> TesterKind for TorExits<D> {
 
     async fn check(&self, job: Job, found: impl FnMut(Finding) + Send) {
         round::run(&self.dialer, &self.settings, &job, found).await;
+    }
+
+    fn is_up(&self) -> bool {
+        self.dialer.is_up()
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        self.dialer.changes()
     }
 
     async fn published(&self, checks: &mut TesterState, state: &State) {

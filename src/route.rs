@@ -48,7 +48,7 @@ pub use ban::{Bans, Site};
 pub use carrier::{any_carrier, carrier};
 pub use choose::{Ask, Plan, Rotated, Successor, decide, succeed, successor};
 pub use event::{Cause, Event, Moved};
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, explain, funnel};
 pub use holder::{Holder, HolderRef};
 pub use isolation::{IsolateBy, Isolation, Tenant};
 pub use memory::Memory;

@@ -15,7 +15,6 @@
 mod change;
 mod clock;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -217,11 +216,6 @@ impl State {
             let gone = |scope: &str, exit: &ExitId| owner(scope) == changed && !wants(scope, exit);
             self.announce(memory.pins().forget(|holder, to| gone(holder.scope, &to.exit), now));
         }
-    }
-
-    /// Returns the Tor exits in use: the members of pools, and the exits of pins.
-    pub fn used(&self) -> BTreeSet<ExitId> {
-        self.shared.wanted.borrow().every_exit().map(ExitId::Tor).collect()
     }
 
     fn publish(&self, mut next: Snapshot) {

@@ -38,7 +38,7 @@ pub enum RouteError {
     PortInUse(u16),
     #[error("gateway.route_ports has no free port; delete routes, or widen the range")]
     NoPortLeft,
-    /// No exit would serve the route now. `funnel` has the number of exits that are left after each filter step.
+    /// No known exit can ever serve the route. `funnel` has the number of exits that are left after each filter step.
     #[error("no exit would serve this route: {why} ({funnel})")]
     NoExit { why: String, funnel: Funnel },
     #[error("too many routes are being created and changed at once; try again")]

@@ -18,7 +18,7 @@ use super::error::RouteError;
 use super::listeners::Listeners;
 use super::spec::{RouteRules, RouteSpec};
 use super::{Created, RouteOrder, ValidSpec, no_exit_reason};
-use crate::exit::Moment;
+use crate::exit::{Exit, Moment, Source, Verdict};
 use crate::lifecycle::Tasks;
 use crate::listen::Reservation;
 use crate::net::{Host, Target};
@@ -106,11 +106,23 @@ impl RouteService {
         Ok(Created { names: routes.into_iter().map(|(route, _)| route.name).collect(), new: true })
     }
 
-    /// Returns an error if there are too few exits now for the `many` routes that are created together.
+    /// Returns an error if no exit can ever serve the `many` routes that are created together. If only nobody has tested
+    /// or listed the exits yet, the routes are created, and serve as soon as an exit is known to be good.
     fn require_exit(&self, route: &Route, many: usize) -> Result<(), RouteError> {
-        let (state, now) = (&self.state, self.state.now());
+        let (state, now, rules) = (&self.state, self.state.now(), self.rules.load());
         let Some((why, funnel)) = no_exit(&state.load(), state.memory(), route, many, now) else { return Ok(()) };
-        Err(RouteError::NoExit { why: no_exit_reason(&why, &route.selector, self.rules.load().tor), funnel })
+        let sources = route.policy.sources(&route.selector);
+        let is_enabled = sources.iter().any(|source| match source {
+            Source::Tor => rules.tor,
+            Source::Public => rules.public,
+            Source::Direct => rules.allow_direct,
+        });
+        let free = funnel.steps.last().map_or(0, |(_, free)| *free);
+        let enough = why != Why::Exclusive || free + untested(&state.load(), route) >= many;
+        if is_enabled && enough && funnel.may_fill() {
+            return Ok(());
+        }
+        Err(RouteError::NoExit { why: no_exit_reason(&why, &route.selector, rules.tor), funnel })
     }
 
     /// Replaces the selector and the policy of a route. Open connections keep the old ones.
@@ -279,12 +291,20 @@ fn no_exit(snapshot: &Snapshot, memory: &Memory, route: &Route, many: usize, now
     // Each ban belongs to a site. No site has the host `exit.gate`, so no ban excludes an exit here.
     let target = Target { host: Host::Name("exit.gate".into()), port: 443 };
     let ask = Ask { wish: &wish, key: "", target: &target, now, avoid: &[], plain: false };
-    let explanation = route::explain(snapshot.view(), memory, &ask);
+    let funnel = route::funnel(snapshot.view(), memory, &ask);
     // The last filter step counts the exits that no exclusive pin uses. The routes to be created have no pins yet.
-    let free = explanation.funnel.steps.last().filter(|(step, _)| *step == Step::Free && route.policy.exclusive);
+    let free = funnel.steps.last().filter(|(step, _)| *step == Step::Free && route.policy.exclusive);
     let too_few = free.is_some_and(|(_, free)| *free < many).then_some(Why::Exclusive);
-    // The reason of the filter steps, not of `explanation.why`: a change of the selector deletes the route's pin.
-    Some((explanation.funnel.reason().or(too_few)?, explanation.funnel))
+    Some((funnel.reason().or(too_few)?, funnel))
+}
+
+/// Returns how many exits would match the route's selector and were not tested yet.
+fn untested(snapshot: &Snapshot, route: &Route) -> usize {
+    let Ok(wish) = snapshot.routes.preview(route.clone()) else { return 0 };
+    let is_untested = |exit: &&Arc<Exit>| {
+        exit.alive() && exit.known().verdict == Verdict::Untested && exit.allows(443, false) && wish.wants(exit)
+    };
+    snapshot.catalog.iter().filter(is_untested).count()
 }
 
 /// Returns the name for a route that was created without one: `p` and the port, such as `p20003`.

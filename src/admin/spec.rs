@@ -37,6 +37,8 @@ pub struct RouteRules {
     pub allow_direct: bool,
     /// True if Tor exits may be used.
     pub tor: bool,
+    /// True if the configuration has lists of public proxies.
+    pub public: bool,
     /// The URL of the page that the example commands of a route fetch.
     pub example_url: String,
 }
@@ -51,6 +53,7 @@ impl RouteRules {
             keys: !gateway.keys.is_empty(),
             allow_direct: gateway.allow_direct,
             tor: config.tor.enabled,
+            public: config.sources.any_public(),
             example_url: config.api.example_url.to_string(),
         }
     }
@@ -367,6 +370,7 @@ mod tests {
             keys: false,
             allow_direct: false,
             tor: true,
+            public: true,
             example_url: String::new(),
         }
     }

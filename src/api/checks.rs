@@ -47,6 +47,13 @@ pub(super) struct CheckView {
     passing: usize,
     /// The number of exits that failed it, and whose failure waits for results of other exits.
     held: usize,
+    /// True for an echo server that names wrong addresses for most exits, and is not used for an hour.
+    wrong: bool,
+    /// The number of requests to an echo server since the start; null for other pages.
+    requests: Option<u64>,
+    /// The number of requests that checks may make to an echo server now by themselves (`check.echo_per_hour`); null for
+    /// other pages.
+    budget_left: Option<u64>,
 }
 
 /// The pages that the tester fetches.
@@ -71,6 +78,9 @@ fn of_page(page: &PageHealth) -> CheckView {
         suspended: page.suspended.map(Timestamp),
         passing: page.passing,
         held: page.pending,
+        wrong: page.wrong,
+        requests: page.budget.map(|(requests, _)| requests),
+        budget_left: page.budget.map(|(_, left)| left),
     }
 }
 

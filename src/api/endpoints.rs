@@ -53,6 +53,7 @@ endpoints! {
     GET    "/exits/{id}"              => exits::one;
     POST   "/exits/{id}/check"        => exits::check;
     GET    "/exits/{id}/checks"       => check_history::checks;
+    DELETE "/exits/{id}/condemnation" => exits::pardon;
     GET    "/countries"               => exits::countries;
     GET    "/checks"                  => checks::list;
     POST   "/checks"                  => checks::begin;

@@ -22,11 +22,11 @@ use super::error::{ApiError, Problem};
 use super::etag::tagged;
 use super::extract::{Named, Nothing, Params, bad_query, limit};
 use super::timestamp::Timestamp;
-use crate::check::Checked;
+use crate::check::{Checked, condemnation};
 use crate::exit::catalog::Count;
 use crate::exit::country::Country;
 use crate::exit::{Exit, ExitId, Moment, Protocol, PublicId, Source, Verdict};
-use crate::state::Snapshot;
+use crate::state::{Change, Snapshot};
 
 /// How long a caller waits for the result of a check. Not tuned: several times the time limit of one check.
 const CHECK_DEADLINE: Duration = Duration::from_secs(60);
@@ -343,6 +343,26 @@ pub(super) async fn check(State(wiring): State<Wiring>, Named(id): Named, _: Not
     let now_known = snapshot.catalog.get(&exit).map(|exit| ExitView::of(exit));
     let sites = sites.into_iter().map(visited).collect();
     Ok(Json(CheckedNow { verdict: word(verdict), why, ips, sites, exit: now_known }).into_response())
+}
+
+/// Ends the condemnation of an exit. The exit is checked before its next use, and condemned again if it still tampers.
+#[utoipa::path(delete, path = "/exits/{id}/condemnation", tag = "exits",
+    params(("id" = String, Path, description = "The id of the exit, or the address that sites see")),
+    responses((status = 200, body = ExitView), (status = "default", description = "A refusal", body = Problem)))]
+pub(super) async fn pardon(State(wiring): State<Wiring>, Named(id): Named) -> Result<Response, ApiError> {
+    let (snapshot, now) = (wiring.state.snapshot(), wiring.state.now());
+    let exit = find(&snapshot, &id)?;
+    if !exit.known().marks.bad_for_good {
+        let message = "this exit is not condemned; GET /exits/{id} shows its state";
+        return Err(ApiError::new(StatusCode::CONFLICT, "not_condemned", message));
+    }
+    let (rows, exit) = (condemnation::pardon_rows(exit, now), exit.id().clone());
+    let change = Change::Pardoned { exit: exit.clone(), pardon: condemnation::pardon, rows };
+    wiring.state.apply(change).await.map_err(|_| ApiError::internal("the pardon could not be stored"))?;
+    wiring.state.request_check(exit.clone());
+    let snapshot = wiring.state.snapshot();
+    let exit = snapshot.catalog.get(&exit).ok_or_else(|| ApiError::missing("the exit has left its source"))?;
+    Ok(Json(ExitView::of(exit)).into_response())
 }
 
 /// Lists the countries that have exits, with their number.

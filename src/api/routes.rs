@@ -122,7 +122,9 @@ pub(super) enum Answered {
     Several(Batch),
 }
 
-/// Creates a route with a port of its own, or several with `count`. The same name and body again change nothing.
+/// Creates a route with a port of its own, or several with `count`. The same name and body again change nothing. While no
+/// exit of the route was tested yet, its `state` is `warming`, and its first requests wait. 409 `no_exit` means that no
+/// known exit can ever serve it.
 #[utoipa::path(post, path = "/proxies", tag = "proxies", params(FormatQuery), request_body = RouteSpec,
     responses((status = 201, body = Answered, headers(("Location" = String, description = "The URL of the route"))),
         (status = 200, body = Answered, description = "The route existed already, created from an equal body"),

@@ -22,6 +22,8 @@ pub enum Ended {
     /// The check shows nothing about the exit, because the gateway itself (for example, a Tor engine) caused the
     /// failure.
     Open,
+    /// The check shows nothing about the exit, because the page that it requested is down.
+    TargetDown,
 }
 
 /// The data that a user of the queue keeps for each exit.
@@ -94,11 +96,6 @@ impl<E: Entry, const CLASSES: usize> DueQueue<E, CLASSES> {
         self.entries.iter()
     }
 
-    /// Returns the waiting exits of one class. The exit that is due first comes first.
-    pub(super) fn class(&self, class: usize) -> impl Iterator<Item = &ExitId> {
-        self.classes[class].iter().map(|(_, id)| id)
-    }
-
     /// Changes the entry of an exit, and moves the exit to its new place in the queue. Returns false if there is no
     /// such exit.
     pub(super) fn change(&mut self, id: &ExitId, change: impl FnOnce(&mut E)) -> bool {
@@ -159,11 +156,11 @@ impl<E: Entry, const CLASSES: usize> DueQueue<E, CLASSES> {
         self.running_by_class[class]
     }
 
-    /// Returns how many exits are due and wait for their check.
-    pub(super) fn waiting(&self, now: Moment) -> usize {
+    /// Returns how many exits of the first `classes` classes are due and wait for their check.
+    pub(super) fn waiting(&self, classes: usize, now: Moment) -> usize {
         // The count visits every due exit, so at most 100,000 exits of a class are counted. This limit is not tuned.
         let due = |class: &BTreeSet<_>| class.iter().take(100_000).take_while(|(due, _)| *due <= now).count();
-        self.classes.iter().map(due).sum()
+        self.classes.iter().take(classes).map(due).sum()
     }
 
     fn enqueue(&mut self, id: &ExitId) {

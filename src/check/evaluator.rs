@@ -2,31 +2,31 @@
 //!
 //! A single check can be wrong in ways that only the checks of other exits show. An echo server may be down, its
 //! certificate may have expired, or a site may fail for every client. So the results of all exits are kept for each
-//! target, and are compared before a failure counts against an exit. One verdict is final: that an exit shows
-//! certificates of its own. For this verdict, another exit must also have received the true certificate within the last
-//! hour.
+//! target, and are compared before a failure counts against an exit. One verdict lasts for weeks: that an exit tampers
+//! (`check/condemnation.rs`).
+//!
+//! Next: `check/evaluator/echoes.rs` judges the echo probes of one check.
+
+mod echoes;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::due_queue::Ended;
-use super::exit_update::{self, BeforeRound, ECHO, Geo};
-use super::fault::{Blame, Fault};
+use self::echoes::Held;
+use super::addresses::Unconfirmed;
+use super::condemnation::Evidence;
+use super::echo_server::EchoServer;
+use super::exit_update::{self, ECHO, Geo};
 use super::outage::Outage;
-use super::round::{EchoRound, SiteRound, TamperRound};
+use super::round::{SiteRound, TamperRound};
 use super::settings::Settings;
 use super::site::{PageDecisions, PendingBans};
 use super::tamper_check::{Digest, TamperCheck};
 use super::target_health::TargetHealth;
-use super::verdict::{BadReason, Conclusion};
 use crate::exit::{ExitId, Known, Moment};
 use crate::net::Host;
 use crate::route::Event;
 use crate::state::ExitUpdate;
-
-/// How many answers of an echo server are needed to conclude that the server repeats nonces. One dishonest exit cannot
-/// cause this many answers in one check.
-const ENOUGH_ANSWERS: u32 = 4;
 
 /// The values of [`PageHealth::kind`], besides [`ECHO`].
 const CANARY: &str = "canary";
@@ -46,23 +46,11 @@ pub struct PageHealth {
     pub passing: usize,
     /// How many exits failed this page and may be banned for that.
     pub pending: usize,
-}
-
-#[derive(Default)]
-struct EchoServer {
-    health: TargetHealth,
-    /// The time since when most good exits fail at this echo server. `None` if they do not.
-    down_since: Option<Moment>,
-    /// How many answers of this echo server repeated the nonce of our request.
-    repeated: u32,
-    answers: u32,
-}
-
-impl EchoServer {
-    /// Returns true if the server repeats nonces, which is the case if most of its answers do.
-    fn repeats(&self) -> bool {
-        self.answers >= ENOUGH_ANSWERS && self.repeated * 2 > self.answers
-    }
+    /// How many requests the echo server has got since the tester started, and how many checks may make now by
+    /// themselves. `None` for pages without such a limit.
+    pub budget: Option<(u64, u64)>,
+    /// True if the page is an echo server that names wrong addresses, and is not used for that reason.
+    pub wrong: bool,
 }
 
 /// The results of all exits at all targets.
@@ -74,12 +62,18 @@ pub(super) struct Evaluator {
     /// Whether so many exits fail together that the cause must be on our side.
     outage: Outage,
     echoes: Vec<EchoServer>,
+    /// Bad verdicts on exits that were good until now.
+    held: Vec<Held>,
+    /// When exits were last checked again because of a held verdict.
+    controlled: Moment,
+    unconfirmed: Unconfirmed,
     certificates: HashMap<Host, TargetHealth>,
     /// Exits that showed a wrong certificate of a host before any exit received the true certificate.
     suspects: Vec<(Host, ExitId)>,
     /// Exits that are never used again. A check that was still running must not make these exits good.
     condemned: HashSet<ExitId>,
     canaries: Vec<TamperCheck>,
+    evidence: Evidence,
     site_bans: Vec<PendingBans>,
     events: Vec<Event>,
 }
@@ -99,12 +93,29 @@ impl Evaluator {
         let site_bans = settings.sites.iter().map(|_| PendingBans::default()).collect();
         let (exits, certificates, suspects) = (TargetHealth::default(), HashMap::new(), Vec::new());
         let (condemned, events, outage) = (HashSet::new(), Vec::new(), Outage::default());
-        Self { settings, geo, exits, outage, echoes, certificates, suspects, condemned, canaries, site_bans, events }
+        let (held, controlled, unconfirmed) = (Vec::new(), Moment::default(), Unconfirmed::default());
+        Self {
+            settings,
+            geo,
+            exits,
+            outage,
+            echoes,
+            held,
+            controlled,
+            unconfirmed,
+            certificates,
+            suspects,
+            condemned,
+            canaries,
+            evidence: Evidence::default(),
+            site_bans,
+            events,
+        }
     }
 
-    /// Returns true if this echo server is not down.
+    /// Returns true if checks may use this echo server.
     pub(super) fn serves(&self, echo: usize, now: Moment) -> bool {
-        !self.echoes[echo].health.target_is_down(now)
+        self.echoes[echo].serves(now)
     }
 
     /// Returns one value for each echo server: true if the server is known to repeat nonces.
@@ -112,103 +123,9 @@ impl Evaluator {
         self.echoes.iter().map(EchoServer::repeats).collect()
     }
 
-    /// Records the echo probes of one check. Corrects the conclusion of this check if the results of other exits
-    /// contradict the conclusion.
-    pub(super) fn note_echoes(
-        &mut self,
-        exit: &ExitId,
-        round: &mut EchoRound,
-        known: &Known,
-        now: Moment,
-    ) -> (ExitUpdate, Ended) {
-        if known.marks.bad_for_good || self.condemned.contains(exit) {
-            round.conclusion = Conclusion::Bad(BadReason::Caught);
-            return (exit_update::none(exit), Ended::Bad);
-        }
-        self.note_probes(exit, round, now);
-        if let Conclusion::Bad(BadReason::Fault(fault)) = round.conclusion
-            && fault.blame() != Blame::Exit
-            && self.targets_are_down(round, now)
-        {
-            round.conclusion = Conclusion::Open(fault);
-        }
-        self.pardon_in_an_outage(exit, round, now);
-        let (ended, streak) = match round.conclusion {
-            Conclusion::Good(_) => (Ended::Good, self.exits.passed(exit, now)),
-            Conclusion::Bad(_) => (Ended::Bad, self.exits.failed(exit, false, now)),
-            Conclusion::Open(_) => (Ended::Open, 0),
-        };
-        let intercepts = round.conclusion == Conclusion::Bad(BadReason::Intercepts);
-        let condemned = intercepts && self.others_see_the_true_certificate(exit, round, now);
-        if condemned {
-            self.condemned.insert(exit.clone());
-        } else if intercepts {
-            let hosts = self.forged(round).cloned().collect::<Vec<_>>();
-            self.suspects.retain(|(_, suspect)| suspect != exit);
-            self.suspects.extend(hosts.into_iter().map(|host| (host, exit.clone())));
-        }
-        let before = BeforeRound { good: known.good, streak, condemned };
-        (exit_update::of_echoes(exit, round, before, &self.geo, now), ended)
-    }
-
-    /// Makes the conclusion open if many exits fail together. Answers that were forged do not come from an outage.
-    fn pardon_in_an_outage(&mut self, exit: &ExitId, round: &mut EchoRound, now: Moment) {
-        match round.conclusion {
-            Conclusion::Good(_) => self.outage.passed(exit, now),
-            Conclusion::Bad(BadReason::Fault(fault)) if !matches!(fault, Fault::Forged | Fault::Canned) => {
-                if !self.outage.counts(exit, now) {
-                    round.conclusion = Conclusion::Open(fault);
-                }
-            }
-            Conclusion::Bad(_) | Conclusion::Open(_) => {}
-        }
-    }
-
-    fn note_probes(&mut self, exit: &ExitId, round: &EchoRound, now: Moment) {
-        let passed = |echo: usize| round.probes.iter().any(|p| p.result.echo == echo && p.result.outcome.is_ok());
-        let works_elsewhere = round.probes.iter().any(|probe| probe.result.outcome.is_ok());
-        for probe in &round.probes {
-            let at = probe.result.echo;
-            let echo = &mut self.echoes[at];
-            if let Some(repeated) = probe.repeated {
-                echo.answers += 1;
-                echo.repeated += u32::from(repeated);
-            }
-            match probe.result.outcome {
-                Ok(_) => _ = echo.health.passed(exit, now),
-                Err(fault) if fault.blame() == Blame::Ours || passed(at) => {}
-                Err(_) => _ = echo.health.failed(exit, works_elsewhere, now),
-            }
-            let page = &self.settings.echoes[at];
-            if page.tls.is_some() {
-                let certificate = self.certificates.entry(page.target.host.clone()).or_default();
-                match probe.result.outcome {
-                    Err(Fault::Forged) => _ = certificate.failed(exit, works_elsewhere, now),
-                    _ if probe.timings.tls.is_some() => _ = certificate.passed(exit, now),
-                    _ => {}
-                }
-            }
-        }
-    }
-
-    /// Returns true if all echo servers at which the exit failed are down.
-    fn targets_are_down(&self, round: &EchoRound, now: Moment) -> bool {
-        let mut failed = round.probes.iter().filter(|probe| probe.result.outcome.is_err());
-        failed.all(|probe| !self.serves(probe.result.echo, now))
-    }
-
-    /// Returns the hosts for which the exit showed a wrong certificate.
-    fn forged(&self, round: &EchoRound) -> impl Iterator<Item = &Host> {
-        let forged = round.probes.iter().filter(|probe| probe.result.outcome == Err(Fault::Forged));
-        forged.map(|probe| &self.settings.echoes[probe.result.echo].target.host)
-    }
-
-    /// Returns true if other exits received the true certificate of one of these hosts within the last hour.
-    fn others_see_the_true_certificate(&self, exit: &ExitId, round: &EchoRound, now: Moment) -> bool {
-        self.forged(round).any(|host| {
-            let health = self.certificates.get(host);
-            health.is_some_and(|all| all.passed_by_another(exit, now) && !all.target_is_down(now))
-        })
+    /// Returns true if one host, but not yet a second one, shows that the exit tampers.
+    pub(super) fn is_suspect(&self, exit: &ExitId, now: Moment) -> bool {
+        self.evidence.is_against(exit, now)
     }
 
     /// Records the answer of a site. Returns `None` if the answer says nothing about the exit.
@@ -235,7 +152,13 @@ impl Evaluator {
 
     /// Records the page that an exit showed for a canary. Returns the exits that must be checked again.
     pub(super) fn note_canary(&mut self, exit: &ExitId, round: &TamperRound, now: Moment) -> Vec<ExitId> {
-        self.canaries[round.canary].note(exit, round.digest, round.changed, now)
+        let again = self.canaries[round.canary].note(exit, round.digest, round.changed, now);
+        let host = &self.settings.canaries[round.canary].target.host;
+        if self.truth(round.canary) == Some(round.digest) && self.evidence.is_against(exit, now) {
+            self.evidence.clear(exit, host);
+            return again.into_iter().chain([exit.clone()]).collect();
+        }
+        again
     }
 
     /// Returns the bans for which there is enough evidence now, and the failures that do not count because the page was
@@ -250,13 +173,20 @@ impl Evaluator {
             all.updates.extend(decided.cleared.iter().map(|exit| exit_update::clear(exit, site)));
             all.again.extend(decided.again);
         }
-        for canary in &mut self.canaries {
+        for (canary, page) in self.canaries.iter_mut().zip(&self.settings.canaries) {
             let decided = decide(&mut canary.pending, &CANARY.into(), now, &mut self.events);
-            let condemn = |(exit, failure): &(ExitId, _)| exit_update::condemn(exit, *failure, now);
-            all.updates.extend(decided.confirmed.iter().map(condemn));
-            self.condemned.extend(decided.confirmed.into_iter().map(|(exit, _)| exit));
+            for (exit, failure) in decided.confirmed {
+                let condemned = self.evidence.add(&exit, &page.target.host, now);
+                all.updates.push(exit_update::tampers(&exit, failure, condemned, now));
+                if condemned {
+                    self.condemned.insert(exit);
+                } else {
+                    all.again.push(exit); // the next check fetches the other canaries
+                }
+            }
             all.again.extend(decided.again);
         }
+        self.decide_held(&mut all, now);
         self.note_echoes_that_are_down(now);
         all
     }
@@ -264,14 +194,14 @@ impl Evaluator {
     /// Records which echo servers are down. Checks do not use these servers in the meantime.
     fn note_echoes_that_are_down(&mut self, now: Moment) {
         for (echo, page) in self.echoes.iter_mut().zip(&self.settings.echoes) {
-            let is_down = echo.health.target_is_down(now);
+            let is_down = !echo.serves(now);
             let check: Arc<str> = format!("{ECHO} {}", page.target.host).into();
-            match (echo.down_since, is_down) {
+            match (echo.suspended, is_down) {
                 (None, true) => self.events.push(Event::Suspended { check, pardoned: 0 }),
                 (Some(_), false) => self.events.push(Event::Resumed { check }),
                 _ => {}
             }
-            echo.down_since = is_down.then(|| echo.down_since.unwrap_or(now));
+            echo.suspended = is_down.then(|| echo.suspended.unwrap_or(now));
         }
     }
 
@@ -283,16 +213,25 @@ impl Evaluator {
     /// Returns the health of every page.
     pub(super) fn page_health(&self, now: Moment) -> Vec<PageHealth> {
         let echoes = self.echoes.iter().zip(&self.settings.echoes).map(|(echo, page)| {
-            let (suspended, passing) = (echo.down_since, echo.health.passing(now));
-            PageHealth { kind: ECHO, name: page.target.host.to_string().into(), suspended, passing, pending: 0 }
+            let (suspended, passing, wrong) = (echo.suspended, echo.passing(now), echo.names_wrong_addresses(now));
+            PageHealth {
+                kind: ECHO,
+                name: page.target.host.to_string().into(),
+                suspended,
+                passing,
+                pending: 0,
+                budget: None,
+                wrong,
+            }
         });
         let canaries = self.canaries.iter().zip(&self.settings.canaries).map(|(canary, page)| {
             let (suspended, passing, pending) = canary.pending.health(now);
-            PageHealth { kind: CANARY, name: page.target.host.to_string().into(), suspended, passing, pending }
+            let name = page.target.host.to_string().into();
+            PageHealth { kind: CANARY, name, suspended, passing, pending, budget: None, wrong: false }
         });
         let sites = self.site_bans.iter().zip(&self.settings.sites).map(|(bans, site)| {
             let (suspended, passing, pending) = bans.health(now);
-            PageHealth { kind: SITE, name: site.name.clone(), suspended, passing, pending }
+            PageHealth { kind: SITE, name: site.name.clone(), suspended, passing, pending, budget: None, wrong: false }
         });
         echoes.chain(canaries).chain(sites).collect()
     }
@@ -309,8 +248,11 @@ impl Evaluator {
 
     /// Returns true while [`Self::settle`] may return decisions even if no new result arrived.
     pub(super) fn is_unsettled(&self) -> bool {
-        let any_down = self.echoes.iter().any(|echo| echo.down_since.is_some());
-        any_down || !self.suspects.is_empty() || self.all_pending().any(PendingBans::is_undecided)
+        let any_down = self.echoes.iter().any(|echo| echo.suspended.is_some());
+        any_down
+            || !self.held.is_empty()
+            || !self.suspects.is_empty()
+            || self.all_pending().any(PendingBans::is_undecided)
     }
 
     fn all_pending(&self) -> impl Iterator<Item = &PendingBans> {
@@ -321,10 +263,13 @@ impl Evaluator {
     pub(super) fn keep(&mut self, exits: &HashSet<ExitId>) {
         self.exits.keep(exits);
         self.outage.keep(exits);
-        self.echoes.iter_mut().for_each(|echo| echo.health.keep(exits));
+        self.echoes.iter_mut().for_each(|echo| echo.keep(exits));
+        self.held.retain(|held| exits.contains(&held.exit));
+        self.unconfirmed.keep(|exit| exits.contains(exit));
         self.certificates.values_mut().for_each(|health| health.keep(exits));
         self.suspects.retain(|(_, exit)| exits.contains(exit));
         self.condemned.retain(|exit| exits.contains(exit));
+        self.evidence.keep(|exit| exits.contains(exit));
         self.site_bans.iter_mut().for_each(|pending| pending.keep(exits));
         self.canaries.iter_mut().for_each(|canary| canary.pending.keep(exits));
     }
@@ -343,3 +288,6 @@ fn decide(pending: &mut PendingBans, name: &Arc<str>, now: Moment, events: &mut 
     }
     decided
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::condemnation;
 use super::round::{EchoRound, SiteRound};
 use super::settings::CheckedSite;
 use super::site::{SiteEffect, SiteFailure};
 use super::verdict::{BadReason, Conclusion};
 use crate::exit::country::Country;
 use crate::exit::facts::Known;
-use crate::exit::{ExitId, Moment, Verdict};
+use crate::exit::{Exit, ExitId, Moment, Verdict};
 use crate::state::ExitUpdate;
 use crate::store::{self, Timings, Write};
 
@@ -50,6 +51,25 @@ pub(super) fn of_echoes(exit: &ExitId, round: &EchoRound, before: BeforeRound, g
         }
     };
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes }
+}
+
+/// Returns the update that results from a check whose verdict was held until now. The row of the check itself was
+/// stored when it ended.
+pub(super) fn of_held(exit: &ExitId, round: &EchoRound, before: BeforeRound, geo: &Geo, now: Moment) -> ExitUpdate {
+    let mut update = of_echoes(exit, round, before, geo, now);
+    update.writes.retain(|write| !matches!(write, Write::Check(_)));
+    update
+}
+
+/// Returns the update that results from a client's stream through a good exit. The address of the exit is as before,
+/// because the stream does not show an address.
+pub(super) fn of_traffic(exit: &Exit, at: Moment) -> ExitUpdate {
+    let latency = exit.known().latency;
+    let row = verdict_row(exit.id(), ECHO, store::TargetVerdict::Good, 1, (at, Some(at)), latency, String::new());
+    let update = move |known: &mut Known| {
+        (known.checked, known.good) = (known.checked.max(Some(at)), known.good.max(Some(at)));
+    };
+    ExitUpdate { exit: exit.id().clone(), update: Box::new(update), ban: None, writes: vec![row] }
 }
 
 /// Returns an update that changes nothing.
@@ -124,14 +144,15 @@ pub(super) fn ban(exit: &ExitId, site: &CheckedSite, failure: SiteFailure, until
     }
 }
 
-/// Returns the update that condemns an exit, which tampers with pages and is never used again.
-pub(super) fn condemn(exit: &ExitId, failure: SiteFailure, now: Moment) -> ExitUpdate {
+/// Returns the update for an exit that tampers with a page. The exit is bad, or `condemned`.
+pub(super) fn tampers(exit: &ExitId, failure: SiteFailure, condemned: bool, now: Moment) -> ExitUpdate {
     let why: Arc<str> = failure.to_string().into();
     let update = move |known: &mut Known| {
-        (known.verdict, known.why) = (Verdict::Bad, Some(why));
-        known.marks.bad_for_good = true;
+        (known.verdict, known.why, known.checked) = (Verdict::Bad, Some(why), Some(now));
+        known.marks.bad_for_good |= condemned;
     };
-    let row = verdict_row(exit, ECHO, store::TargetVerdict::Condemned, -1, (now, None), None, failure.to_string());
+    let verdict = if condemned { store::TargetVerdict::Condemned } else { store::TargetVerdict::Bad };
+    let row = verdict_row(exit, ECHO, verdict, -1, (now, None), None, failure.to_string());
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: vec![row] }
 }
 
@@ -140,6 +161,12 @@ pub(super) fn clear(exit: &ExitId, site: &CheckedSite) -> ExitUpdate {
     let name = site.name.clone();
     let update = move |known: &mut Known| _ = known.passed.insert(name);
     ExitUpdate { exit: exit.clone(), update: Box::new(update), ban: None, writes: Vec::new() }
+}
+
+/// Returns the update that ends the condemnation of an exit.
+pub(super) fn pardon(exit: &Exit, now: Moment) -> ExitUpdate {
+    let writes = condemnation::pardon_rows(exit, now);
+    ExitUpdate { exit: exit.id().clone(), update: Box::new(condemnation::pardon), ban: None, writes }
 }
 
 /// Returns the update that removes the verdict on an exit, because the verdict is too old.

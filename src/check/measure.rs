@@ -37,6 +37,9 @@ pub(super) fn page_health(all: &[PageHealth]) {
         let check = if page.kind == SITE { page.name.to_string() } else { page.kind.to_owned() };
         *suspended.entry(check).or_default() += f64::from(u8::from(page.suspended.is_some()));
     }
+    let budgets = || all.iter().filter_map(|page| page.budget);
+    counter!(names::ECHO_REQUESTS).absolute(budgets().map(|(requests, _)| requests).sum());
+    gauge!(names::ECHO_BUDGET).set(budgets().map(|(_, left)| left).min().unwrap_or_default() as f64);
     for (check, count) in suspended {
         gauge!(names::CHECKS_SUSPENDED, "check" => check).set(count);
     }

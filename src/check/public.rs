@@ -107,3 +107,11 @@ impl TesterKind for PublicProxies {
         }
     }
 }
+/// Returns the row that the store keeps of a public proxy with these facts.
+pub(super) fn row(
+    exit: &crate::exit::Exit,
+    known: &crate::exit::Known,
+    now: crate::exit::Moment,
+) -> Option<crate::store::Public> {
+    exit_update::row(exit, known, 0, now)
+}

@@ -34,9 +34,8 @@ pub(super) struct Job {
     pub(super) echoes: Vec<usize>,
     /// For each echo server in the settings: true if the server is known to repeat the nonce of a request.
     pub(super) repeats: Vec<bool>,
-    /// The canary (a page that is the same for all clients) to fetch, with its digest if the digest is known. `None` if
-    /// this check fetches no canary.
-    pub(super) canary: Option<(usize, Option<Digest>)>,
+    /// The canaries (pages that are the same for all clients) to fetch, each with its digest if the digest is known.
+    pub(super) canaries: Vec<(usize, Option<Digest>)>,
     pub(super) sites: Vec<usize>,
     /// Pages that callers want to request through this exit once.
     pub(super) extra: Vec<Arc<CheckedSite>>,
@@ -96,10 +95,10 @@ pub(super) async fn run<D: ExitDialer>(dialer: &D, settings: &Settings, job: &Jo
     if good {
         // The pages are requested one after another, because no live request waits for them and an exit may limit its
         // streams.
-        if let Some((canary, truth)) = job.canary
-            && let Some(seen) = fetch_canary(dialer, settings, &job.exit, canary, truth).await
-        {
-            found(Finding::Tamper(seen));
+        for (canary, truth) in &job.canaries {
+            if let Some(seen) = fetch_canary(dialer, settings, &job.exit, *canary, *truth).await {
+                found(Finding::Tamper(seen));
+            }
         }
         for site in &job.sites {
             let round = ask_site(dialer, settings, &job.exit, &settings.sites[*site]).await;

@@ -1,51 +1,55 @@
 //! Decides which Tor exit is checked next, and when. Pure: the caller passes the time and a random number.
 //!
-//! There are four classes (`check/due_queue.rs`), which are served in this order: exits for which a live request waits,
-//! exits in use, exits that were never checked, and all other exits.
+//! Checks follow demand: an exit is checked often if routes use it, seldom if it is a reserve of routes, and hardly ever
+//! if nobody wants it. `check/demand.rs` says which exits are wanted. There are five classes (`check/due_queue.rs`),
+//! which are served in this order: exits for which a live request waits, exits that routes use or lack, exits that a
+//! person wants checked, reserves, and all other exits.
 //!
-//! Two budgets limit the checks. The first one limits how many checks begin per second, because a guard has to build a
-//! circuit for each check. The second one limits how many checks run at the same time, and is smaller while circuits
-//! are slow. A check for a live request does not have to wait for these budgets, up to a limit of its own, because the
-//! request waits for the check.
+//! These budgets limit the checks:
+//!
+//! - how many checks begin per second, because a guard has to build a circuit for each check;
+//! - how many checks run at the same time, which is less while circuits are slow;
+//! - how many requests each echo server gets (`check/schedule/echo_budget.rs`);
+//! - how many checks of exits that nobody wants begin (`TRICKLE`).
+//!
+//! A check for a live request waits only for the echo servers' budget, up to a limit of its own, because the request
+//! waits for the check. While no engine reaches the Tor network, one check runs at a time, to see when it is reached
+//! again.
 //!
 //! Next: `check/tester_state.rs` calls this code. `check/verdict.rs` decides how each check ended.
 
 mod check_rate;
 mod concurrency_limit;
+mod echo_budget;
+mod entry;
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use self::check_rate::CheckRate;
 use self::concurrency_limit::ConcurrencyLimit;
-use super::due_queue::{DueQueue, Ended, Entry, Gates};
-use crate::exit::{ExitId, Moment, Verdict};
-
-/// Exits in use are checked this many times as often as other exits, because the pools of routes depend on their
-/// verdicts. Not tuned.
-const USED_SOONER: u32 = 4;
-
-/// The pause before the next check after the first failure of an exit. The pause doubles with each further failure. A
-/// relay can restart within this time. Not tuned.
-const RETRY: Duration = Duration::from_secs(60);
-
-/// The pause after failures grows up to this many times `check.every`, so an exit that fails for hours is checked
-/// rarely, but is still checked.
-const SELDOM: u32 = 8;
-
-/// The pause after a first check that said nothing about the exit. The pause doubles with each such check, up to the
-/// second value. A Tor engine restarts in about two seconds, and a request to an engine that is not ready costs
-/// nothing. Not tuned.
-const OPEN_RETRY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(16)];
-
-/// The least time between the end of a check and the next check of the same exit for a live request. The first value
-/// applies after a check with a verdict, the second one after a check without a verdict. The limit is needed because
-/// many requests may wait for the same exit, one after another. Not tuned.
-const URGENT_GAPS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(1)];
+pub use self::echo_budget::{EchoBudget, EchoTerms};
+pub use self::entry::LastCheck;
+use self::entry::{Class, Scheduled};
+use super::demand::Want;
+use super::due_queue::{DueQueue, Ended, Gates};
+use crate::exit::{ExitId, Moment};
 
 /// How many checks live requests may start beyond the limit of running checks. A browser opens about this many
 /// connections at the same time.
 const URGENT_BEYOND: usize = 16;
+
+/// How many checks of exits that nobody wants may begin within `check.stale_after`: six an hour with the default. They
+/// keep one good exit of each country known, so that the first request for a country need not wait.
+const TRICKLE: u32 = 36;
+
+/// How many of these checks may begin together after a pause, for example at the first start: one for each country that
+/// has exits.
+const TRICKLE_BURST: u32 = 64;
+
+/// The pause between two checks while no engine reaches the Tor network. Such a check costs nothing but a look at the
+/// engines.
+const UPLINK_RETRY: Duration = Duration::from_secs(2);
 
 /// How far the times of the next checks are spread, as a share of the pause, in both directions. Checks that began at
 /// the same time must not stay together.
@@ -54,73 +58,23 @@ pub(super) const SPREAD: f64 = 0.1;
 /// How often exits are checked, and how many at the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// The time between two checks of an exit.
+    /// The time between two checks of an exit that routes in use have.
     pub every: Duration,
+    /// The age after which a verdict no longer counts. Reserves are checked three times within it.
+    pub stale_after: Duration,
     /// How many checks begin per second at most.
     pub per_second: f64,
     /// How many checks run at the same time at most.
     pub concurrency: usize,
+    /// What each echo server is asked at most.
+    pub echo: EchoTerms,
 }
 
-/// The classes of exits. The class that is served first comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Urgent,
-    Used,
-    New,
-    Others,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Scheduled {
-    due: Moment,
-    /// When the last check of the exit ended. `None` if the exit was never checked.
-    ended: Option<Moment>,
-    /// The earliest time at which a live request can cause a check of the exit.
-    urgent_from: Moment,
-    tested: bool,
-    used: bool,
-    urgent: bool,
-    /// How many checks in a row were not good.
-    failures: u32,
-}
-
-impl Entry for Scheduled {
-    fn class(&self) -> usize {
-        let class = match self {
-            Self { urgent: true, .. } => Class::Urgent,
-            Self { used: true, .. } => Class::Used,
-            Self { tested: false, .. } => Class::New,
-            _ => Class::Others,
-        };
-        class as usize
+impl Terms {
+    /// Returns the time between two checks of a reserve. A verdict lasts for three checks, so two may fail to happen.
+    fn reserve_every(&self) -> Duration {
+        (self.stale_after / 3).max(self.every)
     }
-
-    fn due(&self) -> Moment {
-        self.due
-    }
-}
-
-impl Scheduled {
-    fn new(last: LastCheck, terms: Terms, now: Moment) -> Self {
-        let tested = last.verdict != Verdict::Untested;
-        let due = match last.checked {
-            Some(at) if last.verdict == Verdict::Good => at.after(terms.every),
-            Some(at) if tested => at.after(RETRY),
-            _ => now,
-        };
-        let (ended, urgent_from, failures) = (last.checked, now, 0);
-        Self { due, ended, urgent_from, tested, used: false, urgent: false, failures }
-    }
-}
-
-/// The known facts about an exit when the exit is added to the schedule.
-#[derive(Clone, Copy, Debug)]
-pub struct LastCheck {
-    /// When the exit was last checked. `None` if the exit was never checked.
-    pub checked: Option<Moment>,
-    /// The verdict of the last check.
-    pub verdict: Verdict,
 }
 
 /// The schedule of all Tor exits that are checked.
@@ -128,51 +82,74 @@ pub struct LastCheck {
 pub struct Schedule {
     terms: Terms,
     rate: CheckRate,
+    trickle: CheckRate,
     concurrency: ConcurrencyLimit,
-    queue: DueQueue<Scheduled, 4>,
+    echoes: EchoBudget,
+    /// True if an engine reaches the Tor network, as far as is known.
+    uplink: bool,
+    /// While `uplink` is false: when the next check may begin.
+    uplink_from: Moment,
+    queue: DueQueue<Scheduled, 5>,
 }
 
 impl Schedule {
-    pub fn new(terms: Terms) -> Self {
-        let (rate, concurrency) = (CheckRate::new(terms.per_second), ConcurrencyLimit::new(terms.concurrency));
-        Self { terms, rate, concurrency, queue: DueQueue::new() }
+    /// Returns an empty schedule. `echoes` is the number of echo servers.
+    pub fn new(terms: Terms, echoes: usize) -> Self {
+        let each = terms.stale_after / TRICKLE;
+        Self {
+            terms,
+            rate: CheckRate::per_second(terms.per_second),
+            trickle: CheckRate::new(each, each * TRICKLE_BURST),
+            concurrency: ConcurrencyLimit::new(terms.concurrency),
+            echoes: EchoBudget::new(terms.echo, echoes),
+            uplink: true,
+            uplink_from: Moment(0),
+            queue: DueQueue::new(),
+        }
     }
 
     /// Makes `exits` the set of exits that are checked. Exits that are already on the schedule keep their data.
-    pub fn list(&mut self, exits: impl IntoIterator<Item = (ExitId, LastCheck)>, now: Moment) {
+    pub fn list(&mut self, exits: impl IntoIterator<Item = (ExitId, LastCheck)>) {
         let terms = self.terms;
-        self.queue.list(exits, |last| Scheduled::new(last, terms, now));
+        self.queue.list(exits, |last| Scheduled::new(last, &terms));
     }
 
     pub fn knows(&self, id: &ExitId) -> bool {
         self.queue.get(id).is_some()
     }
 
-    /// Makes `used` the set of exits in use.
-    pub fn use_only(&mut self, used: &BTreeSet<ExitId>, now: Moment) {
-        let changed: Vec<_> = self.queue.class(Class::Used as usize).chain(used).cloned().collect();
-        let sooner = self.terms.every / USED_SOONER;
-        for id in changed {
-            let is_used = used.contains(&id);
-            self.queue.change(&id, |entry| {
-                if is_used && !entry.used && entry.failures == 0 {
-                    entry.due = entry.due.min(entry.ended.map_or(now, |ended| ended.after(sooner)));
-                }
-                entry.used = is_used;
-            });
+    /// Returns when the last check of this exit ended. `None` if it was never checked.
+    pub fn ended_at(&self, id: &ExitId) -> Option<Moment> {
+        self.queue.get(id)?.ended
+    }
+
+    /// Makes `wanted` the exits that somebody wants. All other exits are checked hardly ever, in the order of `rank`: a
+    /// smaller number comes first.
+    pub fn want_only(&mut self, wanted: &HashMap<ExitId, Want>, rank: impl Fn(&ExitId) -> Option<u32>, now: Moment) {
+        let terms = self.terms;
+        let changed: Vec<_> = self
+            .queue
+            .iter()
+            .filter_map(|(id, entry)| {
+                let next = (wanted.get(id).copied(), rank(id));
+                (next != (entry.want, entry.rank)).then(|| (id.clone(), next))
+            })
+            .collect();
+        for (id, (want, rank)) in changed {
+            self.queue.change(&id, |entry| entry.wanted(want, rank, &terms, now));
         }
+    }
+
+    /// Called when the verdict on an exit no longer counts.
+    pub fn forget_verdict(&mut self, id: &ExitId, now: Moment) {
+        let terms = self.terms;
+        self.queue.change(id, |entry| entry.forget(&terms, now));
     }
 
     /// Called when a live request waits for this exit: the exit is checked soon. Returns false if the exit is not on
     /// the schedule.
     pub fn urgent(&mut self, id: &ExitId, now: Moment) -> bool {
-        self.queue.hasten(id, |entry| {
-            // An exit that has just passed needs no new check, because the request can use that exit now.
-            let passed = entry.tested && entry.failures == 0 && now < entry.urgent_from;
-            if !passed {
-                (entry.urgent, entry.due) = (true, now.max(entry.urgent_from));
-            }
-        })
+        self.queue.hasten(id, |entry| entry.urgent(now))
     }
 
     /// Called when a person wants a check of this exit now. Returns false if the exit is not on the schedule.
@@ -180,17 +157,17 @@ impl Schedule {
         self.queue.hasten(id, |entry| (entry.urgent, entry.due) = (true, now))
     }
 
-    /// Makes the check of this exit due now, and leaves the exit in its class. Returns false if the exit is not on the
+    /// Called when a person wants checks of many exits, of which this is one. Returns false if the exit is not on the
     /// schedule.
     pub fn soon(&mut self, id: &ExitId, now: Moment) -> bool {
-        self.queue.hasten(id, |entry| entry.due = entry.due.min(now))
+        self.queue.hasten(id, |entry| (entry.asked, entry.due) = (true, entry.due.min(now)))
     }
 
     /// Makes this exit due now. If a check of it runs, the exit is checked once more afterwards, because the next check
-    /// needs information that the running check does not have.
+    /// is to compare something new.
     pub fn again(&mut self, id: &ExitId, now: Moment) {
         if !self.queue.again(id) {
-            self.soon(id, now);
+            self.queue.hasten(id, |entry| (entry.again, entry.due) = (true, entry.due.min(now)));
         }
     }
 
@@ -199,10 +176,24 @@ impl Schedule {
         self.concurrency.waited(wait);
     }
 
-    /// Makes every exit that works due now, because there is something new to check, for example a new site. The order
-    /// of the exits stays the same.
+    /// Records one request to the echo server with this index.
+    pub fn asked_echo(&mut self, echo: usize, now: Moment) {
+        self.echoes.spend(echo, now);
+    }
+
+    /// Returns how many requests each echo server has got, and how many it may get now.
+    pub fn echoes(&self) -> &EchoBudget {
+        &self.echoes
+    }
+
+    /// Records whether an engine reaches the Tor network.
+    pub fn set_uplink(&mut self, up: bool) {
+        self.uplink = up;
+    }
+
+    /// Makes every wanted exit that works due now, because there is something new to check, for example a new site.
     pub fn hurry(&mut self, now: Moment) {
-        let works = self.queue.iter().filter(|(_, entry)| entry.failures == 0);
+        let works = self.queue.iter().filter(|(_, entry)| entry.works() && entry.want.is_some());
         for id in works.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             self.queue.change(&id, |entry| entry.due = entry.due.min(entry.ended.unwrap_or(now)));
         }
@@ -210,10 +201,27 @@ impl Schedule {
 
     /// Takes the next exit, if a check may begin now.
     pub fn next(&mut self, now: Moment) -> Option<ExitId> {
-        let (id, _) = self.queue.take(now, &self.gates())?;
-        self.queue.change(&id, |entry| entry.urgent = false);
+        let (id, class) = self.queue.take(now, &self.gates())?;
         self.rate.take(now);
+        if class == Class::Others as usize {
+            self.trickle.take(now);
+        }
+        self.queue.change(&id, Scheduled::begin);
         Some(id)
+    }
+
+    /// Called instead of a check, after [`Self::next`]: clients' streams through this exit succeeded at `at`, which shows
+    /// the same.
+    pub fn proven(&mut self, id: &ExitId, at: Moment, random: f64) {
+        let terms = self.terms;
+        self.rate.give_back();
+        self.queue.end(id, |entry, _| entry.proven(at, &terms, random));
+    }
+
+    /// Returns true if the taken exit needs a check even if clients use it: a person or another check wants one, or its
+    /// address was last confirmed too long ago.
+    pub fn needs_check(&self, id: &ExitId, now: Moment) -> bool {
+        self.queue.get(id).is_none_or(|entry| entry.needs_check(now))
     }
 
     /// Returns the time at which [`Self::next`] will return an exit. `None` if a running check must end first.
@@ -221,29 +229,24 @@ impl Schedule {
         self.queue.wake(&self.gates())
     }
 
-    fn gates(&self) -> Gates<4> {
+    fn gates(&self) -> Gates<5> {
         let running = self.queue.running();
-        let urgent = (running < self.terms.concurrency + URGENT_BEYOND).then_some(Moment(0));
-        let others = (running < self.concurrency.size()).then(|| self.rate.next());
-        [urgent, others, others, others]
+        if !self.uplink {
+            return [(running == 0).then_some(self.uplink_from); 5];
+        }
+        let urgent = (running < self.terms.concurrency + URGENT_BEYOND).then_some(self.echoes.next());
+        let asked = (running < self.concurrency.size()).then(|| self.rate.next());
+        let used = asked.map(|at| at.max(self.echoes.next()));
+        let reserve = asked.map(|at| at.max(self.echoes.next_half()));
+        let others = reserve.map(|at| at.max(self.trickle.next()));
+        [urgent, used, asked, reserve, others]
     }
 
     /// Ends the check of this exit. `random`, a number from 0 to 1, spreads the times of the next checks.
     pub fn ended(&mut self, id: &ExitId, how: Ended, now: Moment, random: f64) {
-        let every = self.terms.every;
-        self.queue.end(id, |entry, running| {
-            entry.ended = Some(now);
-            entry.urgent_from = now.after(URGENT_GAPS[usize::from(how == Ended::Open)]);
-            entry.tested |= how != Ended::Open;
-            entry.failures = if how == Ended::Good { 0 } else { entry.failures.saturating_add(1) };
-            let pause = match how {
-                Ended::Good if entry.used => every / USED_SOONER,
-                Ended::Good => every,
-                Ended::Bad => doubled(RETRY.min(every), entry.failures, every.saturating_mul(SELDOM)),
-                Ended::Open => doubled(OPEN_RETRY[0], entry.failures, OPEN_RETRY[1]).min(every),
-            };
-            entry.due = if running.again { now } else { now.after(spread(pause, random)) };
-        });
+        let terms = self.terms;
+        self.uplink_from = now.after(UPLINK_RETRY);
+        self.queue.end(id, |entry, running| entry.ended(how, running.again, &terms, now, random));
     }
 
     /// Returns how many checks run now.
@@ -251,9 +254,9 @@ impl Schedule {
         self.queue.running()
     }
 
-    /// Returns how many exits are due and wait for their check.
+    /// Returns how many exits are due and wait for their check. Exits that nobody wants do not count.
     pub fn waiting(&self, now: Moment) -> usize {
-        self.queue.waiting(now)
+        self.queue.waiting(Class::Others as usize, now)
     }
 }
 

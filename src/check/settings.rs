@@ -100,8 +100,10 @@ impl Settings {
             terms: verdict::Terms { probes: check.probes.get() as usize, passes: check.passes.get() as usize },
             schedule: schedule::Terms {
                 every: check.every,
+                stale_after: check.stale_after,
                 per_second: check.per_second,
                 concurrency: check.concurrency.get() as usize,
+                echo: schedule::EchoTerms { per_hour: check.echo_per_hour },
             },
             timeout: check.timeout,
             stale_after: check.stale_after,

@@ -4,7 +4,7 @@
 //! The whole catalog is read only when exits were added or removed, and once a minute. The reason is that each verdict
 //! makes a new snapshot, and there are many verdicts per second.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};
 
 use super::CheckedSite;
+use super::condemnation;
+use super::demand::{self, Inputs, Order};
+use super::due_queue::Ended;
 use super::evaluator::{Decisions, Evaluator, PageHealth};
 use super::exit_update::{self, Geo};
 use super::results::{Checked, Results, SETTLE};
@@ -22,7 +25,7 @@ use super::verdict::Conclusion;
 use super::worker::{CheckState, Urgency};
 use crate::exit::catalog::Bits;
 use crate::exit::{Exit, ExitId, Known, Moment, Source, Verdict};
-use crate::route::Event;
+use crate::route::{Event, Memory};
 use crate::state::Snapshot;
 use crate::store::Timings;
 
@@ -45,19 +48,28 @@ pub(super) struct TesterState {
     /// The sites to request, by their index in the settings: the sites of the configuration file, and the presets that
     /// a route names.
     sites: Vec<usize>,
+    /// When these sites were last added to.
+    sites_since: Moment,
+    /// The exits that can be tested, best first.
+    order: Order,
+    /// Decides the order, so that it stays the same as long as the gateway runs.
+    seed: u64,
     results: Results,
 }
 
 impl TesterState {
     pub(super) fn new(settings: Arc<Settings>, geo: Geo) -> Self {
         Self {
-            schedule: Schedule::new(settings.schedule),
+            schedule: Schedule::new(settings.schedule, settings.echoes.len()),
             evaluator: Evaluator::new(settings.clone(), geo),
             settings,
             alive: Bits::default(),
             walked: Moment::default(),
             health_published: Moment::default(),
             sites: Vec::new(),
+            sites_since: Moment::default(),
+            order: Order::default(),
+            seed: rand::random(),
             results: Results::new(COLLECT),
         }
     }
@@ -70,14 +82,21 @@ impl TesterState {
         let last = |exit: &Exit| LastCheck { checked: exit.known().checked, verdict: exit.known().verdict };
         let listed: Vec<_> = exits().map(|exit| (exit.id().clone(), last(exit))).collect();
         let stale = |exit: &&Arc<Exit>| {
-            let checked = exit.known().checked.unwrap_or_default();
-            exit.known().verdict == Verdict::Good && now.since(checked) >= self.settings.stale_after
+            let shown = exit.known().checked.max(exit.load().last_success()).unwrap_or_default();
+            exit.known().verdict == Verdict::Good && now.since(shown) >= self.settings.stale_after
         };
-        let forgotten: Vec<_> = exits().filter(stale).map(|exit| exit_update::forget(exit.id())).collect();
+        let stale: Vec<_> = exits().filter(stale).collect();
+        let forgotten: Vec<_> = stale.iter().map(|exit| exit_update::forget(exit.id())).collect();
         self.results.add(forgotten, now);
+        let condemned = snapshot.catalog.iter().filter(|exit| exit.id().source() == Source::Tor);
+        let ended = condemned.filter(|exit| condemnation::has_ended(exit.known(), now));
+        let pardoned: Vec<_> = ended.map(|exit| exit_update::pardon(exit, now)).collect();
+        self.results.add(pardoned, now);
         let ids: HashSet<ExitId> = listed.iter().map(|(id, _)| id.clone()).collect();
         self.evaluator.keep(&ids);
-        self.schedule.list(listed, now);
+        self.schedule.list(listed);
+        stale.iter().for_each(|exit| self.schedule.forget_verdict(exit.id(), now));
+        self.order = Order::new(&snapshot.catalog, self.seed, |exit| self.can_test(exit));
         self.results.keep(|exit| self.schedule.knows(exit));
     }
 
@@ -114,9 +133,20 @@ impl TesterState {
         let canaries: Vec<usize> = (0..self.settings.canaries.len())
             .filter(|canary| exit.allows(self.settings.canaries[*canary].target.port, false))
             .collect();
-        let canary = canaries.choose(rng).map(|canary| (*canary, self.evaluator.truth(*canary)));
+        // One canary is enough to notice an exit that tampers. All of them show whether it really does.
+        let suspect = self.evaluator.is_suspect(exit.id(), now);
+        let chosen = if suspect { canaries } else { canaries.choose(rng).copied().into_iter().collect() };
+        let canaries = chosen.into_iter().map(|canary| (canary, self.evaluator.truth(canary))).collect();
         let extra = self.results.extra(exit.id());
-        Job { exit: exit.id().clone(), echoes, repeats: self.evaluator.repeats(), canary, sites, extra }
+        Job { exit: exit.id().clone(), echoes, repeats: self.evaluator.repeats(), canaries, sites, extra }
+    }
+
+    /// Returns when clients' streams through this exit showed what its check would show now. `None` if a check is
+    /// needed.
+    fn shown_by_traffic(&self, exit: &Exit, now: Moment) -> Option<Moment> {
+        let at = exit.load().last_success()?;
+        let recent = now.since(at) < self.settings.schedule.every && Some(at) > exit.known().checked;
+        (recent && exit.usable() && !self.schedule.needs_check(exit.id(), now)).then_some(at)
     }
 
     fn check_again(&mut self, exits: Vec<ExitId>, now: Moment) {
@@ -134,7 +164,11 @@ impl TesterState {
             return None;
         }
         self.health_published = now;
-        Some(self.evaluator.page_health(now))
+        let mut health = self.evaluator.page_health(now);
+        for (at, page) in health.iter_mut().enumerate().take(self.settings.echoes.len()) {
+            page.budget = Some((self.schedule.echoes().requests(at), self.schedule.echoes().left(at, now)));
+        }
+        Some(health)
     }
 }
 
@@ -148,7 +182,8 @@ impl CheckState for TesterState {
 
     fn look(&mut self, snapshot: &Snapshot, now: Moment) {
         let sites = self.sites_to_ask(snapshot);
-        if sites.iter().any(|site| !self.sites.contains(site)) && !self.sites.is_empty() {
+        if sites.iter().any(|site| !self.sites.contains(site)) {
+            self.sites_since = now;
             self.schedule.hurry(now);
         }
         self.sites = sites;
@@ -158,8 +193,16 @@ impl CheckState for TesterState {
         }
     }
 
-    fn use_only(&mut self, used: &BTreeSet<ExitId>, now: Moment) {
-        self.schedule.use_only(used, now);
+    fn demand(&mut self, snapshot: &Snapshot, memory: &Memory, now: Moment) {
+        let asked_sites = |exit: &ExitId| self.schedule.ended_at(exit).is_some_and(|at| at >= self.sites_since);
+        let inputs = Inputs { snapshot, memory, order: &self.order, asked_sites: &asked_sites, now };
+        let wanted = demand::wanted(&inputs);
+        let ranks = self.order.representatives(&snapshot.catalog);
+        self.schedule.want_only(&wanted, |exit| ranks.get(exit).copied(), now);
+    }
+
+    fn set_uplink(&mut self, up: bool) {
+        self.schedule.set_uplink(up);
     }
 
     fn hasten(&mut self, exit: &ExitId, urgency: Urgency, snapshot: &Snapshot, now: Moment) -> bool {
@@ -178,11 +221,17 @@ impl CheckState for TesterState {
     fn next<R: Rng + ?Sized>(&mut self, snapshot: &Snapshot, now: Moment, rng: &mut R) -> Option<Job> {
         loop {
             let exit = self.schedule.next(now)?;
-            if let Some(listed) = snapshot.catalog.get(&exit).filter(|listed| listed.alive()) {
-                self.results.begin(&exit);
-                return Some(self.job(listed, now, rng));
+            let Some(listed) = snapshot.catalog.get(&exit).filter(|listed| listed.alive()) else {
+                self.schedule.ended(&exit, Ended::Open, now, 0.5);
+                continue;
+            };
+            if let Some(at) = self.shown_by_traffic(listed, now) {
+                self.schedule.proven(&exit, at, rng.random());
+                self.results.add([exit_update::of_traffic(listed, at)], now);
+                continue;
             }
-            self.schedule.ended(&exit, super::due_queue::Ended::Open, now, 0.5);
+            self.results.begin(&exit);
+            return Some(self.job(listed, now, rng));
         }
     }
 
@@ -192,7 +241,9 @@ impl CheckState for TesterState {
         let running = self.results.running(exit);
         let update = match finding {
             Finding::Echoes(mut round) => {
-                let (update, ended) = self.evaluator.note_echoes(exit, &mut round, known, now);
+                round.probes.iter().for_each(|probe| self.schedule.asked_echo(probe.result.echo, now));
+                let announced = snapshot.catalog.get(exit).map_or(&[][..], |listed| &listed.listing().announced);
+                let (update, ended) = self.evaluator.note_echoes(exit, &mut round, known, announced, now);
                 running.ended = Some(ended);
                 running.checked = checked(&round.conclusion, exit_update::shown_by(&round));
                 super::measure::round(exit, &round);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{ExitDialer, OpenedStream};
@@ -30,6 +31,14 @@ pub struct TorExitDialer(pub Tor);
 
 impl ExitDialer for TorExitDialer {
     type Stream = Stream;
+
+    fn is_up(&self) -> bool {
+        self.0.status().iter().any(|engine| engine.state.usable())
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.0.changes())
+    }
 
     async fn open(&self, exit: &ExitId, target: &Target, timeout: Duration) -> Result<OpenedStream<Stream>, DialError> {
         let ExitId::Tor(relay) = exit else { return Err(ExitFault::Unknown.into()) };

@@ -4,13 +4,12 @@
 //! [`PublicTester`](super::public::PublicTester) for public proxies. The two differ in two traits. A [`CheckState`]
 //! decides, without any I/O, what is due and what a finding means. A [`TesterKind`] runs one check.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tracing::Instrument as _;
 
 use super::results::{Checked, Results};
@@ -18,6 +17,7 @@ use super::settings::CheckedSite;
 use super::waiting::Waiter;
 use crate::exit::{ExitId, Moment};
 use crate::lifecycle::{Tasks, yielding};
+use crate::route::Memory;
 use crate::state::{Change, Snapshot, State};
 use crate::telemetry::trace_id::{Kind, TraceId};
 
@@ -51,8 +51,11 @@ pub(super) trait CheckState: Send {
     /// Reads a snapshot that has changed.
     fn look(&mut self, snapshot: &Snapshot, now: Moment);
 
-    /// Makes `_used` the set of exits in use.
-    fn use_only(&mut self, _used: &BTreeSet<ExitId>, _now: Moment) {}
+    /// Finds out which exits somebody wants. Called after [`Self::look`], and when routes or live requests want others.
+    fn demand(&mut self, _snapshot: &Snapshot, _memory: &Memory, _now: Moment) {}
+
+    /// Records whether this gateway reaches the network of the exits.
+    fn set_uplink(&mut self, _up: bool) {}
 
     /// Makes the check of an exit start sooner. Returns false if the exit cannot be checked.
     fn hasten(&mut self, exit: &ExitId, urgency: Urgency, snapshot: &Snapshot, now: Moment) -> bool;
@@ -118,6 +121,16 @@ pub(super) trait TesterKind: Send + Sync + 'static {
     /// The name of a task that runs one check.
     const TASK: &'static str;
 
+    /// Returns false while nothing of this gateway reaches the network of the exits, so that a check would say nothing.
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    /// Returns a counter that grows when [`Self::is_up`] may have changed. `None` if it never changes.
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
     /// Returns the state of the tester at the start of a run.
     fn new_state(&self) -> Self::State;
 
@@ -170,6 +183,16 @@ impl Requests {
     }
 }
 
+/// Waits until the counter grows. Without a counter, this waits for ever.
+async fn changes(counter: Option<&mut watch::Receiver<u64>>) {
+    if let Some(counter) = counter
+        && counter.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
 /// A message of a running check. `Ended` is always sent, even if the check panics.
 enum Message<F> {
     Found(ExitId, F),
@@ -220,14 +243,17 @@ impl<K: TesterKind> Worker<K> {
         let (post, mut messages) = mpsc::unbounded_channel();
         let mut checks = self.kind.new_state();
         let (mut revisions, mut wanted) = (self.state.revisions(), self.state.wanted());
-        checks.use_only(&self.state.used(), self.state.now());
+        let mut uplink = self.kind.changes();
         let (mut changed, mut looked) = (true, Moment::default());
         while !tasks.is_stopping() {
             let now = self.state.now();
             if changed && now.since(looked) >= LOOK {
-                checks.look(&self.state.load(), now);
+                let snapshot = self.state.snapshot();
+                checks.look(&snapshot, now);
+                checks.demand(&snapshot, self.state.memory(), now);
                 (changed, looked) = (false, now);
             }
+            checks.set_uplink(self.kind.is_up());
             self.start_checks(&mut checks, &tasks, &post);
             self.publish(&mut checks).await;
             let wake = if changed { checks.wake().min(looked.after(LOOK)) } else { checks.wake() };
@@ -242,10 +268,12 @@ impl<K: TesterKind> Worker<K> {
                 }
                 Some(exit) = inbox.urgent.recv() => {
                     checks.hasten(&exit, Urgency::LiveRequest, &self.state.load(), self.state.now());
+                    changed = true; // the request's username may be new, and wants more than this exit
                 }
                 Some(request) = inbox.requests.recv() => checks.ask(request, &self.state.load(), self.state.now()),
                 Ok(()) = revisions.changed() => changed = true,
-                Ok(()) = wanted.changed() => checks.use_only(&self.state.used(), self.state.now()),
+                Ok(()) = wanted.changed() => changed = true,
+                () = changes(uplink.as_mut()) => {}
                 () = tokio::time::sleep(wake.since(self.state.now())) => changed = true,
             }
         }

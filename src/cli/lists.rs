@@ -16,6 +16,9 @@ pub(super) struct ExitsArgs {
     /// Test that exit now, before all others
     #[arg(long, requires = "exit", conflicts_with = "watch")]
     check: bool,
+    /// End the condemnation of that exit; it is tested before its next use
+    #[arg(long, requires = "exit", conflicts_with_all = ["watch", "check"])]
+    pardon: bool,
     /// Only this country: two letters, or ?? for exits whose country is unknown
     #[arg(long)]
     country: Option<String>,
@@ -71,6 +74,7 @@ impl ExitsArgs {
             Some(exit) if self.check => {
                 ApiRequest::with_body(Method::POST, format!("/exits/{}/check", encode(exit)), json!({}))
             }
+            Some(exit) if self.pardon => ApiRequest::delete(format!("/exits/{}/condemnation", encode(exit))),
             Some(exit) => ApiRequest::get(format!("/exits/{}", encode(exit))),
             None => ApiRequest::get(with_query(
                 "/exits",

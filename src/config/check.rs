@@ -42,6 +42,8 @@ pub struct Check {
     pub stale_after: Duration,
     /// How long an exit is not used for a site after this site refused the exit.
     pub ban_for: Duration,
+    /// The largest number of requests per hour that checks make to each echo server by themselves. Above 0.
+    pub echo_per_hour: f64,
     /// The settings for tests of public proxies (`[check.public]`).
     pub public: CheckPublic,
 }
@@ -124,6 +126,7 @@ impl Check {
             passes: file.passes.positive(),
             stale_after: file.stale_after.0,
             ban_for: file.ban_for.0,
+            echo_per_hour: file.echo_per_hour,
             public: public(&file.public, findings),
         }
     }
@@ -175,6 +178,10 @@ fn public(file: &schema::CheckPublic, findings: &mut Findings) -> CheckPublic {
 fn check_numbers(file: &schema::Check, findings: &mut Findings) {
     if !(file.per_second > 0.0 && file.per_second <= 1_000_000.0) {
         findings.fault("check.per_second", format!("is {}", file.per_second), "write a number above 0, such as 5.0");
+    }
+    if !(file.echo_per_hour >= 1.0 && file.echo_per_hour <= 1_000_000_000.0) {
+        let hint = "write a number from 1, such as 500.0";
+        findings.fault("check.echo_per_hour", format!("is {}", file.echo_per_hour), hint);
     }
     if file.passes.0 > file.probes.0 && findings.is_sound(&"check.probes".into()) {
         let what = format!("is {}, but a check has only {} probes", file.passes.0, file.probes.0);

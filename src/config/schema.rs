@@ -186,7 +186,7 @@ section!(SourceList {
 
 section!(Check {
     echo: List<Text<Uri>> = ECHOES.into_iter().map(url).collect(),
-    canary: List<Text<Uri>> = [url(CANARY)].into_iter().collect(),
+    canary: List<Text<Uri>> = CANARIES.into_iter().map(url).collect(),
     targets: List<CheckTarget>,
     ca_file: Option<PathBuf>,
     per_second: f64 = 5.0,
@@ -197,6 +197,7 @@ section!(Check {
     passes: Int<1, 100> = Int(2),
     stale_after: Text<Duration> = minutes(6 * 60),
     ban_for: Text<Duration> = minutes(60),
+    echo_per_hour: f64 = 500.0,
     public: CheckPublic,
 });
 
@@ -254,7 +255,8 @@ const ECHOES: [&str; 2] = ["https://check.torproject.org/api/ip", "https://api.i
 
 /// The default page for detecting exits that change content: an unencrypted page that has been the same for every
 /// client for years. It is HTML, because such exits change mostly HTML.
-const CANARY: &str = "http://captive.apple.com/hotspot-detect.html";
+const CANARIES: [&str; 2] =
+    ["http://captive.apple.com/hotspot-detect.html", "http://detectportal.firefox.com/success.txt"];
 
 /// The default servers that answer with the client's address over plain HTTP. One belongs to an operator in [`ECHOES`],
 /// the other to a different operator.

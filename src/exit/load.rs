@@ -55,6 +55,8 @@ pub struct Load {
     tail: AtomicU32,
     /// The number of dials so far, counted up to [`TAIL_WARM`].
     seen: AtomicU32,
+    /// When a dial last succeeded, as a [`Moment`]. 0 if no dial did since the process started.
+    succeeded_at: AtomicU64,
     ejection: Ejection,
 }
 
@@ -69,6 +71,7 @@ impl Load {
     pub fn succeeded(&self, took: Duration, speed: DialSpeed, now: Moment) -> DialEffect {
         self.average_in(took, now);
         self.tail_in(took);
+        self.succeeded_at.store(now.0, Relaxed);
         self.ejection.succeeded(speed, now)
     }
 
@@ -93,6 +96,12 @@ impl Load {
     pub fn failed(&self, now: Moment) -> Option<Ejected> {
         self.average_in(FAILURE, now);
         self.ejection.failed(now)
+    }
+
+    /// Returns when a client's dial through the exit last reached its target. The tester then needs no check of its own.
+    /// `None` if no dial did since the process started.
+    pub fn last_success(&self) -> Option<Moment> {
+        Some(Moment(self.succeeded_at.load(Relaxed))).filter(|at| at.0 > 0)
     }
 
     /// Sets the latency that checks measured. The average returns to this latency while nobody uses the exit.

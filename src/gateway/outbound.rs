@@ -7,8 +7,8 @@
 //! exit is tried, up to `gateway.max_attempts` exits. A fault of the target is reported immediately, because the
 //! request would fail through every exit. A strict route has one exit and never tries another.
 //!
-//! Exits that were never tested are not used. If a request could use only untested exits, these exits are put first in
-//! the tester's queue, and the request waits for the results until its own deadline.
+//! Exits that were never tested are not used. If a request could use only untested exits, the best of these exits are put
+//! first in the tester's queue, and the request waits for the first good result until its own deadline.
 //!
 //! Next: `outbound/attempt.rs` dials one plan; `outbound/builtin.rs` answers `http://exit.gate/`; `outbound/rotate.rs`
 //! gives a username another exit.
@@ -56,6 +56,9 @@ use crate::route::table::{IMPLICIT, Wish};
 use crate::route::{self, Plan, Why, decide};
 use crate::state::State;
 use crate::tor::Tor;
+
+/// The pause after which a waiting request asks for tests of its exits once more. Not tuned: a check takes longer.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The time limits of outbound streams.
 #[derive(Clone, Copy, Debug)]
@@ -166,12 +169,12 @@ impl Outbound {
         decide(state.load().view(), state.memory(), &attempt.question(state.now()), &mut rand::rng())
     }
 
-    /// Handles the refusal of a choice. If the only reason is that exits were not tested yet, these exits are tested.
-    /// The choice is then repeated after every new revision of the state, until the request's deadline. All other
-    /// refusals are returned immediately.
+    /// Handles the refusal of a choice. If the only reason is that exits were not tested yet, the best of them are tested.
+    /// The choice is then repeated after every new revision of the state, until the request's deadline. If no source has
+    /// listed an exit yet, the request waits for the first list. All other refusals are returned immediately.
     async fn wait_for_tests(&self, attempt: &Attempt<'_>, refusal: Box<route::Refusal>) -> Result<Plan, Refusal> {
         let state = &self.parts.state;
-        if refusal.untested.is_empty() {
+        if !self.may_be_served_soon(&refusal) {
             return Err(self.refused(&refusal, attempt.wish));
         }
         let mut revisions = state.revisions();
@@ -181,12 +184,20 @@ impl Outbound {
                 Ok(plan) => return Ok(plan),
                 Err(refusal) => refusal,
             };
-            let hopeless = refusal.untested.is_empty();
             refusal.untested.iter().for_each(|exit| state.request_check(exit.clone()));
-            if hopeless || timeout_at(attempt.by, revisions.changed()).await.is_err() {
+            if !self.may_be_served_soon(&refusal) || Instant::now() >= attempt.by {
                 return Err(self.refused(&refusal, attempt.wish));
             }
+            // A check that says nothing about its exit makes no new revision, so the checks are requested again.
+            let again = attempt.by.min(Instant::now() + ASK_AGAIN);
+            let _ = timeout_at(again, revisions.changed()).await;
         }
+    }
+
+    /// Returns true if a request that was refused may be served after a while, because nobody has tested the exits yet,
+    /// or because tor has not read its directory yet.
+    fn may_be_served_soon(&self, refusal: &route::Refusal) -> bool {
+        !refusal.untested.is_empty() || refusal.why == Why::NoneKnown && self.parts.tor.is_some()
     }
 
     /// Converts a refusal by the module `route` into a refusal for the client. The detail of the refusal says how many

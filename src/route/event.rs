@@ -29,6 +29,8 @@ pub enum Event {
         /// What the exit did.
         why: Arc<str>,
     },
+    /// The condemnation of an exit ended, by itself or because a person ended it. A check comes before its next use.
+    Pardoned { exit: ExitId },
     /// A site refuses an exit.
     Banned {
         site: Site,
@@ -106,7 +108,8 @@ impl fmt::Display for Event {
                 f,
                 "{holder} is no longer pinned to {was}: the table of pins is full, and this one was unused for longest"
             ),
-            Self::Condemned { exit, why } => write!(f, "{exit} is never used again: {why}"),
+            Self::Condemned { exit, why } => write!(f, "{exit} is condemned and not used for two weeks: {why}"),
+            Self::Pardoned { exit } => write!(f, "{exit} is no longer condemned: it is checked before its next use"),
             Self::Banned { site, exit, why, .. } => write!(f, "{site} refuses {exit}: {why}"),
             Self::Suspended { check, pardoned } => write!(
                 f,

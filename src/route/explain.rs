@@ -23,6 +23,11 @@ pub struct Explanation {
     pub why: Option<Why>,
 }
 
+/// Returns how many exits are left for a username after each filter step. Sessions and pins do not matter.
+pub fn funnel(view: View<'_>, memory: &Memory, ask: &Ask<'_>) -> Funnel {
+    Chooser::new(view, memory, ask).funnel().0
+}
+
 /// Explains a username without using it: no session or pin is made or moved.
 pub fn explain(view: View<'_>, memory: &Memory, ask: &Ask<'_>) -> Explanation {
     let chooser = Chooser::new(view, memory, ask);

@@ -57,6 +57,11 @@ impl Implicit {
         open(&self.state).pool.clone()
     }
 
+    /// The selector of the pool: without mode, session and exit.
+    pub fn selector(&self) -> &Selector {
+        &self.selector
+    }
+
     pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
     }

@@ -175,6 +175,16 @@ impl Funnel {
     pub fn reason(&self) -> Option<Why> {
         self.steps.iter().find(|(_, left)| *left == 0).map(|(step, _)| step.why())
     }
+
+    /// Returns true if an exit may be left later although none is left now: checks may find a good one, a source may
+    /// list one for the first time, or one that is down may come back. Returns false if no known exit can ever satisfy
+    /// the selector.
+    pub fn may_fill(&self) -> bool {
+        match self.steps.iter().find(|(_, left)| *left == 0).map(|(step, _)| step) {
+            Some(Step::Geo(_) | Step::Asn(_) | Step::Exit(_) | Step::Port(_)) => false,
+            None | Some(_) => true,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -185,5 +195,27 @@ mod tests {
     fn without_any_known_exit_the_reason_is_that_no_source_has_answered() {
         let of = |known| Funnel { steps: vec![(Step::Known, known), (Step::Geo("jp".into()), 0)] };
         assert_eq!((of(0).reason(), of(3).reason()), (Some(Why::NoneKnown), Some(Why::NoneMatch)));
+    }
+
+    #[test]
+    fn a_selector_that_known_exits_cannot_satisfy_stays_without_exit() {
+        let of = |step| Funnel { steps: vec![(Step::Known, 3), (step, 0), (Step::Tested, 0)] };
+        for step in [Step::Geo("jp".into()), Step::Asn(1), Step::Exit("x".into()), Step::Port(25)] {
+            assert!(!of(step.clone()).may_fill(), "{step}");
+        }
+        let site = || Site::of(&crate::net::Host::Name("shop.com".into()));
+        for step in [
+            Step::Source(vec!["tor"]),
+            Step::Running,
+            Step::Tested,
+            Step::Check("steam".into()),
+            Step::Distinct,
+            Step::NotBanned(site()),
+            Step::Free,
+        ] {
+            assert!(of(step.clone()).may_fill(), "{step}");
+        }
+        let none = Funnel { steps: vec![(Step::Known, 0), (Step::Geo("jp".into()), 0)] };
+        assert!(none.may_fill() && Funnel { steps: vec![(Step::Known, 3)] }.may_fill());
     }
 }

@@ -81,11 +81,6 @@ impl WantedExits {
             None => &mut self.exits,
         }
     }
-
-    /// Iterates over every exit to which circuits are wanted.
-    pub fn every_exit(&self) -> impl Iterator<Item = Fingerprint> {
-        self.exits.keys().chain(self.own.values().flat_map(BTreeMap::keys)).copied()
-    }
 }
 
 struct Look<'a> {

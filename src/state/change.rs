@@ -37,6 +37,8 @@ pub enum Change {
     ExitUpdates(Vec<ExitUpdate>),
     /// A site refuses an exit. Either a scraper reported the refusal, or the site's answers to real requests showed it.
     Banned { site: Site, exit: ExitId, until: Moment, why: String },
+    /// A person ends the condemnation of an exit. The rows end it in the store.
+    Pardoned { exit: ExitId, pardon: fn(&mut Known), rows: Vec<Write> },
     /// The part of the state that comes from the configuration.
     Configured {
         /// Additions to the grammar of usernames.
@@ -95,6 +97,10 @@ impl Change {
                 effects.ban(next, (site, exit, until, why), now);
                 Ok(effects)
             }
+            Self::Pardoned { exit, pardon, rows } => {
+                let update = ExitUpdate { exit, update: Box::new(pardon), ban: None, writes: Vec::new() };
+                Ok(Effects { commit: rows, ..learn(next, vec![update], now) })
+            }
             Self::Configured { words, defaults, routes } => configure(next, words, defaults, routes),
             Self::Created(routes) => create(next, routes),
             Self::Changed(route, asked) => change(next, route, asked),
@@ -152,8 +158,10 @@ fn learn(next: &mut Snapshot, updates: Vec<ExitUpdate>, now: Moment) -> Effects 
         let was_caught = |edit: &Editor| edit.peek().get(&exit).is_some_and(|exit| exit.known().marks.bad_for_good);
         let before = was_caught(&edit);
         edit.learn(&exit, update);
-        if !before && was_caught(&edit) {
-            effects.events.push(condemned(edit.peek(), &exit));
+        match (before, was_caught(&edit)) {
+            (false, true) => effects.events.push(condemned(edit.peek(), &exit)),
+            (true, false) => effects.events.push(Event::Pardoned { exit: exit.clone() }),
+            _ => {}
         }
         effects.note.extend(writes);
         bans.extend(ban.map(|(site, until, why)| (site, exit, until, why)));

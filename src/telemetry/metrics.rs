@@ -122,7 +122,11 @@ names! {
     /// 1 for a check target that is suspended because most exits fail it, so its failures do not count. The target
     /// `echo` means all echo servers, and `canary` means the page that shows tampering.
     Gauge CHECKS_SUSPENDED = "exitgate_checks_suspended";
-    /// Exits that tampered with a page or intercepted TLS. The gateway never uses these exits again.
+    /// Requests of checks to all echo servers together.
+    Counter ECHO_REQUESTS = "exitgate_echo_requests_total";
+    /// Requests that checks may make by themselves to the echo server with the least left of its budget.
+    Gauge ECHO_BUDGET = "exitgate_echo_budget_requests";
+    /// Exits that tampered with pages or intercepted TLS of two hosts. The gateway does not use them for two weeks.
     Counter EXITS_CONDEMNED = "exitgate_exits_condemned_total";
     /// Bans of an exit for a site that refuses this exit, by reason: a check, real traffic, or the report of a scraper.
     Counter BANS = "exitgate_bans_total";

@@ -128,12 +128,14 @@ impl Gateway {
         assert_eq!(got.status, 200, "not ready: {} {}\n{}", got.body, got.errors, self.log());
     }
 
-    /// Waits until every exit of the network has a verdict, so that pools are full.
+    /// Orders a check of every exit, and waits until so many exits are usable, so that pools are full.
     pub async fn wait_tested(&self, exits: usize) {
         let usable = |got: &Got| {
             let answer: serde_json::Value = serde_json::from_str(&got.body).unwrap_or_default();
             answer["sources"]["tor"]["usable"].as_u64().unwrap_or_default() as usize >= exits
         };
+        self.wait_ready().await;
+        self.post("/checks", "{}").await; // the gateway itself tests what somebody wants
         let got = until(|| self.api("/ready"), usable).await;
         assert!(usable(&got), "fewer than {exits} usable exits: {}\n{}", got.body, self.log());
     }

@@ -178,6 +178,48 @@ async fn a_refused_order_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_route_is_created_before_anybody_has_tested_its_exits() {
+    let mut routes = TestService::new(9).await;
+    let state = routes.service.state.clone();
+    let verdict = |verdict| {
+        let update = move |exit: ExitId| ExitUpdate {
+            exit,
+            update: Box::new(move |known| known.verdict = verdict),
+            ban: None,
+            writes: Vec::new(),
+        };
+        Change::ExitUpdates((1..4).map(|n| update(ExitId::Tor(Fingerprint([n; 20])))).collect())
+    };
+    state.apply(verdict(Verdict::Untested)).await.unwrap();
+    assert_eq!(routes.create(json!({"selector": "us", "name": "early"})).await, Ok((vec!["early".to_owned()], true)));
+    let own = |count| json!({"selector": "us-strict", "count": count, "exclusive": true});
+    assert!(matches!(routes.create(own(4)).await, Err(RouteError::NoExit { .. } | RouteError::NoPortLeft)));
+    routes.create(own(3)).await.unwrap();
+    state.apply(verdict(Verdict::Bad)).await.unwrap();
+    routes.service.close("early", true).await.unwrap();
+    routes.create(json!({"selector": "us", "name": "late"})).await.unwrap();
+    routes.service.close("late", true).await.unwrap();
+    // No known exit is in Japan, and Tor is off, so that waiting for a test or a list is in vain.
+    for (body, tor) in [(json!({"selector": "jp"}), true), (json!({"selector": "us"}), false)] {
+        let rules = RouteRules { tor, ..RouteRules::clone(&routes.service.rules.load()) };
+        routes.service.rules.store(Arc::new(rules));
+        let none = routes.create(body).await.unwrap_err();
+        assert!(matches!(none, RouteError::NoExit { .. }), "{none}");
+    }
+}
+
+#[tokio::test]
+async fn a_route_is_created_before_any_exit_is_known() {
+    let mut routes = TestService::new(10).await;
+    let state = routes.service.state.clone();
+    for _ in 0..2 {
+        state.apply(Change::Listed(Source::Tor, Vec::new())).await.unwrap();
+    }
+    assert!(state.load().catalog.is_empty());
+    routes.create(json!({"selector": "jp"})).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_change_moves_the_port_and_is_stored() {
     let mut routes = TestService::new(3).await;
     routes.create(json!({"selector": "us", "name": "shop", "port": 20001, "ttl": "1h"})).await.unwrap();

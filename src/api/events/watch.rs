@@ -155,6 +155,7 @@ fn entry(event: &Event) -> (&'static str, Value) {
             ("pin.ended", of_pin(holder, json!({ "was": pinned(was), "evicted": evicted })))
         }
         Event::Condemned { exit, why } => ("exit.condemned", json!({ "exit": exit.to_string(), "why": &**why })),
+        Event::Pardoned { exit } => ("exit.pardoned", json!({ "exit": exit.to_string() })),
         Event::Banned { site, exit, until, why } => {
             let (site, exit) = (site.as_str(), exit.to_string());
             ("ban.made", json!({ "site": site, "exit": exit, "until": Timestamp(*until), "why": &**why }))

@@ -12,17 +12,17 @@ use utoipa::ToSchema;
 
 use super::super::Wiring;
 use super::super::timestamp::Timestamp;
-use super::Page;
-use crate::admin::{DurationOrNever, HumanDuration, RouteRules};
+use super::{Page, nowhere};
+use crate::admin::{DurationOrNever, HumanDuration, RouteRules, no_exit_reason};
 use crate::exit::{ExitId, Moment};
 use crate::gateway::outbound::Outbound;
-use crate::route::Policy;
 use crate::route::pin::PinRecord;
 use crate::route::policy::{Auth, Engine};
 use crate::route::pool::{Member, Pool};
 use crate::route::selector::Mode;
 use crate::route::table::{Entry, Origin};
-use crate::state::Snapshot;
+use crate::route::{self, Ask, Policy};
+use crate::state::{Snapshot, State};
 
 /// A route, with the exits that it uses and what it carries.
 #[derive(Debug, Serialize, ToSchema)]
@@ -48,8 +48,11 @@ pub(in crate::api) struct Proxy {
     created: Timestamp,
     expires: Option<Timestamp>,
     used: Option<Timestamp>,
-    /// `open`; `port_taken` while another program has its port.
+    /// `open`; `warming` until the first exit is known to be good, while requests wait; `port_taken` while another
+    /// program has its port.
     state: &'static str,
+    /// Why no exit serves the route yet, with the number of exits that are left after each condition; null if one does.
+    missing: Option<String>,
     policy: PolicyShown,
     live: Live,
     examples: Option<Examples>,
@@ -158,6 +161,7 @@ pub(super) struct RouteView {
     in_use: HashMap<Arc<str>, HashSet<ExitId>>,
     closed_ports: BTreeSet<String>,
     outbound: Arc<Outbound>,
+    state: State,
     /// The host name or address under which the caller reaches this machine.
     host: String,
 }
@@ -182,6 +186,7 @@ impl RouteView {
             in_use,
             closed_ports: wiring.routes.closed_ports(),
             outbound: wiring.outbound.clone(),
+            state: wiring.state.clone(),
         }
     }
 
@@ -217,7 +222,7 @@ impl RouteView {
         let name = route.name.as_str();
         let pin = self.pins.get(name).filter(|_| route.selector.mode == Mode::Strict);
         let exit = pin.map(|pin| Pinned { id: pin.to.exit.to_string(), ip: pin.to.ip });
-        let urls = self.urls(entry);
+        let (urls, missing) = (self.urls(entry), self.missing(entry, exit.is_some()));
         Proxy {
             name: name.to_owned(),
             port: route.port,
@@ -235,12 +240,30 @@ impl RouteView {
             created: Timestamp(route.created),
             expires: route.expires.map(Timestamp),
             used: entry.used().map(Timestamp),
-            state: if self.closed_ports.contains(name) { "port_taken" } else { "open" },
+            state: match missing {
+                _ if self.closed_ports.contains(name) => "port_taken",
+                Some(_) => "warming",
+                None => "open",
+            },
+            missing,
             policy: PolicyShown::of(&route.policy),
             live: self.live(name),
             examples: urls.as_ref().map(|urls| Examples::of(urls, &self.rules.example_url)),
             urls,
         }
+    }
+
+    /// Returns why no exit serves the route. Returns `None` if one does, or if the route has a pin, which then decides.
+    fn missing(&self, entry: &Entry, has_pin: bool) -> Option<String> {
+        if has_pin || entry.pool.have() > 0 {
+            return None;
+        }
+        let wish = self.snapshot.routes.resolve(entry.route.name.as_str(), None).ok()?;
+        let (target, now) = (nowhere(), self.state.now());
+        let ask = Ask { wish: &wish, key: "", target: &target, now, avoid: &[], plain: false };
+        let funnel = route::funnel(self.snapshot.view(), self.state.memory(), &ask);
+        let why = no_exit_reason(&funnel.reason()?, &wish.selector, self.rules.tor);
+        Some(format!("{why} ({funnel})"))
     }
 
     fn pool(&self, pool: &Pool) -> PoolShown {

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::check::condemnation::CONDEMNED_FOR;
 use crate::config::Config;
 use crate::exit::country::GeoIp;
 use crate::exit::{Abilities, Catalog, ExitId, Known, Moment, Offer, Source, Verdict};
@@ -17,10 +18,6 @@ use crate::store::{self, Loaded, Public, TargetVerdict};
 
 /// The name of the basic check of exits. The result of this check decides whether the exit counts as good or bad.
 const ECHO: &str = "echo";
-
-/// How long a public proxy that is condemned (found to be hostile) is remembered after its last check. Not tuned: free
-/// proxies rarely live longer.
-const CONDEMNED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Builds the snapshot and the memory (pins, sessions, bans). The routes of the configuration are added later, as a
 /// change of the state.
@@ -48,6 +45,7 @@ fn known(config: &Config, loaded: &Loaded, geoip: &GeoIp, now: Moment) -> HashMa
         let known = all.entry(verdict.exit.clone()).or_default();
         let stale = now.since(verdict.checked) > config.check.stale_after;
         match verdict.verdict {
+            TargetVerdict::Condemned if now.since(verdict.checked) >= CONDEMNED_FOR => {}
             TargetVerdict::Condemned => {
                 (known.verdict, known.marks.bad_for_good) = (Verdict::Bad, true);
                 (known.checked, known.why) = (Some(verdict.checked), Some(verdict.why.as_str().into()));
@@ -157,13 +155,15 @@ mod tests {
     #[test]
     fn verdicts_survive_and_a_condemned_exit_stays_condemned() {
         let old = Moment(1);
+        let days = |n: u64| Moment(NOW.0 - n * 24 * 3600 * 1_000_000);
         let loaded = Loaded {
-            exits: (1..=4).map(|n| kept(exit(n))).collect(),
+            exits: (1..=5).map(|n| kept(exit(n))).collect(),
             verdicts: vec![
                 verdict(1, ECHO, TargetVerdict::Good, "", NOW),
                 verdict(1, "shop", TargetVerdict::Good, "", NOW),
                 verdict(2, ECHO, TargetVerdict::Bad, "no answer in time", NOW),
-                verdict(3, ECHO, TargetVerdict::Condemned, "it changes pages", old),
+                verdict(3, ECHO, TargetVerdict::Condemned, "it changes pages", days(13)),
+                verdict(5, ECHO, TargetVerdict::Condemned, "it changes pages", days(14)),
                 verdict(4, ECHO, TargetVerdict::Good, "", old),
             ],
             ..Loaded::default()
@@ -173,6 +173,7 @@ mod tests {
         assert!(known(1).verdict == Verdict::Good && known(1).passed.contains("shop"));
         assert_eq!((known(2).verdict, known(2).why.as_deref()), (Verdict::Bad, Some("no answer in time")));
         assert_eq!(known(4).verdict, Verdict::Untested, "too old to count");
+        assert!(known(5).verdict == Verdict::Untested && !known(5).marks.bad_for_good, "it ended");
         let condemned = snapshot.catalog.get(&exit(3)).unwrap();
         assert!(condemned.known().marks.bad_for_good && !condemned.alive());
         assert_eq!(

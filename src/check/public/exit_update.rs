@@ -114,7 +114,7 @@ pub(super) fn update(
     (!nothing).then(|| ExitUpdate { exit: exit.id().clone(), update, ban: None, writes })
 }
 
-fn row(exit: &Exit, known: &Known, failures: u32, now: Moment) -> Option<store::Public> {
+pub(super) fn row(exit: &Exit, known: &Known, failures: u32, now: Moment) -> Option<store::Public> {
     let (ExitId::Public(id), Some(offer)) = (exit.id(), &exit.listing().public) else { return None };
     let able = known.public;
     let seen: Option<(IpAddr, _)> = known.observed.last().map(|seen| (seen.ip, seen.country));

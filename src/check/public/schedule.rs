@@ -181,7 +181,7 @@ impl PublicSchedule {
 
     /// Returns how many checks run, and how many proxies are due and wait.
     pub(super) fn load(&self, now: Moment) -> (usize, usize) {
-        (self.queue.running(), self.queue.waiting(now))
+        (self.queue.running(), self.queue.waiting(5, now))
     }
 }
 
@@ -202,8 +202,8 @@ impl Scheduled {
                 self.doubted |= long;
                 (Class::Failed, doubled(terms.failed_every, self.failures, terms.failed_at_most))
             }
-            Ended::Open if self.works => (Class::Working, terms.failed_every),
-            Ended::Open => (Class::Failed, terms.failed_every),
+            Ended::Open | Ended::TargetDown if self.works => (Class::Working, terms.failed_every),
+            Ended::Open | Ended::TargetDown => (Class::Failed, terms.failed_every),
         }
     }
 }

@@ -153,7 +153,7 @@ impl Ruling {
         match self.ended {
             Ended::Good => Verdict::Good,
             Ended::Bad => Verdict::Bad,
-            Ended::Open => Verdict::Untested,
+            Ended::Open | Ended::TargetDown => Verdict::Untested,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Limits how many checks begin per second. After a pause without checks, the checks that are allowed in one second may
-//! begin at the same time.
+//! Limits how often something begins: checks per second, or requests per hour. After a pause, several may begin at the
+//! same time.
 
 use std::time::Duration;
 
@@ -12,27 +12,51 @@ const BURST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct CheckRate {
     each: Duration,
-    /// The time at which all checks so far would have begun, if they had begun exactly at the allowed rate.
+    /// What is allowed in this time may begin at once after a pause.
+    burst: Duration,
+    /// The time at which all so far would have begun, if they had begun exactly at the allowed rate.
     paid_until: Moment,
 }
 
 impl CheckRate {
-    pub(super) fn new(per_second: f64) -> Self {
-        let each = Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::MAX);
-        Self { each, paid_until: Moment(0) }
+    pub(super) fn per_second(rate: f64) -> Self {
+        Self::new(Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX), BURST)
     }
 
-    /// Counts a check that begins now. If the check begins before the time that [`Self::next`] returns, later checks
-    /// wait longer.
+    /// Returns a rate of one in the time `each`, of which those of the time `burst` may begin at once.
+    pub(super) fn new(each: Duration, burst: Duration) -> Self {
+        Self { each, burst: burst.max(each), paid_until: Moment(0) }
+    }
+
+    /// Counts one that begins now. If it begins before the time that [`Self::next`] returns, later ones wait longer.
     pub(super) fn take(&mut self, now: Moment) {
         self.paid_until = self.paid_until.max(now).after(self.each);
     }
 
-    /// Returns the time at which the next check may begin.
-    pub(super) fn next(&self) -> Moment {
-        let saved = BURST.max(self.each).saturating_sub(self.each).as_micros() as u64;
-        Moment(self.paid_until.0.saturating_sub(saved))
+    /// Reverses the last [`Self::take`].
+    pub(super) fn give_back(&mut self) {
+        self.paid_until = before(self.paid_until, self.each);
     }
+
+    /// Returns the time at which the next may begin.
+    pub(super) fn next(&self) -> Moment {
+        before(self.paid_until, self.burst - self.each)
+    }
+
+    /// Returns the time from which at least half of the burst is left.
+    pub(super) fn next_half(&self) -> Moment {
+        before(self.paid_until, self.burst / 2)
+    }
+
+    /// Returns how many may begin now.
+    pub(super) fn left(&self, now: Moment) -> u64 {
+        let left = self.burst.saturating_sub(self.paid_until.since(now));
+        (left.as_micros() / self.each.as_micros().max(1)) as u64
+    }
+}
+
+fn before(at: Moment, span: Duration) -> Moment {
+    Moment(at.0.saturating_sub(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]
@@ -42,7 +66,7 @@ mod tests {
     const START: Moment = Moment(1_788_314_400_000_000);
 
     fn taken(per_second: f64, seconds: u64) -> usize {
-        let mut rate = CheckRate::new(per_second);
+        let mut rate = CheckRate::per_second(per_second);
         let millis = (0..seconds * 1000).map(|ms| START.after(Duration::from_millis(ms)));
         millis
             .map(|now| {
@@ -66,7 +90,7 @@ mod tests {
 
     #[test]
     fn checks_taken_early_delay_the_next() {
-        let mut rate = CheckRate::new(1.0);
+        let mut rate = CheckRate::per_second(1.0);
         (0..3).for_each(|_| rate.take(START));
         assert_eq!(rate.next(), START.after(Duration::from_secs(3)));
     }

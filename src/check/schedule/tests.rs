@@ -1,13 +1,21 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::exit::Fingerprint;
+use crate::exit::{Fingerprint, Verdict};
 
 const START: Moment = Moment(1_788_314_400_000_000);
 const SECOND: Duration = Duration::from_secs(1);
-const TERMS: Terms = Terms { every: Duration::from_secs(1800), per_second: 1000.0, concurrency: 3 };
+const TERMS: Terms = Terms {
+    every: Duration::from_secs(1800),
+    stale_after: Duration::from_secs(6 * 3600),
+    per_second: 1000.0,
+    concurrency: 3,
+    echo: EchoTerms { per_hour: 1_000_000.0 },
+};
+const RESERVE_EVERY: Duration = Duration::from_secs(2 * 3600);
 const NEW: LastCheck = LastCheck { checked: None, verdict: Verdict::Untested };
 
 fn exit(n: u8) -> ExitId {
@@ -18,9 +26,22 @@ fn good(ago: u32) -> LastCheck {
     LastCheck { checked: Some(Moment(START.0 - SECOND.as_micros() as u64 * u64::from(ago))), verdict: Verdict::Good }
 }
 
+/// A schedule in which nobody wants any exit.
+fn unwanted(terms: Terms, exits: &[(u8, LastCheck)]) -> Schedule {
+    let mut schedule = Schedule::new(terms, 1);
+    schedule.list(exits.iter().map(|(n, past)| (exit(*n), *past)));
+    schedule
+}
+
+fn want(schedule: &mut Schedule, wanted: &[(u8, Want)], now: Moment) {
+    let wanted = wanted.iter().map(|(n, want)| (exit(*n), *want)).collect();
+    schedule.want_only(&wanted, |_| None, now);
+}
+
+/// A schedule in which routes use every exit.
 fn schedule(terms: Terms, exits: &[(u8, LastCheck)]) -> Schedule {
-    let mut schedule = Schedule::new(terms);
-    schedule.list(exits.iter().map(|(n, past)| (exit(*n), *past)), START);
+    let mut schedule = unwanted(terms, exits);
+    want(&mut schedule, &exits.iter().map(|(n, _)| (*n, Want::Used)).collect::<Vec<_>>(), START);
     schedule
 }
 
@@ -33,16 +54,106 @@ fn order(schedule: &mut Schedule, now: Moment) -> Vec<u8> {
 }
 
 #[test]
-fn urgent_ones_come_first_then_used_then_new_then_the_oldest() {
-    let mut schedule = schedule(
-        Terms { concurrency: 10, ..TERMS },
-        &[(1, good(3000)), (2, good(9000)), (3, NEW), (4, good(1900)), (5, NEW), (6, good(10)), (7, good(500))],
-    );
-    schedule.use_only(&[exit(4), exit(7)].into(), START);
+fn urgent_ones_come_first_then_used_then_ordered_then_reserves() {
+    let all = [(1, good(9000)), (2, good(9000)), (3, NEW), (4, good(1900)), (5, NEW), (6, good(10)), (7, good(9000))];
+    let mut schedule = unwanted(Terms { concurrency: 10, ..TERMS }, &all);
+    let reserves = [(1, Want::Reserve), (3, Want::Reserve), (5, Want::Reserve), (6, Want::Reserve)];
+    want(&mut schedule, &[&reserves[..], &[(4, Want::Used)]].concat(), START);
     assert!(schedule.urgent(&exit(5), START) && !schedule.urgent(&exit(99), START));
-    assert_eq!(order(&mut schedule, START), [5, 4, 7, 3, 2, 1], "6 is not due; 7 is, because it is in use");
-    assert_eq!(schedule.wake(), Some(START.after(TERMS.every - 10 * SECOND)));
-    assert_eq!(order(&mut schedule, START.after(TERMS.every)), [6]);
+    assert!(schedule.soon(&exit(2), START) && !schedule.soon(&exit(99), START));
+    assert_eq!(order(&mut schedule, START), [5, 4, 2, 1, 3], "6 is not due, and nobody wants 7");
+    assert_eq!(schedule.wake(), Some(START.after(RESERVE_EVERY - 10 * SECOND)));
+    assert_eq!(order(&mut schedule, START.after(RESERVE_EVERY)), [6]);
+}
+
+#[test]
+fn exits_that_nobody_wants_trickle_in_the_order_of_their_ranks() {
+    let exits: Vec<_> = (1..=200).map(|n| (n, NEW)).collect();
+    let mut schedule = unwanted(Terms { concurrency: 500, ..TERMS }, &exits);
+    assert_eq!(order(&mut schedule, START), [0; 0], "without a rank an exit is not checked");
+    let rank = |id: &ExitId| (1..=200).find(|n| exit(*n) == *id).map(|n| u32::from(200 - n));
+    schedule.want_only(&HashMap::new(), rank, START);
+    let first = order(&mut schedule, START);
+    assert_eq!((first.len(), first[0], first[63]), (64, 200, 137));
+    assert_eq!(schedule.waiting(START), 0, "they do not wait");
+    assert_eq!(order(&mut schedule, START.after(TERMS.stale_after / TRICKLE)), [136]);
+    assert_eq!(order(&mut schedule, START.after(TERMS.stale_after)).len(), TRICKLE as usize - 1);
+    for n in 137..=200 {
+        schedule.ended(&exit(n), Ended::Good, START, 0.5);
+    }
+    let much_later = START.after(TERMS.stale_after * 50);
+    assert!(order(&mut schedule, much_later).iter().all(|n| *n < 137), "a good one is not checked again");
+    schedule.forget_verdict(&exit(200), much_later);
+    schedule.want_only(&HashMap::new(), |id| (*id == exit(200)).then_some(1), much_later);
+    assert_eq!(order(&mut schedule, much_later.after(TERMS.stale_after))[0], 200, "but when its verdict is too old");
+}
+
+#[test]
+fn the_budget_of_echo_servers_holds_back_reserves_first_and_orders_never() {
+    let terms = Terms { concurrency: 100, echo: EchoTerms { per_hour: 10.0 }, ..TERMS };
+    let mut schedule = unwanted(terms, &(1..=9).map(|n| (n, NEW)).collect::<Vec<_>>());
+    let all = |from: u8| [(from, Want::Used), (from + 1, Want::Reserve)];
+    want(&mut schedule, &all(1), START);
+    (0..40).for_each(|_| schedule.asked_echo(0, START));
+    assert_eq!(order(&mut schedule, START), [1, 2], "half of the budget is left");
+    want(&mut schedule, &all(3), START);
+    schedule.asked_echo(0, START);
+    assert_eq!(order(&mut schedule, START), [3]);
+    (0..39).for_each(|_| schedule.asked_echo(0, START));
+    want(&mut schedule, &all(5), START);
+    schedule.urgent(&exit(7), START);
+    schedule.soon(&exit(8), START);
+    assert_eq!(order(&mut schedule, START), [8], "a person's order is carried out");
+    assert_eq!((schedule.echoes().left(0, START), schedule.echoes().requests(0)), (0, 80));
+    let minutes = |n: u32| START.after(60 * n * SECOND);
+    assert_eq!(schedule.wake(), Some(minutes(6)));
+    assert_eq!(order(&mut schedule, minutes(6)), [7, 5]);
+}
+
+#[test]
+fn without_uplink_one_check_runs_at_a_time() {
+    let exits: Vec<_> = (1..=9).map(|n| (n, NEW)).collect();
+    let mut schedule = schedule(TERMS, &exits);
+    schedule.set_uplink(false);
+    schedule.urgent(&exit(5), START);
+    assert_eq!(order(&mut schedule, START), [5], "not even for live requests");
+    assert_eq!(schedule.wake(), None);
+    schedule.ended(&exit(5), Ended::Open, START, 0.5);
+    assert_eq!(schedule.wake(), Some(START.after(UPLINK_RETRY)));
+    assert_eq!(order(&mut schedule, START.after(UPLINK_RETRY)).len(), 1);
+    schedule.set_uplink(true);
+    assert_eq!(order(&mut schedule, START.after(UPLINK_RETRY)).len(), 2, "as many as at any time");
+}
+
+#[test]
+fn traffic_counts_as_a_check_until_the_address_is_old() {
+    let mut schedule = schedule(TERMS, &[(1, good(2000))]);
+    assert_eq!(schedule.next(START), Some(exit(1)));
+    assert!(!schedule.needs_check(&exit(1), START));
+    schedule.proven(&exit(1), START, 0.5);
+    assert_eq!(schedule.wake(), Some(START.after(TERMS.every)));
+    let old = START.after(Duration::from_secs(12 * 3600 - 2000));
+    assert!(schedule.needs_check(&exit(1), old) && !schedule.needs_check(&exit(1), Moment(old.0 - 1)));
+    for ask in [Schedule::force, Schedule::soon] {
+        ask(&mut schedule, &exit(1), START);
+        assert!(schedule.needs_check(&exit(1), START), "a person wants a check");
+        assert_eq!(schedule.next(START), Some(exit(1)));
+        schedule.ended(&exit(1), Ended::Good, START, 0.5);
+    }
+    schedule.again(&exit(1), START);
+    assert!(schedule.needs_check(&exit(1), START));
+    assert_eq!(schedule.next(START), Some(exit(1)));
+    schedule.ended(&exit(1), Ended::Bad, START, 0.5);
+    assert!(schedule.needs_check(&exit(1), START) && schedule.needs_check(&exit(9), START));
+}
+
+#[test]
+fn checks_that_traffic_saves_use_no_rate() {
+    let mut schedule = schedule(Terms { per_second: 1.0, ..TERMS }, &[(1, good(2000)), (2, good(2000))]);
+    assert_eq!(schedule.next(START), Some(exit(1)));
+    assert_eq!(schedule.next(START), None);
+    schedule.proven(&exit(1), START, 0.5);
+    assert_eq!(schedule.next(START), Some(exit(2)));
 }
 
 #[test]
@@ -72,43 +183,44 @@ fn the_rate_holds_back_all_but_urgent_checks() {
 
 #[test]
 fn an_exit_that_fails_is_checked_more_and_more_seldom() {
-    let mut schedule = schedule(TERMS, &[(1, NEW)]);
-    let mut now = START;
-    let mut pauses = Vec::new();
-    for how in [Ended::Bad, Ended::Bad, Ended::Bad, Ended::Good, Ended::Open, Ended::Open, Ended::Bad] {
-        assert_eq!(order(&mut schedule, now), [1]);
-        schedule.ended(&exit(1), how, now, 0.5);
-        let due = schedule.wake().unwrap();
-        pauses.push(due.since(now).as_secs());
-        now = due;
+    let ends =
+        [Ended::Bad, Ended::Bad, Ended::Bad, Ended::Good, Ended::Open, Ended::Open, Ended::Bad, Ended::TargetDown];
+    for (want_as, most) in [(Want::Reserve, 8 * TERMS.every), (Want::Used, TERMS.every / 5)] {
+        let mut schedule = unwanted(TERMS, &[(1, NEW)]);
+        want(&mut schedule, &[(1, want_as)], START);
+        let mut now = START;
+        let mut pauses = Vec::new();
+        let mut again = |schedule: &mut Schedule, how| {
+            assert_eq!(order(schedule, now), [1]);
+            schedule.ended(&exit(1), how, now, 0.5);
+            let due = schedule.wake().unwrap();
+            pauses.push(due.since(now).as_secs());
+            now = due;
+        };
+        ends.iter().for_each(|how| again(&mut schedule, *how));
+        (0..20).for_each(|_| again(&mut schedule, Ended::Bad));
+        let every = if want_as == Want::Used { 1800 } else { 7200 };
+        assert_eq!(pauses[..8], [60, 120, 240, every, 2, 4, 240, 480]);
+        assert_eq!(pauses[27], most.as_secs());
     }
-    assert_eq!(pauses, [60, 120, 240, 1800, 2, 4, 240]);
-    for _ in 0..20 {
-        order(&mut schedule, now);
-        schedule.ended(&exit(1), Ended::Bad, now, 0.5);
-        now = schedule.wake().unwrap();
-    }
-    order(&mut schedule, now);
-    schedule.ended(&exit(1), Ended::Bad, now, 0.5);
-    assert_eq!(schedule.wake().unwrap().since(now), TERMS.every * SELDOM);
 }
 
 #[test]
 fn due_times_are_spread_and_used_exits_come_sooner() {
-    for (used, dice, seconds) in [(false, 0.0, 1620), (false, 1.0, 1980), (true, 0.5, 450)] {
-        let mut schedule = schedule(TERMS, &[(1, NEW)]);
-        if used {
-            schedule.use_only(&[exit(1)].into(), START);
-        }
+    for (as_what, dice, seconds) in [(Want::Reserve, 0.0, 6480), (Want::Reserve, 1.0, 7920), (Want::Used, 0.5, 1800)] {
+        let mut schedule = unwanted(TERMS, &[(1, NEW)]);
+        want(&mut schedule, &[(1, as_what)], START);
         order(&mut schedule, START);
         schedule.ended(&exit(1), Ended::Good, START, dice);
         assert_eq!(schedule.wake().unwrap().since(START).as_secs(), seconds);
     }
+    let rare = Terms { every: Duration::from_secs(5 * 3600), ..TERMS };
+    assert_eq!(rare.reserve_every(), rare.every, "a reserve is not checked more often than a member");
 }
 
 #[test]
 fn urgent_checks_of_one_exit_have_a_gap_and_forced_ones_do_not() {
-    let [gap, open_gap] = URGENT_GAPS;
+    let [gap, open_gap] = [10 * SECOND, SECOND];
     let mut schedule = schedule(TERMS, &[(1, NEW)]);
     order(&mut schedule, START);
     assert!(schedule.urgent(&exit(1), START), "it is being tested");
@@ -141,11 +253,22 @@ fn an_exit_marked_again_during_its_check_is_checked_once_more() {
 }
 
 #[test]
+fn something_new_to_check_makes_wanted_exits_due() {
+    let mut schedule = unwanted(Terms { concurrency: 9, ..TERMS }, &[(1, good(10)), (2, good(20)), (3, good(5))]);
+    want(&mut schedule, &[(1, Want::Used), (2, Want::Reserve)], START);
+    schedule.hurry(START);
+    assert_eq!(order(&mut schedule, START), [1, 2]);
+    assert_eq!((schedule.ended_at(&exit(3)), schedule.ended_at(&exit(9))), (good(5).checked, None));
+}
+
+#[test]
 fn an_exit_that_leaves_is_not_checked_and_the_others_keep_their_order() {
     let mut schedule = schedule(TERMS, &[(1, NEW), (2, good(10)), (3, NEW)]);
     assert_eq!(schedule.next(START), Some(exit(1)));
-    schedule.list([(exit(2), NEW), (exit(4), NEW)], START);
+    schedule.list([(exit(2), NEW), (exit(4), NEW)]);
+    want(&mut schedule, &[(2, Want::Used), (4, Want::Used)], START);
     schedule.ended(&exit(1), Ended::Good, START, 0.5);
+    assert!(schedule.knows(&exit(4)) && !schedule.knows(&exit(1)));
     assert_eq!((order(&mut schedule, START), schedule.waiting(START)), (vec![4], 0));
     assert_eq!(schedule.running(), 1);
     schedule.hurry(START);
@@ -169,7 +292,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0..20u8, 0..20u8).prop_map(|(a, b)| Step::Use(a, b)),
         (0..20u8).prop_map(Step::List),
         Just(Step::Next),
-        (0..20u8, 0..3u8).prop_map(|(n, how)| Step::End(n, how)),
+        (0..20u8, 0..4u8).prop_map(|(n, how)| Step::End(n, how)),
         (0..2000u16).prop_map(Step::Wait),
         Just(Step::Hurry),
     ]
@@ -184,13 +307,13 @@ proptest! {
         for step in steps {
             match step {
                 Step::Urgent(n) => _ = schedule.urgent(&exit(n), now),
-                Step::Use(a, b) => schedule.use_only(&[exit(a), exit(b)].into(), now),
-                Step::List(n) => schedule.list((0..n).map(|n| (exit(n), NEW)), now),
+                Step::Use(a, b) => want(&mut schedule, &[(a, Want::Used), (b, Want::Reserve)], now),
+                Step::List(n) => schedule.list((0..n).map(|n| (exit(n), NEW))),
                 Step::Next => if let Some(id) = schedule.next(now) {
                     prop_assert!(running.insert(id), "tested twice at once");
                 },
                 Step::End(n, how) => if running.remove(&exit(n)) {
-                    let how = [Ended::Good, Ended::Bad, Ended::Open][usize::from(how)];
+                    let how = [Ended::Good, Ended::Bad, Ended::Open, Ended::TargetDown][usize::from(how)];
                     schedule.ended(&exit(n), how, now, 0.5);
                 },
                 Step::Wait(seconds) => now = now.after(SECOND * u32::from(seconds)),

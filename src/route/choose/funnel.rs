@@ -4,6 +4,13 @@
 //! For every condition the catalog keeps a set of exits. So to refuse a connection takes little more time than to
 //! choose an exit. This matters because scrapers repeat requests that were refused.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use super::super::balance::stir;
 use super::super::ban::Site;
 use super::super::pool::picked;
 use super::super::refusal::{Funnel, Refusal, Step, Why};
@@ -11,11 +18,15 @@ use super::super::selector::Mode;
 use super::Chooser;
 use crate::exit::catalog::{Bits, Filter};
 use crate::exit::country::CountrySet;
-use crate::exit::{ExitId, Source};
+use crate::exit::{Exit, ExitId, Source};
 
 /// The largest number of unchecked exits that a refusal lists. The gateway checks the listed exits immediately. Not
-/// tuned: the first good exit ends the wait, and among three exits one is probably good.
-const WORTH_A_CHECK: usize = 3;
+/// tuned: the first good exit ends the wait, and among four exits one is quick.
+const WORTH_A_CHECK: usize = 4;
+
+/// The number of unchecked exits of which those with the most capacity are listed. Not tuned: four of 64 are among the
+/// largest, but are not always the same four.
+const COMPARED: usize = 64;
 
 impl Chooser<'_> {
     /// Returns a refusal whose reason is the first condition that no exit meets.
@@ -42,9 +53,7 @@ impl Chooser<'_> {
         }
         counter.keep(Step::Running, catalog.alive());
         counter.keep(Step::Port(self.ask.target.port), &self.allowing());
-        let untested = counter.left.and(catalog.untested());
-        let untested = untested.iter().take(WORTH_A_CHECK).filter_map(|slot| catalog.at(slot));
-        let untested = untested.map(|exit| exit.id().clone()).collect();
+        let untested = self.worth_a_check(&counter.left.and(catalog.untested()));
         counter.keep(Step::Tested, catalog.usable());
         if let Some(check) = &self.need.policy.check {
             counter.keep(Step::Check(check.clone()), catalog.passing(check).unwrap_or(&Bits::default()));
@@ -61,6 +70,24 @@ impl Chooser<'_> {
             counter.drop(Step::Free, &taken);
         }
         (Funnel { steps: counter.steps }, untested)
+    }
+
+    /// Returns a few of these exits, with much capacity, and each with another address.
+    fn worth_a_check(&self, exits: &Bits) -> Vec<ExitId> {
+        // The same request lists the same exits for a while, so that repeated requests wait for the same checks.
+        let minute = self.ask.now.0 / 60_000_000;
+        let sample = exits.sample(COMPARED, &mut SmallRng::seed_from_u64(stir(self.holder.seed(), minute)));
+        let mut sample: Vec<_> = sample.into_iter().filter_map(|slot| self.view.catalog.at(slot)).collect();
+        sample.sort_by_key(|exit| Reverse(exit.listing().weight));
+        let mut listed: Vec<&Arc<Exit>> = Vec::new();
+        for exit in sample {
+            let address = |exit: &Exit| exit.listing().announced.first().copied();
+            let is_new = address(exit).is_none() || listed.iter().all(|other| address(other) != address(exit));
+            if is_new && listed.len() < WORTH_A_CHECK {
+                listed.push(exit);
+            }
+        }
+        listed.into_iter().map(|exit| exit.id().clone()).collect()
     }
 
     /// Counts the exits after the first filter steps: source, countries, AS.

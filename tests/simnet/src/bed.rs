@@ -116,15 +116,27 @@ check.ca_file = {ca:?}
         let setup = Setup { pace: Pace(1.0), data: None, lines: FAST.to_owned() };
         let gateway = Gateway::start(self, &world, setup).await?;
         let enough = self.exits() * 9 / 10;
-        let (mut best, mut usable) = (0, 0);
-        while began.elapsed() < LONGEST && usable < enough {
-            sleep(Duration::from_millis(500)).await;
-            usable = gateway.usable().await;
-            if usable > best + 100 {
-                best = usable;
-                eprintln!("     testing exits once for all scenarios: {usable} of {enough}");
+        // The gateway tests what somebody wants, so all exits are ordered. The order is given again because at first no
+        // exit is known, and because a post gives up before a pass over all exits ends.
+        let order = async {
+            loop {
+                let _ = gateway.post("/checks", &serde_json::json!({})).await;
+                sleep(Duration::from_millis(500)).await;
             }
-        }
+        };
+        let tested = async {
+            let (mut best, mut usable) = (0, 0);
+            while began.elapsed() < LONGEST && usable < enough {
+                sleep(Duration::from_millis(500)).await;
+                usable = gateway.usable().await;
+                if usable > best + 100 {
+                    best = usable;
+                    eprintln!("     testing exits once for all scenarios: {usable} of {enough}");
+                }
+            }
+            usable
+        };
+        let usable = tokio::select! { usable = tested => usable, () = order => 0 };
         ensure!(
             usable >= enough / 2,
             "only {usable} of {} exits were usable after {} s",

@@ -35,8 +35,9 @@ const DURATIONS: &[(&str, u64)] = &[
     ("check.ban_for", 3_600_000),
 ];
 
-/// Every rate, a second.
-const RATES: &[(&str, f64)] = &[("tor.circuits_per_second", 1.0), ("check.per_second", 5.0)];
+/// Every rate, a second or an hour.
+const RATES: &[(&str, f64)] =
+    &[("tor.circuits_per_second", 1.0), ("check.per_second", 5.0), ("check.echo_per_hour", 500.0)];
 
 impl Pace {
     /// The time on the wall that stands for this time of the model.

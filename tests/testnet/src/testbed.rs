@@ -49,13 +49,14 @@ impl Testbed {
             r#"tor.extra = {extra:?}
 tor.geoip_file = {geoip:?}
 check.echo = [{echo:?}, {second:?}]
-check.canary = [{canary:?}]
+check.canary = [{canary:?}, {other:?}]
 check.ca_file = {ca:?}"#,
             extra = self.network.client_torrc_lines(),
             geoip = self.network.geoip_file(),
             echo = self.web.https("echo.test", "/ip"),
             second = self.web.http("ip.test", "/ip.json"),
             canary = self.web.http("echo.test", "/bytes/64"),
+            other = self.web.http("ip.test", "/bytes/64"),
             ca = self.web.ca_pem(),
         )
     }

@@ -17,7 +17,7 @@ function Checks({ exit: { id, checked } }) {
   return html`<${Panel} title="Checks" more=${list.length > 0 && html`<span class="faint">${percent(good / list.length)} good of ${count(list.length)}</span>`}>
     <${Trouble} error=${error} again=${again} />
     ${!data && !error && html`<${Waiting} />`}
-    ${data && list.length === 0 && html`<${Empty} title=${checked ? "No stored results" : "Not checked yet"}>${checked ? html`It was checked <${When} at=${checked} />, but the history has no results of it.` : "Exits in use are checked first, then those never checked. “Check now” checks this one at once."}</${Empty}>`}
+    ${data && list.length === 0 && html`<${Empty} title=${checked ? "No stored results" : "Not checked yet"}>${checked ? html`It was checked <${When} at=${checked} />, but the history has no results of it.` : "Exits that routes want are checked first. “Check now” checks this one at once."}</${Empty}>`}
     ${list.length > 0 && html`<${History} checks=${[...list].reverse()} />
       <div class="scroll"><table><thead><tr><th scope="col">When</th><th scope="col">Target</th><th scope="col">Outcome</th><th scope="col" class="number wide">Circuit</th><th scope="col" class="number wide">Connect</th><th scope="col" class="number wide">TLS</th><th scope="col" class="number wide">First byte</th><th scope="col" class="number">Total</th></tr></thead>
       <tbody>${list.slice(0, all ? SHOWN : ROWS).map((check, at) => html`<tr key=${`${check.at}-${at}`}><td class="nowrap"><${When} at=${check.at} /></td><td>${check.target}</td>
@@ -41,6 +41,22 @@ function CheckNow({ id }) {
     setBusy(false);
   };
   return html`<button type="button" disabled=${busy} onClick=${go}><${Icon} name="rotate" />${busy ? "Checking …" : "Check now"}</button>`;
+}
+
+function Pardon({ id }) {
+  const [busy, setBusy] = useState(false);
+  const go = async () => {
+    setBusy(true);
+    try {
+      await ask(`/exits/${encodeURIComponent(id)}/condemnation`, { method: "DELETE" });
+      say("It is no longer condemned. A check comes before its next use.", "good");
+      refresh("/exits");
+    } catch (why) {
+      say(why.message, "bad");
+    }
+    setBusy(false);
+  };
+  return html`<button type="button" disabled=${busy} onClick=${go}>${busy ? "Pardoning …" : "Pardon"}</button>`;
 }
 
 function Facts({ exit }) {
@@ -73,7 +89,7 @@ function username({ id, ip, source, username: given }) {
 export function Exit({ id }) {
   const { data: exit, error, again } = useAsk(`/exits/${encodeURIComponent(id)}`, 5000);
   return html`<p class="crumb"><a href="#/exits">Exits</a></p>
-    <div class="head"><h1 tabindex="-1" class="mono">${exit?.ip ?? short(id)} ${exit?.nickname && html`<span class="faint">${exit.nickname}</span>`}</h1>${exit && html`<${CheckNow} id=${exit.id} />`}</div>
+    <div class="head"><h1 tabindex="-1" class="mono">${exit?.ip ?? short(id)} ${exit?.nickname && html`<span class="faint">${exit.nickname}</span>`}</h1>${exit && html`<span>${exit.marks?.includes("condemned") && html`<${Pardon} id=${exit.id} /> `}<${CheckNow} id=${exit.id} /></span>`}</div>
     ${error?.status === 404 ? html`<${Panel}><${Empty} title="This exit is not known">Its source no longer lists it, or never did. <a href="#/exits">To all exits</a></${Empty}></${Panel}>` : html`<${Trouble} error=${error} again=${again} />`}
     ${!exit && !error && html`<${Waiting} />`}
     ${exit && html`<div class="columns narrow"><${Facts} exit=${exit} /><div class="stack"><${Checks} exit=${exit} />

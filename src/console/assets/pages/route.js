@@ -110,6 +110,7 @@ function Details({ route, error, again }) {
       ${route.check && html`<span>check ${route.check}</span>`}
       <${Badge}>${route.auth === "key" ? "requires a key" : "open: no key needed"}</${Badge}>${route.origin === "config" && html`<${Badge}>from the configuration</${Badge}>`}
       <span class="faint">created <${When} at=${route.created} /></span>${route.expires && html`<span class="warn">ends <${When} at=${route.expires} /></span>`}</p>
+    ${route.state === "warming" && html`<div class="trouble" role="status"><p>No exit is tested yet; the first requests wait. ${route.missing}</p></div>`}
     ${route.state === "port_taken" && html`<div class="trouble" role="alert"><p>Another program listens on port ${route.port}. Stop it; the gateway tries again by itself.</p></div>`}
     <${Trouble} error=${error} again=${again} />
     <${Panel} title="Now"><${Figures} route=${route} /></${Panel}>

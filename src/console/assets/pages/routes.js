@@ -48,7 +48,7 @@ function Row({ route }) {
   const share = now?.recent.failed ?? (now?.total.requests ? now.total.failed / now.total.requests : null);
   return html`<tr>
     <th scope="row"><a class="name" href=${`#/routes/${encodeURIComponent(name)}`}>${name}</a>
-      ${origin === "config" && html`<${Badge}>config</${Badge}>`}${state === "port_taken" && html`<${Badge} kind="bad">port taken</${Badge}>`}
+      ${origin === "config" && html`<${Badge}>config</${Badge}>`}${state === "warming" && html`<${Badge}>warming</${Badge}>`}${state === "port_taken" && html`<${Badge} kind="bad">port taken</${Badge}>`}
       <div class="faint mono">${selector}</div></th>
     <td class="mono nowrap wide">${port ?? "–"} ${urls && html`<${CopyButton} text=${addresses(route).socks5} label=${`Copy the address of ${name}`} />`}</td>
     <td class="nowrap wide"><${Pool} pool=${pool} mode=${mode} /></td>

@@ -1,0 +1,251 @@
+//! Decides which Tor exits somebody wants. Pure.
+//!
+//! Exits are wanted by routes, by usernames that were used lately, and by pins. All routes that choose among the same
+//! exits form one group, because their pools must not share a few tested exits. A group wants as many good exits, each
+//! with another address, as its pools have places, and some more as a reserve: for members that fail, and for sites
+//! that ban members. If a group has fewer, the best untested exits that match are wanted, too. An exit with much
+//! capacity is better. Exits are drawn with a chance that follows their consensus weight, as Tor's own clients draw
+//! them, because otherwise all gateways would test and use the same few exits.
+//!
+//! Next: `check/schedule.rs` decides when wanted exits are checked.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::exit::catalog::Bits;
+use crate::exit::country::Country;
+use crate::exit::{Catalog, Exit, ExitId, Moment, Slot, Source};
+use crate::lifecycle::yielding;
+use crate::route::memory::Memory;
+use crate::route::policy::Policy;
+use crate::route::pool::{self, Pool};
+use crate::route::selector::{Mode, Selector};
+use crate::state::Snapshot;
+
+/// A route counts as used if its last use was within this time. `route/wanted.rs` has the same value for circuits.
+const IN_USE: Duration = Duration::from_secs(600);
+
+/// The least number of good exits that a group wants beyond the places of its pools. Not tuned: three exits that one
+/// request may try, and one more.
+const RESERVE: usize = 4;
+
+/// How many good exits the gateway keeps if nobody wants any, so that a first request need not wait.
+const STANDING: usize = 8;
+
+/// Of untested exits, this many more are tested than a group lacks, in percent. On the public network, 98 of 100 pass.
+const SPARE_TESTS: usize = 25;
+
+/// How much an exit is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Want {
+    /// The exit is a member of a pool that nobody uses now, or waits for a member of a pool to fail.
+    Reserve,
+    /// A route in use has the exit in its pool, a client uses its pin, or the pool of a route has no exit for a place.
+    Used,
+}
+
+/// The exits that can be tested, in the order in which they are tested.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    slots: Vec<Slot>,
+    testable: Bits,
+}
+
+impl Order {
+    /// Draws an order in which exits with more capacity tend to come first. The same `seed` gives the same order.
+    pub fn new(catalog: &Catalog, seed: u64, can_test: impl Fn(&Exit) -> bool) -> Self {
+        let exits = catalog.alive().iter().filter_map(|slot| catalog.at(slot)).filter(|exit| can_test(exit));
+        let mut drawn: Vec<_> = exits.map(|exit| (key(exit, seed), exit.slot())).collect();
+        drawn.sort_unstable_by(|(one, _), (other, _)| one.total_cmp(other));
+        let testable = drawn.iter().map(|(_, slot)| *slot).collect();
+        Self { slots: drawn.into_iter().map(|(_, slot)| slot).collect(), testable }
+    }
+
+    fn of<'c>(&'c self, set: &'c Bits, catalog: &'c Catalog) -> impl Iterator<Item = &'c Exit> {
+        let slots = self.slots.iter().filter(|slot| set.has(**slot));
+        slots.filter_map(|slot| catalog.at(*slot)).map(|exit| &**exit)
+    }
+
+    /// Returns one untested exit of each country that has no good exit, with its place: the exit of the smallest country
+    /// comes first. Large countries are the ones that routes most often want, so their exits are tested anyway.
+    pub fn representatives(&self, catalog: &Catalog) -> HashMap<ExitId, u32> {
+        let sizes: HashMap<Country, usize> =
+            catalog.countries().map(|(country, count)| (country, count.known)).collect();
+        let usable = catalog.usable().and(&self.testable);
+        let mut covered: HashSet<Country> = self.of(&usable, catalog).map(Exit::country).collect();
+        let untested = catalog.untested().and(&self.testable);
+        let first = self.of(&untested, catalog).filter(|exit| covered.insert(exit.country()));
+        let mut first: Vec<_> = first.map(|exit| (sizes.get(&exit.country()).copied(), exit.id().clone())).collect();
+        first.sort_by_key(|(size, _)| *size);
+        first.into_iter().zip(1..).map(|((_, id), place)| (id, place)).collect()
+    }
+}
+
+/// Returns the key of an exit in the weighted draw of Efraimidis and Spirakis. The smallest key comes first.
+fn key(exit: &Exit, seed: u64) -> f64 {
+    let mixed = crate::route::balance::stir(seed, exit.seed());
+    let uniform = ((mixed >> 11) as f64 + 1.0) / ((1u64 << 53) as f64 + 1.0);
+    -uniform.ln() / f64::from(exit.listing().weight.max(1))
+}
+
+/// What [`wanted`] knows besides the snapshot.
+pub struct Inputs<'a> {
+    pub snapshot: &'a Snapshot,
+    pub memory: &'a Memory,
+    pub order: &'a Order,
+    /// Returns true if the exit was checked since all sites that routes name are requested. An exit that was not may
+    /// pass a site of which nothing is known.
+    pub asked_sites: &'a dyn Fn(&ExitId) -> bool,
+    pub now: Moment,
+}
+
+/// Routes and usernames that choose among the same exits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    /// Without mode and session.
+    selector: Selector,
+    check: Option<std::sync::Arc<str>>,
+    /// Each route has one address of its own, and keeps it.
+    strict: bool,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    places: usize,
+    reserve: usize,
+    /// The members of the pools, and whether the pool is in use.
+    members: Vec<(ExitId, bool)>,
+}
+
+/// Returns the exits that somebody wants.
+pub fn wanted(inputs: &Inputs<'_>) -> HashMap<ExitId, Want> {
+    let mut all = HashMap::new();
+    let pins = inputs.memory.pins().list(inputs.now);
+    for pin in &pins {
+        let used = inputs.now.since(pin.used) < IN_USE;
+        raise(&mut all, &pin.to.exit, if used { Want::Used } else { Want::Reserve });
+    }
+    let taken: HashSet<IpAddr> = pins.iter().map(|pin| pin.to.ip.into()).collect();
+    let pinned: HashSet<&str> =
+        pins.iter().filter(|pin| pin.holder.session.is_none()).map(|pin| &*pin.holder.scope).collect();
+    let mut groups = groups(inputs, |scope| pinned.contains(scope));
+    for scope in pins.iter().map(|pin| &*pin.holder.scope).collect::<HashSet<_>>() {
+        if let Ok(wish) = inputs.snapshot.routes.resolve(scope, None) {
+            add(&mut groups, &wish.selector, &wish.policy, 0, None);
+        }
+    }
+    for (key, group) in &groups {
+        yielding::yield_if_due();
+        fill(inputs, key, group, &taken, &mut all);
+    }
+    all
+}
+
+fn groups(inputs: &Inputs<'_>, has_pin: impl Fn(&str) -> bool) -> HashMap<Key, Group> {
+    let lately = |used: Moment| inputs.now.since(used) < IN_USE;
+    let mut groups = HashMap::new();
+    let defaults = inputs.snapshot.routes.defaults();
+    if let Some(any) = any(inputs.snapshot) {
+        let key = Key { selector: any, check: defaults.check.clone(), strict: false };
+        groups.insert(key, Group { reserve: STANDING, ..Group::default() });
+    }
+    for entry in inputs.snapshot.routes.iter() {
+        let (route, used) = (&entry.route, entry.used().is_some_and(lately));
+        if route.selector.mode == Mode::Strict {
+            let places = usize::from(!has_pin(route.name.as_str()));
+            add(&mut groups, &route.selector, &route.policy, places, None);
+        } else {
+            let places = usize::from(route.policy.pool.max(1));
+            add(&mut groups, &route.selector, &route.policy, places, Some((&entry.pool, used)));
+        }
+    }
+    for implicit in inputs.memory.implicit().list() {
+        let (policy, used) = (implicit.policy(), lately(implicit.used()));
+        let places = usize::from(policy.pool.max(1));
+        add(&mut groups, implicit.selector(), policy, places, Some((&implicit.pool(), used)));
+    }
+    groups
+}
+
+/// The selector of the username `any`.
+fn any(snapshot: &Snapshot) -> Option<Selector> {
+    Some(Selector::parse("any", snapshot.routes.words()).ok()?.pooled())
+}
+
+fn add(
+    groups: &mut HashMap<Key, Group>,
+    selector: &Selector,
+    policy: &Policy,
+    places: usize,
+    pool: Option<(&Pool, bool)>,
+) {
+    if !policy.sources(selector).contains(&Source::Tor) {
+        return;
+    }
+    let strict = selector.mode == Mode::Strict;
+    let pooled = Selector { exit: selector.exit, ..selector.pooled() };
+    let group = groups.entry(Key { selector: pooled, check: policy.check.clone(), strict }).or_default();
+    group.places += places;
+    group.reserve = group.reserve.max(RESERVE).max(places / 2);
+    if let Some((pool, used)) = pool {
+        group.members.extend(pool.members().iter().map(|member| (member.id().clone(), used)));
+    }
+}
+
+/// Adds the exits that one group wants to `all`.
+fn fill(inputs: &Inputs<'_>, key: &Key, group: &Group, taken: &HashSet<IpAddr>, all: &mut HashMap<ExitId, Want>) {
+    let (catalog, order) = (&inputs.snapshot.catalog, inputs.order);
+    let mut matching = catalog.matching(&key.selector.filter(&[Source::Tor], None));
+    matching.keep(&order.testable);
+    if let Some(pick) = &key.selector.exit {
+        matching.keep(&pool::picked(pick, catalog));
+    }
+    let mut good = matching.and(catalog.usable());
+    if let Some(check) = &key.check {
+        good.keep(catalog.passing(check).unwrap_or(&Bits::default()));
+    }
+    // An address that a pin uses already is no reserve for another pin.
+    let mut addresses = if key.strict { taken.clone() } else { HashSet::new() };
+    let (before, target) = (addresses.len(), group.places + group.reserve);
+    for (id, used) in &group.members {
+        let Some(exit) = catalog.get(id).filter(|exit| good.has(exit.slot())) else { continue };
+        addresses.insert(address(exit));
+        raise(all, id, if *used { Want::Used } else { Want::Reserve });
+    }
+    for exit in order.of(&good, catalog).filter(|exit| !key.strict || exit.distinct()) {
+        if addresses.len() - before >= target {
+            return;
+        }
+        if addresses.insert(address(exit)) {
+            raise(all, exit.id(), Want::Reserve);
+        }
+    }
+    let have = addresses.len() - before;
+    let want = if have < group.places { Want::Used } else { Want::Reserve };
+    let missing = target - have;
+    let mut untested = matching.and(catalog.untested());
+    let unasked = |exit: &Exit| !good.has(exit.slot()) && key.check.is_some() && !(inputs.asked_sites)(exit.id());
+    let works = matching.and(catalog.usable());
+    order.of(&works, catalog).filter(|exit| unasked(exit)).for_each(|exit| untested.set(exit.slot(), true));
+    let new = order.of(&untested, catalog).filter(|exit| addresses.insert(address(exit)));
+    new.take(missing + (missing * SPARE_TESTS).div_ceil(100)).for_each(|exit| raise(all, exit.id(), want));
+    let mut bad = matching;
+    bad.drop(catalog.usable());
+    bad.drop(catalog.untested());
+    order.of(&bad, catalog).take(missing).for_each(|exit| raise(all, exit.id(), want));
+}
+
+/// The address that sites see, or that they would see as far as is known.
+fn address(exit: &Exit) -> IpAddr {
+    let announced = || exit.listing().announced.first().copied();
+    exit.ip().or_else(announced).unwrap_or(IpAddr::from(exit.seed().to_be_bytes().map(u16::from)))
+}
+
+fn raise(all: &mut HashMap<ExitId, Want>, id: &ExitId, want: Want) {
+    let held = all.entry(id.clone()).or_insert(want);
+    *held = (*held).max(want);
+}
+
+#[cfg(test)]
+mod tests;

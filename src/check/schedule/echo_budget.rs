@@ -1,0 +1,89 @@
+//! The budget of each echo server: how many requests checks may make to it. Pure.
+//!
+//! Echo servers belong to other people. So the number of requests that checks make by themselves is bounded, whatever
+//! routes want. Checks that a person orders are counted too, but are not held back.
+
+use std::time::Duration;
+
+use super::check_rate::CheckRate;
+use crate::exit::Moment;
+
+/// How many hours of the budget may be used at once after a pause: with the default, as many requests as a first check
+/// of every exit makes.
+const BURST_HOURS: u32 = 8;
+
+/// How many requests each echo server gets at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EchoTerms {
+    /// Requests to each server per hour, on average.
+    pub per_hour: f64,
+}
+
+#[derive(Debug)]
+struct Server {
+    rate: CheckRate,
+    requests: u64,
+}
+
+/// The budgets of all echo servers.
+#[derive(Debug)]
+pub struct EchoBudget(Vec<Server>);
+
+impl EchoBudget {
+    pub(super) fn new(terms: EchoTerms, servers: usize) -> Self {
+        let each = Duration::try_from_secs_f64(3600.0 / terms.per_hour).unwrap_or(Duration::MAX);
+        let burst = each.saturating_mul((terms.per_hour * f64::from(BURST_HOURS)).max(1.0) as u32);
+        Self((0..servers).map(|_| Server { rate: CheckRate::new(each, burst), requests: 0 }).collect())
+    }
+
+    /// Counts one request to the server with this index.
+    pub(super) fn spend(&mut self, server: usize, now: Moment) {
+        let Some(server) = self.0.get_mut(server) else { return };
+        server.requests += 1;
+        server.rate.take(now);
+    }
+
+    /// Returns the time from which each server may be asked.
+    pub(super) fn next(&self) -> Moment {
+        self.0.iter().map(|server| server.rate.next()).max().unwrap_or_default()
+    }
+
+    /// Returns the time from which each server has at least half of its budget left. Checks that can wait leave the
+    /// other half to checks that routes need.
+    pub(super) fn next_half(&self) -> Moment {
+        self.0.iter().map(|server| server.rate.next_half()).max().unwrap_or_default()
+    }
+
+    /// Returns how many requests the server with this index has got since the tester started.
+    pub fn requests(&self, server: usize) -> u64 {
+        self.0.get(server).map_or(0, |server| server.requests)
+    }
+
+    /// Returns how many requests the server with this index may get now.
+    pub fn left(&self, server: usize, now: Moment) -> u64 {
+        self.0.get(server).map_or(0, |server| server.rate.left(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Moment = Moment(1_788_314_400_000_000);
+
+    #[test]
+    fn each_server_has_a_budget_of_its_own_that_fills_again() {
+        let mut budget = EchoBudget::new(EchoTerms { per_hour: 10.0 }, 2);
+        assert_eq!((budget.left(0, START), budget.left(1, START), budget.left(2, START)), (80, 80, 0));
+        (0..40).for_each(|_| budget.spend(0, START));
+        assert!(budget.next() <= START && budget.next_half() <= START, "half is left");
+        budget.spend(0, START);
+        assert_eq!(budget.next_half(), START.after(Duration::from_secs(360)), "one more request takes six minutes");
+        (0..39).for_each(|_| budget.spend(0, START));
+        assert_eq!((budget.left(0, START), budget.requests(0), budget.requests(1)), (0, 80, 0));
+        assert_eq!(budget.next(), START.after(Duration::from_secs(360)));
+        let later = START.after(Duration::from_secs(3600));
+        assert_eq!((budget.left(0, later), budget.left(1, later)), (10, 80));
+        assert_eq!(EchoBudget::new(EchoTerms { per_hour: 1.0 }, 0).next(), Moment(0));
+    }
+}
