@@ -54,7 +54,7 @@ const REASON_WAIT: Duration = Duration::from_millis(250);
 
 /// An old tor reports success for a stream that its exit ended without a reason, and tells the end of the stream in the
 /// same moment on the control connection. The dial waits this long for it. A newer tor needs no such wait.
-const FALSE_SUCCESS_WAIT: Duration = Duration::from_millis(3);
+const FALSE_SUCCESS_WAIT: Duration = Duration::from_millis(2);
 
 /// If the target has not answered after this time, the engine (tor process) tests whether the circuit still works. On
 /// the public network nine of ten streams are open by then.
