@@ -57,7 +57,8 @@ mod tests {
         let outdated = Recommendation::Outdated { newest: Version([0, 4, 9, 14]) };
         let advice = outdated.advice(version).unwrap();
         assert!(advice.contains("0.4.9.11 any more") && advice.contains("0.4.9.14: install"), "{advice}");
-        for lacks in [Recommendation::LacksRecommended("Link=6".into()), Recommendation::LacksRequired("Link=6".into())] {
+        for lacks in [Recommendation::LacksRecommended("Link=6".into()), Recommendation::LacksRequired("Link=6".into())]
+        {
             assert!(lacks.advice(version).unwrap().contains("(Link=6)"));
         }
         for fine in [Recommendation::Recommended, Recommendation::New, Recommendation::Unknown] {

@@ -34,8 +34,7 @@ impl Edition {
     }
 
     pub(super) fn is_better_than(self, other: Self) -> bool {
-        self.valid_after > other.valid_after
-            || (self.valid_after == other.valid_after && self.missing < other.missing)
+        self.valid_after > other.valid_after || (self.valid_after == other.valid_after && self.missing < other.missing)
     }
 
     fn pause(self) -> Duration {
@@ -197,9 +196,13 @@ mod tests {
     #[test]
     fn a_later_or_more_complete_edition_is_better() {
         let best = edition(2, 3);
-        for (other, want) in
-            [(edition(1, 0), true), (edition(2, 4), true), (edition(2, 3), false), (edition(2, 2), false), (edition(3, 9), false)]
-        {
+        for (other, want) in [
+            (edition(1, 0), true),
+            (edition(2, 4), true),
+            (edition(2, 3), false),
+            (edition(2, 2), false),
+            (edition(3, 9), false),
+        ] {
             assert_eq!(best.is_better_than(other), want, "{other:?}");
         }
     }

@@ -37,7 +37,9 @@ pub enum BinaryError {
     /// The program is not tor.
     #[error("{binary} is not tor: it does not say its version; {INSTALL}")]
     NotTor { binary: String },
-    #[error("tor {found} ({binary}) is too old, because the Tor network no longer supports series before 0.4.9; {UPDATE}")]
+    #[error(
+        "tor {found} ({binary}) is too old, because the Tor network no longer supports series before 0.4.9; {UPDATE}"
+    )]
     TooOld { binary: String, found: Version },
 }
 

@@ -164,7 +164,8 @@ mod tests {
     fn clients(list: &str) -> Clients {
         let mut clients = Clients::default();
         clients.read_versions(list);
-        let recommended = "Cons=2 Desc=2 DirCache=2 FlowCtrl=1-2 HSDir=2 HSIntro=4 HSRend=2 Link=4-5 Microdesc=2 Relay=2-4";
+        let recommended =
+            "Cons=2 Desc=2 DirCache=2 FlowCtrl=1-2 HSDir=2 HSIntro=4 HSRend=2 Link=4-5 Microdesc=2 Relay=2-4";
         clients.recommended = recommended.parse().unwrap();
         clients.required = "Cons=2 Desc=2 FlowCtrl=1 Link=4 Microdesc=2 Relay=2".parse().unwrap();
         let of_048 = "Conflux=1 Cons=1-2 Desc=1-2 DirCache=2 FlowCtrl=1-2 HSDir=2 HSIntro=4-5 HSRend=1-2 Link=1-5 \
@@ -189,10 +190,7 @@ mod tests {
             ("0.4.7.99", Recommendation::Outdated { newest }),
             ("0.5.1.0", Recommendation::New),
             ("0.4.6.1", Recommendation::LacksRecommended("FlowCtrl=2".into())),
-            (
-                "0.3.0.1",
-                Recommendation::LacksRequired("FlowCtrl=1 Link=4 Microdesc=2 Relay=2".into()),
-            ),
+            ("0.3.0.1", Recommendation::LacksRequired("FlowCtrl=1 Link=4 Microdesc=2 Relay=2".into())),
         ] {
             let found = clients.recommendation(version(text));
             assert_eq!(found, want, "{text}");

@@ -62,7 +62,8 @@ impl<R: BufRead> Lines<R> {
             if self.text.read_until(b'\n', &mut self.bytes)? == 0 {
                 return Ok(None);
             }
-            let bytes = self.bytes.strip_suffix(b"\n").map_or(&*self.bytes, |line| line.strip_suffix(b"\r").unwrap_or(line));
+            let bytes =
+                self.bytes.strip_suffix(b"\n").map_or(&*self.bytes, |line| line.strip_suffix(b"\r").unwrap_or(line));
             self.line.clear();
             self.line.push_str(&String::from_utf8_lossy(bytes));
             self.is_read = true;
