@@ -79,11 +79,7 @@ impl Retain for std::collections::VecDeque<Write> {
 
 /// Writes a commit, completely or not at all. The outer error means that the file failed. The inner error means that
 /// the commit contradicts the stored data.
-pub(super) fn commit(
-    tx: &mut Transaction<'_>,
-    writes: &[Write],
-    otherwise: Otherwise,
-) -> Result<Outcome, Fault> {
+pub(super) fn commit(tx: &mut Transaction<'_>, writes: &[Write], otherwise: Otherwise) -> Result<Outcome, Fault> {
     let part = tx.savepoint()?;
     let mut undo = Vec::new();
     for write in writes {
