@@ -87,7 +87,7 @@ pub async fn build(
     let (stopping, stopped) = watch::channel(false);
     let only_tor = OnlyTor::default();
     only_tor.set(settings::wants_only_tor(&config).await);
-    announce_only_tor(&config, &only_tor);
+    settings::announce_only_tor(&config, &only_tor);
     let terms = settings::outbound_terms(&config, &own, &only_tor);
     let parts = WorkerInputs {
         config: &config,
@@ -165,25 +165,6 @@ impl Running {
         let ended = self.lifecycle.stop(grace, hurry).await;
         self.store.close().await;
         ended
-    }
-}
-
-/// Logs that this machine connects to nothing but Tor, and which settings contradict this.
-fn announce_only_tor(config: &Config, only_tor: &OnlyTor) {
-    if !only_tor.is_on() {
-        return;
-    }
-    tracing::info!(
-        "bridges or tor.only: exitgate itself connects to nothing but Tor. Lists are fetched and public proxies are reached \
-         through Tor exits that passed their check"
-    );
-    if config.gateway.allow_direct {
-        tracing::warn!(
-            "gateway.allow_direct is true: requests with the source `direct` leave from this machine's address"
-        );
-    }
-    if !config.tor.enabled {
-        tracing::warn!("tor.only is true and tor.enabled is false: no list can be fetched");
     }
 }
 

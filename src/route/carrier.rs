@@ -48,6 +48,8 @@ mod tests {
     use super::super::fixture::{World, id};
     use super::*;
     use crate::exit::Protocol;
+    use rand::SeedableRng as _;
+    use rand::rngs::SmallRng;
 
     fn proxy(n: u8) -> PublicId {
         PublicId { protocol: Protocol::Http, addr: ([192, 0, 2, n], 80).into() }
@@ -68,5 +70,16 @@ mod tests {
         assert!(moved.clone().count() < 120, "proxies with another carrier keep it, but for the share of the new one");
         assert!(after.iter().all(|carrier| *carrier != Some(dead)));
         assert_eq!(carrier(&Catalog::default(), &proxy(1)), None);
+    }
+
+    #[test]
+    fn requests_of_our_own_take_any_exit_that_is_up() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let mut world = World::new(&["US"; 4]);
+        world.kill(2);
+        let seen: BTreeSet<_> = (0..100).filter_map(|_| any_carrier(&world.catalog, 443, &mut rng)).collect();
+        let up: BTreeSet<_> = [0, 1, 3].into_iter().map(id).collect();
+        assert_eq!(seen.into_iter().map(ExitId::Tor).collect::<BTreeSet<_>>(), up);
+        assert_eq!(any_carrier(&Catalog::default(), 443, &mut rng), None);
     }
 }

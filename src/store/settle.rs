@@ -134,7 +134,7 @@ mod tests {
         let (pin, gone) = job(vec![meta("pin", "1")], Otherwise::Note);
         drop(gone);
         let undo = |value| Ok(vec![meta("a", value)]);
-        let settled = settle(vec![first, second, pin], [undo("0"), undo("1"), Ok(vec![])]);
+        let settled = settle(vec![first, second, pin], [undo("0"), undo("1"), Ok(vec![meta("pin", "0")])]);
         assert_eq!(settled.undo, [meta("a", "1"), meta("a", "0")]);
         assert_eq!(settled.notes, []);
     }

@@ -26,6 +26,9 @@ pub struct Settings {
     /// tor processes that run elsewhere and that this gateway controls, in addition to the engines that it starts. If
     /// this list is not empty and `engines` is 0, the gateway starts no engine.
     pub attach: Vec<Attach>,
+    /// True if the gateway itself connects to nothing but Tor. An attached tor that uses bridges while this is false is
+    /// reported.
+    pub only_tor: bool,
     /// The number of circuits per second that may be built through one guard, on average over a long time.
     pub circuits_per_second: f64,
     /// The number of circuits that may be built through one guard at the same time after a quiet period.
@@ -70,6 +73,7 @@ impl Default for Settings {
             extra: Vec::new(),
             geoip_file: None,
             attach: Vec::new(),
+            only_tor: false,
             // The protection of relays against circuit floods allows by default 3 circuits a second and a burst of 90
             // from one address. The consensus may lower this to 2 and 60. We use half of the lower rate and a third of
             // the lower burst.

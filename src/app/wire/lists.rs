@@ -89,3 +89,28 @@ fn split_wishes(inputs: &mut WorkerInputs<'_>) -> mpsc::Receiver<ExitId> {
     });
     public
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn with_only_tor_every_list_is_reached_through_tor() {
+        let sources = Config::default().sources;
+        assert_eq!(through_tor(sources.clone(), false).proxifly.through, Through::Direct);
+        assert_eq!(through_tor(sources, true).proxifly.through, Through::Tor);
+    }
+
+    #[tokio::test]
+    async fn bridges_turn_only_tor_on() {
+        let mut config = Config::default();
+        assert!(!settings::wants_only_tor(&config).await);
+        config.tor.extra = vec!["UseBridges 1".to_owned(), "Bridge 192.0.2.1:443".to_owned()];
+        assert!(settings::wants_only_tor(&config).await);
+        config.tor.enabled = false;
+        assert!(!settings::wants_only_tor(&config).await, "without engines these lines have no effect");
+        config.tor.only = true;
+        assert!(settings::wants_only_tor(&config).await);
+    }
+}

@@ -56,6 +56,25 @@ pub(in crate::app) async fn wants_only_tor(config: &Config) -> bool {
     config.tor.only || config.tor.enabled && lines.is_ok_and(|lines| lines.use_bridges())
 }
 
+/// Logs that this machine connects to nothing but Tor, and which settings contradict this.
+pub(super) fn announce_only_tor(config: &Config, only_tor: &OnlyTor) {
+    if !only_tor.is_on() {
+        return;
+    }
+    tracing::info!(
+        "bridges or tor.only: exitgate itself connects to nothing but Tor. Lists are fetched and public proxies are reached \
+         through Tor exits that passed their check"
+    );
+    if config.gateway.allow_direct {
+        tracing::warn!(
+            "gateway.allow_direct is true: requests with the source `direct` leave from this machine's address"
+        );
+    }
+    if !config.tor.enabled {
+        tracing::warn!("tor.only is true and tor.enabled is false: no list can be fetched");
+    }
+}
+
 /// Returns the settings of the outbound side. A reload may change them.
 pub(in crate::app) fn outbound_terms(config: &Config, own: &Own, only_tor: &OnlyTor) -> Terms {
     let gateway = &config.gateway;
@@ -166,6 +185,7 @@ pub(in crate::app) fn tor(config: &Config) -> tor::Settings {
         extra: of.extra.clone(),
         geoip_file: of.geoip_file.clone(),
         attach: of.attach.iter().map(attach).collect(),
+        only_tor: of.only,
         circuits_per_second: of.circuits_per_second,
         streams_per_circuit: u16::try_from(of.streams_per_circuit.get()).unwrap_or(u16::MAX),
         circuit_dirty: of.max_circuit_age,

@@ -45,6 +45,28 @@ async fn asked(
     (outcome, rest)
 }
 
+#[tokio::test]
+async fn with_only_tor_no_proxy_is_reached_from_here_and_no_name_is_looked_up() {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let id = PublicId { protocol: Protocol::Http, addr: server.local_addr().unwrap() };
+    let only_tor = crate::limit::target::OnlyTor::default();
+    only_tor.set(true);
+    let (ports, own) = (Default::default(), Default::default());
+    let rules = Rules::new(ports, true, own).with_only_tor(only_tor.clone());
+    let times = Times { connect: Duration::from_secs(5), reply: Duration::from_secs(5) };
+    let way = Way { id: &id, login: None, reach: Reach::Direct, times, rules: &rules, check_names: true };
+    let target: Target = "web.test:80".parse().unwrap();
+    let by = || Instant::now() + Duration::from_secs(5);
+    let closed = DialError::from(EngineFault::NotReady);
+    assert_eq!(forward(way, &target, by()).await.map(drop), Err(closed));
+    assert_eq!(tunnel(way, &target, by()).await.map(drop), Err(closed));
+    only_tor.set(false);
+    let stream = forward(way, &target, by()).await.unwrap();
+    let (_, first) = server.accept().await.unwrap();
+    let Stream::Tcp(stream) = stream else { panic!("a proxy is reached over TCP") };
+    assert_eq!(first, stream.local_addr().unwrap(), "the closed way opened no connection before");
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_protocol_opens_and_keeps_the_targets_bytes() {
     let connect = 47; // the length of the request in bytes

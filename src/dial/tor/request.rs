@@ -28,7 +28,7 @@ const REASON_WAIT: Duration = Duration::from_millis(250);
 
 /// An old tor reports success for a stream that its exit ended without a reason, and tells the end of the stream in the
 /// same moment on the control connection. The dial waits this long for it. A newer tor needs no such wait.
-const FALSE_SUCCESS_WAIT: Duration = Duration::from_millis(3);
+const FALSE_SUCCESS_WAIT: Duration = Duration::from_millis(2);
 
 /// The name whose address an exit must look up if a target does not answer. The answer does not matter, also not that
 /// there is no such name. tor relays look up this name themselves at intervals, so most of them know the address.

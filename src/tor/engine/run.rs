@@ -238,6 +238,7 @@ async fn live_attached(
     };
     let distinct = asked("EnforceDistinctSubnets").await != "0";
     let bridges = asked("UseBridges").await == "1";
+    warn_of_bridges(engine, bridges && !settings.only_tor);
     let mut reach = HashMap::new();
     for option in Reachable::OPTIONS {
         reach.insert(option, asked(option).await);
@@ -259,6 +260,16 @@ async fn live_attached(
     };
     let ports = Ports { live: Arc::new(live), events, folder: &folder, user: None };
     Ok(End::Broken(session::run(engine, ports).await))
+}
+
+/// Warns if an attached tor uses bridges and the gateway does not know that it must connect to nothing else.
+fn warn_of_bridges(engine: &Engine, beside_tor: bool) {
+    if beside_tor {
+        tracing::warn!(
+            engine = engine.id.0,
+            "the attached tor uses bridges, but lists of exits are fetched from this machine's own address: set tor.only = true"
+        );
+    }
 }
 
 /// Returns the current addresses of an attached tor: control port, SOCKS port, and SOCKS port for onion services.
