@@ -84,7 +84,8 @@ class Attempts:
             return wait
         if not isinstance(error, (ExitFailed, TimedOut)):
             raise error
-        self.session.renew(self.name)
+        if not self.session.named:
+            self.session.renew(self.name)
         return 0.0
 
     def report(self, site: str, outcome: str) -> None:

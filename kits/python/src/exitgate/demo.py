@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from .errors import NotReady
+from .errors import ApiError, NotReady
 from .gateway import Gateway
 
 # Usable exits of the demo's network.
@@ -126,9 +126,10 @@ class Demo:
         """Adds lines to the gateway's configuration, and reloads it."""
         self.config.write_text(f"{self.config.read_text()}\n{lines}\n")
         with self.gateway() as gateway:
-            answer = gateway.call("POST", "/reload")
-        if answer["outcome"] != "applied":
-            raise ValueError(answer["faults"])
+            try:
+                gateway.call("POST", "/reload")
+            except ApiError as error:
+                raise ValueError(f"{error.message}: {error.details}") from error
 
     def __enter__(self) -> Demo:
         return self.start()

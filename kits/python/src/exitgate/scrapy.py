@@ -1,4 +1,4 @@
-"""An add-on for Scrapy. In settings.py:
+"""An add-on for Scrapy 2.14 or later. In settings.py:
 
     ADDONS = {"exitgate.scrapy.Addon": 500}
     EXITGATE_SELECTOR = "us"
@@ -33,9 +33,9 @@ from urllib.parse import urlsplit
 
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
-from scrapy.exceptions import NotConfigured
 from scrapy.http import Response
 from scrapy.settings import BaseSettings
+from scrapy.utils.asyncio import is_asyncio_available
 from scrapy.utils.misc import load_object
 
 from . import errors
@@ -55,6 +55,8 @@ _T = TypeVar("_T")
 _POSITION = 560
 # How long the exit of a session is remembered, in seconds. A session moves if its exit dies. Not tuned.
 _EXIT_KNOWN = 60.0
+# Sessions whose exit is remembered at most, in case that a crawl has one for each of a million logins. Not tuned.
+_EXITS_KEPT = 10_000
 
 
 class Addon:
@@ -72,7 +74,10 @@ class ExitMiddleware:
     def __init__(self, crawler: Crawler) -> None:
         settings, self.crawler = crawler.settings, crawler
         if not settings.getbool("HTTPPROXY_ENABLED"):
-            raise NotConfigured("exitgate needs HTTPPROXY_ENABLED = True")
+            # NotConfigured would only switch this middleware off, and the requests would leave from this machine.
+            raise ValueError("exitgate needs HTTPPROXY_ENABLED = True")
+        if not is_asyncio_available():
+            raise ValueError("exitgate needs Scrapy's asyncio reactor, which is the default")
         self.gateway = Gateway(
             settings.get("EXITGATE_PROXY"),
             settings.get("EXITGATE_API"),
@@ -86,12 +91,13 @@ class ExitMiddleware:
         statuses = [int(status) for status in settings.getlist("EXITGATE_REFUSED_STATUSES", list(REFUSED_STATUSES))]
         callback = cast("Callable[[Response], bool | str | None] | None", load_object(refused) if refused else None)
         self._policy = Policy.of(settings.getint("EXITGATE_TRIES", TRIES), statuses, callback)
+        self._lost = tuple(_class(path) for path in settings.getlist("RETRY_EXCEPTIONS"))
         # Names of sessions belong to the gateway, where another crawl must not meet them.
         self._crawl = secrets.token_hex(4)
         self._turn = 0
         self._sessions: dict[tuple[str, str | None], Session] = {}
-        self._exits: dict[str, tuple[float, CurrentExit | None]] = {}
-        self._asking: dict[str, asyncio.Lock] = {}
+        self._exits: dict[tuple[str, str | None], tuple[float, CurrentExit | None]] = {}
+        self._asking: dict[tuple[str, str | None], asyncio.Lock] = {}
         self._seen: set[str] = set()
 
     @classmethod
@@ -194,8 +200,12 @@ class ExitMiddleware:
             return None
         # The class moved within Scrapy, so its name tells it.
         error = errors.of_failed_tunnel(str(exception)) if "Tunnel" in type(exception).__name__ or "CONNECT tunnel" in str(exception) else None
-        self._exits.pop(attempts.name or "", None)
+        self._exits.pop((attempts.session.selector, attempts.name), None)
         if error is None:
+            # The connection broke or was too slow. Scrapy tries again by itself, through another exit if the request
+            # is not bound to one.
+            if "_exitgate_turn" in request.meta and isinstance(exception, self._lost):
+                attempts.session.renew(attempts.name)
             return None
         return await self._again_after(error, request, attempts, sent=False)
 
@@ -240,7 +250,10 @@ class ExitMiddleware:
             ip, country = headers.get("x-exitgate-exit-ip"), headers.get("x-exitgate-exit-country")
             return {"id": headers["x-exitgate-exit"], "ip": ip, "country": country, "checked_seconds_ago": None}
         session, name = attempts.session, attempts.name
-        key = f"{session.selector} {name}"
+        key = (session.selector, name)
+        if len(self._exits) > _EXITS_KEPT:
+            self._exits.clear()
+            self._asking = {known: lock for known, lock in self._asking.items() if lock.locked()}
         async with self._asking.setdefault(key, asyncio.Lock()):
             at, exit = self._exits.get(key, (0.0, None))
             if time.monotonic() - at < _EXIT_KNOWN and exit is not None:
@@ -252,6 +265,10 @@ class ExitMiddleware:
                 exit = None
             self._exits[key] = (time.monotonic(), exit)
             return exit
+
+
+def _class(path: Any) -> type[BaseException]:
+    return cast("type[BaseException]", load_object(path))
 
 
 async def _in_thread(work: Callable[[], _T]) -> _T:

@@ -31,6 +31,9 @@ class Session:
         if name is not None and len(check_session(name).encode()) > LONGEST_SESSION - 5:
             raise BadSelector(f"the session {name[:20]!r}… is longer than {LONGEST_SESSION - 5} bytes")
         self._name = name if name is not None or self.strict else secrets.token_hex(6)
+        self.named = name is not None
+        """True if the caller chose the name. Such a session changes its exit only when a site refuses it: the gateway
+        moves it by itself when its exit dies."""
         self._generation = 1
         self._lock = threading.Lock()
         username(selector, session=self._name, strict=self.strict)  # raises if it cannot be written
