@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import Site
+from readme import block
+from test_scrapy import QUICK, Project, spider
 
 import exitgate
 from exitgate import Gateway, aiohttp as kit_aiohttp, httpx as kit_httpx, requests as kit_requests
 from exitgate.demo import Demo
 
-KEY, SLOW = "sécret-key:1", "slow-key"
+KEY, SLOW = "s3cret:key@1/%", "slow-key"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,9 @@ def test_a_key_opens_the_gateway_and_is_shown_nowhere(kit: str, demo: Demo, site
     gateway = demo.gateway(key=KEY)
     gateway.check_key()
     assert fetch(kit, gateway, site.http).startswith("127.")
-    assert "cret-key" not in caplog.text
+    if kit.startswith("httpx"):
+        assert fetch(kit, gateway, site.https, verify=False).startswith("127.")
+    assert "s3cret" not in caplog.text and "Basic " not in caplog.text
     assert not any("proxy-authorization" in headers for headers in site.headers)
 
 
@@ -67,6 +72,16 @@ def test_a_wrong_key(kit: str, kind: str, key: str | None, demo: Demo, site: Sit
     with pytest.raises(exitgate.KeyRefused):
         gateway.check_key()
     assert site.sources() == []
+
+
+@pytest.mark.parametrize("key", [KEY, "wrong"], ids=["right", "wrong"])
+def test_scrapy_with_a_key(key: str, demo: Demo, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXITGATE_KEY", key)
+    project = Project(tmp_path, demo)
+    project.settings.write_text(project.settings.read_text() + "\n" + block("python scrapy settings"))
+    items, _ = project.crawl(spider(site.https), {**QUICK, "LOG_LEVEL": "DEBUG"})
+    assert items[0].get("error") == (None if key == KEY else "key_refused")
+    assert "s3cret" not in project.log and "Basic " not in project.log and len(site.sources()) == (key == KEY)
 
 
 @pytest.mark.parametrize("kit", ["requests", "httpx", "aiohttp"])

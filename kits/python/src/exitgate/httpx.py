@@ -37,7 +37,21 @@ def proxy(selector: str = "any", *, session: str | None = None, strict: bool = F
 def _proxy(url: str) -> httpx.Proxy:
     parts = urlsplit(url)
     plain = url.replace(f"{parts.username}:{parts.password}@", "", 1)
-    return httpx.Proxy(plain, auth=(unquote(parts.username or ""), unquote(parts.password or "")))
+    return _Proxy(plain, auth=(unquote(parts.username or ""), unquote(parts.password or "")))
+
+
+class _Proxy(httpx.Proxy):
+    @property
+    def raw_auth(self) -> tuple[bytes, bytes] | None:
+        auth = super().raw_auth
+        return auth and (auth[0], _Hidden(auth[1]))
+
+
+class _Hidden(bytes):
+    """A key that httpcore cannot write into its log: on level DEBUG it logs the arguments of SOCKS connections."""
+
+    def __repr__(self) -> str:
+        return "b'[hidden]'"
 
 
 class _Pools(Generic[_T]):
