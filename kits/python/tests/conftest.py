@@ -3,6 +3,7 @@ sees the exits' addresses and can refuse them."""
 
 from __future__ import annotations
 
+import base64
 import itertools
 import os
 import ssl
@@ -147,6 +148,57 @@ def site(exitgate_demo: Demo, tmp_path: Path) -> Iterator[Site]:
     site = Site(exitgate_demo.ip.rsplit(".", 1)[0] + f".{next(_numbers)}", tmp_path)
     yield site
     site.close()
+
+
+class Scripted:
+    """Faults of exits cannot be ordered from the demo. This stands in for a gateway that answers `answers` in this order, each
+    a status, a reason and further fields; after that it serves plain HTTP and forbids tunnels."""
+
+    def __init__(self) -> None:
+        scripted = self
+        self.answers: list[str] = []
+        self.names: list[str] = []
+        """The session's name of each request."""
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                user = base64.b64decode(self.headers["Proxy-Authorization"].split()[1]).decode().rpartition(":")[0]
+                if self.path.startswith("http://exit.gate/"):
+                    return self.answer("200 OK", b'{"exit":null}')
+                scripted.names.append(user.partition("session-")[2])
+                if scripted.answers:
+                    said = scripted.answers.pop(0)
+                    reason = said.partition("\r\n")[0].partition(" ")[2]
+                    return self.answer(f"{said}\r\nX-Exitgate-Error: {reason}\r\nX-Exitgate-Id: c-1", b"")
+                if self.command == "CONNECT":
+                    return self.answer("403 enough\r\nX-Exitgate-Error: enough", b"")
+                self.answer("200 OK", b"served")
+
+            do_POST = do_CONNECT = do_GET
+
+            def answer(self, head: str, body: bytes) -> None:
+                self.wfile.write(f"HTTP/1.1 {head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        self.gateway = Gateway(f"http://127.0.0.1:{self.server.server_port}")
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    scripted = Scripted()
+    yield scripted
+    scripted.server.shutdown()
+    scripted.server.server_close()
 
 
 def run_python(*arguments: str, cwd: Path, env: dict[str, str] | None = None, timeout: float = 120) -> str:

@@ -63,7 +63,7 @@ NAMES = {
     "Step": "StepShown", "Pin": "PinShown", "Pool": "PoolShown", "Route": "Proxy", "RouteSpec": "NewProxy", "Ban": "BanShown",
     "Country": "CountryShown",
 }  # fmt: skip
-NOT_OF_THE_API = {"CurrentExit", "Moved", "Reported", "RouteOptions"}
+NOT_OF_THE_API = {"CurrentExit", "Moved", "Reported", "RouteOptions", "Seen"}
 
 
 def shape(hint: Any) -> set[str]:

@@ -13,6 +13,7 @@ from conftest import Site
 import exitgate
 from exitgate import Gateway, identity, username
 from exitgate.demo import EXITS, Demo
+from exitgate.errors import of_failed_tunnel
 from exitgate.identity import IDENTITIES
 from exitgate.username import is_strict
 
@@ -68,6 +69,8 @@ def test_the_environment_and_urls(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Gateway().proxy_url("us") == "socks5h://us:s%C3%A9cret%3A%40%2F@gate.example:1080"
     assert Gateway("http://u:other@[::1]:7").proxy_url("us", session="a b") == "http://us-session%3Da%20b:other@[::1]:7"
     assert Gateway("gate:9", key="k").proxy_url("us", scheme="https") == "https://us:k@gate:9"
+    assert Gateway("http://de:other@gate:7").proxy_url(session="a") == "http://de-session-a:other@gate:7"
+    assert Gateway("http://gate:7", selector="fr").session().selector == "fr"
     monkeypatch.delenv("EXITGATE_KEY")
     assert Gateway().proxy_url() == "socks5h://any:x@gate.example:1080", "SOCKS clients drop a username without a password"
     for wrong in ("ftp://x", "http://"):
@@ -136,6 +139,11 @@ def test_wait_ready(gateway: Gateway, exitgate_demo: Demo) -> None:
     assert gateway.wait_ready(30, exits=EXITS)["ready"]
     with pytest.raises(exitgate.NotReady, match="8 of 8 exits"):
         gateway.wait_ready(0.2, exits=99)
+    assert gateway.wait_ready(30, selector="us")["ready"]
+    with pytest.raises(exitgate.NotReady, match="none of the known exits"):
+        gateway.wait_ready(0.2, selector="jp")
+    with pytest.raises(exitgate.BadRequest):
+        gateway.wait_ready(30, selector="us-strcit")
     with pytest.raises(exitgate.NotReady, match="refused"):
         Gateway(exitgate_demo.proxy, "http://127.0.0.1:9").wait_ready(0.2)
 
@@ -147,3 +155,21 @@ def test_the_table_of_countries_is_right() -> None:
     assert len(IDENTITIES) > 100
     assert identity("de").accept_language == "de-DE,de;q=0.9,en;q=0.8" and identity("US").accept_language == "en-US,en;q=0.9"
     assert (identity("ZZ").country, identity(None).country, identity(None).timezone) == ("ZZ", None, "UTC")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "HTTPSConnectionPool(host='x', port=1): Max retries (Caused by ProxyError('Unable', OSError('Tunnel connection failed: 502 the target \"x\" (a) refused')))",
+        '502 the target "x" (a) refused',
+        "Could not open CONNECT tunnel with proxy 127.0.0.1:1080 [{'status': 502, 'reason': b'the target \"x\" (a) refused'}]",
+    ],
+)
+def test_messages_of_libraries_about_refused_tunnels(text: str) -> None:
+    error = of_failed_tunnel(text)
+    assert type(error) is exitgate.TargetFailed and error.status == 502 and error.message == 'the target "x" (a) refused'
+
+
+def test_messages_about_something_else() -> None:
+    assert of_failed_tunnel("Cannot connect to proxy 1.2.3.4:502") is None and of_failed_tunnel("") is None
+    assert type(of_failed_tunnel("0x03: Network unreachable")) is exitgate.NoExit

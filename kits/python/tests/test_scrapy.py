@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Site, run_python
+from conftest import Scripted, Site, run_python
 from readme import block
 
 from exitgate import Gateway
@@ -168,10 +168,17 @@ def test_errors_that_no_retry_cures_reach_the_errback_at_once(kind: str, project
     assert stats["exitgate/errors/bad_request"] == stats["downloader/request_count"] == 1 and "exitgate/retries" not in stats
 
 
-def test_failed_exits_are_tried_again_with_a_limit(project: Project, site: Site) -> None:
+def test_a_dead_target_is_not_tried_again(project: Project, site: Site) -> None:
     items, stats = project.crawl(spider(f"https://{site.ip}:9/"), QUICK)
+    assert [item["error"] for item in items] == ["target_failed"] and "exitgate/retries" not in stats, items
+
+
+def test_failed_exits_are_tried_again_with_a_limit(project: Project, scripted: Scripted) -> None:
+    scripted.answers = ["504 the exit does not answer", "429 slow\r\nRetry-After: 0"] + ["502 the connection to the exit broke"] * 9
+    items, stats = project.crawl(spider("https://shop.test/"), {**QUICK, "EXITGATE_PROXY": scripted.gateway.address, "EXITGATE_TRIES": 4})
     assert [item["error"] for item in items] == ["exit_failed"]
-    assert stats["exitgate/errors/exit_failed"] == 3 and stats["exitgate/retries"] == 2
+    assert [name.split(".")[2:] for name in scripted.names] == [[], ["2"], ["2"], ["3"]]
+    assert stats["exitgate/retries"] == 3 and stats["exitgate/errors/exit_failed"] == 2 and stats["exitgate/errors/timed_out"] == 1
 
 
 def test_requests_can_be_left_out(project: Project, site: Site) -> None:

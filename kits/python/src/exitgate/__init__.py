@@ -18,13 +18,14 @@ from .errors import (
     NotFound,
     NotReady,
     SiteRefused,
+    TargetFailed,
     TimedOut,
     TokenRefused,
     Unreachable,
 )
 from .gateway import Gateway
 from .identity import Identity, identity
-from .models import CurrentExit, Exit, Explanation, Moved, Readiness, Reported, Route, RouteSpec
+from .models import CurrentExit, Exit, Explanation, Moved, Readiness, Reported, Route, RouteSpec, Seen
 from .session import Session
 from .username import username
 
@@ -53,8 +54,10 @@ __all__ = [
     "Reported",
     "Route",
     "RouteSpec",
+    "Seen",
     "Session",
     "SiteRefused",
+    "TargetFailed",
     "TimedOut",
     "TokenRefused",
     "Unreachable",

@@ -82,7 +82,7 @@ class Attempts:
             if wait is None or wait > self.policy.longest_wait:
                 raise error
             return wait
-        if not isinstance(error, (ExitFailed, TimedOut)):
+        if not error.retry or not isinstance(error, (ExitFailed, TimedOut)):
             raise error
         if not self.session.named:
             self.session.renew(self.name)

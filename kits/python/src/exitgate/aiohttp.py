@@ -27,7 +27,7 @@ Refused = Callable[[aiohttp.ClientResponse, str], "bool | str | None"]
 
 
 def proxy_arguments(
-    selector: str = "any", *, session: str | None = None, strict: bool = False, gateway: Gateway | None = None
+    selector: str | None = None, *, session: str | None = None, strict: bool = False, gateway: Gateway | None = None
 ) -> dict[str, Any]:
     """The arguments `proxy` and `proxy_headers` of a request to an https:// URL. They contain the key.
 
@@ -114,7 +114,7 @@ def _wait(attempts: Attempts, error: errors.ExitgateError, sent: bool, cause: Ba
 
 
 def client(
-    selector: str = "any",
+    selector: str | None = None,
     *,
     session: str | None = None,
     strict: bool = False,
@@ -127,7 +127,7 @@ def client(
 ) -> aiohttp.ClientSession:
     """An `aiohttp.ClientSession` whose requests leave through one exit. `refused` gets the response and its text.
     Pass `exit_session` to ask for the exit, to report or to rotate. Further arguments go to `aiohttp.ClientSession`."""
-    used = exit_session or Session(gateway or Gateway(), selector, session, strict=strict)
+    used = exit_session or (gateway or Gateway()).session(selector, session, strict=strict)
     middleware = ExitMiddleware(used, Policy.of(tries, refused_statuses, None), refused)
     options.setdefault("timeout", aiohttp.ClientTimeout(total=60))
     return aiohttp.ClientSession(middlewares=(*options.pop("middlewares", ()), middleware), **options)

@@ -10,7 +10,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_STATUS = re.compile(r"(?:Tunnel connection failed: |^|'status': )(\d{3})(?:\b|, )")
+# How the libraries show a refused tunnel: requests, httpx, Scrapy.
+_TUNNELS = (
+    re.compile(r"Tunnel connection failed: (\d{3})\b *(.*?)['\")]*$", re.DOTALL),
+    re.compile(r"^(\d{3})\b *(.*)$", re.DOTALL),
+    re.compile(r"'status': (\d{3}), 'reason': b?['\"](.*)['\"]}", re.DOTALL),
+)
+# The sentences of the gateway for faults of the target.
+_TARGET = re.compile(r"the (target|name|onion service)\b")
 _SOCKS = re.compile(r"0x0?([1-8])\b")
 
 
@@ -125,11 +132,19 @@ class NoExit(GatewayError):
 
 
 class ExitFailed(GatewayError):
-    """502: the exit or the target failed."""
+    """502: the exit failed. The gateway has tried others already, if the username allows others."""
 
     code = "exit_failed"
     advice = "Try another exit: a new session, or rotate()."
     retry = True
+
+
+class TargetFailed(ExitFailed):
+    """502: the target itself failed, and would fail through every exit: its name does not exist, or it refused."""
+
+    code = "target_failed"
+    advice = "Check the URL."
+    retry = False
 
 
 class TimedOut(GatewayError):
@@ -189,15 +204,15 @@ _BY_STATUS: dict[int, type[GatewayError]] = {
 # The reply codes of SOCKS5. They say less than the statuses of HTTP: code 2 is a bad username, a wrong key, a limit or
 # a forbidden target.
 _BY_SOCKS: dict[int, type[GatewayError]] = {
-    1: ExitFailed, 2: Denied, 3: NoExit, 4: ExitFailed, 5: ExitFailed, 6: TimedOut, 7: BadRequest, 8: BadRequest,
+    1: ExitFailed, 2: Denied, 3: NoExit, 4: TargetFailed, 5: TargetFailed, 6: TimedOut, 7: BadRequest, 8: BadRequest,
 }  # fmt: skip
 
 
 def of_status(status: int, message: str, headers: Mapping[str, str] | None = None) -> GatewayError:
     """The error for an answer that the gateway wrote itself."""
     headers = {name.lower(): value for name, value in (headers or {}).items()}
-    kind = _BY_STATUS.get(status, GatewayError)
     text = headers.get("x-exitgate-error") or message.strip() or f"the gateway answered {status}"
+    kind = TargetFailed if status == 502 and _TARGET.match(text) else _BY_STATUS.get(status, GatewayError)
     return kind(text, status=status, retry_after=seconds(headers.get("retry-after")), request_id=headers.get("x-exitgate-id"))
 
 
@@ -209,13 +224,12 @@ def is_own(headers: Mapping[str, str]) -> bool:
 def of_failed_tunnel(text: str) -> GatewayError | None:
     """The error for a proxy library's message about a tunnel that was refused. Such messages hold the status and the
     reason phrase, which is where the gateway puts its reason. None if the message holds neither."""
-    if found := _STATUS.search(text):
-        status, reason = int(found[1]), text[found.end() :]
-        reason = re.sub(r"^'reason': b?['\"]|['\"]}\]$|^\s+", "", reason)
-        return of_status(status, reason.strip(" '\")]}") or text)
+    for pattern in _TUNNELS:
+        if found := pattern.search(text):
+            return of_status(int(found[1]), found[2])
     if found := _SOCKS.search(text):
         code = int(found[1])
-        return _BY_SOCKS[code](f"SOCKS reply {code}: the gateway refused the connection")
+        return _BY_SOCKS[code](f"SOCKS reply {code}: the gateway refused the connection (an http:// proxy URL shows more)")
     return None
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 from ._wire import Wire, api_answer, gate_answer
-from .errors import BadSelector, KeyRefused, NotReady, Unreachable
-from .models import Country, CurrentExit, Exit, Explanation, Moved, Readiness, Reported
+from .errors import BadSelector, ExitgateError, KeyRefused, NotReady
+from .models import Country, CurrentExit, Exit, Explanation, Moved, Readiness, Reported, Seen
 from .routes import Routes
 from .username import username
 
@@ -32,7 +32,8 @@ class Gateway:
 
     `proxy` is the URL of the shared port. All protocols share one port; the URL's scheme decides which one the helpers
     use: `http`, `https` (TLS to the gateway) or `socks5h`. `key` is the password of a client. `token` is needed by the
-    API only: by `why`, `exits`, `countries` and `routes`. Everything else works with the proxy port alone.
+    API only: by `why`, `exits`, `countries` and `routes`. Everything else works with the proxy port alone. `selector` is
+    for calls that name none. A username and a password in the proxy's URL are the selector and the key.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Gateway:
         *,
         key: str | None = None,
         token: str | None = None,
+        selector: str | None = None,
         timeout: float = 30.0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -51,6 +53,8 @@ class Gateway:
             raise BadSelector("the URL of the API must begin with http:// or https:// (EXITGATE_API)")
         in_url = unquote(self._proxy.password) if self._proxy.password else None
         self._key = key or in_url or os.environ.get("EXITGATE_KEY") or None
+        self.selector = selector or unquote(self._proxy.username or "") or "any"
+        """The selector of calls that name none."""
         self._token = token or os.environ.get("EXITGATE_TOKEN") or None
         self._tls, self._timeout = tls, timeout
         plain = "https" if self._proxy.scheme == "https" else "http"
@@ -102,34 +106,43 @@ class Gateway:
 
     # The proxy port.
 
+    def username(self, selector: str | None = None, *, session: str | None = None, strict: bool = False) -> str:
+        """The username for these exits, for example `us-strict-session-cart42`."""
+        return username(selector or self.selector, session=session, strict=strict)
+
     def proxy_url(
-        self, selector: str = "any", *, session: str | None = None, strict: bool = False, scheme: str | None = None
+        self, selector: str | None = None, *, session: str | None = None, strict: bool = False, scheme: str | None = None
     ) -> str:
         """The proxy's URL for any client, with the username and the key. It contains a secret: do not log it."""
-        name = username(selector, session=session, strict=strict)
+        name = self.username(selector, session=session, strict=strict)
         kind = _scheme(scheme or self._proxy.scheme)
         return f"{kind}://{quote(name, safe='')}:{quote(self.password(), safe='')}@{self._netloc}"
 
-    def authorization(self, selector: str = "any", *, session: str | None = None, strict: bool = False) -> str:
+    def authorization(self, selector: str | None = None, *, session: str | None = None, strict: bool = False) -> str:
         """The value of `Proxy-Authorization`, for clients that write it themselves. It contains a secret."""
-        pair = f"{username(selector, session=session, strict=strict)}:{self.password()}"
+        pair = f"{self.username(selector, session=session, strict=strict)}:{self.password()}"
         return "Basic " + base64.b64encode(pair.encode()).decode()
 
-    def session(self, selector: str = "any", name: str | None = None, *, strict: bool = False) -> Session:
+    def session(self, selector: str | None = None, name: str | None = None, *, strict: bool = False) -> Session:
         """A session: requests with it use one exit, until a site refuses it. Without a name it gets a random one."""
         from .session import Session
 
-        return Session(self, selector, name, strict=strict)
+        return Session(self, selector or self.selector, name, strict=strict)
 
     def exit(
-        self, selector: str = "any", *, session: str | None = None, strict: bool = False, timeout: float | None = None
+        self, selector: str | None = None, *, session: str | None = None, strict: bool = False, timeout: float | None = None
     ) -> CurrentExit | None:
         """The exit that this username uses now. None if the username names no single exit, or has not used one yet."""
-        said = self._ask_gate("GET", "/", selector, session, strict, timeout=timeout)
-        return cast("CurrentExit | None", said["exit"])
+        return self.seen(selector, session=session, strict=strict, timeout=timeout)["exit"]
+
+    def seen(
+        self, selector: str | None = None, *, session: str | None = None, strict: bool = False, timeout: float | None = None
+    ) -> Seen:
+        """What serves this username now: the route, the size of the pool, the exit, and why a request would be refused."""
+        return cast(Seen, self._ask_gate("GET", "/", selector, session, strict, timeout=timeout))
 
     def rotate(
-        self, selector: str = "any", *, session: str | None = None, strict: bool = False, timeout: float = ROTATE_TIMEOUT
+        self, selector: str | None = None, *, session: str | None = None, strict: bool = False, timeout: float = ROTATE_TIMEOUT
     ) -> Moved:
         """Moves a session or a strict username to another exit, which the gateway tests before it answers.
 
@@ -140,7 +153,7 @@ class Gateway:
     def report(
         self,
         site: str,
-        selector: str = "any",
+        selector: str | None = None,
         *,
         session: str | None = None,
         strict: bool = False,
@@ -166,7 +179,7 @@ class Gateway:
         self,
         method: str,
         path: str,
-        selector: str,
+        selector: str | None,
         session: str | None,
         strict: bool,
         body: bytes | None = None,
@@ -197,7 +210,7 @@ class Gateway:
 
     def why(
         self,
-        selector: str = "any",
+        selector: str | None = None,
         *,
         session: str | None = None,
         strict: bool = False,
@@ -206,7 +219,7 @@ class Gateway:
         key: str | None = None,
     ) -> Explanation:
         """Explains which exits a username can use, and why the others are excluded. `key` is the name of a key."""
-        name = username(selector, session=session, strict=strict)
+        name = self.username(selector, session=session, strict=strict)
         query = {"username": name, "host": host_of(site) if site else None, "port": port, "key": key}
         return cast(Explanation, self.call("GET", "/explain", query))
 
@@ -232,16 +245,24 @@ class Gateway:
             return cast(Readiness, json.loads(content))
         return cast(Readiness, api_answer(status, headers, content))
 
-    def wait_ready(self, timeout: float = 120.0, *, exits: int = 1) -> Readiness:
-        """Waits until at least `exits` tested exits can be used. The first start of a gateway takes a minute or two."""
+    def wait_ready(self, timeout: float = 120.0, *, exits: int = 1, selector: str | None = None) -> Readiness:
+        """Waits until at least `exits` tested exits can be used, and, if there is a `selector`, until the gateway can serve
+        it. A wrong selector or key fails at once. The first start of a gateway takes a minute or two."""
         deadline, last, pause = time.monotonic() + timeout, "no answer", 0.05
         while True:
             try:
                 said = self.ready()
                 if said["ready"] and sum(source["usable"] for source in said["sources"].values()) >= exits:
-                    return said
-                last = "; ".join(f"{name}: {source['reason']}" for name, source in said["sources"].items()) or "no source"
-            except Unreachable as error:
+                    refused = self.seen(selector)["refused"] if selector else None
+                    if refused is None:
+                        return said
+                    last = refused
+                else:
+                    reasons = (f"{name}: {source['reason']}" for name, source in said["sources"].items())
+                    last = "; ".join(reasons) or "no source"
+            except ExitgateError as error:
+                if not error.retry:
+                    raise
                 last = error.message
             left = deadline - time.monotonic()
             if left <= 0:

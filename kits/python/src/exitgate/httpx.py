@@ -29,7 +29,7 @@ Refused = Callable[[httpx.Response], "bool | str | None"]
 _T = TypeVar("_T", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 
 
-def proxy(selector: str = "any", *, session: str | None = None, strict: bool = False, gateway: Gateway | None = None) -> httpx.Proxy:
+def proxy(selector: str | None = None, *, session: str | None = None, strict: bool = False, gateway: Gateway | None = None) -> httpx.Proxy:
     """The argument `proxy` of httpx."""
     return _proxy((gateway or Gateway()).proxy_url(selector, session=session, strict=strict))
 
@@ -284,7 +284,7 @@ class Client(httpx.Client):
 
     def __init__(
         self,
-        selector: str = "any",
+        selector: str | None = None,
         *,
         session: str | None = None,
         strict: bool = False,
@@ -298,7 +298,7 @@ class Client(httpx.Client):
         timeout: Any = 60.0,
         **options: Any,
     ) -> None:
-        self.exit_session = Session(gateway or Gateway(), selector, session, strict=strict)
+        self.exit_session = (gateway or Gateway()).session(selector, session, strict=strict)
         policy = Policy.of(tries, refused_statuses, refused)
         transport = ExitTransport(self.exit_session, policy, scheme=scheme, verify=verify, http2=http2)
         super().__init__(transport=transport, timeout=timeout, **options)
@@ -321,7 +321,7 @@ class AsyncClient(httpx.AsyncClient):
 
     def __init__(
         self,
-        selector: str = "any",
+        selector: str | None = None,
         *,
         session: str | None = None,
         strict: bool = False,
@@ -335,7 +335,7 @@ class AsyncClient(httpx.AsyncClient):
         timeout: Any = 60.0,
         **options: Any,
     ) -> None:
-        self.exit_session = Session(gateway or Gateway(), selector, session, strict=strict)
+        self.exit_session = (gateway or Gateway()).session(selector, session, strict=strict)
         policy = Policy.of(tries, refused_statuses, refused)
         transport = AsyncExitTransport(self.exit_session, policy, scheme=scheme, verify=verify, http2=http2)
         super().__init__(transport=transport, timeout=timeout, **options)

@@ -216,6 +216,18 @@ class CurrentExit(TypedDict):
     checked_seconds_ago: int | None
 
 
+class Seen(TypedDict):
+    """What serves a username now. `refused` says why a request would be refused; None if it would be served."""
+
+    route: str
+    selector: str
+    session: str | None
+    key: str
+    pool: int
+    exit: CurrentExit | None
+    refused: str | None
+
+
 class Moved(TypedDict):
     """What a rotation of a username changed. `before` is None if no exit had been chosen yet."""
 

@@ -36,10 +36,10 @@ class BrowserExit:
     `exitgate.identity`."""
 
     def __init__(
-        self, selector: str = "any", *, session: str | None = None, strict: bool = False, gateway: Gateway | None = None
+        self, selector: str | None = None, *, session: str | None = None, strict: bool = False, gateway: Gateway | None = None
     ) -> None:
         self.gateway = gateway or Gateway()
-        self.session = Session(self.gateway, selector, session, strict=strict)
+        self.session = self.gateway.session(selector, session, strict=strict)
         self._route: str | None = None
         self._port_gateway: Gateway | None = None
         self.exit: CurrentExit | None = None

@@ -26,7 +26,7 @@ from .session import Session as ExitSession
 __all__ = ["Session", "proxies"]
 
 
-def proxies(selector: str = "any", *, session: str | None = None, strict: bool = False, gateway: Gateway | None = None) -> dict[str, str]:
+def proxies(selector: str | None = None, *, session: str | None = None, strict: bool = False, gateway: Gateway | None = None) -> dict[str, str]:
     """The argument `proxies` of requests. The dictionary contains the key: do not log it."""
     url = (gateway or Gateway()).proxy_url(selector, session=session, strict=strict)
     return {"http": url, "https": url}
@@ -52,7 +52,7 @@ class Session(requests.Session):
 
     def __init__(
         self,
-        selector: str = "any",
+        selector: str | None = None,
         *,
         session: str | None = None,
         strict: bool = False,
@@ -64,7 +64,7 @@ class Session(requests.Session):
         scheme: str | None = None,
     ) -> None:
         super().__init__()
-        self.exit_session = ExitSession(gateway or Gateway(), selector, session, strict=strict)
+        self.exit_session = (gateway or Gateway()).session(selector, session, strict=strict)
         self.timeout = timeout
         self._policy = Policy.of(tries, refused_statuses, refused)
         self._scheme = scheme

@@ -84,7 +84,7 @@ class ExitMiddleware:
             key=settings.get("EXITGATE_KEY"),
             token=settings.get("EXITGATE_TOKEN"),
         )
-        self._selector: str = settings.get("EXITGATE_SELECTOR") or "any"
+        self._selector: str = settings.get("EXITGATE_SELECTOR") or self.gateway.selector
         self._strict = settings.getbool("EXITGATE_STRICT")
         self._turns = max(1, settings.getint("EXITGATE_SESSIONS", 8))
         refused = settings.get("EXITGATE_REFUSED")
@@ -134,6 +134,7 @@ class ExitMiddleware:
         found = self._sessions.get((selector, name))
         if found is None:
             found = self._sessions[(selector, name)] = Session(self.gateway, selector, name, strict=strict)
+            found.named = "_exitgate_turn" not in meta
         return found
 
     # Scrapy calls these.
